@@ -1,0 +1,292 @@
+"""What the control plane asks of a gateway and what it is answered: bodies of the control API.
+
+HTTP on a Unix socket, JSON both ways:
+
+==========================  ============================  ======================================
+request                     body                          answer
+==========================  ============================  ======================================
+``PUT /catalogue``          `Catalogue`                   200 `CatalogueAck`; 409 stale epoch
+``POST /stage``             `StageRequest`                202 `StageAck`; the result is an event
+``POST /activate``          `ActivateRequest`             200 `ActivateAck`; 409 `Nack`
+``POST /retire``            `RetireRequest`               200 `RetireAck`; 409 `Nack`
+``GET /observe?after=seq``  long poll, at most 25 s       200 `NodeState`
+==========================  ============================  ======================================
+
+Every refusal has a `Nack` as its body. ``observe?after=n`` also acknowledges every event up to n;
+events that were not acknowledged are repeated. Unknown fields are ignored on both sides, so either
+plane may be the newer one; a newer ``contract_version`` is refused with a sentence.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
+
+from gateway.model_ref import parse_alias, parse_digest, parse_model_name
+
+CONTRACT_VERSION = 1
+OBSERVE_TIMEOUT_S = 25.0
+
+ModelName = Annotated[str, AfterValidator(parse_model_name)]
+Alias = Annotated[str, AfterValidator(parse_alias)]
+Digest = Annotated[str, AfterValidator(parse_digest)]
+
+
+class Body(BaseModel):
+    """A body of the contract: immutable, tolerant of fields that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class VersionState(StrEnum):
+    """What the control plane knows of a version.
+
+    ``REGISTERED`` → ``FETCHING`` → ``AVAILABLE`` (verified bytes are on this node), or ``FAILED``
+    (fetch or verification failed for now and is tried again), ``QUARANTINED`` (the bytes are
+    wrong), ``DELETED`` (gone from the registry; answers while its bytes are kept).
+    """
+
+    REGISTERED = "registered"
+    FETCHING = "fetching"
+    AVAILABLE = "available"
+    FAILED = "failed"
+    QUARANTINED = "quarantined"
+    DELETED = "deleted"
+
+
+class CatalogueVersion(Body):
+    """One registered version, as the control plane knows it.
+
+    Attributes:
+        digest: The verified artifact in the store of this node; None: its bytes are not here.
+        expected_digest: What the publisher stamped, or what was pinned when first seen.
+        stamped: Whether ``expected_digest`` comes from the publisher.
+        reason: Why the state is what it is: shown to users, so a sentence.
+        description: Flavor, loader, signature, frameworks, example; handed unread to the worker.
+        retry_at: Epoch seconds of the next try, for ``FAILED``.
+        size_bytes: Size of the artifact, where known.
+        created_at: Epoch seconds of registration, where the source tells.
+    """
+
+    version: PositiveInt
+    state: VersionState
+    digest: Digest | None = None
+    expected_digest: Digest | None = None
+    stamped: bool = False
+    reason: str | None = None
+    description: dict[str, Any] | None = None
+    retry_at: float | None = None
+    size_bytes: int | None = None
+    created_at: float | None = None
+
+
+class Policy(Body):
+    """What ML engineers asked for by tags; ``problems`` names tags that could not be read."""
+
+    timeout_s: float | None = None
+    max_batch_rows: int | None = None
+    problems: list[str] = Field(default_factory=list)
+
+
+class CatalogueModel(Body):
+    """One registered model: its versions, where its aliases ought to point, its policy."""
+
+    name: ModelName
+    versions: list[CatalogueVersion]
+    aliases: dict[str, PositiveInt] = Field(default_factory=dict)
+    policy: Policy = Policy()
+    default_alias: str | None = None
+
+
+class Catalogue(Body):
+    """Everything the registry lists: a full snapshot, never a difference.
+
+    Attributes:
+        writer: The control plane's boot id.
+        epoch: Grows with every snapshot of one writer; an older one is refused.
+        listed_at: Epoch seconds of the registry's answer behind this snapshot; None: never yet.
+        source_error: Why the registry could not be listed last time; None: it could.
+    """
+
+    contract_version: int = CONTRACT_VERSION
+    writer: str
+    epoch: int
+    models: list[CatalogueModel]
+    listed_at: float | None = None
+    source_error: str | None = None
+
+
+class CatalogueAck(Body):
+    """The catalogue was taken."""
+
+    generation: int
+
+
+class StageRequest(Body):
+    """Start a standby of this version, check its bytes, warm it. Idempotent by ``stage_id``.
+
+    Attributes:
+        replaces: The version that this one is to replace: not ended before this one is ready.
+        keep: Keep the warmed replica for the activation; False: warm once, then it is an ordinary,
+            least recently used member of the resident set.
+    """
+
+    stage_id: str = Field(min_length=1, max_length=64)
+    model: ModelName
+    version: PositiveInt
+    digest: Digest
+    replaces: PositiveInt | None = None
+    keep: bool = True
+
+
+class StageAck(Body):
+    """The stage is under way or done; its outcome comes, or came, as an event."""
+
+    stage_id: str
+
+
+class ActivateRequest(Body):
+    """Point an alias at a version.
+
+    Attributes:
+        if_generation: Refused with ``generation_mismatch`` unless the table has this generation.
+        stage_id: The stage that proved this version; required unless it is resident or was staged
+            by this gateway before.
+        asked_by: Who wants it: ``poll``, ``webhook``, ``operator``, ``recovery``.
+    """
+
+    model: ModelName
+    alias: Alias
+    version: PositiveInt
+    digest: Digest
+    if_generation: int
+    stage_id: str | None = None
+    asked_by: str = "poll"
+
+
+class ActivateAck(Body):
+    """The alias has moved, and the table is on disk. ``previous`` is the version it left."""
+
+    generation: int
+    previous: PositiveInt | None = None
+
+
+class RetireRequest(Body):
+    """Take an alias away (``version`` None), or end and forget a version."""
+
+    model: ModelName
+    alias: Alias | None = None
+    version: PositiveInt | None = None
+    if_generation: int | None = None
+
+
+class RetireAck(Body):
+    """It is gone."""
+
+    generation: int
+
+
+NackCode = Literal[
+    "contract_version",
+    "stale_epoch",
+    "generation_mismatch",
+    "unknown_model",
+    "unknown_version",
+    "digest_mismatch",
+    "not_staged",
+    "held",
+    "draining",
+    "invalid_request",
+    "table_write_failed",
+]
+
+
+class Nack(Body):
+    """No, and why. What was served before is served still.
+
+    Attributes:
+        generation: The table's generation now.
+    """
+
+    code: NackCode
+    message: str
+    generation: int | None = None
+
+
+StageFailure = Literal[
+    "integrity", "unsupported", "load_failed", "warm_up_failed", "no_room", "worker_died", "timeout"
+]
+PERMANENT_STAGE_FAILURES: frozenset[StageFailure] = frozenset(
+    {"integrity", "unsupported", "load_failed", "warm_up_failed"}
+)
+"""Failures that the same bytes would meet again. The others pass, and are tried again."""
+
+
+class StageOutcome(Body):
+    """How a stage ended.
+
+    Attributes:
+        failure: None: the version is warmed and may be activated.
+        message: The reason, as a sentence.
+        durations_s: Seconds by phase: ``start``, ``verify``, ``load``, ``warm_up``.
+    """
+
+    stage_id: str
+    model: ModelName
+    version: PositiveInt
+    digest: Digest
+    failure: StageFailure | None = None
+    message: str | None = None
+    durations_s: dict[str, float] = Field(default_factory=dict)
+
+
+class Event(Body):
+    """Something that happened on the node; ``seq`` numbers all changes of its state."""
+
+    seq: int
+    at: float
+    stage: StageOutcome
+
+
+class ActiveAlias(Body):
+    """Where an alias points on this node. ``previous`` is what it pointed at before."""
+
+    model: ModelName
+    alias: Alias
+    version: PositiveInt
+    digest: Digest
+    since: float
+    previous_version: PositiveInt | None = None
+    previous_digest: Digest | None = None
+
+
+class Wanted(Body):
+    """A version that a caller waits for and whose bytes are not on this node."""
+
+    model: ModelName
+    version: PositiveInt
+    since: float
+
+
+class NodeState(Body):
+    """What the node serves now. ``seq`` is what to pass as ``after`` next time.
+
+    Attributes:
+        boot_id: New with every start of the gateway: stages do not outlive it.
+        catalogue_writer: Whose catalogue the node has, with which epoch; None: none since boot,
+            so the control plane should send one.
+    """
+
+    node_id: str
+    boot_id: str
+    contract_version: int = CONTRACT_VERSION
+    seq: int
+    generation: int
+    catalogue_writer: str | None = None
+    catalogue_epoch: int | None = None
+    active: list[ActiveAlias] = Field(default_factory=list)
+    standbys: list[StageRequest] = Field(default_factory=list)
+    wanted: list[Wanted] = Field(default_factory=list)
+    events: list[Event] = Field(default_factory=list)

@@ -1,0 +1,137 @@
+"""Who is meant: the names of models, versions, aliases and artifacts that both planes speak.
+
+Standard library only; the lowest layer of both packages.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+LATEST = "latest"
+"""The selector for the highest version activated as default. MLflow refuses it as an alias name,
+so the control plane activates it under this very word, like any alias."""
+
+_ALIAS = re.compile(r"[A-Za-z0-9_-]{1,255}\Z")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
+_MAX_NAME_CHARACTERS = 512
+_MAX_VERSION = 2**53
+"""Versions travel through JSON; above this a reader may round them."""
+
+
+class InvalidReferenceError(ValueError):
+    """A name, version, alias or digest that cannot be one. The message says why."""
+
+
+class SelectorKind(StrEnum):
+    """The two ways to say which version is meant."""
+
+    VERSION = "version"
+    ALIAS = "alias"
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Which version of a model a caller means: a number, or an alias (``latest`` included).
+
+    Attributes:
+        kind: Whether ``text`` is a version number or an alias.
+        text: The number in canonical decimal, or the alias without ``@``.
+    """
+
+    kind: SelectorKind
+    text: str
+
+    @property
+    def version(self) -> int:
+        """The version number; only for ``SelectorKind.VERSION``."""
+        return int(self.text)
+
+    def __str__(self) -> str:
+        """Return the spelling used in paths: ``3`` or ``@champion``."""
+        return self.text if self.kind is SelectorKind.VERSION else f"@{self.text}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ModelVersion:
+    """One numbered, immutable version of one registered model."""
+
+    model: str
+    version: int
+
+    def __str__(self) -> str:
+        """Return ``model/version``, for logs and messages."""
+        return f"{self.model}/{self.version}"
+
+
+def parse_model_name(text: str) -> str:
+    """Return ``text`` if it can name a registered model.
+
+    MLflow allows anything but ``/`` and ``:``, spaces and unicode included.
+
+    Raises:
+        InvalidReferenceError: Empty, too long, or with a character that MLflow refuses.
+    """
+    if not text or len(text) > _MAX_NAME_CHARACTERS:
+        msg = f"a model's name has 1 to {_MAX_NAME_CHARACTERS} characters, this one {len(text)}"
+        raise InvalidReferenceError(msg)
+    if "/" in text or ":" in text or "\x00" in text:
+        raise InvalidReferenceError("a model's name cannot contain '/', ':' or a null character")
+    return text
+
+
+def parse_version(text: str) -> int:
+    """Return the version number that ``text`` spells in decimal digits.
+
+    Raises:
+        InvalidReferenceError: Not a whole number from 1 to 2**53.
+    """
+    if not (text.isascii() and text.isdigit()) or len(text) > len(str(_MAX_VERSION)):
+        raise InvalidReferenceError("a version is a whole number, written in digits")
+    version = int(text)
+    if not 1 <= version <= _MAX_VERSION:
+        raise InvalidReferenceError("a version is a whole number of at least 1")
+    return version
+
+
+def parse_alias(text: str) -> str:
+    """Return ``text`` if it can be an alias.
+
+    Digits alone always mean a version, so an alias of digits, which MLflow accepts, is refused.
+
+    Raises:
+        InvalidReferenceError: Not letters, digits, ``_`` or ``-``; or digits alone.
+    """
+    if not _ALIAS.match(text):
+        raise InvalidReferenceError("an alias has 1 to 255 letters, digits, '_' or '-'")
+    if text.isdigit():
+        raise InvalidReferenceError("digits always mean a version, never an alias")
+    return text
+
+
+def parse_selector(text: str) -> Selector:
+    """Read a selector: ``3``, ``champion``, ``@champion`` or ``latest``.
+
+    Raises:
+        InvalidReferenceError: Neither a version nor an alias.
+    """
+    if text.isascii() and text.isdigit():
+        return Selector(SelectorKind.VERSION, str(parse_version(text)))
+    return Selector(SelectorKind.ALIAS, parse_alias(text.removeprefix("@")))
+
+
+def parse_digest(text: str) -> str:
+    """Return ``text`` if it is a digest: ``sha256:`` and 64 lower-case hexadecimal digits.
+
+    Raises:
+        InvalidReferenceError: It is not.
+    """
+    if not _DIGEST.match(text):
+        raise InvalidReferenceError("a digest is 'sha256:' and 64 lower-case hexadecimal digits")
+    return text
+
+
+def digest_hex(digest: str) -> str:
+    """Return the 64 hexadecimal digits of ``digest``: its folder's name in the artifact store."""
+    return parse_digest(digest).removeprefix("sha256:")

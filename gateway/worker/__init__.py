@@ -1,0 +1,1 @@
+"""The child's program: decode, validate, batch, predict, encode. Standard library at import."""

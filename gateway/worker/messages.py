@@ -1,0 +1,216 @@
+"""What gateway and worker say to each other: every message, grouped by direction.
+
+Each travels as a frame (`gateway.worker.frames`): the dataclass is the frame's JSON header, a
+request's or answer's payload its raw body. Standard library only: a worker may run under a model's
+own interpreter, which has nothing of ours but this package.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum
+from typing import Any, TypeVar
+
+PROTOCOL_VERSION = 1
+
+
+class Kind(IntEnum):
+    """A frame's kind. Below 64: to the worker. From 64 on: from the worker."""
+
+    LOAD = 1
+    PREDICT = 2
+    CANCEL = 3
+    PROBE = 4
+    STOP = 5
+    HELLO = 64
+    LOADED = 65
+    LOAD_FAILED = 66
+    REPLY = 67
+    FAILED = 68
+    ALIVE = 69
+
+
+# --- to the worker ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Load:
+    """Check the bytes of an artifact, load it, warm it. Sent once, first.
+
+    Attributes:
+        artifact: The artifact's folder.
+        manifest: The file with the manifest that the folder must match.
+        digest: ``sha256:…`` of that manifest.
+        description: What the control plane found out about the artifact; see its ``describe``.
+        threads: How many threads numerical libraries may use.
+        max_batch_rows: The most rows joined into one batch.
+    """
+
+    model: str
+    version: int
+    digest: str
+    artifact: str
+    manifest: str
+    description: dict[str, Any]
+    threads: int = 1
+    max_batch_rows: int = 1024
+
+
+@dataclass(frozen=True)
+class Predict:
+    """One request; the frame's body is the caller's body, untouched. Answered once, by its id.
+
+    Attributes:
+        protocol: Which codec reads the body and writes the answer: ``predict``.
+        deadline: ``time.monotonic()`` (``CLOCK_MONOTONIC``, one clock for all processes of the
+            machine) after which nobody waits for the answer.
+        probabilities: Add ``probabilities`` and ``class_names`` to the answer.
+    """
+
+    protocol: str
+    content_type: str
+    deadline: float
+    request_id: str
+    content_encoding: str = ""
+    probabilities: bool = False
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Nobody waits for this id any more: skip it unless it has begun. Still answered, as FAILED."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Predict the example, as a request would, and measure yourself. Answered with ALIVE."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Finish what has been received, then end."""
+
+
+# --- from the worker ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The first frame of a worker."""
+
+    pid: int
+    python: str
+    protocol_version: int = PROTOCOL_VERSION
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The artifact is verified, loaded and warmed; PREDICT frames may come.
+
+    Attributes:
+        private_bytes: Memory that ending this worker frees (``Private_Clean + Private_Dirty``).
+        durations_s: Seconds by phase: ``verify``, ``load``, ``warm_up``.
+        warm_up: ``passed``, or ``no_example``: the artifact has no input example to predict.
+        batching: Whether requests may be joined: ``joined``, or ``alone`` because of ``…_reason``.
+        call_path: ``fast`` (the estimator on arrays) or ``pyfunc``, because of ``…_reason``.
+    """
+
+    private_bytes: int
+    durations_s: dict[str, float]
+    warm_up: str
+    batching: str
+    batching_reason: str
+    call_path: str
+    call_path_reason: str
+
+
+@dataclass(frozen=True)
+class LoadFailed:
+    """The artifact cannot be served; the worker ends.
+
+    Attributes:
+        failure: ``integrity``, ``unsupported``, ``load_failed`` or ``warm_up_failed``.
+        message: Why, as a sentence, without the artifact's data.
+    """
+
+    failure: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to a PREDICT; the frame's body is the finished body for the caller.
+
+    Attributes:
+        queued_s: Seconds from the frame's arrival in the worker to the start of its batch.
+        predict_s: Seconds of the batch's ``predict``.
+        batch_rows: Rows of the whole batch.
+    """
+
+    content_type: str
+    rows: int
+    queued_s: float
+    predict_s: float
+    batch_rows: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A PREDICT that has no answer.
+
+    Attributes:
+        code: ``unsupported_media_type``, ``invalid_input``, ``model_error``, ``deadline_exceeded``
+            or ``cancelled``.
+        message: What to tell the caller; never the caller's data, never a traceback.
+        details: ``[row or None, field or None, reason]``, at most 20 of them.
+    """
+
+    code: str
+    message: str
+    details: list[list[Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Alive:
+    """The answer to a PROBE."""
+
+    private_bytes: int
+    example_ok: bool
+    message: str = ""
+
+
+Message = (
+    Load | Predict | Cancel | Probe | Stop | Hello | Loaded | LoadFailed | Reply | Failed | Alive
+)
+M = TypeVar("M")
+
+KIND_OF: dict[type[Any], Kind] = {
+    Load: Kind.LOAD,
+    Predict: Kind.PREDICT,
+    Cancel: Kind.CANCEL,
+    Probe: Kind.PROBE,
+    Stop: Kind.STOP,
+    Hello: Kind.HELLO,
+    Loaded: Kind.LOADED,
+    LoadFailed: Kind.LOAD_FAILED,
+    Reply: Kind.REPLY,
+    Failed: Kind.FAILED,
+    Alive: Kind.ALIVE,
+}
+
+
+def encode_header(message: Message) -> bytes:
+    """Return the JSON header of ``message``."""
+    return json.dumps(asdict(message), separators=(",", ":"), allow_nan=False).encode()
+
+
+def decode_header(message_type: type[M], header: bytes) -> M:
+    """Read a header as ``message_type``.
+
+    Raises:
+        ValueError: Not JSON, or not the fields of ``message_type``.
+    """
+    try:
+        return message_type(**json.loads(header))
+    except TypeError as error:
+        raise ValueError(f"not a {message_type.__name__}: {error}") from error
