@@ -1,0 +1,86 @@
+"""What a registry wants served: one complete, immutable listing. Pure.
+
+A listing is complete or it does not exist. Absence of a model or a version is therefore a fact
+about the registry, but no instruction: what to do about it is the plan's decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+DIGEST_TAG = "gateway.digest"
+"""The tag of a model version by which its publisher says what its bytes must be."""
+
+
+@dataclass(frozen=True, slots=True)
+class AspiredVersion:
+    """One ready version of a registered model.
+
+    Attributes:
+        model: The registered model's name, as the registry spells it.
+        version: Its number, at least 1.
+        location: Where the registry says it came from; opaque, perhaps not readable as it is
+            (``models:/m-…``). The readable URI comes from `Source.locate`, when it is needed.
+        expected_digest: What the publisher stamped; None: nothing, or nothing readable.
+        tags: The version's tags, unread.
+        status: The registry's word for its state; ``READY`` proves nothing about the bytes.
+        created_at: Epoch seconds of registration; None where the registry does not tell.
+        problems: What could not be understood about this version: sentences for users.
+    """
+
+    model: str
+    version: int
+    location: str
+    expected_digest: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    status: str = "READY"
+    created_at: float | None = None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def stamped(self) -> bool:
+        """Whether the publisher said what the bytes must be."""
+        return self.expected_digest is not None
+
+
+@dataclass(frozen=True, slots=True)
+class AspiredModel:
+    """One registered model: its ready versions and where its aliases ought to point.
+
+    Attributes:
+        name: The registered model's name.
+        versions: Ready versions by number.
+        aliases: Alias to version number, ``latest`` (the highest ready version) included. Each
+            target is in ``versions``.
+        tags: The registered model's tags, unread.
+        problems: What could not be understood or followed: sentences for users.
+    """
+
+    name: str
+    versions: Mapping[int, AspiredVersion]
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Aspired:
+    """Everything that one registry listed at one time.
+
+    Attributes:
+        models: Registered models by name.
+        listed_at: Epoch seconds at which the listing began.
+        problems: Models that had to be left out, and why: sentences for operators.
+    """
+
+    models: Mapping[str, AspiredModel]
+    listed_at: float
+    problems: tuple[str, ...] = ()
+
+    def versions(self) -> Iterator[AspiredVersion]:
+        """Yield every version of every model, in order of name and number."""
+        for name in sorted(self.models):
+            versions = self.models[name].versions
+            for number in sorted(versions):
+                yield versions[number]

@@ -1,0 +1,109 @@
+"""Error families of the control plane, by who must act.
+
+* `SourceError`: the registry or its storage cannot be read now. Nobody acts: it is tried again.
+* `ArtifactError`: the publisher, or whoever altered the bytes. ``transient`` says whether a later
+  try may succeed without anybody's help.
+* `StoreError`: the operator of this node (a store written by a newer release, a broken disk).
+* `RolloutRejectedError`: the gateway said no, and why.
+* `LedgerError`: the operator of the database.
+
+Every message is a whole sentence that users may read. None repeats a caller's data.
+"""
+
+from __future__ import annotations
+
+
+class SyncError(Exception):
+    """Root of everything that the control plane raises on purpose."""
+
+    @property
+    def reason(self) -> str:
+        """The message: a sentence that may be shown to users."""
+        return str(self)
+
+
+class SourceError(SyncError):
+    """The registry, or the place where it keeps bytes, did not answer or answered nonsense."""
+
+
+class ArtifactError(SyncError):
+    """An artifact is not, or not yet, one that may be served.
+
+    Attributes:
+        transient: A later try of the same version may succeed by itself: back off and try again.
+            False: the same bytes would fail again.
+    """
+
+    transient: bool = False
+
+
+class IncompleteArtifactError(ArtifactError):
+    """Files are missing, or the upload is still moving. Never a reason to quarantine."""
+
+    transient = True
+
+
+class FetchTimeoutError(ArtifactError):
+    """The fetch did not end within its limit."""
+
+    transient = True
+
+
+class NoDiskRoomError(ArtifactError):
+    """Fetching on would leave less free disk space than the floor."""
+
+    transient = True
+
+
+class ArtifactTooLargeError(ArtifactError):
+    """More bytes or more files than the limits allow."""
+
+
+class UnsafePathError(ArtifactError):
+    """A path that could leave its folder, a link, or two paths that a file system may confuse."""
+
+
+class BrokenModelError(ArtifactError):
+    """The model's own files (``MLmodel`` and what it names) cannot be read."""
+
+
+class DigestMismatchError(ArtifactError):
+    """The bytes are not the expected ones.
+
+    Attributes:
+        expected: The digest that they should have.
+        found: The digest that they have.
+    """
+
+    def __init__(self, message: str, *, expected: str, found: str) -> None:
+        """Store the two digests beside the sentence."""
+        super().__init__(message)
+        self.expected = expected
+        self.found = found
+
+
+class UnstampedError(ArtifactError):
+    """A digest is required, and the publisher gave none."""
+
+
+class StoreError(SyncError):
+    """The artifact store on this node cannot be used as it is."""
+
+
+class RolloutRejectedError(SyncError):
+    """The gateway refused a change; what it served before is served still.
+
+    Attributes:
+        code: The machine code of the refusal.
+        generation: The generation of its route table, where it said so.
+    """
+
+    def __init__(self, code: str, message: str, *, generation: int | None = None) -> None:
+        """Store the code and the generation beside the sentence."""
+        super().__init__(message)
+        self.code = code
+        self.generation = generation
+
+
+class LedgerError(SyncError):
+    """The ledger cannot be read or written."""

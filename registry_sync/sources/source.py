@@ -1,0 +1,50 @@
+"""What the control plane needs from a registry."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from registry_sync.aspired import Aspired, AspiredVersion
+
+
+class Source(Protocol):
+    """One registry. Stateless: every call asks it anew, and remembers nothing.
+
+    All methods block for as long as the network takes (bounded, seconds) and are called from a
+    thread, never on an event loop. Safe to call from several threads.
+    """
+
+    def aspired(self) -> Aspired:
+        """List everything that the registry has.
+
+        Returns:
+            The complete listing; what could not be understood is a problem inside it.
+
+        Raises:
+            SourceError: The registry could not be listed completely. There is no partial listing.
+        """
+        ...
+
+    def version(self, model: str, version: int) -> AspiredVersion:
+        """Ask for one version, whatever its status.
+
+        Raises:
+            SourceError: It does not exist, or the registry did not answer.
+        """
+        ...
+
+    def locate(self, model: str, version: int) -> str:
+        """Return the URI from which the version's bytes can be fetched now.
+
+        Raises:
+            SourceError: The registry did not answer, or knows no such place.
+        """
+        ...
+
+    def stamp(self, model: str, version: int, digest: str) -> None:
+        """Write ``digest`` on the version as what its bytes must be.
+
+        Raises:
+            SourceError: The registry did not take it.
+        """
+        ...
