@@ -1,0 +1,43 @@
+"""What the acceptance tests may see of, and do to, a product process that is running.
+
+Python imports this module at the start of every process whose ``PYTHONPATH`` names this folder:
+gateway, control plane, forkserver and, by fork, every worker. It changes nothing until asked:
+
+* SIGUSR1: write what the process has imported to ``$ACCEPTANCE_DUMPS/<pid>.json``.
+* ``ACCEPTANCE_DIE_AT=before:<file name>`` or ``after:<file name>``: the process kills itself as by
+  ``kill -9`` just before, or just after, the rename that puts this file in place.
+"""
+
+import os
+import signal
+import sys
+
+
+def _dump_modules(*_ignored):
+    folder = os.environ.get("ACCEPTANCE_DUMPS")
+    if not folder:
+        return
+    path = os.path.join(folder, f"{os.getpid()}.txt")
+    with open(path + ".part", "w") as file:
+        file.write("\n".join(sorted(sys.modules)))
+    os.rename(path + ".part", path)
+
+
+def _die_at_rename(moment, name):
+    rename = os.replace
+
+    def replace(source, target, **options):
+        chosen = os.path.basename(os.fspath(target)) == name
+        if chosen and moment == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(source, target, **options)
+        if chosen and moment == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = replace
+
+
+if os.environ.get("ACCEPTANCE_DUMPS"):
+    signal.signal(signal.SIGUSR1, _dump_modules)
+if os.environ.get("ACCEPTANCE_DIE_AT"):
+    _die_at_rename(*os.environ["ACCEPTANCE_DIE_AT"].split(":", 1))

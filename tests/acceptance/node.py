@@ -1,0 +1,232 @@
+"""One node under test: gateway and control plane as the real processes that users start."""
+
+import os
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+
+from tests.acceptance.processes import (
+    MARK,
+    Running,
+    Seen,
+    alive,
+    assert_nothing_left,
+    children,
+    look_at,
+    marked,
+)
+from tests.acceptance.waiting import eventually, until
+from tests.servers import clean_environ, free_ports
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HOOKS = Path(__file__).resolve().parent / "hooks"
+COMMAND_LIMIT_S = 120.0
+POLL_INTERVAL_S = "0.5"
+_SAMPLE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+class Node:
+    """A node in ``folder``, which must be short: Unix sockets have 107 characters.
+
+    Its own mark tells its processes from those of every other node.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        registry_url: str,
+        *,
+        gateway: Mapping[str, str] | None = None,
+        control: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.node_dir = folder / "node"
+        self.dumps = folder / "dumps"
+        self.mark = uuid.uuid4().hex
+        self.port = free_ports(1)[0]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.gateway: Running | None = None
+        self.control: Running | None = None
+        self._gateway_settings = {
+            "GATEWAY_NODE_DIR": str(self.node_dir),
+            "GATEWAY_PORT": str(self.port),
+            "GATEWAY_LOAD_BUDGET_S": "90",
+            "GATEWAY_REQUEST_TIMEOUT_S": "60",
+            "GATEWAY_LOG_FORMAT": "json",
+            "GATEWAY_LOG_LEVEL": "info",
+        } | dict(gateway or {})
+        self._control_settings = {
+            "REGISTRY_SYNC_NODE_DIR": str(self.node_dir),
+            "REGISTRY_SYNC_TRACKING_URI": registry_url,
+            "REGISTRY_SYNC_POLL_INTERVAL_S": POLL_INTERVAL_S,
+        } | dict(control or {})
+        self.dumps.mkdir(parents=True)
+
+    # --- start and end ---------------------------------------------------------------------------
+
+    def start(self) -> "Node":
+        """Start both planes; return when the gateway is ready."""
+        self.start_gateway()
+        self.start_control()
+        return self
+
+    def start_gateway(self, extra: Mapping[str, str] | None = None) -> Running:
+        """Start the gateway and wait until it is ready."""
+        self.launch_gateway(extra)
+        return self.await_gateway()
+
+    def launch_gateway(self, extra: Mapping[str, str] | None = None) -> Running:
+        """Start the gateway and wait for nothing."""
+        assert self.gateway is None or not self.gateway.running, "the gateway runs already"
+        self.gateway = self._start("gateway", self._gateway_settings | dict(extra or {}))
+        return self.gateway
+
+    def await_gateway(self) -> Running:
+        """Wait until the gateway says that it is ready."""
+        gateway = self.gateway
+        assert gateway is not None
+
+        def ready() -> bool:
+            gateway.assert_running()
+            with suppress(httpx.TransportError):
+                return httpx.get(f"{self.url}/health/ready", timeout=5).status_code == 200
+            return False
+
+        until(ready, f"the gateway is ready\n{gateway.tail()}")
+        return gateway
+
+    def start_control(self, extra: Mapping[str, str] | None = None) -> Running:
+        """Start the control plane; `catalogue_shows` waits for its work."""
+        assert self.control is None or not self.control.running, "the control plane runs already"
+        self.control = self._start("registry_sync", self._control_settings | dict(extra or {}))
+        return self.control
+
+    def close(self) -> None:
+        """End both planes by SIGTERM; fail if one does not end, fails, or leaves a process."""
+        failures = []
+        for running in (self.control, self.gateway):
+            if running is None or not running.running:
+                continue
+            try:
+                status = running.stop()
+                assert status == 0, f"{running.name} ended with {status}\n{running.tail()}"
+            except AssertionError as failure:
+                failures.append(failure)
+        assert_nothing_left(self.mark)
+        if failures:
+            raise failures[0]
+
+    def logs(self) -> str:
+        """The end of both logs, to show with a failure."""
+        return "\n".join(each.tail() for each in (self.gateway, self.control) if each)
+
+    def _start(self, module: str, settings: Mapping[str, str]) -> Running:
+        command = [sys.executable, "-m", module]
+        if module == "registry_sync":
+            command.append("run")
+        return Running.start(
+            module,
+            command,
+            environment=self._environment(settings),
+            cwd=REPOSITORY,
+            log=self.folder / f"{module}.log",
+        )
+
+    def _environment(self, settings: Mapping[str, str]) -> dict[str, str]:
+        return clean_environ(
+            {
+                MARK: self.mark,
+                "ACCEPTANCE_DUMPS": str(self.dumps),
+                "PYTHONPATH": os.pathsep.join([str(HOOKS), str(REPOSITORY)]),
+                "PYTHONUNBUFFERED": "1",
+            }
+            | dict(settings)
+        )
+
+    # --- the operator's command ------------------------------------------------------------------
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run ``registry-gateway`` with these arguments, as an operator of this node would."""
+        return subprocess.run(
+            [sys.executable, "-m", "registry_sync", *arguments],
+            env=self._environment(self._control_settings),
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_LIMIT_S,
+            check=False,
+        )
+
+    # --- processes -------------------------------------------------------------------------------
+
+    def forkserver(self) -> Seen:
+        """The forkserver, which is started at the gateway's start."""
+        assert self.gateway is not None
+        for pid in children(self.gateway.pid):
+            seen = look_at(pid)
+            if seen is not None and "forkserver" in seen.command:
+                return seen
+        raise AssertionError(f"no forkserver among the gateway's children\n{self.gateway.tail()}")
+
+    def workers(self) -> list[int]:
+        """The pids of all workers, of any state: forked children of a forkserver.
+
+        Found by the environment's mark, so orphans of a killed forkserver count too.
+        """
+        assert self.gateway is not None
+        return sorted(
+            seen.pid
+            for seen in marked(self.mark)
+            if "forkserver" in seen.command and seen.parent != self.gateway.pid
+        )
+
+    def modules_of(self, pid: int) -> set[str]:
+        """What the running process ``pid`` has imported, told by itself upon SIGUSR1."""
+        path = self.dumps / f"{pid}.txt"
+        path.unlink(missing_ok=True)
+        os.kill(pid, 10)
+        until(lambda: path.exists() or not alive(pid), f"{pid} writes down its modules")
+        return set(path.read_text().split())
+
+    # --- what the gateway says -------------------------------------------------------------------
+
+    async def metric(self, client: httpx.AsyncClient, name: str, **labels: str) -> float:
+        """The sum over all samples of a metric that carry these labels; 0 when there is none."""
+        text = (await client.get(f"{self.url}/metrics")).text
+        total = 0.0
+        for line in text.splitlines():
+            sample = _SAMPLE.match(line)
+            if sample is None or sample["name"] != name:
+                continue
+            found = dict(_LABEL.findall(sample["labels"] or ""))
+            if labels.items() <= found.items():
+                total += float(sample["value"])
+        return total
+
+    async def model(self, client: httpx.AsyncClient, name: str) -> dict[str, object] | None:
+        """``GET /models/{name}``; None: the gateway does not know it (yet)."""
+        answer = await client.get(f"{self.url}/models/{name}")
+        if answer.status_code == 404:
+            return None
+        assert answer.status_code == 200, answer.text
+        document: dict[str, object] = answer.json()
+        return document
+
+    async def catalogue_shows(
+        self, client: httpx.AsyncClient, name: str, version: int
+    ) -> dict[str, object]:
+        """Wait until the gateway knows a version of a model."""
+
+        async def look() -> dict[str, object] | None:
+            answer = await client.get(f"{self.url}/models/{name}/versions/{version}")
+            return answer.json() if answer.status_code == 200 else None
+
+        return await eventually(look, f"the gateway knows {name}/{version}")

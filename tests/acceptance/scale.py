@@ -1,0 +1,32 @@
+"""How much each test does: reduced by default, in full with ``REGISTRY_GATEWAY_SOAK=1``."""
+
+import os
+
+SOAK = os.environ.get("REGISTRY_GATEWAY_SOAK", "") not in {"", "0"}
+
+# Promotions under traffic. The counts of the contract are met by default too.
+PROMOTION_ROUND_TRIPS = 25 if SOAK else 5
+"""How often the alias goes 1 → 2 → 1."""
+PROMOTION_CALLERS = 8
+ANSWERS_BETWEEN_PROMOTIONS = 200 if SOAK else 40
+"""Answers by alias that are waited for before the alias moves again."""
+
+# The bounded resident set.
+RESIDENT_MODELS = 20
+RESIDENT_LIMIT = 5
+RESIDENT_EVICTIONS = 1000 if SOAK else 50
+"""More evictions than this are waited for."""
+RESIDENT_CALLERS = 6
+RESIDENT_PROMOTIONS = 60 if SOAK else 6
+
+# A cold model.
+COLD_CALLERS = 100
+COLD_ROUNDS = 10 if SOAK else 1
+
+# kill -9.
+KILLS = 20 if SOAK else 2
+KILL_CALLERS = 8
+ANSWERS_BETWEEN_KILLS = 200 if SOAK else 30
+
+# Restarts in the middle.
+MIDDLE_ROUNDS = 5 if SOAK else 1
