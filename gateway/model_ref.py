@@ -43,6 +43,11 @@ class Selector:
     kind: SelectorKind
     text: str
 
+    @classmethod
+    def of_version(cls, version: int) -> Selector:
+        """Return the selector that means this number."""
+        return cls(SelectorKind.VERSION, str(version))
+
     @property
     def version(self) -> int:
         """The version number; only for ``SelectorKind.VERSION``."""

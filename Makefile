@@ -1,0 +1,51 @@
+# Two commands matter: `make demo` and `make test`. Both need Python 3.11, pip and make, no more.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test soak bench lint unit clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+INSTALLED := .venv/installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+export PYTHONDONTWRITEBYTECODE = 1
+export MLFLOW_DISABLE_TELEMETRY = true
+export DO_NOT_TRACK = 1
+
+help: ## Say what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | column -t -s '|'
+
+demo: $(INSTALLED) ## Play the whole story on a real MLflow server; ARGS=--once ends by itself
+	$(BIN)/python -m deploy.demo $(ARGS)
+
+test: lint ## Everything that must hold, in under ten minutes
+	$(BIN)/python -m pytest tests --ignore=tests/benchmarks $(ARGS)
+
+soak: $(INSTALLED) ## The acceptance tests with their full counts and durations
+	REGISTRY_GATEWAY_SOAK=1 $(BIN)/python -m pytest tests/acceptance --timeout=3600 $(ARGS)
+
+bench: $(INSTALLED) ## The benchmarks: ratios within one run
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+unit: $(INSTALLED) ## Only what needs no process
+	$(BIN)/python -m pytest tests/unit tests/contracts $(ARGS)
+
+lint: $(INSTALLED) ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy gateway registry_sync migrations deploy tests
+	$(BIN)/lint-imports
+
+# torch first and alone: its CPU build satisfies whatever asks for torch later.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=…")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo 'Installing into .venv (a few minutes the first time) …'
+	$(PIP) torch
+	$(PIP) --editable '.[torch,postgresql]' $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["test"])')
+	@touch $@
+
+clean: ## Remove the environment, and what demo and tests left
+	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,191 @@
+"""Starts the gateway: ``python -m gateway``.
+
+No console script: a forkserver's children import the parent's main script again, unless it is a
+package's ``__main__``; a script would drag the whole gateway into every worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import structlog
+import uvicorn
+from pydantic import ValidationError
+
+from gateway.bootstrap import Gateway, StartError, running_gateway
+from gateway.settings import GatewaySettings
+from gateway.telemetry import configure_logging
+
+_BACKLOG = 2048
+_KEEP_ALIVE_S = 75
+_log = structlog.get_logger("gateway")
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves the signals to us: there are two of them in this process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture nothing."""
+        yield
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m gateway",
+        description="Serve every model of a registry. Settings are environment variables with the "
+        "prefix GATEWAY_; the README lists them all.",
+    )
+    parser.parse_args()
+    try:
+        settings = GatewaySettings()
+    except ValidationError as error:
+        for one in error.errors():
+            name = "_".join(str(part) for part in one["loc"]).upper()
+            print(f"GATEWAY_{name}: {one['msg']}", file=sys.stderr)  # noqa: T201  # before logging
+        return 2
+    configure_logging(settings)
+    try:
+        with _sole_owner(settings.node_dir), asyncio.Runner(loop_factory=_new_loop) as runner:
+            runner.run(_serve(settings))
+    except StartError as error:
+        _log.error("start.failed", reason=str(error))  # the reason is all there is
+        return 1
+    return 0
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
+async def _serve(settings: GatewaySettings) -> None:
+    with contextlib.ExitStack() as sockets:
+        public = sockets.enter_context(_public_socket(settings))
+        control = sockets.enter_context(_control_socket(settings.control_socket))
+        async with running_gateway(settings) as gateway:
+            await _run_servers(gateway, settings, public, control)
+
+
+async def _run_servers(
+    gateway: Gateway, settings: GatewaySettings, public: socket.socket, control: socket.socket
+) -> None:
+    """Serve until a signal; then let what is in flight finish, and only then stop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    servers = [
+        _Server(_config(gateway.public, settings)),
+        _Server(_config(gateway.control, settings)),
+    ]
+    async with asyncio.TaskGroup() as tasks:
+        running = [
+            tasks.create_task(server.serve(sockets=[listener]))
+            for server, listener in zip(servers, (public, control), strict=True)
+        ]
+        _log.info(
+            "gateway.started",
+            address="http://{}:{}".format(*public.getsockname()[:2]),
+            control=str(settings.control_socket),
+            node_id=gateway.services.node.node_id,
+            generation=gateway.services.node.table.generation,
+        )
+        ended = [asyncio.ensure_future(stop.wait()), *running]
+        await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+        ended[0].cancel()
+        _log.info("gateway.draining")
+        gateway.drain()
+        gateway.services.node.changed()  # ends the long polls
+        for server in servers:
+            server.should_exit = True
+    _log.info("gateway.stopped")
+
+
+def _config(app: object, settings: GatewaySettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]  # an ASGI callable of our own
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),
+    )
+
+
+@contextlib.contextmanager
+def _public_socket(settings: GatewaySettings) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.port))
+        except OSError as error:
+            raise StartError(
+                f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
+                "set GATEWAY_HOST or GATEWAY_PORT"
+            ) from error
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+        yield listener
+
+
+@contextlib.contextmanager
+def _control_socket(path: Path) -> Iterator[socket.socket]:
+    """Listen on a Unix socket that only this user may open; remove it at the end."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise StartError(f"{path} is in the way, and is no socket: remove it")
+        path.unlink()  # left by a killed gateway: we hold the node's lock, so nobody listens
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        old_mask = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        except OSError as error:
+            raise StartError(f"cannot listen on {path}: {error.strerror}") from error
+        finally:
+            os.umask(old_mask)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+        try:
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _sole_owner(node_dir: Path) -> Iterator[IO[str]]:
+    """Hold the node's lock: one gateway per node. The kernel releases it when we end."""
+    try:
+        node_dir.mkdir(parents=True, exist_ok=True)
+        lock = (node_dir / "gateway.lock").open("w")
+    except OSError as error:
+        raise StartError(f"the node's folder {node_dir} cannot be used: {error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StartError(
+                f"another gateway is running on {node_dir}: set GATEWAY_NODE_DIR to another folder"
+            ) from error
+        yield lock
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The parent's end of a worker's socket: frames out, one write per turn of the loop; frames in.
+
+Written on the bare socket rather than a transport because of one question that a transport cannot
+answer: which requests never reached a worker that has just died, and may go to another?
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable
+
+from gateway.worker.frames import Frame, FrameError, FrameReader, pack
+
+_READ_BYTES = 256 * 1024
+_GATHER = 64
+
+
+class Channel:
+    """Frames over a non-blocking stream socket. All methods on the event loop."""
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        on_frame: Callable[[Frame], None],
+        on_closed: Callable[[], None],
+    ) -> None:
+        """Store the socket and whom to tell. ``on_closed`` is called once, after the last frame."""
+        self._socket = connection
+        self._on_frame = on_frame
+        self._on_closed = on_closed
+        self._reader = FrameReader()
+        self._unsent: deque[tuple[int, list[memoryview]]] = deque()
+        self._flush_scheduled = False
+        self._writer_armed = False
+        self._open = False
+
+    def open(self) -> None:
+        """Start to listen."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket, self._readable)
+        self._open = True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether frames can be sent."""
+        return self._open
+
+    def send(self, kind: int, frame_id: int, header: bytes, body: bytes = b"") -> None:
+        """Queue a frame; everything queued in one turn of the loop leaves in one write."""
+        pieces = [memoryview(piece) for piece in pack(kind, frame_id, header, body)]
+        self._unsent.append((frame_id, pieces))
+        if not self._flush_scheduled and not self._writer_armed:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def unsent_ids(self) -> set[int]:
+        """Return the ids of frames whose last byte has not been handed to the kernel."""
+        return {frame_id for frame_id, _ in self._unsent}
+
+    def close(self) -> None:
+        """Stop listening. The socket itself belongs to the worker process's owner."""
+        if not self._open:
+            return
+        self._open = False
+        self._loop.remove_reader(self._socket)
+        if self._writer_armed:
+            self._loop.remove_writer(self._socket)
+            self._writer_armed = False
+        self._on_closed()
+
+    def drain(self) -> None:
+        """Read what a dead peer still said, then close."""
+        while self._open and self._readable():
+            pass
+        self.close()
+
+    def _readable(self) -> bool:
+        """Read once; False when there was nothing to read."""
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            data = b""
+        try:
+            frames = self._reader.feed(data)
+        except FrameError:
+            data, frames = b"", []
+        for frame in frames:
+            self._on_frame(frame)
+        if not data:
+            self.close()
+        return True
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        if not self._open:
+            return
+        try:
+            while self._unsent:
+                self._sent(self._socket.sendmsg(self._gather()))
+        except (BlockingIOError, InterruptedError):
+            self._arm()
+        except OSError:
+            # The worker is gone. What it sent before may still be waiting to be read, so the
+            # reader closes the channel, not we.
+            return
+        else:
+            self._disarm()
+
+    def _gather(self) -> list[memoryview]:
+        pieces: list[memoryview] = []
+        for _, frame in self._unsent:
+            pieces += frame
+            if len(pieces) >= _GATHER:
+                break
+        return pieces
+
+    def _sent(self, count: int) -> None:
+        while count:
+            _, pieces = self._unsent[0]
+            if count < len(pieces[0]):
+                pieces[0] = pieces[0][count:]
+                return
+            count -= len(pieces.pop(0))
+            if not pieces:
+                self._unsent.popleft()
+
+    def _arm(self) -> None:
+        if not self._writer_armed:
+            self._writer_armed = True
+            self._loop.add_writer(self._socket, self._flush)
+
+    def _disarm(self) -> None:
+        if self._writer_armed:
+            self._writer_armed = False
+            self._loop.remove_writer(self._socket)

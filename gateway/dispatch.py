@@ -1,0 +1,181 @@
+"""The spine of a request: resolve → lease → submit → reply."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+
+import orjson
+
+from gateway.errors import (
+    DrainingError,
+    ModelLoadingError,
+    NotDeliveredError,
+    RegistryUnavailableError,
+    VersionConflictError,
+    WorkerDiedError,
+)
+from gateway.model_ref import Selector
+from gateway.node import Node
+from gateway.replica import WorkerReply, clock_deadline
+from gateway.residency import Lease, ReplicaKey, ResidentSet
+from gateway.routing import Route
+from gateway.worker.messages import Predict
+
+_DELIVERY_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One prediction request as the HTTP layer hands it over.
+
+    Attributes:
+        selector: Which version; None: the model's default.
+        also: A second selector of the same request (path and header), which must agree.
+        body: The caller's bytes, untouched.
+    """
+
+    model: str
+    selector: Selector | None
+    also: Selector | None
+    protocol: str
+    content_type: str
+    content_encoding: str
+    request_id: str
+    body: bytes
+    probabilities: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished body, and which version gave it."""
+
+    route: Route
+    reply: WorkerReply
+
+
+class Dispatcher:
+    """Takes calls to workers and answers back. Event loop only."""
+
+    def __init__(
+        self, node: Node, residents: ResidentSet, *, request_timeout_s: float, load_budget_s: float
+    ) -> None:
+        """Store. Both limits in seconds; they do not overlap: a load does not eat the time-out."""
+        self._node = node
+        self._residents = residents
+        self._request_timeout_s = request_timeout_s
+        self._load_budget_s = load_budget_s
+        self._waiting: Counter[tuple[str, int]] = Counter()
+        self._draining = False
+
+    async def predict(self, call: Call) -> Answer:
+        """Answer one call.
+
+        Raises:
+            GatewayError: Its family says who must act.
+        """
+        route = self.resolve(call)
+        if route.digest is None:
+            route = await self._fetched(route)
+        for _ in range(_DELIVERY_TRIES):
+            key = ReplicaKey(route.model, route.version, str(route.digest))
+            lease = self._residents.try_lease(key) or await self._residents.lease(key)
+            try:
+                return Answer(route, await self._submit(lease, call, route))
+            except NotDeliveredError:
+                continue  # the worker died before it had the request: another may have it
+        raise WorkerDiedError(f"the worker of {route.model}/{route.version} keeps dying")
+
+    def resolve(self, call: Call) -> Route:
+        """Say which version is meant, on one snapshot, once.
+
+        Raises:
+            VersionConflictError: Path and header name different versions.
+            GatewayError: As `RouteTable.resolve`.
+        """
+        if self._draining:
+            raise DrainingError("the gateway is shutting down", retry_after_s=1)
+        table = self._node.table
+        route = table.resolve(call.model, call.selector)
+        if call.also is not None and call.also != call.selector:
+            other = table.resolve(call.model, call.also)
+            if other.version != route.version:
+                raise VersionConflictError(
+                    f"the path names version {route.version}, the header X-Model-Version names "
+                    f"version {other.version}"
+                )
+        return route
+
+    def drain(self) -> None:
+        """Accept no new calls; those that were accepted go on."""
+        self._draining = True
+
+    async def _submit(self, lease: Lease, call: Call, route: Route) -> WorkerReply:
+        timeout_s = route.timeout_s or self._request_timeout_s
+        header = Predict(
+            protocol=call.protocol,
+            content_type=call.content_type,
+            deadline=clock_deadline(timeout_s),
+            request_id=call.request_id,
+            content_encoding=call.content_encoding,
+            probabilities=call.probabilities,
+        )
+        try:
+            answer = lease.replica.submit(
+                orjson.dumps(asdict(header)),
+                call.body,
+                timeout_s=timeout_s,
+                on_done=lease.release,
+            )
+        except BaseException:
+            lease.release()
+            raise
+        # From here on the lease ends with the worker's answer or death, not with the caller's
+        # patience: the place inside the worker is taken until then.
+        return await answer
+
+    async def _fetched(self, route: Route) -> Route:
+        """Wait until a version's bytes are on this node."""
+        selector_key = (route.model, route.version)
+        async with self._wanting(selector_key):
+            try:
+                async with asyncio.timeout(self._load_budget_s):
+                    return await self._until_here(route)
+            except TimeoutError as error:
+                raise ModelLoadingError(
+                    f"version {route.version} of model {route.model!r} is still being fetched",
+                    retry_after_s=self._residents.expected_load_s(
+                        ReplicaKey(route.model, route.version, "")
+                    ),
+                ) from error
+
+    async def _until_here(self, route: Route) -> Route:
+        while True:
+            if self._node.control_plane_silent:
+                raise RegistryUnavailableError(
+                    f"version {route.version} of model {route.model!r} is not on this node, and "
+                    "the control plane that would fetch it has been silent for 15 s",
+                    retry_after_s=15,
+                )
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):  # silence is no change: look again
+                    await self._node.next_change()
+            selector = Selector.of_version(route.version)
+            found = self._node.table.resolve(route.model, selector)
+            if found.digest is not None:
+                return found
+
+    @contextlib.asynccontextmanager
+    async def _wanting(self, wanted: tuple[str, int]) -> AsyncIterator[None]:
+        self._waiting[wanted] += 1
+        self._node.want(*wanted)
+        try:
+            yield
+        finally:
+            self._waiting[wanted] -= 1
+            if self._waiting[wanted] == 0:
+                del self._waiting[wanted]
+                self._node.unwant(*wanted)

@@ -1,0 +1,207 @@
+"""What can go wrong with a request or a change, in families by who must act. Knows no HTTP.
+
+`RequestError`: the caller must change something. `CapacityError`: the caller may try again.
+`ServingError`: ours, or the registry's, or the model's. `RolloutRefusedError`: a refusal to the
+control plane. Messages are written for the person who reads them and never hold a caller's data.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """Anything that this gateway answers with an error. ``code`` is for machines."""
+
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        """Store what to tell the caller, and after how many seconds to come back, if known."""
+        super().__init__(message)
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+
+class RequestError(GatewayError):
+    """The caller must change the request."""
+
+
+class ModelNotFoundError(RequestError):
+    """No registered model has this name."""
+
+    code = "model_not_found"
+
+
+class VersionNotFoundError(RequestError):
+    """The model has no such version."""
+
+    code = "version_not_found"
+
+
+class AliasNotFoundError(RequestError):
+    """The model has no such alias."""
+
+    code = "alias_not_found"
+
+
+class NoDefaultVersionError(RequestError):
+    """No version was named, and the model has neither a default alias nor a ``latest``."""
+
+    code = "no_default_version"
+
+
+class VersionDeletedError(RequestError):
+    """The version was deleted in the registry, and its bytes are gone from this node."""
+
+    code = "version_deleted"
+
+
+class InvalidSelectorError(RequestError):
+    """A model's name, a version or an alias is spelled wrong."""
+
+    code = "invalid_selector"
+
+
+class VersionConflictError(RequestError):
+    """Path and header name different versions."""
+
+    code = "version_conflict"
+
+
+class MediaTypeError(RequestError):
+    """The body's content type or encoding is not one that this route reads."""
+
+    code = "unsupported_media_type"
+
+
+class BodyTooLargeError(RequestError):
+    """The body is larger than the limit."""
+
+    code = "body_too_large"
+
+
+class BodyTimeoutError(RequestError):
+    """The body did not arrive in time."""
+
+    code = "body_timeout"
+
+
+class InvalidInputError(RequestError):
+    """The body is not what the model's signature asks for.
+
+    Attributes:
+        details: ``[row or None, field or None, reason]`` each.
+    """
+
+    code = "invalid_input"
+
+    def __init__(self, message: str, details: list[list[object]] | None = None) -> None:
+        """Store the message and where the input is wrong."""
+        super().__init__(message)
+        self.details = details or []
+
+
+class CapacityError(GatewayError):
+    """Not now; the same request may succeed later."""
+
+
+class ModelLoadingError(CapacityError):
+    """The version is being fetched, loaded or warmed, or waits for room."""
+
+    code = "model_loading"
+
+
+class ModelOverloadedError(CapacityError):
+    """Too many requests of this version are in flight."""
+
+    code = "model_overloaded"
+
+
+class InsufficientMemoryError(CapacityError):
+    """The version would not fit even in an empty resident set."""
+
+    code = "insufficient_memory"
+
+
+class DrainingError(CapacityError):
+    """The gateway is shutting down."""
+
+    code = "draining"
+
+
+class ServingError(GatewayError):
+    """The caller did nothing wrong."""
+
+
+class RegistryUnavailableError(ServingError):
+    """The bytes are not on this node, and the control plane that could fetch them is silent."""
+
+    code = "registry_unavailable"
+
+
+class ModelLoadFailedError(ServingError):
+    """The last fetch or load failed; the next try comes after ``retry_after_s``."""
+
+    code = "model_load_failed"
+
+
+class VersionQuarantinedError(ServingError):
+    """The version's bytes are wrong."""
+
+    code = "version_quarantined"
+
+
+class WorkerDiedError(ServingError):
+    """The worker ended with this request inside."""
+
+    code = "worker_died"
+
+
+class DeadlineExceededError(ServingError):
+    """The answer did not come in time."""
+
+    code = "deadline_exceeded"
+
+
+class ModelRaisedError(ServingError):
+    """The model's own code raised an exception."""
+
+    code = "model_error"
+
+
+class NotDeliveredError(Exception):
+    """A request never reached its worker; it may be given to another. Never shown to a caller."""
+
+
+class LoadError(Exception):
+    """A replica could not be brought up.
+
+    Attributes:
+        failure: A `StageFailure` of the control contract.
+        message: Why, as a sentence.
+    """
+
+    def __init__(self, failure: str, message: str) -> None:
+        """Store the failure's kind and its reason."""
+        super().__init__(f"{failure}: {message}")
+        self.failure = failure
+        self.message = message
+
+
+class RolloutRefusedError(Exception):
+    """A change that this node does not make; what it served before, it serves still.
+
+    Attributes:
+        code: A `NackCode` of the control contract.
+        message: Why, as a sentence.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        """Store the machine code and the reason."""
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+class TableFileError(Exception):
+    """A file of the node cannot be read or written; the message names it and says what to do."""

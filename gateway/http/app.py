@@ -1,0 +1,136 @@
+"""The two applications: the public one, and the control contract's."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from gateway.control_contract import Nack
+from gateway.errors import GatewayError, RolloutRefusedError
+from gateway.http import catalogue, control, health
+from gateway.http.predict import App, PredictApp, request_id_of
+from gateway.http.predict_docs import document_predictions
+from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
+from gateway.http.services import Services, attach
+from gateway.settings import GatewaySettings
+
+_DESCRIPTION = """Serves every model of a registry by name and version.
+
+Promotions are followed by verified, warmed swaps; every answer says which version gave it.
+"""
+
+
+def create_public_app(services: Services, settings: GatewaySettings) -> App:
+    """Build what the public listener serves."""
+    app = FastAPI(
+        title="registry-gateway",
+        version=version("registry-gateway"),
+        description=_DESCRIPTION,
+        redoc_url=None,
+    )
+    attach(app, services)
+    app.include_router(health.router)
+    app.include_router(catalogue.router)
+    app.add_exception_handler(GatewayError, _gateway_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.middleware("http")(_name_request)
+    document_predictions(app)
+    return PredictApp(
+        app,
+        services.dispatcher,
+        services.telemetry,
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_s,
+    )
+
+
+def create_control_app(services: Services) -> FastAPI:
+    """Build what the Unix socket serves."""
+    app = FastAPI(title="registry-gateway control", docs_url=None, redoc_url=None)
+    attach(app, services)
+    app.include_router(control.router)
+    app.add_exception_handler(RolloutRefusedError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid_change)
+    return app
+
+
+async def _name_request(request: Request, call_next: Any) -> Response:
+    """Give every answer its request id."""
+    request_id = request_id_of(dict(request.scope["headers"]))
+    request.state.request_id = request_id
+    response: Response = await call_next(request)
+    response.headers["X-Request-Id"] = request_id
+    return response
+
+
+async def _gateway_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, GatewayError):
+        raise error
+    seconds = retry_after(error)
+    return Response(
+        render(error, request.state.request_id),
+        status_code=status_of(error),
+        media_type=MEDIA_TYPE,
+        headers={"Retry-After": seconds} if seconds else None,
+    )
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    """Answer an unknown route or method as a problem too."""
+    if not isinstance(error, HTTPException):
+        raise error
+    body = {
+        "type": "about:blank",
+        "title": error.detail,
+        "status": error.status_code,
+        "detail": f"{request.method} {request.url.path}: {error.detail}",
+        "code": {404: "route_not_found", 405: "method_not_allowed"}.get(
+            error.status_code, "http_error"
+        ),
+        "request_id": request.state.request_id,
+    }
+    return Response(
+        orjson.dumps(body),
+        status_code=error.status_code,
+        media_type=MEDIA_TYPE,
+        headers=dict(error.headers or {}),
+    )
+
+
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    where = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    body = {
+        "type": "about:blank",
+        "title": "Unprocessable Entity",
+        "status": 422,
+        "detail": where,
+        "code": "invalid_input",
+        "request_id": request.state.request_id,
+    }
+    return Response(orjson.dumps(body), status_code=422, media_type=MEDIA_TYPE)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RolloutRefusedError):
+        raise error
+    generation = request.app.state.services.node.table.generation
+    nack = Nack.model_validate(
+        {"code": error.code, "message": error.message, "generation": generation}
+    )
+    return Response(nack.model_dump_json(), status_code=409, media_type="application/json")
+
+
+async def _invalid_change(_: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    where = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    nack = Nack(code="invalid_request", message=where[:2000])
+    return Response(nack.model_dump_json(), status_code=422, media_type="application/json")

@@ -1,0 +1,197 @@
+"""What there is: models, versions, aliases, signatures, and what an alias means right now."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request
+
+from gateway.control_contract import CatalogueModel, CatalogueVersion, VersionState
+from gateway.errors import InvalidSelectorError
+from gateway.http.services import Services, services_of
+from gateway.model_ref import (
+    LATEST,
+    InvalidReferenceError,
+    SelectorKind,
+    parse_model_name,
+    parse_selector,
+)
+from gateway.residency import Resident
+from gateway.routing import RouteTable
+
+router = APIRouter(tags=["catalogue"])
+
+
+@router.get("/models")
+async def list_models(request: Request) -> dict[str, Any]:
+    """List every registered model with its aliases and how fresh the registry's list is."""
+    services = services_of(request)
+    table = services.node.table
+    return {
+        "models": [_summary(table, model) for model in table.models()],
+        "generation": table.generation,
+        "registry": registry_freshness(services),
+    }
+
+
+@router.get("/models/{model}")
+async def get_model(request: Request, model: str) -> dict[str, Any]:
+    """Show one model: versions, what each alias means here and in the registry, and why."""
+    services = services_of(request)
+    table = services.node.table
+    entry = table.model(_name(model))
+    return {
+        **_summary(table, entry),
+        "versions": [_version(services, entry, one, whole=False) for one in entry.versions],
+        "policy": entry.policy.model_dump(exclude_none=True),
+        "generation": table.generation,
+        "registry": registry_freshness(services),
+    }
+
+
+@router.get("/models/{model}/versions/{version}")
+async def get_version(request: Request, model: str, version: str) -> dict[str, Any]:
+    """Show one version: state, aliases, digest, signature, framework versions, input example."""
+    services = services_of(request)
+    table = services.node.table
+    name = _name(model)
+    try:
+        selector = parse_selector(version)
+    except InvalidReferenceError as error:
+        raise InvalidSelectorError(f"not a version or alias: {error}") from error
+    entry = table.model(name)
+    number = (
+        selector.version
+        if selector.kind is SelectorKind.VERSION
+        else table.resolve(name, selector).version
+    )
+    return _version(services, entry, table.version(name, number), whole=True)
+
+
+def registry_freshness(services: Services) -> dict[str, Any]:
+    """Say when the registry was listed last, and what stands in the way since."""
+    catalogue = services.node.table.catalogue
+    return {
+        "listed_at": catalogue.listed_at if catalogue else None,
+        "error": catalogue.source_error if catalogue else None,
+        "control_plane": "silent" if services.node.control_plane_silent else "up",
+    }
+
+
+def _name(text: str) -> str:
+    try:
+        return parse_model_name(text)
+    except InvalidReferenceError as error:
+        raise InvalidSelectorError(str(error)) from error
+
+
+def _summary(table: RouteTable, model: CatalogueModel) -> dict[str, Any]:
+    active = table.active_of(model.name)
+    aliases = {alias: _alias(table, model, alias) for alias in sorted({*model.aliases, *active})}
+    return {
+        "name": model.name,
+        "href": f"/models/{quote(model.name, safe='')}",
+        "default": _default_alias(table, model),
+        "aliases": aliases,
+        "problems": list(model.policy.problems),
+    }
+
+
+def _alias(table: RouteTable, model: CatalogueModel, alias: str) -> dict[str, Any]:
+    """Say what an alias means: ``active`` is what answers, ``aspired`` what the registry wants."""
+    active = table.active.get((model.name, alias))
+    aspired = model.aliases.get(alias)
+    return {
+        "active": active.version if active else None,
+        "aspired": aspired,
+        "digest": active.digest if active else None,
+        "since": active.since if active else None,
+        "previous": active.previous_version if active else None,
+        "why": _why(model, active.version if active else None, aspired),
+    }
+
+
+def _why(model: CatalogueModel, active: int | None, aspired: int | None) -> str | None:
+    """Say why an alias does not mean what the registry says; None where it does."""
+    if aspired is None or active == aspired:
+        return None
+    entry = next((one for one in model.versions if one.version == aspired), None)
+    if entry is None:
+        return f"version {aspired} is not listed"
+    return entry.reason or f"version {aspired} is {entry.state.value}"
+
+
+def _default_alias(table: RouteTable, model: CatalogueModel) -> str | None:
+    for alias in (model.default_alias or table.default_alias, LATEST):
+        if (model.name, alias) in table.active or alias in model.aliases:
+            return alias
+    return None
+
+
+def _version(
+    services: Services, model: CatalogueModel, entry: CatalogueVersion, *, whole: bool
+) -> dict[str, Any]:
+    table = services.node.table
+    description = entry.description or {}
+    resident = _resident(services, model.name, entry)
+    aliases = sorted(
+        alias for alias, one in table.active_of(model.name).items() if one.version == entry.version
+    )
+    body: dict[str, Any] = {
+        "name": model.name,
+        "version": entry.version,
+        "state": _state(entry, resident),
+        "reason": entry.reason,
+        "aliases": aliases,
+        "digest": entry.digest,
+        "expected_digest": entry.expected_digest,
+        "unstamped": not entry.stamped,
+        "size_bytes": entry.size_bytes,
+        "flavor": description.get("flavor"),
+    }
+    if whole:
+        body |= {
+            "signature": description.get("signature"),
+            "frameworks": description.get("frameworks"),
+            "requirements": description.get("requirements"),
+            "dependency_verdict": description.get("dependency_verdict"),
+            "input_example": (description.get("example") or {}).get("serving"),
+            "replica": _replica(resident),
+            "created_at": entry.created_at,
+            "retry_at": entry.retry_at,
+        }
+    return body
+
+
+def _resident(services: Services, model: str, entry: CatalogueVersion) -> Resident | None:
+    wanted = (model, entry.version)
+    for resident in services.residents.residents():
+        if (resident.key.model, resident.key.version) == wanted:
+            return resident
+    return None
+
+
+def _state(entry: CatalogueVersion, resident: Resident | None) -> str:
+    """Say the version's state on this node, in one word."""
+    if entry.state is VersionState.AVAILABLE and resident is not None:
+        return "resident" if resident.ready else "loading"
+    return entry.state.value
+
+
+def _replica(resident: Resident | None) -> dict[str, Any] | None:
+    if resident is None or resident.replica is None:
+        return None
+    loaded = resident.replica.loaded
+    return {
+        "state": resident.replica.state.value,
+        "pid": resident.replica.pid,
+        "in_flight": resident.replica.in_flight,
+        "resident_bytes": resident.bytes,
+        "batching": loaded.batching if loaded else None,
+        "batching_reason": loaded.batching_reason if loaded else None,
+        "call_path": loaded.call_path if loaded else None,
+        "call_path_reason": loaded.call_path_reason if loaded else None,
+        "warm_up": loaded.warm_up if loaded else None,
+        "durations_s": loaded.durations_s if loaded else None,
+    }

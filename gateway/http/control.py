@@ -1,0 +1,50 @@
+"""The control contract on the Unix socket; whoever may open the socket may use it."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from gateway.control_contract import (
+    ActivateAck,
+    ActivateRequest,
+    Catalogue,
+    CatalogueAck,
+    NodeState,
+    RetireAck,
+    RetireRequest,
+    StageAck,
+    StageRequest,
+)
+from gateway.http.services import services_of
+
+router = APIRouter()
+
+
+@router.put("/catalogue")
+async def put_catalogue(request: Request, body: Catalogue) -> CatalogueAck:
+    """Take a full snapshot of the registry."""
+    return await services_of(request).rollout.take_catalogue(body)
+
+
+@router.post("/stage", status_code=202)
+async def stage(request: Request, body: StageRequest) -> StageAck:
+    """Begin to bring up a standby; its outcome comes through ``observe``."""
+    return services_of(request).rollout.stage(body)
+
+
+@router.post("/activate")
+async def activate(request: Request, body: ActivateRequest) -> ActivateAck:
+    """Point an alias at a staged version."""
+    return await services_of(request).rollout.activate(body)
+
+
+@router.post("/retire")
+async def retire(request: Request, body: RetireRequest) -> RetireAck:
+    """Take an alias away, or end a version."""
+    return await services_of(request).rollout.retire(body)
+
+
+@router.get("/observe")
+async def observe(request: Request, after: int = 0) -> NodeState:
+    """Wait for news."""
+    return await services_of(request).rollout.observe(after)

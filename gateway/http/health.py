@@ -1,0 +1,59 @@
+"""Alive, ready, and metrics. Ready never waits for the control plane, the registry or a model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from gateway.http.catalogue import registry_freshness
+from gateway.http.services import Services, services_of
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health", include_in_schema=False)
+@router.get("/ping", include_in_schema=False)
+@router.get("/health/live")
+async def live() -> dict[str, str]:
+    """Answer as long as the event loop turns."""
+    return {"status": "live"}
+
+
+@router.get("/ready", include_in_schema=False)
+@router.get("/health/ready")
+async def ready(request: Request, response: Response) -> dict[str, Any]:
+    """Answer 200 while the table is loaded and the gateway is not draining, else 503."""
+    services = services_of(request)
+    if services.draining:
+        response.status_code = 503
+    return {
+        "status": "draining" if services.draining else "ready",
+        "generation": services.node.table.generation,
+        "registry": registry_freshness(services),
+    }
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Show every metric in Prometheus' text format."""
+    services = services_of(request)
+    _measure(services)
+    return Response(generate_latest(services.telemetry.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _measure(services: Services) -> None:
+    """Set the gauges that are states rather than events."""
+    telemetry = services.telemetry
+    residents = services.residents.residents()
+    telemetry.workers.clear()
+    states = Counter(one.replica.state.value for one in residents if one.replica is not None)
+    for state, count in states.items():
+        telemetry.workers.labels(state).set(count)
+    telemetry.resident_bytes.clear()
+    for one in residents:
+        telemetry.resident_bytes.labels(one.key.model, str(one.key.version)).set(one.bytes)
+    telemetry.generation.set(services.node.table.generation)
+    telemetry.control_plane_up.set(0 if services.node.control_plane_silent else 1)

@@ -1,0 +1,267 @@
+"""The prediction routes: a small ASGI callable in front of the FastAPI application.
+
+``POST /models/{model}/versions/{version}/predict`` and ``POST /models/{model}/predict``. It checks
+path and header, bounds the body, and passes the bytes on; it never parses a prediction's body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import parse_qs, unquote_to_bytes
+
+import structlog
+
+from gateway.dispatch import Answer, Call, Dispatcher
+from gateway.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
+    GatewayError,
+    InvalidInputError,
+    InvalidSelectorError,
+)
+from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
+from gateway.model_ref import InvalidReferenceError, Selector, parse_model_name, parse_selector
+from gateway.telemetry import NO_MODEL, Telemetry
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_ROUTE = re.compile(rb"/models/([^/]+)(?:/versions/([^/]+))?/predict/?\Z")
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
+_TRUE = ("true", "1", "yes")
+_FALSE = ("false", "0", "no")
+_log = structlog.get_logger("gateway.http")
+
+
+class _ClientLeftError(Exception):
+    """The caller hung up before its body was complete."""
+
+
+class PredictApp:
+    """Answers prediction requests; hands everything else on."""
+
+    def __init__(
+        self,
+        following: App,
+        dispatcher: Dispatcher,
+        telemetry: Telemetry,
+        *,
+        max_body_bytes: int,
+        body_timeout_s: float,
+    ) -> None:
+        """Store. ``following`` is the application that serves all other routes."""
+        self._following = following
+        self._dispatcher = dispatcher
+        self._telemetry = telemetry
+        self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            found = _ROUTE.match(scope["raw_path"])
+            if found is not None:
+                await self._serve(scope, receive, send, found[1], found[2])
+                return
+        await self._following(scope, receive, send)
+
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, model: bytes, version: bytes | None
+    ) -> None:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        request_id = request_id_of(headers)
+        call: Call | None = None
+        try:
+            selectors = _selectors(version, headers.get(b"x-model-version"))
+            name = _decode_name(model)
+            probabilities = _probabilities(scope["query_string"])
+            body = await self._read(headers, receive)
+            started = time.perf_counter()
+            call = Call(
+                model=name,
+                selector=selectors[0],
+                also=selectors[1],
+                protocol="predict",
+                content_type=headers.get(b"content-type", b"").decode("latin-1"),
+                content_encoding=headers.get(b"content-encoding", b"").decode("latin-1"),
+                request_id=request_id,
+                body=body,
+                probabilities=probabilities,
+            )
+            answer = await self._answer(call, receive)
+        except GatewayError as error:
+            await self._refuse(send, error, request_id, call)
+        except (_ClientLeftError, asyncio.CancelledError):
+            _log.debug("request.abandoned", request_id=request_id)
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+        except Exception as error:  # noqa: BLE001  # the last resort: every caller is answered
+            _log.exception("request.crashed", request_id=request_id)
+            internal = GatewayError(f"internal error ({type(error).__name__})")
+            await self._refuse(send, internal, request_id, call)
+        else:
+            await self._reply(send, answer, request_id, time.perf_counter() - started)
+
+    async def _answer(self, call: Call, receive: Receive) -> Answer:
+        """Predict; give up as soon as the caller does."""
+        work = asyncio.ensure_future(self._dispatcher.predict(call))
+        # One turn of the loop later most refusals are known; a prediction takes longer, so only
+        # then somebody is set to listen for the caller's end.
+        listener = asyncio.ensure_future(_until_disconnect(receive))
+        try:
+            await asyncio.wait((work, listener), return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            raise _ClientLeftError
+        finally:
+            listener.cancel()
+            if not work.done():
+                work.cancel()
+
+    async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        """Read the whole body, within its limits of size and time."""
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > self._max_body_bytes:
+            raise self._too_large()
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            try:
+                message = await asyncio.wait_for(receive(), self._body_timeout_s)
+            except TimeoutError as error:
+                raise BodyTimeoutError(
+                    f"no piece of the body came within {self._body_timeout_s:g} s"
+                ) from error
+            if message["type"] == "http.disconnect":
+                raise _ClientLeftError
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > self._max_body_bytes:
+                raise self._too_large()
+            if not message.get("more_body", False):
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _too_large(self) -> BodyTooLargeError:
+        return BodyTooLargeError(f"the body is larger than {self._max_body_bytes} bytes")
+
+    async def _reply(self, send: Send, answer: Answer, request_id: str, seconds: float) -> None:
+        route, reply = answer.route, answer.reply
+        series = self._telemetry.series(route.model, route.version)
+        series.requests.inc()
+        series.latency.observe(seconds)
+        timing = (
+            f"queue;dur={reply.queued_s * 1000:.3f}, predict;dur={reply.predict_s * 1000:.3f}, "
+            f"total;dur={seconds * 1000:.3f}"
+        )
+        headers = [
+            (b"content-type", reply.content_type.encode()),
+            (b"content-length", str(len(reply.body)).encode()),
+            (b"x-model-version", str(route.version).encode()),
+            (b"x-model-digest", str(route.digest).encode()),
+            (b"x-route-generation", str(route.generation).encode()),
+            (b"x-request-id", request_id.encode()),
+            (b"server-timing", timing.encode()),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+        _log.debug("request.complete", request_id=request_id, seconds=round(seconds, 6))
+
+    async def _refuse(
+        self, send: Send, error: GatewayError, request_id: str, call: Call | None
+    ) -> None:
+        status = status_of(error)
+        body = render(error, request_id)
+        headers = [
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", str(len(body)).encode()),
+            (b"x-request-id", request_id.encode()),
+        ]
+        if (seconds := retry_after(error)) is not None:
+            headers.append((b"retry-after", seconds.encode()))
+        if isinstance(error, (BodyTooLargeError, BodyTimeoutError)) or error.code == "draining":
+            # What is left of the body is not read, so the connection cannot be used again.
+            headers.append((b"connection", b"close"))
+        model, version = self._route_headers(call, headers)
+        self._telemetry.errors.labels(model, version, error.code).inc()
+        report = _log.warning if status >= 500 else _log.info  # noqa: PLR2004  # server's faults
+        report(
+            "request.refused",
+            request_id=request_id,
+            model=model,
+            version=version,
+            status=status,
+            code=error.code,
+        )
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _route_headers(
+        self, call: Call | None, headers: list[tuple[bytes, bytes]]
+    ) -> tuple[str, str]:
+        """Name the version that refused, where it is known; return model and version as labels."""
+        if call is None:
+            return NO_MODEL, NO_MODEL
+        try:
+            route = self._dispatcher.resolve(call)
+        except GatewayError:
+            return NO_MODEL, NO_MODEL
+        headers += [
+            (b"x-model-version", str(route.version).encode()),
+            (b"x-route-generation", str(route.generation).encode()),
+        ]
+        if route.digest is not None:
+            headers.append((b"x-model-digest", route.digest.encode()))
+        return route.model, str(route.version)
+
+
+def request_id_of(headers: dict[bytes, bytes]) -> str:
+    """Return the caller's ``X-Request-Id`` if it is printable and short, else a new one."""
+    given = headers.get(b"x-request-id", b"").decode("latin-1")
+    return given if _REQUEST_ID.match(given) else uuid.uuid4().hex
+
+
+def _decode_name(raw: bytes) -> str:
+    try:
+        return parse_model_name(unquote_to_bytes(raw).decode("utf-8"))
+    except (UnicodeDecodeError, InvalidReferenceError) as error:
+        raise InvalidSelectorError(f"not a model's name: {error}") from error
+
+
+def _selectors(path: bytes | None, header: bytes | None) -> tuple[Selector | None, Selector | None]:
+    """Return the selector of the path, else of the header; and the header's where both are there.
+
+    In a path an alias carries its ``@``; in the header it may.
+    """
+    try:
+        by_header = parse_selector(header.decode("ascii").strip()) if header is not None else None
+        if path is None:
+            return by_header, None
+        text = unquote_to_bytes(path).decode("ascii")
+        return parse_selector(text), by_header
+    except (UnicodeDecodeError, InvalidReferenceError) as error:
+        raise InvalidSelectorError(f"not a version or alias: {error}") from error
+
+
+def _probabilities(query: bytes) -> bool:
+    if not query:
+        return False
+    values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("probabilities", [])
+    if not values:
+        return False
+    value = values[-1].lower()
+    if value not in (*_TRUE, *_FALSE):
+        raise InvalidInputError("query parameter 'probabilities' is 'true' or 'false'")
+    return value in _TRUE
+
+
+async def _until_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,82 @@
+"""The one table from error class to HTTP status, and the shape of an error on our own routes.
+
+Errors are RFC 9457 problems: ``type``, ``title``, ``status``, ``detail``, and as extensions the
+machine ``code``, the ``request_id`` and, for bad input, ``errors`` with row, field and reason.
+"""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+from gateway import errors
+from gateway.errors import GatewayError, InvalidInputError
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS: dict[type[GatewayError], int] = {
+    GatewayError: 500,
+    errors.RequestError: 400,
+    errors.ModelNotFoundError: 404,
+    errors.VersionNotFoundError: 404,
+    errors.AliasNotFoundError: 404,
+    errors.NoDefaultVersionError: 404,
+    errors.VersionDeletedError: 410,
+    errors.InvalidSelectorError: 400,
+    errors.VersionConflictError: 400,
+    errors.MediaTypeError: 415,
+    errors.BodyTooLargeError: 413,
+    errors.BodyTimeoutError: 408,
+    errors.InvalidInputError: 422,
+    errors.CapacityError: 503,
+    errors.ModelLoadingError: 503,
+    errors.ModelOverloadedError: 429,
+    errors.InsufficientMemoryError: 507,
+    errors.DrainingError: 503,
+    errors.ServingError: 503,
+    errors.RegistryUnavailableError: 503,
+    errors.ModelLoadFailedError: 503,
+    errors.VersionQuarantinedError: 503,
+    errors.WorkerDiedError: 503,
+    errors.DeadlineExceededError: 504,
+    errors.ModelRaisedError: 500,
+}
+"""Complete by test: every class of `gateway.errors` that reaches a caller has its row."""
+
+
+def status_of(error: GatewayError) -> int:
+    """Return the HTTP status of an error."""
+    return STATUS[type(error)]
+
+
+def problem(error: GatewayError, request_id: str) -> dict[str, Any]:
+    """Return the body of an error's answer."""
+    status = status_of(error)
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": error.message,
+        "code": error.code,
+        "request_id": request_id,
+    }
+    if isinstance(error, InvalidInputError) and error.details:
+        body["errors"] = [
+            {"row": row, "field": field, "reason": reason} for row, field, reason in error.details
+        ]
+    return body
+
+
+def retry_after(error: GatewayError) -> str | None:
+    """Return the value of ``Retry-After``: whole seconds, at least 1; None where it is unknown."""
+    if error.retry_after_s is None:
+        return None
+    return str(max(1, math.ceil(error.retry_after_s)))
+
+
+def render(error: GatewayError, request_id: str) -> bytes:
+    """Return the encoded body of an error's answer."""
+    return orjson.dumps(problem(error, request_id))

@@ -1,0 +1,39 @@
+"""What the routes work with, attached to the application by the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from fastapi import Request
+
+from gateway.dispatch import Dispatcher
+from gateway.node import Node
+from gateway.residency import ResidentSet
+from gateway.rollout import Rollout
+from gateway.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+@dataclass
+class Services:
+    """Everything that a route may use. ``draining``: the gateway is about to stop."""
+
+    node: Node
+    residents: ResidentSet
+    dispatcher: Dispatcher
+    rollout: Rollout
+    telemetry: Telemetry
+    draining: bool = False
+
+
+def attach(app: FastAPI, services: Services) -> None:
+    """Make the services reachable from the application's requests."""
+    app.state.services = services
+
+
+def services_of(request: Request) -> Services:
+    """Return what `attach` has attached."""
+    return cast("Services", request.app.state.services)

@@ -1,0 +1,179 @@
+"""Starting workers: a forkserver that has everything imported, and a fork of it per replica.
+
+Nothing here touches the event loop: ``launch`` blocks (the first time for seconds, while the
+forkserver imports) and runs on one thread that lives as long as the launcher.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Protocol
+
+from gateway.errors import LoadError
+from gateway.worker import entry
+
+PRELOAD_MODULE = "gateway.worker.preload"
+_TRIES = 4
+_PAUSE_S = 0.2
+
+
+@dataclass
+class WorkerProcess:
+    """One started child and all that the parent holds of it.
+
+    Attributes:
+        pid: Leader of its own session and process group.
+        channel: The parent's end of the socket pair, non-blocking.
+        exited: A pidfd: readable when the process has ended, whoever its parent is. A forkserver's
+            children are not ours, and the pipe that ``multiprocessing`` calls their sentinel ends
+            with the forkserver, not with them.
+        lifeline: Write end of a pipe that nobody writes to. When it closes, at the latest with
+            this process, the kernel kills the worker's process group.
+    """
+
+    pid: int
+    channel: socket.socket
+    exited: int
+    lifeline: Connection
+    process: BaseProcess | None = field(default=None, repr=False)
+
+    def kill(self) -> None:
+        """End the worker and all of its process group, now. Harmless if it has ended."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        # The group exists only once the worker leads it; before that, the pidfd names the child.
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.exited, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Release every descriptor. Closing the lifeline kills what is left of the group."""
+        self.channel.close()
+        self.lifeline.close()
+        os.close(self.exited)
+
+
+class Launcher(Protocol):
+    """Starts workers."""
+
+    async def launch(self) -> WorkerProcess:
+        """Start a worker that waits for LOAD.
+
+        Raises:
+            LoadError: It could not be started.
+        """
+        ...
+
+
+class ForkserverLauncher:
+    """Workers under our own interpreter, forked from a server that has the libraries imported."""
+
+    def __init__(self, preload: str = PRELOAD_MODULE) -> None:
+        """Store what to import before the first fork."""
+        self._preload = preload
+        self._context: ForkServerContext | None = None
+        # Children are started from one thread that outlives them all.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="launcher")
+
+    async def warm(self) -> None:
+        """Start the forkserver; it goes on importing after this returns."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._ensure)
+
+    async def launch(self) -> WorkerProcess:
+        """Fork a worker.
+
+        Raises:
+            LoadError: The forkserver could not be reached, or restarted, in several tries.
+        """
+        started = asyncio.get_running_loop().run_in_executor(self._thread, self._launch)
+        try:
+            return await asyncio.shield(started)
+        except asyncio.CancelledError:
+            started.add_done_callback(_discard)
+            raise
+
+    @property
+    def forkserver_pid(self) -> int | None:
+        """The forkserver's process id; None before the first start."""
+        pid: int | None = getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)  # noqa: SLF001  # the standard library names it nowhere else
+        return pid
+
+    def private_bytes(self) -> int:
+        """Return what the forkserver itself holds (anonymous pages); 0 if it is not there."""
+        if (pid := self.forkserver_pid) is None:
+            return 0
+        try:
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:
+            return 0
+        lines = (line.split() for line in rollup.splitlines())
+        return next((int(parts[1]) * 1024 for parts in lines if parts[0] == "Anonymous:"), 0)
+
+    async def close(self) -> None:
+        """End the forkserver and the launching thread. Workers must have ended before."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._stop)
+        self._thread.shutdown(wait=True)
+
+    # --- on the launcher's thread -----------------------------------------------------------------
+
+    def _ensure(self) -> ForkServerContext:
+        if self._context is None:
+            self._context = multiprocessing.get_context("forkserver")
+            self._context.set_forkserver_preload([self._preload])
+        multiprocessing.forkserver.ensure_running()
+        return self._context
+
+    def _launch(self) -> WorkerProcess:
+        last: Exception | None = None
+        for _ in range(_TRIES):
+            try:
+                return self._fork(self._ensure())
+            except (OSError, EOFError) as error:
+                # The forkserver died, before or while we talked to it: the next try restarts it,
+                # once the kernel has made the old one waitable.
+                last = error
+                time.sleep(_PAUSE_S)
+        raise LoadError("worker_died", f"no worker could be started: {last!r}") from last
+
+    def _fork(self, context: ForkServerContext) -> WorkerProcess:
+        ours, theirs = socket.socketpair()
+        alive, lifeline = context.Pipe(duplex=False)
+        process = context.Process(target=entry.run, args=(theirs, alive), name="model worker")
+        try:
+            process.start()
+            pid = int(process.pid or 0)
+            exited = os.pidfd_open(pid)
+        except BaseException:
+            ours.close()
+            lifeline.close()
+            raise
+        finally:
+            theirs.close()
+            alive.close()
+            # multiprocessing would join its children at exit; ours are ended by their owner.
+            multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # noqa: SLF001  # no public way to let go of a child
+        ours.setblocking(False)
+        return WorkerProcess(pid, ours, exited, lifeline, process)
+
+    def _stop(self) -> None:
+        multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]  # noqa: SLF001  # the standard library offers no other end
+
+
+def _discard(started: asyncio.Future[WorkerProcess]) -> None:
+    """End a worker whose caller left while it was being started."""
+    if not started.cancelled() and started.exception() is None:
+        worker = started.result()
+        worker.kill()
+        worker.close()

@@ -1,0 +1,126 @@
+"""This node's state as everybody sees it: the current table, what is wanted, what has happened.
+
+One writer per fact; every change gets a sequence number and wakes whoever waits. Event loop only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+from gateway.control_contract import Event, StageOutcome, Wanted
+from gateway.routing import RouteTable
+
+CONTROL_PLANE_SILENT_S = 15.0
+_MAX_WANTED = 1024
+_MAX_EVENTS = 1024
+
+
+class Node:
+    """The current snapshot, and the news about it."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        boot_id: str,
+        table: RouteTable,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Store. The control plane counts as heard from now on, so that it has time to come up."""
+        self.node_id = node_id
+        self.boot_id = boot_id
+        self.clock = clock
+        # Numbers grow over restarts too, so that an acknowledgement of an earlier boot's events
+        # never swallows one of this boot's.
+        self.seq = int(clock() * 1000)
+        self.catalogue_writer: str | None = None
+        self.catalogue_epoch: int | None = None
+        self._table = table
+        self._monotonic = monotonic
+        self._heard_at = monotonic()
+        self._listening = 0
+        self._wanted: dict[tuple[str, int], float] = {}
+        self._events: deque[Event] = deque(maxlen=_MAX_EVENTS)
+        self._change = asyncio.Event()
+
+    @property
+    def table(self) -> RouteTable:
+        """The snapshot that requests resolve on."""
+        return self._table
+
+    def replace(self, table: RouteTable) -> None:
+        """Put the next snapshot in place: the one step in which routing changes."""
+        self._table = table
+        self._wanted = {
+            (model, version): since
+            for (model, version), since in self._wanted.items()
+            if not _is_here(table, model, version)
+        }
+        self.changed()
+
+    def changed(self) -> None:
+        """Give the state a new number and wake everybody who waits for one."""
+        self.seq += 1
+        waiting, self._change = self._change, asyncio.Event()
+        waiting.set()
+
+    async def next_change(self) -> None:
+        """Wait for the next change, whatever it is."""
+        await self._change.wait()
+
+    # --- versions whose bytes are wanted ----------------------------------------------------------
+
+    def want(self, model: str, version: int) -> None:
+        """Ask the control plane for a version's bytes. Bounded: beyond it, callers ask again."""
+        if (model, version) not in self._wanted and len(self._wanted) < _MAX_WANTED:
+            self._wanted[model, version] = self.clock()
+            self.changed()
+
+    def wanted(self) -> list[Wanted]:
+        """Return what is wanted, oldest first."""
+        return [
+            Wanted(model=model, version=version, since=since)
+            for (model, version), since in self._wanted.items()
+        ]
+
+    def unwant(self, model: str, version: int) -> None:
+        """Nobody waits for this version any more."""
+        if self._wanted.pop((model, version), None) is not None:
+            self.changed()
+
+    # --- the control plane's presence -------------------------------------------------------------
+
+    def listening(self, delta: int) -> None:
+        """Count a long poll that began (+1) or ended (-1)."""
+        self._listening += delta
+        self._heard_at = self._monotonic()
+
+    @property
+    def control_plane_silent(self) -> bool:
+        """Whether nothing has been heard of the control plane for 15 s."""
+        silent_s = self._monotonic() - self._heard_at
+        return self._listening == 0 and silent_s > CONTROL_PLANE_SILENT_S
+
+    # --- events -----------------------------------------------------------------------------------
+
+    def report(self, outcome: StageOutcome) -> None:
+        """Tell the control plane, repeatedly until it has acknowledged."""
+        self.changed()
+        self._events.append(Event(seq=self.seq, at=self.clock(), stage=outcome))
+
+    def events_after(self, seq: int) -> list[Event]:
+        """Return the events above ``seq``; those up to it are acknowledged, and forgotten."""
+        while self._events and self._events[0].seq <= seq:
+            self._events.popleft()
+        return list(self._events)
+
+
+def _is_here(table: RouteTable, model: str, version: int) -> bool:
+    for listed in table.catalogue.models if table.catalogue else ():
+        if listed.name == model:
+            return any(one.version == version and one.digest for one in listed.versions)
+    return False

@@ -1,0 +1,380 @@
+"""One worker seen from the parent: its states, what is in flight inside it, and its end.
+
+The exit of the process is known from its pidfd; end of file on the socket is a hint that it is
+about to come, since a model's own child may keep the socket open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import orjson
+
+from gateway.channel import Channel
+from gateway.errors import (
+    DeadlineExceededError,
+    GatewayError,
+    InvalidInputError,
+    LoadError,
+    MediaTypeError,
+    ModelOverloadedError,
+    ModelRaisedError,
+    NotDeliveredError,
+    WorkerDiedError,
+)
+from gateway.launcher import Launcher, WorkerProcess
+from gateway.worker import messages
+from gateway.worker.frames import Frame
+from gateway.worker.messages import Kind
+
+_EXIT_AFTER_EOF_S = 2.0
+_STOP_GRACE_S = 2.0
+_KILL_WAIT_S = 30.0
+
+
+class ReplicaState(StrEnum):
+    """``STARTING → LOADING → READY → DRAINING → STOPPED``; any → ``STOPPED`` when it dies.
+
+    A replica takes leases in ``READY`` only. ``STOPPED`` is reported after the process has ended,
+    so a stopped replica holds no memory.
+    """
+
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaLimits:
+    """How much one worker may hold, and how long it may take. Seconds and bytes."""
+
+    max_in_flight: int
+    max_in_flight_bytes: int
+    load_timeout_s: float
+    stuck_grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReply:
+    """A finished body and what the worker measured on the way. Seconds."""
+
+    body: bytes
+    content_type: str
+    rows: int
+    queued_s: float
+    predict_s: float
+    batch_rows: int
+
+
+@dataclass(slots=True)
+class _InFlight:
+    answer: asyncio.Future[WorkerReply]
+    body_bytes: int
+    on_done: Callable[[], None]
+    timer: asyncio.TimerHandle
+
+
+class Replica:
+    """A running worker. Its owner is the resident set; all methods run on the event loop."""
+
+    def __init__(
+        self,
+        name: str,
+        launcher: Launcher,
+        limits: ReplicaLimits,
+        on_stopped: Callable[[Replica], None],
+    ) -> None:
+        """Store. ``on_stopped`` is called once, when the process has ended."""
+        self.name = name
+        self.state = ReplicaState.STARTING
+        self.loaded: messages.Loaded | None = None
+        self.private_bytes = 0
+        self._launcher = launcher
+        self._limits = limits
+        self._on_stopped = on_stopped
+        self._worker: WorkerProcess | None = None
+        self._channel: Channel | None = None
+        self._in_flight: dict[int, _InFlight] = {}
+        self._in_flight_bytes = 0
+        self._next_id = 1
+        self._handshake: asyncio.Future[Frame] | None = None
+        self._probe: asyncio.Future[messages.Alive] | None = None
+        self._stopped = asyncio.Event()
+        self.end_reason = "the worker ended by itself"
+
+    def __repr__(self) -> str:
+        """Say its state and counters."""
+        pid = self._worker.pid if self._worker else None
+        return f"<Replica {self.name} pid={pid} {self.state} in_flight={len(self._in_flight)}>"
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id; None before it was started."""
+        return self._worker.pid if self._worker else None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that the worker has been sent and has not answered."""
+        return len(self._in_flight)
+
+    # --- up ---------------------------------------------------------------------------------------
+
+    async def start(self, load: messages.Load) -> messages.Loaded:
+        """Start the worker, let it check, load and warm the artifact.
+
+        On failure the worker is ended; ``on_stopped`` comes when it is gone.
+
+        Raises:
+            LoadError: It did not come up; says why.
+        """
+        try:
+            async with asyncio.timeout(self._limits.load_timeout_s):
+                self._worker = await self._launcher.launch()
+                return await self._load(self._worker, load)
+        except TimeoutError as error:
+            raise LoadError(
+                "timeout", f"the worker was not ready after {self._limits.load_timeout_s:g} s"
+            ) from error
+        finally:
+            if self.state not in (ReplicaState.READY, ReplicaState.STOPPED):
+                self.kill("it did not come up")
+
+    async def _load(self, worker: WorkerProcess, load: messages.Load) -> messages.Loaded:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(worker.exited, self._exited)
+        self._channel = Channel(worker.channel, self._received, self._hung_up)
+        self._channel.open()
+        hello = messages.decode_header(messages.Hello, (await self._next_frame(Kind.HELLO)).header)
+        if hello.protocol_version != messages.PROTOCOL_VERSION:
+            raise LoadError(
+                "unsupported",
+                f"the worker speaks protocol {hello.protocol_version}, "
+                f"this gateway {messages.PROTOCOL_VERSION}",
+            )
+        self.state = ReplicaState.LOADING
+        self._channel.send(Kind.LOAD, 0, messages.encode_header(load))
+        frame = await self._next_frame(Kind.LOADED)
+        self.loaded = messages.decode_header(messages.Loaded, frame.header)
+        self.private_bytes = self.loaded.private_bytes
+        self.state = ReplicaState.READY
+        return self.loaded
+
+    async def _next_frame(self, expected: Kind) -> Frame:
+        self._handshake = asyncio.get_running_loop().create_future()
+        if self.state is ReplicaState.STOPPED:
+            raise LoadError("worker_died", "the worker ended before it was ready")
+        try:
+            frame = await self._handshake
+        finally:
+            self._handshake = None
+        if frame.kind == Kind.LOAD_FAILED:
+            failed = messages.decode_header(messages.LoadFailed, frame.header)
+            raise LoadError(failed.failure, failed.message)
+        if frame.kind != expected:
+            raise LoadError("worker_died", f"the worker said {frame.kind}, not {expected.name}")
+        return frame
+
+    # --- requests ---------------------------------------------------------------------------------
+
+    def submit(
+        self, header: bytes, body: bytes, *, timeout_s: float, on_done: Callable[[], None]
+    ) -> asyncio.Future[WorkerReply]:
+        """Send a request to the worker.
+
+        Args:
+            header: An encoded `messages.Predict`.
+            body: The caller's body, untouched.
+            timeout_s: After which the caller is answered with `DeadlineExceededError`; the place
+                inside the worker is freed when the worker has let go of it.
+            on_done: Called once, when the worker has answered or is gone.
+
+        Returns:
+            The answer. Cancelling it tells the worker to skip the request if it has not begun.
+
+        Raises:
+            NotDeliveredError: The replica is not ready; ``on_done`` is not called.
+            ModelOverloadedError: Too much is in flight; ``on_done`` is not called.
+        """
+        if self.state is not ReplicaState.READY or self._channel is None:
+            raise NotDeliveredError
+        limits = self._limits
+        bytes_full = self._in_flight_bytes + len(body) > limits.max_in_flight_bytes
+        if len(self._in_flight) >= limits.max_in_flight or (bytes_full and self._in_flight):
+            raise ModelOverloadedError(
+                f"{len(self._in_flight)} requests of {self.name} are in flight", retry_after_s=1
+            )
+        loop = asyncio.get_running_loop()
+        frame_id = self._next_id
+        self._next_id += 1
+        answer: asyncio.Future[WorkerReply] = loop.create_future()
+        timer = loop.call_later(timeout_s, self._timed_out, frame_id, timeout_s)
+        self._in_flight[frame_id] = _InFlight(answer, len(body), on_done, timer)
+        self._in_flight_bytes += len(body)
+        self._channel.send(Kind.PREDICT, frame_id, header, body)
+        answer.add_done_callback(lambda done: self._cancel(frame_id) if done.cancelled() else None)
+        return answer
+
+    def _cancel(self, frame_id: int) -> None:
+        if frame_id in self._in_flight and self._channel is not None and self._channel.is_open:
+            self._channel.send(Kind.CANCEL, frame_id, b"{}")
+
+    def _timed_out(self, frame_id: int, timeout_s: float) -> None:
+        request = self._in_flight.get(frame_id)
+        if request is not None and not request.answer.done():
+            request.answer.set_exception(DeadlineExceededError(f"no answer within {timeout_s:g} s"))
+            self._cancel(frame_id)
+
+    def _stuck(self, frame_id: int) -> None:
+        if frame_id in self._in_flight:
+            self.kill("it was stuck in one prediction")
+
+    async def probe(self, timeout_s: float) -> messages.Alive:
+        """Ask the worker to predict its example and to measure itself.
+
+        Raises:
+            TimeoutError: It did not answer in time.
+            NotDeliveredError: It is not ready, or died meanwhile.
+        """
+        if self.state is not ReplicaState.READY or self._channel is None or self._probe is not None:
+            raise NotDeliveredError
+        self._probe = asyncio.get_running_loop().create_future()
+        self._channel.send(Kind.PROBE, 0, b"{}")
+        try:
+            async with asyncio.timeout(timeout_s):
+                alive = await self._probe
+        finally:
+            self._probe = None
+        self.private_bytes = alive.private_bytes
+        return alive
+
+    # --- down -------------------------------------------------------------------------------------
+
+    def stop(self, reason: str) -> None:
+        """Take no more requests and end; whoever calls has seen that nothing is in flight."""
+        if self.state is ReplicaState.STOPPED:
+            return
+        self.end_reason = reason
+        if self._channel is None or not self._channel.is_open:
+            self.kill(reason)
+            return
+        self.state = ReplicaState.DRAINING
+        self._channel.send(Kind.STOP, 0, b"{}")
+        asyncio.get_running_loop().call_later(_STOP_GRACE_S, self.kill, reason)
+
+    def kill(self, reason: str) -> None:
+        """End the worker and its process group at once. Its exit is reported as ever."""
+        if self.state is ReplicaState.STOPPED:
+            return
+        self.end_reason = reason
+        if self._worker is None:
+            self._end()
+            return
+        self.state = ReplicaState.DRAINING
+        self._worker.kill()
+
+    async def wait_stopped(self) -> None:
+        """Wait until the process has ended and everything is released.
+
+        Raises:
+            TimeoutError: The kernel did not end a killed process in 30 s.
+        """
+        async with asyncio.timeout(_KILL_WAIT_S):
+            await self._stopped.wait()
+
+    # --- what comes from the worker ---------------------------------------------------------------
+
+    def _received(self, frame: Frame) -> None:
+        if frame.kind == Kind.REPLY:
+            request = self._take(frame.id)
+            if request is not None and not request.answer.done():
+                request.answer.set_result(WorkerReply(frame.body, **orjson.loads(frame.header)))
+        elif frame.kind == Kind.FAILED:
+            request = self._take(frame.id)
+            if request is not None and not request.answer.done():
+                request.answer.set_exception(_as_error(frame.header))
+        elif frame.kind == Kind.ALIVE:
+            if self._probe is not None and not self._probe.done():
+                self._probe.set_result(messages.decode_header(messages.Alive, frame.header))
+        elif self._handshake is not None and not self._handshake.done():
+            self._handshake.set_result(frame)
+
+    def _take(self, frame_id: int) -> _InFlight | None:
+        request = self._in_flight.pop(frame_id, None)
+        if request is not None:
+            self._in_flight_bytes -= request.body_bytes
+            request.timer.cancel()
+            request.on_done()
+        return request
+
+    def _hung_up(self) -> None:
+        """The socket ended. The process should be about to; otherwise it is made to."""
+        if self.state is not ReplicaState.STOPPED:
+            if self.state is not ReplicaState.DRAINING:
+                self.state = ReplicaState.DRAINING
+            asyncio.get_running_loop().call_later(_EXIT_AFTER_EOF_S, self.kill, self.end_reason)
+
+    def _exited(self) -> None:
+        """The process has ended: read what it still said, then fail the rest."""
+        if self._channel is not None:
+            self._channel.drain()
+        self._end()
+
+    def _end(self) -> None:
+        if self.state is ReplicaState.STOPPED:
+            return
+        self.state = ReplicaState.STOPPED
+        unsent = self._channel.unsent_ids() if self._channel else set()
+        for frame_id in list(self._in_flight):
+            self._fail(frame_id, delivered=frame_id not in unsent)
+        if self._handshake is not None and not self._handshake.done():
+            self._handshake.set_exception(
+                LoadError("worker_died", "the worker ended before it was ready")
+            )
+        if self._probe is not None and not self._probe.done():
+            self._probe.set_exception(NotDeliveredError())
+        self._release()
+        self._stopped.set()
+        self._on_stopped(self)
+
+    def _fail(self, frame_id: int, *, delivered: bool) -> None:
+        request = self._take(frame_id)
+        if request is None or request.answer.done():
+            return
+        request.answer.set_exception(
+            WorkerDiedError(
+                f"the worker of {self.name} ended with this request inside", retry_after_s=1
+            )
+            if delivered
+            else NotDeliveredError()
+        )
+
+    def _release(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        if self._worker is not None:
+            asyncio.get_running_loop().remove_reader(self._worker.exited)
+            self._worker.kill()  # what a dead leader left of its group
+            self._worker.close()
+
+
+def _as_error(header: bytes) -> GatewayError:
+    """Turn a worker's FAILED into the error of the same code."""
+    failed = messages.Failed(**orjson.loads(header))
+    if failed.code == "invalid_input":
+        return InvalidInputError(failed.message, failed.details)
+    if failed.code == "unsupported_media_type":
+        return MediaTypeError(failed.message)
+    if failed.code in ("deadline_exceeded", "cancelled"):
+        return DeadlineExceededError(failed.message)
+    return ModelRaisedError(failed.message)
+
+
+def clock_deadline(timeout_s: float) -> float:
+    """Return the absolute deadline that workers understand (``CLOCK_MONOTONIC``, seconds)."""
+    return time.monotonic() + timeout_s

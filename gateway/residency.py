@@ -1,0 +1,724 @@
+"""The resident set: which versions have a worker now, who may use one, and who makes room.
+
+Bounded by count and by measured bytes, over workers of every state. A version has one load however
+many wait for it. A lease is taken in the step that chooses the replica, and handed to a waiter in
+the step in which the replica becomes ready: between the two nothing can evict it.
+
+Everything here runs on the event loop, so a method without ``await`` is a critical section.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+from gateway.errors import (
+    DrainingError,
+    GatewayError,
+    InsufficientMemoryError,
+    LoadError,
+    ModelLoadFailedError,
+    ModelLoadingError,
+)
+from gateway.replica import Replica, ReplicaState
+from gateway.worker import messages
+
+T = TypeVar("T")
+_MIB = 1024 * 1024
+BASE_WORKER_BYTES = 32 * _MIB
+"""Private pages of a forked worker before its model: what an estimate starts from."""
+TURN_WAIT_S = 1.0
+"""After so long without an idle victim, the least recently used replica takes no new leases, so
+that steady traffic on the residents cannot keep a newcomer out for ever."""
+LOADS_AT_ONCE = 2
+_FIRST_BACK_OFF_S = 1.0
+_LAST_BACK_OFF_S = 60.0
+_DEATHS_FORGIVEN = 2
+_DEATH_WINDOW_S = 60.0
+_LOAD_TRIES = 3
+_REMEMBERED = 1024
+_ENDS_WITHIN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaKey:
+    """What a replica serves: one version and exactly these bytes of it."""
+
+    model: str
+    version: int
+    digest: str
+
+    def __str__(self) -> str:
+        """Return ``model/version``."""
+        return f"{self.model}/{self.version}"
+
+
+# --- the decision: pure ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentLimits:
+    """Both cover workers of every state; ``bytes`` includes the forkserver's own."""
+
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentView:
+    """What a decision may see of a resident.
+
+    Attributes:
+        spared: A standby in its time, or a version whose successor is not ready yet.
+        ending: Told to end, but its process and memory are still there.
+    """
+
+    key: ReplicaKey
+    bytes: int
+    leases: int
+    last_used: float
+    spared: bool = False
+    ending: bool = False
+
+
+class Room(StrEnum):
+    """Whether there is room for one more worker."""
+
+    FITS = "fits"
+    EVICT = "evict"
+    WAIT = "wait"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class RoomPlan:
+    """The decision; ``victims`` (for ``EVICT``) in the order in which they go."""
+
+    room: Room
+    victims: tuple[ReplicaKey, ...] = ()
+
+
+def plan_eviction(
+    residents: Sequence[ResidentView], needed_bytes: int, limits: ResidentLimits
+) -> RoomPlan:
+    """Decide how one more worker of ``needed_bytes`` gets its room.
+
+    All victims are chosen here, before the first is touched: if idle residents do not suffice,
+    none is evicted. ``NEVER``: it would not fit in an empty set.
+    """
+    if needed_bytes > limits.bytes:
+        return RoomPlan(Room.NEVER)
+    staying = [view for view in residents if not view.ending]
+    count, held = len(staying), sum(view.bytes for view in staying)
+    if count < limits.count and held + needed_bytes <= limits.bytes:
+        all_bytes = sum(view.bytes for view in residents)
+        fits_now = len(residents) < limits.count and all_bytes + needed_bytes <= limits.bytes
+        return RoomPlan(Room.FITS if fits_now else Room.WAIT)
+    idle = [view for view in staying if view.leases == 0 and not view.spared]
+    victims: list[ReplicaKey] = []
+    for view in sorted(idle, key=lambda one: one.last_used):
+        victims.append(view.key)
+        count, held = count - 1, held - view.bytes
+        if count < limits.count and held + needed_bytes <= limits.bytes:
+            return RoomPlan(Room.EVICT, tuple(victims))
+    return RoomPlan(Room.WAIT)
+
+
+def back_off_s(failures: int) -> float:
+    """Return how long to leave a version alone after so many failures in a row, in seconds."""
+    return float(min(_FIRST_BACK_OFF_S * 2 ** min(failures - 1, 10), _LAST_BACK_OFF_S))
+
+
+# --- the effects ----------------------------------------------------------------------------------
+
+
+class Observer(Protocol):
+    """Who is told of loads and ends; for metrics and logs, never for decisions."""
+
+    def loaded(self, key: ReplicaKey, seconds: float, resident_bytes: int) -> None:
+        """A worker is ready."""
+
+    def load_failed(self, key: ReplicaKey, failure: str, message: str) -> None:
+        """A worker did not come up."""
+
+    def ended(self, key: ReplicaKey, reason: str, *, evicted: bool) -> None:
+        """A worker that was ready has ended."""
+
+
+@dataclass(slots=True)
+class Resident:
+    """One version in the set: waiting for room, coming up, ready, or going.
+
+    Attributes:
+        stages: Stages that have this version as standby, or as the one being replaced: while there
+            are any, it is spared.
+    """
+
+    key: ReplicaKey
+    bytes: int
+    last_used: float
+    give_up_at: float
+    replica: Replica | None = None
+    ending: bool = False
+    evicted: bool = False
+    closed_to_new: bool = False
+    leases: int = 0
+    stages: set[str] = field(default_factory=set)
+    waiters: deque[asyncio.Future[Lease]] = field(default_factory=deque)
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether leases may be taken."""
+        return (
+            self.replica is not None
+            and self.replica.state is ReplicaState.READY
+            and not self.closed_to_new
+            and not self.ending
+        )
+
+    def view(self) -> ResidentView:
+        """Return what a decision may see."""
+        idle = self.replica is not None and self.replica.state is ReplicaState.READY
+        return ResidentView(
+            key=self.key,
+            bytes=self.bytes,
+            leases=self.leases if idle else max(self.leases, 0 if self.ending else 1),
+            last_used=self.last_used,
+            spared=bool(self.stages),
+            ending=self.ending,
+        )
+
+
+class Lease:
+    """The right to send one request to a replica: while it lasts, nothing evicts the replica."""
+
+    __slots__ = ("_released", "_set", "resident")
+
+    def __init__(self, resident_set: ResidentSet, resident: Resident) -> None:
+        """Store; the set has counted it already."""
+        self._set = resident_set
+        self.resident = resident
+        self._released = False
+
+    @property
+    def replica(self) -> Replica:
+        """The leased replica."""
+        if self.resident.replica is None:
+            raise AssertionError("a lease is taken on a ready replica only")
+        return self.resident.replica
+
+    def release(self) -> None:
+        """Give the right back. Twice is once."""
+        if not self._released:
+            self._released = True
+            self._set.released(self.resident)
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """Recent failures of one version: for the back-off, and for what callers are told."""
+
+    failures: int = 0
+    message: str = ""
+    until: float = 0.0
+    deaths: list[float] = field(default_factory=list)
+
+
+class ResidentSet:
+    """Owner of every replica."""
+
+    def __init__(
+        self,
+        *,
+        limits: ResidentLimits,
+        load_budget_s: float,
+        new_replica: Callable[[ReplicaKey, Callable[[Replica], None]], Replica],
+        prepare: Callable[[ReplicaKey], Awaitable[messages.Load]],
+        estimate: Callable[[ReplicaKey], int],
+        observer: Observer,
+        shared_bytes: Callable[[], int] = lambda: 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Store.
+
+        Args:
+            limits: The most workers, and the most bytes.
+            load_budget_s: How long a load may wait for room before its waiters are told.
+            new_replica: Builds a replica; told whom to call when it has stopped.
+            prepare: Reads what the worker needs to know from the artifact store.
+            estimate: Guesses the bytes of a version that was never measured.
+            observer: Told of loads and ends.
+            shared_bytes: What the forkserver holds; counts once.
+            clock: Monotonic seconds.
+        """
+        self._limits = limits
+        self._load_budget_s = load_budget_s
+        self._new_replica = new_replica
+        self._prepare = prepare
+        self._estimate = estimate
+        self._observer = observer
+        self._shared_bytes = shared_bytes
+        self._clock = clock
+        self._residents: dict[ReplicaKey, Resident] = {}
+        self._queue: deque[Resident] = deque()
+        self._loads: set[asyncio.Task[None]] = set()
+        self._sizes: OrderedDict[ReplicaKey, int] = OrderedDict()
+        self._load_seconds: OrderedDict[ReplicaKey, float] = OrderedDict()
+        self._troubles: OrderedDict[ReplicaKey, _Trouble] = OrderedDict()
+        self._shared = 0
+        self._closed = False
+        self._changed = asyncio.Event()
+
+    def __repr__(self) -> str:
+        """Say the counters."""
+        ready = sum(resident.ready for resident in self._residents.values())
+        ending = sum(resident.ending for resident in self._residents.values())
+        leases = sum(resident.leases for resident in self._residents.values())
+        return (
+            f"<ResidentSet {len(self._residents)} workers of {self._limits.count}: {ready} ready, "
+            f"{ending} ending; {len(self._queue)} queued; {leases} leases>"
+        )
+
+    # --- leases -----------------------------------------------------------------------------------
+
+    def try_lease(self, key: ReplicaKey) -> Lease | None:
+        """Take a lease if a ready replica is there: the step of nearly every request."""
+        resident = self._residents.get(key)
+        return self._take(resident) if resident is not None and resident.ready else None
+
+    async def lease(self, key: ReplicaKey) -> Lease:
+        """Take a lease, starting or joining the one load of this version.
+
+        A caller that is cancelled leaves the load alone.
+
+        Raises:
+            ModelLoadingError: Not ready within the load budget.
+            ModelLoadFailedError: The load failed, or failed a moment ago.
+            InsufficientMemoryError: It would not fit in an empty set.
+            DrainingError: The gateway is shutting down.
+        """
+        lease = self.try_lease(key)
+        return lease or await self._wait(self._join(key), self._load_budget_s)
+
+    async def _wait(self, resident: Resident, wait_s: float) -> Lease:
+        waiter: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        resident.waiters.append(waiter)
+        try:
+            async with asyncio.timeout(wait_s):
+                return await waiter
+        except TimeoutError as error:
+            self._hand_back(waiter)
+            raise ModelLoadingError(
+                f"{resident.key} is still loading after {wait_s:g} s",
+                retry_after_s=self.expected_load_s(resident.key),
+            ) from error
+        except asyncio.CancelledError:
+            self._hand_back(waiter)
+            raise
+
+    def released(self, resident: Resident) -> None:
+        """Take a lease back; the last one may make room for somebody who waits."""
+        resident.leases -= 1
+        resident.last_used = self._clock()
+        self._changed.set()
+        if resident.leases == 0:
+            if resident.closed_to_new:
+                self._end(resident, "evicted: it had its turn", evicted=True)
+            elif self._queue:
+                self._pump()
+
+    def expected_load_s(self, key: ReplicaKey) -> float:
+        """Return how long a load of this version took, or any version, last time; in seconds."""
+        known = self._load_seconds.get(key)
+        if known is None and self._load_seconds:
+            known = next(reversed(self._load_seconds.values()))
+        return max(1.0, known if known is not None else 2.0)
+
+    # --- standbys ---------------------------------------------------------------------------------
+
+    async def stage(
+        self, key: ReplicaKey, stage_id: str, *, replaces: ReplicaKey | None, wait_s: float
+    ) -> messages.Loaded:
+        """Bring a version up and spare it, and the one that it replaces, until ``unstage``.
+
+        Raises:
+            LoadError: It did not come up, or found no room within ``wait_s`` seconds.
+        """
+        old = self._residents.get(replaces) if replaces is not None else None
+        if old is not None:
+            old.stages.add(stage_id)
+        self._troubles.pop(key, None)
+        try:
+            lease = self.try_lease(key)
+            if lease is None:
+                resident = self._join(key)
+                resident.stages.add(stage_id)
+                lease = await self._wait(resident, wait_s)
+        except BaseException as error:
+            self.unstage(stage_id)
+            if isinstance(error, GatewayError):
+                raise _as_load_error(error) from error
+            raise
+        lease.resident.stages.add(stage_id)
+        loaded = lease.replica.loaded
+        lease.release()
+        if loaded is None:
+            raise AssertionError("a ready replica has been loaded")
+        return loaded
+
+    def unstage(self, stage_id: str) -> None:
+        """Stop sparing what a stage spared: it was activated, failed, or ran out of time."""
+        for resident in (*self._residents.values(), *self._queue):
+            resident.stages.discard(stage_id)
+        self._pump()
+
+    def demote(self, key: ReplicaKey) -> None:
+        """Make a resident the least recently used: warmed once, it stays out of the way."""
+        if (resident := self._residents.get(key)) is not None:
+            resident.last_used = 0.0
+
+    def is_ready(self, key: ReplicaKey) -> bool:
+        """Whether a worker serves this version now."""
+        resident = self._residents.get(key)
+        return resident is not None and resident.ready
+
+    def residents(self) -> list[Resident]:
+        """Return every member of the set, least recently used first."""
+        return sorted(self._residents.values(), key=lambda resident: resident.last_used)
+
+    def retire(self, key: ReplicaKey, reason: str) -> None:
+        """Drain and end a version: no new leases; it ends with its last one."""
+        resident = self._residents.get(key)
+        if resident is None:
+            return
+        resident.closed_to_new = True
+        if resident.leases == 0:
+            self._end(resident, reason, evicted=False)
+
+    async def close(self, drain_s: float) -> None:
+        """Take no new leases, wait for those there are, end every worker.
+
+        Args:
+            drain_s: How long to wait for leases, in seconds.
+        """
+        self._closed = True
+        for resident in list(self._queue):
+            self._drop(resident, DrainingError("the gateway is shutting down"))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(drain_s):
+                await self._until(lambda: not any(one.leases for one in self._residents.values()))
+        for task in list(self._loads):
+            task.cancel()
+        for resident in list(self._residents.values()):
+            self._end(resident, "the gateway is shutting down", evicted=False)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ENDS_WITHIN_S):
+                await self._until(lambda: not self._residents)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+    # --- one load per version ---------------------------------------------------------------------
+
+    def _take(self, resident: Resident) -> Lease:
+        resident.leases += 1
+        resident.last_used = self._clock()
+        return Lease(self, resident)
+
+    def _hand_back(self, waiter: asyncio.Future[Lease]) -> None:
+        # A lease may have been put into the future after its caller had given up on it.
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            waiter.result().release()
+
+    def _join(self, key: ReplicaKey) -> Resident:
+        if self._closed:
+            raise DrainingError("the gateway is shutting down")
+        resident = self._residents.get(key)
+        if resident is not None and not resident.ending and not resident.closed_to_new:
+            return resident
+        queued = next((one for one in self._queue if one.key == key), None)
+        if queued is not None:
+            return queued
+        now = self._clock()
+        self._refuse_troubled(key, now)
+        resident = Resident(
+            key=key,
+            bytes=self._sizes.get(key) or self._estimate(key),
+            last_used=now,
+            give_up_at=now + self._load_budget_s,
+        )
+        self._queue.append(resident)
+        loop = asyncio.get_running_loop()
+        resident.timer = loop.call_later(min(TURN_WAIT_S, self._load_budget_s), self._turn, key)
+        # In the next turn: whoever joins here has still to add its waiter, to be told a refusal.
+        loop.call_soon(self._pump)
+        return resident
+
+    def _refuse_troubled(self, key: ReplicaKey, now: float) -> None:
+        trouble = self._troubles.get(key)
+        if trouble is not None and trouble.until > now:
+            raise ModelLoadFailedError(
+                f"the last load of {key} failed: {trouble.message}",
+                retry_after_s=trouble.until - now,
+            )
+
+    def _pump(self) -> None:
+        """Start what fits, oldest first; evict for the oldest that does not."""
+        while self._queue and not self._closed:
+            resident = self._queue[0]
+            if resident.key in self._residents or self._loading() >= LOADS_AT_ONCE:
+                return  # its predecessor is still ending, or enough others are coming up
+            views = [one.view() for one in self._residents.values()]
+            plan = plan_eviction(views, resident.bytes, self._room())
+            if plan.room is Room.NEVER:
+                self._drop(resident, self._too_big(resident))
+                continue
+            for victim in plan.victims:
+                self._end(self._residents[victim], "evicted: room was needed", evicted=True)
+            if plan.room is Room.WAIT and all(view.spared and not view.ending for view in views):
+                self._drop(resident, self._no_room_beside_spared(resident))
+                continue
+            if plan.room is not Room.FITS:
+                return
+            self._queue.popleft()
+            self._start(resident)
+
+    def _room(self) -> ResidentLimits:
+        """Return what is left for workers."""
+        return replace(self._limits, bytes=self._limits.bytes - self._shared)
+
+    def _loading(self) -> int:
+        return sum(
+            one.replica is not None and one.replica.loaded is None and not one.ending
+            for one in self._residents.values()
+        )
+
+    def _no_room_beside_spared(self, resident: Resident) -> ModelLoadingError:
+        return ModelLoadingError(
+            f"no room for {resident.key} beside versions that are being replaced or staged: this "
+            f"gateway may have {self._limits.count} workers and {self._limits.bytes // _MIB} MiB",
+            retry_after_s=self.expected_load_s(resident.key),
+        )
+
+    def _turn(self, key: ReplicaKey) -> None:
+        """A queued load has waited long: somebody busy must go, or the load is given up."""
+        resident = next((one for one in self._queue if one.key == key), None)
+        if resident is None:
+            return
+        now = self._clock()
+        if now >= resident.give_up_at and not resident.stages:
+            error = ModelLoadingError(
+                f"no worker could make room for {key} within {self._load_budget_s:g} s",
+                retry_after_s=self.expected_load_s(key),
+            )
+            self._drop(resident, error)
+            return
+        if resident is self._queue[0] and not any(
+            one.ending or one.closed_to_new for one in self._residents.values()
+        ):
+            busy = [one for one in self.residents() if one.leases and one.ready and not one.stages]
+            if busy:
+                busy[0].closed_to_new = True
+        self._pump()
+        resident.timer = asyncio.get_running_loop().call_later(TURN_WAIT_S, self._turn, key)
+
+    def _drop(self, resident: Resident, error: Exception) -> None:
+        with contextlib.suppress(ValueError):
+            self._queue.remove(resident)
+        self._tell(resident, error)
+
+    def _tell(self, resident: Resident, error: Exception) -> None:
+        if resident.timer is not None:
+            resident.timer.cancel()
+            resident.timer = None
+        while resident.waiters:
+            waiter = resident.waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    def _too_big(self, resident: Resident) -> InsufficientMemoryError:
+        return InsufficientMemoryError(
+            f"{resident.key} needs about {resident.bytes // _MIB} MiB; "
+            f"this gateway may use {self._limits.bytes // _MIB} MiB"
+        )
+
+    def _start(self, resident: Resident) -> None:
+        self._residents[resident.key] = resident
+        if resident.timer is not None:
+            resident.timer.cancel()
+            resident.timer = None
+        self._new_worker(resident)
+        task = asyncio.get_running_loop().create_task(self._load(resident))
+        self._loads.add(task)
+        task.add_done_callback(self._loads.discard)
+
+    def _new_worker(self, resident: Resident) -> Replica:
+        resident.replica = self._new_replica(
+            resident.key, lambda replica: self._stopped(resident, replica)
+        )
+        return resident.replica
+
+    async def _load(self, resident: Resident) -> None:
+        """Bring a worker up. Whatever happens, its waiters are told."""
+        started = self._clock()
+        try:
+            load = await self._prepare(resident.key)
+            self._shared = await asyncio.to_thread(self._shared_bytes)
+            await self._load_in_tries(resident, load)
+        except LoadError as error:
+            self._failed(resident, error)
+        except asyncio.CancelledError:
+            self._tell(resident, DrainingError("the gateway is shutting down"))
+            self._end(resident, "its load was cancelled", evicted=False)
+            raise
+        except Exception as error:  # noqa: BLE001  # no waiter may be left without an answer
+            self._failed(resident, LoadError("load_failed", f"internal error: {error!r}"))
+        else:
+            self._ready(resident, self._clock() - started)
+
+    async def _load_in_tries(self, resident: Resident, load: messages.Load) -> None:
+        """A worker that dies while it loads, by somebody's hand, does not fail its waiters."""
+        for left in reversed(range(_LOAD_TRIES)):
+            replica = resident.replica or self._new_worker(resident)
+            try:
+                await replica.start(load)
+            except LoadError as error:
+                if error.failure != "worker_died" or left == 0 or self._closed:
+                    raise
+                await replica.wait_stopped()
+                resident.replica = None
+            else:
+                return
+
+    def _ready(self, resident: Resident, seconds: float) -> None:
+        replica = resident.replica
+        if replica is None or replica.state is not ReplicaState.READY:
+            self._failed(resident, LoadError("worker_died", "the worker died as it became ready"))
+            return
+        resident.bytes = replica.private_bytes
+        _remember(self._sizes, resident.key, resident.bytes)
+        _remember(self._load_seconds, resident.key, seconds)
+        self._observer.loaded(resident.key, seconds, resident.bytes)
+        if resident.bytes > self._room().bytes:
+            error = self._too_big(resident)
+            self._tell(resident, error)
+            self._end(resident, "too big for this gateway", evicted=False)
+            return
+        while resident.waiters:
+            waiter = resident.waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(self._take(resident))
+        self._trim()
+        self._pump()
+
+    def _trim(self) -> None:
+        """End idle residents while more bytes are held than allowed: an estimate was too low."""
+        plan = plan_eviction(
+            [one.view() for one in self._residents.values()],
+            0,
+            replace(self._room(), count=self._limits.count + 1),
+        )
+        for victim in plan.victims:
+            self._end(self._residents[victim], "evicted: too many bytes are held", evicted=True)
+
+    def _failed(self, resident: Resident, error: LoadError) -> None:
+        trouble = self._trouble(resident.key)
+        trouble.failures += 1
+        trouble.message = error.message
+        trouble.until = self._clock() + back_off_s(trouble.failures)
+        self._observer.load_failed(resident.key, error.failure, error.message)
+        failed = ModelLoadFailedError(
+            f"{resident.key} could not be loaded: {error.message}",
+            retry_after_s=back_off_s(trouble.failures),
+        )
+        failed.__cause__ = error
+        self._tell(resident, failed)
+        self._end(resident, f"its load failed: {error.message}", evicted=False)
+
+    def _trouble(self, key: ReplicaKey) -> _Trouble:
+        trouble = self._troubles.get(key)
+        if trouble is None:
+            trouble = _Trouble()
+        _remember(self._troubles, key, trouble)
+        return trouble
+
+    # --- ends -------------------------------------------------------------------------------------
+
+    def _end(self, resident: Resident, reason: str, *, evicted: bool) -> None:
+        if resident.ending:
+            return
+        resident.ending = True
+        resident.evicted = evicted
+        if resident.replica is None or resident.replica.state is ReplicaState.STOPPED:
+            self._gone(resident, reason, was_ready=False)
+        elif resident.leases:
+            resident.replica.kill(reason)
+        else:
+            resident.replica.stop(reason)
+
+    def _stopped(self, resident: Resident, replica: Replica) -> None:
+        """A worker has ended: asked to, or by itself, or killed by somebody."""
+        if resident.replica is not replica:
+            return
+        if replica.loaded is None and not resident.ending:
+            return  # its load is told by the replica, and decides
+        if not resident.ending:
+            self._count_death(resident.key, replica.end_reason)
+        self._gone(resident, replica.end_reason, was_ready=replica.loaded is not None)
+
+    def _count_death(self, key: ReplicaKey, reason: str) -> None:
+        """A crash is forgiven; a version that crashes again and again is left alone for a while."""
+        now = self._clock()
+        trouble = self._trouble(key)
+        trouble.deaths = [at for at in trouble.deaths if now - at < _DEATH_WINDOW_S] + [now]
+        extra = len(trouble.deaths) - _DEATHS_FORGIVEN
+        if extra > 0:
+            trouble.message = f"its worker died {len(trouble.deaths)} times in a minute: {reason}"
+            trouble.until = now + back_off_s(extra)
+
+    def _gone(self, resident: Resident, reason: str, *, was_ready: bool) -> None:
+        resident.ending = True
+        if self._residents.get(resident.key) is resident:
+            del self._residents[resident.key]
+        if was_ready:
+            self._observer.ended(resident.key, reason, evicted=resident.evicted)
+        self._changed.set()
+        self._pass_on_waiters(resident)
+        self._pump()
+
+    def _pass_on_waiters(self, gone: Resident) -> None:
+        """Callers who joined a worker in the moment of its death wait for the next one."""
+        waiters = [waiter for waiter in gone.waiters if not waiter.done()]
+        gone.waiters.clear()
+        if not waiters:
+            return
+        try:
+            self._join(gone.key).waiters.extend(waiters)
+        except GatewayError as error:
+            for waiter in waiters:
+                waiter.set_exception(error)
+
+
+def _as_load_error(error: GatewayError) -> LoadError:
+    """Say in the words of a stage's outcome why a version did not come up."""
+    if isinstance(error, ModelLoadFailedError):
+        cause = error.__cause__
+        return cause if isinstance(cause, LoadError) else LoadError("load_failed", error.message)
+    return LoadError("no_room", error.message)
+
+
+def _remember(memory: OrderedDict[ReplicaKey, T], key: ReplicaKey, value: T) -> None:
+    """Store the newest; forget the oldest beyond a bound."""
+    memory[key] = value
+    memory.move_to_end(key)
+    while len(memory) > _REMEMBERED:
+        memory.popitem(last=False)

@@ -1,0 +1,333 @@
+"""The spine of a change on this node: stage → activate → retire, and what is observed of it.
+
+The control plane proposes; this node acknowledges, or refuses with a reason and goes on serving
+what it served. One change at a time: ``activate`` and ``retire`` decide, write the table to disk,
+and only then replace the snapshot and answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+
+import structlog
+
+from gateway.control_contract import (
+    CONTRACT_VERSION,
+    OBSERVE_TIMEOUT_S,
+    ActivateAck,
+    ActivateRequest,
+    ActiveAlias,
+    Catalogue,
+    CatalogueAck,
+    NodeState,
+    RetireAck,
+    RetireRequest,
+    StageAck,
+    StageOutcome,
+    StageRequest,
+)
+from gateway.errors import LoadError, RolloutRefusedError, TableFileError
+from gateway.node import Node
+from gateway.residency import ReplicaKey, ResidentSet
+from gateway.routing import RouteTable
+from gateway.table_file import TableFile
+from gateway.telemetry import Telemetry
+
+_REMEMBERED_STAGES = 1024
+_log = structlog.get_logger("gateway.rollout")
+
+
+class Rollout:
+    """Stages and activates versions on this node. Event loop only."""
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        residents: ResidentSet,
+        table_file: TableFile,
+        telemetry: Telemetry,
+        standby_timeout_s: float,
+        stage_wait_s: float,
+    ) -> None:
+        """Store. Both limits in seconds."""
+        self._node = node
+        self._residents = residents
+        self._table_file = table_file
+        self._telemetry = telemetry
+        self._standby_timeout_s = standby_timeout_s
+        self._stage_wait_s = stage_wait_s
+        self._change = asyncio.Lock()
+        self._stages: dict[str, asyncio.Task[None]] = {}
+        self._standbys: dict[str, StageRequest] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._outcomes: OrderedDict[str, StageOutcome] = OrderedDict()
+
+    # --- catalogue --------------------------------------------------------------------------------
+
+    async def take_catalogue(self, catalogue: Catalogue) -> CatalogueAck:
+        """Take what the registry lists. Nothing that serves changes by it.
+
+        Raises:
+            RolloutRefusedError: A newer contract, or an older snapshot than the present one.
+        """
+        if catalogue.contract_version > CONTRACT_VERSION:
+            raise RolloutRefusedError(
+                "contract_version",
+                f"this gateway speaks contract {CONTRACT_VERSION}, the control plane "
+                f"{catalogue.contract_version}: upgrade the gateway first",
+            )
+        async with self._change:
+            node = self._node
+            if (
+                catalogue.writer == node.catalogue_writer
+                and node.catalogue_epoch is not None
+                and catalogue.epoch <= node.catalogue_epoch
+            ):
+                raise RolloutRefusedError(
+                    "stale_epoch", f"epoch {node.catalogue_epoch} was taken before"
+                )
+            try:
+                await asyncio.to_thread(self._table_file.save_catalogue, catalogue)
+            except TableFileError as error:
+                raise RolloutRefusedError("table_write_failed", str(error)) from error
+            node.catalogue_writer, node.catalogue_epoch = catalogue.writer, catalogue.epoch
+            node.replace(node.table.with_catalogue(catalogue))
+        self._forget_unlisted()
+        return CatalogueAck(generation=self._node.table.generation)
+
+    def _forget_unlisted(self) -> None:
+        table = self._node.table
+        listed = {(model.name, one.version) for model in table.models() for one in model.versions}
+        self._telemetry.forget_all_but(
+            listed | {(m, e.version) for (m, _), e in table.active.items()}
+        )
+
+    # --- stage ------------------------------------------------------------------------------------
+
+    def stage(self, request: StageRequest) -> StageAck:
+        """Begin to bring a standby up. Asking again with the same id changes nothing."""
+        if request.stage_id not in self._stages and request.stage_id not in self._outcomes:
+            task = asyncio.get_running_loop().create_task(self._stage(request))
+            self._stages[request.stage_id] = task
+            task.add_done_callback(lambda _: self._stages.pop(request.stage_id, None))
+        return StageAck(stage_id=request.stage_id)
+
+    async def _stage(self, request: StageRequest) -> None:
+        key = ReplicaKey(request.model, request.version, request.digest)
+        log = _log.bind(model=request.model, version=request.version, stage_id=request.stage_id)
+        log.info("stage.started", replaces=request.replaces)
+        try:
+            loaded = await self._residents.stage(
+                key,
+                request.stage_id,
+                replaces=self._replaced(request),
+                wait_s=self._stage_wait_s,
+            )
+        except LoadError as error:
+            log.warning("stage.failed", failure=error.failure, reason=error.message)
+            self._finish(request, failure=error.failure, message=error.message, durations={})
+            return
+        except Exception as error:
+            log.exception("stage.failed", failure="load_failed")
+            self._finish(request, "worker_died", f"internal error: {error!r}", {})
+            return
+        log.info("stage.complete", durations_s=loaded.durations_s, warm_up=loaded.warm_up)
+        if request.keep:
+            self._stand_by(request)
+        else:
+            self._residents.unstage(request.stage_id)
+            self._residents.demote(key)
+        self._finish(request, failure=None, message=None, durations=loaded.durations_s)
+
+    def _replaced(self, request: StageRequest) -> ReplicaKey | None:
+        if request.replaces is None:
+            return None
+        for active in self._node.table.active_of(request.model).values():
+            if active.version == request.replaces:
+                return ReplicaKey(request.model, active.version, active.digest)
+        return None
+
+    def _stand_by(self, request: StageRequest) -> None:
+        self._standbys[request.stage_id] = request
+        self._timers[request.stage_id] = asyncio.get_running_loop().call_later(
+            self._standby_timeout_s, self._dismiss, request.stage_id
+        )
+
+    def _dismiss(self, stage_id: str) -> None:
+        """End a standby: it was activated, or its time is over."""
+        timer = self._timers.pop(stage_id, None)
+        if timer is not None:
+            timer.cancel()
+        if self._standbys.pop(stage_id, None) is not None:
+            self._residents.unstage(stage_id)
+            self._node.changed()
+
+    def _finish(
+        self,
+        request: StageRequest,
+        failure: str | None,
+        message: str | None,
+        durations: dict[str, float],
+    ) -> None:
+        outcome = StageOutcome.model_validate(
+            {
+                "stage_id": request.stage_id,
+                "model": request.model,
+                "version": request.version,
+                "digest": request.digest,
+                "failure": failure,
+                "message": message,
+                "durations_s": durations,
+            }
+        )
+        self._outcomes[request.stage_id] = outcome
+        while len(self._outcomes) > _REMEMBERED_STAGES:
+            self._outcomes.popitem(last=False)
+        self._node.report(outcome)
+
+    # --- activate, retire -------------------------------------------------------------------------
+
+    async def activate(self, request: ActivateRequest) -> ActivateAck:
+        """Point an alias at a version, in one replacement of the table.
+
+        Raises:
+            RolloutRefusedError: Says why; nothing has changed.
+        """
+        async with self._change:
+            table = self._node.table
+            present = table.active.get((request.model, request.alias))
+            if present and (present.version, present.digest) == (request.version, request.digest):
+                # Asked again: the first acknowledgement may have been lost.
+                return ActivateAck(generation=table.generation, previous=present.previous_version)
+            self._admit(table, request)
+            entry = ActiveAlias(
+                model=request.model,
+                alias=request.alias,
+                version=request.version,
+                digest=request.digest,
+                since=self._node.clock(),
+                previous_version=present.version if present else None,
+                previous_digest=present.digest if present else None,
+            )
+            await self._put_in_place(table.with_active(entry))
+        if request.stage_id is not None:
+            self._dismiss(request.stage_id)
+        self._telemetry.swaps.labels(request.model, request.alias).inc()
+        _log.info(
+            "activate.complete",
+            model=request.model,
+            alias=request.alias,
+            version=request.version,
+            previous=entry.previous_version,
+            generation=self._node.table.generation,
+            asked_by=request.asked_by,
+        )
+        return ActivateAck(generation=self._node.table.generation, previous=entry.previous_version)
+
+    async def retire(self, request: RetireRequest) -> RetireAck:
+        """Take an alias away, or end a version's worker once its last request is answered.
+
+        Raises:
+            RolloutRefusedError: The table has moved on, or the version still serves an alias.
+        """
+        async with self._change:
+            table = self._node.table
+            self._check_generation(table, request.if_generation)
+            if request.alias is not None and (request.model, request.alias) in table.active:
+                await self._put_in_place(table.without_alias(request.model, request.alias))
+                _log.info("retire.alias", model=request.model, alias=request.alias)
+            if request.version is not None:
+                self._retire_version(table, request.model, request.version)
+        return RetireAck(generation=self._node.table.generation)
+
+    def _retire_version(self, table: RouteTable, model: str, version: int) -> None:
+        aliases = [a for a, one in table.active_of(model).items() if one.version == version]
+        if aliases:
+            raise RolloutRefusedError(
+                "invalid_request", f"version {version} still serves alias {aliases[0]!r}"
+            )
+        for resident in self._residents.residents():
+            if (resident.key.model, resident.key.version) == (model, version):
+                self._residents.retire(resident.key, "retired")
+        _log.info("retire.version", model=model, version=version)
+
+    def _admit(self, table: RouteTable, request: ActivateRequest) -> None:
+        """Refuse what may not become active. Pure but for the question who was staged."""
+        self._check_generation(table, request.if_generation)
+        hold = table.hold_on(request.model, request.alias, request.digest)
+        if hold is not None:
+            raise RolloutRefusedError("held", hold.reason)
+        if not self._was_proved(request):
+            raise RolloutRefusedError(
+                "not_staged",
+                f"version {request.version} was not staged and warmed by this gateway with "
+                f"digest {request.digest}",
+            )
+
+    def _check_generation(self, table: RouteTable, expected: int | None) -> None:
+        if expected is not None and expected != table.generation:
+            raise RolloutRefusedError(
+                "generation_mismatch",
+                f"the route table has generation {table.generation}, not {expected}",
+            )
+
+    def _was_proved(self, request: ActivateRequest) -> bool:
+        """Whether this gateway itself has seen these bytes load and warm."""
+        key = ReplicaKey(request.model, request.version, request.digest)
+        if self._residents.is_ready(key):
+            return True
+        outcome = self._outcomes.get(request.stage_id or "")
+        return (
+            outcome is not None
+            and outcome.failure is None
+            and (outcome.model, outcome.version, outcome.digest)
+            == (request.model, request.version, request.digest)
+        )
+
+    async def _put_in_place(self, table: RouteTable) -> None:
+        """Disk first, then the snapshot: what was acknowledged survives a crash."""
+        try:
+            await asyncio.to_thread(self._table_file.save_table, table)
+        except TableFileError as error:
+            raise RolloutRefusedError("table_write_failed", str(error)) from error
+        # The catalogue may not change between: take_catalogue holds the same lock.
+        self._node.replace(table)
+        self._telemetry.generation.set(table.generation)
+
+    # --- observe ----------------------------------------------------------------------------------
+
+    async def observe(self, after: int) -> NodeState:
+        """Return the node's state once its number is above ``after``, or after 25 s as it is."""
+        node = self._node
+        node.listening(+1)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(OBSERVE_TIMEOUT_S):
+                    # A number of another boot says nothing about this one: answer at once.
+                    while node.seq == after:
+                        await node.next_change()
+        finally:
+            node.listening(-1)
+        return NodeState(
+            node_id=node.node_id,
+            boot_id=node.boot_id,
+            seq=node.seq,
+            generation=node.table.generation,
+            catalogue_writer=node.catalogue_writer,
+            catalogue_epoch=node.catalogue_epoch,
+            active=list(node.table.active.values()),
+            standbys=list(self._standbys.values()),
+            wanted=node.wanted(),
+            events=node.events_after(after),
+        )
+
+    async def close(self) -> None:
+        """End what is being staged, and every timer."""
+        for timer in self._timers.values():
+            timer.cancel()
+        for task in list(self._stages.values()):
+            task.cancel()
+        await asyncio.gather(*self._stages.values(), return_exceptions=True)

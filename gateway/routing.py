@@ -1,0 +1,256 @@
+"""The route table: which version and which bytes a caller means. Frozen snapshots, pure functions.
+
+What the registry lists (the catalogue) and what this node serves (the active aliases) are two
+records: an alias resolves by the second. A lookup sees one snapshot from start to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from gateway.control_contract import (
+    ActiveAlias,
+    Catalogue,
+    CatalogueModel,
+    CatalogueVersion,
+    VersionState,
+)
+from gateway.errors import (
+    AliasNotFoundError,
+    ModelLoadFailedError,
+    ModelLoadingError,
+    ModelNotFoundError,
+    NoDefaultVersionError,
+    RegistryUnavailableError,
+    VersionDeletedError,
+    VersionNotFoundError,
+    VersionQuarantinedError,
+)
+from gateway.model_ref import LATEST, Selector, SelectorKind
+
+LOADING_RETRY_AFTER_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Whom a request goes to.
+
+    Attributes:
+        digest: The artifact in this node's store; None: its bytes are not here yet.
+        generation: The table that decided.
+    """
+
+    model: str
+    version: int
+    digest: str | None
+    generation: int
+    timeout_s: float | None = None
+    max_batch_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """An alias that must not take a digest until released; ``reason`` is for people."""
+
+    model: str
+    alias: str
+    digest: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RouteTable:
+    """One immutable snapshot of everything that this node can route.
+
+    Attributes:
+        generation: Counts activations and retirements, over restarts too.
+        default_alias: Meant where neither caller nor model names a version.
+        catalogue: What the control plane published last; None: nothing yet.
+        active: (model, alias) → where it points.
+        holds: Activations that are refused.
+    """
+
+    default_alias: str
+    generation: int = 0
+    catalogue: Catalogue | None = None
+    active: Mapping[tuple[str, str], ActiveAlias] = field(default_factory=dict)
+    holds: tuple[Hold, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Index the snapshot, once: lookups are then two dictionary reads."""
+        models = {model.name: model for model in (self.catalogue.models if self.catalogue else ())}
+        versions = {
+            (model.name, entry.version): entry
+            for model in models.values()
+            for entry in model.versions
+        }
+        object.__setattr__(self, "_models", models)
+        object.__setattr__(self, "_versions", versions)
+        # Successful lookups only, so the memo is bounded by the table's own size.
+        object.__setattr__(self, "_memo", {})
+
+    _models: Mapping[str, CatalogueModel] = field(init=False, repr=False, compare=False)
+    _versions: Mapping[tuple[str, int], CatalogueVersion] = field(
+        init=False, repr=False, compare=False
+    )
+    _memo: dict[tuple[str, Selector | None], Route] = field(init=False, repr=False, compare=False)
+
+    # --- questions --------------------------------------------------------------------------------
+
+    def resolve(self, model: str, selector: Selector | None) -> Route:
+        """Say which version a caller means. ``selector`` None: the model's default.
+
+        Raises:
+            RequestError: No such model, version or alias; or the version is gone.
+            CapacityError: An alias that is known but was not activated yet.
+            ServingError: The version is quarantined, or its last fetch failed.
+        """
+        route = self._memo.get((model, selector))
+        if route is None:
+            route = self._resolve(model, selector)
+            self._memo[model, selector] = route
+        return route
+
+    def model(self, name: str) -> CatalogueModel:
+        """Return what the registry lists of a model.
+
+        Raises:
+            ModelNotFoundError: It lists no such model.
+            RegistryUnavailableError: Nothing was ever listed.
+        """
+        entry = self._models.get(name)
+        if entry is not None:
+            return entry
+        if self.catalogue is None and not any(model == name for model, _ in self.active):
+            raise RegistryUnavailableError(
+                "no catalogue has reached this gateway yet: is the control plane running?",
+                retry_after_s=LOADING_RETRY_AFTER_S,
+            )
+        if any(model == name for model, _ in self.active):
+            return self._model_from_active(name)
+        raise ModelNotFoundError(f"there is no registered model {name!r}")
+
+    def models(self) -> list[CatalogueModel]:
+        """Return every model that is listed or active, by name."""
+        names = set(self._models) | {model for model, _ in self.active}
+        return [self.model(name) for name in sorted(names)]
+
+    def version(self, model: str, version: int) -> CatalogueVersion:
+        """Return what is known of one version.
+
+        Raises:
+            ModelNotFoundError: No such model.
+            VersionNotFoundError: No such version.
+        """
+        entry = self._versions.get((model, version))
+        if entry is not None:
+            return entry
+        for known in self.model(model).versions:
+            if known.version == version:
+                return known
+        raise VersionNotFoundError(f"model {model!r} has no version {version}")
+
+    def active_of(self, model: str) -> dict[str, ActiveAlias]:
+        """Return the active aliases of a model."""
+        return {alias: entry for (name, alias), entry in self.active.items() if name == model}
+
+    def hold_on(self, model: str, alias: str, digest: str) -> Hold | None:
+        """Return the hold that refuses this activation, if there is one."""
+        wanted = (model, alias, digest)
+        return next((h for h in self.holds if (h.model, h.alias, h.digest) == wanted), None)
+
+    # --- the next table ---------------------------------------------------------------------------
+
+    def with_catalogue(self, catalogue: Catalogue) -> RouteTable:
+        """Return the table with another catalogue. No alias moves, so the generation stays."""
+        return replace(self, catalogue=catalogue)
+
+    def with_active(self, entry: ActiveAlias) -> RouteTable:
+        """Return the next table, in which one alias points elsewhere."""
+        active = {**self.active, (entry.model, entry.alias): entry}
+        return replace(self, active=active, generation=self.generation + 1)
+
+    def without_alias(self, model: str, alias: str) -> RouteTable:
+        """Return the next table, in which a model has lost an alias."""
+        active = {key: entry for key, entry in self.active.items() if key != (model, alias)}
+        return replace(self, active=active, generation=self.generation + 1)
+
+    # --- details ----------------------------------------------------------------------------------
+
+    def _resolve(self, model: str, selector: Selector | None) -> Route:
+        if selector is None:
+            return self._default(model)
+        if selector.kind is SelectorKind.VERSION:
+            return self._by_version(model, selector.version)
+        return self._by_alias(model, selector.text)
+
+    def _default(self, model: str) -> Route:
+        entry = self.model(model)
+        for alias in (entry.default_alias or self.default_alias, LATEST):
+            if (model, alias) in self.active or alias in entry.aliases:
+                return self._by_alias(model, alias)
+        raise NoDefaultVersionError(
+            f"model {model!r} has no alias {self.default_alias!r} and no activated version; "
+            "name a version, or set the alias in the registry"
+        )
+
+    def _by_alias(self, model: str, alias: str) -> Route:
+        active = self.active.get((model, alias))
+        if active is not None:
+            return self._route(model, active.version, active.digest)
+        aspired = self.model(model).aliases.get(alias)
+        if aspired is None:
+            raise AliasNotFoundError(f"model {model!r} has no alias {alias!r}")
+        entry = self.version(model, aspired)
+        self._refuse_unservable(model, entry)
+        raise ModelLoadingError(
+            f"alias {alias!r} of model {model!r} is not active on this node yet: version "
+            f"{aspired} is being fetched, checked and warmed",
+            retry_after_s=LOADING_RETRY_AFTER_S,
+        )
+
+    def _by_version(self, model: str, version: int) -> Route:
+        for active in self.active_of(model).values():
+            if active.version == version:
+                # Bytes that serve an alias serve callers by number too, whatever became of the
+                # version since: if they changed in the registry, the verified copy goes on.
+                return self._route(model, version, active.digest)
+        entry = self.version(model, version)
+        self._refuse_unservable(model, entry)
+        return self._route(model, version, entry.digest)
+
+    def _refuse_unservable(self, model: str, entry: CatalogueVersion) -> None:
+        name = f"version {entry.version} of model {model!r}"
+        if entry.state is VersionState.QUARANTINED:
+            raise VersionQuarantinedError(f"{name} is quarantined: {entry.reason}")
+        if entry.state is VersionState.DELETED and entry.digest is None:
+            raise VersionDeletedError(f"{name} was deleted in the registry")
+        if entry.state is VersionState.FAILED and entry.digest is None:
+            raise ModelLoadFailedError(
+                f"{name} could not be fetched: {entry.reason}",
+                retry_after_s=LOADING_RETRY_AFTER_S,
+            )
+
+    def _route(self, model: str, version: int, digest: str | None) -> Route:
+        listed = self._models.get(model)
+        policy = listed.policy if listed else None
+        return Route(
+            model=model,
+            version=version,
+            digest=digest,
+            generation=self.generation,
+            timeout_s=policy.timeout_s if policy else None,
+            max_batch_rows=policy.max_batch_rows if policy else None,
+        )
+
+    def _model_from_active(self, name: str) -> CatalogueModel:
+        """Describe a model that serves although no catalogue lists it."""
+        active = self.active_of(name)
+        versions = {
+            entry.version: CatalogueVersion(
+                version=entry.version, state=VersionState.AVAILABLE, digest=entry.digest
+            )
+            for entry in active.values()
+        }
+        return CatalogueModel(name=name, versions=[versions[key] for key in sorted(versions)])

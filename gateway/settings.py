@@ -1,0 +1,86 @@
+"""The gateway's settings, read once from the environment (prefix ``GATEWAY_``)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gateway.control_contract import Alias
+
+MIB = 1024 * 1024
+
+
+def _half_of_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+class GatewaySettings(BaseSettings):
+    """Limits carry their unit in the name: ``_s`` seconds, ``_bytes`` bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address that the public listener binds.")
+    port: int = Field(8080, ge=0, le=65535, description="Port of the public listener; 0: any.")
+    node_dir: Path = Field(
+        Path(".registry-gateway"),
+        description="Folder that gateway and control plane of a node share.",
+    )
+    default_alias: Alias = Field(
+        "champion", description="Alias that is meant where a caller names no version."
+    )
+    max_resident: int = Field(8, ge=1, description="Most workers at a time, whatever their state.")
+    max_resident_bytes: int = Field(
+        default_factory=_half_of_memory,
+        ge=64 * MIB,
+        description="Most private memory of all workers and their forkserver.",
+    )
+    max_in_flight: int = Field(256, ge=1, description="Most requests inside one worker.")
+    max_in_flight_bytes: int = Field(
+        64 * MIB, ge=1, description="Most bytes of bodies inside one worker."
+    )
+    max_body_bytes: int = Field(16 * MIB, ge=1, description="Largest body of a request.")
+    request_timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="From a body's last byte to the answer, loading excluded."
+    )
+    body_timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="Longest wait for the next piece of a request's body."
+    )
+    stuck_grace_s: float = Field(
+        10.0, ge=0, description="Beyond the time-out, after which a busy worker is ended."
+    )
+    load_budget_s: float = Field(
+        30.0, gt=0, description="Longest wait of a request for a version that is not resident."
+    )
+    load_timeout_s: float = Field(
+        300.0, gt=0, description="Longest start, check, load and warm-up of a worker."
+    )
+    standby_timeout_s: float = Field(
+        300.0, gt=0, description="Life of a warmed standby that nobody activates."
+    )
+    probe_interval_s: float = Field(30.0, gt=0, description="Time between two probes of a worker.")
+    drain_timeout_s: float = Field(
+        30.0, ge=0, description="At shutdown, longest wait for requests in flight."
+    )
+    worker_threads: int = Field(
+        1, ge=1, description="Threads of numerical libraries in one worker."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log line; single requests that succeed are 'debug'."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="'auto': console on a terminal, JSON elsewhere."
+    )
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the control contract is served."""
+        return self.node_dir / "gateway.sock"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """The artifact store, written by the control plane alone."""
+        return self.node_dir / "artifacts"

@@ -1,0 +1,155 @@
+"""The route table on disk: a gateway starts with the registry and the control plane down.
+
+Two files, both replaced atomically: ``table.json`` (small: where each alias points, holds,
+generation), fsynced before an activation is acknowledged; ``catalogue.json`` (what the control
+plane published last). A file of a newer format is refused; a damaged catalogue is only reported,
+because the control plane publishes it again; a damaged table is refused, since nobody else has it
+whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gateway.control_contract import ActiveAlias, Catalogue
+from gateway.errors import TableFileError
+from gateway.routing import Hold, RouteTable
+
+FORMAT_VERSION = 1
+
+
+class _Hold(BaseModel):
+    model: str
+    alias: str
+    digest: str
+    reason: str
+
+
+class _TableBody(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    format_version: int
+    generation: int
+    active: list[ActiveAlias]
+    holds: list[_Hold] = []
+
+
+class TableFile:
+    """Reads and writes both files of a node. Blocking: call from a thread."""
+
+    def __init__(self, node_dir: Path) -> None:
+        """Store where the files are."""
+        self._table = node_dir / "table.json"
+        self._catalogue = node_dir / "catalogue.json"
+
+    def load(self, default_alias: str) -> RouteTable:
+        """Return the table that was written last; an empty one if there is none.
+
+        Raises:
+            TableFileError: A file is there, and cannot be used.
+        """
+        table = RouteTable(default_alias=default_alias)
+        if (text := _read(self._table)) is not None:
+            body = self._parse_table(text)
+            table = RouteTable(
+                default_alias=default_alias,
+                generation=body.generation,
+                active={(entry.model, entry.alias): entry for entry in body.active},
+                holds=tuple(Hold(**hold.model_dump()) for hold in body.holds),
+            )
+        catalogue = self._load_catalogue()
+        return table if catalogue is None else table.with_catalogue(catalogue)
+
+    def save_table(self, table: RouteTable) -> None:
+        """Write generation, active aliases and holds; they are on disk when this returns.
+
+        Raises:
+            TableFileError: The disk refused.
+        """
+        body = _TableBody(
+            format_version=FORMAT_VERSION,
+            generation=table.generation,
+            active=list(table.active.values()),
+            holds=[_Hold(**_as_dict(hold)) for hold in table.holds],
+        )
+        _replace(self._table, body.model_dump_json(indent=1))
+
+    def save_catalogue(self, catalogue: Catalogue) -> None:
+        """Write the catalogue.
+
+        Raises:
+            TableFileError: The disk refused.
+        """
+        _replace(self._catalogue, catalogue.model_dump_json())
+
+    def _parse_table(self, text: str) -> _TableBody:
+        _refuse_newer(self._table, text, "format_version", FORMAT_VERSION)
+        try:
+            return _TableBody.model_validate_json(text)
+        except ValidationError as error:
+            raise TableFileError(
+                f"{self._table} is damaged ({error.error_count()} errors): remove it, and the "
+                "control plane rebuilds it from its ledger"
+            ) from error
+
+    def _load_catalogue(self) -> Catalogue | None:
+        text = _read(self._catalogue)
+        if text is None:
+            return None
+        try:
+            return Catalogue.model_validate_json(text)
+        except ValidationError:
+            return None  # published again as soon as the control plane is there
+
+
+def _as_dict(hold: Hold) -> dict[str, Any]:
+    return {
+        "model": hold.model,
+        "alias": hold.alias,
+        "digest": hold.digest,
+        "reason": hold.reason,
+    }
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TableFileError(f"{path} cannot be read: {error}") from error
+
+
+def _refuse_newer(path: Path, text: str, key: str, known: int) -> None:
+    try:
+        version = json.loads(text).get(key, known)
+    except (ValueError, AttributeError):
+        return  # not even JSON: the parser says so
+    if isinstance(version, int) and version > known:
+        raise TableFileError(
+            f"{path} has format {version}, this gateway knows {known}: "
+            "it was written by a newer version; start that one"
+        )
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file so that a crash at any moment leaves the old or the new one, whole."""
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise TableFileError(f"{path} cannot be written: {error}") from error

@@ -1,0 +1,163 @@
+"""Every metric and every log event of the gateway, in one place.
+
+Label values come from the route table only, never from a request, so no caller can grow them; the
+series of a model that is no longer listed are removed.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.registry import Collector
+
+from gateway.settings import GatewaySettings
+
+_LATENCY_BUCKETS_S = (
+    0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1, 2, 4, 8, 16, 32,
+)  # fmt: skip
+_LOAD_BUCKETS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
+
+NO_MODEL = "-"
+"""The label of requests that named no known model or version."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSeries:
+    """The series of one version, looked up once: the hot path only adds."""
+
+    requests: Counter
+    latency: Histogram
+
+
+class Telemetry:
+    """Metrics of one gateway, in a registry of their own."""
+
+    def __init__(self) -> None:
+        """Register every metric."""
+        self.registry = CollectorRegistry()
+        by_version = ("model", "version")
+        self.requests = self._counter(
+            "requests", "Prediction requests that were answered with a prediction.", by_version
+        )
+        self.errors = self._counter(
+            "errors", "Prediction requests that were answered with an error.", (*by_version, "code")
+        )
+        self.latency = Histogram(
+            "gateway_request_seconds",
+            "Seconds from a request's last body byte to its answer.",
+            by_version,
+            buckets=_LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.loads = self._counter("loads", "Workers that became ready.", by_version)
+        self.load_failures = self._counter(
+            "load_failures", "Workers that did not become ready.", (*by_version, "failure")
+        )
+        self.load_seconds = Histogram(
+            "gateway_load_seconds",
+            "Seconds to start a worker, check, load and warm.",
+            by_version,
+            buckets=_LOAD_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.evictions = self._counter("evictions", "Workers that made room.", by_version)
+        self.deaths = self._counter(
+            "worker_deaths", "Ready workers that ended without being asked to.", by_version
+        )
+        self.swaps = self._counter(
+            "swaps", "Aliases that were pointed at another version.", ("model", "alias")
+        )
+        self.resident_bytes = Gauge(
+            "gateway_resident_bytes",
+            "Private memory of a version's worker, as it measured itself.",
+            by_version,
+            registry=self.registry,
+        )
+        self.workers = Gauge(
+            "gateway_workers", "Workers of any state.", ("state",), registry=self.registry
+        )
+        self.generation = Gauge(
+            "gateway_route_generation", "Generation of the route table.", registry=self.registry
+        )
+        self.control_plane_up = Gauge(
+            "gateway_control_plane_up",
+            "1 while the control plane is heard, 0 when it has been silent for 15 s.",
+            registry=self.registry,
+        )
+        self._series: dict[tuple[str, int], VersionSeries] = {}
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(f"gateway_{name}", text, labels, registry=self.registry)
+
+    def series(self, model: str, version: int) -> VersionSeries:
+        """Return the series of a version that the route table knows."""
+        series = self._series.get((model, version))
+        if series is None:
+            labels = (model, str(version))
+            series = VersionSeries(self.requests.labels(*labels), self.latency.labels(*labels))
+            self._series[model, version] = series
+        return series
+
+    def forget_all_but(self, known: Iterable[tuple[str, int]]) -> None:
+        """Remove the series of versions that are no longer known."""
+        keep = {(model, str(version)) for model, version in known}
+        for metric in self._by_version():
+            for labels in [dict(sample.labels) for sample in _samples(metric)]:
+                found = (labels.get("model", NO_MODEL), labels.get("version", NO_MODEL))
+                if found not in keep and found[0] != NO_MODEL:
+                    metric.remove_by_labels({"model": found[0], "version": found[1]})
+        self._series = {
+            key: series for key, series in self._series.items() if (key[0], str(key[1])) in keep
+        }
+
+    def _by_version(self) -> tuple[Counter | Histogram | Gauge, ...]:
+        return (
+            self.requests, self.errors, self.latency, self.loads, self.load_failures,
+            self.load_seconds, self.evictions, self.deaths, self.resident_bytes,
+        )  # fmt: skip
+
+
+def _samples(metric: Collector) -> list[Any]:
+    return [sample for family in metric.collect() for sample in family.samples]
+
+
+def configure_logging(settings: GatewaySettings) -> None:
+    """Send structured lines to standard error, the libraries' own among them."""
+    console = settings.log_format == "console" or (
+        settings.log_format == "auto" and sys.stderr.isatty()
+    )
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    )
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    structlog.configure(
+        processors=[*shared, structlog.processors.format_exc_info, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[_drop_internals, structlog.processors.format_exc_info, renderer],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+def _drop_internals(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    event.pop("_record", None)
+    event.pop("_from_structlog", None)
+    return event

@@ -1,0 +1,399 @@
+"""The resident set: leases, one load per version, eviction, deaths, against replicas of a fake."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import residency
+from gateway.errors import (
+    DrainingError,
+    InsufficientMemoryError,
+    LoadError,
+    ModelLoadFailedError,
+    ModelLoadingError,
+)
+from gateway.replica import ReplicaState
+from gateway.residency import (
+    ReplicaKey,
+    ResidentLimits,
+    ResidentSet,
+    ResidentView,
+    Room,
+    back_off_s,
+    plan_eviction,
+)
+from gateway.worker.messages import Loaded
+
+MIB = 1024 * 1024
+
+
+def key(name, version=1):
+    return ReplicaKey(name, version, "sha256:" + "a" * 64)
+
+
+def view(name, **more):
+    return ResidentView(**{"key": key(name), "bytes": 10, "leases": 0, "last_used": 1.0, **more})
+
+
+# --- the decision ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("residents", "room", "victims"),
+    [
+        # an empty slot
+        ([view("a")], Room.FITS, []),
+        # the least recently used goes
+        ([view("a", last_used=2), view("b", last_used=1)], Room.EVICT, ["b"]),
+        # never a leased one
+        ([view("a", last_used=2), view("b", last_used=1, leases=1)], Room.EVICT, ["a"]),
+        # never one that is spared
+        ([view("a", last_used=2), view("b", last_used=1, spared=True)], Room.EVICT, ["a"]),
+        # everybody busy: wait, and touch nobody
+        ([view("a", leases=1), view("b", leases=2)], Room.WAIT, []),
+        # one is ending: its slot is about to come, so no second victim
+        ([view("a"), view("b", ending=True)], Room.WAIT, []),
+        # bytes: as many victims as it takes, oldest first
+        (
+            [view("a", bytes=50, last_used=1), view("b", bytes=45, last_used=2)],
+            Room.EVICT,
+            ["a"],
+        ),
+    ],
+)
+def test_room_for_one_more(residents, room, victims):
+    plan = plan_eviction(residents, 10, ResidentLimits(count=2, bytes=100))
+    assert (plan.room, [victim.model for victim in plan.victims]) == (room, victims)
+
+
+def test_what_would_not_fit_in_an_empty_set_evicts_nobody():
+    plan = plan_eviction([view("a")], 101, ResidentLimits(count=2, bytes=100))
+    assert plan == residency.RoomPlan(Room.NEVER)
+
+
+def test_if_the_idle_do_not_suffice_none_is_touched():
+    residents = [view("a", bytes=10), view("b", bytes=80, leases=1)]
+    plan = plan_eviction(residents, 60, ResidentLimits(count=9, bytes=100))
+    assert plan == residency.RoomPlan(Room.WAIT)
+
+
+views = st.builds(
+    ResidentView,
+    key=st.builds(key, st.uuids().map(str)),
+    bytes=st.integers(1, 60),
+    leases=st.integers(0, 2),
+    last_used=st.floats(0, 9),
+    spared=st.booleans(),
+    ending=st.booleans(),
+)
+
+
+@given(st.lists(views, max_size=6), st.integers(1, 120), st.integers(1, 6))
+def test_a_plan_is_always_lawful(residents, needed, count):
+    limits = ResidentLimits(count=count, bytes=100)
+    plan = plan_eviction(residents, needed, limits)
+    gone = set(plan.victims)
+    for one in residents:
+        if one.key in gone:
+            assert one.leases == 0
+            assert not one.spared
+            assert not one.ending
+    left = [one for one in residents if one.key not in gone and not one.ending]
+    if plan.room in (Room.FITS, Room.EVICT):
+        assert len(left) < count
+        assert sum(one.bytes for one in left) + needed <= limits.bytes
+    else:
+        assert not gone
+    if plan.room is Room.FITS:
+        assert len(residents) < count
+
+
+def test_back_off_grows_and_is_bounded():
+    waits = [back_off_s(n) for n in range(1, 40)]
+    assert waits[:4] == [1, 2, 4, 8]
+    assert max(waits) == 60
+
+
+# --- the effects ----------------------------------------------------------------------------------
+
+
+class FakeReplica:
+    """A replica whose worker is an idea: it comes up when told, and ends at once."""
+
+    def __init__(self, world, name, on_stopped):
+        self.world, self.name, self.on_stopped = world, name, on_stopped
+        self.state = ReplicaState.STARTING
+        self.loaded = None
+        self.private_bytes = 0
+        self.end_reason = "by itself"
+        self.stopped = asyncio.Event()
+        world.replicas.append(self)
+
+    async def start(self, load):
+        self.world.starts.append(self.name)
+        await self.world.gate.wait()
+        if self.state is ReplicaState.STOPPED:
+            raise LoadError("worker_died", "killed while loading")
+        if self.world.failures:
+            failure = self.world.failures.pop(0)
+            self.end()
+            raise failure
+        self.loaded = Loaded(1, {}, "passed", "alone", "", "pyfunc", "")
+        self.private_bytes = self.world.sizes.get(self.name.split("/")[0], 10 * MIB)
+        self.state = ReplicaState.READY
+        return self.loaded
+
+    def end(self):
+        if self.state is not ReplicaState.STOPPED:
+            self.state = ReplicaState.STOPPED
+            self.stopped.set()
+            self.on_stopped(self)
+
+    def stop(self, reason):
+        self.end_reason = reason
+        self.world.ends.append((self.name, reason))
+        self.state = ReplicaState.DRAINING
+        asyncio.get_running_loop().call_soon(self.end)
+
+    kill = stop
+
+    async def wait_stopped(self):
+        await self.stopped.wait()
+
+
+class World:
+    """A resident set of fakes, and levers."""
+
+    def __init__(self, count=2, megabytes=1000, load_budget_s=5.0):
+        self.replicas, self.starts, self.ends, self.failures = [], [], [], []
+        self.sizes, self.told = {}, []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.set = ResidentSet(
+            limits=ResidentLimits(count, megabytes * MIB),
+            load_budget_s=load_budget_s,
+            new_replica=lambda key, done: FakeReplica(self, str(key), done),
+            prepare=self.prepare,
+            estimate=lambda key: 10 * MIB,
+            observer=self,
+        )
+
+    async def prepare(self, key):
+        return None
+
+    def loaded(self, key, seconds, resident_bytes):
+        self.told.append(("loaded", key.model))
+
+    def load_failed(self, key, failure, message):
+        self.told.append(("load_failed", key.model, failure))
+
+    def ended(self, key, reason, *, evicted):
+        self.told.append(("ended", key.model, evicted))
+
+    async def use(self, name):
+        (await self.set.lease(key(name))).release()
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # one turn of the loop each, no waiting
+            await asyncio.sleep(0)
+
+
+async def test_a_hundred_callers_share_one_load():
+    world = World()
+    world.gate.clear()
+    callers = [asyncio.ensure_future(world.set.lease(key("a"))) for _ in range(100)]
+    await until(lambda: world.starts)
+    world.gate.set()
+    leases = await asyncio.gather(*callers)
+    assert world.starts == ["a/1"]
+    assert leases[0].resident.leases == 100
+    for lease in leases:
+        lease.release()
+        lease.release()  # twice is once
+    assert leases[0].resident.leases == 0
+
+
+async def test_callers_who_leave_do_not_cancel_the_load():
+    world = World()
+    world.gate.clear()
+    callers = [asyncio.ensure_future(world.set.lease(key("a"))) for _ in range(10)]
+    await until(lambda: world.starts)
+    for caller in callers:
+        caller.cancel()
+    await asyncio.gather(*callers, return_exceptions=True)
+    world.gate.set()
+    await until(lambda: world.set.is_ready(key("a")))
+    assert world.set.residents()[0].leases == 0
+
+
+async def test_a_caller_cancelled_in_the_step_that_gave_it_its_lease_gives_it_back():
+    world = World()
+    world.gate.clear()
+    caller = asyncio.ensure_future(world.set.lease(key("a")))
+    await until(lambda: world.starts)
+    resident = world.set.residents()[0]
+    world.gate.set()
+    await until(lambda: resident.leases == 1)
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
+    if not caller.cancelled() and caller.exception() is None:
+        caller.result().release()
+    assert resident.leases == 0
+
+
+async def test_the_least_recently_used_makes_room():
+    world = World(count=2)
+    for name in ("a", "b", "a", "c"):
+        await world.use(name)
+    assert [one.key.model for one in world.set.residents()] == ["a", "c"]
+    assert ("ended", "b", True) in world.told
+
+
+async def test_a_leased_replica_is_not_evicted_and_the_newcomer_has_its_turn():
+    world = World(count=1)
+    held = await world.set.lease(key("a"))
+    newcomer = asyncio.ensure_future(world.set.lease(key("b")))
+    await asyncio.sleep(0)
+    assert world.starts == ["a/1"]
+    held.release()
+    (await newcomer).release()
+    assert world.starts == ["a/1", "b/1"]
+
+
+async def test_steady_traffic_on_a_resident_cannot_keep_a_newcomer_out(monkeypatch):
+    monkeypatch.setattr(residency, "TURN_WAIT_S", 0.01)
+    world = World(count=1)
+    held = await world.set.lease(key("a"))
+    newcomer = asyncio.ensure_future(world.set.lease(key("b")))
+    await until(lambda: world.set.residents()[0].closed_to_new)
+    assert world.set.try_lease(key("a")) is None
+    held.release()
+    (await newcomer).release()
+
+
+async def test_no_room_within_the_budget_is_a_503_that_says_when_to_come_back():
+    world = World(count=1, load_budget_s=0.05)
+    held = await world.set.lease(key("a"))
+    with pytest.raises(ModelLoadingError) as raised:
+        await world.set.lease(key("b"))
+    assert raised.value.retry_after_s >= 1
+    held.release()
+    await until(lambda: not world.set._queue)
+
+
+async def test_what_cannot_fit_is_told_so_and_evicts_nobody():
+    world = World(megabytes=50)
+    await world.use("a")
+    world.set._sizes[key("big")] = 60 * MIB
+    with pytest.raises(InsufficientMemoryError):
+        await world.set.lease(key("big"))
+    assert world.ends == []
+
+
+async def test_a_model_that_turns_out_too_big_ends_and_the_others_stay():
+    world = World(megabytes=50)
+    world.sizes["big"] = 60 * MIB
+    await world.use("a")
+    with pytest.raises(InsufficientMemoryError):
+        await world.set.lease(key("big"))
+    await until(lambda: len(world.set.residents()) == 1)
+    assert world.set.is_ready(key("a"))
+
+
+async def test_a_failed_load_is_told_to_all_and_remembered_for_a_while():
+    world = World()
+    world.failures = [LoadError("load_failed", "no module named x")]
+    callers = [world.set.lease(key("a")) for _ in range(3)]
+    outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    assert [type(one) for one in outcomes] == [ModelLoadFailedError] * 3
+    with pytest.raises(ModelLoadFailedError, match="no module named x"):
+        await world.set.lease(key("a"))
+    assert world.starts == ["a/1"]
+
+
+async def test_a_worker_killed_while_it_loads_is_started_again_for_its_waiters():
+    world = World()
+    world.gate.clear()
+    caller = asyncio.ensure_future(world.set.lease(key("a")))
+    await until(lambda: world.starts)
+    world.replicas[0].end()
+    world.gate.set()
+    (await caller).release()
+    assert world.starts == ["a/1", "a/1"]
+
+
+async def test_a_worker_that_died_is_replaced_by_the_next_request():
+    world = World()
+    await world.use("a")
+    world.replicas[0].end()
+    await world.use("a")
+    assert world.starts == ["a/1", "a/1"]
+
+
+async def test_callers_who_joined_in_the_moment_of_death_wait_for_the_next_worker():
+    world = World()
+    await world.use("a")
+    world.replicas[0].state = ReplicaState.DRAINING  # its socket has ended, its process not yet
+    caller = asyncio.ensure_future(world.set.lease(key("a")))
+    await asyncio.sleep(0)
+    world.replicas[0].end()
+    (await caller).release()
+    assert len(world.replicas) == 2
+
+
+async def test_a_version_that_keeps_crashing_is_left_alone_for_a_while():
+    world = World()
+    for _ in range(3):
+        await world.use("a")
+        world.replicas[-1].end()
+    with pytest.raises(ModelLoadFailedError, match="died 3 times"):
+        await world.set.lease(key("a"))
+
+
+async def test_a_stage_spares_its_standby_and_what_it_replaces():
+    world = World(count=2)
+    await world.use("a")
+    await world.set.stage(key("a", 2), "s1", replaces=key("a"), wait_s=5)
+    with pytest.raises(ModelLoadingError, match="beside versions that are being replaced"):
+        await world.set.lease(key("b"))
+    assert world.ends == []
+    world.set.unstage("s1")
+    await world.use("b")
+    assert ("ended", "a", True) in world.told
+
+
+async def test_a_failed_stage_gives_everything_back():
+    world = World(count=2)
+    await world.use("a")
+    world.failures = [LoadError("warm_up_failed", "NaN")]
+    with pytest.raises(LoadError, match="NaN"):
+        await world.set.stage(key("a", 2), "s1", replaces=key("a"), wait_s=5)
+    assert not any(one.stages for one in world.set.residents())
+    assert world.set.is_ready(key("a"))
+
+
+async def test_what_was_warmed_once_is_the_first_to_go():
+    world = World(count=2)
+    await world.use("a")
+    await world.set.stage(key("b"), "s1", replaces=None, wait_s=5)
+    world.set.unstage("s1")
+    world.set.demote(key("b"))
+    await world.use("c")
+    assert ("ended", "b", True) in world.told
+
+
+async def test_closing_waits_for_leases_refuses_newcomers_and_ends_every_worker():
+    world = World(count=2)
+    held = await world.set.lease(key("a"))
+    closing = asyncio.ensure_future(world.set.close(5))
+    await asyncio.sleep(0)
+    with pytest.raises(DrainingError):
+        await world.set.lease(key("b"))
+    assert not closing.done()
+    held.release()
+    await closing
+    assert world.set.residents() == []

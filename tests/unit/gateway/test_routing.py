@@ -1,0 +1,172 @@
+"""Whom a request goes to: tables of snapshots, selectors and answers."""
+
+import pytest
+
+from gateway import errors
+from gateway.control_contract import (
+    ActiveAlias,
+    Catalogue,
+    CatalogueModel,
+    CatalogueVersion,
+    Policy,
+    VersionState,
+)
+from gateway.model_ref import parse_selector
+from gateway.routing import Hold, RouteTable
+
+DIGEST = {n: f"sha256:{n:064x}" for n in range(1, 9)}
+STATE = VersionState
+
+
+def version(number, state=STATE.AVAILABLE, *, here=True, reason=None):
+    return CatalogueVersion(
+        version=number, state=state, digest=DIGEST[number] if here else None, reason=reason
+    )
+
+
+def active(alias, number, model="churn"):
+    return ActiveAlias(model=model, alias=alias, version=number, digest=DIGEST[number], since=1.0)
+
+
+def table(*versions, aliases=None, actives=(), name="churn", **more):
+    model = CatalogueModel(name=name, versions=list(versions), aliases=aliases or {}, **more)
+    catalogue = Catalogue(writer="w", epoch=1, models=[model])
+    result = RouteTable(default_alias="champion", catalogue=catalogue)
+    for entry in actives:
+        result = result.with_active(entry)
+    return result
+
+
+def resolve(snapshot, selector=None, model="churn"):
+    return snapshot.resolve(model, parse_selector(selector) if selector else None)
+
+
+def test_a_number_means_that_version_and_its_bytes():
+    route = resolve(table(version(1), version(2)), "2")
+    assert (route.version, route.digest) == (2, DIGEST[2])
+
+
+def test_an_alias_means_what_is_active_here_not_what_the_registry_wishes():
+    snapshot = table(
+        version(1), version(2), aliases={"champion": 2}, actives=[active("champion", 1)]
+    )
+    assert resolve(snapshot, "champion").version == 1
+    assert resolve(snapshot, "@champion").version == 1
+
+
+def test_no_version_means_the_default_alias():
+    snapshot = table(version(1), version(2), actives=[active("champion", 1), active("latest", 2)])
+    assert resolve(snapshot).version == 1
+
+
+def test_no_version_and_no_default_alias_means_latest():
+    snapshot = table(version(1), version(2), actives=[active("latest", 2)])
+    assert resolve(snapshot).version == 2
+
+
+def test_a_model_may_name_its_own_default_alias():
+    snapshot = table(
+        version(1),
+        version(2),
+        actives=[active("champion", 1), active("prod", 2)],
+        default_alias="prod",
+    )
+    assert resolve(snapshot).version == 2
+
+
+def test_a_default_alias_that_is_not_active_yet_does_not_fall_back_to_latest():
+    snapshot = table(version(1), version(2), aliases={"champion": 1}, actives=[active("latest", 2)])
+    with pytest.raises(errors.ModelLoadingError):
+        resolve(snapshot)
+
+
+def test_what_lies_on_disk_is_never_a_default():
+    with pytest.raises(errors.NoDefaultVersionError):
+        resolve(table(version(1), version(2)))
+
+
+@pytest.mark.parametrize(
+    ("selector", "model", "error"),
+    [
+        ("1", "other", errors.ModelNotFoundError),
+        ("9", "churn", errors.VersionNotFoundError),
+        ("shadow", "churn", errors.AliasNotFoundError),
+        ("latest", "churn", errors.AliasNotFoundError),
+    ],
+)
+def test_what_is_unknown_is_not_found(selector, model, error):
+    with pytest.raises(error):
+        resolve(table(version(1)), selector, model)
+
+
+def test_before_any_catalogue_nothing_is_declared_unknown():
+    with pytest.raises(errors.RegistryUnavailableError):
+        resolve(RouteTable(default_alias="champion"), "1")
+
+
+@pytest.mark.parametrize(
+    ("entry", "error"),
+    [
+        (version(1, STATE.QUARANTINED, reason="digest differs"), errors.VersionQuarantinedError),
+        (version(1, STATE.FAILED, here=False, reason="timed out"), errors.ModelLoadFailedError),
+        (version(1, STATE.DELETED, here=False), errors.VersionDeletedError),
+    ],
+)
+def test_a_version_that_cannot_be_served_says_why(entry, error):
+    with pytest.raises(error) as raised:
+        resolve(table(entry), "1")
+    if entry.reason:
+        assert entry.reason in raised.value.message
+
+
+def test_a_deleted_version_answers_while_its_bytes_are_kept():
+    assert resolve(table(version(1, STATE.DELETED)), "1").digest == DIGEST[1]
+
+
+def test_a_registered_version_routes_without_bytes():
+    assert resolve(table(version(1, STATE.REGISTERED, here=False)), "1").digest is None
+
+
+def test_bytes_that_serve_an_alias_go_on_when_their_version_is_quarantined():
+    entry = version(1, STATE.QUARANTINED, here=False, reason="bytes changed")
+    snapshot = table(entry, actives=[active("champion", 1)])
+    assert resolve(snapshot, "champion").digest == DIGEST[1]
+    assert resolve(snapshot, "1").digest == DIGEST[1]
+
+
+def test_an_alias_serves_on_when_the_catalogue_forgets_its_model():
+    snapshot = table(version(1), actives=[active("champion", 1)])
+    emptied = snapshot.with_catalogue(Catalogue(writer="w", epoch=2, models=[]))
+    assert resolve(emptied, "champion").version == 1
+    assert resolve(emptied).version == 1
+    assert [model.name for model in emptied.models()] == ["churn"]
+
+
+def test_a_move_makes_a_new_table_and_leaves_the_old_one_alone():
+    old = table(version(1), version(2), actives=[active("champion", 1)])
+    new = old.with_active(active("champion", 2))
+    assert (resolve(old, "champion").version, resolve(new, "champion").version) == (1, 2)
+    assert new.generation == old.generation + 1
+
+
+def test_a_catalogue_does_not_change_the_generation():
+    old = table(version(1), actives=[active("champion", 1)])
+    assert old.with_catalogue(Catalogue(writer="w", epoch=2, models=[])).generation == 1
+
+
+def test_an_alias_taken_away_is_gone():
+    snapshot = table(version(1), actives=[active("champion", 1)]).without_alias("churn", "champion")
+    with pytest.raises(errors.AliasNotFoundError):
+        resolve(snapshot, "champion")
+
+
+def test_policy_travels_with_the_route():
+    snapshot = table(version(1), policy=Policy(timeout_s=2.5))
+    assert resolve(snapshot, "1").timeout_s == 2.5
+
+
+def test_a_hold_is_found_by_model_alias_and_digest():
+    hold = Hold("churn", "champion", DIGEST[2], "rolled back")
+    snapshot = RouteTable(default_alias="champion", holds=(hold,))
+    assert snapshot.hold_on("churn", "champion", DIGEST[2]) is hold
+    assert snapshot.hold_on("churn", "champion", DIGEST[1]) is None

@@ -1,0 +1,65 @@
+"""The table on disk: what was written comes back; what cannot be used is refused."""
+
+import json
+
+import pytest
+
+from gateway.control_contract import ActiveAlias, Catalogue, CatalogueModel
+from gateway.errors import TableFileError
+from gateway.routing import Hold, RouteTable
+from gateway.table_file import TableFile
+
+DIGEST = "sha256:" + "a" * 64
+
+
+def a_table():
+    entry = ActiveAlias(model="m", alias="champion", version=3, digest=DIGEST, since=5.0)
+    hold = Hold("m", "champion", DIGEST, "rolled back by hand")
+    return RouteTable(
+        default_alias="champion", generation=7, active={("m", "champion"): entry}, holds=(hold,)
+    )
+
+
+def test_a_node_without_files_starts_empty(tmp_path):
+    assert TableFile(tmp_path).load("champion") == RouteTable(default_alias="champion")
+
+
+def test_what_was_written_comes_back(tmp_path):
+    catalogue = Catalogue(writer="w", epoch=4, models=[CatalogueModel(name="m", versions=[])])
+    file = TableFile(tmp_path)
+    file.save_table(a_table())
+    file.save_catalogue(catalogue)
+    assert file.load("champion") == a_table().with_catalogue(catalogue)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_newer_format_is_refused(tmp_path):
+    file = TableFile(tmp_path)
+    file.save_table(a_table())
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 99}))
+    with pytest.raises(TableFileError, match="newer version"):
+        file.load("champion")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format_version": 1}', '{"generation": "x"}'])
+def test_a_damaged_table_is_refused_and_says_what_to_do(tmp_path, text):
+    (tmp_path / "table.json").write_text(text)
+    with pytest.raises(TableFileError, match="remove it"):
+        TableFile(tmp_path).load("champion")
+
+
+def test_a_damaged_catalogue_is_left_out(tmp_path):
+    file = TableFile(tmp_path)
+    file.save_table(a_table())
+    (tmp_path / "catalogue.json").write_text("{")
+    assert file.load("champion") == a_table()
+
+
+def test_a_disk_that_refuses_is_reported_and_the_old_table_stays(tmp_path):
+    file = TableFile(tmp_path)
+    file.save_table(a_table())
+    (tmp_path / "table.tmp").mkdir()  # the way of every write
+    with pytest.raises(TableFileError, match="cannot be written"):
+        file.save_table(a_table())
+    assert file.load("champion") == a_table()
