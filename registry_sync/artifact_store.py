@@ -10,14 +10,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from registry_sync.fetch import Fetched
-from registry_sync.manifest import Manifest
+from gateway.model_ref import digest_hex
+from registry_sync.describe import DESCRIPTION_FORMAT_VERSION
+from registry_sync.errors import StoreError, UnsafePathError
+from registry_sync.manifest import Fetched, Manifest
+
+_PINS = "pinned_for"
+_STORED_AT = "stored_at"
+_HEX_DIGITS = frozenset("0123456789abcdef")
+_HEX_LENGTH = 64
+_READ_ONLY_FILE = 0o444
+_READ_ONLY_FOLDER = 0o555
+_FOLDER = 0o755
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +83,17 @@ class ArtifactStore:
     the next `open`.
     """
 
-    def __init__(self, node_dir: Path) -> None:
-        """Store the node's folder; `open` does the work."""
-        self._node_dir = node_dir
+    def __init__(self, node_dir: Path, clock: Callable[[], float] = time.time) -> None:
+        """Store the node's folder; `open` does the work.
+
+        Args:
+            node_dir: The node's folder.
+            clock: Epoch seconds.
+        """
+        self._artifacts = node_dir / "artifacts"
+        self._staging = node_dir / "staging"
+        self._clock = clock
+        self._lock = threading.Lock()
 
     def open(self) -> None:
         """Make the folders; remove what a killed process left. The owner calls it once, at start.
@@ -77,12 +101,29 @@ class ArtifactStore:
         Raises:
             StoreError: The folder cannot be used, or a newer release wrote into it.
         """
-        raise NotImplementedError
+        with _as_store_error("be opened"):
+            self._artifacts.mkdir(parents=True, exist_ok=True)
+            self._staging.mkdir(parents=True, exist_ok=True)
+            for leftover in self._staging.iterdir():
+                _remove(leftover)
+            complete = self.all()
+            for entry in list(self._artifacts.iterdir()):
+                if _owner(entry.name) not in complete:
+                    _remove(entry)
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """Lend a path for one fetch: not existing yet, in an own folder that is removed after."""
-        raise NotImplementedError
+        """Lend a path for one fetch: not existing yet, in an own folder that is removed after.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        with _as_store_error("lend a staging folder"):
+            own = Path(tempfile.mkdtemp(dir=self._staging))
+        try:
+            yield own / "artifact"
+        finally:
+            _remove(own)
 
     def add(
         self, fetched: Fetched, description: Mapping[str, Any], pin: Pin | None = None
@@ -94,19 +135,50 @@ class ArtifactStore:
         Raises:
             StoreError: The disk refused.
         """
-        raise NotImplementedError
+        digest = fetched.manifest.digest
+        with self._lock, _as_store_error("take an artifact"):
+            present = self.get(digest)
+            if present is None:
+                self._move_in(fetched)
+                present = StoredArtifact(
+                    digest=digest,
+                    path=self._folder(digest),
+                    size_bytes=fetched.size_bytes,
+                    description=dict(description),
+                    pins=(),
+                    stored_at=self._clock(),
+                )
+                self._write(present if pin is None else _pinned(present, pin))
+            elif pin is not None:
+                self._write(_pinned(present, pin))
+        stored = self.get(digest)
+        if stored is None:
+            raise StoreError(f"the artifact {digest} disappeared from the store")
+        return stored
 
     def get(self, digest: str) -> StoredArtifact | None:
         """Return a complete artifact, or None.
 
         Raises:
-            StoreError: A newer release wrote it.
+            StoreError: A newer release wrote it, or its record cannot be read.
         """
-        raise NotImplementedError
+        with _as_store_error(f"read the record of {digest}"):
+            try:
+                record = json.loads(self._record(digest).read_bytes())
+            except FileNotFoundError:
+                return None
+            return self._artifact(digest, record)
 
     def all(self) -> dict[str, StoredArtifact]:
-        """Return every complete artifact by digest."""
-        raise NotImplementedError
+        """Return every complete artifact by digest.
+
+        Raises:
+            StoreError: A newer release wrote one of them.
+        """
+        with _as_store_error("be listed"):
+            names = [p.stem for p in self._artifacts.glob("*.json") if _is_hex(p.stem)]
+        found = (self.get(f"sha256:{name}") for name in sorted(names))
+        return {artifact.digest: artifact for artifact in found if artifact}
 
     def manifest(self, digest: str) -> Manifest:
         """Return the manifest of an artifact.
@@ -114,24 +186,182 @@ class ArtifactStore:
         Raises:
             StoreError: It is not there, or its bytes do not have this digest.
         """
-        raise NotImplementedError
+        with _as_store_error(f"read the manifest of {digest}"):
+            text = self._manifest(digest).read_bytes().decode()
+            manifest = Manifest.parse(text)
+        if manifest.digest != digest:
+            raise StoreError(f"the manifest kept for {digest} has the digest {manifest.digest}")
+        return manifest
 
     def pin(self, digest: str, pin: Pin) -> None:
-        """Record for whom an artifact is kept; replaces an older pin of the same version.
+        """Record for whom an artifact is kept; replaces any other pin of the same version.
 
         Raises:
             StoreError: There is no such artifact.
         """
-        raise NotImplementedError
+        with self._lock, _as_store_error("record a pin"):
+            artifact = self.get(digest)
+            if artifact is None:
+                raise StoreError(f"there is no artifact {digest} to pin")
+            self._write(_pinned(artifact, pin))
 
     def find_pin(self, model: str, version: int) -> tuple[str, Pin] | None:
-        """Return the digest and pin last recorded for a version, or None."""
-        raise NotImplementedError
+        """Return digest and pin recorded for a version, or None.
+
+        Where two artifacts have one, because the second was let in on purpose, the newer counts.
+        """
+        found = [
+            (artifact.stored_at, artifact.digest, pin)
+            for artifact in self.all().values()
+            for pin in artifact.pins
+            if (pin.model, pin.version) == (model, version)
+        ]
+        if not found:
+            return None
+        _, digest, pin = max(found, key=lambda each: each[:2])
+        return digest, pin
 
     def remove(self, digest: str) -> None:
-        """Remove an artifact; one that is not there is fine."""
-        raise NotImplementedError
+        """Remove an artifact; one that is not there is fine.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        with self._lock, _as_store_error(f"remove {digest}"):
+            self._record(digest).unlink(missing_ok=True)
+            _sync_folder(self._artifacts)
+            self._manifest(digest).unlink(missing_ok=True)
+            _remove(self._folder(digest))
 
     def used_bytes(self) -> int:
         """Return the bytes of all complete artifacts."""
-        raise NotImplementedError
+        return sum(artifact.size_bytes for artifact in self.all().values())
+
+    # --- layout ---------------------------------------------------------------------------------
+
+    def _folder(self, digest: str) -> Path:
+        return self._artifacts / digest_hex(digest)
+
+    def _manifest(self, digest: str) -> Path:
+        return self._artifacts / f"{digest_hex(digest)}.manifest"
+
+    def _record(self, digest: str) -> Path:
+        return self._artifacts / f"{digest_hex(digest)}.json"
+
+    def _move_in(self, fetched: Fetched) -> None:
+        """Make the folder durable and read-only and give it its final name; then its manifest."""
+        target = self._folder(fetched.manifest.digest)
+        _remove(target)  # without a record it is what a killed process left
+        _seal(fetched.folder)
+        fetched.folder.rename(target)
+        target.chmod(_READ_ONLY_FOLDER)  # only now: a folder that cannot be written cannot move
+        self._replace(self._manifest(fetched.manifest.digest), fetched.manifest.text().encode())
+
+    def _artifact(self, digest: str, record: dict[str, Any]) -> StoredArtifact | None:
+        """Turn a record into an artifact; None where its folder or manifest is gone."""
+        written_by = record["format_version"]
+        if written_by > DESCRIPTION_FORMAT_VERSION:
+            raise StoreError(
+                f"the artifact {digest} was stored by a newer release (format {written_by}, this "
+                f"one knows {DESCRIPTION_FORMAT_VERSION}): run that release, or use another folder"
+            )
+        if not (self._folder(digest).is_dir() and self._manifest(digest).is_file()):
+            return None
+        pins = tuple(
+            Pin(**{name: each[name] for name in Pin.__slots__}) for each in record.pop(_PINS)
+        )
+        return StoredArtifact(
+            digest=digest,
+            path=self._folder(digest),
+            size_bytes=record["size_bytes"],
+            stored_at=record.pop(_STORED_AT),
+            description=record,
+            pins=pins,
+        )
+
+    def _write(self, artifact: StoredArtifact) -> None:
+        """Write the record: from then on the artifact counts."""
+        record = {
+            **artifact.description,
+            "format_version": DESCRIPTION_FORMAT_VERSION,
+            "digest": artifact.digest,
+            "size_bytes": artifact.size_bytes,
+            _STORED_AT: artifact.stored_at,
+            _PINS: [asdict(pin) for pin in artifact.pins],
+        }
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1)
+        self._replace(self._record(artifact.digest), text.encode())
+
+    def _replace(self, path: Path, content: bytes) -> None:
+        """Write a file durably: the whole new content is there, or the old one is."""
+        part = self._staging / f"{path.name}.part"
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(_READ_ONLY_FILE)
+        part.replace(path)
+        _sync_folder(self._artifacts)
+
+
+def _pinned(artifact: StoredArtifact, pin: Pin) -> StoredArtifact:
+    """Return the artifact with ``pin`` instead of an older one of the same version."""
+    others = (p for p in artifact.pins if (p.model, p.version) != (pin.model, pin.version))
+    return replace(artifact, pins=(*others, pin))
+
+
+@contextmanager
+def _as_store_error(what: str) -> Iterator[None]:
+    """Turn what disk and JSON raise into a sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, UnsafePathError) as error:
+        raise StoreError(f"the artifact store cannot {what}: {error}") from error
+
+
+def _is_hex(name: str) -> bool:
+    return len(name) == _HEX_LENGTH and _HEX_DIGITS.issuperset(name)
+
+
+def _owner(name: str) -> str:
+    """Return the digest that an entry of ``artifacts/`` belongs to, by its name."""
+    return f"sha256:{name.partition('.')[0]}"
+
+
+def _seal(folder: Path) -> None:
+    """Fsync every file and folder and take away the right to write, but the top folder's."""
+    for root, folders, files in os.walk(folder):
+        for name in files:
+            file = Path(root, name)
+            descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                os.fchmod(descriptor, _READ_ONLY_FILE)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        for name in folders:
+            Path(root, name).chmod(_READ_ONLY_FOLDER)
+        _sync_folder(Path(root))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make what was renamed or removed in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, read-only or not; fine when it is not there."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    with suppress(FileNotFoundError):
+        path.chmod(_FOLDER)
+        for root, folders, _ in os.walk(path):
+            for name in folders:
+                if not Path(root, name).is_symlink():
+                    Path(root, name).chmod(_FOLDER)
+        shutil.rmtree(path)

@@ -1,33 +1,300 @@
 """What a model is, read from its files: the description that gateway and worker go by.
 
-Nothing is imported, unpickled or run.
+Nothing is imported, unpickled or run. Everything read here was written by strangers: sizes are
+bounded, and what is optional and unreadable is left out.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from registry_sync.fetch import Fetched
+import yaml
+from packaging.requirements import InvalidRequirement, Requirement
+
+from registry_sync.errors import BrokenModelError, IncompleteArtifactError
+from registry_sync.manifest import Fetched
 
 DESCRIPTION_FORMAT_VERSION = 1
+
+_MLMODEL = "MLmodel"
+_MAX_MLMODEL_BYTES = 2 * 2**20
+_MAX_YAML_VALUES = 200_000
+_MAX_TEXT_BYTES = 256 * 1024
+_MAX_REQUIREMENTS = 500
+_MAX_SERVING_EXAMPLE_BYTES = 64 * 1024
+
+_SERVING_PATH = "serving_input_path"
+
+_OWN_FLAVORS = {"mlflow.sklearn": "sklearn", "mlflow.pytorch": "pytorch"}
+"""Loader modules that the worker may load without MLflow's pyfunc."""
+
+_PATH_KEYS = ("model_path", "data", "code", "python_model", "pickled_model", "model_data")
+"""Keys of a flavor whose value is a path inside the artifact."""
+
+_FRAMEWORKS = frozenset(
+    {
+        "catboost", "fastai", "h2o", "keras", "lightgbm", "mlflow", "mlflow-skinny", "numpy",
+        "onnx", "onnxruntime", "pandas", "prophet", "pyarrow", "scikit-learn", "scipy",
+        "sentence-transformers", "skops", "spacy", "statsmodels", "tensorflow", "torch",
+        "torchvision", "transformers", "xgboost",
+    }
+)  # fmt: skip
 
 
 def describe(fetched: Fetched) -> dict[str, Any]:
     """Return the description of a fetched artifact.
 
     Raises:
-        BrokenModelError: ``MLmodel`` cannot be read, or the model cannot be served by any flavor.
+        BrokenModelError: ``MLmodel`` cannot be read, or no flavor can serve the model.
         IncompleteArtifactError: ``MLmodel``, or a file that it names, is missing.
     """
-    raise NotImplementedError
+    folder = fetched.folder
+    mlmodel = check_complete(folder)
+    pyfunc = _flavors(mlmodel).get("python_function")
+    if not isinstance(pyfunc, dict) or not isinstance(pyfunc.get("loader_module"), str):
+        raise BrokenModelError(
+            "MLmodel names no python_function flavor with a loader, so nothing here can serve it"
+        )
+    requirements = _requirements(folder)
+    return {
+        "format_version": DESCRIPTION_FORMAT_VERSION,
+        "digest": fetched.manifest.digest,
+        "size_bytes": fetched.size_bytes,
+        "flavor": _flavor(mlmodel, pyfunc),
+        "loader_module": pyfunc["loader_module"],
+        "predict_fn": _text(pyfunc.get("predict_fn")) or "predict",
+        "code": _text(pyfunc.get("code")),
+        "env_python": _env_python(folder) or _text(pyfunc.get("python_version")),
+        "signature": _signature(mlmodel.get("signature")),
+        "frameworks": _frameworks(requirements),
+        "requirements": requirements,
+        "dependency_verdict": _dependency_verdict(requirements),
+        "example": _example(folder, mlmodel.get("saved_input_example_info")),
+        "mlflow_version": _text(mlmodel.get("mlflow_version")),
+        "model_uuid": _text(mlmodel.get("model_uuid")),
+        "model_id": _text(mlmodel.get("model_id")),
+    }
 
 
-def check_complete(folder: Path) -> None:
-    """Refuse a folder without ``MLmodel`` or without a file that ``MLmodel`` names.
+def check_complete(folder: Path) -> dict[str, Any]:
+    """Return what ``MLmodel`` says, if it and every file that it names are in ``folder``.
 
     Raises:
-        BrokenModelError: ``MLmodel`` cannot be read.
+        BrokenModelError: ``MLmodel`` cannot be read, or names a path outside the folder.
         IncompleteArtifactError: Something is missing; the sentence says what.
     """
-    raise NotImplementedError
+    mlmodel = _read_mlmodel(folder / _MLMODEL)
+    for path in _named_paths(mlmodel):
+        pure = PurePosixPath(path)
+        if pure.is_absolute() or ".." in pure.parts or "\x00" in path:
+            raise BrokenModelError(
+                f"MLmodel names {path!r}, which is outside of the model's folder"
+            )
+        if not (folder / pure).exists():
+            raise IncompleteArtifactError(f"MLmodel names {path!r}, which is not there (yet)")
+    return mlmodel
+
+
+# --- MLmodel ------------------------------------------------------------------------------------
+
+
+def _read_mlmodel(path: Path) -> dict[str, Any]:
+    """Parse ``MLmodel``, bounded in bytes and in values: YAML can repeat itself without end."""
+    if not path.is_file():
+        raise IncompleteArtifactError("the artifact has no MLmodel file (yet)")
+    if path.stat().st_size > _MAX_MLMODEL_BYTES:
+        raise BrokenModelError(f"MLmodel is larger than {_MAX_MLMODEL_BYTES} bytes")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        # A safe loader, the fast one where libyaml is there: it makes no objects.
+        parsed = yaml.load(path.read_bytes(), Loader=loader)  # noqa: S506
+        _check_size(parsed)
+        _flavors(parsed)
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError) as error:
+        raise BrokenModelError(
+            f"MLmodel cannot be read as MLflow writes it ({type(error).__name__})"
+        ) from error
+    return dict(parsed)
+
+
+def _check_size(parsed: object) -> None:
+    """Count the values that ``parsed`` would have when written out.
+
+    Raises:
+        ValueError: Too many, perhaps endlessly many.
+    """
+    left = _MAX_YAML_VALUES
+    waiting = [parsed]
+    while waiting:
+        value = waiting.pop()
+        left -= 1
+        if left < 0:
+            raise ValueError("too many values")
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+
+
+def _flavors(mlmodel: Any) -> dict[str, Any]:
+    """Return the flavors by name.
+
+    Raises:
+        TypeError: There are none.
+    """
+    flavors = mlmodel.get("flavors")
+    if not isinstance(flavors, dict):
+        raise TypeError("no flavors")
+    return flavors
+
+
+def _flavor(mlmodel: Mapping[str, Any], pyfunc: Mapping[str, Any]) -> str:
+    """Return the flavor by which the worker loads it: an own one, or ``python_function``."""
+    own = _OWN_FLAVORS.get(pyfunc["loader_module"])
+    return own if own and own in mlmodel["flavors"] else "python_function"
+
+
+def _named_paths(mlmodel: Mapping[str, Any]) -> Iterator[str]:
+    """Yield every path inside the artifact that ``MLmodel`` names."""
+    for flavor in mlmodel["flavors"].values():
+        if isinstance(flavor, dict):
+            yield from _flavor_paths(flavor)
+    example = mlmodel.get("saved_input_example_info")
+    if isinstance(example, dict):
+        yield from filter(None, (_text(example.get(k)) for k in ("artifact_path", _SERVING_PATH)))
+
+
+def _flavor_paths(flavor: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the paths that one flavor names."""
+    yield from filter(None, (_text(flavor.get(key)) for key in _PATH_KEYS))
+    env = flavor.get("env")
+    yield from filter(None, map(_text, env.values() if isinstance(env, dict) else [env]))
+    code_file = _text(flavor.get("model_code_path"))
+    if code_file:
+        # Written as the path where the publisher had it; the file's name is what is in the folder.
+        yield PurePosixPath(code_file).name
+    artifacts = flavor.get("artifacts")
+    for artifact in artifacts.values() if isinstance(artifacts, dict) else ():
+        if isinstance(artifact, dict) and isinstance(artifact.get("path"), str):
+            yield artifact["path"]
+
+
+def _signature(logged: Any) -> dict[str, Any] | None:
+    """Return MLflow's signature with its JSON lists parsed; None: the model has none.
+
+    Raises:
+        BrokenModelError: It is there and cannot be read: then nothing could be validated by it.
+    """
+    if logged is None:
+        return None
+    try:
+        parts = {part: _json_list(logged.get(part)) for part in ("inputs", "outputs", "params")}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise BrokenModelError("the signature in MLmodel cannot be read") from error
+    return parts if any(part is not None for part in parts.values()) else None
+
+
+def _json_list(text: str | None) -> list[Any] | None:
+    """Parse one part of a signature: a JSON list, or nothing."""
+    if text is None:
+        return None
+    parsed = _strict_json(text)
+    if not isinstance(parsed, list):
+        raise TypeError("not a list")
+    return parsed
+
+
+def _strict_json(text: str | bytes) -> Any:
+    """Parse JSON without NaN and infinities, which would not survive being written again."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no JSON value")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def _text(value: Any) -> str | None:
+    """Return ``value`` if it is a text with something in it."""
+    return value if isinstance(value, str) and value else None
+
+
+# --- files beside MLmodel -----------------------------------------------------------------------
+
+
+def _example(folder: Path, info: Any) -> dict[str, Any]:
+    """Return where the serving example is, and the example itself if it is small and readable."""
+    path = _text(info.get(_SERVING_PATH)) if isinstance(info, dict) else None
+    if path is None:
+        return {"path": None, "serving": None}
+    file = folder / path
+    serving = None
+    if file.is_file() and file.stat().st_size <= _MAX_SERVING_EXAMPLE_BYTES:
+        try:
+            serving = _strict_json(file.read_bytes())
+        except (ValueError, RecursionError):
+            serving = None
+    return {"path": path, "serving": serving}
+
+
+def _env_python(folder: Path) -> str | None:
+    """Return the Python version that ``python_env.yaml`` asks for."""
+    text = _read_text(folder / "python_env.yaml")
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key == "python":
+            return value.strip().strip("'\"") or None
+    return None
+
+
+def _read_text(file: Path) -> str:
+    """Return a small text file's content; empty where there is none."""
+    if not file.is_file() or file.stat().st_size > _MAX_TEXT_BYTES:
+        return ""
+    return file.read_text(encoding="utf-8", errors="replace")
+
+
+def _requirements(folder: Path) -> list[str]:
+    """Return the requirements that ``requirements.txt`` names, without options and comments."""
+    lines = (
+        line.partition(" #")[0].strip()
+        for line in _read_text(folder / "requirements.txt").splitlines()
+    )
+    return [line for line in lines if line and not line.startswith(("#", "-"))][:_MAX_REQUIREMENTS]
+
+
+def _frameworks(requirements: list[str]) -> dict[str, str]:
+    """Return the versions of well-known frameworks that are pinned exactly."""
+    frameworks: dict[str, str] = {}
+    for line in requirements:
+        name, _, version = line.partition(";")[0].partition("==")
+        name = name.partition("[")[0].strip().lower().replace("_", "-")
+        if version and name in _FRAMEWORKS:
+            frameworks[name] = version.strip()
+    return frameworks
+
+
+def _dependency_verdict(requirements: list[str]) -> dict[str, Any]:
+    """Compare what the model was logged with against what is installed here."""
+    found = [mismatch for line in requirements if (mismatch := _mismatch(line))]
+    return {"status": "warn" if found else "ok", "mismatches": found}
+
+
+def _mismatch(line: str) -> str | None:
+    """Return what one requirement misses here, in words; None: nothing."""
+    try:
+        requirement = Requirement(line)
+        applies = requirement.marker is None or requirement.marker.evaluate()
+    except (InvalidRequirement, ValueError, KeyError):
+        return f"{line[:100]} (cannot be compared)"
+    wanted = f"required {requirement.specifier}" if requirement.specifier else "required"
+    try:
+        here = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return f"{requirement.name} (not here, {wanted})" if applies else None
+    if not applies or requirement.specifier.contains(here, prereleases=True):
+        return None
+    return f"{requirement.name} (here {here}, {wanted})"

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry_sync.manifest import Manifest
+from registry_sync.describe import check_complete
+from registry_sync.errors import (
+    ArtifactTooLargeError,
+    FetchTimeoutError,
+    IncompleteArtifactError,
+    NoDiskRoomError,
+    StoreError,
+)
+from registry_sync.manifest import UNSTORED_FILES, Fetched, Manifest, check_paths
+from registry_sync.sources.locations import Location, RemoteFile, RemoteListing, open_location
+
+__all__ = ["FetchLimits", "Fetched", "Fetcher", "OnProgress"]
 
 OnProgress = Callable[[int, int | None], None]
 """Called as bytes arrive with (bytes so far, bytes in all or None). Raising from it aborts."""
@@ -32,24 +48,6 @@ class FetchLimits:
     settle_s: float = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What a fetch brought.
-
-    Attributes:
-        folder: Where the files are.
-        manifest: What they are; its ``digest`` is the artifact's.
-        size_bytes: Bytes of all files.
-        listing: The remote listing that these bytes belong to, to be compared with
-            `Fetcher.remote_listing` later; None: the storage offers neither ETag nor time.
-    """
-
-    folder: Path
-    manifest: Manifest
-    size_bytes: int
-    listing: str | None
-
-
 class Fetcher:
     """Reads artifacts from any location that MLflow can hand out.
 
@@ -57,7 +55,12 @@ class Fetcher:
     """
 
     def __init__(
-        self, *, tracking_uri: str, limits: FetchLimits, environ: Mapping[str, str]
+        self,
+        *,
+        tracking_uri: str,
+        limits: FetchLimits,
+        environ: Mapping[str, str],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Store; connections are made by the calls that need them.
 
@@ -65,10 +68,12 @@ class Fetcher:
             tracking_uri: The MLflow server that ``mlflow-artifacts:`` means.
             limits: What one fetch may use.
             environ: The process's environment: the S3 endpoint and its options.
+            clock: Monotonic seconds.
         """
         self._tracking_uri = tracking_uri
         self._limits = limits
         self._environ = environ
+        self._clock = clock
 
     def remote_listing(self, uri: str) -> str | None:
         """Return a value that changes when what is stored at ``uri`` changes.
@@ -80,7 +85,7 @@ class Fetcher:
             SourceError: The storage did not answer.
             ArtifactError: It lists something that is refused.
         """
-        raise NotImplementedError
+        return self._list(self._open(uri)).mark()
 
     def fetch(self, uri: str, into: Path, *, on_progress: OnProgress | None = None) -> Fetched:
         """Stream everything at ``uri`` into ``into``, a new folder.
@@ -95,5 +100,153 @@ class Fetcher:
             IncompleteArtifactError: Files missing, or the upload is still moving (transient).
             FetchTimeoutError, NoDiskRoomError: The limits, this time (transient).
             ArtifactTooLargeError, UnsafePathError, BrokenModelError: The bytes are refused.
+            StoreError: This node's disk refused.
         """
-        raise NotImplementedError
+        location = self._open(uri)
+        before = self._list(location)
+        budget = _Budget(self._limits, into.parent, before, self._clock, on_progress)
+        budget.check_listing()
+        with _as_store_error():
+            into.mkdir()
+        files = {file.path: _bring(location, file, into, budget) for file in before.files}
+        if self._list(location).files != before.files:
+            raise IncompleteArtifactError("the artifact's files changed while they were fetched")
+        check_complete(into)
+        return Fetched(into, Manifest.of(files), budget.arrived_bytes, before.mark())
+
+    def _open(self, uri: str) -> Location:
+        return open_location(uri, tracking_uri=self._tracking_uri, environ=self._environ)
+
+    def _list(self, location: Location) -> RemoteListing:
+        """List a location without what MLflow itself adds, and refuse unsafe paths.
+
+        Raises:
+            SourceError, ArtifactError: See `fetch`.
+        """
+        listing = location.files(self._limits.max_files + len(UNSTORED_FILES))
+        files = tuple(file for file in listing.files if file.path not in UNSTORED_FILES)
+        if len(files) > self._limits.max_files:
+            raise ArtifactTooLargeError(
+                f"the artifact has more than {self._limits.max_files} files"
+            )
+        check_paths(file.path for file in files)
+        return RemoteListing(files, listing.newest_age_s)
+
+
+class _Budget:
+    """What one fetch has used so far, against its limits."""
+
+    def __init__(
+        self,
+        limits: FetchLimits,
+        disk: Path,
+        listing: RemoteListing,
+        clock: Callable[[], float],
+        on_progress: OnProgress | None,
+    ) -> None:
+        self._limits = limits
+        self._disk = disk
+        self._listing = listing
+        self._clock = clock
+        self._on_progress = on_progress
+        self._deadline = clock() + limits.timeout_s
+        sizes = [file.size_bytes for file in listing.files]
+        self._total = sum(s for s in sizes if s is not None) if None not in sizes else None
+        self.arrived_bytes = 0
+
+    def check_listing(self) -> None:
+        """Refuse, before a byte is written, what the listing already tells.
+
+        Raises:
+            IncompleteArtifactError: No MLmodel, or younger than the settle time.
+            ArtifactTooLargeError, NoDiskRoomError: It would not fit.
+        """
+        if not any(file.path == "MLmodel" for file in self._listing.files):
+            raise IncompleteArtifactError("the artifact has no MLmodel file (yet)")
+        age_s = self._listing.newest_age_s
+        if age_s is not None and age_s < self._limits.settle_s:
+            raise IncompleteArtifactError(
+                f"the newest file is {max(age_s, 0):.0f} s old; an upload counts as done after "
+                f"{self._limits.settle_s:.0f} s"
+            )
+        self._check_bytes(self._total or 0)
+        self._check_disk(self._total or 0)
+
+    def spend(self, count: int) -> None:
+        """Count bytes that are about to be written.
+
+        Raises:
+            ArtifactTooLargeError, NoDiskRoomError, FetchTimeoutError: A limit is reached.
+        """
+        self.arrived_bytes += count
+        self._check_bytes(self.arrived_bytes)
+        self._check_disk(count)
+        if self._clock() > self._deadline:
+            raise FetchTimeoutError(f"the fetch took more than {self._limits.timeout_s:.0f} s")
+        if self._on_progress:
+            self._on_progress(self.arrived_bytes, self._total)
+
+    def _check_bytes(self, count: int) -> None:
+        if count > self._limits.max_bytes:
+            raise ArtifactTooLargeError(
+                f"the artifact has more than {self._limits.max_bytes} bytes"
+            )
+
+    def _check_disk(self, coming_bytes: int) -> None:
+        with _as_store_error():
+            free = shutil.disk_usage(self._disk).free
+        if free - coming_bytes < self._limits.disk_floor_bytes:
+            raise NoDiskRoomError(
+                f"{free} bytes are free on this node's disk; {coming_bytes} more would leave less "
+                f"than {self._limits.disk_floor_bytes}"
+            )
+
+
+def _bring(location: Location, file: RemoteFile, into: Path, budget: _Budget) -> str:
+    """Write one file below ``into`` and return the hexadecimal SHA-256 of what was written.
+
+    Raises:
+        IncompleteArtifactError: It had another size than the listing said.
+    """
+    target = into / file.path
+    digest = hashlib.sha256()
+    arrived = 0
+    with _as_store_error():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb", buffering=0) as out, _chunks(location, file) as chunks:
+        for chunk in chunks:
+            budget.spend(len(chunk))
+            digest.update(chunk)
+            arrived += len(chunk)
+            with _as_store_error():
+                _write_all(out.fileno(), chunk)
+    if file.size_bytes is not None and arrived != file.size_bytes:
+        raise IncompleteArtifactError(
+            f"{file.path!r} was listed with {file.size_bytes} bytes and came with {arrived}"
+        )
+    return digest.hexdigest()
+
+
+@contextmanager
+def _chunks(location: Location, file: RemoteFile) -> Iterator[Iterator[bytes]]:
+    """Read a file, and let its connection go when the reader stops early."""
+    chunks = location.read(file)
+    with closing(chunks):  # type: ignore[type-var]  # every read is a generator
+        yield chunks
+
+
+def _write_all(descriptor: int, chunk: bytes) -> None:
+    """Write a whole chunk, however many calls the system wants for it."""
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+@contextmanager
+def _as_store_error() -> Iterator[None]:
+    """Tell what this node's own disk refuses from what the storage does."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"this node's disk refused: {error.strerror}") from error

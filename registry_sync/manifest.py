@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from registry_sync.errors import UnsafePathError
 
@@ -67,6 +68,24 @@ class Manifest:
     def digest(self) -> str:
         """The artifact's digest: ``sha256:`` and 64 hexadecimal digits."""
         return "sha256:" + hashlib.sha256(self.text().encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a fetch brought.
+
+    Attributes:
+        folder: Where the files are.
+        manifest: What they are; its ``digest`` is the artifact's.
+        size_bytes: Bytes of all files.
+        listing: The remote listing that these bytes belong to, to be compared with
+            `Fetcher.remote_listing` later; None: the storage offers neither ETag nor time.
+    """
+
+    folder: Path
+    manifest: Manifest
+    size_bytes: int
+    listing: str | None
 
 
 def check_paths(paths: Iterable[str]) -> None:

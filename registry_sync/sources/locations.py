@@ -1,0 +1,366 @@
+"""The places where registries keep bytes: list them, read them.
+
+An S3 prefix, the artifact proxy of an MLflow server, a local folder, and whatever else MLflow's
+own artifact repositories can download from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote, unquote, urlsplit
+
+from registry_sync.errors import (
+    ArtifactTooLargeError,
+    IncompleteArtifactError,
+    SourceError,
+    SyncError,
+    UnsafePathError,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+CHUNK_BYTES = 2**20
+_MAX_DEPTH = 64
+_MAX_MESSAGE_CHARACTERS = 300
+_CONNECT_TIMEOUT_S = 5
+_READ_TIMEOUT_S = 30
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file of a location.
+
+    Attributes:
+        path: Relative to the location.
+        size_bytes: Its size; None where the storage does not tell.
+        mark: What changes when its content changes (ETag, times); None: the storage has no such.
+    """
+
+    path: str
+    size_bytes: int | None
+    mark: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteListing:
+    """Every file of a location at one time.
+
+    Attributes:
+        files: In byte order of the paths.
+        newest_age_s: Seconds since the newest file was written, by the storage's own clock; None
+            where it has no clock to compare with.
+    """
+
+    files: tuple[RemoteFile, ...]
+    newest_age_s: float | None = None
+
+    def mark(self) -> str | None:
+        """Return a value that changes when any file does; None: the storage cannot tell."""
+        if any(file.mark is None for file in self.files):
+            return None
+        lines = (f"{file.size_bytes} {file.mark} {file.path}\n" for file in self.files)
+        return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+class Location(Protocol):
+    """Where one artifact's files are. Blocking; `SourceError` when the storage fails."""
+
+    def files(self, max_files: int) -> RemoteListing:
+        """List every file, at most ``max_files``.
+
+        Raises:
+            SourceError: The storage did not answer.
+            ArtifactTooLargeError: There are more.
+            UnsafePathError: It lists a link, or something that is no file.
+        """
+        ...
+
+    def read(self, file: RemoteFile) -> Iterator[bytes]:
+        """Yield one file's bytes in chunks; close the iterator to let its connection go.
+
+        Raises:
+            SourceError: The storage did not answer.
+            IncompleteArtifactError: It is not any more what was listed.
+        """
+        ...
+
+
+def open_location(uri: str, *, tracking_uri: str, environ: Mapping[str, str]) -> Location:
+    """Return the location that ``uri`` means. Asks nothing yet.
+
+    Raises:
+        SourceError: The URI is of no known kind.
+    """
+    scheme = urlsplit(uri).scheme
+    with as_source_error(f"the artifact location {scheme or 'path'!r} cannot be used"):
+        if scheme == "s3":
+            return S3Location.at(uri, environ)
+        if scheme == "mlflow-artifacts":
+            return ProxyLocation.at(uri, tracking_uri)
+        if scheme in ("", "file"):
+            return LocalLocation.at(uri)
+        return RepositoryLocation.at(uri, tracking_uri)
+
+
+@contextmanager
+def as_source_error(what: str) -> Iterator[None]:
+    """Turn whatever a storage library raises into a `SourceError`; ours pass."""
+    try:
+        yield
+    except SyncError:
+        raise
+    except Exception as error:  # boto3, requests, urllib3 and MLflow each have their own families
+        said = (str(error).splitlines() or [""])[0][:_MAX_MESSAGE_CHARACTERS]
+        raise SourceError(f"{what}: {type(error).__name__}: {said}") from error
+
+
+def _listing(
+    files: Iterator[RemoteFile], max_files: int, age_s: Callable[[], float | None] = lambda: None
+) -> RemoteListing:
+    """Collect files in canonical order, up to the limit."""
+    collected: list[RemoteFile] = []
+    for file in files:
+        if len(collected) >= max_files:
+            raise ArtifactTooLargeError(f"the artifact has more than {max_files} files")
+        collected.append(file)
+    collected.sort(key=lambda each: each.path.encode(errors="surrogateescape"))
+    return RemoteListing(tuple(collected), age_s())
+
+
+# --- S3 -----------------------------------------------------------------------------------------
+
+
+def connect_s3(environ: Mapping[str, str]) -> S3Client:
+    """Return a client for the endpoint that MLflow's or AWS's variables name."""
+    import boto3
+    from botocore.config import Config
+
+    style = environ.get("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE", "auto")
+    unverified = environ.get("MLFLOW_S3_IGNORE_TLS", "").lower() in ("true", "1")
+    client: S3Client = boto3.session.Session().client(
+        "s3",
+        endpoint_url=environ.get("MLFLOW_S3_ENDPOINT_URL")
+        or environ.get("AWS_ENDPOINT_URL_S3")
+        or environ.get("AWS_ENDPOINT_URL")
+        or None,
+        verify=False if unverified else None,
+        config=Config(
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            read_timeout=_READ_TIMEOUT_S,
+            retries={"total_max_attempts": _ATTEMPTS},
+            s3={"addressing_style": style},  # type: ignore[arg-type]  # the user's word
+        ),
+    )
+    return client
+
+
+@dataclass(frozen=True, slots=True)
+class S3Location:
+    """The objects under a prefix of a bucket."""
+
+    client: S3Client
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def at(cls, uri: str, environ: Mapping[str, str]) -> S3Location:
+        """Return the location that an ``s3://bucket/prefix`` URI means."""
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        prefix = prefix.rstrip("/")
+        return cls(connect_s3(environ), bucket, f"{prefix}/" if prefix else "")
+
+    def files(self, max_files: int) -> RemoteListing:
+        """List the prefix; see `Location`."""
+        with as_source_error("the objects could not be listed"):
+            newest: list[float] = []
+            now: list[float] = []
+            files = self._objects(newest, now)
+            return _listing(files, max_files, lambda: now[0] - max(newest) if newest else None)
+
+    def _objects(self, newest: list[float], now: list[float]) -> Iterator[RemoteFile]:
+        """Yield the objects, and note their times and the server's own."""
+        pages = self.client.get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix):
+            date = page["ResponseMetadata"]["HTTPHeaders"]["date"]
+            now.append(parsedate_to_datetime(date).timestamp())
+            for each in page.get("Contents", []):
+                path = each["Key"].removeprefix(self.prefix)
+                if path.endswith("/") and each["Size"] == 0:
+                    continue  # the mark of a folder
+                newest.append(each["LastModified"].timestamp())
+                yield RemoteFile(path, each["Size"], each["ETag"])
+
+    def read(self, file: RemoteFile) -> Iterator[bytes]:
+        """Read one object, if it is still the one that was listed; see `Location`."""
+        from botocore.exceptions import ClientError
+
+        key = self.prefix + file.path
+        with as_source_error(f"{file.path!r} could not be read"):
+            try:
+                answer = self.client.get_object(
+                    Bucket=self.bucket, Key=key, IfMatch=file.mark or ""
+                )
+            except ClientError as error:
+                if error.response["Error"]["Code"] in ("PreconditionFailed", "412", "NoSuchKey"):
+                    raise IncompleteArtifactError(f"{file.path!r} changed while listed") from error
+                raise
+            with closing(answer["Body"]) as body:
+                yield from body.iter_chunks(CHUNK_BYTES)
+
+
+# --- the artifact proxy of an MLflow server ----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyLocation:
+    """What an MLflow server hands through. It tells sizes, but neither ETag nor time.
+
+    Attributes:
+        repository: MLflow's own client of it: knows the address and the credentials.
+    """
+
+    repository: Any
+
+    @classmethod
+    def at(cls, uri: str, tracking_uri: str) -> ProxyLocation:
+        """Return the location that an ``mlflow-artifacts:`` URI means on that server."""
+        from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+
+        return cls(MlflowArtifactsRepository(uri, tracking_uri=tracking_uri))
+
+    def files(self, max_files: int) -> RemoteListing:
+        """List recursively; see `Location`."""
+        with as_source_error("the artifact's files could not be listed"):
+            return _listing(_walk_repository(self.repository, max_files), max_files)
+
+    def read(self, file: RemoteFile) -> Iterator[bytes]:
+        """Stream one file over HTTP, with MLflow's own authentication; see `Location`."""
+        from mlflow.utils.credentials import get_default_host_creds
+        from mlflow.utils.rest_utils import augmented_raise_for_status, http_request
+
+        with as_source_error(f"{file.path!r} could not be read"):
+            answer = http_request(
+                get_default_host_creds(self.repository.artifact_uri),
+                "/" + quote(file.path),
+                "GET",
+                stream=True,
+            )
+            with closing(answer):
+                augmented_raise_for_status(answer)
+                yield from answer.iter_content(CHUNK_BYTES)
+
+
+def _walk_repository(repository: Any, max_files: int) -> Iterator[RemoteFile]:
+    """Yield every file of one of MLflow's artifact repositories.
+
+    Raises:
+        ArtifactTooLargeError: More folders than there may be files, or nested too deep.
+    """
+    folders: list[str | None] = [None]
+    visited = 0
+    while folders:
+        folder = folders.pop()
+        visited += 1
+        if visited > max_files + 1 or (folder or "").count("/") > _MAX_DEPTH:
+            raise ArtifactTooLargeError("the artifact has too many folders")
+        for info in repository.list_artifacts(folder):
+            if info.is_dir:
+                folders.append(info.path)
+            else:
+                yield RemoteFile(info.path, info.file_size, None)
+
+
+# --- a local folder ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LocalLocation:
+    """A folder of this machine, or one that is mounted."""
+
+    folder: Path
+
+    @classmethod
+    def at(cls, uri: str) -> LocalLocation:
+        """Return the location that a path or a ``file:`` URI means."""
+        parts = urlsplit(uri)
+        return cls(Path(unquote(parts.path) if parts.scheme == "file" else uri))
+
+    def files(self, max_files: int) -> RemoteListing:
+        """Walk the folder; see `Location`."""
+        with as_source_error("the artifact's folder could not be listed"):
+            return _listing(self._walk(self.folder), max_files)
+
+    def _walk(self, folder: Path) -> Iterator[RemoteFile]:
+        """Yield the regular files under ``folder``.
+
+        Raises:
+            UnsafePathError: There is a link, a device, a socket or a pipe.
+        """
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                path = str(Path(entry.path).relative_to(self.folder))
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    yield from self._walk(Path(entry.path))
+                elif stat.S_ISREG(status.st_mode):
+                    mark = f"{status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
+                    yield RemoteFile(path, status.st_size, mark)
+                else:
+                    raise UnsafePathError(f"{path!r} is a link or no ordinary file")
+
+    def read(self, file: RemoteFile) -> Iterator[bytes]:
+        """Read one file, never through a link; see `Location`."""
+        with as_source_error(f"{file.path!r} could not be read"):
+            descriptor = os.open(self.folder / file.path, os.O_RDONLY | os.O_NOFOLLOW)
+            with open(descriptor, "rb") as stream:  # noqa: PTH123  # opened without following links
+                while chunk := stream.read(CHUNK_BYTES):
+                    yield chunk
+
+
+# --- anything else that MLflow can download from -------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryLocation:
+    """A storage that only MLflow's own artifact repository knows (gs, abfss, hdfs, runs …).
+
+    Attributes:
+        repository: MLflow's client of it.
+    """
+
+    repository: Any
+
+    @classmethod
+    def at(cls, uri: str, tracking_uri: str) -> RepositoryLocation:
+        """Return the location of any scheme for which MLflow has a repository."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return cls(get_artifact_repository(uri, tracking_uri=tracking_uri))
+
+    def files(self, max_files: int) -> RemoteListing:
+        """List recursively; see `Location`."""
+        with as_source_error("the artifact's files could not be listed"):
+            return _listing(_walk_repository(self.repository, max_files), max_files)
+
+    def read(self, file: RemoteFile) -> Iterator[bytes]:
+        """Let MLflow download one file, and read it from there; see `Location`."""
+        import tempfile
+
+        with (
+            as_source_error(f"{file.path!r} could not be read"),
+            tempfile.TemporaryDirectory(prefix="registry-sync-") as own,
+        ):
+            downloaded = Path(self.repository.download_artifacts(file.path, dst_path=own))
+            with downloaded.open("rb") as stream:
+                while chunk := stream.read(CHUNK_BYTES):
+                    yield chunk

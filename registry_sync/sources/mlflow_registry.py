@@ -1,0 +1,240 @@
+"""The MLflow model registry as a source."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+from gateway.model_ref import (
+    LATEST,
+    InvalidReferenceError,
+    parse_alias,
+    parse_digest,
+    parse_model_name,
+    parse_version,
+)
+from registry_sync.aspired import DIGEST_TAG, Aspired, AspiredModel, AspiredVersion
+from registry_sync.errors import SourceError
+
+_MODELS_PER_PAGE = 1000
+_VERSIONS_PER_PAGE = 10_000
+_MAX_PAGES = 1000
+_READY = "READY"
+_PROMPT_TAG = "mlflow.prompt.is_prompt"
+_MAX_MESSAGE_CHARACTERS = 300
+
+_MLFLOW_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+"""With its own defaults, MLflow's client blocks for four minutes on a dead server. It reads these
+variables at every request and has no other way to be told."""
+
+
+def bound_mlflow(environ: MutableMapping[str, str]) -> None:
+    """Set MLflow's limits in ``environ``, the process's, where the user has not set them.
+
+    To be called before mlflow is first imported.
+    """
+    for name, value in _MLFLOW_DEFAULTS.items():
+        environ.setdefault(name, value)
+
+
+def connect(tracking_uri: str, environ: MutableMapping[str, str]) -> MlflowRegistry:
+    """Return a source for the registry at ``tracking_uri``. Imports mlflow: takes seconds.
+
+    Nothing is asked yet, so it works with the server down.
+
+    Args:
+        tracking_uri: ``http(s)://…`` of an MLflow server.
+        environ: The process's environment; see `bound_mlflow`.
+
+    Raises:
+        SourceError: Nothing can be reached by such a URI.
+    """
+    bound_mlflow(environ)
+    from mlflow import MlflowClient
+
+    with _as_source_error("cannot be used as a registry"):
+        return MlflowRegistry(MlflowClient(tracking_uri=tracking_uri))
+
+
+class MlflowRegistry:
+    """See `registry_sync.sources.source.Source`. Lists ready versions and aliases, no prompts."""
+
+    def __init__(self, client: Any, clock: Callable[[], float] = time.time) -> None:
+        """Store.
+
+        Args:
+            client: An ``MlflowClient``.
+            clock: Epoch seconds.
+        """
+        self._client = client
+        self._clock = clock
+
+    def aspired(self) -> Aspired:
+        """List everything: models with their aliases first, so that no alias is ahead of versions.
+
+        Raises:
+            SourceError: The registry could not be listed completely.
+        """
+        listed_at = self._clock()
+        with _as_source_error("could not be listed"):
+            models = list(_pages(self._client.search_registered_models, _MODELS_PER_PAGE))
+            versions = list(
+                _pages(
+                    self._client.search_model_versions,
+                    _VERSIONS_PER_PAGE,
+                    order_by=["name ASC", "version_number ASC"],
+                )
+            )
+            return _aspired(models, versions, listed_at)
+
+    def version(self, model: str, version: int) -> AspiredVersion:
+        """Ask for one version, whatever its status.
+
+        Raises:
+            SourceError: It does not exist, is a prompt, or the registry did not answer.
+        """
+        with _as_source_error(f"does not give version {version} of {model!r}"):
+            found = self._client.get_model_version(model, str(version))
+        if _PROMPT_TAG in dict(found.tags):
+            raise SourceError(f"{model!r} is a prompt, not a model")
+        return _version(found)
+
+    def locate(self, model: str, version: int) -> str:
+        """Return the URI from which the version's bytes can be fetched now.
+
+        Raises:
+            SourceError: The registry did not answer, or knows no such place.
+        """
+        with _as_source_error(f"does not say where version {version} of {model!r} is"):
+            return str(self._client.get_model_version_download_uri(model, str(version)))
+
+    def stamp(self, model: str, version: int, digest: str) -> None:
+        """Write ``digest`` on the version as the tag ``gateway.digest``.
+
+        Raises:
+            SourceError: The registry did not take it.
+        """
+        with _as_source_error(f"did not take a tag on version {version} of {model!r}"):
+            self._client.set_model_version_tag(model, str(version), DIGEST_TAG, digest)
+
+
+def _pages(search: Callable[..., Any], per_page: int, **options: Any) -> Iterator[Any]:
+    """Yield the results of an MLflow search, page after page.
+
+    Raises:
+        SourceError: It never ends.
+    """
+    token = None
+    for _ in range(_MAX_PAGES):
+        page = search(max_results=per_page, page_token=token, **options)
+        yield from page
+        token = page.token
+        if not token:
+            return
+    raise SourceError(f"the registry lists more than {_MAX_PAGES} pages")
+
+
+@contextmanager
+def _as_source_error(what: str) -> Iterator[None]:
+    """Turn whatever MLflow's client raises into a `SourceError` that says what failed."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except Exception as error:  # MLflow lets requests, urllib3, JSON and its own errors through
+        said = (str(error).splitlines() or [""])[0][:_MAX_MESSAGE_CHARACTERS]
+        raise SourceError(f"the MLflow registry {what}: {type(error).__name__}: {said}") from error
+
+
+def _aspired(models: Iterable[Any], versions: Iterable[Any], listed_at: float) -> Aspired:
+    """Join MLflow's two listings. A model that only the second one knows waits for the next."""
+    by_model: dict[str, list[Any]] = {}
+    for version in versions:
+        by_model.setdefault(version.name, []).append(version)
+    found: dict[str, AspiredModel] = {}
+    problems: list[str] = []
+    for model in models:
+        if _PROMPT_TAG in dict(model.tags):
+            continue
+        try:
+            name = parse_model_name(model.name)
+        except InvalidReferenceError as error:
+            problems.append(f"a registered model was left out: {error}")
+            continue
+        found[name] = _model(model, by_model.get(name, []))
+    return Aspired(models=found, listed_at=listed_at, problems=tuple(problems))
+
+
+def _model(model: Any, listed: Iterable[Any]) -> AspiredModel:
+    """Return one model with its ready versions and the aliases that can be followed."""
+    statuses: dict[int, str] = {}
+    ready: dict[int, AspiredVersion] = {}
+    for entity in listed:
+        version = _version(entity)
+        statuses[version.version] = version.status
+        if version.status == _READY:
+            ready[version.version] = version
+    aliases, problems = _aliases(dict(model.aliases), statuses)
+    if ready:
+        aliases[LATEST] = max(ready)
+    return AspiredModel(
+        name=model.name,
+        versions=ready,
+        aliases=aliases,
+        tags=dict(model.tags),
+        problems=tuple(problems),
+    )
+
+
+def _aliases(
+    listed: Mapping[str, Any], statuses: Mapping[int, str]
+) -> tuple[dict[str, int], list[str]]:
+    """Return the aliases that point at a ready version, and a sentence for each other one."""
+    aliases: dict[str, int] = {}
+    problems: list[str] = []
+    for text, target in sorted(listed.items()):
+        try:
+            alias, version = parse_alias(text), parse_version(str(target))
+        except InvalidReferenceError as error:
+            problems.append(f"the alias {text!r} was left out: {error}")
+            continue
+        if alias == LATEST:
+            problems.append(f"the alias {text!r} was left out: it means the highest version")
+        elif version not in statuses:
+            problems.append(f"the alias {text!r} points at version {version}, which is not listed")
+        elif statuses[version] != _READY:
+            problems.append(
+                f"the alias {text!r} points at version {version}, which is {statuses[version]}"
+            )
+        else:
+            aliases[alias] = version
+    return aliases, problems
+
+
+def _version(entity: Any) -> AspiredVersion:
+    """Turn MLflow's version into ours; a stamp that cannot be read becomes a problem."""
+    tags = dict(entity.tags)
+    stamp: str | None = None
+    problems: tuple[str, ...] = ()
+    if DIGEST_TAG in tags:
+        try:
+            stamp = parse_digest(tags[DIGEST_TAG].strip())
+        except InvalidReferenceError as error:
+            problems = (f"the tag {DIGEST_TAG} of version {entity.version} is ignored: {error}",)
+    created_ms = entity.creation_timestamp
+    return AspiredVersion(
+        model=entity.name,
+        version=parse_version(str(entity.version)),
+        location=str(entity.source),
+        expected_digest=stamp,
+        tags=tags,
+        status=str(entity.status),
+        created_at=created_ms / 1000 if created_ms else None,
+        problems=problems,
+    )
