@@ -1,0 +1,1 @@
+"""Real MLflow models for every test; see `tests.models.catalogue`."""

@@ -1,0 +1,389 @@
+"""Models that tests build, save or register with real MLflow, and whose exact answers they know.
+
+Each model is a frozen dataclass with the four methods of `BuildableModel`. ``register`` needs a
+running tracking server. Two models that compare equal answer equally; different parameters
+(``seed``, ``slope``, ``scale`` …) give answers that can be told apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+_CODE = Path(__file__).parent / "code_paths"
+_MLFLOW_STATE = threading.RLock()
+"""MLflow keeps its tracking URI, and models their modules, for the whole process."""
+
+Payload = dict[str, Any]
+
+
+class BuildableModel(Protocol):
+    """What every model of the catalogue can do."""
+
+    def save(self, folder: Path) -> Path:
+        """Save the model as a folder, which must not exist yet; return it."""
+        ...
+
+    def register(self, name: str, tracking_uri: str, tags: Mapping[str, str] | None = None) -> int:
+        """Log the model, register it as a new version of ``name``; return the version."""
+        ...
+
+    def payload(self, rows: int = 1) -> Payload:
+        """Return a body for ``predict`` with ``rows`` rows, always the same for the same number."""
+        ...
+
+    def expected(self, payload: Payload) -> list[Any]:
+        """Return exactly the ``predictions`` that the model answers to ``payload``."""
+        ...
+
+
+class _Logged:
+    """Saving and registering, the same for every flavor."""
+
+    def _flavor(self) -> str:
+        raise NotImplementedError
+
+    def _arguments(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def save(self, folder: Path) -> Path:
+        with _quiet_mlflow() as mlflow:
+            getattr(mlflow, self._flavor()).save_model(path=str(folder), **self._arguments())
+        return folder
+
+    def register(self, name: str, tracking_uri: str, tags: Mapping[str, str] | None = None) -> int:
+        with _quiet_mlflow() as mlflow:
+            before = mlflow.get_tracking_uri()
+            mlflow.set_tracking_uri(tracking_uri)
+            try:
+                info = getattr(mlflow, self._flavor()).log_model(
+                    name="model", registered_model_name=name, **self._arguments()
+                )
+                version = int(info.registered_model_version)
+                client = mlflow.MlflowClient(tracking_uri)
+                for key, value in (tags or {}).items():
+                    client.set_model_version_tag(name, str(version), key, value)
+            finally:
+                mlflow.set_tracking_uri(before)
+        return version
+
+
+@contextlib.contextmanager
+def _quiet_mlflow() -> Iterator[Any]:
+    """Give MLflow to one caller at a time; afterwards no module or path of a model remains."""
+    with _MLFLOW_STATE, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow
+        import mlflow.pyfunc
+        import mlflow.pytorch
+        import mlflow.sklearn
+
+        path, modules = list(sys.path), set(sys.modules)
+        try:
+            yield mlflow
+        finally:
+            sys.path[:] = path
+            for module in set(sys.modules) - modules:
+                if module == "scoring_rules" or module.startswith("code_model_"):
+                    del sys.modules[module]
+
+
+# --- scikit-learn -------------------------------------------------------------------------------
+
+IRIS_COLUMNS = ("sepal_length", "sepal_width", "petal_length", "petal_width")
+
+
+@dataclass(frozen=True)
+class IrisPipeline(_Logged):
+    """``StandardScaler`` and ``LogisticRegression`` on four columns; class names are strings.
+
+    Different seeds learn different classes for the same flowers.
+    """
+
+    seed: int = 0
+    example_rows: int = 2
+
+    def payload(self, rows: int = 1) -> Payload:
+        data = np.round(np.random.default_rng(1000 + rows).uniform(0, 8, (rows, 4)), 3)
+        return {"dataframe_split": {"columns": list(IRIS_COLUMNS), "data": data.tolist()}}
+
+    def expected(self, payload: Payload) -> list[Any]:
+        return list(_iris(self.seed).predict(_frame(payload)).tolist())
+
+    def expected_probabilities(self, payload: Payload) -> list[list[float]]:
+        """Return exactly the ``probabilities`` of the answer, columns ordered as class_names."""
+        return list(_iris(self.seed).predict_proba(_frame(payload)).tolist())
+
+    @property
+    def class_names(self) -> list[str]:
+        return list(_iris(self.seed).classes_.tolist())
+
+    def _flavor(self) -> str:
+        return "sklearn"
+
+    def _arguments(self) -> dict[str, Any]:
+        from mlflow.models import infer_signature
+
+        example = _frame(self.payload(self.example_rows))
+        model = _iris(self.seed)
+        return {
+            "sk_model": model,
+            "signature": infer_signature(example, model.predict(example)),
+            "input_example": example,
+            "pip_requirements": ["scikit-learn"],
+        }
+
+
+@lru_cache(maxsize=64)
+def _iris(seed: int) -> Any:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    random = np.random.default_rng(seed)
+    centres = random.permutation([[5.0, 3.4, 1.5, 0.2], [5.9, 2.8, 4.3, 1.3], [6.6, 3.0, 5.6, 2.0]])
+    data = np.concatenate([centre + random.normal(0, 0.4, (40, 4)) for centre in centres])
+    names = np.repeat(np.array(["setosa", "versicolor", "virginica"]), 40)
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=200)).fit(
+        pd.DataFrame(data, columns=list(IRIS_COLUMNS)), names
+    )
+
+
+@dataclass(frozen=True)
+class LinearModel(_Logged):
+    """``LinearRegression`` on ``x1`` and ``x2`` that predicts ``slope*(x1+x2) + 1000*slope``.
+
+    One slope per version makes every answer tell which version gave it. With ``example`` False no
+    input example is logged.
+    """
+
+    slope: float = 1.0
+    example: bool = True
+
+    def payload(self, rows: int = 1) -> Payload:
+        return {
+            "dataframe_split": {
+                "columns": ["x1", "x2"],
+                "data": [[float(row), 0.5] for row in range(rows)],
+            }
+        }
+
+    def expected(self, payload: Payload) -> list[Any]:
+        return list(self._model().predict(_frame(payload)).tolist())
+
+    def _flavor(self) -> str:
+        return "sklearn"
+
+    def _arguments(self) -> dict[str, Any]:
+        from mlflow.models import infer_signature
+
+        example = _frame(self.payload(3))
+        model = self._model()
+        return {
+            "sk_model": model,
+            "signature": infer_signature(example, model.predict(example)),
+            "input_example": example if self.example else None,
+            "pip_requirements": ["scikit-learn"],
+        }
+
+    def _model(self) -> Any:
+        from sklearn.linear_model import LinearRegression
+
+        model = LinearRegression()
+        model.coef_ = np.array([self.slope, self.slope])
+        model.intercept_ = 1000.0 * self.slope
+        model.n_features_in_ = 2
+        model.feature_names_in_ = np.array(["x1", "x2"], dtype=object)
+        return model
+
+
+# --- torch --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TorchModel(_Logged):
+    """A small torch module on a tensor ``[-1, 4]`` of float32; answers ``[-1, 3]``."""
+
+    seed: int = 0
+    serialization_format: str = "pt2"
+
+    def payload(self, rows: int = 1) -> Payload:
+        data = np.round(np.random.default_rng(2000 + rows).uniform(-1, 1, (rows, 4)), 3)
+        return {"inputs": data.tolist()}
+
+    def expected(self, payload: Payload) -> list[Any]:
+        import torch
+
+        with torch.inference_mode():
+            data = torch.from_numpy(np.asarray(payload["inputs"], dtype=np.float32))
+            return list(self._module()(data).numpy().tolist())
+
+    def _flavor(self) -> str:
+        return "pytorch"
+
+    def _arguments(self) -> dict[str, Any]:
+        from mlflow.models import infer_signature
+
+        example = np.asarray(self.payload(4)["inputs"], dtype=np.float32)
+        answer = np.asarray(self.expected(self.payload(4)), dtype=np.float32)
+        return {
+            "pytorch_model": self._module(),
+            "signature": infer_signature(example, answer),
+            "input_example": example,
+            "serialization_format": self.serialization_format,
+            "pip_requirements": ["torch"],
+        }
+
+    def _module(self) -> Any:
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return torch.nn.Sequential(
+                torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
+            ).eval()
+
+
+# --- python models ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HelperModel(_Logged):
+    """A ``PythonModel`` that brings a module ``scoring_rules`` in ``code_paths``.
+
+    ``rule`` is ``doubling`` or ``tripling``: same module name, different behaviour.
+    """
+
+    rule: str = "doubling"
+
+    def payload(self, rows: int = 1) -> Payload:
+        return {
+            "dataframe_split": {"columns": ["x"], "data": [[row + 0.25] for row in range(rows)]}
+        }
+
+    def expected(self, payload: Payload) -> list[Any]:
+        factor = {"doubling": 2.0, "tripling": 3.0}[self.rule]
+        return [factor * value for value in _frame(payload)["x"].tolist()]
+
+    def _flavor(self) -> str:
+        return "pyfunc"
+
+    def _arguments(self) -> dict[str, Any]:
+        from mlflow.models import infer_signature
+
+        example = _frame(self.payload(2))
+        return {
+            "python_model": str(_CODE / "scripts" / "with_helper.py"),
+            "code_paths": [str(_CODE / self.rule / "scoring_rules.py")],
+            "signature": infer_signature(example, self.expected(self.payload(2))),
+            "input_example": example,
+            "pip_requirements": ["mlflow"],
+        }
+
+
+@dataclass(frozen=True)
+class ScriptedModel(_Logged):
+    """A ``PythonModel`` that predicts ``scale * x``, and does as it is told besides.
+
+    Attributes:
+        scale: What ``x`` is multiplied with.
+        loads_file: Every load appends the process id as a line; see `loads`. Registering loads the
+            model too, so `register` empties the file afterwards.
+        load_sleep_s: How long a load takes at least, in seconds.
+        fail_load: Loading raises.
+        memory_mb: Memory that the loaded model holds, in MiB.
+        child_pid_file: Loading starts a child process that sleeps; its id is written here.
+        predict_sleep_s: How long each ``predict`` takes at least, in seconds.
+        raise_on: A value of ``x`` that makes ``predict`` raise an error holding the caller's data.
+        hang_on: A value that makes it sleep for an hour.
+        exit_on: A value that makes it end its process with status 7.
+        nan_on: A value that makes it answer NaN.
+        short_on: A value that makes it answer one row too many.
+        subtract_batch_mean: Rows influence each other: the mean of the batch is taken off.
+        print_on_predict: It writes to standard output.
+        example: The values of ``x`` in the logged input example; none if empty.
+    """
+
+    scale: float = 1.0
+    loads_file: str = ""
+    load_sleep_s: float = 0.0
+    fail_load: bool = False
+    memory_mb: int = 0
+    child_pid_file: str = ""
+    predict_sleep_s: float = 0.0
+    raise_on: float | None = None
+    hang_on: float | None = None
+    exit_on: float | None = None
+    nan_on: float | None = None
+    short_on: float | None = None
+    subtract_batch_mean: bool = False
+    print_on_predict: bool = False
+    example: tuple[float, ...] = field(default=(1.0, 2.5))
+
+    def payload(self, rows: int = 1) -> Payload:
+        return self.payload_of(*(row + 0.25 for row in range(rows)))
+
+    def payload_of(self, *values: float) -> Payload:
+        """Return a body with exactly these values of ``x``, one row each."""
+        return {"dataframe_split": {"columns": ["x"], "data": [[value] for value in values]}}
+
+    def expected(self, payload: Payload) -> list[Any]:
+        values = _frame(payload)["x"].tolist()
+        mean = sum(values) / len(values) if self.subtract_batch_mean else 0.0
+        return [self.scale * (value - mean) for value in values]
+
+    def loads(self) -> list[int]:
+        """Return the process ids of all loads so far, in order."""
+        file = Path(self.loads_file)
+        return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+    def register(self, name: str, tracking_uri: str, tags: Mapping[str, str] | None = None) -> int:
+        if self.child_pid_file:
+            raise ValueError("registering loads the model here, and its child would stay: save it")
+        version = super().register(name, tracking_uri, tags)
+        if self.loads_file:
+            Path(self.loads_file).write_text("")
+        return version
+
+    def save(self, folder: Path) -> Path:
+        super().save(folder)
+        if self.loads_file:
+            Path(self.loads_file).write_text("")
+        return folder
+
+    def _flavor(self) -> str:
+        return "pyfunc"
+
+    def _arguments(self) -> dict[str, Any]:
+        from mlflow.models import infer_signature
+
+        config = {key: value for key, value in asdict(self).items() if key != "example"}
+        example = pd.DataFrame({"x": self.example or (1.0,)})
+        return {
+            "python_model": str(_CODE / "scripts" / "scripted.py"),
+            "model_config": config,
+            "signature": infer_signature(example, [1.0]),
+            "input_example": example if self.example else None,
+            "pip_requirements": ["mlflow"],
+        }
+
+
+def _frame(payload: Payload) -> pd.DataFrame:
+    split = payload["dataframe_split"]
+    return pd.DataFrame(split["data"], columns=split["columns"])
+
+
+def save_in_temporary_folder(model: BuildableModel) -> Path:
+    """Save ``model`` in a new folder under the system's temporary folder; the caller removes it."""
+    return model.save(Path(tempfile.mkdtemp(prefix="model-")) / "model")

@@ -1,0 +1,52 @@
+"""Models-from-code: ``scale * x``, and what its ``model_config`` tells it to do besides."""
+
+# ruff: noqa: ARG002 - MLflow gives the arguments their names
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+from mlflow.pyfunc import PythonModel
+
+
+class Scripted(PythonModel):
+    def load_context(self, context):
+        config = context.model_config
+        if config["loads_file"]:
+            with Path(config["loads_file"]).open("a") as file:
+                file.write(f"{os.getpid()}\n")
+        if config["load_sleep_s"]:
+            time.sleep(config["load_sleep_s"])
+        if config["fail_load"]:
+            raise RuntimeError("this model cannot be loaded, and says a secret: hunter2")
+        self.ballast = os.urandom(1024 * 1024) * config["memory_mb"]
+        if config["child_pid_file"]:
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            Path(config["child_pid_file"]).write_text(str(child.pid))
+
+    def predict(self, context, model_input, params=None):
+        config = context.model_config
+        values = model_input["x"].tolist()
+        if config["print_on_predict"]:
+            print("the model speaks on stdout")
+        if config["predict_sleep_s"]:
+            time.sleep(config["predict_sleep_s"])
+        for value in values:
+            if value == config["raise_on"]:
+                raise RuntimeError(f"cannot predict {values}")
+            if value == config["hang_on"]:
+                time.sleep(3600)
+            if value == config["exit_on"]:
+                os._exit(7)
+            if value == config["nan_on"]:
+                return [float("nan")] * len(values)
+            if value == config["short_on"]:
+                return [0.0] * (len(values) + 1)
+        mean = sum(values) / len(values) if config["subtract_batch_mean"] else 0.0
+        return [config["scale"] * (value - mean) for value in values]
+
+
+mlflow.models.set_model(Scripted())
