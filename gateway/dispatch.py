@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import orjson
 
@@ -125,7 +125,7 @@ class Dispatcher:
         )
         try:
             answer = lease.replica.submit(
-                orjson.dumps(asdict(header)),
+                orjson.dumps(header),
                 call.body,
                 timeout_s=timeout_s,
                 on_done=lease.release,

@@ -36,6 +36,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _ROUTE = re.compile(rb"/models/([^/]+)(?:/versions/([^/]+))?/predict/?\Z")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
+_WATCH_AFTER_S = 0.05
 _TRUE = ("true", "1", "yes")
 _FALSE = ("false", "0", "no")
 _log = structlog.get_logger("gateway.http")
@@ -43,6 +44,40 @@ _log = structlog.get_logger("gateway.http")
 
 class _ClientLeftError(Exception):
     """The caller hung up before its body was complete."""
+
+
+class _CallerWatch:
+    """Cancels a request's task when its caller hangs up.
+
+    Nearly every prediction is over before anybody needs to listen, so the listener starts late: it
+    costs a task.
+    """
+
+    def __init__(self, receive: Receive, task: asyncio.Task[Any] | None) -> None:
+        self._receive = receive
+        self._task = task
+        self._listener: asyncio.Task[None] | None = None
+        self._caller_left = False
+
+    def begin(self) -> None:
+        self._listener = asyncio.get_running_loop().create_task(self._listen())
+
+    def cancelled_it(self) -> bool:
+        """Whether the cancellation came from here; if so, take it back: it has done its work."""
+        if self._caller_left and self._task is not None:
+            self._task.uncancel()
+        return self._caller_left
+
+    def end(self) -> None:
+        if self._listener is not None:
+            self._listener.cancel()
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._caller_left = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 class PredictApp:
@@ -101,7 +136,8 @@ class PredictApp:
             await self._refuse(send, error, request_id, call)
         except (_ClientLeftError, asyncio.CancelledError):
             _log.debug("request.abandoned", request_id=request_id)
-            if (task := asyncio.current_task()) is not None and task.cancelling():
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
                 raise
         except Exception as error:  # noqa: BLE001  # the last resort: every caller is answered
             _log.exception("request.crashed", request_id=request_id)
@@ -112,34 +148,36 @@ class PredictApp:
 
     async def _answer(self, call: Call, receive: Receive) -> Answer:
         """Predict; give up as soon as the caller does."""
-        work = asyncio.ensure_future(self._dispatcher.predict(call))
-        # One turn of the loop later most refusals are known; a prediction takes longer, so only
-        # then somebody is set to listen for the caller's end.
-        listener = asyncio.ensure_future(_until_disconnect(receive))
+        watch = _CallerWatch(receive, asyncio.current_task())
+        begin = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, watch.begin)
         try:
-            await asyncio.wait((work, listener), return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                return work.result()
-            raise _ClientLeftError
+            return await self._dispatcher.predict(call)
+        except asyncio.CancelledError as error:
+            if watch.cancelled_it():
+                raise _ClientLeftError from error
+            raise
         finally:
-            listener.cancel()
-            if not work.done():
-                work.cancel()
+            begin.cancel()
+            watch.end()
 
     async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """Read the whole body, within its limits of size and time."""
         length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > self._max_body_bytes:
             raise self._too_large()
+        try:
+            async with asyncio.timeout(self._body_timeout_s) as limit:
+                return await self._pieces(receive, limit)
+        except TimeoutError as error:
+            raise BodyTimeoutError(
+                f"no piece of the body came within {self._body_timeout_s:g} s"
+            ) from error
+
+    async def _pieces(self, receive: Receive, limit: asyncio.Timeout) -> bytes:
         pieces: list[bytes] = []
         size = 0
         while True:
-            try:
-                message = await asyncio.wait_for(receive(), self._body_timeout_s)
-            except TimeoutError as error:
-                raise BodyTimeoutError(
-                    f"no piece of the body came within {self._body_timeout_s:g} s"
-                ) from error
+            message = await receive()
             if message["type"] == "http.disconnect":
                 raise _ClientLeftError
             pieces.append(message.get("body", b""))
@@ -148,6 +186,7 @@ class PredictApp:
                 raise self._too_large()
             if not message.get("more_body", False):
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            limit.reschedule(asyncio.get_running_loop().time() + self._body_timeout_s)
 
     def _too_large(self) -> BodyTooLargeError:
         return BodyTooLargeError(f"the body is larger than {self._max_body_bytes} bytes")
@@ -260,8 +299,3 @@ def _probabilities(query: bytes) -> bool:
     if value not in (*_TRUE, *_FALSE):
         raise InvalidInputError("query parameter 'probabilities' is 'true' or 'false'")
     return value in _TRUE
-
-
-async def _until_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

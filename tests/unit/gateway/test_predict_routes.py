@@ -1,0 +1,202 @@
+"""The prediction routes against a dispatcher of a fake: paths, headers, limits, errors."""
+
+import asyncio
+
+import httpx
+import pytest
+
+from gateway import errors
+from gateway.dispatch import Answer
+from gateway.http.predict import PredictApp
+from gateway.http.problems import MEDIA_TYPE, STATUS
+from gateway.model_ref import Selector, SelectorKind
+from gateway.replica import WorkerReply
+from gateway.routing import Route
+from gateway.telemetry import Telemetry
+
+DIGEST = "sha256:" + "a" * 64
+JSON = {"content-type": "application/json"}
+
+
+class FakeDispatcher:
+    """Answers everything with version 3, or raises what it was told to."""
+
+    def __init__(self):
+        self.calls, self.error, self.cancelled = [], None, asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def resolve(self, call):
+        return Route(call.model, 3, DIGEST, 9)
+
+    async def predict(self, call):
+        self.calls.append(call)
+        if self.error is not None:
+            raise self.error
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        return Answer(self.resolve(call), WorkerReply(b"{}", "application/json", 1, 0.1, 0.2, 1))
+
+
+async def elsewhere(scope, receive, send):
+    await send({"type": "http.response.start", "status": 299, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+@pytest.fixture
+def dispatcher():
+    return FakeDispatcher()
+
+
+@pytest.fixture
+def app(dispatcher):
+    return PredictApp(elsewhere, dispatcher, Telemetry(), max_body_bytes=1000, body_timeout_s=0.2)
+
+
+@pytest.fixture
+async def client(app):
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://g") as client:
+        yield client
+
+
+VERSION, ALIAS = SelectorKind.VERSION, SelectorKind.ALIAS
+
+
+@pytest.mark.parametrize(
+    ("path", "header", "model", "selector", "also"),
+    [
+        ("/models/m/predict", None, "m", None, None),
+        ("/models/m/predict", "3", "m", Selector(VERSION, "3"), None),
+        ("/models/m/predict", "champion", "m", Selector(ALIAS, "champion"), None),
+        ("/models/m/predict", "@champion", "m", Selector(ALIAS, "champion"), None),
+        ("/models/m/predict", "latest", "m", Selector(ALIAS, "latest"), None),
+        ("/models/m/versions/3/predict", None, "m", Selector(VERSION, "3"), None),
+        ("/models/m/versions/@prod/predict", None, "m", Selector(ALIAS, "prod"), None),
+        ("/models/m/versions/%40prod/predict", None, "m", Selector(ALIAS, "prod"), None),
+        ("/models/m/versions/3/predict", "4", "m", Selector(VERSION, "3"), Selector(VERSION, "4")),
+        ("/models/a%20b%3F%2525/predict", None, "a b?%25", None, None),
+        ("/models/%C3%BCml/predict/", None, "üml", None, None),
+    ],
+)
+async def test_who_is_meant(client, dispatcher, path, header, model, selector, also):
+    headers = JSON | ({"x-model-version": header} if header else {})
+    answer = await client.post(path, content=b"body", headers=headers)
+    assert answer.status_code == 200
+    call = dispatcher.calls[0]
+    assert (call.model, call.selector, call.also, call.body) == (model, selector, also, b"body")
+
+
+async def test_every_answer_names_who_gave_it(client):
+    answer = await client.post("/models/m/predict", content=b"x", headers={"x-request-id": "abc-1"})
+    assert answer.headers["x-model-version"] == "3"
+    assert answer.headers["x-model-digest"] == DIGEST
+    assert answer.headers["x-route-generation"] == "9"
+    assert answer.headers["x-request-id"] == "abc-1"
+    assert "predict;dur=200" in answer.headers["server-timing"]
+
+
+@pytest.mark.parametrize("given", ["", "with space", "x" * 200])
+async def test_an_unusable_request_id_is_replaced(client, given):
+    answer = await client.post("/models/m/predict", headers={"x-request-id": given})
+    assert answer.headers["x-request-id"] not in ("", given)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/models/m/versions/0/predict", {}),
+        ("/models/m/versions/a.b/predict", {}),
+        ("/models/m/predict", {"x-model-version": "1.0"}),
+        ("/models/a%3Ab/predict", {}),
+        ("/models/%FF/predict", {}),
+    ],
+)
+async def test_what_cannot_name_a_version_is_a_400(client, dispatcher, path, headers):
+    answer = await client.post(path, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_selector")
+    assert dispatcher.calls == []
+
+
+async def test_other_routes_go_on_to_the_application(client):
+    assert (await client.get("/models/m/predict")).status_code == 299
+    assert (await client.post("/models/m")).status_code == 299
+
+
+@pytest.mark.parametrize("error", [e for e in STATUS if e is not errors.InvalidInputError])
+async def test_every_error_has_its_status_and_shape(client, dispatcher, error):
+    dispatcher.error = error("what happened", retry_after_s=1.2)
+    answer = await client.post("/models/m/predict")
+    body = answer.json()
+    assert answer.status_code == body["status"] == STATUS[error]
+    assert answer.headers["content-type"] == MEDIA_TYPE
+    assert answer.headers["retry-after"] == "2"
+    assert (body["code"], body["detail"]) == (error.code, "what happened")
+    assert body["request_id"] == answer.headers["x-request-id"]
+
+
+async def test_bad_input_names_row_and_field(client, dispatcher):
+    dispatcher.error = errors.InvalidInputError("1 problem", [[2, "age", "not a number"]])
+    body = (await client.post("/models/m/predict")).json()
+    assert body["errors"] == [{"row": 2, "field": "age", "reason": "not a number"}]
+
+
+async def test_what_nobody_foresaw_is_a_500_without_its_text(client, dispatcher):
+    dispatcher.error = RuntimeError("secret")
+    answer = await client.post("/models/m/predict")
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_over_the_limit_is_a_413(client, dispatcher, chunked):
+    async def pieces():
+        for _ in range(11):
+            yield b"x" * 100
+
+    answer = await client.post("/models/m/predict", content=pieces() if chunked else b"x" * 1001)
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    assert dispatcher.calls == []
+
+
+async def test_a_body_that_stops_coming_is_a_408(client, dispatcher):
+    async def pieces():
+        yield b"x"
+        await asyncio.Event().wait()
+
+    answer = await client.post("/models/m/predict", content=pieces())
+    assert (answer.status_code, answer.json()["code"]) == (408, "body_timeout")
+
+
+async def test_probabilities_are_asked_for_in_the_query(client, dispatcher):
+    await client.post("/models/m/predict?probabilities=true")
+    assert dispatcher.calls[0].probabilities is True
+    answer = await client.post("/models/m/predict?probabilities=perhaps")
+    assert answer.status_code == 422
+
+
+async def test_a_caller_who_hangs_up_cancels_its_prediction(app, dispatcher):
+    dispatcher.gate.clear()
+    messages = [{"type": "http.request", "body": b"{}"}, {"type": "http.disconnect"}]
+    sent = []
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "raw_path": b"/models/m/predict",
+        "query_string": b"",
+        "headers": [],
+    }
+    async with asyncio.timeout(5):
+        await asyncio.create_task(app(scope, receive, send))
+    assert dispatcher.cancelled.is_set()
+    assert sent == []

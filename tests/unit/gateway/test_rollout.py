@@ -1,0 +1,263 @@
+"""Stage, activate, retire, observe: what is acknowledged, refused, and remembered on disk."""
+
+import asyncio
+
+import pytest
+
+from gateway import control_contract as contract
+from gateway.errors import LoadError, RolloutRefusedError
+from gateway.node import Node
+from gateway.rollout import Rollout
+from gateway.routing import Hold, RouteTable
+from gateway.table_file import TableFile
+from gateway.telemetry import Telemetry
+from gateway.worker.messages import Loaded
+
+D = {n: f"sha256:{n:064x}" for n in range(1, 5)}
+LOADED = Loaded(1, {"load": 0.5}, "passed", "alone", "", "pyfunc", "")
+
+
+class FakeResidents:
+    """Brings up what it is told to, and remembers who was spared."""
+
+    def __init__(self):
+        self.failures, self.ready, self.unstaged, self.demoted = {}, set(), [], []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.staged = []
+
+    async def stage(self, key, stage_id, *, replaces, wait_s):
+        self.staged.append((key.version, replaces.version if replaces else None))
+        await self.gate.wait()
+        if key.version in self.failures:
+            raise self.failures[key.version]
+        self.ready.add(key)
+        return LOADED
+
+    def unstage(self, stage_id):
+        self.unstaged.append(stage_id)
+
+    def demote(self, key):
+        self.demoted.append(key.version)
+
+    def is_ready(self, key):
+        return key in self.ready
+
+    def residents(self):
+        return []
+
+
+class Stand:
+    """One rollout with everything around it."""
+
+    def __init__(self, folder, table=None, standby_timeout_s=60.0):
+        self.file = TableFile(folder)
+        self.node = Node(
+            node_id="n", boot_id="b", table=table or RouteTable(default_alias="champion")
+        )
+        self.residents = FakeResidents()
+        self.rollout = Rollout(
+            node=self.node,
+            residents=self.residents,
+            table_file=self.file,
+            telemetry=Telemetry(),
+            standby_timeout_s=standby_timeout_s,
+            stage_wait_s=5,
+        )
+
+    async def publish(self, epoch=1, writer="w"):
+        versions = [contract.CatalogueVersion(version=n, state="available", digest=D[n]) for n in D]
+        return await self.rollout.take_catalogue(
+            contract.Catalogue(
+                writer=writer,
+                epoch=epoch,
+                models=[contract.CatalogueModel(name="m", versions=versions)],
+            )
+        )
+
+    async def stage(self, version, *, keep=True, replaces=None):
+        stage_id = f"s{version}"
+        self.rollout.stage(
+            contract.StageRequest(
+                stage_id=stage_id,
+                model="m",
+                version=version,
+                digest=D[version],
+                keep=keep,
+                replaces=replaces,
+            )
+        )
+        return await self.outcome(stage_id)
+
+    async def outcome(self, stage_id):
+        seq = 0
+        async with asyncio.timeout(5):
+            while True:
+                state = await self.rollout.observe(seq)
+                for event in state.events:
+                    if event.stage.stage_id == stage_id:
+                        return event.stage
+                seq = state.seq
+
+    async def activate(self, version, *, alias="champion", generation=None, stage_id="same"):
+        return await self.rollout.activate(
+            contract.ActivateRequest(
+                model="m",
+                alias=alias,
+                version=version,
+                digest=D[version],
+                if_generation=self.node.table.generation if generation is None else generation,
+                stage_id=f"s{version}" if stage_id == "same" else stage_id,
+            )
+        )
+
+
+async def refused(awaitable):
+    with pytest.raises(RolloutRefusedError) as raised:
+        await awaitable
+    return raised.value.code
+
+
+async def test_a_promotion_moves_the_alias_and_keeps_the_old_one_as_previous(tmp_path):
+    stand = Stand(tmp_path)
+    await stand.publish()
+    await stand.stage(1)
+    await stand.activate(1)
+    await stand.stage(2, replaces=1)
+    ack = await stand.activate(2)
+    assert (ack.previous, ack.generation) == (1, 2)
+    assert stand.residents.staged == [(1, None), (2, 1)]
+    active = stand.node.table.active["m", "champion"]
+    assert (active.version, active.previous_version, active.previous_digest) == (2, 1, D[1])
+
+
+async def test_what_is_acknowledged_is_on_disk(tmp_path):
+    stand = Stand(tmp_path)
+    await stand.publish()
+    await stand.stage(1)
+    await stand.activate(1)
+    assert TableFile(tmp_path).load("champion") == stand.node.table
+
+
+async def test_a_table_that_cannot_be_written_is_not_acknowledged_and_changes_nothing(tmp_path):
+    stand = Stand(tmp_path)
+    await stand.publish()
+    await stand.stage(1)
+    before = stand.node.table
+    (tmp_path / "table.tmp").mkdir()
+    assert await refused(stand.activate(1)) == "table_write_failed"
+    assert stand.node.table is before
+
+
+async def test_a_failed_stage_is_reported_and_cannot_be_activated(tmp_path):
+    stand = Stand(tmp_path)
+    stand.residents.failures[2] = LoadError("warm_up_failed", "the example predicts NaN")
+    outcome = await stand.stage(2)
+    assert (outcome.failure, outcome.message) == ("warm_up_failed", "the example predicts NaN")
+    assert await refused(stand.activate(2)) == "not_staged"
+
+
+async def test_what_was_never_staged_is_refused(tmp_path):
+    assert await refused(Stand(tmp_path).activate(1)) == "not_staged"
+
+
+async def test_staged_bytes_are_not_other_bytes(tmp_path):
+    stand = Stand(tmp_path)
+    await stand.stage(1)
+    other = contract.ActivateRequest(
+        model="m", alias="champion", version=1, digest=D[2], if_generation=0, stage_id="s1"
+    )
+    assert await refused(stand.rollout.activate(other)) == "not_staged"
+
+
+async def test_a_table_that_has_moved_on_refuses(tmp_path):
+    stand = Stand(tmp_path)
+    await stand.stage(1)
+    assert await refused(stand.activate(1, generation=7)) == "generation_mismatch"
+
+
+async def test_a_held_digest_is_refused_with_its_reason(tmp_path):
+    hold = Hold("m", "champion", D[2], "rolled back: too many errors")
+    stand = Stand(tmp_path, RouteTable(default_alias="champion", holds=(hold,)))
+    await stand.stage(2)
+    with pytest.raises(RolloutRefusedError, match="too many errors"):
+        await stand.activate(2)
+
+
+async def test_an_activation_asked_twice_is_acknowledged_twice_and_done_once(tmp_path):
+    stand = Stand(tmp_path)
+    await stand.stage(1)
+    first = await stand.activate(1, generation=0)
+    again = await stand.activate(1, generation=0)
+    assert first == again
+    assert stand.node.table.generation == 1
+
+
+async def test_a_stage_asked_twice_is_done_once(tmp_path):
+    stand = Stand(tmp_path)
+    await stand.stage(1)
+    await stand.stage(1)
+    assert stand.residents.staged == [(1, None)]
+
+
+async def test_a_standby_is_spared_until_it_is_activated(tmp_path):
+    stand = Stand(tmp_path)
+    await stand.stage(1)
+    state = await stand.rollout.observe(0)
+    assert [one.version for one in state.standbys] == [1]
+    assert stand.residents.unstaged == []
+    await stand.activate(1)
+    assert stand.residents.unstaged == ["s1"]
+    assert (await stand.rollout.observe(0)).standbys == []
+
+
+async def test_a_standby_nobody_activates_is_given_up(tmp_path):
+    stand = Stand(tmp_path, standby_timeout_s=0.01)
+    await stand.stage(1)
+    async with asyncio.timeout(5):
+        while stand.residents.unstaged != ["s1"]:
+            await stand.node.next_change()
+
+
+async def test_a_cold_stage_is_warmed_once_and_is_the_first_to_go(tmp_path):
+    stand = Stand(tmp_path)
+    await stand.stage(1, keep=False)
+    assert stand.residents.demoted == [1]
+    assert stand.residents.unstaged == ["s1"]
+    await stand.activate(1)
+
+
+async def test_events_repeat_until_acknowledged(tmp_path):
+    stand = Stand(tmp_path)
+    await stand.stage(1)
+    first = await stand.rollout.observe(0)
+    again = await stand.rollout.observe(0)
+    assert first.events == again.events != []
+    stand.node.changed()
+    assert (await stand.rollout.observe(first.seq)).events == []
+
+
+async def test_an_older_catalogue_of_the_same_writer_is_refused(tmp_path):
+    stand = Stand(tmp_path)
+    await stand.publish(epoch=5)
+    assert await refused(stand.publish(epoch=5)) == "stale_epoch"
+    await stand.publish(epoch=1, writer="after a restart")
+
+
+async def test_a_newer_contract_is_refused_with_a_sentence(tmp_path):
+    newer = contract.Catalogue(contract_version=99, writer="w", epoch=1, models=[])
+    with pytest.raises(RolloutRefusedError, match="upgrade the gateway"):
+        await Stand(tmp_path).rollout.take_catalogue(newer)
+
+
+async def test_an_alias_is_retired_and_a_version_that_serves_one_is_not(tmp_path):
+    stand = Stand(tmp_path)
+    await stand.publish()
+    await stand.stage(1)
+    await stand.activate(1)
+    one = contract.RetireRequest(model="m", version=1)
+    assert await refused(stand.rollout.retire(one)) == "invalid_request"
+    ack = await stand.rollout.retire(contract.RetireRequest(model="m", alias="champion"))
+    assert ack.generation == 2
+    assert stand.node.table.active == {}
+    await stand.rollout.retire(one)
