@@ -1,0 +1,217 @@
+"""Complete or not there, at any moment."""
+
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from registry_sync import artifact_store
+from registry_sync.artifact_store import ArtifactStore, Pin
+from registry_sync.errors import StoreError
+from tests.unit.registry_sync.artifacts import FILES, fetched
+
+PIN = Pin("m", 1, "sha256:listing", "sha256:" + "1" * 64, stamped=True)
+DESCRIPTION = {"format_version": 1, "flavor": "sklearn"}
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    return opened(tmp_path)
+
+
+def opened(node_dir: Path, at: float = 100.0):
+    store = ArtifactStore(node_dir, clock=lambda: at)
+    store.open()
+    return store
+
+
+def add(store, files=None, pin=PIN):
+    with store.staging() as path:
+        return store.add(fetched(path, files), DESCRIPTION, pin)
+
+
+def tree(folder: Path):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_an_artifact_comes_in_whole_and_read_only(store, tmp_path):
+    artifact = add(store)
+    hexadecimal = artifact.digest.removeprefix("sha256:")
+    assert artifact.path == tmp_path / "artifacts" / hexadecimal
+    assert tree(artifact.path) == FILES
+    manifest = tmp_path / "artifacts" / f"{hexadecimal}.manifest"
+    assert hashlib.sha256(manifest.read_bytes()).hexdigest() == hexadecimal
+    assert store.manifest(artifact.digest).digest == artifact.digest
+    for path in [artifact.path, *artifact.path.rglob("*"), manifest]:
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o222, path
+    assert list((tmp_path / "staging").iterdir()) == []
+    record = json.loads((tmp_path / "artifacts" / f"{hexadecimal}.json").read_bytes())
+    assert record == {
+        "format_version": 1,
+        "flavor": "sklearn",
+        "digest": artifact.digest,
+        "size_bytes": 1000 + len(FILES["MLmodel"]),
+        "stored_at": 100.0,
+        "pinned_for": [
+            {
+                "model": "m",
+                "version": 1,
+                "listing": "sha256:listing",
+                "expected_digest": "sha256:" + "1" * 64,
+                "stamped": True,
+            }
+        ],
+    }
+
+
+def test_what_comes_in_is_read_back_by_the_next_process(store, tmp_path):
+    artifact = add(store)
+    again = opened(tmp_path)
+    assert again.all() == {artifact.digest: artifact}
+    assert again.get(artifact.digest) == artifact
+    assert again.find_pin("m", 1) == (artifact.digest, PIN)
+    assert again.find_pin("m", 2) is None
+    assert again.used_bytes() == artifact.size_bytes
+    assert "pinned_for" not in artifact.description
+    assert artifact.description["flavor"] == "sklearn"
+
+
+def test_adding_twice_keeps_one_and_both_pins(store):
+    first = add(store)
+    second_pin = Pin("other", 7, None, None, stamped=False)
+    second = add(store, pin=second_pin)
+    assert second.pins == (PIN, second_pin)
+    assert second.path == first.path
+    assert len(store.all()) == 1
+
+
+def test_a_pin_replaces_the_older_one_of_its_version(store):
+    artifact = add(store)
+    newer = Pin("m", 1, "sha256:other", PIN.expected_digest, stamped=True)
+    store.pin(artifact.digest, newer)
+    assert store.get(artifact.digest).pins == (newer,)
+    with pytest.raises(StoreError):
+        store.pin("sha256:" + "0" * 64, newer)
+
+
+def test_of_two_artifacts_of_a_version_the_newer_counts(tmp_path):
+    add(opened(tmp_path, at=5.0))
+    later = add(opened(tmp_path, at=6.0), {"MLmodel": b"flavors: {}"})
+    assert opened(tmp_path).find_pin("m", 1) == (later.digest, PIN)
+
+
+def test_removing_leaves_nothing(store, tmp_path):
+    artifact = add(store)
+    store.remove(artifact.digest)
+    store.remove(artifact.digest)
+    assert store.get(artifact.digest) is None
+    assert list((tmp_path / "artifacts").iterdir()) == []
+
+
+def test_a_fetch_that_fails_leaves_nothing(store, tmp_path):
+    def fail():
+        with store.staging() as path:
+            fetched(path)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+class Killed(BaseException):
+    """The process ends here: no handler of the store may run on."""
+
+
+STEPS = ["_seal", "_sync_folder", "rename", "replace", "fsync", "unlink", "chmod"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("nth", range(8))
+@pytest.mark.parametrize("operation", ["add", "remove"])
+def test_killed_at_any_step_the_artifact_is_whole_or_gone(
+    tmp_path, monkeypatch, step, nth, operation
+):
+    store = opened(tmp_path)
+    before = add(store) if operation == "remove" else None
+    other = add(store, {"MLmodel": b"another"}, pin=None)
+    owner = {"rename": Path, "replace": Path, "unlink": Path, "chmod": Path, "fsync": os}.get(
+        step, artifact_store
+    )
+    original = getattr(owner, step)
+    left = [nth]
+
+    def die(*args, **options):
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        return original(*args, **options)
+
+    staged = fetched(tmp_path / "staging" / "own") if operation == "add" else None
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, die)
+        try:
+            if staged:
+                store.add(staged, DESCRIPTION, PIN)
+            else:
+                store.remove(before.digest)
+        except Killed:
+            pass
+    again = opened(tmp_path)
+    whole = {a.digest: tree(a.path) for a in again.all().values()}
+    assert whole.pop(other.digest) == {"MLmodel": b"another"}
+    assert list(whole.values()) in ([], [FILES])
+    kept = {digest.removeprefix("sha256:") for digest in again.all()}
+    assert {p.name.partition(".")[0] for p in (tmp_path / "artifacts").iterdir()} == kept
+    assert list((tmp_path / "staging").iterdir()) == []
+    if operation == "add":
+        assert tree(add(again).path) == FILES
+
+
+def test_a_record_without_its_folder_does_not_count(store, tmp_path):
+    artifact = add(store)
+    artifact.path.chmod(0o755)
+    artifact.path.rename(tmp_path / "elsewhere")
+    assert store.get(artifact.digest) is None
+    assert add(store).digest == artifact.digest
+
+
+def rewrite(path: Path, change):
+    record = json.loads(path.read_bytes())
+    change(record)
+    path.unlink()
+    path.write_text(json.dumps(record))
+
+
+def test_what_a_newer_release_wrote_is_refused_and_left_alone(store, tmp_path):
+    artifact = add(store)
+    record = artifact.path.with_name(f"{artifact.path.name}.json")
+    rewrite(record, lambda r: r.update(format_version=2))
+    with pytest.raises(StoreError, match="newer release"):
+        opened(tmp_path)
+    assert tree(artifact.path) == FILES
+
+
+def test_a_record_that_cannot_be_read_is_no_reason_to_forget_its_pin(store, tmp_path):
+    artifact = add(store)
+    record = artifact.path.with_name(f"{artifact.path.name}.json")
+    record.unlink()
+    record.write_text("{")
+    with pytest.raises(StoreError):
+        opened(tmp_path)
+    assert tree(artifact.path) == FILES
+
+
+def test_a_manifest_that_was_altered_is_noticed(store):
+    artifact = add(store)
+    path = artifact.path.with_name(f"{artifact.path.name}.manifest")
+    text = path.read_text().replace("model.bin", "model.bin2")
+    path.unlink()
+    path.write_text(text)
+    with pytest.raises(StoreError, match="has the digest"):
+        store.manifest(artifact.digest)
+    with pytest.raises(StoreError):
+        store.manifest("sha256:" + "0" * 64)

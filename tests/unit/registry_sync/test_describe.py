@@ -1,0 +1,181 @@
+"""The description of folders that nobody can trust."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from registry_sync.describe import check_complete, describe
+from registry_sync.errors import BrokenModelError, IncompleteArtifactError
+from registry_sync.manifest import Fetched, Manifest
+
+SIGNATURE = [{"type": "double", "name": "a", "required": True}]
+
+
+def mlmodel(**changes):
+    pyfunc = {
+        "loader_module": "mlflow.sklearn",
+        "model_path": "model.pkl",
+        "env": {"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
+    }
+    whole = {
+        "flavors": {"python_function": pyfunc, "sklearn": {"code": None}},
+        "mlflow_version": "3.17.2",
+        "model_uuid": "u",
+        "signature": {"inputs": json.dumps(SIGNATURE), "outputs": None, "params": None},
+        "saved_input_example_info": {"serving_input_path": "serving_input_example.json"},
+    }
+    return whole | changes
+
+
+@pytest.fixture
+def folder(tmp_path: Path):
+    (tmp_path / "MLmodel").write_text(yaml.safe_dump(mlmodel()))
+    (tmp_path / "model.pkl").touch()
+    (tmp_path / "conda.yaml").touch()
+    (tmp_path / "python_env.yaml").write_text("python: 3.11.7\n")
+    (tmp_path / "serving_input_example.json").write_text('{"inputs": [1]}')
+    (tmp_path / "requirements.txt").write_text(
+        "# made by hand\nscikit-learn==1.0.1\nno-such-package==2  # comment\n-r more.txt\n"
+        "pytest>=1\nonly-elsewhere==1; sys_platform == 'win32'\ngit+https://example.org/x\n"
+    )
+    return tmp_path
+
+
+def described(folder: Path):
+    return describe(Fetched(folder, Manifest.of({"MLmodel": "0" * 64}), 7, None))
+
+
+def write(folder: Path, **changes):
+    (folder / "MLmodel").write_text(yaml.safe_dump(mlmodel(**changes)))
+
+
+def test_everything_is_read(folder):
+    found = described(folder)
+    mismatches = found["dependency_verdict"].pop("mismatches")
+    assert found == {
+        "format_version": 1,
+        "digest": Manifest.of({"MLmodel": "0" * 64}).digest,
+        "size_bytes": 7,
+        "flavor": "sklearn",
+        "loader_module": "mlflow.sklearn",
+        "predict_fn": "predict",
+        "code": None,
+        "env_python": "3.11.7",
+        "signature": {"inputs": SIGNATURE, "outputs": None, "params": None},
+        "frameworks": {"scikit-learn": "1.0.1"},
+        "requirements": [
+            "scikit-learn==1.0.1",
+            "no-such-package==2",
+            "pytest>=1",
+            "only-elsewhere==1; sys_platform == 'win32'",
+            "git+https://example.org/x",
+        ],
+        "dependency_verdict": {"status": "warn"},
+        "example": {"path": "serving_input_example.json", "serving": {"inputs": [1]}},
+        "mlflow_version": "3.17.2",
+        "model_uuid": "u",
+        "model_id": None,
+    }
+    assert len(mismatches) == 3
+    assert "scikit-learn (here" in mismatches[0]
+    assert mismatches[1] == "no-such-package (not here, required ==2)"
+    assert "cannot be compared" in mismatches[2]
+
+
+def test_a_loader_that_is_not_ours_is_left_to_pyfunc(folder):
+    flavors = {"python_function": {"loader_module": "mlflow.xgboost"}}
+    write(folder, flavors=flavors)
+    assert described(folder)["flavor"] == "python_function"
+
+
+@pytest.mark.parametrize("size", [64 * 1024 + 1])
+def test_a_big_example_is_named_but_not_carried(folder, size):
+    (folder / "serving_input_example.json").write_text(json.dumps("x" * size))
+    assert described(folder)["example"] == {"path": "serving_input_example.json", "serving": None}
+
+
+@pytest.mark.parametrize("text", ["{", '{"inputs": [NaN]}', "[" * 100_000])
+def test_an_example_that_is_no_json_is_named_but_not_carried(folder, text):
+    (folder / "serving_input_example.json").write_text(text[:60_000])
+    assert described(folder)["example"]["serving"] is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "just text",
+        "flavors: [1]",
+        "{",
+        "flavors: !!python/object/apply:os.system ['true']",
+        "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
+        + "".join(
+            f"{chr(98 + n)}: &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 10)}]\n"
+            for n in range(8)
+        )
+        + "flavors: {}",
+        "a: &a [*a]\nflavors: {}",
+        "flavors: " + "[" * 5000,
+        "flavors: {x: \x00}",
+    ],
+)
+def test_a_broken_mlmodel_is_refused_with_a_sentence(folder, text):
+    (folder / "MLmodel").write_text(text)
+    with pytest.raises(BrokenModelError, match="MLmodel cannot be read"):
+        described(folder)
+
+
+def test_an_mlmodel_without_end_is_refused(folder):
+    with (folder / "MLmodel").open("ab") as file:
+        file.truncate(3 * 2**20)
+    with pytest.raises(BrokenModelError, match="larger"):
+        described(folder)
+
+
+@pytest.mark.parametrize(
+    "signature", ["text", {"inputs": "{"}, {"inputs": "{}"}, {"inputs": "[NaN]"}, {"inputs": 1}]
+)
+def test_an_unreadable_signature_is_refused(folder, signature):
+    write(folder, signature=signature)
+    with pytest.raises(BrokenModelError, match="signature"):
+        described(folder)
+
+
+def test_no_signature_is_fine(folder):
+    write(folder, signature=None)
+    assert described(folder)["signature"] is None
+
+
+def test_a_model_without_pyfunc_cannot_be_served(folder):
+    write(folder, flavors={"sklearn": {}})
+    with pytest.raises(BrokenModelError, match="python_function"):
+        described(folder)
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x"])
+def test_paths_out_of_the_folder_are_refused(folder, path):
+    write(folder, flavors={"python_function": {"loader_module": "x", "data": path}})
+    with pytest.raises(BrokenModelError, match="outside"):
+        check_complete(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["MLmodel", "model.pkl", "conda.yaml", "python_env.yaml", "serving_input_example.json"]
+)
+def test_a_missing_file_is_incomplete_not_wrong(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(IncompleteArtifactError) as caught:
+        described(folder)
+    assert caught.value.transient
+    assert name in str(caught.value)
+
+
+def test_code_models_name_their_file_by_where_the_publisher_had_it(folder):
+    flavor = {"loader_module": "x", "model_code_path": "/home/somebody/else/model.py"}
+    write(folder, flavors={"python_function": flavor})
+    with pytest.raises(IncompleteArtifactError, match=r"'model\.py'"):
+        check_complete(folder)
+    (folder / "model.py").touch()
+    check_complete(folder)

@@ -1,0 +1,186 @@
+"""Fetching from a folder: limits, completeness, and what is refused."""
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+
+from registry_sync import fetch as fetch_module
+from registry_sync.errors import (
+    ArtifactTooLargeError,
+    FetchTimeoutError,
+    IncompleteArtifactError,
+    NoDiskRoomError,
+    SourceError,
+    UnsafePathError,
+)
+from registry_sync.fetch import Fetcher, FetchLimits
+from registry_sync.sources.locations import LocalLocation, RemoteFile, RemoteListing
+from tests.unit.registry_sync.artifacts import FILES, fetched, write_files
+
+ROOMY = {"disk_floor_bytes": 0}
+
+
+@pytest.fixture
+def origin(tmp_path: Path):
+    return write_files(tmp_path / "origin")
+
+
+def fetcher(clock=None, **limits):
+    return Fetcher(
+        tracking_uri="http://127.0.0.1:9",
+        limits=FetchLimits(**(ROOMY | limits)),
+        environ={},
+        clock=clock or (lambda: 0.0),
+    )
+
+
+def test_a_folder_is_copied_and_known(origin, tmp_path):
+    progress: list[tuple[int, int | None]] = []
+    result = fetcher().fetch(
+        str(origin), tmp_path / "into", on_progress=lambda *seen: progress.append(seen)
+    )
+    known = fetched(tmp_path / "known")
+    assert result.manifest == known.manifest
+    assert result.size_bytes == known.size_bytes
+    assert {p: (tmp_path / "into" / p).read_bytes() for p in FILES} == FILES
+    assert progress[-1] == (known.size_bytes, known.size_bytes)
+    assert result.listing == fetcher().remote_listing(origin.as_uri())
+
+
+def test_what_mlflow_adds_is_neither_hashed_nor_stored(origin, tmp_path):
+    clean = fetcher().fetch(str(origin), tmp_path / "one")
+    (origin / "registered_model_meta").write_text("model_name: x\n")
+    result = fetcher(max_files=len(FILES)).fetch(str(origin), tmp_path / "two")
+    assert result.manifest.digest == clean.manifest.digest
+    assert result.listing == clean.listing
+    assert not (tmp_path / "two" / "registered_model_meta").exists()
+
+
+@pytest.mark.parametrize("name", ["MLmodel", "data/model.bin"])
+def test_the_listing_changes_with_the_bytes(origin, name):
+    before = fetcher().remote_listing(str(origin))
+    assert fetcher().remote_listing(str(origin)) == before
+    status = (origin / name).stat()
+    content = (origin / name).read_bytes()
+    (origin / name).write_bytes(content[:-1] + b"?")
+    os.utime(origin / name, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert fetcher().remote_listing(str(origin)) != before
+
+
+@pytest.mark.parametrize(
+    ("limits", "error"),
+    [
+        ({"max_bytes": 1000}, ArtifactTooLargeError),
+        ({"max_files": 2}, ArtifactTooLargeError),
+        ({"disk_floor_bytes": 2**62}, NoDiskRoomError),
+    ],
+)
+def test_limits_hold_before_a_byte_is_written(origin, tmp_path, limits, error):
+    with pytest.raises(error):
+        fetcher(**limits).fetch(str(origin), tmp_path / "into")
+    assert not (tmp_path / "into").exists()
+
+
+def test_time_is_limited(origin, tmp_path):
+    clock = itertools.count(0, 2)
+    with pytest.raises(FetchTimeoutError) as caught:
+        fetcher(lambda: float(next(clock)), timeout_s=1).fetch(str(origin), tmp_path / "into")
+    assert caught.value.transient
+
+
+def test_a_progress_callback_may_abort(origin, tmp_path):
+    def stop(_so_far, _in_all):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fetcher().fetch(str(origin), tmp_path / "into", on_progress=stop)
+
+
+@pytest.mark.parametrize("name", ["MLmodel", "data"])
+def test_what_is_missing_is_incomplete(origin, tmp_path, name):
+    (origin / name).rename(tmp_path / "aside")
+    with pytest.raises(IncompleteArtifactError):
+        fetcher().fetch(str(origin), tmp_path / "into")
+
+
+def test_a_folder_that_is_not_there_is_the_sources_fault(tmp_path):
+    with pytest.raises(SourceError):
+        fetcher().fetch(str(tmp_path / "nowhere"), tmp_path / "into")
+
+
+def test_an_unknown_kind_of_place_is_the_sources_fault(tmp_path):
+    with pytest.raises(SourceError, match="gopher"):
+        fetcher().fetch("gopher://x/y", tmp_path / "into")
+
+
+@pytest.mark.parametrize("name", ["a\\b", "line\nbreak"])
+def test_unsafe_names_are_refused_before_a_byte_is_written(origin, tmp_path, name):
+    (origin / name).touch()
+    with pytest.raises(UnsafePathError):
+        fetcher().fetch(str(origin), tmp_path / "into")
+    assert not (tmp_path / "into").exists()
+
+
+class Moving(LocalLocation):
+    """A folder that somebody else writes to while it is read."""
+
+    def read(self, file):
+        yield from super().read(file)
+        with (self.folder / file.path).open("ab") as late:
+            late.write(b"more")
+
+
+class Hostile:
+    """A storage that lists what it likes, and sends other sizes than it lists."""
+
+    def __init__(self, *listed: str, sent: bytes = b"1234") -> None:
+        self.listed = ("MLmodel", *listed)
+        self.sent = sent
+
+    def files(self, max_files):
+        return RemoteListing(tuple(RemoteFile(path, 4, None) for path in self.listed))
+
+    def read(self, file):
+        yield self.sent
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    def place(location):
+        monkeypatch.setattr(fetch_module, "open_location", lambda *_, **__: location)
+
+    return place
+
+
+def test_an_upload_that_moves_is_incomplete(origin, tmp_path, serve):
+    serve(Moving(origin))
+    with pytest.raises(IncompleteArtifactError):
+        fetcher().fetch("any", tmp_path / "into")
+
+
+@pytest.mark.parametrize("path", ["../evil", "/evil", "a/../../evil", "MLMODEL", ""])
+def test_a_storage_cannot_choose_where_it_is_written(tmp_path, serve, path):
+    serve(Hostile(path))
+    with pytest.raises(UnsafePathError):
+        fetcher().fetch("any", tmp_path / "into")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sent", [b"123", b"12345"])
+def test_other_sizes_than_listed_are_incomplete(tmp_path, serve, sent):
+    serve(Hostile(sent=sent))
+    with pytest.raises(IncompleteArtifactError, match="listed with 4 bytes"):
+        fetcher().fetch("any", tmp_path / "into")
+
+
+def test_bytes_are_counted_as_they_come_not_as_they_were_promised(tmp_path, serve):
+    serve(Hostile(sent=b"x" * 5000))
+    with pytest.raises(ArtifactTooLargeError):
+        fetcher(max_bytes=4000).fetch("any", tmp_path / "into")
+
+
+def test_a_storage_without_marks_has_no_listing_to_compare(serve):
+    serve(Hostile("a"))
+    assert fetcher().remote_listing("any") is None
