@@ -1,7 +1,5 @@
 """Models-from-code: ``scale * x``, and what its ``model_config`` tells it to do besides."""
 
-# ruff: noqa: ARG002 - MLflow gives the arguments their names
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Models-from-code: predicts with a module that travels in ``code_paths``."""
 
-# ruff: noqa: ARG002 - MLflow gives the arguments their names
-
 import mlflow
 from mlflow.pyfunc import PythonModel
 
