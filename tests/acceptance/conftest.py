@@ -59,12 +59,18 @@ def make_node(
 def module_node(
     request: pytest.FixtureRequest, short_folder: Path, mlflow_registry: MlflowServer
 ) -> Iterator[Node]:
-    """One node for all tests of a module that do it no harm."""
+    """One node, not started yet, for all tests of a module that do it no harm."""
     node = Node(Path(tempfile.mkdtemp(dir=short_folder)), mlflow_registry.url)
     with ExitStack() as stack:
         stack.callback(_show_logs_of_failed, request, [node])
         stack.callback(node.close)
-        yield node.start()
+        yield node
+
+
+@pytest.fixture(scope="module")
+def running_node(module_node: Node) -> Node:
+    """The module's node, started."""
+    return module_node.start()
 
 
 def _closing(make: NodeMaker, stack: ExitStack) -> NodeMaker:

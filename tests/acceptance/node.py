@@ -21,6 +21,7 @@ from tests.acceptance.processes import (
     look_at,
     marked,
 )
+from tests.acceptance.surface import active_version
 from tests.acceptance.waiting import eventually, until
 from tests.servers import clean_environ, free_ports
 
@@ -188,6 +189,18 @@ class Node:
             if "forkserver" in seen.command and seen.parent != self.gateway.pid
         )
 
+    def workers_now(self) -> list[int]:
+        """As `workers`, but cheap enough to ask many times a second: the forkserver's children."""
+        try:
+            forkserver = self.forkserver()
+        except AssertionError:
+            return []
+        return sorted(pid for pid in children(forkserver.pid) if alive(pid))
+
+    def pids(self) -> list[int]:
+        """Every process of this node, both planes' own among them."""
+        return [seen.pid for seen in marked(self.mark)]
+
     def modules_of(self, pid: int) -> set[str]:
         """What the running process ``pid`` has imported, told by itself upon SIGUSR1."""
         path = self.dumps / f"{pid}.txt"
@@ -210,6 +223,16 @@ class Node:
             if labels.items() <= found.items():
                 total += float(sample["value"])
         return total
+
+    async def active(
+        self, client: httpx.AsyncClient, name: str, alias: str, version: int
+    ) -> None:
+        """Wait until an alias of a model means this version here."""
+
+        async def look() -> bool:
+            return active_version(await self.model(client, name), alias) == version
+
+        await eventually(look, f"{name}@{alias} is version {version}", patience_s=180)
 
     async def model(self, client: httpx.AsyncClient, name: str) -> dict[str, object] | None:
         """``GET /models/{name}``; None: the gateway does not know it (yet)."""

@@ -1,0 +1,161 @@
+"""``kill -9`` of a worker and of the forkserver, under traffic."""
+
+import asyncio
+import os
+import select
+import signal
+import time
+from dataclasses import dataclass
+
+import httpx
+
+from tests.acceptance.conftest import NodeMaker
+from tests.acceptance.node import Node
+from tests.acceptance.processes import alive
+from tests.acceptance.registry import Registry, x_body
+from tests.acceptance.scale import ANSWERS_BETWEEN_KILLS, KILL_CALLERS, KILLS
+from tests.acceptance.traffic import Answer, Call, Traffic, ask, client, describe
+from tests.acceptance.waiting import eventually, eventually_true
+from tests.models.catalogue import ScriptedModel
+
+PREDICT_S = 0.05
+"""How long each prediction takes, so that a killed worker has requests inside."""
+
+
+@dataclass(frozen=True)
+class Death:
+    """A process that was killed: what it served, when the blow fell, when it was gone."""
+
+    model: str | None
+    before: float
+    gone: float
+
+    def explains(self, answer: Answer) -> bool:
+        """Whether this request may have been inside when the worker died."""
+        theirs = self.model in {None, answer.call.model}
+        return theirs and answer.sent_at <= self.gone and answer.done_at >= self.before
+
+
+async def kill_and_see(pid: int, model: str | None) -> Death:
+    """``kill -9``; return once the process is gone."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        before = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        await asyncio.to_thread(select.select, [descriptor], [], [], 30)
+        return Death(model, before, time.monotonic())
+    finally:
+        os.close(descriptor)
+
+
+async def _serving(
+    node: Node, registry: Registry, http: httpx.AsyncClient, scale: float
+) -> tuple[str, ScriptedModel]:
+    """A registered model with a resident version 1."""
+    model = ScriptedModel(scale=scale, predict_sleep_s=PREDICT_S)
+    name = registry.name(f"mortal{scale:g}")
+    version = await asyncio.to_thread(registry.publish, name, model)
+    await node.catalogue_shows(http, name, version)
+    answer = await ask(http, node.url, Call(name, 0, selector="1"), x_body(1.0))
+    assert answer.ok, answer
+    return name, model
+
+
+async def _pid_of(node: Node, http: httpx.AsyncClient, name: str) -> int | None:
+    document = (await http.get(f"{node.url}/models/{name}/versions/1")).json()
+    replica = document["replica"]
+    return replica["pid"] if replica and replica["state"] == "ready" else None
+
+
+def _assert_right(traffic: Traffic, models: dict[str, ScriptedModel]) -> None:
+    for answer in traffic.answers:
+        if answer.ok:
+            right = models[answer.call.model].expected(x_body(float(answer.call.row)))
+            assert answer.predictions == right, answer
+
+
+def _assert_explained(traffic: Traffic, deaths: list[Death]) -> list[Answer]:
+    """Every failure is a 503 of a request that was inside a killed worker; return them."""
+    failed = [answer for answer in traffic.answers if not answer.ok]
+    strange = [answer for answer in failed if answer.status != 503]
+    assert not strange, describe(strange)
+    unexplained = [a for a in failed if not any(death.explains(a) for death in deaths)]
+    assert not unexplained, f"{describe(unexplained)}\n{deaths}"
+    assert {answer.code for answer in failed} <= {"worker_died"}, describe(failed)
+    return failed
+
+
+async def test_only_requests_inside_a_killed_worker_fail(
+    make_node: NodeMaker, registry: Registry
+) -> None:
+    node = make_node().start()
+    async with client(KILL_CALLERS) as http, client(2) as watching:
+        models = dict(
+            [await _serving(node, registry, watching, scale) for scale in (3.0, 5.0)]
+        )
+        victim, bystander = models
+        callers = [
+            lambda dice, name=name: Call(name, dice.randrange(100), selector="1")
+            for name in [victim, bystander] * (KILL_CALLERS // 2)
+        ]
+        deaths: list[Death] = []
+        bystander_pid = await _pid_of(node, watching, bystander)
+        body = lambda call: x_body(float(call.row))  # noqa: E731  # one line says it
+        async with Traffic(http, node.url, callers, body) as traffic:
+            for _ in range(KILLS):
+                await _goes_on(traffic, models, time.monotonic())
+                pid = await eventually(
+                    lambda: _pid_of(node, watching, victim), "the victim's worker is ready"
+                )
+                deaths.append(await kill_and_see(pid, victim))
+                await _goes_on(traffic, models, deaths[-1].gone)
+        assert await _pid_of(node, watching, bystander) == bystander_pid
+
+    _assert_right(traffic, models)
+    failed = _assert_explained(traffic, deaths)
+    assert failed, "no request was inside a killed worker: the test proves nothing"
+    assert {answer.call.model for answer in failed} == {victim}
+
+
+async def test_the_forkserver_is_killed_and_versions_go_on(
+    make_node: NodeMaker, registry: Registry
+) -> None:
+    node = make_node().start()
+    async with client(KILL_CALLERS) as http, client(2) as watching:
+        models = dict([await _serving(node, registry, watching, scale) for scale in (3.0, 5.0)])
+        names = list(models)
+        callers = [
+            lambda dice, name=name: Call(name, dice.randrange(100), selector="1")
+            for name in names * (KILL_CALLERS // 2)
+        ]
+        deaths: list[Death] = []
+        body = lambda call: x_body(float(call.row))  # noqa: E731  # one line says it
+        async with Traffic(http, node.url, callers, body) as traffic:
+            for turn in range(KILLS):
+                await _goes_on(traffic, models, time.monotonic())
+                workers = node.workers()
+                forkserver = node.forkserver().pid
+                blow = await kill_and_see(forkserver, None)
+                # A new model needs a new worker, so a new forkserver.
+                late, late_model = await _serving(node, registry, watching, 10.0 + turn)
+                models[late] = late_model
+                assert node.forkserver().pid != forkserver
+                if any(not alive(pid) for pid in workers):
+                    deaths.append(blow)
+                await _goes_on(traffic, {name: models[name] for name in names}, time.monotonic())
+
+    _assert_right(traffic, models)
+    _assert_explained(traffic, deaths)
+
+
+async def _goes_on(traffic: Traffic, models: dict[str, ScriptedModel], since: float) -> None:
+    """Wait until each of the models has answered many requests that were sent after ``since``."""
+
+    def enough() -> bool:
+        return all(
+            traffic.count(lambda a, name=name: a.ok and a.call.model == name and a.sent_at > since)
+            >= ANSWERS_BETWEEN_KILLS
+            for name in models
+        )
+
+    await eventually_true(enough, "every model answers by itself")

@@ -1,0 +1,145 @@
+"""Twenty models, room for five workers: what is asked for comes, what is idle goes, truly."""
+
+import asyncio
+import contextlib
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+
+import httpx
+
+from tests.acceptance.conftest import NodeMaker
+from tests.acceptance.node import Node
+from tests.acceptance.processes import alive, proportional_bytes
+from tests.acceptance.registry import ROWS, Registry, row_answers, row_body
+from tests.acceptance.scale import (
+    RESIDENT_CALLERS,
+    RESIDENT_EVICTIONS,
+    RESIDENT_LIMIT,
+    RESIDENT_MODELS,
+    RESIDENT_PROMOTIONS,
+)
+from tests.acceptance.traffic import Call, Traffic, client, describe
+from tests.acceptance.waiting import eventually, eventually_true
+from tests.models.catalogue import LinearModel
+
+ALIAS = "champion"
+LOOKS_PER_S = 50
+PROPORTION = 1.3
+"""How much more the processes may hold at the end than when the set was first full: caches and
+allocators breathe; one worker that stayed would be more."""
+
+
+@dataclass
+class Census:
+    """Counts the node's workers in /proc from a thread of its own, again and again."""
+
+    node: Node
+    seen: set[int] = field(default_factory=set)
+    most: int = 0
+    looks: int = 0
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="census")
+
+    def __enter__(self) -> "Census":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(1 / LOOKS_PER_S):
+            now = self.node.workers_now()
+            self.seen.update(now)
+            self.most = max(self.most, len(now))
+            self.looks += 1
+
+
+async def test_twenty_models_take_turns_in_five_workers(
+    make_node: NodeMaker, registry: Registry
+) -> None:
+    names = [registry.name(f"turn{number}") for number in range(RESIDENT_MODELS)]
+    expected: dict[tuple[str, int], list[float]] = {}
+    for number, name in enumerate(names, start=1):
+        for slope in (float(number), float(number) + 0.5):
+            version = await asyncio.to_thread(registry.publish, name, LinearModel(slope))
+            expected[name, version] = row_answers(slope)
+        registry.point(name, ALIAS, 1)
+    node = make_node(gateway={"GATEWAY_MAX_RESIDENT": str(RESIDENT_LIMIT)}).start()
+
+    def any_call(dice: random.Random) -> Call:
+        name = dice.choice(names)
+        selector = dice.choice([None, f"@{ALIAS}", "1", "2"])
+        return Call(name, dice.randrange(ROWS), selector)
+
+    async with client(RESIDENT_CALLERS) as http, client(2) as watching:
+        for name in names:
+            await node.active(watching, name, ALIAS, 1)
+        full_at = await _memory_of_a_full_set(node, http, names)
+        with Census(node) as census:
+            callers = [any_call] * RESIDENT_CALLERS
+            async with Traffic(http, node.url, callers, lambda call: row_body(call.row)) as traffic:
+                for turn in range(RESIDENT_PROMOTIONS):
+                    name, target = names[turn % len(names)], 2 - (turn // len(names)) % 2
+                    await asyncio.to_thread(registry.point, name, ALIAS, target)
+                    await node.active(watching, name, ALIAS, target)
+                await eventually(
+                    lambda: _evicted_more_than(node, watching, RESIDENT_EVICTIONS),
+                    f"more than {RESIDENT_EVICTIONS} evictions",
+                    patience_s=200 + RESIDENT_EVICTIONS * 4,
+                    look_every_s=0.5,
+                )
+        await eventually_true(
+            lambda: len([pid for pid in census.seen if alive(pid)]) <= RESIDENT_LIMIT,
+            "evicted workers are gone",
+        )
+        await _settled(node)
+        memory = proportional_bytes(node.pids())
+
+    wrong = [answer for answer in traffic.answers if not answer.ok]
+    assert not wrong, f"lost requests: {describe(wrong)}"
+    for answer in traffic.answers:
+        assert answer.version is not None
+        right = expected[answer.call.model, answer.version][answer.call.row]
+        assert answer.predictions == [right], answer
+        if answer.call.selector in {"1", "2"}:
+            assert answer.version == int(answer.call.selector), answer
+    assert census.most <= RESIDENT_LIMIT, f"{census.most} workers at a time"
+    assert census.most == RESIDENT_LIMIT, "the census never saw a full set: it proves nothing"
+    assert len(census.seen) > RESIDENT_EVICTIONS, "fewer workers seen than were evicted"
+    assert {answer.call.model for answer in traffic.answers} == set(names)
+    assert memory <= full_at * PROPORTION, f"{memory} bytes, {full_at} when first full"
+
+
+async def _memory_of_a_full_set(node: Node, http: httpx.AsyncClient, names: list[str]) -> int:
+    """Ask as many models as fit, then add up what the whole node holds."""
+    for name in names[:RESIDENT_LIMIT]:
+        answer = await http.post(f"{node.url}/models/{name}/predict", json=row_body(0))
+        assert answer.status_code == 200, answer.text
+    await _settled(node)
+    return proportional_bytes(node.pids())
+
+
+async def _settled(node: Node) -> None:
+    """Wait until the set is full and no worker comes or goes."""
+    since, last = time.monotonic(), node.workers_now()
+
+    def steady() -> bool:
+        nonlocal since, last
+        now = node.workers_now()
+        if now != last or len(now) != RESIDENT_LIMIT:
+            since, last = time.monotonic(), now
+        return time.monotonic() - since > 1.0
+
+    await eventually_true(steady, "the set is full and steady")
+
+
+async def _evicted_more_than(node: Node, http: httpx.AsyncClient, count: int) -> bool:
+    with contextlib.suppress(httpx.TimeoutException):
+        return await node.metric(http, "gateway_evictions_total") > count
+    return False
