@@ -1,0 +1,171 @@
+"""JSON under one strict contract, whether ``orjson`` can be imported or not.
+
+UTF-8 without a byte order mark; no NaN, no infinity, no number beyond a double; no lone surrogate;
+at most `MAX_DEPTH` levels. Whole numbers beyond 64 bits become doubles. Of a key given twice in
+one object the last one counts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, NoReturn, Protocol
+
+MAX_DEPTH = 64
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+_INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
+_SAFE_DIGITS = 18
+
+
+class InvalidJsonError(ValueError):
+    """Not JSON under the contract. The message says why, without the data."""
+
+
+class Json(Protocol):
+    """A decoder and encoder that keeps the contract."""
+
+    def loads(self, body: bytes) -> Any:
+        """Return the value that ``body`` spells.
+
+        Raises:
+            InvalidJsonError: It spells none.
+        """
+        ...
+
+    def dumps(self, value: Any) -> bytes:
+        """Return ``value`` as JSON.
+
+        Raises:
+            InvalidJsonError: JSON has no spelling for it.
+        """
+        ...
+
+
+class OrjsonJson:
+    """The contract kept with ``orjson``."""
+
+    def __init__(self) -> None:
+        """Import the library.
+
+        Raises:
+            ImportError: It is not installed.
+        """
+        import orjson
+
+        self._orjson = orjson
+
+    def loads(self, body: bytes) -> Any:
+        """Return the value that ``body`` spells."""
+        check_depth(body)
+        try:
+            return self._orjson.loads(body)
+        except ValueError as error:
+            raise InvalidJsonError("the body is not JSON") from error
+
+    def dumps(self, value: Any) -> bytes:
+        """Return ``value``, without numbers that are not finite, as JSON."""
+        refuse_non_finite(value)
+        try:
+            return self._orjson.dumps(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidJsonError("a value has no spelling in JSON") from error
+
+
+class StandardJson:
+    """The contract kept with the standard library alone."""
+
+    def loads(self, body: bytes) -> Any:
+        """Return the value that ``body`` spells."""
+        check_depth(body)
+        try:
+            text = body.decode("utf-8")
+            value = json.loads(
+                text, parse_constant=_refuse_constant, parse_float=_float, parse_int=_int
+            )
+            if _SURROGATE_ESCAPE.search(text):
+                json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except (ValueError, RecursionError) as error:
+            raise InvalidJsonError("the body is not JSON") from error
+        return value
+
+    def dumps(self, value: Any) -> bytes:
+        """Return ``value``, without numbers that are not finite, as JSON."""
+        refuse_non_finite(value)
+        try:
+            text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+            return text.encode("utf-8")
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidJsonError("a value has no spelling in JSON") from error
+
+
+def best() -> Json:
+    """Return the faster of the implementations that are installed."""
+    try:
+        return OrjsonJson()
+    except ImportError:
+        return StandardJson()
+
+
+def check_depth(body: bytes) -> None:
+    """Refuse a body with more than `MAX_DEPTH` levels, at the speed of ``bytes`` methods.
+
+    Each pass takes away the innermost brackets. What is left after `MAX_DEPTH` passes is deeper,
+    or is not balanced, which the decoder will say.
+
+    Raises:
+        InvalidJsonError: It is nested deeper.
+    """
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return
+    brackets = _STRING.sub(b"", body).translate(_ONE_KIND, delete=_NOT_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        shorter = brackets.replace(b"[]", b"")
+        if len(shorter) == len(brackets):
+            break
+        brackets = shorter
+    if brackets:
+        raise InvalidJsonError(f"the body is nested more than {MAX_DEPTH} levels deep, or not JSON")
+
+
+def refuse_non_finite(value: Any) -> None:
+    """Raise for a number anywhere in ``value`` that is not finite; ``orjson`` writes null for it.
+
+    Raises:
+        InvalidJsonError: There is one.
+    """
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, float):
+            if not math.isfinite(item):
+                raise InvalidJsonError("a number is not finite")
+        elif isinstance(item, dict):
+            pending.extend(item.values())
+        elif isinstance(item, list | tuple):
+            pending.extend(item)
+
+
+def _refuse_constant(_name: str) -> NoReturn:
+    raise InvalidJsonError("NaN and Infinity are not JSON")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise InvalidJsonError("a number is beyond a double")
+    return value
+
+
+def _int(text: str) -> int | float:
+    if len(text) <= _SAFE_DIGITS:
+        return int(text)
+    value = _float(text)
+    if _INT64_MIN <= value <= _UINT64_MAX:
+        exact = int(text)
+        if _INT64_MIN <= exact <= _UINT64_MAX:
+            return exact
+    return value

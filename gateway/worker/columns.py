@@ -1,0 +1,214 @@
+"""One JSON column to one array, by the column's type in the signature.
+
+The rules are MLflow's enforcement where it is strict: whole numbers go into ``double``, nothing
+else is converted silently. Two are stricter: a string never becomes a number, and null stands only
+in a column that the signature calls optional.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime as dt
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gateway.worker.refusals import MAX_DETAILS, Detail, invalid
+
+_WIDTHS = {"integer": 32, "long": 64}
+_NUMPY_TYPES = {
+    "double": "float64",
+    "float": "float32",
+    "long": "int64",
+    "integer": "int32",
+    "boolean": "bool",
+}
+SCALAR_TYPES = frozenset({*_NUMPY_TYPES, "string", "binary", "datetime"})
+_FAST: dict[str, frozenset[type]] = {
+    "double": frozenset({float, int}),
+    "float": frozenset({float, int}),
+    "long": frozenset({int}),
+    "integer": frozenset({int}),
+    "boolean": frozenset({bool}),
+    "string": frozenset({str}),
+}
+_NAMES = {
+    str: "a string",
+    bool: "a boolean",
+    int: "a whole number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+_OLDEST = dt.datetime(1677, 9, 22)  # noqa: DTZ001  # bounds of nanoseconds in 64 bits, without a zone
+_NEWEST = dt.datetime(2262, 4, 11)  # noqa: DTZ001  # as above
+
+
+def to_array(name: str, values: Sequence[Any], kind: str, *, required: bool) -> Any:
+    """Return ``values`` as a one-dimensional array of the type ``kind``.
+
+    Args:
+        name: The column's name, for the message.
+        values: One JSON value per row.
+        kind: MLflow's name of the type; types that hold others (``array``, ``object``, ``map``,
+            ``any``) pass unchecked: MLflow itself enforces them.
+        required: Whether null is refused.
+
+    Raises:
+        RequestRefusedError: A value is not of the type; names row and field.
+    """
+    import numpy as np
+
+    types = set(map(type, values))
+    if kind not in SCALAR_TYPES:
+        return _objects(values)
+    if not types <= _FAST.get(kind, frozenset()):
+        values = _convert(name, values, kind, required=required)
+    if kind in {"double", "float"}:
+        return _floats(name, values, kind)
+    if kind == "datetime":
+        return np.array(values, dtype="datetime64[ns]")
+    if kind in {"string", "binary"} or None in values:
+        return _objects(values)
+    if kind in _WIDTHS:
+        _refuse_wide(name, values, _WIDTHS[kind])
+    return np.array(values, dtype=_NUMPY_TYPES[kind])
+
+
+def infer(values: Sequence[Any]) -> Any:
+    """Return ``values`` as an array of the narrowest type that fits: there is no signature."""
+    import numpy as np
+
+    types = set(map(type, values))
+    for kind in ("boolean", "long", "double"):
+        if types and types <= _FAST[kind]:
+            try:
+                return np.array(values, dtype=_NUMPY_TYPES[kind])
+            except OverflowError:
+                continue
+    return _objects(values)
+
+
+def describe_type(value: Any) -> str:
+    """Return what ``value`` is in JSON, without saying it."""
+    return _NAMES.get(type(value), "a value")
+
+
+def _objects(values: Sequence[Any]) -> Any:
+    import numpy as np
+
+    return np.fromiter(values, dtype=object, count=len(values))
+
+
+def _convert(name: str, values: Sequence[Any], kind: str, *, required: bool) -> list[Any]:
+    """Return each value as the type's Python value, null where allowed."""
+    one = _ONE[kind]
+    converted: list[Any] = []
+    details: list[Detail] = []
+    for row, value in enumerate(values):
+        try:
+            converted.append(_null(required=required) if value is None else one(value))
+        except ValueError as error:
+            details.append((row, name, str(error)))
+            if len(details) >= MAX_DETAILS:
+                break
+    if details:
+        raise invalid("the input does not fit the model's signature", *details)
+    return converted
+
+
+def _null(*, required: bool) -> None:
+    if required:
+        raise ValueError("null in a required column")
+
+
+def _number(value: Any) -> Any:
+    if type(value) not in {int, float}:
+        raise ValueError(f"{describe_type(value)} where a number is needed")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if type(value) is float and value.is_integer():
+        return int(value)
+    if type(value) is not int:
+        raise ValueError(f"{describe_type(value)} where a whole number is needed")
+    return value
+
+
+def _boolean(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError(f"{describe_type(value)} where a boolean is needed")
+    return value
+
+
+def _string(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError(f"{describe_type(value)} where a string is needed")
+    return value
+
+
+def _binary(value: Any) -> bytes:
+    try:
+        return base64.b64decode(_string(value), validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise ValueError("a string that is not base64 where bytes are needed") from error
+
+
+def _datetime(value: Any) -> Any:
+    text = _string(value)
+    try:
+        # Python 3.10, which a model may bring, reads no Z.
+        moment = dt.datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] in "Zz" else text)
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(dt.timezone.utc).replace(tzinfo=None)  # noqa: UP017  # 3.10
+    except (ValueError, OverflowError) as error:
+        raise ValueError("a string that is no ISO 8601 date and time") from error
+    if not _OLDEST <= moment <= _NEWEST:
+        raise ValueError("a date outside of 1677-09-22 to 2262-04-11")
+    return moment
+
+
+_ONE: dict[str, Callable[[Any], Any]] = {
+    "double": _number,
+    "float": _number,
+    "long": _whole,
+    "integer": _whole,
+    "boolean": _boolean,
+    "string": _string,
+    "binary": _binary,
+    "datetime": _datetime,
+}
+
+
+def _floats(name: str, values: Sequence[Any], kind: str) -> Any:
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        array = np.array(
+            [math.nan if value is None else value for value in values]
+            if None in values
+            else values,
+            dtype=np.float64,
+        ).astype(_NUMPY_TYPES[kind], copy=False)
+    infinite = np.flatnonzero(np.isinf(array))
+    if len(infinite):
+        rows = infinite[:MAX_DETAILS].tolist()
+        raise invalid(
+            "the input does not fit the model's signature",
+            *((row, name, f"a number beyond {_NUMPY_TYPES[kind]}") for row in rows),
+        )
+    return array
+
+
+def _refuse_wide(name: str, values: Sequence[int], bits: int) -> None:
+    limit = 2 ** (bits - 1)
+    if not values or (-limit <= min(values) and max(values) < limit):
+        return
+    rows = [row for row, value in enumerate(values) if not -limit <= value < limit]
+    raise invalid(
+        "the input does not fit the model's signature",
+        *((row, name, f"a whole number beyond {bits} bits") for row in rows[:MAX_DETAILS]),
+    )

@@ -1,0 +1,107 @@
+"""What a worker does to itself before it runs foreign code, and how it ends.
+
+A worker leads its own session and process group. Its *lifeline* is the read end of a pipe whose
+write end only the gateway holds; the kernel itself kills the worker's group when that closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+_OOM_SCORE = "500"
+"""Short of memory, the kernel takes a worker rather than the gateway, which has 0."""
+_STANDARD_INPUT, _STANDARD_OUTPUT, _STANDARD_ERROR = 0, 1, 2
+_PRIVATE = ("Private_Clean:", "Private_Dirty:")
+_KIB = 1024
+
+FORKSERVER_THREADS = frozenset({"jemalloc_bg_thd"})
+"""Threads of the forkserver, beside its main one, that a fork survives: an allocator's, which
+starts its own again. Any other could hold a lock at the moment of the fork."""
+
+
+def confine(lifeline: Connection) -> None:
+    """Leave the parent's session, bind this process's life to the gateway's, quiet its output.
+
+    Ends the process at once if the gateway has already ended.
+    """
+    with contextlib.suppress(PermissionError):  # it leads a group already: started by exec
+        os.setsid()
+    _die_with(lifeline.fileno())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the gateway, which then drains
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _redirect_standard_streams()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+    # A module of the model must not leave compiled files in the artifact, which is verified.
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
+
+def _die_with(lifeline: int) -> None:
+    """Have the kernel kill this process group when the other end of ``lifeline`` closes.
+
+    A signal that the kernel sends on hang-up works where a thread or a handler of our own does
+    not: while the model computes, hangs or blocks every signal.
+    """
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    poll = select.poll()
+    poll.register(lifeline, select.POLLIN)
+    if poll.poll(0):  # closed before we were listening
+        end_group()
+
+
+def _redirect_standard_streams() -> None:
+    """Read nothing; write to standard error only, so that a model's ``print`` is a log line."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, _STANDARD_INPUT)
+    os.close(nothing)
+    os.dup2(_STANDARD_ERROR, _STANDARD_OUTPUT)
+
+
+def end_group() -> None:
+    """End this process and its whole group, now: no exit hooks, no children left behind."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os.killpg(0, signal.SIGKILL)
+
+
+def use_threads(threads: int) -> None:
+    """Let the numerical libraries that are loaded use ``threads`` threads.
+
+    The forkserver starts them with one, because a process with threads cannot be forked safely.
+    """
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    if threads > 1:
+        try:
+            import threadpoolctl
+        except ImportError:
+            return
+        threadpoolctl.threadpool_limits(threads)
+
+
+def private_bytes() -> int:
+    """Return the memory that ending this process frees, in bytes; 0 if the kernel does not say."""
+    try:
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(_PRIVATE)) * _KIB
+
+
+def extra_threads(pid: int) -> list[str]:
+    """Return the names of the threads of process ``pid`` without its main one, oldest first."""
+    tasks = sorted(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir())
+    return [
+        Path(f"/proc/{pid}/task/{task}/comm").read_text().strip() for task in tasks if task != pid
+    ]

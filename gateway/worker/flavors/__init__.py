@@ -1,0 +1,1 @@
+"""How an artifact becomes something that predicts. Heavy imports happen inside the functions."""

@@ -1,0 +1,65 @@
+"""A request's rows after validation: named arrays whose first dimension is the row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+COLUMNS = "columns"
+TENSOR = "tensor"
+TENSORS = "tensors"
+TENSOR_NAME = ""
+"""The name of the one array of an unnamed tensor."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Validated rows.
+
+    Attributes:
+        kind: `COLUMNS` (one array per column), `TENSOR` (one array) or `TENSORS` (named arrays).
+        arrays: ``numpy`` arrays by name, in the signature's order; shape ``(rows, …)``.
+        rows: How many rows.
+        params: The caller's params, validated.
+    """
+
+    kind: str
+    arrays: dict[str, Any]
+    rows: int
+    params: dict[str, Any] = field(default_factory=dict)
+
+    def joins_with(self) -> tuple[object, ...]:
+        """Return a key; inputs with equal keys can be joined into one."""
+        shapes = tuple(
+            (name, array.dtype.str, array.shape[1:]) for name, array in self.arrays.items()
+        )
+        return (self.kind, shapes, repr(sorted(self.params.items())))
+
+    def native(self) -> Any:
+        """Return what a pyfunc takes: a DataFrame, an array, or arrays by name."""
+        if self.kind == TENSOR:
+            return self.arrays[TENSOR_NAME]
+        if self.kind == TENSORS:
+            return self.arrays
+        import pandas as pd
+
+        return pd.DataFrame(self.arrays)
+
+    def take(self, rows: Sequence[int]) -> Inputs:
+        """Return the rows with these numbers, in this order."""
+        arrays = {name: array[list(rows)] for name, array in self.arrays.items()}
+        return Inputs(self.kind, arrays, len(rows), self.params)
+
+
+def join(parts: Sequence[Inputs]) -> Inputs:
+    """Return the rows of ``parts``, in order, as one; all have equal ``joins_with``."""
+    if len(parts) == 1:
+        return parts[0]
+    import numpy as np
+
+    first = parts[0]
+    arrays = {
+        name: np.concatenate([part.arrays[name] for part in parts]) for name in first.arrays
+    }
+    return Inputs(first.kind, arrays, sum(part.rows for part in parts), first.params)

@@ -1,0 +1,60 @@
+"""What a model returned, as rows of JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_MAX_DEPTH = 32
+
+
+def row_count(output: Any) -> int | None:
+    """Return how many rows ``output`` has; None if it is not a sequence of rows."""
+    if isinstance(output, (str, bytes, Mapping)):
+        return None
+    shape = getattr(output, "shape", None)
+    if shape is not None:
+        return int(shape[0]) if len(shape) else None
+    return len(output) if isinstance(output, (list, tuple)) else None
+
+
+def rows_of(output: Any, start: int, stop: int) -> Any:
+    """Return the rows from ``start`` to before ``stop``, still as the model's own kind."""
+    positional = getattr(output, "iloc", None)
+    return output[start:stop] if positional is None else positional[start:stop]
+
+
+def to_json(value: Any, depth: int = 0) -> Any:
+    """Return ``value`` as lists, dicts, strings and numbers. A DataFrame becomes records.
+
+    Raises:
+        TypeError: A part of it has no spelling in JSON.
+    """
+    if value is None or type(value) in {bool, int, float, str}:
+        return value
+    if depth > _MAX_DEPTH:
+        raise TypeError("nested too deep")
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):
+        return [to_json(record, depth + 1) for record in value.to_dict(orient="records")]
+    if hasattr(value, "detach"):  # a torch tensor
+        value = value.detach().cpu()
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item, depth + 1) for item in value]
+    return _foreign(value, depth)
+
+
+def _foreign(value: Any, depth: int) -> Any:
+    """Return arrays, series and scalars of numerical libraries as plain values."""
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if kind in {"M", "m"}:
+        return to_json(value.astype(str), depth + 1)
+    if callable(to_list := getattr(value, "tolist", None)):
+        plain = to_list()
+        return plain if kind in {"f", "i", "u", "b", "U"} else to_json(plain, depth + 1)
+    if callable(to_text := getattr(value, "isoformat", None)):
+        return to_text()
+    if isinstance(value, (bool, int, float, str)):
+        return next(plain(value) for plain in (bool, int, float, str) if isinstance(value, plain))
+    raise TypeError("a value of a type that JSON does not have")

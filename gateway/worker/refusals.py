@@ -1,0 +1,42 @@
+"""Why a request has no answer, as the worker's own code says it to itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MAX_DETAILS = 20
+"""More of them help nobody, and a body of a million bad rows would make an answer as big."""
+
+Detail = tuple["int | None", "str | None", str]
+"""Row (0-based), field and reason; the first two only where there is one."""
+
+
+class RequestRefusedError(Exception):
+    """A request that has no answer.
+
+    Attributes:
+        code: One of the codes of `gateway.worker.messages.Failed`.
+        message: What to tell the caller: never the caller's data, never a traceback.
+        details: At most `MAX_DETAILS`.
+    """
+
+    def __init__(self, code: str, message: str, details: list[Detail] | None = None) -> None:
+        """Store what to tell."""
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details = (details or [])[:MAX_DETAILS]
+
+    def as_lists(self) -> list[list[Any]]:
+        """Return the details as they travel in a message."""
+        return [list(detail) for detail in self.details]
+
+
+def invalid(message: str, *details: Detail) -> RequestRefusedError:
+    """Return the refusal of a body that the caller must change."""
+    return RequestRefusedError("invalid_input", message, list(details))
+
+
+def model_error(message: str) -> RequestRefusedError:
+    """Return the refusal for a model that failed on a request which was valid."""
+    return RequestRefusedError("model_error", message)
