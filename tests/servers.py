@@ -276,7 +276,7 @@ def seaweedfs(root: Path) -> Iterator[Seaweed]:
     command += [f"-master.port={master}", f"-volume.port={volume}", "-filer"]
     command += [f"-filer.port={filer}", "-s3", f"-s3.port={s3}", "-s3.port.iceberg=0"]
     command += ["-s3.port.lance=0", f"-s3.config={config}"]
-    command += ["-master.volumeSizeLimitMB=64", "-volume.max=20"]
+    command += ["-master.volumeSizeLimitMB=64", "-volume.max=200"]
     for name, port in zip(("master", "volume", "filer", "s3"), grpc, strict=True):
         command.append(f"-{name}.port.grpc={port}")
     log = root / "weed.log"

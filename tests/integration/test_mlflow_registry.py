@@ -1,0 +1,195 @@
+"""The MLflow registry as a source, and its artifact proxy, against a real server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from registry_sync.aspired import DIGEST_TAG
+from registry_sync.describe import describe
+from registry_sync.errors import IncompleteArtifactError, SourceError
+from registry_sync.fetch import Fetcher, FetchLimits
+from registry_sync.sources import mlflow_registry
+from registry_sync.sources.mlflow_registry import MlflowRegistry, connect
+from registry_sync.verify import Verdict, verify
+from tests.models.catalogue import LinearModel
+from tests.servers import MlflowServer, free_ports
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def client(mlflow: MlflowServer) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=mlflow.url)
+
+
+@pytest.fixture
+def registry(mlflow: MlflowServer) -> MlflowRegistry:
+    return connect(mlflow.url, os.environ)
+
+
+@pytest.fixture
+def fetcher(mlflow: MlflowServer) -> Fetcher:
+    limits = FetchLimits(disk_floor_bytes=0, timeout_s=120)
+    return Fetcher(tracking_uri=mlflow.url, limits=limits, environ=os.environ)
+
+
+@pytest.fixture
+def name() -> str:
+    return f"caf\u00e9 %2F? {uuid4().hex[:8]}"
+
+
+def on_disk(artifacts: Path, uri: str) -> Path:
+    return artifacts / uri.removeprefix("mlflow-artifacts:/")
+
+
+def test_a_registry_is_listed_whole(registry, client, name, mlflow, monkeypatch):
+    import mlflow as mlflow_library
+
+    monkeypatch.setattr(mlflow_registry, "_MODELS_PER_PAGE", 2)
+    monkeypatch.setattr(mlflow_registry, "_VERSIONS_PER_PAGE", 2)
+    names = [f"{name}-{n}" for n in range(5)]
+    for each in names:
+        client.create_registered_model(each, tags={"gateway.load": "preload"})
+    digest = "sha256:" + "5" * 64
+    for version in range(1, 6):
+        client.create_model_version(
+            names[0], "s3://nowhere/at-all", tags={DIGEST_TAG: digest} if version == 2 else None
+        )
+    client.set_registered_model_alias(names[0], "champion", "2")
+    client.set_registered_model_alias(names[0], "7", "2")
+    mlflow_library.set_tracking_uri(mlflow.url)
+    mlflow_library.genai.register_prompt(f"prompt-{uuid4().hex}", "Hello {{who}}")
+
+    models = registry.aspired().models
+    assert set(names) <= set(models)
+    assert not any(each.startswith("prompt-") for each in models)
+    found = models[names[0]]
+    assert sorted(found.versions) == [1, 2, 3, 4, 5]
+    assert found.aliases == {"champion": 2, "latest": 5}
+    assert found.tags == {"gateway.load": "preload"}
+    assert found.versions[2].expected_digest == digest
+    assert not found.versions[1].stamped
+    assert found.versions[1].created_at > 1_600_000_000
+    assert len(found.problems) == 1
+    assert models[names[1]].versions == {}
+
+
+def test_an_alias_that_moves_is_seen_at_once(registry, client, name):
+    client.create_registered_model(name)
+    for _ in range(2):
+        client.create_model_version(name, "s3://nowhere/at-all")
+    for target in (1, 2, 1):
+        client.set_registered_model_alias(name, "champion", str(target))
+        assert registry.aspired().models[name].aliases["champion"] == target
+    client.delete_model_version(name, "1")
+    found = registry.aspired().models[name]
+    assert (sorted(found.versions), found.aliases) == ([2], {"latest": 2})
+
+
+def test_a_proxied_artifact_is_fetched_stamped_and_described(
+    registry, fetcher, name, mlflow, mlflow_artifacts, tmp_path
+):
+    model = LinearModel(slope=3)
+    version = model.register(name, mlflow.url)
+    uri = registry.locate(name, version)
+    assert uri.startswith("mlflow-artifacts:/")
+    assert fetcher.remote_listing(uri) is None
+
+    fetched = fetcher.fetch(uri, tmp_path / "into")
+    same = fetcher.fetch(str(on_disk(mlflow_artifacts, uri)), tmp_path / "same")
+    assert fetched.manifest == same.manifest
+    assert fetched.size_bytes == same.size_bytes
+
+    registry.stamp(name, version, fetched.manifest.digest)
+    listed = registry.aspired().models[name].versions[version]
+    assert listed.expected_digest == fetched.manifest.digest
+    assert registry.version(name, version) == listed
+
+    description = describe(fetched)
+    assert description["flavor"] == "sklearn"
+    assert [column["name"] for column in description["signature"]["inputs"]] == ["x1", "x2"]
+    assert description["example"]["serving"] == model.payload(3)
+
+
+def test_bytes_altered_after_the_stamp_are_told_by_file(
+    registry, fetcher, name, mlflow, mlflow_artifacts, tmp_path
+):
+    version = LinearModel(slope=2).register(name, mlflow.url)
+    uri = registry.locate(name, version)
+    good = fetcher.fetch(uri, tmp_path / "good").manifest
+    file = next(on_disk(mlflow_artifacts, uri).glob("model.*"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    bad = fetcher.fetch(uri, tmp_path / "bad").manifest
+    result = verify(bad, stamped=good.digest, pinned=None, known=good)
+    assert result.verdict is Verdict.MISMATCH
+    assert f"(changed: {file.name})" in result.reason
+
+
+def test_names_that_urls_must_quote_are_fetched(
+    registry, fetcher, name, mlflow, mlflow_artifacts, tmp_path
+):
+    version = LinearModel().register(name, mlflow.url)
+    uri = registry.locate(name, version)
+    folder = on_disk(mlflow_artifacts, uri)
+    (folder / "code").mkdir()
+    (folder / "code" / "a b+c=d@e \u00fc.txt").write_text("x")
+    fetched = fetcher.fetch(uri, tmp_path / "into")
+    assert "code/a b+c=d@e \u00fc.txt" in fetched.manifest.files
+
+
+def test_a_version_without_bytes_is_tried_again(
+    registry, fetcher, name, mlflow, mlflow_artifacts, tmp_path
+):
+    version = LinearModel().register(name, mlflow.url)
+    uri = registry.locate(name, version)
+    shutil.rmtree(on_disk(mlflow_artifacts, uri))
+    assert registry.aspired().models[name].aliases == {"latest": version}
+    with pytest.raises((IncompleteArtifactError, SourceError)):
+        fetcher.fetch(uri, tmp_path / "into")
+
+
+def test_what_does_not_exist_is_the_sources_error(registry, name):
+    for ask in (registry.version, registry.locate):
+        with pytest.raises(SourceError):
+            ask(name, 1)
+    with pytest.raises(SourceError):
+        registry.stamp(name, 1, "sha256:" + "0" * 64)
+
+
+def test_a_dead_registry_is_said_to_be_dead():
+    registry = connect(f"http://127.0.0.1:{free_ports(1)[0]}", os.environ)
+    with pytest.raises(SourceError, match="could not be listed"):
+        registry.aspired()
+
+
+def test_a_server_that_dies_in_the_middle_of_a_fetch(
+    registry, fetcher, name, mlflow, mlflow_artifacts, tmp_path
+):
+    version = LinearModel().register(name, mlflow.url)
+    uri = registry.locate(name, version)
+    with (on_disk(mlflow_artifacts, uri) / "big.bin").open("wb") as big:
+        big.truncate(256 * 2**20)
+
+    def kill(so_far: int, _in_all: int | None) -> None:
+        if so_far > 2**20 and mlflow.group.process is not None:
+            mlflow.group.kill()
+
+    try:
+        with pytest.raises((SourceError, IncompleteArtifactError)):
+            fetcher.fetch(uri, tmp_path / "into", on_progress=kill)
+        with pytest.raises(SourceError):
+            registry.aspired()
+    finally:
+        if mlflow.group.process is None:
+            mlflow.start()
+    assert name in registry.aspired().models
