@@ -6,6 +6,7 @@ shows which version gave it. ``wine`` is scikit-learn's own data set.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import logging
 import os
@@ -58,12 +59,18 @@ def prepare_client(mlflow_url: str) -> None:
     warnings.filterwarnings("ignore")
 
 
-def train_and_register(report: Callable[[str], None]) -> Trained:
+def train_and_register(report: Callable[[str], None], log: Path) -> Trained:
     """Train all versions, register them, and point both champions at version 1.
 
     Args:
         report: Told, in a sentence, about every version that was registered.
+        log: Takes what MLflow's client writes to standard error meanwhile.
     """
+    with log.open("w") as file, contextlib.redirect_stderr(file):
+        return _train_and_register(report)
+
+
+def _train_and_register(report: Callable[[str], None]) -> Trained:
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)

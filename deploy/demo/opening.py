@@ -116,7 +116,7 @@ class Opening:
         self._wait("a real MLflow server is up", lambda: answers_ok(f"{mlflow_url}/health"))
         self.screen.held(f"a real MLflow server on {mlflow_url}")
         with self.screen.waiting("training and registering models"):
-            return train_and_register(self.screen.held)
+            return train_and_register(self.screen.held, self._log("training"))
 
     def _wait(self, what: str, is_so: Callable[[], bool]) -> None:
         with self.screen.waiting(f"waiting until {what}"):
