@@ -1,0 +1,46 @@
+"""Alembic's entry: migrates the ledger that the settings name, or the connection it is handed."""
+
+from __future__ import annotations
+
+from alembic import context
+from sqlalchemy import Connection, create_engine, pool, text
+
+from registry_sync.settings import SyncSettings
+from registry_sync.tables import metadata
+
+_LOCK_KEY = 7_318_604_221
+"""Of the advisory lock by which two nodes on one PostgreSQL migrate one after the other."""
+
+
+def _migrate(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        render_as_batch=True,
+        transaction_per_migration=False,
+    )
+    with context.begin_transaction():
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})"))
+        context.run_migrations()
+
+
+def _run() -> None:
+    url = SyncSettings().ledger_url
+    if context.is_offline_mode():
+        context.configure(url=url, target_metadata=metadata, literal_binds=True)
+        with context.begin_transaction():
+            context.run_migrations()
+        return
+    connection = context.config.attributes.get("connection")
+    if connection is not None:
+        _migrate(connection)
+        return
+    engine = create_engine(url, poolclass=pool.NullPool)
+    with engine.connect() as own:
+        _migrate(own)
+        own.commit()
+
+
+_run()

@@ -1,0 +1,144 @@
+"""What the ledger remembers, as values: the third input of a plan. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class AskedBy(StrEnum):
+    """Who wanted a change. ``ADOPTED``: the gateway had made it already when we looked."""
+
+    POLL = "poll"
+    WEBHOOK = "webhook"
+    OPERATOR = "operator"
+    RECOVERY = "recovery"
+    ADOPTED = "adopted"
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedVersion:
+    """The bytes that a version had when they were accepted here.
+
+    Attributes:
+        digest: What was accepted.
+        expected_digest: What they had to be: stamped, or pinned before; None: first seen.
+        stamped: Whether ``expected_digest`` came from the publisher.
+        listing: The remote listing at the fetch; None: the storage tells nothing.
+    """
+
+    model: str
+    version: int
+    digest: str
+    expected_digest: str | None
+    stamped: bool
+    listing: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Bytes that are wrong. It covers the version while expectation and listing are these.
+
+    Attributes:
+        expected_digest: What the bytes had to be; None: nobody had said.
+        listing: The remote listing of the wrong bytes; None: unknown.
+        found_digest: What they were; None: not even readable.
+        reason: A sentence for users.
+        at: Epoch seconds.
+    """
+
+    model: str
+    version: int
+    expected_digest: str | None
+    listing: str | None
+    found_digest: str | None
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A version that loaded or warmed wrongly: for aliases only, and for these bytes only."""
+
+    model: str
+    version: int
+    digest: str
+    failure: str
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """An alias stays at ``target`` while the registry's alias points at ``aspired_version``.
+
+    Attributes:
+        aspired_version: Where the registry's alias pointed when the hold was made; None: unknown.
+        asked_by: Who wanted it.
+        at: Epoch seconds.
+    """
+
+    model: str
+    alias: str
+    aspired_version: int | None
+    target_version: int
+    target_digest: str
+    asked_by: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """An alias that moved on this node, at epoch seconds ``at``."""
+
+    model: str
+    alias: str
+    version: int
+    digest: str
+    previous_version: int | None
+    previous_digest: str | None
+    asked_by: str
+    at: float
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of one step, and how it ended.
+
+    Attributes:
+        action: ``fetch``, ``stage``, ``activate`` or ``retire``.
+        durations_s: Seconds by phase.
+        outcome: ``complete``, ``failed`` (tried again) or ``refused`` (not tried again by itself).
+        reason: A sentence, where it did not go well.
+    """
+
+    model: str
+    alias: str | None
+    version: int | None
+    action: str
+    asked_by: str
+    started_at: float
+    durations_s: Mapping[str, float]
+    outcome: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerView:
+    """What counts now: a snapshot.
+
+    Attributes:
+        pins: By (model, version).
+        quarantines: Those not released, the newest by (model, version).
+        rejections: Those not released, by (model, version, digest).
+        holds: Those not released, by (model, alias).
+        last_active: The newest activation by (model, alias).
+    """
+
+    pins: Mapping[tuple[str, int], PinnedVersion] = field(default_factory=dict)
+    quarantines: Mapping[tuple[str, int], Quarantine] = field(default_factory=dict)
+    rejections: Mapping[tuple[str, int, str], Rejection] = field(default_factory=dict)
+    holds: Mapping[tuple[str, str], Hold] = field(default_factory=dict)
+    last_active: Mapping[tuple[str, str], Activation] = field(default_factory=dict)

@@ -1,0 +1,73 @@
+"""Settings of the control plane, from the environment. Limits carry their unit in the name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_DEFAULT_NODE_DIR = Path(".registry-gateway")
+_GIB = 2**30
+
+
+class SyncSettings(BaseSettings):
+    """Everything that can be set; each name with the prefix ``REGISTRY_SYNC_``.
+
+    Attributes:
+        node_dir: The node's folder, shared with its gateway.
+        tracking_uri: The MLflow server whose registry is followed; ``MLFLOW_TRACKING_URI`` is
+            read too.
+        poll_interval_s: Seconds between two listings of the registry.
+        database_url: SQLAlchemy URL of the ledger; empty: SQLite in the node's folder.
+        require_digest: Refuse versions whose publisher stamped no digest.
+        settle_s: An upload whose newest object is younger than this is incomplete; applies where
+            the storage tells times.
+        rollback_window_s: How long the bytes that an alias left stay on disk.
+        max_artifact_bytes: Bytes of one artifact.
+        max_artifact_files: Files of one artifact.
+        fetch_timeout_s: Seconds for one whole fetch.
+        disk_floor_bytes: Free bytes that fetching leaves on the file system.
+        stage_timeout_s: Seconds to wait for the outcome of a stage.
+        sweep_interval_s: Seconds between two clean-ups of artifacts and history.
+        log_level: The least level that is logged.
+        log_format: ``json``, ``console``, or ``auto``: console on a terminal.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="REGISTRY_SYNC_", populate_by_name=True)
+
+    node_dir: Path = _DEFAULT_NODE_DIR
+    tracking_uri: str = Field(
+        default="http://127.0.0.1:5000",
+        min_length=1,
+        validation_alias=AliasChoices("REGISTRY_SYNC_TRACKING_URI", "MLFLOW_TRACKING_URI"),
+    )
+    poll_interval_s: PositiveFloat = 30.0
+    database_url: str = ""
+    require_digest: bool = False
+    settle_s: float = Field(default=5.0, ge=0)
+    rollback_window_s: float = Field(default=3600.0, ge=0)
+    max_artifact_bytes: PositiveInt = 20 * _GIB
+    max_artifact_files: PositiveInt = 10_000
+    fetch_timeout_s: PositiveFloat = 3600.0
+    disk_floor_bytes: int = Field(default=_GIB, ge=0)
+    stage_timeout_s: PositiveFloat = 600.0
+    sweep_interval_s: PositiveFloat = 300.0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+    @property
+    def ledger_url(self) -> str:
+        """The ledger's URL: what was set, or SQLite in the node's folder."""
+        return self.database_url or f"sqlite:///{self.node_dir.absolute() / 'ledger.db'}"
+
+    @property
+    def gateway_socket(self) -> Path:
+        """Where the gateway listens for the control plane."""
+        return self.node_dir / "gateway.sock"
+
+    @property
+    def operations_socket(self) -> Path:
+        """Where the control plane listens for its operators."""
+        return self.node_dir / "operations.sock"

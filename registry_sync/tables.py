@@ -1,0 +1,148 @@
+"""The ledger's tables: SQLAlchemy Core metadata. Every table carries ``node_id``."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+_CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+metadata = MetaData(naming_convention=_CONVENTION)
+
+_NAME = String(512)
+_DIGEST = String(71)
+
+
+def _node_id(*, primary_key: bool = False) -> Column[str]:
+    return Column("node_id", String(64), nullable=False, primary_key=primary_key)
+
+
+def _id() -> Column[int]:
+    return Column("id", Integer, primary_key=True, autoincrement=True)
+
+
+activations = Table(
+    "activations",
+    metadata,
+    _id(),
+    _node_id(),
+    Column("model", _NAME, nullable=False),
+    Column("alias", String(255), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("digest", _DIGEST, nullable=False),
+    Column("previous_version", Integer),
+    Column("previous_digest", _DIGEST),
+    Column("asked_by", String(16), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Index(None, "node_id", "model", "alias", "id"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    _id(),
+    _node_id(),
+    Column("model", _NAME, nullable=False),
+    Column("alias", String(255)),
+    Column("version", Integer),
+    Column("action", String(16), nullable=False),
+    Column("asked_by", String(16), nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("durations_s", JSON, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("reason", Text),
+    Index(None, "node_id", "model", "id"),
+)
+
+quarantines = Table(
+    "quarantines",
+    metadata,
+    _id(),
+    _node_id(),
+    Column("model", _NAME, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("expected_digest", _DIGEST),
+    Column("listing", Text),
+    Column("found_digest", _DIGEST),
+    Column("reason", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("released_at", Float),
+    Index(None, "node_id", "model", "version"),
+)
+
+rejections = Table(
+    "rejections",
+    metadata,
+    _id(),
+    _node_id(),
+    Column("model", _NAME, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("digest", _DIGEST, nullable=False),
+    Column("failure", String(32), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("released_at", Float),
+    Index(None, "node_id", "model", "version"),
+)
+
+holds = Table(
+    "holds",
+    metadata,
+    _id(),
+    _node_id(),
+    Column("model", _NAME, nullable=False),
+    Column("alias", String(255), nullable=False),
+    Column("aspired_version", Integer),
+    Column("target_version", Integer, nullable=False),
+    Column("target_digest", _DIGEST, nullable=False),
+    Column("asked_by", String(16), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("released_at", Float),
+    Index(
+        "uq_holds_open",
+        "node_id",
+        "model",
+        "alias",
+        unique=True,
+        sqlite_where=text("released_at IS NULL"),
+        postgresql_where=text("released_at IS NULL"),
+    ),
+)
+
+pins = Table(
+    "pins",
+    metadata,
+    _node_id(primary_key=True),
+    Column("model", _NAME, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("digest", _DIGEST, nullable=False),
+    Column("expected_digest", _DIGEST),
+    Column("stamped", Boolean(create_constraint=False), nullable=False),
+    Column("listing", Text),
+    Column("at", Float, nullable=False),
+)
+
+listings = Table(
+    "listings",
+    metadata,
+    _node_id(primary_key=True),
+    Column("listed_at", Float, nullable=False),
+    Column("body", JSON, nullable=False),
+)
