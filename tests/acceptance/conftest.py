@@ -35,6 +35,12 @@ def registry(mlflow_registry: MlflowServer) -> Iterator[Registry]:
     corner.forget()
 
 
+@pytest.fixture(scope="session")
+def mlflow_root(mlflow_registry: MlflowServer) -> Path:
+    """The folder in which the MLflow server keeps what it has."""
+    return mlflow_registry.group.folder
+
+
 NodeMaker = Callable[..., Node]
 
 

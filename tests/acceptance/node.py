@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 
@@ -236,11 +237,20 @@ class Node:
 
     async def model(self, client: httpx.AsyncClient, name: str) -> dict[str, object] | None:
         """``GET /models/{name}``; None: the gateway does not know it (yet)."""
-        answer = await client.get(f"{self.url}/models/{name}")
+        answer = await client.get(f"{self.url}/models/{quote(name, safe='')}")
         if answer.status_code == 404:
             return None
         assert answer.status_code == 200, answer.text
         document: dict[str, object] = answer.json()
+        return document
+
+    async def version(
+        self, client: httpx.AsyncClient, name: str, version: int
+    ) -> dict[str, object]:
+        """``GET /models/{name}/versions/{version}``; empty: the gateway does not know it (yet)."""
+        url = f"{self.url}/models/{quote(name, safe='')}/versions/{version}"
+        answer = await client.get(url)
+        document: dict[str, object] = answer.json() if answer.status_code == 200 else {}
         return document
 
     async def catalogue_shows(
@@ -249,7 +259,7 @@ class Node:
         """Wait until the gateway knows a version of a model."""
 
         async def look() -> dict[str, object] | None:
-            answer = await client.get(f"{self.url}/models/{name}/versions/{version}")
-            return answer.json() if answer.status_code == 200 else None
+            document = await self.version(client, name, version)
+            return document or None
 
         return await eventually(look, f"the gateway knows {name}/{version}")

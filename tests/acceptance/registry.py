@@ -28,6 +28,10 @@ class Registry:
             self._names.append(name)
         return name
 
+    def forget_name(self, name: str) -> None:
+        """Say that a name from `name` is not a registered model's."""
+        self._names.remove(name)
+
     def publish(self, name: str, model: BuildableModel, experiment: str = "Default") -> int:
         """Register a model as the next version of ``name``; the version's number."""
         mlflow.set_tracking_uri(self.url)

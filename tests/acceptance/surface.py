@@ -3,6 +3,13 @@
 from typing import Any
 
 
+def alias_of(document: dict[str, Any] | None, alias: str) -> dict[str, Any]:
+    """What ``GET /models/{m}`` says of an alias: ``active``, ``aspired``, ``why`` …"""
+    assert document is not None
+    shown: dict[str, Any] = document["aliases"][alias]
+    return shown
+
+
 def active_version(document: dict[str, Any] | None, alias: str) -> int | None:
     """The version that ``GET /models/{m}`` shows as active for ``alias``."""
     if document is None:

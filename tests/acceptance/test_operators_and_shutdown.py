@@ -1,0 +1,121 @@
+"""Rollback by one command, a version deleted in the registry, and an orderly end."""
+
+import asyncio
+
+from tests.acceptance.conftest import NodeMaker
+from tests.acceptance.node import Node
+from tests.acceptance.processes import alive
+from tests.acceptance.registry import ROWS, Registry, row_answers, row_body, x_body
+from tests.acceptance.surface import active_version, alias_of
+from tests.acceptance.traffic import Call, Traffic, ask, client, describe
+from tests.acceptance.waiting import eventually, eventually_true
+from tests.models.catalogue import LinearModel, ScriptedModel
+
+ALIAS = "champion"
+PASSES = 4
+IN_FLIGHT = 6
+PREDICT_S = 1.0
+
+
+async def _passes(node: Node, http: object, count: int) -> None:
+    """Wait until the registry was listed ``count`` more times."""
+    seen: set[float] = set()
+
+    async def enough() -> bool:
+        listed = (await http.get(f"{node.url}/models")).json()["registry"]["listed_at"]
+        seen.add(listed)
+        return len(seen) > count
+
+    await eventually(enough, f"{count} passes of the control plane")
+
+
+async def test_one_command_rolls_back_until_the_registry_moves_on(
+    running_node: Node, registry: Registry
+) -> None:
+    node, model = running_node, registry.name("regretted")
+    expected = {}
+    for slope in (1.0, 2.0):
+        expected[registry.publish(model, LinearModel(slope))] = row_answers(slope)
+    registry.point(model, ALIAS, 1)
+    async with client(2) as http, client(2) as watching:
+        await node.active(watching, model, ALIAS, 1)
+        registry.point(model, ALIAS, 2)
+        await node.active(watching, model, ALIAS, 2)
+        callers = [lambda dice: Call(model, dice.randrange(ROWS), f"@{ALIAS}")] * 2
+        async with Traffic(http, node.url, callers, lambda call: row_body(call.row)) as traffic:
+            await eventually_true(lambda: traffic.count(lambda a: a.version == 2) > 10, "calls")
+            done = await asyncio.to_thread(node.command, "rollback", f"{model}@{ALIAS}")
+            assert done.returncode == 0, done.stdout + done.stderr
+            await node.active(watching, model, ALIAS, 1)
+            # The registry still says 2: the rollback holds, pass after pass.
+            await _passes(node, watching, PASSES)
+            shown = alias_of(await node.model(watching, model), ALIAS)
+            assert (shown["active"], shown["aspired"]) == (1, 2), shown
+            # The engineer moves the alias on: the hold is over.
+            expected[registry.publish(model, LinearModel(3.0))] = row_answers(3.0)
+            registry.point(model, ALIAS, 3)
+            await node.active(watching, model, ALIAS, 3)
+            await eventually_true(lambda: traffic.count(lambda a: a.version == 3) > 10, "calls")
+    wrong = [answer for answer in traffic.answers if not answer.ok]
+    assert not wrong, describe(wrong)
+    for answer in traffic.answers:
+        assert answer.predictions == [expected[answer.version or 0][answer.call.row]], answer
+
+
+async def test_a_version_deleted_in_the_registry_answers_while_it_is_kept(
+    running_node: Node, registry: Registry
+) -> None:
+    node, model = running_node, registry.name("deleted")
+    for slope in (1.0, 2.0):
+        registry.publish(model, LinearModel(slope))
+    registry.point(model, ALIAS, 1)
+    async with client(2) as http:
+        await node.active(http, model, ALIAS, 1)
+        await node.active(http, model, "latest", 2)
+        answer = await ask(http, node.url, Call(model, 1, "1"), row_body(1))
+        assert answer.ok, answer
+        registry.point(model, ALIAS, 2)
+        await node.active(http, model, ALIAS, 2)
+        registry.client.delete_model_version(model, "1")
+
+        async def deleted() -> bool:
+            return (await node.version(http, model, 1)).get("state") == "deleted"
+
+        await eventually(deleted, "the version is shown as deleted")
+        answer = await ask(http, node.url, Call(model, 1, "1"), row_body(1))
+        assert answer.ok, answer
+        assert answer.predictions == [row_answers(1.0)[1]]
+        assert active_version(await node.model(http, model), ALIAS) == 2
+
+
+async def test_sigterm_answers_what_is_in_flight_and_leaves_nothing(
+    make_node: NodeMaker, registry: Registry
+) -> None:
+    model = ScriptedModel(scale=2.0, predict_sleep_s=PREDICT_S)
+    name = registry.name("slow")
+    registry.publish(name, model)
+    node = make_node().start()
+    assert node.gateway is not None
+    async with client(IN_FLIGHT) as http, client(1) as watching:
+        await node.active(watching, name, "latest", 1)
+        first = await ask(http, node.url, Call(name, 0), x_body(1.0))
+        assert first.ok, first
+        tasks = [
+            asyncio.create_task(ask(http, node.url, Call(name, 0), x_body(float(i))))
+            for i in range(IN_FLIGHT)
+        ]
+
+        async def inside() -> bool:
+            replica = (await node.version(watching, name, 1))["replica"]
+            return replica["in_flight"] == IN_FLIGHT
+
+        await eventually(inside, "all requests are inside the worker")
+        processes = [node.gateway.pid, node.forkserver().pid, *node.workers()]
+        stopping = asyncio.create_task(asyncio.to_thread(node.gateway.stop))
+        answers = await asyncio.gather(*tasks)
+        assert await stopping == 0, node.gateway.tail()
+    for number, answer in enumerate(answers):
+        assert answer.ok, answer
+        assert answer.predictions == model.expected(x_body(float(number)))
+    await eventually_true(lambda: not any(alive(p) for p in processes), "nothing is left")
+    assert not (node.node_dir / "gateway.sock").exists()
