@@ -225,9 +225,7 @@ class Node:
                 total += float(sample["value"])
         return total
 
-    async def active(
-        self, client: httpx.AsyncClient, name: str, alias: str, version: int
-    ) -> None:
+    async def active(self, client: httpx.AsyncClient, name: str, alias: str, version: int) -> None:
         """Wait until an alias of a model means this version here."""
 
         async def look() -> bool:

@@ -51,12 +51,12 @@ def marked(mark: str) -> list[Seen]:
     """Every living process that inherited ``mark``."""
     wanted = f"{MARK}={mark}".encode()
     found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
             continue
         with suppress(OSError):
-            if wanted in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
-                seen = look_at(int(entry))
+            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                seen = look_at(int(entry.name))
                 if seen is not None:
                     found.append(seen)
     return found
@@ -66,9 +66,9 @@ def children(pid: int) -> list[int]:
     """The children of a process, zombies included."""
     found: list[int] = []
     with suppress(OSError):
-        for task in os.listdir(f"/proc/{pid}/task"):
+        for task in Path(f"/proc/{pid}/task").iterdir():
             with suppress(OSError):
-                listing = Path(f"/proc/{pid}/task/{task}/children").read_text()
+                listing = (task / "children").read_text()
                 found.extend(int(child) for child in listing.split())
     return found
 
@@ -88,9 +88,9 @@ def threads(pid: int) -> list[str]:
     """The names of a process's threads, sorted."""
     names = []
     with suppress(OSError):
-        for task in os.listdir(f"/proc/{pid}/task"):
+        for task in Path(f"/proc/{pid}/task").iterdir():
             with suppress(OSError):
-                names.append(Path(f"/proc/{pid}/task/{task}/comm").read_text().strip())
+                names.append((task / "comm").read_text().strip())
     return sorted(names)
 
 
@@ -104,7 +104,13 @@ class Running:
 
     @classmethod
     def start(
-        cls, name: str, command: Sequence[str], *, environment: Mapping[str, str], cwd: Path, log: Path
+        cls,
+        name: str,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        cwd: Path,
+        log: Path,
     ) -> "Running":
         """Start ``command``; what it writes is appended to ``log``."""
         with log.open("ab") as out:
@@ -151,9 +157,8 @@ class Running:
                 self.process.wait(STOP_PATIENCE_S)
             except subprocess.TimeoutExpired:
                 self.kill()
-                raise AssertionError(
-                    f"{self.name} did not end within {STOP_PATIENCE_S:g} s of SIGTERM\n{self.tail()}"
-                ) from None
+                message = f"{self.name} did not end within {STOP_PATIENCE_S:g} s of SIGTERM"
+                raise AssertionError(f"{message}\n{self.tail()}") from None
         return self.process.returncode
 
 

@@ -28,7 +28,8 @@ class Relay:
     def to(cls, url: str) -> "Relay":
         """A relay to the server at ``url``, joined."""
         parts = urlsplit(url)
-        assert parts.hostname and parts.port
+        assert parts.hostname
+        assert parts.port
         relay = cls((parts.hostname, parts.port))
         relay.join()
         return relay

@@ -1,4 +1,4 @@
-"""Where the documents of the gateway say what; the only place of the tests that knows their shape."""
+"""Where the gateway's documents say what; the only place of the tests that knows their shape."""
 
 from typing import Any
 

@@ -92,9 +92,7 @@ BAD_BODIES = {
         ).encode(),
         field=COLUMNS[0],
     ),
-    "text for a number": Bad(
-        _split(GOOD_ROW, [5.1, "wide", 1.4, 0.2]), row=1, field=COLUMNS[1]
-    ),
+    "text for a number": Bad(_split(GOOD_ROW, [5.1, "wide", 1.4, 0.2]), row=1, field=COLUMNS[1]),
     "a list for a number": Bad(_split([5.1, [3.5], 1.4, 0.2]), row=0, field=COLUMNS[1]),
     "null for a number": Bad(_split(GOOD_ROW, [5.1, 3.5, None, 0.2]), row=1, field=COLUMNS[2]),
     "NaN": Bad(_split(GOOD_ROW).replace(b"1.4", b"NaN")),
@@ -109,9 +107,7 @@ BAD_BODIES = {
         b"<row/>", 415, "unsupported_media_type", content_type="application/xml"
     ),
     "no content type": Bad(_split(GOOD_ROW), 415, "unsupported_media_type", content_type=""),
-    "50 MB long": Bad(
-        b'{"instances": "' + b"x" * HUGE_BYTES + b'"}', 413, "body_too_large"
-    ),
+    "50 MB long": Bad(b'{"instances": "' + b"x" * HUGE_BYTES + b'"}', 413, "body_too_large"),
 }
 
 

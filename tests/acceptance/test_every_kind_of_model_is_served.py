@@ -73,7 +73,9 @@ async def test_two_versions_with_a_module_of_the_same_name_answer_each_with_its_
                 assert answer.predictions == model.expected(body)
 
 
-async def test_the_catalogue_tells_what_a_version_is(running_node: Node, registry: Registry) -> None:
+async def test_the_catalogue_tells_what_a_version_is(
+    running_node: Node, registry: Registry
+) -> None:
     model = IrisPipeline(seed=5)
     async with client() as http:
         name = await _published(running_node, registry, http, "described", model)

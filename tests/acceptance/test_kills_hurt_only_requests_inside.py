@@ -90,9 +90,7 @@ async def test_only_requests_inside_a_killed_worker_fail(
 ) -> None:
     node = make_node().start()
     async with client(KILL_CALLERS) as http, client(2) as watching:
-        models = dict(
-            [await _serving(node, registry, watching, scale) for scale in (3.0, 5.0)]
-        )
+        models = dict([await _serving(node, registry, watching, scale) for scale in (3.0, 5.0)])
         victim, bystander = models
         callers = [
             lambda dice, name=name: Call(name, dice.randrange(100), selector="1")

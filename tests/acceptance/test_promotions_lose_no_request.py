@@ -1,6 +1,7 @@
 """An alias moves while eight clients call: by alias, by number and without a version."""
 
 import asyncio
+import itertools
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -142,7 +143,7 @@ def _assert_the_test_could_fail(answers: list[Answer], shown: list[tuple[float, 
     assert len(shown) == 2 * PROMOTION_ROUND_TRIPS + 1
     generations = {a.generation: a.version for a in answers if _by_number(a) is None}
     turns = [version for _, version in sorted(generations.items())]
-    changes = sum(1 for one, next_one in zip(turns, turns[1:], strict=False) if one != next_one)
+    changes = sum(1 for one, following in itertools.pairwise(turns) if one != following)
     assert changes == 2 * PROMOTION_ROUND_TRIPS, generations
     numbered = Counter(a.version for a in answers if _by_number(a) is not None)
     assert set(numbered) == {1, 2}, numbered

@@ -49,10 +49,9 @@ async def _more_answers(traffic: Traffic, version: int | None = None) -> None:
     def enough() -> bool:
         return (
             traffic.count(
-                lambda a: a.ok
-                and a.sent_at > since
-                and _by_alias(a)
-                and version in {None, a.version}
+                lambda a: (
+                    a.ok and a.sent_at > since and _by_alias(a) and version in {None, a.version}
+                )
             )
             >= ENOUGH_ANSWERS
         )

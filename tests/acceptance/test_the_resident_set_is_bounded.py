@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Self
 
 import httpx
 
@@ -44,7 +45,7 @@ class Census:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="census")
 
-    def __enter__(self) -> "Census":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -76,9 +76,7 @@ class Answer:
         return self.body.get("code") if isinstance(self.body, dict) else None
 
 
-async def ask(
-    http: httpx.AsyncClient, url: str, call: Call, body: dict[str, Any]
-) -> Answer:
+async def ask(http: httpx.AsyncClient, url: str, call: Call, body: dict[str, Any]) -> Answer:
     """Send one request; never raises for what the gateway does."""
     sent_at = time.monotonic()
     try:

@@ -11,23 +11,23 @@ gateway, control plane, forkserver and, by fork, every worker. It changes nothin
 import os
 import signal
 import sys
+from pathlib import Path
 
 
 def _dump_modules(*_ignored):
     folder = os.environ.get("ACCEPTANCE_DUMPS")
     if not folder:
         return
-    path = os.path.join(folder, f"{os.getpid()}.txt")
-    with open(path + ".part", "w") as file:
-        file.write("\n".join(sorted(sys.modules)))
-    os.rename(path + ".part", path)
+    part = Path(folder, f"{os.getpid()}.part")
+    part.write_text("\n".join(sorted(sys.modules)))
+    part.rename(part.with_suffix(".txt"))
 
 
 def _die_at_rename(moment, name):
     rename = os.replace
 
     def replace(source, target, **options):
-        chosen = os.path.basename(os.fspath(target)) == name
+        chosen = Path(target).name == name
         if chosen and moment == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         rename(source, target, **options)

@@ -1,0 +1,79 @@
+"""The README's tables of settings and metrics are what the code says."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import Counter, Gauge, Histogram
+from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
+
+from gateway.settings import GatewaySettings
+from gateway.telemetry import Telemetry
+from registry_sync.settings import SyncSettings
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+ROW = re.compile(r"^\| `(?P<name>[A-Z][A-Z_]+)`[^|]*\| (?P<default>[^|]*?) *\|", re.MULTILINE)
+METRIC = re.compile(
+    r"^\| `(?P<name>gateway_\w+)` \| (?P<kind>\w+) \| (?P<labels>[^|]*?) *\|", re.MULTILINE
+)
+SETTINGS: list[type[BaseSettings]] = [GatewaySettings, SyncSettings]
+
+
+def _documented() -> dict[str, str]:
+    """Each setting of the README with the cell that gives its default."""
+    return {row["name"]: row["default"] for row in ROW.finditer(README.read_text())}
+
+
+def _names(settings: type[BaseSettings]) -> dict[str, Any]:
+    prefix = settings.model_config["env_prefix"]
+    return {prefix + name.upper(): field for name, field in settings.model_fields.items()}
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_every_setting_is_documented_with_its_default(settings: type[BaseSettings]) -> None:
+    documented = _documented()
+    for name, field in _names(settings).items():
+        assert name in documented, f"{name} is not in the README"
+        if field.default is not PydanticUndefined:
+            assert _says(documented[name], field.default), (name, documented[name], field.default)
+        else:
+            assert documented[name], f"{name}: the README does not say what the default is"
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_no_documented_setting_is_unknown(settings: type[BaseSettings]) -> None:
+    prefix = settings.model_config["env_prefix"]
+    documented = {name for name in _documented() if name.startswith(prefix)}
+    assert documented == set(_names(settings))
+
+
+def _says(cell: str, default: object) -> bool:
+    """Whether the first code span of the cell is the default; an empty one may be put in words."""
+    span = re.match(r"`([^`]*)`", cell)
+    if default in ("", None):
+        return bool(cell)
+    if span is None:
+        return False
+    said = span[1]
+    if isinstance(default, bool):
+        return said == str(default).lower()
+    if isinstance(default, (int, float)):
+        return said.replace(".", "", 1).isdigit() and float(said) == float(default)
+    return said == str(default)
+
+
+def test_every_metric_is_documented_with_its_kind_and_labels() -> None:
+    kinds = {Counter: "counter", Gauge: "gauge", Histogram: "histogram"}
+    expected = {}
+    for metric in vars(Telemetry()).values():
+        if type(metric) in kinds:
+            name = metric._name + ("_total" if isinstance(metric, Counter) else "")
+            expected[name] = (kinds[type(metric)], tuple(metric._labelnames))
+    documented = {
+        row["name"]: (row["kind"], tuple(re.findall(r"`(\w+)`", row["labels"])))
+        for row in METRIC.finditer(README.read_text())
+    }
+    assert len(expected) > 10
+    assert documented == expected
