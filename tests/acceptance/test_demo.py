@@ -1,0 +1,128 @@
+"""The demonstration: it holds, it fails where it is broken on purpose, and it leaves nothing."""
+
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.demo.story import SABOTAGES, STEPS
+from tests.acceptance.processes import MARK, Running, assert_nothing_left
+from tests.acceptance.scale import SOAK
+from tests.acceptance.waiting import until
+from tests.servers import clean_environ
+
+ROOT = Path(__file__).parents[2]
+DEMO_PATIENCE_S = 280.0
+BROKEN = tuple(SABOTAGES) if SOAK else ("predict", "tamper")
+"""The steps that are broken on purpose: all of them in full runs."""
+
+DemoStarter = Callable[..., Running]
+
+
+@pytest.fixture
+def demo(short_folder: Path, tmp_path: Path) -> Iterator[DemoStarter]:
+    """Start the demonstration in a folder of its own; nothing of it may outlive the test."""
+    mark = uuid.uuid4().hex
+    started: list[Running] = []
+
+    def start(*arguments: str, sabotage: str | None = None) -> Running:
+        settings = {MARK: mark, "COLUMNS": "100"} | (
+            {"DEMO_SABOTAGE": sabotage} if sabotage else {}
+        )
+        state = short_folder / mark[:8]
+        running = Running.start(
+            "demo",
+            [sys.executable, "-m", "deploy.demo", "--state", str(state), *arguments],
+            environment=clean_environ(settings),
+            cwd=ROOT,
+            log=tmp_path / "demo.log",
+        )
+        started.append(running)
+        return running
+
+    yield start
+    for running in started:
+        if running.running:
+            running.kill()
+    assert_nothing_left(mark)
+
+
+def _ends(demo: Running) -> str:
+    """Wait until the demonstration has ended, and return what it wrote."""
+    until(lambda: not demo.running, "the demonstration ends", patience_s=DEMO_PATIENCE_S)
+    return demo.log.read_text()
+
+
+def test_every_step_holds(demo: DemoStarter) -> None:
+    running = demo("--once")
+    written = _ends(running)
+    assert running.process.returncode == 0, running.tail()
+    for step in STEPS:
+        assert f"· {step.name} ·" in written
+    assert "Every step held" in written
+    assert "\x1b" not in written, "control sequences, and nobody has a terminal"
+    assert max(map(len, _told(written))) <= 100
+
+
+def _told(written: str) -> list[str]:
+    """The headlines: what is for copying, or from somebody else, may be longer."""
+    return [line for line in written.splitlines() if line.startswith("─")]
+
+
+@pytest.mark.parametrize("step", BROKEN)
+def test_a_step_broken_on_purpose_fails_by_its_name(demo: DemoStarter, step: str) -> None:
+    running = demo("--once", sabotage=step)
+    written = _ends(running)
+    assert running.process.returncode == 1, running.tail()
+    assert f"FAILED step {step}:" in written
+    assert "Every step held" not in written
+    names = [each.name for each in STEPS]
+    for later in names[names.index(step) + 1 :]:
+        assert f"· {later} ·" not in written
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_demonstration_that_is_stopped_leaves_no_process(
+    demo: DemoStarter, number: signal.Signals
+) -> None:
+    running = demo()
+    until(
+        lambda: not running.running or "a real MLflow server on" in running.log.read_text(),
+        "the MLflow server is up",
+    )
+    running.assert_running()
+    os.kill(running.pid, number)
+    written = _ends(running)
+    expected = -number if number is signal.SIGKILL else 128 + number
+    assert running.process.returncode == expected
+    assert ("All servers are stopped." in written) == (number is not signal.SIGKILL)
+
+
+def test_an_unknown_step_is_named_and_the_known_ones_listed(demo: DemoStarter) -> None:
+    running = demo("--once", sabotage="coffee")
+    written = _ends(running)
+    assert running.process.returncode == 2
+    assert "coffee" in written
+    assert all(step in written for step in SABOTAGES)
+
+
+def test_every_step_can_be_broken(demo: DemoStarter) -> None:
+    running = demo(sabotage="list")
+    written = _ends(running)
+    assert running.process.returncode == 0
+    assert [line.split()[0] for line in written.splitlines()[1:]] == [step.name for step in STEPS]
+
+
+def test_a_folder_of_somebody_else_is_not_emptied(demo: DemoStarter, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    running = demo("--once", "--state", str(precious))
+    written = _ends(running)
+    assert running.process.returncode == 1
+    assert "holds files" in written
+    assert (precious / "thesis.txt").read_text() == "years of work"
