@@ -22,7 +22,7 @@ from tests.acceptance.processes import (
     look_at,
     marked,
 )
-from tests.acceptance.surface import active_version
+from tests.acceptance.surface import Document, active_version
 from tests.acceptance.waiting import eventually, until
 from tests.servers import clean_environ, free_ports
 
@@ -233,30 +233,26 @@ class Node:
 
         await eventually(look, f"{name}@{alias} is version {version}", patience_s=180)
 
-    async def model(self, client: httpx.AsyncClient, name: str) -> dict[str, object] | None:
+    async def model(self, client: httpx.AsyncClient, name: str) -> Document | None:
         """``GET /models/{name}``; None: the gateway does not know it (yet)."""
         answer = await client.get(f"{self.url}/models/{quote(name, safe='')}")
         if answer.status_code == 404:
             return None
         assert answer.status_code == 200, answer.text
-        document: dict[str, object] = answer.json()
+        document: Document = answer.json()
         return document
 
-    async def version(
-        self, client: httpx.AsyncClient, name: str, version: int
-    ) -> dict[str, object]:
+    async def version(self, client: httpx.AsyncClient, name: str, version: int) -> Document:
         """``GET /models/{name}/versions/{version}``; empty: the gateway does not know it (yet)."""
         url = f"{self.url}/models/{quote(name, safe='')}/versions/{version}"
         answer = await client.get(url)
-        document: dict[str, object] = answer.json() if answer.status_code == 200 else {}
+        document: Document = answer.json() if answer.status_code == 200 else {}
         return document
 
-    async def catalogue_shows(
-        self, client: httpx.AsyncClient, name: str, version: int
-    ) -> dict[str, object]:
+    async def catalogue_shows(self, client: httpx.AsyncClient, name: str, version: int) -> Document:
         """Wait until the gateway knows a version of a model."""
 
-        async def look() -> dict[str, object] | None:
+        async def look() -> Document | None:
             document = await self.version(client, name, version)
             return document or None
 

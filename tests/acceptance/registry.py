@@ -6,10 +6,8 @@ from typing import Any
 
 import mlflow
 
+from tests.acceptance.traffic import ROWS
 from tests.models.catalogue import BuildableModel, LinearModel, ScriptedModel
-
-ROWS = 24
-"""Callers choose a row by its index, from 0."""
 
 
 class Registry:
@@ -46,7 +44,8 @@ class Registry:
         """The folder in which a server that proxies artifacts under ``root`` keeps a version."""
         uri = self.client.get_model_version_download_uri(name, str(version))
         assert uri.startswith("mlflow-artifacts:/"), uri
-        return root / "artifacts" / uri.removeprefix("mlflow-artifacts:").lstrip("/")
+        path: str = uri.removeprefix("mlflow-artifacts:").lstrip("/")
+        return root / "artifacts" / path
 
     def forget(self) -> None:
         """Take this test's models out of the registry, so that later nodes do not fetch them."""

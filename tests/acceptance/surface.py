@@ -2,17 +2,21 @@
 
 from typing import Any
 
+Document = dict[str, Any]
+"""A JSON object as the gateway answered it."""
 
-def alias_of(document: dict[str, Any] | None, alias: str) -> dict[str, Any]:
+
+def alias_of(document: Document | None, alias: str) -> Document:
     """What ``GET /models/{m}`` says of an alias: ``active``, ``aspired``, ``why`` …"""
     assert document is not None
-    shown: dict[str, Any] = document["aliases"][alias]
+    shown: Document = document["aliases"][alias]
     return shown
 
 
-def active_version(document: dict[str, Any] | None, alias: str) -> int | None:
+def active_version(document: Document | None, alias: str) -> int | None:
     """The version that ``GET /models/{m}`` shows as active for ``alias``."""
     if document is None:
         return None
     shown = document["aliases"].get(alias)
-    return None if shown is None else shown["active"]
+    active: int | None = None if shown is None else shown["active"]
+    return active

@@ -110,8 +110,8 @@ async def test_the_load_completes_when_every_caller_has_left(cold: Cold) -> None
         await asyncio.gather(*tasks, return_exceptions=True)
 
         async def resident() -> bool:
-            document = (await watching.get(f"{cold.node.url}/models/{name}/versions/1")).json()
-            return document["state"] == "resident"
+            document = await cold.node.version(watching, name, 1)
+            return bool(document["state"] == "resident")
 
         await eventually(resident, "the version is resident although nobody waits")
         answer = await ask(watching, cold.node.url, call, x_body(2.0))

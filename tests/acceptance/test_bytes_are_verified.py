@@ -8,9 +8,9 @@ import pytest
 
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
-from tests.acceptance.registry import ROWS, Registry, row_answers, row_body
-from tests.acceptance.surface import active_version, alias_of
-from tests.acceptance.traffic import Call, Traffic, ask, client, describe
+from tests.acceptance.registry import Registry, row_answers, row_body
+from tests.acceptance.surface import Document, active_version, alias_of
+from tests.acceptance.traffic import Call, Traffic, ask, asks, client, describe
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import LinearModel
 from tests.servers import Seaweed
@@ -26,8 +26,8 @@ def _tamper(file: Path) -> None:
     file.write_bytes(content)
 
 
-async def _quarantined(node: Node, http: httpx.AsyncClient, model: str, version: int) -> dict:
-    async def look() -> dict | None:
+async def _quarantined(node: Node, http: httpx.AsyncClient, model: str, version: int) -> Document:
+    async def look() -> Document | None:
         document = await node.version(http, model, version)
         return document if document.get("state") == "quarantined" else None
 
@@ -52,7 +52,7 @@ async def test_bytes_that_were_altered_after_the_stamp_are_refused_and_the_old_g
         folder = registry.proxied_files(model, 2, mlflow_root)
         _tamper(max(folder.glob("model.*"), key=lambda file: file.stat().st_size))
 
-        callers = [lambda dice: Call(model, dice.randrange(ROWS), f"@{ALIAS}")] * 2
+        callers = [asks(model, f"@{ALIAS}")] * 2
         async with Traffic(http, node.url, callers, lambda call: row_body(call.row)) as traffic:
             registry.point(model, ALIAS, 2)
             node.start_control()

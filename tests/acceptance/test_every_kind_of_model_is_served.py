@@ -85,7 +85,7 @@ async def test_the_catalogue_tells_what_a_version_is(
 
         async def resident() -> bool:
             url = f"{running_node.url}/models/{name}/versions/@champion"
-            return (await http.get(url)).json()["state"] == "resident"
+            return bool((await http.get(url)).json()["state"] == "resident")
 
         await eventually(resident, "the version that answered is shown as resident")
     assert version["aliases"] == ["champion", "latest"]

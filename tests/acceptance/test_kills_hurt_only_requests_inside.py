@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 import httpx
@@ -14,7 +15,7 @@ from tests.acceptance.node import Node
 from tests.acceptance.processes import alive
 from tests.acceptance.registry import Registry, x_body
 from tests.acceptance.scale import ANSWERS_BETWEEN_KILLS, KILL_CALLERS, KILLS
-from tests.acceptance.traffic import Answer, Call, Traffic, ask, client, describe
+from tests.acceptance.traffic import Answer, Call, Traffic, ask, asks, client, describe
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import ScriptedModel
 
@@ -92,10 +93,7 @@ async def test_only_requests_inside_a_killed_worker_fail(
     async with client(KILL_CALLERS) as http, client(2) as watching:
         models = dict([await _serving(node, registry, watching, scale) for scale in (3.0, 5.0)])
         victim, bystander = models
-        callers = [
-            lambda dice, name=name: Call(name, dice.randrange(100), selector="1")
-            for name in [victim, bystander] * (KILL_CALLERS // 2)
-        ]
+        callers = [asks(name, "1") for name in [victim, bystander] * (KILL_CALLERS // 2)]
         deaths: list[Death] = []
         bystander_pid = await _pid_of(node, watching, bystander)
         body = lambda call: x_body(float(call.row))  # noqa: E731  # one line says it
@@ -122,10 +120,7 @@ async def test_the_forkserver_is_killed_and_versions_go_on(
     async with client(KILL_CALLERS) as http, client(2) as watching:
         models = dict([await _serving(node, registry, watching, scale) for scale in (3.0, 5.0)])
         names = list(models)
-        callers = [
-            lambda dice, name=name: Call(name, dice.randrange(100), selector="1")
-            for name in names * (KILL_CALLERS // 2)
-        ]
+        callers = [asks(name, "1") for name in names * (KILL_CALLERS // 2)]
         deaths: list[Death] = []
         body = lambda call: x_body(float(call.row))  # noqa: E731  # one line says it
         async with Traffic(http, node.url, callers, body) as traffic:
@@ -150,10 +145,7 @@ async def _goes_on(traffic: Traffic, models: dict[str, ScriptedModel], since: fl
     """Wait until each of the models has answered many requests that were sent after ``since``."""
 
     def enough() -> bool:
-        return all(
-            traffic.count(lambda a, name=name: a.ok and a.call.model == name and a.sent_at > since)
-            >= ANSWERS_BETWEEN_KILLS
-            for name in models
-        )
+        late = Counter(a.call.model for a in traffic.answers if a.ok and a.sent_at > since)
+        return all(late[name] >= ANSWERS_BETWEEN_KILLS for name in models)
 
     await eventually_true(enough, "every model answers by itself")

@@ -2,12 +2,14 @@
 
 import asyncio
 
+import httpx
+
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.processes import alive
-from tests.acceptance.registry import ROWS, Registry, row_answers, row_body, x_body
+from tests.acceptance.registry import Registry, row_answers, row_body, x_body
 from tests.acceptance.surface import active_version, alias_of
-from tests.acceptance.traffic import Call, Traffic, ask, client, describe
+from tests.acceptance.traffic import Call, Traffic, ask, asks, client, describe
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import LinearModel, ScriptedModel
 
@@ -17,7 +19,7 @@ IN_FLIGHT = 6
 PREDICT_S = 1.0
 
 
-async def _passes(node: Node, http: object, count: int) -> None:
+async def _passes(node: Node, http: httpx.AsyncClient, count: int) -> None:
     """Wait until the registry was listed ``count`` more times."""
     seen: set[float] = set()
 
@@ -41,7 +43,7 @@ async def test_one_command_rolls_back_until_the_registry_moves_on(
         await node.active(watching, model, ALIAS, 1)
         registry.point(model, ALIAS, 2)
         await node.active(watching, model, ALIAS, 2)
-        callers = [lambda dice: Call(model, dice.randrange(ROWS), f"@{ALIAS}")] * 2
+        callers = [asks(model, f"@{ALIAS}")] * 2
         async with Traffic(http, node.url, callers, lambda call: row_body(call.row)) as traffic:
             await eventually_true(lambda: traffic.count(lambda a: a.version == 2) > 10, "calls")
             done = await asyncio.to_thread(node.command, "rollback", f"{model}@{ALIAS}")
@@ -107,7 +109,7 @@ async def test_sigterm_answers_what_is_in_flight_and_leaves_nothing(
 
         async def inside() -> bool:
             replica = (await node.version(watching, name, 1))["replica"]
-            return replica["in_flight"] == IN_FLIGHT
+            return bool(replica["in_flight"] == IN_FLIGHT)
 
         await eventually(inside, "all requests are inside the worker")
         processes = [node.gateway.pid, node.forkserver().pid, *node.workers()]

@@ -10,14 +10,14 @@ import httpx
 
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
-from tests.acceptance.registry import ROWS, Registry, row_answers, row_body
+from tests.acceptance.registry import Registry, row_answers, row_body
 from tests.acceptance.scale import (
     ANSWERS_BETWEEN_PROMOTIONS,
     PROMOTION_CALLERS,
     PROMOTION_ROUND_TRIPS,
 )
 from tests.acceptance.surface import active_version
-from tests.acceptance.traffic import Answer, Call, Traffic, client, describe
+from tests.acceptance.traffic import Answer, Choose, Traffic, asks, client, describe
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import LinearModel
 
@@ -42,17 +42,17 @@ class Watch:
             await asyncio.sleep(0.01)
 
 
-def _callers(model: str) -> list[tuple[str, Call]]:
-    """Eight callers: what each kind is, and its call."""
+def _callers(model: str) -> list[Choose]:
+    """By alias, without a version, and by number."""
     return [
-        ("alias", Call(model, 0, selector=f"@{ALIAS}")),
-        ("alias", Call(model, 0, header=ALIAS)),
-        ("alias", Call(model, 0, selector=f"@{ALIAS}", header=ALIAS)),
-        ("default", Call(model, 0)),
-        ("default", Call(model, 0)),
-        ("number", Call(model, 0, selector="1")),
-        ("number", Call(model, 0, selector="2")),
-        ("number", Call(model, 0, header="1")),
+        asks(model, f"@{ALIAS}"),
+        asks(model, header=ALIAS),
+        asks(model, f"@{ALIAS}", header=ALIAS),
+        asks(model),
+        asks(model),
+        asks(model, "1"),
+        asks(model, "2"),
+        asks(model, header="1"),
     ]
 
 
@@ -78,14 +78,8 @@ async def test_an_alias_goes_to_and_fro_and_every_answer_is_right(
         watcher = asyncio.create_task(watch.run())
         try:
             await eventually_true(lambda: watch.shown, "version 1 is active for the first time")
-            kinds = _callers(model)
-            assert len(kinds) == PROMOTION_CALLERS
-            callers = [
-                lambda dice, call=call: Call(
-                    call.model, dice.randrange(ROWS), call.selector, call.header
-                )
-                for _, call in kinds
-            ]
+            callers = _callers(model)
+            assert len(callers) == PROMOTION_CALLERS
             async with Traffic(http, node.url, callers, lambda call: row_body(call.row)) as traffic:
                 for target in [2, 1] * PROMOTION_ROUND_TRIPS:
                     moves.append((time.monotonic(), target))

@@ -16,11 +16,11 @@ import pytest
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.processes import alive
-from tests.acceptance.registry import ROWS, Registry, row_answers, row_body, x_body
+from tests.acceptance.registry import Registry, row_answers, row_body, x_body
 from tests.acceptance.relay import Relay
 from tests.acceptance.scale import MIDDLE_ROUNDS
 from tests.acceptance.surface import active_version
-from tests.acceptance.traffic import Answer, Call, Traffic, ask, client, describe
+from tests.acceptance.traffic import Answer, Call, Choose, Traffic, ask, asks, client, describe
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import LinearModel, ScriptedModel
 
@@ -30,12 +30,9 @@ CALLERS = 3
 ENOUGH_ANSWERS = 20
 
 
-def _callers(model: str) -> list:
+def _callers(model: str) -> list[Choose]:
     """By alias, by number and without a version."""
-    return [
-        lambda dice, selector=selector: Call(model, dice.randrange(ROWS), selector)
-        for selector in (f"@{ALIAS}", "1", None)
-    ]
+    return [asks(model, selector) for selector in (f"@{ALIAS}", "1", None)]
 
 
 def _by_alias(answer: Answer) -> bool:
@@ -60,7 +57,10 @@ async def _more_answers(traffic: Traffic, version: int | None = None) -> None:
 
 
 async def _two_versions(
-    make_node: NodeMaker, registry: Registry, http: httpx.AsyncClient, **settings: dict[str, str]
+    make_node: NodeMaker,
+    registry: Registry,
+    http: httpx.AsyncClient,
+    registry_url: str | None = None,
 ) -> tuple[Node, str, dict[int, list[float]]]:
     """A node on which version 1 is active and resident, and version 2 is registered."""
     model = registry.name("middle")
@@ -69,7 +69,7 @@ async def _two_versions(
         version = await asyncio.to_thread(registry.publish, model, LinearModel(slope))
         expected[version] = row_answers(slope)
     registry.point(model, ALIAS, 1)
-    node = make_node(**settings).start()
+    node = make_node(registry_url=registry_url).start()
     await node.active(http, model, ALIAS, 1)
     await node.active(http, model, "latest", 2)
     answer = await ask(http, node.url, Call(model, 0), row_body(0))
@@ -272,10 +272,7 @@ async def test_a_gateway_alone_serves_from_its_table_file(
             assert node.gateway.stop() == 0
             node.start_gateway()
             body = lambda call: row_body(call.row)  # noqa: E731  # one line says it
-            callers = [
-                lambda dice, selector=selector: Call(model, dice.randrange(ROWS), selector)
-                for selector in (f"@{ALIAS}", "1", None, "2")
-            ]
+            callers = [asks(model, selector) for selector in (f"@{ALIAS}", "1", None, "2")]
             async with Traffic(http, node.url, callers, body) as traffic:
                 await _more_answers(traffic, 1)
     _assert_never_failed(traffic.answers, [])

@@ -13,7 +13,7 @@ import httpx
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.processes import alive, proportional_bytes
-from tests.acceptance.registry import ROWS, Registry, row_answers, row_body
+from tests.acceptance.registry import Registry, row_answers, row_body
 from tests.acceptance.scale import (
     RESIDENT_CALLERS,
     RESIDENT_EVICTIONS,
@@ -21,7 +21,7 @@ from tests.acceptance.scale import (
     RESIDENT_MODELS,
     RESIDENT_PROMOTIONS,
 )
-from tests.acceptance.traffic import Call, Traffic, client, describe
+from tests.acceptance.traffic import ROWS, Call, Traffic, client, describe
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import LinearModel
 

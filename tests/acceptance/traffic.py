@@ -17,6 +17,9 @@ PAUSE_S = 0.002
 PAUSE_AFTER_REFUSAL_S = 0.05
 REQUEST_LIMIT_S = 150.0
 
+ROWS = 24
+"""Callers choose a row by its index, from 0."""
+
 
 def client(connections: int = 16) -> httpx.AsyncClient:
     """A client with room for ``connections`` requests at a time, none of them tried twice."""
@@ -46,6 +49,17 @@ class Call:
     @property
     def headers(self) -> dict[str, str]:
         return {} if self.header is None else {"X-Model-Version": self.header}
+
+
+Choose = Callable[[random.Random], Call]
+"""What a caller asks next."""
+
+
+def asks(
+    model: str, selector: str | None = None, *, header: str | None = None, rows: int = ROWS
+) -> Choose:
+    """A caller that asks always the same version, each time for one of ``rows`` rows."""
+    return lambda dice: Call(model, dice.randrange(rows), selector, header)
 
 
 @dataclass(frozen=True)
@@ -108,7 +122,7 @@ class Traffic(AbstractAsyncContextManager["Traffic"]):
 
     http: httpx.AsyncClient
     url: str
-    callers: Sequence[Callable[[random.Random], Call]]
+    callers: Sequence[Choose]
     body_of: Callable[[Call], dict[str, Any]]
     seed: int = 0
     answers: list[Answer] = field(default_factory=list)
@@ -134,7 +148,7 @@ class Traffic(AbstractAsyncContextManager["Traffic"]):
         self._stopping = True
         await asyncio.gather(*self._tasks)
 
-    async def _call_on(self, number: int, choose: Callable[[random.Random], Call]) -> None:
+    async def _call_on(self, number: int, choose: Choose) -> None:
         dice = random.Random(f"{self.seed}/{number}")
         while not self._stopping:
             call = choose(dice)

@@ -65,7 +65,7 @@ def _says(cell: str, default: object) -> bool:
 
 
 def test_every_metric_is_documented_with_its_kind_and_labels() -> None:
-    kinds = {Counter: "counter", Gauge: "gauge", Histogram: "histogram"}
+    kinds: dict[type, str] = {Counter: "counter", Gauge: "gauge", Histogram: "histogram"}
     expected = {}
     for metric in vars(Telemetry()).values():
         if type(metric) in kinds:
