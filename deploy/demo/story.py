@@ -183,8 +183,8 @@ def _check_predict(scene: Scene) -> list[str]:
 
 
 def _play_promote(scene: Scene) -> None:
-    names = ", ".join(client.name for client in CLIENTS)
-    scene.screen.say(f"{len(CLIENTS)} clients ask all the time: {names}.")
+    names = " · ".join(client.name for client in CLIENTS)
+    scene.screen.say(f"{len(CLIENTS)} clients ask all the time: {names}")
     traffic = Traffic(scene.gateway_url, scene.trained)
     traffic.start()
     try:
@@ -215,7 +215,7 @@ def _swap_under(scene: Scene, traffic: Traffic) -> None:
     rows = []
     for client in CLIENTS:
         own = [record for record in records if record.client is client]
-        before = sorted({str(r.version) for r in own if r.done_at <= swap.first_new})
+        before = sorted({str(r.version) for r in own if r.done_at < swap.first_new})
         after = sorted({str(r.version) for r in own if r.sent_at > swap.last_old})
         slowest = max(record.done_at - record.sent_at for record in own) * 1000
         cells = [client.name, str(len(own)), "0", ", ".join(before), ", ".join(after)]

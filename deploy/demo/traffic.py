@@ -27,11 +27,13 @@ class Client:
 
 
 CLIENTS = (
-    Client("by alias, path", f"/models/{CHURN}/versions/@champion/predict", {}, None),
-    Client("by alias, header", f"/models/{CHURN}/predict", {"X-Model-Version": "champion"}, None),
-    Client("without a version", f"/models/{CHURN}/predict", {}, None),
-    Client("version 1", f"/models/{CHURN}/versions/1/predict", {}, 1),
-    Client("version 2", f"/models/{CHURN}/predict", {"X-Model-Version": "2"}, 2),
+    Client("alias in the path", f"/models/{CHURN}/versions/@champion/predict", {}, None),
+    Client(
+        "alias in the header", f"/models/{CHURN}/predict", {"X-Model-Version": "champion"}, None
+    ),
+    Client("no version", f"/models/{CHURN}/predict", {}, None),
+    Client("version 1 in the path", f"/models/{CHURN}/versions/1/predict", {}, 1),
+    Client("version 2 in the header", f"/models/{CHURN}/predict", {"X-Model-Version": "2"}, 2),
 )
 
 
