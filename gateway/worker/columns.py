@@ -12,7 +12,7 @@ import binascii
 import datetime as dt
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from gateway.worker.refusals import MAX_DETAILS, Detail, invalid
 
@@ -109,7 +109,9 @@ def _convert(name: str, values: Sequence[Any], kind: str, *, required: bool) -> 
     details: list[Detail] = []
     for row, value in enumerate(values):
         try:
-            converted.append(_null(required=required) if value is None else one(value))
+            if value is None and required:
+                _refuse_null()
+            converted.append(None if value is None else one(value))
         except ValueError as error:
             details.append((row, name, str(error)))
             if len(details) >= MAX_DETAILS:
@@ -119,9 +121,8 @@ def _convert(name: str, values: Sequence[Any], kind: str, *, required: bool) -> 
     return converted
 
 
-def _null(*, required: bool) -> None:
-    if required:
-        raise ValueError("null in a required column")
+def _refuse_null() -> NoReturn:
+    raise ValueError("null in a required column")
 
 
 def _number(value: Any) -> Any:

@@ -84,7 +84,7 @@ def use_threads(threads: int) -> None:
         sys.modules["torch"].set_num_threads(threads)
     if threads > 1:
         try:
-            import threadpoolctl
+            import threadpoolctl  # type: ignore[import-untyped,unused-ignore]
         except ImportError:
             return
         threadpoolctl.threadpool_limits(threads)

@@ -59,7 +59,5 @@ def join(parts: Sequence[Inputs]) -> Inputs:
     import numpy as np
 
     first = parts[0]
-    arrays = {
-        name: np.concatenate([part.arrays[name] for part in parts]) for name in first.arrays
-    }
+    arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in first.arrays}
     return Inputs(first.kind, arrays, sum(part.rows for part in parts), first.params)

@@ -1,7 +1,7 @@
 """What the forkserver imports before its first fork, so that a cold load takes milliseconds.
 
-Importing this module does it. Imported by name, never by the gateway process itself. The environment must be set before the
-first import that reads it: a forkserver with BLAS threads could not be forked safely.
+Importing this module does it, so only the forkserver may. The environment is set before the first
+import that reads it: a forkserver with BLAS threads could not be forked safely.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ MODULES = (
     "mlflow.pytorch",
 )
 """Where torch is installed, ``skops.io`` and ``mlflow.pytorch`` bring it."""
+
 
 def set_environment() -> None:
     """Set what the libraries read when they are imported."""

@@ -1,0 +1,50 @@
+"""Start a worker under a model's own interpreter: ``python -I __runner__.py CHANNEL LIFELINE``.
+
+The arguments are inherited file descriptors. ``-I`` keeps our folder off ``sys.path``, where our
+modules would shadow the model's; a finder serves ``gateway`` and ``gateway.worker`` alone.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import socket
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import ModuleType
+
+_ROOT = Path(__file__).resolve().parent.parent.parent
+_OURS = "gateway.worker"
+
+
+class WorkerFinder:
+    """Finds ``gateway``, ``gateway.worker`` and what is below it; nothing else of ours."""
+
+    @classmethod
+    def find_spec(
+        cls,
+        name: str,
+        path: Sequence[str] | None = None,  # noqa: ARG003  # the finder's interface
+        target: ModuleType | None = None,  # noqa: ARG003  # as above
+    ) -> ModuleSpec | None:
+        """Return where ``name`` is loaded from, or None."""
+        if name != "gateway" and name != _OURS and not name.startswith(_OURS + "."):
+            return None
+        folder = str(_ROOT.joinpath(*name.split(".")[:-1]))
+        return importlib.machinery.PathFinder.find_spec(name, [folder])
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Become a worker on the two descriptors named by ``arguments``."""
+    channel, lifeline = map(int, arguments)
+    sys.meta_path.insert(0, WorkerFinder)  # type: ignore[arg-type,unused-ignore]
+    from gateway.worker import entry
+
+    entry.run(socket.socket(fileno=channel), Connection(lifeline, writable=False))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,59 @@
+"""Which waiting requests are predicted together. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from gateway.worker.inputs import Inputs
+from gateway.worker.messages import Predict
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A validated request that has not begun.
+
+    Attributes:
+        id: The frame's id.
+        request: The frame's header.
+        inputs: Its rows.
+        received_at: ``time.monotonic()`` of its arrival.
+        key: Only requests with equal keys may be joined.
+    """
+
+    id: int
+    request: Predict
+    inputs: Inputs
+    received_at: float
+    key: Hashable
+
+
+def key_of(request: Predict, inputs: Inputs) -> Hashable:
+    """Return what must be equal for two requests to be predicted by one call."""
+    return (inputs.joins_with(), request.probabilities)
+
+
+def assemble(
+    waiting: Sequence[Waiting], *, max_rows: int, joined: bool
+) -> tuple[list[Waiting], list[Waiting]]:
+    """Choose the next batch: the oldest request, and those that may be joined with it.
+
+    Args:
+        waiting: Requests, oldest first; at least one.
+        max_rows: Upper bound on the rows of a batch; a single larger request goes alone.
+        joined: Whether requests may be joined at all.
+
+    Returns:
+        The batch and the requests that go on waiting, both oldest first.
+    """
+    first = waiting[0]
+    if not joined:
+        return [first], list(waiting[1:])
+    batch, rest, rows = [first], [], first.inputs.rows
+    for candidate in waiting[1:]:
+        if candidate.key == first.key and rows + candidate.inputs.rows <= max_rows:
+            batch.append(candidate)
+            rows += candidate.inputs.rows
+        else:
+            rest.append(candidate)
+    return batch, rest

@@ -1,0 +1,54 @@
+"""The worker's life: confined, greeted, loaded, serving, ended. Both launchers end here."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+import traceback
+from multiprocessing.connection import Connection as PipeEnd
+
+from gateway.worker import confinement
+from gateway.worker.frames import FrameError
+from gateway.worker.messages import Hello, Kind, Load, decode_header
+
+
+def run(channel: socket.socket, lifeline: PipeEnd) -> None:
+    """Be a worker. Never returns: at the end it kills its own process group, itself included.
+
+    Args:
+        channel: The worker's end of a socket pair, the gateway's other end of which sends LOAD
+            first.
+        lifeline: The read end of a pipe whose write end only the gateway holds.
+    """
+    try:
+        confinement.confine(lifeline)
+        channel.setblocking(True)
+        _serve(channel)
+    except BaseException:  # noqa: BLE001  # ours, not the model's: those are answered
+        traceback.print_exc(file=sys.stderr)
+    finally:
+        # No exit hook of a library may keep the process, and no child of the model survives it.
+        confinement.end_group()
+
+
+def _serve(channel: socket.socket) -> None:
+    from gateway.worker import loading, serving_loop
+
+    connection = serving_loop.Connection(channel)
+    try:
+        connection.send([(0, Hello(os.getpid(), platform.python_version()), b"")])
+        frame, *received = connection.receive(wait=True)
+        if frame.kind != Kind.LOAD:
+            raise FrameError("the first frame is not LOAD")
+        order = decode_header(Load, frame.header)
+        try:
+            loaded = loading.load(order)
+        except loading.LoadFailedError as error:
+            connection.send([(0, error.report, b"")])
+            return
+        connection.send([(0, loaded.report, b"")])
+        serving_loop.ServingLoop(connection, loaded, order.max_batch_rows, received).run()
+    except serving_loop.ConnectionEndedError:
+        return

@@ -1,0 +1,146 @@
+"""From LOAD to a model that serves: verify, load, warm up; or the reason why not."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.worker import confinement, fast_path, integrity, warmup
+from gateway.worker import signature as rules
+from gateway.worker.codecs import strict_json
+from gateway.worker.flavors import python_function, scikit_learn
+from gateway.worker.messages import Load, Loaded, LoadFailed
+from gateway.worker.served_model import Call, ServedModel, log_without_data, call_pyfunc
+
+_MAX_EXAMPLE_BYTES = 16 * 1024 * 1024
+
+
+class LoadFailedError(Exception):
+    """The artifact cannot be served.
+
+    Attributes:
+        report: What to tell the gateway.
+    """
+
+    def __init__(self, failure: str, message: str) -> None:
+        """Store what to tell."""
+        super().__init__(message)
+        self.report = LoadFailed(failure, message)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A warmed model and what its warm-up proved."""
+
+    model: ServedModel
+    report: Loaded
+    example: bytes | None
+
+
+def load(order: Load, clock: Callable[[], float] = time.monotonic) -> LoadedModel:
+    """Verify, load and warm an artifact.
+
+    Raises:
+        LoadFailedError: Its bytes are wrong, or it cannot be loaded, or it fails its example.
+    """
+    started = clock()
+    try:
+        integrity.verify(Path(order.artifact), Path(order.manifest), order.digest)
+    except integrity.IntegrityError as error:
+        raise LoadFailedError("integrity", str(error)) from error
+    verified = clock()
+    model, pyfunc = _load(order)
+    confinement.use_threads(order.threads)
+    loaded = clock()
+    example = _example(order)
+    batching, path = _warm(model, pyfunc, order, example)
+    gc.collect()
+    gc.freeze()  # what a model holds for ever is not looked at again by every collection
+    durations = {
+        "verify": verified - started,
+        "load": loaded - verified,
+        "warm_up": clock() - loaded,
+    }
+    report = Loaded(
+        private_bytes=confinement.private_bytes(),
+        durations_s={phase: round(seconds, 6) for phase, seconds in durations.items()},
+        warm_up="no_example" if example is None else "passed",
+        batching=batching.mode,
+        batching_reason=batching.reason,
+        call_path=path.path,
+        call_path_reason=path.reason,
+    )
+    return LoadedModel(model, report, example)
+
+
+def _load(order: Load) -> tuple[ServedModel, Any]:
+    try:
+        signature = rules.parse(order.description.get("signature"))
+    except ValueError as error:
+        raise LoadFailedError("unsupported", str(error)) from error
+    try:
+        pyfunc = python_function.load(order.artifact)
+    except BaseException as error:  # foreign code runs here, and may raise anything
+        log_without_data(error)
+        raise LoadFailedError("load_failed", _sentence("loading", error)) from error
+    model = ServedModel(
+        order.model, order.version, signature, strict_json.best(), call_pyfunc(pyfunc)
+    )
+    return model, pyfunc
+
+
+def _warm(
+    model: ServedModel, pyfunc: Any, order: Load, example: bytes | None
+) -> tuple[warmup.Batching, fast_path.CallPath]:
+    loader = str(order.description.get("loader_module") or "")
+    predict_fn = str(order.description.get("predict_fn") or "predict")
+    varied = []
+    if example is not None:
+        try:
+            varied = warmup.vary(warmup.predict_example(model, example))
+        except warmup.WarmUpFailedError as error:
+            raise LoadFailedError("warm_up_failed", str(error)) from error
+    path = fast_path.choose(pyfunc, model.call, loader, predict_fn, varied)
+    model.call = path.call
+    if loader == "mlflow.sklearn":
+        _offer_probabilities(model, pyfunc, on_arrays=path.path == "fast")
+    if example is None:
+        return warmup.Batching("alone", "there is no input example to prove joining"), path
+    return warmup.prove_joining(model, varied), path
+
+
+def _offer_probabilities(model: ServedModel, pyfunc: Any, *, on_arrays: bool) -> None:
+    offered = scikit_learn.probabilities(pyfunc)
+    if offered is None:
+        return
+    function, model.class_names = offered
+    if on_arrays:
+        call: Call = lambda inputs: function(scikit_learn.matrix(inputs))  # noqa: E731
+    else:
+        call = lambda inputs: function(inputs.native())  # noqa: E731
+    model.probabilities_call = call
+
+
+def _example(order: Load) -> bytes | None:
+    """Return the example as a body: from the description, or from its file in the artifact."""
+    described = order.description.get("example") or {}
+    if (serving := described.get("serving")) is not None:
+        return strict_json.StandardJson().dumps(serving)
+    if not (relative := described.get("path")):
+        return None
+    path = Path(order.artifact, relative)
+    try:
+        return path.read_bytes() if path.stat().st_size <= _MAX_EXAMPLE_BYTES else None
+    except OSError as error:
+        raise LoadFailedError("warm_up_failed", "the input example cannot be read") from error
+
+
+def _sentence(doing: str, error: BaseException) -> str:
+    """Say what failed. A missing library is named, since somebody must install it."""
+    if isinstance(error, ImportError) and error.name:
+        return f"{doing} the model needs {error.name!r}, which is not installed"
+    return f"{doing} the model raised {type(error).__name__}"

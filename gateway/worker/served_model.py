@@ -1,0 +1,139 @@
+"""A loaded model: inputs in, rows of JSON values out, whatever the model is made of."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.worker import outputs
+from gateway.worker.codecs import predict as codec
+from gateway.worker.codecs.strict_json import Json
+from gateway.worker.flavors import python_function
+from gateway.worker.inputs import Inputs
+from gateway.worker.refusals import RequestRefusedError, invalid, model_error
+from gateway.worker.signature import Signature
+
+Call = Callable[[Inputs], Any]
+
+
+@dataclass
+class ServedModel:
+    """What the serving loop predicts with.
+
+    Attributes:
+        call: Predicts validated inputs: the pyfunc, or a fast path that was proved equal to it.
+        probabilities_call: The same for class probabilities; None where the model has none.
+        class_names: Names of the columns of ``probabilities``.
+    """
+
+    name: str
+    version: int
+    signature: Signature
+    json: Json
+    call: Call
+    probabilities_call: Call | None = None
+    class_names: list[Any] = field(default_factory=list)
+
+    def decode(self, body: bytes) -> Inputs:
+        """Return the validated inputs of a body.
+
+        Raises:
+            RequestRefusedError: ``invalid_input``.
+        """
+        return codec.decode(body, self.signature, self.json)
+
+    def predict(self, inputs: Inputs, *, probabilities: bool = False) -> Prediction:
+        """Predict all rows by one call.
+
+        Raises:
+            RequestRefusedError: The model raised, or answered another number of rows.
+        """
+        output = self._guarded(self.call, inputs)
+        _check_rows(outputs.row_count(output), inputs.rows)
+        likely = None
+        if probabilities and self.probabilities_call is not None:
+            likely = self._guarded(self.probabilities_call, inputs)
+            _check_rows(outputs.row_count(likely), inputs.rows)
+        return Prediction(output, likely)
+
+    def encode(self, prediction: Prediction, start: int, stop: int, *, predict_s: float) -> bytes:
+        """Return the answer with the rows from ``start`` to before ``stop``.
+
+        Raises:
+            RequestRefusedError: ``model_error``: JSON has no spelling for a prediction.
+        """
+        extras: dict[str, Any] = {}
+        try:
+            rows = outputs.to_json(prediction.rows(start, stop))
+            if prediction.probabilities is not None:
+                part = outputs.rows_of(prediction.probabilities, start, stop)
+                extras = {"probabilities": outputs.to_json(part), "class_names": self.class_names}
+        except (TypeError, ValueError) as error:
+            raise model_error("the model's answer has no spelling in JSON") from error
+        return codec.encode(
+            self.json,
+            rows,
+            model=self.name,
+            version=self.version,
+            predict_s=predict_s,
+            extras=extras,
+        )
+
+    def answer(self, body: bytes) -> tuple[bytes, Inputs]:
+        """Take one body through the whole path of a request; return its answer and inputs.
+
+        Raises:
+            RequestRefusedError: It has no answer.
+        """
+        inputs = self.decode(body)
+        prediction = self.predict(inputs)
+        return self.encode(prediction, 0, inputs.rows, predict_s=0.0), inputs
+
+    def _guarded(self, call: Call, inputs: Inputs) -> Any:
+        try:
+            return call(inputs)
+        except BaseException as error:  # a model may raise SystemExit too, and must not end us
+            if python_function.refused_the_input(error):
+                raise invalid("the input does not fit the model's signature") from error
+            log_without_data(error)
+            raise model_error(f"the model raised {type(error).__name__}") from error
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one call of the model returned, for all rows of a batch."""
+
+    output: Any
+    probabilities: Any = None
+
+    @property
+    def divisible(self) -> bool:
+        """Whether each row of the output belongs to one row of the input."""
+        return outputs.row_count(self.output) is not None
+
+    def rows(self, start: int, stop: int) -> Any:
+        """Return the rows from ``start`` to before ``stop``; all of an output without rows."""
+        return outputs.rows_of(self.output, start, stop) if self.divisible else self.output
+
+
+def call_pyfunc(pyfunc: Any) -> Call:
+    """Return the call of a ``PyFuncModel``, with DataFrames, as MLflow documents it."""
+
+    def call(inputs: Inputs) -> Any:
+        return pyfunc.predict(inputs.native(), params=inputs.params or None)
+
+    return call
+
+
+def _check_rows(answered: int | None, asked: int) -> None:
+    if answered is not None and answered != asked:
+        raise model_error(f"the model answered {answered} rows for {asked}")
+
+
+def log_without_data(error: BaseException) -> None:
+    """Write where the model failed, without the message: that may hold the caller's data."""
+    frames = "".join(traceback.format_tb(error.__traceback__)[1:])
+    sys.stderr.write(f"model error: {type(error).__name__}\n{frames}")

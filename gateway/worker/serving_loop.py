@@ -1,0 +1,215 @@
+"""Receive, join, predict, reply: one thread, no timer.
+
+What queued while a batch was computed is the next batch.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from gateway.worker import confinement
+from gateway.worker.batching import Waiting, assemble, key_of
+from gateway.worker.codecs import predict as codec
+from gateway.worker.frames import Frame, FrameReader, pack
+from gateway.worker.inputs import join
+from gateway.worker.loading import LoadedModel
+from gateway.worker.messages import (
+    KIND_OF,
+    Alive,
+    Failed,
+    Kind,
+    Message,
+    Predict,
+    Reply,
+    decode_header,
+    encode_header,
+)
+from gateway.worker.refusals import RequestRefusedError
+from gateway.worker.served_model import Prediction
+
+_READ_BYTES = 256 * 1024
+
+
+class ConnectionEndedError(Exception):
+    """The gateway is gone: nobody is left to answer."""
+
+
+class Connection:
+    """Frames on a blocking stream socket."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        """Store the socket, which is blocking."""
+        self._channel = channel
+        self._reader = FrameReader()
+
+    def receive(self, *, wait: bool) -> list[Frame]:
+        """Return the frames that have arrived; with ``wait``, at least one.
+
+        Raises:
+            ConnectionEndedError: End of the stream, or an error on it.
+        """
+        frames: list[Frame] = []
+        while True:
+            block = wait and not frames
+            try:
+                data = self._channel.recv(_READ_BYTES, 0 if block else socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return frames
+            except OSError as error:
+                raise ConnectionEndedError from error
+            if not data:
+                raise ConnectionEndedError
+            frames += self._reader.feed(data)
+
+    def send(self, answers: list[tuple[int, Message, bytes]]) -> None:
+        """Send messages with their ids and bodies, in one write where the kernel allows.
+
+        Raises:
+            ConnectionEndedError: The other end is closed.
+        """
+        pieces: list[bytes] = []
+        for frame_id, message, body in answers:
+            pieces += pack(KIND_OF[type(message)], frame_id, encode_header(message), body)
+        try:
+            self._channel.sendall(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        except OSError as error:
+            raise ConnectionEndedError from error
+
+
+class ServingLoop:
+    """Answers requests until STOP, or until the gateway is gone."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        loaded: LoadedModel,
+        max_batch_rows: int,
+        received: Sequence[Frame] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Store what to serve with, and frames that came too early; ``run`` does the work."""
+        self._received = list(received)
+        self._connection = connection
+        self._model = loaded.model
+        self._example = loaded.example
+        self._joined = loaded.report.batching == "joined"
+        self._max_batch_rows = max_batch_rows
+        self._clock = clock
+        self._waiting: list[Waiting] = []
+        self._stopping = False
+
+    def run(self) -> None:
+        """Serve. Returns after STOP, when all that was received before it has been answered.
+
+        Raises:
+            ConnectionEndedError: The gateway is gone.
+        """
+        for frame in self._received:
+            self._take(frame)
+        while not self._stopping or self._waiting:
+            wait = not self._waiting and not self._stopping
+            for frame in self._connection.receive(wait=wait):
+                self._take(frame)
+            if self._waiting:
+                batch, self._waiting = assemble(
+                    self._waiting, max_rows=self._max_batch_rows, joined=self._joined
+                )
+                self._answer(batch)
+
+    # --- taking frames ----------------------------------------------------------------------------
+
+    def _take(self, frame: Frame) -> None:
+        if frame.kind == Kind.PREDICT:
+            self._take_request(frame)
+        elif frame.kind == Kind.CANCEL:
+            self._cancel(frame.id)
+        elif frame.kind == Kind.PROBE:
+            self._connection.send([(frame.id, self._probe(), b"")])
+        elif frame.kind == Kind.STOP:
+            self._stopping = True
+
+    def _take_request(self, frame: Frame) -> None:
+        now = self._clock()
+        try:
+            request = decode_header(Predict, frame.header)
+            codec.check_content(request.content_type, request.content_encoding)
+            inputs = self._model.decode(frame.body)
+        except RequestRefusedError as refusal:
+            self._connection.send([(frame.id, _failed(refusal), b"")])
+            return
+        self._waiting.append(Waiting(frame.id, request, inputs, now, key_of(request, inputs)))
+
+    def _cancel(self, frame_id: int) -> None:
+        left = [waiting for waiting in self._waiting if waiting.id != frame_id]
+        if len(left) < len(self._waiting):
+            self._waiting = left
+            self._connection.send([(frame_id, Failed("cancelled", "nobody waits for it"), b"")])
+
+    def _probe(self) -> Alive:
+        message = ""
+        if self._example is not None:
+            try:
+                self._model.answer(self._example)
+            except RequestRefusedError as refusal:
+                message = refusal.message
+        return Alive(confinement.private_bytes(), not message, message)
+
+    # --- answering --------------------------------------------------------------------------------
+
+    def _answer(self, batch: list[Waiting]) -> None:
+        """Predict a batch and send each its answer, those first that are too late to begin."""
+        now = self._clock()
+        late = [waiting for waiting in batch if waiting.request.deadline <= now]
+        batch = [waiting for waiting in batch if waiting.request.deadline > now]
+        refusal = RequestRefusedError("deadline_exceeded", "the deadline passed in the queue")
+        answers: list[tuple[int, Message, bytes]] = [(w.id, _failed(refusal), b"") for w in late]
+        if batch:
+            answers += self._predict(batch, now)
+        self._connection.send(answers)
+
+    def _predict(self, batch: list[Waiting], now: float) -> list[tuple[int, Message, bytes]]:
+        try:
+            prediction = self._model.predict(
+                join([waiting.inputs for waiting in batch]),
+                probabilities=batch[0].request.probabilities,
+            )
+        except RequestRefusedError as refusal:
+            if len(batch) == 1:
+                return [(batch[0].id, _failed(refusal), b"")]
+            return self._one_by_one(batch)
+        if len(batch) > 1 and not prediction.divisible:
+            return self._one_by_one(batch)
+        return self._split(batch, prediction, now)
+
+    def _one_by_one(self, batch: list[Waiting]) -> list[tuple[int, Message, bytes]]:
+        """One request's failure must not be another's: predict each alone."""
+        answers: list[tuple[int, Message, bytes]] = []
+        for waiting in batch:
+            answers += self._predict([waiting], self._clock())
+        return answers
+
+    def _split(
+        self, batch: list[Waiting], prediction: Prediction, began: float
+    ) -> list[tuple[int, Message, bytes]]:
+        predict_s = self._clock() - began
+        batch_rows = sum(waiting.inputs.rows for waiting in batch)
+        answers: list[tuple[int, Message, bytes]] = []
+        start = 0
+        for waiting in batch:
+            stop = start + waiting.inputs.rows
+            try:
+                body = self._model.encode(prediction, start, stop, predict_s=predict_s)
+            except RequestRefusedError as refusal:
+                answers.append((waiting.id, _failed(refusal), b""))
+            else:
+                queued_s = began - waiting.received_at
+                reply = Reply(codec.CONTENT_TYPE, stop - start, queued_s, predict_s, batch_rows)
+                answers.append((waiting.id, reply, body))
+            start = stop
+        return answers
+
+
+def _failed(refusal: RequestRefusedError) -> Failed:
+    return Failed(refusal.code, refusal.message, refusal.as_lists())
