@@ -84,11 +84,13 @@ def proportional_bytes(pids: Iterable[int]) -> int:
     return total
 
 
-def threads(pid: int) -> list[str]:
-    """The names of a process's threads, sorted."""
+def other_threads(pid: int) -> list[str]:
+    """The names of a process's threads but its main one, sorted."""
     names = []
     with suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
+            if task.name == str(pid):
+                continue
             with suppress(OSError):
                 names.append((task / "comm").read_text().strip())
     return sorted(names)
