@@ -1,0 +1,94 @@
+"""When to try again what failed: exponential, jittered, for ever. No clock of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+
+_FIRST_S = 1.0
+_LONGEST_S = 120.0
+_GROWTH = 2.0
+_MOST_DOUBLINGS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The last failure of a subject.
+
+    Attributes:
+        count: Failures in a row.
+        reason: The last one, as a sentence.
+        failed_at: When, in seconds of the clock that was given.
+        retry_at: When to try again, on the same clock.
+    """
+
+    count: int
+    reason: str
+    failed_at: float
+    retry_at: float
+
+
+class Backoff:
+    """Remembers what failed. Event loop only. Bounded by `keep_only`."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+        longest_s: float = _LONGEST_S,
+    ) -> None:
+        """Store.
+
+        Args:
+            clock: Epoch seconds.
+            jitter: A number from 0 to 1, another one each time.
+            longest_s: The longest delay.
+        """
+        self._clock = clock
+        self._jitter = jitter
+        self._longest_s = longest_s
+        self._failures: dict[Hashable, Failure] = {}
+
+    def failed(self, subject: Hashable, reason: str) -> Failure:
+        """Record a failure and return when to try again."""
+        before = self._failures.get(subject)
+        count = before.count + 1 if before else 1
+        longest = _FIRST_S * _GROWTH ** min(count - 1, _MOST_DOUBLINGS)
+        delay_s = min(self._longest_s, longest) * (0.5 + self._jitter() / 2)
+        now = self._clock()
+        failure = Failure(count, reason, now, now + delay_s)
+        self._failures[subject] = failure
+        return failure
+
+    def succeeded(self, subject: Hashable) -> None:
+        """Forget what failed before."""
+        self._failures.pop(subject, None)
+
+    def get(self, subject: Hashable) -> Failure | None:
+        """Return the last failure, or None."""
+        return self._failures.get(subject)
+
+    def waits(self, subject: Hashable, *, at_most_s: float | None = None) -> bool:
+        """Whether it is too early to try again; ``at_most_s`` shortens a long wait."""
+        failure = self._failures.get(subject)
+        if failure is None:
+            return False
+        retry_at = failure.retry_at
+        if at_most_s is not None:
+            retry_at = min(retry_at, failure.failed_at + at_most_s)
+        return self._clock() < retry_at
+
+    def next_at(self) -> float | None:
+        """Return the earliest future time at which something may be tried again."""
+        now = self._clock()
+        return min((f.retry_at for f in self._failures.values() if f.retry_at > now), default=None)
+
+    def keep_only(self, subjects: Iterable[Hashable]) -> None:
+        """Forget every subject but these: the others are nobody's wish any more."""
+        kept = set(subjects)
+        self._failures = {one: f for one, f in self._failures.items() if one in kept}
+
+    def failures(self) -> dict[Hashable, Failure]:
+        """Return every last failure by subject."""
+        return dict(self._failures)

@@ -1,0 +1,202 @@
+"""One version's bytes: locate → fetch → verify → describe → store. Blocking."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from registry_sync.artifact_store import ArtifactStore, Pin, StoredArtifact
+from registry_sync.aspired import AspiredVersion
+from registry_sync.describe import describe
+from registry_sync.errors import ArtifactError, SourceError, StoreError
+from registry_sync.fetch import OnProgress
+from registry_sync.manifest import Fetched, Manifest
+from registry_sync.records import PinnedVersion
+from registry_sync.sources.source import Source
+from registry_sync.verify import Verification, verify
+
+
+class Fetches(Protocol):
+    """What is needed of a fetcher; see `registry_sync.fetch.Fetcher`."""
+
+    def remote_listing(self, uri: str) -> str | None:
+        """Return a value that changes when what is stored at ``uri`` changes, or None."""
+        ...
+
+    def fetch(self, uri: str, into: Path, *, on_progress: OnProgress | None = None) -> Fetched:
+        """Stream everything at ``uri`` into ``into``."""
+        ...
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds by phase; filled as the phases end, so that a failure has its times too."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time the block."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """The bytes are here, and are what they must be."""
+
+    artifact: StoredArtifact
+    pin: PinnedVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The bytes are wrong: the same ones would be refused again.
+
+    Attributes:
+        expected: What they had to be; None: nobody had said.
+        found: What they are; None: not even readable as an artifact.
+        listing: The remote listing of these bytes, where it is known.
+        reason: A sentence for users.
+    """
+
+    expected: str | None
+    found: str | None
+    listing: str | None
+    reason: str
+
+
+class Intake:
+    """Brings versions into the artifact store. Blocking; several threads may use it at once."""
+
+    def __init__(
+        self, *, source: Source, fetcher: Fetches, store: ArtifactStore, require_digest: bool
+    ) -> None:
+        """Store."""
+        self._source = source
+        self._fetcher = fetcher
+        self._store = store
+        self._require_digest = require_digest
+
+    def bring(
+        self,
+        version: AspiredVersion,
+        pinned: PinnedVersion | None,
+        *,
+        watch: Stopwatch,
+        on_progress: OnProgress | None = None,
+    ) -> Brought | Refused:
+        """Fetch a version, check it, and keep it.
+
+        Raises:
+            SourceError: The registry or its storage did not answer.
+            ArtifactError: It is transient: incomplete, too slow, no room.
+            StoreError: The store cannot take it.
+        """
+        with watch.phase("locate"):
+            uri = self._source.locate(version.model, version.version)
+        try:
+            with self._store.staging() as folder:
+                with watch.phase("fetch"):
+                    fetched = self._fetcher.fetch(uri, folder, on_progress=on_progress)
+                return self._accept(version, pinned, fetched, watch)
+        except ArtifactError as error:
+            if error.transient:
+                raise
+            listing = self._listing(uri)
+            expected = version.expected_digest or (pinned.digest if pinned else None)
+            return Refused(expected, None, listing, error.reason)
+
+    def _accept(
+        self,
+        version: AspiredVersion,
+        pinned: PinnedVersion | None,
+        fetched: Fetched,
+        watch: Stopwatch,
+    ) -> Brought | Refused:
+        """Verify, describe and store what was fetched."""
+        with watch.phase("verify"):
+            verdict = self._verify(version, pinned, fetched.manifest)
+        if not verdict.accepted:
+            return Refused(verdict.expected, verdict.found, fetched.listing, verdict.reason)
+        with watch.phase("store"):
+            pin = Pin(
+                model=version.model,
+                version=version.version,
+                listing=fetched.listing,
+                expected_digest=verdict.expected,
+                stamped=version.stamped,
+            )
+            artifact = self._store.add(fetched, describe(fetched), pin)
+        return Brought(artifact, pinned_version(pin, artifact.digest))
+
+    def _verify(
+        self, version: AspiredVersion, pinned: PinnedVersion | None, found: Manifest
+    ) -> Verification:
+        return verify(
+            found,
+            stamped=version.expected_digest,
+            pinned=pinned.digest if pinned else None,
+            require_digest=self._require_digest,
+            known=self._known_manifest(pinned),
+        )
+
+    def _known_manifest(self, pinned: PinnedVersion | None) -> Manifest | None:
+        if pinned is None or self._store.get(pinned.digest) is None:
+            return None
+        try:
+            return self._store.manifest(pinned.digest)
+        except StoreError:
+            return None  # it only makes the sentence better
+
+    def _listing(self, uri: str) -> str | None:
+        try:
+            return self._fetcher.remote_listing(uri)
+        except (SourceError, ArtifactError):
+            return None
+
+    def remote_is_as_pinned(self, version: AspiredVersion, pinned: PinnedVersion) -> bool:
+        """Whether the remote listing is the one recorded at the fetch.
+
+        False says that it differs, or that the storage tells nothing: fetch and hash again.
+
+        Raises:
+            SourceError: The registry or its storage did not answer.
+        """
+        if pinned.listing is None:
+            return False
+        uri = self._source.locate(version.model, version.version)
+        try:
+            return self._fetcher.remote_listing(uri) == pinned.listing
+        except ArtifactError:
+            return False  # fetching it says what is wrong
+
+    def listing_of(self, version: AspiredVersion) -> str | None:
+        """Return the remote listing now; None: the storage tells nothing.
+
+        Raises:
+            SourceError: The registry or its storage did not answer.
+        """
+        try:
+            return self._fetcher.remote_listing(self._source.locate(version.model, version.version))
+        except ArtifactError:
+            return None
+
+
+def pinned_version(pin: Pin, digest: str) -> PinnedVersion:
+    """Return the ledger's form of a pin of the store."""
+    return PinnedVersion(
+        model=pin.model,
+        version=pin.version,
+        digest=digest,
+        expected_digest=pin.expected_digest,
+        stamped=pin.stamped,
+        listing=pin.listing,
+    )

@@ -1,0 +1,122 @@
+"""The ledger as the spine sees it: the current view, kept fresh, and never in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
+
+import structlog
+
+from gateway.control_contract import ActiveAlias, NodeState
+from registry_sync.artifact_store import StoredArtifact
+from registry_sync.aspired import Aspired
+from registry_sync.errors import LedgerError
+from registry_sync.intake import pinned_version
+from registry_sync.ledger import Ledger
+from registry_sync.records import Activation, AskedBy, LedgerView
+from registry_sync.threads import Threads
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_log = structlog.get_logger("registry_sync.journal")
+
+
+class Journal:
+    """Reads and writes the ledger from the event loop.
+
+    A ledger that does not answer stops no serving and no promotion of what is known: the last
+    view goes on counting, and what could not be written is said in the log.
+
+    Attributes:
+        view: What counts now.
+        trouble: Why the ledger could not be used last time; None: it could.
+    """
+
+    def __init__(self, ledger: Ledger, threads: Threads) -> None:
+        """Store."""
+        self._ledger = ledger
+        self._threads = threads
+        self._stale = True
+        self.view = LedgerView()
+        self.trouble: str | None = None
+
+    async def refresh(self, artifacts: Iterable[StoredArtifact], listing: Aspired | None) -> None:
+        """Bring `view` up to date; a ledger that was lost is made anew and filled again."""
+        try:
+            made = await self._threads.ledger(self._ledger.ensure)
+            if made:
+                await self._readopt(list(artifacts), listing)
+            if made or self._stale:
+                self.view = await self._threads.ledger(self._ledger.view)
+                self._stale = False
+        except LedgerError as error:
+            self._failed(error)
+        else:
+            self.trouble = None
+
+    async def _readopt(self, artifacts: list[StoredArtifact], listing: Aspired | None) -> None:
+        """Fill a new ledger with what the store pinned; what is active comes from the node."""
+        known = (await self._threads.ledger(self._ledger.view)).pins
+        newest_last = sorted(artifacts, key=lambda one: one.stored_at)
+        found = [pinned_version(pin, one.digest) for one in newest_last for pin in one.pins]
+        for pin in found:
+            if (pin.model, pin.version) not in known:
+                await self._threads.ledger(self._ledger.pin, pin)
+        if listing is not None:
+            await self._threads.ledger(self._ledger.remember_listing, listing)
+        _log.info("ledger.made", pins_adopted=len(found))
+
+    async def adopt(self, node: NodeState, busy: Callable[[ActiveAlias], bool]) -> None:
+        """Record what the gateway serves and we did not know of."""
+        for active in node.active:
+            last = self.view.last_active.get((active.model, active.alias))
+            known = last is not None and (last.version, last.digest) == (
+                active.version,
+                active.digest,
+            )
+            if known or busy(active):
+                continue
+            _log.info(
+                "activation.adopted",
+                model=active.model,
+                alias=active.alias,
+                version=active.version,
+            )
+            await self.write(
+                self._ledger.activated,
+                Activation(
+                    model=active.model,
+                    alias=active.alias,
+                    version=active.version,
+                    digest=active.digest,
+                    previous_version=active.previous_version,
+                    previous_digest=active.previous_digest,
+                    asked_by=AskedBy.ADOPTED,
+                    at=active.since,
+                    generation=node.generation,
+                ),
+            )
+
+    async def write(self, work: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> bool:
+        """Write with a method of the ledger; whether it was written."""
+        self._stale = True
+        try:
+            await self._threads.ledger(work, *args, **kwargs)
+        except LedgerError as error:
+            self._failed(error)
+            return False
+        return True
+
+    async def read(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Read with a method of the ledger.
+
+        Raises:
+            LedgerError: It does not answer.
+        """
+        return await self._threads.ledger(work, *args, **kwargs)
+
+    def _failed(self, error: LedgerError) -> None:
+        self._stale = True
+        if self.trouble != error.reason:
+            _log.error("ledger.failed", reason=error.reason)
+        self.trouble = error.reason

@@ -1,0 +1,409 @@
+"""The decision: what ought to be done now, most urgent first. Pure.
+
+Availability first. Absence is no instruction: a listing that is empty where there was something
+changes nothing, and what a listing no longer has goes only when the next one agrees.
+The decision has no memory: it is made anew from what is, after every change of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+
+from gateway.control_contract import ActiveAlias, NodeState, StageRequest
+from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.records import AskedBy, Hold, LedgerView
+
+_LISTINGS_FOR_REMOVAL = 2
+
+
+class Urgency(IntEnum):
+    """The order of work."""
+
+    RELEASE = 0
+    WANTED = 1
+    ACTIVATE = 2
+    PROMOTION = 3
+    RECOVERY = 4
+    FIRST = 5
+    PREFETCH = 6
+    RETIRE = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Bring the version's bytes here and check them."""
+
+    model: str
+    version: int
+    urgency: Urgency
+    asked_by: str = AskedBy.POLL
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Start a standby and warm it.
+
+    Attributes:
+        alias: For whom.
+        keep: Keep the warmed replica for the activation: a promotion.
+        replaces: The version that it will replace.
+    """
+
+    model: str
+    alias: str
+    version: int
+    digest: str
+    keep: bool
+    replaces: int | None
+    urgency: Urgency
+    asked_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Activate:
+    """Point the alias at a version that was staged as ``stage_id``."""
+
+    model: str
+    alias: str
+    version: int
+    digest: str
+    stage_id: str
+    urgency: Urgency
+    asked_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetireAlias:
+    """Take an alias away that the registry no longer has."""
+
+    model: str
+    alias: str
+    urgency: Urgency = Urgency.RETIRE
+    asked_by: str = AskedBy.POLL
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseHold:
+    """Follow the registry again: its alias has moved since the hold was made, or is gone."""
+
+    model: str
+    alias: str
+    urgency: Urgency = Urgency.RELEASE
+    asked_by: str = AskedBy.POLL
+
+
+Action = Fetch | Stage | Activate | RetireAlias | ReleaseHold
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that the decision is made of.
+
+    Attributes:
+        aspired: The listing that counts (see `settle`).
+        listings: How many complete listings agree on it since this process started; 0: it is
+            remembered from before.
+        node: What the gateway serves.
+        ledger: What is remembered.
+        stored: Digests in the artifact store.
+        proved: Stages that went well since the gateway started: (model, version, digest) to id.
+        require_digest: Versions without a stamp are refused.
+        asked_by: Who woke us.
+    """
+
+    aspired: Aspired
+    listings: int
+    node: NodeState
+    ledger: LedgerView
+    stored: AbstractSet[str]
+    proved: Mapping[tuple[str, int, str], str] = field(default_factory=dict)
+    require_digest: bool = False
+    asked_by: str = AskedBy.POLL
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where an alias ought to point; ``digest`` None: its bytes are not here yet."""
+
+    version: int
+    digest: str | None
+    asked_by: str
+
+
+def plan(world: World) -> tuple[Action, ...]:
+    """Return what ought to be done, most urgent first; nothing twice."""
+    actions: dict[Action, None] = {}
+    for action in _all(world):
+        actions.setdefault(action)
+    return tuple(sorted(actions, key=lambda action: action.urgency))
+
+
+def _all(world: World) -> Iterator[Action]:
+    yield from _wanted(world)
+    active = {(one.model, one.alias): one for one in world.node.active}
+    for model, alias in sorted(_aliases(world, active)):
+        yield from _alias(world, model, alias, active.get((model, alias)))
+
+
+def _wanted(world: World) -> Iterator[Action]:
+    """Bytes that a caller waits for, oldest wish first (the sort is stable)."""
+    for wish in sorted(world.node.wanted, key=lambda wish: wish.since):
+        listed = find(world.aspired, wish.model, wish.version)
+        if listed and not is_quarantined(listed, world.ledger) and not _here(world, listed):
+            yield Fetch(wish.model, wish.version, Urgency.WANTED)
+
+
+def _aliases(
+    world: World, active: Mapping[tuple[str, str], ActiveAlias]
+) -> AbstractSet[tuple[str, str]]:
+    """Every alias that the registry, the node or an operator's hold knows."""
+    listed = {(m.name, alias) for m in world.aspired.models.values() for alias in m.aliases}
+    # With nothing listed ever, where an alias was last is all that is known.
+    recovered = set() if world.aspired.models else set(world.ledger.last_active)
+    return listed | set(active) | set(world.ledger.holds) | recovered
+
+
+def _alias(world: World, model: str, alias: str, active: ActiveAlias | None) -> Iterator[Action]:
+    """What to do about one alias."""
+    aspired = _aspired_version(world.aspired, model, alias)
+    hold = world.ledger.holds.get((model, alias))
+    if aspired is None and world.listings >= _LISTINGS_FOR_REMOVAL:
+        yield from _remove(model, alias, active=active, hold=hold)
+        return
+    if hold and aspired is not None and aspired != hold.aspired_version:
+        yield ReleaseHold(model, alias)
+        hold = None
+    wish = _wish(world, model, hold, aspired)
+    if active is not None:
+        # What serves is replaced only by what ought to serve, never by something older.
+        if wish:
+            yield from _promote(world, alias, active, wish)
+    else:
+        yield from _bring_up(
+            world, model, alias, [t for t in (wish, _last(world, model, alias)) if t]
+        )
+
+
+def _remove(
+    model: str, alias: str, *, active: ActiveAlias | None, hold: Hold | None
+) -> Iterator[Action]:
+    if hold:
+        yield ReleaseHold(model, alias)
+    if active:
+        yield RetireAlias(model, alias)
+
+
+def _wish(world: World, model: str, hold: Hold | None, aspired: int | None) -> _Target | None:
+    """Where the alias ought to point: the hold, else the registry's wish, if admissible."""
+    if hold:
+        digest = hold.target_digest if hold.target_digest in world.stored else None
+        return _Target(hold.target_version, digest, AskedBy.OPERATOR)
+    listed = find(world.aspired, model, aspired) if aspired is not None else None
+    if listed is None or not _admissible(world, listed):
+        return None
+    return _Target(listed.version, _here(world, listed), world.asked_by)
+
+
+def _last(world: World, model: str, alias: str) -> _Target | None:
+    """What the alias pointed at last, if its bytes are here: for an alias that was lost."""
+    last = world.ledger.last_active.get((model, alias))
+    if last is None or last.digest not in world.stored:
+        return None
+    return _Target(last.version, last.digest, AskedBy.RECOVERY)
+
+
+def _promote(world: World, alias: str, active: ActiveAlias, target: _Target) -> Iterator[Action]:
+    """Replace what is active, by a standby that is warm at that moment."""
+    if (target.version, target.digest) == (active.version, active.digest):
+        return
+    if target.digest is None:
+        yield Fetch(active.model, target.version, Urgency.PROMOTION, target.asked_by)
+        return
+    if _is_rejected(world, active.model, target):
+        return
+    standby = _standby(world.node, active.model, target)
+    if standby:
+        yield _activate(active.model, alias, target, standby.stage_id)
+        return
+    yield Stage(
+        model=active.model,
+        alias=alias,
+        version=target.version,
+        digest=target.digest,
+        keep=True,
+        replaces=active.version,
+        urgency=Urgency.PROMOTION,
+        asked_by=target.asked_by,
+    )
+
+
+def _bring_up(world: World, model: str, alias: str, targets: list[_Target]) -> Iterator[Action]:
+    """Give an alias that points nowhere its best target whose bytes are here; fetch the best."""
+    for rank, target in enumerate(targets):
+        if target.digest is None:
+            if rank == 0:
+                yield Fetch(model, target.version, Urgency.PREFETCH, target.asked_by)
+            continue
+        if _is_rejected(world, model, target):
+            continue
+        yield _first(world, model, alias, target)
+        return
+
+
+def _first(world: World, model: str, alias: str, target: _Target) -> Action:
+    """Stage cold, or activate what any stage has proved."""
+    digest = target.digest or ""
+    if (last := world.ledger.last_active.get((model, alias))) and target.asked_by == AskedBy.POLL:
+        # An alias that served before and is gone: that is a recovery, whoever woke us.
+        again = (last.version, last.digest) == (target.version, target.digest)
+        target = replace(target, asked_by=AskedBy.RECOVERY) if again else target
+    stage_id = world.proved.get((model, target.version, digest))
+    standby = _standby(world.node, model, target)
+    if stage_id or standby:
+        return _activate(model, alias, target, stage_id or (standby.stage_id if standby else ""))
+    recovery = target.asked_by in (AskedBy.RECOVERY, AskedBy.OPERATOR)
+    return Stage(
+        model=model,
+        alias=alias,
+        version=target.version,
+        digest=digest,
+        keep=False,
+        replaces=None,
+        urgency=Urgency.RECOVERY if recovery else Urgency.FIRST,
+        asked_by=target.asked_by,
+    )
+
+
+def _activate(model: str, alias: str, target: _Target, stage_id: str) -> Activate:
+    return Activate(
+        model=model,
+        alias=alias,
+        version=target.version,
+        digest=target.digest or "",
+        stage_id=stage_id,
+        urgency=Urgency.ACTIVATE,
+        asked_by=target.asked_by,
+    )
+
+
+def _standby(node: NodeState, model: str, target: _Target) -> StageRequest | None:
+    wanted = (model, target.version, target.digest)
+    return next((s for s in node.standbys if (s.model, s.version, s.digest) == wanted), None)
+
+
+def _is_rejected(world: World, model: str, target: _Target) -> bool:
+    return (model, target.version, target.digest or "") in world.ledger.rejections
+
+
+def _admissible(world: World, listed: AspiredVersion) -> bool:
+    """Whether an alias may follow the registry to this version."""
+    return not is_quarantined(listed, world.ledger) and (listed.stamped or not world.require_digest)
+
+
+def _here(world: World, listed: AspiredVersion) -> str | None:
+    digest = admissible_digest(listed, world.ledger)
+    return digest if digest in world.stored else None
+
+
+# --- questions that others ask too ----------------------------------------------------------------
+
+
+def find(aspired: Aspired, model: str, version: int) -> AspiredVersion | None:
+    """Return a version that the registry lists, or None."""
+    listed = aspired.models.get(model)
+    return listed.versions.get(version) if listed else None
+
+
+def expected_digest(listed: AspiredVersion, ledger: LedgerView) -> str | None:
+    """Return what the version's bytes must be: its stamp, else what was pinned, else None."""
+    pin = ledger.pins.get((listed.model, listed.version))
+    return listed.expected_digest or (pin.digest if pin else None)
+
+
+def admissible_digest(listed: AspiredVersion, ledger: LedgerView) -> str | None:
+    """Return the digest accepted here before, if it is still the expected one."""
+    pin = ledger.pins.get((listed.model, listed.version))
+    return pin.digest if pin and pin.digest == expected_digest(listed, ledger) else None
+
+
+def is_quarantined(listed: AspiredVersion, ledger: LedgerView) -> bool:
+    """Whether the bytes were found wrong, and nobody has changed what they must be since."""
+    found = ledger.quarantines.get((listed.model, listed.version))
+    return found is not None and found.expected_digest == expected_digest(listed, ledger)
+
+
+def _aspired_version(aspired: Aspired, model: str, alias: str) -> int | None:
+    listed = aspired.models.get(model)
+    return listed.aliases.get(alias) if listed else None
+
+
+# --- what a listing says against the one before ---------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The listing that counts, and what only waits for the next one to agree.
+
+    Attributes:
+        missing: ``(model, "")`` and ``(model, alias)`` that the newest listing lacks.
+        ignored: Why the newest listing changed nothing; None: it counts.
+    """
+
+    aspired: Aspired
+    missing: frozenset[tuple[str, str]] = frozenset()
+    ignored: str | None = None
+
+
+def settle(before: Settled, listed: Aspired) -> Settled:
+    """Return what counts after a new listing.
+
+    Args:
+        before: What counted until now.
+        listed: The newest complete listing.
+    """
+    if not listed.models and before.aspired.models:
+        count = len(before.aspired.models)
+        return Settled(
+            replace(before.aspired, listed_at=listed.listed_at),
+            before.missing,
+            f"the registry lists no model at all, and listed {count} before: nothing is changed",
+        )
+    models = dict(listed.models)
+    missing: set[tuple[str, str]] = set()
+    for name, known in before.aspired.models.items():
+        found = models.get(name)
+        if found is None or (not found.versions and known.versions):
+            if (name, "") not in before.missing:
+                missing.add((name, ""))
+                models[name] = known
+            continue
+        kept = _missing_aliases(known, found, before.missing)
+        if kept:
+            missing.update((name, alias) for alias in kept)
+            models[name] = _with_aliases(known, found, kept)
+    return Settled(replace(listed, models=models), frozenset(missing))
+
+
+def _missing_aliases(
+    known: AspiredModel, found: AspiredModel, missing: AbstractSet[tuple[str, str]]
+) -> dict[str, int]:
+    """Aliases that went away for the first time."""
+    return {
+        alias: version
+        for alias, version in known.aliases.items()
+        if alias not in found.aliases and (known.name, alias) not in missing
+    }
+
+
+def _with_aliases(
+    known: AspiredModel, found: AspiredModel, kept: Mapping[str, int]
+) -> AspiredModel:
+    """Keep aliases, and the versions that they point at, for one more listing."""
+    versions = dict(found.versions)
+    for version in kept.values():
+        if version in known.versions:
+            versions.setdefault(version, known.versions[version])
+    return replace(found, versions=versions, aliases={**found.aliases, **kept})

@@ -1,0 +1,71 @@
+"""The threads of the control plane: blocking work is done here, never on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+_FETCHES = 6
+_REGISTRY_CALLS = 2
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class StoppedError(Exception):
+    """The control plane is ending: raised inside a fetch to abort it."""
+
+
+class Threads:
+    """Three bounded pools, so that a slow one never holds up another. `close` ends them."""
+
+    def __init__(self) -> None:
+        """Make the pools; threads start with the first work."""
+        self._fetching = ThreadPoolExecutor(_FETCHES, "fetch")
+        self._registry = ThreadPoolExecutor(_REGISTRY_CALLS, "registry")
+        self._ledger = ThreadPoolExecutor(1, "ledger")
+        self._stopping = threading.Event()
+
+    async def fetching(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Do ``work`` where bytes move and are hashed."""
+        return await _in(self._fetching, work, *args, **kwargs)
+
+    async def registry(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Do ``work`` where the registry is asked."""
+        return await _in(self._registry, work, *args, **kwargs)
+
+    async def ledger(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Do ``work`` where the ledger is read and written: one thing at a time, in order."""
+        return await _in(self._ledger, work, *args, **kwargs)
+
+    def check_stopping(self, _done: int = 0, _total: int | None = None) -> None:
+        """Abort the calling fetch if the control plane ends; fits as ``on_progress``.
+
+        Raises:
+            StoppedError: It ends.
+        """
+        if self._stopping.is_set():
+            raise StoppedError
+
+    def close(self, *, patience_s: float) -> bool:
+        """Take no more work and wait for what runs; whether every thread has ended in time."""
+        self._stopping.set()
+        pools = (self._fetching, self._registry, self._ledger)
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        give_up_at = time.monotonic() + patience_s
+        for pool in pools:
+            for thread in list(pool._threads):  # noqa: SLF001 - the pool has no timed wait
+                thread.join(max(0.0, give_up_at - time.monotonic()))
+        return not any(thread.is_alive() for pool in pools for thread in pool._threads)  # noqa: SLF001 - as above
+
+
+async def _in(
+    pool: ThreadPoolExecutor, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+) -> _T:
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(pool, lambda: work(*args, **kwargs))
