@@ -31,7 +31,7 @@ class WorkerFinder:
         target: ModuleType | None = None,  # noqa: ARG003  # as above
     ) -> ModuleSpec | None:
         """Return where ``name`` is loaded from, or None."""
-        if name != "gateway" and name != _OURS and not name.startswith(_OURS + "."):
+        if name not in ("gateway", _OURS) and not name.startswith(_OURS + "."):
             return None
         folder = str(_ROOT.joinpath(*name.split(".")[:-1]))
         return importlib.machinery.PathFinder.find_spec(name, [folder])

@@ -14,7 +14,7 @@ from gateway.worker import signature as rules
 from gateway.worker.codecs import strict_json
 from gateway.worker.flavors import python_function, scikit_learn
 from gateway.worker.messages import Load, Loaded, LoadFailed
-from gateway.worker.served_model import Call, ServedModel, log_without_data, call_pyfunc
+from gateway.worker.served_model import Call, ServedModel, call_pyfunc, log_without_data
 
 _MAX_EXAMPLE_BYTES = 16 * 1024 * 1024
 

@@ -13,7 +13,7 @@ from gateway.worker.codecs import predict as codec
 from gateway.worker.codecs.strict_json import Json
 from gateway.worker.flavors import python_function
 from gateway.worker.inputs import Inputs
-from gateway.worker.refusals import RequestRefusedError, invalid, model_error
+from gateway.worker.refusals import invalid, model_error
 from gateway.worker.signature import Signature
 
 Call = Callable[[Inputs], Any]

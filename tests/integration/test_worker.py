@@ -1,0 +1,329 @@
+"""A real worker, with real models: what it answers, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from gateway.worker import confinement
+from gateway.worker.messages import PROTOCOL_VERSION, Cancel, Failed, Reply
+from tests.integration.worker_process import (
+    predict_header,
+    refused,
+    serving,
+    started,
+    stop_forkserver,
+    store,
+    wait_until_ended,
+)
+from tests.models.catalogue import (
+    BuildableModel,
+    HelperModel,
+    IrisPipeline,
+    LinearModel,
+    ScriptedModel,
+    TorchModel,
+)
+
+FORBIDDEN_MODULES = (
+    "gateway.http",
+    "gateway.dispatch",
+    "registry_sync",
+    "uvicorn",
+    "sqlalchemy",
+    "boto3",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forkserver_ends() -> Iterator[None]:
+    yield
+    stop_forkserver()
+
+
+@pytest.mark.parametrize(
+    ("model", "batching", "call_path"),
+    [
+        (IrisPipeline(3), "joined", "fast"),
+        (LinearModel(2.0), "joined", "fast"),
+        (HelperModel("doubling"), "joined", "pyfunc"),
+        (ScriptedModel(scale=4.0), "joined", "pyfunc"),
+        (ScriptedModel(subtract_batch_mean=True), "alone", "pyfunc"),
+        (LinearModel(2.0, example=False), "alone", "pyfunc"),
+        (ScriptedModel(print_on_predict=True), "joined", "pyfunc"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_every_kind_of_model_answers_exactly(
+    tmp_path: Path, model: BuildableModel, batching: str, call_path: str
+):
+    with serving(store(model, tmp_path)) as (worker, report):
+        assert (report.batching, report.call_path) == (batching, call_path), report
+        assert report.private_bytes > 0
+        assert set(report.durations_s) == {"verify", "load", "warm_up"}
+        assert worker.hello is not None
+        assert worker.hello.protocol_version == PROTOCOL_VERSION
+        for rows in (1, 3):
+            message, answer = worker.predict(model.payload(rows))
+            assert isinstance(message, Reply), message
+            assert message.rows == message.batch_rows == rows
+            assert answer["predictions"] == model.expected(model.payload(rows))
+            assert (answer["model_name"], answer["model_version"]) == ("a model", 7)
+            assert len(answer["prediction_id"]) == 32
+            assert answer["timestamp"].endswith("+00:00")
+            assert answer["inference_time_ms"] >= 0
+        assert worker.probe().example_ok
+
+
+@pytest.mark.parametrize("serialization_format", ["pt2", "pickle"])
+def test_a_torch_module_answers_its_tensor(tmp_path: Path, serialization_format: str):
+    model = TorchModel(1, serialization_format)
+    with serving(store(model, tmp_path)) as (worker, report):
+        assert (report.batching, report.call_path) == ("joined", "fast"), report
+        message, answer = worker.predict(model.payload(5))
+        assert isinstance(message, Reply), message
+        np.testing.assert_allclose(
+            answer["predictions"], model.expected(model.payload(5)), rtol=1e-5, atol=1e-6
+        )
+        message, _ = worker.predict({"inputs": [[1.0, 2.0]]})
+        assert isinstance(message, Failed)
+        assert (message.code, message.details) == (
+            "invalid_input",
+            [[None, None, "dimension 1 has length 2, not 4"]],
+        )
+
+
+def test_two_models_with_a_module_of_the_same_name_answer_each_with_its_own(tmp_path: Path):
+    one, other = HelperModel("doubling"), HelperModel("tripling")
+    (tmp_path / "1").mkdir()
+    (tmp_path / "2").mkdir()
+    with (
+        serving(store(one, tmp_path / "1")) as (first, _),
+        serving(store(other, tmp_path / "2")) as (second, _),
+    ):
+        payload = one.payload(2)
+        assert first.predict(payload)[1]["predictions"] == one.expected(payload)
+        assert second.predict(payload)[1]["predictions"] == other.expected(payload)
+
+
+def test_probabilities_come_when_asked(tmp_path: Path):
+    model = IrisPipeline(0)
+    with serving(store(model, tmp_path)) as (worker, _):
+        payload = model.payload(2)
+        _, plain = worker.predict(payload)
+        _, answer = worker.predict(payload, probabilities=True)
+        assert "probabilities" not in plain
+        assert answer["class_names"] == model.class_names
+        np.testing.assert_allclose(answer["probabilities"], model.expected_probabilities(payload))
+
+
+def test_concurrent_requests_are_joined_and_answered_each_with_its_own(tmp_path: Path):
+    model = ScriptedModel(scale=2.0, predict_sleep_s=0.05)
+    with serving(store(model, tmp_path)) as (worker, report):
+        assert report.batching == "joined"
+        payloads = [model.payload_of(*(100.0 * n + k for k in range(n % 4 + 1))) for n in range(50)]
+        ids = worker.send_together([json.dumps(payload).encode() for payload in payloads])
+        answers = {}
+        largest = 0
+        for _ in ids:
+            id_, message, body = worker.receive()
+            assert isinstance(message, Reply), message
+            answers[id_] = json.loads(body)["predictions"]
+            largest = max(largest, message.batch_rows)
+        assert [answers[id_] for id_ in ids] == [model.expected(payload) for payload in payloads]
+        assert largest > 10
+
+
+def test_a_request_that_fails_takes_no_joined_request_with_it(tmp_path: Path):
+    model = ScriptedModel(raise_on=13.0, nan_on=14.0, predict_sleep_s=0.05)
+    values = [1.0, 2.0, 13.0, 3.0, 14.0, 4.0]
+    with serving(store(model, tmp_path)) as (worker, _):
+        ids = worker.send_together([json.dumps(model.payload_of(v)).encode() for v in values])
+        answers = {}
+        for _ in ids:
+            id_, message, body = worker.receive()
+            answers[id_] = (message, body)
+        for id_, value in zip(ids, values, strict=True):
+            message, body = answers[id_]
+            if value in {13.0, 14.0}:
+                assert isinstance(message, Failed)
+                assert message.code == "model_error"
+            else:
+                assert json.loads(body)["predictions"] == [value]
+        assert answers[ids[2]][0].message == "the model raised RuntimeError"
+
+
+def test_bad_bodies_are_refused_and_the_worker_goes_on(tmp_path: Path):
+    model = LinearModel(1.0)
+    deep = b'{"instances": ' + b"[" * 10_000 + b"]" * 10_000 + b"}"
+    cases: list[tuple[bytes, list[list[object]]]] = [
+        (b"not json", []),
+        (deep, []),
+        (b'{"dataframe_split": {"columns": ["x1", "x2"], "data": [[1, NaN]]}}', []),
+        (b'{"instances": [[1, 2]], "inputs": [[1, 2]]}', []),
+        (b'{"dataframe_records": [{"x1": 1}]}', [[0, "x2", "required and missing"]]),
+        (
+            b'{"dataframe_records": [{"x1": 1, "x2": 2}, {"x1": "secret", "x2": 1}]}',
+            [[1, "x1", "a string where a number is needed"]],
+        ),
+        (b'{"features": [1, null]}', [[0, "x2", "null in a required column"]]),
+        (b'{"instances": [[1, 2], [1]]}', [[1, None, "not a list of 2 values"]]),
+    ]
+    with serving(store(model, tmp_path)) as (worker, _):
+        for body, details in cases:
+            message, _ = worker.predict(body)
+            assert isinstance(message, Failed), body[:80]
+            assert (message.code, message.details) == ("invalid_input", details), message
+            assert "secret" not in message.message
+        message, _ = worker.predict(model.payload(), content_type="text/csv")
+        assert isinstance(message, Failed)
+        assert message.code == "unsupported_media_type"
+        assert worker.predict(model.payload())[1]["predictions"] == model.expected(model.payload())
+
+
+def test_a_cancelled_request_is_not_predicted(tmp_path: Path):
+    model = ScriptedModel(subtract_batch_mean=True, predict_sleep_s=0.2)
+    with serving(store(model, tmp_path)) as (worker, _):
+        first, second, third = worker.send_together(
+            [json.dumps(model.payload_of(1.0)).encode()] * 3
+        )
+        worker.send(Cancel(), id_=third)
+        answers = {}
+        for _ in range(3):
+            id_, message, _ = worker.receive()
+            answers[id_] = message
+        assert isinstance(answers[first], Reply)
+        assert isinstance(answers[second], Reply)
+        assert answers[third].code == "cancelled"
+
+
+def test_a_request_whose_deadline_has_passed_is_not_predicted(tmp_path: Path):
+    model = ScriptedModel()
+    with serving(store(model, tmp_path)) as (worker, _):
+        message, _ = worker.predict(model.payload(), deadline=time.monotonic() - 1)
+        assert isinstance(message, Failed)
+        assert message.code == "deadline_exceeded"
+
+
+def test_a_crash_is_seen_as_the_end_of_the_stream(tmp_path: Path):
+    model = ScriptedModel(exit_on=13.0)
+    with serving(store(model, tmp_path)) as (worker, _):
+        worker.send(predict_header(), json.dumps(model.payload_of(13.0)).encode())
+        with pytest.raises((EOFError, ConnectionResetError)):
+            worker.receive()
+        worker.wait_until_ended()
+
+
+def test_stop_answers_what_was_received_and_ends_the_children_of_the_model(tmp_path: Path):
+    file = tmp_path / "child"
+    model = ScriptedModel(child_pid_file=str(file), predict_sleep_s=0.05)
+    with serving(store(model, tmp_path)) as (worker, _):
+        child = int(file.read_text())
+        assert psutil.Process(child).is_running()
+        ids = worker.send_together([json.dumps(model.payload_of(1.0)).encode()] * 3)
+        worker.stop()
+        assert {worker.receive()[0] for _ in ids} == set(ids)
+        worker.wait_until_ended()
+        wait_until_ended(child)
+
+
+def test_a_closed_lifeline_ends_a_worker_that_hangs_and_its_children(tmp_path: Path):
+    file = tmp_path / "child"
+    model = ScriptedModel(child_pid_file=str(file), hang_on=13.0)
+    with serving(store(model, tmp_path)) as (worker, _):
+        child = int(file.read_text())
+        worker.send(predict_header(), json.dumps(model.payload_of(13.0)).encode())
+        worker.lifeline.close()
+        worker.wait_until_ended()
+        wait_until_ended(child)
+
+
+@pytest.mark.parametrize(
+    ("model", "failure"),
+    [
+        (ScriptedModel(fail_load=True), "load_failed"),
+        (ScriptedModel(raise_on=2.5), "warm_up_failed"),
+        (ScriptedModel(nan_on=2.5), "warm_up_failed"),
+        (ScriptedModel(short_on=2.5), "warm_up_failed"),
+    ],
+)
+def test_a_model_that_fails_is_refused_with_a_reason(
+    tmp_path: Path, model: ScriptedModel, failure: str
+):
+    report = refused(store(model, tmp_path))
+    assert report.failure == failure
+    assert report.message
+    assert "hunter2" not in report.message
+
+
+@pytest.mark.parametrize("harm", ["changed", "missing", "extra", "link", "manifest", "digest"])
+def test_bytes_that_are_not_those_of_the_manifest_are_refused(tmp_path: Path, harm: str):
+    order = store(LinearModel(1.0), tmp_path)
+    folder = Path(order.artifact)
+    if harm == "changed":
+        data = bytearray((folder / "model.skops").read_bytes())
+        data[len(data) // 2] ^= 1
+        (folder / "model.skops").write_bytes(bytes(data))
+    elif harm == "missing":
+        (folder / "conda.yaml").unlink()
+    elif harm == "extra":
+        (folder / "sitecustomize.py").write_text("")
+    elif harm == "link":
+        (folder / "conda.yaml").unlink()
+        (folder / "conda.yaml").symlink_to("/etc/passwd")
+    elif harm == "manifest":
+        with Path(order.manifest).open("a") as file:
+            file.write("0" * 64 + "  more\n")
+    else:
+        order = replace(order, digest="sha256:" + "0" * 64)
+    assert refused(order).failure == "integrity"
+
+
+def test_loading_leaves_the_artifact_as_it_was(tmp_path: Path):
+    model = HelperModel("doubling")
+    order = store(model, tmp_path)
+    before = sorted(path for path in Path(order.artifact).rglob("*"))
+    with serving(order) as (worker, _):
+        worker.predict(model.payload())
+    assert sorted(path for path in Path(order.artifact).rglob("*")) == before
+
+
+def test_a_worker_has_loaded_nothing_of_the_gateway_or_the_control_plane(tmp_path: Path):
+    with serving(store(ModulesProbe(), tmp_path)) as (worker, _):
+        _, answer = worker.predict({"instances": [{"x": 1.0}]})
+        loaded = set(answer["predictions"][0].split())
+    assert "gateway.worker.serving_loop" in loaded
+    for name in FORBIDDEN_MODULES:
+        assert not {m for m in loaded if m == name or m.startswith(name + ".")}, name
+
+
+class ModulesProbe(ScriptedModel):
+    """A model that answers with the names of all loaded modules."""
+
+    def _arguments(self):
+        script = Path(__file__).parents[1] / "models" / "code_paths" / "scripts" / "modules.py"
+        return {
+            **super()._arguments(),
+            "python_model": str(script),
+            "model_config": {},
+        }
+
+
+def test_a_worker_leads_its_own_session_and_runs_in_one_thread_of_its_own(tmp_path: Path):
+    with serving(store(LinearModel(1.0), tmp_path)) as (worker, _):
+        assert os.getpgid(worker.pid) == os.getsid(worker.pid) == worker.pid
+        assert Path(f"/proc/{worker.pid}/oom_score_adj").read_text().strip() == "500"
+
+
+def test_the_forkserver_has_no_thread_that_a_fork_would_lose():
+    with started() as worker:
+        forkserver = psutil.Process(worker.pid).ppid()
+        assert set(confinement.extra_threads(forkserver)) <= confinement.FORKSERVER_THREADS

@@ -1,0 +1,206 @@
+"""A real worker on the other end of a socket pair, forked from a real forkserver."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from gateway.worker import entry
+from gateway.worker.frames import Frame, FrameReader, pack
+from gateway.worker.messages import (
+    KIND_OF,
+    Alive,
+    Failed,
+    Hello,
+    Kind,
+    Load,
+    Loaded,
+    LoadFailed,
+    Message,
+    Predict,
+    Probe,
+    Reply,
+    Stop,
+    decode_header,
+    encode_header,
+)
+from registry_sync.describe import describe
+from registry_sync.manifest import Fetched, Manifest
+from tests.models.catalogue import BuildableModel
+
+PATIENCE_S = 120.0
+_TYPES: dict[int, type[Any]] = {
+    kind: message for message, kind in KIND_OF.items() if kind >= Kind.HELLO
+}
+
+
+@dataclass
+class RunningWorker:
+    """The gateway's side of one worker, blocking."""
+
+    pid: int
+    channel: socket.socket
+    lifeline: Any
+    hello: Hello | None = None
+    _reader: FrameReader = field(default_factory=FrameReader)
+    _frames: list[Frame] = field(default_factory=list)
+    _next_id: int = 1
+
+    def send(self, message: Message, body: bytes = b"", *, id_: int | None = None) -> int:
+        if id_ is None:
+            id_, self._next_id = self._next_id, self._next_id + 1
+        self.channel.sendall(
+            b"".join(pack(KIND_OF[type(message)], id_, encode_header(message), body))
+        )
+        return id_
+
+    def send_together(self, requests: list[bytes], **header: Any) -> list[int]:
+        """Send requests in one write, so that they queue while the first is taken."""
+        ids, data = [], b""
+        for body in requests:
+            ids.append(self._next_id)
+            data += b"".join(
+                pack(Kind.PREDICT, self._next_id, encode_header(predict_header(**header)), body)
+            )
+            self._next_id += 1
+        self.channel.sendall(data)
+        return ids
+
+    def receive(self) -> tuple[int, Any, bytes]:
+        while not self._frames:
+            data = self.channel.recv(1 << 16)
+            if not data:
+                raise EOFError
+            self._frames += self._reader.feed(data)
+        frame = self._frames.pop(0)
+        return frame.id, decode_header(_TYPES[frame.kind], frame.header), frame.body
+
+    def predict(self, body: Any, **header: Any) -> tuple[Reply | Failed, Any]:
+        """Send one body, JSON unless it is bytes; return the header and the decoded answer."""
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        id_ = self.send(predict_header(**header), raw)
+        answered, message, answer = self.receive()
+        assert answered == id_
+        return message, json.loads(answer) if answer else None
+
+    def probe(self) -> Alive:
+        self.send(Probe())
+        message = self.receive()[1]
+        assert isinstance(message, Alive)
+        return message
+
+    def stop(self) -> None:
+        self.send(Stop())
+
+    def wait_until_ended(self) -> None:
+        wait_until_ended(self.pid)
+
+
+def predict_header(**changes: Any) -> Predict:
+    values: dict[str, Any] = {
+        "protocol": "predict",
+        "content_type": "application/json",
+        "deadline": time.monotonic() + PATIENCE_S,
+        "request_id": "test",
+        **changes,
+    }
+    return Predict(**values)
+
+
+def wait_until_ended(pid: int) -> None:
+    """Wait until ``pid`` is gone, or only waits to be reaped by a parent that is not ours."""
+    limit = time.monotonic() + PATIENCE_S
+    while time.monotonic() < limit:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return
+        except psutil.NoSuchProcess:
+            return
+        time.sleep(0.02)
+    raise TimeoutError(f"process {pid} still runs")
+
+
+def store(model: BuildableModel, folder: Path) -> Load:
+    """Save ``model`` as the artifact store would keep it; return the order to load it."""
+    artifact = model.save(folder / "artifact")
+    files = [path for path in artifact.rglob("*") if path.is_file()]
+    manifest = Manifest.of(
+        {
+            str(path.relative_to(artifact)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in files
+        }
+    )
+    (folder / "manifest").write_text(manifest.text())
+    fetched = Fetched(artifact, manifest, sum(path.stat().st_size for path in files), None)
+    return Load(
+        model="a model",
+        version=7,
+        digest=manifest.digest,
+        artifact=str(artifact),
+        manifest=str(folder / "manifest"),
+        description=describe(fetched),
+    )
+
+
+@contextlib.contextmanager
+def started() -> Iterator[RunningWorker]:
+    """A worker that has said HELLO. It is ended, whatever happens."""
+    ours, theirs = socket.socketpair()
+    ours.settimeout(PATIENCE_S)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["gateway.worker.preload"])
+    end, lifeline = context.Pipe(duplex=False)
+    process = context.Process(target=entry.run, args=(theirs, end))
+    process.start()
+    theirs.close()
+    end.close()
+    worker = RunningWorker(int(process.pid or 0), ours, lifeline)
+    try:
+        hello = worker.receive()[1]
+        assert isinstance(hello, Hello)
+        worker.hello = hello
+        yield worker
+    finally:
+        lifeline.close()
+        ours.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker.pid, signal.SIGKILL)
+        process.join(PATIENCE_S)
+
+
+@contextlib.contextmanager
+def serving(order: Load) -> Iterator[tuple[RunningWorker, Loaded]]:
+    """A worker that has loaded ``order``."""
+    with started() as worker:
+        worker.send(order, id_=0)
+        report = worker.receive()[1]
+        assert isinstance(report, Loaded), report
+        yield worker, report
+
+
+def refused(order: Load) -> LoadFailed:
+    """Have a worker refuse ``order``; return why. It has ended by itself."""
+    with started() as worker:
+        worker.send(order, id_=0)
+        report = worker.receive()[1]
+        assert isinstance(report, LoadFailed), report
+        worker.wait_until_ended()
+        return report
+
+
+def stop_forkserver() -> None:
+    """End the forkserver of this process; the next worker starts another."""
+    multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]
