@@ -50,12 +50,13 @@ class Backoff:
         self._longest_s = longest_s
         self._failures: dict[Hashable, Failure] = {}
 
-    def failed(self, subject: Hashable, reason: str) -> Failure:
-        """Record a failure and return when to try again."""
+    def failed(self, subject: Hashable, reason: str, *, longest_s: float | None = None) -> Failure:
+        """Record a failure and return when to try again, after ``longest_s`` at most."""
         before = self._failures.get(subject)
         count = before.count + 1 if before else 1
-        longest = _FIRST_S * _GROWTH ** min(count - 1, _MOST_DOUBLINGS)
-        delay_s = min(self._longest_s, longest) * (0.5 + self._jitter() / 2)
+        grown_s = _FIRST_S * _GROWTH ** min(count - 1, _MOST_DOUBLINGS)
+        limit_s = self._longest_s if longest_s is None else longest_s
+        delay_s = min(limit_s, grown_s) * (0.5 + self._jitter() / 2)
         now = self._clock()
         failure = Failure(count, reason, now, now + delay_s)
         self._failures[subject] = failure
@@ -69,15 +70,10 @@ class Backoff:
         """Return the last failure, or None."""
         return self._failures.get(subject)
 
-    def waits(self, subject: Hashable, *, at_most_s: float | None = None) -> bool:
-        """Whether it is too early to try again; ``at_most_s`` shortens a long wait."""
+    def waits(self, subject: Hashable) -> bool:
+        """Whether it is too early to try again."""
         failure = self._failures.get(subject)
-        if failure is None:
-            return False
-        retry_at = failure.retry_at
-        if at_most_s is not None:
-            retry_at = min(retry_at, failure.failed_at + at_most_s)
-        return self._clock() < retry_at
+        return failure is not None and self._clock() < failure.retry_at
 
     def next_at(self) -> float | None:
         """Return the earliest future time at which something may be tried again."""
@@ -85,9 +81,11 @@ class Backoff:
         return min((f.retry_at for f in self._failures.values() if f.retry_at > now), default=None)
 
     def keep_only(self, subjects: Iterable[Hashable]) -> None:
-        """Forget every subject but these: the others are nobody's wish any more."""
-        kept = set(subjects)
-        self._failures = {one: f for one, f in self._failures.items() if one in kept}
+        """Forget every subject but these, once its wait is long over: nobody asks any more."""
+        kept, long_ago = set(subjects), self._clock() - self._longest_s
+        self._failures = {
+            one: f for one, f in self._failures.items() if one in kept or f.retry_at > long_ago
+        }
 
     def failures(self) -> dict[Hashable, Failure]:
         """Return every last failure by subject."""

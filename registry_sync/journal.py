@@ -37,16 +37,18 @@ class Journal:
         self._ledger = ledger
         self._threads = threads
         self._stale = True
+        self._made = False
         self.view = LedgerView()
         self.trouble: str | None = None
 
     async def refresh(self, artifacts: Iterable[StoredArtifact], listing: Aspired | None) -> None:
         """Bring `view` up to date; a ledger that was lost is made anew and filled again."""
         try:
-            made = await self._threads.ledger(self._ledger.ensure)
-            if made:
+            self._made |= await self._threads.ledger(self._ledger.ensure)
+            if self._made:
                 await self._readopt(list(artifacts), listing)
-            if made or self._stale:
+                self._made, self._stale = False, True
+            if self._stale:
                 self.view = await self._threads.ledger(self._ledger.view)
                 self._stale = False
         except LedgerError as error:
@@ -101,6 +103,7 @@ class Journal:
         """Write with a method of the ledger; whether it was written."""
         self._stale = True
         try:
+            self._made |= await self._threads.ledger(self._ledger.ensure)
             await self._threads.ledger(work, *args, **kwargs)
         except LedgerError as error:
             self._failed(error)

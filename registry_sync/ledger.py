@@ -90,6 +90,7 @@ class Ledger:
         self._clock = clock
         self._engine: Engine | None = None
         self._opening = threading.Lock()
+        self._suspect = False
 
     # --- the database -----------------------------------------------------------------------------
 
@@ -100,11 +101,13 @@ class Ledger:
         """
         with self._opening:
             missing = self._file is not None and not self._file.exists()
-            if self._engine is not None and not missing:
+            if self._engine is not None and not missing and not self._suspect:
                 return False
             self._release()
             self._engine = self._connect()
-            return self._migrate(self._engine)
+            migrated = self._migrate(self._engine)
+            self._suspect = False
+            return migrated
 
     def close(self) -> None:
         """Close every connection."""
@@ -160,6 +163,8 @@ class Ledger:
             with engine.begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
+            # The file may have been deleted a moment ago, and an empty one made by connecting.
+            self._suspect = True
             raise LedgerError(f"the ledger does not answer: {_first_line(error)}") from error
 
     def _mine(self, table: Table, **where: object) -> ColumnElement[bool]:

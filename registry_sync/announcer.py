@@ -1,0 +1,91 @@
+"""Tells the gateway what the registry lists, whenever that is news to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from gateway.control_contract import Catalogue, CatalogueModel, NodeState
+from registry_sync.aspired import Aspired
+from registry_sync.catalogue import Known, describe_models
+from registry_sync.errors import RolloutRejectedError
+from registry_sync.records import LedgerView
+from registry_sync.serving_target import ServingTarget, TargetUnreachableError
+
+_LISTED_AT_STEP_S = 30.0
+_log = structlog.get_logger("registry_sync.announcer")
+
+
+class Announcer:
+    """Sends the catalogue. Event loop only; one `publish` at a time.
+
+    Attributes:
+        models: What was described last.
+    """
+
+    def __init__(self, target: ServingTarget, *, writer: str) -> None:
+        """Store. ``writer`` is this process's boot id."""
+        self._target = target
+        self._writer = writer
+        self._epoch = 0
+        self._sent: Catalogue | None = None
+        self._sent_to: str | None = None
+        self._described_from: tuple[Any, ...] = ()
+        self.models: list[CatalogueModel] = []
+
+    async def publish(
+        self,
+        node: NodeState,
+        aspired: Aspired,
+        ledger: LedgerView,
+        known: Known,
+        *,
+        listed_at: float | None,
+        source_error: str | None,
+    ) -> bool:
+        """Send the snapshot if the node lacks it; whether the node has it now.
+
+        Never raises for what the gateway answers: it is sent again.
+        """
+        self._describe(aspired, ledger, known)
+        if not self._is_news(node, listed_at, source_error):
+            return True
+        self._epoch += 1
+        catalogue = Catalogue(
+            writer=self._writer,
+            epoch=self._epoch,
+            models=self.models,
+            listed_at=listed_at,
+            source_error=source_error,
+        )
+        try:
+            await self._target.publish(catalogue)
+        except (TargetUnreachableError, RolloutRejectedError) as error:
+            _log.warning("catalogue.failed", reason=error.reason)
+            self._sent = None
+            return False
+        _log.debug("catalogue.complete", epoch=self._epoch, models=len(self.models))
+        self._sent = catalogue
+        self._sent_to = node.boot_id
+        return True
+
+    def _describe(self, aspired: Aspired, ledger: LedgerView, known: Known) -> None:
+        """Describe the models again if anything that they are made of is another object."""
+        parts = (aspired.models, ledger, known.descriptions, known.fetching, known.troubles)
+        same = len(self._described_from) == len(parts) and all(
+            old is new or (index > 1 and old == new)
+            for index, (old, new) in enumerate(zip(self._described_from, parts, strict=True))
+        )
+        if not same:
+            self.models = describe_models(aspired, ledger, known)
+            self._described_from = parts
+
+    def _is_news(self, node: NodeState, listed_at: float | None, source_error: str | None) -> bool:
+        sent = self._sent
+        if sent is None or self._sent_to != node.boot_id:
+            return True
+        if node.catalogue_writer not in (None, self._writer):
+            return True
+        fresh = (listed_at or 0.0) - (sent.listed_at or 0.0) >= _LISTED_AT_STEP_S
+        return fresh or sent.source_error != source_error or sent.models != self.models

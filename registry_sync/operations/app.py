@@ -1,0 +1,94 @@
+"""The operations listener's routes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from registry_sync.errors import SyncError
+from registry_sync.operations.bodies import (
+    History,
+    Problem,
+    RollbackAnswer,
+    RollbackRequest,
+    State,
+)
+from registry_sync.operations.rollback import NothingToRollBackError, roll_back
+from registry_sync.operations.state import read_history, read_state
+from registry_sync.reconcile import Reconciler
+
+_MAX_HISTORY = 500
+_ROLLBACK_PATIENCE_S = 60.0
+_MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """What the routes work with.
+
+    Attributes:
+        poll: Lists the registry once, now.
+    """
+
+    spine: Reconciler
+    node_id: str
+    tracking_uri: str
+    poll: Callable[[], Awaitable[None]]
+
+
+def create_app(operations: Operations) -> FastAPI:
+    """Return the application. Whoever may open its socket may use it."""
+    app = FastAPI(title="registry-gateway operations", docs_url=None, redoc_url=None)
+
+    @app.get("/state")
+    async def state() -> State:
+        """Return what this node follows, serves and is busy with."""
+        return _state(operations)
+
+    @app.get("/history")
+    async def history(
+        model: Annotated[str, Query(min_length=1)],
+        limit: Annotated[int, Query(ge=1, le=_MAX_HISTORY)] = 50,
+    ) -> History:
+        """Return what happened to a model, newest first."""
+        return await read_history(operations.spine, model, limit=limit)
+
+    @app.post("/rollback")
+    async def rollback(body: RollbackRequest) -> RollbackAnswer:
+        """Put an alias back to what it pointed at before, and hold it there."""
+        return await roll_back(operations.spine, body, patience_s=_ROLLBACK_PATIENCE_S)
+
+    @app.post("/sync")
+    async def sync() -> State:
+        """List the registry now and decide on it."""
+        decided = operations.spine.next_decision()
+        await operations.poll()
+        await decided
+        return _state(operations)
+
+    app.add_exception_handler(NothingToRollBackError, _nothing_to_roll_back)
+    app.add_exception_handler(SyncError, _out_of_service)
+    return app
+
+
+def _state(operations: Operations) -> State:
+    return read_state(
+        operations.spine, node_id=operations.node_id, tracking_uri=operations.tracking_uri
+    )
+
+
+async def _nothing_to_roll_back(_request: Request, error: Exception) -> Response:
+    return _problem(409, "nothing_to_roll_back", "Nothing to roll back", str(error))
+
+
+async def _out_of_service(_request: Request, error: Exception) -> Response:
+    return _problem(503, "unavailable", "Not available now", str(error))
+
+
+def _problem(status: int, code: str, title: str, detail: str) -> Response:
+    body = Problem(title=title, status=status, detail=detail, code=code)
+    return JSONResponse(body.model_dump(), status_code=status, media_type=_MEDIA_TYPE)

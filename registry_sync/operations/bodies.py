@@ -1,0 +1,129 @@
+"""Bodies of the operations listener."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, PositiveInt
+
+from gateway.control_contract import Alias, CatalogueVersion, ModelName
+
+
+class AliasState(BaseModel):
+    """One alias: where the registry wants it, where it is, and why they differ.
+
+    Attributes:
+        held_at: The version that an operator's hold keeps it at.
+        reason: Why it is not where the registry wants it; None: it is, or it is under way.
+    """
+
+    alias: str
+    aspired: int | None
+    active: int | None
+    digest: str | None = None
+    since: float | None = None
+    previous: int | None = None
+    held_at: int | None = None
+    reason: str | None = None
+
+
+class ModelState(BaseModel):
+    """One model on this node."""
+
+    name: str
+    aliases: list[AliasState]
+    versions: list[CatalogueVersion]
+
+
+class Work(BaseModel):
+    """A step under way, or waiting for its next try at ``retry_at`` (epoch seconds)."""
+
+    step: str
+    subject: list[str]
+    failures: int = 0
+    reason: str | None = None
+    retry_at: float | None = None
+
+
+class State(BaseModel):
+    """What this node follows, serves and is busy with.
+
+    Attributes:
+        source_error: Why the registry could not be listed last; None: it could.
+        gateway_error: Why the gateway does not answer; None: it does.
+        ledger_error: Why the ledger could not be used; None: it could.
+    """
+
+    node_id: str
+    tracking_uri: str
+    listed_at: float | None
+    source_error: str | None
+    gateway_error: str | None
+    ledger_error: str | None
+    generation: int | None
+    problems: list[str] = Field(default_factory=list)
+    models: list[ModelState]
+    work: list[Work]
+
+
+class HistoryEntry(BaseModel):
+    """One thing that happened to a model. ``at`` is in epoch seconds, durations in seconds."""
+
+    at: float
+    what: str
+    alias: str | None
+    version: int | None
+    previous: int | None = None
+    asked_by: str
+    outcome: str
+    reason: str | None = None
+    digest: str | None = None
+    durations_s: dict[str, float] = Field(default_factory=dict)
+
+
+class History(BaseModel):
+    """What happened to a model, newest first."""
+
+    model: str
+    entries: list[HistoryEntry]
+
+
+class RollbackRequest(BaseModel):
+    """Put an alias back to the version that it pointed at before, or to ``version``."""
+
+    model: ModelName
+    alias: Alias
+    version: PositiveInt | None = None
+
+
+class RollbackAnswer(BaseModel):
+    """How the rollback went.
+
+    Attributes:
+        outcome: ``active``: it serves. ``pending``: it is held and still tried; ``reason`` says
+            what is in the way. ``refused``: nothing has changed.
+        held_while_aspired: It stays so until the registry's alias leaves this version.
+    """
+
+    outcome: Literal["active", "pending", "refused"]
+    model: str
+    alias: str
+    from_version: int | None = None
+    to_version: int | None = None
+    held_while_aspired: int | None = None
+    reason: str | None = None
+
+
+class Problem(BaseModel):
+    """A refusal: RFC 9457."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
+def work(subject: tuple[Any, ...], **known: Any) -> Work:
+    """Return a step by its subject."""
+    return Work(step=str(subject[0]), subject=[str(part) for part in subject[1:]], **known)

@@ -1,0 +1,160 @@
+"""What an operator sees: state and history, read from the spine and the ledger."""
+
+from __future__ import annotations
+
+from gateway.control_contract import ActiveAlias
+from registry_sync.operations.bodies import (
+    AliasState,
+    History,
+    HistoryEntry,
+    ModelState,
+    State,
+    Work,
+    work,
+)
+from registry_sync.plan import admissible_digest, find, is_quarantined
+from registry_sync.reconcile import Reconciler
+from registry_sync.records import Activation, Attempt
+
+
+def read_state(spine: Reconciler, *, node_id: str, tracking_uri: str) -> State:
+    """Return what the node follows, serves and is busy with, as it is now."""
+    node = spine.observation.node
+    return State(
+        node_id=node_id,
+        tracking_uri=tracking_uri,
+        listed_at=spine.listed_at,
+        source_error=spine.source_error,
+        gateway_error=spine.observation.unreachable,
+        ledger_error=spine.journal.trouble,
+        generation=node.generation if node else None,
+        problems=list(spine.settled.aspired.problems),
+        models=_models(spine),
+        work=_work(spine),
+    )
+
+
+def _models(spine: Reconciler) -> list[ModelState]:
+    node = spine.observation.node
+    active = {(one.model, one.alias): one for one in (node.active if node else [])}
+    versions = {model.name: model.versions for model in spine.announcer.models}
+    names = sorted({*versions, *spine.settled.aspired.models, *(model for model, _ in active)})
+    return [
+        ModelState(
+            name=name, aliases=_aliases(spine, name, active), versions=versions.get(name, [])
+        )
+        for name in names
+    ]
+
+
+def _aliases(
+    spine: Reconciler, name: str, active: dict[tuple[str, str], ActiveAlias]
+) -> list[AliasState]:
+    listed = spine.settled.aspired.models.get(name)
+    aspired = dict(listed.aliases) if listed else {}
+    words = sorted({*aspired, *(alias for model, alias in active if model == name)})
+    return [
+        _alias(spine, name, word, aspired.get(word), active.get((name, word))) for word in words
+    ]
+
+
+def _alias(
+    spine: Reconciler, model: str, alias: str, aspired: int | None, active: ActiveAlias | None
+) -> AliasState:
+    hold = spine.journal.view.holds.get((model, alias))
+    return AliasState(
+        alias=alias,
+        aspired=aspired,
+        active=active.version if active else None,
+        digest=active.digest if active else None,
+        since=active.since if active else None,
+        previous=active.previous_version if active else None,
+        held_at=hold.target_version if hold else None,
+        reason=_why_not(spine, model, alias, aspired, active),
+    )
+
+
+def _why_not(
+    spine: Reconciler, model: str, alias: str, aspired: int | None, active: ActiveAlias | None
+) -> str | None:
+    """Say why an alias is not where the registry wants it; None: it is, or it is under way."""
+    if aspired is None or (active is not None and active.version == aspired):
+        return None
+    view = spine.journal.view
+    if (model, alias) in view.holds:
+        return "an operator rolled it back; it follows the registry when that moves the alias"
+    listed = find(spine.settled.aspired, model, aspired)
+    if listed is None:
+        return "the registry does not list that version"
+    if is_quarantined(listed, view):
+        return view.quarantines[(model, aspired)].reason
+    digest = admissible_digest(listed, view)
+    rejected = view.rejections.get((model, aspired, digest or ""))
+    if rejected:
+        return rejected.reason
+    subjects = (
+        ("fetch", model, aspired),
+        ("stage", model, aspired, digest or ""),
+        ("activate", model, alias),
+    )
+    failures = (spine.backoff.get(subject) for subject in subjects)
+    return next((failure.reason for failure in failures if failure), None)
+
+
+def _work(spine: Reconciler) -> list[Work]:
+    busy = [work(subject) for subject in spine.busy]
+    waiting = [
+        work(
+            subject,
+            failures=failure.count,
+            reason=failure.reason,
+            retry_at=failure.retry_at,
+        )
+        for subject, failure in spine.backoff.failures().items()
+        if subject not in spine.busy
+    ]
+    return busy + waiting
+
+
+async def read_history(spine: Reconciler, model: str, *, limit: int) -> History:
+    """Return what happened to a model, newest first.
+
+    Raises:
+        LedgerError: The ledger does not answer.
+    """
+    moved = await spine.journal.read(spine.ledger.activations_of, model, limit=limit)
+    tried = await spine.journal.read(spine.ledger.attempts_of, model, limit=limit)
+    entries = [_moved(one) for one in moved]
+    # A completed activation is told once: by the entry that says from where to where.
+    entries += [_tried(one) for one in tried if (one.action, one.outcome) != _TOLD]
+    entries.sort(key=lambda entry: entry.at, reverse=True)
+    return History(model=model, entries=entries[:limit])
+
+
+_TOLD = ("activate", "complete")
+
+
+def _moved(one: Activation) -> HistoryEntry:
+    return HistoryEntry(
+        at=one.at,
+        what="activate",
+        alias=one.alias,
+        version=one.version,
+        previous=one.previous_version,
+        asked_by=one.asked_by,
+        outcome="complete",
+        digest=one.digest,
+    )
+
+
+def _tried(one: Attempt) -> HistoryEntry:
+    return HistoryEntry(
+        at=one.started_at,
+        what=one.action,
+        alias=one.alias,
+        version=one.version,
+        asked_by=one.asked_by,
+        outcome=one.outcome,
+        reason=one.reason,
+        durations_s=dict(one.durations_s),
+    )

@@ -1,0 +1,128 @@
+"""Removes what nothing needs: artifacts, and history beyond its bounds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from gateway.control_contract import NodeState
+from registry_sync.artifact_store import StoredArtifact
+from registry_sync.aspired import Aspired
+from registry_sync.plan import admissible_digest, find
+from registry_sync.reconcile import Reconciler
+from registry_sync.records import LedgerView
+from registry_sync.retention import Kept, removable
+
+_log = structlog.get_logger("registry_sync.sweep")
+
+
+@dataclass(frozen=True, slots=True)
+class SweepLimits:
+    """When bytes may go.
+
+    Attributes:
+        rollback_window_s: Seconds for which what an alias left, or what just came, stays.
+        disk_floor_bytes: With less than twice this free, versions that no alias means go too.
+    """
+
+    rollback_window_s: float
+    disk_floor_bytes: int
+
+
+class Sweep:
+    """The clean-up of one node. Event loop only."""
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        *,
+        limits: SweepLimits,
+        folder: Path,
+        clock: Callable[[], float],
+    ) -> None:
+        """Store. ``folder`` is on the file system whose room counts."""
+        self._reconciler = reconciler
+        self._limits = limits
+        self._folder = folder
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Remove what may go, but nothing before gateway and registry have both been heard."""
+        spine = self._reconciler
+        await spine.journal.write(spine.ledger.prune)
+        node = spine.observation.node
+        if node is None or spine.observation.unreachable or not spine.listings:
+            return
+        free = shutil.disk_usage(self._folder).free
+        doomed = choose(
+            spine.artifacts,
+            node=node,
+            aspired=spine.settled.aspired,
+            ledger=spine.journal.view,
+            now=self._clock(),
+            limits=self._limits,
+            short_of_room=free < 2 * self._limits.disk_floor_bytes,
+        )
+        for digest in doomed:
+            spine.artifacts.pop(digest, None)
+        if doomed:
+            # The gateway is told first, so that it starts no worker on a folder that goes.
+            await spine.reconcile()
+        for digest in doomed:
+            if digest not in spine.artifacts:
+                await spine.threads.fetching(spine.store.remove, digest)
+                _log.info("artifact.removed", digest=digest)
+
+
+def choose(
+    artifacts: dict[str, StoredArtifact],
+    *,
+    node: NodeState,
+    aspired: Aspired,
+    ledger: LedgerView,
+    now: float,
+    limits: SweepLimits,
+    short_of_room: bool,
+) -> list[str]:
+    """Return the digests that may go now, oldest first.
+
+    What no alias means but the registry still lists may be called by number: it goes only when
+    the disk is short of room.
+    """
+    window_s = limits.rollback_window_s
+    kept = _kept(node, aspired, ledger)
+    listed = {admissible_digest(one, ledger) for one in aspired.versions()}
+    free_to_go = removable(artifacts, kept, now=now, rollback_window_s=window_s)
+    return sorted(
+        (
+            digest
+            for digest in free_to_go
+            if now - artifacts[digest].stored_at >= window_s
+            and (short_of_room or digest not in listed)
+        ),
+        key=lambda digest: artifacts[digest].stored_at,
+    )
+
+
+def _kept(node: NodeState, aspired: Aspired, ledger: LedgerView) -> Kept:
+    """What must stay, by reason."""
+    targets = [
+        find(aspired, model.name, version)
+        for model in aspired.models.values()
+        for version in model.aliases.values()
+    ]
+    wanted = [find(aspired, wish.model, wish.version) for wish in node.wanted]
+    previous = {one.previous_digest: one.since for one in node.active if one.previous_digest}
+    return Kept(
+        active=frozenset(one.digest for one in node.active),
+        standby=frozenset(one.digest for one in node.standbys)
+        | frozenset(d for one in wanted if one and (d := admissible_digest(one, ledger))),
+        previous=previous,
+        last_known_good=frozenset(one.digest for one in ledger.last_active.values()),
+        aspired=frozenset(d for one in targets if one and (d := admissible_digest(one, ledger))),
+        held=frozenset(one.target_digest for one in ledger.holds.values()),
+    )
