@@ -7,6 +7,7 @@ path and header, bounds the body, and passes the bytes on; it never parses a pre
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 import uuid
@@ -20,6 +21,7 @@ from gateway.dispatch import Answer, Call, Dispatcher
 from gateway.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
+    DrainingError,
     GatewayError,
     InvalidInputError,
     InvalidSelectorError,
@@ -37,6 +39,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _ROUTE = re.compile(rb"/models/([^/]+)(?:/versions/([^/]+))?/predict/?\Z")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
 _WATCH_AFTER_S = 0.05
+_DROP_BYTES = 256 * 1024 * 1024
+_DROP_S = 5.0
 _TRUE = ("true", "1", "yes")
 _FALSE = ("false", "0", "no")
 _log = structlog.get_logger("gateway.http")
@@ -133,7 +137,7 @@ class PredictApp:
             )
             answer = await self._answer(call, receive)
         except GatewayError as error:
-            await self._refuse(send, error, request_id, call)
+            await self._refuse(send, error, request_id, call, receive)
         except (_ClientLeftError, asyncio.CancelledError):
             _log.debug("request.abandoned", request_id=request_id)
             task = asyncio.current_task()
@@ -142,7 +146,7 @@ class PredictApp:
         except Exception as error:  # noqa: BLE001  # the last resort: every caller is answered
             _log.exception("request.crashed", request_id=request_id)
             internal = GatewayError(f"internal error ({type(error).__name__})")
-            await self._refuse(send, internal, request_id, call)
+            await self._refuse(send, internal, request_id, call, receive)
         else:
             await self._reply(send, answer, request_id, time.perf_counter() - started)
 
@@ -214,7 +218,12 @@ class PredictApp:
         _log.debug("request.complete", request_id=request_id, seconds=round(seconds, 6))
 
     async def _refuse(
-        self, send: Send, error: GatewayError, request_id: str, call: Call | None
+        self,
+        send: Send,
+        error: GatewayError,
+        request_id: str,
+        call: Call | None,
+        receive: Receive,
     ) -> None:
         status = status_of(error)
         body = render(error, request_id)
@@ -225,8 +234,8 @@ class PredictApp:
         ]
         if (seconds := retry_after(error)) is not None:
             headers.append((b"retry-after", seconds.encode()))
-        if isinstance(error, (BodyTooLargeError, BodyTimeoutError)) or error.code == "draining":
-            # What is left of the body is not read, so the connection cannot be used again.
+        still_sending = isinstance(error, BodyTooLargeError)
+        if still_sending or isinstance(error, BodyTimeoutError | DrainingError):
             headers.append((b"connection", b"close"))
         model, version = self._route_headers(call, headers)
         self._telemetry.errors.labels(model, version, error.code).inc()
@@ -240,7 +249,12 @@ class PredictApp:
             code=error.code,
         )
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": body, "more_body": still_sending})
+        if still_sending:
+            # A connection that is closed on a caller who is still sending is reset, and the
+            # answer may be lost with it: take and drop what comes, within limits, then close.
+            await _drop_rest(receive)
+            await send({"type": "http.response.body", "body": b""})
 
     def _route_headers(
         self, call: Call | None, headers: list[tuple[bytes, bytes]]
@@ -299,3 +313,15 @@ def _probabilities(query: bytes) -> bool:
     if value not in (*_TRUE, *_FALSE):
         raise InvalidInputError("query parameter 'probabilities' is 'true' or 'false'")
     return value in _TRUE
+
+
+async def _drop_rest(receive: Receive) -> None:
+    """Read on without keeping anything: to the end of the body, or to a limit."""
+    dropped = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DROP_S):
+            while dropped < _DROP_BYTES:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+                dropped += len(message.get("body", b""))
