@@ -8,7 +8,6 @@ in a column that the signature calls optional.
 from __future__ import annotations
 
 import base64
-import binascii
 import datetime as dt
 import math
 from collections.abc import Callable, Sequence
@@ -152,9 +151,10 @@ def _string(value: Any) -> str:
 
 
 def _binary(value: Any) -> bytes:
+    text = _string(value)
     try:
-        return base64.b64decode(_string(value), validate=True)
-    except (binascii.Error, UnicodeEncodeError) as error:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
         raise ValueError("a string that is not base64 where bytes are needed") from error
 
 

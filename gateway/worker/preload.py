@@ -41,8 +41,13 @@ MODULES = (
     "sklearn.compose",
     "skops.io",
     "mlflow.pytorch",
+    "torch.export.pt2_archive._package",
+    "torch.export._trace",
+    "torch._export.serde.serialize",
+    "torch._export.passes.collect_tracepoints_pass",
 )
-"""Where torch is installed, ``skops.io`` and ``mlflow.pytorch`` bring it."""
+"""Where torch is installed, ``skops.io`` and ``mlflow.pytorch`` bring it. The last ones are what
+reading a ``pt2`` archive imports: a second, in every worker that would do it itself."""
 
 
 def set_environment() -> None:

@@ -18,7 +18,7 @@ _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
-_SAFE_DIGITS = 18
+_SAFE_DIGITS, _MOST_DIGITS = 18, 20
 
 
 class InvalidJsonError(ValueError):
@@ -163,9 +163,6 @@ def _float(text: str) -> float:
 def _int(text: str) -> int | float:
     if len(text) <= _SAFE_DIGITS:
         return int(text)
-    value = _float(text)
-    if _INT64_MIN <= value <= _UINT64_MAX:
-        exact = int(text)
-        if _INT64_MIN <= exact <= _UINT64_MAX:
-            return exact
-    return value
+    if len(text) <= _MOST_DIGITS and _INT64_MIN <= (exact := int(text)) <= _UINT64_MAX:
+        return exact
+    return _float(text)

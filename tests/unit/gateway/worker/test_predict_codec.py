@@ -1,0 +1,324 @@
+"""Bodies against signatures: what is accepted as which arrays, what is refused with which words."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.worker import signature as rules
+from gateway.worker.codecs import predict as codec
+from gateway.worker.codecs import strict_json
+from gateway.worker.inputs import COLUMNS, TENSOR, TENSORS
+from gateway.worker.refusals import MAX_DETAILS, RequestRefusedError
+
+JSON = strict_json.best()
+
+
+def columns(*specs):
+    return rules.parse(
+        {
+            "inputs": [
+                {"type": kind, "name": name, "required": required} for name, kind, required in specs
+            ]
+        }
+    )
+
+
+def tensor(dtype, shape, name=None):
+    spec = {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}
+    return rules.parse({"inputs": [spec | ({"name": name} if name else {})]})
+
+
+TWO = columns(("a", "double", True), ("b", "long", True))
+
+
+def decode(signature, body):
+    return codec.decode(json.dumps(body).encode(), signature, JSON)
+
+
+def refusal(signature, body) -> RequestRefusedError:
+    with pytest.raises(RequestRefusedError) as caught:
+        decode(signature, body)
+    assert caught.value.code == "invalid_input"
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2], [1.5, 3]]}},
+        {"dataframe_split": {"columns": ["b", "x", "a"], "data": [[2, 0, 1], [3.0, 0, 1.5]]}},
+        {"dataframe_split": {"index": [7, 8], "columns": ["a", "b"], "data": [[1, 2], [1.5, 3]]}},
+        {"dataframe_split": {"data": [[1, 2], [1.5, 3]]}},
+        {"dataframe_records": [{"a": 1, "b": 2}, {"b": 3, "a": 1.5, "more": "x"}]},
+        {"instances": [{"a": 1, "b": 2}, {"a": 1.5, "b": 3}]},
+        {"instances": [[1, 2], [1.5, 3]]},
+        {"inputs": {"a": [1, 1.5], "b": [2, 3]}},
+        {"inputs": [{"a": 1, "b": 2}, {"a": 1.5, "b": 3}]},
+    ],
+)
+def test_every_shape_gives_the_same_columns_in_the_order_of_the_signature(body):
+    inputs = decode(TWO, body)
+    assert (inputs.kind, inputs.rows, list(inputs.arrays)) == (COLUMNS, 2, ["a", "b"])
+    assert inputs.arrays["a"].tolist() == [1.0, 1.5]
+    assert inputs.arrays["b"].tolist() == [2, 3]
+    assert [array.dtype.name for array in inputs.arrays.values()] == ["float64", "int64"]
+
+
+@pytest.mark.parametrize(
+    "body", [{"features": [1, 2]}, {"features": {"a": 1, "b": 2}}, {"inputs": {"a": 1, "b": 2}}]
+)
+def test_one_row_can_be_given_alone(body):
+    inputs = decode(TWO, body)
+    assert [array.tolist() for array in inputs.arrays.values()] == [[1.0], [2]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "reason"),
+    [
+        ("double", "1", "a string where a number is needed"),
+        ("double", True, "a boolean where a number is needed"),
+        ("double", None, "null in a required column"),
+        ("double", [1], "a list where a number is needed"),
+        ("float", 1e39, "a number beyond float32"),
+        ("long", 1.5, "a number where a whole number is needed"),
+        ("long", True, "a boolean where a whole number is needed"),
+        ("long", 2**63, "a whole number beyond 64 bits"),
+        ("integer", 2**31, "a whole number beyond 32 bits"),
+        ("boolean", 1, "a whole number where a boolean is needed"),
+        ("string", 1, "a whole number where a string is needed"),
+        ("binary", "***", "a string that is not base64 where bytes are needed"),
+        ("binary", "\u00e9", "a string that is not base64 where bytes are needed"),
+        ("datetime", "yesterday", "a string that is no ISO 8601 date and time"),
+        ("datetime", 5, "a whole number where a string is needed"),
+        ("datetime", "1500-01-01", "a date outside of 1677-09-22 to 2262-04-11"),
+        ("datetime", "0001-01-01T00:00:00+10:00", "a string that is no ISO 8601 date and time"),
+    ],
+)
+def test_a_value_of_another_type_is_named_by_row_and_field(kind, value, reason):
+    good = {"boolean": True, "string": "s", "binary": "AA==", "datetime": "2026-01-01"}.get(kind, 1)
+    error = refusal(columns(("c", kind, True)), {"instances": [{"c": good}, {"c": value}]})
+    assert error.details == [(1, "c", reason)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "dtype"),
+    [
+        ("double", 3, "float64"),
+        ("float", 0.5, "float32"),
+        ("long", 3.0, "int64"),
+        ("integer", -3, "int32"),
+        ("boolean", False, "bool"),
+        ("string", "x", "object"),
+        ("binary", "AAE=", "object"),
+        ("datetime", "2026-11-21T04:05:06Z", "datetime64[ns]"),
+        ("datetime", "2026-11-21", "datetime64[ns]"),
+        ("any", {"x": [1, 2]}, "object"),
+        ("array", [1, 2], "object"),
+    ],
+)
+def test_a_value_of_the_type_becomes_the_array_of_the_type(kind, value, dtype):
+    assert decode(columns(("c", kind, True)), {"features": {"c": value}}).arrays["c"].dtype == dtype
+
+
+def test_optional_columns_may_be_missing_or_null():
+    signature = columns(("a", "double", True), ("b", "double", False), ("c", "long", False))
+    inputs = decode(signature, {"instances": [{"a": 1}, {"a": 2, "b": 5, "c": None}]})
+    assert list(inputs.arrays) == ["a", "b"]
+    assert np.isnan(inputs.arrays["b"][0])
+
+
+def test_missing_columns_are_all_named():
+    error = refusal(TWO, {"inputs": {"z": [1]}})
+    assert error.details == [
+        (None, "a", "required and missing"),
+        (None, "b", "required and missing"),
+    ]
+    assert refusal(TWO, {"instances": [{"a": 1, "b": 1}, {"a": 1}]}).details == [
+        (1, "b", "required and missing")
+    ]
+
+
+def test_the_details_are_bounded_and_hold_no_data():
+    error = refusal(TWO, {"instances": [{"a": "secret", "b": "secret"}] * 1000})
+    assert len(error.details) == MAX_DETAILS
+    assert "secret" not in str(error.details) + error.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [],
+        {},
+        5,
+        {"params": {}},
+        {"instances": [[1, 2]], "inputs": [[1, 2]]},
+        {"instances": [[1, 2]], "more": 1},
+        {"instances": []},
+        {"instances": "text"},
+        {"instances": {"a": 1}},
+        {"instances": [[1, 2], 3]},
+        {"instances": [[1, 2], {"a": 1, "b": 2}]},
+        {"instances": [{"a": 1, "b": 2}, [1, 2]]},
+        {"instances": [[1, 2, 3]]},
+        {"inputs": {"a": [1], "b": [1, 2]}},
+        {"inputs": {"a": [1], "b": 2}},
+        {"inputs": {}},
+        {"dataframe_split": []},
+        {"dataframe_split": {"columns": ["a", "b"]}},
+        {"dataframe_split": {"columns": ["a", "a"], "data": [[1, 2]]}},
+        {"dataframe_split": {"columns": [["a"], "b"], "data": [[1, 2]]}},
+        {"dataframe_split": {"columns": ["a", "b"], "data": []}},
+        {"dataframe_records": {"a": [1]}},
+        {"features": 5},
+        {"features": [1]},
+        {"features": [1, 2], "params": 5},
+    ],
+)
+def test_a_body_of_no_shape_is_refused(body):
+    assert refusal(TWO, body).message
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text("abc"),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["a", "b", "columns", "data"]), inner, max_size=3),
+    max_leaves=12,
+)  # fmt: skip
+SIGNATURES = [TWO, rules.Signature(), tensor("float32", [-1, 2]), tensor("int64", [-1], "a")]
+
+
+@given(st.sampled_from(SIGNATURES), st.sampled_from(codec.SELECTORS), json_values)
+def test_whatever_is_sent_is_read_or_refused_as_the_callers_fault(signature, selector, value):
+    try:
+        inputs = decode(signature, {selector: value})
+    except RequestRefusedError as refused:
+        code = refused.code
+    else:
+        code = "invalid_input"
+        assert inputs.rows >= 1
+        assert all(array.shape[0] == inputs.rows for array in inputs.arrays.values())
+    assert code == "invalid_input"
+
+
+# --- tensors ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"inputs": [[1, 2.5], [3, 4]]},
+        {"instances": [[1, 2.5], [3, 4]]},
+        {"dataframe_split": {"columns": ["x", "y"], "data": [[1, 2.5], [3, 4]]}},
+    ],
+)
+def test_a_tensor_is_read_from_nested_lists(body):
+    inputs = decode(tensor("float32", [-1, 2]), body)
+    assert (inputs.kind, inputs.rows) == (TENSOR, 2)
+    assert inputs.arrays[""].tolist() == [[1, 2.5], [3, 4]]
+    assert inputs.arrays[""].dtype == "float32"
+
+
+def test_one_row_of_a_tensor_is_given_as_features():
+    assert decode(tensor("float32", [-1, 2]), {"features": [1, 2]}).arrays[""].shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "row", "reason"),
+    [
+        ([[1, 2], [3]], 1, "dimension 1 is not lists of one length"),
+        ([[1, 2], 3], 1, "dimension 1 is not lists of one length"),
+        ([1, 2], 0, "dimension 1 is not lists of one length"),
+        ([[1, 2, 3]], None, "dimension 1 has length 3, not 2"),
+        ([[[1], [2]]], None, "more than 2 dimensions"),
+        ([[1, 2], ["1", 2]], 1, "a string where float32 is needed"),
+        ([[1, 2], [True, 2]], 1, "a boolean where float32 is needed"),
+        ([[1, 2], [None, 2]], 1, "null where float32 is needed"),
+        ([[1, 2], [1e39, 2]], 1, "a number beyond float32"),
+    ],
+)
+def test_a_tensor_of_another_shape_or_type_is_refused_with_its_row(value, row, reason):
+    assert refusal(tensor("float32", [-1, 2]), {"inputs": value}).details == [(row, None, reason)]
+
+
+@pytest.mark.parametrize("value", [1.5, 2**31, -1e300])
+def test_a_whole_number_tensor_takes_whole_numbers_in_range(value):
+    error = refusal(tensor("int32", [-1]), {"inputs": [1, value]})
+    assert error.details == [(1, None, "a number that is no int32")]
+
+
+def test_tensors_by_name():
+    inputs = decode(tensor("int64", [-1, 1], "ids"), {"inputs": {"ids": [[1], [2.0]]}})
+    assert (inputs.kind, inputs.rows, inputs.arrays["ids"].tolist()) == (TENSORS, 2, [[1], [2]])
+    assert refusal(tensor("int64", [-1, 1], "ids"), {"inputs": {"x": [[1]]}}).details == [
+        (None, "ids", "required and missing")
+    ]
+
+
+# --- no signature, params, content --------------------------------------------------------------
+
+
+def test_without_a_signature_types_are_inferred():
+    inputs = decode(rules.Signature(), {"instances": [{"a": 1, "b": "x"}, {"a": 2.5, "b": None}]})
+    assert [array.dtype.name for array in inputs.arrays.values()] == ["float64", "object"]
+    assert decode(rules.Signature(), {"inputs": [[1, 2]]}).arrays[""].dtype == "int64"
+
+
+def test_params_are_checked_defaulted_and_unknown_ones_dropped():
+    signature = rules.parse(
+        {
+            "inputs": [{"type": "double", "name": "a", "required": True}],
+            "params": [
+                {"name": "t", "type": "double", "default": 0.5, "shape": None},
+                {"name": "l", "type": "long", "default": [1], "shape": [-1]},
+            ],
+        }
+    )
+    body = {"features": [1], "params": {"t": 2, "other": 1}}
+    assert decode(signature, body).params == {"t": 2, "l": [1]}
+    assert decode(signature, {"features": [1]}).params == {"t": 0.5, "l": [1]}
+    error = refusal(signature, {"features": [1], "params": {"t": "hot", "l": 3}})
+    assert error.details == [
+        (None, "params.t", "not double"),
+        (None, "params.l", "not a list of long"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "encoding"),
+    [
+        ("application/json", ""),
+        ("Application/JSON; charset=UTF-8", "identity"),
+        ('application/json;charset="utf-8"', ""),
+    ],
+)
+def test_json_in_utf_8_is_taken(content_type, encoding):
+    codec.check_content(content_type, encoding)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "encoding"),
+    [
+        ("", ""),
+        ("text/csv", ""),
+        ("application/json; charset=latin-1", ""),
+        ("application/json; strange", ""),
+        ("application/json", "gzip"),
+        ("application/x-www-form-urlencoded", ""),
+    ],
+)
+def test_any_other_content_is_an_unsupported_media_type(content_type, encoding):
+    with pytest.raises(RequestRefusedError) as caught:
+        codec.check_content(content_type, encoding)
+    assert caught.value.code == "unsupported_media_type"
+
+
+@pytest.mark.parametrize(
+    "signature", [{"inputs": [{"name": "a"}]}, {"inputs": ["a"]}, {"inputs": [{"type": "tensor"}]}]
+)
+def test_a_signature_that_is_not_mlflows_is_a_value_error(signature):
+    with pytest.raises(ValueError, match="not MLflow's"):
+        rules.parse(signature)

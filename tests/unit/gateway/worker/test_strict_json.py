@@ -1,0 +1,127 @@
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.worker.codecs import strict_json
+from gateway.worker.codecs.strict_json import MAX_DEPTH, InvalidJsonError
+
+BOTH: list[strict_json.Json] = [strict_json.OrjsonJson(), strict_json.StandardJson()]
+
+both = pytest.mark.parametrize("codec", BOTH, ids=lambda codec: type(codec).__name__)
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abc"), inner, max_size=3),
+    max_leaves=20,
+)
+
+
+@both
+@given(value=values)
+def test_what_is_written_is_read_again(codec, value):
+    assert codec.loads(codec.dumps(value)) == value
+
+
+@given(value=values)
+def test_each_reads_what_the_other_writes(value):
+    one, other = BOTH
+    assert one.loads(other.dumps(value)) == other.loads(one.dumps(value)) == value
+
+
+@both
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"nope",
+        b"NaN",
+        b"[Infinity]",
+        b"[-Infinity]",
+        b"1e999",
+        b"[-1e999]",
+        b"1" + b"0" * 400,
+        b'"\\ud800"',
+        b'"\\udc00\\ud800"',
+        b'{"\\ud800": 1}',
+        b"\xef\xbb\xbf1",
+        b'"\xff"',
+        b'"\xed\xa0\x80"',
+        "[1]".encode("utf-16"),
+        b"[1,]",
+        b"[01]",
+        b"[1.]",
+        b"{'a': 1}",
+        b'"a\nb"',
+        b"[1] 2",
+        b"[" * 10_000 + b"]" * 10_000,
+        b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
+        b"[" * 10_000,
+        b'[{"a":' * 5_000,
+        b'{"instances": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+    ],
+    ids=lambda body: repr(body[:16]),
+)
+def test_what_the_contract_excludes_is_refused(codec, body):
+    with pytest.raises(InvalidJsonError):
+        codec.loads(body)
+
+
+@both
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b'{"a": 1, "a": 2}', {"a": 2}),
+        (b'"\\ud83d\\ude00"', "\U0001f600"),
+        (b'"\\\\ud800"', "\\ud800"),
+        (b"18446744073709551615", 2**64 - 1),
+        (b"-9223372036854775808", -(2**63)),
+        (b"18446744073709551616", 1.8446744073709552e19),
+        (b"-9223372036854775809", -9.223372036854776e18),
+        (b"1e-999", 0.0),
+        (b" [1 , 2.5e3 ] ", [1, 2500.0]),
+        (b'"[[[[{{{{"', "[[[[{{{{"),
+    ],
+)
+def test_the_edges_of_the_contract_are_the_same_for_both(codec, body, value):
+    read = codec.loads(body)
+    assert read == value
+    assert type(read) is type(value)
+
+
+@both
+def test_the_depth_has_one_limit(codec):
+    assert codec.loads(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
+    with pytest.raises(InvalidJsonError):
+        codec.loads(b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1))
+    with pytest.raises(InvalidJsonError):
+        codec.loads(b'[{"a":' * MAX_DEPTH + b"1" + b"}]" * MAX_DEPTH)
+    many = [["[", "]]"], {"a": [1]}] * 100
+    assert codec.loads(json.dumps(many).encode()) == many
+
+
+@both
+@pytest.mark.parametrize("value", [math.nan, [math.inf], {"a": (-math.inf,)}, "\ud800", object()])
+def test_what_json_cannot_say_is_not_written(codec, value):
+    with pytest.raises(InvalidJsonError):
+        codec.dumps(value)
+
+
+near_json = st.text('[]{}",:0123456789.-eE\\u\\dabNn ', max_size=40).map(str.encode)
+
+
+@given(st.binary(max_size=60) | near_json)
+def test_any_bytes_are_read_alike_or_refused_by_both(body):
+    results = []
+    for codec in BOTH:
+        try:
+            results.append(repr(codec.loads(body)))
+        except InvalidJsonError:
+            results.append("refused")
+    assert results[0] == results[1]

@@ -1,0 +1,161 @@
+"""What warm-up decides, on models that are plain functions."""
+
+import datetime as dt
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gateway.worker import fast_path, outputs, warmup
+from gateway.worker import signature as rules
+from gateway.worker.codecs import strict_json
+from gateway.worker.inputs import COLUMNS, Inputs
+from gateway.worker.served_model import ServedModel
+
+SIGNATURE = rules.Signature(columns=(rules.Column("x", "double"),))
+
+
+def served(call, signature=SIGNATURE) -> ServedModel:
+    return ServedModel("m", 1, signature, strict_json.best(), call)
+
+
+def x(inputs):
+    return inputs.arrays["x"]
+
+
+def numbers(*values, dtype="float64"):
+    return Inputs(COLUMNS, {"x": np.array(values, dtype=dtype)}, len(values))
+
+
+def raises(_inputs):
+    raise KeyError("sec" + "ret")
+
+
+def exits(_inputs):
+    raise SystemExit
+
+
+def only_short(inputs):
+    if inputs.rows > 2:
+        raise ValueError("too long")
+    return x(inputs)
+
+
+@pytest.mark.parametrize(
+    ("call", "mode", "reason"),
+    [
+        (lambda inputs: 2 * x(inputs), "joined", ""),
+        (lambda inputs: (2 * x(inputs)).tolist(), "joined", ""),
+        (lambda inputs: [str(value) for value in x(inputs)], "joined", ""),
+        (lambda inputs: pd.DataFrame({"y": x(inputs)}), "joined", ""),
+        (lambda inputs: pd.Series(x(inputs)), "joined", ""),
+        (lambda inputs: x(inputs) - x(inputs).mean(), "alone", "influence"),
+        (lambda inputs: np.cumsum(x(inputs)), "alone", "influence"),
+        (lambda inputs: np.full(inputs.rows, inputs.rows), "alone", "influence"),
+        (lambda inputs: {"all": x(inputs).tolist()}, "alone", "row by row"),
+        (lambda _inputs: "one answer", "alone", "row by row"),
+        (only_short, "alone", "cannot be predicted"),
+    ],
+)
+def test_only_rows_that_do_not_influence_each_other_are_joined(call, mode, reason):
+    result = warmup.prove_joining(served(call), warmup.vary(numbers(1.0, 2.0)))
+    assert result.mode == mode, result
+    assert reason in result.reason
+
+
+def test_one_row_that_cannot_be_varied_proves_nothing():
+    words = Inputs(COLUMNS, {"x": np.array(["a"], dtype=object)}, 1)
+    assert warmup.prove_joining(served(x), warmup.vary(words)).mode == "alone"
+
+
+def test_rows_of_words_are_varied_by_taking_other_rows():
+    words = Inputs(COLUMNS, {"x": np.array(["a", "a", "b"], dtype=object)}, 3)
+    varied = warmup.vary(words)
+    assert [part.arrays["x"].tolist() for part in varied] == [["a", "a", "b"], ["b"]]
+    assert warmup.prove_joining(served(lambda i: x(i).tolist()), varied).mode == "joined"
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (raises, "the model raised KeyError"),
+        (exits, "the model raised SystemExit"),
+        (lambda inputs: x(inputs)[:1], "the model answered 1 rows for 2"),
+        (lambda inputs: x(inputs) * np.nan, "not finite"),
+        (lambda inputs: [object() for _ in x(inputs)], "no spelling"),
+        (lambda inputs: ["\ud800" for _ in x(inputs)], "no spelling"),
+    ],
+)
+def test_an_example_without_a_right_answer_is_a_failed_warm_up(call, reason, capsys):
+    with pytest.raises(warmup.WarmUpFailedError, match=reason):
+        warmup.predict_example(served(call), b'{"inputs": {"x": [1.0, 2.0]}}')
+    assert "secret" not in capsys.readouterr().err
+
+
+def test_an_example_that_does_not_fit_the_signature_says_where():
+    with pytest.raises(warmup.WarmUpFailedError, match="row 0, field 'x', a string"):
+        warmup.predict_example(served(x), b'{"inputs": {"x": ["1"]}}')
+
+
+def test_the_answer_names_the_model_and_holds_the_rows_asked_for():
+    model = served(lambda inputs: 2 * x(inputs))
+    prediction = model.predict(numbers(1.0, 2.0, 3.0))
+    answer = json.loads(model.encode(prediction, 1, 3, predict_s=0.5))
+    assert answer["predictions"] == [4.0, 6.0]
+    assert (answer["model_name"], answer["model_version"]) == ("m", 1)
+    assert answer["inference_time_ms"] == 500.0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (np.array([1.0]), np.array([1.0]), True),
+        (np.array([np.nan]), np.array([np.nan]), True),
+        (np.array([1.0]), np.array([1.0 + 2e-16]), False),
+        (np.array([1.0]), np.array([1.0], dtype="float32"), False),
+        (np.array([1.0]), np.array([[1.0]]), False),
+        (np.array(["a"]), np.array(["a"]), True),
+        ([1.0], [1.0], False),
+        (np.array([1.0]), pd.Series([1.0]), False),
+    ],
+)
+def test_a_fast_path_must_answer_bit_for_bit(one, other, same):
+    assert fast_path.identical(one, other) is same
+
+
+def test_without_proof_or_loader_the_pyfunc_serves():
+    def call(inputs):
+        return x(inputs)
+
+    assert fast_path.choose(None, call, "mlflow.sklearn", "predict", []).path == "pyfunc"
+    assert fast_path.choose(None, call, "mlflow.xgboost", "predict", [numbers(1)]).path == "pyfunc"
+    broken = fast_path.choose(None, call, "mlflow.sklearn", "predict", [numbers(1)])
+    assert (broken.path, broken.call) == ("pyfunc", call)
+
+
+@pytest.mark.parametrize(
+    ("output", "rows", "value"),
+    [
+        (np.array([[1, 2], [3, 4]]), 2, [[1, 2], [3, 4]]),
+        (pd.DataFrame({"a": [1], "b": ["x"]}), 1, [{"a": 1, "b": "x"}]),
+        (pd.Series([1.5, 2.5], index=[9, 8]), 2, [1.5, 2.5]),
+        ([np.float32(0.5), np.int64(3), np.bool_(True)], 3, [0.5, 3, True]),
+        (np.array(["2026-01-01"], dtype="datetime64[D]"), 1, ["2026-01-01"]),
+        ([dt.date(2026, 1, 1)], 1, ["2026-01-01"]),
+        ([pd.Timestamp("2026-01-01")], 1, ["2026-01-01T00:00:00"]),
+        ({"a": np.array([1])}, None, {"a": [1]}),
+        ("text", None, "text"),
+        (np.float64(2.0), None, 2.0),
+        (None, None, None),
+        ((1, 2), 2, [1, 2]),
+    ],
+)  # fmt: skip
+def test_outputs_become_rows_of_json(output, rows, value):
+    assert outputs.row_count(output) == rows
+    assert outputs.to_json(output) == value
+
+
+def test_rows_of_a_frame_are_taken_by_position():
+    frame = pd.DataFrame({"a": [1, 2, 3]}, index=[2, 1, 0])
+    assert outputs.to_json(outputs.rows_of(frame, 1, 3)) == [{"a": 2}, {"a": 3}]
