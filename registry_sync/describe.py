@@ -44,6 +44,12 @@ _FRAMEWORKS = frozenset(
     }
 )  # fmt: skip
 
+_FRAMEWORK_OF_FLAVOR = {
+    "sklearn": ("sklearn_version", "scikit-learn"),
+    "pytorch": ("pytorch_version", "torch"),
+}
+"""Flavor to the key under which it notes its framework's version, and the framework's name."""
+
 
 def describe(fetched: Fetched) -> dict[str, Any]:
     """Return the description of a fetched artifact.
@@ -70,7 +76,7 @@ def describe(fetched: Fetched) -> dict[str, Any]:
         "code": _text(pyfunc.get("code")),
         "env_python": _env_python(folder) or _text(pyfunc.get("python_version")),
         "signature": _signature(mlmodel.get("signature")),
-        "frameworks": _frameworks(requirements),
+        "frameworks": _frameworks(mlmodel, requirements),
         "requirements": requirements,
         "dependency_verdict": _dependency_verdict(requirements),
         "example": _example(folder, mlmodel.get("saved_input_example_info")),
@@ -266,9 +272,13 @@ def _requirements(folder: Path) -> list[str]:
     return [line for line in lines if line and not line.startswith(("#", "-"))][:_MAX_REQUIREMENTS]
 
 
-def _frameworks(requirements: list[str]) -> dict[str, str]:
-    """Return the versions of well-known frameworks that are pinned exactly."""
+def _frameworks(mlmodel: Mapping[str, Any], requirements: list[str]) -> dict[str, str]:
+    """Return the versions of well-known frameworks: noted by the flavor, or pinned exactly."""
     frameworks: dict[str, str] = {}
+    for flavor, (key, framework) in _FRAMEWORK_OF_FLAVOR.items():
+        noted = mlmodel["flavors"].get(flavor)
+        if isinstance(noted, dict) and (found := _text(noted.get(key))):
+            frameworks[framework] = found
     for line in requirements:
         name, _, version = line.partition(";")[0].partition("==")
         name = name.partition("[")[0].strip().lower().replace("_", "-")
