@@ -236,7 +236,7 @@ class Node:
     async def model(self, client: httpx.AsyncClient, name: str) -> Document | None:
         """``GET /models/{name}``; None: the gateway does not know it (yet)."""
         answer = await client.get(f"{self.url}/models/{quote(name, safe='')}")
-        if answer.status_code == 404:
+        if answer.status_code in {404, 503}:  # 503: not even a catalogue has come yet
             return None
         assert answer.status_code == 200, answer.text
         document: Document = answer.json()
