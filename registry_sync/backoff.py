@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 _FIRST_S = 1.0
 _LONGEST_S = 120.0
 _GROWTH = 2.0
 _MOST_DOUBLINGS = 30
+
+Subject = tuple[str | int, ...]
+"""A kind of step, and what it is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +51,9 @@ class Backoff:
         self._clock = clock
         self._jitter = jitter
         self._longest_s = longest_s
-        self._failures: dict[Hashable, Failure] = {}
+        self._failures: dict[Subject, Failure] = {}
 
-    def failed(self, subject: Hashable, reason: str, *, longest_s: float | None = None) -> Failure:
+    def failed(self, subject: Subject, reason: str, *, longest_s: float | None = None) -> Failure:
         """Record a failure and return when to try again, after ``longest_s`` at most."""
         before = self._failures.get(subject)
         count = before.count + 1 if before else 1
@@ -62,15 +65,15 @@ class Backoff:
         self._failures[subject] = failure
         return failure
 
-    def succeeded(self, subject: Hashable) -> None:
+    def succeeded(self, subject: Subject) -> None:
         """Forget what failed before."""
         self._failures.pop(subject, None)
 
-    def get(self, subject: Hashable) -> Failure | None:
+    def get(self, subject: Subject) -> Failure | None:
         """Return the last failure, or None."""
         return self._failures.get(subject)
 
-    def waits(self, subject: Hashable) -> bool:
+    def waits(self, subject: Subject) -> bool:
         """Whether it is too early to try again."""
         failure = self._failures.get(subject)
         return failure is not None and self._clock() < failure.retry_at
@@ -80,13 +83,13 @@ class Backoff:
         now = self._clock()
         return min((f.retry_at for f in self._failures.values() if f.retry_at > now), default=None)
 
-    def keep_only(self, subjects: Iterable[Hashable]) -> None:
+    def keep_only(self, subjects: Iterable[Subject]) -> None:
         """Forget every subject but these, once its wait is long over: nobody asks any more."""
         kept, long_ago = set(subjects), self._clock() - self._longest_s
         self._failures = {
             one: f for one, f in self._failures.items() if one in kept or f.retry_at > long_ago
         }
 
-    def failures(self) -> dict[Hashable, Failure]:
+    def failures(self) -> dict[Subject, Failure]:
         """Return every last failure by subject."""
         return dict(self._failures)

@@ -77,6 +77,10 @@ def find_migrations() -> Path:
     raise LedgerError(f"the ledger's migrations are not at {looked}: the installation is broken")
 
 
+class NewerLedgerError(LedgerError):
+    """A newer release wrote the ledger."""
+
+
 class Ledger:
     """The ledger of one node. Blocking: call from a thread; any thread may. `close` releases it.
 
@@ -108,6 +112,19 @@ class Ledger:
             migrated = self._migrate(self._engine)
             self._suspect = False
             return migrated
+
+    def refuse_newer(self) -> None:
+        """Open the ledger at the start of the process; a database that is down may come later.
+
+        Raises:
+            NewerLedgerError: A newer release wrote it: this one must not write into it.
+        """
+        try:
+            self.ensure()
+        except NewerLedgerError:
+            raise
+        except LedgerError:
+            return
 
     def close(self) -> None:
         """Close every connection."""
@@ -147,8 +164,8 @@ class Ledger:
                 command.upgrade(config, "head")
                 connection.commit()
         except CommandError as error:
-            raise LedgerError(
-                f"the ledger was written by a newer release and is left alone: {error}"
+            raise NewerLedgerError(
+                f"the ledger was written by a newer release: start that one ({error})"
             ) from error
         except (SQLAlchemyError, OSError) as error:
             raise LedgerError(f"the ledger cannot be opened: {_first_line(error)}") from error
@@ -349,23 +366,19 @@ class Ledger:
     # --- history ----------------------------------------------------------------------------------
 
     def activations_of(
-        self, model: str, alias: str | None = None, *, limit: int = 50
+        self, model: str | None, alias: str | None = None, *, limit: int = 50
     ) -> list[Activation]:
-        """Return the activations of a model, newest first."""
-        where = self._mine(activations, model=model)
+        """Return the activations of a model, or of all, newest first."""
+        where = self._mine(activations) if model is None else self._mine(activations, model=model)
         if alias is not None:
             where = where & (activations.c.alias == alias)
         query = select(activations).where(where).order_by(activations.c.id.desc()).limit(limit)
         return [_activation(row) for row in self._rows(query)]
 
-    def attempts_of(self, model: str, *, limit: int = 50) -> list[Attempt]:
-        """Return the tries of a model, newest first."""
-        query = (
-            select(attempts)
-            .where(self._mine(attempts, model=model))
-            .order_by(attempts.c.id.desc())
-            .limit(limit)
-        )
+    def attempts_of(self, model: str | None, *, limit: int = 50) -> list[Attempt]:
+        """Return the tries of a model, or of all, newest first."""
+        where = self._mine(attempts) if model is None else self._mine(attempts, model=model)
+        query = select(attempts).where(where).order_by(attempts.c.id.desc()).limit(limit)
         return [_attempt(row) for row in self._rows(query)]
 
     def prune(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -27,7 +27,7 @@ from gateway.control_contract import (
 from registry_sync.announcer import Announcer
 from registry_sync.artifact_store import ArtifactStore, StoredArtifact
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.backoff import Backoff
+from registry_sync.backoff import Backoff, Subject
 from registry_sync.catalogue import Known, Trouble
 from registry_sync.errors import LedgerError, RolloutRejectedError, SourceError, SyncError
 from registry_sync.intake import Brought, Intake, Refused, Stopwatch
@@ -129,8 +129,8 @@ class Reconciler:
         self.listings = 0
         self.listed_at: float | None = None
         self.source_error: str | None = None
-        self.busy: dict[Hashable, asyncio.Task[None]] = {}
-        self._doing: dict[Hashable, Action] = {}
+        self.busy: dict[Subject, asyncio.Task[None]] = {}
+        self._doing: dict[Subject, Action] = {}
         self._asked_by: str = AskedBy.POLL
         self._remembered: Mapping[str, AspiredModel] | None = None
         self._wishes: dict[tuple[str, str], tuple[int, float]] = {}
@@ -320,9 +320,9 @@ class Reconciler:
 
     def _known(self) -> Known:
         troubles = {
-            (subject[1], subject[2]): Trouble(failure.reason, failure.retry_at)
+            (str(subject[1]), int(subject[2])): Trouble(failure.reason, failure.retry_at)
             for subject, failure in self.backoff.failures().items()
-            if isinstance(subject, tuple) and subject[0] == "fetch" and self.backoff.waits(subject)
+            if subject[0] == "fetch" and self.backoff.waits(subject)
         }
         fetching = {(a.model, a.version) for a in self._doing.values() if isinstance(a, Fetch)}
         return Known(
@@ -348,7 +348,7 @@ class Reconciler:
         self.busy[subject] = task
         task.add_done_callback(lambda _: self._done(subject))
 
-    def _done(self, subject: Hashable) -> None:
+    def _done(self, subject: Subject) -> None:
         self.busy.pop(subject, None)
         self._doing.pop(subject, None)
         self.wake()
@@ -359,7 +359,7 @@ class Reconciler:
     def _is_moving(self, active: ActiveAlias) -> bool:
         return ("activate", active.model, active.alias) in self.busy
 
-    async def _step(self, subject: Hashable, action: Action) -> None:
+    async def _step(self, subject: Subject, action: Action) -> None:
         """Do one step and record how it ended. A fault stays in its model."""
         started_at = self.clock()
         watch = Stopwatch()
@@ -670,9 +670,6 @@ class Reconciler:
     async def next_decision(self) -> None:
         """Wait until a pass that begins now, or later, is over."""
         await self._decided.wait()
-
-
-Subject = tuple[str | int, ...]
 
 
 def _subject(action: Action) -> Subject:

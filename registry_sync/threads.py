@@ -51,9 +51,13 @@ class Threads:
         if self._stopping.is_set():
             raise StoppedError
 
+    def stop(self) -> None:
+        """Abort the fetches that run; their threads end at the next bytes."""
+        self._stopping.set()
+
     def close(self, *, patience_s: float) -> bool:
         """Take no more work and wait for what runs; whether every thread has ended in time."""
-        self._stopping.set()
+        self.stop()
         pools = (self._fetching, self._registry, self._ledger)
         for pool in pools:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -51,10 +51,10 @@ def create_app(operations: Operations) -> FastAPI:
 
     @app.get("/history")
     async def history(
-        model: Annotated[str, Query(min_length=1)],
+        model: Annotated[str | None, Query(min_length=1)] = None,
         limit: Annotated[int, Query(ge=1, le=_MAX_HISTORY)] = 50,
     ) -> History:
-        """Return what happened to a model, newest first."""
+        """Return what happened to a model, or to all, newest first."""
         return await read_history(operations.spine, model, limit=limit)
 
     @app.post("/rollback")
@@ -65,9 +65,8 @@ def create_app(operations: Operations) -> FastAPI:
     @app.post("/sync")
     async def sync() -> State:
         """List the registry now and decide on it."""
-        decided = operations.spine.next_decision()
         await operations.poll()
-        await decided
+        await operations.spine.next_decision()
         return _state(operations)
 
     app.add_exception_handler(NothingToRollBackError, _nothing_to_roll_back)

@@ -71,6 +71,7 @@ class HistoryEntry(BaseModel):
 
     at: float
     what: str
+    model: str
     alias: str | None
     version: int | None
     previous: int | None = None
@@ -82,9 +83,8 @@ class HistoryEntry(BaseModel):
 
 
 class History(BaseModel):
-    """What happened to a model, newest first."""
+    """What happened to a model, or to all, newest first."""
 
-    model: str
     entries: list[HistoryEntry]
 
 

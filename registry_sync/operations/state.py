@@ -116,8 +116,8 @@ def _work(spine: Reconciler) -> list[Work]:
     return busy + waiting
 
 
-async def read_history(spine: Reconciler, model: str, *, limit: int) -> History:
-    """Return what happened to a model, newest first.
+async def read_history(spine: Reconciler, model: str | None, *, limit: int) -> History:
+    """Return what happened to a model, or to all, newest first.
 
     Raises:
         LedgerError: The ledger does not answer.
@@ -128,7 +128,7 @@ async def read_history(spine: Reconciler, model: str, *, limit: int) -> History:
     # A completed activation is told once: by the entry that says from where to where.
     entries += [_tried(one) for one in tried if (one.action, one.outcome) != _TOLD]
     entries.sort(key=lambda entry: entry.at, reverse=True)
-    return History(model=model, entries=entries[:limit])
+    return History(entries=entries[:limit])
 
 
 _TOLD = ("activate", "complete")
@@ -138,6 +138,7 @@ def _moved(one: Activation) -> HistoryEntry:
     return HistoryEntry(
         at=one.at,
         what="activate",
+        model=one.model,
         alias=one.alias,
         version=one.version,
         previous=one.previous_version,
@@ -151,6 +152,7 @@ def _tried(one: Attempt) -> HistoryEntry:
     return HistoryEntry(
         at=one.started_at,
         what=one.action,
+        model=one.model,
         alias=one.alias,
         version=one.version,
         asked_by=one.asked_by,

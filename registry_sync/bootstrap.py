@@ -1,0 +1,255 @@
+"""Composition root of the control plane: the only module that builds concrete classes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Iterator, MutableMapping
+from functools import cached_property
+
+import structlog
+import uvicorn
+
+from registry_sync.artifact_store import ArtifactStore
+from registry_sync.aspired import Aspired, AspiredVersion
+from registry_sync.fetch import Fetcher, FetchLimits
+from registry_sync.gateway_client import GatewayClient
+from registry_sync.intake import Intake
+from registry_sync.ledger import Ledger
+from registry_sync.node_dir import private_socket, sole_owner
+from registry_sync.operations.app import Operations, create_app
+from registry_sync.reconcile import Limits, Reconciler
+from registry_sync.schedule import Schedule
+from registry_sync.settings import SyncSettings
+from registry_sync.sources.mlflow_registry import MlflowRegistry, bound_mlflow, connect
+from registry_sync.sweep import Sweep, SweepLimits
+from registry_sync.threads import Threads
+
+_STOP_PATIENCE_S = 4
+_QUIET_LOGGERS = ("apscheduler", "alembic", "httpx", "httpcore", "uvicorn", "botocore", "urllib3")
+_log = structlog.get_logger("registry_sync")
+
+
+class LazyRegistry:
+    """The registry, connected with the first question: importing mlflow takes seconds.
+
+    See `registry_sync.sources.source.Source`.
+    """
+
+    def __init__(self, tracking_uri: str, environ: MutableMapping[str, str]) -> None:
+        """Store."""
+        self._tracking_uri = tracking_uri
+        self._environ = environ
+
+    @cached_property
+    def _registry(self) -> MlflowRegistry:
+        return connect(self._tracking_uri, self._environ)
+
+    def aspired(self) -> Aspired:
+        """List everything."""
+        return self._registry.aspired()
+
+    def version(self, model: str, version: int) -> AspiredVersion:
+        """Ask for one version."""
+        return self._registry.version(model, version)
+
+    def locate(self, model: str, version: int) -> str:
+        """Return the URI of a version's bytes."""
+        return self._registry.locate(model, version)
+
+    def stamp(self, model: str, version: int, digest: str) -> None:
+        """Write a digest on a version."""
+        self._registry.stamp(model, version, digest)
+
+
+def build_registry(settings: SyncSettings) -> LazyRegistry:
+    """Return the registry that the settings name; nothing is asked yet."""
+    bound_mlflow(os.environ)
+    return LazyRegistry(settings.tracking_uri, os.environ)
+
+
+def build_fetcher(settings: SyncSettings) -> Fetcher:
+    """Return the fetcher that the settings describe."""
+    limits = FetchLimits(
+        max_bytes=settings.max_artifact_bytes,
+        max_files=settings.max_artifact_files,
+        timeout_s=settings.fetch_timeout_s,
+        disk_floor_bytes=settings.disk_floor_bytes,
+        settle_s=settings.settle_s,
+    )
+    return Fetcher(tracking_uri=settings.tracking_uri, limits=limits, environ=os.environ)
+
+
+def run(settings: SyncSettings) -> int:
+    """Run the control plane until SIGTERM or SIGINT; return the exit status.
+
+    Raises:
+        StartError: It cannot start as it is set up.
+        SyncError: The store or the ledger cannot be used as they are.
+    """
+    threads = Threads()
+    with sole_owner(settings.node_dir) as node_id:
+        try:
+            asyncio.run(_serve(settings, node_id, threads))
+        finally:
+            ended = threads.close(patience_s=_STOP_PATIENCE_S)
+            _log.info("control_plane.stopped", threads_ended=ended)
+        if not ended:
+            # A thread stands in a call to a registry that does not answer. Nothing of it counts
+            # any more, and waiting for it would take as long as the network lets it.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+    return 0
+
+
+async def _serve(settings: SyncSettings, node_id: str, threads: Threads) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    store = ArtifactStore(settings.node_dir)
+    await threads.ledger(store.open)
+    ledger = Ledger(settings.ledger_url, node_id=node_id, clock=time.time)
+    target = GatewayClient(settings.gateway_socket)
+    spine = _spine(settings, store, ledger, target, threads)
+    try:
+        await threads.ledger(ledger.refuse_newer)
+        with private_socket(settings.operations_socket) as listener:
+            _log.info(
+                "control_plane.started",
+                node_id=node_id,
+                tracking_uri=settings.tracking_uri,
+                poll_interval_s=settings.poll_interval_s,
+            )
+            await _work(settings, spine, node_id, listener, stop)
+    finally:
+        await target.close()
+        with contextlib.suppress(RuntimeError):  # the pool may be closed by then
+            await threads.ledger(ledger.close)
+
+
+def _spine(
+    settings: SyncSettings,
+    store: ArtifactStore,
+    ledger: Ledger,
+    target: GatewayClient,
+    threads: Threads,
+) -> Reconciler:
+    registry = build_registry(settings)
+    intake = Intake(
+        source=registry,
+        fetcher=build_fetcher(settings),
+        store=store,
+        require_digest=settings.require_digest,
+    )
+    return Reconciler(
+        source=registry,
+        intake=intake,
+        store=store,
+        ledger=ledger,
+        target=target,
+        threads=threads,
+        boot_id=uuid.uuid4().hex,
+        jitter=random.random,
+        limits=Limits(stage_timeout_s=settings.stage_timeout_s),
+        require_digest=settings.require_digest,
+    )
+
+
+async def _work(
+    settings: SyncSettings,
+    spine: Reconciler,
+    node_id: str,
+    listener: socket.socket,
+    stop: asyncio.Event,
+) -> None:
+    """Follow, poll and answer operators until ``stop``."""
+    sweep = Sweep(
+        spine,
+        limits=SweepLimits(settings.rollback_window_s, settings.disk_floor_bytes),
+        folder=settings.node_dir,
+        clock=time.time,
+    )
+    schedule = Schedule(
+        poll=spine.poll,
+        sweep=sweep.run,
+        poll_interval_s=settings.poll_interval_s,
+        sweep_interval_s=settings.sweep_interval_s,
+    )
+    operations = Operations(spine, node_id, settings.tracking_uri, spine.poll)
+    server = _Server(_uvicorn_config(operations))
+    following = asyncio.ensure_future(spine.run())
+    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    stopping = asyncio.ensure_future(stop.wait())
+    schedule.start()
+    try:
+        tasks = (following, serving, stopping)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        _log.info("control_plane.stopping")
+        spine.threads.stop()
+        await schedule.close()
+        server.should_exit = True
+        stopping.cancel()
+        failed = following.done() and not following.cancelled() and following.exception()
+        following.cancel()
+        await asyncio.gather(following, serving, stopping, return_exceptions=True)
+    if failed:
+        raise failed
+
+
+def _uvicorn_config(operations: Operations) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(operations),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+    )
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves the signals to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture nothing."""
+        yield
+
+
+def configure_logging(settings: SyncSettings) -> None:
+    """Log to stderr: JSON, or for eyes on a terminal."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    logging.basicConfig(level=max(level, logging.INFO), stream=sys.stderr, format="%(message)s")
+    for name in _QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    as_json = settings.log_format == "json" or (
+        settings.log_format == "auto" and not sys.stderr.isatty()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *(
+                [
+                    structlog.processors.dict_tracebacks,
+                    structlog.processors.JSONRenderer(sort_keys=False),
+                ]
+                if as_json
+                else [structlog.dev.ConsoleRenderer()]
+            ),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )

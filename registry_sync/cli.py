@@ -1,0 +1,402 @@
+"""The operator's command, ``registry-gateway``.
+
+Exit codes: 0 it is done; 1 refused or failed; 2 wrong usage or settings; 3 the control plane does
+not answer; 4 under way, not done yet. Results go to stdout, errors and progress to stderr.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import httpx
+import typer
+from pydantic import BaseModel, ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+from rich.text import Text
+
+from gateway.model_ref import InvalidReferenceError, parse_alias, parse_model_name, parse_version
+from registry_sync.bootstrap import build_fetcher, build_registry, configure_logging
+from registry_sync.bootstrap import run as run_control_plane
+from registry_sync.errors import SyncError
+from registry_sync.node_dir import StartError
+from registry_sync.operations.bodies import (
+    AliasState,
+    History,
+    HistoryEntry,
+    Problem,
+    RollbackAnswer,
+    State,
+)
+from registry_sync.settings import SyncSettings
+from registry_sync.sources.source import Source
+
+_CONNECT_TIMEOUT_S = 5.0
+_ANSWER_TIMEOUT_S = 90.0
+_MODEL_URI = re.compile(r"models:/(?P<model>[^/]+)/(?P<version>[^/]+)\Z")
+_SHORT_DIGEST = len("sha256:") + 12
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
+
+_Answer = TypeVar("_Answer", bound=BaseModel)
+
+
+class Exit(IntEnum):
+    """What the command ends with."""
+
+    DONE = 0
+    REFUSED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    PENDING = 4
+
+
+app = typer.Typer(
+    name="registry-gateway",
+    help="Follow a model registry, and say what this node serves of it and why.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+AsJson = Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")]
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    app()
+
+
+# --- run ------------------------------------------------------------------------------------------
+
+
+@app.command()
+def run() -> None:
+    """Run the control plane; the same as `python -m registry_sync`.
+
+    Settings are environment variables with the prefix REGISTRY_SYNC_; the README lists them all.
+    """
+    settings = _settings()
+    configure_logging(settings)
+    try:
+        status = run_control_plane(settings)
+    except (StartError, SyncError) as error:
+        _fail(str(error), Exit.REFUSED)
+    raise typer.Exit(status)
+
+
+# --- status ---------------------------------------------------------------------------------------
+
+
+@app.command()
+def status(*, as_json: AsJson = False) -> None:
+    """Show where every alias is, where the registry wants it, and why they differ."""
+    state = _ask("GET", "/state", State)
+    if as_json:
+        _print_json(state)
+        return
+    out = Console()
+    out.print(f"node [bold]{state.node_id}[/], following {state.tracking_uri}", highlight=False)
+    out.print(f"registry: {_listed(state)}", highlight=False)
+    for name, trouble in (("gateway", state.gateway_error), ("ledger", state.ledger_error)):
+        out.print(Text(f"{name}: {trouble or 'answers'}", style="red" if trouble else ""))
+    for problem in state.problems:
+        out.print(Text(problem, style="yellow"))
+    out.print(_aliases_table(state))
+    for work in state.work:
+        if work.reason:
+            out.print(
+                Text(_retry(work.step, work.subject, work.failures, work.reason, work.retry_at))
+            )
+
+
+def _listed(state: State) -> str:
+    when = "never listed" if state.listed_at is None else f"listed {_ago(state.listed_at)}"
+    return f"{when}; {state.source_error}" if state.source_error else when
+
+
+def _retry(
+    step: str, subject: list[str], failures: int, reason: str, retry_at: float | None
+) -> str:
+    wait_s = max(0.0, (retry_at or 0.0) - time.time())
+    what = " ".join([step, *(part[:_SHORT_DIGEST] for part in subject)])
+    return f"{what}: failed {failures} times, again in {wait_s:.0f} s: {reason}"
+
+
+def _aliases_table(state: State) -> Table:
+    table = Table("model", "alias", "active", "aspired", "since", "digest", "why", box=None)
+    for model in state.models:
+        for alias in model.aliases:
+            table.add_row(*_alias_row(model.name, alias))
+    return table
+
+
+def _alias_row(model: str, alias: AliasState) -> list[Text]:
+    same = alias.active == alias.aspired
+    held = f" (held at {alias.held_at})" if alias.held_at else ""
+    why = alias.reason or ("" if same else "under way")
+    return [
+        Text(model),
+        Text(f"@{alias.alias}"),
+        Text(str(alias.active or "-"), style="green" if same else "yellow"),
+        Text(f"{alias.aspired or '-'}{held}"),
+        Text(_ago(alias.since) if alias.since else "-"),
+        Text((alias.digest or "-")[:_SHORT_DIGEST]),
+        Text(why, style="" if same else "yellow"),
+    ]
+
+
+# --- history --------------------------------------------------------------------------------------
+
+
+@app.command()
+def history(
+    model: Annotated[str | None, typer.Argument(help="The registered model; none: all.")] = None,
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Newest entries to show.")] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Show who changed what, from which version to which, how it went and how long it took."""
+    query: dict[str, Any] = {"limit": limit} | ({"model": model} if model else {})
+    answer = _ask("GET", "/history", History, params=query)
+    if as_json:
+        _print_json(answer)
+        return
+    if not answer.entries:
+        Console(stderr=True).print(f"Nothing has happened to {model or 'any model'} yet.")
+        return
+    table = Table("when", "model", "what", "version", "asked by", "outcome", "took", "", box=None)
+    for entry in answer.entries:
+        table.add_row(*_history_row(entry))
+    Console().print(table)
+
+
+def _history_row(entry: HistoryEntry) -> list[Text]:
+    what = f"{entry.what} @{entry.alias}" if entry.alias else entry.what
+    version = "-" if entry.version is None else str(entry.version)
+    if entry.previous is not None:
+        version = f"{entry.previous} → {version}"
+    took_s = sum(s for phase, s in entry.durations_s.items() if "." not in phase)
+    styles = {"complete": "green", "failed": "yellow", "refused": "red"}
+    return [
+        Text(datetime.fromtimestamp(entry.at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")),
+        Text(entry.model),
+        Text(what),
+        Text(version),
+        Text(entry.asked_by),
+        Text(entry.outcome, style=styles.get(entry.outcome, "")),
+        Text(f"{took_s:.2f} s" if entry.durations_s else ""),
+        Text(entry.reason or ""),
+    ]
+
+
+# --- rollback -------------------------------------------------------------------------------------
+
+
+@app.command()
+def rollback(
+    reference: Annotated[
+        str, typer.Argument(metavar="MODEL@ALIAS", help="Such as churn@champion.")
+    ],
+    *,
+    to: Annotated[
+        int | None, typer.Option(min=1, help="The version; none: the one that was active before.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put an alias back to what it pointed at before, and hold it there.
+
+    It stays until the registry moves the alias to another version than now. Works with the
+    registry down.
+    """
+    model, _, alias = reference.rpartition("@")
+    try:
+        body = {"model": parse_model_name(model), "alias": parse_alias(alias), "version": to}
+    except InvalidReferenceError as error:
+        _fail(f"{reference!r} is not MODEL@ALIAS: {error}", Exit.USAGE)
+    answer = _ask("POST", "/rollback", RollbackAnswer, json=body)
+    if as_json:
+        _print_json(answer)
+    else:
+        _say_rollback(answer)
+    codes = {"active": Exit.DONE, "pending": Exit.PENDING, "refused": Exit.REFUSED}
+    raise typer.Exit(codes[answer.outcome])
+
+
+def _say_rollback(answer: RollbackAnswer) -> None:
+    name = f"{answer.model}@{answer.alias}"
+    if answer.outcome == "refused":
+        _say_error(f"{name} stays at version {answer.from_version}: {answer.reason}")
+        return
+    if answer.outcome == "pending":
+        _say_error(
+            f"{name} is to go back to version {answer.to_version}, and still serves version "
+            f"{answer.from_version}: {answer.reason}. It goes on being tried; see "
+            "`registry-gateway status`."
+        )
+        return
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(
+        Text(f"{name} is back at version {answer.to_version} (was {answer.from_version}).", "green")
+    )
+    if answer.held_while_aspired is None:
+        out.print("It stays there until the registry gives the alias a version.")
+    else:
+        out.print(
+            f"It stays there while the registry's alias points at version "
+            f"{answer.held_while_aspired}; move the alias in the registry to follow it again."
+        )
+
+
+# --- stamp ----------------------------------------------------------------------------------------
+
+
+@app.command()
+def stamp(
+    uri: Annotated[str, typer.Argument(metavar="models:/NAME/VERSION")],
+    *,
+    force: Annotated[bool, typer.Option(help="Replace another stamp that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a version's bytes must be: compute their digest and write it as a tag.
+
+    Run it right after publishing, where the bytes are known to be the right ones.
+    """
+    model, version = _parse_uri(uri)
+    settings = _settings()
+    registry = build_registry(settings)
+    try:
+        before = registry.version(model, version).expected_digest
+        digest = _digest_of(registry, settings, model, version)
+        if before is not None and before != digest and not force:
+            _fail(
+                f"version {version} of {model} is stamped {before}, but its bytes have {digest}: "
+                "if they were changed on purpose, stamp again with --force",
+                Exit.REFUSED,
+            )
+        if before != digest:
+            registry.stamp(model, version, digest)
+    except SyncError as error:
+        _fail(str(error), Exit.REFUSED)
+    if as_json:
+        _print_json(Stamped(model=model, version=version, digest=digest, replaced=before))
+        return
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(Text(f"{model} version {version} is stamped {digest}", "green"))
+
+
+class Stamped(BaseModel):
+    """What was stamped; ``replaced``: the stamp that was there before."""
+
+    model: str
+    version: int
+    digest: str
+    replaced: str | None
+
+
+def _parse_uri(uri: str) -> tuple[str, int]:
+    match = _MODEL_URI.match(uri)
+    if match is None:
+        _fail(f"{uri!r} is not models:/NAME/VERSION, such as models:/churn/3", Exit.USAGE)
+    try:
+        return parse_model_name(match["model"]), parse_version(match["version"])
+    except InvalidReferenceError as error:
+        _fail(f"{uri!r} names no version of a registered model: {error}", Exit.USAGE)
+
+
+def _digest_of(registry: Source, settings: SyncSettings, model: str, version: int) -> str:
+    """Fetch the bytes into a temporary folder, and return their digest.
+
+    Raises:
+        SyncError: They cannot be fetched, or are refused.
+    """
+    fetcher = build_fetcher(settings)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="registry-gateway-") as folder,
+        Progress(*columns, console=Console(stderr=True), transient=True) as progress,
+    ):
+        task = progress.add_task(f"fetching {model} version {version}", total=None)
+        fetched = fetcher.fetch(
+            registry.locate(model, version),
+            Path(folder) / "artifact",
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+        return fetched.manifest.digest
+
+
+# --- shared ---------------------------------------------------------------------------------------
+
+
+def _settings() -> SyncSettings:
+    """Read the settings, or end with what is wrong with them."""
+    try:
+        return SyncSettings()
+    except ValidationError as error:
+        lines = []
+        for one in error.errors():
+            name = "_".join(str(part) for part in one["loc"]).upper().removeprefix("REGISTRY_SYNC_")
+            lines.append(f"REGISTRY_SYNC_{name}: {one['msg']}")
+        _fail("\n".join(lines), Exit.USAGE)
+
+
+def _ask(method: str, path: str, kind: type[_Answer], **options: Any) -> _Answer:
+    """Ask the control plane of this node; end with what to do if it does not answer."""
+    socket = _settings().operations_socket
+    try:
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(socket)),
+            base_url="http://control-plane",
+            timeout=httpx.Timeout(_ANSWER_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
+        ) as client:
+            answer = client.request(method, path, **options)
+    except httpx.HTTPError as error:
+        _fail(
+            f"no control plane answers at {socket.absolute()} ({type(error).__name__}): start it "
+            "with `python -m registry_sync`, or set REGISTRY_SYNC_NODE_DIR to its folder",
+            Exit.UNREACHABLE,
+        )
+    try:
+        if not answer.is_success:
+            _fail(Problem.model_validate_json(answer.content).detail, Exit.REFUSED)
+        return kind.model_validate_json(answer.content)
+    except ValidationError:
+        _fail(
+            f"the control plane answered {answer.status_code}, and this command cannot read it: "
+            "are both of the same release?",
+            Exit.UNREACHABLE,
+        )
+
+
+def _print_json(body: BaseModel) -> None:
+    typer.echo(body.model_dump_json(indent=2))
+
+
+def _say_error(message: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(message, style="red"))
+
+
+def _fail(message: str, code: Exit) -> NoReturn:
+    _say_error(message)
+    sys.stderr.flush()
+    raise typer.Exit(code)
+
+
+def _ago(at: float) -> str:
+    """Return how long ago ``at`` (epoch seconds) was, in the largest unit that fits."""
+    seconds = max(0.0, time.time() - at)
+    for unit, size_s in (("d", _DAY_S), ("h", _HOUR_S), ("min", _MINUTE_S)):
+        if seconds >= size_s:
+            return f"{seconds / size_s:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
