@@ -30,8 +30,14 @@ class WorkerFinder:
         path: Sequence[str] | None = None,  # noqa: ARG003  # the finder's interface
         target: ModuleType | None = None,  # noqa: ARG003  # as above
     ) -> ModuleSpec | None:
-        """Return where ``name`` is loaded from, or None."""
+        """Return where ``name`` is loaded from, or None: it is not of our packages.
+
+        Raises:
+            ModuleNotFoundError: It is ours, but not the worker's.
+        """
         if name not in ("gateway", _OURS) and not name.startswith(_OURS + "."):
+            if name.startswith("gateway."):
+                raise ModuleNotFoundError(f"{name} is no part of the worker", name=name)
             return None
         folder = str(_ROOT.joinpath(*name.split(".")[:-1]))
         return importlib.machinery.PathFinder.find_spec(name, [folder])
