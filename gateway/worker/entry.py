@@ -26,8 +26,10 @@ def run(channel: socket.socket, lifeline: PipeEnd) -> None:
         confinement.confine(lifeline)
         channel.setblocking(True)
         _serve(channel)
-    except BaseException:  # noqa: BLE001  # ours, not the model's: those are answered
-        traceback.print_exc(file=sys.stderr)
+    except BaseException as error:  # noqa: BLE001  # ours, not the model's: those are answered
+        # Without the message, which may hold what a caller sent.
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        sys.stderr.write(f"worker error: {type(error).__name__}\n{frames}")
     finally:
         # No exit hook of a library may keep the process, and no child of the model survives it.
         confinement.end_group()

@@ -27,7 +27,7 @@ from gateway.worker.messages import (
     encode_header,
 )
 from gateway.worker.refusals import RequestRefusedError
-from gateway.worker.served_model import Prediction
+from gateway.worker.served_model import Prediction, log_without_data
 
 _READ_BYTES = 256 * 1024
 
@@ -138,6 +138,11 @@ class ServingLoop:
             inputs = self._model.decode(frame.body)
         except RequestRefusedError as refusal:
             self._connection.send([(frame.id, _failed(refusal), b"")])
+            return
+        except Exception as error:  # noqa: BLE001  # one body that we misread must not end the rest
+            log_without_data(error)
+            failed = Failed("invalid_input", "the body could not be read")
+            self._connection.send([(frame.id, failed, b"")])
             return
         self._waiting.append(Waiting(frame.id, request, inputs, now, key_of(request, inputs)))
 
