@@ -79,6 +79,7 @@ async def test_the_catalogue_tells_what_a_version_is(
     model = IrisPipeline(seed=5)
     async with client() as http:
         name = await _published(running_node, registry, http, "described", model)
+        await running_node.active(http, name, "latest", 1)
         version = (await http.get(f"{running_node.url}/models/{name}/versions/1")).json()
         answer = await ask(http, running_node.url, Call(name, 0), model.payload())
         listed = (await http.get(f"{running_node.url}/models")).json()
