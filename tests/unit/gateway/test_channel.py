@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.channel import Channel
-from gateway.worker.frames import MAX_BODY_BYTES, PREFIX, FrameReader, pack
+from gateway.worker.frames import MAX_BODY_BYTES, PREFIX, Frame, FrameReader, pack
 
 
 def joined(kind, number, header, body=b""):
@@ -36,7 +36,8 @@ class End:
         self.ours.setblocking(False)
         if buffer:
             self.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
-        self.frames, self.closed = [], asyncio.Event()
+        self.frames: list[Frame] = []
+        self.closed = asyncio.Event()
         self.channel = Channel(self.ours, self.frames.append, self.closed.set)
         self.channel.open()
 

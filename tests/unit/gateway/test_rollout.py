@@ -1,12 +1,14 @@
 """Stage, activate, retire, observe: what is acknowledged, refused, and remembered on disk."""
 
 import asyncio
+from typing import cast
 
 import pytest
 
 from gateway import control_contract as contract
 from gateway.errors import LoadError, RolloutRefusedError
 from gateway.node import Node
+from gateway.residency import ResidentSet
 from gateway.rollout import Rollout
 from gateway.routing import Hold, RouteTable
 from gateway.table_file import TableFile
@@ -58,7 +60,7 @@ class Stand:
         self.residents = FakeResidents()
         self.rollout = Rollout(
             node=self.node,
-            residents=self.residents,
+            residents=cast("ResidentSet", self.residents),
             table_file=self.file,
             telemetry=Telemetry(),
             standby_timeout_s=standby_timeout_s,
