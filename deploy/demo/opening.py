@@ -96,7 +96,7 @@ class Opening:
             mlflow_url=mlflow_url,
             gateway_url=gateway_url,
             artifacts=self.state / "mlflow" / "artifacts",
-            environ=_inherited() | settings,
+            environ=_inherited() | settings | {"COLUMNS": "160"},
             shown_environ=settings | {"REGISTRY_SYNC_NODE_DIR": shorten(node)},
             trained=trained,
             probes=Probes(gateway_url, mlflow_url, trained),

@@ -47,7 +47,7 @@ class Screen:
 
     def output(self, text: str) -> None:
         """Print what a command wrote."""
-        for line in text.rstrip().splitlines():
+        for line in text.strip().splitlines():
             self._console.print(f"  [dim]{escape(line)}[/]", highlight=False, soft_wrap=True)
 
     def answer(self, status: int, reason: str, headers: Mapping[str, str], body: Any) -> None:
@@ -57,7 +57,7 @@ class Screen:
         for name, value in headers.items():
             line = f"  [magenta]{escape(name)}[/]: {escape(value)}"
             self._console.print(line, highlight=False, soft_wrap=True)
-        lines = _pretty(body)
+        lines = body.splitlines() if isinstance(body, str) else _pretty(body)
         for line in lines[:MOST_LINES]:
             self._console.print(f"  {escape(line)}", soft_wrap=True)
         if len(lines) > MOST_LINES:
@@ -95,12 +95,12 @@ class Screen:
 
 def _pretty(body: Any) -> list[str]:
     """Return JSON as lines, with short lists and objects on one line."""
-    if isinstance(body, str):
-        return body.rstrip().splitlines()
     short = json.dumps(body, ensure_ascii=False)
     if len(short) <= 96:  # noqa: PLR2004 (fits a terminal)
         return [short]
-    if not isinstance(body, dict):
+    if not isinstance(body, dict | list) or not body:
+        return [short]
+    if isinstance(body, list):
         return json.dumps(body, ensure_ascii=False, indent=2).splitlines()
     lines = ["{"]
     for name, value in body.items():

@@ -129,6 +129,7 @@ class Servers:
             DemoError: A server ended meanwhile, or ``limit_s`` seconds went by.
         """
         deadline = time.monotonic() + limit_s
+        self.check_running()
         while not is_so():
             self.check_running()
             if time.monotonic() > deadline:

@@ -22,7 +22,7 @@ from deploy.demo.traffic import CLIENTS, Traffic, find_swap
 
 SWAP_LIMIT_S = 120.0
 REFUSAL_LIMIT_S = 120.0
-ROLLBACK_LIMIT_S = 30.0
+ROLLBACK_LIMIT_S = 10.0
 COLD_LIMIT_S = 120.0
 TRAFFIC_LIMIT_S = 120.0
 COMMAND_LIMIT_S = 120.0
@@ -312,7 +312,10 @@ def _play_rollback(scene: Scene) -> None:
     scene.ask(Call(f"{scene.gateway_url}/models/{CHURN}"))
     scene.screen.say("")
     scene.predict(f"/models/{CHURN}/versions/@{CHAMPION}")
-    scene.screen.say("It holds until somebody points the alias at another version in MLflow.")
+    scene.screen.say(
+        "\nIt is held there until somebody points the alias at another version in MLflow:"
+    )
+    scene.command("status")
 
 
 def _check_rollback(scene: Scene) -> list[str]:
