@@ -8,7 +8,7 @@ own interpreter, which has nothing of ours but this package.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, TypeVar
 
@@ -199,9 +199,12 @@ KIND_OF: dict[type[Any], Kind] = {
 }
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
 def encode_header(message: Message) -> bytes:
     """Return the JSON header of ``message``."""
-    return json.dumps(asdict(message), separators=(",", ":"), allow_nan=False).encode()
+    return _encode(vars(message)).encode()
 
 
 def decode_header(message_type: type[M], header: bytes) -> M:
