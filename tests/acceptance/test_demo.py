@@ -1,11 +1,13 @@
 """The demonstration: it holds, it fails where it is broken on purpose, and it leaves nothing."""
 
 import os
+import re
 import signal
 import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -19,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 DEMO_PATIENCE_S = 280.0
 BROKEN = tuple(SABOTAGES) if SOAK else ("tamper",)
 """The steps that are broken on purpose: all of them in full runs."""
+MODES: tuple[tuple[str, ...], ...] = (("--once",), ()) if SOAK else (("--once",),)
+"""How it is started: to end by itself, and in full runs to stay up until Ctrl-C."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL) if SOAK else (signal.SIGTERM,)
 """What the demonstration is stopped with: all of them in full runs."""
 
@@ -59,8 +63,11 @@ def _ends(demo: Running) -> str:
     return demo.log.read_text()
 
 
-def test_every_step_holds(demo: DemoStarter) -> None:
-    running = demo("--once")
+@pytest.mark.parametrize("arguments", MODES)
+def test_every_step_holds(demo: DemoStarter, arguments: tuple[str, ...]) -> None:
+    running = demo(*arguments)
+    if "--once" not in arguments:
+        _is_stopped_when_it_stays_up(running)
     written = _ends(running)
     assert running.process.returncode == 0, running.tail()
     for step in STEPS:
@@ -68,6 +75,22 @@ def test_every_step_holds(demo: DemoStarter) -> None:
     assert "Every step held" in written
     assert "\x1b" not in written, "control sequences, and nobody has a terminal"
     assert max(map(len, _told(written))) <= 100
+
+
+def _is_stopped_when_it_stays_up(demo: Running) -> None:
+    """Wait until the addresses are printed, use one, and press Ctrl-C."""
+    until(
+        lambda: not demo.running or "logs " in demo.log.read_text().partition("Yours until")[2],
+        "the demonstration stays up",
+        patience_s=DEMO_PATIENCE_S,
+    )
+    demo.assert_running()
+    addresses = re.findall(r"http://127.0.0.1:\d+\S*", demo.log.read_text().partition("Yours")[2])
+    assert len(addresses) == 5
+    for address in addresses:
+        with urlopen(address, timeout=30) as answer:
+            assert answer.status == 200
+    os.kill(demo.pid, signal.SIGINT)
 
 
 def _told(written: str) -> list[str]:
