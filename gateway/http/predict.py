@@ -25,6 +25,7 @@ from gateway.errors import (
     GatewayError,
     InvalidInputError,
     InvalidSelectorError,
+    MediaTypeError,
 )
 from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
 from gateway.model_ref import InvalidReferenceError, Selector, parse_model_name, parse_selector
@@ -38,6 +39,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _ROUTE = re.compile(rb"/models/([^/]+)(?:/versions/([^/]+))?/predict/?\Z")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
+_MAX_MEDIA_TYPE_BYTES = 1024
 _WATCH_AFTER_S = 0.05
 _DROP_BYTES = 256 * 1024 * 1024
 _DROP_S = 5.0
@@ -129,8 +131,8 @@ class PredictApp:
                 selector=selectors[0],
                 also=selectors[1],
                 protocol="predict",
-                content_type=headers.get(b"content-type", b"").decode("latin-1"),
-                content_encoding=headers.get(b"content-encoding", b"").decode("latin-1"),
+                content_type=_media(headers, b"content-type"),
+                content_encoding=_media(headers, b"content-encoding"),
                 request_id=request_id,
                 body=body,
                 probabilities=probabilities,
@@ -279,6 +281,14 @@ def request_id_of(headers: dict[bytes, bytes]) -> str:
     """Return the caller's ``X-Request-Id`` if it is printable and short, else a new one."""
     given = headers.get(b"x-request-id", b"").decode("latin-1")
     return given if _REQUEST_ID.match(given) else uuid.uuid4().hex
+
+
+def _media(headers: dict[bytes, bytes], name: bytes) -> str:
+    """Return a header that travels on to the worker, whose frames have small headers."""
+    value = headers.get(name, b"")
+    if len(value) > _MAX_MEDIA_TYPE_BYTES:
+        raise MediaTypeError(f"{name.decode()} is longer than {_MAX_MEDIA_TYPE_BYTES} bytes")
+    return value.decode("latin-1")
 
 
 def _decode_name(raw: bytes) -> str:

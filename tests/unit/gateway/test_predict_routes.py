@@ -200,3 +200,12 @@ async def test_a_caller_who_hangs_up_cancels_its_prediction(app, dispatcher):
         await asyncio.create_task(app(scope, receive, send))
     assert dispatcher.cancelled.is_set()
     assert sent == []
+
+
+@pytest.mark.parametrize("name", ["content-type", "content-encoding"])
+async def test_a_media_type_too_long_for_a_frame_never_reaches_the_worker(client, dispatcher, name):
+    answer = await client.post(
+        "/models/m/predict", content=b"{}", headers={**JSON, name: "a" * 5_000_000}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+    assert dispatcher.calls == []
