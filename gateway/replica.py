@@ -146,6 +146,11 @@ class Replica:
                 self.kill("it did not come up")
 
     async def _load(self, worker: WorkerProcess, load: messages.Load) -> messages.Loaded:
+        if self.state is not ReplicaState.STARTING:  # told to end while its process was started
+            self._worker = None
+            worker.kill()
+            worker.close()
+            raise LoadError("worker_died", "it was told to end before it was ready")
         loop = asyncio.get_running_loop()
         loop.add_reader(worker.exited, self._exited)
         self._channel = Channel(worker.channel, self._received, self._hung_up)
@@ -160,6 +165,8 @@ class Replica:
         self.state = ReplicaState.LOADING
         self._channel.send(Kind.LOAD, 0, messages.encode_header(load))
         frame = await self._next_frame(Kind.LOADED)
+        if self.state is not ReplicaState.LOADING:
+            raise LoadError("worker_died", "it was told to end before it was ready")
         self.loaded = messages.decode_header(messages.Loaded, frame.header)
         self.private_bytes = self.loaded.private_bytes
         self.state = ReplicaState.READY

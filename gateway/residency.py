@@ -592,7 +592,8 @@ class ResidentSet:
             try:
                 await replica.start(load)
             except LoadError as error:
-                if error.failure != "worker_died" or left == 0 or self._closed:
+                told_to_end = resident.ending or self._closed
+                if error.failure != "worker_died" or left == 0 or told_to_end:
                     raise
                 await replica.wait_stopped()
                 resident.replica = None
@@ -607,6 +608,8 @@ class ResidentSet:
         resident.bytes = replica.private_bytes
         _remember(self._sizes, resident.key, resident.bytes)
         _remember(self._load_seconds, resident.key, seconds)
+        if (trouble := self._troubles.get(resident.key)) is not None:
+            trouble.failures = 0  # in a row: deaths are counted for themselves
         self._observer.loaded(resident.key, seconds, resident.bytes)
         if resident.bytes > self._room().bytes:
             error = self._too_big(resident)
@@ -631,6 +634,8 @@ class ResidentSet:
             self._end(self._residents[victim], "evicted: too many bytes are held", evicted=True)
 
     def _failed(self, resident: Resident, error: LoadError) -> None:
+        if resident.ending:  # told to end while it was coming up: that is no fault of the version
+            return
         trouble = self._trouble(resident.key)
         trouble.failures += 1
         trouble.message = error.message

@@ -401,3 +401,36 @@ async def test_closing_waits_for_leases_refuses_newcomers_and_ends_every_worker(
     held.release()
     await closing
     assert world.set.residents() == []
+
+
+async def test_a_version_retired_while_it_loads_is_not_started_again():
+    world = World()
+    world.gate.clear()
+    caller = asyncio.ensure_future(world.set.lease(key("a")))
+    await until(lambda: world.starts)
+    caller.cancel()
+    world.set.retire(key("a"), "retired")
+    await until(lambda: not world.set.residents())
+    world.gate.set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert world.starts == ["a/1"]
+    assert all(one.state is ReplicaState.STOPPED for one in world.replicas)
+    assert not world.told, "an end that was asked for is no failed load"
+
+
+async def test_a_load_that_succeeds_ends_the_row_of_failures(monkeypatch):
+    now = [0.0]
+    world = World()
+    monkeypatch.setattr(world.set, "_clock", lambda: now[0])
+    waits = []
+    for _ in range(3):
+        world.failures.append(LoadError("load_failed", "no luck"))
+        with pytest.raises(ModelLoadFailedError) as refused:
+            await world.use("a")
+        waits.append(refused.value.retry_after_s)
+        now[0] += 100
+        await world.use("a")
+        world.set.retire(key("a"), "retired")
+        await until(lambda: not world.set.residents())
+    assert waits == [1, 1, 1]
