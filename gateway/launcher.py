@@ -63,6 +63,9 @@ class WorkerProcess:
         self.channel.close()
         self.lifeline.close()
         os.close(self.exited)
+        # Two more descriptors, which would otherwise wait for the garbage collector.
+        if self.process is not None and (popen := getattr(self.process, "_popen", None)):
+            popen.close()
 
 
 class Launcher(Protocol):
