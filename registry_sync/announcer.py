@@ -11,9 +11,9 @@ from registry_sync.aspired import Aspired
 from registry_sync.catalogue import Known, describe_models
 from registry_sync.errors import RolloutRejectedError
 from registry_sync.records import LedgerView
-from registry_sync.serving_target import ServingTarget, TargetUnreachableError
+from registry_sync.serving_target import ServingTarget
 
-_LISTED_AT_STEP_S = 30.0
+_LISTED_AT_STEP_S = 1.0
 _log = structlog.get_logger("registry_sync.announcer")
 
 
@@ -43,14 +43,15 @@ class Announcer:
         *,
         listed_at: float | None,
         source_error: str | None,
-    ) -> bool:
-        """Send the snapshot if the node lacks it; whether the node has it now.
+    ) -> None:
+        """Send the snapshot if the node lacks it. One that is refused is sent again.
 
-        Never raises for what the gateway answers: it is sent again.
+        Raises:
+            TargetUnreachableError: The gateway does not answer.
         """
         self._describe(aspired, ledger, known)
         if not self._is_news(node, listed_at, source_error):
-            return True
+            return
         self._epoch += 1
         catalogue = Catalogue(
             writer=self._writer,
@@ -61,14 +62,13 @@ class Announcer:
         )
         try:
             await self._target.publish(catalogue)
-        except (TargetUnreachableError, RolloutRejectedError) as error:
-            _log.warning("catalogue.failed", reason=error.reason)
+        except RolloutRejectedError as error:
+            _log.warning("catalogue.refused", reason=error.reason)
             self._sent = None
-            return False
+            return
         _log.debug("catalogue.complete", epoch=self._epoch, models=len(self.models))
         self._sent = catalogue
         self._sent_to = node.boot_id
-        return True
 
     def _describe(self, aspired: Aspired, ledger: LedgerView, known: Known) -> None:
         """Describe the models again if anything that they are made of is another object."""

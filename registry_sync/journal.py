@@ -37,7 +37,8 @@ class Journal:
         self._ledger = ledger
         self._threads = threads
         self._stale = True
-        self._made = False
+        # At the start too: a process that was killed may have made the ledger and not filled it.
+        self._made = True
         self.view = LedgerView()
         self.trouble: str | None = None
 
@@ -49,8 +50,8 @@ class Journal:
                 await self._readopt(list(artifacts), listing)
                 self._made, self._stale = False, True
             if self._stale:
+                self._stale = False  # before reading: what is written meanwhile is read again
                 self.view = await self._threads.ledger(self._ledger.view)
-                self._stale = False
         except LedgerError as error:
             self._failed(error)
         else:
@@ -61,12 +62,13 @@ class Journal:
         known = (await self._threads.ledger(self._ledger.view)).pins
         newest_last = sorted(artifacts, key=lambda one: one.stored_at)
         found = [pinned_version(pin, one.digest) for one in newest_last for pin in one.pins]
-        for pin in found:
-            if (pin.model, pin.version) not in known:
-                await self._threads.ledger(self._ledger.pin, pin)
+        missing = [pin for pin in found if (pin.model, pin.version) not in known]
+        for pin in missing:
+            await self._threads.ledger(self._ledger.pin, pin)
         if listing is not None:
             await self._threads.ledger(self._ledger.remember_listing, listing)
-        _log.info("ledger.made", pins_adopted=len(found))
+        if missing:
+            _log.info("ledger.pins_adopted", pins=len(missing))
 
     async def adopt(self, node: NodeState, busy: Callable[[ActiveAlias], bool]) -> None:
         """Record what the gateway serves and we did not know of."""
@@ -84,7 +86,7 @@ class Journal:
                 alias=active.alias,
                 version=active.version,
             )
-            await self.write(
+            written = await self.write(
                 self._ledger.activated,
                 Activation(
                     model=active.model,
@@ -98,13 +100,15 @@ class Journal:
                     generation=node.generation,
                 ),
             )
+            if not written:
+                return  # the next pass tries again; asking a dead database for each takes long
 
     async def write(self, work: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> bool:
         """Write with a method of the ledger; whether it was written."""
-        self._stale = True
         try:
             self._made |= await self._threads.ledger(self._ledger.ensure)
             await self._threads.ledger(work, *args, **kwargs)
+            self._stale = True
         except LedgerError as error:
             self._failed(error)
             return False

@@ -38,6 +38,8 @@ class Observation:
         self.unreachable: str | None = "the gateway has not been asked yet"
         self.proved: OrderedDict[Proof, str] = OrderedDict()
         self._waiting: dict[str, asyncio.Future[StageOutcome]] = {}
+        self._asking: asyncio.Future[NodeState] | None = None
+        self._suspicion: str | None = None
 
     async def follow(self) -> None:
         """Observe without a pause while the gateway answers; never returns."""
@@ -45,7 +47,7 @@ class Observation:
         pause_s = _SHORTEST_PAUSE_S
         while True:
             try:
-                state = await self._target.observe(after)
+                state = await self._ask(after)
             except (TargetUnreachableError, RolloutRejectedError) as error:
                 self._lost(error.reason)
                 await asyncio.sleep(pause_s)
@@ -53,6 +55,26 @@ class Observation:
                 continue
             after, pause_s = state.seq, _SHORTEST_PAUSE_S
             self._take(state)
+
+    async def _ask(self, after: int) -> NodeState:
+        """Ask for news, unless another call finds out meanwhile that nobody is there."""
+        self._asking = asyncio.ensure_future(self._target.observe(after))
+        try:
+            return await self._asking
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._suspicion is None or (task is not None and task.cancelling()):
+                raise
+            raise TargetUnreachableError(self._suspicion) from None
+        finally:
+            self._asking.cancel()
+            self._asking = self._suspicion = None
+
+    def suspect(self, reason: str) -> None:
+        """Another call found the gateway gone: a dead one may keep a long poll open for long."""
+        if self._asking is not None and not self._asking.done():
+            self._suspicion = reason
+            self._asking.cancel()
 
     def _lost(self, reason: str) -> None:
         if self.unreachable != reason:
@@ -118,15 +140,9 @@ class Observation:
         others = [
             one for one in self.node.active if (one.model, one.alias) != (alias.model, alias.alias)
         ]
-        standbys = [
-            one
-            for one in self.node.standbys
-            if (one.model, one.version, one.digest) != (alias.model, alias.version, alias.digest)
-        ]
         self.node = self.node.model_copy(
             update={
                 "active": [*others, alias],
-                "standbys": standbys,
                 "generation": max(ack.generation, self.node.generation),
             }
         )

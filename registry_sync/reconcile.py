@@ -60,7 +60,7 @@ from registry_sync.records import (
     Quarantine,
     Rejection,
 )
-from registry_sync.serving_target import ServingTarget
+from registry_sync.serving_target import ServingTarget, TargetUnreachableError
 from registry_sync.sources.source import Source
 from registry_sync.threads import Threads
 
@@ -161,6 +161,8 @@ class Reconciler:
             self._awake.clear()
             try:
                 await self.reconcile()
+            except TargetUnreachableError as error:
+                self.observation.suspect(error.reason)
             except SyncError as error:
                 _log.error("reconcile.failed", reason=error.reason)
             except Exception:  # noqa: BLE001 - the spine outlives its own faults, and looks again
