@@ -103,6 +103,7 @@ class Replica:
         self._in_flight: dict[int, _InFlight] = {}
         self._in_flight_bytes = 0
         self._next_id = 1
+        self._heard_at = 0.0
         self._handshake: asyncio.Future[Frame] | None = None
         self._probe: asyncio.Future[messages.Alive] | None = None
         self._stopped = asyncio.Event()
@@ -221,6 +222,8 @@ class Replica:
         self._next_id += 1
         answer: asyncio.Future[WorkerReply] = loop.create_future()
         timer = loop.call_later(timeout_s, self._timed_out, frame_id, timeout_s)
+        if not self._in_flight:
+            self._heard_at = loop.time()  # it had nothing to say until now
         self._in_flight[frame_id] = _InFlight(answer, len(body), on_done, timer)
         self._in_flight_bytes += len(body)
         self._channel.send(Kind.PREDICT, frame_id, header, body)
@@ -233,13 +236,28 @@ class Replica:
 
     def _timed_out(self, frame_id: int, timeout_s: float) -> None:
         request = self._in_flight.get(frame_id)
-        if request is not None and not request.answer.done():
+        if request is None:
+            return
+        if not request.answer.done():
             request.answer.set_exception(DeadlineExceededError(f"no answer within {timeout_s:g} s"))
             self._cancel(frame_id)
+        self._end_if_stuck(frame_id, timeout_s + self._limits.stuck_grace_s)
 
-    def _stuck(self, frame_id: int) -> None:
-        if frame_id in self._in_flight:
-            self.kill("it was stuck in one prediction")
+    def _end_if_stuck(self, frame_id: int, longest_s: float) -> None:
+        """End the worker if it is silent for longer than any batch may take; else look again.
+
+        A worker answers after every batch, so its batch is no older than its silence. A request
+        may well wait behind the batches of others for longer than that.
+        """
+        request = self._in_flight.get(frame_id)
+        if request is None or self.state is ReplicaState.STOPPED:
+            return
+        loop = asyncio.get_running_loop()
+        left_s = self._heard_at + longest_s - loop.time()
+        if left_s > 0:
+            request.timer = loop.call_later(left_s, self._end_if_stuck, frame_id, longest_s)
+        else:
+            self.kill(f"it was stuck in one prediction for {longest_s:g} s")
 
     async def probe(self, timeout_s: float) -> messages.Alive:
         """Ask the worker to predict its example and to measure itself.
@@ -297,6 +315,7 @@ class Replica:
     # --- what comes from the worker ---------------------------------------------------------------
 
     def _received(self, frame: Frame) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
         if frame.kind == Kind.REPLY:
             request = self._take(frame.id)
             if request is not None and not request.answer.done():

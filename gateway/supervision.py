@@ -48,6 +48,8 @@ class Supervisor:
         try:
             alive = await replica.probe(self._probe_timeout_s)
         except TimeoutError:
+            if replica.in_flight:
+                return  # busy, for as long as the model's own time-out allows: `Replica` counts
             _log.warning("probe.failed", replica=str(resident.key), reason="no answer in time")
             replica.kill(f"it did not answer a probe within {self._probe_timeout_s:g} s")
             return

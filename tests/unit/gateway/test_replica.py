@@ -6,9 +6,10 @@ import socket
 
 import pytest
 
-from gateway.errors import LoadError
+from gateway.errors import DeadlineExceededError, LoadError
 from gateway.replica import Replica, ReplicaLimits, ReplicaState
-from gateway.worker.messages import Load
+from gateway.worker.frames import pack
+from gateway.worker.messages import KIND_OF, Failed, Hello, Load, Loaded, encode_header
 
 LIMITS = ReplicaLimits(4, 1000, load_timeout_s=5, stuck_grace_s=1)
 LOAD = Load("m", 1, "sha256:0", "/nowhere", "/nowhere", {})
@@ -59,3 +60,64 @@ async def test_a_worker_whose_replica_was_ended_while_it_was_started_is_ended_to
     assert stopped == [replica]
     assert launcher.worker.killed
     assert launcher.worker.closed
+
+
+class ReadyLauncher(SlowLauncher):
+    def __init__(self):
+        super().__init__()
+        self.gate.set()
+
+    def say(self, message, id_=0):
+        header = encode_header(message)
+        self.worker.peer.sendall(b"".join(pack(KIND_OF[type(message)], id_, header)))
+
+
+@pytest.fixture
+async def ready():
+    """A ready replica and its worker; limits of a fraction of a second."""
+    launcher = ReadyLauncher()
+    limits = ReplicaLimits(8, 1000, load_timeout_s=5, stuck_grace_s=0.5)
+    replica = Replica("m/1", launcher, limits, lambda _: None)
+    launcher.say(Hello(1, "3.11"))
+    starting = asyncio.ensure_future(replica.start(LOAD))
+    while replica.state is not ReplicaState.LOADING:  # noqa: ASYNC110  # no event tells
+        await asyncio.sleep(0.001)
+    launcher.say(Loaded(1, {}, "passed", "alone", "", "pyfunc", ""))
+    await starting
+    yield replica, launcher
+    replica.kill("the test is over")
+    await replica.wait_stopped()
+
+
+async def test_a_worker_stuck_in_one_prediction_is_ended(ready):
+    replica, launcher = ready
+    done = []
+    answer = replica.submit(b"{}", b"", timeout_s=0.05, on_done=lambda: done.append(1))
+    with pytest.raises(DeadlineExceededError):
+        await answer
+    assert not launcher.worker.killed, "there is a grace"
+    async with asyncio.timeout(10):
+        await replica.wait_stopped()
+    assert launcher.worker.killed
+    assert "stuck" in replica.end_reason
+    assert done == [1]
+
+
+async def test_a_worker_that_answers_others_is_not_stuck(ready):
+    replica, launcher = ready
+    waiting = [replica.submit(b"{}", b"", timeout_s=0.05, on_done=lambda: None) for _ in range(8)]
+    for answered in range(1, 8):  # 0.7 s; a batch may take 0.55
+        await asyncio.sleep(0.1)
+        launcher.say(Failed("cancelled", ""), answered)
+    while replica.in_flight > 1:  # noqa: ASYNC110  # no event tells
+        await asyncio.sleep(0.01)
+    assert not launcher.worker.killed
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_a_caller_who_left_does_not_leave_a_stuck_worker(ready):
+    replica, launcher = ready
+    replica.submit(b"{}", b"", timeout_s=0.05, on_done=lambda: None).cancel()
+    async with asyncio.timeout(10):
+        await replica.wait_stopped()
+    assert launcher.worker.killed
