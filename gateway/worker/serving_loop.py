@@ -159,6 +159,9 @@ class ServingLoop:
                 self._model.answer(self._example)
             except RequestRefusedError as refusal:
                 message = refusal.message
+            except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
+                log_without_data(error)
+                message = f"its answer could not be read: {type(error).__name__}"
         return Alive(confinement.private_bytes(), not message, message)
 
     # --- answering --------------------------------------------------------------------------------
@@ -171,7 +174,7 @@ class ServingLoop:
         refusal = RequestRefusedError("deadline_exceeded", "the deadline passed in the queue")
         answers: list[tuple[int, Message, bytes]] = [(w.id, _failed(refusal), b"") for w in late]
         if batch:
-            answers += self._predict(batch, now)
+            answers += self._predict_safely(batch, now)
         self._connection.send(answers)
 
     def _predict(self, batch: list[Waiting], now: float) -> list[tuple[int, Message, bytes]]:
@@ -192,8 +195,19 @@ class ServingLoop:
         """One request's failure must not be another's: predict each alone."""
         answers: list[tuple[int, Message, bytes]] = []
         for waiting in batch:
-            answers += self._predict([waiting], self._clock())
+            answers += self._predict_safely([waiting], self._clock())
         return answers
+
+    def _predict_safely(self, batch: list[Waiting], now: float) -> list[tuple[int, Message, bytes]]:
+        """Predict; an answer that our own code cannot take apart must not end the rest."""
+        try:
+            return self._predict(batch, now)
+        except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
+            log_without_data(error)
+            if len(batch) > 1:
+                return self._one_by_one(batch)
+            told = f"the model's answer could not be read: {type(error).__name__}"
+            return [(batch[0].id, Failed("model_error", told), b"")]
 
     def _split(
         self, batch: list[Waiting], prediction: Prediction, began: float

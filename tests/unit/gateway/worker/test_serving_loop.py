@@ -1,0 +1,60 @@
+"""The serving loop over a socket pair, with a model whose answers are objects of its own."""
+
+import json
+import socket
+
+from gateway.worker.codecs import strict_json
+from gateway.worker.frames import FrameReader, pack
+from gateway.worker.loading import LoadedModel
+from gateway.worker.messages import Kind, Loaded, Predict, Probe, Stop, encode_header
+from gateway.worker.served_model import ServedModel
+from gateway.worker.serving_loop import Connection, ServingLoop
+from gateway.worker.signature import Signature
+
+
+class Odd:
+    """A row that raises what no library's documentation names."""
+
+    def tolist(self):
+        raise RuntimeError("no")
+
+
+def model(inputs):
+    """Answer 1 as it is, and everything else oddly."""
+    return [1 if value == 1 else Odd() for value in inputs.native()]
+
+
+def serve(*frames, batching="joined", example=None):
+    """Let a loop take ``frames`` and STOP; return its answers by id."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"".join(b"".join(pack(*frame)) for frame in frames))
+        ours.sendall(b"".join(pack(Kind.STOP, 0, encode_header(Stop()))))
+        report = Loaded(1, {}, "passed", batching, "", "pyfunc", "")
+        served = ServedModel("m", 1, Signature(), strict_json.best(), model)
+        ServingLoop(Connection(theirs), LoadedModel(served, report, example), 10).run()
+        theirs.shutdown(socket.SHUT_WR)
+        stream = b"".join(iter(lambda: ours.recv(65536), b""))
+    return {frame.id: frame for frame in FrameReader().feed(stream)}
+
+
+def request(id_, value):
+    header = encode_header(Predict("predict", "application/json", float("1e12"), "r"))
+    return Kind.PREDICT, id_, header, b'{"instances": [%d]}' % value
+
+
+def test_an_answer_that_cannot_be_read_fails_its_own_request_only():
+    answers = serve(request(1, 1), request(2, 2), request(3, 1))
+    assert json.loads(answers[1].body)["predictions"] == [1]
+    assert json.loads(answers[3].body)["predictions"] == [1]
+    failed = json.loads(answers[2].header)
+    assert answers[2].kind == Kind.FAILED
+    assert failed["code"] == "model_error"
+    assert "RuntimeError" in failed["message"]
+
+
+def test_an_example_whose_answer_cannot_be_read_is_told_to_the_probe():
+    answers = serve((Kind.PROBE, 9, encode_header(Probe())), example=b'{"instances": [2]}')
+    alive = json.loads(answers[9].header)
+    assert answers[9].kind == Kind.ALIVE
+    assert not alive["example_ok"]
