@@ -473,10 +473,11 @@ class ResidentSet:
 
     def _pump(self) -> None:
         """Start what fits, oldest first; evict for the oldest that does not."""
-        while self._queue and not self._closed:
-            resident = self._queue[0]
-            if resident.key in self._residents or self._loading() >= LOADS_AT_ONCE:
-                return  # its predecessor is still ending, or enough others are coming up
+        while not self._closed:
+            # Whose predecessor is still ending waits for that; the others need not.
+            resident = next((one for one in self._queue if one.key not in self._residents), None)
+            if resident is None or self._loading() >= LOADS_AT_ONCE:
+                return
             views = [one.view() for one in self._residents.values()]
             plan = plan_eviction(views, resident.bytes, self._room())
             if plan.room is Room.NEVER:
@@ -489,7 +490,7 @@ class ResidentSet:
                 continue
             if plan.room is not Room.FITS:
                 return
-            self._queue.popleft()
+            self._queue.remove(resident)
             self._start(resident)
 
     def _room(self) -> ResidentLimits:

@@ -434,3 +434,17 @@ async def test_a_load_that_succeeds_ends_the_row_of_failures(monkeypatch):
         world.set.retire(key("a"), "retired")
         await until(lambda: not world.set.residents())
     assert waits == [1, 1, 1]
+
+
+async def test_a_version_whose_last_worker_is_still_ending_holds_nobody_else_up():
+    world = World(count=3)
+    held = await world.set.lease(key("a"))
+    world.set.retire(key("a"), "retired")
+    again = asyncio.ensure_future(world.set.lease(key("a")))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await world.use("b")
+    assert not again.done()
+    held.release()
+    (await again).release()
+    assert world.starts == ["a/1", "b/1", "a/1"]
