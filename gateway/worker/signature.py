@@ -14,6 +14,8 @@ from gateway.worker import columns, tensors
 from gateway.worker.inputs import COLUMNS, TENSOR, TENSOR_NAME, TENSORS, Inputs
 from gateway.worker.refusals import MAX_DETAILS, Detail, RequestRefusedError, invalid
 
+_MAX_SPARSENESS = 64
+"""Cells of the table that records make, for each value that they give."""
 MISFIT = "the input does not fit the model's signature"
 
 
@@ -186,6 +188,10 @@ def from_records(signature: Signature, records: Sequence[Any]) -> Inputs:
         labels: Sequence[Any] = [column.label for column in signature.columns]
     else:
         labels = list(dict.fromkeys(name for record in records for name in record))
+        given_values = sum(map(len, records))
+        if len(labels) * len(records) > _MAX_SPARSENESS * given_values:
+            # As a table they would be the square of the body's size.
+            raise invalid("the rows have too few columns in common")
     given = {label: [record.get(label) for record in records] for label in labels}
     return from_columns(signature, given, len(records))
 

@@ -322,3 +322,9 @@ def test_any_other_content_is_an_unsupported_media_type(content_type, encoding):
 def test_a_signature_that_is_not_mlflows_is_a_value_error(signature):
     with pytest.raises(ValueError, match="not MLflow's"):
         rules.parse(signature)
+
+
+def test_records_without_a_column_in_common_do_not_become_a_square():
+    records = [{f"a{row}": 1} for row in range(5000)]
+    assert "in common" in refusal(rules.Signature(), {"dataframe_records": records}).message
+    assert decode(rules.Signature(), {"dataframe_records": records[:20]}).rows == 20
