@@ -63,6 +63,7 @@ class CatalogueVersion(Body):
         digest: The verified artifact in the store of this node; None: its bytes are not here.
         expected_digest: What the publisher stamped, or what was pinned when first seen.
         stamped: Whether ``expected_digest`` comes from the publisher.
+        rejected: Whether no alias may take it, because its load or warm-up failed here.
         reason: Why the state is what it is: shown to users, so a sentence.
         description: Flavor, loader, signature, frameworks, example; handed unread to the worker.
         retry_at: Epoch seconds of the next try, for ``FAILED``.
@@ -75,6 +76,7 @@ class CatalogueVersion(Body):
     digest: Digest | None = None
     expected_digest: Digest | None = None
     stamped: bool = False
+    rejected: bool = False
     reason: str | None = None
     description: dict[str, Any] | None = None
     retry_at: float | None = None
@@ -91,11 +93,16 @@ class Policy(Body):
 
 
 class CatalogueModel(Body):
-    """One registered model: its versions, where its aliases ought to point, its policy."""
+    """One registered model: its versions, where its aliases ought to point, its policy.
+
+    Attributes:
+        notes: Per alias, why it is kept where the registry does not want it: shown to users.
+    """
 
     name: ModelName
     versions: list[CatalogueVersion]
     aliases: dict[str, PositiveInt] = Field(default_factory=dict)
+    notes: dict[str, str] = Field(default_factory=dict)
     policy: Policy = Policy()
     default_alias: str | None = None
 

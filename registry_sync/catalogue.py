@@ -70,8 +70,19 @@ def _model(
         name=name,
         versions=sorted(versions, key=lambda one: one.version),
         aliases=dict(listed.aliases) if listed else {},
+        notes=_notes(name, ledger),
         policy=read_policy(listed) if listed else Policy(),
     )
+
+
+def _notes(name: str, ledger: LedgerView) -> dict[str, str]:
+    """Say of each held alias that it is held, at what, and until when."""
+    return {
+        alias: f"held at version {hold.target_version} by {hold.asked_by} until the registry "
+        f"points it at another version than {hold.aspired_version}"
+        for (model, alias), hold in ledger.holds.items()
+        if model == name
+    }
 
 
 def _version(listed: AspiredVersion, ledger: LedgerView, known: Known) -> CatalogueVersion:
@@ -79,13 +90,15 @@ def _version(listed: AspiredVersion, ledger: LedgerView, known: Known) -> Catalo
     digest = admissible_digest(listed, ledger)
     description = known.descriptions.get(digest or "")
     state, reason, retry_at = _state(listed, ledger, known, here=description is not None)
+    rejection = _rejection(key, digest, ledger)
     return CatalogueVersion(
         version=listed.version,
         state=state,
         digest=digest if description is not None else None,
         expected_digest=expected_digest(listed, ledger),
         stamped=listed.stamped,
-        reason=reason or _rejection(key, digest, ledger) or _first(listed.problems),
+        rejected=rejection is not None,
+        reason=reason or rejection or _first(listed.problems),
         description=dict(description) if description is not None else None,
         retry_at=retry_at,
         size_bytes=_size(description),

@@ -108,7 +108,7 @@ def _alias(table: RouteTable, model: CatalogueModel, alias: str) -> dict[str, An
         "digest": active.digest if active else None,
         "since": active.since if active else None,
         "previous": active.previous_version if active else None,
-        "why": _why(model, active.version if active else None, aspired),
+        "why": model.notes.get(alias) or _why(model, active.version if active else None, aspired),
     }
 
 

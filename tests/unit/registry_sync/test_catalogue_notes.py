@@ -1,0 +1,30 @@
+"""A held alias says so, at what and until when; others say nothing."""
+
+from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.catalogue import Known, describe_models
+from registry_sync.records import Hold, LedgerView
+
+
+def model(name):
+    versions = {n: AspiredVersion(model=name, version=n, location="x") for n in (1, 2)}
+    return AspiredModel(name=name, versions=versions, aliases={"champion": 2, "latest": 2})
+
+
+def test_a_held_alias_says_what_holds_it_and_until_when():
+    hold = Hold(
+        model="churn",
+        alias="champion",
+        aspired_version=2,
+        target_version=1,
+        target_digest="sha256:" + "a" * 64,
+        asked_by="operator",
+        at=1.0,
+    )
+    listed = Aspired(models={name: model(name) for name in ("churn", "wine")}, listed_at=1.0)
+    ledger = LedgerView(holds={("churn", "champion"): hold})
+    churn, wine = describe_models(listed, ledger, Known(descriptions={}))
+    assert churn.notes == {
+        "champion": "held at version 1 by operator until the registry points it at another "
+        "version than 2"
+    }
+    assert wine.notes == {}
