@@ -53,6 +53,8 @@ class AspiredModel:
         versions: Ready versions by number.
         aliases: Alias to version number, ``latest`` (the highest ready version) included. Each
             target is in ``versions``.
+        unfollowed: Aliases that the registry has, at versions that are not listed or not ready.
+            They are there: what they mean on the node goes on.
         tags: The registered model's tags, unread.
         problems: What could not be understood or followed: sentences for users.
     """
@@ -60,6 +62,7 @@ class AspiredModel:
     name: str
     versions: Mapping[int, AspiredVersion]
     aliases: Mapping[str, int] = field(default_factory=dict)
+    unfollowed: frozenset[str] = frozenset()
     tags: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 

@@ -55,6 +55,12 @@ from registry_sync.tables import (
 )
 
 _BUSY_TIMEOUT_MS = 10_000
+_CONNECT_TIMEOUT_S = 3
+_SILENCE_TIMEOUT_MS = 10_000
+_POSTGRESQL_LIMITS = {
+    "connect_timeout": _CONNECT_TIMEOUT_S,
+    "tcp_user_timeout": _SILENCE_TIMEOUT_MS,
+}
 _KEPT_ACTIVATIONS = 200
 _KEPT_ATTEMPTS = 500
 _MAX_REASON_CHARACTERS = 2000
@@ -144,7 +150,10 @@ class Ledger:
 
     def _connect(self) -> Engine:
         if self._url.get_backend_name() != "sqlite":
-            return create_engine(self._url, pool_pre_ping=True, pool_size=2, max_overflow=4)
+            limits = _POSTGRESQL_LIMITS if self._url.get_backend_name() == "postgresql" else {}
+            return create_engine(
+                self._url, pool_pre_ping=True, pool_size=2, max_overflow=4, connect_args=limits
+            )
         # No pool: a pooled connection would go on writing to a file that was deleted.
         engine = create_engine(self._url, poolclass=NullPool)
         event.listen(engine, "connect", _prepare_sqlite)
@@ -514,6 +523,7 @@ def _listing_body(aspired: Aspired) -> dict[str, Any]:
             {
                 "name": model.name,
                 "aliases": dict(model.aliases),
+                "unfollowed": sorted(model.unfollowed),
                 "tags": dict(model.tags),
                 "problems": list(model.problems),
                 "versions": [
@@ -547,6 +557,7 @@ def _listing(body: Mapping[str, Any], listed_at: float) -> Aspired:
             name=model["name"],
             versions=versions,
             aliases=model["aliases"],
+            unfollowed=frozenset(model.get("unfollowed", ())),
             tags=model["tags"],
             problems=tuple(model["problems"]),
         )

@@ -160,7 +160,11 @@ def _aliases(
     world: World, active: Mapping[tuple[str, str], ActiveAlias]
 ) -> AbstractSet[tuple[str, str]]:
     """Every alias that the registry, the node or an operator's hold knows."""
-    listed = {(m.name, alias) for m in world.aspired.models.values() for alias in m.aliases}
+    listed = {
+        (m.name, alias)
+        for m in world.aspired.models.values()
+        for alias in (*m.aliases, *m.unfollowed)
+    }
     # With nothing listed ever, where an alias was last is all that is known.
     recovered = set() if world.aspired.models else set(world.ledger.last_active)
     return listed | set(active) | set(world.ledger.holds) | recovered
@@ -170,7 +174,8 @@ def _alias(world: World, model: str, alias: str, active: ActiveAlias | None) -> 
     """What to do about one alias."""
     aspired = _aspired_version(world.aspired, model, alias)
     hold = world.ledger.holds.get((model, alias))
-    if aspired is None and world.listings >= _LISTINGS_FOR_REMOVAL:
+    gone = aspired is None and not _is_unfollowed(world.aspired, model, alias)
+    if gone and world.listings >= _LISTINGS_FOR_REMOVAL:
         yield from _remove(model, alias, active=active, hold=hold)
         return
     if hold and aspired is not None and aspired != hold.aspired_version:
@@ -340,6 +345,11 @@ def _aspired_version(aspired: Aspired, model: str, alias: str) -> int | None:
     return listed.aliases.get(alias) if listed else None
 
 
+def _is_unfollowed(aspired: Aspired, model: str, alias: str) -> bool:
+    listed = aspired.models.get(model)
+    return listed is not None and alias in listed.unfollowed
+
+
 # --- what a listing says against the one before ---------------------------------------------------
 
 
@@ -394,7 +404,9 @@ def _missing_aliases(
     return {
         alias: version
         for alias, version in known.aliases.items()
-        if alias not in found.aliases and (known.name, alias) not in missing
+        if alias not in found.aliases
+        and alias not in found.unfollowed
+        and (known.name, alias) not in missing
     }
 
 

@@ -180,13 +180,14 @@ def _model(model: Any, listed: Iterable[Any]) -> AspiredModel:
         statuses[version.version] = version.status
         if version.status == _READY:
             ready[version.version] = version
-    aliases, problems = _aliases(dict(model.aliases), statuses)
+    aliases, unfollowed, problems = _aliases(dict(model.aliases), statuses)
     if ready:
         aliases[LATEST] = max(ready)
     return AspiredModel(
         name=model.name,
         versions=ready,
         aliases=aliases,
+        unfollowed=frozenset(unfollowed),
         tags=dict(model.tags),
         problems=tuple(problems),
     )
@@ -194,9 +195,10 @@ def _model(model: Any, listed: Iterable[Any]) -> AspiredModel:
 
 def _aliases(
     listed: Mapping[str, Any], statuses: Mapping[int, str]
-) -> tuple[dict[str, int], list[str]]:
-    """Return the aliases that point at a ready version, and a sentence for each other one."""
+) -> tuple[dict[str, int], set[str], list[str]]:
+    """Return the aliases that point at a ready version, those that don't, and why not."""
     aliases: dict[str, int] = {}
+    unfollowed: set[str] = set()
     problems: list[str] = []
     for text, target in sorted(listed.items()):
         try:
@@ -207,14 +209,16 @@ def _aliases(
         if alias == LATEST:
             problems.append(f"the alias {text!r} was left out: it means the highest version")
         elif version not in statuses:
+            unfollowed.add(alias)
             problems.append(f"the alias {text!r} points at version {version}, which is not listed")
         elif statuses[version] != _READY:
+            unfollowed.add(alias)
             problems.append(
                 f"the alias {text!r} points at version {version}, which is {statuses[version]}"
             )
         else:
             aliases[alias] = version
-    return aliases, problems
+    return aliases, unfollowed, problems
 
 
 def _version(entity: Any) -> AspiredVersion:
