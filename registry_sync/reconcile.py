@@ -68,6 +68,7 @@ _LONGEST_SLEEP_S = 5.0
 _WANTED_RETRY_S = 5.0
 _CONFIRMATION_LASTS_S = 120.0
 _QUARANTINE_LOOK_S = 300.0
+_QUARANTINE_FETCH_S = 900.0
 _GENERATION_WAIT_S = 2.0
 _SLOTS = {Fetch: 3, Stage: 2, Activate: 8, RetireAlias: 4, ReleaseHold: 4}
 _URGENT_EXTRA_SLOTS = 2
@@ -89,6 +90,15 @@ class Stopped:
 
     reason: str
     refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Confirmed:
+    """The registry had these bytes between two times, in epoch seconds."""
+
+    digest: str
+    began_at: float
+    ended_at: float
 
 
 class Reconciler:
@@ -134,10 +144,12 @@ class Reconciler:
         self._asked_by: str = AskedBy.POLL
         self._remembered: Mapping[str, AspiredModel] | None = None
         self._wishes: dict[tuple[str, str], tuple[int, float]] = {}
-        self._confirmed: dict[tuple[str, int], tuple[str, float]] = {}
+        self._confirmed: dict[tuple[str, int], _Confirmed] = {}
         self._looked_at: dict[tuple[str, int], float] = {}
         self._awake = asyncio.Event()
         self._decided = asyncio.Event()
+        self._deciding = False
+        self._polling = asyncio.Lock()
         self._activating = asyncio.Lock()
 
     # --- the loop ---------------------------------------------------------------------------------
@@ -159,6 +171,7 @@ class Reconciler:
     async def _decide_forever(self) -> None:
         while True:
             self._awake.clear()
+            self._deciding = True
             try:
                 await self.reconcile()
             except TargetUnreachableError as error:
@@ -167,6 +180,7 @@ class Reconciler:
                 _log.error("reconcile.failed", reason=error.reason)
             except Exception:  # noqa: BLE001 - the spine outlives its own faults, and looks again
                 _log.exception("reconcile.failed")
+            self._deciding = False
             decided, self._decided = self._decided, asyncio.Event()
             decided.set()
             await self._sleep()
@@ -231,7 +245,11 @@ class Reconciler:
     # --- list -------------------------------------------------------------------------------------
 
     async def poll(self, asked_by: str = AskedBy.POLL) -> None:
-        """List the registry; what it says counts from the next pass on."""
+        """List the registry; what it says counts from the next pass on. One at a time."""
+        async with self._polling:
+            await self._poll(asked_by)
+
+    async def _poll(self, asked_by: str) -> None:
         try:
             listed = await self.threads.registry(self.source.aspired)
         except SourceError as error:
@@ -283,14 +301,20 @@ class Reconciler:
             self._remembered = aspired.models
 
     async def _look_at_quarantined(self) -> None:
-        """Release a quarantine whose bytes have changed at the registry: they are fetched again."""
+        """Release a quarantine whose bytes have changed at the registry: they are fetched again.
+
+        Where the storage does not tell of changes, only fetching and hashing again does.
+        """
         now = self.clock()
         for key, found in self.journal.view.quarantines.items():
             listed = find(self.settled.aspired, *key)
-            due = now - self._looked_at.get(key, found.at) >= _QUARANTINE_LOOK_S
-            if listed is None or found.listing is None or not due:
+            rest_s = _QUARANTINE_FETCH_S if found.listing is None else _QUARANTINE_LOOK_S
+            if listed is None or now - self._looked_at.get(key, found.at) < rest_s:
                 continue
             self._looked_at[key] = now
+            if found.listing is None:
+                self._start(Fetch(*key, Urgency.PREFETCH))
+                continue
             try:
                 listing = await self.threads.registry(self.intake.listing_of, listed)
             except SourceError:
@@ -401,8 +425,9 @@ class Reconciler:
             case RetireAlias():
                 return await self._retire(action)
             case ReleaseHold():
-                await self.journal.write(self.ledger.release_hold, action.model, action.alias)
-                return None
+                if await self.journal.write(self.ledger.release_hold, action.model, action.alias):
+                    return None
+                return Stopped(self.journal.trouble or "the ledger did not take it")
             case _:
                 assert_never(action)
 
@@ -434,17 +459,23 @@ class Reconciler:
         if isinstance(found, Refused):
             await self._quarantine(listed, found)
             return Stopped(found.reason, refused=True)
-        await self._accept(key, found, started_at)
-        return None
+        return await self._accept(key, found, started_at)
 
-    async def _accept(self, key: tuple[str, int], found: Brought, started_at: float) -> None:
+    async def _accept(
+        self, key: tuple[str, int], found: Brought, started_at: float
+    ) -> Stopped | None:
         digest = found.artifact.digest
-        self._confirmed[key] = (digest, started_at)
+        self._confirmed[key] = _Confirmed(digest, started_at, self.clock())
+        self.artifacts[digest] = found.artifact
+        known = self.journal.view.pins.get(key)
         if key in self.journal.view.quarantines:
             await self.journal.write(self.ledger.release_quarantine, *key)
-        await self.journal.write(self.ledger.pin, found.pin)
-        self.artifacts[digest] = found.artifact
+        pinned = await self.journal.write(self.ledger.pin, found.pin)
+        if not pinned and (known is None or known.digest != digest):
+            # Without its pin the version does not count as here, and would be fetched at once.
+            return Stopped(self.journal.trouble or "the ledger did not take the version's digest")
         _log.info("fetch.complete", model=key[0], version=key[1], digest=digest)
+        return None
 
     async def _quarantine(self, listed: AspiredVersion, found: Refused) -> None:
         _log.error("quarantine", model=listed.model, version=listed.version, reason=found.reason)
@@ -532,6 +563,8 @@ class Reconciler:
             node = self.observation.node
             if node is None:
                 return Stopped("the gateway has gone")
+            if not self._is_still_due(action):
+                return Stopped("it is no longer what ought to be active")
             try:
                 with watch.phase("activate"):
                     ack = await self.target.activate(
@@ -552,6 +585,15 @@ class Reconciler:
             self.observation.activated(active, ack)
         await self._record(action, active, ack.generation)
         return None
+
+    def _is_still_due(self, action: Activate) -> bool:
+        """Whether the same would be decided now: the alias may have moved, or be held, since."""
+        return any(
+            isinstance(one, Activate)
+            and (one.model, one.alias, one.version, one.digest)
+            == (action.model, action.alias, action.version, action.digest)
+            for one in plan(self._world())
+        )
 
     async def _record(self, action: Activate, active: ActiveAlias, generation: int) -> None:
         _log.info(
@@ -623,7 +665,8 @@ class Reconciler:
                 _log.warning("confirm.skipped", model=key[0], version=key[1], reason=error.reason)
                 return None
             raise
-        if stopped is None and self._confirmed.get(key, ("", 0.0))[0] != action.digest:
+        confirmed = self._confirmed.get(key)
+        if stopped is None and (confirmed is None or confirmed.digest != action.digest):
             return Stopped("the registry has other bytes now; they are staged first")
         return stopped
 
@@ -636,20 +679,21 @@ class Reconciler:
         if pin is not None and await self.threads.registry(
             self.intake.remote_is_as_pinned, listed, pin
         ):
-            self._confirmed[key] = (pin.digest, started_at)
+            self._confirmed[key] = _Confirmed(pin.digest, started_at, self.clock())
             return None
         return await self._bring(listed, watch)
 
     def _is_confirmed(self, action: Activate) -> bool:
-        """Whether the bytes were compared after this was first wished for, and lately."""
-        digest, at = self._confirmed.get((action.model, action.version), ("", 0.0))
+        """Whether the bytes were compared after this was first wished for, and lately.
+
+        What took long to compare counts for longer: a standby does not wait for ever.
+        """
+        found = self._confirmed.get((action.model, action.version))
         version, wished_at = self._wishes.get((action.model, action.alias), (0, 0.0))
-        return (
-            digest == action.digest
-            and version == action.version
-            and wished_at <= at
-            and self.clock() - at < _CONFIRMATION_LASTS_S
-        )
+        if found is None or (found.digest, version) != (action.digest, action.version):
+            return False
+        lasts_s = max(_CONFIRMATION_LASTS_S, 2 * (found.ended_at - found.began_at))
+        return wished_at <= found.began_at and self.clock() - found.ended_at < lasts_s
 
     # --- retire -----------------------------------------------------------------------------------
 
@@ -671,6 +715,9 @@ class Reconciler:
 
     async def next_decision(self) -> None:
         """Wait until a pass that begins now, or later, is over."""
+        if self._deciding:
+            await self._decided.wait()  # that one began before
+        self.wake()
         await self._decided.wait()
 
 
