@@ -77,7 +77,10 @@ class Dispatcher:
         Raises:
             GatewayError: Its family says who must act.
         """
-        route = self.resolve(call)
+        try:
+            route = self.resolve(call)
+        except ModelLoadingError:
+            route = await self._activated(call)
         if route.digest is None:
             route = await self._fetched(route)
         for _ in range(_DELIVERY_TRIES):
@@ -137,6 +140,26 @@ class Dispatcher:
         # patience: the place inside the worker is taken until then.
         return await answer
 
+    async def _activated(self, call: Call) -> Route:
+        """Wait until an alias that is not active on this node yet is.
+
+        Raises:
+            ModelLoadingError: It was not within the load budget, or nobody is there to activate it.
+            GatewayError: As `resolve`.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._load_budget_s):
+                while not self._node.control_plane_silent:
+                    await self._change_or_second()
+                    with contextlib.suppress(ModelLoadingError):
+                        return self.resolve(call)
+        return self.resolve(call)
+
+    async def _change_or_second(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):  # silence is no change: look again
+                await self._node.next_change()
+
     async def _fetched(self, route: Route) -> Route:
         """Wait until a version's bytes are on this node."""
         selector_key = (route.model, route.version)
@@ -160,9 +183,7 @@ class Dispatcher:
                     "the control plane that would fetch it has been silent for 15 s",
                     retry_after_s=15,
                 )
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):  # silence is no change: look again
-                    await self._node.next_change()
+            await self._change_or_second()
             selector = Selector.of_version(route.version)
             found = self._node.table.resolve(route.model, selector)
             if found.digest is not None:

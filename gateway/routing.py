@@ -204,6 +204,11 @@ class RouteTable:
             raise AliasNotFoundError(f"model {model!r} has no alias {alias!r}")
         entry = self.version(model, aspired)
         self._refuse_unservable(model, entry)
+        if entry.rejected:
+            raise ModelLoadFailedError(
+                f"alias {alias!r} of model {model!r} is not active on this node: version "
+                f"{aspired} was {entry.reason}"
+            )
         raise ModelLoadingError(
             f"alias {alias!r} of model {model!r} is not active on this node yet: version "
             f"{aspired} is being fetched, checked and warmed",

@@ -1,0 +1,88 @@
+"""How long a call waits for an alias that is not active on this node yet."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.control_contract import (
+    ActiveAlias,
+    Catalogue,
+    CatalogueModel,
+    CatalogueVersion,
+    VersionState,
+)
+from gateway.dispatch import Call, Dispatcher
+from gateway.errors import ModelLoadFailedError, ModelLoadingError
+from gateway.model_ref import parse_selector
+from gateway.node import CONTROL_PLANE_SILENT_S, Node
+from gateway.routing import RouteTable
+
+DIGEST = "sha256:" + "1" * 64
+ACTIVE = ActiveAlias(model="churn", alias="champion", version=1, digest=DIGEST, since=1.0)
+
+
+class ReachedError(Exception):
+    """The call has got as far as the resident set."""
+
+
+class FakeResidents:
+    def try_lease(self, key):
+        raise ReachedError(key)
+
+
+def node(*, rejected=False, now=lambda: 0.0):
+    version = CatalogueVersion(
+        version=1,
+        state=VersionState.AVAILABLE,
+        digest=DIGEST,
+        rejected=rejected,
+        reason="rejected for aliases (warm_up_failed): it answers NaN" if rejected else None,
+    )
+    model = CatalogueModel(name="churn", versions=[version], aliases={"champion": 1})
+    table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
+    return Node(node_id="n", boot_id="b", table=table, monotonic=now)
+
+
+def predict(of, selector="champion", load_budget_s=60.0):
+    residents: Any = FakeResidents()
+    dispatcher = Dispatcher(of, residents, request_timeout_s=1.0, load_budget_s=load_budget_s)
+    call = Call(
+        model="churn",
+        selector=parse_selector(selector) if selector else None,
+        also=None,
+        protocol="predict",
+        content_type="application/json",
+        content_encoding="",
+        request_id="r",
+        body=b"{}",
+    )
+    return asyncio.ensure_future(dispatcher.predict(call))
+
+
+@pytest.mark.parametrize("selector", ["champion", None])
+async def test_a_call_waits_until_its_alias_is_active(selector):
+    at = node()
+    call = predict(at, selector)
+    await asyncio.sleep(0)
+    assert not call.done()
+    at.replace(at.table.with_active(ACTIVE))
+    with pytest.raises(ReachedError):
+        await call
+
+
+async def test_a_call_waits_no_longer_than_the_load_budget():
+    with pytest.raises(ModelLoadingError, match="not active on this node yet"):
+        await predict(node(), load_budget_s=0.01)
+
+
+async def test_a_call_does_not_wait_when_nobody_is_there_to_activate():
+    moment = iter([0.0])
+    at = node(now=lambda: next(moment, CONTROL_PLANE_SILENT_S + 1))
+    with pytest.raises(ModelLoadingError):
+        await predict(at)
+
+
+async def test_a_rejected_version_is_not_waited_for_and_the_reason_is_told():
+    with pytest.raises(ModelLoadFailedError, match=r"rejected for aliases .* it answers NaN"):
+        await predict(node(rejected=True))
