@@ -624,6 +624,12 @@ class ResidentSet:
         self._trim()
         self._pump()
 
+    def measured(self, resident: Resident, private_bytes: int) -> None:
+        """Take what a worker has measured of itself since; idle ones go if it is too much."""
+        resident.bytes = private_bytes
+        _remember(self._sizes, resident.key, private_bytes)
+        self._trim()
+
     def _trim(self) -> None:
         """End idle residents while more bytes are held than allowed: an estimate was too low."""
         plan = plan_eviction(

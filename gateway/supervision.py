@@ -55,7 +55,7 @@ class Supervisor:
             return
         except NotDeliveredError:
             return
-        resident.bytes = alive.private_bytes
+        self._residents.measured(resident, alive.private_bytes)
         labels = (resident.key.model, str(resident.key.version))
         self._telemetry.resident_bytes.labels(*labels).set(alive.private_bytes)
         if not alive.example_ok:

@@ -448,3 +448,14 @@ async def test_a_version_whose_last_worker_is_still_ending_holds_nobody_else_up(
     held.release()
     (await again).release()
     assert world.starts == ["a/1", "b/1", "a/1"]
+
+
+async def test_a_worker_that_has_grown_makes_the_idle_ones_go():
+    world = World(count=4, megabytes=100)
+    await world.use("a")
+    held = await world.set.lease(key("b"))
+    world.set.measured(held.resident, 95 * MIB)
+    await until(lambda: len(world.set.residents()) == 1)
+    assert ("ended", "a", True) in world.told
+    assert world.set.is_ready(key("b"))
+    held.release()
