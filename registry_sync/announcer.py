@@ -70,6 +70,12 @@ class Announcer:
         self._sent = catalogue
         self._sent_to = node.boot_id
 
+    def offers(self, digest: str) -> bool:
+        """Whether the node may still believe that this artifact is here."""
+        if self._sent is None:
+            return True
+        return any(one.digest == digest for model in self._sent.models for one in model.versions)
+
     def _describe(self, aspired: Aspired, ledger: LedgerView, known: Known) -> None:
         """Describe the models again if anything that they are made of is another object."""
         parts = (aspired.models, ledger, known.descriptions, known.fetching, known.troubles)

@@ -67,15 +67,28 @@ class Sweep:
             limits=self._limits,
             short_of_room=free < 2 * self._limits.disk_floor_bytes,
         )
-        for digest in doomed:
-            spine.artifacts.pop(digest, None)
         if doomed:
-            # The gateway is told first, so that it starts no worker on a folder that goes.
-            await spine.reconcile()
-        for digest in doomed:
-            if digest not in spine.artifacts:
-                await spine.threads.fetching(spine.store.remove, digest)
-                _log.info("artifact.removed", digest=digest)
+            await self._remove(doomed)
+
+    async def _remove(self, doomed: list[str]) -> None:
+        """Remove artifacts, after the gateway was told: it starts no worker on a folder that goes.
+
+        What it could not be told of stays; what is fetched anew meanwhile stays, or is fetched
+        once more.
+        """
+        spine = self._reconciler
+        going = {digest: spine.artifacts.pop(digest) for digest in doomed}
+        await spine.next_decision()
+        for digest, artifact in going.items():
+            if digest in spine.artifacts:
+                continue
+            if spine.announcer.offers(digest):
+                spine.artifacts[digest] = artifact
+                continue
+            await spine.threads.fetching(spine.store.remove, digest)
+            spine.artifacts.pop(digest, None)
+            _log.info("artifact.removed", digest=digest)
+        spine.wake()
 
 
 def choose(
