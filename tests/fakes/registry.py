@@ -1,0 +1,127 @@
+"""A registry and its storage in memory. Bad worlds are one line: ``registry.tamper("m", 1)``."""
+
+import hashlib
+import threading
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gateway.model_ref import LATEST
+from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.errors import SourceError
+from registry_sync.fetch import OnProgress
+from registry_sync.manifest import Fetched, Manifest
+
+MLMODEL = "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n    data: data\n"
+
+
+@dataclass
+class FakeRegistry:
+    """A `Source`, and the storage behind it. Any thread.
+
+    ``down`` makes every call fail; ``tells_listings`` False is a storage without ETag and time;
+    ``hold_fetches`` makes fetches of a model wait until it is set.
+    """
+
+    down: bool = False
+    tells_listings: bool = True
+    now: float = 1000.0
+    models: dict[str, AspiredModel] = field(default_factory=dict)
+    files: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    fetched: list[str] = field(default_factory=list)
+    listed: int = 0
+    hold_fetches: dict[str, threading.Event] = field(default_factory=dict)
+    fetch_error: Exception | None = None
+
+    # --- what an ML engineer does -----------------------------------------------------------------
+
+    def publish(self, model: str, version: int, *, stamp: str | None = None) -> str:
+        """Register a version; its digest."""
+        uri = f"fake:/{model}/{version}"
+        self.files[uri] = {"MLmodel": MLMODEL.encode(), "data/weights": f"{uri}".encode()}
+        known = self.models.get(model, AspiredModel(name=model, versions={}))
+        versions = {
+            **known.versions,
+            version: AspiredVersion(model, version, location=uri, expected_digest=stamp),
+        }
+        aliases = {**known.aliases, LATEST: max(versions)}
+        self.models[model] = replace(known, versions=versions, aliases=aliases)
+        return self.digest(model, version)
+
+    def point(self, model: str, alias: str, version: int) -> None:
+        known = self.models[model]
+        self.models[model] = replace(known, aliases={**known.aliases, alias: version})
+
+    def unpoint(self, model: str, alias: str) -> None:
+        known = self.models[model]
+        aliases = {name: version for name, version in known.aliases.items() if name != alias}
+        self.models[model] = replace(known, aliases=aliases)
+
+    def without_latest(self, model: str) -> None:
+        """Leave ``latest`` out, where a test is about one alias."""
+        self.unpoint(model, LATEST)
+
+    def tamper(self, model: str, version: int) -> None:
+        self.files[f"fake:/{model}/{version}"]["data/weights"] += b" altered"
+
+    def forget(self, model: str) -> None:
+        del self.models[model]
+
+    def digest(self, model: str, version: int) -> str:
+        """The digest of what is stored now."""
+        return _manifest(self.files[f"fake:/{model}/{version}"]).digest
+
+    # --- Source -----------------------------------------------------------------------------------
+
+    def aspired(self) -> Aspired:
+        self._answer()
+        self.listed += 1
+        return Aspired(models=dict(self.models), listed_at=self.now)
+
+    def version(self, model: str, version: int) -> AspiredVersion:
+        self._answer()
+        try:
+            return self.models[model].versions[version]
+        except KeyError as error:
+            raise SourceError(f"there is no version {version} of {model}") from error
+
+    def locate(self, model: str, version: int) -> str:
+        return self.version(model, version).location
+
+    def stamp(self, model: str, version: int, digest: str) -> None:
+        known = self.version(model, version)
+        versions = {
+            **self.models[model].versions,
+            version: replace(known, expected_digest=digest),
+        }
+        self.models[model] = replace(self.models[model], versions=versions)
+
+    # --- the storage ------------------------------------------------------------------------------
+
+    def remote_listing(self, uri: str) -> str | None:
+        self._answer()
+        return _manifest(self.files[uri]).digest if self.tells_listings else None
+
+    def fetch(self, uri: str, into: Path, *, on_progress: OnProgress | None = None) -> Fetched:
+        self._answer()
+        if self.fetch_error is not None:
+            raise self.fetch_error
+        gate = self.hold_fetches.get(uri.split("/")[1])
+        while gate is not None and not gate.wait(0.01):
+            if on_progress:
+                on_progress(0, None)
+        self.fetched.append(uri)
+        for path, content in self.files[uri].items():
+            (into / path).parent.mkdir(parents=True, exist_ok=True)
+            (into / path).write_bytes(content)
+        size = sum(map(len, self.files[uri].values()))
+        if on_progress:
+            on_progress(size, size)
+        return Fetched(into, _manifest(self.files[uri]), size, self.remote_listing(uri))
+
+    def _answer(self) -> None:
+        if self.down:
+            raise SourceError("the registry does not answer")
+
+
+def _manifest(files: dict[str, bytes]) -> Manifest:
+    return Manifest.of({path: hashlib.sha256(data).hexdigest() for path, data in files.items()})

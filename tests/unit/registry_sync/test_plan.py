@@ -1,0 +1,435 @@
+"""The decision, as tables: what is, and what ought to be done, most urgent first."""
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from gateway.control_contract import ActiveAlias, NodeState, StageRequest, Wanted
+from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.plan import (
+    Action,
+    Activate,
+    Fetch,
+    ReleaseHold,
+    RetireAlias,
+    Settled,
+    Stage,
+    World,
+    plan,
+    settle,
+)
+from registry_sync.records import (
+    Activation,
+    Hold,
+    LedgerView,
+    PinnedVersion,
+    Quarantine,
+    Rejection,
+)
+
+M = "m"
+D = {n: f"sha256:{n:064x}" for n in range(10)}
+OTHER = "sha256:" + "f" * 64
+
+
+def listing(aliases: dict[str, int], *, stamps: dict[int, str] | None = None, model: str = M):
+    versions = {
+        n: AspiredVersion(model, n, location="", expected_digest=(stamps or {}).get(n))
+        for n in (1, 2, 3)
+    }
+    return Aspired({model: AspiredModel(model, versions, aliases)}, listed_at=1.0)
+
+
+def active(version: int, alias: str = "champion", digest: str | None = None) -> ActiveAlias:
+    return ActiveAlias(
+        model=M, alias=alias, version=version, digest=digest or D[version], since=0.0
+    )
+
+
+def pins(*versions: int) -> dict[tuple[str, int], PinnedVersion]:
+    return {(M, n): PinnedVersion(M, n, D[n], None, False, "l") for n in versions}
+
+
+def last(version: int, alias: str = "champion") -> dict[tuple[str, str], Activation]:
+    one = Activation(M, alias, version, D[version], None, None, "poll", 0.0, 1)
+    return {(M, alias): one}
+
+
+def hold(*, at: int | None, target: int, alias: str = "champion") -> dict[tuple[str, str], Hold]:
+    return {(M, alias): Hold(M, alias, at, target, D[target], "operator", 0.0)}
+
+
+def quarantine(version: int, expected: str | None) -> dict[tuple[str, int], Quarantine]:
+    return {(M, version): Quarantine(M, version, expected, "l", OTHER, "wrong bytes", 0.0)}
+
+
+def rejection(version: int) -> dict[tuple[str, int, str], Rejection]:
+    return {(M, version, D[version]): Rejection(M, version, D[version], "warm_up_failed", "", 0.0)}
+
+
+def standby(version: int) -> StageRequest:
+    return StageRequest(stage_id=f"s{version}", model=M, version=version, digest=D[version])
+
+
+@dataclass
+class Case:
+    """``aspired`` by alias; what is active, pinned and stored by version; what is expected."""
+
+    why: str
+    expected: list[str]
+    aspired: dict[str, int] | None = None
+    active: tuple[ActiveAlias, ...] = ()
+    here: tuple[int, ...] = ()
+    stored: tuple[int, ...] | None = None
+    standbys: tuple[int, ...] = ()
+    proved: tuple[int, ...] = ()
+    wanted: tuple[int, ...] = ()
+    stamps: dict[int, str] | None = None
+    ledger: LedgerView = field(default_factory=LedgerView)
+    listings: int = 2
+    require_digest: bool = False
+
+
+def world(case: Case) -> World:
+    stored = case.here if case.stored is None else case.stored
+    node = NodeState(
+        node_id="n",
+        boot_id="b",
+        seq=1,
+        generation=7,
+        active=list(case.active),
+        standbys=[standby(n) for n in case.standbys],
+        wanted=[Wanted(model=M, version=n, since=float(i)) for i, n in enumerate(case.wanted)],
+    )
+    return World(
+        aspired=listing(case.aspired, stamps=case.stamps)
+        if case.aspired is not None
+        else Aspired({}, 0.0),
+        listings=case.listings,
+        node=node,
+        ledger=replace(case.ledger, pins=pins(*case.here)),
+        stored={D[n] for n in stored},
+        proved={(M, n, D[n]): f"s{n}" for n in case.proved},
+        require_digest=case.require_digest,
+    )
+
+
+def spell(action: Action) -> str:
+    match action:
+        case Fetch():
+            return f"fetch {action.version}"
+        case Stage():
+            how = f"keep over {action.replaces}" if action.keep else "cold"
+            return f"stage {action.version} {how} by {action.asked_by}"
+        case Activate():
+            return (
+                f"activate {action.alias} {action.version} {action.stage_id} by {action.asked_by}"
+            )
+        case RetireAlias():
+            return f"retire {action.alias}"
+        case ReleaseHold():
+            return f"release {action.alias}"
+
+
+CASES = [
+    # --- the ordinary way up
+    Case("a new alias: fetch its target ahead", ["fetch 1"], {"champion": 1}),
+    Case("bytes are here: stage cold", ["stage 1 cold by poll"], {"champion": 1}, here=(1,)),
+    Case(
+        "staged: activate",
+        ["activate champion 1 s1 by poll"],
+        {"champion": 1},
+        here=(1,),
+        proved=(1,),
+    ),
+    Case(
+        "a standby of a dead control plane counts too",
+        ["activate champion 1 s1 by poll"],
+        {"champion": 1},
+        here=(1,),
+        standbys=(1,),
+    ),
+    Case("it is as wished: nothing", [], {"champion": 1}, (active(1),), here=(1,)),
+    # --- promotion
+    Case("promoted: fetch first", ["fetch 2"], {"champion": 2}, (active(1),), here=(1,)),
+    Case(
+        "promoted: stage over the old one",
+        ["stage 2 keep over 1 by poll"],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+    ),
+    Case(
+        "an old proof is no warm standby: stage again",
+        ["stage 2 keep over 1 by poll"],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        proved=(2,),
+    ),
+    Case(
+        "promoted: activate the standby",
+        ["activate champion 2 s2 by poll"],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        standbys=(2,),
+    ),
+    Case(
+        "bytes of the active version are lost from the store: fetch them again",
+        ["fetch 1"],
+        {"champion": 1},
+        (active(1),),
+        here=(1,),
+        stored=(),
+    ),
+    # --- order of work: wanted, promotions, first activations, prefetch
+    Case(
+        "wanted goes before everything, oldest first",
+        ["fetch 3", "fetch 1", "fetch 2"],
+        {"champion": 2, "b": 3},
+        (active(1),),
+        wanted=(3, 1),
+    ),
+    Case(
+        "a promotion goes before a first activation",
+        ["stage 2 keep over 1 by poll", "stage 3 cold by poll"],
+        {"champion": 2, "a": 3},
+        (active(1),),
+        here=(1, 2, 3),
+    ),
+    Case("wanted and here already: nothing", [], {}, here=(1,), wanted=(1,)),
+    # --- what is wrong stays out, what serves stays
+    Case(
+        "quarantined: the old one keeps serving",
+        [],
+        {"champion": 2},
+        (active(1),),
+        here=(1,),
+        ledger=LedgerView(quarantines=quarantine(2, None)),
+    ),
+    Case(
+        "quarantined under another expectation: tried again",
+        ["fetch 2"],
+        {"champion": 2},
+        (active(1),),
+        here=(1,),
+        stamps={2: D[2]},
+        ledger=LedgerView(quarantines=quarantine(2, None)),
+    ),
+    Case(
+        "quarantined and wanted: not fetched",
+        [],
+        {},
+        wanted=(2,),
+        ledger=LedgerView(quarantines=quarantine(2, None)),
+    ),
+    Case(
+        "rejected: the old one keeps serving",
+        [],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        ledger=LedgerView(rejections=rejection(2)),
+    ),
+    Case(
+        "stamped otherwise since: fetched and checked again",
+        ["fetch 1"],
+        {"champion": 1},
+        (active(1),),
+        here=(1,),
+        stamps={1: OTHER},
+    ),
+    Case(
+        "a digest is required and nobody stamped",
+        [],
+        {"champion": 2},
+        (active(1),),
+        here=(1,),
+        require_digest=True,
+    ),
+    Case(
+        "a digest is required, and this is it",
+        ["fetch 2"],
+        {"champion": 2},
+        (active(1),),
+        here=(1,),
+        stamps={2: D[2]},
+        require_digest=True,
+    ),
+    # --- holds
+    Case(
+        "held: go to the hold's target, whatever the registry says",
+        ["stage 1 keep over 2 by operator"],
+        {"champion": 2},
+        (active(2),),
+        here=(1, 2),
+        ledger=LedgerView(holds=hold(at=2, target=1)),
+    ),
+    Case(
+        "held and there: nothing",
+        [],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        ledger=LedgerView(holds=hold(at=2, target=1)),
+    ),
+    Case(
+        "the registry has moved on: release, and follow it",
+        ["release champion", "stage 3 keep over 1 by poll"],
+        {"champion": 3},
+        (active(1),),
+        here=(1, 2, 3),
+        ledger=LedgerView(holds=hold(at=2, target=1)),
+    ),
+    Case(
+        "a hold counts with the registry down too",
+        ["stage 1 keep over 2 by operator"],
+        None,
+        (active(2),),
+        here=(1, 2),
+        listings=0,
+        ledger=LedgerView(holds=hold(at=2, target=1)),
+    ),
+    # --- the table is lost
+    Case(
+        "table lost: what was active comes back, as a recovery",
+        ["stage 1 cold by recovery"],
+        {"champion": 1},
+        here=(1,),
+        ledger=LedgerView(last_active=last(1)),
+    ),
+    Case(
+        "table lost while held: the hold's target",
+        ["stage 1 cold by operator"],
+        {"champion": 2},
+        here=(1, 2),
+        ledger=LedgerView(holds=hold(at=2, target=1), last_active=last(1)),
+    ),
+    Case(
+        "table lost, aspired is quarantined: what was active last",
+        ["stage 1 cold by recovery"],
+        {"champion": 2},
+        here=(1,),
+        ledger=LedgerView(quarantines=quarantine(2, None), last_active=last(1)),
+    ),
+    Case(
+        "table lost, aspired is rejected: what was active last",
+        ["stage 1 cold by recovery"],
+        {"champion": 2},
+        here=(1, 2),
+        ledger=LedgerView(rejections=rejection(2), last_active=last(1)),
+    ),
+    Case(
+        "table lost, aspired not fetched yet: the last one serves meanwhile",
+        ["stage 1 cold by recovery", "fetch 2"],
+        {"champion": 2},
+        here=(1,),
+        ledger=LedgerView(last_active=last(1)),
+    ),
+    Case(
+        "table lost, nothing ever listed: what was active last",
+        ["stage 1 cold by recovery"],
+        None,
+        here=(1,),
+        listings=0,
+        ledger=LedgerView(last_active=last(1)),
+    ),
+    # --- absence
+    Case("nothing listed yet: nothing", [], None, (active(1),), here=(1,), listings=0),
+    Case("gone from one listing: nothing", [], {}, (active(1),), here=(1,), listings=1),
+    Case("gone from two listings: retired", ["retire champion"], {}, (active(1),), here=(1,)),
+    Case(
+        "gone and held: released and retired",
+        ["release champion", "retire champion"],
+        {},
+        (active(1),),
+        here=(1,),
+        ledger=LedgerView(holds=hold(at=2, target=1)),
+    ),
+    Case(
+        "retired: what was active last does not come back",
+        [],
+        {},
+        here=(1,),
+        ledger=LedgerView(last_active=last(1)),
+    ),
+    Case("an alias at a version that is not listed: nothing", [], {"champion": 9}, (active(1),)),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.why)
+def test_what_ought_to_be_done(case: Case) -> None:
+    assert [spell(action) for action in plan(world(case))] == case.expected
+
+
+def test_two_aliases_of_one_version_are_both_activated() -> None:
+    case = Case("", [], {"a": 1, "b": 1}, here=(1,), proved=(1,))
+    assert [spell(one) for one in plan(world(case))] == [
+        "activate a 1 s1 by poll",
+        "activate b 1 s1 by poll",
+    ]
+
+
+# --- listings -------------------------------------------------------------------------------------
+
+
+def after(*listings: Aspired) -> Settled:
+    settled = Settled(Aspired({}, 0.0))
+    for one in listings:
+        settled = settle(settled, one)
+    return settled
+
+
+FULL = listing({"champion": 1, "b": 2})
+WITHOUT_B = listing({"champion": 1})
+EMPTY = Aspired({}, 2.0)
+OTHERS = listing({"x": 1}, model="other")
+
+
+def both(one: Aspired, other: Aspired) -> Aspired:
+    return Aspired({**one.models, **other.models}, listed_at=3.0)
+
+
+@pytest.mark.parametrize(
+    ("listings", "aliases"),
+    [
+        # An alias goes when two listings agree, not before.
+        ((FULL, WITHOUT_B), {M: {"champion": 1, "b": 2}}),
+        ((FULL, WITHOUT_B, WITHOUT_B), {M: {"champion": 1}}),
+        # One that comes back is not gone, and begins anew.
+        ((FULL, WITHOUT_B, FULL, WITHOUT_B), {M: {"champion": 1, "b": 2}}),
+        # A model too.
+        ((both(FULL, OTHERS), OTHERS), {M: {"champion": 1, "b": 2}, "other": {"x": 1}}),
+        ((both(FULL, OTHERS), OTHERS, OTHERS), {"other": {"x": 1}}),
+        # A registry that lists nothing where something was changes nothing, for ever.
+        ((FULL, EMPTY, EMPTY, EMPTY), {M: {"champion": 1, "b": 2}}),
+        # A moved alias counts at once.
+        ((FULL, listing({"champion": 2, "b": 2})), {M: {"champion": 2, "b": 2}}),
+    ],
+)
+def test_what_counts_after_listings(
+    listings: tuple[Aspired, ...], aliases: dict[str, dict[str, int]]
+) -> None:
+    settled = after(*listings)
+    found = {model.name: dict(model.aliases) for model in settled.aspired.models.values()}
+    assert found == aliases
+
+
+def test_an_empty_listing_says_that_it_is_ignored() -> None:
+    settled = after(FULL, EMPTY)
+    assert settled.ignored is not None
+    assert "nothing is changed" in settled.ignored
+    assert settled.aspired.listed_at == EMPTY.listed_at
+
+
+def test_a_first_listing_may_be_empty() -> None:
+    assert after(EMPTY).ignored is None
+
+
+def test_an_alias_kept_for_one_listing_keeps_its_version() -> None:
+    shorter = Aspired(
+        {M: AspiredModel(M, {1: FULL.models[M].versions[1]}, {"champion": 1})}, listed_at=2.0
+    )
+    settled = after(FULL, shorter)
+    assert set(settled.aspired.models[M].versions) == {1, 2}
