@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 
-from registry_sync.cli import app
+
+def _end(_signal: int, _frame: FrameType | None) -> None:
+    """Nothing has been begun yet, so there is nothing to end."""
+    sys.exit(0)
+
 
 if __name__ == "__main__":
-    app(args=sys.argv[1:] or ["run"], prog_name="python -m registry_sync")
+    arguments = sys.argv[1:] or ["run"]
+    if arguments == ["run"]:
+        # The imports below take a second, and a SIGTERM in it is no failure.
+        signal.signal(signal.SIGTERM, _end)
+
+    from registry_sync.cli import app
+
+    app(args=arguments, prog_name="python -m registry_sync")

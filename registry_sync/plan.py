@@ -135,10 +135,11 @@ class _Target:
 
 def plan(world: World) -> tuple[Action, ...]:
     """Return what ought to be done, most urgent first; nothing twice."""
-    actions: dict[Action, None] = {}
-    for action in _all(world):
-        actions.setdefault(action)
-    return tuple(sorted(actions, key=lambda action: action.urgency))
+    actions: dict[Action | tuple[str, int], Action] = {}
+    for action in sorted(_all(world), key=lambda action: action.urgency):
+        same = (action.model, action.version) if isinstance(action, Fetch) else action
+        actions.setdefault(same, action)
+    return tuple(actions.values())
 
 
 def _all(world: World) -> Iterator[Action]:
