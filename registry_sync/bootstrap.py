@@ -22,6 +22,7 @@ from registry_sync.artifact_store import ArtifactStore
 from registry_sync.aspired import Aspired, AspiredVersion
 from registry_sync.fetch import Fetcher, FetchLimits
 from registry_sync.gateway_client import GatewayClient
+from registry_sync.holds_file import HoldsFile
 from registry_sync.intake import Intake
 from registry_sync.ledger import Ledger
 from registry_sync.node_dir import private_socket, sole_owner
@@ -118,7 +119,12 @@ async def _serve(settings: SyncSettings, node_id: str, threads: Threads) -> None
         loop.add_signal_handler(number, stop.set)
     store = ArtifactStore(settings.node_dir)
     await threads.ledger(store.open)
-    ledger = Ledger(settings.ledger_url, node_id=node_id, clock=time.time)
+    ledger = Ledger(
+        settings.ledger_url,
+        node_id=node_id,
+        clock=time.time,
+        holds_file=HoldsFile(settings.node_dir / "holds.json"),
+    )
     target = GatewayClient(settings.gateway_socket)
     spine = _spine(settings, store, ledger, target, threads)
     try:

@@ -35,6 +35,7 @@ from sqlalchemy.pool import NullPool
 
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import LedgerError
+from registry_sync.holds_file import HoldsFile
 from registry_sync.records import (
     Activation,
     Attempt,
@@ -93,11 +94,19 @@ class Ledger:
     Every method raises `LedgerError` when the database does not take or give what is asked.
     """
 
-    def __init__(self, url: str, *, node_id: str, clock: Callable[[], float]) -> None:
-        """Store. ``clock`` gives epoch seconds."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        node_id: str,
+        clock: Callable[[], float],
+        holds_file: HoldsFile | None = None,
+    ) -> None:
+        """Store. ``clock`` gives epoch seconds; ``holds_file`` keeps a copy of standing holds."""
         self._url = make_url(url)
         self._node_id = node_id
         self._clock = clock
+        self._holds_file = holds_file
         self._engine: Engine | None = None
         self._opening = threading.Lock()
         self._suspect = False
@@ -116,6 +125,7 @@ class Ledger:
             self._release()
             self._engine = self._connect()
             migrated = self._migrate(self._engine)
+            self._restore_holds()
             self._suspect = False
             return migrated
 
@@ -311,23 +321,48 @@ class Ledger:
         """Keep an alias where it is told; replaces an older hold."""
         with self._transaction() as connection:
             self._release_hold(connection, hold.model, hold.alias)
-            connection.execute(
-                insert(holds).values(
-                    node_id=self._node_id,
-                    model=hold.model,
-                    alias=hold.alias,
-                    aspired_version=hold.aspired_version,
-                    target_version=hold.target_version,
-                    target_digest=hold.target_digest,
-                    asked_by=str(hold.asked_by),
-                    at=hold.at,
-                )
-            )
+            self._insert_hold(connection, hold)
+
+        self._copy_holds()
 
     def release_hold(self, model: str, alias: str) -> None:
         """Let an alias follow the registry again."""
         with self._transaction() as connection:
             self._release_hold(connection, model, alias)
+        self._copy_holds()
+
+    def _copy_holds(self) -> None:
+        if self._holds_file is not None:
+            standing = self._rows(select(holds).where(self._mine(holds, released_at=None)))
+            self._holds_file.write(_hold(row) for row in standing)
+
+    def _restore_holds(self) -> None:
+        """Take the holds of the file into a ledger that has no history: it was lost."""
+        if self._holds_file is None:
+            return
+        known = [
+            *self._rows(select(holds.c.id).where(self._mine(holds)).limit(1)),
+            *self._rows(select(activations.c.id).where(self._mine(activations)).limit(1)),
+        ]
+        if known:
+            return
+        with self._transaction() as connection:
+            for hold in self._holds_file.read():
+                self._insert_hold(connection, hold)
+
+    def _insert_hold(self, connection: Connection, hold: Hold) -> None:
+        connection.execute(
+            insert(holds).values(
+                node_id=self._node_id,
+                model=hold.model,
+                alias=hold.alias,
+                aspired_version=hold.aspired_version,
+                target_version=hold.target_version,
+                target_digest=hold.target_digest,
+                asked_by=str(hold.asked_by),
+                at=hold.at,
+            )
+        )
 
     def _release_hold(self, connection: Connection, model: str, alias: str) -> None:
         connection.execute(

@@ -1,0 +1,77 @@
+"""A rollback outlives the loss of the ledger; a hold that was released does not come back."""
+
+import time
+
+import pytest
+
+from registry_sync.errors import LedgerError
+from registry_sync.holds_file import HoldsFile
+from registry_sync.ledger import Ledger
+from registry_sync.records import Activation, AskedBy, Hold
+
+DIGEST = "sha256:" + "a" * 64
+
+
+def a_hold(alias="champion"):
+    return Hold("churn", alias, 2, 1, DIGEST, AskedBy.OPERATOR, 5.0)
+
+
+def open_ledger(folder):
+    ledger = Ledger(
+        f"sqlite:///{folder}/ledger.db",
+        node_id="n",
+        clock=time.time,
+        holds_file=HoldsFile(folder / "holds.json"),
+    )
+    ledger.ensure()
+    return ledger
+
+
+def lose(ledger, folder):
+    ledger.close()
+    for path in folder.glob("ledger.db*"):
+        path.unlink()
+
+
+def test_a_hold_survives_the_loss_of_the_ledger(tmp_path):
+    ledger = open_ledger(tmp_path)
+    ledger.hold(a_hold())
+    lose(ledger, tmp_path)
+    again = open_ledger(tmp_path)
+    assert again.view().holds == {("churn", "champion"): a_hold()}
+    again.close()
+
+
+def test_a_released_hold_does_not_come_back(tmp_path):
+    ledger = open_ledger(tmp_path)
+    ledger.hold(a_hold())
+    ledger.hold(a_hold("shadow"))
+    ledger.release_hold("churn", "champion")
+    lose(ledger, tmp_path)
+    again = open_ledger(tmp_path)
+    assert list(again.view().holds) == [("churn", "shadow")]
+    again.close()
+
+
+def test_a_ledger_with_a_history_takes_nothing_from_the_file(tmp_path):
+    ledger = open_ledger(tmp_path)
+    ledger.activated(Activation("churn", "champion", 1, DIGEST, None, None, AskedBy.POLL, 1.0, 1))
+    ledger.close()
+    HoldsFile(tmp_path / "holds.json").write([a_hold()])
+    again = open_ledger(tmp_path)
+    assert again.view().holds == {}
+    again.close()
+
+
+def test_a_damaged_file_says_what_to_do(tmp_path):
+    path = tmp_path / "holds.json"
+    path.write_text("{")
+    with pytest.raises(LedgerError, match="remove it"):
+        HoldsFile(path).read()
+
+
+def test_a_newer_file_is_refused(tmp_path):
+    path = tmp_path / "holds.json"
+    path.write_text('{"format_version": 9, "holds": []}')
+    with pytest.raises(LedgerError, match="newer release"):
+        HoldsFile(path).read()
