@@ -233,6 +233,21 @@ class Node:
 
         await eventually(look, f"{name}@{alias} is version {version}", patience_s=180)
 
+    async def passes(self, client: httpx.AsyncClient, count: int = 1) -> None:
+        """Wait until the registry was listed ``count`` times more, by a control plane at work."""
+        last = await self._listed_at(client)
+        for _ in range(count):
+
+            async def listed_again(before: float = last) -> float:
+                now = await self._listed_at(client)
+                return now if now > before else 0.0
+
+            last = await eventually(listed_again, "the registry is listed once more")
+
+    async def _listed_at(self, client: httpx.AsyncClient) -> float:
+        registry = (await client.get(f"{self.url}/models")).json()["registry"]
+        return float(registry["listed_at"] or 0.0)
+
     async def model(self, client: httpx.AsyncClient, name: str) -> Document | None:
         """``GET /models/{name}``; None: the gateway does not know it (yet)."""
         answer = await client.get(f"{self.url}/models/{quote(name, safe='')}")

@@ -2,8 +2,6 @@
 
 import asyncio
 
-import httpx
-
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.processes import alive
@@ -17,18 +15,6 @@ ALIAS = "champion"
 PASSES = 4
 IN_FLIGHT = 6
 PREDICT_S = 1.0
-
-
-async def _passes(node: Node, http: httpx.AsyncClient, count: int) -> None:
-    """Wait until the registry was listed ``count`` more times."""
-    seen: set[float] = set()
-
-    async def enough() -> bool:
-        listed = (await http.get(f"{node.url}/models")).json()["registry"]["listed_at"]
-        seen.add(listed)
-        return len(seen) > count
-
-    await eventually(enough, f"{count} passes of the control plane")
 
 
 async def test_one_command_rolls_back_until_the_registry_moves_on(
@@ -50,7 +36,7 @@ async def test_one_command_rolls_back_until_the_registry_moves_on(
             assert done.returncode == 0, done.stdout + done.stderr
             await node.active(watching, model, ALIAS, 1)
             # The registry still says 2: the rollback holds, pass after pass.
-            await _passes(node, watching, PASSES)
+            await node.passes(watching, PASSES)
             shown = alias_of(await node.model(watching, model), ALIAS)
             assert (shown["active"], shown["aspired"]) == (1, 2), shown
             # The engineer moves the alias on: the hold is over.
