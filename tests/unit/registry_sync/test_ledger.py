@@ -1,0 +1,173 @@
+"""The ledger on SQLite: what counts, what is history, and what happens to a lost file."""
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.errors import LedgerError
+from registry_sync.ledger import Ledger, NewerLedgerError, find_migrations
+from registry_sync.records import (
+    Activation,
+    Attempt,
+    Hold,
+    LedgerView,
+    PinnedVersion,
+    Quarantine,
+    Rejection,
+)
+
+D1, D2 = ("sha256:" + digit * 64 for digit in "12")
+MOVE = Activation("m", "champion", 1, D1, None, None, "poll", 10.0, 3)
+TRY = Attempt("m", None, 1, "fetch", "poll", 9.0, {"fetch": 0.5}, "complete")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path):
+    made = open_at(tmp_path)
+    yield made
+    made.close()
+
+
+def open_at(folder: Path, node_id: str = "a") -> Ledger:
+    made = Ledger(f"sqlite:///{folder}/ledger.db", node_id=node_id, clock=lambda: 100.0)
+    made.ensure()
+    return made
+
+
+def test_a_new_ledger_is_made_once_and_is_empty(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", node_id="a", clock=lambda: 0.0)
+    assert [ledger.ensure(), ledger.ensure()] == [True, False]
+    assert ledger.view() == LedgerView()
+    ledger.close()
+    assert open_at(tmp_path).ensure() is False
+
+
+def test_the_newest_pin_of_a_version_counts(ledger: Ledger) -> None:
+    pin = PinnedVersion("m", 1, D1, None, False, None)
+    ledger.pin(pin)
+    ledger.pin(replace(pin, digest=D2, expected_digest=D2, stamped=True, listing="l"))
+    assert ledger.view().pins == {("m", 1): PinnedVersion("m", 1, D2, D2, True, "l")}
+
+
+def test_a_quarantine_counts_until_released(ledger: Ledger) -> None:
+    first = Quarantine("m", 1, None, None, D2, "wrong", 1.0)
+    ledger.quarantine(first)
+    ledger.quarantine(replace(first, reason="wrong again"))
+    assert ledger.view().quarantines[("m", 1)].reason == "wrong again"
+    assert ledger.release_quarantine("m", 1)
+    assert not ledger.release_quarantine("m", 1)
+    assert ledger.view().quarantines == {}
+
+
+def test_a_rejection_counts_for_its_bytes_until_released(ledger: Ledger) -> None:
+    rejection = Rejection("m", 1, D1, "load_failed", "no", 1.0)
+    ledger.reject(rejection)
+    assert ledger.view().rejections == {("m", 1, D1): rejection}
+    assert ledger.release_rejection("m", 1)
+    assert ledger.view().rejections == {}
+
+
+def test_one_hold_of_an_alias_counts(ledger: Ledger) -> None:
+    hold = Hold("m", "champion", 2, 1, D1, "operator", 1.0)
+    ledger.hold(hold)
+    ledger.hold(replace(hold, target_version=3))
+    assert ledger.view().holds == {("m", "champion"): replace(hold, target_version=3)}
+    ledger.release_hold("m", "champion")
+    assert ledger.view().holds == {}
+
+
+def test_the_last_activation_of_each_alias_counts(ledger: Ledger) -> None:
+    ledger.activated(MOVE)
+    ledger.activated(replace(MOVE, alias="b"))
+    second = replace(MOVE, version=2, digest=D2, previous_version=1, previous_digest=D1)
+    ledger.activated(second)
+    assert ledger.view().last_active[("m", "champion")] == second
+    assert ledger.activations_of("m", "champion") == [second, MOVE]
+    assert len(ledger.activations_of(None)) == 3
+
+
+def test_a_reason_of_any_length_is_kept_short(ledger: Ledger) -> None:
+    ledger.attempted(replace(TRY, outcome="failed", reason="x" * 100_000))
+    (kept,) = ledger.attempts_of("m")
+    assert len(str(kept.reason)) == 2000
+    assert kept.durations_s == {"fetch": 0.5}
+
+
+def test_history_is_bounded_and_the_newest_stays(ledger: Ledger) -> None:
+    for number in range(1, 211):
+        ledger.activated(replace(MOVE, version=number))
+    for number in range(1, 511):
+        ledger.attempted(replace(TRY, version=number))
+    ledger.activated(replace(MOVE, model="quiet"))
+    ledger.prune()
+    assert len(ledger.activations_of("m", limit=1000)) == 200
+    assert len(ledger.attempts_of("m", limit=1000)) == 500
+    assert ledger.view().last_active[("m", "champion")].version == 210
+    assert ("quiet", "champion") in ledger.view().last_active
+
+
+def test_nodes_that_share_a_database_see_their_own(tmp_path: Path) -> None:
+    one, other = open_at(tmp_path, "a"), open_at(tmp_path, "b")
+    one.activated(MOVE)
+    one.pin(PinnedVersion("m", 1, D1, None, False, None))
+    one.hold(Hold("m", "champion", 2, 1, D1, "operator", 1.0))
+    other.hold(Hold("m", "champion", 2, 1, D1, "operator", 1.0))
+    assert other.view().pins == {}
+    assert other.activations_of("m") == []
+    other.release_hold("m", "champion")
+    assert one.view().holds
+    one.close()
+    other.close()
+
+
+def test_the_last_listing_is_remembered(ledger: Ledger) -> None:
+    assert ledger.last_listing() is None
+    version = AspiredVersion("a b?", 1, "s3://x", D1, {"t": "v"}, "READY", 5.0, ("odd",))
+    model = AspiredModel("a b?", {1: version}, {"champion": 1}, tags={"k": "v"}, problems=("hm",))
+    listing = Aspired({"a b?": model}, listed_at=7.0)
+    ledger.remember_listing(Aspired({}, 1.0))
+    ledger.remember_listing(listing)
+    assert ledger.last_listing() == listing
+
+
+def test_a_deleted_file_is_noticed_and_made_anew(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.activated(MOVE)
+    (tmp_path / "ledger.db").unlink()
+    assert ledger.ensure()
+    assert ledger.view() == LedgerView()
+
+
+def test_a_file_deleted_between_look_and_use_is_an_error_once(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    (tmp_path / "ledger.db").unlink()
+    with pytest.raises(LedgerError):
+        ledger.view()
+    assert ledger.ensure()
+    assert ledger.view() == LedgerView()
+
+
+def test_a_file_that_is_no_database_is_an_error_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").write_bytes(b"no database at all" * 100)
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", node_id="a", clock=lambda: 0.0)
+    with pytest.raises(LedgerError, match="cannot be opened"):
+        ledger.ensure()
+    ledger.close()
+
+
+def test_a_newer_ledger_is_left_alone(tmp_path: Path) -> None:
+    open_at(tmp_path).close()
+    with sqlite3.connect(tmp_path / "ledger.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", node_id="a", clock=lambda: 0.0)
+    with pytest.raises(NewerLedgerError, match="newer release"):
+        ledger.refuse_newer()
+    ledger.close()
+
+
+def test_the_migrations_are_found() -> None:
+    assert (find_migrations() / "versions" / "0001_ledger.py").is_file()
