@@ -7,6 +7,7 @@ not answer; 4 under way, not done yet. Results go to stdout, errors and progress
 from __future__ import annotations
 
 import re
+import socket
 import sys
 import tempfile
 import time
@@ -351,19 +352,21 @@ def _settings() -> SyncSettings:
         _fail("\n".join(lines), Exit.USAGE)
 
 
-def _ask(method: str, path: str, kind: type[_Answer], **options: Any) -> _Answer:
+def _ask(method: str, url: str, kind: type[_Answer], **options: Any) -> _Answer:
     """Ask the control plane of this node; end with what to do if it does not answer."""
-    socket = _settings().operations_socket
+    path = _settings().operations_socket
     try:
+        with socket.socket(socket.AF_UNIX) as probe:  # httpx leaves a refused one open
+            probe.connect(str(path))
         with httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket)),
+            transport=httpx.HTTPTransport(uds=str(path)),
             base_url="http://control-plane",
             timeout=httpx.Timeout(_ANSWER_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
         ) as client:
-            answer = client.request(method, path, **options)
-    except httpx.HTTPError as error:
+            answer = client.request(method, url, **options)
+    except (httpx.HTTPError, OSError) as error:
         _fail(
-            f"no control plane answers at {socket.absolute()} ({type(error).__name__}): start it "
+            f"no control plane answers at {path.absolute()} ({type(error).__name__}): start it "
             "with `python -m registry_sync`, or set REGISTRY_SYNC_NODE_DIR to its folder",
             Exit.UNREACHABLE,
         )

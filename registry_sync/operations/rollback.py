@@ -102,7 +102,9 @@ async def _previous(spine: Reconciler, active: ActiveAlias) -> tuple[int, str]:
     found = before(history, active.version)
     if found is not None:
         return found.version, found.digest
-    if active.previous_version is None or active.previous_digest is None:
+    # What was rolled back from is no place to go back to.
+    held = (active.model, active.alias) in spine.journal.view.holds
+    if held or active.previous_version is None or active.previous_digest is None:
         raise NothingToRollBackError(
             f"{active.model}@{active.alias} has pointed at nothing else before"
         )

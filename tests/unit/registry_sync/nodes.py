@@ -1,0 +1,90 @@
+"""A node in memory: fake registry and gateway, a real store and a real SQLite ledger."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.control_contract import VersionState
+from registry_sync.artifact_store import ArtifactStore
+from registry_sync.intake import Intake
+from registry_sync.ledger import Ledger
+from registry_sync.reconcile import Limits, Reconciler
+from registry_sync.threads import Threads
+from tests.fakes.gateway import FakeGateway, becomes
+from tests.fakes.registry import FakeRegistry
+
+M = "churn"
+A = "champion"
+
+
+@dataclass
+class NodeInMemory:
+    """A node whose control plane can be started and killed."""
+
+    folder: Path
+    registry: FakeRegistry = field(default_factory=FakeRegistry)
+    gateway: FakeGateway = field(default_factory=FakeGateway)
+    require_digest: bool = False
+    stage_timeout_s: float = 30.0
+
+    @contextlib.asynccontextmanager
+    async def control_plane(self, *, poll: bool = True) -> AsyncIterator[Reconciler]:
+        """Run a control plane for the block; it ends as if killed: nothing is finished."""
+        threads = Threads()
+        store = ArtifactStore(self.folder)
+        store.open()
+        ledger = Ledger(f"sqlite:///{self.folder}/ledger.db", node_id="node", clock=time.time)
+        spine = Reconciler(
+            source=self.registry,
+            intake=Intake(
+                source=self.registry,
+                fetcher=self.registry,
+                store=store,
+                require_digest=self.require_digest,
+            ),
+            store=store,
+            ledger=ledger,
+            target=self.gateway,
+            threads=threads,
+            boot_id=f"boot-{time.monotonic_ns()}",
+            jitter=lambda: 0.0,
+            limits=Limits(stage_timeout_s=self.stage_timeout_s),
+            require_digest=self.require_digest,
+        )
+        running = asyncio.create_task(spine.run())
+        try:
+            await becomes(lambda: spine.observation.node or running.done(), "it observes")
+            if poll:
+                await spine.poll()
+            yield spine
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            assert threads.close(patience_s=10), "a thread outlives the control plane"
+            ledger.close()
+
+    async def serves(self, version: int, alias: str = A) -> None:
+        await becomes(
+            lambda: self.gateway.points(M, alias) == version, f"@{alias} points at {version}"
+        )
+
+    async def shows(self, version: int, state: VersionState) -> None:
+        def look() -> bool:
+            entry = self.gateway.version(M, version)
+            return entry is not None and entry.state is state
+
+        await becomes(look, f"version {version} is shown as {state}")
+
+
+async def idle(spine: Reconciler) -> None:
+    """Wait until a decision has left nothing to do."""
+
+    async def settled() -> bool:
+        await spine.next_decision()
+        return not spine.busy
+
+    while not await settled():
+        pass

@@ -1,0 +1,399 @@
+"""What operators see and do, over the listener's own application and the command."""
+
+import asyncio
+import contextlib
+import json
+import re
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from typer.testing import CliRunner, Result
+
+from registry_sync import cli
+from registry_sync.node_dir import StartError, private_socket, sole_owner
+from registry_sync.operations.app import Operations, create_app
+from registry_sync.operations.rollback import before
+from registry_sync.reconcile import Reconciler
+from registry_sync.records import Activation
+from tests.fakes.gateway import becomes
+from tests.fakes.registry import FakeRegistry
+from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+
+Command = Callable[..., Result]
+AsyncCommand = Callable[..., Awaitable[Result]]
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> NodeInMemory:
+    made = NodeInMemory(tmp_path)
+    for version in (1, 2):
+        made.registry.publish(M, version)
+    made.registry.without_latest(M)
+    made.registry.point(M, A, 1)
+    return made
+
+
+def operations(node: NodeInMemory, spine: Reconciler) -> Operations:
+    return Operations(spine, "node", "http://registry", spine.poll)
+
+
+@contextlib.asynccontextmanager
+async def asking(node: NodeInMemory, spine: Reconciler) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(create_app(operations(node, spine)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://control-plane") as client:
+        yield client
+
+
+async def promoted(node: NodeInMemory, spine: Reconciler, version: int) -> None:
+    node.registry.point(M, A, version)
+    await spine.poll()
+    await node.serves(version)
+    await idle(spine)
+
+
+# --- the listener ---------------------------------------------------------------------------------
+
+
+async def test_the_state_says_where_aliases_are_and_why_not_where_they_should_be(
+    node: NodeInMemory,
+) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        node.registry.tamper(M, 2)
+        node.registry.stamp(M, 2, "sha256:" + "0" * 64)
+        node.registry.point(M, A, 2)
+        state = (await client.post("/sync")).json()
+        await becomes(lambda: spine.journal.view.quarantines, "it is quarantined")
+        await idle(spine)
+        state = (await client.get("/state")).json()
+    (model,) = state["models"]
+    (alias,) = model["aliases"]
+    assert (alias["active"], alias["aspired"]) == (1, 2)
+    assert "stamped" in alias["reason"]
+    assert [version["state"] for version in model["versions"]] == ["available", "quarantined"]
+    assert (state["gateway_error"], state["source_error"], state["ledger_error"]) == (
+        None,
+        None,
+        None,
+    )
+
+
+async def test_sync_lists_the_registry_now(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        listed = node.registry.listed
+        answer = await client.post("/sync")
+        assert answer.status_code == 200
+        assert node.registry.listed == listed + 1
+
+
+async def test_history_tells_who_changed_what(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        entries = (await client.get("/history", params={"model": M})).json()["entries"]
+        everything = (await client.get("/history", params={"limit": 2})).json()["entries"]
+        nothing = (await client.get("/history", params={"model": "other"})).json()["entries"]
+    moves = [e for e in entries if e["what"] == "activate"]
+    assert [(e["version"], e["previous"], e["asked_by"]) for e in moves] == [
+        (2, 1, "poll"),
+        (1, None, "poll"),
+    ]
+    assert {e["what"] for e in entries} == {"fetch", "stage", "activate"}
+    assert (len(everything), nothing) == (2, [])
+
+
+async def test_a_rollback_holds_until_the_registry_moves_on(node: NodeInMemory) -> None:
+    node.registry.publish(M, 3)
+    node.registry.without_latest(M)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        node.registry.down = True
+        answer = await client.post("/rollback", json={"model": M, "alias": A})
+        assert answer.json() == {
+            "outcome": "active",
+            "model": M,
+            "alias": A,
+            "from_version": 2,
+            "to_version": 1,
+            "held_while_aspired": 2,
+            "reason": None,
+        }
+        assert node.gateway.points(M, A) == 1
+        node.registry.down = False
+        await spine.poll()
+        await idle(spine)
+        assert node.gateway.points(M, A) == 1
+        await idle(spine)
+        assert spine.ledger.activations_of(M, A)[0].asked_by == "operator"
+        await promoted(node, spine, 3)
+        assert spine.journal.view.holds == {}
+
+
+async def test_a_second_rollback_goes_back_further(node: NodeInMemory) -> None:
+    node.registry.publish(M, 3)
+    node.registry.without_latest(M)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        await promoted(node, spine, 3)
+        for expected in (2, 1):
+            answer = await client.post("/rollback", json={"model": M, "alias": A})
+            assert answer.json()["to_version"] == expected
+            assert node.gateway.points(M, A) == expected
+            await idle(spine)
+        answer = await client.post("/rollback", json={"model": M, "alias": A, "version": 3})
+        assert (answer.json()["outcome"], node.gateway.points(M, A)) == ("active", 3)
+
+
+async def test_a_rollback_to_a_version_that_cannot_serve_is_refused_and_released(
+    node: NodeInMemory,
+) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        node.gateway.fails[M, 1] = ("load_failed", "a library is missing")
+        answer = (await client.post("/rollback", json={"model": M, "alias": A})).json()
+        assert (answer["outcome"], answer["reason"]) == ("refused", "a library is missing")
+        await idle(spine)
+        assert (node.gateway.points(M, A), spine.journal.view.holds) == (2, {})
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"model": M, "alias": A}, "has pointed at nothing else before"),
+        ({"model": M, "alias": "other"}, "points at nothing on this node"),
+        ({"model": M, "alias": A, "version": 7}, "has never been on this node"),
+        ({"model": M, "alias": A, "version": 1}, "points at version 1 already"),
+    ],
+)
+async def test_what_cannot_be_rolled_back_is_said(
+    node: NodeInMemory, body: dict[str, object], says: str
+) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await idle(spine)
+        answer = await client.post("/rollback", json=body)
+    assert answer.status_code == 409
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert says in answer.json()["detail"]
+
+
+def moves(*versions: tuple[int, str]) -> list[Activation]:
+    """Activations, the oldest first as arguments, newest first as the ledger gives them."""
+    return [
+        Activation(M, A, version, f"sha256:{version:064x}", None, None, asked_by, 0.0, 1)
+        for version, asked_by in reversed(versions)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("history", "active", "expected"),
+    [
+        (moves((1, "poll"), (2, "poll")), 2, 1),
+        (moves((1, "poll"), (2, "poll"), (1, "operator")), 1, None),
+        (moves((1, "poll"), (2, "poll"), (3, "poll"), (2, "operator")), 2, 1),
+        # Started anew in between: the same version twice is one.
+        (moves((1, "poll"), (2, "poll"), (2, "recovery")), 2, 1),
+        (moves((1, "poll")), 1, None),
+        (moves(), 1, None),
+    ],
+)
+def test_what_was_active_before(
+    history: list[Activation], active: int, expected: int | None
+) -> None:
+    found = before(history, active)
+    assert (found.version if found else None) == expected
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    node: NodeInMemory, spine: Reconciler
+) -> AsyncIterator[Callable[..., Awaitable[Result]]]:
+    """Serve operations on a socket; give the command, run in a thread as another process would."""
+    with (
+        tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as folder,
+        private_socket(Path(folder) / "operations.sock") as listener,
+    ):
+        config = uvicorn.Config(
+            create_app(operations(node, spine)), log_config=None, lifespan="off"
+        )
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server._serve(sockets=[listener]))
+
+        def run(*arguments: str) -> Result:
+            environment = {"REGISTRY_SYNC_NODE_DIR": folder, "COLUMNS": "200", "TERM": "dumb"}
+            return CliRunner().invoke(cli.app, list(arguments), env=environment)
+
+        async def command(*arguments: str) -> Result:
+            return await asyncio.to_thread(run, *arguments)
+
+        try:
+            yield command
+        finally:
+            server.should_exit = True
+            await serving
+
+
+async def test_the_command_shows_state_and_history_and_rolls_back(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, listening(node, spine) as command:
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        done = await command("rollback", f"{M}@{A}")
+        assert done.exit_code == 0, done.stderr
+        assert f"{M}@{A} is back at version 1 (was 2)." in done.stdout
+        assert "while the registry's alias points at version 2" in done.stdout
+        await idle(spine)
+        shown = await command("status")
+        assert shown.exit_code == 0, shown.stderr
+        assert re.search(rf"{M} +@{A} +1 +2 \(held at 1\)", shown.stdout)
+        told = await command("history", M)
+        assert re.search(r"activate @champion +2 → 1 +operator +complete", told.stdout)
+        as_json = await command("history", M, "--json", "--limit", "1")
+        (entry,) = json.loads(as_json.stdout)["entries"]
+        assert (entry["version"], entry["previous"]) == (1, 2)
+        again = await command("rollback", f"{M}@{A}", "--json")
+        assert (again.exit_code, again.stdout) == (1, "")
+        assert "has pointed at nothing else before" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("rollback", "churn"), 2, "not MODEL@ALIAS"),
+        (("rollback", "churn@3"), 2, "digits always mean a version"),
+        (("stamp", "churn/3"), 2, "not models:/NAME/VERSION"),
+        (("stamp", "models:/churn/champion"), 2, "a version is a whole number"),
+        (("status",), 3, "python -m registry_sync"),
+        (("history",), 3, "REGISTRY_SYNC_NODE_DIR"),
+    ],
+)
+def test_wrong_usage_and_an_absent_control_plane_say_what_to_do(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, says: str
+) -> None:
+    environment = {"REGISTRY_SYNC_NODE_DIR": str(tmp_path)}
+    done = CliRunner().invoke(cli.app, list(arguments), env=environment)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert says in done.stderr.replace("\n", " ")
+
+
+def test_a_setting_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    environment = {"REGISTRY_SYNC_POLL_INTERVAL_S": "often", "REGISTRY_SYNC_TRACKING_URI": ""}
+    done = CliRunner().invoke(cli.app, ["status"], env=environment)
+    assert done.exit_code == 2
+    assert "REGISTRY_SYNC_POLL_INTERVAL_S: " in done.stderr
+    assert "REGISTRY_SYNC_TRACKING_URI: " in done.stderr
+
+
+# --- stamp ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stamping(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[FakeRegistry, Command]:
+    registry = FakeRegistry()
+    registry.publish(M, 1)
+    monkeypatch.setattr(cli, "build_registry", lambda _settings: registry)
+    monkeypatch.setattr(cli, "build_fetcher", lambda _settings: registry)
+    environment = {"REGISTRY_SYNC_NODE_DIR": str(tmp_path)}
+    return registry, lambda *arguments: CliRunner().invoke(
+        cli.app, ["stamp", *arguments], env=environment
+    )
+
+
+def test_a_stamp_is_the_digest_of_the_bytes(stamping: tuple[FakeRegistry, Command]) -> None:
+    registry, stamp = stamping
+    digest = registry.digest(M, 1)
+    done = stamp(f"models:/{M}/1", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "model": M,
+        "version": 1,
+        "digest": digest,
+        "replaced": None,
+    }
+    assert registry.version(M, 1).expected_digest == digest
+    assert digest in stamp(f"models:/{M}/1").stdout
+
+
+def test_another_stamp_is_replaced_only_on_purpose(
+    stamping: tuple[FakeRegistry, Command],
+) -> None:
+    registry, stamp = stamping
+    stamp(f"models:/{M}/1")
+    before_it = registry.digest(M, 1)
+    registry.tamper(M, 1)
+    refused = stamp(f"models:/{M}/1")
+    assert refused.exit_code == 1
+    assert "--force" in refused.stderr
+    assert registry.version(M, 1).expected_digest == before_it
+    assert stamp(f"models:/{M}/1", "--force").exit_code == 0
+    assert registry.version(M, 1).expected_digest == registry.digest(M, 1)
+
+
+def test_a_version_that_is_not_there_cannot_be_stamped(
+    stamping: tuple[FakeRegistry, Command],
+) -> None:
+    _, stamp = stamping
+    done = stamp(f"models:/{M}/9")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "no version 9" in done.stderr
+
+
+# --- the node's folder ----------------------------------------------------------------------------
+
+
+def test_a_node_has_one_control_plane_and_one_id(tmp_path: Path) -> None:
+    with (
+        sole_owner(tmp_path / "node") as first,
+        pytest.raises(StartError, match="another control plane"),
+        sole_owner(tmp_path / "node"),
+    ):
+        pass
+    with sole_owner(tmp_path / "node") as again:
+        assert again == first
+    assert (tmp_path / "node" / "node_id").read_text().strip() == first
+
+
+def test_two_planes_that_start_at_once_agree_on_the_id(tmp_path: Path) -> None:
+    from registry_sync.node_dir import _node_id
+
+    found: list[str] = []
+    barrier = threading.Barrier(8)
+
+    def start() -> None:
+        barrier.wait()
+        found.append(_node_id(tmp_path / "node_id"))
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 1
+    assert len(found) == 8
+
+
+def test_the_socket_is_private_and_goes_with_the_block() -> None:
+    with tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as folder:
+        path = Path(folder) / "operations.sock"
+        path.write_text("left by a killed process")
+        with private_socket(path):
+            assert path.stat().st_mode & 0o777 == 0o600
+        assert not path.exists()
+
+
+def test_a_path_too_long_for_a_socket_is_said(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StartError, match="REGISTRY_SYNC_NODE_DIR"),
+        private_socket(tmp_path / ("x" * 100) / "operations.sock"),
+    ):
+        pass
