@@ -15,6 +15,7 @@ from gateway.control_contract import (
     StageAck,
     StageRequest,
 )
+from gateway.errors import RolloutRefusedError
 from gateway.http.services import services_of
 
 router = APIRouter()
@@ -46,5 +47,8 @@ async def retire(request: Request, body: RetireRequest) -> RetireAck:
 
 @router.get("/observe")
 async def observe(request: Request, after: int = 0) -> NodeState:
-    """Wait for news."""
-    return await services_of(request).rollout.observe(after)
+    """Wait for news; not of a gateway that shuts down, whose end would wait for this one's."""
+    services = services_of(request)
+    if services.draining:
+        raise RolloutRefusedError("draining", "the gateway is shutting down")
+    return await services.rollout.observe(after)
