@@ -85,13 +85,20 @@ async def _run_servers(
 ) -> None:
     """Serve until a signal; then let what is in flight finish, and only then stop."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     servers = [
         _Server(_config(gateway.public, settings)),
         _Server(_config(gateway.control, settings)),
     ]
+
+    def asked_to_stop() -> None:
+        if stop.is_set():  # asked again: now
+            for server in servers:
+                server.force_exit = True
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_stop)
     async with asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(server.serve(sockets=[listener]))

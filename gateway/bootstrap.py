@@ -33,6 +33,7 @@ from gateway.worker import messages
 
 _DESCRIPTION_FORMAT = 1
 _SOCKET_PATH_BYTES = 107
+_ABANDONED_S = 1.0
 _log = structlog.get_logger("gateway")
 
 
@@ -73,6 +74,7 @@ class _LoadObserver:
     def load_failed(self, key: ReplicaKey, failure: str, message: str) -> None:
         self._telemetry.load_failures.labels(key.model, str(key.version), failure).inc()
         _log.warning("load.failed", replica=str(key), failure=failure, reason=message)
+        self._changed()
 
     def ended(self, key: ReplicaKey, reason: str, *, evicted: bool) -> None:
         labels = (key.model, str(key.version))
@@ -115,6 +117,7 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         residents,
         request_timeout_s=settings.request_timeout_s,
         load_budget_s=settings.load_budget_s,
+        max_waiting=settings.max_in_flight,
     )
     supervisor = Supervisor(
         residents,
@@ -130,7 +133,8 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         supervision.cancel()
         await asyncio.gather(supervision, return_exceptions=True)
         await rollout.close()
-        await residents.close(settings.drain_timeout_s)
+        # The listeners have waited for their callers; what is leased still was abandoned by them.
+        await residents.close(_ABANDONED_S)
         await launcher.close()
 
 
@@ -164,6 +168,7 @@ def _resident_set(
     return ResidentSet(
         limits=ResidentLimits(settings.max_resident, settings.max_resident_bytes),
         load_budget_s=settings.load_budget_s,
+        max_waiting=settings.max_in_flight,
         new_replica=new_replica,
         prepare=prepare,
         estimate=estimate,

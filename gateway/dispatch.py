@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import orjson
@@ -13,6 +13,7 @@ import orjson
 from gateway.errors import (
     DrainingError,
     ModelLoadingError,
+    ModelOverloadedError,
     NotDeliveredError,
     RegistryUnavailableError,
     VersionConflictError,
@@ -26,6 +27,8 @@ from gateway.routing import Route
 from gateway.worker.messages import Predict
 
 _DELIVERY_TRIES = 3
+_SOME_ALIAS = 0
+"""In place of a version, which is at least 1: callers who wait for an activation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +64,23 @@ class Dispatcher:
     """Takes calls to workers and answers back. Event loop only."""
 
     def __init__(
-        self, node: Node, residents: ResidentSet, *, request_timeout_s: float, load_budget_s: float
+        self,
+        node: Node,
+        residents: ResidentSet,
+        *,
+        request_timeout_s: float,
+        load_budget_s: float,
+        max_waiting: int,
     ) -> None:
-        """Store. Both limits in seconds; they do not overlap: a load does not eat the time-out."""
+        """Store. Seconds, which do not overlap: a load does not eat the time-out.
+
+        ``max_waiting``: the most requests that wait for one alias or one version's bytes.
+        """
         self._node = node
         self._residents = residents
         self._request_timeout_s = request_timeout_s
         self._load_budget_s = load_budget_s
+        self._max_waiting = max_waiting
         self._waiting: Counter[tuple[str, int]] = Counter()
         self._draining = False
 
@@ -147,7 +160,7 @@ class Dispatcher:
             ModelLoadingError: It was not within the load budget, or nobody is there to activate it.
             GatewayError: As `resolve`.
         """
-        with contextlib.suppress(TimeoutError):
+        with self._waiting_for((call.model, _SOME_ALIAS)), contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._load_budget_s):
                 while not self._node.control_plane_silent:
                     await self._change_or_second()
@@ -162,8 +175,7 @@ class Dispatcher:
 
     async def _fetched(self, route: Route) -> Route:
         """Wait until a version's bytes are on this node."""
-        selector_key = (route.model, route.version)
-        async with self._wanting(selector_key):
+        with self._wanting((route.model, route.version)):
             try:
                 async with asyncio.timeout(self._load_budget_s):
                     return await self._until_here(route)
@@ -184,19 +196,35 @@ class Dispatcher:
                     retry_after_s=15,
                 )
             await self._change_or_second()
+            if self._draining:
+                raise DrainingError("the gateway is shutting down", retry_after_s=1)
             selector = Selector.of_version(route.version)
             found = self._node.table.resolve(route.model, selector)
             if found.digest is not None:
                 return found
 
-    @contextlib.asynccontextmanager
-    async def _wanting(self, wanted: tuple[str, int]) -> AsyncIterator[None]:
+    @contextlib.contextmanager
+    def _wanting(self, wanted: tuple[str, int]) -> Iterator[None]:
+        with self._waiting_for(wanted):
+            self._node.want(*wanted)
+            try:
+                yield
+            finally:
+                if self._waiting[wanted] == 1:
+                    self._node.unwant(*wanted)
+
+    @contextlib.contextmanager
+    def _waiting_for(self, wanted: tuple[str, int]) -> Iterator[None]:
+        """Count who waits, and refuse who would be one too many: each holds a body."""
+        if self._waiting[wanted] >= self._max_waiting:
+            raise ModelOverloadedError(
+                f"{self._waiting[wanted]} requests wait for model {wanted[0]!r} already",
+                retry_after_s=1,
+            )
         self._waiting[wanted] += 1
-        self._node.want(*wanted)
         try:
             yield
         finally:
             self._waiting[wanted] -= 1
             if self._waiting[wanted] == 0:
                 del self._waiting[wanted]
-                self._node.unwant(*wanted)

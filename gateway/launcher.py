@@ -28,6 +28,9 @@ from gateway.worker import entry
 PRELOAD_MODULE = "gateway.worker.preload"
 _TRIES = 4
 _PAUSE_S = 0.2
+_FORKSERVER_PATIENCE_S = 90.0
+"""Many times what the forkserver needs for its imports, on a slow machine too."""
+_STOP_PATIENCE_S = 3.0
 
 
 @dataclass
@@ -100,12 +103,23 @@ class ForkserverLauncher:
         Raises:
             LoadError: The forkserver could not be reached, or restarted, in several tries.
         """
-        started = asyncio.get_running_loop().run_in_executor(self._thread, self._launch)
+        loop = asyncio.get_running_loop()
+        # A forkserver that hangs would hang the launching thread, and every later load with it.
+        # Once it is killed, the thread's read ends and its next try starts another.
+        watchdog = loop.call_later(_FORKSERVER_PATIENCE_S, self.kill_forkserver)
+        started = loop.run_in_executor(self._thread, self._launch)
+        started.add_done_callback(lambda _: watchdog.cancel())
         try:
             return await asyncio.shield(started)
         except asyncio.CancelledError:
             started.add_done_callback(_discard)
             raise
+
+    def kill_forkserver(self) -> None:
+        """End the forkserver at once. Workers live on, and the next launch starts another."""
+        if (pid := self.forkserver_pid) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     @property
     def forkserver_pid(self) -> int | None:
@@ -126,7 +140,10 @@ class ForkserverLauncher:
 
     async def close(self) -> None:
         """End the forkserver and the launching thread. Workers must have ended before."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._stop)
+        loop = asyncio.get_running_loop()
+        watchdog = loop.call_later(_STOP_PATIENCE_S, self.kill_forkserver)
+        await loop.run_in_executor(self._thread, self._stop)
+        watchdog.cancel()
         self._thread.shutdown(wait=True)
 
     # --- on the launcher's thread -----------------------------------------------------------------

@@ -316,19 +316,26 @@ class Replica:
 
     def _received(self, frame: Frame) -> None:
         self._heard_at = asyncio.get_running_loop().time()
-        if frame.kind == Kind.REPLY:
+        if frame.kind in (Kind.REPLY, Kind.FAILED):
             request = self._take(frame.id)
             if request is not None and not request.answer.done():
-                request.answer.set_result(WorkerReply(frame.body, **orjson.loads(frame.header)))
-        elif frame.kind == Kind.FAILED:
-            request = self._take(frame.id)
-            if request is not None and not request.answer.done():
-                request.answer.set_exception(_as_error(frame.header))
+                self._answer(request.answer, frame)
         elif frame.kind == Kind.ALIVE:
             if self._probe is not None and not self._probe.done():
                 self._probe.set_result(messages.decode_header(messages.Alive, frame.header))
         elif self._handshake is not None and not self._handshake.done():
             self._handshake.set_result(frame)
+
+    def _answer(self, answer: asyncio.Future[WorkerReply], frame: Frame) -> None:
+        try:
+            if frame.kind == Kind.REPLY:
+                answer.set_result(WorkerReply(frame.body, **orjson.loads(frame.header)))
+            else:
+                answer.set_exception(_as_error(frame.header))
+        except (ValueError, TypeError):
+            # No worker of ours says this: something in it writes to our socket.
+            answer.set_exception(WorkerDiedError(f"the worker of {self.name} speaks nonsense"))
+            self.kill("it answered with something that is no answer")
 
     def _take(self, frame_id: int) -> _InFlight | None:
         request = self._in_flight.pop(frame_id, None)

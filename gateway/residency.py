@@ -25,6 +25,7 @@ from gateway.errors import (
     LoadError,
     ModelLoadFailedError,
     ModelLoadingError,
+    ModelOverloadedError,
 )
 from gateway.replica import Replica, ReplicaState
 from gateway.worker import messages
@@ -172,6 +173,7 @@ class Resident:
     stages: set[str] = field(default_factory=set)
     waiters: deque[asyncio.Future[Lease]] = field(default_factory=deque)
     timer: asyncio.TimerHandle | None = None
+    started_at: float = 0.0
 
     @property
     def ready(self) -> bool:
@@ -239,6 +241,7 @@ class ResidentSet:
         *,
         limits: ResidentLimits,
         load_budget_s: float,
+        max_waiting: int,
         new_replica: Callable[[ReplicaKey, Callable[[Replica], None]], Replica],
         prepare: Callable[[ReplicaKey], Awaitable[messages.Load]],
         estimate: Callable[[ReplicaKey], int],
@@ -251,6 +254,7 @@ class ResidentSet:
         Args:
             limits: The most workers, and the most bytes.
             load_budget_s: How long a load may wait for room before its waiters are told.
+            max_waiting: The most requests that wait for one version.
             new_replica: Builds a replica; told whom to call when it has stopped.
             prepare: Reads what the worker needs to know from the artifact store.
             estimate: Guesses the bytes of a version that was never measured.
@@ -260,6 +264,7 @@ class ResidentSet:
         """
         self._limits = limits
         self._load_budget_s = load_budget_s
+        self._max_waiting = max_waiting
         self._new_replica = new_replica
         self._prepare = prepare
         self._estimate = estimate
@@ -300,6 +305,7 @@ class ResidentSet:
 
         Raises:
             ModelLoadingError: Not ready within the load budget.
+            ModelOverloadedError: Too many wait for it already.
             ModelLoadFailedError: The load failed, or failed a moment ago.
             InsufficientMemoryError: It would not fit in an empty set.
             DrainingError: The gateway is shutting down.
@@ -308,19 +314,24 @@ class ResidentSet:
         return lease or await self._wait(self._join(key), self._load_budget_s)
 
     async def _wait(self, resident: Resident, wait_s: float) -> Lease:
+        if len(resident.waiters) >= self._max_waiting:
+            raise ModelOverloadedError(
+                f"{len(resident.waiters)} requests wait for {resident.key} already",
+                retry_after_s=self.expected_load_s(resident.key),
+            )
         waiter: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
         resident.waiters.append(waiter)
         try:
             async with asyncio.timeout(wait_s):
                 return await waiter
         except TimeoutError as error:
-            self._hand_back(waiter)
+            self._leave(resident, waiter)
             raise ModelLoadingError(
                 f"{resident.key} is still loading after {wait_s:g} s",
                 retry_after_s=self.expected_load_s(resident.key),
             ) from error
         except asyncio.CancelledError:
-            self._hand_back(waiter)
+            self._leave(resident, waiter)
             raise
 
     def released(self, resident: Resident) -> None:
@@ -389,6 +400,12 @@ class ResidentSet:
         resident = self._residents.get(key)
         return resident is not None and resident.ready
 
+    def trouble(self, key: ReplicaKey) -> tuple[str, float] | None:
+        """Return why a version is left alone for now, and for how many seconds; None: it is not."""
+        trouble = self._troubles.get(key)
+        left_s = trouble.until - self._clock() if trouble is not None else 0.0
+        return (trouble.message, left_s) if trouble is not None and left_s > 0 else None
+
     def residents(self) -> list[Resident]:
         """Return every member of the set, least recently used first."""
         return sorted(self._residents.values(), key=lambda resident: resident.last_used)
@@ -434,7 +451,9 @@ class ResidentSet:
         resident.last_used = self._clock()
         return Lease(self, resident)
 
-    def _hand_back(self, waiter: asyncio.Future[Lease]) -> None:
+    def _leave(self, resident: Resident, waiter: asyncio.Future[Lease]) -> None:
+        with contextlib.suppress(ValueError):
+            resident.waiters.remove(waiter)
         # A lease may have been put into the future after its caller had given up on it.
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             waiter.result().release()
@@ -498,8 +517,13 @@ class ResidentSet:
         return replace(self._limits, bytes=self._limits.bytes - self._shared)
 
     def _loading(self) -> int:
+        """Count the loads under way; one that takes longer than callers wait holds up nobody."""
+        slow = self._clock() - self._load_budget_s
         return sum(
-            one.replica is not None and one.replica.loaded is None and not one.ending
+            one.replica is not None
+            and one.replica.loaded is None
+            and not one.ending
+            and one.started_at > slow
             for one in self._residents.values()
         )
 
@@ -554,6 +578,7 @@ class ResidentSet:
 
     def _start(self, resident: Resident) -> None:
         self._residents[resident.key] = resident
+        resident.started_at = self._clock()
         if resident.timer is not None:
             resident.timer.cancel()
             resident.timer = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
+from typing import get_args
 
 import structlog
 
@@ -25,6 +26,7 @@ from gateway.control_contract import (
     RetireAck,
     RetireRequest,
     StageAck,
+    StageFailure,
     StageOutcome,
     StageRequest,
 )
@@ -36,6 +38,7 @@ from gateway.table_file import TableFile
 from gateway.telemetry import Telemetry
 
 _REMEMBERED_STAGES = 1024
+_FAILURES = frozenset(get_args(StageFailure))
 _log = structlog.get_logger("gateway.rollout")
 
 
@@ -178,7 +181,7 @@ class Rollout:
                 "model": request.model,
                 "version": request.version,
                 "digest": request.digest,
-                "failure": failure,
+                "failure": failure if failure in _FAILURES or failure is None else "load_failed",
                 "message": message,
                 "durations_s": durations,
             }

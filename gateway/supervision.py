@@ -55,6 +55,10 @@ class Supervisor:
             return
         except NotDeliveredError:
             return
+        except Exception:  # noqa: BLE001  # one odd worker must not end the watch over the others
+            _log.exception("probe.failed", replica=str(resident.key))
+            replica.kill("it answered a probe with something that is no answer")
+            return
         self._residents.measured(resident, alive.private_bytes)
         labels = (resident.key.model, str(resident.key.version))
         self._telemetry.resident_bytes.labels(*labels).set(alive.private_bytes)

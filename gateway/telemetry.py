@@ -107,6 +107,10 @@ class Telemetry:
     def forget_all_but(self, known: Iterable[tuple[str, int]]) -> None:
         """Remove the series of versions that are no longer known."""
         keep = {(model, str(version)) for model, version in known}
+        models = {model for model, _ in keep}
+        for labels in [dict(sample.labels) for sample in _samples(self.swaps)]:
+            if labels["model"] not in models:
+                self.swaps.remove_by_labels({"model": labels["model"]})
         for metric in self._by_version():
             for labels in [dict(sample.labels) for sample in _samples(metric)]:
                 found = (labels.get("model", NO_MODEL), labels.get("version", NO_MODEL))

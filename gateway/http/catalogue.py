@@ -17,7 +17,7 @@ from gateway.model_ref import (
     parse_model_name,
     parse_selector,
 )
-from gateway.residency import Resident
+from gateway.residency import ReplicaKey, Resident
 from gateway.routing import RouteTable
 
 router = APIRouter(tags=["catalogue"])
@@ -138,11 +138,12 @@ def _version(
     aliases = sorted(
         alias for alias, one in table.active_of(model.name).items() if one.version == entry.version
     )
+    trouble = _trouble(services, model.name, entry)
     body: dict[str, Any] = {
         "name": model.name,
         "version": entry.version,
-        "state": _state(entry, resident),
-        "reason": entry.reason,
+        "state": "load_failed" if trouble else _state(entry, resident),
+        "reason": trouble[0] if trouble else entry.reason,
         "aliases": aliases,
         "digest": entry.digest,
         "expected_digest": entry.expected_digest,
@@ -159,7 +160,7 @@ def _version(
             "input_example": (description.get("example") or {}).get("serving"),
             "replica": _replica(resident),
             "created_at": entry.created_at,
-            "retry_at": entry.retry_at,
+            "retry_at": services.node.clock() + trouble[1] if trouble else entry.retry_at,
         }
     return body
 
@@ -170,6 +171,13 @@ def _resident(services: Services, model: str, entry: CatalogueVersion) -> Reside
         if (resident.key.model, resident.key.version) == wanted:
             return resident
     return None
+
+
+def _trouble(services: Services, model: str, entry: CatalogueVersion) -> tuple[str, float] | None:
+    """Say why its worker does not come up, and for how many seconds it is left alone."""
+    if entry.digest is None:
+        return None
+    return services.residents.trouble(ReplicaKey(model, entry.version, entry.digest))
 
 
 def _state(entry: CatalogueVersion, resident: Resident | None) -> str:

@@ -46,7 +46,9 @@ def node(*, rejected=False, now=lambda: 0.0):
 
 def predict(of, selector="champion", load_budget_s=60.0):
     residents: Any = FakeResidents()
-    dispatcher = Dispatcher(of, residents, request_timeout_s=1.0, load_budget_s=load_budget_s)
+    dispatcher = Dispatcher(
+        of, residents, request_timeout_s=1.0, load_budget_s=load_budget_s, max_waiting=100
+    )
     call = Call(
         model="churn",
         selector=parse_selector(selector) if selector else None,

@@ -48,7 +48,8 @@ class SlowLauncher:
 
 
 async def test_a_worker_whose_replica_was_ended_while_it_was_started_is_ended_too():
-    launcher, stopped = SlowLauncher(), []
+    launcher = SlowLauncher()
+    stopped: list[Replica] = []
     replica = Replica("m/1", launcher, LIMITS, stopped.append)
     starting = asyncio.ensure_future(replica.start(LOAD))
     await asyncio.sleep(0)

@@ -14,6 +14,7 @@ from gateway.errors import (
     LoadError,
     ModelLoadFailedError,
     ModelLoadingError,
+    ModelOverloadedError,
 )
 from gateway.replica import ReplicaState
 from gateway.residency import (
@@ -175,6 +176,7 @@ class World:
         self.set = ResidentSet(
             limits=ResidentLimits(count, megabytes * MIB),
             load_budget_s=load_budget_s,
+            max_waiting=100,
             new_replica=self.new_replica,
             prepare=self.prepare,
             estimate=lambda key: 10 * MIB,
@@ -459,3 +461,41 @@ async def test_a_worker_that_has_grown_makes_the_idle_ones_go():
     assert ("ended", "a", True) in world.told
     assert world.set.is_ready(key("b"))
     held.release()
+
+
+async def test_waiters_are_bounded_and_leave_nothing_behind():
+    world = World()
+    world.set._max_waiting = 3
+    world.gate.clear()
+    callers = [asyncio.ensure_future(world.set.lease(key("a"))) for _ in range(3)]
+    await until(lambda: world.starts)
+    with pytest.raises(ModelOverloadedError):
+        await world.set.lease(key("a"))
+    callers[0].cancel()
+    await asyncio.gather(callers[0], return_exceptions=True)
+    assert len(world.set.residents()[0].waiters) == 2
+    world.gate.set()
+    for lease in await asyncio.gather(*callers[1:]):
+        lease.release()
+
+
+async def test_a_load_that_hangs_does_not_keep_others_from_loading():
+    world = World(count=9, load_budget_s=0.05)
+    world.gate.clear()
+    hanging = [asyncio.ensure_future(world.set.lease(key(name))) for name in ("a", "b")]
+    await until(lambda: len(world.starts) == 2)
+    await asyncio.gather(*hanging, return_exceptions=True)
+    world.gate.set()
+    await world.use("c")
+
+
+async def test_a_version_that_is_left_alone_says_why_and_how_long():
+    world = World()
+    assert world.set.trouble(key("a")) is None
+    world.failures = [LoadError("load_failed", "no module named x")]
+    with pytest.raises(ModelLoadFailedError):
+        await world.set.lease(key("a"))
+    trouble = world.set.trouble(key("a"))
+    assert trouble is not None
+    assert trouble[0] == "no module named x"
+    assert 0 < trouble[1] <= 1

@@ -1,0 +1,68 @@
+"""The launcher with a real forkserver that hangs or is killed: loads go on, and it ends in time."""
+
+import asyncio
+import os
+import select
+import signal
+
+import pytest
+
+from gateway import launcher as launching
+from gateway.launcher import ForkserverLauncher
+
+PATIENCE_S = 60.0
+LIGHT = "gateway.worker.frames"  # quick to import, unlike what the product preloads
+
+
+@pytest.fixture
+async def launcher():
+    launcher = ForkserverLauncher(preload=LIGHT)
+    await launcher.warm()
+    yield launcher
+    await asyncio.wait_for(launcher.close(), PATIENCE_S)
+
+
+async def ended(worker):
+    """Wait for the worker's end, by its pidfd; release it."""
+
+    def wait():
+        return bool(select.select([worker.exited], [], [], PATIENCE_S)[0])
+
+    over = await asyncio.to_thread(wait)
+    worker.close()
+    return over
+
+
+async def launch(launcher):
+    return await asyncio.wait_for(launcher.launch(), PATIENCE_S)
+
+
+async def test_a_worker_ends_when_its_lifeline_does(launcher):
+    worker = await launch(launcher)
+    worker.lifeline.close()
+    assert await ended(worker)
+
+
+async def test_a_forkserver_that_was_killed_is_started_again(launcher):
+    os.kill(launcher.forkserver_pid, signal.SIGKILL)
+    worker = await launch(launcher)
+    worker.kill()
+    assert await ended(worker)
+
+
+async def test_a_forkserver_that_hangs_is_replaced_and_the_load_goes_on(launcher, monkeypatch):
+    monkeypatch.setattr(launching, "_FORKSERVER_PATIENCE_S", 0.5)
+    hanging = launcher.forkserver_pid
+    os.kill(hanging, signal.SIGSTOP)
+    worker = await launch(launcher)
+    assert launcher.forkserver_pid != hanging
+    worker.kill()
+    assert await ended(worker)
+
+
+async def test_a_forkserver_that_hangs_does_not_hold_up_the_end(monkeypatch):
+    monkeypatch.setattr(launching, "_STOP_PATIENCE_S", 0.5)
+    launcher = ForkserverLauncher(preload=LIGHT)
+    await launcher.warm()
+    os.kill(launcher.forkserver_pid or 0, signal.SIGSTOP)
+    await asyncio.wait_for(launcher.close(), PATIENCE_S)
