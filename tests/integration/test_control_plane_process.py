@@ -1,0 +1,112 @@
+"""The control plane as a process: it starts without neighbours, owns its node, and ends at once."""
+
+import contextlib
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import clean_environ, free_ports
+
+START_LIMIT_S = 60.0
+STOP_LIMIT_S = 30.0
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    made = Path(tempfile.mkdtemp(prefix="rg-", dir="/tmp"))
+    yield made
+    shutil.rmtree(made)
+
+
+@contextlib.contextmanager
+def control_plane(folder: Path, registry: str) -> Iterator[subprocess.Popen[bytes]]:
+    settings = {"REGISTRY_SYNC_NODE_DIR": str(folder), "REGISTRY_SYNC_TRACKING_URI": registry}
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "registry_sync", "run"],
+            env=clean_environ(settings),
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(STOP_LIMIT_S)
+
+
+def said(folder: Path) -> str:
+    return (folder / "log").read_text()
+
+
+def until_it_says(folder: Path, what: str) -> None:
+    give_up_at = time.monotonic() + START_LIMIT_S
+    while what not in said(folder):
+        assert time.monotonic() < give_up_at, said(folder)
+        time.sleep(0.05)
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "registry_sync", *arguments],
+        env=clean_environ({"REGISTRY_SYNC_NODE_DIR": str(folder)}),
+        capture_output=True,
+        text=True,
+        timeout=START_LIMIT_S,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_it_starts_without_neighbours_and_ends_at_a_signal(folder: Path, sign: int) -> None:
+    nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
+    with control_plane(folder, nobody) as process:
+        until_it_says(folder, "list.failed")
+        status = command(folder, "status")
+        assert status.returncode == 0, status.stderr
+        assert "does not answer" in status.stdout.replace("\n", " ")
+        process.send_signal(sign)
+        assert process.wait(STOP_LIMIT_S) == 0, said(folder)
+    assert not (folder / "operations.sock").exists()
+    assert command(folder, "status").returncode == 3
+
+
+def test_it_ends_while_the_registry_keeps_it_waiting(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host, port = silent.getsockname()
+        with control_plane(folder, f"http://{host}:{port}") as process:
+            silent.settimeout(START_LIMIT_S)
+            held, _ = silent.accept()
+            with held:
+                process.terminate()
+                assert process.wait(STOP_LIMIT_S) == 0, said(folder)
+
+
+def test_a_second_one_on_the_same_node_is_refused_with_a_sentence(folder: Path) -> None:
+    nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
+    with control_plane(folder, nobody):
+        until_it_says(folder, "control_plane.started")
+        second = command(folder, "run")
+        assert second.returncode == 1
+        assert "another control plane runs on" in second.stderr.replace("\n", " ")
+        assert "Traceback" not in second.stderr
+
+
+def test_a_ledger_of_a_newer_release_is_refused_with_a_sentence(folder: Path) -> None:
+    with contextlib.closing(sqlite3.connect(folder / "ledger.db")) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+        connection.execute("INSERT INTO alembic_version VALUES ('9999')")
+        connection.commit()
+    refused = command(folder, "run")
+    assert refused.returncode == 1
+    assert "newer release" in refused.stderr
+    assert "Traceback" not in refused.stderr
