@@ -12,6 +12,7 @@ import orjson
 
 from gateway.errors import (
     DrainingError,
+    ModelLoadFailedError,
     ModelLoadingError,
     ModelOverloadedError,
     NotDeliveredError,
@@ -27,6 +28,7 @@ from gateway.routing import Route
 from gateway.worker.messages import Predict
 
 _DELIVERY_TRIES = 3
+_WISH_S = 10.0
 _SOME_ALIAS = 0
 """In place of a version, which is at least 1: callers who wait for an activation."""
 
@@ -94,6 +96,9 @@ class Dispatcher:
             route = self.resolve(call)
         except ModelLoadingError:
             route = await self._activated(call)
+        except ModelLoadFailedError as error:
+            self._want_again(error)
+            raise
         if route.digest is None:
             route = await self._fetched(route)
         for _ in range(_DELIVERY_TRIES):
@@ -167,6 +172,16 @@ class Dispatcher:
                     with contextlib.suppress(ModelLoadingError):
                         return self.resolve(call)
         return self.resolve(call)
+
+    def _want_again(self, error: ModelLoadFailedError) -> None:
+        """A caller has asked for what could not be fetched: let it be tried soon, for a while."""
+        if error.not_fetched is not None:
+            self._node.want(*error.not_fetched)
+            asyncio.get_running_loop().call_later(_WISH_S, self._forget_wish, error.not_fetched)
+
+    def _forget_wish(self, wanted: tuple[str, int]) -> None:
+        if wanted not in self._waiting:
+            self._node.unwant(*wanted)
 
     async def _change_or_second(self) -> None:
         with contextlib.suppress(TimeoutError):

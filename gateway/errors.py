@@ -140,9 +140,24 @@ class RegistryUnavailableError(ServingError):
 
 
 class ModelLoadFailedError(ServingError):
-    """The last fetch or load failed; the next try comes after ``retry_after_s``."""
+    """The last fetch or load failed; the next try comes after ``retry_after_s``.
+
+    Attributes:
+        not_fetched: Model and version whose bytes could not be fetched; None: they are here.
+    """
 
     code = "model_load_failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        not_fetched: tuple[str, int] | None = None,
+    ) -> None:
+        """Store what to tell the caller, and what the control plane is to try again."""
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.not_fetched = not_fetched
 
 
 class VersionQuarantinedError(ServingError):

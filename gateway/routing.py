@@ -235,6 +235,7 @@ class RouteTable:
             raise ModelLoadFailedError(
                 f"{name} could not be fetched: {entry.reason}",
                 retry_after_s=LOADING_RETRY_AFTER_S,
+                not_fetched=(model, entry.version),
             )
 
     def _route(self, model: str, version: int, digest: str | None) -> Route:

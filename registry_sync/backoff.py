@@ -73,10 +73,15 @@ class Backoff:
         """Return the last failure, or None."""
         return self._failures.get(subject)
 
-    def waits(self, subject: Subject) -> bool:
-        """Whether it is too early to try again."""
+    def waits(self, subject: Subject, *, longest_s: float | None = None) -> bool:
+        """Whether it is too early to try again, ``longest_s`` after the failure at the latest."""
         failure = self._failures.get(subject)
-        return failure is not None and self._clock() < failure.retry_at
+        if failure is None:
+            return False
+        retry_at = failure.retry_at
+        if longest_s is not None:
+            retry_at = min(retry_at, failure.failed_at + longest_s)
+        return self._clock() < retry_at
 
     def next_at(self) -> float | None:
         """Return the earliest future time at which something may be tried again."""

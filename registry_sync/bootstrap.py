@@ -206,7 +206,14 @@ async def _work(
         await schedule.close()
         server.should_exit = True
         stopping.cancel()
-        failed = following.done() and not following.cancelled() and following.exception()
+        failed = next(
+            (
+                error
+                for task in (following, serving)
+                if task.done() and not task.cancelled() and (error := task.exception()) is not None
+            ),
+            None,
+        )
         following.cancel()
         await asyncio.gather(following, serving, stopping, return_exceptions=True)
     if failed:

@@ -362,7 +362,9 @@ class Reconciler:
     def _start(self, action: Action) -> None:
         """Start a step unless it is under way, waits for its next try, or finds no slot."""
         subject = _subject(action)
-        if subject in self.busy or self.backoff.waits(subject):
+        # Callers who wait for bytes shorten the wait.
+        longest_s = _WANTED_RETRY_S if action.urgency is Urgency.WANTED else None
+        if subject in self.busy or self.backoff.waits(subject, longest_s=longest_s):
             return
         slots = _SLOTS[type(action)]
         if action.urgency in _URGENT:
@@ -532,24 +534,29 @@ class Reconciler:
         reason = outcome.message or f"the stage failed: {outcome.failure}"
         if outcome.failure not in PERMANENT_STAGE_FAILURES:
             return Stopped(reason)
-        listed = find(self.settled.aspired, outcome.model, outcome.version)
-        if outcome.failure == "integrity" and listed is not None:
-            pin = self.journal.view.pins.get((outcome.model, outcome.version))
-            listing = pin.listing if pin else None
-            await self._quarantine(listed, Refused(outcome.digest, None, listing, reason))
-        else:
-            await self.journal.write(
-                self.ledger.reject,
-                Rejection(
-                    model=outcome.model,
-                    version=outcome.version,
-                    digest=outcome.digest,
-                    failure=str(outcome.failure),
-                    reason=reason,
-                    at=self.clock(),
-                ),
-            )
+        if outcome.failure == "integrity":
+            return await self._drop_altered(outcome.digest, reason)
+        await self.journal.write(
+            self.ledger.reject,
+            Rejection(
+                model=outcome.model,
+                version=outcome.version,
+                digest=outcome.digest,
+                failure=str(outcome.failure),
+                reason=reason,
+                at=self.clock(),
+            ),
+        )
         return Stopped(reason, refused=True)
+
+    async def _drop_altered(self, digest: str, reason: str) -> Stopped:
+        """Drop a copy that was altered on this node after it was verified.
+
+        That says nothing of the publisher's bytes: they are fetched again, and judged as ever.
+        """
+        self.artifacts.pop(digest, None)
+        await self.threads.ledger(self.store.remove, digest)
+        return Stopped(f"{reason}; this node's copy is dropped and fetched again")
 
     # --- activate ---------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gateway import dispatch
 from gateway.control_contract import (
     ActiveAlias,
     Catalogue,
@@ -29,6 +30,13 @@ class ReachedError(Exception):
 class FakeResidents:
     def try_lease(self, key):
         raise ReachedError(key)
+
+
+def failing_node():
+    version = CatalogueVersion(version=1, state=VersionState.FAILED, reason="no connection")
+    model = CatalogueModel(name="churn", versions=[version])
+    table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
+    return Node(node_id="n", boot_id="b", table=table)
 
 
 def node(*, rejected=False, now=lambda: 0.0):
@@ -88,3 +96,14 @@ async def test_a_call_does_not_wait_when_nobody_is_there_to_activate():
 async def test_a_rejected_version_is_not_waited_for_and_the_reason_is_told():
     with pytest.raises(ModelLoadFailedError, match=r"rejected for aliases .* it answers NaN"):
         await predict(node(rejected=True))
+
+
+async def test_a_call_for_what_could_not_be_fetched_is_refused_and_shortens_the_wait(monkeypatch):
+    monkeypatch.setattr(dispatch, "_WISH_S", 0.01)
+    at = failing_node()
+    with pytest.raises(ModelLoadFailedError, match="no connection"):
+        await predict(at, "1")
+    assert [(one.model, one.version) for one in at.wanted()] == [("churn", 1)]
+    async with asyncio.timeout(10):
+        while at.wanted():
+            await at.next_change()
