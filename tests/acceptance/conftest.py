@@ -2,8 +2,8 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,53 +42,58 @@ def mlflow_root(mlflow_registry: MlflowServer) -> Path:
 
 
 NodeMaker = Callable[..., Node]
+_open_nodes: list[Node] = []
 
 
 @pytest.fixture
-def make_node(
-    request: pytest.FixtureRequest, short_folder: Path, mlflow_registry: MlflowServer
-) -> Iterator[NodeMaker]:
-    """Make nodes that end with the test; when it failed, the ends of their logs are shown."""
-    nodes: list[Node] = []
-
-    def make(*, registry_url: str | None = None, **settings: dict[str, str]) -> Node:
-        folder = Path(tempfile.mkdtemp(dir=short_folder))
-        nodes.append(Node(folder, registry_url or mlflow_registry.url, **settings))
-        return nodes[-1]
-
+def make_node(short_folder: Path, mlflow_registry: MlflowServer) -> Iterator[NodeMaker]:
+    """Make nodes, not started yet, that end with the test."""
     with ExitStack() as stack:
-        stack.callback(_show_logs_of_failed, request, nodes)
-        yield _closing(make, stack)
+
+        def make(*, registry_url: str | None = None, **settings: dict[str, str]) -> Node:
+            url = registry_url or mlflow_registry.url
+            return stack.enter_context(_node(short_folder, url, **settings))
+
+        yield make
 
 
 @pytest.fixture(scope="module")
-def module_node(
-    request: pytest.FixtureRequest, short_folder: Path, mlflow_registry: MlflowServer
-) -> Iterator[Node]:
-    """One node, not started yet, for all tests of a module that do it no harm."""
-    node = Node(Path(tempfile.mkdtemp(dir=short_folder)), mlflow_registry.url)
-    with ExitStack() as stack:
-        stack.callback(_show_logs_of_failed, request, [node])
-        stack.callback(node.close)
+def module_node(short_folder: Path, mlflow_registry: MlflowServer) -> Iterator[Node]:
+    """One node, not started yet, for the tests of one module."""
+    with _node(short_folder, mlflow_registry.url) as node:
         yield node
 
 
-@pytest.fixture(scope="module")
-def running_node(module_node: Node) -> Node:
-    """The module's node, started."""
-    return module_node.start()
+@pytest.fixture(scope="session")
+def shared_node(short_folder: Path, mlflow_registry: MlflowServer) -> Iterator[Node]:
+    """One running node for all tests that do it no harm."""
+    with _node(short_folder, mlflow_registry.url) as node:
+        yield node.start()
 
 
-def _closing(make: NodeMaker, stack: ExitStack) -> NodeMaker:
-    def make_and_close(**settings: object) -> Node:
-        node = make(**settings)
-        stack.callback(node.close)
-        return node
-
-    return make_and_close
+@pytest.fixture
+def running_node(shared_node: Node) -> Node:
+    """The shared node, both planes of it running whatever an earlier test left."""
+    return shared_node.start()
 
 
-def _show_logs_of_failed(request: pytest.FixtureRequest, nodes: list[Node]) -> None:
-    """Print the logs; pytest shows what is printed with failures only."""
-    for node in nodes:
-        print(node.logs())
+@contextmanager
+def _node(parent: Path, registry_url: str, **settings: dict[str, str]) -> Iterator[Node]:
+    node = Node(Path(tempfile.mkdtemp(dir=parent)), registry_url, **settings)
+    _open_nodes.append(node)
+    try:
+        yield node
+    finally:
+        node.close()
+        _open_nodes.remove(node)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the ends of the nodes' logs with a failure."""
+    report = yield
+    if report.failed:
+        report.sections += [(f"node {node.mark}", node.logs()) for node in _open_nodes]
+    return report

@@ -74,9 +74,11 @@ class Node:
     # --- start and end ---------------------------------------------------------------------------
 
     def start(self) -> "Node":
-        """Start both planes; return when the gateway is ready."""
-        self.start_gateway()
-        self.start_control()
+        """Start the planes that are not running; return when the gateway is ready."""
+        if self.gateway is None or not self.gateway.running:
+            self.start_gateway()
+        if self.control is None or not self.control.running:
+            self.start_control()
         return self
 
     def start_gateway(self, extra: Mapping[str, str] | None = None) -> Running:

@@ -36,13 +36,13 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(mlflow_registry: MlflowServer, running_node: Node) -> Iterator[Served]:
+def served(mlflow_registry: MlflowServer, module_node: Node) -> Iterator[Served]:
     registry = Registry(mlflow_registry.url)
     pipeline, module = registry.name("pipeline"), registry.name("module")
     registry.publish(pipeline, IrisPipeline())
     registry.publish(module, TorchModel())
-    asyncio.run(_warm(running_node, pipeline, module))
-    yield Served(running_node, pipeline, module)
+    asyncio.run(_warm(module_node.start(), pipeline, module))
+    yield Served(module_node, pipeline, module)
     registry.forget()
 
 

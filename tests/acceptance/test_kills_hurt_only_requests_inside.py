@@ -14,7 +14,7 @@ from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.processes import alive
 from tests.acceptance.registry import Registry, x_body
-from tests.acceptance.scale import ANSWERS_BETWEEN_KILLS, KILL_CALLERS, KILLS
+from tests.acceptance.scale import ANSWERS_BETWEEN_KILLS, FORKSERVER_KILLS, KILL_CALLERS, KILLS
 from tests.acceptance.traffic import Answer, Call, Traffic, ask, asks, client, describe
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import ScriptedModel
@@ -124,7 +124,7 @@ async def test_the_forkserver_is_killed_and_versions_go_on(
         deaths: list[Death] = []
         body = lambda call: x_body(float(call.row))  # noqa: E731  # one line says it
         async with Traffic(http, node.url, callers, body) as traffic:
-            for turn in range(KILLS):
+            for turn in range(FORKSERVER_KILLS):
                 await _goes_on(traffic, names, time.monotonic())
                 workers = node.workers()
                 forkserver = node.forkserver().pid

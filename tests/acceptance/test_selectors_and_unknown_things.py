@@ -23,7 +23,7 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(mlflow_registry: MlflowServer, running_node: Node) -> Iterator[Served]:
+def served(mlflow_registry: MlflowServer, shared_node: Node) -> Iterator[Served]:
     registry = Registry(mlflow_registry.url)
     linear, bare = registry.name("linear"), registry.name("bare and ünusual?")
     for slope in (1.0, 2.0, 3.0):
@@ -31,8 +31,8 @@ def served(mlflow_registry: MlflowServer, running_node: Node) -> Iterator[Served
     registry.point(linear, "champion", 1)
     registry.point(linear, "challenger", 2)
     registry.publish(bare, LinearModel(4.0))
-    asyncio.run(_ready(running_node, linear, bare))
-    yield Served(running_node, linear, bare)
+    asyncio.run(_ready(shared_node, linear, bare))
+    yield Served(shared_node, linear, bare)
     registry.forget()
 
 

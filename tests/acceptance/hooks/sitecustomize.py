@@ -4,8 +4,9 @@ Python imports this module at the start of every process whose ``PYTHONPATH`` na
 gateway, control plane, forkserver and, by fork, every worker. It changes nothing until asked:
 
 * SIGUSR1: write what the process has imported to ``$ACCEPTANCE_DUMPS/<pid>.json``.
-* ``ACCEPTANCE_DIE_AT=before:<file name>`` or ``after:<file name>``: the process kills itself as by
-  ``kill -9`` just before, or just after, the rename that puts this file in place.
+* ``ACCEPTANCE_DIE_AT=before:<file name>`` or ``after:<file name>``: once a file
+  ``$ACCEPTANCE_DUMPS/armed`` exists, the process kills itself as by ``kill -9`` just before, or
+  just after, the rename that puts the named file in place.
 """
 
 import os
@@ -27,7 +28,9 @@ def _die_at_rename(moment, name):
     rename = os.replace
 
     def replace(source, target, **options):
-        chosen = Path(target).name == name
+        chosen = (
+            Path(target).name == name and Path(os.environ["ACCEPTANCE_DUMPS"], "armed").exists()
+        )
         if chosen and moment == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         rename(source, target, **options)
