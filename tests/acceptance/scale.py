@@ -24,10 +24,12 @@ COLD_CALLERS = 100
 COLD_ROUNDS = 10 if SOAK else 1
 
 # kill -9.
-KILLS = 20 if SOAK else 2
+KILL_VICTIMS = 10 if SOAK else 1
+KILLS_OF_EACH = 2
+"""Not more: a version whose worker dies three times in a minute is left alone for a while."""
 FORKSERVER_KILLS = 10 if SOAK else 1
 KILL_CALLERS = 8
-ANSWERS_BETWEEN_KILLS = 200 if SOAK else 30
+ANSWERS_BETWEEN_KILLS = 30
 
 # Restarts in the middle.
 MIDDLE_ROUNDS = 5 if SOAK else 1
