@@ -95,6 +95,7 @@ class Replica:
         self.state = ReplicaState.STARTING
         self.loaded: messages.Loaded | None = None
         self.private_bytes = 0
+        self.answered = 0
         self._launcher = launcher
         self._limits = limits
         self._on_stopped = on_stopped
@@ -329,6 +330,7 @@ class Replica:
     def _answer(self, answer: asyncio.Future[WorkerReply], frame: Frame) -> None:
         try:
             if frame.kind == Kind.REPLY:
+                self.answered += 1
                 answer.set_result(WorkerReply(frame.body, **orjson.loads(frame.header)))
             else:
                 answer.set_exception(_as_error(frame.header))

@@ -42,6 +42,9 @@ _FIRST_BACK_OFF_S = 1.0
 _LAST_BACK_OFF_S = 60.0
 _DEATHS_FORGIVEN = 2
 _DEATH_WINDOW_S = 60.0
+_SERVED_BACK_OFF_S = 5.0
+"""The longest pause after the death of a worker that had answered something: it was killed, or one
+request was too much for it. Callers wait such a pause out."""
 _LOAD_TRIES = 3
 _REMEMBERED = 1024
 _ENDS_WITHIN_S = 10.0
@@ -174,6 +177,7 @@ class Resident:
     waiters: deque[asyncio.Future[Lease]] = field(default_factory=deque)
     timer: asyncio.TimerHandle | None = None
     started_at: float = 0.0
+    not_before: float = 0.0
 
     @property
     def ready(self) -> bool:
@@ -231,6 +235,7 @@ class _Trouble:
     message: str = ""
     until: float = 0.0
     deaths: list[float] = field(default_factory=list)
+    callers_wait: bool = False
 
 
 class ResidentSet:
@@ -468,33 +473,40 @@ class ResidentSet:
         if queued is not None:
             return queued
         now = self._clock()
-        self._refuse_troubled(key, now)
+        not_before = self._end_of_pause(key, now)
         resident = Resident(
             key=key,
             bytes=self._sizes.get(key) or self._estimate(key),
             last_used=now,
             give_up_at=now + self._load_budget_s,
+            not_before=not_before,
         )
         self._queue.append(resident)
         loop = asyncio.get_running_loop()
+        if not_before > now:
+            loop.call_later(not_before - now, self._pump)
         resident.timer = loop.call_later(min(TURN_WAIT_S, self._load_budget_s), self._turn, key)
         # In the next turn: whoever joins here has still to add its waiter, to be told a refusal.
         loop.call_soon(self._pump)
         return resident
 
-    def _refuse_troubled(self, key: ReplicaKey, now: float) -> None:
+    def _end_of_pause(self, key: ReplicaKey, now: float) -> float:
+        """Return when a version may be loaded; refuse it where waiting for that is in vain."""
         trouble = self._troubles.get(key)
-        if trouble is not None and trouble.until > now:
+        if trouble is None or trouble.until <= now:
+            return now
+        if not trouble.callers_wait:
             raise ModelLoadFailedError(
                 f"the last load of {key} failed: {trouble.message}",
                 retry_after_s=trouble.until - now,
             )
+        return trouble.until
 
     def _pump(self) -> None:
         """Start what fits, oldest first; evict for the oldest that does not."""
         while not self._closed:
-            # Whose predecessor is still ending waits for that; the others need not.
-            resident = next((one for one in self._queue if one.key not in self._residents), None)
+            # Whose predecessor is still ending, or who pauses, waits for that; others need not.
+            resident = next((one for one in self._queue if self._may_start(one)), None)
             if resident is None or self._loading() >= LOADS_AT_ONCE:
                 return
             views = [one.view() for one in self._residents.values()]
@@ -511,6 +523,9 @@ class ResidentSet:
                 return
             self._queue.remove(resident)
             self._start(resident)
+
+    def _may_start(self, queued: Resident) -> bool:
+        return queued.key not in self._residents and queued.not_before <= self._clock()
 
     def _room(self) -> ResidentLimits:
         """Return what is left for workers."""
@@ -547,14 +562,22 @@ class ResidentSet:
             )
             self._drop(resident, error)
             return
-        if resident is self._queue[0] and not any(
-            one.ending or one.closed_to_new for one in self._residents.values()
-        ):
+        if self._waits_for_room(resident):
             busy = [one for one in self.residents() if one.leases and one.ready and not one.stages]
             if busy:
                 busy[0].closed_to_new = True
         self._pump()
         resident.timer = asyncio.get_running_loop().call_later(TURN_WAIT_S, self._turn, key)
+
+    def _waits_for_room(self, queued: Resident) -> bool:
+        """Whether nothing but busy residents stands in the way of the next load."""
+        following = next((one for one in self._queue if self._may_start(one)), None)
+        if queued is not following or self._loading() >= LOADS_AT_ONCE:
+            return False
+        if any(one.ending or one.closed_to_new for one in self._residents.values()):
+            return False
+        views = [one.view() for one in self._residents.values()]
+        return plan_eviction(views, queued.bytes, self._room()).room is Room.WAIT
 
     def _drop(self, resident: Resident, error: Exception) -> None:
         with contextlib.suppress(ValueError):
@@ -671,6 +694,7 @@ class ResidentSet:
         trouble = self._trouble(resident.key)
         trouble.failures += 1
         trouble.message = error.message
+        trouble.callers_wait = False
         trouble.until = self._clock() + back_off_s(trouble.failures)
         self._observer.load_failed(resident.key, error.failure, error.message)
         failed = ModelLoadFailedError(
@@ -709,18 +733,25 @@ class ResidentSet:
         if replica.loaded is None and not resident.ending:
             return  # its load is told by the replica, and decides
         if not resident.ending:
-            self._count_death(resident.key, replica.end_reason)
+            self._count_death(resident.key, replica)
         self._gone(resident, replica.end_reason, was_ready=replica.loaded is not None)
 
-    def _count_death(self, key: ReplicaKey, reason: str) -> None:
-        """A crash is forgiven; a version that crashes again and again is left alone for a while."""
+    def _count_death(self, key: ReplicaKey, replica: Replica) -> None:
+        """A crash is forgiven; a version that crashes again and again is left alone for a while.
+
+        Not for long, and with its callers waiting, if its worker had served: only one that dies
+        before it has answered anything is worth refusing.
+        """
         now = self._clock()
         trouble = self._trouble(key)
         trouble.deaths = [at for at in trouble.deaths if now - at < _DEATH_WINDOW_S] + [now]
         extra = len(trouble.deaths) - _DEATHS_FORGIVEN
         if extra > 0:
-            trouble.message = f"its worker died {len(trouble.deaths)} times in a minute: {reason}"
-            trouble.until = now + back_off_s(extra)
+            times = f"{len(trouble.deaths)} times in a minute"
+            trouble.message = f"its worker died {times}: {replica.end_reason}"
+            trouble.callers_wait = replica.answered > 0
+            longest_s = _SERVED_BACK_OFF_S if trouble.callers_wait else _LAST_BACK_OFF_S
+            trouble.until = now + min(back_off_s(extra), longest_s)
 
     def _gone(self, resident: Resident, reason: str, *, was_ready: bool) -> None:
         resident.ending = True

@@ -129,6 +129,7 @@ class FakeReplica:
         self.state = ReplicaState.STARTING
         self.loaded = None
         self.private_bytes = 0
+        self.answered = 0
         self.end_reason = "by itself"
         self.stopped = asyncio.Event()
         world.replicas.append(self)
@@ -358,6 +359,45 @@ async def test_a_version_that_keeps_crashing_is_left_alone_for_a_while():
         world.replicas[-1].end()
     with pytest.raises(ModelLoadFailedError, match="died 3 times"):
         await world.set.lease(key("a"))
+
+
+async def test_callers_wait_for_a_version_whose_worker_was_killed_while_it_served(monkeypatch):
+    monkeypatch.setattr(residency, "_SERVED_BACK_OFF_S", 0.05)
+    world = World()
+    for _ in range(6):
+        await world.use("a")
+        world.replicas[-1].answered = 1
+        world.replicas[-1].end()
+    await world.use("a")
+    assert len(world.starts) == 7
+
+
+async def test_nobody_busy_goes_for_a_load_that_does_not_wait_for_room(monkeypatch):
+    monkeypatch.setattr(residency, "TURN_WAIT_S", 0.01)
+    monkeypatch.setattr(residency, "_SERVED_BACK_OFF_S", 0.2)
+    world = World(count=2)
+    held = await world.set.lease(key("b"))
+    for _ in range(4):
+        await world.use("a")
+        next(one for one in reversed(world.replicas) if one.name == "a/1").answered = 1
+        next(one for one in reversed(world.replicas) if one.name == "a/1").end()
+    await world.use("a")
+    held.release()
+    assert world.set.is_ready(key("b"))
+    assert world.ends == []
+
+
+async def test_a_version_that_pauses_keeps_nobody_else_waiting():
+    world = World(count=1)
+    for _ in range(3):
+        await world.use("a")
+        world.replicas[-1].answered = 1
+        world.replicas[-1].end()
+    paused = asyncio.ensure_future(world.set.lease(key("a")))
+    await world.use("b")
+    assert not paused.done()
+    paused.cancel()
+    await asyncio.gather(paused, return_exceptions=True)
 
 
 async def test_a_stage_spares_its_standby_and_what_it_replaces():
