@@ -20,7 +20,7 @@ help: ## Say what there is
 demo: $(INSTALLED) ## Play the whole story on a real MLflow server; ARGS=--once ends by itself
 	$(BIN)/python -m deploy.demo $(ARGS)
 
-test: lint ## Everything that must hold, in under ten minutes
+test: lint ## Everything that must hold
 	$(BIN)/python -m pytest tests --ignore=tests/benchmarks $(ARGS)
 
 soak: $(INSTALLED) ## The acceptance tests with their full counts and durations
