@@ -162,6 +162,7 @@ class Resident:
     Attributes:
         stages: Stages that have this version as standby, or as the one being replaced: while there
             are any, it is spared.
+        pausing: Queued, but not to be loaded yet: its worker was killed a moment ago.
     """
 
     key: ReplicaKey
@@ -177,7 +178,7 @@ class Resident:
     waiters: deque[asyncio.Future[Lease]] = field(default_factory=deque)
     timer: asyncio.TimerHandle | None = None
     started_at: float = 0.0
-    not_before: float = 0.0
+    pausing: bool = False
 
     @property
     def ready(self) -> bool:
@@ -473,34 +474,38 @@ class ResidentSet:
         if queued is not None:
             return queued
         now = self._clock()
-        not_before = self._end_of_pause(key, now)
+        pause_s = self._pause_s(key, now)
         resident = Resident(
             key=key,
             bytes=self._sizes.get(key) or self._estimate(key),
             last_used=now,
             give_up_at=now + self._load_budget_s,
-            not_before=not_before,
+            pausing=pause_s > 0,
         )
         self._queue.append(resident)
         loop = asyncio.get_running_loop()
-        if not_before > now:
-            loop.call_later(not_before - now, self._pump)
+        if resident.pausing:
+            loop.call_later(pause_s, self._end_pause, resident)
         resident.timer = loop.call_later(min(TURN_WAIT_S, self._load_budget_s), self._turn, key)
         # In the next turn: whoever joins here has still to add its waiter, to be told a refusal.
         loop.call_soon(self._pump)
         return resident
 
-    def _end_of_pause(self, key: ReplicaKey, now: float) -> float:
-        """Return when a version may be loaded; refuse it where waiting for that is in vain."""
+    def _pause_s(self, key: ReplicaKey, now: float) -> float:
+        """Return how long a load has to wait; refuse it where waiting would be in vain."""
         trouble = self._troubles.get(key)
         if trouble is None or trouble.until <= now:
-            return now
+            return 0.0
         if not trouble.callers_wait:
             raise ModelLoadFailedError(
                 f"the last load of {key} failed: {trouble.message}",
                 retry_after_s=trouble.until - now,
             )
-        return trouble.until
+        return trouble.until - now
+
+    def _end_pause(self, resident: Resident) -> None:
+        resident.pausing = False
+        self._pump()
 
     def _pump(self) -> None:
         """Start what fits, oldest first; evict for the oldest that does not."""
@@ -525,7 +530,7 @@ class ResidentSet:
             self._start(resident)
 
     def _may_start(self, queued: Resident) -> bool:
-        return queued.key not in self._residents and queued.not_before <= self._clock()
+        return queued.key not in self._residents and not queued.pausing
 
     def _room(self) -> ResidentLimits:
         """Return what is left for workers."""

@@ -43,11 +43,13 @@ def mlflow_root(mlflow_registry: MlflowServer) -> Path:
 
 NodeMaker = Callable[..., Node]
 _open_nodes: list[Node] = []
+_shared_nodes: list[Node] = []
 
 
 @pytest.fixture
 def make_node(short_folder: Path, mlflow_registry: MlflowServer) -> Iterator[NodeMaker]:
     """Make nodes, not started yet, that end with the test."""
+    _pause_the_shared_node()
     with ExitStack() as stack:
 
         def make(*, registry_url: str | None = None, **settings: dict[str, str]) -> Node:
@@ -60,6 +62,7 @@ def make_node(short_folder: Path, mlflow_registry: MlflowServer) -> Iterator[Nod
 @pytest.fixture(scope="module")
 def module_node(short_folder: Path, mlflow_registry: MlflowServer) -> Iterator[Node]:
     """One node, not started yet, for the tests of one module."""
+    _pause_the_shared_node()
     with _node(short_folder, mlflow_registry.url) as node:
         yield node
 
@@ -68,13 +71,21 @@ def module_node(short_folder: Path, mlflow_registry: MlflowServer) -> Iterator[N
 def shared_node(short_folder: Path, mlflow_registry: MlflowServer) -> Iterator[Node]:
     """One running node for all tests that do it no harm."""
     with _node(short_folder, mlflow_registry.url) as node:
+        _shared_nodes.append(node)
         yield node.start()
+        _shared_nodes.remove(node)
 
 
 @pytest.fixture
 def running_node(shared_node: Node) -> Node:
     """The shared node, both planes of it running whatever an earlier test left."""
     return shared_node.start()
+
+
+def _pause_the_shared_node() -> None:
+    """Let a node have the registry for itself: what others load would be counted as its doing."""
+    for node in _shared_nodes:
+        node.stop_control()
 
 
 @contextmanager

@@ -112,6 +112,12 @@ class Node:
         self.control = self._start("registry_sync", self._control_settings | dict(extra or {}))
         return self.control
 
+    def stop_control(self) -> None:
+        """End the control plane: the gateway goes on with what it has."""
+        if self.control is not None and self.control.running:
+            status = self.control.stop()
+            assert status == 0, f"the control plane ended with {status}\n{self.control.tail()}"
+
     def close(self) -> None:
         """End both planes by SIGTERM; fail if one does not end, fails, or leaves a process."""
         failures = []

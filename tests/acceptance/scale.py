@@ -24,9 +24,10 @@ COLD_CALLERS = 100
 COLD_ROUNDS = 10 if SOAK else 1
 
 # kill -9.
-KILL_VICTIMS = 10 if SOAK else 1
+KILL_VICTIMS = 10 if SOAK else 2
 KILLS_OF_EACH = 2
-"""Not more: a version whose worker dies three times in a minute is left alone for a while."""
+KILLS_OF_ONE = 20 if SOAK else 4
+"""From the third death in a minute on, callers wait out a pause before the next worker."""
 FORKSERVER_KILLS = 10 if SOAK else 1
 KILL_CALLERS = 8
 ANSWERS_BETWEEN_KILLS = 30

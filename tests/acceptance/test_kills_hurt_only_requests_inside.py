@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import httpx
+import pytest
 
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
@@ -21,6 +22,7 @@ from tests.acceptance.scale import (
     KILL_CALLERS,
     KILL_VICTIMS,
     KILLS_OF_EACH,
+    KILLS_OF_ONE,
 )
 from tests.acceptance.traffic import (
     ROWS,
@@ -103,13 +105,15 @@ def _assert_explained(traffic: Traffic, deaths: list[Death]) -> list[Answer]:
     return failed
 
 
+@pytest.mark.parametrize(
+    ("count", "kills_of_each"), [(KILL_VICTIMS, KILLS_OF_EACH), (1, KILLS_OF_ONE)]
+)
 async def test_only_requests_inside_a_killed_worker_fail(
-    make_node: NodeMaker, registry: Registry
+    make_node: NodeMaker, registry: Registry, count: int, kills_of_each: int
 ) -> None:
-    room = {"GATEWAY_MAX_RESIDENT": str(KILL_VICTIMS + 1)}
-    node = make_node(gateway=room).start()
+    node = make_node(gateway={"GATEWAY_MAX_RESIDENT": str(count + 1)}).start()
     async with client(KILL_CALLERS) as http, client(2) as watching:
-        scales = [float(scale) for scale in range(2, KILL_VICTIMS + 3)]
+        scales = [float(scale) for scale in range(2, count + 3)]
         models = dict([await _serving(node, registry, watching, scale) for scale in scales])
         bystander, *victims = models
         callers = [asks(bystander, "1"), _asks_any(victims)] * (KILL_CALLERS // 2)
@@ -117,7 +121,7 @@ async def test_only_requests_inside_a_killed_worker_fail(
         bystander_pid = await _pid_of(node, watching, bystander)
         body = lambda call: x_body(float(call.row))  # noqa: E731  # one line says it
         async with Traffic(http, node.url, callers, body) as traffic:
-            for victim in victims * KILLS_OF_EACH:
+            for victim in victims * kills_of_each:
                 await _goes_on(traffic, [bystander, victim], time.monotonic())
                 pid = await eventually(
                     partial(_pid_of, node, watching, victim), "its worker is ready"

@@ -31,7 +31,7 @@ def served(mlflow_registry: MlflowServer, shared_node: Node) -> Iterator[Served]
     registry.point(linear, "champion", 1)
     registry.point(linear, "challenger", 2)
     registry.publish(bare, LinearModel(4.0))
-    asyncio.run(_ready(shared_node, linear, bare))
+    asyncio.run(_ready(shared_node.start(), linear, bare))
     yield Served(shared_node, linear, bare)
     registry.forget()
 
