@@ -23,8 +23,9 @@ from gateway.launcher import ForkserverLauncher
 from gateway.model_ref import digest_hex
 from gateway.node import Node
 from gateway.replica import Replica, ReplicaLimits
-from gateway.residency import BASE_WORKER_BYTES, ReplicaKey, ResidentLimits, ResidentSet
+from gateway.residency import BASE_WORKER_BYTES, ResidentSet
 from gateway.rollout import Rollout
+from gateway.room import ReplicaKey, ResidentLimits
 from gateway.settings import GatewaySettings
 from gateway.supervision import Supervisor
 from gateway.table_file import TableFile

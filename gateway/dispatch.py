@@ -23,7 +23,8 @@ from gateway.errors import (
 from gateway.model_ref import Selector
 from gateway.node import Node
 from gateway.replica import WorkerReply, clock_deadline
-from gateway.residency import Lease, ReplicaKey, ResidentSet
+from gateway.residency import Lease, ResidentSet
+from gateway.room import ReplicaKey
 from gateway.routing import Route
 from gateway.worker.messages import Predict
 
@@ -197,7 +198,7 @@ class Dispatcher:
             except TimeoutError as error:
                 raise ModelLoadingError(
                     f"version {route.version} of model {route.model!r} is still being fetched",
-                    retry_after_s=self._residents.expected_load_s(
+                    retry_after_s=self._residents.track_record.expected_load_s(
                         ReplicaKey(route.model, route.version, "")
                     ),
                 ) from error

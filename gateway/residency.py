@@ -12,11 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from gateway.errors import (
     DrainingError,
@@ -28,9 +27,10 @@ from gateway.errors import (
     ModelOverloadedError,
 )
 from gateway.replica import Replica, ReplicaState
+from gateway.room import ReplicaKey, ResidentLimits, ResidentView, Room, plan_eviction
+from gateway.track_record import TrackRecord
 from gateway.worker import messages
 
-T = TypeVar("T")
 _MIB = 1024 * 1024
 BASE_WORKER_BYTES = 32 * _MIB
 """Private pages of a forked worker before its model: what an estimate starts from."""
@@ -38,108 +38,8 @@ TURN_WAIT_S = 1.0
 """After so long without an idle victim, the least recently used replica takes no new leases, so
 that steady traffic on the residents cannot keep a newcomer out for ever."""
 LOADS_AT_ONCE = 2
-_FIRST_BACK_OFF_S = 1.0
-_LAST_BACK_OFF_S = 60.0
-_DEATHS_FORGIVEN = 2
-_DEATH_WINDOW_S = 60.0
-_SERVED_BACK_OFF_S = 5.0
-"""The longest pause after the death of a worker that had answered something: it was killed, or one
-request was too much for it. Callers wait such a pause out."""
 _LOAD_TRIES = 3
-_REMEMBERED = 1024
 _ENDS_WITHIN_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaKey:
-    """What a replica serves: one version and exactly these bytes of it."""
-
-    model: str
-    version: int
-    digest: str
-
-    def __str__(self) -> str:
-        """Return ``model/version``."""
-        return f"{self.model}/{self.version}"
-
-
-# --- the decision: pure ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ResidentLimits:
-    """Both cover workers of every state; ``bytes`` includes the forkserver's own."""
-
-    count: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class ResidentView:
-    """What a decision may see of a resident.
-
-    Attributes:
-        spared: A standby in its time, or a version whose successor is not ready yet.
-        ending: Told to end, but its process and memory are still there.
-    """
-
-    key: ReplicaKey
-    bytes: int
-    leases: int
-    last_used: float
-    spared: bool = False
-    ending: bool = False
-
-
-class Room(StrEnum):
-    """Whether there is room for one more worker."""
-
-    FITS = "fits"
-    EVICT = "evict"
-    WAIT = "wait"
-    NEVER = "never"
-
-
-@dataclass(frozen=True, slots=True)
-class RoomPlan:
-    """The decision; ``victims`` (for ``EVICT``) in the order in which they go."""
-
-    room: Room
-    victims: tuple[ReplicaKey, ...] = ()
-
-
-def plan_eviction(
-    residents: Sequence[ResidentView], needed_bytes: int, limits: ResidentLimits
-) -> RoomPlan:
-    """Decide how one more worker of ``needed_bytes`` gets its room.
-
-    All victims are chosen here, before the first is touched: if idle residents do not suffice,
-    none is evicted. ``NEVER``: it would not fit in an empty set.
-    """
-    if needed_bytes > limits.bytes:
-        return RoomPlan(Room.NEVER)
-    staying = [view for view in residents if not view.ending]
-    count, held = len(staying), sum(view.bytes for view in staying)
-    if count < limits.count and held + needed_bytes <= limits.bytes:
-        all_bytes = sum(view.bytes for view in residents)
-        fits_now = len(residents) < limits.count and all_bytes + needed_bytes <= limits.bytes
-        return RoomPlan(Room.FITS if fits_now else Room.WAIT)
-    idle = [view for view in staying if view.leases == 0 and not view.spared]
-    victims: list[ReplicaKey] = []
-    for view in sorted(idle, key=lambda one: one.last_used):
-        victims.append(view.key)
-        count, held = count - 1, held - view.bytes
-        if count < limits.count and held + needed_bytes <= limits.bytes:
-            return RoomPlan(Room.EVICT, tuple(victims))
-    return RoomPlan(Room.WAIT)
-
-
-def back_off_s(failures: int) -> float:
-    """Return how long to leave a version alone after so many failures in a row, in seconds."""
-    return float(min(_FIRST_BACK_OFF_S * 2 ** min(failures - 1, 10), _LAST_BACK_OFF_S))
-
-
-# --- the effects ----------------------------------------------------------------------------------
 
 
 class Observer(Protocol):
@@ -228,17 +128,6 @@ class Lease:
             self._set.released(self.resident)
 
 
-@dataclass(slots=True)
-class _Trouble:
-    """Recent failures of one version: for the back-off, and for what callers are told."""
-
-    failures: int = 0
-    message: str = ""
-    until: float = 0.0
-    deaths: list[float] = field(default_factory=list)
-    callers_wait: bool = False
-
-
 class ResidentSet:
     """Owner of every replica."""
 
@@ -280,9 +169,7 @@ class ResidentSet:
         self._residents: dict[ReplicaKey, Resident] = {}
         self._queue: deque[Resident] = deque()
         self._loads: set[asyncio.Task[None]] = set()
-        self._sizes: OrderedDict[ReplicaKey, int] = OrderedDict()
-        self._load_seconds: OrderedDict[ReplicaKey, float] = OrderedDict()
-        self._troubles: OrderedDict[ReplicaKey, _Trouble] = OrderedDict()
+        self.track_record = TrackRecord(clock)
         self._shared = 0
         self._closed = False
         self._changed = asyncio.Event()
@@ -323,7 +210,7 @@ class ResidentSet:
         if len(resident.waiters) >= self._max_waiting:
             raise ModelOverloadedError(
                 f"{len(resident.waiters)} requests wait for {resident.key} already",
-                retry_after_s=self.expected_load_s(resident.key),
+                retry_after_s=self.track_record.expected_load_s(resident.key),
             )
         waiter: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
         resident.waiters.append(waiter)
@@ -334,7 +221,7 @@ class ResidentSet:
             self._leave(resident, waiter)
             raise ModelLoadingError(
                 f"{resident.key} is still loading after {wait_s:g} s",
-                retry_after_s=self.expected_load_s(resident.key),
+                retry_after_s=self.track_record.expected_load_s(resident.key),
             ) from error
         except asyncio.CancelledError:
             self._leave(resident, waiter)
@@ -351,13 +238,6 @@ class ResidentSet:
             elif self._queue:
                 self._pump()
 
-    def expected_load_s(self, key: ReplicaKey) -> float:
-        """Return how long a load of this version took, or any version, last time; in seconds."""
-        known = self._load_seconds.get(key)
-        if known is None and self._load_seconds:
-            known = next(reversed(self._load_seconds.values()))
-        return max(1.0, known if known is not None else 2.0)
-
     # --- standbys ---------------------------------------------------------------------------------
 
     async def stage(
@@ -371,7 +251,7 @@ class ResidentSet:
         old = self._residents.get(replaces) if replaces is not None else None
         if old is not None:
             old.stages.add(stage_id)
-        self._troubles.pop(key, None)
+        self.track_record.forgive(key)
         try:
             lease = self.try_lease(key)
             if lease is None:
@@ -405,12 +285,6 @@ class ResidentSet:
         """Whether a worker serves this version now."""
         resident = self._residents.get(key)
         return resident is not None and resident.ready
-
-    def trouble(self, key: ReplicaKey) -> tuple[str, float] | None:
-        """Return why a version is left alone for now, and for how many seconds; None: it is not."""
-        trouble = self._troubles.get(key)
-        left_s = trouble.until - self._clock() if trouble is not None else 0.0
-        return (trouble.message, left_s) if trouble is not None and left_s > 0 else None
 
     def residents(self) -> list[Resident]:
         """Return every member of the set, least recently used first."""
@@ -474,10 +348,10 @@ class ResidentSet:
         if queued is not None:
             return queued
         now = self._clock()
-        pause_s = self._pause_s(key, now)
+        pause_s = self.track_record.pause_s(key)
         resident = Resident(
             key=key,
-            bytes=self._sizes.get(key) or self._estimate(key),
+            bytes=self.track_record.bytes_of(key) or self._estimate(key),
             last_used=now,
             give_up_at=now + self._load_budget_s,
             pausing=pause_s > 0,
@@ -490,18 +364,6 @@ class ResidentSet:
         # In the next turn: whoever joins here has still to add its waiter, to be told a refusal.
         loop.call_soon(self._pump)
         return resident
-
-    def _pause_s(self, key: ReplicaKey, now: float) -> float:
-        """Return how long a load has to wait; refuse it where waiting would be in vain."""
-        trouble = self._troubles.get(key)
-        if trouble is None or trouble.until <= now:
-            return 0.0
-        if not trouble.callers_wait:
-            raise ModelLoadFailedError(
-                f"the last load of {key} failed: {trouble.message}",
-                retry_after_s=trouble.until - now,
-            )
-        return trouble.until - now
 
     def _end_pause(self, resident: Resident) -> None:
         resident.pausing = False
@@ -551,7 +413,7 @@ class ResidentSet:
         return ModelLoadingError(
             f"no room for {resident.key} beside versions that are being replaced or staged: this "
             f"gateway may have {self._limits.count} workers and {self._limits.bytes // _MIB} MiB",
-            retry_after_s=self.expected_load_s(resident.key),
+            retry_after_s=self.track_record.expected_load_s(resident.key),
         )
 
     def _turn(self, key: ReplicaKey) -> None:
@@ -563,7 +425,7 @@ class ResidentSet:
         if now >= resident.give_up_at and not resident.stages:
             error = ModelLoadingError(
                 f"no worker could make room for {key} within {self._load_budget_s:g} s",
-                retry_after_s=self.expected_load_s(key),
+                retry_after_s=self.track_record.expected_load_s(key),
             )
             self._drop(resident, error)
             return
@@ -660,10 +522,7 @@ class ResidentSet:
             self._failed(resident, LoadError("worker_died", "the worker died as it became ready"))
             return
         resident.bytes = replica.private_bytes
-        _remember(self._sizes, resident.key, resident.bytes)
-        _remember(self._load_seconds, resident.key, seconds)
-        if (trouble := self._troubles.get(resident.key)) is not None:
-            trouble.failures = 0  # in a row: deaths are counted for themselves
+        self.track_record.loaded(resident.key, seconds, resident.bytes)
         self._observer.loaded(resident.key, seconds, resident.bytes)
         if resident.bytes > self._room().bytes:
             error = self._too_big(resident)
@@ -680,7 +539,7 @@ class ResidentSet:
     def measured(self, resident: Resident, private_bytes: int) -> None:
         """Take what a worker has measured of itself since; idle ones go if it is too much."""
         resident.bytes = private_bytes
-        _remember(self._sizes, resident.key, private_bytes)
+        self.track_record.measured(resident.key, private_bytes)
         self._trim()
 
     def _trim(self) -> None:
@@ -696,26 +555,14 @@ class ResidentSet:
     def _failed(self, resident: Resident, error: LoadError) -> None:
         if resident.ending:  # told to end while it was coming up: that is no fault of the version
             return
-        trouble = self._trouble(resident.key)
-        trouble.failures += 1
-        trouble.message = error.message
-        trouble.callers_wait = False
-        trouble.until = self._clock() + back_off_s(trouble.failures)
+        pause_s = self.track_record.load_failed(resident.key, error.message)
         self._observer.load_failed(resident.key, error.failure, error.message)
         failed = ModelLoadFailedError(
-            f"{resident.key} could not be loaded: {error.message}",
-            retry_after_s=back_off_s(trouble.failures),
+            f"{resident.key} could not be loaded: {error.message}", retry_after_s=pause_s
         )
         failed.__cause__ = error
         self._tell(resident, failed)
         self._end(resident, f"its load failed: {error.message}", evicted=False)
-
-    def _trouble(self, key: ReplicaKey) -> _Trouble:
-        trouble = self._troubles.get(key)
-        if trouble is None:
-            trouble = _Trouble()
-        _remember(self._troubles, key, trouble)
-        return trouble
 
     # --- ends -------------------------------------------------------------------------------------
 
@@ -738,25 +585,9 @@ class ResidentSet:
         if replica.loaded is None and not resident.ending:
             return  # its load is told by the replica, and decides
         if not resident.ending:
-            self._count_death(resident.key, replica)
+            had_answered = replica.answered > 0
+            self.track_record.died(resident.key, replica.end_reason, had_answered=had_answered)
         self._gone(resident, replica.end_reason, was_ready=replica.loaded is not None)
-
-    def _count_death(self, key: ReplicaKey, replica: Replica) -> None:
-        """A crash is forgiven; a version that crashes again and again is left alone for a while.
-
-        Not for long, and with its callers waiting, if its worker had served: only one that dies
-        before it has answered anything is worth refusing.
-        """
-        now = self._clock()
-        trouble = self._trouble(key)
-        trouble.deaths = [at for at in trouble.deaths if now - at < _DEATH_WINDOW_S] + [now]
-        extra = len(trouble.deaths) - _DEATHS_FORGIVEN
-        if extra > 0:
-            times = f"{len(trouble.deaths)} times in a minute"
-            trouble.message = f"its worker died {times}: {replica.end_reason}"
-            trouble.callers_wait = replica.answered > 0
-            longest_s = _SERVED_BACK_OFF_S if trouble.callers_wait else _LAST_BACK_OFF_S
-            trouble.until = now + min(back_off_s(extra), longest_s)
 
     def _gone(self, resident: Resident, reason: str, *, was_ready: bool) -> None:
         resident.ending = True
@@ -787,11 +618,3 @@ def _as_load_error(error: GatewayError) -> LoadError:
         cause = error.__cause__
         return cause if isinstance(cause, LoadError) else LoadError("load_failed", error.message)
     return LoadError("no_room", error.message)
-
-
-def _remember(memory: OrderedDict[ReplicaKey, T], key: ReplicaKey, value: T) -> None:
-    """Store the newest; forget the oldest beyond a bound."""
-    memory[key] = value
-    memory.move_to_end(key)
-    while len(memory) > _REMEMBERED:
-        memory.popitem(last=False)

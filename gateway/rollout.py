@@ -32,7 +32,8 @@ from gateway.control_contract import (
 )
 from gateway.errors import LoadError, RolloutRefusedError, TableFileError
 from gateway.node import Node
-from gateway.residency import ReplicaKey, ResidentSet
+from gateway.residency import ResidentSet
+from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
 from gateway.table_file import TableFile
 from gateway.telemetry import Telemetry

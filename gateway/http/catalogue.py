@@ -17,7 +17,8 @@ from gateway.model_ref import (
     parse_model_name,
     parse_selector,
 )
-from gateway.residency import ReplicaKey, Resident
+from gateway.residency import Resident
+from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
 
 router = APIRouter(tags=["catalogue"])
@@ -177,7 +178,7 @@ def _trouble(services: Services, model: str, entry: CatalogueVersion) -> tuple[s
     """Say why its worker does not come up, and for how many seconds it is left alone."""
     if entry.digest is None:
         return None
-    return services.residents.trouble(ReplicaKey(model, entry.version, entry.digest))
+    return services.residents.track_record.trouble(ReplicaKey(model, entry.version, entry.digest))
 
 
 def _state(entry: CatalogueVersion, resident: Resident | None) -> str:

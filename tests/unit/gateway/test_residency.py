@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import residency
+from gateway import residency, track_record
 from gateway.errors import (
     DrainingError,
     InsufficientMemoryError,
@@ -17,13 +17,13 @@ from gateway.errors import (
     ModelOverloadedError,
 )
 from gateway.replica import ReplicaState
-from gateway.residency import (
+from gateway.residency import ResidentSet
+from gateway.room import (
     ReplicaKey,
     ResidentLimits,
-    ResidentSet,
     ResidentView,
     Room,
-    back_off_s,
+    RoomPlan,
     plan_eviction,
 )
 from gateway.worker.messages import Loaded
@@ -72,13 +72,13 @@ def test_room_for_one_more(residents, room, victims):
 
 def test_what_would_not_fit_in_an_empty_set_evicts_nobody():
     plan = plan_eviction([view("a")], 101, ResidentLimits(count=2, bytes=100))
-    assert plan == residency.RoomPlan(Room.NEVER)
+    assert plan == RoomPlan(Room.NEVER)
 
 
 def test_if_the_idle_do_not_suffice_none_is_touched():
     residents = [view("a", bytes=10), view("b", bytes=80, leases=1)]
     plan = plan_eviction(residents, 60, ResidentLimits(count=9, bytes=100))
-    assert plan == residency.RoomPlan(Room.WAIT)
+    assert plan == RoomPlan(Room.WAIT)
 
 
 views = st.builds(
@@ -110,12 +110,6 @@ def test_a_plan_is_always_lawful(residents, needed, count):
         assert not gone
     if plan.room is Room.FITS:
         assert len(residents) < count
-
-
-def test_back_off_grows_and_is_bounded():
-    waits = [back_off_s(n) for n in range(1, 40)]
-    assert waits[:4] == [1, 2, 4, 8]
-    assert max(waits) == 60
 
 
 # --- the effects ----------------------------------------------------------------------------------
@@ -295,7 +289,7 @@ async def test_no_room_within_the_budget_is_a_503_that_says_when_to_come_back():
 async def test_what_cannot_fit_is_told_so_and_evicts_nobody():
     world = World(megabytes=50)
     await world.use("a")
-    world.set._sizes[key("big")] = 60 * MIB
+    world.set.track_record.measured(key("big"), 60 * MIB)
     with pytest.raises(InsufficientMemoryError):
         await world.set.lease(key("big"))
     assert world.ends == []
@@ -362,7 +356,7 @@ async def test_a_version_that_keeps_crashing_is_left_alone_for_a_while():
 
 
 async def test_callers_wait_for_a_version_whose_worker_was_killed_while_it_served(monkeypatch):
-    monkeypatch.setattr(residency, "_SERVED_BACK_OFF_S", 0.05)
+    monkeypatch.setattr(track_record, "_SERVED_BACK_OFF_S", 0.05)
     world = World()
     for _ in range(6):
         await world.use("a")
@@ -374,7 +368,7 @@ async def test_callers_wait_for_a_version_whose_worker_was_killed_while_it_serve
 
 async def test_nobody_busy_goes_for_a_load_that_does_not_wait_for_room(monkeypatch):
     monkeypatch.setattr(residency, "TURN_WAIT_S", 0.01)
-    monkeypatch.setattr(residency, "_SERVED_BACK_OFF_S", 0.2)
+    monkeypatch.setattr(track_record, "_SERVED_BACK_OFF_S", 0.2)
     world = World(count=2)
     held = await world.set.lease(key("b"))
     for _ in range(4):
@@ -461,23 +455,6 @@ async def test_a_version_retired_while_it_loads_is_not_started_again():
     assert not world.told, "an end that was asked for is no failed load"
 
 
-async def test_a_load_that_succeeds_ends_the_row_of_failures(monkeypatch):
-    now = [0.0]
-    world = World()
-    monkeypatch.setattr(world.set, "_clock", lambda: now[0])
-    waits = []
-    for _ in range(3):
-        world.failures.append(LoadError("load_failed", "no luck"))
-        with pytest.raises(ModelLoadFailedError) as refused:
-            await world.use("a")
-        waits.append(refused.value.retry_after_s)
-        now[0] += 100
-        await world.use("a")
-        world.set.retire(key("a"), "retired")
-        await until(lambda: not world.set.residents())
-    assert waits == [1, 1, 1]
-
-
 async def test_a_version_whose_last_worker_is_still_ending_holds_nobody_else_up():
     world = World(count=3)
     held = await world.set.lease(key("a"))
@@ -531,11 +508,11 @@ async def test_a_load_that_hangs_does_not_keep_others_from_loading():
 
 async def test_a_version_that_is_left_alone_says_why_and_how_long():
     world = World()
-    assert world.set.trouble(key("a")) is None
+    assert world.set.track_record.trouble(key("a")) is None
     world.failures = [LoadError("load_failed", "no module named x")]
     with pytest.raises(ModelLoadFailedError):
         await world.set.lease(key("a"))
-    trouble = world.set.trouble(key("a"))
+    trouble = world.set.track_record.trouble(key("a"))
     assert trouble is not None
     assert trouble[0] == "no module named x"
     assert 0 < trouble[1] <= 1

@@ -1,0 +1,140 @@
+"""What earlier loads and deaths have taught about a version: size, seconds, when to try again."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.errors import ModelLoadFailedError
+from gateway.room import ReplicaKey
+
+_FIRST_BACK_OFF_S = 1.0
+_LAST_BACK_OFF_S = 60.0
+_DEATHS_FORGIVEN = 2
+_DEATH_WINDOW_S = 60.0
+_SERVED_BACK_OFF_S = 5.0
+"""The longest pause after the death of a worker that had answered something: it was killed, or one
+request was too much for it. Callers wait such a pause out."""
+_SHORTEST_LOAD_S = 1.0
+_UNKNOWN_LOAD_S = 2.0
+_REMEMBERED = 1024
+
+
+def back_off_s(failures: int) -> float:
+    """Return how long to leave a version alone after so many failures in a row, in seconds."""
+    return float(min(_FIRST_BACK_OFF_S * 2 ** min(failures - 1, 10), _LAST_BACK_OFF_S))
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One version. ``until``: leave it alone before; ``callers_wait``: and let callers wait."""
+
+    bytes: int | None = None
+    load_s: float | None = None
+    failures: int = 0
+    deaths: list[float] = field(default_factory=list)
+    message: str = ""
+    until: float = 0.0
+    callers_wait: bool = False
+
+
+class TrackRecord:
+    """The last versions that were loaded, or were to be; of no more than a bounded number.
+
+    Event loop only.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Store. ``clock`` gives monotonic seconds."""
+        self._clock = clock
+        self._entries: OrderedDict[ReplicaKey, _Entry] = OrderedDict()
+        self._last_load_s = _UNKNOWN_LOAD_S
+
+    # --- what it cost -----------------------------------------------------------------------------
+
+    def loaded(self, key: ReplicaKey, seconds: float, private_bytes: int) -> None:
+        """Remember a load that went well: failures count in a row, deaths for themselves."""
+        entry = self._entry(key)
+        entry.bytes, entry.load_s, entry.failures = private_bytes, seconds, 0
+        self._last_load_s = seconds
+
+    def measured(self, key: ReplicaKey, private_bytes: int) -> None:
+        """Remember what a worker has measured of itself."""
+        self._entry(key).bytes = private_bytes
+
+    def bytes_of(self, key: ReplicaKey) -> int | None:
+        """Return what a worker of this version held last; None: it was never measured."""
+        entry = self._entries.get(key)
+        return entry.bytes if entry is not None else None
+
+    def expected_load_s(self, key: ReplicaKey) -> float:
+        """Return how long a load of this version took, or any version, last time; in seconds."""
+        entry = self._entries.get(key)
+        known = entry.load_s if entry is not None else None
+        return max(_SHORTEST_LOAD_S, self._last_load_s if known is None else known)
+
+    # --- what went wrong --------------------------------------------------------------------------
+
+    def load_failed(self, key: ReplicaKey, message: str) -> float:
+        """Remember a failure; return for how many seconds the version is left alone."""
+        entry = self._entry(key)
+        entry.failures += 1
+        entry.message = message
+        entry.callers_wait = False
+        pause_s = back_off_s(entry.failures)
+        entry.until = self._clock() + pause_s
+        return pause_s
+
+    def died(self, key: ReplicaKey, reason: str, *, had_answered: bool) -> None:
+        """Remember the death of a ready worker.
+
+        A crash is forgiven; a version that crashes again and again is left alone for a while. Not
+        for long, and with its callers waiting, if its worker had served: only one that dies before
+        it has answered anything is worth refusing.
+        """
+        now = self._clock()
+        entry = self._entry(key)
+        entry.deaths = [at for at in entry.deaths if now - at < _DEATH_WINDOW_S] + [now]
+        extra = len(entry.deaths) - _DEATHS_FORGIVEN
+        if extra > 0:
+            entry.message = f"its worker died {len(entry.deaths)} times in a minute: {reason}"
+            entry.callers_wait = had_answered
+            longest_s = _SERVED_BACK_OFF_S if had_answered else _LAST_BACK_OFF_S
+            entry.until = now + min(back_off_s(extra), longest_s)
+
+    def forgive(self, key: ReplicaKey) -> None:
+        """Forget what went wrong: somebody asks for a new try."""
+        if (entry := self._entries.get(key)) is not None:
+            self._entries[key] = _Entry(bytes=entry.bytes, load_s=entry.load_s)
+
+    def trouble(self, key: ReplicaKey) -> tuple[str, float] | None:
+        """Return why a version is left alone for now, and for how many seconds; None: it is not."""
+        entry = self._entries.get(key)
+        left_s = entry.until - self._clock() if entry is not None else 0.0
+        return (entry.message, left_s) if entry is not None and left_s > 0 else None
+
+    def pause_s(self, key: ReplicaKey) -> float:
+        """Return for how many seconds callers, and the next load, have to wait; mostly 0.
+
+        Raises:
+            ModelLoadFailedError: Waiting would be in vain.
+        """
+        trouble = self.trouble(key)
+        if trouble is None:
+            return 0.0
+        message, left_s = trouble
+        if not self._entries[key].callers_wait:
+            raise ModelLoadFailedError(
+                f"the last load of {key} failed: {message}", retry_after_s=left_s
+            )
+        return left_s
+
+    def _entry(self, key: ReplicaKey) -> _Entry:
+        """Return the entry of a version as the newest; forget the oldest beyond a bound."""
+        entry = self._entries.setdefault(key, _Entry())
+        self._entries.move_to_end(key)
+        if len(self._entries) > _REMEMBERED:
+            self._entries.popitem(last=False)
+        return entry
