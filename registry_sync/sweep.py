@@ -55,13 +55,13 @@ class Sweep:
         spine = self._reconciler
         await spine.journal.write(spine.ledger.prune)
         node = spine.observation.node
-        if node is None or spine.observation.unreachable or not spine.listings:
+        if node is None or spine.observation.unreachable or not spine.listings.count:
             return
         free = shutil.disk_usage(self._folder).free
         doomed = choose(
-            spine.artifacts,
+            spine.arrival.artifacts,
             node=node,
-            aspired=spine.settled.aspired,
+            aspired=spine.listings.aspired,
             ledger=spine.journal.view,
             now=self._clock(),
             limits=self._limits,
@@ -77,16 +77,16 @@ class Sweep:
         once more.
         """
         spine = self._reconciler
-        going = {digest: spine.artifacts.pop(digest) for digest in doomed}
+        going = {digest: spine.arrival.artifacts.pop(digest) for digest in doomed}
         await spine.next_decision()
         for digest, artifact in going.items():
-            if digest in spine.artifacts:
+            if digest in spine.arrival.artifacts:
                 continue
             if spine.announcer.offers(digest):
-                spine.artifacts[digest] = artifact
+                spine.arrival.artifacts[digest] = artifact
                 continue
             await spine.threads.fetching(spine.store.remove, digest)
-            spine.artifacts.pop(digest, None)
+            spine.arrival.artifacts.pop(digest, None)
             _log.info("artifact.removed", digest=digest)
         spine.wake()
 

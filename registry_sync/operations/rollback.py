@@ -67,7 +67,7 @@ async def _target(spine: Reconciler, request: RollbackRequest, active: ActiveAli
         version, digest = request.version, _pinned(spine, request.model, request.version)
     else:
         version, digest = await _previous(spine, active)
-    listed = spine.settled.aspired.models.get(request.model)
+    listed = spine.listings.aspired.models.get(request.model)
     return Hold(
         model=request.model,
         alias=request.alias,
@@ -159,7 +159,7 @@ def _refusal(spine: Reconciler, hold: Hold) -> str | None:
     rejected = view.rejections.get((hold.model, hold.target_version, hold.target_digest))
     if rejected is not None:
         return rejected.reason
-    listed = find(spine.settled.aspired, hold.model, hold.target_version)
+    listed = find(spine.listings.aspired, hold.model, hold.target_version)
     if listed is not None and is_quarantined(listed, view):
         return view.quarantines[(hold.model, hold.target_version)].reason
     return None

@@ -23,12 +23,12 @@ def read_state(spine: Reconciler, *, node_id: str, tracking_uri: str) -> State:
     return State(
         node_id=node_id,
         tracking_uri=tracking_uri,
-        listed_at=spine.listed_at,
-        source_error=spine.source_error,
+        listed_at=spine.listings.listed_at,
+        source_error=spine.listings.error,
         gateway_error=spine.observation.unreachable,
         ledger_error=spine.journal.trouble,
         generation=node.generation if node else None,
-        problems=list(spine.settled.aspired.problems),
+        problems=list(spine.listings.aspired.problems),
         models=_models(spine),
         work=_work(spine),
     )
@@ -38,7 +38,7 @@ def _models(spine: Reconciler) -> list[ModelState]:
     node = spine.observation.node
     active = {(one.model, one.alias): one for one in (node.active if node else [])}
     versions = {model.name: model.versions for model in spine.announcer.models}
-    names = sorted({*versions, *spine.settled.aspired.models, *(model for model, _ in active)})
+    names = sorted({*versions, *spine.listings.aspired.models, *(model for model, _ in active)})
     return [
         ModelState(
             name=name, aliases=_aliases(spine, name, active), versions=versions.get(name, [])
@@ -50,7 +50,7 @@ def _models(spine: Reconciler) -> list[ModelState]:
 def _aliases(
     spine: Reconciler, name: str, active: dict[tuple[str, str], ActiveAlias]
 ) -> list[AliasState]:
-    listed = spine.settled.aspired.models.get(name)
+    listed = spine.listings.aspired.models.get(name)
     aspired = dict(listed.aliases) if listed else {}
     words = sorted({*aspired, *(alias for model, alias in active if model == name)})
     return [
@@ -83,7 +83,7 @@ def _why_not(
     view = spine.journal.view
     if (model, alias) in view.holds:
         return "an operator rolled it back; it follows the registry when that moves the alias"
-    listed = find(spine.settled.aspired, model, aspired)
+    listed = find(spine.listings.aspired, model, aspired)
     if listed is None:
         return "the registry does not list that version"
     if is_quarantined(listed, view):

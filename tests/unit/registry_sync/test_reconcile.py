@@ -260,7 +260,7 @@ async def test_an_empty_registry_changes_nothing(node: NodeInMemory) -> None:
             await spine.poll()
             await idle(spine)
         assert node.gateway.points(M, A) == 1
-        assert spine.source_error is not None
+        assert spine.listings.error is not None
 
 
 async def test_an_alias_goes_when_two_listings_agree(node: NodeInMemory) -> None:

@@ -198,7 +198,7 @@ async def test_an_alias_that_moves_on_during_the_comparison_is_not_activated(tmp
         staged = StageRequest(
             stage_id="s", model="m", version=2, digest=DIGESTS[2], replaces=1, keep=True
         )
-        spine.artifacts = dict.fromkeys(DIGESTS.values())
+        spine.arrival.artifacts = dict.fromkeys(DIGESTS.values())
         spine.observation.node = node(standbys=[staged])
         pins = {
             ("m", n): PinnedVersion("m", n, digest, None, False, f"m/{n}")
@@ -209,7 +209,7 @@ async def test_an_alias_that_moves_on_during_the_comparison_is_not_activated(tmp
         assert isinstance(action, Activate)
         step = asyncio.create_task(spine._step(("activate", "m", "champion"), action))
         await asyncio.sleep(0.05)
-        spine._take_listing(listing(1), "poll")
+        spine.listings.take(listing(1), "poll")
         registry.gate.set()
         await step
         assert target.activated == []
@@ -271,15 +271,15 @@ async def test_a_long_comparison_counts_for_as_long_as_it_takes_to_use_it(tmp_pa
     now = 0.0
     async with spine_on(tmp_path, Registry(listing(2)), Target(), clock=lambda: now) as spine:
         await spine.poll()
-        await spine._accept(("m", 2), _Brought(DIGESTS[2]), started_at=now - took_s)
-        spine._wishes = {("m", "champion"): (2, -took_s)}
+        await spine.arrival._accept(("m", 2), _Brought(DIGESTS[2]), started_at=now - took_s)
+        spine.listings._wishes = {("m", "champion"): (2, -took_s)}
         action = Activate("m", "champion", 2, DIGESTS[2], "s", Urgency.ACTIVATE, "poll")
         now = 110.0
-        assert spine._is_confirmed(action)
+        assert spine.arrival._is_confirmed(action)
         now = 600.0
-        assert spine._is_confirmed(action) is (took_s > 300)
+        assert spine.arrival._is_confirmed(action) is (took_s > 300)
         now = 900.0
-        assert not spine._is_confirmed(action)
+        assert not spine.arrival._is_confirmed(action)
 
 
 @dataclass

@@ -24,7 +24,7 @@ async def test_an_artifact_goes_only_after_the_gateway_was_told(tmp_path, gone):
     told = []
 
     async def next_decision():
-        told.append(digest in spine.artifacts or not store.get(digest))
+        told.append(digest in spine.arrival.artifacts or not store.get(digest))
         await asyncio.sleep(0)
 
     async def write(*_):
@@ -33,13 +33,12 @@ async def test_an_artifact_goes_only_after_the_gateway_was_told(tmp_path, gone):
     node = SimpleNamespace(active=[], standbys=[], wanted=[])
     spine: Any = SimpleNamespace(
         announcer=SimpleNamespace(offers=lambda _: gone),
-        artifacts=store.all(),
+        arrival=SimpleNamespace(artifacts=store.all()),
         journal=SimpleNamespace(view=LedgerView(), write=write),
         ledger=SimpleNamespace(prune=None),
-        listings=2,
+        listings=SimpleNamespace(count=2, aspired=Aspired(models={}, listed_at=0.0)),
         next_decision=next_decision,
         observation=SimpleNamespace(node=node, unreachable=None),
-        settled=SimpleNamespace(aspired=Aspired(models={}, listed_at=0.0)),
         store=store,
         threads=threads,
         wake=lambda: None,
@@ -48,6 +47,6 @@ async def test_an_artifact_goes_only_after_the_gateway_was_told(tmp_path, gone):
     sweep = Sweep(spine, limits=limits, folder=tmp_path, clock=lambda: 100.0)
     await sweep.run()
     assert told == [False]
-    assert (digest in spine.artifacts) is gone
+    assert (digest in spine.arrival.artifacts) is gone
     assert (store.get(digest) is not None) is gone
     assert threads.close(patience_s=5)

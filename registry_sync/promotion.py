@@ -1,0 +1,240 @@
+"""Stage, activate and retire as the spine does them: one request to the gateway each, recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+
+import structlog
+
+from gateway.control_contract import (
+    PERMANENT_STAGE_FAILURES,
+    ActivateRequest,
+    ActiveAlias,
+    RetireRequest,
+    StageOutcome,
+    StageRequest,
+)
+from registry_sync.arrival import Arrival, Stopped
+from registry_sync.artifact_store import ArtifactStore
+from registry_sync.errors import RolloutRejectedError
+from registry_sync.intake import Stopwatch
+from registry_sync.journal import Journal
+from registry_sync.ledger import Ledger
+from registry_sync.observation import Observation
+from registry_sync.plan import Activate, RetireAlias, Stage
+from registry_sync.records import Activation, Rejection
+from registry_sync.serving_target import ServingTarget
+from registry_sync.threads import Threads
+
+_GENERATION_WAIT_S = 2.0
+_log = structlog.get_logger("registry_sync.promotion")
+
+
+class Promotion:
+    """Has the gateway serve what is here. Event loop only."""
+
+    def __init__(
+        self,
+        *,
+        target: ServingTarget,
+        observation: Observation,
+        arrival: Arrival,
+        store: ArtifactStore,
+        ledger: Ledger,
+        journal: Journal,
+        threads: Threads,
+        is_still_due: Callable[[Activate], bool],
+        stage_timeout_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        """Store.
+
+        Args:
+            target: The gateway.
+            observation: What it said last.
+            arrival: Who compares bytes with the registry again.
+            store: Where altered copies are dropped.
+            ledger: Where outcomes are recorded.
+            journal: How the ledger is written.
+            threads: Where blocking calls run.
+            is_still_due: Whether the same would be decided now.
+            stage_timeout_s: How long to wait for the outcome of a stage, in seconds.
+            clock: Gives epoch seconds.
+        """
+        self._target = target
+        self._observation = observation
+        self._arrival = arrival
+        self._store = store
+        self._ledger = ledger
+        self._journal = journal
+        self._threads = threads
+        self._is_still_due = is_still_due
+        self._stage_timeout_s = stage_timeout_s
+        self._clock = clock
+        self._activating = asyncio.Lock()
+
+    # --- stage ------------------------------------------------------------------------------------
+
+    async def stage(self, action: Stage, watch: Stopwatch) -> Stopped | None:
+        """Have the gateway start and warm a standby; wait for its outcome."""
+        stage_id = uuid.uuid4().hex
+        expected = self._observation.expect(stage_id)
+        try:
+            with watch.phase("stage"):
+                async with asyncio.timeout(self._stage_timeout_s):
+                    await self._target.stage(
+                        StageRequest(
+                            stage_id=stage_id,
+                            model=action.model,
+                            version=action.version,
+                            digest=action.digest,
+                            replaces=action.replaces,
+                            keep=action.keep,
+                        )
+                    )
+                    outcome = await expected
+        except TimeoutError:
+            return Stopped(f"no outcome of the stage within {self._stage_timeout_s:g} s")
+        finally:
+            expected.cancel()
+        watch.seconds.update({f"stage.{k}": v for k, v in outcome.durations_s.items()})
+        if outcome.failure is not None:
+            return await self._stage_failed(outcome)
+        if action.keep and not self._stands_by(stage_id):
+            return Stopped("the standby ended before it was activated")
+        return None
+
+    def _stands_by(self, stage_id: str) -> bool:
+        node = self._observation.node
+        return node is not None and any(one.stage_id == stage_id for one in node.standbys)
+
+    async def _stage_failed(self, outcome: StageOutcome) -> Stopped:
+        reason = outcome.message or f"the stage failed: {outcome.failure}"
+        if outcome.failure not in PERMANENT_STAGE_FAILURES:
+            return Stopped(reason)
+        if outcome.failure == "integrity":
+            return await self._drop_altered(outcome.digest, reason)
+        await self._journal.write(
+            self._ledger.reject,
+            Rejection(
+                model=outcome.model,
+                version=outcome.version,
+                digest=outcome.digest,
+                failure=str(outcome.failure),
+                reason=reason,
+                at=self._clock(),
+            ),
+        )
+        return Stopped(reason, refused=True)
+
+    async def _drop_altered(self, digest: str, reason: str) -> Stopped:
+        """Drop a copy that was altered on this node after it was verified.
+
+        That says nothing of the publisher's bytes: they are fetched again, and judged as ever.
+        """
+        self._arrival.artifacts.pop(digest, None)
+        await self._threads.ledger(self._store.remove, digest)
+        return Stopped(f"{reason}; this node's copy is dropped and fetched again")
+
+    # --- activate ---------------------------------------------------------------------------------
+
+    async def activate(self, action: Activate, watch: Stopwatch) -> Stopped | None:
+        """Compare with the registry once more, move the alias, record it."""
+        with watch.phase("confirm"):
+            stopped = await self._arrival.confirm(action, watch)
+        if stopped is not None:
+            return stopped
+        async with self._activating:
+            node = self._observation.node
+            if node is None:
+                return Stopped("the gateway has gone")
+            if not self._is_still_due(action):
+                return Stopped("it is no longer what ought to be active")
+            try:
+                with watch.phase("activate"):
+                    ack = await self._target.activate(
+                        ActivateRequest(
+                            model=action.model,
+                            alias=action.alias,
+                            version=action.version,
+                            digest=action.digest,
+                            if_generation=node.generation,
+                            stage_id=action.stage_id,
+                            asked_by=str(action.asked_by),
+                        )
+                    )
+            except RolloutRejectedError as error:
+                return await self._activation_refused(action, error)
+            before = _active(node.active, action.model, action.alias)
+            active = _activated(action, before, at=self._clock())
+            self._observation.activated(active, ack)
+        await self._record(action, active, ack.generation)
+        return None
+
+    async def _record(self, action: Activate, active: ActiveAlias, generation: int) -> None:
+        _log.info(
+            "activate.complete",
+            model=action.model,
+            alias=action.alias,
+            version=action.version,
+            previous=active.previous_version,
+            asked_by=str(action.asked_by),
+            generation=generation,
+        )
+        await self._journal.write(
+            self._ledger.activated,
+            Activation(
+                model=active.model,
+                alias=active.alias,
+                version=active.version,
+                digest=active.digest,
+                previous_version=active.previous_version,
+                previous_digest=active.previous_digest,
+                asked_by=action.asked_by,
+                at=active.since,
+                generation=generation,
+            ),
+        )
+
+    async def _activation_refused(self, action: Activate, error: RolloutRejectedError) -> Stopped:
+        if error.code == "not_staged":
+            self._observation.disprove((action.model, action.version, action.digest))
+        if error.code == "generation_mismatch" and error.generation is not None:
+            await self._await_generation(error.generation)
+        return Stopped(error.reason)
+
+    async def _await_generation(self, generation: int) -> None:
+        """Wait until the long poll has told of a newer table; the plan is made on that."""
+        give_up_at = self._clock() + _GENERATION_WAIT_S
+        while self._clock() < give_up_at:
+            node = self._observation.node
+            if node is not None and node.generation >= generation:
+                return
+            await asyncio.sleep(0.02)
+
+    # --- retire -----------------------------------------------------------------------------------
+
+    async def retire(self, action: RetireAlias) -> Stopped | None:
+        """Take an alias away."""
+        ack = await self._target.retire(RetireRequest(model=action.model, alias=action.alias))
+        self._observation.retired(action.model, action.alias, ack.generation)
+        _log.info("retire.complete", model=action.model, alias=action.alias)
+        return None
+
+
+def _active(active: list[ActiveAlias], model: str, alias: str) -> ActiveAlias | None:
+    return next((one for one in active if (one.model, one.alias) == (model, alias)), None)
+
+
+def _activated(action: Activate, before: ActiveAlias | None, *, at: float) -> ActiveAlias:
+    return ActiveAlias(
+        model=action.model,
+        alias=action.alias,
+        version=action.version,
+        digest=action.digest,
+        since=at,
+        previous_version=before.version if before else None,
+        previous_digest=before.digest if before else None,
+    )
