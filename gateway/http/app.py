@@ -14,7 +14,7 @@ from gateway.control_contract import Nack
 from gateway.errors import GatewayError, RolloutRefusedError
 from gateway.http import catalogue, control, health
 from gateway.http.predict import App, PredictApp, request_id_of
-from gateway.http.predict_docs import document_predictions
+from gateway.http.predict_docs import declare_predictions
 from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
 from gateway.http.services import Services, attach
 from gateway.settings import GatewaySettings
@@ -40,7 +40,7 @@ def create_public_app(services: Services, settings: GatewaySettings) -> App:
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.middleware("http")(_name_request)
-    document_predictions(app)
+    declare_predictions(app)
     return PredictApp(
         app,
         services.dispatcher,

@@ -121,6 +121,8 @@ class PredictApp:
         request_id = request_id_of(headers)
         call: Call | None = None
         try:
+            if len(headers) < len(scope["headers"]):
+                _refuse_second_selector(scope["headers"])
             selectors = _selectors(version, headers.get(b"x-model-version"))
             name = _decode_name(model)
             probabilities = _probabilities(scope["query_string"])
@@ -311,6 +313,12 @@ def _selectors(path: bytes | None, header: bytes | None) -> tuple[Selector | Non
         return parse_selector(text), by_header
     except (UnicodeDecodeError, InvalidReferenceError) as error:
         raise InvalidSelectorError(f"not a version or alias: {error}") from error
+
+
+def _refuse_second_selector(headers: list[tuple[bytes, bytes]]) -> None:
+    """Two of them may disagree, and which one counts would be anybody's guess."""
+    if sum(name == b"x-model-version" for name, _ in headers) > 1:
+        raise InvalidSelectorError("the header X-Model-Version is given more than once")
 
 
 def _probabilities(query: bytes) -> bool:

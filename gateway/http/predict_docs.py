@@ -1,10 +1,10 @@
-"""The prediction routes in the OpenAPI document, although FastAPI does not serve them."""
+"""The prediction routes as FastAPI knows them, although it does not serve them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 
 _BODY: dict[str, Any] = {
     "type": "object",
@@ -78,21 +78,33 @@ _ERRORS = {
 }
 
 
-def document_predictions(app: FastAPI) -> None:
-    """Add both prediction routes to the application's OpenAPI document."""
+_PATHS = {
+    "/models/{model}/versions/{version}/predict": True,
+    "/models/{model}/predict": False,
+}
+"""Whether the version is in the path."""
+
+
+def declare_predictions(app: FastAPI) -> None:
+    """Add both prediction routes to the OpenAPI document; another method than POST is a 405."""
+    for path in _PATHS:
+        app.add_route(path, _answered_before, methods=["POST"], include_in_schema=False)
     build = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = build()
             document["paths"] |= {
-                "/models/{model}/versions/{version}/predict": {"post": _operation(by_path=True)},
-                "/models/{model}/predict": {"post": _operation(by_path=False)},
+                path: {"post": _operation(by_path=by_path)} for path, by_path in _PATHS.items()
             }
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
+
+
+async def _answered_before(_: Request) -> Response:
+    raise AssertionError("the prediction routes are served in front of this application")
 
 
 def _operation(*, by_path: bool) -> dict[str, Any]:

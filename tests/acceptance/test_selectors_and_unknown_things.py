@@ -120,6 +120,20 @@ async def test_what_is_not_there_is_said(
     assert (answer.status, answer.code) == (status, code), answer
 
 
+@pytest.mark.parametrize("path", ["/models/m/predict", "/models/m/versions/1/predict", "/models"])
+async def test_another_method_is_refused_and_the_right_one_named(served: Served, path: str) -> None:
+    async with client(1) as http:
+        answer = await http.request("DELETE", served.node.url + path)
+    assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
+    assert answer.headers["allow"] == ("POST" if path.endswith("predict") else "GET")
+
+
+async def test_nobody_answers_on_an_unknown_route(served: Served) -> None:
+    async with client(1) as http:
+        answer = await http.get(f"{served.node.url}/models/m/predictions/of/what")
+    assert (answer.status_code, answer.json()["code"]) == (404, "route_not_found")
+
+
 async def test_every_form_of_body_is_read(running_node: Node, registry: Registry) -> None:
     name, model = registry.name("forms"), IrisPipeline()
     registry.publish(name, model)

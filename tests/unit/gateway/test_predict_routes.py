@@ -90,6 +90,14 @@ async def test_who_is_meant(client, dispatcher, path, header, model, selector, a
     assert (call.model, call.selector, call.also, call.body) == (model, selector, also, b"body")
 
 
+async def test_two_headers_that_name_a_version_are_refused_and_other_pairs_are_not(client):
+    two = [("x-model-version", "3"), ("x-model-version", "3")]
+    answer = await client.post("/models/m/predict", content=b"x", headers=two)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_selector")
+    answer = await client.post("/models/m/predict", content=b"x", headers=[("x-a", "1")] * 2)
+    assert answer.status_code == 200
+
+
 async def test_every_answer_names_who_gave_it(client):
     answer = await client.post("/models/m/predict", content=b"x", headers={"x-request-id": "abc-1"})
     assert answer.headers["x-model-version"] == "3"
