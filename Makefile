@@ -20,8 +20,8 @@ help: ## Say what there is
 demo: $(INSTALLED) ## Play the whole story on a real MLflow server; ARGS=--once ends by itself
 	$(BIN)/python -m deploy.demo $(ARGS)
 
-test: lint ## Everything that must hold
-	$(BIN)/python -m pytest tests --ignore=tests/benchmarks $(ARGS)
+test: lint ## Everything that must hold, in under ten minutes
+	$(BIN)/python -m pytest tests --ignore=tests/benchmarks --numprocesses=2 --dist=loadfile $(ARGS)
 
 soak: $(INSTALLED) ## The acceptance tests with their full counts and durations
 	REGISTRY_GATEWAY_SOAK=1 $(BIN)/python -m pytest tests/acceptance --timeout=3600 $(ARGS)
