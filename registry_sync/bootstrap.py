@@ -128,7 +128,7 @@ async def _serve(settings: SyncSettings, node_id: str, threads: Threads) -> None
     target = GatewayClient(settings.gateway_socket)
     spine = _spine(settings, store, ledger, target, threads)
     try:
-        await threads.ledger(ledger.refuse_newer)
+        await threads.ledger(ledger.open)
         with private_socket(settings.operations_socket) as listener:
             _log.info(
                 "control_plane.started",

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import sysconfig
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Engine,
     Row,
     Select,
     Table,
-    create_engine,
     delete,
-    event,
     func,
     insert,
-    make_url,
     select,
     update,
 )
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.database import Database, LedgerSetupError
 from registry_sync.errors import LedgerError
 from registry_sync.holds_file import HoldsFile
 from registry_sync.records import (
@@ -55,37 +41,9 @@ from registry_sync.tables import (
     rejections,
 )
 
-_BUSY_TIMEOUT_MS = 10_000
-_CONNECT_TIMEOUT_S = 3
-_SILENCE_TIMEOUT_MS = 10_000
-_POSTGRESQL_LIMITS = {
-    "connect_timeout": _CONNECT_TIMEOUT_S,
-    "tcp_user_timeout": _SILENCE_TIMEOUT_MS,
-}
 _KEPT_ACTIVATIONS = 200
 _KEPT_ATTEMPTS = 500
 _MAX_REASON_CHARACTERS = 2000
-
-
-def find_migrations() -> Path:
-    """Return the folder of the migrations: beside the package, or where a wheel puts it.
-
-    Raises:
-        LedgerError: It is in neither place.
-    """
-    places = (
-        Path(__file__).resolve().parents[1] / "migrations",
-        Path(sysconfig.get_path("data")) / "share" / "registry-gateway" / "migrations",
-    )
-    for place in places:
-        if (place / "env.py").is_file():
-            return place
-    looked = " or ".join(str(place) for place in places)
-    raise LedgerError(f"the ledger's migrations are not at {looked}: the installation is broken")
-
-
-class NewerLedgerError(LedgerError):
-    """A newer release wrote the ledger."""
 
 
 class Ledger:
@@ -103,105 +61,33 @@ class Ledger:
         holds_file: HoldsFile | None = None,
     ) -> None:
         """Store. ``clock`` gives epoch seconds; ``holds_file`` keeps a copy of standing holds."""
-        self._url = make_url(url)
+        self._database = Database(url)
         self._node_id = node_id
         self._clock = clock
         self._holds_file = holds_file
-        self._engine: Engine | None = None
-        self._opening = threading.Lock()
-        self._suspect = False
 
-    # --- the database -----------------------------------------------------------------------------
+    # --- open and close ---------------------------------------------------------------------------
 
     def ensure(self) -> bool:
-        """Make the ledger usable, and say whether it had to be made or migrated.
+        """Make the ledger usable, and say whether it had to be made or migrated."""
+        return self._database.ensure(self._restore_holds)
 
-        A ledger file that was deleted, even a moment ago, is made anew.
-        """
-        with self._opening:
-            missing = self._file is not None and not self._file.exists()
-            if self._engine is not None and not missing and not self._suspect:
-                return False
-            self._release()
-            self._engine = self._connect()
-            migrated = self._migrate(self._engine)
-            self._restore_holds()
-            self._suspect = False
-            return migrated
-
-    def refuse_newer(self) -> None:
+    def open(self) -> None:
         """Open the ledger at the start of the process; a database that is down may come later.
 
         Raises:
-            NewerLedgerError: A newer release wrote it: this one must not write into it.
+            LedgerSetupError: No waiting helps: this process must not begin.
         """
         try:
             self.ensure()
-        except NewerLedgerError:
+        except LedgerSetupError:
             raise
         except LedgerError:
             return
 
     def close(self) -> None:
         """Close every connection."""
-        with self._opening:
-            self._release()
-
-    @property
-    def _file(self) -> Path | None:
-        if self._url.get_backend_name() != "sqlite" or self._url.database in (None, "", ":memory:"):
-            return None
-        return Path(str(self._url.database))
-
-    def _release(self) -> None:
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
-
-    def _connect(self) -> Engine:
-        if self._url.get_backend_name() != "sqlite":
-            limits = _POSTGRESQL_LIMITS if self._url.get_backend_name() == "postgresql" else {}
-            return create_engine(
-                self._url, pool_pre_ping=True, pool_size=2, max_overflow=4, connect_args=limits
-            )
-        # No pool: a pooled connection would go on writing to a file that was deleted.
-        engine = create_engine(self._url, poolclass=NullPool)
-        event.listen(engine, "connect", _prepare_sqlite)
-        return engine
-
-    def _migrate(self, engine: Engine) -> bool:
-        config = Config()
-        config.set_main_option("script_location", str(find_migrations()).replace("%", "%%"))
-        try:
-            with engine.connect() as connection:
-                before = MigrationContext.configure(connection).get_current_revision()
-                head = ScriptDirectory.from_config(config).get_current_head()
-                if before == head:
-                    return False
-                connection.rollback()
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
-                connection.commit()
-        except CommandError as error:
-            raise NewerLedgerError(
-                f"the ledger was written by a newer release: start that one ({error})"
-            ) from error
-        except (SQLAlchemyError, OSError) as error:
-            raise LedgerError(f"the ledger cannot be opened: {_first_line(error)}") from error
-        return True
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        engine = self._engine
-        if engine is None:
-            raise LedgerError("the ledger is not open")
-        try:
-            with engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            # The file may have been deleted a moment ago, and an empty one made by connecting.
-            self._suspect = True
-            raise LedgerError(f"the ledger does not answer: {_first_line(error)}") from error
+        self._database.close()
 
     def _mine(self, table: Table, **where: object) -> ColumnElement[bool]:
         clause = table.c.node_id == self._node_id
@@ -211,7 +97,7 @@ class Ledger:
         return clause
 
     def _rows(self, query: Select[Any]) -> list[Row[Any]]:
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             return list(connection.execute(query))
 
     # --- what counts now --------------------------------------------------------------------------
@@ -223,7 +109,7 @@ class Ledger:
             .where(self._mine(activations))
             .group_by(activations.c.model, activations.c.alias)
         )
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             pinned = connection.execute(select(pins).where(self._mine(pins))).all()
             wrong = connection.execute(
                 select(quarantines)
@@ -251,7 +137,7 @@ class Ledger:
 
     def pin(self, pin: PinnedVersion) -> None:
         """Record the bytes that were accepted for a version; replaces what was pinned before."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(
                 delete(pins).where(self._mine(pins, model=pin.model, version=pin.version))
             )
@@ -271,7 +157,7 @@ class Ledger:
     def quarantine(self, found: Quarantine) -> None:
         """Record wrong bytes; what was recorded of this version before is released by it."""
         self._release_verdicts(quarantines, found.model, found.version)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(
                 insert(quarantines).values(
                     node_id=self._node_id,
@@ -291,7 +177,7 @@ class Ledger:
 
     def reject(self, found: Rejection) -> None:
         """Record a version that no alias may follow with these bytes."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(
                 insert(rejections).values(
                     node_id=self._node_id,
@@ -309,7 +195,7 @@ class Ledger:
         return self._release_verdicts(rejections, model, version)
 
     def _release_verdicts(self, table: Table, model: str, version: int) -> bool:
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             done = connection.execute(
                 update(table)
                 .where(self._mine(table, model=model, version=version, released_at=None))
@@ -319,7 +205,7 @@ class Ledger:
 
     def hold(self, hold: Hold) -> None:
         """Keep an alias where it is told; replaces an older hold."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             self._release_hold(connection, hold.model, hold.alias)
             self._insert_hold(connection, hold)
 
@@ -327,7 +213,7 @@ class Ledger:
 
     def release_hold(self, model: str, alias: str) -> None:
         """Let an alias follow the registry again."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             self._release_hold(connection, model, alias)
         self._copy_holds()
 
@@ -346,7 +232,7 @@ class Ledger:
         ]
         if known:
             return
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             for hold in self._holds_file.read():
                 self._insert_hold(connection, hold)
 
@@ -373,7 +259,7 @@ class Ledger:
 
     def activated(self, activation: Activation) -> None:
         """Record that an alias moved."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(
                 insert(activations).values(
                     node_id=self._node_id,
@@ -391,7 +277,7 @@ class Ledger:
 
     def attempted(self, attempt: Attempt) -> None:
         """Record one try of one step."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(
                 insert(attempts).values(
                     node_id=self._node_id,
@@ -430,7 +316,7 @@ class Ledger:
         self._keep_newest(activations, _KEPT_ACTIVATIONS, ("model", "alias"))
         self._keep_newest(attempts, _KEPT_ATTEMPTS, ("model",))
         released = (quarantines, rejections, holds)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             for table in released:
                 connection.execute(
                     delete(table).where(
@@ -452,7 +338,7 @@ class Ledger:
             .label("rank")
         )
         ranked = select(table.c.id, rank).where(self._mine(table)).subquery()
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(
                 delete(table).where(
                     table.c.id.in_(select(ranked.c.id).where(ranked.c.rank > count))
@@ -463,7 +349,7 @@ class Ledger:
 
     def remember_listing(self, aspired: Aspired) -> None:
         """Keep a listing for a start during which the registry is down."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(delete(listings).where(self._mine(listings)))
             connection.execute(
                 insert(listings).values(
@@ -477,17 +363,6 @@ class Ledger:
         """Return the listing that was remembered last, or None."""
         rows = self._rows(select(listings).where(self._mine(listings)))
         return _listing(rows[0].body, rows[0].listed_at) if rows else None
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _pin(row: Row[Any]) -> PinnedVersion:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.database import LedgerSetupError, find_migrations
 from registry_sync.errors import LedgerError
-from registry_sync.ledger import Ledger, NewerLedgerError, find_migrations
+from registry_sync.ledger import Ledger
 from registry_sync.records import (
     Activation,
     Attempt,
@@ -164,8 +165,8 @@ def test_a_newer_ledger_is_left_alone(tmp_path: Path) -> None:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", node_id="a", clock=lambda: 0.0)
-    with pytest.raises(NewerLedgerError, match="newer release"):
-        ledger.refuse_newer()
+    with pytest.raises(LedgerSetupError, match="newer release"):
+        ledger.open()
     ledger.close()
 
 
