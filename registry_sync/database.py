@@ -63,12 +63,14 @@ class Database:
         self._engine: Engine | None = None
         self._opening = threading.Lock()
         self._suspect = False
+        self._made = False
 
     def ensure(self, then: Callable[[], None]) -> bool:
         """Make the database usable; return whether it had to be made or migrated.
 
         A file that was deleted, even a moment ago, is made anew. ``then`` is called before anybody
-        else may use what was opened.
+        else may use what was opened. What fails on the way is tried again from the start by the
+        next call, and nothing is open until it has succeeded.
 
         Raises:
             LedgerError: It does not answer.
@@ -79,11 +81,20 @@ class Database:
             if self._engine is not None and not missing and not self._suspect:
                 return False
             self._release()
-            self._engine = self._connect()
-            migrated = self._migrate(self._engine)
-            then()
-            self._suspect = False
-            return migrated
+            try:
+                self._open(then)
+            except BaseException:
+                self._release()
+                raise
+            # Said once, by the call that succeeds: the one that migrated may have failed after it.
+            made, self._made = self._made, False
+            return made
+
+    def _open(self, then: Callable[[], None]) -> None:
+        self._engine = self._connect()
+        self._made = self._migrate(self._engine) or self._made
+        then()
+        self._suspect = False
 
     def close(self) -> None:
         """Close every connection."""

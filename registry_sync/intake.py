@@ -95,13 +95,16 @@ class Intake:
     ) -> Brought | Refused:
         """Fetch a version, check it, and keep it.
 
+        Where ``pinned`` is None, the ledger may have been lost: the store's own pin counts then.
+
         Raises:
             SourceError: The registry or its storage did not answer.
             ArtifactError: It is transient: incomplete, too slow, no room.
-            StoreError: The store cannot take it.
+            StoreError: The store cannot be read, or cannot take it.
         """
         with watch.phase("locate"):
             uri = self._source.locate(version.model, version.version)
+        pinned = pinned or self._pinned_in_store(version)
         try:
             with self._store.staging() as folder:
                 with watch.phase("fetch"):
@@ -113,6 +116,10 @@ class Intake:
             listing = self._listing(uri)
             expected = version.expected_digest or (pinned.digest if pinned else None)
             return Refused(expected, None, listing, error.reason)
+
+    def _pinned_in_store(self, version: AspiredVersion) -> PinnedVersion | None:
+        found = self._store.find_pin(version.model, version.version)
+        return pinned_version(found[1], found[0]) if found else None
 
     def _accept(
         self,

@@ -45,10 +45,9 @@ class Journal:
     async def refresh(self, artifacts: Iterable[StoredArtifact], listing: Aspired | None) -> None:
         """Bring `view` up to date; a ledger that was lost is made anew and filled again."""
         try:
-            self._made |= await self._threads.ledger(self._ledger.ensure)
+            await self._threads.ledger(self._ensure)
             if self._made:
-                await self._readopt(list(artifacts), listing)
-                self._made, self._stale = False, True
+                await self._fill(list(artifacts), listing)
             if self._stale:
                 self._stale = False  # before reading: what is written meanwhile is read again
                 self.view = await self._threads.ledger(self._ledger.view)
@@ -56,6 +55,27 @@ class Journal:
             self._failed(error)
         else:
             self.trouble = None
+
+    def _ensure(self) -> None:
+        """Make the ledger usable; in the ledger's thread.
+
+        Noted here and not by who asked: that one may be cancelled while this runs, and others may
+        ask meanwhile.
+        """
+        if self._ledger.ensure():
+            self._made = True
+
+    async def _fill(self, artifacts: list[StoredArtifact], listing: Aspired | None) -> None:
+        """Fill a ledger that was made anew; if that does not succeed, the next pass tries again."""
+        self._made = False  # before: one that is lost meanwhile is filled once more
+        filled = False
+        try:
+            await self._readopt(artifacts, listing)
+            filled = True
+        finally:
+            if not filled:
+                self._made = True
+            self._stale = True
 
     async def _readopt(self, artifacts: list[StoredArtifact], listing: Aspired | None) -> None:
         """Fill a new ledger with what the store pinned; what is active comes from the node."""
@@ -106,7 +126,7 @@ class Journal:
     async def write(self, work: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> bool:
         """Write with a method of the ledger; whether it was written."""
         try:
-            self._made |= await self._threads.ledger(self._ledger.ensure)
+            await self._threads.ledger(self._ensure)
             await self._threads.ledger(work, *args, **kwargs)
             self._stale = True
         except LedgerError as error:

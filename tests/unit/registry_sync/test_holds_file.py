@@ -70,6 +70,21 @@ def test_a_damaged_file_says_what_to_do(tmp_path):
         HoldsFile(path).read()
 
 
+def test_a_lost_ledger_is_not_used_until_its_holds_can_be_read(tmp_path):
+    path = tmp_path / "holds.json"
+    path.write_text("{")
+    ledger = Ledger(
+        f"sqlite:///{tmp_path}/ledger.db", node_id="n", clock=time.time, holds_file=HoldsFile(path)
+    )
+    for _ in range(2):
+        with pytest.raises(LedgerError, match="remove it"):
+            ledger.ensure()
+    HoldsFile(path).write([a_hold()])
+    assert [ledger.ensure(), ledger.ensure()] == [True, False]
+    assert ledger.view().holds == {("churn", "champion"): a_hold()}
+    ledger.close()
+
+
 def test_a_newer_file_is_refused(tmp_path):
     path = tmp_path / "holds.json"
     path.write_text('{"format_version": 9, "holds": []}')

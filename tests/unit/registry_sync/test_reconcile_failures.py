@@ -23,7 +23,7 @@ from gateway.control_contract import (
     StageRequest,
     Wanted,
 )
-from registry_sync.artifact_store import ArtifactStore
+from registry_sync.artifact_store import ArtifactStore, Pin, StoredArtifact
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import LedgerError
 from registry_sync.intake import Intake
@@ -31,7 +31,7 @@ from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.plan import Activate, RetireAlias, Urgency, World, plan
 from registry_sync.reconcile import Limits, Reconciler
-from registry_sync.records import Hold, LedgerView, PinnedVersion, Quarantine
+from registry_sync.records import Attempt, Hold, LedgerView, PinnedVersion, Quarantine
 from registry_sync.threads import Threads
 from tests.unit.registry_sync.artifacts import fetched
 
@@ -129,6 +129,84 @@ async def test_what_is_written_while_the_ledger_is_read_is_seen_by_the_next_pass
     assert journal.view.holds == {("m", "champion"): hold}
     ledger.close()
     assert threads.close(patience_s=5)
+
+
+ATTEMPT = Attempt("m", None, 1, "fetch", "poll", 0.0, {}, "complete")
+
+
+def stored(version: int, folder: Path) -> StoredArtifact:
+    pin = Pin("m", version, None, None, stamped=False)
+    return StoredArtifact(DIGESTS[version], folder, 1, {}, (pin,), 1.0)
+
+
+@contextlib.asynccontextmanager
+async def journal_at(folder: Path, ledger_class=Ledger):
+    """A journal whose ledger has been filled with the pin of version 1."""
+    ledger = ledger_class(f"sqlite:///{folder}/ledger.db", node_id="n", clock=time.time)
+    threads = Threads()
+    journal = Journal(ledger, threads)
+    await journal.refresh([stored(1, folder)], None)
+    assert list(journal.view.pins) == [("m", 1)]
+    try:
+        yield journal, ledger
+    finally:
+        ledger.close()
+        assert threads.close(patience_s=5)
+
+
+@pytest.mark.parametrize("beside", ["write", "refresh"])
+async def test_a_ledger_lost_under_two_calls_at_once_is_filled_again(tmp_path, beside):
+    async with journal_at(tmp_path) as (journal, ledger):
+        (tmp_path / "ledger.db").unlink()
+        others = {
+            "write": lambda: journal.write(ledger.attempted, ATTEMPT),
+            "refresh": lambda: journal.refresh([stored(1, tmp_path)], None),
+        }
+        await asyncio.gather(journal.write(ledger.attempted, ATTEMPT), others[beside]())
+        await journal.refresh([stored(1, tmp_path)], None)
+        assert list(journal.view.pins) == [("m", 1)]
+
+
+class SlowToOpen(Ledger):
+    """A ledger that waits to be made until ``gate`` is set; ``asked`` says that somebody waits."""
+
+    gate = threading.Event()
+    asked = threading.Event()
+
+    def ensure(self) -> bool:
+        self.asked.set()
+        assert self.gate.wait(5)
+        return super().ensure()
+
+
+async def test_a_ledger_made_anew_for_a_write_that_is_cancelled_is_filled_again(tmp_path):
+    SlowToOpen.gate.set()
+    async with journal_at(tmp_path, SlowToOpen) as (journal, ledger):
+        (tmp_path / "ledger.db").unlink()
+        SlowToOpen.gate.clear()
+        SlowToOpen.asked.clear()
+        writing = asyncio.create_task(journal.write(ledger.attempted, ATTEMPT))
+        await until(SlowToOpen.asked.is_set)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        SlowToOpen.gate.set()
+        await journal.refresh([stored(1, tmp_path)], None)
+        assert list(ledger.view().pins) == [("m", 1)]
+
+
+async def test_a_ledger_that_was_not_filled_to_the_end_is_filled_by_the_next_pass(tmp_path):
+    async with journal_at(tmp_path) as (journal, ledger):
+        (tmp_path / "ledger.db").unlink()
+        pin, ledger.pin = ledger.pin, refuse
+        await journal.refresh([stored(1, tmp_path)], None)
+        assert journal.trouble == "the ledger is read-only"
+        ledger.pin = pin
+        await journal.refresh([stored(1, tmp_path)], None)
+        assert list(journal.view.pins) == [("m", 1)]
+
+
+def refuse(*_: object) -> None:
+    raise LedgerError("the ledger is read-only")
 
 
 class ReadOnlyLedger(Ledger):
