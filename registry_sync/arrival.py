@@ -9,7 +9,7 @@ import structlog
 
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.aspired import AspiredVersion
-from registry_sync.errors import SourceError
+from registry_sync.errors import ArtifactError, SourceError, StoreError
 from registry_sync.intake import Brought, Intake, Refused, Stopwatch
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
@@ -175,8 +175,13 @@ class Arrival:
         """Make sure that the registry still has the bytes that are about to serve.
 
         Returns:
-            None: it has; or nobody can be asked, and an operator or a recovery goes on with what
-            was verified before.
+            None: it has; or that cannot be found out, and an operator or a recovery goes on with
+            what was verified before.
+
+        Raises:
+            SourceError: The registry or its storage did not answer.
+            ArtifactError: The bytes cannot be fetched for now.
+            StoreError: The store cannot take them.
         """
         key = (action.model, action.version)
         view = self._journal.view
@@ -194,7 +199,8 @@ class Arrival:
             return None
         try:
             stopped = await self._compare(listed, view.pins.get(key), watch)
-        except SourceError as error:
+        except (SourceError, ArtifactError, StoreError) as error:
+            # None of them says that the bytes are wrong: that is no error, but a refusal.
             if local:
                 _log.warning("confirm.skipped", model=key[0], version=key[1], reason=error.reason)
                 return None

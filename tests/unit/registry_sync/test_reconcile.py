@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from gateway.control_contract import VersionState
-from registry_sync.errors import IncompleteArtifactError
+from registry_sync.errors import (
+    IncompleteArtifactError,
+    NoDiskRoomError,
+    SourceError,
+    StoreError,
+    SyncError,
+)
 from registry_sync.records import Hold
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
@@ -297,6 +303,75 @@ async def test_a_lost_table_of_a_held_alias_comes_back_held(node: NodeInMemory) 
         await node.serves(1)
         node.gateway.restart(lose_table=True)
         await node.serves(1)
+
+
+IN_THE_WAY = (
+    NoDiskRoomError("the disk is nearly full"),
+    IncompleteArtifactError("files are missing"),
+    StoreError("the disk refused"),
+    SourceError("the storage does not answer"),
+)
+
+
+@pytest.mark.parametrize("error", IN_THE_WAY, ids=lambda error: type(error).__name__)
+async def test_a_rollback_needs_no_comparison_that_cannot_be_made(
+    node: NodeInMemory, error: SyncError
+) -> None:
+    node.registry.tells_listings = False
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await node.serves(2)
+        await idle(spine)
+        node.registry.fetch_error = error
+        await spine.hold(Hold(M, A, 2, 1, node.registry.digest(M, 1), "operator", 1.0))
+        await node.serves(1)
+
+
+@pytest.mark.parametrize("error", IN_THE_WAY, ids=lambda error: type(error).__name__)
+async def test_a_lost_table_comes_back_without_a_comparison_that_cannot_be_made(
+    node: NodeInMemory, error: SyncError
+) -> None:
+    node.registry.tells_listings = False
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+    node.registry.fetch_error = error
+    node.gateway.restart(lose_table=True)
+    async with node.control_plane():
+        await node.serves(1)
+
+
+async def test_a_promotion_waits_until_its_bytes_were_compared(node: NodeInMemory) -> None:
+    node.registry.tells_listings = False
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        node.gateway.want(M, 2)
+        await node.shows(2, VersionState.AVAILABLE)
+        node.registry.fetch_error = NoDiskRoomError("the disk is nearly full")
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await becomes(lambda: spine.backoff.get(("activate", M, A)), "the comparison fails")
+        assert node.gateway.points(M, A) == 1
+        node.registry.fetch_error = None
+        await node.serves(2)
+
+
+async def test_a_rollback_to_bytes_that_were_altered_since_is_refused(node: NodeInMemory) -> None:
+    node.registry.tells_listings = False
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await node.serves(2)
+        await idle(spine)
+        before = node.registry.digest(M, 1)
+        node.registry.tamper(M, 1)
+        await spine.hold(Hold(M, A, 2, 1, before, "operator", 1.0))
+        await node.shows(1, VersionState.QUARANTINED)
+        await idle(spine)
+        assert node.gateway.points(M, A) == 2
 
 
 async def test_a_lost_ledger_is_filled_again_and_trusts_nothing_anew(node: NodeInMemory) -> None:
