@@ -85,12 +85,18 @@ class Arrival:
 
     async def _bring(self, listed: AspiredVersion, watch: Stopwatch) -> Stopped | None:
         key = (listed.model, listed.version)
+        pinned = self._journal.view.pins.get(key)
+        if pinned is None and not listed.stamped and not self._journal.answered:
+            return Stopped(
+                "the ledger has not answered since the start: nobody can tell whether these are "
+                "the bytes that were seen first"
+            )
         started_at = self._clock()
         _log.info("fetch.started", model=listed.model, version=listed.version)
         found = await self._threads.fetching(
             self._intake.bring,
             listed,
-            self._journal.view.pins.get(key),
+            pinned,
             watch=watch,
             on_progress=self._threads.check_stopping,
         )

@@ -119,14 +119,17 @@ async def _serve(settings: SyncSettings, node_id: str, threads: Threads) -> None
         loop.add_signal_handler(number, stop.set)
     store = ArtifactStore(settings.node_dir)
     await threads.ledger(store.open)
-    ledger = Ledger(
-        settings.ledger_url,
-        node_id=node_id,
-        clock=time.time,
-        holds_file=HoldsFile(settings.node_dir / "holds.json"),
-    )
+    holds_file = HoldsFile(settings.node_dir / "holds.json")
+    ledger = Ledger(settings.ledger_url, node_id=node_id, clock=time.time, holds_file=holds_file)
     target = GatewayClient(settings.gateway_socket)
-    spine = _spine(settings, store, ledger, target, threads)
+    spine = _spine(
+        settings,
+        store=store,
+        ledger=ledger,
+        holds_file=holds_file,
+        target=target,
+        threads=threads,
+    )
     try:
         await threads.ledger(ledger.open)
         with private_socket(settings.operations_socket) as listener:
@@ -145,8 +148,10 @@ async def _serve(settings: SyncSettings, node_id: str, threads: Threads) -> None
 
 def _spine(
     settings: SyncSettings,
+    *,
     store: ArtifactStore,
     ledger: Ledger,
+    holds_file: HoldsFile,
     target: GatewayClient,
     threads: Threads,
 ) -> Reconciler:
@@ -168,6 +173,7 @@ def _spine(
         jitter=random.random,
         limits=Limits(stage_timeout_s=settings.stage_timeout_s),
         require_digest=settings.require_digest,
+        holds_file=holds_file,
     )
 
 

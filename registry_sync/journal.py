@@ -11,9 +11,10 @@ from gateway.control_contract import ActiveAlias, NodeState
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.aspired import Aspired
 from registry_sync.errors import LedgerError
+from registry_sync.holds_file import HoldsFile
 from registry_sync.intake import pinned_version
 from registry_sync.ledger import Ledger
-from registry_sync.records import Activation, AskedBy, LedgerView
+from registry_sync.records import Activation, AskedBy, LedgerView, PinnedVersion
 from registry_sync.threads import Threads
 
 _P = ParamSpec("_P")
@@ -25,21 +26,27 @@ class Journal:
     """Reads and writes the ledger from the event loop.
 
     A ledger that does not answer stops no serving and no promotion of what is known: the last
-    view goes on counting, and what could not be written is said in the log.
+    view goes on counting, and what could not be written is said in the log. Where it has not
+    answered since the start, the view is what the node itself remembers: pins and holds.
 
     Attributes:
         view: What counts now.
+        answered: Whether the ledger has been read since the start.
         trouble: Why the ledger could not be used last time; None: it could.
     """
 
-    def __init__(self, ledger: Ledger, threads: Threads) -> None:
-        """Store."""
+    def __init__(
+        self, ledger: Ledger, threads: Threads, holds_file: HoldsFile | None = None
+    ) -> None:
+        """Store. ``holds_file`` has a copy of the ledger's standing holds."""
         self._ledger = ledger
         self._threads = threads
+        self._holds_file = holds_file
         self._stale = True
         # At the start too: a process that was killed may have made the ledger and not filled it.
         self._made = True
         self.view = LedgerView()
+        self.answered = False
         self.trouble: str | None = None
 
     async def refresh(self, artifacts: Iterable[StoredArtifact], listing: Aspired | None) -> None:
@@ -51,8 +58,11 @@ class Journal:
             if self._stale:
                 self._stale = False  # before reading: what is written meanwhile is read again
                 self.view = await self._threads.ledger(self._ledger.view)
+                self.answered = True
         except LedgerError as error:
             self._failed(error)
+            if not self.answered:
+                await self._do_without(artifacts)
         else:
             self.trouble = None
 
@@ -77,12 +87,26 @@ class Journal:
                 self._made = True
             self._stale = True
 
+    async def _do_without(self, artifacts: Iterable[StoredArtifact]) -> None:
+        """View what the node itself remembers, so that what is here goes on being offered.
+
+        Without the holds, nothing: following the registry would undo what was rolled back.
+        """
+        try:
+            standing = await self._threads.ledger(self._holds_file.read) if self._holds_file else []
+        except LedgerError:
+            return  # the ledger will say so too, once it answers
+        view = LedgerView(
+            pins={(pin.model, pin.version): pin for pin in _pins(artifacts)},
+            holds={(hold.model, hold.alias): hold for hold in standing},
+        )
+        if view != self.view:  # the same object else, so that nothing is described anew
+            self.view = view
+
     async def _readopt(self, artifacts: list[StoredArtifact], listing: Aspired | None) -> None:
         """Fill a new ledger with what the store pinned; what is active comes from the node."""
         known = (await self._threads.ledger(self._ledger.view)).pins
-        newest_last = sorted(artifacts, key=lambda one: one.stored_at)
-        found = [pinned_version(pin, one.digest) for one in newest_last for pin in one.pins]
-        missing = [pin for pin in found if (pin.model, pin.version) not in known]
+        missing = [pin for pin in _pins(artifacts) if (pin.model, pin.version) not in known]
         for pin in missing:
             await self._threads.ledger(self._ledger.pin, pin)
         if listing is not None:
@@ -147,3 +171,9 @@ class Journal:
         if self.trouble != error.reason:
             _log.error("ledger.failed", reason=error.reason)
         self.trouble = error.reason
+
+
+def _pins(artifacts: Iterable[StoredArtifact]) -> list[PinnedVersion]:
+    """Return what the store pinned, the newest last: of two for one version, that one counts."""
+    newest_last = sorted(artifacts, key=lambda one: one.stored_at)
+    return [pinned_version(pin, one.digest) for one in newest_last for pin in one.pins]

@@ -15,9 +15,7 @@ from typing import assert_never
 
 import structlog
 
-from gateway.control_contract import (
-    ActiveAlias,
-)
+from gateway.control_contract import ActiveAlias, NodeState
 from registry_sync.announcer import Announcer
 from registry_sync.arrival import Arrival, Stopped
 from registry_sync.artifact_store import ArtifactStore
@@ -25,6 +23,7 @@ from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.backoff import Backoff, Subject
 from registry_sync.catalogue import Known, Trouble
 from registry_sync.errors import SyncError
+from registry_sync.holds_file import HoldsFile
 from registry_sync.intake import Intake, Stopwatch
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
@@ -83,9 +82,14 @@ class Reconciler:
         jitter: Callable[[], float],
         limits: Limits,
         require_digest: bool = False,
+        holds_file: HoldsFile | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Store. ``clock`` gives epoch seconds, ``jitter`` numbers from 0 to 1."""
+        """Store.
+
+        ``clock`` gives epoch seconds, ``jitter`` numbers from 0 to 1; ``holds_file`` is the one
+        that the ledger writes.
+        """
         self.store = store
         self.ledger = ledger
         self.threads = threads
@@ -93,7 +97,7 @@ class Reconciler:
         self.boot_id = boot_id
         self._require_digest = require_digest
         self.backoff = Backoff(clock=clock, jitter=jitter)
-        self.journal = Journal(ledger, threads)
+        self.journal = Journal(ledger, threads, holds_file)
         self.observation = Observation(target, on_news=self.wake)
         self.announcer = Announcer(target, writer=boot_id)
         self.listings = Listings(
@@ -226,6 +230,8 @@ class Reconciler:
         if not aspired.models and not self.listings.count:
             if self.listings.error is None:
                 return  # the first listing is on its way: nothing is known yet
+            if not self.journal.answered and node and self._was_told_by_another(node):
+                return  # the process before us knew the registry's list, or the ledger's
             aspired = _from_ledger(self.journal.view)
             if not aspired.models:
                 return
@@ -238,6 +244,9 @@ class Reconciler:
                 listed_at=self.listings.listed_at,
                 source_error=self.listings.error,
             )
+
+    def _was_told_by_another(self, node: NodeState) -> bool:
+        return node.catalogue_writer not in (None, self.boot_id)
 
     def _known(self) -> Known:
         troubles = {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gateway.control_contract import VersionState
 from registry_sync.artifact_store import ArtifactStore
+from registry_sync.holds_file import HoldsFile
 from registry_sync.intake import Intake
 from registry_sync.ledger import Ledger
 from registry_sync.reconcile import Limits, Reconciler
@@ -36,7 +37,13 @@ class NodeInMemory:
         threads = Threads()
         store = ArtifactStore(self.folder)
         store.open()
-        ledger = Ledger(f"sqlite:///{self.folder}/ledger.db", node_id="node", clock=time.time)
+        holds_file = HoldsFile(self.folder / "holds.json")
+        ledger = Ledger(
+            f"sqlite:///{self.folder}/ledger.db",
+            node_id="node",
+            clock=time.time,
+            holds_file=holds_file,
+        )
         spine = Reconciler(
             source=self.registry,
             intake=Intake(
@@ -53,6 +60,7 @@ class NodeInMemory:
             jitter=lambda: 0.0,
             limits=Limits(stage_timeout_s=self.stage_timeout_s),
             require_digest=self.require_digest,
+            holds_file=holds_file,
         )
         running = asyncio.create_task(spine.run())
         try:
@@ -65,6 +73,16 @@ class NodeInMemory:
             await asyncio.gather(running, return_exceptions=True)
             assert threads.close(patience_s=10), "a thread outlives the control plane"
             ledger.close()
+
+    def break_ledger(self) -> bytes:
+        """Leave a database that cannot be opened; what `mend_ledger` takes."""
+        path = self.folder / "ledger.db"
+        content = path.read_bytes()
+        path.write_bytes(b"no database at all" * 100)
+        return content
+
+    def mend_ledger(self, content: bytes) -> None:
+        (self.folder / "ledger.db").write_bytes(content)
 
     async def serves(self, version: int, alias: str = A) -> None:
         await becomes(
