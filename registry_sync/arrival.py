@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,7 +19,7 @@ from registry_sync.listings import Listings
 from registry_sync.plan import Activate, Fetch, Urgency, expected_digest, find, is_quarantined
 from registry_sync.records import AskedBy, PinnedVersion, Quarantine
 from registry_sync.sources.source import Source
-from registry_sync.threads import Threads
+from registry_sync.threads import StoppedError, Threads
 
 _CONFIRMATION_LASTS_S = 120.0
 _QUARANTINE_LOOK_S = 300.0
@@ -93,17 +95,30 @@ class Arrival:
             )
         started_at = self._clock()
         _log.info("fetch.started", model=listed.model, version=listed.version)
-        found = await self._threads.fetching(
-            self._intake.bring,
-            listed,
-            pinned,
-            watch=watch,
-            on_progress=self._threads.check_stopping,
-        )
+        found = await self._fetched(listed, pinned, watch)
         if isinstance(found, Refused):
             await self._quarantine(listed, found)
             return Stopped(found.reason, refused=True)
         return await self._accept(key, found, started_at)
+
+    async def _fetched(
+        self, listed: AspiredVersion, pinned: PinnedVersion | None, watch: Stopwatch
+    ) -> Brought | Refused:
+        """Fetch in a thread, which stops at the next bytes when nobody waits any more."""
+        left = threading.Event()
+
+        def check(_done: int, _total: int | None) -> None:
+            self._threads.check_stopping()
+            if left.is_set():
+                raise StoppedError
+
+        try:
+            return await self._threads.fetching(
+                self._intake.bring, listed, pinned, watch=watch, on_progress=check
+            )
+        except asyncio.CancelledError:
+            left.set()
+            raise
 
     async def _accept(
         self, key: tuple[str, int], found: Brought, started_at: float

@@ -152,10 +152,11 @@ class Journal:
         try:
             await self._threads.ledger(self._ensure)
             await self._threads.ledger(work, *args, **kwargs)
-            self._stale = True
         except LedgerError as error:
             self._failed(error)
             return False
+        finally:
+            self._stale = True  # of a call that is cancelled too: its thread may go on to write
         return True
 
     async def read(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:

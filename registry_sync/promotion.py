@@ -74,6 +74,7 @@ class Promotion:
         self._stage_timeout_s = stage_timeout_s
         self._clock = clock
         self._activating = asyncio.Lock()
+        self._comparing: set[Activate] = set()
 
     # --- stage ------------------------------------------------------------------------------------
 
@@ -142,8 +143,7 @@ class Promotion:
 
     async def activate(self, action: Activate, watch: Stopwatch) -> Stopped | None:
         """Compare with the registry once more, move the alias, record it."""
-        with watch.phase("confirm"):
-            stopped = await self._arrival.confirm(action, watch)
+        stopped = await self._compare(action, watch)
         if stopped is not None:
             return stopped
         async with self._activating:
@@ -172,6 +172,18 @@ class Promotion:
             self._observation.activated(active, ack)
         await self._record(action, active, ack.generation)
         return None
+
+    async def _compare(self, action: Activate, watch: Stopwatch) -> Stopped | None:
+        self._comparing.add(action)
+        try:
+            with watch.phase("confirm"):
+                return await self._arrival.confirm(action, watch)
+        finally:
+            self._comparing.discard(action)
+
+    def is_comparing(self, action: Activate) -> bool:
+        """Whether an activation has not asked the gateway yet, so that cancelling it is safe."""
+        return action in self._comparing
 
     async def _record(self, action: Activate, active: ActiveAlias, generation: int) -> None:
         _log.info(

@@ -270,7 +270,10 @@ class Reconciler:
         subject = _subject(action)
         # Callers who wait for bytes shorten the wait.
         longest_s = _WANTED_RETRY_S if action.urgency is Urgency.WANTED else None
-        if subject in self.busy or self.backoff.waits(subject, longest_s=longest_s):
+        if self.backoff.waits(subject, longest_s=longest_s):
+            return
+        if subject in self.busy:
+            self._overtake(subject, action)
             return
         slots = _SLOTS[type(action)]
         if action.urgency in _URGENT:
@@ -281,6 +284,27 @@ class Reconciler:
         task = asyncio.get_running_loop().create_task(self._step(subject, action))
         self.busy[subject] = task
         task.add_done_callback(lambda _: self._done(subject))
+
+    def _overtake(self, subject: Subject, action: Action) -> None:
+        """End a comparison whose outcome nobody wants now that other bytes are due.
+
+        It may fetch a whole artifact, and a rollback must not wait for that. The next pass starts
+        what is due. An activation that has asked the gateway ends by itself, and soon.
+        """
+        doing = self._doing[subject]
+        if not (isinstance(doing, Activate) and isinstance(action, Activate)):
+            return
+        same = (doing.version, doing.digest) == (action.version, action.digest)
+        if same or not self._promotion.is_comparing(doing):
+            return
+        _log.info(
+            "activate.overtaken",
+            model=doing.model,
+            alias=doing.alias,
+            version=doing.version,
+            by=action.version,
+        )
+        self.busy[subject].cancel()
 
     def _done(self, subject: Subject) -> None:
         self.busy.pop(subject, None)

@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 
 class StoppedError(Exception):
-    """The control plane is ending: raised inside a fetch to abort it."""
+    """The control plane ends, or nobody waits any more: raised inside a fetch to abort it."""
 
 
 class Threads:

@@ -19,7 +19,7 @@ class FakeRegistry:
     """A `Source`, and the storage behind it. Any thread.
 
     ``down`` makes every call fail; ``tells_listings`` False is a storage without ETag and time;
-    ``hold_fetches`` makes fetches of a model wait until it is set.
+    ``hold_fetches`` makes fetches of a model, or of one URI, wait until it is set.
     """
 
     down: bool = False
@@ -105,7 +105,7 @@ class FakeRegistry:
         self._answer()
         if self.fetch_error is not None:
             raise self.fetch_error
-        gate = self.hold_fetches.get(uri.split("/")[1])
+        gate = self.hold_fetches.get(uri) or self.hold_fetches.get(uri.split("/")[1])
         while gate is not None and not gate.wait(0.01):
             if on_progress:
                 on_progress(0, None)

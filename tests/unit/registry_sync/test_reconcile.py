@@ -358,6 +358,38 @@ async def test_a_promotion_waits_until_its_bytes_were_compared(node: NodeInMemor
         await node.serves(2)
 
 
+@pytest.mark.parametrize("to", [1, 4])
+async def test_what_is_due_now_does_not_wait_for_an_older_comparison(
+    node: NodeInMemory, to: int
+) -> None:
+    for version in (3, 4):
+        node.registry.publish(M, version)
+    node.registry.without_latest(M)
+    node.registry.tells_listings = False
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await node.serves(2)
+        node.gateway.want(M, 3)
+        await node.shows(3, VersionState.AVAILABLE)
+        await idle(spine)
+        node.registry.hold_fetches["fake:/churn/3"] = threading.Event()
+        node.registry.point(M, A, 3)
+        await spine.poll()
+        await becomes(lambda: ("activate", M, A) in spine.busy, "version 3 is compared")
+        if to == 1:
+            await spine.hold(Hold(M, A, 3, 1, node.registry.digest(M, 1), "operator", 1.0))
+        else:
+            node.registry.point(M, A, 4)
+            await spine.poll()
+        await node.serves(to)
+        await idle(spine)
+        assert [one.version for one in node.gateway.activations] == [1, 2, to]
+        staging = node.folder / "staging"
+        await becomes(lambda: not list(staging.iterdir()), "the fetch of version 3 has ended")
+
+
 async def test_a_rollback_to_bytes_that_were_altered_since_is_refused(node: NodeInMemory) -> None:
     node.registry.tells_listings = False
     async with node.control_plane() as spine:
