@@ -85,7 +85,9 @@ class Arrival:
             )
         return await self._bring(listed, watch)
 
-    async def _bring(self, listed: AspiredVersion, watch: Stopwatch) -> Stopped | None:
+    async def _bring(
+        self, listed: AspiredVersion, watch: Stopwatch, *, again: bool = False
+    ) -> Stopped | None:
         key = (listed.model, listed.version)
         pinned = self._journal.view.pins.get(key)
         if pinned is None and not listed.stamped and not self._journal.answered:
@@ -95,14 +97,19 @@ class Arrival:
             )
         started_at = self._clock()
         _log.info("fetch.started", model=listed.model, version=listed.version)
-        found = await self._fetched(listed, pinned, watch)
+        found = await self._fetched(listed, pinned, watch, again=again)
         if isinstance(found, Refused):
             await self._quarantine(listed, found)
             return Stopped(found.reason, refused=True)
         return await self._accept(key, found, started_at)
 
     async def _fetched(
-        self, listed: AspiredVersion, pinned: PinnedVersion | None, watch: Stopwatch
+        self,
+        listed: AspiredVersion,
+        pinned: PinnedVersion | None,
+        watch: Stopwatch,
+        *,
+        again: bool,
     ) -> Brought | Refused:
         """Fetch in a thread, which stops at the next bytes when nobody waits any more."""
         left = threading.Event()
@@ -112,10 +119,9 @@ class Arrival:
             if left.is_set():
                 raise StoppedError
 
+        pool = self._threads.comparing if again else self._threads.fetching
         try:
-            return await self._threads.fetching(
-                self._intake.bring, listed, pinned, watch=watch, on_progress=check
-            )
+            return await pool(self._intake.bring, listed, pinned, watch=watch, on_progress=check)
         except asyncio.CancelledError:
             left.set()
             raise
@@ -242,7 +248,7 @@ class Arrival:
         ):
             self._confirmed[key] = _Confirmed(pin.digest, started_at, self._clock())
             return None
-        return await self._bring(listed, watch)
+        return await self._bring(listed, watch, again=True)
 
     def _is_confirmed(self, action: Activate) -> bool:
         """Whether the bytes were compared after this was first wished for, and lately.

@@ -55,6 +55,7 @@ _LONGEST_SLEEP_S = 5.0
 _WANTED_RETRY_S = 5.0
 _SLOTS = {Fetch: 3, Stage: 2, Activate: 8, RetireAlias: 4, ReleaseHold: 4}
 _URGENT_EXTRA_SLOTS = 2
+_FETCHES_PER_MODEL = 2
 _URGENT = frozenset({Urgency.WANTED, Urgency.ACTIVATE, Urgency.PROMOTION, Urgency.RECOVERY})
 _log = structlog.get_logger("registry_sync.reconcile")
 
@@ -275,15 +276,22 @@ class Reconciler:
         if subject in self.busy:
             self._overtake(subject, action)
             return
-        slots = _SLOTS[type(action)]
-        if action.urgency in _URGENT:
-            slots += _URGENT_EXTRA_SLOTS
-        if sum(type(one) is type(action) for one in self._doing.values()) >= slots:
+        if not self._has_slot(action):
             return
         self._doing[subject] = action
         task = asyncio.get_running_loop().create_task(self._step(subject, action))
         self.busy[subject] = task
         task.add_done_callback(lambda _: self._done(subject))
+
+    def _has_slot(self, action: Action) -> bool:
+        alike = [one for one in self._doing.values() if type(one) is type(action)]
+        if isinstance(action, Fetch):
+            # However many of its versions are asked for: slow storage holds up its own model.
+            of_model = sum(one.model == action.model for one in alike)
+            if of_model >= _FETCHES_PER_MODEL:
+                return False
+        extra = _URGENT_EXTRA_SLOTS if action.urgency in _URGENT else 0
+        return len(alike) < _SLOTS[type(action)] + extra
 
     def _overtake(self, subject: Subject, action: Action) -> None:
         """End a comparison whose outcome nobody wants now that other bytes are due.

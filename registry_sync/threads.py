@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 _FETCHES = 6
+_COMPARISONS = 10  # as many as there are activations under way at most: none waits for a thread
 _REGISTRY_CALLS = 2
 
 _P = ParamSpec("_P")
@@ -21,11 +22,12 @@ class StoppedError(Exception):
 
 
 class Threads:
-    """Three bounded pools, so that a slow one never holds up another. `close` ends them."""
+    """Four bounded pools, so that a slow one never holds up another. `close` ends them."""
 
     def __init__(self) -> None:
         """Make the pools; threads start with the first work."""
         self._fetching = ThreadPoolExecutor(_FETCHES, "fetch")
+        self._comparing = ThreadPoolExecutor(_COMPARISONS, "compare")
         self._registry = ThreadPoolExecutor(_REGISTRY_CALLS, "registry")
         self._ledger = ThreadPoolExecutor(1, "ledger")
         self._stopping = threading.Event()
@@ -33,6 +35,10 @@ class Threads:
     async def fetching(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Do ``work`` where bytes move and are hashed."""
         return await _in(self._fetching, work, *args, **kwargs)
+
+    async def comparing(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Do ``work`` where bytes that are about to serve are fetched and hashed once more."""
+        return await _in(self._comparing, work, *args, **kwargs)
 
     async def registry(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Do ``work`` where the registry is asked."""
@@ -58,7 +64,7 @@ class Threads:
     def close(self, *, patience_s: float) -> bool:
         """Take no more work and wait for what runs; whether every thread has ended in time."""
         self.stop()
-        pools = (self._fetching, self._registry, self._ledger)
+        pools = (self._fetching, self._comparing, self._registry, self._ledger)
         for pool in pools:
             pool.shutdown(wait=False, cancel_futures=True)
         give_up_at = time.monotonic() + patience_s

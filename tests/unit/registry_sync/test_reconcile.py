@@ -83,6 +83,62 @@ async def test_a_slow_fetch_of_one_model_holds_up_no_other(node: NodeInMemory) -
         gate.set()
 
 
+@pytest.mark.parametrize("at_once", [5, 9])
+async def test_callers_of_one_slow_model_hold_up_no_promotion_of_another(
+    node: NodeInMemory, at_once: int
+) -> None:
+    gate = node.registry.hold_fetches["slow"] = threading.Event()
+    try:
+        async with node.control_plane() as spine:
+            await node.serves(1)
+            for version in range(1, at_once + 1):
+                node.registry.publish("slow", version)
+            node.registry.without_latest("slow")
+            await spine.poll()
+            for version in range(1, at_once + 1):
+                node.gateway.want("slow", version)
+            await becomes(lambda: len(spine.busy) == 2, "two of its versions are fetched")
+            node.registry.point(M, A, 2)
+            await spine.poll()
+            await node.serves(2)
+            gate.set()
+            await becomes(lambda: not node.gateway.wanted, "all of them come in the end")
+    finally:
+        gate.set()
+
+
+async def test_comparisons_that_take_long_hold_up_no_fetch(node: NodeInMemory) -> None:
+    aliases = [f"a{number}" for number in range(8)]
+    node.registry.tells_listings = False
+    node.registry.publish("slow", 1)
+    node.registry.publish("slow", 2)
+    node.registry.without_latest("slow")
+    for alias in aliases:
+        node.registry.point("slow", alias, 1)
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await becomes(
+            lambda: all(node.gateway.points("slow", alias) == 1 for alias in aliases),
+            "the slow model serves",
+        )
+        node.gateway.want("slow", 2)
+        await becomes(lambda: ("slow", 2) in spine.journal.view.pins, "its version 2 is here")
+        await idle(spine)
+        gate = node.registry.hold_fetches["slow"] = threading.Event()
+        try:
+            for alias in aliases:
+                node.registry.point("slow", alias, 2)
+            await spine.poll()
+            await becomes(
+                lambda: sum(subject[0] == "activate" for subject in spine.busy) == len(aliases),
+                "its aliases are compared",
+            )
+            node.gateway.want(M, 2)
+            await node.shows(2, VersionState.AVAILABLE)
+        finally:
+            gate.set()
+
+
 async def test_the_catalogue_is_sent_once_and_again_to_a_gateway_started_anew(
     node: NodeInMemory,
 ) -> None:
