@@ -102,29 +102,45 @@ async def _previous(spine: Reconciler, active: ActiveAlias) -> tuple[int, str]:
     found = before(history, active.version)
     if found is not None:
         return found.version, found.digest
-    # What was rolled back from is no place to go back to.
+    # What was rolled back from is no place to go back to. A hold tells where the history is lost.
     held = (active.model, active.alias) in spine.journal.view.holds
-    if held or active.previous_version is None or active.previous_digest is None:
+    left = {one.previous_version for one in history if one.asked_by == AskedBy.OPERATOR}
+    version = active.previous_version
+    if held or version is None or version in left or active.previous_digest is None:
         raise NothingToRollBackError(
             f"{active.model}@{active.alias} has pointed at nothing else before"
         )
-    return active.previous_version, active.previous_digest
+    return version, active.previous_digest
 
 
 def before(history: list[Activation], version: int) -> Activation | None:
-    """Return the activation before the one of ``version``, rollbacks left out.
+    """Return the activation to go back to from ``version``; None: there is none.
 
-    After a rollback from 3 to 2, going back once more means 1, not 3.
+    What was rolled back from is no place to go back to, until something else activates it again:
+    after a rollback from 3 to 2, going back once more means 1; and after 4 was promoted, 2.
 
     Args:
         history: Newest first.
         version: What is active.
     """
-    followed = [one for one in history if one.asked_by != AskedBy.OPERATOR]
-    start = next((i for i, one in enumerate(followed) if one.version == version), None)
-    if start is None:
-        return None
-    return next((one for one in followed[start:] if one.version != version), None)
+    trail: list[Activation] = []
+    for one in reversed(history):
+        if one.asked_by == AskedBy.OPERATOR:
+            trail = _gone_back(trail, one)
+        if trail and trail[-1].version == one.version:
+            trail.pop()  # activated anew: the newer bytes count
+        trail.append(one)
+    while trail and trail[-1].version != version:
+        trail.pop()
+    return trail[-2] if len(trail) > 1 else None
+
+
+def _gone_back(trail: list[Activation], back: Activation) -> list[Activation]:
+    """Return what is left of a trail, oldest first, once an operator has gone to ``back``."""
+    places = [place for place, one in enumerate(trail) if one.version == back.version]
+    kept = trail[: places[-1] + 1] if places else trail
+    left = {back.previous_version, *(one.version for one in trail[len(kept) :])}
+    return [one for one in kept if one.version == back.version or one.version not in left]
 
 
 async def _await_outcome(

@@ -151,6 +151,35 @@ async def test_a_second_rollback_goes_back_further(node: NodeInMemory) -> None:
         assert (answer.json()["outcome"], node.gateway.points(M, A)) == ("active", 3)
 
 
+async def test_a_rollback_after_a_fix_passes_over_what_was_rolled_back_from(
+    node: NodeInMemory,
+) -> None:
+    for version in (3, 4):
+        node.registry.publish(M, version)
+    node.registry.without_latest(M)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        for bad in (3, 4):
+            await promoted(node, spine, bad)
+            answer = await client.post("/rollback", json={"model": M, "alias": A})
+            assert (answer.json()["outcome"], answer.json()["to_version"]) == ("active", 2)
+            await idle(spine)
+
+
+async def test_a_version_rolled_back_from_is_not_gone_back_to_once_the_registry_agrees(
+    node: NodeInMemory,
+) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        await client.post("/rollback", json={"model": M, "alias": A})
+        await promoted(node, spine, 1)
+        assert spine.journal.view.holds == {}
+        answer = await client.post("/rollback", json={"model": M, "alias": A})
+        assert "has pointed at nothing else before" in answer.json()["detail"]
+
+
 async def test_a_rollback_to_a_version_that_cannot_serve_is_refused_and_released(
     node: NodeInMemory,
 ) -> None:
@@ -187,10 +216,12 @@ async def test_what_cannot_be_rolled_back_is_said(
 
 def moves(*versions: tuple[int, str]) -> list[Activation]:
     """Activations, the oldest first as arguments, newest first as the ledger gives them."""
-    return [
-        Activation(M, A, version, f"sha256:{version:064x}", None, None, asked_by, 0.0, 1)
-        for version, asked_by in reversed(versions)
+    lefts = [None, *(version for version, _ in versions)]
+    made = [
+        Activation(M, A, version, f"sha256:{version:064x}", left, None, asked_by, 0.0, 1)
+        for (version, asked_by), left in zip(versions, lefts, strict=False)
     ]
+    return made[::-1]
 
 
 @pytest.mark.parametrize(
@@ -201,6 +232,19 @@ def moves(*versions: tuple[int, str]) -> list[Activation]:
         (moves((1, "poll"), (2, "poll"), (3, "poll"), (2, "operator")), 2, 1),
         # Started anew in between: the same version twice is one.
         (moves((1, "poll"), (2, "poll"), (2, "recovery")), 2, 1),
+        # The fix of what was rolled back from is worse: back to what served before both.
+        (moves((1, "poll"), (2, "poll"), (3, "poll"), (2, "operator"), (4, "poll")), 4, 2),
+        # Farther back at once, then farther still: what was passed over is not gone to.
+        (moves((1, "poll"), (2, "poll"), (3, "poll"), (4, "poll"), (2, "operator")), 2, 1),
+        # What was rolled back from, and promoted again on purpose, counts again.
+        (
+            moves((1, "poll"), (2, "poll"), (1, "operator"), (2, "poll"), (3, "poll")),
+            3,
+            2,
+        ),
+        (moves((1, "poll"), (2, "poll"), (1, "poll"), (2, "operator")), 2, None),
+        # A version that no alias had, chosen by an operator.
+        (moves((1, "poll"), (2, "poll"), (5, "operator")), 5, 1),
         (moves((1, "poll")), 1, None),
         (moves(), 1, None),
     ],
