@@ -396,6 +396,10 @@ class Reconciler:
         self.wake()
         await self._decided.wait()
 
+    async def any_decision(self) -> None:
+        """Wait until a pass is over, without asking for one: there is one after every change."""
+        await self._decided.wait()
+
 
 def _subject(action: Action) -> Subject:
     """What an action is about: one at a time, with one back-off."""

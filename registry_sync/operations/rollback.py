@@ -156,7 +156,7 @@ async def _await_outcome(
                     await spine.journal.write(spine.ledger.release_hold, hold.model, hold.alias)
                     spine.wake()
                     return answer.model_copy(update={"outcome": "refused", "reason": refusal})
-                await spine.next_decision()
+                await spine.any_decision()
     except TimeoutError:
         return answer.model_copy(update={"outcome": "pending", "reason": _trouble(spine, hold)})
 

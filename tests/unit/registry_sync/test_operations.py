@@ -193,6 +193,29 @@ async def test_a_rollback_to_a_version_that_cannot_serve_is_refused_and_released
         assert (node.gateway.points(M, A), spine.journal.view.holds) == (2, {})
 
 
+async def test_a_rollback_that_is_waited_for_asks_for_no_pass(node: NodeInMemory) -> None:
+    passes = 0
+
+    async def counted() -> None:
+        nonlocal passes
+        passes += 1
+        await reconcile()
+
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        reconcile, spine.reconcile = spine.reconcile, counted  # type: ignore[method-assign]
+        node.gateway.stages_wait = True
+        asked = asyncio.create_task(client.post("/rollback", json={"model": M, "alias": A}))
+        await becomes(lambda: len(node.gateway.stages) == 3, "the stage is under way")
+        under_way = passes
+        for _ in range(50):  # a pass asks the ledger too, and takes turns with this
+            await spine.journal.read(spine.ledger.last_listing)
+        assert passes - under_way < 5
+        node.gateway.end_stage(node.gateway.stages[-1])
+        assert (await asked).json()["outcome"] == "active"
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [
