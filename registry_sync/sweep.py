@@ -26,7 +26,8 @@ class SweepLimits:
 
     Attributes:
         rollback_window_s: Seconds for which what an alias left, or what just came, stays.
-        disk_floor_bytes: With less than twice this free, versions that no alias means go too.
+        disk_floor_bytes: With less than twice this free, versions that no alias means go too, the
+            oldest first, until that much is free.
     """
 
     rollback_window_s: float
@@ -65,7 +66,7 @@ class Sweep:
             ledger=spine.journal.view,
             now=self._clock(),
             limits=self._limits,
-            short_of_room=free < 2 * self._limits.disk_floor_bytes,
+            lacking_bytes=max(0, 2 * self._limits.disk_floor_bytes - free),
         )
         if doomed:
             await self._remove(doomed)
@@ -99,26 +100,35 @@ def choose(
     ledger: LedgerView,
     now: float,
     limits: SweepLimits,
-    short_of_room: bool,
+    lacking_bytes: int,
 ) -> list[str]:
-    """Return the digests that may go now, oldest first.
+    """Return the digests that may go now, in the order in which they should.
 
-    What no alias means but the registry still lists may be called by number: it goes only when
-    the disk is short of room.
+    What no alias means but the registry still lists may be called by number: of that no more goes
+    than the disk lacks, the oldest first.
+
+    Args:
+        artifacts: What the artifact store holds, by digest.
+        node: What the gateway serves.
+        aspired: The listing that counts.
+        ledger: What is remembered.
+        now: Epoch seconds.
+        limits: When bytes may go.
+        lacking_bytes: How much less is free than ought to be; 0: there is room.
     """
     window_s = limits.rollback_window_s
     kept = _kept(node, aspired, ledger)
     listed = {admissible_digest(one, ledger) for one in aspired.versions()}
     free_to_go = removable(artifacts, kept, now=now, rollback_window_s=window_s)
-    return sorted(
-        (
-            digest
-            for digest in free_to_go
-            if now - artifacts[digest].stored_at >= window_s
-            and (short_of_room or digest not in listed)
-        ),
-        key=lambda digest: artifacts[digest].stored_at,
-    )
+    due = [one for one in free_to_go if now - artifacts[one].stored_at >= window_s]
+    due.sort(key=lambda digest: (digest in listed, artifacts[digest].stored_at))
+    doomed: list[str] = []
+    for digest in due:
+        if digest in listed and lacking_bytes <= 0:
+            break
+        doomed.append(digest)
+        lacking_bytes -= artifacts[digest].size_bytes
+    return doomed
 
 
 def _kept(node: NodeState, aspired: Aspired, ledger: LedgerView) -> Kept:
