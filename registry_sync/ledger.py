@@ -208,19 +208,19 @@ class Ledger:
         with self._database.transaction() as connection:
             self._release_hold(connection, hold.model, hold.alias)
             self._insert_hold(connection, hold)
-
-        self._copy_holds()
+            self._copy_holds(connection)
 
     def release_hold(self, model: str, alias: str) -> None:
         """Let an alias follow the registry again."""
         with self._database.transaction() as connection:
             self._release_hold(connection, model, alias)
-        self._copy_holds()
+            self._copy_holds(connection)
 
-    def _copy_holds(self) -> None:
+    def _copy_holds(self, connection: Connection) -> None:
+        """Write what stands into the file before it is kept: without its copy, no hold changes."""
         if self._holds_file is not None:
-            standing = self._rows(select(holds).where(self._mine(holds, released_at=None)))
-            self._holds_file.write(_hold(row) for row in standing)
+            standing = select(holds).where(self._mine(holds, released_at=None))
+            self._holds_file.write(_hold(row) for row in connection.execute(standing))
 
     def _restore_holds(self) -> None:
         """Take the holds of the file into a ledger that has no history: it was lost."""

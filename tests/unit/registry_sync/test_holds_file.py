@@ -53,6 +53,21 @@ def test_a_released_hold_does_not_come_back(tmp_path):
     again.close()
 
 
+def test_a_hold_changes_only_together_with_its_copy(tmp_path):
+    ledger = open_ledger(tmp_path)
+    ledger.hold(a_hold())
+    (tmp_path / "holds.part").mkdir()  # where the file is written: as bad as a full disk
+    with pytest.raises(LedgerError, match="cannot be written"):
+        ledger.hold(a_hold("shadow"))
+    with pytest.raises(LedgerError, match="cannot be written"):
+        ledger.release_hold("churn", "champion")
+    assert list(ledger.view().holds) == [("churn", "champion")]
+    (tmp_path / "holds.part").rmdir()
+    ledger.release_hold("churn", "champion")
+    assert ledger.view().holds == {}
+    ledger.close()
+
+
 def test_a_ledger_with_a_history_takes_nothing_from_the_file(tmp_path):
     ledger = open_ledger(tmp_path)
     ledger.activated(Activation("churn", "champion", 1, DIGEST, None, None, AskedBy.POLL, 1.0, 1))

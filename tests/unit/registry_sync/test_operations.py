@@ -216,6 +216,20 @@ async def test_a_rollback_that_is_waited_for_asks_for_no_pass(node: NodeInMemory
         assert (await asked).json()["outcome"] == "active"
 
 
+async def test_a_rollback_that_cannot_be_kept_is_refused_and_changes_nothing(
+    node: NodeInMemory,
+) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        (node.folder / "holds.part").mkdir()  # where holds are copied to: as bad as a full disk
+        answer = (await client.post("/rollback", json={"model": M, "alias": A})).json()
+        assert answer["outcome"] == "refused"
+        assert "cannot be written" in answer["reason"]
+        await idle(spine)
+        assert (node.gateway.points(M, A), spine.journal.view.holds) == (2, {})
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [
