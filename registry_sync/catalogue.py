@@ -124,7 +124,7 @@ def _state(
 
 def _rejection(key: tuple[str, int], digest: str | None, ledger: LedgerView) -> str | None:
     found = ledger.rejections.get((*key, digest or ""))
-    return f"rejected for aliases ({found.failure}): {found.reason}" if found else None
+    return f"rejected for aliases ({found.failure}): {found.told}" if found else None
 
 
 def _deleted(pin: PinnedVersion, known: Known) -> CatalogueVersion:

@@ -30,6 +30,8 @@ class Listings:
         listed_at: When the registry answered last, in epoch seconds; None: never.
         error: Why the registry, or its newest listing, is not followed now; None: it is.
         asked_by: Who asked for the newest listing.
+        pointed_anew: Rejected (model, version) that an alias was moved to since; whoever acts on it
+            takes it out.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Listings:
         self.listed_at: float | None = None
         self.error: str | None = None
         self.asked_by: str = AskedBy.POLL
+        self.pointed_anew: set[tuple[str, int]] = set()
         self._remembered: Mapping[str, AspiredModel] | None = None
         self._wishes: dict[tuple[str, str], tuple[int, float]] = {}
         self._polling = asyncio.Lock()
@@ -102,6 +105,8 @@ class Listings:
             # The same object again, so that nothing is described anew.
             same = replace(settled.aspired, models=self.aspired.models)
             settled = replace(settled, aspired=same)
+        rejected = {(model, version) for model, version, _ in self._journal.view.rejections}
+        self.pointed_anew |= rejected & _moved_to(self.aspired, settled.aspired)
         self.settled = settled
         self.error = settled.ignored
         self.listed_at = listed.listed_at
@@ -127,3 +132,18 @@ class Listings:
             return
         if await self._journal.write(self._ledger.remember_listing, self.aspired):
             self._remembered = self.aspired.models
+
+
+def _moved_to(before: Aspired, now: Aspired) -> set[tuple[str, int]]:
+    """Return the versions that aliases were moved to.
+
+    A model listed for the first time tells of no move, and neither does an alias that could not be
+    followed for a while: it may have been there all the time.
+    """
+    return {
+        (name, version)
+        for name, model in now.models.items()
+        if (known := before.models.get(name)) is not None
+        for alias, version in model.aliases.items()
+        if known.aliases.get(alias) != version and alias not in known.unfollowed
+    }

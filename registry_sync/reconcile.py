@@ -219,9 +219,17 @@ class Reconciler:
     async def poll(self, asked_by: str = AskedBy.POLL) -> None:
         """List the registry; what it says counts from the next pass on."""
         if await self.listings.poll(asked_by):
+            await self._release_rejections()
             for action in await self.arrival.look_at_quarantined():
                 self._start(action)
         self.wake()
+
+    async def _release_rejections(self) -> None:
+        """Try once more what was rejected, where the registry has moved an alias there anew."""
+        for model, version in tuple(self.listings.pointed_anew):
+            if await self.journal.write(self.ledger.release_rejection, model, version):
+                self.listings.pointed_anew.discard((model, version))
+                _log.info("rejection.released", model=model, version=version)
 
     # --- tell -------------------------------------------------------------------------------------
 

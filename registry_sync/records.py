@@ -68,6 +68,11 @@ class Rejection:
     reason: str
     at: float
 
+    @property
+    def told(self) -> str:
+        """The reason and what to do about it, for users."""
+        return f"{self.reason}; it is tried again when the registry moves an alias to it anew"
+
 
 @dataclass(frozen=True, slots=True)
 class Hold:

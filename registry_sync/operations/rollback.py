@@ -174,7 +174,7 @@ def _refusal(spine: Reconciler, hold: Hold) -> str | None:
     view = spine.journal.view
     rejected = view.rejections.get((hold.model, hold.target_version, hold.target_digest))
     if rejected is not None:
-        return rejected.reason
+        return rejected.told
     listed = find(spine.listings.aspired, hold.model, hold.target_version)
     if listed is not None and is_quarantined(listed, view):
         return view.quarantines[(hold.model, hold.target_version)].reason

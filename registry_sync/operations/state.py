@@ -91,7 +91,7 @@ def _why_not(
     digest = admissible_digest(listed, view)
     rejected = view.rejections.get((model, aspired, digest or ""))
     if rejected:
-        return rejected.reason
+        return rejected.told
     subjects = (
         ("fetch", model, aspired),
         ("stage", model, aspired, digest or ""),

@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ import pytest
 from gateway.control_contract import VersionState
 from registry_sync.errors import (
     IncompleteArtifactError,
+    LedgerError,
     NoDiskRoomError,
     SourceError,
     StoreError,
     SyncError,
 )
+from registry_sync.reconcile import Reconciler
 from registry_sync.records import Hold
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
@@ -246,6 +249,75 @@ async def test_a_version_that_does_not_warm_is_rejected_and_tried_no_more(
         entry = node.gateway.version(M, 2)
         assert entry is not None
         assert (entry.state, "not finite" in str(entry.reason)) == (VersionState.AVAILABLE, True)
+
+
+async def rejected(node: NodeInMemory, spine: Reconciler) -> None:
+    """Have version 2 rejected, and what it lacked put right."""
+    await node.serves(1)
+    node.gateway.fails[M, 2] = ("load_failed", "a library is missing")
+    node.registry.point(M, A, 2)
+    await spine.poll()
+    await becomes(lambda: spine.journal.view.rejections, "version 2 is rejected")
+    await idle(spine)
+    node.gateway.fails.clear()
+
+
+async def test_a_rejected_version_is_tried_again_when_its_alias_is_moved_there_anew(
+    node: NodeInMemory,
+) -> None:
+    async with node.control_plane() as spine:
+        await rejected(node, spine)
+    node.gateway.restart()
+    async with node.control_plane() as spine:
+        await idle(spine)
+        assert spine.journal.view.rejections  # a start is no new wish
+        entry = node.gateway.version(M, 2)
+        assert entry is not None
+        assert "when the registry moves an alias to it anew" in str(entry.reason)
+        node.registry.point(M, A, 1)
+        await spine.poll()
+        await idle(spine)
+        assert spine.journal.view.rejections  # nor is a wish for something else
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await node.serves(2)
+        assert spine.journal.view.rejections == {}
+
+
+async def test_a_rejection_whose_release_the_ledger_did_not_take_is_released_later(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(*_: object) -> bool:
+        raise LedgerError("the ledger does not answer")
+
+    async with node.control_plane() as spine:
+        await rejected(node, spine)
+        node.registry.point(M, A, 1)
+        await spine.poll()
+        node.registry.point(M, A, 2)
+        with monkeypatch.context() as patched:
+            patched.setattr(spine.ledger, "release_rejection", silent)
+            await spine.poll()
+            await idle(spine)
+            assert node.gateway.points(M, A) == 1
+        await spine.poll()
+        await node.serves(2)
+
+
+async def test_an_alias_that_could_not_be_followed_for_a_while_is_no_new_wish(
+    node: NodeInMemory,
+) -> None:
+    async with node.control_plane() as spine:
+        await rejected(node, spine)
+        listed = node.registry.models[M]
+        node.registry.models[M] = replace(
+            listed, versions={1: listed.versions[1]}, aliases={}, unfollowed=frozenset({A})
+        )
+        await spine.poll()
+        node.registry.models[M] = listed
+        await spine.poll()
+        await idle(spine)
+        assert spine.journal.view.rejections
 
 
 async def test_a_stage_without_room_is_tried_until_there_is_some(node: NodeInMemory) -> None:
