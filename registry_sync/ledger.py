@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from sqlalchemy import (
@@ -11,6 +12,7 @@ from sqlalchemy import (
     Row,
     Select,
     Table,
+    bindparam,
     delete,
     func,
     insert,
@@ -43,6 +45,7 @@ from registry_sync.tables import (
 
 _KEPT_ACTIVATIONS = 200
 _KEPT_ATTEMPTS = 500
+_KEPT_GONE_PINS = 500
 _MAX_REASON_CHARACTERS = 2000
 
 
@@ -153,6 +156,26 @@ class Ledger:
                     at=self._clock(),
                 )
             )
+
+    def forget_pins(self, gone: AbstractSet[tuple[str, int]]) -> None:
+        """Forget what was accepted for versions that are gone, but for the newest of them.
+
+        Args:
+            gone: Models and versions.
+        """
+        newest_first = (
+            select(pins.c.model, pins.c.version)
+            .where(self._mine(pins))
+            .order_by(pins.c.at.desc(), pins.c.model, pins.c.version.desc())
+        )
+        one = (
+            self._mine(pins) & (pins.c.model == bindparam("m")) & (pins.c.version == bindparam("v"))
+        )
+        with self._database.transaction() as connection:
+            known = [(row.model, row.version) for row in connection.execute(newest_first)]
+            old = [key for key in known if key in gone][_KEPT_GONE_PINS:]
+            if old:
+                connection.execute(delete(pins).where(one), [{"m": m, "v": v} for m, v in old])
 
     def quarantine(self, found: Quarantine) -> None:
         """Record wrong bytes; what was recorded of this version before is released by it."""

@@ -16,7 +16,7 @@ from gateway.control_contract import ActiveAlias, NodeState, StageRequest
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.records import AskedBy, Hold, LedgerView
 
-_LISTINGS_FOR_REMOVAL = 2
+LISTINGS_FOR_REMOVAL = 2
 
 
 class Urgency(IntEnum):
@@ -176,7 +176,7 @@ def _alias(world: World, model: str, alias: str, active: ActiveAlias | None) -> 
     aspired = _aspired_version(world.aspired, model, alias)
     hold = world.ledger.holds.get((model, alias))
     gone = aspired is None and not _is_unfollowed(world.aspired, model, alias)
-    if gone and world.listings >= _LISTINGS_FOR_REMOVAL:
+    if gone and world.listings >= LISTINGS_FOR_REMOVAL:
         yield from _remove(model, alias, active=active, hold=hold)
         return
     if hold and aspired is not None and aspired != hold.aspired_version:

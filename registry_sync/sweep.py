@@ -12,7 +12,7 @@ import structlog
 from gateway.control_contract import NodeState
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.aspired import Aspired
-from registry_sync.plan import admissible_digest, find
+from registry_sync.plan import LISTINGS_FOR_REMOVAL, admissible_digest, find
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import LedgerView
 from registry_sync.retention import Kept, removable
@@ -58,6 +58,7 @@ class Sweep:
         node = spine.observation.node
         if node is None or spine.observation.unreachable or not spine.listings.count:
             return
+        await self._forget_gone(node)
         free = shutil.disk_usage(self._folder).free
         doomed = choose(
             spine.arrival.artifacts,
@@ -70,6 +71,20 @@ class Sweep:
         )
         if doomed:
             await self._remove(doomed)
+
+    async def _forget_gone(self, node: NodeState) -> None:
+        """Keep what is known of deleted versions bounded, once the registry surely lacks them."""
+        spine = self._reconciler
+        if spine.listings.error is not None or spine.listings.count < LISTINGS_FOR_REMOVAL:
+            return
+        gone = choose_gone(
+            spine.arrival.artifacts,
+            node=node,
+            aspired=spine.listings.aspired,
+            ledger=spine.journal.view,
+        )
+        if gone:
+            await spine.journal.write(spine.ledger.forget_pins, gone)
 
     async def _remove(self, doomed: list[str]) -> None:
         """Remove artifacts, after the gateway was told: it starts no worker on a folder that goes.
@@ -129,6 +144,22 @@ def choose(
         doomed.append(digest)
         lacking_bytes -= artifacts[digest].size_bytes
     return doomed
+
+
+def choose_gone(
+    artifacts: dict[str, StoredArtifact], *, node: NodeState, aspired: Aspired, ledger: LedgerView
+) -> frozenset[tuple[str, int]]:
+    """Return the models and versions that were accepted once, and are nowhere any more."""
+    needed = {
+        *artifacts,
+        *(one.digest for one in node.active),
+        *(one.target_digest for one in ledger.holds.values()),
+    }
+    return frozenset(
+        key
+        for key, pin in ledger.pins.items()
+        if pin.digest not in needed and find(aspired, *key) is None
+    )
 
 
 def _kept(node: NodeState, aspired: Aspired, ledger: LedgerView) -> Kept:

@@ -2,6 +2,7 @@
 
 import sqlite3
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,24 @@ def test_the_newest_pin_of_a_version_counts(ledger: Ledger) -> None:
     ledger.pin(pin)
     ledger.pin(replace(pin, digest=D2, expected_digest=D2, stamped=True, listing="l"))
     assert ledger.view().pins == {("m", 1): PinnedVersion("m", 1, D2, D2, True, "l")}
+
+
+def test_of_versions_that_are_gone_the_newest_pins_stay(tmp_path: Path) -> None:
+    at = count()
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", node_id="a", clock=lambda: next(at))
+    other = Ledger(f"sqlite:///{tmp_path}/ledger.db", node_id="b", clock=lambda: next(at))
+    for one in (ledger, other):
+        one.ensure()
+        one.pin(PinnedVersion("kept", 1, D1, None, False, None))
+        one.pin(PinnedVersion("m", 9, D1, None, False, None))
+    for number in range(500):
+        ledger.pin(PinnedVersion("m", 1000 - number, D1, None, False, None))
+    ledger.forget_pins({("m", number) for number in range(1, 1001)})
+    left = ledger.view().pins
+    assert (len(left), ("kept", 1) in left, ("m", 9) in left) == (501, True, False)
+    assert len(other.view().pins) == 2
+    ledger.close()
+    other.close()
 
 
 def test_a_quarantine_counts_until_released(ledger: Ledger) -> None:

@@ -1,6 +1,8 @@
 """The sweep removes what may go, after the gateway was told, and nothing when it cannot be."""
 
 import asyncio
+import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +12,12 @@ import pytest
 from gateway.control_contract import ActiveAlias, NodeState
 from registry_sync.artifact_store import ArtifactStore, StoredArtifact
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.records import LedgerView, PinnedVersion
-from registry_sync.sweep import Sweep, SweepLimits, choose
+from registry_sync.records import Hold, LedgerView, PinnedVersion
+from registry_sync.sweep import Sweep, SweepLimits, choose, choose_gone
 from registry_sync.threads import Threads
+from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.artifacts import fetched
+from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 
 
 @pytest.mark.parametrize("gone", [False, True])
@@ -38,7 +42,7 @@ async def test_an_artifact_goes_only_after_the_gateway_was_told(tmp_path, gone):
         arrival=SimpleNamespace(artifacts=store.all()),
         journal=SimpleNamespace(view=LedgerView(), write=write),
         ledger=SimpleNamespace(prune=None),
-        listings=SimpleNamespace(count=2, aspired=Aspired(models={}, listed_at=0.0)),
+        listings=SimpleNamespace(count=2, error=None, aspired=Aspired(models={}, listed_at=0.0)),
         next_decision=next_decision,
         observation=SimpleNamespace(node=node, unreachable=None),
         store=store,
@@ -83,3 +87,59 @@ def test_of_what_may_be_called_by_number_no_more_goes_than_the_disk_lacks(lackin
         lacking_bytes=lacking_bytes,
     )
     assert doomed == [digest_of(version) for version in goes or [6, 3, 2, 1]]
+
+
+def test_gone_is_what_is_neither_listed_nor_here_nor_meant():
+    """Of "m", 1 is listed, 2 here, 3 active, 4 held; 5 and all of "deleted" are gone."""
+    pins = {
+        (model, n): PinnedVersion(model, n, digest_of(n + offset), None, False, None)
+        for model, offset in (("m", 0), ("deleted", 10))
+        for n in (1, 2, 3, 4, 5)
+    }
+    active = ActiveAlias(model="m", alias="champion", version=3, digest=digest_of(3), since=0.0)
+    here = StoredArtifact(digest_of(2), Path("x"), 100, {}, (), 0.0)
+    gone = choose_gone(
+        {digest_of(2): here},
+        node=NodeState(node_id="n", boot_id="b", seq=1, generation=1, active=[active]),
+        aspired=Aspired({"m": AspiredModel("m", {1: AspiredVersion("m", 1, "there")})}, 0.0),
+        ledger=LedgerView(
+            pins=pins, holds={("m", "a"): Hold("m", "a", 1, 4, digest_of(4), "operator", 0.0)}
+        ),
+    )
+    assert gone == {("m", 5), *(("deleted", n) for n in (1, 2, 3, 4, 5))}
+
+
+async def test_versions_deleted_in_the_registry_leave_the_catalogue_in_the_end(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("registry_sync.ledger._KEPT_GONE_PINS", 1)
+    node = NodeInMemory(tmp_path)
+    for version in (1, 2, 3):
+        node.registry.publish(M, version)
+    node.registry.without_latest(M)
+    node.registry.point(M, A, 3)
+    async with node.control_plane() as spine:
+        await node.serves(3)
+        for version in (1, 2):
+            node.gateway.want(M, version)
+            await becomes(lambda: (M, version) in spine.journal.view.pins, "it is here")  # noqa: B023 - called at once
+        listed = node.registry.models[M]
+        node.registry.models[M] = replace(listed, versions={3: listed.versions[3]})
+        limits = SweepLimits(rollback_window_s=0.0, disk_floor_bytes=0)
+        sweep = Sweep(spine, limits=limits, folder=tmp_path, clock=time.time)
+        await spine.poll()
+        await idle(spine)
+        await sweep.run()
+        assert set(spine.arrival.artifacts) == {node.registry.digest(M, 3)}
+        await idle(spine)
+        node.registry.down = True
+        await spine.poll()
+        await sweep.run()
+        await idle(spine)
+        assert len(spine.journal.view.pins) == 3  # a registry that says nothing is not believed
+        node.registry.down = False
+        await spine.poll()
+        await sweep.run()
+        await idle(spine)
+        known = [version for version in (1, 2, 3) if node.gateway.version(M, version)]
+        assert known == [2, 3]
