@@ -11,6 +11,7 @@ import base64
 import datetime as dt
 import math
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, NoReturn
 
 from gateway.worker.refusals import MAX_DETAILS, Detail, invalid
@@ -23,6 +24,8 @@ _NUMPY_TYPES = {
     "integer": "int32",
     "boolean": "bool",
 }
+WHOLE_TYPES = frozenset(_WIDTHS)
+"""Arrays of these types have no null."""
 SCALAR_TYPES = frozenset({*_NUMPY_TYPES, "string", "binary", "datetime"})
 _FAST: dict[str, frozenset[type]] = {
     "double": frozenset({float, int}),
@@ -208,8 +211,8 @@ def _refuse_wide(name: str, values: Sequence[int], bits: int) -> None:
     limit = 2 ** (bits - 1)
     if not values or (-limit <= min(values) and max(values) < limit):
         return
-    rows = [row for row, value in enumerate(values) if not -limit <= value < limit]
+    rows = (row for row, value in enumerate(values) if not -limit <= value < limit)
     raise invalid(
         "the input does not fit the model's signature",
-        *((row, name, f"a whole number beyond {bits} bits") for row in rows[:MAX_DETAILS]),
+        *((row, name, f"a whole number beyond {bits} bits") for row in islice(rows, MAX_DETAILS)),
     )

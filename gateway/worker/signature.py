@@ -6,8 +6,9 @@ answers name the row and the field, and MLflow's own would repeat the caller's d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from gateway.worker import columns, tensors
@@ -127,7 +128,7 @@ def _arrays(specs: Sequence[Column], given: Mapping[Any, Sequence[Any]]) -> dict
     details: list[Detail] = []
     for column in specs:
         values = given.get(column.label)
-        if values is None or (not column.required and all(value is None for value in values)):
+        if values is None or (not column.required and _is_only_null(column.kind, values)):
             continue
         try:
             arrays[column.label] = columns.to_array(
@@ -142,6 +143,14 @@ def _arrays(specs: Sequence[Column], given: Mapping[Any, Sequence[Any]]) -> dict
     return arrays
 
 
+def _is_only_null(kind: str, values: Sequence[Any]) -> bool:
+    """Whether a column has nothing but nulls, and a type that cannot say so: it counts as absent.
+
+    Other types keep it, as NaN or None: a model that fills in what is missing needs the column.
+    """
+    return kind in columns.WHOLE_TYPES and all(value is None for value in values)
+
+
 def from_rows(signature: Signature, labels: Sequence[Any], data: Sequence[Any]) -> Inputs:
     """Validate rows: each a list with one value per label.
 
@@ -151,13 +160,13 @@ def from_rows(signature: Signature, labels: Sequence[Any], data: Sequence[Any]) 
     if len(set(labels)) != len(labels):
         raise invalid("a column is named twice")
     width = len(labels)
-    bad: list[Detail] = [
+    bad = _first(
         (row, None, f"not a list of {width} values")
         for row, values in enumerate(data)
         if type(values) is not list or len(values) != width
-    ]
+    )
     if bad:
-        raise invalid("the rows are not as long as the columns", *bad[:MAX_DETAILS])
+        raise invalid("the rows are not as long as the columns", *bad)
     given = dict(zip(labels, zip(*data, strict=True), strict=True)) if data else {}
     return from_columns(signature, given, len(data))
 
@@ -168,24 +177,28 @@ def from_records(signature: Signature, records: Sequence[Any]) -> Inputs:
     Raises:
         RequestRefusedError: A record is no object, lacks a required column, or does not fit.
     """
-    bad: list[Detail] = [
+    bad = _first(
         (row, None, "not an object of columns")
         for row, record in enumerate(records)
         if type(record) is not dict
-    ]
+    )
     if bad:
-        raise invalid("the rows are not all objects", *bad[:MAX_DETAILS])
+        raise invalid("the rows are not all objects", *bad)
     if signature.columns:
-        lacking: list[Detail] = [
+        lacking = _first(
             (row, str(column.label), "required and missing")
             for column in signature.columns
             if column.required
             for row, record in enumerate(records)
             if column.label not in record
-        ]
+        )
         if lacking:
-            raise invalid(MISFIT, *lacking[:MAX_DETAILS])
-        labels: Sequence[Any] = [column.label for column in signature.columns]
+            raise invalid(MISFIT, *lacking)
+        labels: Sequence[Any] = [
+            column.label
+            for column in signature.columns
+            if column.required or any(column.label in record for record in records)
+        ]
     else:
         labels = list(dict.fromkeys(name for record in records for name in record))
         given_values = sum(map(len, records))
@@ -194,6 +207,11 @@ def from_records(signature: Signature, records: Sequence[Any]) -> Inputs:
             raise invalid("the rows have too few columns in common")
     given = {label: [record.get(label) for record in records] for label in labels}
     return from_columns(signature, given, len(records))
+
+
+def _first(details: Iterable[Detail]) -> list[Detail]:
+    """Return as many as are told. A large body may have a million of them: never hold them all."""
+    return list(islice(details, MAX_DETAILS))
 
 
 # --- tensors ------------------------------------------------------------------------------------

@@ -103,6 +103,10 @@ BAD_BODIES = {
     "text in a tensor": Bad(b'{"inputs": [[1, 2, "x", 4]]}', model="module"),
     "nested 10,000 deep": Bad(b'{"instances": ' + b"[" * DEPTH + b"]" * DEPTH + b"}"),
     "objects nested 10,000 deep": Bad(b'{"a":' * DEPTH + b"1" + b"}" * DEPTH),
+    "a long string without an end": Bad(b'{"instances":' + b"[" * 99 + b'"' + b'\\"' * DEPTH * 20),
+    "a million records without a column": Bad(
+        b'{"dataframe_records": [' + b"{}," * 1_000_000 + b"{}]}", row=0, field=COLUMNS[0]
+    ),
     "another content type": Bad(
         b"<row/>", 415, "unsupported_media_type", content_type="application/xml"
     ),

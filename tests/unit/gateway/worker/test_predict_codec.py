@@ -1,8 +1,10 @@
 """Bodies against signatures: what is accepted as which arrays, what is refused with which words."""
 
 import json
+import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,6 +130,46 @@ def test_optional_columns_may_be_missing_or_null():
     inputs = decode(signature, {"instances": [{"a": 1}, {"a": 2, "b": 5, "c": None}]})
     assert list(inputs.arrays) == ["a", "b"]
     assert np.isnan(inputs.arrays["b"][0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        ("double", "float64"),
+        ("float", "float32"),
+        ("string", "object"),
+        ("boolean", "object"),
+        ("datetime", "datetime64[ns]"),
+        ("any", "object"),
+    ],
+)
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"instances": [{"a": 1, "b": None}]},
+        {"dataframe_split": {"columns": ["a", "b"], "data": [[1, None]]}},
+        {"inputs": {"a": [1], "b": [None]}},
+    ],
+)
+def test_an_optional_column_of_nulls_is_there(kind, dtype, body):
+    inputs = decode(columns(("a", "double", True), ("b", kind, False)), body)
+    assert list(inputs.arrays) == ["a", "b"]
+    assert inputs.arrays["b"].dtype == dtype
+    assert pd.isna(inputs.arrays["b"][0])
+
+
+def test_an_optional_column_that_no_record_has_is_absent():
+    signature = columns(("a", "double", True), ("b", "double", False))
+    assert list(decode(signature, {"instances": [{"a": 1}, {"a": 2}]}).arrays) == ["a"]
+
+
+def test_a_body_of_many_faults_is_refused_without_a_list_of_them_all():
+    body = {"dataframe_records": [{}] * 300_000}
+    tracemalloc.start()
+    refusal(columns(*((f"c{n}", "double", True) for n in range(30))), body)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100 * 1024 * 1024
 
 
 def test_missing_columns_are_all_named():

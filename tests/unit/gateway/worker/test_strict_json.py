@@ -1,5 +1,6 @@
 import json
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -125,3 +126,19 @@ def test_any_bytes_are_read_alike_or_refused_by_both(body):
         except InvalidJsonError:
             results.append("refused")
     assert results[0] == results[1]
+
+
+@both
+@pytest.mark.parametrize("piece", [b'\\"', b'"', b"\\\\", b'[{"a'])
+def test_a_string_without_an_end_takes_no_longer_than_one_with_an_end(codec, piece):
+    opening = b"[" * (MAX_DEPTH + 1) + b'"'
+    size = 100_000 // len(piece)
+
+    def seconds(body):
+        began = time.process_time()
+        with pytest.raises(InvalidJsonError):
+            codec.loads(body)
+        return time.process_time() - began
+
+    plain = min(seconds(opening + b"x" * 100_000 + b'"') for _ in range(3))
+    assert seconds(opening + piece * size) < 1000 * plain + 1
