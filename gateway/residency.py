@@ -351,7 +351,7 @@ class ResidentSet:
         pause_s = self.track_record.pause_s(key)
         resident = Resident(
             key=key,
-            bytes=self.track_record.bytes_of(key) or self._estimate(key),
+            bytes=self.track_record.bytes_of(key) or self._guess(key),
             last_used=now,
             give_up_at=now + self._load_budget_s,
             pausing=pause_s > 0,
@@ -364,6 +364,10 @@ class ResidentSet:
         # In the next turn: whoever joins here has still to add its waiter, to be told a refusal.
         loop.call_soon(self._pump)
         return resident
+
+    def _guess(self, key: ReplicaKey) -> int:
+        """Guess the bytes of a first load: never so many that it is not even tried."""
+        return min(self._estimate(key), self._room().bytes)
 
     def _end_pause(self, resident: Resident) -> None:
         resident.pausing = False
@@ -537,13 +541,19 @@ class ResidentSet:
         self._pump()
 
     def measured(self, resident: Resident, private_bytes: int) -> None:
-        """Take what a worker has measured of itself since; idle ones go if it is too much."""
+        """Take what a worker has measured of itself since; some go if it is too much.
+
+        What it has grown to is no measure of the next load: that begins with what the last one
+        held when it was ready.
+        """
         resident.bytes = private_bytes
-        self.track_record.measured(resident.key, private_bytes)
         self._trim()
 
     def _trim(self) -> None:
-        """End idle residents while more bytes are held than allowed: an estimate was too low."""
+        """End idle residents while more bytes are held than allowed; else the biggest busy one.
+
+        An estimate was too low, or a worker grows.
+        """
         plan = plan_eviction(
             [one.view() for one in self._residents.values()],
             0,
@@ -551,6 +561,13 @@ class ResidentSet:
         )
         for victim in plan.victims:
             self._end(self._residents[victim], "evicted: too many bytes are held", evicted=True)
+        if plan.room is not Room.WAIT:
+            return
+        staying = [one for one in self._residents.values() if not one.ending]
+        staying = [one for one in staying if not one.closed_to_new]
+        busy = [one for one in staying if one.leases and one.ready and not one.stages]
+        if busy and sum(one.bytes for one in staying) > self._room().bytes:
+            max(busy, key=lambda one: one.bytes).closed_to_new = True
 
     def _failed(self, resident: Resident, error: LoadError) -> None:
         if resident.ending:  # told to end while it was coming up: that is no fault of the version

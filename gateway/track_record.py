@@ -60,12 +60,8 @@ class TrackRecord:
         entry.bytes, entry.load_s, entry.failures = private_bytes, seconds, 0
         self._last_load_s = seconds
 
-    def measured(self, key: ReplicaKey, private_bytes: int) -> None:
-        """Remember what a worker has measured of itself."""
-        self._entry(key).bytes = private_bytes
-
     def bytes_of(self, key: ReplicaKey) -> int | None:
-        """Return what a worker of this version held last; None: it was never measured."""
+        """Return what a worker of this version held when it was ready; None: none ever was."""
         entry = self._entries.get(key)
         return entry.bytes if entry is not None else None
 

@@ -163,7 +163,7 @@ class FakeReplica:
 class World:
     """A resident set of fakes, and levers."""
 
-    def __init__(self, count=2, megabytes=1000, load_budget_s=5.0):
+    def __init__(self, count=2, megabytes=1000, load_budget_s=5.0, guess_megabytes=10):
         self.replicas, self.starts, self.ends, self.failures = [], [], [], []
         self.sizes, self.told = {}, []
         self.gate = asyncio.Event()
@@ -174,7 +174,7 @@ class World:
             max_waiting=100,
             new_replica=self.new_replica,
             prepare=self.prepare,
-            estimate=lambda key: 10 * MIB,
+            estimate=lambda key: guess_megabytes * MIB,
             observer=self,
         )
 
@@ -289,7 +289,7 @@ async def test_no_room_within_the_budget_is_a_503_that_says_when_to_come_back():
 async def test_what_cannot_fit_is_told_so_and_evicts_nobody():
     world = World(megabytes=50)
     await world.use("a")
-    world.set.track_record.measured(key("big"), 60 * MIB)
+    world.set.track_record.loaded(key("big"), 1.0, 60 * MIB)
     with pytest.raises(InsufficientMemoryError):
         await world.set.lease(key("big"))
     assert world.ends == []
@@ -478,6 +478,36 @@ async def test_a_worker_that_has_grown_makes_the_idle_ones_go():
     assert ("ended", "a", True) in world.told
     assert world.set.is_ready(key("b"))
     held.release()
+
+
+async def test_a_busy_worker_that_has_grown_beyond_the_limit_goes_and_its_version_comes_back():
+    world = World(megabytes=100)
+    held = await world.set.lease(key("a"))
+    world.set.measured(held.resident, 500 * MIB)
+    again = asyncio.ensure_future(world.set.lease(key("a")))
+    await asyncio.sleep(0)
+    assert not again.done(), "no new lease of a worker that has to go"
+    held.release()
+    (await again).release()
+    assert world.starts == ["a/1", "a/1"]
+    assert world.set.residents()[0].bytes == 10 * MIB
+
+
+async def test_of_two_busy_workers_the_bigger_makes_room_and_only_it():
+    world = World(megabytes=100)
+    small, big = await world.set.lease(key("a")), await world.set.lease(key("b"))
+    world.set.measured(big.resident, 95 * MIB)
+    world.set.measured(small.resident, 20 * MIB)
+    for lease in (small, big):
+        lease.release()
+    await until(lambda: len(world.set.residents()) == 1)
+    assert world.set.is_ready(key("a"))
+
+
+async def test_a_guess_keeps_no_version_from_being_tried():
+    world = World(megabytes=100, guess_megabytes=1000)
+    await world.use("a")
+    assert world.set.is_ready(key("a"))
 
 
 async def test_waiters_are_bounded_and_leave_nothing_behind():

@@ -37,9 +37,9 @@ def test_nothing_is_known_of_a_version_that_was_never_loaded(record):
     assert record.expected_load_s(key()) > 0
 
 
-def test_the_last_measurement_counts(record):
+def test_the_last_load_counts(record):
     record.loaded(key(), 4.0, 100)
-    record.measured(key(), 200)
+    record.loaded(key(), 4.0, 200)
     assert record.bytes_of(key()) == 200
 
 
@@ -94,7 +94,7 @@ def test_a_new_try_forgets_what_went_wrong_and_keeps_what_was_measured(record):
 def test_the_oldest_is_forgotten_beyond_a_bound(record, monkeypatch):
     monkeypatch.setattr(track_record, "_REMEMBERED", 2)
     for name in ("a", "b", "a", "c"):
-        record.measured(key(name), 1)
+        record.loaded(key(name), 1.0, 1)
     assert [record.bytes_of(key(name)) for name in ("a", "b", "c")] == [1, None, 1]
 
 
