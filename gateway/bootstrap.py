@@ -119,6 +119,7 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         request_timeout_s=settings.request_timeout_s,
         load_budget_s=settings.load_budget_s,
         max_waiting=settings.max_in_flight,
+        max_waiting_bytes=settings.max_waiting_bytes,
     )
     supervisor = Supervisor(
         residents,

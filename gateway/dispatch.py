@@ -34,11 +34,13 @@ _SOME_ALIAS = 0
 """In place of a version, which is at least 1: callers who wait for an activation."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One prediction request as the HTTP layer hands it over.
 
     Attributes:
+        route: Which version it went to, as soon as that is known; set by the dispatcher. An error
+            is that version's, although the alias may mean another one by then.
         selector: Which version; None: the model's default.
         also: A second selector of the same request (path and header), which must agree.
         body: The caller's bytes, untouched.
@@ -53,6 +55,7 @@ class Call:
     request_id: str
     body: bytes
     probabilities: bool = False
+    route: Route | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +77,21 @@ class Dispatcher:
         request_timeout_s: float,
         load_budget_s: float,
         max_waiting: int,
+        max_waiting_bytes: int,
     ) -> None:
         """Store. Seconds, which do not overlap: a load does not eat the time-out.
 
         ``max_waiting``: the most requests that wait for one alias or one version's bytes.
+        ``max_waiting_bytes``: the most that the bodies of all who wait may have; one is never too
+        big.
         """
         self._node = node
         self._residents = residents
         self._request_timeout_s = request_timeout_s
         self._load_budget_s = load_budget_s
         self._max_waiting = max_waiting
+        self._max_waiting_bytes = max_waiting_bytes
+        self._waiting_bytes = 0
         self._waiting: Counter[tuple[str, int]] = Counter()
         self._draining = False
 
@@ -96,15 +104,21 @@ class Dispatcher:
         try:
             route = self.resolve(call)
         except ModelLoadingError:
-            route = await self._activated(call)
+            with self._holding(call):
+                route = await self._activated(call)
         except ModelLoadFailedError as error:
             self._want_again(error)
             raise
+        call.route = route
         if route.digest is None:
-            route = await self._fetched(route)
+            with self._holding(call):
+                call.route = route = await self._fetched(route)
         for _ in range(_DELIVERY_TRIES):
             key = ReplicaKey(route.model, route.version, str(route.digest))
-            lease = self._residents.try_lease(key) or await self._residents.lease(key)
+            lease = self._residents.try_lease(key)
+            if lease is None:
+                with self._holding(call):
+                    lease = await self._residents.lease(key)
             try:
                 return Answer(route, await self._submit(lease, call, route))
             except NotDeliveredError:
@@ -220,6 +234,21 @@ class Dispatcher:
                 return found
 
     @contextlib.contextmanager
+    def _holding(self, call: Call) -> Iterator[None]:
+        """Count the bytes of who waits, and refuse who would be too much for this process."""
+        size = len(call.body)
+        if self._waiting_bytes and self._waiting_bytes + size > self._max_waiting_bytes:
+            raise ModelOverloadedError(
+                f"requests with {self._waiting_bytes} bytes wait for their versions already",
+                retry_after_s=1,
+            )
+        self._waiting_bytes += size
+        try:
+            yield
+        finally:
+            self._waiting_bytes -= size
+
+    @contextlib.contextmanager
     def _wanting(self, wanted: tuple[str, int]) -> Iterator[None]:
         with self._waiting_for(wanted):
             self._node.want(*wanted)
@@ -231,7 +260,7 @@ class Dispatcher:
 
     @contextlib.contextmanager
     def _waiting_for(self, wanted: tuple[str, int]) -> Iterator[None]:
-        """Count who waits, and refuse who would be one too many: each holds a body."""
+        """Count who waits for the same, and refuse who would be one too many."""
         if self._waiting[wanted] >= self._max_waiting:
             raise ModelOverloadedError(
                 f"{self._waiting[wanted]} requests wait for model {wanted[0]!r} already",

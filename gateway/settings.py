@@ -42,6 +42,9 @@ class GatewaySettings(BaseSettings):
     max_in_flight_bytes: int = Field(
         64 * MIB, ge=1, description="Most bytes of bodies inside one worker."
     )
+    max_waiting_bytes: int = Field(
+        256 * MIB, ge=1, description="Most bytes of bodies that wait for a version, in total."
+    )
     max_body_bytes: int = Field(16 * MIB, ge=1, description="Largest body of a request.")
     request_timeout_s: float = Field(
         30.0, gt=0, le=3600, description="From a body's last byte to the answer, loading excluded."

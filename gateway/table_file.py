@@ -14,13 +14,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gateway.control_contract import ActiveAlias, Catalogue
+from gateway.control_contract import CONTRACT_VERSION, ActiveAlias, Catalogue
 from gateway.errors import TableFileError
 from gateway.routing import Hold, RouteTable
 
 FORMAT_VERSION = 1
+_log = structlog.get_logger("gateway.table_file")
 
 
 class _Hold(BaseModel):
@@ -98,13 +100,24 @@ class TableFile:
             ) from error
 
     def _load_catalogue(self) -> Catalogue | None:
-        text = _read(self._catalogue)
+        """Return the last catalogue; without one the active aliases are served nevertheless.
+
+        The control plane publishes it again as soon as it is there.
+        """
+        try:
+            text = _read(self._catalogue)
+        except TableFileError as error:
+            _log.warning("catalogue.unreadable", reason=str(error))
+            return None
         if text is None:
             return None
+        _refuse_newer(self._catalogue, text, "contract_version", CONTRACT_VERSION)
         try:
             return Catalogue.model_validate_json(text)
-        except ValidationError:
-            return None  # published again as soon as the control plane is there
+        except ValidationError as error:
+            reason = f"{self._catalogue} is damaged ({error.error_count()} errors)"
+            _log.warning("catalogue.unreadable", reason=reason)
+            return None
 
 
 def _as_dict(hold: Hold) -> dict[str, Any]:

@@ -267,7 +267,7 @@ class PredictApp:
         if call is None:
             return NO_MODEL, NO_MODEL
         try:
-            route = self._dispatcher.resolve(call)
+            route = call.route or self._dispatcher.resolve(call)
         except GatewayError:
             return NO_MODEL, NO_MODEL
         headers += [

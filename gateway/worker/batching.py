@@ -18,7 +18,7 @@ class Waiting:
         request: The frame's header.
         inputs: Its rows.
         received_at: ``time.monotonic()`` of its arrival.
-        key: Only requests with equal keys may be joined.
+        key: Only requests with equal keys may be joined; one that must go alone has its id.
     """
 
     id: int

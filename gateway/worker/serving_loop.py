@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from gateway.worker import confinement
 from gateway.worker.batching import Waiting, assemble, key_of
@@ -175,7 +176,8 @@ class ServingLoop:
         answers: list[tuple[int, Message, bytes]] = [(w.id, _failed(refusal), b"") for w in late]
         if batch:
             answers += self._predict_safely(batch, now)
-        self._connection.send(answers)
+        if answers:
+            self._connection.send(answers)
 
     def _predict(self, batch: list[Waiting], now: float) -> list[tuple[int, Message, bytes]]:
         try:
@@ -186,17 +188,20 @@ class ServingLoop:
         except RequestRefusedError as refusal:
             if len(batch) == 1:
                 return [(batch[0].id, _failed(refusal), b"")]
-            return self._one_by_one(batch)
+            self._predict_each_alone(batch)
+            return []
         if len(batch) > 1 and not prediction.divisible:
-            return self._one_by_one(batch)
+            self._predict_each_alone(batch)
+            return []
         return self._split(batch, prediction, now)
 
-    def _one_by_one(self, batch: list[Waiting]) -> list[tuple[int, Message, bytes]]:
-        """One request's failure must not be another's: predict each alone."""
-        answers: list[tuple[int, Message, bytes]] = []
-        for waiting in batch:
-            answers += self._predict_safely([waiting], self._clock())
-        return answers
+    def _predict_each_alone(self, batch: list[Waiting]) -> None:
+        """One request's failure must not be another's: each is the next batch by itself.
+
+        So each is answered as soon as it can be, its deadline is looked at again, and probes and
+        cancellations are heard in between.
+        """
+        self._waiting = [replace(waiting, key=waiting.id) for waiting in batch] + self._waiting
 
     def _predict_safely(self, batch: list[Waiting], now: float) -> list[tuple[int, Message, bytes]]:
         """Predict; an answer that our own code cannot take apart must not end the rest."""
@@ -205,7 +210,8 @@ class ServingLoop:
         except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
             log_without_data(error)
             if len(batch) > 1:
-                return self._one_by_one(batch)
+                self._predict_each_alone(batch)
+                return []
             told = f"the model's answer could not be read: {type(error).__name__}"
             return [(batch[0].id, Failed("model_error", told), b"")]
 

@@ -14,7 +14,7 @@ from gateway.control_contract import (
     VersionState,
 )
 from gateway.dispatch import Call, Dispatcher
-from gateway.errors import ModelLoadFailedError, ModelLoadingError
+from gateway.errors import ModelLoadFailedError, ModelLoadingError, ModelOverloadedError
 from gateway.model_ref import parse_selector
 from gateway.node import CONTROL_PLANE_SILENT_S, Node
 from gateway.routing import RouteTable
@@ -52,12 +52,24 @@ def node(*, rejected=False, now=lambda: 0.0):
     return Node(node_id="n", boot_id="b", table=table, monotonic=now)
 
 
-def predict(of, selector="champion", load_budget_s=60.0):
+def dispatcher_on(of, load_budget_s=60.0, max_waiting_bytes=100):
     residents: Any = FakeResidents()
-    dispatcher = Dispatcher(
-        of, residents, request_timeout_s=1.0, load_budget_s=load_budget_s, max_waiting=100
+    return Dispatcher(
+        of,
+        residents,
+        request_timeout_s=1.0,
+        load_budget_s=load_budget_s,
+        max_waiting=100,
+        max_waiting_bytes=max_waiting_bytes,
     )
-    call = Call(
+
+
+def predict(of, selector="champion", load_budget_s=60.0):
+    return asyncio.ensure_future(dispatcher_on(of, load_budget_s).predict(a_call(selector)))
+
+
+def a_call(selector="champion", body=b"{}"):
+    return Call(
         model="churn",
         selector=parse_selector(selector) if selector else None,
         also=None,
@@ -65,9 +77,33 @@ def predict(of, selector="champion", load_budget_s=60.0):
         content_type="application/json",
         content_encoding="",
         request_id="r",
-        body=b"{}",
+        body=body,
     )
-    return asyncio.ensure_future(dispatcher.predict(call))
+
+
+async def test_the_bodies_of_who_waits_are_bounded_and_one_alone_is_never_too_big():
+    dispatcher = dispatcher_on(node())
+    waiting = asyncio.ensure_future(dispatcher.predict(a_call(body=b"x" * 1000)))
+    await asyncio.sleep(0)
+    with pytest.raises(ModelOverloadedError):
+        await dispatcher.predict(a_call(body=b"y"))
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    again = asyncio.ensure_future(dispatcher.predict(a_call(body=b"y")))
+    await asyncio.sleep(0)
+    assert not again.done()
+    again.cancel()
+    await asyncio.gather(again, return_exceptions=True)
+
+
+async def test_a_call_says_which_version_it_went_to():
+    at = node()
+    at.replace(at.table.with_active(ACTIVE))
+    call = a_call()
+    with pytest.raises(ReachedError):
+        await dispatcher_on(at).predict(call)
+    assert call.route is not None
+    assert (call.route.version, call.route.digest) == (1, DIGEST)
 
 
 @pytest.mark.parametrize("selector", ["champion", None])

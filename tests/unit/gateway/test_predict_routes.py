@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from gateway import errors
-from gateway.dispatch import Answer
+from gateway.dispatch import Answer, Call
 from gateway.http.predict import PredictApp
 from gateway.http.problems import MEDIA_TYPE, STATUS
 from gateway.model_ref import Selector, SelectorKind
@@ -144,6 +144,20 @@ async def test_every_error_has_its_status_and_shape(client, dispatcher, error):
     assert answer.headers["retry-after"] == "2"
     assert (body["code"], body["detail"]) == (error.code, "what happened")
     assert body["request_id"] == answer.headers["x-request-id"]
+
+
+async def test_an_error_names_the_version_it_came_from_though_the_alias_has_moved_on(
+    client, dispatcher
+):
+    async def predict(call):
+        call.route = Route(call.model, 1, DIGEST, 5)
+        raise errors.DeadlineExceededError("too late")
+
+    dispatcher.predict = predict
+    answer = await client.post("/models/m/predict")
+    assert dispatcher.resolve(Call("m", None, None, "", "", "", "", b"")).version == 3
+    assert answer.headers["x-model-version"] == "1"
+    assert answer.headers["x-route-generation"] == "5"
 
 
 async def test_bad_input_names_row_and_field(client, dispatcher):

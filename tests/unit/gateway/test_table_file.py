@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.control_contract import ActiveAlias, Catalogue, CatalogueModel
 from gateway.errors import TableFileError
@@ -49,11 +50,30 @@ def test_a_damaged_table_is_refused_and_says_what_to_do(tmp_path, text):
         TableFile(tmp_path).load("champion")
 
 
-def test_a_damaged_catalogue_is_left_out(tmp_path):
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"writer": 1}'])
+def test_a_damaged_catalogue_is_left_out_and_reported(tmp_path, content):
     file = TableFile(tmp_path)
     file.save_table(a_table())
-    (tmp_path / "catalogue.json").write_text("{")
+    (tmp_path / "catalogue.json").write_bytes(content)
+    with capture_logs() as logs:
+        assert file.load("champion") == a_table()
+    assert [entry["event"] for entry in logs] == ["catalogue.unreadable"]
+
+
+def test_a_catalogue_that_cannot_be_read_is_left_out(tmp_path):
+    file = TableFile(tmp_path)
+    file.save_table(a_table())
+    (tmp_path / "catalogue.json").mkdir()
     assert file.load("champion") == a_table()
+
+
+def test_a_newer_catalogue_is_refused(tmp_path):
+    file = TableFile(tmp_path)
+    file.save_catalogue(Catalogue(writer="w", epoch=4, models=[]))
+    path = tmp_path / "catalogue.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "contract_version": 99}))
+    with pytest.raises(TableFileError, match="newer version"):
+        file.load("champion")
 
 
 def test_a_disk_that_refuses_is_reported_and_the_old_table_stays(tmp_path):

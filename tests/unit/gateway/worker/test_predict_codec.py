@@ -164,7 +164,7 @@ def test_an_optional_column_that_no_record_has_is_absent():
 
 
 def test_a_body_of_many_faults_is_refused_without_a_list_of_them_all():
-    body = {"dataframe_records": [{}] * 300_000}
+    body: dict[str, list[dict[str, int]]] = {"dataframe_records": [{}] * 300_000}
     tracemalloc.start()
     refusal(columns(*((f"c{n}", "double", True) for n in range(30))), body)
     _, most = tracemalloc.get_traced_memory()

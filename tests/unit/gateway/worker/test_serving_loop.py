@@ -2,11 +2,12 @@
 
 import json
 import socket
+import time
 
 from gateway.worker.codecs import strict_json
 from gateway.worker.frames import FrameReader, pack
 from gateway.worker.loading import LoadedModel
-from gateway.worker.messages import Kind, Loaded, Predict, Probe, Stop, encode_header
+from gateway.worker.messages import Cancel, Kind, Loaded, Predict, Probe, Stop, encode_header
 from gateway.worker.served_model import ServedModel
 from gateway.worker.serving_loop import Connection, ServingLoop
 from gateway.worker.signature import Signature
@@ -24,22 +25,29 @@ def model(inputs):
     return [1 if value == 1 else Odd() for value in inputs.native()]
 
 
-def serve(*frames, batching="joined", example=None):
-    """Let a loop take ``frames`` and STOP; return its answers by id."""
+def serve(
+    *frames,
+    batching="joined",
+    example=None,
+    model=model,
+    clock=time.monotonic,
+    connection=Connection,
+):
+    """Let a loop take ``frames`` and STOP; return its answers by id, in their order."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.sendall(b"".join(b"".join(pack(*frame)) for frame in frames))
         ours.sendall(b"".join(pack(Kind.STOP, 0, encode_header(Stop()))))
         report = Loaded(1, {}, "passed", batching, "", "pyfunc", "")
         served = ServedModel("m", 1, Signature(), strict_json.best(), model)
-        ServingLoop(Connection(theirs), LoadedModel(served, report, example), 10).run()
+        ServingLoop(connection(theirs), LoadedModel(served, report, example), 10, (), clock).run()
         theirs.shutdown(socket.SHUT_WR)
         stream = b"".join(iter(lambda: ours.recv(65536), b""))
     return {frame.id: frame for frame in FrameReader().feed(stream)}
 
 
-def request(id_, value):
-    header = encode_header(Predict("predict", "application/json", float("1e12"), "r"))
+def request(id_, value, deadline=1e12):
+    header = encode_header(Predict("predict", "application/json", deadline, "r"))
     return Kind.PREDICT, id_, header, b'{"instances": [%d]}' % value
 
 
@@ -51,6 +59,51 @@ def test_an_answer_that_cannot_be_read_fails_its_own_request_only():
     assert answers[2].kind == Kind.FAILED
     assert failed["code"] == "model_error"
     assert "RuntimeError" in failed["message"]
+
+
+def test_a_batch_that_fails_is_answered_one_by_one_and_what_is_too_late_by_then_is_not_begun():
+    now, alone = 0.0, []
+
+    def slow(inputs):
+        nonlocal now
+        now += 1.0
+        if inputs.rows > 1:
+            raise ValueError("not all of them")
+        alone.append(inputs.native()[0])
+        return inputs.native()
+
+    answers = serve(
+        request(1, 1), request(2, 2, deadline=1.5), request(3, 3), model=slow, clock=lambda: now
+    )
+    assert [answers[id_].kind for id_ in (1, 2, 3)] == [Kind.REPLY, Kind.FAILED, Kind.REPLY]
+    assert json.loads(answers[2].header)["code"] == "deadline_exceeded"
+    assert alone == [1, 3]
+
+
+def test_a_cancelled_request_of_a_batch_that_failed_is_not_begun():
+    begun: list[int] = []
+
+    class Watched(Connection):
+        """Sends CANCEL for the last request as soon as the first is answered."""
+
+        def receive(self, *, wait):
+            cancelled = (Kind.CANCEL, 3, encode_header(Cancel()))
+            if begun == [1]:
+                return [
+                    *super().receive(wait=False),
+                    *FrameReader().feed(b"".join(pack(*cancelled))),
+                ]
+            return super().receive(wait=wait)
+
+    def choosy(inputs):
+        if inputs.rows > 1:
+            raise ValueError("not all of them")
+        begun.append(inputs.native()[0])
+        return inputs.native()
+
+    answers = serve(request(1, 1), request(2, 2), request(3, 3), model=choosy, connection=Watched)
+    assert begun == [1, 2]
+    assert json.loads(answers[3].header)["code"] == "cancelled"
 
 
 def test_an_example_whose_answer_cannot_be_read_is_told_to_the_probe():
