@@ -223,6 +223,16 @@ def _strict_json(text: str | bytes) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
+def _example_json(text: bytes) -> Any:
+    """Parse an example as MLflow writes it: NaN for what is missing, which callers spell null."""
+
+    def null_for_nan(name: str) -> None:
+        if name != "NaN":
+            raise ValueError(f"{name} is no JSON value")
+
+    return json.loads(text, parse_constant=null_for_nan)
+
+
 def _text(value: Any) -> str | None:
     """Return ``value`` if it is a text with something in it."""
     return value if isinstance(value, str) and value else None
@@ -240,7 +250,7 @@ def _example(folder: Path, info: Any) -> dict[str, Any]:
     serving = None
     if file.is_file() and file.stat().st_size <= _MAX_SERVING_EXAMPLE_BYTES:
         try:
-            serving = _strict_json(file.read_bytes())
+            serving = _example_json(file.read_bytes())
         except (ValueError, RecursionError):
             serving = None
     return {"path": path, "serving": serving}

@@ -134,8 +134,10 @@ def _example(order: Load) -> bytes | None:
         return None
     path = Path(order.artifact, relative)
     try:
-        return path.read_bytes() if path.stat().st_size <= _MAX_EXAMPLE_BYTES else None
-    except OSError as error:
+        if path.stat().st_size > _MAX_EXAMPLE_BYTES:
+            return None
+        return strict_json.repair_example(path.read_bytes())
+    except (OSError, strict_json.InvalidJsonError) as error:
         raise LoadFailedError("warm_up_failed", "the input example cannot be read") from error
 
 

@@ -9,7 +9,13 @@ from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry
 from tests.acceptance.traffic import Call, ask, client
 from tests.acceptance.waiting import eventually
-from tests.models.catalogue import BuildableModel, HelperModel, IrisPipeline, TorchModel
+from tests.models.catalogue import (
+    BuildableModel,
+    HelperModel,
+    ImputingModel,
+    IrisPipeline,
+    TorchModel,
+)
 
 
 async def _published(
@@ -24,8 +30,8 @@ async def _published(
 
 @pytest.mark.parametrize(
     ("word", "model"),
-    [("iris", IrisPipeline(seed=3)), ("net", TorchModel(seed=4))],
-    ids=["sklearn pipeline on a pandas signature", "torch module"],
+    [("iris", IrisPipeline(seed=3)), ("net", TorchModel(seed=4)), ("gaps", ImputingModel(2.0))],
+    ids=["sklearn pipeline on a pandas signature", "torch module", "pipeline that fills gaps"],
 )
 async def test_it_answers_what_the_model_answers_here(
     running_node: Node, registry: Registry, word: str, model: BuildableModel

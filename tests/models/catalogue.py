@@ -161,6 +161,47 @@ def _iris(seed: int) -> Any:
 
 
 @dataclass(frozen=True)
+class ImputingModel(_Logged):
+    """Fills in what is missing of ``x2`` by its mean: the signature calls that column optional."""
+
+    slope: float = 1.0
+
+    def payload(self, rows: int = 1) -> Payload:
+        """Every second row lacks ``x2``, the first too."""
+        data = [[float(row), None if row % 2 == 0 else 0.5] for row in range(rows)]
+        return {"dataframe_split": {"columns": ["x1", "x2"], "data": data}}
+
+    def expected(self, payload: Payload) -> list[Any]:
+        frame = _frame(payload).astype("float64")
+        return list(self._model().predict(frame).tolist())
+
+    def _flavor(self) -> str:
+        return "sklearn"
+
+    def _arguments(self) -> dict[str, Any]:
+        from mlflow.models import infer_signature
+
+        example = _frame(self.payload(4))
+        model = self._model()
+        return {
+            "sk_model": model,
+            "signature": infer_signature(example, model.predict(example)),
+            "input_example": example,
+            "pip_requirements": ["scikit-learn"],
+            "skops_trusted_types": ["numpy.dtype"],
+        }
+
+    def _model(self) -> Any:
+        from sklearn.impute import SimpleImputer
+        from sklearn.linear_model import LinearRegression
+        from sklearn.pipeline import make_pipeline
+
+        frame = pd.DataFrame({"x1": [0.0, 1.0, 2.0, 3.0], "x2": [1.0, None, 5.0, 2.0]})
+        answers = [self.slope * number for number in (1.0, 4.0, 2.0, 8.0)]
+        return make_pipeline(SimpleImputer(), LinearRegression()).fit(frame, answers)
+
+
+@dataclass(frozen=True)
 class LinearModel(_Logged):
     """``LinearRegression`` on ``x1`` and ``x2`` that predicts ``slope*(x1+x2) + 1000*slope``.
 

@@ -104,6 +104,21 @@ class StandardJson:
             raise InvalidJsonError("a value has no spelling in JSON") from error
 
 
+def repair_example(text: bytes) -> bytes:
+    """Return an example as MLflow writes it, as a body that a caller can send.
+
+    MLflow spells a missing number NaN, which is no JSON; here it is null.
+
+    Raises:
+        InvalidJsonError: It is not JSON otherwise.
+    """
+    try:
+        value = json.loads(text.decode("utf-8"), parse_constant=_null_for_nan)
+    except (ValueError, RecursionError) as error:
+        raise InvalidJsonError("the example is not JSON") from error
+    return StandardJson().dumps(value)
+
+
 def best() -> Json:
     """Return the faster of the implementations that are installed."""
     try:
@@ -153,6 +168,11 @@ def refuse_non_finite(value: Any) -> None:
 
 def _refuse_constant(_name: str) -> NoReturn:
     raise InvalidJsonError("NaN and Infinity are not JSON")
+
+
+def _null_for_nan(name: str) -> None:
+    if name != "NaN":
+        _refuse_constant(name)
 
 
 def _float(text: str) -> float:

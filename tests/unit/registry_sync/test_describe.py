@@ -96,7 +96,12 @@ def test_a_big_example_is_named_but_not_carried(folder, size):
     assert described(folder)["example"] == {"path": "serving_input_example.json", "serving": None}
 
 
-@pytest.mark.parametrize("text", ["{", '{"inputs": [NaN]}', "[" * 100_000])
+def test_what_is_missing_in_an_example_is_null(folder):
+    (folder / "serving_input_example.json").write_text('{"inputs": [1, NaN]}')
+    assert described(folder)["example"]["serving"] == {"inputs": [1, None]}
+
+
+@pytest.mark.parametrize("text", ["{", '{"inputs": [Infinity]}', "[" * 100_000])
 def test_an_example_that_is_no_json_is_named_but_not_carried(folder, text):
     (folder / "serving_input_example.json").write_text(text[:60_000])
     assert described(folder)["example"]["serving"] is None

@@ -142,3 +142,14 @@ def test_a_string_without_an_end_takes_no_longer_than_one_with_an_end(codec, pie
 
     plain = min(seconds(opening + b"x" * 100_000 + b'"') for _ in range(3))
     assert seconds(opening + piece * size) < 1000 * plain + 1
+
+
+def test_an_example_has_null_where_mlflow_writes_nan():
+    repaired = strict_json.repair_example(b'{"data": [[0.5, NaN]]}')
+    assert json.loads(repaired) == {"data": [[0.5, None]]}
+
+
+@pytest.mark.parametrize("text", [b"", b"[Infinity]", b"[1e999]", b"\xff", b"[" * 100_000])
+def test_an_example_that_no_caller_could_send_is_none(text):
+    with pytest.raises(InvalidJsonError):
+        strict_json.repair_example(text)
