@@ -125,6 +125,19 @@ class Catalogue(Body):
     source_error: str | None = None
 
 
+class UnchangedCatalogue(Body):
+    """The registry was listed again, and the snapshot with this epoch still says it all.
+
+    A registry with thousands of versions makes a snapshot of megabytes: it is sent when it has
+    something new.
+    """
+
+    writer: str
+    epoch: int
+    listed_at: float | None = None
+    source_error: str | None = None
+
+
 class CatalogueAck(Body):
     """The catalogue was taken."""
 

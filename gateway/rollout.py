@@ -29,6 +29,7 @@ from gateway.control_contract import (
     StageFailure,
     StageOutcome,
     StageRequest,
+    UnchangedCatalogue,
 )
 from gateway.errors import LoadError, RolloutRefusedError, TableFileError
 from gateway.node import Node
@@ -100,6 +101,21 @@ class Rollout:
             node.catalogue_writer, node.catalogue_epoch = catalogue.writer, catalogue.epoch
             node.replace(node.table.with_catalogue(catalogue))
         self._forget_unlisted()
+        return CatalogueAck(generation=self._node.table.generation)
+
+    async def keep_catalogue(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
+        """Take note that the registry was listed again, and lists the same. Not written to disk.
+
+        Raises:
+            RolloutRefusedError: Another snapshot is in place: the whole one is needed.
+        """
+        async with self._change:
+            node = self._node
+            if (unchanged.writer, unchanged.epoch) != (node.catalogue_writer, node.catalogue_epoch):
+                raise RolloutRefusedError(
+                    "stale_epoch", f"the snapshot in place is epoch {node.catalogue_epoch}"
+                )
+            node.replace(node.table.with_listing(unchanged.listed_at, unchanged.source_error))
         return CatalogueAck(generation=self._node.table.generation)
 
     def _forget_unlisted(self) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 from gateway.control_contract import (
     ActiveAlias,
@@ -59,6 +61,24 @@ class Hold:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """What a catalogue lists, by name. Built once for each, and kept while only aliases move."""
+
+    models: Mapping[str, CatalogueModel]
+    versions: Mapping[tuple[str, int], CatalogueVersion]
+
+    @classmethod
+    def of(cls, catalogue: Catalogue | None) -> _Index:
+        models = {model.name: model for model in (catalogue.models if catalogue else ())}
+        versions = {
+            (model.name, entry.version): entry
+            for model in models.values()
+            for entry in model.versions
+        }
+        return cls(models, versions)
+
+
 @dataclass(frozen=True)
 class RouteTable:
     """One immutable snapshot of everything that this node can route.
@@ -76,25 +96,14 @@ class RouteTable:
     catalogue: Catalogue | None = None
     active: Mapping[tuple[str, str], ActiveAlias] = field(default_factory=dict)
     holds: tuple[Hold, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Index the snapshot, once: lookups are then two dictionary reads."""
-        models = {model.name: model for model in (self.catalogue.models if self.catalogue else ())}
-        versions = {
-            (model.name, entry.version): entry
-            for model in models.values()
-            for entry in model.versions
-        }
-        object.__setattr__(self, "_models", models)
-        object.__setattr__(self, "_versions", versions)
-        # Successful lookups only, so the memo is bounded by the table's own size.
-        object.__setattr__(self, "_memo", {})
-
-    _models: Mapping[str, CatalogueModel] = field(init=False, repr=False, compare=False)
-    _versions: Mapping[tuple[str, int], CatalogueVersion] = field(
-        init=False, repr=False, compare=False
+    # Successful lookups only, so the memo is bounded by the table's own size.
+    _memo: dict[tuple[str, Selector | None], Route] = field(
+        default_factory=dict, init=False, repr=False, compare=False
     )
-    _memo: dict[tuple[str, Selector | None], Route] = field(init=False, repr=False, compare=False)
+
+    @cached_property
+    def _index(self) -> _Index:
+        return _Index.of(self.catalogue)
 
     # --- questions --------------------------------------------------------------------------------
 
@@ -119,7 +128,7 @@ class RouteTable:
             ModelNotFoundError: It lists no such model.
             RegistryUnavailableError: Nothing was ever listed.
         """
-        entry = self._models.get(name)
+        entry = self._index.models.get(name)
         if entry is not None:
             return entry
         if self.catalogue is None and not any(model == name for model, _ in self.active):
@@ -133,7 +142,7 @@ class RouteTable:
 
     def models(self) -> list[CatalogueModel]:
         """Return every model that is listed or active, by name."""
-        names = set(self._models) | {model for model, _ in self.active}
+        names = set(self._index.models) | {model for model, _ in self.active}
         return [self.model(name) for name in sorted(names)]
 
     def version(self, model: str, version: int) -> CatalogueVersion:
@@ -143,7 +152,7 @@ class RouteTable:
             ModelNotFoundError: No such model.
             VersionNotFoundError: No such version.
         """
-        entry = self._versions.get((model, version))
+        entry = self._index.versions.get((model, version))
         if entry is not None:
             return entry
         for known in self.model(model).versions:
@@ -166,15 +175,28 @@ class RouteTable:
         """Return the table with another catalogue. No alias moves, so the generation stays."""
         return replace(self, catalogue=catalogue)
 
+    def with_listing(self, listed_at: float | None, source_error: str | None) -> RouteTable:
+        """Return the table with the same catalogue, listed again at another time."""
+        if self.catalogue is None:
+            return self
+        news = {"listed_at": listed_at, "source_error": source_error}
+        return self._on_same_models(catalogue=self.catalogue.model_copy(update=news))
+
     def with_active(self, entry: ActiveAlias) -> RouteTable:
         """Return the next table, in which one alias points elsewhere."""
         active = {**self.active, (entry.model, entry.alias): entry}
-        return replace(self, active=active, generation=self.generation + 1)
+        return self._on_same_models(active=active, generation=self.generation + 1)
 
     def without_alias(self, model: str, alias: str) -> RouteTable:
         """Return the next table, in which a model has lost an alias."""
         active = {key: entry for key, entry in self.active.items() if key != (model, alias)}
-        return replace(self, active=active, generation=self.generation + 1)
+        return self._on_same_models(active=active, generation=self.generation + 1)
+
+    def _on_same_models(self, **changes: Any) -> RouteTable:
+        """Return the next table; the index of what is listed goes on."""
+        following = replace(self, **changes)
+        following.__dict__["_index"] = self._index  # where `cached_property` keeps it
+        return following
 
     # --- details ----------------------------------------------------------------------------------
 
@@ -239,7 +261,7 @@ class RouteTable:
             )
 
     def _route(self, model: str, version: int, digest: str | None) -> Route:
-        listed = self._models.get(model)
+        listed = self._index.models.get(model)
         policy = listed.policy if listed else None
         return Route(
             model=model,

@@ -6,7 +6,12 @@ from typing import Any
 
 import structlog
 
-from gateway.control_contract import Catalogue, CatalogueModel, NodeState
+from gateway.control_contract import (
+    Catalogue,
+    CatalogueModel,
+    NodeState,
+    UnchangedCatalogue,
+)
 from registry_sync.aspired import Aspired
 from registry_sync.catalogue import Known, describe_models
 from registry_sync.errors import RolloutRejectedError
@@ -50,9 +55,11 @@ class Announcer:
             TargetUnreachableError: The gateway does not answer.
         """
         self._describe(aspired, ledger, known)
-        if not self._is_news(node, listed_at, source_error):
+        whole = not self._has(node)
+        if not whole and not self._is_listed_anew(listed_at, source_error):
             return
-        self._epoch += 1
+        if whole:
+            self._epoch += 1
         catalogue = Catalogue(
             writer=self._writer,
             epoch=self._epoch,
@@ -61,14 +68,28 @@ class Announcer:
             source_error=source_error,
         )
         try:
-            await self._target.publish(catalogue)
+            await self._send(catalogue, whole=whole)
         except RolloutRejectedError as error:
             _log.warning("catalogue.refused", reason=error.reason)
             self._sent = None
             return
-        _log.debug("catalogue.complete", epoch=self._epoch, models=len(self.models))
+        _log.debug("catalogue.complete", epoch=self._epoch, models=len(self.models), whole=whole)
         self._sent = catalogue
         self._sent_to = node.boot_id
+
+    async def _send(self, catalogue: Catalogue, *, whole: bool) -> None:
+        """Send a snapshot, or only when it was listed: its models are there already."""
+        if whole:
+            await self._target.publish(catalogue)
+            return
+        await self._target.keep(
+            UnchangedCatalogue(
+                writer=catalogue.writer,
+                epoch=catalogue.epoch,
+                listed_at=catalogue.listed_at,
+                source_error=catalogue.source_error,
+            )
+        )
 
     def offers(self, digest: str) -> bool:
         """Whether the node may still believe that this artifact is here."""
@@ -87,11 +108,19 @@ class Announcer:
             self.models = describe_models(aspired, ledger, known)
             self._described_from = parts
 
-    def _is_news(self, node: NodeState, listed_at: float | None, source_error: str | None) -> bool:
+    def _has(self, node: NodeState) -> bool:
+        """Whether the node has the models as they are described now."""
         sent = self._sent
-        if sent is None or self._sent_to != node.boot_id:
-            return True
-        if node.catalogue_writer not in (None, self._writer):
+        return (
+            sent is not None
+            and self._sent_to == node.boot_id
+            and node.catalogue_writer in (None, self._writer)
+            and (sent.models is self.models or sent.models == self.models)
+        )
+
+    def _is_listed_anew(self, listed_at: float | None, source_error: str | None) -> bool:
+        sent = self._sent
+        if sent is None:
             return True
         fresh = (listed_at or 0.0) - (sent.listed_at or 0.0) >= _LISTED_AT_STEP_S
-        return fresh or sent.source_error != source_error or sent.models != self.models
+        return fresh or sent.source_error != source_error

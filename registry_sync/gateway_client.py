@@ -22,6 +22,7 @@ from gateway.control_contract import (
     RetireRequest,
     StageAck,
     StageRequest,
+    UnchangedCatalogue,
 )
 from registry_sync.errors import RolloutRejectedError
 from registry_sync.serving_target import TargetUnreachableError
@@ -52,6 +53,10 @@ class GatewayClient:
     async def publish(self, catalogue: Catalogue) -> CatalogueAck:
         """Send the full snapshot of the registry."""
         return await self._send("PUT", "/catalogue", catalogue, CatalogueAck)
+
+    async def keep(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
+        """Say that the registry was listed again, and lists the same."""
+        return await self._send("POST", "/catalogue/unchanged", unchanged, CatalogueAck)
 
     async def stage(self, request: StageRequest) -> StageAck:
         """Ask for a standby; its outcome is an event of `observe`."""

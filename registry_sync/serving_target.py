@@ -14,6 +14,7 @@ from gateway.control_contract import (
     RetireRequest,
     StageAck,
     StageRequest,
+    UnchangedCatalogue,
 )
 from registry_sync.errors import SyncError
 
@@ -31,6 +32,10 @@ class ServingTarget(Protocol):
 
     async def publish(self, catalogue: Catalogue) -> CatalogueAck:
         """Send the full snapshot of the registry."""
+        ...
+
+    async def keep(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
+        """Say that the registry was listed again, and that the snapshot of this epoch holds."""
         ...
 
     async def stage(self, request: StageRequest) -> StageAck:

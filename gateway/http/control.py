@@ -14,6 +14,7 @@ from gateway.control_contract import (
     RetireRequest,
     StageAck,
     StageRequest,
+    UnchangedCatalogue,
 )
 from gateway.errors import RolloutRefusedError
 from gateway.http.services import services_of
@@ -25,6 +26,12 @@ router = APIRouter()
 async def put_catalogue(request: Request, body: Catalogue) -> CatalogueAck:
     """Take a full snapshot of the registry."""
     return await services_of(request).rollout.take_catalogue(body)
+
+
+@router.post("/catalogue/unchanged")
+async def keep_catalogue(request: Request, body: UnchangedCatalogue) -> CatalogueAck:
+    """Take note that the registry was listed again, and lists the same."""
+    return await services_of(request).rollout.keep_catalogue(body)
 
 
 @router.post("/stage", status_code=202)

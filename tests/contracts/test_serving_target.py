@@ -17,6 +17,7 @@ from gateway.control_contract import (
     CatalogueVersion,
     RetireRequest,
     StageRequest,
+    UnchangedCatalogue,
     VersionState,
 )
 from registry_sync.errors import RolloutRejectedError
@@ -89,6 +90,24 @@ async def test_a_catalogue_is_taken_once_and_seen(target: ServingTarget) -> None
     with pytest.raises(RolloutRejectedError) as refused:
         await target.publish(catalogue(1, writer))
     assert refused.value.code == "stale_epoch"
+
+
+async def test_a_catalogue_that_is_in_place_is_kept_and_any_other_is_asked_for(
+    target: ServingTarget,
+) -> None:
+    writer = uuid.uuid4().hex
+    await target.publish(catalogue(3, writer))
+    before = await target.observe(0)
+    await target.keep(UnchangedCatalogue(writer=writer, epoch=3, listed_at=9.0))
+    after = await target.observe(before.seq)
+    assert (after.catalogue_writer, after.catalogue_epoch) == (writer, 3)
+    for other in (
+        UnchangedCatalogue(writer=writer, epoch=2),
+        UnchangedCatalogue(writer="x", epoch=3),
+    ):
+        with pytest.raises(RolloutRejectedError) as refused:
+            await target.keep(other)
+        assert refused.value.code == "stale_epoch"
 
 
 async def test_what_was_not_staged_is_not_activated(target: ServingTarget) -> None:

@@ -21,6 +21,7 @@ from gateway.control_contract import (
     StageFailure,
     StageOutcome,
     StageRequest,
+    UnchangedCatalogue,
     Wanted,
 )
 from registry_sync.errors import RolloutRejectedError
@@ -53,6 +54,7 @@ class FakeGateway:
         self.stages: list[StageRequest] = []
         self.activations: list[ActivateRequest] = []
         self.observed = 0
+        self.snapshots = 0
         self._change = asyncio.Event()
 
     # --- what a test does -------------------------------------------------------------------------
@@ -98,8 +100,19 @@ class FakeGateway:
         if before and before.writer == catalogue.writer and before.epoch >= catalogue.epoch:
             raise self._nack("stale_epoch", "an epoch as new was taken before")
         self.catalogue = catalogue
+        self.snapshots += 1
         here = {(m.name, v.version) for m in catalogue.models for v in m.versions if v.digest}
         self.wanted = {key: since for key, since in self.wanted.items() if key not in here}
+        self._changed()
+        return CatalogueAck(generation=self.generation)
+
+    async def keep(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
+        self._answer()
+        present = self.catalogue
+        if not present or (present.writer, present.epoch) != (unchanged.writer, unchanged.epoch):
+            raise self._nack("stale_epoch", "another snapshot is in place")
+        news = {"listed_at": unchanged.listed_at, "source_error": unchanged.source_error}
+        self.catalogue = present.model_copy(update=news)
         self._changed()
         return CatalogueAck(generation=self.generation)
 

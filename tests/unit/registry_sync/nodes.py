@@ -84,6 +84,12 @@ class NodeInMemory:
     def mend_ledger(self, content: bytes) -> None:
         (self.folder / "ledger.db").write_bytes(content)
 
+    @property
+    def listed_at(self) -> float:
+        """When the registry was listed, as the gateway knows it."""
+        catalogue = self.gateway.catalogue
+        return (catalogue.listed_at if catalogue else None) or 0.0
+
     async def serves(self, version: int, alias: str = A) -> None:
         await becomes(
             lambda: self.gateway.points(M, alias) == version, f"@{alias} points at {version}"

@@ -57,6 +57,26 @@ async def test_an_alias_is_followed_from_nothing_and_through_a_promotion(
         assert staged.durations_s["stage.load"] == 0.25
 
 
+async def test_the_snapshot_is_sent_again_only_when_it_says_something_new(
+    node: NodeInMemory,
+) -> None:
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+        sent, listed_at = node.gateway.snapshots, node.listed_at
+        node.registry.now = listed_at + 60
+        await spine.poll()
+        await becomes(
+            lambda: node.listed_at == listed_at + 60, "the gateway knows of the new listing"
+        )
+        assert node.gateway.snapshots == sent
+        node.gateway.restart()
+        await becomes(lambda: node.gateway.catalogue, "a gateway that has none gets the whole")
+        node.registry.publish(M, 3)
+        await spine.poll()
+        await node.shows(3, VersionState.AVAILABLE)
+
+
 async def test_nothing_is_fetched_that_no_alias_and_no_caller_means(node: NodeInMemory) -> None:
     async with node.control_plane() as spine:
         await node.serves(1)

@@ -21,6 +21,7 @@ from gateway.control_contract import (
     RetireRequest,
     StageAck,
     StageRequest,
+    UnchangedCatalogue,
     Wanted,
 )
 from registry_sync.artifact_store import ArtifactStore, Pin, StoredArtifact
@@ -100,6 +101,9 @@ class Target:
     activated: list[ActivateRequest] = field(default_factory=list)
 
     async def publish(self, catalogue: Catalogue) -> CatalogueAck:
+        return CatalogueAck(generation=1)
+
+    async def keep(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
         return CatalogueAck(generation=1)
 
     async def stage(self, request: StageRequest) -> StageAck:
