@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 _FIRST_S = 1.0
@@ -23,12 +23,14 @@ class Failure:
         reason: The last one, as a sentence.
         failed_at: When, in seconds of the clock that was given.
         retry_at: When to try again, on the same clock.
+        goal: What was tried to reach; what fails for one goal says nothing about another.
     """
 
     count: int
     reason: str
     failed_at: float
     retry_at: float
+    goal: Hashable = None
 
 
 class Backoff:
@@ -53,15 +55,22 @@ class Backoff:
         self._longest_s = longest_s
         self._failures: dict[Subject, Failure] = {}
 
-    def failed(self, subject: Subject, reason: str, *, longest_s: float | None = None) -> Failure:
+    def failed(
+        self,
+        subject: Subject,
+        reason: str,
+        *,
+        longest_s: float | None = None,
+        goal: Hashable = None,
+    ) -> Failure:
         """Record a failure and return when to try again, after ``longest_s`` at most."""
         before = self._failures.get(subject)
-        count = before.count + 1 if before else 1
+        count = before.count + 1 if before and before.goal == goal else 1
         grown_s = _FIRST_S * _GROWTH ** min(count - 1, _MOST_DOUBLINGS)
         limit_s = self._longest_s if longest_s is None else longest_s
         delay_s = min(limit_s, grown_s) * (0.5 + self._jitter() / 2)
         now = self._clock()
-        failure = Failure(count, reason, now, now + delay_s)
+        failure = Failure(count, reason, now, now + delay_s, goal)
         self._failures[subject] = failure
         return failure
 
@@ -73,10 +82,12 @@ class Backoff:
         """Return the last failure, or None."""
         return self._failures.get(subject)
 
-    def waits(self, subject: Subject, *, longest_s: float | None = None) -> bool:
+    def waits(
+        self, subject: Subject, *, longest_s: float | None = None, goal: Hashable = None
+    ) -> bool:
         """Whether it is too early to try again, ``longest_s`` after the failure at the latest."""
         failure = self._failures.get(subject)
-        if failure is None:
+        if failure is None or failure.goal != goal:
             return False
         retry_at = failure.retry_at
         if longest_s is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -279,7 +279,7 @@ class Reconciler:
         subject = _subject(action)
         # Callers who wait for bytes shorten the wait.
         longest_s = _WANTED_RETRY_S if action.urgency is Urgency.WANTED else None
-        if self.backoff.waits(subject, longest_s=longest_s):
+        if self.backoff.waits(subject, longest_s=longest_s, goal=_goal(action)):
             return
         if subject in self.busy:
             self._overtake(subject, action)
@@ -358,7 +358,9 @@ class Reconciler:
         else:
             # Callers who wait for bytes shorten the wait.
             longest_s = _WANTED_RETRY_S if action.urgency is Urgency.WANTED else None
-            failure = self.backoff.failed(subject, stopped.reason, longest_s=longest_s)
+            failure = self.backoff.failed(
+                subject, stopped.reason, longest_s=longest_s, goal=_goal(action)
+            )
             _log.warning(
                 f"{_verb(action)}.{'refused' if stopped.refused else 'failed'}",
                 model=action.model,
@@ -424,6 +426,11 @@ def _subject(action: Action) -> Subject:
             return ("release", action.model, action.alias)
         case _:
             assert_never(action)
+
+
+def _goal(action: Action) -> Hashable:
+    """What a failure of this action is a failure of: an alias may be wished elsewhere since."""
+    return (action.version, action.digest) if isinstance(action, Activate) else None
 
 
 def _verb(action: Action) -> str:

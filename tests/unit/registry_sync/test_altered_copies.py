@@ -23,6 +23,15 @@ async def test_an_altered_copy_is_fetched_again_and_its_version_is_not_quarantin
         await node.serves(1)
 
 
+def test_what_failed_for_one_goal_holds_up_no_other() -> None:
+    backoff = Backoff(clock=lambda: 0.0, jitter=lambda: 1.0)
+    for _ in range(7):
+        backoff.failed(("activate", M, "a"), "no connection", goal=(1, "x"))
+    assert backoff.waits(("activate", M, "a"), goal=(1, "x"))
+    assert not backoff.waits(("activate", M, "a"), goal=(2, "y"))
+    assert backoff.failed(("activate", M, "a"), "no connection", goal=(2, "y")).count == 1
+
+
 def test_a_caller_who_waits_shortens_a_long_wait() -> None:
     now = [0.0]
     backoff = Backoff(clock=lambda: now[0], jitter=lambda: 1.0)

@@ -506,6 +506,23 @@ async def test_a_promotion_waits_until_its_bytes_were_compared(node: NodeInMemor
         await node.serves(2)
 
 
+async def test_a_promotion_waits_for_no_retry_of_another_one(node: NodeInMemory) -> None:
+    node.registry.publish(M, 3)
+    node.registry.without_latest(M)
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        node.gateway.refuses[M, A] = ("table_write_failed", "the disk is full")
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await becomes(lambda: spine.backoff.get(("activate", M, A)), "it is refused")
+        for _ in range(9):  # as if it had gone on for long
+            spine.backoff.failed(("activate", M, A), "full", goal=(2, node.registry.digest(M, 2)))
+        node.gateway.refuses.clear()
+        node.registry.point(M, A, 3)
+        await spine.poll()
+        await node.serves(3)
+
+
 @pytest.mark.parametrize("to", [1, 4])
 async def test_what_is_due_now_does_not_wait_for_an_older_comparison(
     node: NodeInMemory, to: int
