@@ -82,7 +82,10 @@ class NodeInMemory:
         return content
 
     def mend_ledger(self, content: bytes) -> None:
-        (self.folder / "ledger.db").write_bytes(content)
+        """Put a database back in one step: an empty file would be made a ledger at once."""
+        whole = self.folder / "ledger.whole"
+        whole.write_bytes(content)
+        whole.replace(self.folder / "ledger.db")
 
     @property
     def listed_at(self) -> float:
