@@ -6,7 +6,7 @@ about the registry, but no instruction: what to do about it is the plan's decisi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 DIGEST_TAG = "gateway.digest"
@@ -75,11 +75,14 @@ class Aspired:
         models: Registered models by name.
         listed_at: Epoch seconds at which the listing began.
         problems: Models that had to be left out, and why: sentences for operators.
+        marks: By model, a value that is equal in the next listing if nothing of it has changed,
+            the tags of its versions excepted. A model without one has to be listed anew.
     """
 
     models: Mapping[str, AspiredModel]
     listed_at: float
     problems: tuple[str, ...] = ()
+    marks: Mapping[str, Hashable] = field(default_factory=dict, compare=False)
 
     def versions(self) -> Iterator[AspiredVersion]:
         """Yield every version of every model, in order of name and number."""

@@ -12,14 +12,14 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from functools import cached_property
 
 import structlog
 import uvicorn
 
 from registry_sync.artifact_store import ArtifactStore
-from registry_sync.aspired import Aspired, AspiredVersion
+from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.fetch import Fetcher, FetchLimits
 from registry_sync.gateway_client import GatewayClient
 from registry_sync.holds_file import HoldsFile
@@ -32,6 +32,7 @@ from registry_sync.schedule import Schedule
 from registry_sync.settings import SyncSettings
 from registry_sync.sources.mlflow_registry import MlflowRegistry, bound_mlflow, connect
 from registry_sync.sweep import Sweep, SweepLimits
+from registry_sync.telemetry import registry_calls
 from registry_sync.threads import Threads
 
 _STOP_PATIENCE_S = 4
@@ -45,18 +46,33 @@ class LazyRegistry:
     See `registry_sync.sources.source.Source`.
     """
 
-    def __init__(self, tracking_uri: str, environ: MutableMapping[str, str]) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        environ: MutableMapping[str, str],
+        *,
+        stages: bool,
+        on_call: Callable[[str], None],
+    ) -> None:
         """Store."""
         self._tracking_uri = tracking_uri
         self._environ = environ
+        self._stages = stages
+        self._on_call = on_call
 
     @cached_property
     def _registry(self) -> MlflowRegistry:
-        return connect(self._tracking_uri, self._environ)
+        return connect(
+            self._tracking_uri, self._environ, stages=self._stages, on_call=self._on_call
+        )
 
-    def aspired(self) -> Aspired:
+    def aspired(self, before: Aspired | None = None) -> Aspired:
         """List everything."""
-        return self._registry.aspired()
+        return self._registry.aspired(before)
+
+    def model(self, name: str) -> AspiredModel | None:
+        """Ask for one model."""
+        return self._registry.model(name)
 
     def version(self, model: str, version: int) -> AspiredVersion:
         """Ask for one version."""
@@ -74,7 +90,12 @@ class LazyRegistry:
 def build_registry(settings: SyncSettings) -> LazyRegistry:
     """Return the registry that the settings name; nothing is asked yet."""
     bound_mlflow(os.environ)
-    return LazyRegistry(settings.tracking_uri, os.environ)
+    return LazyRegistry(
+        settings.tracking_uri,
+        os.environ,
+        stages=settings.stages,
+        on_call=lambda call: registry_calls.labels(call).inc(),
+    )
 
 
 def build_fetcher(settings: SyncSettings) -> Fetcher:
@@ -171,7 +192,7 @@ def _spine(
         threads=threads,
         boot_id=uuid.uuid4().hex,
         jitter=random.random,
-        limits=Limits(stage_timeout_s=settings.stage_timeout_s),
+        limits=Limits(settings.stage_timeout_s, settings.thorough_poll_every),
         require_digest=settings.require_digest,
         holds_file=holds_file,
     )

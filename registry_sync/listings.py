@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -21,6 +21,15 @@ _NOTHING = Aspired(models={}, listed_at=0.0)
 _log = structlog.get_logger("registry_sync.listings")
 
 
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """Which version an alias is to mean, since when in epoch seconds, and who told of it first."""
+
+    version: int
+    since: float
+    asked_by: str
+
+
 class Listings:
     """The registry as it was listed last. Event loop only.
 
@@ -29,7 +38,6 @@ class Listings:
         count: How many listings have counted since the start.
         listed_at: When the registry answered last, in epoch seconds; None: never.
         error: Why the registry, or its newest listing, is not followed now; None: it is.
-        asked_by: Who asked for the newest listing.
         pointed_anew: Rejected (model, version) that an alias was moved to since; whoever acts on it
             takes it out.
     """
@@ -41,23 +49,27 @@ class Listings:
         threads: Threads,
         ledger: Ledger,
         journal: Journal,
+        thorough_every: int,
         clock: Callable[[], float],
     ) -> None:
-        """Store. ``clock`` gives epoch seconds."""
+        """Store. ``clock`` gives epoch seconds; every so many polls ask for all versions."""
         self._source = source
         self._threads = threads
         self._ledger = ledger
         self._journal = journal
+        self._thorough_every = thorough_every
         self._clock = clock
         self.settled = Settled(_NOTHING)
         self.count = 0
         self.listed_at: float | None = None
         self.error: str | None = None
-        self.asked_by: str = AskedBy.POLL
         self.pointed_anew: set[tuple[str, int]] = set()
         self._remembered: Mapping[str, AspiredModel] | None = None
-        self._wishes: dict[tuple[str, str], tuple[int, float]] = {}
+        self._wishes: dict[tuple[str, str], _Wish] = {}
         self._polling = asyncio.Lock()
+        # What the registry said, as it said it: `settled` keeps what it has stopped saying.
+        self._said: Aspired | None = None
+        self._polls_since_thorough = 0
 
     @property
     def aspired(self) -> Aspired:
@@ -71,7 +83,12 @@ class Listings:
 
     def wish(self, model: str, alias: str) -> tuple[int, float]:
         """Return which version an alias is to mean, and since when; ``(0, 0.0)``: none."""
-        return self._wishes.get((model, alias), (0, 0.0))
+        wish = self._wishes.get((model, alias))
+        return (wish.version, wish.since) if wish is not None else (0, 0.0)
+
+    def wished_by(self) -> dict[tuple[str, str], str]:
+        """Return who told of each wish first."""
+        return {key: wish.asked_by for key, wish in self._wishes.items()}
 
     async def recall(self) -> None:
         """Begin with what the ledger knows, so that the registry may be down."""
@@ -85,22 +102,65 @@ class Listings:
             self._remembered = listing.models
 
     async def poll(self, asked_by: str) -> bool:
-        """List the registry, one at a time; return whether it answered."""
+        """List the registry, one at a time; return whether it answered.
+
+        Only now and then, and for an operator, are versions of unchanged models asked for.
+        """
         async with self._polling:
+            due = self._polls_since_thorough + 1 >= self._thorough_every
+            before = None if due or asked_by == AskedBy.OPERATOR else self._said
             try:
-                listed = await self._threads.registry(self._source.aspired)
+                listed = await self._threads.registry(self._source.aspired, before)
             except SourceError as error:
-                if self.error != error.reason:
-                    _log.warning("list.failed", reason=error.reason)
-                self.error = error.reason
+                self._failed(error)
                 return False
+            self._polls_since_thorough = 0 if before is None else self._polls_since_thorough + 1
+            self._said = listed
             self.take(listed, asked_by)
             await self._remember()
             return True
 
+    async def look(self, name: str, asked_by: str) -> bool:
+        """Ask for one model, because of a hint; return whether the registry answered.
+
+        That a model is not there, or nothing of it, is left to the polls to find.
+        """
+        async with self._polling:
+            try:
+                found = await self._threads.registry(self._source.model, name)
+            except SourceError as error:
+                self._failed(error)
+                return False
+            if found is not None:
+                self._take_model(found, asked_by)
+                await self._remember()
+            return True
+
+    def _failed(self, error: SourceError) -> None:
+        if self.error != error.reason:
+            _log.warning("list.failed", reason=error.reason)
+        self.error = error.reason
+
+    def _take_model(self, found: AspiredModel, asked_by: str) -> None:
+        """Let one model of the listing be as it is now; the listing is no newer by it."""
+        if self._said is not None:
+            self._said = replace(self._said, models={**self._said.models, found.name: found})
+        news = replace(self.aspired, models={**self.aspired.models, found.name: found})
+        settled = settle(self.settled, news)
+        others = {pair for pair in self.settled.missing if pair[0] != found.name}
+        self._let_count(replace(settled, missing=settled.missing | others), asked_by)
+
     def take(self, listed: Aspired, asked_by: str) -> None:
         """Let a new listing count, as far as it may."""
-        settled = settle(self.settled, listed)
+        self._let_count(settle(self.settled, listed), asked_by)
+        self.error = self.settled.ignored
+        self.listed_at = listed.listed_at
+        if self.settled.ignored is None:
+            self.count += 1
+        else:
+            _log.warning("list.ignored", reason=self.settled.ignored)
+
+    def _let_count(self, settled: Settled, asked_by: str) -> None:
         if settled.aspired.models == self.aspired.models:
             # The same object again, so that nothing is described anew.
             same = replace(settled.aspired, models=self.aspired.models)
@@ -108,24 +168,18 @@ class Listings:
         rejected = {(model, version) for model, version, _ in self._journal.view.rejections}
         self.pointed_anew |= rejected & _moved_to(self.aspired, settled.aspired)
         self.settled = settled
-        self.error = settled.ignored
-        self.listed_at = listed.listed_at
-        self.asked_by = asked_by
-        if settled.ignored is None:
-            self.count += 1
-        else:
-            _log.warning("list.ignored", reason=settled.ignored)
-        self._note_wishes()
+        self._note_wishes(asked_by)
 
-    def _note_wishes(self) -> None:
-        """A wish that goes on is as old as it was; a new one begins now."""
+    def _note_wishes(self, asked_by: str) -> None:
+        """A wish that goes on is as old as it was, and whose it was; a new one begins now."""
         now, before = self._clock(), self._wishes
         self._wishes = {}
         for model in self.aspired.models.values():
             for alias, version in model.aliases.items():
                 key = (model.name, alias)
-                goes_on = key in before and before[key][0] == version
-                self._wishes[key] = before[key] if goes_on else (version, now)
+                known = before.get(key)
+                goes_on = known is not None and known.version == version
+                self._wishes[key] = known if known and goes_on else _Wish(version, now, asked_by)
 
     async def _remember(self) -> None:
         if self._remembered is self.aspired.models or self._remembered == self.aspired.models:

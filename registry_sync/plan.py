@@ -111,7 +111,7 @@ class World:
         stored: Digests in the artifact store.
         proved: Stages that went well since the gateway started: (model, version, digest) to id.
         require_digest: Versions without a stamp are refused.
-        asked_by: Who woke us.
+        wished_by: Who told of a wish first, by model and alias; where nobody is named, a poll.
     """
 
     aspired: Aspired
@@ -121,7 +121,7 @@ class World:
     stored: AbstractSet[str]
     proved: Mapping[tuple[str, int, str], str] = field(default_factory=dict)
     require_digest: bool = False
-    asked_by: str = AskedBy.POLL
+    wished_by: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ def _alias(world: World, model: str, alias: str, active: ActiveAlias | None) -> 
     if hold and aspired is not None and aspired != hold.aspired_version:
         yield ReleaseHold(model, alias)
         hold = None
-    wish = _wish(world, model, hold, aspired)
+    wish = _wish(world, model, alias, hold, aspired)
     if active is not None:
         # What serves is replaced only by what ought to serve, never by something older.
         if wish:
@@ -202,7 +202,9 @@ def _remove(
         yield RetireAlias(model, alias)
 
 
-def _wish(world: World, model: str, hold: Hold | None, aspired: int | None) -> _Target | None:
+def _wish(
+    world: World, model: str, alias: str, hold: Hold | None, aspired: int | None
+) -> _Target | None:
     """Where the alias ought to point: the hold, else the registry's wish, if admissible."""
     if hold:
         digest = hold.target_digest if hold.target_digest in world.stored else None
@@ -210,7 +212,8 @@ def _wish(world: World, model: str, hold: Hold | None, aspired: int | None) -> _
     listed = find(world.aspired, model, aspired) if aspired is not None else None
     if listed is None or not _admissible(world, listed):
         return None
-    return _Target(listed.version, _here(world, listed), world.asked_by)
+    asked_by = world.wished_by.get((model, alias), AskedBy.POLL)
+    return _Target(listed.version, _here(world, listed), asked_by)
 
 
 def _last(world: World, model: str, alias: str) -> _Target | None:
@@ -262,7 +265,8 @@ def _bring_up(world: World, model: str, alias: str, targets: list[_Target]) -> I
 def _first(world: World, model: str, alias: str, target: _Target) -> Action:
     """Stage cold, or activate what any stage has proved."""
     digest = target.digest or ""
-    if (last := world.ledger.last_active.get((model, alias))) and target.asked_by == AskedBy.POLL:
+    last = world.ledger.last_active.get((model, alias))
+    if last is not None and target.asked_by != AskedBy.OPERATOR:
         # An alias that served before and is gone: that is a recovery, whoever woke us.
         again = (last.version, last.digest) == (target.version, target.digest)
         target = replace(target, asked_by=AskedBy.RECOVERY) if again else target

@@ -62,9 +62,10 @@ _log = structlog.get_logger("registry_sync.reconcile")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the spine waits for, in seconds."""
+    """What the spine waits for, in seconds, and how often it asks for everything, in polls."""
 
     stage_timeout_s: float = 600.0
+    thorough_poll_every: int = 10
 
 
 class Reconciler:
@@ -102,7 +103,12 @@ class Reconciler:
         self.observation = Observation(target, on_news=self.wake)
         self.announcer = Announcer(target, writer=boot_id)
         self.listings = Listings(
-            source=source, threads=threads, ledger=ledger, journal=self.journal, clock=clock
+            source=source,
+            threads=threads,
+            ledger=ledger,
+            journal=self.journal,
+            thorough_every=limits.thorough_poll_every,
+            clock=clock,
         )
         self.arrival = Arrival(
             source=source,
@@ -211,7 +217,7 @@ class Reconciler:
             stored=self.arrival.artifacts.keys(),
             proved=self.observation.proved,
             require_digest=self._require_digest,
-            asked_by=self.listings.asked_by,
+            wished_by=self.listings.wished_by(),
         )
 
     # --- list -------------------------------------------------------------------------------------
@@ -222,6 +228,12 @@ class Reconciler:
             await self._release_rejections()
             for action in await self.arrival.look_at_quarantined():
                 self._start(action)
+        self.wake()
+
+    async def look(self, model: str, asked_by: str) -> None:
+        """Ask the registry for one model; what it says counts from the next pass on."""
+        if await self.listings.look(model, asked_by):
+            await self._release_rejections()
         self.wake()
 
     async def _release_rejections(self) -> None:

@@ -20,6 +20,10 @@ class SyncSettings(BaseSettings):
         tracking_uri: The MLflow server whose registry is followed; ``MLFLOW_TRACKING_URI`` is
             read too.
         poll_interval_s: Seconds between two listings of the registry.
+        thorough_poll_every: Every so many polls ask for all versions, whether their models show a
+            change or not: a tag on a version shows nowhere else.
+        stages: Follow MLflow's deprecated stages as aliases ``production`` and ``staging``, where
+            the model has no alias of that name.
         database_url: SQLAlchemy URL of the ledger; empty: SQLite in the node's folder.
         require_digest: Refuse versions whose publisher stamped no digest.
         settle_s: An upload whose newest object is younger than this is incomplete; applies where
@@ -44,6 +48,8 @@ class SyncSettings(BaseSettings):
         validation_alias=AliasChoices("REGISTRY_SYNC_TRACKING_URI", "MLFLOW_TRACKING_URI"),
     )
     poll_interval_s: PositiveFloat = 30.0
+    thorough_poll_every: PositiveInt = 10
+    stages: bool = False
     database_url: str = ""
     require_digest: bool = False
     settle_s: float = Field(default=5.0, ge=0)

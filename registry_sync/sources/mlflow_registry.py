@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import (
+    Callable,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +29,9 @@ from registry_sync.errors import SourceError
 _MODELS_PER_PAGE = 1000
 _VERSIONS_PER_PAGE = 10_000
 _MAX_PAGES = 1000
+_FEW_MODELS = 5
 _READY = "READY"
+_STAGES = ("Production", "Staging")
 _PROMPT_TAG = "mlflow.prompt.is_prompt"
 _MAX_MESSAGE_CHARACTERS = 300
 
@@ -43,7 +53,13 @@ def bound_mlflow(environ: MutableMapping[str, str]) -> None:
         environ.setdefault(name, value)
 
 
-def connect(tracking_uri: str, environ: MutableMapping[str, str]) -> MlflowRegistry:
+def connect(
+    tracking_uri: str,
+    environ: MutableMapping[str, str],
+    *,
+    stages: bool = False,
+    on_call: Callable[[str], None] = lambda _: None,
+) -> MlflowRegistry:
     """Return a source for the registry at ``tracking_uri``. Imports mlflow: takes seconds.
 
     Nothing is asked yet, so it works with the server down.
@@ -51,6 +67,8 @@ def connect(tracking_uri: str, environ: MutableMapping[str, str]) -> MlflowRegis
     Args:
         tracking_uri: ``http(s)://…`` of an MLflow server.
         environ: The process's environment; see `bound_mlflow`.
+        stages: As `MlflowRegistry`.
+        on_call: As `MlflowRegistry`.
 
     Raises:
         SourceError: Nothing can be reached by such a URI.
@@ -59,39 +77,94 @@ def connect(tracking_uri: str, environ: MutableMapping[str, str]) -> MlflowRegis
     from mlflow import MlflowClient
 
     with _as_source_error("cannot be used as a registry"):
-        return MlflowRegistry(MlflowClient(tracking_uri=tracking_uri))
+        client = MlflowClient(tracking_uri=tracking_uri)
+        return MlflowRegistry(client, stages=stages, on_call=on_call)
 
 
 class MlflowRegistry:
     """See `registry_sync.sources.source.Source`. Lists ready versions and aliases, no prompts."""
 
-    def __init__(self, client: Any, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        client: Any,
+        *,
+        stages: bool = False,
+        on_call: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Store.
 
         Args:
             client: An ``MlflowClient``.
+            stages: Read MLflow's stages as aliases ``production`` and ``staging``.
+            on_call: Told the name of every call to the server, before it is made.
             clock: Epoch seconds.
         """
         self._client = client
+        self._stages = stages
+        self._on_call = on_call
         self._clock = clock
 
-    def aspired(self) -> Aspired:
+    def aspired(self, before: Aspired | None = None) -> Aspired:
         """List everything: models with their aliases first, so that no alias is ahead of versions.
+
+        Versions are asked for where a model shows a change since ``before``: one call for each of
+        a few, else one for all.
 
         Raises:
             SourceError: The registry could not be listed completely.
         """
         listed_at = self._clock()
         with _as_source_error("could not be listed"):
-            models = list(_pages(self._client.search_registered_models, _MODELS_PER_PAGE))
-            versions = list(
-                _pages(
-                    self._client.search_model_versions,
-                    _VERSIONS_PER_PAGE,
-                    order_by=["name ASC", "version_number ASC"],
-                )
-            )
-            return _aspired(models, versions, listed_at)
+            models = self._search("search_registered_models", _MODELS_PER_PAGE)
+            known = _unchanged(models, before)
+            asked = [model.name for model in models if model.name not in known]
+            versions = self._versions_of(asked if known else None)
+            return _aspired(models, versions, listed_at, known, stages=self._stages)
+
+    def model(self, name: str) -> AspiredModel | None:
+        """Ask for one model with all its versions; None: there is no such model, or it is a prompt.
+
+        Raises:
+            SourceError: The registry did not answer.
+        """
+        with _as_source_error(f"does not tell of the model {name!r}"):
+            models = self._search("search_registered_models", 1, filter_string=_named(name))
+            if not models:
+                return None
+            versions = self._versions_of([name])
+            return _aspired(models, versions, 0.0, {}, stages=self._stages).models.get(name)
+
+    def _versions_of(self, names: Sequence[str] | None) -> list[Any]:
+        """List the versions of these models, or of all."""
+        if names is None or len(names) > _FEW_MODELS or not all(map(_can_be_named, names)):
+            return self._search_versions()
+        found: list[Any] = []
+        for name in names:
+            found += self._search_versions(filter_string=_named(name))
+        return found
+
+    def _search_versions(self, **options: Any) -> list[Any]:
+        order = ["name ASC", "version_number ASC"]
+        return self._search("search_model_versions", _VERSIONS_PER_PAGE, order_by=order, **options)
+
+    def _search(self, call: str, per_page: int, **options: Any) -> list[Any]:
+        """Return the results of an MLflow search, of all its pages.
+
+        Raises:
+            SourceError: It never ends.
+        """
+        search = getattr(self._client, call)
+        found: list[Any] = []
+        token = None
+        for _ in range(_MAX_PAGES):
+            self._on_call(call)
+            page = search(max_results=per_page, page_token=token, **options)
+            found += page
+            token = page.token
+            if not token:
+                return found
+        raise SourceError(f"the registry lists more than {_MAX_PAGES} pages")
 
     def version(self, model: str, version: int) -> AspiredVersion:
         """Ask for one version, whatever its status.
@@ -100,6 +173,7 @@ class MlflowRegistry:
             SourceError: It does not exist, is a prompt, or the registry did not answer.
         """
         with _as_source_error(f"does not give version {version} of {model!r}"):
+            self._on_call("get_model_version")
             found = self._client.get_model_version(model, str(version))
         if _PROMPT_TAG in dict(found.tags):
             raise SourceError(f"{model!r} is a prompt, not a model")
@@ -112,6 +186,7 @@ class MlflowRegistry:
             SourceError: The registry did not answer, or knows no such place.
         """
         with _as_source_error(f"does not say where version {version} of {model!r} is"):
+            self._on_call("get_model_version_download_uri")
             return str(self._client.get_model_version_download_uri(model, str(version)))
 
     def stamp(self, model: str, version: int, digest: str) -> None:
@@ -121,23 +196,39 @@ class MlflowRegistry:
             SourceError: The registry did not take it.
         """
         with _as_source_error(f"did not take a tag on version {version} of {model!r}"):
+            self._on_call("set_model_version_tag")
             self._client.set_model_version_tag(model, str(version), DIGEST_TAG, digest)
 
 
-def _pages(search: Callable[..., Any], per_page: int, **options: Any) -> Iterator[Any]:
-    """Yield the results of an MLflow search, page after page.
+def _can_be_named(name: str) -> bool:
+    """Whether a filter can name a model: MLflow's filters have no way to write both quotes."""
+    return not ("'" in name and '"' in name)
 
-    Raises:
-        SourceError: It never ends.
-    """
-    token = None
-    for _ in range(_MAX_PAGES):
-        page = search(max_results=per_page, page_token=token, **options)
-        yield from page
-        token = page.token
-        if not token:
-            return
-    raise SourceError(f"the registry lists more than {_MAX_PAGES} pages")
+
+def _named(name: str) -> str:
+    quote = '"' if "'" in name else "'"
+    return f"name = {quote}{name}{quote}"
+
+
+def _mark(model: Any) -> Hashable:
+    """Say what a model shows of itself: MLflow moves an alias without touching any time."""
+    return (
+        model.last_updated_timestamp,
+        tuple(sorted((alias, str(to)) for alias, to in dict(model.aliases).items())),
+        tuple(sorted(dict(model.tags).items())),
+        tuple(sorted((one.current_stage, str(one.version)) for one in model.latest_versions or ())),
+    )
+
+
+def _unchanged(models: Iterable[Any], before: Aspired | None) -> dict[str, AspiredModel]:
+    """Return the models of an earlier listing that show no change since."""
+    if before is None:
+        return {}
+    return {
+        model.name: before.models[model.name]
+        for model in models
+        if model.name in before.models and before.marks.get(model.name) == _mark(model)
+    }
 
 
 @contextmanager
@@ -152,13 +243,29 @@ def _as_source_error(what: str) -> Iterator[None]:
         raise SourceError(f"the MLflow registry {what}: {type(error).__name__}: {said}") from error
 
 
-def _aspired(models: Iterable[Any], versions: Iterable[Any], listed_at: float) -> Aspired:
-    """Join MLflow's two listings. A model that only the second one knows waits for the next."""
+def _aspired(
+    models: Iterable[Any],
+    versions: Iterable[Any],
+    listed_at: float,
+    known: Mapping[str, AspiredModel],
+    *,
+    stages: bool,
+) -> Aspired:
+    """Join MLflow's two listings. A model that only the second one knows waits for the next.
+
+    Args:
+        models: The first listing.
+        versions: The second one, of every model that is not in ``known``.
+        listed_at: Epoch seconds at which the first one began.
+        known: Models that are as they were.
+        stages: Whether MLflow's stages are read as aliases.
+    """
     by_model: dict[str, list[Any]] = {}
     for version in versions:
         by_model.setdefault(version.name, []).append(version)
     found: dict[str, AspiredModel] = {}
     problems: list[str] = []
+    marks: dict[str, Hashable] = {}
     for model in models:
         if _PROMPT_TAG in dict(model.tags):
             continue
@@ -167,11 +274,16 @@ def _aspired(models: Iterable[Any], versions: Iterable[Any], listed_at: float) -
         except InvalidReferenceError as error:
             problems.append(f"a registered model was left out: {error}")
             continue
-        found[name] = _model(model, by_model.get(name, []))
-    return Aspired(models=found, listed_at=listed_at, problems=tuple(problems))
+        listed = by_model.get(name, [])
+        found[name] = known[name] if name in known else _model(model, listed, stages=stages)
+        # A version that is not ready becomes so without a sign of it on its model, and an alias
+        # may be ahead of the versions: such a model is asked for anew.
+        if not found[name].unfollowed and all(one.status == _READY for one in listed):
+            marks[name] = _mark(model)
+    return Aspired(found, listed_at, tuple(problems), marks)
 
 
-def _model(model: Any, listed: Iterable[Any]) -> AspiredModel:
+def _model(model: Any, listed: Iterable[Any], *, stages: bool) -> AspiredModel:
     """Return one model with its ready versions and the aliases that can be followed."""
     statuses: dict[int, str] = {}
     ready: dict[int, AspiredVersion] = {}
@@ -180,7 +292,8 @@ def _model(model: Any, listed: Iterable[Any]) -> AspiredModel:
         statuses[version.version] = version.status
         if version.status == _READY:
             ready[version.version] = version
-    aliases, unfollowed, problems = _aliases(dict(model.aliases), statuses)
+    pointers = {**(_stages(model) if stages else {}), **dict(model.aliases)}
+    aliases, unfollowed, problems = _aliases(pointers, statuses)
     if ready:
         aliases[LATEST] = max(ready)
     return AspiredModel(
@@ -191,6 +304,15 @@ def _model(model: Any, listed: Iterable[Any]) -> AspiredModel:
         tags=dict(model.tags),
         problems=tuple(problems),
     )
+
+
+def _stages(model: Any) -> dict[str, str]:
+    """Return MLflow's deprecated stages as aliases, in small letters."""
+    return {
+        one.current_stage.lower(): str(one.version)
+        for one in model.latest_versions or ()
+        if one.current_stage in _STAGES
+    }
 
 
 def _aliases(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from registry_sync.aspired import Aspired, AspiredVersion
+from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 
 
 class Source(Protocol):
@@ -14,14 +14,26 @@ class Source(Protocol):
     thread, never on an event loop. Safe to call from several threads.
     """
 
-    def aspired(self) -> Aspired:
+    def aspired(self, before: Aspired | None = None) -> Aspired:
         """List everything that the registry has.
+
+        Args:
+            before: An earlier listing. Models that show no change since may be taken from it, so
+                that tags of their versions may be as old; None: everything is asked for.
 
         Returns:
             The complete listing; what could not be understood is a problem inside it.
 
         Raises:
             SourceError: The registry could not be listed completely. There is no partial listing.
+        """
+        ...
+
+    def model(self, name: str) -> AspiredModel | None:
+        """Ask for one model with all its versions; None: there is no such model.
+
+        Raises:
+            SourceError: The registry did not answer.
         """
         ...
 

@@ -89,6 +89,23 @@ def test_a_stamp_is_in_the_next_listing(registry: Registry, name: str) -> None:
     assert registry.source.version(name, 2).expected_digest == DIGEST
 
 
+def test_a_listing_after_another_one_has_what_has_changed_since(
+    registry: Registry, name: str
+) -> None:
+    before = registry.source.aspired()
+    registry.point(name, "champion", 2)
+    registry.publish(name, 3)
+    after = registry.source.aspired(before).models[name]
+    assert dict(after.aliases) == {"champion": 2, "latest": 3}
+    assert registry.source.aspired(before).listed_at >= before.listed_at
+
+
+def test_one_model_is_listed_as_in_the_whole(registry: Registry, name: str) -> None:
+    registry.source.stamp(name, 2, DIGEST)
+    assert registry.source.model(name) == registry.source.aspired().models[name]
+    assert registry.source.model("nobody") is None
+
+
 def test_a_version_says_where_it_is(registry: Registry, name: str) -> None:
     assert registry.source.locate(name, 1) != registry.source.locate(name, 2)
 

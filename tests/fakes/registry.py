@@ -29,6 +29,8 @@ class FakeRegistry:
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     fetched: list[str] = field(default_factory=list)
     listed: int = 0
+    thorough: int = 0
+    asked: list[str] = field(default_factory=list)
     hold_fetches: dict[str, threading.Event] = field(default_factory=dict)
     fetch_error: Exception | None = None
 
@@ -72,10 +74,16 @@ class FakeRegistry:
 
     # --- Source -----------------------------------------------------------------------------------
 
-    def aspired(self) -> Aspired:
+    def aspired(self, before: Aspired | None = None) -> Aspired:
         self._answer()
         self.listed += 1
+        self.thorough += before is None
         return Aspired(models=dict(self.models), listed_at=self.now)
+
+    def model(self, name: str) -> AspiredModel | None:
+        self._answer()
+        self.asked.append(name)
+        return self.models.get(name)
 
     def version(self, model: str, version: int) -> AspiredVersion:
         self._answer()

@@ -2,17 +2,25 @@
 
 import os
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from registry_sync.aspired import DIGEST_TAG
-from registry_sync.sources.mlflow_registry import _aspired, bound_mlflow
+from registry_sync.sources.mlflow_registry import MlflowRegistry, _aspired, bound_mlflow
 
 DIGEST = "sha256:" + "a" * 64
 
 
-def model(name, aliases=(), **tags):
-    return SimpleNamespace(name=name, aliases=dict(aliases), tags=tags)
+def model(name, aliases=(), *, updated=1, stages=(), **tags):
+    latest = [SimpleNamespace(current_stage=stage, version=number) for stage, number in stages]
+    return SimpleNamespace(
+        name=name,
+        aliases=dict(aliases),
+        tags=tags,
+        last_updated_timestamp=updated,
+        latest_versions=latest,
+    )
 
 
 def version(name, number, *, status="READY", tags=()):
@@ -26,8 +34,94 @@ def version(name, number, *, status="READY", tags=()):
     )
 
 
-def listed(models, versions):
-    return _aspired(models, versions, 5.0)
+def listed(models, versions, *, stages=False):
+    return _aspired(models, versions, 5.0, {}, stages=stages)
+
+
+class Server:
+    """An ``MlflowClient`` that counts, two models a page."""
+
+    def __init__(self, models, versions):
+        self.models, self.versions, self.calls = models, versions, []
+
+    def search_registered_models(self, max_results, page_token, filter_string=""):
+        self.calls.append(("models", filter_string))
+        return self._page([one for one in self.models if _meant(one, filter_string)], page_token)
+
+    def search_model_versions(self, max_results, page_token, order_by, filter_string=""):
+        self.calls.append(("versions", filter_string))
+        return self._page([one for one in self.versions if _meant(one, filter_string)], page_token)
+
+    def _page(self, found, token):
+        start = int(token or 0)
+        page = PagedList(found[start : start + 2])
+        page.token = str(start + 2) if start + 2 < len(found) else None
+        return page
+
+
+class PagedList(list[Any]):
+    token: str | None = None
+
+
+def _meant(entity, filter_string):
+    quotes = [f"name = '{entity.name}'", f'name = "{entity.name}"']
+    return not filter_string or filter_string in quotes
+
+
+def test_versions_are_asked_for_only_where_a_model_shows_a_change():
+    names = [f"m{number}" for number in range(3)]
+    server = Server([model(name) for name in names], [version(name, 1) for name in names])
+    registry = MlflowRegistry(server)
+    first = registry.aspired()
+    assert [call for call, _ in server.calls] == ["models"] * 2 + ["versions"] * 2
+    server.calls.clear()
+    second = registry.aspired(first)
+    assert second.models == first.models
+    assert [call for call, _ in server.calls] == ["models"] * 2
+    server.models[1] = model("m1", {"champion": "1"})
+    server.calls.clear()
+    assert registry.aspired(second).models["m1"].aliases == {"champion": 1, "latest": 1}
+    assert server.calls[2:] == [("versions", "name = 'm1'")]
+
+
+def test_many_changes_and_names_that_no_filter_can_spell_make_one_call_for_all():
+    server = Server([model("a'b\"c"), model("m")], [version("a'b\"c", 1), version("m", 1)])
+    registry = MlflowRegistry(server)
+    before = registry.aspired()
+    server.models[0] = model("a'b\"c", updated=2)
+    server.calls.clear()
+    assert registry.aspired(before).models["a'b\"c"].aliases == {"latest": 1}
+    assert server.calls[-1] == ("versions", "")
+    server.models = [model(f"m{number}") for number in range(9)]
+    server.calls.clear()
+    registry.aspired(before)
+    assert [one for one in server.calls if one[0] == "versions"] == [("versions", "")]
+
+
+def test_a_model_with_a_version_that_is_not_ready_is_asked_for_every_time():
+    server = Server([model("m")], [version("m", 1, status="PENDING_REGISTRATION")])
+    registry = MlflowRegistry(server)
+    before = registry.aspired()
+    server.versions = [version("m", 1)]
+    assert sorted(registry.aspired(before).models["m"].versions) == [1]
+
+
+def test_one_model_can_be_asked_for():
+    server = Server([model("it's"), model("m")], [version("it's", 4), version("m", 1)])
+    registry = MlflowRegistry(server)
+    found = registry.model("it's")
+    assert found is not None
+    assert sorted(found.versions) == [4]
+    assert registry.model("nobody") is None
+
+
+def test_stages_are_aliases_where_that_is_wished_and_no_alias_has_the_name():
+    stages = [("Production", "1"), ("Staging", "2"), ("None", "3"), ("Archived", "1")]
+    models = [model("m", {"staging": "1"}, stages=stages)]
+    versions = [version("m", number) for number in (1, 2, 3)]
+    assert listed(models, versions).models["m"].aliases == {"staging": 1, "latest": 3}
+    found = listed(models, versions, stages=True).models["m"]
+    assert found.aliases == {"staging": 1, "production": 1, "latest": 3}
 
 
 def test_latest_is_the_highest_ready_version():

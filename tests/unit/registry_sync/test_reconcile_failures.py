@@ -30,6 +30,7 @@ from registry_sync.errors import LedgerError
 from registry_sync.intake import Intake
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
+from registry_sync.listings import _Wish
 from registry_sync.plan import Activate, RetireAlias, Urgency, World, plan
 from registry_sync.reconcile import Limits, Reconciler
 from registry_sync.records import Attempt, Hold, LedgerView, PinnedVersion, Quarantine
@@ -73,8 +74,11 @@ class Registry:
     locates: int = 0
     gate: threading.Event = field(default_factory=threading.Event)
 
-    def aspired(self) -> Aspired:
+    def aspired(self, before: Aspired | None = None) -> Aspired:
         return self.says
+
+    def model(self, name: str) -> AspiredModel | None:
+        return self.says.models.get(name)
 
     def version(self, model: str, version: int) -> AspiredVersion:
         return self.says.models[model].versions[version]
@@ -301,7 +305,7 @@ async def test_one_listing_at_a_time(tmp_path):
     order = []
 
     class Slow(Registry):
-        def aspired(self):
+        def aspired(self, before=None):
             order.append("begins")
             time.sleep(0.1)
             order.append("ends")
@@ -354,7 +358,7 @@ async def test_a_long_comparison_counts_for_as_long_as_it_takes_to_use_it(tmp_pa
     async with spine_on(tmp_path, Registry(listing(2)), Target(), clock=lambda: now) as spine:
         await spine.poll()
         await spine.arrival._accept(("m", 2), _Brought(DIGESTS[2]), started_at=now - took_s)
-        spine.listings._wishes = {("m", "champion"): (2, -took_s)}
+        spine.listings._wishes = {("m", "champion"): _Wish(2, -took_s, "poll")}
         action = Activate("m", "champion", 2, DIGESTS[2], "s", Urgency.ACTIVATE, "poll")
         now = 110.0
         assert spine.arrival._is_confirmed(action)
