@@ -34,3 +34,14 @@ ANSWERS_BETWEEN_KILLS = 30
 
 # Restarts in the middle.
 MIDDLE_ROUNDS = 5 if SOAK else 1
+
+# An upload in progress.
+UPLOAD_FILES = 40
+UPLOAD_S = 20.0 if SOAK else 8.0
+"""How long the upload takes, watched by a poll every second."""
+
+# Neighbours that are gone.
+OUTAGE_S = 60.0 if SOAK else 6.0
+
+# The control plane is killed.
+SWAP_KILLS = 50 if SOAK else 5
