@@ -28,6 +28,7 @@ soak: $(INSTALLED) ## The acceptance tests with their full counts and durations
 
 bench: $(INSTALLED) ## The benchmarks: ratios within one run
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+	$(BIN)/python -m tests.benchmarks.polling $(ARGS)
 
 unit: $(INSTALLED) ## Only what needs no process
 	$(BIN)/python -m pytest tests/unit tests/contracts $(ARGS)

@@ -17,12 +17,16 @@ class LyingRegistry:
 
     ``gone``: connections are closed unanswered. ``error``: every answer is a 500. ``empty``:
     searches find nothing. ``slow``: answers come after a minute, or when the mode changes.
+
+    Attributes:
+        searches: The searches that were answered, and bytes of their answers.
     """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._changed = threading.Condition()
         self._mode: Mode = "honest"
+        self.searches: list[tuple[str, int]] = []
         outer = self
 
         class Handler(_Handler):
@@ -87,7 +91,9 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {k: v for k, v in self.headers.items() if k.lower() not in _NOT_PASSED_ON}
             connection.request(self.command, self.path, body or None, headers)
             answer = connection.getresponse()
-            self._answer(answer.status, answer.read(), answer.getheader("content-type"))
+            content = answer.read()
+            self.lying.searches += [(s, len(content)) for s in _SEARCHES if s in self.path]
+            self._answer(answer.status, content, answer.getheader("content-type"))
         finally:
             connection.close()
 
