@@ -104,11 +104,11 @@ class Listings:
     async def poll(self, asked_by: str) -> bool:
         """List the registry, one at a time; return whether it answered.
 
-        Only now and then, and for an operator, are versions of unchanged models asked for.
+        Ordinary polls ask for versions of unchanged models only now and then.
         """
         async with self._polling:
             due = self._polls_since_thorough + 1 >= self._thorough_every
-            before = None if due or asked_by == AskedBy.OPERATOR else self._said
+            before = None if due or asked_by != AskedBy.POLL else self._said
             try:
                 listed = await self._threads.registry(self._source.aspired, before)
             except SourceError as error:

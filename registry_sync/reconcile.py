@@ -23,6 +23,7 @@ from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.backoff import Backoff, Subject
 from registry_sync.catalogue import Known, Trouble
 from registry_sync.errors import SyncError
+from registry_sync.hints import Hints
 from registry_sync.holds_file import HoldsFile
 from registry_sync.intake import Intake, Stopwatch
 from registry_sync.journal import Journal
@@ -55,6 +56,7 @@ _LONGEST_SLEEP_S = 5.0
 _WANTED_RETRY_S = 5.0
 _SLOTS = {Fetch: 3, Stage: 2, Activate: 8, RetireAlias: 4, ReleaseHold: 4}
 _URGENT_EXTRA_SLOTS = 2
+_MODELS_LOOKED_AT = 10
 _FETCHES_PER_MODEL = 2
 _URGENT = frozenset({Urgency.WANTED, Urgency.ACTIVATE, Urgency.PROMOTION, Urgency.RECOVERY})
 _log = structlog.get_logger("registry_sync.reconcile")
@@ -131,6 +133,7 @@ class Reconciler:
             stage_timeout_s=limits.stage_timeout_s,
             clock=clock,
         )
+        self._hints = Hints(self._look)
         self.busy: dict[Subject, asyncio.Task[None]] = {}
         self._doing: dict[Subject, Action] = {}
         self._awake = asyncio.Event()
@@ -147,6 +150,7 @@ class Reconciler:
                 group.create_task(self.observation.follow())
                 group.create_task(self._decide_forever())
         finally:
+            await self._hints.close()
             await self._end_steps()
 
     def wake(self) -> None:
@@ -230,10 +234,21 @@ class Reconciler:
                 self._start(action)
         self.wake()
 
-    async def look(self, model: str, asked_by: str) -> None:
-        """Ask the registry for one model; what it says counts from the next pass on."""
-        if await self.listings.look(model, asked_by):
-            await self._release_rejections()
+    def hint(self, model: str | None, asked_by: str) -> None:
+        """Look at a model soon, since it may have changed; None: at everything. Returns at once.
+
+        Hints coalesce. One that is wrong, or lost, does no harm: what counts is what is found.
+        """
+        self._hints.add(model, asked_by)
+
+    async def _look(self, models: frozenset[str] | None, asked_by: str) -> None:
+        """Look at what was hinted at: at each of a few models, else at everything."""
+        if models is None or len(models) > _MODELS_LOOKED_AT:
+            await self.poll(asked_by)
+            return
+        for model in sorted(models):
+            await self.listings.look(model, asked_by)
+        await self._release_rejections()
         self.wake()
 
     async def _release_rejections(self) -> None:
