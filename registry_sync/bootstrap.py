@@ -13,10 +13,12 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, MutableMapping
-from functools import cached_property
+from functools import cached_property, partial
 
 import structlog
 import uvicorn
+from pydantic import SecretStr
+from starlette.types import ASGIApp
 
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
@@ -27,7 +29,10 @@ from registry_sync.intake import Intake
 from registry_sync.ledger import Ledger
 from registry_sync.node_dir import private_socket, sole_owner
 from registry_sync.operations.app import Operations, create_app
+from registry_sync.operations.listener import TcpApp, tcp_socket
+from registry_sync.operations.webhooks import WebhookSecrets, create_webhooks
 from registry_sync.reconcile import Limits, Reconciler
+from registry_sync.records import AskedBy
 from registry_sync.schedule import Schedule
 from registry_sync.settings import SyncSettings
 from registry_sync.sources.mlflow_registry import MlflowRegistry, bound_mlflow, connect
@@ -36,6 +41,7 @@ from registry_sync.telemetry import registry_calls
 from registry_sync.threads import Threads
 
 _STOP_PATIENCE_S = 4
+_MOST_TCP_CONNECTIONS = 64
 _QUIET_LOGGERS = ("apscheduler", "alembic", "httpx", "httpcore", "uvicorn", "botocore", "urllib3")
 _log = structlog.get_logger("registry_sync")
 
@@ -153,14 +159,17 @@ async def _serve(settings: SyncSettings, node_id: str, threads: Threads) -> None
     )
     try:
         await threads.ledger(ledger.open)
-        with private_socket(settings.operations_socket) as listener:
+        with contextlib.ExitStack() as sockets:
+            local = sockets.enter_context(private_socket(settings.operations_socket))
+            tcp = sockets.enter_context(_tcp_socket(settings))
             _log.info(
                 "control_plane.started",
                 node_id=node_id,
                 tracking_uri=settings.tracking_uri,
                 poll_interval_s=settings.poll_interval_s,
+                operations="http://{}:{}".format(*tcp.getsockname()[:2]) if tcp else None,
             )
-            await _work(settings, spine, node_id, listener, stop)
+            await _work(settings, spine, node_id, (local, tcp), stop)
     finally:
         await target.close()
         with contextlib.suppress(RuntimeError):  # the pool may be closed by then
@@ -202,10 +211,13 @@ async def _work(
     settings: SyncSettings,
     spine: Reconciler,
     node_id: str,
-    listener: socket.socket,
+    listeners: tuple[socket.socket, socket.socket | None],
     stop: asyncio.Event,
 ) -> None:
-    """Follow, poll and answer operators until ``stop``."""
+    """Follow, poll and answer operators and webhooks until ``stop``.
+
+    ``listeners``: the one for operators of this node, and perhaps the one for everybody.
+    """
     sweep = Sweep(
         spine,
         limits=SweepLimits(settings.rollback_window_s, settings.disk_floor_bytes),
@@ -219,40 +231,79 @@ async def _work(
         sweep_interval_s=settings.sweep_interval_s,
     )
     operations = Operations(spine, node_id, settings.tracking_uri, spine.poll)
-    server = _Server(_uvicorn_config(operations))
+    local, tcp = listeners
+    operators = create_app(operations)
+    servers = [(_Server(_uvicorn_config(operators)), local)]
+    if tcp is not None:
+        app = _tcp_app(settings, spine, operators)
+        servers.append((_Server(_uvicorn_config(app, limit=_MOST_TCP_CONNECTIONS)), tcp))
     following = asyncio.ensure_future(spine.run())
-    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    serving = [asyncio.ensure_future(server.serve(sockets=[one])) for server, one in servers]
     stopping = asyncio.ensure_future(stop.wait())
     schedule.start()
     try:
-        tasks = (following, serving, stopping)
+        tasks = (following, *serving, stopping)
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         _log.info("control_plane.stopping")
         spine.threads.stop()
         await schedule.close()
-        server.should_exit = True
+        for server, _ in servers:
+            server.should_exit = True
         stopping.cancel()
         failed = next(
             (
                 error
-                for task in (following, serving)
+                for task in (following, *serving)
                 if task.done() and not task.cancelled() and (error := task.exception()) is not None
             ),
             None,
         )
         following.cancel()
-        await asyncio.gather(following, serving, stopping, return_exceptions=True)
+        await asyncio.gather(following, *serving, stopping, return_exceptions=True)
     if failed:
         raise failed
 
 
-def _uvicorn_config(operations: Operations) -> uvicorn.Config:
+def _tcp_socket(
+    settings: SyncSettings,
+) -> contextlib.AbstractContextManager[socket.socket | None]:
+    if not settings.operations_port:
+        return contextlib.nullcontext()
+    return tcp_socket(settings.operations_host, settings.operations_port)
+
+
+def _tcp_app(settings: SyncSettings, spine: Reconciler, operators: ASGIApp) -> TcpApp:
+    secrets = WebhookSecrets(
+        mlflow=_plain(settings.mlflow_webhook_secret),
+        s3=_plain(settings.s3_webhook_token),
+        reload=_plain(settings.reload_secret),
+    )
+    webhooks = create_webhooks(
+        secrets,
+        hint=partial(spine.hint, asked_by=AskedBy.WEBHOOK),
+        tracking_uri=settings.tracking_uri,
+        clock=time.time,
+    )
+    return TcpApp(webhooks=webhooks, operators=operators, token=_plain(settings.operations_token))
+
+
+def _plain(secret: SecretStr | None) -> str:
+    """Return a secret as it is spelled; empty: it is not set."""
+    return secret.get_secret_value() if secret else ""
+
+
+def _uvicorn_config(app: ASGIApp, *, limit: int | None = None) -> uvicorn.Config:
+    """Configure a server; ``limit``: most connections, beyond which callers are answered 503."""
     return uvicorn.Config(
-        create_app(operations),
+        app,
+        http="h11",  # bounds what it reads of a request's head
+        ws="none",
         log_config=None,
         access_log=False,
+        server_header=False,
         lifespan="off",
+        limit_concurrency=limit,
         timeout_graceful_shutdown=1,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, PositiveFloat, PositiveInt
+from pydantic import AliasChoices, Field, PositiveFloat, PositiveInt, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _DEFAULT_NODE_DIR = Path(".registry-gateway")
@@ -35,6 +35,12 @@ class SyncSettings(BaseSettings):
         disk_floor_bytes: Free bytes that fetching leaves on the file system.
         stage_timeout_s: Seconds to wait for the outcome of a stage.
         sweep_interval_s: Seconds between two clean-ups of artifacts and history.
+        operations_host: Address that the operations listener binds.
+        operations_port: Its TCP port; 0: there is only the Unix socket.
+        operations_token: What operators show over TCP; empty: they are refused there.
+        mlflow_webhook_secret: What MLflow signs its webhooks with; empty: there is no such route.
+        s3_webhook_token: What S3 shows with its event notifications; empty: as above.
+        reload_secret: What CI signs its reloads with; empty: as above.
         log_level: The least level that is logged.
         log_format: ``json``, ``console``, or ``auto``: console on a terminal.
     """
@@ -60,6 +66,12 @@ class SyncSettings(BaseSettings):
     disk_floor_bytes: int = Field(default=_GIB, ge=0)
     stage_timeout_s: PositiveFloat = 600.0
     sweep_interval_s: PositiveFloat = 300.0
+    operations_host: str = Field(default="127.0.0.1", min_length=1)
+    operations_port: int = Field(default=8081, ge=0, le=65535)
+    operations_token: SecretStr | None = None
+    mlflow_webhook_secret: SecretStr | None = None
+    s3_webhook_token: SecretStr | None = None
+    reload_secret: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 

@@ -84,7 +84,11 @@ class Opening:
         control_plane = self._plane(
             "control-plane",
             "registry_sync",
-            settings | {"REGISTRY_SYNC_POLL_INTERVAL_S": str(POLL_INTERVAL_S)},
+            settings
+            | {
+                "REGISTRY_SYNC_POLL_INTERVAL_S": str(POLL_INTERVAL_S),
+                "REGISTRY_SYNC_OPERATIONS_PORT": "0",
+            },
         )
         trained = self._models_in(mlflow, mlflow_url, gateway)
         self.servers.start(control_plane)

@@ -7,23 +7,21 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from registry_sync.errors import SyncError
 from registry_sync.operations.bodies import (
     History,
-    Problem,
     RollbackAnswer,
     RollbackRequest,
     State,
 )
+from registry_sync.operations.problems import problem
 from registry_sync.operations.rollback import NothingToRollBackError, roll_back
 from registry_sync.operations.state import read_history, read_state
 from registry_sync.reconcile import Reconciler
 
 _MAX_HISTORY = 500
 _ROLLBACK_PATIENCE_S = 60.0
-_MEDIA_TYPE = "application/problem+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class Operations:
 
 
 def create_app(operations: Operations) -> FastAPI:
-    """Return the application. Whoever may open its socket may use it."""
+    """Return the operators' application. Whoever reaches it may use it: guard the way to it."""
     app = FastAPI(title="registry-gateway operations", docs_url=None, redoc_url=None)
 
     @app.get("/state")
@@ -81,13 +79,8 @@ def _state(operations: Operations) -> State:
 
 
 async def _nothing_to_roll_back(_request: Request, error: Exception) -> Response:
-    return _problem(409, "nothing_to_roll_back", "Nothing to roll back", str(error))
+    return problem(409, "nothing_to_roll_back", "Nothing to roll back", str(error))
 
 
 async def _out_of_service(_request: Request, error: Exception) -> Response:
-    return _problem(503, "unavailable", "Not available now", str(error))
-
-
-def _problem(status: int, code: str, title: str, detail: str) -> Response:
-    body = Problem(title=title, status=status, detail=detail, code=code)
-    return JSONResponse(body.model_dump(), status_code=status, media_type=_MEDIA_TYPE)
+    return problem(503, "unavailable", "Not available now", str(error))

@@ -68,6 +68,7 @@ class Node:
             "REGISTRY_SYNC_NODE_DIR": str(self.node_dir),
             "REGISTRY_SYNC_TRACKING_URI": registry_url,
             "REGISTRY_SYNC_POLL_INTERVAL_S": POLL_INTERVAL_S,
+            "REGISTRY_SYNC_OPERATIONS_PORT": "0",
         } | dict(control or {})
         self.dumps.mkdir(parents=True)
 

@@ -14,7 +14,7 @@ from gateway.telemetry import Telemetry
 from registry_sync.settings import SyncSettings
 
 README = Path(__file__).resolve().parents[2] / "README.md"
-ROW = re.compile(r"^\| `(?P<name>[A-Z][A-Z_]+)`[^|]*\| (?P<default>[^|]*?) *\|", re.MULTILINE)
+ROW = re.compile(r"^\| `(?P<name>[A-Z][A-Z0-9_]+)`[^|]*\| (?P<default>[^|]*?) *\|", re.MULTILINE)
 METRIC = re.compile(
     r"^\| `(?P<name>gateway_\w+)` \| (?P<kind>\w+) \| (?P<labels>[^|]*?) *\|", re.MULTILINE
 )

@@ -28,8 +28,12 @@ def folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def control_plane(folder: Path, registry: str) -> Iterator[subprocess.Popen[bytes]]:
-    settings = {"REGISTRY_SYNC_NODE_DIR": str(folder), "REGISTRY_SYNC_TRACKING_URI": registry}
+def control_plane(folder: Path, registry: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    settings = {
+        "REGISTRY_SYNC_NODE_DIR": str(folder),
+        "REGISTRY_SYNC_TRACKING_URI": registry,
+        "REGISTRY_SYNC_OPERATIONS_PORT": "0",
+    } | more
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "registry_sync", "run"],

@@ -1,0 +1,134 @@
+"""Which models a delivery is about. Pure: bytes in, names out; nothing in it is believed further.
+
+A hint is no instruction: whatever it names is looked up in the registry.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_plus
+
+from gateway.model_ref import InvalidReferenceError, parse_model_name
+
+_OF_MODELS = ("registered_model", "model_version")
+"""How MLflow's entities begin that are about models; others are prompts and budgets."""
+_MAX_NAMED = 100
+
+Hinted = frozenset[str] | None
+"""The models to look at; None: look at everything."""
+NOTHING: Hinted = frozenset()
+
+
+class UnreadableBodyError(Exception):
+    """A body that is not what this webhook takes. The message says what it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Where a registry lies that is itself a place in S3; ``path`` without slashes at its ends."""
+
+    bucket: str
+    path: str
+
+    @classmethod
+    def of(cls, uri: str) -> Prefix | None:
+        """Return the place that ``s3://bucket/prefix`` means; None: it is no such URI."""
+        scheme, _, rest = uri.partition("://")
+        if scheme != "s3":
+            return None
+        bucket, _, path = rest.partition("/")
+        return cls(bucket, path.strip("/"))
+
+
+def by_mlflow(body: bytes) -> Hinted:
+    """Return what an event of MLflow is about; an event that concerns no model: nothing.
+
+    Raises:
+        UnreadableBodyError: It is no event of MLflow.
+    """
+    event = _object(body, "an event of MLflow")
+    entity, data = event.get("entity"), event.get("data")
+    if not isinstance(entity, str) or not isinstance(data, dict):
+        raise UnreadableBodyError("an event of MLflow has `entity` and `data`")
+    if not entity.startswith(_OF_MODELS):
+        return NOTHING
+    return _named(data.get("name"), "`data` of this event has a `name`")
+
+
+def by_reload(body: bytes) -> Hinted:
+    """Return what CI asks to look at: ``{"model": "churn"}``, or everything by ``{}``.
+
+    Raises:
+        UnreadableBodyError: It is neither.
+    """
+    asked = _object(body, "a reload") if body.strip() else {}
+    if asked.keys() - {"model"}:
+        raise UnreadableBodyError('a reload is {"model": "NAME"}, or {} for every model')
+    return _named(asked["model"], "`model` is a name") if "model" in asked else None
+
+
+def by_s3(body: bytes, prefix: Prefix | None) -> Hinted:
+    """Return what a notification of S3 is about.
+
+    Args:
+        body: ``{"Records": [...]}``, as S3 and its imitators send it; a test event has no records.
+        prefix: Where the registry lies, if it is a place in S3; None: models cannot be told from
+            where their bytes are.
+
+    Raises:
+        UnreadableBodyError: It is no such notification.
+    """
+    notification = _object(body, "an S3 event notification")
+    records = notification.get("Records", [])
+    if not isinstance(records, list):
+        raise UnreadableBodyError("`Records` of an S3 event notification is a list")
+    places = [_place(record) for record in records]
+    if prefix is None:
+        return None if places else NOTHING
+    names = {_model_at(bucket, key, prefix) for bucket, key in places} - {None}
+    return None if len(names) > _MAX_NAMED else frozenset(name for name in names if name)
+
+
+def _place(record: Any) -> tuple[str, str]:
+    """Return bucket and key of one record; S3 encodes keys as in a query."""
+    try:
+        bucket, key = record["s3"]["bucket"]["name"], record["s3"]["object"]["key"]
+    except (KeyError, TypeError) as error:
+        raise UnreadableBodyError(
+            "a record of an S3 event notification has `s3.bucket.name` and `s3.object.key`"
+        ) from error
+    return str(bucket), unquote_plus(str(key))
+
+
+def _model_at(bucket: str, key: str, prefix: Prefix) -> str | None:
+    """Return the model that an object belongs to: the first folder below the prefix."""
+    start = f"{prefix.path}/" if prefix.path else ""
+    if bucket != prefix.bucket or not key.startswith(start):
+        return None
+    name, slash, _ = key.removeprefix(start).partition("/")
+    try:
+        return parse_model_name(name) if slash else None
+    except InvalidReferenceError:
+        return None
+
+
+def _named(name: Any, demand: str) -> Hinted:
+    if not isinstance(name, str):
+        raise UnreadableBodyError(demand)
+    try:
+        name.encode()  # JSON can spell half a character
+        return frozenset({parse_model_name(name)})
+    except ValueError:
+        return NOTHING  # no listing has a model of that name either
+
+
+def _object(body: bytes, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableBodyError(f"{what} is JSON, and this is not") from error
+    if not isinstance(value, dict):
+        raise UnreadableBodyError(f"{what} is a JSON object")
+    return value

@@ -1,0 +1,191 @@
+"""Whether a delivery comes from whom it must come from, is fresh, and is new.
+
+Event loop only; nothing here waits.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import heapq
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+WINDOW_S = 300
+"""How far a timestamp may be from now, into the past or the future."""
+MAX_REMEMBERED = 10_000
+_MAX_ID_BYTES = 128
+_MAX_TIMESTAMP_DIGITS = 12
+_BEARER = b"Bearer "
+
+
+class NotAuthenticError(Exception):
+    """A delivery that the sender has not made, or not lately. The message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A delivery that may be believed; ``timestamp`` in epoch seconds."""
+
+    delivery_id: bytes = b""
+    timestamp: int = 0
+
+
+class Sender(Protocol):
+    """One sender, and what it has delivered."""
+
+    def check(self, headers: Mapping[str, str], body: bytes) -> Delivery:
+        """Return the delivery, if it comes from this sender, and lately.
+
+        Args:
+            headers: By name in lower case, or in any case.
+            body: Every byte of it.
+
+        Raises:
+            NotAuthenticError: It does not.
+        """
+        ...
+
+    def has_taken(self, delivery: Delivery) -> bool:
+        """Whether this very delivery has had its effect: senders repeat one with the same id."""
+        ...
+
+    def take(self, delivery: Delivery) -> None:
+        """Remember that a delivery has had its effect."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureHeaders:
+    """Where a sender writes what it signs by."""
+
+    delivery_id: str
+    timestamp: str
+    signature: str
+
+
+MLFLOW_HEADERS = SignatureHeaders(
+    "x-mlflow-delivery-id", "x-mlflow-timestamp", "x-mlflow-signature"
+)
+RELOAD_HEADERS = SignatureHeaders(
+    "x-gateway-delivery-id", "x-gateway-timestamp", "x-gateway-signature"
+)
+
+
+class SigningSender:
+    """A sender that signs what it delivers, as MLflow does; see `sign`.
+
+    An id is remembered until its timestamp is too old to be taken once more. There are never more
+    than `MAX_REMEMBERED`: the one with the oldest timestamp goes first, and from then on whatever
+    is no younger than it counts as stale, so that nothing is taken twice. A restart forgets them;
+    what is taken twice then costs one more look at the registry.
+    """
+
+    def __init__(
+        self, secret: str, headers: SignatureHeaders, *, clock: Callable[[], float]
+    ) -> None:
+        """Store. ``clock`` gives epoch seconds."""
+        self._secret = secret.encode()
+        self._headers = headers
+        self._clock = clock
+        self._taken: set[bytes] = set()
+        self._by_age: list[tuple[int, bytes]] = []
+        self._forgotten_up_to = 0
+
+    @property
+    def remembered(self) -> int:
+        """How many ids are remembered."""
+        return len(self._by_age)
+
+    def check(self, headers: Mapping[str, str], body: bytes) -> Delivery:
+        """Return the delivery, if the secret signed it and its timestamp is in the window."""
+        delivery_id = _header(headers, self._headers.delivery_id)
+        timestamp = _header(headers, self._headers.timestamp)
+        signature = _header(headers, self._headers.signature)
+        if len(delivery_id) > _MAX_ID_BYTES:
+            raise NotAuthenticError(
+                f"{self._headers.delivery_id} is longer than {_MAX_ID_BYTES} bytes"
+            )
+        if not (timestamp.isdigit() and len(timestamp) <= _MAX_TIMESTAMP_DIGITS):
+            raise NotAuthenticError(
+                f"{self._headers.timestamp} is not a whole number of seconds since 1970"
+            )
+        if not hmac.compare_digest(sign(self._secret, delivery_id, timestamp, body), signature):
+            raise NotAuthenticError(
+                f"{self._headers.signature} does not match: the sender signs with another secret, "
+                "or the delivery was altered on its way"
+            )
+        delivery = Delivery(delivery_id, int(timestamp))
+        self._refuse_stale(delivery)
+        return delivery
+
+    def _refuse_stale(self, delivery: Delivery) -> None:
+        forgotten = delivery.timestamp <= self._forgotten_up_to and not self.has_taken(delivery)
+        if forgotten or abs(self._clock() - delivery.timestamp) > WINDOW_S:
+            raise NotAuthenticError(
+                f"{self._headers.timestamp} is not within {WINDOW_S} s of this machine's clock"
+            )
+
+    def has_taken(self, delivery: Delivery) -> bool:
+        """Whether this very delivery has had its effect."""
+        return delivery.delivery_id in self._taken
+
+    def take(self, delivery: Delivery) -> None:
+        """Remember that a delivery has had its effect."""
+        if self.has_taken(delivery):
+            return
+        too_old = self._clock() - WINDOW_S
+        while self._by_age and self._by_age[0][0] < too_old:
+            self._forget_oldest()
+        self._taken.add(delivery.delivery_id)
+        heapq.heappush(self._by_age, (delivery.timestamp, delivery.delivery_id))
+        if self.remembered > MAX_REMEMBERED:
+            self._forgotten_up_to = self._forget_oldest()
+
+    def _forget_oldest(self) -> int:
+        timestamp, delivery_id = heapq.heappop(self._by_age)
+        self._taken.discard(delivery_id)
+        return timestamp
+
+
+class TokenSender:
+    """A sender that can only show a token: ``Authorization: Bearer <token>``.
+
+    Its deliveries have no ids, so none is known again.
+    """
+
+    def __init__(self, token: str) -> None:
+        """Store."""
+        self._shown = _BEARER + token.encode()
+
+    def check(self, headers: Mapping[str, str], body: bytes) -> Delivery:  # noqa: ARG002 - unsigned
+        """Return the delivery, if it shows the token."""
+        if not hmac.compare_digest(self._shown, _header(headers, "authorization")):
+            raise NotAuthenticError("the token after `Authorization: Bearer` is another one")
+        return Delivery()
+
+    def has_taken(self, delivery: Delivery) -> bool:  # noqa: ARG002 - nothing tells them apart
+        """Whether this very delivery has had its effect: nobody knows."""
+        return False
+
+    def take(self, delivery: Delivery) -> None:
+        """Remember nothing."""
+
+
+def sign(secret: bytes, delivery_id: bytes, timestamp: bytes, body: bytes) -> bytes:
+    """Return the signature of a delivery, as MLflow makes it after Standard Webhooks.
+
+    HMAC-SHA256 over ``<delivery id>.<timestamp>.<body>``, in base64 after ``v1,``. The secret
+    counts as it is spelled, and is not decoded.
+    """
+    digest = hmac.digest(secret, b".".join((delivery_id, timestamp, body)), hashlib.sha256)
+    return b"v1," + base64.b64encode(digest)
+
+
+def _header(headers: Mapping[str, str], name: str) -> bytes:
+    value = headers.get(name)
+    if not value:
+        raise NotAuthenticError(f"the header {name} is missing")
+    return value.encode("latin-1", "replace")  # as ASGI servers decode it

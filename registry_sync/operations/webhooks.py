@@ -1,0 +1,186 @@
+"""The webhooks: who may say that the registry has changed, and is believed that much and no more.
+
+Each is answered 202 at once; what it leads to happens after that. What is refused has no effect.
+Event loop only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from registry_sync.operations.hinted import (
+    Hinted,
+    Prefix,
+    UnreadableBodyError,
+    by_mlflow,
+    by_reload,
+    by_s3,
+)
+from registry_sync.operations.problems import problem
+from registry_sync.operations.senders import (
+    MLFLOW_HEADERS,
+    RELOAD_HEADERS,
+    NotAuthenticError,
+    Sender,
+    SigningSender,
+    TokenSender,
+)
+
+MAX_BODY_BYTES = 2**20
+_BODY_TIMEOUT_S = 10.0
+_BETWEEN_COMPLAINTS_S = 10.0
+_log = structlog.get_logger("registry_sync.webhooks")
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSecrets:
+    """What each sender has to know; empty: that webhook is not there."""
+
+    mlflow: str = ""
+    s3: str = ""
+    reload: str = ""
+
+
+def create_webhooks(
+    secrets: WebhookSecrets,
+    *,
+    hint: Callable[[str | None], None],
+    tracking_uri: str,
+    clock: Callable[[], float],
+) -> Starlette:
+    """Return the application with every webhook whose secret is set.
+
+    Args:
+        secrets: What each sender has to know.
+        hint: Says that a model may have changed, or with None that anything may; returns at once.
+        tracking_uri: The registry that is followed: tells what an object in S3 belongs to.
+        clock: Epoch seconds.
+    """
+    webhooks = []
+    if secrets.mlflow:
+        mlflow = SigningSender(secrets.mlflow, MLFLOW_HEADERS, clock=clock)
+        webhooks.append(Webhook("mlflow", mlflow, by_mlflow, hint, clock))
+    if secrets.s3:
+        read = partial(by_s3, prefix=Prefix.of(tracking_uri))
+        webhooks.append(Webhook("s3", TokenSender(secrets.s3), read, hint, clock))
+    if secrets.reload:
+        ci = SigningSender(secrets.reload, RELOAD_HEADERS, clock=clock)
+        webhooks.append(Webhook("reload", ci, by_reload, hint, clock))
+    return Starlette(
+        routes=[Route(f"/webhooks/{one.name}", one.receive, methods=["POST"]) for one in webhooks],
+        exception_handlers={HTTPException: _no_such_route},
+    )
+
+
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    detail = f"{request.method} {request.url.path} is no webhook whose secret is set on this node"
+    code = "method_not_allowed" if error.status_code == 405 else "route_not_found"  # noqa: PLR2004
+    return problem(error.status_code, code, error.detail, detail, error.headers)
+
+
+class _RefusedError(Exception):
+    """A delivery that has no effect, and its answer."""
+
+    def __init__(self, status: int, code: str, title: str, detail: str) -> None:
+        super().__init__(detail)
+        self.answer = problem(status, code, title, detail)
+
+
+class Webhook:
+    """One of them. `receive` is its route."""
+
+    def __init__(
+        self,
+        name: str,
+        sender: Sender,
+        read: Callable[[bytes], Hinted],
+        hint: Callable[[str | None], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """Store. ``read`` says which models a body is about; ``clock`` gives seconds."""
+        self.name = name
+        self._sender = sender
+        self._read = read
+        self._hint = hint
+        self._clock = clock
+        self._refused = 0
+        self._complained_at = float("-inf")
+
+    async def receive(self, request: Request) -> Response:
+        """Take a delivery, once, or refuse it."""
+        try:
+            body = await _body_of(request)
+            self._take(request, body)
+        except _RefusedError as refused:
+            self._complain(str(refused))
+            return refused.answer
+        return Response(status_code=202)
+
+    def _take(self, request: Request, body: bytes) -> None:
+        """Hint at what a delivery is about, unless it has done so before.
+
+        It is remembered only after that: one that failed halfway may be repeated. Nothing is
+        awaited in between, so the same delivery cannot come in twice meanwhile.
+        """
+        try:
+            delivery = self._sender.check(request.headers, body)
+            if self._sender.has_taken(delivery):
+                return
+            hinted = self._read(body)
+        except NotAuthenticError as error:
+            raise _RefusedError(401, "not_authentic", "Unauthorized", str(error)) from error
+        except UnreadableBodyError as error:
+            raise _RefusedError(400, "unreadable_body", "Bad Request", str(error)) from error
+        for model in (None,) if hinted is None else sorted(hinted):
+            self._hint(model)
+        self._sender.take(delivery)
+
+    def _complain(self, reason: str) -> None:
+        """Log a refusal; of many, one every few seconds: strangers must not fill the disk."""
+        self._refused += 1
+        if self._clock() - self._complained_at < _BETWEEN_COMPLAINTS_S:
+            return
+        self._complained_at = self._clock()
+        _log.warning("webhook.refused", webhook=self.name, reason=reason, refused=self._refused)
+
+
+async def _body_of(request: Request) -> bytes:
+    """Return the whole body, which is bounded in bytes and in time.
+
+    Raises:
+        _RefusedError: It is too large, or does not come.
+    """
+    if int(request.headers.get("content-length", "0")) > MAX_BODY_BYTES:
+        raise _too_large()
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_TIMEOUT_S):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > MAX_BODY_BYTES:
+                    raise _too_large()
+    except TimeoutError as error:
+        detail = f"the body did not arrive within {_BODY_TIMEOUT_S:.0f} s"
+        raise _RefusedError(408, "body_timeout", "Request Timeout", detail) from error
+    except ClientDisconnect as error:
+        raise _RefusedError(
+            400, "unreadable_body", "Bad Request", "the body ended early"
+        ) from error
+    return bytes(body)
+
+
+def _too_large() -> _RefusedError:
+    detail = f"the body of a webhook has {MAX_BODY_BYTES} bytes at most"
+    return _RefusedError(413, "body_too_large", "Content Too Large", detail)

@@ -1,0 +1,529 @@
+"""Who is let in by the operations listener, and what a delivery makes the control plane do."""
+
+import asyncio
+import contextlib
+import json
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from registry_sync.node_dir import StartError
+from registry_sync.operations.app import Operations, create_app
+from registry_sync.operations.listener import TcpApp, tcp_socket
+from registry_sync.operations.senders import (
+    MAX_REMEMBERED,
+    MLFLOW_HEADERS,
+    RELOAD_HEADERS,
+    WINDOW_S,
+    NotAuthenticError,
+    SignatureHeaders,
+    SigningSender,
+    sign,
+)
+from registry_sync.operations.webhooks import MAX_BODY_BYTES, WebhookSecrets, create_webhooks
+from registry_sync.reconcile import Reconciler
+from tests.fakes.gateway import becomes
+from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+
+NOW = 1_795_226_549
+SECRET = "the secret of a webhook"
+SECRETS = WebhookSecrets(mlflow=SECRET, s3="a token of S3", reload="another secret")
+EVENT = {
+    "entity": "model_version_alias",
+    "action": "created",
+    "timestamp": "2026-11-21T02:02:18.677315+00:00",
+    "data": {"name": M, "alias": A, "version": "1"},
+}
+REPEATS = 10_000
+
+
+class Hinted(list[str | None]):
+    """What was hinted at."""
+
+    def __call__(self, model: str | None) -> None:
+        self.append(model)
+
+
+@contextlib.asynccontextmanager
+async def posting(
+    hint: Callable[[str | None], None],
+    *,
+    secrets: WebhookSecrets = SECRETS,
+    tracking_uri: str = "http://registry",
+    operators: Any = None,
+    token: str = "",
+) -> AsyncIterator[httpx.AsyncClient]:
+    webhooks = create_webhooks(secrets, hint=hint, tracking_uri=tracking_uri, clock=lambda: NOW)
+    app = TcpApp(webhooks=webhooks, operators=operators, token=token)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://control-plane"
+    ) as client:
+        yield client
+
+
+def signed(
+    body: bytes,
+    *,
+    secret: str = SECRET,
+    names: SignatureHeaders = MLFLOW_HEADERS,
+    delivery_id: str | None = None,
+    timestamp: int = NOW,
+) -> dict[str, str]:
+    """The headers of a delivery."""
+    delivery_id = delivery_id or str(uuid.uuid4())
+    signature = sign(secret.encode(), delivery_id.encode(), str(timestamp).encode(), body)
+    return {
+        names.delivery_id: delivery_id,
+        names.timestamp: str(timestamp),
+        names.signature: signature.decode(),
+        "content-type": "application/json",
+    }
+
+
+def event(**changed: Any) -> bytes:
+    return json.dumps(EVENT | changed).encode()
+
+
+# --- who is believed ------------------------------------------------------------------------------
+
+
+def test_the_signature_is_what_mlflow_sends() -> None:
+    # Made by mlflow.webhooks.delivery._generate_hmac_signature of MLflow 3.17.2.
+    body = b'{"entity": "model_version_alias", "data": {"name": "caf\\u00e9"}}'
+    delivery_id = b"9c19ce26-ac47-4519-8e50-6686500816ea"
+    assert (
+        sign("s\u00e9cret".encode(), delivery_id, b"1795226549", body)
+        == b"v1,D/Sauu2tw4VlvVAsMv6Tk82CNuXYmq35XJBMecCnGyw="
+    )
+
+
+async def test_an_event_of_mlflow_is_taken_and_names_its_model() -> None:
+    hinted = Hinted()
+    async with posting(hinted) as client:
+        body = event()
+        answer = await client.post("/webhooks/mlflow", content=body, headers=signed(body))
+    assert (answer.status_code, answer.content, hinted) == (202, b"", [M])
+
+
+def forged(body: bytes) -> dict[str, str]:
+    return signed(body, secret="a guess")
+
+
+def altered(body: bytes) -> dict[str, str]:
+    return signed(body + b" ")
+
+
+def stale(body: bytes) -> dict[str, str]:
+    return signed(body, timestamp=NOW - WINDOW_S - 1)
+
+
+def from_the_future(body: bytes) -> dict[str, str]:
+    return signed(body, timestamp=NOW + WINDOW_S + 1)
+
+
+def with_another_time(body: bytes) -> dict[str, str]:
+    return signed(body, timestamp=NOW - WINDOW_S - 1) | {MLFLOW_HEADERS.timestamp: str(NOW)}
+
+
+def with_another_id(body: bytes) -> dict[str, str]:
+    return signed(body) | {MLFLOW_HEADERS.delivery_id: "another"}
+
+
+def unsigned(_: bytes) -> dict[str, str]:
+    return {}
+
+
+def with_a_time_in_words(body: bytes) -> dict[str, str]:
+    return signed(body) | {MLFLOW_HEADERS.timestamp: "now"}
+
+
+def with_an_endless_time(body: bytes) -> dict[str, str]:
+    return signed(body) | {MLFLOW_HEADERS.timestamp: "9" * 5000}
+
+
+def with_an_endless_id(body: bytes) -> dict[str, str]:
+    return signed(body, delivery_id="x" * 200)
+
+
+def with_a_signature_that_is_no_ascii(body: bytes) -> dict[str, Any]:
+    return {**signed(body), MLFLOW_HEADERS.signature: b"v1,\xff\xfe"}
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (forged, "another secret"),
+        (altered, "altered"),
+        (stale, "within 300 s"),
+        (from_the_future, "within 300 s"),
+        (with_another_time, "does not match"),
+        (with_another_id, "does not match"),
+        (unsigned, "x-mlflow-delivery-id is missing"),
+        (with_a_time_in_words, "whole number"),
+        (with_an_endless_time, "whole number"),
+        (with_an_endless_id, "longer than"),
+        (with_a_signature_that_is_no_ascii, "does not match"),
+    ],
+)
+async def test_what_mlflow_has_not_just_sent_is_refused(
+    made: Callable[[bytes], dict[str, str]], says: str
+) -> None:
+    hinted = Hinted()
+    async with posting(hinted) as client:
+        body = event()
+        answer = await client.post("/webhooks/mlflow", content=body, headers=made(body))
+    assert (answer.status_code, hinted) == (401, [])
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == "not_authentic"
+    assert says in answer.json()["detail"]
+    assert SECRET not in answer.text
+
+
+@pytest.mark.parametrize("age_s", [WINDOW_S, 0, -WINDOW_S])
+async def test_a_timestamp_inside_the_window_is_fresh(age_s: int) -> None:
+    hinted = Hinted()
+    async with posting(hinted) as client:
+        body = event()
+        headers = signed(body, timestamp=NOW - age_s)
+        answer = await client.post("/webhooks/mlflow", content=body, headers=headers)
+    assert (answer.status_code, hinted) == (202, [M])
+
+
+async def in_pieces(size: int) -> AsyncIterator[bytes]:
+    for _ in range(size // 1024):
+        yield b"x" * 1024
+
+
+@pytest.mark.parametrize("says_its_length", [True, False])
+async def test_an_oversized_body_is_refused_however_it_comes(says_its_length: bool) -> None:
+    hinted = Hinted()
+    body = b"x" * (MAX_BODY_BYTES + 1024)
+    content = body if says_its_length else in_pieces(len(body))
+    async with posting(hinted) as client:
+        for name in ("mlflow", "s3", "reload"):
+            answer = await client.post(f"/webhooks/{name}", content=content, headers=signed(body))
+            assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+            content = body if says_its_length else in_pieces(len(body))
+    assert hinted == []
+
+
+@pytest.mark.parametrize("name", ["mlflow", "s3", "reload", "github"])
+async def test_a_webhook_whose_secret_is_not_set_is_not_there(name: str) -> None:
+    hinted = Hinted()
+    async with posting(hinted, secrets=WebhookSecrets()) as client:
+        body = event()
+        answer = await client.post(f"/webhooks/{name}", content=body, headers=signed(body))
+    assert (answer.status_code, answer.json()["code"], hinted) == (404, "route_not_found", [])
+
+
+async def test_a_webhook_is_posted() -> None:
+    async with posting(Hinted()) as client:
+        answer = await client.get("/webhooks/mlflow")
+    assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
+
+
+# --- once -----------------------------------------------------------------------------------------
+
+
+async def test_ten_thousand_repeats_of_one_delivery_change_nothing(tmp_path: Path) -> None:
+    node = NodeInMemory(tmp_path)
+    node.registry.publish(M, 1)
+    node.registry.without_latest(M)
+    node.registry.point(M, A, 1)
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+        listed = node.registry.listed
+        body = event()
+        headers = signed(body)
+        async with posting(lambda model: spine.hint(model, "webhook")) as client:
+            first = await client.post("/webhooks/mlflow", content=body, headers=headers)
+            assert first.status_code == 202
+            await becomes(lambda: node.registry.listed == listed + 1, "it was looked at")
+            await becomes(lambda: spine._hints._looking is None, "the look is over")
+            tasks, generation = len(asyncio.all_tasks()), node.gateway.generation
+            for _ in range(REPEATS):
+                again = await client.post("/webhooks/mlflow", content=body, headers=headers)
+                assert again.status_code == 202
+        await idle(spine)
+        assert node.registry.listed == listed + 1
+        assert len(asyncio.all_tasks()) <= tasks
+        assert (node.gateway.generation, node.gateway.points(M, A)) == (generation, 1)
+
+
+def sender(now: Callable[[], float] = lambda: NOW) -> SigningSender:
+    return SigningSender(SECRET, MLFLOW_HEADERS, clock=now)
+
+
+def deliver(to: SigningSender, delivery_id: str, timestamp: int) -> bool:
+    """Whether a delivery has an effect."""
+    delivery = to.check(signed(b"", delivery_id=delivery_id, timestamp=timestamp), b"")
+    new = not to.has_taken(delivery)
+    to.take(delivery)
+    return new
+
+
+def test_repeats_are_known_as_long_as_they_are_fresh_and_then_forgotten() -> None:
+    now = NOW
+    one = sender(lambda: now)
+    assert deliver(one, "first", NOW)
+    now += WINDOW_S
+    assert not deliver(one, "first", NOW)
+    now += 1
+    with pytest.raises(NotAuthenticError):
+        deliver(one, "first", NOW)
+    assert deliver(one, "second", now)
+    assert one.remembered == 1
+
+
+def test_what_is_remembered_is_bounded_and_nothing_is_taken_twice_for_it() -> None:
+    one = sender()
+    for number in range(MAX_REMEMBERED + 500):
+        assert deliver(one, str(number), NOW - 250 + number // 100)
+    assert one.remembered == MAX_REMEMBERED
+    for forgotten in (0, 250, 499):
+        with pytest.raises(NotAuthenticError):
+            deliver(one, str(forgotten), NOW - 250 + forgotten // 100)
+    assert not deliver(one, "9000", NOW - 250 + 90)
+
+
+def test_ten_thousand_repeats_are_remembered_as_one() -> None:
+    one = sender()
+    assert [deliver(one, "same", NOW) for _ in range(REPEATS)].count(True) == 1
+    assert one.remembered == 1
+
+
+async def test_a_delivery_that_failed_halfway_may_be_repeated() -> None:
+    hinted = Hinted()
+
+    def fails_once(model: str | None) -> None:
+        if not hinted:
+            hinted(None)
+            raise ValueError("a fault")
+        hinted(model)
+
+    body = event()
+    headers = signed(body)
+    async with posting(fails_once) as client:
+        with pytest.raises(ValueError, match="a fault"):
+            await client.post("/webhooks/mlflow", content=body, headers=headers)
+        answer = await client.post("/webhooks/mlflow", content=body, headers=headers)
+    assert (answer.status_code, hinted) == (202, [None, M])
+
+
+# --- what it is about -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("entity", "expected"),
+    [
+        ("registered_model", [M]),
+        ("model_version", [M]),
+        ("model_version_tag", [M]),
+        ("model_version_alias", [M]),
+        ("prompt", []),
+        ("prompt_alias", []),
+        ("budget_policy", []),
+    ],
+)
+async def test_events_about_models_hint_and_others_do_not(
+    entity: str, expected: list[str | None]
+) -> None:
+    hinted = Hinted()
+    async with posting(hinted) as client:
+        body = event(entity=entity)
+        answer = await client.post("/webhooks/mlflow", content=body, headers=signed(body))
+    assert (answer.status_code, hinted) == (202, expected)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"{}", event(data=[]), event(data={}), event(data={"name": 3}), b"[" * 9999],
+)
+async def test_what_is_signed_and_no_event_is_said_to_be_none(body: bytes) -> None:
+    hinted = Hinted()
+    async with posting(hinted) as client:
+        answer = await client.post("/webhooks/mlflow", content=body, headers=signed(body))
+    assert (answer.status_code, answer.json()["code"], hinted) == (400, "unreadable_body", [])
+
+
+async def test_a_name_that_no_model_has_here_hints_at_nothing() -> None:
+    hinted = Hinted()
+    async with posting(hinted) as client:
+        for name in ("a/b", "", "x" * 600, "\ud800"):
+            body = event(data={"name": name})
+            answer = await client.post("/webhooks/mlflow", content=body, headers=signed(body))
+            assert answer.status_code == 202
+    assert hinted == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "expected"),
+    [
+        (b'{"model": "churn"}', 202, ["churn"]),
+        (b"{}", 202, [None]),
+        (b"", 202, [None]),
+        (b'{"modle": "churn"}', 400, []),
+        (b'{"model": null}', 400, []),
+        (b"churn", 400, []),
+    ],
+)
+async def test_ci_asks_for_one_model_or_for_all(
+    body: bytes, status: int, expected: list[str | None]
+) -> None:
+    hinted = Hinted()
+    async with posting(hinted) as client:
+        headers = signed(body, secret=SECRETS.reload, names=RELOAD_HEADERS)
+        answer = await client.post("/webhooks/reload", content=body, headers=headers)
+        again = await client.post("/webhooks/reload", content=body, headers=headers)
+        other = signed(body, names=RELOAD_HEADERS)  # MLflow's secret opens no other door
+        refused = await client.post("/webhooks/reload", content=body, headers=other)
+    assert (answer.status_code, again.status_code, refused.status_code) == (status, status, 401)
+    assert hinted == expected
+
+
+def records(*places: tuple[str, str]) -> bytes:
+    made = [
+        {"eventName": "s3:ObjectCreated:Put", "s3": {"bucket": {"name": b}, "object": {"key": k}}}
+        for b, k in places
+    ]
+    return json.dumps({"Records": made}).encode()
+
+
+@pytest.mark.parametrize(
+    ("uri", "body", "expected"),
+    [
+        ("s3://models/prod/", records(("models", "prod/churn/3/MLmodel")), ["churn"]),
+        ("s3://models/prod", records(("models", "prod/churn/aliases.json")), ["churn"]),
+        ("s3://models", records(("models", "churn/3/MLmodel")), ["churn"]),
+        ("s3://models", records(("models", "caf%C3%A9+au+lait/3/MLmodel")), ["café au lait"]),
+        (
+            "s3://models/prod",
+            records(*[("models", f"prod/{name}/1/x") for name in ("b", "a", "b")]),
+            ["a", "b"],
+        ),
+        ("s3://models/prod", records(("models", "production/churn/3/MLmodel")), []),
+        ("s3://models/prod", records(("others", "prod/churn/3/MLmodel")), []),
+        ("s3://models/prod", records(("models", "prod/README")), []),
+        ("s3://models", records(*[("models", f"m{n}/1/x") for n in range(101)]), [None]),
+        ("s3://models", b'{"Service": "Amazon S3", "Event": "s3:TestEvent"}', []),
+        # What lies in MLflow's store does not tell which model it belongs to.
+        ("http://mlflow", records(("mlflow", "1/models/m-0/artifacts/MLmodel")), [None]),
+        ("http://mlflow", b'{"Records": []}', []),
+    ],
+)
+async def test_an_object_in_s3_tells_its_model(
+    uri: str, body: bytes, expected: list[str | None]
+) -> None:
+    hinted = Hinted()
+    async with posting(hinted, tracking_uri=uri) as client:
+        shown = {"authorization": f"Bearer {SECRETS.s3}"}
+        answer = await client.post("/webhooks/s3", content=body, headers=shown)
+    assert (answer.status_code, hinted) == (202, expected)
+
+
+@pytest.mark.parametrize("shown", [None, "Bearer a guess", SECRETS.s3, "Bearer "])
+async def test_s3_shows_its_token(shown: str | None) -> None:
+    hinted = Hinted()
+    async with posting(hinted, tracking_uri="s3://models") as client:
+        headers = {"authorization": shown} if shown else {}
+        body = records(("models", "churn/3/MLmodel"))
+        answer = await client.post("/webhooks/s3", content=body, headers=headers)
+    assert (answer.status_code, hinted) == (401, [])
+
+
+@pytest.mark.parametrize("body", [b"<xml/>", b'{"Records": {}}', b'{"Records": [{}]}', b"[]"])
+async def test_what_is_no_notification_is_said_to_be_none(body: bytes) -> None:
+    hinted = Hinted()
+    async with posting(hinted, tracking_uri="s3://models") as client:
+        shown = {"authorization": f"Bearer {SECRETS.s3}"}
+        answer = await client.post("/webhooks/s3", content=body, headers=shown)
+    assert (answer.status_code, hinted) == (400, [])
+
+
+async def test_a_promotion_is_followed_by_a_webhook(tmp_path: Path) -> None:
+    node = NodeInMemory(tmp_path)
+    for version in (1, 2):
+        node.registry.publish(M, version)
+    node.registry.without_latest(M)
+    node.registry.point(M, A, 1)
+    async with (
+        node.control_plane() as spine,
+        posting(lambda model: spine.hint(model, "webhook")) as client,
+    ):
+        await node.serves(1)
+        node.registry.point(M, A, 2)
+        body = event()
+        await client.post("/webhooks/mlflow", content=body, headers=signed(body))
+        await node.serves(2)
+        await idle(spine)
+        assert spine.ledger.activations_of(M, A)[0].asked_by == "webhook"
+
+
+# --- operators over TCP ---------------------------------------------------------------------------
+
+OPERATORS_ROUTES = [
+    ("GET", "/state"),
+    ("GET", "/history"),
+    ("POST", "/sync"),
+    ("POST", "/rollback"),
+]
+SHUT = [*OPERATORS_ROUTES, ("GET", "/openapi.json"), ("GET", "/"), ("GET", "/webhooks/../state")]
+
+
+@contextlib.asynccontextmanager
+async def operating(
+    tmp_path: Path, *, token: str, shown: str | None
+) -> AsyncIterator[tuple[httpx.AsyncClient, Reconciler]]:
+    node = NodeInMemory(tmp_path)
+    async with node.control_plane() as spine:
+        operators = create_app(Operations(spine, "node", "http://registry", spine.poll))
+        async with posting(Hinted(), operators=operators, token=token) as client:
+            if shown is not None:
+                client.headers["authorization"] = shown
+            yield client, spine
+
+
+@pytest.mark.parametrize(
+    ("token", "shown", "status", "says"),
+    [
+        ("", None, 403, "set REGISTRY_SYNC_OPERATIONS_TOKEN"),
+        ("", "Bearer ", 403, "set REGISTRY_SYNC_OPERATIONS_TOKEN"),
+        ("right", None, 401, "Authorization: Bearer"),
+        ("right", "Bearer wrong", 401, "Authorization: Bearer"),
+        ("right", "right", 401, "Authorization: Bearer"),
+        ("right", "Bearer right", 200, ""),
+    ],
+)
+async def test_operators_show_their_token_over_tcp(
+    tmp_path: Path, token: str, shown: str | None, status: int, says: str
+) -> None:
+    async with operating(tmp_path, token=token, shown=shown) as (client, _):
+        answer = await client.get("/state")
+    assert answer.status_code == status
+    assert says in answer.text
+
+
+@pytest.mark.parametrize("token", ["", "right"])
+async def test_whatever_is_no_webhook_is_shut_without_the_token(tmp_path: Path, token: str) -> None:
+    async with operating(tmp_path, token=token, shown=None) as (client, spine):
+        listed = spine.listings.count
+        statuses = {
+            (method, path): (await client.request(method, path)).status_code
+            for method, path in SHUT
+        }
+        assert spine.listings.count == listed
+    assert set(statuses.values()) == {401 if token else 403}
+
+
+def test_an_address_that_is_taken_is_said() -> None:
+    with (
+        tcp_socket("127.0.0.1", 0) as listener,
+        pytest.raises(StartError, match="REGISTRY_SYNC_OPERATIONS_PORT"),
+        tcp_socket("127.0.0.1", listener.getsockname()[1]),
+    ):
+        pass
