@@ -11,6 +11,8 @@ import socket
 import sys
 import tempfile
 import time
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
@@ -40,11 +42,12 @@ from registry_sync.operations.bodies import (
 from registry_sync.settings import SyncSettings
 from registry_sync.sources.source import Source
 
-_CONNECT_TIMEOUT_S = 5.0
-_ANSWER_TIMEOUT_S = 90.0
+_TIMEOUT = httpx.Timeout(90.0, connect=5.0)
 _MODEL_URI = re.compile(r"models:/(?P<model>[^/]+)/(?P<version>[^/]+)\Z")
 _SHORT_DIGEST = len("sha256:") + 12
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
+_URL_VARIABLE = "REGISTRY_GATEWAY_OPERATIONS_URL"
+_TOKEN_VARIABLE = "REGISTRY_GATEWAY_OPERATIONS_TOKEN"  # noqa: S105 - a name, no token
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
@@ -72,6 +75,40 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the whole answer as 
 def main() -> None:
     """Run the command that the arguments name."""
     app()
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """The one to ask; ``url`` empty: this node's, through its socket."""
+
+    url: str
+    token: str
+
+
+_THIS_NODES = ControlPlane(url="", token="")
+_chosen = ContextVar("_chosen", default=_THIS_NODES)
+
+
+@app.callback()
+def choose_control_plane(
+    *,
+    url: Annotated[
+        str,
+        typer.Option(envvar=_URL_VARIABLE, help="Ask the control plane at this http(s):// URL."),
+    ] = "",
+    token: Annotated[
+        str,
+        typer.Option(
+            envvar=_TOKEN_VARIABLE,
+            help="What it has as REGISTRY_SYNC_OPERATIONS_TOKEN; better by the variable: other "
+            "users of the machine see arguments.",
+        ),
+    ] = "",
+) -> None:
+    """Note which control plane the command is to ask."""
+    if url and not url.startswith(("http://", "https://")):
+        _fail(f"{url!r} is no http:// or https:// URL, such as http://node:8081", Exit.USAGE)
+    _chosen.set(ControlPlane(url, token))
 
 
 # --- run ------------------------------------------------------------------------------------------
@@ -352,24 +389,14 @@ def _settings() -> SyncSettings:
         _fail("\n".join(lines), Exit.USAGE)
 
 
-def _ask(method: str, url: str, kind: type[_Answer], **options: Any) -> _Answer:
-    """Ask the control plane of this node; end with what to do if it does not answer."""
-    path = _settings().operations_socket
+def _ask(method: str, path: str, kind: type[_Answer], **options: Any) -> _Answer:
+    """Ask the control plane that was chosen; end with what to do if it does not answer."""
+    chosen = _chosen.get()
     try:
-        with socket.socket(socket.AF_UNIX) as probe:  # httpx leaves a refused one open
-            probe.connect(str(path))
-        with httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(path)),
-            base_url="http://control-plane",
-            timeout=httpx.Timeout(_ANSWER_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
-        ) as client:
-            answer = client.request(method, url, **options)
-    except (httpx.HTTPError, OSError) as error:
-        _fail(
-            f"no control plane answers at {path.absolute()} ({type(error).__name__}): start it "
-            "with `python -m registry_sync`, or set REGISTRY_SYNC_NODE_DIR to its folder",
-            Exit.UNREACHABLE,
-        )
+        with _client(chosen) as client:
+            answer = client.request(method, path, **options)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        _fail(_unreachable(chosen, type(error).__name__), Exit.UNREACHABLE)
     try:
         if not answer.is_success:
             _fail(Problem.model_validate_json(answer.content).detail, Exit.REFUSED)
@@ -380,6 +407,30 @@ def _ask(method: str, url: str, kind: type[_Answer], **options: Any) -> _Answer:
             "are both of the same release?",
             Exit.UNREACHABLE,
         )
+
+
+def _client(chosen: ControlPlane) -> httpx.Client:
+    if chosen.url:
+        headers = {"Authorization": f"Bearer {chosen.token}"} if chosen.token else {}
+        return httpx.Client(base_url=chosen.url, headers=headers, timeout=_TIMEOUT)
+    path = str(_settings().operations_socket)
+    with socket.socket(socket.AF_UNIX) as probe:  # httpx leaves a refused one open
+        probe.connect(path)
+    transport = httpx.HTTPTransport(uds=path)
+    return httpx.Client(transport=transport, base_url="http://control-plane", timeout=_TIMEOUT)
+
+
+def _unreachable(chosen: ControlPlane, error: str) -> str:
+    if chosen.url:
+        return (
+            f"no control plane answers at {chosen.url} ({error}): see its "
+            "REGISTRY_SYNC_OPERATIONS_HOST and REGISTRY_SYNC_OPERATIONS_PORT"
+        )
+    return (
+        f"no control plane answers at {_settings().operations_socket.absolute()} ({error}): start "
+        "it with `python -m registry_sync`, set REGISTRY_SYNC_NODE_DIR to its folder, or "
+        f"{_URL_VARIABLE} to its address"
+    )
 
 
 def _print_json(body: BaseModel) -> None:

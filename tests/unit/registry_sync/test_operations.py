@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from registry_sync import cli
 from registry_sync.node_dir import StartError, private_socket, sole_owner
 from registry_sync.operations.app import Operations, create_app
+from registry_sync.operations.listener import TcpApp, tcp_socket
 from registry_sync.operations.rollback import before
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import Activation
@@ -348,6 +349,66 @@ async def test_the_command_shows_state_and_history_and_rolls_back(node: NodeInMe
         again = await command("rollback", f"{M}@{A}", "--json")
         assert (again.exit_code, again.stdout) == (1, "")
         assert "has pointed at nothing else before" in again.stderr
+
+
+@contextlib.asynccontextmanager
+async def listening_on_tcp(
+    node: NodeInMemory, spine: Reconciler, *, token: str
+) -> AsyncIterator[tuple[str, AsyncCommand]]:
+    """Serve operations on a port; give its URL, and the command of a machine that has no node."""
+
+    async def no_webhooks(*_: object) -> None:
+        raise AssertionError("no webhook is called")
+
+    app = TcpApp(webhooks=no_webhooks, operators=create_app(operations(node, spine)), token=token)
+    with (
+        tcp_socket("127.0.0.1", 0) as listener,
+        tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as folder,
+    ):
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
+        serving = asyncio.create_task(server._serve(sockets=[listener]))
+        environment = {"REGISTRY_SYNC_NODE_DIR": folder, "COLUMNS": "200", "TERM": "dumb"}
+
+        async def command(*arguments: str, **more: str) -> Result:
+            return await asyncio.to_thread(
+                CliRunner().invoke, cli.app, list(arguments), env=environment | more
+            )
+
+        try:
+            yield url, command
+        finally:
+            server.should_exit = True
+            await serving
+
+
+async def test_the_command_asks_another_machine_with_the_token(node: NodeInMemory) -> None:
+    async with (
+        node.control_plane() as spine,
+        listening_on_tcp(node, spine, token="right") as (url, command),
+    ):
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        remote = {
+            "REGISTRY_GATEWAY_OPERATIONS_URL": url,
+            "REGISTRY_GATEWAY_OPERATIONS_TOKEN": "right",
+        }
+        shown = await command("status", **remote)
+        assert shown.exit_code == 0, shown.stderr
+        assert re.search(rf"{M} +@{A} +2 +2", shown.stdout)
+        done = await command("--url", f"{url}/", "--token", "right", "rollback", f"{M}@{A}")
+        assert (done.exit_code, node.gateway.points(M, A)) == (0, 1), done.stderr
+        refused = await command("--url", url, "history")
+        assert refused.exit_code == 1
+        assert "token is missing" in refused.stderr
+        here = await command("status")
+        assert here.exit_code == 3
+        nowhere = await command("status", REGISTRY_GATEWAY_OPERATIONS_URL="node:8081")
+        assert nowhere.exit_code == 2
+        assert "no http:// or https:// URL" in nowhere.stderr
+        silent = await command("status", REGISTRY_GATEWAY_OPERATIONS_URL="http://127.0.0.1:1")
+        assert silent.exit_code == 3
+        assert "REGISTRY_SYNC_OPERATIONS_PORT" in silent.stderr.replace("\n", " ")
 
 
 @pytest.mark.parametrize(
