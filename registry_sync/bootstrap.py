@@ -29,7 +29,7 @@ from registry_sync.intake import Intake
 from registry_sync.ledger import Ledger
 from registry_sync.node_dir import private_socket, sole_owner
 from registry_sync.operations.app import Operations, create_app
-from registry_sync.operations.listener import TcpApp, tcp_socket
+from registry_sync.operations.listener import PromptProtocol, TcpApp, tcp_socket
 from registry_sync.operations.webhooks import WebhookSecrets, create_webhooks
 from registry_sync.reconcile import Limits, Reconciler
 from registry_sync.records import AskedBy
@@ -297,7 +297,7 @@ def _uvicorn_config(app: ASGIApp, *, limit: int | None = None) -> uvicorn.Config
     """Configure a server; ``limit``: most connections, beyond which callers are answered 503."""
     return uvicorn.Config(
         app,
-        http="h11",  # bounds what it reads of a request's head
+        http=PromptProtocol,  # h11 bounds the bytes of a request's head, this its time
         ws="none",
         log_config=None,
         access_log=False,

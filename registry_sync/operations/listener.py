@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 import socket
@@ -9,12 +10,14 @@ from collections.abc import Iterator
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from registry_sync.node_dir import StartError
 from registry_sync.operations.problems import problem
 
 _BACKLOG = 128
 _WEBHOOKS = "/webhooks/"
+HEAD_TIMEOUT_S = 10.0
 
 
 class TcpApp:
@@ -59,6 +62,43 @@ class TcpApp:
                 {"WWW-Authenticate": "Bearer"},
             )
         return None
+
+
+class PromptProtocol(H11Protocol):
+    """HTTP/1.1 of which every request must begin and have its head whole within a time.
+
+    uvicorn itself waits for ever, and so a few silent connections would keep everybody else out.
+    """
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first head."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next one, if there is one."""
+        super().on_response_complete()
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        self._stop_waiting()
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._close_unless_asked)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+
+    def _close_unless_asked(self) -> None:
+        """Close, unless a request is being answered: the wait begins anew when it has been."""
+        if getattr(self.cycle, "response_complete", True):  # no cycle before the first head
+            self.transport.close()
 
 
 @contextlib.contextmanager

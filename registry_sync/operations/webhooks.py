@@ -143,9 +143,11 @@ class Webhook:
             raise _RefusedError(401, "not_authentic", "Unauthorized", str(error)) from error
         except UnreadableBodyError as error:
             raise _RefusedError(400, "unreadable_body", "Bad Request", str(error)) from error
-        for model in (None,) if hinted is None else sorted(hinted):
+        models = (None,) if hinted is None else sorted(hinted)
+        for model in models:
             self._hint(model)
         self._sender.take(delivery)
+        _log.info("webhook.taken", webhook=self.name, models=models)
 
     def _complain(self, reason: str) -> None:
         """Log a refusal; of many, one every few seconds: strangers must not fill the disk."""

@@ -10,10 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 from registry_sync.node_dir import StartError
 from registry_sync.operations.app import Operations, create_app
-from registry_sync.operations.listener import TcpApp, tcp_socket
+from registry_sync.operations.listener import PromptProtocol, TcpApp, tcp_socket
 from registry_sync.operations.senders import (
     MAX_REMEMBERED,
     MLFLOW_HEADERS,
@@ -518,6 +519,39 @@ async def test_whatever_is_no_webhook_is_shut_without_the_token(tmp_path: Path, 
         }
         assert spine.listings.count == listed
     assert set(statuses.values()) == {401 if token else 403}
+
+
+async def test_a_connection_that_asks_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("registry_sync.operations.listener.HEAD_TIMEOUT_S", 0.3)
+    webhooks = create_webhooks(
+        SECRETS, hint=Hinted(), tracking_uri="http://registry", clock=lambda: NOW
+    )
+    config = uvicorn.Config(
+        TcpApp(webhooks=webhooks, operators=webhooks, token=""),
+        http=PromptProtocol,
+        log_config=None,
+        lifespan="off",
+        ws="none",
+    )
+    with tcp_socket("127.0.0.1", 0) as listener:
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server._serve(sockets=[listener]))
+        try:
+            host, port = listener.getsockname()
+            body = event()
+            head = "\r\n".join(f"{name}: {value}" for name, value in signed(body).items())
+            asked = f"POST /webhooks/mlflow HTTP/1.1\r\nhost: x\r\n{head}\r\n"
+            asked += f"content-length: {len(body)}\r\n\r\n"
+            for sent in (b"", b"POST /webhooks/mlflow HT", asked.encode() + body + b"POST /we"):
+                reader, writer = await asyncio.open_connection(host, port)
+                writer.write(sent)
+                received = await asyncio.wait_for(reader.read(), 10)
+                assert received.startswith(b"HTTP/1.1 202" if b"host" in sent else b"")
+                writer.close()
+                await writer.wait_closed()
+        finally:
+            server.should_exit = True
+            await serving
 
 
 def test_an_address_that_is_taken_is_said() -> None:
