@@ -30,7 +30,12 @@ from registry_sync.ledger import Ledger
 from registry_sync.node_dir import private_socket, sole_owner
 from registry_sync.operations.app import Operations, create_app
 from registry_sync.operations.listener import PromptProtocol, TcpApp, tcp_socket
-from registry_sync.operations.webhooks import WebhookSecrets, create_webhooks
+from registry_sync.operations.webhooks import (
+    Webhook,
+    WebhookSecrets,
+    build_webhooks,
+    create_webhooks_app,
+)
 from registry_sync.reconcile import Limits, Reconciler
 from registry_sync.records import AskedBy
 from registry_sync.schedule import Schedule
@@ -230,12 +235,16 @@ async def _work(
         poll_interval_s=settings.poll_interval_s,
         sweep_interval_s=settings.sweep_interval_s,
     )
-    operations = Operations(spine, node_id, settings.tracking_uri, spine.poll)
     local, tcp = listeners
-    operators = create_app(operations)
+    webhooks = _webhooks(settings, spine) if tcp else ()
+    operators = create_app(Operations(spine, node_id, settings.tracking_uri, spine.poll, webhooks))
     servers = [(_Server(_uvicorn_config(operators)), local)]
     if tcp is not None:
-        app = _tcp_app(settings, spine, operators)
+        app = TcpApp(
+            webhooks=create_webhooks_app(webhooks),
+            operators=operators,
+            token=_plain(settings.operations_token),
+        )
         servers.append((_Server(_uvicorn_config(app, limit=_MOST_TCP_CONNECTIONS)), tcp))
     following = asyncio.ensure_future(spine.run())
     serving = [asyncio.ensure_future(server.serve(sockets=[one])) for server, one in servers]
@@ -273,19 +282,18 @@ def _tcp_socket(
     return tcp_socket(settings.operations_host, settings.operations_port)
 
 
-def _tcp_app(settings: SyncSettings, spine: Reconciler, operators: ASGIApp) -> TcpApp:
+def _webhooks(settings: SyncSettings, spine: Reconciler) -> tuple[Webhook, ...]:
     secrets = WebhookSecrets(
         mlflow=_plain(settings.mlflow_webhook_secret),
         s3=_plain(settings.s3_webhook_token),
         reload=_plain(settings.reload_secret),
     )
-    webhooks = create_webhooks(
+    return build_webhooks(
         secrets,
         hint=partial(spine.hint, asked_by=AskedBy.WEBHOOK),
         tracking_uri=settings.tracking_uri,
         clock=time.time,
     )
-    return TcpApp(webhooks=webhooks, operators=operators, token=_plain(settings.operations_token))
 
 
 def _plain(secret: SecretStr | None) -> str:

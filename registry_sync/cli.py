@@ -38,6 +38,7 @@ from registry_sync.operations.bodies import (
     Problem,
     RollbackAnswer,
     State,
+    WebhookState,
 )
 from registry_sync.settings import SyncSettings
 from registry_sync.sources.source import Source
@@ -144,6 +145,8 @@ def status(*, as_json: AsJson = False) -> None:
     out.print(f"registry: {_listed(state)}", highlight=False)
     for name, trouble in (("gateway", state.gateway_error), ("ledger", state.ledger_error)):
         out.print(Text(f"{name}: {trouble or 'answers'}", style="red" if trouble else ""))
+    for webhook in state.webhooks:
+        out.print(_webhook_line(webhook))
     for problem in state.problems:
         out.print(Text(problem, style="yellow"))
     out.print(_aliases_table(state))
@@ -157,6 +160,16 @@ def status(*, as_json: AsJson = False) -> None:
 def _listed(state: State) -> str:
     when = "never listed" if state.listed_at is None else f"listed {_ago(state.listed_at)}"
     return f"{when}; {state.source_error}" if state.source_error else when
+
+
+def _webhook_line(webhook: WebhookState) -> Text:
+    said = f"webhook {webhook.name}: {webhook.taken} taken"
+    said += f", the last {_ago(webhook.taken_at)}" if webhook.taken_at else ""
+    if webhook.refused_at:
+        said += f"; {webhook.refused} refused, the last {_ago(webhook.refused_at)}: "
+        said += webhook.refusal or ""
+    failing = (webhook.refused_at or 0.0) > (webhook.taken_at or 0.0)
+    return Text(said, style="yellow" if failing else "")
 
 
 def _retry(

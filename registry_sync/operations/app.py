@@ -18,6 +18,7 @@ from registry_sync.operations.bodies import (
 from registry_sync.operations.problems import problem
 from registry_sync.operations.rollback import NothingToRollBackError, roll_back
 from registry_sync.operations.state import read_history, read_state
+from registry_sync.operations.webhooks import Webhook
 from registry_sync.reconcile import Reconciler
 
 _MAX_HISTORY = 500
@@ -30,12 +31,14 @@ class Operations:
 
     Attributes:
         poll: Lists the registry once, now.
+        webhooks: Those that there are.
     """
 
     spine: Reconciler
     node_id: str
     tracking_uri: str
     poll: Callable[[], Awaitable[None]]
+    webhooks: tuple[Webhook, ...] = ()
 
 
 def create_app(operations: Operations) -> FastAPI:
@@ -73,9 +76,10 @@ def create_app(operations: Operations) -> FastAPI:
 
 
 def _state(operations: Operations) -> State:
-    return read_state(
+    state = read_state(
         operations.spine, node_id=operations.node_id, tracking_uri=operations.tracking_uri
     )
+    return state.model_copy(update={"webhooks": [one.state for one in operations.webhooks]})
 
 
 async def _nothing_to_roll_back(_request: Request, error: Exception) -> Response:

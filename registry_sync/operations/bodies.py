@@ -45,6 +45,23 @@ class Work(BaseModel):
     retry_at: float | None = None
 
 
+class WebhookState(BaseModel):
+    """What one webhook was sent since the start. Times are in epoch seconds.
+
+    Attributes:
+        repeated: Deliveries that had been taken before, and had no effect.
+        refusal: Why the last one that was refused was.
+    """
+
+    name: str
+    taken: int = 0
+    taken_at: float | None = None
+    repeated: int = 0
+    refused: int = 0
+    refused_at: float | None = None
+    refusal: str | None = None
+
+
 class State(BaseModel):
     """What this node follows, serves and is busy with.
 
@@ -64,6 +81,7 @@ class State(BaseModel):
     problems: list[str] = Field(default_factory=list)
     models: list[ModelState]
     work: list[Work]
+    webhooks: list[WebhookState] = Field(default_factory=list)
 
 
 class HistoryEntry(BaseModel):

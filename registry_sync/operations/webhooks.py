@@ -7,9 +7,10 @@ Event loop only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import structlog
 from starlette.applications import Starlette
@@ -18,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from registry_sync.operations.bodies import WebhookState
 from registry_sync.operations.hinted import (
     Hinted,
     Prefix,
@@ -51,14 +53,14 @@ class WebhookSecrets:
     reload: str = ""
 
 
-def create_webhooks(
+def build_webhooks(
     secrets: WebhookSecrets,
     *,
     hint: Callable[[str | None], None],
     tracking_uri: str,
     clock: Callable[[], float],
-) -> Starlette:
-    """Return the application with every webhook whose secret is set.
+) -> tuple[Webhook, ...]:
+    """Return every webhook whose secret is set.
 
     Args:
         secrets: What each sender has to know.
@@ -76,6 +78,11 @@ def create_webhooks(
     if secrets.reload:
         ci = SigningSender(secrets.reload, RELOAD_HEADERS, clock=clock)
         webhooks.append(Webhook("reload", ci, by_reload, hint, clock))
+    return tuple(webhooks)
+
+
+def create_webhooks_app(webhooks: Iterable[Webhook]) -> Starlette:
+    """Return the application with these webhooks."""
     return Starlette(
         routes=[Route(f"/webhooks/{one.name}", one.receive, methods=["POST"]) for one in webhooks],
         exception_handlers={HTTPException: _no_such_route},
@@ -99,7 +106,11 @@ class _RefusedError(Exception):
 
 
 class Webhook:
-    """One of them. `receive` is its route."""
+    """One of them. `receive` is its route.
+
+    Attributes:
+        state: What it was sent; replaced, never changed.
+    """
 
     def __init__(
         self,
@@ -109,13 +120,13 @@ class Webhook:
         hint: Callable[[str | None], None],
         clock: Callable[[], float],
     ) -> None:
-        """Store. ``read`` says which models a body is about; ``clock`` gives seconds."""
+        """Store. ``read`` says which models a body is about; ``clock`` gives epoch seconds."""
         self.name = name
+        self.state = WebhookState(name=name)
         self._sender = sender
         self._read = read
         self._hint = hint
         self._clock = clock
-        self._refused = 0
         self._complained_at = float("-inf")
 
     async def receive(self, request: Request) -> Response:
@@ -137,6 +148,7 @@ class Webhook:
         try:
             delivery = self._sender.check(request.headers, body)
             if self._sender.has_taken(delivery):
+                self._note(repeated=self.state.repeated + 1)
                 return
             hinted = self._read(body)
         except NotAuthenticError as error:
@@ -147,15 +159,20 @@ class Webhook:
         for model in models:
             self._hint(model)
         self._sender.take(delivery)
+        self._note(taken=self.state.taken + 1, taken_at=self._clock())
         _log.info("webhook.taken", webhook=self.name, models=models)
 
     def _complain(self, reason: str) -> None:
-        """Log a refusal; of many, one every few seconds: strangers must not fill the disk."""
-        self._refused += 1
-        if self._clock() - self._complained_at < _BETWEEN_COMPLAINTS_S:
-            return
-        self._complained_at = self._clock()
-        _log.warning("webhook.refused", webhook=self.name, reason=reason, refused=self._refused)
+        """Note a refusal, and log one every few seconds: strangers must not fill the disk."""
+        now = self._clock()
+        self._note(refused=self.state.refused + 1, refused_at=now, refusal=reason)
+        if now - self._complained_at >= _BETWEEN_COMPLAINTS_S:
+            self._complained_at = now
+            refused = self.state.refused
+            _log.warning("webhook.refused", webhook=self.name, reason=reason, refused=refused)
+
+    def _note(self, **changed: Any) -> None:
+        self.state = self.state.model_copy(update=changed)
 
 
 async def _body_of(request: Request) -> bytes:

@@ -25,7 +25,12 @@ from registry_sync.operations.senders import (
     SigningSender,
     sign,
 )
-from registry_sync.operations.webhooks import MAX_BODY_BYTES, WebhookSecrets, create_webhooks
+from registry_sync.operations.webhooks import (
+    MAX_BODY_BYTES,
+    WebhookSecrets,
+    build_webhooks,
+    create_webhooks_app,
+)
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
@@ -58,8 +63,8 @@ async def posting(
     operators: Any = None,
     token: str = "",
 ) -> AsyncIterator[httpx.AsyncClient]:
-    webhooks = create_webhooks(secrets, hint=hint, tracking_uri=tracking_uri, clock=lambda: NOW)
-    app = TcpApp(webhooks=webhooks, operators=operators, token=token)
+    webhooks = build_webhooks(secrets, hint=hint, tracking_uri=tracking_uri, clock=lambda: NOW)
+    app = TcpApp(webhooks=create_webhooks_app(webhooks), operators=operators, token=token)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://control-plane"
     ) as client:
@@ -254,6 +259,37 @@ async def test_ten_thousand_repeats_of_one_delivery_change_nothing(tmp_path: Pat
         assert node.registry.listed == listed + 1
         assert len(asyncio.all_tasks()) <= tasks
         assert (node.gateway.generation, node.gateway.points(M, A)) == (generation, 1)
+
+
+async def test_operators_see_what_a_webhook_was_sent(tmp_path: Path) -> None:
+    node = NodeInMemory(tmp_path)
+    async with node.control_plane() as spine:
+        webhooks = build_webhooks(
+            WebhookSecrets(mlflow=SECRET), hint=Hinted(), tracking_uri="", clock=lambda: NOW
+        )
+        operations = Operations(spine, "node", "http://registry", spine.poll, webhooks)
+        app = TcpApp(
+            webhooks=create_webhooks_app(webhooks), operators=create_app(operations), token="t"
+        )
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app),
+            base_url="http://control-plane",
+            headers={"authorization": "Bearer t"},
+        ) as client:
+            body = event()
+            for headers in (forged(body), again := signed(body), again, again):
+                await client.post("/webhooks/mlflow", content=body, headers=headers)
+            state = (await client.get("/state")).json()
+    (shown,) = state["webhooks"]
+    assert "another secret" in shown.pop("refusal")
+    assert shown == {
+        "name": "mlflow",
+        "taken": 1,
+        "taken_at": NOW,
+        "repeated": 2,
+        "refused": 1,
+        "refused_at": NOW,
+    }
 
 
 def sender(now: Callable[[], float] = lambda: NOW) -> SigningSender:
@@ -523,8 +559,8 @@ async def test_whatever_is_no_webhook_is_shut_without_the_token(tmp_path: Path, 
 
 async def test_a_connection_that_asks_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("registry_sync.operations.listener.HEAD_TIMEOUT_S", 0.3)
-    webhooks = create_webhooks(
-        SECRETS, hint=Hinted(), tracking_uri="http://registry", clock=lambda: NOW
+    webhooks = create_webhooks_app(
+        build_webhooks(SECRETS, hint=Hinted(), tracking_uri="http://registry", clock=lambda: NOW)
     )
     config = uvicorn.Config(
         TcpApp(webhooks=webhooks, operators=webhooks, token=""),
