@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from registry_sync.describe import check_complete
@@ -108,7 +110,7 @@ class Fetcher:
         budget.check_listing()
         with _as_store_error():
             into.mkdir()
-        files = {file.path: _bring(location, file, into, budget) for file in before.files}
+        files = _bring_all(location, before, into, budget)
         if self._list(location).files != before.files:
             raise IncompleteArtifactError("the artifact's files changed while they were fetched")
         check_complete(into)
@@ -173,7 +175,7 @@ class _Budget:
         self._check_disk(self._total or 0)
 
     def spend(self, count: int) -> None:
-        """Count bytes that are about to be written.
+        """Count bytes that are about to be written; none: only look at the clock.
 
         Raises:
             ArtifactTooLargeError, NoDiskRoomError, FetchTimeoutError: A limit is reached.
@@ -202,7 +204,26 @@ class _Budget:
             )
 
 
-def _bring(location: Location, file: RemoteFile, into: Path, budget: _Budget) -> str:
+def _bring_all(
+    location: Location, listing: RemoteListing, into: Path, budget: _Budget
+) -> dict[str, str]:
+    """Write every file below ``into``; return the hexadecimal SHA-256 of each, by its path.
+
+    Raises:
+        IncompleteArtifactError: A file did not come, or had another size than listed.
+    """
+    written: dict[str, str] = {}
+    chunks = location.read(listing.files)
+    with closing(chunks):  # type: ignore[type-var]  # every read is a generator
+        for file, own in groupby(chunks, key=itemgetter(0)):
+            written[file.path] = _bring(file, map(itemgetter(1), own), into, budget)
+    missing = next((file.path for file in listing.files if file.path not in written), None)
+    if missing is not None:
+        raise IncompleteArtifactError(f"{missing!r} was listed and did not come")
+    return written
+
+
+def _bring(file: RemoteFile, chunks: Iterator[bytes], into: Path, budget: _Budget) -> str:
     """Write one file below ``into`` and return the hexadecimal SHA-256 of what was written.
 
     Raises:
@@ -214,7 +235,7 @@ def _bring(location: Location, file: RemoteFile, into: Path, budget: _Budget) ->
     with _as_store_error():
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb", buffering=0) as out, _chunks(location, file) as chunks:
+    with os.fdopen(descriptor, "wb", buffering=0) as out:
         for chunk in chunks:
             budget.spend(len(chunk))
             digest.update(chunk)
@@ -226,14 +247,6 @@ def _bring(location: Location, file: RemoteFile, into: Path, budget: _Budget) ->
             f"{file.path!r} was listed with {file.size_bytes} bytes and came with {arrived}"
         )
     return digest.hexdigest()
-
-
-@contextmanager
-def _chunks(location: Location, file: RemoteFile) -> Iterator[Iterator[bytes]]:
-    """Read a file, and let its connection go when the reader stops early."""
-    chunks = location.read(file)
-    with closing(chunks):  # type: ignore[type-var]  # every read is a generator
-        yield chunks
 
 
 def _write_all(descriptor: int, chunk: bytes) -> None:

@@ -9,31 +9,35 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from registry_sync.errors import (
     ArtifactTooLargeError,
-    IncompleteArtifactError,
     SourceError,
     SyncError,
     UnsafePathError,
 )
+from registry_sync.sources.read_ahead import read_ahead
+from registry_sync.sources.s3_parts import load_part, parts_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CHUNK_BYTES = 2**20
+_PARTS_AT_ONCE = 4
 _MAX_DEPTH = 64
 _MAX_MESSAGE_CHARACTERS = 300
 _CONNECT_TIMEOUT_S = 5
 _READ_TIMEOUT_S = 30
 _ATTEMPTS = 3
+_CONNECTIONS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +89,11 @@ class Location(Protocol):
         """
         ...
 
-    def read(self, file: RemoteFile) -> Iterator[bytes]:
-        """Yield one file's bytes in chunks; close the iterator to let its connection go.
+    def read(self, files: Sequence[RemoteFile]) -> Iterator[tuple[RemoteFile, bytes]]:
+        """Yield the bytes of files, one after the other, in chunks beside the file they are of.
+
+        Every file comes with at least one chunk; an empty one says no more than that time has
+        passed. A generator: close it to let its connections go.
 
         Raises:
             SourceError: The storage did not answer.
@@ -137,11 +144,28 @@ def _listing(
     return RemoteListing(tuple(collected), age_s())
 
 
+def _one_by_one(
+    files: Sequence[RemoteFile], read: Callable[[RemoteFile], Iterator[bytes]]
+) -> Iterator[tuple[RemoteFile, bytes]]:
+    """Read files in order with ``read``, which gives generators."""
+    for file in files:
+        yield file, b""
+        chunks = read(file)
+        with closing(chunks):  # type: ignore[type-var]  # as said above
+            for chunk in chunks:
+                yield file, chunk
+
+
 # --- S3 -----------------------------------------------------------------------------------------
 
 
-def connect_s3(environ: Mapping[str, str]) -> S3Client:
-    """Return a client for the endpoint that MLflow's or AWS's variables name."""
+def connect_s3(environ: Mapping[str, str], *, read_timeout_s: float = _READ_TIMEOUT_S) -> S3Client:
+    """Return a client for the endpoint that MLflow's or AWS's variables name. Any thread.
+
+    Args:
+        environ: The process's environment.
+        read_timeout_s: The longest silence of the storage, in seconds.
+    """
     import boto3
     from botocore.config import Config
 
@@ -156,7 +180,8 @@ def connect_s3(environ: Mapping[str, str]) -> S3Client:
         verify=False if unverified else None,
         config=Config(
             connect_timeout=_CONNECT_TIMEOUT_S,
-            read_timeout=_READ_TIMEOUT_S,
+            read_timeout=read_timeout_s,
+            max_pool_connections=_CONNECTIONS,
             retries={"total_max_attempts": _ATTEMPTS},
             s3={"addressing_style": style},  # type: ignore[arg-type]  # the user's word
         ),
@@ -200,22 +225,22 @@ class S3Location:
                 newest.append(each["LastModified"].timestamp())
                 yield RemoteFile(path, each["Size"], each["ETag"])
 
-    def read(self, file: RemoteFile) -> Iterator[bytes]:
-        """Read one object, if it is still the one that was listed; see `Location`."""
-        from botocore.exceptions import ClientError
+    def read(self, files: Sequence[RemoteFile]) -> Iterator[tuple[RemoteFile, bytes]]:
+        """Read objects, while they are those listed, in parts that come side by side.
 
-        key = self.prefix + file.path
-        with as_source_error(f"{file.path!r} could not be read"):
-            try:
-                answer = self.client.get_object(
-                    Bucket=self.bucket, Key=key, IfMatch=file.mark or ""
-                )
-            except ClientError as error:
-                if error.response["Error"]["Code"] in ("PreconditionFailed", "412", "NoSuchKey"):
-                    raise IncompleteArtifactError(f"{file.path!r} changed while listed") from error
-                raise
-            with closing(answer["Body"]) as body:
-                yield from body.iter_chunks(CHUNK_BYTES)
+        Raises:
+            SourceError, IncompleteArtifactError: See `Location`.
+        """
+        by_key = {self.prefix + file.path: file for file in files}
+        parts = (
+            part
+            for key, file in by_key.items()
+            for part in parts_of(self.bucket, key, file.mark or "", file.size_bytes or 0)
+        )
+        loaded = read_ahead(parts, partial(load_part, self.client), at_once=_PARTS_AT_ONCE)
+        with as_source_error("the objects could not be read"), closing(loaded):
+            for part, content in loaded:
+                yield by_key[part.key], content
 
 
 # --- the artifact proxy of an MLflow server ----------------------------------------------------
@@ -243,8 +268,11 @@ class ProxyLocation:
         with as_source_error("the artifact's files could not be listed"):
             return _listing(_walk_repository(self.repository, max_files), max_files)
 
-    def read(self, file: RemoteFile) -> Iterator[bytes]:
-        """Stream one file over HTTP, with MLflow's own authentication; see `Location`."""
+    def read(self, files: Sequence[RemoteFile]) -> Iterator[tuple[RemoteFile, bytes]]:
+        """Stream files over HTTP, with MLflow's own authentication; see `Location`."""
+        return _one_by_one(files, self._read)
+
+    def _read(self, file: RemoteFile) -> Iterator[bytes]:
         from mlflow.utils.credentials import get_default_host_creds
         from mlflow.utils.rest_utils import augmented_raise_for_status, http_request
 
@@ -257,7 +285,9 @@ class ProxyLocation:
             )
             with closing(answer):
                 augmented_raise_for_status(answer)
-                yield from answer.iter_content(CHUNK_BYTES)
+                # What has come, as it comes: a slow drip would take hours to fill a chunk.
+                while piece := answer.raw.read1(CHUNK_BYTES, decode_content=True):
+                    yield piece
 
 
 def _walk_repository(repository: Any, max_files: int) -> Iterator[RemoteFile]:
@@ -318,8 +348,11 @@ class LocalLocation:
                 else:
                     raise UnsafePathError(f"{path!r} is a link or no ordinary file")
 
-    def read(self, file: RemoteFile) -> Iterator[bytes]:
-        """Read one file, never through a link; see `Location`."""
+    def read(self, files: Sequence[RemoteFile]) -> Iterator[tuple[RemoteFile, bytes]]:
+        """Read files, never through a link; see `Location`."""
+        return _one_by_one(files, self._read)
+
+    def _read(self, file: RemoteFile) -> Iterator[bytes]:
         with as_source_error(f"{file.path!r} could not be read"):
             descriptor = os.open(self.folder / file.path, os.O_RDONLY | os.O_NOFOLLOW)
             with open(descriptor, "rb") as stream:  # noqa: PTH123  # opened without following links
@@ -352,8 +385,11 @@ class RepositoryLocation:
         with as_source_error("the artifact's files could not be listed"):
             return _listing(_walk_repository(self.repository, max_files), max_files)
 
-    def read(self, file: RemoteFile) -> Iterator[bytes]:
-        """Let MLflow download one file, and read it from there; see `Location`."""
+    def read(self, files: Sequence[RemoteFile]) -> Iterator[tuple[RemoteFile, bytes]]:
+        """Let MLflow download each file, and read it from there; see `Location`."""
+        return _one_by_one(files, self._read)
+
+    def _read(self, file: RemoteFile) -> Iterator[bytes]:
         import tempfile
 
         with (

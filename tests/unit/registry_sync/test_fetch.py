@@ -126,9 +126,9 @@ def test_unsafe_names_are_refused_before_a_byte_is_written(origin, tmp_path, nam
 class Moving(LocalLocation):
     """A folder that somebody else writes to while it is read."""
 
-    def read(self, file):
-        yield from super().read(file)
-        with (self.folder / file.path).open("ab") as late:
+    def read(self, files):
+        yield from super().read(files)
+        with (self.folder / files[0].path).open("ab") as late:
             late.write(b"more")
 
 
@@ -142,8 +142,8 @@ class Hostile:
     def files(self, max_files):
         return RemoteListing(tuple(RemoteFile(path, 4, None) for path in self.listed))
 
-    def read(self, file):
-        yield self.sent
+    def read(self, files):
+        return ((file, self.sent) for file in files)
 
 
 @pytest.fixture

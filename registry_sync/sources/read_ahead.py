@@ -1,0 +1,77 @@
+"""Bring parts in order, several at a time, and never be silent for long."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future
+from typing import TypeVar
+
+BEAT_S = 0.25
+"""The longest silence, in seconds."""
+
+_Part = TypeVar("_Part")
+
+
+def read_ahead(
+    parts: Iterable[_Part],
+    load: Callable[[_Part, threading.Event], bytes],
+    *,
+    at_once: int,
+) -> Generator[tuple[_Part, bytes]]:
+    """Yield every part with its bytes, in order.
+
+    Whoever waits hears of it: a part comes with no bytes whenever nothing came for `BEAT_S`, so
+    that no storage, however slow, keeps the reader from looking at its clock. What ``load`` raises
+    is raised here, in its part's turn.
+
+    Args:
+        parts: What to bring; taken as needed.
+        load: Brings one, on a thread of its own; ends soon after the event is set, which says that
+            nobody waits any more. The thread is a daemon: one that stands in a dead connection
+            until its time-out must not keep the process from ending.
+        at_once: Parts that are on their way or wait for their turn: the bound of the memory.
+    """
+    left = threading.Event()
+    coming: deque[tuple[_Part, Future[bytes]]] = deque()
+    pending = iter(parts)
+    try:
+        while True:
+            for part in pending:
+                coming.append((part, _start(load, part, left)))
+                if len(coming) >= at_once:
+                    break
+            if not coming:
+                return
+            part, future = coming[0]
+            while not _wait(future):
+                yield part, b""
+            coming.popleft()
+            yield part, future.result()
+    finally:
+        left.set()
+
+
+def _wait(future: Future[bytes]) -> bool:
+    """Wait for one beat; whether it is done, well or not."""
+    try:
+        future.exception(timeout=BEAT_S)
+    except TimeoutError:
+        return future.done()
+    return True
+
+
+def _start(
+    load: Callable[[_Part, threading.Event], bytes], part: _Part, left: threading.Event
+) -> Future[bytes]:
+    future: Future[bytes] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(load(part, left))
+        except BaseException as error:  # noqa: BLE001 - it is raised where the part is waited for
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="read-ahead", daemon=True).start()
+    return future

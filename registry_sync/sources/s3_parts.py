@@ -1,0 +1,135 @@
+"""One part of an S3 object, brought whatever the connection does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from registry_sync.errors import IncompleteArtifactError
+from registry_sync.sources.s3_refusals import is_changed, is_gone
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
+
+PART_BYTES = 8 * 2**20
+_PIECE_BYTES = 256 * 1024
+_RESUMES = 5
+_RESUME_AFTER_S = 0.25
+_log = structlog.get_logger("registry_sync.fetch")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some bytes of one object.
+
+    Attributes:
+        bucket: Where the object is.
+        key: Its key.
+        etag: What it must still be.
+        object_bytes: Its size.
+        start: The first byte.
+        end: The one after the last.
+    """
+
+    bucket: str
+    key: str
+    etag: str
+    object_bytes: int
+    start: int
+    end: int
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes it has."""
+        return self.end - self.start
+
+
+def parts_of(bucket: str, key: str, etag: str, size_bytes: int) -> Iterator[Part]:
+    """Yield the parts of an object, in order; an empty object has one, without bytes."""
+    for start in range(0, max(size_bytes, 1), PART_BYTES):
+        yield Part(bucket, key, etag, size_bytes, start, min(start + PART_BYTES, size_bytes))
+
+
+def load_part(client: S3Client, part: Part, left: threading.Event) -> bytes:
+    """Bring one part; where the connection breaks, go on after the bytes that have come.
+
+    Takes as long as the storage sends a byte in each of its time-outs: the reader keeps the time,
+    and sets ``left`` when it waits no more; what is returned then counts for nothing.
+
+    Raises:
+        IncompleteArtifactError: The object is not any more what was listed.
+        Exception: What boto3 or urllib3 raised, where the storage does not answer or breaks off
+            several times in a row without having sent anything.
+    """
+    arrived = bytearray()
+    silent = 0
+    while len(arrived) < part.size_bytes and not left.is_set():
+        before = len(arrived)
+        try:
+            _read_on(client, part, arrived, left)
+        except _broken_connection() as error:
+            silent = silent + 1 if len(arrived) == before else 1
+            if not arrived or silent > _RESUMES:
+                raise
+            at_bytes = part.start + len(arrived)
+            _log.info("fetch.resumed", key=part.key, at_bytes=at_bytes, error=type(error).__name__)
+            left.wait(_RESUME_AFTER_S * 2 ** (silent - 1))
+    return bytes(arrived)
+
+
+def _read_on(client: S3Client, part: Part, arrived: bytearray, left: threading.Event) -> None:
+    """Append what comes after what has arrived.
+
+    Raises:
+        IncompleteArtifactError: The object is not any more what was listed.
+        ConnectionError: The answer ended early. boto3's and urllib3's own errors pass.
+    """
+    answer = _ask(client, part, part.start + len(arrived))
+    # As a context, a body gives urllib3's response. That hands over what has come as it comes;
+    # botocore's own reading waits for a full piece, and a slow drip would fill it for hours.
+    raw: Any
+    with answer["Body"] as raw:
+        while len(arrived) < part.size_bytes and not left.is_set():
+            piece = raw.read1(min(_PIECE_BYTES, part.size_bytes - len(arrived)))
+            if not piece:
+                raise ConnectionError("the storage ended its answer early")
+            arrived += piece
+
+
+def _ask(client: S3Client, part: Part, start: int) -> GetObjectOutputTypeDef:
+    """Ask for the bytes of a part from ``start`` on.
+
+    Raises:
+        IncompleteArtifactError: The object is not any more what was listed. botocore's own pass.
+    """
+    from botocore.exceptions import ClientError
+
+    whole = (start, part.end) == (0, part.object_bytes)
+    options: dict[str, Any] = {} if whole else {"Range": f"bytes={start}-{part.end - 1}"}
+    try:
+        answer = client.get_object(Bucket=part.bucket, Key=part.key, IfMatch=part.etag, **options)
+    except ClientError as error:
+        if is_changed(error) or is_gone(error):
+            raise IncompleteArtifactError(f"{part.key!r} changed while it was fetched") from error
+        raise
+    expected = None if whole else f"bytes {start}-{part.end - 1}/{part.object_bytes}"
+    sent = (answer["ContentLength"], answer.get("ContentRange"), answer["ETag"].strip('"'))
+    if sent != (part.end - start, expected, part.etag.strip('"')):
+        answer["Body"].close()
+        raise IncompleteArtifactError(
+            f"{part.key!r} was listed with {part.object_bytes} bytes, and is answered with others"
+        )
+    return answer
+
+
+def _broken_connection() -> tuple[type[BaseException], ...]:
+    """Return what is raised when a connection breaks, or cannot be made."""
+    from botocore.exceptions import HTTPClientError, IncompleteReadError
+    from urllib3.exceptions import HTTPError
+
+    return (OSError, HTTPError, HTTPClientError, IncompleteReadError)
