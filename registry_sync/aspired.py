@@ -55,6 +55,8 @@ class AspiredModel:
             target is in ``versions``.
         unfollowed: Aliases that the registry has, at versions that are not listed or not ready.
             They are there: what they mean on the node goes on.
+        aliases_known: Whether the registry's aliases could be read. False: nobody knows which ones
+            it has, and what each means on the node goes on.
         tags: The registered model's tags, unread.
         problems: What could not be understood or followed: sentences for users.
     """
@@ -63,8 +65,13 @@ class AspiredModel:
     versions: Mapping[int, AspiredVersion]
     aliases: Mapping[str, int] = field(default_factory=dict)
     unfollowed: frozenset[str] = frozenset()
+    aliases_known: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+
+    def leaves_alone(self, alias: str) -> bool:
+        """Whether an alias that is not in ``aliases`` goes on as it is, rather than being gone."""
+        return alias in self.unfollowed or not self.aliases_known
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,8 @@ from registry_sync.reconcile import Limits, Reconciler
 from registry_sync.records import AskedBy
 from registry_sync.schedule import Schedule
 from registry_sync.settings import SyncSettings
-from registry_sync.sources.mlflow_registry import MlflowRegistry, bound_mlflow, connect
+from registry_sync.sources import mlflow_registry, s3_prefix
+from registry_sync.sources.source import Source
 from registry_sync.sweep import Sweep, SweepLimits
 from registry_sync.telemetry import registry_calls
 from registry_sync.threads import Threads
@@ -52,7 +53,7 @@ _log = structlog.get_logger("registry_sync")
 
 
 class LazyRegistry:
-    """The registry, connected with the first question: importing mlflow takes seconds.
+    """The registry, connected with the first question: importing mlflow or boto3 takes seconds.
 
     See `registry_sync.sources.source.Source`.
     """
@@ -72,8 +73,10 @@ class LazyRegistry:
         self._on_call = on_call
 
     @cached_property
-    def _registry(self) -> MlflowRegistry:
-        return connect(
+    def _registry(self) -> Source:
+        if self._tracking_uri.startswith(s3_prefix.SCHEME):
+            return s3_prefix.connect(self._tracking_uri, self._environ)
+        return mlflow_registry.connect(
             self._tracking_uri, self._environ, stages=self._stages, on_call=self._on_call
         )
 
@@ -100,7 +103,7 @@ class LazyRegistry:
 
 def build_registry(settings: SyncSettings) -> LazyRegistry:
     """Return the registry that the settings name; nothing is asked yet."""
-    bound_mlflow(os.environ)
+    mlflow_registry.bound_mlflow(os.environ)
     return LazyRegistry(
         settings.tracking_uri,
         os.environ,

@@ -457,6 +457,7 @@ def _listing_body(aspired: Aspired) -> dict[str, Any]:
                 "name": model.name,
                 "aliases": dict(model.aliases),
                 "unfollowed": sorted(model.unfollowed),
+                "aliases_known": model.aliases_known,
                 "tags": dict(model.tags),
                 "problems": list(model.problems),
                 "versions": [
@@ -491,6 +492,7 @@ def _listing(body: Mapping[str, Any], listed_at: float) -> Aspired:
             versions=versions,
             aliases=model["aliases"],
             unfollowed=frozenset(model.get("unfollowed", ())),
+            aliases_known=model.get("aliases_known", True),
             tags=model["tags"],
             problems=tuple(model["problems"]),
         )

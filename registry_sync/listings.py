@@ -199,5 +199,5 @@ def _moved_to(before: Aspired, now: Aspired) -> set[tuple[str, int]]:
         for name, model in now.models.items()
         if (known := before.models.get(name)) is not None
         for alias, version in model.aliases.items()
-        if known.aliases.get(alias) != version and alias not in known.unfollowed
+        if known.aliases.get(alias) != version and not known.leaves_alone(alias)
     }

@@ -352,7 +352,7 @@ def _aspired_version(aspired: Aspired, model: str, alias: str) -> int | None:
 
 def _is_unfollowed(aspired: Aspired, model: str, alias: str) -> bool:
     listed = aspired.models.get(model)
-    return listed is not None and alias in listed.unfollowed
+    return listed is not None and listed.leaves_alone(alias)
 
 
 # --- what a listing says against the one before ---------------------------------------------------
@@ -410,7 +410,7 @@ def _missing_aliases(
         alias: version
         for alias, version in known.aliases.items()
         if alias not in found.aliases
-        and alias not in found.unfollowed
+        and not found.leaves_alone(alias)
         and (known.name, alias) not in missing
     }
 

@@ -17,8 +17,8 @@ class SyncSettings(BaseSettings):
 
     Attributes:
         node_dir: The node's folder, shared with its gateway.
-        tracking_uri: The MLflow server whose registry is followed; ``MLFLOW_TRACKING_URI`` is
-            read too.
+        tracking_uri: The MLflow server whose registry is followed, or ``s3://bucket/prefix`` for a
+            registry without MLflow; ``MLFLOW_TRACKING_URI`` is read too.
         poll_interval_s: Seconds between two listings of the registry.
         thorough_poll_every: Every so many polls ask for all versions, whether their models show a
             change or not: a tag on a version shows nowhere else.

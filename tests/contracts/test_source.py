@@ -1,22 +1,31 @@
-"""What every `Source` does: the registry in memory, and a real MLflow server."""
+"""What every `Source` does: registries in memory, a real MLflow server, a real S3 storage."""
 
+import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from registry_sync.errors import SourceError
+from registry_sync.manifest import Manifest
 from registry_sync.sources.mlflow_registry import connect
+from registry_sync.sources.s3_layout import Root
+from registry_sync.sources.s3_prefix import S3Prefix
 from registry_sync.sources.source import Source
 from tests.fakes.registry import FakeRegistry
-from tests.servers import MlflowServer
+from tests.fakes.s3 import FakeS3
+from tests.servers import MlflowServer, Seaweed, seaweedfs
 
 DIGEST = "sha256:" + "b" * 64
+OTHER_DIGEST = "sha256:" + "c" * 64
 
 
 class InMemory:
     """How a test publishes to the fake."""
+
+    stamps_itself = False
 
     def __init__(self) -> None:
         self.source: Source = FakeRegistry()
@@ -33,6 +42,8 @@ class InMemory:
 class Mlflow:
     """How a test publishes to a real registry."""
 
+    stamps_itself = False
+
     def __init__(self, server: MlflowServer) -> None:
         from mlflow import MlflowClient
 
@@ -48,14 +59,53 @@ class Mlflow:
         self.client.set_registered_model_alias(model, alias, str(version))
 
 
-Registry = InMemory | Mlflow
+class Bucket:
+    """How a test publishes to a prefix of a bucket: every version has its manifest."""
+
+    stamps_itself = True
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.source: Source = S3Prefix(client, Root("contract", "a/prefix/"))
+        self.aliases: dict[str, dict[str, int]] = {}
+
+    def publish(self, model: str, version: int) -> None:
+        self._put(f"{model}/{version}/MLmodel", f"{model} {version}")
+        self._put(f"{model}/{version}.manifest", self.manifest(version).text())
+
+    def point(self, model: str, alias: str, version: int) -> None:
+        pointed = self.aliases.setdefault(model, {})
+        pointed[alias] = version
+        self._put(f"{model}/aliases.json", json.dumps(pointed))
+
+    def manifest(self, version: int) -> Manifest:
+        return Manifest.of({"MLmodel": f"{version:064}"})
+
+    def _put(self, path: str, text: str) -> None:
+        self.client.put_object(Bucket="contract", Key=f"a/prefix/{path}", Body=text.encode())
 
 
-@pytest.fixture(params=["in memory", "mlflow"])
+Registry = InMemory | Mlflow | Bucket
+
+
+@pytest.fixture(scope="session")
+def s3_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    with seaweedfs(tmp_path_factory.mktemp("s3") / "server") as server:
+        server.make_bucket("contract")
+        yield server
+
+
+@pytest.fixture(params=["in memory", "mlflow", "bucket in memory", "bucket"])
 def registry(request: pytest.FixtureRequest) -> Registry:
-    if request.param == "in memory":
-        return InMemory()
-    return Mlflow(request.getfixturevalue("mlflow_registry"))
+    match request.param:
+        case "in memory":
+            return InMemory()
+        case "mlflow":
+            return Mlflow(request.getfixturevalue("mlflow_registry"))
+        case "bucket in memory":
+            return Bucket(FakeS3())
+        case _:
+            return Bucket(request.getfixturevalue("s3_storage").client())
 
 
 @pytest.fixture
@@ -72,8 +122,8 @@ def test_a_listing_has_every_version_and_alias_and_latest(registry: Registry, na
     assert set(listed.versions) == {1, 2}
     assert dict(listed.aliases) == {"champion": 1, "latest": 2}
     assert {one.version: (one.model, one.stamped) for one in listed.versions.values()} == {
-        1: (name, False),
-        2: (name, False),
+        1: (name, registry.stamps_itself),
+        2: (name, registry.stamps_itself),
     }
 
 
@@ -83,10 +133,24 @@ def test_a_moved_alias_is_in_the_next_listing(registry: Registry, name: str) -> 
 
 
 def test_a_stamp_is_in_the_next_listing(registry: Registry, name: str) -> None:
-    registry.source.stamp(name, 2, DIGEST)
+    digest = registry.manifest(2).digest if isinstance(registry, Bucket) else DIGEST
+    registry.source.stamp(name, 2, digest)
     listed = registry.source.aspired().models[name].versions
-    assert (listed[1].expected_digest, listed[2].expected_digest) == (None, DIGEST)
-    assert registry.source.version(name, 2).expected_digest == DIGEST
+    assert listed[2].expected_digest == digest
+    assert listed[1].expected_digest != digest
+    assert registry.source.version(name, 2).expected_digest == digest
+
+
+def test_another_stamp_counts_or_is_refused(registry: Registry, name: str) -> None:
+    if isinstance(registry, Bucket):
+        before = registry.source.version(name, 2).expected_digest
+        with pytest.raises(SourceError, match="publish the other bytes as a new version"):
+            registry.source.stamp(name, 2, DIGEST)
+        assert registry.source.version(name, 2).expected_digest == before
+        return
+    for digest in (DIGEST, OTHER_DIGEST):
+        registry.source.stamp(name, 2, digest)
+        assert registry.source.version(name, 2).expected_digest == digest
 
 
 def test_a_listing_after_another_one_has_what_has_changed_since(

@@ -1,0 +1,276 @@
+"""How a registry lies in a bucket: keys, one listing of a model, and its two small objects.
+
+``<prefix>/<model>/<version>/…``      the files of an artifact
+``<prefix>/<model>/<version>.manifest``   their manifest, written last: it publishes the version
+``<prefix>/<model>/aliases.json``     where the aliases point: ``{"champion": 3}``
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gateway.model_ref import InvalidReferenceError, parse_model_name, parse_version
+from registry_sync.errors import SourceError, UnsafePathError
+from registry_sync.manifest import check_paths
+from registry_sync.sources.s3_refusals import is_changed, is_gone
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
+
+SCHEME = "s3://"
+MAX_MANIFEST_BYTES = 16 * 2**20
+MAX_ALIASES_BYTES = 2**20
+_MANIFEST_SUFFIX = ".manifest"
+_ALIASES = "aliases.json"
+_MAX_PAGES = 100
+
+
+class ChangedError(SourceError):
+    """An object is not any more the one that was listed: ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """Where a registry is.
+
+    Attributes:
+        bucket: The bucket.
+        prefix: Of every key: empty, or ending in ``/``.
+    """
+
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def at(cls, uri: str) -> Root:
+        """Return the root that ``s3://bucket/prefix`` means.
+
+        Raises:
+            InvalidReferenceError: It names no bucket.
+        """
+        bucket, _, path = uri.removeprefix(SCHEME).partition("/")
+        if not uri.startswith(SCHEME) or not bucket:
+            raise InvalidReferenceError(f"{uri!r} is not s3://bucket/prefix")
+        path = path.strip("/")
+        return cls(bucket, f"{path}/" if path else "")
+
+    @property
+    def uri(self) -> str:
+        """The URI, without a slash at its end."""
+        return f"{SCHEME}{self.bucket}/{self.prefix}".rstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one model of a registry is; its name is a part of the keys as it is."""
+
+    root: Root
+    model: str
+
+    @classmethod
+    def at(cls, uri: str) -> Place:
+        """Return the place that ``s3://bucket/prefix/model`` means.
+
+        Raises:
+            InvalidReferenceError: It means none; the message says why.
+        """
+        parent, _, model = uri.rstrip("/").rpartition("/")
+        try:
+            return cls(Root.at(parent), check_name(model))
+        except InvalidReferenceError as error:
+            raise InvalidReferenceError(
+                f"{uri!r} is not s3://bucket/prefix/model: {error}"
+            ) from error
+
+    @property
+    def folder(self) -> str:
+        """The prefix of everything that belongs to the model."""
+        return f"{self.root.prefix}{self.model}/"
+
+    @property
+    def aliases(self) -> str:
+        """The key of the aliases."""
+        return self.folder + _ALIASES
+
+    def files(self, version: int) -> str:
+        """Return the prefix of a version's files."""
+        return f"{self.folder}{version}/"
+
+    def manifest(self, version: int) -> str:
+        """Return the key of a version's manifest."""
+        return f"{self.folder}{version}{_MANIFEST_SUFFIX}"
+
+    def uri(self, key: str) -> str:
+        """Return the URI of a key or a prefix."""
+        return f"{SCHEME}{self.root.bucket}/{key}".rstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A manifest that is there: its ETag, and the epoch seconds at which it was written."""
+
+    etag: str
+    written_at: float
+
+
+@dataclass(slots=True)
+class ModelListing:
+    """What lies in one model's folder.
+
+    Attributes:
+        place: The model.
+        published: The versions that have a manifest.
+        uploads: Numbers under which files lie, published or not.
+        aliases: ETag of the aliases; None: there are none.
+        problems: Manifests of nothing: sentences for users.
+    """
+
+    place: Place
+    published: dict[int, Published] = field(default_factory=dict)
+    uploads: set[int] = field(default_factory=set)
+    aliases: str | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+def check_name(model: str) -> str:
+    """Return a model's name if it can be a part of a key.
+
+    Raises:
+        InvalidReferenceError: It cannot; the message says why.
+    """
+    try:
+        check_paths([parse_model_name(model)])
+    except UnsafePathError as error:
+        raise InvalidReferenceError(f"as a model's name, {error}") from error
+    return model
+
+
+# --- listing --------------------------------------------------------------------------------------
+
+
+def list_models(client: S3Client, root: Root) -> list[str]:
+    """Return the names of all folders of the registry, whatever is in them.
+
+    Raises:
+        SourceError: There is no end to them. botocore's own errors pass.
+    """
+    pages = _pages(client, root, root.prefix)
+    return [
+        _tail(one.get("Prefix", ""), root.prefix)[:-1]
+        for p in pages
+        for one in p.get("CommonPrefixes", [])
+    ]
+
+
+def list_model(client: S3Client, place: Place) -> ModelListing:
+    """Return what lies in a model's folder.
+
+    Raises:
+        SourceError: There is no end to it. botocore's own errors pass.
+    """
+    found = ModelListing(place)
+    for page in _pages(client, place.root, place.folder):
+        for folder in page.get("CommonPrefixes", []):
+            version = _number(_tail(folder.get("Prefix", ""), place.folder)[:-1])
+            if version is not None:
+                found.uploads.add(version)
+        for each in page.get("Contents", []):
+            written_at = each["LastModified"].timestamp()
+            _note(found, _tail(each["Key"], place.folder), Published(each["ETag"], written_at))
+    return found
+
+
+def _note(found: ModelListing, name: str, what: Published) -> None:
+    """Sort one object of a model's folder in; what is neither manifest nor aliases is nobody's."""
+    if name == _ALIASES:
+        found.aliases = what.etag
+    elif name.endswith(_MANIFEST_SUFFIX):
+        version = _number(name.removesuffix(_MANIFEST_SUFFIX))
+        if version is None:
+            found.problems.append(f"the manifest {name!r} was left out: it names no version")
+        else:
+            found.published[version] = what
+
+
+def _pages(client: S3Client, root: Root, prefix: str) -> Iterator[ListObjectsV2OutputTypeDef]:
+    """Yield the pages of what lies directly under a prefix.
+
+    Raises:
+        SourceError: There are too many.
+    """
+    token: dict[str, Any] = {}
+    for _ in range(_MAX_PAGES):
+        page = client.list_objects_v2(Bucket=root.bucket, Prefix=prefix, Delimiter="/", **token)
+        yield page
+        if not page.get("IsTruncated"):
+            return
+        token = {"ContinuationToken": page["NextContinuationToken"]}
+    raise SourceError(f"{SCHEME}{root.bucket}/{prefix} has more than {_MAX_PAGES} pages of objects")
+
+
+def _tail(key: str, prefix: str) -> str:
+    return key.removeprefix(prefix)
+
+
+def _number(text: str) -> int | None:
+    """Return the version that ``text`` spells in its one way; None: it spells none."""
+    try:
+        version = parse_version(text)
+    except InvalidReferenceError:
+        return None
+    return version if str(version) == text else None
+
+
+# --- small objects --------------------------------------------------------------------------------
+
+
+def read_small(
+    client: S3Client, place: Place, key: str, etag: str | None, limit: int
+) -> tuple[bytes, str]:
+    """Return a small object's bytes and its ETag.
+
+    Args:
+        client: From `connect_s3`.
+        place: The model that it belongs to.
+        key: Its key.
+        etag: What it must be still; None: whatever it is.
+        limit: Most bytes that it may have.
+
+    Raises:
+        ChangedError: It is not there, or another one.
+        ValueError: It is larger than ``limit``. botocore's own errors pass.
+    """
+    from botocore.exceptions import ClientError
+
+    condition: dict[str, Any] = {"IfMatch": etag} if etag else {}
+    try:
+        answer = client.get_object(Bucket=place.root.bucket, Key=key, **condition)
+    except ClientError as error:
+        if is_gone(error) or is_changed(error):
+            raise ChangedError(f"{place.uri(key)} changed while it was read") from error
+        raise
+    with closing(answer["Body"]) as body:
+        content = body.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"it has more than {limit} bytes")
+    return content, answer["ETag"]
+
+
+def parse_aliases(content: bytes) -> dict[str, Any]:
+    """Return what the aliases say: alias to version number, neither of them checked yet.
+
+    Raises:
+        ValueError: It is not a JSON object.
+    """
+    try:
+        parsed = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    if not isinstance(parsed, dict):
+        raise ValueError('it is not a JSON object such as {"champion": 3}')  # noqa: TRY004 - as JSON's own
+    return parsed

@@ -1,0 +1,301 @@
+"""A prefix of an S3 bucket as a source: a registry without MLflow. See `s3_layout`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+from gateway.model_ref import LATEST, InvalidReferenceError, parse_alias, parse_version
+from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.errors import SourceError, UnsafePathError
+from registry_sync.manifest import Manifest
+from registry_sync.sources.locations import as_source_error, connect_s3
+from registry_sync.sources.s3_layout import (
+    MAX_ALIASES_BYTES,
+    MAX_MANIFEST_BYTES,
+    SCHEME,
+    ModelListing,
+    Place,
+    Published,
+    Root,
+    check_name,
+    list_model,
+    list_models,
+    parse_aliases,
+    read_small,
+)
+from registry_sync.sources.s3_refusals import is_gone
+
+__all__ = ["SCHEME", "S3Prefix", "connect"]
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_CALLS_AT_ONCE = 16
+_REMEMBERED = 50_000
+_READ_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """What one manifest says: the artifact's digest, or why it says nothing."""
+
+    digest: str | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Aliases:
+    """What a model's aliases say, unchecked; or why nobody knows what they say."""
+
+    said: Mapping[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def connect(uri: str, environ: Mapping[str, str]) -> S3Prefix:
+    """Return a source for the registry at ``s3://bucket/prefix``. Asks nothing yet.
+
+    Raises:
+        SourceError: The URI names no bucket, or boto3 cannot be set up by the environment.
+    """
+    try:
+        root = Root.at(uri)
+    except InvalidReferenceError as error:
+        raise SourceError(str(error)) from error
+    with as_source_error("S3 cannot be used as a registry"):
+        return S3Prefix(connect_s3(environ, read_timeout_s=_READ_TIMEOUT_S), root)
+
+
+class S3Prefix:
+    """See `registry_sync.sources.source.Source`. Lists the versions that have a manifest.
+
+    Every listing asks for all keys anew. What a manifest or the aliases *said* is remembered by
+    key and ETag, which cannot come to mean anything else: an ordinary listing is one call for
+    each model, and one for their names.
+    """
+
+    def __init__(
+        self, client: S3Client, root: Root, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Store. ``client`` is from `connect_s3`; ``clock`` gives epoch seconds."""
+        self._client = client
+        self._root = root
+        self._clock = clock
+        self._stamp = lru_cache(_REMEMBERED)(self._read_manifest)
+        self._aliases = lru_cache(_REMEMBERED)(self._read_aliases)
+
+    def aspired(self, before: Aspired | None = None) -> Aspired:  # noqa: ARG002 - see the class
+        """List everything that is published, whatever was listed before.
+
+        Raises:
+            SourceError: The registry could not be listed completely.
+        """
+        listed_at = self._clock()
+        with (
+            as_source_error(f"the registry at {self._root.uri} could not be listed"),
+            ThreadPoolExecutor(_CALLS_AT_ONCE, "list-s3") as pool,
+        ):
+            places, problems = self._places()
+            listings = [
+                found
+                for found in pool.map(lambda place: list_model(self._client, place), places)
+                if found.published or found.aliases  # else: nothing of it is published
+            ]
+            # All small objects at once: where nothing changed, none is asked for.
+            list(
+                pool.map(lambda read: read(), [r for found in listings for r in self._reads(found)])
+            )
+            models = {found.place.model: self._model(found) for found in listings}
+        return Aspired(models, listed_at, tuple(problems))
+
+    def model(self, name: str) -> AspiredModel | None:
+        """Ask for one model; None: nothing of it is published.
+
+        Raises:
+            SourceError: The storage did not answer.
+        """
+        with as_source_error(f"the model {name!r} could not be listed"):
+            try:
+                place = Place(self._root, check_name(name))
+            except InvalidReferenceError:
+                return None
+            found = list_model(self._client, place)
+            return self._model(found) if found.published or found.aliases else None
+
+    def version(self, model: str, version: int) -> AspiredVersion:
+        """Ask for one published version.
+
+        Raises:
+            SourceError: It is not published, or the storage did not answer.
+        """
+        place, published = self._published(model, version)
+        with as_source_error(f"the manifest of version {version} of {model!r} could not be read"):
+            stamp = self._stamp(place, version, published.etag)
+        if stamp.problem:
+            raise SourceError(stamp.problem)
+        return _version(place, version, published, stamp)
+
+    def locate(self, model: str, version: int) -> str:
+        """Return the URI of the version's files.
+
+        Raises:
+            SourceError: It is not published, or the storage did not answer.
+        """
+        place, _ = self._published(model, version)
+        return place.uri(place.files(version))
+
+    def stamp(self, model: str, version: int, digest: str) -> None:
+        """Agree, if the version's manifest has this digest: it is the stamp, and stays.
+
+        Raises:
+            SourceError: It has another one, or could not be read.
+        """
+        stamped = self.version(model, version).expected_digest
+        if stamped != digest:
+            raise SourceError(
+                f"version {version} of {model!r} was published with digest {stamped}, which cannot "
+                "be changed: publish the other bytes as a new version"
+            )
+
+    def _places(self) -> tuple[list[Place], list[str]]:
+        places, problems = [], []
+        for name in list_models(self._client, self._root):
+            try:
+                places.append(Place(self._root, check_name(name)))
+            except InvalidReferenceError as error:
+                problems.append(f"the folder {name!r} was left out: {error}")
+        return places, problems
+
+    def _published(self, model: str, version: int) -> tuple[Place, Published]:
+        """Return where a version is, if it is published.
+
+        Raises:
+            SourceError: It is not, or the storage did not answer.
+        """
+        from botocore.exceptions import ClientError
+
+        with as_source_error(f"version {version} of {model!r} could not be looked up"):
+            place = Place(self._root, check_name(model))
+            try:
+                head = self._client.head_object(
+                    Bucket=self._root.bucket, Key=place.manifest(version)
+                )
+            except ClientError as error:
+                if not is_gone(error):
+                    raise
+                raise SourceError(
+                    f"version {version} of {model!r} is not published: there is no "
+                    f"{place.uri(place.manifest(version))}"
+                ) from error
+            return place, Published(head["ETag"], head["LastModified"].timestamp())
+
+    # --- small objects ----------------------------------------------------------------------------
+
+    def _reads(self, found: ModelListing) -> list[Callable[[], object]]:
+        """Return the calls that read what `_model` needs."""
+        reads: list[Callable[[], object]] = [
+            partial(self._stamp, found.place, number, one.etag)
+            for number, one in found.published.items()
+        ]
+        if found.aliases:
+            reads.append(partial(self._aliases, found.place, found.aliases))
+        return reads
+
+    def _read_manifest(self, place: Place, version: int, etag: str) -> _Stamp:
+        key = place.manifest(version)
+        try:
+            content, _ = read_small(self._client, place, key, etag, MAX_MANIFEST_BYTES)
+            manifest = Manifest.parse(content.decode())
+            if "MLmodel" not in manifest.files:
+                raise ValueError("it names no MLmodel")  # noqa: TRY301 - as the parser says it
+            return _Stamp(manifest.digest)
+        except (ValueError, UnsafePathError) as error:
+            problem = f"version {version} was left out: {place.uri(key)} is no manifest: {error}"
+            return _Stamp(None, problem)
+
+    def _read_aliases(self, place: Place, etag: str) -> _Aliases:
+        try:
+            content, _ = read_small(self._client, place, place.aliases, etag, MAX_ALIASES_BYTES)
+            return _Aliases(parse_aliases(content))
+        except ValueError as error:
+            problem = (
+                f"the aliases stay as they are: {place.uri(place.aliases)} cannot be read: {error}"
+            )
+            return _Aliases(problem=problem)
+
+    # --- what it means ----------------------------------------------------------------------------
+
+    def _model(self, found: ModelListing) -> AspiredModel:
+        stamps = {
+            number: self._stamp(found.place, number, one.etag)
+            for number, one in found.published.items()
+        }
+        aliases = self._aliases(found.place, found.aliases) if found.aliases else _Aliases()
+        return _model(found, stamps, aliases)
+
+
+def _model(found: ModelListing, stamps: Mapping[int, _Stamp], aliases: _Aliases) -> AspiredModel:
+    """Return one model with its readable versions and the aliases that can be followed."""
+    versions = {
+        number: _version(found.place, number, one, stamps[number])
+        for number, one in sorted(found.published.items())
+        if stamps[number].digest is not None
+    }
+    problems = [*found.problems, *(one.problem for one in stamps.values() if one.problem)]
+    problems += [aliases.problem] if aliases.problem else []
+    followed, unfollowed = _follow(aliases.said, versions, problems)
+    if versions and max(versions) == max(found.published):
+        followed[LATEST] = max(versions)
+    elif found.published:
+        unfollowed.add(LATEST)  # the highest is there, and cannot be read: no step back
+    return AspiredModel(
+        name=found.place.model,
+        versions=versions,
+        aliases=followed,
+        unfollowed=frozenset(unfollowed),
+        aliases_known=aliases.problem is None,
+        problems=tuple(problems),
+    )
+
+
+def _follow(
+    said: Mapping[str, Any], versions: Collection[int], problems: list[str]
+) -> tuple[dict[str, int], set[str]]:
+    """Return the aliases that point at a listed version, and those that do not; say why."""
+    followed: dict[str, int] = {}
+    unfollowed: set[str] = set()
+    for text, target in sorted(said.items()):
+        try:
+            alias = parse_alias(text)
+        except InvalidReferenceError as error:
+            problems.append(f"the alias {text!r} was left out: {error}")
+            continue
+        if alias == LATEST:
+            problems.append(f"the alias {text!r} was left out: it means the highest version")
+            continue
+        try:
+            version = parse_version(str(target))
+        except InvalidReferenceError as error:
+            unfollowed.add(alias)
+            problems.append(f"the alias {text!r} points at no version: {error}")
+            continue
+        if version in versions:
+            followed[alias] = version
+        else:
+            unfollowed.add(alias)
+            problems.append(f"the alias {text!r} points at version {version}, which is not listed")
+    return followed, unfollowed
+
+
+def _version(place: Place, number: int, published: Published, stamp: _Stamp) -> AspiredVersion:
+    return AspiredVersion(
+        model=place.model,
+        version=number,
+        location=place.uri(place.files(number)),
+        expected_digest=stamp.digest,
+        created_at=published.written_at,
+    )

@@ -1,0 +1,204 @@
+"""What a bucket's prefix means as a registry; the real storage is in the integration tests."""
+
+import json
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from registry_sync.errors import SourceError
+from registry_sync.manifest import Manifest
+from registry_sync.sources.s3_layout import Place, Root
+from registry_sync.sources.s3_prefix import S3Prefix, connect
+from tests.fakes.s3 import FakeS3, refusal
+
+MANIFEST = Manifest.of({"MLmodel": "a" * 64})
+
+
+@pytest.fixture
+def s3():
+    return FakeS3()
+
+
+@pytest.fixture
+def source(s3):
+    return S3Prefix(s3, Root("bucket", "reg/"), clock=lambda: 5.0)
+
+
+def publish(s3, model, version, manifest=None):
+    s3.put(f"reg/{model}/{version}/MLmodel", b"x")
+    s3.put(f"reg/{model}/{version}.manifest", (manifest or MANIFEST.text()).encode())
+
+
+def point(s3, model, text):
+    s3.put(
+        f"reg/{model}/aliases.json", text if isinstance(text, bytes) else json.dumps(text).encode()
+    )
+
+
+def test_published_versions_are_listed_with_their_stamp(s3, source):
+    publish(s3, "a model", 2)
+    publish(s3, "a model", 10)
+    point(s3, "a model", {"champion": 2, "canary": "10"})
+    aspired = source.aspired()
+    found = aspired.models["a model"]
+    assert found.aliases == {"champion": 2, "canary": 10, "latest": 10}
+    assert {n: (v.expected_digest, v.location) for n, v in found.versions.items()} == {
+        n: (MANIFEST.digest, f"s3://bucket/reg/a model/{n}") for n in (2, 10)
+    }
+    assert found.versions[2].created_at == s3.now.timestamp()
+    assert (found.problems, aspired.problems, aspired.listed_at) == ((), (), 5.0)
+
+
+def test_what_has_no_manifest_is_not_listed(s3, source):
+    publish(s3, "m", 1)
+    s3.put("reg/m/2/MLmodel", b"still coming")
+    s3.put("reg/new/1/MLmodel", b"still coming")
+    s3.put("reg/readme.txt", b"nobody's")
+    s3.put("elsewhere/n/1.manifest", MANIFEST.text().encode())
+    aspired = source.aspired()
+    assert {name: set(model.versions) for name, model in aspired.models.items()} == {"m": {1}}
+    assert aspired.models["m"].aliases == {"latest": 1}
+
+
+@pytest.mark.parametrize(
+    ("aliases", "said", "unfollowed"),
+    [
+        ({"1": 1}, "digits", set()),
+        ({"a b": 1}, "letters", set()),
+        ({"champion": 9}, "not listed", {"champion"}),
+        ({"champion": True}, "no version", {"champion"}),
+        ({"champion": None}, "no version", {"champion"}),
+        ({"latest": 1}, "highest", set()),
+    ],
+)
+def test_an_alias_that_cannot_be_followed_is_a_problem_of_its_model_only(
+    s3, source, aliases, said, unfollowed
+):
+    publish(s3, "m", 1)
+    publish(s3, "n", 1)
+    point(s3, "m", {**aliases, "fine": 1})
+    aspired = source.aspired()
+    assert aspired.models["m"].aliases == {"fine": 1, "latest": 1}
+    assert aspired.models["m"].unfollowed == unfollowed
+    (problem,) = aspired.models["m"].problems
+    assert said in problem
+    assert aspired.models["n"].problems == ()
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b"\xff", b"[" * 100_000, b" " * (2**20 + 1)])
+def test_aliases_that_cannot_be_read_take_none_away(s3, source, text):
+    publish(s3, "m", 1)
+    point(s3, "m", text)
+    found = source.aspired().models["m"]
+    assert not found.aliases_known
+    assert found.leaves_alone("champion")
+    assert found.aliases == {"latest": 1}
+    (problem,) = found.problems
+    assert "s3://bucket/reg/m/aliases.json cannot be read" in problem
+
+
+@pytest.mark.parametrize("text", ["", "nonsense\n", f"{'a' * 64}  ../evil\n", f"{'a' * 64}  /e\n"])
+def test_a_version_whose_manifest_cannot_be_read_is_a_problem_and_latest_takes_no_step_back(
+    s3, source, text
+):
+    publish(s3, "m", 1)
+    publish(s3, "m", 2)
+    s3.put("reg/m/2.manifest", text.encode())
+    point(s3, "m", {"champion": 2})
+    found = source.aspired().models["m"]
+    assert (set(found.versions), found.aliases) == ({1}, {})
+    assert found.unfollowed == {"champion", "latest"}
+    assert any("2.manifest is no manifest" in problem for problem in found.problems)
+
+
+def test_names_that_are_none_are_problems(s3, source):
+    for name in ("a:b", "..", "a\nb"):
+        publish(s3, name, 1)
+    s3.put("reg/m/1.manifest", MANIFEST.text().encode())
+    for odd in ("01.manifest", "x.manifest", "0.manifest"):
+        s3.put(f"reg/m/{odd}", b"")
+    aspired = source.aspired()
+    assert (list(aspired.models), len(aspired.problems)) == (["m"], 3)
+    assert len(aspired.models["m"].problems) == 3
+
+
+def test_an_ordinary_listing_is_one_call_for_each_model_and_one_more(s3, source):
+    for number in range(20):
+        publish(s3, f"m{number}", 1)
+        point(s3, f"m{number}", {"champion": 1})
+    source.aspired()
+    s3.asked.clear()
+    source.aspired()
+    assert {name for name, _ in s3.asked} == {"list_objects_v2"}
+    assert len(s3.asked) == 21
+    point(s3, "m3", {"champion": 1, "canary": 1})
+    assert source.aspired().models["m3"].aliases["canary"] == 1
+    assert s3.count("get_object") == 1
+
+
+def test_listings_go_on_over_pages_and_end(s3, source):
+    s3.page = 3
+    for number in range(1, 11):
+        publish(s3, "m", number)
+        publish(s3, f"m{number}", 1)
+    aspired = source.aspired()
+    assert len(aspired.models) == 11
+    assert len(aspired.models["m"].versions) == 10
+    s3.page = 1
+    for number in range(1, 102):
+        publish(s3, "m", number)
+    with pytest.raises(SourceError, match="pages"):
+        source.aspired()
+
+
+def test_a_listing_is_whole_or_an_error(s3, source):
+    publish(s3, "m", 1)
+    publish(s3, "n", 1)
+
+    def down(name, key):
+        if key.startswith("reg/n"):
+            raise EndpointConnectionError(endpoint_url="http://s3")
+
+    s3.before = down
+    with pytest.raises(SourceError, match="s3://bucket/reg could not be listed"):
+        source.aspired()
+
+
+def test_a_manifest_that_changes_while_it_is_listed_makes_no_listing(s3, source):
+    publish(s3, "m", 1)
+
+    def meanwhile(name, key):
+        if name == "get_object":
+            s3.put(key, b"another")
+
+    s3.before = meanwhile
+    with pytest.raises(SourceError, match="changed while"):
+        source.aspired()
+
+
+def test_one_version_is_asked_for(s3, source):
+    publish(s3, "m", 1)
+    assert source.version("m", 1) == source.aspired().models["m"].versions[1]
+    s3.put("reg/m/1.manifest", b"nonsense")
+    with pytest.raises(SourceError, match="no manifest"):
+        source.version("m", 1)
+    with pytest.raises(SourceError, match=r"not published: there is no s3://bucket/reg/m/2\.manif"):
+        source.version("m", 2)
+    s3.before = lambda *_: (_ for _ in ()).throw(refusal("AccessDenied"))
+    with pytest.raises(SourceError, match="AccessDenied"):
+        source.locate("m", 1)
+
+
+@pytest.mark.parametrize("uri", ["s3://", "s3:///x"])
+def test_a_uri_without_a_bucket_is_refused(uri):
+    with pytest.raises(SourceError, match="is not s3://bucket/prefix"):
+        connect(uri, {})
+
+
+def test_a_prefix_may_be_empty(s3):
+    assert Root.at("s3://b") == Root.at("s3://b/") == Root("b", "")
+    assert Place.at("s3://b/m") == Place(Root("b", ""), "m")
+    assert Place.at("s3://b/x/y/m/") == Place(Root("b", "x/y/"), "m")
+    s3.put("m/1.manifest", MANIFEST.text().encode())
+    found = S3Prefix(s3, Root("b", "")).aspired().models["m"].versions[1]
+    assert found.location == "s3://b/m/1"
