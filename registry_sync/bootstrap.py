@@ -36,11 +36,14 @@ from registry_sync.operations.webhooks import (
     build_webhooks,
     create_webhooks_app,
 )
+from registry_sync.publish import Publisher
 from registry_sync.reconcile import Limits, Reconciler
 from registry_sync.records import AskedBy
 from registry_sync.schedule import Schedule
 from registry_sync.settings import SyncSettings
 from registry_sync.sources import mlflow_registry, s3_prefix
+from registry_sync.sources.locations import as_source_error, connect_s3
+from registry_sync.sources.s3_layout import Place
 from registry_sync.sources.source import Source
 from registry_sync.sweep import Sweep, SweepLimits
 from registry_sync.telemetry import registry_calls
@@ -122,6 +125,18 @@ def build_fetcher(settings: SyncSettings) -> Fetcher:
         settle_s=settings.settle_s,
     )
     return Fetcher(tracking_uri=settings.tracking_uri, limits=limits, environ=os.environ)
+
+
+def build_publisher(uri: str) -> Publisher:
+    """Return a publisher to the model at ``s3://bucket/prefix/model``; nothing is asked yet.
+
+    Raises:
+        InvalidReferenceError: The URI names no model of an S3 registry.
+        SourceError: boto3 cannot be set up by the environment.
+    """
+    place = Place.at(uri)
+    with as_source_error("S3 cannot be used"):
+        return Publisher(connect_s3(os.environ), place)
 
 
 def run(settings: SyncSettings) -> int:

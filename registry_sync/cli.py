@@ -26,8 +26,19 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 from rich.text import Text
 
-from gateway.model_ref import InvalidReferenceError, parse_alias, parse_model_name, parse_version
-from registry_sync.bootstrap import build_fetcher, build_registry, configure_logging
+from gateway.model_ref import (
+    LATEST,
+    InvalidReferenceError,
+    parse_alias,
+    parse_model_name,
+    parse_version,
+)
+from registry_sync.bootstrap import (
+    build_fetcher,
+    build_publisher,
+    build_registry,
+    configure_logging,
+)
 from registry_sync.bootstrap import run as run_control_plane
 from registry_sync.errors import SyncError
 from registry_sync.node_dir import StartError
@@ -40,6 +51,7 @@ from registry_sync.operations.bodies import (
     State,
     WebhookState,
 )
+from registry_sync.publish import Publication, read_folder
 from registry_sync.settings import SyncSettings
 from registry_sync.sources.source import Source
 
@@ -368,15 +380,9 @@ def _digest_of(registry: Source, settings: SyncSettings, model: str, version: in
         SyncError: They cannot be fetched, or are refused.
     """
     fetcher = build_fetcher(settings)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
     with (
         tempfile.TemporaryDirectory(prefix="registry-gateway-") as folder,
-        Progress(*columns, console=Console(stderr=True), transient=True) as progress,
+        _progress() as progress,
     ):
         task = progress.add_task(f"fetching {model} version {version}", total=None)
         fetched = fetcher.fetch(
@@ -387,7 +393,131 @@ def _digest_of(registry: Source, settings: SyncSettings, model: str, version: in
         return fetched.manifest.digest
 
 
+# --- publish --------------------------------------------------------------------------------------
+
+
+@app.command()
+def publish(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A model as MLflow saves it.")],
+    uri: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX/MODEL")],
+    *,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="The number; none: the next one that is free.")
+    ] = None,
+    alias: Annotated[
+        list[str] | None, typer.Option(help="Point this alias at it; may be repeated.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish a model to an S3 prefix that nodes follow without MLflow.
+
+    A published version is never overwritten. Nodes see it when its manifest is there, which is
+    written last; the aliases are pointed after that.
+    """
+    aliases = [_parse_new_alias(one) for one in alias or []]
+    settings = _settings()
+    try:
+        publisher = build_publisher(uri)
+        with _progress() as progress:
+            tasks = {
+                "hash": progress.add_task(f"hashing {folder}", total=None),
+                "upload": progress.add_task("uploading", total=None, visible=False),
+            }
+
+            def show(phase: str, done: int, total: int) -> None:
+                progress.update(tasks[phase], completed=done, total=total, visible=True)
+
+            read = read_folder(
+                folder,
+                max_files=settings.max_artifact_files,
+                max_bytes=settings.max_artifact_bytes,
+                on_bytes=show,
+            )
+            done = publisher.publish(read, version, aliases, show)
+    except InvalidReferenceError as error:
+        _fail(str(error), Exit.USAGE)
+    except SyncError as error:
+        _fail(str(error), Exit.REFUSED)
+    _say_published(done, aliases, size_bytes=read.size_bytes, as_json=as_json)
+
+
+class PublishedVersion(BaseModel):
+    """What was published.
+
+    Attributes:
+        model: The model's name.
+        version: Its number.
+        digest: The digest of its artifact, which its manifest stamps.
+        location: Where its files are.
+        files: How many there are.
+        size_bytes: Bytes of all of them.
+        uploaded: False: the same bytes were published under that number before.
+        aliases: The aliases that were pointed at it.
+        guarded: False: the storage ignores conditions, so publish from one place at a time.
+    """
+
+    model: str
+    version: int
+    digest: str
+    location: str
+    files: int
+    size_bytes: int
+    uploaded: bool
+    aliases: list[str]
+    guarded: bool
+
+
+def _say_published(
+    done: Publication, aliases: list[str], *, size_bytes: int, as_json: bool
+) -> None:
+    answer = PublishedVersion(
+        model=done.place.model,
+        version=done.version,
+        digest=done.manifest.digest,
+        location=done.place.uri(done.place.files(done.version)),
+        files=len(done.manifest.files),
+        size_bytes=size_bytes,
+        uploaded=done.uploaded,
+        aliases=aliases,
+        guarded=done.guarded,
+    )
+    if not done.guarded:
+        _say_error(
+            "This storage ignores conditional writes, so nothing keeps two publications of one "
+            "model apart: publish it from one place at a time."
+        )
+    if as_json:
+        _print_json(answer)
+        return
+    out = Console(highlight=False, soft_wrap=True)
+    how = "is published" if done.uploaded else "was published before with the same bytes"
+    pointed = "".join(f", @{one} points at it" for one in aliases)
+    out.print(Text(f"{answer.model} version {answer.version} {how}{pointed}", "green"))
+    out.print(f"{answer.digest}, {answer.files} files at {answer.location}")
+
+
+def _parse_new_alias(text: str) -> str:
+    try:
+        alias = parse_alias(text.removeprefix("@"))
+    except InvalidReferenceError as error:
+        _fail(f"{text!r} can be no alias: {error}", Exit.USAGE)
+    if alias == LATEST:
+        _fail(f"{LATEST!r} always means the highest version, and cannot be pointed", Exit.USAGE)
+    return alias
+
+
 # --- shared ---------------------------------------------------------------------------------------
+
+
+def _progress() -> Progress:
+    """Return bars of bytes on stderr, which go when the work is done."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def _settings() -> SyncSettings:

@@ -3,6 +3,7 @@
 * `SourceError`: the registry or its storage cannot be read now. Nobody acts: it is tried again.
 * `ArtifactError`: the publisher, or whoever altered the bytes. ``transient`` says whether a later
   try may succeed without anybody's help.
+* `PublishError`: whoever publishes to an S3 registry.
 * `StoreError`: the operator of this node (a store written by a newer release, a broken disk).
 * `RolloutRejectedError`: the gateway said no, and why.
 * `LedgerError`: the operator of the database.
@@ -84,6 +85,10 @@ class DigestMismatchError(ArtifactError):
 
 class UnstampedError(ArtifactError):
     """A digest is required, and the publisher gave none."""
+
+
+class PublishError(SyncError):
+    """A version, or its aliases, could not be published: whoever publishes must act."""
 
 
 class StoreError(SyncError):

@@ -1,0 +1,395 @@
+"""Publish a folder as a version of an S3 registry: claim a number, upload, publish, point aliases.
+
+Blocking. Nothing that is published is ever written again but ``aliases.json``. What fails halfway
+leaves an unfinished upload, which no node lists and the next publication leaves alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry_sync.describe import check_complete
+from registry_sync.errors import ArtifactError, ArtifactTooLargeError, PublishError, SourceError
+from registry_sync.manifest import UNSTORED_FILES, Manifest, check_paths
+from registry_sync.sources.locations import (
+    LocalLocation,
+    RemoteFile,
+    RemoteListing,
+    S3Location,
+    as_source_error,
+)
+from registry_sync.sources.s3_layout import (
+    MAX_ALIASES_BYTES,
+    MAX_MANIFEST_BYTES,
+    ChangedError,
+    ModelListing,
+    Place,
+    list_model,
+    parse_aliases,
+    read_small,
+)
+from registry_sync.sources.s3_refusals import is_changed, is_gone, is_unknown
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_CLAIM = "MLmodel"
+_TRIES = 10
+_TRY_AGAIN_S = 0.2
+_UPLOADS_AT_ONCE = 4
+
+OnBytes = Callable[[str, int, int], None]
+"""Called from any thread with (``hash`` or ``upload``, bytes so far, bytes in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder that can be published: what it was when it was hashed."""
+
+    path: Path
+    listing: RemoteListing
+    manifest: Manifest
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size_bytes or 0 for file in self.listing.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What is published now.
+
+    Attributes:
+        place: The model.
+        version: Its version.
+        manifest: The version's files.
+        uploaded: False: the very same bytes were published under that number before.
+        aliases: What the aliases say now, unchecked; empty where none was asked for.
+        guarded: The storage keeps conditions. False: two publications at the same time could have
+            overwritten each other's aliases, or mixed their files.
+    """
+
+    place: Place
+    version: int
+    manifest: Manifest
+    uploaded: bool
+    aliases: Mapping[str, Any]
+    guarded: bool
+
+
+def read_folder(path: Path, *, max_files: int, max_bytes: int, on_bytes: OnBytes) -> Folder:
+    """Hash a folder, and refuse what no node would take.
+
+    Raises:
+        SourceError: It cannot be read.
+        UnsafePathError, ArtifactTooLargeError: A link, a path or a size that nodes refuse.
+        IncompleteArtifactError, BrokenModelError: It is not, or not all of, a model.
+    """
+    listing = _list(path, max_files)
+    total = sum(file.size_bytes or 0 for file in listing.files)
+    if total > max_bytes:
+        raise ArtifactTooLargeError(f"{path} has {total} bytes, more than {max_bytes}")
+    with as_source_error(f"{path} could not be read"):
+        check_complete(path)
+        digests = {file.path: hashlib.sha256() for file in listing.files}
+        done = 0
+        for file, chunk in LocalLocation(path).read(listing.files):
+            digests[file.path].update(chunk)
+            done += len(chunk)
+            on_bytes("hash", done, total)
+    manifest = Manifest.of({name: digest.hexdigest() for name, digest in digests.items()})
+    return Folder(path, listing, manifest)
+
+
+def _list(path: Path, max_files: int) -> RemoteListing:
+    """List a folder as a fetch would.
+
+    Raises:
+        SourceError, ArtifactError: See `read_folder`.
+    """
+    found = LocalLocation(path).files(max_files + len(UNSTORED_FILES))
+    files = tuple(file for file in found.files if file.path not in UNSTORED_FILES)
+    if len(files) > max_files:
+        raise ArtifactTooLargeError(f"{path} has more than {max_files} files")
+    check_paths(file.path for file in files)
+    return RemoteListing(files)
+
+
+class Publisher:
+    """Publishes versions of one model. One thread."""
+
+    def __init__(
+        self, client: S3Client, place: Place, *, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        """Store. ``client`` is from `connect_s3`; ``sleep`` waits for seconds."""
+        self._client = client
+        self._bucket = place.root.bucket
+        self._place = place
+        self._sleep = sleep
+        self._guarded = True
+
+    def publish(
+        self, folder: Folder, version: int | None, aliases: Sequence[str], on_bytes: OnBytes
+    ) -> Publication:
+        """Publish a folder as ``version``, or as the next one, and point aliases at it.
+
+        The same bytes under the same number are no error: what broke off is repeated safely.
+
+        Raises:
+            PublishError: The number is taken, or somebody else interferes.
+            SourceError: The storage did not answer, or refused.
+        """
+        with as_source_error(f"{self._place.uri(self._place.folder)} could not be written"):
+            if aliases:
+                self._read_aliases()  # what cannot be read is found before anything is uploaded
+            listing = list_model(self._client, self._place)
+            again = version is not None and version in listing.published
+            if version is not None and again:
+                self._check_same(folder, version)
+            else:
+                version = self._claim(folder, version, listing)
+                self._upload(folder, version, on_bytes)
+                self._check_uploaded(folder, version)
+                self._write_manifest(folder, version)
+            said = self._point(dict.fromkeys(aliases, version)) if aliases else {}
+        return Publication(
+            self._place, version, folder.manifest, not again, said, guarded=self._guarded
+        )
+
+    # --- the number -------------------------------------------------------------------------------
+
+    def _check_same(self, folder: Folder, version: int) -> None:
+        """Make sure that what is published is what would be.
+
+        Raises:
+            PublishError: It is not.
+        """
+        key = self._place.manifest(version)
+        published = _read_again(self._client, self._place, key)
+        if published != folder.manifest.text().encode():
+            raise PublishError(
+                f"version {version} of {self._place.model!r} is published already, with other "
+                "bytes: leave --version out, or name another number"
+            )
+
+    def _claim(self, folder: Folder, version: int | None, listing: ModelListing) -> int:
+        """Make a number ours by being the first to write its first file; return it.
+
+        Raises:
+            PublishError: The number is taken, or others are quicker again and again.
+        """
+        first = _content(folder, _CLAIM)
+        if version is not None and version in listing.uploads:
+            raise PublishError(
+                f"an unfinished upload lies at {self._place.uri(self._place.files(version))}: "
+                "remove it, or leave --version out"
+            )
+        number = version or max({*listing.uploads, *listing.published}, default=0) + 1
+        for _ in range(_TRIES):
+            if self._put(self._key(number, _CLAIM), first, IfNoneMatch="*"):
+                self._learn_whether_guarded(number, first)
+                return number
+            if version is not None:
+                break
+            number += 1
+        raise PublishError(
+            f"somebody else publishes {self._place.model!r} at the same time, under the same "
+            "numbers: try again"
+        )
+
+    def _learn_whether_guarded(self, version: int, first: bytes) -> None:
+        """Write the same again, if it is not there: some storages accept that, and look at nothing.
+
+        Harmless, since the bytes are the same.
+        """
+        if self._guarded and self._put(self._key(version, _CLAIM), first, IfNoneMatch="*"):
+            self._guarded = False
+
+    def _key(self, version: int, path: str) -> str:
+        return self._place.files(version) + path
+
+    # --- the bytes --------------------------------------------------------------------------------
+
+    def _upload(self, folder: Folder, version: int, on_bytes: OnBytes) -> None:
+        """Upload every file but the first one; ends soon after an error or an interruption."""
+        sent = _Sent(folder, on_bytes)
+        rest = [file for file in folder.listing.files if file.path != _CLAIM]
+        with ThreadPoolExecutor(_UPLOADS_AT_ONCE, "upload") as pool:
+            try:
+                list(pool.map(partial(self._upload_one, folder, version, sent), rest))
+            except BaseException:
+                sent.stop.set()
+                raise
+
+    def _upload_one(self, folder: Folder, version: int, sent: _Sent, file: RemoteFile) -> None:
+        self._client.upload_file(
+            str(folder.path / file.path),
+            self._bucket,
+            self._key(version, file.path),
+            Callback=sent.count,
+        )
+
+    def _check_uploaded(self, folder: Folder, version: int) -> None:
+        """Make sure that what lies there has the names and sizes of what was hashed.
+
+        Raises:
+            PublishError: It has not, or the folder has changed since it was hashed.
+        """
+        if not _is_as_hashed(folder):
+            raise PublishError(
+                f"{folder.path} changed while it was uploaded, and nothing is published: publish "
+                "again when it is at rest"
+            )
+        there = S3Location(self._client, self._bucket, self._place.files(version))
+        if not _has_what_was_hashed(there, folder):
+            raise PublishError(
+                f"somebody else writes to {self._place.uri(self._place.files(version))}, and "
+                "nothing is published: publish again"
+            )
+
+    def _write_manifest(self, folder: Folder, version: int) -> None:
+        """Publish: from now on the version is listed.
+
+        Raises:
+            PublishError: Somebody else has published that number meanwhile.
+        """
+        text = folder.manifest.text().encode()
+        if not self._put(self._place.manifest(version), text, IfNoneMatch="*"):
+            # Perhaps it was ourselves: a request whose answer was lost is sent once more.
+            self._check_same(folder, version)
+
+    # --- the aliases ------------------------------------------------------------------------------
+
+    def _point(self, wanted: Mapping[str, int]) -> Mapping[str, Any]:
+        """Point aliases, and leave the others as they are; return what all of them say.
+
+        Raises:
+            PublishError: Others write them all the time, or they cannot be read.
+        """
+        for attempt in range(_TRIES):
+            said, etag = self._read_aliases()
+            after = {**said, **wanted}
+            if after == said:
+                return said
+            body = (json.dumps(after, indent=2, sort_keys=True) + "\n").encode()
+            condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+            written = self._put(self._place.aliases, body, **condition)
+            if written and self._guarded:
+                return after
+            # Not written: somebody was quicker. Written, and nothing is guarded: look once more.
+            self._sleep(random.uniform(0, _TRY_AGAIN_S * (attempt + 1)))  # noqa: S311 - no secret
+        raise PublishError(
+            f"the version is published, but {self._place.uri(self._place.aliases)} is written by "
+            "others all the time: publish again with the same --version to point the aliases"
+        )
+
+    def _read_aliases(self) -> tuple[dict[str, Any], str | None]:
+        """Return what the aliases say, and their ETag; nothing and None where there are none.
+
+        Raises:
+            PublishError: They cannot be read.
+        """
+        key = self._place.aliases
+        try:
+            content, etag = read_small(self._client, self._place, key, None, MAX_ALIASES_BYTES)
+            return parse_aliases(content), etag
+        except ChangedError:
+            return {}, None
+        except ValueError as error:
+            raise PublishError(
+                f"{self._place.uri(key)} cannot be read, and is left as it is: {error}"
+            ) from error
+
+    # --- conditional writes -----------------------------------------------------------------------
+
+    def _put(self, key: str, content: bytes, **condition: Any) -> bool:
+        """Write a small object if the condition holds; whether it was written."""
+        from botocore.exceptions import ClientError
+
+        asked = condition if self._guarded else {}
+        try:
+            self._client.put_object(Bucket=self._bucket, Key=key, Body=content, **asked)
+        except ClientError as error:
+            if asked and is_unknown(error):
+                self._guarded = False
+                return self._put(key, content)
+            if asked and (is_changed(error) or is_gone(error)):
+                return False
+            raise
+        return True
+
+
+class _Sent:
+    """Bytes that were sent, counted from several threads. Set ``stop`` to end the uploads."""
+
+    def __init__(self, folder: Folder, on_bytes: OnBytes) -> None:
+        self.stop = threading.Event()
+        self._total = folder.size_bytes
+        self._done = sum(f.size_bytes or 0 for f in folder.listing.files if f.path == _CLAIM)
+        self._on_bytes = on_bytes
+        self._lock = threading.Lock()
+
+    def count(self, sent: int) -> None:
+        """Count bytes; what is raised here ends the upload that sent them.
+
+        Raises:
+            PublishError: The others are ended too.
+        """
+        if self.stop.is_set():
+            raise PublishError("the publication was ended")
+        with self._lock:
+            self._done += sent
+            self._on_bytes("upload", self._done, self._total)
+
+
+def _is_as_hashed(folder: Folder) -> bool:
+    """Whether nothing in the folder was written since."""
+    try:
+        return _list(folder.path, len(folder.listing.files)) == folder.listing
+    except (SourceError, ArtifactError):
+        return False
+
+
+def _has_what_was_hashed(there: S3Location, folder: Folder) -> bool:
+    """Whether names and sizes are the same there.
+
+    Raises:
+        SourceError: The storage did not answer.
+    """
+    expected = {(file.path, file.size_bytes) for file in folder.listing.files}
+    try:
+        found = there.files(len(expected))
+    except ArtifactTooLargeError:
+        return False
+    return {(file.path, file.size_bytes) for file in found.files} == expected
+
+
+def _read_again(client: S3Client, place: Place, key: str) -> bytes | None:
+    """Return a manifest as it is there; None: it is none."""
+    try:
+        return read_small(client, place, key, None, MAX_MANIFEST_BYTES)[0]
+    except ValueError:
+        return None
+
+
+def _content(folder: Folder, path: str) -> bytes:
+    """Return a small file's content, if it is still the one that was hashed.
+
+    Raises:
+        PublishError: It is not.
+    """
+    content = (folder.path / path).read_bytes()
+    if hashlib.sha256(content).hexdigest() != folder.manifest.files[path]:
+        raise PublishError(f"{folder.path / path} changed while it was read: publish again")
+    return content
