@@ -75,7 +75,6 @@ class Publication:
         version: Its version.
         manifest: The version's files.
         uploaded: False: the very same bytes were published under that number before.
-        aliases: What the aliases say now, unchecked; empty where none was asked for.
         guarded: The storage keeps conditions. False: two publications at the same time could have
             overwritten each other's aliases, or mixed their files.
     """
@@ -84,7 +83,6 @@ class Publication:
     version: int
     manifest: Manifest
     uploaded: bool
-    aliases: Mapping[str, Any]
     guarded: bool
 
 
@@ -162,9 +160,10 @@ class Publisher:
                 self._upload(folder, version, on_bytes)
                 self._check_uploaded(folder, version)
                 self._write_manifest(folder, version)
-            said = self._point(dict.fromkeys(aliases, version)) if aliases else {}
+            if aliases:
+                self._point(dict.fromkeys(aliases, version))
         return Publication(
-            self._place, version, folder.manifest, not again, said, guarded=self._guarded
+            self._place, version, folder.manifest, uploaded=not again, guarded=self._guarded
         )
 
     # --- the number -------------------------------------------------------------------------------
@@ -265,14 +264,16 @@ class Publisher:
             PublishError: Somebody else has published that number meanwhile.
         """
         text = folder.manifest.text().encode()
-        if not self._put(self._place.manifest(version), text, IfNoneMatch="*"):
+        if not self._guarded and version in list_model(self._client, self._place).published:
+            self._check_same(folder, version)
+        elif not self._put(self._place.manifest(version), text, IfNoneMatch="*"):
             # Perhaps it was ourselves: a request whose answer was lost is sent once more.
             self._check_same(folder, version)
 
     # --- the aliases ------------------------------------------------------------------------------
 
-    def _point(self, wanted: Mapping[str, int]) -> Mapping[str, Any]:
-        """Point aliases, and leave the others as they are; return what all of them say.
+    def _point(self, wanted: Mapping[str, int]) -> None:
+        """Point aliases, and leave the others as they are.
 
         Raises:
             PublishError: Others write them all the time, or they cannot be read.
@@ -281,12 +282,12 @@ class Publisher:
             said, etag = self._read_aliases()
             after = {**said, **wanted}
             if after == said:
-                return said
+                return
             body = (json.dumps(after, indent=2, sort_keys=True) + "\n").encode()
             condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
             written = self._put(self._place.aliases, body, **condition)
             if written and self._guarded:
-                return after
+                return
             # Not written: somebody was quicker. Written, and nothing is guarded: look once more.
             self._sleep(random.uniform(0, _TRY_AGAIN_S * (attempt + 1)))  # noqa: S311 - no secret
         raise PublishError(

@@ -37,7 +37,7 @@ _MAX_MESSAGE_CHARACTERS = 300
 _CONNECT_TIMEOUT_S = 5
 _READ_TIMEOUT_S = 30
 _ATTEMPTS = 3
-_CONNECTIONS = 16
+_CONNECTIONS = 64  # kept open; every fetch reads several parts at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,13 @@ class Location(Protocol):
         ...
 
 
-def open_location(uri: str, *, tracking_uri: str, environ: Mapping[str, str]) -> Location:
+def open_location(uri: str, *, tracking_uri: str, s3: Callable[[], S3Client]) -> Location:
     """Return the location that ``uri`` means. Asks nothing yet.
+
+    Args:
+        uri: Of any kind.
+        tracking_uri: The MLflow server that ``mlflow-artifacts:`` means.
+        s3: Gives the client for ``s3:``.
 
     Raises:
         SourceError: The URI is of no known kind.
@@ -111,7 +116,7 @@ def open_location(uri: str, *, tracking_uri: str, environ: Mapping[str, str]) ->
     scheme = urlsplit(uri).scheme
     with as_source_error(f"the artifact location {scheme or 'path'!r} cannot be used"):
         if scheme == "s3":
-            return S3Location.at(uri, environ)
+            return S3Location.at(uri, s3())
         if scheme == "mlflow-artifacts":
             return ProxyLocation.at(uri, tracking_uri)
         if scheme in ("", "file"):
@@ -198,11 +203,11 @@ class S3Location:
     prefix: str
 
     @classmethod
-    def at(cls, uri: str, environ: Mapping[str, str]) -> S3Location:
+    def at(cls, uri: str, client: S3Client) -> S3Location:
         """Return the location that an ``s3://bucket/prefix`` URI means."""
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         prefix = prefix.rstrip("/")
-        return cls(connect_s3(environ), bucket, f"{prefix}/" if prefix else "")
+        return cls(client, bucket, f"{prefix}/" if prefix else "")
 
     def files(self, max_files: int) -> RemoteListing:
         """List the prefix; see `Location`."""

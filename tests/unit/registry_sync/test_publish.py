@@ -267,6 +267,20 @@ def test_a_storage_without_conditions_is_published_to_and_it_is_said(folder, con
     assert listed(s3).aliases == {"champion": 2, "latest": 2}
 
 
+@pytest.mark.parametrize("conditions", ["kept", "ignored", "unknown"])
+def test_a_number_that_is_published_meanwhile_is_not_overwritten(folder, conditions):
+    s3 = FakeS3(conditions=conditions)
+
+    def meanwhile(name, _key):
+        if name == "upload_file":
+            s3.put(f"{FOLDER}1.manifest", b"theirs")
+
+    s3.before = meanwhile
+    with pytest.raises(PublishError, match="with other bytes"):
+        publish(s3, folder)
+    assert s3.objects[f"{FOLDER}1.manifest"].content == b"theirs"
+
+
 # --- the command ----------------------------------------------------------------------------------
 
 
