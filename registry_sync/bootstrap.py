@@ -117,12 +117,14 @@ def build_registry(settings: SyncSettings) -> LazyRegistry:
 
 def build_fetcher(settings: SyncSettings) -> Fetcher:
     """Return the fetcher that the settings describe."""
+    # What a prefix lists is whole: its manifest was written after its last file.
+    settle_s = 0.0 if settings.tracking_uri.startswith(s3_prefix.SCHEME) else settings.settle_s
     limits = FetchLimits(
         max_bytes=settings.max_artifact_bytes,
         max_files=settings.max_artifact_files,
         timeout_s=settings.fetch_timeout_s,
         disk_floor_bytes=settings.disk_floor_bytes,
-        settle_s=settings.settle_s,
+        settle_s=settle_s,
     )
     return Fetcher(tracking_uri=settings.tracking_uri, limits=limits, environ=os.environ)
 

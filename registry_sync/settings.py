@@ -27,7 +27,7 @@ class SyncSettings(BaseSettings):
         database_url: SQLAlchemy URL of the ledger; empty: SQLite in the node's folder.
         require_digest: Refuse versions whose publisher stamped no digest.
         settle_s: An upload whose newest object is younger than this is incomplete; applies where
-            the storage tells times.
+            the storage tells times, and not to an S3 registry, whose manifests tell.
         rollback_window_s: How long the bytes that an alias left stay on disk.
         max_artifact_bytes: Bytes of one artifact.
         max_artifact_files: Files of one artifact.

@@ -5,8 +5,11 @@ import json
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from registry_sync.bootstrap import build_fetcher, build_registry
 from registry_sync.errors import SourceError
 from registry_sync.manifest import Manifest
+from registry_sync.settings import SyncSettings
+from registry_sync.sources.mlflow_registry import MlflowRegistry
 from registry_sync.sources.s3_layout import Place, Root
 from registry_sync.sources.s3_prefix import S3Prefix, connect
 from tests.fakes.s3 import FakeS3, refusal
@@ -202,3 +205,17 @@ def test_a_prefix_may_be_empty(s3):
     s3.put("m/1.manifest", MANIFEST.text().encode())
     found = S3Prefix(s3, Root("b", "")).aspired().models["m"].versions[1]
     assert found.location == "s3://b/m/1"
+
+
+@pytest.mark.parametrize(
+    ("uri", "kind", "settle_s"),
+    [("s3://bucket/reg", S3Prefix, 0.0), ("http://127.0.0.1:9", MlflowRegistry, 5.0)],
+)
+def test_the_tracking_uri_chooses_the_source_and_manifests_need_no_settling(
+    monkeypatch, uri, kind, settle_s
+):
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("REGISTRY_SYNC_TRACKING_URI", uri)
+    settings = SyncSettings()
+    assert isinstance(build_registry(settings)._registry, kind)
+    assert build_fetcher(settings)._limits.settle_s == settle_s
