@@ -7,7 +7,7 @@ import contextlib
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
@@ -19,11 +19,11 @@ from gateway.errors import GatewayError, LoadError, TableFileError
 from gateway.http.app import create_control_app, create_public_app
 from gateway.http.predict import App
 from gateway.http.services import Services
-from gateway.launcher import ForkserverLauncher
+from gateway.launcher import ExecLauncher, ForkserverLauncher, Launchers
 from gateway.model_ref import digest_hex
 from gateway.node import Node
 from gateway.replica import Replica, ReplicaLimits
-from gateway.residency import BASE_WORKER_BYTES, ResidentSet
+from gateway.residency import BASE_WORKER_BYTES, OWN_WORKER_BYTES, ResidentSet
 from gateway.rollout import Rollout
 from gateway.room import ReplicaKey, ResidentLimits
 from gateway.settings import GatewaySettings
@@ -104,7 +104,8 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     telemetry = Telemetry()
     launcher = ForkserverLauncher()
     await launcher.warm()
-    residents = _resident_set(settings, node, launcher, telemetry)
+    own_launcher = ExecLauncher(os.environ)
+    residents = _resident_set(settings, node, launcher, own_launcher, telemetry)
     rollout = Rollout(
         node=node,
         residents=residents,
@@ -137,12 +138,18 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         await rollout.close()
         # The listeners have waited for their callers; what is leased still was abandoned by them.
         await residents.close(_ABANDONED_S)
+        await own_launcher.close()
         await launcher.close()
 
 
 def _resident_set(
-    settings: GatewaySettings, node: Node, launcher: ForkserverLauncher, telemetry: Telemetry
+    settings: GatewaySettings,
+    node: Node,
+    launcher: ForkserverLauncher,
+    own_launcher: ExecLauncher,
+    telemetry: Telemetry,
 ) -> ResidentSet:
+    launchers = Launchers(launcher, own_launcher)
     limits = ReplicaLimits(
         max_in_flight=settings.max_in_flight,
         max_in_flight_bytes=settings.max_in_flight_bytes,
@@ -151,21 +158,24 @@ def _resident_set(
     )
 
     def new_replica(key: ReplicaKey, on_stopped: Callable[[Replica], None]) -> Replica:
-        return Replica(str(key), launcher, limits, on_stopped)
+        return Replica(str(key), launchers, limits, on_stopped)
 
     async def prepare(key: ReplicaKey) -> messages.Load:
         rows = None
         with contextlib.suppress(GatewayError):  # served although the registry lists it no longer
             rows = node.table.model(key.model).policy.max_batch_rows
         folder = settings.artifacts_dir.resolve()
-        return await asyncio.to_thread(_read_load, folder, key, settings.worker_threads, rows)
+        interpreter = _interpreter(node, key)
+        load = await asyncio.to_thread(_read_load, folder, key, settings.worker_threads, rows)
+        return replace(load, interpreter=interpreter)
 
     def estimate(key: ReplicaKey) -> int:
         try:
-            size = node.table.version(key.model, key.version).size_bytes
+            listed = node.table.version(key.model, key.version)
         except GatewayError:
-            size = None  # served although the registry no longer lists it
-        return BASE_WORKER_BYTES + 2 * (size or 0)
+            return BASE_WORKER_BYTES  # served although the registry no longer lists it
+        own = listed.environment.kind == "own"
+        return (OWN_WORKER_BYTES if own else BASE_WORKER_BYTES) + 2 * (listed.size_bytes or 0)
 
     return ResidentSet(
         limits=ResidentLimits(settings.max_resident, settings.max_resident_bytes),
@@ -177,6 +187,21 @@ def _resident_set(
         observer=_LoadObserver(telemetry, node.changed),
         shared_bytes=launcher.private_bytes,
     )
+
+
+def _interpreter(node: Node, key: ReplicaKey) -> str | None:
+    """Return the version's own interpreter; None: it runs under ours.
+
+    Raises:
+        LoadError: Its own environment is not built. Ours would answer, but perhaps something else.
+    """
+    try:
+        environment = node.table.version(key.model, key.version).environment
+    except GatewayError:
+        return None  # served although the registry no longer lists it
+    if environment.kind == "own" and environment.python is None:
+        raise LoadError("worker_died", f"the own environment of {key} is not built (yet)")
+    return environment.python
 
 
 def _read_load(

@@ -56,6 +56,21 @@ class VersionState(StrEnum):
     DELETED = "deleted"
 
 
+class Environment(Body):
+    """What a version's worker runs under.
+
+    Attributes:
+        kind: ``shared``: the gateway's interpreter and libraries; ``own``: built from the version's
+            requirements.
+        python: The own interpreter's path on this node; None: shared, or not built yet.
+        digest: Of the normalised requirements and Python version of an own one that is built.
+    """
+
+    kind: Literal["shared", "own"] = "shared"
+    python: str | None = None
+    digest: str | None = None
+
+
 class CatalogueVersion(Body):
     """One registered version, as the control plane knows it.
 
@@ -69,6 +84,7 @@ class CatalogueVersion(Body):
         retry_at: Epoch seconds of the next try, for ``FAILED``.
         size_bytes: Size of the artifact, where known.
         created_at: Epoch seconds of registration, where the source tells.
+        environment: What its worker runs under.
     """
 
     version: PositiveInt
@@ -82,6 +98,7 @@ class CatalogueVersion(Body):
     retry_at: float | None = None
     size_bytes: int | None = None
     created_at: float | None = None
+    environment: Environment = Environment()
 
 
 class Policy(Body):

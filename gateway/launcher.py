@@ -1,7 +1,7 @@
-"""Starting workers: a forkserver that has everything imported, and a fork of it per replica.
+"""Starting workers: forks of a server that has everything imported, or a model's own interpreter.
 
-Nothing here touches the event loop: ``launch`` blocks (the first time for seconds, while the
-forkserver imports) and runs on one thread that lives as long as the launcher.
+Nothing here touches the event loop: starting a worker blocks (a fork the first time for seconds,
+while the forkserver imports) and is done on a thread that lives as long as its launcher.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ import multiprocessing.forkserver
 import os
 import signal
 import socket
+import subprocess
+import threading
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -23,7 +27,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.errors import LoadError
-from gateway.worker import entry
+from gateway.worker import __runner__, confinement, entry
 
 PRELOAD_MODULE = "gateway.worker.preload"
 _TRIES = 4
@@ -45,13 +49,14 @@ class WorkerProcess:
             with the forkserver, not with them.
         lifeline: Write end of a pipe that nobody writes to. When it closes, at the latest with
             this process, the kernel kills the worker's process group.
+        release: Lets go of what the way of starting it holds besides, once the worker was killed.
     """
 
     pid: int
     channel: socket.socket
     exited: int
     lifeline: Connection
-    process: BaseProcess | None = field(default=None, repr=False)
+    release: Callable[[], None] = field(repr=False)
 
     def kill(self) -> None:
         """End the worker and all of its process group, now. Harmless if it has ended."""
@@ -66,21 +71,37 @@ class WorkerProcess:
         self.channel.close()
         self.lifeline.close()
         os.close(self.exited)
-        # Two more descriptors, which would otherwise wait for the garbage collector.
-        if self.process is not None and (popen := getattr(self.process, "_popen", None)):
-            popen.close()
+        self.release()
 
 
 class Launcher(Protocol):
     """Starts workers."""
 
-    async def launch(self) -> WorkerProcess:
+    async def launch(self, interpreter: str | None) -> WorkerProcess:
         """Start a worker that waits for LOAD.
+
+        Args:
+            interpreter: The model's own Python; None: ours.
 
         Raises:
             LoadError: It could not be started.
         """
         ...
+
+
+class Launchers:
+    """Both ways to start a worker, behind one door."""
+
+    def __init__(self, shared: ForkserverLauncher, own: ExecLauncher) -> None:
+        """Store the launcher of our interpreter, and that of models' own ones."""
+        self._shared = shared
+        self._own = own
+
+    async def launch(self, interpreter: str | None) -> WorkerProcess:
+        """Start a worker; see `Launcher`."""
+        if interpreter is None:
+            return await self._shared.launch()
+        return await self._own.launch(interpreter)
 
 
 class ForkserverLauncher:
@@ -109,11 +130,7 @@ class ForkserverLauncher:
         watchdog = loop.call_later(_FORKSERVER_PATIENCE_S, self.kill_forkserver)
         started = loop.run_in_executor(self._thread, self._launch)
         started.add_done_callback(lambda _: watchdog.cancel())
-        try:
-            return await asyncio.shield(started)
-        except asyncio.CancelledError:
-            started.add_done_callback(_discard)
-            raise
+        return await _or_discard(started)
 
     def kill_forkserver(self) -> None:
         """End the forkserver at once. Workers live on, and the next launch starts another."""
@@ -185,10 +202,100 @@ class ForkserverLauncher:
             # multiprocessing would join its children at exit; ours are ended by their owner.
             multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # noqa: SLF001  # no public way to let go of a child
         ours.setblocking(False)
-        return WorkerProcess(pid, ours, exited, lifeline, process)
+        return WorkerProcess(pid, ours, exited, lifeline, partial(_close, process))
 
     def _stop(self) -> None:
         multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]  # noqa: SLF001  # the standard library offers no other end
+
+
+class ExecLauncher:
+    """Workers under a model's own interpreter, which has nothing of ours but the worker package."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        """Store the environment variables that workers inherit."""
+        self._environ = {**environ, **confinement.ENVIRONMENT}
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="exec-launcher")
+
+    async def launch(self, interpreter: str) -> WorkerProcess:
+        """Start a worker on ``interpreter``, the path of a Python.
+
+        Raises:
+            LoadError: It is not there, or cannot be run.
+        """
+        loop = asyncio.get_running_loop()
+        return await _or_discard(loop.run_in_executor(self._thread, self._exec, interpreter))
+
+    async def close(self) -> None:
+        """End the launching thread. Workers must have ended before."""
+        await asyncio.to_thread(self._thread.shutdown)
+
+    def _exec(self, interpreter: str) -> WorkerProcess:
+        """Start a worker. On the launcher's thread."""
+        ours, theirs = socket.socketpair()
+        alive, lifeline = multiprocessing.Pipe(duplex=False)
+        try:
+            process, exited = self._start(interpreter, theirs, alive)
+        except OSError as error:
+            ours.close()
+            lifeline.close()
+            raise LoadError(
+                "worker_died",
+                f"the model's own interpreter {interpreter} cannot be started "
+                f"({error.strerror}): the control plane builds its environment again",
+            ) from error
+        finally:
+            theirs.close()
+            alive.close()
+        ours.setblocking(False)
+        return WorkerProcess(process.pid, ours, exited, lifeline, partial(_reap, process))
+
+    def _start(
+        self, interpreter: str, channel: socket.socket, lifeline: Connection
+    ) -> tuple[subprocess.Popen[bytes], int]:
+        """Start the process; return it and its pidfd."""
+        process = subprocess.Popen(  # noqa: S603  # the control plane made this interpreter
+            _command(interpreter, channel, lifeline),
+            stdin=subprocess.DEVNULL,
+            pass_fds=(channel.fileno(), lifeline.fileno()),
+            start_new_session=True,
+            env=self._environ,
+        )
+        try:
+            # Nobody has waited for the child yet, so its pid is no other process's.
+            return process, os.pidfd_open(process.pid)
+        except OSError:
+            process.kill()
+            _reap(process)
+            raise
+
+
+def _command(interpreter: str, channel: socket.socket, lifeline: Connection) -> list[str]:
+    """Isolated, and without compiled files of our package, whose folder is not the worker's."""
+    return [
+        *(interpreter, "-I", "-B", __runner__.__file__),
+        *(str(channel.fileno()), str(lifeline.fileno())),
+    ]
+
+
+def _close(process: BaseProcess) -> None:
+    """Close two more descriptors, which would otherwise wait for the garbage collector."""
+    if popen := getattr(process, "_popen", None):
+        popen.close()
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Let the kernel forget a child that has ended, or is about to: it was killed."""
+    if process.poll() is None:
+        threading.Thread(target=process.wait, name="reaper", daemon=True).start()
+
+
+async def _or_discard(started: asyncio.Future[WorkerProcess]) -> WorkerProcess:
+    """Return the started worker, or end it if the caller leaves before."""
+    try:
+        return await asyncio.shield(started)
+    except asyncio.CancelledError:
+        started.add_done_callback(_discard)
+        raise
 
 
 def _discard(started: asyncio.Future[WorkerProcess]) -> None:

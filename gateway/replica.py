@@ -137,7 +137,7 @@ class Replica:
         """
         try:
             async with asyncio.timeout(self._limits.load_timeout_s):
-                self._worker = await self._launcher.launch()
+                self._worker = await self._launcher.launch(load.interpreter)
                 return await self._load(self._worker, load)
         except TimeoutError as error:
             raise LoadError(

@@ -21,6 +21,21 @@ _STANDARD_INPUT, _STANDARD_OUTPUT, _STANDARD_ERROR = 0, 1, 2
 _PRIVATE = ("Private_Clean:", "Private_Dirty:")
 _KIB = 1024
 
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+"""What libraries read when a worker imports them; `use_threads` raises the thread counts later.
+CUDA cannot be used in a fork of a process that has touched it; workers compute on the CPU."""
+
 FORKSERVER_THREADS = frozenset({"jemalloc_bg_thd"})
 """Threads of the forkserver, beside its main one, that a fork survives: an allocator's, which
 starts its own again. Any other could hold a lock at the moment of the fork."""

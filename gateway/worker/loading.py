@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,8 @@ def load(order: Load, clock: Callable[[], float] = time.monotonic) -> LoadedMode
         batching_reason=batching.reason,
         call_path=path.path,
         call_path_reason=path.reason,
+        python=platform.python_version(),
+        frameworks=_frameworks(order),
     )
     return LoadedModel(model, report, example)
 
@@ -123,6 +127,17 @@ def _offer_probabilities(model: ServedModel, pyfunc: Any, *, on_arrays: bool) ->
     else:
         call = lambda inputs: function(inputs.native())  # noqa: E731
     model.probabilities_call = call
+
+
+def _frameworks(order: Load) -> dict[str, str]:
+    """Return the versions, in this environment, of what the model was logged with."""
+    found = {}
+    for name in order.description.get("frameworks") or {}:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def _example(order: Load) -> bytes | None:

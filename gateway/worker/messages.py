@@ -45,6 +45,7 @@ class Load:
         description: What the control plane found out about the artifact; see its ``describe``.
         threads: How many threads numerical libraries may use.
         max_batch_rows: The most rows joined into one batch.
+        interpreter: The model's own Python, under which the worker runs; None: the gateway's.
     """
 
     model: str
@@ -55,6 +56,7 @@ class Load:
     description: dict[str, Any]
     threads: int = 1
     max_batch_rows: int = 1024
+    interpreter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ class Loaded:
         warm_up: ``passed``, or ``no_example``: the artifact has no input example to predict.
         batching: Whether requests may be joined: ``joined``, or ``alone`` because of ``…_reason``.
         call_path: ``fast`` (the estimator on arrays) or ``pyfunc``, because of ``…_reason``.
+        python: The version of the worker's interpreter.
+        frameworks: What the worker has of the frameworks that the description names, by version.
     """
 
     private_bytes: int
@@ -122,6 +126,8 @@ class Loaded:
     batching_reason: str
     call_path: str
     call_path_reason: str
+    python: str = ""
+    frameworks: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

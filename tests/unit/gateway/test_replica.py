@@ -42,7 +42,7 @@ class SlowLauncher:
     def __init__(self):
         self.gate, self.worker = asyncio.Event(), FakeWorker()
 
-    async def launch(self):
+    async def launch(self, interpreter):
         await self.gate.wait()
         return self.worker
 

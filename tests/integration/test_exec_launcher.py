@@ -1,0 +1,139 @@
+"""The launcher of models' own interpreters, with one that is not ours and has nothing installed."""
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gateway.errors import LoadError
+from gateway.launcher import ExecLauncher
+from gateway.replica import Replica, ReplicaLimits, ReplicaState
+from gateway.worker.messages import Load
+from tests.integration.worker_process import wait_until_ended
+
+PATIENCE_S = 60.0
+LIMITS = ReplicaLimits(8, 1000, load_timeout_s=PATIENCE_S, stuck_grace_s=1.0)
+
+
+@pytest.fixture(scope="module")
+def interpreter(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("foreign")
+    venv.create(folder, with_pip=False, symlinks=True)
+    return str(folder / "bin" / "python")
+
+
+@pytest.fixture
+async def launcher():
+    launcher = ExecLauncher(os.environ)
+    yield launcher
+    await asyncio.wait_for(launcher.close(), PATIENCE_S)
+
+
+@pytest.fixture
+async def worker(launcher, interpreter):
+    """A worker that has said HELLO, so that it is bound to us."""
+    worker = await asyncio.wait_for(launcher.launch(interpreter), PATIENCE_S)
+    await asyncio.to_thread(select.select, [worker.channel], [], [], PATIENCE_S)
+    yield worker
+    worker.kill()
+    await ended(worker)
+    worker.close()
+
+
+async def ended(worker):
+    """Wait for the worker's end, by its pidfd."""
+
+    def wait():
+        return bool(select.select([worker.exited], [], [], PATIENCE_S)[0])
+
+    return await asyncio.to_thread(wait)
+
+
+def descriptors(pid: int) -> list[str]:
+    """What the descriptors of a process are, beyond the standard three."""
+    links = [one for one in Path(f"/proc/{pid}/fd").iterdir() if int(one.name) > 2]
+    return [str(link.readlink()).partition(":")[0] for link in links]
+
+
+async def test_a_worker_runs_isolated_and_leads_its_own_group(worker, interpreter):
+    process = psutil.Process(worker.pid)
+    assert process.cmdline()[:2] == [interpreter, "-I"]
+    assert os.getsid(worker.pid) == os.getpgid(worker.pid) == worker.pid
+    assert process.environ()["OMP_NUM_THREADS"] == "1"
+
+
+async def test_it_inherits_no_descriptor_but_its_two(worker):
+    inherited = [kind for kind in descriptors(worker.pid) if kind in {"socket", "pipe"}]
+    assert sorted(inherited) == ["pipe", "socket"]
+
+
+async def test_it_ends_when_its_lifeline_does(worker):
+    worker.lifeline.close()
+    assert await ended(worker)
+
+
+async def test_a_killed_worker_leaves_no_zombie(launcher, interpreter):
+    worker = await launcher.launch(interpreter)
+    worker.kill()
+    worker.close()  # before it can have ended
+    wait_until_ended(worker.pid)
+    async with asyncio.timeout(PATIENCE_S):
+        while psutil.pid_exists(worker.pid):  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.01)
+
+
+async def test_an_interpreter_that_is_not_there_is_an_error_that_says_so(launcher):
+    with pytest.raises(LoadError, match="/no/such/python cannot be started"):
+        await launcher.launch("/no/such/python")
+
+
+async def test_a_replica_learns_of_the_end_and_why_it_did_not_come_up(launcher, interpreter):
+    stopped: list[Replica] = []
+    replica = Replica("m/1", launcher, LIMITS, stopped.append)
+    load = Load("m", 1, "sha256:0", "/nowhere", "/nowhere", {}, interpreter=interpreter)
+    with pytest.raises(LoadError, match="manifest cannot be read"):
+        await replica.start(load)
+    await replica.wait_stopped()
+    assert replica.state is ReplicaState.STOPPED
+    assert stopped == [replica]
+
+
+GATEWAY = """
+import asyncio, os, signal, sys, time
+from gateway.launcher import ExecLauncher
+
+async def main():
+    worker = await ExecLauncher(os.environ).launch(sys.argv[1])
+    print(worker.pid, flush=True)
+    if sys.argv[2] == "greeted":
+        while True:
+            try:
+                worker.channel.recv(1); break
+            except BlockingIOError:
+                await asyncio.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("when", ["at once", "greeted"])
+def test_it_dies_with_a_gateway_that_is_killed(interpreter, when):
+    with subprocess.Popen(
+        [sys.executable, "-c", GATEWAY, interpreter, when],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    ) as gateway:
+        assert gateway.stdout is not None
+        pid = int(gateway.stdout.readline())
+        assert gateway.wait(PATIENCE_S) == -signal.SIGKILL
+    with contextlib.suppress(psutil.NoSuchProcess):
+        wait_until_ended(pid)
