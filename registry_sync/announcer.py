@@ -99,7 +99,10 @@ class Announcer:
 
     def _describe(self, aspired: Aspired, ledger: LedgerView, known: Known) -> None:
         """Describe the models again if anything that they are made of is another object."""
-        parts = (aspired.models, ledger, known.descriptions, known.fetching, known.troubles)
+        parts = (
+            *(aspired.models, ledger, known.descriptions),
+            *(known.fetching, known.troubles, known.environments),
+        )
         same = len(self._described_from) == len(parts) and all(
             old is new or (index > 1 and old == new)
             for index, (old, new) in enumerate(zip(self._described_from, parts, strict=True))

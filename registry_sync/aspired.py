@@ -12,6 +12,10 @@ from dataclasses import dataclass, field
 DIGEST_TAG = "gateway.digest"
 """The tag of a model version by which its publisher says what its bytes must be."""
 
+ENVIRONMENT_TAG = "gateway.environment"
+"""The tag of a version, or else of its model, that says what its worker runs under."""
+SHARED, OWN = "shared", "own"
+
 
 @dataclass(frozen=True, slots=True)
 class AspiredVersion:
@@ -72,6 +76,14 @@ class AspiredModel:
     def leaves_alone(self, alias: str) -> bool:
         """Whether an alias that is not in ``aliases`` goes on as it is, rather than being gone."""
         return alias in self.unfollowed or not self.aliases_known
+
+    def asks_own_environment(self, version: int) -> bool:
+        """Whether one of its versions is to run in an environment of its own."""
+        listed = self.versions.get(version)
+        for tags in (listed.tags if listed else {}, self.tags):
+            if (asked := tags.get(ENVIRONMENT_TAG)) in (SHARED, OWN):
+                return asked == OWN
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,12 @@ import structlog
 import uvicorn
 from pydantic import SecretStr
 from starlette.types import ASGIApp
+from uv import find_uv_bin
 
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.dependencies import OnMismatch
+from registry_sync.environments import BuildLimits, Environments
 from registry_sync.fetch import Fetcher, FetchLimits
 from registry_sync.gateway_client import GatewayClient
 from registry_sync.holds_file import HoldsFile
@@ -141,6 +144,14 @@ def build_publisher(uri: str) -> Publisher:
         return Publisher(connect_s3(os.environ), place)
 
 
+def build_environments(settings: SyncSettings) -> Environments:
+    """Return the own environments of the settings' node; nothing is read yet."""
+    limits = BuildLimits(settings.environment_timeout_s, settings.disk_floor_bytes)
+    return Environments(
+        settings.node_dir, installer=find_uv_bin(), limits=limits, environ=os.environ
+    )
+
+
 def run(settings: SyncSettings) -> int:
     """Run the control plane until SIGTERM or SIGINT; return the exit status.
 
@@ -171,6 +182,8 @@ async def _serve(settings: SyncSettings, node_id: str, threads: Threads) -> None
         loop.add_signal_handler(number, stop.set)
     store = ArtifactStore(settings.node_dir)
     await threads.ledger(store.open)
+    environments = build_environments(settings)
+    await threads.ledger(environments.open)
     holds_file = HoldsFile(settings.node_dir / "holds.json")
     ledger = Ledger(settings.ledger_url, node_id=node_id, clock=time.time, holds_file=holds_file)
     target = GatewayClient(settings.gateway_socket)
@@ -181,6 +194,7 @@ async def _serve(settings: SyncSettings, node_id: str, threads: Threads) -> None
         holds_file=holds_file,
         target=target,
         threads=threads,
+        environments=environments,
     )
     try:
         await threads.ledger(ledger.open)
@@ -209,6 +223,7 @@ def _spine(
     holds_file: HoldsFile,
     target: GatewayClient,
     threads: Threads,
+    environments: Environments,
 ) -> Reconciler:
     registry = build_registry(settings)
     intake = Intake(
@@ -224,10 +239,12 @@ def _spine(
         ledger=ledger,
         target=target,
         threads=threads,
+        environments=environments,
         boot_id=uuid.uuid4().hex,
         jitter=random.random,
         limits=Limits(settings.stage_timeout_s, settings.thorough_poll_every),
         require_digest=settings.require_digest,
+        on_mismatch=OnMismatch(settings.dependencies),
         holds_file=holds_file,
     )
 

@@ -8,10 +8,25 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
-from gateway.control_contract import CatalogueModel, CatalogueVersion, Policy, VersionState
-from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from gateway.control_contract import (
+    CatalogueModel,
+    CatalogueVersion,
+    Environment,
+    Policy,
+    VersionState,
+)
+from registry_sync.aspired import (
+    ENVIRONMENT_TAG,
+    OWN,
+    SHARED,
+    Aspired,
+    AspiredModel,
+    AspiredVersion,
+)
+from registry_sync.dependencies import DependencyVerdict, Verdict
 from registry_sync.plan import admissible_digest, expected_digest, is_quarantined
-from registry_sync.records import LedgerView, PinnedVersion
+from registry_sync.recipe import OwnEnvironment
+from registry_sync.records import LedgerView, PinnedVersion, Rejection
 
 _TIMEOUT_TAG = "gateway.timeout_s"
 _ROWS_TAG = "gateway.max_batch_rows"
@@ -33,13 +48,15 @@ class Known:
 
     Attributes:
         descriptions: Of every artifact in the store, by digest; they carry ``size_bytes``.
-        fetching: Versions whose bytes are on their way.
-        troubles: Versions whose fetch failed and is tried again.
+        fetching: Versions whose bytes are on their way, or whose environment is being built.
+        troubles: Versions of which that failed and is tried again.
+        environments: Own environments that are built, by the artifact's digest.
     """
 
     descriptions: Mapping[str, Mapping[str, Any]]
     fetching: AbstractSet[tuple[str, int]] = frozenset()
     troubles: Mapping[tuple[str, int], Trouble] = field(default_factory=dict)
+    environments: Mapping[str, OwnEnvironment] = field(default_factory=dict)
 
 
 def describe_models(aspired: Aspired, ledger: LedgerView, known: Known) -> list[CatalogueModel]:
@@ -62,9 +79,7 @@ def _model(
     ledger: LedgerView,
     known: Known,
 ) -> CatalogueModel:
-    versions = [
-        _version(one, ledger, known) for one in (listed.versions if listed else {}).values()
-    ]
+    versions = [_version(listed, n, ledger, known) for n in listed.versions] if listed else []
     versions += [_deleted(pin, known) for pin in deleted]
     return CatalogueModel(
         name=name,
@@ -85,29 +100,72 @@ def _notes(name: str, ledger: LedgerView) -> dict[str, str]:
     }
 
 
-def _version(listed: AspiredVersion, ledger: LedgerView, known: Known) -> CatalogueVersion:
-    key = (listed.model, listed.version)
+def _version(
+    model: AspiredModel, number: int, ledger: LedgerView, known: Known
+) -> CatalogueVersion:
+    listed = model.versions[number]
     digest = admissible_digest(listed, ledger)
     description = known.descriptions.get(digest or "")
-    state, reason, retry_at = _state(listed, ledger, known, here=description is not None)
-    rejection = _rejection(key, digest, ledger)
+    rejection = ledger.rejections.get((listed.model, number, digest or ""))
+    if model.asks_own_environment(number):
+        environment = _own(known.environments.get(digest or ""))
+        description = _with_verdict(description, DependencyVerdict())
+        lacks = _lacks_own(environment, rejection)
+    else:
+        environment = Environment()
+        rejection = None if rejection and rejection.is_of_environment else rejection
+        lacks = _lacks_shared(description)
+    here = description is not None and lacks is None
+    state, reason, retry_at = _state(listed, ledger, known, here=here, lacks=lacks)
+    told = f"rejected for aliases ({rejection.failure}): {rejection.told}" if rejection else None
     return CatalogueVersion(
-        version=listed.version,
+        version=number,
         state=state,
-        digest=digest if description is not None else None,
+        digest=digest if here else None,
         expected_digest=expected_digest(listed, ledger),
         stamped=listed.stamped,
         rejected=rejection is not None,
-        reason=reason or rejection or _first(listed.problems),
+        reason=reason or told or _first(listed.problems),
         description=dict(description) if description is not None else None,
         retry_at=retry_at,
         size_bytes=_size(description),
         created_at=listed.created_at,
+        environment=environment,
     )
 
 
+def _own(built: OwnEnvironment | None) -> Environment:
+    if built is None:
+        return Environment(kind=OWN)
+    return Environment(kind=OWN, python=built.python, digest=built.digest)
+
+
+def _with_verdict(
+    description: Mapping[str, Any] | None, verdict: DependencyVerdict
+) -> Mapping[str, Any] | None:
+    """An own environment has what its version requires, whatever is installed here."""
+    if description is None:
+        return None
+    return {**description, "dependency_verdict": verdict.as_body()}
+
+
+def _lacks_own(environment: Environment, rejection: Rejection | None) -> str | None:
+    """Say why a version cannot run in its own environment; None: it can; empty: not built yet."""
+    if environment.python is not None:
+        return None
+    return rejection.told if rejection else ""
+
+
+def _lacks_shared(description: Mapping[str, Any] | None) -> str | None:
+    """Say why a version may not be loaded beside our libraries; None: it may."""
+    verdict = (description or {}).get("dependency_verdict") or {}
+    if verdict.get("status") != Verdict.REFUSE:
+        return None
+    return DependencyVerdict(Verdict.REFUSE, tuple(verdict["mismatches"])).reason
+
+
 def _state(
-    listed: AspiredVersion, ledger: LedgerView, known: Known, *, here: bool
+    listed: AspiredVersion, ledger: LedgerView, known: Known, *, here: bool, lacks: str | None
 ) -> tuple[VersionState, str | None, float | None]:
     key = (listed.model, listed.version)
     if is_quarantined(listed, ledger):
@@ -119,25 +177,26 @@ def _state(
     if key in known.troubles:
         trouble = known.troubles[key]
         return VersionState.FAILED, trouble.reason, trouble.retry_at
+    if lacks:
+        return VersionState.FAILED, lacks, None
     return VersionState.REGISTERED, None, None
 
 
-def _rejection(key: tuple[str, int], digest: str | None, ledger: LedgerView) -> str | None:
-    found = ledger.rejections.get((*key, digest or ""))
-    return f"rejected for aliases ({found.failure}): {found.told}" if found else None
-
-
 def _deleted(pin: PinnedVersion, known: Known) -> CatalogueVersion:
+    """Show what the registry no longer has; with its tags gone, it runs as it was built."""
     description = known.descriptions.get(pin.digest)
+    built = known.environments.get(pin.digest)
+    here = description is not None and (built is not None or _lacks_shared(description) is None)
     return CatalogueVersion(
         version=pin.version,
         state=VersionState.DELETED,
-        digest=pin.digest if description is not None else None,
+        digest=pin.digest if here else None,
         expected_digest=pin.expected_digest,
         stamped=pin.stamped,
         reason="the registry no longer has this version",
         description=dict(description) if description is not None else None,
         size_bytes=_size(description),
+        environment=_own(built) if built else Environment(),
     )
 
 
@@ -158,11 +217,22 @@ def read_policy(listed: AspiredModel) -> Policy:
     if rows is not None and rows != int(rows):
         problems.append(f"the tag {_ROWS_TAG} is ignored: not a whole number")
         rows = None
+    problems += _environment_problems(listed)
     return Policy(
         timeout_s=timeout_s,
         max_batch_rows=None if rows is None else int(rows),
         problems=problems,
     )
+
+
+def _environment_problems(listed: AspiredModel) -> list[str]:
+    """Name the environment tags that say neither ``own`` nor ``shared``."""
+    tagged = {"": listed.tags} | {f" of version {n}": v.tags for n, v in listed.versions.items()}
+    return [
+        f"the tag {ENVIRONMENT_TAG}{whose} is ignored: neither {OWN} nor {SHARED}"
+        for whose, tags in tagged.items()
+        if tags.get(ENVIRONMENT_TAG, SHARED) not in (OWN, SHARED)
+    ]
 
 
 def _number(

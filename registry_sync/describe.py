@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
-from packaging.requirements import InvalidRequirement, Requirement
 
 from registry_sync.errors import BrokenModelError, IncompleteArtifactError
 from registry_sync.manifest import Fetched
@@ -78,7 +76,6 @@ def describe(fetched: Fetched) -> dict[str, Any]:
         "signature": _signature(mlmodel.get("signature")),
         "frameworks": _frameworks(mlmodel, requirements),
         "requirements": requirements,
-        "dependency_verdict": _dependency_verdict(requirements),
         "example": _example(folder, mlmodel.get("saved_input_example_info")),
         "mlflow_version": _text(mlmodel.get("mlflow_version")),
         "model_uuid": _text(mlmodel.get("model_uuid")),
@@ -295,26 +292,3 @@ def _frameworks(mlmodel: Mapping[str, Any], requirements: list[str]) -> dict[str
         if version and name in _FRAMEWORKS:
             frameworks[name] = version.strip()
     return frameworks
-
-
-def _dependency_verdict(requirements: list[str]) -> dict[str, Any]:
-    """Compare what the model was logged with against what is installed here."""
-    found = [mismatch for line in requirements if (mismatch := _mismatch(line))]
-    return {"status": "warn" if found else "ok", "mismatches": found}
-
-
-def _mismatch(line: str) -> str | None:
-    """Return what one requirement misses here, in words; None: nothing."""
-    try:
-        requirement = Requirement(line)
-        applies = requirement.marker is None or requirement.marker.evaluate()
-    except (InvalidRequirement, ValueError, KeyError):
-        return f"{line[:100]} (cannot be compared)"
-    wanted = f"required {requirement.specifier}" if requirement.specifier else "required"
-    try:
-        here = metadata.version(requirement.name)
-    except metadata.PackageNotFoundError:
-        return f"{requirement.name} (not here, {wanted})" if applies else None
-    if not applies or requirement.specifier.contains(here, prereleases=True):
-        return None
-    return f"{requirement.name} (here {here}, {wanted})"

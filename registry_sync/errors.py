@@ -4,6 +4,7 @@
 * `ArtifactError`: the publisher, or whoever altered the bytes. ``transient`` says whether a later
   try may succeed without anybody's help.
 * `PublishError`: whoever publishes to an S3 registry.
+* `EnvironmentFailedError`: the publisher, whose requirements cannot be met; ``transient`` as above.
 * `StoreError`: the operator of this node (a store written by a newer release, a broken disk).
 * `RolloutRejectedError`: the gateway said no, and why.
 * `LedgerError`: the operator of the database.
@@ -89,6 +90,24 @@ class UnstampedError(ArtifactError):
 
 class PublishError(SyncError):
     """A version, or its aliases, could not be published: whoever publishes must act."""
+
+
+class EnvironmentFailedError(SyncError):
+    """A version's own environment could not be built.
+
+    Attributes:
+        transient: A later try may succeed by itself. False: the same requirements would fail again.
+        failure: The kind of a permanent one, as it is recorded.
+    """
+
+    FAILED = "environment"
+    UNSUPPORTED = "environment_unsupported"
+
+    def __init__(self, message: str, *, transient: bool = False, failure: str = FAILED) -> None:
+        """Store whether to try again, and the kind, beside the sentence."""
+        super().__init__(message)
+        self.transient = transient
+        self.failure = failure
 
 
 class StoreError(SyncError):

@@ -43,6 +43,17 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
+class BuildEnvironment:
+    """Build the own environment that the version asks for."""
+
+    model: str
+    version: int
+    digest: str
+    urgency: Urgency
+    asked_by: str = AskedBy.POLL
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """Start a standby and warm it.
 
@@ -95,7 +106,7 @@ class ReleaseHold:
     asked_by: str = AskedBy.POLL
 
 
-Action = Fetch | Stage | Activate | RetireAlias | ReleaseHold
+Action = Fetch | BuildEnvironment | Stage | Activate | RetireAlias | ReleaseHold
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +123,8 @@ class World:
         proved: Stages that went well since the gateway started: (model, version, digest) to id.
         require_digest: Versions without a stamp are refused.
         wished_by: Who told of a wish first, by model and alias; where nobody is named, a poll.
+        environments: Digests in the store whose own environment is built.
+        refused: Digests in the store that may not be loaded beside our libraries.
     """
 
     aspired: Aspired
@@ -122,6 +135,8 @@ class World:
     proved: Mapping[tuple[str, int, str], str] = field(default_factory=dict)
     require_digest: bool = False
     wished_by: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    environments: AbstractSet[str] = frozenset()
+    refused: AbstractSet[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +152,10 @@ def plan(world: World) -> tuple[Action, ...]:
     """Return what ought to be done, most urgent first; nothing twice."""
     actions: dict[Action | tuple[str, int], Action] = {}
     for action in sorted(_all(world), key=lambda action: action.urgency):
-        same = (action.model, action.version) if isinstance(action, Fetch) else action
-        actions.setdefault(same, action)
+        if isinstance(action, Fetch | BuildEnvironment):
+            actions.setdefault((action.model, action.version), action)
+        else:
+            actions.setdefault(action, action)
     return tuple(actions.values())
 
 
@@ -153,8 +170,13 @@ def _wanted(world: World) -> Iterator[Action]:
     """Bytes that a caller waits for, oldest wish first (the sort is stable)."""
     for wish in sorted(world.node.wanted, key=lambda wish: wish.since):
         listed = find(world.aspired, wish.model, wish.version)
-        if listed and not is_quarantined(listed, world.ledger) and not _here(world, listed):
+        if listed is None or is_quarantined(listed, world.ledger):
+            continue
+        target = _Target(wish.version, _here(world, listed), AskedBy.POLL)
+        if target.digest is None:
             yield Fetch(wish.model, wish.version, Urgency.WANTED)
+        elif not _is_rejected(world, wish.model, target):
+            yield from _environment(world, wish.model, target, Urgency.WANTED)
 
 
 def _aliases(
@@ -233,6 +255,9 @@ def _promote(world: World, alias: str, active: ActiveAlias, target: _Target) -> 
         return
     if _is_rejected(world, active.model, target):
         return
+    if building := list(_environment(world, active.model, target, Urgency.PROMOTION)):
+        yield from building
+        return
     standby = _standby(world.node, active.model, target)
     if standby:
         yield _activate(active.model, alias, target, standby.stage_id)
@@ -257,6 +282,9 @@ def _bring_up(world: World, model: str, alias: str, targets: list[_Target]) -> I
                 yield Fetch(model, target.version, Urgency.PREFETCH, target.asked_by)
             continue
         if _is_rejected(world, model, target):
+            continue
+        if building := list(_environment(world, model, target, Urgency.PREFETCH)):
+            yield from building if rank == 0 else ()
             continue
         yield _first(world, model, alias, target)
         return
@@ -304,8 +332,30 @@ def _standby(node: NodeState, model: str, target: _Target) -> StageRequest | Non
     return next((s for s in node.standbys if (s.model, s.version, s.digest) == wanted), None)
 
 
+def _environment(
+    world: World, model: str, target: _Target, urgency: Urgency
+) -> Iterator[BuildEnvironment]:
+    """Build the environment that a target asks for, if it is not there."""
+    digest = target.digest or ""
+    if _runs_in_own(world, model, target) and digest not in world.environments:
+        yield BuildEnvironment(model, target.version, digest, urgency, target.asked_by)
+
+
+def _runs_in_own(world: World, model: str, target: _Target) -> bool:
+    """Whether a target runs in its own environment; one that nobody lists, as it was built."""
+    listed = world.aspired.models.get(model)
+    if listed is None or target.version not in listed.versions:
+        return target.digest in world.environments
+    return listed.asks_own_environment(target.version)
+
+
 def _is_rejected(world: World, model: str, target: _Target) -> bool:
-    return (model, target.version, target.digest or "") in world.ledger.rejections
+    """Whether this must not be loaded: it failed here, or may not be beside our libraries."""
+    own = _runs_in_own(world, model, target)
+    if not own and target.digest in world.refused:
+        return True
+    found = world.ledger.rejections.get((model, target.version, target.digest or ""))
+    return found is not None and (own or not found.is_of_environment)
 
 
 def _admissible(world: World, listed: AspiredVersion) -> bool:

@@ -22,6 +22,8 @@ from registry_sync.artifact_store import ArtifactStore
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.backoff import Backoff, Subject
 from registry_sync.catalogue import Known, Trouble
+from registry_sync.dependencies import OnMismatch
+from registry_sync.environments import BuildsEnvironments
 from registry_sync.errors import SyncError
 from registry_sync.hints import Hints
 from registry_sync.holds_file import HoldsFile
@@ -33,6 +35,7 @@ from registry_sync.observation import Observation
 from registry_sync.plan import (
     Action,
     Activate,
+    BuildEnvironment,
     Fetch,
     ReleaseHold,
     RetireAlias,
@@ -41,6 +44,7 @@ from registry_sync.plan import (
     World,
     plan,
 )
+from registry_sync.preparation import Preparation
 from registry_sync.promotion import Promotion
 from registry_sync.records import (
     AskedBy,
@@ -54,10 +58,11 @@ from registry_sync.threads import Threads
 
 _LONGEST_SLEEP_S = 5.0
 _WANTED_RETRY_S = 5.0
-_SLOTS = {Fetch: 3, Stage: 2, Activate: 8, RetireAlias: 4, ReleaseHold: 4}
+_SLOTS = {Fetch: 3, BuildEnvironment: 1, Stage: 2, Activate: 8, RetireAlias: 4, ReleaseHold: 4}
 _URGENT_EXTRA_SLOTS = 2
 _MODELS_LOOKED_AT = 10
 _FETCHES_PER_MODEL = 2
+_BRINGING = frozenset({"fetch", "environment"})
 _URGENT = frozenset({Urgency.WANTED, Urgency.ACTIVATE, Urgency.PROMOTION, Urgency.RECOVERY})
 _log = structlog.get_logger("registry_sync.reconcile")
 
@@ -82,17 +87,19 @@ class Reconciler:
         ledger: Ledger,
         target: ServingTarget,
         threads: Threads,
+        environments: BuildsEnvironments,
         boot_id: str,
         jitter: Callable[[], float],
         limits: Limits,
         require_digest: bool = False,
+        on_mismatch: OnMismatch = OnMismatch.WARN,
         holds_file: HoldsFile | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Store.
 
         ``clock`` gives epoch seconds, ``jitter`` numbers from 0 to 1; ``holds_file`` is the one
-        that the ledger writes.
+        that the ledger writes; ``on_mismatch`` says what other libraries than ours mean.
         """
         self.store = store
         self.ledger = ledger
@@ -118,6 +125,14 @@ class Reconciler:
             ledger=ledger,
             journal=self.journal,
             listings=self.listings,
+            threads=threads,
+            clock=clock,
+        )
+        self.preparation = Preparation(
+            environments=environments,
+            on_mismatch=on_mismatch,
+            ledger=ledger,
+            journal=self.journal,
             threads=threads,
             clock=clock,
         )
@@ -206,6 +221,7 @@ class Reconciler:
     async def _remember(self) -> None:
         """Begin with what the node itself knows, so that the registry may be down."""
         self.arrival.artifacts = await self.threads.ledger(self.store.all)
+        await self.preparation.look(self.arrival.artifacts.values())
         await self.journal.refresh(self.arrival.artifacts.values(), None)
         await self.listings.recall()
 
@@ -222,6 +238,8 @@ class Reconciler:
             proved=self.observation.proved,
             require_digest=self._require_digest,
             wished_by=self.listings.wished_by(),
+            environments=self.preparation.built.keys(),
+            refused=self.preparation.refused(self.arrival.artifacts),
         )
 
     # --- list -------------------------------------------------------------------------------------
@@ -288,15 +306,15 @@ class Reconciler:
         troubles = {
             (str(subject[1]), int(subject[2])): Trouble(failure.reason, failure.retry_at)
             for subject, failure in self.backoff.failures().items()
-            if subject[0] == "fetch" and self.backoff.waits(subject)
+            if subject[0] in _BRINGING and self.backoff.waits(subject)
         }
-        fetching = {(a.model, a.version) for a in self._doing.values() if isinstance(a, Fetch)}
+        doing = self._doing.values()
+        bringing = (action for action in doing if isinstance(action, Fetch | BuildEnvironment))
         return Known(
-            descriptions={
-                digest: one.description for digest, one in self.arrival.artifacts.items()
-            },
-            fetching=fetching,
+            descriptions=self.preparation.described(self.arrival.artifacts),
+            fetching={(action.model, action.version) for action in bringing},
             troubles=troubles,
+            environments=self.preparation.built,
         )
 
     # --- start what is due ------------------------------------------------------------------------
@@ -404,6 +422,9 @@ class Reconciler:
         match action:
             case Fetch():
                 return await self.arrival.fetch(action, watch)
+            case BuildEnvironment():
+                artifact = self.arrival.artifacts.get(action.digest)
+                return await self.preparation.build(action, artifact, watch)
             case Stage():
                 return await self._promotion.stage(action, watch)
             case Activate():
@@ -443,6 +464,8 @@ def _subject(action: Action) -> Subject:
     match action:
         case Fetch():
             return ("fetch", action.model, action.version)
+        case BuildEnvironment():
+            return ("environment", action.model, action.version, action.digest)
         case Stage():
             return ("stage", action.model, action.version, action.digest)
         case Activate():

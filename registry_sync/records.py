@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from registry_sync.errors import EnvironmentFailedError
+
+_ENVIRONMENT_FAILURES = frozenset(
+    {EnvironmentFailedError.FAILED, EnvironmentFailedError.UNSUPPORTED}
+)
+
 
 class AskedBy(StrEnum):
     """Who wanted a change. ``ADOPTED``: the gateway had made it already when we looked."""
@@ -69,6 +75,11 @@ class Rejection:
     at: float
 
     @property
+    def is_of_environment(self) -> bool:
+        """Whether only its own environment failed: nothing is said of ours."""
+        return self.failure in _ENVIRONMENT_FAILURES
+
+    @property
     def told(self) -> str:
         """The reason and what to do about it, for users."""
         return f"{self.reason}; it is tried again when the registry moves an alias to it anew"
@@ -113,7 +124,7 @@ class Attempt:
     """One try of one step, and how it ended.
 
     Attributes:
-        action: ``fetch``, ``stage``, ``activate`` or ``retire``.
+        action: ``fetch``, ``environment``, ``stage``, ``activate`` or ``retire``.
         durations_s: Seconds by phase.
         outcome: ``complete``, ``failed`` (tried again) or ``refused`` (not tried again by itself).
         reason: A sentence, where it did not go well.

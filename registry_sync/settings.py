@@ -34,6 +34,9 @@ class SyncSettings(BaseSettings):
         fetch_timeout_s: Seconds for one whole fetch.
         disk_floor_bytes: Free bytes that fetching leaves on the file system.
         stage_timeout_s: Seconds to wait for the outcome of a stage.
+        dependencies: What it means when a version requires other libraries than are installed
+            here: ``ignore``, ``warn``, or ``refuse``: it is not loaded beside them.
+        environment_timeout_s: Seconds for building one own environment.
         sweep_interval_s: Seconds between two clean-ups of artifacts and history.
         operations_host: Address that the operations listener binds.
         operations_port: Its TCP port; 0: there is only the Unix socket.
@@ -65,6 +68,8 @@ class SyncSettings(BaseSettings):
     fetch_timeout_s: PositiveFloat = 3600.0
     disk_floor_bytes: int = Field(default=_GIB, ge=0)
     stage_timeout_s: PositiveFloat = 600.0
+    dependencies: Literal["ignore", "warn", "refuse"] = "warn"
+    environment_timeout_s: PositiveFloat = 1800.0
     sweep_interval_s: PositiveFloat = 300.0
     operations_host: str = Field(default="127.0.0.1", min_length=1)
     operations_port: int = Field(default=8081, ge=0, le=65535)

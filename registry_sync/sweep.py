@@ -1,4 +1,4 @@
-"""Removes what nothing needs: artifacts, and history beyond its bounds."""
+"""Removes what nothing needs: artifacts, environments, and history beyond its bounds."""
 
 from __future__ import annotations
 
@@ -59,6 +59,9 @@ class Sweep:
         if node is None or spine.observation.unreachable or not spine.listings.count:
             return
         await self._forget_gone(node)
+        await spine.preparation.sweep(
+            spine.arrival.artifacts.values(), older_than_s=self._limits.rollback_window_s
+        )
         free = shutil.disk_usage(self._folder).free
         doomed = choose(
             spine.arrival.artifacts,

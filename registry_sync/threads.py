@@ -12,6 +12,7 @@ from typing import ParamSpec, TypeVar
 _FETCHES = 6
 _COMPARISONS = 10  # as many as there are activations under way at most: none waits for a thread
 _REGISTRY_CALLS = 2
+_BUILDS = 3
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -22,13 +23,14 @@ class StoppedError(Exception):
 
 
 class Threads:
-    """Four bounded pools, so that a slow one never holds up another. `close` ends them."""
+    """Five bounded pools, so that a slow one never holds up another. `close` ends them."""
 
     def __init__(self) -> None:
         """Make the pools; threads start with the first work."""
         self._fetching = ThreadPoolExecutor(_FETCHES, "fetch")
         self._comparing = ThreadPoolExecutor(_COMPARISONS, "compare")
         self._registry = ThreadPoolExecutor(_REGISTRY_CALLS, "registry")
+        self._building = ThreadPoolExecutor(_BUILDS, "build")
         self._ledger = ThreadPoolExecutor(1, "ledger")
         self._stopping = threading.Event()
 
@@ -43,6 +45,10 @@ class Threads:
     async def registry(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Do ``work`` where the registry is asked."""
         return await _in(self._registry, work, *args, **kwargs)
+
+    async def building(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Do ``work`` where environments are built, which may take many minutes."""
+        return await _in(self._building, work, *args, **kwargs)
 
     async def ledger(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Do ``work`` where the ledger is read and written: one thing at a time, in order."""
@@ -64,7 +70,7 @@ class Threads:
     def close(self, *, patience_s: float) -> bool:
         """Take no more work and wait for what runs; whether every thread has ended in time."""
         self.stop()
-        pools = (self._fetching, self._comparing, self._registry, self._ledger)
+        pools = (self._fetching, self._comparing, self._registry, self._building, self._ledger)
         for pool in pools:
             pool.shutdown(wait=False, cancel_futures=True)
         give_up_at = time.monotonic() + patience_s

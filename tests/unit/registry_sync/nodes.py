@@ -9,11 +9,13 @@ from pathlib import Path
 
 from gateway.control_contract import VersionState
 from registry_sync.artifact_store import ArtifactStore
+from registry_sync.dependencies import OnMismatch
 from registry_sync.holds_file import HoldsFile
 from registry_sync.intake import Intake
 from registry_sync.ledger import Ledger
 from registry_sync.reconcile import Limits, Reconciler
 from registry_sync.threads import Threads
+from tests.fakes.environments import FakeEnvironments
 from tests.fakes.gateway import FakeGateway, becomes
 from tests.fakes.registry import FakeRegistry
 
@@ -28,6 +30,8 @@ class NodeInMemory:
     folder: Path
     registry: FakeRegistry = field(default_factory=FakeRegistry)
     gateway: FakeGateway = field(default_factory=FakeGateway)
+    environments: FakeEnvironments = field(default_factory=FakeEnvironments)
+    on_mismatch: OnMismatch = OnMismatch.WARN
     require_digest: bool = False
     stage_timeout_s: float = 30.0
 
@@ -56,6 +60,8 @@ class NodeInMemory:
             ledger=ledger,
             target=self.gateway,
             threads=threads,
+            environments=self.environments,
+            on_mismatch=self.on_mismatch,
             boot_id=f"boot-{time.monotonic_ns()}",
             jitter=lambda: 0.0,
             limits=Limits(stage_timeout_s=self.stage_timeout_s),

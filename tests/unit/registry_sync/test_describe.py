@@ -53,7 +53,6 @@ def write(folder: Path, **changes):
 
 def test_everything_is_read(folder):
     found = described(folder)
-    mismatches = found["dependency_verdict"].pop("mismatches")
     assert found == {
         "format_version": 1,
         "digest": Manifest.of({"MLmodel": "0" * 64}).digest,
@@ -72,16 +71,11 @@ def test_everything_is_read(folder):
             "only-elsewhere==1; sys_platform == 'win32'",
             "git+https://example.org/x",
         ],
-        "dependency_verdict": {"status": "warn"},
         "example": {"path": "serving_input_example.json", "serving": {"inputs": [1]}},
         "mlflow_version": "3.17.2",
         "model_uuid": "u",
         "model_id": None,
     }
-    assert len(mismatches) == 3
-    assert "scikit-learn (here" in mismatches[0]
-    assert mismatches[1] == "no-such-package (not here, required ==2)"
-    assert "cannot be compared" in mismatches[2]
 
 
 def test_a_loader_that_is_not_ours_is_left_to_pyfunc(folder):

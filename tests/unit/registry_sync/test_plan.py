@@ -9,6 +9,7 @@ from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.plan import (
     Action,
     Activate,
+    BuildEnvironment,
     Fetch,
     ReleaseHold,
     RetireAlias,
@@ -30,6 +31,7 @@ from registry_sync.records import (
 M = "m"
 D = {n: f"sha256:{n:064x}" for n in range(10)}
 OTHER = "sha256:" + "f" * 64
+OWN = {"gateway.environment": "own"}
 
 
 def listing(aliases: dict[str, int], *, stamps: dict[int, str] | None = None, model: str = M):
@@ -63,8 +65,10 @@ def quarantine(version: int, expected: str | None) -> dict[tuple[str, int], Quar
     return {(M, version): Quarantine(M, version, expected, "l", OTHER, "wrong bytes", 0.0)}
 
 
-def rejection(version: int) -> dict[tuple[str, int, str], Rejection]:
-    return {(M, version, D[version]): Rejection(M, version, D[version], "warm_up_failed", "", 0.0)}
+def rejection(
+    version: int, failure: str = "warm_up_failed"
+) -> dict[tuple[str, int, str], Rejection]:
+    return {(M, version, D[version]): Rejection(M, version, D[version], failure, "", 0.0)}
 
 
 def standby(version: int) -> StageRequest:
@@ -88,6 +92,9 @@ class Case:
     ledger: LedgerView = field(default_factory=LedgerView)
     listings: int = 2
     require_digest: bool = False
+    tags: dict[str, str] = field(default_factory=dict)
+    built: tuple[int, ...] = ()
+    refused: tuple[int, ...] = ()
 
 
 def world(case: Case) -> World:
@@ -102,7 +109,7 @@ def world(case: Case) -> World:
         wanted=[Wanted(model=M, version=n, since=float(i)) for i, n in enumerate(case.wanted)],
     )
     return World(
-        aspired=listing(case.aspired, stamps=case.stamps)
+        aspired=tagged(listing(case.aspired, stamps=case.stamps), case.tags)
         if case.aspired is not None
         else Aspired({}, 0.0),
         listings=case.listings,
@@ -111,13 +118,21 @@ def world(case: Case) -> World:
         stored={D[n] for n in stored},
         proved={(M, n, D[n]): f"s{n}" for n in case.proved},
         require_digest=case.require_digest,
+        environments={D[n] for n in case.built},
+        refused={D[n] for n in case.refused},
     )
+
+
+def tagged(aspired: Aspired, tags: dict[str, str]) -> Aspired:
+    return replace(aspired, models={M: replace(aspired.models[M], tags=tags)})
 
 
 def spell(action: Action) -> str:
     match action:
         case Fetch():
             return f"fetch {action.version}"
+        case BuildEnvironment():
+            return f"build {action.version} by {action.asked_by}"
         case Stage():
             how = f"keep over {action.replaces}" if action.keep else "cold"
             return f"stage {action.version} {how} by {action.asked_by}"
@@ -150,6 +165,73 @@ CASES = [
         standbys=(1,),
     ),
     Case("it is as wished: nothing", [], {"champion": 1}, (active(1),), here=(1,)),
+    # --- an own environment, between fetch and stage
+    Case("own: bytes first", ["fetch 1"], {"champion": 1}, tags=OWN),
+    Case("own: build it", ["build 1 by poll"], {"champion": 1}, here=(1,), tags=OWN),
+    Case(
+        "own and built: stage",
+        ["stage 1 cold by poll"],
+        {"champion": 1},
+        here=(1,),
+        tags=OWN,
+        built=(1,),
+    ),
+    Case(
+        "own and promoted: build while the old one serves",
+        ["build 2 by poll"],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        tags=OWN,
+    ),
+    Case(
+        "own and not to be built: nothing, the old one serves",
+        [],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        tags=OWN,
+        ledger=LedgerView(rejections=rejection(2, "environment")),
+    ),
+    Case(
+        "its environment failed, and it is to have none any more: stage",
+        ["stage 2 keep over 1 by poll"],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        ledger=LedgerView(rejections=rejection(2, "environment")),
+    ),
+    Case(
+        "own and called by number: build it",
+        ["build 2 by poll"],
+        {"champion": 1},
+        (active(1),),
+        here=(1, 2),
+        wanted=(2,),
+        tags=OWN,
+        built=(1,),
+    ),
+    Case(
+        "own and active: what serves is left alone",
+        [],
+        {"champion": 1},
+        (active(1),),
+        here=(1,),
+        tags=OWN,
+    ),
+    # --- requirements that are not met here
+    Case("refused: not staged", [], {"champion": 1}, here=(1,), refused=(1,)),
+    Case(
+        "refused, but own", ["build 1 by poll"], {"champion": 1}, here=(1,), refused=(1,), tags=OWN
+    ),
+    Case(
+        "refused: the old one serves",
+        [],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        refused=(2,),
+    ),
     # --- promotion
     Case("promoted: fetch first", ["fetch 2"], {"champion": 2}, (active(1),), here=(1,)),
     Case(

@@ -35,6 +35,7 @@ from registry_sync.plan import Activate, RetireAlias, Urgency, World, plan
 from registry_sync.reconcile import Limits, Reconciler
 from registry_sync.records import Attempt, Hold, LedgerView, PinnedVersion, Quarantine
 from registry_sync.threads import Threads
+from tests.fakes.environments import FakeEnvironments
 from tests.unit.registry_sync.artifacts import fetched
 
 DIGESTS = {number: f"sha256:{number:064x}" for number in (1, 2, 3)}
@@ -239,6 +240,7 @@ async def spine_on(tmp_path, registry, target, ledger_class=Ledger, clock=time.t
         store=store,
         ledger=ledger,
         target=target,
+        environments=FakeEnvironments(),
         threads=threads,
         boot_id="c",
         jitter=lambda: 1.0,

@@ -36,6 +36,9 @@ async def test_an_artifact_goes_only_after_the_gateway_was_told(tmp_path, gone):
     async def write(*_):
         return True
 
+    async def nothing_swept(*_, **__):
+        return None
+
     node = SimpleNamespace(active=[], standbys=[], wanted=[])
     spine: Any = SimpleNamespace(
         announcer=SimpleNamespace(offers=lambda _: gone),
@@ -45,6 +48,7 @@ async def test_an_artifact_goes_only_after_the_gateway_was_told(tmp_path, gone):
         listings=SimpleNamespace(count=2, error=None, aspired=Aspired(models={}, listed_at=0.0)),
         next_decision=next_decision,
         observation=SimpleNamespace(node=node, unreachable=None),
+        preparation=SimpleNamespace(sweep=nothing_swept),
         store=store,
         threads=threads,
         wake=lambda: None,

@@ -1,0 +1,97 @@
+"""What a model was logged with, against what is installed here: the verdict on dependencies.
+
+Here is the environment of this process, which is the one that shared workers are forked in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from importlib import metadata
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+_NAMED = 3
+_REMEMBERED = 4096
+
+
+class Verdict(StrEnum):
+    """Whether a version may be loaded beside our libraries; ``WARN``: it may, and differs."""
+
+    OK = "ok"
+    WARN = "warn"
+    REFUSE = "refuse"
+
+
+class OnMismatch(StrEnum):
+    """What a difference means. ``IGNORE``: nothing; it is listed and called ok."""
+
+    IGNORE = "ignore"
+    WARN = "warn"
+    REFUSE = "refuse"
+
+
+_MEANS = {
+    OnMismatch.IGNORE: Verdict.OK,
+    OnMismatch.WARN: Verdict.WARN,
+    OnMismatch.REFUSE: Verdict.REFUSE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DependencyVerdict:
+    """The verdict on one list of requirements.
+
+    Attributes:
+        status: The verdict.
+        mismatches: What each requirement that is not met misses here, in words.
+    """
+
+    status: Verdict = Verdict.OK
+    mismatches: tuple[str, ...] = ()
+
+    def as_body(self) -> dict[str, Any]:
+        """Return the form that the description carries."""
+        return {"status": self.status.value, "mismatches": list(self.mismatches)}
+
+    @property
+    def reason(self) -> str:
+        """Why it was refused, and what to do: a sentence for users."""
+        more = len(self.mismatches) - _NAMED
+        named = ", ".join(self.mismatches[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+        return (
+            f"its requirements are not met here: {named}; set the tag gateway.environment to own, "
+            "or log it again with what is here"
+        )
+
+
+def judge(requirements: Iterable[str], on_mismatch: OnMismatch) -> DependencyVerdict:
+    """Compare requirements with what is installed in this process's environment."""
+    found = _mismatches(tuple(requirements))
+    return DependencyVerdict(_MEANS[on_mismatch] if found else Verdict.OK, found)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _mismatches(requirements: tuple[str, ...]) -> tuple[str, ...]:
+    """Compare once: what is installed does not change while this process runs."""
+    return tuple(mismatch for line in requirements if (mismatch := _mismatch(line)))
+
+
+def _mismatch(line: str) -> str | None:
+    """Return what one requirement misses here, in words; None: nothing."""
+    try:
+        requirement = Requirement(line)
+        applies = requirement.marker is None or requirement.marker.evaluate()
+    except (InvalidRequirement, ValueError, KeyError):
+        return f"{line[:100]} (cannot be compared)"
+    wanted = f"required {requirement.specifier}" if requirement.specifier else "required"
+    try:
+        here = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return f"{requirement.name} (not here, {wanted})" if applies else None
+    if not applies or requirement.specifier.contains(here, prereleases=True):
+        return None
+    return f"{requirement.name} (here {here}, {wanted})"

@@ -1,0 +1,372 @@
+"""Own environments of this node: virtual environments built by uv from models' requirements.
+
+::
+
+    <node_dir>/environments/<digest>/                  one environment, complete or not there
+    <node_dir>/environments/<digest>/environment.json  what it was made of
+    <node_dir>/environments/aside/                     where builds work; same file system
+    <node_dir>/environments/pythons/                   interpreters that uv fetched, if it had to
+
+Only wheels are installed: the control plane runs nothing that a model brought. Files are compiled
+at the build, because a worker writes none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from registry_sync.artifact_store import StoredArtifact
+from registry_sync.errors import EnvironmentFailedError, StoreError
+from registry_sync.recipe import OwnEnvironment, Recipe, read_recipe
+
+_RECORD = "environment.json"
+_HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+_LOOK_EVERY_S = 0.5
+_END_PATIENCE_S = 5.0
+_NICENESS = 10
+"""Compiling must not take the processor from the workers."""
+_TAIL_BYTES = 8192
+_TAIL_LINES = 6
+_TAIL_CHARACTERS = 800
+_MAX_TEXT_BYTES = 256 * 1024
+_CANNOT_BE_MET = 1
+"""uv's exit status when the requirements have no solution; everything else may pass."""
+_INDEX_REFUSED = "could not be queried"
+_OURS_ALONE = frozenset({"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME"})
+
+Check = Callable[[], None]
+"""Raises when the build is to be given up: the control plane ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildLimits:
+    """What a build may take: seconds in all, and bytes that it leaves free on the disk."""
+
+    timeout_s: float
+    disk_floor_bytes: int
+
+
+class BuildsEnvironments(Protocol):
+    """What is needed of the environments of a node; see `Environments`. Blocking."""
+
+    def build(self, artifact: StoredArtifact, check: Check) -> OwnEnvironment:
+        """Return the environment of an artifact, built if it is not there."""
+        ...
+
+    def built(self, artifacts: Iterable[StoredArtifact]) -> dict[str, OwnEnvironment]:
+        """Return the environments that are built, by the digest of the artifact."""
+        ...
+
+    def sweep(self, artifacts: Iterable[StoredArtifact], *, older_than_s: float) -> list[str]:
+        """Remove environments that no artifact means; return their digests."""
+        ...
+
+
+class Environments:
+    """Owns ``environments/`` of a node. One process; any of its threads.
+
+    It survives being killed at any moment: what is not complete does not count, and is removed by
+    the next `open`.
+    """
+
+    def __init__(
+        self,
+        node_dir: Path,
+        *,
+        installer: str,
+        limits: BuildLimits,
+        environ: Mapping[str, str],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Store.
+
+        Args:
+            node_dir: The node's folder.
+            installer: The path of uv.
+            limits: What one build may take.
+            environ: What uv inherits; its own ``UV_…`` variables count.
+            clock: Epoch seconds.
+        """
+        self._folder = node_dir.absolute() / "environments"
+        self._aside = self._folder / "aside"
+        self._installer = installer
+        self._limits = limits
+        self._environ = {k: v for k, v in environ.items() if k not in _OURS_ALONE}
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._busy: set[str] = set()
+
+    def open(self) -> None:
+        """Make the folders; remove what a killed process left. The owner calls it once, at start.
+
+        Raises:
+            StoreError: The folder cannot be used.
+        """
+        try:
+            self._aside.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{self._folder} cannot be used: {error.strerror}") from error
+        for leftover in self._aside.iterdir():
+            # An installer that outlived its killed parent may still write there for a moment.
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def built(self, artifacts: Iterable[StoredArtifact]) -> dict[str, OwnEnvironment]:
+        """Return the environments that are built, by the digest of the artifact."""
+        if not self._present():
+            return {}
+        found = ((one.digest, self._find(self._digest(one))) for one in artifacts)
+        return {digest: environment for digest, environment in found if environment}
+
+    def build(self, artifact: StoredArtifact, check: Check) -> OwnEnvironment:
+        """Return the environment of an artifact, built if it is not there: one at a time each.
+
+        Raises:
+            EnvironmentFailedError: It cannot be built, now or ever.
+        """
+        recipe = self._recipe(artifact)
+        with self._alone(recipe.digest, check):
+            found = self._find(recipe.digest)
+            if found is None:
+                try:
+                    found = self._build(recipe, check)
+                except OSError as error:
+                    raise EnvironmentFailedError(
+                        f"no environment could be built: {error.strerror or error}", transient=True
+                    ) from error
+            os.utime(self._folder / found.digest / _RECORD)  # meant again: not for the sweep
+            return found
+
+    def sweep(self, artifacts: Iterable[StoredArtifact], *, older_than_s: float) -> list[str]:
+        """Remove environments that no artifact means, and that nobody has asked for lately.
+
+        An environment stays while its artifact does, whatever the tags say meanwhile: a worker may
+        run in it.
+        """
+        present = self._present()
+        if not present:
+            return []
+        meant = {self._digest(one) for one in artifacts}
+        return [
+            digest for digest in present - meant if self._remove(digest, older_than_s=older_than_s)
+        ]
+
+    # --- what is there ----------------------------------------------------------------------------
+
+    def _present(self) -> set[str]:
+        with contextlib.suppress(OSError):
+            return {one.parent.name for one in self._folder.glob(f"*/{_RECORD}")}
+        return set()
+
+    def _find(self, digest: str | None) -> OwnEnvironment | None:
+        """Return a complete environment whose interpreter can still be run."""
+        if digest is None:
+            return None
+        folder = self._folder / digest
+        python = folder / "bin" / "python"
+        if (folder / _RECORD).is_file() and os.access(python, os.X_OK):
+            return OwnEnvironment(digest, str(python))
+        return None
+
+    def _digest(self, artifact: StoredArtifact) -> str | None:
+        try:
+            return self._recipe(artifact).digest
+        except EnvironmentFailedError:
+            return None
+
+    def _recipe(self, artifact: StoredArtifact) -> Recipe:
+        requirements = _read_text(artifact.path / "requirements.txt")
+        if requirements is None:
+            raise EnvironmentFailedError(
+                "it has no requirements.txt, so no environment of its own can be built; log it "
+                "with requirements, or set the tag gateway.environment to shared"
+            )
+
+        def beside(name: str) -> str | None:
+            return None if Path(name).name != name else _read_text(artifact.path / name)
+
+        return read_recipe(
+            artifact.description.get("env_python"), requirements, here=_HERE, beside=beside
+        )
+
+    def _remove(self, digest: str, *, older_than_s: float) -> bool:
+        """Move an environment aside in one step, then remove it."""
+        folder = self._folder / digest
+        with self._changed:
+            try:
+                young = self._clock() - (folder / _RECORD).stat().st_mtime < older_than_s
+            except OSError:
+                return False
+            if young or digest in self._busy:
+                return False
+            with contextlib.suppress(OSError):
+                folder.rename(self._new_aside() / "removed")
+        self._empty_aside()
+        return not folder.exists()
+
+    # --- a build ----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _alone(self, digest: str, check: Check) -> Iterator[None]:
+        with self._changed:
+            while digest in self._busy:
+                self._changed.wait(_LOOK_EVERY_S)
+                check()
+            self._busy.add(digest)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._busy.discard(digest)
+                self._changed.notify_all()
+
+    def _build(self, recipe: Recipe, check: Check) -> OwnEnvironment:
+        folder = self._new_aside()
+        try:
+            give_up_at = time.monotonic() + self._limits.timeout_s
+            for command in self._commands(recipe, folder):
+                self._run(command, folder, check, give_up_at)
+            return self._move_in(recipe, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _commands(self, recipe: Recipe, folder: Path) -> list[list[str]]:
+        """Write the installer's input; return how to call it."""
+        environment = folder / "environment"
+        lines = [*recipe.indexes, *recipe.requirements]
+        (folder / "requirements.txt").write_text("\n".join(lines) + "\n")
+        (folder / "constraints.txt").write_text("\n".join(recipe.constraints) + "\n")
+        python = sys.executable if recipe.python == _HERE else recipe.python
+        install = [
+            *("pip", "install", "--no-build", "--compile-bytecode", "--strict"),
+            *("--python", str(environment / "bin" / "python")),
+            *("--requirements", str(folder / "requirements.txt")),
+            *("--constraints", str(folder / "constraints.txt")),
+        ]
+        if recipe.indexes:
+            install += ["--index-strategy", "unsafe-best-match"]  # what pip does, and MLflow means
+        make = ["venv", "--relocatable", "--no-project", "--python", python, str(environment)]
+        return [[self._installer, "--no-progress", *rest] for rest in (make, install)]
+
+    def _run(self, command: list[str], folder: Path, check: Check, give_up_at: float) -> None:
+        """Run the installer, bounded in time, disk and output.
+
+        Raises:
+            EnvironmentFailedError: It failed, or went over a limit.
+        """
+        environ = {
+            "UV_CACHE_DIR": str(folder / "cache"),  # goes with the build: nothing grows for ever
+            "UV_PYTHON_INSTALL_DIR": str(self._folder / "pythons"),
+            **self._environ,
+            "NO_COLOR": "1",
+        }
+        process = subprocess.Popen(  # noqa: S603 - our own arguments, no shell
+            command,
+            cwd=folder,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
+            tail = self._follow(process, check, give_up_at)
+            status = process.wait(_END_PATIENCE_S)
+        except subprocess.TimeoutExpired as error:
+            raise EnvironmentFailedError("uv does not end", transient=True) from error
+        finally:
+            _end(process)
+        if status:
+            raise _failed(status, tail)
+
+    def _follow(self, process: subprocess.Popen[bytes], check: Check, give_up_at: float) -> str:
+        """Read what the installer says until it is silent for ever; return the end of it."""
+        if process.stdout is None:
+            raise AssertionError("started with a pipe")
+        output, tail = process.stdout.fileno(), b""
+        while True:
+            if select.select([output], [], [], _LOOK_EVERY_S)[0]:
+                data = os.read(output, _TAIL_BYTES)
+                if not data:
+                    return tail.decode(errors="replace")
+                tail = (tail + data)[-_TAIL_BYTES:]
+            check()
+            self._check_limits(give_up_at)
+
+    def _check_limits(self, give_up_at: float) -> None:
+        if time.monotonic() > give_up_at:
+            raise EnvironmentFailedError(
+                f"its environment was not built within {self._limits.timeout_s:g} s",
+                transient=True,
+            )
+        if shutil.disk_usage(self._folder).free < self._limits.disk_floor_bytes:
+            raise EnvironmentFailedError(
+                "building its environment would leave less free disk space than the floor",
+                transient=True,
+            )
+
+    def _move_in(self, recipe: Recipe, folder: Path) -> OwnEnvironment:
+        """Give a finished environment its name, in one step."""
+        environment, target = folder / "environment", self._folder / recipe.digest
+        record = {**asdict(recipe), "built_at": self._clock()}
+        (environment / _RECORD).write_text(json.dumps(record, indent=1))
+        os.sync()  # thousands of files, before the name that says that they are all there
+        if target.exists():  # its interpreter has gone
+            target.rename(folder / "replaced")
+        environment.rename(target)
+        found = self._find(recipe.digest)
+        if found is None:
+            raise EnvironmentFailedError("the environment has no interpreter", transient=True)
+        return found
+
+    def _new_aside(self) -> Path:
+        return Path(tempfile.mkdtemp(dir=self._aside))
+
+    def _empty_aside(self) -> None:
+        for one in self._aside.glob("*/removed"):
+            shutil.rmtree(one.parent, ignore_errors=True)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the installer and all that it started; harmless if they have ended."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    if process.stdout is not None:
+        process.stdout.close()
+    process.wait()
+
+
+def _failed(status: int, tail: str) -> EnvironmentFailedError:
+    """Turn the installer's last lines into an error."""
+    lines = [line.strip() for line in tail.splitlines() if line.strip()]
+    said = " ".join(lines[-_TAIL_LINES:])[-_TAIL_CHARACTERS:]
+    transient = status != _CANNOT_BE_MET or _INDEX_REFUSED in tail
+    return EnvironmentFailedError(
+        f"its environment could not be built: {said or f'uv ended with status {status}'}",
+        transient=transient,
+    )
+
+
+def _read_text(file: Path) -> str | None:
+    """Return a small text file's content; None: there is none."""
+    try:
+        if file.stat().st_size > _MAX_TEXT_BYTES:
+            raise EnvironmentFailedError(f"{file.name} is larger than {_MAX_TEXT_BYTES} bytes")
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None

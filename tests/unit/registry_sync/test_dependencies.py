@@ -1,0 +1,45 @@
+"""The verdict on what a model was logged with."""
+
+import pytest
+import sklearn
+
+from registry_sync.dependencies import OnMismatch, Verdict, judge
+
+HERE = f"scikit-learn=={sklearn.__version__}"
+ELSEWHERE = [
+    "scikit-learn==1.0.1",
+    "no-such-package==2",
+    "pytest>=1",
+    "only-elsewhere==1; sys_platform == 'win32'",
+    "git+https://example.org/x",
+]
+
+
+@pytest.mark.parametrize(
+    ("on_mismatch", "status"),
+    [
+        (OnMismatch.IGNORE, Verdict.OK),
+        (OnMismatch.WARN, Verdict.WARN),
+        (OnMismatch.REFUSE, Verdict.REFUSE),
+    ],
+)
+def test_the_setting_says_what_a_mismatch_means(on_mismatch: OnMismatch, status: Verdict) -> None:
+    assert judge([HERE], on_mismatch).as_body() == {"status": "ok", "mismatches": []}
+    assert judge(ELSEWHERE, on_mismatch).status is status
+
+
+def test_a_mismatch_is_said_in_words() -> None:
+    found = judge(ELSEWHERE, OnMismatch.REFUSE)
+    assert found.mismatches == (
+        f"scikit-learn (here {sklearn.__version__}, required ==1.0.1)",
+        "no-such-package (not here, required ==2)",
+        "git+https://example.org/x (cannot be compared)",
+    )
+    assert "set the tag gateway.environment to own" in found.reason
+
+
+def test_a_reason_names_no_more_than_three() -> None:
+    found = judge([f"no-such-{n}==1" for n in range(9)], OnMismatch.REFUSE)
+    assert "no-such-2" in found.reason
+    assert "no-such-3" not in found.reason
+    assert "and 6 more" in found.reason

@@ -1,0 +1,165 @@
+"""The spine with versions that ask for an environment of their own, or may not run in ours."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.control_contract import CatalogueVersion, Environment, VersionState
+from registry_sync.dependencies import OnMismatch
+from registry_sync.errors import EnvironmentFailedError
+from tests.fakes.gateway import becomes
+from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+
+TAG = "gateway.environment"
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> NodeInMemory:
+    made = NodeInMemory(tmp_path)
+    for version in (1, 2):
+        made.registry.publish(M, version)
+    made.registry.without_latest(M)
+    made.registry.point(M, A, 1)
+    return made
+
+
+def tag_version(node: NodeInMemory, version: int, value: str) -> None:
+    model = node.registry.models[M]
+    tagged = replace(model.versions[version], tags={TAG: value})
+    node.registry.models[M] = replace(model, versions={**model.versions, version: tagged})
+
+
+def tag_model(node: NodeInMemory, value: str) -> None:
+    node.registry.models[M] = replace(node.registry.models[M], tags={TAG: value})
+
+
+def shown(node: NodeInMemory, version: int) -> CatalogueVersion:
+    entry = node.gateway.version(M, version)
+    assert entry is not None
+    return entry
+
+
+async def test_an_environment_is_built_between_fetch_and_stage(node: NodeInMemory) -> None:
+    tag_version(node, 1, "own")
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+        entry = shown(node, 1)
+        assert entry.environment.kind == "own"
+        assert entry.environment.python == f"/environments/{entry.environment.digest}/python"
+        assert entry.description is not None
+        assert entry.description["dependency_verdict"]["status"] == "ok"
+        assert shown(node, 2).environment == Environment()
+        steps = [a.action for a in reversed(spine.ledger.attempts_of(M))]
+        assert steps == ["fetch", "environment", "stage", "activate"]
+    async with node.control_plane() as spine:  # it is there already
+        await idle(spine)
+        assert node.environments.asked == 1
+
+
+async def test_the_tag_of_a_version_goes_before_that_of_its_model(node: NodeInMemory) -> None:
+    tag_model(node, "own")
+    tag_version(node, 1, "shared")
+    async with node.control_plane():
+        await node.serves(1)
+        assert node.environments.asked == 0
+        assert shown(node, 1).environment.kind == "shared"
+        assert shown(node, 2).environment.kind == "own"
+
+
+async def test_a_tag_that_says_neither_is_reported_and_ignored(node: NodeInMemory) -> None:
+    tag_version(node, 1, "mine")
+    async with node.control_plane():
+        await node.serves(1)
+        model = next(one for one in node.gateway.catalogue.models if one.name == M)  # type: ignore[union-attr]
+        assert model.policy.problems == [
+            f"the tag {TAG} of version 1 is ignored: neither own nor shared"
+        ]
+
+
+async def test_a_build_that_cannot_succeed_rejects_the_version_until_the_tag_goes(
+    node: NodeInMemory,
+) -> None:
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        tag_version(node, 2, "own")
+        node.registry.point(M, A, 2)
+        node.environments.error = EnvironmentFailedError("no such package: zzz")
+        await spine.poll()
+        await node.shows(2, VersionState.FAILED)
+        await idle(spine)
+        entry = shown(node, 2)
+        assert entry.digest is None
+        assert "no such package: zzz" in str(entry.reason)
+        assert node.gateway.points(M, A) == 1
+        assert node.environments.asked == 1
+        tag_version(node, 2, "shared")
+        await spine.poll()
+        await node.serves(2)
+
+
+async def test_a_build_that_fails_for_now_is_tried_again(node: NodeInMemory) -> None:
+    tag_version(node, 1, "own")
+    node.environments.error = EnvironmentFailedError("no index", transient=True)
+    async with node.control_plane() as spine:
+        await node.shows(1, VersionState.FAILED)
+        assert shown(node, 1).reason == "no index"
+        assert spine.journal.view.rejections == {}
+        node.environments.error = None
+        await node.serves(1)
+
+
+async def test_a_caller_of_a_number_has_its_environment_built(node: NodeInMemory) -> None:
+    tag_version(node, 2, "own")
+    async with node.control_plane():
+        await node.serves(1)
+        node.gateway.want(M, 2)
+        await becomes(lambda: shown(node, 2).digest, "version 2 may be loaded")
+        assert shown(node, 2).environment.python
+
+
+async def test_an_environment_outlives_the_registrys_memory_of_its_version(
+    node: NodeInMemory,
+) -> None:
+    tag_version(node, 1, "own")
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        model = node.registry.models[M]
+        node.registry.models[M] = replace(model, versions={2: model.versions[2]}, aliases={A: 2})
+        await spine.poll()
+        await node.shows(1, VersionState.DELETED)
+        assert shown(node, 1).environment.kind == "own"
+
+
+async def test_what_requires_other_libraries_is_refused_where_that_is_set(
+    node: NodeInMemory,
+) -> None:
+    async with node.control_plane():
+        await node.serves(1)
+    node.registry.files[f"fake:/{M}/2"]["requirements.txt"] = b"no-such-package==3\n"
+    node.registry.point(M, A, 2)
+    node.on_mismatch = OnMismatch.REFUSE
+    async with node.control_plane() as spine:
+        await node.shows(2, VersionState.FAILED)
+        entry = shown(node, 2)
+        assert "no-such-package (not here, required ==3)" in str(entry.reason)
+        assert entry.description is not None
+        assert entry.description["dependency_verdict"]["status"] == "refuse"
+        await idle(spine)
+        assert node.gateway.points(M, A) == 1
+        tag_version(node, 2, "own")
+        await spine.poll()
+        await node.serves(2)
+    node.on_mismatch = OnMismatch.WARN
+
+
+async def test_the_sweep_removes_an_environment_that_no_artifact_means(node: NodeInMemory) -> None:
+    tag_version(node, 1, "own")
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await spine.preparation.sweep(spine.arrival.artifacts.values(), older_than_s=0)
+        assert len(node.environments.there) == len(spine.preparation.built) == 1
+        await spine.preparation.sweep([], older_than_s=0)
+        assert not node.environments.there
+        assert not spine.preparation.built

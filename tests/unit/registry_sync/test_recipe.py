@@ -1,0 +1,89 @@
+"""What an own environment is made of: only what is understood reaches the installer."""
+
+import pytest
+
+from registry_sync.errors import EnvironmentFailedError
+from registry_sync.recipe import Recipe, read_recipe
+
+WHEEL = "https://example.org/thing-1.0-py3-none-any.whl"
+SHA = "sha256:" + "a" * 64
+
+
+def read(text: str, python: str | None = "3.11.4", **files: str) -> Recipe:
+    return read_recipe(python, text, here="3.12", beside=files.get)
+
+
+def test_equal_requirements_have_one_digest_however_they_are_written() -> None:
+    one = read("scikit_learn == 1.6.1\nnumpy<3 , >=2  # why\n")
+    other = read("# made by hand\n\nnumpy>=2,<3\nScikit-Learn==1.6.1\nnumpy>=2,<3\n", "3.11.9")
+    assert one.requirements == ("numpy<3,>=2", "scikit-learn==1.6.1")
+    assert one == other
+    assert one.digest == other.digest
+
+
+@pytest.mark.parametrize(
+    ("text", "python"),
+    [("a==2", "3.11"), ("a==1", "3.12"), ("a==1\nb==1", "3.11"), ("-i https://x\na==1", "3.11")],
+)
+def test_other_requirements_have_another_digest(text: str, python: str) -> None:
+    assert read(text, python).digest != read("a==1", "3.11").digest
+
+
+def test_constraints_hashes_wheels_and_indexes_are_followed() -> None:
+    found = read(
+        f"--extra-index-url https://download.example.org/cpu\n-c bounds.txt\n"
+        f"a[x]==1 \\\n    --hash={SHA}\nthing @ {WHEEL}\nb==2; python_version < '3.12'\n",
+        **{"bounds.txt": "numpy<3\n"},
+    )
+    assert found.indexes == ("--extra-index-url https://download.example.org/cpu",)
+    assert found.constraints == ("numpy<3",)
+    assert found.requirements == (
+        f"a[x]==1 --hash={SHA}",
+        'b==2; python_version < "3.12"',
+        f"thing @ {WHEEL}",
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-e .",
+        "-r /etc/passwd",
+        "-c ../../secret.txt",
+        "-c not-there.txt",
+        "--find-links /tmp",
+        "--index-url http://example.org/simple",
+        "--index-url https://x --trusted-host y",
+        "./wheels/thing.whl",
+        "thing @ file:///tmp/thing.whl",
+        "thing @ git+https://example.org/x",
+        "git+https://example.org/x",
+        "a==1 --config-settings=x=y",
+        "--no-binary :all:",
+    ],
+)
+def test_what_is_not_understood_is_refused_and_named(line: str) -> None:
+    with pytest.raises(EnvironmentFailedError, match="no environment is built from") as caught:
+        read(f"a==1\n{line}\n")
+    assert line[:20] in caught.value.reason
+    assert not caught.value.transient
+
+
+@pytest.mark.parametrize("python", ["3.9.18", "3.6", "2.7.18"])
+def test_a_python_older_than_the_worker_runs_on_is_unsupported(python: str) -> None:
+    with pytest.raises(EnvironmentFailedError, match="unsupported: it was logged with") as caught:
+        read("a==1", python)
+    assert caught.value.failure == "environment_unsupported"
+    assert not caught.value.transient
+
+
+@pytest.mark.parametrize(
+    ("python", "minor"), [("3.10.13", "3.10"), ("3.13", "3.13"), (None, "3.12"), ("new", "3.12")]
+)
+def test_the_python_is_that_of_the_log_or_ours(python: str | None, minor: str) -> None:
+    assert read("a==1", python).python == minor
+
+
+def test_the_number_of_lines_is_bounded() -> None:
+    with pytest.raises(EnvironmentFailedError, match="more than 2000 lines"):
+        read("\n".join(f"a{n}==1" for n in range(2001)))
