@@ -1,0 +1,267 @@
+"""Own environments built by a real uv, from a package index of our own on this disk."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from uv import find_uv_bin
+
+from registry_sync.artifact_store import StoredArtifact
+from registry_sync.environments import BuildLimits, Environments
+from registry_sync.errors import EnvironmentFailedError
+
+pytestmark = pytest.mark.integration
+
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+LIMITS = BuildLimits(timeout_s=120.0, disk_floor_bytes=0)
+KILLS = 10
+
+
+def wheel(folder: Path, name: str, version: str) -> None:
+    """Write a package with one module that says its version."""
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": f"VERSION = {version!r}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\n"
+        "Tag: py3-none-any\n",
+    }
+    digests = {
+        path: base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        for path, text in files.items()
+    }
+    record = [f"{path},sha256={digest},{len(files[path])}" for path, digest in digests.items()]
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+        archive.writestr(f"{info}/RECORD", "\n".join([*record, f"{info}/RECORD,,"]) + "\n")
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The variables by which uv finds our packages and no others."""
+    folder = tmp_path_factory.mktemp("wheels")
+    for version in ("1.0", "2.0"):
+        wheel(folder, "rings", version)
+    return {"UV_FIND_LINKS": str(folder), "UV_NO_INDEX": "1"}
+
+
+def environments(
+    node_dir: Path, index: Mapping[str, str], limits: BuildLimits = LIMITS, uv: str | None = None
+) -> Environments:
+    made = Environments(
+        node_dir,
+        installer=uv or find_uv_bin(),
+        limits=limits,
+        environ={**os.environ, **index},
+    )
+    made.open()
+    return made
+
+
+def artifact(folder: Path, requirements: str | None, python: str = HERE) -> StoredArtifact:
+    """Something of the artifact store, as far as an environment goes."""
+    name = hashlib.sha256(f"{requirements}{python}".encode()).hexdigest()
+    path = folder / name
+    path.mkdir(parents=True, exist_ok=True)
+    if requirements is not None:
+        (path / "requirements.txt").write_text(requirements)
+    return StoredArtifact(f"sha256:{name}", path, 0, {"env_python": python}, (), 0.0)
+
+
+def go_on() -> None:
+    """What a build is asked with while nobody wants it to end."""
+
+
+def said(python: str) -> str:
+    """What the interpreter of an environment finds as ``rings``."""
+    script = "import rings; print(rings.VERSION)"
+    return subprocess.run(
+        [python, "-I", "-c", script], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.strip()
+
+
+def entries(node_dir: Path) -> set[str]:
+    return {one.name for one in (node_dir / "environments").iterdir()} - {"aside", "pythons"}
+
+
+def test_each_has_what_it_requires_and_it_is_compiled(tmp_path: Path, index: dict[str, str]):
+    built = environments(tmp_path / "node", index)
+    for version in ("1.0", "2.0"):
+        found = built.build(artifact(tmp_path, f"rings=={version}\n"), go_on)
+        assert said(found.python) == version
+        folder = Path(found.python).parents[1]
+        assert list(folder.glob("lib/python*/site-packages/__pycache__/rings.*.pyc"))
+        recorded = json.loads((folder / "environment.json").read_text())
+        assert recorded["requirements"] == [f"rings=={version}"]
+    assert not list((tmp_path / "node" / "environments" / "aside").iterdir())
+
+
+def test_equal_requirements_are_built_once_however_many_ask(tmp_path: Path, index: dict[str, str]):
+    built = environments(tmp_path / "node", index)
+    asked = [
+        artifact(tmp_path, text) for text in ("rings==1.0", "Rings == 1.0  # why", "rings==1.0\n")
+    ]
+    with ThreadPoolExecutor(3) as pool:
+        found = {one.digest for one in pool.map(lambda one: built.build(one, go_on), asked)}
+    assert entries(tmp_path / "node") == found
+    assert len(found) == 1
+    assert set(built.built(asked)) == {one.digest for one in asked}
+
+
+def test_requirements_that_cannot_be_met_are_refused_with_uvs_words(
+    tmp_path: Path, index: dict[str, str]
+):
+    built = environments(tmp_path / "node", index)
+    with pytest.raises(
+        EnvironmentFailedError, match=r"there is no version of rings==3\.0"
+    ) as caught:
+        built.build(artifact(tmp_path, "rings==3.0"), go_on)
+    assert not caught.value.transient
+    assert entries(tmp_path / "node") == set()
+
+
+def test_an_index_that_does_not_answer_is_tried_again(tmp_path: Path):
+    nowhere = {"UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0"}
+    built = environments(tmp_path / "node", nowhere)
+    with pytest.raises(EnvironmentFailedError, match="Connection refused") as caught:
+        built.build(artifact(tmp_path, "rings==1.0"), go_on)
+    assert caught.value.transient
+
+
+@pytest.mark.parametrize(
+    ("requirements", "python", "reason"),
+    [
+        (None, HERE, "has no requirements.txt"),
+        ("rings==1.0", "3.9.2", "unsupported"),
+        ("-e .", HERE, "no environment is built from the line '-e .'"),
+    ],
+)
+def test_what_cannot_be_built_from_never_reaches_the_installer(
+    tmp_path: Path, index: dict[str, str], requirements: str | None, python: str, reason: str
+):
+    built = environments(tmp_path / "node", index, uv="/no/such/uv")
+    with pytest.raises(EnvironmentFailedError, match=reason) as caught:
+        built.build(artifact(tmp_path, requirements, python), go_on)
+    assert not caught.value.transient
+
+
+def hanging_uv(folder: Path) -> str:
+    """An installer that says a lot, starts a child, and never ends."""
+    script = folder / "uv"
+    script.write_text(
+        "#!/bin/sh\nhead -c 1000000 /dev/zero | tr '\\0' x\nsleep 1000 &\necho started $!\nwait\n"
+    )
+    script.chmod(0o755)
+    return str(script)
+
+
+def descendants_with(word: str) -> list[psutil.Process]:
+    return [p for p in psutil.Process().children(recursive=True) if word in " ".join(p.cmdline())]
+
+
+def test_a_build_that_hangs_is_ended_with_all_that_it_started(
+    tmp_path: Path, index: dict[str, str]
+):
+    limits = BuildLimits(timeout_s=1.5, disk_floor_bytes=0)
+    built = environments(tmp_path / "node", index, limits, hanging_uv(tmp_path))
+    with pytest.raises(EnvironmentFailedError, match=r"not built within 1\.5 s") as caught:
+        built.build(artifact(tmp_path, "rings==1.0"), go_on)
+    assert caught.value.transient
+    assert descendants_with("sleep 1000") == []
+
+
+def test_a_build_ends_with_the_control_plane(tmp_path: Path, index: dict[str, str]):
+    built = environments(tmp_path / "node", index, uv=hanging_uv(tmp_path))
+    stop = threading.Event()
+
+    def check() -> None:
+        if stop.is_set():
+            raise InterruptedError
+
+    with ThreadPoolExecutor(2) as pool:
+        asked = artifact(tmp_path, "rings==1.0")
+        first, second = (pool.submit(built.build, asked, check) for _ in range(2))
+        stop.set()
+        for one in (first, second):
+            with pytest.raises((InterruptedError, EnvironmentFailedError)):
+                one.result(timeout=20)
+
+
+def test_a_full_disk_ends_a_build(tmp_path: Path, index: dict[str, str]):
+    built = environments(tmp_path / "node", index, BuildLimits(60.0, 2**62), hanging_uv(tmp_path))
+    with pytest.raises(EnvironmentFailedError, match="less free disk space") as caught:
+        built.build(artifact(tmp_path, "rings==1.0"), go_on)
+    assert caught.value.transient
+
+
+def test_one_whose_interpreter_has_gone_is_built_again(tmp_path: Path, index: dict[str, str]):
+    built = environments(tmp_path / "node", index)
+    asked = artifact(tmp_path, "rings==1.0")
+    python = Path(built.build(asked, go_on).python)
+    python.unlink()
+    python.symlink_to("/no/such/python")
+    assert built.built([asked]) == {}
+    assert said(built.build(asked, go_on).python) == "1.0"
+
+
+def test_the_sweep_takes_what_no_artifact_means_and_is_old(tmp_path: Path, index: dict[str, str]):
+    built = environments(tmp_path / "node", index)
+    kept, gone = (artifact(tmp_path, f"rings=={v}") for v in ("1.0", "2.0"))
+    digests = [built.build(one, go_on).digest for one in (kept, gone)]
+    assert built.sweep([kept], older_than_s=3600) == []
+    assert built.sweep([kept], older_than_s=0) == [digests[1]]
+    assert entries(tmp_path / "node") == {digests[0]}
+    assert not list((tmp_path / "node" / "environments" / "aside").iterdir())
+
+
+BUILDER = """
+import os, sys, time
+from pathlib import Path
+from tests.integration.test_environments import artifact, environments, go_on
+
+node, folder, wheels = map(Path, sys.argv[1:])
+built = environments(node, {"UV_FIND_LINKS": str(wheels), "UV_NO_INDEX": "1"})
+asked = artifact(folder, "rings==1.0")
+print("open", flush=True)
+for _ in range(1000):
+    found = built.build(asked, go_on)
+    time.sleep(0.3)
+    built.sweep([], older_than_s=-1)
+"""
+
+
+def test_killed_at_any_moment_no_environment_is_half_there(tmp_path: Path, index: dict[str, str]):
+    node = tmp_path / "node"
+    asked = artifact(tmp_path, "rings==1.0")
+    command = [sys.executable, "-c", BUILDER, str(node), str(tmp_path), index["UV_FIND_LINKS"]]
+    for kill in range(KILLS):
+        with subprocess.Popen(
+            command,
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        ) as builder:
+            assert builder.stdout is not None
+            assert builder.stdout.readline()
+            time.sleep(0.15 * kill)  # at any moment: another one each time
+            builder.send_signal(signal.SIGKILL)
+        built = environments(node, index)
+        there = built.built([asked])
+        assert len(entries(node)) == len(there)
+        assert said(built.build(asked, go_on).python) == "1.0"
+        built.sweep([], older_than_s=-1)
