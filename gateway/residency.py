@@ -34,7 +34,7 @@ from gateway.worker import messages
 _MIB = 1024 * 1024
 BASE_WORKER_BYTES = 32 * _MIB
 """Private pages of a forked worker before its model: what an estimate starts from."""
-OWN_WORKER_BYTES = 160 * _MIB
+OWN_WORKER_BYTES = 192 * _MIB
 """As much of a worker under its own interpreter, which shares no imported library with anybody."""
 TURN_WAIT_S = 1.0
 """After so long without an idle victim, the least recently used replica takes no new leases, so

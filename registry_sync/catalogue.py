@@ -107,13 +107,15 @@ def _version(
     digest = admissible_digest(listed, ledger)
     description = known.descriptions.get(digest or "")
     rejection = ledger.rejections.get((listed.model, number, digest or ""))
-    if model.asks_own_environment(number):
+    own = model.asks_own_environment(number)
+    if rejection is not None and rejection.in_own != own:
+        rejection = None
+    if own:
         environment = _own(known.environments.get(digest or ""))
         description = _with_verdict(description, DependencyVerdict())
         lacks = _lacks_own(environment, rejection)
     else:
         environment = Environment()
-        rejection = None if rejection and rejection.is_of_environment else rejection
         lacks = _lacks_shared(description)
     here = description is not None and lacks is None
     state, reason, retry_at = _state(listed, ledger, known, here=here, lacks=lacks)

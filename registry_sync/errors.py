@@ -100,8 +100,8 @@ class EnvironmentFailedError(SyncError):
         failure: The kind of a permanent one, as it is recorded.
     """
 
-    FAILED = "environment"
-    UNSUPPORTED = "environment_unsupported"
+    FAILED = "own_environment"
+    UNSUPPORTED = "own_unsupported"
 
     def __init__(self, message: str, *, transient: bool = False, failure: str = FAILED) -> None:
         """Store whether to try again, and the kind, beside the sentence."""

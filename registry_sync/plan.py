@@ -61,6 +61,7 @@ class Stage:
         alias: For whom.
         keep: Keep the warmed replica for the activation: a promotion.
         replaces: The version that it will replace.
+        own: It runs in an environment of its own.
     """
 
     model: str
@@ -71,6 +72,7 @@ class Stage:
     replaces: int | None
     urgency: Urgency
     asked_by: str
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +273,7 @@ def _promote(world: World, alias: str, active: ActiveAlias, target: _Target) -> 
         replaces=active.version,
         urgency=Urgency.PROMOTION,
         asked_by=target.asked_by,
+        own=_runs_in_own(world, active.model, target),
     )
 
 
@@ -312,6 +315,7 @@ def _first(world: World, model: str, alias: str, target: _Target) -> Action:
         replaces=None,
         urgency=Urgency.RECOVERY if recovery else Urgency.FIRST,
         asked_by=target.asked_by,
+        own=_runs_in_own(world, model, target),
     )
 
 
@@ -355,7 +359,7 @@ def _is_rejected(world: World, model: str, target: _Target) -> bool:
     if not own and target.digest in world.refused:
         return True
     found = world.ledger.rejections.get((model, target.version, target.digest or ""))
-    return found is not None and (own or not found.is_of_environment)
+    return found is not None and found.in_own == own
 
 
 def _admissible(world: World, listed: AspiredVersion) -> bool:

@@ -24,7 +24,7 @@ from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.observation import Observation
 from registry_sync.plan import Activate, RetireAlias, Stage
-from registry_sync.records import Activation, Rejection
+from registry_sync.records import OWN_FAILURE, Activation, Rejection
 from registry_sync.serving_target import ServingTarget
 from registry_sync.threads import Threads
 
@@ -102,7 +102,7 @@ class Promotion:
             expected.cancel()
         watch.seconds.update({f"stage.{k}": v for k, v in outcome.durations_s.items()})
         if outcome.failure is not None:
-            return await self._stage_failed(outcome)
+            return await self._stage_failed(outcome, own=action.own)
         if action.keep and not self._stands_by(stage_id):
             return Stopped("the standby ended before it was activated")
         return None
@@ -111,7 +111,7 @@ class Promotion:
         node = self._observation.node
         return node is not None and any(one.stage_id == stage_id for one in node.standbys)
 
-    async def _stage_failed(self, outcome: StageOutcome) -> Stopped:
+    async def _stage_failed(self, outcome: StageOutcome, *, own: bool) -> Stopped:
         reason = outcome.message or f"the stage failed: {outcome.failure}"
         if outcome.failure not in PERMANENT_STAGE_FAILURES:
             return Stopped(reason)
@@ -123,7 +123,7 @@ class Promotion:
                 model=outcome.model,
                 version=outcome.version,
                 digest=outcome.digest,
-                failure=str(outcome.failure),
+                failure=f"{OWN_FAILURE if own else ''}{outcome.failure}",
                 reason=reason,
                 at=self._clock(),
             ),

@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from registry_sync.errors import EnvironmentFailedError
-
-_ENVIRONMENT_FAILURES = frozenset(
-    {EnvironmentFailedError.FAILED, EnvironmentFailedError.UNSUPPORTED}
-)
+OWN_FAILURE = "own_"
+"""What the failures of versions in environments of their own begin with."""
 
 
 class AskedBy(StrEnum):
@@ -75,9 +72,9 @@ class Rejection:
     at: float
 
     @property
-    def is_of_environment(self) -> bool:
-        """Whether only its own environment failed: nothing is said of ours."""
-        return self.failure in _ENVIRONMENT_FAILURES
+    def in_own(self) -> bool:
+        """Whether it failed in its own environment, which says nothing of ours, nor ours of it."""
+        return self.failure.startswith(OWN_FAILURE)
 
     @property
     def told(self) -> str:

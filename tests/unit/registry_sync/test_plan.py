@@ -191,7 +191,7 @@ CASES = [
         (active(1),),
         here=(1, 2),
         tags=OWN,
-        ledger=LedgerView(rejections=rejection(2, "environment")),
+        ledger=LedgerView(rejections=rejection(2, "own_environment")),
     ),
     Case(
         "its environment failed, and it is to have none any more: stage",
@@ -199,7 +199,7 @@ CASES = [
         {"champion": 2},
         (active(1),),
         here=(1, 2),
-        ledger=LedgerView(rejections=rejection(2, "environment")),
+        ledger=LedgerView(rejections=rejection(2, "own_environment")),
     ),
     Case(
         "own and called by number: build it",
@@ -218,6 +218,25 @@ CASES = [
         (active(1),),
         here=(1,),
         tags=OWN,
+    ),
+    Case(
+        "it failed beside our libraries, and asks for its own: build",
+        ["build 2 by poll"],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        tags=OWN,
+        ledger=LedgerView(rejections=rejection(2, "load_failed")),
+    ),
+    Case(
+        "it failed in its own too: nothing",
+        [],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        tags=OWN,
+        built=(2,),
+        ledger=LedgerView(rejections=rejection(2, "own_load_failed")),
     ),
     # --- requirements that are not met here
     Case("refused: not staged", [], {"champion": 1}, here=(1,), refused=(1,)),

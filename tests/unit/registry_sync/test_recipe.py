@@ -73,7 +73,7 @@ def test_what_is_not_understood_is_refused_and_named(line: str) -> None:
 def test_a_python_older_than_the_worker_runs_on_is_unsupported(python: str) -> None:
     with pytest.raises(EnvironmentFailedError, match="unsupported: it was logged with") as caught:
         read("a==1", python)
-    assert caught.value.failure == "environment_unsupported"
+    assert caught.value.failure == "own_unsupported"
     assert not caught.value.transient
 
 
