@@ -83,10 +83,10 @@ class Arrival:
             listed = await self._threads.registry(
                 self._source.version, action.model, action.version
             )
-        return await self._bring(listed, watch)
+        return await self._bring(listed, watch, action.asked_by)
 
     async def _bring(
-        self, listed: AspiredVersion, watch: Stopwatch, *, again: bool = False
+        self, listed: AspiredVersion, watch: Stopwatch, asked_by: str, *, again: bool = False
     ) -> Stopped | None:
         key = (listed.model, listed.version)
         pinned = self._journal.view.pins.get(key)
@@ -99,9 +99,9 @@ class Arrival:
         _log.info("fetch.started", model=listed.model, version=listed.version)
         found = await self._fetched(listed, pinned, watch, again=again)
         if isinstance(found, Refused):
-            await self._quarantine(listed, found)
+            await self._quarantine(listed, found, asked_by)
             return Stopped(found.reason, refused=True)
-        return await self._accept(key, found, started_at)
+        return await self._accept(key, found, started_at, asked_by)
 
     async def _fetched(
         self,
@@ -127,14 +127,14 @@ class Arrival:
             raise
 
     async def _accept(
-        self, key: tuple[str, int], found: Brought, started_at: float
+        self, key: tuple[str, int], found: Brought, started_at: float, asked_by: str
     ) -> Stopped | None:
         digest = found.artifact.digest
         self._confirmed[key] = _Confirmed(digest, started_at, self._clock())
         self.artifacts[digest] = found.artifact
         known = self._journal.view.pins.get(key)
         if key in self._journal.view.quarantines:
-            await self._journal.write(self._ledger.release_quarantine, *key)
+            await self._journal.write(self._ledger.release_quarantine, *key, str(asked_by))
         pinned = await self._journal.write(self._ledger.pin, found.pin)
         if not pinned and (known is None or known.digest != digest):
             # Without its pin the version does not count as here, and would be fetched at once.
@@ -142,7 +142,7 @@ class Arrival:
         _log.info("fetch.complete", model=key[0], version=key[1], digest=digest)
         return None
 
-    async def _quarantine(self, listed: AspiredVersion, found: Refused) -> None:
+    async def _quarantine(self, listed: AspiredVersion, found: Refused, asked_by: str) -> None:
         _log.error("quarantine", model=listed.model, version=listed.version, reason=found.reason)
         self._looked_at.pop((listed.model, listed.version), None)
         await self._journal.write(
@@ -155,6 +155,7 @@ class Arrival:
                 found_digest=found.found,
                 reason=found.reason,
                 at=self._clock(),
+                asked_by=asked_by,
             ),
         )
 
@@ -183,7 +184,8 @@ class Arrival:
                 break
             if listing is not None and listing != found.listing:
                 _log.info("quarantine.released", model=key[0], version=key[1])
-                await self._journal.write(self._ledger.release_quarantine, *key)
+                released_by = str(AskedBy.POLL)
+                await self._journal.write(self._ledger.release_quarantine, *key, released_by)
         return to_fetch
 
     def _forget_unlisted(self) -> None:
@@ -225,7 +227,7 @@ class Arrival:
         if self._is_confirmed(action):
             return None
         try:
-            stopped = await self._compare(listed, view.pins.get(key), watch)
+            stopped = await self._compare(listed, view.pins.get(key), watch, action.asked_by)
         except (SourceError, ArtifactError, StoreError) as error:
             # None of them says that the bytes are wrong: that is no error, but a refusal.
             if local:
@@ -238,7 +240,7 @@ class Arrival:
         return stopped
 
     async def _compare(
-        self, listed: AspiredVersion, pin: PinnedVersion | None, watch: Stopwatch
+        self, listed: AspiredVersion, pin: PinnedVersion | None, watch: Stopwatch, asked_by: str
     ) -> Stopped | None:
         """Compare the listings; where that does not tell, fetch and hash again."""
         key = (listed.model, listed.version)
@@ -248,7 +250,7 @@ class Arrival:
         ):
             self._confirmed[key] = _Confirmed(pin.digest, started_at, self._clock())
             return None
-        return await self._bring(listed, watch, again=True)
+        return await self._bring(listed, watch, asked_by, again=True)
 
     def _is_confirmed(self, action: Activate) -> bool:
         """Whether the bytes were compared after this was first wished for, and lately.

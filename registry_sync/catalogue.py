@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from math import isfinite
@@ -26,7 +26,7 @@ from registry_sync.aspired import (
 from registry_sync.dependencies import DependencyVerdict, Verdict
 from registry_sync.plan import admissible_digest, expected_digest, is_quarantined
 from registry_sync.recipe import OwnEnvironment
-from registry_sync.records import LedgerView, PinnedVersion, Rejection
+from registry_sync.records import Hold, LedgerView, PinnedVersion, Rejection
 
 _TIMEOUT_TAG = "gateway.timeout_s"
 _ROWS_TAG = "gateway.max_batch_rows"
@@ -85,19 +85,30 @@ def _model(
         name=name,
         versions=sorted(versions, key=lambda one: one.version),
         aliases=dict(listed.aliases) if listed else {},
-        notes=_notes(name, ledger),
+        notes=_notes(name, listed.aliases if listed else (), ledger),
         policy=read_policy(listed) if listed else Policy(),
     )
 
 
-def _notes(name: str, ledger: LedgerView) -> dict[str, str]:
-    """Say of each held alias that it is held, at what, and until when."""
-    return {
-        alias: f"held at version {hold.target_version} by {hold.asked_by} until the registry "
+def _notes(name: str, aliases: Iterable[str], ledger: LedgerView) -> dict[str, str]:
+    """Say of each held alias that it is held, at what, and until when; of all that they freeze."""
+    notes = {}
+    if ledger.freeze:
+        frozen = f"frozen by {ledger.freeze.asked_by}: no alias of this node follows the registry"
+        notes = dict.fromkeys(aliases, frozen)
+    for (model, alias), hold in ledger.holds.items():
+        if model == name:
+            notes[alias] = _held(hold)
+    return notes
+
+
+def _held(hold: Hold) -> str:
+    if hold.lasting:
+        return f"pinned at version {hold.target_version} by {hold.asked_by}"
+    return (
+        f"held at version {hold.target_version} by {hold.asked_by} until the registry "
         f"points it at another version than {hold.aspired_version}"
-        for (model, alias), hold in ledger.holds.items()
-        if model == name
-    }
+    )
 
 
 def _version(

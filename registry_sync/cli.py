@@ -44,11 +44,14 @@ from registry_sync.errors import SyncError
 from registry_sync.node_dir import StartError
 from registry_sync.operations.bodies import (
     AliasState,
+    FreezeAnswer,
     History,
     HistoryEntry,
+    PinAnswer,
     Problem,
     RollbackAnswer,
     State,
+    UnpinAnswer,
     WebhookState,
 )
 from registry_sync.publish import Publication, read_folder
@@ -75,6 +78,7 @@ class Exit(IntEnum):
     PENDING = 4
 
 
+_EXITS = {"active": Exit.DONE, "pending": Exit.PENDING, "refused": Exit.REFUSED}
 app = typer.Typer(
     name="registry-gateway",
     help="Follow a model registry, and say what this node serves of it and why.",
@@ -155,6 +159,14 @@ def status(*, as_json: AsJson = False) -> None:
     out = Console()
     out.print(f"node [bold]{state.node_id}[/], following {state.tracking_uri}", highlight=False)
     out.print(f"registry: {_listed(state)}", highlight=False)
+    if state.frozen:
+        out.print(
+            Text(
+                f"frozen {_ago(state.frozen.at)} by {state.frozen.asked_by}: no alias follows the "
+                "registry until `registry-gateway unfreeze`",
+                style="yellow",
+            )
+        )
     for name, trouble in (("gateway", state.gateway_error), ("ledger", state.ledger_error)):
         out.print(Text(f"{name}: {trouble or 'answers'}", style="red" if trouble else ""))
     for webhook in state.webhooks:
@@ -202,7 +214,7 @@ def _aliases_table(state: State) -> Table:
 
 def _alias_row(model: str, alias: AliasState) -> list[Text]:
     same = alias.active == alias.aspired
-    held = f" (held at {alias.held_at})" if alias.held_at else ""
+    held = f" ({'pinned' if alias.pinned else 'held'} at {alias.held_at})" if alias.held_at else ""
     why = alias.reason or ("" if same else "under way")
     return [
         Text(model),
@@ -278,18 +290,13 @@ def rollback(
     It stays until the registry moves the alias to another version than now. Works with the
     registry down.
     """
-    model, _, alias = reference.rpartition("@")
-    try:
-        body = {"model": parse_model_name(model), "alias": parse_alias(alias), "version": to}
-    except InvalidReferenceError as error:
-        _fail(f"{reference!r} is not MODEL@ALIAS: {error}", Exit.USAGE)
+    body = {**_parse_alias_reference(reference), "version": to}
     answer = _ask("POST", "/rollback", RollbackAnswer, json=body)
     if as_json:
         _print_json(answer)
     else:
         _say_rollback(answer)
-    codes = {"active": Exit.DONE, "pending": Exit.PENDING, "refused": Exit.REFUSED}
-    raise typer.Exit(codes[answer.outcome])
+    raise typer.Exit(_EXITS[answer.outcome])
 
 
 def _say_rollback(answer: RollbackAnswer) -> None:
@@ -308,6 +315,8 @@ def _say_rollback(answer: RollbackAnswer) -> None:
     out.print(
         Text(f"{name} is back at version {answer.to_version} (was {answer.from_version}).", "green")
     )
+    if answer.was_pinned:
+        out.print(f"It was pinned, and is no longer: `registry-gateway pin {name} …` pins it.")
     if answer.held_while_aspired is None:
         out.print("It stays there until the registry gives the alias a version.")
     else:
@@ -315,6 +324,112 @@ def _say_rollback(answer: RollbackAnswer) -> None:
             f"It stays there while the registry's alias points at version "
             f"{answer.held_while_aspired}; move the alias in the registry to follow it again."
         )
+
+
+# --- pin, unpin -----------------------------------------------------------------------------------
+
+
+@app.command()
+def pin(
+    reference: Annotated[
+        str, typer.Argument(metavar="MODEL@ALIAS", help="Such as churn@champion.")
+    ],
+    version: Annotated[int, typer.Argument(min=1, help="The version that it is to mean.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Keep an alias at a version, wherever the registry moves it, until `unpin`.
+
+    A version that is not on this node is fetched and checked first.
+    """
+    body = {**_parse_alias_reference(reference), "version": version}
+    answer = _ask("POST", "/pin", PinAnswer, json=body)
+    if as_json:
+        _print_json(answer)
+    else:
+        _say_pin(answer)
+    raise typer.Exit(_EXITS[answer.outcome])
+
+
+def _say_pin(answer: PinAnswer) -> None:
+    name = f"{answer.model}@{answer.alias}"
+    if answer.outcome == "refused":
+        where = f" at version {answer.from_version}" if answer.from_version else " as it was"
+        _say_error(f"{name} is not pinned, and stays{where}: {answer.reason}")
+    elif answer.outcome == "pending":
+        _say_error(
+            f"{name} is pinned at version {answer.to_version}, and not there yet: "
+            f"{answer.reason}. It goes on being tried; see `registry-gateway explain`."
+        )
+    else:
+        was = f" (was {answer.from_version})" if answer.from_version else ""
+        _say(
+            f"{name} is pinned at version {answer.to_version}{was}.",
+            "It stays there, wherever the registry moves the alias; `registry-gateway unpin "
+            f"{name}` ends that.",
+        )
+
+
+@app.command()
+def unpin(
+    reference: Annotated[
+        str, typer.Argument(metavar="MODEL@ALIAS", help="Such as churn@champion.")
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Let an alias follow the registry again, after `pin` or `rollback`."""
+    body = _parse_alias_reference(reference)
+    answer = _ask("POST", "/unpin", UnpinAnswer, json=body)
+    if as_json:
+        _print_json(answer)
+        return
+    name, what = f"{answer.model}@{answer.alias}", "pinned" if answer.was_pinned else "held"
+    _say(f"{name} is no longer {what} at version {answer.was}.", _goes_on(answer))
+
+
+def _goes_on(answer: UnpinAnswer) -> str:
+    if answer.aspired == answer.active:
+        return "It is where the registry wants it."
+    if answer.frozen:
+        return f"It stays at version {answer.active or '-'}: this node is frozen."
+    if answer.aspired is None:
+        return "The registry does not have it: it is taken away when two listings agree."
+    return f"It goes to version {answer.aspired}, where the registry wants it."
+
+
+# --- freeze, unfreeze -----------------------------------------------------------------------------
+
+
+@app.command()
+def freeze(*, as_json: AsJson = False) -> None:
+    """Let no alias of this node follow the registry, until `unfreeze`.
+
+    What was lost still comes back, and rollback and pin still move what they name.
+    """
+    answer = _ask("POST", "/freeze", FreezeAnswer)
+    if as_json:
+        _print_json(answer)
+    elif answer.changed:
+        _say(
+            "This node is frozen.",
+            "No alias follows the registry until `registry-gateway unfreeze`; rollback and pin "
+            "still move what they name.",
+        )
+    elif answer.frozen:
+        _say(f"This node was frozen already, {_ago(answer.frozen.at)}.")
+
+
+@app.command()
+def unfreeze(*, as_json: AsJson = False) -> None:
+    """Let the aliases of this node follow the registry again."""
+    answer = _ask("POST", "/unfreeze", FreezeAnswer)
+    if as_json:
+        _print_json(answer)
+    elif answer.changed:
+        _say("This node follows the registry again.")
+    else:
+        _say("This node was not frozen.")
 
 
 # --- stamp ----------------------------------------------------------------------------------------
@@ -361,6 +476,15 @@ class Stamped(BaseModel):
     version: int
     digest: str
     replaced: str | None
+
+
+def _parse_alias_reference(reference: str) -> dict[str, Any]:
+    """Return model and alias of ``MODEL@ALIAS``, or end with what is wrong with it."""
+    model, _, alias = reference.rpartition("@")
+    try:
+        return {"model": parse_model_name(model), "alias": parse_alias(alias)}
+    except InvalidReferenceError as error:
+        _fail(f"{reference!r} is not MODEL@ALIAS: {error}", Exit.USAGE)
 
 
 def _parse_uri(uri: str) -> tuple[str, int]:
@@ -578,6 +702,13 @@ def _unreachable(chosen: ControlPlane, error: str) -> str:
 
 def _print_json(body: BaseModel) -> None:
     typer.echo(body.model_dump_json(indent=2))
+
+
+def _say(done: str, *more: str) -> None:
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(Text(done, "green"))
+    for line in more:
+        out.print(Text(line))
 
 
 def _say_error(message: str) -> None:

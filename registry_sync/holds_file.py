@@ -1,6 +1,6 @@
-"""Standing holds in a file of the node, so that a lost ledger does not undo a rollback.
+"""Standing holds, pins and freeze in a file of the node: a lost ledger undoes none of them.
 
-An operator's hold exists nowhere else: the gateway knows what is active, the registry what is
+What an operator keeps exists nowhere else: the gateway knows what is active, the registry what is
 wished, and without the hold the next pass would promote again what was rolled back.
 """
 
@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 from registry_sync.errors import LedgerError
-from registry_sync.records import Hold
+from registry_sync.records import Freeze, Hold, Standing
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 
 
 class HoldsFile:
-    """A copy of the ledger's standing holds. Blocking."""
+    """A copy of what stands in the ledger by operators' will. Blocking."""
 
     def __init__(self, path: Path) -> None:
         """Store where it is."""
         self._path = path
 
-    def read(self) -> list[Hold]:
-        """Return the holds; none if there is no file.
+    def read(self) -> Standing:
+        """Return what stands; nothing if there is no file.
 
         Raises:
             LedgerError: It cannot be read, or a newer release wrote it.
@@ -35,22 +34,26 @@ class HoldsFile:
             body = json.loads(self._path.read_text())
             if body["format_version"] > _FORMAT_VERSION:
                 raise LedgerError(f"{self._path} was written by a newer release: start that one")
-            return [Hold(**one) for one in body["holds"]]
+            freeze = body.get("freeze")
+            return Standing(
+                holds=tuple(Hold(**one) for one in body["holds"]),
+                freeze=Freeze(**freeze) if freeze else None,
+            )
         except FileNotFoundError:
-            return []
+            return Standing()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise LedgerError(
-                f"{self._path} cannot be read ({type(error).__name__}): remove it, and roll back "
-                "again what was rolled back"
+                f"{self._path} cannot be read ({type(error).__name__}): remove it, and roll back, "
+                "pin and freeze again what was"
             ) from error
 
-    def write(self, holds: Iterable[Hold]) -> None:
+    def write(self, standing: Standing) -> None:
         """Replace the file; it is on disk when this returns.
 
         Raises:
             LedgerError: The disk refused.
         """
-        body = {"format_version": _FORMAT_VERSION, "holds": [asdict(hold) for hold in holds]}
+        body = {"format_version": _FORMAT_VERSION, **asdict(standing)}
         part = self._path.with_suffix(".part")
         try:
             with part.open("w") as file:

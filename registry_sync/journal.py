@@ -14,7 +14,7 @@ from registry_sync.errors import LedgerError
 from registry_sync.holds_file import HoldsFile
 from registry_sync.intake import pinned_version
 from registry_sync.ledger import Ledger
-from registry_sync.records import Activation, AskedBy, LedgerView, PinnedVersion
+from registry_sync.records import Activation, AskedBy, LedgerView, PinnedVersion, Standing
 from registry_sync.threads import Threads
 
 _P = ParamSpec("_P")
@@ -38,7 +38,7 @@ class Journal:
     def __init__(
         self, ledger: Ledger, threads: Threads, holds_file: HoldsFile | None = None
     ) -> None:
-        """Store. ``holds_file`` has a copy of the ledger's standing holds."""
+        """Store. ``holds_file`` has a copy of what operators keep."""
         self._ledger = ledger
         self._threads = threads
         self._holds_file = holds_file
@@ -93,12 +93,17 @@ class Journal:
         Without the holds, nothing: following the registry would undo what was rolled back.
         """
         try:
-            standing = await self._threads.ledger(self._holds_file.read) if self._holds_file else []
+            standing = (
+                await self._threads.ledger(self._holds_file.read)
+                if self._holds_file
+                else Standing()
+            )
         except LedgerError:
             return  # the ledger will say so too, once it answers
         view = LedgerView(
             pins={(pin.model, pin.version): pin for pin in _pins(artifacts)},
-            holds={(hold.model, hold.alias): hold for hold in standing},
+            holds={(hold.model, hold.alias): hold for hold in standing.holds},
+            freeze=standing.freeze,
         )
         if view != self.view:  # the same object else, so that nothing is described anew
             self.view = view
@@ -118,9 +123,10 @@ class Journal:
         """Record what the gateway serves and we did not know of."""
         for active in node.active:
             last = self.view.last_active.get((active.model, active.alias))
-            known = last is not None and (last.version, last.digest) == (
+            known = last is not None and (last.version, last.digest, last.retired_at) == (
                 active.version,
                 active.digest,
+                None,
             )
             if known or busy(active):
                 continue

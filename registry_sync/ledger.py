@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -26,16 +26,21 @@ from registry_sync.errors import LedgerError
 from registry_sync.holds_file import HoldsFile
 from registry_sync.records import (
     Activation,
+    AskedBy,
     Attempt,
+    Decision,
+    Freeze,
     Hold,
     LedgerView,
     PinnedVersion,
     Quarantine,
     Rejection,
+    Standing,
 )
 from registry_sync.tables import (
     activations,
     attempts,
+    freezes,
     holds,
     listings,
     pins,
@@ -122,19 +127,22 @@ class Ledger:
             refused = connection.execute(
                 select(rejections).where(self._mine(rejections, released_at=None))
             ).all()
-            held = connection.execute(
-                select(holds).where(self._mine(holds, released_at=None))
-            ).all()
+            held = connection.execute(self._standing(holds)).all()
             active = connection.execute(
                 select(activations).where(activations.c.id.in_(newest))
             ).all()
+            frozen = connection.execute(self._standing(freezes)).one_or_none()
         return LedgerView(
             pins={(row.model, row.version): _pin(row) for row in pinned},
             quarantines={(row.model, row.version): _quarantine(row) for row in wrong},
             rejections={(row.model, row.version, row.digest): _rejection(row) for row in refused},
             holds={(row.model, row.alias): _hold(row) for row in held},
             last_active={(row.model, row.alias): _activation(row) for row in active},
+            freeze=_freeze(frozen) if frozen else None,
         )
+
+    def _standing(self, table: Table) -> Select[Any]:
+        return select(table).where(self._mine(table, released_at=None))
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -191,12 +199,13 @@ class Ledger:
                     found_digest=found.found_digest,
                     reason=found.reason[:_MAX_REASON_CHARACTERS],
                     at=found.at,
+                    asked_by=None if found.asked_by is None else str(found.asked_by),
                 )
             )
 
-    def release_quarantine(self, model: str, version: int) -> bool:
+    def release_quarantine(self, model: str, version: int, released_by: str | None = None) -> bool:
         """Let a version be tried again; whether there was something to release."""
-        return self._release_verdicts(quarantines, model, version)
+        return self._release_verdicts(quarantines, model, version, released_by=released_by)
 
     def reject(self, found: Rejection) -> None:
         """Record a version that no alias may follow with these bytes."""
@@ -217,12 +226,12 @@ class Ledger:
         """Let aliases follow a version again; whether there was something to release."""
         return self._release_verdicts(rejections, model, version)
 
-    def _release_verdicts(self, table: Table, model: str, version: int) -> bool:
+    def _release_verdicts(self, table: Table, model: str, version: int, **also: str | None) -> bool:
         with self._database.transaction() as connection:
             done = connection.execute(
                 update(table)
                 .where(self._mine(table, model=model, version=version, released_at=None))
-                .values(released_at=self._clock())
+                .values(released_at=self._clock(), **also)
             )
         return done.rowcount > 0
 
@@ -231,33 +240,61 @@ class Ledger:
         with self._database.transaction() as connection:
             self._release_hold(connection, hold.model, hold.alias)
             self._insert_hold(connection, hold)
-            self._copy_holds(connection)
+            self._copy_standing(connection)
 
-    def release_hold(self, model: str, alias: str) -> None:
+    def release_hold(self, model: str, alias: str, released_by: str = AskedBy.POLL) -> None:
         """Let an alias follow the registry again."""
         with self._database.transaction() as connection:
-            self._release_hold(connection, model, alias)
-            self._copy_holds(connection)
+            self._release_hold(connection, model, alias, released_by)
+            self._copy_standing(connection)
 
-    def _copy_holds(self, connection: Connection) -> None:
-        """Write what stands into the file before it is kept: without its copy, no hold changes."""
-        if self._holds_file is not None:
-            standing = select(holds).where(self._mine(holds, released_at=None))
-            self._holds_file.write(_hold(row) for row in connection.execute(standing))
+    def freeze(self, freeze: Freeze) -> None:
+        """Let no alias of this node follow the registry; one that is frozen stays so."""
+        with self._database.transaction() as connection:
+            if connection.execute(self._standing(freezes)).first() is None:
+                self._insert_freeze(connection, freeze)
+            self._copy_standing(connection)
+
+    def unfreeze(self, released_by: str) -> None:
+        """Let the aliases of this node follow the registry again."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                update(freezes)
+                .where(self._mine(freezes, released_at=None))
+                .values(released_at=self._clock(), released_by=str(released_by))
+            )
+            self._copy_standing(connection)
+
+    def _copy_standing(self, connection: Connection) -> None:
+        """Write what stands into the file before it is kept: without its copy, nothing changes."""
+        if self._holds_file is None:
+            return
+        frozen = connection.execute(self._standing(freezes)).one_or_none()
+        held = connection.execute(self._standing(holds))
+        self._holds_file.write(
+            Standing(
+                holds=tuple(_hold(row) for row in held),
+                freeze=_freeze(frozen) if frozen else None,
+            )
+        )
 
     def _restore_holds(self) -> None:
-        """Take the holds of the file into a ledger that has no history: it was lost."""
+        """Take what stands in the file into a ledger that has no history: it was lost."""
         if self._holds_file is None:
             return
         known = [
             *self._rows(select(holds.c.id).where(self._mine(holds)).limit(1)),
             *self._rows(select(activations.c.id).where(self._mine(activations)).limit(1)),
+            *self._rows(select(freezes.c.id).where(self._mine(freezes)).limit(1)),
         ]
         if known:
             return
         with self._database.transaction() as connection:
-            for hold in self._holds_file.read():
+            standing = self._holds_file.read()
+            for hold in standing.holds:
                 self._insert_hold(connection, hold)
+            if standing.freeze:
+                self._insert_freeze(connection, standing.freeze)
 
     def _insert_hold(self, connection: Connection, hold: Hold) -> None:
         connection.execute(
@@ -270,14 +307,24 @@ class Ledger:
                 target_digest=hold.target_digest,
                 asked_by=str(hold.asked_by),
                 at=hold.at,
+                lasting=hold.lasting,
             )
         )
 
-    def _release_hold(self, connection: Connection, model: str, alias: str) -> None:
+    def _insert_freeze(self, connection: Connection, freeze: Freeze) -> None:
+        connection.execute(
+            insert(freezes).values(
+                node_id=self._node_id, asked_by=str(freeze.asked_by), at=freeze.at
+            )
+        )
+
+    def _release_hold(
+        self, connection: Connection, model: str, alias: str, released_by: str | None = None
+    ) -> None:
         connection.execute(
             update(holds)
             .where(self._mine(holds, model=model, alias=alias, released_at=None))
-            .values(released_at=self._clock())
+            .values(released_at=self._clock(), released_by=released_by and str(released_by))
         )
 
     def activated(self, activation: Activation) -> None:
@@ -295,6 +342,8 @@ class Ledger:
                     asked_by=str(activation.asked_by),
                     at=activation.at,
                     generation=activation.generation,
+                    durations_s=_rounded(activation.durations_s) or None,
+                    pinned=activation.pinned,
                 )
             )
 
@@ -310,7 +359,7 @@ class Ledger:
                     action=attempt.action,
                     asked_by=str(attempt.asked_by),
                     started_at=attempt.started_at,
-                    durations_s={k: round(v, 6) for k, v in attempt.durations_s.items()},
+                    durations_s=_rounded(attempt.durations_s),
                     outcome=attempt.outcome,
                     reason=attempt.reason[:_MAX_REASON_CHARACTERS] if attempt.reason else None,
                 )
@@ -334,11 +383,26 @@ class Ledger:
         query = select(attempts).where(where).order_by(attempts.c.id.desc()).limit(limit)
         return [_attempt(row) for row in self._rows(query)]
 
+    def decisions_of(self, model: str | None, *, limit: int = 50) -> list[Decision]:
+        """Return what was decided about a model, or about all, and about the node; newest first."""
+        found = [
+            *(one for row in self._changed(holds, model, limit) for one in _hold_decisions(row)),
+            *(one for row in self._changed(quarantines, model, limit) for one in _verdicts(row)),
+            *(one for row in self._changed(freezes, None, limit) for one in _freezings(row)),
+        ]
+        return sorted(found, key=lambda one: one.at, reverse=True)[:limit]
+
+    def _changed(self, table: Table, model: str | None, limit: int) -> list[Row[Any]]:
+        """Return the rows that were made or released last."""
+        where = self._mine(table) if model is None else self._mine(table, model=model)
+        changed_at = func.coalesce(table.c.released_at, table.c.at)
+        return self._rows(select(table).where(where).order_by(changed_at.desc()).limit(limit))
+
     def prune(self) -> None:
         """Keep history bounded: the newest entries of each model (of each alias: activations)."""
         self._keep_newest(activations, _KEPT_ACTIVATIONS, ("model", "alias"))
         self._keep_newest(attempts, _KEPT_ATTEMPTS, ("model",))
-        released = (quarantines, rejections, holds)
+        released = (quarantines, rejections, holds, freezes)
         with self._database.transaction() as connection:
             for table in released:
                 connection.execute(
@@ -388,6 +452,10 @@ class Ledger:
         return _listing(rows[0].body, rows[0].listed_at) if rows else None
 
 
+def _rounded(durations_s: Mapping[str, float]) -> dict[str, float]:
+    return {phase: round(seconds, 6) for phase, seconds in durations_s.items()}
+
+
 def _pin(row: Row[Any]) -> PinnedVersion:
     return PinnedVersion(
         row.model, row.version, row.digest, row.expected_digest, bool(row.stamped), row.listing
@@ -403,6 +471,7 @@ def _quarantine(row: Row[Any]) -> Quarantine:
         row.found_digest,
         row.reason,
         row.at,
+        row.asked_by,
     )
 
 
@@ -419,7 +488,33 @@ def _hold(row: Row[Any]) -> Hold:
         row.target_digest,
         row.asked_by,
         row.at,
+        bool(row.lasting),
     )
+
+
+def _freeze(row: Row[Any]) -> Freeze:
+    return Freeze(row.asked_by, row.at)
+
+
+def _hold_decisions(row: Row[Any]) -> Iterator[Decision]:
+    what, end = ("pin", "unpin") if row.lasting else ("hold", "release")
+    version = row.target_version
+    yield Decision(row.at, what, row.model, row.alias, version, row.asked_by)
+    if row.released_by is not None:  # one that another hold replaced ends without a word
+        yield Decision(row.released_at, end, row.model, row.alias, version, row.released_by)
+
+
+def _verdicts(row: Row[Any]) -> Iterator[Decision]:
+    about = {"model": row.model, "version": row.version}
+    yield Decision(row.at, "quarantine", asked_by=row.asked_by, reason=row.reason, **about)
+    if row.released_by is not None:
+        yield Decision(row.released_at, "release quarantine", asked_by=row.released_by, **about)
+
+
+def _freezings(row: Row[Any]) -> Iterator[Decision]:
+    yield Decision(row.at, "freeze", None, asked_by=row.asked_by)
+    if row.released_at is not None:
+        yield Decision(row.released_at, "unfreeze", None, asked_by=row.released_by)
 
 
 def _activation(row: Row[Any]) -> Activation:
@@ -433,6 +528,9 @@ def _activation(row: Row[Any]) -> Activation:
         row.asked_by,
         row.at,
         row.generation,
+        row.durations_s or {},
+        row.retired_at,
+        bool(row.pinned),
     )
 
 

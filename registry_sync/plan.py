@@ -3,6 +3,8 @@
 Availability first. Absence is no instruction: a listing that is empty where there was something
 changes nothing, and what a listing no longer has goes only when the next one agrees.
 The decision has no memory: it is made anew from what is, after every change of it.
+A freeze stops every change of an alias that the registry asks for. Bytes are fetched and checked
+ahead all the same, and what was lost comes back: that changes nothing.
 """
 
 from __future__ import annotations
@@ -10,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 from gateway.control_contract import ActiveAlias, NodeState, StageRequest
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.records import AskedBy, Hold, LedgerView
+from registry_sync.records import BY_REGISTRY, AskedBy, Hold, LedgerView
 
 LISTINGS_FOR_REMOVAL = 2
 
@@ -191,21 +193,23 @@ def _aliases(
         for alias in (*m.aliases, *m.unfollowed)
     }
     # With nothing listed ever, where an alias was last is all that is known.
-    recovered = set() if world.aspired.models else set(world.ledger.last_active)
+    last = {key for key, one in world.ledger.last_active.items() if one.retired_at is None}
+    recovered = set() if world.aspired.models else last
     return listed | set(active) | set(world.ledger.holds) | recovered
 
 
 def _alias(world: World, model: str, alias: str, active: ActiveAlias | None) -> Iterator[Action]:
     """What to do about one alias."""
-    aspired = _aspired_version(world.aspired, model, alias)
+    aspired = aspired_version(world.aspired, model, alias)
     hold = world.ledger.holds.get((model, alias))
-    gone = aspired is None and not _is_unfollowed(world.aspired, model, alias)
-    if gone and world.listings >= LISTINGS_FOR_REMOVAL:
-        yield from _remove(model, alias, active=active, hold=hold)
-        return
-    if hold and aspired is not None and aspired != hold.aspired_version:
-        yield ReleaseHold(model, alias)
-        hold = None
+    if _follows_registry(world, hold):
+        gone = aspired is None and not _is_unfollowed(world.aspired, model, alias)
+        if gone and world.listings >= LISTINGS_FOR_REMOVAL:
+            yield from _remove(model, alias, active=active, hold=hold)
+            return
+        if hold and aspired is not None and aspired != hold.aspired_version:
+            yield ReleaseHold(model, alias)
+            hold = None
     wish = _wish(world, model, alias, hold, aspired)
     if active is not None:
         # What serves is replaced only by what ought to serve, never by something older.
@@ -215,6 +219,11 @@ def _alias(world: World, model: str, alias: str, active: ActiveAlias | None) -> 
         yield from _bring_up(
             world, model, alias, [t for t in (wish, _last(world, model, alias)) if t]
         )
+
+
+def _follows_registry(world: World, hold: Hold | None) -> bool:
+    """Whether a move or removal of the alias in the registry counts here."""
+    return world.ledger.freeze is None and not (hold and hold.lasting)
 
 
 def _remove(
@@ -236,8 +245,12 @@ def _wish(
     listed = find(world.aspired, model, aspired) if aspired is not None else None
     if listed is None or not _admissible(world, listed):
         return None
-    asked_by = world.wished_by.get((model, alias), AskedBy.POLL)
-    return _Target(listed.version, _here(world, listed), asked_by)
+    return _Target(listed.version, _here(world, listed), _asked_by(world, model, alias))
+
+
+def _asked_by(world: World, model: str, alias: str) -> str:
+    """Say who told first of what the registry wishes of an alias."""
+    return world.wished_by.get((model, alias), AskedBy.POLL)
 
 
 def _last(world: World, model: str, alias: str) -> _Target | None:
@@ -255,7 +268,7 @@ def _promote(world: World, alias: str, active: ActiveAlias, target: _Target) -> 
     if target.digest is None:
         yield Fetch(active.model, target.version, Urgency.PROMOTION, target.asked_by)
         return
-    if _is_rejected(world, active.model, target):
+    if _is_rejected(world, active.model, target) or _is_frozen(world, target):
         return
     if building := list(_environment(world, active.model, target, Urgency.PROMOTION)):
         yield from building
@@ -284,23 +297,28 @@ def _bring_up(world: World, model: str, alias: str, targets: list[_Target]) -> I
             if rank == 0:
                 yield Fetch(model, target.version, Urgency.PREFETCH, target.asked_by)
             continue
-        if _is_rejected(world, model, target):
+        meant = _recovered(world, model, alias, target)
+        if _is_rejected(world, model, meant) or _is_frozen(world, meant):
             continue
-        if building := list(_environment(world, model, target, Urgency.PREFETCH)):
+        if building := list(_environment(world, model, meant, Urgency.PREFETCH)):
             yield from building if rank == 0 else ()
             continue
-        yield _first(world, model, alias, target)
+        yield _first(world, model, alias, meant)
         return
+
+
+def _recovered(world: World, model: str, alias: str, target: _Target) -> _Target:
+    """Return the target; that an alias served before and lost is a recovery, whoever woke us."""
+    last = world.ledger.last_active.get((model, alias))
+    if last is None or target.asked_by not in BY_REGISTRY:
+        return target
+    again = (last.version, last.digest) == (target.version, target.digest)
+    return replace(target, asked_by=AskedBy.RECOVERY) if again else target
 
 
 def _first(world: World, model: str, alias: str, target: _Target) -> Action:
     """Stage cold, or activate what any stage has proved."""
     digest = target.digest or ""
-    last = world.ledger.last_active.get((model, alias))
-    if last is not None and target.asked_by != AskedBy.OPERATOR:
-        # An alias that served before and is gone: that is a recovery, whoever woke us.
-        again = (last.version, last.digest) == (target.version, target.digest)
-        target = replace(target, asked_by=AskedBy.RECOVERY) if again else target
     stage_id = world.proved.get((model, target.version, digest))
     standby = _standby(world.node, model, target)
     if stage_id or standby:
@@ -362,6 +380,10 @@ def _is_rejected(world: World, model: str, target: _Target) -> bool:
     return found is not None and found.in_own == own
 
 
+def _is_frozen(world: World, target: _Target) -> bool:
+    return world.ledger.freeze is not None and target.asked_by in BY_REGISTRY
+
+
 def _admissible(world: World, listed: AspiredVersion) -> bool:
     """Whether an alias may follow the registry to this version."""
     return not is_quarantined(listed, world.ledger) and (listed.stamped or not world.require_digest)
@@ -399,7 +421,8 @@ def is_quarantined(listed: AspiredVersion, ledger: LedgerView) -> bool:
     return found is not None and found.expected_digest == expected_digest(listed, ledger)
 
 
-def _aspired_version(aspired: Aspired, model: str, alias: str) -> int | None:
+def aspired_version(aspired: Aspired, model: str, alias: str) -> int | None:
+    """Return where the registry's alias points; None: at nothing that can be followed."""
     listed = aspired.models.get(model)
     return listed.aliases.get(alias) if listed else None
 
@@ -407,6 +430,143 @@ def _aspired_version(aspired: Aspired, model: str, alias: str) -> int | None:
 def _is_unfollowed(aspired: Aspired, model: str, alias: str) -> bool:
     listed = aspired.models.get(model)
     return listed is not None and listed.leaves_alone(alias)
+
+
+# --- why --------------------------------------------------------------------------------------
+
+
+class Why(StrEnum):
+    """Why an alias is where it is on this node."""
+
+    FOLLOWS = "follows"
+    UNDER_WAY = "under_way"
+    PINNED = "pinned"
+    HELD = "held"
+    FROZEN = "frozen"
+    QUARANTINED = "quarantined"
+    REJECTED = "rejected"
+    UNSTAMPED = "unstamped"
+    UNFOLLOWED = "unfollowed"
+    GONE = "gone"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What an alias means on this node, what it ought to mean, and what stands between.
+
+    Attributes:
+        active: The version that it means; None: none.
+        aspired: The version at which the registry's alias points; None: none that can be followed.
+        target: The version that it is to mean: the hold's, or the registry's; None: as it is.
+        digest: Of the target, where its bytes are here.
+        why: The machine word.
+        reason: The same as a sentence.
+    """
+
+    active: int | None
+    aspired: int | None
+    target: int | None
+    digest: str | None
+    why: Why
+    reason: str
+
+
+def explain(world: World, model: str, alias: str) -> Explanation:
+    """Say why an alias means on this node what it means."""
+    found = (one for one in world.node.active if (one.model, one.alias) == (model, alias))
+    active = next(found, None)
+    aspired = aspired_version(world.aspired, model, alias)
+    hold = world.ledger.holds.get((model, alias))
+    wish = _wish(world, model, alias, hold, aspired)
+    why, reason = _why(world, model, alias, active, hold)
+    return Explanation(
+        active=active.version if active else None,
+        aspired=aspired,
+        target=wish.version if wish else None,
+        digest=wish.digest if wish else None,
+        why=why,
+        reason=reason,
+    )
+
+
+def _why(
+    world: World, model: str, alias: str, active: ActiveAlias | None, hold: Hold | None
+) -> tuple[Why, str]:
+    if hold:
+        return _why_held(world, model, active, hold)
+    aspired = aspired_version(world.aspired, model, alias)
+    if aspired is None:
+        return _why_not_aspired(world, model, alias, active)
+    listed = find(world.aspired, model, aspired)
+    if listed is None:
+        return Why.UNFOLLOWED, f"the registry does not list version {aspired}"
+    if not _admissible(world, listed):
+        return _why_inadmissible(world, listed)
+    target = _Target(aspired, _here(world, listed), _asked_by(world, model, alias))
+    if active and (active.version, active.digest) == (target.version, target.digest):
+        return Why.FOLLOWS, "it is where the registry wants it"
+    if rejected := world.ledger.rejections.get((model, aspired, target.digest or "")):
+        return Why.REJECTED, rejected.told
+    if active is None:
+        target = _recovered(world, model, alias, target)
+    if _is_frozen(world, target):
+        return Why.FROZEN, "this node is frozen: no alias follows the registry until `unfreeze`"
+    return Why.UNDER_WAY, _next_step(world, model, target)
+
+
+def _why_inadmissible(world: World, listed: AspiredVersion) -> tuple[Why, str]:
+    if is_quarantined(listed, world.ledger):
+        return Why.QUARANTINED, world.ledger.quarantines[listed.model, listed.version].reason
+    return Why.UNSTAMPED, (
+        f"nobody has stamped version {listed.version}, and this node requires a digest: stamp it "
+        f"with `registry-gateway stamp models:/{listed.model}/{listed.version}`"
+    )
+
+
+def _why_held(world: World, model: str, active: ActiveAlias | None, hold: Hold) -> tuple[Why, str]:
+    why = Why.PINNED if hold.lasting else Why.HELD
+    end = (
+        f"pinned at version {hold.target_version} by {hold.asked_by}, until `unpin`"
+        if hold.lasting
+        else f"held at version {hold.target_version} by {hold.asked_by}, until the registry "
+        "points the alias at "
+        + (f"another version than {hold.aspired_version}" if hold.aspired_version else "a version")
+    )
+    if active and (active.version, active.digest) == (hold.target_version, hold.target_digest):
+        return why, end
+    here = hold.target_digest if hold.target_digest in world.stored else None
+    target = _Target(hold.target_version, here, AskedBy.OPERATOR)
+    if rejected := world.ledger.rejections.get((model, hold.target_version, hold.target_digest)):
+        return Why.REJECTED, f"{end}; {rejected.told}"
+    listed = find(world.aspired, model, hold.target_version)
+    if here is None and listed and is_quarantined(listed, world.ledger):
+        quarantine = world.ledger.quarantines[model, hold.target_version]
+        return Why.QUARANTINED, f"{end}; {quarantine.reason}"
+    return Why.UNDER_WAY, f"{end}; {_next_step(world, model, target)}"
+
+
+def _why_not_aspired(
+    world: World, model: str, alias: str, active: ActiveAlias | None
+) -> tuple[Why, str]:
+    if _is_unfollowed(world.aspired, model, alias):
+        return Why.UNFOLLOWED, "the registry's alias is at a version that is not ready: it stays"
+    if active is None:
+        return Why.UNKNOWN, "neither the registry nor this node has this alias"
+    if not world.listings:
+        return Why.GONE, "the registry has not been listed since the start: what serves, serves"
+    if world.ledger.freeze:
+        return Why.FROZEN, "the registry no longer has it, and this node is frozen: it stays"
+    return Why.UNDER_WAY, "the registry no longer has it: it is taken away when two listings agree"
+
+
+def _next_step(world: World, model: str, target: _Target) -> str:
+    """Say what the next passes do to bring an alias to its target."""
+    if target.digest is None:
+        return f"the bytes of version {target.version} are to be fetched and checked"
+    if _standby(world.node, model, target):
+        return f"version {target.version} is warm, and about to be activated"
+    return f"version {target.version} is here, and is to be loaded and warmed"
 
 
 # --- what a listing says against the one before ---------------------------------------------------

@@ -170,8 +170,13 @@ class Promotion:
             before = _active(node.active, action.model, action.alias)
             active = _activated(action, before, at=self._clock())
             self._observation.activated(active, ack)
-        await self._record(action, active, ack.generation)
+        await self._record(action, active, ack.generation, watch)
         return None
+
+    async def rest(self) -> None:
+        """Wait until no alias is being moved: what begins after it is decided anew before."""
+        async with self._activating:
+            return
 
     async def _compare(self, action: Activate, watch: Stopwatch) -> Stopped | None:
         self._comparing.add(action)
@@ -185,7 +190,9 @@ class Promotion:
         """Whether an activation has not asked the gateway yet, so that cancelling it is safe."""
         return action in self._comparing
 
-    async def _record(self, action: Activate, active: ActiveAlias, generation: int) -> None:
+    async def _record(
+        self, action: Activate, active: ActiveAlias, generation: int, watch: Stopwatch
+    ) -> None:
         _log.info(
             "activate.complete",
             model=action.model,
@@ -207,8 +214,14 @@ class Promotion:
                 asked_by=action.asked_by,
                 at=active.since,
                 generation=generation,
+                durations_s=dict(watch.seconds),
+                pinned=self._is_pinned(action),
             ),
         )
+
+    def _is_pinned(self, action: Activate) -> bool:
+        hold = self._journal.view.holds.get((action.model, action.alias))
+        return hold is not None and hold.lasting and hold.target_version == action.version
 
     async def _activation_refused(self, action: Activate, error: RolloutRejectedError) -> Stopped:
         if error.code == "not_staged":

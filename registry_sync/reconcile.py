@@ -49,6 +49,7 @@ from registry_sync.promotion import Promotion
 from registry_sync.records import (
     AskedBy,
     Attempt,
+    Freeze,
     Hold,
     LedgerView,
 )
@@ -64,6 +65,8 @@ _MODELS_LOOKED_AT = 10
 _FETCHES_PER_MODEL = 2
 _BRINGING = frozenset({"fetch", "environment"})
 _URGENT = frozenset({Urgency.WANTED, Urgency.ACTIVATE, Urgency.PROMOTION, Urgency.RECOVERY})
+_UNHEARD = NodeState(node_id="", boot_id="", seq=0, generation=0)
+"""A gateway that has never answered: as far as is known, it serves nothing."""
 _log = structlog.get_logger("registry_sync.reconcile")
 
 
@@ -226,13 +229,10 @@ class Reconciler:
         await self.listings.recall()
 
     def _world(self) -> World:
-        node = self.observation.node
-        if node is None:
-            raise AssertionError("decided before the gateway has answered")
         return World(
             aspired=self.listings.aspired,
             listings=self.listings.count,
-            node=node,
+            node=self.observation.node or _UNHEARD,
             ledger=self.journal.view,
             stored=self.arrival.artifacts.keys(),
             proved=self.observation.proved,
@@ -446,6 +446,47 @@ class Reconciler:
         self.backoff.succeeded(("activate", hold.model, hold.alias))
         self.wake()
         return written
+
+    async def unhold(self, model: str, alias: str) -> bool:
+        """Let an alias follow the registry again; whether that is recorded."""
+        written = await self.journal.write(self.ledger.release_hold, model, alias, AskedBy.OPERATOR)
+        self.wake()
+        return written
+
+    async def freeze(self) -> bool:
+        """Let no alias follow the registry; when it returns True, none does any more."""
+        freeze = Freeze(AskedBy.OPERATOR, self.clock())
+        if not await self.journal.write(self.ledger.freeze, freeze):
+            return False
+        # A move that was decided on before is decided on again just before it is asked for.
+        await self.next_decision()
+        await self._promotion.rest()
+        return True
+
+    async def unfreeze(self) -> bool:
+        """Let aliases follow the registry again; whether that is recorded."""
+        written = await self.journal.write(self.ledger.unfreeze, AskedBy.OPERATOR)
+        self.wake()
+        return written
+
+    def look(self) -> World:
+        """Return what the next decision is made of, as far as is known now."""
+        return self._world()
+
+    def bring(self, model: str, version: int) -> bool:
+        """Fetch and check a version now; whether that is under way: else there is no slot yet."""
+        subject = ("fetch", model, version)
+        if subject not in self.busy:
+            self.backoff.succeeded(subject)
+            self._start(Fetch(model, version, Urgency.WANTED, AskedBy.OPERATOR))
+        return subject in self.busy
+
+    def try_now(self, model: str) -> None:
+        """Let nothing of a model wait for its next try."""
+        for subject in self.backoff.failures():
+            if subject[1] == model:
+                self.backoff.succeeded(subject)
+        self.wake()
 
     async def next_decision(self) -> None:
         """Wait until a pass that begins now, or later, is over."""

@@ -20,6 +20,10 @@ class AskedBy(StrEnum):
     ADOPTED = "adopted"
 
 
+BY_REGISTRY = frozenset({AskedBy.POLL, AskedBy.WEBHOOK})
+"""Who asks because the registry says so: what a freeze stops."""
+
+
 @dataclass(frozen=True, slots=True)
 class PinnedVersion:
     """The bytes that a version had when they were accepted here.
@@ -49,6 +53,7 @@ class Quarantine:
         found_digest: What they were; None: not even readable.
         reason: A sentence for users.
         at: Epoch seconds.
+        asked_by: For whom the bytes were fetched; None: recorded by an older release.
     """
 
     model: str
@@ -58,6 +63,7 @@ class Quarantine:
     found_digest: str | None
     reason: str
     at: float
+    asked_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,8 @@ class Hold:
         aspired_version: Where the registry's alias pointed when the hold was made; None: unknown.
         asked_by: Who wanted it.
         at: Epoch seconds.
+        lasting: It stays wherever the registry moves the alias, or if it removes it: an
+            operator's pin, which only an operator ends.
     """
 
     model: str
@@ -99,11 +107,35 @@ class Hold:
     target_digest: str
     asked_by: str
     at: float
+    lasting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """No alias of this node follows the registry. ``at`` is in epoch seconds."""
+
+    asked_by: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What operators keep on this node, and what therefore is known nowhere else."""
+
+    holds: tuple[Hold, ...] = ()
+    freeze: Freeze | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """An alias that moved on this node, at epoch seconds ``at``."""
+    """An alias that moved on this node, at epoch seconds ``at``.
+
+    Attributes:
+        durations_s: Seconds by phase; empty: unknown.
+        pinned: An operator pinned it there: it was not rolled back from where it was.
+        retired_at: When the alias was found to be neither listed nor served any more, in epoch
+            seconds; None: it is not.
+    """
 
     model: str
     alias: str
@@ -114,6 +146,29 @@ class Activation:
     asked_by: str
     at: float
     generation: int
+    durations_s: Mapping[str, float] = field(default_factory=dict)
+    retired_at: float | None = None
+    pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Something that was decided about a model, or about the whole node, and by whom.
+
+    Attributes:
+        what: ``hold``, ``pin``, ``unpin``, ``release``, ``quarantine``, ``release quarantine``,
+            ``freeze`` or ``unfreeze``.
+        model: None: it is about the whole node.
+        asked_by: None: an older release recorded it.
+    """
+
+    at: float
+    what: str
+    model: str | None
+    alias: str | None = None
+    version: int | None = None
+    asked_by: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +203,7 @@ class LedgerView:
         rejections: Those not released, by (model, version, digest).
         holds: Those not released, by (model, alias).
         last_active: The newest activation by (model, alias).
+        freeze: The one that is not released.
     """
 
     pins: Mapping[tuple[str, int], PinnedVersion] = field(default_factory=dict)
@@ -155,3 +211,4 @@ class LedgerView:
     rejections: Mapping[tuple[str, int, str], Rejection] = field(default_factory=dict)
     holds: Mapping[tuple[str, str], Hold] = field(default_factory=dict)
     last_active: Mapping[tuple[str, str], Activation] = field(default_factory=dict)
+    freeze: Freeze | None = None

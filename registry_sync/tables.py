@@ -13,6 +13,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     text,
 )
 
@@ -51,6 +52,9 @@ activations = Table(
     Column("asked_by", String(16), nullable=False),
     Column("at", Float, nullable=False),
     Column("generation", Integer, nullable=False),
+    Column("durations_s", JSON(none_as_null=True)),
+    Column("retired_at", Float),
+    Column("pinned", Boolean(create_constraint=False)),
     Index(None, "node_id", "model", "alias", "id"),
 )
 
@@ -84,6 +88,8 @@ quarantines = Table(
     Column("reason", Text, nullable=False),
     Column("at", Float, nullable=False),
     Column("released_at", Float),
+    Column("asked_by", String(16)),
+    Column("released_by", String(16)),
     Index(None, "node_id", "model", "version"),
 )
 
@@ -115,11 +121,31 @@ holds = Table(
     Column("asked_by", String(16), nullable=False),
     Column("at", Float, nullable=False),
     Column("released_at", Float),
+    Column("lasting", Boolean(create_constraint=False), nullable=False, server_default=false()),
+    Column("released_by", String(16)),
     Index(
         "uq_holds_open",
         "node_id",
         "model",
         "alias",
+        unique=True,
+        sqlite_where=text("released_at IS NULL"),
+        postgresql_where=text("released_at IS NULL"),
+    ),
+)
+
+freezes = Table(
+    "freezes",
+    metadata,
+    _id(),
+    _node_id(),
+    Column("asked_by", String(16), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("released_at", Float),
+    Column("released_by", String(16)),
+    Index(
+        "uq_freezes_open",
+        "node_id",
         unique=True,
         sqlite_where=text("released_at IS NULL"),
         postgresql_where=text("released_at IS NULL"),

@@ -10,19 +10,28 @@ from fastapi import FastAPI, Query, Request, Response
 
 from registry_sync.errors import SyncError
 from registry_sync.operations.bodies import (
+    FreezeAnswer,
     History,
+    PinAnswer,
+    PinRequest,
     RollbackAnswer,
     RollbackRequest,
     State,
+    UnpinAnswer,
+    UnpinRequest,
 )
+from registry_sync.operations.pinning import freeze, pin, unfreeze, unpin
 from registry_sync.operations.problems import problem
-from registry_sync.operations.rollback import NothingToRollBackError, roll_back
+from registry_sync.operations.refusals import RefusedError
+from registry_sync.operations.rollback import roll_back
 from registry_sync.operations.state import read_history, read_state
 from registry_sync.operations.webhooks import Webhook
 from registry_sync.reconcile import Reconciler
 
 _MAX_HISTORY = 500
 _ROLLBACK_PATIENCE_S = 60.0
+_PIN_PATIENCE_S = 40.0
+"""Twice: for the bytes, and for the outcome; the command waits a little longer than both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,8 @@ def create_app(operations: Operations) -> FastAPI:
         await operations.spine.next_decision()
         return _state(operations)
 
-    app.add_exception_handler(NothingToRollBackError, _nothing_to_roll_back)
+    _add_operator_routes(app, operations.spine)
+    app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(SyncError, _out_of_service)
     return app
 
@@ -82,8 +92,32 @@ def _state(operations: Operations) -> State:
     return state.model_copy(update={"webhooks": [one.state for one in operations.webhooks]})
 
 
-async def _nothing_to_roll_back(_request: Request, error: Exception) -> Response:
-    return problem(409, "nothing_to_roll_back", "Nothing to roll back", str(error))
+def _add_operator_routes(app: FastAPI, spine: Reconciler) -> None:
+    @app.post("/pin")
+    async def pin_alias(body: PinRequest) -> PinAnswer:
+        """Keep an alias at a version, wherever the registry moves it, until it is unpinned."""
+        return await pin(spine, body, patience_s=_PIN_PATIENCE_S)
+
+    @app.post("/unpin")
+    async def unpin_alias(body: UnpinRequest) -> UnpinAnswer:
+        """Let a pinned or held alias follow the registry again."""
+        return await unpin(spine, body)
+
+    @app.post("/freeze")
+    async def freeze_node() -> FreezeAnswer:
+        """Let no alias of this node follow the registry."""
+        return await freeze(spine)
+
+    @app.post("/unfreeze")
+    async def unfreeze_node() -> FreezeAnswer:
+        """Let the aliases of this node follow the registry again."""
+        return await unfreeze(spine)
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, RefusedError):
+        raise error
+    return problem(error.status, error.code, error.title, str(error))
 
 
 async def _out_of_service(_request: Request, error: Exception) -> Response:

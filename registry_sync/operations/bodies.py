@@ -14,6 +14,7 @@ class AliasState(BaseModel):
 
     Attributes:
         held_at: The version that an operator's hold keeps it at.
+        pinned: Whether that hold is a pin, which the registry does not end.
         reason: Why it is not where the registry wants it; None: it is, or it is under way.
     """
 
@@ -24,6 +25,7 @@ class AliasState(BaseModel):
     since: float | None = None
     previous: int | None = None
     held_at: int | None = None
+    pinned: bool = False
     reason: str | None = None
 
 
@@ -62,6 +64,13 @@ class WebhookState(BaseModel):
     refusal: str | None = None
 
 
+class FreezeState(BaseModel):
+    """Nothing of this node follows the registry, since ``at`` (epoch seconds)."""
+
+    asked_by: str
+    at: float
+
+
 class State(BaseModel):
     """What this node follows, serves and is busy with.
 
@@ -69,6 +78,7 @@ class State(BaseModel):
         source_error: Why the registry could not be listed last; None: it could.
         gateway_error: Why the gateway does not answer; None: it does.
         ledger_error: Why the ledger could not be used; None: it could.
+        frozen: Since when nothing follows the registry; None: aliases follow it.
     """
 
     node_id: str
@@ -78,6 +88,7 @@ class State(BaseModel):
     gateway_error: str | None
     ledger_error: str | None
     generation: int | None
+    frozen: FreezeState | None = None
     problems: list[str] = Field(default_factory=list)
     models: list[ModelState]
     work: list[Work]
@@ -114,22 +125,79 @@ class RollbackRequest(BaseModel):
     version: PositiveInt | None = None
 
 
+Outcome = Literal["active", "pending", "refused"]
+"""``active``: it serves. ``pending``: it is held and still tried; a reason says what is in the way.
+``refused``: nothing has changed."""
+
+
 class RollbackAnswer(BaseModel):
     """How the rollback went.
 
     Attributes:
-        outcome: ``active``: it serves. ``pending``: it is held and still tried; ``reason`` says
-            what is in the way. ``refused``: nothing has changed.
         held_while_aspired: It stays so until the registry's alias leaves this version.
+        was_pinned: It was pinned until now, and is held now.
     """
 
-    outcome: Literal["active", "pending", "refused"]
+    outcome: Outcome
     model: str
     alias: str
     from_version: int | None = None
     to_version: int | None = None
     held_while_aspired: int | None = None
+    was_pinned: bool = False
     reason: str | None = None
+
+
+class PinRequest(BaseModel):
+    """Keep an alias at a version until it is unpinned."""
+
+    model: ModelName
+    alias: Alias
+    version: PositiveInt
+
+
+class PinAnswer(BaseModel):
+    """How the pin went."""
+
+    outcome: Outcome
+    model: str
+    alias: str
+    from_version: int | None = None
+    to_version: int
+    reason: str | None = None
+
+
+class UnpinRequest(BaseModel):
+    """Let an alias follow the registry again."""
+
+    model: ModelName
+    alias: Alias
+
+
+class UnpinAnswer(BaseModel):
+    """What was ended, and where the alias goes from there.
+
+    Attributes:
+        was: The version that it was kept at.
+        was_pinned: False: it was held by a rollback.
+        aspired: Where the registry's alias points.
+        frozen: It stays where it is until the node is unfrozen.
+    """
+
+    model: str
+    alias: str
+    was: int
+    was_pinned: bool
+    active: int | None
+    aspired: int | None
+    frozen: bool
+
+
+class FreezeAnswer(BaseModel):
+    """Whether the node is frozen now, and whether it was before."""
+
+    frozen: FreezeState | None
+    changed: bool
 
 
 class Problem(BaseModel):

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from gateway.control_contract import ActiveAlias
 from registry_sync.errors import LedgerError
 from registry_sync.operations.bodies import RollbackAnswer, RollbackRequest
-from registry_sync.plan import find, is_quarantined
+from registry_sync.operations.holding import hold_until_served
+from registry_sync.operations.refusals import NothingToRollBackError
+from registry_sync.plan import aspired_version
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import Activation, AskedBy, Hold
 
 _SEARCHED_ACTIVATIONS = 200
-
-
-class NothingToRollBackError(Exception):
-    """There is no such alias, or nothing that it pointed at before. The message says which."""
 
 
 async def roll_back(
@@ -37,17 +33,19 @@ async def roll_back(
         raise NothingToRollBackError(
             f"{request.model}@{request.alias} points at version {active.version} already"
         )
-    answer = RollbackAnswer(
-        outcome="active",
+    standing = spine.journal.view.holds.get((request.model, request.alias))
+    was_pinned = standing is not None and standing.lasting
+    outcome, reason = await hold_until_served(spine, target, patience_s=patience_s)
+    return RollbackAnswer(
+        outcome=outcome,
         model=request.model,
         alias=request.alias,
         from_version=active.version,
         to_version=target.target_version,
         held_while_aspired=target.aspired_version,
+        was_pinned=was_pinned,
+        reason=reason,
     )
-    if not await spine.hold(target):
-        return answer.model_copy(update={"outcome": "refused", "reason": spine.journal.trouble})
-    return await _await_outcome(spine, target, answer, patience_s)
 
 
 def _active(spine: Reconciler, request: RollbackRequest) -> ActiveAlias:
@@ -67,11 +65,10 @@ async def _target(spine: Reconciler, request: RollbackRequest, active: ActiveAli
         version, digest = request.version, _pinned(spine, request.model, request.version)
     else:
         version, digest = await _previous(spine, active)
-    listed = spine.listings.aspired.models.get(request.model)
     return Hold(
         model=request.model,
         alias=request.alias,
-        aspired_version=listed.aliases.get(request.alias) if listed else None,
+        aspired_version=aspired_version(spine.listings.aspired, request.model, request.alias),
         target_version=version,
         target_digest=digest,
         asked_by=AskedBy.OPERATOR,
@@ -103,8 +100,9 @@ async def _previous(spine: Reconciler, active: ActiveAlias) -> tuple[int, str]:
     if found is not None:
         return found.version, found.digest
     # What was rolled back from is no place to go back to. A hold tells where the history is lost.
-    held = (active.model, active.alias) in spine.journal.view.holds
-    left = {one.previous_version for one in history if one.asked_by == AskedBy.OPERATOR}
+    hold = spine.journal.view.holds.get((active.model, active.alias))
+    held = hold is not None and not hold.lasting
+    left = {one.previous_version for one in history if _goes_back(one)}
     version = active.previous_version
     if held or version is None or version in left or active.previous_digest is None:
         raise NothingToRollBackError(
@@ -125,7 +123,7 @@ def before(history: list[Activation], version: int) -> Activation | None:
     """
     trail: list[Activation] = []
     for one in reversed(history):
-        if one.asked_by == AskedBy.OPERATOR:
+        if _goes_back(one):
             trail = _gone_back(trail, one)
         if trail and trail[-1].version == one.version:
             trail.pop()  # activated anew: the newer bytes count
@@ -135,59 +133,13 @@ def before(history: list[Activation], version: int) -> Activation | None:
     return trail[-2] if len(trail) > 1 else None
 
 
+def _goes_back(one: Activation) -> bool:
+    return one.asked_by == AskedBy.OPERATOR and not one.pinned
+
+
 def _gone_back(trail: list[Activation], back: Activation) -> list[Activation]:
     """Return what is left of a trail, oldest first, once an operator has gone to ``back``."""
     places = [place for place, one in enumerate(trail) if one.version == back.version]
     kept = trail[: places[-1] + 1] if places else trail
     left = {back.previous_version, *(one.version for one in trail[len(kept) :])}
     return [one for one in kept if one.version == back.version or one.version not in left]
-
-
-async def _await_outcome(
-    spine: Reconciler, hold: Hold, answer: RollbackAnswer, patience_s: float
-) -> RollbackAnswer:
-    try:
-        async with asyncio.timeout(patience_s):
-            while True:
-                if _serves(spine, hold):
-                    return answer
-                refusal = _refusal(spine, hold)
-                if refusal is not None:
-                    await spine.journal.write(spine.ledger.release_hold, hold.model, hold.alias)
-                    spine.wake()
-                    return answer.model_copy(update={"outcome": "refused", "reason": refusal})
-                await spine.any_decision()
-    except TimeoutError:
-        return answer.model_copy(update={"outcome": "pending", "reason": _trouble(spine, hold)})
-
-
-def _serves(spine: Reconciler, hold: Hold) -> bool:
-    node = spine.observation.node
-    wanted = (hold.model, hold.alias, hold.target_version, hold.target_digest)
-    return node is not None and any(
-        (one.model, one.alias, one.version, one.digest) == wanted for one in node.active
-    )
-
-
-def _refusal(spine: Reconciler, hold: Hold) -> str | None:
-    """Why the target can never serve, as it is."""
-    view = spine.journal.view
-    rejected = view.rejections.get((hold.model, hold.target_version, hold.target_digest))
-    if rejected is not None:
-        return rejected.told
-    listed = find(spine.listings.aspired, hold.model, hold.target_version)
-    if listed is not None and is_quarantined(listed, view):
-        return view.quarantines[(hold.model, hold.target_version)].reason
-    return None
-
-
-def _trouble(spine: Reconciler, hold: Hold) -> str:
-    """What is in the way for now."""
-    subjects = (
-        ("activate", hold.model, hold.alias),
-        ("stage", hold.model, hold.target_version, hold.target_digest),
-        ("fetch", hold.model, hold.target_version),
-    )
-    failures = (spine.backoff.get(subject) for subject in subjects)
-    found = next((failure.reason for failure in failures if failure), None)
-    return found or spine.observation.unreachable or "it is still being brought up"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.control_contract import ActiveAlias
+from registry_sync.backoff import Failure
 from registry_sync.operations.bodies import (
     AliasState,
     History,
@@ -12,7 +13,8 @@ from registry_sync.operations.bodies import (
     Work,
     work,
 )
-from registry_sync.plan import admissible_digest, find, is_quarantined
+from registry_sync.operations.pinning import frozen
+from registry_sync.plan import Explanation, Why, explain
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import Activation, Attempt
 
@@ -28,6 +30,7 @@ def read_state(spine: Reconciler, *, node_id: str, tracking_uri: str) -> State:
         gateway_error=spine.observation.unreachable,
         ledger_error=spine.journal.trouble,
         generation=node.generation if node else None,
+        frozen=frozen(spine),
         problems=list(spine.listings.aspired.problems),
         models=_models(spine),
         work=_work(spine),
@@ -70,35 +73,31 @@ def _alias(
         since=active.since if active else None,
         previous=active.previous_version if active else None,
         held_at=hold.target_version if hold else None,
-        reason=_why_not(spine, model, alias, aspired, active),
+        pinned=hold is not None and hold.lasting,
+        reason=_why_not(spine, model, alias),
     )
 
 
-def _why_not(
-    spine: Reconciler, model: str, alias: str, aspired: int | None, active: ActiveAlias | None
-) -> str | None:
+def _why_not(spine: Reconciler, model: str, alias: str) -> str | None:
     """Say why an alias is not where the registry wants it; None: it is, or it is under way."""
-    if aspired is None or (active is not None and active.version == aspired):
-        return None
-    view = spine.journal.view
-    if (model, alias) in view.holds:
-        return "an operator rolled it back; it follows the registry when that moves the alias"
-    listed = find(spine.listings.aspired, model, aspired)
-    if listed is None:
-        return "the registry does not list that version"
-    if is_quarantined(listed, view):
-        return view.quarantines[(model, aspired)].reason
-    digest = admissible_digest(listed, view)
-    rejected = view.rejections.get((model, aspired, digest or ""))
-    if rejected:
-        return rejected.told
+    found = explain(spine.look(), model, alias)
+    if found.why is Why.UNDER_WAY:
+        failure = last_failure(spine, model, alias, found)
+        return failure.reason if failure else None
+    return None if found.active == found.aspired or found.aspired is None else found.reason
+
+
+def last_failure(spine: Reconciler, model: str, alias: str, found: Explanation) -> Failure | None:
+    """Return what failed last on an alias's way to its target."""
+    if found.target is None:
+        return spine.backoff.get(("retire", model, alias))
     subjects = (
-        ("fetch", model, aspired),
-        ("stage", model, aspired, digest or ""),
+        ("fetch", model, found.target),
+        ("stage", model, found.target, found.digest or ""),
         ("activate", model, alias),
     )
     failures = (spine.backoff.get(subject) for subject in subjects)
-    return next((failure.reason for failure in failures if failure), None)
+    return next((failure for failure in failures if failure), None)
 
 
 def _work(spine: Reconciler) -> list[Work]:

@@ -7,7 +7,7 @@ import pytest
 from registry_sync.errors import LedgerError
 from registry_sync.holds_file import HoldsFile
 from registry_sync.ledger import Ledger
-from registry_sync.records import Activation, AskedBy, Hold
+from registry_sync.records import Activation, AskedBy, Hold, Standing
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -72,7 +72,7 @@ def test_a_ledger_with_a_history_takes_nothing_from_the_file(tmp_path):
     ledger = open_ledger(tmp_path)
     ledger.activated(Activation("churn", "champion", 1, DIGEST, None, None, AskedBy.POLL, 1.0, 1))
     ledger.close()
-    HoldsFile(tmp_path / "holds.json").write([a_hold()])
+    HoldsFile(tmp_path / "holds.json").write(Standing((a_hold(),)))
     again = open_ledger(tmp_path)
     assert again.view().holds == {}
     again.close()
@@ -94,7 +94,7 @@ def test_a_lost_ledger_is_not_used_until_its_holds_can_be_read(tmp_path):
     for _ in range(2):
         with pytest.raises(LedgerError, match="remove it"):
             ledger.ensure()
-    HoldsFile(path).write([a_hold()])
+    HoldsFile(path).write(Standing((a_hold(),)))
     assert [ledger.ensure(), ledger.ensure()] == [True, False]
     assert ledger.view().holds == {("churn", "champion"): a_hold()}
     ledger.close()

@@ -9,14 +9,13 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-import httpx
 import pytest
 import uvicorn
 from typer.testing import CliRunner, Result
 
 from registry_sync import cli
 from registry_sync.node_dir import StartError, private_socket, sole_owner
-from registry_sync.operations.app import Operations, create_app
+from registry_sync.operations.app import create_app
 from registry_sync.operations.listener import TcpApp, tcp_socket
 from registry_sync.operations.rollback import before
 from registry_sync.reconcile import Reconciler
@@ -24,6 +23,7 @@ from registry_sync.records import Activation
 from tests.fakes.gateway import becomes
 from tests.fakes.registry import FakeRegistry
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+from tests.unit.registry_sync.operating import asking, listening, operations, promoted
 
 Command = Callable[..., Result]
 AsyncCommand = Callable[..., Awaitable[Result]]
@@ -37,24 +37,6 @@ async def node(tmp_path: Path) -> NodeInMemory:
     made.registry.without_latest(M)
     made.registry.point(M, A, 1)
     return made
-
-
-def operations(node: NodeInMemory, spine: Reconciler) -> Operations:
-    return Operations(spine, "node", "http://registry", spine.poll)
-
-
-@contextlib.asynccontextmanager
-async def asking(node: NodeInMemory, spine: Reconciler) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(create_app(operations(node, spine)))
-    async with httpx.AsyncClient(transport=transport, base_url="http://control-plane") as client:
-        yield client
-
-
-async def promoted(node: NodeInMemory, spine: Reconciler, version: int) -> None:
-    node.registry.point(M, A, version)
-    await spine.poll()
-    await node.serves(version)
-    await idle(spine)
 
 
 # --- the listener ---------------------------------------------------------------------------------
@@ -123,6 +105,7 @@ async def test_a_rollback_holds_until_the_registry_moves_on(node: NodeInMemory) 
             "from_version": 2,
             "to_version": 1,
             "held_while_aspired": 2,
+            "was_pinned": False,
             "reason": None,
         }
         assert node.gateway.points(M, A) == 1
@@ -256,10 +239,24 @@ async def test_what_cannot_be_rolled_back_is_said(
 
 
 def moves(*versions: tuple[int, str]) -> list[Activation]:
-    """Activations, the oldest first as arguments, newest first as the ledger gives them."""
+    """Activations, the oldest first as arguments, newest first as the ledger gives them.
+
+    ``pin`` is an operator's, too.
+    """
     lefts = [None, *(version for version, _ in versions)]
     made = [
-        Activation(M, A, version, f"sha256:{version:064x}", left, None, asked_by, 0.0, 1)
+        Activation(
+            M,
+            A,
+            version,
+            f"sha256:{version:064x}",
+            left,
+            None,
+            "operator" if asked_by == "pin" else asked_by,
+            0.0,
+            1,
+            pinned=asked_by == "pin",
+        )
         for (version, asked_by), left in zip(versions, lefts, strict=False)
     ]
     return made[::-1]
@@ -286,6 +283,10 @@ def moves(*versions: tuple[int, str]) -> list[Activation]:
         (moves((1, "poll"), (2, "poll"), (1, "poll"), (2, "operator")), 2, None),
         # A version that no alias had, chosen by an operator.
         (moves((1, "poll"), (2, "poll"), (5, "operator")), 5, 1),
+        # What is pinned is gone to, not gone back to: it can be gone back from.
+        (moves((1, "poll"), (2, "pin")), 2, 1),
+        (moves((1, "poll"), (2, "poll"), (1, "pin")), 1, 2),
+        (moves((1, "poll"), (2, "pin"), (1, "operator")), 1, None),
         (moves((1, "poll")), 1, None),
         (moves(), 1, None),
     ],
@@ -298,35 +299,6 @@ def test_what_was_active_before(
 
 
 # --- the command ----------------------------------------------------------------------------------
-
-
-@contextlib.asynccontextmanager
-async def listening(
-    node: NodeInMemory, spine: Reconciler
-) -> AsyncIterator[Callable[..., Awaitable[Result]]]:
-    """Serve operations on a socket; give the command, run in a thread as another process would."""
-    with (
-        tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as folder,
-        private_socket(Path(folder) / "operations.sock") as listener,
-    ):
-        config = uvicorn.Config(
-            create_app(operations(node, spine)), log_config=None, lifespan="off"
-        )
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server._serve(sockets=[listener]))
-
-        def run(*arguments: str) -> Result:
-            environment = {"REGISTRY_SYNC_NODE_DIR": folder, "COLUMNS": "200", "TERM": "dumb"}
-            return CliRunner().invoke(cli.app, list(arguments), env=environment)
-
-        async def command(*arguments: str) -> Result:
-            return await asyncio.to_thread(run, *arguments)
-
-        try:
-            yield command
-        finally:
-            server.should_exit = True
-            await serving
 
 
 async def test_the_command_shows_state_and_history_and_rolls_back(node: NodeInMemory) -> None:

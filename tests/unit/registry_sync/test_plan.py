@@ -16,11 +16,13 @@ from registry_sync.plan import (
     Settled,
     Stage,
     World,
+    explain,
     plan,
     settle,
 )
 from registry_sync.records import (
     Activation,
+    Freeze,
     Hold,
     LedgerView,
     PinnedVersion,
@@ -57,8 +59,13 @@ def last(version: int, alias: str = "champion") -> dict[tuple[str, str], Activat
     return {(M, alias): one}
 
 
-def hold(*, at: int | None, target: int, alias: str = "champion") -> dict[tuple[str, str], Hold]:
-    return {(M, alias): Hold(M, alias, at, target, D[target], "operator", 0.0)}
+def hold(
+    *, at: int | None, target: int, alias: str = "champion", lasting: bool = False
+) -> dict[tuple[str, str], Hold]:
+    return {(M, alias): Hold(M, alias, at, target, D[target], "operator", 0.0, lasting)}
+
+
+FROZEN = Freeze("operator", 0.0)
 
 
 def quarantine(version: int, expected: str | None) -> dict[tuple[str, int], Quarantine]:
@@ -95,6 +102,7 @@ class Case:
     tags: dict[str, str] = field(default_factory=dict)
     built: tuple[int, ...] = ()
     refused: tuple[int, ...] = ()
+    asked_by: str = "poll"
 
 
 def world(case: Case) -> World:
@@ -120,6 +128,7 @@ def world(case: Case) -> World:
         require_digest=case.require_digest,
         environments={D[n] for n in case.built},
         refused={D[n] for n in case.refused},
+        wished_by={(M, "champion"): case.asked_by},
     )
 
 
@@ -392,6 +401,120 @@ CASES = [
         listings=0,
         ledger=LedgerView(holds=hold(at=2, target=1)),
     ),
+    # --- pins
+    Case(
+        "pinned: go there, whatever the registry says",
+        ["stage 1 keep over 2 by operator"],
+        {"champion": 2},
+        (active(2),),
+        here=(1, 2),
+        ledger=LedgerView(holds=hold(at=2, target=1, lasting=True)),
+    ),
+    Case(
+        "pinned to bytes that are not here: fetched for the operator",
+        ["fetch 3"],
+        {"champion": 2},
+        (active(2),),
+        here=(2,),
+        ledger=LedgerView(holds=hold(at=2, target=3, lasting=True)),
+    ),
+    Case(
+        "pinned, and the registry has moved on: it stays",
+        [],
+        {"champion": 3},
+        (active(1),),
+        here=(1, 2, 3),
+        ledger=LedgerView(holds=hold(at=2, target=1, lasting=True)),
+    ),
+    Case(
+        "pinned, and gone from the registry: it stays",
+        [],
+        {},
+        (active(1),),
+        here=(1,),
+        ledger=LedgerView(holds=hold(at=2, target=1, lasting=True)),
+    ),
+    Case(
+        "pinned, gone from the registry, and lost here: it comes back",
+        ["stage 1 cold by operator"],
+        {},
+        here=(1,),
+        ledger=LedgerView(holds=hold(at=2, target=1, lasting=True)),
+    ),
+    # --- frozen
+    Case(
+        "frozen: a promotion is fetched and checked, and that is all",
+        ["fetch 2"],
+        {"champion": 2},
+        (active(1),),
+        here=(1,),
+        ledger=LedgerView(freeze=FROZEN),
+    ),
+    Case(
+        "frozen, bytes here: nothing",
+        [],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        ledger=LedgerView(freeze=FROZEN),
+    ),
+    Case(
+        "frozen, asked by a webhook: nothing",
+        [],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        standbys=(2,),
+        asked_by="webhook",
+        ledger=LedgerView(freeze=FROZEN),
+    ),
+    Case(
+        "frozen, a new alias: not activated",
+        [],
+        {"champion": 1},
+        here=(1,),
+        proved=(1,),
+        ledger=LedgerView(freeze=FROZEN),
+    ),
+    Case(
+        "frozen, an operator's hold: done",
+        ["stage 1 keep over 2 by operator"],
+        {"champion": 2},
+        (active(2),),
+        here=(1, 2),
+        ledger=LedgerView(holds=hold(at=2, target=1), freeze=FROZEN),
+    ),
+    Case(
+        "frozen: a hold does not end by the registry",
+        [],
+        {"champion": 3},
+        (active(1),),
+        here=(1, 3),
+        ledger=LedgerView(holds=hold(at=2, target=1), freeze=FROZEN),
+    ),
+    Case(
+        "frozen, and gone from the registry: it stays",
+        [],
+        {},
+        (active(1),),
+        here=(1,),
+        ledger=LedgerView(freeze=FROZEN),
+    ),
+    Case(
+        "frozen, the table lost: what was active comes back",
+        ["stage 1 cold by recovery"],
+        {"champion": 1},
+        here=(1,),
+        asked_by="webhook",
+        ledger=LedgerView(last_active=last(1), freeze=FROZEN),
+    ),
+    Case(
+        "frozen, the table lost, promoted since: what was active comes back",
+        ["stage 1 cold by recovery"],
+        {"champion": 2},
+        here=(1, 2),
+        ledger=LedgerView(last_active=last(1), freeze=FROZEN),
+    ),
     # --- the table is lost
     Case(
         "table lost: what was active comes back, as a recovery",
@@ -449,6 +572,16 @@ CASES = [
         ledger=LedgerView(holds=hold(at=2, target=1)),
     ),
     Case(
+        "retired once: not even with nothing listed does it come back",
+        [],
+        None,
+        here=(1,),
+        listings=0,
+        ledger=LedgerView(
+            last_active={key: replace(one, retired_at=1.0) for key, one in last(1).items()}
+        ),
+    ),
+    Case(
         "retired: what was active last does not come back",
         [],
         {},
@@ -470,6 +603,120 @@ def test_two_aliases_of_one_version_are_both_activated() -> None:
         "activate a 1 s1 by poll",
         "activate b 1 s1 by poll",
     ]
+
+
+# --- why ------------------------------------------------------------------------------------------
+
+PINNED = hold(at=2, target=1, lasting=True)
+
+
+@pytest.mark.parametrize(
+    ("case", "why", "says"),
+    [
+        (Case("", [], {"champion": 1}, (active(1),), here=(1,)), "follows", "where the registry"),
+        (Case("", [], {"champion": 2}, (active(1),), here=(1,)), "under_way", "to be fetched"),
+        (Case("", [], {"champion": 2}, (active(1),), here=(1, 2)), "under_way", "loaded and"),
+        (
+            Case("", [], {"champion": 2}, (active(1),), here=(1, 2), standbys=(2,)),
+            "under_way",
+            "about to be activated",
+        ),
+        (
+            Case("", [], {"champion": 1}, (active(1),), here=(1,), stamps={1: OTHER}),
+            "under_way",
+            "to be fetched",
+        ),
+        (
+            Case(
+                "",
+                [],
+                {"champion": 2},
+                (active(1),),
+                ledger=LedgerView(quarantines=quarantine(2, None)),
+            ),
+            "quarantined",
+            "wrong bytes",
+        ),
+        (
+            Case(
+                "",
+                [],
+                {"champion": 2},
+                (active(1),),
+                here=(1, 2),
+                ledger=LedgerView(rejections=rejection(2)),
+            ),
+            "rejected",
+            "tried again when",
+        ),
+        (
+            Case("", [], {"champion": 2}, (active(1),), require_digest=True),
+            "unstamped",
+            "registry-gateway stamp models:/m/2",
+        ),
+        (
+            Case(
+                "",
+                [],
+                {"champion": 2},
+                (active(1),),
+                here=(1, 2),
+                ledger=LedgerView(holds=hold(at=2, target=1)),
+            ),
+            "held",
+            "another version than 2",
+        ),
+        (
+            Case("", [], {"champion": 3}, (active(1),), here=(1,), ledger=LedgerView(holds=PINNED)),
+            "pinned",
+            "until `unpin`",
+        ),
+        (
+            Case("", [], {"champion": 3}, (active(2),), here=(1,), ledger=LedgerView(holds=PINNED)),
+            "under_way",
+            "until `unpin`; version 1 is here",
+        ),
+        (
+            Case(
+                "",
+                [],
+                {"champion": 2},
+                (active(1),),
+                here=(1, 2),
+                ledger=LedgerView(freeze=FROZEN),
+            ),
+            "frozen",
+            "until `unfreeze`",
+        ),
+        (
+            Case("", [], {}, (active(1),), here=(1,), ledger=LedgerView(freeze=FROZEN)),
+            "frozen",
+            "no longer has it",
+        ),
+        (
+            Case(
+                "",
+                [],
+                {"champion": 1},
+                here=(1,),
+                ledger=LedgerView(last_active=last(1), freeze=FROZEN),
+            ),
+            "under_way",
+            "loaded and warmed",
+        ),
+        (Case("", [], {}, (active(1),), here=(1,)), "under_way", "two listings"),
+        (Case("", [], None, (active(1),), listings=0), "gone", "not been listed"),
+        (Case("", [], {}), "unknown", "neither"),
+        (Case("", [], {"champion": 9}, (active(1),)), "unfollowed", "version 9"),
+    ],
+)
+def test_why_an_alias_is_where_it_is(case: Case, why: str, says: str) -> None:
+    found = explain(world(case), M, "champion")
+    assert found.why == why
+    assert says in found.reason
+    # What is said to move is what the plan moves, and the other way round.
+    moves = [one for one in plan(world(case)) if getattr(one, "version", None)]
+    assert bool(moves) <= (why in ("under_way", "frozen"))
 
 
 # --- listings -------------------------------------------------------------------------------------

@@ -224,7 +224,7 @@ class ReadOnlyLedger(Ledger):
     def pin(self, pin: PinnedVersion) -> None:
         raise LedgerError("the ledger is read-only")
 
-    def release_hold(self, model: str, alias: str) -> None:
+    def release_hold(self, model: str, alias: str, released_by: str = "poll") -> None:
         raise LedgerError("the ledger is read-only")
 
 
@@ -359,7 +359,7 @@ async def test_a_long_comparison_counts_for_as_long_as_it_takes_to_use_it(tmp_pa
     now = 0.0
     async with spine_on(tmp_path, Registry(listing(2)), Target(), clock=lambda: now) as spine:
         await spine.poll()
-        await spine.arrival._accept(("m", 2), _Brought(DIGESTS[2]), started_at=now - took_s)
+        await spine.arrival._accept(("m", 2), _Brought(DIGESTS[2]), now - took_s, "poll")
         spine.listings._wishes = {("m", "champion"): _Wish(2, -took_s, "poll")}
         action = Activate("m", "champion", 2, DIGESTS[2], "s", Urgency.ACTIVATE, "poll")
         now = 110.0

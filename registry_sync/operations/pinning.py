@@ -1,0 +1,181 @@
+"""Pin an alias to a version whatever the registry says, and let it follow the registry again."""
+
+from __future__ import annotations
+
+import asyncio
+
+from registry_sync.errors import LedgerError
+from registry_sync.operations.bodies import (
+    FreezeAnswer,
+    FreezeState,
+    PinAnswer,
+    PinRequest,
+    UnpinAnswer,
+    UnpinRequest,
+)
+from registry_sync.operations.holding import hold_until_served
+from registry_sync.operations.refusals import NotHeldError, UnknownError
+from registry_sync.plan import aspired_version, expected_digest, find, is_quarantined
+from registry_sync.reconcile import Reconciler
+from registry_sync.records import AskedBy, Hold
+
+
+async def pin(spine: Reconciler, request: PinRequest, *, patience_s: float) -> PinAnswer:
+    """Pin an alias, and wait until it is there, or cannot get there.
+
+    Args:
+        spine: Does the work.
+        request: Which alias, and to which version.
+        patience_s: Seconds to wait for the bytes, and again for the outcome; a pin that is made
+            stays after that.
+
+    Raises:
+        UnknownError: Nobody knows the alias.
+    """
+    node = spine.observation.node
+    key = (request.model, request.alias)
+    active = {(one.model, one.alias): one.version for one in node.active} if node else {}
+    _must_be_known(spine, key, active)
+    answer = PinAnswer(
+        outcome="refused",
+        model=request.model,
+        alias=request.alias,
+        from_version=active.get(key),
+        to_version=request.version,
+    )
+    reason = _inadmissible(spine, request)
+    digest = _digest(spine, request)
+    if reason is None and digest is None:
+        reason = await bring(spine, request.model, request.version, patience_s=patience_s)
+        digest = _digest(spine, request)
+    if reason is not None or digest is None:
+        return answer.model_copy(update={"reason": reason or spine.journal.trouble})
+    hold = Hold(
+        model=request.model,
+        alias=request.alias,
+        aspired_version=aspired_version(spine.listings.aspired, *key),
+        target_version=request.version,
+        target_digest=digest,
+        asked_by=AskedBy.OPERATOR,
+        at=spine.clock(),
+        lasting=True,
+    )
+    outcome, reason = await hold_until_served(spine, hold, patience_s=patience_s)
+    return answer.model_copy(update={"outcome": outcome, "reason": reason})
+
+
+def _must_be_known(
+    spine: Reconciler, key: tuple[str, str], active: dict[tuple[str, str], int]
+) -> None:
+    model, alias = key
+    listed = spine.listings.aspired.models.get(model)
+    words = {*listed.aliases, *listed.unfollowed} if listed else set()
+    if alias in words or key in active or key in spine.journal.view.holds:
+        return
+    known = sorted(words | {word for name, word in active if name == model})
+    raise UnknownError(
+        f"{model} has no alias {alias!r}, it has: {', '.join(known)}"
+        if known
+        else f"neither the registry nor this node knows an alias of {model!r}"
+    )
+
+
+def _inadmissible(spine: Reconciler, request: PinRequest) -> str | None:
+    """Why the version may not serve here, as things are."""
+    listed = find(spine.listings.aspired, request.model, request.version)
+    if listed is None:
+        return None
+    if is_quarantined(listed, spine.journal.view):
+        return spine.journal.view.quarantines[request.model, request.version].reason
+    if spine.look().require_digest and not listed.stamped:
+        return f"nobody has stamped version {request.version}, and this node requires a digest"
+    return None
+
+
+def _digest(spine: Reconciler, request: PinRequest) -> str | None:
+    """Return what the version's bytes must be, or were here; None: nobody has seen them."""
+    view = spine.journal.view
+    listed = find(spine.listings.aspired, request.model, request.version)
+    if listed is not None:
+        return expected_digest(listed, view)
+    known = view.pins.get((request.model, request.version))
+    return known.digest if known else None
+
+
+async def bring(spine: Reconciler, model: str, version: int, *, patience_s: float) -> str | None:
+    """Fetch and check a version now; return why its bytes are not here, or None: they are.
+
+    Args:
+        spine: Does the work.
+        model: Which model.
+        version: Which version.
+        patience_s: Seconds to wait; the fetch goes on after that.
+    """
+    try:
+        async with asyncio.timeout(patience_s):
+            while not spine.bring(model, version):
+                await spine.any_decision()
+            while ("fetch", model, version) in spine.busy:
+                await spine.any_decision()
+            await spine.next_decision()
+    except TimeoutError:
+        return f"its bytes have not all come within {patience_s:g} s, and go on being fetched"
+    failure = spine.backoff.get(("fetch", model, version))
+    return failure.reason if failure else None
+
+
+async def unpin(spine: Reconciler, request: UnpinRequest) -> UnpinAnswer:
+    """Let an alias follow the registry again, after a pin or a rollback.
+
+    Raises:
+        NotHeldError: It does.
+        LedgerError: The ledger does not take it: nothing has changed.
+    """
+    key = (request.model, request.alias)
+    hold = spine.journal.view.holds.get(key)
+    if hold is None:
+        raise NotHeldError(f"{request.model}@{request.alias} is neither pinned nor held")
+    if not await spine.unhold(*key):
+        raise LedgerError(spine.journal.trouble or "the ledger did not take it")
+    await spine.next_decision()
+    node = spine.observation.node
+    active = {(one.model, one.alias): one.version for one in node.active} if node else {}
+    return UnpinAnswer(
+        model=request.model,
+        alias=request.alias,
+        was=hold.target_version,
+        was_pinned=hold.lasting,
+        active=active.get(key),
+        aspired=aspired_version(spine.listings.aspired, *key),
+        frozen=spine.journal.view.freeze is not None,
+    )
+
+
+async def freeze(spine: Reconciler) -> FreezeAnswer:
+    """Let no alias of the node follow the registry from now on.
+
+    Raises:
+        LedgerError: The ledger does not take it: nothing has changed.
+    """
+    before = spine.journal.view.freeze
+    if not await spine.freeze():
+        raise LedgerError(spine.journal.trouble or "the ledger did not take it")
+    return FreezeAnswer(frozen=frozen(spine), changed=before is None)
+
+
+async def unfreeze(spine: Reconciler) -> FreezeAnswer:
+    """Let the aliases of the node follow the registry again.
+
+    Raises:
+        LedgerError: The ledger does not take it: nothing has changed.
+    """
+    before = spine.journal.view.freeze
+    if not await spine.unfreeze():
+        raise LedgerError(spine.journal.trouble or "the ledger did not take it")
+    return FreezeAnswer(frozen=None, changed=before is not None)
+
+
+def frozen(spine: Reconciler) -> FreezeState | None:
+    """Return since when nothing follows the registry; None: it does."""
+    found = spine.journal.view.freeze
+    return FreezeState(asked_by=found.asked_by, at=found.at) if found else None

@@ -1,0 +1,64 @@
+"""An operator at a node in memory: the listener's application, and the command."""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import uvicorn
+from typer.testing import CliRunner, Result
+
+from registry_sync import cli
+from registry_sync.node_dir import private_socket
+from registry_sync.operations.app import Operations, create_app
+from registry_sync.reconcile import Reconciler
+from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+
+
+def operations(node: NodeInMemory, spine: Reconciler) -> Operations:
+    return Operations(spine, "node", "http://registry", spine.poll)
+
+
+@contextlib.asynccontextmanager
+async def asking(node: NodeInMemory, spine: Reconciler) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(create_app(operations(node, spine)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://control-plane") as client:
+        yield client
+
+
+async def promoted(node: NodeInMemory, spine: Reconciler, version: int) -> None:
+    node.registry.point(M, A, version)
+    await spine.poll()
+    await node.serves(version)
+    await idle(spine)
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    node: NodeInMemory, spine: Reconciler
+) -> AsyncIterator[Callable[..., Awaitable[Result]]]:
+    """Serve operations on a socket; give the command, run in a thread as another process would."""
+    with (
+        tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as folder,
+        private_socket(Path(folder) / "operations.sock") as listener,
+    ):
+        config = uvicorn.Config(
+            create_app(operations(node, spine)), log_config=None, lifespan="off"
+        )
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server._serve(sockets=[listener]))
+
+        def run(*arguments: str) -> Result:
+            environment = {"REGISTRY_SYNC_NODE_DIR": folder, "COLUMNS": "200", "TERM": "dumb"}
+            return CliRunner().invoke(cli.app, list(arguments), env=environment)
+
+        async def command(*arguments: str) -> Result:
+            return await asyncio.to_thread(run, *arguments)
+
+        try:
+            yield command
+        finally:
+            server.should_exit = True
+            await serving

@@ -1,0 +1,243 @@
+"""Pins and freezes, over the operations listener's application and the command."""
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from registry_sync.reconcile import Reconciler
+from tests.fakes.gateway import becomes
+from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+from tests.unit.registry_sync.operating import asking, listening, promoted
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> NodeInMemory:
+    made = NodeInMemory(tmp_path)
+    for version in (1, 2, 3):
+        made.registry.publish(M, version)
+    made.registry.without_latest(M)
+    made.registry.point(M, A, 1)
+    return made
+
+
+async def pinned(client: httpx.AsyncClient, version: int, alias: str = A) -> httpx.Response:
+    return await client.post("/pin", json={"model": M, "alias": alias, "version": version})
+
+
+async def moved(node: NodeInMemory, spine: Reconciler, version: int) -> None:
+    """Move the alias in the registry, and let everything happen that this makes happen."""
+    node.registry.point(M, A, version)
+    await spine.poll()
+    await idle(spine)
+
+
+async def test_a_pin_stays_wherever_the_registry_moves_the_alias(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        answer = (await pinned(client, 2)).json()  # never here before, and nobody stamped it
+        assert (answer["outcome"], answer["from_version"], answer["to_version"]) == ("active", 1, 2)
+        assert node.gateway.points(M, A) == 2
+        await moved(node, spine, 3)
+        assert node.gateway.points(M, A) == 2
+        (model,) = (await client.get("/state")).json()["models"]
+        (alias,) = model["aliases"]
+        assert (alias["held_at"], alias["pinned"], alias["aspired"]) == (2, True, 3)
+        assert "until `unpin`" in alias["reason"]
+        assert node.gateway.catalogue is not None
+        assert "pinned at version 2" in node.gateway.catalogue.models[0].notes[A]
+        answer = (await client.post("/unpin", json={"model": M, "alias": A})).json()
+        assert (answer["was"], answer["was_pinned"], answer["aspired"]) == (2, True, 3)
+        await node.serves(3)
+
+
+async def test_a_pin_outlives_the_alias_in_the_registry(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        assert (await pinned(client, 1)).json()["outcome"] == "active"
+        node.registry.unpoint(M, A)
+        for _ in range(3):
+            await spine.poll()
+        await idle(spine)
+        assert node.gateway.points(M, A) == 1
+        await client.post("/unpin", json={"model": M, "alias": A})
+        await becomes(lambda: node.gateway.points(M, A) is None, "it is retired")
+
+
+async def test_a_pin_survives_a_restart_and_a_lost_ledger(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await pinned(client, 2)
+    (node.folder / "ledger.db").unlink()
+    async with node.control_plane() as spine:
+        await moved(node, spine, 3)
+        assert node.gateway.points(M, A) == 2
+
+
+async def test_a_pin_that_cannot_serve_leaves_what_was_held_held(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        await client.post("/rollback", json={"model": M, "alias": A})
+        node.gateway.fails[M, 3] = ("load_failed", "a library is missing")
+        answer = (await pinned(client, 3)).json()
+        assert answer["outcome"] == "refused"
+        assert "a library is missing" in answer["reason"]
+        await idle(spine)
+        assert node.gateway.points(M, A) == 1  # and not 2, which was rolled back from
+        (hold,) = spine.journal.view.holds.values()
+        assert (hold.target_version, hold.lasting) == (1, False)
+
+
+async def test_a_rollback_ends_a_pin_and_says_so(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await pinned(client, 2)
+        await idle(spine)
+        answer = (await client.post("/rollback", json={"model": M, "alias": A})).json()
+        assert (answer["outcome"], answer["to_version"]) == ("active", 1)
+        assert (answer["was_pinned"], answer["held_while_aspired"]) == (True, 1)
+        await moved(node, spine, 3)
+        assert node.gateway.points(M, A) == 3
+
+
+@pytest.mark.parametrize("stamped", [False, True])
+async def test_a_version_with_wrong_bytes_is_not_pinned(node: NodeInMemory, stamped: bool) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        if stamped:
+            node.registry.stamp(M, 2, node.registry.digest(M, 2))
+            node.registry.tamper(M, 2)
+            await spine.poll()
+        else:
+            del node.registry.files[f"fake:/{M}/2"]["MLmodel"]
+        answer = (await pinned(client, 2)).json()
+        assert answer["outcome"] == "refused", answer
+        assert answer["reason"]
+        await idle(spine)
+        assert (node.gateway.points(M, A), spine.journal.view.holds) == (1, {})
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "status", "says"),
+    [
+        ("/pin", {"model": M, "alias": "chmpion", "version": 1}, 404, "it has: champion"),
+        ("/pin", {"model": "other", "alias": A, "version": 1}, 404, "alias of 'other'"),
+        ("/pin", {"model": M, "alias": A, "version": 0}, 422, ""),
+        ("/unpin", {"model": M, "alias": A}, 409, "neither pinned nor held"),
+    ],
+)
+async def test_what_cannot_be_pinned_is_said(
+    node: NodeInMemory, route: str, body: dict[str, object], status: int, says: str
+) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        answer = await client.post(route, json=body)
+    assert answer.status_code == status
+    assert says in str(answer.json()["detail"])
+
+
+async def test_a_version_that_is_not_there_is_not_pinned(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        answer = (await pinned(client, 9)).json()
+        assert answer["outcome"] == "refused"
+        assert "no version 9" in answer["reason"]
+
+
+# --- freeze ---------------------------------------------------------------------------------------
+
+
+async def test_nothing_follows_the_registry_while_frozen(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        assert (await client.post("/freeze")).json()["changed"] is True
+        assert (await client.post("/freeze")).json()["changed"] is False
+        for asked_by in ("poll", "webhook"):
+            node.registry.point(M, A, 2)
+            await spine.poll(asked_by)
+            await idle(spine)
+            assert node.gateway.points(M, A) == 1
+        assert spine.journal.view.pins.keys() == {(M, 1), (M, 2)}  # it is here, and checked
+        state = (await client.get("/state")).json()
+        assert state["frozen"]["asked_by"] == "operator"
+        assert "until `unfreeze`" in state["models"][0]["aliases"][0]["reason"]
+        assert (await client.post("/unfreeze")).json() == {"frozen": None, "changed": True}
+        await node.serves(2)
+        assert (await client.post("/unfreeze")).json()["changed"] is False
+
+
+async def test_a_promotion_under_way_does_not_end_in_a_frozen_node(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        node.gateway.stages_wait = True
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await becomes(lambda: len(node.gateway.stages) == 2, "the standby is being warmed")
+        await client.post("/freeze")
+        node.gateway.end_stage(node.gateway.stages[-1])
+        await idle(spine)
+        assert node.gateway.points(M, A) == 1
+
+
+async def test_operators_move_aliases_of_a_frozen_node(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        await client.post("/freeze")
+        rolled = (await client.post("/rollback", json={"model": M, "alias": A})).json()
+        assert (rolled["outcome"], node.gateway.points(M, A)) == ("active", 1)
+        assert ((await pinned(client, 3)).json()["outcome"]) == "active"
+        await client.post("/unpin", json={"model": M, "alias": A})
+        await idle(spine)
+        assert node.gateway.points(M, A) == 3
+
+
+async def test_a_freeze_survives_a_restart_and_a_lost_ledger_and_the_table_comes_back(
+    node: NodeInMemory,
+) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await client.post("/freeze")
+    (node.folder / "ledger.db").unlink()
+    async with node.control_plane() as spine:
+        await moved(node, spine, 2)
+        assert node.gateway.points(M, A) == 1
+        node.gateway.restart(lose_table=True)
+        await node.serves(1)
+        await idle(spine)
+        assert node.gateway.points(M, A) == 1
+
+
+async def test_a_freeze_that_cannot_be_kept_is_refused(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        (node.folder / "holds.part").mkdir()  # where it is copied to: as bad as a full disk
+        answer = await client.post("/freeze")
+        assert answer.status_code == 503
+        assert "cannot be written" in answer.json()["detail"]
+        await moved(node, spine, 2)
+        assert node.gateway.points(M, A) == 2
+
+
+async def test_the_command_pins_and_freezes(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, listening(node, spine) as command:
+        await node.serves(1)
+        done = await command("pin", f"{M}@{A}", "2")
+        assert done.exit_code == 0, done.stderr
+        assert f"{M}@{A} is pinned at version 2 (was 1)." in done.stdout
+        assert (await command("freeze")).exit_code == 0
+        shown = await command("status")
+        assert re.search(rf"{M} +@{A} +2 +1 \(pinned at 2\)", shown.stdout)
+        assert "frozen 0 s ago by operator" in shown.stdout
+        done = await command("unpin", f"{M}@{A}")
+        assert "It stays at version 2: this node is frozen." in done.stdout
+        assert "follows the registry again" in (await command("unfreeze")).stdout
+        await node.serves(1)
+        done = await command("unpin", f"{M}@{A}", "--json")
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "neither pinned nor held" in done.stderr
+        refused = await command("pin", f"{M}@{A}", "9")
+        assert refused.exit_code == 1
+        assert "is not pinned, and stays at version 1" in refused.stderr
