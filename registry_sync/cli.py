@@ -31,6 +31,7 @@ from gateway.model_ref import (
     InvalidReferenceError,
     parse_alias,
     parse_model_name,
+    parse_selector,
     parse_version,
 )
 from registry_sync.bootstrap import (
@@ -44,13 +45,18 @@ from registry_sync.errors import SyncError
 from registry_sync.node_dir import StartError
 from registry_sync.operations.bodies import (
     AliasState,
+    ExplainAnswer,
+    Explained,
     FreezeAnswer,
     History,
     HistoryEntry,
     PinAnswer,
     Problem,
+    Quarantines,
+    ReleaseAnswer,
     RollbackAnswer,
     State,
+    SyncAnswer,
     UnpinAnswer,
     WebhookState,
 )
@@ -78,7 +84,14 @@ class Exit(IntEnum):
     PENDING = 4
 
 
-_EXITS = {"active": Exit.DONE, "pending": Exit.PENDING, "refused": Exit.REFUSED}
+_EXITS = {
+    "active": Exit.DONE,
+    "accepted": Exit.DONE,
+    "released": Exit.DONE,
+    "done": Exit.DONE,
+    "pending": Exit.PENDING,
+    "refused": Exit.REFUSED,
+}
 app = typer.Typer(
     name="registry-gateway",
     help="Follow a model registry, and say what this node serves of it and why.",
@@ -86,6 +99,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+quarantine_app = typer.Typer(
+    help="Show and release versions whose bytes are wrong.", no_args_is_help=True
+)
+app.add_typer(quarantine_app, name="quarantine")
 AsJson = Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")]
 
 
@@ -205,11 +222,15 @@ def _retry(
 
 
 def _aliases_table(state: State) -> Table:
-    table = Table("model", "alias", "active", "aspired", "since", "digest", "why", box=None)
+    table = _alias_columns()
     for model in state.models:
         for alias in model.aliases:
             table.add_row(*_alias_row(model.name, alias))
     return table
+
+
+def _alias_columns() -> Table:
+    return Table("model", "alias", "active", "aspired", "since", "digest", "why", box=None)
 
 
 def _alias_row(model: str, alias: AliasState) -> list[Text]:
@@ -246,10 +267,14 @@ def history(
     if not answer.entries:
         Console(stderr=True).print(f"Nothing has happened to {model or 'any model'} yet.")
         return
+    Console().print(_history_table(answer.entries))
+
+
+def _history_table(entries: list[HistoryEntry]) -> Table:
     table = Table("when", "model", "what", "version", "asked by", "outcome", "took", "", box=None)
-    for entry in answer.entries:
+    for entry in entries:
         table.add_row(*_history_row(entry))
-    Console().print(table)
+    return table
 
 
 def _history_row(entry: HistoryEntry) -> list[Text]:
@@ -257,18 +282,100 @@ def _history_row(entry: HistoryEntry) -> list[Text]:
     version = "-" if entry.version is None else str(entry.version)
     if entry.previous is not None:
         version = f"{entry.previous} → {version}"
-    took_s = sum(s for phase, s in entry.durations_s.items() if "." not in phase)
     styles = {"complete": "green", "failed": "yellow", "refused": "red"}
     return [
         Text(datetime.fromtimestamp(entry.at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")),
-        Text(entry.model),
+        Text(entry.model or "(this node)"),
         Text(what),
         Text(version),
-        Text(entry.asked_by),
+        Text(entry.asked_by or "-"),
         Text(entry.outcome, style=styles.get(entry.outcome, "")),
-        Text(f"{took_s:.2f} s" if entry.durations_s else ""),
+        Text(_took(entry.durations_s)),
         Text(entry.reason or ""),
     ]
+
+
+def _took(durations_s: dict[str, float]) -> str:
+    """Return the whole duration, and that of each phase where there is more than one."""
+    if not durations_s:
+        return ""
+    whole_s = sum(seconds for phase, seconds in durations_s.items() if "." not in phase)
+    phases = ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in durations_s.items())
+    return f"{whole_s:.2f} s" + (f" ({phases})" if len(durations_s) > 1 else "")
+
+
+# --- explain --------------------------------------------------------------------------------------
+
+
+@app.command()
+def explain(
+    model: Annotated[str, typer.Argument(help="The registered model.")],
+    selector: Annotated[
+        str | None, typer.Argument(help="A version or an alias; none: every alias.")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Say which version a selector means on this node, why, and what happens next."""
+    try:
+        query = {"model": parse_model_name(model)}
+        if selector is not None:
+            query["selector"] = str(parse_selector(selector))
+    except InvalidReferenceError as error:
+        _fail(f"{' '.join(filter(None, (model, selector)))!r}: {error}", Exit.USAGE)
+    answer = _ask("GET", "/explain", ExplainAnswer, params=query)
+    if as_json:
+        _print_json(answer)
+        return
+    _say_explanation(answer)
+
+
+def _say_explanation(answer: ExplainAnswer) -> None:
+    out = Console(highlight=False, soft_wrap=True)
+    troubles = {"registry": answer.source_error, "gateway": answer.gateway_error}
+    for name, trouble in {**troubles, "ledger": answer.ledger_error}.items():
+        if trouble:
+            out.print(Text(f"{name}: {trouble}", style="red"))
+    if answer.frozen:
+        out.print(Text(f"frozen {_ago(answer.frozen.at)} by {answer.frozen.asked_by}", "yellow"))
+    if not answer.selectors:
+        out.print(f"{answer.model} has no alias; its versions are called by number.")
+    for one in answer.selectors:
+        _say_selector(out, answer.model, one)
+    if answer.versions:
+        table = Table("version", "state", "digest", "stamped", "why", box=None)
+        for version in answer.versions:
+            table.add_row(
+                str(version.version),
+                version.state,
+                (version.digest or "-")[:_SHORT_DIGEST],
+                "yes" if version.stamped else "no",
+                Text(version.reason or ""),
+            )
+        out.print(table)
+    if answer.attempts:
+        out.print("")
+        Console().print(_history_table(answer.attempts))
+
+
+def _say_selector(out: Console, model: str, one: Explained) -> None:
+    name = f"{model}{one.selector}" if one.selector.startswith("@") else f"{model} {one.selector}"
+    means = f"means version {one.version} here" if one.version else "means nothing here"
+    since = f", since {_ago(one.since)}" if one.since else ""
+    asked = f", asked by {one.asked_by}" if one.asked_by else ""
+    before = f", before that {one.previous}" if one.previous else ""
+    settled = one.version is not None and one.target in (None, one.version)
+    out.print(Text(f"{name} {means}{since}{asked}{before}", "green" if settled else "yellow"))
+    if one.aspired is not None:
+        out.print(f"  the registry wants version {one.aspired}")
+    out.print(Text(f"  {one.why}: {one.reason}"))
+    if one.doing:
+        out.print(f"  under way: {', '.join(one.doing)}")
+    if one.failure:
+        wait_s = max(0.0, (one.retry_at or 0.0) - time.time())
+        out.print(
+            Text(f"  failed {one.failures} times, again in {wait_s:.0f} s: {one.failure}", "yellow")
+        )
 
 
 # --- rollback -------------------------------------------------------------------------------------
@@ -430,6 +537,90 @@ def unfreeze(*, as_json: AsJson = False) -> None:
         _say("This node follows the registry again.")
     else:
         _say("This node was not frozen.")
+
+
+# --- sync -----------------------------------------------------------------------------------------
+
+
+@app.command()
+def sync(
+    model: Annotated[str, typer.Argument(help="The registered model.")], *, as_json: AsJson = False
+) -> None:
+    """List the registry now, try again what waits, and see where the model's aliases get."""
+    try:
+        body = {"model": parse_model_name(model)}
+    except InvalidReferenceError as error:
+        _fail(f"{model!r}: {error}", Exit.USAGE)
+    answer = _ask("POST", "/sync", SyncAnswer, json=body)
+    if as_json:
+        _print_json(answer)
+    else:
+        if answer.reason:
+            _say_error(f"the registry could not be listed: {answer.reason}")
+        table = _alias_columns()
+        for alias in answer.aliases:
+            table.add_row(*_alias_row(answer.model, alias))
+        Console().print(table)
+    raise typer.Exit(_EXITS[answer.outcome])
+
+
+# --- quarantine -----------------------------------------------------------------------------------
+
+
+@quarantine_app.command("list")
+def list_quarantine(*, as_json: AsJson = False) -> None:
+    """Show which versions have wrong bytes, since when, and why."""
+    answer = _ask("GET", "/quarantine", Quarantines)
+    if as_json:
+        _print_json(answer)
+        return
+    if not answer.quarantines:
+        Console(stderr=True).print("Nothing is quarantined.")
+        return
+    table = Table("model", "version", "since", "expected", "found", "why", box=None)
+    for one in answer.quarantines:
+        gone = "" if one.listed else " (the registry no longer lists it)"
+        table.add_row(
+            Text(one.model),
+            str(one.version),
+            _ago(one.at),
+            (one.expected_digest or "-")[:_SHORT_DIGEST],
+            (one.found_digest or "-")[:_SHORT_DIGEST],
+            Text(one.reason + gone),
+        )
+    Console().print(table)
+
+
+@quarantine_app.command("release")
+def release_quarantine(
+    reference: Annotated[str, typer.Argument(metavar="MODEL/VERSION", help="Such as churn/3.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch and check a quarantined version once more; wrong bytes are quarantined again."""
+    model, _, version = reference.rpartition("/")
+    try:
+        body = {"model": parse_model_name(model), "version": parse_version(version)}
+    except InvalidReferenceError as error:
+        _fail(f"{reference!r} is not MODEL/VERSION, such as churn/3: {error}", Exit.USAGE)
+    answer = _ask("POST", "/quarantine/release", ReleaseAnswer, json=body)
+    if as_json:
+        _print_json(answer)
+    else:
+        _say_release(answer)
+    raise typer.Exit(_EXITS[answer.outcome])
+
+
+def _say_release(answer: ReleaseAnswer) -> None:
+    name = f"{answer.model}/{answer.version}"
+    if answer.outcome == "accepted":
+        _say(f"{name} is no longer quarantined: its bytes are right, and here.")
+    elif answer.outcome == "released":
+        _say(f"{name} is no longer quarantined; {answer.reason}.")
+    elif answer.outcome == "pending":
+        _say_error(f"{name} is no longer quarantined, and not here yet: {answer.reason}")
+    else:
+        _say_error(f"{name} is quarantined again: {answer.reason}")
 
 
 # --- stamp ----------------------------------------------------------------------------------------

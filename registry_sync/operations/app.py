@@ -8,21 +8,32 @@ from typing import Annotated
 
 from fastapi import FastAPI, Query, Request, Response
 
+from gateway.control_contract import ModelName
+from gateway.model_ref import InvalidReferenceError, Selector, parse_selector
 from registry_sync.errors import SyncError
 from registry_sync.operations.bodies import (
+    ExplainAnswer,
     FreezeAnswer,
     History,
     PinAnswer,
     PinRequest,
+    Quarantines,
+    ReleaseAnswer,
+    ReleaseRequest,
     RollbackAnswer,
     RollbackRequest,
     State,
+    SyncAnswer,
+    SyncRequest,
     UnpinAnswer,
     UnpinRequest,
 )
+from registry_sync.operations.explanation import explain_model
+from registry_sync.operations.look_now import sync_model
 from registry_sync.operations.pinning import freeze, pin, unfreeze, unpin
 from registry_sync.operations.problems import problem
-from registry_sync.operations.refusals import RefusedError
+from registry_sync.operations.quarantine import read_quarantines, release
+from registry_sync.operations.refusals import RefusedError, UnknownError
 from registry_sync.operations.rollback import roll_back
 from registry_sync.operations.state import read_history, read_state
 from registry_sync.operations.webhooks import Webhook
@@ -30,6 +41,7 @@ from registry_sync.reconcile import Reconciler
 
 _MAX_HISTORY = 500
 _ROLLBACK_PATIENCE_S = 60.0
+_SYNC_PATIENCE_S = 60.0
 _PIN_PATIENCE_S = 40.0
 """Twice: for the bytes, and for the outcome; the command waits a little longer than both."""
 
@@ -72,9 +84,21 @@ def create_app(operations: Operations) -> FastAPI:
         """Put an alias back to what it pointed at before, and hold it there."""
         return await roll_back(operations.spine, body, patience_s=_ROLLBACK_PATIENCE_S)
 
+    @app.get("/explain")
+    async def explain(
+        model: Annotated[ModelName, Query()],
+        selector: Annotated[str | None, Query(min_length=1)] = None,
+    ) -> ExplainAnswer:
+        """Say what a selector of a model means on this node, or every alias of it, and why."""
+        return await explain_model(operations.spine, model, _selector(selector))
+
     @app.post("/sync")
-    async def sync() -> State:
-        """List the registry now and decide on it."""
+    async def sync(body: SyncRequest | None = None) -> State | SyncAnswer:
+        """List the registry now and decide on it; of one model, wait for the outcome too."""
+        if body is not None:
+            return await sync_model(
+                operations.spine, body.model, poll=operations.poll, patience_s=_SYNC_PATIENCE_S
+            )
         await operations.poll()
         await operations.spine.next_decision()
         return _state(operations)
@@ -83,6 +107,13 @@ def create_app(operations: Operations) -> FastAPI:
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(SyncError, _out_of_service)
     return app
+
+
+def _selector(text: str | None) -> Selector | None:
+    try:
+        return None if text is None else parse_selector(text)
+    except InvalidReferenceError as error:
+        raise UnknownError(f"{text!r} is neither a version nor an alias: {error}") from error
 
 
 def _state(operations: Operations) -> State:
@@ -102,6 +133,16 @@ def _add_operator_routes(app: FastAPI, spine: Reconciler) -> None:
     async def unpin_alias(body: UnpinRequest) -> UnpinAnswer:
         """Let a pinned or held alias follow the registry again."""
         return await unpin(spine, body)
+
+    @app.get("/quarantine")
+    async def quarantines() -> Quarantines:
+        """Return what is quarantined on this node, the newest first."""
+        return read_quarantines(spine)
+
+    @app.post("/quarantine/release")
+    async def release_quarantine(body: ReleaseRequest) -> ReleaseAnswer:
+        """Have a quarantined version fetched and checked once more."""
+        return await release(spine, body, patience_s=_PIN_PATIENCE_S)
 
     @app.post("/freeze")
     async def freeze_node() -> FreezeAnswer:

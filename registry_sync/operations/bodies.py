@@ -96,15 +96,21 @@ class State(BaseModel):
 
 
 class HistoryEntry(BaseModel):
-    """One thing that happened to a model. ``at`` is in epoch seconds, durations in seconds."""
+    """One thing that happened to a model. ``at`` is in epoch seconds, durations in seconds.
+
+    Attributes:
+        model: None: it happened to the whole node.
+        asked_by: None: an older release recorded it.
+        durations_s: By phase; one with a dot is a part of the phase before the dot.
+    """
 
     at: float
     what: str
-    model: str
+    model: str | None
     alias: str | None
     version: int | None
     previous: int | None = None
-    asked_by: str
+    asked_by: str | None
     outcome: str
     reason: str | None = None
     digest: str | None = None
@@ -198,6 +204,143 @@ class FreezeAnswer(BaseModel):
 
     frozen: FreezeState | None
     changed: bool
+
+
+class QuarantineState(BaseModel):
+    """Bytes that are wrong, found at ``at`` (epoch seconds).
+
+    Attributes:
+        expected_digest: What they had to be; None: nobody had said.
+        found_digest: What they were; None: not even readable.
+        asked_by: For whom they were fetched; None: an older release recorded it.
+        listed: Whether the registry still lists the version.
+    """
+
+    model: str
+    version: int
+    reason: str
+    at: float
+    expected_digest: str | None
+    found_digest: str | None
+    asked_by: str | None
+    listed: bool
+
+
+class Quarantines(BaseModel):
+    """What is quarantined on this node, the newest first."""
+
+    quarantines: list[QuarantineState]
+
+
+class ReleaseRequest(BaseModel):
+    """Let a quarantined version be fetched and checked once more."""
+
+    model: ModelName
+    version: PositiveInt
+
+
+class ReleaseAnswer(BaseModel):
+    """How the release went.
+
+    Attributes:
+        outcome: ``accepted``: the bytes are right now, and here. ``refused``: they are wrong
+            still, and quarantined again. ``pending``: they are not here yet. ``released``: the
+            registry no longer lists the version, so there is nothing to fetch.
+    """
+
+    outcome: Literal["accepted", "refused", "pending", "released"]
+    model: str
+    version: int
+    reason: str | None = None
+
+
+class SyncRequest(BaseModel):
+    """Look at one model now."""
+
+    model: ModelName
+
+
+class SyncAnswer(BaseModel):
+    """Where the model's aliases are after that.
+
+    Attributes:
+        outcome: ``done``: each is where the registry, or an operator, wants it. ``pending``: some
+            are still on their way. ``refused``: some cannot get there without somebody's help, or
+            the registry could not be listed.
+        reason: Why the registry could not be listed.
+    """
+
+    outcome: Literal["done", "pending", "refused"]
+    model: str
+    aliases: list[AliasState]
+    reason: str | None = None
+
+
+class HoldState(BaseModel):
+    """An operator's hold. ``at`` is in epoch seconds.
+
+    Attributes:
+        pinned: Only an operator ends it.
+        while_aspired: Else it ends when the registry's alias leaves this version.
+    """
+
+    version: int
+    pinned: bool
+    while_aspired: int | None
+    asked_by: str
+    at: float
+
+
+class Explained(BaseModel):
+    """What a selector means on this node, and why. Times are in epoch seconds.
+
+    Attributes:
+        selector: ``@champion``, or ``3``.
+        version: What it means here; None: nothing.
+        aspired: Where the registry's alias points.
+        target: Where the alias is to go; None: it stays.
+        why: A machine word; ``reason`` is the same as a sentence.
+        asked_by: Who asked for what it means now.
+        doing: Steps under way.
+        failures: How often its next step failed in a row; ``failure`` says how the last time.
+        retry_at: When that is tried again.
+    """
+
+    selector: str
+    version: int | None
+    digest: str | None = None
+    aspired: int | None = None
+    target: int | None = None
+    why: str
+    reason: str
+    since: float | None = None
+    previous: int | None = None
+    asked_by: str | None = None
+    hold: HoldState | None = None
+    doing: list[str] = Field(default_factory=list)
+    failures: int = 0
+    failure: str | None = None
+    retry_at: float | None = None
+
+
+class ExplainAnswer(BaseModel):
+    """What a model's selectors mean on this node, and why.
+
+    Attributes:
+        selectors: The one that was asked for, or every alias.
+        versions: Those that are meant or wanted, and those that may not serve.
+        attempts: What happened last, the newest first; empty with a ``ledger_error``.
+    """
+
+    model: str
+    listed_at: float | None
+    source_error: str | None
+    gateway_error: str | None
+    ledger_error: str | None
+    frozen: FreezeState | None
+    selectors: list[Explained]
+    versions: list[CatalogueVersion]
+    attempts: list[HistoryEntry]
 
 
 class Problem(BaseModel):

@@ -16,7 +16,7 @@ from registry_sync.operations.bodies import (
 from registry_sync.operations.pinning import frozen
 from registry_sync.plan import Explanation, Why, explain
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import Activation, Attempt
+from registry_sync.records import Activation, Attempt, Decision
 
 
 def read_state(spine: Reconciler, *, node_id: str, tracking_uri: str) -> State:
@@ -41,7 +41,8 @@ def _models(spine: Reconciler) -> list[ModelState]:
     node = spine.observation.node
     active = {(one.model, one.alias): one for one in (node.active if node else [])}
     versions = {model.name: model.versions for model in spine.announcer.models}
-    names = sorted({*versions, *spine.listings.aspired.models, *(model for model, _ in active)})
+    meant = {model for model, _ in (*active, *spine.journal.view.holds)}
+    names = sorted({*versions, *spine.listings.aspired.models, *meant})
     return [
         ModelState(
             name=name, aliases=_aliases(spine, name, active), versions=versions.get(name, [])
@@ -55,7 +56,14 @@ def _aliases(
 ) -> list[AliasState]:
     listed = spine.listings.aspired.models.get(name)
     aspired = dict(listed.aliases) if listed else {}
-    words = sorted({*aspired, *(alias for model, alias in active if model == name)})
+    held = spine.journal.view.holds
+    words = sorted(
+        {
+            *aspired,
+            *(listed.unfollowed if listed else ()),
+            *(alias for model, alias in (*active, *held) if model == name),
+        }
+    )
     return [
         _alias(spine, name, word, aspired.get(word), active.get((name, word))) for word in words
     ]
@@ -84,7 +92,8 @@ def _why_not(spine: Reconciler, model: str, alias: str) -> str | None:
     if found.why is Why.UNDER_WAY:
         failure = last_failure(spine, model, alias, found)
         return failure.reason if failure else None
-    return None if found.active == found.aspired or found.aspired is None else found.reason
+    told = found.active != found.aspired and found.why not in (Why.GONE, Why.UNKNOWN)
+    return found.reason if told else None
 
 
 def last_failure(spine: Reconciler, model: str, alias: str, found: Explanation) -> Failure | None:
@@ -115,22 +124,44 @@ def _work(spine: Reconciler) -> list[Work]:
     return busy + waiting
 
 
+def model_state(spine: Reconciler, name: str) -> ModelState | None:
+    """Return one model; None: neither the registry nor this node knows it."""
+    return next((model for model in _models(spine) if model.name == name), None)
+
+
 async def read_history(spine: Reconciler, model: str | None, *, limit: int) -> History:
     """Return what happened to a model, or to all, newest first.
+
+    What happened to the whole node is part of either.
 
     Raises:
         LedgerError: The ledger does not answer.
     """
     moved = await spine.journal.read(spine.ledger.activations_of, model, limit=limit)
     tried = await spine.journal.read(spine.ledger.attempts_of, model, limit=limit)
+    decided = await spine.journal.read(spine.ledger.decisions_of, model, limit=limit)
     entries = [_moved(one) for one in moved]
-    # A completed activation is told once: by the entry that says from where to where.
-    entries += [_tried(one) for one in tried if (one.action, one.outcome) != _TOLD]
+    # What was completed is told once: by the entry that says from where to where, or by whom.
+    entries += [_tried(one) for one in tried if (one.action, one.outcome) not in _TOLD]
+    entries += [_decided(one) for one in decided]
     entries.sort(key=lambda entry: entry.at, reverse=True)
     return History(entries=entries[:limit])
 
 
-_TOLD = ("activate", "complete")
+_TOLD = frozenset({("activate", "complete"), ("release", "complete")})
+
+
+def _decided(one: Decision) -> HistoryEntry:
+    return HistoryEntry(
+        at=one.at,
+        what=one.what,
+        model=one.model,
+        alias=one.alias,
+        version=one.version,
+        asked_by=one.asked_by,
+        outcome="complete",
+        reason=one.reason,
+    )
 
 
 def _moved(one: Activation) -> HistoryEntry:
@@ -144,6 +175,7 @@ def _moved(one: Activation) -> HistoryEntry:
         asked_by=one.asked_by,
         outcome="complete",
         digest=one.digest,
+        durations_s=dict(one.durations_s),
     )
 
 

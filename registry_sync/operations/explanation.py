@@ -1,0 +1,175 @@
+"""What a model's selectors mean on this node, and why: the decision, told to an operator."""
+
+from __future__ import annotations
+
+from gateway.control_contract import CatalogueVersion, VersionState
+from gateway.model_ref import Selector, SelectorKind
+from registry_sync.errors import LedgerError
+from registry_sync.operations.bodies import (
+    ExplainAnswer,
+    Explained,
+    HistoryEntry,
+    HoldState,
+    ModelState,
+)
+from registry_sync.operations.look_now import unknown_model
+from registry_sync.operations.pinning import frozen
+from registry_sync.operations.refusals import UnknownError
+from registry_sync.operations.state import last_failure, model_state, read_history
+from registry_sync.plan import explain
+from registry_sync.reconcile import Reconciler
+
+_TOLD_ATTEMPTS = 8
+_SEARCHED_ATTEMPTS = 200
+_STATES = {
+    VersionState.REGISTERED: "its bytes are not on this node: they come when it is asked for",
+    VersionState.FETCHING: "its bytes are being fetched",
+    VersionState.AVAILABLE: "its verified bytes are on this node",
+}
+
+
+async def explain_model(spine: Reconciler, model: str, selector: Selector | None) -> ExplainAnswer:
+    """Return what a selector of a model means here, or every alias of it, and why.
+
+    Raises:
+        UnknownError: Neither the registry nor this node knows it.
+    """
+    state = model_state(spine, model)
+    if state is None:
+        raise unknown_model(spine, model)
+    if selector is None:
+        told = [_alias(spine, model, alias.alias) for alias in state.aliases]
+    elif selector.kind is SelectorKind.VERSION:
+        told = [_version(spine, state, selector)]
+    else:
+        _must_have(state, selector)
+        told = [_alias(spine, model, selector.text)]
+    attempts, ledger_error = await _attempts(spine, model, told if selector else None)
+    return ExplainAnswer(
+        model=model,
+        listed_at=spine.listings.listed_at,
+        source_error=spine.listings.error,
+        gateway_error=spine.observation.unreachable,
+        ledger_error=ledger_error or spine.journal.trouble,
+        frozen=frozen(spine),
+        selectors=told,
+        versions=_concerned(spine, state, told),
+        attempts=attempts,
+    )
+
+
+def _must_have(state: ModelState, selector: Selector) -> None:
+    known = [alias.alias for alias in state.aliases]
+    if selector.text not in known:
+        raise UnknownError(
+            f"{state.name} has no alias {selector.text!r}"
+            + (f", it has: {', '.join(known)}" if known else "")
+        )
+
+
+def _alias(spine: Reconciler, model: str, alias: str) -> Explained:
+    world = spine.look()
+    found = explain(world, model, alias)
+    failure = last_failure(spine, model, alias, found)
+    active = next(
+        (one for one in world.node.active if (one.model, one.alias) == (model, alias)), None
+    )
+    last = world.ledger.last_active.get((model, alias))
+    return Explained(
+        selector=f"@{alias}",
+        version=found.active,
+        digest=active.digest if active else None,
+        aspired=found.aspired,
+        target=found.target,
+        why=found.why,
+        reason=found.reason,
+        since=active.since if active else None,
+        previous=active.previous_version if active else None,
+        asked_by=last.asked_by if last and last.version == found.active else None,
+        hold=_hold(spine, model, alias),
+        doing=_doing(spine, model, alias, found.target),
+        failures=failure.count if failure else 0,
+        failure=failure.reason if failure else None,
+        retry_at=failure.retry_at if failure else None,
+    )
+
+
+def _hold(spine: Reconciler, model: str, alias: str) -> HoldState | None:
+    hold = spine.journal.view.holds.get((model, alias))
+    if hold is None:
+        return None
+    return HoldState(
+        version=hold.target_version,
+        pinned=hold.lasting,
+        while_aspired=None if hold.lasting else hold.aspired_version,
+        asked_by=hold.asked_by,
+        at=hold.at,
+    )
+
+
+def _doing(spine: Reconciler, model: str, alias: str | None, version: int | None) -> list[str]:
+    """Return the steps under way for an alias or a version."""
+    return sorted(
+        str(subject[0])
+        for subject in spine.busy
+        if subject[1] == model and subject[2] in (alias, version)
+    )
+
+
+def _version(spine: Reconciler, state: ModelState, selector: Selector) -> Explained:
+    number = selector.version
+    found = next((one for one in state.versions if one.version == number), None)
+    if found is None:
+        raise UnknownError(
+            f"neither the registry nor this node has a version {number} of {state.name}"
+        )
+    failure = spine.backoff.get(("fetch", state.name, number))
+    return Explained(
+        selector=str(number),
+        version=number,
+        digest=found.digest,
+        why=found.state,
+        reason=found.reason or _STATES.get(found.state, "it cannot be fetched for now"),
+        doing=_doing(spine, state.name, None, number),
+        failures=failure.count if failure else 0,
+        failure=failure.reason if failure else None,
+        retry_at=found.retry_at,
+    )
+
+
+def _concerned(
+    spine: Reconciler, state: ModelState, told: list[Explained]
+) -> list[CatalogueVersion]:
+    """Return the versions that are meant or wanted, and those that may not serve."""
+    view = spine.journal.view
+    numbers = {n for one in told for n in (one.version, one.aspired, one.target)}
+    if any(one.selector.startswith("@") for one in told):
+        numbers |= {version for model, version in view.quarantines if model == state.name}
+        numbers |= {version for model, version, _ in view.rejections if model == state.name}
+    return [
+        one.model_copy(update={"description": None})
+        for one in state.versions
+        if one.version in numbers
+    ]
+
+
+async def _attempts(
+    spine: Reconciler, model: str, told: list[Explained] | None
+) -> tuple[list[HistoryEntry], str | None]:
+    """Return what happened last, to the model or to what is told of it; and what is in the way."""
+    try:
+        history = await read_history(spine, model, limit=_SEARCHED_ATTEMPTS)
+    except LedgerError as error:
+        return [], error.reason
+    entries = history.entries
+    if told is not None:
+        words = {one.selector.removeprefix("@") for one in told}
+        numbers = {n for one in told for n in (one.version, one.aspired, one.target)}
+        entries = [
+            entry
+            for entry in entries
+            if entry.alias in words
+            or (entry.alias is None and entry.version in numbers)
+            or entry.model is None
+        ]
+    return entries[:_TOLD_ATTEMPTS], None

@@ -1,0 +1,339 @@
+"""Explain, sync and quarantine, over the operations listener's application and the command."""
+
+import json
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from registry_sync import cli
+from tests.fakes.gateway import becomes
+from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+from tests.unit.registry_sync.operating import asking, listening, promoted
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> NodeInMemory:
+    made = NodeInMemory(tmp_path)
+    for version in (1, 2):
+        made.registry.publish(M, version)
+    made.registry.without_latest(M)
+    made.registry.point(M, A, 1)
+    return made
+
+
+async def explained(client: httpx.AsyncClient, selector: str | None = A) -> dict[str, Any]:
+    params = {"model": M} | ({"selector": selector} if selector else {})
+    answer = await client.get("/explain", params=params)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def quarantined(node: NodeInMemory, spine: Any) -> None:
+    """Stamp version 2 with the digest that it has, alter its bytes, and promote it."""
+    node.registry.stamp(M, 2, node.registry.digest(M, 2))
+    node.registry.tamper(M, 2)
+    node.registry.point(M, A, 2)
+    await spine.poll()
+    await becomes(lambda: (M, 2) in spine.journal.view.quarantines, "it is quarantined")
+    await idle(spine)
+
+
+# --- explain --------------------------------------------------------------------------------------
+
+
+async def test_what_follows_the_registry_is_explained(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        answer = await explained(client, f"@{A}")
+    (one,) = answer["selectors"]
+    assert (one["version"], one["previous"], one["aspired"], one["target"]) == (2, 1, 2, 2)
+    assert (one["why"], one["asked_by"], one["hold"]) == ("follows", "poll", None)
+    assert [version["version"] for version in answer["versions"]] == [2]
+    assert all(version["description"] is None for version in answer["versions"])
+    first = answer["attempts"][0]
+    assert (first["what"], first["previous"], first["version"]) == ("activate", 1, 2)
+    assert set(first["durations_s"]) >= {"confirm", "activate"}
+    assert {entry["what"] for entry in answer["attempts"]} == {"activate", "stage", "fetch"}
+
+
+async def test_what_is_in_the_way_is_explained(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await quarantined(node, spine)
+        answer = await explained(client)
+        (one,) = answer["selectors"]
+        assert (one["version"], one["aspired"], one["target"]) == (1, 2, None)
+        assert one["why"] == "quarantined"
+        assert [(v["version"], v["state"]) for v in answer["versions"]] == [
+            (1, "available"),
+            (2, "quarantined"),
+        ]
+        assert answer["attempts"][0]["what"] in ("quarantine", "fetch")
+        by_number = (await explained(client, "2"))["selectors"][0]
+        assert (by_number["selector"], by_number["why"]) == ("2", "quarantined")
+
+
+async def test_what_is_tried_again_says_when(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        node.gateway.fails[M, 2] = ("no_room", "all slots are leased")
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await becomes(spine.backoff.failures, "the stage has failed")
+        await idle(spine)
+        (one,) = (await explained(client))["selectors"]
+        assert one["why"] == "under_way"
+        assert one["failures"] >= 1
+        assert one["failure"] == "all slots are leased"
+        assert one["retry_at"] > 0
+
+
+async def test_every_alias_is_explained_and_a_hold_and_a_freeze_are_shown(
+    node: NodeInMemory,
+) -> None:
+    node.registry.point(M, "shadow", 2)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await node.serves(2, "shadow")
+        await client.post("/pin", json={"model": M, "alias": A, "version": 2})
+        await client.post("/freeze")
+        answer = await explained(client, None)
+    assert [one["selector"] for one in answer["selectors"]] == ["@champion", "@shadow"]
+    hold = answer["selectors"][0]["hold"]
+    assert (hold["version"], hold["pinned"], hold["asked_by"]) == (2, True, "operator")
+    assert answer["frozen"]["asked_by"] == "operator"
+    assert {"pin", "freeze"} <= {entry["what"] for entry in answer["attempts"]}
+
+
+async def test_it_is_explained_with_every_neighbour_down(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await idle(spine)
+        node.registry.down = True
+        await spine.poll()
+        node.gateway.stop()
+        await becomes(lambda: spine.observation.unreachable, "the gateway is seen to be gone")
+        node.break_ledger()
+        answer = await explained(client)
+    assert answer["selectors"][0]["version"] == 1
+    assert None not in (answer["source_error"], answer["gateway_error"], answer["ledger_error"])
+    assert answer["attempts"] == []
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        ({"model": "other"}, "knows a model 'other'"),
+        ({"model": M, "selector": "chmpion"}, "it has: champion"),
+        ({"model": M, "selector": "9"}, "has a version 9"),
+        ({"model": M, "selector": "a b"}, "neither a version nor an alias"),
+    ],
+)
+async def test_what_nobody_knows_is_said(
+    node: NodeInMemory, params: dict[str, str], says: str
+) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        answer = await client.get("/explain", params=params)
+    assert answer.status_code == 404
+    assert says in answer.json()["detail"]
+
+
+# --- sync -----------------------------------------------------------------------------------------
+
+
+async def synced(client: httpx.AsyncClient, model: str = M) -> dict[str, Any]:
+    answer = await client.post("/sync", json={"model": model})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def test_sync_promotes_now_and_waits_for_it(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        node.registry.point(M, A, 2)
+        answer = await synced(client)
+        assert (answer["outcome"], answer["reason"]) == ("done", None)
+        assert answer["aliases"][0]["active"] == 2
+        assert node.gateway.points(M, A) == 2
+
+
+async def test_sync_tries_at_once_what_waits_for_its_next_try(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        node.gateway.fails[M, 2] = ("no_room", "all slots are leased")
+        node.registry.point(M, A, 2)
+        assert (await synced(client))["outcome"] == "pending"
+        for _ in range(8):  # far enough for the next try to be minutes away
+            spine.backoff.failed(next(iter(spine.backoff.failures())), "as before")
+        node.gateway.fails.clear()
+        assert (await synced(client))["outcome"] == "done"
+        assert node.gateway.points(M, A) == 2
+
+
+async def test_sync_does_not_promote_on_a_frozen_node(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await client.post("/freeze")
+        node.registry.point(M, A, 2)
+        answer = await synced(client)
+        assert answer["outcome"] == "done"
+        assert "frozen" in answer["aliases"][0]["reason"]
+        assert node.gateway.points(M, A) == 1
+
+
+async def test_sync_says_what_cannot_be(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await quarantined(node, spine)
+        assert (await synced(client))["outcome"] == "refused"
+        node.registry.down = True
+        answer = await synced(client)
+        assert (answer["outcome"], answer["reason"]) == ("refused", "the registry does not answer")
+        unknown = await client.post("/sync", json={"model": "other"})
+        assert unknown.status_code == 404
+        assert "the registry does not answer" in unknown.json()["detail"]
+
+
+# --- quarantine -----------------------------------------------------------------------------------
+
+
+async def released(client: httpx.AsyncClient) -> dict[str, Any]:
+    answer = await client.post("/quarantine/release", json={"model": M, "version": 2})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def test_a_quarantine_is_listed_and_released_once_the_bytes_are_right(
+    node: NodeInMemory,
+) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await quarantined(node, spine)
+        (one,) = (await client.get("/quarantine")).json()["quarantines"]
+        assert (one["model"], one["version"], one["listed"], one["asked_by"]) == (
+            M,
+            2,
+            True,
+            "poll",
+        )
+        answer = await released(client)
+        assert answer["outcome"] == "refused"
+        assert answer["reason"]
+        assert node.gateway.points(M, A) == 1
+        wrong = node.registry.files[f"fake:/{M}/2"]
+        wrong["data/weights"] = wrong["data/weights"].removesuffix(b" altered")
+        assert (await released(client))["outcome"] == "accepted"
+        await node.serves(2)
+        assert (await client.get("/quarantine")).json() == {"quarantines": []}
+        again = await client.post("/quarantine/release", json={"model": M, "version": 2})
+        assert again.status_code == 409
+        assert "is not quarantined" in again.json()["detail"]
+        await idle(spine)
+        entries = (await client.get("/history", params={"model": M})).json()["entries"]
+        told = [(e["what"], e["asked_by"]) for e in entries if "quarantine" in e["what"]]
+        assert told == [
+            ("release quarantine", "operator"),
+            ("quarantine", "operator"),
+            ("release quarantine", "operator"),
+            ("quarantine", "poll"),
+        ]
+
+
+async def test_a_release_whose_bytes_cannot_be_fetched_is_pending(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await quarantined(node, spine)
+        node.registry.down = True
+        answer = await released(client)
+        assert (answer["outcome"], answer["reason"]) == ("pending", "the registry does not answer")
+
+
+async def test_a_quarantine_of_a_deleted_version_is_released(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await quarantined(node, spine)
+        node.registry.point(M, A, 1)
+        listed = node.registry.models[M].versions
+        del listed[2]  # type: ignore[attr-defined]
+        await spine.poll()
+        (one,) = (await client.get("/quarantine")).json()["quarantines"]
+        assert one["listed"] is False
+        assert (await released(client))["outcome"] == "released"
+
+
+# --- the commands ---------------------------------------------------------------------------------
+
+
+async def test_the_commands_explain_sync_and_release(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, listening(node, spine) as command:
+        await node.serves(1)
+        await quarantined(node, spine)
+        told = await command("explain", M, f"@{A}")
+        assert told.exit_code == 0, told.stderr
+        assert re.search(rf"{M}@{A} means version 1 here, since .* asked by poll", told.stdout)
+        assert "the registry wants version 2" in told.stdout
+        assert "quarantined: " in told.stdout
+        assert re.search(r"fetch +2 +poll +refused +\d+\.\d\d s \(.*fetch \d", told.stdout)
+        as_json = await command("explain", M, "--json")
+        assert json.loads(as_json.stdout)["selectors"][0]["why"] == "quarantined"
+        shown = await command("quarantine", "list")
+        assert re.search(rf"{M} +2 +\d+ s ago +sha256:", shown.stdout)
+        refused = await command("quarantine", "release", f"{M}/2")
+        assert refused.exit_code == 1
+        assert f"{M}/2 is quarantined again: " in refused.stderr
+        assert (await command("sync", M)).exit_code == 1
+        node.registry.point(M, A, 1)
+        done = await command("sync", M)
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert re.search(rf"{M} +@{A} +1 +1", done.stdout)
+        await command("freeze")
+        told = await command("history", M)
+        assert re.search(r"\(this node\) +freeze +- +operator +complete", told.stdout)
+
+
+async def test_sync_that_takes_longer_than_its_patience_is_pending(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry_sync.operations.app._SYNC_PATIENCE_S", 0.2)
+    gate = node.registry.hold_fetches[f"fake:/{M}/2"] = threading.Event()
+    async with node.control_plane() as spine, listening(node, spine) as command:
+        await node.serves(1)
+        node.registry.point(M, A, 2)
+        assert (await command("sync", M)).exit_code == 4
+        gate.set()
+        await node.serves(2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("pin", "churn", "1"), 2, "not MODEL@ALIAS"),
+        (("pin", "churn@champion", "0"), 2, "Invalid value"),
+        (("unpin", "churn@3"), 2, "digits always mean a version"),
+        (("explain", "a/b"), 2, "cannot contain"),
+        (("explain", "churn", "a b"), 2, "an alias has"),
+        (("sync", "a:b"), 2, "cannot contain"),
+        (("quarantine", "release", "churn"), 2, "not MODEL/VERSION"),
+        (("quarantine", "release", "churn/champion"), 2, "whole number"),
+        (("freeze",), 3, "python -m registry_sync"),
+        (("explain", "churn"), 3, "python -m registry_sync"),
+        (("quarantine", "list"), 3, "python -m registry_sync"),
+    ],
+)
+def test_wrong_usage_and_an_absent_control_plane_say_what_to_do(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, says: str
+) -> None:
+    environment = {"REGISTRY_SYNC_NODE_DIR": str(tmp_path)}
+    done = CliRunner().invoke(cli.app, list(arguments), env=environment)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert says in done.stderr.replace("\n", " ")
