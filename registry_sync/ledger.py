@@ -51,6 +51,8 @@ from registry_sync.tables import (
 _KEPT_ACTIVATIONS = 200
 _KEPT_ATTEMPTS = 500
 _KEPT_GONE_PINS = 500
+_KEPT_GONE_VERDICTS = 500
+_KEPT_GONE_MODELS = 500
 _MAX_REASON_CHARACTERS = 2000
 
 
@@ -184,6 +186,40 @@ class Ledger:
             old = [key for key in known if key in gone][_KEPT_GONE_PINS:]
             if old:
                 connection.execute(delete(pins).where(one), [{"m": m, "v": v} for m, v in old])
+
+    def forget_verdicts(self, gone: AbstractSet[tuple[str, int]]) -> None:
+        """Forget what was found of versions that are gone, but for the newest of them.
+
+        Args:
+            gone: Models and versions.
+        """
+        with self._database.transaction() as connection:
+            for table in (quarantines, rejections):
+                newest_first = self._standing(table).order_by(table.c.id.desc())
+                rows = connection.execute(newest_first)
+                ids = [row.id for row in rows if (row.model, row.version) in gone]
+                if old := ids[_KEPT_GONE_VERDICTS:]:
+                    one = table.c.id == bindparam("i")
+                    connection.execute(delete(table).where(one), [{"i": number} for number in old])
+
+    def forget_history(self, alive: AbstractSet[str]) -> None:
+        """Forget what happened to models that are gone, but for the newest of them.
+
+        Args:
+            alive: Models that the registry lists, or that mean something on this node.
+        """
+        with self._database.transaction() as connection:
+            last_at: dict[str, float] = {}
+            for table, at in ((activations, "at"), (attempts, "started_at")):
+                newest = select(table.c.model, func.max(table.c[at]))
+                rows = connection.execute(newest.where(self._mine(table)).group_by(table.c.model))
+                for model, when in rows:
+                    last_at[model] = max(when, last_at.get(model, when))
+            gone = sorted(last_at.keys() - alive, key=lambda model: last_at[model], reverse=True)
+            old = [{"m": model} for model in gone[_KEPT_GONE_MODELS:]]
+            for table in (activations, attempts) if old else ():
+                one = self._mine(table) & (table.c.model == bindparam("m"))
+                connection.execute(delete(table).where(one), old)
 
     def quarantine(self, found: Quarantine) -> None:
         """Record wrong bytes; what was recorded of this version before is released by it."""
@@ -363,6 +399,26 @@ class Ledger:
                     outcome=attempt.outcome,
                     reason=attempt.reason[:_MAX_REASON_CHARACTERS] if attempt.reason else None,
                 )
+            )
+
+    def retire(self, gone: AbstractSet[tuple[str, str]]) -> None:
+        """Record that aliases are neither listed nor served any more: nothing of theirs is kept.
+
+        Args:
+            gone: Models and aliases.
+        """
+        of_alias = (
+            self._mine(activations)
+            & (activations.c.model == bindparam("m"))
+            & (activations.c.alias == bindparam("a"))
+        )
+        newest = select(func.max(activations.c.id)).where(of_alias).scalar_subquery()
+        with self._database.transaction() as connection:
+            connection.execute(
+                update(activations)
+                .where(activations.c.id == newest)
+                .values(retired_at=self._clock()),
+                [{"m": model, "a": alias} for model, alias in gone],
             )
 
     # --- history ----------------------------------------------------------------------------------

@@ -558,6 +558,8 @@ def _from_ledger(view: LedgerView) -> Aspired:
         )
         models[name] = replace(known, versions={**known.versions, number: version})
     for (name, alias), last in view.last_active.items():
+        if last.retired_at is not None:
+            continue
         if name in models and last.version in models[name].versions:
             aliases = {**models[name].aliases, alias: last.version}
             models[name] = replace(models[name], aliases=aliases)

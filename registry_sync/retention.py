@@ -15,7 +15,7 @@ class Kept:
         active: What an alias points at on the gateway.
         standby: What is staged or being staged, or wanted by a waiting caller.
         previous: What an alias left, to the epoch seconds when it left.
-        last_known_good: The last healthy activation of each alias.
+        last_known_good: The last healthy activation of each alias that somebody has, or had lately.
         aspired: Targets of the registry's aliases.
         held: Targets of holds and operators' pins.
     """

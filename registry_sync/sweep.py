@@ -80,14 +80,16 @@ class Sweep:
         spine = self._reconciler
         if spine.listings.error is not None or spine.listings.count < LISTINGS_FOR_REMOVAL:
             return
-        gone = choose_gone(
-            spine.arrival.artifacts,
-            node=node,
-            aspired=spine.listings.aspired,
-            ledger=spine.journal.view,
-        )
-        if gone:
+        aspired, view = spine.listings.aspired, spine.journal.view
+        if retired := choose_retired(node=node, aspired=aspired, ledger=view):
+            _log.info("aliases.retired", count=len(retired))
+            await spine.journal.write(spine.ledger.retire, retired)
+        if gone := choose_gone(spine.arrival.artifacts, node=node, aspired=aspired, ledger=view):
             await spine.journal.write(spine.ledger.forget_pins, gone)
+        if gone := choose_gone_verdicts(aspired=aspired, ledger=view):
+            await spine.journal.write(spine.ledger.forget_verdicts, gone)
+        alive = {*aspired.models, *(one.model for one in node.active), *(m for m, _ in view.holds)}
+        await spine.journal.write(spine.ledger.forget_history, alive)
 
     async def _remove(self, doomed: list[str]) -> None:
         """Remove artifacts, after the gateway was told: it starts no worker on a folder that goes.
@@ -135,7 +137,7 @@ def choose(
         lacking_bytes: How much less is free than ought to be; 0: there is room.
     """
     window_s = limits.rollback_window_s
-    kept = _kept(node, aspired, ledger)
+    kept = _kept(node, aspired, ledger, recent_since=now - window_s)
     listed = {admissible_digest(one, ledger) for one in aspired.versions()}
     free_to_go = removable(artifacts, kept, now=now, rollback_window_s=window_s)
     due = [one for one in free_to_go if now - artifacts[one].stored_at >= window_s]
@@ -165,8 +167,41 @@ def choose_gone(
     )
 
 
-def _kept(node: NodeState, aspired: Aspired, ledger: LedgerView) -> Kept:
-    """What must stay, by reason."""
+def choose_retired(
+    *, node: NodeState, aspired: Aspired, ledger: LedgerView
+) -> frozenset[tuple[str, str]]:
+    """Return the models and aliases that served once, and that nobody has any more.
+
+    Args:
+        node: What the gateway serves.
+        aspired: A listing that is surely complete.
+        ledger: What is remembered.
+    """
+    alive = {
+        *((one.model, one.alias) for one in node.active),
+        *ledger.holds,
+        *(
+            (model.name, alias)
+            for model in aspired.models.values()
+            for alias in (*model.aliases, *model.unfollowed)
+        ),
+    }
+    return frozenset(
+        key
+        for key, last in ledger.last_active.items()
+        if last.retired_at is None and key not in alive
+    )
+
+
+def choose_gone_verdicts(*, aspired: Aspired, ledger: LedgerView) -> frozenset[tuple[str, int]]:
+    """Return the models and versions with a verdict that neither registry nor operator means."""
+    found = {*ledger.quarantines, *((model, version) for model, version, _ in ledger.rejections)}
+    held = {(hold.model, hold.target_version) for hold in ledger.holds.values()}
+    return frozenset(key for key in found - held if find(aspired, *key) is None)
+
+
+def _kept(node: NodeState, aspired: Aspired, ledger: LedgerView, *, recent_since: float) -> Kept:
+    """What must stay, by reason; what was retired after ``recent_since`` (epoch seconds), too."""
     targets = [
         find(aspired, model.name, version)
         for model in aspired.models.values()
@@ -179,7 +214,11 @@ def _kept(node: NodeState, aspired: Aspired, ledger: LedgerView) -> Kept:
         standby=frozenset(one.digest for one in node.standbys)
         | frozenset(d for one in wanted if one and (d := admissible_digest(one, ledger))),
         previous=previous,
-        last_known_good=frozenset(one.digest for one in ledger.last_active.values()),
+        last_known_good=frozenset(
+            one.digest
+            for one in ledger.last_active.values()
+            if one.retired_at is None or one.retired_at > recent_since
+        ),
         aspired=frozenset(d for one in targets if one and (d := admissible_digest(one, ledger))),
         held=frozenset(one.target_digest for one in ledger.holds.values()),
     )

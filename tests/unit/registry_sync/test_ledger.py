@@ -14,6 +14,7 @@ from registry_sync.ledger import Ledger
 from registry_sync.records import (
     Activation,
     Attempt,
+    Freeze,
     Hold,
     LedgerView,
     PinnedVersion,
@@ -127,6 +128,76 @@ def test_history_is_bounded_and_the_newest_stays(ledger: Ledger) -> None:
     assert len(ledger.attempts_of("m", limit=1000)) == 500
     assert ledger.view().last_active[("m", "champion")].version == 210
     assert ("quiet", "champion") in ledger.view().last_active
+
+
+def test_what_was_decided_is_told_with_who_asked(ledger: Ledger) -> None:
+    hold = Hold("m", "champion", 2, 1, D1, "operator", 10.0)
+    ledger.hold(hold)
+    ledger.hold(replace(hold, lasting=True, at=11.0, target_version=3))
+    ledger.release_hold("m", "champion", "operator")
+    ledger.quarantine(Quarantine("m", 4, None, None, D2, "wrong", 12.0, "webhook"))
+    ledger.release_quarantine("m", 4, "poll")
+    ledger.freeze(Freeze("operator", 13.0))
+    ledger.freeze(Freeze("operator", 14.0))
+    assert ledger.view().freeze == Freeze("operator", 13.0)
+    ledger.unfreeze("operator")
+    assert ledger.view().freeze is None
+    told = [(one.what, one.version, one.asked_by) for one in ledger.decisions_of("m")]
+    assert set(told[:3]) == {
+        ("unpin", 3, "operator"),
+        ("release quarantine", 4, "poll"),
+        ("unfreeze", None, "operator"),
+    }
+    assert told[3:] == [
+        ("freeze", None, "operator"),
+        ("quarantine", 4, "webhook"),
+        ("pin", 3, "operator"),
+        ("hold", 1, "operator"),
+    ]
+    assert len(ledger.decisions_of(None, limit=2)) == 2
+    assert [one.what for one in ledger.decisions_of("other")] == ["unfreeze", "freeze"]
+
+
+def test_an_alias_is_retired_until_it_is_activated_anew(ledger: Ledger) -> None:
+    ledger.activated(MOVE)
+    ledger.activated(replace(MOVE, alias="b"))
+    ledger.retire({("m", "champion"), ("other", "champion")})
+    view = ledger.view().last_active
+    assert (view["m", "champion"].retired_at, view["m", "b"].retired_at) == (100.0, None)
+    ledger.activated(MOVE)
+    assert ledger.view().last_active["m", "champion"] == MOVE
+
+
+def test_of_versions_that_are_gone_the_newest_verdicts_stay(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry_sync.ledger._KEPT_GONE_VERDICTS", 20)
+    for number in range(1, 31):
+        ledger.quarantine(Quarantine("m", number, None, None, D2, "wrong", 1.0))
+        ledger.reject(Rejection("m", number, D1, "load_failed", "no", 1.0))
+    ledger.forget_verdicts({("m", number) for number in range(2, 1000)})
+    view = ledger.view()
+    assert (len(view.quarantines), len(view.rejections)) == (21, 21)
+    assert {("m", 1), ("m", 30)} <= view.quarantines.keys()
+    assert ("m", 10) not in view.quarantines
+
+
+def test_of_models_that_are_gone_the_newest_history_stays(ledger: Ledger) -> None:
+    for number in range(510):
+        ledger.attempted(replace(TRY, model=f"m{number}", started_at=float(number)))
+    ledger.activated(replace(MOVE, model="m0", at=1000.0))
+    ledger.activated(replace(MOVE, model="m1", at=1.0))
+    ledger.forget_history({"m2"})
+    left = {one.model for one in ledger.attempts_of(None, limit=1000)}
+    assert (len(left), {"m0", "m2", "m509"} <= left, "m1" in left) == (501, True, False)
+    assert {one.model for one in ledger.activations_of(None)} == {"m0"}
+
+
+def test_durations_and_a_pin_are_part_of_an_activation(ledger: Ledger) -> None:
+    ledger.activated(replace(MOVE, durations_s={"confirm": 0.25, "activate": 0.1}, pinned=True))
+    (found,) = ledger.activations_of("m")
+    assert found.durations_s == {"confirm": 0.25, "activate": 0.1}
+    assert found.pinned
 
 
 def test_nodes_that_share_a_database_see_their_own(tmp_path: Path) -> None:

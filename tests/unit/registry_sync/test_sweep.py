@@ -12,8 +12,22 @@ import pytest
 from gateway.control_contract import ActiveAlias, NodeState
 from registry_sync.artifact_store import ArtifactStore, StoredArtifact
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.records import Hold, LedgerView, PinnedVersion
-from registry_sync.sweep import Sweep, SweepLimits, choose, choose_gone
+from registry_sync.records import (
+    Activation,
+    Hold,
+    LedgerView,
+    PinnedVersion,
+    Quarantine,
+    Rejection,
+)
+from registry_sync.sweep import (
+    Sweep,
+    SweepLimits,
+    choose,
+    choose_gone,
+    choose_gone_verdicts,
+    choose_retired,
+)
 from registry_sync.threads import Threads
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.artifacts import fetched
@@ -44,7 +58,7 @@ async def test_an_artifact_goes_only_after_the_gateway_was_told(tmp_path, gone):
         announcer=SimpleNamespace(offers=lambda _: gone),
         arrival=SimpleNamespace(artifacts=store.all()),
         journal=SimpleNamespace(view=LedgerView(), write=write),
-        ledger=SimpleNamespace(prune=None),
+        ledger=SimpleNamespace(prune=None, forget_history=None),
         listings=SimpleNamespace(count=2, error=None, aspired=Aspired(models={}, listed_at=0.0)),
         next_decision=next_decision,
         observation=SimpleNamespace(node=node, unreachable=None),
@@ -147,3 +161,98 @@ async def test_versions_deleted_in_the_registry_leave_the_catalogue_in_the_end(
         await idle(spine)
         known = [version for version in (1, 2, 3) if node.gateway.version(M, version)]
         assert known == [2, 3]
+
+
+def activation(model: str, alias: str, version: int, **more: Any) -> Activation:
+    return Activation(model, alias, version, digest_of(version), None, None, "poll", 0.0, 1, **more)
+
+
+@pytest.mark.parametrize(
+    ("retired_at", "stays"), [(None, True), (95.0, True), (89.0, False), (1.0, False)]
+)
+def test_what_an_alias_meant_last_is_kept_until_it_was_retired_long_enough(retired_at, stays):
+    last = activation("deleted", "champion", 1, retired_at=retired_at)
+    stored = StoredArtifact(digest_of(1), Path("x"), 100, {}, (), 0.0)
+    doomed = choose(
+        {digest_of(1): stored},
+        node=NodeState(node_id="n", boot_id="b", seq=1, generation=1),
+        aspired=Aspired({}, listed_at=0.0),
+        ledger=LedgerView(last_active={("deleted", "champion"): last}),
+        now=100.0,
+        limits=SweepLimits(rollback_window_s=10.0, disk_floor_bytes=0),
+        lacking_bytes=0,
+    )
+    assert doomed == ([] if stays else [digest_of(1)])
+
+
+def test_retired_is_what_nobody_lists_serves_or_holds():
+    aliases = ("listed", "unfollowed", "active", "held", "retired", "gone")
+    last = {("m", alias): activation("m", alias, 1) for alias in aliases}
+    last["m", "retired"] = activation("m", "retired", 1, retired_at=5.0)
+    last["deleted", "champion"] = activation("deleted", "champion", 1)
+    model = AspiredModel(
+        "m",
+        {1: AspiredVersion("m", 1, "there")},
+        {"listed": 1},
+        unfollowed=frozenset({"unfollowed"}),
+    )
+    active = ActiveAlias(model="m", alias="active", version=1, digest=digest_of(1), since=0.0)
+    found = choose_retired(
+        node=NodeState(node_id="n", boot_id="b", seq=1, generation=1, active=[active]),
+        aspired=Aspired({"m": model}, 0.0),
+        ledger=LedgerView(
+            last_active=last,
+            holds={("m", "held"): Hold("m", "held", 1, 1, digest_of(1), "operator", 0.0)},
+        ),
+    )
+    assert found == {("m", "gone"), ("deleted", "champion")}
+
+
+def test_gone_verdicts_are_those_of_versions_that_nobody_means():
+    wrong = {
+        (model, n): Quarantine(model, n, None, None, None, "wrong", 0.0)
+        for model, n in (("m", 1), ("m", 2), ("deleted", 1))
+    }
+    bad = {
+        ("m", n, digest_of(n)): Rejection("m", n, digest_of(n), "load_failed", "no", 0.0)
+        for n in (1, 3, 4)
+    }
+    found = choose_gone_verdicts(
+        aspired=Aspired({"m": AspiredModel("m", {1: AspiredVersion("m", 1, "there")})}, 0.0),
+        ledger=LedgerView(
+            quarantines=wrong,
+            rejections=bad,
+            holds={("m", A): Hold("m", A, 1, 4, digest_of(4), "operator", 0.0)},
+        ),
+    )
+    assert found == {("m", 2), ("m", 3), ("deleted", 1)}
+
+
+async def test_a_deleted_model_leaves_the_disk_and_one_that_comes_back_is_served(tmp_path):
+    node = NodeInMemory(tmp_path)
+    for model in (M, "other"):
+        node.registry.publish(model, 1)
+        node.registry.without_latest(model)
+        node.registry.point(model, A, 1)
+    limits = SweepLimits(rollback_window_s=0.0, disk_floor_bytes=0)
+    deleted = node.registry.models[M]
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        sweep = Sweep(spine, limits=limits, folder=tmp_path, clock=time.time)
+        node.registry.forget(M)
+        for _ in range(2):
+            await spine.poll()
+        await becomes(lambda: node.gateway.points(M, A) is None, "it is retired")
+        await idle(spine)
+        for _ in range(2):  # the first finds that it is retired, the second that nothing needs it
+            await sweep.run()
+            await idle(spine)
+        assert set(spine.arrival.artifacts) == {node.registry.digest("other", 1)}
+        assert spine.journal.view.last_active[M, A].retired_at is not None
+        node.registry.models[M] = deleted
+        await spine.poll()
+        await node.serves(1)
+        await idle(spine)
+        assert spine.journal.view.last_active[M, A].retired_at is None
+        await sweep.run()
+        assert node.registry.digest(M, 1) in spine.arrival.artifacts
