@@ -274,7 +274,8 @@ async def _work(
     )
     local, tcp = listeners
     webhooks = _webhooks(settings, spine) if tcp else ()
-    operators = create_app(Operations(spine, node_id, settings.tracking_uri, spine.poll, webhooks))
+    look = partial(spine.poll, thorough=True)
+    operators = create_app(Operations(spine, node_id, settings.tracking_uri, look, webhooks))
     servers = [(_Server(_uvicorn_config(operators)), local)]
     if tcp is not None:
         app = TcpApp(

@@ -13,7 +13,6 @@ from registry_sync.errors import LedgerError, SourceError
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.plan import Settled, settle
-from registry_sync.records import AskedBy
 from registry_sync.sources.source import Source
 from registry_sync.threads import Threads
 
@@ -101,14 +100,14 @@ class Listings:
             self.listed_at = listing.listed_at
             self._remembered = listing.models
 
-    async def poll(self, asked_by: str) -> bool:
+    async def poll(self, asked_by: str, *, thorough: bool = False) -> bool:
         """List the registry, one at a time; return whether it answered.
 
         Ordinary polls ask for versions of unchanged models only now and then.
         """
         async with self._polling:
             due = self._polls_since_thorough + 1 >= self._thorough_every
-            before = None if due or asked_by != AskedBy.POLL else self._said
+            before = None if due or thorough else self._said
             try:
                 listed = await self._threads.registry(self._source.aspired, before)
             except SourceError as error:

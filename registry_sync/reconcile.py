@@ -244,9 +244,9 @@ class Reconciler:
 
     # --- list -------------------------------------------------------------------------------------
 
-    async def poll(self, asked_by: str = AskedBy.POLL) -> None:
+    async def poll(self, asked_by: str = AskedBy.POLL, *, thorough: bool = False) -> None:
         """List the registry; what it says counts from the next pass on."""
-        if await self.listings.poll(asked_by):
+        if await self.listings.poll(asked_by, thorough=thorough):
             await self._release_rejections()
             for action in await self.arrival.look_at_quarantined():
                 self._start(action)
@@ -262,7 +262,7 @@ class Reconciler:
     async def _look(self, models: frozenset[str] | None, asked_by: str) -> None:
         """Look at what was hinted at: at each of a few models, else at everything."""
         if models is None or len(models) > _MODELS_LOOKED_AT:
-            await self.poll(asked_by)
+            await self.poll(asked_by, thorough=True)
             return
         for model in sorted(models):
             await self.listings.look(model, asked_by)

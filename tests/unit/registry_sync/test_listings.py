@@ -43,13 +43,13 @@ async def listings(tmp_path: Path, registry: FakeRegistry) -> AsyncIterator[List
     assert threads.close(patience_s=5)
 
 
-async def test_everything_is_asked_for_at_first_now_and_then_and_for_an_operator(
+async def test_everything_is_asked_for_at_first_now_and_then_and_on_demand(
     listings: Listings, registry: FakeRegistry
 ) -> None:
     thorough = []
-    for asked_by in ("poll", "poll", "poll", "poll", "poll", "operator", "poll"):
+    for on_demand in (False, False, False, False, False, True, False):
         before = registry.thorough
-        await listings.poll(asked_by)
+        await listings.poll("poll", thorough=on_demand)
         thorough.append(registry.thorough > before)
     assert thorough == [True, False, False, True, False, True, False]
 
