@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.control_contract import ModelName
 from gateway.model_ref import InvalidReferenceError, Selector, parse_selector
+from registry_sync import telemetry
 from registry_sync.errors import SyncError
 from registry_sync.operations.bodies import (
     ExplainAnswer,
@@ -70,6 +72,11 @@ def create_app(operations: Operations) -> FastAPI:
     async def state() -> State:
         """Return what this node follows, serves and is busy with."""
         return _state(operations)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Return the control plane's metrics, as Prometheus reads them."""
+        return Response(generate_latest(telemetry.REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/history")
     async def history(

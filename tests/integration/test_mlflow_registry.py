@@ -193,3 +193,25 @@ def test_a_server_that_dies_in_the_middle_of_a_fetch(
         if mlflow.group.process is None:
             mlflow.start()
     assert name in registry.aspired().models
+
+
+def test_an_ordinary_poll_makes_at_most_two_calls(client, name, mlflow):
+    for number in range(30):
+        client.create_registered_model(f"{name}-{number}")
+        client.create_model_version(f"{name}-{number}", source=f"s3://nowhere/{number}")
+        client.set_registered_model_alias(f"{name}-{number}", "champion", "1")
+    calls: list[str] = []
+    registry = connect(mlflow.url, os.environ, on_call=calls.append)
+    before = registry.aspired()
+    calls.clear()
+    again = registry.aspired(before)
+    assert again.models == before.models
+    assert len(calls) <= 2
+    # What nothing of the model shows is found by a thorough poll, and what the model shows at once.
+    client.set_model_version_tag(f"{name}-3", "1", DIGEST_TAG, "sha256:" + "c" * 64)
+    client.create_model_version(f"{name}-4", source="s3://nowhere/new")
+    calls.clear()
+    seen = registry.aspired(again)
+    assert len(calls) <= 3
+    assert sorted(seen.models[f"{name}-4"].versions) == [1, 2]
+    assert registry.aspired().models[f"{name}-3"].versions[1].stamped

@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 from typer.testing import CliRunner, Result
 
-from registry_sync import cli
+from registry_sync import cli, telemetry
 from registry_sync.node_dir import StartError, private_socket, sole_owner
 from registry_sync.operations.app import create_app
 from registry_sync.operations.listener import TcpApp, tcp_socket
@@ -64,6 +64,14 @@ async def test_the_state_says_where_aliases_are_and_why_not_where_they_should_be
         None,
         None,
     )
+
+
+async def test_the_registrys_calls_are_counted_for_prometheus(node: NodeInMemory) -> None:
+    telemetry.registry_calls.labels("search_registered_models").inc()
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        answer = await client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert 'registry_sync_registry_calls_total{call="search_registered_models"}' in answer.text
 
 
 async def test_sync_lists_the_registry_now(node: NodeInMemory) -> None:
