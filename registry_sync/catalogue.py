@@ -24,7 +24,7 @@ from registry_sync.aspired import (
     AspiredVersion,
 )
 from registry_sync.dependencies import DependencyVerdict, Verdict
-from registry_sync.plan import admissible_digest, expected_digest, is_quarantined
+from registry_sync.plan import admissible_digest, expected_digest, is_quarantined, rejection
 from registry_sync.recipe import OwnEnvironment
 from registry_sync.records import Hold, LedgerView, PinnedVersion, Rejection
 
@@ -117,27 +117,25 @@ def _version(
     listed = model.versions[number]
     digest = admissible_digest(listed, ledger)
     description = known.descriptions.get(digest or "")
-    rejection = ledger.rejections.get((listed.model, number, digest or ""))
     own = model.asks_own_environment(number)
-    if rejection is not None and rejection.in_own != own:
-        rejection = None
+    rejected = rejection(ledger, listed.model, number, digest or "", own=own)
     if own:
         environment = _own(known.environments.get(digest or ""))
         description = _with_verdict(description, DependencyVerdict())
-        lacks = _lacks_own(environment, rejection)
+        lacks = _lacks_own(environment, rejected)
     else:
         environment = Environment()
         lacks = _lacks_shared(description)
     here = description is not None and lacks is None
     state, reason, retry_at = _state(listed, ledger, known, here=here, lacks=lacks)
-    told = f"rejected for aliases ({rejection.failure}): {rejection.told}" if rejection else None
+    told = f"rejected for aliases ({rejected.failure}): {rejected.told}" if rejected else None
     return CatalogueVersion(
         version=number,
         state=state,
         digest=digest if here else None,
         expected_digest=expected_digest(listed, ledger),
         stamped=listed.stamped,
-        rejected=rejection is not None,
+        rejected=rejected is not None,
         reason=reason or told or _first(listed.problems),
         description=dict(description) if description is not None else None,
         retry_at=retry_at,
@@ -162,11 +160,11 @@ def _with_verdict(
     return {**description, "dependency_verdict": verdict.as_body()}
 
 
-def _lacks_own(environment: Environment, rejection: Rejection | None) -> str | None:
+def _lacks_own(environment: Environment, rejected: Rejection | None) -> str | None:
     """Say why a version cannot run in its own environment; None: it can; empty: not built yet."""
     if environment.python is not None:
         return None
-    return rejection.told if rejection else ""
+    return rejected.told if rejected else ""
 
 
 def _lacks_shared(description: Mapping[str, Any] | None) -> str | None:

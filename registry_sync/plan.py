@@ -16,7 +16,7 @@ from enum import IntEnum, StrEnum
 
 from gateway.control_contract import ActiveAlias, NodeState, StageRequest
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.records import BY_REGISTRY, AskedBy, Hold, LedgerView
+from registry_sync.records import BY_REGISTRY, AskedBy, Hold, LedgerView, Rejection
 
 LISTINGS_FOR_REMOVAL = 2
 
@@ -128,7 +128,7 @@ class World:
         require_digest: Versions without a stamp are refused.
         wished_by: Who told of a wish first, by model and alias; where nobody is named, a poll.
         environments: Digests in the store whose own environment is built.
-        refused: Digests in the store that may not be loaded beside our libraries.
+        refused: Digests in the store that may not be loaded beside our libraries, and why not.
     """
 
     aspired: Aspired
@@ -140,7 +140,7 @@ class World:
     require_digest: bool = False
     wished_by: Mapping[tuple[str, str], str] = field(default_factory=dict)
     environments: AbstractSet[str] = frozenset()
-    refused: AbstractSet[str] = frozenset()
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,20 +364,22 @@ def _environment(
 
 
 def _runs_in_own(world: World, model: str, target: _Target) -> bool:
-    """Whether a target runs in its own environment; one that nobody lists, as it was built."""
-    listed = world.aspired.models.get(model)
-    if listed is None or target.version not in listed.versions:
-        return target.digest in world.environments
-    return listed.asks_own_environment(target.version)
+    digest = target.digest or ""
+    return runs_in_own(world.aspired, world.environments, model, target.version, digest)
 
 
 def _is_rejected(world: World, model: str, target: _Target) -> bool:
     """Whether this must not be loaded: it failed here, or may not be beside our libraries."""
-    own = _runs_in_own(world, model, target)
-    if not own and target.digest in world.refused:
-        return True
-    found = world.ledger.rejections.get((model, target.version, target.digest or ""))
-    return found is not None and found.in_own == own
+    return why_rejected(world, model, target.version, target.digest or "") is not None
+
+
+def why_rejected(world: World, model: str, version: int, digest: str) -> str | None:
+    """Say why a version must not be loaded as it is to run; None: it may be."""
+    own = runs_in_own(world.aspired, world.environments, model, version, digest)
+    rejected = rejection(world.ledger, model, version, digest, own=own)
+    if rejected is not None:
+        return rejected.told
+    return None if own else world.refused.get(digest)
 
 
 def _is_frozen(world: World, target: _Target) -> bool:
@@ -419,6 +421,24 @@ def is_quarantined(listed: AspiredVersion, ledger: LedgerView) -> bool:
     """Whether the bytes were found wrong, and nobody has changed what they must be since."""
     found = ledger.quarantines.get((listed.model, listed.version))
     return found is not None and found.expected_digest == expected_digest(listed, ledger)
+
+
+def runs_in_own(
+    aspired: Aspired, environments: AbstractSet[str], model: str, version: int, digest: str
+) -> bool:
+    """Whether a version runs in its own environment; one that nobody lists, as it was built."""
+    listed = aspired.models.get(model)
+    if listed is None or version not in listed.versions:
+        return digest in environments
+    return listed.asks_own_environment(version)
+
+
+def rejection(
+    ledger: LedgerView, model: str, version: int, digest: str, *, own: bool
+) -> Rejection | None:
+    """Return the rejection that counts for a version in its own environment, or in ours."""
+    found = ledger.rejections.get((model, version, digest))
+    return found if found is not None and found.in_own == own else None
 
 
 def aspired_version(aspired: Aspired, model: str, alias: str) -> int | None:
@@ -506,8 +526,8 @@ def _why(
     target = _Target(aspired, _here(world, listed), _asked_by(world, model, alias))
     if active and (active.version, active.digest) == (target.version, target.digest):
         return Why.FOLLOWS, "it is where the registry wants it"
-    if rejected := world.ledger.rejections.get((model, aspired, target.digest or "")):
-        return Why.REJECTED, rejected.told
+    if rejected := why_rejected(world, model, aspired, target.digest or ""):
+        return Why.REJECTED, rejected
     if active is None:
         target = _recovered(world, model, alias, target)
     if _is_frozen(world, target):
@@ -537,8 +557,8 @@ def _why_held(world: World, model: str, active: ActiveAlias | None, hold: Hold) 
         return why, end
     here = hold.target_digest if hold.target_digest in world.stored else None
     target = _Target(hold.target_version, here, AskedBy.OPERATOR)
-    if rejected := world.ledger.rejections.get((model, hold.target_version, hold.target_digest)):
-        return Why.REJECTED, f"{end}; {rejected.told}"
+    if rejected := why_rejected(world, model, hold.target_version, hold.target_digest):
+        return Why.REJECTED, f"{end}; {rejected}"
     listed = find(world.aspired, model, hold.target_version)
     if here is None and listed and is_quarantined(listed, world.ledger):
         quarantine = world.ledger.quarantines[model, hold.target_version]

@@ -84,15 +84,17 @@ class Preparation:
         verdict = self.verdict(artifact)
         return {**artifact.description, "dependency_verdict": verdict.as_body()}
 
-    def refused(self, artifacts: Mapping[str, StoredArtifact]) -> frozenset[str]:
-        """Return the digests of what may not be loaded beside our libraries."""
+    def refused(self, artifacts: Mapping[str, StoredArtifact]) -> dict[str, str]:
+        """Return the digests of what may not be loaded beside our libraries, and why not."""
         if self._on_mismatch is not OnMismatch.REFUSE:
-            return frozenset()
-        return frozenset(
-            digest
-            for digest, one in artifacts.items()
-            if self.verdict(one).status is Verdict.REFUSE
-        )
+            return {}
+        whys = {digest: self.refusal(one) for digest, one in artifacts.items()}
+        return {digest: why for digest, why in whys.items() if why}
+
+    def refusal(self, artifact: StoredArtifact) -> str | None:
+        """Say why an artifact may not be loaded beside our libraries; None: it may."""
+        verdict = self.verdict(artifact)
+        return verdict.reason if verdict.status is Verdict.REFUSE else None
 
     # --- own environments -------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from registry_sync.operations.bodies import Outcome
-from registry_sync.plan import find, is_quarantined
+from registry_sync.plan import find, is_quarantined, why_rejected
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import Hold
 
@@ -58,9 +58,10 @@ def _serves(spine: Reconciler, hold: Hold) -> bool:
 def _refusal(spine: Reconciler, hold: Hold) -> str | None:
     """Why the target can never serve, as it is."""
     view = spine.journal.view
-    rejected = view.rejections.get((hold.model, hold.target_version, hold.target_digest))
-    if rejected is not None:
-        return rejected.told
+    if spine.observation.node is not None:
+        rejected = why_rejected(spine.look(), hold.model, hold.target_version, hold.target_digest)
+        if rejected is not None:
+            return rejected
     listed = find(spine.listings.aspired, hold.model, hold.target_version)
     if listed is not None and is_quarantined(listed, view):
         return view.quarantines[(hold.model, hold.target_version)].reason
@@ -71,6 +72,7 @@ def _trouble(spine: Reconciler, hold: Hold) -> str:
     """What is in the way for now."""
     subjects = (
         ("activate", hold.model, hold.alias),
+        ("environment", hold.model, hold.target_version, hold.target_digest),
         ("stage", hold.model, hold.target_version, hold.target_digest),
         ("fetch", hold.model, hold.target_version),
     )

@@ -102,6 +102,7 @@ def last_failure(spine: Reconciler, model: str, alias: str, found: Explanation) 
         return spine.backoff.get(("retire", model, alias))
     subjects = (
         ("fetch", model, found.target),
+        ("environment", model, found.target, found.digest or ""),
         ("stage", model, found.target, found.digest or ""),
         ("activate", model, alias),
     )

@@ -127,7 +127,7 @@ def world(case: Case) -> World:
         proved={(M, n, D[n]): f"s{n}" for n in case.proved},
         require_digest=case.require_digest,
         environments={D[n] for n in case.built},
-        refused={D[n] for n in case.refused},
+        refused={D[n]: "it needs other libraries" for n in case.refused},
         wished_by={(M, "champion"): case.asked_by},
     )
 
