@@ -147,9 +147,11 @@ def build_publisher(uri: str) -> Publisher:
 def build_environments(settings: SyncSettings) -> Environments:
     """Return the own environments of the settings' node; nothing is read yet."""
     limits = BuildLimits(settings.environment_timeout_s, settings.disk_floor_bytes)
-    return Environments(
-        settings.node_dir, installer=find_uv_bin(), limits=limits, environ=os.environ
-    )
+    try:
+        installer = find_uv_bin()
+    except FileNotFoundError:  # installed by other means than pip: found by name, or at a build not
+        installer = "uv"
+    return Environments(settings.node_dir, installer=installer, limits=limits, environ=os.environ)
 
 
 def run(settings: SyncSettings) -> int:

@@ -145,7 +145,7 @@ class Environments:
                     found = self._build(recipe, check)
                 except OSError as error:
                     raise EnvironmentFailedError(
-                        f"no environment could be built: {error.strerror or error}", transient=True
+                        f"no environment could be built: {error}", transient=True
                     ) from error
             os.utime(self._folder / found.digest / _RECORD)  # meant again: not for the sweep
             return found
