@@ -52,12 +52,13 @@ class Preparation:
 
     async def look(self, artifacts: Iterable[StoredArtifact]) -> None:
         """Learn which own environments are there: at the start, and after each sweep."""
-        self.built = await self._threads.building(self._environments.built, list(artifacts))
+        self.built = await self._threads.fetching(self._environments.built, list(artifacts))
 
     async def sweep(self, artifacts: Iterable[StoredArtifact], *, older_than_s: float) -> None:
         """Remove environments that no artifact means, and notice those that have gone."""
         present = list(artifacts)
-        for digest in await self._threads.building(
+        # Not where environments are built: builds may take all of those threads for long.
+        for digest in await self._threads.fetching(
             self._environments.sweep, present, older_than_s=older_than_s
         ):
             _log.info("environment.removed", environment=digest)

@@ -62,7 +62,7 @@ _WANTED_RETRY_S = 5.0
 _SLOTS = {Fetch: 3, BuildEnvironment: 1, Stage: 2, Activate: 8, RetireAlias: 4, ReleaseHold: 4}
 _URGENT_EXTRA_SLOTS = 2
 _MODELS_LOOKED_AT = 10
-_FETCHES_PER_MODEL = 2
+_PER_MODEL = {Fetch: 2, BuildEnvironment: 1}
 _BRINGING = frozenset({"fetch", "environment"})
 _URGENT = frozenset({Urgency.WANTED, Urgency.ACTIVATE, Urgency.PROMOTION, Urgency.RECOVERY})
 _UNHEARD = NodeState(node_id="", boot_id="", seq=0, generation=0)
@@ -338,10 +338,11 @@ class Reconciler:
 
     def _has_slot(self, action: Action) -> bool:
         alike = [one for one in self._doing.values() if type(one) is type(action)]
-        if isinstance(action, Fetch):
-            # However many of its versions are asked for: slow storage holds up its own model.
+        if isinstance(action, Fetch | BuildEnvironment):
+            # However many of its versions are asked for: slow storage, or requirements that take
+            # long, hold up their own model.
             of_model = sum(one.model == action.model for one in alike)
-            if of_model >= _FETCHES_PER_MODEL:
+            if of_model >= _PER_MODEL[type(action)]:
                 return False
         extra = _URGENT_EXTRA_SLOTS if action.urgency in _URGENT else 0
         return len(alike) < _SLOTS[type(action)] + extra

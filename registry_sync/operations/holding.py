@@ -58,10 +58,9 @@ def _serves(spine: Reconciler, hold: Hold) -> bool:
 def _refusal(spine: Reconciler, hold: Hold) -> str | None:
     """Why the target can never serve, as it is."""
     view = spine.journal.view
-    if spine.observation.node is not None:
-        rejected = why_rejected(spine.look(), hold.model, hold.target_version, hold.target_digest)
-        if rejected is not None:
-            return rejected
+    rejected = why_rejected(spine.look(), hold.model, hold.target_version, hold.target_digest)
+    if rejected is not None:
+        return rejected
     listed = find(spine.listings.aspired, hold.model, hold.target_version)
     if listed is not None and is_quarantined(listed, view):
         return view.quarantines[(hold.model, hold.target_version)].reason
