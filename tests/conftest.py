@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.servers import MlflowServer, mlflow_server
+from tests.servers import MlflowServer, mlflow_server, sends_webhooks
 
 MARKED_FOLDERS = ("integration", "acceptance")
 ENDING_PATIENCE_S = 20.0
@@ -43,5 +43,6 @@ def _is_resource_tracker(process: psutil.Process) -> bool:
 @pytest.fixture(scope="session")
 def mlflow_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     """One real MLflow server for the session: it starts slowly. Its data is in ``<root>``."""
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as server:
+    root = tmp_path_factory.mktemp("mlflow")
+    with mlflow_server(root, environ=sends_webhooks()) as server:
         yield server

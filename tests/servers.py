@@ -6,6 +6,7 @@ the test did. Logs lie in the root folder that the caller gives, new for every r
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -127,6 +128,20 @@ def clean_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return this process's environment without what would steer a server, and with ``extra``."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(_NOT_INHERITED)}
     return inherited | dict(extra or {})
+
+
+def sends_webhooks() -> dict[str, str]:
+    """What an MLflow server's environment needs to send webhooks to this machine, and soon.
+
+    The last two are for tests: it notices a new webhook after a second, not after a minute, and
+    reads its secrets after a restart too.
+    """
+    return {
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+        "MLFLOW_WEBHOOK_CACHE_TTL": "1",
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+    }
 
 
 @dataclass

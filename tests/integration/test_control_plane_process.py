@@ -1,6 +1,7 @@
 """The control plane as a process: it starts without neighbours, owns its node, and ends at once."""
 
 import contextlib
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ import pytest
 
 from tests.servers import clean_environ, free_ports
 
+README = Path(__file__).resolve().parents[2] / "README.md"
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 30.0
 
@@ -93,6 +95,57 @@ def test_it_ends_while_the_registry_keeps_it_waiting(folder: Path) -> None:
             with held:
                 process.terminate()
                 assert process.wait(STOP_LIMIT_S) == 0, said(folder)
+
+
+def readmes_reload(url: str) -> str:
+    """What the README tells CI to run."""
+    blocks: list[str] = re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)
+    (block,) = (one for one in blocks if "/webhooks/reload" in one)
+    assert "http://node:8081" in block
+    return block.replace("http://node:8081", url)
+
+
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("bash", "curl", "openssl"))), reason="needs curl and openssl"
+)
+@pytest.mark.parametrize(("secret", "status"), [("of CI", 0), ("a guess", 22)])
+def test_ci_reloads_as_the_readme_says(folder: Path, secret: str, status: int) -> None:
+    nobody, port = (f"http://127.0.0.1:{each}" for each in free_ports(2))
+    settings = {
+        "REGISTRY_SYNC_OPERATIONS_PORT": port.rpartition(":")[2],
+        "REGISTRY_SYNC_RELOAD_SECRET": "of CI",
+    }
+    with control_plane(folder, nobody, **settings):
+        until_it_says(folder, "list.failed")
+        done = subprocess.run(
+            ["bash", "-euc", readmes_reload(port)],
+            env=clean_environ({"SECRET": secret}),
+            capture_output=True,
+            text=True,
+            timeout=START_LIMIT_S,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+        assert ("webhook.refused" in said(folder)) == bool(status)
+
+
+def test_a_port_that_is_taken_is_refused_with_a_sentence(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = {
+            "REGISTRY_SYNC_NODE_DIR": str(folder),
+            "REGISTRY_SYNC_OPERATIONS_PORT": str(taken.getsockname()[1]),
+        }
+        refused = subprocess.run(
+            [sys.executable, "-m", "registry_sync", "run"],
+            env=clean_environ(settings),
+            capture_output=True,
+            text=True,
+            timeout=START_LIMIT_S,
+            check=False,
+        )
+    assert refused.returncode == 1
+    assert "REGISTRY_SYNC_OPERATIONS_PORT" in refused.stderr.replace("\n", " ")
+    assert "Traceback" not in refused.stderr
 
 
 def test_a_second_one_on_the_same_node_is_refused_with_a_sentence(folder: Path) -> None:
