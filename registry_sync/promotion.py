@@ -45,7 +45,7 @@ class Promotion:
         ledger: Ledger,
         journal: Journal,
         threads: Threads,
-        is_still_due: Callable[[Activate], bool],
+        as_due_now: Callable[[Activate], Activate | None],
         stage_timeout_s: float,
         clock: Callable[[], float],
     ) -> None:
@@ -59,7 +59,7 @@ class Promotion:
             ledger: Where outcomes are recorded.
             journal: How the ledger is written.
             threads: Where blocking calls run.
-            is_still_due: Whether the same would be decided now.
+            as_due_now: What would be decided now to the same end; None: no such thing.
             stage_timeout_s: How long to wait for the outcome of a stage, in seconds.
             clock: Gives epoch seconds.
         """
@@ -70,7 +70,7 @@ class Promotion:
         self._ledger = ledger
         self._journal = journal
         self._threads = threads
-        self._is_still_due = is_still_due
+        self._as_due_now = as_due_now
         self._stage_timeout_s = stage_timeout_s
         self._clock = clock
         self._activating = asyncio.Lock()
@@ -150,7 +150,8 @@ class Promotion:
             node = self._observation.node
             if node is None:
                 return Stopped("the gateway has gone")
-            if not self._is_still_due(action):
+            due = self._as_due_now(action)
+            if due is None:
                 return Stopped("it is no longer what ought to be active")
             try:
                 with watch.phase("activate"):
@@ -161,7 +162,7 @@ class Promotion:
                             version=action.version,
                             digest=action.digest,
                             if_generation=node.generation,
-                            stage_id=action.stage_id,
+                            stage_id=due.stage_id,  # so that the standby of now ends with it
                             asked_by=str(action.asked_by),
                         )
                     )

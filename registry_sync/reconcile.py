@@ -147,7 +147,7 @@ class Reconciler:
             ledger=ledger,
             journal=self.journal,
             threads=threads,
-            is_still_due=self._is_still_due,
+            as_due_now=self._as_due_now,
             stage_timeout_s=limits.stage_timeout_s,
             clock=clock,
         )
@@ -376,13 +376,21 @@ class Reconciler:
     def _forget_idle(self, actions: tuple[Action, ...]) -> None:
         self.backoff.keep_only({_subject(action) for action in actions} | set(self.busy))
 
-    def _is_still_due(self, action: Activate) -> bool:
-        """Whether the same would be decided now: the alias may have moved, or be held, since."""
-        return any(
-            isinstance(one, Activate)
-            and (one.model, one.alias, one.version, one.digest)
-            == (action.model, action.alias, action.version, action.digest)
-            for one in plan(self._world())
+    def _as_due_now(self, action: Activate) -> Activate | None:
+        """Return what would be decided now to the same end; None: the alias moved, or is held.
+
+        Its standby may be another one: aliases that move to one version share a standby, which ends
+        with the first of them to be activated, and the next ones are given a new one.
+        """
+        wanted = (action.model, action.alias, action.version, action.digest)
+        return next(
+            (
+                one
+                for one in plan(self._world())
+                if isinstance(one, Activate)
+                and (one.model, one.alias, one.version, one.digest) == wanted
+            ),
+            None,
         )
 
     def _is_moving(self, active: ActiveAlias) -> bool:

@@ -1,5 +1,6 @@
 """The spine with a registry and a gateway in memory, a real store and a real SQLite ledger."""
 
+import asyncio
 import shutil
 import threading
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.control_contract import VersionState
+from registry_sync.arrival import Stopped
 from registry_sync.errors import (
     IncompleteArtifactError,
     LedgerError,
@@ -16,6 +18,8 @@ from registry_sync.errors import (
     StoreError,
     SyncError,
 )
+from registry_sync.intake import Stopwatch
+from registry_sync.plan import Activate
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import Hold
 from tests.fakes.gateway import becomes
@@ -128,6 +132,33 @@ async def test_callers_of_one_slow_model_hold_up_no_promotion_of_another(
             await becomes(lambda: not node.gateway.wanted, "all of them come in the end")
     finally:
         gate.set()
+
+
+async def test_aliases_that_move_together_leave_no_standby_behind(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.registry.point(M, "other", 1)
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await node.serves(1, "other")
+        confirm, go = spine.arrival.confirm, asyncio.Event()
+
+        async def slow_for_the_other(action: Activate, watch: Stopwatch) -> Stopped | None:
+            if action.alias == "other":
+                await go.wait()
+            return await confirm(action, watch)
+
+        monkeypatch.setattr(spine.arrival, "confirm", slow_for_the_other)
+        for alias in (A, "other"):
+            node.registry.point(M, alias, 2)
+        await spine.poll()
+        await node.serves(2)
+        for _ in range(3):
+            await spine.next_decision()
+        go.set()
+        await node.serves(2, "other")
+        await idle(spine)
+    assert node.gateway.standbys == {}
 
 
 async def test_comparisons_that_take_long_hold_up_no_fetch(node: NodeInMemory) -> None:
