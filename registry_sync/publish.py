@@ -148,7 +148,7 @@ class Publisher:
             PublishError: The number is taken, or somebody else interferes.
             SourceError: The storage did not answer, or refused.
         """
-        with as_source_error(f"{self._place.uri(self._place.folder)} could not be written"):
+        with as_source_error(f"publishing to {self._place.uri(self._place.folder)} failed"):
             if aliases:
                 self._read_aliases()  # what cannot be read is found before anything is uploaded
             listing = list_model(self._client, self._place)

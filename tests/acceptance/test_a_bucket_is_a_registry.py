@@ -1,0 +1,124 @@
+"""Without MLflow: what one command publishes to a bucket is served, promoted, and checked."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conftest import _node
+from tests.acceptance.node import Node
+from tests.acceptance.registry import row_answers, row_body
+from tests.acceptance.surface import Document, active_version, alias_of
+from tests.acceptance.traffic import Call, Traffic, ask, asks, client, describe
+from tests.acceptance.waiting import eventually, eventually_true
+from tests.models.catalogue import LinearModel
+from tests.servers import Seaweed
+
+ALIAS = "champion"
+BUCKET = "without-mlflow"
+MODEL = "a model"
+URI = f"s3://{BUCKET}/models/{MODEL}"
+ENOUGH_ANSWERS = 20
+PASSES = 4
+
+
+@pytest.fixture
+def node(short_folder: Path, s3_server: Seaweed) -> Iterator[Node]:
+    """A node that follows the bucket. No MLflow server runs for it."""
+    s3_server.make_bucket(BUCKET)
+    with _node(short_folder, f"s3://{BUCKET}/models", control=s3_server.environ) as made:
+        yield made
+
+
+async def publish(node: Node, folder: Path, *options: str) -> dict[str, Any]:
+    done = await asyncio.to_thread(node.command, "publish", str(folder), URI, "--json", *options)
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+async def test_a_model_is_served_promoted_and_checked_without_mlflow(
+    node: Node, s3_server: Seaweed, tmp_path: Path
+) -> None:
+    folders = {n: LinearModel(float(n)).save(tmp_path / str(n)) for n in (1, 2, 3)}
+    first = await publish(node, folders[1], "--alias", ALIAS)
+    assert (first["version"], first["guarded"]) == (1, True), first
+    node.start()
+    s3 = s3_server.client()
+    async with client(2) as http, client(2) as watching:
+        await node.active(watching, MODEL, ALIAS, 1)
+        shown = await node.version(watching, MODEL, 1)
+        assert (shown["digest"], shown["unstamped"]) == (first["digest"], False), shown
+        callers = [asks(MODEL, f"@{ALIAS}")] * 2
+        async with Traffic(http, node.url, callers, lambda call: row_body(call.row)) as traffic:
+
+            async def calls() -> None:
+                count = len(traffic.answers) + ENOUGH_ANSWERS
+                await eventually_true(lambda: len(traffic.answers) > count, "callers go on")
+
+            # A second publication moves the alias.
+            await calls()
+            second = await publish(node, folders[2], "--alias", ALIAS)
+            await node.active(watching, MODEL, ALIAS, 2)
+            await calls()
+            # The same bytes once more, only to move the alias back.
+            again = await publish(node, folders[1], "--version", "1", "--alias", ALIAS)
+            assert not again["uploaded"]
+            await node.active(watching, MODEL, ALIAS, 1)
+            # An upload without its manifest is nobody's version.
+            for path in ("MLmodel", "model.pkl"):
+                s3.put_object(Bucket=BUCKET, Key=f"models/{MODEL}/3/{path}", Body=b"half")
+            await node.passes(watching, PASSES)
+            assert await node.version(watching, MODEL, 3) == {}
+            # Aliases that cannot be read take nothing away.
+            aliases = f"models/{MODEL}/aliases.json"
+            s3.put_object(Bucket=BUCKET, Key=aliases, Body=b"{")
+            await node.passes(watching, PASSES)
+            document = await node.model(watching, MODEL)
+            assert active_version(document, ALIAS) == 1
+            assert "aliases.json cannot be read" in json.dumps(document)
+            s3.put_object(Bucket=BUCKET, Key=aliases, Body=b'{"champion": 1}')
+            # Bytes that were altered after they were published are quarantined.
+            assert node.control is not None
+            node.control.stop()
+            altered = await publish(node, folders[3], "--alias", ALIAS)
+            _alter(s3, f"models/{MODEL}/{altered['version']}/")
+            node.start_control()
+            refused = await _quarantined(node, watching, altered["version"])
+            assert altered["digest"] in refused["reason"], refused
+            await calls()
+            document = await node.model(watching, MODEL)
+        one_more = await ask(watching, node.url, Call(MODEL, 0, "2"), row_body(0))
+    wrong = [answer for answer in traffic.answers if not answer.ok]
+    assert not wrong, describe(wrong)
+    expected = {number: row_answers(float(number)) for number in (1, 2)}
+    digests = {1: first["digest"], 2: second["digest"]}
+    for answer in traffic.answers:
+        version = answer.version or 0
+        assert answer.predictions == [expected[version][answer.call.row]], answer
+        assert answer.digest == digests[version], answer
+    assert {answer.version for answer in traffic.answers} == {1, 2}
+    assert (one_more.version, one_more.predictions) == (2, [expected[2][0]])
+    shown = alias_of(document, ALIAS)
+    assert (shown["active"], shown["aspired"]) == (1, altered["version"]), shown
+    assert shown["why"] == refused["reason"], shown
+
+
+def _alter(s3: Any, prefix: str) -> None:
+    """Change one byte of a version's largest file, and no size."""
+    listed = s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]
+    key = max(listed, key=lambda one: one["Size"])["Key"]
+    content = bytearray(s3.get_object(Bucket=BUCKET, Key=key)["Body"].read())
+    content[len(content) // 2] ^= 1
+    s3.put_object(Bucket=BUCKET, Key=key, Body=bytes(content))
+
+
+async def _quarantined(node: Node, http: Any, version: int) -> Document:
+    async def look() -> Document | None:
+        document = await node.version(http, MODEL, version)
+        return document if document.get("state") == "quarantined" else None
+
+    return await eventually(look, f"{MODEL}/{version} is quarantined")
