@@ -245,7 +245,7 @@ class S3Location:
         loaded = read_ahead(parts, partial(load_part, self.client), at_once=_PARTS_AT_ONCE)
         with as_source_error("the objects could not be read"), closing(loaded):
             for part, content in loaded:
-                yield by_key[part.key], content
+                yield by_key[part.key], content or b""
 
 
 # --- the artifact proxy of an MLflow server ----------------------------------------------------

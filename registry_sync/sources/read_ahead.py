@@ -12,19 +12,20 @@ BEAT_S = 0.25
 """The longest silence, in seconds."""
 
 _Part = TypeVar("_Part")
+_Loaded = TypeVar("_Loaded")
 
 
 def read_ahead(
     parts: Iterable[_Part],
-    load: Callable[[_Part, threading.Event], bytes],
+    load: Callable[[_Part, threading.Event], _Loaded],
     *,
     at_once: int,
-) -> Generator[tuple[_Part, bytes]]:
-    """Yield every part with its bytes, in order.
+) -> Generator[tuple[_Part, _Loaded | None]]:
+    """Yield every part with what was loaded of it, in order.
 
-    Whoever waits hears of it: a part comes with no bytes whenever nothing came for `BEAT_S`, so
-    that no storage, however slow, keeps the reader from looking at its clock. What ``load`` raises
-    is raised here, in its part's turn.
+    Whoever waits hears of it: a part comes with None whenever nothing came for `BEAT_S`, so that
+    no storage, however slow, keeps the reader from looking at its clock. What ``load`` raises is
+    raised here, in its part's turn.
 
     Args:
         parts: What to bring; taken as needed.
@@ -34,7 +35,7 @@ def read_ahead(
         at_once: Parts that are on their way or wait for their turn: the bound of the memory.
     """
     left = threading.Event()
-    coming: deque[tuple[_Part, Future[bytes]]] = deque()
+    coming: deque[tuple[_Part, Future[_Loaded]]] = deque()
     pending = iter(parts)
     try:
         while True:
@@ -46,14 +47,14 @@ def read_ahead(
                 return
             part, future = coming[0]
             while not _wait(future):
-                yield part, b""
+                yield part, None
             coming.popleft()
             yield part, future.result()
     finally:
         left.set()
 
 
-def _wait(future: Future[bytes]) -> bool:
+def _wait(future: Future[_Loaded]) -> bool:
     """Wait for one beat; whether it is done, well or not."""
     try:
         future.exception(timeout=BEAT_S)
@@ -63,9 +64,9 @@ def _wait(future: Future[bytes]) -> bool:
 
 
 def _start(
-    load: Callable[[_Part, threading.Event], bytes], part: _Part, left: threading.Event
-) -> Future[bytes]:
-    future: Future[bytes] = Future()
+    load: Callable[[_Part, threading.Event], _Loaded], part: _Part, left: threading.Event
+) -> Future[_Loaded]:
+    future: Future[_Loaded] = Future()
 
     def work() -> None:
         try:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.model_ref import LATEST, InvalidReferenceError, parse_alias, parse_version
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import SourceError, UnsafePathError
 from registry_sync.manifest import Manifest
 from registry_sync.sources.locations import as_source_error, connect_s3
+from registry_sync.sources.read_ahead import read_ahead
 from registry_sync.sources.s3_layout import (
     MAX_ALIASES_BYTES,
     MAX_MANIFEST_BYTES,
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 _CALLS_AT_ONCE = 16
 _REMEMBERED = 50_000
 _READ_TIMEOUT_S = 10
+_LISTING_LIMIT_S = 300.0
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +99,19 @@ class S3Prefix:
             SourceError: The registry could not be listed completely.
         """
         listed_at = self._clock()
-        with (
-            as_source_error(f"the registry at {self._root.uri} could not be listed"),
-            ThreadPoolExecutor(_CALLS_AT_ONCE, "list-s3") as pool,
-        ):
-            places, problems = self._places()
+        give_up_at = time.monotonic() + _LISTING_LIMIT_S
+        with as_source_error(f"the registry at {self._root.uri} could not be listed"):
+            (names,) = _side_by_side([partial(list_models, self._client, self._root)], give_up_at)
+            places, problems = self._places(names)
+            calls = [partial(list_model, self._client, place) for place in places]
             listings = [
                 found
-                for found in pool.map(lambda place: list_model(self._client, place), places)
+                for found in _side_by_side(calls, give_up_at)
                 if found.published or found.aliases  # else: nothing of it is published
             ]
-            # All small objects at once: where nothing changed, none is asked for.
-            list(
-                pool.map(lambda read: read(), [r for found in listings for r in self._reads(found)])
-            )
+            # The small objects before any is needed: where nothing changed, none is asked for.
+            reads = [read for found in listings for read in self._reads(found)]
+            list(_side_by_side(reads, give_up_at))
             models = {found.place.model: self._model(found) for found in listings}
         return Aspired(models, listed_at, tuple(problems))
 
@@ -161,9 +164,9 @@ class S3Prefix:
                 "be changed: publish the other bytes as a new version"
             )
 
-    def _places(self) -> tuple[list[Place], list[str]]:
+    def _places(self, names: Iterable[str]) -> tuple[list[Place], list[str]]:
         places, problems = [], []
-        for name in list_models(self._client, self._root):
+        for name in names:
             try:
                 places.append(Place(self._root, check_name(name)))
             except InvalidReferenceError as error:
@@ -236,6 +239,21 @@ class S3Prefix:
         }
         aliases = self._aliases(found.place, found.aliases) if found.aliases else _Aliases()
         return _model(found, stamps, aliases)
+
+
+def _side_by_side(calls: Iterable[Callable[[], _Answer]], give_up_at: float) -> Iterator[_Answer]:
+    """Yield what calls answer, in order; several are under way at a time.
+
+    Raises:
+        SourceError: ``give_up_at``, in monotonic seconds, is over, however the storage drips.
+    """
+    answers = read_ahead(calls, lambda call, _left: (call(),), at_once=_CALLS_AT_ONCE)
+    with closing(answers):
+        for _, answer in answers:
+            if answer is not None:
+                yield answer[0]
+            elif time.monotonic() > give_up_at:
+                raise SourceError(f"S3 did not answer within {_LISTING_LIMIT_S:.0f} s")
 
 
 def _model(found: ModelListing, stamps: Mapping[int, _Stamp], aliases: _Aliases) -> AspiredModel:

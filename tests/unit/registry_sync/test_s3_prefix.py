@@ -1,6 +1,8 @@
 """What a bucket's prefix means as a registry; the real storage is in the integration tests."""
 
 import json
+import threading
+import time
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
@@ -9,6 +11,7 @@ from registry_sync.bootstrap import build_fetcher, build_registry
 from registry_sync.errors import SourceError
 from registry_sync.manifest import Manifest
 from registry_sync.settings import SyncSettings
+from registry_sync.sources import s3_prefix
 from registry_sync.sources.mlflow_registry import MlflowRegistry
 from registry_sync.sources.s3_layout import Place, Root
 from registry_sync.sources.s3_prefix import S3Prefix, connect
@@ -165,6 +168,24 @@ def test_a_listing_is_whole_or_an_error(s3, source):
     s3.before = down
     with pytest.raises(SourceError, match="s3://bucket/reg could not be listed"):
         source.aspired()
+
+
+@pytest.mark.parametrize("slow", ["reg/", "reg/m/", "reg/m/1.manifest"])
+def test_a_storage_that_never_comes_to_an_end_makes_no_listing(s3, source, monkeypatch, slow):
+    publish(s3, "m", 1)
+    released = threading.Event()
+
+    def stand(_name, key):
+        if key == slow:
+            released.wait(30)
+
+    s3.before = stand
+    monkeypatch.setattr(s3_prefix, "_LISTING_LIMIT_S", 0.1)
+    began = time.monotonic()
+    with pytest.raises(SourceError, match="did not answer within"):
+        source.aspired()
+    assert time.monotonic() - began < 10
+    released.set()
 
 
 def test_a_manifest_that_changes_while_it_is_listed_makes_no_listing(s3, source):

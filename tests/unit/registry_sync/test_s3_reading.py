@@ -226,7 +226,7 @@ def test_parts_that_wait_are_bounded():
 
     reading = read_ahead(range(100), load, at_once=3)
     for number in range(10):
-        while (came := next(reading)) == (number, b""):
+        while (came := next(reading)) == (number, None):
             pass
         assert came == (number, b"x")
         assert max(started) <= number + 3
