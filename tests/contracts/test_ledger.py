@@ -1,0 +1,280 @@
+"""The ledger on each database: what counts, and what is history."""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.errors import LedgerError
+from registry_sync.ledger import Ledger
+from registry_sync.records import (
+    Activation,
+    Attempt,
+    Freeze,
+    Hold,
+    PinnedVersion,
+    Quarantine,
+    Rejection,
+)
+from tests.servers import Postgres, clean_environ
+
+ROOT = Path(__file__).parents[2]
+START_LIMIT_S = 60.0
+D1, D2 = ("sha256:" + digit * 64 for digit in "12")
+MOVE = Activation("m", "champion", 1, D1, None, None, "poll", 10.0, 3)
+TRY = Attempt("m", None, 1, "fetch", "poll", 9.0, {"fetch": 0.5}, "complete")
+
+
+@pytest.fixture
+def ledger(database_url: str) -> Iterator[Ledger]:
+    with opened(database_url) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def opened(url: str, node_id: str = "a", clock: Callable[[], float] = lambda: 100.0):
+    made = Ledger(url, node_id=node_id, clock=clock)
+    made.ensure()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_the_newest_pin_of_a_version_counts(ledger: Ledger) -> None:
+    pin = PinnedVersion("m", 1, D1, None, False, None)
+    ledger.pin(pin)
+    ledger.pin(replace(pin, digest=D2, expected_digest=D2, stamped=True, listing="l"))
+    assert ledger.view().pins == {("m", 1): PinnedVersion("m", 1, D2, D2, True, "l")}
+
+
+def test_of_versions_that_are_gone_the_newest_pins_stay(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry_sync.ledger._KEPT_GONE_PINS", 20)
+    ticks = count()
+    clock = lambda: float(next(ticks))  # noqa: E731 - shorter than its name
+    with opened(database_url, "a", clock) as ledger, opened(database_url, "b", clock) as other:
+        for one in (ledger, other):
+            one.pin(PinnedVersion("kept", 1, D1, None, False, None))
+            one.pin(PinnedVersion("m", 9, D1, None, False, None))
+        for number in range(20):
+            ledger.pin(PinnedVersion("m", 1000 - number, D1, None, False, None))
+        ledger.forget_pins({("m", number) for number in range(1, 1001)})
+        left = ledger.view().pins
+        assert (len(left), ("kept", 1) in left, ("m", 9) in left) == (21, True, False)
+        assert len(other.view().pins) == 2
+
+
+def test_a_quarantine_counts_until_released(ledger: Ledger) -> None:
+    first = Quarantine("m", 1, None, None, D2, "wrong", 1.0)
+    ledger.quarantine(first)
+    ledger.quarantine(replace(first, reason="wrong again"))
+    assert ledger.view().quarantines[("m", 1)].reason == "wrong again"
+    assert ledger.release_quarantine("m", 1)
+    assert not ledger.release_quarantine("m", 1)
+    assert ledger.view().quarantines == {}
+
+
+def test_a_rejection_counts_for_its_bytes_until_released(ledger: Ledger) -> None:
+    rejection = Rejection("m", 1, D1, "load_failed", "no", 1.0)
+    ledger.reject(rejection)
+    assert ledger.view().rejections == {("m", 1, D1): rejection}
+    assert ledger.release_rejection("m", 1)
+    assert ledger.view().rejections == {}
+
+
+def test_one_hold_of_an_alias_counts(ledger: Ledger) -> None:
+    hold = Hold("m", "champion", 2, 1, D1, "operator", 1.0)
+    ledger.hold(hold)
+    ledger.hold(replace(hold, target_version=3))
+    assert ledger.view().holds == {("m", "champion"): replace(hold, target_version=3)}
+    ledger.release_hold("m", "champion")
+    assert ledger.view().holds == {}
+
+
+def test_the_last_activation_of_each_alias_counts(ledger: Ledger) -> None:
+    ledger.activated(MOVE)
+    ledger.activated(replace(MOVE, alias="b"))
+    second = replace(MOVE, version=2, digest=D2, previous_version=1, previous_digest=D1)
+    ledger.activated(second)
+    assert ledger.view().last_active[("m", "champion")] == second
+    assert ledger.activations_of("m", "champion") == [second, MOVE]
+    assert len(ledger.activations_of(None)) == 3
+
+
+def test_a_reason_of_any_length_is_kept_short(ledger: Ledger) -> None:
+    ledger.attempted(replace(TRY, outcome="failed", reason="x" * 100_000))
+    (kept,) = ledger.attempts_of("m")
+    assert len(str(kept.reason)) == 2000
+    assert kept.durations_s == {"fetch": 0.5}
+
+
+def test_history_is_bounded_and_the_newest_stays(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry_sync.ledger._KEPT_ACTIVATIONS", 20)
+    monkeypatch.setattr("registry_sync.ledger._KEPT_ATTEMPTS", 50)
+    for number in range(1, 31):
+        ledger.activated(replace(MOVE, version=number))
+    for number in range(1, 61):
+        ledger.attempted(replace(TRY, version=number))
+    ledger.activated(replace(MOVE, model="quiet"))
+    ledger.prune()
+    assert len(ledger.activations_of("m", limit=1000)) == 20
+    assert len(ledger.attempts_of("m", limit=1000)) == 50
+    assert ledger.view().last_active[("m", "champion")].version == 30
+    assert ("quiet", "champion") in ledger.view().last_active
+
+
+def test_what_was_decided_is_told_with_who_asked(ledger: Ledger) -> None:
+    hold = Hold("m", "champion", 2, 1, D1, "operator", 10.0)
+    ledger.hold(hold)
+    ledger.hold(replace(hold, lasting=True, at=11.0, target_version=3))
+    ledger.release_hold("m", "champion", "operator")
+    ledger.quarantine(Quarantine("m", 4, None, None, D2, "wrong", 12.0, "webhook"))
+    ledger.release_quarantine("m", 4, "poll")
+    ledger.freeze(Freeze("operator", 13.0))
+    ledger.freeze(Freeze("operator", 14.0))
+    assert ledger.view().freeze == Freeze("operator", 13.0)
+    ledger.unfreeze("operator")
+    assert ledger.view().freeze is None
+    told = [(one.what, one.version, one.asked_by) for one in ledger.decisions_of("m")]
+    assert set(told[:3]) == {
+        ("unpin", 3, "operator"),
+        ("release quarantine", 4, "poll"),
+        ("unfreeze", None, "operator"),
+    }
+    assert told[3:] == [
+        ("freeze", None, "operator"),
+        ("quarantine", 4, "webhook"),
+        ("pin", 3, "operator"),
+        ("hold", 1, "operator"),
+    ]
+    assert len(ledger.decisions_of(None, limit=2)) == 2
+    assert [one.what for one in ledger.decisions_of("other")] == ["unfreeze", "freeze"]
+
+
+def test_an_alias_is_retired_until_it_is_activated_anew(ledger: Ledger) -> None:
+    ledger.activated(MOVE)
+    ledger.activated(replace(MOVE, alias="b"))
+    ledger.retire({("m", "champion"), ("other", "champion")})
+    view = ledger.view().last_active
+    assert (view["m", "champion"].retired_at, view["m", "b"].retired_at) == (100.0, None)
+    ledger.activated(MOVE)
+    assert ledger.view().last_active["m", "champion"] == MOVE
+
+
+def test_of_versions_that_are_gone_the_newest_verdicts_stay(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry_sync.ledger._KEPT_GONE_VERDICTS", 20)
+    for number in range(1, 31):
+        ledger.quarantine(Quarantine("m", number, None, None, D2, "wrong", 1.0))
+        ledger.reject(Rejection("m", number, D1, "load_failed", "no", 1.0))
+    ledger.forget_verdicts({("m", number) for number in range(2, 1000)})
+    view = ledger.view()
+    assert (len(view.quarantines), len(view.rejections)) == (21, 21)
+    assert {("m", 1), ("m", 30)} <= view.quarantines.keys()
+    assert ("m", 10) not in view.quarantines
+
+
+def test_of_models_that_are_gone_the_newest_history_stays(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry_sync.ledger._KEPT_GONE_MODELS", 20)
+    for number in range(30):
+        ledger.attempted(replace(TRY, model=f"m{number}", started_at=float(number)))
+    ledger.activated(replace(MOVE, model="m0", at=1000.0))
+    ledger.activated(replace(MOVE, model="m1", at=1.0))
+    ledger.forget_history({"m2"})
+    left = {one.model for one in ledger.attempts_of(None, limit=1000)}
+    assert (len(left), {"m0", "m2", "m29"} <= left, "m1" in left) == (21, True, False)
+    assert {one.model for one in ledger.activations_of(None)} == {"m0"}
+
+
+def test_durations_and_a_pin_are_part_of_an_activation(ledger: Ledger) -> None:
+    ledger.activated(replace(MOVE, durations_s={"confirm": 0.25, "activate": 0.1}, pinned=True))
+    (found,) = ledger.activations_of("m")
+    assert found.durations_s == {"confirm": 0.25, "activate": 0.1}
+    assert found.pinned
+
+
+def test_nodes_that_share_a_database_see_their_own(database_url: str) -> None:
+    with opened(database_url, "a") as one, opened(database_url, "b") as other:
+        one.activated(MOVE)
+        one.attempted(TRY)
+        one.freeze(Freeze("operator", 1.0))
+        one.pin(PinnedVersion("m", 1, D1, None, False, None))
+        one.hold(Hold("m", "champion", 2, 1, D1, "operator", 1.0))
+        other.hold(Hold("m", "champion", 2, 1, D1, "operator", 1.0))
+        other.freeze(Freeze("operator", 2.0))
+        assert other.view().pins == {}
+        assert other.activations_of("m") == []
+        other.release_hold("m", "champion")
+        other.unfreeze("operator")
+        other.retire({("m", "champion")})
+        other.forget_history(set())
+        assert one.view().holds
+        assert one.view().freeze == Freeze("operator", 1.0)
+        assert one.view().last_active["m", "champion"].retired_at is None
+
+
+OPEN = """
+import sys
+from registry_sync.ledger import Ledger
+ledger = Ledger(sys.argv[1], node_id=sys.argv[2], clock=lambda: 1.0)
+ledger.ensure()
+ledger.view()
+ledger.close()
+"""
+
+
+@pytest.mark.integration
+def test_nodes_that_start_at_once_make_the_ledger_once(postgresql_server: Postgres) -> None:
+    url = postgresql_server.empty_database()
+    nodes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", OPEN, url, name],
+            env=clean_environ({"PYTHONPATH": str(ROOT)}),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in "abc"
+    ]
+    for node in nodes:
+        _, said = node.communicate(timeout=START_LIMIT_S)
+        assert node.returncode == 0, said
+
+
+@pytest.mark.integration
+def test_a_server_that_is_gone_is_an_error_soon_and_is_used_again_once_it_is_back(
+    postgresql_server: Postgres,
+) -> None:
+    with opened(postgresql_server.empty_database()) as ledger:
+        ledger.activated(MOVE)
+        postgresql_server.stop()
+        try:
+            for use in (ledger.view, ledger.ensure, lambda: ledger.attempted(TRY)):
+                with pytest.raises(LedgerError):
+                    use()
+        finally:
+            postgresql_server.start()
+        assert ledger.ensure() is False  # nothing was lost, and nothing is filled again
+        assert ledger.activations_of("m") == [MOVE]
+
+
+def test_the_last_listing_is_remembered(ledger: Ledger) -> None:
+    assert ledger.last_listing() is None
+    version = AspiredVersion("a b?", 1, "s3://x", D1, {"t": "v"}, "READY", 5.0, ("odd",))
+    model = AspiredModel("a b?", {1: version}, {"champion": 1}, tags={"k": "v"}, problems=("hm",))
+    listing = Aspired({"a b?": model}, listed_at=7.0)
+    ledger.remember_listing(Aspired({}, 1.0))
+    ledger.remember_listing(listing)
+    assert ledger.last_listing() == listing
