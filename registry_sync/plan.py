@@ -492,10 +492,16 @@ class Explanation:
     reason: str
 
 
-def explain(world: World, model: str, alias: str) -> Explanation:
-    """Say why an alias means on this node what it means."""
-    found = (one for one in world.node.active if (one.model, one.alias) == (model, alias))
-    active = next(found, None)
+def explain(world: World, model: str, alias: str, active: ActiveAlias | None) -> Explanation:
+    """Say why an alias means on this node what it means.
+
+    Args:
+        world: Everything that the decision is made of.
+        model: Which model.
+        alias: Which alias of it.
+        active: What it means, from ``world.node``; None: nothing. Whoever asks for thousands has
+            an index of these.
+    """
     aspired = aspired_version(world.aspired, model, alias)
     hold = world.ledger.holds.get((model, alias))
     wish = _wish(world, model, alias, hold, aspired)

@@ -15,7 +15,12 @@ from registry_sync.operations.bodies import (
 from registry_sync.operations.look_now import unknown_model
 from registry_sync.operations.pinning import frozen
 from registry_sync.operations.refusals import UnknownError
-from registry_sync.operations.state import last_failure, model_state, read_history
+from registry_sync.operations.state import (
+    active_aliases,
+    last_failure,
+    model_state,
+    read_history,
+)
 from registry_sync.plan import explain
 from registry_sync.reconcile import Reconciler
 
@@ -69,11 +74,9 @@ def _must_have(state: ModelState, selector: Selector) -> None:
 
 def _alias(spine: Reconciler, model: str, alias: str) -> Explained:
     world = spine.look()
-    found = explain(world, model, alias)
+    active = active_aliases(spine).get((model, alias))
+    found = explain(world, model, alias, active)
     failure = last_failure(spine, model, alias, found)
-    active = next(
-        (one for one in world.node.active if (one.model, one.alias) == (model, alias)), None
-    )
     last = world.ledger.last_active.get((model, alias))
     return Explained(
         selector=f"@{alias}",

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from registry_sync.operations.bodies import SyncAnswer
 from registry_sync.operations.refusals import UnknownError
-from registry_sync.operations.state import last_failure, model_state
+from registry_sync.operations.state import active_aliases, last_failure, model_state
 from registry_sync.plan import Explanation, Why, explain
 from registry_sync.reconcile import Reconciler
 
@@ -25,32 +25,32 @@ async def sync_model(
         spine: Does the work.
         model: Which model.
         poll: Lists the registry.
-        patience_s: Seconds to wait for the outcome; the work goes on after that.
+        patience_s: Seconds to wait for the listing and the outcome; the work goes on after that.
 
     Raises:
         UnknownError: Neither the registry nor this node knows the model.
     """
-    await poll()
-    spine.try_now(model)
-    await spine.next_decision()
-    state = model_state(spine, model)
-    if state is None:
-        raise unknown_model(spine, model)
+    listing = asyncio.ensure_future(poll())
     try:
         async with asyncio.timeout(patience_s):
-            while _moves(spine, model, [alias.alias for alias in state.aliases]):
+            await asyncio.shield(listing)  # others wait for it too
+            spine.try_now(model)
+            await spine.next_decision()
+            while _moves(spine, model):
                 await spine.any_decision()
     except TimeoutError:
         pass  # what is not done is pending
-    state = model_state(spine, model) or state
-    whys = {explain(spine.look(), model, alias.alias).why for alias in state.aliases}
+    state = model_state(spine, model)
+    if state is None:
+        raise unknown_model(spine, model)
+    answer = SyncAnswer(outcome="done", model=model, aliases=state.aliases)
+    if not listing.done():
+        reason = f"the registry has not answered within {patience_s:g} s"
+        return answer.model_copy(update={"outcome": "pending", "reason": reason})
+    whys = {found.why for found in _explained(spine, model).values()}
     refused = spine.listings.error is not None or whys - _SETTLED - {Why.UNDER_WAY}
-    return SyncAnswer(
-        outcome="refused" if refused else "pending" if Why.UNDER_WAY in whys else "done",
-        model=model,
-        aliases=state.aliases,
-        reason=spine.listings.error,
-    )
+    outcome = "refused" if refused else "pending" if Why.UNDER_WAY in whys else "done"
+    return answer.model_copy(update={"outcome": outcome, "reason": spine.listings.error})
 
 
 def unknown_model(spine: Reconciler, model: str) -> UnknownError:
@@ -62,12 +62,20 @@ def unknown_model(spine: Reconciler, model: str) -> UnknownError:
     )
 
 
-def _moves(spine: Reconciler, model: str, aliases: list[str]) -> bool:
+def _moves(spine: Reconciler, model: str) -> bool:
     """Whether waiting helps: something is under way that has not failed yet."""
     if any(subject[1] == model for subject in spine.busy):
         return True
-    world = spine.look()
-    return any(_is_on_its_way(spine, model, one, explain(world, model, one)) for one in aliases)
+    explained = _explained(spine, model)
+    return any(_is_on_its_way(spine, model, *one) for one in explained.items())
+
+
+def _explained(spine: Reconciler, model: str) -> dict[str, Explanation]:
+    state, world, active = model_state(spine, model), spine.look(), active_aliases(spine)
+    return {
+        one.alias: explain(world, model, one.alias, active.get((model, one.alias)))
+        for one in (state.aliases if state else ())
+    }
 
 
 def _is_on_its_way(spine: Reconciler, model: str, alias: str, found: Explanation) -> bool:

@@ -119,7 +119,9 @@ async def bring(spine: Reconciler, model: str, version: int, *, patience_s: floa
                 await spine.any_decision()
             await spine.next_decision()
     except TimeoutError:
-        return f"its bytes have not all come within {patience_s:g} s, and go on being fetched"
+        return (
+            f"its bytes go on being fetched, and were not here within {patience_s:g} s: ask again"
+        )
     failure = spine.backoff.get(("fetch", model, version))
     return failure.reason if failure else None
 

@@ -37,9 +37,14 @@ def read_state(spine: Reconciler, *, node_id: str, tracking_uri: str) -> State:
     )
 
 
-def _models(spine: Reconciler) -> list[ModelState]:
+def active_aliases(spine: Reconciler) -> dict[tuple[str, str], ActiveAlias]:
+    """Return what the gateway serves, by model and alias."""
     node = spine.observation.node
-    active = {(one.model, one.alias): one for one in (node.active if node else [])}
+    return {(one.model, one.alias): one for one in (node.active if node else [])}
+
+
+def _models(spine: Reconciler, only: str | None = None) -> list[ModelState]:
+    active = active_aliases(spine)
     versions = {model.name: model.versions for model in spine.announcer.models}
     meant = {model for model, _ in (*active, *spine.journal.view.holds)}
     names = sorted({*versions, *spine.listings.aspired.models, *meant})
@@ -48,6 +53,7 @@ def _models(spine: Reconciler) -> list[ModelState]:
             name=name, aliases=_aliases(spine, name, active), versions=versions.get(name, [])
         )
         for name in names
+        if only in (None, name)
     ]
 
 
@@ -82,13 +88,13 @@ def _alias(
         previous=active.previous_version if active else None,
         held_at=hold.target_version if hold else None,
         pinned=hold is not None and hold.lasting,
-        reason=_why_not(spine, model, alias),
+        reason=_why_not(spine, model, alias, active),
     )
 
 
-def _why_not(spine: Reconciler, model: str, alias: str) -> str | None:
+def _why_not(spine: Reconciler, model: str, alias: str, active: ActiveAlias | None) -> str | None:
     """Say why an alias is not where the registry wants it; None: it is, or it is under way."""
-    found = explain(spine.look(), model, alias)
+    found = explain(spine.look(), model, alias, active)
     if found.why is Why.UNDER_WAY:
         failure = last_failure(spine, model, alias, found)
         return failure.reason if failure else None
@@ -127,7 +133,7 @@ def _work(spine: Reconciler) -> list[Work]:
 
 def model_state(spine: Reconciler, name: str) -> ModelState | None:
     """Return one model; None: neither the registry nor this node knows it."""
-    return next((model for model in _models(spine) if model.name == name), None)
+    return next(iter(_models(spine, name)), None)
 
 
 async def read_history(spine: Reconciler, model: str | None, *, limit: int) -> History:

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from registry_sync import cli
+from registry_sync.aspired import Aspired
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 from tests.unit.registry_sync.operating import asking, listening, promoted
@@ -312,6 +313,28 @@ async def test_sync_that_takes_longer_than_its_patience_is_pending(
         assert (await command("sync", M)).exit_code == 4
         gate.set()
         await node.serves(2)
+
+
+async def test_sync_does_not_wait_for_a_registry_for_ever(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry_sync.operations.app._SYNC_PATIENCE_S", 0.2)
+    gate = threading.Event()
+    listed = node.registry.aspired
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+
+        def slowly() -> Aspired:
+            gate.wait()
+            return listed()
+
+        monkeypatch.setattr(node.registry, "aspired", slowly)
+        answer = await synced(client)
+        assert (answer["outcome"], answer["aliases"][0]["active"]) == ("pending", 1)
+        assert "has not answered within 0.2 s" in answer["reason"]
+        gate.set()
+        monkeypatch.undo()
+        assert (await synced(client))["outcome"] == "done"
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,15 @@
 """A rollback outlives the loss of the ledger; a hold that was released does not come back."""
 
+import json
 import time
+from dataclasses import replace
 
 import pytest
 
 from registry_sync.errors import LedgerError
 from registry_sync.holds_file import HoldsFile
 from registry_sync.ledger import Ledger
-from registry_sync.records import Activation, AskedBy, Hold, Standing
+from registry_sync.records import Activation, AskedBy, Freeze, Hold, Standing
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -105,3 +107,34 @@ def test_a_newer_file_is_refused(tmp_path):
     path.write_text('{"format_version": 9, "holds": []}')
     with pytest.raises(LedgerError, match="newer release"):
         HoldsFile(path).read()
+
+
+def test_what_the_release_before_wrote_is_read(tmp_path):
+    path = tmp_path / "holds.json"
+    hold = {
+        "model": "churn",
+        "alias": "champion",
+        "aspired_version": 2,
+        "target_version": 1,
+        "target_digest": DIGEST,
+        "asked_by": "operator",
+        "at": 5.0,
+    }
+    path.write_text(json.dumps({"format_version": 1, "holds": [hold]}))
+    assert HoldsFile(path).read() == Standing((a_hold(),), None)
+
+
+def test_a_pin_and_a_freeze_survive_the_loss_of_the_ledger(tmp_path):
+    ledger = open_ledger(tmp_path)
+    ledger.hold(replace(a_hold(), lasting=True))
+    ledger.freeze(Freeze(AskedBy.OPERATOR, 6.0))
+    lose(ledger, tmp_path)
+    again = open_ledger(tmp_path)
+    view = again.view()
+    assert view.holds == {("churn", "champion"): replace(a_hold(), lasting=True)}
+    assert view.freeze == Freeze("operator", 6.0)
+    again.unfreeze(AskedBy.OPERATOR)
+    lose(again, tmp_path)
+    once_more = open_ledger(tmp_path)
+    assert once_more.view().freeze is None
+    once_more.close()

@@ -1,6 +1,7 @@
 """Pins and freezes, over the operations listener's application and the command."""
 
 import re
+import threading
 from pathlib import Path
 
 import httpx
@@ -144,6 +145,23 @@ async def test_a_version_that_is_not_there_is_not_pinned(node: NodeInMemory) -> 
         answer = (await pinned(client, 9)).json()
         assert answer["outcome"] == "refused"
         assert "no version 9" in answer["reason"]
+
+
+async def test_a_pin_waits_for_bytes_only_so_long_and_can_be_asked_for_again(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry_sync.operations.app._PIN_PATIENCE_S", 0.2)
+    gate = node.registry.hold_fetches[f"fake:/{M}/2"] = threading.Event()
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        answer = (await pinned(client, 2)).json()
+        assert answer["outcome"] == "refused"
+        assert "not here within 0.2 s: ask again" in answer["reason"]
+        assert spine.journal.view.holds == {}
+        gate.set()
+        await becomes(lambda: (M, 2) in spine.journal.view.pins, "its bytes are here")
+        monkeypatch.undo()
+        assert (await pinned(client, 2)).json()["outcome"] == "active"
 
 
 # --- freeze ---------------------------------------------------------------------------------------

@@ -711,7 +711,7 @@ PINNED = hold(at=2, target=1, lasting=True)
     ],
 )
 def test_why_an_alias_is_where_it_is(case: Case, why: str, says: str) -> None:
-    found = explain(world(case), M, "champion")
+    found = explain(world(case), M, "champion", next(iter(case.active), None))
     assert found.why == why
     assert says in found.reason
     # What is said to move is what the plan moves, and the other way round.
