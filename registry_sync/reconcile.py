@@ -266,6 +266,7 @@ class Reconciler:
             return
         for model in sorted(models):
             await self.listings.look(model, asked_by)
+            self.try_now(model)
         await self._release_rejections()
         self.wake()
 

@@ -36,7 +36,6 @@ class Schedule:
         self._sweep_interval_s = sweep_interval_s
         self._scheduler: Any = None
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._again = False
 
     def start(self) -> None:
         """Start: the first poll at once, the first sweep after its interval."""
@@ -66,31 +65,18 @@ class Schedule:
             **options,
         )
 
-    def wake(self) -> None:
-        """Poll now: a hint came. One that comes during a poll makes another one after it."""
-        if self._begin("poll", self._poll) is None:
-            self._again = True
-
     async def _poll_now(self) -> None:
         self._begin("poll", self._poll)
 
     async def _sweep_now(self) -> None:
         self._begin("sweep", self._sweep)
 
-    def _begin(self, name: str, job: Callable[[], Awaitable[None]]) -> asyncio.Task[None] | None:
+    def _begin(self, name: str, job: Callable[[], Awaitable[None]]) -> None:
         """Start a job as a task, unless it runs."""
-        if name in self._running:
-            return None
-        task = asyncio.get_running_loop().create_task(self._guard(name, job))
-        self._running[name] = task
-        task.add_done_callback(lambda _: self._ended(name))
-        return task
-
-    def _ended(self, name: str) -> None:
-        self._running.pop(name, None)
-        if name == "poll" and self._again and self._scheduler is not None:
-            self._again = False
-            self._begin("poll", self._poll)
+        if name not in self._running:
+            task = asyncio.get_running_loop().create_task(self._guard(name, job))
+            self._running[name] = task
+            task.add_done_callback(lambda _: self._running.pop(name, None))
 
     async def _guard(self, name: str, job: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -165,7 +165,6 @@ def test_a_listing_after_another_one_has_what_has_changed_since(
 
 
 def test_one_model_is_listed_as_in_the_whole(registry: Registry, name: str) -> None:
-    registry.source.stamp(name, 2, DIGEST)
     assert registry.source.model(name) == registry.source.aspired().models[name]
     assert registry.source.model("nobody") is None
 

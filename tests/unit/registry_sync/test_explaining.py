@@ -324,7 +324,7 @@ async def test_sync_does_not_wait_for_a_registry_for_ever(
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
 
-        def slowly() -> Aspired:
+        def slowly(_before: Aspired | None = None) -> Aspired:
             gate.wait()
             return listed()
 

@@ -1,4 +1,4 @@
-"""When polls and sweeps begin: one of each at a time, hints at once, faults survived."""
+"""When polls and sweeps begin: one of each at a time, faults survived."""
 
 import asyncio
 
@@ -39,19 +39,6 @@ async def test_the_first_poll_begins_at_once_and_the_first_sweep_does_not() -> N
     assert sweep.begun == 0
     await made.close()
     assert (poll.begun, poll.ended) == (1, 0)
-
-
-async def test_hints_during_a_poll_make_one_more() -> None:
-    poll, sweep = Job(), Job()
-    made = schedule(poll, sweep)
-    made.start()
-    await becomes(lambda: poll.begun, "it polls")
-    for _ in range(5):
-        made.wake()
-    poll.go.set()
-    await becomes(lambda: poll.ended == 2, "it polls once more")
-    await made.close()
-    assert (poll.begun, poll.most) == (2, 1)
 
 
 async def test_polls_never_overlap_and_outlive_a_fault() -> None:
