@@ -137,7 +137,7 @@ async def test_a_promotion_that_mlflow_tells_of_is_followed_at_once(
         with webhook(registry, url) as told:
             tested = await asyncio.to_thread(registry.client.test_webhook, told)
             assert (tested.success, tested.response_status) == (True, 202), tested
-            await delivers(node, http, registry, model)
+            await delivers(http, url, registry, model)
             new, known = [], []
             async with calling(node, model) as traffic:
                 for number in range(2, HINTED_PROMOTIONS + 2):
@@ -196,14 +196,13 @@ async def test_who_is_not_mlflow_is_refused_and_a_repeated_delivery_changes_noth
             tested = await asyncio.to_thread(registry.client.test_webhook, stranger)
             assert (tested.success, tested.response_status) == (False, 401), tested
         await assert_refused(http, url, model)
-        listed_at = await node._listed_at(http)
+        asked = calls(mlflow_root)
         delivery = Delivery(model, int(time.time()))
         assert await deliver(http, url, delivery) == 202
 
-        async def looked() -> bool:
-            return await node._listed_at(http) > listed_at
-
-        await eventually(looked, "the first delivery has its effect")
+        await eventually_true(
+            lambda: calls(mlflow_root) > asked, "the first delivery has its effect"
+        )
         await repeat(http, url, delivery, REPEATED_DELIVERIES // 10)
         control = psutil.Process(node.control.pid)
         before = (control.memory_info().rss, control.num_fds(), control.num_threads())
@@ -280,15 +279,22 @@ def calls(mlflow_root: Path) -> int:
     return log.count("/mlflow/registered-models/") + log.count("/mlflow/model-versions/")
 
 
-async def delivers(node: Node, http: httpx.AsyncClient, registry: Registry, model: str) -> None:
+async def taken(http: httpx.AsyncClient, url: str) -> int:
+    """How many deliveries of MLflow the control plane has taken."""
+    answer = await http.get(f"{url}/state", headers={"authorization": f"Bearer {TOKEN}"})
+    webhooks = {one["name"]: one for one in answer.json()["webhooks"]}
+    return int(webhooks["mlflow"]["taken"])
+
+
+async def delivers(http: httpx.AsyncClient, url: str, registry: Registry, model: str) -> None:
     """Wait until the MLflow server has noticed its new webhook: it caches the list."""
-    before = await node._listed_at(http)
+    before = await taken(http, url)
 
     async def look() -> bool:
         await asyncio.to_thread(
             registry.client.set_model_version_tag, model, "1", "told", str(time.monotonic())
         )
-        return await node._listed_at(http) > before
+        return await taken(http, url) > before
 
     await eventually(look, "MLflow sends its webhook", look_every_s=0.5)
 

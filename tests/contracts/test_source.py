@@ -109,12 +109,14 @@ def registry(request: pytest.FixtureRequest) -> Registry:
 
 
 @pytest.fixture
-def name(registry: Registry) -> str:
+def name(registry: Registry) -> Iterator[str]:
     made = f"contract {uuid.uuid4().hex[:8]}"
     registry.publish(made, 1)
     registry.publish(made, 2)
     registry.point(made, "champion", 1)
-    return made
+    yield made
+    if isinstance(registry, Mlflow):  # the server is the session's: other nodes would fetch it
+        registry.client.delete_registered_model(made)
 
 
 def test_a_listing_has_every_version_and_alias_and_latest(registry: Registry, name: str) -> None:
