@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench lint unit clean
+.PHONY: help demo test tests soak bench lint unit clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -20,7 +20,10 @@ help: ## Say what there is
 demo: $(INSTALLED) ## Play the whole story on a real MLflow server; ARGS=--once ends by itself
 	$(BIN)/python -m deploy.demo $(ARGS)
 
-test: lint ## Everything that must hold, in under ten minutes
+test: $(INSTALLED) ## Everything that must hold, in under ten minutes
+	@$(MAKE) --jobs=2 --no-print-directory lint tests
+
+tests: $(INSTALLED)
 	$(BIN)/python -m pytest tests --ignore=tests/benchmarks --numprocesses=2 --dist=loadfile $(ARGS)
 
 soak: $(INSTALLED) ## The acceptance tests with their full counts and durations

@@ -26,7 +26,7 @@ COLD_ROUNDS = 10 if SOAK else 1
 # kill -9.
 KILL_VICTIMS = 10 if SOAK else 2
 KILLS_OF_EACH = 2
-KILLS_OF_ONE = 20 if SOAK else 4
+KILLS_OF_ONE = 20 if SOAK else 3
 """From the third death in a minute on, callers wait out a pause before the next worker."""
 FORKSERVER_KILLS = 10 if SOAK else 1
 KILL_CALLERS = 8
@@ -48,11 +48,11 @@ MIDDLE_ROUNDS = 5 if SOAK else 1
 
 # An upload in progress.
 UPLOAD_FILES = 40
-UPLOAD_S = 20.0 if SOAK else 8.0
+UPLOAD_S = 20.0 if SOAK else 5.0
 """How long the upload takes, watched by a poll every second."""
 
 # Neighbours that are gone.
-OUTAGE_S = 60.0 if SOAK else 6.0
+OUTAGE_S = 60.0 if SOAK else 2.0
 
 # The control plane is killed.
-SWAP_KILLS = 50 if SOAK else 5
+SWAP_KILLS = 50 if SOAK else 3
