@@ -105,6 +105,8 @@ def readmes_reload(url: str) -> str:
     return block.replace("http://node:8081", url)
 
 
+# It runs the README's own lines, which a machine with nothing but Python cannot. Signatures and
+# statuses of this route are tested without a shell, with the other webhooks.
 @pytest.mark.skipif(
     not all(map(shutil.which, ("bash", "curl", "openssl"))), reason="needs curl and openssl"
 )

@@ -240,7 +240,7 @@ asked = artifact(folder, "rings==1.0")
 print("open", flush=True)
 for _ in range(1000):
     found = built.build(asked, go_on)
-    time.sleep(0.3)
+    time.sleep(0.3)  # so that some of the blows fall on an environment that is whole
     built.sweep([], older_than_s=-1)
 """
 
