@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from registry_sync.actions import Activate, Fetch, Urgency
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.aspired import AspiredVersion
 from registry_sync.errors import ArtifactError, SourceError, StoreError
@@ -16,9 +17,9 @@ from registry_sync.intake import Brought, Intake, Refused, Stopwatch
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.listings import Listings
-from registry_sync.plan import Activate, Fetch, Urgency, expected_digest, find, is_quarantined
 from registry_sync.records import AskedBy, PinnedVersion, Quarantine
 from registry_sync.sources.source import Source
+from registry_sync.standing import expected_digest, find, is_quarantined
 from registry_sync.threads import StoppedError, Threads
 
 _CONFIRMATION_LASTS_S = 120.0

@@ -24,9 +24,9 @@ from registry_sync.aspired import (
     AspiredVersion,
 )
 from registry_sync.dependencies import DependencyVerdict, Verdict
-from registry_sync.plan import admissible_digest, expected_digest, is_quarantined, rejection
 from registry_sync.recipe import OwnEnvironment
 from registry_sync.records import Hold, LedgerView, PinnedVersion, Rejection
+from registry_sync.standing import admissible_digest, expected_digest, is_quarantined, rejection
 
 _TIMEOUT_TAG = "gateway.timeout_s"
 _ROWS_TAG = "gateway.max_batch_rows"

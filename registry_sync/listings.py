@@ -12,7 +12,7 @@ from registry_sync.aspired import Aspired, AspiredModel
 from registry_sync.errors import LedgerError, SourceError
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
-from registry_sync.plan import Settled, settle
+from registry_sync.settle import Settled, settle
 from registry_sync.sources.source import Source
 from registry_sync.threads import Threads
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from registry_sync.actions import BuildEnvironment
 from registry_sync.arrival import Stopped
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.dependencies import DependencyVerdict, OnMismatch, Verdict, judge
@@ -15,7 +16,6 @@ from registry_sync.errors import EnvironmentFailedError
 from registry_sync.intake import Stopwatch
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
-from registry_sync.plan import BuildEnvironment
 from registry_sync.recipe import OwnEnvironment
 from registry_sync.records import Rejection
 from registry_sync.threads import Threads

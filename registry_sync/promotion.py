@@ -16,6 +16,7 @@ from gateway.control_contract import (
     StageOutcome,
     StageRequest,
 )
+from registry_sync.actions import Activate, RetireAlias, Stage
 from registry_sync.arrival import Arrival, Stopped
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.errors import RolloutRejectedError
@@ -23,7 +24,6 @@ from registry_sync.intake import Stopwatch
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.observation import Observation
-from registry_sync.plan import Activate, RetireAlias, Stage
 from registry_sync.records import OWN_FAILURE, Activation, Rejection
 from registry_sync.serving_target import ServingTarget
 from registry_sync.threads import Threads

@@ -16,6 +16,16 @@ from typing import assert_never
 import structlog
 
 from gateway.control_contract import ActiveAlias, NodeState
+from registry_sync.actions import (
+    Action,
+    Activate,
+    BuildEnvironment,
+    Fetch,
+    ReleaseHold,
+    RetireAlias,
+    Stage,
+    Urgency,
+)
 from registry_sync.announcer import Announcer
 from registry_sync.arrival import Arrival, Stopped
 from registry_sync.artifact_store import ArtifactStore
@@ -32,18 +42,7 @@ from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.listings import Listings
 from registry_sync.observation import Observation
-from registry_sync.plan import (
-    Action,
-    Activate,
-    BuildEnvironment,
-    Fetch,
-    ReleaseHold,
-    RetireAlias,
-    Stage,
-    Urgency,
-    World,
-    plan,
-)
+from registry_sync.plan import plan
 from registry_sync.preparation import Preparation
 from registry_sync.promotion import Promotion
 from registry_sync.records import (
@@ -56,6 +55,7 @@ from registry_sync.records import (
 from registry_sync.serving_target import ServingTarget, TargetUnreachableError
 from registry_sync.sources.source import Source
 from registry_sync.threads import Threads
+from registry_sync.world import World
 
 _LONGEST_SLEEP_S = 5.0
 _WANTED_RETRY_S = 5.0

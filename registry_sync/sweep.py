@@ -12,10 +12,11 @@ import structlog
 from gateway.control_contract import NodeState
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.aspired import Aspired
-from registry_sync.plan import LISTINGS_FOR_REMOVAL, admissible_digest, find
+from registry_sync.plan import LISTINGS_FOR_REMOVAL
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import LedgerView
 from registry_sync.retention import Kept, removable
+from registry_sync.standing import admissible_digest, find
 
 _log = structlog.get_logger("registry_sync.sweep")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from registry_sync.operations.bodies import Outcome
-from registry_sync.plan import find, is_quarantined, why_rejected
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import Hold
+from registry_sync.standing import find, is_quarantined
 
 
 async def hold_until_served(
@@ -58,7 +58,7 @@ def _serves(spine: Reconciler, hold: Hold) -> bool:
 def _refusal(spine: Reconciler, hold: Hold) -> str | None:
     """Why the target can never serve, as it is."""
     view = spine.journal.view
-    rejected = why_rejected(spine.look(), hold.model, hold.target_version, hold.target_digest)
+    rejected = spine.look().why_rejected(hold.model, hold.target_version, hold.target_digest)
     if rejected is not None:
         return rejected
     listed = find(spine.listings.aspired, hold.model, hold.target_version)

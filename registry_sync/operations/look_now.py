@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from registry_sync.operations.bodies import SyncAnswer
 from registry_sync.operations.refusals import UnknownError
 from registry_sync.operations.state import active_aliases, last_failure, model_state
-from registry_sync.plan import Explanation, Why, explain
 from registry_sync.reconcile import Reconciler
+from registry_sync.why import Explanation, Why, explain
 
 _SETTLED = frozenset({Why.FOLLOWS, Why.PINNED, Why.HELD, Why.FROZEN, Why.GONE})
 

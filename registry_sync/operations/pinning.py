@@ -15,9 +15,9 @@ from registry_sync.operations.bodies import (
 )
 from registry_sync.operations.holding import hold_until_served
 from registry_sync.operations.refusals import NotHeldError, UnknownError
-from registry_sync.plan import aspired_version, expected_digest, find, is_quarantined
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import AskedBy, Hold
+from registry_sync.standing import aspired_version, expected_digest, find, is_quarantined
 
 
 async def pin(spine: Reconciler, request: PinRequest, *, patience_s: float) -> PinAnswer:

@@ -11,9 +11,9 @@ from registry_sync.operations.bodies import (
 )
 from registry_sync.operations.pinning import bring
 from registry_sync.operations.refusals import NotQuarantinedError
-from registry_sync.plan import find
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import AskedBy
+from registry_sync.standing import find
 
 
 def read_quarantines(spine: Reconciler) -> Quarantines:

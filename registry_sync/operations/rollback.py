@@ -7,9 +7,9 @@ from registry_sync.errors import LedgerError
 from registry_sync.operations.bodies import RollbackAnswer, RollbackRequest
 from registry_sync.operations.holding import hold_until_served
 from registry_sync.operations.refusals import NothingToRollBackError
-from registry_sync.plan import aspired_version
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import Activation, AskedBy, Hold
+from registry_sync.standing import aspired_version
 
 _SEARCHED_ACTIVATIONS = 200
 

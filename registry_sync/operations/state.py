@@ -14,9 +14,9 @@ from registry_sync.operations.bodies import (
     work,
 )
 from registry_sync.operations.pinning import frozen
-from registry_sync.plan import Explanation, Why, explain
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import Activation, Attempt, Decision
+from registry_sync.why import Explanation, Why, explain
 
 
 def read_state(spine: Reconciler, *, node_id: str, tracking_uri: str) -> State:

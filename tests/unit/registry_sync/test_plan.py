@@ -5,21 +5,17 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from gateway.control_contract import ActiveAlias, NodeState, StageRequest, Wanted
-from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.plan import (
+from registry_sync.actions import (
     Action,
     Activate,
     BuildEnvironment,
     Fetch,
     ReleaseHold,
     RetireAlias,
-    Settled,
     Stage,
-    World,
-    explain,
-    plan,
-    settle,
 )
+from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.plan import plan
 from registry_sync.records import (
     Activation,
     Freeze,
@@ -29,6 +25,9 @@ from registry_sync.records import (
     Quarantine,
     Rejection,
 )
+from registry_sync.settle import Settled, settle
+from registry_sync.why import explain
+from registry_sync.world import World
 
 M = "m"
 D = {n: f"sha256:{n:064x}" for n in range(10)}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.control_contract import VersionState
+from registry_sync.actions import Activate
 from registry_sync.arrival import Stopped
 from registry_sync.errors import (
     IncompleteArtifactError,
@@ -19,7 +20,6 @@ from registry_sync.errors import (
     SyncError,
 )
 from registry_sync.intake import Stopwatch
-from registry_sync.plan import Activate
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import Hold
 from tests.fakes.gateway import becomes

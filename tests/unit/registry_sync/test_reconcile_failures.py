@@ -24,6 +24,7 @@ from gateway.control_contract import (
     UnchangedCatalogue,
     Wanted,
 )
+from registry_sync.actions import Activate, RetireAlias, Urgency
 from registry_sync.artifact_store import ArtifactStore, Pin, StoredArtifact
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import LedgerError
@@ -31,10 +32,11 @@ from registry_sync.intake import Intake
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.listings import _Wish
-from registry_sync.plan import Activate, RetireAlias, Urgency, World, plan
+from registry_sync.plan import plan
 from registry_sync.reconcile import Limits, Reconciler
 from registry_sync.records import Attempt, Hold, LedgerView, PinnedVersion, Quarantine
 from registry_sync.threads import Threads
+from registry_sync.world import World
 from tests.fakes.environments import FakeEnvironments
 from tests.unit.registry_sync.artifacts import fetched
 

@@ -3,10 +3,13 @@
 import time
 
 from gateway.control_contract import ActiveAlias, NodeState
+from registry_sync.actions import RetireAlias
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.ledger import Ledger
-from registry_sync.plan import RetireAlias, Settled, World, plan, settle
+from registry_sync.plan import plan
 from registry_sync.records import LedgerView
+from registry_sync.settle import Settled, settle
+from registry_sync.world import World
 
 DIGEST = "sha256:" + "1" * 64
 

@@ -1,0 +1,81 @@
+"""What counts after a listing, seen against the one before. Pure.
+
+A listing that is empty where there was something changes nothing, and what a listing no longer has
+goes only when the next one agrees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+
+from registry_sync.aspired import Aspired, AspiredModel
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The listing that counts, and what only waits for the next one to agree.
+
+    Attributes:
+        missing: ``(model, "")`` and ``(model, alias)`` that the newest listing lacks.
+        ignored: Why the newest listing changed nothing; None: it counts.
+    """
+
+    aspired: Aspired
+    missing: frozenset[tuple[str, str]] = frozenset()
+    ignored: str | None = None
+
+
+def settle(before: Settled, listed: Aspired) -> Settled:
+    """Return what counts after a new listing.
+
+    Args:
+        before: What counted until now.
+        listed: The newest complete listing.
+    """
+    if not listed.models and before.aspired.models:
+        count = len(before.aspired.models)
+        return Settled(
+            replace(before.aspired, listed_at=listed.listed_at),
+            before.missing,
+            f"the registry lists no model at all, and listed {count} before: nothing is changed",
+        )
+    models = dict(listed.models)
+    missing: set[tuple[str, str]] = set()
+    for name, known in before.aspired.models.items():
+        found = models.get(name)
+        if found is None or (not found.versions and known.versions):
+            if (name, "") not in before.missing:
+                missing.add((name, ""))
+                models[name] = known
+            continue
+        kept = _missing_aliases(known, found, before.missing)
+        if kept:
+            missing.update((name, alias) for alias in kept)
+            models[name] = _with_aliases(known, found, kept)
+    return Settled(replace(listed, models=models), frozenset(missing))
+
+
+def _missing_aliases(
+    known: AspiredModel, found: AspiredModel, missing: AbstractSet[tuple[str, str]]
+) -> dict[str, int]:
+    """Aliases that went away for the first time."""
+    return {
+        alias: version
+        for alias, version in known.aliases.items()
+        if alias not in found.aliases
+        and not found.leaves_alone(alias)
+        and (known.name, alias) not in missing
+    }
+
+
+def _with_aliases(
+    known: AspiredModel, found: AspiredModel, kept: Mapping[str, int]
+) -> AspiredModel:
+    """Keep aliases, and the versions that they point at, for one more listing."""
+    versions = dict(found.versions)
+    for version in kept.values():
+        if version in known.versions:
+            versions.setdefault(version, known.versions[version])
+    return replace(found, versions=versions, aliases={**found.aliases, **kept})

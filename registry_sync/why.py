@@ -1,0 +1,152 @@
+"""Why an alias is where it is on this node. Pure; the plan's decision told as a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gateway.control_contract import ActiveAlias
+from registry_sync.aspired import AspiredVersion
+from registry_sync.records import AskedBy, Hold
+from registry_sync.standing import aspired_version, find, is_quarantined, is_unfollowed
+from registry_sync.world import Target, World
+
+
+class Why(StrEnum):
+    """Why an alias is where it is on this node."""
+
+    FOLLOWS = "follows"
+    UNDER_WAY = "under_way"
+    PINNED = "pinned"
+    HELD = "held"
+    FROZEN = "frozen"
+    QUARANTINED = "quarantined"
+    REJECTED = "rejected"
+    UNSTAMPED = "unstamped"
+    UNFOLLOWED = "unfollowed"
+    GONE = "gone"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What an alias means on this node, what it ought to mean, and what stands between.
+
+    Attributes:
+        active: The version that it means; None: none.
+        aspired: The version at which the registry's alias points; None: none that can be followed.
+        target: The version that it is to mean: the hold's, or the registry's; None: as it is.
+        digest: Of the target, where its bytes are here.
+        why: The machine word.
+        reason: The same as a sentence.
+    """
+
+    active: int | None
+    aspired: int | None
+    target: int | None
+    digest: str | None
+    why: Why
+    reason: str
+
+
+def explain(world: World, model: str, alias: str, active: ActiveAlias | None) -> Explanation:
+    """Say why an alias means on this node what it means.
+
+    Args:
+        world: Everything that the decision is made of.
+        model: Which model.
+        alias: Which alias of it.
+        active: What it means, from ``world.node``; None: nothing. Whoever asks for thousands has
+            an index of these.
+    """
+    aspired = aspired_version(world.aspired, model, alias)
+    hold = world.ledger.holds.get((model, alias))
+    wish = world.wish(model, alias, hold, aspired)
+    why, reason = _why(world, model, alias, active, hold)
+    return Explanation(
+        active=active.version if active else None,
+        aspired=aspired,
+        target=wish.version if wish else None,
+        digest=wish.digest if wish else None,
+        why=why,
+        reason=reason,
+    )
+
+
+def _why(
+    world: World, model: str, alias: str, active: ActiveAlias | None, hold: Hold | None
+) -> tuple[Why, str]:
+    if hold:
+        return _why_held(world, model, active, hold)
+    aspired = aspired_version(world.aspired, model, alias)
+    if aspired is None:
+        return _why_not_aspired(world, model, alias, active)
+    listed = find(world.aspired, model, aspired)
+    if listed is None:
+        return Why.UNFOLLOWED, f"the registry does not list version {aspired}"
+    if not world.admissible(listed):
+        return _why_inadmissible(world, listed)
+    target = Target(aspired, world.here(listed), world.asked_by(model, alias))
+    if active and (active.version, active.digest) == (target.version, target.digest):
+        return Why.FOLLOWS, "it is where the registry wants it"
+    if rejected := world.why_rejected(model, aspired, target.digest or ""):
+        return Why.REJECTED, rejected
+    if active is None:
+        target = world.recovered(model, alias, target)
+    if world.is_frozen(target):
+        return Why.FROZEN, "this node is frozen: no alias follows the registry until `unfreeze`"
+    return Why.UNDER_WAY, _next_step(world, model, target)
+
+
+def _why_inadmissible(world: World, listed: AspiredVersion) -> tuple[Why, str]:
+    if is_quarantined(listed, world.ledger):
+        return Why.QUARANTINED, world.ledger.quarantines[listed.model, listed.version].reason
+    return Why.UNSTAMPED, (
+        f"nobody has stamped version {listed.version}, and this node requires a digest: stamp it "
+        f"with `registry-gateway stamp models:/{listed.model}/{listed.version}`"
+    )
+
+
+def _why_held(world: World, model: str, active: ActiveAlias | None, hold: Hold) -> tuple[Why, str]:
+    why = Why.PINNED if hold.lasting else Why.HELD
+    end = (
+        f"pinned at version {hold.target_version} by {hold.asked_by}, until `unpin`"
+        if hold.lasting
+        else f"held at version {hold.target_version} by {hold.asked_by}, until the registry "
+        "points the alias at "
+        + (f"another version than {hold.aspired_version}" if hold.aspired_version else "a version")
+    )
+    if active and (active.version, active.digest) == (hold.target_version, hold.target_digest):
+        return why, end
+    here = hold.target_digest if hold.target_digest in world.stored else None
+    target = Target(hold.target_version, here, AskedBy.OPERATOR)
+    if rejected := world.why_rejected(model, hold.target_version, hold.target_digest):
+        return Why.REJECTED, f"{end}; {rejected}"
+    listed = find(world.aspired, model, hold.target_version)
+    if here is None and listed and is_quarantined(listed, world.ledger):
+        quarantine = world.ledger.quarantines[model, hold.target_version]
+        return Why.QUARANTINED, f"{end}; {quarantine.reason}"
+    return Why.UNDER_WAY, f"{end}; {_next_step(world, model, target)}"
+
+
+def _why_not_aspired(
+    world: World, model: str, alias: str, active: ActiveAlias | None
+) -> tuple[Why, str]:
+    if is_unfollowed(world.aspired, model, alias):
+        return Why.UNFOLLOWED, "the registry's alias is at a version that is not ready: it stays"
+    if active is None:
+        return Why.UNKNOWN, "neither the registry nor this node has this alias"
+    if not world.listings:
+        return Why.GONE, "the registry has not been listed since the start: what serves, serves"
+    if world.ledger.freeze:
+        return Why.FROZEN, "the registry no longer has it, and this node is frozen: it stays"
+    return Why.UNDER_WAY, "the registry no longer has it: it is taken away when two listings agree"
+
+
+def _next_step(world: World, model: str, target: Target) -> str:
+    """Say what the next passes do to bring an alias to its target."""
+    if target.digest is None:
+        return f"the bytes of version {target.version} are to be fetched and checked"
+    if world.standby(model, target):
+        return f"version {target.version} is warm, and about to be activated"
+    return f"version {target.version} is here, and is to be loaded and warmed"

@@ -1,0 +1,125 @@
+"""Everything that the decision is made of, and what can be asked of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+
+from gateway.control_contract import NodeState, StageRequest
+from registry_sync.aspired import Aspired, AspiredVersion
+from registry_sync.records import BY_REGISTRY, AskedBy, Hold, LedgerView
+from registry_sync.standing import (
+    admissible_digest,
+    find,
+    is_quarantined,
+    rejection,
+    runs_in_own,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an alias ought to point; ``digest`` None: its bytes are not here yet."""
+
+    version: int
+    digest: str | None
+    asked_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that the decision is made of.
+
+    Attributes:
+        aspired: The listing that counts (see `settle`).
+        listings: How many complete listings agree on it since this process started; 0: it is
+            remembered from before.
+        node: What the gateway serves.
+        ledger: What is remembered.
+        stored: Digests in the artifact store.
+        proved: Stages that went well since the gateway started: (model, version, digest) to id.
+        require_digest: Versions without a stamp are refused.
+        wished_by: Who told of a wish first, by model and alias; where nobody is named, a poll.
+        environments: Digests in the store whose own environment is built.
+        refused: Digests in the store that may not be loaded beside our libraries, and why not.
+    """
+
+    aspired: Aspired
+    listings: int
+    node: NodeState
+    ledger: LedgerView
+    stored: AbstractSet[str]
+    proved: Mapping[tuple[str, int, str], str] = field(default_factory=dict)
+    require_digest: bool = False
+    wished_by: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    environments: AbstractSet[str] = frozenset()
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    def wish(self, model: str, alias: str, hold: Hold | None, aspired: int | None) -> Target | None:
+        """Where the alias ought to point: the hold, else the registry's wish, if admissible."""
+        if hold:
+            digest = hold.target_digest if hold.target_digest in self.stored else None
+            return Target(hold.target_version, digest, AskedBy.OPERATOR)
+        listed = find(self.aspired, model, aspired) if aspired is not None else None
+        if listed is None or not self.admissible(listed):
+            return None
+        return Target(listed.version, self.here(listed), self.asked_by(model, alias))
+
+    def asked_by(self, model: str, alias: str) -> str:
+        """Say who told first of what the registry wishes of an alias."""
+        return self.wished_by.get((model, alias), AskedBy.POLL)
+
+    def last(self, model: str, alias: str) -> Target | None:
+        """What the alias pointed at last, if its bytes are here: for an alias that was lost."""
+        last = self.ledger.last_active.get((model, alias))
+        if last is None or last.digest not in self.stored:
+            return None
+        return Target(last.version, last.digest, AskedBy.RECOVERY)
+
+    def recovered(self, model: str, alias: str, target: Target) -> Target:
+        """Return the target; one that an alias had before it was lost is a recovery."""
+        last = self.ledger.last_active.get((model, alias))
+        if last is None or target.asked_by not in BY_REGISTRY:
+            return target
+        again = (last.version, last.digest) == (target.version, target.digest)
+        return replace(target, asked_by=AskedBy.RECOVERY) if again else target
+
+    def standby(self, model: str, target: Target) -> StageRequest | None:
+        """Return the warm standby that a target has on the gateway, or None."""
+        wanted = (model, target.version, target.digest)
+        return next(
+            (s for s in self.node.standbys if (s.model, s.version, s.digest) == wanted), None
+        )
+
+    def runs_in_own(self, model: str, target: Target) -> bool:
+        """Whether a target runs in an environment of its own."""
+        digest = target.digest or ""
+        return runs_in_own(self.aspired, self.environments, model, target.version, digest)
+
+    def is_rejected(self, model: str, target: Target) -> bool:
+        """Whether this must not be loaded: it failed here, or may not be beside our libraries."""
+        return self.why_rejected(model, target.version, target.digest or "") is not None
+
+    def why_rejected(self, model: str, version: int, digest: str) -> str | None:
+        """Say why a version must not be loaded as it is to run; None: it may be."""
+        own = runs_in_own(self.aspired, self.environments, model, version, digest)
+        rejected = rejection(self.ledger, model, version, digest, own=own)
+        if rejected is not None:
+            return rejected.told
+        return None if own else self.refused.get(digest)
+
+    def is_frozen(self, target: Target) -> bool:
+        """Whether a freeze keeps an alias from this target: only what the registry asks for."""
+        return self.ledger.freeze is not None and target.asked_by in BY_REGISTRY
+
+    def admissible(self, listed: AspiredVersion) -> bool:
+        """Whether an alias may follow the registry to this version."""
+        return not is_quarantined(listed, self.ledger) and (
+            listed.stamped or not self.require_digest
+        )
+
+    def here(self, listed: AspiredVersion) -> str | None:
+        """Return the digest under which a version's bytes are here and accepted, or None."""
+        digest = admissible_digest(listed, self.ledger)
+        return digest if digest in self.stored else None
