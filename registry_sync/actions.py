@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import assert_never
 
 from registry_sync.records import AskedBy
 
@@ -98,3 +100,35 @@ class ReleaseHold:
 
 
 Action = Fetch | BuildEnvironment | Stage | Activate | RetireAlias | ReleaseHold
+
+Subject = tuple[str | int, ...]
+"""A kind of step, and what it is about."""
+
+
+def subject_of(action: Action) -> Subject:
+    """What an action is about: one at a time, with one back-off."""
+    match action:
+        case Fetch():
+            return ("fetch", action.model, action.version)
+        case BuildEnvironment():
+            return ("environment", action.model, action.version, action.digest)
+        case Stage():
+            return ("stage", action.model, action.version, action.digest)
+        case Activate():
+            return ("activate", action.model, action.alias)
+        case RetireAlias():
+            return ("retire", action.model, action.alias)
+        case ReleaseHold():
+            return ("release", action.model, action.alias)
+        case _:
+            assert_never(action)
+
+
+def goal_of(action: Action) -> Hashable:
+    """What a failure of this action is a failure of: an alias may be wished elsewhere since."""
+    return (action.version, action.digest) if isinstance(action, Activate) else None
+
+
+def verb_of(action: Action) -> str:
+    """Return the word for an action in logs and history."""
+    return str(subject_of(action)[0])

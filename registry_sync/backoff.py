@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
+from registry_sync.actions import Subject
+
 _FIRST_S = 1.0
 _LONGEST_S = 120.0
 _GROWTH = 2.0
 _MOST_DOUBLINGS = 30
-
-Subject = tuple[str | int, ...]
-"""A kind of step, and what it is about."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -30,7 +30,6 @@ from registry_sync.announcer import Announcer
 from registry_sync.arrival import Arrival, Stopped
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.backoff import Backoff, Subject
 from registry_sync.catalogue import Known, Trouble
 from registry_sync.dependencies import OnMismatch
 from registry_sync.environments import BuildsEnvironments
@@ -47,24 +46,19 @@ from registry_sync.preparation import Preparation
 from registry_sync.promotion import Promotion
 from registry_sync.records import (
     AskedBy,
-    Attempt,
     Freeze,
     Hold,
     LedgerView,
 )
 from registry_sync.serving_target import ServingTarget, TargetUnreachableError
 from registry_sync.sources.source import Source
+from registry_sync.steps import Steps
 from registry_sync.threads import Threads
 from registry_sync.world import World
 
 _LONGEST_SLEEP_S = 5.0
-_WANTED_RETRY_S = 5.0
-_SLOTS = {Fetch: 3, BuildEnvironment: 1, Stage: 2, Activate: 8, RetireAlias: 4, ReleaseHold: 4}
-_URGENT_EXTRA_SLOTS = 2
 _MODELS_LOOKED_AT = 10
-_PER_MODEL = {Fetch: 2, BuildEnvironment: 1}
 _BRINGING = frozenset({"fetch", "environment"})
-_URGENT = frozenset({Urgency.WANTED, Urgency.ACTIVATE, Urgency.PROMOTION, Urgency.RECOVERY})
 _UNHEARD = NodeState(node_id="", boot_id="", seq=0, generation=0)
 """A gateway that has never answered: as far as is known, it serves nothing."""
 _log = structlog.get_logger("registry_sync.reconcile")
@@ -110,7 +104,6 @@ class Reconciler:
         self.clock = clock
         self.boot_id = boot_id
         self._require_digest = require_digest
-        self.backoff = Backoff(clock=clock, jitter=jitter)
         self.journal = Journal(ledger, threads, holds_file)
         self.observation = Observation(target, on_news=self.wake)
         self.announcer = Announcer(target, writer=boot_id)
@@ -152,8 +145,14 @@ class Reconciler:
             clock=clock,
         )
         self._hints = Hints(self._look)
-        self.busy: dict[Subject, asyncio.Task[None]] = {}
-        self._doing: dict[Subject, Action] = {}
+        self.steps = Steps(
+            do=self._do,
+            record=lambda attempt: self.journal.write(ledger.attempted, attempt),
+            on_end=self.wake,
+            may_overtake=self._may_overtake,
+            clock=clock,
+            jitter=jitter,
+        )
         self._awake = asyncio.Event()
         self._decided = asyncio.Event()
         self._deciding = False
@@ -169,7 +168,7 @@ class Reconciler:
                 group.create_task(self._decide_forever())
         finally:
             await self._hints.close()
-            await self._end_steps()
+            await self.steps.end()
 
     def wake(self) -> None:
         """Decide again, now."""
@@ -193,19 +192,13 @@ class Reconciler:
             await self._sleep()
 
     async def _sleep(self) -> None:
-        next_at = self.backoff.next_at()
+        next_at = self.steps.backoff.next_at()
         wait_s = _LONGEST_SLEEP_S if next_at is None else max(0.01, next_at - self.clock())
         try:
             async with asyncio.timeout(min(wait_s, _LONGEST_SLEEP_S)):
                 await self._awake.wait()
         except TimeoutError:
             return
-
-    async def _end_steps(self) -> None:
-        tasks = list(self.busy.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def reconcile(self) -> None:
         """One pass: record what is, tell the gateway, decide, and start what is due."""
@@ -216,9 +209,9 @@ class Reconciler:
         await self.journal.adopt(node, self._is_moving)
         await self._publish()
         actions = plan(self._world())
-        self._forget_idle(actions)
+        self.steps.forget_idle(actions)
         for action in actions:
-            self._start(action)
+            self.steps.start(action)
         await self._publish()
 
     async def _remember(self) -> None:
@@ -249,7 +242,7 @@ class Reconciler:
         if await self.listings.poll(asked_by, thorough=thorough):
             await self._release_rejections()
             for action in await self.arrival.look_at_quarantined():
-                self._start(action)
+                self.steps.start(action)
         self.wake()
 
     def hint(self, model: str | None, asked_by: str) -> None:
@@ -306,10 +299,10 @@ class Reconciler:
     def _known(self) -> Known:
         troubles = {
             (str(subject[1]), int(subject[2])): Trouble(failure.reason, failure.retry_at)
-            for subject, failure in self.backoff.failures().items()
-            if subject[0] in _BRINGING and self.backoff.waits(subject)
+            for subject, failure in self.steps.backoff.failures().items()
+            if subject[0] in _BRINGING and self.steps.backoff.waits(subject)
         }
-        doing = self._doing.values()
+        doing = self.steps.doing()
         bringing = (action for action in doing if isinstance(action, Fetch | BuildEnvironment))
         return Known(
             descriptions=self.preparation.described(self.arrival.artifacts),
@@ -317,65 +310,6 @@ class Reconciler:
             troubles=troubles,
             environments=self.preparation.built,
         )
-
-    # --- start what is due ------------------------------------------------------------------------
-
-    def _start(self, action: Action) -> None:
-        """Start a step unless it is under way, waits for its next try, or finds no slot."""
-        subject = _subject(action)
-        # Callers who wait for bytes shorten the wait.
-        longest_s = _WANTED_RETRY_S if action.urgency is Urgency.WANTED else None
-        if self.backoff.waits(subject, longest_s=longest_s, goal=_goal(action)):
-            return
-        if subject in self.busy:
-            self._overtake(subject, action)
-            return
-        if not self._has_slot(action):
-            return
-        self._doing[subject] = action
-        task = asyncio.get_running_loop().create_task(self._step(subject, action))
-        self.busy[subject] = task
-        task.add_done_callback(lambda _: self._done(subject))
-
-    def _has_slot(self, action: Action) -> bool:
-        alike = [one for one in self._doing.values() if type(one) is type(action)]
-        if isinstance(action, Fetch | BuildEnvironment):
-            # However many of its versions are asked for: slow storage, or requirements that take
-            # long, hold up their own model.
-            of_model = sum(one.model == action.model for one in alike)
-            if of_model >= _PER_MODEL[type(action)]:
-                return False
-        extra = _URGENT_EXTRA_SLOTS if action.urgency in _URGENT else 0
-        return len(alike) < _SLOTS[type(action)] + extra
-
-    def _overtake(self, subject: Subject, action: Action) -> None:
-        """End a comparison whose outcome nobody wants now that other bytes are due.
-
-        It may fetch a whole artifact, and a rollback must not wait for that. The next pass starts
-        what is due. An activation that has asked the gateway ends by itself, and soon.
-        """
-        doing = self._doing[subject]
-        if not (isinstance(doing, Activate) and isinstance(action, Activate)):
-            return
-        same = (doing.version, doing.digest) == (action.version, action.digest)
-        if same or not self._promotion.is_comparing(doing):
-            return
-        _log.info(
-            "activate.overtaken",
-            model=doing.model,
-            alias=doing.alias,
-            version=doing.version,
-            by=action.version,
-        )
-        self.busy[subject].cancel()
-
-    def _done(self, subject: Subject) -> None:
-        self.busy.pop(subject, None)
-        self._doing.pop(subject, None)
-        self.wake()
-
-    def _forget_idle(self, actions: tuple[Action, ...]) -> None:
-        self.backoff.keep_only({_subject(action) for action in actions} | set(self.busy))
 
     def _as_due_now(self, action: Activate) -> Activate | None:
         """Return what would be decided now to the same end; None: the alias moved, or is held.
@@ -394,39 +328,21 @@ class Reconciler:
             None,
         )
 
-    def _is_moving(self, active: ActiveAlias) -> bool:
-        return ("activate", active.model, active.alias) in self.busy
+    def _may_overtake(self, doing: Action, action: Action) -> bool:
+        """Whether it is a comparison whose outcome nobody wants now that other bytes are due.
 
-    async def _step(self, subject: Subject, action: Action) -> None:
-        """Do one step and record how it ended. A fault stays in its model."""
-        started_at = self.clock()
-        watch = Stopwatch()
-        try:
-            stopped = await self._do(action, watch)
-        except SyncError as error:
-            stopped = Stopped(error.reason)
-        except Exception as error:  # noqa: BLE001 - a fault of ours stays in its model too
-            _log.exception("step.failed", model=action.model, action=subject)
-            stopped = Stopped(f"internal error: {type(error).__name__}")
-        if stopped is None:
-            self.backoff.succeeded(subject)
-        else:
-            # Callers who wait for bytes shorten the wait.
-            longest_s = _WANTED_RETRY_S if action.urgency is Urgency.WANTED else None
-            failure = self.backoff.failed(
-                subject, stopped.reason, longest_s=longest_s, goal=_goal(action)
-            )
-            _log.warning(
-                f"{_verb(action)}.{'refused' if stopped.refused else 'failed'}",
-                model=action.model,
-                alias=getattr(action, "alias", None),
-                version=getattr(action, "version", None),
-                reason=stopped.reason,
-                failures=failure.count,
-            )
-        await self.journal.write(
-            self.ledger.attempted, _attempt(action, started_at, watch, stopped)
-        )
+        It may fetch a whole artifact, and a rollback must not wait for that. An activation that has
+        asked the gateway ends by itself, and soon.
+        """
+        if not (isinstance(doing, Activate) and isinstance(action, Activate)):
+            return False
+        same = (doing.version, doing.digest) == (action.version, action.digest)
+        return not same and self._promotion.is_comparing(doing)
+
+    # --- do ---------------------------------------------------------------------------------------
+
+    def _is_moving(self, active: ActiveAlias) -> bool:
+        return ("activate", active.model, active.alias) in self.steps.busy
 
     async def _do(self, action: Action, watch: Stopwatch) -> Stopped | None:
         match action:
@@ -453,7 +369,7 @@ class Reconciler:
     async def hold(self, hold: Hold) -> bool:
         """Keep an alias where an operator wants it, from now on; whether that is recorded."""
         written = await self.journal.write(self.ledger.hold, hold)
-        self.backoff.succeeded(("activate", hold.model, hold.alias))
+        self.steps.backoff.succeeded(("activate", hold.model, hold.alias))
         self.wake()
         return written
 
@@ -486,16 +402,16 @@ class Reconciler:
     def bring(self, model: str, version: int) -> bool:
         """Fetch and check a version now; whether that is under way: else there is no slot yet."""
         subject = ("fetch", model, version)
-        if subject not in self.busy:
-            self.backoff.succeeded(subject)
-            self._start(Fetch(model, version, Urgency.WANTED, AskedBy.OPERATOR))
-        return subject in self.busy
+        if subject not in self.steps.busy:
+            self.steps.backoff.succeeded(subject)
+            self.steps.start(Fetch(model, version, Urgency.WANTED, AskedBy.OPERATOR))
+        return subject in self.steps.busy
 
     def try_now(self, model: str) -> None:
         """Let nothing of a model wait for its next try."""
-        for subject in self.backoff.failures():
+        for subject in self.steps.backoff.failures():
             if subject[1] == model:
-                self.backoff.succeeded(subject)
+                self.steps.backoff.succeeded(subject)
         self.wake()
 
     async def next_decision(self) -> None:
@@ -508,51 +424,6 @@ class Reconciler:
     async def any_decision(self) -> None:
         """Wait until a pass is over, without asking for one: there is one after every change."""
         await self._decided.wait()
-
-
-def _subject(action: Action) -> Subject:
-    """What an action is about: one at a time, with one back-off."""
-    match action:
-        case Fetch():
-            return ("fetch", action.model, action.version)
-        case BuildEnvironment():
-            return ("environment", action.model, action.version, action.digest)
-        case Stage():
-            return ("stage", action.model, action.version, action.digest)
-        case Activate():
-            return ("activate", action.model, action.alias)
-        case RetireAlias():
-            return ("retire", action.model, action.alias)
-        case ReleaseHold():
-            return ("release", action.model, action.alias)
-        case _:
-            assert_never(action)
-
-
-def _goal(action: Action) -> Hashable:
-    """What a failure of this action is a failure of: an alias may be wished elsewhere since."""
-    return (action.version, action.digest) if isinstance(action, Activate) else None
-
-
-def _verb(action: Action) -> str:
-    return str(_subject(action)[0])
-
-
-def _attempt(
-    action: Action, started_at: float, watch: Stopwatch, stopped: Stopped | None
-) -> Attempt:
-    outcome = "complete" if stopped is None else "refused" if stopped.refused else "failed"
-    return Attempt(
-        model=action.model,
-        alias=getattr(action, "alias", None),
-        version=getattr(action, "version", None),
-        action=_verb(action),
-        asked_by=action.asked_by,
-        started_at=started_at,
-        durations_s=watch.seconds,
-        outcome=outcome,
-        reason=stopped.reason if stopped else None,
-    )
 
 
 def _from_ledger(view: LedgerView) -> Aspired:

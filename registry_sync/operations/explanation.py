@@ -114,7 +114,7 @@ def _doing(spine: Reconciler, model: str, alias: str | None, version: int | None
     """Return the steps under way for an alias or a version."""
     return sorted(
         str(subject[0])
-        for subject in spine.busy
+        for subject in spine.steps.busy
         if subject[1] == model and subject[2] in (alias, version)
     )
 
@@ -126,7 +126,7 @@ def _version(spine: Reconciler, state: ModelState, selector: Selector) -> Explai
         raise UnknownError(
             f"neither the registry nor this node has a version {number} of {state.name}"
         )
-    failure = spine.backoff.get(("fetch", state.name, number))
+    failure = spine.steps.backoff.get(("fetch", state.name, number))
     return Explained(
         selector=str(number),
         version=number,

@@ -75,6 +75,6 @@ def _trouble(spine: Reconciler, hold: Hold) -> str:
         ("stage", hold.model, hold.target_version, hold.target_digest),
         ("fetch", hold.model, hold.target_version),
     )
-    failures = (spine.backoff.get(subject) for subject in subjects)
+    failures = (spine.steps.backoff.get(subject) for subject in subjects)
     found = next((failure.reason for failure in failures if failure), None)
     return found or spine.observation.unreachable or "it is still being brought up"

@@ -64,7 +64,7 @@ def unknown_model(spine: Reconciler, model: str) -> UnknownError:
 
 def _moves(spine: Reconciler, model: str) -> bool:
     """Whether waiting helps: something is under way that has not failed yet."""
-    if any(subject[1] == model for subject in spine.busy):
+    if any(subject[1] == model for subject in spine.steps.busy):
         return True
     explained = _explained(spine, model)
     return any(_is_on_its_way(spine, model, *one) for one in explained.items())

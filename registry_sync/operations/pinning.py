@@ -115,14 +115,14 @@ async def bring(spine: Reconciler, model: str, version: int, *, patience_s: floa
         async with asyncio.timeout(patience_s):
             while not spine.bring(model, version):
                 await spine.any_decision()
-            while ("fetch", model, version) in spine.busy:
+            while ("fetch", model, version) in spine.steps.busy:
                 await spine.any_decision()
             await spine.next_decision()
     except TimeoutError:
         return (
             f"its bytes go on being fetched, and were not here within {patience_s:g} s: ask again"
         )
-    failure = spine.backoff.get(("fetch", model, version))
+    failure = spine.steps.backoff.get(("fetch", model, version))
     return failure.reason if failure else None
 
 

@@ -105,19 +105,19 @@ def _why_not(spine: Reconciler, model: str, alias: str, active: ActiveAlias | No
 def last_failure(spine: Reconciler, model: str, alias: str, found: Explanation) -> Failure | None:
     """Return what failed last on an alias's way to its target."""
     if found.target is None:
-        return spine.backoff.get(("retire", model, alias))
+        return spine.steps.backoff.get(("retire", model, alias))
     subjects = (
         ("fetch", model, found.target),
         ("environment", model, found.target, found.digest or ""),
         ("stage", model, found.target, found.digest or ""),
         ("activate", model, alias),
     )
-    failures = (spine.backoff.get(subject) for subject in subjects)
+    failures = (spine.steps.backoff.get(subject) for subject in subjects)
     return next((failure for failure in failures if failure), None)
 
 
 def _work(spine: Reconciler) -> list[Work]:
-    busy = [work(subject) for subject in spine.busy]
+    busy = [work(subject) for subject in spine.steps.busy]
     waiting = [
         work(
             subject,
@@ -125,8 +125,8 @@ def _work(spine: Reconciler) -> list[Work]:
             reason=failure.reason,
             retry_at=failure.retry_at,
         )
-        for subject, failure in spine.backoff.failures().items()
-        if subject not in spine.busy
+        for subject, failure in spine.steps.backoff.failures().items()
+        if subject not in spine.steps.busy
     ]
     return busy + waiting
 

@@ -117,7 +117,7 @@ async def idle(spine: Reconciler) -> None:
 
     async def settled() -> bool:
         await spine.next_decision()
-        return not spine.busy
+        return not spine.steps.busy
 
     while not await settled():
         pass

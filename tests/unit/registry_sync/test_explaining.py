@@ -87,7 +87,7 @@ async def test_what_is_tried_again_says_when(node: NodeInMemory) -> None:
         node.gateway.fails[M, 2] = ("no_room", "all slots are leased")
         node.registry.point(M, A, 2)
         await spine.poll()
-        await becomes(spine.backoff.failures, "the stage has failed")
+        await becomes(spine.steps.backoff.failures, "the stage has failed")
         await idle(spine)
         (one,) = (await explained(client))["selectors"]
         assert one["why"] == "under_way"
@@ -174,7 +174,7 @@ async def test_sync_tries_at_once_what_waits_for_its_next_try(node: NodeInMemory
         node.registry.point(M, A, 2)
         assert (await synced(client))["outcome"] == "pending"
         for _ in range(8):  # far enough for the next try to be minutes away
-            spine.backoff.failed(next(iter(spine.backoff.failures())), "as before")
+            spine.steps.backoff.failed(next(iter(spine.steps.backoff.failures())), "as before")
         node.gateway.fails.clear()
         assert (await synced(client))["outcome"] == "done"
         assert node.gateway.points(M, A) == 2

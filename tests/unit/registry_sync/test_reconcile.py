@@ -102,7 +102,7 @@ async def test_a_slow_fetch_of_one_model_holds_up_no_other(node: NodeInMemory) -
         node.registry.point("slow", f"a{version}", version)
     try:
         async with node.control_plane() as spine:
-            await becomes(lambda: len(spine.busy) >= 3, "the ordinary slots are taken")
+            await becomes(lambda: len(spine.steps.busy) >= 3, "the ordinary slots are taken")
             node.gateway.want(M, 1)
             await node.shows(1, VersionState.AVAILABLE)
             await node.serves(1)
@@ -124,7 +124,7 @@ async def test_callers_of_one_slow_model_hold_up_no_promotion_of_another(
             await spine.poll()
             for version in range(1, at_once + 1):
                 node.gateway.want("slow", version)
-            await becomes(lambda: len(spine.busy) == 2, "two of its versions are fetched")
+            await becomes(lambda: len(spine.steps.busy) == 2, "two of its versions are fetched")
             node.registry.point(M, A, 2)
             await spine.poll()
             await node.serves(2)
@@ -184,7 +184,9 @@ async def test_comparisons_that_take_long_hold_up_no_fetch(node: NodeInMemory) -
                 node.registry.point("slow", alias, 2)
             await spine.poll()
             await becomes(
-                lambda: sum(subject[0] == "activate" for subject in spine.busy) == len(aliases),
+                lambda: (
+                    sum(subject[0] == "activate" for subject in spine.steps.busy) == len(aliases)
+                ),
                 "its aliases are compared",
             )
             node.gateway.want(M, 2)
@@ -413,7 +415,9 @@ async def test_a_stage_without_an_outcome_is_given_up_and_tried_again(node: Node
 async def test_what_the_gateway_holds_is_asked_for_again_and_again(node: NodeInMemory) -> None:
     node.gateway.refuses[M, A] = ("held", "rolled back by rule")
     async with node.control_plane() as spine:
-        await becomes(lambda: spine.backoff.get(("activate", M, A)), "the activation is refused")
+        await becomes(
+            lambda: spine.steps.backoff.get(("activate", M, A)), "the activation is refused"
+        )
         assert node.gateway.points(M, A) is None
         node.gateway.refuses.clear()
         await node.serves(1)
@@ -531,7 +535,7 @@ async def test_a_promotion_waits_until_its_bytes_were_compared(node: NodeInMemor
         node.registry.fetch_error = NoDiskRoomError("the disk is nearly full")
         node.registry.point(M, A, 2)
         await spine.poll()
-        await becomes(lambda: spine.backoff.get(("activate", M, A)), "the comparison fails")
+        await becomes(lambda: spine.steps.backoff.get(("activate", M, A)), "the comparison fails")
         assert node.gateway.points(M, A) == 1
         node.registry.fetch_error = None
         await node.serves(2)
@@ -545,9 +549,11 @@ async def test_a_promotion_waits_for_no_retry_of_another_one(node: NodeInMemory)
         node.gateway.refuses[M, A] = ("table_write_failed", "the disk is full")
         node.registry.point(M, A, 2)
         await spine.poll()
-        await becomes(lambda: spine.backoff.get(("activate", M, A)), "it is refused")
+        await becomes(lambda: spine.steps.backoff.get(("activate", M, A)), "it is refused")
         for _ in range(9):  # as if it had gone on for long
-            spine.backoff.failed(("activate", M, A), "full", goal=(2, node.registry.digest(M, 2)))
+            spine.steps.backoff.failed(
+                ("activate", M, A), "full", goal=(2, node.registry.digest(M, 2))
+            )
         node.gateway.refuses.clear()
         node.registry.point(M, A, 3)
         await spine.poll()
@@ -573,7 +579,7 @@ async def test_what_is_due_now_does_not_wait_for_an_older_comparison(
         node.registry.hold_fetches["fake:/churn/3"] = threading.Event()
         node.registry.point(M, A, 3)
         await spine.poll()
-        await becomes(lambda: ("activate", M, A) in spine.busy, "version 3 is compared")
+        await becomes(lambda: ("activate", M, A) in spine.steps.busy, "version 3 is compared")
         if to == 1:
             await spine.hold(Hold(M, A, 3, 1, node.registry.digest(M, 1), "operator", 1.0))
         else:
@@ -656,6 +662,6 @@ async def test_a_gateway_that_goes_and_comes_back_is_followed(node: NodeInMemory
 async def test_it_ends_in_the_middle_of_a_fetch(node: NodeInMemory) -> None:
     node.registry.hold_fetches[M] = threading.Event()
     async with node.control_plane() as spine:
-        await becomes(lambda: spine.busy, "a fetch is under way")
+        await becomes(lambda: spine.steps.busy, "a fetch is under way")
         spine.threads.stop()
     assert list((node.folder / "staging").iterdir()) == []

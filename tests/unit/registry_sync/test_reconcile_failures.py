@@ -275,10 +275,10 @@ async def test_bytes_whose_pin_the_ledger_does_not_take_are_not_fetched_in_a_loo
     async with spine_on(tmp_path, registry, Target(), ReadOnlyLedger) as spine:
         await spine.poll()
         tell(spine, node(version=None, wanted=[Wanted(model="m", version=1, since=0.0)]))
-        await until(lambda: ("fetch", "m", 1) in spine.backoff.failures())
+        await until(lambda: ("fetch", "m", 1) in spine.steps.backoff.failures())
         await asyncio.sleep(0.3)
         assert registry.locates == 1
-        assert "read-only" in spine.backoff.failures()["fetch", "m", 1].reason
+        assert "read-only" in spine.steps.backoff.failures()["fetch", "m", 1].reason
 
 
 async def test_an_alias_that_moves_on_during_the_comparison_is_not_activated(tmp_path):
@@ -297,7 +297,7 @@ async def test_an_alias_that_moves_on_during_the_comparison_is_not_activated(tmp
         spine.journal.view = LedgerView(pins=pins)
         (action,) = plan(spine._world())
         assert isinstance(action, Activate)
-        step = asyncio.create_task(spine._step(("activate", "m", "champion"), action))
+        step = asyncio.create_task(spine.steps._step(("activate", "m", "champion"), action))
         await asyncio.sleep(0.05)
         spine.listings.take(listing(1), "poll")
         registry.gate.set()

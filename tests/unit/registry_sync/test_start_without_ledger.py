@@ -64,7 +64,7 @@ async def test_bytes_altered_meanwhile_are_not_promoted(node: NodeInMemory) -> N
     node.registry.tamper(M, 2)
     node.registry.point(M, A, 2)
     async with node.control_plane() as spine:
-        await becomes(lambda: spine.backoff.get(("activate", M, A)), "they are refused")
+        await becomes(lambda: spine.steps.backoff.get(("activate", M, A)), "they are refused")
         assert node.gateway.points(M, A) == 1
 
 
@@ -74,7 +74,7 @@ async def test_bytes_that_only_the_ledger_may_have_seen_are_not_fetched(
     content = node.break_ledger()
     node.registry.point(M, A, 3)
     async with node.control_plane() as spine:
-        await becomes(lambda: spine.backoff.get(("fetch", M, 3)), "the fetch is refused")
+        await becomes(lambda: spine.steps.backoff.get(("fetch", M, 3)), "the fetch is refused")
         assert node.registry.fetched == []
         node.mend_ledger(content)
         await node.serves(3)

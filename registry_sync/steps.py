@@ -1,0 +1,186 @@
+"""The steps under way: one of a subject at a time, so many of a kind, and tried again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+
+import structlog
+
+from registry_sync.actions import (
+    Action,
+    Activate,
+    BuildEnvironment,
+    Fetch,
+    ReleaseHold,
+    RetireAlias,
+    Stage,
+    Subject,
+    Urgency,
+    goal_of,
+    subject_of,
+    verb_of,
+)
+from registry_sync.arrival import Stopped
+from registry_sync.backoff import Backoff
+from registry_sync.errors import SyncError
+from registry_sync.intake import Stopwatch
+from registry_sync.records import Attempt
+
+_WANTED_RETRY_S = 5.0
+_SLOTS = {Fetch: 3, BuildEnvironment: 1, Stage: 2, Activate: 8, RetireAlias: 4, ReleaseHold: 4}
+_URGENT_EXTRA_SLOTS = 2
+_URGENT = frozenset({Urgency.WANTED, Urgency.ACTIVATE, Urgency.PROMOTION, Urgency.RECOVERY})
+_PER_MODEL = {Fetch: 2, BuildEnvironment: 1}
+_log = structlog.get_logger("registry_sync.steps")
+
+
+class Steps:
+    """Does actions as tasks. Event loop only; who owns it awaits `end`.
+
+    Attributes:
+        busy: The task of every step under way, by what it is about.
+        backoff: What failed, and when it is tried again.
+    """
+
+    def __init__(
+        self,
+        *,
+        do: Callable[[Action, Stopwatch], Awaitable[Stopped | None]],
+        record: Callable[[Attempt], Awaitable[object]],
+        on_end: Callable[[], None],
+        may_overtake: Callable[[Action, Action], bool],
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
+        """Store.
+
+        Args:
+            do: Does one action; None: it is done.
+            record: Keeps how a step ended.
+            on_end: Called after every step.
+            may_overtake: Whether the first, which is under way, may be ended for the second.
+            clock: Epoch seconds.
+            jitter: A number from 0 to 1, another one each time.
+        """
+        self._do = do
+        self._record = record
+        self._on_end = on_end
+        self._may_overtake = may_overtake
+        self._clock = clock
+        self.busy: dict[Subject, asyncio.Task[None]] = {}
+        self.backoff = Backoff(clock=clock, jitter=jitter)
+        self._doing: dict[Subject, Action] = {}
+
+    def doing(self) -> Iterable[Action]:
+        """Return the actions under way."""
+        return self._doing.values()
+
+    def start(self, action: Action) -> None:
+        """Start a step unless it is under way, waits for its next try, or finds no slot."""
+        subject = subject_of(action)
+        if self.backoff.waits(subject, longest_s=_longest_wait_s(action), goal=goal_of(action)):
+            return
+        if subject in self.busy:
+            self._overtake(subject, action)
+            return
+        if not self._has_slot(action):
+            return
+        self._doing[subject] = action
+        task = asyncio.get_running_loop().create_task(self._step(subject, action))
+        self.busy[subject] = task
+        task.add_done_callback(lambda _: self._ended(subject))
+
+    def forget_idle(self, actions: Iterable[Action]) -> None:
+        """Forget failures of what is neither due nor under way."""
+        self.backoff.keep_only({subject_of(action) for action in actions} | set(self.busy))
+
+    async def end(self) -> None:
+        """Cancel every step, and wait until none goes on."""
+        tasks = list(self.busy.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _has_slot(self, action: Action) -> bool:
+        alike = [one for one in self._doing.values() if type(one) is type(action)]
+        if isinstance(action, Fetch | BuildEnvironment):
+            # However many of its versions are asked for: slow storage, or requirements that take
+            # long, hold up their own model.
+            of_model = sum(one.model == action.model for one in alike)
+            if of_model >= _PER_MODEL[type(action)]:
+                return False
+        extra = _URGENT_EXTRA_SLOTS if action.urgency in _URGENT else 0
+        return len(alike) < _SLOTS[type(action)] + extra
+
+    def _overtake(self, subject: Subject, action: Action) -> None:
+        """End a step that stands in the way of what is due; the next pass starts that."""
+        doing = self._doing[subject]
+        if self._may_overtake(doing, action):
+            _log.info(f"{verb_of(doing)}.overtaken", **_told(doing), by=_told(action)["version"])
+            self.busy[subject].cancel()
+
+    def _ended(self, subject: Subject) -> None:
+        self.busy.pop(subject, None)
+        self._doing.pop(subject, None)
+        self._on_end()
+
+    async def _step(self, subject: Subject, action: Action) -> None:
+        """Do one step and record how it ended. A fault stays in its model."""
+        started_at = self._clock()
+        watch = Stopwatch()
+        try:
+            stopped = await self._do(action, watch)
+        except SyncError as error:
+            stopped = Stopped(error.reason)
+        except Exception as error:  # noqa: BLE001 - a fault of ours stays in its model too
+            _log.exception("step.failed", model=action.model, action=subject)
+            stopped = Stopped(f"internal error: {type(error).__name__}")
+        if stopped is None:
+            self.backoff.succeeded(subject)
+        else:
+            self._failed(subject, action, stopped)
+        await self._record(_attempt(action, started_at, watch, stopped))
+
+    def _failed(self, subject: Subject, action: Action, stopped: Stopped) -> None:
+        failure = self.backoff.failed(
+            subject, stopped.reason, longest_s=_longest_wait_s(action), goal=goal_of(action)
+        )
+        how = "refused" if stopped.refused else "failed"
+        _log.warning(
+            f"{verb_of(action)}.{how}",
+            **_told(action),
+            reason=stopped.reason,
+            failures=failure.count,
+        )
+
+
+def _longest_wait_s(action: Action) -> float | None:
+    """Return the longest wait before the next try: callers who wait for bytes shorten it."""
+    return _WANTED_RETRY_S if action.urgency is Urgency.WANTED else None
+
+
+def _told(action: Action) -> dict[str, str | int | None]:
+    """Return what a log event says of an action."""
+    return {
+        "model": action.model,
+        "alias": getattr(action, "alias", None),
+        "version": getattr(action, "version", None),
+    }
+
+
+def _attempt(
+    action: Action, started_at: float, watch: Stopwatch, stopped: Stopped | None
+) -> Attempt:
+    outcome = "complete" if stopped is None else "refused" if stopped.refused else "failed"
+    return Attempt(
+        model=action.model,
+        alias=getattr(action, "alias", None),
+        version=getattr(action, "version", None),
+        action=verb_of(action),
+        asked_by=action.asked_by,
+        started_at=started_at,
+        durations_s=watch.seconds,
+        outcome=outcome,
+        reason=stopped.reason if stopped else None,
+    )
