@@ -211,11 +211,17 @@ class ActivateAck(Body):
 
 
 class RetireRequest(Body):
-    """Take an alias away (``version`` None), or end and forget a version."""
+    """Take an alias away, end and forget a version, or spare a standby no longer.
+
+    Attributes:
+        stage_id: The standby that nobody is going to activate: it becomes an ordinary member of the
+            resident set before its time is over.
+    """
 
     model: ModelName
     alias: Alias | None = None
     version: PositiveInt | None = None
+    stage_id: str | None = None
     if_generation: int | None = None
 
 

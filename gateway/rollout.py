@@ -248,7 +248,7 @@ class Rollout:
         return ActivateAck(generation=self._node.table.generation, previous=entry.previous_version)
 
     async def retire(self, request: RetireRequest) -> RetireAck:
-        """Take an alias away, or end a version's worker once its last request is answered.
+        """Take an alias or a standby away, or end a version's worker after its last request.
 
         Raises:
             RolloutRefusedError: The table has moved on, or the version still serves an alias.
@@ -261,6 +261,8 @@ class Rollout:
                 _log.info("retire.alias", model=request.model, alias=request.alias)
             if request.version is not None:
                 self._retire_version(table, request.model, request.version)
+            if request.stage_id is not None:
+                self._dismiss(request.stage_id)
         return RetireAck(generation=self._node.table.generation)
 
     def _retire_version(self, table: RouteTable, model: str, version: int) -> None:

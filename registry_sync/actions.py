@@ -90,6 +90,17 @@ class RetireAlias:
 
 
 @dataclass(frozen=True, slots=True)
+class RetireStandby:
+    """Spare a standby no longer that no alias is going to: it was for another time."""
+
+    model: str
+    version: int
+    stage_id: str
+    urgency: Urgency = Urgency.RELEASE
+    asked_by: str = AskedBy.POLL
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseHold:
     """Follow the registry again: its alias has moved since the hold was made, or is gone."""
 
@@ -99,7 +110,7 @@ class ReleaseHold:
     asked_by: str = AskedBy.POLL
 
 
-Action = Fetch | BuildEnvironment | Stage | Activate | RetireAlias | ReleaseHold
+Action = Fetch | BuildEnvironment | Stage | Activate | RetireAlias | RetireStandby | ReleaseHold
 
 Subject = tuple[str | int, ...]
 """A kind of step, and what it is about."""
@@ -118,6 +129,8 @@ def subject_of(action: Action) -> Subject:
             return ("activate", action.model, action.alias)
         case RetireAlias():
             return ("retire", action.model, action.alias)
+        case RetireStandby():
+            return ("retire_standby", action.model, action.stage_id)
         case ReleaseHold():
             return ("release", action.model, action.alias)
         case _:

@@ -37,6 +37,7 @@ class Observation:
         self.node: NodeState | None = None
         self.unreachable: str | None = "the gateway has not been asked yet"
         self.proved: OrderedDict[Proof, str] = OrderedDict()
+        self._dismissed: set[str] = set()
         self._waiting: dict[str, asyncio.Future[StageOutcome]] = {}
         self._asking: asyncio.Future[NodeState] | None = None
         self._suspicion: str | None = None
@@ -92,7 +93,8 @@ class Observation:
             state = state.model_copy(
                 update={"active": before.active, "generation": before.generation}
             )
-        self.node, self.unreachable = state, None
+        self._dismissed.intersection_update(one.stage_id for one in state.standbys)
+        self.node, self.unreachable = self._without_dismissed(state), None
         for event in state.events:
             self._ended(event.stage)
         self._on_news()
@@ -133,8 +135,9 @@ class Observation:
         """The gateway no longer knows this stage."""
         self.proved.pop(proof, None)
 
-    def activated(self, alias: ActiveAlias, ack: ActivateAck) -> None:
+    def activated(self, alias: ActiveAlias, ack: ActivateAck, stage_id: str) -> None:
         """Know at once what was acknowledged, before the next long poll tells."""
+        self.dismissed(stage_id)
         if self.node is None:
             return
         others = [
@@ -146,6 +149,19 @@ class Observation:
                 "generation": max(ack.generation, self.node.generation),
             }
         )
+
+    def dismissed(self, stage_id: str) -> None:
+        """Know at once that a standby is none any more; a state on its way may still name it."""
+        if self.node is None:
+            return
+        self._dismissed.add(stage_id)
+        self.node = self._without_dismissed(self.node)
+
+    def _without_dismissed(self, state: NodeState) -> NodeState:
+        if not self._dismissed:
+            return state
+        standbys = [one for one in state.standbys if one.stage_id not in self._dismissed]
+        return state.model_copy(update={"standbys": standbys})
 
     def retired(self, model: str, alias: str, generation: int) -> None:
         """Know at once that an alias is gone."""

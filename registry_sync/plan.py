@@ -20,6 +20,7 @@ from registry_sync.actions import (
     Fetch,
     ReleaseHold,
     RetireAlias,
+    RetireStandby,
     Stage,
     Urgency,
 )
@@ -33,7 +34,9 @@ LISTINGS_FOR_REMOVAL = 2
 def plan(world: World) -> tuple[Action, ...]:
     """Return what ought to be done, most urgent first; nothing twice."""
     actions: dict[Action | tuple[str, int], Action] = {}
-    for action in sorted(_all(world), key=lambda action: action.urgency):
+    decided = list(_all(world))
+    decided += _idle_standbys(world, decided)
+    for action in sorted(decided, key=lambda action: action.urgency):
         if isinstance(action, Fetch | BuildEnvironment):
             actions.setdefault((action.model, action.version), action)
         else:
@@ -46,6 +49,22 @@ def _all(world: World) -> Iterator[Action]:
     active = {(one.model, one.alias): one for one in world.node.active}
     for model, alias in sorted(_aliases(world, active)):
         yield from _alias(world, model, alias, active.get((model, alias)))
+
+
+def _idle_standbys(world: World, decided: list[Action]) -> list[RetireStandby]:
+    """Standbys that no alias is about to take: their wish has moved on, or who staged them is gone.
+
+    Each holds memory that is spared until its time is over, and a few of them leave no room for the
+    next promotion. What is remembered of a registry that was not listed yet judges none.
+    """
+    if not world.listings:
+        return []
+    due = {(one.model, one.version, one.digest) for one in decided if isinstance(one, Activate)}
+    return [
+        RetireStandby(one.model, one.version, one.stage_id)
+        for one in world.node.standbys
+        if (one.model, one.version, one.digest) not in due
+    ]
 
 
 def _wanted(world: World) -> Iterator[Action]:

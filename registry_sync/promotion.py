@@ -16,7 +16,7 @@ from gateway.control_contract import (
     StageOutcome,
     StageRequest,
 )
-from registry_sync.actions import Activate, RetireAlias, Stage
+from registry_sync.actions import Activate, RetireAlias, RetireStandby, Stage
 from registry_sync.arrival import Arrival, Stopped
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.errors import RolloutRejectedError
@@ -170,7 +170,7 @@ class Promotion:
                 return await self._activation_refused(action, error)
             before = _active(node.active, action.model, action.alias)
             active = _activated(action, before, at=self._clock())
-            self._observation.activated(active, ack)
+            self._observation.activated(active, ack, due.stage_id)
         await self._record(action, active, ack.generation, watch)
         return None
 
@@ -247,6 +247,13 @@ class Promotion:
         ack = await self._target.retire(RetireRequest(model=action.model, alias=action.alias))
         self._observation.retired(action.model, action.alias, ack.generation)
         _log.info("retire.complete", model=action.model, alias=action.alias)
+        return None
+
+    async def retire_standby(self, action: RetireStandby) -> Stopped | None:
+        """Have the gateway spare a standby no longer."""
+        await self._target.retire(RetireRequest(model=action.model, stage_id=action.stage_id))
+        self._observation.dismissed(action.stage_id)
+        _log.info("retire_standby.complete", model=action.model, version=action.version)
         return None
 
 

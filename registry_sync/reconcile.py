@@ -23,6 +23,7 @@ from registry_sync.actions import (
     Fetch,
     ReleaseHold,
     RetireAlias,
+    RetireStandby,
     Stage,
     Urgency,
 )
@@ -357,6 +358,8 @@ class Reconciler:
                 return await self._promotion.activate(action, watch)
             case RetireAlias():
                 return await self._promotion.retire(action)
+            case RetireStandby():
+                return await self._promotion.retire_standby(action)
             case ReleaseHold():
                 if await self.journal.write(self.ledger.release_hold, action.model, action.alias):
                     return None

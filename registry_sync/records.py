@@ -176,7 +176,8 @@ class Attempt:
     """One try of one step, and how it ended.
 
     Attributes:
-        action: ``fetch``, ``environment``, ``stage``, ``activate`` or ``retire``.
+        action: ``fetch``, ``environment``, ``stage``, ``activate``, ``retire``, ``retire_standby``
+            or ``release``.
         durations_s: Seconds by phase.
         outcome: ``complete``, ``failed`` (tried again) or ``refused`` (not tried again by itself).
         reason: A sentence, where it did not go well.

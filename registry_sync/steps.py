@@ -14,6 +14,7 @@ from registry_sync.actions import (
     Fetch,
     ReleaseHold,
     RetireAlias,
+    RetireStandby,
     Stage,
     Subject,
     Urgency,
@@ -28,7 +29,15 @@ from registry_sync.intake import Stopwatch
 from registry_sync.records import Attempt
 
 _WANTED_RETRY_S = 5.0
-_SLOTS = {Fetch: 3, BuildEnvironment: 1, Stage: 2, Activate: 8, RetireAlias: 4, ReleaseHold: 4}
+_SLOTS = {
+    Fetch: 3,
+    BuildEnvironment: 1,
+    Stage: 2,
+    Activate: 8,
+    RetireAlias: 4,
+    RetireStandby: 4,
+    ReleaseHold: 4,
+}
 _URGENT_EXTRA_SLOTS = 2
 _URGENT = frozenset({Urgency.WANTED, Urgency.ACTIVATE, Urgency.PROMOTION, Urgency.RECOVERY})
 _PER_MODEL = {Fetch: 2, BuildEnvironment: 1}

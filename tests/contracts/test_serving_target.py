@@ -139,6 +139,12 @@ async def test_retiring_an_alias_that_is_not_there_is_fine(target: ServingTarget
     assert ack.generation == generation
 
 
+async def test_retiring_a_standby_that_is_not_there_is_fine(target: ServingTarget) -> None:
+    generation = (await target.observe(0)).generation
+    ack = await target.retire(RetireRequest(model=MODEL, stage_id=uuid.uuid4().hex))
+    assert ack.generation == generation
+
+
 async def test_the_outcome_of_a_stage_is_an_event_until_acknowledged(
     target: ServingTarget,
 ) -> None:

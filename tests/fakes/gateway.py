@@ -181,6 +181,8 @@ class FakeGateway:
         if request.alias and self.active.pop((request.model, request.alias), None):
             self.generation += 1
             self._changed()
+        if request.stage_id and self.standbys.pop(request.stage_id, None):
+            self._changed()
         return RetireAck(generation=self.generation)
 
     async def observe(self, after: int) -> NodeState:

@@ -213,6 +213,17 @@ async def test_a_standby_is_spared_until_it_is_activated(tmp_path):
     assert (await stand.rollout.observe(0)).standbys == []
 
 
+async def test_a_standby_that_is_taken_away_is_spared_no_longer(tmp_path):
+    stand = Stand(tmp_path)
+    await stand.stage(1)
+    before = await stand.rollout.observe(0)
+    for _ in range(2):  # asking again is fine
+        await stand.rollout.retire(contract.RetireRequest(model="m", stage_id="s1"))
+    assert stand.residents.unstaged == ["s1"]
+    told = await stand.rollout.observe(before.seq)
+    assert (told.standbys, told.generation) == ([], before.generation)
+
+
 async def test_a_standby_nobody_activates_is_given_up(tmp_path):
     stand = Stand(tmp_path, standby_timeout_s=0.01)
     await stand.stage(1)

@@ -12,6 +12,7 @@ from registry_sync.actions import (
     Fetch,
     ReleaseHold,
     RetireAlias,
+    RetireStandby,
     Stage,
 )
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
@@ -150,6 +151,8 @@ def spell(action: Action) -> str:
             )
         case RetireAlias():
             return f"retire {action.alias}"
+        case RetireStandby():
+            return f"retire standby {action.version}"
         case ReleaseHold():
             return f"release {action.alias}"
 
@@ -173,6 +176,40 @@ CASES = [
         standbys=(1,),
     ),
     Case("it is as wished: nothing", [], {"champion": 1}, (active(1),), here=(1,)),
+    # --- standbys that no alias is going to
+    Case(
+        "the wish has moved on: the standby goes first, and leaves its room",
+        ["retire standby 2", "stage 3 keep over 1 by poll"],
+        {"champion": 3},
+        (active(1),),
+        here=(1, 2, 3),
+        standbys=(2,),
+    ),
+    Case(
+        "two standbys, left by two control planes: both stay until one is taken",
+        ["activate champion 2 s2 by poll"],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        standbys=(2, 2),
+    ),
+    Case(
+        "what was left over after that goes",
+        ["retire standby 2"],
+        {"champion": 2},
+        (active(2),),
+        here=(1, 2),
+        standbys=(2,),
+    ),
+    Case(
+        "not listed since the start: a standby may be for what the listing will say",
+        [],
+        {"champion": 1},
+        (active(1),),
+        here=(1, 2),
+        standbys=(2,),
+        listings=0,
+    ),
     # --- an own environment, between fetch and stage
     Case("own: bytes first", ["fetch 1"], {"champion": 1}, tags=OWN),
     Case("own: build it", ["build 1 by poll"], {"champion": 1}, here=(1,), tags=OWN),
@@ -458,8 +495,8 @@ CASES = [
         ledger=LedgerView(freeze=FROZEN),
     ),
     Case(
-        "frozen, asked by a webhook: nothing",
-        [],
+        "frozen, asked by a webhook: its standby is not kept for later",
+        ["retire standby 2"],
         {"champion": 2},
         (active(1),),
         here=(1, 2),

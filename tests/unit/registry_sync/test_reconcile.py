@@ -61,6 +61,31 @@ async def test_an_alias_is_followed_from_nothing_and_through_a_promotion(
         assert staged.durations_s["stage.load"] == 0.25
 
 
+async def test_a_standby_makes_room_when_the_wish_moves_on(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        node.gateway.refuses[M, A] = ("draining", "not now")
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await becomes(lambda: node.gateway.standbys, "version 2 stands by")
+        node.registry.publish(M, 3)
+        node.registry.without_latest(M)
+        node.registry.point(M, A, 3)
+        await spine.poll()
+
+        def versions() -> list[int]:
+            return [one.version for one in node.gateway.standbys.values()]
+
+        await becomes(lambda: versions() == [3], "version 3 stands by, and version 2 no longer")
+        node.gateway.refuses.clear()
+        spine.try_now(M)
+        await node.serves(3)
+        await idle(spine)
+        told = [(one.action, one.version) for one in spine.ledger.attempts_of(M)]
+        assert told.count(("retire_standby", 2)) == 1
+        assert ("retire_standby", 3) not in told, "what was activated is no standby any more"
+
+
 async def test_the_snapshot_is_sent_again_only_when_it_says_something_new(
     node: NodeInMemory,
 ) -> None:
