@@ -193,7 +193,7 @@ class Reconciler:
             await self._sleep()
 
     async def _sleep(self) -> None:
-        next_at = self.steps.backoff.next_at()
+        next_at = self.steps.next_try_at()
         wait_s = _LONGEST_SLEEP_S if next_at is None else max(0.01, next_at - self.clock())
         try:
             async with asyncio.timeout(min(wait_s, _LONGEST_SLEEP_S)):
@@ -412,9 +412,7 @@ class Reconciler:
 
     def try_now(self, model: str) -> None:
         """Let nothing of a model wait for its next try."""
-        for subject in self.steps.backoff.failures():
-            if subject[1] == model:
-                self.steps.backoff.succeeded(subject)
+        self.steps.try_now(model)
         self.wake()
 
     async def next_decision(self) -> None:

@@ -24,6 +24,7 @@ from registry_sync.actions import (
 )
 from registry_sync.arrival import Stopped
 from registry_sync.backoff import Backoff
+from registry_sync.breaker import Breaker
 from registry_sync.errors import SyncError
 from registry_sync.intake import Stopwatch
 from registry_sync.records import Attempt
@@ -50,6 +51,7 @@ class Steps:
     Attributes:
         busy: The task of every step under way, by what it is about.
         backoff: What failed, and when it is tried again.
+        breaker: Models of which one version after another failed to come.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Steps:
         self._clock = clock
         self.busy: dict[Subject, asyncio.Task[None]] = {}
         self.backoff = Backoff(clock=clock, jitter=jitter)
+        self.breaker = Breaker(clock=clock, jitter=jitter)
         self._doing: dict[Subject, Action] = {}
 
     def doing(self) -> Iterable[Action]:
@@ -102,7 +105,25 @@ class Steps:
 
     def forget_idle(self, actions: Iterable[Action]) -> None:
         """Forget failures of what is neither due nor under way."""
-        self.backoff.keep_only({subject_of(action) for action in actions} | set(self.busy))
+        alive = [*actions, *self._doing.values()]
+        self.backoff.keep_only(subject_of(action) for action in alive)
+        self.breaker.keep_only(
+            (action.model, action.version)
+            for action in alive
+            if isinstance(action, Fetch | BuildEnvironment)
+        )
+
+    def next_try_at(self) -> float | None:
+        """Return the earliest time, in epoch seconds, at which something is to be tried again."""
+        times = (self.backoff.next_at(), self.breaker.next_at())
+        return min((at for at in times if at is not None), default=None)
+
+    def try_now(self, model: str) -> None:
+        """Let nothing of a model wait for its next try."""
+        self.breaker.answered(model)
+        for subject in self.backoff.failures():
+            if subject[1] == model:
+                self.backoff.succeeded(subject)
 
     async def end(self) -> None:
         """Cancel every step, and wait until none goes on."""
@@ -118,6 +139,11 @@ class Steps:
             # long, hold up their own model.
             of_model = sum(one.model == action.model for one in alike)
             if of_model >= _PER_MODEL[type(action)]:
+                return False
+            # A promotion is one of few, and waits for its own next try only.
+            if action.urgency is not Urgency.PROMOTION and not self.breaker.allows(
+                action.model, action.version, under_way=of_model
+            ):
                 return False
         extra = _URGENT_EXTRA_SLOTS if action.urgency in _URGENT else 0
         return len(alike) < _SLOTS[type(action)] + extra
@@ -149,7 +175,19 @@ class Steps:
             self.backoff.succeeded(subject)
         else:
             self._failed(subject, action, stopped)
+        if isinstance(action, Fetch | BuildEnvironment):
+            self._note(action, stopped)
         await self._record(_attempt(action, started_at, watch, stopped))
+
+    def _note(self, action: Fetch | BuildEnvironment, stopped: Stopped | None) -> None:
+        """Tell the breaker how bringing a version ended."""
+        if stopped is None or stopped.refused:
+            self.breaker.answered(action.model)
+            return
+        was_open = action.model in self.breaker.open()
+        self.breaker.failed(action.model, action.version, stopped.reason)
+        if not was_open and action.model in self.breaker.open():
+            _log.warning("breaker.opened", model=action.model, reason=stopped.reason)
 
     def _failed(self, subject: Subject, action: Action, stopped: Stopped) -> None:
         failure = self.backoff.failed(

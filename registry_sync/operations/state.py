@@ -31,7 +31,7 @@ def read_state(spine: Reconciler, *, node_id: str, tracking_uri: str) -> State:
         ledger_error=spine.journal.trouble,
         generation=node.generation if node else None,
         frozen=frozen(spine),
-        problems=list(spine.listings.aspired.problems),
+        problems=[*spine.listings.aspired.problems, *_held_back(spine)],
         models=_models(spine),
         work=_work(spine),
     )
@@ -54,6 +54,14 @@ def _models(spine: Reconciler, only: str | None = None) -> list[ModelState]:
         )
         for name in names
         if only in (None, name)
+    ]
+
+
+def _held_back(spine: Reconciler) -> list[str]:
+    return [
+        f"{model}: {len(found.versions)} of its versions do not come, so one is tried at a time: "
+        f"{found.reason}"
+        for model, found in sorted(spine.steps.breaker.open().items())
     ]
 
 
