@@ -14,6 +14,7 @@ import uvicorn
 from typer.testing import CliRunner, Result
 
 from registry_sync import cli, telemetry
+from registry_sync.commands import publish
 from registry_sync.node_dir import StartError, private_socket, sole_owner
 from registry_sync.operations.app import create_app
 from registry_sync.operations.listener import TcpApp, tcp_socket
@@ -426,8 +427,8 @@ def test_a_setting_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def stamping(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[FakeRegistry, Command]:
     registry = FakeRegistry()
     registry.publish(M, 1)
-    monkeypatch.setattr(cli, "build_registry", lambda _settings: registry)
-    monkeypatch.setattr(cli, "build_fetcher", lambda _settings: registry)
+    monkeypatch.setattr(publish, "build_registry", lambda _settings: registry)
+    monkeypatch.setattr(publish, "build_fetcher", lambda _settings: registry)
     environment = {"REGISTRY_SYNC_NODE_DIR": str(tmp_path)}
     return registry, lambda *arguments: CliRunner().invoke(
         cli.app, ["stamp", *arguments], env=environment

@@ -1,0 +1,1 @@
+"""The operator's commands: what each asks, and how its answer is said on a terminal."""

@@ -1,0 +1,84 @@
+"""The control plane that a command asks: this node's through its socket, or one at a URL."""
+
+from __future__ import annotations
+
+import socket
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from registry_sync.commands.arguments import read_settings
+from registry_sync.commands.terminal import Exit, fail
+from registry_sync.operations.bodies import Problem
+
+URL_VARIABLE = "REGISTRY_GATEWAY_OPERATIONS_URL"
+TOKEN_VARIABLE = "REGISTRY_GATEWAY_OPERATIONS_TOKEN"  # noqa: S105 - a name, no token
+_TIMEOUT = httpx.Timeout(90.0, connect=5.0)
+
+_Answer = TypeVar("_Answer", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """The one to ask; ``url`` empty: this node's, through its socket."""
+
+    url: str
+    token: str
+
+
+_THIS_NODES = ControlPlane(url="", token="")
+_chosen = ContextVar("_chosen", default=_THIS_NODES)
+
+
+def choose(url: str, token: str) -> None:
+    """Note which one is to be asked, or end with what is wrong with its URL."""
+    if url and not url.startswith(("http://", "https://")):
+        fail(f"{url!r} is no http:// or https:// URL, such as http://node:8081", Exit.USAGE)
+    _chosen.set(ControlPlane(url, token))
+
+
+def ask(method: str, path: str, kind: type[_Answer], **options: Any) -> _Answer:
+    """Ask the control plane that was chosen; end with what to do if it does not answer."""
+    chosen = _chosen.get()
+    try:
+        with _client(chosen) as client:
+            answer = client.request(method, path, **options)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        fail(_unreachable(chosen, type(error).__name__), Exit.UNREACHABLE)
+    try:
+        if not answer.is_success:
+            fail(Problem.model_validate_json(answer.content).detail, Exit.REFUSED)
+        return kind.model_validate_json(answer.content)
+    except ValidationError:
+        fail(
+            f"the control plane answered {answer.status_code}, and this command cannot read it: "
+            "are both of the same release?",
+            Exit.UNREACHABLE,
+        )
+
+
+def _client(chosen: ControlPlane) -> httpx.Client:
+    if chosen.url:
+        headers = {"Authorization": f"Bearer {chosen.token}"} if chosen.token else {}
+        return httpx.Client(base_url=chosen.url, headers=headers, timeout=_TIMEOUT)
+    path = str(read_settings().operations_socket)
+    with socket.socket(socket.AF_UNIX) as probe:  # httpx leaves a refused one open
+        probe.connect(path)
+    transport = httpx.HTTPTransport(uds=path)
+    return httpx.Client(transport=transport, base_url="http://control-plane", timeout=_TIMEOUT)
+
+
+def _unreachable(chosen: ControlPlane, error: str) -> str:
+    if chosen.url:
+        return (
+            f"no control plane answers at {chosen.url} ({error}): see its "
+            "REGISTRY_SYNC_OPERATIONS_HOST and REGISTRY_SYNC_OPERATIONS_PORT"
+        )
+    return (
+        f"no control plane answers at {read_settings().operations_socket.absolute()} ({error}): "
+        "start it with `python -m registry_sync`, set REGISTRY_SYNC_NODE_DIR to its folder, or "
+        f"{URL_VARIABLE} to its address"
+    )

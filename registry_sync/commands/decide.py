@@ -1,0 +1,157 @@
+"""What operators decide against the registry: rollback, pin and freeze, and their ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from registry_sync.commands.arguments import AliasArgument, AsJson, of_alias
+from registry_sync.commands.control_plane import ask
+from registry_sync.commands.terminal import ago, end, say, say_error, tell
+from registry_sync.operations.bodies import FreezeAnswer, PinAnswer, RollbackAnswer, UnpinAnswer
+
+# --- rollback -------------------------------------------------------------------------------------
+
+
+def rollback(
+    reference: AliasArgument,
+    *,
+    to: Annotated[
+        int | None, typer.Option(min=1, help="The version; none: the one that was active before.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put an alias back to what it pointed at before, and hold it there.
+
+    It stays until the registry moves the alias to another version than now. Works with the
+    registry down.
+    """
+    body = {**of_alias(reference), "version": to}
+    answer = ask("POST", "/rollback", RollbackAnswer, json=body)
+    tell(answer, _say_rollback, as_json=as_json)
+    end(answer.outcome)
+
+
+def _say_rollback(answer: RollbackAnswer) -> None:
+    name = f"{answer.model}@{answer.alias}"
+    if answer.outcome == "refused":
+        say_error(f"{name} stays at version {answer.from_version}: {answer.reason}")
+    elif answer.outcome == "pending":
+        say_error(
+            f"{name} is to go back to version {answer.to_version}, and still serves version "
+            f"{answer.from_version}: {answer.reason}. It goes on being tried; see "
+            "`registry-gateway status`."
+        )
+    else:
+        say(
+            f"{name} is back at version {answer.to_version} (was {answer.from_version}).",
+            *_stays(answer, name),
+        )
+
+
+def _stays(answer: RollbackAnswer, name: str) -> Iterator[str]:
+    """Say what became of a pin, and until when the alias stays where it was put."""
+    if answer.was_pinned:
+        yield f"It was pinned, and is no longer: `registry-gateway pin {name} …` pins it."
+    if answer.held_while_aspired is None:
+        yield "It stays there until the registry gives the alias a version."
+    else:
+        yield (
+            "It stays there while the registry's alias points at version "
+            f"{answer.held_while_aspired}; move the alias in the registry to follow it again."
+        )
+
+
+# --- pin, unpin -----------------------------------------------------------------------------------
+
+
+def pin(
+    reference: AliasArgument,
+    version: Annotated[int, typer.Argument(min=1, help="The version that it is to mean.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Keep an alias at a version, wherever the registry moves it, until `unpin`.
+
+    A version that is not on this node is fetched and checked first.
+    """
+    body = {**of_alias(reference), "version": version}
+    answer = ask("POST", "/pin", PinAnswer, json=body)
+    tell(answer, _say_pin, as_json=as_json)
+    end(answer.outcome)
+
+
+def _say_pin(answer: PinAnswer) -> None:
+    name = f"{answer.model}@{answer.alias}"
+    if answer.outcome == "refused":
+        where = f" at version {answer.from_version}" if answer.from_version else " as it was"
+        say_error(f"{name} is not pinned, and stays{where}: {answer.reason}")
+    elif answer.outcome == "pending":
+        say_error(
+            f"{name} is pinned at version {answer.to_version}, and not there yet: "
+            f"{answer.reason}. It goes on being tried; see `registry-gateway explain`."
+        )
+    else:
+        was = f" (was {answer.from_version})" if answer.from_version else ""
+        say(
+            f"{name} is pinned at version {answer.to_version}{was}.",
+            "It stays there, wherever the registry moves the alias; `registry-gateway unpin "
+            f"{name}` ends that.",
+        )
+
+
+def unpin(reference: AliasArgument, *, as_json: AsJson = False) -> None:
+    """Let an alias follow the registry again, after `pin` or `rollback`."""
+    answer = ask("POST", "/unpin", UnpinAnswer, json=of_alias(reference))
+    tell(answer, _say_unpin, as_json=as_json)
+
+
+def _say_unpin(answer: UnpinAnswer) -> None:
+    name, what = f"{answer.model}@{answer.alias}", "pinned" if answer.was_pinned else "held"
+    say(f"{name} is no longer {what} at version {answer.was}.", _goes_on(answer))
+
+
+def _goes_on(answer: UnpinAnswer) -> str:
+    if answer.aspired == answer.active:
+        return "It is where the registry wants it."
+    if answer.frozen:
+        return f"It stays at version {answer.active or '-'}: this node is frozen."
+    if answer.aspired is None:
+        return "The registry does not have it: it is taken away when two listings agree."
+    return f"It goes to version {answer.aspired}, where the registry wants it."
+
+
+# --- freeze, unfreeze -----------------------------------------------------------------------------
+
+
+def freeze(*, as_json: AsJson = False) -> None:
+    """Let no alias of this node follow the registry, until `unfreeze`.
+
+    What was lost still comes back, and rollback and pin still move what they name.
+    """
+    tell(ask("POST", "/freeze", FreezeAnswer), _say_freeze, as_json=as_json)
+
+
+def _say_freeze(answer: FreezeAnswer) -> None:
+    if answer.changed:
+        say(
+            "This node is frozen.",
+            "No alias follows the registry until `registry-gateway unfreeze`; rollback and pin "
+            "still move what they name.",
+        )
+    elif answer.frozen:
+        say(f"This node was frozen already, {ago(answer.frozen.at)}.")
+
+
+def unfreeze(*, as_json: AsJson = False) -> None:
+    """Let the aliases of this node follow the registry again."""
+    tell(ask("POST", "/unfreeze", FreezeAnswer), _say_unfreeze, as_json=as_json)
+
+
+def _say_unfreeze(answer: FreezeAnswer) -> None:
+    if answer.changed:
+        say("This node follows the registry again.")
+    else:
+        say("This node was not frozen.")

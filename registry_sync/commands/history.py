@@ -1,0 +1,141 @@
+"""What happened on the node, and what follows from it for a selector: history and explain."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gateway.control_contract import CatalogueVersion
+from registry_sync.commands.arguments import AsJson, ModelArgument, of_selector
+from registry_sync.commands.control_plane import ask
+from registry_sync.commands.terminal import ago, failed, sentences, short, tell
+from registry_sync.operations.bodies import ExplainAnswer, Explained, History, HistoryEntry
+
+# --- history --------------------------------------------------------------------------------------
+
+
+def history(
+    model: Annotated[str | None, typer.Argument(help="The registered model; none: all.")] = None,
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Newest entries to show.")] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Show who changed what, from which version to which, how it went and how long it took."""
+    query: dict[str, Any] = {"limit": limit} | ({"model": model} if model else {})
+    answer = ask("GET", "/history", History, params=query)
+    tell(answer, lambda found: _say_history(found, model), as_json=as_json)
+
+
+def _say_history(answer: History, model: str | None) -> None:
+    if answer.entries:
+        Console().print(_history_table(answer.entries))
+    else:
+        Console(stderr=True).print(f"Nothing has happened to {model or 'any model'} yet.")
+
+
+def _history_table(entries: list[HistoryEntry]) -> Table:
+    table = Table("when", "model", "what", "version", "asked by", "outcome", "took", "", box=None)
+    for entry in entries:
+        table.add_row(*_history_row(entry))
+    return table
+
+
+def _history_row(entry: HistoryEntry) -> list[Text]:
+    what = f"{entry.what} @{entry.alias}" if entry.alias else entry.what
+    version = "-" if entry.version is None else str(entry.version)
+    if entry.previous is not None:
+        version = f"{entry.previous} → {version}"
+    styles = {"complete": "green", "failed": "yellow", "refused": "red"}
+    return [
+        Text(datetime.fromtimestamp(entry.at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")),
+        Text(entry.model or "(this node)"),
+        Text(what),
+        Text(version),
+        Text(entry.asked_by or "-"),
+        Text(entry.outcome, style=styles.get(entry.outcome, "")),
+        Text(_took(entry.durations_s)),
+        Text(entry.reason or ""),
+    ]
+
+
+def _took(durations_s: dict[str, float]) -> str:
+    """Return the whole duration, and that of each phase where there is more than one."""
+    if not durations_s:
+        return ""
+    whole_s = sum(seconds for phase, seconds in durations_s.items() if "." not in phase)
+    phases = ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in durations_s.items())
+    return f"{whole_s:.2f} s" + (f" ({phases})" if len(durations_s) > 1 else "")
+
+
+# --- explain --------------------------------------------------------------------------------------
+
+
+def explain(
+    model: ModelArgument,
+    selector: Annotated[
+        str | None, typer.Argument(help="A version or an alias; none: every alias.")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Say which version a selector means on this node, why, and what happens next."""
+    answer = ask("GET", "/explain", ExplainAnswer, params=of_selector(model, selector))
+    tell(answer, _say_explanation, as_json=as_json)
+
+
+def _say_explanation(answer: ExplainAnswer) -> None:
+    out = sentences()
+    troubles = {
+        "registry": answer.source_error,
+        "gateway": answer.gateway_error,
+        "ledger": answer.ledger_error,
+    }
+    for name, trouble in troubles.items():
+        if trouble:
+            out.print(Text(f"{name}: {trouble}", style="red"))
+    if answer.frozen:
+        out.print(Text(f"frozen {ago(answer.frozen.at)} by {answer.frozen.asked_by}", "yellow"))
+    if not answer.selectors:
+        out.print(f"{answer.model} has no alias; its versions are called by number.")
+    for one in answer.selectors:
+        _say_selector(out, answer.model, one)
+    if answer.versions:
+        out.print(_versions_table(answer.versions))
+    if answer.attempts:
+        out.print("")
+        Console().print(_history_table(answer.attempts))
+
+
+def _say_selector(out: Console, model: str, one: Explained) -> None:
+    name = f"{model}{one.selector}" if one.selector.startswith("@") else f"{model} {one.selector}"
+    means = f"means version {one.version} here" if one.version else "means nothing here"
+    since = f", since {ago(one.since)}" if one.since else ""
+    asked = f", asked by {one.asked_by}" if one.asked_by else ""
+    before = f", before that {one.previous}" if one.previous else ""
+    settled = one.version is not None and one.target in (None, one.version)
+    out.print(Text(f"{name} {means}{since}{asked}{before}", "green" if settled else "yellow"))
+    if one.aspired is not None:
+        out.print(f"  the registry wants version {one.aspired}")
+    out.print(Text(f"  {one.why}: {one.reason}"))
+    if one.doing:
+        out.print(f"  under way: {', '.join(one.doing)}")
+    if one.failure:
+        out.print(Text(f"  {failed(one.failures, one.failure, one.retry_at)}", "yellow"))
+
+
+def _versions_table(versions: list[CatalogueVersion]) -> Table:
+    table = Table("version", "state", "digest", "stamped", "why", box=None)
+    for one in versions:
+        table.add_row(
+            str(one.version),
+            one.state,
+            short(one.digest),
+            "yes" if one.stamped else "no",
+            Text(one.reason or ""),
+        )
+    return table

@@ -1,0 +1,80 @@
+"""What operators have looked at now: a model in the registry, and bytes that were wrong."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from registry_sync.commands.arguments import AsJson, ModelArgument, of_model, of_version
+from registry_sync.commands.control_plane import ask
+from registry_sync.commands.status import alias_table
+from registry_sync.commands.terminal import ago, end, say, say_error, short, tell
+from registry_sync.operations.bodies import Quarantines, ReleaseAnswer, SyncAnswer
+
+# --- sync -----------------------------------------------------------------------------------------
+
+
+def sync(model: ModelArgument, *, as_json: AsJson = False) -> None:
+    """List the registry now, try again what waits, and see where the model's aliases get."""
+    answer = ask("POST", "/sync", SyncAnswer, json=of_model(model))
+    tell(answer, _say_sync, as_json=as_json)
+    end(answer.outcome)
+
+
+def _say_sync(answer: SyncAnswer) -> None:
+    if answer.reason:
+        say_error(f"the registry could not be listed: {answer.reason}")
+    Console().print(alias_table((answer.model, alias) for alias in answer.aliases))
+
+
+# --- quarantine -----------------------------------------------------------------------------------
+
+
+def list_quarantine(*, as_json: AsJson = False) -> None:
+    """Show which versions have wrong bytes, since when, and why."""
+    tell(ask("GET", "/quarantine", Quarantines), _say_quarantines, as_json=as_json)
+
+
+def _say_quarantines(answer: Quarantines) -> None:
+    if not answer.quarantines:
+        Console(stderr=True).print("Nothing is quarantined.")
+        return
+    table = Table("model", "version", "since", "expected", "found", "why", box=None)
+    for one in answer.quarantines:
+        gone = "" if one.listed else " (the registry no longer lists it)"
+        table.add_row(
+            Text(one.model),
+            str(one.version),
+            ago(one.at),
+            short(one.expected_digest),
+            short(one.found_digest),
+            Text(one.reason + gone),
+        )
+    Console().print(table)
+
+
+def release_quarantine(
+    reference: Annotated[str, typer.Argument(metavar="MODEL/VERSION", help="Such as churn/3.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch and check a quarantined version once more; wrong bytes are quarantined again."""
+    answer = ask("POST", "/quarantine/release", ReleaseAnswer, json=of_version(reference))
+    tell(answer, _say_release, as_json=as_json)
+    end(answer.outcome)
+
+
+def _say_release(answer: ReleaseAnswer) -> None:
+    name = f"{answer.model}/{answer.version}"
+    if answer.outcome == "accepted":
+        say(f"{name} is no longer quarantined: its bytes are right, and here.")
+    elif answer.outcome == "released":
+        say(f"{name} is no longer quarantined; {answer.reason}.")
+    elif answer.outcome == "pending":
+        say_error(f"{name} is no longer quarantined, and not here yet: {answer.reason}")
+    else:
+        say_error(f"{name} is quarantined again: {answer.reason}")

@@ -1,0 +1,185 @@
+"""Saying what a version's bytes are, where it was made: stamp and publish. They run anywhere."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel
+
+from gateway.model_ref import InvalidReferenceError
+from registry_sync.bootstrap import build_fetcher, build_publisher, build_registry
+from registry_sync.commands.arguments import AsJson, at_uri, new_alias, read_settings
+from registry_sync.commands.terminal import Exit, fail, progress_bars, say, say_error, tell
+from registry_sync.errors import SyncError
+from registry_sync.publish import Publication, read_folder
+from registry_sync.settings import SyncSettings
+from registry_sync.sources.source import Source
+
+# --- stamp ----------------------------------------------------------------------------------------
+
+
+def stamp(
+    uri: Annotated[str, typer.Argument(metavar="models:/NAME/VERSION")],
+    *,
+    force: Annotated[bool, typer.Option(help="Replace another stamp that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a version's bytes must be: compute their digest and write it as a tag.
+
+    Run it right after publishing, where the bytes are known to be the right ones.
+    """
+    model, version = at_uri(uri)
+    settings = read_settings()
+    registry = build_registry(settings)
+    try:
+        before = registry.version(model, version).expected_digest
+        digest = _digest_of(registry, settings, model, version)
+        if before is not None and before != digest and not force:
+            fail(
+                f"version {version} of {model} is stamped {before}, but its bytes have {digest}: "
+                "if they were changed on purpose, stamp again with --force",
+                Exit.REFUSED,
+            )
+        if before != digest:
+            registry.stamp(model, version, digest)
+    except SyncError as error:
+        fail(str(error), Exit.REFUSED)
+    stamped = Stamped(model=model, version=version, digest=digest, replaced=before)
+    tell(stamped, _say_stamped, as_json=as_json)
+
+
+class Stamped(BaseModel):
+    """What was stamped; ``replaced``: the stamp that was there before."""
+
+    model: str
+    version: int
+    digest: str
+    replaced: str | None
+
+
+def _say_stamped(answer: Stamped) -> None:
+    say(f"{answer.model} version {answer.version} is stamped {answer.digest}")
+
+
+def _digest_of(registry: Source, settings: SyncSettings, model: str, version: int) -> str:
+    """Fetch the bytes into a temporary folder, and return their digest.
+
+    Raises:
+        SyncError: They cannot be fetched, or are refused.
+    """
+    fetcher = build_fetcher(settings)
+    with (
+        tempfile.TemporaryDirectory(prefix="registry-gateway-") as folder,
+        progress_bars() as progress,
+    ):
+        task = progress.add_task(f"fetching {model} version {version}", total=None)
+        fetched = fetcher.fetch(
+            registry.locate(model, version),
+            Path(folder) / "artifact",
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+        return fetched.manifest.digest
+
+
+# --- publish --------------------------------------------------------------------------------------
+
+
+def publish(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A model as MLflow saves it.")],
+    uri: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX/MODEL")],
+    *,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="The number; none: the next one that is free.")
+    ] = None,
+    alias: Annotated[
+        list[str] | None, typer.Option(help="Point this alias at it; may be repeated.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish a model to an S3 prefix that nodes follow without MLflow.
+
+    A published version is never overwritten. Nodes see it when its manifest is there, which is
+    written last; the aliases are pointed after that.
+    """
+    aliases = [new_alias(one) for one in alias or []]
+    settings = read_settings()
+    try:
+        publisher = build_publisher(uri)
+        with progress_bars() as progress:
+            tasks = {
+                "hash": progress.add_task(f"hashing {folder}", total=None),
+                "upload": progress.add_task("uploading", total=None, visible=False),
+            }
+
+            def show(phase: str, done: int, total: int) -> None:
+                progress.update(tasks[phase], completed=done, total=total, visible=True)
+
+            read = read_folder(
+                folder,
+                max_files=settings.max_artifact_files,
+                max_bytes=settings.max_artifact_bytes,
+                on_bytes=show,
+            )
+            done = publisher.publish(read, version, aliases, show)
+    except InvalidReferenceError as error:
+        fail(str(error), Exit.USAGE)
+    except SyncError as error:
+        fail(str(error), Exit.REFUSED)
+    if not done.guarded:
+        say_error(
+            "This storage ignores conditional writes, so nothing keeps two publications of one "
+            "model apart: publish it from one place at a time."
+        )
+    tell(_published(done, aliases, read.size_bytes), _say_published, as_json=as_json)
+
+
+class PublishedVersion(BaseModel):
+    """What was published.
+
+    Attributes:
+        model: The model's name.
+        version: Its number.
+        digest: The digest of its artifact, which its manifest stamps.
+        location: Where its files are.
+        files: How many there are.
+        size_bytes: Bytes of all of them.
+        uploaded: False: the same bytes were published under that number before.
+        aliases: The aliases that were pointed at it.
+        guarded: False: the storage ignores conditions, so publish from one place at a time.
+    """
+
+    model: str
+    version: int
+    digest: str
+    location: str
+    files: int
+    size_bytes: int
+    uploaded: bool
+    aliases: list[str]
+    guarded: bool
+
+
+def _published(done: Publication, aliases: list[str], size_bytes: int) -> PublishedVersion:
+    return PublishedVersion(
+        model=done.place.model,
+        version=done.version,
+        digest=done.manifest.digest,
+        location=done.place.uri(done.place.files(done.version)),
+        files=len(done.manifest.files),
+        size_bytes=size_bytes,
+        uploaded=done.uploaded,
+        aliases=aliases,
+        guarded=done.guarded,
+    )
+
+
+def _say_published(answer: PublishedVersion) -> None:
+    how = "is published" if answer.uploaded else "was published before with the same bytes"
+    pointed = "".join(f", @{one} points at it" for one in answer.aliases)
+    say(
+        f"{answer.model} version {answer.version} {how}{pointed}",
+        f"{answer.digest}, {answer.files} files at {answer.location}",
+    )

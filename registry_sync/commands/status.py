@@ -1,0 +1,82 @@
+"""Where every alias of the node is, where the registry wants it, and why they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from registry_sync.commands.arguments import AsJson
+from registry_sync.commands.control_plane import ask
+from registry_sync.commands.terminal import ago, failed, short, tell
+from registry_sync.operations.bodies import AliasState, State, WebhookState
+
+
+def status(*, as_json: AsJson = False) -> None:
+    """Show where every alias is, where the registry wants it, and why they differ."""
+    tell(ask("GET", "/state", State), _say_state, as_json=as_json)
+
+
+def _say_state(state: State) -> None:
+    out = Console()
+    out.print(f"node [bold]{state.node_id}[/], following {state.tracking_uri}", highlight=False)
+    out.print(f"registry: {_listed(state)}", highlight=False)
+    if state.frozen:
+        out.print(
+            Text(
+                f"frozen {ago(state.frozen.at)} by {state.frozen.asked_by}: no alias follows the "
+                "registry until `registry-gateway unfreeze`",
+                style="yellow",
+            )
+        )
+    for name, trouble in (("gateway", state.gateway_error), ("ledger", state.ledger_error)):
+        out.print(Text(f"{name}: {trouble or 'answers'}", style="red" if trouble else ""))
+    for webhook in state.webhooks:
+        out.print(_webhook_line(webhook))
+    for problem in state.problems:
+        out.print(Text(problem, style="yellow"))
+    out.print(alias_table((model.name, alias) for model in state.models for alias in model.aliases))
+    for work in state.work:
+        if work.reason:
+            what = " ".join([work.step, *map(short, work.subject)])
+            out.print(Text(f"{what}: {failed(work.failures, work.reason, work.retry_at)}"))
+
+
+def _listed(state: State) -> str:
+    when = "never listed" if state.listed_at is None else f"listed {ago(state.listed_at)}"
+    return f"{when}; {state.source_error}" if state.source_error else when
+
+
+def _webhook_line(webhook: WebhookState) -> Text:
+    said = f"webhook {webhook.name}: {webhook.taken} taken"
+    said += f", the last {ago(webhook.taken_at)}" if webhook.taken_at else ""
+    if webhook.refused_at:
+        said += f"; {webhook.refused} refused, the last {ago(webhook.refused_at)}: "
+        said += webhook.refusal or ""
+    failing = (webhook.refused_at or 0.0) > (webhook.taken_at or 0.0)
+    return Text(said, style="yellow" if failing else "")
+
+
+def alias_table(aliases: Iterable[tuple[str, AliasState]]) -> Table:
+    """Return a table of aliases, each with the name of its model."""
+    table = Table("model", "alias", "active", "aspired", "since", "digest", "why", box=None)
+    for model, alias in aliases:
+        table.add_row(*_alias_row(model, alias))
+    return table
+
+
+def _alias_row(model: str, alias: AliasState) -> list[Text]:
+    same = alias.active == alias.aspired
+    held = f" ({'pinned' if alias.pinned else 'held'} at {alias.held_at})" if alias.held_at else ""
+    why = alias.reason or ("" if same else "under way")
+    return [
+        Text(model),
+        Text(f"@{alias.alias}"),
+        Text(str(alias.active or "-"), style="green" if same else "yellow"),
+        Text(f"{alias.aspired or '-'}{held}"),
+        Text(ago(alias.since) if alias.since else "-"),
+        Text(short(alias.digest)),
+        Text(why, style="" if same else "yellow"),
+    ]

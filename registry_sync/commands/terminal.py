@@ -1,0 +1,115 @@
+"""What an operator reads: sentences, JSON, bars of bytes, times, and the exit status."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from enum import IntEnum
+from typing import NoReturn, TypeVar
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.text import Text
+
+_SHORT_DIGEST = len("sha256:") + 12
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
+
+_Answer = TypeVar("_Answer", bound=BaseModel)
+
+
+class Exit(IntEnum):
+    """What the command ends with."""
+
+    DONE = 0
+    REFUSED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    PENDING = 4
+
+
+_EXITS = {
+    "active": Exit.DONE,
+    "accepted": Exit.DONE,
+    "released": Exit.DONE,
+    "done": Exit.DONE,
+    "pending": Exit.PENDING,
+    "refused": Exit.REFUSED,
+}
+
+
+# --- saying and ending ----------------------------------------------------------------------------
+
+
+def tell(answer: _Answer, say_it: Callable[[_Answer], None], *, as_json: bool) -> None:
+    """Print the whole answer as JSON, or have ``say_it`` put it in words."""
+    if as_json:
+        typer.echo(answer.model_dump_json(indent=2))
+    else:
+        say_it(answer)
+
+
+def sentences() -> Console:
+    """Return stdout for sentences: nothing in them is highlighted or broken into lines."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def say(done: str, *more: str) -> None:
+    """Say what was done, and what follows from it."""
+    out = sentences()
+    out.print(Text(done, "green"))
+    for line in more:
+        out.print(Text(line))
+
+
+def say_error(message: str) -> None:
+    """Say on stderr what was not done, or not yet."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(message, style="red"))
+
+
+def fail(message: str, code: Exit) -> NoReturn:
+    """Say what is wrong, and end the command."""
+    say_error(message)
+    sys.stderr.flush()
+    raise typer.Exit(code)
+
+
+def end(outcome: str) -> NoReturn:
+    """End the command with the status of an answer's outcome."""
+    raise typer.Exit(_EXITS[outcome])
+
+
+def progress_bars() -> Progress:
+    """Return bars of bytes on stderr, which go when the work is done."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+# --- wording --------------------------------------------------------------------------------------
+
+
+def ago(at: float) -> str:
+    """Return how long ago ``at`` (epoch seconds) was, in the largest unit that fits."""
+    seconds = max(0.0, time.time() - at)
+    for unit, size_s in (("d", _DAY_S), ("h", _HOUR_S), ("min", _MINUTE_S)):
+        if seconds >= size_s:
+            return f"{seconds / size_s:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def failed(failures: int, reason: str, retry_at: float | None) -> str:
+    """Return how often something failed, why, and when it is tried again (epoch seconds)."""
+    wait_s = max(0.0, (retry_at or 0.0) - time.time())
+    return f"failed {failures} times, again in {wait_s:.0f} s: {reason}"
+
+
+def short(digest: str | None) -> str:
+    """Return as much of a digest as tells it from others; ``-``: there is none."""
+    return "-" if digest is None else digest[:_SHORT_DIGEST]
