@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import ParamSpec, TypeVar
 
 import structlog
@@ -136,22 +136,43 @@ class Journal:
                 alias=active.alias,
                 version=active.version,
             )
-            written = await self.write(
-                self._ledger.activated,
-                Activation(
-                    model=active.model,
-                    alias=active.alias,
-                    version=active.version,
-                    digest=active.digest,
-                    previous_version=active.previous_version,
-                    previous_digest=active.previous_digest,
-                    asked_by=AskedBy.ADOPTED,
-                    at=active.since,
-                    generation=node.generation,
-                ),
-            )
-            if not written:
+            if not await self.activated(active, AskedBy.ADOPTED, node.generation):
                 return  # the next pass tries again; asking a dead database for each takes long
+
+    async def activated(
+        self,
+        active: ActiveAlias,
+        asked_by: str,
+        generation: int,
+        *,
+        durations_s: Mapping[str, float] | None = None,
+        pinned: bool = False,
+    ) -> bool:
+        """Record what an alias means now; whether it was written.
+
+        Args:
+            active: The alias.
+            asked_by: Who wanted it.
+            generation: Of the route table that first had it so.
+            durations_s: Seconds by phase; None: unknown.
+            pinned: Whether an operator pinned it there.
+        """
+        return await self.write(
+            self._ledger.activated,
+            Activation(
+                model=active.model,
+                alias=active.alias,
+                version=active.version,
+                digest=active.digest,
+                previous_version=active.previous_version,
+                previous_digest=active.previous_digest,
+                asked_by=asked_by,
+                at=active.since,
+                generation=generation,
+                durations_s=durations_s or {},
+                pinned=pinned,
+            ),
+        )
 
     async def write(self, work: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> bool:
         """Write with a method of the ledger; whether it was written."""

@@ -24,7 +24,7 @@ from registry_sync.intake import Stopwatch
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.observation import Observation
-from registry_sync.records import OWN_FAILURE, Activation, Rejection
+from registry_sync.records import OWN_FAILURE, Rejection
 from registry_sync.serving_target import ServingTarget
 from registry_sync.threads import Threads
 
@@ -203,21 +203,12 @@ class Promotion:
             asked_by=str(action.asked_by),
             generation=generation,
         )
-        await self._journal.write(
-            self._ledger.activated,
-            Activation(
-                model=active.model,
-                alias=active.alias,
-                version=active.version,
-                digest=active.digest,
-                previous_version=active.previous_version,
-                previous_digest=active.previous_digest,
-                asked_by=action.asked_by,
-                at=active.since,
-                generation=generation,
-                durations_s=dict(watch.seconds),
-                pinned=self._is_pinned(action),
-            ),
+        await self._journal.activated(
+            active,
+            action.asked_by,
+            generation,
+            durations_s=dict(watch.seconds),
+            pinned=self._is_pinned(action),
         )
 
     def _is_pinned(self, action: Activate) -> bool:
