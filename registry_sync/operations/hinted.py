@@ -6,11 +6,11 @@ A hint is no instruction: whatever it names is looked up in the registry.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_plus
 
 from gateway.model_ref import InvalidReferenceError, parse_model_name
+from registry_sync.sources.s3_layout import Root
 
 _OF_MODELS = ("registered_model", "model_version")
 """How MLflow's entities begin that are about models; others are prompts and budgets."""
@@ -23,23 +23,6 @@ NOTHING: Hinted = frozenset()
 
 class UnreadableBodyError(Exception):
     """A body that is not what this webhook takes. The message says what it takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """Where a registry lies that is itself a place in S3; ``path`` without slashes at its ends."""
-
-    bucket: str
-    path: str
-
-    @classmethod
-    def of(cls, uri: str) -> Prefix | None:
-        """Return the place that ``s3://bucket/prefix`` means; None: it is no such URI."""
-        scheme, _, rest = uri.partition("://")
-        if scheme != "s3":
-            return None
-        bucket, _, path = rest.partition("/")
-        return cls(bucket, path.strip("/"))
 
 
 def by_mlflow(body: bytes) -> Hinted:
@@ -69,12 +52,12 @@ def by_reload(body: bytes) -> Hinted:
     return _named(asked["model"], "`model` is a name") if "model" in asked else None
 
 
-def by_s3(body: bytes, prefix: Prefix | None) -> Hinted:
+def by_s3(body: bytes, root: Root | None) -> Hinted:
     """Return what a notification of S3 is about.
 
     Args:
         body: ``{"Records": [...]}``, as S3 and its imitators send it; a test event has no records.
-        prefix: Where the registry lies, if it is a place in S3; None: models cannot be told from
+        root: Where the registry lies, if it is a place in S3; None: models cannot be told from
             where their bytes are.
 
     Raises:
@@ -85,9 +68,9 @@ def by_s3(body: bytes, prefix: Prefix | None) -> Hinted:
     if not isinstance(records, list):
         raise UnreadableBodyError("`Records` of an S3 event notification is a list")
     places = [_place(record) for record in records]
-    if prefix is None:
+    if root is None:
         return None if places else NOTHING
-    names = {_model_at(bucket, key, prefix) for bucket, key in places} - {None}
+    names = {_model_at(bucket, key, root) for bucket, key in places} - {None}
     return None if len(names) > _MAX_NAMED else frozenset(name for name in names if name)
 
 
@@ -102,12 +85,11 @@ def _place(record: Any) -> tuple[str, str]:
     return str(bucket), unquote_plus(str(key))
 
 
-def _model_at(bucket: str, key: str, prefix: Prefix) -> str | None:
-    """Return the model that an object belongs to: the first folder below the prefix."""
-    start = f"{prefix.path}/" if prefix.path else ""
-    if bucket != prefix.bucket or not key.startswith(start):
+def _model_at(bucket: str, key: str, root: Root) -> str | None:
+    """Return the model that an object belongs to: the first folder of the registry."""
+    if bucket != root.bucket or not key.startswith(root.prefix):
         return None
-    name, slash, _ = key.removeprefix(start).partition("/")
+    name, slash, _ = key.removeprefix(root.prefix).partition("/")
     try:
         return parse_model_name(name) if slash else None
     except InvalidReferenceError:

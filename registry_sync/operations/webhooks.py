@@ -22,7 +22,6 @@ from starlette.routing import Route
 from registry_sync.operations.bodies import WebhookState
 from registry_sync.operations.hinted import (
     Hinted,
-    Prefix,
     UnreadableBodyError,
     by_mlflow,
     by_reload,
@@ -37,6 +36,7 @@ from registry_sync.operations.senders import (
     SigningSender,
     TokenSender,
 )
+from registry_sync.sources.s3_layout import Root
 
 MAX_BODY_BYTES = 2**20
 _BODY_TIMEOUT_S = 10.0
@@ -73,7 +73,7 @@ def build_webhooks(
         mlflow = SigningSender(secrets.mlflow, MLFLOW_HEADERS, clock=clock)
         webhooks.append(Webhook("mlflow", mlflow, by_mlflow, hint, clock))
     if secrets.s3:
-        read = partial(by_s3, prefix=Prefix.of(tracking_uri))
+        read = partial(by_s3, root=Root.of(tracking_uri))
         webhooks.append(Webhook("s3", TokenSender(secrets.s3), read, hint, clock))
     if secrets.reload:
         ci = SigningSender(secrets.reload, RELOAD_HEADERS, clock=clock)

@@ -59,6 +59,14 @@ class Root:
         path = path.strip("/")
         return cls(bucket, f"{path}/" if path else "")
 
+    @classmethod
+    def of(cls, tracking_uri: str) -> Root | None:
+        """Return the root that a registry's URI means; None: that registry is no place in S3."""
+        try:
+            return cls.at(tracking_uri)
+        except InvalidReferenceError:
+            return None
+
     @property
     def uri(self) -> str:
         """The URI, without a slash at its end."""
