@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from gateway.control_contract import VersionState
 from registry_sync.artifact_store import ArtifactStore
@@ -34,6 +35,16 @@ class NodeInMemory:
     on_mismatch: OnMismatch = OnMismatch.WARN
     require_digest: bool = False
     stage_timeout_s: float = 30.0
+
+    @classmethod
+    def with_versions(cls, folder: Path, count: int) -> Self:
+        """Make a node whose registry has so many versions of a model, its alias at the first."""
+        made = cls(folder)
+        for version in range(1, count + 1):
+            made.registry.publish(M, version)
+        made.registry.without_latest(M)
+        made.registry.point(M, A, 1)
+        return made
 
     @contextlib.asynccontextmanager
     async def control_plane(self, *, poll: bool = True) -> AsyncIterator[Reconciler]:

@@ -17,16 +17,6 @@ from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 from tests.unit.registry_sync.operating import asking, listening, promoted
 
 
-@pytest.fixture
-async def node(tmp_path: Path) -> NodeInMemory:
-    made = NodeInMemory(tmp_path)
-    for version in (1, 2):
-        made.registry.publish(M, version)
-    made.registry.without_latest(M)
-    made.registry.point(M, A, 1)
-    return made
-
-
 async def explained(client: httpx.AsyncClient, selector: str | None = A) -> dict[str, Any]:
     params = {"model": M} | ({"selector": selector} if selector else {})
     answer = await client.get("/explain", params=params)

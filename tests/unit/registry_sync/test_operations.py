@@ -30,16 +30,6 @@ Command = Callable[..., Result]
 AsyncCommand = Callable[..., Awaitable[Result]]
 
 
-@pytest.fixture
-async def node(tmp_path: Path) -> NodeInMemory:
-    made = NodeInMemory(tmp_path)
-    for version in (1, 2):
-        made.registry.publish(M, version)
-    made.registry.without_latest(M)
-    made.registry.point(M, A, 1)
-    return made
-
-
 # --- the listener ---------------------------------------------------------------------------------
 
 

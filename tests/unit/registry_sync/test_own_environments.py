@@ -1,9 +1,6 @@
 """The spine with versions that ask for an environment of their own, or may not run in ours."""
 
 from dataclasses import replace
-from pathlib import Path
-
-import pytest
 
 from gateway.control_contract import CatalogueVersion, Environment, VersionState
 from registry_sync.dependencies import OnMismatch
@@ -12,16 +9,6 @@ from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 
 TAG = "gateway.environment"
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> NodeInMemory:
-    made = NodeInMemory(tmp_path)
-    for version in (1, 2):
-        made.registry.publish(M, version)
-    made.registry.without_latest(M)
-    made.registry.point(M, A, 1)
-    return made
 
 
 def tag_version(node: NodeInMemory, version: int, value: str) -> None:

@@ -15,12 +15,7 @@ from tests.unit.registry_sync.operating import asking, listening, promoted
 
 @pytest.fixture
 async def node(tmp_path: Path) -> NodeInMemory:
-    made = NodeInMemory(tmp_path)
-    for version in (1, 2, 3):
-        made.registry.publish(M, version)
-    made.registry.without_latest(M)
-    made.registry.point(M, A, 1)
-    return made
+    return NodeInMemory.with_versions(tmp_path, 3)
 
 
 async def pinned(client: httpx.AsyncClient, version: int, alias: str = A) -> httpx.Response:

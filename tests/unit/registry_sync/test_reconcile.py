@@ -4,7 +4,6 @@ import asyncio
 import shutil
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -24,17 +23,6 @@ from registry_sync.reconcile import Reconciler
 from registry_sync.records import Hold
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> NodeInMemory:
-    made = NodeInMemory(tmp_path)
-    for version in (1, 2):
-        made.registry.publish(M, version)
-    made.registry.without_latest(M)
-    made.registry.point(M, A, 1)
-    return made
-
 
 # --- the ordinary way -----------------------------------------------------------------------------
 

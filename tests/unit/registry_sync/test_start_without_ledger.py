@@ -14,11 +14,7 @@ from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 @pytest.fixture
 async def node(tmp_path: Path) -> NodeInMemory:
     """A node on which @champion points at 1, and 2 has been called by number."""
-    made = NodeInMemory(tmp_path)
-    for version in (1, 2, 3):
-        made.registry.publish(M, version)
-    made.registry.without_latest(M)
-    made.registry.point(M, A, 1)
+    made = NodeInMemory.with_versions(tmp_path, 3)
     async with made.control_plane() as spine:
         await made.serves(1)
         made.gateway.want(M, 2)

@@ -236,10 +236,7 @@ async def test_a_webhook_is_posted() -> None:
 
 
 async def test_ten_thousand_repeats_of_one_delivery_change_nothing(tmp_path: Path) -> None:
-    node = NodeInMemory(tmp_path)
-    node.registry.publish(M, 1)
-    node.registry.without_latest(M)
-    node.registry.point(M, A, 1)
+    node = NodeInMemory.with_versions(tmp_path, 1)
     async with node.control_plane() as spine:
         await node.serves(1)
         await idle(spine)
@@ -482,12 +479,7 @@ async def test_what_is_no_notification_is_said_to_be_none(body: bytes) -> None:
     assert (answer.status_code, hinted) == (400, [])
 
 
-async def test_a_promotion_is_followed_by_a_webhook(tmp_path: Path) -> None:
-    node = NodeInMemory(tmp_path)
-    for version in (1, 2):
-        node.registry.publish(M, version)
-    node.registry.without_latest(M)
-    node.registry.point(M, A, 1)
+async def test_a_promotion_is_followed_by_a_webhook(node: NodeInMemory) -> None:
     async with (
         node.control_plane() as spine,
         posting(lambda model: spine.hint(model, "webhook")) as client,
