@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
 import uvicorn
+from starlette.types import ASGIApp
 from typer.testing import CliRunner, Result
 
 from registry_sync import cli
@@ -35,6 +38,23 @@ async def promoted(node: NodeInMemory, spine: Reconciler, version: int) -> None:
     await idle(spine)
 
 
+def run(folder: str | Path, *arguments: str, **environment: str) -> Result:
+    """Run the command where the node's folder is this one."""
+    here = {"REGISTRY_SYNC_NODE_DIR": str(folder), "COLUMNS": "200", "TERM": "dumb"}
+    return CliRunner().invoke(cli.app, list(arguments), env=here | environment)
+
+
+@contextlib.asynccontextmanager
+async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
+    task = asyncio.create_task(server._serve(sockets=[listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
 @contextlib.asynccontextmanager
 async def listening(
     node: NodeInMemory, spine: Reconciler
@@ -44,21 +64,5 @@ async def listening(
         tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as folder,
         private_socket(Path(folder) / "operations.sock") as listener,
     ):
-        config = uvicorn.Config(
-            create_app(operations(node, spine)), log_config=None, lifespan="off"
-        )
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server._serve(sockets=[listener]))
-
-        def run(*arguments: str) -> Result:
-            environment = {"REGISTRY_SYNC_NODE_DIR": folder, "COLUMNS": "200", "TERM": "dumb"}
-            return CliRunner().invoke(cli.app, list(arguments), env=environment)
-
-        async def command(*arguments: str) -> Result:
-            return await asyncio.to_thread(run, *arguments)
-
-        try:
-            yield command
-        finally:
-            server.should_exit = True
-            await serving
+        async with serving(create_app(operations(node, spine)), listener):
+            yield partial(asyncio.to_thread, run, folder)

@@ -3,14 +3,11 @@
 import json
 import re
 import threading
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from typer.testing import CliRunner
 
-from registry_sync import cli
 from registry_sync.aspired import Aspired
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
@@ -325,28 +322,3 @@ async def test_sync_does_not_wait_for_a_registry_for_ever(
         gate.set()
         monkeypatch.undo()
         assert (await synced(client))["outcome"] == "done"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "says"),
-    [
-        (("pin", "churn", "1"), 2, "not MODEL@ALIAS"),
-        (("pin", "churn@champion", "0"), 2, "Invalid value"),
-        (("unpin", "churn@3"), 2, "digits always mean a version"),
-        (("explain", "a/b"), 2, "cannot contain"),
-        (("explain", "churn", "a b"), 2, "an alias has"),
-        (("sync", "a:b"), 2, "cannot contain"),
-        (("quarantine", "release", "churn"), 2, "not MODEL/VERSION"),
-        (("quarantine", "release", "churn/champion"), 2, "whole number"),
-        (("freeze",), 3, "python -m registry_sync"),
-        (("explain", "churn"), 3, "python -m registry_sync"),
-        (("quarantine", "list"), 3, "python -m registry_sync"),
-    ],
-)
-def test_wrong_usage_and_an_absent_control_plane_say_what_to_do(
-    tmp_path: Path, arguments: tuple[str, ...], code: int, says: str
-) -> None:
-    environment = {"REGISTRY_SYNC_NODE_DIR": str(tmp_path)}
-    done = CliRunner().invoke(cli.app, list(arguments), env=environment)
-    assert (done.exit_code, done.stdout) == (code, "")
-    assert says in done.stderr.replace("\n", " ")

@@ -7,13 +7,13 @@ import re
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-import uvicorn
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from registry_sync import cli, telemetry
+from registry_sync import telemetry
 from registry_sync.commands import publish
 from registry_sync.node_dir import StartError, private_socket, sole_owner
 from registry_sync.operations.app import create_app
@@ -24,7 +24,7 @@ from registry_sync.records import Activation
 from tests.fakes.gateway import becomes
 from tests.fakes.registry import FakeRegistry
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
-from tests.unit.registry_sync.operating import asking, listening, operations, promoted
+from tests.unit.registry_sync.operating import asking, listening, operations, promoted, run, serving
 
 Command = Callable[..., Result]
 AsyncCommand = Callable[..., Awaitable[Result]]
@@ -337,20 +337,8 @@ async def listening_on_tcp(
         tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as folder,
     ):
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
-        serving = asyncio.create_task(server._serve(sockets=[listener]))
-        environment = {"REGISTRY_SYNC_NODE_DIR": folder, "COLUMNS": "200", "TERM": "dumb"}
-
-        async def command(*arguments: str, **more: str) -> Result:
-            return await asyncio.to_thread(
-                CliRunner().invoke, cli.app, list(arguments), env=environment | more
-            )
-
-        try:
-            yield url, command
-        finally:
-            server.should_exit = True
-            await serving
+        async with serving(app, listener):
+            yield url, partial(asyncio.to_thread, run, folder)
 
 
 async def test_the_command_asks_another_machine_with_the_token(node: NodeInMemory) -> None:
@@ -387,24 +375,34 @@ async def test_the_command_asks_another_machine_with_the_token(node: NodeInMemor
     [
         (("rollback", "churn"), 2, "not MODEL@ALIAS"),
         (("rollback", "churn@3"), 2, "digits always mean a version"),
+        (("pin", "churn", "1"), 2, "not MODEL@ALIAS"),
+        (("pin", "churn@champion", "0"), 2, "Invalid value"),
+        (("unpin", "churn@3"), 2, "digits always mean a version"),
+        (("explain", "a/b"), 2, "cannot contain"),
+        (("explain", "churn", "a b"), 2, "an alias has"),
+        (("sync", "a:b"), 2, "cannot contain"),
+        (("quarantine", "release", "churn"), 2, "not MODEL/VERSION"),
+        (("quarantine", "release", "churn/champion"), 2, "whole number"),
         (("stamp", "churn/3"), 2, "not models:/NAME/VERSION"),
         (("stamp", "models:/churn/champion"), 2, "a version is a whole number"),
         (("status",), 3, "python -m registry_sync"),
         (("history",), 3, "REGISTRY_SYNC_NODE_DIR"),
+        (("explain", "churn"), 3, "python -m registry_sync"),
+        (("freeze",), 3, "python -m registry_sync"),
+        (("quarantine", "list"), 3, "python -m registry_sync"),
     ],
 )
 def test_wrong_usage_and_an_absent_control_plane_say_what_to_do(
     tmp_path: Path, arguments: tuple[str, ...], code: int, says: str
 ) -> None:
-    environment = {"REGISTRY_SYNC_NODE_DIR": str(tmp_path)}
-    done = CliRunner().invoke(cli.app, list(arguments), env=environment)
+    done = run(tmp_path, *arguments)
     assert (done.exit_code, done.stdout) == (code, "")
     assert says in done.stderr.replace("\n", " ")
 
 
 def test_a_setting_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     environment = {"REGISTRY_SYNC_POLL_INTERVAL_S": "often", "REGISTRY_SYNC_TRACKING_URI": ""}
-    done = CliRunner().invoke(cli.app, ["status"], env=environment)
+    done = run(tmp_path, "status", **environment)
     assert done.exit_code == 2
     assert "REGISTRY_SYNC_POLL_INTERVAL_S: " in done.stderr
     assert "REGISTRY_SYNC_TRACKING_URI: " in done.stderr
@@ -419,10 +417,7 @@ def stamping(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[FakeRegis
     registry.publish(M, 1)
     monkeypatch.setattr(publish, "build_registry", lambda _settings: registry)
     monkeypatch.setattr(publish, "build_fetcher", lambda _settings: registry)
-    environment = {"REGISTRY_SYNC_NODE_DIR": str(tmp_path)}
-    return registry, lambda *arguments: CliRunner().invoke(
-        cli.app, ["stamp", *arguments], env=environment
-    )
+    return registry, partial(run, tmp_path, "stamp")
 
 
 def test_a_stamp_is_the_digest_of_the_bytes(stamping: tuple[FakeRegistry, Command]) -> None:
