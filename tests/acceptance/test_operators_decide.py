@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body
+from tests.acceptance.scale import OUTAGE_S
 from tests.acceptance.traffic import Traffic, asks, client, describe
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import LinearModel
@@ -75,6 +77,7 @@ async def test_operators_decide_whatever_the_registry_says(
             assert (one["version"], one["aspired"], one["why"]) == (2, 3, "pinned"), one
             # Without its database, the node goes on, says so, and takes no decision it would lose.
             postgresql_server.stop()
+            gone_at, counted = time.monotonic(), len(traffic.answers)
             try:
 
                 async def shown() -> bool:
@@ -83,8 +86,16 @@ async def test_operators_decide_whatever_the_registry_says(
                 await command(node, "unpin", name, exits=1)
                 await eventually(shown, "the status says that the ledger is gone")
                 await node.passes(watching, PASSES)
+                await asyncio.sleep(max(0.0, OUTAGE_S - (time.monotonic() - gone_at)))
+                assert await shown()
+                assert len(traffic.answers) > counted, "callers went on"
             finally:
                 postgresql_server.start()
+
+            async def well() -> bool:
+                return not await shown()
+
+            await eventually(well, "the ledger is used again by itself")
             await command(node, "unpin", name)
             await node.active(watching, model, ALIAS, 3)
             await eventually_true(lambda: traffic.count(lambda a: a.version == 3) > 10, "calls")
