@@ -320,6 +320,9 @@ class NodeState(Body):
         boot_id: New with every start of the gateway: stages do not outlive it.
         catalogue_writer: Whose catalogue the node has, with which epoch; None: none since boot,
             so the control plane should send one.
+        resident: What has a worker, or waits for one, whoever called it: sorted, each once, and
+            as many as ``GATEWAY_MAX_RESIDENT`` and the queue before it allow. It is as it was when
+            this answer was made: a change of it alone is no news. Empty from an older gateway.
     """
 
     node_id: str
@@ -332,4 +335,5 @@ class NodeState(Body):
     active: list[ActiveAlias] = Field(default_factory=list)
     standbys: list[StageRequest] = Field(default_factory=list)
     wanted: list[Wanted] = Field(default_factory=list)
+    resident: list[Digest] = Field(default_factory=list)
     events: list[Event] = Field(default_factory=list)

@@ -292,6 +292,10 @@ class ResidentSet:
         """Return every member of the set, least recently used first."""
         return sorted(self._residents.values(), key=lambda resident: resident.last_used)
 
+    def digests(self) -> set[str]:
+        """Return the artifacts that a worker runs on, or is about to be started on."""
+        return {one.key.digest for one in (*self._residents.values(), *self._queue)}
+
     def retire(self, key: ReplicaKey, reason: str) -> None:
         """Drain and end a version: no new leases; it ends with its last one."""
         resident = self._residents.get(key)

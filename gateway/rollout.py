@@ -343,6 +343,7 @@ class Rollout:
             active=list(node.table.active.values()),
             standbys=list(self._standbys.values()),
             wanted=node.wanted(),
+            resident=sorted(self._residents.digests()),
             events=node.events_after(after),
         )
 

@@ -34,7 +34,7 @@ class FakeGateway:
     """A `ServingTarget`. Event loop only.
 
     ``fails`` says how the stage of a (model, version) ends; ``stages_wait`` keeps stages under way
-    until cleared; ``down`` makes every call fail.
+    until cleared; ``resident`` is what has a worker; ``down`` makes every call fail.
     """
 
     def __init__(self) -> None:
@@ -48,6 +48,7 @@ class FakeGateway:
         self.outcomes: dict[str, StageOutcome] = {}
         self.events: list[Event] = []
         self.wanted: dict[tuple[str, int], float] = {}
+        self.resident: set[str] = set()
         self.fails: dict[tuple[str, int], tuple[StageFailure, str]] = {}
         self.refuses: dict[tuple[str, str], tuple[NackCode, str]] = {}
         self.stages_wait = False
@@ -206,6 +207,7 @@ class FakeGateway:
             active=list(self.active.values()),
             standbys=list(self.standbys.values()),
             wanted=[Wanted(model=m, version=v, since=s) for (m, v), s in self.wanted.items()],
+            resident=sorted(self.resident),
             events=list(self.events),
         )
 

@@ -254,6 +254,20 @@ async def test_the_least_recently_used_makes_room():
     assert ("ended", "b", True) in world.told
 
 
+async def test_what_loads_and_what_waits_for_its_load_is_in_use_as_what_serves_is():
+    world = World(count=3)
+    serving, *others = (ReplicaKey(name, 1, "sha256:" + name * 64) for name in "abcd")
+    (await world.set.lease(serving)).release()
+    world.gate.clear()
+    callers = [asyncio.ensure_future(world.set.lease(one)) for one in others]
+    await until(lambda: len(world.starts) == 3)
+    assert world.set.digests() == {one.digest for one in (serving, *others)}
+    world.gate.set()
+    for caller in asyncio.as_completed(callers):
+        (await caller).release()
+    assert world.set.digests() == {one.digest for one in others}
+
+
 async def test_a_leased_replica_is_not_evicted_and_the_newcomer_has_its_turn():
     world = World(count=1)
     held = await world.set.lease(key("a"))

@@ -10,6 +10,7 @@ from gateway.errors import LoadError, RolloutRefusedError
 from gateway.node import Node
 from gateway.residency import ResidentSet
 from gateway.rollout import Rollout
+from gateway.room import ReplicaKey
 from gateway.routing import Hold, RouteTable
 from gateway.table_file import TableFile
 from gateway.telemetry import Telemetry
@@ -47,6 +48,9 @@ class FakeResidents:
 
     def residents(self):
         return []
+
+    def digests(self):
+        return {key.digest for key in self.ready}
 
 
 class Stand:
@@ -222,6 +226,24 @@ async def test_a_standby_that_is_taken_away_is_spared_no_longer(tmp_path):
     assert stand.residents.unstaged == ["s1"]
     told = await stand.rollout.observe(before.seq)
     assert (told.standbys, told.generation) == ([], before.generation)
+
+
+async def test_who_is_resident_is_told_with_the_next_answer_and_is_no_news_itself(tmp_path):
+    stand = Stand(tmp_path)
+    before = await stand.rollout.observe(0)
+    for key in (ReplicaKey("m", 2, D[2]), ReplicaKey("m", 1, D[1]), ReplicaKey("other", 7, D[1])):
+        stand.residents.ready.add(key)
+    after = await stand.rollout.observe(0)
+    assert (before.resident, after.resident) == ([], [D[1], D[2]])
+    assert after.seq == before.seq
+
+
+def test_planes_of_different_age_understand_each_other():
+    told = contract.NodeState(node_id="n", boot_id="b", seq=1, generation=1, resident=[D[1]])
+    older = told.model_dump(exclude={"resident"})
+    assert contract.NodeState.model_validate(older).resident == []
+    newer = told.model_dump() | {"what_nobody_knows_yet": 1}
+    assert contract.NodeState.model_validate(newer) == told
 
 
 async def test_a_standby_nobody_activates_is_given_up(tmp_path):
