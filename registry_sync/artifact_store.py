@@ -76,6 +76,28 @@ class StoredArtifact:
     stored_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class StoreUse:
+    """How full the artifact store is, in bytes.
+
+    Attributes:
+        stored_bytes: Of artifacts that are there, or half removed.
+        coming_bytes: Booked for fetches under way.
+        budget_bytes: How many both together may be; 0: as many as the disk takes.
+    """
+
+    stored_bytes: int
+    coming_bytes: int
+    budget_bytes: int
+
+    @property
+    def over_bytes(self) -> int:
+        """How many there are too many; 0: none."""
+        if not self.budget_bytes:
+            return 0
+        return max(0, self.stored_bytes + self.coming_bytes - self.budget_bytes)
+
+
 class ArtifactStore:
     """Owns ``artifacts/`` and ``staging/`` of a node. One process; any of its threads.
 
@@ -83,17 +105,24 @@ class ArtifactStore:
     the next `open`.
     """
 
-    def __init__(self, node_dir: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, node_dir: Path, clock: Callable[[], float] = time.time, *, budget_bytes: int = 0
+    ) -> None:
         """Store the node's folder; `open` does the work.
 
         Args:
             node_dir: The node's folder.
             clock: Epoch seconds.
+            budget_bytes: Most bytes of artifacts that are there or booked; 0: no such limit.
         """
         self._artifacts = node_dir / "artifacts"
         self._staging = node_dir / "staging"
         self._clock = clock
         self._lock = threading.Lock()
+        self._budget_bytes = budget_bytes
+        self._counting = threading.Lock()  # never held while anything is read or written
+        self._sizes: dict[str, int] = {}
+        self._coming: dict[Path, int] = {}
 
     def open(self) -> None:
         """Make the folders; remove what a killed process left. The owner calls it once, at start.
@@ -110,20 +139,56 @@ class ArtifactStore:
             for entry in list(self._artifacts.iterdir()):
                 if _owner(entry.name) not in complete:
                     _remove(entry)
+        with self._counting:
+            self._sizes = {one.digest: one.size_bytes for one in complete.values()}
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """Lend a path for one fetch: not existing yet, in an own folder that is removed after.
+
+        What was booked for it is given back with it, however the fetch ended.
 
         Raises:
             StoreError: The disk refused.
         """
         with _as_store_error("lend a staging folder"):
             own = Path(tempfile.mkdtemp(dir=self._staging))
+        path = own / "artifact"
         try:
-            yield own / "artifact"
+            yield path
         finally:
             _remove(own)
+            with self._counting:
+                self._coming.pop(path, None)
+
+    def book(self, folder: Path, total_bytes: int) -> int:
+        """Keep room for ``total_bytes`` in all at a path of `staging`, if the budget has it.
+
+        Returns:
+            0: it is kept until the bytes are taken, or the path is given back. Else how many bytes
+            are lacking, and nothing has changed.
+        """
+        with self._counting:
+            others = sum(size for path, size in self._coming.items() if path != folder)
+            use = StoreUse(sum(self._sizes.values()), others + total_bytes, self._budget_bytes)
+            if use.over_bytes == 0:
+                self._coming[folder] = total_bytes
+            return use.over_bytes
+
+    def use(self) -> StoreUse:
+        """Return how full it is. Reads nothing: cheap enough for any occasion."""
+        with self._counting:
+            stored, coming = sum(self._sizes.values()), sum(self._coming.values())
+            return StoreUse(stored, coming, self._budget_bytes)
+
+    def free_bytes(self) -> int:
+        """Return how many bytes are free on the file system.
+
+        Raises:
+            StoreError: It cannot be asked.
+        """
+        with _as_store_error("tell how much room there is"):
+            return shutil.disk_usage(self._artifacts).free
 
     def add(
         self, fetched: Fetched, description: Mapping[str, Any], pin: Pin | None = None
@@ -232,10 +297,8 @@ class ArtifactStore:
             _sync_folder(self._artifacts)
             self._manifest(digest).unlink(missing_ok=True)
             _remove(self._folder(digest))
-
-    def used_bytes(self) -> int:
-        """Return the bytes of all complete artifacts."""
-        return sum(artifact.size_bytes for artifact in self.all().values())
+            with self._counting:  # only now: what could be removed by half takes room still
+                self._sizes.pop(digest, None)
 
     # --- layout ---------------------------------------------------------------------------------
 
@@ -254,6 +317,9 @@ class ArtifactStore:
         _remove(target)  # without a record it is what a killed process left
         _seal(fetched.folder)
         fetched.folder.rename(target)
+        with self._counting:  # what was booked is stored from here on: never counted twice
+            self._coming.pop(fetched.folder, None)
+            self._sizes[fetched.manifest.digest] = fetched.size_bytes
         target.chmod(_READ_ONLY_FOLDER)  # only now: a folder that cannot be written cannot move
         self._replace(self._manifest(fetched.manifest.digest), fetched.manifest.text().encode())
 

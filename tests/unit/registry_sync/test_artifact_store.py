@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry_sync import artifact_store
-from registry_sync.artifact_store import ArtifactStore, Pin
+from registry_sync.artifact_store import ArtifactStore, Pin, StoreUse
 from registry_sync.errors import StoreError
 from tests.unit.registry_sync.artifacts import FILES, fetched
 
@@ -74,7 +74,7 @@ def test_what_comes_in_is_read_back_by_the_next_process(store, tmp_path):
     assert again.get(artifact.digest) == artifact
     assert again.find_pin("m", 1) == (artifact.digest, PIN)
     assert again.find_pin("m", 2) is None
-    assert again.used_bytes() == artifact.size_bytes
+    assert again.use() == StoreUse(artifact.size_bytes, 0, 0)
     assert "pinned_for" not in artifact.description
     assert artifact.description["flavor"] == "sklearn"
 
@@ -120,6 +120,33 @@ def test_a_fetch_that_fails_leaves_nothing(store, tmp_path):
     with pytest.raises(RuntimeError):
         fail()
     assert list((tmp_path / "staging").iterdir()) == []
+
+
+def test_what_is_booked_counts_until_it_is_stored_or_given_back(tmp_path):
+    store = ArtifactStore(tmp_path, budget_bytes=2500)
+    store.open()
+    size = sum(map(len, FILES.values()))
+    with store.staging() as first, store.staging() as second:
+        assert store.book(first, 1500) == 0
+        assert store.book(second, 1500) == 500
+        assert store.use() == StoreUse(0, 1500, 2500)
+        assert store.book(first, 3000) == 500  # more than there is: what was booked stays
+        assert store.use().coming_bytes == 1500
+        store.add(fetched(first), DESCRIPTION)
+        assert store.use() == StoreUse(size, 0, 2500)
+        assert store.book(second, 2500 - size) == 0
+    assert store.use() == StoreUse(size, 0, 2500)
+    assert opened(tmp_path).use() == StoreUse(size, 0, 0)
+
+
+def test_what_was_booked_goes_back_where_the_artifact_is_there_already(store):
+    artifact = add(store)
+    with store.staging() as path:
+        store.book(path, 10)
+        store.add(fetched(path), DESCRIPTION)
+    assert store.use() == StoreUse(artifact.size_bytes, 0, 0)
+    store.remove(artifact.digest)
+    assert store.use() == StoreUse(0, 0, 0)
 
 
 class Killed(BaseException):
