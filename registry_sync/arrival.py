@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import wait
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -25,6 +29,8 @@ from registry_sync.threads import StoppedError, Threads
 _CONFIRMATION_LASTS_S = 120.0
 _QUARANTINE_LOOK_S = 300.0
 _QUARANTINE_FETCH_S = 900.0
+_LOOK_EVERY_S = 0.25
+_TELL_EVERY_S = 10.0
 _log = structlog.get_logger("registry_sync.arrival")
 
 
@@ -34,6 +40,27 @@ class Stopped:
 
     reason: str
     refused: bool = False
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a fetch is. Its thread writes, anybody reads.
+
+    Attributes:
+        comparing: Whether bytes that are here are compared once more; else new ones come.
+        started_at: Epoch seconds.
+        arrived_bytes: How many have come; of a comparison, too.
+        total_bytes: How many there are in all; None: not known (yet).
+        told_at: Epoch seconds when the log was told last.
+    """
+
+    model: str
+    version: int
+    comparing: bool
+    started_at: float
+    told_at: float
+    arrived_bytes: int = 0
+    total_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +77,7 @@ class Arrival:
 
     Attributes:
         artifacts: What the artifact store holds, by digest.
+        fetches: Those under way, the oldest first.
     """
 
     def __init__(
@@ -61,16 +89,19 @@ class Arrival:
         journal: Journal,
         listings: Listings,
         threads: Threads,
+        make_room: Callable[[Path, int], Coroutine[Any, Any, None]],
         clock: Callable[[], float],
     ) -> None:
-        """Store. ``clock`` gives epoch seconds."""
+        """Store. ``make_room`` is `DiskRoom.make`; ``clock`` gives epoch seconds."""
         self.artifacts: dict[str, StoredArtifact] = {}
+        self.fetches: list[Progress] = []
         self._source = source
         self._intake = intake
         self._ledger = ledger
         self._journal = journal
         self._listings = listings
         self._threads = threads
+        self._make_room = make_room
         self._clock = clock
         self._confirmed: dict[tuple[str, int], _Confirmed] = {}
         self._looked_at: dict[tuple[str, int], float] = {}
@@ -114,18 +145,75 @@ class Arrival:
     ) -> Brought | Refused:
         """Fetch in a thread, which stops at the next bytes when nobody waits any more."""
         left = threading.Event()
+        now = self._clock()
+        progress = Progress(listed.model, listed.version, again, started_at=now, told_at=now)
+        check = partial(self._check, left)
 
-        def check(_done: int, _total: int | None) -> None:
-            self._threads.check_stopping()
-            if left.is_set():
-                raise StoppedError
+        def note(arrived: int, total: int | None) -> None:
+            check()
+            progress.arrived_bytes, progress.total_bytes = arrived, total
+            self._tell(progress)
 
         pool = self._threads.comparing if again else self._threads.fetching
+        # What is compared goes again, and is no part of the store: only the disk's floor bounds it.
+        room = None if again else partial(self._wait_for_room, asyncio.get_running_loop(), check)
+        self.fetches.append(progress)
         try:
-            return await pool(self._intake.bring, listed, pinned, watch=watch, on_progress=check)
+            return await pool(
+                self._intake.bring, listed, pinned, watch=watch, on_progress=note, make_room=room
+            )
         except asyncio.CancelledError:
             left.set()
             raise
+        finally:
+            self.fetches = [one for one in self.fetches if one is not progress]
+
+    def _check(self, left: threading.Event) -> None:
+        """Abort the calling fetch if nobody waits for it any more. Any thread.
+
+        Raises:
+            StoppedError: Nobody does.
+        """
+        self._threads.check_stopping()
+        if left.is_set():
+            raise StoppedError
+
+    def _tell(self, progress: Progress) -> None:
+        """Log how far a long fetch is, now and then. Called with every chunk."""
+        now = self._clock()
+        if now - progress.told_at < _TELL_EVERY_S:
+            return
+        progress.told_at = now
+        _log.info(
+            "fetch.progress",
+            model=progress.model,
+            version=progress.version,
+            arrived_bytes=progress.arrived_bytes,
+            total_bytes=progress.total_bytes,
+            elapsed_s=round(now - progress.started_at, 1),
+        )
+
+    def _wait_for_room(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        check: Callable[[], None],
+        folder: Path,
+        total_bytes: int,
+    ) -> None:
+        """Have room made, from a fetch's thread, for as long as somebody waits for the fetch.
+
+        Raises:
+            NoDiskRoomError: There is none.
+            StoppedError: Nobody waits any more.
+        """
+        made = asyncio.run_coroutine_threadsafe(self._make_room(folder, total_bytes), loop)
+        try:
+            while not made.done():
+                wait([made], timeout=_LOOK_EVERY_S)
+                check()
+        finally:
+            made.cancel()
+        made.result()
 
     async def _accept(
         self, key: tuple[str, int], found: Brought, started_at: float, asked_by: str

@@ -24,6 +24,7 @@ from uv import find_uv_bin
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.dependencies import OnMismatch
+from registry_sync.disk_room import RoomLimits
 from registry_sync.environments import BuildLimits, Environments
 from registry_sync.fetch import Fetcher, FetchLimits
 from registry_sync.gateway_client import GatewayClient
@@ -48,7 +49,7 @@ from registry_sync.sources import mlflow_registry, s3_prefix
 from registry_sync.sources.locations import as_source_error, connect_s3
 from registry_sync.sources.s3_layout import Place
 from registry_sync.sources.source import Source
-from registry_sync.sweep import Sweep, SweepLimits
+from registry_sync.sweep import Sweep
 from registry_sync.telemetry import registry_calls
 from registry_sync.threads import Threads
 
@@ -182,7 +183,7 @@ async def _serve(settings: SyncSettings, node_id: str, threads: Threads) -> None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    store = ArtifactStore(settings.node_dir)
+    store = ArtifactStore(settings.node_dir, budget_bytes=settings.disk_budget_bytes)
     await threads.ledger(store.open)
     environments = build_environments(settings)
     await threads.ledger(environments.open)
@@ -244,7 +245,11 @@ def _spine(
         environments=environments,
         boot_id=uuid.uuid4().hex,
         jitter=random.random,
-        limits=Limits(settings.stage_timeout_s, settings.thorough_poll_every),
+        limits=Limits(
+            settings.stage_timeout_s,
+            settings.thorough_poll_every,
+            RoomLimits(settings.rollback_window_s, settings.disk_floor_bytes),
+        ),
         require_digest=settings.require_digest,
         on_mismatch=OnMismatch(settings.dependencies),
         holds_file=holds_file,
@@ -262,15 +267,9 @@ async def _work(
 
     ``listeners``: the one for operators of this node, and perhaps the one for everybody.
     """
-    sweep = Sweep(
-        spine,
-        limits=SweepLimits(settings.rollback_window_s, settings.disk_floor_bytes),
-        folder=settings.node_dir,
-        clock=time.time,
-    )
     schedule = Schedule(
         poll=spine.poll,
-        sweep=sweep.run,
+        sweep=Sweep(spine).run,
         poll_interval_s=settings.poll_interval_s,
         sweep_interval_s=settings.sweep_interval_s,
     )

@@ -35,10 +35,14 @@ from registry_sync.sources.locations import (
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["FetchLimits", "Fetched", "Fetcher", "OnProgress"]
+__all__ = ["FetchLimits", "Fetched", "Fetcher", "OnProgress", "Reserve"]
 
 OnProgress = Callable[[int, int | None], None]
 """Called as bytes arrive with (bytes so far, bytes in all or None). Raising from it aborts."""
+
+Reserve = Callable[[int], None]
+"""Called before bytes are written that were not reserved yet, with how many there are to be in
+all: once, where the storage tells sizes, else with every chunk. Raising from it aborts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +106,21 @@ class Fetcher:
         """
         return self._list(self._open(uri)).mark()
 
-    def fetch(self, uri: str, into: Path, *, on_progress: OnProgress | None = None) -> Fetched:
+    def fetch(
+        self,
+        uri: str,
+        into: Path,
+        *,
+        on_progress: OnProgress | None = None,
+        reserve: Reserve | None = None,
+    ) -> Fetched:
         """Stream everything at ``uri`` into ``into``, a new folder.
 
         Args:
             uri: As `Source.locate` gave it.
             into: Must not exist; its parent must. Left behind on errors, for its owner to remove.
             on_progress: See `OnProgress`.
+            reserve: See `Reserve`.
 
         Raises:
             SourceError: The storage did not answer.
@@ -119,7 +131,9 @@ class Fetcher:
         """
         location = self._open(uri)
         before = self._list(location)
-        budget = _Budget(self._limits, into.parent, before, self._clock, on_progress)
+        budget = _Budget(
+            self._limits, into.parent, before, self._clock, on_progress=on_progress, reserve=reserve
+        )
         budget.check_listing()
         with _as_store_error():
             into.mkdir()
@@ -163,13 +177,17 @@ class _Budget:
         disk: Path,
         listing: RemoteListing,
         clock: Callable[[], float],
+        *,
         on_progress: OnProgress | None,
+        reserve: Reserve | None,
     ) -> None:
         self._limits = limits
         self._disk = disk
         self._listing = listing
         self._clock = clock
         self._on_progress = on_progress
+        self._reserve = reserve
+        self._reserved_bytes = 0
         self._deadline = clock() + limits.timeout_s
         sizes = [file.size_bytes for file in listing.files]
         self._total = sum(s for s in sizes if s is not None) if None not in sizes else None
@@ -191,6 +209,7 @@ class _Budget:
                 f"{self._limits.settle_s:.0f} s"
             )
         self._check_bytes(self._total or 0)
+        self._check_room(self._total or 0)
         self._check_disk(self._total or 0)
 
     def spend(self, count: int) -> None:
@@ -201,6 +220,7 @@ class _Budget:
         """
         self.arrived_bytes += count
         self._check_bytes(self.arrived_bytes)
+        self._check_room(self.arrived_bytes)
         self._check_disk(count)
         if self._clock() > self._deadline:
             raise FetchTimeoutError(f"the fetch took more than {self._limits.timeout_s:.0f} s")
@@ -212,6 +232,11 @@ class _Budget:
             raise ArtifactTooLargeError(
                 f"the artifact has more than {self._limits.max_bytes} bytes"
             )
+
+    def _check_room(self, count: int) -> None:
+        if self._reserve and count > self._reserved_bytes:
+            self._reserve(count)
+            self._reserved_bytes = count
 
     def _check_disk(self, coming_bytes: int) -> None:
         with _as_store_error():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -13,11 +14,15 @@ from registry_sync.artifact_store import ArtifactStore, Pin, StoredArtifact
 from registry_sync.aspired import AspiredVersion
 from registry_sync.describe import describe
 from registry_sync.errors import ArtifactError, SourceError, StoreError
-from registry_sync.fetch import OnProgress
+from registry_sync.fetch import OnProgress, Reserve
 from registry_sync.manifest import Fetched, Manifest
 from registry_sync.records import PinnedVersion
 from registry_sync.sources.source import Source
 from registry_sync.verify import Verification, verify
+
+MakeRoom = Callable[[Path, int], None]
+"""Books room in the store for so many bytes in all at a path of its `staging`, by having others
+removed. Raises `NoDiskRoomError`."""
 
 
 class Fetches(Protocol):
@@ -27,7 +32,14 @@ class Fetches(Protocol):
         """Return a value that changes when what is stored at ``uri`` changes, or None."""
         ...
 
-    def fetch(self, uri: str, into: Path, *, on_progress: OnProgress | None = None) -> Fetched:
+    def fetch(
+        self,
+        uri: str,
+        into: Path,
+        *,
+        on_progress: OnProgress | None = None,
+        reserve: Reserve | None = None,
+    ) -> Fetched:
         """Stream everything at ``uri`` into ``into``."""
         ...
 
@@ -92,10 +104,16 @@ class Intake:
         *,
         watch: Stopwatch,
         on_progress: OnProgress | None = None,
+        make_room: MakeRoom | None = None,
     ) -> Brought | Refused:
         """Fetch a version, check it, and keep it.
 
-        Where ``pinned`` is None, the ledger may have been lost: the store's own pin counts then.
+        Args:
+            version: Which one.
+            pinned: What it was; None: the ledger may have been lost, so the store's own pin counts.
+            watch: Told how long each phase took.
+            on_progress: See `OnProgress`.
+            make_room: Called where the store's budget is full; None: the budget is not asked.
 
         Raises:
             SourceError: The registry or its storage did not answer.
@@ -107,8 +125,11 @@ class Intake:
         pinned = pinned or self._pinned_in_store(version)
         try:
             with self._store.staging() as folder:
+                reserve = partial(self._reserve, make_room, folder) if make_room else None
                 with watch.phase("fetch"):
-                    fetched = self._fetcher.fetch(uri, folder, on_progress=on_progress)
+                    fetched = self._fetcher.fetch(
+                        uri, folder, on_progress=on_progress, reserve=reserve
+                    )
                 return self._accept(version, pinned, fetched, watch)
         except ArtifactError as error:
             if error.transient:
@@ -116,6 +137,15 @@ class Intake:
             listing = self._listing(uri)
             expected = version.expected_digest or (pinned.digest if pinned else None)
             return Refused(expected, None, listing, error.reason)
+
+    def _reserve(self, make_room: MakeRoom, folder: Path, total_bytes: int) -> None:
+        """Book room for what comes: at once, where there is some.
+
+        Raises:
+            NoDiskRoomError: There is none, and none can be made.
+        """
+        if self._store.book(folder, total_bytes) > 0:
+            make_room(folder, total_bytes)
 
     def _pinned_in_store(self, version: AspiredVersion) -> PinnedVersion | None:
         found = self._store.find_pin(version.model, version.version)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import assert_never
 
 import structlog
@@ -33,6 +34,7 @@ from registry_sync.artifact_store import ArtifactStore
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.catalogue import Known, Trouble
 from registry_sync.dependencies import OnMismatch
+from registry_sync.disk_room import DiskRoom, RoomLimits
 from registry_sync.environments import BuildsEnvironments
 from registry_sync.errors import SyncError
 from registry_sync.hints import Hints
@@ -67,10 +69,14 @@ _log = structlog.get_logger("registry_sync.reconcile")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the spine waits for, in seconds, and how often it asks for everything, in polls."""
+    """What the spine waits for, in seconds; how often it asks for everything, in polls; and `room`.
+
+    ``room`` says when bytes may go.
+    """
 
     stage_timeout_s: float = 600.0
     thorough_poll_every: int = 10
+    room: RoomLimits = field(default_factory=RoomLimits)
 
 
 class Reconciler:
@@ -123,6 +129,21 @@ class Reconciler:
             journal=self.journal,
             listings=self.listings,
             threads=threads,
+            make_room=self._make_room,
+            clock=clock,
+        )
+        self.disk_room = DiskRoom(
+            target=target,
+            observation=self.observation,
+            announcer=self.announcer,
+            arrival=self.arrival,
+            listings=self.listings,
+            journal=self.journal,
+            store=store,
+            threads=threads,
+            next_decision=self.next_decision,
+            wake=self.wake,
+            limits=limits.room,
             clock=clock,
         )
         self.preparation = Preparation(
@@ -207,6 +228,7 @@ class Reconciler:
         node = self.observation.node
         if node is None or self.observation.unreachable:
             return
+        self.disk_room.note(node)
         await self.journal.adopt(node, self._is_moving)
         await self._publish()
         actions = plan(self._world())
@@ -235,6 +257,9 @@ class Reconciler:
             environments=self.preparation.built.keys(),
             refused=self.preparation.refused(self.arrival.artifacts),
         )
+
+    async def _make_room(self, folder: Path, total_bytes: int) -> None:
+        await self.disk_room.make(folder, total_bytes)
 
     # --- list -------------------------------------------------------------------------------------
 

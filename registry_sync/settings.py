@@ -33,6 +33,8 @@ class SyncSettings(BaseSettings):
         max_artifact_files: Files of one artifact.
         fetch_timeout_s: Seconds for one whole fetch.
         disk_floor_bytes: Free bytes that fetching leaves on the file system.
+        disk_budget_bytes: Bytes of artifacts that this node keeps, those on their way included;
+            0: as many as the floor leaves room for.
         stage_timeout_s: Seconds to wait for the outcome of a stage.
         dependencies: What it means when a version requires other libraries than are installed
             here: ``ignore``, ``warn``, or ``refuse``: it is not loaded beside them.
@@ -67,6 +69,7 @@ class SyncSettings(BaseSettings):
     max_artifact_files: PositiveInt = 10_000
     fetch_timeout_s: PositiveFloat = 3600.0
     disk_floor_bytes: int = Field(default=_GIB, ge=0)
+    disk_budget_bytes: int = Field(default=0, ge=0)
     stage_timeout_s: PositiveFloat = 600.0
     dependencies: Literal["ignore", "warn", "refuse"] = "warn"
     environment_timeout_s: PositiveFloat = 1800.0

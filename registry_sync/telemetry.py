@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 REGISTRY = CollectorRegistry()
 registry_calls = Counter(
@@ -12,3 +12,19 @@ registry_calls = Counter(
     registry=REGISTRY,
 )
 """``call`` is one of a few names in the sources."""
+store_bytes = Gauge(
+    "registry_sync_artifact_store_bytes",
+    "Bytes of the artifacts on this node, without those that are being fetched.",
+    registry=REGISTRY,
+)
+store_budget_bytes = Gauge(
+    "registry_sync_artifact_store_budget_bytes",
+    "Most bytes of artifacts that this node keeps; 0: as many as the disk takes.",
+    registry=REGISTRY,
+)
+
+
+def show_store(stored_bytes: int, budget_bytes: int) -> None:
+    """Put down how full the artifact store is, in bytes, and may be."""
+    store_bytes.set(stored_bytes)
+    store_budget_bytes.set(budget_bytes)

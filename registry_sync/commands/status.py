@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
 from registry_sync.commands.arguments import AsJson
 from registry_sync.commands.control_plane import ask
 from registry_sync.commands.terminal import ago, failed, short, tell
-from registry_sync.operations.bodies import AliasState, State, WebhookState
+from registry_sync.operations.bodies import AliasState, State, StoreState, WebhookState
 
 
 def status(*, as_json: AsJson = False) -> None:
@@ -35,6 +36,8 @@ def _say_state(state: State) -> None:
         out.print(Text(f"{name}: {trouble or 'answers'}", style="red" if trouble else ""))
     for webhook in state.webhooks:
         out.print(_webhook_line(webhook))
+    if state.store:
+        out.print(_store_line(state.store))
     for problem in state.problems:
         out.print(Text(problem, style="yellow"))
     out.print(alias_table((model.name, alias) for model in state.models for alias in model.aliases))
@@ -57,6 +60,16 @@ def _webhook_line(webhook: WebhookState) -> Text:
         said += webhook.refusal or ""
     failing = (webhook.refused_at or 0.0) > (webhook.taken_at or 0.0)
     return Text(said, style="yellow" if failing else "")
+
+
+def _store_line(store: StoreState) -> Text:
+    said = f"artifact store: {decimal(store.stored_bytes)}"
+    if store.budget_bytes is not None:
+        said += f" of {decimal(store.budget_bytes)}"
+    if store.coming_bytes:
+        said += f", {decimal(store.coming_bytes)} more on their way"
+    over = (store.budget_bytes or store.stored_bytes) < store.stored_bytes
+    return Text(said, style="yellow" if over else "")
 
 
 def alias_table(aliases: Iterable[tuple[str, AliasState]]) -> Table:

@@ -76,6 +76,8 @@ def create_app(operations: Operations) -> FastAPI:
     @app.get("/metrics")
     async def metrics() -> Response:
         """Return the control plane's metrics, as Prometheus reads them."""
+        use = operations.spine.store.use()
+        telemetry.show_store(use.stored_bytes, use.budget_bytes)
         return Response(generate_latest(telemetry.REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/history")

@@ -71,6 +71,19 @@ class FreezeState(BaseModel):
     at: float
 
 
+class StoreState(BaseModel):
+    """How full the artifact store is, in bytes.
+
+    Attributes:
+        coming_bytes: Booked for fetches under way.
+        budget_bytes: Most that both together may be; None: there is no budget.
+    """
+
+    stored_bytes: int
+    coming_bytes: int
+    budget_bytes: int | None
+
+
 class State(BaseModel):
     """What this node follows, serves and is busy with.
 
@@ -79,6 +92,7 @@ class State(BaseModel):
         gateway_error: Why the gateway does not answer; None: it does.
         ledger_error: Why the ledger could not be used; None: it could.
         frozen: Since when nothing follows the registry; None: aliases follow it.
+        store: None: an older control plane does not tell.
     """
 
     node_id: str
@@ -89,6 +103,7 @@ class State(BaseModel):
     ledger_error: str | None
     generation: int | None
     frozen: FreezeState | None = None
+    store: StoreState | None = None
     problems: list[str] = Field(default_factory=list)
     models: list[ModelState]
     work: list[Work]

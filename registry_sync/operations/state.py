@@ -10,6 +10,7 @@ from registry_sync.operations.bodies import (
     HistoryEntry,
     ModelState,
     State,
+    StoreState,
     Work,
     work,
 )
@@ -31,9 +32,19 @@ def read_state(spine: Reconciler, *, node_id: str, tracking_uri: str) -> State:
         ledger_error=spine.journal.trouble,
         generation=node.generation if node else None,
         frozen=frozen(spine),
+        store=_store(spine),
         problems=[*spine.listings.aspired.problems, *_held_back(spine)],
         models=_models(spine),
         work=_work(spine),
+    )
+
+
+def _store(spine: Reconciler) -> StoreState:
+    use = spine.store.use()
+    return StoreState(
+        stored_bytes=use.stored_bytes,
+        coming_bytes=use.coming_bytes,
+        budget_bytes=use.budget_bytes or None,
     )
 
 

@@ -11,12 +11,14 @@ from pydantic_settings import BaseSettings
 
 from gateway.settings import GatewaySettings
 from gateway.telemetry import Telemetry
+from registry_sync import telemetry
 from registry_sync.settings import SyncSettings
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 ROW = re.compile(r"^\| `(?P<name>[A-Z][A-Z0-9_]+)`[^|]*\| (?P<default>[^|]*?) *\|", re.MULTILINE)
 METRIC = re.compile(
-    r"^\| `(?P<name>gateway_\w+)` \| (?P<kind>\w+) \| (?P<labels>[^|]*?) *\|", re.MULTILINE
+    r"^\| `(?P<name>(?:gateway|registry_sync)_\w+)` \| (?P<kind>\w+) \| (?P<labels>[^|]*?) *\|",
+    re.MULTILINE,
 )
 SETTINGS: list[type[BaseSettings]] = [GatewaySettings, SyncSettings]
 
@@ -67,7 +69,7 @@ def _says(cell: str, default: object) -> bool:
 def test_every_metric_is_documented_with_its_kind_and_labels() -> None:
     kinds: dict[type, str] = {Counter: "counter", Gauge: "gauge", Histogram: "histogram"}
     expected = {}
-    for metric in vars(Telemetry()).values():
+    for metric in (*vars(Telemetry()).values(), *vars(telemetry).values()):
         if type(metric) in kinds:
             name = metric._name + ("_total" if isinstance(metric, Counter) else "")
             expected[name] = (kinds[type(metric)], tuple(metric._labelnames))

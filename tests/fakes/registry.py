@@ -8,7 +8,7 @@ from pathlib import Path
 from gateway.model_ref import LATEST
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import SourceError
-from registry_sync.fetch import OnProgress
+from registry_sync.fetch import OnProgress, Reserve
 from registry_sync.manifest import Fetched, Manifest
 
 MLMODEL = "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n    data: data\n"
@@ -19,7 +19,8 @@ class FakeRegistry:
     """A `Source`, and the storage behind it. Any thread.
 
     ``down`` makes every call fail; ``tells_listings`` False is a storage without ETag and time;
-    ``hold_fetches`` makes fetches of a model, or of one URI, wait until it is set.
+    ``hold_fetches`` makes fetches of a model, or of one URI, wait until it is set; ``fetch_error``
+    fails them before that, ``late_error`` after it.
     """
 
     down: bool = False
@@ -33,13 +34,17 @@ class FakeRegistry:
     asked: list[str] = field(default_factory=list)
     hold_fetches: dict[str, threading.Event] = field(default_factory=dict)
     fetch_error: Exception | None = None
+    late_error: Exception | None = None
 
     # --- what an ML engineer does -----------------------------------------------------------------
 
-    def publish(self, model: str, version: int, *, stamp: str | None = None) -> str:
-        """Register a version; its digest."""
+    def publish(
+        self, model: str, version: int, *, stamp: str | None = None, size_bytes: int = 0
+    ) -> str:
+        """Register a version, of at least ``size_bytes`` in all; its digest."""
         uri = f"fake:/{model}/{version}"
-        self.files[uri] = {"MLmodel": MLMODEL.encode(), "data/weights": f"{uri}".encode()}
+        weights = uri.encode().ljust(size_bytes - len(MLMODEL), b".")
+        self.files[uri] = {"MLmodel": MLMODEL.encode(), "data/weights": weights}
         known = self.models.get(model, AspiredModel(name=model, versions={}))
         versions = {
             **known.versions,
@@ -109,19 +114,30 @@ class FakeRegistry:
         self._answer()
         return _manifest(self.files[uri]).digest if self.tells_listings else None
 
-    def fetch(self, uri: str, into: Path, *, on_progress: OnProgress | None = None) -> Fetched:
+    def fetch(
+        self,
+        uri: str,
+        into: Path,
+        *,
+        on_progress: OnProgress | None = None,
+        reserve: Reserve | None = None,
+    ) -> Fetched:
         self._answer()
         if self.fetch_error is not None:
             raise self.fetch_error
+        size = sum(map(len, self.files[uri].values()))
+        if reserve:
+            reserve(size)
         gate = self.hold_fetches.get(uri) or self.hold_fetches.get(uri.split("/")[1])
         while gate is not None and not gate.wait(0.01):
             if on_progress:
-                on_progress(0, None)
+                on_progress(size // 2, size)
+        if self.late_error is not None:
+            raise self.late_error
         self.fetched.append(uri)
         for path, content in self.files[uri].items():
             (into / path).parent.mkdir(parents=True, exist_ok=True)
             (into / path).write_bytes(content)
-        size = sum(map(len, self.files[uri].values()))
         if on_progress:
             on_progress(size, size)
         return Fetched(into, _manifest(self.files[uri]), size, self.remote_listing(uri))

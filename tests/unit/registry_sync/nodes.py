@@ -11,6 +11,7 @@ from typing import Self
 from gateway.control_contract import VersionState
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.dependencies import OnMismatch
+from registry_sync.disk_room import RoomLimits
 from registry_sync.holds_file import HoldsFile
 from registry_sync.intake import Intake
 from registry_sync.ledger import Ledger
@@ -35,6 +36,8 @@ class NodeInMemory:
     on_mismatch: OnMismatch = OnMismatch.WARN
     require_digest: bool = False
     stage_timeout_s: float = 30.0
+    room: RoomLimits = field(default_factory=RoomLimits)
+    disk_budget_bytes: int = 0
 
     @classmethod
     def with_versions(cls, folder: Path, count: int) -> Self:
@@ -50,7 +53,7 @@ class NodeInMemory:
     async def control_plane(self, *, poll: bool = True) -> AsyncIterator[Reconciler]:
         """Run a control plane for the block; it ends as if killed: nothing is finished."""
         threads = Threads()
-        store = ArtifactStore(self.folder)
+        store = ArtifactStore(self.folder, budget_bytes=self.disk_budget_bytes)
         store.open()
         holds_file = HoldsFile(self.folder / "holds.json")
         ledger = Ledger(
@@ -75,7 +78,7 @@ class NodeInMemory:
             on_mismatch=self.on_mismatch,
             boot_id=f"boot-{time.monotonic_ns()}",
             jitter=lambda: 0.0,
-            limits=Limits(stage_timeout_s=self.stage_timeout_s),
+            limits=Limits(stage_timeout_s=self.stage_timeout_s, room=self.room),
             require_digest=self.require_digest,
             holds_file=holds_file,
         )

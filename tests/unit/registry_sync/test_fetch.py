@@ -135,12 +135,13 @@ class Moving(LocalLocation):
 class Hostile:
     """A storage that lists what it likes, and sends other sizes than it lists."""
 
-    def __init__(self, *listed: str, sent: bytes = b"1234") -> None:
+    def __init__(self, *listed: str, sent: bytes = b"1234", size: int | None = 4) -> None:
         self.listed = ("MLmodel", *listed)
         self.sent = sent
+        self.size = size
 
     def files(self, max_files):
-        return RemoteListing(tuple(RemoteFile(path, 4, None) for path in self.listed))
+        return RemoteListing(tuple(RemoteFile(path, self.size, None) for path in self.listed))
 
     def read(self, files):
         return ((file, self.sent) for file in files)
@@ -179,6 +180,33 @@ def test_bytes_are_counted_as_they_come_not_as_they_were_promised(tmp_path, serv
     serve(Hostile(sent=b"x" * 5000))
     with pytest.raises(ArtifactTooLargeError):
         fetcher(max_bytes=4000).fetch("any", tmp_path / "into")
+
+
+@pytest.mark.parametrize(("size", "asked"), [(16, [32]), (None, [16, 32])])
+def test_room_is_reserved_before_a_byte_is_written_as_far_as_sizes_are_told(
+    tmp_path, serve, size, asked
+):
+    reserved: list[int] = []
+
+    def reserve(total_bytes):
+        written = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+        assert written == (reserved[-1] if reserved else 0)
+        reserved.append(total_bytes)
+
+    serve(Hostile("a", sent=b"flavors: {a: {}}", size=size))
+    fetcher().fetch("any", tmp_path / "into", reserve=reserve)
+    assert reserved == asked
+
+
+@pytest.mark.parametrize("size", [4, None])
+def test_no_room_ends_a_fetch_before_it_writes(tmp_path, serve, size):
+    def reserve(_total_bytes):
+        raise NoDiskRoomError("no")
+
+    serve(Hostile("a", size=size))
+    with pytest.raises(NoDiskRoomError):
+        fetcher().fetch("any", tmp_path / "into", reserve=reserve)
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) == 0
 
 
 def test_a_storage_without_marks_has_no_listing_to_compare(serve):

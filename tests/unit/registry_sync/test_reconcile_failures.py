@@ -97,7 +97,7 @@ class Registry:
         assert self.gate.wait(5)
         return uri
 
-    def fetch(self, uri: str, into: Path, *, on_progress=None):
+    def fetch(self, uri: str, into: Path, *, on_progress=None, reserve=None):
         return fetched(into)
 
 

@@ -1,7 +1,8 @@
 """The sweep removes what may go, after the gateway was told, and nothing when it cannot be."""
 
 import asyncio
-import time
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 from gateway.control_contract import ActiveAlias, NodeState
 from registry_sync.artifact_store import ArtifactStore, StoredArtifact
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.disk_room import DiskRoom, RoomLimits
 from registry_sync.records import (
     Activation,
     Hold,
@@ -20,64 +22,113 @@ from registry_sync.records import (
     Quarantine,
     Rejection,
 )
-from registry_sync.sweep import (
-    Sweep,
-    SweepLimits,
-    choose,
-    choose_gone,
-    choose_gone_verdicts,
-    choose_retired,
-)
+from registry_sync.retention import Pressure, as_candidates, choose_removed, what_stays
+from registry_sync.sweep import Sweep, choose_gone, choose_gone_verdicts, choose_retired
 from registry_sync.threads import Threads
-from tests.fakes.gateway import becomes
+from tests.fakes.gateway import FakeGateway, becomes
 from tests.unit.registry_sync.artifacts import fetched
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 
 
-@pytest.mark.parametrize("gone", [False, True])
-async def test_an_artifact_goes_only_after_the_gateway_was_told(tmp_path, gone):
+def disk_room(store: ArtifactStore, threads: Threads, **parts: Any) -> DiskRoom:
+    """Room on the disk of a node whose gateway and registry answer, and know nothing."""
+    node = NodeState(node_id="n", boot_id="b", seq=1, generation=1)
+    known: dict[str, Any] = {
+        "target": FakeGateway(),
+        "observation": SimpleNamespace(node=node, unreachable=None),
+        "announcer": SimpleNamespace(offers=lambda _: False),
+        "arrival": SimpleNamespace(artifacts=store.all()),
+        "listings": SimpleNamespace(count=2, aspired=Aspired(models={}, listed_at=0.0)),
+        "journal": SimpleNamespace(view=LedgerView()),
+        "next_decision": lambda: asyncio.sleep(0),
+        "wake": lambda: None,
+        "limits": RoomLimits(rollback_window_s=10.0),
+        "clock": lambda: 100.0,
+    }
+    return DiskRoom(store=store, threads=threads, **(known | parts))
+
+
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    made = Threads()
+    yield made
+    assert made.close(patience_s=5)
+
+
+@pytest.mark.parametrize("still", ["nothing", "offered", "resident", "unheard", "fetched anew"])
+async def test_an_artifact_goes_only_after_the_gateway_was_told(tmp_path, threads, still):
     store = ArtifactStore(tmp_path, clock=lambda: 0.0)
     store.open()
     with store.staging() as folder:
         digest = store.add(fetched(folder), {}).digest
-    threads = Threads()
-    told = []
+    arrival, gateway, told = SimpleNamespace(artifacts=store.all()), FakeGateway(), []
 
     async def next_decision():
-        told.append(digest in spine.arrival.artifacts or not store.get(digest))
-        await asyncio.sleep(0)
+        told.append(digest in arrival.artifacts or not store.get(digest))
+        if still == "resident":
+            gateway.resident.add(digest)  # while it was told, a worker was started
+        elif still == "unheard":
+            gateway.down = True
+        elif still == "fetched anew":
+            arrival.artifacts[digest] = store.all()[digest]
 
-    async def write(*_):
-        return True
-
-    async def nothing_swept(*_, **__):
-        return None
-
-    node = SimpleNamespace(active=[], standbys=[], wanted=[])
-    spine: Any = SimpleNamespace(
-        announcer=SimpleNamespace(offers=lambda _: gone),
-        arrival=SimpleNamespace(artifacts=store.all()),
-        journal=SimpleNamespace(view=LedgerView(), write=write),
-        ledger=SimpleNamespace(prune=None, forget_history=None),
-        listings=SimpleNamespace(count=2, error=None, aspired=Aspired(models={}, listed_at=0.0)),
+    room = disk_room(
+        store,
+        threads,
+        target=gateway,
+        announcer=SimpleNamespace(offers=lambda _: still == "offered"),
+        arrival=arrival,
         next_decision=next_decision,
-        observation=SimpleNamespace(node=node, unreachable=None),
-        preparation=SimpleNamespace(sweep=nothing_swept),
-        store=store,
-        threads=threads,
-        wake=lambda: None,
     )
-    limits = SweepLimits(rollback_window_s=10.0, disk_floor_bytes=0)
-    sweep = Sweep(spine, limits=limits, folder=tmp_path, clock=lambda: 100.0)
-    await sweep.run()
+    await room.sweep()
     assert told == [False]
-    assert (digest in spine.arrival.artifacts) is gone
-    assert (store.get(digest) is not None) is gone
-    assert threads.close(patience_s=5)
+    stays = still != "nothing"
+    assert (digest in arrival.artifacts) is stays
+    assert (store.get(digest) is not None) is stays
+
+
+async def test_what_cannot_be_removed_is_not_offered_and_takes_room_still(
+    tmp_path, threads, monkeypatch
+):
+    store = ArtifactStore(tmp_path, clock=lambda: 0.0)
+    store.open()
+    with store.staging() as folder:
+        artifact = store.add(fetched(folder), {})
+    arrival = SimpleNamespace(artifacts=store.all())
+    room = disk_room(store, threads, arrival=arrival)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", _refuse)
+        await room.sweep()
+    assert (arrival.artifacts, store.get(artifact.digest)) == ({}, None)
+    assert store.use().stored_bytes == artifact.size_bytes
+    store.open()
+    assert store.use().stored_bytes == 0
+
+
+def _refuse(_path: Path) -> None:
+    raise PermissionError("no")
 
 
 def digest_of(version: int) -> str:
     return f"sha256:{version:064x}"
+
+
+def chosen(
+    artifacts: dict[str, StoredArtifact],
+    *,
+    node: NodeState,
+    aspired: Aspired,
+    ledger: LedgerView,
+    pressure: Pressure,
+) -> list[str]:
+    """What goes at 100 s, with a rollback window of 10 s."""
+    return choose_removed(
+        as_candidates(artifacts, aspired=aspired, ledger=ledger, needed_at={}),
+        what_stays(node, aspired, ledger, recent_since=90.0),
+        now=100.0,
+        rollback_window_s=10.0,
+        pressure=pressure,
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,16 +144,14 @@ def test_of_what_may_be_called_by_number_no_more_goes_than_the_disk_lacks(lackin
     }
     versions = {n: AspiredVersion("m", n, "there") for n in (1, 2, 3, 4, 5)}
     active = ActiveAlias(model="m", alias="champion", version=5, digest=digest_of(5), since=0.0)
-    doomed = choose(
+    doomed = chosen(
         stored,
         node=NodeState(node_id="n", boot_id="b", seq=1, generation=1, active=[active]),
         aspired=Aspired({"m": AspiredModel("m", versions, {"champion": 5})}, listed_at=0.0),
         ledger=LedgerView(
             pins={("m", n): PinnedVersion("m", n, digest_of(n), None, False, None) for n in came_at}
         ),
-        now=100.0,
-        limits=SweepLimits(rollback_window_s=10.0, disk_floor_bytes=0),
-        lacking_bytes=lacking_bytes,
+        pressure=Pressure(disk_bytes=lacking_bytes),
     )
     assert doomed == [digest_of(version) for version in goes or [6, 3, 2, 1]]
 
@@ -131,7 +180,7 @@ async def test_versions_deleted_in_the_registry_leave_the_catalogue_in_the_end(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr("registry_sync.ledger._KEPT_GONE_PINS", 1)
-    node = NodeInMemory(tmp_path)
+    node = NodeInMemory(tmp_path, room=RoomLimits(rollback_window_s=0.0))
     for version in (1, 2, 3):
         node.registry.publish(M, version)
     node.registry.without_latest(M)
@@ -143,8 +192,7 @@ async def test_versions_deleted_in_the_registry_leave_the_catalogue_in_the_end(
             await becomes(lambda: (M, version) in spine.journal.view.pins, "it is here")  # noqa: B023 - called at once
         listed = node.registry.models[M]
         node.registry.models[M] = replace(listed, versions={3: listed.versions[3]})
-        limits = SweepLimits(rollback_window_s=0.0, disk_floor_bytes=0)
-        sweep = Sweep(spine, limits=limits, folder=tmp_path, clock=time.time)
+        sweep = Sweep(spine)
         await spine.poll()
         await idle(spine)
         await sweep.run()
@@ -173,14 +221,12 @@ def activation(model: str, alias: str, version: int, **more: Any) -> Activation:
 def test_what_an_alias_meant_last_is_kept_until_it_was_retired_long_enough(retired_at, stays):
     last = activation("deleted", "champion", 1, retired_at=retired_at)
     stored = StoredArtifact(digest_of(1), Path("x"), 100, {}, (), 0.0)
-    doomed = choose(
+    doomed = chosen(
         {digest_of(1): stored},
         node=NodeState(node_id="n", boot_id="b", seq=1, generation=1),
         aspired=Aspired({}, listed_at=0.0),
         ledger=LedgerView(last_active={("deleted", "champion"): last}),
-        now=100.0,
-        limits=SweepLimits(rollback_window_s=10.0, disk_floor_bytes=0),
-        lacking_bytes=0,
+        pressure=Pressure(),
     )
     assert doomed == ([] if stays else [digest_of(1)])
 
@@ -234,11 +280,11 @@ async def test_a_deleted_model_leaves_the_disk_and_one_that_comes_back_is_served
         node.registry.publish(model, 1)
         node.registry.without_latest(model)
         node.registry.point(model, A, 1)
-    limits = SweepLimits(rollback_window_s=0.0, disk_floor_bytes=0)
+    node.room = RoomLimits(rollback_window_s=0.0)
     deleted = node.registry.models[M]
     async with node.control_plane() as spine:
         await node.serves(1)
-        sweep = Sweep(spine, limits=limits, folder=tmp_path, clock=time.time)
+        sweep = Sweep(spine)
         node.registry.forget(M)
         for _ in range(2):
             await spine.poll()
