@@ -13,6 +13,7 @@ from rich.text import Text
 from gateway.control_contract import CatalogueVersion
 from registry_sync.commands.arguments import AsJson, ModelArgument, of_selector
 from registry_sync.commands.control_plane import ask
+from registry_sync.commands.status import fetch_line
 from registry_sync.commands.terminal import ago, failed, sentences, short, tell
 from registry_sync.operations.bodies import ExplainAnswer, Explained, History, HistoryEntry
 
@@ -104,6 +105,8 @@ def _say_explanation(answer: ExplainAnswer) -> None:
         out.print(f"{answer.model} has no alias; its versions are called by number.")
     for one in answer.selectors:
         _say_selector(out, answer.model, one)
+    for fetch in answer.fetches:
+        out.print(fetch_line(fetch))
     if answer.versions:
         out.print(_versions_table(answer.versions))
     if answer.attempts:

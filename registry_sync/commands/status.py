@@ -12,7 +12,7 @@ from rich.text import Text
 from registry_sync.commands.arguments import AsJson
 from registry_sync.commands.control_plane import ask
 from registry_sync.commands.terminal import ago, failed, short, tell
-from registry_sync.operations.bodies import AliasState, State, StoreState, WebhookState
+from registry_sync.operations.bodies import AliasState, FetchState, State, StoreState, WebhookState
 
 
 def status(*, as_json: AsJson = False) -> None:
@@ -41,6 +41,8 @@ def _say_state(state: State) -> None:
     for problem in state.problems:
         out.print(Text(problem, style="yellow"))
     out.print(alias_table((model.name, alias) for model in state.models for alias in model.aliases))
+    for fetch in state.fetches:
+        out.print(fetch_line(fetch))
     for work in state.work:
         if work.reason:
             what = " ".join([work.step, *map(short, work.subject)])
@@ -70,6 +72,16 @@ def _store_line(store: StoreState) -> Text:
         said += f", {decimal(store.coming_bytes)} more on their way"
     over = (store.budget_bytes or store.stored_bytes) < store.stored_bytes
     return Text(said, style="yellow" if over else "")
+
+
+def fetch_line(fetch: FetchState) -> Text:
+    """Return how far a fetch is."""
+    what = "comparing" if fetch.comparing else "fetching"
+    said = f"{what} {fetch.model} {fetch.version}: {decimal(fetch.arrived_bytes)}"
+    if fetch.total_bytes:
+        share = fetch.arrived_bytes / fetch.total_bytes
+        said += f" of {decimal(fetch.total_bytes)} ({share:.0%})"
+    return Text(f"{said}, begun {ago(fetch.started_at)}")
 
 
 def alias_table(aliases: Iterable[tuple[str, AliasState]]) -> Table:

@@ -71,6 +71,22 @@ class FreezeState(BaseModel):
     at: float
 
 
+class FetchState(BaseModel):
+    """How far a fetch under way is. ``started_at`` is in epoch seconds.
+
+    Attributes:
+        comparing: Bytes that are here are compared once more.
+        total_bytes: None: the storage has not told, or does not.
+    """
+
+    model: str
+    version: int
+    comparing: bool
+    started_at: float
+    arrived_bytes: int
+    total_bytes: int | None
+
+
 class StoreState(BaseModel):
     """How full the artifact store is, in bytes.
 
@@ -107,6 +123,7 @@ class State(BaseModel):
     problems: list[str] = Field(default_factory=list)
     models: list[ModelState]
     work: list[Work]
+    fetches: list[FetchState] = Field(default_factory=list)
     webhooks: list[WebhookState] = Field(default_factory=list)
 
 
@@ -344,6 +361,7 @@ class ExplainAnswer(BaseModel):
     Attributes:
         selectors: The one that was asked for, or every alias.
         versions: Those that are meant or wanted, and those that may not serve.
+        fetches: Those of the model's versions that are under way.
         attempts: What happened last, the newest first; empty with a ``ledger_error``.
     """
 
@@ -355,6 +373,7 @@ class ExplainAnswer(BaseModel):
     frozen: FreezeState | None
     selectors: list[Explained]
     versions: list[CatalogueVersion]
+    fetches: list[FetchState] = Field(default_factory=list)
     attempts: list[HistoryEntry]
 
 

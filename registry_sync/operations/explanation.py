@@ -17,6 +17,7 @@ from registry_sync.operations.pinning import frozen
 from registry_sync.operations.refusals import UnknownError
 from registry_sync.operations.state import (
     active_aliases,
+    fetches,
     last_failure,
     model_state,
     read_history,
@@ -59,6 +60,7 @@ async def explain_model(spine: Reconciler, model: str, selector: Selector | None
         frozen=frozen(spine),
         selectors=told,
         versions=_concerned(spine, state, told),
+        fetches=fetches(spine, model),
         attempts=attempts,
     )
 

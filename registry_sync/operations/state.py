@@ -6,6 +6,7 @@ from gateway.control_contract import ActiveAlias
 from registry_sync.backoff import Failure
 from registry_sync.operations.bodies import (
     AliasState,
+    FetchState,
     History,
     HistoryEntry,
     ModelState,
@@ -36,7 +37,24 @@ def read_state(spine: Reconciler, *, node_id: str, tracking_uri: str) -> State:
         problems=[*spine.listings.aspired.problems, *_held_back(spine)],
         models=_models(spine),
         work=_work(spine),
+        fetches=fetches(spine),
     )
+
+
+def fetches(spine: Reconciler, only: str | None = None) -> list[FetchState]:
+    """Return how far the fetches under way are: of one model, or of all."""
+    return [
+        FetchState(
+            model=one.model,
+            version=one.version,
+            comparing=one.comparing,
+            started_at=one.started_at,
+            arrived_bytes=one.arrived_bytes,
+            total_bytes=one.total_bytes,
+        )
+        for one in spine.arrival.fetches
+        if only in (None, one.model)
+    ]
 
 
 def _store(spine: Reconciler) -> StoreState:

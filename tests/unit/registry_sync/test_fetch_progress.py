@@ -1,0 +1,88 @@
+"""How far a fetch is: in the state, in an explanation, for eyes, and in the log."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import structlog
+
+from registry_sync import arrival
+from tests.fakes.gateway import becomes
+from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+from tests.unit.registry_sync.operating import asking, listening, promoted
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> NodeInMemory:
+    made = NodeInMemory(tmp_path)
+    made.registry.publish(M, 1, size_bytes=4_000_000)
+    made.registry.publish("other", 7)
+    for model, version in ((M, 1), ("other", 7)):
+        made.registry.without_latest(model)
+        made.registry.point(model, A, version)
+    return made
+
+
+async def test_an_operator_sees_how_far_each_fetch_is(node: NodeInMemory) -> None:
+    gate = node.registry.hold_fetches[M] = threading.Event()
+    async with (
+        node.control_plane() as spine,
+        asking(node, spine) as client,
+        listening(node, spine) as command,
+    ):
+        await becomes(
+            lambda: [one.arrived_bytes for one in spine.arrival.fetches] == [2_000_000],
+            "half of it is here, and all of the other one",
+        )
+        (fetch,) = (await client.get("/state")).json()["fetches"]
+        assert (fetch["model"], fetch["version"], fetch["comparing"]) == (M, 1, False)
+        assert (fetch["arrived_bytes"], fetch["total_bytes"]) == (2_000_000, 4_000_000)
+        assert fetch["started_at"] > 0
+        for subject, told in ((M, [fetch]), ("other", [])):
+            explained = (await client.get("/explain", params={"model": subject})).json()
+            assert explained["fetches"] == told
+        assert json.loads((await command("status", "--json")).stdout)["fetches"] == [fetch]
+        for words in (("status",), ("explain", M)):
+            assert (
+                "fetching churn 1: 2.0 MB of 4.0 MB (50%), begun" in (await command(*words)).stdout
+            )
+        gate.set()
+        await node.serves(1)
+        await idle(spine)
+        assert (await client.get("/state")).json()["fetches"] == []
+
+
+async def test_a_comparison_is_told_from_a_fetch(node: NodeInMemory) -> None:
+    node.registry.tells_listings = False
+    node.registry.publish(M, 2)
+    node.registry.without_latest(M)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        spine.arrival._confirmed.clear()
+        gate = node.registry.hold_fetches[M] = threading.Event()
+        node.registry.point(M, A, 1)
+        await spine.poll()
+        await becomes(lambda: any(one.total_bytes for one in spine.arrival.fetches), "it moves")
+        (fetch,) = (await client.get("/state")).json()["fetches"]
+        assert (fetch["version"], fetch["comparing"]) == (1, True)
+        gate.set()
+        await node.serves(1)
+
+
+async def test_a_long_fetch_is_told_to_the_log_now_and_then(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node.control_plane(poll=False) as spine:
+        now = [1000.0]
+        spine.arrival._clock = lambda: now[0]
+        progress = arrival.Progress(M, 1, comparing=False, started_at=now[0], told_at=now[0])
+        with structlog.testing.capture_logs() as told:
+            for _ in range(100):  # a second each
+                now[0] += 1
+                progress.arrived_bytes += 10
+                spine.arrival._tell(progress)
+        said = [one for one in told if one["event"] == "fetch.progress"]
+        assert [one["elapsed_s"] for one in said] == [10.0 * n for n in range(1, 11)]
+        assert said[0]["arrived_bytes"] == 100
