@@ -10,6 +10,7 @@ import random
 import signal
 import socket
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, MutableMapping
@@ -169,13 +170,19 @@ def run(settings: SyncSettings) -> int:
         finally:
             ended = threads.close(patience_s=_STOP_PATIENCE_S)
             _log.info("control_plane.stopped", threads_ended=ended)
-        if not ended:
+        if not ended or _is_held_up():
             # A thread stands in a call to a registry that does not answer. Nothing of it counts
             # any more, and waiting for it would take as long as the network lets it.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(0)
     return 0
+
+
+def _is_held_up() -> bool:
+    """Whether a library's own thread, such as one of MLflow's downloads, would be waited for."""
+    others = (one for one in threading.enumerate() if one is not threading.current_thread())
+    return any(not one.daemon for one in others)
 
 
 async def _serve(settings: SyncSettings, node_id: str, threads: Threads) -> None:

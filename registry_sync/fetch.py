@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -21,6 +22,7 @@ from registry_sync.errors import (
     FetchTimeoutError,
     IncompleteArtifactError,
     NoDiskRoomError,
+    SourceError,
     StoreError,
 )
 from registry_sync.manifest import UNSTORED_FILES, Fetched, Manifest, check_paths
@@ -31,6 +33,7 @@ from registry_sync.sources.locations import (
     connect_s3,
     open_location,
 )
+from registry_sync.sources.read_ahead import wait_for
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -94,17 +97,27 @@ class Fetcher:
         self._connecting = threading.Lock()
         self._client: S3Client | None = None
 
-    def remote_listing(self, uri: str) -> str | None:
+    def remote_listing(self, uri: str, *, on_progress: OnProgress | None = None) -> str | None:
         """Return a value that changes when what is stored at ``uri`` changes.
 
         Over path, size and ETag or time of every object. None: the storage offers neither, so only
         fetching and hashing again tells.
 
+        Args:
+            uri: As `Source.locate` gave it.
+            on_progress: See `OnProgress`; told of no bytes.
+
         Raises:
-            SourceError: The storage did not answer.
+            SourceError: The storage did not answer, or not within the time of a fetch.
             ArtifactError: It lists something that is refused.
         """
-        return self._list(self._open(uri)).mark()
+        on_beat = _TimeLimit(self._limits.timeout_s, self._clock, on_progress).check
+        try:
+            return self._list(wait_for(lambda _left: self._open(uri), on_beat), on_beat).mark()
+        except FetchTimeoutError as error:
+            raise SourceError(
+                f"the storage did not list the artifact within {self._limits.timeout_s:.0f} s"
+            ) from error
 
     def fetch(
         self,
@@ -129,16 +142,16 @@ class Fetcher:
             ArtifactTooLargeError, UnsafePathError, BrokenModelError: The bytes are refused.
             StoreError: This node's disk refused.
         """
-        location = self._open(uri)
-        before = self._list(location)
-        budget = _Budget(
-            self._limits, into.parent, before, self._clock, on_progress=on_progress, reserve=reserve
-        )
+        time_limit = _TimeLimit(self._limits.timeout_s, self._clock, on_progress)
+        # Even the place may have to be asked for: of a run's artifacts, say.
+        location = wait_for(lambda _left: self._open(uri), time_limit.check)
+        before = self._list(location, time_limit.check)
+        budget = _Budget(self._limits, into.parent, before, time_limit, reserve)
         budget.check_listing()
         with _as_store_error():
             into.mkdir()
         files = _bring_all(location, before, into, budget)
-        if self._list(location).files != before.files:
+        if self._list(location, budget.wait).files != before.files:
             raise IncompleteArtifactError("the artifact's files changed while they were fetched")
         check_complete(into)
         return Fetched(into, Manifest.of(files), budget.arrived_bytes, before.mark())
@@ -152,13 +165,16 @@ class Fetcher:
             self._client = self._client or connect_s3(self._environ)
             return self._client
 
-    def _list(self, location: Location) -> RemoteListing:
+    def _list(self, location: Location, on_beat: Callable[[], None]) -> RemoteListing:
         """List a location without what MLflow itself adds, and refuse unsafe paths.
+
+        ``on_beat`` is called while it takes time, and ends it by raising.
 
         Raises:
             SourceError, ArtifactError: See `fetch`.
         """
-        listing = location.files(self._limits.max_files + len(UNSTORED_FILES))
+        max_files = self._limits.max_files + len(UNSTORED_FILES)
+        listing = wait_for(partial(location.files, max_files), on_beat)
         files = tuple(file for file in listing.files if file.path not in UNSTORED_FILES)
         if len(files) > self._limits.max_files:
             raise ArtifactTooLargeError(
@@ -166,6 +182,29 @@ class Fetcher:
             )
         check_paths(file.path for file in files)
         return RemoteListing(files, listing.newest_age_s)
+
+
+class _TimeLimit:
+    """How long one fetch may take, its listings included."""
+
+    def __init__(
+        self, timeout_s: float, clock: Callable[[], float], on_progress: OnProgress | None
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._on_progress = on_progress
+        self._deadline = clock() + timeout_s
+
+    def check(self, arrived_bytes: int = 0, total_bytes: int | None = None) -> None:
+        """Look at the clock, and tell how far the fetch is.
+
+        Raises:
+            FetchTimeoutError: Its time is over.
+        """
+        if self._clock() > self._deadline:
+            raise FetchTimeoutError(f"the fetch took more than {self._timeout_s:.0f} s")
+        if self._on_progress:
+            self._on_progress(arrived_bytes, total_bytes)
 
 
 class _Budget:
@@ -176,19 +215,15 @@ class _Budget:
         limits: FetchLimits,
         disk: Path,
         listing: RemoteListing,
-        clock: Callable[[], float],
-        *,
-        on_progress: OnProgress | None,
+        time_limit: _TimeLimit,
         reserve: Reserve | None,
     ) -> None:
         self._limits = limits
         self._disk = disk
         self._listing = listing
-        self._clock = clock
-        self._on_progress = on_progress
+        self._time_limit = time_limit
         self._reserve = reserve
         self._reserved_bytes = 0
-        self._deadline = clock() + limits.timeout_s
         sizes = [file.size_bytes for file in listing.files]
         self._total = sum(s for s in sizes if s is not None) if None not in sizes else None
         self.arrived_bytes = 0
@@ -222,10 +257,15 @@ class _Budget:
         self._check_bytes(self.arrived_bytes)
         self._check_room(self.arrived_bytes)
         self._check_disk(count)
-        if self._clock() > self._deadline:
-            raise FetchTimeoutError(f"the fetch took more than {self._limits.timeout_s:.0f} s")
-        if self._on_progress:
-            self._on_progress(self.arrived_bytes, self._total)
+        self.wait()
+
+    def wait(self) -> None:
+        """Look at the clock, while nothing comes.
+
+        Raises:
+            FetchTimeoutError: The time is over.
+        """
+        self._time_limit.check(self.arrived_bytes, self._total)
 
     def _check_bytes(self, count: int) -> None:
         if count > self._limits.max_bytes:

@@ -28,7 +28,7 @@ removed. Raises `NoDiskRoomError`."""
 class Fetches(Protocol):
     """What is needed of a fetcher; see `registry_sync.fetch.Fetcher`."""
 
-    def remote_listing(self, uri: str) -> str | None:
+    def remote_listing(self, uri: str, *, on_progress: OnProgress | None = None) -> str | None:
         """Return a value that changes when what is stored at ``uri`` changes, or None."""
         ...
 
@@ -134,7 +134,7 @@ class Intake:
         except ArtifactError as error:
             if error.transient:
                 raise
-            listing = self._listing(uri)
+            listing = self._listing(uri, on_progress)
             expected = version.expected_digest or (pinned.digest if pinned else None)
             return Refused(expected, None, listing, error.reason)
 
@@ -193,9 +193,9 @@ class Intake:
         except StoreError:
             return None  # it only makes the sentence better
 
-    def _listing(self, uri: str) -> str | None:
+    def _listing(self, uri: str, on_progress: OnProgress | None) -> str | None:
         try:
-            return self._fetcher.remote_listing(uri)
+            return self._fetcher.remote_listing(uri, on_progress=on_progress)
         except (SourceError, ArtifactError):
             return None
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
+import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -38,6 +41,10 @@ _CONNECT_TIMEOUT_S = 5
 _READ_TIMEOUT_S = 30
 _ATTEMPTS = 3
 _CONNECTIONS = 64  # kept open; every fetch reads several parts at a time
+
+
+NEVER = threading.Event()
+"""Of whoever waits for a listing to its end. Never set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +84,23 @@ class RemoteListing:
 
 
 class Location(Protocol):
-    """Where one artifact's files are. Blocking; `SourceError` when the storage fails."""
+    """Where one artifact's files are. Blocking; `SourceError` when the storage fails.
 
-    def files(self, max_files: int) -> RemoteListing:
+    A listing may take many calls, and `read` of what only MLflow can read one per file: neither
+    knows a time limit of its own. Whoever lists does so by `read_ahead.wait_for`, and stops
+    waiting when the time is over; what goes on then is one call that nobody waits for, until the
+    storage's time-out: S3 three tries of 30 s, MLflow's HTTP ``MLFLOW_HTTP_REQUEST_TIMEOUT``, other
+    storages what their library says (``MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT``, where it knows
+    it), a mounted folder the kernel's.
+    """
+
+    def files(self, max_files: int, left: threading.Event = NEVER) -> RemoteListing:
         """List every file, at most ``max_files``.
+
+        Args:
+            max_files: The most that there may be.
+            left: Set once nobody waits any more: then no further call is made, and what is
+                returned counts for nothing.
 
         Raises:
             SourceError: The storage did not answer.
@@ -137,11 +157,16 @@ def as_source_error(what: str) -> Iterator[None]:
 
 
 def _listing(
-    files: Iterator[RemoteFile], max_files: int, age_s: Callable[[], float | None] = lambda: None
+    files: Iterator[RemoteFile],
+    max_files: int,
+    left: threading.Event,
+    age_s: Callable[[], float | None] = lambda: None,
 ) -> RemoteListing:
-    """Collect files in canonical order, up to the limit."""
+    """Collect files in canonical order, up to the limit, and while somebody waits for them."""
     collected: list[RemoteFile] = []
     for file in files:
+        if left.is_set():
+            break
         if len(collected) >= max_files:
             raise ArtifactTooLargeError(f"the artifact has more than {max_files} files")
         collected.append(file)
@@ -209,13 +234,15 @@ class S3Location:
         prefix = prefix.rstrip("/")
         return cls(client, bucket, f"{prefix}/" if prefix else "")
 
-    def files(self, max_files: int) -> RemoteListing:
+    def files(self, max_files: int, left: threading.Event = NEVER) -> RemoteListing:
         """List the prefix; see `Location`."""
         with as_source_error("the objects could not be listed"):
             newest: list[float] = []
             now: list[float] = []
             files = self._objects(newest, now)
-            return _listing(files, max_files, lambda: now[0] - max(newest) if newest else None)
+            return _listing(
+                files, max_files, left, lambda: now[0] - max(newest) if newest else None
+            )
 
     def _objects(self, newest: list[float], now: list[float]) -> Iterator[RemoteFile]:
         """Yield the objects, and note their times and the server's own."""
@@ -268,10 +295,10 @@ class ProxyLocation:
 
         return cls(MlflowArtifactsRepository(uri, tracking_uri=tracking_uri))
 
-    def files(self, max_files: int) -> RemoteListing:
+    def files(self, max_files: int, left: threading.Event = NEVER) -> RemoteListing:
         """List recursively; see `Location`."""
         with as_source_error("the artifact's files could not be listed"):
-            return _listing(_walk_repository(self.repository, max_files), max_files)
+            return _listing(_walk_repository(self.repository, max_files, left), max_files, left)
 
     def read(self, files: Sequence[RemoteFile]) -> Iterator[tuple[RemoteFile, bytes]]:
         """Stream files over HTTP, with MLflow's own authentication; see `Location`."""
@@ -295,15 +322,17 @@ class ProxyLocation:
                     yield piece
 
 
-def _walk_repository(repository: Any, max_files: int) -> Iterator[RemoteFile]:
-    """Yield every file of one of MLflow's artifact repositories.
+def _walk_repository(
+    repository: Any, max_files: int, left: threading.Event
+) -> Iterator[RemoteFile]:
+    """Yield every file of one of MLflow's artifact repositories, while somebody waits for them.
 
     Raises:
         ArtifactTooLargeError: More folders than there may be files, or nested too deep.
     """
     folders: list[str | None] = [None]
     visited = 0
-    while folders:
+    while folders and not left.is_set():
         folder = folders.pop()
         visited += 1
         if visited > max_files + 1 or (folder or "").count("/") > _MAX_DEPTH:
@@ -330,10 +359,10 @@ class LocalLocation:
         parts = urlsplit(uri)
         return cls(Path(unquote(parts.path) if parts.scheme == "file" else uri))
 
-    def files(self, max_files: int) -> RemoteListing:
+    def files(self, max_files: int, left: threading.Event = NEVER) -> RemoteListing:
         """Walk the folder; see `Location`."""
         with as_source_error("the artifact's folder could not be listed"):
-            return _listing(self._walk(self.folder), max_files)
+            return _listing(self._walk(self.folder), max_files, left)
 
     def _walk(self, folder: Path) -> Iterator[RemoteFile]:
         """Yield the regular files under ``folder``.
@@ -385,23 +414,34 @@ class RepositoryLocation:
 
         return cls(get_artifact_repository(uri, tracking_uri=tracking_uri))
 
-    def files(self, max_files: int) -> RemoteListing:
+    def files(self, max_files: int, left: threading.Event = NEVER) -> RemoteListing:
         """List recursively; see `Location`."""
         with as_source_error("the artifact's files could not be listed"):
-            return _listing(_walk_repository(self.repository, max_files), max_files)
+            return _listing(_walk_repository(self.repository, max_files, left), max_files, left)
 
     def read(self, files: Sequence[RemoteFile]) -> Iterator[tuple[RemoteFile, bytes]]:
         """Let MLflow download each file, and read it from there; see `Location`."""
         return _one_by_one(files, self._read)
 
     def _read(self, file: RemoteFile) -> Iterator[bytes]:
-        import tempfile
+        """Yield a file's bytes; an empty chunk whenever the download has taken a while longer."""
+        own = Path(tempfile.mkdtemp(prefix="registry-sync-"))
+        downloads = read_ahead([file], partial(self._download, own), at_once=1)
+        try:
+            with as_source_error(f"{file.path!r} could not be read"), closing(downloads):
+                for _, downloaded in downloads:
+                    if downloaded is None:
+                        yield b""
+                        continue
+                    with downloaded.open("rb") as stream:
+                        while chunk := stream.read(CHUNK_BYTES):
+                            yield chunk
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
 
-        with (
-            as_source_error(f"{file.path!r} could not be read"),
-            tempfile.TemporaryDirectory(prefix="registry-sync-") as own,
-        ):
-            downloaded = Path(self.repository.download_artifacts(file.path, dst_path=own))
-            with downloaded.open("rb") as stream:
-                while chunk := stream.read(CHUNK_BYTES):
-                    yield chunk
+    def _download(self, own: Path, file: RemoteFile, left: threading.Event) -> Path:
+        try:
+            return Path(self.repository.download_artifacts(file.path, dst_path=str(own)))
+        finally:
+            if left.is_set():  # the reader has removed it before all this was written
+                shutil.rmtree(own, ignore_errors=True)

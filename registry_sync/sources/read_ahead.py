@@ -1,4 +1,4 @@
-"""Bring parts in order, several at a time, and never be silent for long."""
+"""Bring parts in order, several at a time, and never be silent for long; or wait for one call."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
+from contextlib import closing
 from typing import TypeVar
 
 BEAT_S = 0.25
@@ -52,6 +53,24 @@ def read_ahead(
             yield part, future.result()
     finally:
         left.set()
+
+
+def wait_for(call: Callable[[threading.Event], _Loaded], on_beat: Callable[[], None]) -> _Loaded:
+    """Return what a call answers, and look at the clock meanwhile. What it raises is raised here.
+
+    Args:
+        call: Made on a thread of its own, as ``load`` of `read_ahead`: once the event is set, it
+            need not go on, and what it returns counts for nothing.
+        on_beat: Called every `BEAT_S` while the call is waited for. Raising from it leaves the
+            call, which ends by its own time-outs.
+    """
+    answers = read_ahead([call], lambda one, left: (one(left),), at_once=1)
+    with closing(answers):
+        for _, answer in answers:
+            if answer is not None:
+                return answer[0]
+            on_beat()
+    raise AssertionError("a part comes with an answer, or its error is raised")
 
 
 def _wait(future: Future[_Loaded]) -> bool:

@@ -110,7 +110,7 @@ class FakeRegistry:
 
     # --- the storage ------------------------------------------------------------------------------
 
-    def remote_listing(self, uri: str) -> str | None:
+    def remote_listing(self, uri: str, *, on_progress: OnProgress | None = None) -> str | None:
         self._answer()
         return _manifest(self.files[uri]).digest if self.tells_listings else None
 

@@ -90,8 +90,9 @@ def test_the_listing_tells_a_change_without_fetching(s3, prefix, change):
 def test_an_upload_that_moves_while_it_is_fetched_is_incomplete(s3, prefix, tmp_path, path):
     uri = put(s3, prefix)
 
-    def meanwhile(_so_far: int, _in_all: int | None) -> None:
-        put(s3, prefix, {path: b"moved"})
+    def meanwhile(_so_far: int, in_all: int | None) -> None:
+        if in_all is not None:  # it has been listed
+            put(s3, prefix, {path: b"moved"})
 
     with pytest.raises(IncompleteArtifactError):
         fetcher(s3).fetch(uri, tmp_path / "into", on_progress=meanwhile)
@@ -100,8 +101,9 @@ def test_an_upload_that_moves_while_it_is_fetched_is_incomplete(s3, prefix, tmp_
 def test_an_object_that_disappears_is_incomplete(s3, prefix, tmp_path):
     uri = put(s3, prefix)
 
-    def meanwhile(_so_far: int, _in_all: int | None) -> None:
-        s3.client().delete_object(Bucket=BUCKET, Key=f"{prefix}/model.pkl")
+    def meanwhile(_so_far: int, in_all: int | None) -> None:
+        if in_all is not None:  # it has been listed
+            s3.client().delete_object(Bucket=BUCKET, Key=f"{prefix}/model.pkl")
 
     with pytest.raises(IncompleteArtifactError):
         fetcher(s3).fetch(uri, tmp_path / "into", on_progress=meanwhile)

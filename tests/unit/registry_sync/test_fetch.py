@@ -140,7 +140,7 @@ class Hostile:
         self.sent = sent
         self.size = size
 
-    def files(self, max_files):
+    def files(self, max_files, left):
         return RemoteListing(tuple(RemoteFile(path, self.size, None) for path in self.listed))
 
     def read(self, files):

@@ -93,7 +93,7 @@ class Registry:
     def stamp(self, model: str, version: int, digest: str) -> None:
         raise NotImplementedError
 
-    def remote_listing(self, uri: str) -> str | None:
+    def remote_listing(self, uri: str, *, on_progress=None) -> str | None:
         assert self.gate.wait(5)
         return uri
 
