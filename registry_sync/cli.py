@@ -10,8 +10,6 @@ from typing import Annotated
 
 import typer
 
-from registry_sync.bootstrap import configure_logging
-from registry_sync.bootstrap import run as run_control_plane
 from registry_sync.commands import control_plane, decide, history, look_now, publish, status
 from registry_sync.commands.arguments import read_settings
 from registry_sync.commands.terminal import Exit, fail
@@ -61,10 +59,12 @@ def run() -> None:
 
     Settings are environment variables with the prefix REGISTRY_SYNC_; the README lists them all.
     """
+    from registry_sync import bootstrap  # most commands only ask: half a second less for them
+
     settings = read_settings()
-    configure_logging(settings)
+    bootstrap.configure_logging(settings)
     try:
-        ended = run_control_plane(settings)
+        ended = bootstrap.run(settings)
     except (StartError, SyncError) as error:
         fail(str(error), Exit.REFUSED)
     raise typer.Exit(ended)

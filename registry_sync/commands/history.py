@@ -14,7 +14,7 @@ from gateway.control_contract import CatalogueVersion
 from registry_sync.commands.arguments import AsJson, ModelArgument, of_selector
 from registry_sync.commands.control_plane import ask
 from registry_sync.commands.status import fetch_line
-from registry_sync.commands.terminal import ago, failed, sentences, short, tell
+from registry_sync.commands.terminal import ago, failed, note, sentences, short, tables, tell
 from registry_sync.operations.bodies import ExplainAnswer, Explained, History, HistoryEntry
 
 # --- history --------------------------------------------------------------------------------------
@@ -34,9 +34,9 @@ def history(
 
 def _say_history(answer: History, model: str | None) -> None:
     if answer.entries:
-        Console().print(_history_table(answer.entries))
+        tables().print(_history_table(answer.entries))
     else:
-        Console(stderr=True).print(f"Nothing has happened to {model or 'any model'} yet.")
+        note(f"Nothing has happened to {model or 'any model'} yet.")
 
 
 def _history_table(entries: list[HistoryEntry]) -> Table:
@@ -111,7 +111,7 @@ def _say_explanation(answer: ExplainAnswer) -> None:
         out.print(_versions_table(answer.versions))
     if answer.attempts:
         out.print("")
-        Console().print(_history_table(answer.attempts))
+        tables().print(_history_table(answer.attempts))
 
 
 def _say_selector(out: Console, model: str, one: Explained) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from registry_sync.commands.arguments import AsJson, ModelArgument, of_model, of_version
 from registry_sync.commands.control_plane import ask
 from registry_sync.commands.status import alias_table
-from registry_sync.commands.terminal import ago, end, say, say_error, short, tell
+from registry_sync.commands.terminal import ago, end, note, say, say_error, short, tables, tell
 from registry_sync.operations.bodies import Quarantines, ReleaseAnswer, SyncAnswer
 
 # --- sync -----------------------------------------------------------------------------------------
@@ -28,7 +27,7 @@ def sync(model: ModelArgument, *, as_json: AsJson = False) -> None:
 def _say_sync(answer: SyncAnswer) -> None:
     if answer.reason:
         say_error(f"the registry could not be listed: {answer.reason}")
-    Console().print(alias_table((answer.model, alias) for alias in answer.aliases))
+    tables().print(alias_table((answer.model, alias) for alias in answer.aliases))
 
 
 # --- quarantine -----------------------------------------------------------------------------------
@@ -41,7 +40,7 @@ def list_quarantine(*, as_json: AsJson = False) -> None:
 
 def _say_quarantines(answer: Quarantines) -> None:
     if not answer.quarantines:
-        Console(stderr=True).print("Nothing is quarantined.")
+        note("Nothing is quarantined.")
         return
     table = Table("model", "version", "since", "expected", "found", "why", box=None)
     for one in answer.quarantines:
@@ -54,7 +53,7 @@ def _say_quarantines(answer: Quarantines) -> None:
             short(one.found_digest),
             Text(one.reason + gone),
         )
-    Console().print(table)
+    tables().print(table)
 
 
 def release_quarantine(

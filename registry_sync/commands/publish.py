@@ -10,7 +10,6 @@ import typer
 from pydantic import BaseModel
 
 from gateway.model_ref import InvalidReferenceError
-from registry_sync.bootstrap import build_fetcher, build_publisher, build_registry
 from registry_sync.commands.arguments import AsJson, at_uri, new_alias, read_settings
 from registry_sync.commands.terminal import Exit, fail, progress_bars, say, say_error, tell
 from registry_sync.errors import SyncError
@@ -31,9 +30,11 @@ def stamp(
 
     Run it right after publishing, where the bytes are known to be the right ones.
     """
+    from registry_sync import bootstrap
+
     model, version = at_uri(uri)
     settings = read_settings()
-    registry = build_registry(settings)
+    registry = bootstrap.build_registry(settings)
     try:
         before = registry.version(model, version).expected_digest
         digest = _digest_of(registry, settings, model, version)
@@ -70,7 +71,9 @@ def _digest_of(registry: Source, settings: SyncSettings, model: str, version: in
     Raises:
         SyncError: They cannot be fetched, or are refused.
     """
-    fetcher = build_fetcher(settings)
+    from registry_sync import bootstrap
+
+    fetcher = bootstrap.build_fetcher(settings)
     with (
         tempfile.TemporaryDirectory(prefix="registry-gateway-") as folder,
         progress_bars() as progress,
@@ -104,10 +107,12 @@ def publish(
     A published version is never overwritten. Nodes see it when its manifest is there, which is
     written last; the aliases are pointed after that.
     """
+    from registry_sync import bootstrap
+
     aliases = [new_alias(one) for one in alias or []]
     settings = read_settings()
     try:
-        publisher = build_publisher(uri)
+        publisher = bootstrap.build_publisher(uri)
         with progress_bars() as progress:
             tasks = {
                 "hash": progress.add_task(f"hashing {folder}", total=None),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
 from registry_sync.commands.arguments import AsJson
 from registry_sync.commands.control_plane import ask
-from registry_sync.commands.terminal import ago, failed, short, tell
+from registry_sync.commands.terminal import ago, failed, short, tables, tell
 from registry_sync.operations.bodies import AliasState, FetchState, State, StoreState, WebhookState
 
 
@@ -21,9 +20,9 @@ def status(*, as_json: AsJson = False) -> None:
 
 
 def _say_state(state: State) -> None:
-    out = Console()
-    out.print(f"node [bold]{state.node_id}[/], following {state.tracking_uri}", highlight=False)
-    out.print(f"registry: {_listed(state)}", highlight=False)
+    out = tables()
+    out.print(Text.assemble("node ", (state.node_id, "bold"), f", following {state.tracking_uri}"))
+    out.print(Text(f"registry: {_listed(state)}"))
     if state.frozen:
         out.print(
             Text(

@@ -52,8 +52,13 @@ def tell(answer: _Answer, say_it: Callable[[_Answer], None], *, as_json: bool) -
 
 
 def sentences() -> Console:
-    """Return stdout for sentences: nothing in them is highlighted or broken into lines."""
-    return Console(highlight=False, soft_wrap=True)
+    """Return stdout for sentences: as they are, not highlighted, marked up or broken into lines."""
+    return Console(highlight=False, markup=False, soft_wrap=True)
+
+
+def tables() -> Console:
+    """Return stdout for tables; names of models in them are no markup."""
+    return Console(markup=False)
 
 
 def say(done: str, *more: str) -> None:
@@ -66,7 +71,12 @@ def say(done: str, *more: str) -> None:
 
 def say_error(message: str) -> None:
     """Say on stderr what was not done, or not yet."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(message, style="red"))
+    note(Text(message, style="red"))
+
+
+def note(message: str | Text) -> None:
+    """Say on stderr what is no result."""
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(message)
 
 
 def fail(message: str, code: Exit) -> NoReturn:

@@ -77,8 +77,8 @@ async def test_what_is_resident_stays_and_the_fetch_says_why_until_there_is_room
         await called(node, spine, 1)
         node.gateway.resident = {node.registry.digest(M, 1)}  # no news: it is asked for
         node.gateway.want(M, 2)
-        await becomes(lambda: spine.backoff.get(("fetch", M, 2)), "it has failed")
-        await becomes(lambda: not spine.busy, "that is recorded")
+        await becomes(lambda: spine.steps.backoff.get(("fetch", M, 2)), "it has failed")
+        await becomes(lambda: not spine.steps.busy, "that is recorded")
         assert here(spine) == {1, ACTIVE}
         (work,) = (await client.get("/state")).json()["work"]
         assert work["retry_at"] is not None
@@ -98,7 +98,7 @@ async def test_a_fetch_that_cannot_fit_removes_nothing(node):
         await node.serves(ACTIVE)
         await called(node, spine, 1)
         node.gateway.want(M, 5)
-        await becomes(lambda: spine.backoff.get(("fetch", M, 5)), "it has failed")
+        await becomes(lambda: spine.steps.backoff.get(("fetch", M, 5)), "it has failed")
         assert here(spine) == {1, ACTIVE}
         assert spine.store.use().coming_bytes == 0
         assert not spine.journal.view.quarantines
@@ -113,10 +113,12 @@ async def test_fetches_at_once_never_go_over_the_budget_together(node):
         for version in (1, 2):
             node.gateway.want(M, version)
         await becomes(lambda: spine.store.use().coming_bytes, "one of them is on its way")
-        await becomes(lambda: len(spine.backoff.failures()) == 1, "the other one finds no room")
-        (subject,) = spine.backoff.failures()
+        await becomes(
+            lambda: len(spine.steps.backoff.failures()) == 1, "the other one finds no room"
+        )
+        (subject,) = spine.steps.backoff.failures()
         failed = int(subject[2])
-        assert "1000 booked by other fetches" in spine.backoff.failures()[subject].reason
+        assert "1000 booked by other fetches" in spine.steps.backoff.failures()[subject].reason
         assert spine.store.use() == StoreUse(SIZE, SIZE, 2 * SIZE + 500)
         gates[3 - failed].set()
         await becomes(lambda: (M, 3 - failed) not in node.gateway.wanted, "the first one is here")
@@ -140,7 +142,7 @@ async def test_what_was_booked_is_given_back_however_a_fetch_ends(node, ending):
             node.registry.late_error = IncompleteArtifactError("it moves")
         if ending != "killed":
             gate.set()
-            await becomes(lambda: not spine.busy, "it has ended")
+            await becomes(lambda: not spine.steps.busy, "it has ended")
             assert spine.store.use().coming_bytes == 0
     assert spine.store.use() == StoreUse(SIZE, 0, 2 * SIZE + 500)
     assert not list((node.folder / "staging").iterdir())
@@ -155,8 +157,8 @@ async def test_a_promotion_makes_room_and_keeps_what_can_be_rolled_back_to(node)
         assert here(spine) == {3, ACTIVE}
         node.registry.point(M, A, 2)
         await spine.poll()
-        await becomes(lambda: spine.backoff.get(("fetch", M, 2)), "it has failed")
-        failure = spine.backoff.get(("fetch", M, 2))
+        await becomes(lambda: spine.steps.backoff.get(("fetch", M, 2)), "it has failed")
+        failure = spine.steps.backoff.get(("fetch", M, 2))
         assert failure is not None
         assert "1000 are left by an alias within the rollback window" in failure.reason
         assert node.gateway.points(M, A) == 3

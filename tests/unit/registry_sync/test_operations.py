@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from registry_sync import telemetry
-from registry_sync.commands import publish
+from registry_sync import bootstrap, telemetry
 from registry_sync.node_dir import StartError, private_socket, sole_owner
 from registry_sync.operations.app import create_app
 from registry_sync.operations.listener import TcpApp, tcp_socket
@@ -415,8 +414,8 @@ def test_a_setting_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def stamping(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[FakeRegistry, Command]:
     registry = FakeRegistry()
     registry.publish(M, 1)
-    monkeypatch.setattr(publish, "build_registry", lambda _settings: registry)
-    monkeypatch.setattr(publish, "build_fetcher", lambda _settings: registry)
+    monkeypatch.setattr(bootstrap, "build_registry", lambda _settings: registry)
+    monkeypatch.setattr(bootstrap, "build_fetcher", lambda _settings: registry)
     return registry, partial(run, tmp_path, "stamp")
 
 

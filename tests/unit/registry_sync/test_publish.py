@@ -6,8 +6,7 @@ import threading
 import pytest
 from typer.testing import CliRunner
 
-from registry_sync import cli
-from registry_sync.commands import publish as command
+from registry_sync import bootstrap, cli
 from registry_sync.errors import (
     ArtifactTooLargeError,
     IncompleteArtifactError,
@@ -290,7 +289,7 @@ def run(s3, monkeypatch):
     def build(uri):
         return Publisher(s3, Place.at(uri))
 
-    monkeypatch.setattr(command, "build_publisher", build)
+    monkeypatch.setattr(bootstrap, "build_publisher", build)
     return lambda *arguments: CliRunner().invoke(cli.app, ["publish", *map(str, arguments)])
 
 
