@@ -6,7 +6,6 @@ goes only when the next one agrees.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
@@ -51,31 +50,41 @@ def settle(before: Settled, listed: Aspired) -> Settled:
                 models[name] = known
             continue
         kept = _missing_aliases(known, found, before.missing)
-        if kept:
-            missing.update((name, alias) for alias in kept)
-            models[name] = _with_aliases(known, found, kept)
+        missing.update((name, alias) for alias in kept)
+        models[name] = _with_aliases(known, found, kept)
     return Settled(replace(listed, models=models), frozenset(missing))
 
 
 def _missing_aliases(
     known: AspiredModel, found: AspiredModel, missing: AbstractSet[tuple[str, str]]
-) -> dict[str, int]:
-    """Aliases that went away for the first time."""
+) -> AbstractSet[str]:
+    """Aliases that went away for the first time, wherever they were."""
     return {
-        alias: version
-        for alias, version in known.aliases.items()
+        alias
+        for alias in (*known.aliases, *known.unfollowed)
         if alias not in found.aliases
         and not found.leaves_alone(alias)
         and (known.name, alias) not in missing
     }
 
 
-def _with_aliases(
-    known: AspiredModel, found: AspiredModel, kept: Mapping[str, int]
-) -> AspiredModel:
-    """Keep aliases, and the versions that they point at, for one more listing."""
+def _with_aliases(known: AspiredModel, found: AspiredModel, kept: AbstractSet[str]) -> AspiredModel:
+    """Keep aliases, and the versions that they point at, for one more listing.
+
+    What a listing could not tell stays known as being there: else the next listing, in which it is
+    missing for the first time, would find nothing that went away.
+    """
+    unknown = frozenset() if found.aliases_known else known.unfollowed.union(known.aliases)
+    pointed = {alias: known.aliases[alias] for alias in kept if alias in known.aliases}
+    if not kept and unknown <= found.unfollowed:
+        return found
     versions = dict(found.versions)
-    for version in kept.values():
+    for version in pointed.values():
         if version in known.versions:
             versions.setdefault(version, known.versions[version])
-    return replace(found, versions=versions, aliases={**found.aliases, **kept})
+    return replace(
+        found,
+        versions=versions,
+        aliases={**found.aliases, **pointed},
+        unfollowed=found.unfollowed | unknown | (kept - pointed.keys()),
+    )

@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from gateway.control_contract import ActiveAlias, NodeState
 from registry_sync.actions import RetireAlias
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
@@ -14,24 +16,53 @@ from registry_sync.world import World
 DIGEST = "sha256:" + "1" * 64
 
 
-def listing(aliases, *, known=True):
+SERVING = ActiveAlias(model="m", alias="champion", version=1, digest=DIGEST, since=0.0)
+NODE = NodeState(node_id="n", boot_id="b", seq=1, generation=1, active=[SERVING])
+
+
+def listing(aliases, *, known=True, unfollowed=frozenset()):
     version = AspiredVersion("m", 1, "there", DIGEST)
-    model = AspiredModel("m", {1: version}, aliases=aliases, aliases_known=known)
+    model = AspiredModel(
+        "m", {1: version}, aliases=aliases, aliases_known=known, unfollowed=unfollowed
+    )
     return Aspired({"m": model}, 0.0)
 
 
+def decided(settled):
+    return plan(
+        World(aspired=settled.aspired, listings=9, node=NODE, ledger=LedgerView(), stored={DIGEST})
+    )
+
+
 def test_an_alias_is_retired_only_by_a_listing_that_knows_the_aliases():
-    serving = ActiveAlias(model="m", alias="champion", version=1, digest=DIGEST, since=0.0)
-    node = NodeState(node_id="n", boot_id="b", seq=1, generation=1, active=[serving])
     settled = Settled(listing({"champion": 1}))
     for known, expected in ((False, ()), (True, (RetireAlias("m", "champion"),))):
         now = settled
         for _ in range(3):
             now = settle(now, listing({}, known=known))
-        world = World(
-            aspired=now.aspired, listings=9, node=node, ledger=LedgerView(), stored={DIGEST}
-        )
-        assert plan(world) == expected
+        assert decided(now) == expected
+
+
+@pytest.mark.parametrize(
+    "between",
+    [{"known": False}, {"unfollowed": frozenset({"champion"})}],
+    ids=["unknown", "unready"],
+)
+@pytest.mark.parametrize("times", [1, 3])
+def test_two_listings_in_a_row_lack_an_alias_before_it_is_taken_away(between, times):
+    now = Settled(listing({"champion": 1}))
+    for _ in range(times):
+        now = settle(now, listing({}, **between))
+    for expected in ((), (RetireAlias("m", "champion"),), (RetireAlias("m", "champion"),)):
+        now = settle(now, listing({}))
+        assert decided(now) == expected
+
+
+def test_an_alias_that_comes_back_between_counts_anew():
+    now = Settled(listing({"champion": 1}))
+    for said in (listing({}, known=False), listing({}), listing({}, known=False), listing({})):
+        now = settle(now, said)
+        assert decided(now) == ()
 
 
 def test_a_listing_that_does_not_know_them_is_remembered_as_one(tmp_path):
