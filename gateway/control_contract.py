@@ -71,6 +71,42 @@ class Environment(Body):
     digest: str | None = None
 
 
+class Policy(Body):
+    """What ML engineers asked for by tags of a model, or of one of its versions. None: nothing.
+
+    Words are not checked again: one that only a newer control plane knows is no reason to refuse
+    a snapshot.
+
+    Attributes:
+        swap: How a version takes another one's place: ``blue_green``, ``unload_first``, ``auto``.
+        load: When it is fetched and loaded: ``preload``, ``lazy``, ``on_demand``.
+        replicas: How many workers of a version.
+        pin: Whether it stays resident.
+        timeout_s: Seconds for one request.
+        max_batch_rows: The most rows that are joined into one call of the model.
+        cache_ttl_s: Seconds for which an answer may be given again.
+        environment: What its workers run under: ``shared``, ``own``.
+        problems: On a model only: tags that could not be read or that nobody knows, those of its
+            versions too, and whatever else could not be followed. Sentences for users, bounded.
+    """
+
+    swap: str | None = None
+    load: str | None = None
+    replicas: int | None = None
+    pin: bool | None = None
+    timeout_s: float | None = None
+    max_batch_rows: int | None = None
+    cache_ttl_s: float | None = None
+    environment: str | None = None
+    problems: list[str] = Field(default_factory=list)
+
+    def with_own(self, own: Policy | None) -> Policy:
+        """Return a model's policy as it is for a version that asks for something of its own."""
+        if own is None:
+            return self
+        return self.model_copy(update=own.model_dump(exclude_none=True, exclude={"problems"}))
+
+
 class CatalogueVersion(Body):
     """One registered version, as the control plane knows it.
 
@@ -85,6 +121,7 @@ class CatalogueVersion(Body):
         size_bytes: Size of the artifact, where known.
         created_at: Epoch seconds of registration, where the source tells.
         environment: What its worker runs under.
+        policy: What its own tags ask for, which goes before its model's; None: nothing.
     """
 
     version: PositiveInt
@@ -99,14 +136,7 @@ class CatalogueVersion(Body):
     size_bytes: int | None = None
     created_at: float | None = None
     environment: Environment = Environment()
-
-
-class Policy(Body):
-    """What ML engineers asked for by tags; ``problems`` names tags that could not be read."""
-
-    timeout_s: float | None = None
-    max_batch_rows: int | None = None
-    problems: list[str] = Field(default_factory=list)
+    policy: Policy | None = None
 
 
 class CatalogueModel(Body):

@@ -9,12 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-DIGEST_TAG = "gateway.digest"
-"""The tag of a model version by which its publisher says what its bytes must be."""
-
-ENVIRONMENT_TAG = "gateway.environment"
-"""The tag of a version, or else of its model, that says what its worker runs under."""
-SHARED, OWN = "shared", "own"
+from registry_sync.policy import asks_own_environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +74,12 @@ class AspiredModel:
 
     def asks_own_environment(self, version: int) -> bool:
         """Whether one of its versions is to run in an environment of its own."""
+        return asks_own_environment(*self._tags_of(version))
+
+    def _tags_of(self, version: int) -> tuple[Mapping[str, str], ...]:
+        """Return the tags that say what is asked of a version: its own go before its model's."""
         listed = self.versions.get(version)
-        for tags in (listed.tags if listed else {}, self.tags):
-            if (asked := tags.get(ENVIRONMENT_TAG)) in (SHARED, OWN):
-                return asked == OWN
-        return False
+        return (listed.tags, self.tags) if listed else (self.tags,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any
 
 from gateway.control_contract import (
@@ -15,23 +14,12 @@ from gateway.control_contract import (
     Policy,
     VersionState,
 )
-from registry_sync.aspired import (
-    ENVIRONMENT_TAG,
-    OWN,
-    SHARED,
-    Aspired,
-    AspiredModel,
-    AspiredVersion,
-)
+from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.dependencies import DependencyVerdict, Verdict
+from registry_sync.policy import OWN, bounded, problems_of, read_policy
 from registry_sync.recipe import OwnEnvironment
 from registry_sync.records import Hold, LedgerView, PinnedVersion, Rejection
 from registry_sync.standing import admissible_digest, expected_digest, is_quarantined, rejection
-
-_TIMEOUT_TAG = "gateway.timeout_s"
-_ROWS_TAG = "gateway.max_batch_rows"
-_MAX_TIMEOUT_S = 3600.0
-_MAX_BATCH_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +74,22 @@ def _model(
         versions=sorted(versions, key=lambda one: one.version),
         aliases=dict(listed.aliases) if listed else {},
         notes=_notes(name, listed.aliases if listed else (), ledger),
-        policy=read_policy(listed) if listed else Policy(),
+        policy=_policy(listed) if listed else Policy(),
     )
+
+
+def _policy(listed: AspiredModel) -> Policy:
+    """Return what a model's tags ask for, and what is wrong with it, the newest versions first."""
+    problems = bounded(_problems(listed))
+    return (read_policy(listed.tags) or Policy()).model_copy(update={"problems": problems})
+
+
+def _problems(listed: AspiredModel) -> Iterator[str]:
+    yield from listed.problems
+    yield from problems_of(listed.tags)
+    for number in sorted(listed.versions, reverse=True):
+        yield from listed.versions[number].problems
+        yield from problems_of(listed.versions[number].tags, number)
 
 
 def _notes(name: str, aliases: Iterable[str], ledger: LedgerView) -> dict[str, str]:
@@ -142,6 +144,7 @@ def _version(
         size_bytes=_size(description),
         created_at=listed.created_at,
         environment=environment,
+        policy=read_policy(listed.tags),
     )
 
 
@@ -218,45 +221,3 @@ def _size(description: Mapping[str, Any] | None) -> int | None:
 
 def _first(problems: tuple[str, ...]) -> str | None:
     return problems[0] if problems else None
-
-
-def read_policy(listed: AspiredModel) -> Policy:
-    """Read the policy tags of a model; one that cannot be read is a problem, and ignored."""
-    problems = list(listed.problems)
-    timeout_s = _number(listed.tags, _TIMEOUT_TAG, _MAX_TIMEOUT_S, problems)
-    rows = _number(listed.tags, _ROWS_TAG, _MAX_BATCH_ROWS, problems)
-    if rows is not None and rows != int(rows):
-        problems.append(f"the tag {_ROWS_TAG} is ignored: not a whole number")
-        rows = None
-    problems += _environment_problems(listed)
-    return Policy(
-        timeout_s=timeout_s,
-        max_batch_rows=None if rows is None else int(rows),
-        problems=problems,
-    )
-
-
-def _environment_problems(listed: AspiredModel) -> list[str]:
-    """Name the environment tags that say neither ``own`` nor ``shared``."""
-    tagged = {"": listed.tags} | {f" of version {n}": v.tags for n, v in listed.versions.items()}
-    return [
-        f"the tag {ENVIRONMENT_TAG}{whose} is ignored: neither {OWN} nor {SHARED}"
-        for whose, tags in tagged.items()
-        if tags.get(ENVIRONMENT_TAG, SHARED) not in (OWN, SHARED)
-    ]
-
-
-def _number(
-    tags: Mapping[str, str], name: str, highest: float, problems: list[str]
-) -> float | None:
-    text = tags.get(name)
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not isfinite(value) or not 0 < value <= highest:
-        problems.append(f"the tag {name} is ignored: not a number above 0, up to {highest:g}")
-        return None
-    return value

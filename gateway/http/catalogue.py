@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 
-from gateway.control_contract import CatalogueModel, CatalogueVersion, VersionState
+from gateway.control_contract import CatalogueModel, CatalogueVersion, Policy, VersionState
 from gateway.errors import InvalidSelectorError
 from gateway.http.services import Services, services_of
 from gateway.model_ref import (
@@ -45,7 +45,7 @@ async def get_model(request: Request, model: str) -> dict[str, Any]:
     return {
         **_summary(table, entry),
         "versions": [_version(services, entry, one, whole=False) for one in entry.versions],
-        "policy": entry.policy.model_dump(exclude_none=True),
+        "policy": _policy(entry.policy),
         "generation": table.generation,
         "registry": registry_freshness(services),
     }
@@ -151,6 +151,7 @@ def _version(
         "unstamped": not entry.stamped,
         "size_bytes": entry.size_bytes,
         "flavor": description.get("flavor"),
+        "policy": _policy(model.policy.with_own(entry.policy)),
     }
     if whole:
         body |= {
@@ -165,6 +166,11 @@ def _version(
             "retry_at": services.node.clock() + trouble[1] if trouble else entry.retry_at,
         }
     return body
+
+
+def _policy(policy: Policy) -> dict[str, Any]:
+    """Say what tags ask for; the problems with them are the model's, and shown with it."""
+    return policy.model_dump(exclude_none=True, exclude={"problems"})
 
 
 def _resident(services: Services, model: str, entry: CatalogueVersion) -> Resident | None:

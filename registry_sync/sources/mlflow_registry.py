@@ -23,8 +23,9 @@ from gateway.model_ref import (
     parse_model_name,
     parse_version,
 )
-from registry_sync.aspired import DIGEST_TAG, Aspired, AspiredModel, AspiredVersion
+from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import SourceError
+from registry_sync.policy import DIGEST_TAG
 
 _MODELS_PER_PAGE = 1000
 _VERSIONS_PER_PAGE = 10_000

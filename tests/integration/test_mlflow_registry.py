@@ -10,10 +10,10 @@ from uuid import uuid4
 
 import pytest
 
-from registry_sync.aspired import DIGEST_TAG
 from registry_sync.describe import describe
 from registry_sync.errors import IncompleteArtifactError, SourceError
 from registry_sync.fetch import Fetcher, FetchLimits
+from registry_sync.policy import DIGEST_TAG
 from registry_sync.sources import mlflow_registry
 from registry_sync.sources.mlflow_registry import MlflowRegistry, connect
 from registry_sync.verify import Verdict, verify

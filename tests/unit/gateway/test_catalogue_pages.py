@@ -1,0 +1,63 @@
+"""What the pages about models say of policy and of what is wrong with it."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from gateway.control_contract import (
+    Catalogue,
+    CatalogueModel,
+    CatalogueVersion,
+    Policy,
+    VersionState,
+)
+from gateway.http.catalogue import router
+from gateway.http.services import attach
+from gateway.node import Node
+from gateway.routing import RouteTable
+
+
+def listed(number: int, policy: Policy | None = None) -> CatalogueVersion:
+    return CatalogueVersion(version=number, state=VersionState.REGISTERED, policy=policy)
+
+
+@pytest.fixture
+async def pages() -> Any:
+    model = CatalogueModel(
+        name="churn",
+        versions=[listed(1), listed(2, Policy(timeout_s=9.0, pin=False))],
+        aliases={"champion": 1},
+        policy=Policy(
+            timeout_s=2.0, load="on_demand", problems=["the tag gateway.laod is unknown"]
+        ),
+    )
+    table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
+    services: Any = SimpleNamespace(
+        node=Node(node_id="n", boot_id="b", table=table),
+        residents=SimpleNamespace(residents=list),
+    )
+    app = FastAPI()
+    app.include_router(router)
+    attach(app, services)
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://g") as client:
+        yield client
+
+
+async def test_a_model_shows_its_policy_and_what_is_wrong_with_it(pages: httpx.AsyncClient) -> None:
+    body = (await pages.get("/models/churn")).json()
+    assert body["policy"] == {"timeout_s": 2.0, "load": "on_demand"}
+    assert body["problems"] == ["the tag gateway.laod is unknown"]
+    assert (await pages.get("/models")).json()["models"][0]["problems"] == body["problems"]
+
+
+async def test_a_version_shows_the_policy_that_counts_for_it(pages: httpx.AsyncClient) -> None:
+    effective = {"timeout_s": 9.0, "load": "on_demand", "pin": False}
+    assert (await pages.get("/models/churn/versions/2")).json()["policy"] == effective
+    of_one = (await pages.get("/models/churn/versions/1")).json()["policy"]
+    assert of_one == {"timeout_s": 2.0, "load": "on_demand"}
+    versions = (await pages.get("/models/churn")).json()["versions"]
+    assert [one["policy"] for one in versions] == [of_one, effective]
