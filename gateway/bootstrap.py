@@ -161,9 +161,7 @@ def _resident_set(
         return Replica(str(key), launchers, limits, on_stopped)
 
     async def prepare(key: ReplicaKey) -> messages.Load:
-        rows = None
-        with contextlib.suppress(GatewayError):  # served although the registry lists it no longer
-            rows = node.table.model(key.model).policy.max_batch_rows
+        rows = node.table.policy_of(key.model, key.version).max_batch_rows
         folder = settings.artifacts_dir.resolve()
         interpreter = _interpreter(node, key)
         load = await asyncio.to_thread(_read_load, folder, key, settings.worker_threads, rows)

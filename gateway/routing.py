@@ -16,6 +16,7 @@ from gateway.control_contract import (
     Catalogue,
     CatalogueModel,
     CatalogueVersion,
+    Policy,
     VersionState,
 )
 from gateway.errors import (
@@ -32,6 +33,7 @@ from gateway.errors import (
 from gateway.model_ref import LATEST, Selector, SelectorKind
 
 LOADING_RETRY_AFTER_S = 2.0
+_NO_POLICY = Policy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Route:
     Attributes:
         digest: The artifact in this node's store; None: its bytes are not here yet.
         generation: The table that decided.
+        timeout_s: Seconds for one request, where a tag says so.
     """
 
     model: str
@@ -48,7 +51,6 @@ class Route:
     digest: str | None
     generation: int
     timeout_s: float | None = None
-    max_batch_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,17 @@ class RouteTable:
                 return known
         raise VersionNotFoundError(f"model {model!r} has no version {version}")
 
+    def policy_of(self, model: str, version: int) -> Policy:
+        """Return the policy that counts for a version; of what no catalogue lists, the empty one.
+
+        Requests read it from their `Route`, which is made once for each selector of a table.
+        """
+        listed = self._index.models.get(model)
+        if listed is None:
+            return _NO_POLICY
+        entry = self._index.versions.get((model, version))
+        return listed.policy.with_own(entry.policy if entry else None)
+
     def active_of(self, model: str) -> dict[str, ActiveAlias]:
         """Return the active aliases of a model."""
         return {alias: entry for (name, alias), entry in self.active.items() if name == model}
@@ -261,15 +274,12 @@ class RouteTable:
             )
 
     def _route(self, model: str, version: int, digest: str | None) -> Route:
-        listed = self._index.models.get(model)
-        policy = listed.policy if listed else None
         return Route(
             model=model,
             version=version,
             digest=digest,
             generation=self.generation,
-            timeout_s=policy.timeout_s if policy else None,
-            max_batch_rows=policy.max_batch_rows if policy else None,
+            timeout_s=self.policy_of(model, version).timeout_s,
         )
 
     def _model_from_active(self, name: str) -> CatalogueModel:

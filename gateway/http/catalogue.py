@@ -151,7 +151,7 @@ def _version(
         "unstamped": not entry.stamped,
         "size_bytes": entry.size_bytes,
         "flavor": description.get("flavor"),
-        "policy": _policy(model.policy.with_own(entry.policy)),
+        "policy": _policy(table.policy_of(model.name, entry.version)),
     }
     if whole:
         body |= {

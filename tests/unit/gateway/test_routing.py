@@ -160,9 +160,52 @@ def test_an_alias_taken_away_is_gone():
         resolve(snapshot, "champion")
 
 
+def with_policy(number, **own):
+    return version(number).model_copy(update={"policy": Policy(**own)})
+
+
+MODELS = Policy(timeout_s=2.5, max_batch_rows=64, problems=["hm"])
+
+
 def test_policy_travels_with_the_route():
-    snapshot = table(version(1), policy=Policy(timeout_s=2.5))
-    assert resolve(snapshot, "1").timeout_s == 2.5
+    assert resolve(table(version(1), policy=MODELS), "1").timeout_s == 2.5
+    assert resolve(table(version(1)), "1").timeout_s is None
+
+
+def test_what_a_version_says_goes_before_its_model_each_on_its_own():
+    snapshot = table(with_policy(1, timeout_s=9.0), with_policy(2, max_batch_rows=1), policy=MODELS)
+    assert [resolve(snapshot, n).timeout_s for n in ("1", "2")] == [9.0, 2.5]
+    assert [snapshot.policy_of("churn", n).max_batch_rows for n in (1, 2)] == [64, 1]
+
+
+def test_an_alias_has_the_policy_of_the_version_that_it_means_now():
+    snapshot = table(
+        with_policy(1, timeout_s=9.0), version(2), actives=[active("champion", 1)], policy=MODELS
+    )
+    assert resolve(snapshot).timeout_s == resolve(snapshot, "champion").timeout_s == 9.0
+    assert resolve(snapshot.with_active(active("champion", 2))).timeout_s == 2.5
+
+
+def test_a_catalogue_with_another_policy_counts_for_the_next_request():
+    snapshot = table(version(1), actives=[active("champion", 1)], policy=MODELS)
+    assert resolve(snapshot).timeout_s == 2.5
+    model = CatalogueModel(name="churn", versions=[with_policy(1, timeout_s=7.0)])
+    snapshot = snapshot.with_catalogue(Catalogue(writer="w", epoch=2, models=[model]))
+    assert resolve(snapshot).timeout_s == 7.0
+
+
+def test_a_policy_is_looked_up_once_for_each_selector_of_a_table():
+    snapshot = table(with_policy(1, timeout_s=9.0), policy=MODELS)
+    route = resolve(snapshot, "1")
+    assert route.timeout_s == 9.0
+    assert resolve(snapshot, "1") is route
+
+
+def test_what_serves_and_is_listed_no_more_has_no_policy_and_a_deleted_version_its_models():
+    gone = RouteTable("champion").with_active(active("champion", 1))
+    assert gone.policy_of("churn", 1) == Policy()
+    assert resolve(gone).timeout_s is None
+    assert resolve(table(version(1, STATE.DELETED), policy=MODELS), "1").timeout_s == 2.5
 
 
 def test_a_hold_is_found_by_model_alias_and_digest():

@@ -1,0 +1,58 @@
+"""What a worker is told before it loads a version."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.bootstrap import _resident_set
+from gateway.control_contract import (
+    Catalogue,
+    CatalogueModel,
+    CatalogueVersion,
+    Policy,
+    VersionState,
+)
+from gateway.launcher import ExecLauncher, ForkserverLauncher
+from gateway.node import Node
+from gateway.room import ReplicaKey
+from gateway.routing import RouteTable
+from gateway.settings import GatewaySettings
+from gateway.telemetry import Telemetry
+
+DIGEST = "sha256:" + "a" * 64
+
+
+def prepare(folder: Path, model: Policy, own: Policy | None) -> Any:
+    """What makes the orders, on a node that lists version 1 of ``m`` with these policies."""
+    settings = GatewaySettings(node_dir=folder)
+    settings.artifacts_dir.mkdir()
+    (settings.artifacts_dir / f"{'a' * 64}.json").write_text(json.dumps({"format_version": 1}))
+    version = CatalogueVersion(version=1, state=VersionState.AVAILABLE, digest=DIGEST, policy=own)
+    listed = CatalogueModel(name="m", versions=[version], policy=model)
+    table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[listed]))
+    node = Node(node_id="n", boot_id="b", table=table)
+    launchers = (ForkserverLauncher(), ExecLauncher({}))
+    return _resident_set(settings, node, *launchers, Telemetry())._prepare
+
+
+@pytest.mark.parametrize(
+    ("model", "own", "rows"),
+    [
+        (Policy(), None, 1024),
+        (Policy(max_batch_rows=64), None, 64),
+        (Policy(max_batch_rows=64), Policy(timeout_s=1.0), 64),
+        (Policy(max_batch_rows=64), Policy(max_batch_rows=1), 1),
+    ],
+)
+async def test_as_many_rows_are_joined_as_the_version_says_or_else_its_model(
+    tmp_path: Path, model: Policy, own: Policy | None, rows: int
+) -> None:
+    load = await prepare(tmp_path, model, own)(ReplicaKey("m", 1, DIGEST))
+    assert load.max_batch_rows == rows
+
+
+async def test_what_is_served_and_no_longer_listed_is_loaded_as_ever(tmp_path: Path) -> None:
+    load = await prepare(tmp_path, Policy(max_batch_rows=64), None)(ReplicaKey("gone", 1, DIGEST))
+    assert load.max_batch_rows == 1024
