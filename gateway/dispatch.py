@@ -103,9 +103,9 @@ class Dispatcher:
         """
         try:
             route = self.resolve(call)
-        except ModelLoadingError:
+        except ModelLoadingError as error:
             with self._holding(call):
-                route = await self._activated(call)
+                route = await self._activated(call, error)
         except ModelLoadFailedError as error:
             self._want_again(error)
             raise
@@ -173,19 +173,30 @@ class Dispatcher:
         # patience: the place inside the worker is taken until then.
         return await answer
 
-    async def _activated(self, call: Call) -> Route:
+    async def _activated(self, call: Call, error: ModelLoadingError) -> Route:
         """Wait until an alias that is not active on this node yet is.
+
+        What it is to mean is wanted meanwhile: bytes that come only when they are asked for are
+        asked for here, and others come before those that nobody waits for.
 
         Raises:
             ModelLoadingError: It was not within the load budget, or nobody is there to activate it.
             GatewayError: As `resolve`.
         """
-        with self._waiting_for((call.model, _SOME_ALIAS)), contextlib.suppress(TimeoutError):
+        wish, wanted = contextlib.ExitStack(), None
+        with self._waiting_for((call.model, _SOME_ALIAS)), wish, contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._load_budget_s):
                 while not self._node.control_plane_silent:
+                    if error.not_here != wanted:  # the registry has moved the alias, or bytes came
+                        wish.close()
+                        wanted = error.not_here
+                        if wanted is not None:
+                            wish.enter_context(self._wanting(wanted))
                     await self._change_or_second()
-                    with contextlib.suppress(ModelLoadingError):
+                    try:
                         return self.resolve(call)
+                    except ModelLoadingError as still:
+                        error = still
         return self.resolve(call)
 
     def _want_again(self, error: ModelLoadFailedError) -> None:

@@ -106,9 +106,25 @@ class CapacityError(GatewayError):
 
 
 class ModelLoadingError(CapacityError):
-    """The version is being fetched, loaded or warmed, or waits for room."""
+    """The version is being fetched, loaded or warmed, or waits for room.
+
+    Attributes:
+        not_here: Model and version that an alias is to mean and whose bytes are not on this node;
+            None: they are here, or are waited for already.
+    """
 
     code = "model_loading"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        not_here: tuple[str, int] | None = None,
+    ) -> None:
+        """Store what to tell the caller, and what the control plane is to fetch for who waits."""
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.not_here = not_here
 
 
 class ModelOverloadedError(CapacityError):

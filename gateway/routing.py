@@ -248,6 +248,7 @@ class RouteTable:
             f"alias {alias!r} of model {model!r} is not active on this node yet: version "
             f"{aspired} is being fetched, checked and warmed",
             retry_after_s=LOADING_RETRY_AFTER_S,
+            not_here=(model, aspired) if entry.digest is None else None,
         )
 
     def _by_version(self, model: str, version: int) -> Route:

@@ -143,3 +143,116 @@ async def test_a_call_for_what_could_not_be_fetched_is_refused_and_shortens_the_
     async with asyncio.timeout(10):
         while at.wanted():
             await at.next_change()
+
+
+# --- callers of an alias whose bytes are not here -------------------------------------------------
+
+
+def absent(aspired=1, *, here=()):
+    """A catalogue whose alias is at a version that is not active, and perhaps not here."""
+    versions = [
+        CatalogueVersion(
+            version=number,
+            state=VersionState.AVAILABLE if number in here else VersionState.REGISTERED,
+            digest=DIGEST if number in here else None,
+        )
+        for number in (1, 2)
+    ]
+    model = CatalogueModel(name="churn", versions=versions, aliases={"champion": aspired})
+    return Catalogue(writer="w", epoch=1, models=[model])
+
+
+def waiting_node(aspired=1):
+    return Node(node_id="n", boot_id="b", table=RouteTable("champion", catalogue=absent(aspired)))
+
+
+def wanted(of):
+    return [one.version for one in of.wanted()]
+
+
+async def turns(count=5):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("selector", ["champion", None])
+async def test_who_waits_for_an_alias_wants_the_bytes_that_it_is_to_mean(selector):
+    at = waiting_node()
+    call = predict(at, selector)
+    await turns()
+    assert wanted(at) == [1]
+    at.replace(at.table.with_catalogue(absent(here=(1,))))
+    await turns()
+    assert (wanted(at), call.done()) == ([], False)
+    at.replace(at.table.with_active(ACTIVE))
+    with pytest.raises(ReachedError):
+        await call
+
+
+async def test_what_is_wanted_moves_with_the_alias():
+    at = waiting_node()
+    call = predict(at)
+    await turns()
+    at.replace(at.table.with_catalogue(absent(2)))
+    await turns()
+    assert wanted(at) == [2]
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    assert wanted(at) == []
+
+
+async def test_a_wish_is_one_wish_until_the_last_who_waits_has_left():
+    at = waiting_node()
+    dispatcher = dispatcher_on(at)
+    calls = [asyncio.ensure_future(dispatcher.predict(a_call())) for _ in range(3)]
+    await turns()
+    since = at.wanted()
+    for call in calls[:2]:
+        call.cancel()
+    await asyncio.gather(*calls[:2], return_exceptions=True)
+    for _ in range(3):
+        at.changed()  # news of something else
+        await turns()
+    assert at.wanted() == since != []
+    calls[2].cancel()
+    await asyncio.gather(calls[2], return_exceptions=True)
+    assert wanted(at) == []
+
+
+async def test_those_who_wait_for_different_aliases_do_not_wake_each_other_for_ever():
+    at = waiting_node()
+    other = absent().models[0].model_copy(update={"name": "wine"})
+    both = absent().model_copy(update={"models": [*absent().models, other]})
+    at.replace(at.table.with_catalogue(both))
+    dispatcher = dispatcher_on(at)
+    second = a_call()
+    second.model = "wine"
+    calls = [asyncio.ensure_future(dispatcher.predict(one)) for one in (a_call(), second)]
+    await turns(20)
+    before = at.seq
+    await turns(50)
+    assert at.seq == before
+    assert [(one.model, one.version) for one in at.wanted()] == [("churn", 1), ("wine", 1)]
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_a_call_that_waits_too_long_for_an_alias_wants_nothing_any_more():
+    at = waiting_node()
+    with pytest.raises(ModelLoadingError):
+        await predict(at, load_budget_s=0.01)
+    assert wanted(at) == []
+
+
+async def test_what_cannot_be_fetched_ends_the_wait_for_its_alias():
+    at = waiting_node()
+    call = predict(at)
+    await turns()
+    model = absent().models[0]
+    failed = CatalogueVersion(version=1, state=VersionState.FAILED, reason="no connection")
+    news = model.model_copy(update={"versions": [failed]})
+    at.replace(at.table.with_catalogue(Catalogue(writer="w", epoch=2, models=[news])))
+    with pytest.raises(ModelLoadFailedError, match="no connection"):
+        await call
+    assert wanted(at) == []
