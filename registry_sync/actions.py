@@ -18,9 +18,10 @@ class Urgency(IntEnum):
     ACTIVATE = 2
     PROMOTION = 3
     RECOVERY = 4
-    FIRST = 5
-    PREFETCH = 6
-    RETIRE = 7
+    PRELOAD = 5
+    FIRST = 6
+    PREFETCH = 7
+    RETIRE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class Stage:
 
     Attributes:
         alias: For whom.
-        keep: Keep the warmed replica for the activation: a promotion.
+        keep: Keep the warmed replica for the activation: a promotion, or what is to be resident
+            from the start.
         replaces: The version that it will replace.
         own: It runs in an environment of its own.
     """

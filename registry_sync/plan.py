@@ -5,6 +5,8 @@ changes nothing, and what a listing no longer has goes only when the next one ag
 The decision has no memory: it is made anew from what is, after every change of it.
 A freeze stops every change of an alias that the registry asks for. Bytes are fetched and checked
 ahead all the same, and what was lost comes back: that changes nothing.
+How early an alias gets its first version is the version's policy: `preload`, `lazy`, `on_demand`.
+What replaces something that serves is fetched as soon as it is promoted, whatever the policy.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from registry_sync.actions import (
     Stage,
     Urgency,
 )
+from registry_sync.policy import Load
 from registry_sync.records import AskedBy, Hold
 from registry_sync.standing import aspired_version, find, is_quarantined, is_unfollowed
 from registry_sync.world import Target, World
@@ -164,14 +167,18 @@ def _promote(world: World, alias: str, active: ActiveAlias, target: Target) -> I
 def _bring_up(world: World, model: str, alias: str, targets: list[Target]) -> Iterator[Action]:
     """Give an alias that points nowhere its best target whose bytes are here; fetch the best."""
     for rank, target in enumerate(targets):
+        meant = world.recovered(model, alias, target)
+        if world.waits_for_caller(model, meant):
+            continue  # and is among the wanted once somebody does
+        preload = world.load_of(model, meant) is Load.PRELOAD
+        urgency = Urgency.PRELOAD if preload else Urgency.PREFETCH
         if target.digest is None:
             if rank == 0:
-                yield Fetch(model, target.version, Urgency.PREFETCH, target.asked_by)
+                yield Fetch(model, target.version, urgency, target.asked_by)
             continue
-        meant = world.recovered(model, alias, target)
         if world.is_rejected(model, meant) or world.is_frozen(meant):
             continue
-        if building := list(_environment(world, model, meant, Urgency.PREFETCH)):
+        if building := list(_environment(world, model, meant, urgency)):
             yield from building if rank == 0 else ()
             continue
         yield _first(world, model, alias, meant)
@@ -179,24 +186,32 @@ def _bring_up(world: World, model: str, alias: str, targets: list[Target]) -> It
 
 
 def _first(world: World, model: str, alias: str, target: Target) -> Action:
-    """Stage cold, or activate what any stage has proved."""
+    """Stage cold, or activate what any stage has proved; a preload what is warm, or serves."""
     digest = target.digest or ""
-    stage_id = world.proved.get((model, target.version, digest))
+    preload = world.load_of(model, target) is Load.PRELOAD
     standby = world.standby(model, target)
+    stage_id = world.proved.get((model, target.version, digest))
+    if preload and not world.serves(model, target):
+        stage_id = None  # what was proved long ago may have no worker any more
     if stage_id or standby:
         return _activate(model, alias, target, stage_id or (standby.stage_id if standby else ""))
-    recovery = target.asked_by in (AskedBy.RECOVERY, AskedBy.OPERATOR)
     return Stage(
         model=model,
         alias=alias,
         version=target.version,
         digest=digest,
-        keep=False,
+        keep=preload,
         replaces=None,
-        urgency=Urgency.RECOVERY if recovery else Urgency.FIRST,
+        urgency=_first_urgency(target, preload=preload),
         asked_by=target.asked_by,
         own=world.runs_in_own(model, target),
     )
+
+
+def _first_urgency(target: Target, *, preload: bool) -> Urgency:
+    if target.asked_by in (AskedBy.RECOVERY, AskedBy.OPERATOR):
+        return Urgency.RECOVERY
+    return Urgency.PRELOAD if preload else Urgency.FIRST
 
 
 def _activate(model: str, alias: str, target: Target, stage_id: str) -> Activate:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from gateway.control_contract import ActiveAlias
 from registry_sync.aspired import AspiredVersion
+from registry_sync.policy import LOAD_TAG
 from registry_sync.records import AskedBy, Hold
 from registry_sync.standing import aspired_version, find, is_quarantined, is_unfollowed
 from registry_sync.world import Target, World
@@ -20,6 +21,7 @@ class Why(StrEnum):
     PINNED = "pinned"
     HELD = "held"
     FROZEN = "frozen"
+    ON_DEMAND = "on_demand"
     QUARANTINED = "quarantined"
     REJECTED = "rejected"
     UNSTAMPED = "unstamped"
@@ -92,10 +94,36 @@ def _why(
     if rejected := world.why_rejected(model, aspired, target.digest or ""):
         return Why.REJECTED, rejected
     if active is None:
-        target = world.recovered(model, alias, target)
+        return _why_nowhere(world, model, alias, target)
+    return _why_frozen(world, target) or (Why.UNDER_WAY, _next_step(world, model, target))
+
+
+def _why_frozen(world: World, target: Target) -> tuple[Why, str] | None:
     if world.is_frozen(target):
         return Why.FROZEN, "this node is frozen: no alias follows the registry until `unfreeze`"
+    return None
+
+
+def _why_nowhere(world: World, model: str, alias: str, target: Target) -> tuple[Why, str]:
+    """Say why an alias that points nowhere is not at a target that it may have."""
+    target = world.recovered(model, alias, target)
+    if frozen := _why_frozen(world, target):
+        return frozen
+    if _waits_for_caller(world, model, alias, target):
+        comes = "has its environment built" if target.digest else "is fetched"
+        return Why.ON_DEMAND, (
+            f"version {target.version} {comes} when it is called: {LOAD_TAG} is on_demand"
+        )
     return Why.UNDER_WAY, _next_step(world, model, target)
+
+
+def _waits_for_caller(world: World, model: str, alias: str, target: Target) -> bool:
+    """Whether nothing happens to an alias that points nowhere until somebody calls it."""
+    return (
+        world.waits_for_caller(model, target)
+        and not world.is_wanted(model, target.version)
+        and world.last(model, alias) is None
+    )
 
 
 def _why_inadmissible(world: World, listed: AspiredVersion) -> tuple[Why, str]:

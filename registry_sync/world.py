@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from gateway.control_contract import NodeState, StageRequest
 from registry_sync.aspired import Aspired, AspiredVersion
+from registry_sync.policy import Load
 from registry_sync.records import BY_REGISTRY, AskedBy, Hold, LedgerView
 from registry_sync.standing import (
     admissible_digest,
@@ -96,6 +97,31 @@ class World:
         """Whether a target runs in an environment of its own."""
         digest = target.digest or ""
         return runs_in_own(self.aspired, self.environments, model, target.version, digest)
+
+    def load_of(self, model: str, target: Target) -> Load:
+        """Return when a target is to be fetched and loaded; what nobody lists, as by default."""
+        listed = self.aspired.models.get(model)
+        return listed.load_of(target.version) if listed else Load.LAZY
+
+    def serves(self, model: str, target: Target) -> bool:
+        """Whether some alias means a target already."""
+        wanted = (model, target.version, target.digest)
+        return any((one.model, one.version, one.digest) == wanted for one in self.node.active)
+
+    def waits_for_caller(self, model: str, target: Target) -> bool:
+        """Whether what a first activation lacks comes only when somebody calls.
+
+        That is bytes, or an environment of its own. Nothing is lacking where both are here, and
+        an operator and a recovery ask for it now.
+        """
+        if target.asked_by not in BY_REGISTRY or self.load_of(model, target) is not Load.ON_DEMAND:
+            return False
+        lacks_environment = target.digest not in self.environments
+        return target.digest is None or (lacks_environment and self.runs_in_own(model, target))
+
+    def is_wanted(self, model: str, version: int) -> bool:
+        """Whether a caller waits for a version that is not here."""
+        return any((one.model, one.version) == (model, version) for one in self.node.wanted)
 
     def is_rejected(self, model: str, target: Target) -> bool:
         """Whether this must not be loaded: it failed here, or may not be beside our libraries."""

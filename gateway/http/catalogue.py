@@ -7,7 +7,13 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 
-from gateway.control_contract import CatalogueModel, CatalogueVersion, Policy, VersionState
+from gateway.control_contract import (
+    ActiveAlias,
+    CatalogueModel,
+    CatalogueVersion,
+    Policy,
+    VersionState,
+)
 from gateway.errors import InvalidSelectorError
 from gateway.http.services import Services, services_of
 from gateway.model_ref import (
@@ -109,17 +115,22 @@ def _alias(table: RouteTable, model: CatalogueModel, alias: str) -> dict[str, An
         "digest": active.digest if active else None,
         "since": active.since if active else None,
         "previous": active.previous_version if active else None,
-        "why": model.notes.get(alias) or _why(model, active.version if active else None, aspired),
+        "why": model.notes.get(alias) or _why(table, model, active, aspired),
     }
 
 
-def _why(model: CatalogueModel, active: int | None, aspired: int | None) -> str | None:
+def _why(
+    table: RouteTable, model: CatalogueModel, active: ActiveAlias | None, aspired: int | None
+) -> str | None:
     """Say why an alias does not mean what the registry says; None where it does."""
-    if aspired is None or active == aspired:
+    if aspired is None or (active is not None and active.version == aspired):
         return None
     entry = next((one for one in model.versions if one.version == aspired), None)
     if entry is None:
         return f"version {aspired} is not listed"
+    absent = active is None and entry.state is VersionState.REGISTERED and entry.reason is None
+    if absent and table.policy_of(model.name, aspired).load == "on_demand":
+        return f"version {aspired} comes when it is called: gateway.load is on_demand"
     return entry.reason or f"version {aspired} is {entry.state.value}"
 
 

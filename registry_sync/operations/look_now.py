@@ -11,7 +11,7 @@ from registry_sync.operations.state import active_aliases, last_failure, model_s
 from registry_sync.reconcile import Reconciler
 from registry_sync.why import Explanation, Why, explain
 
-_SETTLED = frozenset({Why.FOLLOWS, Why.PINNED, Why.HELD, Why.FROZEN, Why.GONE})
+_SETTLED = frozenset({Why.FOLLOWS, Why.PINNED, Why.HELD, Why.FROZEN, Why.ON_DEMAND, Why.GONE})
 
 
 async def sync_model(

@@ -61,3 +61,9 @@ async def test_a_version_shows_the_policy_that_counts_for_it(pages: httpx.AsyncC
     assert of_one == {"timeout_s": 2.0, "load": "on_demand"}
     versions = (await pages.get("/models/churn")).json()["versions"]
     assert [one["policy"] for one in versions] == [of_one, effective]
+
+
+async def test_an_alias_that_waits_for_its_first_caller_says_so(pages: httpx.AsyncClient) -> None:
+    alias = (await pages.get("/models/churn")).json()["aliases"]["champion"]
+    assert alias["active"] is None
+    assert alias["why"] == "version 1 comes when it is called: gateway.load is on_demand"

@@ -34,6 +34,7 @@ M = "m"
 D = {n: f"sha256:{n:064x}" for n in range(10)}
 OTHER = "sha256:" + "f" * 64
 OWN = {"gateway.environment": "own"}
+PRELOAD, ON_DEMAND = {"gateway.load": "preload"}, {"gateway.load": "on_demand"}
 
 
 def listing(aliases: dict[str, int], *, stamps: dict[int, str] | None = None, model: str = M):
@@ -100,6 +101,7 @@ class Case:
     listings: int = 2
     require_digest: bool = False
     tags: dict[str, str] = field(default_factory=dict)
+    tags_of_1: dict[str, str] = field(default_factory=dict)
     built: tuple[int, ...] = ()
     refused: tuple[int, ...] = ()
     asked_by: str = "poll"
@@ -117,7 +119,7 @@ def world(case: Case) -> World:
         wanted=[Wanted(model=M, version=n, since=float(i)) for i, n in enumerate(case.wanted)],
     )
     return World(
-        aspired=tagged(listing(case.aspired, stamps=case.stamps), case.tags)
+        aspired=tagged(listing(case.aspired, stamps=case.stamps), case.tags, case.tags_of_1)
         if case.aspired is not None
         else Aspired({}, 0.0),
         listings=case.listings,
@@ -132,8 +134,10 @@ def world(case: Case) -> World:
     )
 
 
-def tagged(aspired: Aspired, tags: dict[str, str]) -> Aspired:
-    return replace(aspired, models={M: replace(aspired.models[M], tags=tags)})
+def tagged(aspired: Aspired, tags: dict[str, str], tags_of_1: dict[str, str]) -> Aspired:
+    model = aspired.models[M]
+    versions = {**model.versions, 1: replace(model.versions[1], tags=tags_of_1)}
+    return replace(aspired, models={M: replace(model, tags=tags, versions=versions)})
 
 
 def spell(action: Action) -> str:
@@ -283,6 +287,172 @@ CASES = [
         built=(2,),
         ledger=LedgerView(rejections=rejection(2, "own_load_failed")),
     ),
+    # --- on demand: what is not here is not fetched ahead
+    Case("on demand: nothing until somebody calls", [], {"champion": 1}, tags=ON_DEMAND),
+    Case(
+        "on demand and called: fetched at once",
+        ["fetch 1"],
+        {"champion": 1},
+        wanted=(1,),
+        tags=ON_DEMAND,
+    ),
+    Case(
+        "on demand, and the bytes are here: up as ever",
+        ["stage 1 cold by poll"],
+        {"champion": 1},
+        here=(1,),
+        tags=ON_DEMAND,
+    ),
+    Case(
+        "on demand and staged: activate",
+        ["activate champion 1 s1 by poll"],
+        {"champion": 1},
+        here=(1,),
+        proved=(1,),
+        tags=ON_DEMAND,
+    ),
+    Case(
+        "on demand and promoted over what serves: as ever",
+        ["fetch 2"],
+        {"champion": 2},
+        (active(1),),
+        here=(1,),
+        tags=ON_DEMAND,
+    ),
+    Case(
+        "on demand, promoted, and here",
+        ["stage 2 keep over 1 by poll"],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        tags=ON_DEMAND,
+    ),
+    Case("on demand is the version's own wish", [], {"champion": 1}, tags_of_1=ON_DEMAND),
+    Case(
+        "on demand but for this version",
+        ["fetch 1"],
+        {"champion": 1},
+        tags=ON_DEMAND,
+        tags_of_1={"gateway.load": "lazy"},
+    ),
+    Case(
+        "on demand of another version",
+        ["fetch 2"],
+        {"champion": 2},
+        tags_of_1=ON_DEMAND,
+    ),
+    Case(
+        "on demand and own: no environment is built ahead",
+        [],
+        {"champion": 1},
+        here=(1,),
+        tags=ON_DEMAND | OWN,
+    ),
+    Case(
+        "on demand, own, and called: build it",
+        ["build 1 by poll"],
+        {"champion": 1},
+        here=(1,),
+        wanted=(1,),
+        tags=ON_DEMAND | OWN,
+    ),
+    Case(
+        "on demand, and an operator's wish: fetched",
+        ["fetch 3"],
+        {"champion": 2},
+        tags=ON_DEMAND,
+        ledger=LedgerView(holds=hold(at=2, target=3, lasting=True)),
+    ),
+    Case(
+        "on demand, the table lost: what was active comes back, and nothing else",
+        ["stage 1 cold by recovery"],
+        {"champion": 2},
+        here=(1,),
+        tags=ON_DEMAND,
+        ledger=LedgerView(last_active=last(1)),
+    ),
+    Case(
+        "on demand, table and environment lost: built for what was active",
+        ["build 1 by recovery"],
+        {"champion": 1},
+        here=(1,),
+        tags=ON_DEMAND | OWN,
+        ledger=LedgerView(last_active=last(1)),
+    ),
+    Case(
+        "on demand and quarantined: not even called is it fetched",
+        [],
+        {"champion": 1},
+        wanted=(1,),
+        tags=ON_DEMAND,
+        ledger=LedgerView(quarantines=quarantine(1, None)),
+    ),
+    # --- preload: resident from the start
+    Case("preload: fetched", ["fetch 1"], {"champion": 1}, tags=PRELOAD),
+    Case(
+        "preload: staged to stay",
+        ["stage 1 keep over None by poll"],
+        {"champion": 1},
+        here=(1,),
+        tags=PRELOAD,
+    ),
+    Case(
+        "preload: activate what is warm",
+        ["activate champion 1 s1 by poll"],
+        {"champion": 1},
+        here=(1,),
+        standbys=(1,),
+        proved=(1,),
+        tags=PRELOAD,
+    ),
+    Case(
+        "preload: an old proof is no warm standby",
+        ["stage 1 keep over None by poll"],
+        {"champion": 1},
+        here=(1,),
+        proved=(1,),
+        tags=PRELOAD,
+    ),
+    Case(
+        "preload: a second alias of what serves needs no second worker",
+        ["activate champion 1 s1 by poll"],
+        {"champion": 1, "b": 1},
+        (active(1, "b"),),
+        here=(1,),
+        proved=(1,),
+        tags=PRELOAD,
+    ),
+    Case(
+        "preload, the table lost: it comes back to stay",
+        ["stage 1 keep over None by recovery"],
+        {"champion": 1},
+        here=(1,),
+        tags=PRELOAD,
+        ledger=LedgerView(last_active=last(1)),
+    ),
+    Case(
+        "preload and own: build it",
+        ["build 1 by poll"],
+        {"champion": 1},
+        here=(1,),
+        tags=PRELOAD | OWN,
+    ),
+    Case(
+        "preload and frozen: fetched, not loaded",
+        [],
+        {"champion": 1},
+        here=(1,),
+        tags=PRELOAD,
+        ledger=LedgerView(freeze=FROZEN),
+    ),
+    Case(
+        "preload: what is active is left alone",
+        [],
+        {"champion": 1},
+        (active(1),),
+        here=(1,),
+        tags=PRELOAD,
+    ),
     # --- requirements that are not met here
     Case("refused: not staged", [], {"champion": 1}, here=(1,), refused=(1,)),
     Case(
@@ -343,6 +513,20 @@ CASES = [
         {"champion": 2, "a": 3},
         (active(1),),
         here=(1, 2, 3),
+    ),
+    Case(
+        "a promotion's bytes go before a preload's, and those before the others'",
+        ["fetch 2", "fetch 1", "fetch 3"],
+        {"champion": 2, "a": 3, "b": 1},
+        (active(3),),
+        tags_of_1=PRELOAD,
+    ),
+    Case(
+        "a preload is staged before other first activations",
+        ["stage 1 keep over None by poll", "stage 3 cold by poll"],
+        {"a": 3, "b": 1},
+        here=(1, 3),
+        tags_of_1=PRELOAD,
     ),
     Case("wanted and here already: nothing", [], {}, here=(1,), wanted=(1,)),
     # --- what is wrong stays out, what serves stays
@@ -741,6 +925,29 @@ PINNED = hold(at=2, target=1, lasting=True)
             "loaded and warmed",
         ),
         (Case("", [], {}, (active(1),), here=(1,)), "under_way", "two listings"),
+        (
+            Case("", [], {"champion": 1}, tags=ON_DEMAND),
+            "on_demand",
+            "is fetched when it is called",
+        ),
+        (Case("", [], {"champion": 1}, wanted=(1,), tags=ON_DEMAND), "under_way", "to be fetched"),
+        (
+            Case("", [], {"champion": 1}, here=(1,), tags=ON_DEMAND | OWN),
+            "on_demand",
+            "has its environment built when",
+        ),
+        (
+            Case(
+                "",
+                [],
+                {"champion": 2},
+                here=(1,),
+                tags=ON_DEMAND,
+                ledger=LedgerView(last_active=last(1)),
+            ),
+            "under_way",
+            "to be fetched",
+        ),
         (Case("", [], None, (active(1),), listings=0), "gone", "not been listed"),
         (Case("", [], {}), "unknown", "neither"),
         (Case("", [], {"champion": 9}, (active(1),)), "unfollowed", "version 9"),

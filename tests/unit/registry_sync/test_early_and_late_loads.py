@@ -1,0 +1,136 @@
+"""The spine with models that are to be there from the start, or only when somebody calls."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.control_contract import VersionState
+from registry_sync.reconcile import Reconciler
+from tests.fakes.gateway import becomes
+from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+from tests.unit.registry_sync.operating import listening
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> NodeInMemory:
+    made = NodeInMemory(tmp_path)
+    for version in (1, 2):
+        made.registry.publish(M, version)
+    made.registry.without_latest(M)
+    made.registry.point(M, A, 1)
+    return made
+
+
+def tag(node: NodeInMemory, **tags: str) -> None:
+    said = {f"gateway.{name}": text for name, text in tags.items()}
+    node.registry.models[M] = replace(node.registry.models[M], tags=said)
+
+
+def told(spine: Reconciler) -> list[tuple[str, str]]:
+    return [(one.action, one.outcome) for one in reversed(spine.ledger.attempts_of(M))]
+
+
+async def test_an_on_demand_alias_becomes_active_when_somebody_calls_it(node: NodeInMemory) -> None:
+    tag(node, load="on_demand")
+    async with node.control_plane() as spine:
+        await node.shows(1, VersionState.REGISTERED)
+        await idle(spine)
+        assert node.registry.fetched == []
+        node.gateway.want(M, 1)
+        await node.serves(1)
+        await idle(spine)
+        assert [(s.keep, s.replaces) for s in node.gateway.stages] == [(False, None)]
+        assert told(spine) == [
+            ("fetch", "complete"),
+            ("stage", "complete"),
+            ("activate", "complete"),
+        ]
+        # What serves is replaced as ever, without anybody's call.
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await node.serves(2)
+        assert [(s.keep, s.replaces) for s in node.gateway.stages[1:]] == [(True, 1)]
+
+
+async def test_an_on_demand_fetch_that_fails_is_tried_again_for_the_next_caller(
+    node: NodeInMemory,
+) -> None:
+    tag(node, load="on_demand")
+    async with node.control_plane() as spine:
+        await node.shows(1, VersionState.REGISTERED)
+        files = node.registry.files.pop(f"fake:/{M}/1")
+        node.gateway.want(M, 1)
+        await node.shows(1, VersionState.FAILED)
+        node.gateway.wanted.clear()  # the caller has been told, and left
+        node.gateway._changed()
+        await node.shows(1, VersionState.REGISTERED)
+        await idle(spine)
+        node.registry.files[f"fake:/{M}/1"] = files
+        node.gateway.want(M, 1)
+        await node.serves(1)
+
+
+async def test_on_demand_is_said_and_nobody_waits_for_it(node: NodeInMemory) -> None:
+    tag(node, load="on_demand")
+    async with node.control_plane() as spine, listening(node, spine) as command:
+        await node.shows(1, VersionState.REGISTERED)
+        asked = await command("sync", M)
+        assert asked.exit_code == 0, asked.output
+        for words in (("status",), ("explain", M, "@champion")):
+            shown = await command(*words)
+            assert "version 1 is fetched when it is called" in " ".join(shown.output.split())
+
+
+async def test_a_model_that_becomes_lazy_is_fetched_ahead(node: NodeInMemory) -> None:
+    tag(node, load="on_demand")
+    async with node.control_plane() as spine:
+        await node.shows(1, VersionState.REGISTERED)
+        tag(node)
+        await spine.poll()
+        await node.serves(1)
+
+
+async def test_a_preloaded_version_stands_by_warm_until_its_alias_means_it(
+    node: NodeInMemory,
+) -> None:
+    tag(node, load="preload")
+    node.gateway.stages_wait = True
+    async with node.control_plane() as spine:
+        await becomes(lambda: node.gateway.stages, "version 1 is staged")
+        (staged,) = node.gateway.stages
+        assert (staged.version, staged.keep, staged.replaces) == (1, True, None)
+        node.gateway.stages_wait = False
+        node.gateway.end_stage(staged)
+        await node.serves(1)
+        await idle(spine)
+        (activated,) = node.gateway.activations
+        assert activated.stage_id == staged.stage_id
+        assert node.gateway.standbys == {}
+
+
+async def test_aliases_of_one_preloaded_version_come_up_together_without_a_failure(
+    node: NodeInMemory,
+) -> None:
+    tag(node, load="preload")
+    for alias in ("a", "b", "c"):
+        node.registry.point(M, alias, 1)
+    async with node.control_plane() as spine:
+        for alias in (A, "a", "b", "c"):
+            await node.serves(1, alias)
+        await idle(spine)
+        assert node.gateway.standbys == {}
+        assert len(node.gateway.stages) == 1
+        assert {outcome for _, outcome in told(spine)} == {"complete"}
+
+
+async def test_what_is_wrong_with_tags_reaches_the_gateway(node: NodeInMemory) -> None:
+    tag(node, laod="preload", replicas="many")
+    async with node.control_plane():
+        await node.serves(1)
+        assert node.gateway.catalogue is not None
+        (model,) = node.gateway.catalogue.models
+        assert model.policy.problems == [
+            "the tag gateway.laod is unknown, and ignored: did you mean gateway.load?",
+            "the tag gateway.replicas is ignored: it is not a whole number from 1 to 64",
+        ]
