@@ -15,11 +15,15 @@ from tests.servers import MlflowServer
 
 @dataclass(frozen=True)
 class Served:
-    """``linear`` has versions 1 (champion), 2 (challenger) and 3; ``bare`` has no champion."""
+    """``linear`` has versions 1 (champion), 2 (challenger) and 3; ``bare`` has no champion.
+
+    ``later`` is tagged to come on demand.
+    """
 
     node: Node
     linear: str
     bare: str
+    later: str
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +35,12 @@ def served(mlflow_registry: MlflowServer, shared_node: Node) -> Iterator[Served]
     registry.point(linear, "champion", 1)
     registry.point(linear, "challenger", 2)
     registry.publish(bare, LinearModel(4.0))
+    later = registry.name("later")
+    registry.client.create_registered_model(later, tags={"gateway.load": "on_demand"})
+    registry.publish(later, LinearModel(5.0))
+    registry.client.set_model_version_tag(later, "1", "gateway.timeout_s", "20")
     asyncio.run(_ready(shared_node.start(), linear, bare))
-    yield Served(shared_node, linear, bare)
+    yield Served(shared_node, linear, bare, later)
     registry.forget()
 
 
@@ -83,6 +91,20 @@ async def test_without_a_default_alias_latest_answers_and_any_name_works(served:
         answer = await ask(http, served.node.url, Call(served.bare, 2), row_body(2))
     assert answer.ok, answer
     assert answer.predictions == [row_answers(4.0)[2]]
+
+
+async def test_what_comes_on_demand_is_fetched_for_the_first_who_calls_its_alias(
+    served: Served,
+) -> None:
+    async with client(1) as http:
+        before = await served.node.catalogue_shows(http, served.later, 1)
+        assert (before["state"], before["digest"], before["aliases"]) == ("registered", None, [])
+        assert before["policy"] == {"load": "on_demand", "timeout_s": 20.0}
+        answer = await ask(http, served.node.url, Call(served.later, 2), row_body(2))
+        after = await served.node.version(http, served.later, 1)
+    assert answer.ok, answer
+    assert answer.predictions == [row_answers(5.0)[2]]
+    assert after["aliases"] == ["latest"]
 
 
 @pytest.mark.parametrize(("path", "header"), [("1", "2"), ("@champion", "challenger"), ("3", "1")])

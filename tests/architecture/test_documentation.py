@@ -1,4 +1,4 @@
-"""The README's tables of settings and metrics are what the code says."""
+"""The README's tables of settings, tags and metrics are what the code says."""
 
 import re
 from pathlib import Path
@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings
 from gateway.settings import GatewaySettings
 from gateway.telemetry import Telemetry
 from registry_sync import telemetry
+from registry_sync.policy import DIGEST_TAG, POLICY_TAGS
 from registry_sync.settings import SyncSettings
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -20,6 +21,7 @@ METRIC = re.compile(
     r"^\| `(?P<name>(?:gateway|registry_sync)_\w+)` \| (?P<kind>\w+) \| (?P<labels>[^|]*?) *\|",
     re.MULTILINE,
 )
+TAG = re.compile(r"^\| `(?P<name>gateway\.\w+)` \| (?P<on>version[^|]*?) \|", re.MULTILINE)
 SETTINGS: list[type[BaseSettings]] = [GatewaySettings, SyncSettings]
 
 
@@ -79,3 +81,9 @@ def test_every_metric_is_documented_with_its_kind_and_labels() -> None:
     }
     assert len(expected) > 10
     assert documented == expected
+
+
+def test_every_tag_is_documented_with_what_it_may_be_on() -> None:
+    documented = {row["name"]: row["on"] for row in TAG.finditer(README.read_text())}
+    on_both = dict.fromkeys(POLICY_TAGS, "version, else model")
+    assert documented == {DIGEST_TAG: "version", **on_both}

@@ -10,10 +10,14 @@ from uuid import uuid4
 
 import pytest
 
+from gateway.control_contract import Policy
+from registry_sync.aspired import Aspired
+from registry_sync.catalogue import Known, describe_models
 from registry_sync.describe import describe
 from registry_sync.errors import IncompleteArtifactError, SourceError
 from registry_sync.fetch import Fetcher, FetchLimits
 from registry_sync.policy import DIGEST_TAG
+from registry_sync.records import LedgerView
 from registry_sync.sources import mlflow_registry
 from registry_sync.sources.mlflow_registry import MlflowRegistry, connect
 from registry_sync.verify import Verdict, verify
@@ -215,3 +219,31 @@ def test_an_ordinary_poll_makes_at_most_two_calls(client, name, mlflow):
     assert len(calls) <= 3
     assert sorted(seen.models[f"{name}-4"].versions) == [1, 2]
     assert registry.aspired().models[f"{name}-3"].versions[1].stamped
+
+
+def test_a_tag_on_a_version_reaches_its_policy_with_a_thorough_poll(registry, client, name):
+    client.create_registered_model(name, tags={"gateway.timeout_s": "2", "gateway.laod": "lazy"})
+    for _ in range(2):
+        client.create_model_version(name, "s3://nowhere/at-all")
+    before = registry.aspired()
+    assert policies(before, name) == [(1, None), (2, None)]
+    client.set_model_version_tag(name, "2", "gateway.timeout_s", "9.5")
+    client.set_model_version_tag(name, "1", "gateway.pin", True)
+    # An ordinary poll sees only what a model shows; one model is asked for whole after a webhook.
+    assert policies(registry.aspired(before), name) == [(1, None), (2, None)]
+    after = [(1, Policy(pin=True)), (2, Policy(timeout_s=9.5))]
+    assert policies(registry.aspired(), name) == after
+    hinted = registry.model(name)
+    assert policies(Aspired({name: hinted}, 1.0), name) == after
+    (listed,) = describe_models(Aspired({name: hinted}, 1.0), LedgerView(), Known({}))
+    assert listed.policy.timeout_s == 2.0
+    assert [one.split(":")[0] for one in listed.policy.problems] == [
+        "the tag gateway.laod is unknown, and ignored"
+    ]
+
+
+def policies(aspired: Aspired, name: str) -> list[tuple[int, Policy | None]]:
+    """The versions of a model with the policy of their own, as the gateway is told."""
+    only = Aspired({name: aspired.models[name]}, 1.0)
+    (listed,) = describe_models(only, LedgerView(), Known(descriptions={}))
+    return [(one.version, one.policy) for one in listed.versions]
