@@ -91,7 +91,8 @@ class Backoff:
         retry_at = failure.retry_at
         if longest_s is not None:
             retry_at = min(retry_at, failure.failed_at + longest_s)
-        return self._clock() < retry_at
+        # A failure of the future was recorded before the clock was set back: nobody waits for it.
+        return failure.failed_at <= self._clock() < retry_at
 
     def next_at(self) -> float | None:
         """Return the earliest future time at which something may be tried again."""

@@ -56,7 +56,7 @@ from registry_sync.threads import Threads
 
 _STOP_PATIENCE_S = 4
 _MOST_TCP_CONNECTIONS = 64
-_QUIET_LOGGERS = ("apscheduler", "alembic", "httpx", "httpcore", "uvicorn", "botocore", "urllib3")
+_QUIET_LOGGERS = ("alembic", "httpx", "httpcore", "uvicorn", "botocore", "urllib3")
 _log = structlog.get_logger("registry_sync")
 
 
@@ -279,6 +279,7 @@ async def _work(
         sweep=Sweep(spine).run,
         poll_interval_s=settings.poll_interval_s,
         sweep_interval_s=settings.sweep_interval_s,
+        jitter=random.random,
     )
     local, tcp = listeners
     webhooks = _webhooks(settings, spine) if tcp else ()

@@ -51,7 +51,9 @@ class Breaker:
         # Those that have not failed go first, then the one that failed longest ago: a version with
         # a fault of its own keeps back no other. Whose turn it is may not be asked for any more.
         turn = 0 if version not in found.versions else 1 if version == found.versions[0] else 2
-        return not under_way and self._clock() >= found.retry_at + turn * _PAUSE_S
+        waited_s = self._clock() - found.retry_at
+        is_due = waited_s >= turn * _PAUSE_S or waited_s < -_PAUSE_S  # the clock was set back
+        return not under_way and is_due
 
     def failed(self, model: str, version: int, reason: str) -> None:
         """Note a failure that a later try may mend."""

@@ -28,7 +28,7 @@ from registry_sync.records import OWN_FAILURE, Rejection
 from registry_sync.serving_target import ServingTarget
 from registry_sync.threads import Threads
 
-_GENERATION_WAIT_S = 2.0
+_GENERATION_LOOKS, _GENERATION_LOOK_S = 100, 0.02
 _log = structlog.get_logger("registry_sync.promotion")
 
 
@@ -224,12 +224,11 @@ class Promotion:
 
     async def _await_generation(self, generation: int) -> None:
         """Wait until the long poll has told of a newer table; the plan is made on that."""
-        give_up_at = self._clock() + _GENERATION_WAIT_S
-        while self._clock() < give_up_at:
+        for _ in range(_GENERATION_LOOKS):
             node = self._observation.node
             if node is not None and node.generation >= generation:
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(_GENERATION_LOOK_S)
 
     # --- retire -----------------------------------------------------------------------------------
 

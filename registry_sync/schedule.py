@@ -1,25 +1,21 @@
-"""When things are done: APScheduler jobs on the event loop."""
+"""When things are done: polls and sweeps, by the monotonic clock.
+
+A clock on the wall may be set back by hours, and who waits for a time of day then polls no more.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import structlog
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 _JITTER_SHARE = 0.1
 _log = structlog.get_logger("registry_sync.schedule")
 
 
 class Schedule:
-    """Polls and sweeps, one of each at a time. Event loop only.
-
-    APScheduler cancels coroutine jobs without waiting for them, so they run as tasks of our own,
-    which `close` awaits.
-    """
+    """Polls and sweeps, one of each at a time. Event loop only."""
 
     def __init__(
         self,
@@ -28,68 +24,45 @@ class Schedule:
         sweep: Callable[[], Awaitable[None]],
         poll_interval_s: float,
         sweep_interval_s: float,
+        jitter: Callable[[], float],
     ) -> None:
-        """Store. Intervals in seconds."""
+        """Store. Intervals in seconds; ``jitter`` gives numbers from 0 to 1."""
         self._poll = poll
         self._sweep = sweep
         self._poll_interval_s = poll_interval_s
         self._sweep_interval_s = sweep_interval_s
-        self._scheduler: Any = None
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._jitter = jitter
+        self._running: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Start: the first poll at once, the first sweep after its interval."""
-        self._scheduler = AsyncIOScheduler(timezone=UTC)
-        self._add("poll", self._poll_now, self._poll_interval_s, at_once=True)
-        self._add("sweep", self._sweep_now, self._sweep_interval_s, at_once=False)
-        self._scheduler.start()
+        loop = asyncio.get_running_loop()
+        self._running = [
+            loop.create_task(self._repeat("poll", self._poll, self._poll_interval_s, 0.0)),
+            loop.create_task(
+                self._repeat("sweep", self._sweep, self._sweep_interval_s, self._sweep_interval_s)
+            ),
+        ]
 
-    def _add(
-        self,
-        name: str,
-        job: Callable[[], Coroutine[Any, Any, None]],
-        interval_s: float,
-        *,
-        at_once: bool,
+    async def _repeat(
+        self, name: str, job: Callable[[], Awaitable[None]], interval_s: float, first_in_s: float
     ) -> None:
-        options = {"next_run_time": datetime.now(UTC)} if at_once else {}
-        self._scheduler.add_job(
-            job,
-            "interval",
-            seconds=interval_s,
-            jitter=interval_s * _JITTER_SHARE,
-            id=name,
-            coalesce=True,
-            max_instances=1,
-            misfire_grace_time=None,
-            **options,
-        )
-
-    async def _poll_now(self) -> None:
-        self._begin("poll", self._poll)
-
-    async def _sweep_now(self) -> None:
-        self._begin("sweep", self._sweep)
-
-    def _begin(self, name: str, job: Callable[[], Awaitable[None]]) -> None:
-        """Start a job as a task, unless it runs."""
-        if name not in self._running:
-            task = asyncio.get_running_loop().create_task(self._guard(name, job))
-            self._running[name] = task
-            task.add_done_callback(lambda _: self._running.pop(name, None))
-
-    async def _guard(self, name: str, job: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await job()
-        except Exception:  # noqa: BLE001 - a job's fault must not end the schedule
-            _log.exception(f"{name}.failed")
+        """Run a job every ``interval_s``, for ever; what it was too slow for is left out."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + first_in_s
+        while True:
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            try:
+                await job()
+            except Exception:  # noqa: BLE001 - a job's fault must not end the schedule
+                _log.exception(f"{name}.failed")
+            jittered_s = interval_s * (1.0 + _JITTER_SHARE * (2.0 * self._jitter() - 1.0))
+            while due <= loop.time():
+                due += jittered_s
 
     async def close(self) -> None:
-        """Schedule no more, and end what runs."""
-        scheduler, self._scheduler = self._scheduler, None
-        if scheduler is not None:
-            scheduler.shutdown(wait=False)
-        running = list(self._running.values())
+        """Begin no more, and end what runs."""
+        running, self._running = self._running, []
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic import (
+    AliasChoices,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _DEFAULT_NODE_DIR = Path(".registry-gateway")
@@ -50,7 +58,9 @@ class SyncSettings(BaseSettings):
         log_format: ``json``, ``console``, or ``auto``: console on a terminal.
     """
 
-    model_config = SettingsConfigDict(env_prefix="REGISTRY_SYNC_", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="REGISTRY_SYNC_", populate_by_name=True, hide_input_in_errors=True
+    )
 
     node_dir: Path = _DEFAULT_NODE_DIR
     tracking_uri: str = Field(
@@ -82,6 +92,18 @@ class SyncSettings(BaseSettings):
     reload_secret: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _without_password(cls, uri: str) -> str:
+        """Refuse a user or a password in a URL: it is shown, logged, and repeated in errors."""
+        if "@" in urlsplit(uri).netloc:
+            raise ValueError(
+                "a user or a password in the registry's URL would be shown to everybody: take it "
+                "out, also of MLFLOW_TRACKING_URI, and set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD"
+            )
+        return uri
 
     @property
     def ledger_url(self) -> str:

@@ -88,8 +88,14 @@ def read_settings() -> SyncSettings:
     try:
         return SyncSettings()
     except ValidationError as error:
-        lines = []
-        for one in error.errors():
-            name = "_".join(str(part) for part in one["loc"]).upper().removeprefix("REGISTRY_SYNC_")
-            lines.append(f"REGISTRY_SYNC_{name}: {one['msg']}")
+        lines = [
+            f"{_variable(one['loc'])}: {one['msg'].removeprefix('Value error, ')}"
+            for one in error.errors(include_input=False)
+        ]
         fail("\n".join(lines), Exit.USAGE)
+
+
+def _variable(place: tuple[int | str, ...]) -> str:
+    """Return the environment variable that a setting was read from."""
+    name = "_".join(map(str, place)).upper()
+    return f"REGISTRY_SYNC_{name.removeprefix('REGISTRY_SYNC_')}"

@@ -32,6 +32,8 @@ _VERSIONS_PER_PAGE = 10_000
 _MAX_PAGES = 1000
 _FEW_MODELS = 5
 _READY = "READY"
+_PENDING = "PENDING_REGISTRATION"
+_REGISTERING_S = 600.0
 _STAGES = ("Production", "Staging")
 _PROMPT_TAG = "mlflow.prompt.is_prompt"
 _MAX_MESSAGE_CHARACTERS = 300
@@ -277,11 +279,23 @@ def _aspired(
             continue
         listed = by_model.get(name, [])
         found[name] = known[name] if name in known else _model(model, listed, stages=stages)
-        # A version that is not ready becomes so without a sign of it on its model, and an alias
-        # may be ahead of the versions: such a model is asked for anew.
-        if not found[name].unfollowed and all(one.status == _READY for one in listed):
+        if name in known or not _may_settle(model, listed, listed_at):
             marks[name] = _mark(model)
     return Aspired(found, listed_at, tuple(problems), marks)
+
+
+def _may_settle(model: Any, listed: list[Any], listed_at: float) -> bool:
+    """Whether a model is asked for anew, because it may change without showing a sign of it.
+
+    A version becomes ready so; but one that failed stays as it is, and one that was begun long ago
+    waits for the next thorough poll. An alias may be ahead of the listing of versions.
+    """
+    numbers = {str(one.version) for one in listed}
+    ahead = any(str(to) not in numbers for to in dict(model.aliases).values())
+    return ahead or any(
+        one.status == _PENDING and listed_at - (one.creation_timestamp or 0) / 1000 < _REGISTERING_S
+        for one in listed
+    )
 
 
 def _model(model: Any, listed: Iterable[Any], *, stages: bool) -> AspiredModel:

@@ -15,7 +15,7 @@ NOT_IN_A_WORKER = (
     "gateway.http", "gateway.dispatch", "registry_sync", "uvicorn", "sqlalchemy", "boto3",
 )  # fmt: skip
 NOT_IN_THE_GATEWAY = (
-    "mlflow", "pandas", "sklearn", "torch", "boto3", "sqlalchemy", "apscheduler", "registry_sync",
+    "mlflow", "pandas", "sklearn", "torch", "boto3", "sqlalchemy", "registry_sync",
 )  # fmt: skip
 FORKSERVER_THREADS = {"jemalloc_bg_thd"}
 """The threads that a forkserver may have beside its main one, by name. A thread is lost in every

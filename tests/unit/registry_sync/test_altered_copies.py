@@ -32,6 +32,18 @@ def test_what_failed_for_one_goal_holds_up_no_other() -> None:
     assert backoff.failed(("activate", M, "a"), "no connection", goal=(2, "y")).count == 1
 
 
+def test_a_clock_that_is_set_back_makes_nobody_wait() -> None:
+    now = [1e9]
+    backoff = Backoff(clock=lambda: now[0], jitter=lambda: 1.0)
+    backoff.failed(("fetch", M, 1), "no connection")
+    assert backoff.waits(("fetch", M, 1))
+    now[0] -= 3600
+    assert not backoff.waits(("fetch", M, 1))
+    again = backoff.failed(("fetch", M, 1), "no connection")
+    assert backoff.waits(("fetch", M, 1))
+    assert again.retry_at < now[0] + 10
+
+
 def test_a_caller_who_waits_shortens_a_long_wait() -> None:
     now = [0.0]
     backoff = Backoff(clock=lambda: now[0], jitter=lambda: 1.0)

@@ -102,6 +102,16 @@ async def test_a_promotion_waits_for_its_own_next_try_only() -> None:
     assert storage.tried == [30]
 
 
+async def test_a_clock_that_is_set_back_makes_nobody_wait() -> None:
+    storage, wanted = Storage(), list(range(1, 21))
+    await storage.pass_for(MINUTE_S, wanted, Urgency.WANTED)
+    storage.now -= 3600
+    storage.comes.update(wanted)
+    storage.tried.clear()
+    await storage.pass_for(16, wanted, Urgency.WANTED)
+    assert set(storage.tried) == set(wanted)
+
+
 async def test_what_nobody_asks_for_any_more_is_forgotten() -> None:
     storage = Storage()
     await storage.pass_for(10, list(range(1, 21)), Urgency.WANTED)

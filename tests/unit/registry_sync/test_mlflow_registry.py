@@ -1,6 +1,7 @@
 """How MLflow's two listings become one; the real server is in the integration tests."""
 
 import os
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,15 +24,19 @@ def model(name, aliases=(), *, updated=1, stages=(), **tags):
     )
 
 
-def version(name, number, *, status="READY", tags=()):
+def version(name, number, *, status="READY", tags=(), created_s=1.7e9):
     return SimpleNamespace(
         name=name,
         version=str(number),
         status=status,
         tags=dict(tags),
         source=f"models:/m-{number}",
-        creation_timestamp=1_700_000_000_000,
+        creation_timestamp=int(created_s * 1000),
     )
+
+
+def pending(name, number):
+    return version(name, number, status="PENDING_REGISTRATION", created_s=time.time())
 
 
 def listed(models, versions, *, stages=False):
@@ -99,11 +104,34 @@ def test_many_changes_and_names_that_no_filter_can_spell_make_one_call_for_all()
 
 
 def test_a_model_with_a_version_that_is_not_ready_is_asked_for_every_time():
-    server = Server([model("m")], [version("m", 1, status="PENDING_REGISTRATION")])
+    server = Server([model("m")], [pending("m", 1)])
     registry = MlflowRegistry(server)
     before = registry.aspired()
     server.versions = [version("m", 1)]
     assert sorted(registry.aspired(before).models["m"].versions) == [1]
+
+
+def test_versions_that_stay_unready_cost_no_calls():
+    failed = [version(f"m{n}", 1, status="FAILED_REGISTRATION") for n in range(9)]
+    stuck = [version(f"s{n}", 1, status="PENDING_REGISTRATION") for n in range(9)]
+    models = [model(one.name, {"champion": "1"}) for one in (*failed, *stuck)]
+    server = Server(models, [*failed, *stuck])
+    registry = MlflowRegistry(server)
+    before = registry.aspired()
+    server.calls.clear()
+    assert registry.aspired(before).models == before.models
+    assert {kind for kind, _ in server.calls} == {"models"}
+    server.versions = [version(one.name, 1) for one in stuck]
+    assert len(registry.aspired().models["s3"].versions) == 1, "a thorough poll finds them"
+
+
+def test_an_alias_ahead_of_the_listing_of_versions_is_asked_for_again():
+    server = Server([model("m", {"champion": "2"})], [version("m", 1)])
+    registry = MlflowRegistry(server)
+    before = registry.aspired()
+    assert before.models["m"].unfollowed == {"champion"}
+    server.versions = [version("m", 1), version("m", 2)]
+    assert registry.aspired(before).models["m"].aliases["champion"] == 2
 
 
 def test_one_model_can_be_asked_for():

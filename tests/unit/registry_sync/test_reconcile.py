@@ -49,6 +49,20 @@ async def test_an_alias_is_followed_from_nothing_and_through_a_promotion(
         assert staged.durations_s["stage.load"] == 0.25
 
 
+async def test_bytes_that_change_during_the_stage_are_not_activated(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        node.gateway.stages_wait = True
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await becomes(lambda: len(node.gateway.stages) == 2, "version 2 is staged")
+        node.registry.tamper(M, 2)
+        node.gateway.stages_wait = False
+        node.gateway.end_stage(node.gateway.stages[1])
+        await node.shows(2, VersionState.QUARANTINED)
+        assert node.gateway.points(M, A) == 1
+
+
 async def test_a_standby_makes_room_when_the_wish_moves_on(node: NodeInMemory) -> None:
     async with node.control_plane() as spine:
         await node.serves(1)

@@ -28,7 +28,13 @@ class Job:
 
 
 def schedule(poll: Job, sweep: Job, *, every_s: float = 3600.0) -> Schedule:
-    return Schedule(poll=poll, sweep=sweep, poll_interval_s=every_s, sweep_interval_s=3600.0)
+    return Schedule(
+        poll=poll,
+        sweep=sweep,
+        poll_interval_s=every_s,
+        sweep_interval_s=3600.0,
+        jitter=lambda: 0.5,
+    )
 
 
 async def test_the_first_poll_begins_at_once_and_the_first_sweep_does_not() -> None:
@@ -54,3 +60,19 @@ async def test_polls_never_overlap_and_outlive_a_fault() -> None:
     await becomes(lambda: poll.ended >= 3, "it goes on")
     await made.close()
     assert poll.most == 1
+
+
+async def test_what_a_slow_job_was_too_late_for_is_left_out() -> None:
+    poll, sweep = Job(), Job()
+    made = schedule(poll, sweep, every_s=0.01)
+    made.start()
+    await becomes(lambda: poll.begun, "it polls")
+    loop = asyncio.get_running_loop()
+    late = loop.time() + 0.1
+    await becomes(lambda: loop.time() > late, "ten intervals have gone by")
+    begun = poll.begun
+    poll.go.set()
+    await becomes(lambda: poll.ended > begun, "the next one comes")
+    gone_s = loop.time() - late
+    await made.close()
+    assert poll.begun - begun <= gone_s / 0.01 + 2, "it does not catch up"

@@ -1,0 +1,33 @@
+"""Settings that are refused, and what their users are told."""
+
+import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from registry_sync import cli
+from registry_sync.settings import SyncSettings
+
+SECRET = "pa55word"
+VARIABLES = ("REGISTRY_SYNC_TRACKING_URI", "MLFLOW_TRACKING_URI")
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_a_password_in_the_registrys_url_is_refused_and_not_repeated(variable: str) -> None:
+    environ = dict.fromkeys(VARIABLES) | {variable: f"https://ann:{SECRET}@mlflow.example:5000/x"}
+    done = CliRunner().invoke(cli.app, ["run"], env=environ)
+    assert done.exit_code == 2
+    assert "REGISTRY_SYNC_TRACKING_URI: a user or a password in the registry's URL" in done.stderr
+    assert "MLFLOW_TRACKING_PASSWORD" in done.stderr
+    assert SECRET not in done.output + done.stderr
+
+
+def test_a_refused_setting_does_not_repeat_what_was_set() -> None:
+    with pytest.raises(ValidationError) as refused:
+        SyncSettings(tracking_uri=f"http://{SECRET}@host")
+    assert SECRET not in str(refused.value)
+
+
+def test_another_refused_setting_is_named_as_it_is_set() -> None:
+    done = CliRunner().invoke(cli.app, ["run"], env={"REGISTRY_SYNC_POLL_INTERVAL_S": "never"})
+    assert done.exit_code == 2
+    assert "REGISTRY_SYNC_POLL_INTERVAL_S: " in done.stderr
