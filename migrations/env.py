@@ -5,6 +5,7 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection, create_engine, pool, text
 
+from registry_sync.database import begin_immediate
 from registry_sync.settings import SyncSettings
 from registry_sync.tables import metadata
 
@@ -18,8 +19,11 @@ def _migrate(connection: Connection) -> None:
         target_metadata=metadata,
         render_as_batch=True,
         transaction_per_migration=False,
+        transactional_ddl=True,
     )
     with context.begin_transaction():
+        if connection.dialect.name == "sqlite":
+            begin_immediate(connection)
         if connection.dialect.name == "postgresql":
             connection.execute(text("SET LOCAL lock_timeout = '10s'"))
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})"))
@@ -29,7 +33,9 @@ def _migrate(connection: Connection) -> None:
 def _run() -> None:
     url = SyncSettings().ledger_url
     if context.is_offline_mode():
-        context.configure(url=url, target_metadata=metadata, literal_binds=True)
+        context.configure(
+            url=url, target_metadata=metadata, literal_binds=True, transactional_ddl=True
+        )
         with context.begin_transaction():
             context.run_migrations()
         return

@@ -14,11 +14,12 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from registry_sync.errors import LedgerError
+from registry_sync.tables import metadata
 
 _BUSY_TIMEOUT_MS = 10_000
 _CONNECT_TIMEOUT_S = 3
@@ -29,6 +30,9 @@ _POSTGRESQL_LIMITS = {
     "tcp_user_timeout": _SILENCE_TIMEOUT_MS,
     "options": f"-c statement_timeout={_STATEMENT_TIMEOUT_MS}",
 }
+
+
+_HALF_MIGRATED = ("already exists", "duplicate column name")
 
 
 class LedgerSetupError(LedgerError):
@@ -121,9 +125,21 @@ class Database:
 
     @property
     def _file(self) -> Path | None:
-        if self._url.get_backend_name() != "sqlite" or self._url.database in (None, "", ":memory:"):
+        if not self._is_sqlite or self._url.database in (None, "", ":memory:"):
             return None
         return Path(str(self._url.database))
+
+    @property
+    def _is_sqlite(self) -> bool:
+        return self._url.get_backend_name() == "sqlite"
+
+    def _how_to_begin_anew(self) -> str:
+        place = self._file or self._url.render_as_string(hide_password=True)
+        return (
+            f"the ledger at {place} was left half migrated, by a release that was killed while it "
+            "migrated, or has tables that are not its own: move it away and start again. Another "
+            "is made, and what is active, pinned and held is taken from the node; history is lost"
+        )
 
     def _release(self) -> None:
         if self._engine is not None:
@@ -131,7 +147,7 @@ class Database:
             self._engine = None
 
     def _connect(self) -> Engine:
-        if self._url.get_backend_name() != "sqlite":
+        if not self._is_sqlite:
             limits = _POSTGRESQL_LIMITS if self._url.get_backend_name() == "postgresql" else {}
             return create_engine(
                 self._url, pool_pre_ping=True, pool_size=2, max_overflow=4, connect_args=limits
@@ -151,6 +167,8 @@ class Database:
                 if before == head:
                     return False
                 connection.rollback()
+                if before is None and self._is_sqlite:
+                    _remove_unfinished(connection)
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
                 connection.commit()
@@ -159,6 +177,8 @@ class Database:
                 f"the ledger was written by a newer release: start that one ({error})"
             ) from error
         except (SQLAlchemyError, OSError) as error:
+            if any(sign in str(error) for sign in _HALF_MIGRATED):
+                raise LedgerSetupError(self._how_to_begin_anew()) from error
             raise LedgerError(f"the ledger cannot be opened: {_first_line(error)}") from error
         return True
 
@@ -168,6 +188,27 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def begin_immediate(connection: Connection) -> None:
+    """Begin a transaction on SQLite that all that follows is part of, and nobody else writes in.
+
+    The driver, left to itself, begins none before DDL: every statement would be kept at once.
+    """
+    raw: Any = connection.connection.dbapi_connection
+    raw.isolation_level = None  # from here on the driver begins nothing by itself
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _remove_unfinished(connection: Connection) -> None:
+    """Remove the empty tables of a first migration that was killed: older releases left them."""
+    begin_immediate(connection)
+    found = set(inspect(connection).get_table_names())
+    ours = [table for table in metadata.sorted_tables if table.name in found]
+    unmigrated = MigrationContext.configure(connection).get_current_revision() is None
+    if unmigrated and not any(connection.execute(select(1).select_from(t)).first() for t in ours):
+        metadata.drop_all(connection, ours)
+    connection.commit()
 
 
 def _first_line(error: Exception) -> str:
