@@ -13,7 +13,11 @@ _LOCK_KEY = 7_318_604_221
 """Of the advisory lock by which two nodes on one PostgreSQL migrate one after the other."""
 
 
-def _migrate(connection: Connection) -> None:
+_STATEMENT_LIMIT = "30s"
+"""Of a control plane that migrates as it starts; by hand there is none."""
+
+
+def _migrate(connection: Connection, *, statement_limit: str = "0") -> None:
     context.configure(
         connection=connection,
         target_metadata=metadata,
@@ -25,6 +29,7 @@ def _migrate(connection: Connection) -> None:
         if connection.dialect.name == "sqlite":
             begin_immediate(connection)
         if connection.dialect.name == "postgresql":
+            connection.execute(text(f"SET LOCAL statement_timeout = '{statement_limit}'"))
             connection.execute(text("SET LOCAL lock_timeout = '10s'"))
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})"))
         context.run_migrations()
@@ -41,7 +46,7 @@ def _run() -> None:
         return
     connection = context.config.attributes.get("connection")
     if connection is not None:
-        _migrate(connection)
+        _migrate(connection, statement_limit=_STATEMENT_LIMIT)
         return
     engine = create_engine(url, poolclass=pool.NullPool)
     with engine.connect() as own:

@@ -207,7 +207,7 @@ async def _serve(settings: SyncSettings, node_id: str, threads: Threads) -> None
         environments=environments,
     )
     try:
-        await threads.ledger(ledger.open)
+        await spine.journal.open()
         with contextlib.ExitStack() as sockets:
             local = sockets.enter_context(private_socket(settings.operations_socket))
             tcp = sockets.enter_context(_tcp_socket(settings))
@@ -222,7 +222,7 @@ async def _serve(settings: SyncSettings, node_id: str, threads: Threads) -> None
     finally:
         await target.close()
         with contextlib.suppress(RuntimeError):  # the pool may be closed by then
-            await threads.ledger(ledger.close)
+            await spine.journal.close()
 
 
 def _spine(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 import sysconfig
 import threading
 from collections.abc import Callable, Iterator
@@ -14,17 +17,28 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from registry_sync.errors import LedgerError
 from registry_sync.tables import metadata
 
-_BUSY_TIMEOUT_MS = 10_000
+_BUSY_TIMEOUT_MS = 5_000
 _CONNECT_TIMEOUT_S = 3
 _SILENCE_TIMEOUT_MS = 10_000
-_STATEMENT_TIMEOUT_MS = 30_000
+_STATEMENT_TIMEOUT_MS = 6_000
+_SETTLING_TIMEOUT_MS = 3_000
 _POSTGRESQL_LIMITS = {
     "connect_timeout": _CONNECT_TIMEOUT_S,
     "tcp_user_timeout": _SILENCE_TIMEOUT_MS,
@@ -58,16 +72,74 @@ def find_migrations() -> Path:
     )
 
 
-class Database:
-    """One database. Blocking: call from a thread; any thread may. `close` releases it."""
+class _Sockets:
+    """The connections of a database, so that any thread can cut what another one stands in."""
 
-    def __init__(self, url: str) -> None:
-        """Store."""
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._lock = threading.Lock()
+        self._open: dict[int, Any] = {}
+        self._is_cut = False
+
+    def opens(self, *_: object) -> None:
+        """Refuse to connect anew once all are cut, as a pool does by itself.
+
+        Raises:
+            LedgerError: They are.
+        """
+        if self._is_cut:
+            raise LedgerError("the ledger did not answer in time")
+
+    def opened(self, connection: Any, _record: object) -> None:
+        """Note a new connection, which is cut at once if all are."""
+        with self._lock:
+            self._open[id(connection)] = connection
+            is_cut = self._is_cut
+        if is_cut:
+            _shut_down(connection)
+
+    def closed(self, connection: Any, _record: object) -> None:
+        """Forget a connection."""
+        with self._lock:
+            self._open.pop(id(connection), None)
+
+    def cut(self) -> None:
+        """End the conversation of every connection: whoever waits for an answer has an error."""
+        with self._lock:
+            self._is_cut = True
+            for connection in self._open.values():
+                _shut_down(connection)
+
+
+def _shut_down(connection: Any) -> None:
+    """Shut a connection's socket down; the connection stays its thread's to close."""
+    with contextlib.suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
+
+
+class Database:
+    """One database. Blocking: call from a thread; any thread may. `close` releases it.
+
+    Attributes:
+        is_migrating: Whether it is being made or migrated now, which may take long.
+    """
+
+    def __init__(self, url: str | URL, *, made: bool = False, unsettled: bool = False) -> None:
+        """Store.
+
+        Args:
+            url: SQLAlchemy's.
+            made: Whether it has just been made or migrated, and `ensure` has not said so yet.
+            unsettled: Whether connections to it were cut, so that what they began may go on.
+        """
         self._url = make_url(url)
         self._engine: Engine | None = None
         self._opening = threading.Lock()
         self._suspect = False
-        self._made = False
+        self._made = made
+        self._unsettled = unsettled
+        self._sockets = _Sockets()
+        self.is_migrating = False
 
     def ensure(self, then: Callable[[], None]) -> bool:
         """Make the database usable; return whether it had to be made or migrated.
@@ -97,13 +169,38 @@ class Database:
     def _open(self, then: Callable[[], None]) -> None:
         self._engine = self._connect()
         self._made = self._migrate(self._engine) or self._made
+        if self._unsettled:
+            self._settle(self._engine)
         then()
-        self._suspect = False
+        self._suspect = self._unsettled = False
 
     def close(self) -> None:
         """Close every connection."""
         with self._opening:
             self._release()
+
+    def leave(self) -> Database:
+        """Cut every connection, those to come as well; return the same database, not open yet.
+
+        For when a thread stands in one that does not answer. It ends with an error, and is the one
+        to `close` what is cut.
+        """
+        self._sockets.cut()
+        return Database(self._url, made=self._made or self.is_migrating, unsettled=True)
+
+    def _settle(self, engine: Engine) -> None:
+        """Wait until what was begun on connections that were cut is kept, or undone.
+
+        A database that hung goes on with what it was sent, and one that is read before that would
+        be told of it never. It waits a moment only: somebody else's transaction may last.
+        """
+        names = ", ".join(table.name for table in metadata.sorted_tables)
+        with contextlib.suppress(OperationalError), engine.begin() as connection:
+            if self._is_sqlite:
+                begin_immediate(connection)
+            elif self._url.get_backend_name() == "postgresql":
+                connection.execute(text(f"SET LOCAL lock_timeout = {_SETTLING_TIMEOUT_MS}"))
+                connection.execute(text(f"LOCK TABLE {names} IN SHARE MODE"))
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -149,9 +246,14 @@ class Database:
     def _connect(self) -> Engine:
         if not self._is_sqlite:
             limits = _POSTGRESQL_LIMITS if self._url.get_backend_name() == "postgresql" else {}
-            return create_engine(
+            engine = create_engine(
                 self._url, pool_pre_ping=True, pool_size=2, max_overflow=4, connect_args=limits
             )
+            event.listen(engine, "do_connect", self._sockets.opens)
+            # Before SQLAlchemy's own listener, which asks the new connection what it is.
+            event.listen(engine, "connect", self._sockets.opened, insert=True)
+            event.listen(engine, "close", self._sockets.closed)
+            return engine
         # No pool: a pooled connection would go on writing to a file that was deleted.
         engine = create_engine(self._url, poolclass=NullPool)
         event.listen(engine, "connect", _prepare_sqlite)
@@ -170,6 +272,7 @@ class Database:
                 if before is None and self._is_sqlite:
                     _remove_unfinished(connection)
                 config.attributes["connection"] = connection
+                self.is_migrating = True
                 command.upgrade(config, "head")
                 connection.commit()
         except CommandError as error:
@@ -180,6 +283,8 @@ class Database:
             if any(sign in str(error) for sign in _HALF_MIGRATED):
                 raise LedgerSetupError(self._how_to_begin_anew()) from error
             raise LedgerError(f"the ledger cannot be opened: {_first_line(error)}") from error
+        finally:
+            self.is_migrating = False
         return True
 
 

@@ -10,10 +10,12 @@ import structlog
 from gateway.control_contract import ActiveAlias, NodeState
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.aspired import Aspired
+from registry_sync.database import LedgerSetupError
 from registry_sync.errors import LedgerError
 from registry_sync.holds_file import HoldsFile
 from registry_sync.intake import pinned_version
 from registry_sync.ledger import Ledger
+from registry_sync.patience import Patience
 from registry_sync.records import Activation, AskedBy, LedgerView, PinnedVersion, Standing
 from registry_sync.threads import Threads
 
@@ -41,6 +43,7 @@ class Journal:
         """Store. ``holds_file`` has a copy of what operators keep."""
         self._ledger = ledger
         self._threads = threads
+        self._patience = Patience(ledger, threads)
         self._holds_file = holds_file
         self._stale = True
         # At the start too: a process that was killed may have made the ledger and not filled it.
@@ -49,15 +52,32 @@ class Journal:
         self.answered = False
         self.trouble: str | None = None
 
+    async def open(self) -> None:
+        """Open the ledger at the start of the process; one that does not answer may come later.
+
+        Raises:
+            LedgerSetupError: No waiting helps: this process must not begin.
+        """
+        try:
+            await self._patience.ask(self._ledger.open)
+        except LedgerSetupError:
+            raise
+        except LedgerError as error:
+            self._failed(error)
+
+    async def close(self) -> None:
+        """Close the ledger."""
+        await self._patience.close()
+
     async def refresh(self, artifacts: Iterable[StoredArtifact], listing: Aspired | None) -> None:
         """Bring `view` up to date; a ledger that was lost is made anew and filled again."""
         try:
-            await self._threads.ledger(self._ensure)
+            await self._patience.ask(self._ensure)
             if self._made:
                 await self._fill(list(artifacts), listing)
             if self._stale:
                 self._stale = False  # before reading: what is written meanwhile is read again
-                self.view = await self._threads.ledger(self._ledger.view)
+                self.view = await self._patience.ask(self._ledger.view)
                 self.answered = True
         except LedgerError as error:
             self._failed(error)
@@ -110,12 +130,12 @@ class Journal:
 
     async def _readopt(self, artifacts: list[StoredArtifact], listing: Aspired | None) -> None:
         """Fill a new ledger with what the store pinned; what is active comes from the node."""
-        known = (await self._threads.ledger(self._ledger.view)).pins
+        known = (await self._patience.ask(self._ledger.view)).pins
         missing = [pin for pin in _pins(artifacts) if (pin.model, pin.version) not in known]
         for pin in missing:
-            await self._threads.ledger(self._ledger.pin, pin)
+            await self._patience.ask(self._ledger.pin, pin)
         if listing is not None:
-            await self._threads.ledger(self._ledger.remember_listing, listing)
+            await self._patience.ask(self._ledger.remember_listing, listing)
         if missing:
             _log.info("ledger.pins_adopted", pins=len(missing))
 
@@ -177,8 +197,8 @@ class Journal:
     async def write(self, work: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> bool:
         """Write with a method of the ledger; whether it was written."""
         try:
-            await self._threads.ledger(self._ensure)
-            await self._threads.ledger(work, *args, **kwargs)
+            await self._patience.ask(self._ensure)
+            await self._patience.ask(work, *args, **kwargs)
         except LedgerError as error:
             self._failed(error)
             return False
@@ -192,7 +212,7 @@ class Journal:
         Raises:
             LedgerError: It does not answer.
         """
-        return await self._threads.ledger(work, *args, **kwargs)
+        return await self._patience.ask(work, *args, **kwargs)
 
     def _failed(self, error: LedgerError) -> None:
         self._stale = True

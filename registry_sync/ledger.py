@@ -83,6 +83,7 @@ class Ledger:
         self._database = Database(url)
         self._clock = clock
         self._holds_file = holds_file
+        self._copy_is_due = False
         self._pins = NodeTable(pins, node_id)
         self._quarantines = StandingTable(quarantines, node_id, clock)
         self._rejections = StandingTable(rejections, node_id, clock)
@@ -114,6 +115,23 @@ class Ledger:
     def close(self) -> None:
         """Close every connection."""
         self._database.close()
+
+    @property
+    def is_migrating(self) -> bool:
+        """Whether it is being made or migrated now, which may take long."""
+        return self._database.is_migrating
+
+    def leave(self) -> Callable[[], None]:
+        """Let a thread that waits for an answer have an error, and begin anew with `ensure`.
+
+        What the thread was writing may be written or not; `ensure` waits until that is so.
+
+        Returns:
+            What that thread is to call at last.
+        """
+        left, self._database = self._database, self._database.leave()
+        self._copy_is_due = True
+        return left.close
 
     # --- what counts now --------------------------------------------------------------------------
 
@@ -172,6 +190,9 @@ class Ledger:
     def reject(self, found: Rejection) -> None:
         """Record a version that no alias may follow with these bytes."""
         with self._database.transaction() as connection:
+            self._rejections.release(
+                connection, model=found.model, version=found.version, digest=found.digest
+            )
             self._rejections.add(connection, rejection_values(found))
 
     def release_rejection(self, model: str, version: int) -> bool:
@@ -217,9 +238,12 @@ class Ledger:
         if self._holds_file is None:
             return
         with self._database.transaction() as connection:
-            for table in (self._holds, self._activations, self._freezes):
-                if connection.execute(table.newest(1)).first() is not None:
-                    return
+            tables = (self._holds, self._activations, self._freezes)
+            if any(connection.execute(table.newest(1)).first() is not None for table in tables):
+                if self._copy_is_due:  # of a write that was left, it may say what was not kept
+                    self._copy_standing(connection)
+                    self._copy_is_due = False
+                return
             standing = self._holds_file.read()
             for hold in standing.holds:
                 self._holds.add(connection, hold_values(hold))

@@ -32,6 +32,7 @@ class Threads:
         self._registry = ThreadPoolExecutor(_REGISTRY_CALLS, "registry")
         self._building = ThreadPoolExecutor(_BUILDS, "build")
         self._ledger = ThreadPoolExecutor(1, "ledger")
+        self._left: list[ThreadPoolExecutor] = []
         self._stopping = threading.Event()
 
     async def fetching(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -54,6 +55,22 @@ class Threads:
         """Do ``work`` where the ledger is read and written: one thing at a time, in order."""
         return await _in(self._ledger, work, *args, **kwargs)
 
+    def leave_ledger(self, at_last: Callable[[], None]) -> None:
+        """Use a new thread for the ledger: this one stands in something that does not end.
+
+        Args:
+            at_last: What it is to do when that ends after all.
+        """
+        self._ledger.submit(at_last)
+        self._ledger.shutdown(wait=False)
+        self._left.append(self._ledger)
+        self._ledger = ThreadPoolExecutor(1, "ledger")
+
+    def left_by_ledger(self) -> int:
+        """Return how many threads were left, and have not ended."""
+        self._left = [pool for pool in self._left if any(one.is_alive() for one in _threads(pool))]
+        return len(self._left)
+
     def check_stopping(self, _done: int = 0, _total: int | None = None) -> None:
         """Abort the calling fetch if the control plane ends; fits as ``on_progress``.
 
@@ -70,14 +87,25 @@ class Threads:
     def close(self, *, patience_s: float) -> bool:
         """Take no more work and wait for what runs; whether every thread has ended in time."""
         self.stop()
-        pools = (self._fetching, self._comparing, self._registry, self._building, self._ledger)
+        pools = (
+            self._fetching,
+            self._comparing,
+            self._registry,
+            self._building,
+            self._ledger,
+            *self._left,
+        )
         for pool in pools:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=pool not in self._left)
         give_up_at = time.monotonic() + patience_s
         for pool in pools:
-            for thread in list(pool._threads):  # noqa: SLF001 - the pool has no timed wait
+            for thread in _threads(pool):
                 thread.join(max(0.0, give_up_at - time.monotonic()))
-        return not any(thread.is_alive() for pool in pools for thread in pool._threads)  # noqa: SLF001 - as above
+        return not any(thread.is_alive() for pool in pools for thread in _threads(pool))
+
+
+def _threads(pool: ThreadPoolExecutor) -> list[threading.Thread]:
+    return list(pool._threads)  # noqa: SLF001 - the pool has no timed wait
 
 
 async def _in(

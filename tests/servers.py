@@ -334,6 +334,21 @@ class Postgres:
         process.send_signal(signal.SIGQUIT)  # asked politely, it writes everything down first
         process.wait(STOP_TIMEOUT_S)
 
+    @contextlib.contextmanager
+    def hung(self) -> Iterator[None]:
+        """Let nothing of it go on for the block: its kernel still takes what it is sent."""
+        server = psutil.Process(self.server.get_pid())
+        stopped = [server, *server.children(recursive=True)]
+        server.suspend()  # first: it starts no other after that
+        try:
+            for process in stopped[1:]:
+                process.suspend()
+            yield
+        finally:
+            for process in stopped:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.resume()
+
     def start(self) -> None:
         """Start again, with the same socket and the same data."""
         self.server.ensure_postgres_running()

@@ -3,7 +3,9 @@
 import contextlib
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -12,7 +14,9 @@ import pytest
 
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import LedgerError
+from registry_sync.holds_file import HoldsFile
 from registry_sync.ledger import Ledger
+from registry_sync.ledger_rows import activation_values
 from registry_sync.records import (
     Activation,
     Attempt,
@@ -21,6 +25,7 @@ from registry_sync.records import (
     PinnedVersion,
     Quarantine,
     Rejection,
+    Standing,
 )
 from tests.servers import Postgres, clean_environ
 
@@ -268,6 +273,63 @@ def test_a_server_that_is_gone_is_an_error_soon_and_is_used_again_once_it_is_bac
             postgresql_server.start()
         assert ledger.ensure() is False  # nothing was lost, and nothing is filled again
         assert ledger.activations_of("m") == [MOVE]
+
+
+@pytest.mark.integration
+def test_a_server_that_hangs_is_an_error_at_once_for_whoever_is_left_with_it(
+    postgresql_server: Postgres,
+) -> None:
+    with opened(postgresql_server.empty_database()) as ledger, ThreadPoolExecutor(1) as thread:
+        ledger.activated(MOVE)
+        with postgresql_server.hung():
+            asked = thread.submit(ledger.view)
+            assert not wait([asked], timeout=0.3).done
+            close = ledger.leave()
+            with pytest.raises(LedgerError):
+                asked.result(timeout=5)
+            thread.submit(close).result(timeout=5)
+        assert ledger.ensure() is False
+        assert ledger.activations_of("m") == [MOVE]
+
+
+def test_what_was_left_under_way_is_read_once_it_is_over(database_url: str) -> None:
+    """A database that hung goes on with what it was sent: here, it is kept 0.3 s later."""
+    with opened(database_url) as before, opened(database_url) as ledger:
+        begun, ends = threading.Event(), threading.Event()
+
+        def write() -> None:
+            with before._database.transaction() as connection:
+                before._activations.add(connection, activation_values(MOVE))
+                begun.set()
+                ends.wait(0.3)
+
+        with ThreadPoolExecutor(1) as thread:
+            writing = thread.submit(write)
+            begun.wait(5)
+            ledger.leave()()
+            assert ledger.ensure() is False
+            assert ledger.activations_of("m") == [MOVE]
+            writing.result(timeout=5)
+
+
+def test_the_copy_of_what_stands_is_right_again_after_a_write_that_was_left(
+    database_url: str, tmp_path: Path
+) -> None:
+    file = HoldsFile(tmp_path / "holds.json")
+    ledger = Ledger(database_url, node_id="a", clock=lambda: 100.0, holds_file=file)
+    ledger.ensure()
+    ledger.freeze(Freeze("operator", 1.0))
+    file.write(Standing())  # as a write has left it that was undone
+    ledger.leave()()
+    ledger.ensure()
+    assert file.read() == Standing(freeze=Freeze("operator", 1.0))
+    ledger.close()
+
+
+def test_a_rejection_that_is_written_twice_stands_once(ledger: Ledger) -> None:
+    for _ in range(2):
+        ledger.reject(Rejection("m", 1, D1, "load_failed", "no", 1.0))
+    assert len(ledger._rows(ledger._rejections.standing())) == 1
 
 
 def test_the_last_listing_is_remembered(ledger: Ledger) -> None:

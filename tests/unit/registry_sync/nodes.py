@@ -38,6 +38,7 @@ class NodeInMemory:
     stage_timeout_s: float = 30.0
     room: RoomLimits = field(default_factory=RoomLimits)
     disk_budget_bytes: int = 0
+    ledger_url: str = ""
 
     @classmethod
     def with_versions(cls, folder: Path, count: int) -> Self:
@@ -57,7 +58,7 @@ class NodeInMemory:
         store.open()
         holds_file = HoldsFile(self.folder / "holds.json")
         ledger = Ledger(
-            f"sqlite:///{self.folder}/ledger.db",
+            self.ledger_url or f"sqlite:///{self.folder}/ledger.db",
             node_id="node",
             clock=time.time,
             holds_file=holds_file,

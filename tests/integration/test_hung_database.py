@@ -1,0 +1,90 @@
+"""A PostgreSQL that hangs: connections stay, nothing is refused, and nothing is answered."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.control_contract import VersionState
+from registry_sync import patience
+from tests.fakes.gateway import becomes
+from tests.servers import Postgres
+from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+from tests.unit.registry_sync.operating import asking
+
+LIMIT_S = 1.0
+REST_S = 0.5
+SOON_S = 4.0
+"""What a decision may take meanwhile: an answer that is waited for, and the passes around it."""
+
+
+@pytest.fixture
+async def node(
+    tmp_path: Path, postgresql_server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> NodeInMemory:
+    """A node on which @champion points at 1, and 2 is here."""
+    monkeypatch.setattr(patience, "_ANSWER_LIMIT_S", LIMIT_S)
+    monkeypatch.setattr(patience, "_REST_S", REST_S)
+    made = NodeInMemory.with_versions(tmp_path, 3)
+    made.ledger_url = postgresql_server.empty_database()
+    return made
+
+
+async def within(limit_s: float, predicate: Callable[[], object], what: str) -> float:
+    began_at = time.monotonic()
+    async with asyncio.timeout(limit_s):
+        await becomes(predicate, what)
+    return time.monotonic() - began_at
+
+
+async def test_decisions_go_on_and_are_recorded_once_it_answers(
+    node: NodeInMemory, postgresql_server: Postgres
+) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as operator:
+        await node.serves(1)
+        node.gateway.want(M, 2)
+        await node.shows(2, VersionState.AVAILABLE)
+        await idle(spine)
+        with postgresql_server.hung():
+            node.registry.point(M, A, 2)
+            poll = asyncio.create_task(spine.poll())
+            await within(SOON_S, lambda: spine.journal.trouble, "the trouble is shown")
+            assert f"did not answer within {LIMIT_S:g} s" in str(spine.journal.trouble)
+            await within(SOON_S, lambda: node.gateway.points(M, A) == 2, "it is promoted")
+            state = (await operator.get("/state")).json()
+            assert state["ledger_error"], state
+            async with asyncio.timeout(SOON_S):
+                frozen = await operator.post("/freeze")
+                assert frozen.status_code == 503, frozen.text
+                assert (await operator.get("/history")).status_code == 503
+                await poll
+        await within(10.0, lambda: spine.journal.trouble is None, "all is well by itself")
+        spine.wake()
+        await idle(spine)
+        moves = spine.ledger.activations_of(M, A)
+        assert [(one.version, one.previous_version) for one in moves] == [(2, 1), (1, None)]
+        assert spine.journal.view.last_active[M, A].version == 2
+        await becomes(lambda: not spine.threads.left_by_ledger(), "no thread is left")
+        node.registry.point(M, A, 3)
+        await spine.poll()
+        await node.serves(3)
+        await idle(spine)
+        assert [one.version for one in spine.ledger.activations_of(M, A)] == [3, 2, 1]
+
+
+async def test_a_control_plane_ends_while_it_hangs(
+    node: NodeInMemory, postgresql_server: Postgres
+) -> None:
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+        with postgresql_server.hung():
+            asked = asyncio.create_task(spine.threads.ledger(spine.ledger.view))
+            await asyncio.sleep(0.1)
+            began_at = time.monotonic()
+            await spine.journal.close()
+            assert spine.threads.close(patience_s=4), "a thread stands in the database"
+            assert time.monotonic() - began_at < patience._CLOSE_LIMIT_S + 1
+            await asyncio.gather(asked, return_exceptions=True)
