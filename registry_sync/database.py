@@ -28,7 +28,7 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from registry_sync.errors import LedgerError
@@ -215,6 +215,8 @@ class Database:
         try:
             with engine.begin() as connection:
                 yield connection
+        except DataError as error:
+            raise LedgerError(f"the ledger cannot hold this: {_first_line(error)}") from error
         except SQLAlchemyError as error:
             # The file may have been deleted a moment ago, and an empty one made by connecting.
             self._suspect = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Float,
@@ -28,6 +29,8 @@ metadata = MetaData(naming_convention=_CONVENTION)
 
 _NAME = String(512)
 _DIGEST = String(71)
+_VERSION = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite's integers hold 64 bits whatever they are called."""
 
 
 def _node_id(*, primary_key: bool = False) -> Column[str]:
@@ -45,9 +48,9 @@ activations = Table(
     _node_id(),
     Column("model", _NAME, nullable=False),
     Column("alias", String(255), nullable=False),
-    Column("version", Integer, nullable=False),
+    Column("version", _VERSION, nullable=False),
     Column("digest", _DIGEST, nullable=False),
-    Column("previous_version", Integer),
+    Column("previous_version", _VERSION),
     Column("previous_digest", _DIGEST),
     Column("asked_by", String(16), nullable=False),
     Column("at", Float, nullable=False),
@@ -65,7 +68,7 @@ attempts = Table(
     _node_id(),
     Column("model", _NAME, nullable=False),
     Column("alias", String(255)),
-    Column("version", Integer),
+    Column("version", _VERSION),
     Column("action", String(16), nullable=False),
     Column("asked_by", String(16), nullable=False),
     Column("started_at", Float, nullable=False),
@@ -81,7 +84,7 @@ quarantines = Table(
     _id(),
     _node_id(),
     Column("model", _NAME, nullable=False),
-    Column("version", Integer, nullable=False),
+    Column("version", _VERSION, nullable=False),
     Column("expected_digest", _DIGEST),
     Column("listing", Text),
     Column("found_digest", _DIGEST),
@@ -99,7 +102,7 @@ rejections = Table(
     _id(),
     _node_id(),
     Column("model", _NAME, nullable=False),
-    Column("version", Integer, nullable=False),
+    Column("version", _VERSION, nullable=False),
     Column("digest", _DIGEST, nullable=False),
     Column("failure", String(32), nullable=False),
     Column("reason", Text, nullable=False),
@@ -115,8 +118,8 @@ holds = Table(
     _node_id(),
     Column("model", _NAME, nullable=False),
     Column("alias", String(255), nullable=False),
-    Column("aspired_version", Integer),
-    Column("target_version", Integer, nullable=False),
+    Column("aspired_version", _VERSION),
+    Column("target_version", _VERSION, nullable=False),
     Column("target_digest", _DIGEST, nullable=False),
     Column("asked_by", String(16), nullable=False),
     Column("at", Float, nullable=False),
@@ -157,7 +160,7 @@ pins = Table(
     metadata,
     _node_id(primary_key=True),
     Column("model", _NAME, primary_key=True),
-    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("version", _VERSION, primary_key=True, autoincrement=False),
     Column("digest", _DIGEST, nullable=False),
     Column("expected_digest", _DIGEST),
     Column("stamped", Boolean(create_constraint=False), nullable=False),

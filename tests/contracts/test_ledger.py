@@ -77,6 +77,40 @@ def test_of_versions_that_are_gone_the_newest_pins_stay(
         assert len(other.view().pins) == 2
 
 
+def test_versions_may_be_as_high_as_a_time_in_seconds_spelled_out(ledger: Ledger) -> None:
+    high = 20261121093000
+    move = replace(MOVE, version=high, previous_version=high - 1)
+    pin = PinnedVersion("m", high, D1, None, False, None)
+    found = Quarantine("m", high, None, None, D2, "wrong", 1.0)
+    rejection = Rejection("m", high, D1, "load_failed", "no", 1.0)
+    hold = Hold("m", "champion", high, high - 1, D1, "operator", 1.0)
+    ledger.activated(move)
+    ledger.attempted(replace(TRY, version=high))
+    ledger.pin(pin)
+    ledger.quarantine(found)
+    ledger.reject(rejection)
+    ledger.hold(hold)
+    view = ledger.view()
+    assert view.last_active == {("m", "champion"): move}
+    assert view.pins == {("m", high): pin}
+    assert view.quarantines == {("m", high): found}
+    assert view.rejections == {("m", high, D1): rejection}
+    assert view.holds == {("m", "champion"): hold}
+    assert ledger.attempts_of("m")[0].version == high
+    ledger.forget_pins({("m", high)})
+    assert ledger.release_quarantine("m", high)
+    assert ledger.release_rejection("m", high)
+
+
+@pytest.mark.integration
+def test_what_the_database_cannot_hold_is_no_outage(postgresql_server: Postgres) -> None:
+    with opened(postgresql_server.empty_database()) as ledger:
+        with pytest.raises(LedgerError, match="cannot hold this"):
+            ledger.pin(PinnedVersion("m", 2**63, D1, None, False, None))
+        assert not ledger._database._suspect
+        ledger.pin(PinnedVersion("m", 1, D1, None, False, None))
+
+
 def test_a_quarantine_counts_until_released(ledger: Ledger) -> None:
     first = Quarantine("m", 1, None, None, D2, "wrong", 1.0)
     ledger.quarantine(first)

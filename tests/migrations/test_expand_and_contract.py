@@ -107,6 +107,19 @@ BY_0001: Rows = {
     "listings": [{**NODE, "listed_at": 4.0, "body": LISTING}],
 }
 """What the release with this revision writes, in its own columns."""
+BY_0002: Rows = {
+    **BY_0001,
+    "activations": [
+        {**row, "durations_s": {"activate": 0.5}, "retired_at": 11.0, "pinned": True}
+        for row in BY_0001["activations"]
+    ],
+    "holds": [{**row, "lasting": True, "released_by": None} for row in BY_0001["holds"]],
+    "quarantines": [
+        {**row, "asked_by": "poll", "released_by": None} for row in BY_0001["quarantines"]
+    ],
+    "freezes": [{**NODE, "asked_by": "operator", "at": 3.0, "released_at": None}],
+}
+WROTE = pytest.mark.parametrize(("revision", "rows"), [("0001", BY_0001), ("0002", BY_0002)])
 
 
 @pytest.fixture
@@ -159,15 +172,18 @@ def reflected(engine: Engine) -> dict[str, Any]:
     return dict(metadata.tables)
 
 
-def test_what_the_release_before_wrote_survives_up_and_down(engine: Engine, ledger: Ledger) -> None:
-    go(engine, command.upgrade, "0001")
-    write(engine, BY_0001)
+@WROTE
+def test_what_a_release_before_wrote_survives_up_and_down(
+    engine: Engine, ledger: Ledger, revision: str, rows: Rows
+) -> None:
+    go(engine, command.upgrade, revision)
+    write(engine, rows)
     assert ledger.ensure() is True
-    assert read(engine, BY_0001) == BY_0001
+    assert read(engine, rows) == rows
     ledger.close()
-    go(engine, command.downgrade, "0001")
-    assert read(engine, BY_0001) == BY_0001
-    assert "freezes" not in reflected(engine)
+    go(engine, command.downgrade, revision)
+    assert read(engine, rows) == rows
+    assert ("freezes" in reflected(engine)) is (revision != "0001")
 
 
 def test_this_release_reads_what_the_one_before_wrote(engine: Engine, ledger: Ledger) -> None:
@@ -191,14 +207,16 @@ def test_this_release_reads_what_the_one_before_wrote(engine: Engine, ledger: Le
     assert set(listing.models) == {m}
 
 
-def test_the_release_before_goes_on_writing_after_the_upgrade(
-    engine: Engine, ledger: Ledger
+@WROTE
+def test_a_release_before_goes_on_writing_after_the_upgrade(
+    engine: Engine, ledger: Ledger, revision: str, rows: Rows
 ) -> None:
     ledger.ensure()
-    write(engine, BY_0001)  # in its own columns only: it knows no others
-    assert read(engine, BY_0001) == BY_0001
-    assert ledger.view().holds["m, é?", "champion"].lasting is False
-    assert ledger.activations_of("m, é?")[0].durations_s == {}
+    write(engine, rows)  # in its own columns only: it knows no others
+    assert read(engine, rows) == rows
+    knows = revision != "0001"
+    assert ledger.view().holds["m, é?", "champion"].lasting is knows
+    assert ledger.activations_of("m, é?")[0].durations_s == ({"activate": 0.5} if knows else {})
 
 
 def test_what_this_release_wrote_survives_down_and_up(engine: Engine, ledger: Ledger) -> None:
@@ -218,6 +236,24 @@ def test_what_this_release_wrote_survives_down_and_up(engine: Engine, ledger: Le
     assert view.last_active["m", "b"].version == 1
     assert view.quarantines["m", 3].reason == "wrong"
     assert view.freeze is None
+
+
+def test_versions_beyond_an_integer_go_down_where_they_fit(engine: Engine, ledger: Ledger) -> None:
+    ledger.ensure()
+    high = 20261121093000
+    for version, previous in ((1, None), (2, high), (high, 2)):
+        ledger.activated(Activation("m", "b", version, D1, previous, None, "poll", 1.0, 1))
+        ledger.pin(PinnedVersion("m", version, D1, None, False, None))
+    ledger.hold(Hold("m", "b", high, 1, D1, "operator", 1.0))
+    ledger.close()
+    go(engine, command.downgrade, "0002")
+    assert ledger.ensure() is True
+    view, fit = ledger.view(), engine.dialect.name == "sqlite"
+    assert {version for _, version in view.pins} == ({1, 2, high} if fit else {1, 2})
+    moves = [(one.version, one.previous_version) for one in ledger.activations_of("m")]
+    assert moves == ([(high, 2), (2, high), (1, None)] if fit else [(2, None), (1, None)])
+    assert view.holds["m", "b"].aspired_version == (high if fit else None)
+    ledger.pin(PinnedVersion("m", high, D1, None, False, None))
 
 
 def test_one_hold_of_an_alias_stands_before_and_after(engine: Engine, ledger: Ledger) -> None:
