@@ -258,6 +258,7 @@ class Rollout:
             self._check_generation(table, request.if_generation)
             if request.alias is not None and (request.model, request.alias) in table.active:
                 await self._put_in_place(table.without_alias(request.model, request.alias))
+                self._telemetry.forget_alias(request.model, request.alias)
                 _log.info("retire.alias", model=request.model, alias=request.alias)
             if request.version is not None:
                 self._retire_version(table, request.model, request.version)

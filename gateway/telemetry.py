@@ -104,6 +104,10 @@ class Telemetry:
             self._series[model, version] = series
         return series
 
+    def forget_alias(self, model: str, alias: str) -> None:
+        """Remove the series of an alias that is no more."""
+        self.swaps.remove_by_labels({"model": model, "alias": alias})
+
     def forget_all_but(self, known: Iterable[tuple[str, int]]) -> None:
         """Remove the series of versions that are no longer known."""
         keep = {(model, str(version)) for model, version in known}

@@ -60,6 +60,7 @@ from registry_sync.tables import (
 
 _KEPT_ACTIVATIONS = 200
 _KEPT_ATTEMPTS = 500
+_KEPT_RETIRED_ALIASES = 500
 _KEPT_GONE_PINS = 500
 _KEPT_GONE_VERDICTS = 500
 _KEPT_GONE_MODELS = 500
@@ -137,18 +138,12 @@ class Ledger:
 
     def view(self) -> LedgerView:
         """Return what counts now."""
-        newest = (
-            select(func.max(activations.c.id))
-            .where(self._activations.mine())
-            .group_by(activations.c.model, activations.c.alias)
-        )
-        last = select(activations).where(activations.c.id.in_(newest))
         wrong = self._quarantines.standing().order_by(quarantines.c.id)
         with self._database.transaction() as connection:
             pinned = connection.execute(self._pins.select()).all()
             quarantined = connection.execute(wrong).all()
             refused = connection.execute(self._rejections.standing()).all()
-            active = connection.execute(last).all()
+            active = connection.execute(self._last_activations()).all()
             standing = self._standing(connection)
         return LedgerView(
             pins={(row.model, row.version): pin_of(row) for row in pinned},
@@ -158,6 +153,15 @@ class Ledger:
             last_active={(row.model, row.alias): activation_of(row) for row in active},
             freeze=standing.freeze,
         )
+
+    def _last_activations(self) -> Select[Any]:
+        """Return the query for the newest activation of each alias."""
+        newest = (
+            select(func.max(activations.c.id))
+            .where(self._activations.mine())
+            .group_by(activations.c.model, activations.c.alias)
+        )
+        return select(activations).where(activations.c.id.in_(newest))
 
     def _standing(self, connection: Connection) -> Standing:
         """Return what operators keep."""
@@ -310,12 +314,24 @@ class Ledger:
     # --- forgetting -------------------------------------------------------------------------------
 
     def prune(self) -> None:
-        """Keep history bounded: the newest entries of each model (of each alias: activations)."""
+        """Keep history bounded: the newest entries of each model (of each alias: activations).
+
+        Of aliases that are retired, the newest are remembered, and nothing of the others.
+        """
         with self._database.transaction() as connection:
             self._activations.keep_newest(connection, _KEPT_ACTIVATIONS, "model", "alias")
             self._attempts.keep_newest(connection, _KEPT_ATTEMPTS, "model")
             for table in (self._quarantines, self._rejections, self._holds, self._freezes):
                 table.forget_released(connection, _KEPT_ATTEMPTS)
+            retired = (
+                self._last_activations()
+                .where(activations.c.retired_at.is_not(None))
+                .order_by(activations.c.retired_at.desc(), activations.c.id.desc())
+            )
+            old = connection.execute(retired).all()[_KEPT_RETIRED_ALIASES:]
+            self._activations.remove(
+                connection, [{"model": row.model, "alias": row.alias} for row in old]
+            )
 
     def forget_pins(self, gone: AbstractSet[tuple[str, int]]) -> None:
         """Forget what was accepted for versions that are gone, but for the newest of them.

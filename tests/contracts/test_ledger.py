@@ -210,6 +210,28 @@ def test_an_alias_is_retired_until_it_is_activated_anew(ledger: Ledger) -> None:
     assert ledger.view().last_active["m", "champion"] == MOVE
 
 
+def test_of_aliases_that_are_retired_the_newest_stay(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry_sync.ledger._KEPT_RETIRED_ALIASES", 20)
+    ticks = count()
+    clock = lambda: float(next(ticks))  # noqa: E731 - shorter than its name
+    with opened(database_url, "a", clock) as ledger, opened(database_url, "b", clock) as other:
+        for number in range(30):
+            alias = f"build-{29 - number}"
+            for one in (ledger, other):
+                one.activated(replace(MOVE, alias=alias))
+            ledger.activated(replace(MOVE, alias=alias, version=2))
+            ledger.retire({("m", alias)})
+        ledger.activated(MOVE)
+        ledger.activated(replace(MOVE, alias="build-29"))  # it came back
+        ledger.prune()
+        left = {alias for _, alias in ledger.view().last_active}
+        assert left == {"champion", "build-29", *(f"build-{number}" for number in range(20))}
+        assert len(ledger.activations_of("m", limit=1000)) == 1 + 3 + 20 * 2
+        assert len(other.view().last_active) == 30
+
+
 def test_of_versions_that_are_gone_the_newest_verdicts_stay(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

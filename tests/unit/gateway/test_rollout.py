@@ -285,6 +285,17 @@ async def test_a_newer_contract_is_refused_with_a_sentence(tmp_path):
         await Stand(tmp_path).rollout.take_catalogue(newer)
 
 
+async def test_an_alias_that_is_retired_leaves_no_series(tmp_path):
+    stand = Stand(tmp_path)
+    await stand.publish()
+    await stand.stage(1)
+    for alias in ("champion", "build-1"):
+        await stand.activate(1, alias=alias)
+    await stand.rollout.retire(contract.RetireRequest(model="m", alias="build-1"))
+    (family,) = stand.rollout._telemetry.swaps.collect()
+    assert {sample.labels["alias"] for sample in family.samples} == {"champion"}
+
+
 async def test_an_alias_is_retired_and_a_version_that_serves_one_is_not(tmp_path):
     stand = Stand(tmp_path)
     await stand.publish()
