@@ -16,7 +16,7 @@ from registry_sync.holds_file import HoldsFile
 from registry_sync.intake import pinned_version
 from registry_sync.ledger import Ledger
 from registry_sync.patience import Patience
-from registry_sync.records import Activation, AskedBy, LedgerView, PinnedVersion, Standing
+from registry_sync.records import Activation, AskedBy, Hold, LedgerView, PinnedVersion, Standing
 from registry_sync.threads import Threads
 
 _P = ParamSpec("_P")
@@ -69,8 +69,12 @@ class Journal:
         """Close the ledger."""
         await self._patience.close()
 
-    async def refresh(self, artifacts: Iterable[StoredArtifact], listing: Aspired | None) -> None:
-        """Bring `view` up to date; a ledger that was lost is made anew and filled again."""
+    async def refresh(self, artifacts: Iterable[StoredArtifact], listing: Aspired | None) -> bool:
+        """Bring `view` up to date; a ledger that was lost is made anew and filled again.
+
+        Returns:
+            Whether the ledger answered: else `view` may lack what has been written to it.
+        """
         try:
             await self._patience.ask(self._ensure)
             if self._made:
@@ -83,8 +87,9 @@ class Journal:
             self._failed(error)
             if not self.answered:
                 await self._do_without(artifacts)
-        else:
-            self.trouble = None
+            return False
+        self.trouble = None
+        return True
 
     def _ensure(self) -> None:
         """Make the ledger usable; in the ledger's thread.
@@ -140,7 +145,10 @@ class Journal:
             _log.info("ledger.pins_adopted", pins=len(missing))
 
     async def adopt(self, node: NodeState, busy: Callable[[ActiveAlias], bool]) -> None:
-        """Record what the gateway serves and we did not know of."""
+        """Record what the gateway serves and we did not know of.
+
+        Only where `view` is up to date: what was recorded already would be recorded twice.
+        """
         for active in node.active:
             last = self.view.last_active.get((active.model, active.alias))
             known = last is not None and (last.version, last.digest, last.retired_at) == (
@@ -156,8 +164,17 @@ class Journal:
                 alias=active.alias,
                 version=active.version,
             )
-            if not await self.activated(active, AskedBy.ADOPTED, node.generation):
+            hold = self._hold_on(active)
+            asked_by = hold.asked_by if hold else AskedBy.ADOPTED
+            pinned = hold is not None and hold.lasting
+            if not await self.activated(active, asked_by, node.generation, pinned=pinned):
                 return  # the next pass tries again; asking a dead database for each takes long
+
+    def _hold_on(self, active: ActiveAlias) -> Hold | None:
+        """Return what holds an alias where it is: whoever wanted that asked for the move."""
+        hold = self.view.holds.get((active.model, active.alias))
+        target = (hold.target_version, hold.target_digest) if hold else None
+        return hold if target == (active.version, active.digest) else None
 
     async def activated(
         self,

@@ -224,12 +224,13 @@ class Reconciler:
 
     async def reconcile(self) -> None:
         """One pass: record what is, tell the gateway, decide, and start what is due."""
-        await self.journal.refresh(self.arrival.artifacts.values(), self.listings.own)
+        answered = await self.journal.refresh(self.arrival.artifacts.values(), self.listings.own)
         node = self.observation.node
         if node is None or self.observation.unreachable:
             return
         self.disk_room.note(node)
-        await self.journal.adopt(node, self._is_moving)
+        if answered:
+            await self.journal.adopt(node, self._is_moving)
         await self._publish()
         actions = plan(self._world())
         self.steps.forget_idle(actions)

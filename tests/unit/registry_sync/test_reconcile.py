@@ -20,7 +20,7 @@ from registry_sync.errors import (
 )
 from registry_sync.intake import Stopwatch
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import Hold
+from registry_sync.records import Activation, Hold, LedgerView
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 
@@ -664,6 +664,63 @@ async def test_a_ledger_deleted_while_it_runs_is_made_anew(node: NodeInMemory) -
         await node.serves(2)
         await idle(spine)
         assert [a.version for a in spine.ledger.activations_of(M, A)] == [2, 1]
+
+
+async def test_a_move_is_recorded_once_though_the_ledger_cannot_be_read_just_after(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+        read, record, failures = spine.ledger.view, spine.ledger.activated, [1] * 3
+
+        def view() -> LedgerView:
+            if recorded and failures:
+                failures.pop()
+                raise LedgerError("the ledger does not answer: a failover")
+            return read()
+
+        def activated(activation: Activation) -> None:
+            record(activation)
+            recorded.append(activation.version)
+
+        recorded = list[int]()
+        monkeypatch.setattr(spine.ledger, "view", view)
+        monkeypatch.setattr(spine.ledger, "activated", activated)
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await node.serves(2)
+        await becomes(lambda: not failures, "the ledger is read again")
+        await idle(spine)
+        moves = spine.ledger.activations_of(M, A)
+        assert [(one.version, one.asked_by) for one in moves] == [(2, "poll"), (1, "poll")]
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+async def test_a_move_that_an_operator_wanted_is_recorded_later_as_the_operators(
+    node: NodeInMemory, lasting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+        record, failures = spine.ledger.activated, [1]
+
+        def activated(activation: Activation) -> None:
+            if failures:
+                failures.pop()
+                raise LedgerError("the ledger does not answer: a failover")
+            record(activation)
+
+        monkeypatch.setattr(spine.ledger, "activated", activated)
+        digest = node.registry.digest(M, 2)
+        node.gateway.want(M, 2)
+        await node.shows(2, VersionState.AVAILABLE)
+        await spine.hold(Hold(M, A, 1, 2, digest, "operator", 1.0, lasting=lasting))
+        await node.serves(2)
+        await idle(spine)
+        await becomes(lambda: len(spine.ledger.activations_of(M, A)) == 2, "it is recorded")
+        last = spine.ledger.activations_of(M, A)[0]
+        assert (last.version, last.asked_by, last.pinned) == (2, "operator", lasting)
 
 
 async def test_a_lost_artifact_store_is_fetched_again(node: NodeInMemory) -> None:
