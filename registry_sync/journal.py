@@ -21,6 +21,10 @@ from registry_sync.threads import Threads
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+Change = Callable[[LedgerView], LedgerView]
+"""What a write makes of the view."""
+
 _log = structlog.get_logger("registry_sync.journal")
 
 
@@ -48,6 +52,8 @@ class Journal:
         self._stale = True
         # At the start too: a process that was killed may have made the ledger and not filled it.
         self._made = True
+        # Decisions that were written since the last reading that succeeded began.
+        self._unread: list[Change] = []
         self.view = LedgerView()
         self.answered = False
         self.trouble: str | None = None
@@ -81,7 +87,10 @@ class Journal:
                 await self._fill(list(artifacts), listing)
             if self._stale:
                 self._stale = False  # before reading: what is written meanwhile is read again
-                self.view = await self._patience.ask(self._ledger.view)
+                read = len(self._unread)
+                view = await self._patience.ask(self._ledger.view)
+                self._unread = self._unread[read:]
+                self.view = self._with_unread(view)
                 self.answered = True
         except LedgerError as error:
             self._failed(error)
@@ -130,6 +139,7 @@ class Journal:
             holds={(hold.model, hold.alias): hold for hold in standing.holds},
             freeze=standing.freeze,
         )
+        view = self._with_unread(view)
         if view != self.view:  # the same object else, so that nothing is described anew
             self.view = view
 
@@ -222,6 +232,31 @@ class Journal:
         finally:
             self._stale = True  # of a call that is cancelled too: its thread may go on to write
         return True
+
+    async def decide(
+        self, change: Change, work: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs
+    ) -> bool:
+        """Write what an operator decided; whether it was written.
+
+        It counts at once, and goes on counting if the ledger cannot be read afterwards: what was
+        acknowledged is in force. A ``work`` that returns False has changed nothing.
+        """
+        changed = False
+
+        def note(*args: _P.args, **kwargs: _P.kwargs) -> None:
+            nonlocal changed
+            changed = work(*args, **kwargs) is not False
+
+        written = await self.write(note, *args, **kwargs)
+        if written and changed:
+            self._unread.append(change)
+            self.view = change(self.view)
+        return written
+
+    def _with_unread(self, view: LedgerView) -> LedgerView:
+        for change in self._unread:
+            view = change(view)
+        return view
 
     async def read(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Read with a method of the ledger.

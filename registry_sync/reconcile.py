@@ -387,7 +387,7 @@ class Reconciler:
             case RetireStandby():
                 return await self._promotion.retire_standby(action)
             case ReleaseHold():
-                if await self.journal.write(self.ledger.release_hold, action.model, action.alias):
+                if await self._release_hold(action.model, action.alias, AskedBy.POLL):
                     return None
                 return Stopped(self.journal.trouble or "the ledger did not take it")
             case _:
@@ -397,21 +397,34 @@ class Reconciler:
 
     async def hold(self, hold: Hold) -> bool:
         """Keep an alias where an operator wants it, from now on; whether that is recorded."""
-        written = await self.journal.write(self.ledger.hold, hold)
+        written = await self.journal.decide(
+            lambda view: view.with_hold(hold), self.ledger.hold, hold
+        )
         self.steps.backoff.succeeded(("activate", hold.model, hold.alias))
         self.wake()
         return written
 
     async def unhold(self, model: str, alias: str) -> bool:
         """Let an alias follow the registry again; whether that is recorded."""
-        written = await self.journal.write(self.ledger.release_hold, model, alias, AskedBy.OPERATOR)
+        written = await self._release_hold(model, alias, AskedBy.OPERATOR)
         self.wake()
         return written
+
+    async def _release_hold(self, model: str, alias: str, released_by: str) -> bool:
+        return await self.journal.decide(
+            lambda view: view.without_hold(model, alias),
+            self.ledger.release_hold,
+            model,
+            alias,
+            released_by,
+        )
 
     async def freeze(self) -> bool:
         """Let no alias follow the registry; when it returns True, none does any more."""
         freeze = Freeze(AskedBy.OPERATOR, self.clock())
-        if not await self.journal.write(self.ledger.freeze, freeze):
+        if not await self.journal.decide(
+            lambda view: view.with_freeze(freeze), self.ledger.freeze, freeze
+        ):
             return False
         # A move that was decided on before is decided on again just before it is asked for.
         await self.next_decision()
@@ -420,7 +433,9 @@ class Reconciler:
 
     async def unfreeze(self) -> bool:
         """Let aliases follow the registry again; whether that is recorded."""
-        written = await self.journal.write(self.ledger.unfreeze, AskedBy.OPERATOR)
+        written = await self.journal.decide(
+            lambda view: view.with_freeze(None), self.ledger.unfreeze, AskedBy.OPERATOR
+        )
         self.wake()
         return written
 

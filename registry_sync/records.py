@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Self
 
 OWN_FAILURE = "own_"
 """What the failures of versions in environments of their own begin with."""
@@ -213,3 +214,16 @@ class LedgerView:
     holds: Mapping[tuple[str, str], Hold] = field(default_factory=dict)
     last_active: Mapping[tuple[str, str], Activation] = field(default_factory=dict)
     freeze: Freeze | None = None
+
+    def with_hold(self, hold: Hold) -> Self:
+        """Return what counts once an alias is held."""
+        return replace(self, holds={**self.holds, (hold.model, hold.alias): hold})
+
+    def without_hold(self, model: str, alias: str) -> Self:
+        """Return what counts once an alias is held no more."""
+        kept = {key: hold for key, hold in self.holds.items() if key != (model, alias)}
+        return replace(self, holds=kept)
+
+    def with_freeze(self, freeze: Freeze | None) -> Self:
+        """Return what counts once the node is frozen, or is no more; a freeze that stands stays."""
+        return replace(self, freeze=freeze and (self.freeze or freeze))
