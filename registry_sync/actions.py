@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import assert_never
 
-from registry_sync.records import AskedBy
+from registry_sync.records import AskedBy, Hold
 
 
 class Urgency(IntEnum):
@@ -104,12 +104,21 @@ class RetireStandby:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseHold:
-    """Follow the registry again: its alias has moved since the hold was made, or is gone."""
+    """Follow the registry again: its alias has moved since this hold was made, or is gone."""
 
-    model: str
-    alias: str
+    hold: Hold
     urgency: Urgency = Urgency.RELEASE
     asked_by: str = AskedBy.POLL
+
+    @property
+    def model(self) -> str:
+        """Whose alias."""
+        return self.hold.model
+
+    @property
+    def alias(self) -> str:
+        """Which alias."""
+        return self.hold.alias
 
 
 Action = Fetch | BuildEnvironment | Stage | Activate | RetireAlias | RetireStandby | ReleaseHold
@@ -141,7 +150,13 @@ def subject_of(action: Action) -> Subject:
 
 def goal_of(action: Action) -> Hashable:
     """What a failure of this action is a failure of: an alias may be wished elsewhere since."""
-    return (action.version, action.digest) if isinstance(action, Activate) else None
+    match action:
+        case Activate():
+            return (action.version, action.digest)
+        case ReleaseHold():
+            return action.hold
+        case _:
+            return None
 
 
 def verb_of(action: Action) -> str:

@@ -206,18 +206,30 @@ class Ledger:
 
     # --- what operators keep ----------------------------------------------------------------------
 
-    def hold(self, hold: Hold) -> None:
-        """Keep an alias where it is told; replaces an older hold."""
+    def hold(self, hold: Hold, *, instead_of: Hold | None = None) -> bool:
+        """Keep an alias where it is told; replaces an older hold.
+
+        Args:
+            hold: Which alias, where.
+            instead_of: Only while this one stands; None: whatever does.
+
+        Returns:
+            Whether it is held now.
+        """
+        of_alias = _identity(instead_of) if instead_of else _alias_of(hold)
         with self._database.transaction() as connection:
-            self._holds.release(connection, model=hold.model, alias=hold.alias)
+            if not self._holds.release(connection, **of_alias) and instead_of:
+                return False
             self._holds.add(connection, hold_values(hold))
             self._copy_standing(connection)
+        return True
 
-    def release_hold(self, model: str, alias: str, released_by: str = AskedBy.POLL) -> None:
-        """Let an alias follow the registry again."""
+    def release_hold(self, hold: Hold, released_by: str = AskedBy.POLL) -> bool:
+        """Let an alias follow the registry again if it is this that holds it; whether it is."""
         with self._database.transaction() as connection:
-            self._holds.release(connection, model=model, alias=alias, released_by=released_by)
+            released = self._holds.release(connection, released_by=released_by, **_identity(hold))
             self._copy_standing(connection)
+        return released
 
     def freeze(self, freeze: Freeze) -> None:
         """Let no alias of this node follow the registry; one that is frozen stays so."""
@@ -385,6 +397,16 @@ class Ledger:
         """Return the listing that was remembered last, or None."""
         rows = self._rows(self._listings.select())
         return listing_of(rows[0]) if rows else None
+
+
+def _alias_of(hold: Hold) -> dict[str, Any]:
+    return {"model": hold.model, "alias": hold.alias}
+
+
+def _identity(hold: Hold) -> dict[str, Any]:
+    """Return the columns by which a hold is told from every other of its alias."""
+    of_this = {"at": hold.at, "lasting": hold.lasting, "target_version": hold.target_version}
+    return {**_alias_of(hold), **of_this}
 
 
 def _given(**values: object) -> dict[str, object]:

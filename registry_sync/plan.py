@@ -108,7 +108,7 @@ def _alias(world: World, model: str, alias: str, active: ActiveAlias | None) -> 
             yield from _remove(model, alias, active=active, hold=hold)
             return
         if hold and aspired is not None and aspired != hold.aspired_version:
-            yield ReleaseHold(model, alias)
+            yield ReleaseHold(hold)
             hold = None
     wish = world.wish(model, alias, hold, aspired)
     if active is not None:
@@ -130,7 +130,7 @@ def _remove(
     model: str, alias: str, *, active: ActiveAlias | None, hold: Hold | None
 ) -> Iterator[Action]:
     if hold:
-        yield ReleaseHold(model, alias)
+        yield ReleaseHold(hold)
     if active:
         yield RetireAlias(model, alias)
 

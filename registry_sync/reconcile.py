@@ -79,8 +79,24 @@ class Limits:
     room: RoomLimits = field(default_factory=RoomLimits)
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A hold of which nobody knows yet whether it can serve.
+
+    Attributes:
+        before: What held the alias before, and holds it again if it cannot; None: nothing did.
+    """
+
+    hold: Hold
+    before: Hold | None
+
+
 class Reconciler:
-    """Follows the registry on one node. Event loop only; `run` does the work."""
+    """Follows the registry on one node. Event loop only; `run` does the work.
+
+    Attributes:
+        trials: Holds whose outcome an operator waits for, by model and alias.
+    """
 
     def __init__(
         self,
@@ -175,6 +191,7 @@ class Reconciler:
             clock=clock,
             jitter=jitter,
         )
+        self.trials: dict[tuple[str, str], Trial] = {}
         self._awake = asyncio.Event()
         self._decided = asyncio.Event()
         self._deciding = False
@@ -387,11 +404,15 @@ class Reconciler:
             case RetireStandby():
                 return await self._promotion.retire_standby(action)
             case ReleaseHold():
-                if await self._release_hold(action.model, action.alias, AskedBy.POLL):
-                    return None
-                return Stopped(self.journal.trouble or "the ledger did not take it")
+                return await self._follow_again(action)
             case _:
                 assert_never(action)
+
+    async def _follow_again(self, action: ReleaseHold) -> Stopped | None:
+        """End a hold, unless another decision has replaced it since."""
+        if await self._release_hold(action.hold, AskedBy.POLL):
+            return None
+        return Stopped(self.journal.trouble or "the ledger did not take it")
 
     # --- for operators ----------------------------------------------------------------------------
 
@@ -404,18 +425,28 @@ class Reconciler:
         self.wake()
         return written
 
-    async def unhold(self, model: str, alias: str) -> bool:
-        """Let an alias follow the registry again; whether that is recorded."""
-        written = await self._release_hold(model, alias, AskedBy.OPERATOR)
+    async def replace_hold(self, hold: Hold, before: Hold) -> bool:
+        """Hold an alias as ``before`` again, if it is ``hold`` that holds it; whether it was asked.
+
+        What another operator has decided since stays.
+        """
+        written = await self.journal.decide(
+            lambda view: view.with_hold(before), self.ledger.hold, before, instead_of=hold
+        )
         self.wake()
         return written
 
-    async def _release_hold(self, model: str, alias: str, released_by: str) -> bool:
+    async def unhold(self, hold: Hold) -> bool:
+        """Let an alias follow the registry again, if it is this that holds it."""
+        written = await self._release_hold(hold, AskedBy.OPERATOR)
+        self.wake()
+        return written
+
+    async def _release_hold(self, hold: Hold, released_by: str) -> bool:
         return await self.journal.decide(
-            lambda view: view.without_hold(model, alias),
+            lambda view: view.without_hold(hold.model, hold.alias),
             self.ledger.release_hold,
-            model,
-            alias,
+            hold,
             released_by,
         )
 

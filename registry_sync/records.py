@@ -110,6 +110,10 @@ class Hold:
     at: float
     lasting: bool = False
 
+    def is_same(self, other: Hold | None) -> bool:
+        """Whether it is the same decision, whatever was learned of the registry since."""
+        return other is not None and self == replace(other, aspired_version=self.aspired_version)
+
 
 @dataclass(frozen=True, slots=True)
 class Freeze:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from registry_sync.operations.bodies import Outcome
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile import Reconciler, Trial
 from registry_sync.records import Hold
 from registry_sync.standing import find, is_quarantined
 
@@ -13,7 +13,7 @@ from registry_sync.standing import find, is_quarantined
 async def hold_until_served(
     spine: Reconciler, hold: Hold, *, patience_s: float
 ) -> tuple[Outcome, str | None]:
-    """Hold the alias, and wait for it to be there.
+    """Hold the alias, and wait for it to be there, or for another decision about it.
 
     A target that can never serve is let go: what held the alias before holds it again.
 
@@ -25,26 +25,57 @@ async def hold_until_served(
     Returns:
         How it went, and why not better.
     """
-    before = spine.journal.view.holds.get((hold.model, hold.alias))
+    key = (hold.model, hold.alias)
+    trial = Trial(hold, _kept(spine, key))
     if not await spine.hold(hold):
         return "refused", spine.journal.trouble
+    spine.trials[key] = trial
     try:
         async with asyncio.timeout(patience_s):
-            while not _serves(spine, hold):
-                if refusal := _refusal(spine, hold):
-                    await _let_go(spine, hold, before)
-                    return "refused", refusal
-                await spine.any_decision()
+            return await _outcome(spine, trial)
     except TimeoutError:
         return "pending", _trouble(spine, hold)
-    return "active", None
+    finally:
+        if spine.trials.get(key) is trial:
+            del spine.trials[key]
 
 
-async def _let_go(spine: Reconciler, hold: Hold, before: Hold | None) -> None:
-    if before is not None:
-        await spine.hold(before)
+def _kept(spine: Reconciler, key: tuple[str, str]) -> Hold | None:
+    """Return what holds the alias, or did before somebody tried what may never serve."""
+    standing, trial = spine.journal.view.holds.get(key), spine.trials.get(key)
+    return trial.before if trial and trial.hold.is_same(standing) else standing
+
+
+async def _outcome(spine: Reconciler, trial: Trial) -> tuple[Outcome, str | None]:
+    """Wait until the hold serves, cannot, or holds no more."""
+    hold = trial.hold
+    while True:
+        standing = spine.journal.view.holds.get((hold.model, hold.alias))
+        if not hold.is_same(standing):
+            return "refused", _replaced(standing)
+        if _serves(spine, hold):
+            return "active", None
+        if refusal := _refusal(spine, hold):
+            await _let_go(spine, trial)
+            return "refused", refusal
+        await spine.any_decision()
+
+
+def _replaced(standing: Hold | None) -> str:
+    if standing is None:
+        return "the alias was let follow the registry again meanwhile"
+    how = "pinned" if standing.lasting else "held"
+    return (
+        f"another decision has replaced this one: the alias is {how} at version "
+        f"{standing.target_version} by {standing.asked_by}"
+    )
+
+
+async def _let_go(spine: Reconciler, trial: Trial) -> None:
+    if trial.before is not None:
+        await spine.replace_hold(trial.hold, trial.before)
     else:
-        await spine.unhold(hold.model, hold.alias)
+        await spine.unhold(trial.hold)
 
 
 def _serves(spine: Reconciler, hold: Hold) -> bool:

@@ -137,7 +137,7 @@ async def unpin(spine: Reconciler, request: UnpinRequest) -> UnpinAnswer:
     hold = spine.journal.view.holds.get(key)
     if hold is None:
         raise NotHeldError(f"{request.model}@{request.alias} is neither pinned nor held")
-    if not await spine.unhold(*key):
+    if not await spine.unhold(hold):
         raise LedgerError(spine.journal.trouble or "the ledger did not take it")
     await spine.next_decision()
     node = spine.observation.node

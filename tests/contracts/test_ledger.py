@@ -134,7 +134,20 @@ def test_one_hold_of_an_alias_counts(ledger: Ledger) -> None:
     ledger.hold(hold)
     ledger.hold(replace(hold, target_version=3))
     assert ledger.view().holds == {("m", "champion"): replace(hold, target_version=3)}
-    ledger.release_hold("m", "champion")
+    ledger.release_hold(replace(hold, target_version=3))
+    assert ledger.view().holds == {}
+
+
+def test_a_hold_that_another_has_replaced_is_neither_released_nor_replaced(ledger: Ledger) -> None:
+    first = Hold("m", "champion", 2, 1, D1, "operator", 1763726400.123457, lasting=True)
+    second = replace(first, at=1763726400.123458)
+    assert ledger.hold(first)
+    assert ledger.hold(second)
+    assert not ledger.release_hold(first)
+    assert not ledger.hold(replace(first, target_version=3), instead_of=first)
+    assert ledger.view().holds == {("m", "champion"): second}
+    assert ledger.hold(first, instead_of=second)
+    assert ledger.release_hold(first)
     assert ledger.view().holds == {}
 
 
@@ -175,8 +188,9 @@ def test_history_is_bounded_and_the_newest_stays(
 def test_what_was_decided_is_told_with_who_asked(ledger: Ledger) -> None:
     hold = Hold("m", "champion", 2, 1, D1, "operator", 10.0)
     ledger.hold(hold)
-    ledger.hold(replace(hold, lasting=True, at=11.0, target_version=3))
-    ledger.release_hold("m", "champion", "operator")
+    pin = replace(hold, lasting=True, at=11.0, target_version=3)
+    ledger.hold(pin)
+    ledger.release_hold(pin, "operator")
     ledger.quarantine(Quarantine("m", 4, None, None, D2, "wrong", 12.0, "webhook"))
     ledger.release_quarantine("m", 4, "poll")
     ledger.freeze(Freeze("operator", 13.0))
@@ -278,7 +292,7 @@ def test_nodes_that_share_a_database_see_their_own(database_url: str) -> None:
         other.freeze(Freeze("operator", 2.0))
         assert other.view().pins == {}
         assert other.activations_of("m") == []
-        other.release_hold("m", "champion")
+        other.release_hold(Hold("m", "champion", 2, 1, D1, "operator", 1.0))
         other.unfreeze("operator")
         other.retire({("m", "champion")})
         other.forget_history(set())

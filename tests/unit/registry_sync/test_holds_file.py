@@ -48,7 +48,7 @@ def test_a_released_hold_does_not_come_back(tmp_path):
     ledger = open_ledger(tmp_path)
     ledger.hold(a_hold())
     ledger.hold(a_hold("shadow"))
-    ledger.release_hold("churn", "champion")
+    ledger.release_hold(a_hold())
     lose(ledger, tmp_path)
     again = open_ledger(tmp_path)
     assert list(again.view().holds) == [("churn", "shadow")]
@@ -62,10 +62,10 @@ def test_a_hold_changes_only_together_with_its_copy(tmp_path):
     with pytest.raises(LedgerError, match="cannot be written"):
         ledger.hold(a_hold("shadow"))
     with pytest.raises(LedgerError, match="cannot be written"):
-        ledger.release_hold("churn", "champion")
+        ledger.release_hold(a_hold())
     assert list(ledger.view().holds) == [("churn", "champion")]
     (tmp_path / "holds.part").rmdir()
-    ledger.release_hold("churn", "champion")
+    ledger.release_hold(a_hold())
     assert ledger.view().holds == {}
     ledger.close()
 

@@ -226,7 +226,7 @@ class ReadOnlyLedger(Ledger):
     def pin(self, pin: PinnedVersion) -> None:
         raise LedgerError("the ledger is read-only")
 
-    def release_hold(self, model: str, alias: str, released_by: str = "poll") -> None:
+    def release_hold(self, hold: Hold, released_by: str = "poll") -> bool:
         raise LedgerError("the ledger is read-only")
 
 
