@@ -46,6 +46,7 @@ class Promotion:
         journal: Journal,
         threads: Threads,
         as_due_now: Callable[[Activate], Activate | None],
+        is_due_now: Callable[[RetireAlias], bool],
         stage_timeout_s: float,
         clock: Callable[[], float],
     ) -> None:
@@ -60,6 +61,7 @@ class Promotion:
             journal: How the ledger is written.
             threads: Where blocking calls run.
             as_due_now: What would be decided now to the same end; None: no such thing.
+            is_due_now: Whether an alias would be taken away now, too.
             stage_timeout_s: How long to wait for the outcome of a stage, in seconds.
             clock: Gives epoch seconds.
         """
@@ -71,6 +73,7 @@ class Promotion:
         self._journal = journal
         self._threads = threads
         self._as_due_now = as_due_now
+        self._is_due_now = is_due_now
         self._stage_timeout_s = stage_timeout_s
         self._clock = clock
         self._activating = asyncio.Lock()
@@ -234,6 +237,8 @@ class Promotion:
 
     async def retire(self, action: RetireAlias) -> Stopped | None:
         """Take an alias away."""
+        if not self._is_due_now(action):
+            return Stopped("it is no longer to be taken away")
         ack = await self._target.retire(RetireRequest(model=action.model, alias=action.alias))
         self._observation.retired(action.model, action.alias, ack.generation)
         _log.info("retire.complete", model=action.model, alias=action.alias)

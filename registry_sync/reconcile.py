@@ -179,6 +179,7 @@ class Reconciler:
             journal=self.journal,
             threads=threads,
             as_due_now=self._as_due_now,
+            is_due_now=self._is_due_now,
             stage_timeout_s=limits.stage_timeout_s,
             clock=clock,
         )
@@ -249,6 +250,9 @@ class Reconciler:
         if answered:
             await self.journal.adopt(node, self._is_moving)
         await self._publish()
+        if self.journal.trouble is None:  # else it would be waited for twice
+            # Telling the gateway takes a moment, and what was written meanwhile counts.
+            await self.journal.refresh(self.arrival.artifacts.values(), self.listings.own)
         actions = plan(self._world())
         self.steps.forget_idle(actions)
         for action in actions:
@@ -372,6 +376,10 @@ class Reconciler:
             None,
         )
 
+    def _is_due_now(self, action: RetireAlias | ReleaseHold) -> bool:
+        """Whether it would be decided now, too: an operator may have decided otherwise since."""
+        return action in plan(self._world())
+
     def _may_overtake(self, doing: Action, action: Action) -> bool:
         """Whether it is a comparison whose outcome nobody wants now that other bytes are due.
 
@@ -409,7 +417,9 @@ class Reconciler:
                 assert_never(action)
 
     async def _follow_again(self, action: ReleaseHold) -> Stopped | None:
-        """End a hold, unless another decision has replaced it since."""
+        """End a hold, unless another decision has replaced it since, or it is due no more."""
+        if not self._is_due_now(action):
+            return Stopped("the alias is no longer held so, or no longer to follow the registry")
         if await self._release_hold(action.hold, AskedBy.POLL):
             return None
         return Stopped(self.journal.trouble or "the ledger did not take it")

@@ -1,16 +1,20 @@
 """What operators decide is in force once it is answered, whatever is under way meanwhile."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
+from gateway.control_contract import ActiveAlias, Catalogue, CatalogueAck, NodeState
+from registry_sync.actions import ReleaseHold, RetireAlias
 from registry_sync.errors import LedgerError
+from registry_sync.reconcile import Reconciler
 from registry_sync.records import LedgerView
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
-from tests.unit.registry_sync.operating import asking
+from tests.unit.registry_sync.operating import asking, promoted
 
 
 @pytest.fixture
@@ -21,6 +25,10 @@ async def node(tmp_path: Path) -> NodeInMemory:
 async def pinned(client: httpx.AsyncClient, version: int) -> dict[str, str]:
     body = {"model": M, "alias": A, "version": version}
     return dict((await client.post("/pin", json=body)).json())
+
+
+def moves_of_alias(node: NodeInMemory) -> int:
+    return sum((one.model, one.alias) == (M, A) for one in node.gateway.activations)
 
 
 def unreadable() -> LedgerView:
@@ -83,7 +91,88 @@ async def test_what_was_refused_meanwhile_does_not_come_back(node: NodeInMemory)
         second = asyncio.create_task(pinned(client, 3))
         await becomes(lambda: node.gateway.stages[-1].version == 3, "version 3 is staged")
         assert (await first)["outcome"] == "refused"
-        node.gateway.end_stage(node.gateway.stages[-1])
+        for stage in node.gateway.stages[-2:]:
+            node.gateway.end_stage(stage)
         assert "a library is missing" in (await second)["reason"]
         await idle(spine)
         assert (node.gateway.points(M, A), spine.journal.view.holds) == (1, {})
+
+
+class SlowCatalogue:
+    """The gateway takes its next catalogues only when it is told to."""
+
+    def __init__(self, node: NodeInMemory) -> None:
+        self.asked, self.goes_on = asyncio.Event(), asyncio.Event()
+        self._publish = node.gateway.publish
+
+    async def publish(self, catalogue: Catalogue) -> CatalogueAck:
+        self.asked.set()
+        await self.goes_on.wait()
+        return await self._publish(catalogue)
+
+
+def listed_before_publishing(
+    spine: Reconciler, node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let the next pass begin with news from the registry: nothing of them is decided on yet."""
+    adopt, listed = spine.journal.adopt, False
+
+    async def then_list(state: NodeState, busy: Callable[[ActiveAlias], bool]) -> None:
+        nonlocal listed
+        await adopt(state, busy)
+        if not listed:
+            listed = True
+            node.registry.publish("new", 1)  # so that there is something to tell the gateway
+            await spine.poll()
+
+    monkeypatch.setattr(spine.journal, "adopt", then_list)
+    spine.wake()
+
+
+@pytest.mark.parametrize("moves", [True, False], ids=["moved", "removed"])
+async def test_a_pin_counts_for_the_pass_that_was_under_way(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch, moves: bool
+) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        if moves:
+            await promoted(node, spine, 2)
+            await client.post("/rollback", json={"model": M, "alias": A})
+            await idle(spine)
+            node.registry.point(M, A, 3)
+        else:
+            node.registry.unpoint(M, A)
+            await spine.poll()
+            await idle(spine)
+        slow = SlowCatalogue(node)
+        monkeypatch.setattr(node.gateway, "publish", slow.publish)
+        listed_before_publishing(spine, node, monkeypatch)
+        await slow.asked.wait()
+        pinning = asyncio.create_task(pinned(client, 1))
+        await becomes(lambda: spine.journal.view.holds.get((M, A)), "it is held")
+        await becomes(lambda: spine.journal.view.holds[M, A].lasting, "it is pinned")
+        before = moves_of_alias(node)
+        slow.goes_on.set()
+        assert (await pinning)["outcome"] == "active"
+        await idle(spine)
+        assert (node.gateway.points(M, A), moves_of_alias(node)) == (1, before)
+        assert "retire" not in {one.action for one in spine.ledger.attempts_of(M)}
+        assert spine.journal.view.holds[M, A].lasting
+
+
+async def test_a_hold_that_another_has_replaced_is_not_ended_by_what_was_decided_before(
+    node: NodeInMemory,
+) -> None:
+    """The step is under way when the pin is made: only the ledger can tell the two apart."""
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        await client.post("/rollback", json={"model": M, "alias": A})
+        held = spine.journal.view.holds[M, A]
+        assert (await pinned(client, 1))["outcome"] == "active"
+        spine.steps.start(ReleaseHold(held))
+        await idle(spine)
+        assert spine.journal.view.holds[M, A].lasting
+        spine.steps.start(RetireAlias(M, A))
+        await idle(spine)
+        assert node.gateway.points(M, A) == 1
