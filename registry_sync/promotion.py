@@ -178,7 +178,7 @@ class Promotion:
         return None
 
     async def rest(self) -> None:
-        """Wait until no alias is being moved: what begins after it is decided anew before."""
+        """Wait until no alias is being moved or taken away: what begins later is decided anew."""
         async with self._activating:
             return
 
@@ -237,10 +237,11 @@ class Promotion:
 
     async def retire(self, action: RetireAlias) -> Stopped | None:
         """Take an alias away."""
-        if not self._is_due_now(action):
-            return Stopped("it is no longer to be taken away")
-        ack = await self._target.retire(RetireRequest(model=action.model, alias=action.alias))
-        self._observation.retired(action.model, action.alias, ack.generation)
+        async with self._activating:
+            if not self._is_due_now(action):
+                return Stopped("it is no longer to be taken away")
+            ack = await self._target.retire(RetireRequest(model=action.model, alias=action.alias))
+            self._observation.retired(action.model, action.alias, ack.generation)
         _log.info("retire.complete", model=action.model, alias=action.alias)
         return None
 

@@ -467,10 +467,16 @@ class Reconciler:
             lambda view: view.with_freeze(freeze), self.ledger.freeze, freeze
         ):
             return False
-        # A move that was decided on before is decided on again just before it is asked for.
+        await self.in_force()
+        return True
+
+    async def in_force(self) -> None:
+        """Wait until no alias is moved any more by what was decided before.
+
+        Whatever begins later is decided on again just before the gateway is asked for it.
+        """
         await self.next_decision()
         await self._promotion.rest()
-        return True
 
     async def unfreeze(self) -> bool:
         """Let aliases follow the registry again; whether that is recorded."""

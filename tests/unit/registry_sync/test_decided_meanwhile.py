@@ -1,13 +1,14 @@
 """What operators decide is in force once it is answered, whatever is under way meanwhile."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import httpx
 import pytest
 
-from gateway.control_contract import ActiveAlias, Catalogue, CatalogueAck, NodeState
+from gateway.control_contract import ActiveAlias, NodeState
 from registry_sync.actions import ReleaseHold, RetireAlias
 from registry_sync.errors import LedgerError
 from registry_sync.reconcile import Reconciler
@@ -15,6 +16,9 @@ from registry_sync.records import LedgerView
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 from tests.unit.registry_sync.operating import asking, promoted
+
+Q = TypeVar("Q")
+R = TypeVar("R")
 
 
 @pytest.fixture
@@ -98,17 +102,17 @@ async def test_what_was_refused_meanwhile_does_not_come_back(node: NodeInMemory)
         assert (node.gateway.points(M, A), spine.journal.view.holds) == (1, {})
 
 
-class SlowCatalogue:
-    """The gateway takes its next catalogues only when it is told to."""
+class Slow(Generic[Q, R]):
+    """A call of the gateway that goes on only when it is told to."""
 
-    def __init__(self, node: NodeInMemory) -> None:
+    def __init__(self, call: Callable[[Q], Awaitable[R]]) -> None:
         self.asked, self.goes_on = asyncio.Event(), asyncio.Event()
-        self._publish = node.gateway.publish
+        self._call = call
 
-    async def publish(self, catalogue: Catalogue) -> CatalogueAck:
+    async def __call__(self, request: Q) -> R:
         self.asked.set()
         await self.goes_on.wait()
-        return await self._publish(catalogue)
+        return await self._call(request)
 
 
 def listed_before_publishing(
@@ -144,8 +148,8 @@ async def test_a_pin_counts_for_the_pass_that_was_under_way(
             node.registry.unpoint(M, A)
             await spine.poll()
             await idle(spine)
-        slow = SlowCatalogue(node)
-        monkeypatch.setattr(node.gateway, "publish", slow.publish)
+        slow = Slow(node.gateway.publish)
+        monkeypatch.setattr(node.gateway, "publish", slow)
         listed_before_publishing(spine, node, monkeypatch)
         await slow.asked.wait()
         pinning = asyncio.create_task(pinned(client, 1))
@@ -176,3 +180,23 @@ async def test_a_hold_that_another_has_replaced_is_not_ended_by_what_was_decided
         spine.steps.start(RetireAlias(M, A))
         await idle(spine)
         assert node.gateway.points(M, A) == 1
+
+
+async def test_no_alias_is_taken_away_once_a_freeze_is_answered(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        slow = Slow(node.gateway.retire)
+        monkeypatch.setattr(node.gateway, "retire", slow)
+        node.registry.unpoint(M, A)
+        await spine.poll()
+        await spine.poll()
+        await slow.asked.wait()
+        freezing = asyncio.create_task(client.post("/freeze"))
+        await becomes(lambda: spine.journal.view.freeze, "it is frozen")
+        await asyncio.sleep(0.05)
+        assert not freezing.done()
+        slow.goes_on.set()
+        assert (await freezing).status_code == 200
+        assert node.gateway.points(M, A) is None
