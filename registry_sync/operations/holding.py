@@ -32,6 +32,7 @@ async def hold_until_served(
     spine.trials[key] = trial
     try:
         async with asyncio.timeout(patience_s):
+            await spine.in_force()
             return await _outcome(spine, trial)
     except TimeoutError:
         return "pending", _trouble(spine, hold)

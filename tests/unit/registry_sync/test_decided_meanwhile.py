@@ -200,3 +200,30 @@ async def test_no_alias_is_taken_away_once_a_freeze_is_answered(
         slow.goes_on.set()
         assert (await freezing).status_code == 200
         assert node.gateway.points(M, A) is None
+
+
+async def test_a_pin_to_what_is_active_is_answered_when_nothing_moves_the_alias_any_more(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        slow = Slow(node.gateway.activate)
+        monkeypatch.setattr(node.gateway, "activate", slow)
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await slow.asked.wait()
+        pinning = asyncio.create_task(pinned(client, 1))
+        await becomes(lambda: spine.journal.view.holds, "it is pinned")
+        slow.goes_on.set()
+        assert (await pinning)["outcome"] == "active"
+        before = moves_of_alias(node)
+        await idle(spine)
+        assert (node.gateway.points(M, A), moves_of_alias(node)) == (1, before)
+
+
+async def test_what_was_pinned_a_moment_ago_is_unpinned(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await pinned(client, 1)
+        answer = (await client.post("/unpin", json={"model": M, "alias": A})).json()
+        assert (answer["was"], answer["was_pinned"]) == (1, True)
