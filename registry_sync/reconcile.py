@@ -436,9 +436,12 @@ class Reconciler:
         return written
 
     async def replace_hold(self, hold: Hold, before: Hold) -> bool:
-        """Hold an alias as ``before`` again, if it is ``hold`` that holds it; whether it was asked.
+        """Hold an alias as ``before`` again, if it is ``hold`` that holds it.
 
         What another operator has decided since stays.
+
+        Returns:
+            Whether the ledger answered.
         """
         written = await self.journal.decide(
             lambda view: view.with_hold(before), self.ledger.hold, before, instead_of=hold
@@ -447,7 +450,11 @@ class Reconciler:
         return written
 
     async def unhold(self, hold: Hold) -> bool:
-        """Let an alias follow the registry again, if it is this that holds it."""
+        """Let an alias follow the registry again, if it is this that holds it.
+
+        Returns:
+            Whether the ledger answered.
+        """
         written = await self._release_hold(hold, AskedBy.OPERATOR)
         self.wake()
         return written

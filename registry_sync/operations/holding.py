@@ -57,8 +57,9 @@ async def _outcome(spine: Reconciler, trial: Trial) -> tuple[Outcome, str | None
         if _serves(spine, hold):
             return "active", None
         if refusal := _refusal(spine, hold):
-            await _let_go(spine, trial)
-            return "refused", refusal
+            if await _let_go(spine, trial):
+                return "refused", refusal
+            return "pending", f"{refusal}; and it stands: {spine.journal.trouble}"
         await spine.any_decision()
 
 
@@ -72,11 +73,11 @@ def _replaced(standing: Hold | None) -> str:
     )
 
 
-async def _let_go(spine: Reconciler, trial: Trial) -> None:
+async def _let_go(spine: Reconciler, trial: Trial) -> bool:
+    """End a hold that can never serve; whether the ledger took it."""
     if trial.before is not None:
-        await spine.replace_hold(trial.hold, trial.before)
-    else:
-        await spine.unhold(trial.hold)
+        return await spine.replace_hold(trial.hold, trial.before)
+    return await spine.unhold(trial.hold)
 
 
 def _serves(spine: Reconciler, hold: Hold) -> bool:

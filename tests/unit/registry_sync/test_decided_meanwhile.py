@@ -35,6 +35,10 @@ def moves_of_alias(node: NodeInMemory) -> int:
     return sum((one.model, one.alias) == (M, A) for one in node.gateway.activations)
 
 
+def untaken(*_args: object, **_kwargs: object) -> bool:
+    raise LedgerError("the ledger takes nothing")
+
+
 def unreadable() -> LedgerView:
     """A database that failed over right after it took what was written."""
     raise LedgerError("the ledger does not answer")
@@ -227,3 +231,25 @@ async def test_what_was_pinned_a_moment_ago_is_unpinned(node: NodeInMemory) -> N
         await pinned(client, 1)
         answer = (await client.post("/unpin", json={"model": M, "alias": A})).json()
         assert (answer["was"], answer["was_pinned"]) == (1, True)
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["held before", "not held before"])
+async def test_a_pin_that_cannot_serve_and_cannot_be_ended_is_said_to_stand(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch, held: bool
+) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        if held:
+            await pinned(client, 1)
+        node.gateway.stages_wait = True
+        node.gateway.fails[M, 3] = ("load_failed", "a library is missing")
+        pinning = asyncio.create_task(pinned(client, 3))
+        await becomes(lambda: node.gateway.stages[-1].version == 3, "version 3 is staged")
+        for name in ("hold", "release_hold"):
+            monkeypatch.setattr(spine.ledger, name, untaken)
+        node.gateway.end_stage(node.gateway.stages[-1])
+        answer = await pinning
+        assert answer["outcome"] == "pending"
+        assert "a library is missing" in answer["reason"]
+        assert "it stands: the ledger takes nothing" in answer["reason"]
+        assert spine.journal.view.holds[M, A].target_version == 3
