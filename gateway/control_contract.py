@@ -221,7 +221,7 @@ class ActivateRequest(Body):
         if_generation: Refused with ``generation_mismatch`` unless the table has this generation.
         stage_id: The stage that proved this version; required unless it is resident or was staged
             by this gateway before.
-        asked_by: Who wants it: ``poll``, ``webhook``, ``operator``, ``recovery``.
+        asked_by: Who wants it: ``poll``, ``webhook``, ``sync``, ``operator``, ``recovery``.
     """
 
     model: ModelName

@@ -12,16 +12,21 @@ OWN_FAILURE = "own_"
 
 
 class AskedBy(StrEnum):
-    """Who wanted a change. ``ADOPTED``: the gateway had made it already when we looked."""
+    """Who wanted a change.
+
+    ``SYNC``: the registry, and an operator had it listed. ``OPERATOR``: an operator, whatever the
+    registry says. ``ADOPTED``: the gateway had made it already when we looked.
+    """
 
     POLL = "poll"
     WEBHOOK = "webhook"
+    SYNC = "sync"
     OPERATOR = "operator"
     RECOVERY = "recovery"
     ADOPTED = "adopted"
 
 
-BY_REGISTRY = frozenset({AskedBy.POLL, AskedBy.WEBHOOK})
+BY_REGISTRY = frozenset({AskedBy.POLL, AskedBy.WEBHOOK, AskedBy.SYNC})
 """Who asks because the registry says so: what a freeze stops."""
 
 

@@ -40,6 +40,7 @@ from registry_sync.operations.rollback import roll_back
 from registry_sync.operations.state import read_history, read_state
 from registry_sync.operations.webhooks import Webhook
 from registry_sync.reconcile import Reconciler
+from registry_sync.records import AskedBy
 
 _MAX_HISTORY = 500
 _ROLLBACK_PATIENCE_S = 60.0
@@ -53,14 +54,14 @@ class Operations:
     """What the routes work with.
 
     Attributes:
-        poll: Lists the registry once, now.
+        poll: Lists the registry once, now, for whom it is told.
         webhooks: Those that there are.
     """
 
     spine: Reconciler
     node_id: str
     tracking_uri: str
-    poll: Callable[[], Awaitable[None]]
+    poll: Callable[[str], Awaitable[None]]
     webhooks: tuple[Webhook, ...] = ()
 
 
@@ -108,7 +109,7 @@ def create_app(operations: Operations) -> FastAPI:
             return await sync_model(
                 operations.spine, body.model, poll=operations.poll, patience_s=_SYNC_PATIENCE_S
             )
-        await operations.poll()
+        await operations.poll(AskedBy.SYNC)
         await operations.spine.next_decision()
         return _state(operations)
 

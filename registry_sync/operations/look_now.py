@@ -9,13 +9,14 @@ from registry_sync.operations.bodies import SyncAnswer
 from registry_sync.operations.refusals import UnknownError
 from registry_sync.operations.state import active_aliases, last_failure, model_state
 from registry_sync.reconcile import Reconciler
+from registry_sync.records import AskedBy
 from registry_sync.why import Explanation, Why, explain
 
 _SETTLED = frozenset({Why.FOLLOWS, Why.PINNED, Why.HELD, Why.FROZEN, Why.ON_DEMAND, Why.GONE})
 
 
 async def sync_model(
-    spine: Reconciler, model: str, *, poll: Callable[[], Awaitable[None]], patience_s: float
+    spine: Reconciler, model: str, *, poll: Callable[[str], Awaitable[None]], patience_s: float
 ) -> SyncAnswer:
     """List the registry, try everything of the model that waits, and wait for the outcome.
 
@@ -24,13 +25,13 @@ async def sync_model(
     Args:
         spine: Does the work.
         model: Which model.
-        poll: Lists the registry.
+        poll: Lists the registry, for whom it is told.
         patience_s: Seconds to wait for the listing and the outcome; the work goes on after that.
 
     Raises:
         UnknownError: Neither the registry nor this node knows the model.
     """
-    listing = asyncio.ensure_future(poll())
+    listing = asyncio.ensure_future(poll(AskedBy.SYNC))
     try:
         async with asyncio.timeout(patience_s):
             await asyncio.shield(listing)  # others wait for it too

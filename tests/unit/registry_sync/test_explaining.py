@@ -152,6 +152,10 @@ async def test_sync_promotes_now_and_waits_for_it(node: NodeInMemory) -> None:
         assert (answer["outcome"], answer["reason"]) == ("done", None)
         assert answer["aliases"][0]["active"] == 2
         assert node.gateway.points(M, A) == 2
+        await idle(spine)
+        assert (await explained(client))["selectors"][0]["asked_by"] == "sync"
+        await client.post("/rollback", json={"model": M, "alias": A})
+        assert node.gateway.points(M, A) == 1  # what is synced is rolled back as what is polled
 
 
 async def test_sync_tries_at_once_what_waits_for_its_next_try(node: NodeInMemory) -> None:
