@@ -61,9 +61,13 @@ class Backoff:
         *,
         longest_s: float | None = None,
         goal: Hashable = None,
+        after: Failure | None = None,
     ) -> Failure:
-        """Record a failure and return when to try again, after ``longest_s`` at most."""
-        before = self._failures.get(subject)
+        """Record a failure and return when to try again, after ``longest_s`` at most.
+
+        ``after`` is an earlier failure that was forgotten too soon; None: there is none.
+        """
+        before = self._failures.get(subject) or after
         count = before.count + 1 if before and before.goal == goal else 1
         grown_s = _FIRST_S * _GROWTH ** min(count - 1, _MOST_DOUBLINGS)
         limit_s = self._longest_s if longest_s is None else longest_s

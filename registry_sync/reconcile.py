@@ -242,6 +242,7 @@ class Reconciler:
 
     async def reconcile(self) -> None:
         """One pass: record what is, tell the gateway, decide, and start what is due."""
+        completed = self.steps.completed()
         answered = await self.journal.refresh(self.arrival.artifacts.values(), self.listings.own)
         node = self.observation.node
         if node is None or self.observation.unreachable:
@@ -254,6 +255,7 @@ class Reconciler:
             # Telling the gateway takes a moment, and what was written meanwhile counts.
             await self.journal.refresh(self.arrival.artifacts.values(), self.listings.own)
         actions = plan(self._world())
+        self.steps.hold_against(completed, actions)
         self.steps.forget_idle(actions)
         for action in actions:
             self.steps.start(action)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import structlog
 
@@ -23,7 +24,7 @@ from registry_sync.actions import (
     verb_of,
 )
 from registry_sync.arrival import Stopped
-from registry_sync.backoff import Backoff
+from registry_sync.backoff import Backoff, Failure
 from registry_sync.breaker import Breaker
 from registry_sync.errors import SyncError
 from registry_sync.intake import Stopwatch
@@ -41,8 +42,21 @@ _SLOTS = {
 }
 _URGENT_EXTRA_SLOTS = 2
 _URGENT = frozenset({Urgency.WANTED, Urgency.ACTIVATE, Urgency.PROMOTION, Urgency.RECOVERY})
+_NO_EFFECT = "it was done, and is due again as before: it had no effect"
 _PER_MODEL = {Fetch: 2, BuildEnvironment: 1}
 _log = structlog.get_logger("registry_sync.steps")
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A step that went well, as far as it can tell.
+
+    Attributes:
+        before: The failure before it, if that was to have no effect.
+    """
+
+    action: Action
+    before: Failure | None
 
 
 class Steps:
@@ -83,6 +97,7 @@ class Steps:
         self.backoff = Backoff(clock=clock, jitter=jitter)
         self.breaker = Breaker(clock=clock, jitter=jitter)
         self._doing: dict[Subject, Action] = {}
+        self._completed: dict[Subject, Completed] = {}
 
     def doing(self) -> Iterable[Action]:
         """Return the actions under way."""
@@ -112,6 +127,26 @@ class Steps:
             for action in alive
             if isinstance(action, Fetch | BuildEnvironment)
         )
+
+    def completed(self) -> Mapping[Subject, Completed]:
+        """Return the steps that went well since a decision was last held against them."""
+        return dict(self._completed)
+
+    def hold_against(self, completed: Mapping[Subject, Completed], due: Iterable[Action]) -> None:
+        """Let what went well and is due again all the same wait, longer each time.
+
+        Whatever the reason, a step that changes nothing must not be done again at full speed.
+
+        Args:
+            completed: What had gone well when the look at what is began.
+            due: What was decided on that look.
+        """
+        actions = set(due)
+        for subject, one in completed.items():
+            if self._completed.get(subject) is one:
+                del self._completed[subject]
+            if one.action in actions and subject not in self.busy:
+                self._failed(subject, one.action, Stopped(_NO_EFFECT), after=one.before)
 
     def next_try_at(self) -> float | None:
         """Return the earliest time, in epoch seconds, at which something is to be tried again."""
@@ -172,6 +207,9 @@ class Steps:
             _log.exception("step.failed", model=action.model, action=subject)
             stopped = Stopped(f"internal error: {type(error).__name__}")
         if stopped is None:
+            failure = self.backoff.get(subject)
+            before = failure if failure and failure.reason == _NO_EFFECT else None
+            self._completed[subject] = Completed(action, before)
             self.backoff.succeeded(subject)
         else:
             self._failed(subject, action, stopped)
@@ -189,9 +227,15 @@ class Steps:
         if not was_open and action.model in self.breaker.open():
             _log.warning("breaker.opened", model=action.model, reason=stopped.reason)
 
-    def _failed(self, subject: Subject, action: Action, stopped: Stopped) -> None:
+    def _failed(
+        self, subject: Subject, action: Action, stopped: Stopped, *, after: Failure | None = None
+    ) -> None:
         failure = self.backoff.failed(
-            subject, stopped.reason, longest_s=_longest_wait_s(action), goal=goal_of(action)
+            subject,
+            stopped.reason,
+            longest_s=_longest_wait_s(action),
+            goal=goal_of(action),
+            after=after,
         )
         how = "refused" if stopped.refused else "failed"
         _log.warning(

@@ -1,0 +1,32 @@
+"""No step is done again and again at full speed."""
+
+import asyncio
+
+import pytest
+
+from registry_sync.actions import Fetch
+from registry_sync.arrival import Stopped
+from registry_sync.intake import Stopwatch
+from tests.unit.registry_sync.nodes import M, NodeInMemory
+
+
+async def test_a_step_that_has_no_effect_is_tried_again_ever_later(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+
+    async def without_effect(action: Fetch, _watch: Stopwatch) -> Stopped | None:
+        done.append(action)
+        return None
+
+    async with node.control_plane(poll=False) as spine:
+        monkeypatch.setattr(spine.arrival, "fetch", without_effect)
+        await spine.poll()
+        async with asyncio.timeout(20):
+            while len(done) < 3:
+                await spine.any_decision()
+        await spine.next_decision()
+        failure = spine.steps.backoff.get(("fetch", M, 1))
+        assert failure is not None
+        assert (failure.count, failure.retry_at - failure.failed_at) == (3, 2.0)
+        assert "had no effect" in failure.reason
