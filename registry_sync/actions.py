@@ -26,12 +26,17 @@ class Urgency(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Bring the version's bytes here and check them."""
+    """Bring the version's bytes here and check them.
+
+    Attributes:
+        digest: The bytes that are meant, by a hold; None: whichever are expected of the version.
+    """
 
     model: str
     version: int
     urgency: Urgency
     asked_by: str = AskedBy.POLL
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

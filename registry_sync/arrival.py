@@ -23,7 +23,13 @@ from registry_sync.ledger import Ledger
 from registry_sync.listings import Listings
 from registry_sync.records import AskedBy, PinnedVersion, Quarantine
 from registry_sync.sources.source import Source
-from registry_sync.standing import expected_digest, find, is_quarantined
+from registry_sync.standing import (
+    expected_digest,
+    find,
+    is_quarantined,
+    other_bytes,
+    why_other_bytes,
+)
 from registry_sync.threads import StoppedError, Threads
 
 _CONFIRMATION_LASTS_S = 120.0
@@ -115,7 +121,13 @@ class Arrival:
             listed = await self._threads.registry(
                 self._source.version, action.model, action.version
             )
-        return await self._bring(listed, watch, action.asked_by)
+        meant = action.digest
+        if meant and (reason := why_other_bytes(listed, meant, self._journal.view)):
+            return Stopped(reason, refused=True)
+        stopped = await self._bring(listed, watch, action.asked_by)
+        if stopped is None and meant and meant not in self.artifacts:
+            return Stopped(other_bytes(action.version), refused=True)
+        return stopped
 
     async def _bring(
         self, listed: AspiredVersion, watch: Stopwatch, asked_by: str, *, again: bool = False

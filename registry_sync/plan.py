@@ -28,7 +28,13 @@ from registry_sync.actions import (
 )
 from registry_sync.policy import Load
 from registry_sync.records import AskedBy, Hold
-from registry_sync.standing import aspired_version, find, is_quarantined, is_unfollowed
+from registry_sync.standing import (
+    aspired_version,
+    find,
+    is_quarantined,
+    is_unfollowed,
+    why_other_bytes,
+)
 from registry_sync.world import Target, World
 
 LISTINGS_FOR_REMOVAL = 2
@@ -140,7 +146,7 @@ def _promote(world: World, alias: str, active: ActiveAlias, target: Target) -> I
     if (target.version, target.digest) == (active.version, active.digest):
         return
     if target.digest is None:
-        yield Fetch(active.model, target.version, Urgency.PROMOTION, target.asked_by)
+        yield from _fetch(world, active.model, target, Urgency.PROMOTION)
         return
     if world.is_rejected(active.model, target) or world.is_frozen(target):
         return
@@ -174,7 +180,7 @@ def _bring_up(world: World, model: str, alias: str, targets: list[Target]) -> It
         urgency = Urgency.PRELOAD if preload else Urgency.PREFETCH
         if target.digest is None:
             if rank == 0:
-                yield Fetch(model, target.version, urgency, target.asked_by)
+                yield from _fetch(world, model, target, urgency)
             continue
         if world.is_rejected(model, meant) or world.is_frozen(meant):
             continue
@@ -183,6 +189,14 @@ def _bring_up(world: World, model: str, alias: str, targets: list[Target]) -> It
             continue
         yield _first(world, model, alias, meant)
         return
+
+
+def _fetch(world: World, model: str, target: Target, urgency: Urgency) -> Iterator[Fetch]:
+    """Fetch a target, unless it is known that other bytes would come than the ones meant."""
+    listed = find(world.aspired, model, target.version)
+    if listed and target.meant and why_other_bytes(listed, target.meant, world.ledger):
+        return
+    yield Fetch(model, target.version, urgency, target.asked_by, target.meant)
 
 
 def _first(world: World, model: str, alias: str, target: Target) -> Action:

@@ -26,6 +26,23 @@ def admissible_digest(listed: AspiredVersion, ledger: LedgerView) -> str | None:
     return pin.digest if pin and pin.digest == expected_digest(listed, ledger) else None
 
 
+def why_other_bytes(listed: AspiredVersion, digest: str, ledger: LedgerView) -> str | None:
+    """Say that a version no longer has the bytes that are meant; None: nobody says so.
+
+    The publisher has stamped others since, or they came here when these were gone.
+    """
+    expected = expected_digest(listed, ledger)
+    return None if expected in (None, digest) else other_bytes(listed.version)
+
+
+def other_bytes(version: int) -> str:
+    """Return the sentence for users: a version has other bytes than the ones that are meant."""
+    return (
+        f"version {version} has other bytes in the registry now than when it was chosen: "
+        f"`rollback --to {version}` or `pin` takes it as it is now, `unpin` follows the registry"
+    )
+
+
 def is_quarantined(listed: AspiredVersion, ledger: LedgerView) -> bool:
     """Whether the bytes were found wrong, and nobody has changed what they must be since."""
     found = ledger.quarantines.get((listed.model, listed.version))

@@ -24,6 +24,7 @@ class Why(StrEnum):
     ON_DEMAND = "on_demand"
     QUARANTINED = "quarantined"
     REJECTED = "rejected"
+    REPLACED = "replaced"
     UNSTAMPED = "unstamped"
     UNFOLLOWED = "unfollowed"
     GONE = "gone"
@@ -150,6 +151,8 @@ def _why_held(world: World, model: str, active: ActiveAlias | None, hold: Hold) 
     target = Target(hold.target_version, here, AskedBy.OPERATOR)
     if rejected := world.why_rejected(model, hold.target_version, hold.target_digest):
         return Why.REJECTED, f"{end}; {rejected}"
+    if other := world.why_other_bytes(hold):
+        return Why.REPLACED, f"{end}; {other}"
     listed = find(world.aspired, model, hold.target_version)
     if here is None and listed and is_quarantined(listed, world.ledger):
         quarantine = world.ledger.quarantines[model, hold.target_version]

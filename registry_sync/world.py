@@ -16,16 +16,23 @@ from registry_sync.standing import (
     is_quarantined,
     rejection,
     runs_in_own,
+    why_other_bytes,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where an alias ought to point; ``digest`` None: its bytes are not here yet."""
+    """Where an alias ought to point.
+
+    Attributes:
+        digest: Its bytes; None: they are not here yet.
+        meant: The bytes that a hold means, here or not; None: whichever are expected.
+    """
 
     version: int
     digest: str | None
     asked_by: str
+    meant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +67,20 @@ class World:
     def wish(self, model: str, alias: str, hold: Hold | None, aspired: int | None) -> Target | None:
         """Where the alias ought to point: the hold, else the registry's wish, if admissible."""
         if hold:
-            digest = hold.target_digest if hold.target_digest in self.stored else None
-            return Target(hold.target_version, digest, AskedBy.OPERATOR)
+            meant = hold.target_digest
+            gone = meant not in self.stored or self.why_other_bytes(hold)
+            return Target(
+                hold.target_version, None if gone else meant, AskedBy.OPERATOR, meant=meant
+            )
         listed = find(self.aspired, model, aspired) if aspired is not None else None
         if listed is None or not self.admissible(listed):
             return None
         return Target(listed.version, self.here(listed), self.asked_by(model, alias))
+
+    def why_other_bytes(self, hold: Hold) -> str | None:
+        """Say that the version of a hold has other bytes by now; None: it has not, as is known."""
+        listed = find(self.aspired, hold.model, hold.target_version)
+        return why_other_bytes(listed, hold.target_digest, self.ledger) if listed else None
 
     def asked_by(self, model: str, alias: str) -> str:
         """Say who told first of what the registry wishes of an alias."""

@@ -91,9 +91,10 @@ def _serves(spine: Reconciler, hold: Hold) -> bool:
 def _refusal(spine: Reconciler, hold: Hold) -> str | None:
     """Why the target can never serve, as it is."""
     view = spine.journal.view
-    rejected = spine.look().why_rejected(hold.model, hold.target_version, hold.target_digest)
-    if rejected is not None:
-        return rejected
+    world = spine.look()
+    rejected = world.why_rejected(hold.model, hold.target_version, hold.target_digest)
+    if reason := rejected or world.why_other_bytes(hold):
+        return reason
     listed = find(spine.listings.aspired, hold.model, hold.target_version)
     if listed is not None and is_quarantined(listed, view):
         return view.quarantines[(hold.model, hold.target_version)].reason
