@@ -317,14 +317,12 @@ class Arrival:
         view = self._journal.view
         listed = find(self._listings.aspired, *key)
         local = action.asked_by in (AskedBy.OPERATOR, AskedBy.RECOVERY)
-        if local and listed is None:
-            return None  # there is nothing to compare with
-        if listed is not None and is_quarantined(listed, view):
+        if listed is None:  # there is nothing to compare with
+            return None if local else Stopped("the registry no longer lists this version")
+        if reason := self._known_wrong(action, listed, local=local):
             if action.asked_by == AskedBy.RECOVERY:
                 return None  # known already, and what served before is better than nothing
-            return Stopped(view.quarantines[key].reason, refused=True)
-        if listed is None:
-            return Stopped("the registry no longer lists this version")
+            return Stopped(reason, refused=True)
         pin = view.pins.get(key)
         cheap = pin is not None and pin.listing is not None
         if not cheap and self._is_confirmed(action):
@@ -339,8 +337,26 @@ class Arrival:
             raise
         confirmed = self._confirmed.get(key)
         if stopped is None and (confirmed is None or confirmed.digest != action.digest):
-            return Stopped("the registry has other bytes now; they are staged first")
+            return self._found_other(action)
         return stopped
+
+    def _known_wrong(self, action: Activate, listed: AspiredVersion, *, local: bool) -> str | None:
+        """Say why the registry's bytes are not those, as far as is known; None: nobody says so."""
+        view = self._journal.view
+        if is_quarantined(listed, view):
+            return view.quarantines[listed.model, listed.version].reason
+        # What the registry asks for is staged anew with the bytes that it has now.
+        return why_other_bytes(listed, action.digest, view) if local else None
+
+    def _found_other(self, action: Activate) -> Stopped | None:
+        """Say what becomes of bytes that the registry was found not to have any more."""
+        match action.asked_by:
+            case AskedBy.RECOVERY:
+                return None
+            case AskedBy.OPERATOR:
+                return Stopped(other_bytes(action.version), refused=True)
+            case _:
+                return Stopped("the registry has other bytes now; they are staged first")
 
     async def _compare(
         self, listed: AspiredVersion, pin: PinnedVersion | None, watch: Stopwatch, asked_by: str

@@ -9,7 +9,7 @@ from registry_sync.operations.holding import hold_until_served
 from registry_sync.operations.refusals import NothingToRollBackError
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import Activation, AskedBy, Hold
-from registry_sync.standing import aspired_version
+from registry_sync.standing import aspired_version, expected_digest, find
 
 _SEARCHED_ACTIVATIONS = 200
 
@@ -35,17 +35,20 @@ async def roll_back(
         )
     standing = spine.journal.view.holds.get((request.model, request.alias))
     was_pinned = standing is not None and standing.lasting
-    outcome, reason = await hold_until_served(spine, target, patience_s=patience_s)
-    return RollbackAnswer(
-        outcome=outcome,
+    answer = RollbackAnswer(
+        outcome="refused",
         model=request.model,
         alias=request.alias,
         from_version=active.version,
         to_version=target.target_version,
         held_while_aspired=target.aspired_version,
-        was_pinned=was_pinned,
-        reason=reason,
+        reason=spine.look().why_other_bytes(target),
     )
+    if answer.reason is not None:
+        return answer
+    outcome, reason = await hold_until_served(spine, target, patience_s=patience_s)
+    news = {"outcome": outcome, "was_pinned": was_pinned, "reason": reason}
+    return answer.model_copy(update=news)
 
 
 def _active(spine: Reconciler, request: RollbackRequest) -> ActiveAlias:
@@ -62,7 +65,7 @@ def _active(spine: Reconciler, request: RollbackRequest) -> ActiveAlias:
 async def _target(spine: Reconciler, request: RollbackRequest, active: ActiveAlias) -> Hold:
     """Choose the version to go back to."""
     if request.version is not None:
-        version, digest = request.version, _pinned(spine, request.model, request.version)
+        version, digest = request.version, _as_it_is_now(spine, request.model, request.version)
     else:
         version, digest = await _previous(spine, active)
     return Hold(
@@ -76,13 +79,15 @@ async def _target(spine: Reconciler, request: RollbackRequest, active: ActiveAli
     )
 
 
-def _pinned(spine: Reconciler, model: str, version: int) -> str:
+def _as_it_is_now(spine: Reconciler, model: str, version: int) -> str:
+    """Return what a version's bytes must be, which may be others than were here."""
     pin = spine.journal.view.pins.get((model, version))
     if pin is None:
         raise NothingToRollBackError(
             f"version {version} of {model} has never been on this node: call it once by number"
         )
-    return pin.digest
+    listed = find(spine.listings.aspired, model, version)
+    return (listed and expected_digest(listed, spine.journal.view)) or pin.digest
 
 
 async def _previous(spine: Reconciler, active: ActiveAlias) -> tuple[int, str]:

@@ -1,6 +1,7 @@
 """The publisher replaces the bytes of a version that an operator holds, and stamps them anew."""
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from registry_sync.records import Hold
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
-from tests.unit.registry_sync.operating import asking
+from tests.unit.registry_sync.operating import asking, promoted
 
 
 @pytest.fixture
@@ -70,3 +71,46 @@ async def test_a_version_that_is_not_listed_is_compared_with_what_is_meant_first
         assert failure is not None
         assert "has other bytes in the registry now" in failure.reason
         assert "fake:/other/1" not in node.registry.fetched
+
+
+async def test_a_rollback_to_bytes_that_were_replaced_says_at_once_how_to_go_on(
+    node: NodeInMemory,
+) -> None:
+    node.registry.stamp(M, 1, node.registry.digest(M, 1))
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        replace_bytes(node, 1)
+        await spine.poll()
+        answer = (await client.post("/rollback", json={"model": M, "alias": A})).json()
+        assert answer["outcome"] == "refused"
+        assert "`rollback --to 1`" in answer["reason"]
+        assert (node.gateway.points(M, A), spine.journal.view.holds) == (2, {})
+        body = {"model": M, "alias": A, "version": 1}
+        answer = (await client.post("/rollback", json=body)).json()
+        assert answer["outcome"] == "active", answer
+        digest = node.gateway.active[M, A].digest
+        assert (node.gateway.points(M, A), digest) == (1, node.registry.digest(M, 1))
+
+
+@pytest.mark.parametrize("held", [True, False])
+async def test_what_served_comes_back_after_a_lost_table_though_its_bytes_were_replaced(
+    node: NodeInMemory, held: bool
+) -> None:
+    before = node.registry.digest(M, 1)
+    node.registry.stamp(M, 1, before)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        if held:
+            await client.post("/pin", json={"model": M, "alias": A, "version": 1})
+        replace_bytes(node, 1)
+        fetching = node.registry.hold_fetches[f"fake:/{M}/1"] = threading.Event()
+        await spine.poll()
+        await idle(spine) if held else None
+        node.gateway.restart(lose_table=True)
+        await node.serves(1)
+        assert node.gateway.active[M, A].digest == before
+        fetching.set()
+        await idle(spine)
+        expected = before if held else node.registry.digest(M, 1)
+        assert node.gateway.active[M, A].digest == expected
