@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import structlog
@@ -17,6 +19,7 @@ from registry_sync.intake import pinned_version
 from registry_sync.ledger import Ledger
 from registry_sync.patience import Patience
 from registry_sync.records import Activation, AskedBy, Hold, LedgerView, PinnedVersion, Standing
+from registry_sync.standing import aspired_version
 from registry_sync.threads import Threads
 
 _P = ParamSpec("_P")
@@ -185,6 +188,21 @@ class Journal:
         hold = self.view.holds.get((active.model, active.alias))
         target = (hold.target_version, hold.target_digest) if hold else None
         return hold if target == (active.version, active.digest) else None
+
+    async def note_aspired(self, aspired: Aspired) -> None:
+        """Note where the registry points the aliases of holds that were made while nobody knew.
+
+        Such a hold ends when the registry moves the alias, and not because it is listed at last.
+        """
+        for hold in [one for one in self.view.holds.values() if one.aspired_version is None]:
+            version = aspired_version(aspired, hold.model, hold.alias)
+            if version is None or hold.lasting:
+                continue
+            noted = replace(hold, aspired_version=version)
+            if not await self.decide(
+                partial(LedgerView.with_hold, hold=noted), self._ledger.note_aspired, hold, version
+            ):
+                return  # the next pass tries again
 
     async def activated(
         self,

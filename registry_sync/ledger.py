@@ -224,6 +224,14 @@ class Ledger:
             self._copy_standing(connection)
         return True
 
+    def note_aspired(self, hold: Hold, version: int) -> bool:
+        """Note where the registry's alias points, of a hold that was made while nobody knew."""
+        of_this = self._holds.mine(released_at=None, **_identity(hold), aspired_version=None)
+        with self._database.transaction() as connection:
+            noted = connection.execute(update(holds).where(of_this).values(aspired_version=version))
+            self._copy_standing(connection)
+        return noted.rowcount > 0
+
     def release_hold(self, hold: Hold, released_by: str = AskedBy.POLL) -> bool:
         """Let an alias follow the registry again if it is this that holds it; whether it is."""
         with self._database.transaction() as connection:

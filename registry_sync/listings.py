@@ -35,6 +35,7 @@ class Listings:
     Attributes:
         settled: The listing that counts.
         count: How many listings have counted since the start.
+        complete: Whether what counts was everything once: listed, or remembered from before.
         listed_at: When the registry answered last, in epoch seconds; None: never.
         error: Why the registry, or its newest listing, is not followed now; None: it is.
         pointed_anew: Rejected (model, version) that an alias was moved to since; whoever acts on it
@@ -63,7 +64,9 @@ class Listings:
         self.listed_at: float | None = None
         self.error: str | None = None
         self.pointed_anew: set[tuple[str, int]] = set()
+        self.complete = False
         self._remembered: Mapping[str, AspiredModel] | None = None
+        self._recalled = False
         self._wishes: dict[tuple[str, str], _Wish] = {}
         self._polling = asyncio.Lock()
         # What the registry said, as it said it: `settled` keeps what it has stopped saying.
@@ -77,8 +80,8 @@ class Listings:
 
     @property
     def own(self) -> Aspired | None:
-        """What counts, if it names anything: worth writing into a ledger that was lost."""
-        return self.aspired if self.aspired.models else None
+        """What counts, if it is all there is: worth writing into a ledger that was lost."""
+        return self.aspired if self.complete and self.aspired.models else None
 
     def wish(self, model: str, alias: str) -> tuple[int, float]:
         """Return which version an alias is to mean, and since when; ``(0, 0.0)``: none."""
@@ -90,15 +93,24 @@ class Listings:
         return {key: wish.asked_by for key, wish in self._wishes.items()}
 
     async def recall(self) -> None:
-        """Begin with what the ledger knows, so that the registry may be down."""
+        """Begin with what the ledger knows, so that the registry may be down.
+
+        What single looks have found since is newer. Nothing is asked for once it is known.
+        """
+        if self._recalled or self.count:
+            return
         try:
             listing = await self._journal.read(self._ledger.last_listing)
         except LedgerError:
             return
-        if listing is not None:
-            self.settled = Settled(listing)
-            self.listed_at = listing.listed_at
-            self._remembered = listing.models
+        self._recalled = True
+        if listing is None or self.count:
+            return
+        models = {**listing.models, **self.aspired.models}
+        self.settled = Settled(replace(listing, models=models))
+        self.listed_at = listing.listed_at
+        self.complete = True
+        self._remembered = listing.models
 
     async def poll(self, asked_by: str, *, thorough: bool = False) -> bool:
         """List the registry, one at a time; return whether it answered.
@@ -156,6 +168,7 @@ class Listings:
         self.listed_at = listed.listed_at
         if self.settled.ignored is None:
             self.count += 1
+            self.complete = True
         else:
             _log.warning("list.ignored", reason=self.settled.ignored)
 
@@ -181,6 +194,8 @@ class Listings:
                 self._wishes[key] = known if known and goes_on else _Wish(version, now, asked_by)
 
     async def _remember(self) -> None:
+        if not self.count:
+            return  # what single looks have found is no listing, and would replace one
         if self._remembered is self.aspired.models or self._remembered == self.aspired.models:
             return
         if await self._journal.write(self._ledger.remember_listing, self.aspired):

@@ -98,9 +98,13 @@ def _aliases(
         for m in world.aspired.models.values()
         for alias in (*m.aliases, *m.unfollowed)
     }
-    # With nothing listed ever, where an alias was last is all that is known.
-    last = {key for key, one in world.ledger.last_active.items() if one.retired_at is None}
-    recovered = set() if world.aspired.models else last
+    # Of what was never listed, where an alias was last is all that is known.
+    known = world.listings and world.aspired.models
+    recovered = {
+        (model, alias)
+        for (model, alias), one in world.ledger.last_active.items()
+        if not known and one.retired_at is None and model not in world.aspired.models
+    }
     return listed | set(active) | set(world.ledger.holds) | recovered
 
 
@@ -113,7 +117,7 @@ def _alias(world: World, model: str, alias: str, active: ActiveAlias | None) -> 
         if gone and world.listings >= LISTINGS_FOR_REMOVAL:
             yield from _remove(model, alias, active=active, hold=hold)
             return
-        if hold and aspired is not None and aspired != hold.aspired_version:
+        if hold and aspired is not None and hold.aspired_version not in (None, aspired):
             yield ReleaseHold(hold)
             hold = None
     wish = world.wish(model, alias, hold, aspired)

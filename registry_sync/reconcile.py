@@ -244,12 +244,15 @@ class Reconciler:
         """One pass: record what is, tell the gateway, decide, and start what is due."""
         completed = self.steps.completed()
         answered = await self.journal.refresh(self.arrival.artifacts.values(), self.listings.own)
+        if self.journal.answered:
+            await self.listings.recall()
         node = self.observation.node
         if node is None or self.observation.unreachable:
             return
         self.disk_room.note(node)
         if answered:
             await self.journal.adopt(node, self._is_moving)
+        await self.journal.note_aspired(self.listings.aspired)
         await self._publish()
         if self.journal.trouble is None:  # else it would be waited for twice
             # Telling the gateway takes a moment, and what was written meanwhile counts.
@@ -325,12 +328,13 @@ class Reconciler:
     async def _publish(self) -> None:
         node = self.observation.node
         aspired = self.listings.aspired
-        if not aspired.models and not self.listings.count:
+        if not self.listings.complete:
             if self.listings.error is None:
                 return  # the first listing is on its way: nothing is known yet
             if not self.journal.answered and node and self._was_told_by_another(node):
                 return  # the process before us knew the registry's list, or the ledger's
-            aspired = _from_ledger(self.journal.view)
+            known = _from_ledger(self.journal.view).models
+            aspired = replace(aspired, models={**known, **aspired.models})
             if not aspired.models:
                 return
         if node is not None:

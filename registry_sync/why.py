@@ -143,7 +143,7 @@ def _why_held(world: World, model: str, active: ActiveAlias | None, hold: Hold) 
         if hold.lasting
         else f"held at version {hold.target_version} by {hold.asked_by}, until the registry "
         "points the alias at "
-        + (f"another version than {hold.aspired_version}" if hold.aspired_version else "a version")
+        + (f"another version than {hold.aspired_version}" if hold.aspired_version else "another")
     )
     if active and (active.version, active.digest) == (hold.target_version, hold.target_digest):
         return why, end

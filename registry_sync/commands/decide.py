@@ -56,7 +56,7 @@ def _stays(answer: RollbackAnswer, name: str) -> Iterator[str]:
     if answer.was_pinned:
         yield f"It was pinned, and is no longer: `registry-gateway pin {name} …` pins it."
     if answer.held_while_aspired is None:
-        yield "It stays there until the registry gives the alias a version."
+        yield "It stays there until the registry moves the alias from where it is listed next."
     else:
         yield (
             "It stays there while the registry's alias points at version "

@@ -151,6 +151,16 @@ def test_a_hold_that_another_has_replaced_is_neither_released_nor_replaced(ledge
     assert ledger.view().holds == {}
 
 
+def test_where_the_registry_points_is_noted_in_a_hold_once(ledger: Ledger) -> None:
+    hold = Hold("m", "champion", None, 1, D1, "operator", 1.5)
+    ledger.hold(hold)
+    assert ledger.note_aspired(hold, 2)
+    assert not ledger.note_aspired(hold, 3)
+    assert not ledger.note_aspired(replace(hold, at=2.5), 3)
+    assert ledger.view().holds == {("m", "champion"): replace(hold, aspired_version=2)}
+    assert ledger.release_hold(hold)  # the same decision, whatever was learned since
+
+
 def test_the_last_activation_of_each_alias_counts(ledger: Ledger) -> None:
     ledger.activated(MOVE)
     ledger.activated(replace(MOVE, alias="b"))

@@ -613,6 +613,14 @@ CASES = [
         ledger=LedgerView(holds=hold(at=2, target=1)),
     ),
     Case(
+        "a hold that was made while nobody knew where the alias pointed is not ended by knowing",
+        [],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        ledger=LedgerView(holds=hold(at=None, target=1)),
+    ),
+    Case(
         "a hold counts with the registry down too",
         ["stage 1 keep over 2 by operator"],
         None,
