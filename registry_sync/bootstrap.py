@@ -26,10 +26,11 @@ from registry_sync.artifact_store import ArtifactStore
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.dependencies import OnMismatch
 from registry_sync.disk_room import RoomLimits
-from registry_sync.environments import BuildLimits, Environments
+from registry_sync.environments import Environments
 from registry_sync.fetch import Fetcher, FetchLimits
 from registry_sync.gateway_client import GatewayClient
 from registry_sync.holds_file import HoldsFile
+from registry_sync.installer import BuildLimits
 from registry_sync.intake import Intake
 from registry_sync.ledger import Ledger
 from registry_sync.node_dir import private_socket, sole_owner

@@ -16,48 +16,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.errors import EnvironmentFailedError, StoreError
+from registry_sync.installer import BuildLimits, Check, Installer
 from registry_sync.recipe import OwnEnvironment, Recipe, read_recipe
 
 _RECORD = "environment.json"
 _HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 _LOOK_EVERY_S = 0.5
-_END_PATIENCE_S = 5.0
-_NICENESS = 10
-"""Compiling must not take the processor from the workers."""
-_TAIL_BYTES = 8192
-_TAIL_LINES = 6
-_TAIL_CHARACTERS = 800
 _MAX_TEXT_BYTES = 256 * 1024
-_CANNOT_BE_MET = 1
-"""uv's exit status when the requirements have no solution; everything else may pass."""
-_INDEX_REFUSED = "could not be queried"
-_OURS_ALONE = frozenset({"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME"})
-
-Check = Callable[[], None]
-"""Raises when the build is to be given up: the control plane ends."""
-
-
-@dataclass(frozen=True, slots=True)
-class BuildLimits:
-    """What a build may take: seconds in all, and bytes that it leaves free on the disk."""
-
-    timeout_s: float
-    disk_floor_bytes: int
 
 
 class BuildsEnvironments(Protocol):
@@ -103,9 +80,9 @@ class Environments:
         """
         self._folder = node_dir.absolute() / "environments"
         self._aside = self._folder / "aside"
-        self._installer = installer
-        self._limits = limits
-        self._environ = {k: v for k, v in environ.items() if k not in _OURS_ALONE}
+        self._installer = Installer(
+            installer, limits=limits, environ=environ, pythons=self._folder / "pythons"
+        )
         self._clock = clock
         self._changed = threading.Condition()
         self._busy: set[str] = set()
@@ -236,89 +213,12 @@ class Environments:
     def _build(self, recipe: Recipe, check: Check) -> OwnEnvironment:
         folder = self._new_aside()
         try:
-            give_up_at = time.monotonic() + self._limits.timeout_s
-            for command in self._commands(recipe, folder):
-                self._run(command, folder, check, give_up_at)
+            job = self._installer.job(folder, check)
+            for arguments in _calls(recipe, folder):
+                job.install(arguments)
             return self._move_in(recipe, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-    def _commands(self, recipe: Recipe, folder: Path) -> list[list[str]]:
-        """Write the installer's input; return how to call it."""
-        environment = folder / "environment"
-        lines = [*recipe.indexes, *recipe.requirements]
-        (folder / "requirements.txt").write_text("\n".join(lines) + "\n")
-        (folder / "constraints.txt").write_text("\n".join(recipe.constraints) + "\n")
-        python = sys.executable if recipe.python == _HERE else recipe.python
-        install = [
-            *("pip", "install", "--no-build", "--compile-bytecode", "--strict"),
-            *("--python", str(environment / "bin" / "python")),
-            *("--requirements", str(folder / "requirements.txt")),
-            *("--constraints", str(folder / "constraints.txt")),
-        ]
-        if recipe.indexes:
-            install += ["--index-strategy", "unsafe-best-match"]  # what pip does, and MLflow means
-        make = ["venv", "--relocatable", "--no-project", "--python", python, str(environment)]
-        return [[self._installer, "--no-progress", *rest] for rest in (make, install)]
-
-    def _run(self, command: list[str], folder: Path, check: Check, give_up_at: float) -> None:
-        """Run the installer, bounded in time, disk and output.
-
-        Raises:
-            EnvironmentFailedError: It failed, or went over a limit.
-        """
-        environ = {
-            "UV_CACHE_DIR": str(folder / "cache"),  # goes with the build: nothing grows for ever
-            "UV_PYTHON_INSTALL_DIR": str(self._folder / "pythons"),
-            **self._environ,
-            "NO_COLOR": "1",
-        }
-        process = subprocess.Popen(  # noqa: S603 - our own arguments, no shell
-            command,
-            cwd=folder,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
-            tail = self._follow(process, check, give_up_at)
-            status = process.wait(_END_PATIENCE_S)
-        except subprocess.TimeoutExpired as error:
-            raise EnvironmentFailedError("uv does not end", transient=True) from error
-        finally:
-            _end(process)
-        if status:
-            raise _failed(status, tail)
-
-    def _follow(self, process: subprocess.Popen[bytes], check: Check, give_up_at: float) -> str:
-        """Read what the installer says until it is silent for ever; return the end of it."""
-        if process.stdout is None:
-            raise AssertionError("started with a pipe")
-        output, tail = process.stdout.fileno(), b""
-        while True:
-            if select.select([output], [], [], _LOOK_EVERY_S)[0]:
-                data = os.read(output, _TAIL_BYTES)
-                if not data:
-                    return tail.decode(errors="replace")
-                tail = (tail + data)[-_TAIL_BYTES:]
-            check()
-            self._check_limits(give_up_at)
-
-    def _check_limits(self, give_up_at: float) -> None:
-        if time.monotonic() > give_up_at:
-            raise EnvironmentFailedError(
-                f"its environment was not built within {self._limits.timeout_s:g} s",
-                transient=True,
-            )
-        if shutil.disk_usage(self._folder).free < self._limits.disk_floor_bytes:
-            raise EnvironmentFailedError(
-                "building its environment would leave less free disk space than the floor",
-                transient=True,
-            )
 
     def _move_in(self, recipe: Recipe, folder: Path) -> OwnEnvironment:
         """Give a finished environment its name, in one step."""
@@ -342,24 +242,23 @@ class Environments:
             shutil.rmtree(one.parent, ignore_errors=True)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the installer and all that it started; harmless if they have ended."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    if process.stdout is not None:
-        process.stdout.close()
-    process.wait()
-
-
-def _failed(status: int, tail: str) -> EnvironmentFailedError:
-    """Turn the installer's last lines into an error."""
-    lines = [line.strip() for line in tail.splitlines() if line.strip()]
-    said = " ".join(lines[-_TAIL_LINES:])[-_TAIL_CHARACTERS:]
-    transient = status != _CANNOT_BE_MET or _INDEX_REFUSED in tail
-    return EnvironmentFailedError(
-        f"its environment could not be built: {said or f'uv ended with status {status}'}",
-        transient=transient,
-    )
+def _calls(recipe: Recipe, folder: Path) -> list[list[str]]:
+    """Write the installer's input; return how to call it."""
+    environment = folder / "environment"
+    lines = [*recipe.indexes, *recipe.requirements]
+    (folder / "requirements.txt").write_text("\n".join(lines) + "\n")
+    (folder / "constraints.txt").write_text("\n".join(recipe.constraints) + "\n")
+    python = sys.executable if recipe.python == _HERE else recipe.python
+    install = [
+        *("pip", "install", "--no-build", "--compile-bytecode", "--strict"),
+        *("--python", str(environment / "bin" / "python")),
+        *("--requirements", str(folder / "requirements.txt")),
+        *("--constraints", str(folder / "constraints.txt")),
+    ]
+    if recipe.indexes:
+        install += ["--index-strategy", "unsafe-best-match"]  # what pip does, and MLflow means
+    make = ["venv", "--relocatable", "--no-project", "--python", python, str(environment)]
+    return [make, install]
 
 
 def _read_text(file: Path) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from registry_sync.artifact_store import StoredArtifact
-from registry_sync.environments import Check
+from registry_sync.installer import Check
 from registry_sync.recipe import OwnEnvironment
 
 

@@ -21,8 +21,9 @@ import pytest
 from uv import find_uv_bin
 
 from registry_sync.artifact_store import StoredArtifact
-from registry_sync.environments import BuildLimits, Environments
+from registry_sync.environments import Environments
 from registry_sync.errors import EnvironmentFailedError
+from registry_sync.installer import BuildLimits
 
 pytestmark = pytest.mark.integration
 

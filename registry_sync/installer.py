@@ -1,0 +1,161 @@
+"""Running the installer of own environments: uv, bounded in time, disk and output."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry_sync.errors import EnvironmentFailedError
+
+_LOOK_EVERY_S = 0.5
+_END_PATIENCE_S = 5.0
+_NICENESS = 10
+"""Compiling must not take the processor from the workers."""
+_TAIL_BYTES = 8192
+_TAIL_LINES = 6
+_TAIL_CHARACTERS = 800
+_CANNOT_BE_MET = 1
+"""uv's exit status when the requirements have no solution; everything else may pass."""
+_INDEX_REFUSED = "could not be queried"
+_OURS_ALONE = frozenset({"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME"})
+
+Check = Callable[[], None]
+"""Raises when the build is to be given up: the control plane ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildLimits:
+    """What a build may take: seconds in all, and bytes that it leaves free on the disk."""
+
+    timeout_s: float
+    disk_floor_bytes: int
+
+
+class Installer:
+    """uv, as one node calls it. Any thread."""
+
+    def __init__(
+        self, path: str, *, limits: BuildLimits, environ: Mapping[str, str], pythons: Path
+    ) -> None:
+        """Store.
+
+        Args:
+            path: Of uv.
+            limits: What one build may take.
+            environ: What uv inherits; its own ``UV_…`` variables count.
+            pythons: Where uv keeps interpreters that it fetches.
+        """
+        self.path = path
+        self.limits = limits
+        self._environ = {k: v for k, v in environ.items() if k not in _OURS_ALONE}
+        self._pythons = pythons
+
+    def job(self, folder: Path, check: Check) -> Job:
+        """Return what runs the steps of one build in ``folder``; its time runs from here."""
+        environ = {
+            "UV_CACHE_DIR": str(folder / "cache"),  # goes with the build: nothing grows for ever
+            "UV_PYTHON_INSTALL_DIR": str(self._pythons),
+            **self._environ,
+            "NO_COLOR": "1",
+        }
+        return Job(self, folder, environ, check)
+
+
+class Job:
+    """The steps of one build, which share its limits. One thread."""
+
+    def __init__(
+        self, installer: Installer, folder: Path, environ: Mapping[str, str], check: Check
+    ) -> None:
+        """Store; the time runs from here."""
+        self._installer = installer
+        self._limits = installer.limits
+        self._folder = folder
+        self._environ = environ
+        self._check = check
+        self._give_up_at = time.monotonic() + self._limits.timeout_s
+
+    def install(self, arguments: Sequence[str]) -> None:
+        """Call uv.
+
+        Raises:
+            EnvironmentFailedError: It failed, or went over a limit.
+        """
+        status, tail = self._run([self._installer.path, "--no-progress", *arguments])
+        if status:
+            raise _failed(status, tail)
+
+    def _run(self, command: Sequence[str]) -> tuple[int, str]:
+        """Run a command to its end; return its exit status and the end of what it said."""
+        process = subprocess.Popen(  # noqa: S603 - our own arguments, no shell
+            command,
+            cwd=self._folder,
+            env=self._environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
+            tail = self._follow(process)
+            return process.wait(_END_PATIENCE_S), tail
+        except subprocess.TimeoutExpired as error:
+            raise EnvironmentFailedError("uv does not end", transient=True) from error
+        finally:
+            _end(process)
+
+    def _follow(self, process: subprocess.Popen[bytes]) -> str:
+        """Read what a process says until it is silent for ever; return the end of it."""
+        if process.stdout is None:
+            raise AssertionError("started with a pipe")
+        output, tail = process.stdout.fileno(), b""
+        while True:
+            if select.select([output], [], [], _LOOK_EVERY_S)[0]:
+                data = os.read(output, _TAIL_BYTES)
+                if not data:
+                    return tail.decode(errors="replace")
+                tail = (tail + data)[-_TAIL_BYTES:]
+            self._check()
+            self._check_limits()
+
+    def _check_limits(self) -> None:
+        if time.monotonic() > self._give_up_at:
+            raise EnvironmentFailedError(
+                f"its environment was not built within {self._limits.timeout_s:g} s",
+                transient=True,
+            )
+        if shutil.disk_usage(self._folder).free < self._limits.disk_floor_bytes:
+            raise EnvironmentFailedError(
+                "building its environment would leave less free disk space than the floor",
+                transient=True,
+            )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it started; harmless if they have ended."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    if process.stdout is not None:
+        process.stdout.close()
+    process.wait()
+
+
+def _failed(status: int, tail: str) -> EnvironmentFailedError:
+    """Turn the installer's last lines into an error."""
+    lines = [line.strip() for line in tail.splitlines() if line.strip()]
+    said = " ".join(lines[-_TAIL_LINES:])[-_TAIL_CHARACTERS:]
+    transient = status != _CANNOT_BE_MET or _INDEX_REFUSED in tail
+    return EnvironmentFailedError(
+        f"its environment could not be built: {said or f'uv ended with status {status}'}",
+        transient=transient,
+    )
