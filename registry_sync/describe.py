@@ -15,6 +15,7 @@ import yaml
 
 from registry_sync.errors import BrokenModelError, IncompleteArtifactError
 from registry_sync.manifest import Fetched
+from registry_sync.redaction import without_userinfo
 
 DESCRIPTION_FORMAT_VERSION = 1
 
@@ -271,10 +272,10 @@ def _read_text(file: Path) -> str:
 
 
 def _requirements(folder: Path) -> list[str]:
-    """Return the requirements that ``requirements.txt`` names, without options and comments."""
+    """Return the requirements of ``requirements.txt``: no options, comments and passwords."""
     lines = (
         line.partition(" #")[0].strip()
-        for line in _read_text(folder / "requirements.txt").splitlines()
+        for line in without_userinfo(_read_text(folder / "requirements.txt")).splitlines()
     )
     return [line for line in lines if line and not line.startswith(("#", "-"))][:_MAX_REQUIREMENTS]
 

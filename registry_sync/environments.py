@@ -22,7 +22,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
@@ -75,7 +74,7 @@ class Environments:
             node_dir: The node's folder.
             installer: The path of uv.
             limits: What one build may take.
-            environ: What uv inherits; its own ``UV_…`` variables count.
+            environ: The process's environment, of which uv gets what `Installer` lets through.
             clock: Epoch seconds.
         """
         self._folder = node_dir.absolute() / "environments"
@@ -223,7 +222,7 @@ class Environments:
     def _move_in(self, recipe: Recipe, folder: Path) -> OwnEnvironment:
         """Give a finished environment its name, in one step."""
         environment, target = folder / "environment", self._folder / recipe.digest
-        record = {**asdict(recipe), "built_at": self._clock()}
+        record = {**recipe.shown(), "built_at": self._clock()}
         (environment / _RECORD).write_text(json.dumps(record, indent=1))
         os.sync()  # thousands of files, before the name that says that they are all there
         if target.exists():  # its interpreter has gone

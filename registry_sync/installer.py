@@ -1,4 +1,8 @@
-"""Running the installer of own environments: uv, bounded in time, disk and output."""
+"""Running the installer of own environments: uv, bounded in time, disk and output.
+
+It works on what strangers wrote, so it gets nothing that it does not need: of the process's
+environment what `inherited` names, and no secrets but those of the operator's package indexes.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry_sync.errors import EnvironmentFailedError
+from registry_sync.redaction import without_userinfo
 
 _LOOK_EVERY_S = 0.5
 _END_PATIENCE_S = 5.0
@@ -25,7 +30,22 @@ _TAIL_CHARACTERS = 800
 _CANNOT_BE_MET = 1
 """uv's exit status when the requirements have no solution; everything else may pass."""
 _INDEX_REFUSED = "could not be queried"
-_OURS_ALONE = frozenset({"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME"})
+
+INHERITED = frozenset(
+    {
+        "PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH",
+        "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_CONFIG_DIRS", "XDG_DATA_HOME", "NETRC",
+        "SSL_CERT_FILE", "SSL_CERT_DIR", "SSL_CLIENT_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+        "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+        "http_proxy", "https_proxy", "all_proxy", "no_proxy",
+    }
+)  # fmt: skip
+"""Variables that the installer gets of ours."""
+
+INHERITED_PREFIXES = ("UV_", "LC_")
+"""What the names of others that it gets begin with."""
+
+_FOR_PUBLISHERS = "UV_PUBLISH_"
 
 Check = Callable[[], None]
 """Raises when the build is to be given up: the control plane ends."""
@@ -50,12 +70,12 @@ class Installer:
         Args:
             path: Of uv.
             limits: What one build may take.
-            environ: What uv inherits; its own ``UV_…`` variables count.
+            environ: The process's environment; see `inherited`.
             pythons: Where uv keeps interpreters that it fetches.
         """
         self.path = path
         self.limits = limits
-        self._environ = {k: v for k, v in environ.items() if k not in _OURS_ALONE}
+        self._environ = inherited(environ)
         self._pythons = pythons
 
     def job(self, folder: Path, check: Check) -> Job:
@@ -123,7 +143,7 @@ class Job:
             if select.select([output], [], [], _LOOK_EVERY_S)[0]:
                 data = os.read(output, _TAIL_BYTES)
                 if not data:
-                    return tail.decode(errors="replace")
+                    return _shown(tail)
                 tail = (tail + data)[-_TAIL_BYTES:]
             self._check()
             self._check_limits()
@@ -141,6 +161,16 @@ class Job:
             )
 
 
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what the installer gets of an environment: what finds packages, and nothing else."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in INHERITED
+        or (name.startswith(INHERITED_PREFIXES) and not name.startswith(_FOR_PUBLISHERS))
+    }
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a process and all that it started; harmless if they have ended."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -148,6 +178,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if process.stdout is not None:
         process.stdout.close()
     process.wait()
+
+
+def _shown(tail: bytes) -> str:
+    """Return the end of what was said, without passwords, nor the rest of one that was cut."""
+    if len(tail) == _TAIL_BYTES:
+        tail = b"".join(tail.split(maxsplit=1)[1:])
+    return without_userinfo(tail.decode(errors="replace"))
 
 
 def _failed(status: int, tail: str) -> EnvironmentFailedError:

@@ -1,7 +1,8 @@
 """What an own environment is made of, read from a model's files, and the digest over it. Pure.
 
 The files were written by strangers and are handed to an installer, so only what is understood
-here gets there: names with versions, constraints, hashes and package indexes.
+here gets there: names with versions, constraints, hashes and package indexes. The installer would
+put the values of our variables where a line says ``${NAME}``: no line with a ``$`` gets there.
 """
 
 from __future__ import annotations
@@ -10,18 +11,21 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from registry_sync.errors import EnvironmentFailedError
+from registry_sync.redaction import without_userinfo
 
 OLDEST_PYTHON = (3, 10)
 """The oldest that the worker package runs on."""
 
 _FORMAT = 1
 _MAX_LINES = 2000
+_SHOWN_CHARACTERS = 100
 _PYTHON = re.compile(r"\s*(\d+)\.(\d+)")
 _HASHES = re.compile(r"(?:\s+--hash[= ]\w+:[0-9a-fA-F]+)+\s*$")
 _OPTION = re.compile(r"(-i|-c|--index-url|--extra-index-url|--constraint)[=\s]\s*(\S+)\s*$")
@@ -46,9 +50,16 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 over all of it, in hexadecimal."""
-        parts = [_FORMAT, self.python, self.requirements, self.constraints, self.indexes]
+        """The SHA-256 over what is shown of it, in hexadecimal: no password changes it."""
+        parts = [_FORMAT, *self.shown().values()]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def shown(self) -> dict[str, Any]:
+        """Return what may be read by anybody: without the users and passwords of URLs."""
+        return {
+            name: value if isinstance(value, str) else tuple(map(without_userinfo, value))
+            for name, value in asdict(self).items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +130,8 @@ def _read(
     for count, line in enumerate(_logical(text)):
         if count >= _MAX_LINES:
             raise EnvironmentFailedError(f"requirements.txt has more than {_MAX_LINES} lines")
+        if "$" in line:
+            raise _expanded(line)
         if line.startswith("-"):
             _read_option(line, lines, beside)
         else:
@@ -139,7 +152,7 @@ def _read_option(line: str, lines: _Lines, beside: Callable[[str], str | None] |
         raise _not_followed(line)
     option, value = found.groups()
     if option not in _CONSTRAINTS:
-        if not value.startswith("https://"):
+        if not _is_usable(value):
             raise _not_followed(line)
         lines.indexes.append(f"--extra-index-url {value}" if "extra" in option else f"-i {value}")
         return
@@ -156,15 +169,33 @@ def _requirement(line: str) -> str:
         requirement = Requirement(text)
     except InvalidRequirement as error:
         raise _not_followed(line) from error
-    if requirement.url and not requirement.url.startswith("https://"):
+    if requirement.url and not _is_usable(requirement.url):
         raise _not_followed(line)
     requirement.name = canonicalize_name(requirement.name)
     return str(requirement) + (" " + " ".join(hashes[0].split()) if hashes else "")
 
 
+def _is_usable(url: str) -> bool:
+    """Whether the installer reads a URL as we do: a backslash at its end would go on below."""
+    return url.startswith("https://") and "\\" not in url
+
+
+def _expanded(line: str) -> EnvironmentFailedError:
+    return EnvironmentFailedError(
+        f"unsupported: no environment is built from the line {_shown(line)!r} of requirements.txt: "
+        "variables are not expanded in it, so it may have no $; log it again with what the line is "
+        "to say",
+        failure=EnvironmentFailedError.UNSUPPORTED,
+    )
+
+
 def _not_followed(line: str) -> EnvironmentFailedError:
     return EnvironmentFailedError(
-        f"no environment is built from the line {line[:100]!r} of requirements.txt: only packages "
-        "by name, or as a wheel from an https URL, constraint files beside it, and package indexes "
-        "on https are"
+        f"no environment is built from the line {_shown(line)!r} of requirements.txt: only "
+        "packages by name, or as a wheel from an https URL, constraint files beside it, and "
+        "package indexes on https are"
     )
+
+
+def _shown(line: str) -> str:
+    return without_userinfo(line)[:_SHOWN_CHARACTERS]

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings
 from gateway.settings import GatewaySettings
 from gateway.telemetry import Telemetry
 from registry_sync import telemetry
+from registry_sync.installer import INHERITED, INHERITED_PREFIXES
 from registry_sync.policy import DIGEST_TAG, POLICY_TAGS
 from registry_sync.settings import SyncSettings
 
@@ -87,3 +88,11 @@ def test_every_tag_is_documented_with_what_it_may_be_on() -> None:
     documented = {row["name"]: row["on"] for row in TAG.finditer(README.read_text())}
     on_both = dict.fromkeys(POLICY_TAGS, "version, else model")
     assert documented == {DIGEST_TAG: "version", **on_both}
+
+
+def test_every_variable_that_the_installer_is_given_is_documented() -> None:
+    given = {name.upper() for name in INHERITED} | {f"{prefix}…" for prefix in INHERITED_PREFIXES}
+    line = next(line for line in README.read_text().splitlines() if "uv is given" in line)
+    assert {*re.findall(r"`([A-Z_]+…?)`", line.partition("uv is given")[2])} == given | {
+        "UV_PUBLISH…"
+    }

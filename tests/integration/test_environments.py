@@ -23,7 +23,7 @@ from uv import find_uv_bin
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.environments import Environments
 from registry_sync.errors import EnvironmentFailedError
-from registry_sync.installer import BuildLimits
+from registry_sync.installer import BuildLimits, inherited
 
 pytestmark = pytest.mark.integration
 
@@ -169,6 +169,65 @@ def hanging_uv(folder: Path) -> str:
     )
     script.chmod(0o755)
     return str(script)
+
+
+def talking_uv(folder: Path, says: str, status: int) -> str:
+    """An installer that makes what looks like an environment, and notes what it was given."""
+    script = folder / "uv"
+    script.write_text(
+        f"#!/bin/sh\nenv >> {folder}/environ\ncat requirements.txt >> {folder}/requirements\n"
+        "for last; do :; done\n"
+        '[ "$2" != venv ] || { mkdir -p "$last/bin"; ln -s '
+        f"{sys.executable} $last/bin/python; exit 0; }}\ncat {folder}/says\nexit {status}\n"
+    )
+    script.chmod(0o755)
+    (folder / "says").write_text(says)
+    return str(script)
+
+
+PRIVATE = "-i https://me:hunter2@pypi.example.org/simple\nrings==1.0\n"
+
+
+def test_uv_is_given_what_finds_packages_and_no_secret_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("AWS_SECRET_ACCESS_KEY", "REGISTRY_SYNC_DATABASE_URL", "UV_PUBLISH_TOKEN"):
+        monkeypatch.setenv(name, "a secret")
+    given = {"UV_INDEX_OURS_PASSWORD": "index", "https_proxy": "http://proxy", "LC_ALL": "C.UTF-8"}
+    built = environments(tmp_path / "node", given, uv=talking_uv(tmp_path, "", 0))
+    built.build(artifact(tmp_path, PRIVATE), go_on)
+    found = dict(
+        line.split("=", 1)
+        for line in (tmp_path / "environ").read_text().splitlines()
+        if "=" in line
+    )
+    assert given.items() <= found.items()
+    assert "a secret" not in found.values()
+    of_its_own = {"UV_CACHE_DIR", "UV_PYTHON_INSTALL_DIR", "NO_COLOR"}
+    of_the_shell = {"PWD", "OLDPWD", "SHLVL", "_"}
+    assert {*found} - of_its_own - of_the_shell == {*inherited({**os.environ, **given})}
+
+
+def test_the_password_of_an_index_stays_with_the_build(tmp_path: Path):
+    built = environments(tmp_path / "node", {}, uv=talking_uv(tmp_path, "", 0))
+    built.build(artifact(tmp_path, PRIVATE), go_on)
+    assert "me:hunter2@" in (tmp_path / "requirements").read_text()
+    kept = [one for one in (tmp_path / "node").rglob("*") if one.is_file()]
+    assert any(one.name == "environment.json" for one in kept)
+    assert not [one for one in kept if b"hunter2" in one.read_bytes()]
+
+
+SAID = "error: https://me:hunter2@pypi.example.org/simple/rings/\n"
+
+
+@pytest.mark.parametrize("after", ["", " " * (8192 - len(SAID.partition("hunter")[2]) - 4)])
+def test_a_reason_has_no_password_even_where_what_was_said_is_cut(tmp_path: Path, after: str):
+    says = f"{'x' * 5000} {SAID}{after}403\n"  # all that is kept of it begins with 2@pypi
+    built = environments(tmp_path / "node", {}, uv=talking_uv(tmp_path, says, 2))
+    with pytest.raises(EnvironmentFailedError, match="403") as caught:
+        built.build(artifact(tmp_path, PRIVATE), go_on)
+    assert "2@" not in caught.value.reason
+    assert ("error: https://pypi.example.org/simple/rings/" in caught.value.reason) is (not after)
 
 
 def descendants_with(word: str) -> list[psutil.Process]:

@@ -78,6 +78,11 @@ def test_everything_is_read(folder):
     }
 
 
+def test_nobody_is_shown_the_password_of_a_wheels_url(folder):
+    (folder / "requirements.txt").write_text("x @ https://me:hunter2@example.org/x-1-any.whl\n")
+    assert described(folder)["requirements"] == ["x @ https://example.org/x-1-any.whl"]
+
+
 def test_a_loader_that_is_not_ours_is_left_to_pyfunc(folder):
     flavors = {"python_function": {"loader_module": "mlflow.xgboost"}}
     write(folder, flavors=flavors)

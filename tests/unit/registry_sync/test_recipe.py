@@ -69,6 +69,56 @@ def test_what_is_not_understood_is_refused_and_named(line: str) -> None:
     assert not caught.value.transient
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--index-url https://example.org/${AWS_SECRET_ACCESS_KEY}/simple",
+        "--extra-index-url https://${USER}@example.org/simple",
+        "-i $INDEX",
+        "-c ${BOUNDS}",
+        "thing @ https://example.org/${AWS_SECRET_ACCESS_KEY}/thing-1.0-py3-none-any.whl",
+        "a===${VERSION}",
+        "b==1; python_version < '${VERSION}'",
+        "b==1 --hash=sha256:${HASH}",
+        "b==\\\n${VERSION}",
+        "-c bounds.txt",
+    ],
+)
+def test_no_variable_is_expanded(line: str) -> None:
+    with pytest.raises(EnvironmentFailedError, match=r"unsupported: .* no \$") as caught:
+        read(f"a==1  # ${{FINE}}\n{line}\n", **{"bounds.txt": "a<${VERSION}\n"})
+    assert caught.value.failure == "own_unsupported"
+    assert not caught.value.transient
+
+
+def test_a_comment_may_say_anything() -> None:
+    assert read("# $HOME\na==1 # ${HOME}\n").requirements == ("a==1",)
+
+
+def test_passwords_of_indexes_and_wheels_reach_the_installer_and_nothing_else() -> None:
+    text = "-i https://{}pypi.example.org/simple\nthing @ https://{}example.org/thing.whl\n"
+    found, plain = (read(text.format(user, user)) for user in ("me:hunter2@", ""))
+    assert found.indexes == ("-i https://me:hunter2@pypi.example.org/simple",)
+    assert "hunter2" not in str(found.shown())
+    assert found.shown() == plain.shown()
+    assert found.digest == plain.digest
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--index-url http://me:hunter2@example.org/simple",
+        "thing @ git+https://me:hunter2@example.org/x@main",
+        "-i https://me:hunt$er2@example.org/simple",
+        "-i https://me:hunter2@example.org/simple\\",
+    ],
+)
+def test_a_refused_line_is_named_without_its_password(line: str) -> None:
+    with pytest.raises(EnvironmentFailedError, match=r"://example\.org/") as caught:
+        read(line)
+    assert "hunt" not in caught.value.reason
+
+
 @pytest.mark.parametrize("python", ["3.9.18", "3.6", "2.7.18"])
 def test_a_python_older_than_the_worker_runs_on_is_unsupported(python: str) -> None:
     with pytest.raises(EnvironmentFailedError, match="unsupported: it was logged with") as caught:
