@@ -7,8 +7,10 @@
     <node_dir>/environments/aside/                     where builds work; same file system
     <node_dir>/environments/pythons/                   interpreters that uv fetched, if it had to
 
-Only wheels are installed: the control plane runs nothing that a model brought. Files are compiled
-at the build, because a worker writes none.
+Only wheels are installed: the control plane runs nothing that a model brought. uv asks an
+environment's interpreter what it is while nothing is installed; after that only workers start it,
+because it runs what an installed ``.pth`` says. Files are compiled at the build, because a worker
+writes none.
 """
 
 from __future__ import annotations
@@ -212,9 +214,13 @@ class Environments:
     def _build(self, recipe: Recipe, check: Check) -> OwnEnvironment:
         folder = self._new_aside()
         try:
+            make, install = _calls(recipe, folder)
             job = self._installer.job(folder, check)
-            for arguments in _calls(recipe, folder):
-                job.install(arguments)
+            job.install(make)
+            # What a model brought may lie in its place later.
+            python = (folder / "environment" / "bin" / "python").resolve()
+            job.install(install)
+            job.compile(python, folder / "environment" / "lib")
             return self._move_in(recipe, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -249,7 +255,7 @@ def _calls(recipe: Recipe, folder: Path) -> list[list[str]]:
     (folder / "constraints.txt").write_text("\n".join(recipe.constraints) + "\n")
     python = sys.executable if recipe.python == _HERE else recipe.python
     install = [
-        *("pip", "install", "--no-build", "--compile-bytecode", "--strict"),
+        *("pip", "install", "--no-build", "--no-compile-bytecode", "--strict"),
         *("--python", str(environment / "bin" / "python")),
         *("--requirements", str(folder / "requirements.txt")),
         *("--constraints", str(folder / "constraints.txt")),

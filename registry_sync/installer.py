@@ -22,6 +22,7 @@ from registry_sync.redaction import without_userinfo
 
 _LOOK_EVERY_S = 0.5
 _END_PATIENCE_S = 5.0
+_COMPILE_TIMEOUT_S = 300.0
 _NICENESS = 10
 """Compiling must not take the processor from the workers."""
 _TAIL_BYTES = 8192
@@ -45,7 +46,9 @@ INHERITED = frozenset(
 INHERITED_PREFIXES = ("UV_", "LC_")
 """What the names of others that it gets begin with."""
 
-_FOR_PUBLISHERS = "UV_PUBLISH_"
+_NOT_INHERITED = ("UV_PUBLISH_", "UV_COMPILE_BYTECODE")
+"""Of these: secrets that no build needs, and what would have uv start what it has installed."""
+_FOR_THE_COMPILER = frozenset({"PATH", "LD_LIBRARY_PATH", "TMPDIR"})
 
 Check = Callable[[], None]
 """Raises when the build is to be given up: the control plane ends."""
@@ -57,6 +60,10 @@ class BuildLimits:
 
     timeout_s: float
     disk_floor_bytes: int
+
+
+class _TimeOverError(EnvironmentFailedError):
+    """A step took longer than it may."""
 
 
 class Installer:
@@ -109,16 +116,37 @@ class Job:
         Raises:
             EnvironmentFailedError: It failed, or went over a limit.
         """
-        status, tail = self._run([self._installer.path, "--no-progress", *arguments])
+        command = [self._installer.path, "--no-progress", *arguments]
+        status, tail = self._run(command, self._environ, self._give_up_at)
         if status:
             raise _failed(status, tail)
 
-    def _run(self, command: Sequence[str]) -> tuple[int, str]:
+    def compile(self, python: Path, folder: Path) -> None:
+        """Compile the modules below ``folder``, and run none of them: isolated and without site.
+
+        What cannot be compiled, or not in time, is compiled by whoever imports it.
+
+        Args:
+            python: An interpreter that no model brought, of the version that will import them.
+            folder: Where they are.
+
+        Raises:
+            EnvironmentFailedError: The disk is full.
+        """
+        command = [str(python), "-I", "-S", "-m", "compileall", "-qq", "-j", "0", str(folder)]
+        environ = {k: v for k, v in self._environ.items() if k in _FOR_THE_COMPILER}
+        give_up_at = min(self._give_up_at, time.monotonic() + _COMPILE_TIMEOUT_S)
+        with contextlib.suppress(_TimeOverError):
+            self._run(command, environ, give_up_at)
+
+    def _run(
+        self, command: Sequence[str], environ: Mapping[str, str], give_up_at: float
+    ) -> tuple[int, str]:
         """Run a command to its end; return its exit status and the end of what it said."""
         process = subprocess.Popen(  # noqa: S603 - our own arguments, no shell
             command,
             cwd=self._folder,
-            env=self._environ,
+            env=environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -127,14 +155,14 @@ class Job:
         try:
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
-            tail = self._follow(process)
+            tail = self._follow(process, give_up_at)
             return process.wait(_END_PATIENCE_S), tail
         except subprocess.TimeoutExpired as error:
             raise EnvironmentFailedError("uv does not end", transient=True) from error
         finally:
             _end(process)
 
-    def _follow(self, process: subprocess.Popen[bytes]) -> str:
+    def _follow(self, process: subprocess.Popen[bytes], give_up_at: float) -> str:
         """Read what a process says until it is silent for ever; return the end of it."""
         if process.stdout is None:
             raise AssertionError("started with a pipe")
@@ -146,11 +174,11 @@ class Job:
                     return _shown(tail)
                 tail = (tail + data)[-_TAIL_BYTES:]
             self._check()
-            self._check_limits()
+            self._check_limits(give_up_at)
 
-    def _check_limits(self) -> None:
-        if time.monotonic() > self._give_up_at:
-            raise EnvironmentFailedError(
+    def _check_limits(self, give_up_at: float) -> None:
+        if time.monotonic() > give_up_at:
+            raise _TimeOverError(
                 f"its environment was not built within {self._limits.timeout_s:g} s",
                 transient=True,
             )
@@ -167,7 +195,7 @@ def inherited(environ: Mapping[str, str]) -> dict[str, str]:
         name: value
         for name, value in environ.items()
         if name in INHERITED
-        or (name.startswith(INHERITED_PREFIXES) and not name.startswith(_FOR_PUBLISHERS))
+        or (name.startswith(INHERITED_PREFIXES) and not name.startswith(_NOT_INHERITED))
     }
 
 

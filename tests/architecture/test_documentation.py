@@ -94,5 +94,6 @@ def test_every_variable_that_the_installer_is_given_is_documented() -> None:
     given = {name.upper() for name in INHERITED} | {f"{prefix}…" for prefix in INHERITED_PREFIXES}
     line = next(line for line in README.read_text().splitlines() if "uv is given" in line)
     assert {*re.findall(r"`([A-Z_]+…?)`", line.partition("uv is given")[2])} == given | {
-        "UV_PUBLISH…"
+        "UV_PUBLISH_…",
+        "UV_COMPILE_BYTECODE",
     }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import zipfile
@@ -20,6 +22,7 @@ import psutil
 import pytest
 from uv import find_uv_bin
 
+from registry_sync import installer
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.environments import Environments
 from registry_sync.errors import EnvironmentFailedError
@@ -32,14 +35,15 @@ LIMITS = BuildLimits(timeout_s=120.0, disk_floor_bytes=0)
 KILLS = 10
 
 
-def wheel(folder: Path, name: str, version: str) -> None:
-    """Write a package with one module that says its version."""
+def wheel(folder: Path, name: str, version: str, **others: str) -> None:
+    """Write a package with one module that says its version, and other files."""
     info = f"{name}-{version}.dist-info"
     files = {
         f"{name}.py": f"VERSION = {version!r}\n",
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\n"
         "Tag: py3-none-any\n",
+        **others,
     }
     digests = {
         path: base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
@@ -110,6 +114,77 @@ def test_each_has_what_it_requires_and_it_is_compiled(tmp_path: Path, index: dic
         recorded = json.loads((folder / "environment.json").read_text())
         assert recorded["requirements"] == [f"rings=={version}"]
     assert not list((tmp_path / "node" / "environments" / "aside").iterdir())
+
+
+def test_nothing_that_a_model_brought_is_run(tmp_path: Path):
+    wheels, ran = tmp_path / "wheels", tmp_path / "ran"
+    wheels.mkdir()
+    run = f"import os; open({str(ran)!r}, 'a').write('it ran')\n"
+    others = {
+        "rings.pth": run,
+        "sitecustomize.py": run,
+        "broken.py": "print 'of another Python'\n",
+    }
+    wheel(wheels, "rings", "1.0", **others)
+    # Whatever the operator has uv do elsewhere.
+    (tmp_path / "uv").mkdir()
+    (tmp_path / "uv" / "uv.toml").write_text("[pip]\ncompile-bytecode = true\nno-build = false\n")
+    environ = {
+        "UV_FIND_LINKS": str(wheels),
+        "UV_NO_INDEX": "1",
+        "UV_COMPILE_BYTECODE": "1",
+        "XDG_CONFIG_HOME": str(tmp_path),
+    }
+    found = environments(tmp_path / "node", environ).build(artifact(tmp_path, "rings==1.0"), go_on)
+    packages = Path(found.python).parents[1] / "lib" / f"python{HERE}" / "site-packages"
+    assert (packages / "rings.pth").is_file()
+    assert list(packages.glob("__pycache__/rings.*.pyc"))
+    assert not list(packages.glob("__pycache__/broken.*.pyc"))
+    assert not ran.exists()
+    subprocess.run([found.python, "-c", ""], check=True, timeout=60)
+    assert ran.exists()  # whoever starts it as it is would have run it
+
+
+def test_an_interpreter_in_the_place_of_the_real_one_is_not_run(tmp_path: Path):
+    uv = Path(talking_uv(tmp_path, f"#!/bin/sh\ntouch {tmp_path}/ran\n", 0))
+    brings = f"rm environment/bin/python; install -m 755 {tmp_path}/says environment/bin/python"
+    uv.write_text(uv.read_text().replace(f"cat {tmp_path}/says", brings))
+    built = environments(tmp_path / "node", {}, uv=str(uv))
+    found = built.build(artifact(tmp_path, "rings==1.0"), go_on)
+    assert not (tmp_path / "ran").exists()
+    subprocess.run([found.python], check=True, timeout=60)
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_source_distribution_is_never_built(tmp_path: Path):
+    sources, ran = tmp_path / "sources", tmp_path / "ran"
+    sources.mkdir()
+    script = (
+        f"open({str(ran)!r}, 'w')\nfrom setuptools import setup\nsetup(name='rings')\n".encode()
+    )
+    with tarfile.open(sources / "rings-1.0.tar.gz", "w:gz") as archive:
+        entry = tarfile.TarInfo("rings-1.0/setup.py")
+        entry.size = len(script)
+        archive.addfile(entry, io.BytesIO(script))
+    environ = {"UV_FIND_LINKS": str(sources), "UV_NO_INDEX": "1", "UV_NO_BUILD": "false"}
+    built = environments(tmp_path / "node", environ)
+    with pytest.raises(EnvironmentFailedError, match="no usable wheels") as caught:
+        built.build(artifact(tmp_path, "rings==1.0"), go_on)
+    assert not caught.value.transient
+    assert not ran.exists()
+
+
+def test_a_compiler_that_hangs_costs_time_but_no_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(installer, "_COMPILE_TIMEOUT_S", 0.2)
+    uv = Path(talking_uv(tmp_path, "", 0))
+    hanging = tmp_path / "python"
+    hanging.write_text("#!/bin/sh\nexec sleep 1000\n")
+    hanging.chmod(0o755)
+    uv.write_text(uv.read_text().replace(sys.executable, str(hanging)))
+    built = environments(tmp_path / "node", {}, uv=str(uv))
+    assert built.build(artifact(tmp_path, "rings==1.0"), go_on).digest
 
 
 def test_equal_requirements_are_built_once_however_many_ask(tmp_path: Path, index: dict[str, str]):
