@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from importlib import metadata
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import parse_wheel_filename
 
 _NAMED = 3
 _REMEMBERED = 4096
@@ -84,14 +88,26 @@ def _mismatch(line: str) -> str | None:
     """Return what one requirement misses here, in words; None: nothing."""
     try:
         requirement = Requirement(line)
-        applies = requirement.marker is None or requirement.marker.evaluate()
-    except (InvalidRequirement, ValueError, KeyError):
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            return None
+        versions = _of_wheel(requirement.url) if requirement.url else requirement.specifier
+    except (InvalidRequirement, ValueError, KeyError, RecursionError):
         return f"{line[:100]} (cannot be compared)"
-    wanted = f"required {requirement.specifier}" if requirement.specifier else "required"
+    wanted = f"required {versions}" if versions else "required"
     try:
         here = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
-        return f"{requirement.name} (not here, {wanted})" if applies else None
-    if not applies or requirement.specifier.contains(here, prereleases=True):
+        return f"{requirement.name} (not here, {wanted})"
+    if versions.contains(here, prereleases=True):
         return None
     return f"{requirement.name} (here {here}, {wanted})"
+
+
+def _of_wheel(url: str) -> SpecifierSet:
+    """Return the version that is at a wheel's URL.
+
+    Raises:
+        ValueError: It is no wheel's.
+    """
+    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    return SpecifierSet(f"=={parse_wheel_filename(name)[1]}")

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
+from registry_sync import requirements_file
 from registry_sync.errors import BrokenModelError, IncompleteArtifactError
 from registry_sync.manifest import Fetched
-from registry_sync.redaction import without_userinfo
 
 DESCRIPTION_FORMAT_VERSION = 1
 
@@ -23,7 +23,6 @@ _MLMODEL = "MLmodel"
 _MAX_MLMODEL_BYTES = 2 * 2**20
 _MAX_YAML_VALUES = 200_000
 _MAX_TEXT_BYTES = 256 * 1024
-_MAX_REQUIREMENTS = 500
 _MAX_SERVING_EXAMPLE_BYTES = 64 * 1024
 
 _SERVING_PATH = "serving_input_path"
@@ -272,12 +271,9 @@ def _read_text(file: Path) -> str:
 
 
 def _requirements(folder: Path) -> list[str]:
-    """Return the requirements of ``requirements.txt``: no options, comments and passwords."""
-    lines = (
-        line.partition(" #")[0].strip()
-        for line in without_userinfo(_read_text(folder / "requirements.txt")).splitlines()
-    )
-    return [line for line in lines if line and not line.startswith(("#", "-"))][:_MAX_REQUIREMENTS]
+    """Return what ``requirements.txt`` requires, and what of it cannot be read."""
+    found = requirements_file.read(folder)
+    return [] if found is None else found.to_compare()
 
 
 def _frameworks(mlmodel: Mapping[str, Any], requirements: list[str]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from registry_sync import requirements_file
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.errors import EnvironmentFailedError, StoreError
 from registry_sync.installer import BuildLimits, Check, Installer
@@ -35,7 +36,6 @@ from registry_sync.recipe import OwnEnvironment, Recipe, read_recipe
 _RECORD = "environment.json"
 _HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 _LOOK_EVERY_S = 0.5
-_MAX_TEXT_BYTES = 256 * 1024
 
 
 class BuildsEnvironments(Protocol):
@@ -115,16 +115,13 @@ class Environments:
         Raises:
             EnvironmentFailedError: It cannot be built, now or ever.
         """
-        recipe = self._recipe(artifact)
+        with _as_failure():
+            recipe = self._recipe(artifact)
         with self._alone(recipe.digest, check):
             found = self._find(recipe.digest)
             if found is None:
-                try:
+                with _as_failure():
                     found = self._build(recipe, check)
-                except OSError as error:
-                    raise EnvironmentFailedError(
-                        f"no environment could be built: {error}", transient=True
-                    ) from error
             os.utime(self._folder / found.digest / _RECORD)  # meant again: not for the sweep
             return found
 
@@ -162,23 +159,17 @@ class Environments:
     def _digest(self, artifact: StoredArtifact) -> str | None:
         try:
             return self._recipe(artifact).digest
-        except EnvironmentFailedError:
+        except (EnvironmentFailedError, OSError):
             return None
 
     def _recipe(self, artifact: StoredArtifact) -> Recipe:
-        requirements = _read_text(artifact.path / "requirements.txt")
-        if requirements is None:
+        found = requirements_file.read(artifact.path)
+        if found is None:
             raise EnvironmentFailedError(
                 "it has no requirements.txt, so no environment of its own can be built; log it "
                 "with requirements, or set the tag gateway.environment to shared"
             )
-
-        def beside(name: str) -> str | None:
-            return None if Path(name).name != name else _read_text(artifact.path / name)
-
-        return read_recipe(
-            artifact.description.get("env_python"), requirements, here=_HERE, beside=beside
-        )
+        return read_recipe(artifact.description.get("env_python"), found, here=_HERE)
 
     def _remove(self, digest: str, *, older_than_s: float) -> bool:
         """Move an environment aside in one step, then remove it."""
@@ -266,11 +257,12 @@ def _calls(recipe: Recipe, folder: Path) -> list[list[str]]:
     return [make, install]
 
 
-def _read_text(file: Path) -> str | None:
-    """Return a small text file's content; None: there is none."""
+@contextlib.contextmanager
+def _as_failure() -> Iterator[None]:
+    """Turn what the disk refuses into a build that is tried again."""
     try:
-        if file.stat().st_size > _MAX_TEXT_BYTES:
-            raise EnvironmentFailedError(f"{file.name} is larger than {_MAX_TEXT_BYTES} bytes")
-        return file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
+        yield
+    except OSError as error:
+        raise EnvironmentFailedError(
+            f"no environment could be built: {error}", transient=True
+        ) from error

@@ -38,6 +38,24 @@ def test_a_mismatch_is_said_in_words() -> None:
     assert "set the tag gateway.environment to own" in found.reason
 
 
+@pytest.mark.parametrize(
+    ("line", "mismatches"),
+    [
+        (f"scikit-learn @ https://x/scikit_learn-{sklearn.__version__}-py3-none-any.whl", ()),
+        (
+            "scikit-learn @ https://x/scikit_learn-0.1%2Bcpu-py3-none-any.whl",
+            (f"scikit-learn (here {sklearn.__version__}, required ==0.1+cpu)",),
+        ),
+        ("scikit-learn @ https://x/main", ("scikit-learn @ https://x/main (cannot be compared)",)),
+        ("scikit-learn @ https://x/main ; sys_platform == 'win32'", ()),
+        ("a; " + "(" * 5000, (("a; " + "(" * 97) + " (cannot be compared)",)),
+    ],
+    ids=["this wheel", "another wheel", "no wheel", "elsewhere", "nested"],
+)
+def test_a_wheel_has_the_version_of_its_name(line: str, mismatches: tuple[str, ...]) -> None:
+    assert judge([line], OnMismatch.REFUSE).mismatches == mismatches
+
+
 def test_a_reason_names_no_more_than_three() -> None:
     found = judge([f"no-such-{n}==1" for n in range(9)], OnMismatch.REFUSE)
     assert "no-such-2" in found.reason

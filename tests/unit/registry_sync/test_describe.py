@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from registry_sync.dependencies import OnMismatch, Verdict, judge
 from registry_sync.describe import check_complete, describe
 from registry_sync.errors import BrokenModelError, IncompleteArtifactError
 from registry_sync.manifest import Fetched, Manifest
@@ -68,14 +69,48 @@ def test_everything_is_read(folder):
             "scikit-learn==1.0.1",
             "no-such-package==2",
             "pytest>=1",
-            "only-elsewhere==1; sys_platform == 'win32'",
-            "git+https://example.org/x",
+            'only-elsewhere==1; sys_platform == "win32"',
+            "the line '-r more.txt'",
+            "the line 'git+https://example.org/x'",
         ],
         "example": {"path": "serving_input_example.json", "serving": {"inputs": [1]}},
         "mlflow_version": "3.17.2",
         "model_uuid": "u",
         "model_id": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "mismatches"),
+    [
+        (f"PyTest >= 1 \\\n    --hash=sha256:{'a' * 64} \\\n    --hash=sha256:{'b' * 64}\n", []),
+        ("--index-url https://example.org\n--trusted-host example.org\n--pre\npytest\n", []),
+        ("-c bounds.txt\n-c bounds.txt\npytest\n", ["pytest (here"]),
+        ("-c bounds.txt\n", []),
+        ("-c missing.txt\npytest\n", ["the line '-c missing.txt' (cannot be compared)"]),
+        ("-r other.txt\n", ["the line '-r other.txt' (cannot be compared)"]),
+        ("-e .\n", ["the line '-e .' (cannot be compared)"]),
+        ("pytest>=${VERSION}\n", ["the line 'pytest>=${VERSION}' (cannot be compared)"]),
+        ("pytest; " + "(" * 5000 + "\n", ["the line 'pytest; ((("]),
+        ("pytest==1\n#" + "x" * 2**20, ["requirements.txt is larger than 1048576 bytes"]),
+        ("pytest\n" * 2001, ["requirements.txt has more than 2000 lines (cannot be compared)"]),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else "",
+)
+def test_the_verdict_is_on_what_an_environment_would_be_built_from(folder, text, mismatches):
+    (folder / "requirements.txt").write_text(text)
+    (folder / "bounds.txt").write_text("pytest<1\nno-such-package==3\n")
+    found = judge(described(folder)["requirements"], OnMismatch.REFUSE)
+    assert found.status is (Verdict.REFUSE if mismatches else Verdict.OK)
+    assert [one[: len(said)] for one, said in zip(found.mismatches, mismatches, strict=True)] == (
+        mismatches
+    )
+
+
+def test_a_requirements_file_that_is_a_folder_is_not_met(folder):
+    (folder / "requirements.txt").unlink()
+    (folder / "requirements.txt").mkdir()
+    assert judge(described(folder)["requirements"], OnMismatch.REFUSE).mismatches
 
 
 def test_nobody_is_shown_the_password_of_a_wheels_url(folder):

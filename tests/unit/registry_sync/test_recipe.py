@@ -4,13 +4,14 @@ import pytest
 
 from registry_sync.errors import EnvironmentFailedError
 from registry_sync.recipe import Recipe, read_recipe
+from registry_sync.requirements_file import parse
 
 WHEEL = "https://example.org/thing-1.0-py3-none-any.whl"
 SHA = "sha256:" + "a" * 64
 
 
 def read(text: str, python: str | None = "3.11.4", **files: str) -> Recipe:
-    return read_recipe(python, text, here="3.12", beside=files.get)
+    return read_recipe(python, parse(text, files.get), here="3.12")
 
 
 def test_equal_requirements_have_one_digest_however_they_are_written() -> None:
@@ -137,3 +138,10 @@ def test_the_python_is_that_of_the_log_or_ours(python: str | None, minor: str) -
 def test_the_number_of_lines_is_bounded() -> None:
     with pytest.raises(EnvironmentFailedError, match="more than 2000 lines"):
         read("\n".join(f"a{n}==1" for n in range(2001)))
+
+
+def test_the_number_of_lines_is_bounded_over_all_files() -> None:
+    bounds = {f"{n}.txt": f"a<{n}\n" * 400 for n in range(6)}
+    with pytest.raises(EnvironmentFailedError, match="more than 2000 lines"):
+        read("".join(f"-c {name}\n" for name in bounds), **bounds)
+    assert read("-c 1.txt\n" * 1500, **bounds).constraints == ("a<1",)

@@ -1,0 +1,194 @@
+"""What a model's ``requirements.txt`` says. It was written by strangers: bounded, and never run.
+
+Whoever builds from it and whoever compares it with what is installed see the same lines, by this
+one reader, and each learns which lines could not be read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from registry_sync.redaction import without_userinfo
+
+NAME = "requirements.txt"
+
+_MAX_BYTES = 2**20  # a locked file has some dozens of hashes for each package
+_MAX_LINES = 2000
+_SHOWN_CHARACTERS = 80
+_COMMENT = re.compile(r"(?:^|\s)#")
+_HASH = re.compile(r"[= ]\w+:[0-9a-fA-F]+")
+_OPTION = re.compile(r"(-i|-c|--index-url|--extra-index-url|--constraint)[=\s]\s*(\S+)")
+_CONSTRAINTS = frozenset({"-c", "--constraint"})
+_SOURCING = re.compile(
+    r"(-i|-f|--index-url|--extra-index-url|--find-links|--no-index|--trusted-host|--pre"
+    r"|--prefer-binary|--only-binary|--no-binary|--require-hashes)(?=[=\s]|$)"
+)
+
+Beside = Callable[[str], str | None]
+"""Returns the content of a file beside ``requirements.txt``; None: there is none to be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A package that is named, or bounded.
+
+    Attributes:
+        requirement: What is asked for, with its name normalised.
+        hashes: The options that say what it must hash to, each after a space.
+    """
+
+    requirement: Requirement
+    hashes: str = ""
+
+    def __str__(self) -> str:
+        """The line as an installer reads it."""
+        return f"{self.requirement}{self.hashes}"
+
+
+@dataclass(slots=True)
+class RequirementsFile:
+    """What was read, each in the file's order.
+
+    Attributes:
+        requirements: What is required.
+        constraints: What bounds versions and requires nothing.
+        indexes: Options that name package indexes on https.
+        sourcing: Options that say only where packages come from, and that are not followed.
+        unread: Every other line.
+        fault: Why the whole cannot be read, as a sentence without an end; None: it could.
+    """
+
+    requirements: list[Line] = field(default_factory=list)
+    constraints: list[Line] = field(default_factory=list)
+    indexes: list[str] = field(default_factory=list)
+    sourcing: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    fault: str | None = None
+
+    def to_compare(self) -> list[str]:
+        """Return what has to be met, a line each, without hashes and passwords.
+
+        A constraint counts where it bounds what is required. What could not be read is among them:
+        nobody can say that it is met.
+        """
+        names = {line.requirement.name for line in self.requirements}
+        bounds = [line for line in self.constraints if line.requirement.name in names]
+        lines = [str(line.requirement) for line in (*self.requirements, *bounds)]
+        # In words, which no comparison takes for a requirement that is met.
+        words = [f"the line {without_userinfo(line)[:_SHOWN_CHARACTERS]!r}" for line in self.unread]
+        words += [self.fault] if self.fault else []
+        return list(dict.fromkeys([*map(without_userinfo, lines), *words]))
+
+
+def read(folder: Path) -> RequirementsFile | None:
+    """Read the file in a model's folder; None: there is none.
+
+    Raises:
+        OSError: The disk refused.
+    """
+    file = folder / NAME
+    if not file.exists():
+        return None
+    text = _text(file)
+    if text is None:
+        return RequirementsFile(fault=f"{NAME} is larger than {_MAX_BYTES} bytes, or no file")
+
+    def beside(name: str) -> str | None:
+        return _text(folder / name) if Path(name).name == name else None
+
+    return parse(text, beside)
+
+
+def parse(text: str, beside: Beside) -> RequirementsFile:
+    """Sort the lines of a text; constraint files are followed. Pure."""
+    reader = _Reader(beside)
+    reader.read(text, reader.found.requirements)
+    return reader.found
+
+
+class _Reader:
+    """Sorts the lines of one file, and of the constraint files that it names, once each."""
+
+    def __init__(self, beside: Beside) -> None:
+        self.found = RequirementsFile()
+        self._beside = beside
+        self._followed: set[str] = set()
+        self._left = _MAX_LINES
+
+    def read(self, text: str, into: list[Line]) -> None:
+        """Sort lines into ``into`` and what else was found."""
+        for line in _logical(text):
+            self._left -= 1
+            if self._left < 0:
+                self.found.fault = f"{NAME} has more than {_MAX_LINES} lines"
+                return
+            if "$" in line:  # an installer may put the value of a variable there
+                self.found.unread.append(line)
+            elif line.startswith("-"):
+                self._read_option(line)
+            elif (requirement := _line(line)) is not None:
+                into.append(requirement)
+            else:
+                self.found.unread.append(line)
+
+    def _read_option(self, line: str) -> None:
+        option = _OPTION.fullmatch(line)
+        if option is not None and option[1] in _CONSTRAINTS:
+            self._follow(line, option[2])
+        elif option is not None and _is_usable(option[2]):
+            name = "--extra-index-url" if "extra" in option[1] else "-i"
+            self.found.indexes.append(f"{name} {option[2]}")
+        elif _SOURCING.match(line):
+            self.found.sourcing.append(line)
+        else:
+            self.found.unread.append(line)
+
+    def _follow(self, line: str, name: str) -> None:
+        if name in self._followed:
+            return
+        self._followed.add(name)
+        if (text := self._beside(name)) is None:
+            self.found.unread.append(line)
+        else:
+            self.read(text, self.found.constraints)
+
+
+def _text(file: Path) -> str | None:
+    """Return a small file's text; None: it is none, or there is none."""
+    if not file.is_file() or file.stat().st_size > _MAX_BYTES:
+        return None
+    return file.read_text(encoding="utf-8-sig", errors="replace")
+
+
+def _logical(text: str) -> Iterator[str]:
+    """Yield lines without comments, continued ones joined, one space between words."""
+    for line in text.replace("\\\r\n", " ").replace("\\\n", " ").splitlines():
+        if bare := " ".join(_COMMENT.split(line, maxsplit=1)[0].split()):
+            yield bare
+
+
+def _line(text: str) -> Line | None:
+    """Return a package that is named, or bounded; None: the text is nothing of the kind."""
+    wanted, *hashes = text.split(" --hash")
+    if not all(map(_HASH.fullmatch, hashes)):
+        return None
+    try:
+        requirement = Requirement(wanted)
+        str(requirement)
+    except (InvalidRequirement, RecursionError):
+        return None
+    if requirement.url and not _is_usable(requirement.url):
+        return None
+    requirement.name = canonicalize_name(requirement.name)
+    return Line(requirement, "".join(f" --hash{one}" for one in hashes))
+
+
+def _is_usable(url: str) -> bool:
+    """Whether an installer reads a URL as we do: a backslash at its end would go on below."""
+    return url.startswith("https://") and "\\" not in url
