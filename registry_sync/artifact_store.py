@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from gateway.model_ref import digest_hex
 from registry_sync.describe import DESCRIPTION_FORMAT_VERSION
 from registry_sync.errors import StoreError, UnsafePathError
 from registry_sync.manifest import Fetched, Manifest
+from registry_sync.removal import remove
 
 _PINS = "pinned_for"
 _STORED_AT = "stored_at"
@@ -33,7 +34,6 @@ _HEX_DIGITS = frozenset("0123456789abcdef")
 _HEX_LENGTH = 64
 _READ_ONLY_FILE = 0o444
 _READ_ONLY_FOLDER = 0o555
-_FOLDER = 0o755
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +134,11 @@ class ArtifactStore:
             self._artifacts.mkdir(parents=True, exist_ok=True)
             self._staging.mkdir(parents=True, exist_ok=True)
             for leftover in self._staging.iterdir():
-                _remove(leftover)
+                remove(leftover)
             complete = self.all()
             for entry in list(self._artifacts.iterdir()):
                 if _owner(entry.name) not in complete:
-                    _remove(entry)
+                    remove(entry)
         with self._counting:
             self._sizes = {one.digest: one.size_bytes for one in complete.values()}
 
@@ -157,7 +157,7 @@ class ArtifactStore:
         try:
             yield path
         finally:
-            _remove(own)
+            remove(own)
             with self._counting:
                 self._coming.pop(path, None)
 
@@ -296,7 +296,7 @@ class ArtifactStore:
             self._record(digest).unlink(missing_ok=True)
             _sync_folder(self._artifacts)
             self._manifest(digest).unlink(missing_ok=True)
-            _remove(self._folder(digest))
+            remove(self._folder(digest))
             with self._counting:  # only now: what could be removed by half takes room still
                 self._sizes.pop(digest, None)
 
@@ -314,7 +314,7 @@ class ArtifactStore:
     def _move_in(self, fetched: Fetched) -> None:
         """Make the folder durable and read-only and give it its final name; then its manifest."""
         target = self._folder(fetched.manifest.digest)
-        _remove(target)  # without a record it is what a killed process left
+        remove(target)  # without a record it is what a killed process left
         _seal(fetched.folder)
         fetched.folder.rename(target)
         with self._counting:  # what was booked is stored from here on: never counted twice
@@ -417,17 +417,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    """Remove a file, a link or a whole folder, read-only or not; fine when it is not there."""
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    with suppress(FileNotFoundError):
-        path.chmod(_FOLDER)
-        for root, folders, _ in os.walk(path):
-            for name in folders:
-                if not Path(root, name).is_symlink():
-                    Path(root, name).chmod(_FOLDER)
-        shutil.rmtree(path)

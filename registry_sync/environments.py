@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -32,10 +31,13 @@ from registry_sync.artifact_store import StoredArtifact
 from registry_sync.errors import EnvironmentFailedError, StoreError
 from registry_sync.installer import BuildLimits, Check, Installer
 from registry_sync.recipe import OwnEnvironment, Recipe, read_recipe
+from registry_sync.removal import remove
 
 _RECORD = "environment.json"
 _HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 _LOOK_EVERY_S = 0.5
+_REMOVAL_PATIENCE_S = 10.0
+_REMOVAL_PAUSE_S = 0.1
 
 
 class BuildsEnvironments(Protocol):
@@ -92,15 +94,20 @@ class Environments:
         """Make the folders; remove what a killed process left. The owner calls it once, at start.
 
         Raises:
-            StoreError: The folder cannot be used.
+            StoreError: The folder cannot be used, or what was left in it not be removed.
         """
         try:
             self._aside.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{self._folder} cannot be used: {error.strerror}") from error
-        for leftover in self._aside.iterdir():
-            # An installer that outlived its killed parent may still write there for a moment.
-            shutil.rmtree(leftover, ignore_errors=True)
+        give_up_at = time.monotonic() + _REMOVAL_PATIENCE_S
+        while trouble := self._clear_aside():
+            if time.monotonic() > give_up_at:
+                raise StoreError(
+                    f"what a killed build left in {self._aside} cannot be removed: {trouble}"
+                )
+            # An installer ends with the control plane that started it, but not in the same instant.
+            time.sleep(_REMOVAL_PAUSE_S)
 
     def built(self, artifacts: Iterable[StoredArtifact]) -> dict[str, OwnEnvironment]:
         """Return the environments that are built, by the digest of the artifact."""
@@ -214,7 +221,8 @@ class Environments:
             job.compile(python, folder / "environment" / "lib")
             return self._move_in(recipe, folder)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove(folder)
 
     def _move_in(self, recipe: Recipe, folder: Path) -> OwnEnvironment:
         """Give a finished environment its name, in one step."""
@@ -235,7 +243,17 @@ class Environments:
 
     def _empty_aside(self) -> None:
         for one in self._aside.glob("*/removed"):
-            shutil.rmtree(one.parent, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove(one.parent)
+
+    def _clear_aside(self) -> str | None:
+        """Remove all that lies aside; return why something of it stays; None: nothing does."""
+        try:
+            for leftover in self._aside.iterdir():
+                remove(leftover)
+        except OSError as error:
+            return str(error)
+        return None
 
 
 def _calls(recipe: Recipe, folder: Path) -> list[list[str]]:

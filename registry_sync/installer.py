@@ -12,11 +12,13 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from registry_sync import lifeline
 from registry_sync.errors import EnvironmentFailedError
 from registry_sync.redaction import without_userinfo
 
@@ -142,16 +144,18 @@ class Job:
     def _run(
         self, command: Sequence[str], environ: Mapping[str, str], give_up_at: float
     ) -> tuple[int, str]:
-        """Run a command to its end; return its exit status and the end of what it said."""
-        process = subprocess.Popen(  # noqa: S603 - our own arguments, no shell
-            command,
-            cwd=self._folder,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        """Run a command to its end; return its exit status and the end of what it said.
+
+        It ends with this process, and with all that it started: see `registry_sync.lifeline`.
+        """
+        alive, held = os.pipe()
+        try:
+            process = self._start(command, environ, alive)
+        except BaseException:
+            os.close(held)
+            raise
+        finally:
+            os.close(alive)
         try:
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
@@ -161,6 +165,21 @@ class Job:
             raise EnvironmentFailedError("uv does not end", transient=True) from error
         finally:
             _end(process)
+            os.close(held)
+
+    def _start(
+        self, command: Sequence[str], environ: Mapping[str, str], alive: int
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - our own arguments, no shell
+            [sys.executable, "-I", "-S", lifeline.__file__, str(alive), *command],
+            cwd=self._folder,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(alive,),
+            start_new_session=True,
+        )
 
     def _follow(self, process: subprocess.Popen[bytes], give_up_at: float) -> str:
         """Read what a process says until it is silent for ever; return the end of it."""

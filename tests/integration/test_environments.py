@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import io
 import json
@@ -14,7 +15,7 @@ import tarfile
 import threading
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,8 +26,9 @@ from uv import find_uv_bin
 from registry_sync import installer
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.environments import Environments
-from registry_sync.errors import EnvironmentFailedError
+from registry_sync.errors import EnvironmentFailedError, StoreError
 from registry_sync.installer import BuildLimits, inherited
+from registry_sync.removal import remove
 
 pytestmark = pytest.mark.integration
 
@@ -240,7 +242,8 @@ def hanging_uv(folder: Path) -> str:
     """An installer that says a lot, starts a child, and never ends."""
     script = folder / "uv"
     script.write_text(
-        "#!/bin/sh\nhead -c 1000000 /dev/zero | tr '\\0' x\nsleep 1000 &\necho started $!\nwait\n"
+        "#!/bin/sh\nhead -c 1000000 /dev/zero | tr '\\0' x\nsleep 1000 &\n"
+        f"echo $$ $! > {folder}/part; mv {folder}/part {folder}/pids\nwait\n"
     )
     script.chmod(0o755)
     return str(script)
@@ -305,8 +308,25 @@ def test_a_reason_has_no_password_even_where_what_was_said_is_cut(tmp_path: Path
     assert ("error: https://pypi.example.org/simple/rings/" in caught.value.reason) is (not after)
 
 
-def descendants_with(word: str) -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if word in " ".join(p.cmdline())]
+def started_by_hanging_uv(folder: Path) -> list[psutil.Process]:
+    """That installer and its child, if they have started; each known by pid and start time."""
+    pids = folder / "pids"
+    return [psutil.Process(int(pid)) for pid in pids.read_text().split()] if pids.exists() else []
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether it has ended; where nobody waits for orphans, it stays a zombie."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def until(holds: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.02)
 
 
 def test_a_build_that_hangs_is_ended_with_all_that_it_started(
@@ -314,10 +334,16 @@ def test_a_build_that_hangs_is_ended_with_all_that_it_started(
 ):
     limits = BuildLimits(timeout_s=1.5, disk_floor_bytes=0)
     built = environments(tmp_path / "node", index, limits, hanging_uv(tmp_path))
+    started: list[psutil.Process] = []
+
+    def look() -> None:
+        started[:] = started or started_by_hanging_uv(tmp_path)
+
     with pytest.raises(EnvironmentFailedError, match=r"not built within 1\.5 s") as caught:
-        built.build(artifact(tmp_path, "rings==1.0"), go_on)
+        built.build(artifact(tmp_path, "rings==1.0"), look)
     assert caught.value.transient
-    assert descendants_with("sleep 1000") == []
+    assert len(started) == 2
+    until(lambda: all(map(gone, started)))
 
 
 def test_a_build_ends_with_the_control_plane(tmp_path: Path, index: dict[str, str]):
@@ -362,6 +388,70 @@ def test_the_sweep_takes_what_no_artifact_means_and_is_old(tmp_path: Path, index
     assert built.sweep([kept], older_than_s=0) == [digests[1]]
     assert entries(tmp_path / "node") == {digests[0]}
     assert not list((tmp_path / "node" / "environments" / "aside").iterdir())
+
+
+HANGING_BUILDER = """
+import sys
+from pathlib import Path
+from tests.integration.test_environments import artifact, environments, go_on
+
+node, folder, uv = sys.argv[1:]
+environments(Path(node), {}, uv=uv).build(artifact(Path(folder), "rings==1.0"), go_on)
+"""
+
+
+def test_the_installer_ends_with_a_control_plane_that_is_killed(tmp_path: Path):
+    root = Path(__file__).parents[2]
+    node = tmp_path / "node"
+    command = [
+        sys.executable,
+        "-c",
+        HANGING_BUILDER,
+        str(node),
+        str(tmp_path),
+        hanging_uv(tmp_path),
+    ]
+    with subprocess.Popen(
+        command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
+    ) as builder:
+        until((tmp_path / "pids").exists)
+        started = started_by_hanging_uv(tmp_path)
+        assert len(started) == 2
+        assert not any(map(gone, started))
+        builder.send_signal(signal.SIGKILL)
+    until(lambda: all(map(gone, started)))
+    environments(node, {})
+    assert not list((node / "environments" / "aside").iterdir())
+
+
+def test_what_a_killed_build_left_is_removed_or_said_to_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    left = tmp_path / "node" / "environments" / "aside" / "left"
+    left.mkdir(parents=True)
+    (left / "read-only").mkdir(mode=0o500)
+    refusals = iter([True])
+
+    def refuse_once(path: Path) -> None:
+        if next(refusals, False):
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+        remove(path)
+
+    monkeypatch.setattr("registry_sync.environments.remove", refuse_once)
+    environments(tmp_path / "node", {})  # as while the installer is still ending
+    assert not left.exists()
+    left.mkdir()
+    refusals = iter(lambda: True, False)
+    monkeypatch.setattr("registry_sync.environments._REMOVAL_PATIENCE_S", 0.2)
+    with pytest.raises(StoreError, match=r"cannot be removed: .* Directory not empty"):
+        environments(tmp_path / "node", {})
+
+
+def test_a_uv_that_is_not_there_is_tried_again(tmp_path: Path):
+    built = environments(tmp_path / "node", {}, uv="/no/such/uv")
+    with pytest.raises(EnvironmentFailedError, match="/no/such/uv cannot be started") as caught:
+        built.build(artifact(tmp_path, "rings==1.0"), go_on)
+    assert caught.value.transient
 
 
 BUILDER = """
