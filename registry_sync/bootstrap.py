@@ -45,7 +45,6 @@ from registry_sync.operations.webhooks import (
 from registry_sync.publish import Publisher
 from registry_sync.reconcile import Limits, Reconciler
 from registry_sync.records import AskedBy
-from registry_sync.redaction import without_userinfo
 from registry_sync.schedule import Schedule
 from registry_sync.settings import SyncSettings
 from registry_sync.sources import mlflow_registry, s3_prefix
@@ -216,7 +215,7 @@ async def _serve(settings: SyncSettings, node_id: str, threads: Threads) -> None
             _log.info(
                 "control_plane.started",
                 node_id=node_id,
-                tracking_uri=without_userinfo(settings.tracking_uri),
+                tracking_uri=settings.tracking_uri,
                 poll_interval_s=settings.poll_interval_s,
                 operations="http://{}:{}".format(*tcp.getsockname()[:2]) if tcp else None,
             )

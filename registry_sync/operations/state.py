@@ -18,7 +18,6 @@ from registry_sync.operations.bodies import (
 from registry_sync.operations.pinning import frozen
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import Activation, Attempt, Decision
-from registry_sync.redaction import without_userinfo
 from registry_sync.why import Explanation, Why, explain
 
 
@@ -27,7 +26,7 @@ def read_state(spine: Reconciler, *, node_id: str, tracking_uri: str) -> State:
     node = spine.observation.node
     return State(
         node_id=node_id,
-        tracking_uri=without_userinfo(tracking_uri),
+        tracking_uri=tracking_uri,
         listed_at=spine.listings.listed_at,
         source_error=spine.listings.error,
         gateway_error=spine.observation.unreachable,

@@ -21,7 +21,7 @@ from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 
 
 def operations(node: NodeInMemory, spine: Reconciler) -> Operations:
-    return Operations(spine, "node", "http://me:hunter2@registry", spine.poll)
+    return Operations(spine, "node", "http://registry", spine.poll)
 
 
 @contextlib.asynccontextmanager

@@ -44,7 +44,7 @@ async def test_the_state_says_where_aliases_are_and_why_not_where_they_should_be
         await becomes(lambda: spine.journal.view.quarantines, "it is quarantined")
         await idle(spine)
         state = (await client.get("/state")).json()
-    assert state["tracking_uri"] == "http://registry"  # without the password that it was given
+    assert state["tracking_uri"] == "http://registry"
     (model,) = state["models"]
     (alias,) = model["aliases"]
     assert (alias["active"], alias["aspired"]) == (1, 2)
