@@ -11,9 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
-from registry_sync import requirements_file
+from registry_sync import bounded_yaml, requirements_file
 from registry_sync.errors import BrokenModelError, IncompleteArtifactError
 from registry_sync.manifest import Fetched
 
@@ -21,7 +19,6 @@ DESCRIPTION_FORMAT_VERSION = 1
 
 _MLMODEL = "MLmodel"
 _MAX_MLMODEL_BYTES = 2 * 2**20
-_MAX_YAML_VALUES = 200_000
 _MAX_TEXT_BYTES = 256 * 1024
 _MAX_SERVING_EXAMPLE_BYTES = 64 * 1024
 
@@ -106,41 +103,21 @@ def check_complete(folder: Path) -> dict[str, Any]:
 
 
 def _read_mlmodel(path: Path) -> dict[str, Any]:
-    """Parse ``MLmodel``, bounded in bytes and in values: YAML can repeat itself without end."""
+    """Parse ``MLmodel``, bounded in bytes and in what they may become."""
     if not path.is_file():
         raise IncompleteArtifactError("the artifact has no MLmodel file (yet)")
     if path.stat().st_size > _MAX_MLMODEL_BYTES:
         raise BrokenModelError(f"MLmodel is larger than {_MAX_MLMODEL_BYTES} bytes")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        # A safe loader, the fast one where libyaml is there: it makes no objects.
-        parsed = yaml.load(path.read_bytes(), Loader=loader)  # noqa: S506
-        _check_size(parsed)
+        parsed = bounded_yaml.load(path.read_bytes())
         _flavors(parsed)
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError) as error:
+    except bounded_yaml.UnreadableYamlError as error:
+        raise BrokenModelError(f"MLmodel cannot be read as MLflow writes it ({error})") from error
+    except (TypeError, AttributeError) as error:
         raise BrokenModelError(
-            f"MLmodel cannot be read as MLflow writes it ({type(error).__name__})"
+            "MLmodel cannot be read as MLflow writes it (it names no flavors)"
         ) from error
     return dict(parsed)
-
-
-def _check_size(parsed: object) -> None:
-    """Count the values that ``parsed`` would have when written out.
-
-    Raises:
-        ValueError: Too many, perhaps endlessly many.
-    """
-    left = _MAX_YAML_VALUES
-    waiting = [parsed]
-    while waiting:
-        value = waiting.pop()
-        left -= 1
-        if left < 0:
-            raise ValueError("too many values")
-        if isinstance(value, dict):
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)
 
 
 def _flavors(mlmodel: Any) -> dict[str, Any]:

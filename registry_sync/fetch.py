@@ -16,7 +16,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry_sync.describe import check_complete
 from registry_sync.errors import (
     ArtifactTooLargeError,
     FetchTimeoutError,
@@ -127,7 +126,7 @@ class Fetcher:
         on_progress: OnProgress | None = None,
         reserve: Reserve | None = None,
     ) -> Fetched:
-        """Stream everything at ``uri`` into ``into``, a new folder.
+        """Stream everything at ``uri`` into ``into``, a new folder. Nothing of it is read.
 
         Args:
             uri: As `Source.locate` gave it.
@@ -137,9 +136,9 @@ class Fetcher:
 
         Raises:
             SourceError: The storage did not answer.
-            IncompleteArtifactError: Files missing, or the upload is still moving (transient).
+            IncompleteArtifactError: No MLmodel, or the upload is still moving (transient).
             FetchTimeoutError, NoDiskRoomError: The limits, this time (transient).
-            ArtifactTooLargeError, UnsafePathError, BrokenModelError: The bytes are refused.
+            ArtifactTooLargeError, UnsafePathError: The bytes are refused.
             StoreError: This node's disk refused.
         """
         time_limit = _TimeLimit(self._limits.timeout_s, self._clock, on_progress)
@@ -153,7 +152,6 @@ class Fetcher:
         files = _bring_all(location, before, into, budget)
         if self._list(location, budget.wait).files != before.files:
             raise IncompleteArtifactError("the artifact's files changed while they were fetched")
-        check_complete(into)
         return Fetched(into, Manifest.of(files), budget.arrived_bytes, before.mark())
 
     def _open(self, uri: str) -> Location:

@@ -1,10 +1,14 @@
-"""One version's bytes: locate → fetch → verify → describe → store. Blocking."""
+"""One version's bytes: locate → fetch → verify → describe → store. Blocking.
+
+Nothing in them is read before they are compared with what they must be, where that is known. Wrong
+ones are read only as far as to see whether they are all there.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,8 +16,8 @@ from typing import Protocol
 
 from registry_sync.artifact_store import ArtifactStore, Pin, StoredArtifact
 from registry_sync.aspired import AspiredVersion
-from registry_sync.describe import describe
-from registry_sync.errors import ArtifactError, SourceError, StoreError
+from registry_sync.describe import check_complete, describe
+from registry_sync.errors import ArtifactError, BrokenModelError, SourceError, StoreError
 from registry_sync.fetch import OnProgress, Reserve
 from registry_sync.manifest import Fetched, Manifest
 from registry_sync.records import PinnedVersion
@@ -158,10 +162,17 @@ class Intake:
         fetched: Fetched,
         watch: Stopwatch,
     ) -> Brought | Refused:
-        """Verify, describe and store what was fetched."""
+        """Verify, describe and store what was fetched.
+
+        Raises:
+            IncompleteArtifactError: It has not the digest that it must have, and files are missing.
+            ArtifactError, StoreError: See `bring`.
+        """
         with watch.phase("verify"):
             verdict = self._verify(version, pinned, fetched.manifest)
         if not verdict.accepted:
+            with suppress(BrokenModelError):  # they are wrong, whatever else they are
+                check_complete(fetched.folder)
             return Refused(verdict.expected, verdict.found, fetched.listing, verdict.reason)
         with watch.phase("store"):
             pin = Pin(

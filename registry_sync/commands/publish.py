@@ -72,6 +72,7 @@ def _digest_of(registry: Source, settings: SyncSettings, model: str, version: in
         SyncError: They cannot be fetched, or are refused.
     """
     from registry_sync import bootstrap
+    from registry_sync.describe import check_complete
 
     fetcher = bootstrap.build_fetcher(settings)
     with (
@@ -84,6 +85,7 @@ def _digest_of(registry: Source, settings: SyncSettings, model: str, version: in
             Path(folder) / "artifact",
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
+        check_complete(fetched.folder)
         return fetched.manifest.digest
 
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from registry_sync.describe import check_complete
 from registry_sync.errors import (
     ArtifactTooLargeError,
     IncompleteArtifactError,
@@ -119,7 +120,7 @@ def test_a_fresh_upload_must_settle(s3, prefix, tmp_path):
 def test_a_missing_file_is_incomplete(s3, prefix, tmp_path, missing):
     uri = put(s3, prefix, {p: c for p, c in FILES.items() if p != missing})
     with pytest.raises(IncompleteArtifactError, match=missing):
-        fetcher(s3).fetch(uri, tmp_path / "into")
+        check_complete(fetcher(s3).fetch(uri, tmp_path / "into").folder)
 
 
 def test_an_empty_prefix_is_incomplete_and_a_missing_bucket_the_sources_error(s3, prefix, tmp_path):

@@ -1,6 +1,8 @@
 """The description of folders that nobody can trust."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -158,12 +160,44 @@ def test_an_example_that_is_no_json_is_named_but_not_carried(folder, text):
         "a: &a [*a]\nflavors: {}",
         "flavors: " + "[" * 5000,
         "flavors: {x: \x00}",
+        "flavors: {}\na: &a {k: v}\nb: {<<: [*a, *a]}",
+        "flavors: {}\na: &a {k: v}\nb: {!!merge x: *a}",
+        "flavors: {}\na: &a 1\nb: [" + "*a, " * 2000 + "]",
+        "flavors: {}\na: 1" + ":1" * 500_000,
+        "flavors: {}\na: !!int '1" + ":1" * 500_000 + "'",
+        "flavors: {}\na: !!bool maybe",
+        "flavors: {}\na: !!int ''",
+        "flavors: {}\na: !!timestamp x",
+        "flavors: {}\n? [a]\n: b",
     ],
 )
 def test_a_broken_mlmodel_is_refused_with_a_sentence(folder, text):
     (folder / "MLmodel").write_text(text)
     with pytest.raises(BrokenModelError, match="MLmodel cannot be read"):
         described(folder)
+
+
+@pytest.mark.parametrize("depth", [30_000, 2_000_000])
+def test_no_mlmodel_is_nested_so_deep_that_its_reader_dies(folder, depth):
+    """In a process of its own, which a parser without a limit would end by a signal."""
+    text = b"flavors: " + b"[" * (depth - 9)
+    (folder / "MLmodel").write_bytes(text)
+    program = (
+        "import sys; from pathlib import Path; from registry_sync.describe import check_complete\n"
+        "from registry_sync.errors import BrokenModelError\n"
+        "try: check_complete(Path(sys.argv[1]))\n"
+        "except BrokenModelError as error: print(error)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, folder], capture_output=True, text=True, check=True
+    )
+    assert "nested more than 100 deep" in ended.stdout
+
+
+def test_what_an_mlmodel_says_twice_by_an_alias_is_read(folder):
+    text = (folder / "MLmodel").read_text()
+    (folder / "MLmodel").write_text(text + "metadata: {a: &a [1, 2], b: *a, c: '<<', d: 1:30}\n")
+    assert check_complete(folder)["metadata"] == {"a": [1, 2], "b": [1, 2], "c": "<<", "d": 90}
 
 
 def test_an_mlmodel_without_end_is_refused(folder):

@@ -98,11 +98,15 @@ def test_a_progress_callback_may_abort(origin, tmp_path):
         fetcher().fetch(str(origin), tmp_path / "into", on_progress=stop)
 
 
-@pytest.mark.parametrize("name", ["MLmodel", "data"])
-def test_what_is_missing_is_incomplete(origin, tmp_path, name):
-    (origin / name).rename(tmp_path / "aside")
+def test_what_has_no_mlmodel_is_incomplete(origin, tmp_path):
+    (origin / "MLmodel").unlink()
     with pytest.raises(IncompleteArtifactError):
         fetcher().fetch(str(origin), tmp_path / "into")
+
+
+def test_nothing_that_comes_is_read(origin, tmp_path):
+    (origin / "MLmodel").write_text("[" * 5000)
+    assert fetcher().fetch(str(origin), tmp_path / "into").manifest.files.keys() == FILES.keys()
 
 
 def test_a_folder_that_is_not_there_is_the_sources_fault(tmp_path):

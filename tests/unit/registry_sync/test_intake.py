@@ -1,10 +1,29 @@
 """What one fetched version is compared with."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from registry_sync import intake as intake_module
 from registry_sync.artifact_store import ArtifactStore
+from registry_sync.errors import IncompleteArtifactError
 from registry_sync.intake import Brought, Intake, Refused, Stopwatch
 from tests.fakes.registry import FakeRegistry
+
+
+@pytest.fixture
+def registry() -> FakeRegistry:
+    return FakeRegistry()
+
+
+@pytest.fixture
+def bring(tmp_path: Path, registry: FakeRegistry) -> Callable[[], Brought | Refused]:
+    """Bring version 1 of ``m``, which nobody has pinned."""
+    store = ArtifactStore(tmp_path)
+    store.open()
+    intake = Intake(source=registry, fetcher=registry, store=store, require_digest=False)
+    return lambda: intake.bring(registry.version("m", 1), None, watch=Stopwatch())
 
 
 def test_what_the_store_pinned_counts_where_the_ledger_has_no_pin(tmp_path: Path) -> None:
@@ -22,3 +41,42 @@ def test_what_the_store_pinned_counts_where_the_ledger_has_no_pin(tmp_path: Path
     altered = intake.bring(listed, None, watch=Stopwatch())
     assert isinstance(altered, Refused)
     assert altered.expected == seen_first
+
+
+def test_what_is_wrong_is_said_to_be_wrong_however_broken_it_is(registry, bring) -> None:
+    stamp = registry.publish("m", 1)
+    registry.stamp("m", 1, stamp)
+    registry.files["fake:/m/1"]["MLmodel"] = b"["
+    found = bring()
+    assert isinstance(found, Refused)
+    assert (found.expected, found.found) == (stamp, registry.digest("m", 1))
+    assert "stamped" in found.reason
+
+
+def test_nothing_of_wrong_bytes_is_described(registry, bring, monkeypatch) -> None:
+    registry.publish("m", 1, stamp="sha256:" + "0" * 64)
+    monkeypatch.setattr(intake_module, "describe", None)
+    assert isinstance(bring(), Refused)
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_files_that_are_missing_are_waited_for_whatever_digest_the_others_have(
+    registry, bring, stamped
+) -> None:
+    digest = registry.publish("m", 1)
+    if stamped:
+        registry.stamp("m", 1, digest)
+    late = registry.files["fake:/m/1"].pop("data/weights")
+    with pytest.raises(IncompleteArtifactError, match="'data'"):
+        bring()
+    registry.files["fake:/m/1"]["data/weights"] = late
+    assert isinstance(bring(), Brought)
+
+
+@pytest.mark.parametrize("text", [b"[" * 30_000, b"a: &a {k: v}\nb: {<<: [*a, *a]}", b"flavors: 1"])
+def test_an_mlmodel_that_cannot_be_read_is_refused_for_good(registry, bring, text) -> None:
+    registry.publish("m", 1)
+    registry.files["fake:/m/1"]["MLmodel"] = text
+    found = bring()
+    assert isinstance(found, Refused)
+    assert found.reason.startswith("MLmodel cannot be read")
