@@ -105,6 +105,10 @@ class LazyRegistry:
         """Return the URI of a version's bytes."""
         return self._registry.locate(model, version)
 
+    def is_whole(self, version: AspiredVersion) -> bool:
+        """Whether the registry knows that the last file has been uploaded."""
+        return self._registry.is_whole(version)
+
     def stamp(self, model: str, version: int, digest: str) -> None:
         """Write a digest on a version."""
         self._registry.stamp(model, version, digest)

@@ -25,6 +25,7 @@ from registry_sync.errors import (
     StoreError,
 )
 from registry_sync.manifest import UNSTORED_FILES, Fetched, Manifest, check_paths
+from registry_sync.sightings import Sightings
 from registry_sync.sources.locations import (
     Location,
     RemoteFile,
@@ -56,8 +57,8 @@ class FetchLimits:
         max_files: Files of one artifact.
         timeout_s: Seconds for the whole fetch.
         disk_floor_bytes: Free bytes that must remain on the staging file system.
-        settle_s: An upload whose newest object is younger than this is incomplete; applies where
-            the storage tells times that its own clock made (object stores).
+        settle_s: An upload counts as done when nothing has changed for so long: by the age of the
+            newest file, or, where the storage tells no times, as far as was seen here.
     """
 
     max_bytes: int = 20 * 2**30
@@ -95,6 +96,7 @@ class Fetcher:
         self._clock = clock
         self._connecting = threading.Lock()
         self._client: S3Client | None = None
+        self._sightings = Sightings()
 
     def remote_listing(self, uri: str, *, on_progress: OnProgress | None = None) -> str | None:
         """Return a value that changes when what is stored at ``uri`` changes.
@@ -123,6 +125,7 @@ class Fetcher:
         uri: str,
         into: Path,
         *,
+        judged: bool = False,
         on_progress: OnProgress | None = None,
         reserve: Reserve | None = None,
     ) -> Fetched:
@@ -131,6 +134,8 @@ class Fetcher:
         Args:
             uri: As `Source.locate` gave it.
             into: Must not exist; its parent must. Left behind on errors, for its owner to remove.
+            judged: Something else tells whether these bytes are whole, such as a digest: unless the
+                upload was seen moving, they may be fetched however young they are.
             on_progress: See `OnProgress`.
             reserve: See `Reserve`.
 
@@ -145,14 +150,52 @@ class Fetcher:
         # Even the place may have to be asked for: of a run's artifacts, say.
         location = wait_for(lambda _left: self._open(uri), time_limit.check)
         before = self._list(location, time_limit.check)
+        if not any(file.path == "MLmodel" for file in before.files):
+            raise IncompleteArtifactError("the artifact has no MLmodel file (yet)")
+        self._check_settled(uri, before, judged=judged)
         budget = _Budget(self._limits, into.parent, before, time_limit, reserve)
         budget.check_listing()
         with _as_store_error():
             into.mkdir()
         files = _bring_all(location, before, into, budget)
-        if self._list(location, budget.wait).files != before.files:
+        after = self._list(location, budget.wait)
+        still_s, _ = self._still(uri, after)
+        if after.files != before.files:
             raise IncompleteArtifactError("the artifact's files changed while they were fetched")
-        return Fetched(into, Manifest.of(files), budget.arrived_bytes, before.mark())
+        return Fetched(
+            folder=into,
+            manifest=Manifest.of(files),
+            size_bytes=budget.arrived_bytes,
+            listing=before.mark(),
+            settled=still_s >= self._limits.settle_s,
+        )
+
+    def _check_settled(self, uri: str, listing: RemoteListing, *, judged: bool) -> None:
+        """Refuse an upload that may go on.
+
+        Raises:
+            IncompleteArtifactError: Something has changed lately, or, unless ``judged``, nobody
+                knows that nothing has.
+        """
+        still_s, moved = self._still(uri, listing)
+        if still_s >= self._limits.settle_s or (judged and not moved):
+            return
+        said = (
+            "the newest file is {} s old"
+            if listing.newest_age_s is not None
+            else ("the files are known as they are for {} s")
+        )
+        raise IncompleteArtifactError(
+            f"{said.format(round(max(still_s, 0)))}; an upload counts as done after "
+            f"{self._limits.settle_s:.0f} s"
+        )
+
+    def _still(self, uri: str, listing: RemoteListing) -> tuple[float, bool]:
+        """Return for how many seconds nothing has changed, and whether anything was seen to."""
+        now_s = self._clock()
+        seen = self._sightings.note(uri, listing.weak_mark(), now_s)
+        age_s = listing.newest_age_s
+        return (now_s - seen.since_s if age_s is None else age_s), seen.moved
 
     def _open(self, uri: str) -> Location:
         return open_location(uri, tracking_uri=self._tracking_uri, s3=self._s3)
@@ -218,7 +261,6 @@ class _Budget:
     ) -> None:
         self._limits = limits
         self._disk = disk
-        self._listing = listing
         self._time_limit = time_limit
         self._reserve = reserve
         self._reserved_bytes = 0
@@ -230,17 +272,8 @@ class _Budget:
         """Refuse, before a byte is written, what the listing already tells.
 
         Raises:
-            IncompleteArtifactError: No MLmodel, or younger than the settle time.
             ArtifactTooLargeError, NoDiskRoomError: It would not fit.
         """
-        if not any(file.path == "MLmodel" for file in self._listing.files):
-            raise IncompleteArtifactError("the artifact has no MLmodel file (yet)")
-        age_s = self._listing.newest_age_s
-        if age_s is not None and age_s < self._limits.settle_s:
-            raise IncompleteArtifactError(
-                f"the newest file is {max(age_s, 0):.0f} s old; an upload counts as done after "
-                f"{self._limits.settle_s:.0f} s"
-            )
         self._check_bytes(self._total or 0)
         self._check_room(self._total or 0)
         self._check_disk(self._total or 0)

@@ -17,7 +17,13 @@ from typing import Protocol
 from registry_sync.artifact_store import ArtifactStore, Pin, StoredArtifact
 from registry_sync.aspired import AspiredVersion
 from registry_sync.describe import check_complete, describe
-from registry_sync.errors import ArtifactError, BrokenModelError, SourceError, StoreError
+from registry_sync.errors import (
+    ArtifactError,
+    BrokenModelError,
+    IncompleteArtifactError,
+    SourceError,
+    StoreError,
+)
 from registry_sync.fetch import OnProgress, Reserve
 from registry_sync.manifest import Fetched, Manifest
 from registry_sync.records import PinnedVersion
@@ -41,6 +47,7 @@ class Fetches(Protocol):
         uri: str,
         into: Path,
         *,
+        judged: bool = False,
         on_progress: OnProgress | None = None,
         reserve: Reserve | None = None,
     ) -> Fetched:
@@ -126,20 +133,21 @@ class Intake:
         """
         with watch.phase("locate"):
             uri = self._source.locate(version.model, version.version)
-        pinned = pinned or self._pinned_in_store(version)
+            pinned = pinned or self._pinned_in_store(version)
+            expected = version.expected_digest or (pinned.digest if pinned else None)
+            judged = expected is not None or self._source.is_whole(version)
         try:
             with self._store.staging() as folder:
                 reserve = partial(self._reserve, make_room, folder) if make_room else None
                 with watch.phase("fetch"):
                     fetched = self._fetcher.fetch(
-                        uri, folder, on_progress=on_progress, reserve=reserve
+                        uri, folder, judged=judged, on_progress=on_progress, reserve=reserve
                     )
                 return self._accept(version, pinned, fetched, watch)
         except ArtifactError as error:
             if error.transient:
                 raise
             listing = self._listing(uri, on_progress)
-            expected = version.expected_digest or (pinned.digest if pinned else None)
             return Refused(expected, None, listing, error.reason)
 
     def _reserve(self, make_room: MakeRoom, folder: Path, total_bytes: int) -> None:
@@ -165,7 +173,8 @@ class Intake:
         """Verify, describe and store what was fetched.
 
         Raises:
-            IncompleteArtifactError: It has not the digest that it must have, and files are missing.
+            IncompleteArtifactError: It has not the digest that it must have, and files are missing,
+                or may still change.
             ArtifactError, StoreError: See `bring`.
         """
         with watch.phase("verify"):
@@ -173,6 +182,10 @@ class Intake:
         if not verdict.accepted:
             with suppress(BrokenModelError):  # they are wrong, whatever else they are
                 check_complete(fetched.folder)
+            if not (fetched.settled or self._source.is_whole(version)):
+                raise IncompleteArtifactError(
+                    f"{verdict.reason}; nobody knows yet whether the upload is done"
+                )
             return Refused(verdict.expected, verdict.found, fetched.listing, verdict.reason)
         with watch.phase("store"):
             pin = Pin(

@@ -80,12 +80,14 @@ class Fetched:
         size_bytes: Bytes of all files.
         listing: The remote listing that these bytes belong to, to be compared with
             `Fetcher.remote_listing` later; None: the storage offers neither ETag nor time.
+        settled: Whether the upload counts as done: nothing has changed there for a while.
     """
 
     folder: Path
     manifest: Manifest
     size_bytes: int
     listing: str | None
+    settled: bool = True
 
 
 def check_paths(paths: Iterable[str]) -> None:

@@ -34,8 +34,8 @@ class SyncSettings(BaseSettings):
             the model has no alias of that name.
         database_url: SQLAlchemy URL of the ledger; empty: SQLite in the node's folder.
         require_digest: Refuse versions whose publisher stamped no digest.
-        settle_s: An upload whose newest object is younger than this is incomplete; applies where
-            the storage tells times, and not to an S3 registry, whose manifests tell.
+        settle_s: An upload counts as done when nothing has changed for so long, unless something
+            better tells: a digest, an S3 registry's manifest, MLflow of a model that it logged.
         rollback_window_s: How long the bytes that an alias left stay on disk.
         max_artifact_bytes: Bytes of one artifact.
         max_artifact_files: Files of one artifact.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +12,10 @@ import typer
 from pydantic import BaseModel
 
 from gateway.model_ref import InvalidReferenceError
+from registry_sync.aspired import AspiredVersion
 from registry_sync.commands.arguments import AsJson, at_uri, new_alias, read_settings
 from registry_sync.commands.terminal import Exit, fail, progress_bars, say, say_error, tell
-from registry_sync.errors import SyncError
+from registry_sync.errors import IncompleteArtifactError, SyncError
 from registry_sync.publish import Publication, read_folder
 from registry_sync.settings import SyncSettings
 from registry_sync.sources.source import Source
@@ -36,8 +39,8 @@ def stamp(
     settings = read_settings()
     registry = bootstrap.build_registry(settings)
     try:
-        before = registry.version(model, version).expected_digest
-        digest = _digest_of(registry, settings, model, version)
+        listed = registry.version(model, version)
+        before, digest = listed.expected_digest, _digest_of(registry, settings, listed)
         if before is not None and before != digest and not force:
             fail(
                 f"version {version} of {model} is stamped {before}, but its bytes have {digest}: "
@@ -65,8 +68,8 @@ def _say_stamped(answer: Stamped) -> None:
     say(f"{answer.model} version {answer.version} is stamped {answer.digest}")
 
 
-def _digest_of(registry: Source, settings: SyncSettings, model: str, version: int) -> str:
-    """Fetch the bytes into a temporary folder, and return their digest.
+def _digest_of(registry: Source, settings: SyncSettings, listed: AspiredVersion) -> str:
+    """Fetch the bytes into a temporary folder, and return their digest. Waits for them to settle.
 
     Raises:
         SyncError: They cannot be fetched, or are refused.
@@ -79,12 +82,18 @@ def _digest_of(registry: Source, settings: SyncSettings, model: str, version: in
         tempfile.TemporaryDirectory(prefix="registry-gateway-") as folder,
         progress_bars() as progress,
     ):
-        task = progress.add_task(f"fetching {model} version {version}", total=None)
-        fetched = fetcher.fetch(
-            registry.locate(model, version),
-            Path(folder) / "artifact",
+        task = progress.add_task(f"fetching {listed.model} version {listed.version}", total=None)
+        uri = registry.locate(listed.model, listed.version)
+        fetch = partial(
+            fetcher.fetch,
+            judged=registry.is_whole(listed),
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
+        try:
+            fetched = fetch(uri, Path(folder, "first"))
+        except IncompleteArtifactError:  # perhaps only too young
+            time.sleep(settings.settle_s)
+            fetched = fetch(uri, Path(folder, "second"))
         check_complete(fetched.folder)
         return fetched.manifest.digest
 

@@ -12,6 +12,7 @@ import shutil
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -68,8 +69,8 @@ class RemoteListing:
 
     Attributes:
         files: In byte order of the paths.
-        newest_age_s: Seconds since the newest file was written, by the storage's own clock; None
-            where it has no clock to compare with.
+        newest_age_s: Seconds since the newest file was written, by the storage's own clock, or of
+            a folder by this machine's; None: nobody tells.
     """
 
     files: tuple[RemoteFile, ...]
@@ -77,8 +78,10 @@ class RemoteListing:
 
     def mark(self) -> str | None:
         """Return a value that changes when any file does; None: the storage cannot tell."""
-        if any(file.mark is None for file in self.files):
-            return None
+        return None if any(file.mark is None for file in self.files) else self.weak_mark()
+
+    def weak_mark(self) -> str:
+        """Return a value that changes when files come, go or grow, whatever the storage tells."""
         lines = (f"{file.size_bytes} {file.mark} {file.path}\n" for file in self.files)
         return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -362,10 +365,16 @@ class LocalLocation:
     def files(self, max_files: int, left: threading.Event = NEVER) -> RemoteListing:
         """Walk the folder; see `Location`."""
         with as_source_error("the artifact's folder could not be listed"):
-            return _listing(self._walk(self.folder), max_files, left)
+            newest: list[float] = []
+            files = self._walk(self.folder, newest)
+            return _listing(
+                files, max_files, left, lambda: time.time() - max(newest) if newest else None
+            )
 
-    def _walk(self, folder: Path) -> Iterator[RemoteFile]:
-        """Yield the regular files under ``folder``.
+    def _walk(self, folder: Path, newest: list[float]) -> Iterator[RemoteFile]:
+        """Yield the regular files under ``folder``, and note when each was changed.
+
+        Nobody can set that time, as a copy sets the time of its last writing to the original's.
 
         Raises:
             UnsafePathError: There is a link, a device, a socket or a pipe.
@@ -375,9 +384,10 @@ class LocalLocation:
                 path = str(Path(entry.path).relative_to(self.folder))
                 status = entry.stat(follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
-                    yield from self._walk(Path(entry.path))
+                    yield from self._walk(Path(entry.path), newest)
                 elif stat.S_ISREG(status.st_mode):
                     mark = f"{status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
+                    newest.append(status.st_ctime)
                     yield RemoteFile(path, status.st_size, mark)
                 else:
                     raise UnsafePathError(f"{path!r} is a link or no ordinary file")

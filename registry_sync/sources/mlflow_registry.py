@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import (
     Callable,
@@ -36,6 +37,8 @@ _PENDING = "PENDING_REGISTRATION"
 _REGISTERING_S = 600.0
 _STAGES = ("Production", "Staging")
 _PROMPT_TAG = "mlflow.prompt.is_prompt"
+_EXTERNAL_TAG = "mlflow.model.isExternal"
+_LOGGED_MODEL = re.compile(r"models:/(m-[0-9a-f]{32})")
 _MAX_MESSAGE_CHARACTERS = 300
 
 _MLFLOW_DEFAULTS = {
@@ -191,6 +194,24 @@ class MlflowRegistry:
         with _as_source_error(f"does not say where version {version} of {model!r} is"):
             self._on_call("get_model_version_download_uri")
             return str(self._client.get_model_version_download_uri(model, str(version)))
+
+    def is_whole(self, version: AspiredVersion) -> bool:
+        """Whether MLflow knows that the last file is there: of a logged model that is ready.
+
+        ``log_model`` uploads the files, registers the version, and then marks the logged model as
+        ready. Of any other place MLflow knows no more than its name.
+        """
+        found = _LOGGED_MODEL.fullmatch(version.location)
+        if found is None:
+            return False
+        try:
+            with _as_source_error("does not tell of a logged model"):
+                self._on_call("get_logged_model")
+                logged = self._client.get_logged_model(found[1])
+                external = dict(logged.tags).get(_EXTERNAL_TAG, "").lower() == "true"
+                return str(logged.status) == _READY and not external
+        except SourceError:
+            return False
 
     def stamp(self, model: str, version: int, digest: str) -> None:
         """Write ``digest`` on the version as the tag ``gateway.digest``.

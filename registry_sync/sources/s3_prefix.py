@@ -151,6 +151,10 @@ class S3Prefix:
         place, _ = self._published(model, version)
         return place.uri(place.files(version))
 
+    def is_whole(self, version: AspiredVersion) -> bool:  # noqa: ARG002 - of any version
+        """Yes: a version is listed by its manifest, which is written after its last file."""
+        return True
+
     def stamp(self, model: str, version: int, digest: str) -> None:
         """Agree, if the version's manifest has this digest: it is the stamp, and stays.
 

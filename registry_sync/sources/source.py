@@ -53,6 +53,13 @@ class Source(Protocol):
         """
         ...
 
+    def is_whole(self, version: AspiredVersion) -> bool:
+        """Whether the registry itself knows that the last file of a version has been uploaded.
+
+        False: it knows nothing of the kind, or does not answer.
+        """
+        ...
+
     def stamp(self, model: str, version: int, digest: str) -> None:
         """Write ``digest`` on the version as what its bytes must be.
 

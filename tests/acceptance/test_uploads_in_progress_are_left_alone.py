@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -44,23 +46,63 @@ def _digest(files: dict[str, bytes]) -> str:
     return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+Put = Callable[[str, bytes], None]
+"""Puts one file of the upload there: its path and its content."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where a model is uploaded to: its URI, what a node needs to read it, and how to write it."""
+
+    uri: str
+    put: Put
+    access: dict[str, str] = field(default_factory=dict)
+    run_id: str | None = None
+
+
+def _bucket(request: pytest.FixtureRequest, _: Registry, model: str) -> Storage:
+    server: Seaweed = request.getfixturevalue("s3_server")
+    bucket, s3 = server.make_bucket(model), server.client()
+
+    def put(path: str, body: bytes) -> None:
+        s3.put_object(Bucket=bucket, Key=f"upload/{path}", Body=body)
+
+    return Storage(f"s3://{bucket}/upload", put, access=server.environ)
+
+
+def _proxy(request: pytest.FixtureRequest, registry: Registry, model: str) -> Storage:
+    """A run's artifacts, which the MLflow server hands through without their times."""
+    run = registry.client.create_run("0", run_name=model).info
+    root: Path = request.getfixturevalue("mlflow_root") / "artifacts"
+    folder = root / run.artifact_uri.removeprefix("mlflow-artifacts:/") / "model"
+
+    def put(path: str, body: bytes) -> None:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(body)
+
+    return Storage(f"{run.artifact_uri}/model", put, run_id=run.run_id)
+
+
 @pytest.mark.parametrize("stamped", [True, False], ids=["stamped", "unstamped"])
+@pytest.mark.parametrize("store", [_bucket, _proxy], ids=["s3", "proxied"])
 async def test_a_slow_upload_is_served_when_it_is_whole_and_not_before(
     make_node: NodeMaker,
     registry: Registry,
-    s3_server: Seaweed,
+    request: pytest.FixtureRequest,
     tmp_path: Path,
     *,
+    store: Callable[[pytest.FixtureRequest, Registry, str], Storage],
     stamped: bool,
 ) -> None:
     files = _whole(tmp_path / "model")
     assert len(files) == UPLOAD_FILES
-    model, prefix = registry.name("slow"), "upload"
-    bucket = s3_server.make_bucket(model)
+    model = registry.name("slow")
+    storage = store(request, registry, model)
     registry.client.create_registered_model(model)
     registry.client.create_model_version(
         model,
-        source=f"s3://{bucket}/{prefix}",
+        source=storage.uri,
+        run_id=storage.run_id,
         tags={"gateway.digest": _digest(files)} if stamped else {},
     )
     registry.point(model, ALIAS, 1)
@@ -68,14 +110,13 @@ async def test_a_slow_upload_is_served_when_it_is_whole_and_not_before(
         "REGISTRY_SYNC_POLL_INTERVAL_S": str(POLL_S),
         "REGISTRY_SYNC_SETTLE_S": str(SETTLE_S),
     }
-    node = make_node(control=s3_server.environ | settings).start()
-    s3 = s3_server.client()
+    node = make_node(control=storage.access | settings).start()
     seen: list[tuple[float, str | None, int | None]] = []
 
     async def upload() -> float:
         """One file after the other; when the last one was there."""
         for path, body in files.items():
-            await asyncio.to_thread(s3.put_object, Bucket=bucket, Key=f"{prefix}/{path}", Body=body)
+            await asyncio.to_thread(storage.put, path, body)
             await asyncio.sleep(UPLOAD_S / UPLOAD_FILES)
         return time.monotonic()
 

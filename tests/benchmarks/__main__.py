@@ -154,7 +154,9 @@ def _store(node_dir: Path, model: IrisPipeline) -> str:
     saved = model.save(node_dir / "saved")
     store = ArtifactStore(node_dir)
     store.open()
-    fetcher = Fetcher(tracking_uri="", limits=FetchLimits(disk_floor_bytes=0), environ={})
+    fetcher = Fetcher(
+        tracking_uri="", limits=FetchLimits(disk_floor_bytes=0, settle_s=0), environ={}
+    )
     with store.staging() as folder:
         fetched = fetcher.fetch(str(saved), folder)
         pin = Pin(_MODEL, 1, fetched.listing, None, stamped=False)

@@ -17,7 +17,7 @@ from registry_sync.manifest import Manifest
 from registry_sync.verify import verify
 from tests.contracts.integrity_corpus import CHANGES, FILES, Change, write_artifact
 
-FETCHER = Fetcher(tracking_uri="", limits=FetchLimits(disk_floor_bytes=0), environ={})
+FETCHER = Fetcher(tracking_uri="", limits=FetchLimits(disk_floor_bytes=0, settle_s=0), environ={})
 
 
 def known_manifest(folder: Path, scratch: Path) -> Manifest:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gateway.model_ref import LATEST
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.errors import SourceError
+from registry_sync.errors import IncompleteArtifactError, SourceError
 from registry_sync.fetch import OnProgress, Reserve
 from registry_sync.manifest import Fetched, Manifest
 
@@ -20,7 +20,8 @@ class FakeRegistry:
 
     ``down`` makes every call fail; ``tells_listings`` False is a storage without ETag and time;
     ``hold_fetches`` makes fetches of a model, or of one URI, wait until it is set; ``fetch_error``
-    fails them before that, ``late_error`` after it.
+    fails them before that, ``late_error`` after it; ``whole`` and ``settled`` say whether registry
+    and storage know that uploads are done.
     """
 
     down: bool = False
@@ -35,6 +36,8 @@ class FakeRegistry:
     hold_fetches: dict[str, threading.Event] = field(default_factory=dict)
     fetch_error: Exception | None = None
     late_error: Exception | None = None
+    whole: bool = True
+    settled: bool = True
 
     # --- what an ML engineer does -----------------------------------------------------------------
 
@@ -100,6 +103,9 @@ class FakeRegistry:
     def locate(self, model: str, version: int) -> str:
         return self.version(model, version).location
 
+    def is_whole(self, version: AspiredVersion) -> bool:
+        return self.whole
+
     def stamp(self, model: str, version: int, digest: str) -> None:
         known = self.version(model, version)
         versions = {
@@ -119,10 +125,13 @@ class FakeRegistry:
         uri: str,
         into: Path,
         *,
+        judged: bool = False,
         on_progress: OnProgress | None = None,
         reserve: Reserve | None = None,
     ) -> Fetched:
         self._answer()
+        if not (judged or self.settled):
+            raise IncompleteArtifactError("nobody knows whether the upload is done")
         if self.fetch_error is not None:
             raise self.fetch_error
         size = sum(map(len, self.files[uri].values()))
@@ -140,7 +149,9 @@ class FakeRegistry:
             (into / path).write_bytes(content)
         if on_progress:
             on_progress(size, size)
-        return Fetched(into, _manifest(self.files[uri]), size, self.remote_listing(uri))
+        return Fetched(
+            into, _manifest(self.files[uri]), size, self.remote_listing(uri), self.settled
+        )
 
     def _answer(self) -> None:
         if self.down:

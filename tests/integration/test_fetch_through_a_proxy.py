@@ -25,7 +25,7 @@ def test_a_drip_ends_at_the_time_limit(
     folder.mkdir(parents=True)
     (folder / "MLmodel").write_bytes(MLMODEL)
     (folder / "model.pkl").write_bytes(os.urandom(2**20))
-    limits = FetchLimits(timeout_s=LIMIT_S, disk_floor_bytes=0)
+    limits = FetchLimits(timeout_s=LIMIT_S, disk_floor_bytes=0, settle_s=0)
     uri = "mlflow-artifacts:/dripping"
     whole = Fetcher(tracking_uri=mlflow.url, limits=limits, environ=os.environ)
     assert whole.fetch(uri, tmp_path / "whole").size_bytes == 2**20 + len(MLMODEL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -41,7 +42,7 @@ def registry(mlflow: MlflowServer) -> MlflowRegistry:
 
 @pytest.fixture
 def fetcher(mlflow: MlflowServer) -> Fetcher:
-    limits = FetchLimits(disk_floor_bytes=0, timeout_s=120)
+    limits = FetchLimits(disk_floor_bytes=0, timeout_s=120, settle_s=0)
     return Fetcher(tracking_uri=mlflow.url, limits=limits, environ=os.environ)
 
 
@@ -121,6 +122,17 @@ def test_a_proxied_artifact_is_fetched_stamped_and_described(
     assert description["flavor"] == "sklearn"
     assert [column["name"] for column in description["signature"]["inputs"]] == ["x1", "x2"]
     assert description["example"]["serving"] == model.payload(3)
+
+
+def test_mlflow_says_of_its_logged_models_whether_they_are_whole(registry, client, name, mlflow):
+    version = LinearModel().register(name, mlflow.url)
+    listed = registry.version(name, version)
+    assert registry.is_whole(listed)
+    by_hand = client.create_model_version(name, "s3://somewhere/else")
+    assert not registry.is_whole(registry.version(name, int(by_hand.version)))
+    pending = client.create_logged_model(experiment_id="0")
+    for location in (f"models:/{pending.model_id}", "models:/m-" + "0" * 32):
+        assert not registry.is_whole(replace(listed, location=location))
 
 
 def test_bytes_altered_after_the_stamp_are_told_by_file(

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,12 @@ from registry_sync.errors import (
     SourceError,
     UnsafePathError,
 )
-from registry_sync.fetch import Fetcher, FetchLimits
-from registry_sync.sources.locations import LocalLocation, RemoteFile, RemoteListing
+from registry_sync.fetch import Fetched, Fetcher, FetchLimits
+from registry_sync.sightings import Sightings
+from registry_sync.sources.locations import NEVER, LocalLocation, RemoteFile, RemoteListing
 from tests.unit.registry_sync.artifacts import FILES, fetched, write_files
 
-ROOMY = {"disk_floor_bytes": 0}
+ROOMY = {"disk_floor_bytes": 0, "settle_s": 0.0}
 
 
 @pytest.fixture
@@ -216,3 +218,95 @@ def test_no_room_ends_a_fetch_before_it_writes(tmp_path, serve, size):
 def test_a_storage_without_marks_has_no_listing_to_compare(serve):
     serve(Hostile("a"))
     assert fetcher().remote_listing("any") is None
+
+
+# --- whether an upload is done --------------------------------------------------------------------
+
+SETTLE_S = 5.0
+
+
+class Untimed(LocalLocation):
+    """A folder behind a proxy, which tells sizes and no more."""
+
+    def files(self, max_files, left=NEVER):
+        found = super().files(max_files, left)
+        files = (RemoteFile(file.path, file.size_bytes, None) for file in found.files)
+        return RemoteListing(tuple(files))
+
+
+@dataclass
+class Uploading:
+    """Fetches from a folder behind a proxy, as time goes by."""
+
+    origin: Path
+    into: Path
+    now_s: float = 1000.0
+    times: int = 0
+
+    def __post_init__(self) -> None:
+        self.fetcher = fetcher(lambda: self.now_s, settle_s=SETTLE_S)
+
+    def fetch(self, *, judged: bool = False) -> Fetched | None:
+        """None: it is not done yet."""
+        self.times += 1
+        try:
+            into = self.into / str(self.times)
+            found: Fetched = self.fetcher.fetch("any", into, judged=judged)
+        except IncompleteArtifactError:
+            return None
+        return found
+
+
+@pytest.fixture
+def uploading(origin, tmp_path, serve) -> Uploading:
+    serve(Untimed(origin))
+    (tmp_path / "fetched").mkdir()
+    return Uploading(origin, tmp_path / "fetched")
+
+
+def test_what_tells_no_times_is_done_when_it_was_seen_at_rest_for_long_enough(uploading):
+    for number in range(3):
+        assert uploading.fetch() is None
+        (uploading.origin / f"part-{number}").touch()
+        uploading.now_s += SETTLE_S - 1
+    assert uploading.fetch() is None
+    uploading.now_s += SETTLE_S - 1
+    assert uploading.fetch() is None
+    uploading.now_s += 1
+    found = uploading.fetch()
+    assert found is not None
+    assert found.settled
+    assert len(found.manifest.files) == len(FILES) + 3
+
+
+def test_what_something_else_judges_waits_for_nothing(uploading):
+    found = uploading.fetch(judged=True)
+    assert found is not None
+    assert not found.settled
+    again = uploading.fetch(judged=True)
+    assert again is not None
+
+
+def test_what_was_seen_moving_is_left_alone_until_it_rests(uploading):
+    assert uploading.fetch(judged=True) is not None
+    (uploading.origin / "late").touch()
+    assert uploading.fetch(judged=True) is None
+    uploading.now_s += SETTLE_S
+    found = uploading.fetch(judged=True)
+    assert found is not None
+    assert found.settled
+
+
+def test_a_folder_tells_how_old_it_is_whatever_its_copier_says(origin, tmp_path):
+    for path in FILES:
+        os.utime(origin / path, (0, 0))
+    with pytest.raises(IncompleteArtifactError, match="the newest file is 0 s old"):
+        fetcher(settle_s=3600).fetch(str(origin), tmp_path / "into")
+
+
+def test_places_that_are_remembered_are_bounded():
+    seen = Sightings(most=2)
+    for number in range(4):
+        seen.note(f"place {number}", "as it is", 0.0)
+    assert seen.note("place 3", "as it is", 9.0).since_s == 0.0
+    assert seen.note("place 0", "as it is", 9.0).since_s == 9.0

@@ -80,3 +80,35 @@ def test_an_mlmodel_that_cannot_be_read_is_refused_for_good(registry, bring, tex
     found = bring()
     assert isinstance(found, Refused)
     assert found.reason.startswith("MLmodel cannot be read")
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_half_an_upload_is_neither_accepted_nor_wrong(registry, bring, stamped) -> None:
+    digest = registry.publish("m", 1)
+    late = registry.files["fake:/m/1"]
+    late["data/more"] = b"not named by MLmodel"
+    half = {path: late[path] for path in ("MLmodel", "data/weights")}
+    if stamped:
+        registry.stamp("m", 1, registry.digest("m", 1))
+    registry.files["fake:/m/1"] = half
+    registry.whole = registry.settled = False
+    with pytest.raises(IncompleteArtifactError, match="whether the upload is done"):
+        bring()
+    registry.files["fake:/m/1"] = late
+    registry.settled = not stamped  # a digest needs no time
+    found = bring()
+    assert isinstance(found, Brought)
+    assert found.artifact.digest == registry.digest("m", 1) != digest
+
+
+def test_what_the_registry_knows_to_be_whole_waits_for_nothing(registry, bring) -> None:
+    registry.publish("m", 1)
+    registry.settled = False
+    assert isinstance(bring(), Brought)
+
+
+@pytest.mark.parametrize("knows", ["whole", "settled"])
+def test_other_bytes_are_wrong_once_the_upload_is_known_to_be_done(registry, bring, knows) -> None:
+    registry.publish("m", 1, stamp="sha256:" + "0" * 64)
+    registry.whole, registry.settled = knows == "whole", knows == "settled"
+    assert isinstance(bring(), Refused)
