@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 2**20
 _PARTS_AT_ONCE = 4
 _MAX_DEPTH = 64
+_MOST_FOLDER_MARKS = 1000  # beside as many as there may be files
 _MAX_MESSAGE_CHARACTERS = 300
 _CONNECT_TIMEOUT_S = 5
 _READ_TIMEOUT_S = 30
@@ -242,21 +243,35 @@ class S3Location:
         with as_source_error("the objects could not be listed"):
             newest: list[float] = []
             now: list[float] = []
-            files = self._objects(newest, now)
+            files = self._objects(newest, now, max_files + _MOST_FOLDER_MARKS, left)
             return _listing(
                 files, max_files, left, lambda: now[0] - max(newest) if newest else None
             )
 
-    def _objects(self, newest: list[float], now: list[float]) -> Iterator[RemoteFile]:
-        """Yield the objects, and note their times and the server's own."""
+    def _objects(
+        self, newest: list[float], now: list[float], max_marks: int, left: threading.Event
+    ) -> Iterator[RemoteFile]:
+        """Yield the objects, and note their times and the server's own.
+
+        What consoles and file systems put there for a folder, the top one too, is none of them.
+
+        Raises:
+            ArtifactTooLargeError: There are more of these than ``max_marks``.
+        """
+        marks = 0
         pages = self.client.get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix):
+            if left.is_set():
+                return
             date = page["ResponseMetadata"]["HTTPHeaders"]["date"]
             now.append(parsedate_to_datetime(date).timestamp())
             for each in page.get("Contents", []):
                 path = each["Key"].removeprefix(self.prefix)
-                if path.endswith("/") and each["Size"] == 0:
-                    continue  # the mark of a folder
+                if each["Size"] == 0 and (not path or path.endswith("/")):
+                    marks += 1
+                    if marks > max_marks:
+                        raise ArtifactTooLargeError("the artifact has too many folders")
+                    continue
                 newest.append(each["LastModified"].timestamp())
                 yield RemoteFile(path, each["Size"], each["ETag"])
 

@@ -11,9 +11,11 @@ from urllib3.exceptions import ProtocolError
 
 from registry_sync import fetch as fetch_module
 from registry_sync.errors import (
+    ArtifactTooLargeError,
     FetchTimeoutError,
     IncompleteArtifactError,
     SourceError,
+    UnsafePathError,
 )
 from registry_sync.fetch import Fetcher, FetchLimits
 from registry_sync.sources import s3_parts
@@ -243,3 +245,33 @@ def test_what_a_part_raises_is_raised_in_its_turn():
     assert next(reading) == (0, b"x")
     with pytest.raises(TimeoutError, match="its own"):
         list(reading)
+
+
+def test_the_marks_of_folders_are_no_files(s3, fetch):
+    for key in ("m/1/", "m/1/data/", "m/1/data/deep/"):
+        s3.put(key, b"")
+    assert "" not in fetch().manifest.files
+
+
+def test_what_has_an_empty_name_and_content_is_refused(s3, fetch):
+    s3.put("m/1/", b"content")
+    with pytest.raises(UnsafePathError):
+        fetch()
+
+
+def test_a_listing_of_nothing_but_folders_ends(s3, fetch):
+    for number in range(3000):
+        s3.put(f"m/1/{number}/", b"")
+    with pytest.raises(ArtifactTooLargeError, match="folders"):
+        fetch(max_files=500)
+    assert s3.count("list_objects_v2") == 2  # of four
+
+
+def test_no_page_of_folders_is_asked_for_that_nobody_waits_for(s3):
+    left = threading.Event()
+    s3.page = 1
+    for number in range(9):
+        s3.put(f"m/2/{number}/", b"")
+    s3.before = lambda _name, _key: left.set()
+    S3Location(s3, "bucket", "m/2/").files(9, left)
+    assert s3.count("list_objects_v2") == 1
