@@ -7,6 +7,7 @@ bounded, and what is optional and unreadable is left out.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,6 +21,7 @@ DESCRIPTION_FORMAT_VERSION = 1
 _MLMODEL = "MLmodel"
 _MAX_MLMODEL_BYTES = 2 * 2**20
 _MAX_TEXT_BYTES = 256 * 1024
+_MAX_JSON_DEPTH = 100
 _MAX_SERVING_EXAMPLE_BYTES = 64 * 1024
 
 _SERVING_PATH = "serving_input_path"
@@ -188,13 +190,13 @@ def _json_list(text: str | None) -> list[Any] | None:
     return parsed
 
 
-def _strict_json(text: str | bytes) -> Any:
-    """Parse JSON without NaN and infinities, which would not survive being written again."""
+def _strict_json(text: str) -> Any:
+    """Parse JSON without NaN."""
 
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is no JSON value")
 
-    return json.loads(text, parse_constant=refuse)
+    return _written_again(json.loads(text, parse_constant=refuse))
 
 
 def _example_json(text: bytes) -> Any:
@@ -204,7 +206,30 @@ def _example_json(text: bytes) -> Any:
         if name != "NaN":
             raise ValueError(f"{name} is no JSON value")
 
-    return json.loads(text, parse_constant=null_for_nan)
+    return _written_again(json.loads(text, parse_constant=null_for_nan))
+
+
+def _written_again(parsed: Any) -> Any:
+    """Return a value that survives being written and read: JSON's reader takes more than that.
+
+    Raises:
+        ValueError: It holds infinities, such as ``1e999``, halves of characters, or is too deep.
+    """
+    waiting = [(parsed, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        match value:
+            case str():
+                value.encode()
+            case float() if not math.isfinite(value):
+                raise ValueError("a number is too large")
+            case dict() | list() if depth > _MAX_JSON_DEPTH:
+                raise ValueError("nested too deeply")
+            case dict():
+                waiting += [(one, depth + 1) for pair in value.items() for one in pair]
+            case list():
+                waiting += [(one, depth + 1) for one in value]
+    return parsed
 
 
 def _text(value: Any) -> str | None:

@@ -137,6 +137,29 @@ def test_what_is_missing_in_an_example_is_null(folder):
     assert described(folder)["example"]["serving"] == {"inputs": [1, None]}
 
 
+UNWRITABLE = [
+    '["\\ud800"]',
+    '{"\\udfff": 1}',
+    "[1e999]",
+    "[-1e999]",
+    "[" * 300 + "]" * 300,
+]
+"""Read by JSON's reader, and not to be written again, or not by every depth of the stack."""
+
+
+@pytest.mark.parametrize("text", UNWRITABLE)
+def test_an_example_that_could_not_be_stored_is_named_but_not_carried(folder, text):
+    (folder / "serving_input_example.json").write_text(f'{{"inputs": {text}}}')
+    assert described(folder)["example"]["serving"] is None
+
+
+@pytest.mark.parametrize("text", UNWRITABLE)
+def test_a_signature_that_could_not_be_stored_is_refused(folder, text):
+    write(folder, signature={"inputs": f"[{text}]"})
+    with pytest.raises(BrokenModelError, match="signature"):
+        described(folder)
+
+
 @pytest.mark.parametrize("text", ["{", '{"inputs": [Infinity]}', "[" * 100_000])
 def test_an_example_that_is_no_json_is_named_but_not_carried(folder, text):
     (folder / "serving_input_example.json").write_text(text[:60_000])
