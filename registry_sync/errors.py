@@ -34,9 +34,12 @@ class ArtifactError(SyncError):
     Attributes:
         transient: A later try of the same version may succeed by itself: back off and try again.
             False: the same bytes would fail again.
+        listing: The remote listing of the bytes that it is about (`Fetched.listing`); None: not
+            known.
     """
 
     transient: bool = False
+    listing: str | None = None
 
 
 class IncompleteArtifactError(ArtifactError):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry_sync.errors import (
+    ArtifactError,
     ArtifactTooLargeError,
     FetchTimeoutError,
     IncompleteArtifactError,
@@ -150,21 +151,25 @@ class Fetcher:
         # Even the place may have to be asked for: of a run's artifacts, say.
         location = wait_for(lambda _left: self._open(uri), time_limit.check)
         before = self._list(location, time_limit.check)
-        if not any(file.path == "MLmodel" for file in before.files):
-            raise IncompleteArtifactError("the artifact has no MLmodel file (yet)")
-        self._check_settled(uri, before, judged=judged)
-        budget = _Budget(self._limits, into.parent, before, time_limit, reserve)
-        budget.check_listing()
-        with _as_store_error():
-            into.mkdir()
-        files = _bring_all(location, before, into, budget)
-        after = self._list(location, budget.wait)
-        still_s, _ = self._still(uri, after)
-        if after.files != before.files:
-            raise IncompleteArtifactError("the artifact's files changed while they were fetched")
+        with _about(before):
+            if not any(file.path == "MLmodel" for file in before.files):
+                raise IncompleteArtifactError("the artifact has no MLmodel file (yet)")
+            self._check_settled(uri, before, judged=judged)
+            budget = _Budget(self._limits, into.parent, before, time_limit, reserve)
+            budget.check_listing()
+            with _as_store_error():
+                into.mkdir()
+            files = _bring_all(location, before, into, budget)
+            after = self._list(location, budget.wait)
+            still_s, _ = self._still(uri, after)
+            if after.files != before.files:
+                raise IncompleteArtifactError(
+                    "the artifact's files changed while they were fetched"
+                )
+            manifest = Manifest.of(files)
         return Fetched(
             folder=into,
-            manifest=Manifest.of(files),
+            manifest=manifest,
             size_bytes=budget.arrived_bytes,
             listing=before.mark(),
             settled=still_s >= self._limits.settle_s,
@@ -221,8 +226,10 @@ class Fetcher:
             raise ArtifactTooLargeError(
                 f"the artifact has more than {self._limits.max_files} files"
             )
-        check_paths(file.path for file in files)
-        return RemoteListing(files, listing.newest_age_s)
+        listed = RemoteListing(files, listing.newest_age_s)
+        with _about(listed):
+            check_paths(file.path for file in files)
+        return listed
 
 
 class _TimeLimit:
@@ -369,6 +376,16 @@ def _write_all(descriptor: int, chunk: bytes) -> None:
     view = memoryview(chunk)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+@contextmanager
+def _about(listing: RemoteListing) -> Iterator[None]:
+    """Say of which bytes an artifact's error is."""
+    try:
+        yield
+    except ArtifactError as error:
+        error.listing = error.listing or listing.mark()
+        raise
 
 
 @contextmanager

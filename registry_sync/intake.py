@@ -21,7 +21,6 @@ from registry_sync.errors import (
     ArtifactError,
     BrokenModelError,
     IncompleteArtifactError,
-    SourceError,
     StoreError,
 )
 from registry_sync.fetch import OnProgress, Reserve
@@ -136,6 +135,7 @@ class Intake:
             pinned = pinned or self._pinned_in_store(version)
             expected = version.expected_digest or (pinned.digest if pinned else None)
             judged = expected is not None or self._source.is_whole(version)
+        fetched: Fetched | None = None
         try:
             with self._store.staging() as folder:
                 reserve = partial(self._reserve, make_room, folder) if make_room else None
@@ -147,7 +147,8 @@ class Intake:
         except ArtifactError as error:
             if error.transient:
                 raise
-            listing = self._listing(uri, on_progress)
+            # Of these very bytes: those that are there by now may be others.
+            listing = fetched.listing if fetched else error.listing
             return Refused(expected, None, listing, error.reason)
 
     def _reserve(self, make_room: MakeRoom, folder: Path, total_bytes: int) -> None:
@@ -216,12 +217,6 @@ class Intake:
             return self._store.manifest(pinned.digest)
         except StoreError:
             return None  # it only makes the sentence better
-
-    def _listing(self, uri: str, on_progress: OnProgress | None) -> str | None:
-        try:
-            return self._fetcher.remote_listing(uri, on_progress=on_progress)
-        except (SourceError, ArtifactError):
-            return None
 
     def remote_is_as_pinned(self, version: AspiredVersion, pinned: PinnedVersion) -> bool:
         """Whether the remote listing is the one recorded at the fetch.

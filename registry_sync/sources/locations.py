@@ -84,7 +84,7 @@ class RemoteListing:
     def weak_mark(self) -> str:
         """Return a value that changes when files come, go or grow, whatever the storage tells."""
         lines = (f"{file.size_bytes} {file.mark} {file.path}\n" for file in self.files)
-        return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
+        return "sha256:" + hashlib.sha256("".join(lines).encode(errors="surrogatepass")).hexdigest()
 
 
 class Location(Protocol):

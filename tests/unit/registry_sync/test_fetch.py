@@ -220,6 +220,19 @@ def test_a_storage_without_marks_has_no_listing_to_compare(serve):
     assert fetcher().remote_listing("any") is None
 
 
+@pytest.mark.parametrize("flaw", ["size", "name"])
+def test_a_refusal_says_of_which_listing_it_is(origin, tmp_path, flaw):
+    if flaw == "name":
+        listing = None
+        (origin / "a\\b").touch()
+    else:
+        listing = fetcher().remote_listing(str(origin))
+    with pytest.raises((ArtifactTooLargeError, UnsafePathError)) as caught:
+        fetcher(max_bytes=10).fetch(str(origin), tmp_path / "into")
+    assert caught.value.listing
+    assert listing in (None, caught.value.listing)
+
+
 # --- whether an upload is done --------------------------------------------------------------------
 
 SETTLE_S = 5.0

@@ -7,7 +7,8 @@ import pytest
 
 from registry_sync import intake as intake_module
 from registry_sync.artifact_store import ArtifactStore
-from registry_sync.errors import IncompleteArtifactError
+from registry_sync.describe import describe
+from registry_sync.errors import ArtifactTooLargeError, IncompleteArtifactError
 from registry_sync.intake import Brought, Intake, Refused, Stopwatch
 from tests.fakes.registry import FakeRegistry
 
@@ -112,3 +113,33 @@ def test_other_bytes_are_wrong_once_the_upload_is_known_to_be_done(registry, bri
     registry.publish("m", 1, stamp="sha256:" + "0" * 64)
     registry.whole, registry.settled = knows == "whole", knows == "settled"
     assert isinstance(bring(), Refused)
+
+
+def test_a_refusal_is_of_the_bytes_that_came_however_soon_they_are_repaired(
+    registry, bring, monkeypatch
+) -> None:
+    registry.publish("m", 1)
+    good = registry.files["fake:/m/1"]["MLmodel"]
+    registry.files["fake:/m/1"]["MLmodel"] = b"["
+    listing = registry.remote_listing("fake:/m/1")
+
+    def describe_late(fetched):
+        registry.files["fake:/m/1"]["MLmodel"] = good
+        return describe(fetched)
+
+    monkeypatch.setattr(intake_module, "describe", describe_late)
+    found = bring()
+    assert isinstance(found, Refused)
+    assert found.listing == listing != registry.remote_listing("fake:/m/1")
+
+
+@pytest.mark.parametrize("listing", ["as it was", None])
+def test_what_is_refused_before_it_came_has_the_listing_that_was_refused(
+    registry, bring, listing
+) -> None:
+    registry.publish("m", 1)
+    registry.fetch_error = ArtifactTooLargeError("too large")
+    registry.fetch_error.listing = listing
+    found = bring()
+    assert isinstance(found, Refused)
+    assert found.listing == listing
