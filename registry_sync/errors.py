@@ -68,6 +68,10 @@ class UnsafePathError(ArtifactError):
     """A path that could leave its folder, a link, or two paths that a file system may confuse."""
 
 
+class ForbiddenPlaceError(ArtifactError):
+    """The bytes are said to be where they are not read from: another server, an unknown kind."""
+
+
 class BrokenModelError(ArtifactError):
     """The model's own files (``MLmodel`` and what it names) cannot be read."""
 

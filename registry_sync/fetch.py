@@ -145,6 +145,7 @@ class Fetcher:
             IncompleteArtifactError: No MLmodel, or the upload is still moving (transient).
             FetchTimeoutError, NoDiskRoomError: The limits, this time (transient).
             ArtifactTooLargeError, UnsafePathError: The bytes are refused.
+            ForbiddenPlaceError: The place is.
             StoreError: This node's disk refused.
         """
         time_limit = _TimeLimit(self._limits.timeout_s, self._clock, on_progress)

@@ -28,6 +28,7 @@ from registry_sync.errors import (
     SyncError,
     UnsafePathError,
 )
+from registry_sync.sources.allowed_places import check_place
 from registry_sync.sources.read_ahead import read_ahead
 from registry_sync.sources.s3_parts import load_part, parts_of
 
@@ -127,7 +128,7 @@ class Location(Protocol):
 
 
 def open_location(uri: str, *, tracking_uri: str, s3: Callable[[], S3Client]) -> Location:
-    """Return the location that ``uri`` means. Asks nothing yet.
+    """Return the location that ``uri`` means. Asks nothing yet, but the server where a run's is.
 
     Args:
         uri: Of any kind.
@@ -135,8 +136,10 @@ def open_location(uri: str, *, tracking_uri: str, s3: Callable[[], S3Client]) ->
         s3: Gives the client for ``s3:``.
 
     Raises:
-        SourceError: The URI is of no known kind.
+        ForbiddenPlaceError: It must not be asked.
+        SourceError: It cannot be used.
     """
+    check_place(uri, tracking_uri)
     scheme = urlsplit(uri).scheme
     with as_source_error(f"the artifact location {scheme or 'path'!r} cannot be used"):
         if scheme == "s3":
@@ -145,7 +148,16 @@ def open_location(uri: str, *, tracking_uri: str, s3: Callable[[], S3Client]) ->
             return ProxyLocation.at(uri, tracking_uri)
         if scheme in ("", "file"):
             return LocalLocation.at(uri)
+        if scheme == "runs":  # which MLflow keeps wherever somebody told it to
+            return open_location(_of_run(uri, tracking_uri), tracking_uri=tracking_uri, s3=s3)
         return RepositoryLocation.at(uri, tracking_uri)
+
+
+def _of_run(uri: str, tracking_uri: str) -> str:
+    """Ask where the artifacts of a run are."""
+    from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
+
+    return str(RunsArtifactRepository.get_underlying_uri(uri, tracking_uri))
 
 
 @contextmanager
@@ -424,7 +436,7 @@ class LocalLocation:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryLocation:
-    """A storage that only MLflow's own artifact repository knows (gs, abfss, hdfs, runs …).
+    """A storage that only MLflow's own artifact repository knows (gs, abfss, hdfs …).
 
     Attributes:
         repository: MLflow's client of it.

@@ -11,6 +11,7 @@ from registry_sync import fetch as fetch_module
 from registry_sync.errors import (
     ArtifactTooLargeError,
     FetchTimeoutError,
+    ForbiddenPlaceError,
     IncompleteArtifactError,
     NoDiskRoomError,
     SourceError,
@@ -116,9 +117,10 @@ def test_a_folder_that_is_not_there_is_the_sources_fault(tmp_path):
         fetcher().fetch(str(tmp_path / "nowhere"), tmp_path / "into")
 
 
-def test_an_unknown_kind_of_place_is_the_sources_fault(tmp_path):
-    with pytest.raises(SourceError, match="gopher"):
+def test_a_place_that_is_not_asked_is_refused_for_good(tmp_path):
+    with pytest.raises(ForbiddenPlaceError, match="gopher") as caught:
         fetcher().fetch("gopher://x/y", tmp_path / "into")
+    assert not caught.value.transient
 
 
 @pytest.mark.parametrize("name", ["a\\b", "line\nbreak"])
