@@ -31,6 +31,7 @@ from registry_sync.sources.locations import (
     Location,
     RemoteFile,
     RemoteListing,
+    Scratch,
     connect_s3,
     open_location,
 )
@@ -115,7 +116,9 @@ class Fetcher:
         """
         on_beat = _TimeLimit(self._limits.timeout_s, self._clock, on_progress).check
         try:
-            return self._list(wait_for(lambda _left: self._open(uri), on_beat), on_beat).mark()
+            return self._list(
+                wait_for(lambda _left: self._open(uri, Scratch()), on_beat), on_beat
+            ).mark()
         except FetchTimeoutError as error:
             raise SourceError(
                 f"the storage did not list the artifact within {self._limits.timeout_s:.0f} s"
@@ -134,7 +137,8 @@ class Fetcher:
 
         Args:
             uri: As `Source.locate` gave it.
-            into: Must not exist; its parent must. Left behind on errors, for its owner to remove.
+            into: Must not exist; its parent must, and is worked in too. Left behind on errors, for
+                its owner to remove.
             judged: Something else tells whether these bytes are whole, such as a digest: unless the
                 upload was seen moving, they may be fetched however young they are.
             on_progress: See `OnProgress`.
@@ -150,7 +154,8 @@ class Fetcher:
         """
         time_limit = _TimeLimit(self._limits.timeout_s, self._clock, on_progress)
         # Even the place may have to be asked for: of a run's artifacts, say.
-        location = wait_for(lambda _left: self._open(uri), time_limit.check)
+        scratch = Scratch(into.parent, self._limits.max_bytes)
+        location = wait_for(lambda _left: self._open(uri, scratch), time_limit.check)
         before = self._list(location, time_limit.check)
         with _about(before):
             if not any(file.path == "MLmodel" for file in before.files):
@@ -203,8 +208,8 @@ class Fetcher:
         age_s = listing.newest_age_s
         return (now_s - seen.since_s if age_s is None else age_s), seen.moved
 
-    def _open(self, uri: str) -> Location:
-        return open_location(uri, tracking_uri=self._tracking_uri, s3=self._s3)
+    def _open(self, uri: str, scratch: Scratch) -> Location:
+        return open_location(uri, tracking_uri=self._tracking_uri, s3=self._s3, scratch=scratch)
 
     def _s3(self) -> S3Client:
         """Return one client for all: making one costs a tenth of a second of the interpreter."""

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -127,13 +127,30 @@ class Location(Protocol):
         ...
 
 
-def open_location(uri: str, *, tracking_uri: str, s3: Callable[[], S3Client]) -> Location:
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Where a file may lie while MLflow downloads it.
+
+    Attributes:
+        folder: On the file system that the fetch writes to, and removed with it; None: the system's
+            own, where nothing is read.
+        max_bytes: How large a download may grow.
+    """
+
+    folder: Path | None = None
+    max_bytes: int = 0
+
+
+def open_location(
+    uri: str, *, tracking_uri: str, s3: Callable[[], S3Client], scratch: Scratch
+) -> Location:
     """Return the location that ``uri`` means. Asks nothing yet, but the server where a run's is.
 
     Args:
         uri: Of any kind.
         tracking_uri: The MLflow server that ``mlflow-artifacts:`` means.
         s3: Gives the client for ``s3:``.
+        scratch: For what only MLflow can read.
 
     Raises:
         ForbiddenPlaceError: It must not be asked.
@@ -149,8 +166,9 @@ def open_location(uri: str, *, tracking_uri: str, s3: Callable[[], S3Client]) ->
         if scheme in ("", "file"):
             return LocalLocation.at(uri)
         if scheme == "runs":  # which MLflow keeps wherever somebody told it to
-            return open_location(_of_run(uri, tracking_uri), tracking_uri=tracking_uri, s3=s3)
-        return RepositoryLocation.at(uri, tracking_uri)
+            place = _of_run(uri, tracking_uri)
+            return open_location(place, tracking_uri=tracking_uri, s3=s3, scratch=scratch)
+        return RepositoryLocation.at(uri, tracking_uri, scratch)
 
 
 def _of_run(uri: str, tracking_uri: str) -> str:
@@ -440,16 +458,18 @@ class RepositoryLocation:
 
     Attributes:
         repository: MLflow's client of it.
+        scratch: Where it downloads to.
     """
 
     repository: Any
+    scratch: Scratch
 
     @classmethod
-    def at(cls, uri: str, tracking_uri: str) -> RepositoryLocation:
+    def at(cls, uri: str, tracking_uri: str, scratch: Scratch) -> RepositoryLocation:
         """Return the location of any scheme for which MLflow has a repository."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        return cls(get_artifact_repository(uri, tracking_uri=tracking_uri))
+        return cls(get_artifact_repository(uri, tracking_uri=tracking_uri), scratch)
 
     def files(self, max_files: int, left: threading.Event = NEVER) -> RemoteListing:
         """List recursively; see `Location`."""
@@ -461,13 +481,18 @@ class RepositoryLocation:
         return _one_by_one(files, self._read)
 
     def _read(self, file: RemoteFile) -> Iterator[bytes]:
-        """Yield a file's bytes; an empty chunk whenever the download has taken a while longer."""
-        own = Path(tempfile.mkdtemp(prefix="registry-sync-"))
+        """Yield a file's bytes; an empty chunk whenever the download has taken a while longer.
+
+        Raises:
+            ArtifactTooLargeError: It has grown too large meanwhile.
+        """
+        own = Path(tempfile.mkdtemp(prefix="download-", dir=self.scratch.folder))
         downloads = read_ahead([file], partial(self._download, own), at_once=1)
         try:
             with as_source_error(f"{file.path!r} could not be read"), closing(downloads):
                 for _, downloaded in downloads:
                     if downloaded is None:
+                        self._check_growth(own)
                         yield b""
                         continue
                     with downloaded.open("rb") as stream:
@@ -475,6 +500,22 @@ class RepositoryLocation:
                             yield chunk
         finally:
             shutil.rmtree(own, ignore_errors=True)
+
+    def _check_growth(self, own: Path) -> None:
+        """Look at what has been written so far, under whatever name.
+
+        Raises:
+            ArtifactTooLargeError: It is too much.
+        """
+        written = 0
+        for folder, _, names in os.walk(own):
+            for name in names:
+                with suppress(FileNotFoundError):  # renamed meanwhile
+                    written += Path(folder, name).stat(follow_symlinks=False).st_size
+        if written > self.scratch.max_bytes:
+            raise ArtifactTooLargeError(
+                f"the artifact has more than {self.scratch.max_bytes} bytes"
+            )
 
     def _download(self, own: Path, file: RemoteFile, left: threading.Event) -> Path:
         try:

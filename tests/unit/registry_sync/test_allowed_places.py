@@ -73,4 +73,6 @@ def test_a_port_of_the_server_itself_counts():
 def test_a_run_whose_artifacts_are_elsewhere_sends_us_there_no_more(monkeypatch):
     monkeypatch.setattr(locations, "_of_run", lambda *_: "http://evil.example/x")
     with pytest.raises(ForbiddenPlaceError):
-        locations.open_location("runs:/0123/model", tracking_uri=SERVER, s3=pytest.fail)
+        locations.open_location(
+            "runs:/0123/model", tracking_uri=SERVER, s3=pytest.fail, scratch=locations.Scratch()
+        )

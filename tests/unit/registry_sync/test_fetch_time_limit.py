@@ -1,5 +1,6 @@
 """Whatever a storage does with a listing or a download, a fetch ends within its time."""
 
+import shutil
 import tempfile
 import threading
 import time
@@ -10,7 +11,12 @@ from types import SimpleNamespace
 import pytest
 
 from registry_sync import fetch as fetch_module
-from registry_sync.errors import FetchTimeoutError, SourceError
+from registry_sync.errors import (
+    ArtifactTooLargeError,
+    FetchTimeoutError,
+    NoDiskRoomError,
+    SourceError,
+)
 from registry_sync.fetch import Fetcher, FetchLimits
 from registry_sync.sources import read_ahead
 from registry_sync.sources.locations import (
@@ -33,11 +39,20 @@ def _quick_beats(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def temporary(monkeypatch, tmp_path):
-    folder = tmp_path / "temporary"
+def elsewhere(monkeypatch, tmp_path):
+    """The system's folder for temporary files, which is not on the disk that is watched."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "there is no such folder"))
+
+
+@pytest.fixture
+def staging(tmp_path):
+    folder = tmp_path / "staging"
     folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
+
+
+def downloads(staging):
+    return [one for one in staging.iterdir() if one.name != "into"]
 
 
 @pytest.fixture
@@ -163,17 +178,21 @@ class Repository:
 
 
 @pytest.fixture
-def repository(tmp_path, serve):
+def repository(tmp_path, monkeypatch):
     made = Repository(write_files(tmp_path / "origin"), Slow(10**9), Slow(10**9))
-    serve(RepositoryLocation(made))
+    monkeypatch.setattr(
+        fetch_module,
+        "open_location",
+        lambda *_, scratch, **__: RepositoryLocation(made, scratch),
+    )
     return made
 
 
-def test_what_only_mlflow_can_read_is_fetched_file_by_file(repository, tmp_path, temporary):
-    fetched = fetcher(60).fetch("gs://any", tmp_path / "into")
+def test_what_only_mlflow_can_read_is_fetched_file_by_file(repository, staging):
+    fetched = fetcher(60).fetch("gs://any", staging / "into")
     assert fetched.size_bytes == sum(map(len, FILES.values()))
-    assert {p: (tmp_path / "into" / p).read_bytes() for p in FILES} == FILES
-    assert not list(temporary.iterdir())
+    assert {p: (staging / "into" / p).read_bytes() for p in FILES} == FILES
+    assert not downloads(staging)
 
 
 def test_no_folder_is_listed_that_nobody_waits_for(repository, tmp_path):
@@ -186,18 +205,16 @@ def test_no_folder_is_listed_that_nobody_waits_for(repository, tmp_path):
     assert repository.listing.calls == 2  # of three
 
 
-def test_a_download_that_hangs_ends_the_fetch_in_time_and_leaves_nothing(
-    repository, tmp_path, temporary
-):
+def test_a_download_that_hangs_ends_the_fetch_in_time_and_leaves_nothing(repository, staging):
     repository.download = Slow(after=1)
     with pytest.raises(FetchTimeoutError):
-        fetcher(clock=repository.download.clock).fetch("gs://any", tmp_path / "into")
+        fetcher(clock=repository.download.clock).fetch("gs://any", staging / "into")
     assert repository.download.calls == 2
-    assert not list(temporary.iterdir())
+    assert not downloads(staging)
     repository.download.gate.set()
     assert repository.download.ended.wait(PATIENCE_S)
     give_up_at = time.monotonic() + PATIENCE_S
-    while list(temporary.iterdir()):  # the download that nobody waited for removes its own
+    while downloads(staging):  # the download that nobody waited for removes its own
         assert time.monotonic() < give_up_at
         time.sleep(0.005)
 
@@ -214,4 +231,30 @@ def test_a_stop_ends_a_download_that_hangs(repository, tmp_path):
     with pytest.raises(StoppedError):
         fetcher(3600).fetch("gs://any", tmp_path / "into", on_progress=stop_then)
     assert set(seen) == {0}
+    repository.download.gate.set()
+
+
+@pytest.mark.parametrize("limit", ["max_bytes", "disk_floor_bytes"])
+def test_a_download_that_grows_without_end_is_ended_as_it_grows(
+    repository, staging, monkeypatch, limit
+):
+    grown = threading.Event()
+
+    def download_artifacts(_path, dst_path):
+        Path(dst_path, "MLmodel.part").write_bytes(b"x" * 5000)
+        grown.set()
+        assert repository.download.gate.wait(PATIENCE_S)
+        return str(Path(dst_path, "MLmodel.part"))
+
+    def disk_usage(_disk):
+        return SimpleNamespace(free=0 if grown.is_set() else 10**9)
+
+    monkeypatch.setattr(repository, "download_artifacts", download_artifacts)
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    limits = {"max_bytes": 10**6, "disk_floor_bytes": 0, limit: 2000}
+    with pytest.raises((ArtifactTooLargeError, NoDiskRoomError)):
+        Fetcher(tracking_uri="", limits=FetchLimits(settle_s=0, **limits), environ={}).fetch(
+            "gs://any", staging / "into"
+        )
+    assert not downloads(staging)
     repository.download.gate.set()
