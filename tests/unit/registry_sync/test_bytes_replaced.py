@@ -103,11 +103,12 @@ async def test_what_served_comes_back_after_a_lost_table_though_its_bytes_were_r
         await node.serves(1)
         if held:
             await client.post("/pin", json={"model": M, "alias": A, "version": 1})
-        replace_bytes(node, 1)
+        await idle(spine)
         fetching = node.registry.hold_fetches[f"fake:/{M}/1"] = threading.Event()
-        await spine.poll()
-        await idle(spine) if held else None
-        node.gateway.restart(lose_table=True)
+        replace_bytes(node, 1)
+        await spine.poll()  # remembered, so that the next one begins with it
+    node.gateway.restart(lose_table=True)
+    async with node.control_plane() as spine:
         await node.serves(1)
         assert node.gateway.active[M, A].digest == before
         fetching.set()

@@ -181,9 +181,10 @@ async def test_a_hold_that_another_has_replaced_is_not_ended_by_what_was_decided
         spine.steps.start(ReleaseHold(held))
         await idle(spine)
         assert spine.journal.view.holds[M, A].lasting
+        before = moves_of_alias(node)
         spine.steps.start(RetireAlias(M, A))
         await idle(spine)
-        assert node.gateway.points(M, A) == 1
+        assert (node.gateway.points(M, A), moves_of_alias(node)) == (1, before)
 
 
 async def test_no_alias_is_taken_away_once_a_freeze_is_answered(

@@ -35,6 +35,10 @@ async def test_an_operator_sees_how_far_each_fetch_is(node: NodeInMemory) -> Non
             lambda: [one.arrived_bytes for one in spine.arrival.fetches] == [2_000_000],
             "half of it is here, and all of the other one",
         )
+        # What is logged later would get between the lines that the command says.
+        await becomes(lambda: node.gateway.points("other", A) == 7, "the other one serves")
+        await becomes(lambda: len(spine.steps.busy) == 1, "nothing else is under way")
+        await spine.next_decision()
         (fetch,) = (await client.get("/state")).json()["fetches"]
         assert (fetch["model"], fetch["version"], fetch["comparing"]) == (M, 1, False)
         assert (fetch["arrived_bytes"], fetch["total_bytes"]) == (2_000_000, 4_000_000)
