@@ -42,10 +42,17 @@ _log = structlog.get_logger("registry_sync.arrival")
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """A step that went no further: ``refused`` ones are not tried again by themselves."""
+    """A step that went no further.
+
+    Attributes:
+        reason: Why, as a sentence.
+        refused: It is not tried again by itself.
+        unfinished: Somebody is still at it, so a long wait would only be late.
+    """
 
     reason: str
     refused: bool = False
+    unfinished: bool = False
 
 
 @dataclass(slots=True)

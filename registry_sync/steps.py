@@ -26,11 +26,12 @@ from registry_sync.actions import (
 from registry_sync.arrival import Stopped
 from registry_sync.backoff import Backoff, Failure
 from registry_sync.breaker import Breaker
-from registry_sync.errors import SyncError
+from registry_sync.errors import IncompleteArtifactError, SyncError
 from registry_sync.intake import Stopwatch
 from registry_sync.records import Attempt
 
 _WANTED_RETRY_S = 5.0
+_UPLOAD_RETRY_S = 10.0
 _SLOTS = {
     Fetch: 3,
     BuildEnvironment: 1,
@@ -202,7 +203,8 @@ class Steps:
         try:
             stopped = await self._do(action, watch)
         except SyncError as error:
-            stopped = Stopped(error.reason)
+            unfinished = isinstance(error, IncompleteArtifactError)
+            stopped = Stopped(error.reason, unfinished=unfinished)
         except Exception as error:  # noqa: BLE001 - a fault of ours stays in its model too
             _log.exception("step.failed", model=action.model, action=subject)
             stopped = Stopped(f"internal error: {type(error).__name__}")
@@ -233,7 +235,7 @@ class Steps:
         failure = self.backoff.failed(
             subject,
             stopped.reason,
-            longest_s=_longest_wait_s(action),
+            longest_s=_UPLOAD_RETRY_S if stopped.unfinished else _longest_wait_s(action),
             goal=goal_of(action),
             after=after,
         )

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.acceptance.conftest import NodeMaker
+from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body
 from tests.acceptance.scale import UPLOAD_FILES, UPLOAD_S
 from tests.acceptance.surface import active_version
@@ -83,60 +84,73 @@ def _proxy(request: pytest.FixtureRequest, registry: Registry, model: str) -> St
     return Storage(f"{run.artifact_uri}/model", put, run_id=run.run_id)
 
 
-@pytest.mark.parametrize("stamped", [True, False], ids=["stamped", "unstamped"])
-@pytest.mark.parametrize("store", [_bucket, _proxy], ids=["s3", "proxied"])
-async def test_a_slow_upload_is_served_when_it_is_whole_and_not_before(
-    make_node: NodeMaker,
-    registry: Registry,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    *,
-    store: Callable[[pytest.FixtureRequest, Registry, str], Storage],
-    stamped: bool,
+@dataclass
+class Upload:
+    """One version that is registered before its files are there, and what was seen of it."""
+
+    model: str
+    storage: Storage
+    files: dict[str, bytes]
+    stamped: bool
+    seen: list[tuple[float, str | None, int | None]] = field(default_factory=list)
+
+    def register(self, registry: Registry) -> None:
+        registry.client.create_registered_model(self.model)
+        registry.client.create_model_version(
+            self.model,
+            source=self.storage.uri,
+            run_id=self.storage.run_id,
+            tags={"gateway.digest": _digest(self.files)} if self.stamped else {},
+        )
+        registry.point(self.model, ALIAS, 1)
+
+    async def put_all(self) -> float:
+        """Put one file after the other; when the last one was there."""
+        for path, body in self.files.items():
+            await asyncio.to_thread(self.storage.put, path, body)
+            await asyncio.sleep(UPLOAD_S / UPLOAD_FILES)
+        return time.monotonic()
+
+    async def follow(self, node: Node, http: httpx.AsyncClient) -> None:
+        """Upload, watch until it is served, and look at what was seen before it was whole."""
+
+        async def watch() -> bool:
+            before = time.monotonic()
+            document = await node.version(http, self.model, 1)
+            active = active_version(await node.model(http, self.model), ALIAS)
+            self.seen.append((before, document.get("state"), active))
+            return active == 1
+
+        await node.catalogue_shows(http, self.model, 1)
+        uploading = asyncio.create_task(self.put_all())
+        await eventually(watch, f"{self.storage.uri} is active", look_every_s=0.2)
+        whole_at = await uploading
+        answer = await ask(http, node.url, Call(self.model, 5, "1"), row_body(5))
+        during = [one for one in self.seen if one[0] < whole_at]
+        assert len(during) > UPLOAD_S, "it was looked at all the time"
+        assert all(active is None for _, _, active in during), during
+        assert "quarantined" not in {state for _, state, _ in self.seen}, self.seen
+        assert answer.predictions == [row_answers(3.0)[5]], answer
+        assert answer.digest == _digest(self.files)
+
+
+async def test_slow_uploads_are_served_when_they_are_whole_and_not_before(
+    make_node: NodeMaker, registry: Registry, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     files = _whole(tmp_path / "model")
     assert len(files) == UPLOAD_FILES
-    model = registry.name("slow")
-    storage = store(request, registry, model)
-    registry.client.create_registered_model(model)
-    registry.client.create_model_version(
-        model,
-        source=storage.uri,
-        run_id=storage.run_id,
-        tags={"gateway.digest": _digest(files)} if stamped else {},
-    )
-    registry.point(model, ALIAS, 1)
+    uploads: list[Upload] = []
+    for store in (_bucket, _proxy):
+        for stamped in (True, False):
+            model = registry.name(f"slow-{len(uploads)}")
+            uploads.append(Upload(model, store(request, registry, model), files, stamped))
+            await asyncio.to_thread(uploads[-1].register, registry)
     settings = {
         "REGISTRY_SYNC_POLL_INTERVAL_S": str(POLL_S),
         "REGISTRY_SYNC_SETTLE_S": str(SETTLE_S),
     }
-    node = make_node(control=storage.access | settings).start()
-    seen: list[tuple[float, str | None, int | None]] = []
-
-    async def upload() -> float:
-        """One file after the other; when the last one was there."""
-        for path, body in files.items():
-            await asyncio.to_thread(storage.put, path, body)
-            await asyncio.sleep(UPLOAD_S / UPLOAD_FILES)
-        return time.monotonic()
-
-    async def watch(http: httpx.AsyncClient) -> bool:
-        before = time.monotonic()
-        document = await node.version(http, model, 1)
-        active = active_version(await node.model(http, model), ALIAS)
-        seen.append((before, document.get("state"), active))
-        return active == 1
-
+    for upload in uploads:
+        settings |= upload.storage.access
+    node = make_node(control=settings).start()
     async with client(4) as http:
-        await node.catalogue_shows(http, model, 1)
-        uploading = asyncio.create_task(upload())
-        await eventually(lambda: watch(http), "the version is active", look_every_s=0.2)
-        whole_at = await uploading
-        answer = await ask(http, node.url, Call(model, 5, "1"), row_body(5))
-
-    during = [one for one in seen if one[0] < whole_at]
-    assert len(during) > UPLOAD_S  # it was looked at all the time
-    assert all(active is None for _, _, active in during), during
-    assert "quarantined" not in {state for _, state, _ in seen}, seen
-    assert answer.predictions == [row_answers(3.0)[5]], answer
-    assert answer.digest == _digest(files)
+        await asyncio.gather(*(upload.follow(node, http) for upload in uploads))

@@ -1,7 +1,7 @@
 """A PostgreSQL that hangs: connections stay, nothing is refused, and nothing is answered."""
 
 import asyncio
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from tests.unit.registry_sync.operating import asking
 
 LIMIT_S = 1.0
 REST_S = 0.5
-SOON_S = 4.0
-"""What a decision may take meanwhile: an answer that is waited for, and the passes around it."""
+SOON_S = 30.0
+"""Generous: the database hangs for as long as it is waited for."""
 
 
 @pytest.fixture
@@ -32,11 +32,9 @@ async def node(
     return made
 
 
-async def within(limit_s: float, predicate: Callable[[], object], what: str) -> float:
-    began_at = time.monotonic()
+async def within(limit_s: float, predicate: Callable[[], object], what: str) -> None:
     async with asyncio.timeout(limit_s):
         await becomes(predicate, what)
-    return time.monotonic() - began_at
 
 
 async def test_decisions_go_on_and_are_recorded_once_it_answers(
@@ -60,7 +58,7 @@ async def test_decisions_go_on_and_are_recorded_once_it_answers(
                 assert frozen.status_code == 503, frozen.text
                 assert (await operator.get("/history")).status_code == 503
                 await poll
-        await within(10.0, lambda: spine.journal.trouble is None, "all is well by itself")
+        await within(SOON_S, lambda: spine.journal.trouble is None, "all is well by itself")
         spine.wake()
         await idle(spine)
         moves = spine.ledger.activations_of(M, A)
@@ -80,11 +78,16 @@ async def test_a_control_plane_ends_while_it_hangs(
     async with node.control_plane() as spine:
         await node.serves(1)
         await idle(spine)
+        asking_began = threading.Event()
+
+        def ask() -> object:
+            asking_began.set()
+            return spine.ledger.view()
+
         with postgresql_server.hung():
-            asked = asyncio.create_task(spine.threads.ledger(spine.ledger.view))
-            await asyncio.sleep(0.1)
-            began_at = time.monotonic()
-            await spine.journal.close()
-            assert spine.threads.close(patience_s=4), "a thread stands in the database"
-            assert time.monotonic() - began_at < patience._CLOSE_LIMIT_S + 1
+            asked = asyncio.create_task(spine.threads.ledger(ask))
+            await becomes(asking_began.is_set, "a thread asks")
+            async with asyncio.timeout(SOON_S):
+                await spine.journal.close()
+            assert spine.threads.close(patience_s=SOON_S), "a thread stands in the database"
             await asyncio.gather(asked, return_exceptions=True)

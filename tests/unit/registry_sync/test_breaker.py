@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from registry_sync.actions import Action, Fetch, Urgency
 from registry_sync.arrival import Stopped
-from registry_sync.errors import SourceError
+from registry_sync.errors import IncompleteArtifactError, SourceError, SyncError
 from registry_sync.steps import Steps
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory
@@ -20,6 +20,7 @@ class Storage:
     def __init__(self, *, comes: Iterable[int] = ()) -> None:
         self.now = 0.0
         self.comes = set(comes)
+        self.error: SyncError = SourceError("the storage does not answer")
         self.tried: list[int] = []
         self.at_once = self.most_at_once = 0
         self.steps = Steps(
@@ -40,7 +41,7 @@ class Storage:
         self.at_once -= 1
         if action.version in self.comes:
             return None
-        raise SourceError("the storage does not answer")
+        raise self.error
 
     async def _record(self, _attempt: object) -> None:
         return
@@ -144,3 +145,10 @@ async def test_status_says_so_and_sync_tries_at_once(tmp_path) -> None:
             "all of them come",
         )
         assert not spine.steps.breaker.open()
+
+
+async def test_an_upload_in_progress_is_looked_at_every_few_seconds() -> None:
+    storage = Storage()
+    storage.error = IncompleteArtifactError("it moves")
+    await storage.pass_for(10 * MINUTE_S, [1], Urgency.PREFETCH)
+    assert len(storage.tried) >= 10 * MINUTE_S / 11
