@@ -309,6 +309,9 @@ def seaweedfs(root: Path) -> Iterator[Seaweed]:
         yield server
     finally:
         group.kill()  # asked politely, it takes half a minute
+        for port in (filer, s3, *grpc):
+            for socket_file in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # its choice
+                socket_file.unlink(missing_ok=True)
 
 
 # --- PostgreSQL ---------------------------------------------------------------------------------
