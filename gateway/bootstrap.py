@@ -7,32 +7,30 @@ import contextlib
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
 import structlog
 from fastapi import FastAPI
 
 from gateway.dispatch import Dispatcher
-from gateway.errors import GatewayError, LoadError, TableFileError
+from gateway.errors import TableFileError
 from gateway.http.app import create_control_app, create_public_app
 from gateway.http.predict import App
 from gateway.http.services import Services
 from gateway.launcher import ExecLauncher, ForkserverLauncher, Launchers
-from gateway.model_ref import digest_hex
 from gateway.node import Node
 from gateway.replica import Replica, ReplicaLimits
-from gateway.residency import BASE_WORKER_BYTES, OWN_WORKER_BYTES, ResidentSet
+from gateway.residency import ResidentSet
 from gateway.rollout import Rollout
 from gateway.room import ReplicaKey, ResidentLimits
 from gateway.settings import GatewaySettings
 from gateway.supervision import Supervisor
 from gateway.table_file import TableFile
 from gateway.telemetry import Telemetry
-from gateway.worker import messages
+from gateway.versions import Versions
+from gateway.workers import Observer
 
-_DESCRIPTION_FORMAT = 1
 _SOCKET_PATH_BYTES = 107
 _ABANDONED_S = 1.0
 _log = structlog.get_logger("gateway")
@@ -105,7 +103,14 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     launcher = ForkserverLauncher()
     await launcher.warm()
     own_launcher = ExecLauncher(os.environ)
-    residents = _resident_set(settings, node, launcher, own_launcher, telemetry)
+    versions = Versions(node, settings.artifacts_dir.resolve(), threads=settings.worker_threads)
+    residents = _resident_set(
+        settings,
+        versions,
+        Launchers(launcher, own_launcher),
+        launcher.private_bytes,
+        _LoadObserver(telemetry, node.changed),
+    )
     rollout = Rollout(
         node=node,
         residents=residents,
@@ -124,17 +129,23 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     )
     supervisor = Supervisor(
         residents,
+        versions,
+        table_file,
         telemetry,
         interval_s=settings.probe_interval_s,
         probe_timeout_s=settings.request_timeout_s + settings.stuck_grace_s,
+        idle_s=settings.on_demand_idle_s,
     )
     services = Services(node, residents, dispatcher, rollout, telemetry)
+    hot = await asyncio.to_thread(table_file.load_hot)
+    residents.bring_up(versions.still_here(hot) + versions.preloaded())
     supervision = asyncio.get_running_loop().create_task(supervisor.run())
     try:
         yield Gateway(create_public_app(services, settings), create_control_app(services), services)
     finally:
         supervision.cancel()
         await asyncio.gather(supervision, return_exceptions=True)
+        await supervisor.remember_hot()
         await rollout.close()
         # The listeners have waited for their callers; what is leased still was abandoned by them.
         await residents.close(_ABANDONED_S)
@@ -144,12 +155,11 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
 
 def _resident_set(
     settings: GatewaySettings,
-    node: Node,
-    launcher: ForkserverLauncher,
-    own_launcher: ExecLauncher,
-    telemetry: Telemetry,
+    versions: Versions,
+    launchers: Launchers,
+    shared_bytes: Callable[[], int],
+    observer: Observer,
 ) -> ResidentSet:
-    launchers = Launchers(launcher, own_launcher)
     limits = ReplicaLimits(
         max_in_flight=settings.max_in_flight,
         max_in_flight_bytes=settings.max_in_flight_bytes,
@@ -160,78 +170,15 @@ def _resident_set(
     def new_replica(key: ReplicaKey, on_stopped: Callable[[Replica], None]) -> Replica:
         return Replica(str(key), launchers, limits, on_stopped)
 
-    async def prepare(key: ReplicaKey) -> messages.Load:
-        rows = node.table.policy_of(key.model, key.version).max_batch_rows
-        folder = settings.artifacts_dir.resolve()
-        interpreter = _interpreter(node, key)
-        load = await asyncio.to_thread(_read_load, folder, key, settings.worker_threads, rows)
-        return replace(load, interpreter=interpreter)
-
-    def estimate(key: ReplicaKey) -> int:
-        try:
-            listed = node.table.version(key.model, key.version)
-        except GatewayError:
-            return BASE_WORKER_BYTES  # served although the registry no longer lists it
-        own = listed.environment.kind == "own"
-        return (OWN_WORKER_BYTES if own else BASE_WORKER_BYTES) + 2 * (listed.size_bytes or 0)
-
     return ResidentSet(
         limits=ResidentLimits(settings.max_resident, settings.max_resident_bytes),
         load_budget_s=settings.load_budget_s,
         max_waiting=settings.max_in_flight,
         new_replica=new_replica,
-        prepare=prepare,
-        estimate=estimate,
-        observer=_LoadObserver(telemetry, node.changed),
-        shared_bytes=launcher.private_bytes,
-    )
-
-
-def _interpreter(node: Node, key: ReplicaKey) -> str | None:
-    """Return the version's own interpreter; None: it runs under ours.
-
-    Raises:
-        LoadError: Its own environment is not built. Ours would answer, but perhaps something else.
-    """
-    try:
-        environment = node.table.version(key.model, key.version).environment
-    except GatewayError:
-        return None  # served although the registry no longer lists it
-    if environment.kind == "own" and environment.python is None:
-        raise LoadError("worker_died", f"the own environment of {key} is not built (yet)")
-    return environment.python
-
-
-def _read_load(
-    artifacts: Path, key: ReplicaKey, threads: int, max_batch_rows: int | None
-) -> messages.Load:
-    """Read what a worker is told about its artifact. Blocking.
-
-    Raises:
-        LoadError: The artifact is not in the store, or newer than this gateway.
-    """
-    name = digest_hex(key.digest)
-    try:
-        description = orjson.loads((artifacts / f"{name}.json").read_bytes())
-    except FileNotFoundError as error:
-        raise LoadError(
-            "integrity", f"the bytes of {key} are not in this node's artifact store"
-        ) from error
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise LoadError("load_failed", f"the description of {key} is unreadable") from error
-    if description.get("format_version", 1) > _DESCRIPTION_FORMAT:
-        raise LoadError(
-            "unsupported", "the artifact store was written by a newer version: upgrade the gateway"
-        )
-    return messages.Load(
-        model=key.model,
-        version=key.version,
-        digest=key.digest,
-        artifact=str(artifacts / name),
-        manifest=str(artifacts / f"{name}.manifest"),
-        description=description,
-        threads=threads,
-        max_batch_rows=max_batch_rows or 1024,
+        prepare=versions.load_order,
+        versions=versions,
+        observer=observer,
+        shared_bytes=shared_bytes,
     )
 
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import orjson
 
+from gateway.demands import Lease
 from gateway.errors import (
+    DisplacedError,
     DrainingError,
     ModelLoadFailedError,
     ModelLoadingError,
@@ -23,7 +25,7 @@ from gateway.errors import (
 from gateway.model_ref import Selector
 from gateway.node import Node
 from gateway.replica import WorkerReply, clock_deadline
-from gateway.residency import Lease, ResidentSet
+from gateway.residency import ResidentSet
 from gateway.room import ReplicaKey
 from gateway.routing import Route
 from gateway.worker.messages import Predict
@@ -117,8 +119,12 @@ class Dispatcher:
             key = ReplicaKey(route.model, route.version, str(route.digest))
             lease = self._residents.try_lease(key)
             if lease is None:
-                with self._holding(call):
-                    lease = await self._residents.lease(key)
+                try:
+                    with self._holding(call):
+                        lease = await self._residents.lease(key)
+                except DisplacedError:
+                    route = call.route = self.resolve(call)
+                    continue
             try:
                 return Answer(route, await self._submit(lease, call, route))
             except NotDeliveredError:

@@ -204,6 +204,13 @@ class NotDeliveredError(Exception):
     """A request never reached its worker; it may be given to another. Never shown to a caller."""
 
 
+class DisplacedError(Exception):
+    """The version a caller waited for made room for its successor before that was up.
+
+    Whom the caller means is to be asked again. Never shown to a caller.
+    """
+
+
 class LoadError(Exception):
     """A replica could not be brought up.
 

@@ -34,6 +34,8 @@ from gateway.worker.messages import Kind
 _EXIT_AFTER_EOF_S = 2.0
 _STOP_GRACE_S = 2.0
 _KILL_WAIT_S = 30.0
+_WEIGHT = 0.1
+"""Of the newest answer in the average of seconds per answer."""
 
 
 class ReplicaState(StrEnum):
@@ -96,6 +98,7 @@ class Replica:
         self.loaded: messages.Loaded | None = None
         self.private_bytes = 0
         self.answered = 0
+        self.service_s = 0.0
         self._launcher = launcher
         self._limits = limits
         self._on_stopped = on_stopped
@@ -124,6 +127,15 @@ class Replica:
     def in_flight(self) -> int:
         """Requests that the worker has been sent and has not answered."""
         return len(self._in_flight)
+
+    def pace_s(self, now: float) -> float:
+        """Return the seconds that one more answer takes, as far as is known; 0: nothing is known.
+
+        Args:
+            now: Monotonic seconds.
+        """
+        silent_s = now - self._heard_at if self._in_flight else 0.0
+        return max(self.service_s, silent_s)
 
     # --- up ---------------------------------------------------------------------------------------
 
@@ -316,8 +328,10 @@ class Replica:
     # --- what comes from the worker ---------------------------------------------------------------
 
     def _received(self, frame: Frame) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
+        since, self._heard_at = now - self._heard_at, now
         if frame.kind in (Kind.REPLY, Kind.FAILED):
+            self.service_s += _WEIGHT * (since - self.service_s)
             request = self._take(frame.id)
             if request is not None and not request.answer.done():
                 self._answer(request.answer, frame)

@@ -138,12 +138,15 @@ class Rollout:
     async def _stage(self, request: StageRequest) -> None:
         key = ReplicaKey(request.model, request.version, request.digest)
         log = _log.bind(model=request.model, version=request.version, stage_id=request.stage_id)
-        log.info("stage.started", replaces=request.replaces)
+        policy = self._node.table.policy_of(request.model, request.version)
+        log.info("stage.started", replaces=request.replaces, swap=policy.swap)
         try:
             loaded = await self._residents.stage(
                 key,
                 request.stage_id,
                 replaces=self._replaced(request),
+                swap=policy.swap or "blue_green",
+                replicas=(policy.replicas or 1) if request.keep else 1,
                 wait_s=self._stage_wait_s,
             )
         except LoadError as error:
@@ -272,9 +275,10 @@ class Rollout:
             raise RolloutRefusedError(
                 "invalid_request", f"version {version} still serves alias {aliases[0]!r}"
             )
-        for resident in self._residents.residents():
-            if (resident.key.model, resident.key.version) == (model, version):
-                self._residents.retire(resident.key, "retired")
+        keys = {resident.key for resident in self._residents.residents()}
+        for key in keys:
+            if (key.model, key.version) == (model, version):
+                self._residents.retire(key, "retired")
         _log.info("retire.version", model=model, version=version)
 
     def _admit(self, table: RouteTable, request: ActivateRequest) -> None:

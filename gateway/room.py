@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -33,20 +33,35 @@ class ResidentView:
     """What a decision may see of a resident.
 
     Attributes:
+        number: Which worker: a version may have several.
+        bytes: What it holds; of one that is coming up, the most that its load is expected to need.
+        last_used: Monotonic seconds.
+        cold: It was warmed once, and no caller has used it: the first to go.
+        goes_last: It serves an active alias, or is pinned.
+        fresh: It was loaded moments ago: not the next to go, or two versions that take turns in one
+            place would do nothing but load.
         spared: A standby in its time, or a version whose successor is not ready yet.
         ending: Told to end, but its process and memory are still there.
     """
 
+    number: int
     key: ReplicaKey
     bytes: int
     leases: int
     last_used: float
+    cold: bool = False
+    goes_last: bool = False
+    fresh: bool = False
     spared: bool = False
     ending: bool = False
 
 
 class Room(StrEnum):
-    """Whether there is room for one more worker."""
+    """Whether there is room for one more worker.
+
+    ``WAIT``: somebody is ending, or is fresh, or whoever could go is in use. ``NEVER``: it would
+    not fit in an empty set.
+    """
 
     FITS = "fits"
     EVICT = "evict"
@@ -56,10 +71,10 @@ class Room(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RoomPlan:
-    """The decision; ``victims`` (for ``EVICT``) in the order in which they go."""
+    """The decision; ``victims`` (for ``EVICT``) are numbers, in the order in which they go."""
 
     room: Room
-    victims: tuple[ReplicaKey, ...] = ()
+    victims: tuple[int, ...] = ()
 
 
 def plan_eviction(
@@ -67,10 +82,10 @@ def plan_eviction(
 ) -> RoomPlan:
     """Decide how one more worker of ``needed_bytes`` gets its room.
 
-    All victims are chosen here, before the first is touched: if idle residents do not suffice,
-    none is evicted. ``NEVER``: it would not fit in an empty set.
+    All victims are chosen here, before the first is touched: if those who may go do not suffice,
+    none is evicted.
     """
-    if needed_bytes > limits.bytes:
+    if needed_bytes > limits.bytes or limits.count < 1:
         return RoomPlan(Room.NEVER)
     staying = [view for view in residents if not view.ending]
     count, held = len(staying), sum(view.bytes for view in staying)
@@ -79,10 +94,33 @@ def plan_eviction(
         fits_now = len(residents) < limits.count and all_bytes + needed_bytes <= limits.bytes
         return RoomPlan(Room.FITS if fits_now else Room.WAIT)
     idle = [view for view in staying if view.leases == 0 and not view.spared]
-    victims: list[ReplicaKey] = []
-    for view in sorted(idle, key=lambda one: one.last_used):
-        victims.append(view.key)
+    victims: list[ResidentView] = []
+    for view in sorted(idle, key=_order):
+        victims.append(view)
         count, held = count - 1, held - view.bytes
         if count < limits.count and held + needed_bytes <= limits.bytes:
-            return RoomPlan(Room.EVICT, tuple(victims))
+            if any(victim.fresh for victim in victims):
+                return RoomPlan(Room.WAIT)
+            return RoomPlan(Room.EVICT, tuple(victim.number for victim in victims))
     return RoomPlan(Room.WAIT)
+
+
+def _order(view: ResidentView) -> tuple[int, bool, float]:
+    """Cold before ordinary before active and pinned; among equals the least recently used."""
+    rank = 0 if view.cold else 2 if view.goes_last else 1
+    return rank, view.fresh, view.last_used
+
+
+def without_freshness(residents: Iterable[ResidentView]) -> list[ResidentView]:
+    """Return the residents as they will be in a moment, if nothing else happens."""
+    return [replace(view, fresh=False) for view in residents]
+
+
+def without(residents: Iterable[ResidentView], key: ReplicaKey | None) -> list[ResidentView]:
+    """Return the residents as they would be if a version had no worker."""
+    return [view for view in residents if view.key != key]
+
+
+def how_many_fit(needed_bytes: int, limits: ResidentLimits) -> int:
+    """Return how many workers of ``needed_bytes`` each an empty set has room for."""
+    return min(limits.count, limits.bytes // max(1, needed_bytes))

@@ -107,6 +107,11 @@ class RouteTable:
     def _index(self) -> _Index:
         return _Index.of(self.catalogue)
 
+    @cached_property
+    def targets(self) -> frozenset[tuple[str, int, str]]:
+        """What the active aliases point at: model, version, digest."""
+        return frozenset((one.model, one.version, one.digest) for one in self.active.values())
+
     # --- questions --------------------------------------------------------------------------------
 
     def resolve(self, model: str, selector: Selector | None) -> Route:

@@ -64,6 +64,9 @@ class GatewaySettings(BaseSettings):
     standby_timeout_s: float = Field(
         300.0, gt=0, description="Life of a warmed standby that nobody activates."
     )
+    on_demand_idle_s: float = Field(
+        300.0, gt=0, description="Idle time after which a worker of an on_demand version ends."
+    )
     probe_interval_s: float = Field(30.0, gt=0, description="Time between two probes of a worker.")
     drain_timeout_s: float = Field(
         30.0, ge=0, description="At shutdown, longest wait for requests in flight."

@@ -1,19 +1,23 @@
 """Watching replicas: a probe through the request path, regularly; a stuck or wrong worker ends.
 
-A worker that dies is replaced by the next request for its version (`gateway.residency`), which
-also leaves a version alone for a while that crashes again and again.
+A worker that dies is replaced by `gateway.residency`: at once if it serves an active alias or has
+siblings, else by the next request for its version; a version that crashes again and again is left
+alone for a while.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import structlog
 
-from gateway.errors import NotDeliveredError
-from gateway.residency import Resident, ResidentSet
+from gateway.errors import NotDeliveredError, TableFileError
+from gateway.residency import ResidentSet
+from gateway.room import ReplicaKey
+from gateway.table_file import TableFile
 from gateway.telemetry import Telemetry
+from gateway.versions import Versions
+from gateway.workers import Resident
 
 _log = structlog.get_logger("gateway.supervision")
 
@@ -24,26 +28,48 @@ class Supervisor:
     def __init__(
         self,
         residents: ResidentSet,
+        versions: Versions,
+        table_file: TableFile,
         telemetry: Telemetry,
         *,
         interval_s: float,
         probe_timeout_s: float,
+        idle_s: float,
     ) -> None:
-        """Store. Both in seconds."""
+        """Store. All in seconds; ``idle_s``: after which an on-demand version ends."""
         self._residents = residents
+        self._versions = versions
+        self._table_file = table_file
         self._telemetry = telemetry
         self._interval_s = interval_s
         self._probe_timeout_s = probe_timeout_s
+        self._idle_s = idle_s
+        self._hot: list[ReplicaKey] = []
 
     async def run(self) -> None:
         """Probe until cancelled."""
         while True:
             await asyncio.sleep(self._interval_s)
             await asyncio.gather(*(self._probe(one) for one in self._residents.residents()))
+            self._residents.end_idle(self._idle_s, self._versions.ends_when_idle)
+            await self.remember_hot()
+            self._residents.cool()
+
+    async def remember_hot(self) -> None:
+        """Write down which versions have a worker, for the next start."""
+        hot = self._residents.hottest()
+        if hot == self._hot:
+            return
+        try:
+            await asyncio.to_thread(self._table_file.save_hot, hot)
+        except TableFileError as error:
+            _log.warning("hot.not_written", reason=str(error))
+        else:
+            self._hot = hot
 
     async def _probe(self, resident: Resident) -> None:
         replica = resident.replica
-        if replica is None or not resident.ready:
+        if not resident.ready:
             return
         try:
             alive = await replica.probe(self._probe_timeout_s)
@@ -60,9 +86,6 @@ class Supervisor:
             replica.kill("it answered a probe with something that is no answer")
             return
         self._residents.measured(resident, alive.private_bytes)
-        labels = (resident.key.model, str(resident.key.version))
-        self._telemetry.resident_bytes.labels(*labels).set(alive.private_bytes)
         if not alive.example_ok:
             _log.warning("probe.failed", replica=str(resident.key), reason=alive.message)
-            with contextlib.suppress(NotDeliveredError):
-                replica.kill(f"it answered its own example wrongly: {alive.message}")
+            replica.kill(f"it answered its own example wrongly: {alive.message}")

@@ -1,16 +1,17 @@
 """The route table on disk: a gateway starts with the registry and the control plane down.
 
-Two files, both replaced atomically: ``table.json`` (small: where each alias points, holds,
+Three files, all replaced atomically: ``table.json`` (small: where each alias points, holds,
 generation), fsynced before an activation is acknowledged; ``catalogue.json`` (what the control
-plane published last). A file of a newer format is refused; a damaged catalogue is only reported,
-because the control plane publishes it again; a damaged table is refused, since nobody else has it
-whole.
+plane published last); ``hot.json`` (which versions had a worker, the most used first). A file of a
+newer format is refused; a damaged catalogue is only reported, because the control plane publishes
+it again; a damaged table is refused, since nobody else has it whole; a hot list is only a hint.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.control_contract import CONTRACT_VERSION, ActiveAlias, Catalogue
 from gateway.errors import TableFileError
+from gateway.room import ReplicaKey
 from gateway.routing import Hold, RouteTable
 
 FORMAT_VERSION = 1
@@ -41,6 +43,19 @@ class _TableBody(BaseModel):
     holds: list[_Hold] = []
 
 
+class _Hot(BaseModel):
+    model: str
+    version: int
+    digest: str
+
+
+class _HotBody(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    format_version: int
+    versions: list[_Hot]
+
+
 class TableFile:
     """Reads and writes both files of a node. Blocking: call from a thread."""
 
@@ -48,6 +63,7 @@ class TableFile:
         """Store where the files are."""
         self._table = node_dir / "table.json"
         self._catalogue = node_dir / "catalogue.json"
+        self._hot = node_dir / "hot.json"
 
     def load(self, default_alias: str) -> RouteTable:
         """Return the table that was written last; an empty one if there is none.
@@ -88,6 +104,31 @@ class TableFile:
             TableFileError: The disk refused.
         """
         _replace(self._catalogue, catalogue.model_dump_json())
+
+    def load_hot(self) -> list[ReplicaKey]:
+        """Return what had a worker last time, the most used first; nothing if that is unknown.
+
+        It is a hint: what cannot be read is as good as none.
+        """
+        try:
+            text = _read(self._hot)
+            body = _HotBody.model_validate_json(text) if text is not None else None
+        except (TableFileError, ValidationError) as error:
+            _log.warning("hot.unreadable", reason=type(error).__name__)
+            return []
+        if body is None or body.format_version > FORMAT_VERSION:
+            return []
+        return [ReplicaKey(one.model, one.version, one.digest) for one in body.versions]
+
+    def save_hot(self, keys: Sequence[ReplicaKey]) -> None:
+        """Write which versions have a worker, the most used first.
+
+        Raises:
+            TableFileError: The disk refused.
+        """
+        versions = [_Hot(model=k.model, version=k.version, digest=k.digest) for k in keys]
+        body = _HotBody(format_version=FORMAT_VERSION, versions=versions)
+        _replace(self._hot, body.model_dump_json(indent=1))
 
     def _parse_table(self, text: str) -> _TableBody:
         _refuse_newer(self._table, text, "format_version", FORMAT_VERSION)

@@ -17,6 +17,7 @@ _DEATH_WINDOW_S = 60.0
 _SERVED_BACK_OFF_S = 5.0
 """The longest pause after the death of a worker that had answered something: it was killed, or one
 request was too much for it. Callers wait such a pause out."""
+_EVICTED_REST_S = 60.0
 _SHORTEST_LOAD_S = 1.0
 _UNKNOWN_LOAD_S = 2.0
 _REMEMBERED = 1024
@@ -29,7 +30,11 @@ def back_off_s(failures: int) -> float:
 
 @dataclass(slots=True)
 class _Entry:
-    """One version. ``until``: leave it alone before; ``callers_wait``: and let callers wait."""
+    """One version.
+
+    ``until``: leave it alone before; ``callers_wait``: and let callers wait; ``rest_until``: load
+    it before for callers only.
+    """
 
     bytes: int | None = None
     load_s: float | None = None
@@ -38,6 +43,7 @@ class _Entry:
     message: str = ""
     until: float = 0.0
     callers_wait: bool = False
+    rest_until: float = 0.0
 
 
 class TrackRecord:
@@ -99,6 +105,15 @@ class TrackRecord:
             entry.callers_wait = had_answered
             longest_s = _SERVED_BACK_OFF_S if had_answered else _LAST_BACK_OFF_S
             entry.until = now + min(back_off_s(extra), longest_s)
+
+    def evicted(self, key: ReplicaKey) -> None:
+        """Remember that a worker made room: nobody brings one up soon without being asked."""
+        self._entry(key).rest_until = self._clock() + _EVICTED_REST_S
+
+    def rest_s(self, key: ReplicaKey) -> float:
+        """Return for how many seconds no worker is brought up without being asked; mostly 0."""
+        entry = self._entries.get(key)
+        return max(entry.until, entry.rest_until) - self._clock() if entry is not None else 0.0
 
     def forgive(self, key: ReplicaKey) -> None:
         """Forget what went wrong: somebody asks for a new try."""

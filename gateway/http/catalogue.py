@@ -23,9 +23,9 @@ from gateway.model_ref import (
     parse_model_name,
     parse_selector,
 )
-from gateway.residency import Resident
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
+from gateway.workers import Resident
 
 router = APIRouter(tags=["catalogue"])
 
@@ -146,7 +146,7 @@ def _version(
 ) -> dict[str, Any]:
     table = services.node.table
     description = entry.description or {}
-    resident = _resident(services, model.name, entry)
+    workers = _workers(services, model.name, entry)
     aliases = sorted(
         alias for alias, one in table.active_of(model.name).items() if one.version == entry.version
     )
@@ -154,7 +154,7 @@ def _version(
     body: dict[str, Any] = {
         "name": model.name,
         "version": entry.version,
-        "state": "load_failed" if trouble else _state(entry, resident),
+        "state": "load_failed" if trouble else _state(entry, workers),
         "reason": trouble[0] if trouble else entry.reason,
         "aliases": aliases,
         "digest": entry.digest,
@@ -172,7 +172,7 @@ def _version(
             "dependency_verdict": description.get("dependency_verdict"),
             "environment": entry.environment.model_dump(),
             "input_example": (description.get("example") or {}).get("serving"),
-            "replica": _replica(resident),
+            "replicas": [_replica(one) for one in workers],
             "created_at": entry.created_at,
             "retry_at": services.node.clock() + trouble[1] if trouble else entry.retry_at,
         }
@@ -184,12 +184,12 @@ def _policy(policy: Policy) -> dict[str, Any]:
     return policy.model_dump(exclude_none=True, exclude={"problems"})
 
 
-def _resident(services: Services, model: str, entry: CatalogueVersion) -> Resident | None:
+def _workers(services: Services, model: str, entry: CatalogueVersion) -> list[Resident]:
     wanted = (model, entry.version)
-    for resident in services.residents.residents():
-        if (resident.key.model, resident.key.version) == wanted:
-            return resident
-    return None
+    found = [
+        one for one in services.residents.residents() if (one.key.model, one.key.version) == wanted
+    ]
+    return sorted(found, key=lambda one: one.number)
 
 
 def _trouble(services: Services, model: str, entry: CatalogueVersion) -> tuple[str, float] | None:
@@ -199,16 +199,14 @@ def _trouble(services: Services, model: str, entry: CatalogueVersion) -> tuple[s
     return services.residents.track_record.trouble(ReplicaKey(model, entry.version, entry.digest))
 
 
-def _state(entry: CatalogueVersion, resident: Resident | None) -> str:
+def _state(entry: CatalogueVersion, workers: list[Resident]) -> str:
     """Say the version's state on this node, in one word."""
-    if entry.state is VersionState.AVAILABLE and resident is not None:
-        return "resident" if resident.ready else "loading"
+    if entry.state is VersionState.AVAILABLE and workers:
+        return "resident" if any(one.ready for one in workers) else "loading"
     return entry.state.value
 
 
-def _replica(resident: Resident | None) -> dict[str, Any] | None:
-    if resident is None or resident.replica is None:
-        return None
+def _replica(resident: Resident) -> dict[str, Any]:
     loaded = resident.replica.loaded
     return {
         "state": resident.replica.state.value,

@@ -49,11 +49,11 @@ def _measure(services: Services) -> None:
     telemetry = services.telemetry
     residents = services.residents.residents()
     telemetry.workers.clear()
-    states = Counter(one.replica.state.value for one in residents if one.replica is not None)
+    states = Counter(one.replica.state.value for one in residents)
     for state, count in states.items():
         telemetry.workers.labels(state).set(count)
     telemetry.resident_bytes.clear()
     for one in residents:
-        telemetry.resident_bytes.labels(one.key.model, str(one.key.version)).set(one.bytes)
+        telemetry.resident_bytes.labels(one.key.model, str(one.key.version)).inc(one.bytes)
     telemetry.generation.set(services.node.table.generation)
     telemetry.control_plane_up.set(0 if services.node.control_plane_silent else 1)

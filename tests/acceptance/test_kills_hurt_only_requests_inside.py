@@ -83,8 +83,8 @@ async def _serving(
 
 async def _pid_of(node: Node, http: httpx.AsyncClient, name: str) -> int | None:
     document = (await http.get(f"{node.url}/models/{name}/versions/1")).json()
-    replica = document["replica"]
-    return replica["pid"] if replica and replica["state"] == "ready" else None
+    ready = [replica["pid"] for replica in document["replicas"] if replica["state"] == "ready"]
+    return ready[0] if ready else None
 
 
 def _assert_right(traffic: Traffic, models: dict[str, ScriptedModel]) -> None:

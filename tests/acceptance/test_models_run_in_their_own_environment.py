@@ -176,21 +176,21 @@ async def test_an_older_scikit_learn_and_ours_each_serve_what_was_logged_with_th
         assert in_own["dependency_verdict"] == {"status": "ok", "mismatches": []}
         assert in_own["environment"]["kind"] == "own"
         assert in_ours["environment"]["kind"] == "shared"
-        assert in_own["replica"]["frameworks"]["scikit-learn"] == OLDER
-        assert in_ours["replica"]["frameworks"]["scikit-learn"] == sklearn.__version__ != OLDER
+        assert in_own["replicas"][0]["frameworks"]["scikit-learn"] == OLDER
+        assert in_ours["replicas"][0]["frameworks"]["scikit-learn"] == sklearn.__version__ != OLDER
         folder = node.node_dir / "environments" / in_own["environment"]["digest"]
-        assert libraries_of(in_own["replica"]["pid"]).startswith(str(folder))
-        assert libraries_of(in_ours["replica"]["pid"]) == str(Path(sklearn.__file__).parents[2])
+        assert libraries_of(in_own["replicas"][0]["pid"]).startswith(str(folder))
+        assert libraries_of(in_ours["replicas"][0]["pid"]) == str(Path(sklearn.__file__).parents[2])
 
         # A worker that is killed comes back where it was.
-        os.kill(in_own["replica"]["pid"], signal.SIGKILL)
+        os.kill(in_own["replicas"][0]["pid"], signal.SIGKILL)
         await eventually_true(
-            lambda: not alive(in_own["replica"]["pid"]), "the killed worker is gone"
+            lambda: not alive(in_own["replicas"][0]["pid"]), "the killed worker is gone"
         )
         await right(node, http, theirs, older)
 
         # A gateway that is killed takes its workers with it, and needs nobody to serve again.
-        pid = (await node.version(http, theirs, older.version))["replica"]["pid"]
+        pid = (await node.version(http, theirs, older.version))["replicas"][0]["pid"]
         node.stop_control()
         assert node.gateway is not None
         node.gateway.kill()
@@ -198,7 +198,7 @@ async def test_an_older_scikit_learn_and_ours_each_serve_what_was_logged_with_th
         node.start_gateway()
         await right(node, http, theirs, older)
         again = await node.version(http, theirs, older.version)
-        assert again["replica"]["frameworks"]["scikit-learn"] == OLDER
+        assert again["replicas"][0]["frameworks"]["scikit-learn"] == OLDER
 
 
 async def test_requirements_that_nobody_can_meet_leave_the_old_version_serving(

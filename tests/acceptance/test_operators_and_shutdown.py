@@ -94,7 +94,7 @@ async def test_sigterm_answers_what_is_in_flight_and_leaves_nothing(
         ]
 
         async def inside() -> bool:
-            replica = (await node.version(watching, name, 1))["replica"]
+            replica = (await node.version(watching, name, 1))["replicas"][0]
             return bool(replica["in_flight"] == IN_FLIGHT)
 
         await eventually(inside, "all requests are inside the worker")

@@ -41,7 +41,7 @@ async def _worker_of(
     answer = await ask(http, node.url, Call(name, 0, selector="1"), model.payload())
     assert answer.ok, answer
     document = (await http.get(f"{node.url}/models/{name}/versions/1")).json()
-    pid = document["replica"]["pid"]
+    pid = document["replicas"][0]["pid"]
     assert pid in node.workers()
     return int(pid)
 

@@ -1,8 +1,9 @@
 """Which interpreter a version's worker is started under."""
 
+from pathlib import Path
+
 import pytest
 
-from gateway.bootstrap import _interpreter
 from gateway.control_contract import (
     Catalogue,
     CatalogueModel,
@@ -15,6 +16,7 @@ from gateway.launcher import Launchers
 from gateway.node import Node
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
+from gateway.versions import Versions
 
 DIGEST = "sha256:" + "a" * 64
 PYTHON = "/node/environments/abc/bin/python"
@@ -30,20 +32,24 @@ def node(environment: Environment) -> Node:
     return Node(node_id="n", boot_id="b", table=RouteTable("champion").with_catalogue(catalogue))
 
 
+def interpreter(of: Node, key: ReplicaKey) -> str | None:
+    return Versions(of, Path(), threads=1)._interpreter(key)
+
+
 def test_ours_unless_the_catalogue_names_its_own() -> None:
     key = ReplicaKey("m", 1, DIGEST)
-    assert _interpreter(node(Environment()), key) is None
+    assert interpreter(node(Environment()), key) is None
     own = Environment(kind="own", python=PYTHON, digest="abc")
-    assert _interpreter(node(own), key) == PYTHON
+    assert interpreter(node(own), key) == PYTHON
 
 
 def test_never_ours_where_its_own_is_not_built() -> None:
     with pytest.raises(LoadError, match="not built"):
-        _interpreter(node(Environment(kind="own")), ReplicaKey("m", 1, DIGEST))
+        interpreter(node(Environment(kind="own")), ReplicaKey("m", 1, DIGEST))
 
 
 def test_ours_for_what_is_served_and_no_longer_listed() -> None:
-    assert _interpreter(node(Environment()), ReplicaKey("gone", 1, DIGEST)) is None
+    assert interpreter(node(Environment()), ReplicaKey("gone", 1, DIGEST)) is None
 
 
 class Recorder:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from gateway.bootstrap import _resident_set
 from gateway.control_contract import (
     Catalogue,
     CatalogueModel,
@@ -14,27 +13,22 @@ from gateway.control_contract import (
     Policy,
     VersionState,
 )
-from gateway.launcher import ExecLauncher, ForkserverLauncher
 from gateway.node import Node
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
-from gateway.settings import GatewaySettings
-from gateway.telemetry import Telemetry
+from gateway.versions import Versions
 
 DIGEST = "sha256:" + "a" * 64
 
 
 def prepare(folder: Path, model: Policy, own: Policy | None) -> Any:
     """What makes the orders, on a node that lists version 1 of ``m`` with these policies."""
-    settings = GatewaySettings(node_dir=folder)
-    settings.artifacts_dir.mkdir()
-    (settings.artifacts_dir / f"{'a' * 64}.json").write_text(json.dumps({"format_version": 1}))
+    (folder / f"{'a' * 64}.json").write_text(json.dumps({"format_version": 1}))
     version = CatalogueVersion(version=1, state=VersionState.AVAILABLE, digest=DIGEST, policy=own)
     listed = CatalogueModel(name="m", versions=[version], policy=model)
     table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[listed]))
     node = Node(node_id="n", boot_id="b", table=table)
-    launchers = (ForkserverLauncher(), ExecLauncher({}))
-    return _resident_set(settings, node, *launchers, Telemetry())._prepare
+    return Versions(node, folder, threads=1).load_order
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 """The resident set: leases, one load per version, eviction, deaths, against replicas of a fake."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import residency, track_record
+from gateway import load_queue, track_record
 from gateway.errors import (
+    DisplacedError,
     DrainingError,
     InsufficientMemoryError,
     LoadError,
@@ -36,7 +38,8 @@ def key(name, version=1):
 
 
 def view(name, **more):
-    return ResidentView(**{"key": key(name), "bytes": 10, "leases": 0, "last_used": 1.0, **more})
+    given = {"number": ord(name), "key": key(name), "bytes": 10, "leases": 0, "last_used": 1.0}
+    return ResidentView(**{**given, **more})
 
 
 # --- the decision ---------------------------------------------------------------------------------
@@ -55,6 +58,19 @@ def view(name, **more):
         ([view("a", last_used=2), view("b", last_used=1, spared=True)], Room.EVICT, ["a"]),
         # everybody busy: wait, and touch nobody
         ([view("a", leases=1), view("b", leases=2)], Room.WAIT, []),
+        # who serves an active alias goes last
+        ([view("a", last_used=2), view("b", last_used=1, goes_last=True)], Room.EVICT, ["a"]),
+        ([view("a", leases=1), view("b", goes_last=True)], Room.EVICT, ["b"]),
+        # what was warmed and never used goes first
+        ([view("a", last_used=1), view("b", last_used=2, cold=True)], Room.EVICT, ["b"]),
+        (
+            [view("a", last_used=1), view("b", last_used=2, cold=True, goes_last=True)],
+            Room.EVICT,
+            ["b"],
+        ),
+        # what was loaded moments ago is not the next to go; nor is an active one in its place
+        ([view("a", last_used=1, fresh=True), view("b", last_used=2)], Room.EVICT, ["b"]),
+        ([view("a", fresh=True), view("b", goes_last=True)], Room.WAIT, []),
         # one is ending: its slot is about to come, so no second victim
         ([view("a"), view("b", ending=True)], Room.WAIT, []),
         # bytes: as many victims as it takes, oldest first
@@ -67,7 +83,7 @@ def view(name, **more):
 )
 def test_room_for_one_more(residents, room, victims):
     plan = plan_eviction(residents, 10, ResidentLimits(count=2, bytes=100))
-    assert (plan.room, [victim.model for victim in plan.victims]) == (room, victims)
+    assert (plan.room, [chr(number) for number in plan.victims]) == (room, victims)
 
 
 def test_what_would_not_fit_in_an_empty_set_evicts_nobody():
@@ -83,26 +99,35 @@ def test_if_the_idle_do_not_suffice_none_is_touched():
 
 views = st.builds(
     ResidentView,
-    key=st.builds(key, st.uuids().map(str)),
+    number=st.integers(),
+    key=st.builds(key, st.sampled_from("abc")),
     bytes=st.integers(1, 60),
     leases=st.integers(0, 2),
     last_used=st.floats(0, 9),
+    cold=st.booleans(),
+    goes_last=st.booleans(),
+    fresh=st.booleans(),
     spared=st.booleans(),
     ending=st.booleans(),
 )
 
 
-@given(st.lists(views, max_size=6), st.integers(1, 120), st.integers(1, 6))
+@given(
+    st.lists(views, max_size=6, unique_by=lambda one: one.number),
+    st.integers(1, 120),
+    st.integers(1, 6),
+)
 def test_a_plan_is_always_lawful(residents, needed, count):
     limits = ResidentLimits(count=count, bytes=100)
     plan = plan_eviction(residents, needed, limits)
     gone = set(plan.victims)
     for one in residents:
-        if one.key in gone:
+        if one.number in gone:
             assert one.leases == 0
             assert not one.spared
             assert not one.ending
-    left = [one for one in residents if one.key not in gone and not one.ending]
+            assert not one.fresh
+    left = [one for one in residents if one.number not in gone and not one.ending]
     if plan.room in (Room.FITS, Room.EVICT):
         assert len(left) < count
         assert sum(one.bytes for one in left) + needed <= limits.bytes
@@ -124,9 +149,13 @@ class FakeReplica:
         self.loaded = None
         self.private_bytes = 0
         self.answered = 0
+        self.pace = 0.0
         self.end_reason = "by itself"
         self.stopped = asyncio.Event()
-        world.replicas.append(self)
+        world.workers.append(self)
+
+    def pace_s(self, now):
+        return self.pace
 
     async def start(self, load):
         self.world.starts.append(self.name)
@@ -164,8 +193,9 @@ class World:
     """A resident set of fakes, and levers."""
 
     def __init__(self, count=2, megabytes=1000, load_budget_s=5.0, guess_megabytes=10):
-        self.replicas, self.starts, self.ends, self.failures = [], [], [], []
+        self.workers, self.starts, self.ends, self.failures = [], [], [], []
         self.sizes, self.told = {}, []
+        self.later = 0.0
         self.gate = asyncio.Event()
         self.gate.set()
         self.set = ResidentSet(
@@ -174,15 +204,30 @@ class World:
             max_waiting=100,
             new_replica=self.new_replica,
             prepare=self.prepare,
-            estimate=lambda key: guess_megabytes * MIB,
+            versions=self,
             observer=self,
+            clock=self.clock,
         )
+        self.guess_megabytes = guess_megabytes
+        self.asked_replicas, self.last = {}, set()
+
+    def clock(self):
+        return time.monotonic() + self.later
 
     def new_replica(self, key, on_stopped) -> Any:
         return FakeReplica(self, str(key), on_stopped)
 
     async def prepare(self, key) -> Any:
         return None
+
+    def estimate(self, key):
+        return self.guess_megabytes * MIB
+
+    def replicas(self, key):
+        return self.asked_replicas.get(key.model, 1)
+
+    def goes_last(self, key):
+        return key in self.last
 
     def loaded(self, key, seconds, resident_bytes):
         self.told.append(("loaded", key.model))
@@ -192,6 +237,11 @@ class World:
 
     def ended(self, key, reason, *, evicted):
         self.told.append(("ended", key.model, evicted))
+
+    async def stage(self, key, replaces=None, swap="blue_green", replicas=1):
+        return await self.set.stage(
+            key, "s1", replaces=replaces, swap=swap, replicas=replicas, wait_s=5
+        )
 
     async def use(self, name):
         (await self.set.lease(key(name))).release()
@@ -248,8 +298,10 @@ async def test_a_caller_cancelled_in_the_step_that_gave_it_its_lease_gives_it_ba
 
 async def test_the_least_recently_used_makes_room():
     world = World(count=2)
-    for name in ("a", "b", "a", "c"):
+    for name in ("a", "b", "a"):
         await world.use(name)
+    world.later = 60.0
+    await world.use("c")
     assert [one.key.model for one in world.set.residents()] == ["a", "c"]
     assert ("ended", "b", True) in world.told
 
@@ -280,7 +332,7 @@ async def test_a_leased_replica_is_not_evicted_and_the_newcomer_has_its_turn():
 
 
 async def test_steady_traffic_on_a_resident_cannot_keep_a_newcomer_out(monkeypatch):
-    monkeypatch.setattr(residency, "TURN_WAIT_S", 0.01)
+    monkeypatch.setattr(load_queue, "TURN_WAIT_S", 0.01)
     world = World(count=1)
     held = await world.set.lease(key("a"))
     newcomer = asyncio.ensure_future(world.set.lease(key("b")))
@@ -297,7 +349,7 @@ async def test_no_room_within_the_budget_is_a_503_that_says_when_to_come_back():
         await world.set.lease(key("b"))
     assert (raised.value.retry_after_s or 0) >= 1
     held.release()
-    await until(lambda: not world.set._queue)
+    await until(lambda: not world.set._queue._demands)
 
 
 async def test_what_cannot_fit_is_told_so_and_evicts_nobody():
@@ -335,7 +387,7 @@ async def test_a_worker_killed_while_it_loads_is_started_again_for_its_waiters()
     world.gate.clear()
     caller = asyncio.ensure_future(world.set.lease(key("a")))
     await until(lambda: world.starts)
-    world.replicas[0].end()
+    world.workers[0].end()
     world.gate.set()
     (await caller).release()
     assert world.starts == ["a/1", "a/1"]
@@ -344,7 +396,7 @@ async def test_a_worker_killed_while_it_loads_is_started_again_for_its_waiters()
 async def test_a_worker_that_died_is_replaced_by_the_next_request():
     world = World()
     await world.use("a")
-    world.replicas[0].end()
+    world.workers[0].end()
     await world.use("a")
     assert world.starts == ["a/1", "a/1"]
 
@@ -352,19 +404,19 @@ async def test_a_worker_that_died_is_replaced_by_the_next_request():
 async def test_callers_who_joined_in_the_moment_of_death_wait_for_the_next_worker():
     world = World()
     await world.use("a")
-    world.replicas[0].state = ReplicaState.DRAINING  # its socket has ended, its process not yet
+    world.workers[0].state = ReplicaState.DRAINING  # its socket has ended, its process not yet
     caller = asyncio.ensure_future(world.set.lease(key("a")))
     await asyncio.sleep(0)
-    world.replicas[0].end()
+    world.workers[0].end()
     (await caller).release()
-    assert len(world.replicas) == 2
+    assert len(world.workers) == 2
 
 
 async def test_a_version_that_keeps_crashing_is_left_alone_for_a_while():
     world = World()
     for _ in range(3):
         await world.use("a")
-        world.replicas[-1].end()
+        world.workers[-1].end()
     with pytest.raises(ModelLoadFailedError, match="died 3 times"):
         await world.set.lease(key("a"))
 
@@ -374,21 +426,21 @@ async def test_callers_wait_for_a_version_whose_worker_was_killed_while_it_serve
     world = World()
     for _ in range(6):
         await world.use("a")
-        world.replicas[-1].answered = 1
-        world.replicas[-1].end()
+        world.workers[-1].answered = 1
+        world.workers[-1].end()
     await world.use("a")
     assert len(world.starts) == 7
 
 
 async def test_nobody_busy_goes_for_a_load_that_does_not_wait_for_room(monkeypatch):
-    monkeypatch.setattr(residency, "TURN_WAIT_S", 0.01)
+    monkeypatch.setattr(load_queue, "TURN_WAIT_S", 0.01)
     monkeypatch.setattr(track_record, "_SERVED_BACK_OFF_S", 0.2)
     world = World(count=2)
     held = await world.set.lease(key("b"))
     for _ in range(4):
         await world.use("a")
-        next(one for one in reversed(world.replicas) if one.name == "a/1").answered = 1
-        next(one for one in reversed(world.replicas) if one.name == "a/1").end()
+        next(one for one in reversed(world.workers) if one.name == "a/1").answered = 1
+        next(one for one in reversed(world.workers) if one.name == "a/1").end()
     await world.use("a")
     held.release()
     assert world.set.is_ready(key("b"))
@@ -399,8 +451,8 @@ async def test_a_version_that_pauses_keeps_nobody_else_waiting():
     world = World(count=1)
     for _ in range(3):
         await world.use("a")
-        world.replicas[-1].answered = 1
-        world.replicas[-1].end()
+        world.workers[-1].answered = 1
+        world.workers[-1].end()
     paused = asyncio.ensure_future(world.set.lease(key("a")))
     await world.use("b")
     assert not paused.done()
@@ -411,7 +463,7 @@ async def test_a_version_that_pauses_keeps_nobody_else_waiting():
 async def test_a_stage_spares_its_standby_and_what_it_replaces():
     world = World(count=2)
     await world.use("a")
-    await world.set.stage(key("a", 2), "s1", replaces=key("a"), wait_s=5)
+    await world.stage(key("a", 2), replaces=key("a"))
     with pytest.raises(ModelLoadingError, match="beside versions that are being replaced"):
         await world.set.lease(key("b"))
     assert world.ends == []
@@ -425,19 +477,246 @@ async def test_a_failed_stage_gives_everything_back():
     await world.use("a")
     world.failures = [LoadError("warm_up_failed", "NaN")]
     with pytest.raises(LoadError, match="NaN"):
-        await world.set.stage(key("a", 2), "s1", replaces=key("a"), wait_s=5)
-    assert not any(one.stages for one in world.set.residents())
+        await world.stage(key("a", 2), replaces=key("a"))
+    assert len(world.set._stages) == 0
     assert world.set.is_ready(key("a"))
 
 
 async def test_what_was_warmed_once_is_the_first_to_go():
     world = World(count=2)
     await world.use("a")
-    await world.set.stage(key("b"), "s1", replaces=None, wait_s=5)
+    await world.stage(key("b"))
     world.set.unstage("s1")
     world.set.demote(key("b"))
     await world.use("c")
     assert ("ended", "b", True) in world.told
+
+
+# --- who makes room for whom ----------------------------------------------------------------------
+
+
+async def staging(world, version=2, swap="blue_green", replicas=1):
+    """A stage of version 2 in place of version 1, under way."""
+    task = asyncio.ensure_future(
+        world.stage(key("a", version), replaces=key("a"), swap=swap, replicas=replicas)
+    )
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_without_room_for_both_a_blue_green_swap_is_held_and_says_how_to_go_on():
+    world = World(count=1)
+    await world.use("a")
+    with pytest.raises(LoadError, match=r"gateway\.swap=auto") as raised:
+        await world.stage(key("a", 2), replaces=key("a"))
+    assert raised.value.failure == "no_room"
+    assert world.ends == []
+
+
+async def test_without_room_for_both_auto_ends_the_old_version_once_it_is_idle():
+    world = World(count=1)
+    held = await world.set.lease(key("a"))
+    stage = await staging(world, swap="auto")
+    await until(lambda: held.resident.closed_to_new)
+    assert world.starts == ["a/1"], "what is in flight is finished first"
+    held.release()
+    await stage
+    assert world.starts == ["a/1", "a/2"]
+    assert [name for name, _ in world.ends] == ["a/1"]
+
+
+async def test_with_room_for_both_auto_keeps_the_old_version():
+    world = World(count=2)
+    await world.use("a")
+    await world.stage(key("a", 2), replaces=key("a"), swap="auto")
+    assert world.ends == []
+
+
+async def test_unload_first_ends_the_old_version_although_there_is_room():
+    world = World(count=9)
+    await world.use("a")
+    await world.stage(key("a", 2), replaces=key("a"), swap="unload_first")
+    assert [name for name, _ in world.ends] == ["a/1"]
+    assert world.starts == ["a/1", "a/2"]
+
+
+@pytest.mark.parametrize("swap", ["auto", "unload_first"])
+async def test_what_could_not_fit_alone_ends_nobody(swap):
+    world = World(megabytes=50)
+    await world.use("a")
+    world.set.track_record.loaded(key("a", 2), 1.0, 60 * MIB)
+    with pytest.raises(LoadError, match="60 MiB"):
+        await world.stage(key("a", 2), replaces=key("a"), swap=swap)
+    assert world.ends == []
+
+
+async def test_who_asks_for_a_version_that_made_room_asks_again_when_that_is_over():
+    world = World(count=1)
+    await world.use("a")
+    world.gate.clear()
+    stage = await staging(world, swap="unload_first")
+    await until(lambda: len(world.starts) == 2)
+    caller = asyncio.ensure_future(world.set.lease(key("a")))
+    world.gate.set()
+    await stage
+    assert not caller.done(), "not before it is known what becomes of the alias"
+    world.set.unstage("s1")
+    with pytest.raises(DisplacedError):
+        await caller
+
+
+async def test_a_version_that_made_room_for_one_that_fails_is_loaded_again():
+    world = World(count=1)
+    world.last = {key("a")}
+    await world.use("a")
+    world.failures = [LoadError("warm_up_failed", "NaN")]
+    with pytest.raises(LoadError, match="NaN"):
+        await world.stage(key("a", 2), replaces=key("a"), swap="unload_first")
+    await until(lambda: world.set.is_ready(key("a")))
+    assert world.starts == ["a/1", "a/2", "a/1"]
+
+
+async def test_a_bulk_of_new_models_takes_one_place_and_no_more():
+    world = World(count=3)
+    for name in ("a", "b", "c"):
+        await world.use(name)
+    world.later = 60.0
+    for name in "defgh":
+        world.last.add(key(name))
+        await world.stage(key(name))
+        world.set.unstage("s1")
+        world.set.demote(key(name))
+    assert [world.set.is_ready(key(name)) for name in "abc"] == [False, True, True]
+
+
+async def test_active_versions_stay_while_others_come_and_go():
+    world = World(count=2)
+    world.last = {key("a")}
+    for name in ("a", "b", "c", "d", "e"):
+        await world.use(name)
+    assert world.set.is_ready(key("a"))
+
+
+async def test_a_busy_active_version_makes_way_for_active_ones_only(monkeypatch):
+    monkeypatch.setattr(load_queue, "TURN_WAIT_S", 0.01)
+    world = World(count=1, load_budget_s=0.1)
+    world.last = {key("a"), key("c")}
+    held = await world.set.lease(key("a"))
+    with pytest.raises(ModelLoadingError):
+        await world.set.lease(key("b"))
+    assert not held.resident.closed_to_new
+    newcomer = asyncio.ensure_future(world.set.lease(key("c")))
+    await until(lambda: held.resident.closed_to_new)
+    held.release()
+    (await newcomer).release()
+
+
+# --- several workers of a version -----------------------------------------------------------------
+
+
+async def test_a_version_has_the_workers_that_it_asks_for_where_there_is_room():
+    world = World(count=4)
+    world.asked_replicas = {"a": 3}
+    await world.use("a")
+    await until(lambda: len(world.starts) == 3)
+    await until(lambda: sum(one.ready for one in world.set.residents()) == 3)
+    await world.use("b")
+    assert world.ends == []
+    world.later = 60.0
+    await world.use("c")
+    assert len(world.ends) == 1
+
+
+async def test_a_promotion_brings_up_all_workers_before_it_counts():
+    world = World(count=4)
+    await world.stage(key("a"), replicas=3)
+    assert sum(one.ready for one in world.set.residents()) == 3
+
+
+async def test_without_room_for_all_of_them_a_promotion_is_held():
+    world = World(count=4)
+    world.asked_replicas = {"a": 2}
+    await world.use("a")
+    await until(lambda: sum(one.ready for one in world.set.residents()) == 2)
+    with pytest.raises(LoadError, match="no room"):
+        await world.stage(key("a", 2), replaces=key("a"), replicas=3)
+    assert world.ends == []
+
+
+async def test_the_least_busy_replica_is_chosen_and_a_slow_one_is_not():
+    world = World(count=2)
+    world.asked_replicas = {"a": 2}
+    await world.use("a")
+    await until(lambda: sum(one.ready for one in world.set.residents()) == 2)
+    leases = [await world.set.lease(key("a")) for _ in range(6)]
+    assert sorted(one.leases for one in world.set.residents()) == [3, 3]
+    for lease in leases:
+        lease.release()
+    slow, fast = world.workers
+    slow.pace, fast.pace = 1.0, 0.001
+    leases = [await world.set.lease(key("a")) for _ in range(20)]
+    assert all(lease.replica is fast for lease in leases)
+    for lease in leases:
+        lease.release()
+
+
+async def test_a_replica_that_died_is_replaced_while_its_sibling_serves():
+    world = World(count=2)
+    world.asked_replicas = {"a": 2}
+    await world.use("a")
+    await until(lambda: sum(one.ready for one in world.set.residents()) == 2)
+    world.workers[0].end()
+    assert world.set.try_lease(key("a")) is not None
+    await until(lambda: sum(one.ready for one in world.set.residents()) == 2)
+    assert len(world.starts) == 3
+
+
+# --- filling free room ----------------------------------------------------------------------------
+
+
+async def test_what_was_hot_is_brought_up_in_order_into_free_room_only():
+    world = World(count=3)
+    await world.use("a")
+    world.set.bring_up([key("c"), key("b"), key("d")])
+    await until(lambda: len(world.starts) == 3)
+    await world.use("a")
+    assert world.starts == ["a/1", "c/1", "b/1"]
+    assert world.ends == []
+
+
+async def test_an_active_version_that_died_comes_back_unasked():
+    world = World()
+    world.last = {key("a")}
+    await world.use("a")
+    world.workers[0].end()
+    await until(lambda: world.set.is_ready(key("a")))
+
+
+async def test_the_most_used_is_the_hottest_and_old_use_counts_less():
+    world = World(count=3)
+    for name, times in (("a", 3), ("b", 5), ("c", 1)):
+        for _ in range(times):
+            await world.use(name)
+    assert [one.model for one in world.set.hottest()] == ["b", "a", "c"]
+    world.set.cool()
+    for _ in range(3):
+        await world.use("c")
+    assert [one.model for one in world.set.hottest()] == ["c", "b", "a"]
+
+
+async def test_what_is_loaded_for_callers_only_ends_when_it_is_idle():
+    world = World()
+    held = await world.set.lease(key("a"))
+    await world.use("b")
+    world.later = 100.0
+    world.set.end_idle(60.0, lambda one: one.model == "a")
+    assert world.ends == []
+    held.release()
+    world.set.end_idle(60.0, lambda one: one.model == "a")
+    assert world.ends == []
+    world.later = 200.0
+    world.set.end_idle(60.0, lambda one: one.model == "a")
+    assert [name for name, _ in world.ends] == ["a/1"]
 
 
 async def test_closing_waits_for_leases_refuses_newcomers_and_ends_every_worker():
@@ -465,7 +744,7 @@ async def test_a_version_retired_while_it_loads_is_not_started_again():
     for _ in range(10):
         await asyncio.sleep(0)
     assert world.starts == ["a/1"]
-    assert all(one.state is ReplicaState.STOPPED for one in world.replicas)
+    assert all(one.state is ReplicaState.STOPPED for one in world.workers)
     assert not world.told, "an end that was asked for is no failed load"
 
 
@@ -534,7 +813,7 @@ async def test_waiters_are_bounded_and_leave_nothing_behind():
         await world.set.lease(key("a"))
     callers[0].cancel()
     await asyncio.gather(callers[0], return_exceptions=True)
-    assert len(world.set.residents()[0].waiters) == 2
+    assert len(world.set._queue._demands[key("a")].waiters) == 2
     world.gate.set()
     for lease in await asyncio.gather(*callers[1:]):
         lease.release()

@@ -27,9 +27,10 @@ class FakeResidents:
         self.failures, self.ready, self.unstaged, self.demoted = {}, set(), [], []
         self.gate = asyncio.Event()
         self.gate.set()
-        self.staged = []
+        self.staged, self.swaps = [], []
 
-    async def stage(self, key, stage_id, *, replaces, wait_s):
+    async def stage(self, key, stage_id, *, replaces, swap, replicas, wait_s):
+        self.swaps.append((swap, replicas))
         self.staged.append((key.version, replaces.version if replaces else None))
         await self.gate.wait()
         if key.version in self.failures:

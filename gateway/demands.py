@@ -1,0 +1,92 @@
+"""Who waits in the resident set: callers with their leases to come, and stages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.replica import Replica
+from gateway.room import ReplicaKey
+from gateway.workers import Resident
+
+
+class Lease:
+    """The right to send one request to a replica: while it lasts, nothing evicts the replica."""
+
+    __slots__ = ("_give_back", "_released", "resident")
+
+    def __init__(self, resident: Resident, give_back: Callable[[Resident], None]) -> None:
+        """Store; the set has counted it already."""
+        self._give_back = give_back
+        self.resident = resident
+        self._released = False
+
+    @property
+    def replica(self) -> Replica:
+        """The leased replica."""
+        return self.resident.replica
+
+    def release(self) -> None:
+        """Give the right back. Twice is once."""
+        if not self._released:
+            self._released = True
+            self._give_back(self.resident)
+
+
+@dataclass(slots=True, eq=False)
+class Demand:
+    """A version that somebody waits for, until it is up or cannot be.
+
+    Attributes:
+        give_up_at: Monotonic seconds after which no room is looked for any more.
+        pausing: Not to be loaded yet: its worker was killed a moment ago.
+        replicas: How many workers it takes; callers need one.
+        waiters: Callers, oldest first.
+        stages: Done when all of the workers are ready.
+        timer: The next look at whether it waits too long.
+    """
+
+    key: ReplicaKey
+    give_up_at: float
+    pausing: bool = False
+    replicas: int = 1
+    waiters: deque[asyncio.Future[Lease]] = field(default_factory=deque)
+    stages: list[asyncio.Future[None]] = field(default_factory=list)
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether anybody is there to be told."""
+        callers = any(not waiter.done() for waiter in self.waiters)
+        return callers or any(not stage.done() for stage in self.stages)
+
+    def serve(self, take: Callable[[], Lease]) -> None:
+        """Give every caller a lease."""
+        while self.waiters:
+            waiter = self.waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(take())
+
+    def tell(self, error: Exception | None) -> None:
+        """Tell everybody that it is over; None: with success, and every caller has its lease."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        for stage in self.stages:
+            if not stage.done():
+                stage.set_exception(error) if error else stage.set_result(None)
+        self.stages.clear()
+        while error is not None and self.waiters:
+            waiter = self.waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    def leave(self, waiter: asyncio.Future[Lease]) -> None:
+        """Stop waiting; a lease that came in that very moment is given back."""
+        with contextlib.suppress(ValueError):
+            self.waiters.remove(waiter)
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            waiter.result().release()

@@ -1,0 +1,486 @@
+"""Who comes up next, and who goes for it: one load per version, oldest demand first.
+
+What waits is a demand (callers, stages) or a wish (nobody waits, and nobody is evicted for it).
+The decisions about room are pure (`gateway.room`); here they are carried out. Event loop only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from gateway.demands import Demand, Lease
+from gateway.errors import (
+    DisplacedError,
+    DrainingError,
+    InsufficientMemoryError,
+    LoadError,
+    ModelLoadFailedError,
+    ModelLoadingError,
+)
+from gateway.room import (
+    ReplicaKey,
+    ResidentLimits,
+    ResidentView,
+    Room,
+    how_many_fit,
+    plan_eviction,
+    without,
+    without_freshness,
+)
+from gateway.stages import Stage, Stages
+from gateway.track_record import TrackRecord
+from gateway.workers import Resident, Workers
+
+TURN_WAIT_S = 1.0
+"""After so long without an idle victim, the least recently used replica takes no new leases, so
+that steady traffic on the residents cannot keep a newcomer out for ever."""
+LOADS_AT_ONCE = 2
+_MIB = 1024 * 1024
+
+
+class Versions(Protocol):
+    """What the resident set asks about a version."""
+
+    def estimate(self, key: ReplicaKey) -> int:
+        """Guess the bytes of a version that was never measured."""
+        ...
+
+    def replicas(self, key: ReplicaKey) -> int:
+        """Return how many workers it ought to have when it has any."""
+        ...
+
+    def goes_last(self, key: ReplicaKey) -> bool:
+        """Whether it serves an active alias, or is pinned."""
+        ...
+
+
+class LoadQueue:
+    """Starts and ends workers, and tells whoever waits for them."""
+
+    def __init__(
+        self,
+        workers: Workers,
+        stages: Stages,
+        versions: Versions,
+        track_record: TrackRecord,
+        *,
+        limits: ResidentLimits,
+        load_budget_s: float,
+        clock: Callable[[], float],
+        take: Callable[[Resident], Lease],
+        on_change: Callable[[], None],
+    ) -> None:
+        """Store.
+
+        Args:
+            workers: The workers; whose owner this is.
+            stages: Whom to spare, and who may make room for whom.
+            versions: Knows what is asked of each version.
+            track_record: What loads have cost, and which versions are left alone.
+            limits: The most workers, and the most bytes.
+            load_budget_s: How long a load may wait for room before its waiters are told.
+            clock: Monotonic seconds.
+            take: Takes a lease on a worker, for a waiter.
+            on_change: Told whenever a worker came up or has gone.
+        """
+        self._workers = workers
+        self._stages = stages
+        self._versions = versions
+        self._track_record = track_record
+        self._limits = limits
+        self._load_budget_s = load_budget_s
+        self._clock = clock
+        self._take = take
+        self._on_change = on_change
+        self._demands: dict[ReplicaKey, Demand] = {}
+        self._wishes: dict[ReplicaKey, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Count the versions that somebody waits for."""
+        return len(self._demands)
+
+    def keys(self) -> list[ReplicaKey]:
+        """Return the versions that are to have a worker, and have none yet."""
+        return [*self._demands, *self._wishes]
+
+    def forget(self, key: ReplicaKey) -> None:
+        """Bring a version up no more, unless somebody waits for it."""
+        self._wishes.pop(key, None)
+        demand = self._demands.get(key)
+        if demand is not None and not demand.is_awaited:
+            self.drop(demand)
+
+    def close(self) -> None:
+        """Start nothing more, and tell everybody who waits."""
+        self._closed = True
+        self._wishes.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        for demand in list(self._demands.values()):
+            self.drop(demand, DrainingError("the gateway is shutting down"))
+
+    # --- one load per version ---------------------------------------------------------------------
+
+    def join(self, key: ReplicaKey) -> Demand:
+        """Return the demand for a version; a new one, if nobody has waited for it until now.
+
+        Raises:
+            ModelLoadFailedError: Its load failed a moment ago.
+            DrainingError: The gateway is shutting down.
+        """
+        if self._closed:
+            raise DrainingError("the gateway is shutting down")
+        demand = self._demands.get(key)
+        if demand is not None:
+            return demand
+        demand = Demand(key, give_up_at=self._clock() + self._load_budget_s)
+        if not self._is_coming_up(key):
+            self._pause(demand)
+        self._demands[key] = demand
+        loop = asyncio.get_running_loop()
+        wait_s = min(TURN_WAIT_S, self._load_budget_s)
+        demand.timer = loop.call_later(wait_s, self._turn, demand)
+        # In the next turn: whoever joins here has still to add its waiter, to be told a refusal.
+        loop.call_soon(self.pump)
+        return demand
+
+    def _is_coming_up(self, key: ReplicaKey) -> bool:
+        return any(one.coming_up for one in self._workers.of(key))
+
+    def _pause(self, demand: Demand) -> None:
+        """Have a load wait, if its version is left alone for now.
+
+        Raises:
+            ModelLoadFailedError: Waiting would be in vain.
+        """
+        pause_s = self._track_record.pause_s(demand.key)
+        if pause_s > 0:
+            demand.pausing = True
+            asyncio.get_running_loop().call_later(pause_s, self._end_pause, demand)
+
+    def _end_pause(self, demand: Demand) -> None:
+        demand.pausing = False
+        self.pump()
+
+    def pump(self) -> None:
+        """Start what fits, oldest first; evict for the oldest that does not."""
+        while not self._closed and self._loading() < LOADS_AT_ONCE:
+            # Whose predecessor is still ending, or who pauses, waits for that; others need not.
+            demand = next(self._startable(), None)
+            if demand is None:
+                self._fill()
+                return
+            if not self._start_or_drop(demand):
+                return
+
+    def _pump_later(self, wait_s: float) -> None:
+        """Look again after a while, unless a look is due before."""
+        loop = asyncio.get_running_loop()
+        if self._timer is not None and not self._timer.cancelled():
+            if loop.time() < self._timer.when() <= loop.time() + wait_s:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_later(wait_s, self.pump)
+
+    def _startable(self) -> Iterator[Demand]:
+        return (demand for demand in self._demands.values() if self._may_start(demand))
+
+    def _may_start(self, demand: Demand) -> bool:
+        group = self._workers.of(demand.key)
+        if demand.pausing or demand.key in self._stages.displaced():
+            return False
+        if len(group) >= demand.replicas:
+            return False
+        if any(one.ending or one.closed_to_new for one in group):
+            return False
+        return not any(
+            one.displaces and one.replaces and self._workers.of(one.replaces)
+            for one in self._stages.of(demand.key)
+        )
+
+    def _start_or_drop(self, demand: Demand) -> bool:
+        """Start a worker, or tell why there will be none. False: it has to wait for room."""
+        now, needed, room = self._clock(), self._needed(demand.key), self._room()
+        if how_many_fit(needed, room) < demand.replicas:
+            self.drop(demand, self._too_big(demand.key, demand.replicas, needed))
+            return True
+        if self._displace_first(demand):
+            return True
+        views = self._views()
+        plan = plan_eviction(views, needed, room)
+        for number in plan.victims:
+            victim = self._workers.numbered(number)
+            self._workers.end(victim, "evicted: room was needed", evicted=True)
+        if plan.room is Room.FITS:
+            self._start(demand.key, needed)
+            return True
+        if plan.room is Room.WAIT and self._displace_for_room(demand, views, needed):
+            return False
+        if plan.room is Room.WAIT and all(view.spared and not view.ending for view in views):
+            self.drop(demand, self._no_room_beside_spared(demand))
+            return True
+        if fresh := [one.fresh_until for one in self._workers.all() if one.is_fresh(now)]:
+            self._pump_later(min(fresh) - now)
+        return False
+
+    def _start(self, key: ReplicaKey, needed: int) -> None:
+        self._wishes.pop(key, None)
+        self._workers.start(key, needed)
+
+    def _needed(self, key: ReplicaKey) -> int:
+        """Return the bytes of the next load; a guess is never so many that it is not tried."""
+        known = self._track_record.bytes_of(key)
+        return known or min(self._versions.estimate(key), self._room().bytes)
+
+    def _views(self) -> list[ResidentView]:
+        now = self._clock()
+        spared = self._stages.spared()
+        return [
+            one.view(
+                now,
+                goes_last=self._versions.goes_last(one.key),
+                spared=one.key in spared and not one.closed_to_new,
+            )
+            for one in self._workers.all()
+        ]
+
+    def _room(self) -> ResidentLimits:
+        """Return what is left for workers."""
+        return replace(self._limits, bytes=self._limits.bytes - self._workers.shared)
+
+    def _loading(self) -> int:
+        """Count the loads under way; one that takes longer than callers wait holds up nobody."""
+        slow = self._clock() - self._load_budget_s
+        return sum(
+            one.replica.loaded is None and not one.ending and one.started_at > slow
+            for one in self._workers.all()
+        )
+
+    # --- giving the place of the old version to the new one ---------------------------------------
+
+    def _displace_first(self, demand: Demand) -> bool:
+        """End the version that is to be replaced, where that comes first. True: there was one."""
+        found = False
+        for stage in self._stages.of(demand.key):
+            if stage.swap == "unload_first" and not stage.displaces:
+                found = self._displace(stage) or found
+        return found
+
+    def _displace_for_room(
+        self, demand: Demand, views: Sequence[ResidentView], needed: int
+    ) -> bool:
+        """End the version that is to be replaced, if that makes the room, and may be done."""
+        for stage in self._stages.of(demand.key):
+            if stage.swap != "auto" or stage.displaces:
+                continue
+            others = without_freshness(without(views, stage.replaces))
+            if plan_eviction(others, needed, self._room()).room in (Room.FITS, Room.EVICT):
+                return self._displace(stage)
+        return False
+
+    def _displace(self, stage: Stage) -> bool:
+        """Let the old version's workers finish what they have, and take no more."""
+        if stage.replaces is None:
+            return False
+        stage.displaces = True
+        self.retire(stage.replaces, "unloaded first: its successor needs the room")
+        return True
+
+    def retire(self, key: ReplicaKey, reason: str) -> None:
+        """Drain and end a version: no new leases; each worker ends with its last one."""
+        for one in list(self._workers.of(key)):
+            one.closed_to_new = True
+            if one.leases == 0:
+                self._workers.end(one, reason)
+
+    def end_stage(self, stage: Stage) -> None:
+        """Let a version that made room come back, or its callers go to its successor.
+
+        Whoever waits for it asks anew whom it means.
+        """
+        old = stage.replaces
+        if stage.displaces and old is not None and old not in self._stages.displaced():
+            if (demand := self._demands.get(old)) is not None:
+                self.drop(demand, DisplacedError())
+            if self._versions.goes_last(old):  # the successor has failed: it is needed again
+                self._wishes[old] = None
+        self.pump()
+
+    # --- a turn for who waits long ----------------------------------------------------------------
+
+    def _turn(self, demand: Demand) -> None:
+        """A load has waited long: somebody busy must go, or the load is given up."""
+        if self._demands.get(demand.key) is not demand:
+            return
+        waits = not self._is_coming_up(demand.key) and not demand.stages
+        if waits and self._clock() >= demand.give_up_at:
+            error = ModelLoadingError(
+                f"no worker could make room for {demand.key} within {self._load_budget_s:g} s",
+                retry_after_s=self._track_record.expected_load_s(demand.key),
+            )
+            self.drop(demand, error)
+            return
+        if (busy := self._in_the_way_of(demand)) is not None:
+            busy.closed_to_new = True
+        self.pump()
+        demand.timer = asyncio.get_running_loop().call_later(TURN_WAIT_S, self._turn, demand)
+
+    def _in_the_way_of(self, demand: Demand) -> Resident | None:
+        """Return whom to close to new callers, so that the next load has its turn; mostly nobody.
+
+        Who serves an active alias makes way for its like only.
+        """
+        if demand is not next(self._startable(), None) or self._loading() >= LOADS_AT_ONCE:
+            return None
+        residents = self._workers.by_use()
+        if any(one.ending or one.closed_to_new for one in residents):
+            return None
+        views = self._views()
+        plan = plan_eviction(without_freshness(views), self._needed(demand.key), self._room())
+        if plan.room is not Room.WAIT:
+            return None
+        spared = {view.number for view in views if view.spared}
+        if not self._versions.goes_last(demand.key):
+            spared |= {view.number for view in views if view.goes_last}
+        busy = [one for one in residents if one.leases and one.ready and one.number not in spared]
+        return busy[0] if busy else None
+
+    # --- filling free room ------------------------------------------------------------------------
+
+    def bring_up(self, keys: Sequence[ReplicaKey]) -> None:
+        """Load versions that nobody waits for, in this order, as far as there is free room."""
+        self._wishes.update(dict.fromkeys(keys))
+        self.pump()
+
+    def _fill(self) -> None:
+        """Start what nobody waits for where there is free room: nobody is evicted for it."""
+        for key in self._lacking():
+            if self._loading() >= LOADS_AT_ONCE:
+                return
+            rest_s = self._track_record.rest_s(key)
+            if rest_s > 0:
+                self._pump_later(rest_s)
+                continue
+            needed = self._needed(key)
+            if plan_eviction(self._views(), needed, self._room()).room is Room.FITS:
+                self._start(key, needed)
+
+    def _lacking(self) -> list[ReplicaKey]:
+        """Return the versions that ought to have a worker more, the most wanted first."""
+        lacking = [key for key in self._wishes if not self._workers.of(key)]
+        for one in reversed(self._workers.by_use()):
+            group = self._workers.of(one.key)
+            steady = all(other.ready for other in group)  # not while one comes up, or goes
+            if steady and not one.cold and len(group) < self._versions.replicas(one.key):
+                lacking.append(one.key)
+        displaced = self._stages.displaced()
+        return [key for key in dict.fromkeys(lacking) if key not in displaced]
+
+    # --- what became of a worker ------------------------------------------------------------------
+
+    def came_up(self, resident: Resident) -> None:
+        """Give every waiter its lease; called by `Workers`."""
+        demand = self._demands.get(resident.key)
+        if resident.bytes > self._room().bytes:
+            if demand is not None:
+                self.drop(demand, self._too_big(resident.key, 1, resident.bytes))
+            self._workers.end(resident, "too big for this gateway")
+            return
+        if demand is not None and resident.ready:
+            demand.serve(lambda: self._take(resident))
+            if self._workers.count_ready(resident.key) >= demand.replicas:
+                self.drop(demand)
+        self._on_change()
+        self._trim()
+        self.pump()
+
+    def failed(self, resident: Resident, error: LoadError, pause_s: float) -> None:
+        """Tell every waiter; called by `Workers`."""
+        self._wishes.pop(resident.key, None)
+        demand = self._demands.get(resident.key)
+        if demand is None:
+            return
+        told = ModelLoadFailedError(
+            f"{resident.key} could not be loaded: {error.message}", retry_after_s=pause_s
+        )
+        told.__cause__ = error
+        self.drop(demand, told)
+
+    def gone(self, resident: Resident, *, died: bool) -> None:
+        """Let others have the room; called by `Workers`.
+
+        Callers who joined the worker in the moment of its death wait for the next one.
+        """
+        self._on_change()
+        demand = self._demands.get(resident.key)
+        if demand is not None and not demand.is_awaited:
+            self.drop(demand)
+        elif died and demand is not None:
+            self._wait_out(demand)
+        if died and not self._closed and self._versions.goes_last(resident.key):
+            self._wishes[resident.key] = None
+        self.pump()
+
+    def _wait_out(self, demand: Demand) -> None:
+        """Leave a version alone that dies too often, whoever waits for it."""
+        try:
+            self._pause(demand)
+        except ModelLoadFailedError as error:
+            self.drop(demand, error)
+
+    def measured(self, resident: Resident, private_bytes: int) -> None:
+        """Take what a worker has measured of itself since; some go if it is too much.
+
+        What it has grown to is no measure of the next load: that begins with what the last one
+        held when it was ready.
+        """
+        resident.bytes = private_bytes
+        self._trim()
+
+    def _trim(self) -> None:
+        """End idle residents while more bytes are held than allowed; else the biggest busy one.
+
+        An estimate was too low, or a worker grows.
+        """
+        room = self._room()
+        views = without_freshness(self._views())
+        plan = plan_eviction(views, 0, replace(room, count=self._limits.count + 1))
+        for number in plan.victims:
+            victim = self._workers.numbered(number)
+            self._workers.end(victim, "evicted: too many bytes are held", evicted=True)
+        if plan.room is not Room.WAIT:
+            return
+        spared = {view.number for view in views if view.spared}
+        staying = [one for one in self._workers.all() if not one.ending and not one.closed_to_new]
+        busy = [one for one in staying if one.leases and one.ready and one.number not in spared]
+        if busy and sum(one.bytes for one in staying) > room.bytes:
+            max(busy, key=lambda one: one.bytes).closed_to_new = True
+
+    # --- refusals ---------------------------------------------------------------------------------
+
+    def drop(self, demand: Demand, error: Exception | None = None) -> None:
+        """End a demand: it was met, or its waiters are told why not."""
+        if self._demands.get(demand.key) is demand:
+            del self._demands[demand.key]
+        demand.tell(error)
+
+    def _too_big(self, key: ReplicaKey, replicas: int, needed: int) -> InsufficientMemoryError:
+        who = f"{key} needs" if replicas == 1 else f"{replicas} workers of {key} need"
+        return InsufficientMemoryError(
+            f"{who} about {replicas * needed // _MIB} MiB; this gateway may have "
+            f"{self._limits.count} workers and {self._limits.bytes // _MIB} MiB"
+        )
+
+    def _no_room_beside_spared(self, demand: Demand) -> ModelLoadingError:
+        advice = "; tag it with gateway.swap=auto to end the old version first"
+        return ModelLoadingError(
+            f"no room for {demand.key} beside versions that are being replaced or staged: this "
+            f"gateway may have {self._limits.count} workers and {self._limits.bytes // _MIB} MiB"
+            f"{advice if demand.stages else ''}",
+            retry_after_s=self._track_record.expected_load_s(demand.key),
+        )

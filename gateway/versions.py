@@ -1,0 +1,136 @@
+"""What is known of a version when it is to have a worker: what it needs, and what it is told.
+
+The resident set asks here; the answers come from the present route table and the artifact store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+
+from gateway.errors import GatewayError, LoadError
+from gateway.model_ref import digest_hex
+from gateway.node import Node
+from gateway.room import ReplicaKey
+from gateway.worker import messages
+
+_MIB = 1024 * 1024
+_BASE_WORKER_BYTES = 32 * _MIB
+"""Private pages of a forked worker before its model: what an estimate starts from."""
+_OWN_WORKER_BYTES = 192 * _MIB
+"""As much of a worker under its own interpreter, which shares no imported library with anybody."""
+_DESCRIPTION_FORMAT = 1
+_BATCH_ROWS = 1024
+
+
+class Versions:
+    """Answers for the versions of one node. Event loop only."""
+
+    def __init__(self, node: Node, artifacts: Path, *, threads: int) -> None:
+        """Store. ``artifacts``: the artifact store; ``threads``: of numerical libraries."""
+        self._node = node
+        self._artifacts = artifacts
+        self._threads = threads
+
+    def estimate(self, key: ReplicaKey) -> int:
+        """Guess the bytes of a version that was never measured."""
+        try:
+            listed = self._node.table.version(key.model, key.version)
+        except GatewayError:
+            return _BASE_WORKER_BYTES  # served although the registry no longer lists it
+        own = listed.environment.kind == "own"
+        return (_OWN_WORKER_BYTES if own else _BASE_WORKER_BYTES) + 2 * (listed.size_bytes or 0)
+
+    def replicas(self, key: ReplicaKey) -> int:
+        """Return how many workers the version ought to have when it has any."""
+        return self._node.table.policy_of(key.model, key.version).replicas or 1
+
+    def goes_last(self, key: ReplicaKey) -> bool:
+        """Whether the version serves an active alias, or is pinned by its tag."""
+        table = self._node.table
+        if (key.model, key.version, key.digest) in table.targets:
+            return True
+        return bool(table.policy_of(key.model, key.version).pin)
+
+    def ends_when_idle(self, key: ReplicaKey) -> bool:
+        """Whether its tag says that it is loaded for callers only."""
+        return self._node.table.policy_of(key.model, key.version).load == "on_demand"
+
+    def preloaded(self) -> list[ReplicaKey]:
+        """Return what serves an active alias and ought to be resident from the start."""
+        table = self._node.table
+        return [
+            ReplicaKey(model, version, digest)
+            for model, version, digest in sorted(table.targets)
+            if table.policy_of(model, version).load == "preload"
+        ]
+
+    def still_here(self, keys: Sequence[ReplicaKey]) -> list[ReplicaKey]:
+        """Return those that this node may still serve: active, or listed with these bytes."""
+        return [key for key in keys if self._is_here(key)]
+
+    def _is_here(self, key: ReplicaKey) -> bool:
+        table = self._node.table
+        if (key.model, key.version, key.digest) in table.targets:
+            return True
+        try:
+            return table.version(key.model, key.version).digest == key.digest
+        except GatewayError:
+            return False
+
+    async def load_order(self, key: ReplicaKey) -> messages.Load:
+        """Return what a worker is told about its artifact.
+
+        Raises:
+            LoadError: The artifact, or its environment, is not on this node, or newer than this
+                gateway.
+        """
+        rows = self._node.table.policy_of(key.model, key.version).max_batch_rows
+        interpreter = self._interpreter(key)
+        order = await asyncio.to_thread(self._read, key)
+        return replace(order, interpreter=interpreter, max_batch_rows=rows or _BATCH_ROWS)
+
+    def _interpreter(self, key: ReplicaKey) -> str | None:
+        """Return the version's own interpreter; None: it runs under ours.
+
+        Raises:
+            LoadError: Its own environment is not built. Ours would answer, but perhaps something
+                else.
+        """
+        try:
+            environment = self._node.table.version(key.model, key.version).environment
+        except GatewayError:
+            return None  # served although the registry no longer lists it
+        if environment.kind == "own" and environment.python is None:
+            raise LoadError("worker_died", f"the own environment of {key} is not built (yet)")
+        return environment.python
+
+    def _read(self, key: ReplicaKey) -> messages.Load:
+        """Read the description of an artifact. Blocking."""
+        name = digest_hex(key.digest)
+        try:
+            description = orjson.loads((self._artifacts / f"{name}.json").read_bytes())
+        except FileNotFoundError as error:
+            raise LoadError(
+                "integrity", f"the bytes of {key} are not in this node's artifact store"
+            ) from error
+        except (OSError, orjson.JSONDecodeError) as error:
+            raise LoadError("load_failed", f"the description of {key} is unreadable") from error
+        if description.get("format_version", 1) > _DESCRIPTION_FORMAT:
+            raise LoadError(
+                "unsupported",
+                "the artifact store was written by a newer version: upgrade the gateway",
+            )
+        return messages.Load(
+            model=key.model,
+            version=key.version,
+            digest=key.digest,
+            artifact=str(self._artifacts / name),
+            manifest=str(self._artifacts / f"{name}.manifest"),
+            description=description,
+            threads=self._threads,
+        )

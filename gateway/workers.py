@@ -1,0 +1,296 @@
+"""Every worker of this node: coming up, ready, going. Who may use one is `gateway.residency`'s.
+
+Event loop only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.errors import LoadError
+from gateway.replica import Replica, ReplicaState
+from gateway.room import ReplicaKey, ResidentView
+from gateway.track_record import TrackRecord
+from gateway.worker import messages
+
+_LOAD_TRIES = 3
+_FRESH_AT_MOST_S = 10.0
+
+
+class Observer(Protocol):
+    """Who is told of loads and ends; for metrics and logs, never for decisions."""
+
+    def loaded(self, key: ReplicaKey, seconds: float, resident_bytes: int) -> None:
+        """A worker is ready."""
+
+    def load_failed(self, key: ReplicaKey, failure: str, message: str) -> None:
+        """A worker did not come up."""
+
+    def ended(self, key: ReplicaKey, reason: str, *, evicted: bool) -> None:
+        """A worker that was ready has ended."""
+
+
+class Owner(Protocol):
+    """Who decides about workers: told what became of each."""
+
+    def came_up(self, resident: Resident) -> None:
+        """A worker is ready, and takes leases from now on."""
+
+    def failed(self, resident: Resident, error: LoadError, pause_s: float) -> None:
+        """A worker did not come up; its version is left alone for ``pause_s`` seconds."""
+
+    def gone(self, resident: Resident, *, died: bool) -> None:
+        """A worker's process has ended and its memory is free. ``died``: nobody asked it to."""
+
+
+@dataclass(slots=True, eq=False)
+class Resident:
+    """One worker's place in the set, from the start of its process to the end of it.
+
+    Attributes:
+        number: Counts the workers of this gateway.
+        bytes: What it holds: expected, while it comes up; measured, from then on.
+        cold: It was warmed by a stage, and no caller has used it since.
+        closed_to_new: It ends with its last lease.
+        heat: Leases, those of a minute ago counting half.
+    """
+
+    key: ReplicaKey
+    number: int
+    bytes: int
+    last_used: float
+    started_at: float
+    replica: Replica
+    ending: bool = False
+    evicted: bool = False
+    closed_to_new: bool = False
+    cold: bool = False
+    leases: int = 0
+    heat: float = 0.0
+    fresh_until: float = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether leases may be taken."""
+        return (
+            self.replica.state is ReplicaState.READY and not self.closed_to_new and not self.ending
+        )
+
+    @property
+    def coming_up(self) -> bool:
+        """Whether its load is under way, and wanted."""
+        return self.replica.loaded is None and not self.closed_to_new and not self.ending
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether it was loaded moments ago, for somebody."""
+        return now < self.fresh_until and not self.cold
+
+    def view(self, now: float, *, goes_last: bool, spared: bool) -> ResidentView:
+        """Return what a decision may see."""
+        idle = self.replica.state is ReplicaState.READY
+        return ResidentView(
+            number=self.number,
+            key=self.key,
+            bytes=self.bytes,
+            leases=self.leases if idle else max(self.leases, 0 if self.ending else 1),
+            last_used=self.last_used,
+            cold=self.cold,
+            goes_last=goes_last,
+            fresh=self.is_fresh(now),
+            spared=spared,
+            ending=self.ending,
+        )
+
+
+class Workers:
+    """Owner of every replica."""
+
+    def __init__(
+        self,
+        *,
+        new_replica: Callable[[ReplicaKey, Callable[[Replica], None]], Replica],
+        prepare: Callable[[ReplicaKey], Awaitable[messages.Load]],
+        observer: Observer,
+        track_record: TrackRecord,
+        shared_bytes: Callable[[], int],
+        clock: Callable[[], float],
+    ) -> None:
+        """Store; see `gateway.residency.ResidentSet` for what each is. ``owner`` is set later."""
+        self._new_replica = new_replica
+        self._prepare = prepare
+        self._observer = observer
+        self._track_record = track_record
+        self._shared_bytes = shared_bytes
+        self._clock = clock
+        self.owner: Owner
+        self._by_key: dict[ReplicaKey, list[Resident]] = {}
+        self._loads: set[asyncio.Task[None]] = set()
+        self._count = 0
+        self._closed = False
+        self.shared = 0
+
+    # --- questions --------------------------------------------------------------------------------
+
+    def of(self, key: ReplicaKey) -> list[Resident]:
+        """Return the workers of a version, oldest first, whatever their state."""
+        return self._by_key.get(key, [])
+
+    def all(self) -> list[Resident]:
+        """Return every worker, whatever its state."""
+        return [one for group in self._by_key.values() for one in group]
+
+    def keys(self) -> list[ReplicaKey]:
+        """Return the versions that have a worker."""
+        return list(self._by_key)
+
+    def by_use(self) -> list[Resident]:
+        """Return every worker, the least recently used first."""
+        return sorted(self.all(), key=lambda one: one.last_used)
+
+    def count_ready(self, key: ReplicaKey) -> int:
+        """Count the workers of a version that take leases."""
+        return sum(one.ready for one in self.of(key))
+
+    def numbered(self, number: int) -> Resident:
+        """Return the worker with this number."""
+        return next(one for one in self.all() if one.number == number)
+
+    # --- up ---------------------------------------------------------------------------------------
+
+    def start(self, key: ReplicaKey, expected_bytes: int) -> None:
+        """Begin to bring a worker up; its owner is told how it went."""
+        now = self._clock()
+        self._count += 1
+        number = self._count
+        resident = Resident(
+            key=key,
+            number=number,
+            bytes=expected_bytes,
+            last_used=now,
+            started_at=now,
+            replica=self._new_replica(key, lambda replica: self._stopped(resident, replica)),
+        )
+        self._by_key.setdefault(key, []).append(resident)
+        task = asyncio.get_running_loop().create_task(self._load(resident))
+        self._loads.add(task)
+        task.add_done_callback(self._loads.discard)
+
+    async def _load(self, resident: Resident) -> None:
+        """Bring a worker up. Whatever happens, the owner is told."""
+        started = self._clock()
+        try:
+            load = await self._prepare(resident.key)
+            self.shared = await asyncio.to_thread(self._shared_bytes)
+            await self._load_in_tries(resident, load)
+        except LoadError as error:
+            self._failed(resident, error)
+        except asyncio.CancelledError:
+            self.end(resident, "its load was cancelled")
+            raise
+        except Exception as error:  # noqa: BLE001  # no waiter may be left without an answer
+            self._failed(resident, LoadError("load_failed", f"internal error: {error!r}"))
+        else:
+            self._ready(resident, self._clock() - started)
+
+    async def _load_in_tries(self, resident: Resident, load: messages.Load) -> None:
+        """A worker that dies while it loads, by somebody's hand, does not fail its waiters."""
+        for left in reversed(range(_LOAD_TRIES)):
+            try:
+                await resident.replica.start(load)
+            except LoadError as error:
+                told_to_end = resident.ending or self._closed
+                if error.failure != "worker_died" or left == 0 or told_to_end:
+                    raise
+                await resident.replica.wait_stopped()
+                resident.replica = self._new_replica(
+                    resident.key, lambda replica: self._stopped(resident, replica)
+                )
+            else:
+                return
+
+    def _ready(self, resident: Resident, seconds: float) -> None:
+        replica = resident.replica
+        if replica.state is not ReplicaState.READY:
+            self._failed(resident, LoadError("worker_died", "the worker died as it became ready"))
+            return
+        resident.bytes = replica.private_bytes
+        resident.fresh_until = self._clock() + min(seconds, _FRESH_AT_MOST_S)
+        self._track_record.loaded(resident.key, seconds, resident.bytes)
+        self._observer.loaded(resident.key, seconds, resident.bytes)
+        self.owner.came_up(resident)
+
+    def _failed(self, resident: Resident, error: LoadError) -> None:
+        if resident.ending:  # told to end while it was coming up: that is no fault of the version
+            return
+        pause_s = self._track_record.load_failed(resident.key, error.message)
+        self._observer.load_failed(resident.key, error.failure, error.message)
+        self.owner.failed(resident, error, pause_s)
+        self.end(resident, f"its load failed: {error.message}")
+
+    # --- down -------------------------------------------------------------------------------------
+
+    def end(self, resident: Resident, reason: str, *, evicted: bool = False) -> None:
+        """End a worker now; what is in flight inside it is lost."""
+        if resident.ending:
+            return
+        resident.ending = True
+        resident.evicted = evicted
+        if evicted:
+            self._track_record.evicted(resident.key)
+        if resident.replica.state is ReplicaState.STOPPED:
+            self._gone(resident, reason, died=False)
+        elif resident.leases:
+            resident.replica.kill(reason)
+        else:
+            resident.replica.stop(reason)
+
+    def close(self) -> None:
+        """End every worker, and every load under way."""
+        self._closed = True
+        for task in list(self._loads):
+            task.cancel()
+        for resident in self.all():
+            self.end(resident, "the gateway is shutting down")
+
+    def _stopped(self, resident: Resident, replica: Replica) -> None:
+        """A worker has ended: asked to, or by itself, or killed by somebody."""
+        if resident.replica is not replica:
+            return
+        if replica.loaded is None and not resident.ending:
+            return  # its load is told by the replica, and decides
+        died = not resident.ending
+        if died:
+            had_answered = replica.answered > 0
+            self._track_record.died(resident.key, replica.end_reason, had_answered=had_answered)
+        self._gone(resident, replica.end_reason, died=died)
+
+    def _gone(self, resident: Resident, reason: str, *, died: bool) -> None:
+        resident.ending = True
+        group = self._by_key.get(resident.key, [])
+        if resident in group:
+            group.remove(resident)
+            if not group:
+                del self._by_key[resident.key]
+        if resident.replica.loaded is not None:
+            self._observer.ended(resident.key, reason, evicted=resident.evicted)
+        self.owner.gone(resident, died=died)
+
+
+def choose(ready: Sequence[Resident], now: float) -> Resident:
+    """Return the replica with the least expected wait: seconds per answer times what is in flight.
+
+    The rule is known as *peak EWMA*: a replica that is silent with something in flight counts as
+    slow as its silence is long, so a stuck one is left alone long before its time-out. One that
+    has not answered yet counts as fast as the fastest.
+
+    Args:
+        ready: At least one.
+        now: Monotonic seconds.
+    """
+    paces = [one.replica.pace_s(now) for one in ready]
+    fastest = min((pace for pace in paces if pace > 0), default=1.0)
+    waits = [(one.leases + 1) * (pace or fastest) for one, pace in zip(ready, paces, strict=True)]
+    return ready[waits.index(min(waits))]
