@@ -98,6 +98,7 @@ class LoadQueue:
         self._demands: dict[ReplicaKey, Demand] = {}
         self._wishes: dict[ReplicaKey, None] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._closed = False
 
     def __len__(self) -> int:
@@ -181,11 +182,12 @@ class LoadQueue:
     def _pump_later(self, wait_s: float) -> None:
         """Look again after a while, unless a look is due before."""
         loop = asyncio.get_running_loop()
-        if self._timer is not None and not self._timer.cancelled():
-            if loop.time() < self._timer.when() <= loop.time() + wait_s:
-                return
+        due = loop.time() + wait_s
+        if loop.time() < self._due <= due:
+            return
+        if self._timer is not None:
             self._timer.cancel()
-        self._timer = loop.call_later(wait_s, self.pump)
+        self._due, self._timer = due, loop.call_later(wait_s, self.pump)
 
     def _startable(self) -> Iterator[Demand]:
         return (demand for demand in self._demands.values() if self._may_start(demand))
