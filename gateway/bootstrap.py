@@ -117,7 +117,7 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         table_file=table_file,
         telemetry=telemetry,
         standby_timeout_s=settings.standby_timeout_s,
-        stage_wait_s=settings.load_timeout_s + settings.load_budget_s,
+        stage_wait_s=settings.load_timeout_s + settings.warm_up_timeout_s + settings.load_budget_s,
     )
     dispatcher = Dispatcher(
         node,
@@ -164,6 +164,7 @@ def _resident_set(
         max_in_flight=settings.max_in_flight,
         max_in_flight_bytes=settings.max_in_flight_bytes,
         load_timeout_s=settings.load_timeout_s,
+        warm_up_timeout_s=settings.warm_up_timeout_s,
         stuck_grace_s=settings.stuck_grace_s,
     )
 

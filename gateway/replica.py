@@ -39,7 +39,7 @@ _WEIGHT = 0.1
 
 
 class ReplicaState(StrEnum):
-    """``STARTING → LOADING → READY → DRAINING → STOPPED``; any → ``STOPPED`` when it dies.
+    """``STARTING → LOADING → WARMING → READY → DRAINING → STOPPED``; any → ``STOPPED`` by death.
 
     A replica takes leases in ``READY`` only. ``STOPPED`` is reported after the process has ended,
     so a stopped replica holds no memory.
@@ -47,18 +47,32 @@ class ReplicaState(StrEnum):
 
     STARTING = "starting"
     LOADING = "loading"
+    WARMING = "warming"
     READY = "ready"
     DRAINING = "draining"
     STOPPED = "stopped"
 
 
+_UNDONE = {
+    ReplicaState.STARTING: "the worker had not started",
+    ReplicaState.LOADING: "the model was not loaded",
+    ReplicaState.WARMING: "the model was loaded, but not warm",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaLimits:
-    """How much one worker may hold, and how long it may take. Seconds and bytes."""
+    """How much one worker may hold, and how long it may take. Seconds and bytes.
+
+    Attributes:
+        load_timeout_s: From the start of the worker until the model is loaded.
+        warm_up_timeout_s: From then until it is ready.
+    """
 
     max_in_flight: int
     max_in_flight_bytes: int
     load_timeout_s: float
+    warm_up_timeout_s: float
     stuck_grace_s: float
 
 
@@ -109,6 +123,7 @@ class Replica:
         self._next_id = 1
         self._heard_at = 0.0
         self._handshake: asyncio.Future[Frame] | None = None
+        self._phase_limit: asyncio.Timeout | None = None
         self._probe: asyncio.Future[messages.Alive] | None = None
         self._stopped = asyncio.Event()
         self.end_reason = "the worker ended by itself"
@@ -148,13 +163,11 @@ class Replica:
             LoadError: It did not come up; says why.
         """
         try:
-            async with asyncio.timeout(self._limits.load_timeout_s):
+            async with asyncio.timeout(self._limits.load_timeout_s) as self._phase_limit:
                 self._worker = await self._launcher.launch(load.interpreter)
                 return await self._load(self._worker, load)
         except TimeoutError as error:
-            raise LoadError(
-                "timeout", f"the worker was not ready after {self._limits.load_timeout_s:g} s"
-            ) from error
+            raise self._late() from error
         finally:
             if self.state not in (ReplicaState.READY, ReplicaState.STOPPED):
                 self.kill("it did not come up")
@@ -179,12 +192,27 @@ class Replica:
         self.state = ReplicaState.LOADING
         self._channel.send(Kind.LOAD, 0, messages.encode_header(load))
         frame = await self._next_frame(Kind.LOADED)
-        if self.state is not ReplicaState.LOADING:
+        if self.state not in (ReplicaState.LOADING, ReplicaState.WARMING):
             raise LoadError("worker_died", "it was told to end before it was ready")
         self.loaded = messages.decode_header(messages.Loaded, frame.header)
         self.private_bytes = self.loaded.private_bytes
         self.state = ReplicaState.READY
         return self.loaded
+
+    def _begin_warm_up(self) -> None:
+        """Let the warm-up have its own time. Once: a worker cannot prolong it."""
+        if self.state is ReplicaState.LOADING and self._phase_limit is not None:
+            self.state = ReplicaState.WARMING
+            now = asyncio.get_running_loop().time()
+            self._phase_limit.reschedule(now + self._limits.warm_up_timeout_s)
+
+    def _late(self) -> LoadError:
+        """Say which phase took too long."""
+        warming = self.state is ReplicaState.WARMING
+        limits = self._limits
+        limit_s = limits.warm_up_timeout_s if warming else limits.load_timeout_s
+        undone = _UNDONE.get(self.state, "the worker was not ready")
+        return LoadError("timeout", f"{undone} after {limit_s:g} s")
 
     async def _next_frame(self, expected: Kind) -> Frame:
         self._handshake = asyncio.get_running_loop().create_future()
@@ -338,6 +366,8 @@ class Replica:
         elif frame.kind == Kind.ALIVE:
             if self._probe is not None and not self._probe.done():
                 self._probe.set_result(messages.decode_header(messages.Alive, frame.header))
+        elif frame.kind == Kind.WARMING:
+            self._begin_warm_up()
         elif self._handshake is not None and not self._handshake.done():
             self._handshake.set_result(frame)
 

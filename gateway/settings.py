@@ -59,7 +59,10 @@ class GatewaySettings(BaseSettings):
         30.0, gt=0, description="Longest wait of a request for a version that is not resident."
     )
     load_timeout_s: float = Field(
-        300.0, gt=0, description="Longest start, check, load and warm-up of a worker."
+        300.0, gt=0, description="Longest start, check and load of a worker."
+    )
+    warm_up_timeout_s: float = Field(
+        120.0, gt=0, description="Longest warm-up of a worker, once it has loaded."
     )
     standby_timeout_s: float = Field(
         300.0, gt=0, description="Life of a warmed standby that nobody activates."

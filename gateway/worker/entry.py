@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection as PipeEnd
 
 from gateway.worker import confinement
 from gateway.worker.frames import FrameError
-from gateway.worker.messages import Hello, Kind, Load, decode_header
+from gateway.worker.messages import Hello, Kind, Load, Warming, decode_header
 
 
 def run(channel: socket.socket, lifeline: PipeEnd) -> None:
@@ -46,7 +46,7 @@ def _serve(channel: socket.socket) -> None:
             raise FrameError("the first frame is not LOAD")
         order = decode_header(Load, frame.header)
         try:
-            loaded = loading.load(order)
+            loaded = loading.load(order, lambda: connection.send([(0, Warming(), b"")]))
         except loading.LoadFailedError as error:
             connection.send([(0, error.report, b"")])
             return

@@ -43,8 +43,15 @@ class LoadedModel:
     example: bytes | None
 
 
-def load(order: Load, clock: Callable[[], float] = time.monotonic) -> LoadedModel:
+def load(
+    order: Load, warming: Callable[[], None], clock: Callable[[], float] = time.monotonic
+) -> LoadedModel:
     """Verify, load and warm an artifact.
+
+    Args:
+        order: What to load.
+        warming: Told between loading and warm-up, which have time limits of their own.
+        clock: Monotonic seconds.
 
     Raises:
         LoadFailedError: Its bytes are wrong, or it cannot be loaded, or it fails its example.
@@ -58,6 +65,7 @@ def load(order: Load, clock: Callable[[], float] = time.monotonic) -> LoadedMode
     model, pyfunc = _load(order)
     confinement.use_threads(order.threads)
     loaded = clock()
+    warming()
     example = _example(order)
     batching, path = _warm(model, pyfunc, order, example)
     gc.collect()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, TypeVar
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class Kind(IntEnum):
@@ -29,6 +29,7 @@ class Kind(IntEnum):
     REPLY = 67
     FAILED = 68
     ALIVE = 69
+    WARMING = 70
 
 
 # --- to the worker ------------------------------------------------------------------------------
@@ -103,6 +104,11 @@ class Hello:
     pid: int
     python: str
     protocol_version: int = PROTOCOL_VERSION
+
+
+@dataclass(frozen=True)
+class Warming:
+    """The artifact is verified and loaded; its warm-up begins."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +192,18 @@ class Alive:
 
 
 Message = (
-    Load | Predict | Cancel | Probe | Stop | Hello | Loaded | LoadFailed | Reply | Failed | Alive
+    Load
+    | Predict
+    | Cancel
+    | Probe
+    | Stop
+    | Hello
+    | Warming
+    | Loaded
+    | LoadFailed
+    | Reply
+    | Failed
+    | Alive
 )
 M = TypeVar("M")
 
@@ -197,6 +214,7 @@ KIND_OF: dict[type[Any], Kind] = {
     Probe: Kind.PROBE,
     Stop: Kind.STOP,
     Hello: Kind.HELLO,
+    Warming: Kind.WARMING,
     Loaded: Kind.LOADED,
     LoadFailed: Kind.LOAD_FAILED,
     Reply: Kind.REPLY,

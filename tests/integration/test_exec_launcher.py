@@ -20,7 +20,7 @@ from gateway.worker.messages import Load
 from tests.integration.worker_process import wait_until_ended
 
 PATIENCE_S = 60.0
-LIMITS = ReplicaLimits(8, 1000, load_timeout_s=PATIENCE_S, stuck_grace_s=1.0)
+LIMITS = ReplicaLimits(8, 1000, load_timeout_s=PATIENCE_S, warm_up_timeout_s=5, stuck_grace_s=1.0)
 
 
 @pytest.fixture(scope="module")

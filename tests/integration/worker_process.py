@@ -34,6 +34,7 @@ from gateway.worker.messages import (
     Probe,
     Reply,
     Stop,
+    Warming,
     decode_header,
     encode_header,
 )
@@ -87,6 +88,11 @@ class RunningWorker:
             self._frames += self._reader.feed(data)
         frame = self._frames.pop(0)
         return frame.id, decode_header(_TYPES[frame.kind], frame.header), frame.body
+
+    def report(self) -> Any:
+        """How the load ended, after it was said that the warm-up began, where it came so far."""
+        message = self.receive()[1]
+        return self.receive()[1] if isinstance(message, Warming) else message
 
     def predict(self, body: Any, **header: Any) -> tuple[Reply | Failed, Any]:
         """Send one body, JSON unless it is bytes; return the header and the decoded answer."""
@@ -186,7 +192,7 @@ def serving(order: Load) -> Iterator[tuple[RunningWorker, Loaded]]:
     """A worker that has loaded ``order``."""
     with started() as worker:
         worker.send(order, id_=0)
-        report = worker.receive()[1]
+        report = worker.report()
         assert isinstance(report, Loaded), report
         yield worker, report
 
@@ -195,7 +201,7 @@ def refused(order: Load) -> LoadFailed:
     """Have a worker refuse ``order``; return why. It has ended by itself."""
     with started() as worker:
         worker.send(order, id_=0)
-        report = worker.receive()[1]
+        report = worker.report()
         assert isinstance(report, LoadFailed), report
         worker.wait_until_ended()
         return report

@@ -3,15 +3,16 @@
 import asyncio
 import os
 import socket
+from dataclasses import replace
 
 import pytest
 
 from gateway.errors import DeadlineExceededError, LoadError
 from gateway.replica import Replica, ReplicaLimits, ReplicaState
 from gateway.worker.frames import pack
-from gateway.worker.messages import KIND_OF, Failed, Hello, Load, Loaded, encode_header
+from gateway.worker.messages import KIND_OF, Failed, Hello, Load, Loaded, Warming, encode_header
 
-LIMITS = ReplicaLimits(4, 1000, load_timeout_s=5, stuck_grace_s=1)
+LIMITS = ReplicaLimits(4, 1000, load_timeout_s=5, warm_up_timeout_s=5, stuck_grace_s=1)
 LOAD = Load("m", 1, "sha256:0", "/nowhere", "/nowhere", {})
 
 
@@ -77,7 +78,7 @@ class ReadyLauncher(SlowLauncher):
 async def ready():
     """A ready replica and its worker; limits of a fraction of a second."""
     launcher = ReadyLauncher()
-    limits = ReplicaLimits(8, 1000, load_timeout_s=5, stuck_grace_s=0.5)
+    limits = replace(LIMITS, max_in_flight=8, stuck_grace_s=0.5)
     replica = Replica("m/1", launcher, limits, lambda _: None)
     launcher.say(Hello(1, "3.11"))
     starting = asyncio.ensure_future(replica.start(LOAD))
@@ -122,3 +123,65 @@ async def test_a_caller_who_left_does_not_leave_a_stuck_worker(ready):
     async with asyncio.timeout(10):
         await replica.wait_stopped()
     assert launcher.worker.killed
+
+
+async def load_with(limits, *said):
+    """Start a replica whose worker says these messages after LOAD; return it and its start."""
+    launcher = ReadyLauncher()
+    replica = Replica("m/1", launcher, limits, lambda _: None)
+    launcher.say(Hello(1, "3.11"))
+    starting = asyncio.ensure_future(replica.start(LOAD))
+    while replica.state is not ReplicaState.LOADING:  # noqa: ASYNC110  # no event tells
+        await asyncio.sleep(0.001)
+    for message in said:
+        launcher.say(message)
+    return replica, starting
+
+
+LOADED = Loaded(1, {}, "passed", "alone", "", "pyfunc", "")
+
+
+@pytest.mark.parametrize(
+    ("load_s", "warm_up_s", "said", "reason"),
+    [
+        (0.1, 60.0, [], "the model was not loaded after 0.1 s"),
+        (60.0, 0.1, [Warming()], "the model was loaded, but not warm after 0.1 s"),
+    ],
+)
+async def test_load_and_warm_up_have_limits_of_their_own(load_s, warm_up_s, said, reason):
+    limits = replace(LIMITS, load_timeout_s=load_s, warm_up_timeout_s=warm_up_s)
+    replica, starting = await load_with(limits, *said)
+    async with asyncio.timeout(10):
+        with pytest.raises(LoadError) as late:
+            await starting
+        await replica.wait_stopped()
+    assert (late.value.failure, late.value.message) == ("timeout", reason)
+
+
+async def test_a_warm_up_goes_on_after_the_time_of_the_load():
+    limits = replace(LIMITS, load_timeout_s=0.3, warm_up_timeout_s=30)
+    replica, starting = await load_with(limits, Warming())
+    await asyncio.sleep(0.6)
+    assert (replica.state, starting.done()) == (ReplicaState.WARMING, False)
+    replica.kill("the test is over")
+    with pytest.raises(LoadError):
+        await starting
+
+
+async def test_a_worker_prolongs_no_warm_up_by_saying_that_it_begins():
+    limits = replace(LIMITS, warm_up_timeout_s=0.5)
+    replica, starting = await load_with(limits)
+    async with asyncio.timeout(10):
+        while not starting.done():
+            replica._launcher.say(Warming())
+            await asyncio.sleep(0.1)
+    with pytest.raises(LoadError, match="not warm"):
+        await starting
+
+
+async def test_a_warm_up_that_is_told_with_its_end_is_ready():
+    replica, starting = await load_with(LIMITS, Warming(), LOADED)
+    assert await starting == LOADED
+    assert replica.state is ReplicaState.READY
+    replica.kill("the test is over")
+    await replica.wait_stopped()
