@@ -18,8 +18,6 @@ from pathlib import Path
 _OOM_SCORE = "500"
 """Short of memory, the kernel takes a worker rather than the gateway, which has 0."""
 _STANDARD_INPUT, _STANDARD_OUTPUT, _STANDARD_ERROR = 0, 1, 2
-_PRIVATE = ("Private_Clean:", "Private_Dirty:")
-_KIB = 1024
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -103,15 +101,6 @@ def use_threads(threads: int) -> None:
         except ImportError:
             return
         threadpoolctl.threadpool_limits(threads)
-
-
-def private_bytes() -> int:
-    """Return the memory that ending this process frees, in bytes; 0 if the kernel does not say."""
-    try:
-        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith(_PRIVATE)) * _KIB
 
 
 def extra_threads(pid: int) -> list[str]:

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gateway.worker import confinement, fast_path, integrity, warmup
+from gateway.worker import confinement, fast_path, integrity, memory, warmup
 from gateway.worker import signature as rules
 from gateway.worker.codecs import strict_json
 from gateway.worker.flavors import python_function, scikit_learn
@@ -76,7 +76,8 @@ def load(
         "warm_up": clock() - loaded,
     }
     report = Loaded(
-        private_bytes=confinement.private_bytes(),
+        private_bytes=memory.private_bytes(),
+        peak_bytes=memory.peak_bytes(),
         durations_s={phase: round(seconds, 6) for phase, seconds in durations.items()},
         warm_up="no_example" if example is None else "passed",
         batching=batching.mode,

@@ -123,6 +123,7 @@ class Loaded:
         call_path: ``fast`` (the estimator on arrays) or ``pyfunc``, because of ``…_reason``.
         python: The version of the worker's interpreter.
         frameworks: What the worker has of the frameworks that the description names, by version.
+        peak_bytes: The most private memory that it held until now, while it loaded and warmed up.
     """
 
     private_bytes: int
@@ -134,6 +135,7 @@ class Loaded:
     call_path_reason: str
     python: str = ""
     frameworks: dict[str, str] = field(default_factory=dict)
+    peak_bytes: int = 0
 
 
 @dataclass(frozen=True)

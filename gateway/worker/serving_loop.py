@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from gateway.worker import confinement
+from gateway.worker import memory
 from gateway.worker.batching import Waiting, assemble, key_of
 from gateway.worker.codecs import predict as codec
 from gateway.worker.frames import Frame, FrameReader, pack
@@ -163,7 +163,7 @@ class ServingLoop:
             except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
                 log_without_data(error)
                 message = f"its answer could not be read: {type(error).__name__}"
-        return Alive(confinement.private_bytes(), not message, message)
+        return Alive(memory.private_bytes(), not message, message)
 
     # --- answering --------------------------------------------------------------------------------
 

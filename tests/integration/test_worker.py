@@ -67,7 +67,7 @@ def test_every_kind_of_model_answers_exactly(
 ):
     with serving(store(model, tmp_path)) as (worker, report):
         assert (report.batching, report.call_path) == (batching, call_path), report
-        assert report.private_bytes > 0
+        assert report.peak_bytes >= report.private_bytes > 0
         assert set(report.durations_s) == {"verify", "load", "warm_up"}
         assert worker.hello is not None
         assert worker.hello.protocol_version == PROTOCOL_VERSION
@@ -123,6 +123,12 @@ def test_probabilities_come_when_asked(tmp_path: Path):
         assert "probabilities" not in plain
         assert answer["class_names"] == model.class_names
         np.testing.assert_allclose(answer["probabilities"], model.expected_probabilities(payload))
+
+
+def test_a_worker_says_what_loading_held_at_most(tmp_path: Path):
+    with serving(store(ScriptedModel(memory_mb=20, load_peak_mb=200), tmp_path)) as (_, report):
+        passing = report.peak_bytes - report.private_bytes
+        assert 150 << 20 < passing < 250 << 20, report
 
 
 def test_concurrent_requests_are_joined_and_answered_each_with_its_own(tmp_path: Path):

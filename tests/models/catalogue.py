@@ -344,6 +344,7 @@ class ScriptedModel(_Logged):
         load_sleep_s: How long a load takes at least, in seconds.
         fail_load: Loading raises.
         memory_mb: Memory that the loaded model holds, in MiB.
+        load_peak_mb: Memory that loading holds besides, for a moment, in MiB.
         child_pid_file: Loading starts a child process that sleeps; its id is written here.
         predict_sleep_s: How long each ``predict`` takes at least, in seconds.
         raise_on: A value of ``x`` that makes ``predict`` raise an error holding the caller's data.
@@ -361,6 +362,7 @@ class ScriptedModel(_Logged):
     load_sleep_s: float = 0.0
     fail_load: bool = False
     memory_mb: int = 0
+    load_peak_mb: int = 0
     child_pid_file: str = ""
     predict_sleep_s: float = 0.0
     raise_on: float | None = None

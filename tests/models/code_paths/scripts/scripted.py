@@ -20,6 +20,8 @@ class Scripted(PythonModel):
             time.sleep(config["load_sleep_s"])
         if config["fail_load"]:
             raise RuntimeError("this model cannot be loaded, and says a secret: hunter2")
+        peak = os.urandom(1024 * 1024) * config["load_peak_mb"]
+        del peak
         self.ballast = os.urandom(1024 * 1024) * config["memory_mb"]
         if config["child_pid_file"]:
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])

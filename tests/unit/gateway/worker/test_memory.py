@@ -1,0 +1,49 @@
+"""What a process says of its own memory, asked of processes that hold known amounts."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MIB = 1024 * 1024
+PROGRAM = """
+import json, os, sys
+from gateway.worker import memory
+inherited = bytearray(b"x") * (200 * 1024 * 1024)
+if {forked} and os.fork():
+    os.wait()
+    sys.exit()
+before = memory.private_bytes(), memory.peak_bytes()
+passing = bytearray(b"x") * (150 * 1024 * 1024)
+passing = bytearray(b"x") * (40 * 1024 * 1024)
+print(json.dumps([*before, memory.private_bytes(), memory.peak_bytes()]))
+"""
+
+
+def measured(*, forked: bool) -> list[float]:
+    """Private and peak, in MiB: before, and after 150 MiB came and went and 40 stayed."""
+    answer = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(forked=forked)],
+        capture_output=True,
+        check=True,
+        cwd=Path(__file__).parents[4],
+    ).stdout
+    return [number / MIB for number in json.loads(answer)]
+
+
+def test_the_peak_is_what_was_held_at_most() -> None:
+    before, peak_before, after, peak = measured(forked=False)
+    assert before == pytest.approx(peak_before, abs=10)
+    assert after - before == pytest.approx(40, abs=10)
+    # 150 and 40 MiB were there together for a moment.
+    assert peak - before == pytest.approx(190, abs=10)
+
+
+def test_what_a_fork_shares_with_its_parent_is_in_neither() -> None:
+    before, peak_before, after, peak = measured(forked=True)
+    assert before < 20
+    assert peak_before < 20
+    assert after == pytest.approx(before + 40, abs=10)
+    assert peak == pytest.approx(before + 190, abs=10)
