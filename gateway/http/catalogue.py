@@ -221,5 +221,6 @@ def _replica(resident: Resident) -> dict[str, Any]:
         "call_path": loaded.call_path if loaded else None,
         "call_path_reason": loaded.call_path_reason if loaded else None,
         "warm_up": loaded.warm_up if loaded else None,
+        "expected_answers": loaded.expected_answers if loaded else None,
         "durations_s": loaded.durations_s if loaded else None,
     }

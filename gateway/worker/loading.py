@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gateway.worker import confinement, fast_path, integrity, memory, warmup
+from gateway.worker import confinement, expected, fast_path, integrity, memory, warmup
 from gateway.worker import signature as rules
 from gateway.worker.codecs import strict_json
 from gateway.worker.flavors import python_function, scikit_learn
@@ -68,6 +68,7 @@ def load(
     warming()
     example = _example(order)
     batching, path = _warm(model, pyfunc, order, example)
+    answers = _check_expected(model, order)
     gc.collect()
     gc.freeze()  # what a model holds for ever is not looked at again by every collection
     durations = {
@@ -79,7 +80,8 @@ def load(
         private_bytes=memory.private_bytes(),
         peak_bytes=memory.peak_bytes(),
         durations_s={phase: round(seconds, 6) for phase, seconds in durations.items()},
-        warm_up="no_example" if example is None else "passed",
+        warm_up="passed" if answers or example is not None else "no_example",
+        expected_answers=answers,
         batching=batching.mode,
         batching_reason=batching.reason,
         call_path=path.path,
@@ -124,6 +126,13 @@ def _warm(
     if example is None:
         return warmup.Batching("alone", "there is no input example to prove joining"), path
     return warmup.prove_joining(model, varied), path
+
+
+def _check_expected(model: ServedModel, order: Load) -> int:
+    try:
+        return expected.check(model, Path(order.artifact))
+    except warmup.WarmUpFailedError as error:
+        raise LoadFailedError("warm_up_failed", str(error)) from error
 
 
 def _offer_probabilities(model: ServedModel, pyfunc: Any, *, on_arrays: bool) -> None:

@@ -118,7 +118,9 @@ class Loaded:
     Attributes:
         private_bytes: Memory that ending this worker frees (``Private_Clean + Private_Dirty``).
         durations_s: Seconds by phase: ``verify``, ``load``, ``warm_up``.
-        warm_up: ``passed``, or ``no_example``: the artifact has no input example to predict.
+        warm_up: ``passed``, or ``no_example``: the artifact has neither an input example nor
+            expected answers.
+        expected_answers: How many answers of the artifact's ``warmup.jsonl`` were as expected.
         batching: Whether requests may be joined: ``joined``, or ``alone`` because of ``…_reason``.
         call_path: ``fast`` (the estimator on arrays) or ``pyfunc``, because of ``…_reason``.
         python: The version of the worker's interpreter.
@@ -136,6 +138,7 @@ class Loaded:
     python: str = ""
     frameworks: dict[str, str] = field(default_factory=dict)
     peak_bytes: int = 0
+    expected_answers: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 from gateway.worker import outputs
 from gateway.worker.inputs import Inputs, join
 from gateway.worker.refusals import RequestRefusedError
-from gateway.worker.served_model import ServedModel
+from gateway.worker.served_model import ServedModel, log_without_data
 
 _RELATIVE_TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
 """Libraries sum in another order for another number of rows; more than that is an influence."""
@@ -39,22 +39,38 @@ def predict_example(model: ServedModel, example: bytes) -> Inputs:
     Raises:
         WarmUpFailedError: There is no answer, or not one finite answer per row.
     """
+    return answer(model, example, "the input example")[1]
+
+
+def answer(model: ServedModel, body: bytes, what: str) -> tuple[bytes, Inputs]:
+    """Answer a body as a request would be; return the answer and the body's inputs.
+
+    Raises:
+        WarmUpFailedError: There is no answer; says why, and that it was ``what``.
+    """
     try:
-        _, inputs = model.answer(example)
+        return model.answer(body)
     except RequestRefusedError as refusal:
-        where = "; ".join(
-            ", ".join(
-                [
-                    *([f"row {row}"] if row is not None else []),
-                    *([f"field {field!r}"] if field is not None else []),
-                    reason,
-                ]
-            )
-            for row, field, reason in refusal.details[:3]
+        raise WarmUpFailedError(f"{what}: {_told(refusal)}") from refusal
+    except Exception as error:  # whatever the model's objects raise
+        log_without_data(error)
+        told = f"the model's answer could not be read: {type(error).__name__}"
+        raise WarmUpFailedError(f"{what}: {told}") from error
+
+
+def _told(refusal: RequestRefusedError) -> str:
+    """Say a refusal in one line, with the first places where the input is wrong."""
+    where = "; ".join(
+        ", ".join(
+            [
+                *([f"row {row}"] if row is not None else []),
+                *([f"field {field!r}"] if field is not None else []),
+                reason,
+            ]
         )
-        detail = f" ({where})" if where else ""
-        raise WarmUpFailedError(f"the input example: {refusal.message}{detail}") from refusal
-    return inputs
+        for row, field, reason in refusal.details[:3]
+    )
+    return f"{refusal.message} ({where})" if where else refusal.message
 
 
 def vary(example: Inputs) -> list[Inputs]:
@@ -107,7 +123,7 @@ def prove_joining(model: ServedModel, varied: Sequence[Inputs]) -> Batching:
                 if not close(part, answer):
                     return Batching("alone", "rows influence each other")
                 start += inputs.rows
-    except (RequestRefusedError, TypeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
         told = error.message if isinstance(error, RequestRefusedError) else type(error).__name__
         return Batching("alone", f"joined rows cannot be predicted: {told}")
     return Batching("joined", "the input example answers the same alone and joined")

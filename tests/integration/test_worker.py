@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import psutil
 import pytest
 
 from gateway.worker import confinement
-from gateway.worker.messages import PROTOCOL_VERSION, Cancel, Failed, Reply
+from gateway.worker.messages import PROTOCOL_VERSION, Cancel, Failed, Load, Reply
 from tests.integration.worker_process import (
     predict_header,
     refused,
@@ -268,6 +269,35 @@ def test_a_model_that_fails_is_refused_with_a_reason(
     assert report.failure == failure
     assert report.message
     assert "hunter2" not in report.message
+
+
+@pytest.mark.parametrize("example", [True, False])
+def test_expected_answers_decide_whether_a_model_serves(tmp_path: Path, example: bool):
+    model = LinearModel(2.0, example=example)
+    lines: list[dict[str, Any]] = [
+        {"request": model.payload(rows), "expected": model.expected(model.payload(rows))}
+        for rows in (1, 3)
+    ]
+    (tmp_path / "right").mkdir()
+    with serving(expecting(model, tmp_path / "right", lines)) as (_, report):
+        assert (report.warm_up, report.expected_answers) == ("passed", 2)
+    lines[1]["expected"][2] += 1.0
+    (tmp_path / "wrong").mkdir()
+    failed = refused(expecting(model, tmp_path / "wrong", lines))
+    assert failed.failure == "warm_up_failed"
+    assert failed.message.startswith("warmup.jsonl, line 2, row 2: off by 1, where 0.02")
+
+
+def expecting(model: BuildableModel, folder: Path, lines: list[dict[str, Any]]) -> Load:
+    """Store a model with a ``warmup.jsonl``."""
+
+    class Publishing:
+        def save(self, to: Path) -> Path:
+            model.save(to)
+            (to / "warmup.jsonl").write_text("\n".join(map(json.dumps, lines)))
+            return to
+
+    return store(cast("BuildableModel", Publishing()), folder)
 
 
 @pytest.mark.parametrize("harm", ["changed", "missing", "extra", "link", "manifest", "digest"])
