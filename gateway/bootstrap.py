@@ -103,7 +103,12 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     launcher = ForkserverLauncher()
     await launcher.warm()
     own_launcher = ExecLauncher(os.environ)
-    versions = Versions(node, settings.artifacts_dir.resolve(), threads=settings.worker_threads)
+    versions = Versions(
+        node,
+        settings.artifacts_dir.resolve(),
+        threads=settings.worker_threads,
+        memory_bytes=settings.worker_memory_bytes or settings.max_resident_bytes,
+    )
     residents = _resident_set(
         settings,
         versions,

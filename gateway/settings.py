@@ -74,6 +74,11 @@ class GatewaySettings(BaseSettings):
     drain_timeout_s: float = Field(
         30.0, ge=0, description="At shutdown, longest wait for requests in flight."
     )
+    worker_memory_bytes: int = Field(
+        0,
+        ge=0,
+        description="Most memory that one worker may take; 0: as much as all of them together.",
+    )
     worker_threads: int = Field(
         1, ge=1, description="Threads of numerical libraries in one worker."
     )

@@ -30,11 +30,19 @@ _BATCH_ROWS = 1024
 class Versions:
     """Answers for the versions of one node. Event loop only."""
 
-    def __init__(self, node: Node, artifacts: Path, *, threads: int) -> None:
-        """Store. ``artifacts``: the artifact store; ``threads``: of numerical libraries."""
+    def __init__(self, node: Node, artifacts: Path, *, threads: int, memory_bytes: int) -> None:
+        """Store.
+
+        Args:
+            node: Whose route table is asked.
+            artifacts: The artifact store.
+            threads: Of numerical libraries in one worker.
+            memory_bytes: The most that one worker may take.
+        """
         self._node = node
         self._artifacts = artifacts
         self._threads = threads
+        self._memory_bytes = memory_bytes
 
     def estimate(self, key: ReplicaKey) -> int:
         """Guess the bytes of a version that was never measured."""
@@ -133,4 +141,5 @@ class Versions:
             manifest=str(self._artifacts / f"{name}.manifest"),
             description=description,
             threads=self._threads,
+            memory_bytes=self._memory_bytes,
         )

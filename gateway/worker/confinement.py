@@ -11,6 +11,7 @@ import fcntl
 import os
 import select
 import signal
+import socket
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -70,6 +71,17 @@ def _die_with(lifeline: int) -> None:
     poll.register(lifeline, select.POLLIN)
     if poll.poll(0):  # closed before we were listening
         end_group()
+
+
+def keep_from_children(channel: socket.socket, lifeline: Connection) -> None:
+    """Keep what a model's own children must not have: our end of the gateway's socket.
+
+    A child that a model forks and lets return from ``predict`` would otherwise answer and take
+    requests in our name.
+    """
+    channel.set_inheritable(False)
+    os.set_inheritable(lifeline.fileno(), False)
+    os.register_at_fork(after_in_child=channel.close)
 
 
 def _redirect_standard_streams() -> None:

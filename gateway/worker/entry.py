@@ -22,8 +22,10 @@ def run(channel: socket.socket, lifeline: PipeEnd) -> None:
             first.
         lifeline: The read end of a pipe whose write end only the gateway holds.
     """
+    worker = os.getpid()
     try:
         confinement.confine(lifeline)
+        confinement.keep_from_children(channel, lifeline)
         channel.setblocking(True)
         _serve(channel)
     except BaseException as error:  # noqa: BLE001  # ours, not the model's: those are answered
@@ -31,6 +33,8 @@ def run(channel: socket.socket, lifeline: PipeEnd) -> None:
         frames = "".join(traceback.format_tb(error.__traceback__))
         sys.stderr.write(f"worker error: {type(error).__name__}\n{frames}")
     finally:
+        if os.getpid() != worker:  # a fork that the model made, and let return to us
+            os._exit(0)
         # No exit hook of a library may keep the process, and no child of the model survives it.
         confinement.end_group()
 

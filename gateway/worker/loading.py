@@ -57,6 +57,8 @@ def load(
         LoadFailedError: Its bytes are wrong, or it cannot be loaded, or it fails its example.
     """
     started = clock()
+    if order.memory_bytes is not None:
+        memory.bound(order.memory_bytes)
     try:
         integrity.verify(Path(order.artifact), Path(order.manifest), order.digest)
     except integrity.IntegrityError as error:
@@ -99,6 +101,8 @@ def _load(order: Load) -> tuple[ServedModel, Any]:
         raise LoadFailedError("unsupported", str(error)) from error
     try:
         pyfunc = python_function.load(order.artifact)
+    except MemoryError as error:
+        raise LoadFailedError("no_room", _too_much(order)) from error
     except BaseException as error:  # foreign code runs here, and may raise anything
         log_without_data(error)
         raise LoadFailedError("load_failed", _sentence("loading", error)) from error
@@ -172,6 +176,13 @@ def _example(order: Load) -> bytes | None:
         return strict_json.repair_example(path.read_bytes())
     except (OSError, strict_json.InvalidJsonError) as error:
         raise LoadFailedError("warm_up_failed", "the input example cannot be read") from error
+
+
+def _too_much(order: Load) -> str:
+    if order.memory_bytes is None:
+        return "loading the model took more memory than there is"
+    most = order.memory_bytes // (1024 * 1024)
+    return f"loading the model took more memory than a worker may have, {most} MiB"
 
 
 def _sentence(doing: str, error: BaseException) -> str:

@@ -1,7 +1,8 @@
-"""What a worker holds, measured by itself through ``/proc``. Bytes."""
+"""What a worker holds, measured by itself through ``/proc``, and may hold at most. Bytes."""
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 _PRIVATE = ("Private_Clean", "Private_Dirty")
@@ -25,6 +26,21 @@ def peak_bytes() -> int:
     now = private_bytes()
     status = _sizes("/proc/self/status")
     return now + max(0, status.get("VmHWM", 0) - status.get("VmRSS", 0))
+
+
+def bound(more: int) -> None:
+    """Let this process, and each child that it starts, take ``more`` beyond what it has now.
+
+    Counted is what may be written and is its own (``VmData``), touched or not: an allocation
+    beyond it fails in the process that makes it, with MemoryError in Python, before the machine is
+    short. What is shared with other processes, and files that are only read, is not counted. Who
+    has no CAP_SYS_RESOURCE cannot raise the bound again.
+    """
+    limit = _sizes("/proc/self/status").get("VmData", 0) + more
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def _sizes(path: str) -> dict[str, int]:

@@ -47,6 +47,7 @@ class Load:
         threads: How many threads numerical libraries may use.
         max_batch_rows: The most rows joined into one batch.
         interpreter: The model's own Python, under which the worker runs; None: the gateway's.
+        memory_bytes: The most memory that the worker may take beyond what it starts with.
     """
 
     model: str
@@ -58,6 +59,7 @@ class Load:
     threads: int = 1
     max_batch_rows: int = 1024
     interpreter: str | None = None
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,8 @@ class LoadFailed:
     """The artifact cannot be served; the worker ends.
 
     Attributes:
-        failure: ``integrity``, ``unsupported``, ``load_failed`` or ``warm_up_failed``.
+        failure: ``integrity``, ``unsupported``, ``load_failed``, ``warm_up_failed``, or
+            ``no_room``: it needs more memory than a worker may take.
         message: Why, as a sentence, without the artifact's data.
     """
 

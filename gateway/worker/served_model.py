@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from collections.abc import Callable
@@ -135,5 +136,7 @@ def _check_rows(answered: int | None, asked: int) -> None:
 
 def log_without_data(error: BaseException) -> None:
     """Write where the model failed, without the message: that may hold the caller's data."""
-    frames = "".join(traceback.format_tb(error.__traceback__)[1:])
-    sys.stderr.write(f"model error: {type(error).__name__}\n{frames}")
+    # A model may have closed the stream, or left no memory to say anything.
+    with contextlib.suppress(Exception):
+        frames = "".join(traceback.format_tb(error.__traceback__)[1:])
+        sys.stderr.write(f"model error: {type(error).__name__}\n{frames}")

@@ -140,6 +140,10 @@ class ServingLoop:
         except RequestRefusedError as refusal:
             self._connection.send([(frame.id, _failed(refusal), b"")])
             return
+        except MemoryError:
+            failed = Failed("model_error", "the worker has no memory left for the body")
+            self._connection.send([(frame.id, failed, b"")])
+            return
         except Exception as error:  # noqa: BLE001  # one body that we misread must not end the rest
             log_without_data(error)
             failed = Failed("invalid_input", "the body could not be read")

@@ -60,10 +60,13 @@ def make_node(short_folder: Path, mlflow_registry: MlflowServer) -> Iterator[Nod
 
 
 @pytest.fixture(scope="module")
-def module_node(short_folder: Path, mlflow_registry: MlflowServer) -> Iterator[Node]:
-    """One node, not started yet, for the tests of one module."""
+def module_node(
+    short_folder: Path, mlflow_registry: MlflowServer, request: pytest.FixtureRequest
+) -> Iterator[Node]:
+    """One node, not started yet, for the tests of one module, with its ``GATEWAY`` settings."""
     _pause_the_shared_node()
-    with _node(short_folder, mlflow_registry.url) as node:
+    settings: dict[str, str] = getattr(request.module, "GATEWAY", {})
+    with _node(short_folder, mlflow_registry.url, gateway=settings) as node:
         yield node
 
 

@@ -422,6 +422,53 @@ class ScriptedModel(_Logged):
         }
 
 
+ODD_WAYS = (
+    *("hang", "spin", "hang_deaf", "leave", "leave_politely", "interrupt", "crash"),
+    *("end_own_group", "eat", "eat_and_keep", "recurse", "too_many_rows", "no_rows", "not_json"),
+    *("not_finite", "print_much", "write_to_descriptors", "close_output", "change_folder"),
+    *("change_environment", "start_threads", "fork_and_return", "fork_and_stay", "start_child"),
+)
+"""What an `OddModel` can do, in the order of the script's ``ODD``."""
+
+
+@dataclass(frozen=True)
+class OddModel(_Logged):
+    """A ``PythonModel`` that answers ``x``, and does to its process what a request asks for.
+
+    With ``eats_on_load`` it takes memory without end while a worker loads it.
+    """
+
+    eats_on_load: bool = False
+
+    def payload(self, rows: int = 1) -> Payload:
+        return self._payload([row + 0.25 for row in range(rows)])
+
+    def oddly(self, way: str) -> Payload:
+        """Return a body that asks for one of `ODD_WAYS`."""
+        return self._payload([1000.0 + ODD_WAYS.index(way)])
+
+    def expected(self, payload: Payload) -> list[Any]:
+        return list(_frame(payload)["x"].tolist())
+
+    def _payload(self, values: list[float]) -> Payload:
+        return {"dataframe_split": {"columns": ["x"], "data": [[value] for value in values]}}
+
+    def _flavor(self) -> str:
+        return "pyfunc"
+
+    def _arguments(self) -> dict[str, Any]:
+        from mlflow.models import infer_signature
+
+        example = pd.DataFrame({"x": [1.0, 2.5]})
+        return {
+            "python_model": str(_CODE / "scripts" / "odd.py"),
+            "model_config": asdict(self),
+            "signature": infer_signature(example, [1.0]),
+            "input_example": example,
+            "pip_requirements": ["mlflow"],
+        }
+
+
 def _frame(payload: Payload) -> pd.DataFrame:
     split = payload["dataframe_split"]
     return pd.DataFrame(split["data"], columns=split["columns"])

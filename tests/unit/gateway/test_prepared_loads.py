@@ -18,6 +18,7 @@ from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
 from gateway.versions import Versions
 
+MIB = 1024 * 1024
 DIGEST = "sha256:" + "a" * 64
 
 
@@ -28,7 +29,7 @@ def prepare(folder: Path, model: Policy, own: Policy | None) -> Any:
     listed = CatalogueModel(name="m", versions=[version], policy=model)
     table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[listed]))
     node = Node(node_id="n", boot_id="b", table=table)
-    return Versions(node, folder, threads=1).load_order
+    return Versions(node, folder, threads=1, memory_bytes=7 * MIB).load_order
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,8 @@ async def test_as_many_rows_are_joined_as_the_version_says_or_else_its_model(
 async def test_what_is_served_and_no_longer_listed_is_loaded_as_ever(tmp_path: Path) -> None:
     load = await prepare(tmp_path, Policy(max_batch_rows=64), None)(ReplicaKey("gone", 1, DIGEST))
     assert load.max_batch_rows == 1024
+
+
+async def test_a_worker_is_told_how_much_it_may_take(tmp_path: Path) -> None:
+    load = await prepare(tmp_path, Policy(), None)(ReplicaKey("m", 1, DIGEST))
+    assert load.memory_bytes == 7 * MIB

@@ -47,3 +47,30 @@ def test_what_a_fork_shares_with_its_parent_is_in_neither() -> None:
     assert peak_before < 20
     assert after == pytest.approx(before + 40, abs=10)
     assert peak == pytest.approx(before + 190, abs=10)
+
+
+BOUNDED = """
+import os, sys, time
+from gateway.worker import memory
+inherited = bytearray(b"x") * (200 * 1024 * 1024)
+memory.bound(100 * 1024 * 1024)
+some = bytearray(80 * 1024 * 1024)
+del some
+try:
+    bytearray(150 * 1024 * 1024)
+except MemoryError:
+    print("refused")
+bytearray(80 * 1024 * 1024)
+print("goes on")
+"""
+
+
+def test_a_bound_fails_what_would_go_beyond_it_and_nothing_else() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", BOUNDED],
+        capture_output=True,
+        check=True,
+        text=True,
+        cwd=Path(__file__).parents[4],
+    ).stdout
+    assert answer.split("\n")[:2] == ["refused", "goes on"]

@@ -1,0 +1,211 @@
+"""Models that hang, exit, crash, eat memory, print, fork …: it costs their own callers, once.
+
+The README beside this file has the table of what each does and what its callers get.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.acceptance.node import Node
+from tests.acceptance.processes import alive, children
+from tests.acceptance.registry import Registry, row_answers, row_body
+from tests.acceptance.traffic import Call, Traffic, ask, asks, client, describe
+from tests.acceptance.waiting import eventually_true
+from tests.models.catalogue import ODD_WAYS, LinearModel, OddModel
+from tests.servers import MlflowServer
+
+MIB = 1024 * 1024
+GATEWAY = {
+    "GATEWAY_WORKER_MEMORY_BYTES": str(256 * MIB),
+    "GATEWAY_STUCK_GRACE_S": "0.5",
+    "GATEWAY_PROBE_INTERVAL_S": "1",
+}
+TIMEOUT_S = "1"
+"""Of the odd model, by its tag."""
+NEIGHBOURS = 2
+ANSWERS = 30
+"""Answers of the neighbour that are waited for before and after."""
+
+
+@dataclass(frozen=True)
+class Odd:
+    """One way to be odd.
+
+    Attributes:
+        status: What the caller gets.
+        code: Its machine code; None: a right answer.
+        ends: Whether the worker ends by it.
+        children: How many processes more the worker has afterwards.
+    """
+
+    status: int
+    code: str | None
+    ends: bool = False
+    children: int = 0
+
+
+HANGS = Odd(504, "deadline_exceeded", ends=True)
+DIES = Odd(503, "worker_died", ends=True)
+RAISES = Odd(500, "model_error")
+ANSWERS_RIGHT = Odd(200, None)
+CASES: dict[str, Odd] = {
+    "hang": HANGS,
+    "spin": HANGS,
+    "hang_deaf": HANGS,
+    "leave": DIES,
+    "leave_politely": RAISES,
+    "interrupt": RAISES,
+    "crash": DIES,
+    "end_own_group": DIES,
+    "eat": RAISES,
+    "eat_and_keep": Odd(500, "model_error", ends=True),
+    "recurse": RAISES,
+    "too_many_rows": RAISES,
+    "no_rows": RAISES,
+    "not_json": RAISES,
+    "not_finite": RAISES,
+    "print_much": ANSWERS_RIGHT,
+    "write_to_descriptors": ANSWERS_RIGHT,
+    "close_output": ANSWERS_RIGHT,
+    "change_folder": ANSWERS_RIGHT,
+    "change_environment": ANSWERS_RIGHT,
+    "start_threads": ANSWERS_RIGHT,
+    "fork_and_return": ANSWERS_RIGHT,
+    "fork_and_stay": Odd(200, None, children=1),
+    "start_child": Odd(200, None, children=1),
+}
+DEADLY = [way for way, odd in CASES.items() if odd.ends]
+VERSIONS = (len(DEADLY) + 1) // 2
+
+
+@dataclass(frozen=True)
+class Street:
+    """A node with an odd model and a neighbour.
+
+    Two deadly ways share a version: one that dies for a third time is left alone for a while,
+    which another test looks at.
+    """
+
+    node: Node
+    odd: str
+    neighbour: str
+    greedy: str
+
+    def call(self, way: str) -> Call:
+        number = 1 + DEADLY.index(way) // 2 if way in DEADLY else 1
+        return Call(self.odd, 0, selector=str(number))
+
+
+@pytest.fixture(scope="module")
+def street(mlflow_registry: MlflowServer, module_node: Node) -> Iterator[Street]:
+    registry = Registry(mlflow_registry.url)
+    odd, neighbour, greedy = map(registry.name, ("odd", "neighbour", "greedy"))
+    registry.client.create_registered_model(odd, tags={"gateway.timeout_s": TIMEOUT_S})
+    registry.client.create_registered_model(greedy, tags={"gateway.load": "on_demand"})
+    registry.publish(neighbour, LinearModel())
+    registry.publish(greedy, OddModel(eats_on_load=True))
+    for _ in range(VERSIONS):
+        registry.publish(odd, OddModel())
+    street = Street(module_node.start(), odd, neighbour, greedy)
+    asyncio.run(_settle(street))
+    yield street
+    registry.forget()
+
+
+async def _settle(street: Street) -> None:
+    async with client(2) as http:
+        await street.node.active(http, street.neighbour, "latest", 1)
+        await street.node.active(http, street.odd, "latest", VERSIONS)
+        await street.node.catalogue_shows(http, street.greedy, 1)
+
+
+@pytest.mark.parametrize("way", ODD_WAYS)
+async def test_it_costs_its_own_caller_at_most(street: Street, way: str) -> None:
+    odd, call, sound = CASES[way], street.call(way), OddModel().payload()
+    async with client(8) as http:
+        assert (await ask(http, street.node.url, call, sound)).ok
+        worker, loads = await _worker(http, street, call), await _loads(http, street, call)
+        expected_children = odd.children + (0 if odd.ends else _children(worker))
+        async with _neighbours(http, street) as traffic:
+            await _go_on(traffic)
+            got = await ask(http, street.node.url, call, OddModel().oddly(way))
+            if odd.ends:
+                await eventually_true(lambda: not alive(worker), "the worker ends")
+            after = await ask(http, street.node.url, call, sound)
+            await _go_on(traffic)
+        loads = await _loads(http, street, call) - loads
+        now = await _worker(http, street, call)
+        await eventually_true(
+            lambda: _children(now) == expected_children, "forks that return have ended"
+        )
+    assert (got.status, got.code) == (odd.status, odd.code), describe([got])
+    if got.ok:
+        assert got.predictions == OddModel().expected(OddModel().oddly(way))
+    assert after.predictions == OddModel().expected(sound), describe([after])
+    assert (now != worker, loads) == (odd.ends, float(odd.ends))
+
+
+async def test_a_model_that_eats_memory_while_it_loads_is_refused(street: Street) -> None:
+    async with client(8) as http, _neighbours(http, street) as traffic:
+        await _go_on(traffic)
+        call = Call(street.greedy, 0, selector="1")
+        got = await ask(http, street.node.url, call, OddModel().payload())
+        await _go_on(traffic)
+    assert (got.status, got.code) == (503, "model_load_failed"), describe([got])
+    assert "more memory than a worker may have, 256 MiB" in got.body["detail"]
+
+
+def test_the_table_says_what_is_tested() -> None:
+    text = (Path(__file__).parent / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| (\d{3})(?: `(\w+)`)?", text, re.MULTILINE)
+    said = {way: (int(status), code or None) for way, status, code in rows}
+    tested = {way: (odd.status, odd.code) for way, odd in CASES.items()}
+    assert said == tested | {"eats_on_load": (503, "model_load_failed")}
+    assert tuple(CASES) == ODD_WAYS
+
+
+# --- the neighbour ------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def _neighbours(http: httpx.AsyncClient, street: Street) -> AsyncIterator[Traffic]:
+    """Callers of the neighbour, all of whom are answered right, by one worker."""
+    url, answers = street.node.url, row_answers(1.0)
+    first = await ask(http, url, Call(street.neighbour, 0, selector="1"), row_body(0))
+    assert first.ok, describe([first])
+    worker = await _worker(http, street, first.call)
+    callers = [asks(street.neighbour, "1")] * NEIGHBOURS
+    async with Traffic(http, url, callers, lambda call: row_body(call.row)) as traffic:
+        yield traffic
+    wrong = [one for one in traffic.answers if one.predictions != [answers[one.call.row]]]
+    assert not wrong, describe(wrong)
+    assert await _worker(http, street, first.call) == worker
+
+
+async def _go_on(traffic: Traffic) -> None:
+    """Wait until the neighbour has answered some more."""
+    enough = len(traffic.answers) + ANSWERS
+    await eventually_true(lambda: len(traffic.answers) >= enough, "the neighbour goes on")
+
+
+def _children(pid: int) -> int:
+    return sum(map(alive, children(pid)))
+
+
+async def _loads(http: httpx.AsyncClient, street: Street, call: Call) -> float:
+    """How many workers have come up for what this call asks."""
+    labels = {"model": call.model, "version": str(call.selector)}
+    return await street.node.metric(http, "gateway_loads_total", **labels)
+
+
+async def _worker(http: httpx.AsyncClient, street: Street, call: Call) -> int:
+    """The pid of the worker that answers this call."""
+    document = await street.node.version(http, call.model, int(call.selector or 0))
+    return int(document["replica"]["pid"])
