@@ -40,7 +40,7 @@ def run(channel: socket.socket, lifeline: PipeEnd) -> None:
 
 
 def _serve(channel: socket.socket) -> None:
-    from gateway.worker import loading, serving_loop
+    from gateway.worker import loading, priority, serving_loop
 
     connection = serving_loop.Connection(channel)
     try:
@@ -49,11 +49,13 @@ def _serve(channel: socket.socket) -> None:
         if frame.kind != Kind.LOAD:
             raise FrameError("the first frame is not LOAD")
         order = decode_header(Load, frame.header)
+        lowered = priority.lower()
         try:
             loaded = loading.load(order, lambda: connection.send([(0, Warming(), b"")]))
         except loading.LoadFailedError as error:
             connection.send([(0, error.report, b"")])
             return
+        priority.restore(lowered)
         connection.send([(0, loaded.report, b"")])
         serving_loop.ServingLoop(connection, loaded, order.max_batch_rows, received).run()
     except serving_loop.ConnectionEndedError:

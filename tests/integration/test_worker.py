@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from gateway.worker import confinement
-from gateway.worker.messages import PROTOCOL_VERSION, Cancel, Failed, Load, Reply
+from gateway.worker.messages import PROTOCOL_VERSION, Cancel, Failed, Load, Loaded, Reply
 from tests.integration.worker_process import (
+    PATIENCE_S,
     predict_header,
     refused,
     serving,
@@ -351,6 +352,43 @@ class ModulesProbe(ScriptedModel):
             "python_model": str(script),
             "model_config": {},
         }
+
+
+def test_a_worker_loads_behind_its_neighbours_and_serves_beside_them(tmp_path: Path):
+    gate = tmp_path / "gate"
+    order = store(ScriptedModel(load_gate=str(gate)), tmp_path)
+    with started() as worker:
+        before = priorities(worker.pid)
+        worker.send(order, id_=0)
+        wait_for(lambda: len(priorities(worker.pid)) == 3, "its thread and its child have begun")
+        loading = priorities(worker.pid)
+        assert {(nice > 0 or policy == os.SCHED_BATCH) for nice, policy, _ in loading} == {True}
+        assert {io for *_, io in loading} == {(psutil.IOPRIO_CLASS_BE, 7)}
+        gate.touch()
+        assert isinstance(worker.report(), Loaded)
+        assert set(priorities(worker.pid)) == set(before)
+        assert len(priorities(worker.pid)) == 3
+
+
+def priorities(pid: int) -> list[tuple[int, int, Any]]:
+    """Niceness, policy and I/O priority of every thread of a process and its children."""
+    process = psutil.Process(pid)
+    threads = [t.id for one in (process, *process.children()) for t in one.threads()]
+    return [
+        (
+            os.getpriority(os.PRIO_PROCESS, thread),
+            os.sched_getscheduler(thread),
+            tuple(psutil.Process(thread).ionice()),
+        )
+        for thread in threads
+    ]
+
+
+def wait_for(look: Callable[[], bool], what: str) -> None:
+    limit = time.monotonic() + PATIENCE_S
+    while not look():
+        assert time.monotonic() < limit, what
+        time.sleep(0.01)
 
 
 def test_a_worker_leads_its_own_session_and_runs_in_one_thread_of_its_own(tmp_path: Path):

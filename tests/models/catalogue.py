@@ -341,6 +341,8 @@ class ScriptedModel(_Logged):
         scale: What ``x`` is multiplied with.
         loads_file: Every load appends the process id as a line; see `loads`. Registering loads the
             model too, so `register` empties the file afterwards.
+        load_gate: In a worker, a load waits until this file is there, and starts a thread and a
+            child first.
         load_sleep_s: How long a load takes at least, in seconds.
         fail_load: Loading raises.
         memory_mb: Memory that the loaded model holds, in MiB.
@@ -359,6 +361,7 @@ class ScriptedModel(_Logged):
 
     scale: float = 1.0
     loads_file: str = ""
+    load_gate: str = ""
     load_sleep_s: float = 0.0
     fail_load: bool = False
     memory_mb: int = 0

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,11 @@ class Scripted(PythonModel):
         if config["loads_file"]:
             with Path(config["loads_file"]).open("a") as file:
                 file.write(f"{os.getpid()}\n")
+        if config["load_gate"] and "gateway.worker.entry" in sys.modules:
+            threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            while not Path(config["load_gate"]).exists():
+                time.sleep(0.01)
         if config["load_sleep_s"]:
             time.sleep(config["load_sleep_s"])
         if config["fail_load"]:
