@@ -28,7 +28,7 @@ from gateway.settings import GatewaySettings
 from gateway.supervision import Supervisor
 from gateway.table_file import TableFile
 from gateway.telemetry import Telemetry
-from gateway.versions import Versions
+from gateway.versions import Versions, WorkerLimits
 from gateway.workers import Observer
 
 _SOCKET_PATH_BYTES = 107
@@ -103,12 +103,12 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     launcher = ForkserverLauncher()
     await launcher.warm()
     own_launcher = ExecLauncher(os.environ)
-    versions = Versions(
-        node,
-        settings.artifacts_dir.resolve(),
+    limits = WorkerLimits(
         threads=settings.worker_threads,
         memory_bytes=settings.worker_memory_bytes or settings.max_resident_bytes,
+        batch_bytes=settings.max_batch_bytes,
     )
+    versions = Versions(node, settings.artifacts_dir.resolve(), limits)
     residents = _resident_set(
         settings,
         versions,

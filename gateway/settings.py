@@ -46,6 +46,9 @@ class GatewaySettings(BaseSettings):
         256 * MIB, ge=1, description="Most bytes of bodies that wait for a version, in total."
     )
     max_body_bytes: int = Field(16 * MIB, ge=1, description="Largest body of a request.")
+    max_batch_bytes: int = Field(
+        16 * MIB, ge=1, description="Most bytes of bodies that are predicted by one call."
+    )
     request_timeout_s: float = Field(
         30.0, gt=0, le=3600, description="From a body's last byte to the answer, loading excluded."
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
@@ -27,22 +27,35 @@ _DESCRIPTION_FORMAT = 1
 _BATCH_ROWS = 1024
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """What one worker may use.
+
+    Attributes:
+        threads: Of numerical libraries.
+        memory_bytes: The most that it may take.
+        batch_bytes: The most bytes of bodies that are joined into one batch.
+    """
+
+    threads: int
+    memory_bytes: int
+    batch_bytes: int
+
+
 class Versions:
     """Answers for the versions of one node. Event loop only."""
 
-    def __init__(self, node: Node, artifacts: Path, *, threads: int, memory_bytes: int) -> None:
+    def __init__(self, node: Node, artifacts: Path, limits: WorkerLimits) -> None:
         """Store.
 
         Args:
             node: Whose route table is asked.
             artifacts: The artifact store.
-            threads: Of numerical libraries in one worker.
-            memory_bytes: The most that one worker may take.
+            limits: What every worker is told.
         """
         self._node = node
         self._artifacts = artifacts
-        self._threads = threads
-        self._memory_bytes = memory_bytes
+        self._limits = limits
 
     def estimate(self, key: ReplicaKey) -> int:
         """Guess the bytes of a version that was never measured."""
@@ -140,6 +153,7 @@ class Versions:
             artifact=str(self._artifacts / name),
             manifest=str(self._artifacts / f"{name}.manifest"),
             description=description,
-            threads=self._threads,
-            memory_bytes=self._memory_bytes,
+            threads=self._limits.threads,
+            memory_bytes=self._limits.memory_bytes,
+            max_batch_bytes=self._limits.batch_bytes,
         )

@@ -18,6 +18,7 @@ class Waiting:
         request: The frame's header.
         inputs: Its rows.
         received_at: ``time.monotonic()`` of its arrival.
+        body_bytes: Size of its body.
         key: Only requests with equal keys may be joined; one that must go alone has its id.
     """
 
@@ -25,7 +26,16 @@ class Waiting:
     request: Predict
     inputs: Inputs
     received_at: float
+    body_bytes: int
     key: Hashable
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """The most that is joined: rows, and bytes of the bodies that brought them."""
+
+    rows: int
+    bytes: int
 
 
 def key_of(request: Predict, inputs: Inputs) -> Hashable:
@@ -34,13 +44,13 @@ def key_of(request: Predict, inputs: Inputs) -> Hashable:
 
 
 def assemble(
-    waiting: Sequence[Waiting], *, max_rows: int, joined: bool
+    waiting: Sequence[Waiting], *, limits: BatchLimits, joined: bool
 ) -> tuple[list[Waiting], list[Waiting]]:
     """Choose the next batch: the oldest request, and those that may be joined with it.
 
     Args:
         waiting: Requests, oldest first; at least one.
-        max_rows: Upper bound on the rows of a batch; a single larger request goes alone.
+        limits: Upper bounds of a batch; a single larger request goes alone.
         joined: Whether requests may be joined at all.
 
     Returns:
@@ -49,11 +59,13 @@ def assemble(
     first = waiting[0]
     if not joined:
         return [first], list(waiting[1:])
-    batch, rest, rows = [first], [], first.inputs.rows
+    batch, rest, rows, size = [first], [], first.inputs.rows, first.body_bytes
     for candidate in waiting[1:]:
-        if candidate.key == first.key and rows + candidate.inputs.rows <= max_rows:
+        more_rows, more_bytes = rows + candidate.inputs.rows, size + candidate.body_bytes
+        fits = more_rows <= limits.rows and more_bytes <= limits.bytes
+        if fits and candidate.key == first.key:
             batch.append(candidate)
-            rows += candidate.inputs.rows
+            rows, size = more_rows, more_bytes
         else:
             rest.append(candidate)
     return batch, rest

@@ -40,7 +40,7 @@ def run(channel: socket.socket, lifeline: PipeEnd) -> None:
 
 
 def _serve(channel: socket.socket) -> None:
-    from gateway.worker import loading, priority, serving_loop
+    from gateway.worker import batching, loading, priority, serving_loop
 
     connection = serving_loop.Connection(channel)
     try:
@@ -57,6 +57,7 @@ def _serve(channel: socket.socket) -> None:
             return
         priority.restore(lowered)
         connection.send([(0, loaded.report, b"")])
-        serving_loop.ServingLoop(connection, loaded, order.max_batch_rows, received).run()
+        limits = batching.BatchLimits(order.max_batch_rows, order.max_batch_bytes)
+        serving_loop.ServingLoop(connection, loaded, limits, received).run()
     except serving_loop.ConnectionEndedError:
         return

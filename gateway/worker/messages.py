@@ -46,6 +46,7 @@ class Load:
         description: What the control plane found out about the artifact; see its ``describe``.
         threads: How many threads numerical libraries may use.
         max_batch_rows: The most rows joined into one batch.
+        max_batch_bytes: The most bytes of bodies, as they came, that are joined into one batch.
         interpreter: The model's own Python, under which the worker runs; None: the gateway's.
         memory_bytes: The most memory that the worker may take beyond what it starts with.
     """
@@ -58,6 +59,7 @@ class Load:
     description: dict[str, Any]
     threads: int = 1
     max_batch_rows: int = 1024
+    max_batch_bytes: int = 16 * 1024 * 1024
     interpreter: str | None = None
     memory_bytes: int | None = None
 

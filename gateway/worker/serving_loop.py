@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from gateway.worker import memory
-from gateway.worker.batching import Waiting, assemble, key_of
+from gateway.worker.batching import BatchLimits, Waiting, assemble, key_of
 from gateway.worker.codecs import predict as codec
 from gateway.worker.frames import Frame, FrameReader, pack
 from gateway.worker.inputs import join
@@ -86,7 +86,7 @@ class ServingLoop:
         self,
         connection: Connection,
         loaded: LoadedModel,
-        max_batch_rows: int,
+        limits: BatchLimits,
         received: Sequence[Frame] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -96,7 +96,7 @@ class ServingLoop:
         self._model = loaded.model
         self._example = loaded.example
         self._joined = loaded.report.batching == "joined"
-        self._max_batch_rows = max_batch_rows
+        self._limits = limits
         self._clock = clock
         self._waiting: list[Waiting] = []
         self._stopping = False
@@ -115,7 +115,7 @@ class ServingLoop:
                 self._take(frame)
             if self._waiting:
                 batch, self._waiting = assemble(
-                    self._waiting, max_rows=self._max_batch_rows, joined=self._joined
+                    self._waiting, limits=self._limits, joined=self._joined
                 )
                 self._answer(batch)
 
@@ -149,7 +149,8 @@ class ServingLoop:
             failed = Failed("invalid_input", "the body could not be read")
             self._connection.send([(frame.id, failed, b"")])
             return
-        self._waiting.append(Waiting(frame.id, request, inputs, now, key_of(request, inputs)))
+        key = key_of(request, inputs)
+        self._waiting.append(Waiting(frame.id, request, inputs, now, len(frame.body), key))
 
     def _cancel(self, frame_id: int) -> None:
         left = [waiting for waiting in self._waiting if waiting.id != frame_id]

@@ -16,7 +16,7 @@ from gateway.launcher import Launchers
 from gateway.node import Node
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
-from gateway.versions import Versions
+from gateway.versions import Versions, WorkerLimits
 
 DIGEST = "sha256:" + "a" * 64
 PYTHON = "/node/environments/abc/bin/python"
@@ -33,7 +33,7 @@ def node(environment: Environment) -> Node:
 
 
 def interpreter(of: Node, key: ReplicaKey) -> str | None:
-    return Versions(of, Path(), threads=1, memory_bytes=1)._interpreter(key)
+    return Versions(of, Path(), WorkerLimits(1, 1, 1))._interpreter(key)
 
 
 def test_ours_unless_the_catalogue_names_its_own() -> None:

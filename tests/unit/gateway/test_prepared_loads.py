@@ -16,9 +16,10 @@ from gateway.control_contract import (
 from gateway.node import Node
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
-from gateway.versions import Versions
+from gateway.versions import Versions, WorkerLimits
 
 MIB = 1024 * 1024
+LIMITS = WorkerLimits(threads=3, memory_bytes=7 * MIB, batch_bytes=5 * MIB)
 DIGEST = "sha256:" + "a" * 64
 
 
@@ -29,7 +30,7 @@ def prepare(folder: Path, model: Policy, own: Policy | None) -> Any:
     listed = CatalogueModel(name="m", versions=[version], policy=model)
     table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[listed]))
     node = Node(node_id="n", boot_id="b", table=table)
-    return Versions(node, folder, threads=1, memory_bytes=7 * MIB).load_order
+    return Versions(node, folder, LIMITS).load_order
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,6 @@ async def test_what_is_served_and_no_longer_listed_is_loaded_as_ever(tmp_path: P
     assert load.max_batch_rows == 1024
 
 
-async def test_a_worker_is_told_how_much_it_may_take(tmp_path: Path) -> None:
+async def test_a_worker_is_told_what_it_may_use(tmp_path: Path) -> None:
     load = await prepare(tmp_path, Policy(), None)(ReplicaKey("m", 1, DIGEST))
-    assert load.memory_bytes == 7 * MIB
+    assert (load.threads, load.memory_bytes, load.max_batch_bytes) == (3, 7 * MIB, 5 * MIB)

@@ -4,6 +4,7 @@ import json
 import socket
 import time
 
+from gateway.worker.batching import BatchLimits
 from gateway.worker.codecs import strict_json
 from gateway.worker.frames import FrameReader, pack
 from gateway.worker.loading import LoadedModel
@@ -32,6 +33,7 @@ def serve(
     model=model,
     clock=time.monotonic,
     connection=Connection,
+    limits=BatchLimits(10, 1000),  # noqa: B008  # frozen
 ):
     """Let a loop take ``frames`` and STOP; return its answers by id, in their order."""
     ours, theirs = socket.socketpair()
@@ -40,7 +42,9 @@ def serve(
         ours.sendall(b"".join(pack(Kind.STOP, 0, encode_header(Stop()))))
         report = Loaded(1, {}, "passed", batching, "", "pyfunc", "")
         served = ServedModel("m", 1, Signature(), strict_json.best(), model)
-        ServingLoop(connection(theirs), LoadedModel(served, report, example), 10, (), clock).run()
+        ServingLoop(
+            connection(theirs), LoadedModel(served, report, example), limits, (), clock
+        ).run()
         theirs.shutdown(socket.SHUT_WR)
         stream = b"".join(iter(lambda: ours.recv(65536), b""))
     return {frame.id: frame for frame in FrameReader().feed(stream)}
@@ -111,3 +115,11 @@ def test_an_example_whose_answer_cannot_be_read_is_told_to_the_probe():
     alive = json.loads(answers[9].header)
     assert answers[9].kind == Kind.ALIVE
     assert not alive["example_ok"]
+
+
+def test_requests_are_joined_up_to_so_many_bytes_of_their_bodies():
+    size = len(request(1, 1)[3])
+    requests = [request(id_, 1) for id_ in range(1, 6)]
+    answers = serve(*requests, limits=BatchLimits(10, 2 * size))
+    rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(1, 6)]
+    assert rows == [2, 2, 2, 2, 1]
