@@ -235,9 +235,15 @@ class LoadQueue:
         self._workers.start(key, needed)
 
     def _needed(self, key: ReplicaKey) -> int:
-        """Return the bytes of the next load; a guess is never so many that it is not tried."""
-        known = self._track_record.bytes_of(key)
-        return known or min(self._versions.estimate(key), self._room().bytes)
+        """Return the bytes that the next load takes at most, as far as is known.
+
+        Neither a guess nor a peak, which is over when the worker is ready, is ever so many that the
+        load is not even tried.
+        """
+        known, room = self._track_record.bytes_of(key), self._room()
+        if known is None:
+            return min(self._versions.estimate(key), room.bytes)
+        return max(known, min(self._track_record.peak_bytes_of(key), room.bytes))
 
     def _views(self) -> list[ResidentView]:
         now = self._clock()

@@ -37,6 +37,7 @@ class _Entry:
     """
 
     bytes: int | None = None
+    peak_bytes: int = 0
     load_s: float | None = None
     failures: int = 0
     deaths: list[float] = field(default_factory=list)
@@ -60,16 +61,24 @@ class TrackRecord:
 
     # --- what it cost -----------------------------------------------------------------------------
 
-    def loaded(self, key: ReplicaKey, seconds: float, private_bytes: int) -> None:
+    def loaded(
+        self, key: ReplicaKey, seconds: float, private_bytes: int, peak_bytes: int = 0
+    ) -> None:
         """Remember a load that went well: failures count in a row, deaths for themselves."""
         entry = self._entry(key)
-        entry.bytes, entry.load_s, entry.failures = private_bytes, seconds, 0
+        entry.bytes, entry.peak_bytes = private_bytes, max(private_bytes, peak_bytes)
+        entry.load_s, entry.failures = seconds, 0
         self._last_load_s = seconds
 
     def bytes_of(self, key: ReplicaKey) -> int | None:
         """Return what a worker of this version held when it was ready; None: none ever was."""
         entry = self._entries.get(key)
         return entry.bytes if entry is not None else None
+
+    def peak_bytes_of(self, key: ReplicaKey) -> int:
+        """Return the most that a worker of this version held while it came up; 0: none ever did."""
+        entry = self._entries.get(key)
+        return entry.peak_bytes if entry is not None else 0
 
     def expected_load_s(self, key: ReplicaKey) -> float:
         """Return how long a load of this version took, or any version, last time; in seconds."""
@@ -118,7 +127,9 @@ class TrackRecord:
     def forgive(self, key: ReplicaKey) -> None:
         """Forget what went wrong: somebody asks for a new try."""
         if (entry := self._entries.get(key)) is not None:
-            self._entries[key] = _Entry(bytes=entry.bytes, load_s=entry.load_s)
+            self._entries[key] = _Entry(
+                bytes=entry.bytes, peak_bytes=entry.peak_bytes, load_s=entry.load_s
+            )
 
     def trouble(self, key: ReplicaKey) -> tuple[str, float] | None:
         """Return why a version is left alone for now, and for how many seconds; None: it is not."""

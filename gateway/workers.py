@@ -218,7 +218,8 @@ class Workers:
             return
         resident.bytes = replica.private_bytes
         resident.fresh_until = self._clock() + min(seconds, _FRESH_AT_MOST_S)
-        self._track_record.loaded(resident.key, seconds, resident.bytes)
+        peak_bytes = replica.loaded.peak_bytes if replica.loaded else 0
+        self._track_record.loaded(resident.key, seconds, resident.bytes, peak_bytes)
         self._observer.loaded(resident.key, seconds, resident.bytes)
         self.owner.came_up(resident)
 

@@ -797,6 +797,24 @@ async def test_of_two_busy_workers_the_bigger_makes_room_and_only_it():
     assert world.set.is_ready(key("a"))
 
 
+async def test_the_peak_of_a_load_is_made_room_for_and_over_when_it_is_ready():
+    world = World(count=9, megabytes=100)
+    await world.use("a")
+    world.later = 60.0
+    world.set.track_record.loaded(key("b"), 1.0, 20 * MIB, 95 * MIB)
+    world.sizes["b"] = 20 * MIB
+    await world.use("b")
+    assert ("ended", "a", True) in world.told
+    await world.use("a")
+    assert world.set.is_ready(key("b"))
+
+
+async def test_a_peak_keeps_no_version_from_being_tried():
+    world = World(megabytes=100)
+    world.set.track_record.loaded(key("a"), 1.0, 20 * MIB, 500 * MIB)
+    await world.use("a")
+
+
 async def test_a_guess_keeps_no_version_from_being_tried():
     world = World(megabytes=100, guess_megabytes=1000)
     await world.use("a")
