@@ -27,6 +27,7 @@ from gateway.errors import (
     WorkerDiedError,
 )
 from gateway.launcher import Launcher, WorkerProcess
+from gateway.pace import Pace
 from gateway.worker import messages
 from gateway.worker.frames import Frame
 from gateway.worker.messages import Kind
@@ -34,8 +35,6 @@ from gateway.worker.messages import Kind
 _EXIT_AFTER_EOF_S = 2.0
 _STOP_GRACE_S = 2.0
 _KILL_WAIT_S = 30.0
-_WEIGHT = 0.1
-"""Of the newest answer in the average of seconds per answer."""
 
 
 class ReplicaState(StrEnum):
@@ -112,7 +111,6 @@ class Replica:
         self.loaded: messages.Loaded | None = None
         self.private_bytes = 0
         self.answered = 0
-        self.service_s = 0.0
         self._launcher = launcher
         self._limits = limits
         self._on_stopped = on_stopped
@@ -122,6 +120,7 @@ class Replica:
         self._in_flight_bytes = 0
         self._next_id = 1
         self._heard_at = 0.0
+        self._pace = Pace()
         self._handshake: asyncio.Future[Frame] | None = None
         self._phase_limit: asyncio.Timeout | None = None
         self._probe: asyncio.Future[messages.Alive] | None = None
@@ -143,14 +142,25 @@ class Replica:
         """Requests that the worker has been sent and has not answered."""
         return len(self._in_flight)
 
+    @property
+    def service_s(self) -> float:
+        """Seconds per answer while it has work, lately; 0 before the first answer."""
+        return self._pace.seconds_per_answer
+
+    def silent_s(self, now: float) -> float:
+        """Return for how many seconds it has work and says nothing; 0 while it has none.
+
+        ``now`` is the event loop's time.
+        """
+        return max(0.0, now - self._heard_at) if self._in_flight else 0.0
+
     def pace_s(self, now: float) -> float:
         """Return the seconds that one more answer takes, as far as is known; 0: nothing is known.
 
         Args:
             now: Monotonic seconds.
         """
-        silent_s = now - self._heard_at if self._in_flight else 0.0
-        return max(self.service_s, silent_s)
+        return max(self.service_s, self.silent_s(now))
 
     # --- up ---------------------------------------------------------------------------------------
 
@@ -256,7 +266,8 @@ class Replica:
         bytes_full = self._in_flight_bytes + len(body) > limits.max_in_flight_bytes
         if len(self._in_flight) >= limits.max_in_flight or (bytes_full and self._in_flight):
             raise ModelOverloadedError(
-                f"{len(self._in_flight)} requests of {self.name} are in flight", retry_after_s=1
+                f"{len(self._in_flight)} requests of {self.name} are in flight",
+                retry_after_s=self._pace.retry_after_s(len(self._in_flight)),
             )
         loop = asyncio.get_running_loop()
         frame_id = self._next_id
@@ -265,6 +276,7 @@ class Replica:
         timer = loop.call_later(timeout_s, self._timed_out, frame_id, timeout_s)
         if not self._in_flight:
             self._heard_at = loop.time()  # it had nothing to say until now
+            self._pace.began(self._heard_at)
         self._in_flight[frame_id] = _InFlight(answer, len(body), on_done, timer)
         self._in_flight_bytes += len(body)
         self._channel.send(Kind.PREDICT, frame_id, header, body)
@@ -356,10 +368,9 @@ class Replica:
     # --- what comes from the worker ---------------------------------------------------------------
 
     def _received(self, frame: Frame) -> None:
-        now = asyncio.get_running_loop().time()
-        since, self._heard_at = now - self._heard_at, now
+        self._heard_at = asyncio.get_running_loop().time()
         if frame.kind in (Kind.REPLY, Kind.FAILED):
-            self.service_s += _WEIGHT * (since - self.service_s)
+            self._pace.answered(self._heard_at)
             request = self._take(frame.id)
             if request is not None and not request.answer.done():
                 self._answer(request.answer, frame)

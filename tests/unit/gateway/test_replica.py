@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.errors import DeadlineExceededError, LoadError
+from gateway.errors import DeadlineExceededError, LoadError, ModelOverloadedError
 from gateway.replica import Replica, ReplicaLimits, ReplicaState
 from gateway.worker.frames import pack
 from gateway.worker.messages import KIND_OF, Failed, Hello, Load, Loaded, Warming, encode_header
@@ -185,3 +185,23 @@ async def test_a_warm_up_that_is_told_with_its_end_is_ready():
     assert replica.state is ReplicaState.READY
     replica.kill("the test is over")
     await replica.wait_stopped()
+
+
+async def test_a_refusal_says_when_what_is_in_flight_will_be_done(ready):
+    replica, launcher = ready
+    assert replica.service_s == 0
+    loop = asyncio.get_running_loop()
+    assert replica.silent_s(loop.time()) == 0, "it has nothing to say"
+    for number in range(1, 4):
+        answer = replica.submit(b"{}", b"", timeout_s=5, on_done=lambda: None)
+        await asyncio.sleep(0.4)
+        assert replica.silent_s(loop.time()) > 0.3
+        launcher.say(Failed("cancelled", ""), number)
+        await asyncio.gather(answer, return_exceptions=True)
+    assert 0.3 < replica.service_s < 0.9
+    waiting = [replica.submit(b"{}", b"", timeout_s=5, on_done=lambda: None) for _ in range(8)]
+    with pytest.raises(ModelOverloadedError) as refused:
+        replica.submit(b"{}", b"", timeout_s=5, on_done=lambda: None)
+    assert 3 <= (refused.value.retry_after_s or 0) <= 8
+    for one in waiting:
+        one.cancel()
