@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 from fastapi import FastAPI
 
+from gateway.admission import Admission
 from gateway.dispatch import Dispatcher
 from gateway.errors import TableFileError
 from gateway.http.app import create_control_app, create_public_app
@@ -130,7 +131,6 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         request_timeout_s=settings.request_timeout_s,
         load_budget_s=settings.load_budget_s,
         max_waiting=settings.max_in_flight,
-        max_waiting_bytes=settings.max_waiting_bytes,
     )
     supervisor = Supervisor(
         residents,
@@ -141,9 +141,13 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         probe_timeout_s=settings.request_timeout_s + settings.stuck_grace_s,
         idle_s=settings.on_demand_idle_s,
     )
-    services = Services(node, residents, dispatcher, rollout, telemetry)
     hot = await asyncio.to_thread(table_file.load_hot)
     residents.bring_up(versions.still_here(hot) + versions.preloaded())
+    admission = Admission(
+        max_in_flight=settings.max_total_in_flight,
+        max_in_flight_bytes=settings.max_total_in_flight_bytes,
+    )
+    services = Services(node, residents, dispatcher, rollout, telemetry, admission)
     supervision = asyncio.get_running_loop().create_task(supervisor.run())
     try:
         yield Gateway(create_public_app(services, settings), create_control_app(services), services)

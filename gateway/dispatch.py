@@ -7,9 +7,11 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import orjson
 
+from gateway.admission import Place
 from gateway.demands import Lease
 from gateway.errors import (
     DisplacedError,
@@ -46,6 +48,7 @@ class Call:
         selector: Which version; None: the model's default.
         also: A second selector of the same request (path and header), which must agree.
         body: The caller's bytes, untouched.
+        place: What the request holds of this gateway; a worker that is given it keeps it too.
     """
 
     model: str
@@ -56,6 +59,7 @@ class Call:
     content_encoding: str
     request_id: str
     body: bytes
+    place: Place
     probabilities: bool = False
     route: Route | None = None
 
@@ -79,21 +83,16 @@ class Dispatcher:
         request_timeout_s: float,
         load_budget_s: float,
         max_waiting: int,
-        max_waiting_bytes: int,
     ) -> None:
         """Store. Seconds, which do not overlap: a load does not eat the time-out.
 
         ``max_waiting``: the most requests that wait for one alias or one version's bytes.
-        ``max_waiting_bytes``: the most that the bodies of all who wait may have; one is never too
-        big.
         """
         self._node = node
         self._residents = residents
         self._request_timeout_s = request_timeout_s
         self._load_budget_s = load_budget_s
         self._max_waiting = max_waiting
-        self._max_waiting_bytes = max_waiting_bytes
-        self._waiting_bytes = 0
         self._waiting: Counter[tuple[str, int]] = Counter()
         self._draining = False
 
@@ -106,22 +105,19 @@ class Dispatcher:
         try:
             route = self.resolve(call)
         except ModelLoadingError as error:
-            with self._holding(call):
-                route = await self._activated(call, error)
+            route = await self._activated(call, error)
         except ModelLoadFailedError as error:
             self._want_again(error)
             raise
         call.route = route
         if route.digest is None:
-            with self._holding(call):
-                call.route = route = await self._fetched(route)
+            call.route = route = await self._fetched(route)
         for _ in range(_DELIVERY_TRIES):
             key = ReplicaKey(route.model, route.version, str(route.digest))
             lease = self._residents.try_lease(key)
             if lease is None:
                 try:
-                    with self._holding(call):
-                        lease = await self._residents.lease(key)
+                    lease = await self._residents.lease(key)
                 except DisplacedError:
                     route = call.route = self.resolve(call)
                     continue
@@ -170,13 +166,14 @@ class Dispatcher:
                 orjson.dumps(header),
                 call.body,
                 timeout_s=timeout_s,
-                on_done=lease.release,
+                on_done=partial(_let_go, lease, call.place),
             )
         except BaseException:
             lease.release()
             raise
-        # From here on the lease ends with the worker's answer or death, not with the caller's
-        # patience: the place inside the worker is taken until then.
+        # From here on lease and place end with the worker's answer or death, not with the caller's
+        # patience: they are taken until then.
+        call.place.keep()
         return await answer
 
     async def _activated(self, call: Call, error: ModelLoadingError) -> Route:
@@ -251,21 +248,6 @@ class Dispatcher:
                 return found
 
     @contextlib.contextmanager
-    def _holding(self, call: Call) -> Iterator[None]:
-        """Count the bytes of who waits, and refuse who would be too much for this process."""
-        size = len(call.body)
-        if self._waiting_bytes and self._waiting_bytes + size > self._max_waiting_bytes:
-            raise ModelOverloadedError(
-                f"requests with {self._waiting_bytes} bytes wait for their versions already",
-                retry_after_s=1,
-            )
-        self._waiting_bytes += size
-        try:
-            yield
-        finally:
-            self._waiting_bytes -= size
-
-    @contextlib.contextmanager
     def _wanting(self, wanted: tuple[str, int]) -> Iterator[None]:
         with self._waiting_for(wanted):
             self._node.want(*wanted)
@@ -290,3 +272,9 @@ class Dispatcher:
             self._waiting[wanted] -= 1
             if self._waiting[wanted] == 0:
                 del self._waiting[wanted]
+
+
+def _let_go(lease: Lease, place: Place) -> None:
+    """The worker has answered, or is gone."""
+    lease.release()
+    place.let_go()

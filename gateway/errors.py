@@ -133,6 +133,12 @@ class ModelOverloadedError(CapacityError):
     code = "model_overloaded"
 
 
+class GatewayOverloadedError(CapacityError):
+    """Too many requests are in flight on this gateway, of all models together."""
+
+    code = "gateway_overloaded"
+
+
 class InsufficientMemoryError(CapacityError):
     """The version would not fit even in an empty resident set."""
 

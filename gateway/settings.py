@@ -42,8 +42,11 @@ class GatewaySettings(BaseSettings):
     max_in_flight_bytes: int = Field(
         64 * MIB, ge=1, description="Most bytes of bodies inside one worker."
     )
-    max_waiting_bytes: int = Field(
-        256 * MIB, ge=1, description="Most bytes of bodies that wait for a version, in total."
+    max_total_in_flight: int = Field(
+        2048, ge=1, description="Most requests in flight on this gateway, of all models together."
+    )
+    max_total_in_flight_bytes: int = Field(
+        256 * MIB, ge=1, description="Most bytes of their bodies; one alone is never too big."
     )
     max_body_bytes: int = Field(16 * MIB, ge=1, description="Largest body of a request.")
     max_batch_bytes: int = Field(

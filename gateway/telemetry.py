@@ -82,6 +82,15 @@ class Telemetry:
         self.workers = Gauge(
             "gateway_workers", "Workers of any state.", ("state",), registry=self.registry
         )
+        self.leases = Gauge(
+            "gateway_leases", "Leases on workers, of all versions.", registry=self.registry
+        )
+        self.in_flight = Gauge(
+            "gateway_in_flight", "Prediction requests in flight.", registry=self.registry
+        )
+        self.in_flight_bytes = Gauge(
+            "gateway_in_flight_bytes", "Bytes of their bodies.", registry=self.registry
+        )
         self.generation = Gauge(
             "gateway_route_generation", "Generation of the route table.", registry=self.registry
         )

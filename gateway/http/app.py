@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from gateway.control_contract import Nack
 from gateway.errors import GatewayError, RolloutRefusedError
 from gateway.http import catalogue, control, health
+from gateway.http.arrival import BodyLimits
 from gateway.http.predict import App, PredictApp, request_id_of
 from gateway.http.predict_docs import declare_predictions
 from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
@@ -45,8 +46,8 @@ def create_public_app(services: Services, settings: GatewaySettings) -> App:
         app,
         services.dispatcher,
         services.telemetry,
-        max_body_bytes=settings.max_body_bytes,
-        body_timeout_s=settings.body_timeout_s,
+        services.admission,
+        BodyLimits(settings.max_body_bytes, settings.body_timeout_s),
     )
 
 

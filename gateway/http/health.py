@@ -55,5 +55,8 @@ def _measure(services: Services) -> None:
     telemetry.resident_bytes.clear()
     for one in residents:
         telemetry.resident_bytes.labels(one.key.model, str(one.key.version)).inc(one.bytes)
+    telemetry.leases.set(sum(one.leases for one in residents))
+    telemetry.in_flight.set(services.admission.in_flight)
+    telemetry.in_flight_bytes.set(services.admission.in_flight_bytes)
     telemetry.generation.set(services.node.table.generation)
     telemetry.control_plane_up.set(0 if services.node.control_plane_silent else 1)

@@ -7,7 +7,6 @@ path and header, bounds the body, and passes the bytes on; it never parses a pre
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import time
 import uuid
@@ -17,23 +16,24 @@ from urllib.parse import parse_qs, unquote_to_bytes
 
 import structlog
 
+from gateway.admission import Admission
 from gateway.dispatch import Answer, Call, Dispatcher
 from gateway.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
     DrainingError,
     GatewayError,
+    GatewayOverloadedError,
     InvalidInputError,
     InvalidSelectorError,
     MediaTypeError,
 )
+from gateway.http.arrival import Arrival, BodyLimits, ClientLeftError, Message, Receive
 from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
 from gateway.model_ref import InvalidReferenceError, Selector, parse_model_name, parse_selector
 from gateway.telemetry import NO_MODEL, Telemetry
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -41,15 +41,10 @@ _ROUTE = re.compile(rb"/models/([^/]+)(?:/versions/([^/]+))?/predict/?\Z")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
 _MAX_MEDIA_TYPE_BYTES = 1024
 _WATCH_AFTER_S = 0.05
-_DROP_BYTES = 256 * 1024 * 1024
-_DROP_S = 5.0
+_SENT_AT_ONCE_BYTES = 64 * 1024
 _TRUE = ("true", "1", "yes")
 _FALSE = ("false", "0", "no")
 _log = structlog.get_logger("gateway.http")
-
-
-class _ClientLeftError(Exception):
-    """The caller hung up before its body was complete."""
 
 
 class _CallerWatch:
@@ -94,16 +89,15 @@ class PredictApp:
         following: App,
         dispatcher: Dispatcher,
         telemetry: Telemetry,
-        *,
-        max_body_bytes: int,
-        body_timeout_s: float,
+        admission: Admission,
+        body_limits: BodyLimits,
     ) -> None:
         """Store. ``following`` is the application that serves all other routes."""
         self._following = following
         self._dispatcher = dispatcher
         self._telemetry = telemetry
-        self._max_body_bytes = max_body_bytes
-        self._body_timeout_s = body_timeout_s
+        self._admission = admission
+        self._body_limits = body_limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -119,6 +113,7 @@ class PredictApp:
     ) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = request_id_of(headers)
+        arrival = Arrival(self._body_limits, self._admission, receive)
         call: Call | None = None
         try:
             if len(headers) < len(scope["headers"]):
@@ -126,7 +121,7 @@ class PredictApp:
             selectors = _selectors(version, headers.get(b"x-model-version"))
             name = _decode_name(model)
             probabilities = _probabilities(scope["query_string"])
-            body = await self._read(headers, receive)
+            body, place = await arrival.read(headers.get(b"content-length", b""))
             started = time.perf_counter()
             call = Call(
                 model=name,
@@ -137,12 +132,13 @@ class PredictApp:
                 content_encoding=_media(headers, b"content-encoding"),
                 request_id=request_id,
                 body=body,
+                place=place,
                 probabilities=probabilities,
             )
             answer = await self._answer(call, receive)
         except GatewayError as error:
-            await self._refuse(send, error, request_id, call, receive)
-        except (_ClientLeftError, asyncio.CancelledError):
+            await self._refuse(send, error, request_id, call, arrival)
+        except (ClientLeftError, asyncio.CancelledError):
             _log.debug("request.abandoned", request_id=request_id)
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -150,9 +146,11 @@ class PredictApp:
         except Exception as error:  # noqa: BLE001  # the last resort: every caller is answered
             _log.exception("request.crashed", request_id=request_id)
             internal = GatewayError(f"internal error ({type(error).__name__})")
-            await self._refuse(send, internal, request_id, call, receive)
+            await self._refuse(send, internal, request_id, call, arrival)
         else:
-            await self._reply(send, answer, request_id, time.perf_counter() - started)
+            await self._reply(send, answer, call, time.perf_counter() - started)
+        finally:
+            arrival.end()
 
     async def _answer(self, call: Call, receive: Receive) -> Answer:
         """Predict; give up as soon as the caller does."""
@@ -162,45 +160,14 @@ class PredictApp:
             return await self._dispatcher.predict(call)
         except asyncio.CancelledError as error:
             if watch.cancelled_it():
-                raise _ClientLeftError from error
+                raise ClientLeftError from error
             raise
         finally:
             begin.cancel()
             watch.end()
 
-    async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """Read the whole body, within its limits of size and time."""
-        length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > self._max_body_bytes:
-            raise self._too_large()
-        try:
-            async with asyncio.timeout(self._body_timeout_s) as limit:
-                return await self._pieces(receive, limit)
-        except TimeoutError as error:
-            raise BodyTimeoutError(
-                f"no piece of the body came within {self._body_timeout_s:g} s"
-            ) from error
-
-    async def _pieces(self, receive: Receive, limit: asyncio.Timeout) -> bytes:
-        pieces: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _ClientLeftError
-            pieces.append(message.get("body", b""))
-            size += len(pieces[-1])
-            if size > self._max_body_bytes:
-                raise self._too_large()
-            if not message.get("more_body", False):
-                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            limit.reschedule(asyncio.get_running_loop().time() + self._body_timeout_s)
-
-    def _too_large(self) -> BodyTooLargeError:
-        return BodyTooLargeError(f"the body is larger than {self._max_body_bytes} bytes")
-
-    async def _reply(self, send: Send, answer: Answer, request_id: str, seconds: float) -> None:
-        route, reply = answer.route, answer.reply
+    async def _reply(self, send: Send, answer: Answer, call: Call, seconds: float) -> None:
+        route, reply, request_id = answer.route, answer.reply, call.request_id
         series = self._telemetry.series(route.model, route.version)
         series.requests.inc()
         series.latency.observe(seconds)
@@ -218,7 +185,10 @@ class PredictApp:
             (b"server-timing", timing.encode()),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
+        if len(reply.body) <= _SENT_AT_ONCE_BYTES:
+            await send({"type": "http.response.body", "body": reply.body})
+        else:
+            await _send_and_wait(send, reply.body, call)
         _log.debug("request.complete", request_id=request_id, seconds=round(seconds, 6))
 
     async def _refuse(
@@ -227,7 +197,7 @@ class PredictApp:
         error: GatewayError,
         request_id: str,
         call: Call | None,
-        receive: Receive,
+        arrival: Arrival,
     ) -> None:
         status = status_of(error)
         body = render(error, request_id)
@@ -238,7 +208,8 @@ class PredictApp:
         ]
         if (seconds := retry_after(error)) is not None:
             headers.append((b"retry-after", seconds.encode()))
-        still_sending = isinstance(error, BodyTooLargeError)
+        too_much = isinstance(error, BodyTooLargeError | GatewayOverloadedError)
+        still_sending = too_much and not arrival.complete
         if still_sending or isinstance(error, BodyTimeoutError | DrainingError):
             headers.append((b"connection", b"close"))
         model, version = self._route_headers(call, headers)
@@ -257,7 +228,7 @@ class PredictApp:
         if still_sending:
             # A connection that is closed on a caller who is still sending is reset, and the
             # answer may be lost with it: take and drop what comes, within limits, then close.
-            await _drop_rest(receive)
+            await arrival.drop_rest()
             await send({"type": "http.response.body", "body": b""})
 
     def _route_headers(
@@ -277,6 +248,16 @@ class PredictApp:
         if route.digest is not None:
             headers.append((b"x-model-digest", route.digest.encode()))
         return route.model, str(route.version)
+
+
+async def _send_and_wait(send: Send, body: bytes, call: Call) -> None:
+    """Send a large answer; keep its place, and count it, until its caller has read most of it.
+
+    Every ``send`` first waits until the connection has room again: so the second one does.
+    """
+    call.place.count(len(body))
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def request_id_of(headers: dict[bytes, bytes]) -> str:
@@ -331,15 +312,3 @@ def _probabilities(query: bytes) -> bool:
     if value not in (*_TRUE, *_FALSE):
         raise InvalidInputError("query parameter 'probabilities' is 'true' or 'false'")
     return value in _TRUE
-
-
-async def _drop_rest(receive: Receive) -> None:
-    """Read on without keeping anything: to the end of the body, or to a limit."""
-    dropped = 0
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_DROP_S):
-            while dropped < _DROP_BYTES:
-                message = await receive()
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    return
-                dropped += len(message.get("body", b""))

@@ -34,6 +34,7 @@ STATUS: dict[type[GatewayError], int] = {
     errors.CapacityError: 503,
     errors.ModelLoadingError: 503,
     errors.ModelOverloadedError: 429,
+    errors.GatewayOverloadedError: 429,
     errors.InsufficientMemoryError: 507,
     errors.DrainingError: 503,
     errors.ServingError: 503,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from fastapi import Request
 
+from gateway.admission import Admission
 from gateway.dispatch import Dispatcher
 from gateway.node import Node
 from gateway.residency import ResidentSet
@@ -26,6 +27,7 @@ class Services:
     dispatcher: Dispatcher
     rollout: Rollout
     telemetry: Telemetry
+    admission: Admission
     draining: bool = False
 
 

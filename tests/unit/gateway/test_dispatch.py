@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gateway import dispatch
+from gateway.admission import Admission
 from gateway.control_contract import (
     ActiveAlias,
     Catalogue,
@@ -14,7 +15,7 @@ from gateway.control_contract import (
     VersionState,
 )
 from gateway.dispatch import Call, Dispatcher
-from gateway.errors import ModelLoadFailedError, ModelLoadingError, ModelOverloadedError
+from gateway.errors import ModelLoadFailedError, ModelLoadingError
 from gateway.model_ref import parse_selector
 from gateway.node import CONTROL_PLANE_SILENT_S, Node
 from gateway.routing import RouteTable
@@ -52,7 +53,7 @@ def node(*, rejected=False, now=lambda: 0.0):
     return Node(node_id="n", boot_id="b", table=table, monotonic=now)
 
 
-def dispatcher_on(of, load_budget_s=60.0, max_waiting_bytes=100):
+def dispatcher_on(of, load_budget_s=60.0):
     residents: Any = FakeResidents()
     return Dispatcher(
         of,
@@ -60,7 +61,6 @@ def dispatcher_on(of, load_budget_s=60.0, max_waiting_bytes=100):
         request_timeout_s=1.0,
         load_budget_s=load_budget_s,
         max_waiting=100,
-        max_waiting_bytes=max_waiting_bytes,
     )
 
 
@@ -78,22 +78,8 @@ def a_call(selector="champion", body=b"{}"):
         content_encoding="",
         request_id="r",
         body=body,
+        place=Admission(max_in_flight=9, max_in_flight_bytes=999).enter(len(body)),
     )
-
-
-async def test_the_bodies_of_who_waits_are_bounded_and_one_alone_is_never_too_big():
-    dispatcher = dispatcher_on(node())
-    waiting = asyncio.ensure_future(dispatcher.predict(a_call(body=b"x" * 1000)))
-    await asyncio.sleep(0)
-    with pytest.raises(ModelOverloadedError):
-        await dispatcher.predict(a_call(body=b"y"))
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
-    again = asyncio.ensure_future(dispatcher.predict(a_call(body=b"y")))
-    await asyncio.sleep(0)
-    assert not again.done()
-    again.cancel()
-    await asyncio.gather(again, return_exceptions=True)
 
 
 async def test_a_call_says_which_version_it_went_to():

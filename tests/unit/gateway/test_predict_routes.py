@@ -6,7 +6,9 @@ import httpx
 import pytest
 
 from gateway import errors
-from gateway.dispatch import Answer, Call
+from gateway.admission import Admission
+from gateway.dispatch import Answer
+from gateway.http.arrival import BodyLimits
 from gateway.http.predict import PredictApp
 from gateway.http.problems import MEDIA_TYPE, STATUS
 from gateway.model_ref import Selector, SelectorKind
@@ -52,8 +54,21 @@ def dispatcher():
 
 
 @pytest.fixture
-def app(dispatcher):
-    return PredictApp(elsewhere, dispatcher, Telemetry(), max_body_bytes=1000, body_timeout_s=0.2)
+def admission():
+    return Admission(max_in_flight=3, max_in_flight_bytes=150_000)
+
+
+@pytest.fixture
+def app(dispatcher, admission):
+    limits = BodyLimits(max_bytes=100_000, timeout_s=0.2)
+    return PredictApp(elsewhere, dispatcher, Telemetry(), admission, limits)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_kept(admission):
+    """Whatever became of its requests, the gateway holds nothing of them afterwards."""
+    yield
+    assert (admission.in_flight, admission.in_flight_bytes) == (0, 0)
 
 
 @pytest.fixture
@@ -155,7 +170,7 @@ async def test_an_error_names_the_version_it_came_from_though_the_alias_has_move
 
     dispatcher.predict = predict
     answer = await client.post("/models/m/predict")
-    assert dispatcher.resolve(Call("m", None, None, "", "", "", "", b"")).version == 3
+    assert (await client.post("/models/m/versions/3/predict")).headers["x-model-version"] == "1"
     assert answer.headers["x-model-version"] == "1"
     assert answer.headers["x-route-generation"] == "5"
 
@@ -177,9 +192,10 @@ async def test_what_nobody_foresaw_is_a_500_without_its_text(client, dispatcher)
 async def test_a_body_over_the_limit_is_a_413(client, dispatcher, chunked):
     async def pieces():
         for _ in range(11):
-            yield b"x" * 100
+            yield b"x" * 10_000
 
-    answer = await client.post("/models/m/predict", content=pieces() if chunked else b"x" * 1001)
+    content = pieces() if chunked else b"x" * 100_001
+    answer = await client.post("/models/m/predict", content=content)
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
     assert dispatcher.calls == []
 
@@ -231,3 +247,114 @@ async def test_a_media_type_too_long_for_a_frame_never_reaches_the_worker(client
     )
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
     assert dispatcher.calls == []
+
+
+def requests_with(*bodies):
+    """Callers that have sent these pieces, and are still there."""
+
+    pieces = list(bodies)
+
+    async def receive():
+        if not pieces:
+            await asyncio.Event().wait()
+        body, more = pieces.pop(0)
+        return {"type": "http.request", "body": body, "more_body": more}
+
+    return receive
+
+
+async def call(app, receive, headers=()):
+    """Call the app as a server does; return its answer's status."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "raw_path": b"/models/m/predict",
+        "query_string": b"",
+        "headers": list(headers),
+    }
+    async with asyncio.timeout(10):
+        await app(scope, receive, send)
+    return sent[0]["status"] if sent else None
+
+
+async def test_the_bytes_of_a_body_count_while_it_arrives(app, admission):
+    calls = [
+        asyncio.ensure_future(call(app, requests_with((b"x" * 60_000, True)))) for _ in range(2)
+    ]
+    await asyncio.sleep(0.05)
+    assert (admission.in_flight, admission.in_flight_bytes) == (2, 120_000)
+    assert await call(app, requests_with((b"x" * 40_000, False))) == 429
+    assert await call(app, requests_with((b"x" * 20_000, True), (b"x" * 20_000, False))) == 429
+    assert await call(app, requests_with((b"x" * 20_000, False))) == 200
+    assert await asyncio.gather(*calls) == [408, 408]
+
+
+async def test_a_large_body_without_room_is_refused_before_it_is_read(app, admission):
+    place = admission.enter(90_000)
+    read = []
+
+    async def receive():
+        read.append(1)
+        return {"type": "http.disconnect"}
+
+    assert await call(app, receive, [(b"content-length", b"70000")]) == 429
+    assert len(read) == 1, "only to drop what comes, after the answer"
+    place.let_go()
+
+
+async def test_a_place_is_let_go_when_caller_and_worker_both_have(app, dispatcher, admission):
+    calls = []
+
+    async def predict(call):
+        call.place.keep()  # as the dispatcher does for a worker
+        calls.append(call)
+        raise errors.DeadlineExceededError("too late")
+
+    dispatcher.predict = predict
+    assert await call(app, requests_with((b"body", False))) == 504
+    assert (admission.in_flight, admission.in_flight_bytes) == (1, 4), "it is in the worker still"
+    calls[0].place.let_go()
+
+
+async def test_requests_beyond_the_number_are_refused_with_the_pace(client, dispatcher, admission):
+    dispatcher.gate.clear()
+    inside = [asyncio.ensure_future(client.post("/models/m/predict")) for _ in range(3)]
+    async with asyncio.timeout(5):
+        while admission.in_flight < 3:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.001)
+    answer = await client.post("/models/m/predict", content=b"x")
+    assert (answer.status_code, answer.json()["code"]) == (429, "gateway_overloaded")
+    assert int(answer.headers["retry-after"]) >= 1
+    dispatcher.gate.set()
+    assert {one.status_code for one in await asyncio.gather(*inside)} == {200}
+
+
+async def test_a_large_answer_keeps_its_place_until_it_is_read(app, dispatcher, admission):
+    read = asyncio.Event()
+
+    async def predict(call):
+        reply = WorkerReply(b"x" * 100_000, "application/json", 1, 0.1, 0.2, 1)
+        return Answer(dispatcher.resolve(call), reply)
+
+    async def send(message):
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            await read.wait()  # as a connection whose buffer is full
+
+    dispatcher.predict = predict
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "raw_path": b"/models/m/predict",
+        "query_string": b"",
+        "headers": [],
+    }
+    answering = asyncio.ensure_future(app(scope, requests_with((b"body", False)), send))
+    await asyncio.sleep(0.05)
+    assert (admission.in_flight, admission.in_flight_bytes) == (1, 100_004)
+    read.set()
+    await answering

@@ -1,0 +1,125 @@
+"""A request's body as it arrives: within its limits of size and time, and with a place."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.admission import Admission, Place
+from gateway.errors import BodyTimeoutError, BodyTooLargeError
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+
+_ARRIVES_AT_ONCE_BYTES = 64 * 1024
+_DROP_BYTES = 256 * 1024 * 1024
+_DROP_S = 5.0
+
+
+class ClientLeftError(Exception):
+    """The caller hung up before its body was complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """The largest body, and the longest wait for its next piece, in seconds."""
+
+    max_bytes: int
+    timeout_s: float
+
+
+class Arrival:
+    """One request's body.
+
+    Attributes:
+        complete: Whether all of it has been read.
+        place: What the request holds of this gateway; None: nothing yet.
+    """
+
+    __slots__ = ("_admission", "_limits", "_receive", "complete", "place")
+
+    def __init__(self, limits: BodyLimits, admission: Admission, receive: Receive) -> None:
+        """Store."""
+        self._limits = limits
+        self._admission = admission
+        self._receive = receive
+        self.complete = False
+        self.place: Place | None = None
+
+    async def read(self, content_length: bytes) -> tuple[bytes, Place]:
+        """Read the whole body; return it, and what it holds.
+
+        Raises:
+            BodyTooLargeError: It is larger than it may be, or says that it will be.
+            GatewayOverloadedError: There is no room for it on this gateway.
+            BodyTimeoutError: It stopped coming.
+            ClientLeftError: Its caller hung up.
+        """
+        if content_length.isdigit():
+            self._refuse_early(int(content_length))
+        try:
+            async with asyncio.timeout(self._limits.timeout_s) as limit:
+                return await self._pieces(limit)
+        except TimeoutError as error:
+            raise BodyTimeoutError(
+                f"no piece of the body came within {self._limits.timeout_s:g} s"
+            ) from error
+
+    def _refuse_early(self, length: int) -> None:
+        """Refuse by what the body says of itself, unless it is as good as here already."""
+        if length > self._limits.max_bytes:
+            raise self._too_large()
+        if length > _ARRIVES_AT_ONCE_BYTES:
+            self._admission.check(length)
+
+    async def _pieces(self, limit: asyncio.Timeout) -> tuple[bytes, Place]:
+        piece, more = await self._piece()
+        place = self.place = self._admission.enter(len(piece))
+        if not more:
+            return piece, place
+        pieces = [piece]
+        size = len(piece)
+        while more:
+            limit.reschedule(asyncio.get_running_loop().time() + self._limits.timeout_s)
+            piece, more = await self._piece()
+            size += len(piece)
+            if size > self._limits.max_bytes:
+                raise self._too_large()
+            place.add(len(piece))
+            pieces.append(piece)
+        return b"".join(pieces), place
+
+    async def _piece(self) -> tuple[bytes, bool]:
+        """Return what has come, and whether more is to come."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        more: bool = message.get("more_body", False)
+        self.complete = not more
+        piece: bytes = message.get("body", b"")
+        if len(piece) > self._limits.max_bytes:
+            raise self._too_large()
+        return piece, more
+
+    async def drop_rest(self) -> None:
+        """Read on without keeping anything: to the end of the body, or to a limit."""
+        dropped = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DROP_S):
+                more = not self.complete
+                while more and dropped < _DROP_BYTES:
+                    message = await self._receive()
+                    more = message["type"] == "http.request" and message.get("more_body", False)
+                    dropped += len(message.get("body", b""))
+
+    def end(self) -> None:
+        """The caller has been answered, or is gone: let the place go as far as it is theirs."""
+        if self.place is not None:
+            self.place.let_go()
+            self.place = None
+
+    def _too_large(self) -> BodyTooLargeError:
+        return BodyTooLargeError(f"the body is larger than {self._limits.max_bytes} bytes")

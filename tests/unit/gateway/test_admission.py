@@ -1,0 +1,66 @@
+"""Places of this gateway: by number, by bytes as they arrive, let go by everybody who keeps one."""
+
+import pytest
+
+from gateway.admission import Admission
+from gateway.errors import GatewayOverloadedError
+
+
+@pytest.fixture
+def admission():
+    return Admission(max_in_flight=3, max_in_flight_bytes=100, clock=lambda: 0.0)
+
+
+def test_one_request_alone_is_never_too_big(admission):
+    place = admission.enter(60)
+    place.add(1000)
+    assert admission.in_flight_bytes == 1060
+    with pytest.raises(GatewayOverloadedError):
+        admission.enter(0)
+    place.let_go()
+    admission.enter(500).let_go()
+    assert (admission.in_flight, admission.in_flight_bytes) == (0, 0)
+
+
+def test_bytes_beside_those_of_others_are_bounded_as_they_arrive(admission):
+    first, second = admission.enter(40), admission.enter(40)
+    second.add(20)
+    for refused in (lambda: second.add(1), lambda: first.add(1), lambda: admission.enter(1)):
+        with pytest.raises(GatewayOverloadedError):
+            refused()
+    assert (admission.in_flight, admission.in_flight_bytes) == (2, 100), "a refusal costs nothing"
+    first.let_go()
+    second.add(900)
+
+
+def test_the_number_is_bounded(admission):
+    places = [admission.enter(0) for _ in range(3)]
+    with pytest.raises(GatewayOverloadedError):
+        admission.enter(0)
+    with pytest.raises(GatewayOverloadedError):
+        admission.check(0)
+    places[0].let_go()
+    admission.enter(0)
+
+
+def test_a_place_is_free_when_its_last_keeper_lets_go(admission):
+    place = admission.enter(10)
+    place.keep()
+    place.let_go()
+    assert (admission.in_flight, admission.in_flight_bytes) == (1, 10)
+    place.let_go()
+    assert (admission.in_flight, admission.in_flight_bytes) == (0, 0)
+
+
+def test_a_refusal_says_how_long_what_is_in_flight_will_take():
+    now = [0.0]
+    admission = Admission(max_in_flight=4, max_in_flight_bytes=1, clock=lambda: now[0])
+    for _ in range(20):
+        place = admission.enter(0)
+        now[0] += 2.5
+        place.let_go()
+    for _ in range(4):
+        admission.enter(0)
+    with pytest.raises(GatewayOverloadedError) as refused:
+        admission.enter(0)
+    assert refused.value.retry_after_s == 10
