@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import orjson
 from gateway.admission import Place
 from gateway.demands import Lease
 from gateway.errors import (
+    DeadlineExceededError,
     DisplacedError,
     DrainingError,
     ModelLoadFailedError,
@@ -48,6 +50,8 @@ class Call:
         selector: Which version; None: the model's default.
         also: A second selector of the same request (path and header), which must agree.
         body: The caller's bytes, untouched.
+        deadline: When its caller gives up (``CLOCK_MONOTONIC``, seconds), wherever the request is
+            then; None: it has not said, and the time-out of its model begins when a worker has it.
         place: What the request holds of this gateway; a worker that is given it keeps it too.
     """
 
@@ -60,6 +64,7 @@ class Call:
     request_id: str
     body: bytes
     place: Place
+    deadline: float | None = None
     probabilities: bool = False
     route: Route | None = None
 
@@ -102,6 +107,15 @@ class Dispatcher:
         Raises:
             GatewayError: Its family says who must act.
         """
+        if call.deadline is None:
+            return await self._predict(call)
+        try:
+            async with asyncio.timeout(_left_s(call.deadline)):
+                return await self._predict(call)
+        except TimeoutError as error:
+            raise _too_late() from error
+
+    async def _predict(self, call: Call) -> Answer:
         try:
             route = self.resolve(call)
         except ModelLoadingError as error:
@@ -152,7 +166,19 @@ class Dispatcher:
         self._draining = True
 
     async def _submit(self, lease: Lease, call: Call, route: Route) -> WorkerReply:
-        timeout_s = route.timeout_s or self._request_timeout_s
+        limit_s = route.timeout_s or self._request_timeout_s
+        try:
+            answer = self._send(lease, call, limit_s)
+        except BaseException:
+            lease.release()
+            raise
+        # From here on lease and place end with the worker's answer or death, not with the caller's
+        # patience: they are taken until then.
+        call.place.keep()
+        return await answer
+
+    def _send(self, lease: Lease, call: Call, limit_s: float) -> asyncio.Future[WorkerReply]:
+        timeout_s = limit_s if call.deadline is None else min(limit_s, _left_s(call.deadline))
         header = Predict(
             protocol=call.protocol,
             content_type=call.content_type,
@@ -161,20 +187,13 @@ class Dispatcher:
             content_encoding=call.content_encoding,
             probabilities=call.probabilities,
         )
-        try:
-            answer = lease.replica.submit(
-                orjson.dumps(header),
-                call.body,
-                timeout_s=timeout_s,
-                on_done=partial(_let_go, lease, call.place),
-            )
-        except BaseException:
-            lease.release()
-            raise
-        # From here on lease and place end with the worker's answer or death, not with the caller's
-        # patience: they are taken until then.
-        call.place.keep()
-        return await answer
+        return lease.replica.submit(
+            orjson.dumps(header),
+            call.body,
+            timeout_s=timeout_s,
+            limit_s=limit_s,
+            on_done=partial(_let_go, lease, call.place),
+        )
 
     async def _activated(self, call: Call, error: ModelLoadingError) -> Route:
         """Wait until an alias that is not active on this node yet is.
@@ -278,3 +297,19 @@ def _let_go(lease: Lease, place: Place) -> None:
     """The worker has answered, or is gone."""
     lease.release()
     place.let_go()
+
+
+def _left_s(deadline: float) -> float:
+    """Return how many seconds are left.
+
+    Raises:
+        DeadlineExceededError: None: what has not begun does not begin.
+    """
+    left_s = deadline - time.monotonic()
+    if left_s <= 0:
+        raise _too_late()
+    return left_s
+
+
+def _too_late() -> DeadlineExceededError:
+    return DeadlineExceededError("no answer within the time that X-Request-Timeout gives")

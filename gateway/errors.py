@@ -62,6 +62,12 @@ class InvalidSelectorError(RequestError):
     code = "invalid_selector"
 
 
+class InvalidTimeoutError(RequestError):
+    """The time that the caller gives its request is none."""
+
+    code = "invalid_timeout"
+
+
 class VersionConflictError(RequestError):
     """Path and header name different versions."""
 

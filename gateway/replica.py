@@ -242,7 +242,13 @@ class Replica:
     # --- requests ---------------------------------------------------------------------------------
 
     def submit(
-        self, header: bytes, body: bytes, *, timeout_s: float, on_done: Callable[[], None]
+        self,
+        header: bytes,
+        body: bytes,
+        *,
+        timeout_s: float,
+        limit_s: float,
+        on_done: Callable[[], None],
     ) -> asyncio.Future[WorkerReply]:
         """Send a request to the worker.
 
@@ -251,6 +257,8 @@ class Replica:
             body: The caller's body, untouched.
             timeout_s: After which the caller is answered with `DeadlineExceededError`; the place
                 inside the worker is freed when the worker has let go of it.
+            limit_s: The model's own time-out, which is no shorter: a worker that is silent for
+                longer than this and a grace is stuck, however little time its callers have.
             on_done: Called once, when the worker has answered or is gone.
 
         Returns:
@@ -273,7 +281,7 @@ class Replica:
         frame_id = self._next_id
         self._next_id += 1
         answer: asyncio.Future[WorkerReply] = loop.create_future()
-        timer = loop.call_later(timeout_s, self._timed_out, frame_id, timeout_s)
+        timer = loop.call_later(timeout_s, self._timed_out, frame_id, timeout_s, limit_s)
         if not self._in_flight:
             self._heard_at = loop.time()  # it had nothing to say until now
             self._pace.began(self._heard_at)
@@ -287,14 +295,14 @@ class Replica:
         if frame_id in self._in_flight and self._channel is not None and self._channel.is_open:
             self._channel.send(Kind.CANCEL, frame_id, b"{}")
 
-    def _timed_out(self, frame_id: int, timeout_s: float) -> None:
+    def _timed_out(self, frame_id: int, timeout_s: float, limit_s: float) -> None:
         request = self._in_flight.get(frame_id)
         if request is None:
             return
         if not request.answer.done():
             request.answer.set_exception(DeadlineExceededError(f"no answer within {timeout_s:g} s"))
             self._cancel(frame_id)
-        self._end_if_stuck(frame_id, timeout_s + self._limits.stuck_grace_s)
+        self._end_if_stuck(frame_id, limit_s + self._limits.stuck_grace_s)
 
     def _end_if_stuck(self, frame_id: int, longest_s: float) -> None:
         """End the worker if it is silent for longer than any batch may take; else look again.

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.admission import Admission, Place
-from gateway.errors import BodyTimeoutError, BodyTooLargeError
+from gateway.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
+    DeadlineExceededError,
+    GatewayError,
+)
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -39,34 +45,52 @@ class Arrival:
         place: What the request holds of this gateway; None: nothing yet.
     """
 
-    __slots__ = ("_admission", "_limits", "_receive", "complete", "place")
+    __slots__ = ("_admission", "_give_up_at", "_limits", "_receive", "complete", "place")
 
     def __init__(self, limits: BodyLimits, admission: Admission, receive: Receive) -> None:
         """Store."""
+        self._give_up_at: float | None = None
         self._limits = limits
         self._admission = admission
         self._receive = receive
         self.complete = False
         self.place: Place | None = None
 
-    async def read(self, content_length: bytes) -> tuple[bytes, Place]:
+    async def read(
+        self, content_length: bytes, deadline: float | None = None
+    ) -> tuple[bytes, Place]:
         """Read the whole body; return it, and what it holds.
+
+        ``deadline``: when its caller gives up (``CLOCK_MONOTONIC``, seconds); None: never.
 
         Raises:
             BodyTooLargeError: It is larger than it may be, or says that it will be.
             GatewayOverloadedError: There is no room for it on this gateway.
             BodyTimeoutError: It stopped coming.
+            DeadlineExceededError: Its caller's time was over before it was here.
             ClientLeftError: Its caller hung up.
         """
         if content_length.isdigit():
             self._refuse_early(int(content_length))
+        if deadline is not None:
+            left_s = deadline - time.monotonic()
+            self._give_up_at = asyncio.get_running_loop().time() + left_s
         try:
-            async with asyncio.timeout(self._limits.timeout_s) as limit:
+            async with asyncio.timeout_at(self._next_limit()) as limit:
                 return await self._pieces(limit)
         except TimeoutError as error:
-            raise BodyTimeoutError(
-                f"no piece of the body came within {self._limits.timeout_s:g} s"
-            ) from error
+            raise self._too_slow() from error
+
+    def _next_limit(self) -> float:
+        """Say until when to wait for the next piece, in the event loop's time."""
+        limit = asyncio.get_running_loop().time() + self._limits.timeout_s
+        return limit if self._give_up_at is None else min(limit, self._give_up_at)
+
+    def _too_slow(self) -> GatewayError:
+        now = asyncio.get_running_loop().time()
+        if self._give_up_at is not None and now >= self._give_up_at:
+            return DeadlineExceededError("the body did not come within X-Request-Timeout")
+        return BodyTimeoutError(f"no piece of the body came within {self._limits.timeout_s:g} s")
 
     def _refuse_early(self, length: int) -> None:
         """Refuse by what the body says of itself, unless it is as good as here already."""
@@ -83,7 +107,7 @@ class Arrival:
         pieces = [piece]
         size = len(piece)
         while more:
-            limit.reschedule(asyncio.get_running_loop().time() + self._limits.timeout_s)
+            limit.reschedule(self._next_limit())
             piece, more = await self._piece()
             size += len(piece)
             if size > self._limits.max_bytes:

@@ -21,11 +21,13 @@ from gateway.dispatch import Answer, Call, Dispatcher
 from gateway.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
+    DeadlineExceededError,
     DrainingError,
     GatewayError,
     GatewayOverloadedError,
     InvalidInputError,
     InvalidSelectorError,
+    InvalidTimeoutError,
     MediaTypeError,
 )
 from gateway.http.arrival import Arrival, BodyLimits, ClientLeftError, Message, Receive
@@ -39,9 +41,12 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _ROUTE = re.compile(rb"/models/([^/]+)(?:/versions/([^/]+))?/predict/?\Z")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
+_SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?\Z")
 _MAX_MEDIA_TYPE_BYTES = 1024
 _WATCH_AFTER_S = 0.05
 _SENT_AT_ONCE_BYTES = 64 * 1024
+_TOO_MUCH = (BodyTooLargeError, GatewayOverloadedError)
+_TOO_SLOW = (BodyTimeoutError, DeadlineExceededError)
 _TRUE = ("true", "1", "yes")
 _FALSE = ("false", "0", "no")
 _log = structlog.get_logger("gateway.http")
@@ -117,11 +122,12 @@ class PredictApp:
         call: Call | None = None
         try:
             if len(headers) < len(scope["headers"]):
-                _refuse_second_selector(scope["headers"])
+                _refuse_twice(scope["headers"])
+            deadline = _deadline(headers.get(b"x-request-timeout"))
             selectors = _selectors(version, headers.get(b"x-model-version"))
             name = _decode_name(model)
             probabilities = _probabilities(scope["query_string"])
-            body, place = await arrival.read(headers.get(b"content-length", b""))
+            body, place = await arrival.read(headers.get(b"content-length", b""), deadline)
             started = time.perf_counter()
             call = Call(
                 model=name,
@@ -133,6 +139,7 @@ class PredictApp:
                 request_id=request_id,
                 body=body,
                 place=place,
+                deadline=deadline,
                 probabilities=probabilities,
             )
             answer = await self._answer(call, receive)
@@ -208,9 +215,9 @@ class PredictApp:
         ]
         if (seconds := retry_after(error)) is not None:
             headers.append((b"retry-after", seconds.encode()))
-        too_much = isinstance(error, BodyTooLargeError | GatewayOverloadedError)
-        still_sending = too_much and not arrival.complete
-        if still_sending or isinstance(error, BodyTimeoutError | DrainingError):
+        still_sending = isinstance(error, _TOO_MUCH) and not arrival.complete
+        gone_by = isinstance(error, _TOO_SLOW) and not arrival.complete
+        if still_sending or gone_by or isinstance(error, DrainingError):
             headers.append((b"connection", b"close"))
         model, version = self._route_headers(call, headers)
         self._telemetry.errors.labels(model, version, error.code).inc()
@@ -296,10 +303,21 @@ def _selectors(path: bytes | None, header: bytes | None) -> tuple[Selector | Non
         raise InvalidSelectorError(f"not a version or alias: {error}") from error
 
 
-def _refuse_second_selector(headers: list[tuple[bytes, bytes]]) -> None:
+def _refuse_twice(headers: list[tuple[bytes, bytes]]) -> None:
     """Two of them may disagree, and which one counts would be anybody's guess."""
     if sum(name == b"x-model-version" for name, _ in headers) > 1:
         raise InvalidSelectorError("the header X-Model-Version is given more than once")
+    if sum(name == b"x-request-timeout" for name, _ in headers) > 1:
+        raise InvalidTimeoutError("the header X-Request-Timeout is given more than once")
+
+
+def _deadline(header: bytes | None) -> float | None:
+    """Say when a caller gives up that gives its request so many seconds from now."""
+    if header is None:
+        return None
+    if not _SECONDS.match(header):
+        raise InvalidTimeoutError("the header X-Request-Timeout is not a number of seconds")
+    return time.monotonic() + float(header)
 
 
 def _probabilities(query: bytes) -> bool:

@@ -26,6 +26,7 @@ STATUS: dict[type[GatewayError], int] = {
     errors.NoDefaultVersionError: 404,
     errors.VersionDeletedError: 410,
     errors.InvalidSelectorError: 400,
+    errors.InvalidTimeoutError: 400,
     errors.VersionConflictError: 400,
     errors.MediaTypeError: 415,
     errors.BodyTooLargeError: 413,

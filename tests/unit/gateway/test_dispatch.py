@@ -1,6 +1,7 @@
 """How long a call waits for an alias that is not active on this node yet."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -15,7 +16,13 @@ from gateway.control_contract import (
     VersionState,
 )
 from gateway.dispatch import Call, Dispatcher
-from gateway.errors import ModelLoadFailedError, ModelLoadingError
+from gateway.errors import (
+    DeadlineExceededError,
+    ModelLoadFailedError,
+    ModelLoadingError,
+    NotDeliveredError,
+    WorkerDiedError,
+)
 from gateway.model_ref import parse_selector
 from gateway.node import CONTROL_PLANE_SILENT_S, Node
 from gateway.routing import RouteTable
@@ -68,7 +75,7 @@ def predict(of, selector="champion", load_budget_s=60.0):
     return asyncio.ensure_future(dispatcher_on(of, load_budget_s).predict(a_call(selector)))
 
 
-def a_call(selector="champion", body=b"{}"):
+def a_call(selector="champion", body=b"{}", seconds=None):
     return Call(
         model="churn",
         selector=parse_selector(selector) if selector else None,
@@ -79,6 +86,7 @@ def a_call(selector="champion", body=b"{}"):
         request_id="r",
         body=body,
         place=Admission(max_in_flight=9, max_in_flight_bytes=999).enter(len(body)),
+        deadline=time.monotonic() + seconds if seconds is not None else None,
     )
 
 
@@ -242,3 +250,99 @@ async def test_what_cannot_be_fetched_ends_the_wait_for_its_alias():
     with pytest.raises(ModelLoadFailedError, match="no connection"):
         await call
     assert wanted(at) == []
+
+
+class FakeReplica:
+    """Takes requests and keeps them."""
+
+    def __init__(self):
+        self.taken = []
+
+    def submit(self, header, body, *, timeout_s, limit_s, on_done):
+        self.taken.append((timeout_s, limit_s, on_done))
+        return asyncio.get_running_loop().create_future()
+
+
+class FakeLease:
+    def __init__(self):
+        self.replica, self.released = FakeReplica(), 0
+
+    def release(self):
+        self.released += 1
+
+
+class OneLease:
+    def __init__(self):
+        self.one = FakeLease()
+
+    def try_lease(self, key):
+        return self.one
+
+
+def active():
+    at = node()
+    at.replace(at.table.with_active(ACTIVE))
+    return at
+
+
+async def test_a_callers_time_covers_the_wait_for_a_version():
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceededError):
+        await dispatcher_on(node()).predict(a_call(seconds=0.1))
+    assert time.monotonic() - began < 10
+
+
+async def test_a_call_whose_time_is_over_is_not_begun():
+    with pytest.raises(DeadlineExceededError):
+        await dispatcher_on(active()).predict(a_call(seconds=0))
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 1.0), (0.5, 0.5), (500, 1.0)])
+async def test_a_callers_time_is_cut_to_the_models(given, expected):
+    residents: Any = OneLease()
+    dispatcher = Dispatcher(
+        active(), residents, request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
+    )
+    asking = asyncio.ensure_future(dispatcher.predict(a_call(seconds=given)))
+    await asyncio.sleep(0)
+    [(timeout_s, limit_s, _)] = residents.one.replica.taken
+    assert timeout_s == pytest.approx(expected, abs=0.2)
+    assert limit_s == 1.0
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_lease_and_place_are_the_workers_until_it_lets_go():
+    residents: Any = OneLease()
+    dispatcher = Dispatcher(
+        active(), residents, request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
+    )
+    admission = Admission(max_in_flight=9, max_in_flight_bytes=999)
+    call = a_call(seconds=0.05)
+    call.place = admission.enter(2)
+    with pytest.raises(DeadlineExceededError):
+        await dispatcher.predict(call)
+    call.place.let_go()  # the caller has been answered
+    assert (admission.in_flight, residents.one.released) == (1, 0)
+    on_done = residents.one.replica.taken[0][2]
+    on_done()
+    assert (admission.in_flight, residents.one.released) == (0, 1)
+
+
+async def test_a_worker_that_never_had_it_keeps_nothing():
+    residents: Any = OneLease()
+
+    def refuse(*_, **__):
+        raise NotDeliveredError
+
+    residents.one.replica.submit = refuse
+    dispatcher = Dispatcher(
+        active(), residents, request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
+    )
+    admission = Admission(max_in_flight=9, max_in_flight_bytes=999)
+    call = a_call()
+    call.place = admission.enter(2)
+    with pytest.raises(WorkerDiedError):
+        await dispatcher.predict(call)
+    call.place.let_go()
+    assert (admission.in_flight, residents.one.released) == (0, 3)

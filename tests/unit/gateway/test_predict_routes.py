@@ -1,6 +1,7 @@
 """The prediction routes against a dispatcher of a fake: paths, headers, limits, errors."""
 
 import asyncio
+import time
 
 import httpx
 import pytest
@@ -358,3 +359,38 @@ async def test_a_large_answer_keeps_its_place_until_it_is_read(app, dispatcher, 
     assert (admission.in_flight, admission.in_flight_bytes) == (1, 100_004)
     read.set()
     await answering
+
+
+@pytest.mark.parametrize("given", ["", "-1", "abc", "1e3", "nan", "inf", "0x1", "1.", "1 s", "1,5"])
+async def test_nonsense_for_a_time_is_a_400(client, dispatcher, given):
+    answer = await client.post("/models/m/predict", headers={"x-request-timeout": given})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_timeout")
+    assert dispatcher.calls == []
+
+
+async def test_two_times_are_refused(client):
+    two = [("x-request-timeout", "3"), ("x-request-timeout", "3")]
+    answer = await client.post("/models/m/predict", content=b"x", headers=two)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_timeout")
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("3", 3.0), ("0.25", 0.25), ("86400", 86400.0)])
+async def test_a_caller_gives_its_request_so_many_seconds(client, dispatcher, given, seconds):
+    before = time.monotonic()
+    answer = await client.post("/models/m/predict", headers={"x-request-timeout": given})
+    assert answer.status_code == 200
+    assert before + seconds <= dispatcher.calls[0].deadline <= time.monotonic() + seconds
+    await client.post("/models/m/predict")
+    assert dispatcher.calls[1].deadline is None
+
+
+async def test_a_body_that_comes_after_its_time_is_a_504(client, dispatcher):
+    async def pieces():
+        yield b"x"
+        await asyncio.Event().wait()
+
+    headers = {"x-request-timeout": "0.05"}
+    answer = await client.post("/models/m/predict", content=pieces(), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+    assert answer.headers["connection"] == "close"
+    assert dispatcher.calls == []

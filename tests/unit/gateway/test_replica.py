@@ -94,7 +94,9 @@ async def ready():
 async def test_a_worker_stuck_in_one_prediction_is_ended(ready):
     replica, launcher = ready
     done = []
-    answer = replica.submit(b"{}", b"", timeout_s=0.05, on_done=lambda: done.append(1))
+    answer = replica.submit(
+        b"{}", b"", timeout_s=0.05, limit_s=0.05, on_done=lambda: done.append(1)
+    )
     with pytest.raises(DeadlineExceededError):
         await answer
     assert not launcher.worker.killed, "there is a grace"
@@ -107,7 +109,10 @@ async def test_a_worker_stuck_in_one_prediction_is_ended(ready):
 
 async def test_a_worker_that_answers_others_is_not_stuck(ready):
     replica, launcher = ready
-    waiting = [replica.submit(b"{}", b"", timeout_s=0.05, on_done=lambda: None) for _ in range(8)]
+    waiting = [
+        replica.submit(b"{}", b"", timeout_s=0.05, limit_s=0.05, on_done=lambda: None)
+        for _ in range(8)
+    ]
     for answered in range(1, 8):  # 0.7 s; a batch may take 0.55
         await asyncio.sleep(0.1)
         launcher.say(Failed("cancelled", ""), answered)
@@ -119,7 +124,7 @@ async def test_a_worker_that_answers_others_is_not_stuck(ready):
 
 async def test_a_caller_who_left_does_not_leave_a_stuck_worker(ready):
     replica, launcher = ready
-    replica.submit(b"{}", b"", timeout_s=0.05, on_done=lambda: None).cancel()
+    replica.submit(b"{}", b"", timeout_s=0.05, limit_s=0.05, on_done=lambda: None).cancel()
     async with asyncio.timeout(10):
         await replica.wait_stopped()
     assert launcher.worker.killed
@@ -193,15 +198,33 @@ async def test_a_refusal_says_when_what_is_in_flight_will_be_done(ready):
     loop = asyncio.get_running_loop()
     assert replica.silent_s(loop.time()) == 0, "it has nothing to say"
     for number in range(1, 4):
-        answer = replica.submit(b"{}", b"", timeout_s=5, on_done=lambda: None)
+        answer = replica.submit(b"{}", b"", timeout_s=5, limit_s=5, on_done=lambda: None)
         await asyncio.sleep(0.4)
         assert replica.silent_s(loop.time()) > 0.3
         launcher.say(Failed("cancelled", ""), number)
         await asyncio.gather(answer, return_exceptions=True)
     assert 0.3 < replica.service_s < 0.9
-    waiting = [replica.submit(b"{}", b"", timeout_s=5, on_done=lambda: None) for _ in range(8)]
+    waiting = [
+        replica.submit(b"{}", b"", timeout_s=5, limit_s=5, on_done=lambda: None) for _ in range(8)
+    ]
     with pytest.raises(ModelOverloadedError) as refused:
-        replica.submit(b"{}", b"", timeout_s=5, on_done=lambda: None)
+        replica.submit(b"{}", b"", timeout_s=5, limit_s=5, on_done=lambda: None)
     assert 3 <= (refused.value.retry_after_s or 0) <= 8
     for one in waiting:
         one.cancel()
+
+
+async def test_a_caller_with_little_time_does_not_end_a_worker_that_others_may_use_longer(ready):
+    replica, launcher = ready
+    done = []
+    answer = replica.submit(b"{}", b"", timeout_s=0.05, limit_s=60, on_done=lambda: done.append(1))
+    with pytest.raises(DeadlineExceededError):
+        await answer
+    await asyncio.sleep(0.8)  # its grace is 0.5
+    assert not launcher.worker.killed
+    assert (replica.in_flight, done) == (1, []), "its place is taken until the worker lets go"
+    launcher.say(Failed("cancelled", ""), 1)
+    async with asyncio.timeout(10):
+        while replica.in_flight:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.01)
+    assert done == [1]
