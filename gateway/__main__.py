@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import resource
 import signal
 import socket
 import stat
@@ -20,25 +21,17 @@ from pathlib import Path
 from typing import IO
 
 import structlog
-import uvicorn
 from pydantic import ValidationError
 
 from gateway.bootstrap import Gateway, StartError, running_gateway
+from gateway.http.listener import PublicServer, QuietServer, server_config
 from gateway.settings import GatewaySettings
 from gateway.telemetry import configure_logging
 
 _BACKLOG = 2048
-_KEEP_ALIVE_S = 75
+_FILES_OF_ONE_WORKER = 8
+_FILES_BESIDE = 128
 _log = structlog.get_logger("gateway")
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server that leaves the signals to us: there are two of them in this process."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture nothing."""
-        yield
 
 
 def main() -> int:
@@ -58,6 +51,7 @@ def main() -> int:
         return 2
     configure_logging(settings)
     try:
+        settings = _with_room_for_connections(settings)
         with _sole_owner(settings.node_dir), asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(_serve(settings))
     except StartError as error:
@@ -85,9 +79,13 @@ async def _run_servers(
 ) -> None:
     """Serve until a signal; then let what is in flight finish, and only then stop."""
     stop = asyncio.Event()
+    drain_s = settings.drain_timeout_s
+    ours = server_config(
+        gateway.control, http="httptools", timeout_graceful_shutdown=max(1, int(drain_s))
+    )
     servers = [
-        _Server(_config(gateway.public, settings)),
-        _Server(_config(gateway.control, settings)),
+        PublicServer(gateway.public, gateway.services.connections, drain_timeout_s=drain_s),
+        QuietServer(ours),
     ]
 
     def asked_to_stop() -> None:
@@ -122,18 +120,31 @@ async def _run_servers(
     _log.info("gateway.stopped")
 
 
-def _config(app: object, settings: GatewaySettings) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]  # an ASGI callable of our own
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),
-    )
+def _with_room_for_connections(settings: GatewaySettings) -> GatewaySettings:
+    """Raise the limit of open files as far as the connections need it; else have fewer of them.
+
+    Raises:
+        StartError: Their number was set, and this process may not open so many files.
+    """
+    beside = _FILES_BESIDE + _FILES_OF_ONE_WORKER * settings.max_resident
+    wanted = settings.max_connections + beside
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        # No further than that: the limit is every worker's too, and some libraries close all
+        # files up to it.
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft >= wanted:
+        return settings
+    fitting = soft - beside
+    if "max_connections" in settings.model_fields_set or fitting < 1:
+        raise StartError(
+            f"{settings.max_connections} connections need {wanted} open files, and this process "
+            f"may have {hard}: raise its limit (ulimit -Hn), or set GATEWAY_MAX_CONNECTIONS to "
+            f"{max(fitting, 0)} or less"
+        )
+    _log.warning("connections.limited", most=fitting, open_files=hard)
+    return settings.model_copy(update={"max_connections": fitting})
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from gateway.admission import Admission
 from gateway.dispatch import Dispatcher
 from gateway.errors import TableFileError
 from gateway.http.app import create_control_app, create_public_app
+from gateway.http.connections import ConnectionLimits, Connections
 from gateway.http.predict import App
 from gateway.http.services import Services
 from gateway.launcher import ExecLauncher, ForkserverLauncher, Launchers
@@ -53,6 +54,7 @@ class Gateway:
         """Say 'not ready', and accept no new predictions."""
         self.services.draining = True
         self.services.dispatcher.drain()
+        self.services.connections.drain()
 
 
 class _LoadObserver:
@@ -147,7 +149,15 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         max_in_flight=settings.max_total_in_flight,
         max_in_flight_bytes=settings.max_total_in_flight_bytes,
     )
-    services = Services(node, residents, dispatcher, rollout, telemetry, admission)
+    connections = Connections(
+        ConnectionLimits(
+            most=settings.max_connections,
+            idle_s=settings.idle_timeout_s,
+            head_s=settings.head_timeout_s,
+            read_s=settings.read_timeout_s,
+        )
+    )
+    services = Services(node, residents, dispatcher, rollout, telemetry, admission, connections)
     supervision = asyncio.get_running_loop().create_task(supervisor.run())
     try:
         yield Gateway(create_public_app(services, settings), create_control_app(services), services)

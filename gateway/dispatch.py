@@ -99,7 +99,7 @@ class Dispatcher:
         self._load_budget_s = load_budget_s
         self._max_waiting = max_waiting
         self._waiting: Counter[tuple[str, int]] = Counter()
-        self._draining = False
+        self.draining = False
 
     async def predict(self, call: Call) -> Answer:
         """Answer one call.
@@ -148,8 +148,6 @@ class Dispatcher:
             VersionConflictError: Path and header name different versions.
             GatewayError: As `RouteTable.resolve`.
         """
-        if self._draining:
-            raise DrainingError("the gateway is shutting down", retry_after_s=1)
         table = self._node.table
         route = table.resolve(call.model, call.selector)
         if call.also is not None and call.also != call.selector:
@@ -162,8 +160,17 @@ class Dispatcher:
         return route
 
     def drain(self) -> None:
-        """Accept no new calls; those that were accepted go on."""
-        self._draining = True
+        """Accept no new calls; those that were accepted go on, unless they wait for a change."""
+        self.draining = True
+
+    def refuse_when_draining(self) -> None:
+        """Refuse a call that has not begun.
+
+        Raises:
+            DrainingError: The gateway is shutting down.
+        """
+        if self.draining:
+            raise DrainingError("the gateway is shutting down", retry_after_s=1)
 
     async def _submit(self, lease: Lease, call: Call, route: Route) -> WorkerReply:
         limit_s = route.timeout_s or self._request_timeout_s
@@ -215,6 +222,7 @@ class Dispatcher:
                         if wanted is not None:
                             wish.enter_context(self._wanting(wanted))
                     await self._change_or_second()
+                    self.refuse_when_draining()
                     try:
                         return self.resolve(call)
                     except ModelLoadingError as still:
@@ -259,8 +267,7 @@ class Dispatcher:
                     retry_after_s=15,
                 )
             await self._change_or_second()
-            if self._draining:
-                raise DrainingError("the gateway is shutting down", retry_after_s=1)
+            self.refuse_when_draining()
             selector = Selector.of_version(route.version)
             found = self._node.table.resolve(route.model, selector)
             if found.digest is not None:

@@ -92,6 +92,24 @@ class BodyTimeoutError(RequestError):
     code = "body_timeout"
 
 
+class InvalidHttpError(RequestError):
+    """What came on a connection is no request, or one too many."""
+
+    code = "invalid_http"
+
+
+class HeadTooLargeError(RequestError):
+    """The request's line and headers are too large, or too many."""
+
+    code = "head_too_large"
+
+
+class HeadTimeoutError(RequestError):
+    """The request's line and headers did not arrive in time."""
+
+    code = "head_timeout"
+
+
 class InvalidInputError(RequestError):
     """The body is not what the model's signature asks for.
 
@@ -143,6 +161,12 @@ class GatewayOverloadedError(CapacityError):
     """Too many requests are in flight on this gateway, of all models together."""
 
     code = "gateway_overloaded"
+
+
+class TooManyConnectionsError(CapacityError):
+    """As many connections are open as this gateway may have."""
+
+    code = "too_many_connections"
 
 
 class InsufficientMemoryError(CapacityError):

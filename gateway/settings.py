@@ -58,6 +58,18 @@ class GatewaySettings(BaseSettings):
     body_timeout_s: float = Field(
         30.0, gt=0, le=3600, description="Longest wait for the next piece of a request's body."
     )
+    max_connections: int = Field(
+        10000, ge=1, description="Most connections of callers; those beyond it are turned away."
+    )
+    head_timeout_s: float = Field(
+        10.0, gt=0, description="Longest time from the first byte of a request to its last header."
+    )
+    idle_timeout_s: float = Field(
+        75.0, gt=0, description="Longest time without a request on an open connection."
+    )
+    read_timeout_s: float = Field(
+        30.0, gt=0, description="Longest time in which a caller reads nothing of its answer."
+    )
     stuck_grace_s: float = Field(
         10.0, ge=0, description="Beyond the time-out, after which a busy worker is ended."
     )

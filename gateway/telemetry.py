@@ -82,6 +82,9 @@ class Telemetry:
         self.workers = Gauge(
             "gateway_workers", "Workers of any state.", ("state",), registry=self.registry
         )
+        self.connections = Gauge(
+            "gateway_connections", "Open connections of callers.", registry=self.registry
+        )
         self.leases = Gauge(
             "gateway_leases", "Leases on workers, of all versions.", registry=self.registry
         )

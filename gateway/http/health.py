@@ -55,6 +55,7 @@ def _measure(services: Services) -> None:
     telemetry.resident_bytes.clear()
     for one in residents:
         telemetry.resident_bytes.labels(one.key.model, str(one.key.version)).inc(one.bytes)
+    telemetry.connections.set(len(services.connections.open))
     telemetry.leases.set(sum(one.leases for one in residents))
     telemetry.in_flight.set(services.admission.in_flight)
     telemetry.in_flight_bytes.set(services.admission.in_flight_bytes)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs, unquote_to_bytes
@@ -31,7 +30,7 @@ from gateway.errors import (
     MediaTypeError,
 )
 from gateway.http.arrival import Arrival, BodyLimits, ClientLeftError, Message, Receive
-from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
+from gateway.http.problems import MEDIA_TYPE, new_request_id, render, retry_after, status_of
 from gateway.model_ref import InvalidReferenceError, Selector, parse_model_name, parse_selector
 from gateway.telemetry import NO_MODEL, Telemetry
 
@@ -45,7 +44,7 @@ _SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?\Z")
 _MAX_MEDIA_TYPE_BYTES = 1024
 _WATCH_AFTER_S = 0.05
 _SENT_AT_ONCE_BYTES = 64 * 1024
-_TOO_MUCH = (BodyTooLargeError, GatewayOverloadedError)
+_TOO_MUCH = (BodyTooLargeError, GatewayOverloadedError, DrainingError)
 _TOO_SLOW = (BodyTimeoutError, DeadlineExceededError)
 _TRUE = ("true", "1", "yes")
 _FALSE = ("false", "0", "no")
@@ -123,6 +122,7 @@ class PredictApp:
         try:
             if len(headers) < len(scope["headers"]):
                 _refuse_twice(scope["headers"])
+            self._dispatcher.refuse_when_draining()
             deadline = _deadline(headers.get(b"x-request-timeout"))
             selectors = _selectors(version, headers.get(b"x-model-version"))
             name = _decode_name(model)
@@ -146,9 +146,13 @@ class PredictApp:
         except GatewayError as error:
             await self._refuse(send, error, request_id, call, arrival)
         except (ClientLeftError, asyncio.CancelledError):
-            _log.debug("request.abandoned", request_id=request_id)
             task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if task is None or not task.cancelling():
+                _log.debug("request.abandoned", request_id=request_id)
+            elif self._dispatcher.draining:
+                late = DrainingError("the gateway shuts down now", retry_after_s=1)
+                await self._refuse(send, late, request_id, call, arrival)
+            else:
                 raise
         except Exception as error:  # noqa: BLE001  # the last resort: every caller is answered
             _log.exception("request.crashed", request_id=request_id)
@@ -270,7 +274,7 @@ async def _send_and_wait(send: Send, body: bytes, call: Call) -> None:
 def request_id_of(headers: dict[bytes, bytes]) -> str:
     """Return the caller's ``X-Request-Id`` if it is printable and short, else a new one."""
     given = headers.get(b"x-request-id", b"").decode("latin-1")
-    return given if _REQUEST_ID.match(given) else uuid.uuid4().hex
+    return given if _REQUEST_ID.match(given) else new_request_id()
 
 
 def _media(headers: dict[bytes, bytes], name: bytes) -> str:

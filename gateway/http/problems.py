@@ -7,6 +7,7 @@ machine ``code``, the ``request_id`` and, for bad input, ``errors`` with row, fi
 from __future__ import annotations
 
 import math
+import uuid
 from http import HTTPStatus
 from typing import Any
 
@@ -31,11 +32,15 @@ STATUS: dict[type[GatewayError], int] = {
     errors.MediaTypeError: 415,
     errors.BodyTooLargeError: 413,
     errors.BodyTimeoutError: 408,
+    errors.InvalidHttpError: 400,
+    errors.HeadTooLargeError: 431,
+    errors.HeadTimeoutError: 408,
     errors.InvalidInputError: 422,
     errors.CapacityError: 503,
     errors.ModelLoadingError: 503,
     errors.ModelOverloadedError: 429,
     errors.GatewayOverloadedError: 429,
+    errors.TooManyConnectionsError: 503,
     errors.InsufficientMemoryError: 507,
     errors.DrainingError: 503,
     errors.ServingError: 503,
@@ -47,6 +52,11 @@ STATUS: dict[type[GatewayError], int] = {
     errors.ModelRaisedError: 500,
 }
 """Complete by test: every class of `gateway.errors` that reaches a caller has its row."""
+
+
+def new_request_id() -> str:
+    """Return the id of a request whose caller gave it none."""
+    return uuid.uuid4().hex
 
 
 def status_of(error: GatewayError) -> int:

@@ -28,6 +28,11 @@ class FakeDispatcher:
         self.calls, self.error, self.cancelled = [], None, asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
+        self.draining = False
+
+    def refuse_when_draining(self):
+        if self.draining:
+            raise errors.DrainingError("the end", retry_after_s=1)
 
     def resolve(self, call):
         return Route(call.model, 3, DIGEST, 9)
@@ -394,3 +399,28 @@ async def test_a_body_that_comes_after_its_time_is_a_504(client, dispatcher):
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
     assert answer.headers["connection"] == "close"
     assert dispatcher.calls == []
+
+
+async def test_while_draining_nobody_is_let_in(client, dispatcher):
+    dispatcher.draining = True
+    answer = await client.post("/models/m/predict", content=b"x" * 1000)
+    assert (answer.status_code, answer.json()["code"]) == (503, "draining")
+    assert answer.headers["connection"] == "close"
+    assert dispatcher.calls == []
+
+
+@pytest.mark.parametrize("draining", [True, False])
+async def test_who_is_inside_when_the_time_for_it_is_over_is_told_so(app, dispatcher, draining):
+    dispatcher.gate.clear()
+    calling = asyncio.ensure_future(call(app, requests_with((b"body", False))))
+    async with asyncio.timeout(5):
+        while not dispatcher.calls:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.001)
+    dispatcher.draining = draining
+    calling.cancel()
+    if draining:
+        assert await calling == 503
+    else:
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+    dispatcher.gate.set()

@@ -1,0 +1,304 @@
+"""Connections of the public listener: how many there are, and how slow and how large they may be.
+
+uvicorn bounds how long a connection idles after an answer, and nothing else. Added here are a time
+for the head of a request, for a connection on which nothing was ever sent, and for a caller who
+does not read its answer; a size of the head; a number of connections, and of requests that are
+sent ahead on one. Nearly every request comes in one piece, and costs no timer for any of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from gateway.errors import (
+    DrainingError,
+    GatewayError,
+    HeadTimeoutError,
+    HeadTooLargeError,
+    InvalidHttpError,
+    TooManyConnectionsError,
+)
+from gateway.http.problems import MEDIA_TYPE, new_request_id, render, retry_after, status_of
+
+MAX_HEAD_BYTES = 64 * 1024
+MAX_HEADERS = 100
+MAX_SENT_AHEAD = 16
+MIN_READ_BYTES = 64 * 1024
+"""What a caller has to read of its answer in the time that it has; less only of the last rest."""
+_TURNED_AWAY_AT_ONCE = 512
+_FAREWELL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """The most connections; and seconds: to idle, to send a head, to read of an answer."""
+
+    most: int
+    idle_s: float
+    head_s: float
+    read_s: float
+
+
+class Connections:
+    """Every open connection of a listener. Event loop only.
+
+    Attributes:
+        draining: Whether each connection ends with its next answer.
+    """
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        """Store."""
+        self.limits = limits
+        self.open: set[Connection] = set()
+        self.draining = False
+
+    def drain(self) -> None:
+        """Let every connection end with its next answer."""
+        self.draining = True
+        for connection in self.open:
+            connection.end_with_answer()
+
+    def close_idle(self) -> None:
+        """Close the connections on which nothing is under way."""
+        for connection in list(self.open):
+            if not connection.busy:
+                connection.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is under way on any of them."""
+        return any(connection.busy for connection in self.open)
+
+    def give_up(self) -> None:
+        """Close all but those that are being answered; refuse requests that have not come whole."""
+        self.close_idle()
+        for connection in list(self.open):
+            connection.refuse_head()
+
+    def abort(self) -> None:
+        """End all of them at once, whatever is under way."""
+        for connection in list(self.open):
+            connection.transport.abort()
+
+
+class Connection(HttpToolsProtocol):
+    """One connection, within its limits."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """Store; the server makes one for each connection."""
+        super().__init__(config, server_state, app_state, _loop)
+        self._all = connections
+        self._limits = connections.limits
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._read_timer: asyncio.TimerHandle | None = None
+        self._farewell: asyncio.TimerHandle | None = None
+        self._in_head = False
+        self._piece_bytes = 0
+        self._first_bytes = 0  # of the piece in which the head began
+        self._head_bytes = 0  # of all pieces that it came in, and so no fewer than its own
+        self._unread = 0
+        self._deaf = False
+        self._refusal: GatewayError | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is arriving or being answered, or an answer is still to be read."""
+        if self._farewell is not None:
+            return False
+        arriving = self._in_head and not self._deaf
+        return self._at_work() or arriving or self.transport.get_write_buffer_size() > 0
+
+    def _at_work(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    def _hears(self) -> bool:
+        return not self._deaf
+
+    # --- begin and end ----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin; or turn it away, if there are too many."""
+        super().connection_made(transport)
+        self._all.open.add(self)
+        beyond = len(self._all.open) - self._limits.most
+        if beyond > _TURNED_AWAY_AT_ONCE:
+            transport.abort()
+        elif beyond > 0:
+            self._say_and_close(TooManyConnectionsError("too many connections", retry_after_s=1))
+        else:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self._limits.idle_s, self.timeout_keep_alive_handler
+            )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let everything go that belongs to it."""
+        self._all.open.discard(self)
+        for timer in (self._head_timer, self._read_timer, self._farewell):
+            if timer is not None:
+                timer.cancel()
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def close(self) -> None:
+        """Close it once what was written has been read, within the time for that."""
+        self.transport.close()
+        self._watch_reader()
+
+    def end_with_answer(self) -> None:
+        """Close it with its next answer, that of the last request that was sent ahead."""
+        if self._at_work():
+            self.cycle.keep_alive = False
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close it: it has idled for too long."""
+        if not self.transport.is_closing():
+            self.close()
+
+    def on_response_complete(self) -> None:
+        """Begin with the next request, or to idle; see to it that the answer is read."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_reader()
+
+    # --- what arrives -----------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; begin to count the time of a head that is not complete."""
+        if not self._hears():
+            return
+        self._piece_bytes = len(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if not self._hears():
+            return
+        if self._in_head and self._head_bytes - self._first_bytes > MAX_HEAD_BYTES:
+            self._refuse(_too_large())
+        if not self._at_work() and self._head_timer is None and not self.transport.is_closing():
+            self._head_timer = self.loop.call_later(self._limits.head_s, self._head_is_late)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._in_head = True
+        self._first_bytes = self._head_bytes = self._piece_bytes
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """A head has come whole: refuse it, or begin with the request."""
+        self._in_head = False
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        if self._head_is_large():
+            self._refusal = _too_large()
+            raise self._refusal
+        if len(self.pipeline) >= MAX_SENT_AHEAD:
+            self._refusal = InvalidHttpError("too many requests were sent ahead of their answers")
+            raise self._refusal
+        super().on_headers_complete()
+        if self._all.draining:
+            self.cycle.keep_alive = False
+
+    def _head_is_large(self) -> bool:
+        if len(self.headers) > MAX_HEADERS:
+            return True
+        if self._head_bytes <= MAX_HEAD_BYTES:
+            return False
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        return size > MAX_HEAD_BYTES
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if not self._at_work():
+            self._refuse(HeadTimeoutError(f"no request came within {self._limits.head_s:g} s"))
+
+    def refuse_head(self) -> None:
+        """Refuse a request whose head has not come whole: there is no time left to wait for it."""
+        if self._in_head and not self._deaf:
+            self._refuse(DrainingError("the gateway shuts down now", retry_after_s=1))
+
+    # --- refusals ---------------------------------------------------------------------------------
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser does not take. The server calls this."""
+        self._refuse(self._refusal or InvalidHttpError(msg))
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer with an error, unless earlier requests are to be answered first; then close."""
+        own_body = self._at_work() and self.cycle.more_body and not self.cycle.response_started
+        if not self._at_work() or (own_body and not self.pipeline):
+            self._say_and_close(error)
+        else:
+            self._deaf = True
+            self.cycle.keep_alive = False
+
+    def _say_and_close(self, error: GatewayError) -> None:
+        """Answer, say that it was all, and read on for a moment: or the answer may be lost."""
+        self._deaf = True
+        self._unset_keepalive_if_required()
+        if self._at_work():
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        body = render(error, new_request_id())
+        status = HTTPStatus(status_of(error))
+        seconds = retry_after(error)
+        head = [
+            f"HTTP/1.1 {status.value} {status.phrase}",
+            f"content-type: {MEDIA_TYPE}",
+            f"content-length: {len(body)}",
+            *([f"retry-after: {seconds}"] if seconds else []),
+            "connection: close",
+        ]
+        self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._farewell = self.loop.call_later(_FAREWELL_S, self.transport.abort)
+
+    # --- callers who do not read ------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        """More is unread than a connection keeps: begin to count the time."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """Most of it was read."""
+        super().resume_writing()
+        if self._read_timer is not None and not self.transport.is_closing():
+            self._read_timer.cancel()
+            self._read_timer = None
+
+    def _watch_reader(self) -> None:
+        if self._read_timer is None:
+            self._unread = self.transport.get_write_buffer_size()
+            self._read_timer = self.loop.call_later(self._limits.read_s, self._reader_is_late)
+
+    def _reader_is_late(self) -> None:
+        self._read_timer = None
+        unread = self.transport.get_write_buffer_size()
+        if unread > self._unread - MIN_READ_BYTES:
+            self.transport.abort()
+        else:
+            self._watch_reader()
+
+
+def _too_large() -> HeadTooLargeError:
+    return HeadTooLargeError(
+        f"the request's line and headers are larger than {MAX_HEAD_BYTES} bytes, or there are "
+        f"more than {MAX_HEADERS} headers"
+    )

@@ -1,0 +1,102 @@
+"""The server of the public listener: its connections have limits, and its end answers everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import uvicorn
+
+from gateway.http.connections import Connection, Connections
+from gateway.http.predict import App
+
+_LOOK_EVERY_S = 0.05
+_ON_THE_WAY_S = 0.5
+"""How long a draining gateway waits before it closes connections that idle: what their callers
+were just sending is answered."""
+_LAST_WORDS_S = 1.0
+
+
+class QuietServer(uvicorn.Server):
+    """A uvicorn server that leaves the signals to us: there are two of them in this process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture nothing."""
+        yield
+
+
+class PublicServer(QuietServer):
+    """Serves callers, and when asked to exit goes on answering until what was accepted is done."""
+
+    def __init__(self, app: App, connections: Connections, *, drain_timeout_s: float) -> None:
+        """Store. ``drain_timeout_s``: the longest that what is under way may take at the end."""
+        super().__init__(
+            server_config(
+                app,
+                http=partial(Connection, connections),
+                timeout_keep_alive=connections.limits.idle_s,
+            )
+        )
+        self._connections = connections
+        self._drain_timeout_s = drain_timeout_s
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain: every answer ends its connection, and newcomers are answered too, until the end.
+
+        Who is inside when the time is over, or at a second signal, is told so.
+        """
+        self._connections.drain()
+        await self._until_quiet()
+        for server in self.servers:
+            server.close()
+        for listener in sockets or ():
+            listener.close()
+        self._connections.give_up()
+        for task in list(self.server_state.tasks):
+            task.cancel()
+        await self._within(_LAST_WORDS_S, lambda: not self._connections.open)
+        self._connections.abort()
+        await self._within(_LAST_WORDS_S, lambda: not self.server_state.tasks)
+
+    async def _until_quiet(self) -> None:
+        """Wait until nothing is under way: no longer than a drain may take, nor at a second signal.
+
+        Connections that idle are closed after a moment, and then as they begin to.
+        """
+        loop = asyncio.get_running_loop()
+        quiet_at = loop.time() + min(_ON_THE_WAY_S, self._drain_timeout_s)
+        give_up_at = loop.time() + self._drain_timeout_s
+
+        def quiet() -> bool:
+            if self.force_exit:
+                return True
+            if loop.time() < quiet_at:
+                return False
+            self._connections.close_idle()
+            return not self._connections.busy
+
+        await self._within(give_up_at - loop.time(), quiet)
+
+    async def _within(self, seconds: float, done: Callable[[], bool]) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not done():  # noqa: ASYNC110  # sets of uvicorn's: no event tells
+                    await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def server_config(app: object, **settings: object) -> uvicorn.Config:
+    """Return what both servers of this process have in common, with ``settings`` of uvicorn's."""
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]  # an ASGI callable of our own
+        ws="none",
+        interface="asgi3",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        **settings,  # type: ignore[arg-type]  # its own names
+    )

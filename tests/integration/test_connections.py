@@ -1,0 +1,385 @@
+"""The public listener's connections against callers that are slow, many, large or impolite."""
+
+import asyncio
+import contextlib
+import json
+import re
+import socket
+from dataclasses import dataclass, field
+
+import pytest
+import uvloop
+
+from gateway.http.connections import (
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    MAX_SENT_AHEAD,
+    ConnectionLimits,
+    Connections,
+)
+from gateway.http.listener import PublicServer
+
+pytestmark = pytest.mark.integration
+
+GET = b"GET / HTTP/1.1\r\nhost: g\r\n\r\n"
+LARGE = 16 * 1024 * 1024
+SOON_S = 20.0
+LIMITS = ConnectionLimits(most=20, idle_s=60, head_s=60, read_s=60)
+
+
+@dataclass
+class World:
+    """A server of an application that answers ``/``, ``/large``, and ``/slow`` when it may."""
+
+    limits: ConnectionLimits
+    drain_timeout_s: float = 60
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+    begun: int = 0
+    left: int = 0
+    callers: list["Caller"] = field(default_factory=list)
+
+    async def app(self, scope, receive, send):
+        self.begun += 1
+        if scope["path"] == "/slow":
+            await self.may_answer.wait()
+        if scope["path"] == "/body":
+            while (message := await receive()).get("more_body"):
+                pass
+            if message["type"] == "http.disconnect":
+                self.left += 1
+                return
+        body = b"x" * (LARGE if scope["path"] == "/large" else 5)
+        headers = [(b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def __aenter__(self):
+        self.connections = Connections(self.limits)
+        self.server = PublicServer(self.app, self.connections, drain_timeout_s=self.drain_timeout_s)
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.serving = asyncio.create_task(self.server.serve(sockets=[self.socket]))
+        await self.until(lambda: self.server.started)
+        return self
+
+    async def __aexit__(self, *_):
+        self.server.force_exit = self.server.should_exit = True
+        self.may_answer.set()
+        await self.serving
+        assert not self.connections.open, "the end leaves none"
+        for caller in self.callers:
+            caller.writer.transport.abort()
+            with contextlib.suppress(ConnectionError):
+                await caller.writer.wait_closed()
+
+    async def until(self, condition):
+        async with asyncio.timeout(SOON_S):
+            while not condition():  # noqa: ASYNC110  # no event tells
+                await asyncio.sleep(0.005)
+
+    async def call(self, data=b"", *, limit=2**16):
+        caller = Caller(*await asyncio.open_connection("127.0.0.1", self.port, limit=limit))
+        caller.writer.write(data)
+        self.callers.append(caller)
+        return caller
+
+
+@dataclass
+class Caller:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def answer(self):
+        """Read one answer: its status, headers as text, and body."""
+        async with asyncio.timeout(SOON_S):
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+            length = re.search(r"content-length: (\d+)", head)
+            body = await self.reader.readexactly(int(length[1]) if length else 0)
+        return int(head.split()[1]), head.lower(), body
+
+    async def ended(self):
+        """Wait until the server has closed the connection; return what came before."""
+        async with asyncio.timeout(SOON_S):
+            with contextlib.suppress(ConnectionError):
+                return await self.reader.read()
+
+    async def refused(self):
+        """Read a refusal, and see the connection end; return status and code."""
+        status, head, body = await self.answer()
+        assert "connection: close" in head
+        assert "application/problem+json" in head
+        assert await self.ended() in (b"", None)
+        return status, json.loads(body)["code"]
+
+
+def run(main):
+    """Run on the event loop that the gateway runs on."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+def limits(**changes):
+    return ConnectionLimits(**{"most": 20, "idle_s": 60, "head_s": 60, "read_s": 60} | changes)
+
+
+def test_a_head_that_does_not_come_is_not_waited_for():
+    async def dribbles(world, before, pieces):
+        caller = await world.call(before)
+        if before:
+            assert (await caller.answer())[0] == 200
+        for piece in pieces:
+            caller.writer.write(piece)
+            await asyncio.sleep(0.1)
+        assert await caller.refused() == (408, "head_timeout")
+
+    async def main():
+        async with World(limits(head_s=0.3)) as world:
+            slow = [[b"GET / HT"], [b"GET / HTTP/1.1\r\n", b"a: b\r\n"], [b"\r\n", b"\r\n"]]
+            calls = [dribbles(world, before, one) for before in (b"", GET) for one in slow]
+            await asyncio.gather(*calls)
+
+    run(main())
+
+
+def test_a_connection_on_which_nothing_is_sent_ends():
+    async def main():
+        async with World(limits(idle_s=0.3)) as world:
+            silent, served = await world.call(), await world.call(GET)
+            assert (await served.answer())[0] == 200
+            assert await silent.ended() == b""
+            assert await served.ended() == b""
+            assert not world.connections.open
+
+    run(main())
+
+
+def test_a_slow_body_and_a_slow_answer_are_no_slow_head():
+    async def main():
+        async with World(limits(head_s=0.2, idle_s=0.2)) as world:
+            slow = await world.call(b"GET /slow HTTP/1.1\r\n\r\n")
+            body = await world.call(b"POST /body HTTP/1.1\r\ncontent-length: 4\r\n\r\n")
+            for piece in (b"a", b"b", b"c", b"d"):
+                await asyncio.sleep(0.15)
+                body.writer.write(piece)
+            assert (await body.answer())[0] == 200
+            world.may_answer.set()
+            assert (await slow.answer())[0] == 200
+
+    run(main())
+
+
+def test_a_head_that_is_too_large_is_refused():
+    heads = [
+        b"GET /" + b"x" * MAX_HEAD_BYTES + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\na: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * (MAX_HEADERS + 1) + b"\r\n",
+        b"GET / HTTP/1.1\r\n" + b"abcdefgh: ijklmnop\r\n" * 20000,
+        b"GET / HTTP/1.1\r\nendless: " + b"x" * 1024 * 1024,
+    ]
+
+    async def main():
+        async with World(LIMITS) as world:
+            for head in heads:
+                for pieces in (1, 7):
+                    caller = await world.call()
+                    size = -(-len(head) // pieces)
+                    for start in range(0, len(head), size):
+                        caller.writer.write(head[start : start + size])
+                        await asyncio.sleep(0.01 if pieces > 1 else 0)
+                    assert await caller.refused() == (431, "head_too_large"), (head[:30], pieces)
+            assert world.begun == 0
+
+    run(main())
+
+
+def test_a_large_head_within_the_limit_and_large_bodies_are_served():
+    async def main():
+        async with World(LIMITS) as world:
+            caller = await world.call()
+            head = b"GET / HTTP/1.1\r\na: " + b"x" * (MAX_HEAD_BYTES - 100) + b"\r\n\r\n"
+            body = b"POST /body HTTP/1.1\r\ncontent-length: 500000\r\n\r\n" + b"x" * 500_000
+            for request in (head, body, body + head, GET):
+                caller.writer.write(request)
+            for _ in range(5):
+                assert (await caller.answer())[0] == 200
+
+    run(main())
+
+
+def test_what_is_no_http_is_refused():
+    async def main():
+        async with World(LIMITS) as world:
+            for what in (b"\x16\x03\x01\x02\x00\x01\x00", b"nonsense\r\n\r\n", b"GET  / X\r\n"):
+                assert await (await world.call(what)).refused() == (400, "invalid_http")
+
+    run(main())
+
+
+def test_a_body_that_breaks_off_into_nonsense_is_refused_and_the_application_told():
+    async def main():
+        async with World(LIMITS) as world:
+            caller = await world.call(b"POST /body HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n")
+            await world.until(lambda: world.begun == 1)
+            caller.writer.write(b"zz\r\n")
+            assert await caller.refused() == (400, "invalid_http")
+            await world.until(lambda: world.left == 1)
+
+    run(main())
+
+
+def test_nonsense_behind_a_request_does_not_cost_it_its_answer():
+    async def main():
+        async with World(LIMITS) as world:
+            caller = await world.call(b"GET /slow HTTP/1.1\r\n\r\n" + GET + b"nonsense\r\n\r\n")
+            await world.until(lambda: world.begun == 1)
+            world.may_answer.set()
+            assert [(await caller.answer())[0] for _ in range(2)] == [200, 200]
+            assert await caller.ended() == b""
+
+    run(main())
+
+
+def test_requests_that_are_sent_ahead_are_answered_in_order_and_bounded():
+    async def main():
+        async with World(LIMITS) as world:
+            ahead = b"GET /slow HTTP/1.1\r\n\r\n" + GET * MAX_SENT_AHEAD
+            caller, greedy = await world.call(ahead), await world.call(ahead + GET * 10000)
+            await world.until(lambda: world.begun == 2)
+            world.may_answer.set()
+            for _ in range(MAX_SENT_AHEAD + 1):
+                assert (await caller.answer())[0] == 200
+                assert (await greedy.answer())[0] == 200
+            assert await greedy.ended() == b""
+            caller.writer.write(GET)
+            assert (await caller.answer())[0] == 200
+
+    run(main())
+
+
+def test_an_upgrade_that_is_offered_is_declined():
+    """As Java's client offers HTTP/2 with its first request."""
+
+    async def main():
+        async with World(LIMITS) as world:
+            offer = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: A\r\n"
+            post = b"POST /body HTTP/1.1\r\n" + offer + b"content-length: 3\r\n\r\nabc"
+            caller = await world.call(post)
+            assert (await caller.answer())[0] == 200
+            caller.writer.write(GET)
+            assert (await caller.answer())[0] == 200
+
+    run(main())
+
+
+def test_connections_beyond_the_limit_are_told_so_and_others_go_on():
+    async def main():
+        async with World(limits(most=3)) as world:
+            inside = [await world.call() for _ in range(3)]
+            await world.until(lambda: len(world.connections.open) == 3)
+            for data in (b"", GET, b"x" * 100_000):
+                beyond = await world.call(data)
+                assert await beyond.refused() == (503, "too_many_connections")
+            for caller in inside:
+                caller.writer.write(GET)
+                assert (await caller.answer())[0] == 200
+            inside[0].writer.close()
+            await world.until(lambda: len(world.connections.open) == 2)
+            assert (await (await world.call(GET)).answer())[0] == 200
+
+    run(main())
+
+
+def test_a_flood_of_connections_leaves_none():
+    async def main():
+        async with World(limits(most=5)) as world:
+            for _ in range(3):
+                callers = [await world.call() for _ in range(300)]
+                for caller in callers:
+                    caller.writer.transport.abort()
+            await world.until(lambda: not world.connections.open)
+            assert (await (await world.call(GET)).answer())[0] == 200
+
+    run(main())
+
+
+@pytest.mark.parametrize("closing", [False, True])
+def test_a_caller_who_does_not_read_is_left(closing):
+    async def main():
+        async with World(limits(read_s=0.3)) as world:
+            last = b"connection: close\r\n" if closing else b""
+            caller = await world.call(b"GET /large HTTP/1.1\r\n" + last + b"\r\n", limit=1024)
+            await world.until(lambda: world.begun == 1)
+            await world.until(lambda: not world.connections.open)
+            caller.writer.transport.abort()
+
+    run(main())
+
+
+def test_a_slow_but_steady_reader_gets_all_of_it():
+    async def main():
+        async with World(limits(read_s=0.4)) as world:
+            caller = await world.call(b"GET /large HTTP/1.1\r\n\r\n", limit=1024)
+            await caller.reader.readuntil(b"\r\n\r\n")
+            got = 0
+            while got < LARGE:  # 128 pieces: well over the time for nothing
+                got += len(await caller.reader.readexactly(LARGE // 128))
+                await asyncio.sleep(0.01)
+
+    run(main())
+
+
+async def stopping(world):
+    world.server.should_exit = True
+    world.connections.drain()
+    await asyncio.sleep(0)
+
+
+def test_the_end_answers_what_is_under_way_and_who_comes_then():
+    async def main():
+        async with World(LIMITS) as world:
+            slow = [await world.call(b"GET /slow HTTP/1.1\r\n\r\n") for _ in range(3)]
+            idle = await world.call(GET)
+            await idle.answer()
+            await world.until(lambda: world.begun == 4)
+            await stopping(world)
+            idle.writer.write(GET)  # on its way as the end began
+            status, head, _ = await idle.answer()
+            assert (status, "connection: close" in head) == (200, True)
+            silent = await world.call()
+            assert await silent.ended() == b""
+            newcomer = await world.call(GET)
+            assert (await newcomer.answer())[0] == 200
+            assert await newcomer.ended() == b""
+            assert not world.serving.done()
+            world.may_answer.set()
+            for caller in slow:
+                status, head, _ = await caller.answer()
+                assert (status, "connection: close" in head) == (200, True)
+                assert await caller.ended() == b""
+            async with asyncio.timeout(SOON_S):
+                await asyncio.shield(world.serving)
+
+    run(main())
+
+
+@pytest.mark.parametrize("asked_again", [False, True])
+def test_nobody_holds_up_the_end(asked_again):
+    async def main():
+        drain_timeout_s = 60.0 if asked_again else 0.8
+        async with World(LIMITS, drain_timeout_s=drain_timeout_s) as world:
+            slow = await world.call(b"GET /slow HTTP/1.1\r\n\r\n")
+            await world.call(b"POST /body HTTP/1.1\r\ncontent-length: 9\r\n\r\nx")
+            await world.call(b"GET /large HTTP/1.1\r\n\r\n", limit=1024)
+            head = await world.call(b"GET / HT")
+            await world.until(lambda: sum(one.busy for one in world.connections.open) == 4)
+            await stopping(world)
+            await asyncio.sleep(0.7)
+            assert not world.serving.done()
+            world.server.force_exit = asked_again
+            assert await head.refused() == (503, "draining")
+            assert (await slow.answer())[0] == 500, "what the server says for a cancelled one"
+            async with asyncio.timeout(SOON_S):
+                await asyncio.shield(world.serving)
+
+    run(main())
