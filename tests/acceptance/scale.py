@@ -56,3 +56,10 @@ OUTAGE_S = 60.0 if SOAK else 2.0
 
 # The control plane is killed.
 SWAP_KILLS = 50 if SOAK else 3
+
+# Connections that idle, dribble, and hang up.
+CONNECTIONS_IDLE = 5000 if SOAK else 500
+CONNECTIONS_BUSY = 200 if SOAK else 40
+CONNECTIONS_SLOW = 20 if SOAK else 10
+CONNECTIONS_RUDE = 10 if SOAK else 5
+CONNECTED_S = 60.0 if SOAK else 2.0
