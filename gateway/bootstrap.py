@@ -20,6 +20,7 @@ from gateway.http.app import create_control_app, create_public_app
 from gateway.http.predict import App
 from gateway.http.services import Services
 from gateway.launcher import ExecLauncher, ForkserverLauncher, Launchers
+from gateway.live_record import LiveRecord
 from gateway.model_ref import digest_hex
 from gateway.node import Node
 from gateway.replica import Replica, ReplicaLimits
@@ -114,9 +115,11 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         standby_timeout_s=settings.standby_timeout_s,
         stage_wait_s=settings.load_timeout_s + settings.load_budget_s,
     )
+    live_record = LiveRecord()
     dispatcher = Dispatcher(
         node,
         residents,
+        live_record,
         request_timeout_s=settings.request_timeout_s,
         load_budget_s=settings.load_budget_s,
         max_waiting=settings.max_in_flight,

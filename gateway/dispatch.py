@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,15 +12,18 @@ from dataclasses import dataclass
 import orjson
 
 from gateway.errors import (
+    DeadlineExceededError,
     DrainingError,
     ModelLoadFailedError,
     ModelLoadingError,
     ModelOverloadedError,
+    ModelRaisedError,
     NotDeliveredError,
     RegistryUnavailableError,
     VersionConflictError,
     WorkerDiedError,
 )
+from gateway.live_record import LiveRecord
 from gateway.model_ref import Selector
 from gateway.node import Node
 from gateway.replica import WorkerReply, clock_deadline
@@ -30,6 +34,8 @@ from gateway.worker.messages import Predict
 
 _DELIVERY_TRIES = 3
 _WISH_S = 10.0
+_WHOLE_LIMIT = 0.9
+"""A deadline that passes earlier than at this share of the model's limit was the caller's own."""
 _SOME_ALIAS = 0
 """In place of a version, which is at least 1: callers who wait for an activation."""
 
@@ -73,6 +79,7 @@ class Dispatcher:
         self,
         node: Node,
         residents: ResidentSet,
+        live_record: LiveRecord,
         *,
         request_timeout_s: float,
         load_budget_s: float,
@@ -81,12 +88,14 @@ class Dispatcher:
     ) -> None:
         """Store. Seconds, which do not overlap: a load does not eat the time-out.
 
+        ``live_record``: told how every request went that says something of its version.
         ``max_waiting``: the most requests that wait for one alias or one version's bytes.
         ``max_waiting_bytes``: the most that the bodies of all who wait may have; one is never too
         big.
         """
         self._node = node
         self._residents = residents
+        self._live_record = live_record
         self._request_timeout_s = request_timeout_s
         self._load_budget_s = load_budget_s
         self._max_waiting = max_waiting
@@ -118,7 +127,7 @@ class Dispatcher:
             lease = self._residents.try_lease(key)
             if lease is None:
                 with self._holding(call):
-                    lease = await self._residents.lease(key)
+                    lease = await self._loaded(key)
             try:
                 return Answer(route, await self._submit(lease, call, route))
             except NotDeliveredError:
@@ -150,7 +159,7 @@ class Dispatcher:
         self._draining = True
 
     async def _submit(self, lease: Lease, call: Call, route: Route) -> WorkerReply:
-        timeout_s = route.timeout_s or self._request_timeout_s
+        timeout_s = self._limit_s(route)
         header = Predict(
             protocol=call.protocol,
             content_type=call.content_type,
@@ -171,7 +180,32 @@ class Dispatcher:
             raise
         # From here on the lease ends with the worker's answer or death, not with the caller's
         # patience: the place inside the worker is taken until then.
-        return await answer
+        key, pid, began = lease.resident.key, lease.replica.pid, time.monotonic()
+        try:
+            reply = await answer
+        except WorkerDiedError:
+            self._live_record.died(key, pid or 0)
+            raise
+        except ModelRaisedError:
+            self._live_record.failed(key)
+            raise
+        except DeadlineExceededError:
+            if time.monotonic() - began > _WHOLE_LIMIT * self._limit_s(route):
+                self._live_record.failed(key)
+            raise
+        self._live_record.answered(key, time.monotonic() - began)
+        return reply
+
+    def _limit_s(self, route: Route) -> float:
+        """Return how long the model may take for one request, in seconds."""
+        return route.timeout_s or self._request_timeout_s
+
+    async def _loaded(self, key: ReplicaKey) -> Lease:
+        try:
+            return await self._residents.lease(key)
+        except ModelLoadFailedError:
+            self._live_record.failed(key)  # callers get no answer, and it never comes to a worker
+            raise
 
     async def _activated(self, call: Call, error: ModelLoadingError) -> Route:
         """Wait until an alias that is not active on this node yet is.

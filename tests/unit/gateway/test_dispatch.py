@@ -15,6 +15,7 @@ from gateway.control_contract import (
 )
 from gateway.dispatch import Call, Dispatcher
 from gateway.errors import ModelLoadFailedError, ModelLoadingError, ModelOverloadedError
+from gateway.live_record import LiveRecord
 from gateway.model_ref import parse_selector
 from gateway.node import CONTROL_PLANE_SILENT_S, Node
 from gateway.routing import RouteTable
@@ -57,6 +58,7 @@ def dispatcher_on(of, load_budget_s=60.0, max_waiting_bytes=100):
     return Dispatcher(
         of,
         residents,
+        LiveRecord(),
         request_timeout_s=1.0,
         load_budget_s=load_budget_s,
         max_waiting=100,
