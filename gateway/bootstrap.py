@@ -25,12 +25,14 @@ from gateway.model_ref import digest_hex
 from gateway.node import Node
 from gateway.replica import Replica, ReplicaLimits
 from gateway.residency import BASE_WORKER_BYTES, OWN_WORKER_BYTES, ResidentSet
+from gateway.rollback import RollbackRule
 from gateway.rollout import Rollout
 from gateway.room import ReplicaKey, ResidentLimits
 from gateway.settings import GatewaySettings
 from gateway.supervision import Supervisor
 from gateway.table_file import TableFile
 from gateway.telemetry import Telemetry
+from gateway.verdict import Margins
 from gateway.worker import messages
 
 _DESCRIPTION_FORMAT = 1
@@ -131,13 +133,28 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         interval_s=settings.probe_interval_s,
         probe_timeout_s=settings.request_timeout_s + settings.stuck_grace_s,
     )
+    rule = RollbackRule(
+        node=node,
+        rollout=rollout,
+        live_record=live_record,
+        margins=Margins(
+            min_requests=settings.rollback_min_requests,
+            error_share=settings.rollback_error_margin,
+            latency_ratio=settings.rollback_latency_ratio,
+            latency_floor_s=settings.rollback_latency_floor_s,
+        ),
+        window_s=settings.rollback_window_s,
+    )
     services = Services(node, residents, dispatcher, rollout, telemetry)
-    supervision = asyncio.get_running_loop().create_task(supervisor.run())
+    watching = [
+        asyncio.get_running_loop().create_task(watch) for watch in (supervisor.run(), rule.run())
+    ]
     try:
         yield Gateway(create_public_app(services, settings), create_control_app(services), services)
     finally:
-        supervision.cancel()
-        await asyncio.gather(supervision, return_exceptions=True)
+        for watch in watching:
+            watch.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
         await rollout.close()
         # The listeners have waited for their callers; what is leased still was abandoned by them.
         await residents.close(_ABANDONED_S)

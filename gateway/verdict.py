@@ -1,4 +1,4 @@
-"""Whether a version does worse on live traffic than the one before it. Pure: tallies in, a reason out.
+"""Whether a version does worse on live traffic than the one before: tallies in, a reason out. Pure.
 
 Seconds are counted in buckets whose bounds grow by at most a quarter, so a tally has a fixed size
 whatever the traffic. Where a bucket leaves a doubt, the new version has the benefit of it.
