@@ -34,7 +34,7 @@ class Ruled(Stand):
             live_record=self.record,
             margins=MARGINS,
             window_s=window_s,
-            clock=lambda: self.now,
+            clock=lambda: 10_000.0 + self.now,
         )
 
     async def promoted(self, *versions, alias="champion", asked_by="poll"):
