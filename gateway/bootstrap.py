@@ -21,15 +21,18 @@ from gateway.http.connections import ConnectionLimits, Connections
 from gateway.http.predict import App
 from gateway.http.services import Services
 from gateway.launcher import ExecLauncher, ForkserverLauncher, Launchers
+from gateway.live_record import LiveRecord
 from gateway.node import Node
 from gateway.replica import Replica, ReplicaLimits
 from gateway.residency import ResidentSet
+from gateway.rollback import RollbackRule
 from gateway.rollout import Rollout
 from gateway.room import ReplicaKey, ResidentLimits
 from gateway.settings import GatewaySettings
 from gateway.supervision import Supervisor
 from gateway.table_file import TableFile
 from gateway.telemetry import Telemetry
+from gateway.verdict import Margins
 from gateway.versions import Versions, WorkerLimits
 from gateway.workers import Observer
 
@@ -127,9 +130,11 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         standby_timeout_s=settings.standby_timeout_s,
         stage_wait_s=settings.load_timeout_s + settings.warm_up_timeout_s + settings.load_budget_s,
     )
+    live_record = LiveRecord()
     dispatcher = Dispatcher(
         node,
         residents,
+        live_record,
         request_timeout_s=settings.request_timeout_s,
         load_budget_s=settings.load_budget_s,
         max_waiting=settings.max_in_flight,
@@ -157,13 +162,28 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             read_s=settings.read_timeout_s,
         )
     )
+    rule = RollbackRule(
+        node=node,
+        rollout=rollout,
+        live_record=live_record,
+        margins=Margins(
+            min_requests=settings.rollback_min_requests,
+            error_share=settings.rollback_error_margin,
+            latency_ratio=settings.rollback_latency_ratio,
+            latency_floor_s=settings.rollback_latency_floor_s,
+        ),
+        window_s=settings.rollback_window_s,
+    )
     services = Services(node, residents, dispatcher, rollout, telemetry, admission, connections)
-    supervision = asyncio.get_running_loop().create_task(supervisor.run())
+    watching = [
+        asyncio.get_running_loop().create_task(watch) for watch in (supervisor.run(), rule.run())
+    ]
     try:
         yield Gateway(create_public_app(services, settings), create_control_app(services), services)
     finally:
-        supervision.cancel()
-        await asyncio.gather(supervision, return_exceptions=True)
+        for watch in watching:
+            watch.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
         await supervisor.remember_hot()
         await rollout.close()
         # The listeners have waited for their callers; what is leased still was abandoned by them.

@@ -9,6 +9,7 @@ request                     body                          answer
 ``POST /stage``             `StageRequest`                202 `StageAck`; the result is an event
 ``POST /activate``          `ActivateRequest`             200 `ActivateAck`; 409 `Nack`
 ``POST /retire``            `RetireRequest`               200 `RetireAck`; 409 `Nack`
+``POST /release``           `ReleaseRequest`              200 `ReleaseAck`; 409 `Nack`
 ``GET /observe?after=seq``  long poll, at most 25 s       200 `NodeState`
 ==========================  ============================  ======================================
 
@@ -324,7 +325,12 @@ class Event(Body):
 
 
 class ActiveAlias(Body):
-    """Where an alias points on this node. ``previous`` is what it pointed at before."""
+    """Where an alias points on this node. ``previous`` is what it pointed at before.
+
+    Attributes:
+        asked_by: Who wanted it, as in `ActivateRequest`, or ``rule``; None: an older gateway wrote
+            it down, or tells it.
+    """
 
     model: ModelName
     alias: Alias
@@ -333,6 +339,48 @@ class ActiveAlias(Body):
     since: float
     previous_version: PositiveInt | None = None
     previous_digest: Digest | None = None
+    asked_by: str | None = None
+
+
+class AliasHold(Body):
+    """Bytes that an alias must not take: the gateway went back from them by rule.
+
+    The gateway keeps it on disk until it is released, and refuses an activation against it with
+    ``held``. A control plane that knows nothing of holds is refused, and goes on trying.
+
+    Attributes:
+        digest: What must not be taken.
+        reason: Why, as a sentence for people.
+        version: Whose bytes they are; None, as what follows: an older gateway wrote it down.
+        since: Epoch seconds at which the alias went back.
+        to_version: Where it went.
+        to_digest: Its bytes.
+        generation: Of the route table that did.
+    """
+
+    model: ModelName
+    alias: Alias
+    digest: Digest
+    reason: str
+    version: PositiveInt | None = None
+    since: float = 0.0
+    to_version: PositiveInt | None = None
+    to_digest: Digest | None = None
+    generation: int = 0
+
+
+class ReleaseRequest(Body):
+    """Let an alias take these bytes again. What is not held is fine."""
+
+    model: ModelName
+    alias: Alias
+    digest: Digest
+
+
+class ReleaseAck(Body):
+    """It may; and that is on disk."""
+
+    generation: int
 
 
 class Wanted(Body):
@@ -353,6 +401,8 @@ class NodeState(Body):
         resident: What has a worker, or waits for one, whoever called it: sorted, each once, and
             as many as ``GATEWAY_MAX_RESIDENT`` and the queue before it allow. It is as it was when
             this answer was made: a change of it alone is no news. Empty from an older gateway.
+        holds: What this gateway went back from by itself, until it is released: whoever keeps
+            records takes it from here. Empty from an older gateway, which does no such thing.
     """
 
     node_id: str
@@ -366,4 +416,5 @@ class NodeState(Body):
     standbys: list[StageRequest] = Field(default_factory=list)
     wanted: list[Wanted] = Field(default_factory=list)
     resident: list[Digest] = Field(default_factory=list)
+    holds: list[AliasHold] = Field(default_factory=list)
     events: list[Event] = Field(default_factory=list)

@@ -21,11 +21,13 @@ from gateway.errors import (
     ModelLoadFailedError,
     ModelLoadingError,
     ModelOverloadedError,
+    ModelRaisedError,
     NotDeliveredError,
     RegistryUnavailableError,
     VersionConflictError,
     WorkerDiedError,
 )
+from gateway.live_record import LiveRecord
 from gateway.model_ref import Selector
 from gateway.node import Node
 from gateway.replica import WorkerReply, clock_deadline
@@ -36,6 +38,8 @@ from gateway.worker.messages import Predict
 
 _DELIVERY_TRIES = 3
 _WISH_S = 10.0
+_WHOLE_LIMIT = 0.9
+"""A deadline that passes earlier than at this share of the model's limit was the caller's own."""
 _SOME_ALIAS = 0
 """In place of a version, which is at least 1: callers who wait for an activation."""
 
@@ -84,6 +88,7 @@ class Dispatcher:
         self,
         node: Node,
         residents: ResidentSet,
+        live_record: LiveRecord,
         *,
         request_timeout_s: float,
         load_budget_s: float,
@@ -91,10 +96,12 @@ class Dispatcher:
     ) -> None:
         """Store. Seconds, which do not overlap: a load does not eat the time-out.
 
+        ``live_record``: told how every request went that says something of its version.
         ``max_waiting``: the most requests that wait for one alias or one version's bytes.
         """
         self._node = node
         self._residents = residents
+        self._live_record = live_record
         self._request_timeout_s = request_timeout_s
         self._load_budget_s = load_budget_s
         self._max_waiting = max_waiting
@@ -131,7 +138,7 @@ class Dispatcher:
             lease = self._residents.try_lease(key)
             if lease is None:
                 try:
-                    lease = await self._residents.lease(key)
+                    lease = await self._loaded(key)
                 except DisplacedError:
                     route = call.route = self.resolve(call)
                     continue
@@ -182,7 +189,28 @@ class Dispatcher:
         # From here on lease and place end with the worker's answer or death, not with the caller's
         # patience: they are taken until then.
         call.place.keep()
-        return await answer
+        key, pid, began = lease.resident.key, lease.replica.pid, time.monotonic()
+        try:
+            reply = await answer
+        except WorkerDiedError:
+            self._live_record.died(key, pid or 0)
+            raise
+        except ModelRaisedError:
+            self._live_record.failed(key)
+            raise
+        except DeadlineExceededError:
+            if time.monotonic() - began > _WHOLE_LIMIT * limit_s:
+                self._live_record.failed(key)
+            raise
+        self._live_record.answered(key, time.monotonic() - began)
+        return reply
+
+    async def _loaded(self, key: ReplicaKey) -> Lease:
+        try:
+            return await self._residents.lease(key)
+        except ModelLoadFailedError:
+            self._live_record.failed(key)  # callers get no answer, and it never comes to a worker
+            raise
 
     def _send(self, lease: Lease, call: Call, limit_s: float) -> asyncio.Future[WorkerReply]:
         timeout_s = limit_s if call.deadline is None else min(limit_s, _left_s(call.deadline))

@@ -39,6 +39,8 @@ class Node:
         self.seq = int(clock() * 1000)
         self.catalogue_writer: str | None = None
         self.catalogue_epoch: int | None = None
+        self.warnings: dict[tuple[str, str], str] = {}
+        """By model and alias: what is wrong with where it points, and stays so for now."""
         self._table = table
         self._monotonic = monotonic
         self._heard_at = monotonic()

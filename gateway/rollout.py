@@ -1,14 +1,15 @@
-"""The spine of a change on this node: stage → activate → retire, and what is observed of it.
+"""The spine of a change on this node: stage → activate → go back → retire, and what is observed.
 
 The control plane proposes; this node acknowledges, or refuses with a reason and goes on serving
-what it served. One change at a time: ``activate`` and ``retire`` decide, write the table to disk,
-and only then replace the snapshot and answer.
+what it served. One change at a time: ``activate``, ``go_back`` and ``retire`` decide, write
+the table to disk, and only then replace the snapshot and answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections import OrderedDict
 from typing import get_args
 
@@ -20,9 +21,12 @@ from gateway.control_contract import (
     ActivateAck,
     ActivateRequest,
     ActiveAlias,
+    AliasHold,
     Catalogue,
     CatalogueAck,
     NodeState,
+    ReleaseAck,
+    ReleaseRequest,
     RetireAck,
     RetireRequest,
     StageAck,
@@ -234,6 +238,7 @@ class Rollout:
                 since=self._node.clock(),
                 previous_version=present.version if present else None,
                 previous_digest=present.digest if present else None,
+                asked_by=request.asked_by,
             )
             await self._put_in_place(table.with_active(entry))
         if request.stage_id is not None:
@@ -280,6 +285,90 @@ class Rollout:
             if (key.model, key.version) == (model, version):
                 self._residents.retire(key, "retired")
         _log.info("retire.version", model=model, version=version)
+
+    # --- go back, release -------------------------------------------------------------------------
+
+    async def go_back(
+        self, bad: ActiveAlias, reason: str, *, before: ActiveAlias | None = None
+    ) -> None:
+        """Put an alias back to what it pointed at before, and hold it from what it leaves.
+
+        Both are one replacement of the table. The version to go back to is warmed first, where
+        there is room beside the one that fails; else its callers wait for its load.
+
+        Args:
+            bad: What the alias points at, and must not any more.
+            reason: Why, for people.
+            before: How the version to go back to was activated, if that is on trial itself.
+
+        Raises:
+            RolloutRefusedError: Says why; nothing has changed.
+        """
+        back = self._way_back(self._node.table, bad)
+        stage_id = f"rule-{uuid.uuid4().hex}"
+        try:
+            await self._warm(back, stage_id, bad)
+            async with self._change:
+                table = self._node.table
+                if table.active.get((bad.model, bad.alias)) != bad:
+                    raise RolloutRefusedError("generation_mismatch", "the alias has moved since")
+                self._way_back(table, bad)
+                entry, hold = _gone_back(table, bad, reason, before, at=self._node.clock())
+                await self._put_in_place(table.gone_back(entry, hold))
+        finally:
+            self._residents.unstage(stage_id)
+        self._telemetry.swaps.labels(bad.model, bad.alias).inc()
+        self._telemetry.rollbacks.labels(bad.model, bad.alias).inc()
+        _log.warning(
+            "rollback.complete",
+            model=bad.model,
+            alias=bad.alias,
+            version=entry.version,
+            rejected=bad.version,
+            generation=hold.generation,
+            reason=reason,
+        )
+
+    def _way_back(self, table: RouteTable, bad: ActiveAlias) -> ReplicaKey:
+        reason = table.why_not_back(bad)
+        if reason is not None or bad.previous_version is None or bad.previous_digest is None:
+            raise RolloutRefusedError("unknown_version", reason or "there is nothing before")
+        return ReplicaKey(bad.model, bad.previous_version, bad.previous_digest)
+
+    async def _warm(self, back: ReplicaKey, stage_id: str, bad: ActiveAlias) -> None:
+        """Have a worker of the version to go back to; none, where there is no room for it."""
+        present = ReplicaKey(bad.model, bad.version, bad.digest)
+        try:
+            await self._residents.stage(
+                back,
+                stage_id,
+                replaces=present,
+                swap="blue_green",  # without room for both, going back cold beats staying
+                replicas=self._node.table.policy_of(back.model, back.version).replicas or 1,
+                wait_s=self._stage_wait_s,
+            )
+        except LoadError as error:
+            if error.failure != "no_room":
+                raise RolloutRefusedError(
+                    "not_staged", f"{back} does not come up: {error.message}"
+                ) from error
+            _log.warning("rollback.cold", replica=str(back), reason=error.message)
+
+    async def release(self, request: ReleaseRequest) -> ReleaseAck:
+        """Let an alias take again what it went back from. What is not held is fine.
+
+        Raises:
+            RolloutRefusedError: The table could not be written.
+        """
+        async with self._change:
+            table = self._node.table
+            if table.hold_on(request.model, request.alias, request.digest) is not None:
+                released = table.without_hold(request.model, request.alias, request.digest)
+                await self._put_in_place(released)
+                _log.info("release.complete", model=request.model, alias=request.alias)
+        return ReleaseAck(generation=self._node.table.generation)
+
+    # --- details ----------------------------------------------------------------------------------
 
     def _admit(self, table: RouteTable, request: ActivateRequest) -> None:
         """Refuse what may not become active. Pure but for the question who was staged."""
@@ -349,6 +438,7 @@ class Rollout:
             standbys=list(self._standbys.values()),
             wanted=node.wanted(),
             resident=sorted(self._residents.digests()),
+            holds=list(node.table.holds),
             events=node.events_after(after),
         )
 
@@ -359,3 +449,36 @@ class Rollout:
         for task in list(self._stages.values()):
             task.cancel()
         await asyncio.gather(*self._stages.values(), return_exceptions=True)
+
+
+def _gone_back(
+    table: RouteTable, bad: ActiveAlias, reason: str, before: ActiveAlias | None, *, at: float
+) -> tuple[ActiveAlias, AliasHold]:
+    """Return where the alias points now, and what it must not take again.
+
+    A version that is on trial itself goes on being so: what it replaced stays its previous one.
+    """
+    previous = (before.previous_version, before.previous_digest) if before else None
+    version, digest = previous or (bad.version, bad.digest)
+    entry = bad.model_copy(
+        update={
+            "version": bad.previous_version,
+            "digest": bad.previous_digest,
+            "since": at,
+            "previous_version": version,
+            "previous_digest": digest,
+            "asked_by": "rule",
+        }
+    )
+    hold = AliasHold(
+        model=bad.model,
+        alias=bad.alias,
+        digest=bad.digest,
+        reason=f"went back to version {entry.version} by rule: {reason}",
+        version=bad.version,
+        since=at,
+        to_version=entry.version,
+        to_digest=entry.digest,
+        generation=table.generation + 1,
+    )
+    return entry, hold

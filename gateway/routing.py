@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway.control_contract import (
     ActiveAlias,
+    AliasHold,
     Catalogue,
     CatalogueModel,
     CatalogueVersion,
@@ -33,6 +34,7 @@ from gateway.errors import (
 from gateway.model_ref import LATEST, Selector, SelectorKind
 
 LOADING_RETRY_AFTER_S = 2.0
+_MOST_HOLDS_OF_ALIAS = 16
 _NO_POLICY = Policy()
 
 
@@ -51,16 +53,6 @@ class Route:
     digest: str | None
     generation: int
     timeout_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """An alias that must not take a digest until released; ``reason`` is for people."""
-
-    model: str
-    alias: str
-    digest: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +89,7 @@ class RouteTable:
     generation: int = 0
     catalogue: Catalogue | None = None
     active: Mapping[tuple[str, str], ActiveAlias] = field(default_factory=dict)
-    holds: tuple[Hold, ...] = ()
+    holds: tuple[AliasHold, ...] = ()
     # Successful lookups only, so the memo is bounded by the table's own size.
     _memo: dict[tuple[str, Selector | None], Route] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -182,10 +174,35 @@ class RouteTable:
         """Return the active aliases of a model."""
         return {alias: entry for (name, alias), entry in self.active.items() if name == model}
 
-    def hold_on(self, model: str, alias: str, digest: str) -> Hold | None:
+    def hold_on(self, model: str, alias: str, digest: str) -> AliasHold | None:
         """Return the hold that refuses this activation, if there is one."""
         wanted = (model, alias, digest)
         return next((h for h in self.holds if (h.model, h.alias, h.digest) == wanted), None)
+
+    def why_not_back(self, active: ActiveAlias) -> str | None:
+        """Say why an alias cannot go back to what it pointed at before; None: it can.
+
+        What no catalogue was ever published for is judged by nobody, and can.
+        """
+        version, digest = active.previous_version, active.previous_digest
+        if version is None or digest is None:
+            return "it has pointed at nothing else before"
+        held = self.hold_on(active.model, active.alias, digest)
+        if held is not None:
+            return f"it went back from version {version} before: {held.reason}"
+        listed = self._index.models.get(active.model)
+        entry = self._index.versions.get((active.model, version))
+        if self.catalogue is None:
+            return None
+        if listed is None or entry is None or entry.state is VersionState.DELETED:
+            return f"the registry no longer has version {version}"
+        if entry.state is VersionState.QUARANTINED or entry.rejected:
+            return f"version {version} may not serve: {entry.reason}"
+        if entry.expected_digest not in (None, digest):
+            return f"version {version} has other bytes in the registry now"
+        if entry.digest != digest:
+            return f"version {version} cannot be loaded: {entry.reason or 'its bytes are gone'}"
+        return None
 
     # --- the next table ---------------------------------------------------------------------------
 
@@ -204,6 +221,23 @@ class RouteTable:
         """Return the next table, in which one alias points elsewhere."""
         active = {**self.active, (entry.model, entry.alias): entry}
         return self._on_same_models(active=active, generation=self.generation + 1)
+
+    def gone_back(self, entry: ActiveAlias, hold: AliasHold) -> RouteTable:
+        """Return the next table: an alias points where it did, and not again at what it left."""
+        others = self.without_hold(hold.model, hold.alias, hold.digest).holds
+        of_alias = [one for one in others if (one.model, one.alias) == (hold.model, hold.alias)]
+        oldest = set(of_alias[: max(0, len(of_alias) + 1 - _MOST_HOLDS_OF_ALIAS)])
+        kept = tuple(one for one in others if one not in oldest)
+        active = {**self.active, (entry.model, entry.alias): entry}
+        return self._on_same_models(
+            active=active, holds=(*kept, hold), generation=self.generation + 1
+        )
+
+    def without_hold(self, model: str, alias: str, digest: str) -> RouteTable:
+        """Return the table in which an alias may take a digest again. The generation stays."""
+        released = (model, alias, digest)
+        kept = (one for one in self.holds if (one.model, one.alias, one.digest) != released)
+        return self._on_same_models(holds=tuple(kept))
 
     def without_alias(self, model: str, alias: str) -> RouteTable:
         """Return the next table, in which a model has lost an alias."""

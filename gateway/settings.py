@@ -97,6 +97,21 @@ class GatewaySettings(BaseSettings):
         ge=0,
         description="Most memory that one worker may take; 0: as much as all of them together.",
     )
+    rollback_window_s: float = Field(
+        600.0, ge=0, description="After a promotion, time in which the rule may go back; 0: never."
+    )
+    rollback_min_requests: int = Field(
+        50, ge=1, description="Requests of the new version before it is judged."
+    )
+    rollback_error_margin: float = Field(
+        0.05, ge=0, lt=1, description="By how much the share of failed requests may be larger."
+    )
+    rollback_latency_ratio: float = Field(
+        3.0, ge=1, description="How many times as long 95 % of the answers may take, and …"
+    )
+    rollback_latency_floor_s: float = Field(
+        0.05, ge=0, description="… how much longer: both must be exceeded."
+    )
     worker_threads: int = Field(
         1, ge=1, description="Threads of numerical libraries in one worker."
     )

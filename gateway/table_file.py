@@ -13,25 +13,17 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gateway.control_contract import CONTRACT_VERSION, ActiveAlias, Catalogue
+from gateway.control_contract import CONTRACT_VERSION, ActiveAlias, AliasHold, Catalogue
 from gateway.errors import TableFileError
 from gateway.room import ReplicaKey
-from gateway.routing import Hold, RouteTable
+from gateway.routing import RouteTable
 
 FORMAT_VERSION = 1
 _log = structlog.get_logger("gateway.table_file")
-
-
-class _Hold(BaseModel):
-    model: str
-    alias: str
-    digest: str
-    reason: str
 
 
 class _TableBody(BaseModel):
@@ -40,7 +32,7 @@ class _TableBody(BaseModel):
     format_version: int
     generation: int
     active: list[ActiveAlias]
-    holds: list[_Hold] = []
+    holds: list[AliasHold] = []
 
 
 class _Hot(BaseModel):
@@ -78,7 +70,7 @@ class TableFile:
                 default_alias=default_alias,
                 generation=body.generation,
                 active={(entry.model, entry.alias): entry for entry in body.active},
-                holds=tuple(Hold(**hold.model_dump()) for hold in body.holds),
+                holds=tuple(body.holds),
             )
         catalogue = self._load_catalogue()
         return table if catalogue is None else table.with_catalogue(catalogue)
@@ -93,7 +85,7 @@ class TableFile:
             format_version=FORMAT_VERSION,
             generation=table.generation,
             active=list(table.active.values()),
-            holds=[_Hold(**_as_dict(hold)) for hold in table.holds],
+            holds=list(table.holds),
         )
         _replace(self._table, body.model_dump_json(indent=1))
 
@@ -159,15 +151,6 @@ class TableFile:
             reason = f"{self._catalogue} is damaged ({error.error_count()} errors)"
             _log.warning("catalogue.unreadable", reason=reason)
             return None
-
-
-def _as_dict(hold: Hold) -> dict[str, Any]:
-    return {
-        "model": hold.model,
-        "alias": hold.alias,
-        "digest": hold.digest,
-        "reason": hold.reason,
-    }
 
 
 def _read(path: Path) -> str | None:

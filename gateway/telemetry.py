@@ -73,6 +73,9 @@ class Telemetry:
         self.swaps = self._counter(
             "swaps", "Aliases that were pointed at another version.", ("model", "alias")
         )
+        self.rollbacks = self._counter(
+            "rollbacks", "Aliases that went back by rule.", ("model", "alias")
+        )
         self.resident_bytes = Gauge(
             "gateway_resident_bytes",
             "Private memory of a version's worker, as it measured itself.",
@@ -118,15 +121,17 @@ class Telemetry:
 
     def forget_alias(self, model: str, alias: str) -> None:
         """Remove the series of an alias that is no more."""
-        self.swaps.remove_by_labels({"model": model, "alias": alias})
+        for metric in (self.swaps, self.rollbacks):
+            metric.remove_by_labels({"model": model, "alias": alias})
 
     def forget_all_but(self, known: Iterable[tuple[str, int]]) -> None:
         """Remove the series of versions that are no longer known."""
         keep = {(model, str(version)) for model, version in known}
         models = {model for model, _ in keep}
-        for labels in [dict(sample.labels) for sample in _samples(self.swaps)]:
-            if labels["model"] not in models:
-                self.swaps.remove_by_labels({"model": labels["model"]})
+        for by_alias in (self.swaps, self.rollbacks):
+            for labels in [dict(sample.labels) for sample in _samples(by_alias)]:
+                if labels["model"] not in models:
+                    by_alias.remove_by_labels({"model": labels["model"]})
         for metric in self._by_version():
             for labels in [dict(sample.labels) for sample in _samples(metric)]:
                 found = (labels.get("model", NO_MODEL), labels.get("version", NO_MODEL))

@@ -126,7 +126,28 @@ class ReleaseHold:
         return self.hold.alias
 
 
-Action = Fetch | BuildEnvironment | Stage | Activate | RetireAlias | RetireStandby | ReleaseHold
+@dataclass(frozen=True, slots=True)
+class ReleaseDigest:
+    """Tell the gateway that an alias may take again what it went back from by rule."""
+
+    model: str
+    alias: str
+    version: int | None
+    digest: str
+    urgency: Urgency = Urgency.RELEASE
+    asked_by: str = AskedBy.POLL
+
+
+Action = (
+    Fetch
+    | BuildEnvironment
+    | Stage
+    | Activate
+    | RetireAlias
+    | RetireStandby
+    | ReleaseHold
+    | ReleaseDigest
+)
 
 Subject = tuple[str | int, ...]
 """A kind of step, and what it is about."""
@@ -149,6 +170,8 @@ def subject_of(action: Action) -> Subject:
             return ("retire_standby", action.model, action.stage_id)
         case ReleaseHold():
             return ("release", action.model, action.alias)
+        case ReleaseDigest():
+            return ("release_digest", action.model, action.alias, action.digest)
         case _:
             assert_never(action)
 

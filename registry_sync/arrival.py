@@ -323,7 +323,7 @@ class Arrival:
         key = (action.model, action.version)
         view = self._journal.view
         listed = find(self._listings.aspired, *key)
-        local = action.asked_by in (AskedBy.OPERATOR, AskedBy.RECOVERY)
+        local = action.asked_by in (AskedBy.OPERATOR, AskedBy.RULE, AskedBy.RECOVERY)
         if listed is None:  # there is nothing to compare with
             return None if local else Stopped("the registry no longer lists this version")
         if reason := self._known_wrong(action, listed, local=local):
@@ -360,7 +360,7 @@ class Arrival:
         match action.asked_by:
             case AskedBy.RECOVERY:
                 return None
-            case AskedBy.OPERATOR:
+            case AskedBy.OPERATOR | AskedBy.RULE:
                 return Stopped(other_bytes(action.version), refused=True)
             case _:
                 return Stopped("the registry has other bytes now; they are staged first")

@@ -18,6 +18,8 @@ from gateway.control_contract import (
     CatalogueAck,
     Nack,
     NodeState,
+    ReleaseAck,
+    ReleaseRequest,
     RetireAck,
     RetireRequest,
     StageAck,
@@ -69,6 +71,10 @@ class GatewayClient:
     async def retire(self, request: RetireRequest) -> RetireAck:
         """Take an alias away, or end a version."""
         return await self._send("POST", "/retire", request, RetireAck)
+
+    async def release(self, request: ReleaseRequest) -> ReleaseAck:
+        """Let an alias take again what it went back from by rule."""
+        return await self._send("POST", "/release", request, ReleaseAck)
 
     async def observe(self, after: int) -> NodeState:
         """Wait for news of the node.

@@ -35,6 +35,8 @@ from registry_sync.ledger_rows import (
 )
 from registry_sync.node_tables import NodeTable, StandingTable
 from registry_sync.records import (
+    LIVE_FAILURE,
+    OWN_FAILURE,
     Activation,
     AskedBy,
     Attempt,
@@ -45,7 +47,9 @@ from registry_sync.records import (
     PinnedVersion,
     Quarantine,
     Rejection,
+    Rollback,
     Standing,
+    ends_by_operator,
 )
 from registry_sync.tables import (
     activations,
@@ -144,6 +148,7 @@ class Ledger:
             quarantined = connection.execute(wrong).all()
             refused = connection.execute(self._rejections.standing()).all()
             active = connection.execute(self._last_activations()).all()
+            by_rule = connection.execute(self._holds.select(asked_by=str(AskedBy.RULE))).all()
             standing = self._standing(connection)
         return LedgerView(
             pins={(row.model, row.version): pin_of(row) for row in pinned},
@@ -152,6 +157,7 @@ class Ledger:
             holds={(hold.model, hold.alias): hold for hold in standing.holds},
             last_active={(row.model, row.alias): activation_of(row) for row in active},
             freeze=standing.freeze,
+            went_back=frozenset((row.model, row.alias, row.at) for row in by_rule),
         )
 
     def _last_activations(self) -> Select[Any]:
@@ -194,10 +200,13 @@ class Ledger:
     def reject(self, found: Rejection) -> None:
         """Record a version that no alias may follow with these bytes."""
         with self._database.transaction() as connection:
-            self._rejections.release(
-                connection, model=found.model, version=found.version, digest=found.digest
-            )
-            self._rejections.add(connection, rejection_values(found))
+            self._reject(connection, found)
+
+    def _reject(self, connection: Connection, found: Rejection) -> None:
+        self._rejections.release(
+            connection, model=found.model, version=found.version, digest=found.digest
+        )
+        self._rejections.add(connection, rejection_values(found))
 
     def release_rejection(self, model: str, version: int) -> bool:
         """Let aliases follow a version again; whether there was something to release."""
@@ -233,11 +242,45 @@ class Ledger:
         return noted.rowcount > 0
 
     def release_hold(self, hold: Hold, released_by: str = AskedBy.POLL) -> bool:
-        """Let an alias follow the registry again if it is this that holds it; whether it is."""
+        """Let an alias follow the registry again if it is this that holds it; whether it is.
+
+        An operator who ends what the rule began lets the version try again.
+        """
         with self._database.transaction() as connection:
             released = self._holds.release(connection, released_by=released_by, **_identity(hold))
+            if released and ends_by_operator(hold, released_by):
+                for failure in (LIVE_FAILURE, f"{OWN_FAILURE}{LIVE_FAILURE}"):
+                    self._rejections.release(
+                        connection,
+                        model=hold.model,
+                        version=hold.aspired_version,
+                        failure=failure,
+                    )
             self._copy_standing(connection)
         return released
+
+    def rolled_back(self, done: Rollback) -> bool:
+        """Record what the gateway did by rule; whether that was news.
+
+        An operator's hold stays: whoever made it has decided about the alias.
+        """
+        hold = done.hold
+        by_rule = {**_alias_of(hold), "at": hold.at, "asked_by": str(hold.asked_by)}
+        with self._database.transaction() as connection:
+            if connection.execute(self._holds.select(**by_rule)).first() is not None:
+                return False
+            self._activations.add(connection, activation_values(done.activation))
+            self._reject(connection, done.rejection)
+            standing = connection.execute(self._holds.select(released_at=None, **_alias_of(hold)))
+            row = standing.one_or_none()
+            if row is not None and row.asked_by != AskedBy.RULE:
+                over = {"released_at": self._clock()}
+                self._holds.add(connection, {**hold_values(hold), **over})
+            else:
+                self._holds.release(connection, **_alias_of(hold))
+                self._holds.add(connection, hold_values(hold))
+            self._copy_standing(connection)
+        return True
 
     def freeze(self, freeze: Freeze) -> None:
         """Let no alias of this node follow the registry; one that is frozen stays so."""

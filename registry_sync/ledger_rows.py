@@ -151,6 +151,7 @@ def activation_values(activation: Activation) -> Values:
         "generation": activation.generation,
         "durations_s": _rounded(activation.durations_s) or None,
         "pinned": activation.pinned,
+        "reason": _bounded(activation.reason) if activation.reason else None,
     }
 
 
@@ -169,6 +170,7 @@ def activation_of(row: Row[Any]) -> Activation:
         row.durations_s or {},
         row.retired_at,
         bool(row.pinned),
+        row.reason,
     )
 
 

@@ -163,6 +163,14 @@ class Observation:
         standbys = [one for one in state.standbys if one.stage_id not in self._dismissed]
         return state.model_copy(update={"standbys": standbys})
 
+    def released(self, model: str, alias: str, digest: str) -> None:
+        """Know at once that the gateway holds an alias from these bytes no more."""
+        if self.node is None:
+            return
+        gone = (model, alias, digest)
+        kept = [one for one in self.node.holds if (one.model, one.alias, one.digest) != gone]
+        self.node = self.node.model_copy(update={"holds": kept})
+
     def retired(self, model: str, alias: str, generation: int) -> None:
         """Know at once that an alias is gone."""
         if self.node is None:

@@ -20,12 +20,14 @@ from registry_sync.actions import (
     Activate,
     BuildEnvironment,
     Fetch,
+    ReleaseDigest,
     ReleaseHold,
     RetireAlias,
     RetireStandby,
     Stage,
     Urgency,
 )
+from registry_sync.by_rule import over
 from registry_sync.policy import Load
 from registry_sync.records import AskedBy, Hold
 from registry_sync.standing import (
@@ -55,6 +57,8 @@ def plan(world: World) -> tuple[Action, ...]:
 
 def _all(world: World) -> Iterator[Action]:
     yield from _wanted(world)
+    for held in over(world.node, world.ledger):
+        yield ReleaseDigest(held.model, held.alias, held.version, held.digest)
     active = {(one.model, one.alias): one for one in world.node.active}
     for model, alias in sorted(_aliases(world, active)):
         yield from _alias(world, model, alias, active.get((model, alias)))
@@ -154,6 +158,8 @@ def _promote(world: World, alias: str, active: ActiveAlias, target: Target) -> I
         return
     if world.is_rejected(active.model, target) or world.is_frozen(target):
         return
+    if world.left_by_rule(active.model, alias, target):
+        return  # until the gateway has been told that this is over
     if building := list(_environment(world, active.model, target, Urgency.PROMOTION)):
         yield from building
         return
@@ -187,6 +193,8 @@ def _bring_up(world: World, model: str, alias: str, targets: list[Target]) -> It
                 yield from _fetch(world, model, target, urgency)
             continue
         if world.is_rejected(model, meant) or world.is_frozen(meant):
+            continue
+        if world.left_by_rule(model, alias, meant):
             continue
         if building := list(_environment(world, model, meant, urgency)):
             yield from building if rank == 0 else ()
@@ -227,7 +235,7 @@ def _first(world: World, model: str, alias: str, target: Target) -> Action:
 
 
 def _first_urgency(target: Target, *, preload: bool) -> Urgency:
-    if target.asked_by in (AskedBy.RECOVERY, AskedBy.OPERATOR):
+    if target.asked_by in (AskedBy.RECOVERY, AskedBy.OPERATOR, AskedBy.RULE):
         return Urgency.RECOVERY
     return Urgency.PRELOAD if preload else Urgency.FIRST
 

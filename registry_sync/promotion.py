@@ -12,11 +12,12 @@ from gateway.control_contract import (
     PERMANENT_STAGE_FAILURES,
     ActivateRequest,
     ActiveAlias,
+    ReleaseRequest,
     RetireRequest,
     StageOutcome,
     StageRequest,
 )
-from registry_sync.actions import Activate, RetireAlias, RetireStandby, Stage
+from registry_sync.actions import Activate, ReleaseDigest, RetireAlias, RetireStandby, Stage
 from registry_sync.arrival import Arrival, Stopped
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.errors import RolloutRejectedError
@@ -252,6 +253,22 @@ class Promotion:
         _log.info("retire_standby.complete", model=action.model, version=action.version)
         return None
 
+    # --- release ----------------------------------------------------------------------------------
+
+    async def release(self, action: ReleaseDigest) -> Stopped | None:
+        """Tell the gateway that an alias may take again what it went back from."""
+        await self._target.release(
+            ReleaseRequest(model=action.model, alias=action.alias, digest=action.digest)
+        )
+        self._observation.released(action.model, action.alias, action.digest)
+        _log.info(
+            "release_digest.complete",
+            model=action.model,
+            alias=action.alias,
+            version=action.version,
+        )
+        return None
+
 
 def _active(active: list[ActiveAlias], model: str, alias: str) -> ActiveAlias | None:
     return next((one for one in active if (one.model, one.alias) == (model, alias)), None)
@@ -266,4 +283,5 @@ def _activated(action: Activate, before: ActiveAlias | None, *, at: float) -> Ac
         since=at,
         previous_version=before.version if before else None,
         previous_digest=before.digest if before else None,
+        asked_by=str(action.asked_by),
     )

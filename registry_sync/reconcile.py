@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
@@ -22,6 +23,7 @@ from registry_sync.actions import (
     Activate,
     BuildEnvironment,
     Fetch,
+    ReleaseDigest,
     ReleaseHold,
     RetireAlias,
     RetireStandby,
@@ -32,6 +34,7 @@ from registry_sync.announcer import Announcer
 from registry_sync.arrival import Arrival, Stopped
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.by_rule import rollback_of, unrecorded
 from registry_sync.catalogue import Known, Trouble
 from registry_sync.dependencies import OnMismatch
 from registry_sync.disk_room import DiskRoom, RoomLimits
@@ -52,9 +55,11 @@ from registry_sync.records import (
     Freeze,
     Hold,
     LedgerView,
+    ends_by_operator,
 )
 from registry_sync.serving_target import ServingTarget, TargetUnreachableError
 from registry_sync.sources.source import Source
+from registry_sync.standing import runs_in_own
 from registry_sync.steps import Steps
 from registry_sync.threads import Threads
 from registry_sync.world import World
@@ -251,6 +256,7 @@ class Reconciler:
             return
         self.disk_room.note(node)
         if answered:
+            await self._record_rollbacks(node)
             await self.journal.adopt(node, self._is_moving)
         await self.journal.note_aspired(self.listings.aspired)
         await self._publish()
@@ -397,6 +403,28 @@ class Reconciler:
         same = (doing.version, doing.digest) == (action.version, action.digest)
         return not same and self._promotion.is_comparing(doing)
 
+    async def _record_rollbacks(self, node: NodeState) -> None:
+        """Record what the gateway did by rule, whoever was there to see it."""
+        for held in unrecorded(node, self.journal.view):
+            if ("activate", held.model, held.alias) in self.steps.busy:
+                continue  # what it went back from is being recorded
+            aspired, built = self.listings.aspired, self.preparation.built.keys()
+            own = runs_in_own(aspired, built, held.model, held.version or 0, held.digest)
+            standing = self.journal.view.holds.get((held.model, held.alias))
+            done = rollback_of(held, standing, own=own)
+            if not await self.journal.decide(
+                partial(LedgerView.with_rollback, done=done), self.ledger.rolled_back, done
+            ):
+                return  # the next pass tries again
+            _log.warning(
+                "rollback.recorded",
+                model=held.model,
+                alias=held.alias,
+                version=held.to_version,
+                rejected=held.version,
+                reason=held.reason,
+            )
+
     # --- do ---------------------------------------------------------------------------------------
 
     def _is_moving(self, active: ActiveAlias) -> bool:
@@ -419,6 +447,8 @@ class Reconciler:
                 return await self._promotion.retire_standby(action)
             case ReleaseHold():
                 return await self._follow_again(action)
+            case ReleaseDigest():
+                return await self._promotion.release(action)
             case _:
                 assert_never(action)
 
@@ -466,12 +496,13 @@ class Reconciler:
         return written
 
     async def _release_hold(self, hold: Hold, released_by: str) -> bool:
-        return await self.journal.decide(
-            lambda view: view.without_hold(hold.model, hold.alias),
-            self.ledger.release_hold,
-            hold,
-            released_by,
-        )
+        def change(view: LedgerView) -> LedgerView:
+            followed = view.without_hold(hold.model, hold.alias)
+            if not ends_by_operator(hold, released_by):
+                return followed
+            return followed.without_live_rejection(hold.model, hold.aspired_version)
+
+        return await self.journal.decide(change, self.ledger.release_hold, hold, released_by)
 
     async def freeze(self) -> bool:
         """Let no alias follow the registry; when it returns True, none does any more."""

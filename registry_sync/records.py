@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
 
 OWN_FAILURE = "own_"
 """What the failures of versions in environments of their own begin with."""
+LIVE_FAILURE = "live"
+"""The failure of a version that loaded and warmed, and did worse on live traffic."""
 
 
 class AskedBy(StrEnum):
     """Who wanted a change.
 
     ``SYNC``: the registry, and an operator had it listed. ``OPERATOR``: an operator, whatever the
-    registry says. ``ADOPTED``: the gateway had made it already when we looked.
+    registry says. ``RULE``: the gateway, by what live traffic showed it. ``ADOPTED``: the gateway
+    had made it already when we looked.
     """
 
     POLL = "poll"
     WEBHOOK = "webhook"
     SYNC = "sync"
     OPERATOR = "operator"
+    RULE = "rule"
     RECOVERY = "recovery"
     ADOPTED = "adopted"
 
@@ -74,7 +79,10 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A version that loaded or warmed wrongly: for aliases only, and for these bytes only."""
+    """A version that loaded or warmed wrongly, or failed on live traffic.
+
+    For aliases only, and for these bytes only.
+    """
 
     model: str
     version: int
@@ -87,6 +95,11 @@ class Rejection:
     def in_own(self) -> bool:
         """Whether it failed in its own environment, which says nothing of ours, nor ours of it."""
         return self.failure.startswith(OWN_FAILURE)
+
+    @property
+    def on_live_traffic(self) -> bool:
+        """Whether it failed on live traffic: an operator may say that it serves all the same."""
+        return self.failure.removeprefix(OWN_FAILURE) == LIVE_FAILURE
 
     @property
     def told(self) -> str:
@@ -120,6 +133,11 @@ class Hold:
         return other is not None and self == replace(other, aspired_version=self.aspired_version)
 
 
+def ends_by_operator(hold: Hold, released_by: str) -> bool:
+    """Whether an operator ends what the rule began: the version may then try again."""
+    return hold.asked_by == AskedBy.RULE and released_by == AskedBy.OPERATOR
+
+
 @dataclass(frozen=True, slots=True)
 class Freeze:
     """No alias of this node follows the registry. ``at`` is in epoch seconds."""
@@ -145,6 +163,7 @@ class Activation:
         pinned: An operator pinned it there: it was not rolled back from where it was.
         retired_at: When the alias was found to be neither listed nor served any more, in epoch
             seconds; None: it is not.
+        reason: Why, as a sentence; None: because somebody asked for it.
     """
 
     model: str
@@ -159,6 +178,16 @@ class Activation:
     durations_s: Mapping[str, float] = field(default_factory=dict)
     retired_at: float | None = None
     pinned: bool = False
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """What a gateway did by rule: where the alias went, from what, and that it stays there."""
+
+    activation: Activation
+    rejection: Rejection
+    hold: Hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +244,7 @@ class LedgerView:
         holds: Those not released, by (model, alias).
         last_active: The newest activation by (model, alias).
         freeze: The one that is not released.
+        went_back: Rollbacks by rule that were recorded, over or not: model, alias and time.
     """
 
     pins: Mapping[tuple[str, int], PinnedVersion] = field(default_factory=dict)
@@ -223,6 +253,7 @@ class LedgerView:
     holds: Mapping[tuple[str, str], Hold] = field(default_factory=dict)
     last_active: Mapping[tuple[str, str], Activation] = field(default_factory=dict)
     freeze: Freeze | None = None
+    went_back: AbstractSet[tuple[str, str, float]] = frozenset()
 
     def with_hold(self, hold: Hold) -> Self:
         """Return what counts once an alias is held."""
@@ -232,6 +263,29 @@ class LedgerView:
         """Return what counts once an alias is held no more."""
         kept = {key: hold for key, hold in self.holds.items() if key != (model, alias)}
         return replace(self, holds=kept)
+
+    def with_rollback(self, done: Rollback) -> Self:
+        """Return what counts once a rollback by rule is recorded; what an operator holds, stays."""
+        of, rejected = (done.hold.model, done.hold.alias), done.rejection
+        key = (rejected.model, rejected.version, rejected.digest)
+        view = replace(
+            self,
+            rejections={**self.rejections, key: rejected},
+            last_active={**self.last_active, of: done.activation},
+            went_back=self.went_back | {(*of, done.hold.at)},
+        )
+        standing = self.holds.get(of)
+        by_operator = standing is not None and standing.asked_by != AskedBy.RULE
+        return view if by_operator else view.with_hold(done.hold)
+
+    def without_live_rejection(self, model: str, version: int | None) -> Self:
+        """Return what counts once a version may try again that failed on live traffic."""
+        kept = {
+            key: one
+            for key, one in self.rejections.items()
+            if key[:2] != (model, version) or not one.on_live_traffic
+        }
+        return replace(self, rejections=kept)
 
     def with_freeze(self, freeze: Freeze | None) -> Self:
         """Return what counts once the node is frozen, or is no more; a freeze that stands stays."""

@@ -10,6 +10,8 @@ from gateway.control_contract import (
     Catalogue,
     CatalogueAck,
     NodeState,
+    ReleaseAck,
+    ReleaseRequest,
     RetireAck,
     RetireRequest,
     StageAck,
@@ -48,6 +50,10 @@ class ServingTarget(Protocol):
 
     async def retire(self, request: RetireRequest) -> RetireAck:
         """Take an alias away, or end a version. What is not there is fine."""
+        ...
+
+    async def release(self, request: ReleaseRequest) -> ReleaseAck:
+        """Let an alias take again what it went back from by rule. What is not held is fine."""
         ...
 
     async def observe(self, after: int) -> NodeState:

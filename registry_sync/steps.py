@@ -13,6 +13,7 @@ from registry_sync.actions import (
     Activate,
     BuildEnvironment,
     Fetch,
+    ReleaseDigest,
     ReleaseHold,
     RetireAlias,
     RetireStandby,
@@ -40,6 +41,7 @@ _SLOTS = {
     RetireAlias: 4,
     RetireStandby: 4,
     ReleaseHold: 4,
+    ReleaseDigest: 4,
 }
 _URGENT_EXTRA_SLOTS = 2
 _URGENT = frozenset({Urgency.WANTED, Urgency.ACTIVATE, Urgency.PROMOTION, Urgency.RECOVERY})

@@ -58,6 +58,7 @@ activations = Table(
     Column("durations_s", JSON(none_as_null=True)),
     Column("retired_at", Float),
     Column("pinned", Boolean(create_constraint=False)),
+    Column("reason", Text),
     Index(None, "node_id", "model", "alias", "id"),
 )
 

@@ -92,11 +92,20 @@ def _why(
     target = Target(aspired, world.here(listed), world.asked_by(model, alias))
     if active and (active.version, active.digest) == (target.version, target.digest):
         return Why.FOLLOWS, "it is where the registry wants it"
-    if rejected := world.why_rejected(model, aspired, target.digest or ""):
-        return Why.REJECTED, rejected
+    if refused := _why_refused(world, model, alias, target):
+        return refused
     if active is None:
         return _why_nowhere(world, model, alias, target)
     return _why_frozen(world, target) or (Why.UNDER_WAY, _next_step(world, model, target))
+
+
+def _why_refused(world: World, model: str, alias: str, target: Target) -> tuple[Why, str] | None:
+    """Say why an alias does not follow the registry to what is here; None: it may."""
+    if left := world.left_by_rule(model, alias, target):
+        return Why.HELD, left.reason
+    if rejected := world.why_rejected(model, target.version, target.digest or ""):
+        return Why.REJECTED, rejected
+    return None
 
 
 def _why_frozen(world: World, target: Target) -> tuple[Why, str] | None:
@@ -145,11 +154,16 @@ def _why_held(world: World, model: str, active: ActiveAlias | None, hold: Hold) 
         "points the alias at "
         + (f"another version than {hold.aspired_version}" if hold.aspired_version else "another")
     )
+    if showed := world.why_held(hold):
+        end = f"{end}; {showed}"
     if active and (active.version, active.digest) == (hold.target_version, hold.target_digest):
         return why, end
     here = hold.target_digest if hold.target_digest in world.stored else None
     target = Target(hold.target_version, here, AskedBy.OPERATOR)
-    if rejected := world.why_rejected(model, hold.target_version, hold.target_digest):
+    by_operator = hold.asked_by == AskedBy.OPERATOR
+    if rejected := world.why_rejected(
+        model, hold.target_version, hold.target_digest, by_operator=by_operator
+    ):
         return Why.REJECTED, f"{end}; {rejected}"
     if other := world.why_other_bytes(hold):
         return Why.REPLACED, f"{end}; {other}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
-from gateway.control_contract import NodeState, StageRequest
+from gateway.control_contract import AliasHold, NodeState, StageRequest
 from registry_sync.aspired import Aspired, AspiredVersion
 from registry_sync.policy import Load
 from registry_sync.records import BY_REGISTRY, AskedBy, Hold, LedgerView
@@ -67,11 +67,10 @@ class World:
     def wish(self, model: str, alias: str, hold: Hold | None, aspired: int | None) -> Target | None:
         """Where the alias ought to point: the hold, else the registry's wish, if admissible."""
         if hold:
-            meant = hold.target_digest
+            meant, by_rule = hold.target_digest, hold.asked_by == AskedBy.RULE
             gone = meant not in self.stored or self.why_other_bytes(hold)
-            return Target(
-                hold.target_version, None if gone else meant, AskedBy.OPERATOR, meant=meant
-            )
+            asked_by = AskedBy.RULE if by_rule else AskedBy.OPERATOR
+            return Target(hold.target_version, None if gone else meant, asked_by, meant=meant)
         listed = find(self.aspired, model, aspired) if aspired is not None else None
         if listed is None or not self.admissible(listed):
             return None
@@ -140,15 +139,45 @@ class World:
 
     def is_rejected(self, model: str, target: Target) -> bool:
         """Whether this must not be loaded: it failed here, or may not be beside our libraries."""
-        return self.why_rejected(model, target.version, target.digest or "") is not None
+        by_operator = target.asked_by == AskedBy.OPERATOR
+        reason = self.why_rejected(
+            model, target.version, target.digest or "", by_operator=by_operator
+        )
+        return reason is not None
 
-    def why_rejected(self, model: str, version: int, digest: str) -> str | None:
-        """Say why a version must not be loaded as it is to run; None: it may be."""
+    def why_rejected(
+        self, model: str, version: int, digest: str, *, by_operator: bool = False
+    ) -> str | None:
+        """Say why a version must not be loaded as it is to run; None: it may be.
+
+        ``by_operator``: who asks may have what loads and warms, but failed on live traffic.
+        """
         own = runs_in_own(self.aspired, self.environments, model, version, digest)
         rejected = rejection(self.ledger, model, version, digest, own=own)
-        if rejected is not None:
+        if rejected is not None and not (by_operator and rejected.on_live_traffic):
             return rejected.told
         return None if own else self.refused.get(digest)
+
+    def left_by_rule(self, model: str, alias: str, target: Target) -> AliasHold | None:
+        """Return what the gateway says of bytes that it went back from; None: it did not.
+
+        It would refuse them, whoever asks, until it is told that this is over.
+        """
+        refused = (model, alias, target.digest)
+        found = (one for one in self.node.holds if (one.model, one.alias, one.digest) == refused)
+        return next(found, None)
+
+    def why_held(self, hold: Hold) -> str | None:
+        """Say what live traffic showed of the version that a hold by rule keeps an alias from."""
+        if hold.asked_by != AskedBy.RULE:
+            return None
+        for (model, version, _), one in self.ledger.rejections.items():
+            if (model, version) == (hold.model, hold.aspired_version) and one.on_live_traffic:
+                return one.reason
+        told = (
+            one for one in self.node.holds if (one.model, one.alias) == (hold.model, hold.alias)
+        )
+        return next((one.reason for one in told if one.since == hold.at), None)
 
     def is_frozen(self, target: Target) -> bool:
         """Whether a freeze keeps an alias from this target: only what the registry asks for."""

@@ -23,6 +23,7 @@ from gateway.model_ref import (
     parse_model_name,
     parse_selector,
 )
+from gateway.node import Node
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
 from gateway.workers import Resident
@@ -36,7 +37,7 @@ async def list_models(request: Request) -> dict[str, Any]:
     services = services_of(request)
     table = services.node.table
     return {
-        "models": [_summary(table, model) for model in table.models()],
+        "models": [_summary(services.node, model) for model in table.models()],
         "generation": table.generation,
         "registry": registry_freshness(services),
     }
@@ -49,7 +50,7 @@ async def get_model(request: Request, model: str) -> dict[str, Any]:
     table = services.node.table
     entry = table.model(_name(model))
     return {
-        **_summary(table, entry),
+        **_summary(services.node, entry),
         "versions": [_version(services, entry, one, whole=False) for one in entry.versions],
         "policy": _policy(entry.policy),
         "generation": table.generation,
@@ -93,9 +94,10 @@ def _name(text: str) -> str:
         raise InvalidSelectorError(str(error)) from error
 
 
-def _summary(table: RouteTable, model: CatalogueModel) -> dict[str, Any]:
+def _summary(node: Node, model: CatalogueModel) -> dict[str, Any]:
+    table = node.table
     active = table.active_of(model.name)
-    aliases = {alias: _alias(table, model, alias) for alias in sorted({*model.aliases, *active})}
+    aliases = {alias: _alias(node, model, alias) for alias in sorted({*model.aliases, *active})}
     return {
         "name": model.name,
         "href": f"/models/{quote(model.name, safe='')}",
@@ -105,8 +107,9 @@ def _summary(table: RouteTable, model: CatalogueModel) -> dict[str, Any]:
     }
 
 
-def _alias(table: RouteTable, model: CatalogueModel, alias: str) -> dict[str, Any]:
+def _alias(node: Node, model: CatalogueModel, alias: str) -> dict[str, Any]:
     """Say what an alias means: ``active`` is what answers, ``aspired`` what the registry wants."""
+    table = node.table
     active = table.active.get((model.name, alias))
     aspired = model.aliases.get(alias)
     return {
@@ -115,8 +118,19 @@ def _alias(table: RouteTable, model: CatalogueModel, alias: str) -> dict[str, An
         "digest": active.digest if active else None,
         "since": active.since if active else None,
         "previous": active.previous_version if active else None,
-        "why": model.notes.get(alias) or _why(table, model, active, aspired),
+        "why": node.warnings.get((model.name, alias))
+        or _went_back(table, model.name, alias, aspired)
+        or model.notes.get(alias)
+        or _why(table, model, active, aspired),
     }
+
+
+def _went_back(table: RouteTable, model: str, alias: str, aspired: int | None) -> str | None:
+    """Say why this node went back from what the registry wants; None: it did not."""
+    for hold in table.holds:
+        if (hold.model, hold.alias, hold.version) == (model, alias, aspired):
+            return hold.reason
+    return None
 
 
 def _why(

@@ -10,6 +10,8 @@ from gateway.control_contract import (
     Catalogue,
     CatalogueAck,
     NodeState,
+    ReleaseAck,
+    ReleaseRequest,
     RetireAck,
     RetireRequest,
     StageAck,
@@ -50,6 +52,12 @@ async def activate(request: Request, body: ActivateRequest) -> ActivateAck:
 async def retire(request: Request, body: RetireRequest) -> RetireAck:
     """Take an alias away, or end a version."""
     return await services_of(request).rollout.retire(body)
+
+
+@router.post("/release")
+async def release(request: Request, body: ReleaseRequest) -> ReleaseAck:
+    """Let an alias take again what it went back from by rule."""
+    return await services_of(request).rollout.release(body)
 
 
 @router.get("/observe")

@@ -92,7 +92,9 @@ def _refusal(spine: Reconciler, hold: Hold) -> str | None:
     """Why the target can never serve, as it is."""
     view = spine.journal.view
     world = spine.look()
-    rejected = world.why_rejected(hold.model, hold.target_version, hold.target_digest)
+    rejected = world.why_rejected(
+        hold.model, hold.target_version, hold.target_digest, by_operator=True
+    )
     if reason := rejected or world.why_other_bytes(hold):
         return reason
     listed = find(spine.listings.aspired, hold.model, hold.target_version)

@@ -139,7 +139,8 @@ def before(history: list[Activation], version: int) -> Activation | None:
 
 
 def _goes_back(one: Activation) -> bool:
-    return one.asked_by == AskedBy.OPERATOR and not one.pinned
+    by_operator = one.asked_by == AskedBy.OPERATOR and not one.pinned
+    return by_operator or one.asked_by == AskedBy.RULE
 
 
 def _gone_back(trail: list[Activation], back: Activation) -> list[Activation]:

@@ -192,7 +192,9 @@ async def read_history(spine: Reconciler, model: str | None, *, limit: int) -> H
     return History(entries=entries[:limit])
 
 
-_TOLD = frozenset({("activate", "complete"), ("release", "complete")})
+_TOLD = frozenset(
+    {("activate", "complete"), ("release", "complete"), ("release_digest", "complete")}
+)
 
 
 def _decided(one: Decision) -> HistoryEntry:
@@ -218,6 +220,7 @@ def _moved(one: Activation) -> HistoryEntry:
         previous=one.previous_version,
         asked_by=one.asked_by,
         outcome="complete",
+        reason=one.reason,
         digest=one.digest,
         durations_s=dict(one.durations_s),
     )

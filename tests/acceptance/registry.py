@@ -36,6 +36,13 @@ class Registry:
         mlflow.set_experiment(experiment)
         return model.register(name, self.url)
 
+    def publish_again(self, name: str, version: int) -> int:
+        """Register the bytes of a version as the next one: they are fetched and verified anew."""
+        known = self.client.get_model_version(name, str(version))
+        logged = known.source.removeprefix("models:/")
+        made = self.client.create_model_version(name, known.source, model_id=logged)
+        return int(made.version)
+
     def point(self, name: str, alias: str, version: int) -> None:
         """Move an alias: the whole of a promotion."""
         self.client.set_registered_model_alias(name, alias, str(version))

@@ -23,6 +23,11 @@ RESIDENT_PROMOTIONS = 60 if SOAK else 6
 COLD_CALLERS = 100
 COLD_ROUNDS = 10 if SOAK else 1
 
+# A candidate that fails on live traffic.
+CANDIDATE_CALLERS = 4
+CANDIDATE_PASSES = 20 if SOAK else 2
+"""Listings after which it has still not been put back."""
+
 # kill -9.
 KILL_VICTIMS = 10 if SOAK else 2
 KILLS_OF_EACH = 2

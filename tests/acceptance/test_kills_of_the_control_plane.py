@@ -18,14 +18,6 @@ LONGEST_S = 2.5
 ENOUGH_ANSWERS = 10
 
 
-def _register_again(registry: Registry, model: str, version: int) -> int:
-    """Register the bytes of a version as the next one: they are fetched and verified anew."""
-    known = registry.client.get_model_version(model, str(version))
-    logged = known.source.removeprefix("models:/")
-    made = registry.client.create_model_version(model, known.source, model_id=logged)
-    return int(made.version)
-
-
 def _assert_whole(node: Node) -> None:
     """Nothing half done lies in the artifact store."""
     artifacts = node.node_dir / "artifacts"
@@ -56,7 +48,7 @@ async def test_every_swap_is_finished_by_the_next_control_plane(
         async with Traffic(http, node.url, callers, lambda call: row_body(call.row)) as traffic:
             for turn in range(SWAP_KILLS):
                 source = 1 + turn % 2
-                target = await asyncio.to_thread(_register_again, registry, model, source)
+                target = await asyncio.to_thread(registry.publish_again, model, source)
                 right[target] = right[source]
                 await asyncio.to_thread(registry.point, model, ALIAS, target)
                 await asyncio.sleep(dice.uniform(0, LONGEST_S))

@@ -22,9 +22,11 @@ from registry_sync.records import (
     Attempt,
     Freeze,
     Hold,
+    LedgerView,
     PinnedVersion,
     Quarantine,
     Rejection,
+    Rollback,
     Standing,
 )
 from tests.servers import Postgres, clean_environ
@@ -149,6 +151,52 @@ def test_a_hold_that_another_has_replaced_is_neither_released_nor_replaced(ledge
     assert ledger.hold(first, instead_of=second)
     assert ledger.release_hold(first)
     assert ledger.view().holds == {}
+
+
+BY_RULE = Rollback(
+    activation=Activation("m", "champion", 1, D1, 2, D2, "rule", 7.25, 4, reason="it fails"),
+    rejection=Rejection("m", 2, D2, "live", "it fails", 7.25),
+    hold=Hold("m", "champion", 2, 1, D1, "rule", 7.25),
+)
+
+
+def test_a_rollback_by_rule_is_recorded_once_and_whole(ledger: Ledger) -> None:
+    assert ledger.rolled_back(BY_RULE) is True
+    assert ledger.rolled_back(BY_RULE) is False
+    view = ledger.view()
+    assert view == LedgerView().with_rollback(BY_RULE)
+    assert view.went_back == {("m", "champion", 7.25)}
+    assert [one.reason for one in ledger.activations_of("m")] == ["it fails"]
+    assert [(one.what, one.asked_by) for one in ledger.decisions_of("m")] == [("hold", "rule")]
+
+
+def test_what_was_recorded_of_a_rule_is_known_when_it_is_over(ledger: Ledger) -> None:
+    ledger.rolled_back(BY_RULE)
+    assert ledger.release_hold(BY_RULE.hold) is True
+    view = ledger.view()
+    assert (view.holds, view.went_back) == ({}, {("m", "champion", 7.25)})
+    assert list(view.rejections) == [("m", 2, D2)], "the registry has only moved on"
+    assert ledger.rolled_back(BY_RULE) is False
+    again = replace(BY_RULE, hold=replace(BY_RULE.hold, at=8.5))
+    assert ledger.rolled_back(again) is True
+
+
+def test_an_operator_who_ends_it_lets_the_version_try_again(ledger: Ledger) -> None:
+    other = Rejection("m", 3, D1, "load_failed", "no", 1.0)
+    ledger.reject(other)
+    ledger.rolled_back(BY_RULE)
+    ledger.release_hold(BY_RULE.hold, "operator")
+    assert ledger.view().rejections == {("m", 3, D1): other}
+
+
+def test_an_operators_hold_stays_when_a_rule_acts(ledger: Ledger) -> None:
+    pin = Hold("m", "champion", 2, 5, D1, "operator", 7.0, lasting=True)
+    ledger.hold(pin)
+    assert ledger.rolled_back(BY_RULE) is True
+    view = ledger.view()
+    assert view.holds == {("m", "champion"): pin}
+    assert view.went_back == {("m", "champion", 7.25)}
+    assert ("m", 2, D2) in view.rejections
 
 
 def test_where_the_registry_points_is_noted_in_a_hold_once(ledger: Ledger) -> None:

@@ -15,6 +15,7 @@ from gateway.control_contract import (
     Catalogue,
     CatalogueModel,
     CatalogueVersion,
+    ReleaseRequest,
     RetireRequest,
     StageRequest,
     UnchangedCatalogue,
@@ -137,6 +138,12 @@ async def test_retiring_an_alias_that_is_not_there_is_fine(target: ServingTarget
     generation = (await target.observe(0)).generation
     ack = await target.retire(RetireRequest(model=MODEL, alias="nobody"))
     assert ack.generation == generation
+
+
+async def test_releasing_what_is_not_held_is_fine(target: ServingTarget) -> None:
+    before = await target.observe(0)
+    ack = await target.release(ReleaseRequest(model=MODEL, alias="champion", digest=DIGEST))
+    assert (ack.generation, before.holds) == (before.generation, [])
 
 
 async def test_retiring_a_standby_that_is_not_there_is_fine(target: ServingTarget) -> None:

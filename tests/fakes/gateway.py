@@ -1,6 +1,7 @@
 """A gateway in memory: the control contract without workers. Stages end as the test says."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable
 from typing import get_args
@@ -9,12 +10,15 @@ from gateway.control_contract import (
     ActivateAck,
     ActivateRequest,
     ActiveAlias,
+    AliasHold,
     Catalogue,
     CatalogueAck,
     CatalogueVersion,
     Event,
     NackCode,
     NodeState,
+    ReleaseAck,
+    ReleaseRequest,
     RetireAck,
     RetireRequest,
     StageAck,
@@ -51,6 +55,7 @@ class FakeGateway:
         self.resident: set[str] = set()
         self.fails: dict[tuple[str, int], tuple[StageFailure, str]] = {}
         self.refuses: dict[tuple[str, str], tuple[NackCode, str]] = {}
+        self.holds: list[AliasHold] = []
         self.stages_wait = False
         self.stages: list[StageRequest] = []
         self.activations: list[ActivateRequest] = []
@@ -76,6 +81,35 @@ class FakeGateway:
             self.active.clear()
             self.generation = 0
         self.seq += 1000
+        self._changed()
+
+    def go_back(self, model: str, alias: str, reason: str, *, since: float | None = None) -> None:
+        """Do what a gateway does by rule."""
+        bad = self.active[model, alias]
+        assert bad.previous_version is not None
+        self.generation += 1
+        hold = AliasHold(
+            model=model,
+            alias=alias,
+            digest=bad.digest,
+            reason=reason,
+            version=bad.version,
+            since=time.time() if since is None else since,
+            to_version=bad.previous_version,
+            to_digest=bad.previous_digest,
+            generation=self.generation,
+        )
+        self.holds.append(hold)
+        self.active[model, alias] = ActiveAlias(
+            model=model,
+            alias=alias,
+            version=bad.previous_version,
+            digest=bad.previous_digest or "",
+            since=hold.since,
+            previous_version=bad.version,
+            previous_digest=bad.digest,
+            asked_by="rule",
+        )
         self._changed()
 
     def lose_standby(self, stage_id: str) -> None:
@@ -151,6 +185,9 @@ class FakeGateway:
         present = self.active.get(key)
         if present and (present.version, present.digest) == (request.version, request.digest):
             return ActivateAck(generation=self.generation, previous=present.previous_version)
+        held = [one for one in self.holds if (one.model, one.alias) == key]
+        if reason := next((one.reason for one in held if one.digest == request.digest), None):
+            raise self._nack("held", reason)
         if key in self.refuses:
             raise self._nack(*self.refuses[key])
         if request.if_generation != self.generation:
@@ -168,6 +205,7 @@ class FakeGateway:
             since=1.0,
             previous_version=present.version if present else None,
             previous_digest=present.digest if present else None,
+            asked_by=request.asked_by,
         )
         self.standbys.pop(request.stage_id or "", None)
         self._changed()
@@ -185,6 +223,15 @@ class FakeGateway:
         if request.stage_id and self.standbys.pop(request.stage_id, None):
             self._changed()
         return RetireAck(generation=self.generation)
+
+    async def release(self, request: ReleaseRequest) -> ReleaseAck:
+        self._answer()
+        gone = (request.model, request.alias, request.digest)
+        kept = [one for one in self.holds if (one.model, one.alias, one.digest) != gone]
+        if len(kept) != len(self.holds):
+            self.holds = kept
+            self._changed()
+        return ReleaseAck(generation=self.generation)
 
     async def observe(self, after: int) -> NodeState:
         self._answer()
@@ -208,6 +255,7 @@ class FakeGateway:
             standbys=list(self.standbys.values()),
             wanted=[Wanted(model=m, version=v, since=s) for (m, v), s in self.wanted.items()],
             resident=sorted(self.resident),
+            holds=list(self.holds),
             events=list(self.events),
         )
 

@@ -119,7 +119,10 @@ BY_0002: Rows = {
     ],
     "freezes": [{**NODE, "asked_by": "operator", "at": 3.0, "released_at": None}],
 }
-WROTE = pytest.mark.parametrize(("revision", "rows"), [("0001", BY_0001), ("0002", BY_0002)])
+WROTE = pytest.mark.parametrize(
+    ("revision", "rows"), [("0001", BY_0001), ("0002", BY_0002), ("0003", BY_0002)]
+)
+"""0003 has the same columns as 0002."""
 
 
 @pytest.fixture
@@ -221,7 +224,9 @@ def test_a_release_before_goes_on_writing_after_the_upgrade(
 
 def test_what_this_release_wrote_survives_down_and_up(engine: Engine, ledger: Ledger) -> None:
     ledger.ensure()
-    moved = Activation("m", "b", 1, D1, None, None, "operator", 1.0, 1, {"activate": 0.5}, None)
+    moved = Activation(
+        "m", "b", 1, D1, None, None, "rule", 1.0, 1, {"activate": 0.5}, reason="it fails"
+    )
     pin = Hold("m", "b", 2, 1, D1, "operator", 1.0, lasting=True)
     ledger.activated(moved)
     ledger.hold(pin)
@@ -233,7 +238,7 @@ def test_what_this_release_wrote_survives_down_and_up(engine: Engine, ledger: Le
     view = ledger.view()
     # What only this release can say is gone; the pin is a hold that ends with the next move.
     assert view.holds["m", "b"] == Hold("m", "b", 2, 1, D1, "operator", 1.0)
-    assert view.last_active["m", "b"].version == 1
+    assert (view.last_active["m", "b"].version, view.last_active["m", "b"].reason) == (1, None)
     assert view.quarantines["m", 3].reason == "wrong"
     assert view.freeze is None
 

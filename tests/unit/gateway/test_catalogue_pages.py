@@ -8,6 +8,8 @@ import pytest
 from fastapi import FastAPI
 
 from gateway.control_contract import (
+    ActiveAlias,
+    AliasHold,
     Catalogue,
     CatalogueModel,
     CatalogueVersion,
@@ -67,3 +69,38 @@ async def test_an_alias_that_waits_for_its_first_caller_says_so(pages: httpx.Asy
     alias = (await pages.get("/models/churn")).json()["aliases"]["champion"]
     assert alias["active"] is None
     assert alias["why"] == "version 1 comes when it is called: gateway.load is on_demand"
+
+
+async def test_an_alias_says_what_this_node_went_back_from_and_what_it_cannot() -> None:
+    digest = {n: f"sha256:{n:064x}" for n in (1, 2)}
+    versions = [
+        CatalogueVersion(version=n, state=VersionState.AVAILABLE, digest=digest[n]) for n in digest
+    ]
+    aliases, notes = {"champion": 2}, {"champion": "held at version 1 by rule"}
+    model = CatalogueModel(name="churn", versions=versions, aliases=aliases, notes=notes)
+    where = {"model": "churn", "alias": "champion"}
+    entry = ActiveAlias(**where, version=1, digest=digest[1], since=5.0, asked_by="rule")
+    hold = AliasHold(**where, digest=digest[2], reason="went back by rule: it fails", version=2)
+    table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
+    node = Node(node_id="n", boot_id="b", table=table.gone_back(entry, hold))
+    track_record = SimpleNamespace(trouble=lambda key: None)
+    residents = SimpleNamespace(residents=list, track_record=track_record)
+    services: Any = SimpleNamespace(node=node, residents=residents)
+    app = FastAPI()
+    app.include_router(router)
+    attach(app, services)
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://g") as client:
+
+        async def why() -> str | None:
+            shown = (await client.get("/models/churn")).json()["aliases"]["champion"]
+            assert (shown["active"], shown["aspired"]) == (1, 2)
+            reason: str | None = shown["why"]
+            return reason
+
+        assert await why() == "went back by rule: it fails"
+        node.warnings["churn", "champion"] = "it does worse, and cannot go back"
+        assert await why() == "it does worse, and cannot go back"
+        node.warnings.clear()
+        node.replace(node.table.without_hold("churn", "champion", digest[2]))
+        assert await why() == "held at version 1 by rule"

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,8 +24,10 @@ from gateway.errors import (
     NotDeliveredError,
     WorkerDiedError,
 )
+from gateway.live_record import LiveRecord
 from gateway.model_ref import parse_selector
 from gateway.node import CONTROL_PLANE_SILENT_S, Node
+from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
 
 DIGEST = "sha256:" + "1" * 64
@@ -65,6 +68,7 @@ def dispatcher_on(of, load_budget_s=60.0):
     return Dispatcher(
         of,
         residents,
+        LiveRecord(),
         request_timeout_s=1.0,
         load_budget_s=load_budget_s,
         max_waiting=100,
@@ -256,7 +260,7 @@ class FakeReplica:
     """Takes requests and keeps them."""
 
     def __init__(self):
-        self.taken = []
+        self.taken, self.pid = [], 1
 
     def submit(self, header, body, *, timeout_s, limit_s, on_done):
         self.taken.append((timeout_s, limit_s, on_done))
@@ -266,6 +270,7 @@ class FakeReplica:
 class FakeLease:
     def __init__(self):
         self.replica, self.released = FakeReplica(), 0
+        self.resident = SimpleNamespace(key=ReplicaKey("churn", 1, DIGEST))
 
     def release(self):
         self.released += 1
@@ -301,7 +306,7 @@ async def test_a_call_whose_time_is_over_is_not_begun():
 async def test_a_callers_time_is_cut_to_the_models(given, expected):
     residents: Any = OneLease()
     dispatcher = Dispatcher(
-        active(), residents, request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
+        active(), residents, LiveRecord(), request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
     )
     asking = asyncio.ensure_future(dispatcher.predict(a_call(seconds=given)))
     await asyncio.sleep(0)
@@ -315,7 +320,7 @@ async def test_a_callers_time_is_cut_to_the_models(given, expected):
 async def test_lease_and_place_are_the_workers_until_it_lets_go():
     residents: Any = OneLease()
     dispatcher = Dispatcher(
-        active(), residents, request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
+        active(), residents, LiveRecord(), request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
     )
     admission = Admission(max_in_flight=9, max_in_flight_bytes=999)
     call = a_call(seconds=0.05)
@@ -337,7 +342,7 @@ async def test_a_worker_that_never_had_it_keeps_nothing():
 
     residents.one.replica.submit = refuse
     dispatcher = Dispatcher(
-        active(), residents, request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
+        active(), residents, LiveRecord(), request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
     )
     admission = Admission(max_in_flight=9, max_in_flight_bytes=999)
     call = a_call()

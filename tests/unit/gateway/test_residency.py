@@ -310,6 +310,7 @@ async def test_what_loads_and_what_waits_for_its_load_is_in_use_as_what_serves_i
     world = World(count=3)
     serving, *others = (ReplicaKey(name, 1, "sha256:" + name * 64) for name in "abcd")
     (await world.set.lease(serving)).release()
+    world.later = 60.0
     world.gate.clear()
     callers = [asyncio.ensure_future(world.set.lease(one)) for one in others]
     await until(lambda: len(world.starts) == 3)

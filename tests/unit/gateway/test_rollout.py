@@ -11,7 +11,7 @@ from gateway.node import Node
 from gateway.residency import ResidentSet
 from gateway.rollout import Rollout
 from gateway.room import ReplicaKey
-from gateway.routing import Hold, RouteTable
+from gateway.routing import RouteTable
 from gateway.table_file import TableFile
 from gateway.telemetry import Telemetry
 from gateway.worker.messages import Loaded
@@ -184,7 +184,9 @@ async def test_a_table_that_has_moved_on_refuses(tmp_path):
 
 
 async def test_a_held_digest_is_refused_with_its_reason(tmp_path):
-    hold = Hold("m", "champion", D[2], "rolled back: too many errors")
+    hold = contract.AliasHold(
+        model="m", alias="champion", digest=D[2], reason="went back: too many errors"
+    )
     stand = Stand(tmp_path, RouteTable(default_alias="champion", holds=(hold,)))
     await stand.stage(2)
     with pytest.raises(RolloutRefusedError, match="too many errors"):

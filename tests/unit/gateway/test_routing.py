@@ -5,6 +5,7 @@ import pytest
 from gateway import errors
 from gateway.control_contract import (
     ActiveAlias,
+    AliasHold,
     Catalogue,
     CatalogueModel,
     CatalogueVersion,
@@ -12,7 +13,7 @@ from gateway.control_contract import (
     VersionState,
 )
 from gateway.model_ref import parse_selector
-from gateway.routing import Hold, RouteTable
+from gateway.routing import RouteTable
 
 DIGEST = {n: f"sha256:{n:064x}" for n in range(1, 9)}
 STATE = VersionState
@@ -209,7 +210,7 @@ def test_what_serves_and_is_listed_no_more_has_no_policy_and_a_deleted_version_i
 
 
 def test_a_hold_is_found_by_model_alias_and_digest():
-    hold = Hold("churn", "champion", DIGEST[2], "rolled back")
+    hold = AliasHold(model="churn", alias="champion", digest=DIGEST[2], reason="went back")
     snapshot = RouteTable(default_alias="champion", holds=(hold,))
     assert snapshot.hold_on("churn", "champion", DIGEST[2]) is hold
     assert snapshot.hold_on("churn", "champion", DIGEST[1]) is None

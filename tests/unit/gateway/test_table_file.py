@@ -5,9 +5,9 @@ import json
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.control_contract import ActiveAlias, Catalogue, CatalogueModel
+from gateway.control_contract import ActiveAlias, AliasHold, Catalogue, CatalogueModel
 from gateway.errors import TableFileError
-from gateway.routing import Hold, RouteTable
+from gateway.routing import RouteTable
 from gateway.table_file import TableFile
 
 DIGEST = "sha256:" + "a" * 64
@@ -15,7 +15,17 @@ DIGEST = "sha256:" + "a" * 64
 
 def a_table():
     entry = ActiveAlias(model="m", alias="champion", version=3, digest=DIGEST, since=5.0)
-    hold = Hold("m", "champion", DIGEST, "rolled back by hand")
+    hold = AliasHold(
+        model="m",
+        alias="champion",
+        digest=DIGEST,
+        reason="went back",
+        version=4,
+        since=6.5,
+        to_version=3,
+        to_digest=DIGEST,
+        generation=7,
+    )
     return RouteTable(
         default_alias="champion", generation=7, active={("m", "champion"): entry}, holds=(hold,)
     )
@@ -41,6 +51,18 @@ def test_a_newer_format_is_refused(tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 99}))
     with pytest.raises(TableFileError, match="newer version"):
         file.load("champion")
+
+
+def test_a_hold_as_an_older_gateway_wrote_it_down_is_one_still(tmp_path):
+    file = TableFile(tmp_path)
+    file.save_table(a_table())
+    path = tmp_path / "table.json"
+    body = json.loads(path.read_text())
+    kept = ("model", "alias", "digest", "reason")
+    body["holds"] = [{name: body["holds"][0][name] for name in kept}]
+    path.write_text(json.dumps(body))
+    (hold,) = file.load("champion").holds
+    assert (hold.digest, hold.reason, hold.version) == (DIGEST, "went back", None)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format_version": 1}', '{"generation": "x"}'])

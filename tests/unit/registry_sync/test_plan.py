@@ -4,12 +4,13 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from gateway.control_contract import ActiveAlias, NodeState, StageRequest, Wanted
+from gateway.control_contract import ActiveAlias, AliasHold, NodeState, StageRequest, Wanted
 from registry_sync.actions import (
     Action,
     Activate,
     BuildEnvironment,
     Fetch,
+    ReleaseDigest,
     ReleaseHold,
     RetireAlias,
     RetireStandby,
@@ -66,6 +67,25 @@ def hold(
     return {(M, alias): Hold(M, alias, at, target, D[target], "operator", 0.0, lasting)}
 
 
+def left(version: int, since: float = 5.0, alias: str = "champion") -> AliasHold:
+    """What the gateway went back from, to version 1."""
+    return AliasHold(
+        model=M,
+        alias=alias,
+        digest=D[version],
+        reason="it fails",
+        version=version,
+        since=since,
+        to_version=1,
+        to_digest=D[1],
+    )
+
+
+def by_rule(*, at: int, target: int) -> dict[tuple[str, str], Hold]:
+    return {(M, "champion"): Hold(M, "champion", at, target, D[target], "rule", 5.0)}
+
+
+RECORDED = frozenset({(M, "champion", 5.0)})
 FROZEN = Freeze("operator", 0.0)
 
 
@@ -105,6 +125,7 @@ class Case:
     built: tuple[int, ...] = ()
     refused: tuple[int, ...] = ()
     asked_by: str = "poll"
+    left: tuple[AliasHold, ...] = ()
 
 
 def world(case: Case) -> World:
@@ -117,6 +138,7 @@ def world(case: Case) -> World:
         active=list(case.active),
         standbys=[standby(n) for n in case.standbys],
         wanted=[Wanted(model=M, version=n, since=float(i)) for i, n in enumerate(case.wanted)],
+        holds=list(case.left),
     )
     return World(
         aspired=tagged(listing(case.aspired, stamps=case.stamps), case.tags, case.tags_of_1)
@@ -159,9 +181,94 @@ def spell(action: Action) -> str:
             return f"retire standby {action.version}"
         case ReleaseHold():
             return f"release {action.alias}"
+        case ReleaseDigest():
+            return f"release digest {action.version} of {action.alias}"
 
 
 CASES = [
+    # --- what the gateway went back from by rule
+    Case(
+        "nobody has recorded it: the gateway's word counts",
+        [],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        left=(left(2),),
+    ),
+    Case(
+        "recorded: the hold keeps it, and the gateway goes on refusing",
+        [],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        left=(left(2),),
+        ledger=LedgerView(holds=by_rule(at=2, target=1), went_back=RECORDED),
+    ),
+    Case(
+        "the registry moves on: the hold ends, and the next version is staged",
+        ["release champion", "stage 3 keep over 1 by poll"],
+        {"champion": 3},
+        (active(1),),
+        here=(1, 2, 3),
+        left=(left(2),),
+        ledger=LedgerView(holds=by_rule(at=2, target=1), went_back=RECORDED),
+    ),
+    Case(
+        "it is over: the gateway is told, and before that nothing is staged that it refuses",
+        ["release digest 2 of champion"],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        left=(left(2),),
+        ledger=LedgerView(went_back=RECORDED),
+    ),
+    Case(
+        "an operator's hold ends it, and waits for that too",
+        ["release digest 2 of champion"],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        left=(left(2),),
+        ledger=LedgerView(holds=hold(at=2, target=2), went_back=RECORDED),
+    ),
+    Case(
+        "an operator may have what failed on live traffic",
+        ["stage 2 keep over 1 by operator"],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        ledger=LedgerView(holds=hold(at=2, target=2), rejections=rejection(2, "live")),
+    ),
+    Case(
+        "and not what does not load",
+        [],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        ledger=LedgerView(holds=hold(at=2, target=2), rejections=rejection(2)),
+    ),
+    Case(
+        "a lost table comes back where the rule left it",
+        ["stage 1 cold by rule"],
+        {"champion": 2},
+        here=(1, 2),
+        ledger=LedgerView(holds=by_rule(at=2, target=1), went_back=RECORDED),
+    ),
+    Case(
+        "an alias that has gone may not take it either",
+        [],
+        {"champion": 2},
+        here=(2,),
+        left=(left(2),),
+    ),
+    Case(
+        "another alias may",
+        ["stage 2 keep over 1 by poll"],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        left=(left(2, alias="canary"),),
+    ),
     # --- the ordinary way up
     Case("a new alias: fetch its target ahead", ["fetch 1"], {"champion": 1}),
     Case("bytes are here: stage cold", ["stage 1 cold by poll"], {"champion": 1}, here=(1,)),

@@ -1,0 +1,108 @@
+"""What live traffic has shown of versions: how many requests, how many failed, how long they took.
+
+Kept in memory only, of versions that were called lately. The hot path adds; whoever judges takes
+tallies, and subtracts an earlier one from a later one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from gateway.room import ReplicaKey
+from gateway.verdict import BUCKETS, Tally, bucket_of
+
+_MOST_VERSIONS = 1024
+_NOTHING = Tally()
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One version, since it was called first.
+
+    Attributes:
+        marks: What it came to when the last two periods began.
+        forgiven: The process whose death is not held against the version.
+    """
+
+    answered: int = 0
+    faults: int = 0
+    buckets: list[int] = field(default_factory=lambda: [0] * BUCKETS)
+    marks: tuple[Tally, Tally] = (_NOTHING, _NOTHING)
+    forgiven: int | None = None
+
+    def total(self) -> Tally:
+        return Tally(self.answered, self.faults, tuple(self.buckets))
+
+
+class LiveRecord:
+    """Tallies of versions, by exactly which bytes. Event loop only."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._entries: dict[ReplicaKey, _Entry] = {}
+
+    # --- the hot path -----------------------------------------------------------------------------
+
+    def answered(self, key: ReplicaKey, seconds: float) -> None:
+        """Count an answer that came so long after its request was given to the worker."""
+        entry = self._entries.get(key) or self._entry(key)
+        entry.answered += 1
+        entry.buckets[bucket_of(seconds)] += 1
+
+    def failed(self, key: ReplicaKey) -> None:
+        """Count a request that failed by the version's doing."""
+        (self._entries.get(key) or self._entry(key)).faults += 1
+
+    def died(self, key: ReplicaKey, pid: int) -> None:
+        """Count a request that was inside the worker ``pid`` when that died.
+
+        Those inside the first worker to die are forgiven: somebody may have killed it, and a busy
+        one takes many requests with it.
+        """
+        entry = self._entries.get(key) or self._entry(key)
+        if entry.forgiven is None:
+            entry.forgiven = pid
+        if entry.forgiven != pid:
+            entry.faults += 1
+
+    # --- judging ----------------------------------------------------------------------------------
+
+    def begin(self, key: ReplicaKey) -> Tally:
+        """Return what a version has come to, to be subtracted later; its next death is forgiven."""
+        entry = self._entry(key)
+        entry.forgiven = None
+        return entry.total()
+
+    def total(self, key: ReplicaKey) -> Tally:
+        """Return what a version has come to."""
+        entry = self._entries.get(key)
+        return entry.total() if entry else _NOTHING
+
+    def requests(self, key: ReplicaKey) -> int:
+        """Return how many requests a version has had: cheaper than a tally."""
+        entry = self._entries.get(key)
+        return entry.answered + entry.faults if entry else 0
+
+    def lately(self, key: ReplicaKey) -> Tally:
+        """Return what a version has come to in this period and the one before."""
+        entry = self._entries.get(key)
+        return entry.total().since(entry.marks[0]) if entry else _NOTHING
+
+    def turn(self, kept: AbstractSet[ReplicaKey]) -> None:
+        """Begin another period; forget who had no request in the last two, but those ``kept``."""
+        for key, entry in list(self._entries.items()):
+            idle = entry.answered + entry.faults == entry.marks[0].requests
+            if idle and key not in kept:
+                del self._entries[key]
+            else:
+                entry.marks = (entry.marks[1], entry.total())
+                entry.forgiven = None
+
+    def _entry(self, key: ReplicaKey) -> _Entry:
+        entry = self._entries.get(key)
+        if entry is None:
+            if len(self._entries) >= _MOST_VERSIONS:
+                del self._entries[next(iter(self._entries))]
+            entry = self._entries[key] = _Entry()
+        return entry

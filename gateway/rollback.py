@@ -1,0 +1,211 @@
+"""Rollback by rule: what the registry promoted, and live traffic shows to be worse, is taken back.
+
+This gateway decides and does it alone, whether a control plane is there or not. Every alias that
+was moved from one version to another is on trial for a while: what its new version does is held
+against what the old one did. Which aliases those are follows from the route table, so a trial goes
+on after a restart, with what has been counted since.
+
+Only what the registry asked for is on trial. Where an operator has put an alias, it stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from gateway.control_contract import ActiveAlias
+from gateway.errors import RolloutRefusedError
+from gateway.live_record import LiveRecord
+from gateway.node import Node
+from gateway.rollout import Rollout
+from gateway.room import ReplicaKey
+from gateway.verdict import Margins, Tally, verdict
+
+_LOOK_EVERY_S = 1.0
+_TRY_AGAIN_S = 10.0
+_BY_REGISTRY = frozenset({"poll", "webhook", "sync"})
+_BY_RULE = "rule"
+_log = structlog.get_logger("gateway.rollback")
+
+_Key = tuple[str, str]
+"""Model and alias."""
+
+
+@dataclass(slots=True)
+class _Trial:
+    """An alias that was moved a while ago.
+
+    Attributes:
+        active: What it means now, and what before.
+        ends_at: Monotonic seconds at which it has proved itself.
+        old: What the version before had come to when the trial began.
+        before: What the new version had come to by then.
+        earlier: The trial of the version before, if that was not over.
+        try_at: Monotonic seconds before which going back is not tried again.
+    """
+
+    active: ActiveAlias
+    ends_at: float
+    old: Tally
+    before: Tally
+    earlier: ActiveAlias | None
+    try_at: float = 0.0
+
+
+class RollbackRule:
+    """Takes back what does worse than what it replaced. Event loop only; `run` does the work."""
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        rollout: Rollout,
+        live_record: LiveRecord,
+        margins: Margins,
+        window_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Store. ``window_s``: how long a trial lasts; ``clock`` gives monotonic seconds."""
+        self._node = node
+        self._rollout = rollout
+        self._live_record = live_record
+        self._margins = margins
+        self._window_s = window_s
+        self._clock = clock
+        self._trials: dict[_Key, _Trial] = {}
+        self._going: dict[_Key, asyncio.Task[None]] = {}
+        self._turned_at = clock()
+        self._seen: Mapping[_Key, ActiveAlias] | None = None
+
+    async def run(self) -> None:
+        """Look at every trial about once a second, until cancelled. A window of 0 s: return."""
+        if self._window_s <= 0:
+            return
+        try:
+            while True:
+                self.look()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_EVERY_S):
+                        await self._node.next_change()
+        finally:
+            for task in list(self._going.values()):
+                task.cancel()
+            await asyncio.gather(*self._going.values(), return_exceptions=True)
+
+    def look(self) -> None:
+        """Begin and end trials as the table says, and go back where one has failed."""
+        self._follow_table()
+        now = self._clock()
+        if now - self._turned_at >= self._window_s:
+            self._live_record.turn({_key_of(one.active) for one in self._trials.values()})
+            self._turned_at = now
+        for key, trial in self._trials.items():
+            if now < trial.try_at or key in self._going:
+                continue
+            reason = self._judged(trial)
+            if reason is not None:
+                task = asyncio.get_running_loop().create_task(self._go_back(key, trial, reason))
+                self._going[key] = task
+                task.add_done_callback(partial(self._went, key))
+
+    def _went(self, key: _Key, _: asyncio.Task[None]) -> None:
+        del self._going[key]
+
+    # --- trials -----------------------------------------------------------------------------------
+
+    def _follow_table(self) -> None:
+        active = self._node.table.active
+        for key, trial in list(self._trials.items()):
+            if self._clock() >= trial.ends_at or key not in active:
+                self._end(key)
+        if active is self._seen:
+            return  # no alias has moved since
+        self._seen = active
+        for key, entry in active.items():
+            before = self._trials.get(key)
+            if before is not None and before.active == entry:
+                continue
+            ends_at = self._ends_at(entry)
+            if before is not None:
+                self._end(key)
+            if ends_at is not None:
+                self._trials[key] = self._begin(entry, ends_at, before)
+
+    def _begin(self, entry: ActiveAlias, ends_at: float, before: _Trial | None) -> _Trial:
+        previous = (entry.previous_version, entry.previous_digest)
+        replaced = before.active if before else None
+        goes_on = replaced is not None and (replaced.version, replaced.digest) == previous
+        old = ReplicaKey(entry.model, entry.previous_version or 0, entry.previous_digest or "")
+        return _Trial(
+            active=entry,
+            ends_at=ends_at,
+            old=self._live_record.lately(old),
+            before=self._live_record.begin(_key_of(entry)),
+            earlier=replaced if goes_on else None,
+        )
+
+    def _end(self, key: _Key) -> None:
+        del self._trials[key]
+        self._node.warnings.pop(key, None)
+
+    def _ends_at(self, entry: ActiveAlias) -> float | None:
+        """Return until when an alias is on trial, in monotonic seconds; None: it is not.
+
+        What began in the future began before the clock was set back: nobody knows when.
+        """
+        left_s = entry.since + self._window_s - self._node.clock()
+        in_window = 0 < left_s <= self._window_s + _LOOK_EVERY_S
+        return self._clock() + left_s if in_window and self._may_go_back(entry) else None
+
+    def _may_go_back(self, entry: ActiveAlias) -> bool:
+        """Whether the alias was moved by the registry's wish, from other bytes.
+
+        One that went back by rule is on trial if the version that it went back to was, too.
+        """
+        if entry.previous_digest in (None, entry.digest):
+            return False
+        if entry.asked_by == _BY_RULE:
+            left = (entry.model, entry.alias, entry.previous_digest or "")
+            return self._node.table.hold_on(*left) is None
+        return entry.asked_by in _BY_REGISTRY
+
+    # --- judging ----------------------------------------------------------------------------------
+
+    def _judged(self, trial: _Trial) -> str | None:
+        """Say why a trial has failed; None: it has not."""
+        key = _key_of(trial.active)
+        if self._live_record.requests(key) - trial.before.requests < self._margins.min_requests:
+            return None
+        new = self._live_record.total(key).since(trial.before)
+        worse = verdict(trial.old, new, self._margins)
+        return worse and f"version {key.version} did worse on live traffic: {worse}"
+
+    async def _go_back(self, key: _Key, trial: _Trial, reason: str) -> None:
+        try:
+            await self._rollout.go_back(trial.active, reason, before=trial.earlier)
+        except RolloutRefusedError as error:
+            self._stays(key, trial, reason, error.message)
+        except Exception:  # noqa: BLE001  # one odd alias must not end the watch over the others
+            _log.exception("rollback.failed", model=key[0], alias=key[1])
+            trial.try_at = self._clock() + _TRY_AGAIN_S
+
+    def _stays(self, key: _Key, trial: _Trial, reason: str, why_not: str) -> None:
+        """Say that an alias stays where it is although it does worse; it is tried again."""
+        trial.try_at = self._clock() + _TRY_AGAIN_S
+        if self._node.table.active.get(key) != trial.active:
+            return
+        if self._node.warnings.get(key) is None:
+            _log.warning(
+                "rollback.refused", model=key[0], alias=key[1], reason=reason, why_not=why_not
+            )
+        self._node.warnings[key] = f"{reason}; it cannot go back: {why_not}"
+
+
+def _key_of(entry: ActiveAlias) -> ReplicaKey:
+    return ReplicaKey(entry.model, entry.version, entry.digest)

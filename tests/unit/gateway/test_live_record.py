@@ -1,0 +1,70 @@
+"""What is counted of live traffic, what is forgiven, and what is forgotten."""
+
+from gateway import live_record
+from gateway.live_record import LiveRecord
+from gateway.room import ReplicaKey
+from gateway.verdict import Tally
+
+KEY = ReplicaKey("m", 1, "sha256:" + "1" * 64)
+OTHER = ReplicaKey("m", 2, "sha256:" + "2" * 64)
+NONE: set[ReplicaKey] = set()
+
+
+def served(record: LiveRecord, times: int, key: ReplicaKey = KEY) -> None:
+    for _ in range(times):
+        record.answered(key, 0.01)
+
+
+def counts(tally: Tally) -> tuple[int, int, int]:
+    return tally.answered, tally.faults, sum(tally.buckets)
+
+
+def test_answers_and_faults_are_counted_for_each_version():
+    record = LiveRecord()
+    served(record, 3)
+    record.failed(KEY)
+    record.failed(OTHER)
+    assert counts(record.total(KEY)) == (3, 1, 3)
+    assert counts(record.total(OTHER)) == (0, 1, 0)
+    assert (record.requests(KEY), record.requests(ReplicaKey("x", 1, "y"))) == (4, 0)
+
+
+def test_the_first_worker_to_die_is_forgiven_with_all_that_was_in_it():
+    record = LiveRecord()
+    for pid in (7, 7, 7, 8, 8, 9):
+        record.died(KEY, pid)
+    assert record.total(KEY).faults == 3
+    before = record.begin(KEY)
+    for pid in (10, 10, 11):
+        record.died(KEY, pid)
+    assert record.total(KEY).since(before).faults == 1
+
+
+def test_lately_is_this_period_and_the_one_before():
+    record = LiveRecord()
+    served(record, 5)
+    record.turn(NONE)
+    served(record, 2)
+    assert record.lately(KEY).answered == 7
+    record.turn(NONE)
+    served(record, 1)
+    assert record.lately(KEY).answered == 3
+    assert record.total(KEY).answered == 8
+
+
+def test_what_is_idle_for_two_periods_is_forgotten_but_what_is_kept():
+    record = LiveRecord()
+    served(record, 5)
+    served(record, 4, OTHER)
+    for _ in range(3):
+        record.turn({OTHER})
+    assert record.requests(KEY) == 0
+    assert record.requests(OTHER) == 4
+
+
+def test_only_so_many_versions_are_remembered(monkeypatch):
+    monkeypatch.setattr(live_record, "_MOST_VERSIONS", 2)
+    record = LiveRecord()
+    for version in (1, 2, 3):
+        served(record, 1, ReplicaKey("m", version, "d"))
+    assert [record.requests(ReplicaKey("m", version, "d")) for version in (1, 2, 3)] == [0, 1, 1]

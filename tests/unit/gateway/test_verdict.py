@@ -1,0 +1,67 @@
+"""When a version counts as worse than the one before it: the table of the decision."""
+
+import pytest
+
+from gateway.verdict import BUCKETS, Margins, Tally, bounds_of, bucket_of, verdict
+
+MARGINS = Margins(min_requests=20, error_share=0.05, latency_ratio=3.0, latency_floor_s=0.05)
+NOTHING = Tally()
+
+
+def tally(
+    answered: int = 0, faults: int = 0, *, s: float = 0.001, slow: int = 0, slow_s: float = 1
+):
+    """So many requests; of those answered, ``slow`` took ``slow_s``, and the others ``s``."""
+    buckets = [0] * BUCKETS
+    buckets[bucket_of(s)] += answered - slow
+    buckets[bucket_of(slow_s)] += slow
+    return Tally(answered, faults, tuple(buckets))
+
+
+@pytest.mark.parametrize("seconds", [1e-9, 0.00013, 0.001, 0.0123, 0.25, 1.0, 7.7, 3600.0])
+def test_a_bucket_has_the_seconds_that_are_counted_in_it(seconds: float) -> None:
+    low, high = bounds_of(bucket_of(seconds))
+    assert low <= max(seconds, 0.000123) < high
+    assert high <= 1.25 * low
+
+
+def test_buckets_follow_one_another_without_a_gap() -> None:
+    for bucket in range(1, BUCKETS):
+        assert bounds_of(bucket)[0] == pytest.approx(bounds_of(bucket - 1)[1])
+
+
+def test_what_came_since_is_the_difference() -> None:
+    whole, before = tally(30, 4, slow=3), tally(10, 1, slow=1)
+    assert whole.since(before) == tally(20, 3, slow=2)
+
+
+@pytest.mark.parametrize(
+    ("why", "old", "new", "says"),
+    [
+        ("no traffic", tally(100), NOTHING, None),
+        ("too few to judge, whatever they say", tally(100), tally(0, 19), None),
+        ("as good as before", tally(100), tally(100), None),
+        ("one in five fails", tally(100), tally(80, 20), "20 of 100"),
+        ("all fail", tally(100), tally(0, 20), "20 of 20"),
+        ("within the margin", tally(100), tally(95, 5), None),
+        ("just beyond the margin", tally(100), tally(94, 6), "6 of 100"),
+        ("the old one failed as much", tally(80, 20), tally(80, 20), None),
+        ("the old one failed more", tally(50, 50), tally(80, 20), None),
+        ("no more than chance may do", tally(90, 10), tally(80, 20), None),
+        ("more than chance does", tally(900, 100), tally(800, 200), "200 of 1000"),
+        ("too little is known of the old one", tally(0, 19), tally(80, 20), "too few to compare"),
+        ("nothing is known of the old one", NOTHING, tally(80, 20), "20 of 100"),
+        ("slow, and nothing is known of the old one", NOTHING, tally(100, s=9), None),
+        ("slower, by ratio and floor", tally(100, s=0.01), tally(100, s=0.4), "before it: 0.0"),
+        ("many times slower, and quick all the same", tally(100), tally(100, s=0.03), None),
+        ("slower by more than the floor, by no great part", tally(100, s=1), tally(100, s=2), None),
+        ("a few slow ones", tally(100), tally(100, slow=4), None),
+        ("one in ten is slow", tally(100), tally(100, slow=10), "before it"),
+        ("slow as before", tally(100, slow=10), tally(100, slow=10), None),
+        ("too few were answered to compare", tally(100), tally(19, 1, s=9), None),
+        ("faults go first", tally(100), tally(50, 50, s=9), "failed"),
+    ],
+)  # fmt: skip
+def test_the_verdict(why: str, old: Tally, new: Tally, says: str | None) -> None:
+    found = verdict(old, new, MARGINS)
+    assert found is None if says is None else found is not None and says in found, (why, found)
