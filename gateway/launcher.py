@@ -49,6 +49,7 @@ class WorkerProcess:
             with the forkserver, not with them.
         lifeline: Write end of a pipe that nobody writes to. When it closes, at the latest with
             this process, the kernel kills the worker's process group.
+        output: Read end of the pipe that is the worker's standard output and error.
         release: Lets go of what the way of starting it holds besides, once the worker was killed.
     """
 
@@ -56,6 +57,7 @@ class WorkerProcess:
     channel: socket.socket
     exited: int
     lifeline: Connection
+    output: Connection
     release: Callable[[], None] = field(repr=False)
 
     def kill(self) -> None:
@@ -70,6 +72,7 @@ class WorkerProcess:
         """Release every descriptor. Closing the lifeline kills what is left of the group."""
         self.channel.close()
         self.lifeline.close()
+        self.output.close()
         os.close(self.exited)
         self.release()
 
@@ -187,7 +190,10 @@ class ForkserverLauncher:
     def _fork(self, context: ForkServerContext) -> WorkerProcess:
         ours, theirs = socket.socketpair()
         alive, lifeline = context.Pipe(duplex=False)
-        process = context.Process(target=entry.run, args=(theirs, alive), name="model worker")
+        output, spoken = context.Pipe(duplex=False)
+        process = context.Process(
+            target=entry.run, args=(theirs, alive, spoken), name="model worker"
+        )
         try:
             process.start()
             pid = int(process.pid or 0)
@@ -195,14 +201,16 @@ class ForkserverLauncher:
         except BaseException:
             ours.close()
             lifeline.close()
+            output.close()
             raise
         finally:
             theirs.close()
             alive.close()
+            spoken.close()
             # multiprocessing would join its children at exit; ours are ended by their owner.
             multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # noqa: SLF001  # no public way to let go of a child
         ours.setblocking(False)
-        return WorkerProcess(pid, ours, exited, lifeline, partial(_close, process))
+        return WorkerProcess(pid, ours, exited, lifeline, output, partial(_close, process))
 
     def _stop(self) -> None:
         multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]  # noqa: SLF001  # the standard library offers no other end
@@ -233,11 +241,13 @@ class ExecLauncher:
         """Start a worker. On the launcher's thread."""
         ours, theirs = socket.socketpair()
         alive, lifeline = multiprocessing.Pipe(duplex=False)
+        output, spoken = multiprocessing.Pipe(duplex=False)
         try:
-            process, exited = self._start(interpreter, theirs, alive)
+            process, exited = self._start(interpreter, theirs, alive, spoken)
         except OSError as error:
             ours.close()
             lifeline.close()
+            output.close()
             raise LoadError(
                 "worker_died",
                 f"the model's own interpreter {interpreter} cannot be started "
@@ -246,16 +256,19 @@ class ExecLauncher:
         finally:
             theirs.close()
             alive.close()
+            spoken.close()
         ours.setblocking(False)
-        return WorkerProcess(process.pid, ours, exited, lifeline, partial(_reap, process))
+        return WorkerProcess(process.pid, ours, exited, lifeline, output, partial(_reap, process))
 
     def _start(
-        self, interpreter: str, channel: socket.socket, lifeline: Connection
+        self, interpreter: str, channel: socket.socket, lifeline: Connection, spoken: Connection
     ) -> tuple[subprocess.Popen[bytes], int]:
         """Start the process; return it and its pidfd."""
         process = subprocess.Popen(  # noqa: S603  # the control plane made this interpreter
             _command(interpreter, channel, lifeline),
             stdin=subprocess.DEVNULL,
+            stdout=spoken.fileno(),
+            stderr=spoken.fileno(),
             pass_fds=(channel.fileno(), lifeline.fileno()),
             start_new_session=True,
             env=self._environ,

@@ -31,6 +31,7 @@ from gateway.pace import Pace
 from gateway.worker import messages
 from gateway.worker.frames import Frame
 from gateway.worker.messages import Kind
+from gateway.worker_output import WorkerOutput
 
 _EXIT_AFTER_EOF_S = 2.0
 _STOP_GRACE_S = 2.0
@@ -116,6 +117,7 @@ class Replica:
         self._on_stopped = on_stopped
         self._worker: WorkerProcess | None = None
         self._channel: Channel | None = None
+        self._output: WorkerOutput | None = None
         self._in_flight: dict[int, _InFlight] = {}
         self._in_flight_bytes = 0
         self._next_id = 1
@@ -192,6 +194,8 @@ class Replica:
         loop.add_reader(worker.exited, self._exited)
         self._channel = Channel(worker.channel, self._received, self._hung_up)
         self._channel.open()
+        self._output = WorkerOutput(self.name, worker.output.fileno())
+        self._output.open()
         hello = messages.decode_header(messages.Hello, (await self._next_frame(Kind.HELLO)).header)
         if hello.protocol_version != messages.PROTOCOL_VERSION:
             raise LoadError(
@@ -455,6 +459,8 @@ class Replica:
     def _release(self) -> None:
         if self._channel is not None:
             self._channel.close()
+        if self._output is not None:
+            self._output.close()
         if self._worker is not None:
             asyncio.get_running_loop().remove_reader(self._worker.exited)
             self._worker.kill()  # what a dead leader left of its group

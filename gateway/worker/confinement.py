@@ -40,8 +40,8 @@ FORKSERVER_THREADS = frozenset({"jemalloc_bg_thd"})
 starts its own again. Any other could hold a lock at the moment of the fork."""
 
 
-def confine(lifeline: Connection) -> None:
-    """Leave the parent's session, bind this process's life to the gateway's, quiet its output.
+def confine(lifeline: Connection, output: Connection | None = None) -> None:
+    """Leave the parent's session, bind this process's life to the gateway's, bundle its output.
 
     Ends the process at once if the gateway has already ended.
     """
@@ -50,7 +50,7 @@ def confine(lifeline: Connection) -> None:
     _die_with(lifeline.fileno())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the gateway, which then drains
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _redirect_standard_streams()
+    _redirect_standard_streams(output)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     # A module of the model must not leave compiled files in the artifact, which is verified.
@@ -84,11 +84,14 @@ def keep_from_children(channel: socket.socket, lifeline: Connection) -> None:
     os.register_at_fork(after_in_child=channel.close)
 
 
-def _redirect_standard_streams() -> None:
-    """Read nothing; write to standard error only, so that a model's ``print`` is a log line."""
+def _redirect_standard_streams(output: Connection | None) -> None:
+    """Read nothing; write to one place only, so that a model's ``print`` is a log line."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, _STANDARD_INPUT)
     os.close(nothing)
+    if output is not None:
+        os.dup2(output.fileno(), _STANDARD_ERROR)
+        output.close()
     os.dup2(_STANDARD_ERROR, _STANDARD_OUTPUT)
 
 

@@ -14,17 +14,18 @@ from gateway.worker.frames import FrameError
 from gateway.worker.messages import Hello, Kind, Load, Warming, decode_header
 
 
-def run(channel: socket.socket, lifeline: PipeEnd) -> None:
+def run(channel: socket.socket, lifeline: PipeEnd, output: PipeEnd | None = None) -> None:
     """Be a worker. Never returns: at the end it kills its own process group, itself included.
 
     Args:
         channel: The worker's end of a socket pair, the gateway's other end of which sends LOAD
             first.
         lifeline: The read end of a pipe whose write end only the gateway holds.
+        output: Where standard output and error go; None: where standard error goes already.
     """
     worker = os.getpid()
     try:
-        confinement.confine(lifeline)
+        confinement.confine(lifeline, output)
         confinement.keep_from_children(channel, lifeline)
         channel.setblocking(True)
         _serve(channel)
@@ -40,7 +41,7 @@ def run(channel: socket.socket, lifeline: PipeEnd) -> None:
 
 
 def _serve(channel: socket.socket) -> None:
-    from gateway.worker import batching, loading, priority, serving_loop
+    from gateway.worker import batching, loading, priority, serving_loop, warning_log
 
     connection = serving_loop.Connection(channel)
     try:
@@ -50,12 +51,15 @@ def _serve(channel: socket.socket) -> None:
             raise FrameError("the first frame is not LOAD")
         order = decode_header(Load, frame.header)
         lowered = priority.lower()
+        said = warning_log.WarningLog()
+        said.install()
         try:
             loaded = loading.load(order, lambda: connection.send([(0, Warming(), b"")]))
         except loading.LoadFailedError as error:
             connection.send([(0, error.report, b"")])
             return
         priority.restore(lowered)
+        said.serving = True
         connection.send([(0, loaded.report, b"")])
         limits = batching.BatchLimits(order.max_batch_rows, order.max_batch_bytes)
         serving_loop.ServingLoop(connection, loaded, limits, received).run()

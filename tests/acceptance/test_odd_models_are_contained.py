@@ -5,7 +5,9 @@ The README beside this file has the table of what each does and what its callers
 
 import asyncio
 import contextlib
+import os
 import re
+import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +152,25 @@ async def test_it_costs_its_own_caller_at_most(street: Street, way: str) -> None
         assert got.predictions == OddModel().expected(OddModel().oddly(way))
     assert after.predictions == OddModel().expected(sound), describe([after])
     assert (now != worker, loads) == (odd.ends, float(odd.ends))
+
+
+async def test_what_it_prints_drowns_no_log(street: Street) -> None:
+    async with client(8) as http:
+        call = Call(street.odd, 0, selector="2")  # its output is open
+        assert street.node.gateway is not None
+        log = street.node.gateway.log
+        assert (await ask(http, street.node.url, call, OddModel().payload())).ok
+        before = log.stat().st_size
+        for _ in range(3):
+            assert (await ask(http, street.node.url, call, OddModel().oddly("print_much"))).ok
+        worker = await _worker(http, street, call)
+    os.kill(worker, signal.SIGKILL)
+    await eventually_true(
+        lambda: "left_out_bytes" in log.read_text()[before:], "the log says how much it left out"
+    )
+    text = log.read_text()[before:]
+    assert "the model says its line number" in text
+    assert len(text) < 3 * 20_000 * len("the model says its line number 10000") / 4
 
 
 async def test_a_model_that_eats_memory_while_it_loads_is_refused(street: Street) -> None:

@@ -1,6 +1,7 @@
 """One worker seen from the parent, with a process that is only a pair of descriptors."""
 
 import asyncio
+import multiprocessing
 import os
 import socket
 from dataclasses import replace
@@ -25,6 +26,7 @@ class FakeWorker:
         self.channel, self.peer = socket.socketpair()
         self.channel.setblocking(False)
         self.exited, self._exit = os.pipe()
+        self.output, self.spoken = multiprocessing.Pipe(duplex=False)
         self.killed = self.closed = False
 
     def kill(self):
@@ -36,6 +38,8 @@ class FakeWorker:
     def close(self):
         self.closed = True
         self.channel.close()
+        self.output.close()
+        self.spoken.close()
         os.close(self.exited)
 
 

@@ -1,0 +1,105 @@
+"""What a worker prints, read from a real pipe, and what of it reaches the log."""
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from gateway import worker_output
+from gateway.worker_output import WorkerOutput
+
+PATIENCE_S = 20.0
+
+
+class Printing:
+    """A worker's end of the pipe, and what was logged of it."""
+
+    def __init__(self) -> None:
+        self.read_end, self.write_end = os.pipe()
+        self.output = WorkerOutput("m/1", self.read_end)
+
+    def say(self, data: bytes) -> None:
+        os.write(self.write_end, data)
+
+
+@pytest.fixture
+async def worker() -> AsyncIterator[Printing]:
+    worker = Printing()
+    worker.output.open()
+    yield worker
+    worker.output.close()
+    os.close(worker.read_end)
+    os.close(worker.write_end)
+
+
+async def until_logged(logs: list[EventDict], count: int) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while len(logs) < count:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.01)
+
+
+async def test_it_is_logged_with_the_replica_that_said_it(worker: Printing) -> None:
+    with capture_logs() as logs:
+        worker.say(b"one\ntwo\n\xff")
+        await until_logged(logs, 1)
+    assert logs == [
+        {
+            "event": "worker.output",
+            "replica": "m/1",
+            "text": "one\ntwo\n�",
+            "log_level": "info",
+        }
+    ]
+
+
+async def test_one_that_prints_without_end_is_slowed_and_cut(worker: Printing) -> None:
+    written, ending = 0, threading.Event()
+
+    def print_on() -> None:
+        nonlocal written
+        while not ending.is_set():
+            written += os.write(worker.write_end, b"the model says something\n" * 100)
+
+    thread = threading.Thread(target=print_on)
+    with capture_logs() as logs:
+        thread.start()
+        await asyncio.sleep(1.0)  # how much of a second's output is logged
+        ending.set()
+        while thread.is_alive():  # noqa: ASYNC110  # the pipe is read meanwhile
+            await asyncio.sleep(0.01)
+        worker.output.close()
+    logged = sum(len(one["text"]) for one in logs)
+    left_out = sum(one.get("left_out_bytes", 0) for one in logs)
+    allowed = worker_output._BURST_BYTES + 10 * worker_output._BYTES_PER_S
+    assert logged <= allowed + worker_output._LAST_WORDS_BYTES
+    assert written > 4 * allowed, "it was not drowned, but nor did it print much"
+    assert logged + left_out == pytest.approx(written, abs=len(logs) + 1)  # final line ends
+    assert written < 64 * 1024 * 1024
+
+
+async def test_its_last_words_are_logged_whatever_it_said_before(worker: Printing) -> None:
+    worker.output._left_bytes = 0.0
+    with capture_logs() as logs:
+        worker.say(b"x" * 10_000 + b"\nlast words")
+        worker.output.close()
+    (only,) = logs
+    assert only["text"].endswith("\nlast words")
+    assert len(only["text"]) == worker_output._LAST_WORDS_BYTES
+    assert only["left_out_bytes"] == 10_011 - len(only["text"])
+
+
+async def test_the_end_of_the_pipe_is_the_end(worker: Printing) -> None:
+    with capture_logs() as logs:
+        worker.say(b"bye")
+        os.close(worker.write_end)
+        worker.write_end = os.open(os.devnull, os.O_WRONLY)
+        await until_logged(logs, 1)
+        async with asyncio.timeout(PATIENCE_S):
+            while worker.output._open:  # noqa: ASYNC110  # no event tells
+                await asyncio.sleep(0.01)
+        worker.output.close()
+    assert len(logs) == 1
