@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 from fastapi import FastAPI
 
+from gateway import cores
 from gateway.admission import Admission
 from gateway.dispatch import Dispatcher
 from gateway.errors import TableFileError
@@ -110,7 +111,7 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     await launcher.warm()
     own_launcher = ExecLauncher(os.environ)
     limits = WorkerLimits(
-        threads=settings.worker_threads,
+        threads=settings.worker_threads or cores.share(cores.available(), settings.max_resident),
         memory_bytes=settings.worker_memory_bytes or settings.max_resident_bytes,
         batch_bytes=settings.max_batch_bytes,
     )

@@ -113,7 +113,9 @@ class GatewaySettings(BaseSettings):
         0.05, ge=0, description="… how much longer: both must be exceeded."
     )
     worker_threads: int = Field(
-        1, ge=1, description="Threads of numerical libraries in one worker."
+        0,
+        ge=0,
+        description="Threads of numerical libraries in one worker; 0: its share of the cores.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log line; single requests that succeed are 'debug'."

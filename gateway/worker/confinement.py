@@ -25,6 +25,7 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "NUMEXPR_NUM_THREADS": "1",
+    "LOKY_MAX_CPU_COUNT": "1",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -34,6 +35,19 @@ ENVIRONMENT = {
 }
 """What libraries read when a worker imports them; `use_threads` raises the thread counts later.
 CUDA cannot be used in a fork of a process that has touched it; workers compute on the CPU."""
+
+_THREAD_COUNTS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "LOKY_MAX_CPU_COUNT",  # what joblib takes for n_jobs=-1, and asks for anew each time
+)
+_THREAD_SETTERS = (
+    ("torch", "set_num_threads"),
+    ("numexpr", "set_num_threads"),
+    ("pyarrow", "set_cpu_count"),
+)
 
 FORKSERVER_THREADS = frozenset({"jemalloc_bg_thd"})
 """Threads of the forkserver, beside its main one, that a fork survives: an allocator's, which
@@ -103,13 +117,21 @@ def end_group() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+def allow_threads(threads: int) -> None:
+    """Let libraries that are imported from now on, and children, use ``threads`` threads."""
+    os.environ.update(dict.fromkeys(_THREAD_COUNTS, str(threads)))
+
+
 def use_threads(threads: int) -> None:
     """Let the numerical libraries that are loaded use ``threads`` threads.
 
     The forkserver starts them with one, because a process with threads cannot be forked safely.
+    What a library refuses is left as it is: it is a matter of speed.
     """
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
+    for module, setter in _THREAD_SETTERS:
+        with contextlib.suppress(Exception):  # an odd version, or half imported
+            if module in sys.modules:
+                getattr(sys.modules[module], setter)(threads)
     if threads > 1:
         try:
             import threadpoolctl  # type: ignore[import-untyped,unused-ignore]

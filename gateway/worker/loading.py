@@ -64,6 +64,7 @@ def load(
     except integrity.IntegrityError as error:
         raise LoadFailedError("integrity", str(error)) from error
     verified = clock()
+    confinement.allow_threads(order.threads)
     model, pyfunc = _load(order)
     confinement.use_threads(order.threads)
     loaded = clock()

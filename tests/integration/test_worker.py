@@ -342,6 +342,26 @@ def test_a_worker_has_loaded_nothing_of_the_gateway_or_the_control_plane(tmp_pat
         assert not {m for m in loaded if m == name or m.startswith(name + ".")}, name
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_numerical_library_uses_as_many_threads_as_it_was_told(tmp_path: Path, threads: int):
+    if threads > len(os.sched_getaffinity(0)):
+        pytest.skip("there is one core only")
+    order = replace(store(ThreadsProbe(), tmp_path), threads=threads)
+    with serving(order) as (worker, _):
+        _, answer = worker.predict({"instances": [{"x": 1.0}]})
+    counts = json.loads(answer["predictions"][0])
+    assert {"blas", "openmp"} < counts.keys()
+    assert set(counts.values()) == {threads}, counts
+
+
+class ThreadsProbe(ScriptedModel):
+    """A model that answers with the numbers of threads."""
+
+    def _arguments(self):
+        script = Path(__file__).parents[1] / "models" / "code_paths" / "scripts" / "threads.py"
+        return {**super()._arguments(), "python_model": str(script), "model_config": {}}
+
+
 class ModulesProbe(ScriptedModel):
     """A model that answers with the names of all loaded modules."""
 
