@@ -58,12 +58,25 @@ class Connections:
         self.limits = limits
         self.open: set[Connection] = set()
         self.draining = False
+        self._owed: set[Connection] = set()
 
     def drain(self) -> None:
-        """Let every connection end with its next answer."""
+        """Let every connection end with its next answer. Twice is once."""
+        if self.draining:
+            return
         self.draining = True
-        for connection in self.open:
+        self._owed = {connection for connection in self.open if connection.busy}
+        for connection in self._owed:
             connection.end_with_answer()
+
+    @property
+    def owing(self) -> bool:
+        """Whether a connection is open on which something was under way as the drain began.
+
+        Who comes later is refused at once; if that counted, callers who try again and again could
+        hold up the end.
+        """
+        return not self._owed.isdisjoint(self.open)
 
     def close_idle(self) -> None:
         """Close the connections on which nothing is under way."""

@@ -55,7 +55,10 @@ class PublicServer(QuietServer):
             server.close()
         for listener in sockets or ():
             listener.close()
+        await asyncio.sleep(_LOOK_EVERY_S)  # what was accepted last is read, and refused
         self._connections.give_up()
+        if not self.force_exit and not self._connections.owing:
+            await self._within(_LAST_WORDS_S, lambda: not self._connections.busy)  # late refusals
         for task in list(self.server_state.tasks):
             task.cancel()
         await self._within(_LAST_WORDS_S, lambda: not self._connections.open)
@@ -77,7 +80,7 @@ class PublicServer(QuietServer):
             if loop.time() < quiet_at:
                 return False
             self._connections.close_idle()
-            return not self._connections.busy
+            return not self._connections.owing
 
         await self._within(give_up_at - loop.time(), quiet)
 

@@ -5,7 +5,6 @@ import contextlib
 import json
 import socket
 import struct
-import time
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -34,7 +33,8 @@ class Peer:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self.asked_at = 0.0
+        self.ends = False
+        """Whether the last answer said that it was the connection's last."""
 
     @classmethod
     async def connect(cls, port: int) -> Self:
@@ -42,7 +42,6 @@ class Peer:
 
     async def send(self, *pieces: bytes, pause_s: float = 0.0) -> None:
         """Send pieces, with a pause before each but the first."""
-        self.asked_at = time.monotonic()
         for number, piece in enumerate(pieces):
             if number and pause_s:
                 await asyncio.sleep(pause_s)
@@ -58,6 +57,7 @@ class Peer:
         """
         async with asyncio.timeout(ANSWER_LIMIT_S):
             head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+            self.ends = b"\r\nconnection: close" in head
             length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
             return int(head.split()[1]), await self._reader.readexactly(length)
 

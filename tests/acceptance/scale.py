@@ -68,3 +68,6 @@ CONNECTIONS_BUSY = 200 if SOAK else 40
 CONNECTIONS_SLOW = 20 if SOAK else 10
 CONNECTIONS_RUDE = 10 if SOAK else 5
 CONNECTED_S = 60.0 if SOAK else 2.0
+
+# The end under full load.
+END_CALLERS = 200 if SOAK else 48

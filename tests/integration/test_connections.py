@@ -363,6 +363,34 @@ def test_the_end_answers_what_is_under_way_and_who_comes_then():
     run(main())
 
 
+def test_callers_who_come_again_and_again_do_not_hold_up_the_end():
+    async def main():
+        async with World(LIMITS) as world:
+            refused = 0
+
+            async def come_again():
+                nonlocal refused
+                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                    while True:
+                        caller = await world.call(GET)
+                        await caller.answer()
+                        caller.writer.transport.abort()
+                        refused += 1
+
+            slow = await world.call(b"GET /slow HTTP/1.1\r\n\r\n")
+            await world.until(lambda: world.begun == 1)
+            coming = [asyncio.create_task(come_again()) for _ in range(10)]
+            await stopping(world)
+            await world.until(lambda: refused > 50)
+            world.may_answer.set()
+            assert (await slow.answer())[0] == 200
+            async with asyncio.timeout(5):
+                await asyncio.shield(world.serving)
+            await asyncio.gather(*coming)
+
+    run(main())
+
+
 @pytest.mark.parametrize("asked_again", [False, True])
 def test_nobody_holds_up_the_end(asked_again):
     async def main():

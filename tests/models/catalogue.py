@@ -352,6 +352,7 @@ class ScriptedModel(_Logged):
         raise_on: A value of ``x`` that makes ``predict`` raise an error holding the caller's data.
         hang_on: A value that makes it sleep for an hour.
         exit_on: A value that makes it end its process with status 7.
+        child_on: A value that makes it start a child process that sleeps.
         nan_on: A value that makes it answer NaN.
         short_on: A value that makes it answer one row too many.
         subtract_batch_mean: Rows influence each other: the mean of the batch is taken off.
@@ -371,6 +372,7 @@ class ScriptedModel(_Logged):
     raise_on: float | None = None
     hang_on: float | None = None
     exit_on: float | None = None
+    child_on: float | None = None
     nan_on: float | None = None
     short_on: float | None = None
     subtract_batch_mean: bool = False

@@ -10,6 +10,9 @@ from pathlib import Path
 import mlflow
 from mlflow.pyfunc import PythonModel
 
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+CHILDREN = []
+
 
 class Scripted(PythonModel):
     def load_context(self, context):
@@ -30,7 +33,7 @@ class Scripted(PythonModel):
         del peak
         self.ballast = os.urandom(1024 * 1024) * config["memory_mb"]
         if config["child_pid_file"]:
-            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            child = subprocess.Popen(SLEEP)
             Path(config["child_pid_file"]).write_text(str(child.pid))
 
     def predict(self, context, model_input, params=None):
@@ -47,6 +50,8 @@ class Scripted(PythonModel):
                 time.sleep(3600)
             if value == config["exit_on"]:
                 os._exit(7)
+            if value == config["child_on"]:
+                CHILDREN.append(subprocess.Popen(SLEEP))
             if value == config["nan_on"]:
                 return [float("nan")] * len(values)
             if value == config["short_on"]:

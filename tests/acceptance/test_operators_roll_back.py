@@ -1,20 +1,16 @@
-"""Rollback by one command, a version deleted in the registry, and an orderly end."""
+"""Rollback by one command, and a version deleted in the registry."""
 
 import asyncio
 
-from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
-from tests.acceptance.processes import alive
-from tests.acceptance.registry import Registry, row_answers, row_body, x_body
+from tests.acceptance.registry import Registry, row_answers, row_body
 from tests.acceptance.surface import active_version, alias_of
 from tests.acceptance.traffic import Call, Traffic, ask, asks, client, describe
 from tests.acceptance.waiting import eventually, eventually_true
-from tests.models.catalogue import LinearModel, ScriptedModel
+from tests.models.catalogue import LinearModel
 
 ALIAS = "champion"
 PASSES = 4
-IN_FLIGHT = 6
-PREDICT_S = 1.0
 
 
 async def test_one_command_rolls_back_until_the_registry_moves_on(
@@ -74,36 +70,3 @@ async def test_a_version_deleted_in_the_registry_answers_while_it_is_kept(
         assert answer.ok, answer
         assert answer.predictions == [row_answers(1.0)[1]]
         assert active_version(await node.model(http, model), ALIAS) == 2
-
-
-async def test_sigterm_answers_what_is_in_flight_and_leaves_nothing(
-    make_node: NodeMaker, registry: Registry
-) -> None:
-    model = ScriptedModel(scale=2.0, predict_sleep_s=PREDICT_S)
-    name = registry.name("slow")
-    registry.publish(name, model)
-    node = make_node().start()
-    assert node.gateway is not None
-    async with client(IN_FLIGHT) as http, client(1) as watching:
-        await node.active(watching, name, "latest", 1)
-        first = await ask(http, node.url, Call(name, 0), x_body(1.0))
-        assert first.ok, first
-        tasks = [
-            asyncio.create_task(ask(http, node.url, Call(name, 0), x_body(float(i))))
-            for i in range(IN_FLIGHT)
-        ]
-
-        async def inside() -> bool:
-            replica = (await node.version(watching, name, 1))["replicas"][0]
-            return bool(replica["in_flight"] == IN_FLIGHT)
-
-        await eventually(inside, "all requests are inside the worker")
-        processes = [node.gateway.pid, node.forkserver().pid, *node.workers()]
-        stopping = asyncio.create_task(asyncio.to_thread(node.gateway.stop))
-        answers = await asyncio.gather(*tasks)
-        assert await stopping == 0, node.gateway.tail()
-    for number, answer in enumerate(answers):
-        assert answer.ok, answer
-        assert answer.predictions == model.expected(x_body(float(number)))
-    await eventually_true(lambda: not any(alive(p) for p in processes), "nothing is left")
-    assert not (node.node_dir / "gateway.sock").exists()
