@@ -144,7 +144,8 @@ class CatalogueModel(Body):
     """One registered model: its versions, where its aliases ought to point, its policy.
 
     Attributes:
-        notes: Per alias, why it is kept where the registry does not want it: shown to users.
+        notes: Per alias, why it is kept where the registry does not want it, or what it changes
+            for its callers: shown to users.
     """
 
     name: ModelName

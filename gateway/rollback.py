@@ -92,7 +92,9 @@ class RollbackRule:
                 self.look()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_EVERY_S):
-                        await self._node.next_change()
+                        while True:  # the first requests after a swap count, too
+                            await self._node.next_change()
+                            self._follow_table()
         finally:
             for task in list(self._going.values()):
                 task.cancel()
@@ -102,6 +104,9 @@ class RollbackRule:
         """Begin and end trials as the table says, and go back where one has failed."""
         self._follow_table()
         now = self._clock()
+        for key, trial in list(self._trials.items()):
+            if now >= trial.ends_at:
+                self._end(key)
         if now - self._turned_at >= self._window_s:
             self._live_record.turn({_key_of(one.active) for one in self._trials.values()})
             self._turned_at = now
@@ -121,15 +126,14 @@ class RollbackRule:
 
     def _follow_table(self) -> None:
         active = self._node.table.active
-        for key, trial in list(self._trials.items()):
-            if self._clock() >= trial.ends_at or key not in active:
-                self._end(key)
         if active is self._seen:
             return  # no alias has moved since
         self._seen = active
+        for key in self._trials.keys() - active.keys():
+            self._end(key)
         for key, entry in active.items():
             before = self._trials.get(key)
-            if before is not None and before.active == entry:
+            if before is not None and before.active is entry:
                 continue
             ends_at = self._ends_at(entry)
             if before is not None:

@@ -47,6 +47,7 @@ from registry_sync.reconcile import Limits, Reconciler
 from registry_sync.records import AskedBy
 from registry_sync.schedule import Schedule
 from registry_sync.settings import SyncSettings
+from registry_sync.signature_change import OnSignatureChange
 from registry_sync.sources import mlflow_registry, s3_prefix
 from registry_sync.sources.locations import as_source_error, connect_s3
 from registry_sync.sources.s3_layout import Place
@@ -264,6 +265,7 @@ def _spine(
         ),
         require_digest=settings.require_digest,
         on_mismatch=OnMismatch(settings.dependencies),
+        on_signature_change=OnSignatureChange(settings.signature_change),
         holds_file=holds_file,
     )
 

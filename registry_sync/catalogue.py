@@ -39,12 +39,14 @@ class Known:
         fetching: Versions whose bytes are on their way, or whose environment is being built.
         troubles: Versions of which that failed and is tried again.
         environments: Own environments that are built, by the artifact's digest.
+        signature_notes: What aliases change for their callers, by model and alias.
     """
 
     descriptions: Mapping[str, Mapping[str, Any]]
     fetching: AbstractSet[tuple[str, int]] = frozenset()
     troubles: Mapping[tuple[str, int], Trouble] = field(default_factory=dict)
     environments: Mapping[str, OwnEnvironment] = field(default_factory=dict)
+    signature_notes: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 def describe_models(aspired: Aspired, ledger: LedgerView, known: Known) -> list[CatalogueModel]:
@@ -73,7 +75,7 @@ def _model(
         name=name,
         versions=sorted(versions, key=lambda one: one.version),
         aliases=dict(listed.aliases) if listed else {},
-        notes=_notes(name, listed.aliases if listed else (), ledger),
+        notes=_notes(name, listed.aliases if listed else (), ledger, known),
         policy=_policy(listed) if listed else Policy(),
     )
 
@@ -92,12 +94,15 @@ def _problems(listed: AspiredModel) -> Iterator[str]:
         yield from problems_of(listed.versions[number].tags, number)
 
 
-def _notes(name: str, aliases: Iterable[str], ledger: LedgerView) -> dict[str, str]:
-    """Say of each held alias that it is held, at what, and until when; of all that they freeze."""
-    notes = {}
+def _notes(name: str, aliases: Iterable[str], ledger: LedgerView, known: Known) -> dict[str, str]:
+    """Say of each held alias that it is held, at what, and until when; of all that they freeze.
+
+    Of those that are neither, what they change for their callers.
+    """
+    notes = {a: note for (model, a), note in known.signature_notes.items() if model == name}
     if ledger.freeze:
         frozen = f"frozen by {ledger.freeze.asked_by}: no alias of this node follows the registry"
-        notes = dict.fromkeys(aliases, frozen)
+        notes |= dict.fromkeys(aliases, frozen)
     for (model, alias), hold in ledger.holds.items():
         if model == name:
             notes[alias] = _held(hold)

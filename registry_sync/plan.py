@@ -160,6 +160,8 @@ def _promote(world: World, alias: str, active: ActiveAlias, target: Target) -> I
         return
     if world.left_by_rule(active.model, alias, target):
         return  # until the gateway has been told that this is over
+    if world.why_refused_signature(active, target):
+        return
     if building := list(_environment(world, active.model, target, Urgency.PROMOTION)):
         yield from building
         return
@@ -194,7 +196,8 @@ def _bring_up(world: World, model: str, alias: str, targets: list[Target]) -> It
             continue
         if world.is_rejected(model, meant) or world.is_frozen(meant):
             continue
-        if world.left_by_rule(model, alias, meant):
+        lost = world.ledger.last_active.get((model, alias))
+        if world.left_by_rule(model, alias, meant) or world.why_refused_signature(lost, meant):
             continue
         if building := list(_environment(world, model, meant, urgency)):
             yield from building if rank == 0 else ()

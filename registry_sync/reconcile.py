@@ -58,10 +58,13 @@ from registry_sync.records import (
     ends_by_operator,
 )
 from registry_sync.serving_target import ServingTarget, TargetUnreachableError
+from registry_sync.signature_change import OnSignatureChange
+from registry_sync.signatures import Signatures
 from registry_sync.sources.source import Source
-from registry_sync.standing import runs_in_own
+from registry_sync.standing import aspired_version, runs_in_own
 from registry_sync.steps import Steps
 from registry_sync.threads import Threads
+from registry_sync.why import signature_change
 from registry_sync.world import World
 
 _LONGEST_SLEEP_S = 5.0
@@ -118,13 +121,15 @@ class Reconciler:
         limits: Limits,
         require_digest: bool = False,
         on_mismatch: OnMismatch = OnMismatch.WARN,
+        on_signature_change: OnSignatureChange = OnSignatureChange.WARN,
         holds_file: HoldsFile | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Store.
 
         ``clock`` gives epoch seconds, ``jitter`` numbers from 0 to 1; ``holds_file`` is the one
-        that the ledger writes; ``on_mismatch`` says what other libraries than ours mean.
+        that the ledger writes; ``on_mismatch`` says what other libraries than ours mean,
+        ``on_signature_change`` what other inputs and outputs do.
         """
         self.store = store
         self.ledger = ledger
@@ -188,6 +193,8 @@ class Reconciler:
             stage_timeout_s=limits.stage_timeout_s,
             clock=clock,
         )
+        self._signatures = Signatures(on_signature_change)
+        self._signature_notes: dict[tuple[str, str], str] = {}
         self._hints = Hints(self._look)
         self.steps = Steps(
             do=self._do,
@@ -278,6 +285,7 @@ class Reconciler:
         await self.listings.recall()
 
     def _world(self) -> World:
+        self._signatures.artifacts = self.arrival.artifacts
         return World(
             aspired=self.listings.aspired,
             listings=self.listings.count,
@@ -289,6 +297,8 @@ class Reconciler:
             wished_by=self.listings.wished_by(),
             environments=self.preparation.built.keys(),
             refused=self.preparation.refused(self.arrival.artifacts),
+            signature_change=self._signatures.between,
+            refuses_signatures=self._signatures.on_change is OnSignatureChange.REFUSE,
         )
 
     async def _make_room(self, folder: Path, total_bytes: int) -> None:
@@ -369,7 +379,28 @@ class Reconciler:
             fetching={(action.model, action.version) for action in bringing},
             troubles=troubles,
             environments=self.preparation.built,
+            signature_notes=self._note_signatures(),
         )
+
+    def _note_signatures(self) -> dict[tuple[str, str], str]:
+        """Say what aliases change for their callers, and log what is new of it."""
+        notes = {} if self._signatures.on_change is OnSignatureChange.IGNORE else self._changed()
+        for (model, alias), note in notes.items():
+            if self._signature_notes.get((model, alias)) != note:
+                _log.warning("signature.changed", model=model, alias=alias, reason=note)
+        self._signature_notes = notes
+        return notes
+
+    def _changed(self) -> dict[tuple[str, str], str]:
+        world, notes = self._world(), {}
+        for active in world.node.active:
+            model, alias = active.model, active.alias
+            hold = world.ledger.holds.get((model, alias))
+            wish = world.wish(model, alias, hold, aspired_version(world.aspired, model, alias))
+            refused = world.why_refused_signature(active, wish) if wish else None
+            if note := refused or signature_change(world, active, wish):
+                notes[model, alias] = note
+        return notes
 
     def _as_due_now(self, action: Activate) -> Activate | None:
         """Return what would be decided now to the same end; None: the alias moved, or is held.

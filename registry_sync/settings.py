@@ -46,6 +46,8 @@ class SyncSettings(BaseSettings):
         stage_timeout_s: Seconds to wait for the outcome of a stage.
         dependencies: What it means when a version requires other libraries than are installed
             here: ``ignore``, ``warn``, or ``refuse``: it is not loaded beside them.
+        signature_change: What it means when an alias is to go to a version with another signature:
+            ``ignore``, ``warn``, or ``refuse``: it stays, if that breaks callers.
         environment_timeout_s: Seconds for building one own environment.
         sweep_interval_s: Seconds between two clean-ups of artifacts and history.
         operations_host: Address that the operations listener binds.
@@ -82,6 +84,7 @@ class SyncSettings(BaseSettings):
     disk_budget_bytes: int = Field(default=0, ge=0)
     stage_timeout_s: PositiveFloat = 600.0
     dependencies: Literal["ignore", "warn", "refuse"] = "warn"
+    signature_change: Literal["ignore", "warn", "refuse"] = "warn"
     environment_timeout_s: PositiveFloat = 1800.0
     sweep_interval_s: PositiveFloat = 300.0
     operations_host: str = Field(default="127.0.0.1", min_length=1)

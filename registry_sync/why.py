@@ -42,6 +42,8 @@ class Explanation:
         digest: Of the target, where its bytes are here.
         why: The machine word.
         reason: The same as a sentence.
+        signature_change: What the target changes for callers, or what means now has changed for
+            those of the version before; None: nothing, as far as is known.
     """
 
     active: int | None
@@ -50,6 +52,7 @@ class Explanation:
     digest: str | None
     why: Why
     reason: str
+    signature_change: str | None = None
 
 
 def explain(world: World, model: str, alias: str, active: ActiveAlias | None) -> Explanation:
@@ -73,7 +76,19 @@ def explain(world: World, model: str, alias: str, active: ActiveAlias | None) ->
         digest=wish.digest if wish else None,
         why=why,
         reason=reason,
+        signature_change=signature_change(world, active, wish) if active else None,
     )
+
+
+def signature_change(world: World, active: ActiveAlias, wish: Target | None) -> str | None:
+    """Say what an alias changes for its callers where it goes, else where it has gone last."""
+    if wish is not None and wish.digest not in (None, active.digest):
+        return world.why_other_signature(active, wish)
+    if active.previous_version is None or active.previous_digest is None:
+        return None
+    update = {"version": active.previous_version, "digest": active.previous_digest}
+    now = Target(active.version, active.digest, AskedBy.POLL)
+    return world.why_other_signature(active.model_copy(update=update), now)
 
 
 def _why(
@@ -92,19 +107,25 @@ def _why(
     target = Target(aspired, world.here(listed), world.asked_by(model, alias))
     if active and (active.version, active.digest) == (target.version, target.digest):
         return Why.FOLLOWS, "it is where the registry wants it"
-    if refused := _why_refused(world, model, alias, target):
+    if refused := _why_refused(world, model, alias, active, target):
         return refused
     if active is None:
         return _why_nowhere(world, model, alias, target)
     return _why_frozen(world, target) or (Why.UNDER_WAY, _next_step(world, model, target))
 
 
-def _why_refused(world: World, model: str, alias: str, target: Target) -> tuple[Why, str] | None:
+def _why_refused(
+    world: World, model: str, alias: str, active: ActiveAlias | None, target: Target
+) -> tuple[Why, str] | None:
     """Say why an alias does not follow the registry to what is here; None: it may."""
     if left := world.left_by_rule(model, alias, target):
         return Why.HELD, left.reason
     if rejected := world.why_rejected(model, target.version, target.digest or ""):
         return Why.REJECTED, rejected
+    before = active or world.ledger.last_active.get((model, alias))
+    meant = target if active else world.recovered(model, alias, target)
+    if other := world.why_refused_signature(before, meant):
+        return Why.REJECTED, other
     return None
 
 

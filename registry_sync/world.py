@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
-from gateway.control_contract import AliasHold, NodeState, StageRequest
+from gateway.control_contract import ActiveAlias, AliasHold, NodeState, StageRequest
 from registry_sync.aspired import Aspired, AspiredVersion
 from registry_sync.policy import Load
-from registry_sync.records import BY_REGISTRY, AskedBy, Hold, LedgerView
+from registry_sync.records import BY_REGISTRY, Activation, AskedBy, Hold, LedgerView
+from registry_sync.signature_change import SignatureChange
 from registry_sync.standing import (
     admissible_digest,
     find,
@@ -51,6 +52,9 @@ class World:
         wished_by: Who told of a wish first, by model and alias; where nobody is named, a poll.
         environments: Digests in the store whose own environment is built.
         refused: Digests in the store that may not be loaded beside our libraries, and why not.
+        signature_change: What is different between the signatures of two digests; None: nothing,
+            or nothing that is to be told.
+        refuses_signatures: No alias follows the registry to a signature that breaks callers.
     """
 
     aspired: Aspired
@@ -63,6 +67,8 @@ class World:
     wished_by: Mapping[tuple[str, str], str] = field(default_factory=dict)
     environments: AbstractSet[str] = frozenset()
     refused: Mapping[str, str] = field(default_factory=dict)
+    signature_change: Callable[[str, str], SignatureChange | None] = lambda _before, _after: None
+    refuses_signatures: bool = False
 
     def wish(self, model: str, alias: str, hold: Hold | None, aspired: int | None) -> Target | None:
         """Where the alias ought to point: the hold, else the registry's wish, if admissible."""
@@ -178,6 +184,36 @@ class World:
             one for one in self.node.holds if (one.model, one.alias) == (hold.model, hold.alias)
         )
         return next((one.reason for one in told if one.since == hold.at), None)
+
+    def why_other_signature(self, before: ActiveAlias | Activation, target: Target) -> str | None:
+        """Say what a target changes for callers of what an alias meant; None: nothing.
+
+        What is not here is compared once it is.
+        """
+        change = self.signature_change(before.digest, target.digest) if target.digest else None
+        if change is None:
+            return None
+        return (
+            f"the signature of version {target.version} differs from that of version "
+            f"{before.version}: {change.told}"
+        )
+
+    def why_refused_signature(
+        self, before: ActiveAlias | Activation | None, target: Target
+    ) -> str | None:
+        """Say why an alias does not follow the registry to other inputs or outputs; None: it may.
+
+        An operator may have it there; and compatible changes are none to refuse.
+        """
+        if not self.refuses_signatures or before is None or target.asked_by not in BY_REGISTRY:
+            return None
+        change = self.signature_change(before.digest, target.digest) if target.digest else None
+        if change is None or not change.breaking:
+            return None
+        return (
+            f"{self.why_other_signature(before, target)}: this node refuses that; "
+            f"`rollback --to {target.version}` or `pin` takes it all the same"
+        )
 
     def is_frozen(self, target: Target) -> bool:
         """Whether a freeze keeps an alias from this target: only what the registry asks for."""

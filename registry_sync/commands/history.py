@@ -125,6 +125,8 @@ def _say_selector(out: Console, model: str, one: Explained) -> None:
     if one.aspired is not None:
         out.print(f"  the registry wants version {one.aspired}")
     out.print(Text(f"  {one.why}: {one.reason}"))
+    if one.signature_change and one.signature_change not in one.reason:
+        out.print(Text(f"  {one.signature_change}", "yellow"))
     if one.doing:
         out.print(f"  under way: {', '.join(one.doing)}")
     if one.failure:

@@ -94,7 +94,7 @@ def alias_table(aliases: Iterable[tuple[str, AliasState]]) -> Table:
 def _alias_row(model: str, alias: AliasState) -> list[Text]:
     same = alias.active == alias.aspired
     held = f" ({'pinned' if alias.pinned else 'held'} at {alias.held_at})" if alias.held_at else ""
-    why = alias.reason or ("" if same else "under way")
+    why = alias.reason or alias.signature_change or ("" if same else "under way")
     return [
         Text(model),
         Text(f"@{alias.alias}"),

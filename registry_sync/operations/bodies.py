@@ -16,6 +16,7 @@ class AliasState(BaseModel):
         held_at: The version that an operator's hold keeps it at.
         pinned: Whether that hold is a pin, which the registry does not end.
         reason: Why it is not where the registry wants it; None: it is, or it is under way.
+        signature_change: What it changes for callers where it goes, or has gone; None: nothing.
     """
 
     alias: str
@@ -27,6 +28,7 @@ class AliasState(BaseModel):
     held_at: int | None = None
     pinned: bool = False
     reason: str | None = None
+    signature_change: str | None = None
 
 
 class ModelState(BaseModel):
@@ -336,6 +338,7 @@ class Explained(BaseModel):
         doing: Steps under way.
         failures: How often its next step failed in a row; ``failure`` says how the last time.
         retry_at: When that is tried again.
+        signature_change: What an alias changes for callers where it goes, or has gone.
     """
 
     selector: str
@@ -353,6 +356,7 @@ class Explained(BaseModel):
     failures: int = 0
     failure: str | None = None
     retry_at: float | None = None
+    signature_change: str | None = None
 
 
 class ExplainAnswer(BaseModel):

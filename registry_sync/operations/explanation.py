@@ -96,6 +96,7 @@ def _alias(spine: Reconciler, model: str, alias: str) -> Explained:
         failures=failure.count if failure else 0,
         failure=failure.reason if failure else None,
         retry_at=failure.retry_at if failure else None,
+        signature_change=found.signature_change,
     )
 
 

@@ -116,6 +116,7 @@ def _alias(
     spine: Reconciler, model: str, alias: str, aspired: int | None, active: ActiveAlias | None
 ) -> AliasState:
     hold = spine.journal.view.holds.get((model, alias))
+    found = explain(spine.look(), model, alias, active)
     return AliasState(
         alias=alias,
         aspired=aspired,
@@ -125,13 +126,13 @@ def _alias(
         previous=active.previous_version if active else None,
         held_at=hold.target_version if hold else None,
         pinned=hold is not None and hold.lasting,
-        reason=_why_not(spine, model, alias, active),
+        reason=_why_not(spine, model, alias, found),
+        signature_change=found.signature_change,
     )
 
 
-def _why_not(spine: Reconciler, model: str, alias: str, active: ActiveAlias | None) -> str | None:
+def _why_not(spine: Reconciler, model: str, alias: str, found: Explanation) -> str | None:
     """Say why an alias is not where the registry wants it; None: it is, or it is under way."""
-    found = explain(spine.look(), model, alias, active)
     if found.why is Why.UNDER_WAY:
         failure = last_failure(spine, model, alias, found)
         return failure.reason if failure else None

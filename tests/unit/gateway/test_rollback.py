@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway import control_contract as contract
+from gateway import rollback
 from gateway.errors import LoadError, RolloutRefusedError, TableFileError
 from gateway.live_record import LiveRecord
 from gateway.rollback import RollbackRule
@@ -392,20 +393,23 @@ async def test_the_rule_looks_by_itself_and_survives_a_fault_of_ours(ruled, monk
     await ruled.promoted(2)
     real, tries = ruled.rollout.go_back, []
 
+    def passes(seconds):
+        ruled.now += seconds
+
     async def go_back(*args, **kwargs):
         tries.append(args)
         if len(tries) == 1:
+            asyncio.get_running_loop().call_later(0.05, passes, 11)
             raise RuntimeError("odd")
         await real(*args, **kwargs)
 
     monkeypatch.setattr(ruled.rollout, "go_back", go_back)
+    monkeypatch.setattr(rollback, "_LOOK_EVERY_S", 0.01)
     running = asyncio.ensure_future(ruled.rule.run())
     ruled.traffic(2, 0, 20)
     async with asyncio.timeout(10):
         while ruled.active().version != 1:
-            ruled.now += 1
-            ruled.node.changed()
-            await asyncio.sleep(0)
+            await ruled.node.next_change()
     assert len(tries) == 2
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

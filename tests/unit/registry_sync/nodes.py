@@ -16,6 +16,7 @@ from registry_sync.holds_file import HoldsFile
 from registry_sync.intake import Intake
 from registry_sync.ledger import Ledger
 from registry_sync.reconcile import Limits, Reconciler
+from registry_sync.signature_change import OnSignatureChange
 from registry_sync.threads import Threads
 from tests.fakes.environments import FakeEnvironments
 from tests.fakes.gateway import FakeGateway, becomes
@@ -34,6 +35,7 @@ class NodeInMemory:
     gateway: FakeGateway = field(default_factory=FakeGateway)
     environments: FakeEnvironments = field(default_factory=FakeEnvironments)
     on_mismatch: OnMismatch = OnMismatch.WARN
+    on_signature_change: OnSignatureChange = OnSignatureChange.WARN
     require_digest: bool = False
     stage_timeout_s: float = 30.0
     room: RoomLimits = field(default_factory=RoomLimits)
@@ -77,6 +79,7 @@ class NodeInMemory:
             threads=threads,
             environments=self.environments,
             on_mismatch=self.on_mismatch,
+            on_signature_change=self.on_signature_change,
             boot_id=f"boot-{time.monotonic_ns()}",
             jitter=lambda: 0.0,
             limits=Limits(stage_timeout_s=self.stage_timeout_s, room=self.room),

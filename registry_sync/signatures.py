@@ -1,0 +1,34 @@
+"""The signatures of what is in the artifact store, compared once for each pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from registry_sync.artifact_store import StoredArtifact
+from registry_sync.signature_change import OnSignatureChange, SignatureChange, compare
+
+_REMEMBERED = 4096
+
+
+class Signatures:
+    """Compares artifacts by digest. Event loop only."""
+
+    def __init__(self, on_change: OnSignatureChange) -> None:
+        """Store. ``on_change`` says what a difference means."""
+        self.on_change = on_change
+        self.artifacts: Mapping[str, StoredArtifact] = {}
+        self._known: dict[tuple[str, str], SignatureChange | None] = {}
+
+    def between(self, before: str, after: str) -> SignatureChange | None:
+        """Return what is different after; None: nothing is, or nobody can or wants to tell."""
+        if self.on_change is OnSignatureChange.IGNORE or before == after:
+            return None
+        if (before, after) not in self._known:
+            old, new = self.artifacts.get(before), self.artifacts.get(after)
+            if old is None or new is None:
+                return None
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            signatures = (one.description.get("signature") for one in (old, new))
+            self._known[before, after] = compare(*signatures)
+        return self._known[before, after]
