@@ -229,4 +229,4 @@ async def _loads(http: httpx.AsyncClient, street: Street, call: Call) -> float:
 async def _worker(http: httpx.AsyncClient, street: Street, call: Call) -> int:
     """The pid of the worker that answers this call."""
     document = await street.node.version(http, call.model, int(call.selector or 0))
-    return int(document["replica"]["pid"])
+    return int(document["replicas"][0]["pid"])
