@@ -34,7 +34,7 @@ from gateway.supervision import Supervisor
 from gateway.table_file import TableFile
 from gateway.telemetry import Telemetry
 from gateway.verdict import Margins
-from gateway.versions import Versions, WorkerLimits
+from gateway.versions import Versions, WorkerLimits, cuda_devices
 from gateway.workers import Observer
 
 _SOCKET_PATH_BYTES = 107
@@ -114,6 +114,7 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         threads=settings.worker_threads or cores.share(cores.available(), settings.max_resident),
         memory_bytes=settings.worker_memory_bytes or settings.max_resident_bytes,
         batch_bytes=settings.max_batch_bytes,
+        cuda_devices=cuda_devices(os.environ) if settings.torch_device == "auto" else None,
     )
     versions = Versions(node, settings.artifacts_dir.resolve(), limits)
     residents = _resident_set(

@@ -112,6 +112,9 @@ class GatewaySettings(BaseSettings):
     rollback_latency_floor_s: float = Field(
         0.05, ge=0, description="… how much longer: both must be exceeded."
     )
+    torch_device: Literal["auto", "cpu"] = Field(
+        "auto", description="'auto': torch models use the GPU where there is one."
+    )
     worker_threads: int = Field(
         0,
         ge=0,

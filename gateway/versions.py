@@ -6,9 +6,11 @@ The resident set asks here; the answers come from the present route table and th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -16,7 +18,7 @@ from gateway.errors import GatewayError, LoadError
 from gateway.model_ref import digest_hex
 from gateway.node import Node
 from gateway.room import ReplicaKey
-from gateway.worker import messages
+from gateway.worker import confinement, messages
 
 _MIB = 1024 * 1024
 _BASE_WORKER_BYTES = 32 * _MIB
@@ -24,6 +26,8 @@ _BASE_WORKER_BYTES = 32 * _MIB
 _OWN_WORKER_BYTES = 192 * _MIB
 """As much of a worker under its own interpreter, which shares no imported library with anybody."""
 _DESCRIPTION_FORMAT = 1
+_CUDA_DRIVER = Path("/dev/nvidiactl")
+_TORCH = "mlflow.pytorch"
 _BATCH_ROWS = 1024
 
 
@@ -35,11 +39,13 @@ class WorkerLimits:
         threads: Of numerical libraries.
         memory_bytes: The most that it may take.
         batch_bytes: The most bytes of bodies that are joined into one batch.
+        cuda_devices: Which GPUs torch models may use, as `messages.Load` says it; None: none.
     """
 
     threads: int
     memory_bytes: int
     batch_bytes: int
+    cuda_devices: str | None = None
 
 
 class Versions:
@@ -63,7 +69,7 @@ class Versions:
             listed = self._node.table.version(key.model, key.version)
         except GatewayError:
             return _BASE_WORKER_BYTES  # served although the registry no longer lists it
-        own = listed.environment.kind == "own"
+        own = listed.environment.kind == "own" or self._uses_gpu(listed.description or {})
         return (_OWN_WORKER_BYTES if own else _BASE_WORKER_BYTES) + 2 * (listed.size_bytes or 0)
 
     def replicas(self, key: ReplicaKey) -> int:
@@ -113,7 +119,21 @@ class Versions:
         rows = self._node.table.policy_of(key.model, key.version).max_batch_rows
         interpreter = self._interpreter(key)
         order = await asyncio.to_thread(self._read, key)
-        return replace(order, interpreter=interpreter, max_batch_rows=rows or _BATCH_ROWS)
+        order = replace(order, interpreter=interpreter, max_batch_rows=rows or _BATCH_ROWS)
+        return self._on_gpu(order) if self._uses_gpu(order.description) else order
+
+    def _uses_gpu(self, description: Mapping[str, Any]) -> bool:
+        is_torch = description.get("loader_module") == _TORCH
+        return is_torch and self._limits.cuda_devices is not None
+
+    def _on_gpu(self, order: messages.Load) -> messages.Load:
+        """CUDA cannot be used in a fork, and reserves far more memory than it uses."""
+        return replace(
+            order,
+            interpreter=order.interpreter or sys.executable,
+            cuda_devices=self._limits.cuda_devices,
+            memory_bytes=None,
+        )
 
     def _interpreter(self, key: ReplicaKey) -> str | None:
         """Return the version's own interpreter; None: it runs under ours.
@@ -157,3 +177,9 @@ class Versions:
             memory_bytes=self._limits.memory_bytes,
             max_batch_bytes=self._limits.batch_bytes,
         )
+
+
+def cuda_devices(environ: Mapping[str, str], driver: Path = _CUDA_DRIVER) -> str | None:
+    """Return which GPUs workers may use, as `messages.Load` says it; None: there are none."""
+    visible = environ.get("CUDA_VISIBLE_DEVICES", confinement.ALL_DEVICES)
+    return visible if visible not in {"", "-1"} and driver.exists() else None

@@ -34,7 +34,8 @@ ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
 }
 """What libraries read when a worker imports them; `use_threads` raises the thread counts later.
-CUDA cannot be used in a fork of a process that has touched it; workers compute on the CPU."""
+CUDA cannot be used in a fork of a process that has touched it; see `allow_devices`."""
+ALL_DEVICES = "all"
 
 _THREAD_COUNTS = (
     "OMP_NUM_THREADS",
@@ -120,6 +121,14 @@ def end_group() -> None:
 def allow_threads(threads: int) -> None:
     """Let libraries that are imported from now on, and children, use ``threads`` threads."""
     os.environ.update(dict.fromkeys(_THREAD_COUNTS, str(threads)))
+
+
+def allow_devices(cuda_devices: str | None) -> None:
+    """Let CUDA, which nothing has touched yet, see these GPUs; None: none."""
+    if cuda_devices == ALL_DEVICES:
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    elif cuda_devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = cuda_devices
 
 
 def use_threads(threads: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 from gateway.worker import confinement, expected, fast_path, integrity, memory, warmup
 from gateway.worker import signature as rules
 from gateway.worker.codecs import strict_json
-from gateway.worker.flavors import python_function, scikit_learn
+from gateway.worker.flavors import python_function, pytorch, scikit_learn
 from gateway.worker.messages import Load, Loaded, LoadFailed
 from gateway.worker.served_model import Call, ServedModel, call_pyfunc, log_without_data
 
@@ -65,6 +66,7 @@ def load(
         raise LoadFailedError("integrity", str(error)) from error
     verified = clock()
     confinement.allow_threads(order.threads)
+    confinement.allow_devices(order.cuda_devices)
     model, pyfunc = _load(order)
     confinement.use_threads(order.threads)
     loaded = clock()
@@ -82,6 +84,7 @@ def load(
     report = Loaded(
         private_bytes=memory.private_bytes(),
         peak_bytes=memory.peak_bytes(),
+        gpu_bytes=pytorch.gpu_bytes(),
         durations_s={phase: round(seconds, 6) for phase, seconds in durations.items()},
         warm_up="passed" if answers or example is not None else "no_example",
         expected_answers=answers,
@@ -101,7 +104,7 @@ def _load(order: Load) -> tuple[ServedModel, Any]:
     except ValueError as error:
         raise LoadFailedError("unsupported", str(error)) from error
     try:
-        pyfunc = python_function.load(order.artifact)
+        pyfunc = _pyfunc(order)
     except MemoryError as error:
         raise LoadFailedError("no_room", _too_much(order)) from error
     except BaseException as error:  # foreign code runs here, and may raise anything
@@ -111,6 +114,21 @@ def _load(order: Load) -> tuple[ServedModel, Any]:
         order.model, order.version, signature, strict_json.best(), call_pyfunc(pyfunc)
     )
     return model, pyfunc
+
+
+def _pyfunc(order: Load) -> Any:
+    """Load with MLflow, which takes the GPU where it sees one.
+
+    An exported program cannot leave the device that it was exported for, which is mostly the
+    processor: MLflow refuses it then, and is told to use that.
+    """
+    try:
+        return python_function.load(order.artifact)
+    except Exception:
+        if not order.cuda_devices:
+            raise
+        os.environ["MLFLOW_DEFAULT_PREDICTION_DEVICE"] = "cpu"
+        return python_function.load(order.artifact)
 
 
 def _warm(

@@ -49,6 +49,8 @@ class Load:
         max_batch_bytes: The most bytes of bodies, as they came, that are joined into one batch.
         interpreter: The model's own Python, under which the worker runs; None: the gateway's.
         memory_bytes: The most memory that the worker may take beyond what it starts with.
+        cuda_devices: The GPUs that it may use, as in ``CUDA_VISIBLE_DEVICES``, or ``all``; None:
+            none. Never told to a fork: CUDA cannot be used in one.
     """
 
     model: str
@@ -62,6 +64,7 @@ class Load:
     max_batch_bytes: int = 16 * 1024 * 1024
     interpreter: str | None = None
     memory_bytes: int | None = None
+    cuda_devices: str | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,7 @@ class Loaded:
         call_path: ``fast`` (the estimator on arrays) or ``pyfunc``, because of ``…_reason``.
         python: The version of the worker's interpreter.
         frameworks: What the worker has of the frameworks that the description names, by version.
+        gpu_bytes: Memory of GPUs that it holds.
         peak_bytes: The most private memory that it held until now, while it loaded and warmed up.
     """
 
@@ -142,6 +146,7 @@ class Loaded:
     python: str = ""
     frameworks: dict[str, str] = field(default_factory=dict)
     peak_bytes: int = 0
+    gpu_bytes: int = 0
     expected_answers: int = 0
 
 

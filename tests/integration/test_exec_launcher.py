@@ -2,25 +2,31 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import select
 import signal
 import subprocess
 import sys
 import venv
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from gateway.errors import LoadError
 from gateway.launcher import ExecLauncher
 from gateway.replica import Replica, ReplicaLimits, ReplicaState
-from gateway.worker.messages import Load
-from tests.integration.worker_process import wait_until_ended
+from gateway.worker.messages import Load, encode_header
+from tests.integration.worker_process import predict_header, store, wait_until_ended
+from tests.models.catalogue import TorchModel
 
 PATIENCE_S = 60.0
-LIMITS = ReplicaLimits(8, 1000, load_timeout_s=PATIENCE_S, warm_up_timeout_s=5, stuck_grace_s=1.0)
+LIMITS = ReplicaLimits(
+    8, 1000, load_timeout_s=PATIENCE_S, warm_up_timeout_s=PATIENCE_S, stuck_grace_s=1.0
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +110,44 @@ async def test_a_replica_learns_of_the_end_and_why_it_did_not_come_up(launcher, 
     await replica.wait_stopped()
     assert replica.state is ReplicaState.STOPPED
     assert stopped == [replica]
+
+
+def gpu() -> bool:
+    return Path("/dev/nvidiactl").exists()
+
+
+@pytest.mark.skipif(not gpu(), reason="there is no GPU on this machine")
+@pytest.mark.parametrize(
+    ("serialization_format", "on_gpu"),
+    [("pickle", True), ("pt2", False)],  # the latter was exported for the processor
+)
+async def test_a_torch_model_computes_on_the_gpu_and_says_what_it_holds(
+    launcher, tmp_path, serialization_format, on_gpu
+):
+    model = TorchModel(0, serialization_format)
+    order = replace(store(model, tmp_path), interpreter=sys.executable, cuda_devices="all")
+    replica = Replica("m/1", launcher, LIMITS, lambda _: None)
+    loaded = await replica.start(order)
+    assert (loaded.gpu_bytes > 0) == on_gpu
+    body = json.dumps(model.payload(3)).encode()
+    header = encode_header(predict_header())
+    reply = await replica.submit(
+        header, body, timeout_s=PATIENCE_S, limit_s=PATIENCE_S, on_done=lambda: None
+    )
+    answers = json.loads(reply.body)["predictions"]
+    np.testing.assert_allclose(answers, model.expected(model.payload(3)), rtol=1e-3, atol=1e-4)
+    replica.kill("the test is over")
+    await replica.wait_stopped()
+
+
+async def test_a_torch_model_runs_started_by_exec_without_a_gpu_too(launcher, tmp_path):
+    model = TorchModel(0, "pickle")  # quicker to import
+    order = replace(store(model, tmp_path), interpreter=sys.executable, cuda_devices="")
+    replica = Replica("m/1", launcher, LIMITS, lambda _: None)
+    loaded = await replica.start(order)
+    assert (loaded.call_path, loaded.gpu_bytes) == ("fast", 0)
+    replica.kill("the test is over")
+    await replica.wait_stopped()
 
 
 GATEWAY = """

@@ -1,7 +1,8 @@
-"""Torch modules called directly, without a DataFrame and without gradients."""
+"""Torch modules called directly, without a DataFrame and without gradients, on their device."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +18,29 @@ def direct(model: Any, predict_fn: str) -> Callable[[Inputs], Any] | None:
     module = model.get_raw_model()
     if isinstance(module, torch.nn.Module) and not hasattr(module, "graph"):
         module.eval()
+    device = _device(module)
 
     def call(inputs: Inputs) -> Any:
         if inputs.kind != TENSOR:
             raise ValueError("the input is no single tensor")
         with torch.inference_mode():
-            return module(torch.from_numpy(inputs.arrays[TENSOR_NAME])).numpy()
+            # Both are nothing but the tensor itself where the device is the processor.
+            return module(torch.from_numpy(inputs.arrays[TENSOR_NAME]).to(device)).cpu().numpy()
 
     return call
+
+
+def gpu_bytes() -> int:
+    """Return the memory of GPUs that torch has taken in this process; 0 if it has taken none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    return sum(torch.cuda.memory_reserved(one) for one in range(torch.cuda.device_count()))
+
+
+def _device(module: Any) -> str:
+    """Return where MLflow has put the module: on the GPU, if there is one to be seen."""
+    for parts in (module.parameters, module.buffers):
+        for tensor in parts():
+            return str(tensor.device)
+    return "cpu"
