@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import gc
 import os
 import resource
 import signal
@@ -71,6 +72,8 @@ async def _serve(settings: GatewaySettings) -> None:
         public = sockets.enter_context(_public_socket(settings))
         control = sockets.enter_context(_control_socket(settings.control_socket))
         async with running_gateway(settings) as gateway:
+            gc.collect()
+            gc.freeze()  # what is here for good is not looked at again by every collection
             await _run_servers(gateway, settings, public, control)
 
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from gateway.control_contract import Event, StageOutcome, Wanted
+from gateway.errors import GatewayError
 from gateway.routing import RouteTable
 
 CONTROL_PLANE_SILENT_S = 15.0
@@ -122,7 +123,7 @@ class Node:
 
 
 def _is_here(table: RouteTable, model: str, version: int) -> bool:
-    for listed in table.catalogue.models if table.catalogue else ():
-        if listed.name == model:
-            return any(one.version == version and one.digest for one in listed.versions)
-    return False
+    try:
+        return table.version(model, version).digest is not None
+    except GatewayError:
+        return False  # nobody lists it any more: who asks for it again is told so

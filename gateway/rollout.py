@@ -76,8 +76,11 @@ class Rollout:
 
     # --- catalogue --------------------------------------------------------------------------------
 
-    async def take_catalogue(self, catalogue: Catalogue) -> CatalogueAck:
+    async def take_catalogue(self, catalogue: Catalogue, document: bytes) -> CatalogueAck:
         """Take what the registry lists. Nothing that serves changes by it.
+
+        ``document`` is the catalogue as it came: kept on disk as it is, since to encode thousands
+        of versions again would hold up the event loop, even from a thread.
 
         Raises:
             RolloutRefusedError: A newer contract, or an older snapshot than the present one.
@@ -99,7 +102,7 @@ class Rollout:
                     "stale_epoch", f"epoch {node.catalogue_epoch} was taken before"
                 )
             try:
-                await asyncio.to_thread(self._table_file.save_catalogue, catalogue)
+                await asyncio.to_thread(self._table_file.save_catalogue, document)
             except TableFileError as error:
                 raise RolloutRefusedError("table_write_failed", str(error)) from error
             node.catalogue_writer, node.catalogue_epoch = catalogue.writer, catalogue.epoch
@@ -123,11 +126,7 @@ class Rollout:
         return CatalogueAck(generation=self._node.table.generation)
 
     def _forget_unlisted(self) -> None:
-        table = self._node.table
-        listed = {(model.name, one.version) for model in table.models() for one in model.versions}
-        self._telemetry.forget_all_but(
-            listed | {(m, e.version) for (m, _), e in table.active.items()}
-        )
+        self._telemetry.forget_all_but(self._node.table.knows)
 
     # --- stage ------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ records: an alias resolves by the second. A lookup sees one snapshot from start 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -31,6 +31,7 @@ from gateway.errors import (
     VersionNotFoundError,
     VersionQuarantinedError,
 )
+from gateway.listed_versions import ListedVersions
 from gateway.model_ref import LATEST, Selector, SelectorKind
 
 LOADING_RETRY_AFTER_S = 2.0
@@ -55,22 +56,39 @@ class Route:
     timeout_s: float | None = None
 
 
+class _Versions:
+    """The versions of a catalogue's models, by model and number; those that were asked for once."""
+
+    def __init__(self, models: Mapping[str, CatalogueModel]) -> None:
+        self._models = models
+        self._known: dict[tuple[str, int], CatalogueVersion] = {}
+
+    def get(self, key: tuple[str, int]) -> CatalogueVersion | None:
+        known = self._known.get(key)
+        if known is None and key[0] in self._models:
+            known = _listed(self._models[key[0]].versions, key[1])
+            if known is not None:
+                self._known[key] = known
+        return known
+
+
+def _listed(versions: Sequence[CatalogueVersion], number: int) -> CatalogueVersion | None:
+    if isinstance(versions, ListedVersions):
+        return versions.of(number)
+    return next((entry for entry in versions if entry.version == number), None)
+
+
 @dataclass(frozen=True, slots=True)
 class _Index:
     """What a catalogue lists, by name. Built once for each, and kept while only aliases move."""
 
     models: Mapping[str, CatalogueModel]
-    versions: Mapping[tuple[str, int], CatalogueVersion]
+    versions: _Versions
 
     @classmethod
     def of(cls, catalogue: Catalogue | None) -> _Index:
         models = {model.name: model for model in (catalogue.models if catalogue else ())}
-        versions = {
-            (model.name, entry.version): entry
-            for model in models.values()
-            for entry in model.versions
-        }
-        return cls(models, versions)
+        return cls(models, _Versions(models))
 
 
 @dataclass(frozen=True)
@@ -104,6 +122,13 @@ class RouteTable:
         """What the active aliases point at: model, version, digest."""
         return frozenset((one.model, one.version, one.digest) for one in self.active.values())
 
+    @cached_property
+    def _active_of(self) -> Mapping[str, Mapping[str, ActiveAlias]]:
+        by_model: dict[str, dict[str, ActiveAlias]] = {}
+        for (model, alias), entry in self.active.items():
+            by_model.setdefault(model, {})[alias] = entry
+        return by_model
+
     # --- questions --------------------------------------------------------------------------------
 
     def resolve(self, model: str, selector: Selector | None) -> Route:
@@ -130,19 +155,30 @@ class RouteTable:
         entry = self._index.models.get(name)
         if entry is not None:
             return entry
-        if self.catalogue is None and not any(model == name for model, _ in self.active):
+        if self.catalogue is None and name not in self._active_of:
             raise RegistryUnavailableError(
                 "no catalogue has reached this gateway yet: is the control plane running?",
                 retry_after_s=LOADING_RETRY_AFTER_S,
             )
-        if any(model == name for model, _ in self.active):
+        if name in self._active_of:
             return self._model_from_active(name)
         raise ModelNotFoundError(f"there is no registered model {name!r}")
 
     def models(self) -> list[CatalogueModel]:
         """Return every model that is listed or active, by name."""
-        names = set(self._index.models) | {model for model, _ in self.active}
-        return [self.model(name) for name in sorted(names)]
+        return [self.model(name) for name in self.names()]
+
+    def names(self) -> list[str]:
+        """Return the names of every model that is listed or active, sorted."""
+        return sorted({*self._index.models, *self._active_of})
+
+    def knows(self, model: str, version: int | None) -> bool:
+        """Whether a model, or one of its versions, is listed or active."""
+        active = self._active_of.get(model, {})
+        if version is None:
+            return model in self._index.models or bool(active)
+        listed = self._index.versions.get((model, version)) is not None
+        return listed or any(entry.version == version for entry in active.values())
 
     def version(self, model: str, version: int) -> CatalogueVersion:
         """Return what is known of one version.
@@ -154,9 +190,9 @@ class RouteTable:
         entry = self._index.versions.get((model, version))
         if entry is not None:
             return entry
-        for known in self.model(model).versions:
-            if known.version == version:
-                return known
+        entry = _listed(self.model(model).versions, version)
+        if entry is not None:
+            return entry
         raise VersionNotFoundError(f"model {model!r} has no version {version}")
 
     def policy_of(self, model: str, version: int) -> Policy:
@@ -172,7 +208,7 @@ class RouteTable:
 
     def active_of(self, model: str) -> dict[str, ActiveAlias]:
         """Return the active aliases of a model."""
-        return {alias: entry for (name, alias), entry in self.active.items() if name == model}
+        return dict(self._active_of.get(model, {}))
 
     def hold_on(self, model: str, alias: str, digest: str) -> AliasHold | None:
         """Return the hold that refuses this activation, if there is one."""

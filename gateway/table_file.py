@@ -87,15 +87,15 @@ class TableFile:
             active=list(table.active.values()),
             holds=list(table.holds),
         )
-        _replace(self._table, body.model_dump_json(indent=1))
+        _replace(self._table, body.model_dump_json(indent=1).encode())
 
-    def save_catalogue(self, catalogue: Catalogue) -> None:
-        """Write the catalogue.
+    def save_catalogue(self, document: bytes) -> None:
+        """Write the document of a catalogue, which was found valid, as it came.
 
         Raises:
             TableFileError: The disk refused.
         """
-        _replace(self._catalogue, catalogue.model_dump_json())
+        _replace(self._catalogue, document)
 
     def load_hot(self) -> list[ReplicaKey]:
         """Return what had a worker last time, the most used first; nothing if that is unknown.
@@ -120,7 +120,7 @@ class TableFile:
         """
         versions = [_Hot(model=k.model, version=k.version, digest=k.digest) for k in keys]
         body = _HotBody(format_version=FORMAT_VERSION, versions=versions)
-        _replace(self._hot, body.model_dump_json(indent=1))
+        _replace(self._hot, body.model_dump_json(indent=1).encode())
 
     def _parse_table(self, text: str) -> _TableBody:
         _refuse_newer(self._table, text, "format_version", FORMAT_VERSION)
@@ -174,12 +174,12 @@ def _refuse_newer(path: Path, text: str, key: str, known: int) -> None:
         )
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, content: bytes) -> None:
     """Write a file so that a crash at any moment leaves the old or the new one, whole."""
     temporary = path.with_suffix(".tmp")
     try:
-        with temporary.open("w") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,22 +124,18 @@ class Telemetry:
         for metric in (self.swaps, self.rollbacks):
             metric.remove_by_labels({"model": model, "alias": alias})
 
-    def forget_all_but(self, known: Iterable[tuple[str, int]]) -> None:
-        """Remove the series of versions that are no longer known."""
-        keep = {(model, str(version)) for model, version in known}
-        models = {model for model, _ in keep}
+    def forget_all_but(self, known: Callable[[str, int | None], bool]) -> None:
+        """Remove the series of models (version None) and versions that are no longer known."""
         for by_alias in (self.swaps, self.rollbacks):
             for labels in [dict(sample.labels) for sample in _samples(by_alias)]:
-                if labels["model"] not in models:
+                if not known(labels["model"], None):
                     by_alias.remove_by_labels({"model": labels["model"]})
         for metric in self._by_version():
             for labels in [dict(sample.labels) for sample in _samples(metric)]:
-                found = (labels.get("model", NO_MODEL), labels.get("version", NO_MODEL))
-                if found not in keep and found[0] != NO_MODEL:
-                    metric.remove_by_labels({"model": found[0], "version": found[1]})
-        self._series = {
-            key: series for key, series in self._series.items() if (key[0], str(key[1])) in keep
-        }
+                model, version = labels.get("model", NO_MODEL), labels.get("version", NO_MODEL)
+                if model != NO_MODEL and not known(model, int(version)):
+                    metric.remove_by_labels({"model": model, "version": version})
+        self._series = {key: series for key, series in self._series.items() if known(*key)}
 
     def _by_version(self) -> tuple[Counter | Histogram | Gauge, ...]:
         return (

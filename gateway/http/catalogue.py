@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request
+import orjson
+from fastapi import APIRouter, Request, Response
 
 from gateway.control_contract import (
     ActiveAlias,
@@ -14,8 +15,9 @@ from gateway.control_contract import (
     Policy,
     VersionState,
 )
-from gateway.errors import InvalidSelectorError
+from gateway.errors import InvalidSelectorError, VersionNotFoundError
 from gateway.http.services import Services, services_of
+from gateway.http.slices import in_slices
 from gateway.model_ref import (
     LATEST,
     InvalidReferenceError,
@@ -32,15 +34,20 @@ router = APIRouter(tags=["catalogue"])
 
 
 @router.get("/models")
-async def list_models(request: Request) -> dict[str, Any]:
-    """List every registered model with its aliases and how fresh the registry's list is."""
+async def list_models(request: Request) -> Response:
+    """List every registered model with its aliases and how fresh the registry's list is.
+
+    There may be thousands: they are described in slices.
+    """
     services = services_of(request)
     table = services.node.table
-    return {
-        "models": [_summary(services.node, model) for model in table.models()],
-        "generation": table.generation,
-        "registry": registry_freshness(services),
-    }
+    rest = {"generation": table.generation, "registry": registry_freshness(services)}
+    models = [
+        orjson.dumps(_summary(services.node, table.model(name)))
+        async for name in in_slices(table.names())
+    ]
+    body = b'{"models":[%b],%b' % (b",".join(models), orjson.dumps(rest)[1:])
+    return Response(body, media_type="application/json")
 
 
 @router.get("/models/{model}")
@@ -139,8 +146,9 @@ def _why(
     """Say why an alias does not mean what the registry says; None where it does."""
     if aspired is None or (active is not None and active.version == aspired):
         return None
-    entry = next((one for one in model.versions if one.version == aspired), None)
-    if entry is None:
+    try:
+        entry = table.version(model.name, aspired)
+    except VersionNotFoundError:
         return f"version {aspired} is not listed"
     absent = active is None and entry.state is VersionState.REGISTERED and entry.reason is None
     if absent and table.policy_of(model.name, aspired).load == "on_demand":

@@ -7,7 +7,6 @@ from fastapi import APIRouter, Request
 from gateway.control_contract import (
     ActivateAck,
     ActivateRequest,
-    Catalogue,
     CatalogueAck,
     NodeState,
     ReleaseAck,
@@ -19,15 +18,18 @@ from gateway.control_contract import (
     UnchangedCatalogue,
 )
 from gateway.errors import RolloutRefusedError
+from gateway.http.catalogue_document import read_catalogue
 from gateway.http.services import services_of
 
 router = APIRouter()
 
 
 @router.put("/catalogue")
-async def put_catalogue(request: Request, body: Catalogue) -> CatalogueAck:
-    """Take a full snapshot of the registry."""
-    return await services_of(request).rollout.take_catalogue(body)
+async def put_catalogue(request: Request) -> CatalogueAck:
+    """Take a full snapshot of the registry: a `Catalogue`, which may be megabytes."""
+    document = await request.body()
+    catalogue = await read_catalogue(document)
+    return await services_of(request).rollout.take_catalogue(catalogue, document)
 
 
 @router.post("/catalogue/unchanged")

@@ -298,7 +298,8 @@ def catalogue(**of_1: Any) -> contract.Catalogue:
 )
 async def test_there_is_no_going_back_to_what_may_not_serve(ruled, of_1, says):
     await ruled.promoted(2)
-    await ruled.rollout.take_catalogue(catalogue(**of_1))
+    body = catalogue(**of_1)
+    await ruled.rollout.take_catalogue(body, body.model_dump_json().encode())
     ruled.traffic(2, 0, 20)
     await ruled.looked()
     assert (ruled.active().version, ruled.held()) == (2, [])

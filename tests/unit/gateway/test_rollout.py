@@ -74,13 +74,12 @@ class Stand:
 
     async def publish(self, epoch=1, writer="w"):
         versions = [contract.CatalogueVersion(version=n, state="available", digest=D[n]) for n in D]
-        return await self.rollout.take_catalogue(
-            contract.Catalogue(
-                writer=writer,
-                epoch=epoch,
-                models=[contract.CatalogueModel(name="m", versions=versions)],
-            )
+        catalogue = contract.Catalogue(
+            writer=writer,
+            epoch=epoch,
+            models=[contract.CatalogueModel(name="m", versions=versions)],
         )
+        return await self.rollout.take_catalogue(catalogue, catalogue.model_dump_json().encode())
 
     async def stage(self, version, *, keep=True, replaces=None):
         stage_id = f"s{version}"
@@ -285,7 +284,7 @@ async def test_an_older_catalogue_of_the_same_writer_is_refused(tmp_path):
 async def test_a_newer_contract_is_refused_with_a_sentence(tmp_path):
     newer = contract.Catalogue(contract_version=99, writer="w", epoch=1, models=[])
     with pytest.raises(RolloutRefusedError, match="upgrade the gateway"):
-        await Stand(tmp_path).rollout.take_catalogue(newer)
+        await Stand(tmp_path).rollout.take_catalogue(newer, b"{}")
 
 
 async def test_an_alias_that_is_retired_leaves_no_series(tmp_path):

@@ -39,7 +39,7 @@ def test_what_was_written_comes_back(tmp_path):
     catalogue = Catalogue(writer="w", epoch=4, models=[CatalogueModel(name="m", versions=[])])
     file = TableFile(tmp_path)
     file.save_table(a_table())
-    file.save_catalogue(catalogue)
+    file.save_catalogue(catalogue.model_dump_json().encode())
     assert file.load("champion") == a_table().with_catalogue(catalogue)
     assert not list(tmp_path.glob("*.tmp"))
 
@@ -91,7 +91,7 @@ def test_a_catalogue_that_cannot_be_read_is_left_out(tmp_path):
 
 def test_a_newer_catalogue_is_refused(tmp_path):
     file = TableFile(tmp_path)
-    file.save_catalogue(Catalogue(writer="w", epoch=4, models=[]))
+    file.save_catalogue(Catalogue(writer="w", epoch=4, models=[]).model_dump_json().encode())
     path = tmp_path / "catalogue.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "contract_version": 99}))
     with pytest.raises(TableFileError, match="newer version"):

@@ -1,0 +1,141 @@
+"""A catalogue's document into a `Catalogue`, without holding the event loop up.
+
+A registry of thousands of versions makes megabytes of JSON, and half a second of decoding and
+validating. Here the models are decoded and their versions validated one at a time, in slices.
+What is wrong is reported as for every other body.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+
+from gateway.control_contract import Catalogue, CatalogueModel, CatalogueVersion
+from gateway.http.slices import in_slices
+from gateway.listed_versions import ListedVersions
+
+B = TypeVar("B", bound=BaseModel)
+_SPACE = re.compile(r"[ \t\r\n]*")
+_Place = tuple[str | int, ...]
+
+
+async def read_catalogue(document: bytes) -> Catalogue:
+    """Decode and validate.
+
+    Raises:
+        RequestValidationError: It is no catalogue; says where.
+    """
+    fields: dict[str, Any] = {}
+    try:
+        reader = _Reader(document.decode())
+        for name in reader.members():
+            if name == "models" and reader.sees("["):
+                fields[name] = await _models(reader)
+            else:
+                fields[name] = reader.value()
+    except UnicodeDecodeError as error:
+        raise _no_json(error.start, error.reason) from error
+    except json.JSONDecodeError as error:
+        raise _no_json(error.pos, error.msg) from error
+    except RecursionError as error:
+        raise _no_json(0, "it is nested too deep") from error
+    return _valid(Catalogue, fields, ())
+
+
+async def _models(reader: _Reader) -> list[CatalogueModel]:
+    models: list[CatalogueModel] = []
+    async for value in in_slices(reader.elements()):
+        models.append(await _model(value, ("models", len(models))))
+    return models
+
+
+async def _model(value: Any, place: _Place) -> CatalogueModel:
+    """Validate a model, one version after the other: there may be thousands of those too."""
+    listed = value.get("versions") if isinstance(value, dict) else None
+    if not isinstance(listed, list):
+        return _valid(CatalogueModel, value, place)
+    model = _valid(CatalogueModel, {**value, "versions": []}, place)
+    versions = ListedVersions()
+    number = 0
+    async for version in in_slices(listed):
+        versions.add(_valid(CatalogueVersion, version, (*place, "versions", number)))
+        number += 1
+    return model.model_copy(update={"versions": versions})
+
+
+def _valid(kind: type[B], value: Any, place: _Place) -> B:
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**one, "loc": ("body", *place, *one["loc"])} for one in error.errors()]
+        ) from error
+
+
+def _no_json(position: int, reason: str) -> RequestValidationError:
+    return RequestValidationError([{"loc": ("body", position), "msg": f"no JSON: {reason}"}])
+
+
+class _Reader:
+    """Reads a JSON text member by member. Every method raises `json.JSONDecodeError`."""
+
+    def __init__(self, text: str) -> None:
+        """Begin at the first character that counts."""
+        self._text = text
+        self._decode = json.JSONDecoder().raw_decode
+        self._at = 0
+        self._skip_space()
+
+    def members(self) -> Iterator[str]:
+        """Give the names of an object's members; whoever takes one reads its value then."""
+        self._take("{")
+        while not self.sees("}"):
+            name = self.value()
+            if not isinstance(name, str):
+                raise json.JSONDecodeError("a name is no string", self._text, self._at)
+            self._take(":")
+            yield name
+            self._next_or("}")
+        self._take("}")
+        if self._at != len(self._text):
+            raise json.JSONDecodeError("more than one document", self._text, self._at)
+
+    def elements(self) -> Iterator[Any]:
+        """Give the elements of a list."""
+        self._take("[")
+        while not self.sees("]"):
+            yield self.value()
+            self._next_or("]")
+        self._take("]")
+
+    def value(self) -> Any:
+        """Read a whole value."""
+        value, self._at = self._decode(self._text, self._at)
+        self._skip_space()
+        return value
+
+    def sees(self, character: str) -> bool:
+        """Whether this is what comes next."""
+        return self._text.startswith(character, self._at)
+
+    def _next_or(self, end: str) -> None:
+        """Go on to what follows a comma, unless it is the end."""
+        if not self.sees(end):
+            self._take(",")
+            if self.sees(end):
+                raise json.JSONDecodeError("a comma before the end", self._text, self._at)
+
+    def _take(self, character: str) -> None:
+        if not self.sees(character):
+            raise json.JSONDecodeError(f"no {character!r}", self._text, self._at)
+        self._at += 1
+        self._skip_space()
+
+    def _skip_space(self) -> None:
+        found = _SPACE.match(self._text, self._at)
+        self._at = found.end() if found else self._at
