@@ -20,6 +20,8 @@ from gateway.errors import (
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
+BODY_IS_HERE = "registry_gateway.body_is_here"
+"""In a request's scope: the whole of its body has come, and `receive` gives it at once."""
 _ARRIVES_AT_ONCE_BYTES = 64 * 1024
 _DROP_BYTES = 256 * 1024 * 1024
 _DROP_S = 5.0
@@ -57,10 +59,11 @@ class Arrival:
         self.place: Place | None = None
 
     async def read(
-        self, content_length: bytes, deadline: float | None = None
+        self, content_length: bytes, deadline: float | None = None, *, is_here: bool = False
     ) -> tuple[bytes, Place]:
         """Read the whole body; return it, and what it holds.
 
+        ``is_here``: the whole of it has come already, so that there is no time to bound.
         ``deadline``: when its caller gives up (``CLOCK_MONOTONIC``, seconds); None: never.
 
         Raises:
@@ -72,6 +75,8 @@ class Arrival:
         """
         if content_length.isdigit():
             self._refuse_early(int(content_length))
+        if is_here:
+            return await self._pieces()
         if deadline is not None:
             left_s = deadline - time.monotonic()
             self._give_up_at = asyncio.get_running_loop().time() + left_s
@@ -99,7 +104,7 @@ class Arrival:
         if length > _ARRIVES_AT_ONCE_BYTES:
             self._admission.check(length)
 
-    async def _pieces(self, limit: asyncio.Timeout) -> tuple[bytes, Place]:
+    async def _pieces(self, limit: asyncio.Timeout | None = None) -> tuple[bytes, Place]:
         piece, more = await self._piece()
         place = self.place = self._admission.enter(len(piece))
         if not more:
@@ -107,7 +112,8 @@ class Arrival:
         pieces = [piece]
         size = len(piece)
         while more:
-            limit.reschedule(self._next_limit())
+            if limit is not None:
+                limit.reschedule(self._next_limit())
             piece, more = await self._piece()
             size += len(piece)
             if size > self._limits.max_bytes:

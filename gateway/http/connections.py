@@ -25,6 +25,7 @@ from gateway.errors import (
     InvalidHttpError,
     TooManyConnectionsError,
 )
+from gateway.http.arrival import BODY_IS_HERE
 from gateway.http.problems import MEDIA_TYPE, new_request_id, render, retry_after, status_of
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -226,6 +227,11 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         if self._all.draining:
             self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        """A request has come whole: its application need not wait for any of it."""
+        self.scope[BODY_IS_HERE] = True  # type: ignore[literal-required]  # ours
+        super().on_message_complete()
 
     def _head_is_large(self) -> bool:
         if len(self.headers) > MAX_HEADERS:

@@ -29,7 +29,14 @@ from gateway.errors import (
     InvalidTimeoutError,
     MediaTypeError,
 )
-from gateway.http.arrival import Arrival, BodyLimits, ClientLeftError, Message, Receive
+from gateway.http.arrival import (
+    BODY_IS_HERE,
+    Arrival,
+    BodyLimits,
+    ClientLeftError,
+    Message,
+    Receive,
+)
 from gateway.http.problems import MEDIA_TYPE, new_request_id, render, retry_after, status_of
 from gateway.model_ref import InvalidReferenceError, Selector, parse_model_name, parse_selector
 from gateway.telemetry import NO_MODEL, Telemetry
@@ -127,7 +134,8 @@ class PredictApp:
             selectors = _selectors(version, headers.get(b"x-model-version"))
             name = _decode_name(model)
             probabilities = _probabilities(scope["query_string"])
-            body, place = await arrival.read(headers.get(b"content-length", b""), deadline)
+            length, is_here = headers.get(b"content-length", b""), scope.get(BODY_IS_HERE, False)
+            body, place = await arrival.read(length, deadline, is_here=is_here)
             started = time.perf_counter()
             call = Call(
                 model=name,

@@ -7,7 +7,7 @@ machine ``code``, the ``request_id`` and, for bad input, ``errors`` with row, fi
 from __future__ import annotations
 
 import math
-import uuid
+import os
 from http import HTTPStatus
 from typing import Any
 
@@ -56,7 +56,7 @@ STATUS: dict[type[GatewayError], int] = {
 
 def new_request_id() -> str:
     """Return the id of a request whose caller gave it none."""
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 def status_of(error: GatewayError) -> int:
