@@ -79,7 +79,12 @@ class Demand:
             if not stage.done():
                 stage.set_exception(error) if error else stage.set_result(None)
         self.stages.clear()
-        while error is not None and self.waiters:
+        if error is not None:
+            self.tell_callers(error)
+
+    def tell_callers(self, error: Exception) -> None:
+        """Tell every caller that it gets no lease here; stages go on waiting."""
+        while self.waiters:
             waiter = self.waiters.popleft()
             if not waiter.done():
                 waiter.set_exception(error)

@@ -314,7 +314,9 @@ class LoadQueue:
         old = stage.replaces
         if stage.displaces and old is not None and old not in self._stages.displaced():
             if (demand := self._demands.get(old)) is not None:
-                self.drop(demand, DisplacedError())
+                demand.tell_callers(DisplacedError())
+                if not demand.stages:  # another stage may want it back: it goes on
+                    self.drop(demand)
             if self._versions.goes_last(old):  # the successor has failed: it is needed again
                 self._wishes[old] = None
         self.pump()

@@ -203,6 +203,9 @@ class Replica:
                 f"the worker speaks protocol {hello.protocol_version}, "
                 f"this gateway {messages.PROTOCOL_VERSION}",
             )
+        # It may have ended since it said that: who hears a frame is woken a turn later.
+        if self.state is not ReplicaState.STARTING:
+            raise LoadError("worker_died", "the worker ended before it was ready")
         self.state = ReplicaState.LOADING
         self._channel.send(Kind.LOAD, 0, messages.encode_header(load))
         frame = await self._next_frame(Kind.LOADED)

@@ -205,6 +205,8 @@ class Workers:
                 if error.failure != "worker_died" or left == 0 or told_to_end:
                     raise
                 await resident.replica.wait_stopped()
+                if resident.ending:  # meanwhile, and its place is given to another one
+                    raise
                 resident.replica = self._new_replica(
                     resident.key, lambda replica: self._stopped(resident, replica)
                 )

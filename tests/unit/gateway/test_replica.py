@@ -1,9 +1,6 @@
 """One worker seen from the parent, with a process that is only a pair of descriptors."""
 
 import asyncio
-import multiprocessing
-import os
-import socket
 from dataclasses import replace
 
 import pytest
@@ -12,35 +9,10 @@ from gateway.errors import DeadlineExceededError, LoadError, ModelOverloadedErro
 from gateway.replica import Replica, ReplicaLimits, ReplicaState
 from gateway.worker.frames import pack
 from gateway.worker.messages import KIND_OF, Failed, Hello, Load, Loaded, Warming, encode_header
+from tests.fakes.worker import FakeWorker
 
 LIMITS = ReplicaLimits(4, 1000, load_timeout_s=5, warm_up_timeout_s=5, stuck_grace_s=1)
 LOAD = Load("m", 1, "sha256:0", "/nowhere", "/nowhere", {})
-
-
-class FakeWorker:
-    """What a launcher returns; readable ``exited`` stands for an ended process."""
-
-    pid = 4194305  # beyond the kernel's largest
-
-    def __init__(self):
-        self.channel, self.peer = socket.socketpair()
-        self.channel.setblocking(False)
-        self.exited, self._exit = os.pipe()
-        self.output, self.spoken = multiprocessing.Pipe(duplex=False)
-        self.killed = self.closed = False
-
-    def kill(self):
-        if not self.killed:
-            self.killed = True
-            os.close(self._exit)
-            self.peer.close()
-
-    def close(self):
-        self.closed = True
-        self.channel.close()
-        self.output.close()
-        self.spoken.close()
-        os.close(self.exited)
 
 
 class SlowLauncher:
@@ -93,6 +65,18 @@ async def ready():
     yield replica, launcher
     replica.kill("the test is over")
     await replica.wait_stopped()
+
+
+async def test_a_worker_that_ends_with_its_first_word_frees_its_place():
+    launcher = ReadyLauncher()
+    stopped: list[Replica] = []
+    replica = Replica("m/1", launcher, LIMITS, stopped.append)
+    launcher.say(Hello(1, "3.11"))
+    launcher.worker.kill()
+    with pytest.raises(LoadError, match="ended before"):
+        await asyncio.wait_for(replica.start(LOAD), 10)
+    assert replica.state is ReplicaState.STOPPED
+    assert stopped == [replica]
 
 
 async def test_a_worker_stuck_in_one_prediction_is_ended(ready):

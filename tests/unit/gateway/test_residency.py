@@ -566,6 +566,45 @@ async def test_who_asks_for_a_version_that_made_room_asks_again_when_that_is_ove
         await caller
 
 
+async def test_a_stage_that_wants_back_what_made_room_is_not_told_to_ask_again():
+    world = World(count=2)
+    await world.use("a")
+    world.gate.clear()
+    forth = await staging(world, swap="unload_first")
+    await until(lambda: len(world.starts) == 2)
+    back = asyncio.ensure_future(
+        world.set.stage(key("a"), "s2", replaces=None, swap="blue_green", replicas=1, wait_s=5)
+    )
+    caller = asyncio.ensure_future(world.set.lease(key("a")))
+    world.gate.set()
+    await forth
+    world.set.unstage("s1")
+    with pytest.raises(DisplacedError):
+        await caller
+    await back
+    assert world.set.is_ready(key("a"))
+
+
+async def test_a_worker_that_is_retired_as_it_dies_while_loading_is_not_started_again():
+    world = World()
+    world.failures = [LoadError("worker_died", "killed")]
+    world.gate.clear()
+    caller = asyncio.ensure_future(world.set.lease(key("a")))
+    await until(lambda: world.starts)
+    known = asyncio.Event()
+    world.workers[0].wait_stopped = known.wait
+    world.gate.set()
+    await until(lambda: not world.failures)
+    caller.cancel()
+    await asyncio.sleep(0)
+    world.set.retire(key("a"), "retired")
+    await until(lambda: world.set.residents() == [])
+    known.set()
+    await asyncio.sleep(0.01)  # long enough for it to be started, if it were
+    await world.set.close(0.1)
+    assert world.starts == ["a/1"]
+
+
 async def test_a_version_that_made_room_for_one_that_fails_is_loaded_again():
     world = World(count=1)
     world.last = {key("a")}

@@ -1,0 +1,146 @@
+"""Workers without a process: a pair of descriptors, and a task that speaks a worker's language.
+
+It predicts the version's number times ``x``. ``HANG_ON`` is never answered, ``EXIT_ON`` ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import multiprocessing
+import os
+import socket
+from typing import Any
+
+from gateway.worker.frames import Frame, FrameReader, pack
+from gateway.worker.messages import (
+    KIND_OF,
+    Alive,
+    Failed,
+    Hello,
+    Kind,
+    Load,
+    Loaded,
+    LoadFailed,
+    Message,
+    Reply,
+    Warming,
+    decode_header,
+    encode_header,
+)
+
+HANG_ON, EXIT_ON = -1.0, -2.0
+_FIRST_PID = 4194305  # beyond the kernel's largest
+_pids = itertools.count(_FIRST_PID)
+
+
+class FakeWorker:
+    """What a launcher returns; readable ``exited`` stands for an ended process."""
+
+    def __init__(self) -> None:
+        self.pid = next(_pids)
+        self.channel, self.peer = socket.socketpair()
+        self.channel.setblocking(False)
+        self.exited, self._exit = os.pipe()
+        self.output, self.spoken = multiprocessing.Pipe(duplex=False)
+        self.killed = self.closed = False
+
+    def kill(self) -> None:
+        """End; what has not been read by the worker is lost."""
+        if not self.killed:
+            self.killed = True
+            os.close(self._exit)
+            with contextlib.suppress(OSError):
+                self.peer.shutdown(socket.SHUT_RDWR)  # unlike a close, it wakes who reads
+            self.peer.close()
+
+    def close(self) -> None:
+        """Release every descriptor."""
+        self.closed = True
+        self.channel.close()
+        self.peer.close()
+        self.output.close()
+        self.spoken.close()
+        os.close(self.exited)
+
+
+class FakeLauncher:
+    """Starts such workers on the running loop.
+
+    Attributes:
+        failures: How many of the next loads fail.
+    """
+
+    def __init__(self, private_bytes: int) -> None:
+        """Store what each worker says that it holds."""
+        self._started: list[FakeWorker] = []
+        self.failures = 0
+        self._private_bytes = private_bytes
+        self._lives: set[asyncio.Task[None]] = set()
+
+    def alive(self) -> int:
+        """Count those that have not ended."""
+        self._started = [worker for worker in self._started if not worker.killed]
+        return len(self._started)
+
+    async def launch(self, interpreter: str | None) -> Any:
+        """Start a worker."""
+        await asyncio.sleep(0)
+        worker = FakeWorker()
+        self._started.append(worker)
+        life = asyncio.get_running_loop().create_task(self._live(worker, worker.peer.dup()))
+        self._lives.add(life)
+        life.add_done_callback(self._lives.discard)
+        return worker
+
+    async def _live(self, worker: FakeWorker, own: socket.socket) -> None:
+        """Be the process. ``own``: a descriptor that nobody else closes while the loop waits."""
+        with own as peer:
+            peer.setblocking(False)
+            try:
+                await _say(peer, 0, Hello(worker.pid, "3.11"))
+                await self._serve(peer)
+            except OSError:
+                pass  # killed
+            finally:
+                worker.kill()
+
+    async def _serve(self, peer: socket.socket) -> None:
+        reader, version = FrameReader(), 0
+        loop = asyncio.get_running_loop()
+        while data := await loop.sock_recv(peer, 1 << 16):
+            for frame in reader.feed(data):
+                if frame.kind == Kind.LOAD:
+                    version = decode_header(Load, frame.header).version
+                    if self.failures:
+                        self.failures -= 1
+                        await _say(peer, 0, LoadFailed("load_failed", "told to fail"))
+                        return
+                    await _say(peer, 0, Warming())
+                    loaded = Loaded(self._private_bytes, {}, "passed", "alone", "", "pyfunc", "")
+                    await _say(peer, 0, loaded)
+                elif frame.kind == Kind.STOP or not await self._answer(peer, frame, version):
+                    return
+
+    async def _answer(self, peer: socket.socket, frame: Frame, version: int) -> bool:
+        """Answer one frame; False: end."""
+        if frame.kind == Kind.PROBE:
+            await _say(peer, frame.id, Alive(self._private_bytes, True))
+        if frame.kind == Kind.CANCEL:
+            await _say(peer, frame.id, Failed("cancelled", "nobody waits"))
+        if frame.kind != Kind.PREDICT:
+            return True
+        x = json.loads(frame.body)["features"][0]
+        if x not in (HANG_ON, EXIT_ON):
+            await asyncio.sleep(0)
+            reply = Reply("application/json", 1, 0.0, 0.0, 1)
+            body = json.dumps({"predictions": [version * x]}).encode()
+            await _say(peer, frame.id, reply, body)
+        return bool(x != EXIT_ON)
+
+
+async def _say(peer: socket.socket, id_: int, message: Message, body: bytes = b"") -> None:
+    data = b"".join(pack(KIND_OF[type(message)], id_, encode_header(message), body))
+    await asyncio.get_running_loop().sock_sendall(peer, data)
