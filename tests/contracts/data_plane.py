@@ -1,0 +1,366 @@
+"""A data plane without its listeners, over workers of any kind, that is watched while it is used.
+
+Only the launcher differs between a fake and the real thing: node, table, resident set, rollout,
+dispatcher and replicas are the ones that serve.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway import control_contract as contract
+from gateway.admission import Admission
+from gateway.dispatch import Answer, Call, Dispatcher
+from gateway.errors import GatewayError, RolloutRefusedError
+from gateway.launcher import Launcher
+from gateway.live_record import LiveRecord
+from gateway.model_ref import parse_selector
+from gateway.node import Node
+from gateway.replica import Replica, ReplicaLimits, ReplicaState
+from gateway.residency import ResidentSet
+from gateway.rollout import Rollout
+from gateway.room import ReplicaKey, ResidentLimits
+from gateway.routing import RouteTable
+from gateway.table_file import TableFile
+from gateway.telemetry import Telemetry
+from gateway.worker.messages import Load
+from gateway.workers import Resident
+from tests.fakes.worker import EXIT_ON, HANG_ON
+
+MODELS = ("a", "b", "c")
+VERSIONS = (1, 2, 3)
+ALIAS = "champion"
+SWAPS = {"a": "blue_green", "b": "auto", "c": "unload_first"}
+REPLICAS = {"a": 2}
+_MAY_END_LEASED = ("stuck", "ended by itself", "shutting down")
+
+
+def digest_of(version: int) -> str:
+    """Return the digest under which a fake artifact of this version is known."""
+    return f"sha256:{version:064x}"
+
+
+@dataclass
+class Asked:
+    """One caller, and what its answer may be."""
+
+    call: Call
+    x: float
+    task: asyncio.Task[Answer]
+    meant: set[int]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How much there is of everything. Seconds and bytes."""
+
+    workers: int
+    worker_bytes: int
+    request_timeout_s: float
+    stuck_grace_s: float
+    load_budget_s: float
+
+
+@dataclass
+class Versions:
+    """What the resident set asks about versions."""
+
+    node: Node
+    terms: Terms
+
+    def estimate(self, key: ReplicaKey) -> int:
+        return self.terms.worker_bytes
+
+    def replicas(self, key: ReplicaKey) -> int:
+        return REPLICAS.get(key.model, 1)
+
+    def goes_last(self, key: ReplicaKey) -> bool:
+        return (key.model, key.version, key.digest) in self.node.table.targets
+
+
+class DataPlane:
+    """What a machine of random operations plays on. All methods on one event loop."""
+
+    def __init__(
+        self,
+        folder: Path,
+        launcher: Launcher,
+        terms: Terms,
+        orders: Callable[[ReplicaKey], Load],
+        digests: Callable[[int], str] = digest_of,
+    ) -> None:
+        """Build it. ``orders`` says what a worker is told about a version."""
+        self.terms = terms
+        self.digests = digests
+        self.violations: list[str] = []
+        self.tally: Counter[str] = Counter()
+        self.asked: list[Asked] = []
+        self.changes: set[asyncio.Task[Any]] = set()
+        self._orders = orders
+        self._launcher = launcher
+        self._ids = itertools.count()
+        self.node = Node(node_id="n", boot_id="b", table=RouteTable(ALIAS))
+        self.node.replace(self.node.table.with_catalogue(_catalogue(digests)))
+        self.residents = ResidentSet(
+            # Room for as many workers as may be, and not for one more.
+            limits=ResidentLimits(terms.workers, terms.worker_bytes * (terms.workers + 1) - 1),
+            load_budget_s=terms.load_budget_s,
+            max_waiting=1000,
+            new_replica=self._new_replica,
+            prepare=self._prepare,
+            versions=Versions(self.node, terms),
+            observer=self,
+        )
+        self.rollout = Rollout(
+            node=self.node,
+            residents=self.residents,
+            table_file=TableFile(folder),
+            telemetry=Telemetry(),
+            standby_timeout_s=60.0,
+            stage_wait_s=terms.load_budget_s,
+        )
+        self.dispatcher = Dispatcher(
+            self.node,
+            self.residents,
+            LiveRecord(),
+            request_timeout_s=terms.request_timeout_s,
+            load_budget_s=terms.load_budget_s,
+            max_waiting=1000,
+        )
+        self.admission = Admission(max_in_flight=1000, max_in_flight_bytes=1 << 20)
+
+    # --- what can be done with it -----------------------------------------------------------------
+
+    def ask(self, model: str, selector: str, x: float) -> None:
+        """Send a request."""
+        call = Call(
+            model=model,
+            selector=parse_selector(selector),
+            also=None,
+            protocol="predict",
+            content_type="application/json",
+            content_encoding="",
+            request_id="r",
+            body=json.dumps({"features": [x]}).encode(),
+            place=self.admission.enter(1),
+        )
+        meant = {int(selector)} if selector.isdigit() else set(self._active(model))
+        task = asyncio.ensure_future(self._answered(call))
+        self.asked.append(Asked(call, x, task, meant))
+
+    async def _answered(self, call: Call) -> Answer:
+        try:
+            return await self.dispatcher.predict(call)
+        finally:
+            call.place.let_go()
+
+    def hang_up(self, number: int) -> None:
+        """Let one of the callers leave."""
+        waiting = [one for one in self.asked if not one.task.done()]
+        if waiting:
+            waiting[number % len(waiting)].task.cancel()
+
+    def promote(self, model: str, version: int) -> None:
+        """Begin to point the alias at a version, as the control plane does."""
+        self._change(self._promote(model, version))
+
+    def roll_back(self, model: str) -> None:
+        """Begin to point the alias at what it meant before."""
+        active = self.node.table.active.get((model, ALIAS))
+        if active is not None and active.previous_version is not None:
+            self._change(self._promote(model, active.previous_version))
+
+    def retire(self, model: str, version: int) -> None:
+        """Begin to end a version's workers."""
+        self._change(self.rollout.retire(contract.RetireRequest(model=model, version=version)))
+
+    def workers(self) -> list[Resident]:
+        """Return those whose process has been started."""
+        return [one for one in self.residents.residents() if one.replica.pid is not None]
+
+    def _change(self, change: Any) -> None:
+        task = asyncio.ensure_future(change)
+        self.changes.add(task)
+        task.add_done_callback(self._changed)
+
+    def _changed(self, task: asyncio.Task[Any]) -> None:
+        self.changes.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, RolloutRefusedError):
+            self.violations.append(f"a change ended with {error!r}")
+
+    async def _promote(self, model: str, version: int) -> None:
+        stage_id = f"s{next(self._ids)}"
+        active = self.node.table.active.get((model, ALIAS))
+        request = contract.StageRequest(
+            stage_id=stage_id,
+            model=model,
+            version=version,
+            digest=self.digests(version),
+            replaces=active.version if active else None,
+        )
+        self.rollout.stage(request)
+        while (outcome := self._outcome(stage_id)) is None:
+            await self.node.next_change()
+        if outcome.failure is not None:
+            return
+        for one in self.asked:  # from now on an answer by the alias may be this version's
+            if one.call.model == model and not one.task.done() and not _by_number(one):
+                one.meant.add(version)
+        await self.rollout.activate(
+            contract.ActivateRequest(
+                model=model,
+                alias=ALIAS,
+                version=version,
+                digest=self.digests(version),
+                if_generation=self.node.table.generation,
+                stage_id=stage_id,
+            )
+        )
+        self.tally["swapped"] += 1
+
+    def _outcome(self, stage_id: str) -> contract.StageOutcome | None:
+        events = (event.stage for event in self.node.events_after(0))
+        return next((one for one in events if one.stage_id == stage_id), None)
+
+    def _active(self, model: str) -> list[int]:
+        active = self.node.table.active.get((model, ALIAS))
+        return [active.version] if active else []
+
+    # --- what must hold at any time ---------------------------------------------------------------
+
+    def check(self) -> None:
+        """Look for what may never be."""
+        residents = self.residents.residents()
+        assert not self.violations, self.violations
+        assert len(residents) <= self.terms.workers, residents
+        held = sum(one.bytes for one in residents)
+        assert held <= self.terms.worker_bytes * (self.terms.workers + 1), held
+        for one in residents:
+            assert one.leases >= 0, one
+            assert not (one.leases and one.replica.state is ReplicaState.STOPPED), one
+            assert one.replica.in_flight <= one.leases, one
+        for asked in [one for one in self.asked if one.task.done()]:
+            self.asked.remove(asked)
+            self._check_answer(asked)
+
+    def _check_answer(self, asked: Asked) -> None:
+        if asked.task.cancelled():
+            self.tally["hung_up"] += 1
+            return
+        error = asked.task.exception()
+        if error is not None:
+            assert isinstance(error, GatewayError), repr(error)
+            self.tally[error.code] += 1
+            return
+        self.tally["answered"] += 1
+        answer = asked.task.result()
+        version = answer.route.version
+        assert json.loads(answer.reply.body)["predictions"] == [version * asked.x], answer
+        assert version in asked.meant or not _by_number(asked), answer
+        assert asked.x not in (HANG_ON, EXIT_ON), answer
+
+    async def finish(self) -> None:
+        """See that every caller is answered, that nothing is held, and that every worker ends."""
+        async with asyncio.timeout(120):
+            while self.asked or self.changes:
+                await asyncio.sleep(0.005)
+                self.check()
+            while any(one.leases for one in self.residents.residents()):  # noqa: ASYNC110  # of
+                await asyncio.sleep(0.005)  # callers who have left: it ends with the worker's word
+        assert (self.admission.in_flight, self.admission.in_flight_bytes) == (0, 0)
+        await self.rollout.close()
+        await self.residents.close(5.0)
+        assert (left := self.residents.residents()) == [], left
+        assert not self.violations, self.violations
+
+    # --- what it is built of ----------------------------------------------------------------------
+
+    async def _prepare(self, key: ReplicaKey) -> Load:
+        return self._orders(key)
+
+    def _new_replica(self, key: ReplicaKey, on_stopped: Callable[[Replica], None]) -> Replica:
+        limits = ReplicaLimits(
+            max_in_flight=100,
+            max_in_flight_bytes=1 << 20,
+            load_timeout_s=60.0,
+            warm_up_timeout_s=60.0,
+            stuck_grace_s=self.terms.stuck_grace_s,
+        )
+        return _WatchedReplica(self, str(key), self._launcher, limits, on_stopped)
+
+    def loaded(self, key: ReplicaKey, seconds: float, resident_bytes: int) -> None:
+        """Count."""
+        self.tally["loaded"] += 1
+
+    def load_failed(self, key: ReplicaKey, failure: str, message: str) -> None:
+        """Count."""
+        self.tally["load_failed"] += 1
+
+    def ended(self, key: ReplicaKey, reason: str, *, evicted: bool) -> None:
+        """Count."""
+        self.tally["evicted" if evicted else "ended"] += 1
+
+
+class _WatchedReplica(Replica):
+    """A replica that tells when it is ended although somebody has a lease on it."""
+
+    def __init__(self, plane: DataPlane, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._plane = plane
+
+    def stop(self, reason: str) -> None:
+        self._look(reason)
+        super().stop(reason)
+
+    def kill(self, reason: str) -> None:
+        self._look(reason)
+        super().kill(reason)
+
+    def _look(self, reason: str) -> None:
+        if self.state is not ReplicaState.READY or any(ok in reason for ok in _MAY_END_LEASED):
+            return
+        for one in self._plane.residents.residents():
+            if one.replica is self and one.leases:
+                self._plane.violations.append(f"{self!r} with {one.leases} leases ended: {reason}")
+
+
+def _by_number(asked: Asked) -> bool:
+    return asked.call.selector is not None and asked.call.selector.text.isdigit()
+
+
+def _catalogue(digests: Callable[[int], str]) -> contract.Catalogue:
+    models = [
+        contract.CatalogueModel(
+            name=name,
+            versions=[
+                contract.CatalogueVersion(
+                    version=version,
+                    state=contract.VersionState.AVAILABLE,
+                    digest=digests(version),
+                )
+                for version in VERSIONS
+            ],
+            aliases={ALIAS: 1},
+            policy=contract.Policy(swap=SWAPS[name], replicas=REPLICAS.get(name)),
+        )
+        for name in MODELS
+    ]
+    return contract.Catalogue(writer="w", epoch=1, models=models)
+
+
+@dataclass
+class LoopErrors:
+    """Collects what the event loop would only log."""
+
+    seen: list[str] = field(default_factory=list)
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.seen.append(f"{context.get('message')}: {context.get('exception')!r}")

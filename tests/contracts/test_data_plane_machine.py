@@ -1,0 +1,258 @@
+"""Random operations on a whole data plane: the same machine on fake and on real workers.
+
+At any time: no lease on a stopped replica, no leased replica ended, no more workers and bytes than
+allowed. In the end: every caller answered, once, by a version that it meant; nothing is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from gateway import load_queue
+from gateway.launcher import ForkserverLauncher, Launcher, Launchers
+from gateway.room import ReplicaKey
+from gateway.worker.messages import Load
+from tests.contracts.data_plane import (
+    ALIAS,
+    MODELS,
+    VERSIONS,
+    DataPlane,
+    LoopErrors,
+    Terms,
+)
+from tests.fakes.worker import EXIT_ON, HANG_ON, FakeLauncher
+from tests.integration.worker_process import store
+from tests.models.catalogue import ScriptedModel
+
+MIB = 1024 * 1024
+SOAK = os.environ.get("REGISTRY_GATEWAY_SOAK", "") not in {"", "0"}
+
+models = st.sampled_from(MODELS)
+versions = st.sampled_from(VERSIONS)
+selectors = st.sampled_from([*(str(version) for version in VERSIONS), f"@{ALIAS}", f"@{ALIAS}"])
+some = st.integers(0, 99)
+
+
+class Machine(RuleBasedStateMachine):
+    """The operations. A subclass says on which workers."""
+
+    pause_s: ClassVar[float] = 0.0
+    tally: ClassVar[Counter[str]]
+
+    def build(self, folder: Path) -> DataPlane:
+        raise NotImplementedError
+
+    @initialize()
+    def begin(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.errors = LoopErrors()
+        self.loop.set_exception_handler(self.errors)
+        self.folder = Path(tempfile.mkdtemp())
+        self.plane = self.run(self._build())
+        for model in MODELS:
+            self.do(self.plane.promote, model, VERSIONS[0])
+
+    async def _build(self) -> DataPlane:
+        return self.build(self.folder)
+
+    def run(self, work: Any) -> Any:
+        return self.loop.run_until_complete(work)
+
+    def do(self, action: Any, *arguments: Any) -> None:
+        async def done() -> None:
+            action(*arguments)
+            await asyncio.sleep(self.pause_s)
+
+        self.run(done())
+
+    @rule(model=models, selector=selectors, x=st.integers(1, 99), count=st.integers(1, 5))
+    def request(self, model: str, selector: str, x: int, count: int) -> None:
+        for number in range(count):
+            self.do(self.plane.ask, model, selector, float(x + number))
+
+    @rule(model=models, selector=selectors)
+    def request_that_times_out(self, model: str, selector: str) -> None:
+        self.do(self.plane.ask, model, selector, HANG_ON)
+
+    @rule(model=models, selector=selectors)
+    def request_that_kills_its_worker(self, model: str, selector: str) -> None:
+        self.do(self.plane.ask, model, selector, EXIT_ON)
+
+    @rule(number=some)
+    def hang_up(self, number: int) -> None:
+        self.do(self.plane.hang_up, number)
+
+    @rule(model=models, version=versions)
+    def swap(self, model: str, version: int) -> None:
+        self.do(self.plane.promote, model, version)
+
+    @rule(model=models)
+    def roll_back(self, model: str) -> None:
+        self.do(self.plane.roll_back, model)
+
+    @rule(model=models, version=versions)
+    def evict(self, model: str, version: int) -> None:
+        self.do(self.plane.retire, model, version)
+
+    @rule(model=models, version=versions)
+    def load(self, model: str, version: int) -> None:
+        key = ReplicaKey(model, version, self.plane.digests(version))
+        self.do(self.plane.residents.bring_up, [key])
+
+    @rule(number=some)
+    def kill(self, number: int) -> None:
+        self.do(self._kill, number)
+
+    def _kill(self, number: int) -> None:
+        if workers := self.plane.workers():
+            worker = workers[number % len(workers)].replica._worker
+            assert worker is not None
+            worker.kill()
+
+    @rule(milliseconds=st.integers(0, 30))
+    def breathe(self, milliseconds: int) -> None:
+        self.run(asyncio.sleep(milliseconds / 1000))
+
+    @invariant()
+    def holds(self) -> None:
+        if hasattr(self, "plane"):
+            self.plane.check()
+            assert not self.errors.seen, self.errors.seen
+
+    def teardown(self) -> None:
+        if not hasattr(self, "plane"):
+            return
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.loop.close)
+            stack.callback(shutil.rmtree, self.folder)
+            stack.callback(self.after)
+            self.run(self.plane.finish())
+            assert not self.errors.seen, self.errors.seen
+            self.tally.update(self.plane.tally)
+
+    def after(self) -> None:
+        """Release what the subclass holds."""
+
+
+class FakeMachine(Machine):
+    """On workers without a process."""
+
+    def build(self, folder: Path) -> DataPlane:
+        self.descriptors = len(list(Path("/proc/self/fd").iterdir()))
+        self.launcher = FakeLauncher(10 * MIB)
+        terms = Terms(3, 10 * MIB, request_timeout_s=0.05, stuck_grace_s=0.05, load_budget_s=1.0)
+        return DataPlane(folder, self.launcher, terms, _fake_order)
+
+    @rule()
+    def fail_the_next_load(self) -> None:
+        self.launcher.failures = 1
+
+    @invariant()
+    def no_more_processes_than_allowed(self) -> None:
+        if hasattr(self, "launcher"):
+            assert self.launcher.alive() <= self.plane.terms.workers
+
+    def after(self) -> None:
+        self.run(asyncio.sleep(0.01))
+        assert self.launcher.alive() == 0
+        assert len(list(Path("/proc/self/fd").iterdir())) == self.descriptors
+
+
+def _fake_order(key: ReplicaKey) -> Load:
+    return Load(key.model, key.version, key.digest, "/nowhere", "/nowhere", {})
+
+
+class RealMachine(Machine):
+    """On processes, forked from a real forkserver, with models that were saved by MLflow."""
+
+    pause_s = 0.1
+    orders: ClassVar[dict[int, Load]] = {}
+    launcher: ClassVar[Launcher]
+
+    def build(self, folder: Path) -> DataPlane:
+        terms = Terms(3, 400 * MIB, request_timeout_s=0.5, stuck_grace_s=0.5, load_budget_s=5.0)
+        return DataPlane(folder, self.launcher, terms, self._order, lambda v: self.orders[v].digest)
+
+    def _order(self, key: ReplicaKey) -> Load:
+        return replace(self.orders[key.version], model=key.model, version=key.version)
+
+
+def _settings(examples: int, steps: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        # To shrink what depends on time takes minutes and rarely ends smaller.
+        phases=(Phase.explicit, Phase.reuse, Phase.generate),
+        print_blob=True,
+    )
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give who waits its turn soon."""
+    monkeypatch.setattr(load_queue, "TURN_WAIT_S", 0.05)
+
+
+FAKE_RUNS, FAKE_STEPS = (200, 100) if SOAK else (20, 50)
+REAL_RUNS, REAL_STEPS = (40, 50) if SOAK else (6, 20)
+HAPPENS = {
+    *("answered", "deadline_exceeded", "worker_died", "hung_up"),
+    *("loaded", "evicted", "ended", "swapped"),
+}
+HAPPENS_SOON = {"answered", "loaded", "ended"}
+"""In the few steps on real processes that there is always time for."""
+
+
+def _play(machine: type[Machine], runs: int, steps: int, happens: set[str]) -> None:
+    """Let it play; see that everything that was to be tried has happened."""
+    machine.tally = Counter()
+    run_state_machine_as_test(machine, settings=_settings(runs, steps))
+    print(dict(machine.tally))
+    assert {what for what in happens if not machine.tally[what]} == set()
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_thousand_random_operations() -> None:
+    _play(FakeMachine, FAKE_RUNS, FAKE_STEPS, HAPPENS)
+
+
+@pytest.fixture(scope="module")
+def real_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Three versions in a store, and a forkserver."""
+    RealMachine.orders = {}
+    for version in VERSIONS:
+        model = ScriptedModel(scale=float(version), hang_on=HANG_ON, exit_on=EXIT_ON)
+        folder = tmp_path_factory.mktemp(f"v{version}")
+        RealMachine.orders[version] = store(model, folder)
+    forkserver = ForkserverLauncher()
+    RealMachine.launcher = Launchers(forkserver, None)  # type: ignore[arg-type]  # no own ones
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: asyncio.run(forkserver.close()))
+        yield
+
+
+@pytest.mark.usefixtures("soon", "real_workers")
+def test_random_operations_on_real_processes() -> None:
+    _play(RealMachine, REAL_RUNS, REAL_STEPS, HAPPENS if SOAK else HAPPENS_SOON)
