@@ -26,8 +26,8 @@ test: $(INSTALLED) ## Everything that must hold, in under ten minutes
 tests: $(INSTALLED)
 	$(BIN)/python -m pytest tests --ignore=tests/benchmarks --numprocesses=2 --dist=loadfile $(ARGS)
 
-soak: $(INSTALLED) ## The acceptance tests with their full counts and durations
-	REGISTRY_GATEWAY_SOAK=1 $(BIN)/python -m pytest tests/acceptance --timeout=3600 $(ARGS)
+soak: $(INSTALLED) ## The tests that take counts and durations, in full
+	REGISTRY_GATEWAY_SOAK=1 $(BIN)/python -m pytest tests/acceptance tests/contracts --timeout=3600 $(ARGS)
 
 bench: $(INSTALLED) ## The benchmarks: ratios within one run
 	$(BIN)/python -m tests.benchmarks $(ARGS)
