@@ -144,14 +144,15 @@ class CatalogueModel(Body):
     """One registered model: its versions, where its aliases ought to point, its policy.
 
     Attributes:
-        notes: Per alias, why it is kept where the registry does not want it, or what it changes
-            for its callers: shown to users.
+        notes: Per alias, why it is kept where the registry does not want it: shown to users.
+        signature_changes: Per alias, what it changes for its callers, or would: shown to users.
     """
 
     name: ModelName
     versions: list[CatalogueVersion]
     aliases: dict[str, PositiveInt] = Field(default_factory=dict)
     notes: dict[str, str] = Field(default_factory=dict)
+    signature_changes: dict[str, str] = Field(default_factory=dict)
     policy: Policy = Policy()
     default_alias: str | None = None
 

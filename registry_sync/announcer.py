@@ -101,7 +101,8 @@ class Announcer:
         """Describe the models again if anything that they are made of is another object."""
         parts = (
             *(aspired.models, ledger, known.descriptions),
-            *(known.fetching, known.troubles, known.environments, known.signature_notes),
+            *(known.fetching, known.troubles, known.environments),
+            *(known.signature_changes, known.refused_signatures),
         )
         same = len(self._described_from) == len(parts) and all(
             old is new or (index > 1 and old == new)

@@ -39,14 +39,16 @@ class Known:
         fetching: Versions whose bytes are on their way, or whose environment is being built.
         troubles: Versions of which that failed and is tried again.
         environments: Own environments that are built, by the artifact's digest.
-        signature_notes: What aliases change for their callers, by model and alias.
+        signature_changes: What aliases change for their callers, by model and alias.
+        refused_signatures: Why aliases are not followed because of that.
     """
 
     descriptions: Mapping[str, Mapping[str, Any]]
     fetching: AbstractSet[tuple[str, int]] = frozenset()
     troubles: Mapping[tuple[str, int], Trouble] = field(default_factory=dict)
     environments: Mapping[str, OwnEnvironment] = field(default_factory=dict)
-    signature_notes: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    signature_changes: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    refused_signatures: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 def describe_models(aspired: Aspired, ledger: LedgerView, known: Known) -> list[CatalogueModel]:
@@ -76,6 +78,7 @@ def _model(
         versions=sorted(versions, key=lambda one: one.version),
         aliases=dict(listed.aliases) if listed else {},
         notes=_notes(name, listed.aliases if listed else (), ledger, known),
+        signature_changes=_of(name, known.signature_changes),
         policy=_policy(listed) if listed else Policy(),
     )
 
@@ -97,9 +100,9 @@ def _problems(listed: AspiredModel) -> Iterator[str]:
 def _notes(name: str, aliases: Iterable[str], ledger: LedgerView, known: Known) -> dict[str, str]:
     """Say of each held alias that it is held, at what, and until when; of all that they freeze.
 
-    Of those that are neither, what they change for their callers.
+    Of those that are neither, that the signature of what they are to mean is refused.
     """
-    notes = {a: note for (model, a), note in known.signature_notes.items() if model == name}
+    notes = _of(name, known.refused_signatures)
     if ledger.freeze:
         frozen = f"frozen by {ledger.freeze.asked_by}: no alias of this node follows the registry"
         notes |= dict.fromkeys(aliases, frozen)
@@ -107,6 +110,10 @@ def _notes(name: str, aliases: Iterable[str], ledger: LedgerView, known: Known) 
         if model == name:
             notes[alias] = _held(hold)
     return notes
+
+
+def _of(name: str, by_alias: Mapping[tuple[str, str], str]) -> dict[str, str]:
+    return {alias: text for (model, alias), text in by_alias.items() if model == name}
 
 
 def _held(hold: Hold) -> str:

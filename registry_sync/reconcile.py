@@ -194,7 +194,7 @@ class Reconciler:
             clock=clock,
         )
         self._signatures = Signatures(on_signature_change)
-        self._signature_notes: dict[tuple[str, str], str] = {}
+        self._signature_changes: dict[tuple[str, str], str] = {}
         self._hints = Hints(self._look)
         self.steps = Steps(
             do=self._do,
@@ -374,33 +374,41 @@ class Reconciler:
         }
         doing = self.steps.doing()
         bringing = (action for action in doing if isinstance(action, Fetch | BuildEnvironment))
+        changes, refused = self._compare_signatures()
         return Known(
             descriptions=self.preparation.described(self.arrival.artifacts),
             fetching={(action.model, action.version) for action in bringing},
             troubles=troubles,
             environments=self.preparation.built,
-            signature_notes=self._note_signatures(),
+            signature_changes=changes,
+            refused_signatures=refused,
         )
 
-    def _note_signatures(self) -> dict[tuple[str, str], str]:
-        """Say what aliases change for their callers, and log what is new of it."""
-        notes = {} if self._signatures.on_change is OnSignatureChange.IGNORE else self._changed()
-        for (model, alias), note in notes.items():
-            if self._signature_notes.get((model, alias)) != note:
-                _log.warning("signature.changed", model=model, alias=alias, reason=note)
-        self._signature_notes = notes
-        return notes
+    def _compare_signatures(self) -> tuple[dict[tuple[str, str], str], dict[tuple[str, str], str]]:
+        """Say what aliases change for their callers, and what is refused; log what is new of it."""
+        changes: dict[tuple[str, str], str] = {}
+        refusals: dict[tuple[str, str], str] = {}
+        if self._signatures.on_change is not OnSignatureChange.IGNORE:
+            self._collect_signature_changes(changes, refusals)
+        told = {**changes, **refusals}
+        for (model, alias), reason in told.items():
+            if self._signature_changes.get((model, alias)) != reason:
+                _log.warning("signature.changed", model=model, alias=alias, reason=reason)
+        self._signature_changes = told
+        return changes, refusals
 
-    def _changed(self) -> dict[tuple[str, str], str]:
-        world, notes = self._world(), {}
+    def _collect_signature_changes(
+        self, changes: dict[tuple[str, str], str], refusals: dict[tuple[str, str], str]
+    ) -> None:
+        world = self._world()
         for active in world.node.active:
             model, alias = active.model, active.alias
             hold = world.ledger.holds.get((model, alias))
             wish = world.wish(model, alias, hold, aspired_version(world.aspired, model, alias))
-            refused = world.why_refused_signature(active, wish) if wish else None
-            if note := refused or signature_change(world, active, wish):
-                notes[model, alias] = note
-        return notes
+            if wish and (refused := world.why_refused_signature(active, wish)):
+                refusals[model, alias] = refused
+            if change := signature_change(world, active, wish):
+                changes[model, alias] = change
 
     def _as_due_now(self, action: Activate) -> Activate | None:
         """Return what would be decided now to the same end; None: the alias moved, or is held.

@@ -129,6 +129,7 @@ def _alias(node: Node, model: CatalogueModel, alias: str) -> dict[str, Any]:
         or _went_back(table, model.name, alias, aspired)
         or model.notes.get(alias)
         or _why(table, model, active, aspired),
+        "signature_change": model.signature_changes.get(alias),
     }
 
 

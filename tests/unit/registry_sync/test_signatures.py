@@ -40,16 +40,18 @@ async def shown(client: httpx.AsyncClient) -> tuple[dict[str, Any], dict[str, An
     return model["aliases"][0], one
 
 
-def note(node: NodeInMemory) -> str | None:
+def announced(node: NodeInMemory) -> tuple[str | None, str | None]:
+    """Why the alias stays where it is, and what it changes, as the gateway shows it."""
     assert node.gateway.catalogue is not None
-    return node.gateway.catalogue.models[0].notes.get(A)
+    model = node.gateway.catalogue.models[0]
+    return model.notes.get(A), model.signature_changes.get(A)
 
 
 async def test_it_is_followed_and_told(node: NodeInMemory) -> None:
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         await idle(spine)
-        assert note(node) is None
+        assert announced(node) == (None, None)
         with capture_logs() as logs:
             await promoted(node, spine, 2)
         told = [entry["reason"] for entry in logs if entry["event"] == "signature.changed"]
@@ -59,7 +61,9 @@ async def test_it_is_followed_and_told(node: NodeInMemory) -> None:
         assert state["signature_change"].startswith(SAYS)
         assert state["reason"] is None
         assert explained["signature_change"].startswith(SAYS)
-        assert (note(node) or "").startswith(SAYS)
+        note, change = announced(node)
+        assert note is None, "it hides no other reason"
+        assert (change or "").startswith(SAYS)
 
 
 async def test_it_is_refused_where_that_is_set_and_nothing_is_staged(node: NodeInMemory) -> None:
@@ -71,7 +75,7 @@ async def test_it_is_refused_where_that_is_set_and_nothing_is_staged(node: NodeI
         assert (node.gateway.points(M, A), len(node.gateway.stages)) == (1, staged)
         state, explained = await shown(client)
         assert (explained["why"], explained["target"]) == ("rejected", 2)
-        for reason in (state["reason"], explained["reason"], note(node) or ""):
+        for reason in (state["reason"], explained["reason"], announced(node)[0] or ""):
             assert reason.startswith(SAYS)
             assert "`rollback --to 2` or `pin` takes it all the same" in reason
         await moved(node, spine, 3)
@@ -100,7 +104,7 @@ async def test_the_setting_counts_from_the_next_start(node: NodeInMemory) -> Non
         await node.serves(2)
         await idle(spine)
         state, _ = await shown(client)
-        assert (state["signature_change"], note(node)) == (None, None)
+        assert (state["signature_change"], *announced(node)) == (None, None, None)
 
 
 async def test_a_lost_table_does_not_let_it_in(node: NodeInMemory) -> None:
