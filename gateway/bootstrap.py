@@ -82,11 +82,11 @@ class _LoadObserver:
         _log.warning("load.failed", replica=str(key), failure=failure, reason=message)
         self._changed()
 
-    def ended(self, key: ReplicaKey, reason: str, *, evicted: bool) -> None:
+    def ended(self, key: ReplicaKey, reason: str, *, evicted: bool, died: bool) -> None:
         labels = (key.model, str(key.version))
         if evicted:
             self._telemetry.evictions.labels(*labels).inc()
-        elif "shutting down" not in reason and "retired" not in reason:
+        if died:
             self._telemetry.deaths.labels(*labels).inc()
         _log.info("replica.stopped", replica=str(key), reason=reason, evicted=evicted)
         self._changed()
@@ -147,7 +147,8 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         table_file,
         telemetry,
         interval_s=settings.probe_interval_s,
-        probe_timeout_s=settings.request_timeout_s + settings.stuck_grace_s,
+        request_timeout_s=settings.request_timeout_s,
+        stuck_grace_s=settings.stuck_grace_s,
         idle_s=settings.on_demand_idle_s,
     )
     hot = await asyncio.to_thread(table_file.load_hot)

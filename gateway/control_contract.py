@@ -198,7 +198,9 @@ class StageRequest(Body):
     """Start a standby of this version, check its bytes, warm it. Idempotent by ``stage_id``.
 
     Attributes:
-        replaces: The version that this one is to replace: not ended before this one is ready.
+        alias: For which alias; None: for none in particular.
+        replaces: The version that this one is to replace: ended before this one is ready only where
+            its tags say so, and no other alias is to go on meaning it.
         keep: Keep the warmed replica for the activation; False: warm once, then it is an ordinary,
             least recently used member of the resident set.
     """
@@ -207,6 +209,7 @@ class StageRequest(Body):
     model: ModelName
     version: PositiveInt
     digest: Digest
+    alias: Alias | None = None
     replaces: PositiveInt | None = None
     keep: bool = True
 

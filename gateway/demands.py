@@ -41,7 +41,8 @@ class Demand:
     """A version that somebody waits for, until it is up or cannot be.
 
     Attributes:
-        give_up_at: Monotonic seconds after which no room is looked for any more.
+        since: Monotonic seconds when the first one began to wait.
+        staged_at: When the last stage did; it looks for room no longer than callers do.
         pausing: Not to be loaded yet: its worker was killed a moment ago.
         replicas: How many workers it takes; callers need one.
         waiters: Callers, oldest first.
@@ -50,7 +51,8 @@ class Demand:
     """
 
     key: ReplicaKey
-    give_up_at: float
+    since: float
+    staged_at: float = 0.0
     pausing: bool = False
     replicas: int = 1
     waiters: deque[asyncio.Future[Lease]] = field(default_factory=deque)
@@ -75,12 +77,16 @@ class Demand:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
+        self.tell_stages(error)
+        if error is not None:
+            self.tell_callers(error)
+
+    def tell_stages(self, error: Exception | None) -> None:
+        """Tell every stage that it is over; callers go on waiting."""
         for stage in self.stages:
             if not stage.done():
                 stage.set_exception(error) if error else stage.set_result(None)
         self.stages.clear()
-        if error is not None:
-            self.tell_callers(error)
 
     def tell_callers(self, error: Exception) -> None:
         """Tell every caller that it gets no lease here; stages go on waiting."""

@@ -38,6 +38,8 @@ TURN_WAIT_S = 1.0
 """After so long without an idle victim, the least recently used replica takes no new leases, so
 that steady traffic on the residents cannot keep a newcomer out for ever."""
 LOADS_AT_ONCE = 2
+_LONG_TURNS = 5
+_SOON_S = 0.005
 _MIB = 1024 * 1024
 
 
@@ -109,6 +111,10 @@ class LoadQueue:
         """Return the versions that are to have a worker, and have none yet."""
         return [*self._demands, *self._wishes]
 
+    def wishes(self) -> list[ReplicaKey]:
+        """Return the versions that are to have a worker as soon as there is room."""
+        return list(self._wishes)
+
     def forget(self, key: ReplicaKey) -> None:
         """Bring a version up no more, unless somebody waits for it."""
         self._wishes.pop(key, None)
@@ -139,7 +145,7 @@ class LoadQueue:
         demand = self._demands.get(key)
         if demand is not None:
             return demand
-        demand = Demand(key, give_up_at=self._clock() + self._load_budget_s)
+        demand = Demand(key, since=self._clock())
         if not self._is_coming_up(key):
             self._pause(demand)
         self._demands[key] = demand
@@ -177,7 +183,23 @@ class LoadQueue:
                 self._fill()
                 return
             if not self._start_or_drop(demand):
+                self._start_behind(demand)
                 return
+
+    def _start_behind(self, first: Demand) -> None:
+        """Start what fits in free room although an older demand waits, if that does for long."""
+        if self._clock() < first.since + TURN_WAIT_S:
+            return
+        for demand in list(self._startable()):
+            if self._loading() >= LOADS_AT_ONCE:
+                return
+            needed = self._needed(demand.key)
+            if plan_eviction(self._views(), needed, self._room()).room is Room.FITS:
+                self._start(demand.key, needed)
+
+    def pump_soon(self) -> None:
+        """Look again in a moment: once for all requests that end until then."""
+        self._pump_later(_SOON_S)
 
     def _pump_later(self, wait_s: float) -> None:
         """Look again after a while, unless a look is due before."""
@@ -223,9 +245,11 @@ class LoadQueue:
             return True
         if plan.room is Room.WAIT and self._displace_for_room(demand, views, needed):
             return False
-        if plan.room is Room.WAIT and all(view.spared and not view.ending for view in views):
-            self.drop(demand, self._no_room_beside_spared(demand))
-            return True
+        if plan.room is Room.WAIT and demand.stages:
+            spared = [view for view in views if view.spared and not view.ending]
+            if plan_eviction(spared, needed, room).room is Room.WAIT:
+                self._fail_stages(demand, self._no_room_beside_spared(demand))
+                return True
         if fresh := [one.fresh_until for one in self._workers.all() if one.is_fresh(now)]:
             self._pump_later(min(fresh) - now)
         return False
@@ -242,7 +266,8 @@ class LoadQueue:
         """
         known, room = self._track_record.bytes_of(key), self._room()
         if known is None:
-            return min(self._versions.estimate(key), room.bytes)
+            guess = self._track_record.corrected(key, self._versions.estimate(key))
+            return min(guess, room.bytes)
         return max(known, min(self._track_record.peak_bytes_of(key), room.bytes))
 
     def _views(self) -> list[ResidentView]:
@@ -282,7 +307,10 @@ class LoadQueue:
     def _displace_for_room(
         self, demand: Demand, views: Sequence[ResidentView], needed: int
     ) -> bool:
-        """End the version that is to be replaced, if that makes the room, and may be done."""
+        """End the version that is to be replaced, if only that makes the room, and may be done."""
+        staying = without_freshness(view for view in views if not view.ending)
+        if plan_eviction(staying, needed, self._room()).room in (Room.FITS, Room.EVICT):
+            return False  # others are about to go, or may go in a moment
         for stage in self._stages.of(demand.key):
             if stage.swap != "auto" or stage.displaces:
                 continue
@@ -302,7 +330,7 @@ class LoadQueue:
     def retire(self, key: ReplicaKey, reason: str) -> None:
         """Drain and end a version: no new leases; each worker ends with its last one."""
         for one in list(self._workers.of(key)):
-            one.closed_to_new = True
+            one.close_to_new(self._clock())
             if one.leases == 0:
                 self._workers.end(one, reason)
 
@@ -327,17 +355,17 @@ class LoadQueue:
         """A load has waited long: somebody busy must go, or the load is given up."""
         if self._demands.get(demand.key) is not demand:
             return
-        waits = not self._is_coming_up(demand.key) and not demand.stages
-        if waits and self._clock() >= demand.give_up_at:
-            error = ModelLoadingError(
-                f"no worker could make room for {demand.key} within {self._load_budget_s:g} s",
-                retry_after_s=self._track_record.expected_load_s(demand.key),
-            )
-            self.drop(demand, error)
-            return
+        if not self._is_coming_up(demand.key):
+            if demand.stages and self._clock() >= demand.staged_at + self._load_budget_s:
+                self._fail_stages(demand, self.too_late(demand.key))
+            if not demand.is_awaited:  # callers give up by themselves, each in its own time
+                self.drop(demand)
+                return
         if (busy := self._in_the_way_of(demand)) is not None:
-            busy.closed_to_new = True
+            busy.close_to_new(self._clock())
         self.pump()
+        if self._demands.get(demand.key) is not demand:
+            return
         demand.timer = asyncio.get_running_loop().call_later(TURN_WAIT_S, self._turn, demand)
 
     def _in_the_way_of(self, demand: Demand) -> Resident | None:
@@ -348,7 +376,9 @@ class LoadQueue:
         if demand is not next(self._startable(), None) or self._loading() >= LOADS_AT_ONCE:
             return None
         residents = self._workers.by_use()
-        if any(one.ending or one.closed_to_new for one in residents):
+        # One at a time; but one that goes on for long with what it has is not waited for.
+        recently = self._clock() - _LONG_TURNS * TURN_WAIT_S
+        if any(one.ending or (one.closed_to_new and one.closed_at > recently) for one in residents):
             return None
         views = self._views()
         plan = plan_eviction(without_freshness(views), self._needed(demand.key), self._room())
@@ -370,7 +400,7 @@ class LoadQueue:
     def _fill(self) -> None:
         """Start what nobody waits for where there is free room: nobody is evicted for it."""
         for key in self._lacking():
-            if self._loading() >= LOADS_AT_ONCE:
+            if self._loading() >= LOADS_AT_ONCE - 1:  # one is kept for who will be waited for
                 return
             rest_s = self._track_record.rest_s(key)
             if rest_s > 0:
@@ -395,6 +425,7 @@ class LoadQueue:
 
     def came_up(self, resident: Resident) -> None:
         """Give every waiter its lease; called by `Workers`."""
+        self._track_record.guessed(resident.key, self._versions.estimate(resident.key))
         demand = self._demands.get(resident.key)
         if resident.bytes > self._room().bytes:
             if demand is not None:
@@ -411,7 +442,10 @@ class LoadQueue:
 
     def failed(self, resident: Resident, error: LoadError, pause_s: float) -> None:
         """Tell every waiter; called by `Workers`."""
-        self._wishes.pop(resident.key, None)
+        if self._versions.goes_last(resident.key):
+            self._wishes[resident.key] = None  # again, when its rest is over
+        else:
+            self._wishes.pop(resident.key, None)
         demand = self._demands.get(resident.key)
         if demand is None:
             return
@@ -469,7 +503,12 @@ class LoadQueue:
         staying = [one for one in self._workers.all() if not one.ending and not one.closed_to_new]
         busy = [one for one in staying if one.leases and one.ready and one.number not in spared]
         if busy and sum(one.bytes for one in staying) > room.bytes:
-            max(busy, key=lambda one: one.bytes).closed_to_new = True
+            max(busy, key=self._blame).close_to_new(self._clock())
+
+    def _blame(self, resident: Resident) -> tuple[bool, int]:
+        """Order by who is to go when too much is held: who has grown, and serves no alias."""
+        grown = resident.bytes - (self._track_record.bytes_of(resident.key) or 0)
+        return not self._versions.goes_last(resident.key), grown
 
     # --- refusals ---------------------------------------------------------------------------------
 
@@ -478,6 +517,23 @@ class LoadQueue:
         if self._demands.get(demand.key) is demand:
             del self._demands[demand.key]
         demand.tell(error)
+
+    def _fail_stages(self, demand: Demand, error: Exception) -> None:
+        """Tell the stages that wait that it is over; callers may go on waiting."""
+        demand.tell_stages(error)
+        demand.replicas = 1
+        if not demand.is_awaited:
+            self.drop(demand)
+
+    def too_late(self, key: ReplicaKey) -> ModelLoadingError:
+        """Return what somebody is told who has waited for the whole load budget."""
+        what = f"{key} is still loading after"
+        if not self._is_coming_up(key):
+            what = f"no worker could make room for {key} within"
+        return ModelLoadingError(
+            f"{what} {self._load_budget_s:g} s",
+            retry_after_s=self._track_record.expected_load_s(key),
+        )
 
     def _too_big(self, key: ReplicaKey, replicas: int, needed: int) -> InsufficientMemoryError:
         who = f"{key} needs" if replicas == 1 else f"{replicas} workers of {key} need"

@@ -145,6 +145,11 @@ class Replica:
         return len(self._in_flight)
 
     @property
+    def is_full(self) -> bool:
+        """Whether it would refuse one more request."""
+        return len(self._in_flight) >= self._limits.max_in_flight
+
+    @property
     def service_s(self) -> float:
         """Seconds per answer while it has work, lately; 0 before the first answer."""
         return self._pace.seconds_per_answer

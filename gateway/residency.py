@@ -140,10 +140,7 @@ class ResidentSet:
                 return await waiter
         except TimeoutError as error:
             demand.leave(waiter)
-            raise ModelLoadingError(
-                f"{demand.key} is still loading after {self._load_budget_s:g} s",
-                retry_after_s=self.track_record.expected_load_s(demand.key),
-            ) from error
+            raise self._queue.too_late(demand.key) from error
         except asyncio.CancelledError:
             demand.leave(waiter)
             raise
@@ -164,7 +161,7 @@ class ResidentSet:
             if resident.closed_to_new:
                 self._workers.end(resident, "evicted: it had its turn", evicted=True)
             elif self._queue:
-                self._queue.pump()
+                self._queue.pump_soon()
 
     # --- stages -----------------------------------------------------------------------------------
 
@@ -199,6 +196,7 @@ class ResidentSet:
             if self._workers.count_ready(key) < replicas:
                 demand = self._queue.join(key)
                 demand.replicas = max(demand.replicas, replicas)
+                demand.staged_at = self._clock()
                 await self._come_up(demand, wait_s)
         except BaseException as error:
             self.unstage(stage_id)
@@ -255,12 +253,13 @@ class ResidentSet:
         return {key.digest for key in (*self._workers.keys(), *self._queue.keys())}
 
     def hottest(self) -> list[ReplicaKey]:
-        """Return the versions that have a ready worker, the most used first."""
+        """Return the versions that have a ready worker, the most used first; then who is to."""
         heat: dict[ReplicaKey, float] = {}
         for one in self._workers.all():
             if one.ready and not one.cold:
                 heat[one.key] = heat.get(one.key, 0.0) + one.heat
-        return sorted(heat, key=lambda key: -heat[key])
+        hot = sorted(heat, key=lambda key: -heat[key])
+        return [*hot, *(key for key in self._queue.wishes() if key not in heat)]
 
     def cool(self) -> None:
         """Let every lease so far count half."""

@@ -89,7 +89,10 @@ class RollbackRule:
             return
         try:
             while True:
-                self.look()
+                try:
+                    self.look()
+                except Exception:  # noqa: BLE001  # one odd trial must not end the watch over all
+                    _log.exception("rollback.failed")  # and the next look comes
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_EVERY_S):
                         while True:  # the first requests after a swap count, too

@@ -25,6 +25,7 @@ from gateway.control_contract import (
     Catalogue,
     CatalogueAck,
     NodeState,
+    Policy,
     ReleaseAck,
     ReleaseRequest,
     RetireAck,
@@ -35,7 +36,8 @@ from gateway.control_contract import (
     StageRequest,
     UnchangedCatalogue,
 )
-from gateway.errors import LoadError, RolloutRefusedError, TableFileError
+from gateway.errors import GatewayError, LoadError, RolloutRefusedError, TableFileError
+from gateway.model_ref import LATEST
 from gateway.node import Node
 from gateway.residency import ResidentSet
 from gateway.room import ReplicaKey
@@ -148,7 +150,7 @@ class Rollout:
                 key,
                 request.stage_id,
                 replaces=self._replaced(request),
-                swap=policy.swap or "blue_green",
+                swap=self._swap(request, policy),
                 replicas=(policy.replicas or 1) if request.keep else 1,
                 wait_s=self._stage_wait_s,
             )
@@ -175,6 +177,21 @@ class Rollout:
             if active.version == request.replaces:
                 return ReplicaKey(request.model, active.version, active.digest)
         return None
+
+    def _swap(self, request: StageRequest, policy: Policy) -> str:
+        """Return how to swap: never at the cost of another alias that is to mean the old version.
+
+        ``latest`` alone does not count: a promotion, or going back, is worth more than it.
+        """
+        table = self._node.table
+        aspired: dict[str, int] = {}
+        with contextlib.suppress(GatewayError):  # nobody lists the model any more
+            aspired = table.model(request.model).aliases
+        for alias, active in table.active_of(request.model).items():
+            stays = active.version == request.replaces and aspired.get(alias) != request.version
+            if stays and alias not in (request.alias, LATEST):
+                return "blue_green"
+        return policy.swap or "blue_green"
 
     def _stand_by(self, request: StageRequest) -> None:
         self._standbys[request.stage_id] = request
@@ -343,7 +360,7 @@ class Rollout:
                 stage_id,
                 replaces=present,
                 swap="blue_green",  # without room for both, going back cold beats staying
-                replicas=self._node.table.policy_of(back.model, back.version).replicas or 1,
+                replicas=1,  # one is better than the bad ones; its siblings come in their turn
                 wait_s=self._stage_wait_s,
             )
         except LoadError as error:

@@ -33,7 +33,8 @@ class Supervisor:
         telemetry: Telemetry,
         *,
         interval_s: float,
-        probe_timeout_s: float,
+        request_timeout_s: float,
+        stuck_grace_s: float,
         idle_s: float,
     ) -> None:
         """Store. All in seconds; ``idle_s``: after which an on-demand version ends."""
@@ -42,18 +43,24 @@ class Supervisor:
         self._table_file = table_file
         self._telemetry = telemetry
         self._interval_s = interval_s
-        self._probe_timeout_s = probe_timeout_s
+        self._request_timeout_s = request_timeout_s
+        self._stuck_grace_s = stuck_grace_s
         self._idle_s = idle_s
         self._hot: list[ReplicaKey] = []
 
     async def run(self) -> None:
-        """Probe until cancelled."""
-        while True:
-            await asyncio.sleep(self._interval_s)
-            await asyncio.gather(*(self._probe(one) for one in self._residents.residents()))
-            self._residents.end_idle(self._idle_s, self._versions.ends_when_idle)
-            await self.remember_hot()
-            self._residents.cool()
+        """Probe until cancelled. One that does not answer does not delay the next round."""
+        async with asyncio.TaskGroup() as probes:
+            while True:
+                await asyncio.sleep(self._interval_s)
+                for one in self._residents.residents():
+                    probes.create_task(self._probe(one))
+                try:
+                    self._residents.end_idle(self._idle_s, self._versions.ends_when_idle)
+                    await self.remember_hot()
+                    self._residents.cool()
+                except Exception:  # noqa: BLE001  # the next round must come
+                    _log.exception("supervision.failed")
 
     async def remember_hot(self) -> None:
         """Write down which versions have a worker, for the next start."""
@@ -71,13 +78,15 @@ class Supervisor:
         replica = resident.replica
         if not resident.ready:
             return
+        own_s = self._versions.timeout_s(resident.key) or 0.0
+        timeout_s = max(own_s, self._request_timeout_s) + self._stuck_grace_s
         try:
-            alive = await replica.probe(self._probe_timeout_s)
+            alive = await replica.probe(timeout_s)
         except TimeoutError:
             if replica.in_flight:
                 return  # busy, for as long as the model's own time-out allows: `Replica` counts
             _log.warning("probe.failed", replica=str(resident.key), reason="no answer in time")
-            replica.kill(f"it did not answer a probe within {self._probe_timeout_s:g} s")
+            replica.kill(f"it did not answer a probe within {timeout_s:g} s")
             return
         except NotDeliveredError:
             return

@@ -57,6 +57,7 @@ class TrackRecord:
         """Store. ``clock`` gives monotonic seconds."""
         self._clock = clock
         self._entries: OrderedDict[ReplicaKey, _Entry] = OrderedDict()
+        self._correction: OrderedDict[str, float] = OrderedDict()
         self._last_load_s = _UNKNOWN_LOAD_S
 
     # --- what it cost -----------------------------------------------------------------------------
@@ -74,6 +75,17 @@ class TrackRecord:
         """Return what a worker of this version held when it was ready; None: none ever was."""
         entry = self._entries.get(key)
         return entry.bytes if entry is not None else None
+
+    def guessed(self, key: ReplicaKey, guess: int) -> None:
+        """Remember how far the guess for a version that has been loaded was from the truth."""
+        self._correction[key.model] = self._entry(key).peak_bytes / max(guess, 1)
+        self._correction.move_to_end(key.model)
+        if len(self._correction) > _REMEMBERED:
+            self._correction.popitem(last=False)
+
+    def corrected(self, key: ReplicaKey, guess: int) -> int:
+        """Return a guess as it ought to have been for the model's version that was loaded last."""
+        return round(guess * self._correction.get(key.model, 1.0))
 
     def peak_bytes_of(self, key: ReplicaKey) -> int:
         """Return the most that a worker of this version held while it came up; 0: none ever did."""

@@ -83,6 +83,10 @@ class Versions:
             return True
         return bool(table.policy_of(key.model, key.version).pin)
 
+    def timeout_s(self, key: ReplicaKey) -> float | None:
+        """Return the model's own time-out in seconds, by its tag; None: it has none."""
+        return self._node.table.policy_of(key.model, key.version).timeout_s
+
     def ends_when_idle(self, key: ReplicaKey) -> bool:
         """Whether its tag says that it is loaded for callers only."""
         return self._node.table.policy_of(key.model, key.version).load == "on_demand"

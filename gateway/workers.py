@@ -29,8 +29,8 @@ class Observer(Protocol):
     def load_failed(self, key: ReplicaKey, failure: str, message: str) -> None:
         """A worker did not come up."""
 
-    def ended(self, key: ReplicaKey, reason: str, *, evicted: bool) -> None:
-        """A worker that was ready has ended."""
+    def ended(self, key: ReplicaKey, reason: str, *, evicted: bool, died: bool) -> None:
+        """A worker that was ready has ended: to make room, by itself, or because it had to."""
 
 
 class Owner(Protocol):
@@ -54,7 +54,7 @@ class Resident:
         number: Counts the workers of this gateway.
         bytes: What it holds: expected, while it comes up; measured, from then on.
         cold: It was warmed by a stage, and no caller has used it since.
-        closed_to_new: It ends with its last lease.
+        closed_to_new: It ends with its last lease; ``closed_at``: since then.
         heat: Leases, those of a minute ago counting half.
     """
 
@@ -67,6 +67,7 @@ class Resident:
     ending: bool = False
     evicted: bool = False
     closed_to_new: bool = False
+    closed_at: float = 0.0
     cold: bool = False
     leases: int = 0
     heat: float = 0.0
@@ -83,6 +84,11 @@ class Resident:
     def coming_up(self) -> bool:
         """Whether its load is under way, and wanted."""
         return self.replica.loaded is None and not self.closed_to_new and not self.ending
+
+    def close_to_new(self, now: float) -> None:
+        """Take no new leases from now on."""
+        if not self.closed_to_new:
+            self.closed_to_new, self.closed_at = True, now
 
     def is_fresh(self, now: float) -> bool:
         """Whether it was loaded moments ago, for somebody."""
@@ -278,7 +284,7 @@ class Workers:
             if not group:
                 del self._by_key[resident.key]
         if resident.replica.loaded is not None:
-            self._observer.ended(resident.key, reason, evicted=resident.evicted)
+            self._observer.ended(resident.key, reason, evicted=resident.evicted, died=died)
         self.owner.gone(resident, died=died)
 
 
@@ -293,6 +299,7 @@ def choose(ready: Sequence[Resident], now: float) -> Resident:
         ready: At least one.
         now: Monotonic seconds.
     """
+    ready = [one for one in ready if not one.replica.is_full] or ready
     paces = [one.replica.pace_s(now) for one in ready]
     fastest = min((pace for pace in paces if pace > 0), default=1.0)
     waits = [(one.leases + 1) * (pace or fastest) for one, pace in zip(ready, paces, strict=True)]

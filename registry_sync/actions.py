@@ -60,6 +60,7 @@ class Stage:
             from the start.
         replaces: The version that it will replace.
         own: It runs in an environment of its own.
+        displaces: It may end what it replaces before it is up.
     """
 
     model: str
@@ -71,6 +72,7 @@ class Stage:
     urgency: Urgency
     asked_by: str
     own: bool = False
+    displaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)

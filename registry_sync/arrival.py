@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from registry_sync.actions import Activate, Fetch, Urgency
+from registry_sync.actions import Activate, Fetch, Stage, Urgency
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.aspired import AspiredVersion
 from registry_sync.errors import ArtifactError, SourceError, StoreError
@@ -308,7 +308,7 @@ class Arrival:
 
     # --- compare once more ------------------------------------------------------------------------
 
-    async def confirm(self, action: Activate, watch: Stopwatch) -> Stopped | None:
+    async def confirm(self, action: Stage | Activate, watch: Stopwatch) -> Stopped | None:
         """Make sure that the registry still has the bytes that are about to serve.
 
         Returns:
@@ -347,7 +347,9 @@ class Arrival:
             return self._found_other(action)
         return stopped
 
-    def _known_wrong(self, action: Activate, listed: AspiredVersion, *, local: bool) -> str | None:
+    def _known_wrong(
+        self, action: Stage | Activate, listed: AspiredVersion, *, local: bool
+    ) -> str | None:
         """Say why the registry's bytes are not those, as far as is known; None: nobody says so."""
         view = self._journal.view
         if is_quarantined(listed, view):
@@ -355,7 +357,7 @@ class Arrival:
         # What the registry asks for is staged anew with the bytes that it has now.
         return why_other_bytes(listed, action.digest, view) if local else None
 
-    def _found_other(self, action: Activate) -> Stopped | None:
+    def _found_other(self, action: Stage | Activate) -> Stopped | None:
         """Say what becomes of bytes that the registry was found not to have any more."""
         match action.asked_by:
             case AskedBy.RECOVERY:
@@ -378,7 +380,7 @@ class Arrival:
             return None
         return await self._bring(listed, watch, asked_by, again=True)
 
-    def _is_confirmed(self, action: Activate) -> bool:
+    def _is_confirmed(self, action: Stage | Activate) -> bool:
         """Whether the bytes were compared after this was first wished for, and lately.
 
         What took long to compare counts for longer: a standby does not wait for ever.

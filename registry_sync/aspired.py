@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from registry_sync.policy import Load, asked_load, asks_own_environment
+from registry_sync.policy import Load, Swap, asked_load, asked_swap, asks_own_environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,10 @@ class AspiredModel:
     def load_of(self, version: int) -> Load:
         """Return when one of its versions is to be fetched and loaded."""
         return asked_load(*self._tags_of(version))
+
+    def swap_of(self, version: int) -> Swap:
+        """Return how one of its versions takes another one's place."""
+        return asked_swap(*self._tags_of(version))
 
     def _tags_of(self, version: int) -> tuple[Mapping[str, str], ...]:
         """Return the tags that say what is asked of a version: its own go before its model's."""

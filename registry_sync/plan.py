@@ -28,7 +28,7 @@ from registry_sync.actions import (
     Urgency,
 )
 from registry_sync.by_rule import over
-from registry_sync.policy import Load
+from registry_sync.policy import Load, Swap
 from registry_sync.records import AskedBy, Hold
 from registry_sync.standing import (
     aspired_version,
@@ -179,6 +179,7 @@ def _promote(world: World, alias: str, active: ActiveAlias, target: Target) -> I
         urgency=Urgency.PROMOTION,
         asked_by=target.asked_by,
         own=world.runs_in_own(active.model, target),
+        displaces=world.swap_of(active.model, target) is not Swap.BLUE_GREEN,
     )
 
 

@@ -23,6 +23,7 @@ DIGEST_TAG = "gateway.digest"
 ENVIRONMENT_TAG = "gateway.environment"
 """The tag of a version, or else of its model, that says what its worker runs under."""
 LOAD_TAG = "gateway.load"
+SWAP_TAG = "gateway.swap"
 SHARED, OWN = "shared", "own"
 
 MAX_PROBLEMS = 20
@@ -101,7 +102,7 @@ def _float(text: str) -> float:
 
 
 _READERS: Mapping[str, _Reader] = {
-    "gateway.swap": _word(*Swap),
+    SWAP_TAG: _word(*Swap),
     LOAD_TAG: _word(*Load),
     "gateway.replicas": _whole(1, _MAX_REPLICAS),
     "gateway.pin": _flag,
@@ -125,6 +126,12 @@ def asked_load(*tags: Mapping[str, str]) -> Load:
     """Return when to fetch and load, by the first of these tags that says so."""
     said = _first(LOAD_TAG, tags)
     return Load.LAZY if said is None else Load(said)
+
+
+def asked_swap(*tags: Mapping[str, str]) -> Swap:
+    """Return how to take another version's place, by the first of these tags that says so."""
+    said = _first(SWAP_TAG, tags)
+    return Swap.BLUE_GREEN if said is None else Swap(said)
 
 
 def asks_own_environment(*tags: Mapping[str, str]) -> bool:

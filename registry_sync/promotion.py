@@ -78,12 +78,18 @@ class Promotion:
         self._stage_timeout_s = stage_timeout_s
         self._clock = clock
         self._activating = asyncio.Lock()
-        self._comparing: set[Activate] = set()
+        self._comparing: set[Stage | Activate] = set()
 
     # --- stage ------------------------------------------------------------------------------------
 
     async def stage(self, action: Stage, watch: Stopwatch) -> Stopped | None:
-        """Have the gateway start and warm a standby; wait for its outcome."""
+        """Have the gateway start and warm a standby; wait for its outcome.
+
+        Where that may end what serves, the bytes are compared with the registry's before: what
+        cannot be activated in the end is not worth an outage.
+        """
+        if action.displaces and (stopped := await self._compare(action, watch)) is not None:
+            return stopped
         stage_id = uuid.uuid4().hex
         expected = self._observation.expect(stage_id)
         try:
@@ -95,6 +101,7 @@ class Promotion:
                             model=action.model,
                             version=action.version,
                             digest=action.digest,
+                            alias=action.alias,
                             replaces=action.replaces,
                             keep=action.keep,
                         )
@@ -183,7 +190,7 @@ class Promotion:
         async with self._activating:
             return
 
-    async def _compare(self, action: Activate, watch: Stopwatch) -> Stopped | None:
+    async def _compare(self, action: Stage | Activate, watch: Stopwatch) -> Stopped | None:
         self._comparing.add(action)
         try:
             with watch.phase("confirm"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from gateway.control_contract import ActiveAlias, AliasHold, NodeState, StageRequest
 from registry_sync.aspired import Aspired, AspiredVersion
-from registry_sync.policy import Load
+from registry_sync.policy import Load, Swap
 from registry_sync.records import BY_REGISTRY, Activation, AskedBy, Hold, LedgerView
 from registry_sync.signature_change import SignatureChange
 from registry_sync.standing import (
@@ -122,6 +122,11 @@ class World:
         """Return when a target is to be fetched and loaded; what nobody lists, as by default."""
         listed = self.aspired.models.get(model)
         return listed.load_of(target.version) if listed else Load.LAZY
+
+    def swap_of(self, model: str, target: Target) -> Swap:
+        """Return how a target takes its place; what nobody lists, as by default."""
+        listed = self.aspired.models.get(model)
+        return listed.swap_of(target.version) if listed else Swap.BLUE_GREEN
 
     def serves(self, model: str, target: Target) -> bool:
         """Whether some alias means a target already."""

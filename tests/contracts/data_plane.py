@@ -304,7 +304,7 @@ class DataPlane:
         """Count."""
         self.tally["load_failed"] += 1
 
-    def ended(self, key: ReplicaKey, reason: str, *, evicted: bool) -> None:
+    def ended(self, key: ReplicaKey, reason: str, *, evicted: bool, died: bool) -> None:
         """Count."""
         self.tally["evicted" if evicted else "ended"] += 1
 

@@ -250,6 +250,9 @@ def real_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     RealMachine.launcher = Launchers(forkserver, None)  # type: ignore[arg-type]  # no own ones
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: asyncio.run(forkserver.close()))
+        first = asyncio.run(forkserver.launch())  # it comes when the forkserver has its imports
+        first.kill()
+        first.close()
         yield
 
 

@@ -19,13 +19,15 @@ MLMODEL = "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n    
 class FakeRegistry:
     """A `Source`, and the storage behind it. Any thread.
 
-    ``down`` makes every call fail; ``tells_listings`` False is a storage without ETag and time;
+    ``down`` makes every call fail, ``lists_nothing`` those that compare; ``tells_listings`` False
+    is a storage without ETag and time;
     ``hold_fetches`` makes fetches of a model, or of one URI, wait until it is set; ``fetch_error``
     fails them before that, ``late_error`` after it; ``whole`` and ``settled`` say whether registry
     and storage know that uploads are done.
     """
 
     down: bool = False
+    lists_nothing: bool = False
     tells_listings: bool = True
     now: float = 1000.0
     models: dict[str, AspiredModel] = field(default_factory=dict)
@@ -125,6 +127,8 @@ class FakeRegistry:
 
     def remote_listing(self, uri: str, *, on_progress: OnProgress | None = None) -> str | None:
         self._answer()
+        if self.lists_nothing:
+            raise SourceError("the storage does not answer")
         return _manifest(self.files[uri]).digest if self.tells_listings else None
 
     def fetch(

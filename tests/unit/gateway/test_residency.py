@@ -1,8 +1,6 @@
 """The resident set: leases, one load per version, eviction, deaths, against replicas of a fake."""
 
 import asyncio
-import time
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,7 +17,6 @@ from gateway.errors import (
     ModelOverloadedError,
 )
 from gateway.replica import ReplicaState
-from gateway.residency import ResidentSet
 from gateway.room import (
     ReplicaKey,
     ResidentLimits,
@@ -28,13 +25,7 @@ from gateway.room import (
     RoomPlan,
     plan_eviction,
 )
-from gateway.worker.messages import Loaded
-
-MIB = 1024 * 1024
-
-
-def key(name, version=1):
-    return ReplicaKey(name, version, "sha256:" + "a" * 64)
+from tests.fakes.resident_set import MIB, World, key, staging, until
 
 
 def view(name, **more):
@@ -138,119 +129,6 @@ def test_a_plan_is_always_lawful(residents, needed, count):
 
 
 # --- the effects ----------------------------------------------------------------------------------
-
-
-class FakeReplica:
-    """A replica whose worker is an idea: it comes up when told, and ends at once."""
-
-    def __init__(self, world, name, on_stopped):
-        self.world, self.name, self.on_stopped = world, name, on_stopped
-        self.state = ReplicaState.STARTING
-        self.loaded = None
-        self.private_bytes = 0
-        self.answered = 0
-        self.pace = 0.0
-        self.end_reason = "by itself"
-        self.stopped = asyncio.Event()
-        world.workers.append(self)
-
-    def pace_s(self, now):
-        return self.pace
-
-    async def start(self, load):
-        self.world.starts.append(self.name)
-        await self.world.gate.wait()
-        if self.state is ReplicaState.STOPPED:
-            raise LoadError("worker_died", "killed while loading")
-        if self.world.failures:
-            failure = self.world.failures.pop(0)
-            self.end()
-            raise failure
-        self.loaded = Loaded(1, {}, "passed", "alone", "", "pyfunc", "")
-        self.private_bytes = self.world.sizes.get(self.name.split("/")[0], 10 * MIB)
-        self.state = ReplicaState.READY
-        return self.loaded
-
-    def end(self):
-        if self.state is not ReplicaState.STOPPED:
-            self.state = ReplicaState.STOPPED
-            self.stopped.set()
-            self.on_stopped(self)
-
-    def stop(self, reason):
-        self.end_reason = reason
-        self.world.ends.append((self.name, reason))
-        self.state = ReplicaState.DRAINING
-        asyncio.get_running_loop().call_soon(self.end)
-
-    kill = stop
-
-    async def wait_stopped(self):
-        await self.stopped.wait()
-
-
-class World:
-    """A resident set of fakes, and levers."""
-
-    def __init__(self, count=2, megabytes=1000, load_budget_s=5.0, guess_megabytes=10):
-        self.workers, self.starts, self.ends, self.failures = [], [], [], []
-        self.sizes, self.told = {}, []
-        self.later = 0.0
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.set = ResidentSet(
-            limits=ResidentLimits(count, megabytes * MIB),
-            load_budget_s=load_budget_s,
-            max_waiting=100,
-            new_replica=self.new_replica,
-            prepare=self.prepare,
-            versions=self,
-            observer=self,
-            clock=self.clock,
-        )
-        self.guess_megabytes = guess_megabytes
-        self.asked_replicas, self.last = {}, set()
-
-    def clock(self):
-        return time.monotonic() + self.later
-
-    def new_replica(self, key, on_stopped) -> Any:
-        return FakeReplica(self, str(key), on_stopped)
-
-    async def prepare(self, key) -> Any:
-        return None
-
-    def estimate(self, key):
-        return self.guess_megabytes * MIB
-
-    def replicas(self, key):
-        return self.asked_replicas.get(key.model, 1)
-
-    def goes_last(self, key):
-        return key in self.last
-
-    def loaded(self, key, seconds, resident_bytes):
-        self.told.append(("loaded", key.model))
-
-    def load_failed(self, key, failure, message):
-        self.told.append(("load_failed", key.model, failure))
-
-    def ended(self, key, reason, *, evicted):
-        self.told.append(("ended", key.model, evicted))
-
-    async def stage(self, key, replaces=None, swap="blue_green", replicas=1):
-        return await self.set.stage(
-            key, "s1", replaces=replaces, swap=swap, replicas=replicas, wait_s=5
-        )
-
-    async def use(self, name):
-        (await self.set.lease(key(name))).release()
-
-
-async def until(condition):
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # one turn of the loop each, no waiting
-            await asyncio.sleep(0)
 
 
 async def test_a_hundred_callers_share_one_load():
@@ -465,11 +343,14 @@ async def test_a_stage_spares_its_standby_and_what_it_replaces():
     world = World(count=2)
     await world.use("a")
     await world.stage(key("a", 2), replaces=key("a"))
-    with pytest.raises(ModelLoadingError, match="beside versions that are being replaced"):
-        await world.set.lease(key("b"))
+    caller = asyncio.ensure_future(world.set.lease(key("b")))
+    third = world.stage(key("c"), stage_id="s2")
+    with pytest.raises(LoadError, match="beside versions that are being replaced"):
+        await third
     assert world.ends == []
+    assert not caller.done(), "a caller has the time to wait for the end of the stage"
     world.set.unstage("s1")
-    await world.use("b")
+    (await caller).release()
     assert ("ended", "a", True) in world.told
 
 
@@ -494,15 +375,6 @@ async def test_what_was_warmed_once_is_the_first_to_go():
 
 
 # --- who makes room for whom ----------------------------------------------------------------------
-
-
-async def staging(world, version=2, swap="blue_green", replicas=1):
-    """A stage of version 2 in place of version 1, under way."""
-    task = asyncio.ensure_future(
-        world.stage(key("a", version), replaces=key("a"), swap=swap, replicas=replicas)
-    )
-    await asyncio.sleep(0)
-    return task
 
 
 async def test_without_room_for_both_a_blue_green_swap_is_held_and_says_how_to_go_on():

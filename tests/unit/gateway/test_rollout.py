@@ -72,16 +72,23 @@ class Stand:
             stage_wait_s=5,
         )
 
-    async def publish(self, epoch=1, writer="w"):
+    async def publish(self, epoch=1, writer="w", aliases=None, swap=None):
         versions = [contract.CatalogueVersion(version=n, state="available", digest=D[n]) for n in D]
         catalogue = contract.Catalogue(
             writer=writer,
             epoch=epoch,
-            models=[contract.CatalogueModel(name="m", versions=versions)],
+            models=[
+                contract.CatalogueModel(
+                    name="m",
+                    versions=versions,
+                    aliases=aliases or {},
+                    policy=contract.Policy(swap=swap),
+                )
+            ],
         )
         return await self.rollout.take_catalogue(catalogue, catalogue.model_dump_json().encode())
 
-    async def stage(self, version, *, keep=True, replaces=None):
+    async def stage(self, version, *, keep=True, replaces=None, alias=None):
         stage_id = f"s{version}"
         self.rollout.stage(
             contract.StageRequest(
@@ -91,6 +98,7 @@ class Stand:
                 digest=D[version],
                 keep=keep,
                 replaces=replaces,
+                alias=alias,
             )
         )
         return await self.outcome(stage_id)
@@ -285,6 +293,31 @@ async def test_a_newer_contract_is_refused_with_a_sentence(tmp_path):
     newer = contract.Catalogue(contract_version=99, writer="w", epoch=1, models=[])
     with pytest.raises(RolloutRefusedError, match="upgrade the gateway"):
         await Stand(tmp_path).rollout.take_catalogue(newer, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("moving", "registry", "swap"),
+    [
+        # the registry moves both: the old version has served
+        ("champion", {"champion": 2, "challenger": 2}, "unload_first"),
+        # the champion stays: nobody unloads it because another one moves
+        ("challenger", {"champion": 1, "challenger": 2}, "blue_green"),
+        ("latest", {"champion": 1, "challenger": 2, "latest": 2}, "blue_green"),
+        # latest alone holds up no promotion
+        ("challenger", {"champion": 2, "challenger": 2, "latest": 1}, "unload_first"),
+    ],
+)
+async def test_what_another_alias_goes_on_meaning_is_not_unloaded_first(
+    tmp_path, moving, registry, swap
+):
+    stand = Stand(tmp_path)
+    await stand.publish(aliases=dict.fromkeys(registry, 1))
+    await stand.stage(1)
+    for alias in registry:
+        await stand.activate(1, alias=alias)
+    await stand.publish(epoch=2, aliases=registry, swap="unload_first")
+    await stand.stage(2, replaces=1, alias=moving)
+    assert stand.residents.swaps[-1] == (swap, 1)
 
 
 async def test_an_alias_that_is_retired_leaves_no_series(tmp_path):

@@ -1,0 +1,153 @@
+"""A resident set whose workers are ideas, to see what it decides."""
+
+import asyncio
+import time
+from typing import Any
+
+from gateway.errors import LoadError
+from gateway.replica import ReplicaState
+from gateway.residency import ResidentSet
+from gateway.room import ReplicaKey, ResidentLimits
+from gateway.worker.messages import Loaded
+
+MIB = 1024 * 1024
+
+
+def key(name, version=1):
+    return ReplicaKey(name, version, "sha256:" + "a" * 64)
+
+
+class FakeReplica:
+    """A replica whose worker is an idea: it comes up when told, and ends at once."""
+
+    def __init__(self, world, name, on_stopped):
+        self.world, self.name, self.on_stopped = world, name, on_stopped
+        self.state = ReplicaState.STARTING
+        self.loaded = None
+        self.private_bytes = 0
+        self.answered = 0
+        self.pace = 0.0
+        self.is_full = False
+        self.end_reason = "by itself"
+        self.stopped = asyncio.Event()
+        world.workers.append(self)
+
+    def pace_s(self, now):
+        return self.pace
+
+    async def start(self, load):
+        self.world.starts.append(self.name)
+        await self.world.gate.wait()
+        if self.state is ReplicaState.STOPPED:
+            raise LoadError("worker_died", "killed while loading")
+        if self.world.failures:
+            failure = self.world.failures.pop(0)
+            self.end()
+            raise failure
+        self.loaded = Loaded(1, {}, "passed", "alone", "", "pyfunc", "")
+        self.private_bytes = self.world.sizes.get(self.name.split("/")[0], 10 * MIB)
+        self.state = ReplicaState.READY
+        return self.loaded
+
+    def end(self):
+        if self.state is not ReplicaState.STOPPED:
+            self.state = ReplicaState.STOPPED
+            self.stopped.set()
+            self.on_stopped(self)
+
+    def stop(self, reason):
+        self.end_reason = reason
+        self.world.ends.append((self.name, reason))
+        self.state = ReplicaState.DRAINING
+        if self.world.lingering is None:
+            asyncio.get_running_loop().call_soon(self.end)
+        else:
+            self.world.lingering.append(self)
+
+    kill = stop
+
+    async def wait_stopped(self):
+        await self.stopped.wait()
+
+
+class World:
+    """A resident set of fakes, and levers.
+
+    ``lingering``: workers that were told to end, and do not before `let_go`; None: all end at once.
+    """
+
+    def __init__(self, count=2, megabytes=1000, load_budget_s=5.0, guess_megabytes=10):
+        self.workers, self.starts, self.ends, self.failures = [], [], [], []
+        self.sizes, self.told = {}, []
+        self.lingering = None
+        self.later = 0.0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.set = ResidentSet(
+            limits=ResidentLimits(count, megabytes * MIB),
+            load_budget_s=load_budget_s,
+            max_waiting=100,
+            new_replica=self.new_replica,
+            prepare=self.prepare,
+            versions=self,
+            observer=self,
+            clock=self.clock,
+        )
+        self.guess_megabytes = guess_megabytes
+        self.asked_replicas, self.last = {}, set()
+
+    def clock(self):
+        return time.monotonic() + self.later
+
+    def new_replica(self, key, on_stopped) -> Any:
+        return FakeReplica(self, str(key), on_stopped)
+
+    async def prepare(self, key) -> Any:
+        return None
+
+    def estimate(self, key):
+        return self.guess_megabytes * MIB
+
+    def replicas(self, key):
+        return self.asked_replicas.get(key.model, 1)
+
+    def goes_last(self, key):
+        return key in self.last
+
+    def loaded(self, key, seconds, resident_bytes):
+        self.told.append(("loaded", key.model))
+
+    def load_failed(self, key, failure, message):
+        self.told.append(("load_failed", key.model, failure))
+
+    def ended(self, key, reason, *, evicted, died):
+        self.told.append(("ended", key.model, evicted))
+
+    async def stage(self, key, replaces=None, swap="blue_green", replicas=1, stage_id="s1"):
+        return await self.set.stage(
+            key, stage_id, replaces=replaces, swap=swap, replicas=replicas, wait_s=5
+        )
+
+    def let_go(self):
+        """Let those end that linger."""
+        lingering, self.lingering = self.lingering, None
+        for one in lingering or ():
+            one.end()
+
+    async def use(self, name):
+        (await self.set.lease(key(name))).release()
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # one turn of the loop each, no waiting
+            await asyncio.sleep(0)
+
+
+async def staging(world, version=2, swap="blue_green", replicas=1):
+    """A stage of version 2 in place of version 1, under way."""
+    task = asyncio.ensure_future(
+        world.stage(key("a", version), replaces=key("a"), swap=swap, replicas=replicas)
+    )
+    await asyncio.sleep(0)
+    return task
