@@ -243,7 +243,9 @@ class Rollout:
             table = self._node.table
             present = table.active.get((request.model, request.alias))
             if present and (present.version, present.digest) == (request.version, request.digest):
-                # Asked again: the first acknowledgement may have been lost.
+                # Asked again: the first acknowledgement may have been lost, or two staged the same.
+                if request.stage_id is not None:
+                    self._dismiss(request.stage_id)
                 return ActivateAck(generation=table.generation, previous=present.previous_version)
             self._admit(table, request)
             entry = ActiveAlias(

@@ -28,6 +28,7 @@ from tests.models.catalogue import LinearModel
 ALIAS = "champion"
 EVICTIONS = "gateway_evictions_total"
 LOOKS_PER_S = 50
+CALLS_BEFORE = 20
 SLACK_BYTES = 20 * 1024 * 1024
 """How much more gateway, forkserver and workers may hold in the end than when the set was first
 full: less than the pages that one of these workers has for itself."""
@@ -120,8 +121,8 @@ async def test_twenty_models_take_turns_in_five_workers(
 
 
 async def _memory_of_a_full_set(node: Node, http: httpx.AsyncClient, names: list[str]) -> int:
-    """Ask as many models as fit, then add up what the whole node holds."""
-    for name in names[:RESIDENT_LIMIT]:
+    """Ask as many models as fit, as often as they will be, then add up what the whole node holds."""
+    for name in names[:RESIDENT_LIMIT] * CALLS_BEFORE:
         answer = await http.post(f"{node.url}/models/{name}/predict", json=row_body(0))
         assert answer.status_code == 200, answer.text
     await _settled(node)

@@ -214,16 +214,19 @@ class DataPlane:
         for one in self.asked:  # from now on an answer by the alias may be this version's
             if one.call.model == model and not one.task.done() and not _by_number(one):
                 one.meant.add(version)
-        await self.rollout.activate(
-            contract.ActivateRequest(
-                model=model,
-                alias=ALIAS,
-                version=version,
-                digest=self.digests(version),
-                if_generation=self.node.table.generation,
-                stage_id=stage_id,
-            )
+        activation = contract.ActivateRequest(
+            model=model,
+            alias=ALIAS,
+            version=version,
+            digest=self.digests(version),
+            if_generation=self.node.table.generation,
+            stage_id=stage_id,
         )
+        try:
+            await self.rollout.activate(activation)
+        except RolloutRefusedError:
+            await self.rollout.retire(contract.RetireRequest(model=model, stage_id=stage_id))
+            raise
         self.tally["swapped"] += 1
 
     def _outcome(self, stage_id: str) -> contract.StageOutcome | None:
@@ -268,18 +271,46 @@ class DataPlane:
         assert asked.x not in (HANG_ON, EXIT_ON), answer
 
     async def finish(self) -> None:
-        """See that every caller is answered, that nothing is held, and that every worker ends."""
+        """See that every caller is answered, that nothing is held, and that every worker ends.
+
+        And that the node still serves: whatever has happened, whoever asks now by an alias whose
+        version is not left alone gets a prediction.
+        """
         async with asyncio.timeout(120):
-            while self.asked or self.changes:
-                await asyncio.sleep(0.005)
-                self.check()
-            while any(one.leases for one in self.residents.residents()):  # noqa: ASYNC110  # of
-                await asyncio.sleep(0.005)  # callers who have left: it ends with the worker's word
+            await self._answer_all()
+            await self._all_let_go()
+            for model in MODELS:
+                await self._still_serves(model)
+            await self._all_let_go()
         assert (self.admission.in_flight, self.admission.in_flight_bytes) == (0, 0)
         await self.rollout.close()
         await self.residents.close(5.0)
         assert (left := self.residents.residents()) == [], left
         assert not self.violations, self.violations
+
+    async def _answer_all(self) -> None:
+        while self.asked or self.changes:
+            await asyncio.sleep(0.005)
+            self.check()
+
+    async def _all_let_go(self) -> None:
+        """Wait until workers have answered, or ended, those whose callers have left."""
+        while any(one.leases for one in self.residents.residents()):  # noqa: ASYNC110  # no event
+            await asyncio.sleep(0.005)
+
+    async def _still_serves(self, model: str) -> None:
+        active = self.node.table.active.get((model, ALIAS))
+        if active is None:
+            return
+        key = ReplicaKey(model, active.version, active.digest)
+        if self.residents.track_record.trouble(key) is not None:
+            return
+        before = self.tally["answered"]
+        self.ask(model, f"@{ALIAS}", 7.0)
+        (asked,) = self.asked
+        await self._answer_all()
+        told = asked.task.exception() or asked.task.result()
+        assert self.tally["answered"] == before + 1, (told, self.residents.residents())
 
     # --- what it is built of ----------------------------------------------------------------------
 

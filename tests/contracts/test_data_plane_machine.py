@@ -146,9 +146,13 @@ class Machine(RuleBasedStateMachine):
             stack.callback(self.loop.close)
             stack.callback(shutil.rmtree, self.folder)
             stack.callback(self.after)
+            self.before_the_end()
             self.run(self.plane.finish())
             assert not self.errors.seen, self.errors.seen
             self.tally.update(self.plane.tally)
+
+    def before_the_end(self) -> None:
+        """Take back what would fail from now on."""
 
     def after(self) -> None:
         """Release what the subclass holds."""
@@ -171,6 +175,9 @@ class FakeMachine(Machine):
     def no_more_processes_than_allowed(self) -> None:
         if hasattr(self, "launcher"):
             assert self.launcher.alive() <= self.plane.terms.workers
+
+    def before_the_end(self) -> None:
+        self.launcher.failures = 0
 
     def after(self) -> None:
         self.run(asyncio.sleep(0.01))

@@ -342,3 +342,20 @@ async def test_an_alias_is_retired_and_a_version_that_serves_one_is_not(tmp_path
     assert ack.generation == 2
     assert stand.node.table.active == {}
     await stand.rollout.retire(one)
+
+
+async def test_who_was_staged_twice_is_spared_no_longer_than_until_it_is_active(tmp_path):
+    stand = Stand(tmp_path)
+    await stand.publish()
+    await stand.stage(1)
+    stand.rollout.stage(
+        contract.StageRequest(stage_id="again", model="m", version=1, digest=D[1], keep=True)
+    )
+    await stand.outcome("again")
+    await stand.activate(1)
+    before = len(stand.residents.unstaged)
+    request = {"model": "m", "alias": "champion", "version": 1, "digest": D[1]}
+    await stand.rollout.activate(
+        contract.ActivateRequest(**request, if_generation=None, stage_id="again")
+    )
+    assert stand.residents.unstaged[before:] == ["again"]
