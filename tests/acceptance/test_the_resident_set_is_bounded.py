@@ -121,7 +121,7 @@ async def test_twenty_models_take_turns_in_five_workers(
 
 
 async def _memory_of_a_full_set(node: Node, http: httpx.AsyncClient, names: list[str]) -> int:
-    """Ask as many models as fit, as often as they will be, then add up what the whole node holds."""
+    """Ask as many models as fit, more than once, and add up what the whole node holds."""
     for name in names[:RESIDENT_LIMIT] * CALLS_BEFORE:
         answer = await http.post(f"{node.url}/models/{name}/predict", json=row_body(0))
         assert answer.status_code == 200, answer.text
