@@ -348,14 +348,14 @@ class _WatchedReplica(Replica):
         self._plane = plane
 
     def stop(self, reason: str) -> None:
-        self._look(reason)
+        self._note_end(reason)
         super().stop(reason)
 
     def kill(self, reason: str) -> None:
-        self._look(reason)
+        self._note_end(reason)
         super().kill(reason)
 
-    def _look(self, reason: str) -> None:
+    def _note_end(self, reason: str) -> None:
         if self.state is not ReplicaState.READY or any(ok in reason for ok in _MAY_END_LEASED):
             return
         for one in self._plane.residents.residents():

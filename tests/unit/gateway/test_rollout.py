@@ -354,8 +354,5 @@ async def test_who_was_staged_twice_is_spared_no_longer_than_until_it_is_active(
     await stand.outcome("again")
     await stand.activate(1)
     before = len(stand.residents.unstaged)
-    request = {"model": "m", "alias": "champion", "version": 1, "digest": D[1]}
-    await stand.rollout.activate(
-        contract.ActivateRequest(**request, if_generation=None, stage_id="again")
-    )
+    await stand.activate(1, stage_id="again")
     assert stand.residents.unstaged[before:] == ["again"]
