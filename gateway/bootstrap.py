@@ -8,6 +8,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -117,12 +118,14 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         cuda_devices=cuda_devices(os.environ) if settings.torch_device == "auto" else None,
     )
     versions = Versions(node, settings.artifacts_dir.resolve(), limits)
+    live_record = LiveRecord()
     residents = _resident_set(
         settings,
         versions,
         Launchers(launcher, own_launcher),
         launcher.private_bytes,
-        _LoadObserver(telemetry, node.changed),
+        observer=_LoadObserver(telemetry, node.changed),
+        live_record=live_record,
     )
     rollout = Rollout(
         node=node,
@@ -132,7 +135,6 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         standby_timeout_s=settings.standby_timeout_s,
         stage_wait_s=settings.load_timeout_s + settings.warm_up_timeout_s + settings.load_budget_s,
     )
-    live_record = LiveRecord()
     dispatcher = Dispatcher(
         node,
         residents,
@@ -200,7 +202,9 @@ def _resident_set(
     versions: Versions,
     launchers: Launchers,
     shared_bytes: Callable[[], int],
+    *,
     observer: Observer,
+    live_record: LiveRecord,
 ) -> ResidentSet:
     limits = ReplicaLimits(
         max_in_flight=settings.max_in_flight,
@@ -211,7 +215,7 @@ def _resident_set(
     )
 
     def new_replica(key: ReplicaKey, on_stopped: Callable[[Replica], None]) -> Replica:
-        return Replica(str(key), launchers, limits, on_stopped)
+        return Replica(str(key), launchers, limits, on_stopped, partial(live_record.late, key))
 
     return ResidentSet(
         limits=ResidentLimits(settings.max_resident, settings.max_resident_bytes),

@@ -66,6 +66,16 @@ class LiveRecord:
         if entry.forgiven != pid:
             entry.faults += 1
 
+    def late(self, key: ReplicaKey, late: str, seconds: float, pid: int) -> None:
+        """Count what became of a request whose caller had lost patience: `gateway.replica.Late`."""
+        match late:
+            case "answered":
+                self.answered(key, seconds)
+            case "died":
+                self.died(key, pid)
+            case _:
+                self.failed(key)
+
     # --- judging ----------------------------------------------------------------------------------
 
     def begin(self, key: ReplicaKey) -> Tally:

@@ -7,13 +7,14 @@ about to come, since a model's own child may keep the socket open.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import orjson
 
@@ -111,8 +112,8 @@ class _InFlight:
     """A request inside the worker.
 
     Attributes:
-        due: When to look at it: its caller's time is over; after that, whether it is stuck. In the
-            event loop's time.
+        began: When it was given to the worker, in the event loop's time.
+        due: When to look at it: its caller's time is over; after that, whether it is stuck.
     """
 
     answer: asyncio.Future[WorkerReply]
@@ -120,7 +121,21 @@ class _InFlight:
     on_done: Callable[[], None]
     timeout_s: float
     limit_s: float
+    began: float
     due: float
+
+    @property
+    def was_left(self) -> bool:
+        """Whether its caller has hung up, or had less patience than the model may take."""
+        return self.answer.cancelled() or (self.answer.done() and self.timeout_s < self.limit_s)
+
+
+Late = Literal["answered", "failed", "stuck", "died"]
+"""What became of a request whose caller had left before: it says something of the version, too."""
+
+
+def _unheard(late: Late, seconds: float, pid: int) -> None:
+    """Nobody wants to know."""
 
 
 class Replica:
@@ -132,8 +147,13 @@ class Replica:
         launcher: Launcher,
         limits: ReplicaLimits,
         on_stopped: Callable[[Replica], None],
+        on_late: Callable[[Late, float, int], None] = _unheard,
     ) -> None:
-        """Store. ``on_stopped`` is called once, when the process has ended."""
+        """Store.
+
+        ``on_stopped`` is called once, when the process has ended; ``on_late`` with what became of
+        each request whose caller had left, after how many seconds, in which process.
+        """
         self.name = name
         self.state = ReplicaState.STARTING
         self.loaded: messages.Loaded | None = None
@@ -142,6 +162,8 @@ class Replica:
         self._launcher = launcher
         self._limits = limits
         self._on_stopped = on_stopped
+        self._on_late = on_late
+        self._stuck = False
         self._worker: WorkerProcess | None = None
         self._channel: Channel | None = None
         self._output: WorkerOutput | None = None
@@ -327,7 +349,9 @@ class Replica:
             self._heard_at = now  # it had nothing to say until now
             self._pace.began(now)
         due = now + timeout_s
-        self._in_flight[frame_id] = _InFlight(answer, len(body), on_done, timeout_s, limit_s, due)
+        self._in_flight[frame_id] = _InFlight(
+            answer, len(body), on_done, timeout_s, limit_s, now, due
+        )
         self._in_flight_bytes += len(body)
         if due < self._look_at:
             self._look_later(due)
@@ -372,6 +396,7 @@ class Replica:
         request.due = self._heard_at + longest_s
         if request.due <= self._loop.time():
             request.due = math.inf
+            self._stuck = True
             self.kill(f"it was stuck in one prediction for {longest_s:g} s")
 
     async def probe(self, timeout_s: float) -> messages.Alive:
@@ -434,8 +459,11 @@ class Replica:
         if frame.kind in (Kind.REPLY, Kind.FAILED):
             self._pace.answered(self._heard_at)
             request = self._take(frame.id)
-            if request is not None and not request.answer.done():
-                self._answer(request.answer, frame)
+            if request is not None:
+                if not request.answer.done():
+                    self._answer(request.answer, frame)
+                elif request.was_left:
+                    self._came_late(request, frame)
         elif frame.kind == Kind.ALIVE:
             if self._probe is not None and not self._probe.done():
                 self._probe.set_result(messages.decode_header(messages.Alive, frame.header))
@@ -443,6 +471,18 @@ class Replica:
             self._begin_warm_up()
         elif self._handshake is not None and not self._handshake.done():
             self._handshake.set_result(frame)
+
+    def _came_late(self, request: _InFlight, frame: Frame) -> None:
+        """Tell what became of a request that nobody waits for; what was skipped says nothing."""
+        if frame.kind == Kind.REPLY:
+            self._tell_late("answered", request)
+        else:
+            with contextlib.suppress(ValueError, TypeError):
+                if isinstance(_as_error(frame.header), ModelRaisedError):
+                    self._tell_late("failed", request)
+
+    def _tell_late(self, late: Late, request: _InFlight) -> None:
+        self._on_late(late, self._loop.time() - request.began, self.pid or 0)
 
     def _answer(self, answer: asyncio.Future[WorkerReply], frame: Frame) -> None:
         try:
@@ -495,7 +535,11 @@ class Replica:
 
     def _fail(self, frame_id: int, *, delivered: bool) -> None:
         request = self._take(frame_id)
-        if request is None or request.answer.done():
+        if request is None:
+            return
+        if request.answer.done():
+            if request.was_left and delivered:
+                self._tell_late("stuck" if self._stuck else "died", request)
             return
         request.answer.set_exception(
             WorkerDiedError(

@@ -8,7 +8,16 @@ import pytest
 from gateway.errors import DeadlineExceededError, LoadError, ModelOverloadedError
 from gateway.replica import Replica, ReplicaLimits, ReplicaState
 from gateway.worker.frames import pack
-from gateway.worker.messages import KIND_OF, Failed, Hello, Load, Loaded, Warming, encode_header
+from gateway.worker.messages import (
+    KIND_OF,
+    Failed,
+    Hello,
+    Load,
+    Loaded,
+    Reply,
+    Warming,
+    encode_header,
+)
 from tests.fakes.worker import FakeWorker
 
 LIMITS = ReplicaLimits(4, 1000, load_timeout_s=5, warm_up_timeout_s=5, stuck_grace_s=1)
@@ -53,16 +62,30 @@ class ReadyLauncher(SlowLauncher):
 @pytest.fixture
 async def ready():
     """A ready replica and its worker; limits of a fraction of a second."""
-    launcher = ReadyLauncher()
+    async for replica, launcher, _ in _made_ready():
+        yield replica, launcher
+
+
+@pytest.fixture
+async def late():
+    """The same, and what it tells of requests whose callers have left."""
+    async for made in _made_ready():
+        yield made
+
+
+async def _made_ready():
+    launcher, told = ReadyLauncher(), []
     limits = replace(LIMITS, max_in_flight=8, stuck_grace_s=0.5)
-    replica = Replica("m/1", launcher, limits, lambda _: None)
+    replica = Replica(
+        "m/1", launcher, limits, lambda _: None, lambda late, s, pid: told.append((late, s))
+    )
     launcher.say(Hello(1, "3.11"))
     starting = asyncio.ensure_future(replica.start(LOAD))
     while replica.state is not ReplicaState.LOADING:  # noqa: ASYNC110  # no event tells
         await asyncio.sleep(0.001)
     launcher.say(Loaded(1, {}, "passed", "alone", "", "pyfunc", ""))
     await starting
-    yield replica, launcher
+    yield replica, launcher, told
     replica.kill("the test is over")
     await replica.wait_stopped()
 
@@ -93,6 +116,52 @@ async def test_a_worker_stuck_in_one_prediction_is_ended(ready):
     assert launcher.worker.killed
     assert "stuck" in replica.end_reason
     assert done == [1]
+
+
+async def test_what_becomes_of_requests_that_were_left_is_told(late):
+    replica, launcher, told = late
+
+    def ask(timeout_s=5.0):
+        return replica.submit(b"{}", b"{}", timeout_s=timeout_s, limit_s=5.0, on_done=lambda: None)
+
+    answered, failed, skipped, waiting = ask(), ask(), ask(), ask()
+    for left in (answered, failed, skipped):
+        left.cancel()
+    hasty = ask(timeout_s=0.01)
+    with pytest.raises(DeadlineExceededError):
+        await hasty
+    reply = Reply("application/json", 1, 0.0, 0.0, 1)
+    launcher.say(reply, 1)
+    launcher.say(Failed("model_error", "no"), 2)
+    launcher.say(Failed("cancelled", "nobody waits"), 3)
+    launcher.say(reply, 4)
+    await waiting
+    launcher.say(reply, 5)
+    async with asyncio.timeout(10):
+        while replica.in_flight:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.001)
+    assert [outcome for outcome, _ in told] == ["answered", "failed", "answered"]
+    assert all(seconds > 0 for _, seconds in told)
+
+
+@pytest.mark.parametrize("outcome", ["stuck", "died"])
+async def test_requests_that_were_left_inside_a_worker_that_ends_are_told(late, outcome):
+    replica, launcher, told = late
+    limit_s = 0.05 if outcome == "stuck" else 5.0
+    answer = replica.submit(b"{}", b"{}", timeout_s=limit_s, limit_s=limit_s, on_done=lambda: None)
+    await _all_sent(replica)
+    answer.cancel()
+    await _all_sent(replica)
+    if outcome == "died":
+        launcher.worker.kill()
+    async with asyncio.timeout(10):
+        await replica.wait_stopped()
+    assert [said for said, _ in told] == [outcome]
+
+
+async def _all_sent(replica):
+    while replica._channel.unsent_ids():  # noqa: ASYNC110  # one turn of the loop each
+        await asyncio.sleep(0)
 
 
 async def test_a_worker_that_answers_others_is_not_stuck(ready):
