@@ -87,7 +87,12 @@ async def _run_servers(
         gateway.control, http="httptools", timeout_graceful_shutdown=max(1, int(drain_s))
     )
     servers = [
-        PublicServer(gateway.public, gateway.services.connections, drain_timeout_s=drain_s),
+        PublicServer(
+            gateway.public,
+            gateway.services.connections,
+            drain_timeout_s=drain_s,
+            take=gateway.public.take,
+        ),
         QuietServer(ours),
     ]
 

@@ -19,7 +19,7 @@ from gateway.dispatch import Dispatcher
 from gateway.errors import TableFileError
 from gateway.http.app import create_control_app, create_public_app
 from gateway.http.connections import ConnectionLimits, Connections
-from gateway.http.predict import App
+from gateway.http.predict import PredictApp
 from gateway.http.services import Services
 from gateway.launcher import ExecLauncher, ForkserverLauncher, Launchers
 from gateway.live_record import LiveRecord
@@ -50,7 +50,7 @@ class StartError(Exception):
 class Gateway:
     """A running gateway: its two applications, and how to begin to stop it."""
 
-    public: App
+    public: PredictApp
     control: FastAPI
     services: Services
 

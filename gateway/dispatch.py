@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import orjson
 
@@ -18,6 +19,7 @@ from gateway.errors import (
     DeadlineExceededError,
     DisplacedError,
     DrainingError,
+    GatewayError,
     ModelLoadFailedError,
     ModelLoadingError,
     ModelOverloadedError,
@@ -57,6 +59,7 @@ class Call:
         deadline: When its caller gives up (``CLOCK_MONOTONIC``, seconds), wherever the request is
             then; None: it has not said, and the time-out of its model begins when a worker has it.
         place: What the request holds of this gateway; a worker that is given it keeps it too.
+        pending: Its answer to come, where `Dispatcher.begin` was asked for it.
     """
 
     model: str
@@ -71,6 +74,22 @@ class Call:
     deadline: float | None = None
     probabilities: bool = False
     route: Route | None = None
+    pending: asyncio.Future[WorkerReply] | None = None
+
+    def leave(self) -> None:
+        """Wait no more: the worker skips what it has not begun."""
+        if self.pending is not None:
+            self.pending.cancel()
+
+
+class _Given(NamedTuple):
+    """A call that a worker has: since when (``CLOCK_MONOTONIC``), and the seconds it may take."""
+
+    answer: asyncio.Future[WorkerReply]
+    key: ReplicaKey
+    pid: int
+    began: float
+    limit_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,31 +198,99 @@ class Dispatcher:
         if self.draining:
             raise DrainingError("the gateway is shutting down", retry_after_s=1)
 
+    def begin(self, call: Call, told: Callable[[asyncio.Future[WorkerReply]], None]) -> None:
+        """Begin with one call: at once, where a worker is ready; else as `predict` does.
+
+        ``call.pending`` is what to cancel when its caller has left; ``told`` is called with it when
+        it is done. Nearly every request goes this way, without a task.
+
+        Raises:
+            GatewayError: It cannot begin; ``told`` is not called.
+        """
+        lease = self._lease_now(call) if call.deadline is None else None
+        if lease is None or call.route is None:
+            self._begin_waiting(call, told)
+            return
+        try:
+            given = self._give(lease, call, call.route)
+        except NotDeliveredError:
+            self._begin_waiting(call, told)
+            return
+        call.pending = given.answer
+        given.answer.add_done_callback(partial(self._ended, call, given, told))
+
+    def _begin_waiting(
+        self, call: Call, told: Callable[[asyncio.Future[WorkerReply]], None]
+    ) -> None:
+        call.pending = asyncio.get_running_loop().create_task(self._reply_to(call))
+        call.pending.add_done_callback(told)
+
+    async def _reply_to(self, call: Call) -> WorkerReply:
+        return (await self.predict(call)).reply
+
+    def _lease_now(self, call: Call) -> Lease | None:
+        """Take a lease, if nothing has to be waited for."""
+        try:
+            route = self.resolve(call)
+        except (ModelLoadingError, ModelLoadFailedError):
+            return None
+        call.route = route
+        if route.digest is None:
+            return None
+        return self._residents.try_lease(ReplicaKey(route.model, route.version, route.digest))
+
+    def _ended(
+        self,
+        call: Call,
+        given: _Given,
+        told: Callable[[asyncio.Future[WorkerReply]], None],
+        answer: asyncio.Future[WorkerReply],
+    ) -> None:
+        if not answer.cancelled():
+            error = answer.exception()
+            if isinstance(error, NotDeliveredError):
+                self._begin_waiting(call, told)  # another worker may have it
+                return
+            self._count(given, error)
+        told(answer)
+
     async def _submit(self, lease: Lease, call: Call, route: Route) -> WorkerReply:
+        given = self._give(lease, call, route)
+        try:
+            reply = await given.answer
+        except GatewayError as error:
+            self._count(given, error)
+            raise
+        self._count(given, None)
+        return reply
+
+    def _give(self, lease: Lease, call: Call, route: Route) -> _Given:
+        """Give a call to a worker.
+
+        Lease and place end with the worker's answer or death, not with the caller's patience: they
+        are taken until then.
+        """
         limit_s = route.timeout_s or self._request_timeout_s
         try:
             answer = self._send(lease, call, limit_s)
         except BaseException:
             lease.release()
             raise
-        # From here on lease and place end with the worker's answer or death, not with the caller's
-        # patience: they are taken until then.
         call.place.keep()
-        key, pid, began = lease.resident.key, lease.replica.pid, time.monotonic()
-        try:
-            reply = await answer
-        except WorkerDiedError:
-            self._live_record.died(key, pid or 0)
-            raise
-        except ModelRaisedError:
-            self._live_record.failed(key)
-            raise
-        except DeadlineExceededError:
-            if time.monotonic() - began > _WHOLE_LIMIT * limit_s:
-                self._live_record.failed(key)
-            raise
-        self._live_record.answered(key, time.monotonic() - began)
-        return reply
+        key, pid = lease.resident.key, lease.replica.pid
+        return _Given(answer, key, pid or 0, time.monotonic(), limit_s)
+
+    def _count(self, given: _Given, error: BaseException | None) -> None:
+        """Take note of how a call went, if that says something of its version."""
+        seconds = time.monotonic() - given.began
+        if error is None:
+            self._live_record.answered(given.key, seconds)
+        elif isinstance(error, WorkerDiedError):
+            self._live_record.died(given.key, given.pid)
+        elif isinstance(error, ModelRaisedError) or (
+            isinstance(error, DeadlineExceededError) and seconds > _WHOLE_LIMIT * given.limit_s
+        ):
+            self._live_record.failed(given.key)
 
     async def _loaded(self, key: ReplicaKey) -> Lease:
         try:

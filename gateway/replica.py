@@ -7,10 +7,13 @@ about to come, since a model's own child may keep the socket open.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
+from typing import NamedTuple
 
 import orjson
 
@@ -36,6 +39,8 @@ from gateway.worker_output import WorkerOutput
 _EXIT_AFTER_EOF_S = 2.0
 _STOP_GRACE_S = 2.0
 _KILL_WAIT_S = 30.0
+_CLOCK_S = 0.001
+"""How much earlier than asked for the event loop, whose clock is coarse, may call."""
 
 
 class ReplicaState(StrEnum):
@@ -76,8 +81,7 @@ class ReplicaLimits:
     stuck_grace_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerReply:
+class WorkerReply(NamedTuple):
     """A finished body and what the worker measured on the way. Seconds."""
 
     body: bytes
@@ -88,12 +92,35 @@ class WorkerReply:
     batch_rows: int
 
 
+class _Answer(asyncio.Future[WorkerReply]):
+    """What a caller waits for. Cancelling it tells the worker, at no cost to those who do not."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, cancel: Callable[[], None]) -> None:
+        super().__init__(loop=loop)
+        self._tell = cancel
+
+    def cancel(self, msg: object = None) -> bool:
+        cancelled = super().cancel(msg)
+        if cancelled:
+            self._tell()
+        return cancelled
+
+
 @dataclass(slots=True)
 class _InFlight:
+    """A request inside the worker.
+
+    Attributes:
+        due: When to look at it: its caller's time is over; after that, whether it is stuck. In the
+            event loop's time.
+    """
+
     answer: asyncio.Future[WorkerReply]
     body_bytes: int
     on_done: Callable[[], None]
-    timer: asyncio.TimerHandle
+    timeout_s: float
+    limit_s: float
+    due: float
 
 
 class Replica:
@@ -125,6 +152,8 @@ class Replica:
         self._pace = Pace()
         self._handshake: asyncio.Future[Frame] | None = None
         self._phase_limit: asyncio.Timeout | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._look_at = math.inf
         self._probe: asyncio.Future[messages.Alive] | None = None
         self._stopped = asyncio.Event()
         self.end_reason = "the worker ended by itself"
@@ -190,7 +219,7 @@ class Replica:
             worker.kill()
             worker.close()
             raise LoadError("worker_died", "it was told to end before it was ready")
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         loop.add_reader(worker.exited, self._exited)
         self._channel = Channel(worker.channel, self._received, self._hung_up)
         self._channel.open()
@@ -284,47 +313,60 @@ class Replica:
                 f"{len(self._in_flight)} requests of {self.name} are in flight",
                 retry_after_s=self._pace.retry_after_s(len(self._in_flight)),
             )
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         frame_id = self._next_id
         self._next_id += 1
-        answer: asyncio.Future[WorkerReply] = loop.create_future()
-        timer = loop.call_later(timeout_s, self._timed_out, frame_id, timeout_s, limit_s)
+        answer = _Answer(loop, partial(self._cancel, frame_id))
+        now = loop.time()
         if not self._in_flight:
-            self._heard_at = loop.time()  # it had nothing to say until now
-            self._pace.began(self._heard_at)
-        self._in_flight[frame_id] = _InFlight(answer, len(body), on_done, timer)
+            self._heard_at = now  # it had nothing to say until now
+            self._pace.began(now)
+        due = now + timeout_s
+        self._in_flight[frame_id] = _InFlight(answer, len(body), on_done, timeout_s, limit_s, due)
         self._in_flight_bytes += len(body)
+        if due < self._look_at:
+            self._look_later(due)
         self._channel.send(Kind.PREDICT, frame_id, header, body)
-        answer.add_done_callback(lambda done: self._cancel(frame_id) if done.cancelled() else None)
         return answer
 
     def _cancel(self, frame_id: int) -> None:
         if frame_id in self._in_flight and self._channel is not None and self._channel.is_open:
             self._channel.send(Kind.CANCEL, frame_id, b"{}")
 
-    def _timed_out(self, frame_id: int, timeout_s: float, limit_s: float) -> None:
-        request = self._in_flight.get(frame_id)
-        if request is None:
-            return
-        if not request.answer.done():
-            request.answer.set_exception(DeadlineExceededError(f"no answer within {timeout_s:g} s"))
-            self._cancel(frame_id)
-        self._end_if_stuck(frame_id, limit_s + self._limits.stuck_grace_s)
+    # One timer for all that is inside: one for each would cost every request two calls.
 
-    def _end_if_stuck(self, frame_id: int, longest_s: float) -> None:
-        """End the worker if it is silent for longer than any batch may take; else look again.
+    def _look_later(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look_at = due
+        self._timer = self._loop.call_at(due, self._look)
 
-        A worker answers after every batch, so its batch is no older than its silence. A request
-        may well wait behind the batches of others for longer than that.
+    def _look(self) -> None:
+        """Look at every request whose time has come; see to it that the others are looked at."""
+        self._timer, self._look_at = None, math.inf
+        now = self._loop.time() + _CLOCK_S
+        for frame_id, request in list(self._in_flight.items()):
+            if request.due <= now and self.state is not ReplicaState.STOPPED:
+                self._overdue(frame_id, request)
+        due = min((request.due for request in self._in_flight.values()), default=math.inf)
+        if due < math.inf and self.state is not ReplicaState.STOPPED:
+            self._look_later(due)
+
+    def _overdue(self, frame_id: int, request: _InFlight) -> None:
+        """Tell a caller that its time is over; end the worker if it is stuck; else look again.
+
+        It is stuck if it is silent for longer than any batch may take. A worker answers after every
+        batch, so its batch is no older than its silence. A request may well wait behind the batches
+        of others for longer than that.
         """
-        request = self._in_flight.get(frame_id)
-        if request is None or self.state is ReplicaState.STOPPED:
-            return
-        loop = asyncio.get_running_loop()
-        left_s = self._heard_at + longest_s - loop.time()
-        if left_s > 0:
-            request.timer = loop.call_later(left_s, self._end_if_stuck, frame_id, longest_s)
-        else:
+        if not request.answer.done():
+            told = f"no answer within {request.timeout_s:g} s"
+            request.answer.set_exception(DeadlineExceededError(told))
+            self._cancel(frame_id)
+        longest_s = request.limit_s + self._limits.stuck_grace_s
+        request.due = self._heard_at + longest_s
+        if request.due <= self._loop.time():
+            request.due = math.inf
             self.kill(f"it was stuck in one prediction for {longest_s:g} s")
 
     async def probe(self, timeout_s: float) -> messages.Alive:
@@ -383,7 +425,7 @@ class Replica:
     # --- what comes from the worker ---------------------------------------------------------------
 
     def _received(self, frame: Frame) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = self._loop.time()
         if frame.kind in (Kind.REPLY, Kind.FAILED):
             self._pace.answered(self._heard_at)
             request = self._take(frame.id)
@@ -413,7 +455,6 @@ class Replica:
         request = self._in_flight.pop(frame_id, None)
         if request is not None:
             self._in_flight_bytes -= request.body_bytes
-            request.timer.cancel()
             request.on_done()
         return request
 
@@ -460,6 +501,9 @@ class Replica:
         )
 
     def _release(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._channel is not None:
             self._channel.close()
         if self._output is not None:

@@ -14,7 +14,8 @@ from gateway.control_contract import Nack
 from gateway.errors import GatewayError, RolloutRefusedError
 from gateway.http import catalogue, control, health
 from gateway.http.arrival import BodyLimits
-from gateway.http.predict import App, PredictApp, request_id_of
+from gateway.http.asked import request_id_of
+from gateway.http.predict import PredictApp
 from gateway.http.predict_docs import declare_predictions
 from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
 from gateway.http.services import Services, attach
@@ -26,7 +27,7 @@ Promotions are followed by verified, warmed swaps; every answer says which versi
 """
 
 
-def create_public_app(services: Services, settings: GatewaySettings) -> App:
+def create_public_app(services: Services, settings: GatewaySettings) -> PredictApp:
     """Build what the public listener serves."""
     app = FastAPI(
         title="registry-gateway",

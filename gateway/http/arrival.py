@@ -20,8 +20,6 @@ from gateway.errors import (
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
-BODY_IS_HERE = "registry_gateway.body_is_here"
-"""In a request's scope: the whole of its body has come, and `receive` gives it at once."""
 _ARRIVES_AT_ONCE_BYTES = 64 * 1024
 _DROP_BYTES = 256 * 1024 * 1024
 _DROP_S = 5.0
@@ -37,6 +35,15 @@ class BodyLimits:
 
     max_bytes: int
     timeout_s: float
+
+    def check(self, length: int) -> None:
+        """Refuse a body of so many bytes if they are too many.
+
+        Raises:
+            BodyTooLargeError: They are.
+        """
+        if length > self.max_bytes:
+            raise BodyTooLargeError(f"the body is larger than {self.max_bytes} bytes")
 
 
 class Arrival:
@@ -59,11 +66,10 @@ class Arrival:
         self.place: Place | None = None
 
     async def read(
-        self, content_length: bytes, deadline: float | None = None, *, is_here: bool = False
+        self, content_length: bytes, deadline: float | None = None
     ) -> tuple[bytes, Place]:
         """Read the whole body; return it, and what it holds.
 
-        ``is_here``: the whole of it has come already, so that there is no time to bound.
         ``deadline``: when its caller gives up (``CLOCK_MONOTONIC``, seconds); None: never.
 
         Raises:
@@ -75,8 +81,6 @@ class Arrival:
         """
         if content_length.isdigit():
             self._refuse_early(int(content_length))
-        if is_here:
-            return await self._pieces()
         if deadline is not None:
             left_s = deadline - time.monotonic()
             self._give_up_at = asyncio.get_running_loop().time() + left_s
@@ -99,12 +103,11 @@ class Arrival:
 
     def _refuse_early(self, length: int) -> None:
         """Refuse by what the body says of itself, unless it is as good as here already."""
-        if length > self._limits.max_bytes:
-            raise self._too_large()
+        self._limits.check(length)
         if length > _ARRIVES_AT_ONCE_BYTES:
             self._admission.check(length)
 
-    async def _pieces(self, limit: asyncio.Timeout | None = None) -> tuple[bytes, Place]:
+    async def _pieces(self, limit: asyncio.Timeout) -> tuple[bytes, Place]:
         piece, more = await self._piece()
         place = self.place = self._admission.enter(len(piece))
         if not more:
@@ -112,12 +115,10 @@ class Arrival:
         pieces = [piece]
         size = len(piece)
         while more:
-            if limit is not None:
-                limit.reschedule(self._next_limit())
+            limit.reschedule(self._next_limit())
             piece, more = await self._piece()
             size += len(piece)
-            if size > self._limits.max_bytes:
-                raise self._too_large()
+            self._limits.check(size)
             place.add(len(piece))
             pieces.append(piece)
         return b"".join(pieces), place
@@ -130,8 +131,7 @@ class Arrival:
         more: bool = message.get("more_body", False)
         self.complete = not more
         piece: bytes = message.get("body", b"")
-        if len(piece) > self._limits.max_bytes:
-            raise self._too_large()
+        self._limits.check(len(piece))
         return piece, more
 
     async def drop_rest(self) -> None:
@@ -150,6 +150,3 @@ class Arrival:
         if self.place is not None:
             self.place.let_go()
             self.place = None
-
-    def _too_large(self) -> BodyTooLargeError:
-        return BodyTooLargeError(f"the body is larger than {self._limits.max_bytes} bytes")

@@ -3,12 +3,14 @@
 uvicorn bounds how long a connection idles after an answer, and nothing else. Added here are a time
 for the head of a request, for a connection on which nothing was ever sent, and for a caller who
 does not read its answer; a size of the head; a number of connections, and of requests that are
-sent ahead on one. Nearly every request comes in one piece, and costs no timer for any of it.
+sent ahead on one. Nearly every request comes in one piece, and costs no timer for any of it: such a
+one is offered as an `Exchange` first.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -25,7 +27,7 @@ from gateway.errors import (
     InvalidHttpError,
     TooManyConnectionsError,
 )
-from gateway.http.arrival import BODY_IS_HERE
+from gateway.http.exchange import Exchange, Header
 from gateway.http.problems import MEDIA_TYPE, new_request_id, render, retry_after, status_of
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -35,6 +37,9 @@ MIN_READ_BYTES = 64 * 1024
 """What a caller has to read of its answer in the time that it has; less only of the last rest."""
 _TURNED_AWAY_AT_ONCE = 512
 _FAREWELL_S = 1.0
+
+Take = Callable[[Exchange], bool]
+"""Begins with a request that came whole; False: the application is to have it the usual way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ class Connections:
         self.open: set[Connection] = set()
         self.draining = False
         self._owed: set[Connection] = set()
+        self._common: tuple[list[Header], bytes] = ([], b"")
 
     def drain(self) -> None:
         """Let every connection end with its next answer. Twice is once."""
@@ -96,6 +102,17 @@ class Connections:
         for connection in list(self.open):
             connection.refuse_head()
 
+    def end_exchanges(self) -> None:
+        """Wait for no answer any more: whoever is owed one is told so."""
+        for connection in list(self.open):
+            connection.end_exchange()
+
+    def common_headers(self, headers: list[Header]) -> bytes:
+        """Return as lines what the server gives every answer: another list for every second."""
+        if self._common[0] is not headers:
+            self._common = headers, b"".join(b"%b: %b\r\n" % header for header in headers)
+        return self._common[1]
+
     def abort(self) -> None:
         """End all of them at once, whatever is under way."""
         for connection in list(self.open):
@@ -108,12 +125,13 @@ class Connection(HttpToolsProtocol):
     def __init__(
         self,
         connections: Connections,
+        take: Take | None,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        """Store; the server makes one for each connection."""
+        """Store; the server makes one for each. ``take`` is offered requests that come whole."""
         super().__init__(config, server_state, app_state, _loop)
         self._all = connections
         self._limits = connections.limits
@@ -127,6 +145,9 @@ class Connection(HttpToolsProtocol):
         self._unread = 0
         self._deaf = False
         self._refusal: GatewayError | None = None
+        self._take = take
+        self._held: bytes | None = None  # of a body that may come whole with its head
+        self._exchange: Exchange | None = None
 
     @property
     def busy(self) -> bool:
@@ -137,7 +158,7 @@ class Connection(HttpToolsProtocol):
         return self._at_work() or arriving or self.transport.get_write_buffer_size() > 0
 
     def _at_work(self) -> bool:
-        cycle: RequestResponseCycle | None = self.cycle
+        cycle: RequestResponseCycle | Exchange | None = self.cycle
         return cycle is not None and not cycle.response_complete
 
     def _hears(self) -> bool:
@@ -167,6 +188,9 @@ class Connection(HttpToolsProtocol):
                 timer.cancel()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        if self._exchange is not None:
+            self._exchange.disconnected = True
+            self.end_exchange()
 
     def close(self) -> None:
         """Close it once what was written has been read, within the time for that."""
@@ -201,6 +225,8 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if not self._hears():
             return
+        if self._held is not None:
+            self._begin_with_part()
         if self._in_head and self._head_bytes - self._first_bytes > MAX_HEAD_BYTES:
             self._refuse(_too_large())
         if not self._at_work() and self._head_timer is None and not self.transport.is_closing():
@@ -224,14 +250,86 @@ class Connection(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_SENT_AHEAD:
             self._refusal = InvalidHttpError("too many requests were sent ahead of their answers")
             raise self._refusal
+        if self._take is None or self._at_work() or not self._may_come_whole():
+            self._begin()
+        else:
+            self._held = b""
+
+    def _may_come_whole(self) -> bool:
+        post = self.parser.get_method() == b"POST"
+        return post and not self.expect_100_continue and not self.parser.should_upgrade()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body."""
+        if self._held is None:
+            super().on_body(body)
+        else:
+            self._held += body
+
+    def on_message_complete(self) -> None:
+        """A request has come whole: offer it, if it came in one piece."""
+        if self._held is None:
+            super().on_message_complete()
+        elif not self._offer(self._held):
+            self._begin_with_part()
+            super().on_message_complete()
+
+    def _begin(self) -> None:
+        """Begin with a request the usual way, whether its body is here or not."""
         super().on_headers_complete()
         if self._all.draining:
             self.cycle.keep_alive = False
 
-    def on_message_complete(self) -> None:
-        """A request has come whole: its application need not wait for any of it."""
-        self.scope[BODY_IS_HERE] = True  # type: ignore[literal-required]  # ours
-        super().on_message_complete()
+    def _begin_with_part(self) -> None:
+        """Begin the usual way with a request of whose body a part is here, or all of it."""
+        body, self._held = self._held, None
+        self._begin()
+        if body:
+            super().on_body(body)
+
+    # --- requests in one piece --------------------------------------------------------------------
+
+    def _offer(self, body: bytes) -> bool:
+        parser, before = self.parser, self.cycle
+        keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0"
+        exchange = Exchange(
+            self, self.url, self.headers, body, keep_alive=keep_alive and not self._all.draining
+        )
+        self.cycle = self._exchange = exchange  # type: ignore[assignment]  # has what is asked of it
+        if self._take is None or not self._take(exchange):
+            self.cycle, self._exchange = before, None
+            return False
+        self._held = None
+        return True
+
+    def end_exchange(self) -> None:
+        """Wait for its answer no more, if one is under way."""
+        if self._exchange is not None:
+            self._exchange.end()
+
+    def common_headers(self) -> bytes:
+        """Return the lines that every answer has."""
+        return self._all.common_headers(self.server_state.default_headers)
+
+    def write(self, data: bytes) -> None:
+        """Write, whether the caller reads or not."""
+        self.transport.write(data)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the caller has read most of what was written."""
+        return not self.flow.write_paused
+
+    async def until_read(self) -> None:
+        """Wait until the caller has read most of what was written, or is gone."""
+        await self.flow.drain()
+
+    def answered(self, exchange: Exchange) -> None:
+        """Go on after an answer."""
+        self._exchange = None
+        if not exchange.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def _head_is_large(self) -> bool:
         if len(self.headers) > MAX_HEADERS:

@@ -10,7 +10,7 @@ from functools import partial
 
 import uvicorn
 
-from gateway.http.connections import Connection, Connections
+from gateway.http.connections import Connection, Connections, Take
 from gateway.http.predict import App
 
 _LOOK_EVERY_S = 0.05
@@ -32,12 +32,26 @@ class QuietServer(uvicorn.Server):
 class PublicServer(QuietServer):
     """Serves callers, and when asked to exit goes on answering until what was accepted is done."""
 
-    def __init__(self, app: App, connections: Connections, *, drain_timeout_s: float) -> None:
-        """Store. ``drain_timeout_s``: the longest that what is under way may take at the end."""
+    def __init__(
+        self,
+        app: App,
+        connections: Connections,
+        *,
+        drain_timeout_s: float,
+        take: Take | None = None,
+    ) -> None:
+        """Store.
+
+        Args:
+            app: Serves what ``take`` does not.
+            connections: Holds them, within their limits.
+            drain_timeout_s: The longest that what is under way may take at the end.
+            take: Is offered every request that comes whole first.
+        """
         super().__init__(
             server_config(
                 app,
-                http=partial(Connection, connections),
+                http=partial(Connection, connections, take),
                 timeout_keep_alive=connections.limits.idle_s,
             )
         )
@@ -61,6 +75,7 @@ class PublicServer(QuietServer):
             await self._within(_LAST_WORDS_S, lambda: not self._connections.busy)  # late refusals
         for task in list(self.server_state.tasks):
             task.cancel()
+        self._connections.end_exchanges()
         await self._within(_LAST_WORDS_S, lambda: not self._connections.open)
         self._connections.abort()
         await self._within(_LAST_WORDS_S, lambda: not self.server_state.tasks)

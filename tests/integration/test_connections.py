@@ -6,6 +6,7 @@ import json
 import re
 import socket
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import uvloop
@@ -17,10 +18,13 @@ from gateway.http.connections import (
     ConnectionLimits,
     Connections,
 )
+from gateway.http.exchange import Exchange
 from gateway.http.listener import PublicServer
 
 pytestmark = pytest.mark.integration
 
+WHOLE = b"POST /whole HTTP/1.1\r\ncontent-length: 4\r\n\r\nbody"
+OK = (200, b"content-length: 2\r\n", b"ok")
 GET = b"GET / HTTP/1.1\r\nhost: g\r\n\r\n"
 LARGE = 16 * 1024 * 1024
 SOON_S = 20.0
@@ -33,13 +37,19 @@ class World:
 
     limits: ConnectionLimits
     drain_timeout_s: float = 60
+    answers: Any = None
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     begun: int = 0
     left: int = 0
+    taken: list[Exchange] = field(default_factory=list)
+    ended: list[Exchange] = field(default_factory=list)
     callers: list["Caller"] = field(default_factory=list)
 
     async def app(self, scope, receive, send):
         self.begun += 1
+        if self.answers is not None:
+            await self.answers(scope, receive, send)
+            return
         if scope["path"] == "/slow":
             await self.may_answer.wait()
         if scope["path"] == "/body":
@@ -54,9 +64,19 @@ class World:
         await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
+    def take(self, exchange):
+        """Take what is for ``/whole``; it is answered by the test."""
+        if exchange.url != b"/whole":
+            return False
+        self.taken.append(exchange)
+        exchange.on_end = lambda: self.ended.append(exchange)
+        return True
+
     async def __aenter__(self):
         self.connections = Connections(self.limits)
-        self.server = PublicServer(self.app, self.connections, drain_timeout_s=self.drain_timeout_s)
+        self.server = PublicServer(
+            self.app, self.connections, drain_timeout_s=self.drain_timeout_s, take=self.take
+        )
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
         self.serving = asyncio.create_task(self.server.serve(sockets=[self.socket]))
@@ -409,5 +429,162 @@ def test_nobody_holds_up_the_end(asked_again):
             assert (await slow.answer())[0] == 500, "what the server says for a cancelled one"
             async with asyncio.timeout(SOON_S):
                 await asyncio.shield(world.serving)
+
+    run(main())
+
+
+# --- requests that come in one piece --------------------------------------------------------------
+
+
+def test_a_request_that_comes_whole_is_offered_and_answered():
+    async def main():
+        async with World(LIMITS) as world:
+            caller = await world.call(WHOLE)
+            for number in (1, 2):
+                await world.until(lambda number=number: len(world.taken) == number)
+                exchange = world.taken[-1]
+                assert exchange.body == b"body"
+                assert (b"content-length", b"4") in exchange.headers
+                assert all(one.busy for one in world.connections.open)
+                exchange.answer(*OK)
+                status, head, body = await caller.answer()
+                assert (status, body) == (200, b"ok")
+                assert "date: " in head
+                assert "connection: close" not in head
+                assert not any(one.busy for one in world.connections.open)
+                caller.writer.write(WHOLE)
+            assert (world.begun, world.ended) == (0, [])
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [WHOLE[:-1], WHOLE[-1:]],
+        [WHOLE[:-4], WHOLE[-4:]],
+        [WHOLE.replace(b"/whole", b"/body")],
+        [WHOLE.replace(b"\r\n\r\n", b"\r\nexpect: 100-continue\r\n\r\n")],
+        [WHOLE.replace(b"POST", b"PUT")],
+    ],
+)
+def test_what_comes_in_pieces_or_is_not_taken_goes_to_the_application_with_its_body(pieces):
+    received = []
+
+    async def app(scope, receive, send):
+        body = b""
+        while (message := await receive()).get("more_body"):
+            body += message["body"]
+        received.append(body + message["body"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def main():
+        async with World(LIMITS, answers=app) as world:
+            caller = await world.call()
+            for piece in pieces:
+                caller.writer.write(piece)
+                await asyncio.sleep(0.05)
+            await world.until(lambda: received)
+            assert received == [b"body"]
+            assert world.taken == []
+
+    run(main())
+
+
+def test_what_is_sent_ahead_of_an_answer_waits_for_it():
+    async def main():
+        async with World(LIMITS) as world:
+            caller = await world.call(WHOLE + GET + WHOLE.replace(b"/whole", b"/body"))
+            await world.until(lambda: world.taken)
+            await asyncio.sleep(0.05)
+            assert world.begun == 0
+            world.taken[0].answer(*OK)
+            answers = [await caller.answer() for _ in range(3)]
+            assert [body for _, _, body in answers] == [b"ok", b"xxxxx", b"xxxxx"]
+            caller.writer.write(WHOLE)
+            await world.until(lambda: len(world.taken) == 2)
+            world.taken[1].answer(*OK)
+            assert (await caller.answer())[2] == b"ok"
+
+    run(main())
+
+
+def test_a_caller_who_hangs_up_ends_its_exchange():
+    async def main():
+        async with World(LIMITS) as world:
+            caller = await world.call(WHOLE)
+            await world.until(lambda: world.taken)
+            caller.writer.transport.abort()
+            await world.until(lambda: world.ended == world.taken)
+            assert world.taken[0].disconnected
+            world.taken[0].answer(*OK)  # too late, and nobody is hurt
+
+    run(main())
+
+
+def test_nonsense_behind_an_exchange_does_not_cost_it_its_answer():
+    async def main():
+        async with World(LIMITS) as world:
+            caller = await world.call(WHOLE + b"nonsense\r\n\r\n")
+            await world.until(lambda: world.taken)
+            world.taken[0].answer(*OK)
+            assert (await caller.answer())[2] == b"ok"
+            assert await caller.ended() == b""
+
+    run(main())
+
+
+def test_a_slow_caller_is_waited_for():
+    async def main():
+        async with World(LIMITS) as world:
+            caller = await world.call(WHOLE, limit=1024)
+            await world.until(lambda: world.taken)
+            lines = b"content-length: %d\r\n" % LARGE
+            answering = asyncio.ensure_future(
+                world.taken[0].answer_in_time(200, lines, b"x" * LARGE)
+            )
+            await asyncio.sleep(0.1)
+            assert not answering.done()
+            assert not world.taken[0].is_read
+            assert len((await caller.answer())[2]) == LARGE
+            async with asyncio.timeout(SOON_S):
+                await answering
+
+    run(main())
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_the_end_waits_for_exchanges_and_then_tells_them(in_time):
+    async def main():
+        async with World(LIMITS, drain_timeout_s=60 if in_time else 0.8) as world:
+            caller = await world.call(WHOLE)
+            await world.until(lambda: world.taken)
+            await stopping(world)
+            await asyncio.sleep(0.2)
+            assert not world.ended
+            assert not world.serving.done()
+            if not in_time:
+                await world.until(lambda: world.ended)
+            world.taken[0].answer(*OK)
+            status, head, _ = await caller.answer()
+            assert (status, "connection: close" in head) == (200, True)
+            assert await caller.ended() == b""
+            async with asyncio.timeout(SOON_S):
+                await asyncio.shield(world.serving)
+
+    run(main())
+
+
+def test_an_old_caller_is_answered_and_left():
+    async def main():
+        async with World(LIMITS) as world:
+            old = WHOLE.replace(b"1.1", b"1.0")
+            for request in (old, WHOLE.replace(b"content", b"connection: close\r\ncontent")):
+                caller = await world.call(request)
+                await world.until(lambda: world.taken)
+                world.taken.pop().answer(*OK)
+                assert "connection: close" in (await caller.answer())[1]
+                assert await caller.ended() == b""
 
     run(main())

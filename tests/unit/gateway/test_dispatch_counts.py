@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from gateway import errors
-from gateway.dispatch import Dispatcher
+from gateway.dispatch import Call, Dispatcher
 from gateway.live_record import LiveRecord
 from gateway.node import Node
 from gateway.replica import WorkerReply
@@ -66,13 +67,31 @@ def dispatcher(record: LiveRecord, residents: FakeResidents) -> Dispatcher:
     )
 
 
-async def asked(replica: FakeReplica, refusal: Exception | None = None) -> LiveRecord:
+async def predicted(asking: Dispatcher, call: Call) -> object:
+    return await asking.predict(call)
+
+
+async def begun(asking: Dispatcher, call: Call) -> object:
+    """Ask as for a request that came whole; return what its caller is told."""
+    told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    asking.begin(call, told.set_result)
+    async with asyncio.timeout(10):
+        assert await told is call.pending
+    return cast("asyncio.Future[object]", await told).result()
+
+
+Way = Callable[[Dispatcher, Call], Awaitable[object]]
+both_ways = pytest.mark.parametrize("way", [predicted, begun])
+
+
+async def asked(way: Way, replica: FakeReplica, refusal: Exception | None = None) -> LiveRecord:
     record = LiveRecord()
     with contextlib.suppress(errors.GatewayError):
-        await dispatcher(record, FakeResidents(replica, refusal)).predict(a_call())
+        await way(dispatcher(record, FakeResidents(replica, refusal)), a_call())
     return record
 
 
+@both_ways
 @pytest.mark.parametrize(
     ("outcome", "after_s", "counted"),
     [
@@ -86,11 +105,12 @@ async def asked(replica: FakeReplica, refusal: Exception | None = None) -> LiveR
         (errors.WorkerDiedError("killed once"), 0.0, (0, 0)),
     ],
 )
-async def test_only_what_the_version_did_counts(outcome, after_s, counted):
-    tally = (await asked(FakeReplica(outcome, after_s))).total(KEY)
+async def test_only_what_the_version_did_counts(way, outcome, after_s, counted):
+    tally = (await asked(way, FakeReplica(outcome, after_s))).total(KEY)
     assert (tally.answered, tally.faults) == counted
 
 
+@both_ways
 @pytest.mark.parametrize(
     ("refusal", "faults"),
     [
@@ -100,14 +120,45 @@ async def test_only_what_the_version_did_counts(outcome, after_s, counted):
         (errors.DrainingError("shutting down"), 0),
     ],
 )
-async def test_a_version_that_does_not_load_any_more_fails_its_callers(refusal, faults):
-    assert (await asked(FakeReplica(None, 0.0), refusal)).total(KEY).faults == faults
+async def test_a_version_that_does_not_load_any_more_fails_its_callers(way, refusal, faults):
+    assert (await asked(way, FakeReplica(None, 0.0), refusal)).total(KEY).faults == faults
 
 
-async def test_a_second_worker_that_dies_counts():
+@both_ways
+async def test_a_second_worker_that_dies_counts(way):
     record, replica = LiveRecord(), FakeReplica(errors.WorkerDiedError("again"), 0.0)
     asking = dispatcher(record, FakeResidents(replica))
     for replica.pid in (1, 2):
         with pytest.raises(errors.WorkerDiedError):
-            await asking.predict(a_call())
+            await way(asking, a_call())
     assert record.total(KEY).faults == 1
+
+
+async def test_a_call_that_never_reached_its_worker_is_given_to_another():
+    replica = FakeReplica(errors.NotDeliveredError(), 0.0)
+    record, given = LiveRecord(), []
+
+    class Residents(FakeResidents):
+        def try_lease(self, key):
+            given.append(key)
+            if len(given) == 2:
+                replica.outcome = None
+            return super().try_lease(key)
+
+    reply = await begun(dispatcher(record, Residents(replica)), a_call())
+    assert cast("WorkerReply", reply).body == b"{}"
+    assert len(given) == 2
+    assert record.total(KEY).answered == 1
+
+
+async def test_a_call_that_nobody_waits_for_any_more_says_nothing_of_its_version():
+    told: list[asyncio.Future[WorkerReply]] = []
+    record = LiveRecord()
+    call = a_call()
+    dispatcher(record, FakeResidents(FakeReplica(None, 10.0))).begin(call, told.append)
+    call.leave()
+    async with asyncio.timeout(10):
+        while not told:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.001)
+    assert told[0].cancelled()
+    assert record.total(KEY).requests == 0

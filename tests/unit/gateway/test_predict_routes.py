@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ from gateway import errors
 from gateway.admission import Admission
 from gateway.dispatch import Answer
 from gateway.http.arrival import BodyLimits
+from gateway.http.exchange import Exchange
 from gateway.http.predict import PredictApp
 from gateway.http.problems import MEDIA_TYPE, STATUS
 from gateway.model_ref import Selector, SelectorKind
@@ -48,6 +50,68 @@ class FakeDispatcher:
             raise
         return Answer(self.resolve(call), WorkerReply(b"{}", "application/json", 1, 0.1, 0.2, 1))
 
+    def begin(self, call, told):
+        call.pending = asyncio.ensure_future(self._reply(call))
+        call.pending.add_done_callback(told)
+
+    async def _reply(self, call):
+        answer = await self.predict(call)
+        call.route = answer.route
+        return answer.reply
+
+
+class FakeLine:
+    """A connection whose caller reads when it is told to."""
+
+    def __init__(self):
+        self.written, self.done, self.read = b"", asyncio.Event(), asyncio.Event()
+        self.read.set()
+
+    def common_headers(self):
+        return b"date: today\r\n"
+
+    def write(self, data):
+        self.written += data
+
+    @property
+    def is_read(self):
+        return self.read.is_set()
+
+    async def until_read(self):
+        await self.read.wait()
+
+    def answered(self, exchange):
+        self.done.set()
+
+    @property
+    def status(self):
+        return int(self.written.split()[1]) if self.written else None
+
+
+def _parts(line):
+    return line.partition(": ")
+
+
+class WholeTransport(httpx.ASGITransport):
+    """Offers what comes whole to the application as the listener does."""
+
+    app: Any
+
+    async def handle_async_request(self, request):
+        headers = [(name.lower(), value) for name, value in request.headers.raw]
+        if "transfer-encoding" in request.headers:
+            return await super().handle_async_request(request)
+        line, body = FakeLine(), await request.aread()
+        exchange = Exchange(line, request.url.raw_path, headers, body, keep_alive=True)
+        if request.method != "POST" or not self.app.take(exchange):
+            return await super().handle_async_request(request)
+        async with asyncio.timeout(10):
+            await line.done.wait()
+        assert exchange.response_complete
+        head, _, content = line.written.partition(b"\r\n\r\n")
+        pairs = [(name, value) for name, _, value in map(_parts, head.decode().split("\r\n")[1:])]
+        return httpx.Response(line.status, headers=pairs, content=content)
+
 
 async def elsewhere(scope, receive, send):
     await send({"type": "http.response.start", "status": 299, "headers": []})
@@ -77,9 +141,9 @@ def nothing_is_kept(admission):
     assert (admission.in_flight, admission.in_flight_bytes) == (0, 0)
 
 
-@pytest.fixture
-async def client(app):
-    transport = httpx.ASGITransport(app=app)
+@pytest.fixture(params=[WholeTransport, httpx.ASGITransport], ids=["whole", "in pieces"])
+async def client(request, app):
+    transport = request.param(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://g") as client:
         yield client
 
@@ -220,6 +284,78 @@ async def test_probabilities_are_asked_for_in_the_query(client, dispatcher):
     assert dispatcher.calls[0].probabilities is True
     answer = await client.post("/models/m/predict?probabilities=perhaps")
     assert answer.status_code == 422
+
+
+def whole(app, line, body=b"body"):
+    """Offer a request that came whole; return its exchange."""
+    exchange = Exchange(line, b"/models/m/predict", [], body, keep_alive=True)
+    assert app.take(exchange)
+    return exchange
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.001)
+
+
+async def test_a_caller_of_a_whole_request_who_hangs_up_cancels_it(app, dispatcher, admission):
+    dispatcher.gate.clear()
+    line = FakeLine()
+    exchange = whole(app, line)
+    await until(lambda: dispatcher.calls)
+    exchange.disconnected = True
+    exchange.end()
+    async with asyncio.timeout(10):
+        await dispatcher.cancelled.wait()
+    await until(lambda: not admission.in_flight)
+    assert line.written == b""
+
+
+async def test_a_whole_request_is_told_when_the_time_for_it_is_over(app, dispatcher):
+    dispatcher.gate.clear()
+    line = FakeLine()
+    exchange = whole(app, line)
+    await until(lambda: dispatcher.calls)
+    exchange.end()
+    await until(line.done.is_set)
+    assert line.status == 503
+    assert b"connection: close" in line.written
+
+
+@pytest.mark.parametrize(("size", "kept"), [(100_000, 100_004), (10, 4)])
+async def test_an_answer_keeps_its_place_until_a_slow_caller_reads(
+    app, dispatcher, admission, size, kept
+):
+    async def predict(call):
+        line.read.clear()
+        reply = WorkerReply(b"x" * size, "application/json", 1, 0.1, 0.2, 1)
+        return Answer(dispatcher.resolve(call), reply)
+
+    line = FakeLine()
+    dispatcher.predict = predict
+    exchange = whole(app, line)
+    await until(lambda: admission.in_flight_bytes == kept)
+    await asyncio.sleep(0.02)
+    assert not line.written, "it has not read what came before"
+    assert not exchange.response_complete
+    line.read.set()
+    await until(line.done.is_set)
+    assert line.written.endswith(b"x" * size)
+    await until(lambda: not admission.in_flight)
+
+
+async def test_a_worker_cannot_write_headers(app, dispatcher):
+    async def predict(call):
+        reply = WorkerReply(b"{}", "a\r\nset-cookie: b", 1, 0.1, 0.2, 1)
+        return Answer(dispatcher.resolve(call), reply)
+
+    dispatcher.predict = predict
+    line = FakeLine()
+    whole(app, line)
+    await until(line.done.is_set)
+    assert line.status == 503
+    assert b"set-cookie" not in line.written
 
 
 async def test_a_caller_who_hangs_up_cancels_its_prediction(app, dispatcher):

@@ -1,0 +1,157 @@
+"""What a prediction request asks for, read from its line and headers. Pure but for the clock."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import parse_qs, unquote_to_bytes
+
+from gateway.errors import (
+    InvalidInputError,
+    InvalidSelectorError,
+    InvalidTimeoutError,
+    MediaTypeError,
+)
+from gateway.http.problems import new_request_id
+from gateway.model_ref import InvalidReferenceError, Selector, parse_model_name, parse_selector
+
+URL = re.compile(
+    rb"/models/([^/?#\x80-\xff]+)(?:/versions/([^/?#\x80-\xff]+))?/predict/?(?:\?([^#]*))?\Z"
+)
+"""Of a prediction: model, version where the path names one, and query."""
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
+_SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?\Z")
+_MAX_MEDIA_TYPE_BYTES = 1024
+_REMEMBERED_BYTES = 256
+_TRUE = ("true", "1", "yes")
+_FALSE = ("false", "0", "no")
+
+
+class Target(NamedTuple):
+    """Who is meant, by path and header, which must agree; and what of the answer is wanted."""
+
+    model: str
+    selector: Selector | None
+    also: Selector | None
+    probabilities: bool
+
+
+class Asked(NamedTuple):
+    """What a request asks for.
+
+    Attributes:
+        deadline: When its caller gives up (``CLOCK_MONOTONIC``, seconds); None: it has not said.
+    """
+
+    target: Target
+    deadline: float | None
+    content_type: str
+    content_encoding: str
+
+
+def read(
+    model: bytes,
+    version: bytes | None,
+    query: bytes,
+    pairs: Sequence[tuple[bytes, bytes]],
+    headers: Mapping[bytes, bytes],
+) -> Asked:
+    """Read a request's line and headers; ``headers`` are ``pairs`` by name.
+
+    Raises:
+        InvalidSelectorError: No model's name, version or alias; or the header is given twice.
+        InvalidTimeoutError: No number of seconds; or the header is given twice.
+        InvalidInputError: A query parameter is none of what it may be.
+        MediaTypeError: A media type is too long.
+    """
+    if len(headers) < len(pairs):
+        _refuse_twice(pairs)
+    deadline = _deadline(headers.get(b"x-request-timeout"))
+    header = headers.get(b"x-model-version")
+    short = len(model) + len(version or b"") + len(query) + len(header or b"") < _REMEMBERED_BYTES
+    target = (_remembered if short else _target)(model, version, query, header)
+    return Asked(
+        target, deadline, _media(headers, b"content-type"), _media(headers, b"content-encoding")
+    )
+
+
+def _target(model: bytes, version: bytes | None, query: bytes, header: bytes | None) -> Target:
+    selector, also = _selectors(version, header)
+    return Target(_decode_name(model), selector, also, _probabilities(query))
+
+
+_remembered = lru_cache(maxsize=1024)(_target)
+"""Callers say the same again and again; what is refused is read anew."""
+
+
+def _media(headers: Mapping[bytes, bytes], name: bytes) -> str:
+    """Return a header that travels on to the worker, whose frames have small headers."""
+    value = headers.get(name, b"")
+    if len(value) > _MAX_MEDIA_TYPE_BYTES:
+        raise MediaTypeError(f"{name.decode()} is longer than {_MAX_MEDIA_TYPE_BYTES} bytes")
+    return value.decode("latin-1")
+
+
+def _decode_name(raw: bytes) -> str:
+    try:
+        return parse_model_name(unquote_to_bytes(raw).decode("utf-8"))
+    except (UnicodeDecodeError, InvalidReferenceError) as error:
+        raise InvalidSelectorError(f"not a model's name: {error}") from error
+
+
+def _selectors(path: bytes | None, header: bytes | None) -> tuple[Selector | None, Selector | None]:
+    """Return the selector of the path, else of the header; and the header's where both are there.
+
+    In a path an alias carries its ``@``; in the header it may.
+    """
+    try:
+        by_header = parse_selector(header.decode("ascii").strip()) if header is not None else None
+        if path is None:
+            return by_header, None
+        text = unquote_to_bytes(path).decode("ascii")
+        return parse_selector(text), by_header
+    except (UnicodeDecodeError, InvalidReferenceError) as error:
+        raise InvalidSelectorError(f"not a version or alias: {error}") from error
+
+
+def _refuse_twice(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Two of them may disagree, and which one counts would be anybody's guess."""
+    if sum(name == b"x-model-version" for name, _ in headers) > 1:
+        raise InvalidSelectorError("the header X-Model-Version is given more than once")
+    if sum(name == b"x-request-timeout" for name, _ in headers) > 1:
+        raise InvalidTimeoutError("the header X-Request-Timeout is given more than once")
+
+
+def _deadline(header: bytes | None) -> float | None:
+    """Say when a caller gives up that gives its request so many seconds from now."""
+    if header is None:
+        return None
+    if not _SECONDS.match(header):
+        raise InvalidTimeoutError("the header X-Request-Timeout is not a number of seconds")
+    return time.monotonic() + float(header)
+
+
+def _probabilities(query: bytes) -> bool:
+    if not query:
+        return False
+    values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("probabilities", [])
+    if not values:
+        return False
+    value = values[-1].lower()
+    if value not in (*_TRUE, *_FALSE):
+        raise InvalidInputError("query parameter 'probabilities' is 'true' or 'false'")
+    return value in _TRUE
+
+
+# --- request ids ----------------------------------------------------------------------------------
+
+
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """Return the caller's ``X-Request-Id`` if it is printable and short, else a new one."""
+    given = headers.get(b"x-request-id")
+    if given is not None and _REQUEST_ID.match(given):
+        return given.decode("ascii")
+    return new_request_id()
