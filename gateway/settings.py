@@ -56,7 +56,7 @@ class GatewaySettings(BaseSettings):
         30.0, gt=0, le=3600, description="From a body's last byte to the answer, loading excluded."
     )
     body_timeout_s: float = Field(
-        30.0, gt=0, le=3600, description="Longest wait for the next piece of a request's body."
+        30.0, gt=0, le=3600, description="Longest wait for 64 KiB of a body, or for its rest."
     )
     max_connections: int = Field(
         10000, ge=1, description="Most connections of callers; those beyond it are turned away."

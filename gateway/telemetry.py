@@ -6,18 +6,21 @@ series of a model that is no longer listed are removed.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.registry import Collector
 
+from gateway.log_lines import LogLines
 from gateway.settings import GatewaySettings
 
+_log = structlog.get_logger("gateway")
 _LATENCY_BUCKETS_S = (
     0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1, 2, 4, 8, 16, 32,
 )  # fmt: skip
@@ -149,7 +152,16 @@ def _samples(metric: Collector) -> list[Any]:
 
 
 def configure_logging(settings: GatewaySettings) -> None:
-    """Send structured lines to standard error, the libraries' own among them."""
+    """Send structured lines to standard error, the libraries' own among them.
+
+    They are written by a thread, which is started here; the process's normal end waits for it, for
+    a moment.
+    """
+    lines = LogLines(
+        sys.stderr.fileno(), lambda left_out: _log.warning("log.left_out", lines=left_out)
+    )
+    lines.start()
+    atexit.register(lines.end)
     console = settings.log_format == "console" or (
         settings.log_format == "auto" and sys.stderr.isatty()
     )
@@ -165,10 +177,10 @@ def configure_logging(settings: GatewaySettings) -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", lines)),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -176,6 +188,7 @@ def configure_logging(settings: GatewaySettings) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    logging.captureWarnings(capture=True)  # Python writes them to standard error itself
 
 
 def _drop_internals(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

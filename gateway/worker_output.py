@@ -1,8 +1,8 @@
 """What workers write to standard output and error: log lines of the gateway, bounded.
 
 Each worker writes into a pipe of its own. One that prints in a loop fills it and waits; what is
-read from it beyond an allowance is counted and left out. So neither the log nor its reader nor the
-event loop can be drowned by a model, and a slow reader of the log holds up no model.
+read from it beyond an allowance is counted and left out. So neither the log nor the event loop can
+be drowned by a model. A slow reader of the log holds up no model either, nor this: see `log_lines`.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import os
@@ -15,6 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, MutableMapping
 from functools import cached_property, partial
+from typing import TextIO, cast
 
 import structlog
 import uvicorn
@@ -22,6 +24,7 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp
 from uv import find_uv_bin
 
+from gateway.log_lines import LogLines
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.dependencies import OnMismatch
@@ -162,8 +165,10 @@ def build_environments(settings: SyncSettings) -> Environments:
     return Environments(settings.node_dir, installer=installer, limits=limits, environ=os.environ)
 
 
-def run(settings: SyncSettings) -> int:
+def run(settings: SyncSettings, end_log: Callable[[], object]) -> int:
     """Run the control plane until SIGTERM or SIGINT; return the exit status.
+
+    ``end_log`` writes what of the log is waiting.
 
     Raises:
         StartError: It cannot start as it is set up.
@@ -179,8 +184,7 @@ def run(settings: SyncSettings) -> int:
         if not ended or _is_held_up():
             # A thread stands in a call to a registry that does not answer. Nothing of it counts
             # any more, and waiting for it would take as long as the network lets it.
-            sys.stdout.flush()
-            sys.stderr.flush()
+            end_log()
             os._exit(0)
     return 0
 
@@ -379,10 +383,19 @@ class _Server(uvicorn.Server):
         yield
 
 
-def configure_logging(settings: SyncSettings) -> None:
-    """Log to stderr: JSON, or for eyes on a terminal."""
+def configure_logging(settings: SyncSettings) -> LogLines:
+    """Log to stderr: JSON, or for eyes on a terminal; return the lines, written by a thread.
+
+    The process's normal end waits for them, for a moment.
+    """
+    lines = LogLines(
+        sys.stderr.fileno(), lambda left_out: _log.warning("log.left_out", lines=left_out)
+    )
+    lines.start()
+    atexit.register(lines.end)
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    logging.basicConfig(level=max(level, logging.INFO), stream=sys.stderr, format="%(message)s")
+    logging.basicConfig(level=max(level, logging.INFO), stream=lines, format="%(message)s")
+    logging.captureWarnings(capture=True)
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     as_json = settings.log_format == "json" or (
@@ -403,6 +416,7 @@ def configure_logging(settings: SyncSettings) -> None:
             ),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", lines)),
         cache_logger_on_first_use=True,
     )
+    return lines

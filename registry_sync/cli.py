@@ -62,9 +62,9 @@ def run() -> None:
     from registry_sync import bootstrap  # most commands only ask: half a second less for them
 
     settings = read_settings()
-    bootstrap.configure_logging(settings)
+    log = bootstrap.configure_logging(settings)
     try:
-        ended = bootstrap.run(settings)
+        ended = bootstrap.run(settings, log.end)
     except (StartError, SyncError) as error:
         fail(str(error), Exit.REFUSED)
     raise typer.Exit(ended)

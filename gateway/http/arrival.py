@@ -21,6 +21,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 _ARRIVES_AT_ONCE_BYTES = 64 * 1024
+_MIN_PIECE_BYTES = 64 * 1024
+"""What has to come of a body in the time that it has, or its last rest: a byte now and then would
+hold a place for ever."""
 _DROP_BYTES = 256 * 1024 * 1024
 _DROP_S = 5.0
 
@@ -31,7 +34,7 @@ class ClientLeftError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """The largest body, and the longest wait for its next piece, in seconds."""
+    """The largest body, and the longest wait, in seconds, for its next 64 KiB, or its rest."""
 
     max_bytes: int
     timeout_s: float
@@ -75,7 +78,7 @@ class Arrival:
         Raises:
             BodyTooLargeError: It is larger than it may be, or says that it will be.
             GatewayOverloadedError: There is no room for it on this gateway.
-            BodyTimeoutError: It stopped coming.
+            BodyTimeoutError: It stopped coming, or as good as that.
             DeadlineExceededError: Its caller's time was over before it was here.
             ClientLeftError: Its caller hung up.
         """
@@ -91,7 +94,7 @@ class Arrival:
             raise self._too_slow() from error
 
     def _next_limit(self) -> float:
-        """Say until when to wait for the next piece, in the event loop's time."""
+        """Say until when to wait for what has to come next, in the event loop's time."""
         limit = asyncio.get_running_loop().time() + self._limits.timeout_s
         return limit if self._give_up_at is None else min(limit, self._give_up_at)
 
@@ -99,7 +102,10 @@ class Arrival:
         now = asyncio.get_running_loop().time()
         if self._give_up_at is not None and now >= self._give_up_at:
             return DeadlineExceededError("the body did not come within X-Request-Timeout")
-        return BodyTimeoutError(f"no piece of the body came within {self._limits.timeout_s:g} s")
+        return BodyTimeoutError(
+            f"neither the rest of the body nor {_MIN_PIECE_BYTES} bytes of it came within "
+            f"{self._limits.timeout_s:g} s"
+        )
 
     def _refuse_early(self, length: int) -> None:
         """Refuse by what the body says of itself, unless it is as good as here already."""
@@ -113,9 +119,11 @@ class Arrival:
         if not more:
             return piece, place
         pieces = [piece]
-        size = len(piece)
+        size, rewarded = len(piece), 0
         while more:
-            limit.reschedule(self._next_limit())
+            if size - rewarded >= _MIN_PIECE_BYTES:
+                rewarded = size
+                limit.reschedule(self._next_limit())
             piece, more = await self._piece()
             size += len(piece)
             self._limits.check(size)

@@ -1,7 +1,7 @@
 """A catalogue's document into a `Catalogue`, without holding the event loop up.
 
 A registry of thousands of versions makes megabytes of JSON, and half a second of decoding and
-validating. Here the models are decoded and their versions validated one at a time, in slices.
+validating. Here the models and their versions are decoded and validated one at a time, in slices.
 What is wrong is reported as for every other body.
 """
 
@@ -38,6 +38,7 @@ async def read_catalogue(document: bytes) -> Catalogue:
                 fields[name] = await _models(reader)
             else:
                 fields[name] = reader.value()
+        reader.end()
     except UnicodeDecodeError as error:
         raise _no_json(error.start, error.reason) from error
     except json.JSONDecodeError as error:
@@ -48,24 +49,32 @@ async def read_catalogue(document: bytes) -> Catalogue:
 
 
 async def _models(reader: _Reader) -> list[CatalogueModel]:
-    models: list[CatalogueModel] = []
-    async for value in in_slices(reader.elements()):
-        models.append(await _model(value, ("models", len(models))))
-    return models
+    return [
+        await _model(reader, ("models", number)) async for number in in_slices(reader.elements())
+    ]
 
 
-async def _model(value: Any, place: _Place) -> CatalogueModel:
-    """Validate a model, one version after the other: there may be thousands of those too."""
-    listed = value.get("versions") if isinstance(value, dict) else None
-    if not isinstance(listed, list):
-        return _valid(CatalogueModel, value, place)
-    model = _valid(CatalogueModel, {**value, "versions": []}, place)
+async def _model(reader: _Reader, place: _Place) -> CatalogueModel:
+    """Read a model, one version after the other: there may be thousands of those too."""
+    if not reader.sees("{"):
+        return _valid(CatalogueModel, reader.value(), place)
+    fields: dict[str, Any] = {}
+    versions: ListedVersions | None = None
+    for name in reader.members():
+        if name == "versions" and reader.sees("["):
+            versions = await _versions(reader, (*place, name))
+            fields[name] = []
+        else:
+            fields[name] = reader.value()
+    model = _valid(CatalogueModel, fields, place)
+    return model if versions is None else model.model_copy(update={"versions": versions})
+
+
+async def _versions(reader: _Reader, place: _Place) -> ListedVersions:
     versions = ListedVersions()
-    number = 0
-    async for version in in_slices(listed):
-        versions.add(_valid(CatalogueVersion, version, (*place, "versions", number)))
-        number += 1
-    return model.model_copy(update={"versions": versions})
+    async for number in in_slices(reader.elements()):
+        versions.add(_valid(CatalogueVersion, reader.value(), (*place, number)))
+    return versions
 
 
 def _valid(kind: type[B], value: Any, place: _Place) -> B:
@@ -82,7 +91,7 @@ def _no_json(position: int, reason: str) -> RequestValidationError:
 
 
 class _Reader:
-    """Reads a JSON text member by member. Every method raises `json.JSONDecodeError`."""
+    """Reads a JSON text piece by piece. Every method raises `json.JSONDecodeError`."""
 
     def __init__(self, text: str) -> None:
         """Begin at the first character that counts."""
@@ -102,16 +111,21 @@ class _Reader:
             yield name
             self._next_or("}")
         self._take("}")
-        if self._at != len(self._text):
-            raise json.JSONDecodeError("more than one document", self._text, self._at)
 
-    def elements(self) -> Iterator[Any]:
-        """Give the elements of a list."""
+    def elements(self) -> Iterator[int]:
+        """Give the numbers of a list's elements; whoever takes one reads its value then."""
         self._take("[")
+        number = 0
         while not self.sees("]"):
-            yield self.value()
+            yield number
+            number += 1
             self._next_or("]")
         self._take("]")
+
+    def end(self) -> None:
+        """Check that nothing follows."""
+        if self._at != len(self._text):
+            raise json.JSONDecodeError("more than one document", self._text, self._at)
 
     def value(self) -> Any:
         """Read a whole value."""

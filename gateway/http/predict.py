@@ -363,7 +363,8 @@ class PredictApp:
             headers.append((b"connection", b"close"))
         model, version = self._route_headers(call, headers)
         self._telemetry.errors.labels(model, version, error.code).inc()
-        report = _log.warning if status >= 500 else _log.info  # noqa: PLR2004  # server's faults
+        # What is a caller's fault is counted, and in no log: there may be thousands in a second.
+        report = _log.warning if status >= 500 else _log.debug  # noqa: PLR2004  # server's faults
         report(
             "request.refused",
             request_id=request_id,

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from gateway.control_contract import Catalogue, CatalogueModel, CatalogueVersion, VersionState
+from gateway.http import catalogue_document
 from gateway.http.catalogue_document import read_catalogue
 from gateway.listed_versions import ListedVersions
 
@@ -88,6 +89,12 @@ async def test_what_is_read_is_what_was_written(indent):
         b'{"writer": "w", "epoch": 1, "models": [{"name": "m", "versions": 3}]}',
         b'{"writer": "w", "epoch": 1, "models": [{"name": "m", "versions": [3]}]}',
         b'{"writer": "w", "epoch": 1, "models": [], "models": [], "new": {"models": [1]}}',
+        b'{"writer": "w", "epoch": 1, "models": [{"name": "m", "versions": [],}]}',
+        b'{"writer": "w", "epoch": 1, "models": [{"name": "m", "versions": [}]}',
+        b'{"writer": "w", "epoch": 1, "models": [{"name": "m", "versions": [], "versions": null}]}',
+        b'{"writer": "w", "epoch": 1, "models": [{"name": "m", "versions": null, "versions": []}]}',
+        b'{"writer": "w", "epoch": 1, "models": [{"versions": [], "name": "m"}]}',
+        b'{"writer": "w", "epoch": 1, "models": [{} {}]}',
         b"{1: 2}",
         b'{"writer": "w" "epoch": 1}',
         b'{"writer": "\xff", "epoch": 1, "models": []}',
@@ -137,6 +144,23 @@ async def test_others_have_their_turn_meanwhile(models, versions):
     await read_catalogue(document)
     task.cancel()
     assert turns >= 10, "4000 versions take more than ten slices on any machine"
+
+
+@pytest.mark.parametrize(("models", "versions"), [(40, 2), (1, 100)])
+async def test_nothing_larger_than_a_version_is_decoded_at_once(monkeypatch, models, versions):
+    sizes = []
+
+    class Measured(catalogue_document._Reader):
+        def value(self):
+            began = self._at
+            value = super().value()
+            sizes.append(self._at - began)
+            return value
+
+    monkeypatch.setattr(catalogue_document, "_Reader", Measured)
+    catalogue = a_catalogue(models, versions)
+    await read_catalogue(catalogue.model_dump_json().encode())
+    assert max(sizes) <= len(catalogue.models[0].versions[-1].model_dump_json())
 
 
 def test_listed_versions_read_as_the_list_that_they_were_made_of():
