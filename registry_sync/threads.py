@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from registry_sync.behind import step_behind
+
 _FETCHES = 6
 _COMPARISONS = 10  # as many as there are activations under way at most: none waits for a thread
 _REGISTRY_CALLS = 2
@@ -23,14 +25,17 @@ class StoppedError(Exception):
 
 
 class Threads:
-    """Five bounded pools, so that a slow one never holds up another. `close` ends them."""
+    """Five bounded pools, so that a slow one never holds up another. `close` ends them.
+
+    Where bytes move, work is done at a lower priority than what serves on the same cores.
+    """
 
     def __init__(self) -> None:
         """Make the pools; threads start with the first work."""
-        self._fetching = ThreadPoolExecutor(_FETCHES, "fetch")
-        self._comparing = ThreadPoolExecutor(_COMPARISONS, "compare")
+        self._fetching = ThreadPoolExecutor(_FETCHES, "fetch", step_behind)
+        self._comparing = ThreadPoolExecutor(_COMPARISONS, "compare", step_behind)
         self._registry = ThreadPoolExecutor(_REGISTRY_CALLS, "registry")
-        self._building = ThreadPoolExecutor(_BUILDS, "build")
+        self._building = ThreadPoolExecutor(_BUILDS, "build", step_behind)
         self._ledger = ThreadPoolExecutor(1, "ledger")
         self._left: list[ThreadPoolExecutor] = []
         self._stopping = threading.Event()

@@ -9,7 +9,7 @@ import sys
 import traceback
 from multiprocessing.connection import Connection as PipeEnd
 
-from gateway.worker import confinement
+from gateway.worker import confinement, priority
 from gateway.worker.frames import FrameError
 from gateway.worker.messages import Hello, Kind, Load, Warming, decode_header
 
@@ -37,11 +37,13 @@ def run(channel: socket.socket, lifeline: PipeEnd, output: PipeEnd | None = None
         if os.getpid() != worker:  # a fork that the model made, and let return to us
             os._exit(0)
         # No exit hook of a library may keep the process, and no child of the model survives it.
+        # The kernel takes a tenth of a second to free a gigabyte, and does so at our priority.
+        priority.lower()
         confinement.end_group()
 
 
 def _serve(channel: socket.socket) -> None:
-    from gateway.worker import batching, loading, priority, serving_loop, warning_log
+    from gateway.worker import batching, loading, serving_loop, warning_log
 
     connection = serving_loop.Connection(channel)
     try:

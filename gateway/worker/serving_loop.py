@@ -98,6 +98,7 @@ class ServingLoop:
         self._model = loaded.model
         self._json = loaded.model.json
         self._example = loaded.example
+        self._memory = memory.Measuring(loaded.report.private_bytes)
         self._joined = loaded.report.batching == "joined"
         self._limits = limits
         self._clock = clock
@@ -171,7 +172,7 @@ class ServingLoop:
             except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
                 log_without_data(error)
                 message = f"its answer could not be read: {type(error).__name__}"
-        return Alive(memory.private_bytes(), not message, message)
+        return Alive(self._memory.latest(), not message, message)
 
     # --- answering --------------------------------------------------------------------------------
 

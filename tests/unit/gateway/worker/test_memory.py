@@ -74,3 +74,41 @@ def test_a_bound_fails_what_would_go_beyond_it_and_nothing_else() -> None:
         cwd=Path(__file__).parents[4],
     ).stdout
     assert answer.split("\n")[:2] == ["refused", "goes on"]
+
+
+MEASURED_BESIDE = """
+import threading, time
+from gateway.worker import memory
+
+def until_measured():
+    for thread in threading.enumerate():
+        if thread.name == "memory":
+            thread.join()
+
+MIB = 1024 * 1024
+asked = []
+truly = memory.private_bytes
+memory.private_bytes = lambda: asked.append(1) or truly()
+beside = memory.Measuring(truly())
+until_measured()
+first = beside.latest()
+until_measured()
+untouched = len(asked)
+held = bytearray(b"x") * (40 * MIB)
+assert beside.latest() - first < 5 * MIB  # nobody waits for it
+until_measured()
+print(untouched, (beside.latest() - first) // MIB)
+"""
+
+
+def test_what_is_held_is_measured_beside_the_work_and_only_after_a_change() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", MEASURED_BESIDE],
+        capture_output=True,
+        check=True,
+        text=True,
+        cwd=Path(__file__).parents[4],
+    ).stdout
+    untouched, grown = map(int, answer.split())
+    assert untouched == 0
+    assert grown == pytest.approx(40, abs=10)

@@ -35,7 +35,9 @@ def all_seen(child):
 
 before = [seen(0), autogroup()]
 lowered = priority.lower()
-child = subprocess.Popen(["sleep", "600"])
+while len(os.listdir("/proc/self/task")) > 1:  # the thread that tries: the kernel still sees it
+    time.sleep(0.001)
+child = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL)
 threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
 during = [*all_seen(child.pid), autogroup()]
 priority.restore(lowered)
@@ -57,6 +59,7 @@ def seen(user: int) -> list[list[Any]]:
         check=True,
         cwd=Path(__file__).parents[4],
         start_new_session=False,
+        timeout=60,
     ).stdout
     return list(json.loads(answer))
 
