@@ -1,4 +1,7 @@
-"""What the gateway is measured against: a raw ASGI callable that reads and decodes the body."""
+"""What the gateway is measured against: a raw ASGI callable that reads and decodes the body.
+
+On the same server with the same settings as the gateway's public listener.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from typing import Any
 
 import orjson
 import uvicorn
+
+from gateway.http.listener import server_config
 
 _ANSWER = orjson.dumps({"predictions": [0]})
 _HEADERS = [
@@ -29,13 +34,7 @@ async def app(_scope: Any, receive: Any, send: Any) -> None:
 
 
 if __name__ == "__main__":
-    uvicorn.run(
-        app,
-        host="127.0.0.1",
-        port=int(sys.argv[1]),
-        http="httptools",
-        loop="uvloop",
-        lifespan="off",
-        access_log=False,
-        log_level="error",
+    config = server_config(
+        app, host="127.0.0.1", port=int(sys.argv[1]), http="httptools", loop="uvloop"
     )
+    uvicorn.Server(config).run()
