@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from gateway.worker.inputs import Inputs
+from gateway.worker.inputs import Rows
 from gateway.worker.messages import Predict
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(NamedTuple):
     """A validated request that has not begun.
 
     Attributes:
@@ -24,7 +24,7 @@ class Waiting:
 
     id: int
     request: Predict
-    inputs: Inputs
+    inputs: Rows
     received_at: float
     body_bytes: int
     key: Hashable
@@ -38,7 +38,7 @@ class BatchLimits:
     bytes: int
 
 
-def key_of(request: Predict, inputs: Inputs) -> Hashable:
+def key_of(request: Predict, inputs: Rows) -> Hashable:
     """Return what must be equal for two requests to be predicted by one call."""
     return (inputs.joins_with(), request.probabilities)
 

@@ -27,7 +27,7 @@ _NUMPY_TYPES = {
 WHOLE_TYPES = frozenset(_WIDTHS)
 """Arrays of these types have no null."""
 SCALAR_TYPES = frozenset({*_NUMPY_TYPES, "string", "binary", "datetime"})
-_FAST: dict[str, frozenset[type]] = {
+PLAIN_TYPES: dict[str, frozenset[type]] = {
     "double": frozenset({float, int}),
     "float": frozenset({float, int}),
     "long": frozenset({int}),
@@ -35,6 +35,7 @@ _FAST: dict[str, frozenset[type]] = {
     "boolean": frozenset({bool}),
     "string": frozenset({str}),
 }
+"""What JSON's values of a type are where none has to be converted."""
 _NAMES = {
     str: "a string",
     bool: "a boolean",
@@ -66,7 +67,7 @@ def to_array(name: str, values: Sequence[Any], kind: str, *, required: bool) -> 
     types = set(map(type, values))
     if kind not in SCALAR_TYPES:
         return _objects(values)
-    if not types <= _FAST.get(kind, frozenset()):
+    if not types <= PLAIN_TYPES.get(kind, frozenset()):
         values = _convert(name, values, kind, required=required)
     if kind in {"double", "float"}:
         return _floats(name, values, kind)
@@ -79,13 +80,24 @@ def to_array(name: str, values: Sequence[Any], kind: str, *, required: bool) -> 
     return np.array(values, dtype=_NUMPY_TYPES[kind])
 
 
+def plain_array(values: Sequence[Any], kind: str) -> Any:
+    """Return values of `PLAIN_TYPES`, within the type's bounds, as `to_array` does."""
+    import numpy as np
+
+    if kind == "string":
+        return _objects(values)
+    if kind == "float":  # rounded twice, as every other way does it
+        return np.array(values, dtype=np.float64).astype(np.float32)
+    return np.array(values, dtype=_NUMPY_TYPES[kind])
+
+
 def infer(values: Sequence[Any]) -> Any:
     """Return ``values`` as an array of the narrowest type that fits: there is no signature."""
     import numpy as np
 
     types = set(map(type, values))
     for kind in ("boolean", "long", "double"):
-        if types and types <= _FAST[kind]:
+        if types and types <= PLAIN_TYPES[kind]:
             try:
                 return np.array(values, dtype=_NUMPY_TYPES[kind])
             except OverflowError:

@@ -45,7 +45,6 @@ class FrameReader:
     def __post_init__(self) -> None:
         """Start with nothing received."""
         self._buffer = bytearray()
-        self._start = 0
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take received bytes; return the frames that are now whole, oldest first.
@@ -53,28 +52,33 @@ class FrameReader:
         Raises:
             FrameError: A length is beyond the limits.
         """
-        self._buffer += data
-        frames: list[Frame] = []
-        while (frame := self._next()) is not None:
-            frames.append(frame)
-        if self._start:
-            del self._buffer[: self._start]
-            self._start = 0
+        if self._buffer:  # part of a frame came before
+            self._buffer += data
+            frames, end = _cut(self._buffer)
+            del self._buffer[:end]
+            return frames
+        frames, end = _cut(data)
+        if end < len(data):
+            self._buffer += data[end:]
         return frames
 
-    def _next(self) -> Frame | None:
-        body_at = self._start + PREFIX.size
-        if len(self._buffer) < body_at:
-            return None
-        kind, header_bytes, body_bytes, frame_id = PREFIX.unpack_from(self._buffer, self._start)
-        if header_bytes > MAX_HEADER_BYTES or body_bytes > MAX_BODY_BYTES:
-            raise FrameError(f"a frame of {header_bytes} + {body_bytes} bytes is beyond the limits")
-        header_end = body_at + header_bytes
-        end = header_end + body_bytes
-        if len(self._buffer) < end:
-            return None
-        view = memoryview(self._buffer)
-        header, body = bytes(view[body_at:header_end]), bytes(view[header_end:end])
-        view.release()
-        self._start = end
-        return Frame(kind, frame_id, header, body)
+
+def _cut(data: bytes | bytearray) -> tuple[list[Frame], int]:
+    """Return the whole frames that ``data`` begins with, and where they end."""
+    frames: list[Frame] = []
+    start, size = 0, len(data)
+    with memoryview(data) as view:
+        while size - start >= PREFIX.size:
+            kind, header_bytes, body_bytes, frame_id = PREFIX.unpack_from(view, start)
+            if header_bytes > MAX_HEADER_BYTES or body_bytes > MAX_BODY_BYTES:
+                raise FrameError(
+                    f"a frame of {header_bytes} + {body_bytes} bytes is beyond the limits"
+                )
+            body_at = start + PREFIX.size + header_bytes
+            end = body_at + body_bytes
+            if end > size:
+                break
+            header, body = view[body_at - header_bytes : body_at], view[body_at:end]
+            frames.append(Frame(kind, frame_id, header.tobytes(), body.tobytes()))
+            start = end
+    return frames, start

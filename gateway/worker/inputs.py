@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 COLUMNS = "columns"
 TENSOR = "tensor"
@@ -36,6 +36,18 @@ class Inputs:
         )
         return (self.kind, shapes, repr(sorted(self.params.items())))
 
+    def joined(self, others: Sequence[Inputs]) -> Inputs:
+        """Return these rows and those of ``others``, in order; all have equal ``joins_with``."""
+        if not others:
+            return self
+        import numpy as np
+
+        parts = [self, *others]
+        arrays = {
+            name: np.concatenate([part.arrays[name] for part in parts]) for name in self.arrays
+        }
+        return Inputs(self.kind, arrays, sum(part.rows for part in parts), self.params)
+
     def native(self) -> Any:
         """Return what a pyfunc takes: a DataFrame, an array, or arrays by name."""
         if self.kind == TENSOR:
@@ -52,12 +64,28 @@ class Inputs:
         return Inputs(self.kind, arrays, len(rows), self.params)
 
 
-def join(parts: Sequence[Inputs]) -> Inputs:
-    """Return the rows of ``parts``, in order, as one; all have equal ``joins_with``."""
-    if len(parts) == 1:
-        return parts[0]
-    import numpy as np
+class Rows(Protocol):
+    """What a body is read as: `Inputs`, or what becomes them with the rest of its batch."""
 
-    first = parts[0]
-    arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in first.arrays}
-    return Inputs(first.kind, arrays, sum(part.rows for part in parts), first.params)
+    @property
+    def rows(self) -> int:
+        """How many rows."""
+        ...
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The caller's params, validated."""
+        ...
+
+    def joins_with(self) -> tuple[object, ...]:
+        """Return a key; those with equal keys can be joined into one."""
+        ...
+
+    def joined(self, others: Sequence[Any]) -> Inputs:
+        """Return these rows and those of ``others``, in order; all have equal ``joins_with``."""
+        ...
+
+
+def join(parts: Sequence[Rows]) -> Inputs:
+    """Return the rows of ``parts``, in order, as one; all have equal ``joins_with``."""
+    return parts[0].joined(parts[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +13,8 @@ from gateway.worker import outputs
 from gateway.worker.codecs import predict as codec
 from gateway.worker.codecs.strict_json import Json
 from gateway.worker.flavors import python_function
-from gateway.worker.inputs import Inputs
-from gateway.worker.refusals import invalid, model_error
+from gateway.worker.inputs import Inputs, Rows, join
+from gateway.worker.refusals import RequestRefusedError, invalid, model_error
 from gateway.worker.signature import Signature
 
 Call = Callable[[Inputs], Any]
@@ -38,8 +38,8 @@ class ServedModel:
     probabilities_call: Call | None = None
     class_names: list[Any] = field(default_factory=list)
 
-    def decode(self, body: bytes) -> Inputs:
-        """Return the validated inputs of a body.
+    def decode(self, body: bytes) -> Rows:
+        """Return the validated rows of a body.
 
         Raises:
             RequestRefusedError: ``invalid_input``.
@@ -60,28 +60,42 @@ class ServedModel:
             _check_rows(outputs.row_count(likely), inputs.rows)
         return Prediction(output, likely)
 
-    def encode(self, prediction: Prediction, start: int, stop: int, *, predict_s: float) -> bytes:
-        """Return the answer with the rows from ``start`` to before ``stop``.
+    def encode(
+        self, prediction: Prediction, counts: Sequence[int], *, predict_s: float
+    ) -> list[bytes | RequestRefusedError]:
+        """Return an answer, or why there is none, for each request of a batch in its order.
+
+        Args:
+            prediction: What the model answered to all of them.
+            counts: The rows of each.
+            predict_s: Seconds that it took.
 
         Raises:
-            RequestRefusedError: ``model_error``: JSON has no spelling for a prediction.
+            RequestRefusedError: ``model_error``: a part of it has no spelling in JSON.
         """
-        extras: dict[str, Any] = {}
         try:
-            rows = outputs.to_json(prediction.rows(start, stop))
-            if prediction.probabilities is not None:
-                part = outputs.rows_of(prediction.probabilities, start, stop)
-                extras = {"probabilities": outputs.to_json(part), "class_names": self.class_names}
+            rows = outputs.to_json(prediction.output)
+            likely = outputs.to_json(prediction.probabilities)
         except (TypeError, ValueError) as error:
             raise model_error("the model's answer has no spelling in JSON") from error
-        return codec.encode(
-            self.json,
-            rows,
-            model=self.name,
-            version=self.version,
-            predict_s=predict_s,
-            extras=extras,
+        envelope = codec.Envelope(
+            self.json, model=self.name, version=self.version, predict_s=predict_s
         )
+        answers: list[bytes | RequestRefusedError] = []
+        start = 0
+        for count in counts:
+            part = slice(start, start + count)
+            extras: dict[str, Any] = {}
+            if likely is not None:
+                extras = {"probabilities": likely[part], "class_names": self.class_names}
+            try:
+                answers.append(
+                    envelope.answer(rows[part] if prediction.divisible else rows, extras)
+                )
+            except RequestRefusedError as refusal:
+                answers.append(refusal)
+            start += count
+        return answers
 
     def answer(self, body: bytes) -> tuple[bytes, Inputs]:
         """Take one body through the whole path of a request; return its answer and inputs.
@@ -89,9 +103,11 @@ class ServedModel:
         Raises:
             RequestRefusedError: It has no answer.
         """
-        inputs = self.decode(body)
-        prediction = self.predict(inputs)
-        return self.encode(prediction, 0, inputs.rows, predict_s=0.0), inputs
+        inputs = join([self.decode(body)])
+        answer = self.encode(self.predict(inputs), [inputs.rows], predict_s=0.0)[0]
+        if isinstance(answer, RequestRefusedError):
+            raise answer
+        return answer, inputs
 
     def _guarded(self, call: Call, inputs: Inputs) -> Any:
         try:
@@ -114,10 +130,6 @@ class Prediction:
     def divisible(self) -> bool:
         """Whether each row of the output belongs to one row of the input."""
         return outputs.row_count(self.output) is not None
-
-    def rows(self, start: int, stop: int) -> Any:
-        """Return the rows from ``start`` to before ``stop``; all of an output without rows."""
-        return outputs.rows_of(self.output, start, stop) if self.divisible else self.output
 
 
 def call_pyfunc(pyfunc: Any) -> Call:

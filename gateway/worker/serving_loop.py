@@ -8,7 +8,6 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from gateway.worker import memory
 from gateway.worker.batching import BatchLimits, Waiting, assemble, key_of
@@ -20,6 +19,7 @@ from gateway.worker.messages import (
     KIND_OF,
     Alive,
     Failed,
+    HeaderJson,
     Kind,
     Message,
     Predict,
@@ -64,7 +64,9 @@ class Connection:
                 raise ConnectionEndedError
             frames += self._reader.feed(data)
 
-    def send(self, answers: list[tuple[int, Message, bytes]]) -> None:
+    def send(
+        self, answers: list[tuple[int, Message, bytes]], json: HeaderJson | None = None
+    ) -> None:
         """Send messages with their ids and bodies, in one write where the kernel allows.
 
         Raises:
@@ -72,7 +74,7 @@ class Connection:
         """
         pieces: list[bytes] = []
         for frame_id, message, body in answers:
-            pieces += pack(KIND_OF[type(message)], frame_id, encode_header(message), body)
+            pieces += pack(KIND_OF[type(message)], frame_id, encode_header(message, json), body)
         try:
             self._channel.sendall(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         except OSError as error:
@@ -94,6 +96,7 @@ class ServingLoop:
         self._received = list(received)
         self._connection = connection
         self._model = loaded.model
+        self._json = loaded.model.json
         self._example = loaded.example
         self._joined = loaded.report.batching == "joined"
         self._limits = limits
@@ -134,7 +137,7 @@ class ServingLoop:
     def _take_request(self, frame: Frame) -> None:
         now = self._clock()
         try:
-            request = decode_header(Predict, frame.header)
+            request = decode_header(Predict, frame.header, self._json)
             codec.check_content(request.content_type, request.content_encoding)
             inputs = self._model.decode(frame.body)
         except RequestRefusedError as refusal:
@@ -182,7 +185,7 @@ class ServingLoop:
         if batch:
             answers += self._predict_safely(batch, now)
         if answers:
-            self._connection.send(answers)
+            self._connection.send(answers, self._json)
 
     def _predict(self, batch: list[Waiting], now: float) -> list[tuple[int, Message, bytes]]:
         try:
@@ -190,15 +193,13 @@ class ServingLoop:
                 join([waiting.inputs for waiting in batch]),
                 probabilities=batch[0].request.probabilities,
             )
+            if len(batch) == 1 or prediction.divisible:
+                return self._split(batch, prediction, now)
         except RequestRefusedError as refusal:
             if len(batch) == 1:
                 return [(batch[0].id, _failed(refusal), b"")]
-            self._predict_each_alone(batch)
-            return []
-        if len(batch) > 1 and not prediction.divisible:
-            self._predict_each_alone(batch)
-            return []
-        return self._split(batch, prediction, now)
+        self._predict_each_alone(batch)
+        return []
 
     def _predict_each_alone(self, batch: list[Waiting]) -> None:
         """One request's failure must not be another's: each is the next batch by itself.
@@ -206,7 +207,7 @@ class ServingLoop:
         So each is answered as soon as it can be, its deadline is looked at again, and probes and
         cancellations are heard in between.
         """
-        self._waiting = [replace(waiting, key=waiting.id) for waiting in batch] + self._waiting
+        self._waiting = [waiting._replace(key=waiting.id) for waiting in batch] + self._waiting
 
     def _predict_safely(self, batch: list[Waiting], now: float) -> list[tuple[int, Message, bytes]]:
         """Predict; an answer that our own code cannot take apart must not end the rest."""
@@ -224,20 +225,17 @@ class ServingLoop:
         self, batch: list[Waiting], prediction: Prediction, began: float
     ) -> list[tuple[int, Message, bytes]]:
         predict_s = self._clock() - began
-        batch_rows = sum(waiting.inputs.rows for waiting in batch)
+        counts = [waiting.inputs.rows for waiting in batch]
+        rows = sum(counts)
         answers: list[tuple[int, Message, bytes]] = []
-        start = 0
-        for waiting in batch:
-            stop = start + waiting.inputs.rows
-            try:
-                body = self._model.encode(prediction, start, stop, predict_s=predict_s)
-            except RequestRefusedError as refusal:
-                answers.append((waiting.id, _failed(refusal), b""))
+        bodies = self._model.encode(prediction, counts, predict_s=predict_s)
+        for waiting, count, body in zip(batch, counts, bodies, strict=True):
+            if isinstance(body, RequestRefusedError):
+                answers.append((waiting.id, _failed(body), b""))
             else:
                 queued_s = began - waiting.received_at
-                reply = Reply(codec.CONTENT_TYPE, stop - start, queued_s, predict_s, batch_rows)
+                reply = Reply(codec.CONTENT_TYPE, count, queued_s, predict_s, rows)
                 answers.append((waiting.id, reply, body))
-            start = stop
         return answers
 
 

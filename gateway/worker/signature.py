@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
 from gateway.worker import columns, tensors
-from gateway.worker.inputs import COLUMNS, TENSOR, TENSOR_NAME, TENSORS, Inputs
+from gateway.worker.inputs import COLUMNS, TENSOR, TENSOR_NAME, TENSORS, Inputs, Rows
+from gateway.worker.plain_rows import MOST_ROWS, PlainLayout
 from gateway.worker.refusals import MAX_DETAILS, Detail, RequestRefusedError, invalid
 
 _MAX_SPARSENESS = 64
@@ -61,6 +63,13 @@ class Signature:
         """Whether there is anything to validate against."""
         return bool(self.columns or self.tensors)
 
+    @cached_property
+    def plain(self) -> PlainLayout | None:
+        """How plain values are read; None: there are columns of types that have none."""
+        if not all(column.kind in columns.PLAIN_TYPES for column in self.columns):
+            return None
+        return PlainLayout([(column.label, column.kind) for column in self.columns])
+
 
 def parse(signature: Mapping[str, Any] | None) -> Signature:
     """Read the description's ``signature``.
@@ -99,7 +108,7 @@ def _tensor(spec: Mapping[str, Any]) -> Tensor:
 # --- columns ------------------------------------------------------------------------------------
 
 
-def from_columns(signature: Signature, given: Mapping[Any, Sequence[Any]], rows: int) -> Inputs:
+def from_columns(signature: Signature, given: Mapping[Any, Sequence[Any]], rows: int) -> Rows:
     """Validate columns: each a sequence of ``rows`` JSON values. Extra ones are dropped.
 
     Raises:
@@ -112,6 +121,10 @@ def from_columns(signature: Signature, given: Mapping[Any, Sequence[Any]], rows:
         return Inputs(COLUMNS, arrays, rows)
     if signature.tensors:
         return _tensors_from_columns(signature, given)
+    if rows <= MOST_ROWS and signature.plain is not None:
+        plain = signature.plain.take(given, rows)
+        if plain is not None:
+            return plain
     missing: list[Detail] = [
         (None, str(column.label), "required and missing")
         for column in signature.columns
@@ -151,7 +164,7 @@ def _is_only_null(kind: str, values: Sequence[Any]) -> bool:
     return kind in columns.WHOLE_TYPES and all(value is None for value in values)
 
 
-def from_rows(signature: Signature, labels: Sequence[Any], data: Sequence[Any]) -> Inputs:
+def from_rows(signature: Signature, labels: Sequence[Any], data: Sequence[Any]) -> Rows:
     """Validate rows: each a list with one value per label.
 
     Raises:
@@ -171,7 +184,7 @@ def from_rows(signature: Signature, labels: Sequence[Any], data: Sequence[Any]) 
     return from_columns(signature, given, len(data))
 
 
-def from_records(signature: Signature, records: Sequence[Any]) -> Inputs:
+def from_records(signature: Signature, records: Sequence[Any]) -> Rows:
     """Validate records: each an object with a value per column.
 
     Raises:

@@ -70,11 +70,13 @@ class OrjsonJson:
 
     def dumps(self, value: Any) -> bytes:
         """Return ``value``, without numbers that are not finite, as JSON."""
-        refuse_non_finite(value)
         try:
-            return self._orjson.dumps(value)
+            text: bytes = self._orjson.dumps(value)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidJsonError("a value has no spelling in JSON") from error
+        if b"null" in text:  # it may stand for such a number
+            refuse_non_finite(value)
+        return text
 
 
 class StandardJson:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.worker import signature as rules
 from gateway.worker.codecs import predict as codec
 from gateway.worker.codecs import strict_json
-from gateway.worker.inputs import COLUMNS, TENSOR, TENSORS
+from gateway.worker.inputs import COLUMNS, TENSOR, TENSORS, join
 from gateway.worker.refusals import MAX_DETAILS, RequestRefusedError
 
 JSON = strict_json.best()
@@ -37,7 +37,7 @@ TWO = columns(("a", "double", True), ("b", "long", True))
 
 
 def decode(signature, body):
-    return codec.decode(json.dumps(body).encode(), signature, JSON)
+    return join([codec.decode(json.dumps(body).encode(), signature, JSON)])
 
 
 def refusal(signature, body) -> RequestRefusedError:

@@ -101,8 +101,11 @@ def test_an_example_that_does_not_fit_the_signature_says_where():
 def test_the_answer_names_the_model_and_holds_the_rows_asked_for():
     model = served(lambda inputs: 2 * x(inputs))
     prediction = model.predict(numbers(1.0, 2.0, 3.0))
-    answer = json.loads(model.encode(prediction, 1, 3, predict_s=0.5))
-    assert answer["predictions"] == [4.0, 6.0]
+    answers = model.encode(prediction, [1, 2], predict_s=0.5)
+    first, second = (json.loads(answer) for answer in answers if isinstance(answer, bytes))
+    assert (first["predictions"], second["predictions"]) == ([2.0], [4.0, 6.0])
+    assert first["prediction_id"] != second["prediction_id"]
+    answer = second
     assert (answer["model_name"], answer["model_version"]) == ("m", 1)
     assert answer["inference_time_ms"] == 500.0
 
