@@ -35,6 +35,11 @@ class LoadFailedError(Exception):
         self.report = LoadFailed(failure, message)
 
 
+def failed_unforeseen(error: BaseException) -> LoadFailed:
+    """Return what to tell of a failure outside of what `load` foresees."""
+    return LoadFailed("load_failed", _sentence("preparing", error))
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A warmed model and what its warm-up proved."""

@@ -45,11 +45,14 @@ def matrix(inputs: Inputs, names: Any = None) -> Any:
 
 
 def probabilities(model: Any) -> tuple[Callable[[Any], Any], list[Any]] | None:
-    """Return ``predict_proba`` and the class names, if the estimator has both."""
+    """Return ``predict_proba`` and the class names, if the estimator has both, and one output.
+
+    With several outputs both are lists, one item for each output rather than for each row.
+    """
     estimator = _estimator(model)
     classes = getattr(estimator, "classes_", None)
     function = getattr(estimator, "predict_proba", None)
-    if classes is None or function is None:
+    if classes is None or isinstance(classes, list) or function is None:
         return None
     return function, list(classes.tolist())
 
