@@ -111,6 +111,7 @@ class Replica:
         self.state = ReplicaState.STARTING
         self.loaded: messages.Loaded | None = None
         self.private_bytes = 0
+        self.gpu_bytes = 0
         self.answered = 0
         self._launcher = launcher
         self._limits = limits
@@ -213,6 +214,7 @@ class Replica:
             raise LoadError("worker_died", "it was told to end before it was ready")
         self.loaded = messages.decode_header(messages.Loaded, frame.header)
         self.private_bytes = self.loaded.private_bytes
+        self.gpu_bytes = self.loaded.gpu_bytes
         self.state = ReplicaState.READY
         return self.loaded
 
@@ -344,6 +346,7 @@ class Replica:
         finally:
             self._probe = None
         self.private_bytes = alive.private_bytes
+        self.gpu_bytes = alive.gpu_bytes
         return alive
 
     # --- down -------------------------------------------------------------------------------------

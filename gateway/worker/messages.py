@@ -199,11 +199,17 @@ class Failed:
 
 @dataclass(frozen=True)
 class Alive:
-    """The answer to a PROBE."""
+    """The answer to a PROBE.
+
+    Attributes:
+        private_bytes: As in `Loaded`.
+        gpu_bytes: As in `Loaded`.
+    """
 
     private_bytes: int
     example_ok: bool
     message: str = ""
+    gpu_bytes: int = 0
 
 
 Message = (

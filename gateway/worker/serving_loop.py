@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from gateway.worker import memory
 from gateway.worker.batching import BatchLimits, Waiting, assemble, key_of
 from gateway.worker.codecs import predict as codec
+from gateway.worker.flavors import pytorch
 from gateway.worker.frames import Frame, FrameReader, pack
 from gateway.worker.inputs import join
 from gateway.worker.loading import LoadedModel
@@ -171,7 +172,7 @@ class ServingLoop:
             except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
                 log_without_data(error)
                 message = f"its answer could not be read: {type(error).__name__}"
-        return Alive(memory.private_bytes(), not message, message)
+        return Alive(memory.private_bytes(), not message, message, pytorch.gpu_bytes())
 
     # --- answering --------------------------------------------------------------------------------
 

@@ -8,7 +8,16 @@ import pytest
 from gateway.errors import DeadlineExceededError, LoadError, ModelOverloadedError
 from gateway.replica import Replica, ReplicaLimits, ReplicaState
 from gateway.worker.frames import pack
-from gateway.worker.messages import KIND_OF, Failed, Hello, Load, Loaded, Warming, encode_header
+from gateway.worker.messages import (
+    KIND_OF,
+    Alive,
+    Failed,
+    Hello,
+    Load,
+    Loaded,
+    Warming,
+    encode_header,
+)
 from tests.fakes.worker import FakeWorker
 
 LIMITS = ReplicaLimits(4, 1000, load_timeout_s=5, warm_up_timeout_s=5, stuck_grace_s=1)
@@ -216,3 +225,13 @@ async def test_a_caller_with_little_time_does_not_end_a_worker_that_others_may_u
         while replica.in_flight:  # noqa: ASYNC110  # no event tells
             await asyncio.sleep(0.01)
     assert done == [1]
+
+
+async def test_what_a_worker_holds_is_what_it_said_last(ready):
+    replica, launcher = ready
+    assert (replica.private_bytes, replica.gpu_bytes) == (1, 0)
+    probe = asyncio.ensure_future(replica.probe(5.0))
+    await asyncio.sleep(0)
+    launcher.say(Alive(7, example_ok=True, gpu_bytes=9))
+    await probe
+    assert (replica.private_bytes, replica.gpu_bytes) == (7, 9)

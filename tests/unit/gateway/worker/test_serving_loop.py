@@ -6,6 +6,7 @@ import time
 
 from gateway.worker.batching import BatchLimits
 from gateway.worker.codecs import strict_json
+from gateway.worker.flavors import pytorch
 from gateway.worker.frames import FrameReader, pack
 from gateway.worker.loading import LoadedModel
 from gateway.worker.messages import Cancel, Kind, Loaded, Predict, Probe, Stop, encode_header
@@ -115,6 +116,12 @@ def test_an_example_whose_answer_cannot_be_read_is_told_to_the_probe():
     alive = json.loads(answers[9].header)
     assert answers[9].kind == Kind.ALIVE
     assert not alive["example_ok"]
+
+
+def test_a_probe_is_told_what_the_worker_holds_of_gpus(monkeypatch):
+    monkeypatch.setattr(pytorch, "gpu_bytes", lambda: 7)
+    answers = serve((Kind.PROBE, 9, encode_header(Probe())))
+    assert json.loads(answers[9].header)["gpu_bytes"] == 7
 
 
 def test_requests_are_joined_up_to_so_many_bytes_of_their_bodies():
