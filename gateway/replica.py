@@ -193,7 +193,9 @@ class Replica:
             raise LoadError("worker_died", "it was told to end before it was ready")
         loop = asyncio.get_running_loop()
         loop.add_reader(worker.exited, self._exited)
-        self._channel = Channel(worker.channel, self._received, self._hung_up)
+        self._channel = Channel(
+            worker.channel, self._received, self._hung_up, load.max_answer_bytes
+        )
         self._channel.open()
         self._output = WorkerOutput(self.name, worker.output.fileno())
         self._output.open()

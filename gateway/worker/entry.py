@@ -68,6 +68,8 @@ def _serve(channel: socket.socket) -> None:
         said.serving = True
         connection.send([(0, loaded.report, b"")])
         limits = batching.BatchLimits(order.max_batch_rows, order.max_batch_bytes)
-        serving_loop.ServingLoop(connection, loaded, limits, received).run()
+        serving_loop.ServingLoop(
+            connection, loaded, limits, received, max_answer_bytes=order.max_answer_bytes
+        ).run()
     except serving_loop.ConnectionEndedError:
         return

@@ -13,7 +13,7 @@ from gateway.worker import memory
 from gateway.worker.batching import BatchLimits, Waiting, assemble, key_of
 from gateway.worker.codecs import predict as codec
 from gateway.worker.flavors import pytorch
-from gateway.worker.frames import Frame, FrameReader, pack
+from gateway.worker.frames import MAX_BODY_BYTES, Frame, FrameReader, pack
 from gateway.worker.inputs import join
 from gateway.worker.loading import LoadedModel
 from gateway.worker.messages import (
@@ -92,6 +92,8 @@ class ServingLoop:
         limits: BatchLimits,
         received: Sequence[Frame] = (),
         clock: Callable[[], float] = time.monotonic,
+        *,
+        max_answer_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         """Store what to serve with, and frames that came too early; ``run`` does the work."""
         self._received = list(received)
@@ -101,6 +103,7 @@ class ServingLoop:
         self._example = loaded.example
         self._joined = loaded.report.batching == "joined"
         self._limits = limits
+        self._max_answer_bytes = max_answer_bytes
         self._clock = clock
         self._waiting: list[Waiting] = []
         self._stopping = False
@@ -233,6 +236,9 @@ class ServingLoop:
         for waiting, count, body in zip(batch, counts, bodies, strict=True):
             if isinstance(body, RequestRefusedError):
                 answers.append((waiting.id, _failed(body), b""))
+            elif len(body) > self._max_answer_bytes:
+                told = f"the model's answer is larger than {self._max_answer_bytes} bytes"
+                answers.append((waiting.id, Failed("model_error", told), b""))
             else:
                 queued_s = began - waiting.received_at
                 reply = Reply(codec.CONTENT_TYPE, count, queued_s, predict_s, rows)
