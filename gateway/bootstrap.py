@@ -115,6 +115,7 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         threads=settings.worker_threads or cores.share(cores.available(), settings.max_resident),
         memory_bytes=settings.worker_memory_bytes or settings.max_resident_bytes,
         batch_bytes=settings.max_batch_bytes,
+        answer_bytes=settings.max_answer_bytes,
         cuda_devices=cuda_devices(os.environ) if settings.torch_device == "auto" else None,
     )
     versions = Versions(node, settings.artifacts_dir.resolve(), limits)

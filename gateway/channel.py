@@ -11,7 +11,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
-from gateway.worker.frames import Frame, FrameError, FrameReader, pack
+from gateway.worker.frames import MAX_BODY_BYTES, Frame, FrameError, FrameReader, pack
 
 _READ_BYTES = 256 * 1024
 _GATHER = 64
@@ -25,12 +25,16 @@ class Channel:
         connection: socket.socket,
         on_frame: Callable[[Frame], None],
         on_closed: Callable[[], None],
+        max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        """Store the socket and whom to tell. ``on_closed`` is called once, after the last frame."""
+        """Store the socket and whom to tell. ``on_closed`` is called once, after the last frame.
+
+        A frame with a body of more than ``max_body_bytes`` closes the channel.
+        """
         self._socket = connection
         self._on_frame = on_frame
         self._on_closed = on_closed
-        self._reader = FrameReader()
+        self._reader = FrameReader(max_body_bytes)
         self._unsent: deque[tuple[int, list[memoryview]]] = deque()
         self._flush_scheduled = False
         self._writer_armed = False

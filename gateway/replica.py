@@ -158,6 +158,7 @@ class Replica:
         self.state = ReplicaState.STARTING
         self.loaded: messages.Loaded | None = None
         self.private_bytes = 0
+        self.gpu_bytes = 0
         self.answered = 0
         self._launcher = launcher
         self._limits = limits
@@ -248,7 +249,9 @@ class Replica:
             raise LoadError("worker_died", "it was told to end before it was ready")
         self._loop = loop = asyncio.get_running_loop()
         loop.add_reader(worker.exited, self._exited)
-        self._channel = Channel(worker.channel, self._received, self._hung_up)
+        self._channel = Channel(
+            worker.channel, self._received, self._hung_up, load.max_answer_bytes
+        )
         self._channel.open()
         self._output = WorkerOutput(self.name, worker.output.fileno())
         self._output.open()
@@ -269,6 +272,7 @@ class Replica:
             raise LoadError("worker_died", "it was told to end before it was ready")
         self.loaded = messages.decode_header(messages.Loaded, frame.header)
         self.private_bytes = self.loaded.private_bytes
+        self.gpu_bytes = self.loaded.gpu_bytes
         self.state = ReplicaState.READY
         return self.loaded
 
@@ -416,6 +420,7 @@ class Replica:
         finally:
             self._probe = None
         self.private_bytes = alive.private_bytes
+        self.gpu_bytes = alive.gpu_bytes
         return alive
 
     # --- down -------------------------------------------------------------------------------------

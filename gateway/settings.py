@@ -52,6 +52,9 @@ class GatewaySettings(BaseSettings):
     max_batch_bytes: int = Field(
         16 * MIB, ge=1, description="Most bytes of bodies that are predicted by one call."
     )
+    max_answer_bytes: int = Field(
+        64 * MIB, ge=1024, le=1024 * MIB, description="Largest answer to one request."
+    )
     request_timeout_s: float = Field(
         30.0, gt=0, le=3600, description="From a body's last byte to the answer, loading excluded."
     )

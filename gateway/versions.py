@@ -39,12 +39,14 @@ class WorkerLimits:
         threads: Of numerical libraries.
         memory_bytes: The most that it may take.
         batch_bytes: The most bytes of bodies that are joined into one batch.
+        answer_bytes: The largest answer to one request.
         cuda_devices: Which GPUs torch models may use, as `messages.Load` says it; None: none.
     """
 
     threads: int
     memory_bytes: int
     batch_bytes: int
+    answer_bytes: int
     cuda_devices: str | None = None
 
 
@@ -180,6 +182,7 @@ class Versions:
             threads=self._limits.threads,
             memory_bytes=self._limits.memory_bytes,
             max_batch_bytes=self._limits.batch_bytes,
+            max_answer_bytes=self._limits.answer_bytes,
         )
 
 

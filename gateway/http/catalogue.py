@@ -237,7 +237,7 @@ def _replica(resident: Resident) -> dict[str, Any]:
         "in_flight": resident.replica.in_flight,
         "resident_bytes": resident.bytes,
         "peak_bytes": loaded.peak_bytes if loaded else None,
-        "gpu_bytes": loaded.gpu_bytes if loaded else None,
+        "gpu_bytes": resident.replica.gpu_bytes if loaded else None,
         "batching": loaded.batching if loaded else None,
         "batching_reason": loaded.batching_reason if loaded else None,
         "python": loaded.python if loaded else None,

@@ -43,7 +43,7 @@ def run(channel: socket.socket, lifeline: PipeEnd, output: PipeEnd | None = None
 
 
 def _serve(channel: socket.socket) -> None:
-    from gateway.worker import batching, loading, serving_loop, warning_log
+    from gateway.worker import batching, loading, served_model, serving_loop, warning_log
 
     connection = serving_loop.Connection(channel)
     try:
@@ -57,13 +57,21 @@ def _serve(channel: socket.socket) -> None:
         said.install()
         try:
             loaded = loading.load(order, lambda: connection.send([(0, Warming(), b"")]))
+        except serving_loop.ConnectionEndedError:
+            return
         except loading.LoadFailedError as error:
             connection.send([(0, error.report, b"")])
+            return
+        except Exception as error:  # noqa: BLE001  # whatever a model's objects raise, it is told
+            served_model.log_without_data(error)
+            connection.send([(0, loading.failed_unforeseen(error), b"")])
             return
         priority.restore(lowered)
         said.serving = True
         connection.send([(0, loaded.report, b"")])
         limits = batching.BatchLimits(order.max_batch_rows, order.max_batch_bytes)
-        serving_loop.ServingLoop(connection, loaded, limits, received).run()
+        serving_loop.ServingLoop(
+            connection, loaded, limits, received, max_answer_bytes=order.max_answer_bytes
+        ).run()
     except serving_loop.ConnectionEndedError:
         return

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.worker.flavors import pytorch, scikit_learn
+from gateway.worker.flavors import NotTakenError, pytorch, scikit_learn
 from gateway.worker.inputs import Inputs
 from gateway.worker.served_model import Call
 
@@ -44,12 +44,56 @@ def choose(
         direct = _DIRECT[loader](pyfunc, predict_fn)
         if direct is None:
             return CallPath("pyfunc", "the bare model cannot be called", pyfunc_call)
-        same = all(identical(direct(inputs), pyfunc_call(inputs)) for inputs in proofs)
+        same = _same(direct, pyfunc_call, proofs)
+    except NotTakenError as error:
+        return CallPath("pyfunc", f"the bare model is not given the example: {error}", pyfunc_call)
     except Exception as error:  # noqa: BLE001  # whatever a bare model raises, the pyfunc serves
         return CallPath("pyfunc", f"the bare model raised {type(error).__name__}", pyfunc_call)
     if not same:
         return CallPath("pyfunc", "the bare model answers differently", pyfunc_call)
-    return CallPath("fast", "equal to the pyfunc on the input example", direct)
+    call = _unless_not_taken(direct, pyfunc_call)
+    return CallPath("fast", "equal to the pyfunc on the input example", call)
+
+
+def choose_probabilities(
+    pyfunc: Any, function: Callable[[Any], Any], proofs: Sequence[Inputs]
+) -> Call:
+    """Return the call of ``predict_proba``, on arrays if it answers ``proofs`` exactly the same.
+
+    Args:
+        pyfunc: The ``PyFuncModel`` of a scikit-learn estimator.
+        function: The estimator's ``predict_proba``.
+        proofs: Inputs to compare on; none: a DataFrame is what it gets.
+    """
+    names = scikit_learn.feature_names(pyfunc)
+
+    def on_native(inputs: Inputs) -> Any:
+        return function(inputs.native())
+
+    def on_arrays(inputs: Inputs) -> Any:
+        return function(scikit_learn.matrix(inputs, names))
+
+    try:
+        same = bool(proofs) and _same(on_arrays, on_native, proofs)
+    except Exception:  # noqa: BLE001  # whatever it raises on arrays, it is not called with them
+        same = False
+    return _unless_not_taken(on_arrays, on_native) if same else on_native
+
+
+def _same(direct: Call, usual: Call, proofs: Sequence[Inputs]) -> bool:
+    return all(identical(direct(inputs.copy()), usual(inputs.copy())) for inputs in proofs)
+
+
+def _unless_not_taken(direct: Call, usual: Call) -> Call:
+    """Return a call that goes the usual way with inputs that the direct one does not take."""
+
+    def call(inputs: Inputs) -> Any:
+        try:
+            return direct(inputs)
+        except NotTakenError:
+            return usual(inputs)
+
+    return call
 
 
 def identical(one: Any, other: Any) -> bool:

@@ -40,7 +40,13 @@ def pack(kind: int, frame_id: int, header: bytes, body: bytes = b"") -> list[byt
 
 @dataclass
 class FrameReader:
-    """Cuts a stream of bytes into frames, whatever the sizes of the reads. Not thread-safe."""
+    """Cuts a stream of bytes into frames, whatever the sizes of the reads. Not thread-safe.
+
+    Attributes:
+        max_body_bytes: A frame with a larger body is none.
+    """
+
+    max_body_bytes: int = MAX_BODY_BYTES
 
     def __post_init__(self) -> None:
         """Start with nothing received."""
@@ -54,23 +60,23 @@ class FrameReader:
         """
         if self._buffer:  # part of a frame came before
             self._buffer += data
-            frames, end = _cut(self._buffer)
+            frames, end = _cut(self._buffer, self.max_body_bytes)
             del self._buffer[:end]
             return frames
-        frames, end = _cut(data)
+        frames, end = _cut(data, self.max_body_bytes)
         if end < len(data):
             self._buffer += data[end:]
         return frames
 
 
-def _cut(data: bytes | bytearray) -> tuple[list[Frame], int]:
+def _cut(data: bytes | bytearray, max_body_bytes: int) -> tuple[list[Frame], int]:
     """Return the whole frames that ``data`` begins with, and where they end."""
     frames: list[Frame] = []
     start, size = 0, len(data)
     with memoryview(data) as view:
         while size - start >= PREFIX.size:
             kind, header_bytes, body_bytes, frame_id = PREFIX.unpack_from(view, start)
-            if header_bytes > MAX_HEADER_BYTES or body_bytes > MAX_BODY_BYTES:
+            if header_bytes > MAX_HEADER_BYTES or body_bytes > max_body_bytes:
                 raise FrameError(
                     f"a frame of {header_bytes} + {body_bytes} bytes is beyond the limits"
                 )

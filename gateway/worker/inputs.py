@@ -58,6 +58,11 @@ class Inputs:
 
         return pd.DataFrame(self.arrays)
 
+    def copy(self) -> Inputs:
+        """Return the same in arrays of its own: a model may change what it is given."""
+        arrays = {name: array.copy() for name, array in self.arrays.items()}
+        return Inputs(self.kind, arrays, self.rows, self.params)
+
     def take(self, rows: Sequence[int]) -> Inputs:
         """Return the rows with these numbers, in this order."""
         arrays = {name: array[list(rows)] for name, array in self.arrays.items()}

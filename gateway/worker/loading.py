@@ -6,7 +6,7 @@ import gc
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +16,7 @@ from gateway.worker import confinement, expected, fast_path, integrity, memory, 
 from gateway.worker import signature as rules
 from gateway.worker.codecs import strict_json
 from gateway.worker.flavors import python_function, pytorch, scikit_learn
+from gateway.worker.inputs import Inputs
 from gateway.worker.messages import Load, Loaded, LoadFailed
 from gateway.worker.served_model import Call, ServedModel, call_pyfunc, log_without_data
 
@@ -33,6 +34,11 @@ class LoadFailedError(Exception):
         """Store what to tell."""
         super().__init__(message)
         self.report = LoadFailed(failure, message)
+
+
+def failed_unforeseen(error: BaseException) -> LoadFailed:
+    """Return what to tell of a failure outside of what `load` foresees."""
+    return LoadFailed("load_failed", _sentence("preparing", error))
 
 
 @dataclass(frozen=True)
@@ -144,11 +150,14 @@ def _warm(
             raise LoadFailedError("warm_up_failed", str(error)) from error
     path = fast_path.choose(pyfunc, model.call, loader, predict_fn, varied)
     model.call = path.call
+    scores: Call | None = None
     if loader == "mlflow.sklearn":
-        _offer_probabilities(model, pyfunc, on_arrays=path.path == "fast")
-    if example is None:
+        _offer_probabilities(model, pyfunc, varied if path.path == "fast" else [])
+        scores = _scores(pyfunc)
+    if not varied:
         return warmup.Batching("alone", "there is no input example to prove joining"), path
-    return warmup.prove_joining(model, varied), path
+    far = warmup.vary_far(varied[0], whole=loader == "mlflow.sklearn")
+    return warmup.prove_joining(model, varied, far, scores), path
 
 
 def _check_expected(model: ServedModel, order: Load) -> int:
@@ -158,16 +167,17 @@ def _check_expected(model: ServedModel, order: Load) -> int:
         raise LoadFailedError("warm_up_failed", str(error)) from error
 
 
-def _offer_probabilities(model: ServedModel, pyfunc: Any, *, on_arrays: bool) -> None:
+def _offer_probabilities(model: ServedModel, pyfunc: Any, proofs: Sequence[Inputs]) -> None:
     offered = scikit_learn.probabilities(pyfunc)
     if offered is None:
         return
     function, model.class_names = offered
-    if on_arrays:
-        call: Call = lambda inputs: function(scikit_learn.matrix(inputs))  # noqa: E731
-    else:
-        call = lambda inputs: function(inputs.native())  # noqa: E731
-    model.probabilities_call = call
+    model.probabilities_call = fast_path.choose_probabilities(pyfunc, function, proofs)
+
+
+def _scores(pyfunc: Any) -> Call | None:
+    function = scikit_learn.scores(pyfunc)
+    return None if function is None else lambda inputs: function(inputs.native())
 
 
 def _frameworks(order: Load) -> dict[str, str]:

@@ -47,6 +47,7 @@ class Load:
         threads: How many threads numerical libraries may use.
         max_batch_rows: The most rows joined into one batch.
         max_batch_bytes: The most bytes of bodies, as they came, that are joined into one batch.
+        max_answer_bytes: The largest body of an answer; a larger one fails its request.
         interpreter: The model's own Python, under which the worker runs; None: the gateway's.
         memory_bytes: The most memory that the worker may take beyond what it starts with.
         cuda_devices: The GPUs that it may use, as in ``CUDA_VISIBLE_DEVICES``, or ``all``; None:
@@ -62,6 +63,7 @@ class Load:
     threads: int = 1
     max_batch_rows: int = 1024
     max_batch_bytes: int = 16 * 1024 * 1024
+    max_answer_bytes: int = 64 * 1024 * 1024
     interpreter: str | None = None
     memory_bytes: int | None = None
     cuda_devices: str | None = None
@@ -199,11 +201,17 @@ class Failed:
 
 @dataclass(frozen=True)
 class Alive:
-    """The answer to a PROBE."""
+    """The answer to a PROBE.
+
+    Attributes:
+        private_bytes: As in `Loaded`.
+        gpu_bytes: As in `Loaded`.
+    """
 
     private_bytes: int
     example_ok: bool
     message: str = ""
+    gpu_bytes: int = 0
 
 
 Message = (

@@ -52,10 +52,12 @@ class ServedModel:
         Raises:
             RequestRefusedError: The model raised, or answered another number of rows.
         """
-        output = self._guarded(self.call, inputs)
+        probabilities = probabilities and self.probabilities_call is not None
+        # A model may change what it is given, and the second call is to see what came.
+        output = self._guarded(self.call, inputs.copy() if probabilities else inputs)
         _check_rows(outputs.row_count(output), inputs.rows)
         likely = None
-        if probabilities and self.probabilities_call is not None:
+        if self.probabilities_call is not None and probabilities:
             likely = self._guarded(self.probabilities_call, inputs)
             _check_rows(outputs.row_count(likely), inputs.rows)
         return Prediction(output, likely)

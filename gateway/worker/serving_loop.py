@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from gateway.worker import memory
 from gateway.worker.batching import BatchLimits, Waiting, assemble, key_of
 from gateway.worker.codecs import predict as codec
-from gateway.worker.frames import Frame, FrameReader, pack
+from gateway.worker.flavors import pytorch
+from gateway.worker.frames import MAX_BODY_BYTES, Frame, FrameReader, pack
 from gateway.worker.inputs import join
 from gateway.worker.loading import LoadedModel
 from gateway.worker.messages import (
@@ -91,6 +92,8 @@ class ServingLoop:
         limits: BatchLimits,
         received: Sequence[Frame] = (),
         clock: Callable[[], float] = time.monotonic,
+        *,
+        max_answer_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         """Store what to serve with, and frames that came too early; ``run`` does the work."""
         self._received = list(received)
@@ -101,6 +104,7 @@ class ServingLoop:
         self._memory = memory.Measuring(loaded.report.private_bytes)
         self._joined = loaded.report.batching == "joined"
         self._limits = limits
+        self._max_answer_bytes = max_answer_bytes
         self._clock = clock
         self._waiting: list[Waiting] = []
         self._stopping = False
@@ -172,7 +176,7 @@ class ServingLoop:
             except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
                 log_without_data(error)
                 message = f"its answer could not be read: {type(error).__name__}"
-        return Alive(self._memory.latest(), not message, message)
+        return Alive(self._memory.latest(), not message, message, pytorch.gpu_bytes())
 
     # --- answering --------------------------------------------------------------------------------
 
@@ -233,6 +237,9 @@ class ServingLoop:
         for waiting, count, body in zip(batch, counts, bodies, strict=True):
             if isinstance(body, RequestRefusedError):
                 answers.append((waiting.id, _failed(body), b""))
+            elif len(body) > self._max_answer_bytes:
+                told = f"the model's answer is larger than {self._max_answer_bytes} bytes"
+                answers.append((waiting.id, Failed("model_error", told), b""))
             else:
                 queued_s = began - waiting.received_at
                 reply = Reply(codec.CONTENT_TYPE, count, queued_s, predict_s, rows)

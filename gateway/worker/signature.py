@@ -116,6 +116,8 @@ def from_columns(signature: Signature, given: Mapping[Any, Sequence[Any]], rows:
     """
     if rows < 1:
         raise invalid("the input has no rows")
+    if not given:
+        raise invalid("the input has no columns")
     if not signature.enforced:
         arrays = {name: columns.infer(values) for name, values in given.items()}
         return Inputs(COLUMNS, arrays, rows)
@@ -132,7 +134,10 @@ def from_columns(signature: Signature, given: Mapping[Any, Sequence[Any]], rows:
     ]
     if missing:
         raise invalid(MISFIT, *missing[:MAX_DETAILS])
-    return Inputs(COLUMNS, _arrays(signature.columns, given), rows)
+    arrays = _arrays(signature.columns, given)
+    if not arrays:
+        raise invalid("the input has none of the model's columns")
+    return Inputs(COLUMNS, arrays, rows)
 
 
 def _arrays(specs: Sequence[Column], given: Mapping[Any, Sequence[Any]]) -> dict[str, Any]:

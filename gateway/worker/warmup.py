@@ -7,6 +7,7 @@ and whether the fast path may be taken.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from gateway.worker import outputs
 from gateway.worker.inputs import Inputs, join
 from gateway.worker.refusals import RequestRefusedError
-from gateway.worker.served_model import ServedModel, log_without_data
+from gateway.worker.served_model import Call, ServedModel, log_without_data
 
 _RELATIVE_TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
 """Libraries sum in another order for another number of rows; more than that is an influence."""
@@ -34,12 +35,13 @@ class Batching:
 
 
 def predict_example(model: ServedModel, example: bytes) -> Inputs:
-    """Answer the example as a request would be; return its inputs.
+    """Answer the example as a request would be; return its inputs, as the model got them.
 
     Raises:
         WarmUpFailedError: There is no answer, or not one finite answer per row.
     """
-    return answer(model, example, "the input example")[1]
+    answer(model, example, "the input example")
+    return join([model.decode(example)])  # anew: a model may change what it is given
 
 
 def answer(model: ServedModel, body: bytes, what: str) -> tuple[bytes, Inputs]:
@@ -101,32 +103,114 @@ def vary(example: Inputs) -> list[Inputs]:
     return varied
 
 
-def prove_joining(model: ServedModel, varied: Sequence[Inputs]) -> Batching:
+def vary_far(example: Inputs, *, whole: bool) -> list[Inputs]:
+    """Return rows that are nothing like the example's, and may be nonsense to the model.
+
+    Beside them a row shows by how much others influence it.
+
+    Args:
+        example: Inputs; what follows from them has their types.
+        whole: Whether whole numbers are changed too. They may be positions in a table, beyond
+            the end of which some libraries do worse than raise.
+    """
+    far = []
+    for factor, offset in ((-8, -1000), (100, 1000)):
+        arrays = {
+            name: _far(array, factor, offset, whole=whole) for name, array in example.arrays.items()
+        }
+        if any(arrays[name] is not array for name, array in example.arrays.items()):
+            far.append(Inputs(example.kind, arrays, example.rows, example.params))
+    return far
+
+
+def _far(array: Any, factor: int, offset: int, *, whole: bool) -> Any:
+    """Return ``array`` far away, or itself where its type has no such numbers."""
+    import numpy as np
+
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            moved = (array * factor + offset).astype(array.dtype)
+        return array if np.isinf(moved).any() else moved
+    if whole and array.dtype.kind in "iu" and array.size:
+        limits = np.iinfo(array.dtype)
+        ends = [int(end) * factor + offset for end in (array.min(), array.max())]
+        if limits.min <= min(ends) and max(ends) <= limits.max:
+            return array * factor + offset
+    return array
+
+
+def prove_joining(
+    model: ServedModel,
+    varied: Sequence[Inputs],
+    far: Sequence[Inputs] = (),
+    scores: Call | None = None,
+) -> Batching:
     """Find out whether inputs answer the same alone and joined with others.
 
     Args:
-        model: The model, on the call path that will serve.
+        model: The model, on the call paths that will serve.
         varied: Inputs that differ, the example first.
+        far: More to join the example with; what the model does not bear is left out.
+        scores: What labels are made of; it shows an influence that has changed no label yet.
     """
-    if len(varied) < 2:  # noqa: PLR2004  # two are the fewest that can be joined
+    if len(varied) + len(far) < 2:  # noqa: PLR2004  # two are the fewest that can be joined
         return Batching("alone", "the input example cannot be varied")
+    example = varied[0]
     try:
-        alone = [model.predict(inputs).output for inputs in varied]
-        if any(outputs.row_count(output) is None for output in alone):
-            return Batching("alone", "the model does not answer row by row")
-        for order in (list(varied), list(reversed(varied))):
-            expected = alone if order[0] is varied[0] else list(reversed(alone))
-            together = model.predict(join(order)).output
-            start = 0
-            for inputs, answer in zip(order, expected, strict=True):
-                part = outputs.rows_of(together, start, start + inputs.rows)
-                if not close(part, answer):
-                    return Batching("alone", "rows influence each other")
-                start += inputs.rows
-    except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
-        told = error.message if isinstance(error, RequestRefusedError) else type(error).__name__
-        return Batching("alone", f"joined rows cannot be predicted: {told}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of numbers that nobody sent
+            more = [call for call in (model.probabilities_call, scores) if call is not None]
+            calls = [model.call, *(call for call in more if _bears([call], example))]
+            return _prove(calls, varied, [one for one in far if _bears(calls, one)])
+    except BaseException as error:  # noqa: BLE001  # whatever the model's objects raise
+        return Batching("alone", f"joined rows cannot be predicted: {type(error).__name__}")
+
+
+def _prove(calls: Sequence[Call], varied: Sequence[Inputs], far: Sequence[Inputs]) -> Batching:
+    alone = {id(inputs): _say(calls, inputs) for inputs in (*varied, *far)}
+    if any(outputs.row_count(output) is None for said in alone.values() for output in said):
+        return Batching("alone", "the model does not answer row by row")
+    sound = set(map(id, varied))
+    beside = [group for one in far for group in ([varied[0], one], [one, varied[0]])]
+    for group in [list(varied), list(reversed(varied)), *beside]:
+        together = _say(calls, join(group))
+        start = 0
+        for inputs in group:
+            stop = start + inputs.rows
+            own = (outputs.rows_of(said, start, stop) for said in together)
+            if id(inputs) in sound and not all(map(close, own, alone[id(inputs)])):
+                return Batching("alone", "rows influence each other")
+            start = stop
+    if not any(map(_differ, zip(*alone.values(), strict=True))):
+        return Batching("alone", "the example's answers do not differ")
     return Batching("joined", "the input example answers the same alone and joined")
+
+
+def _say(calls: Sequence[Call], inputs: Inputs) -> list[Any]:
+    """Return what each of ``calls`` says to ``inputs``, which stay as they are."""
+    said = [call(inputs.copy()) for call in calls]
+    if any(outputs.row_count(output) not in {None, inputs.rows} for output in said):
+        raise ValueError("another number of rows")
+    return said
+
+
+def _bears(calls: Sequence[Call], inputs: Inputs) -> bool:
+    """Whether there is an answer at all."""
+    try:
+        _say(calls, inputs)
+    except BaseException:  # noqa: BLE001  # a model may raise SystemExit too
+        return False
+    return True
+
+
+def _differ(answers: Sequence[Any]) -> bool:
+    """Whether not all rows of all ``answers`` are equal: from equal ones nothing is learned."""
+    first = outputs.rows_of(answers[0], 0, 1)
+    return any(
+        not close(outputs.rows_of(answer, row, row + 1), first)
+        for answer in answers
+        for row in range(outputs.row_count(answer) or 0)
+    )
 
 
 def close(one: Any, other: Any) -> bool:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from gateway.worker.flavors import NotTakenError
 from gateway.worker.inputs import TENSOR, TENSOR_NAME, Inputs
 
 
@@ -22,7 +23,7 @@ def direct(model: Any, predict_fn: str) -> Callable[[Inputs], Any] | None:
 
     def call(inputs: Inputs) -> Any:
         if inputs.kind != TENSOR:
-            raise ValueError("the input is no single tensor")
+            raise NotTakenError("the input is no single tensor")
         with torch.inference_mode():
             # Both are nothing but the tensor itself where the device is the processor.
             return module(torch.from_numpy(inputs.arrays[TENSOR_NAME]).to(device)).cpu().numpy()

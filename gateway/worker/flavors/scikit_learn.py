@@ -6,9 +6,12 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from gateway.worker.flavors import NotTakenError
 from gateway.worker.inputs import COLUMNS, TENSOR, TENSOR_NAME, Inputs
 
 _NUMBERS = frozenset("fiu")
+_LARGEST_EXACT = 2**53
+"""Beyond it not every whole number is one in double precision."""
 
 
 def direct(model: Any, predict_fn: str) -> Callable[[Inputs], Any] | None:
@@ -17,7 +20,7 @@ def direct(model: Any, predict_fn: str) -> Callable[[Inputs], Any] | None:
     predict = getattr(estimator, predict_fn, None)
     if predict is None:
         return None
-    names = getattr(estimator, "feature_names_in_", None)
+    names = feature_names(model)
 
     def call(inputs: Inputs) -> Any:
         return predict(matrix(inputs, names))
@@ -31,27 +34,52 @@ def matrix(inputs: Inputs, names: Any = None) -> Any:
     """Return the inputs as a matrix, columns in the order of the signature.
 
     Raises:
-        ValueError: A column holds no numbers, or ``names`` are in another order.
+        NotTakenError: A column holds no numbers, or one that would be rounded beside the others;
+            or ``names`` are in another order.
     """
     if inputs.kind == TENSOR:
         return inputs.arrays[TENSOR_NAME]
-    if inputs.kind != COLUMNS or any(a.dtype.kind not in _NUMBERS for a in inputs.arrays.values()):
-        raise ValueError("a column holds no numbers")
+    columns = list(inputs.arrays.values())
+    dtypes = {column.dtype for column in columns}
+    if inputs.kind != COLUMNS or any(dtype.kind not in _NUMBERS for dtype in dtypes):
+        raise NotTakenError("a column holds no numbers")
     if names is not None and list(names) != list(inputs.arrays):
-        raise ValueError("the columns are not those of the training, in that order")
+        raise NotTakenError("the columns are not those of the training, in that order")
+    if len(dtypes) > 1 and any(map(_would_be_rounded, columns)):
+        raise NotTakenError("a whole number is too large to stand beside numbers that are not")
     import numpy as np
 
-    return np.column_stack(list(inputs.arrays.values()))
+    return np.column_stack(columns)
+
+
+def _would_be_rounded(column: Any) -> bool:
+    """Whether a column has whole numbers that double precision has not."""
+    if column.dtype.kind == "f" or column.dtype.itemsize < 8:  # noqa: PLR2004  # bytes of 64 bits
+        return False
+    return bool(column.max() > _LARGEST_EXACT or column.min() < -_LARGEST_EXACT)
+
+
+def feature_names(model: Any) -> Any:
+    """Return the columns that the estimator was trained with, in order; None: it knows none."""
+    return getattr(_estimator(model), "feature_names_in_", None)
 
 
 def probabilities(model: Any) -> tuple[Callable[[Any], Any], list[Any]] | None:
-    """Return ``predict_proba`` and the class names, if the estimator has both."""
+    """Return ``predict_proba`` and the class names, if the estimator has both, and one output.
+
+    With several outputs both are lists, one item for each output rather than for each row.
+    """
     estimator = _estimator(model)
     classes = getattr(estimator, "classes_", None)
     function = getattr(estimator, "predict_proba", None)
-    if classes is None or function is None:
+    if classes is None or isinstance(classes, list) or function is None:
         return None
     return function, list(classes.tolist())
+
+
+def scores(model: Any) -> Callable[[Any], Any] | None:
+    """Return ``decision_function``: what a classifier's labels are made of, where it has it."""
+    return getattr(_estimator(model), "decision_function", None)
 
 
 def _estimator(model: Any) -> Any:

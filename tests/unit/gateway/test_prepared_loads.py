@@ -21,7 +21,7 @@ from gateway.routing import RouteTable
 from gateway.versions import Versions, WorkerLimits, cuda_devices
 
 MIB = 1024 * 1024
-LIMITS = WorkerLimits(threads=3, memory_bytes=7 * MIB, batch_bytes=5 * MIB)
+LIMITS = WorkerLimits(threads=3, memory_bytes=7 * MIB, batch_bytes=5 * MIB, answer_bytes=9 * MIB)
 DIGEST = "sha256:" + "a" * 64
 
 
@@ -59,6 +59,7 @@ async def test_what_is_served_and_no_longer_listed_is_loaded_as_ever(tmp_path: P
 async def test_a_worker_is_told_what_it_may_use(tmp_path: Path) -> None:
     load = await prepare(tmp_path, Policy(), None)(ReplicaKey("m", 1, DIGEST))
     assert (load.threads, load.memory_bytes, load.max_batch_bytes) == (3, 7 * MIB, 5 * MIB)
+    assert load.max_answer_bytes == 9 * MIB
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ import pytest
 
 from gateway.errors import DeadlineExceededError, LoadError, ModelOverloadedError
 from gateway.replica import Replica, ReplicaLimits, ReplicaState
-from gateway.worker.frames import pack
+from gateway.worker.frames import PREFIX, pack
 from gateway.worker.messages import (
     KIND_OF,
+    Alive,
     Failed,
     Hello,
+    Kind,
     Load,
     Loaded,
     Reply,
@@ -285,3 +287,21 @@ async def test_a_caller_with_little_time_does_not_end_a_worker_that_others_may_u
         while replica.in_flight:  # noqa: ASYNC110  # no event tells
             await asyncio.sleep(0.01)
     assert done == [1]
+
+
+async def test_a_worker_that_sends_more_than_an_answer_may_be_is_left(ready):
+    replica, launcher = ready
+    launcher.worker.peer.sendall(PREFIX.pack(Kind.REPLY, 0, LOAD.max_answer_bytes + 1, 1))
+    async with asyncio.timeout(10):
+        while replica.state is ReplicaState.READY:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.001)
+
+
+async def test_what_a_worker_holds_is_what_it_said_last(ready):
+    replica, launcher = ready
+    assert (replica.private_bytes, replica.gpu_bytes) == (1, 0)
+    probe = asyncio.ensure_future(replica.probe(5.0))
+    await asyncio.sleep(0)
+    launcher.say(Alive(7, example_ok=True, gpu_bytes=9))
+    await probe
+    assert (replica.private_bytes, replica.gpu_bytes) == (7, 9)

@@ -70,6 +70,24 @@ def test_every_shape_gives_the_same_columns_in_the_order_of_the_signature(body):
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        {"dataframe_records": [{}, {}]},
+        {"dataframe_split": {"columns": [], "data": [[], []]}},
+        {"features": {}},
+        {"inputs": {}},
+        {"inputs": {"b": [None]}},
+        {"inputs": {"c": [1]}},
+    ],
+)
+def test_a_table_without_columns_is_refused(body):
+    optional = columns(("a", "double", False), ("b", "long", False))
+    assert "columns" in refusal(optional, body).message
+    if not body.get("inputs"):
+        assert refusal(rules.Signature(), body).message == "the input has no columns"
+
+
+@pytest.mark.parametrize(
     "body", [{"features": [1, 2]}, {"features": {"a": 1, "b": 2}}, {"inputs": {"a": 1, "b": 2}}]
 )
 def test_one_row_can_be_given_alone(body):

@@ -6,6 +6,7 @@ import time
 
 from gateway.worker.batching import BatchLimits
 from gateway.worker.codecs import strict_json
+from gateway.worker.flavors import pytorch
 from gateway.worker.frames import FrameReader, pack
 from gateway.worker.loading import LoadedModel
 from gateway.worker.messages import Cancel, Kind, Loaded, Predict, Probe, Stop, encode_header
@@ -34,6 +35,7 @@ def serve(
     clock=time.monotonic,
     connection=Connection,
     limits=BatchLimits(10, 1000),  # noqa: B008  # frozen
+    max_answer_bytes=10_000,
 ):
     """Let a loop take ``frames`` and STOP; return its answers by id, in their order."""
     ours, theirs = socket.socketpair()
@@ -42,8 +44,9 @@ def serve(
         ours.sendall(b"".join(pack(Kind.STOP, 0, encode_header(Stop()))))
         report = Loaded(1, {}, "passed", batching, "", "pyfunc", "")
         served = ServedModel("m", 1, Signature(), strict_json.best(), model)
+        loaded = LoadedModel(served, report, example)
         ServingLoop(
-            connection(theirs), LoadedModel(served, report, example), limits, (), clock
+            connection(theirs), loaded, limits, (), clock, max_answer_bytes=max_answer_bytes
         ).run()
         theirs.shutdown(socket.SHUT_WR)
         stream = b"".join(iter(lambda: ours.recv(65536), b""))
@@ -115,6 +118,25 @@ def test_an_example_whose_answer_cannot_be_read_is_told_to_the_probe():
     alive = json.loads(answers[9].header)
     assert answers[9].kind == Kind.ALIVE
     assert not alive["example_ok"]
+
+
+def test_an_answer_that_is_too_large_fails_its_own_request_only():
+    def wordy(inputs):
+        return ["x" * int(value) for value in inputs.native()]
+
+    answers = serve(
+        request(1, 1), request(2, 1000), request(3, 1), model=wordy, max_answer_bytes=500
+    )
+    assert [answers[id_].kind for id_ in (1, 2, 3)] == [Kind.REPLY, Kind.FAILED, Kind.REPLY]
+    failed = json.loads(answers[2].header)
+    assert failed["code"] == "model_error"
+    assert failed["message"] == "the model's answer is larger than 500 bytes"
+
+
+def test_a_probe_is_told_what_the_worker_holds_of_gpus(monkeypatch):
+    monkeypatch.setattr(pytorch, "gpu_bytes", lambda: 7)
+    answers = serve((Kind.PROBE, 9, encode_header(Probe())))
+    assert json.loads(answers[9].header)["gpu_bytes"] == 7
 
 
 def test_requests_are_joined_up_to_so_many_bytes_of_their_bodies():

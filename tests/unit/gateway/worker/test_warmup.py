@@ -64,6 +64,73 @@ def test_only_rows_that_do_not_influence_each_other_are_joined(call, mode, reaso
     assert reason in result.reason
 
 
+def labels(numbers):
+    return (np.asarray(numbers) > 1e9).astype("int64")
+
+
+def of_positions(inputs):
+    return np.arange(10.0)[x(inputs)]
+
+
+@pytest.mark.parametrize(
+    ("call", "scores", "mode", "reason"),
+    [
+        (lambda i: (x(i) > x(i).mean()).astype("int64"), None, "alone", "influence"),
+        (lambda i: labels(x(i)), None, "alone", "do not differ"),
+        (lambda i: labels(x(i)), x, "joined", ""),
+        (lambda i: labels(x(i)), lambda i: x(i) - x(i).mean(), "alone", "influence"),
+        (lambda i: labels(x(i)), raises, "alone", "do not differ"),
+        (lambda i: (x(i) > 500).astype("int64"), None, "joined", ""),
+    ],
+)
+def test_labels_that_are_all_the_same_prove_nothing(call, scores, mode, reason):
+    example = numbers(0.1)
+    far = warmup.vary_far(example, whole=False)
+    for model, last in (served(call), scores), (served(call), None):
+        model.probabilities_call = None if last is not None else scores
+        result = warmup.prove_joining(model, warmup.vary(example), far, last)
+        assert result.mode == mode, result
+        assert reason in result.reason
+
+
+def test_what_a_model_does_not_bear_is_left_out_of_the_proof():
+    example = numbers(1, 2, dtype="int64")
+    far = warmup.vary_far(example, whole=True)
+    assert [one.arrays["x"].tolist() for one in far] == [[-1008, -1016], [1100, 1200]]
+    assert warmup.prove_joining(served(of_positions), warmup.vary(example), far).mode == "joined"
+
+
+@pytest.mark.parametrize(
+    ("example", "whole", "count"),
+    [
+        (numbers(1, dtype="int64"), False, 0),
+        (numbers(1, dtype="uint8"), True, 0),
+        (numbers(1, dtype="uint16"), True, 1),
+        (numbers(2**62, dtype="int64"), True, 0),
+        (numbers(3e38, dtype="float32"), True, 0),
+        (numbers(1.0, np.nan), True, 2),
+        (numbers(True, dtype="bool"), True, 0),
+    ],
+)
+def test_only_numbers_that_have_room_are_moved_far(example, whole, count):
+    assert len(warmup.vary_far(example, whole=whole)) == count
+
+
+def test_a_model_that_changes_its_input_is_proved_on_what_came():
+    def halves(inputs):
+        inputs.arrays["x"] /= 2
+        return inputs.arrays["x"].copy()
+
+    model = served(halves, rules.Signature())
+    example = warmup.predict_example(model, b'{"inputs": {"x": [1.0, 2.0]}}')
+    assert x(example).tolist() == [1.0, 2.0]
+    assert warmup.prove_joining(model, warmup.vary(example)).mode == "joined"
+    assert x(example).tolist() == [1.0, 2.0]
+    model.probabilities_call = halves
+    both = model.predict(numbers(1.0, 2.0), probabilities=True)
+    assert both.output.tolist() == both.probabilities.tolist() == [0.5, 1.0]
+
+
 def test_one_row_that_cannot_be_varied_proves_nothing():
     words = Inputs(COLUMNS, {"x": np.array(["a"], dtype=object)}, 1)
     assert warmup.prove_joining(served(x), warmup.vary(words)).mode == "alone"
@@ -125,6 +192,84 @@ def test_the_answer_names_the_model_and_holds_the_rows_asked_for():
 )
 def test_a_fast_path_must_answer_bit_for_bit(one, other, same):
     assert fast_path.identical(one, other) is same
+
+
+class Estimator:
+    """The bare model in a pyfunc; its answers tell tables from arrays where it is told so."""
+
+    feature_names_in_ = ("x", "y")
+
+    def __init__(self, odd: bool = False) -> None:
+        self.odd = odd
+
+    def get_raw_model(self):
+        return self
+
+    def predict(self, given):
+        numbers = np.asarray(given, dtype="float64")
+        return numbers.sum(axis=1) + (self.odd and hasattr(given, "columns"))
+
+
+def table(**columns):
+    arrays = {name: np.array(values) for name, values in columns.items()}
+    return Inputs(COLUMNS, arrays, len(next(iter(arrays.values()))))
+
+
+UNUSUAL = [
+    table(x=[1.0], y=np.array([True])),
+    table(x=[1.0], y=np.array(["2.5"], dtype=object)),
+    table(x=[1.0], y=np.array([None], dtype=object)),
+    table(x=[1.0]),
+    table(y=[1.0], x=[2.0]),
+    table(x=[1.0], y=[2**53 + 1]),
+]
+
+
+@pytest.mark.parametrize("inputs", UNUSUAL)
+def test_what_the_bare_model_is_not_given_goes_to_the_pyfunc(inputs):
+    model, asked = Estimator(), []
+
+    def pyfunc_call(inputs):
+        asked.append(inputs)
+        return model.predict(inputs.native())
+
+    proofs = [table(x=[1.0], y=[2])]
+    path = fast_path.choose(model, pyfunc_call, "mlflow.sklearn", "predict", proofs)
+    likely = fast_path.choose_probabilities(model, model.predict, proofs)
+    assert path.path == "fast"
+    asked.clear()
+    assert path.call(proofs[0]).tolist() == likely(proofs[0]).tolist() == [3.0]
+    assert not asked
+    expected = model.predict(inputs.native())
+    np.testing.assert_array_equal(path.call(inputs), expected)
+    np.testing.assert_array_equal(likely(inputs), expected)
+    assert asked == [inputs]
+
+
+def test_whole_numbers_of_one_type_stay_on_arrays():
+    from gateway.worker.flavors import scikit_learn
+
+    numbers = scikit_learn.matrix(table(x=[2**53 + 1], y=[1]))
+    assert numbers.tolist() == [[2**53 + 1, 1]]
+
+
+@pytest.mark.parametrize("odd", [True, False])
+def test_probabilities_are_asked_for_on_arrays_only_where_they_are_the_same(odd):
+    model, given = Estimator(odd=odd), []
+
+    def function(one):
+        given.append(type(one))
+        return model.predict(one)
+
+    proofs = [table(x=[1.0, 2.0], y=[2.0, 3.0])]
+    call = fast_path.choose_probabilities(model, function, proofs)
+    given.clear()
+    call(proofs[0])
+    assert given == [pd.DataFrame if odd else np.ndarray]
+    unproved = fast_path.choose_probabilities(model, function, [])
+    given.clear()
+    unproved(proofs[0])
+    assert given == [pd.DataFrame]
 
 
 def test_without_proof_or_loader_the_pyfunc_serves():
