@@ -139,9 +139,11 @@ class Connection(HttpToolsProtocol):
         self._read_timer: asyncio.TimerHandle | None = None
         self._farewell: asyncio.TimerHandle | None = None
         self._in_head = False
+        self._in_body = False
         self._piece_bytes = 0
         self._first_bytes = 0  # of the piece in which the head began
         self._head_bytes = 0  # of all pieces that it came in, and so no fewer than its own
+        self._beside_bytes = 0  # of pieces that came after the last one of a body with some of it
         self._unread = 0
         self._deaf = False
         self._refusal: GatewayError | None = None
@@ -222,6 +224,7 @@ class Connection(HttpToolsProtocol):
         self._piece_bytes = len(data)
         if self._in_head:
             self._head_bytes += len(data)
+        self._beside_bytes += len(data)
         super().data_received(data)
         if not self._hears():
             return
@@ -229,6 +232,8 @@ class Connection(HttpToolsProtocol):
             self._begin_with_part()
         if self._in_head and self._head_bytes - self._first_bytes > MAX_HEAD_BYTES:
             self._refuse(_too_large())
+        elif self._in_body and self._beside_bytes > MAX_HEAD_BYTES:
+            self._refuse(HeadTooLargeError(f"trailers are larger than {MAX_HEAD_BYTES} bytes"))
         if not self._at_work() and self._head_timer is None and not self.transport.is_closing():
             self._head_timer = self.loop.call_later(self._limits.head_s, self._head_is_late)
 
@@ -238,9 +243,16 @@ class Connection(HttpToolsProtocol):
         self._first_bytes = self._head_bytes = self._piece_bytes
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header. A trailer, which comes after the body, is none: it would count as one."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """A head has come whole: refuse it, or begin with the request."""
         self._in_head = False
+        self._in_body = True
+        self._beside_bytes = 0
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
@@ -261,6 +273,7 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
+        self._beside_bytes = 0
         if self._held is None:
             super().on_body(body)
         else:
@@ -268,6 +281,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request has come whole: offer it, if it came in one piece."""
+        self._in_body = False
         if self._held is None:
             super().on_message_complete()
         elif not self._offer(self._held):
