@@ -213,6 +213,56 @@ def test_a_head_that_is_too_large_is_refused():
     run(main())
 
 
+CHUNKED = b"POST /body HTTP/1.1\r\na: b\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n"
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_trailer_is_no_header(at_once):
+    seen = []
+
+    async def app(scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+        seen.append(dict(scope["headers"]))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def main():
+        async with World(LIMITS, answers=app) as world:
+            trailer = b"a: c\r\nexpect: 100-continue\r\n\r\n"
+            whole = CHUNKED.replace(b"/body", b"/whole") + trailer
+            caller = await world.call(CHUNKED)
+            if at_once:
+                caller.writer.write(trailer)
+            else:
+                await asyncio.sleep(0.05)
+                caller.writer.write(trailer)
+            assert (await caller.answer())[0] == 200
+            assert seen == [{b"a": b"b", b"transfer-encoding": b"chunked"}]
+            caller.writer.write(whole)
+            await world.until(lambda: world.taken)
+            assert dict(world.taken[0].headers) == seen[0]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "trailers",
+    [b"".join(b"t%06d: x\r\n" % number for number in range(200_000)), b"x" * 2**21, b"a: " * 2**20],
+    ids=["many", "a long name", "a long value"],
+)
+def test_trailers_without_end_are_refused(trailers):
+    async def main():
+        async with World(LIMITS) as world:
+            caller = await world.call(CHUNKED)
+            await world.until(lambda: world.begun == 1)
+            caller.writer.write(trailers)
+            assert await caller.refused() == (431, "head_too_large")
+            await world.until(lambda: world.left == 1)
+
+    run(main())
+
+
 def test_a_large_head_within_the_limit_and_large_bodies_are_served():
     async def main():
         async with World(LIMITS) as world:
