@@ -26,6 +26,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Protocol
 
+from gateway import sessions
 from gateway.errors import LoadError
 from gateway.worker import __runner__, confinement, entry
 
@@ -61,12 +62,13 @@ class WorkerProcess:
     release: Callable[[], None] = field(repr=False)
 
     def kill(self) -> None:
-        """End the worker and all of its process group, now. Harmless if it has ended."""
+        """End the worker, its process group and its session, now. Harmless if it has ended."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         # The group exists only once the worker leads it; before that, the pidfd names the child.
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.exited, signal.SIGKILL)
+        sessions.end(self.pid, self.exited)
 
     def close(self) -> None:
         """Release every descriptor. Closing the lifeline kills what is left of the group."""
