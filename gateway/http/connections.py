@@ -246,6 +246,7 @@ class Connection(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         else:
             self._idle()
+            self._watch_head()
 
     # --- what arrives -----------------------------------------------------------------------------
 
@@ -266,7 +267,16 @@ class Connection(HttpToolsProtocol):
             self._refuse(_too_large())
         elif self._in_body and self._beside_bytes > MAX_HEAD_BYTES:
             self._refuse(HeadTooLargeError(f"trailers are larger than {MAX_HEAD_BYTES} bytes"))
-        if not self._at_work() and self._head_timer is None and not self.transport.is_closing():
+        self._watch_head()
+
+    def _watch_head(self) -> None:
+        """Begin to count the time of a head that has begun, once nothing goes before it.
+
+        What else comes is no request: empty lines, or the rest of a body that was answered before
+        it came. The connection idles, and the time for that does not begin anew.
+        """
+        waits = self._in_head and not self._at_work()
+        if waits and self._head_timer is None and not self.transport.is_closing():
             self._head_timer = self.loop.call_later(self._limits.head_s, self._head_is_late)
 
     def on_message_begin(self) -> None:

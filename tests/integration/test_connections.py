@@ -65,7 +65,10 @@ class World:
         await send({"type": "http.response.body", "body": b""})
 
     def take(self, exchange):
-        """Take what is for ``/whole``; it is answered by the test."""
+        """Take what is for ``/whole``, answered by the test, and for ``/at-once``."""
+        if exchange.url == b"/at-once":
+            exchange.answer(*OK)
+            return True
         if exchange.url != b"/whole":
             return False
         self.taken.append(exchange)
@@ -155,9 +158,73 @@ def test_a_head_that_does_not_come_is_not_waited_for():
 
     async def main():
         async with World(limits(head_s=0.3)) as world:
-            slow = [[b"GET / HT"], [b"GET / HTTP/1.1\r\n", b"a: b\r\n"], [b"\r\n", b"\r\n"]]
+            slow = [[b"GET / HT"], [b"GET / HTTP/1.1\r\n", b"a: b\r\n"], [b"\r\n", b"G"]]
             calls = [dribbles(world, before, one) for before in (b"", GET) for one in slow]
             await asyncio.gather(*calls)
+
+    run(main())
+
+
+def test_a_head_that_is_sent_ahead_and_does_not_come_is_not_waited_for():
+    async def main():
+        async with World(limits(head_s=0.3)) as world:
+            for first in (b"GET /slow HTTP/1.1\r\n\r\n", WHOLE):
+                caller = await world.call(first + b"GET / HT")
+                await world.until(lambda: world.begun or world.taken)
+                await asyncio.sleep(0.5)
+                world.may_answer.set()
+                if world.taken:
+                    world.taken[0].answer(*OK)
+                assert (await caller.answer())[0] == 200
+                assert await caller.refused() == (408, "head_timeout")
+                world.begun = 0
+
+    run(main())
+
+
+EARLY = b"POST / HTTP/1.1\r\ncontent-length: 100000000\r\n\r\n"
+"""A request that is answered before its body comes."""
+
+
+def test_the_rest_of_a_body_that_was_answered_is_no_head():
+    async def main():
+        async with World(limits(head_s=0.3)) as world:
+            caller = await world.call(EARLY.replace(b"100000000", b"5"))
+            assert (await caller.answer())[0] == 200
+            for piece in (b"he", b"llo"):
+                caller.writer.write(piece)
+                await asyncio.sleep(0.6)
+            caller.writer.write(GET)
+            assert (await caller.answer())[0] == 200
+
+    run(main())
+
+
+def test_an_answer_at_once_leaves_no_head_to_wait_for():
+    async def main():
+        async with World(limits(head_s=0.3)) as world:
+            at_once = WHOLE.replace(b"/whole", b"/at-once")
+            caller = await world.call(at_once)
+            assert (await caller.answer())[2] == b"ok"
+            await asyncio.sleep(0.6)
+            caller.writer.write(at_once)
+            assert (await caller.answer())[2] == b"ok"
+
+    run(main())
+
+
+@pytest.mark.parametrize(("before", "piece"), [(EARLY, b"x"), (GET, b"\r\n"), (b"", b"\r\n")])
+def test_what_is_no_request_does_not_keep_a_connection(before, piece):
+    async def main():
+        async with World(limits(idle_s=0.5)) as world:
+            caller = await world.call(before)
+            if before:
+                assert (await caller.answer())[0] == 200
+            await world.until(lambda: world.connections.open)
+            async with asyncio.timeout(SOON_S):
+                while world.connections.open:
+                    caller.writer.write(piece)
+                    await asyncio.sleep(0.02)
 
     run(main())
 
