@@ -32,6 +32,8 @@ from gateway.telemetry import configure_logging
 _BACKLOG = 2048
 _FILES_OF_ONE_WORKER = 8
 _FILES_BESIDE = 128
+_GARBAGE_OBJECTS = 10_000
+"""How many new objects begin a collection: a busy turn of the loop makes Python's 700 by itself."""
 _log = structlog.get_logger("gateway")
 
 
@@ -74,6 +76,7 @@ async def _serve(settings: GatewaySettings) -> None:
         async with running_gateway(settings) as gateway:
             gc.collect()
             gc.freeze()  # what is here for good is not looked at again by every collection
+            gc.set_threshold(_GARBAGE_OBJECTS)
             await _run_servers(gateway, settings, public, control)
 
 

@@ -31,7 +31,7 @@ class Channel:
         self._on_frame = on_frame
         self._on_closed = on_closed
         self._reader = FrameReader()
-        self._unsent: deque[tuple[int, list[memoryview]]] = deque()
+        self._unsent: deque[tuple[int, list[bytes | memoryview]]] = deque()
         self._flush_scheduled = False
         self._writer_armed = False
         self._open = False
@@ -49,8 +49,7 @@ class Channel:
 
     def send(self, kind: int, frame_id: int, header: bytes, body: bytes = b"") -> None:
         """Queue a frame; everything queued in one turn of the loop leaves in one write."""
-        pieces = [memoryview(piece) for piece in pack(kind, frame_id, header, body)]
-        self._unsent.append((frame_id, pieces))
+        self._unsent.append((frame_id, [*pack(kind, frame_id, header, body)]))
         if not self._flush_scheduled and not self._writer_armed:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
@@ -110,8 +109,8 @@ class Channel:
         else:
             self._disarm()
 
-    def _gather(self) -> list[memoryview]:
-        pieces: list[memoryview] = []
+    def _gather(self) -> list[bytes | memoryview]:
+        pieces: list[bytes | memoryview] = []
         for _, frame in self._unsent:
             pieces += frame
             if len(pieces) >= _GATHER:
@@ -122,7 +121,7 @@ class Channel:
         while count:
             _, pieces = self._unsent[0]
             if count < len(pieces[0]):
-                pieces[0] = pieces[0][count:]
+                pieces[0] = memoryview(pieces[0])[count:]
                 return
             count -= len(pieces.pop(0))
             if not pieces:

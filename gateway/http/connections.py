@@ -138,6 +138,7 @@ class Connection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._read_timer: asyncio.TimerHandle | None = None
         self._farewell: asyncio.TimerHandle | None = None
+        self._idle_since = 0.0
         self._in_head = False
         self._piece_bytes = 0
         self._first_bytes = 0  # of the piece in which the head began
@@ -176,17 +177,15 @@ class Connection(HttpToolsProtocol):
         elif beyond > 0:
             self._say_and_close(TooManyConnectionsError("too many connections", retry_after_s=1))
         else:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self._limits.idle_s, self.timeout_keep_alive_handler
-            )
+            self._idle()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let everything go that belongs to it."""
         self._all.open.discard(self)
+        self._end_idle_timer()
         for timer in (self._head_timer, self._read_timer, self._farewell):
             if timer is not None:
                 timer.cancel()
-        self._unset_keepalive_if_required()
         super().connection_lost(exc)
         if self._exchange is not None:
             self._exchange.disconnected = True
@@ -202,16 +201,49 @@ class Connection(HttpToolsProtocol):
         if self._at_work():
             self.cycle.keep_alive = False
 
+    # One timer for all the times that a connection idles: one for each would be set and cancelled
+    # with every request.
+
+    def _idle(self) -> None:
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._idle_later(self._limits.idle_s)
+
+    def _idle_later(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
+
     def timeout_keep_alive_handler(self) -> None:
-        """Close it: it has idled for too long."""
-        if not self.transport.is_closing():
+        """Close it if it has idled for too long; else look again when it will have."""
+        self.timeout_keep_alive_task = None
+        if self.transport.is_closing() or self._at_work() or self._head_timer is not None:
+            return  # what ends that begins to idle, or closes it
+        left_s = self._idle_since + self._limits.idle_s - self.loop.time()
+        if left_s > 0:
+            self._idle_later(left_s)
+        else:
             self.close()
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Keep the timer, which the server would have cancelled: it looks at the time."""
+
+    def _end_idle_timer(self) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
 
     def on_response_complete(self) -> None:
         """Begin with the next request, or to idle; see to it that the answer is read."""
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._watch_reader()
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle()
 
     # --- what arrives -----------------------------------------------------------------------------
 
@@ -236,7 +268,9 @@ class Connection(HttpToolsProtocol):
         """A head begins."""
         self._in_head = True
         self._first_bytes = self._head_bytes = self._piece_bytes
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
         """A head has come whole: refuse it, or begin with the request."""
@@ -276,6 +310,10 @@ class Connection(HttpToolsProtocol):
 
     def _begin(self) -> None:
         """Begin with a request the usual way, whether its body is here or not."""
+        url, headers, expect = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()  # only now: what it prepares, nearly no request needs
+        self.url, self.expect_100_continue = url, expect
+        self.headers += headers
         super().on_headers_complete()
         if self._all.draining:
             self.cycle.keep_alive = False
@@ -367,7 +405,7 @@ class Connection(HttpToolsProtocol):
     def _say_and_close(self, error: GatewayError) -> None:
         """Answer, say that it was all, and read on for a moment: or the answer may be lost."""
         self._deaf = True
-        self._unset_keepalive_if_required()
+        self._end_idle_timer()
         if self._at_work():
             self.cycle.disconnected = True
             self.cycle.message_event.set()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 PREFIX = struct.Struct("!BIIQ")
+_SMALL_BYTES = 16 * 1024
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 MAX_BODY_BYTES = 1024 * 1024 * 1024
 
@@ -33,9 +34,9 @@ class Frame(NamedTuple):
 
 
 def pack(kind: int, frame_id: int, header: bytes, body: bytes = b"") -> list[bytes]:
-    """Return the pieces of a frame, for one gathering write."""
+    """Return the pieces of a frame, for one gathering write; of a small one, a single piece."""
     prefix = PREFIX.pack(kind, len(header), len(body), frame_id)
-    return [prefix + header, body] if body else [prefix + header]
+    return [prefix + header + body] if len(body) <= _SMALL_BYTES else [prefix + header, body]
 
 
 @dataclass
