@@ -10,6 +10,7 @@ import contextlib
 import gc
 import importlib
 import os
+import signal
 import warnings
 
 from gateway.worker.confinement import ENVIRONMENT
@@ -52,6 +53,7 @@ def import_libraries() -> None:
                 importlib.import_module(module)
 
 
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a gateway that drains may load still
 set_environment()
 import_libraries()
 gc.collect()
