@@ -13,8 +13,10 @@ import select
 import signal
 import socket
 import sys
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FrameType
 
 _OOM_SCORE = "500"
 """Short of memory, the kernel takes a worker rather than the gateway, which has 0."""
@@ -64,13 +66,27 @@ def confine(lifeline: Connection, output: Connection | None = None) -> None:
         os.setsid()
     _die_with(lifeline.fileno())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the gateway, which then drains
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _leave_the_end_to_the_gateway()
     _redirect_standard_streams(output)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     # A module of the model must not leave compiled files in the artifact, which is verified.
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
+
+def _leave_the_end_to_the_gateway() -> None:
+    """Outlive SIGTERM, which a service manager sends to all processes at once.
+
+    The gateway drains then, and needs its workers for it. A handler that does nothing, as a signal
+    that is ignored would stay so in the programs that a model starts, which it may want to end.
+    """
+    signal.signal(signal.SIGTERM, _do_nothing)
+    signal.siginterrupt(signal.SIGTERM, False)  # for libraries that don't begin a call again
+    os.register_at_fork(after_in_child=partial(signal.signal, signal.SIGTERM, signal.SIG_DFL))
+
+
+def _do_nothing(_signal: int, _frame: FrameType | None) -> None: ...
 
 
 def _die_with(lifeline: int) -> None:

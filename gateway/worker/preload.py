@@ -81,6 +81,7 @@ def import_later(seconds: float) -> None:
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGALRM, signal.SIG_DFL))
 
 
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a gateway that drains may load still
 set_environment()
 import_libraries(MODULES)
 import_later(LATER_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -31,6 +32,8 @@ from tests.models.catalogue import (
     HelperModel,
     IrisPipeline,
     LinearModel,
+    OddModel,
+    Payload,
     ScriptedModel,
     TorchModel,
 )
@@ -241,6 +244,30 @@ def test_stop_answers_what_was_received_and_ends_the_children_of_the_model(tmp_p
         assert {worker.receive()[0] for _ in ids} == set(ids)
         worker.wait_until_ended()
         wait_until_ended(child)
+
+
+def test_sigterm_to_everything_ends_no_worker_but_what_its_model_started(tmp_path: Path):
+    model = OddModel()
+    with serving(store(model, tmp_path)) as (worker, _):
+        forkserver = psutil.Process(worker.pid).parent()
+
+        def predictions(payload: Payload):
+            worker.send(predict_header(), json.dumps(payload).encode())
+            return json.loads(worker.receive()[2])["predictions"]
+
+        for way in ("fork_and_stay", "start_child"):
+            predictions(model.oddly(way))
+        children = psutil.Process(worker.pid).children()
+        assert len(children) == 2
+        assert forkserver is not None
+        forkserver.terminate()
+        os.killpg(worker.pid, signal.SIGTERM)
+        for child in children:
+            wait_until_ended(child.pid)
+        assert predictions(model.payload()) == model.expected(model.payload())
+        assert forkserver.is_running()
+        with started() as another:
+            assert psutil.Process(another.pid).ppid() == forkserver.pid
 
 
 def test_a_closed_lifeline_ends_a_worker_that_hangs_and_its_children(tmp_path: Path):
