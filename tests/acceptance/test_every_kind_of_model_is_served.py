@@ -1,6 +1,7 @@
 """A pipeline on a pandas signature, a torch module, Python models that bring code of their own."""
 
 import asyncio
+import time
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from tests.models.catalogue import (
     HelperModel,
     ImputingModel,
     IrisPipeline,
+    ScriptedModel,
     TorchModel,
 )
 
@@ -43,6 +45,32 @@ async def test_it_answers_what_the_model_answers_here(
             answer = await ask(http, running_node.url, Call(name, 0), body)
             assert answer.ok, answer
             assert answer.predictions == model.expected(body)
+
+
+async def test_rows_that_influence_each_other_are_answered_each_request_as_if_alone(
+    running_node: Node, registry: Registry
+) -> None:
+    """Beside it the same model without the influence, whose requests are joined."""
+    centred = ScriptedModel(scale=2.0, subtract_batch_mean=True, predict_sleep_s=0.03)
+    plain = ScriptedModel(scale=2.0, predict_sleep_s=0.03)
+    took = {}
+    async with client() as http:
+        for word, model, batching in (("centred", centred, "alone"), ("plain", plain, "joined")):
+            name = await _published(running_node, registry, http, word, model)
+            bodies = [
+                model.payload_of(*(10.0 * n + k * k for k in range(n % 3 + 1))) for n in range(48)
+            ]
+            await ask(http, running_node.url, Call(name, 0), bodies[0])
+            began = time.monotonic()
+            answers = await asyncio.gather(
+                *(ask(http, running_node.url, Call(name, 0), body) for body in bodies)
+            )
+            took[word] = time.monotonic() - began
+            assert [one.predictions for one in answers] == [model.expected(one) for one in bodies]
+            url = f"{running_node.url}/models/{name}/versions/@champion"
+            shown = (await http.get(url)).json()["replicas"]
+            assert [one["batching"] for one in shown] == [batching]
+    assert took["centred"] > 48 * 0.03 > 2 * took["plain"], took
 
 
 async def test_two_models_with_a_module_of_the_same_name_answer_each_with_its_own(

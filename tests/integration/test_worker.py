@@ -153,6 +153,29 @@ def test_concurrent_requests_are_joined_and_answered_each_with_its_own(tmp_path:
         assert largest > 10
 
 
+@pytest.mark.parametrize("example", [(1.0, 2.5), (3.0,)], ids=["of two rows", "of one row"])
+def test_rows_that_influence_each_other_are_answered_each_request_as_if_alone(
+    tmp_path: Path, example: tuple[float, ...]
+):
+    """The requests lie in the worker all together: the test above shows that others are joined."""
+    model = ScriptedModel(
+        scale=2.0, subtract_batch_mean=True, predict_sleep_s=0.01, example=example
+    )
+    with serving(store(model, tmp_path)) as (worker, report):
+        assert report.batching == "alone"
+        payloads = [
+            model.payload_of(*(100.0 * n + k * k for k in range(n % 4 + 1))) for n in range(50)
+        ]
+        ids = worker.send_together([json.dumps(payload).encode() for payload in payloads])
+        answers, rows = {}, {}
+        for _ in ids:
+            id_, message, body = worker.receive()
+            assert isinstance(message, Reply), message
+            answers[id_], rows[id_] = json.loads(body)["predictions"], message.batch_rows
+        assert [answers[id_] for id_ in ids] == [model.expected(payload) for payload in payloads]
+        assert [rows[id_] for id_ in ids] == [n % 4 + 1 for n in range(50)]
+
+
 def test_a_request_that_fails_takes_no_joined_request_with_it(tmp_path: Path):
     model = ScriptedModel(raise_on=13.0, nan_on=14.0, predict_sleep_s=0.05)
     values = [1.0, 2.0, 13.0, 3.0, 14.0, 4.0]
