@@ -2,6 +2,9 @@
 
 Importing this module does it, so only the forkserver may. The environment is set before the first
 import that reads it: a forkserver with BLAS threads could not be forked safely.
+
+After a restart callers wait for the first fork. What few models need, and those only to read their
+file, is therefore imported some seconds later, between two forks.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ import contextlib
 import gc
 import importlib
 import os
+import signal
 import warnings
+from collections.abc import Iterable
 
 from gateway.worker.confinement import ENVIRONMENT
 
@@ -29,13 +34,17 @@ MODULES = (
     "sklearn.compose",
     "skops.io",
     "mlflow.pytorch",
+)
+"""Where torch is installed, ``skops.io`` and ``mlflow.pytorch`` bring it."""
+
+LATER = (
     "torch.export.pt2_archive._package",
     "torch.export._trace",
     "torch._export.serde.serialize",
     "torch._export.passes.collect_tracepoints_pass",
 )
-"""Where torch is installed, ``skops.io`` and ``mlflow.pytorch`` bring it. The last ones are what
-reading a ``pt2`` archive imports: a second, in every worker that would do it itself."""
+"""What reading a ``pt2`` archive imports: a second, in every worker that does it itself."""
+LATER_S = 5.0
 
 
 def set_environment() -> None:
@@ -43,16 +52,35 @@ def set_environment() -> None:
     os.environ.update(ENVIRONMENT)
 
 
-def import_libraries() -> None:
-    """Import what models are loaded with; a library that is not installed is left out."""
+def import_libraries(modules: Iterable[str]) -> None:
+    """Import what models are loaded with; a library that is not installed is left out.
+
+    The collector would look at what is imported again and again, a fifth of the time, and finds
+    next to nothing: all of it stays.
+    """
+    gc.disable()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for module in MODULES:
+        for module in modules:
             with contextlib.suppress(ImportError):
                 importlib.import_module(module)
+    gc.freeze()
+    gc.enable()
+
+
+def import_later(seconds: float) -> None:
+    """Import the rest once, when the forkserver does nothing else. Its main thread only."""
+
+    def now(*_: object) -> None:
+        import_libraries(LATER)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGALRM, now)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # A timer is nobody's but its process's; what to do at the signal is inherited.
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGALRM, signal.SIG_DFL))
 
 
 set_environment()
-import_libraries()
-gc.collect()
-gc.freeze()
+import_libraries(MODULES)
+import_later(LATER_S)
