@@ -86,3 +86,14 @@ DISTURBED_AT_MOST_S = 0.005 if SOAK else 0.1
 """How much worse the 99th percentile may be: the contract's figures on a machine that is busy with
 nothing else."""
 THREAD_AT_LEAST_TIMES = 20.0 if SOAK else 2.0
+
+# Loads and unloads without end.
+CYCLES = 210 if SOAK else 15
+CYCLES_BEFORE = 30 if SOAK else 3
+"""Until everything that is made once has been made."""
+
+# Restarts without the registry.
+RESTARTS = 9 if SOAK else 1
+SERVES_WITHIN_S = 5.0 if SOAK else 15.0
+"""From the start of the processes to the first prediction, in the median; the contract's figure on
+a machine that is busy with nothing else."""
