@@ -71,3 +71,29 @@ CONNECTED_S = 60.0 if SOAK else 2.0
 
 # The end under full load.
 END_CALLERS = 200 if SOAK else 48
+
+# Loads beside steady traffic.
+FOREST_TREES = 21
+"""Of 14.4 MB each."""
+TEXT_TERMS = 2_000_000 if SOAK else 400_000
+TORCH_WIDTH = 2048
+LOADED_BESIDE = ("forest", "text", "torch") if SOAK else ("text",)
+"""In a thread the text pipeline is the one that is felt most."""
+DISTURBED_ROUNDS = 5 if SOAK else 1
+DISTURBED_QUIET_S = 5.0 if SOAK else 1.5
+DISTURBED_AT_MOST_TIMES = 2.0 if SOAK else 4.0
+DISTURBED_AT_MOST_S = 0.005 if SOAK else 0.1
+"""How much worse the 99th percentile may be: the contract's figures on a machine that is busy with
+nothing else."""
+THREAD_AT_LEAST_TIMES = 20.0 if SOAK else 2.0
+
+# Loads and unloads without end.
+CYCLES = 210 if SOAK else 15
+CYCLES_BEFORE = 30 if SOAK else 3
+"""Until everything that is made once has been made."""
+
+# Restarts without the registry.
+RESTARTS = 9 if SOAK else 1
+SERVES_WITHIN_S = 5.0 if SOAK else 15.0
+"""From the start of the processes to the first prediction, in the median; the contract's figure on
+a machine that is busy with nothing else."""
