@@ -18,8 +18,9 @@ import pytest
 from tests.acceptance.node import Node
 from tests.acceptance.processes import alive, children
 from tests.acceptance.registry import Registry, row_answers, row_body
+from tests.acceptance.scale import SOAK
 from tests.acceptance.traffic import Call, Traffic, ask, asks, client, describe
-from tests.acceptance.waiting import eventually_true
+from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import ODD_WAYS, LinearModel, OddModel
 from tests.servers import MlflowServer
 
@@ -28,7 +29,11 @@ GATEWAY = {
     "GATEWAY_WORKER_MEMORY_BYTES": str(256 * MIB),
     "GATEWAY_STUCK_GRACE_S": "0.5",
     "GATEWAY_PROBE_INTERVAL_S": "1",
-}
+    "GATEWAY_MAX_ANSWER_BYTES": str(MIB),
+    "GATEWAY_MAX_RESIDENT": "16",
+    # Not that of a load: the first one waits until the forkserver has imported everything.
+    "GATEWAY_WARM_UP_TIMEOUT_S": "2",
+} | ({"GATEWAY_LOAD_TIMEOUT_S": "20"} if SOAK else {})
 TIMEOUT_S = "1"
 """Of the odd model, by its tag."""
 NEIGHBOURS = 2
@@ -43,13 +48,13 @@ class Odd:
     Attributes:
         status: What the caller gets.
         code: Its machine code; None: a right answer.
-        ends: Whether the worker ends by it.
+        ends: Whether the worker ends by it. None: either way, and its callers are answered.
         children: How many processes more the worker has afterwards.
     """
 
     status: int
     code: str | None
-    ends: bool = False
+    ends: bool | None = False
     children: int = 0
 
 
@@ -67,12 +72,13 @@ CASES: dict[str, Odd] = {
     "crash": DIES,
     "end_own_group": DIES,
     "eat": RAISES,
-    "eat_and_keep": Odd(500, "model_error", ends=True),
+    "eat_and_keep": Odd(500, "model_error", ends=None),
     "recurse": RAISES,
     "too_many_rows": RAISES,
     "no_rows": RAISES,
     "not_json": RAISES,
     "not_finite": RAISES,
+    "answer_much": RAISES,
     "print_much": ANSWERS_RIGHT,
     "write_to_descriptors": ANSWERS_RIGHT,
     "close_output": ANSWERS_RIGHT,
@@ -82,9 +88,30 @@ CASES: dict[str, Odd] = {
     "fork_and_return": ANSWERS_RIGHT,
     "fork_and_stay": Odd(200, None, children=1),
     "start_child": Odd(200, None, children=1),
+    "start_child_in_own_group": Odd(200, None, children=1),
 }
-DEADLY = [way for way, odd in CASES.items() if odd.ends]
+FAILS = Odd(503, "model_load_failed")
+BEGINNINGS: dict[tuple[str, str], Odd] = {
+    ("load", "eat"): FAILS,
+    ("load", "leave"): FAILS,
+    ("load", "print_much"): ANSWERS_RIGHT,
+    ("load", "start_threads"): ANSWERS_RIGHT,
+    ("load", "fork_and_return"): ANSWERS_RIGHT,
+    ("warm_up", "hang"): FAILS,
+    ("warm_up", "leave"): FAILS,
+    ("load", "hang"): FAILS,
+}
+"""What a model does before it serves, and what its first caller gets; the last one takes long."""
+TRIED = list(BEGINNINGS)[: None if SOAK else -1]
+DEADLY = [way for way, odd in CASES.items() if odd.ends is not False]
 VERSIONS = (len(DEADLY) + 1) // 2
+GENTLE = [way for way in CASES if way not in DEADLY]
+GROUPS = (
+    [[[way]] for way in CASES]
+    if SOAK
+    else [[GENTLE], [DEADLY[at : at + 2] for at in range(0, len(DEADLY), 2)]]
+)
+"""Chains of ways that are asked for at a time, each way of a chain after the one before."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +125,8 @@ class Street:
     node: Node
     odd: str
     neighbour: str
-    greedy: str
+    beginner: str
+    begins: Path
 
     def call(self, way: str) -> Call:
         number = 1 + DEADLY.index(way) // 2 if way in DEADLY else 1
@@ -106,16 +134,23 @@ class Street:
 
 
 @pytest.fixture(scope="module")
-def street(mlflow_registry: MlflowServer, module_node: Node) -> Iterator[Street]:
+def street(
+    mlflow_registry: MlflowServer, module_node: Node, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Street]:
     registry = Registry(mlflow_registry.url)
-    odd, neighbour, greedy = map(registry.name, ("odd", "neighbour", "greedy"))
+    odd, neighbour, beginner = map(registry.name, ("odd", "neighbour", "beginner"))
+    begins = tmp_path_factory.mktemp("begins") / "oddly"
     registry.client.create_registered_model(odd, tags={"gateway.timeout_s": TIMEOUT_S})
-    registry.client.create_registered_model(greedy, tags={"gateway.load": "on_demand"})
+    registry.client.create_registered_model(beginner, tags={"gateway.load": "on_demand"})
     registry.publish(neighbour, LinearModel())
-    registry.publish(greedy, OddModel(eats_on_load=True))
-    for _ in range(VERSIONS):
-        registry.publish(odd, OddModel())
-    street = Street(module_node.start(), odd, neighbour, greedy)
+    for name, model, versions in (
+        (beginner, OddModel(begins_oddly=str(begins)), len(TRIED)),
+        (odd, OddModel(), VERSIONS),
+    ):
+        registry.publish(name, model)
+        for _ in range(1, versions):
+            registry.publish_again(name, 1)
+    street = Street(module_node.start(), odd, neighbour, beginner, begins)
     asyncio.run(_settle(street))
     yield street
     registry.forget()
@@ -125,33 +160,79 @@ async def _settle(street: Street) -> None:
     async with client(2) as http:
         await street.node.active(http, street.neighbour, "latest", 1)
         await street.node.active(http, street.odd, "latest", VERSIONS)
-        await street.node.catalogue_shows(http, street.greedy, 1)
+        await street.node.catalogue_shows(http, street.beginner, len(TRIED))
 
 
-@pytest.mark.parametrize("way", ODD_WAYS)
-async def test_it_costs_its_own_caller_at_most(street: Street, way: str) -> None:
+@pytest.mark.parametrize("chains", GROUPS, ids=lambda chains: chains[0][0])
+async def test_it_costs_its_own_caller_at_most(street: Street, chains: list[list[str]]) -> None:
+    async with client(16) as http, _neighbours(http, street) as traffic:
+        await _go_on(traffic)
+        async with asyncio.TaskGroup() as group:
+            for chain in chains:
+                group.create_task(_all_of(http, street, chain))
+        await _go_on(traffic)
+
+
+async def _all_of(http: httpx.AsyncClient, street: Street, chain: list[str]) -> None:
+    for way in chain:
+        await _costs_its_own_caller(http, street, way)
+
+
+async def _costs_its_own_caller(http: httpx.AsyncClient, street: Street, way: str) -> None:
     odd, call, sound = CASES[way], street.call(way), OddModel().payload()
-    async with client(8) as http:
-        assert (await ask(http, street.node.url, call, sound)).ok
-        worker, loads = await _worker(http, street, call), await _loads(http, street, call)
-        expected_children = odd.children + (0 if odd.ends else _children(worker))
-        async with _neighbours(http, street) as traffic:
-            await _go_on(traffic)
-            got = await ask(http, street.node.url, call, OddModel().oddly(way))
-            if odd.ends:
-                await eventually_true(lambda: not alive(worker), "the worker ends")
-            after = await ask(http, street.node.url, call, sound)
-            await _go_on(traffic)
-        loads = await _loads(http, street, call) - loads
-        now = await _worker(http, street, call)
-        await eventually_true(
-            lambda: _children(now) == expected_children, "forks that return have ended"
-        )
-    assert (got.status, got.code) == (odd.status, odd.code), describe([got])
+    first = await ask(http, street.node.url, call, sound)
+    assert first.ok, describe([first])
+    worker, loads = await _worker(http, street, call), await _loads(http, street, call)
+    before = children(worker)
+    expected_children = odd.children + (0 if odd.ends else _children(worker))
+    got = await ask(http, street.node.url, call, OddModel().oddly(way))
+    assert (got.status, got.code) == (odd.status, odd.code), (way, describe([got]))
+    if odd.ends:
+        await eventually_true(lambda: not alive(worker), f"{way}: the worker ends")
+    if odd.ends is None:
+        await _answered(http, street, call)
+        return
+    after = await ask(http, street.node.url, call, sound)
+    loads = await _loads(http, street, call) - loads
+    now = await _worker(http, street, call)
+    await eventually_true(
+        lambda: _children(now) == expected_children, f"{way}: forks that return have ended"
+    )
     if got.ok:
-        assert got.predictions == OddModel().expected(OddModel().oddly(way))
-    assert after.predictions == OddModel().expected(sound), describe([after])
-    assert (now != worker, loads) == (odd.ends, float(odd.ends))
+        assert got.predictions == OddModel().expected(OddModel().oddly(way)), way
+    assert after.predictions == OddModel().expected(sound), (way, describe([after]))
+    assert (now != worker, loads) == (odd.ends, float(odd.ends)), way
+    if odd.ends:
+        await eventually_true(
+            lambda: not any(map(alive, before)), f"{way}: its children end with the worker"
+        )
+
+
+async def _answered(http: httpx.AsyncClient, street: Street, call: Call) -> None:
+    """Wait until a call is answered right: by the worker that is left, or by the next one."""
+    sound = OddModel().payload()
+
+    async def look() -> bool:
+        answer = await ask(http, street.node.url, call, sound)
+        return bool(answer.predictions == OddModel().expected(sound))
+
+    await eventually(look, "it is answered right again")
+
+
+async def test_what_it_does_before_it_serves_costs_its_own_callers_only(street: Street) -> None:
+    async with client(8) as http, _neighbours(http, street) as traffic:
+        await _go_on(traffic)
+        for version, beginning in enumerate(TRIED, 1):
+            odd, sound = BEGINNINGS[beginning], OddModel().payload()
+            street.begins.write_text(" ".join(beginning))
+            call = Call(street.beginner, 0, selector=str(version))
+            got = await ask(http, street.node.url, call, sound)
+            assert (got.status, got.code) == (odd.status, odd.code), (beginning, describe([got]))
+            if got.ok:
+                assert got.predictions == OddModel().expected(sound), beginning
+            elif beginning == ("load", "eat"):
+                assert "more memory than a worker may have, 256 MiB" in got.body["detail"]
+        await _go_on(traffic)
 
 
 async def test_what_it_prints_drowns_no_log(street: Street) -> None:
@@ -173,22 +254,14 @@ async def test_what_it_prints_drowns_no_log(street: Street) -> None:
     assert len(text) < 3 * 20_000 * len("the model says its line number 10000") / 4
 
 
-async def test_a_model_that_eats_memory_while_it_loads_is_refused(street: Street) -> None:
-    async with client(8) as http, _neighbours(http, street) as traffic:
-        await _go_on(traffic)
-        call = Call(street.greedy, 0, selector="1")
-        got = await ask(http, street.node.url, call, OddModel().payload())
-        await _go_on(traffic)
-    assert (got.status, got.code) == (503, "model_load_failed"), describe([got])
-    assert "more memory than a worker may have, 256 MiB" in got.body["detail"]
-
-
 def test_the_table_says_what_is_tested() -> None:
     text = (Path(__file__).parent / "README.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| (\d{3})(?: `(\w+)`)?", text, re.MULTILINE)
+    rows = re.findall(r"^\| `([\w, ]+)` \|[^|]*\| (\d{3})(?: `(\w+)`)?", text, re.MULTILINE)
     said = {way: (int(status), code or None) for way, status, code in rows}
     tested = {way: (odd.status, odd.code) for way, odd in CASES.items()}
-    assert said == tested | {"eats_on_load": (503, "model_load_failed")}
+    for (phase, way), odd in BEGINNINGS.items():
+        tested[f"{phase}, {way}"] = (odd.status, odd.code)
+    assert said == tested
     assert tuple(CASES) == ODD_WAYS
 
 

@@ -430,8 +430,16 @@ class ScriptedModel(_Logged):
 ODD_WAYS = (
     *("hang", "spin", "hang_deaf", "leave", "leave_politely", "interrupt", "crash"),
     *("end_own_group", "eat", "eat_and_keep", "recurse", "too_many_rows", "no_rows", "not_json"),
-    *("not_finite", "print_much", "write_to_descriptors", "close_output", "change_folder"),
+    *(
+        "not_finite",
+        "answer_much",
+        "print_much",
+        "write_to_descriptors",
+        "close_output",
+        "change_folder",
+    ),
     *("change_environment", "start_threads", "fork_and_return", "fork_and_stay", "start_child"),
+    "start_child_in_own_group",
 )
 """What an `OddModel` can do, in the order of the script's ``ODD``."""
 
@@ -440,10 +448,12 @@ ODD_WAYS = (
 class OddModel(_Logged):
     """A ``PythonModel`` that answers ``x``, and does to its process what a request asks for.
 
-    With ``eats_on_load`` it takes memory without end while a worker loads it.
+    Attributes:
+        begins_oddly: A file with what it does in a worker before it serves: ``load`` or
+            ``warm_up``, and one of `ODD_WAYS`. Empty: nothing.
     """
 
-    eats_on_load: bool = False
+    begins_oddly: str = ""
 
     def payload(self, rows: int = 1) -> Payload:
         return self._payload([row + 0.25 for row in range(rows)])
