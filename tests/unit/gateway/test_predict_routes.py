@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from gateway import errors
 from gateway.admission import Admission
@@ -249,6 +250,18 @@ async def test_bad_input_names_row_and_field(client, dispatcher):
     dispatcher.error = errors.InvalidInputError("1 problem", [[2, "age", "not a number"]])
     body = (await client.post("/models/m/predict")).json()
     assert body["errors"] == [{"row": 2, "field": "age", "reason": "not a number"}]
+
+
+@pytest.mark.parametrize(
+    ("error", "level"), [(errors.ModelNotFoundError, "debug"), (errors.WorkerDiedError, "warning")]
+)
+async def test_what_is_a_callers_fault_is_logged_for_who_looks_for_it(
+    client, dispatcher, error, level
+):
+    dispatcher.error = error("what happened")
+    with capture_logs() as logs:
+        await client.post("/models/m/predict")
+    assert [(one["event"], one["log_level"]) for one in logs] == [("request.refused", level)]
 
 
 async def test_what_nobody_foresaw_is_a_500_without_its_text(client, dispatcher):
