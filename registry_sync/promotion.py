@@ -46,7 +46,7 @@ class Promotion:
         ledger: Ledger,
         journal: Journal,
         threads: Threads,
-        as_due_now: Callable[[Activate], Activate | None],
+        as_due_now: Callable[[Activate], Activate | Stage | None],
         is_due_now: Callable[[RetireAlias], bool],
         stage_timeout_s: float,
         clock: Callable[[], float],
@@ -164,6 +164,8 @@ class Promotion:
             due = self._as_due_now(action)
             if due is None:
                 return Stopped("it is no longer what ought to be active")
+            if isinstance(due, Stage):
+                return None  # that comes first, and is no failure of this
             try:
                 with watch.phase("activate"):
                     ack = await self._target.activate(

@@ -410,18 +410,19 @@ class Reconciler:
             if change := signature_change(world, active, wish):
                 changes[model, alias] = change
 
-    def _as_due_now(self, action: Activate) -> Activate | None:
+    def _as_due_now(self, action: Activate) -> Activate | Stage | None:
         """Return what would be decided now to the same end; None: the alias moved, or is held.
 
-        Its standby may be another one: aliases that move to one version share a standby, which ends
-        with the first of them to be activated, and the next ones are given a new one.
+        Its standby may be another one, or one that has still to be staged: aliases that move to one
+        version share a standby, which ends with the first of them to be activated, and the next
+        ones are given a new one.
         """
         wanted = (action.model, action.alias, action.version, action.digest)
         return next(
             (
                 one
                 for one in plan(self._world())
-                if isinstance(one, Activate)
+                if isinstance(one, Activate | Stage)
                 and (one.model, one.alias, one.version, one.digest) == wanted
             ),
             None,

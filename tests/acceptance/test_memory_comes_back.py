@@ -111,7 +111,8 @@ async def test_what_is_loaded_and_unloaded_leaves_nothing_behind(
         after = await _settled(node)
     report = f"{CYCLES} loads and unloads\n{after.report(before)}"
     print(report)
-    assert 0.95 * CYCLES <= loads <= CYCLES, loads  # one that was loaded moments ago is spared
+    # One that was loaded moments ago is spared.
+    assert 0.9 * CYCLES <= loads <= CYCLES, loads
     assert after.gateway_bytes - before.gateway_bytes < GATEWAY_MORE_BYTES, report
     assert after.node_bytes - before.node_bytes < NODE_MORE_BYTES, report
     for counted in ("processes", "descriptors", "files"):

@@ -1,6 +1,7 @@
 """Models-from-code: answers ``x``, unless ``x`` is the number of something odd to do."""
 
 import ctypes
+import multiprocessing
 import os
 import pathlib
 import signal
@@ -172,7 +173,8 @@ class Odd(PythonModel):
     def load_context(self, context):
         self.in_warm_up = None
         file = context.model_config["begins_oddly"]
-        if not file or "gateway.worker.entry" not in sys.modules:
+        # MLflow loads it too, where it is logged: in the process of the tests.
+        if not file or multiprocessing.current_process().name != "model worker":
             return
         phase, way = pathlib.Path(file).read_text().split()
         if phase == "load":
