@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.text import Text
 
 _SHORT_DIGEST = len("sha256:") + 12
+_WIDTH_OF_A_FILE = 200
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
@@ -57,8 +59,14 @@ def sentences() -> Console:
 
 
 def tables() -> Console:
-    """Return stdout for tables; names of models in them are no markup."""
-    return Console(markup=False)
+    """Return stdout for tables; names of models in them are no markup.
+
+    In a pipe or a file, which have no width, cells are not broken into lines.
+    """
+    console = Console(markup=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _WIDTH_OF_A_FILE
+    return console
 
 
 def say(done: str, *more: str) -> None:
