@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body
 from tests.acceptance.traffic import Call, ask, client
+from tests.acceptance.waiting import eventually
 from tests.models.catalogue import IrisPipeline, LinearModel
 from tests.servers import MlflowServer
 
@@ -99,7 +101,14 @@ async def test_what_comes_on_demand_is_fetched_for_the_first_who_calls_its_alias
     async with client(1) as http:
         before = await served.node.catalogue_shows(http, served.later, 1)
         assert (before["state"], before["digest"], before["aliases"]) == ("registered", None, [])
-        assert before["policy"] == {"load": "on_demand", "timeout_s": 20.0}
+
+        async def policy() -> dict[str, Any] | None:
+            shown = await served.node.catalogue_shows(http, served.later, 1)
+            return shown["policy"] if "timeout_s" in shown["policy"] else None
+
+        # The version was listed before it had its tag.
+        asked = await eventually(policy, "the version's own tag counts")
+        assert asked == {"load": "on_demand", "timeout_s": 20.0}
         answer = await ask(http, served.node.url, Call(served.later, 2), row_body(2))
         after = await served.node.version(http, served.later, 1)
     assert answer.ok, answer
