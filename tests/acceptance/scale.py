@@ -88,7 +88,7 @@ nothing else."""
 THREAD_AT_LEAST_TIMES = 20.0 if SOAK else 2.0
 
 # Loads and unloads without end.
-CYCLES = 210 if SOAK else 15
+CYCLES = 200 if SOAK else 12
 CYCLES_BEFORE = 30 if SOAK else 3
 """Until everything that is made once has been made."""
 
