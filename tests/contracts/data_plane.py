@@ -17,13 +17,13 @@ from typing import Any
 
 from gateway import control_contract as contract
 from gateway.admission import Admission
-from gateway.dispatch import Answer, Call, Dispatcher
+from gateway.dispatch import Call, Dispatcher
 from gateway.errors import GatewayError, RolloutRefusedError
 from gateway.launcher import Launcher
 from gateway.live_record import LiveRecord
 from gateway.model_ref import parse_selector
 from gateway.node import Node
-from gateway.replica import Replica, ReplicaLimits, ReplicaState
+from gateway.replica import Replica, ReplicaLimits, ReplicaState, WorkerReply
 from gateway.residency import ResidentSet
 from gateway.rollout import Rollout
 from gateway.room import ReplicaKey, ResidentLimits
@@ -47,22 +47,33 @@ def digest_of(version: int) -> str:
     return f"sha256:{version:064x}"
 
 
-@dataclass
+@dataclass(eq=False)
 class Asked:
-    """One caller, and what its answer may be."""
+    """One caller, and what its answer may be.
+
+    Attributes:
+        told: Gets its version and its body, or why there is none.
+        leave: Hangs up.
+    """
 
     call: Call
     x: float
-    task: asyncio.Task[Answer]
     meant: set[int]
+    told: asyncio.Future[tuple[int, bytes]]
+    leave: Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Terms:
-    """How much there is of everything. Seconds and bytes."""
+    """How much there is of everything. Seconds and bytes.
+
+    Attributes:
+        version_bytes: What one worker of a version takes.
+    """
 
     workers: int
-    worker_bytes: int
+    room_bytes: int
+    version_bytes: Callable[[int], int]
     request_timeout_s: float
     stuck_grace_s: float
     load_budget_s: float
@@ -76,7 +87,7 @@ class Versions:
     terms: Terms
 
     def estimate(self, key: ReplicaKey) -> int:
-        return self.terms.worker_bytes
+        return self.terms.version_bytes(key.version)
 
     def replicas(self, key: ReplicaKey) -> int:
         return REPLICAS.get(key.model, 1)
@@ -103,14 +114,15 @@ class DataPlane:
         self.tally: Counter[str] = Counter()
         self.asked: list[Asked] = []
         self.changes: set[asyncio.Task[Any]] = set()
+        self._about_to_be_active: Counter[tuple[str, int]] = Counter()
+        self._grown: dict[int, int] = {}
         self._orders = orders
         self._launcher = launcher
         self._ids = itertools.count()
         self.node = Node(node_id="n", boot_id="b", table=RouteTable(ALIAS))
         self.node.replace(self.node.table.with_catalogue(_catalogue(digests)))
         self.residents = ResidentSet(
-            # Room for as many workers as may be, and not for one more.
-            limits=ResidentLimits(terms.workers, terms.worker_bytes * (terms.workers + 1) - 1),
+            limits=ResidentLimits(terms.workers, terms.room_bytes),
             load_budget_s=terms.load_budget_s,
             max_waiting=1000,
             new_replica=self._new_replica,
@@ -138,8 +150,8 @@ class DataPlane:
 
     # --- what can be done with it -----------------------------------------------------------------
 
-    def ask(self, model: str, selector: str, x: float) -> None:
-        """Send a request."""
+    def ask(self, model: str, selector: str, x: float, *, whole: bool = True) -> None:
+        """Send a request: ``whole``, as most come, or in pieces."""
         call = Call(
             model=model,
             selector=parse_selector(selector),
@@ -151,21 +163,46 @@ class DataPlane:
             body=json.dumps({"features": [x]}).encode(),
             place=self.admission.enter(1),
         )
-        meant = {int(selector)} if selector.isdigit() else set(self._active(model))
-        task = asyncio.ensure_future(self._answered(call))
-        self.asked.append(Asked(call, x, task, meant))
+        meant = {int(selector)} if selector.isdigit() else self._active(model)
+        if whole:
+            told: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+            self.asked.append(Asked(call, x, meant, told, call.leave))
+            self._begin(call, told)
+        else:
+            task = asyncio.ensure_future(self._answered(call))
+            self.asked.append(Asked(call, x, meant, task, task.cancel))
 
-    async def _answered(self, call: Call) -> Answer:
+    def _begin(self, call: Call, told: asyncio.Future[tuple[int, bytes]]) -> None:
+        def ended(pending: asyncio.Future[WorkerReply]) -> None:
+            call.place.let_go()
+            if told.done():
+                self.violations.append(f"{call!r} was told twice")
+            elif pending.cancelled():
+                told.cancel()
+            elif (error := pending.exception()) is not None:
+                told.set_exception(error)
+            else:
+                assert call.route is not None
+                told.set_result((call.route.version, pending.result().body))
+
         try:
-            return await self.dispatcher.predict(call)
+            self.dispatcher.begin(call, ended)
+        except GatewayError as error:
+            call.place.let_go()
+            told.set_exception(error)
+
+    async def _answered(self, call: Call) -> tuple[int, bytes]:
+        try:
+            answer = await self.dispatcher.predict(call)
+            return answer.route.version, answer.reply.body
         finally:
             call.place.let_go()
 
     def hang_up(self, number: int) -> None:
         """Let one of the callers leave."""
-        waiting = [one for one in self.asked if not one.task.done()]
+        waiting = [one for one in self.asked if not one.told.done()]
         if waiting:
-            waiting[number % len(waiting)].task.cancel()
+            waiting[number % len(waiting)].leave()
 
     def promote(self, model: str, version: int) -> None:
         """Begin to point the alias at a version, as the control plane does."""
@@ -180,6 +217,24 @@ class DataPlane:
     def retire(self, model: str, version: int) -> None:
         """Begin to end a version's workers."""
         self._change(self.rollout.retire(contract.RetireRequest(model=model, version=version)))
+
+    def grow(self, number: int, more_bytes: int) -> None:
+        """Let a ready worker tell, as in a probe's answer, that it holds more than when it came."""
+        ready = [one for one in self.residents.residents() if one.ready]
+        if ready:
+            one = ready[number % len(ready)]
+            self._grown[one.number] = self._grown.get(one.number, 0) + more_bytes
+            self.tally["grown"] += 1
+            self.residents.measured(one, one.bytes + more_bytes)
+            self._check_trimmed()
+
+    def _check_trimmed(self) -> None:
+        """See that idle workers went, if that is enough to be within the room again."""
+        spared = self.residents._stages.spared()
+        staying = [one for one in self.residents.residents() if not one.ending]
+        idle = [one for one in staying if one.ready and not one.leases and one.key not in spared]
+        excess = sum(one.bytes for one in staying) - self.terms.room_bytes
+        assert excess <= 0 or sum(one.bytes for one in idle) < excess, staying
 
     def workers(self) -> list[Resident]:
         """Return those whose process has been started."""
@@ -212,7 +267,7 @@ class DataPlane:
         if outcome.failure is not None:
             return
         for one in self.asked:  # from now on an answer by the alias may be this version's
-            if one.call.model == model and not one.task.done() and not _by_number(one):
+            if one.call.model == model and not one.told.done() and not _by_number(one):
                 one.meant.add(version)
         activation = contract.ActivateRequest(
             model=model,
@@ -222,20 +277,27 @@ class DataPlane:
             if_generation=self.node.table.generation,
             stage_id=stage_id,
         )
+        self._about_to_be_active[model, version] += 1
         try:
             await self.rollout.activate(activation)
         except RolloutRefusedError:
             await self.rollout.retire(contract.RetireRequest(model=model, stage_id=stage_id))
             raise
+        finally:
+            self._about_to_be_active[model, version] -= 1
         self.tally["swapped"] += 1
 
     def _outcome(self, stage_id: str) -> contract.StageOutcome | None:
         events = (event.stage for event in self.node.events_after(0))
         return next((one for one in events if one.stage_id == stage_id), None)
 
-    def _active(self, model: str) -> list[int]:
+    def _active(self, model: str) -> set[int]:
+        """Return what an alias may mean to who asks now."""
         active = self.node.table.active.get((model, ALIAS))
-        return [active.version] if active else []
+        soon = {
+            v for (name, v), count in self._about_to_be_active.items() if count and name == model
+        }
+        return soon | ({active.version} if active else set())
 
     # --- what must hold at any time ---------------------------------------------------------------
 
@@ -245,30 +307,30 @@ class DataPlane:
         assert not self.violations, self.violations
         assert len(residents) <= self.terms.workers, residents
         held = sum(one.bytes for one in residents)
-        assert held <= self.terms.worker_bytes * (self.terms.workers + 1), held
+        grown = sum(self._grown.get(one.number, 0) for one in residents)
+        assert held <= self.terms.room_bytes + grown, (held, grown, residents)
         for one in residents:
             assert one.leases >= 0, one
             assert not (one.leases and one.replica.state is ReplicaState.STOPPED), one
             assert one.replica.in_flight <= one.leases, one
-        for asked in [one for one in self.asked if one.task.done()]:
+        for asked in [one for one in self.asked if one.told.done()]:
             self.asked.remove(asked)
             self._check_answer(asked)
 
     def _check_answer(self, asked: Asked) -> None:
-        if asked.task.cancelled():
+        if asked.told.cancelled():
             self.tally["hung_up"] += 1
             return
-        error = asked.task.exception()
+        error = asked.told.exception()
         if error is not None:
             assert isinstance(error, GatewayError), repr(error)
             self.tally[error.code] += 1
             return
         self.tally["answered"] += 1
-        answer = asked.task.result()
-        version = answer.route.version
-        assert json.loads(answer.reply.body)["predictions"] == [version * asked.x], answer
-        assert version in asked.meant or not _by_number(asked), answer
-        assert asked.x not in (HANG_ON, EXIT_ON), answer
+        version, body = asked.told.result()
+        assert json.loads(body)["predictions"] == [version * asked.x], (version, asked)
+        assert version in asked.meant, (version, asked)
+        assert asked.x not in (HANG_ON, EXIT_ON), (version, asked)
 
     async def finish(self) -> None:
         """See that every caller is answered, that nothing is held, and that every worker ends.
@@ -282,6 +344,7 @@ class DataPlane:
             for model in MODELS:
                 await self._still_serves(model)
             await self._all_let_go()
+            await self._fits_again()
         assert (self.admission.in_flight, self.admission.in_flight_bytes) == (0, 0)
         await self.rollout.close()
         await self.residents.close(5.0)
@@ -298,6 +361,14 @@ class DataPlane:
         while any(one.leases for one in self.residents.residents()):  # noqa: ASYNC110  # no event
             await asyncio.sleep(0.005)
 
+    async def _fits_again(self) -> None:
+        """Wait until no more is held than may be, once somebody has measured it."""
+        while held := self.residents.residents():
+            if sum(one.bytes for one in held) <= self.terms.room_bytes:
+                return
+            self.residents.measured(held[0], held[0].bytes)
+            await asyncio.sleep(0.005)
+
     async def _still_serves(self, model: str) -> None:
         active = self.node.table.active.get((model, ALIAS))
         if active is None:
@@ -309,7 +380,7 @@ class DataPlane:
         self.ask(model, f"@{ALIAS}", 7.0)
         (asked,) = self.asked
         await self._answer_all()
-        told = asked.task.exception() or asked.task.result()
+        told = asked.told.exception() or asked.told.result()
         assert self.tally["answered"] == before + 1, (told, self.residents.residents())
 
     # --- what it is built of ----------------------------------------------------------------------

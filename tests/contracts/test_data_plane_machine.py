@@ -51,6 +51,7 @@ models = st.sampled_from(MODELS)
 versions = st.sampled_from(VERSIONS)
 selectors = st.sampled_from([*(str(version) for version in VERSIONS), f"@{ALIAS}", f"@{ALIAS}"])
 some = st.integers(0, 99)
+whole = st.booleans()
 
 
 class Machine(RuleBasedStateMachine):
@@ -85,18 +86,23 @@ class Machine(RuleBasedStateMachine):
 
         self.run(done())
 
-    @rule(model=models, selector=selectors, x=st.integers(1, 99), count=st.integers(1, 5))
-    def request(self, model: str, selector: str, x: int, count: int) -> None:
+    @rule(
+        model=models, selector=selectors, x=st.integers(1, 99), count=st.integers(1, 5), whole=whole
+    )
+    def request(self, model: str, selector: str, x: int, count: int, *, whole: bool) -> None:
         for number in range(count):
-            self.do(self.plane.ask, model, selector, float(x + number))
+            self.do(self._ask, model, selector, float(x + number), whole)
 
-    @rule(model=models, selector=selectors)
-    def request_that_times_out(self, model: str, selector: str) -> None:
-        self.do(self.plane.ask, model, selector, HANG_ON)
+    @rule(model=models, selector=selectors, whole=whole)
+    def request_that_times_out(self, model: str, selector: str, *, whole: bool) -> None:
+        self.do(self._ask, model, selector, HANG_ON, whole)
 
-    @rule(model=models, selector=selectors)
-    def request_that_kills_its_worker(self, model: str, selector: str) -> None:
-        self.do(self.plane.ask, model, selector, EXIT_ON)
+    @rule(model=models, selector=selectors, whole=whole)
+    def request_that_kills_its_worker(self, model: str, selector: str, *, whole: bool) -> None:
+        self.do(self._ask, model, selector, EXIT_ON, whole)
+
+    def _ask(self, model: str, selector: str, x: float, whole: bool) -> None:
+        self.plane.ask(model, selector, x, whole=whole)
 
     @rule(number=some)
     def hang_up(self, number: int) -> None:
@@ -128,6 +134,10 @@ class Machine(RuleBasedStateMachine):
             worker = workers[number % len(workers)].replica._worker
             assert worker is not None
             worker.kill()
+
+    @rule(number=some, mebibytes=st.integers(1, 40))
+    def grow(self, number: int, mebibytes: int) -> None:
+        self.do(self.plane.grow, number, mebibytes * MIB)
 
     @rule(milliseconds=st.integers(0, 30))
     def breathe(self, milliseconds: int) -> None:
@@ -163,8 +173,15 @@ class FakeMachine(Machine):
 
     def build(self, folder: Path) -> DataPlane:
         self.descriptors = len(list(Path("/proc/self/fd").iterdir()))
-        self.launcher = FakeLauncher(10 * MIB)
-        terms = Terms(3, 10 * MIB, request_timeout_s=0.05, stuck_grace_s=0.05, load_budget_s=1.0)
+        self.launcher = FakeLauncher(_bytes_of)
+        terms = Terms(
+            workers=3,
+            room_bytes=39 * MIB,
+            version_bytes=_bytes_of,
+            request_timeout_s=0.05,
+            stuck_grace_s=0.05,
+            load_budget_s=1.0,
+        )
         return DataPlane(folder, self.launcher, terms, _fake_order)
 
     @rule()
@@ -185,6 +202,11 @@ class FakeMachine(Machine):
         assert len(list(Path("/proc/self/fd").iterdir())) == self.descriptors
 
 
+def _bytes_of(version: int) -> int:
+    """5, 10 or 20 MiB: the room in bytes is as often too small as that in number."""
+    return 5 * MIB << (version - 1)
+
+
 def _fake_order(key: ReplicaKey) -> Load:
     return Load(key.model, key.version, key.digest, "/nowhere", "/nowhere", {})
 
@@ -197,8 +219,22 @@ class RealMachine(Machine):
     launcher: ClassVar[Launcher]
 
     def build(self, folder: Path) -> DataPlane:
-        terms = Terms(3, 400 * MIB, request_timeout_s=0.5, stuck_grace_s=0.5, load_budget_s=5.0)
+        terms = Terms(
+            workers=3,
+            room_bytes=1600 * MIB,
+            version_bytes=lambda version: 400 * MIB,
+            request_timeout_s=0.5,
+            stuck_grace_s=0.5,
+            load_budget_s=5.0,
+        )
         return DataPlane(folder, self.launcher, terms, self._order, lambda v: self.orders[v].digest)
+
+    def before_the_end(self) -> None:
+        """Do, in every run, what there may have been no time for."""
+        self.do(self.plane.promote, MODELS[2], VERSIONS[1])
+        self.do(self.plane.ask, MODELS[0], f"@{ALIAS}", HANG_ON)
+        self.do(self.plane.ask, MODELS[1], f"@{ALIAS}", EXIT_ON)
+        self.do(self._kill, 0)
 
     def _order(self, key: ReplicaKey) -> Load:
         return replace(self.orders[key.version], model=key.model, version=key.version)
@@ -226,10 +262,10 @@ FAKE_RUNS, FAKE_STEPS = (200, 100) if SOAK else (20, 50)
 REAL_RUNS, REAL_STEPS = (40, 50) if SOAK else (6, 20)
 HAPPENS = {
     *("answered", "deadline_exceeded", "worker_died", "hung_up"),
-    *("loaded", "evicted", "ended", "swapped"),
+    *("loaded", "evicted", "ended", "swapped", "grown"),
 }
-HAPPENS_SOON = {"answered", "loaded", "ended"}
-"""In the few steps on real processes that there is always time for."""
+HAPPENS_SOON = {"answered", "deadline_exceeded", "worker_died", "loaded", "ended", "swapped"}
+"""On real processes there are few steps, and mostly room for all."""
 
 
 def _play(machine: type[Machine], runs: int, steps: int, happens: set[str]) -> None:

@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from gateway.worker.frames import Frame, FrameReader, pack
@@ -73,8 +74,8 @@ class FakeLauncher:
         failures: How many of the next loads fail.
     """
 
-    def __init__(self, private_bytes: int) -> None:
-        """Store what each worker says that it holds."""
+    def __init__(self, private_bytes: Callable[[int], int]) -> None:
+        """Store what a worker of a version says that it holds."""
         self._started: list[FakeWorker] = []
         self.failures = 0
         self._private_bytes = private_bytes
@@ -119,7 +120,8 @@ class FakeLauncher:
                         await _say(peer, 0, LoadFailed("load_failed", "told to fail"))
                         return
                     await _say(peer, 0, Warming())
-                    loaded = Loaded(self._private_bytes, {}, "passed", "alone", "", "pyfunc", "")
+                    held = self._private_bytes(version)
+                    loaded = Loaded(held, {}, "passed", "alone", "", "pyfunc", "")
                     await _say(peer, 0, loaded)
                 elif frame.kind == Kind.STOP or not await self._answer(peer, frame, version):
                     return
@@ -127,7 +129,7 @@ class FakeLauncher:
     async def _answer(self, peer: socket.socket, frame: Frame, version: int) -> bool:
         """Answer one frame; False: end."""
         if frame.kind == Kind.PROBE:
-            await _say(peer, frame.id, Alive(self._private_bytes, True))
+            await _say(peer, frame.id, Alive(self._private_bytes(version), True))
         if frame.kind == Kind.CANCEL:
             await _say(peer, frame.id, Failed("cancelled", "nobody waits"))
         if frame.kind != Kind.PREDICT:
