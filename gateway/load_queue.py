@@ -105,6 +105,7 @@ class LoadQueue:
         self._on_change = on_change
         self._demands: dict[ReplicaKey, Demand] = {}
         self._wishes: dict[ReplicaKey, None] = {}
+        self._let_go: dict[int, str] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._closed = False
@@ -182,6 +183,7 @@ class LoadQueue:
 
     def pump(self) -> None:
         """Start whom there is room for, or will be once those that are idle have made it."""
+        self._end_surplus()
         while not self._closed and self._loading() < LOADS_AT_ONCE:
             # Whose predecessor is still ending, or who pauses, waits for that; others need not.
             waiting = list(self._startable())
@@ -346,9 +348,23 @@ class LoadQueue:
     def retire(self, key: ReplicaKey, reason: str) -> None:
         """Drain and end a version: no new leases; each worker ends with its last one."""
         for one in list(self._workers.of(key)):
-            one.close_to_new(self._clock())
-            if one.leases == 0:
-                self._workers.end(one, reason)
+            self._end_drained(one, reason)
+
+    def _end_drained(self, resident: Resident, reason: str) -> None:
+        """End a worker with its last lease, for nobody's sake."""
+        resident.close_to_new(self._clock())
+        if resident.leases:
+            self._let_go[resident.number] = reason
+        else:
+            self._workers.end(resident, reason)
+
+    def drained(self, resident: Resident) -> None:
+        """End a worker that takes no new leases, and has given its last one back."""
+        reason = self._let_go.get(resident.number)
+        if reason is None:
+            self._workers.end(resident, "evicted: it had its turn", evicted=True)
+        else:
+            self._workers.end(resident, reason)
 
     def end_stage(self, stage: Stage) -> None:
         """Let a version that made room come back, or its callers go to its successor.
@@ -470,6 +486,21 @@ class LoadQueue:
             if plan_eviction(self._views(), needed, self._room()).room is Room.FITS:
                 self._start(key, needed)
 
+    def _end_surplus(self) -> None:
+        """End the least used workers of versions that have more than they are to have now.
+
+        Not while one of them comes up or goes, nor while the version is staged or replaced.
+        """
+        if self._closed:
+            return
+        spared, keys = self._stages.spared(), self._workers.keys()
+        for key in keys:
+            group = self._workers.of(key)
+            surplus = len(group) - self._versions.replicas(key) if len(group) > 1 else 0
+            if surplus > 0 and key not in spared and all(one.ready for one in group):
+                for one in sorted(group, key=lambda one: one.heat)[:surplus]:
+                    self._end_drained(one, "its version is to have fewer workers")
+
     def _lacking(self) -> list[ReplicaKey]:
         """Return the versions that ought to have a worker more, the most wanted first."""
         lacking = [key for key in self._wishes if not self._workers.of(key)]
@@ -521,6 +552,7 @@ class LoadQueue:
         Callers who joined the worker in the moment of its death wait for the next one.
         """
         self._on_change()
+        self._let_go.pop(resident.number, None)
         demand = self._demands.get(resident.key)
         if demand is not None and not demand.is_awaited:
             self.drop(demand)

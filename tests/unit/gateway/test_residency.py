@@ -583,6 +583,63 @@ async def test_a_replica_that_died_is_replaced_while_its_sibling_serves():
     assert len(world.starts) == 3
 
 
+async def ready_workers(world, model, count):
+    await until(
+        lambda: (
+            [one.ready for one in world.set.residents() if one.key.model == model] == [True] * count
+        )
+    )
+
+
+async def test_a_version_that_is_to_have_more_workers_has_them_at_once():
+    world = World(count=4)
+    await world.use("a")
+    world.asked_replicas = {"a": 3}
+    world.set.look_again()
+    await ready_workers(world, "a", 3)
+
+
+async def test_of_workers_too_many_the_least_used_end_each_with_its_last_request():
+    world = World(count=4)
+    world.asked_replicas = {"a": 3}
+    await world.use("a")
+    await ready_workers(world, "a", 3)
+    most, busy, idle = world.set.residents()
+    lease = world.set._take(busy)
+    for _ in range(3):
+        world.set._take(most).release()
+    world.asked_replicas = {"a": 1}
+    world.set.look_again()
+    assert [busy.ready, busy.ending, idle.ending, most.ready] == [False, False, True, True]
+    lease.release()
+    await ready_workers(world, "a", 1)
+    assert world.set.residents() == [most]
+    assert ("ended", "a", True) not in world.told, "nobody made room for others"
+    world.asked_replicas = {"a": 2}
+    world.set.look_again()
+    await ready_workers(world, "a", 2)
+
+
+async def test_workers_too_many_end_when_all_of_them_are_up():
+    world = World(count=4)
+    world.asked_replicas = {"a": 2}
+    await world.use("a")
+    world.asked_replicas = {}
+    assert len(world.set.residents()) == 2
+    world.set.look_again()
+    assert world.ends == [], "one of them may still fail"
+    await ready_workers(world, "a", 1)
+
+
+async def test_the_workers_that_a_stage_asked_for_stay_until_it_is_over():
+    world = World(count=4)
+    await world.stage(key("a"), replicas=3)
+    world.set.look_again()
+    assert world.ends == []
+    world.set.unstage("s1")
+    await ready_workers(world, "a", 1)
+
+
 # --- filling free room ----------------------------------------------------------------------------
 
 

@@ -297,6 +297,20 @@ async def test_an_active_version_whose_replacement_fails_once_is_tried_again_una
     assert world.starts == ["a/1"] * 3
 
 
+async def test_a_busy_version_that_made_way_for_one_that_fails_does_not_rest_first() -> None:
+    world = World(count=1)
+    world.last = {key("a")}
+    busy = await world.set.lease(key("a"))
+    stage = await staging(world, swap="unload_first")
+    await until(lambda: busy.resident.closed_to_new)
+    world.failures = [LoadError("warm_up_failed", "NaN")]
+    busy.release()
+    with pytest.raises(LoadError, match="NaN"):
+        await stage
+    await until(lambda: world.set.is_ready(key("a")))
+    assert ("ended", "a", True) not in world.told
+
+
 async def test_what_was_hot_and_has_no_worker_again_yet_is_not_forgotten() -> None:
     world = World(count=9)
     await world.use("a")
