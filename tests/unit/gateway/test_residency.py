@@ -70,6 +70,18 @@ def view(name, **more):
             Room.EVICT,
             ["a"],
         ),
+        # nobody goes whose going turns out not to be needed
+        (
+            [view("a", bytes=3, last_used=1), view("b", bytes=95, last_used=2)],
+            Room.EVICT,
+            ["b"],
+        ),
+        # what is fresh is waited for only if it has to go
+        (
+            [view("a", bytes=3, fresh=True), view("b", bytes=95, goes_last=True)],
+            Room.EVICT,
+            ["b"],
+        ),
     ],
 )
 def test_room_for_one_more(residents, room, victims):
@@ -80,6 +92,13 @@ def test_room_for_one_more(residents, room, victims):
 def test_what_would_not_fit_in_an_empty_set_evicts_nobody():
     plan = plan_eviction([view("a")], 101, ResidentLimits(count=2, bytes=100))
     assert plan == RoomPlan(Room.NEVER)
+
+
+def test_of_victims_that_are_not_all_needed_the_most_valuable_stay():
+    residents = [view(name, last_used=place) for place, name in enumerate("abc")]
+    residents += [view("d", bytes=40, last_used=9), view("e", bytes=29, leases=1)]
+    plan = plan_eviction(residents, 60, ResidentLimits(count=9, bytes=100))
+    assert [chr(number) for number in plan.victims] == ["a", "b", "d"]
 
 
 def test_if_the_idle_do_not_suffice_none_is_touched():
@@ -126,6 +145,23 @@ def test_a_plan_is_always_lawful(residents, needed, count):
         assert not gone
     if plan.room is Room.FITS:
         assert len(residents) < count
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.booleans()), max_size=8),
+    st.integers(1, 100),
+    st.integers(1, 9),
+)
+def test_nobody_goes_needlessly(idle, needed, count):
+    residents = [
+        ResidentView(number, key("a"), size, 0, float(number), goes_last=goes_last)
+        for number, (size, goes_last) in enumerate(idle)
+    ]
+    limits = ResidentLimits(count=count, bytes=100)
+    victims = set(plan_eviction(residents, needed, limits).victims)
+    for victim in victims:  # fewer victims never make more room: so no smaller set would do
+        left = [one for one in residents if one.number not in victims - {victim}]
+        assert len(left) >= count or sum(one.bytes for one in left) + needed > limits.bytes
 
 
 # --- the effects ----------------------------------------------------------------------------------
