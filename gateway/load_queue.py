@@ -44,6 +44,7 @@ TURN_WAIT_S = 1.0
 """After so long without an idle victim, the least recently used replica takes no new leases, so
 that steady traffic on the residents cannot keep a newcomer out for ever."""
 LOADS_AT_ONCE = 2
+"""And twice as many with those that take longer than callers wait."""
 _LONG_TURNS = 5
 _SOON_S = 0.005
 _MIB = 1024 * 1024
@@ -303,12 +304,15 @@ class LoadQueue:
         return replace(self._limits, bytes=self._limits.bytes - self._workers.shared)
 
     def _loading(self) -> int:
-        """Count the loads under way; one that takes longer than callers wait holds up nobody."""
+        """Count the loads under way.
+
+        One that takes longer than callers wait holds up nobody, but no more than `LOADS_AT_ONCE`
+        of those are left out.
+        """
         slow = self._clock() - self._load_budget_s
-        return sum(
-            one.replica.loaded is None and not one.ending and one.started_at > slow
-            for one in self._workers.all()
-        )
+        workers = self._workers.all()
+        began = [one.started_at for one in workers if one.replica.loaded is None and not one.ending]
+        return max(sum(at > slow for at in began), len(began) - LOADS_AT_ONCE)
 
     # --- giving the place of the old version to the new one ---------------------------------------
 

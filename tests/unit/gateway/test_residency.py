@@ -852,6 +852,24 @@ async def test_a_load_that_hangs_does_not_keep_others_from_loading():
     await world.use("c")
 
 
+async def test_loads_at_once_are_bounded_however_slow_they_are():
+    world = World(count=9)
+    world.gate.clear()
+    callers = []
+    for number in range(8):
+        callers.append(asyncio.ensure_future(world.set.lease(key(f"m{number}"))))
+        await asyncio.sleep(0)
+        world.later += 6.0  # no load of before is within the budget any more
+        world.set.look_again()
+        await asyncio.sleep(0)
+    assert len(world.set.residents()) == 4
+    world.set.bring_up([key("n")])
+    world.gate.set()
+    for lease in await asyncio.gather(*callers):
+        lease.release()
+    await until(lambda: world.set.is_ready(key("n")))
+
+
 async def test_a_version_that_is_left_alone_says_why_and_how_long():
     world = World()
     assert world.set.track_record.trouble(key("a")) is None
