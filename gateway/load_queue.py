@@ -2,11 +2,17 @@
 
 What waits is a demand (callers, stages) or a wish (nobody waits, and nobody is evicted for it).
 The decisions about room are pure (`gateway.room`); here they are carried out. Event loop only.
+
+Who waits longest is served first, and for `TURN_WAIT_S` nobody starts in its place. After that it
+has a *turn* if there would be room once everybody whom it may have closed had gone: those are
+closed one by one, and who waits behind it starts only where it will find its room all the same,
+whoever has started since it waits staying. Without that it holds up nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -38,6 +44,7 @@ TURN_WAIT_S = 1.0
 """After so long without an idle victim, the least recently used replica takes no new leases, so
 that steady traffic on the residents cannot keep a newcomer out for ever."""
 LOADS_AT_ONCE = 2
+"""And twice as many with those that take longer than callers wait."""
 _LONG_TURNS = 5
 _SOON_S = 0.005
 _MIB = 1024 * 1024
@@ -99,6 +106,7 @@ class LoadQueue:
         self._on_change = on_change
         self._demands: dict[ReplicaKey, Demand] = {}
         self._wishes: dict[ReplicaKey, None] = {}
+        self._let_go: dict[int, str] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._closed = False
@@ -175,27 +183,31 @@ class LoadQueue:
         self.pump()
 
     def pump(self) -> None:
-        """Start what fits, oldest first; evict for the oldest that does not."""
+        """Start whom there is room for, or will be once those that are idle have made it."""
+        self._end_surplus()
         while not self._closed and self._loading() < LOADS_AT_ONCE:
             # Whose predecessor is still ending, or who pauses, waits for that; others need not.
-            demand = next(self._startable(), None)
-            if demand is None:
+            waiting = list(self._startable())
+            if not waiting:
                 self._fill()
                 return
-            if not self._start_or_drop(demand):
-                self._start_behind(demand)
+            if not self._start_one_of(waiting):
                 return
 
-    def _start_behind(self, first: Demand) -> None:
-        """Start what fits in free room although an older demand waits, if that does for long."""
-        if self._clock() < first.since + TURN_WAIT_S:
-            return
-        for demand in list(self._startable()):
-            if self._loading() >= LOADS_AT_ONCE:
-                return
-            needed = self._needed(demand.key)
-            if plan_eviction(self._views(), needed, self._room()).room is Room.FITS:
-                self._start(demand.key, needed)
+    def _start_one_of(self, waiting: Sequence[Demand]) -> bool:
+        """Start the oldest that may start now, or make room for it. False: each has to wait."""
+        now, views = self._clock(), self._views()
+        turn: Demand | None = None
+        staying: list[ResidentView] = []
+        for demand in waiting:
+            may_try = turn is None or self._leaves_room(turn, staying, demand)
+            if may_try and self._start_or_drop(demand):
+                return True
+            if now < demand.since + TURN_WAIT_S:
+                return False
+            if turn is None and self._has_turn(demand, views):
+                turn, staying = demand, self._staying(demand, views, started_after=demand.since)
+        return False
 
     def pump_soon(self) -> None:
         """Look again in a moment: once for all requests that end until then."""
@@ -228,7 +240,10 @@ class LoadQueue:
         )
 
     def _start_or_drop(self, demand: Demand) -> bool:
-        """Start a worker, or tell why there will be none. False: it has to wait for room."""
+        """Start a worker, make room for it, or tell why there will be none. False: it has to wait.
+
+        True: others may have changed meanwhile, so look at everybody anew.
+        """
         now, needed, room = self._clock(), self._needed(demand.key), self._room()
         if how_many_fit(needed, room) < demand.replicas:
             self.drop(demand, self._too_big(demand.key, demand.replicas, needed))
@@ -240,6 +255,8 @@ class LoadQueue:
         for number in plan.victims:
             victim = self._workers.numbered(number)
             self._workers.end(victim, "evicted: room was needed", evicted=True)
+        if plan.victims:
+            return True
         if plan.room is Room.FITS:
             self._start(demand.key, needed)
             return True
@@ -287,12 +304,15 @@ class LoadQueue:
         return replace(self._limits, bytes=self._limits.bytes - self._workers.shared)
 
     def _loading(self) -> int:
-        """Count the loads under way; one that takes longer than callers wait holds up nobody."""
+        """Count the loads under way.
+
+        One that takes longer than callers wait holds up nobody, but no more than `LOADS_AT_ONCE`
+        of those are left out.
+        """
         slow = self._clock() - self._load_budget_s
-        return sum(
-            one.replica.loaded is None and not one.ending and one.started_at > slow
-            for one in self._workers.all()
-        )
+        workers = self._workers.all()
+        began = [one.started_at for one in workers if one.replica.loaded is None and not one.ending]
+        return max(sum(at > slow for at in began), len(began) - LOADS_AT_ONCE)
 
     # --- giving the place of the old version to the new one ---------------------------------------
 
@@ -308,12 +328,14 @@ class LoadQueue:
         self, demand: Demand, views: Sequence[ResidentView], needed: int
     ) -> bool:
         """End the version that is to be replaced, if only that makes the room, and may be done."""
+        stages = self._stages.of(demand.key)
+        may = [stage for stage in stages if stage.swap == "auto" and not stage.displaces]
+        if not may:
+            return False
         staying = without_freshness(view for view in views if not view.ending)
         if plan_eviction(staying, needed, self._room()).room in (Room.FITS, Room.EVICT):
             return False  # others are about to go, or may go in a moment
-        for stage in self._stages.of(demand.key):
-            if stage.swap != "auto" or stage.displaces:
-                continue
+        for stage in may:
             others = without_freshness(without(views, stage.replaces))
             if plan_eviction(others, needed, self._room()).room in (Room.FITS, Room.EVICT):
                 return self._displace(stage)
@@ -330,9 +352,23 @@ class LoadQueue:
     def retire(self, key: ReplicaKey, reason: str) -> None:
         """Drain and end a version: no new leases; each worker ends with its last one."""
         for one in list(self._workers.of(key)):
-            one.close_to_new(self._clock())
-            if one.leases == 0:
-                self._workers.end(one, reason)
+            self._end_drained(one, reason)
+
+    def _end_drained(self, resident: Resident, reason: str) -> None:
+        """End a worker with its last lease, for nobody's sake."""
+        resident.close_to_new(self._clock())
+        if resident.leases:
+            self._let_go[resident.number] = reason
+        else:
+            self._workers.end(resident, reason)
+
+    def drained(self, resident: Resident) -> None:
+        """End a worker that takes no new leases, and has given its last one back."""
+        reason = self._let_go.get(resident.number)
+        if reason is None:
+            self._workers.end(resident, "evicted: it had its turn", evicted=True)
+        else:
+            self._workers.end(resident, reason)
 
     def end_stage(self, stage: Stage) -> None:
         """Let a version that made room come back, or its callers go to its successor.
@@ -373,22 +409,66 @@ class LoadQueue:
 
         Who serves an active alias makes way for its like only.
         """
-        if demand is not next(self._startable(), None) or self._loading() >= LOADS_AT_ONCE:
+        views = self._views()
+        if self._loading() >= LOADS_AT_ONCE or not self._has_turn(demand, views):
+            return None
+        turns = (one for one in self._startable() if self._has_turn(one, views))
+        if demand is not next(turns, None):
             return None
         residents = self._workers.by_use()
         # One at a time; but one that goes on for long with what it has is not waited for.
-        recently = self._clock() - _LONG_TURNS * TURN_WAIT_S
-        if any(one.ending or (one.closed_to_new and one.closed_at > recently) for one in residents):
+        if any(one.ending or (one.closed_to_new and not self._is_slow(one)) for one in residents):
             return None
-        views = self._views()
         plan = plan_eviction(without_freshness(views), self._needed(demand.key), self._room())
         if plan.room is not Room.WAIT:
             return None
-        spared = {view.number for view in views if view.spared}
-        if not self._versions.goes_last(demand.key):
-            spared |= {view.number for view in views if view.goes_last}
-        busy = [one for one in residents if one.leases and one.ready and one.number not in spared]
+        stay = {view.number for view in self._staying(demand, views)}
+        busy = [one for one in residents if one.leases and one.ready and one.number not in stay]
         return busy[0] if busy else None
+
+    def _has_turn(self, demand: Demand, views: Sequence[ResidentView]) -> bool:
+        """Whether there would be room, were everybody gone whom it may have closed."""
+        return self._fits_beside(self._staying(demand, views), demand)
+
+    def _leaves_room(
+        self, first: Demand, staying: Sequence[ResidentView], newcomer: Demand
+    ) -> bool:
+        """Whether another load may start although it is somebody's turn."""
+        needed = self._needed(newcomer.key)
+        place = ResidentView(0, newcomer.key, needed, leases=1, last_used=self._clock())
+        return self._fits_beside([*staying, place], first)
+
+    def _fits_beside(self, staying: Sequence[ResidentView], demand: Demand) -> bool:
+        return plan_eviction(staying, self._needed(demand.key), self._room()).room is Room.FITS
+
+    def _staying(
+        self, demand: Demand, views: Sequence[ResidentView], started_after: float = math.inf
+    ) -> list[ResidentView]:
+        """Return who stays although a demand waits: who neither is idle nor may be closed for it.
+
+        Who comes up may be closed soon. Who started after ``started_after`` stays too.
+        """
+        stay = {
+            one.number
+            for one in self._workers.all()
+            if one.started_at > started_after or self._is_slow(one)
+        }
+        is_like = self._versions.goes_last(demand.key)
+        return [
+            view
+            for view in views
+            if not view.ending
+            and (
+                view.number in stay
+                or view.spared
+                or (view.goes_last and view.leases and not is_like)
+            )
+        ]
+
+    def _is_slow(self, resident: Resident) -> bool:
+        """Whether a worker was told to go long ago, and still has something to finish."""
+        long_ago = self._clock() - _LONG_TURNS * TURN_WAIT_S
+        return resident.closed_to_new and resident.closed_at <= long_ago
 
     # --- filling free room ------------------------------------------------------------------------
 
@@ -409,6 +489,21 @@ class LoadQueue:
             needed = self._needed(key)
             if plan_eviction(self._views(), needed, self._room()).room is Room.FITS:
                 self._start(key, needed)
+
+    def _end_surplus(self) -> None:
+        """End the least used workers of versions that have more than they are to have now.
+
+        Not while one of them comes up or goes, nor while the version is staged or replaced.
+        """
+        if self._closed:
+            return
+        spared, keys = self._stages.spared(), self._workers.keys()
+        for key in keys:
+            group = self._workers.of(key)
+            surplus = len(group) - self._versions.replicas(key) if len(group) > 1 else 0
+            if surplus > 0 and key not in spared and all(one.ready for one in group):
+                for one in sorted(group, key=lambda one: one.heat)[:surplus]:
+                    self._end_drained(one, "its version is to have fewer workers")
 
     def _lacking(self) -> list[ReplicaKey]:
         """Return the versions that ought to have a worker more, the most wanted first."""
@@ -461,6 +556,7 @@ class LoadQueue:
         Callers who joined the worker in the moment of its death wait for the next one.
         """
         self._on_change()
+        self._let_go.pop(resident.number, None)
         demand = self._demands.get(resident.key)
         if demand is not None and not demand.is_awaited:
             self.drop(demand)

@@ -159,7 +159,7 @@ class ResidentSet:
         self._changed.set()
         if resident.leases == 0:
             if resident.closed_to_new:
-                self._workers.end(resident, "evicted: it had its turn", evicted=True)
+                self._queue.drained(resident)
             elif self._queue:
                 self._queue.pump_soon()
 
@@ -280,6 +280,10 @@ class ResidentSet:
     def bring_up(self, keys: Sequence[ReplicaKey]) -> None:
         """Load versions that nobody waits for, in this order, as far as there is free room."""
         self._queue.bring_up(keys)
+
+    def look_again(self) -> None:
+        """Begin to have what versions are to have by now: more workers, or fewer."""
+        self._queue.pump()
 
     def end_idle(self, idle_s: float, ends: Callable[[ReplicaKey], bool]) -> None:
         """End the workers of versions that ``ends`` names and nobody has used for ``idle_s``."""

@@ -79,7 +79,7 @@ class Rollout:
     # --- catalogue --------------------------------------------------------------------------------
 
     async def take_catalogue(self, catalogue: Catalogue, document: bytes) -> CatalogueAck:
-        """Take what the registry lists. Nothing that serves changes by it.
+        """Take what the registry lists. No version that serves comes or goes by it.
 
         ``document`` is the catalogue as it came: kept on disk as it is, since to encode thousands
         of versions again would hold up the event loop, even from a thread.
@@ -110,6 +110,7 @@ class Rollout:
             node.catalogue_writer, node.catalogue_epoch = catalogue.writer, catalogue.epoch
             node.replace(node.table.with_catalogue(catalogue))
         self._forget_unlisted()
+        self._residents.look_again()
         return CatalogueAck(generation=self._node.table.generation)
 
     async def keep_catalogue(self, unchanged: UnchangedCatalogue) -> CatalogueAck:

@@ -83,7 +83,7 @@ def plan_eviction(
     """Decide how one more worker of ``needed_bytes`` gets its room.
 
     All victims are chosen here, before the first is touched: if those who may go do not suffice,
-    none is evicted.
+    none is evicted; and none is whose going is not needed.
     """
     if needed_bytes > limits.bytes or limits.count < 1:
         return RoomPlan(Room.NEVER)
@@ -94,15 +94,32 @@ def plan_eviction(
         fits_now = len(residents) < limits.count and all_bytes + needed_bytes <= limits.bytes
         return RoomPlan(Room.FITS if fits_now else Room.WAIT)
     idle = [view for view in staying if view.leases == 0 and not view.spared]
+    lacking = count - limits.count + 1, held + needed_bytes - limits.bytes
+    victims = _enough(sorted(idle, key=_order), *lacking)
+    if not victims or any(victim.fresh for victim in victims):
+        return RoomPlan(Room.WAIT)
+    return RoomPlan(Room.EVICT, tuple(victim.number for victim in victims))
+
+
+def _enough(idle: Sequence[ResidentView], places: int, size: int) -> list[ResidentView]:
+    """Return who is to go for so many places and bytes; nobody, if all of them are not enough.
+
+    In the order given, and none whose place and bytes turn out not to be needed, the last ones
+    being spared first.
+    """
     victims: list[ResidentView] = []
-    for view in sorted(idle, key=_order):
+    for view in idle:
+        if places <= 0 and size <= 0:
+            break
         victims.append(view)
-        count, held = count - 1, held - view.bytes
-        if count < limits.count and held + needed_bytes <= limits.bytes:
-            if any(victim.fresh for victim in victims):
-                return RoomPlan(Room.WAIT)
-            return RoomPlan(Room.EVICT, tuple(victim.number for victim in victims))
-    return RoomPlan(Room.WAIT)
+        places, size = places - 1, size - view.bytes
+    if places > 0 or size > 0:
+        return []
+    for view in reversed(victims.copy()):
+        if places < 0 and size + view.bytes <= 0:
+            victims.remove(view)
+            places, size = places + 1, size + view.bytes
+    return victims
 
 
 def _order(view: ResidentView) -> tuple[int, bool, float]:

@@ -70,6 +70,18 @@ def view(name, **more):
             Room.EVICT,
             ["a"],
         ),
+        # nobody goes whose going turns out not to be needed
+        (
+            [view("a", bytes=3, last_used=1), view("b", bytes=95, last_used=2)],
+            Room.EVICT,
+            ["b"],
+        ),
+        # what is fresh is waited for only if it has to go
+        (
+            [view("a", bytes=3, fresh=True), view("b", bytes=95, goes_last=True)],
+            Room.EVICT,
+            ["b"],
+        ),
     ],
 )
 def test_room_for_one_more(residents, room, victims):
@@ -80,6 +92,13 @@ def test_room_for_one_more(residents, room, victims):
 def test_what_would_not_fit_in_an_empty_set_evicts_nobody():
     plan = plan_eviction([view("a")], 101, ResidentLimits(count=2, bytes=100))
     assert plan == RoomPlan(Room.NEVER)
+
+
+def test_of_victims_that_are_not_all_needed_the_most_valuable_stay():
+    residents = [view(name, last_used=place) for place, name in enumerate("abc")]
+    residents += [view("d", bytes=40, last_used=9), view("e", bytes=29, leases=1)]
+    plan = plan_eviction(residents, 60, ResidentLimits(count=9, bytes=100))
+    assert [chr(number) for number in plan.victims] == ["a", "b", "d"]
 
 
 def test_if_the_idle_do_not_suffice_none_is_touched():
@@ -126,6 +145,23 @@ def test_a_plan_is_always_lawful(residents, needed, count):
         assert not gone
     if plan.room is Room.FITS:
         assert len(residents) < count
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.booleans()), max_size=8),
+    st.integers(1, 100),
+    st.integers(1, 9),
+)
+def test_nobody_goes_needlessly(idle, needed, count):
+    residents = [
+        ResidentView(number, key("a"), size, 0, float(number), goes_last=goes_last)
+        for number, (size, goes_last) in enumerate(idle)
+    ]
+    limits = ResidentLimits(count=count, bytes=100)
+    victims = set(plan_eviction(residents, needed, limits).victims)
+    for victim in victims:  # fewer victims never make more room: so no smaller set would do
+        left = [one for one in residents if one.number not in victims - {victim}]
+        assert len(left) >= count or sum(one.bytes for one in left) + needed > limits.bytes
 
 
 # --- the effects ----------------------------------------------------------------------------------
@@ -583,6 +619,63 @@ async def test_a_replica_that_died_is_replaced_while_its_sibling_serves():
     assert len(world.starts) == 3
 
 
+async def ready_workers(world, model, count):
+    await until(
+        lambda: (
+            [one.ready for one in world.set.residents() if one.key.model == model] == [True] * count
+        )
+    )
+
+
+async def test_a_version_that_is_to_have_more_workers_has_them_at_once():
+    world = World(count=4)
+    await world.use("a")
+    world.asked_replicas = {"a": 3}
+    world.set.look_again()
+    await ready_workers(world, "a", 3)
+
+
+async def test_of_workers_too_many_the_least_used_end_each_with_its_last_request():
+    world = World(count=4)
+    world.asked_replicas = {"a": 3}
+    await world.use("a")
+    await ready_workers(world, "a", 3)
+    most, busy, idle = world.set.residents()
+    lease = world.set._take(busy)
+    for _ in range(3):
+        world.set._take(most).release()
+    world.asked_replicas = {"a": 1}
+    world.set.look_again()
+    assert [busy.ready, busy.ending, idle.ending, most.ready] == [False, False, True, True]
+    lease.release()
+    await ready_workers(world, "a", 1)
+    assert world.set.residents() == [most]
+    assert ("ended", "a", True) not in world.told, "nobody made room for others"
+    world.asked_replicas = {"a": 2}
+    world.set.look_again()
+    await ready_workers(world, "a", 2)
+
+
+async def test_workers_too_many_end_when_all_of_them_are_up():
+    world = World(count=4)
+    world.asked_replicas = {"a": 2}
+    await world.use("a")
+    world.asked_replicas = {}
+    assert len(world.set.residents()) == 2
+    world.set.look_again()
+    assert world.ends == [], "one of them may still fail"
+    await ready_workers(world, "a", 1)
+
+
+async def test_the_workers_that_a_stage_asked_for_stay_until_it_is_over():
+    world = World(count=4)
+    await world.stage(key("a"), replicas=3)
+    world.set.look_again()
+    assert world.ends == []
+    world.set.unstage("s1")
+    await ready_workers(world, "a", 1)
+
+
 # --- filling free room ----------------------------------------------------------------------------
 
 
@@ -757,6 +850,24 @@ async def test_a_load_that_hangs_does_not_keep_others_from_loading():
     await asyncio.gather(*hanging, return_exceptions=True)
     world.gate.set()
     await world.use("c")
+
+
+async def test_loads_at_once_are_bounded_however_slow_they_are():
+    world = World(count=9)
+    world.gate.clear()
+    callers = []
+    for number in range(8):
+        callers.append(asyncio.ensure_future(world.set.lease(key(f"m{number}"))))
+        await asyncio.sleep(0)
+        world.later += 6.0  # no load of before is within the budget any more
+        world.set.look_again()
+        await asyncio.sleep(0)
+    assert len(world.set.residents()) == 4
+    world.set.bring_up([key("n")])
+    world.gate.set()
+    for lease in await asyncio.gather(*callers):
+        lease.release()
+    await until(lambda: world.set.is_ready(key("n")))
 
 
 async def test_a_version_that_is_left_alone_says_why_and_how_long():

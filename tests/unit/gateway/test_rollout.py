@@ -28,6 +28,10 @@ class FakeResidents:
         self.gate = asyncio.Event()
         self.gate.set()
         self.staged, self.swaps = [], []
+        self.looks = 0
+
+    def look_again(self):
+        self.looks += 1
 
     async def stage(self, key, stage_id, *, replaces, swap, replicas, wait_s):
         self.swaps.append((swap, replicas))
@@ -130,6 +134,12 @@ async def refused(awaitable):
     with pytest.raises(RolloutRefusedError) as raised:
         await awaitable
     return raised.value.code
+
+
+async def test_a_catalogue_has_the_resident_set_look_at_what_is_asked_of_versions_now(tmp_path):
+    stand = Stand(tmp_path)
+    await stand.publish()
+    assert stand.residents.looks == 1
 
 
 async def test_a_promotion_moves_the_alias_and_keeps_the_old_one_as_previous(tmp_path):

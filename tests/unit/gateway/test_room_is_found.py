@@ -1,15 +1,23 @@
 """Who waits for room gets it from whom it ought to, soon, and keeps nobody else waiting."""
 
 import asyncio
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gateway import load_queue, track_record
+from gateway.demands import Lease
 from gateway.errors import LoadError, ModelLoadingError
 from gateway.workers import choose
 from tests.fakes.resident_set import MIB, World, key, staging, until
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give who waits its turn soon."""
+    monkeypatch.setattr(load_queue, "TURN_WAIT_S", 0.01)
 
 
 def crowded(**sizes: int) -> World:
@@ -19,6 +27,14 @@ def crowded(**sizes: int) -> World:
     if "c" in sizes:
         world.set.track_record.loaded(key("c"), 0.1, sizes["c"] * MIB)
     return world
+
+
+async def over(world: World, *callers: "asyncio.Future[Any]") -> None:
+    """Let nobody ask any more, and no load be under way."""
+    for caller in callers:
+        caller.cancel()
+    await asyncio.gather(*callers, return_exceptions=True)
+    await world.set.close(0)
 
 
 def names_of_ended(world: World) -> list[str]:
@@ -105,6 +121,105 @@ async def test_who_waits_for_busy_neighbours_keeps_nobody_from_free_room() -> No
     busy.release()
 
 
+async def without_a_place_for_x(world: World) -> Lease:
+    """Two idle neighbours, and a busy one that goes for its like only; x cannot fit beside it."""
+    world.set.track_record.loaded(key("x"), 1.0, 60 * MIB)
+    world.last = {key("big")}
+    busy = await world.set.lease(key("big"))
+    await world.use("c")
+    await world.use("d")
+    world.later = 60.0
+    return busy
+
+
+async def ask_for_ever(world: World, name: str) -> None:
+    while True:
+        with contextlib.suppress(ModelLoadingError):
+            await world.use(name)
+        await asyncio.sleep(0)
+
+
+async def test_who_cannot_find_room_keeps_nobody_from_evicting(soon: None) -> None:
+    world = crowded(big=60, c=20, d=20, y=10)
+    busy = await without_a_place_for_x(world)
+    caller = asyncio.ensure_future(ask_for_ever(world, "x"))
+    await until(lambda: world.set._queue)
+    await world.use("y")
+    assert names_of_ended(world) == ["c/1"]
+    busy.release()
+    await over(world, caller)
+
+
+async def test_a_held_promotion_keeps_nobody_from_evicting(soon: None) -> None:
+    world = crowded(a=40, big=40, c=20, y=10)
+    world.last = {key("a"), key("big")}
+    await world.use("a")
+    busy = await world.set.lease(key("big"))
+    await world.use("c")
+    world.later = 60.0
+    stage = await staging(world)
+    await world.use("y")
+    assert (stage.done(), names_of_ended(world)) == (False, ["c/1"])
+    busy.release()
+    await over(world, stage)
+
+
+async def test_the_turn_of_who_cannot_find_room_goes_to_who_can(soon: None) -> None:
+    world = crowded(big=60, c=20, d=20, y=10)
+    leases = [await without_a_place_for_x(world)]
+    leases += [await world.set.lease(key(name)) for name in ("c", "d")]
+    first = asyncio.ensure_future(ask_for_ever(world, "x"))
+    await until(lambda: world.set._queue)
+    await asyncio.sleep(0.05)  # five turns
+    assert not any(one.resident.closed_to_new for one in leases), "x gains nothing by it"
+    second = asyncio.ensure_future(world.set.lease(key("y")))
+    await until(lambda: leases[1].resident.closed_to_new)
+    leases[1].release()
+    (await second).release()
+    assert world.set.is_ready(key("d"))
+    leases[0].release()
+    leases[2].release()
+    await over(world, first)
+
+
+async def test_who_waits_for_a_busy_neighbour_lets_others_have_what_it_will_not_need(
+    soon: None,
+) -> None:
+    world = crowded(big=60, c=20, d=20, y=10)
+    busy = await without_a_place_for_x(world)
+    world.last = set()
+    first = asyncio.ensure_future(world.set.lease(key("x")))
+    await until(lambda: busy.resident.closed_to_new)
+    await world.use("y")
+    assert names_of_ended(world) == ["c/1"]
+    busy.release()
+    (await first).release()
+    assert {one.key.model for one in world.set.residents()} == {"x", "y", "d"}
+
+
+async def test_many_small_ones_cannot_keep_a_big_one_from_its_turn(soon: None) -> None:
+    smalls = [f"s{n}" for n in range(8)]
+    world = crowded(**dict.fromkeys(smalls, 25))
+    world.guess_megabytes = 25
+    world.set.track_record.loaded(key("x"), 1.0, 60 * MIB)
+
+    async def keep_busy(name: str) -> None:
+        while True:
+            try:
+                lease = await world.set.lease(key(name))
+            except ModelLoadingError:
+                continue
+            await asyncio.sleep(0.002)
+            lease.release()
+
+    # Two callers each: a worker is never without a lease before it takes no more.
+    callers = [asyncio.ensure_future(keep_busy(name)) for name in smalls * 2]
+    await until(lambda: len(world.set.residents()) == 4)
+    async with asyncio.timeout(4):
+        await world.use("x")
+    await over(world, *callers)
+
+
 async def test_who_is_waited_for_goes_before_what_nobody_waits_for() -> None:
     world = World(count=9)
     world.gate.clear()
@@ -180,6 +295,20 @@ async def test_an_active_version_whose_replacement_fails_once_is_tried_again_una
         while not world.set.is_ready(key("a")):  # noqa: ASYNC110  # no event tells
             await asyncio.sleep(0.01)
     assert world.starts == ["a/1"] * 3
+
+
+async def test_a_busy_version_that_made_way_for_one_that_fails_does_not_rest_first() -> None:
+    world = World(count=1)
+    world.last = {key("a")}
+    busy = await world.set.lease(key("a"))
+    stage = await staging(world, swap="unload_first")
+    await until(lambda: busy.resident.closed_to_new)
+    world.failures = [LoadError("warm_up_failed", "NaN")]
+    busy.release()
+    with pytest.raises(LoadError, match="NaN"):
+        await stage
+    await until(lambda: world.set.is_ready(key("a")))
+    assert ("ended", "a", True) not in world.told
 
 
 async def test_what_was_hot_and_has_no_worker_again_yet_is_not_forgotten() -> None:
