@@ -221,6 +221,14 @@ class Replica:
         """
         return max(self.service_s, self.silent_s(now))
 
+    def rested_pace_s(self, now: float) -> float:
+        """Return the same for one that is idle, which is forgotten as it idles.
+
+        Args:
+            now: Monotonic seconds.
+        """
+        return self._pace.rested_s(now)
+
     # --- up ---------------------------------------------------------------------------------------
 
     async def start(self, load: messages.Load) -> messages.Loaded:

@@ -295,6 +295,9 @@ def choose(ready: Sequence[Resident], now: float) -> Resident:
     slow as its silence is long, so a stuck one is left alone long before its time-out. One that
     has not answered yet counts as fast as the fastest.
 
+    Where that one has work, one that has none is tried instead as soon as what was measured of it
+    has faded enough: it is not slow for ever because it was once.
+
     Args:
         ready: At least one.
         now: Monotonic seconds.
@@ -303,4 +306,10 @@ def choose(ready: Sequence[Resident], now: float) -> Resident:
     paces = [one.replica.pace_s(now) for one in ready]
     fastest = min((pace for pace in paces if pace > 0), default=1.0)
     waits = [(one.leases + 1) * (pace or fastest) for one, pace in zip(ready, paces, strict=True)]
-    return ready[waits.index(min(waits))]
+    least = min(waits)
+    best = ready[waits.index(least)]
+    if best.leases:
+        for one in ready:
+            if not one.leases and one.replica.rested_pace_s(now) < least:
+                return one
+    return best

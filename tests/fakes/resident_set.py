@@ -35,6 +35,8 @@ class FakeReplica:
     def pace_s(self, now):
         return self.pace
 
+    rested_pace_s = pace_s
+
     async def start(self, load):
         self.world.starts.append(self.name)
         await self.world.gate.wait()
