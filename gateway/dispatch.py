@@ -154,7 +154,7 @@ class Dispatcher:
             call.route = route = await self._fetched(route)
         for _ in range(_DELIVERY_TRIES):
             key = ReplicaKey(route.model, route.version, str(route.digest))
-            lease = self._residents.try_lease(key)
+            lease = self._residents.try_lease(key, len(call.body))
             if lease is None:
                 try:
                     lease = await self._loaded(key)
@@ -237,7 +237,8 @@ class Dispatcher:
         call.route = route
         if route.digest is None:
             return None
-        return self._residents.try_lease(ReplicaKey(route.model, route.version, route.digest))
+        key = ReplicaKey(route.model, route.version, route.digest)
+        return self._residents.try_lease(key, len(call.body))
 
     def _ended(
         self,

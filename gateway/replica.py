@@ -196,10 +196,12 @@ class Replica:
         """Requests that the worker has been sent and has not answered."""
         return len(self._in_flight)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether it would refuse one more request."""
-        return len(self._in_flight) >= self._limits.max_in_flight
+    def has_room(self, body_bytes: int) -> bool:
+        """Whether it would take one more request with so large a body; alone, any may come."""
+        limits = self._limits
+        if self._in_flight_bytes + body_bytes > limits.max_in_flight_bytes and self._in_flight:
+            return False
+        return len(self._in_flight) < limits.max_in_flight
 
     @property
     def service_s(self) -> float:
@@ -345,9 +347,7 @@ class Replica:
         """
         if self.state is not ReplicaState.READY or self._channel is None:
             raise NotDeliveredError
-        limits = self._limits
-        bytes_full = self._in_flight_bytes + len(body) > limits.max_in_flight_bytes
-        if len(self._in_flight) >= limits.max_in_flight or (bytes_full and self._in_flight):
+        if not self.has_room(len(body)):
             raise ModelOverloadedError(
                 f"{len(self._in_flight)} requests of {self.name} are in flight",
                 retry_after_s=self._pace.retry_after_s(len(self._in_flight)),

@@ -7,11 +7,15 @@ from typing import Any
 from gateway.pace import Pace
 from gateway.workers import choose
 
+ANY = 1 << 40
 
-def one(leases: int, pace_s: float, *, is_full: bool = False) -> Any:
-    """A replica that is as fast as this, and has been busy until now."""
+
+def one(leases: int, pace_s: float, *, room_bytes: int = ANY) -> Any:
+    """A replica that is as fast as this, has been busy until now, and takes bodies of this size."""
     replica = SimpleNamespace(
-        pace_s=lambda now: pace_s, rested_pace_s=lambda now: pace_s, is_full=is_full
+        pace_s=lambda now: pace_s,
+        rested_pace_s=lambda now: pace_s,
+        has_room=lambda body_bytes: body_bytes <= room_bytes,
     )
     return SimpleNamespace(leases=leases, replica=replica)
 
@@ -23,7 +27,6 @@ class Server:
         self.answer_s = answer_s
         self.paced = Pace()
         self.due: list[float] = []
-        self.is_full = False
         self.replica = self
 
     @property
@@ -35,6 +38,9 @@ class Server:
 
     def rested_pace_s(self, now: float) -> float:
         return self.paced.rested_s(now)
+
+    def has_room(self, body_bytes: int) -> bool:
+        return True
 
     def take(self, now: float, answer_s: float | None = None) -> None:
         if not self.due:
@@ -55,7 +61,7 @@ def traffic(
         now = from_s + number // together * together * every_s
         for server in servers:
             server.answer(now)
-        chosen: Any = choose(servers, now)  # type: ignore[arg-type]
+        chosen: Any = choose(servers, 1, now)  # type: ignore[arg-type]
         given[servers.index(chosen)] += 1
         chosen.take(now)
     return given
@@ -95,6 +101,12 @@ def test_a_slow_replica_is_not_tried_while_a_fast_one_is_idle():
 
 
 def test_a_replica_that_would_refuse_is_not_chosen_while_another_has_places() -> None:
-    full, free = one(256, 0.001, is_full=True), one(3, 0.1)
-    assert choose([full, free], 0.0) is free
-    assert choose([full], 0.0) is full
+    full, free = one(256, 0.001, room_bytes=-1), one(3, 0.1)
+    assert choose([full, free], 0, 0.0) is free
+    assert choose([full], 0, 0.0) is full
+
+
+def test_a_body_goes_where_there_is_room_for_it() -> None:
+    tight, roomy = one(4, 0.001, room_bytes=1000), one(6, 0.001)
+    assert choose([tight, roomy], 1000, 0.0) is tight
+    assert choose([tight, roomy], 1001, 0.0) is roomy

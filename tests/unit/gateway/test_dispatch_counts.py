@@ -43,7 +43,7 @@ class FakeResidents:
     def __init__(self, replica: FakeReplica, refusal: Exception | None = None) -> None:
         self.replica, self.refusal = replica, refusal
 
-    def try_lease(self, key):
+    def try_lease(self, key, body_bytes):
         if self.refusal:
             return None
         resident = SimpleNamespace(key=key)
@@ -139,11 +139,11 @@ async def test_a_call_that_never_reached_its_worker_is_given_to_another():
     record, given = LiveRecord(), []
 
     class Residents(FakeResidents):
-        def try_lease(self, key):
+        def try_lease(self, key, body_bytes):
             given.append(key)
             if len(given) == 2:
                 replica.outcome = None
-            return super().try_lease(key)
+            return super().try_lease(key, body_bytes)
 
     reply = await begun(dispatcher(record, Residents(replica)), a_call())
     assert cast("WorkerReply", reply).body == b"{}"

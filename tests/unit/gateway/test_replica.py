@@ -273,6 +273,29 @@ async def test_a_refusal_says_when_what_is_in_flight_will_be_done(ready):
         one.cancel()
 
 
+@pytest.mark.parametrize(("inside", "next_one"), [([400, 500], 101), ([4000], 0), ([1] * 8, 0)])
+async def test_it_has_no_room_for_what_it_would_refuse(ready, inside, next_one):
+    """Of eight requests, and of 1000 bytes unless it is one request alone."""
+    replica, _ = ready
+
+    def send(size):
+        return replica.submit(b"{}", b"x" * size, timeout_s=5, limit_s=5, on_done=lambda: None)
+
+    for size in inside:
+        assert replica.has_room(size)
+        send(size)
+    assert not replica.has_room(next_one)
+    with pytest.raises(ModelOverloadedError):
+        send(next_one)
+
+
+async def test_it_has_room_for_the_last_byte(ready):
+    replica, _ = ready
+    for size in (400, 500, 100):
+        assert replica.has_room(size)
+        replica.submit(b"{}", b"x" * size, timeout_s=5, limit_s=5, on_done=lambda: None)
+
+
 async def test_a_caller_with_little_time_does_not_end_a_worker_that_others_may_use_longer(ready):
     replica, launcher = ready
     done = []
