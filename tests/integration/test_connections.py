@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 import socket
+import tracemalloc
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -625,6 +626,36 @@ def test_what_is_sent_ahead_of_an_answer_waits_for_it():
             assert (await caller.answer())[2] == b"ok"
 
     run(main())
+
+
+def test_a_connection_that_idles_keeps_nothing_of_its_last_request():
+    """Looked at by what is allocated: whoever refers to it, keeps it."""
+    size, heard, count = 40_000, 20_000, 20
+    head = b"POST /whole HTTP/1.1\r\na: %b\r\ncontent-length: %d\r\n\r\n" % (b"h" * heard, size)
+
+    def held(before):
+        return (tracemalloc.get_traced_memory()[0] - before) / (count * (size + heard))
+
+    async def main():
+        async with World(limits(most=count)) as world:
+            callers = [await world.call() for _ in range(count)]
+            await world.until(lambda: len(world.connections.open) == count)
+            before, _ = tracemalloc.get_traced_memory()
+            for number, caller in enumerate(callers, 1):
+                caller.writer.write(head + b"b" * size)
+                await world.until(lambda number=number: len(world.taken) == number)
+            assert held(before) > 0.9, "while they wait for their answers"
+            for exchange, caller in zip(world.taken, callers, strict=True):
+                exchange.answer(*OK)
+                assert (await caller.answer())[2] == b"ok"
+            assert len(world.connections.open) == count
+            assert held(before) < 0.2
+
+    tracemalloc.start()
+    try:
+        run(main())
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_caller_who_hangs_up_ends_its_exchange():

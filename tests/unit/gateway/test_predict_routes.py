@@ -352,6 +352,7 @@ async def test_an_answer_keeps_its_place_until_a_slow_caller_reads(
     await asyncio.sleep(0.02)
     assert not line.written, "it has not read what came before"
     assert not exchange.response_complete
+    assert (exchange.body, exchange.headers) == (b"", []), "it waits for its answer only"
     line.read.set()
     await until(line.done.is_set)
     assert line.written.endswith(b"x" * size)
