@@ -146,6 +146,20 @@ async def test_what_becomes_of_requests_that_were_left_is_told(late):
     assert all(seconds > 0 for _, seconds in told)
 
 
+@pytest.mark.parametrize(("share", "is_told"), [(0.85, True), (0.95, False), (1.0, False)])
+async def test_a_time_that_is_nearly_the_models_is_no_callers_own(late, share, is_told):
+    """Its end has been counted: what becomes of it later would count a second time."""
+    replica, launcher, told = late
+    answer = replica.submit(b"{}", b"{}", timeout_s=share * 0.2, limit_s=0.2, on_done=lambda: None)
+    with pytest.raises(DeadlineExceededError):
+        await answer
+    launcher.say(Reply("application/json", 1, 0.0, 0.0, 1), 1)
+    async with asyncio.timeout(10):
+        while replica.in_flight:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.001)
+    assert [outcome for outcome, _ in told] == (["answered"] if is_told else [])
+
+
 @pytest.mark.parametrize("outcome", ["stuck", "died"])
 async def test_requests_that_were_left_inside_a_worker_that_ends_are_told(late, outcome):
     replica, launcher, told = late
