@@ -1,7 +1,9 @@
 """How many requests, and how many bytes of theirs, this gateway holds in all.
 
-A request has a *place* from the first piece of its body until nobody holds anything of it any
-more: neither its caller, who is to be answered, nor the worker that was given it. Event loop only.
+A request has a *place* from the last byte of its body until it has been answered and the worker
+that was given it has let go, too. Bytes count for longer: those of a body from the first one that
+arrives, those of a large answer until it has been read. So a caller who is slow to send or to read
+takes no place of others, and memory is bounded all the same. Event loop only.
 """
 
 from __future__ import annotations
@@ -18,25 +20,11 @@ class Place:
 
     __slots__ = ("_admission", "_bytes", "_holders")
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, held_bytes: int) -> None:
         """Store; it is kept by one, and counted by the admission that made it."""
         self._admission = admission
-        self._bytes = 0
+        self._bytes = held_bytes
         self._holders = 1
-
-    def add(self, count: int) -> None:
-        """Count bytes that have arrived.
-
-        Raises:
-            GatewayOverloadedError: They are too many beside those of other requests.
-        """
-        self._admission.check_bytes(count, others=self._admission.in_flight - 1)
-        self.count(count)
-
-    def count(self, count: int) -> None:
-        """Count bytes that are here anyway."""
-        self._bytes += count
-        self._admission.in_flight_bytes += count
 
     def keep(self) -> None:
         """Keep it for one more, who lets it go as well."""
@@ -49,12 +37,42 @@ class Place:
             self._admission.free(self._bytes)
 
 
+class Held:
+    """Bytes of one request that has no place: those that have arrived, or are still to be read."""
+
+    __slots__ = ("_admission", "_bytes")
+
+    def __init__(self, admission: Admission) -> None:
+        """Store; nothing is counted yet."""
+        self._admission = admission
+        self._bytes = 0
+
+    def add(self, count: int) -> None:
+        """Count bytes that have arrived.
+
+        Raises:
+            GatewayOverloadedError: They are too many beside those of other requests.
+        """
+        self._admission.check_bytes(count, own=self._bytes)
+        self.count(count)
+
+    def count(self, count: int) -> None:
+        """Count bytes that are here anyway."""
+        self._bytes += count
+        self._admission.in_flight_bytes += count
+
+    def let_go(self) -> None:
+        """Count none of them any more."""
+        self._admission.in_flight_bytes -= self._bytes
+        self._bytes = 0
+
+
 class Admission:
     """The two bounds over all models, and what is in flight.
 
     Attributes:
         in_flight: Places that are taken.
-        in_flight_bytes: Bytes that they have counted.
+        in_flight_bytes: Bytes of requests with a place, and of those that are held without one.
     """
 
     def __init__(
@@ -78,11 +96,12 @@ class Admission:
         Raises:
             GatewayOverloadedError: There is no place for it now.
         """
-        self._check_number()
-        self.check_bytes(length, others=self.in_flight)
+        if self.in_flight >= self._max_in_flight:
+            raise self._overloaded(f"{self.in_flight} requests")
+        self.check_bytes(length)
 
     def enter(self, arrived: int) -> Place:
-        """Take a place for a request of whose body so many bytes are here.
+        """Take a place for a request whose body is here, and has so many bytes.
 
         Raises:
             GatewayOverloadedError: None is free.
@@ -91,9 +110,8 @@ class Admission:
         if self.in_flight == 0:
             self._pace.began(self._clock())
         self.in_flight += 1
-        place = Place(self)
-        place.count(arrived)
-        return place
+        self.in_flight_bytes += arrived
+        return Place(self, arrived)
 
     def free(self, held_bytes: int) -> None:
         """Take back a place: called by the place itself, once."""
@@ -101,18 +119,23 @@ class Admission:
         self.in_flight_bytes -= held_bytes
         self._pace.answered(self._clock())
 
-    def check_bytes(self, more: int, *, others: int) -> None:
+    def hold(self, count: int = 0) -> Held:
+        """Count so many bytes, which are here anyway, without a place."""
+        held = Held(self)
+        held.count(count)
+        return held
+
+    def check_bytes(self, more: int, *, own: int = 0) -> None:
         """Refuse bytes that are too many; those of one request alone never are.
+
+        ``own``: those of the same request that are counted already.
 
         Raises:
             GatewayOverloadedError: They are.
         """
-        if others and self.in_flight_bytes + more > self._max_in_flight_bytes:
-            raise self._overloaded(f"{self.in_flight_bytes} bytes of {self.in_flight} requests")
-
-    def _check_number(self) -> None:
-        if self.in_flight >= self._max_in_flight:
-            raise self._overloaded(f"{self.in_flight} requests")
+        held = self.in_flight_bytes
+        if held > own and held + more > self._max_in_flight_bytes:
+            raise self._overloaded(f"{held} bytes of requests and answers")
 
     def _overloaded(self, what: str) -> GatewayOverloadedError:
         return GatewayOverloadedError(

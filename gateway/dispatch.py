@@ -19,7 +19,6 @@ from gateway.errors import (
     DeadlineExceededError,
     DisplacedError,
     DrainingError,
-    GatewayError,
     ModelLoadFailedError,
     ModelLoadingError,
     ModelOverloadedError,
@@ -32,7 +31,7 @@ from gateway.errors import (
 from gateway.live_record import LiveRecord
 from gateway.model_ref import Selector
 from gateway.node import Node
-from gateway.replica import WorkerReply, clock_deadline
+from gateway.replica import WorkerReply, clock_deadline, is_callers_own
 from gateway.residency import ResidentSet
 from gateway.room import ReplicaKey
 from gateway.routing import Route
@@ -40,8 +39,6 @@ from gateway.worker.messages import Predict
 
 _DELIVERY_TRIES = 3
 _WISH_S = 10.0
-_WHOLE_LIMIT = 0.9
-"""A deadline that passes earlier than at this share of the model's limit was the caller's own."""
 _SOME_ALIAS = 0
 """In place of a version, which is at least 1: callers who wait for an activation."""
 
@@ -83,13 +80,18 @@ class Call:
 
 
 class _Given(NamedTuple):
-    """A call that a worker has: since when (``CLOCK_MONOTONIC``), and the seconds it may take."""
+    """A call that a worker has.
+
+    Attributes:
+        began: Since when (``CLOCK_MONOTONIC``, seconds).
+        callers_time: Whether its time is its caller's own: its end says nothing of the version.
+    """
 
     answer: asyncio.Future[WorkerReply]
     key: ReplicaKey
     pid: int
     began: float
-    limit_s: float
+    callers_time: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ class Dispatcher:
             call.route = route = await self._fetched(route)
         for _ in range(_DELIVERY_TRIES):
             key = ReplicaKey(route.model, route.version, str(route.digest))
-            lease = self._residents.try_lease(key)
+            lease = self._residents.try_lease(key, len(call.body))
             if lease is None:
                 try:
                     lease = await self._loaded(key)
@@ -237,7 +239,8 @@ class Dispatcher:
         call.route = route
         if route.digest is None:
             return None
-        return self._residents.try_lease(ReplicaKey(route.model, route.version, route.digest))
+        key = ReplicaKey(route.model, route.version, route.digest)
+        return self._residents.try_lease(key, len(call.body))
 
     def _ended(
         self,
@@ -256,13 +259,13 @@ class Dispatcher:
 
     async def _submit(self, lease: Lease, call: Call, route: Route) -> WorkerReply:
         given = self._give(lease, call, route)
-        try:
-            reply = await given.answer
-        except GatewayError as error:
-            self._count(given, error)
-            raise
-        self._count(given, None)
-        return reply
+        # Not after the wait: this task may be cancelled in the moment in which the answer comes.
+        given.answer.add_done_callback(partial(self._count_answer, given))
+        return await given.answer
+
+    def _count_answer(self, given: _Given, answer: asyncio.Future[WorkerReply]) -> None:
+        if not answer.cancelled():  # else its replica tells what becomes of it
+            self._count(given, answer.exception())
 
     def _give(self, lease: Lease, call: Call, route: Route) -> _Given:
         """Give a call to a worker.
@@ -272,23 +275,24 @@ class Dispatcher:
         """
         limit_s = route.timeout_s or self._request_timeout_s
         try:
-            answer = self._send(lease, call, limit_s)
+            timeout_s = limit_s if call.deadline is None else min(limit_s, _left_s(call.deadline))
+            answer = self._send(lease, call, timeout_s, limit_s)
         except BaseException:
             lease.release()
             raise
         call.place.keep()
         key, pid = lease.resident.key, lease.replica.pid
-        return _Given(answer, key, pid or 0, time.monotonic(), limit_s)
+        callers_time = call.deadline is not None and is_callers_own(timeout_s, limit_s)
+        return _Given(answer, key, pid or 0, time.monotonic(), callers_time)
 
     def _count(self, given: _Given, error: BaseException | None) -> None:
         """Take note of how a call went, if that says something of its version."""
-        seconds = time.monotonic() - given.began
         if error is None:
-            self._live_record.answered(given.key, seconds)
+            self._live_record.answered(given.key, time.monotonic() - given.began)
         elif isinstance(error, WorkerDiedError):
             self._live_record.died(given.key, given.pid)
         elif isinstance(error, ModelRaisedError) or (
-            isinstance(error, DeadlineExceededError) and seconds > _WHOLE_LIMIT * given.limit_s
+            isinstance(error, DeadlineExceededError) and not given.callers_time
         ):
             self._live_record.failed(given.key)
 
@@ -299,8 +303,9 @@ class Dispatcher:
             self._live_record.failed(key)  # callers get no answer, and it never comes to a worker
             raise
 
-    def _send(self, lease: Lease, call: Call, limit_s: float) -> asyncio.Future[WorkerReply]:
-        timeout_s = limit_s if call.deadline is None else min(limit_s, _left_s(call.deadline))
+    def _send(
+        self, lease: Lease, call: Call, timeout_s: float, limit_s: float
+    ) -> asyncio.Future[WorkerReply]:
         header = Predict(
             protocol=call.protocol,
             content_type=call.content_type,

@@ -40,6 +40,8 @@ from gateway.worker_output import WorkerOutput
 _EXIT_AFTER_EOF_S = 2.0
 _STOP_GRACE_S = 2.0
 _KILL_WAIT_S = 30.0
+_WHOLE_LIMIT = 0.9
+"""A deadline that passes no later than at this share of the model's limit is the caller's own."""
 _CLOCK_S = 0.001
 """How much earlier than asked for the event loop, whose clock is coarse, may call."""
 
@@ -127,7 +129,9 @@ class _InFlight:
     @property
     def was_left(self) -> bool:
         """Whether its caller has hung up, or had less patience than the model may take."""
-        return self.answer.cancelled() or (self.answer.done() and self.timeout_s < self.limit_s)
+        if self.answer.cancelled():
+            return True
+        return self.answer.done() and is_callers_own(self.timeout_s, self.limit_s)
 
 
 Late = Literal["answered", "failed", "stuck", "died"]
@@ -196,10 +200,12 @@ class Replica:
         """Requests that the worker has been sent and has not answered."""
         return len(self._in_flight)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether it would refuse one more request."""
-        return len(self._in_flight) >= self._limits.max_in_flight
+    def has_room(self, body_bytes: int) -> bool:
+        """Whether it would take one more request with so large a body; alone, any may come."""
+        limits = self._limits
+        if self._in_flight_bytes + body_bytes > limits.max_in_flight_bytes and self._in_flight:
+            return False
+        return len(self._in_flight) < limits.max_in_flight
 
     @property
     def service_s(self) -> float:
@@ -220,6 +226,14 @@ class Replica:
             now: Monotonic seconds.
         """
         return max(self.service_s, self.silent_s(now))
+
+    def rested_pace_s(self, now: float) -> float:
+        """Return the same for one that is idle, which is forgotten as it idles.
+
+        Args:
+            now: Monotonic seconds.
+        """
+        return self._pace.rested_s(now)
 
     # --- up ---------------------------------------------------------------------------------------
 
@@ -337,9 +351,7 @@ class Replica:
         """
         if self.state is not ReplicaState.READY or self._channel is None:
             raise NotDeliveredError
-        limits = self._limits
-        bytes_full = self._in_flight_bytes + len(body) > limits.max_in_flight_bytes
-        if len(self._in_flight) >= limits.max_in_flight or (bytes_full and self._in_flight):
+        if not self.has_room(len(body)):
             raise ModelOverloadedError(
                 f"{len(self._in_flight)} requests of {self.name} are in flight",
                 retry_after_s=self._pace.retry_after_s(len(self._in_flight)),
@@ -578,6 +590,19 @@ def _as_error(header: bytes) -> GatewayError:
     if failed.code in ("deadline_exceeded", "cancelled"):
         return DeadlineExceededError(failed.message)
     return ModelRaisedError(failed.message)
+
+
+def is_callers_own(timeout_s: float, limit_s: float) -> bool:
+    """Whether a request's time is so short that its end says nothing of the model.
+
+    What becomes of such a one is told when its worker lets go of it; of any other the end of its
+    time is what became of it.
+
+    Args:
+        timeout_s: What the request has.
+        limit_s: What its model may take.
+    """
+    return timeout_s <= _WHOLE_LIMIT * limit_s
 
 
 def clock_deadline(timeout_s: float) -> float:

@@ -103,13 +103,16 @@ class ResidentSet:
 
     # --- leases -----------------------------------------------------------------------------------
 
-    def try_lease(self, key: ReplicaKey) -> Lease | None:
-        """Take a lease if a ready replica is there: the step of nearly every request."""
+    def try_lease(self, key: ReplicaKey, body_bytes: int = 0) -> Lease | None:
+        """Take a lease if a ready replica is there: the step of nearly every request.
+
+        ``body_bytes``: what the request brings; it goes where there is room for it.
+        """
         group = self._workers.of(key)
         if len(group) == 1:
             return self._take(group[0]) if group[0].ready else None
         ready = [one for one in group if one.ready]
-        return self._take(choose(ready, self._clock())) if ready else None
+        return self._take(choose(ready, body_bytes, self._clock())) if ready else None
 
     async def lease(self, key: ReplicaKey) -> Lease:
         """Take a lease, starting or joining the one load of this version.

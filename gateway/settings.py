@@ -46,7 +46,9 @@ class GatewaySettings(BaseSettings):
         2048, ge=1, description="Most requests in flight on this gateway, of all models together."
     )
     max_total_in_flight_bytes: int = Field(
-        256 * MIB, ge=1, description="Most bytes of their bodies; one alone is never too big."
+        256 * MIB,
+        ge=1,
+        description="Most bytes of requests and answers; one alone is never too big.",
     )
     max_body_bytes: int = Field(16 * MIB, ge=1, description="Largest body of a request.")
     max_batch_bytes: int = Field(

@@ -98,7 +98,7 @@ class Telemetry:
             "gateway_in_flight", "Prediction requests in flight.", registry=self.registry
         )
         self.in_flight_bytes = Gauge(
-            "gateway_in_flight_bytes", "Bytes of their bodies.", registry=self.registry
+            "gateway_in_flight_bytes", "Bytes of requests and answers.", registry=self.registry
         )
         self.generation = Gauge(
             "gateway_route_generation", "Generation of the route table.", registry=self.registry

@@ -288,19 +288,31 @@ class Workers:
         self.owner.gone(resident, died=died)
 
 
-def choose(ready: Sequence[Resident], now: float) -> Resident:
+def choose(ready: Sequence[Resident], body_bytes: int, now: float) -> Resident:
     """Return the replica with the least expected wait: seconds per answer times what is in flight.
+
+    One that would refuse the request is chosen only if all of them would.
 
     The rule is known as *peak EWMA*: a replica that is silent with something in flight counts as
     slow as its silence is long, so a stuck one is left alone long before its time-out. One that
     has not answered yet counts as fast as the fastest.
 
+    Where that one has work, one that has none is tried instead as soon as what was measured of it
+    has faded enough: it is not slow for ever because it was once.
+
     Args:
         ready: At least one.
+        body_bytes: How large the request's body is.
         now: Monotonic seconds.
     """
-    ready = [one for one in ready if not one.replica.is_full] or ready
+    ready = [one for one in ready if one.replica.has_room(body_bytes)] or ready
     paces = [one.replica.pace_s(now) for one in ready]
     fastest = min((pace for pace in paces if pace > 0), default=1.0)
     waits = [(one.leases + 1) * (pace or fastest) for one, pace in zip(ready, paces, strict=True)]
-    return ready[waits.index(min(waits))]
+    least = min(waits)
+    best = ready[waits.index(least)]
+    if best.leases:
+        for one in ready:
+            if not one.leases and one.replica.rested_pace_s(now) < least:
+                return one
+    return best

@@ -1,4 +1,4 @@
-"""A request's body as it arrives: within its limits of size and time, and with a place."""
+"""A request's body as it arrives: within its limits of size and time; then it has a place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.admission import Admission, Place
+from gateway.admission import Admission, Held, Place
 from gateway.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -23,7 +23,7 @@ Receive = Callable[[], Awaitable[Message]]
 _ARRIVES_AT_ONCE_BYTES = 64 * 1024
 _MIN_PIECE_BYTES = 64 * 1024
 """What has to come of a body in the time that it has, or its last rest: a byte now and then would
-hold a place for ever."""
+hold those before it for ever."""
 _DROP_BYTES = 256 * 1024 * 1024
 _DROP_S = 5.0
 
@@ -54,10 +54,19 @@ class Arrival:
 
     Attributes:
         complete: Whether all of it has been read.
-        place: What the request holds of this gateway; None: nothing yet.
+        place: What the request holds of this gateway; None: nothing yet but bytes.
     """
 
-    __slots__ = ("_admission", "_give_up_at", "_limits", "_receive", "complete", "place")
+    __slots__ = (
+        "_admission",
+        "_give_up_at",
+        "_held",
+        "_limits",
+        "_receive",
+        "_size",
+        "complete",
+        "place",
+    )
 
     def __init__(self, limits: BodyLimits, admission: Admission, receive: Receive) -> None:
         """Store."""
@@ -65,13 +74,15 @@ class Arrival:
         self._limits = limits
         self._admission = admission
         self._receive = receive
+        self._held = Held(admission)
+        self._size = 0
         self.complete = False
         self.place: Place | None = None
 
     async def read(
         self, content_length: bytes, deadline: float | None = None
     ) -> tuple[bytes, Place]:
-        """Read the whole body; return it, and what it holds.
+        """Read the whole body; return it, and the place that it takes then.
 
         ``deadline``: when its caller gives up (``CLOCK_MONOTONIC``, seconds); None: never.
 
@@ -115,21 +126,31 @@ class Arrival:
 
     async def _pieces(self, limit: asyncio.Timeout) -> tuple[bytes, Place]:
         piece, more = await self._piece()
-        place = self.place = self._admission.enter(len(piece))
+        self._size = len(piece)
         if not more:
-            return piece, place
-        pieces = [piece]
-        size, rewarded = len(piece), 0
+            return piece, self._enter()
+        self._held.add(len(piece))
+        pieces, rewarded = [piece], 0
         while more:
-            if size - rewarded >= _MIN_PIECE_BYTES:
-                rewarded = size
+            if self._size - rewarded >= _MIN_PIECE_BYTES:
+                rewarded = self._size
                 limit.reschedule(self._next_limit())
             piece, more = await self._piece()
-            size += len(piece)
-            self._limits.check(size)
-            place.add(len(piece))
+            self._size += len(piece)
+            self._limits.check(self._size)
+            self._held.add(len(piece))
             pieces.append(piece)
-        return b"".join(pieces), place
+        return b"".join(pieces), self._enter()
+
+    def _enter(self) -> Place:
+        """Take a place, now that all is here: who is slow to send takes none of others."""
+        self._held.let_go()  # the place counts them
+        try:
+            self.place = self._admission.enter(self._size)
+        except GatewayError:
+            self._held.count(self._size)  # until its caller has been told
+            raise
+        return self.place
 
     async def _piece(self) -> tuple[bytes, bool]:
         """Return what has come, and whether more is to come."""
@@ -153,8 +174,14 @@ class Arrival:
                     more = message["type"] == "http.request" and message.get("more_body", False)
                     dropped += len(message.get("body", b""))
 
-    def end(self) -> None:
-        """The caller has been answered, or is gone: let the place go as far as it is theirs."""
+    def answered(self) -> None:
+        """The answer is here: let the place go; what is held counts until `end`. Twice is once."""
         if self.place is not None:
+            self._held.count(self._size)
             self.place.let_go()
             self.place = None
+
+    def end(self) -> None:
+        """The caller has its answer, or is gone: let everything go as far as it is theirs."""
+        self.answered()
+        self._held.let_go()

@@ -362,6 +362,7 @@ class Connection(HttpToolsProtocol):
             self.cycle, self._exchange = before, None
             return False
         self._held = None
+        self.url, self.headers = b"", []  # the connection may idle for long, and needs them no more
         return True
 
     def end_exchange(self) -> None:

@@ -47,6 +47,7 @@ class Exchange:
     To the server it is the request under way, so it has what uvicorn asks of one.
 
     Attributes:
+        url: With headers and body, there until the answer is.
         headers: Names are in lower case.
         keep_alive: Whether the connection goes on after the answer.
         response_complete: Whether it has been answered.
@@ -89,11 +90,13 @@ class Exchange:
 
     def answer(self, status: int, lines: bytes, body: bytes) -> None:
         """Answer. ``lines``: headers, each with its end; ``content-length`` is among them."""
+        self._let_request_go()
         self._write(status, lines, body)
         self._complete()
 
     async def answer_in_time(self, status: int, lines: bytes, body: bytes) -> None:
         """Answer; return when the caller has read most of it, or is gone."""
+        self._let_request_go()
         await self._line.until_read()
         self._write(status, lines, body)
         await self._line.until_read()
@@ -105,8 +108,16 @@ class Exchange:
             pieces = (STATUS_LINE[status], self._line.common_headers(), lines, end, body)
             self._line.write(b"".join(pieces))
 
-    def _complete(self) -> None:
+    def _let_request_go(self) -> None:
+        """Keep nothing of it: the answer is here, but its caller may be slow, and idle for long.
+
+        Nobody is to be told any more that the answer is not waited for.
+        """
         self.on_end = None
+        self.url = self.body = b""
+        self.headers = []
+
+    def _complete(self) -> None:
         self.response_complete = True
         if not self.disconnected:
             self._line.answered(self)

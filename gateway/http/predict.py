@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from gateway.admission import Admission, Place
+from gateway.admission import Admission, Held, Place
 from gateway.dispatch import Answer, Call, Dispatcher
 from gateway.errors import (
     BodyTimeoutError,
@@ -203,17 +203,18 @@ class PredictApp:
     def _answer(
         self, exchange: Exchange, status: int, lines: bytes, body: bytes, place: Place | None
     ) -> None:
-        """Answer, at once where the caller reads; its place is kept until it has read most."""
+        """Answer: at once where the caller reads; else it is counted until most of it is read."""
         if len(body) <= _SENT_AT_ONCE_BYTES and exchange.is_read:
             exchange.answer(status, lines, body)
-            if place is not None:
-                place.let_go()
-            return
-        task = asyncio.get_running_loop().create_task(
-            _answer_in_time(exchange, status, lines, body, place)
-        )
-        self._slow.add(task)
-        task.add_done_callback(self._slow.discard)
+        else:
+            held = self._admission.hold(len(body))
+            task = asyncio.get_running_loop().create_task(
+                _answer_in_time(exchange, status, lines, body, held)
+            )
+            self._slow.add(task)
+            task.add_done_callback(self._slow.discard)
+        if place is not None:
+            place.let_go()
 
     # --- requests that come in pieces -------------------------------------------------------------
 
@@ -257,6 +258,7 @@ class PredictApp:
         except Exception as error:  # noqa: BLE001  # the last resort: every caller is answered
             await self._send_refusal(send, self._crashed(error, request_id, call), arrival)
         else:
+            arrival.answered()
             await self._send_reply(send, answer, call, time.perf_counter() - started)
         finally:
             arrival.end()
@@ -288,10 +290,11 @@ class PredictApp:
         if len(reply.body) <= _SENT_AT_ONCE_BYTES:
             await send({"type": "http.response.body", "body": reply.body})
         else:
-            await _send_and_wait(send, reply.body, call)
+            await _send_and_wait(send, reply.body, self._admission.hold(len(reply.body)))
         self._tell(request_id, seconds)
 
     async def _send_refusal(self, send: Send, refusal: _Refusal, arrival: Arrival) -> None:
+        arrival.answered()
         start = {"type": "http.response.start", "status": refusal.status}
         await send({**start, "headers": refusal.headers})
         more = refusal.rest_follows
@@ -424,23 +427,22 @@ def _too_late_to_wait() -> DrainingError:
 
 
 async def _answer_in_time(
-    exchange: Exchange, status: int, lines: bytes, body: bytes, place: Place | None
+    exchange: Exchange, status: int, lines: bytes, body: bytes, held: Held
 ) -> None:
-    """Send an answer that is large, or to a caller who is slow; keep its place until it is read."""
+    """Send an answer that is large, or to a caller who is slow; count it until it is read."""
     try:
-        if place is not None and len(body) > _SENT_AT_ONCE_BYTES:
-            place.count(len(body))
         await exchange.answer_in_time(status, lines, body)
     finally:
-        if place is not None:
-            place.let_go()
+        held.let_go()
 
 
-async def _send_and_wait(send: Send, body: bytes, call: Call) -> None:
-    """Send a large answer; keep its place, and count it, until its caller has read most of it.
+async def _send_and_wait(send: Send, body: bytes, held: Held) -> None:
+    """Send a large answer; count it until its caller has read most of it.
 
     Every ``send`` first waits until the connection has room again: so the second one does.
     """
-    call.place.count(len(body))
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+    try:
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        held.let_go()

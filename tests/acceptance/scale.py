@@ -65,7 +65,10 @@ SWAP_KILLS = 50 if SOAK else 3
 # Connections that idle, dribble, and hang up.
 CONNECTIONS_IDLE = 5000 if SOAK else 500
 CONNECTIONS_BUSY = 200 if SOAK else 40
-CONNECTIONS_SLOW = 20 if SOAK else 10
+CONNECTIONS_SLOW = 800 if SOAK else 200
+"""Every other one with its body: more than there are places for."""
+PLACES = 256 if SOAK else 64
+"""More than busy and rude ones take, fewer than bodies arrive at a time."""
 CONNECTIONS_RUDE = 10 if SOAK else 5
 CONNECTED_S = 60.0 if SOAK else 2.0
 

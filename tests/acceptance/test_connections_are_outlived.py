@@ -1,5 +1,7 @@
 """Many connections, slow senders, and callers who hang up in the middle: nothing of them stays.
 
+More of them send their bodies slowly than the gateway has places, and nobody is refused for that.
+
 Measured on the real gateway process: leases, places, descriptors and private memory. The first
 round lets the allocator grow; after the second, all has to be as it was after the first.
 """
@@ -13,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.peers import LIVE, Peer, predict_request
 from tests.acceptance.registry import Registry, x_body
@@ -22,6 +25,7 @@ from tests.acceptance.scale import (
     CONNECTIONS_IDLE,
     CONNECTIONS_RUDE,
     CONNECTIONS_SLOW,
+    PLACES,
 )
 from tests.acceptance.traffic import Call, ask, client
 from tests.acceptance.waiting import eventually
@@ -105,10 +109,14 @@ class Crowd:
         await peer.leave()
 
     async def _slow(self, number: int) -> None:
-        """Send head or body in pieces with pauses, and be served all the same."""
+        """Send head or body in pieces with pauses, and be served all the same.
+
+        Each at its own time: if all were complete in one moment, there would be too many.
+        """
         head, body = self.request
         slowly = [*_cut(head), body] if number % 2 else [head, *_cut(body)]
         peer = await Peer.connect(self.port)
+        await asyncio.sleep(PIECES * PAUSE_S * number / CONNECTIONS_SLOW)
         while time.monotonic() < self.until:
             await self._ask(peer, "slow", *slowly, pause_s=PAUSE_S)
         await peer.leave()
@@ -141,10 +149,11 @@ def _cut(data: bytes) -> list[bytes]:
 
 
 async def test_nothing_stays_of_connections_that_idle_dribble_or_hang_up(
-    running_node: Node, registry: Registry
+    make_node: NodeMaker, registry: Registry
 ) -> None:
-    _allow_files(2 * (CONNECTIONS_IDLE + CONNECTIONS_BUSY) + 1000)
-    node, names = running_node, [registry.name("crowded"), registry.name("left")]
+    _allow_files(2 * (CONNECTIONS_IDLE + CONNECTIONS_BUSY + CONNECTIONS_SLOW) + 1000)
+    node = make_node(gateway={"GATEWAY_MAX_TOTAL_IN_FLIGHT": str(PLACES)}).start()
+    names = [registry.name("crowded"), registry.name("left")]
     async with client(1) as http:
         for name in names:
             registry.publish(name, ScriptedModel(scale=2.0, predict_sleep_s=PREDICT_S))

@@ -27,13 +27,17 @@ class FakeReplica:
         self.private_bytes = 0
         self.answered = 0
         self.pace = 0.0
-        self.is_full = False
         self.end_reason = "by itself"
         self.stopped = asyncio.Event()
         world.workers.append(self)
 
     def pace_s(self, now):
         return self.pace
+
+    rested_pace_s = pace_s
+
+    def has_room(self, body_bytes):
+        return True
 
     async def start(self, load):
         self.world.starts.append(self.name)

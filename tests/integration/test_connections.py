@@ -5,12 +5,16 @@ import contextlib
 import json
 import re
 import socket
+import tracemalloc
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import uvloop
 
+from gateway.admission import Admission
+from gateway.dispatch import Answer
+from gateway.http.arrival import BodyLimits
 from gateway.http.connections import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
@@ -20,6 +24,10 @@ from gateway.http.connections import (
 )
 from gateway.http.exchange import Exchange
 from gateway.http.listener import PublicServer
+from gateway.http.predict import PredictApp
+from gateway.replica import WorkerReply
+from gateway.telemetry import Telemetry
+from tests.unit.gateway.test_predict_routes import FakeDispatcher
 
 pytestmark = pytest.mark.integration
 
@@ -38,6 +46,7 @@ class World:
     limits: ConnectionLimits
     drain_timeout_s: float = 60
     answers: Any = None
+    takes: Any = None
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     begun: int = 0
     left: int = 0
@@ -66,6 +75,8 @@ class World:
 
     def take(self, exchange):
         """Take what is for ``/whole``, answered by the test, and for ``/at-once``."""
+        if self.takes is not None:
+            return self.takes(exchange)
         if exchange.url == b"/at-once":
             exchange.answer(*OK)
             return True
@@ -627,6 +638,36 @@ def test_what_is_sent_ahead_of_an_answer_waits_for_it():
     run(main())
 
 
+def test_a_connection_that_idles_keeps_nothing_of_its_last_request():
+    """Looked at by what is allocated: whoever refers to it, keeps it."""
+    size, heard, count = 40_000, 20_000, 20
+    head = b"POST /whole HTTP/1.1\r\na: %b\r\ncontent-length: %d\r\n\r\n" % (b"h" * heard, size)
+
+    def held(before):
+        return (tracemalloc.get_traced_memory()[0] - before) / (count * (size + heard))
+
+    async def main():
+        async with World(limits(most=count)) as world:
+            callers = [await world.call() for _ in range(count)]
+            await world.until(lambda: len(world.connections.open) == count)
+            before, _ = tracemalloc.get_traced_memory()
+            for number, caller in enumerate(callers, 1):
+                caller.writer.write(head + b"b" * size)
+                await world.until(lambda number=number: len(world.taken) == number)
+            assert held(before) > 0.9, "while they wait for their answers"
+            for exchange, caller in zip(world.taken, callers, strict=True):
+                exchange.answer(*OK)
+                assert (await caller.answer())[2] == b"ok"
+            assert len(world.connections.open) == count
+            assert held(before) < 0.2
+
+    tracemalloc.start()
+    try:
+        run(main())
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_caller_who_hangs_up_ends_its_exchange():
     async def main():
         async with World(LIMITS) as world:
@@ -703,5 +744,79 @@ def test_an_old_caller_is_answered_and_left():
                 world.taken.pop().answer(*OK)
                 assert "connection: close" in (await caller.answer())[1]
                 assert await caller.ended() == b""
+
+    run(main())
+
+
+# --- predictions by callers who are slow ----------------------------------------------------------
+
+PLACES = 4
+HEAD = b"POST /models/%b/predict HTTP/1.1\r\ncontent-type: application/json\r\n"
+LENGTH = HEAD + b"content-length: 4\r\n\r\n"
+PIECES = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+
+
+class Models(FakeDispatcher):
+    """Whoever asks the model ``large`` gets a large answer."""
+
+    async def predict(self, call):
+        answer = await super().predict(call)
+        if call.model != "large":
+            return answer
+        reply = WorkerReply(b"x" * LARGE, "application/json", 1, 0.1, 0.2, 1)
+        return Answer(answer.route, reply)
+
+
+def predicting():
+    """Return the bounds and a world of predictions within them: few places, many bytes."""
+    admission = Admission(max_in_flight=PLACES, max_in_flight_bytes=1 << 30)
+    bodies = BodyLimits(max_bytes=1000, timeout_s=60)
+    following: Any = None
+    dispatcher: Any = Models()
+    app = PredictApp(following, dispatcher, Telemetry(), admission, bodies)
+    return admission, World(limits(most=100), answers=app, takes=app.take)
+
+
+async def is_served(world):
+    """See that another caller is, in both ways that a request may come."""
+    for pieces in ([LENGTH % b"m" + b"body"], [LENGTH % b"m", b"body"]):
+        caller = await world.call()
+        for piece in pieces:
+            caller.writer.write(piece)
+            await asyncio.sleep(0.02)
+        assert (await caller.answer())[0] == 200
+
+
+def test_slow_senders_of_bodies_take_no_place_of_others():
+    async def main():
+        admission, world = predicting()
+        async with world:
+            slow = []
+            for _ in range(PLACES):
+                slow.append((await world.call(LENGTH % b"m" + b"b"), b"ody"))
+                slow.append((await world.call(PIECES % b"m" + b"1\r\nb\r\n"), b"0\r\n\r\n"))
+            await world.until(lambda: admission.in_flight_bytes == 2 * PLACES)
+            await is_served(world)
+            for caller, rest in slow:
+                caller.writer.write(rest)
+                assert (await caller.answer())[0] == 200
+            await world.until(lambda: not admission.in_flight_bytes)
+
+    run(main())
+
+
+def test_slow_readers_of_answers_take_no_place_of_others():
+    async def main():
+        admission, world = predicting()
+        async with world:
+            for _ in range(PLACES):
+                await world.call(LENGTH % b"large" + b"body", limit=1024)
+                await world.call(PIECES % b"large" + b"1\r\nb\r\n0\r\n\r\n", limit=1024)
+            await world.until(lambda: admission.in_flight_bytes >= 2 * PLACES * LARGE)
+            assert admission.in_flight == 0
+            await is_served(world)
+            for caller in world.callers:
+                caller.writer.transport.abort()
+            await world.until(lambda: not admission.in_flight_bytes)
 
     run(main())

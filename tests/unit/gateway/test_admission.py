@@ -1,4 +1,4 @@
-"""Places of this gateway: by number, by bytes as they arrive, let go by everybody who keeps one."""
+"""Places of this gateway, let go by everybody who keeps one; and bytes held without one."""
 
 import pytest
 
@@ -12,25 +12,29 @@ def admission():
 
 
 def test_one_request_alone_is_never_too_big(admission):
-    place = admission.enter(60)
-    place.add(1000)
-    assert admission.in_flight_bytes == 1060
+    held = admission.hold(60)
+    held.add(1000)
+    assert (admission.in_flight, admission.in_flight_bytes) == (0, 1060)
     with pytest.raises(GatewayOverloadedError):
         admission.enter(0)
-    place.let_go()
+    held.let_go()
     admission.enter(500).let_go()
     assert (admission.in_flight, admission.in_flight_bytes) == (0, 0)
 
 
 def test_bytes_beside_those_of_others_are_bounded_as_they_arrive(admission):
-    first, second = admission.enter(40), admission.enter(40)
+    first, second = admission.enter(40), admission.hold()
+    second.add(40)
     second.add(20)
-    for refused in (lambda: second.add(1), lambda: first.add(1), lambda: admission.enter(1)):
+    for refused in (lambda: second.add(1), lambda: admission.enter(1), lambda: admission.check(1)):
         with pytest.raises(GatewayOverloadedError):
             refused()
-    assert (admission.in_flight, admission.in_flight_bytes) == (2, 100), "a refusal costs nothing"
+    assert (admission.in_flight, admission.in_flight_bytes) == (1, 100), "a refusal costs nothing"
     first.let_go()
     second.add(900)
+    second.let_go()
+    second.let_go()
+    assert (admission.in_flight, admission.in_flight_bytes) == (0, 0)
 
 
 def test_the_number_is_bounded(admission):

@@ -39,7 +39,7 @@ class ReachedError(Exception):
 
 
 class FakeResidents:
-    def try_lease(self, key):
+    def try_lease(self, key, body_bytes):
         raise ReachedError(key)
 
 
@@ -278,9 +278,10 @@ class FakeLease:
 
 class OneLease:
     def __init__(self):
-        self.one = FakeLease()
+        self.one, self.asked_bytes = FakeLease(), []
 
-    def try_lease(self, key):
+    def try_lease(self, key, body_bytes):
+        self.asked_bytes.append(body_bytes)
         return self.one
 
 
@@ -332,6 +333,22 @@ async def test_lease_and_place_are_the_workers_until_it_lets_go():
     on_done = residents.one.replica.taken[0][2]
     on_done()
     assert (admission.in_flight, residents.one.released) == (0, 1)
+
+
+@pytest.mark.parametrize("seconds", [None, 0.05])
+async def test_a_lease_is_asked_for_with_the_size_of_the_body(seconds):
+    residents: Any = OneLease()
+    dispatcher = Dispatcher(
+        active(), residents, LiveRecord(), request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
+    )
+    call = a_call(body=b"x" * 700, seconds=seconds)
+    told: list[Any] = []
+    dispatcher.begin(call, told.append)
+    async with asyncio.timeout(10):
+        while not residents.asked_bytes:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.001)
+    assert residents.asked_bytes == [700]
+    call.leave()
 
 
 async def test_a_worker_that_never_had_it_keeps_nothing():

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,9 +13,11 @@ from gateway import errors
 from gateway.dispatch import Call, Dispatcher
 from gateway.live_record import LiveRecord
 from gateway.node import Node
-from gateway.replica import WorkerReply
+from gateway.replica import Replica, ReplicaLimits, ReplicaState, WorkerReply
 from gateway.room import ReplicaKey
+from gateway.worker.messages import Hello, Loaded
 from tests.unit.gateway.test_dispatch import ACTIVE, DIGEST, a_call, node
+from tests.unit.gateway.test_replica import LOAD, ReadyLauncher
 
 KEY = ReplicaKey("churn", 1, DIGEST)
 LIMIT_S = 0.2
@@ -40,10 +43,10 @@ class FakeReplica:
 
 
 class FakeResidents:
-    def __init__(self, replica: FakeReplica, refusal: Exception | None = None) -> None:
+    def __init__(self, replica: FakeReplica | Replica, refusal: Exception | None = None) -> None:
         self.replica, self.refusal = replica, refusal
 
-    def try_lease(self, key):
+    def try_lease(self, key, body_bytes):
         if self.refusal:
             return None
         resident = SimpleNamespace(key=key)
@@ -98,7 +101,6 @@ async def asked(way: Way, replica: FakeReplica, refusal: Exception | None = None
         (None, 0.0, (1, 0)),
         (errors.ModelRaisedError("it raised"), 0.0, (0, 1)),
         (errors.DeadlineExceededError("no answer"), LIMIT_S, (0, 1)),
-        (errors.DeadlineExceededError("the caller's own"), 0.0, (0, 0)),
         (errors.InvalidInputError("a column is missing"), 0.0, (0, 0)),
         (errors.MediaTypeError("no such type"), 0.0, (0, 0)),
         (errors.ModelOverloadedError("too many"), 0.0, (0, 0)),
@@ -139,11 +141,11 @@ async def test_a_call_that_never_reached_its_worker_is_given_to_another():
     record, given = LiveRecord(), []
 
     class Residents(FakeResidents):
-        def try_lease(self, key):
+        def try_lease(self, key, body_bytes):
             given.append(key)
             if len(given) == 2:
                 replica.outcome = None
-            return super().try_lease(key)
+            return super().try_lease(key, body_bytes)
 
     reply = await begun(dispatcher(record, Residents(replica)), a_call())
     assert cast("WorkerReply", reply).body == b"{}"
@@ -162,3 +164,53 @@ async def test_a_call_that_nobody_waits_for_any_more_says_nothing_of_its_version
             await asyncio.sleep(0.001)
     assert told[0].cancelled()
     assert record.total(KEY).requests == 0
+
+
+@both_ways
+@pytest.mark.parametrize(("share", "faults"), [(0.8, 0), (0.97, 1), (5.0, 1)])
+async def test_the_end_of_a_time_counts_where_nothing_is_told_later(way, share, faults):
+    """As `test_replica` has it: what becomes of a request whose time is shorter is told later."""
+    replica = FakeReplica(errors.DeadlineExceededError("no answer"), 0.0)
+    record, call = LiveRecord(), a_call(seconds=share * LIMIT_S)
+    with pytest.raises(errors.DeadlineExceededError):
+        await way(dispatcher(record, FakeResidents(replica)), call)
+    assert record.total(KEY).faults == faults
+
+
+async def test_an_answer_counts_though_its_caller_leaves_in_that_moment():
+    record, answers = LiveRecord(), []
+
+    class Asked(FakeReplica):
+        def submit(self, header, body, *, timeout_s, limit_s, on_done):
+            answers.append(asyncio.get_running_loop().create_future())
+            return answers[0]
+
+    asking = dispatcher(record, FakeResidents(Asked(None, 0.0)))
+    asked = asyncio.ensure_future(asking.predict(a_call()))
+    while not answers:  # noqa: ASYNC110  # one turn of the loop
+        await asyncio.sleep(0)
+    answers[0].set_exception(errors.DeadlineExceededError("no answer"))
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+    assert record.total(KEY).faults == 1
+
+
+@both_ways
+@pytest.mark.parametrize("share", [0.3, 0.85, 0.92, 0.97, 1.0, 5.0, None])
+async def test_a_worker_that_hangs_counts_once_for_each_request(way, share):
+    """Whatever share of the model's limit its caller gives it: by its end, or by the worker's."""
+    record, launcher = LiveRecord(), ReadyLauncher()
+    limits = ReplicaLimits(9, 9999, load_timeout_s=5, warm_up_timeout_s=5, stuck_grace_s=0.2)
+    replica = Replica("m/1", launcher, limits, lambda _: None, partial(record.late, KEY))
+    launcher.say(Hello(1, "3.11"))
+    starting = asyncio.ensure_future(replica.start(LOAD))
+    while replica.state is not ReplicaState.LOADING:  # noqa: ASYNC110  # no event tells
+        await asyncio.sleep(0.001)
+    launcher.say(Loaded(1, {}, "passed", "alone", "", "pyfunc", ""))
+    await starting
+    call = a_call(seconds=None if share is None else share * LIMIT_S)
+    with pytest.raises(errors.DeadlineExceededError):
+        await way(dispatcher(record, FakeResidents(replica)), call)
+    await replica.wait_stopped()
+    assert "stuck" in replica.end_reason
+    assert (record.total(KEY).answered, record.total(KEY).faults) == (0, 1)

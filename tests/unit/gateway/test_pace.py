@@ -26,6 +26,30 @@ def test_idle_time_is_nobodys():
     assert pace.seconds_per_answer == pytest.approx(0.5)
 
 
+def test_what_was_measured_before_an_idle_time_weighs_less_than_what_comes_after_it():
+    pace = paced(1, 5.0)
+    pace.began(1_000.0)
+    assert pace.seconds_per_answer == pytest.approx(5.0), "until something else is known"
+    pace.answered(1_000.005)
+    assert pace.seconds_per_answer == pytest.approx(0.005, rel=0.01)
+
+
+def test_an_idle_time_that_is_short_forgets_nothing():
+    pace = Pace()
+    pace.began(0.0)
+    for number in range(1, 50):
+        pace.answered(number - 0.99)
+        pace.began(number - 0.98)
+    assert pace.seconds_per_answer == pytest.approx(0.975, rel=0.1)
+
+
+def test_what_has_no_work_is_worth_trying_after_a_while():
+    pace = paced(1, 5.0, intervals=1)
+    assert pace.rested_s(105.0) == pytest.approx(5.0)
+    assert pace.rested_s(115.0) == pytest.approx(5.0 / 1024)
+    assert pace.rested_s(1e6) == 0
+
+
 def test_a_coarse_clock_does_not_hide_a_quick_worker():
     pace = Pace()
     pace.began(0.0)

@@ -146,6 +146,20 @@ async def test_what_becomes_of_requests_that_were_left_is_told(late):
     assert all(seconds > 0 for _, seconds in told)
 
 
+@pytest.mark.parametrize(("share", "is_told"), [(0.85, True), (0.95, False), (1.0, False)])
+async def test_a_time_that_is_nearly_the_models_is_no_callers_own(late, share, is_told):
+    """Its end has been counted: what becomes of it later would count a second time."""
+    replica, launcher, told = late
+    answer = replica.submit(b"{}", b"{}", timeout_s=share * 0.2, limit_s=0.2, on_done=lambda: None)
+    with pytest.raises(DeadlineExceededError):
+        await answer
+    launcher.say(Reply("application/json", 1, 0.0, 0.0, 1), 1)
+    async with asyncio.timeout(10):
+        while replica.in_flight:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.001)
+    assert [outcome for outcome, _ in told] == (["answered"] if is_told else [])
+
+
 @pytest.mark.parametrize("outcome", ["stuck", "died"])
 async def test_requests_that_were_left_inside_a_worker_that_ends_are_told(late, outcome):
     replica, launcher, told = late
@@ -271,6 +285,29 @@ async def test_a_refusal_says_when_what_is_in_flight_will_be_done(ready):
     assert 3 <= (refused.value.retry_after_s or 0) <= 8
     for one in waiting:
         one.cancel()
+
+
+@pytest.mark.parametrize(("inside", "next_one"), [([400, 500], 101), ([4000], 0), ([1] * 8, 0)])
+async def test_it_has_no_room_for_what_it_would_refuse(ready, inside, next_one):
+    """Of eight requests, and of 1000 bytes unless it is one request alone."""
+    replica, _ = ready
+
+    def send(size):
+        return replica.submit(b"{}", b"x" * size, timeout_s=5, limit_s=5, on_done=lambda: None)
+
+    for size in inside:
+        assert replica.has_room(size)
+        send(size)
+    assert not replica.has_room(next_one)
+    with pytest.raises(ModelOverloadedError):
+        send(next_one)
+
+
+async def test_it_has_room_for_the_last_byte(ready):
+    replica, _ = ready
+    for size in (400, 500, 100):
+        assert replica.has_room(size)
+        replica.submit(b"{}", b"x" * size, timeout_s=5, limit_s=5, on_done=lambda: None)
 
 
 async def test_a_caller_with_little_time_does_not_end_a_worker_that_others_may_use_longer(ready):

@@ -10,7 +10,6 @@ import pytest
 from gateway import load_queue, track_record
 from gateway.demands import Lease
 from gateway.errors import LoadError, ModelLoadingError
-from gateway.workers import choose
 from tests.fakes.resident_set import MIB, World, key, staging, until
 
 
@@ -320,13 +319,3 @@ async def test_what_was_hot_and_has_no_worker_again_yet_is_not_forgotten() -> No
     hottest = world.set.hottest()
     assert (hottest[0], key("c") in hottest) == (key("a"), True)
     world.gate.set()
-
-
-def test_a_replica_that_would_refuse_is_not_chosen_while_another_has_places() -> None:
-    def one(leases: int, pace_s: float, *, is_full: bool) -> Any:
-        replica = SimpleNamespace(pace_s=lambda now: pace_s, is_full=is_full)
-        return SimpleNamespace(leases=leases, replica=replica)
-
-    full, free = one(256, 0.001, is_full=True), one(3, 0.1, is_full=False)
-    assert choose([full, free], 0.0) is free
-    assert choose([full], 0.0) is full
