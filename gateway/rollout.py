@@ -311,8 +311,9 @@ class Rollout:
     ) -> None:
         """Put an alias back to what it pointed at before, and hold it from what it leaves.
 
-        Both are one replacement of the table. The version to go back to is warmed first, where
-        there is room beside the one that fails; else its callers wait for its load.
+        Both are one replacement of the table. The version to go back to is warmed first; beside the
+        one that fails, unless its tags say that this one ends before. Without room for that, its
+        callers wait for its load.
 
         Args:
             bad: What the alias points at, and must not any more.
@@ -355,13 +356,21 @@ class Rollout:
 
     async def _warm(self, back: ReplicaKey, stage_id: str, bad: ActiveAlias) -> None:
         """Have a worker of the version to go back to; none, where there is no room for it."""
-        present = ReplicaKey(bad.model, bad.version, bad.digest)
+        request = StageRequest(
+            stage_id=stage_id,
+            model=back.model,
+            version=back.version,
+            digest=back.digest,
+            alias=bad.alias,
+            replaces=bad.version,
+        )
+        policy = self._node.table.policy_of(back.model, back.version)
         try:
             await self._residents.stage(
                 back,
                 stage_id,
-                replaces=present,
-                swap="blue_green",  # without room for both, going back cold beats staying
+                replaces=ReplicaKey(bad.model, bad.version, bad.digest),
+                swap=self._swap(request, policy),  # without room at all, cold beats staying
                 replicas=1,  # one is better than the bad ones; its siblings come in their turn
                 wait_s=self._stage_wait_s,
             )
