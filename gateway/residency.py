@@ -281,6 +281,11 @@ class ResidentSet:
         """Load versions that nobody waits for, in this order, as far as there is free room."""
         self._queue.bring_up(keys)
 
+    def renew(self, key: ReplicaKey) -> None:
+        """Forget why a version was left alone: its bytes have come anew. Whoever waits is next."""
+        self.track_record.forgive(key)
+        self._queue.pump()
+
     def end_idle(self, idle_s: float, ends: Callable[[ReplicaKey], bool]) -> None:
         """End the workers of versions that ``ends`` names and nobody has used for ``idle_s``."""
         before, spared = self._clock() - idle_s, self._stages.spared()

@@ -108,7 +108,9 @@ class Rollout:
             except TableFileError as error:
                 raise RolloutRefusedError("table_write_failed", str(error)) from error
             node.catalogue_writer, node.catalogue_epoch = catalogue.writer, catalogue.epoch
-            node.replace(node.table.with_catalogue(catalogue))
+            before = node.table
+            node.replace(before.with_catalogue(catalogue))
+            self._load_what_came_anew(before)
         self._forget_unlisted()
         return CatalogueAck(generation=self._node.table.generation)
 
@@ -126,6 +128,14 @@ class Rollout:
                 )
             node.replace(node.table.with_listing(unchanged.listed_at, unchanged.source_error))
         return CatalogueAck(generation=self._node.table.generation)
+
+    def _load_what_came_anew(self, before: RouteTable) -> None:
+        """Let a copy that was damaged, dropped and fetched again be loaded without a pause."""
+        for one in self._node.damaged():
+            key = ReplicaKey(one.model, one.version, one.digest)
+            if _lists(self._node.table, key) and not _lists(before, key):
+                self._node.copy_whole(one.digest)
+                self._residents.renew(key)
 
     def _forget_unlisted(self) -> None:
         self._telemetry.forget_all_but(self._node.table.knows)
@@ -466,6 +476,7 @@ class Rollout:
             wanted=node.wanted(),
             resident=sorted(self._residents.digests()),
             holds=list(node.table.holds),
+            damaged=node.damaged(),
             events=node.events_after(after),
         )
 
@@ -476,6 +487,13 @@ class Rollout:
         for task in list(self._stages.values()):
             task.cancel()
         await asyncio.gather(*self._stages.values(), return_exceptions=True)
+
+
+def _lists(table: RouteTable, key: ReplicaKey) -> bool:
+    """Whether the control plane says that these bytes of a version are on this node."""
+    with contextlib.suppress(GatewayError):
+        return table.version(key.model, key.version).digest == key.digest
+    return False
 
 
 def _gone_back(
