@@ -65,9 +65,9 @@ class Gateway:
 class _LoadObserver:
     """Turns loads and ends into metrics, log lines, and news for the control plane."""
 
-    def __init__(self, telemetry: Telemetry, changed: Callable[[], None]) -> None:
+    def __init__(self, telemetry: Telemetry, node: Node) -> None:
         self._telemetry = telemetry
-        self._changed = changed
+        self._node = node
 
     def loaded(self, key: ReplicaKey, seconds: float, resident_bytes: int) -> None:
         labels = (key.model, str(key.version))
@@ -76,12 +76,15 @@ class _LoadObserver:
         _log.info(
             "load.complete", replica=str(key), seconds=round(seconds, 3), bytes=resident_bytes
         )
-        self._changed()
+        self._node.copy_whole(key.digest)
+        self._node.changed()
 
     def load_failed(self, key: ReplicaKey, failure: str, message: str) -> None:
         self._telemetry.load_failures.labels(key.model, str(key.version), failure).inc()
         _log.warning("load.failed", replica=str(key), failure=failure, reason=message)
-        self._changed()
+        if failure == "integrity":
+            self._node.copy_damaged(key.model, key.version, key.digest, message)
+        self._node.changed()
 
     def ended(self, key: ReplicaKey, reason: str, *, evicted: bool, died: bool) -> None:
         labels = (key.model, str(key.version))
@@ -90,7 +93,7 @@ class _LoadObserver:
         if died:
             self._telemetry.deaths.labels(*labels).inc()
         _log.info("replica.stopped", replica=str(key), reason=reason, evicted=evicted)
-        self._changed()
+        self._node.changed()
 
 
 @contextlib.asynccontextmanager
@@ -125,7 +128,7 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         versions,
         Launchers(launcher, own_launcher),
         launcher.private_bytes,
-        observer=_LoadObserver(telemetry, node.changed),
+        observer=_LoadObserver(telemetry, node),
         live_record=live_record,
     )
     rollout = Rollout(

@@ -396,6 +396,22 @@ class Wanted(Body):
     since: float
 
 
+class DamagedCopy(Body):
+    """A copy in the artifact store that was found altered or missing when it was to be loaded.
+
+    Attributes:
+        model: For which version it was to be loaded.
+        at: Epoch seconds when that was found last.
+        reason: What was found, as a sentence.
+    """
+
+    model: ModelName
+    version: PositiveInt
+    digest: Digest
+    at: float
+    reason: str
+
+
 class NodeState(Body):
     """What the node serves now. ``seq`` is what to pass as ``after`` next time.
 
@@ -408,6 +424,8 @@ class NodeState(Body):
             this answer was made: a change of it alone is no news. Empty from an older gateway.
         holds: What this gateway went back from by itself, until it is released: whoever keeps
             records takes it from here. Empty from an older gateway, which does no such thing.
+        damaged: Copies to drop and to fetch again, until one has come or was loaded. Bounded.
+            Empty from an older gateway.
     """
 
     node_id: str
@@ -422,4 +440,5 @@ class NodeState(Body):
     wanted: list[Wanted] = Field(default_factory=list)
     resident: list[Digest] = Field(default_factory=list)
     holds: list[AliasHold] = Field(default_factory=list)
+    damaged: list[DamagedCopy] = Field(default_factory=list)
     events: list[Event] = Field(default_factory=list)

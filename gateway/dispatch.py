@@ -299,9 +299,21 @@ class Dispatcher:
     async def _loaded(self, key: ReplicaKey) -> Lease:
         try:
             return await self._residents.lease(key)
-        except ModelLoadFailedError:
+        except ModelLoadFailedError as error:
+            if self._node.is_damaged(key.digest):  # which is no fault of the version
+                raise self._damaged(error) from error
             self._live_record.failed(key)  # callers get no answer, and it never comes to a worker
             raise
+
+    def _damaged(self, error: ModelLoadFailedError) -> ModelLoadFailedError:
+        """Say that this node's copy is damaged, and who puts that right."""
+        who = "the control plane fetches it again"
+        if self._node.control_plane_silent:
+            who = "the control plane, which would fetch it again, has been silent for 15 s"
+        return ModelLoadFailedError(
+            f"{error.message}; this node's copy of its bytes is damaged or gone, and {who}",
+            retry_after_s=error.retry_after_s,
+        )
 
     def _send(
         self, lease: Lease, call: Call, timeout_s: float, limit_s: float

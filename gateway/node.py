@@ -10,13 +10,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from gateway.control_contract import Event, StageOutcome, Wanted
+from gateway.control_contract import DamagedCopy, Event, StageOutcome, Wanted
 from gateway.errors import GatewayError
 from gateway.routing import RouteTable
 
 CONTROL_PLANE_SILENT_S = 15.0
 _MAX_WANTED = 1024
 _MAX_EVENTS = 1024
+_MAX_DAMAGED = 256
 
 
 class Node:
@@ -47,6 +48,7 @@ class Node:
         self._heard_at = monotonic()
         self._listening = 0
         self._wanted: dict[tuple[str, int], float] = {}
+        self._damaged: dict[str, DamagedCopy] = {}
         self._events: deque[Event] = deque(maxlen=_MAX_EVENTS)
         self._change = asyncio.Event()
 
@@ -94,6 +96,33 @@ class Node:
         """Nobody waits for this version any more."""
         if self._wanted.pop((model, version), None) is not None:
             self.changed()
+
+    # --- copies that are damaged ------------------------------------------------------------------
+
+    def copy_damaged(self, model: str, version: int, digest: str, reason: str) -> None:
+        """Tell the control plane of a copy that cannot be loaded, until it is whole.
+
+        Bounded: the oldest news is left out first, and told again with the next load that fails.
+        """
+        self._damaged.pop(digest, None)
+        self._damaged[digest] = DamagedCopy(
+            model=model, version=version, digest=digest, at=self.clock(), reason=reason
+        )
+        if len(self._damaged) > _MAX_DAMAGED:
+            del self._damaged[next(iter(self._damaged))]
+        self.changed()
+
+    def copy_whole(self, digest: str) -> None:
+        """A copy was loaded, or has come anew."""
+        self._damaged.pop(digest, None)
+
+    def damaged(self) -> list[DamagedCopy]:
+        """Return the copies that are damaged as far as is known, the latest last."""
+        return list(self._damaged.values())
+
+    def is_damaged(self, digest: str) -> bool:
+        """Whether a copy could not be loaded when that was tried last."""
+        return digest in self._damaged
 
     # --- the control plane's presence -------------------------------------------------------------
 

@@ -288,6 +288,11 @@ class ResidentSet:
         """Begin to have what versions are to have by now: more workers, or fewer."""
         self._queue.pump()
 
+    def renew(self, key: ReplicaKey) -> None:
+        """Forget why a version was left alone: its bytes have come anew. Whoever waits is next."""
+        self.track_record.forgive(key)
+        self._queue.pump()
+
     def end_idle(self, idle_s: float, ends: Callable[[ReplicaKey], bool]) -> None:
         """End the workers of versions that ``ends`` names and nobody has used for ``idle_s``."""
         before, spared = self._clock() - idle_s, self._stages.spared()

@@ -29,6 +29,7 @@ from gateway.verdict import Margins, Tally, verdict
 
 _LOOK_EVERY_S = 1.0
 _TRY_AGAIN_S = 10.0
+_LONGEST_PAUSE_S = 300.0
 _BY_REGISTRY = frozenset({"poll", "webhook", "sync"})
 _BY_RULE = "rule"
 _log = structlog.get_logger("gateway.rollback")
@@ -48,6 +49,8 @@ class _Trial:
         before: What the new version had come to by then.
         earlier: The trial of the version before, if that was not over.
         try_at: Monotonic seconds before which going back is not tried again.
+        pause_s: Seconds until the try after the next failed one. Each takes what serves away for a
+            while, where the version before cannot come up beside it.
     """
 
     active: ActiveAlias
@@ -56,6 +59,12 @@ class _Trial:
     before: Tally
     earlier: ActiveAlias | None
     try_at: float = 0.0
+    pause_s: float = _TRY_AGAIN_S
+
+    def postpone(self, now: float) -> None:
+        """Let the next try wait; each time twice as long."""
+        self.try_at = now + self.pause_s
+        self.pause_s = min(2 * self.pause_s, _LONGEST_PAUSE_S)
 
 
 class RollbackRule:
@@ -200,11 +209,11 @@ class RollbackRule:
             self._stays(key, trial, reason, error.message)
         except Exception:  # noqa: BLE001  # one odd alias must not end the watch over the others
             _log.exception("rollback.failed", model=key[0], alias=key[1])
-            trial.try_at = self._clock() + _TRY_AGAIN_S
+            trial.postpone(self._clock())
 
     def _stays(self, key: _Key, trial: _Trial, reason: str, why_not: str) -> None:
         """Say that an alias stays where it is although it does worse; it is tried again."""
-        trial.try_at = self._clock() + _TRY_AGAIN_S
+        trial.postpone(self._clock())
         if self._node.table.active.get(key) != trial.active:
             return
         if self._node.warnings.get(key) is None:

@@ -108,7 +108,9 @@ class Rollout:
             except TableFileError as error:
                 raise RolloutRefusedError("table_write_failed", str(error)) from error
             node.catalogue_writer, node.catalogue_epoch = catalogue.writer, catalogue.epoch
-            node.replace(node.table.with_catalogue(catalogue))
+            before = node.table
+            node.replace(before.with_catalogue(catalogue))
+            self._load_what_came_anew(before)
         self._forget_unlisted()
         self._residents.look_again()
         return CatalogueAck(generation=self._node.table.generation)
@@ -127,6 +129,14 @@ class Rollout:
                 )
             node.replace(node.table.with_listing(unchanged.listed_at, unchanged.source_error))
         return CatalogueAck(generation=self._node.table.generation)
+
+    def _load_what_came_anew(self, before: RouteTable) -> None:
+        """Let a copy that was damaged, dropped and fetched again be loaded without a pause."""
+        for one in self._node.damaged():
+            key = ReplicaKey(one.model, one.version, one.digest)
+            if _lists(self._node.table, key) and not _lists(before, key):
+                self._node.copy_whole(one.digest)
+                self._residents.renew(key)
 
     def _forget_unlisted(self) -> None:
         self._telemetry.forget_all_but(self._node.table.knows)
@@ -312,8 +322,9 @@ class Rollout:
     ) -> None:
         """Put an alias back to what it pointed at before, and hold it from what it leaves.
 
-        Both are one replacement of the table. The version to go back to is warmed first, where
-        there is room beside the one that fails; else its callers wait for its load.
+        Both are one replacement of the table. The version to go back to is warmed first; beside the
+        one that fails, unless its tags say that this one ends before. Without room for that, its
+        callers wait for its load.
 
         Args:
             bad: What the alias points at, and must not any more.
@@ -356,13 +367,21 @@ class Rollout:
 
     async def _warm(self, back: ReplicaKey, stage_id: str, bad: ActiveAlias) -> None:
         """Have a worker of the version to go back to; none, where there is no room for it."""
-        present = ReplicaKey(bad.model, bad.version, bad.digest)
+        request = StageRequest(
+            stage_id=stage_id,
+            model=back.model,
+            version=back.version,
+            digest=back.digest,
+            alias=bad.alias,
+            replaces=bad.version,
+        )
+        policy = self._node.table.policy_of(back.model, back.version)
         try:
             await self._residents.stage(
                 back,
                 stage_id,
-                replaces=present,
-                swap="blue_green",  # without room for both, going back cold beats staying
+                replaces=ReplicaKey(bad.model, bad.version, bad.digest),
+                swap=self._swap(request, policy),  # without room at all, cold beats staying
                 replicas=1,  # one is better than the bad ones; its siblings come in their turn
                 wait_s=self._stage_wait_s,
             )
@@ -458,6 +477,7 @@ class Rollout:
             wanted=node.wanted(),
             resident=sorted(self._residents.digests()),
             holds=list(node.table.holds),
+            damaged=node.damaged(),
             events=node.events_after(after),
         )
 
@@ -468,6 +488,13 @@ class Rollout:
         for task in list(self._stages.values()):
             task.cancel()
         await asyncio.gather(*self._stages.values(), return_exceptions=True)
+
+
+def _lists(table: RouteTable, key: ReplicaKey) -> bool:
+    """Whether the control plane says that these bytes of a version are on this node."""
+    with contextlib.suppress(GatewayError):
+        return table.version(key.model, key.version).digest == key.digest
+    return False
 
 
 def _gone_back(

@@ -31,6 +31,7 @@ from registry_sync.by_rule import over
 from registry_sync.policy import Load, Swap
 from registry_sync.records import AskedBy, Hold
 from registry_sync.standing import (
+    admissible_digest,
     aspired_version,
     find,
     is_quarantined,
@@ -126,6 +127,7 @@ def _alias(world: World, model: str, alias: str, active: ActiveAlias | None) -> 
             hold = None
     wish = world.wish(model, alias, hold, aspired)
     if active is not None:
+        yield from _restore(world, active)
         # What serves is replaced only by what ought to serve, never by something older.
         if wish:
             yield from _promote(world, alias, active, wish)
@@ -147,6 +149,15 @@ def _remove(
         yield ReleaseHold(hold)
     if active:
         yield RetireAlias(model, alias)
+
+
+def _restore(world: World, active: ActiveAlias) -> Iterator[Fetch]:
+    """Fetch what serves and is not here any more: its copy was damaged, and dropped."""
+    listed = find(world.aspired, active.model, active.version)
+    if active.digest in world.stored or listed is None or is_quarantined(listed, world.ledger):
+        return
+    if admissible_digest(listed, world.ledger) == active.digest:
+        yield Fetch(active.model, active.version, Urgency.PROMOTION, AskedBy.RECOVERY)
 
 
 def _promote(world: World, alias: str, active: ActiveAlias, target: Target) -> Iterator[Action]:

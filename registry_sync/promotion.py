@@ -19,7 +19,7 @@ from gateway.control_contract import (
 )
 from registry_sync.actions import Activate, ReleaseDigest, RetireAlias, RetireStandby, Stage
 from registry_sync.arrival import Arrival, Stopped
-from registry_sync.artifact_store import ArtifactStore
+from registry_sync.copies import Copies
 from registry_sync.errors import RolloutRejectedError
 from registry_sync.intake import Stopwatch
 from registry_sync.journal import Journal
@@ -27,7 +27,6 @@ from registry_sync.ledger import Ledger
 from registry_sync.observation import Observation
 from registry_sync.records import OWN_FAILURE, Rejection
 from registry_sync.serving_target import ServingTarget
-from registry_sync.threads import Threads
 
 _GENERATION_LOOKS, _GENERATION_LOOK_S = 100, 0.02
 _log = structlog.get_logger("registry_sync.promotion")
@@ -42,10 +41,9 @@ class Promotion:
         target: ServingTarget,
         observation: Observation,
         arrival: Arrival,
-        store: ArtifactStore,
+        copies: Copies,
         ledger: Ledger,
         journal: Journal,
-        threads: Threads,
         as_due_now: Callable[[Activate], Activate | Stage | None],
         is_due_now: Callable[[RetireAlias], bool],
         stage_timeout_s: float,
@@ -57,10 +55,9 @@ class Promotion:
             target: The gateway.
             observation: What it said last.
             arrival: Who compares bytes with the registry again.
-            store: Where altered copies are dropped.
+            copies: Who drops altered ones.
             ledger: Where outcomes are recorded.
             journal: How the ledger is written.
-            threads: Where blocking calls run.
             as_due_now: What would be decided now to the same end; None: no such thing.
             is_due_now: Whether an alias would be taken away now, too.
             stage_timeout_s: How long to wait for the outcome of a stage, in seconds.
@@ -69,10 +66,9 @@ class Promotion:
         self._target = target
         self._observation = observation
         self._arrival = arrival
-        self._store = store
+        self._copies = copies
         self._ledger = ledger
         self._journal = journal
-        self._threads = threads
         self._as_due_now = as_due_now
         self._is_due_now = is_due_now
         self._stage_timeout_s = stage_timeout_s
@@ -127,7 +123,8 @@ class Promotion:
         if outcome.failure not in PERMANENT_STAGE_FAILURES:
             return Stopped(reason)
         if outcome.failure == "integrity":
-            return await self._drop_altered(outcome.digest, reason)
+            await self._copies.drop(outcome.digest)
+            return Stopped(f"{reason}; this node's copy is dropped and fetched again")
         await self._journal.write(
             self._ledger.reject,
             Rejection(
@@ -140,15 +137,6 @@ class Promotion:
             ),
         )
         return Stopped(reason, refused=True)
-
-    async def _drop_altered(self, digest: str, reason: str) -> Stopped:
-        """Drop a copy that was altered on this node after it was verified.
-
-        That says nothing of the publisher's bytes: they are fetched again, and judged as ever.
-        """
-        self._arrival.artifacts.pop(digest, None)
-        await self._threads.ledger(self._store.remove, digest)
-        return Stopped(f"{reason}; this node's copy is dropped and fetched again")
 
     # --- activate ---------------------------------------------------------------------------------
 

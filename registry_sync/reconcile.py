@@ -36,6 +36,7 @@ from registry_sync.artifact_store import ArtifactStore
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.by_rule import rollback_of, unrecorded
 from registry_sync.catalogue import Known, Trouble
+from registry_sync.copies import Copies
 from registry_sync.dependencies import OnMismatch
 from registry_sync.disk_room import DiskRoom, RoomLimits
 from registry_sync.environments import BuildsEnvironments
@@ -180,14 +181,16 @@ class Reconciler:
             threads=threads,
             clock=clock,
         )
+        self._copies = Copies(
+            arrival=self.arrival, store=store, threads=threads, clock=clock, jitter=jitter
+        )
         self._promotion = Promotion(
             target=target,
             observation=self.observation,
             arrival=self.arrival,
-            store=store,
+            copies=self._copies,
             ledger=ledger,
             journal=self.journal,
-            threads=threads,
             as_due_now=self._as_due_now,
             is_due_now=self._is_due_now,
             stage_timeout_s=limits.stage_timeout_s,
@@ -262,6 +265,8 @@ class Reconciler:
         if node is None or self.observation.unreachable:
             return
         self.disk_room.note(node)
+        if self.listings.count and self.listings.error is None:  # else what goes may not come back
+            await self._copies.heal(node.damaged, self.listings.aspired, self.journal.view)
         if answered:
             await self._record_rollbacks(node)
             await self.journal.adopt(node, self._is_moving)

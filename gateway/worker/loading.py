@@ -6,6 +6,7 @@ import gc
 import os
 import platform
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -148,7 +149,12 @@ def _warm(
             varied = warmup.vary(warmup.predict_example(model, example))
         except warmup.WarmUpFailedError as error:
             raise LoadFailedError("warm_up_failed", str(error)) from error
-    path = fast_path.choose(pyfunc, model.call, loader, predict_fn, varied)
+    whole = loader == "mlflow.sklearn"
+    far = warmup.vary_far(varied[0], whole=whole) if varied else []
+    further = [*warmup.scatter(varied[0]), *far] if varied and whole else []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numbers that nobody sent
+        path = fast_path.choose(pyfunc, model.call, loader, predict_fn, varied, further=further)
     model.call = path.call
     scores: Call | None = None
     if loader == "mlflow.sklearn":
@@ -156,7 +162,6 @@ def _warm(
         scores = _scores(pyfunc)
     if not varied:
         return warmup.Batching("alone", "there is no input example to prove joining"), path
-    far = warmup.vary_far(varied[0], whole=loader == "mlflow.sklearn")
     return warmup.prove_joining(model, varied, far, scores), path
 
 

@@ -20,6 +20,9 @@ from gateway.worker.served_model import Call, ServedModel, log_without_data
 _RELATIVE_TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
 """Libraries sum in another order for another number of rows; more than that is an influence."""
 _MAX_PROOF_ROWS = 16
+_SCATTERED_ROWS = 16
+_LARGEST_SCATTERED = 2**52
+"""Whole numbers beyond it are not all ones in double precision."""
 
 
 class WarmUpFailedError(Exception):
@@ -103,6 +106,56 @@ def vary(example: Inputs) -> list[Inputs]:
     return varied
 
 
+def scatter(example: Inputs) -> list[Inputs]:
+    """Return rows around the example's in which no column goes with another one.
+
+    They tell a model that looks for its columns by their names from one that looks for them by
+    their places. The second of them have the values of the first in other columns. The same for
+    the same example, and of its types.
+    """
+    import numpy as np
+
+    dice = np.random.default_rng(0)
+    rows = [row % example.rows for row in range(_SCATTERED_ROWS)] if example.rows else []
+    base = example.take(rows)
+    arrays = {name: _scattered(array, dice) for name, array in base.arrays.items()}
+    scattered = [Inputs(base.kind, arrays, base.rows, base.params)]
+    by_type: dict[str, list[str]] = {}
+    for name, array in arrays.items():
+        if array.dtype.kind in "fiu":
+            by_type.setdefault(str((array.dtype, array.shape)), []).append(name)
+    swapped = {
+        name: arrays[other]
+        for names in by_type.values()
+        for name, other in zip(names, [*names[1:], names[0]], strict=True)
+        if name != other
+    }
+    if swapped:
+        scattered.append(Inputs(base.kind, arrays | swapped, base.rows, base.params))
+    return scattered
+
+
+def _scattered(array: Any, dice: Any) -> Any:
+    """Return other numbers about as large, none below zero where there is none; or other rows."""
+    import numpy as np
+
+    rows = array[dice.permutation(len(array))]
+    if array.dtype.kind not in "fiu":
+        return rows
+    numbers = array.astype("float64")
+    spread = max(3.0, float(np.max(np.abs(numbers), initial=0.0, where=np.isfinite(numbers))))
+    moved = numbers + spread * dice.uniform(-1, 1, numbers.shape)
+    if not (numbers < 0).any():
+        moved = np.abs(moved)
+    if array.dtype.kind != "f":
+        if spread > _LARGEST_SCATTERED:
+            return rows
+        limits = np.iinfo(array.dtype)
+        moved = np.clip(np.rint(moved), limits.min, limits.max)
+    with np.errstate(over="ignore"):
+        return moved.astype(array.dtype)
+
+
 def vary_far(example: Inputs, *, whole: bool) -> list[Inputs]:
     """Return rows that are nothing like the example's, and may be nonsense to the model.
 
@@ -181,7 +234,7 @@ def _prove(calls: Sequence[Call], varied: Sequence[Inputs], far: Sequence[Inputs
             if id(inputs) in sound and not all(map(close, own, alone[id(inputs)])):
                 return Batching("alone", "rows influence each other")
             start = stop
-    if not any(map(_differ, zip(*alone.values(), strict=True))):
+    if not any(map(differ, zip(*alone.values(), strict=True))):
         return Batching("alone", "the example's answers do not differ")
     return Batching("joined", "the input example answers the same alone and joined")
 
@@ -203,7 +256,7 @@ def _bears(calls: Sequence[Call], inputs: Inputs) -> bool:
     return True
 
 
-def _differ(answers: Sequence[Any]) -> bool:
+def differ(answers: Sequence[Any]) -> bool:
     """Whether not all rows of all ``answers`` are equal: from equal ones nothing is learned."""
     first = outputs.rows_of(answers[0], 0, 1)
     return any(

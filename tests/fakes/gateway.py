@@ -14,6 +14,7 @@ from gateway.control_contract import (
     Catalogue,
     CatalogueAck,
     CatalogueVersion,
+    DamagedCopy,
     Event,
     NackCode,
     NodeState,
@@ -56,6 +57,7 @@ class FakeGateway:
         self.fails: dict[tuple[str, int], tuple[StageFailure, str]] = {}
         self.refuses: dict[tuple[str, str], tuple[NackCode, str]] = {}
         self.holds: list[AliasHold] = []
+        self.damaged: list[DamagedCopy] = []
         self.stages_wait = False
         self.stages: list[StageRequest] = []
         self.activations: list[ActivateRequest] = []
@@ -68,6 +70,20 @@ class FakeGateway:
     def want(self, model: str, version: int) -> None:
         """A caller waits for a version's bytes."""
         self.wanted[model, version] = 1.0
+        self._changed()
+
+    def find_damaged(self, model: str, version: int) -> None:
+        """A worker was to be loaded from a copy that was altered."""
+        digest = next(
+            one.digest
+            for one in self.active.values()
+            if (one.model, one.version) == (model, version)
+        )
+        self.damaged = [
+            DamagedCopy(
+                model=model, version=version, digest=digest, at=time.time(), reason="altered"
+            )
+        ]
         self._changed()
 
     def restart(self, *, lose_table: bool = False) -> None:
@@ -256,6 +272,7 @@ class FakeGateway:
             wanted=[Wanted(model=m, version=v, since=s) for (m, v), s in self.wanted.items()],
             resident=sorted(self.resident),
             holds=list(self.holds),
+            damaged=list(self.damaged),
             events=list(self.events),
         )
 

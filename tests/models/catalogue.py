@@ -343,6 +343,8 @@ class ScriptedModel(_Logged):
             model too, so `register` empties the file afterwards.
         load_gate: In a worker, a load waits until this file is there, and starts a thread and a
             child first.
+        lock_file: In a worker, a load locks this file until the worker ends, and raises if another
+            worker has it.
         load_sleep_s: How long a load takes at least, in seconds.
         fail_load: Loading raises.
         memory_mb: Memory that the loaded model holds, in MiB.
@@ -363,6 +365,7 @@ class ScriptedModel(_Logged):
     scale: float = 1.0
     loads_file: str = ""
     load_gate: str = ""
+    lock_file: str = ""
     load_sleep_s: float = 0.0
     fail_load: bool = False
     memory_mb: int = 0

@@ -49,7 +49,7 @@ def matrix(inputs: Inputs, names: Any = None) -> Any:
         raise NotTakenError("a whole number is too large to stand beside numbers that are not")
     import numpy as np
 
-    return np.column_stack(columns)
+    return np.array(columns).T  # column by column in memory, as pandas has it: sums are the same
 
 
 def _would_be_rounded(column: Any) -> bool:
@@ -75,6 +75,13 @@ def probabilities(model: Any) -> tuple[Callable[[Any], Any], list[Any]] | None:
     if classes is None or isinstance(classes, list) or function is None:
         return None
     return function, list(classes.tolist())
+
+
+def behind_labels(model: Any) -> list[Callable[[Any], Any]]:
+    """Return what the estimator has of ``predict_proba`` and ``decision_function``."""
+    estimator = _estimator(model)
+    found = (getattr(estimator, name, None) for name in ("predict_proba", "decision_function"))
+    return [function for function in found if function is not None]
 
 
 def scores(model: Any) -> Callable[[Any], Any] | None:

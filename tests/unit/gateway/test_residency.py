@@ -257,6 +257,18 @@ async def test_steady_traffic_on_a_resident_cannot_keep_a_newcomer_out(monkeypat
     (await newcomer).release()
 
 
+async def test_what_has_come_anew_is_loaded_without_a_pause():
+    world = World()
+    world.failures = [LoadError("integrity", "altered")]
+    with pytest.raises(ModelLoadFailedError, match="altered"):
+        await world.set.lease(key("a"))
+    with pytest.raises(ModelLoadFailedError, match="the last load"):
+        await world.set.lease(key("a"))
+    world.set.renew(key("a"))
+    lease = await world.set.lease(key("a"))
+    lease.release()
+
+
 async def test_no_room_within_the_budget_is_a_503_that_says_when_to_come_back():
     world = World(count=1, load_budget_s=0.05)
     held = await world.set.lease(key("a"))

@@ -333,6 +333,39 @@ async def test_without_room_for_both_it_goes_back_at_once(ruled):
     assert ruled.active().version == 1
 
 
+@pytest.mark.parametrize(
+    ("swap", "other", "used"),
+    [
+        (None, None, "blue_green"),
+        ("auto", None, "auto"),
+        ("unload_first", None, "unload_first"),
+        # another alias goes on meaning the version that fails: nobody unloads it for this one
+        ("unload_first", "challenger", "blue_green"),
+    ],
+)
+async def test_it_goes_back_as_the_tags_say_that_a_version_comes(ruled, swap, other, used):
+    await ruled.publish(epoch=2, swap=swap)
+    if other is not None:
+        await ruled.promoted(2, alias=other, asked_by="operator")
+    await ruled.promoted(2)
+    ruled.traffic(2, 0, 20)
+    await ruled.looked()
+    assert (ruled.active().version, ruled.residents.swaps[-1]) == (1, (used, 1))
+
+
+async def test_what_does_not_come_up_is_tried_less_and_less_often(ruled):
+    await ruled.promoted(2)
+    ruled.residents.failures[1] = LoadError("load_failed", "the lock is held")
+    ruled.traffic(2, 0, 20)
+    tries = []
+    for second in range(80):
+        ruled.now = float(second)
+        before = len(ruled.residents.staged)
+        await ruled.looked()
+        tries += [second] * (len(ruled.residents.staged) - before)
+    assert tries == [0, 10, 30, 70]
+
+
 async def test_a_disk_that_refuses_changes_nothing_and_is_asked_again(ruled, monkeypatch):
     await ruled.promoted(2)
     ruled.traffic(2, 0, 20)

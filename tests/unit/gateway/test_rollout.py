@@ -27,7 +27,7 @@ class FakeResidents:
         self.failures, self.ready, self.unstaged, self.demoted = {}, set(), [], []
         self.gate = asyncio.Event()
         self.gate.set()
-        self.staged, self.swaps = [], []
+        self.staged, self.swaps, self.renewed = [], [], []
         self.looks = 0
 
     def look_again(self):
@@ -54,6 +54,9 @@ class FakeResidents:
     def residents(self):
         return []
 
+    def renew(self, key):
+        self.renewed.append(key)
+
     def digests(self):
         return {key.digest for key in self.ready}
 
@@ -76,8 +79,13 @@ class Stand:
             stage_wait_s=5,
         )
 
-    async def publish(self, epoch=1, writer="w", aliases=None, swap=None):
-        versions = [contract.CatalogueVersion(version=n, state="available", digest=D[n]) for n in D]
+    async def publish(self, epoch=1, writer="w", aliases=None, swap=None, gone=()):
+        versions = [
+            contract.CatalogueVersion(
+                version=n, state="available", digest=None if n in gone else D[n]
+            )
+            for n in D
+        ]
         catalogue = contract.Catalogue(
             writer=writer,
             epoch=epoch,
@@ -328,6 +336,20 @@ async def test_what_another_alias_goes_on_meaning_is_not_unloaded_first(
     await stand.publish(epoch=2, aliases=registry, swap="unload_first")
     await stand.stage(2, replaces=1, alias=moving)
     assert stand.residents.swaps[-1] == (swap, 1)
+
+
+async def test_a_damaged_copy_that_came_anew_is_loaded_without_a_pause(tmp_path):
+    stand = Stand(tmp_path)
+    await stand.publish()
+    stand.node.copy_damaged("m", 1, D[1], "altered")
+    stand.node.copy_damaged("m", 2, D[2], "altered")
+    assert [one.digest for one in (await stand.rollout.observe(0)).damaged] == [D[1], D[2]]
+    await stand.publish(epoch=2)
+    assert stand.residents.renewed == [], "these are the bytes that are damaged"
+    await stand.publish(epoch=3, gone=[1])
+    await stand.publish(epoch=4)
+    assert stand.residents.renewed == [ReplicaKey("m", 1, D[1])]
+    assert [one.digest for one in (await stand.rollout.observe(0)).damaged] == [D[2]]
 
 
 async def test_an_alias_that_is_retired_leaves_no_series(tmp_path):

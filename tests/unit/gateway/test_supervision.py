@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from gateway.bootstrap import _LoadObserver
+from gateway.node import Node
 from gateway.room import ReplicaKey
+from gateway.routing import RouteTable
 from gateway.supervision import Supervisor
 from gateway.telemetry import Telemetry
 from gateway.worker.messages import Alive
@@ -105,6 +107,32 @@ async def test_a_round_that_fails_is_not_the_last() -> None:
     await watched(residents, None, lambda: residents.rounds > 2)
 
 
+def a_node() -> Node:
+    return Node(node_id="n", boot_id="b", table=RouteTable("champion"))
+
+
+async def test_a_copy_that_fails_its_check_is_told_until_one_was_loaded() -> None:
+    node = a_node()
+    observer = _LoadObserver(Telemetry(), node)
+    observer.load_failed(KEY, "load_failed", "the model raised ImportError")
+    assert node.damaged() == []
+    before = node.seq
+    observer.load_failed(KEY, "integrity", "'model.pkl' is not the file of the manifest")
+    (told,) = node.damaged()
+    assert (told.model, told.version, told.digest) == (KEY.model, KEY.version, KEY.digest)
+    assert "model.pkl" in told.reason
+    assert node.seq > before
+    observer.loaded(KEY, 0.5, 1)
+    assert node.damaged() == []
+
+
+async def test_news_of_damaged_copies_are_bounded() -> None:
+    node = a_node()
+    for number in range(1, 301):
+        node.copy_damaged("m", number, f"sha256:{number:064x}", "altered")
+    assert [one.version for one in node.damaged()] == list(range(45, 301))
+
+
 @pytest.mark.parametrize(
     ("evicted", "died", "counted"), [(True, False, 0), (False, False, 0), (False, True, 1)]
 )
@@ -112,6 +140,6 @@ async def test_only_ends_that_nobody_asked_for_are_deaths(
     evicted: bool, died: bool, counted: int
 ) -> None:
     telemetry = Telemetry()
-    observer = _LoadObserver(telemetry, lambda: None)
+    observer = _LoadObserver(telemetry, a_node())
     observer.ended(KEY, "because", evicted=evicted, died=died)
     assert telemetry.deaths.labels("m", "1")._value.get() == counted

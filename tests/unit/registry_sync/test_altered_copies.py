@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from gateway.control_contract import VersionState
 from registry_sync.backoff import Backoff
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory
+from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 
 
 async def test_an_altered_copy_is_fetched_again_and_its_version_is_not_quarantined(
@@ -21,6 +22,69 @@ async def test_an_altered_copy_is_fetched_again_and_its_version_is_not_quarantin
         assert spine.journal.view.quarantines == {}
         node.gateway.fails.clear()
         await node.serves(1)
+
+
+def _fetches(node: NodeInMemory) -> int:
+    return node.registry.fetched.count(f"fake:/{M}/1")
+
+
+async def test_a_copy_that_a_load_found_altered_is_fetched_again(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+        before = _fetches(node)
+        node.gateway.find_damaged(M, 1)
+        await becomes(lambda: _fetches(node) == before + 1, "the bytes are fetched again")
+        await node.shows(1, VersionState.AVAILABLE)
+        await idle(spine)
+        assert _fetches(node) == before + 1, "what was told of the copy before says nothing now"
+        assert node.gateway.points(M, A) == 1
+
+
+async def test_what_serves_is_fetched_again_although_the_alias_is_to_move(
+    node: NodeInMemory,
+) -> None:
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        node.gateway.fails[M, 2] = ("warm_up_failed", "it answers NaN")
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await becomes(lambda: spine.journal.view.rejections, "version 2 is rejected")
+        before = _fetches(node)
+        node.gateway.find_damaged(M, 1)
+        await becomes(lambda: _fetches(node) == before + 1, "the bytes are fetched again")
+        await node.shows(1, VersionState.AVAILABLE)
+
+
+async def test_a_copy_that_is_damaged_again_and_again_is_not_fetched_at_full_speed(
+    node: NodeInMemory,
+) -> None:
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+        before = _fetches(node)
+        for _ in range(20):
+            node.gateway.find_damaged(M, 1)
+            await idle(spine)
+            await node.shows(1, VersionState.AVAILABLE)
+        assert before < _fetches(node) <= before + 3
+        failure = spine._copies._backoff.get(("copy", node.gateway.damaged[0].digest))
+        assert failure is not None
+        assert failure.retry_at > failure.failed_at
+
+
+async def test_without_the_registry_no_copy_is_dropped(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        node.registry.down = True
+        await spine.poll()
+        before = _fetches(node)
+        node.gateway.find_damaged(M, 1)
+        await idle(spine)
+        assert spine.arrival.artifacts
+        node.registry.down = False
+        await spine.poll()
+        await becomes(lambda: _fetches(node) == before + 1, "the bytes are fetched again")
 
 
 def test_what_failed_for_one_goal_holds_up_no_other() -> None:

@@ -1,5 +1,6 @@
 """Models-from-code: ``scale * x``, and what its ``model_config`` tells it to do besides."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -25,6 +26,9 @@ class Scripted(PythonModel):
             subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
             while not Path(config["load_gate"]).exists():
                 time.sleep(0.01)
+        if config["lock_file"] and "gateway.worker.entry" in sys.modules:
+            self.lock = Path(config["lock_file"]).open("a")  # noqa: SIM115  # held as long as the model
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if config["load_sleep_s"]:
             time.sleep(config["load_sleep_s"])
         if config["fail_load"]:

@@ -233,12 +233,12 @@ def test_what_the_bare_model_is_not_given_goes_to_the_pyfunc(inputs):
         asked.append(inputs)
         return model.predict(inputs.native())
 
-    proofs = [table(x=[1.0], y=[2])]
+    proofs = [table(x=[1.0, 4.0], y=[2, 3])]
     path = fast_path.choose(model, pyfunc_call, "mlflow.sklearn", "predict", proofs)
     likely = fast_path.choose_probabilities(model, model.predict, proofs)
     assert path.path == "fast"
     asked.clear()
-    assert path.call(proofs[0]).tolist() == likely(proofs[0]).tolist() == [3.0]
+    assert path.call(proofs[0]).tolist() == likely(proofs[0]).tolist() == [3.0, 7.0]
     assert not asked
     expected = model.predict(inputs.native())
     np.testing.assert_array_equal(path.call(inputs), expected)
