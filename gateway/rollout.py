@@ -109,7 +109,7 @@ class Rollout:
                 raise RolloutRefusedError("table_write_failed", str(error)) from error
             node.catalogue_writer, node.catalogue_epoch = catalogue.writer, catalogue.epoch
             node.replace(node.table.with_catalogue(catalogue))
-        self._forget_unlisted()
+        await self._forget_unlisted()
         return CatalogueAck(generation=self._node.table.generation)
 
     async def keep_catalogue(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
@@ -127,8 +127,12 @@ class Rollout:
             node.replace(node.table.with_listing(unchanged.listed_at, unchanged.source_error))
         return CatalogueAck(generation=self._node.table.generation)
 
-    def _forget_unlisted(self) -> None:
-        self._telemetry.forget_all_but(self._node.table.knows)
+    async def _forget_unlisted(self) -> None:
+        await self._telemetry.forget_all_but(self._is_known)
+
+    def _is_known(self, model: str, version: int | None) -> bool:
+        """Ask the table of the moment: another may come between two slices."""
+        return self._node.table.knows(model, version)
 
     # --- stage ------------------------------------------------------------------------------------
 
