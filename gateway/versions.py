@@ -165,7 +165,9 @@ class Versions:
             raise LoadError(
                 "integrity", f"the bytes of {key} are not in this node's artifact store"
             ) from error
-        except (OSError, orjson.JSONDecodeError) as error:
+        except OSError as error:
+            raise LoadError("unavailable", f"the description of {key} cannot be read") from error
+        except orjson.JSONDecodeError as error:
             raise LoadError("load_failed", f"the description of {key} is unreadable") from error
         if description.get("format_version", 1) > _DESCRIPTION_FORMAT:
             raise LoadError(
