@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gateway import machine_memory
 from gateway.control_contract import Alias
 
 MIB = 1024 * 1024
 
 
+_SMALLEST_BUDGET_BYTES = 64 * MIB
+
+
 def _half_of_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return max(_SMALLEST_BUDGET_BYTES, machine_memory.available() // 2)
 
 
 class GatewaySettings(BaseSettings):
@@ -35,7 +38,7 @@ class GatewaySettings(BaseSettings):
     max_resident: int = Field(8, ge=1, description="Most workers at a time, whatever their state.")
     max_resident_bytes: int = Field(
         default_factory=_half_of_memory,
-        ge=64 * MIB,
+        ge=_SMALLEST_BUDGET_BYTES,
         description="Most private memory of all workers and their forkserver.",
     )
     max_in_flight: int = Field(256, ge=1, description="Most requests inside one worker.")
