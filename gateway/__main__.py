@@ -13,10 +13,12 @@ import fcntl
 import gc
 import os
 import resource
+import shutil
 import signal
 import socket
 import stat
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -27,6 +29,7 @@ from pydantic import ValidationError
 from gateway.bootstrap import Gateway, StartError, running_gateway
 from gateway.http.listener import PublicServer, QuietServer, server_config
 from gateway.settings import GatewaySettings
+from gateway.settings_help import settings_help
 from gateway.telemetry import configure_logging
 
 _BACKLOG = 2048
@@ -41,8 +44,10 @@ def main() -> int:
     """Run until SIGTERM or SIGINT; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m gateway",
-        description="Serve every model of a registry. Settings are environment variables with the "
-        "prefix GATEWAY_; the README lists them all.",
+        description="Serve every model of a registry. It has no arguments: settings are "
+        "environment variables.",
+        epilog="settings, with their defaults:\n\n" + "\n".join(_settings()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args()
     try:
@@ -61,6 +66,12 @@ def main() -> int:
         _log.error("start.failed", reason=str(error))  # the reason is all there is
         return 1
     return 0
+
+
+def _settings() -> Iterator[str]:
+    columns = shutil.get_terminal_size().columns
+    for line in settings_help(GatewaySettings):
+        yield textwrap.fill(line, columns, initial_indent="  ", subsequent_indent="      ")
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

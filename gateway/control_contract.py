@@ -295,12 +295,20 @@ class Nack(Body):
 
 
 StageFailure = Literal[
-    "integrity", "unsupported", "load_failed", "warm_up_failed", "no_room", "worker_died", "timeout"
+    "integrity",
+    "unsupported",
+    "load_failed",
+    "warm_up_failed",
+    "unavailable",
+    "no_room",
+    "worker_died",
+    "timeout",
 ]
 PERMANENT_STAGE_FAILURES: frozenset[StageFailure] = frozenset(
     {"integrity", "unsupported", "load_failed", "warm_up_failed"}
 )
-"""Failures that the same bytes would meet again. The others pass, and are tried again."""
+"""Failures that the same bytes would meet again. The others pass, and are tried again:
+``unavailable`` is the network's, the disk's or the like, met by the model's own code."""
 
 
 class StageOutcome(Body):

@@ -6,13 +6,13 @@ import math
 import os
 from pathlib import Path
 
-_ROOT = Path("/sys/fs/cgroup")
+from gateway import cgroups
 
 
-def available(cgroup: Path = Path("/proc/self/cgroup"), root: Path = _ROOT) -> int:
+def available(cgroup: Path = cgroups.OURS, root: Path = cgroups.ROOT) -> int:
     """Return the whole cores that there are for this process; at least 1."""
     cores = float(len(os.sched_getaffinity(0)))
-    return max(1, math.floor(min(cores, _quota(cgroup, root))))
+    return max(1, math.floor(min(cores, cgroups.smallest("cpu", _quota_of, cgroup, root))))
 
 
 def share(cores: int, workers: int) -> int:
@@ -20,40 +20,13 @@ def share(cores: int, workers: int) -> int:
     return max(1, cores // workers)
 
 
-def _quota(cgroup: Path, root: Path) -> float:
-    """Return the smallest quota on the way from our group to the root, in cores."""
-    smallest = math.inf
-    for controllers, path in _groups(cgroup):
-        top = root / controllers if controllers else root
-        group = top / path.lstrip("/")
-        for one in (group, *group.parents):
-            if not one.is_relative_to(top):
-                break
-            smallest = min(smallest, _quota_of(one))
-    return smallest
-
-
-def _groups(cgroup: Path) -> list[tuple[str, str]]:
-    """Return the groups that may limit the processor: controllers (version 2: empty) and path."""
-    try:
-        lines = [line.split(":", 2) for line in cgroup.read_text().splitlines()]
-    except OSError:
-        return []
-    return [
-        (line[1], line[2])
-        for line in lines
-        if len(line) == 3 and (not line[1] or "cpu" in line[1].split(","))  # noqa: PLR2004  # number, controllers, path
-    ]
-
-
 def _quota_of(group: Path) -> float:
-    try:
-        if (limit := group / "cpu.max").exists():
-            quota, period = limit.read_text().split()
-        else:
-            quota = (group / "cpu.cfs_quota_us").read_text()
-            period = (group / "cpu.cfs_period_us").read_text()
-        cores = int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):  # none: "max"
+    """Return the quota of a group in cores."""
+    if (limit := group / "cpu.max").exists():
+        quota, period = limit.read_text().split()
+    else:
+        quota = (group / "cpu.cfs_quota_us").read_text()
+        period = (group / "cpu.cfs_period_us").read_text()
+    if int(quota) <= 0 or int(period) <= 0:  # -1: none
         return math.inf
-    return cores if cores > 0 else math.inf
+    return int(quota) / int(period)

@@ -33,6 +33,10 @@ class ListedVersions(Sequence[CatalogueVersion]):
         document = self._documents.get(number)
         return None if document is None else CatalogueVersion.model_validate_json(document)
 
+    def has(self, number: int) -> bool:
+        """Whether there is a version of this number. Reads none."""
+        return number in self._documents
+
     def __iter__(self) -> Iterator[CatalogueVersion]:
         """Read them one after the other."""
         return map(CatalogueVersion.model_validate_json, self._documents.values())

@@ -111,8 +111,8 @@ class Rollout:
             before = node.table
             node.replace(before.with_catalogue(catalogue))
             self._load_what_came_anew(before)
-        self._forget_unlisted()
         self._residents.look_again()
+        await self._forget_unlisted()
         return CatalogueAck(generation=self._node.table.generation)
 
     async def keep_catalogue(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
@@ -138,8 +138,12 @@ class Rollout:
                 self._node.copy_whole(one.digest)
                 self._residents.renew(key)
 
-    def _forget_unlisted(self) -> None:
-        self._telemetry.forget_all_but(self._node.table.knows)
+    async def _forget_unlisted(self) -> None:
+        await self._telemetry.forget_all_but(self._is_known)
+
+    def _is_known(self, model: str, version: int | None) -> bool:
+        """Ask the table of the moment: another may come between two slices."""
+        return self._node.table.knows(model, version)
 
     # --- stage ------------------------------------------------------------------------------------
 

@@ -78,6 +78,12 @@ def _listed(versions: Sequence[CatalogueVersion], number: int) -> CatalogueVersi
     return next((entry for entry in versions if entry.version == number), None)
 
 
+def _lists(versions: Sequence[CatalogueVersion], number: int) -> bool:
+    if isinstance(versions, ListedVersions):
+        return versions.has(number)
+    return any(entry.version == number for entry in versions)
+
+
 @dataclass(frozen=True, slots=True)
 class _Index:
     """What a catalogue lists, by name. Built once for each, and kept while only aliases move."""
@@ -175,10 +181,12 @@ class RouteTable:
     def knows(self, model: str, version: int | None) -> bool:
         """Whether a model, or one of its versions, is listed or active."""
         active = self._active_of.get(model, {})
+        listed = self._index.models.get(model)
         if version is None:
-            return model in self._index.models or bool(active)
-        listed = self._index.versions.get((model, version)) is not None
-        return listed or any(entry.version == version for entry in active.values())
+            return listed is not None or bool(active)
+        if listed is not None and _lists(listed.versions, version):
+            return True
+        return any(entry.version == version for entry in active.values())
 
     def version(self, model: str, version: int) -> CatalogueVersion:
         """Return what is known of one version.

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gateway import machine_memory
 from gateway.control_contract import Alias
 
 MIB = 1024 * 1024
 
 
+_SMALLEST_BUDGET_BYTES = 64 * MIB
+
+
 def _half_of_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return max(_SMALLEST_BUDGET_BYTES, machine_memory.available() // 2)
 
 
 class GatewaySettings(BaseSettings):
@@ -35,10 +38,14 @@ class GatewaySettings(BaseSettings):
     max_resident: int = Field(8, ge=1, description="Most workers at a time, whatever their state.")
     max_resident_bytes: int = Field(
         default_factory=_half_of_memory,
-        ge=64 * MIB,
+        ge=_SMALLEST_BUDGET_BYTES,
         description="Most private memory of all workers and their forkserver.",
     )
-    max_in_flight: int = Field(256, ge=1, description="Most requests inside one worker.")
+    max_in_flight: int = Field(
+        256,
+        ge=1,
+        description="Most requests inside one worker, and most that wait for a version's worker.",
+    )
     max_in_flight_bytes: int = Field(
         64 * MIB, ge=1, description="Most bytes of bodies inside one worker."
     )
@@ -52,7 +59,9 @@ class GatewaySettings(BaseSettings):
     )
     max_body_bytes: int = Field(16 * MIB, ge=1, description="Largest body of a request.")
     max_batch_bytes: int = Field(
-        16 * MIB, ge=1, description="Most bytes of bodies that are predicted by one call."
+        16 * MIB,
+        ge=1,
+        description="Most bytes of bodies that are predicted by one call; a larger one goes alone.",
     )
     max_answer_bytes: int = Field(
         64 * MIB, ge=1024, le=1024 * MIB, description="Largest answer to one request."
@@ -61,7 +70,10 @@ class GatewaySettings(BaseSettings):
         30.0, gt=0, le=3600, description="From a body's last byte to the answer, loading excluded."
     )
     body_timeout_s: float = Field(
-        30.0, gt=0, le=3600, description="Longest wait for 64 KiB of a body, or for its rest."
+        30.0,
+        gt=0,
+        le=3600,
+        description="Longest time in which less than 64 KiB of a body come, if that much is left.",
     )
     max_connections: int = Field(
         10000, ge=1, description="Most connections of callers; those beyond it are turned away."
@@ -73,7 +85,10 @@ class GatewaySettings(BaseSettings):
         75.0, gt=0, description="Longest time without a request on an open connection."
     )
     read_timeout_s: float = Field(
-        30.0, gt=0, description="Longest time in which a caller reads nothing of its answer."
+        30.0,
+        gt=0,
+        description="Longest time in which a caller reads less than 64 KiB of its answer, if "
+        "that much is left.",
     )
     stuck_grace_s: float = Field(
         10.0, ge=0, description="Beyond the time-out, after which a busy worker is ended."
@@ -100,13 +115,17 @@ class GatewaySettings(BaseSettings):
     worker_memory_bytes: int = Field(
         0,
         ge=0,
-        description="Most memory that one worker may take; 0: as much as all of them together.",
+        description="Most memory that one worker may take, touched or not; 0: as "
+        "GATEWAY_MAX_RESIDENT_BYTES.",
     )
     rollback_window_s: float = Field(
         600.0, ge=0, description="After a promotion, time in which the rule may go back; 0: never."
     )
     rollback_min_requests: int = Field(
-        50, ge=1, description="Requests of the new version before it is judged."
+        50,
+        ge=1,
+        description="Requests of the new version before it is judged, and of the old one before "
+        "it is known.",
     )
     rollback_error_margin: float = Field(
         0.05, ge=0, lt=1, description="By how much the share of failed requests may be larger."
@@ -123,10 +142,13 @@ class GatewaySettings(BaseSettings):
     worker_threads: int = Field(
         0,
         ge=0,
-        description="Threads of numerical libraries in one worker; 0: its share of the cores.",
+        description="Threads of numerical libraries in one worker; 0: cores divided by "
+        "GATEWAY_MAX_RESIDENT.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe log line; single requests that succeed are 'debug'."
+        "info",
+        description="Least severe log line; single requests that succeed, or are refused with a "
+        "status below 500, are 'debug'.",
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="'auto': console on a terminal, JSON elsewhere."

@@ -9,16 +9,22 @@ from __future__ import annotations
 import atexit
 import logging
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any, TextIO, cast
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.registry import Collector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 
 from gateway.log_lines import LogLines
 from gateway.settings import GatewaySettings
+from gateway.slices import in_slices
 
 _log = structlog.get_logger("gateway")
 _LATENCY_BUCKETS_S = (
@@ -26,6 +32,7 @@ _LATENCY_BUCKETS_S = (
 )  # fmt: skip
 _LOAD_BUCKETS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
 
+AnyMetric = Counter | Gauge | Histogram
 NO_MODEL = "-"
 """The label of requests that named no known model or version."""
 
@@ -43,6 +50,7 @@ class Telemetry:
 
     def __init__(self) -> None:
         """Register every metric."""
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # nobody asks when a series began
         self.registry = CollectorRegistry()
         by_version = ("model", "version")
         self.requests = self._counter(
@@ -127,28 +135,47 @@ class Telemetry:
         for metric in (self.swaps, self.rollbacks):
             metric.remove_by_labels({"model": model, "alias": alias})
 
-    def forget_all_but(self, known: Callable[[str, int | None], bool]) -> None:
-        """Remove the series of models (version None) and versions that are no longer known."""
-        for by_alias in (self.swaps, self.rollbacks):
-            for labels in [dict(sample.labels) for sample in _samples(by_alias)]:
-                if not known(labels["model"], None):
-                    by_alias.remove_by_labels({"model": labels["model"]})
-        for metric in self._by_version():
-            for labels in [dict(sample.labels) for sample in _samples(metric)]:
-                model, version = labels.get("model", NO_MODEL), labels.get("version", NO_MODEL)
-                if model != NO_MODEL and not known(model, int(version)):
-                    metric.remove_by_labels({"model": model, "version": version})
-        self._series = {key: series for key, series in self._series.items() if known(*key)}
+    async def forget_all_but(self, known: Callable[[str, int | None], bool]) -> None:
+        """Remove the series of models (version None) and versions that are no longer known.
 
-    def _by_version(self) -> tuple[Counter | Histogram | Gauge, ...]:
+        In slices, and as ``known`` says at each. All series are looked at, not only those of what
+        has just gone: a request that was inside then has counted since.
+        """
+        async for metric, labels in in_slices(self._series_by_model()):
+            model = labels["model"]
+            version = int(labels["version"]) if "version" in labels and model != NO_MODEL else None
+            if model != NO_MODEL and not known(model, version):
+                metric.remove(*labels.values())
+                if version is not None:
+                    self._series.pop((model, version), None)
+
+    def _series_by_model(self) -> Iterator[tuple[AnyMetric, dict[str, str]]]:
+        for metric in (self.swaps, self.rollbacks, *self._by_version()):
+            for labels, _ in series_of(metric):
+                yield metric, labels
+
+    def metrics(self) -> list[AnyMetric]:
+        """Return every metric, in the order of their registration."""
+        return [one for one in vars(self).values() if isinstance(one, AnyMetric)]
+
+    def _by_version(self) -> tuple[AnyMetric, ...]:
         return (
             self.requests, self.errors, self.latency, self.loads, self.load_failures,
             self.load_seconds, self.evictions, self.deaths, self.resident_bytes,
         )  # fmt: skip
 
 
-def _samples(metric: Collector) -> list[Any]:
-    return [sample for family in metric.collect() for sample in family.samples]
+def series_of(metric: AnyMetric) -> Iterator[tuple[dict[str, str], Any]]:
+    """Give each series that a metric has now, with its labels; a metric without any is its own.
+
+    prometheus_client itself tells them only with all their samples at once.
+    """
+    names = metric._labelnames  # noqa: SLF001
+    if not names:
+        yield {}, metric
+        return
+    for values, series in tuple(metric._metrics.items()):  # noqa: SLF001
+        yield dict(zip(names, values, strict=True)), series
 
 
 def configure_logging(settings: GatewaySettings) -> None:

@@ -168,7 +168,7 @@ class Versions:
         except orjson.JSONDecodeError as error:
             raise LoadError("integrity", f"the description of {key} is none") from error
         except OSError as error:
-            raise LoadError("load_failed", f"the description of {key} is unreadable") from error
+            raise LoadError("unavailable", f"the description of {key} cannot be read") from error
         if description.get("format_version", 1) > _DESCRIPTION_FORMAT:
             raise LoadError(
                 "unsupported",

@@ -9,16 +9,20 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
+from gateway.settings_help import settings_help
 from registry_sync.commands import control_plane, decide, history, look_now, publish, status
 from registry_sync.commands.arguments import read_settings
 from registry_sync.commands.terminal import Exit, fail
 from registry_sync.errors import SyncError
 from registry_sync.node_dir import StartError
+from registry_sync.settings import SyncSettings
 
 app = typer.Typer(
     name="registry-gateway",
-    help="Follow a model registry, and say what this node serves of it and why.",
+    help="Follow a model registry, and say what this node serves of it and why. "
+    "`run --help` lists the settings.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -53,11 +57,11 @@ def choose_control_plane(
     control_plane.choose(url, token)
 
 
-@app.command()
+@app.command(epilog="\n\n".join(map(escape, settings_help(SyncSettings))))
 def run() -> None:
     """Run the control plane; the same as `python -m registry_sync`.
 
-    Settings are environment variables with the prefix REGISTRY_SYNC_; the README lists them all.
+    Settings are environment variables; their defaults are in parentheses.
     """
     from registry_sync import bootstrap  # most commands only ask: half a second less for them
 

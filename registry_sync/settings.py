@@ -21,80 +21,108 @@ _GIB = 2**30
 
 
 class SyncSettings(BaseSettings):
-    """Everything that can be set; each name with the prefix ``REGISTRY_SYNC_``.
-
-    Attributes:
-        node_dir: The node's folder, shared with its gateway.
-        tracking_uri: The MLflow server whose registry is followed, or ``s3://bucket/prefix`` for a
-            registry without MLflow; ``MLFLOW_TRACKING_URI`` is read too.
-        poll_interval_s: Seconds between two listings of the registry.
-        thorough_poll_every: Every so many polls ask for all versions, whether their models show a
-            change or not: a tag on a version shows nowhere else.
-        stages: Follow MLflow's deprecated stages as aliases ``production`` and ``staging``, where
-            the model has no alias of that name.
-        database_url: SQLAlchemy URL of the ledger; empty: SQLite in the node's folder.
-        require_digest: Refuse versions whose publisher stamped no digest.
-        settle_s: An upload counts as done when nothing has changed for so long, unless something
-            better tells: a digest, an S3 registry's manifest, MLflow of a model that it logged.
-        rollback_window_s: How long the bytes that an alias left stay on disk.
-        max_artifact_bytes: Bytes of one artifact.
-        max_artifact_files: Files of one artifact.
-        fetch_timeout_s: Seconds for one whole fetch.
-        disk_floor_bytes: Free bytes that fetching leaves on the file system.
-        disk_budget_bytes: Bytes of artifacts that this node keeps, those on their way included;
-            0: as many as the floor leaves room for.
-        stage_timeout_s: Seconds to wait for the outcome of a stage.
-        dependencies: What it means when a version requires other libraries than are installed
-            here: ``ignore``, ``warn``, or ``refuse``: it is not loaded beside them.
-        signature_change: What it means when an alias is to go to a version with another signature:
-            ``ignore``, ``warn``, or ``refuse``: it stays, if that breaks callers.
-        environment_timeout_s: Seconds for building one own environment.
-        sweep_interval_s: Seconds between two clean-ups of artifacts and history.
-        operations_host: Address that the operations listener binds.
-        operations_port: Its TCP port; 0: there is only the Unix socket.
-        operations_token: What operators show over TCP; empty: they are refused there.
-        mlflow_webhook_secret: What MLflow signs its webhooks with; empty: there is no such route.
-        s3_webhook_token: What S3 shows with its event notifications; empty: as above.
-        reload_secret: What CI signs its reloads with; empty: as above.
-        log_level: The least level that is logged.
-        log_format: ``json``, ``console``, or ``auto``: console on a terminal.
-    """
+    """Everything that can be set; each name with the prefix ``REGISTRY_SYNC_``."""
 
     model_config = SettingsConfigDict(
         env_prefix="REGISTRY_SYNC_", populate_by_name=True, hide_input_in_errors=True
     )
 
-    node_dir: Path = _DEFAULT_NODE_DIR
+    node_dir: Path = Field(
+        _DEFAULT_NODE_DIR, description="The node's folder, shared with its gateway."
+    )
     tracking_uri: str = Field(
-        default="http://127.0.0.1:5000",
+        "http://127.0.0.1:5000",
         min_length=1,
         validation_alias=AliasChoices("REGISTRY_SYNC_TRACKING_URI", "MLFLOW_TRACKING_URI"),
+        description="The MLflow server whose registry is followed, or s3://bucket/prefix for a "
+        "registry without MLflow; MLFLOW_TRACKING_URI is read too.",
     )
-    poll_interval_s: PositiveFloat = 30.0
-    thorough_poll_every: PositiveInt = 10
-    stages: bool = False
-    database_url: str = ""
-    require_digest: bool = False
-    settle_s: float = Field(default=5.0, ge=0)
-    rollback_window_s: float = Field(default=3600.0, ge=0)
-    max_artifact_bytes: PositiveInt = 20 * _GIB
-    max_artifact_files: PositiveInt = 10_000
-    fetch_timeout_s: PositiveFloat = 3600.0
-    disk_floor_bytes: int = Field(default=_GIB, ge=0)
-    disk_budget_bytes: int = Field(default=0, ge=0)
-    stage_timeout_s: PositiveFloat = 600.0
-    dependencies: Literal["ignore", "warn", "refuse"] = "warn"
-    signature_change: Literal["ignore", "warn", "refuse"] = "warn"
-    environment_timeout_s: PositiveFloat = 1800.0
-    sweep_interval_s: PositiveFloat = 300.0
-    operations_host: str = Field(default="127.0.0.1", min_length=1)
-    operations_port: int = Field(default=8081, ge=0, le=65535)
-    operations_token: SecretStr | None = None
-    mlflow_webhook_secret: SecretStr | None = None
-    s3_webhook_token: SecretStr | None = None
-    reload_secret: SecretStr | None = None
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["auto", "json", "console"] = "auto"
+    poll_interval_s: PositiveFloat = Field(
+        30.0, description="Seconds between two listings of the registry."
+    )
+    thorough_poll_every: PositiveInt = Field(
+        10,
+        description="Every so many polls ask for all versions, whether their models show a "
+        "change or not: a tag on a version shows nowhere else.",
+    )
+    stages: bool = Field(
+        False,
+        description="Follow MLflow's deprecated stages as aliases production and staging, where "
+        "the model has no alias of that name.",
+    )
+    database_url: str = Field(
+        "", description="SQLAlchemy URL of the ledger; empty: SQLite in the node's folder."
+    )
+    require_digest: bool = Field(
+        False, description="Refuse versions whose publisher stamped no digest."
+    )
+    settle_s: float = Field(
+        5.0,
+        ge=0,
+        description="An upload counts as done when nothing has changed for so long, unless "
+        "something better tells: a digest, an S3 registry's manifest, MLflow of a model that it "
+        "logged.",
+    )
+    rollback_window_s: float = Field(
+        3600.0, ge=0, description="How long the bytes that an alias left stay on disk."
+    )
+    max_artifact_bytes: PositiveInt = Field(20 * _GIB, description="Bytes of one artifact.")
+    max_artifact_files: PositiveInt = Field(10_000, description="Files of one artifact.")
+    fetch_timeout_s: PositiveFloat = Field(3600.0, description="Seconds for one whole fetch.")
+    disk_floor_bytes: int = Field(
+        _GIB, ge=0, description="Free bytes that fetching leaves on the file system."
+    )
+    disk_budget_bytes: int = Field(
+        0,
+        ge=0,
+        description="Bytes of artifacts that this node keeps, those on their way included; 0: as "
+        "many as the floor leaves room for.",
+    )
+    stage_timeout_s: PositiveFloat = Field(
+        600.0,
+        description="Seconds to wait for the outcome of a stage; more than GATEWAY_LOAD_TIMEOUT_S, "
+        "GATEWAY_WARM_UP_TIMEOUT_S and GATEWAY_LOAD_BUDGET_S together.",
+    )
+    dependencies: Literal["ignore", "warn", "refuse"] = Field(
+        "warn",
+        description="What it means when a version requires other libraries than are installed "
+        "here: ignore, warn, or refuse: it is not loaded beside them.",
+    )
+    signature_change: Literal["ignore", "warn", "refuse"] = Field(
+        "warn",
+        description="What it means when an alias is to go to a version with another signature: "
+        "ignore, warn, or refuse: it stays, if that breaks callers.",
+    )
+    environment_timeout_s: PositiveFloat = Field(
+        1800.0, description="Seconds for building one own environment."
+    )
+    sweep_interval_s: PositiveFloat = Field(
+        300.0, description="Seconds between two clean-ups of artifacts, environments and history."
+    )
+    operations_host: str = Field(
+        "127.0.0.1", min_length=1, description="Address that the operations listener binds."
+    )
+    operations_port: int = Field(
+        8081, ge=0, le=65535, description="Its TCP port; 0: there is only the Unix socket."
+    )
+    operations_token: SecretStr | None = Field(
+        None, description="What operators show over TCP; empty: they are refused there."
+    )
+    mlflow_webhook_secret: SecretStr | None = Field(
+        None, description="What MLflow signs its webhooks with; empty: there is no such route."
+    )
+    s3_webhook_token: SecretStr | None = Field(
+        None, description="What S3 shows with its event notifications; empty: as above."
+    )
+    reload_secret: SecretStr | None = Field(
+        None, description="What CI signs its reloads with; empty: as above."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least level that is logged."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="'auto': console on a terminal, JSON elsewhere."
+    )
 
     @field_validator("tracking_uri")
     @classmethod

@@ -17,7 +17,6 @@ from gateway.control_contract import (
 )
 from gateway.errors import InvalidSelectorError, VersionNotFoundError
 from gateway.http.services import Services, services_of
-from gateway.http.slices import in_slices
 from gateway.model_ref import (
     LATEST,
     InvalidReferenceError,
@@ -28,6 +27,7 @@ from gateway.model_ref import (
 from gateway.node import Node
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
+from gateway.slices import in_slices
 from gateway.workers import Resident
 
 router = APIRouter(tags=["catalogue"])
@@ -37,13 +37,13 @@ router = APIRouter(tags=["catalogue"])
 async def list_models(request: Request) -> Response:
     """List every registered model with its aliases and how fresh the registry's list is.
 
-    There may be thousands: they are described in slices.
+    There may be thousands: they are described in slices, all on the table of now.
     """
     services = services_of(request)
     table = services.node.table
     rest = {"generation": table.generation, "registry": registry_freshness(services)}
     models = [
-        orjson.dumps(_summary(services.node, table.model(name)))
+        orjson.dumps(_summary(services.node, table, table.model(name)))
         async for name in in_slices(table.names())
     ]
     body = b'{"models":[%b],%b' % (b",".join(models), orjson.dumps(rest)[1:])
@@ -51,18 +51,26 @@ async def list_models(request: Request) -> Response:
 
 
 @router.get("/models/{model}")
-async def get_model(request: Request, model: str) -> dict[str, Any]:
-    """Show one model: versions, what each alias means here and in the registry, and why."""
+async def get_model(request: Request, model: str) -> Response:
+    """Show one model: versions, what each alias means here and in the registry, and why.
+
+    It may have thousands of versions: as above.
+    """
     services = services_of(request)
     table = services.node.table
     entry = table.model(_name(model))
-    return {
-        **_summary(services.node, entry),
-        "versions": [_version(services, entry, one, whole=False) for one in entry.versions],
+    summary = _summary(services.node, table, entry)
+    rest = {
         "policy": _policy(entry.policy),
         "generation": table.generation,
         "registry": registry_freshness(services),
     }
+    versions = [
+        orjson.dumps(_version(services, table, entry, one, whole=False))
+        async for one in in_slices(entry.versions)
+    ]
+    parts = orjson.dumps(summary)[:-1], b",".join(versions), orjson.dumps(rest)[1:]
+    return Response(b'%b,"versions":[%b],%b' % parts, media_type="application/json")
 
 
 @router.get("/models/{model}/versions/{version}")
@@ -81,7 +89,7 @@ async def get_version(request: Request, model: str, version: str) -> dict[str, A
         if selector.kind is SelectorKind.VERSION
         else table.resolve(name, selector).version
     )
-    return _version(services, entry, table.version(name, number), whole=True)
+    return _version(services, table, entry, table.version(name, number), whole=True)
 
 
 def registry_freshness(services: Services) -> dict[str, Any]:
@@ -101,10 +109,11 @@ def _name(text: str) -> str:
         raise InvalidSelectorError(str(error)) from error
 
 
-def _summary(node: Node, model: CatalogueModel) -> dict[str, Any]:
-    table = node.table
+def _summary(node: Node, table: RouteTable, model: CatalogueModel) -> dict[str, Any]:
     active = table.active_of(model.name)
-    aliases = {alias: _alias(node, model, alias) for alias in sorted({*model.aliases, *active})}
+    aliases = {
+        alias: _alias(node, table, model, alias) for alias in sorted({*model.aliases, *active})
+    }
     return {
         "name": model.name,
         "href": f"/models/{quote(model.name, safe='')}",
@@ -114,9 +123,8 @@ def _summary(node: Node, model: CatalogueModel) -> dict[str, Any]:
     }
 
 
-def _alias(node: Node, model: CatalogueModel, alias: str) -> dict[str, Any]:
+def _alias(node: Node, table: RouteTable, model: CatalogueModel, alias: str) -> dict[str, Any]:
     """Say what an alias means: ``active`` is what answers, ``aspired`` what the registry wants."""
-    table = node.table
     active = table.active.get((model.name, alias))
     aspired = model.aliases.get(alias)
     return {
@@ -165,9 +173,13 @@ def _default_alias(table: RouteTable, model: CatalogueModel) -> str | None:
 
 
 def _version(
-    services: Services, model: CatalogueModel, entry: CatalogueVersion, *, whole: bool
+    services: Services,
+    table: RouteTable,
+    model: CatalogueModel,
+    entry: CatalogueVersion,
+    *,
+    whole: bool,
 ) -> dict[str, Any]:
-    table = services.node.table
     description = entry.description or {}
     workers = _workers(services, model.name, entry)
     aliases = sorted(

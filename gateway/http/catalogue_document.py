@@ -16,8 +16,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from gateway.control_contract import Catalogue, CatalogueModel, CatalogueVersion
-from gateway.http.slices import in_slices
 from gateway.listed_versions import ListedVersions
+from gateway.slices import in_slices
 
 B = TypeVar("B", bound=BaseModel)
 _SPACE = re.compile(r"[ \t\r\n]*")

@@ -6,9 +6,10 @@ from collections import Counter
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.http.catalogue import registry_freshness
+from gateway.http.exposition import exposition
 from gateway.http.services import Services, services_of
 
 router = APIRouter(tags=["health"])
@@ -41,7 +42,8 @@ async def metrics(request: Request) -> Response:
     """Show every metric in Prometheus' text format."""
     services = services_of(request)
     _measure(services)
-    return Response(generate_latest(services.telemetry.registry), media_type=CONTENT_TYPE_LATEST)
+    text = await exposition(services.telemetry.metrics())
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 def _measure(services: Services) -> None:

@@ -19,6 +19,7 @@ from gateway.worker.codecs import strict_json
 from gateway.worker.flavors import python_function, pytorch, scikit_learn
 from gateway.worker.inputs import Inputs
 from gateway.worker.messages import Load, Loaded, LoadFailed
+from gateway.worker.passing import name_of, passing_fault
 from gateway.worker.served_model import Call, ServedModel, call_pyfunc, log_without_data
 
 _MAX_EXAMPLE_BYTES = 16 * 1024 * 1024
@@ -39,7 +40,15 @@ class LoadFailedError(Exception):
 
 def failed_unforeseen(error: BaseException) -> LoadFailed:
     """Return what to tell of a failure outside of what `load` foresees."""
-    return LoadFailed("load_failed", _sentence("preparing", error))
+    return _failed("load_failed", _sentence("preparing", error), error).report
+
+
+def _failed(failure: str, message: str, error: BaseException) -> LoadFailedError:
+    """Return the failure, or that something was missing for a moment, if that is behind it."""
+    fault = passing_fault(error)
+    if fault is None:
+        return LoadFailedError(failure, message)
+    return LoadFailedError("unavailable", f"{message}: {name_of(fault)}, which may pass")
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,8 @@ def load(
         clock: Monotonic seconds.
 
     Raises:
-        LoadFailedError: Its bytes are wrong, or it cannot be loaded, or it fails its example.
+        LoadFailedError: Its bytes are wrong, or it cannot be loaded, or it fails its example; or
+            something else that it needs was not to be had for a moment.
     """
     started = clock()
     if order.memory_bytes is not None:
@@ -116,7 +126,7 @@ def _load(order: Load) -> tuple[ServedModel, Any]:
         raise LoadFailedError("no_room", _too_much(order)) from error
     except BaseException as error:  # foreign code runs here, and may raise anything
         log_without_data(error)
-        raise LoadFailedError("load_failed", _sentence("loading", error)) from error
+        raise _failed("load_failed", _sentence("loading", error), error) from error
     model = ServedModel(
         order.model, order.version, signature, strict_json.best(), call_pyfunc(pyfunc)
     )
@@ -148,7 +158,7 @@ def _warm(
         try:
             varied = warmup.vary(warmup.predict_example(model, example))
         except warmup.WarmUpFailedError as error:
-            raise LoadFailedError("warm_up_failed", str(error)) from error
+            raise _failed("warm_up_failed", str(error), error) from error
     whole = loader == "mlflow.sklearn"
     far = warmup.vary_far(varied[0], whole=whole) if varied else []
     further = [*warmup.scatter(varied[0]), *far] if varied and whole else []
@@ -169,7 +179,7 @@ def _check_expected(model: ServedModel, order: Load) -> int:
     try:
         return expected.check(model, Path(order.artifact))
     except warmup.WarmUpFailedError as error:
-        raise LoadFailedError("warm_up_failed", str(error)) from error
+        raise _failed("warm_up_failed", str(error), error) from error
 
 
 def _offer_probabilities(model: ServedModel, pyfunc: Any, proofs: Sequence[Inputs]) -> None:
@@ -209,7 +219,7 @@ def _example(order: Load) -> bytes | None:
             return None
         return strict_json.repair_example(path.read_bytes())
     except (OSError, strict_json.InvalidJsonError) as error:
-        raise LoadFailedError("warm_up_failed", "the input example cannot be read") from error
+        raise _failed("warm_up_failed", "the input example cannot be read", error) from error
 
 
 def _too_much(order: Load) -> str:

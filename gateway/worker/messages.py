@@ -157,8 +157,9 @@ class LoadFailed:
     """The artifact cannot be served; the worker ends.
 
     Attributes:
-        failure: ``integrity``, ``unsupported``, ``load_failed``, ``warm_up_failed``, or
-            ``no_room``: it needs more memory than a worker may take.
+        failure: ``integrity``, ``unsupported``, ``load_failed``, ``warm_up_failed``,
+            ``unavailable``: the network, the disk or the like failed it, or ``no_room``: it needs
+            more memory than a worker may take.
         message: Why, as a sentence, without the artifact's data.
     """
 

@@ -1,6 +1,9 @@
 """The README's tables of settings, tags and metrics are what the code says."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from gateway.settings import GatewaySettings
+from gateway.settings_help import settings_help
 from gateway.telemetry import Telemetry
 from registry_sync import telemetry
 from registry_sync.installer import INHERITED, INHERITED_PREFIXES
@@ -52,6 +56,45 @@ def test_no_documented_setting_is_unknown(settings: type[BaseSettings]) -> None:
     prefix = settings.model_config["env_prefix"]
     documented = {name for name in _documented() if name.startswith(prefix)}
     assert documented == set(_names(settings))
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_help_tells_every_setting_and_what_it_means(settings: type[BaseSettings]) -> None:
+    lines = settings_help(settings)
+    for line, (name, field) in zip(lines, _names(settings).items(), strict=True):
+        assert re.match(rf"{name} (or \w+ )?\([^)]+\): [A-Z'…]", line), line
+        assert field.description
+        assert line.endswith((".", "…")), line
+
+
+@pytest.mark.parametrize(
+    ("command", "settings"),
+    [(["gateway"], GatewaySettings), (["registry_sync", "run"], SyncSettings)],
+    ids=["gateway", "registry_sync"],
+)
+def test_help_is_what_the_commands_print(command: list[str], settings: type[BaseSettings]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "--help"],
+        env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    printed = "".join(done.stdout.split())
+    for line in settings_help(settings):
+        assert "".join(line.split()) in printed, line
+
+
+def test_help_spells_defaults_as_they_would_be_set() -> None:
+    lines = {line.split(" ")[0]: line for line in settings_help(SyncSettings)}
+    assert " (30): " in lines["REGISTRY_SYNC_POLL_INTERVAL_S"]
+    assert " (21474836480): " in lines["REGISTRY_SYNC_MAX_ARTIFACT_BYTES"]
+    assert " (false): " in lines["REGISTRY_SYNC_STAGES"]
+    for name in ("DATABASE_URL", "OPERATIONS_TOKEN"):
+        assert " (empty): " in lines[f"REGISTRY_SYNC_{name}"]
+    uri = lines["REGISTRY_SYNC_TRACKING_URI"]
+    assert " or MLFLOW_TRACKING_URI (http://127.0.0.1:5000): " in uri
 
 
 def _says(cell: str, default: object) -> bool:

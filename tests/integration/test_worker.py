@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -320,6 +321,31 @@ def test_a_model_that_fails_is_refused_with_a_reason(
     assert report.failure == failure
     assert report.message
     assert "hunter2" not in report.message
+
+
+@pytest.mark.parametrize(
+    ("connects", "told"),
+    [
+        ("load", "loading the model raised RuntimeError"),
+        ("predict", "the input example: the model raised RuntimeError"),
+    ],
+)
+def test_a_model_that_misses_something_for_a_moment_is_not_told_to_be_bad(
+    tmp_path: Path, connects: str, told: str
+):
+    port = tmp_path / "port"
+    order = store(ScriptedModel(connect_file=str(port), connects=connects), tmp_path)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))  # and does not listen yet
+        port.write_text(str(server.getsockname()[1]))
+        report = refused(order)
+        assert report.failure == "unavailable"
+        assert (
+            report.message == f"{told}: ConnectionRefusedError (Connection refused), which may pass"
+        )
+        server.listen()
+        with serving(order) as (_, loaded):
+            assert loaded.warm_up == "passed"
 
 
 @pytest.mark.parametrize("example", [True, False])

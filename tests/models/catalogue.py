@@ -347,6 +347,8 @@ class ScriptedModel(_Logged):
             worker has it.
         load_sleep_s: How long a load takes at least, in seconds.
         fail_load: Loading raises.
+        connect_file: Holds a port of this machine, while it is there: what ``connects`` says (a
+            ``load``, a ``predict``) connects to it, and raises if it cannot.
         memory_mb: Memory that the loaded model holds, in MiB.
         load_peak_mb: Memory that loading holds besides, for a moment, in MiB.
         child_pid_file: Loading starts a child process that sleeps; its id is written here.
@@ -368,6 +370,8 @@ class ScriptedModel(_Logged):
     lock_file: str = ""
     load_sleep_s: float = 0.0
     fail_load: bool = False
+    connect_file: str = ""
+    connects: str = "load"
     memory_mb: int = 0
     load_peak_mb: int = 0
     child_pid_file: str = ""

@@ -4,10 +4,11 @@ import asyncio
 import shutil
 import threading
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
-from gateway.control_contract import VersionState
+from gateway.control_contract import PERMANENT_STAGE_FAILURES, StageFailure, VersionState
 from registry_sync.actions import Activate
 from registry_sync.arrival import Stopped
 from registry_sync.errors import (
@@ -400,8 +401,11 @@ async def test_an_alias_that_could_not_be_followed_for_a_while_is_no_new_wish(
         assert spine.journal.view.rejections
 
 
-async def test_a_stage_without_room_is_tried_until_there_is_some(node: NodeInMemory) -> None:
-    node.gateway.fails[M, 1] = ("no_room", "every slot is leased")
+@pytest.mark.parametrize("failure", sorted({*get_args(StageFailure)} - PERMANENT_STAGE_FAILURES))
+async def test_a_stage_that_may_pass_another_time_is_tried_until_it_does(
+    node: NodeInMemory, failure: StageFailure
+) -> None:
+    node.gateway.fails[M, 1] = (failure, "every slot is leased")
     async with node.control_plane() as spine:
         await becomes(lambda: len(node.gateway.stages) > 1, "it is tried again")
         assert spine.journal.view.rejections == {}

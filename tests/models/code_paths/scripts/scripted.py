@@ -1,7 +1,9 @@
 """Models-from-code: ``scale * x``, and what its ``model_config`` tells it to do besides."""
 
+import contextlib
 import fcntl
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +15,16 @@ from mlflow.pyfunc import PythonModel
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 CHILDREN = []
+
+
+def connect(config, doing):
+    if config["connect_file"] and doing == config["connects"]:
+        with contextlib.suppress(FileNotFoundError):
+            port = int(Path(config["connect_file"]).read_text())
+            try:
+                socket.create_connection(("127.0.0.1", port), 10).close()
+            except OSError as error:
+                raise RuntimeError("a vocabulary cannot be fetched: hunter2") from error
 
 
 class Scripted(PythonModel):
@@ -33,6 +45,7 @@ class Scripted(PythonModel):
             time.sleep(config["load_sleep_s"])
         if config["fail_load"]:
             raise RuntimeError("this model cannot be loaded, and says a secret: hunter2")
+        connect(config, "load")
         peak = os.urandom(1024 * 1024) * config["load_peak_mb"]
         del peak
         self.ballast = os.urandom(1024 * 1024) * config["memory_mb"]
@@ -42,6 +55,7 @@ class Scripted(PythonModel):
 
     def predict(self, context, model_input, params=None):
         config = context.model_config
+        connect(config, "predict")
         values = model_input["x"].tolist()
         if config["print_on_predict"]:
             print("the model speaks on stdout")

@@ -1,0 +1,66 @@
+"""Whether what went wrong says something of the model, or of a moment: a network, a full disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+_LASTING = (
+    FileNotFoundError,
+    PermissionError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+    ValueError,  # what a library was given: a URL, a certificate, a file in another format
+)
+_LASTING_NUMBERS = frozenset({errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
+_NETWORK = frozenset({"requests", "urllib"})
+"""Libraries whose errors are OSErrors without a number."""
+_PASSING_STATUS = frozenset({408, 425, 429})
+_FIRST_SERVER_STATUS = 500
+
+
+def passing_fault(error: BaseException) -> BaseException | None:
+    """Return the fault behind ``error`` that another try may not meet; None: there is none."""
+    return next((one for one in _behind(error) if _passes(one)), None)
+
+
+def name_of(fault: BaseException) -> str:
+    """Say which fault it was, without its message: that may hold data."""
+    name, number = type(fault).__name__, getattr(fault, "errno", None)
+    if isinstance(number, int) and number in errno.errorcode:
+        return f"{name} ({os.strerror(number)})"
+    return name
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """Give an error and all that led to it, each once, hidden ones too (``from None``)."""
+    pending, seen = [error], set[int]()
+    while pending:
+        one = pending.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            pending += [led for led in (one.__context__, one.__cause__) if led is not None]
+
+
+def _passes(error: BaseException) -> bool:
+    status = _http_status(error)
+    if status is not None:
+        return status >= _FIRST_SERVER_STATUS or status in _PASSING_STATUS
+    if not isinstance(error, OSError) or isinstance(error, _LASTING):
+        return False
+    if error.errno is not None:
+        return error.errno not in _LASTING_NUMBERS
+    # Without a number it may be anybody's: a library that cannot be linked, a file of a wrong kind.
+    made_by = {one.__module__.partition(".")[0] for one in type(error).__mro__}
+    return isinstance(error, (ConnectionError, TimeoutError)) or not made_by.isdisjoint(_NETWORK)
+
+
+def _http_status(error: BaseException) -> int | None:
+    """Return what a server answered, as requests and httpx keep it, or urllib; else None."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is None and isinstance(error, OSError):
+        status = getattr(error, "code", None)
+    return status if isinstance(status, int) else None
