@@ -215,7 +215,7 @@ class LoadQueue:
         return (demand for demand in self._demands.values() if self._may_start(demand))
 
     def _may_start(self, demand: Demand) -> bool:
-        group = self._workers.of(demand.key)
+        group = [one for one in self._workers.of(demand.key) if not one.wrong]
         if demand.pausing or demand.key in self._stages.displaced():
             return False
         if len(group) >= demand.replicas:
@@ -414,9 +414,14 @@ class LoadQueue:
         """Return the versions that ought to have a worker more, the most wanted first."""
         lacking = [key for key in self._wishes if not self._workers.of(key)]
         for one in reversed(self._workers.by_use()):
-            group = self._workers.of(one.key)
+            group = [other for other in self._workers.of(one.key) if not other.wrong]
             steady = all(other.ready for other in group)  # not while one comes up, or goes
-            if steady and not one.cold and len(group) < self._versions.replicas(one.key):
+            if (
+                steady
+                and not one.cold
+                and not one.wrong
+                and len(group) < self._versions.replicas(one.key)
+            ):
                 lacking.append(one.key)
         displaced = self._stages.displaced()
         return [key for key in dict.fromkeys(lacking) if key not in displaced]
