@@ -218,6 +218,11 @@ def _resident_set(
         stuck_grace_s=settings.stuck_grace_s,
     )
 
+    def longest_life_s(key: ReplicaKey) -> float:
+        """One that is wrong lives until the next probe, one that is stuck for its limit."""
+        limit_s = versions.timeout_s(key) or settings.request_timeout_s
+        return max(settings.probe_interval_s, limit_s + settings.stuck_grace_s)
+
     def new_replica(key: ReplicaKey, on_stopped: Callable[[Replica], None]) -> Replica:
         return Replica(str(key), launchers, limits, on_stopped, partial(live_record.late, key))
 
@@ -230,6 +235,7 @@ def _resident_set(
         versions=versions,
         observer=observer,
         shared_bytes=shared_bytes,
+        longest_life_s=longest_life_s,
     )
 
 

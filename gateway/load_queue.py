@@ -227,7 +227,7 @@ class LoadQueue:
         return (demand for demand in self._demands.values() if self._may_start(demand))
 
     def _may_start(self, demand: Demand) -> bool:
-        group = self._workers.of(demand.key)
+        group = [one for one in self._workers.of(demand.key) if not one.wrong]
         if demand.pausing or demand.key in self._stages.displaced():
             return False
         if len(group) >= demand.replicas:
@@ -365,7 +365,9 @@ class LoadQueue:
     def drained(self, resident: Resident) -> None:
         """End a worker that takes no new leases, and has given its last one back."""
         reason = self._let_go.get(resident.number)
-        if reason is None:
+        if resident.wrong:
+            resident.replica.stop(resident.wrong)  # it dies, as far as anybody else is concerned
+        elif reason is None:
             self._workers.end(resident, "evicted: it had its turn", evicted=True)
         else:
             self._workers.end(resident, reason)
@@ -509,9 +511,14 @@ class LoadQueue:
         """Return the versions that ought to have a worker more, the most wanted first."""
         lacking = [key for key in self._wishes if not self._workers.of(key)]
         for one in reversed(self._workers.by_use()):
-            group = self._workers.of(one.key)
+            group = [other for other in self._workers.of(one.key) if not other.wrong]
             steady = all(other.ready for other in group)  # not while one comes up, or goes
-            if steady and not one.cold and len(group) < self._versions.replicas(one.key):
+            if (
+                steady
+                and not one.cold
+                and not one.wrong
+                and len(group) < self._versions.replicas(one.key)
+            ):
                 lacking.append(one.key)
         displaced = self._stages.displaced()
         return [key for key in dict.fromkeys(lacking) if key not in displaced]

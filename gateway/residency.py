@@ -26,7 +26,7 @@ from gateway.load_queue import LoadQueue, Versions
 from gateway.replica import Replica
 from gateway.room import ReplicaKey, ResidentLimits
 from gateway.stages import Stage, Stages
-from gateway.track_record import TrackRecord
+from gateway.track_record import TrackRecord, usual_life_s
 from gateway.worker import messages
 from gateway.workers import Observer, Resident, Workers, choose
 
@@ -47,6 +47,7 @@ class ResidentSet:
         versions: Versions,
         observer: Observer,
         shared_bytes: Callable[[], int] = lambda: 0,
+        longest_life_s: Callable[[ReplicaKey], float] = usual_life_s,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Store.
@@ -60,9 +61,10 @@ class ResidentSet:
             versions: Knows what is asked of each version.
             observer: Told of loads and ends.
             shared_bytes: What the forkserver holds; counts once.
+            longest_life_s: See `TrackRecord`.
             clock: Monotonic seconds.
         """
-        self.track_record = TrackRecord(clock)
+        self.track_record = TrackRecord(clock, longest_life_s)
         self._limits = limits
         self._load_budget_s = load_budget_s
         self._max_waiting = max_waiting
@@ -274,6 +276,11 @@ class ResidentSet:
         self._queue.measured(resident, private_bytes)
 
     # --- ends -------------------------------------------------------------------------------------
+
+    def replace(self, resident: Resident, reason: str) -> None:
+        """Let a ready worker that is wrong answer what it has, and another one take its place."""
+        self._workers.replace(resident, reason)
+        self._queue.pump_soon()
 
     def retire(self, key: ReplicaKey, reason: str) -> None:
         """Drain and end a version: no new leases; each worker ends with its last one."""

@@ -13,7 +13,10 @@ from gateway.room import ReplicaKey
 _FIRST_BACK_OFF_S = 1.0
 _LAST_BACK_OFF_S = 60.0
 _DEATHS_FORGIVEN = 2
-_DEATH_WINDOW_S = 60.0
+_LIVES_REMEMBERED = 4
+"""Deaths count together within so many lives: who goes wrong or hangs again and again lives for as
+long as that takes to be seen, and each death would be the only one in a shorter time."""
+_USUAL_LIFE_S = 15.0
 _SERVED_BACK_OFF_S = 5.0
 """The longest pause after the death of a worker that had answered something: it was killed, or one
 request was too much for it. Callers wait such a pause out."""
@@ -28,12 +31,17 @@ def back_off_s(failures: int) -> float:
     return float(min(_FIRST_BACK_OFF_S * 2 ** min(failures - 1, 10), _LAST_BACK_OFF_S))
 
 
+def usual_life_s(_key: ReplicaKey) -> float:
+    """Return what `TrackRecord` takes for ``longest_life_s`` where nobody knows, in seconds."""
+    return _USUAL_LIFE_S
+
+
 @dataclass(slots=True)
 class _Entry:
     """One version.
 
-    ``until``: leave it alone before; ``callers_wait``: and let callers wait; ``rest_until``: load
-    it before for callers only.
+    ``death``: why the last worker died; ``until``: leave the version alone before;
+    ``callers_wait``: and let callers wait; ``rest_until``: load it before for callers only.
     """
 
     bytes: int | None = None
@@ -41,6 +49,7 @@ class _Entry:
     load_s: float | None = None
     failures: int = 0
     deaths: list[float] = field(default_factory=list)
+    death: str = ""
     message: str = ""
     until: float = 0.0
     callers_wait: bool = False
@@ -53,9 +62,20 @@ class TrackRecord:
     Event loop only.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Store. ``clock`` gives monotonic seconds."""
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        longest_life_s: Callable[[ReplicaKey], float] = usual_life_s,
+    ) -> None:
+        """Store.
+
+        Args:
+            clock: Monotonic seconds.
+            longest_life_s: For how many seconds a worker of a version may be ready, at most, before
+                it is seen that it is wrong or stuck from the beginning.
+        """
         self._clock = clock
+        self.longest_life_s = longest_life_s
         self._entries: OrderedDict[ReplicaKey, _Entry] = OrderedDict()
         self._correction: OrderedDict[str, float] = OrderedDict()
         self._last_load_s = _UNKNOWN_LOAD_S
@@ -119,13 +139,32 @@ class TrackRecord:
         """
         now = self._clock()
         entry = self._entry(key)
-        entry.deaths = [at for at in entry.deaths if now - at < _DEATH_WINDOW_S] + [now]
+        entry.death = reason
+        entry.deaths = [*self._recent(key, entry), now]
         extra = len(entry.deaths) - _DEATHS_FORGIVEN
         if extra > 0:
-            entry.message = f"its worker died {len(entry.deaths)} times in a minute: {reason}"
+            entry.message = self._told(entry.deaths, reason)
             entry.callers_wait = had_answered
             longest_s = _SERVED_BACK_OFF_S if had_answered else _LAST_BACK_OFF_S
             entry.until = now + min(back_off_s(extra), longest_s)
+
+    def _recent(self, key: ReplicaKey, entry: _Entry) -> list[float]:
+        """Return the deaths that count together: a life begins with a load."""
+        life_s = self.longest_life_s(key) + (entry.load_s or 0.0)
+        since = self._clock() - _LIVES_REMEMBERED * life_s
+        return [at for at in entry.deaths if at > since]
+
+    def _told(self, deaths: list[float], reason: str) -> str:
+        lately_s = max(1.0, self._clock() - deaths[0])
+        return f"its worker died {len(deaths)} times in {lately_s:.0f} s: {reason}"
+
+    def keeps_dying(self, key: ReplicaKey) -> str | None:
+        """Return why a version is left alone now and then, in words; None: it is not."""
+        entry = self._entries.get(key)
+        deaths = self._recent(key, entry) if entry is not None and entry.deaths else []
+        if entry is None or len(deaths) <= _DEATHS_FORGIVEN:
+            return None
+        return self._told(deaths, entry.death)
 
     def evicted(self, key: ReplicaKey) -> None:
         """Remember that a worker made room: nobody brings one up soon without being asked."""

@@ -55,6 +55,7 @@ class Resident:
         bytes: What it holds: expected, while it comes up; measured, from then on.
         cold: It was warmed by a stage, and no caller has used it since.
         closed_to_new: It ends with its last lease; ``closed_at``: since then.
+        wrong: Why it is to be replaced: a successor need not wait until it has ended. Mostly empty.
         heat: Leases, those of a minute ago counting half.
     """
 
@@ -68,6 +69,7 @@ class Resident:
     evicted: bool = False
     closed_to_new: bool = False
     closed_at: float = 0.0
+    wrong: str = ""
     cold: bool = False
     leases: int = 0
     heat: float = 0.0
@@ -256,6 +258,18 @@ class Workers:
         else:
             resident.replica.stop(reason)
 
+    def replace(self, resident: Resident, reason: str) -> None:
+        """Let a ready worker that is wrong answer what it has and end: that counts as a death.
+
+        It counts now: what asks for its successor next is to know.
+        """
+        resident.close_to_new(self._clock())
+        resident.wrong = reason
+        had_answered = resident.replica.answered > 0
+        self._track_record.died(resident.key, reason, had_answered=had_answered)
+        if not resident.leases:
+            resident.replica.stop(reason)  # it dies, as far as anybody else is concerned
+
     def close(self) -> None:
         """End every worker, and every load under way."""
         self._closed = True
@@ -271,7 +285,7 @@ class Workers:
         if replica.loaded is None and not resident.ending:
             return  # its load is told by the replica, and decides
         died = not resident.ending
-        if died:
+        if died and not resident.wrong:
             had_answered = replica.answered > 0
             self._track_record.died(resident.key, replica.end_reason, had_answered=had_answered)
         self._gone(resident, replica.end_reason, died=died)

@@ -190,7 +190,7 @@ def _version(
         "name": model.name,
         "version": entry.version,
         "state": "load_failed" if trouble else _state(entry, workers),
-        "reason": trouble[0] if trouble else entry.reason,
+        "reason": trouble[0] if trouble else entry.reason or _keeps_dying(services, model, entry),
         "aliases": aliases,
         "digest": entry.digest,
         "expected_digest": entry.expected_digest,
@@ -232,6 +232,14 @@ def _trouble(services: Services, model: str, entry: CatalogueVersion) -> tuple[s
     if entry.digest is None:
         return None
     return services.residents.track_record.trouble(ReplicaKey(model, entry.version, entry.digest))
+
+
+def _keeps_dying(services: Services, model: CatalogueModel, entry: CatalogueVersion) -> str | None:
+    """Say what becomes of the workers of a version that has one now, and not for long."""
+    if entry.digest is None:
+        return None
+    key = ReplicaKey(model.name, entry.version, entry.digest)
+    return services.residents.track_record.keeps_dying(key)
 
 
 def _state(entry: CatalogueVersion, workers: list[Resident]) -> str:

@@ -32,7 +32,7 @@ CANDIDATE_PASSES = 20 if SOAK else 2
 KILL_VICTIMS = 10 if SOAK else 2
 KILLS_OF_EACH = 2
 KILLS_OF_ONE = 20 if SOAK else 3
-"""From the third death in a minute on, callers wait out a pause before the next worker."""
+"""From the third death in a short time on, callers wait out a pause before the next worker."""
 FORKSERVER_KILLS = 10 if SOAK else 1
 KILL_CALLERS = 8
 ANSWERS_BETWEEN_KILLS = 30

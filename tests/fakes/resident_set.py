@@ -4,11 +4,11 @@ import asyncio
 import time
 from typing import Any
 
-from gateway.errors import LoadError
+from gateway.errors import LoadError, NotDeliveredError
 from gateway.replica import ReplicaState
 from gateway.residency import ResidentSet
 from gateway.room import ReplicaKey, ResidentLimits
-from gateway.worker.messages import Loaded
+from gateway.worker.messages import Alive, Loaded
 
 MIB = 1024 * 1024
 
@@ -26,6 +26,8 @@ class FakeReplica:
         self.loaded = None
         self.private_bytes = 0
         self.answered = 0
+        self.in_flight = 0
+        self.probes = 0
         self.pace = 0.0
         self.end_reason = "by itself"
         self.stopped = asyncio.Event()
@@ -53,6 +55,17 @@ class FakeReplica:
         self.state = ReplicaState.READY
         return self.loaded
 
+    async def probe(self, timeout_s):
+        """Answer its example as the world wants it; note how many are asked at a time."""
+        if self.state is not ReplicaState.READY:
+            raise NotDeliveredError
+        self.probes += 1
+        self.world.probed.append(self)
+        self.world.probed_at_once = max(self.world.probed_at_once, len(self.world.probed))
+        await asyncio.sleep(self.world.probe_s)
+        self.world.probed.remove(self)
+        return Alive(self.private_bytes, *self.world.example(self))
+
     def end(self):
         if self.state is not ReplicaState.STOPPED:
             self.state = ReplicaState.STOPPED
@@ -77,7 +90,8 @@ class FakeReplica:
 class World:
     """A resident set of fakes, and levers.
 
-    ``lingering``: workers that were told to end, and do not before `let_go`; None: all end at once.
+    ``example``: whether a worker answers its example right, and what it says; ``lingering``:
+    workers that were told to end, and do not before `let_go`; None: all end at once.
     """
 
     def __init__(self, count=2, megabytes=1000, load_budget_s=5.0, guess_megabytes=10):
@@ -85,6 +99,8 @@ class World:
         self.sizes, self.told = {}, []
         self.lingering = None
         self.later = 0.0
+        self.probe_s, self.probed, self.probed_at_once = 0.0, [], 0
+        self.example = lambda replica: (True, "")
         self.gate = asyncio.Event()
         self.gate.set()
         self.set = ResidentSet(
@@ -99,6 +115,12 @@ class World:
         )
         self.guess_megabytes = guess_megabytes
         self.asked_replicas, self.last = {}, set()
+
+    def timeout_s(self, key):
+        return None
+
+    def ends_when_idle(self, key):
+        return False
 
     def clock(self):
         return time.monotonic() + self.later

@@ -359,6 +359,8 @@ class ScriptedModel(_Logged):
         child_on: A value that makes it start a child process that sleeps.
         nan_on: A value that makes it answer NaN.
         short_on: A value that makes it answer one row too many.
+        wrong_after: A value after which this worker raises on 2.5, which its example has, and
+            answers everything else.
         subtract_batch_mean: Rows influence each other: the mean of the batch is taken off.
         print_on_predict: It writes to standard output.
         example: The values of ``x`` in the logged input example; none if empty.
@@ -382,6 +384,7 @@ class ScriptedModel(_Logged):
     child_on: float | None = None
     nan_on: float | None = None
     short_on: float | None = None
+    wrong_after: float | None = None
     subtract_batch_mean: bool = False
     print_on_predict: bool = False
     example: tuple[float, ...] = field(default=(1.0, 2.5))

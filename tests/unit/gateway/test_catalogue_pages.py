@@ -19,7 +19,9 @@ from gateway.control_contract import (
 from gateway.http.catalogue import router
 from gateway.http.services import attach
 from gateway.node import Node
+from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
+from gateway.track_record import TrackRecord
 
 
 def listed(number: int, policy: Policy | None = None) -> CatalogueVersion:
@@ -83,7 +85,7 @@ async def test_an_alias_says_what_this_node_went_back_from_and_what_it_cannot() 
     hold = AliasHold(**where, digest=digest[2], reason="went back by rule: it fails", version=2)
     table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
     node = Node(node_id="n", boot_id="b", table=table.gone_back(entry, hold))
-    track_record = SimpleNamespace(trouble=lambda key: None)
+    track_record = TrackRecord()
     residents = SimpleNamespace(residents=list, track_record=track_record)
     services: Any = SimpleNamespace(node=node, residents=residents)
     app = FastAPI()
@@ -104,3 +106,35 @@ async def test_an_alias_says_what_this_node_went_back_from_and_what_it_cannot() 
         node.warnings.clear()
         node.replace(node.table.without_hold("churn", "champion", digest[2]))
         assert await why() == "held at version 1 by rule"
+
+
+async def test_a_version_whose_workers_die_again_and_again_says_so_between_its_pauses() -> None:
+    now = [0.0]
+    record = TrackRecord(lambda: now[0], longest_life_s=lambda key: 40.0)
+    key = ReplicaKey("churn", 1, f"sha256:{1:064x}")
+    listed = CatalogueVersion(version=1, state=VersionState.AVAILABLE, digest=key.digest)
+    model = CatalogueModel(name="churn", versions=[listed], aliases={})
+    table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
+    residents = SimpleNamespace(residents=list, track_record=record)
+    node = Node(node_id="n", boot_id="b", table=table)
+    services: Any = SimpleNamespace(node=node, residents=residents)
+    app = FastAPI()
+    app.include_router(router)
+    attach(app, services)
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://g") as client:
+
+        async def shown() -> tuple[str, str | None]:
+            body = (await client.get("/models/churn/versions/1")).json()
+            return body["state"], body["reason"]
+
+        for _ in range(3):
+            assert await shown() == ("available", None)
+            now[0] += 40
+            record.died(key, "it was stuck", had_answered=True)
+        told = "its worker died 3 times in 80 s: it was stuck"
+        assert await shown() == ("load_failed", told)
+        now[0] += 10
+        assert await shown() == ("available", told.replace("80", "90"))
+        now[0] += 200
+        assert await shown() == ("available", None)

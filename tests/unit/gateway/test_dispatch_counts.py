@@ -116,7 +116,7 @@ async def test_only_what_the_version_did_counts(way, outcome, after_s, counted):
 @pytest.mark.parametrize(
     ("refusal", "faults"),
     [
-        (errors.ModelLoadFailedError("its worker died 3 times in a minute"), 1),
+        (errors.ModelLoadFailedError("its worker died 3 times in 60 s"), 1),
         (errors.ModelLoadingError("no room"), 0),
         (errors.InsufficientMemoryError("too big"), 0),
         (errors.DrainingError("shutting down"), 0),

@@ -1,19 +1,28 @@
 """Probes: who does not answer in its own time ends, and nobody delays the others."""
 
 import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gateway.bootstrap import _LoadObserver
+from gateway.bootstrap import _LoadObserver, _resident_set
+from gateway.errors import LoadError
+from gateway.live_record import LiveRecord
 from gateway.node import Node
+from gateway.replica import ReplicaState
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
-from gateway.supervision import Supervisor
+from gateway.settings import GatewaySettings
+from gateway.supervision import Supervisor, may_go
 from gateway.telemetry import Telemetry
 from gateway.worker.messages import Alive
+from tests.fakes.resident_set import World, key, until
 
+INTERVAL_S = 0.01
 KEY = ReplicaKey("m", 1, "sha256:" + "a" * 64)
 
 
@@ -36,6 +45,13 @@ class Probed:
         self.killed = reason
 
 
+class Odd(Probed):
+    """Its answer to a probe is none."""
+
+    async def probe(self, timeout_s: float) -> Alive:
+        raise ValueError("nonsense")
+
+
 class Residents:
     """What the supervisor asks of the resident set."""
 
@@ -43,7 +59,10 @@ class Residents:
         self.replicas, self.rounds, self.measurements = replicas, 0, 0
 
     def residents(self) -> list[Any]:
-        return [SimpleNamespace(replica=one, ready=True, key=KEY) for one in self.replicas]
+        return [
+            SimpleNamespace(replica=one, ready=not one.killed, key=KEY._replace(version=number))
+            for number, one in enumerate(self.replicas)
+        ]
 
     def measured(self, resident: Any, private_bytes: int) -> None:
         self.measurements += 1
@@ -102,6 +121,12 @@ async def test_a_model_has_the_time_for_its_example_that_its_tag_gives_it() -> N
     assert slow.killed is None
 
 
+async def test_one_that_answers_a_probe_with_nonsense_ends() -> None:
+    odd = Odd(0.0)
+    await watched(Residents(odd), None, lambda: odd.killed)
+    assert "no answer" in str(odd.killed)
+
+
 async def test_a_round_that_fails_is_not_the_last() -> None:
     residents = Residents()
     await watched(residents, None, lambda: residents.rounds > 2)
@@ -131,6 +156,203 @@ async def test_news_of_damaged_copies_are_bounded() -> None:
     for number in range(1, 301):
         node.copy_damaged("m", number, f"sha256:{number:064x}", "altered")
     assert [one.version for one in node.damaged()] == list(range(45, 301))
+
+
+def supervisor_of(world: World) -> Supervisor:
+    given: Any = world
+    none: Any = SimpleNamespace(save_hot=lambda hot: None)
+    return Supervisor(
+        world.set,
+        given,
+        none,
+        none,
+        interval_s=INTERVAL_S,
+        request_timeout_s=5,
+        stuck_grace_s=5,
+        idle_s=3600,
+    )
+
+
+@asynccontextmanager
+async def supervised(world: World) -> AsyncIterator[None]:
+    """The resident set of a world, under the eyes of a supervisor."""
+    watch = asyncio.ensure_future(supervisor_of(world).run())
+    try:
+        yield
+    finally:
+        assert not watch.done()
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+
+
+async def up(world: World, count: int) -> list[Any]:
+    """Bring ``count`` workers of the version ``a`` up."""
+    world.asked_replicas["a"] = count
+    await world.use("a")
+    await until(lambda: sum(one.state is ReplicaState.READY for one in world.workers) == count)
+    return list(world.workers)
+
+
+async def test_the_workers_of_a_version_are_looked_at_one_after_the_other() -> None:
+    world = World(count=4)
+    workers = await up(world, 3)
+    world.probe_s = 3 * INTERVAL_S
+    async with supervised(world):
+        await until(lambda: min(one.probes for one in workers) > 2)
+    assert world.probed_at_once == 1
+    assert world.ends == []
+
+
+async def test_who_is_wrong_once_is_looked_at_again_and_stays() -> None:
+    world = World(count=4)
+    workers = await up(world, 2)
+    turns = Counter[Any]()
+
+    def every_other(one: Any) -> tuple[bool, str]:
+        turns[one] += 1
+        return turns[one] % 2 == 0, "no features"
+
+    world.example = every_other
+    async with supervised(world):
+        await until(lambda: min(one.probes for one in workers) > 6)
+    assert world.ends == []
+
+
+async def test_who_is_wrong_twice_answers_what_it_has_and_ends_while_its_sibling_serves() -> None:
+    world = World(count=4)
+    wrong, sound = await up(world, 2)
+    wrong.pace, sound.pace = 0.1, 1.0
+    held = await world.set.lease(key("a"))
+    wrong.pace, sound.pace = 0.0, 0.0
+    assert held.replica is wrong
+    world.example = lambda one: (one is not wrong, "no features")
+    async with supervised(world):
+        await until(lambda: len(world.workers) == 3 and world.workers[2].loaded)
+        assert wrong not in stopped(world)
+        assert world.ends == []
+        for _ in range(5):
+            lease = await world.set.lease(key("a"))
+            assert lease.replica is not wrong
+            lease.release()
+        held.release()
+        await until(lambda: wrong.state is ReplicaState.STOPPED)
+    told = "it answered its own example wrongly, twice: no features"
+    assert world.ends == [("a/1", told)]
+    assert world.told[-1] == ("ended", "a", False)
+    assert sound.state is ReplicaState.READY
+
+
+async def test_of_siblings_that_are_all_wrong_one_goes_at_a_time() -> None:
+    world = World(count=4)
+    first = await up(world, 3)
+    world.example = lambda one: (one not in first, "no features")
+    fewest = 3
+    async with supervised(world):
+        async with asyncio.timeout(10):
+            while any(one.state is not ReplicaState.STOPPED for one in first):
+                ready = sum(one.ready for one in world.set.residents())
+                fewest = min(fewest, ready)
+                await asyncio.sleep(0)
+                world.later += 0.05  # pauses pass
+    assert fewest == 2
+
+
+async def test_one_goes_in_a_round_although_nobody_is_to_take_its_place() -> None:
+    world = World(count=4)
+    await up(world, 3)
+    world.asked_replicas["a"] = 1
+    world.example = lambda one: (False, "no features")
+    await supervisor_of(world)._watch(world.set.residents())
+    await until(lambda: stopped(world))
+    assert len(world.ends) == 1
+
+
+async def test_siblings_whose_successors_do_not_come_up_stay() -> None:
+    world = World(count=4)
+    first, second = await up(world, 2)
+    world.example = lambda one: (False, "no features")
+    world.failures = [LoadError("warm_up_failed", "no features") for _ in range(50)]
+    async with supervised(world):
+        await until(lambda: world.told.count(("load_failed", "a", "warm_up_failed")))
+        gone, left = (first, second) if first in stopped(world) else (second, first)
+        probes = left.probes
+        await until(lambda: left.probes > probes + 6)
+    assert stopped(world)[0] is gone
+    assert left.state is ReplicaState.READY
+
+
+def stopped(world: World) -> list[Any]:
+    return [one for one in world.workers if one.state is ReplicaState.STOPPED]
+
+
+async def test_a_sole_worker_that_is_wrong_has_a_successor_before_its_last_answer() -> None:
+    world = World(count=2)
+    (wrong,) = await up(world, 1)
+    held = await world.set.lease(key("a"))
+    world.example = lambda one: (one is not wrong, "no features")
+    async with supervised(world):
+        await until(lambda: not world.set.is_ready(key("a")))
+        (await world.set.lease(key("a"))).release()
+        assert wrong not in stopped(world)
+        held.release()
+        await until(lambda: wrong.state is ReplicaState.STOPPED)
+    assert len(world.workers) == 2
+
+
+async def test_a_version_that_is_wrong_for_ever_is_left_alone_for_a_while_and_says_so() -> None:
+    world = World(count=2)
+    world.last = {key("a")}
+    await up(world, 1)
+    world.example = lambda one: (False, "no features")
+    record = world.set.track_record
+    async with supervised(world):
+        await until(lambda: record.trouble(key("a")) is not None)
+        assert len(stopped(world)) >= 2
+        trouble, dying = record.trouble(key("a")), record.keeps_dying(key("a"))
+    assert trouble is not None
+    assert dying is not None
+    assert "died 3 times" in trouble[0]
+    assert "wrongly, twice: no features" in dying
+    assert not world.set.is_ready(key("a"))
+
+
+@pytest.mark.parametrize(
+    ("siblings", "troubled", "may"),
+    [
+        ([], False, True),
+        ([], True, False),
+        ([True], False, True),
+        ([True], True, False),
+        ([False], False, False),
+        ([True, False], False, False),
+    ],
+)
+def test_one_goes_at_a_time_and_none_whose_successor_would_not_come(
+    siblings: list[bool], troubled: bool, may: bool
+) -> None:
+    wrong: Any = SimpleNamespace(ready=True)
+    group: list[Any] = [wrong, *(SimpleNamespace(ready=ready) for ready in siblings)]
+    assert may_go(wrong, group, troubled=troubled) is may
+
+
+@pytest.mark.parametrize(
+    ("own_timeout_s", "interval_s", "seconds"), [(None, 30, 40), (300, 30, 310), (1, 30, 30)]
+)
+def test_what_ends_again_and_again_by_a_probe_or_a_limit_ends_within_a_life(
+    own_timeout_s: float | None, interval_s: float, seconds: float
+) -> None:
+    none: Any = None
+    versions: Any = SimpleNamespace(timeout_s=lambda key: own_timeout_s, load_order=None)
+    settings = GatewaySettings(
+        probe_interval_s=interval_s,
+        request_timeout_s=30,
+        stuck_grace_s=10,
+        max_resident_bytes=2**30,
+    )
+    residents = _resident_set(
+        settings, versions, none, lambda: 0, observer=none, live_record=LiveRecord()
+    )
+    assert residents.track_record.longest_life_s(KEY) == seconds
 
 
 @pytest.mark.parametrize(

@@ -66,15 +66,47 @@ def test_callers_of_a_version_that_failed_are_refused_until_its_pause_is_over(re
     assert record.pause_s(key()) == 0
 
 
-def test_deaths_are_forgiven_until_they_are_many_in_a_minute(record, clock):
+def test_deaths_are_forgiven_until_they_are_many_in_a_short_time(record, clock):
     for _ in range(2):
         record.died(key(), "segfault", had_answered=False)
     assert record.trouble(key()) is None
     record.died(key(), "segfault", had_answered=False)
-    assert record.trouble(key()) == ("its worker died 3 times in a minute: segfault", 1.0)
+    assert record.trouble(key()) == ("its worker died 3 times in 1 s: segfault", 1.0)
     clock.now += 61
     record.died(key(), "segfault", had_answered=False)
     assert record.trouble(key()) is None
+
+
+@pytest.mark.parametrize("apart_s", [32.0, 40.0])
+def test_a_version_whose_workers_live_until_they_are_seen_to_be_wrong_is_left_alone(clock, apart_s):
+    record = TrackRecord(clock, longest_life_s=lambda key: 40.0)
+    pauses = 0
+    for _ in range(20):
+        record.died(key(), "it was stuck", had_answered=True)
+        pauses += record.trouble(key()) is not None
+        clock.now += apart_s
+    assert pauses == 18
+    assert record.trouble(key()) is None
+    assert " times in " in str(record.keeps_dying(key()))
+    assert "it was stuck" in str(record.keeps_dying(key()))
+    clock.now += 200
+    assert record.keeps_dying(key()) is None
+
+
+def test_a_life_begins_with_a_load(clock):
+    record = TrackRecord(clock, longest_life_s=lambda key: 40.0)
+    for _ in range(3):
+        record.loaded(key(), 100.0, 1)
+        clock.now += 140
+        record.died(key(), "it was stuck", had_answered=True)
+    assert record.trouble(key()) is not None
+
+
+def test_nothing_is_told_of_deaths_that_are_forgiven(record):
+    assert record.keeps_dying(key()) is None
+    for _ in range(2):
+        record.died(key(), "segfault", had_answered=False)
+    assert record.keeps_dying(key()) is None
 
 
 def test_callers_wait_out_the_short_pause_of_a_version_that_had_served(record):

@@ -15,6 +15,8 @@ from mlflow.pyfunc import PythonModel
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 CHILDREN = []
+WRONG = []
+OF_THE_EXAMPLE = 2.5
 
 
 def connect(config, doing):
@@ -61,6 +63,10 @@ class Scripted(PythonModel):
             print("the model speaks on stdout")
         if config["predict_sleep_s"]:
             time.sleep(config["predict_sleep_s"])
+        if config["wrong_after"] in values:
+            WRONG.append(config["wrong_after"])
+        if WRONG and OF_THE_EXAMPLE in values:
+            raise RuntimeError("no features")
         for value in values:
             if value == config["raise_on"]:
                 raise RuntimeError(f"cannot predict {values}")
