@@ -24,6 +24,7 @@ from gateway.http.predict import PredictApp
 from gateway.http.services import Services
 from gateway.launcher import ExecLauncher, ForkserverLauncher, Launchers
 from gateway.live_record import LiveRecord
+from gateway.load_queue import LEAST_LOADS_AT_ONCE
 from gateway.node import Node
 from gateway.replica import Replica, ReplicaLimits
 from gateway.residency import ResidentSet
@@ -234,6 +235,7 @@ def _resident_set(
         prepare=versions.load_order,
         versions=versions,
         observer=observer,
+        loads_at_once=max(LEAST_LOADS_AT_ONCE, cores.available() // 2),
         shared_bytes=shared_bytes,
         longest_life_s=longest_life_s,
     )

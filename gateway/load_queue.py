@@ -43,8 +43,10 @@ from gateway.workers import Resident, Workers
 TURN_WAIT_S = 1.0
 """After so long without an idle victim, the least recently used replica takes no new leases, so
 that steady traffic on the residents cannot keep a newcomer out for ever."""
-LOADS_AT_ONCE = 2
-"""And twice as many with those that take longer than callers wait."""
+LEAST_LOADS_AT_ONCE = 2
+SLOW_LOAD_S = 5.0
+"""A load that takes longer holds up no other, so that three big models do not make the callers of a
+small one wait; but of such loads there are never more than may be under way at a time."""
 _LONG_TURNS = 5
 _SOON_S = 0.005
 _MIB = 1024 * 1024
@@ -77,6 +79,7 @@ class LoadQueue:
         track_record: TrackRecord,
         *,
         limits: ResidentLimits,
+        loads_at_once: int,
         load_budget_s: float,
         clock: Callable[[], float],
         take: Callable[[Resident], Lease],
@@ -90,6 +93,7 @@ class LoadQueue:
             versions: Knows what is asked of each version.
             track_record: What loads have cost, and which versions are left alone.
             limits: The most workers, and the most bytes.
+            loads_at_once: How many may be under way, slow ones left out; at least 2.
             load_budget_s: How long a load may wait for room before its waiters are told.
             clock: Monotonic seconds.
             take: Takes a lease on a worker, for a waiter.
@@ -100,6 +104,7 @@ class LoadQueue:
         self._versions = versions
         self._track_record = track_record
         self._limits = limits
+        self._loads_at_once = loads_at_once
         self._load_budget_s = load_budget_s
         self._clock = clock
         self._take = take
@@ -185,7 +190,7 @@ class LoadQueue:
     def pump(self) -> None:
         """Start whom there is room for, or will be once those that are idle have made it."""
         self._end_surplus()
-        while not self._closed and self._loading() < LOADS_AT_ONCE:
+        while not self._closed and self._loading() < self._loads_at_once:
             # Whose predecessor is still ending, or who pauses, waits for that; others need not.
             waiting = list(self._startable())
             if not waiting:
@@ -306,13 +311,12 @@ class LoadQueue:
     def _loading(self) -> int:
         """Count the loads under way.
 
-        One that takes longer than callers wait holds up nobody, but no more than `LOADS_AT_ONCE`
-        of those are left out.
+        Slow ones hold up nobody, but no more of them are left out than may be under way at a time.
         """
-        slow = self._clock() - self._load_budget_s
+        slow = self._clock() - SLOW_LOAD_S
         workers = self._workers.all()
         began = [one.started_at for one in workers if one.replica.loaded is None and not one.ending]
-        return max(sum(at > slow for at in began), len(began) - LOADS_AT_ONCE)
+        return max(sum(at > slow for at in began), len(began) - self._loads_at_once)
 
     # --- giving the place of the old version to the new one ---------------------------------------
 
@@ -412,7 +416,7 @@ class LoadQueue:
         Who serves an active alias makes way for its like only.
         """
         views = self._views()
-        if self._loading() >= LOADS_AT_ONCE or not self._has_turn(demand, views):
+        if self._loading() >= self._loads_at_once or not self._has_turn(demand, views):
             return None
         turns = (one for one in self._startable() if self._has_turn(one, views))
         if demand is not next(turns, None):
@@ -482,7 +486,7 @@ class LoadQueue:
     def _fill(self) -> None:
         """Start what nobody waits for where there is free room: nobody is evicted for it."""
         for key in self._lacking():
-            if self._loading() >= LOADS_AT_ONCE - 1:  # one is kept for who will be waited for
+            if self._loading() >= self._loads_at_once - 1:  # one is kept for who will be waited for
                 return
             rest_s = self._track_record.rest_s(key)
             if rest_s > 0:
@@ -646,10 +650,11 @@ class LoadQueue:
         )
 
     def _no_room_beside_spared(self, demand: Demand) -> ModelLoadingError:
+        replacing = [one.swap for one in self._stages.of(demand.key) if one.replaces is not None]
         advice = "; tag it with gateway.swap=auto to end the old version first"
         return ModelLoadingError(
             f"no room for {demand.key} beside versions that are being replaced or staged: this "
             f"gateway may have {self._limits.count} workers and {self._limits.bytes // _MIB} MiB"
-            f"{advice if demand.stages else ''}",
+            f"{advice if 'blue_green' in replacing else ''}",
             retry_after_s=self._track_record.expected_load_s(demand.key),
         )

@@ -22,7 +22,7 @@ from gateway.errors import (
     ModelLoadingError,
     ModelOverloadedError,
 )
-from gateway.load_queue import LoadQueue, Versions
+from gateway.load_queue import LEAST_LOADS_AT_ONCE, LoadQueue, Versions
 from gateway.replica import Replica
 from gateway.room import ReplicaKey, ResidentLimits
 from gateway.stages import Stage, Stages
@@ -46,6 +46,7 @@ class ResidentSet:
         prepare: Callable[[ReplicaKey], Awaitable[messages.Load]],
         versions: Versions,
         observer: Observer,
+        loads_at_once: int = LEAST_LOADS_AT_ONCE,
         shared_bytes: Callable[[], int] = lambda: 0,
         longest_life_s: Callable[[ReplicaKey], float] = usual_life_s,
         clock: Callable[[], float] = time.monotonic,
@@ -60,6 +61,7 @@ class ResidentSet:
             prepare: Reads what the worker needs to know from the artifact store.
             versions: Knows what is asked of each version.
             observer: Told of loads and ends.
+            loads_at_once: How many may be under way, slow ones left out.
             shared_bytes: What the forkserver holds; counts once.
             longest_life_s: See `TrackRecord`.
             clock: Monotonic seconds.
@@ -85,6 +87,7 @@ class ResidentSet:
             versions,
             self.track_record,
             limits=limits,
+            loads_at_once=loads_at_once,
             load_budget_s=load_budget_s,
             clock=clock,
             take=self._take,

@@ -16,6 +16,7 @@ from gateway.errors import (
     ModelLoadingError,
     ModelOverloadedError,
 )
+from gateway.load_queue import SLOW_LOAD_S
 from gateway.replica import ReplicaState
 from gateway.room import (
     ReplicaKey,
@@ -432,6 +433,15 @@ async def test_without_room_for_both_a_blue_green_swap_is_held_and_says_how_to_g
         await world.stage(key("a", 2), replaces=key("a"))
     assert raised.value.failure == "no_room"
     assert world.ends == []
+
+
+async def test_without_room_for_a_version_that_replaces_none_no_tag_is_recommended():
+    world = World(count=1)
+    await world.stage(key("a"), stage_id="s0")
+    with pytest.raises(LoadError) as raised:
+        await world.stage(key("b"), swap="unload_first")
+    assert raised.value.failure == "no_room"
+    assert "gateway.swap" not in str(raised.value)
 
 
 async def test_without_room_for_both_auto_ends_the_old_version_once_it_is_idle():
@@ -855,13 +865,17 @@ async def test_waiters_are_bounded_and_leave_nothing_behind():
 
 
 async def test_a_load_that_hangs_does_not_keep_others_from_loading():
-    world = World(count=9, load_budget_s=0.05)
+    world = World(count=9)
     world.gate.clear()
     hanging = [asyncio.ensure_future(world.set.lease(key(name))) for name in ("a", "b")]
+    other = asyncio.ensure_future(world.set.lease(key("c")))
     await until(lambda: len(world.starts) == 2)
-    await asyncio.gather(*hanging, return_exceptions=True)
+    world.later = SLOW_LOAD_S + 1
+    world.set.look_again()
+    await until(lambda: len(world.starts) == 3)
     world.gate.set()
-    await world.use("c")
+    for lease in await asyncio.gather(*hanging, other):
+        lease.release()
 
 
 async def test_loads_at_once_are_bounded_however_slow_they_are():
@@ -871,7 +885,7 @@ async def test_loads_at_once_are_bounded_however_slow_they_are():
     for number in range(8):
         callers.append(asyncio.ensure_future(world.set.lease(key(f"m{number}"))))
         await asyncio.sleep(0)
-        world.later += 6.0  # no load of before is within the budget any more
+        world.later += SLOW_LOAD_S + 1
         world.set.look_again()
         await asyncio.sleep(0)
     assert len(world.set.residents()) == 4
