@@ -14,6 +14,7 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 CHILDREN = []
 WRONG = []
 OF_THE_EXAMPLE = 2.5
+SLOW_S = 1.0
 
 
 class Scripted(PythonModel):
@@ -54,6 +55,8 @@ class Scripted(PythonModel):
                 raise RuntimeError(f"cannot predict {values}")
             if value == config["hang_on"]:
                 time.sleep(3600)
+            if value == config["slow_on"]:
+                time.sleep(SLOW_S)
             if value == config["exit_on"]:
                 os._exit(7)
             if value == config["child_on"]:
