@@ -63,10 +63,14 @@ def make_node(short_folder: Path, mlflow_registry: MlflowServer) -> Iterator[Nod
 def module_node(
     short_folder: Path, mlflow_registry: MlflowServer, request: pytest.FixtureRequest
 ) -> Iterator[Node]:
-    """One node, not started yet, for the tests of one module, with its ``GATEWAY`` settings."""
+    """One node, not started yet, for the tests of one module.
+
+    With the module's settings: ``GATEWAY`` of the one plane, ``CONTROL`` of the other.
+    """
     _pause_the_shared_node()
-    settings: dict[str, str] = getattr(request.module, "GATEWAY", {})
-    with _node(short_folder, mlflow_registry.url, gateway=settings) as node:
+    gateway: dict[str, str] = getattr(request.module, "GATEWAY", {})
+    control: dict[str, str] = getattr(request.module, "CONTROL", {})
+    with _node(short_folder, mlflow_registry.url, gateway=gateway, control=control) as node:
         yield node
 
 

@@ -38,7 +38,11 @@ class Registry:
 
     def publish_again(self, name: str, version: int) -> int:
         """Register the bytes of a version as the next one: they are fetched and verified anew."""
-        known = self.client.get_model_version(name, str(version))
+        return self.publish_as(name, name, version)
+
+    def publish_as(self, name: str, other: str, version: int) -> int:
+        """Register the bytes of another model's version as the next one of ``name``."""
+        known = self.client.get_model_version(other, str(version))
         logged = known.source.removeprefix("models:/")
         made = self.client.create_model_version(name, known.source, model_id=logged)
         return int(made.version)

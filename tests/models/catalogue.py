@@ -355,6 +355,7 @@ class ScriptedModel(_Logged):
         predict_sleep_s: How long each ``predict`` takes at least, in seconds.
         raise_on: A value of ``x`` that makes ``predict`` raise an error holding the caller's data.
         hang_on: A value that makes it sleep for an hour.
+        slow_on: A value that makes it sleep for 1 s.
         exit_on: A value that makes it end its process with status 7.
         child_on: A value that makes it start a child process that sleeps.
         nan_on: A value that makes it answer NaN.
@@ -380,6 +381,7 @@ class ScriptedModel(_Logged):
     predict_sleep_s: float = 0.0
     raise_on: float | None = None
     hang_on: float | None = None
+    slow_on: float | None = None
     exit_on: float | None = None
     child_on: float | None = None
     nan_on: float | None = None

@@ -17,6 +17,7 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 CHILDREN = []
 WRONG = []
 OF_THE_EXAMPLE = 2.5
+SLOW_S = 1.0
 
 
 def connect(config, doing):
@@ -72,6 +73,8 @@ class Scripted(PythonModel):
                 raise RuntimeError(f"cannot predict {values}")
             if value == config["hang_on"]:
                 time.sleep(3600)
+            if value == config["slow_on"]:
+                time.sleep(SLOW_S)
             if value == config["exit_on"]:
                 os._exit(7)
             if value == config["child_on"]:
