@@ -24,7 +24,7 @@ test: $(INSTALLED) ## Everything that must hold, in under ten minutes
 	@$(MAKE) --jobs=2 --no-print-directory lint tests
 
 tests: $(INSTALLED)
-	$(BIN)/python -m pytest tests --ignore=tests/benchmarks --numprocesses=2 --dist=loadfile $(ARGS)
+	$(BIN)/python -m pytest tests --ignore=tests/benchmarks --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 soak: $(INSTALLED) ## The tests that take counts and durations, in full
 	REGISTRY_GATEWAY_SOAK=1 $(BIN)/python -m pytest tests/acceptance tests/contracts --timeout=3600 $(ARGS)

@@ -29,7 +29,7 @@ from tests.servers import clean_environ, free_ports
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOOKS = Path(__file__).resolve().parent / "hooks"
 COMMAND_LIMIT_S = 120.0
-POLL_INTERVAL_S = "0.5"
+POLL_INTERVAL_S = "0.25"
 _SAMPLE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 

@@ -5,7 +5,7 @@ import os
 SOAK = os.environ.get("REGISTRY_GATEWAY_SOAK", "") not in {"", "0"}
 
 # Promotions under traffic. The counts of the contract are met by default too.
-PROMOTION_ROUND_TRIPS = 25 if SOAK else 5
+PROMOTION_ROUND_TRIPS = 25 if SOAK else 3
 """How often the alias goes 1 → 2 → 1."""
 PROMOTION_CALLERS = 8
 ANSWERS_BETWEEN_PROMOTIONS = 200 if SOAK else 40
@@ -17,7 +17,7 @@ RESIDENT_LIMIT = 5
 RESIDENT_EVICTIONS = 1000 if SOAK else 50
 """More evictions than this are waited for."""
 RESIDENT_CALLERS = 6
-RESIDENT_PROMOTIONS = 60 if SOAK else 6
+RESIDENT_PROMOTIONS = 60 if SOAK else 3
 
 # A cold model.
 COLD_CALLERS = 100
@@ -29,7 +29,7 @@ CANDIDATE_PASSES = 20 if SOAK else 2
 """Listings after which it has still not been put back."""
 
 # kill -9.
-KILL_VICTIMS = 10 if SOAK else 2
+KILL_VICTIMS = 10 if SOAK else 1
 KILLS_OF_EACH = 2
 KILLS_OF_ONE = 20 if SOAK else 3
 """From the third death in a short time on, callers wait out a pause before the next worker."""
@@ -38,7 +38,7 @@ KILL_CALLERS = 8
 ANSWERS_BETWEEN_KILLS = 30
 
 # Hints.
-HINTED_PROMOTIONS = 15 if SOAK else 5
+HINTED_PROMOTIONS = 15 if SOAK else 3
 HINT_LIMIT_S = 2.0 if SOAK else 20.0
 """Median from the alias's move to the first answer; the contract's figure on a machine that is
 busy with nothing else."""
@@ -53,14 +53,14 @@ MIDDLE_ROUNDS = 5 if SOAK else 1
 
 # An upload in progress.
 UPLOAD_FILES = 40
-UPLOAD_S = 20.0 if SOAK else 5.0
+UPLOAD_S = 20.0 if SOAK else 3.0
 """How long the upload takes, watched by a poll every second."""
 
 # Neighbours that are gone.
 OUTAGE_S = 60.0 if SOAK else 2.0
 
 # The control plane is killed.
-SWAP_KILLS = 50 if SOAK else 3
+SWAP_KILLS = 50 if SOAK else 2
 
 # Connections that idle, dribble, and hang up.
 CONNECTIONS_IDLE = 5000 if SOAK else 500

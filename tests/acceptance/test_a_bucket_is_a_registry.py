@@ -22,7 +22,7 @@ BUCKET = "without-mlflow"
 MODEL = "a model"
 URI = f"s3://{BUCKET}/models/{MODEL}"
 ENOUGH_ANSWERS = 20
-PASSES = 4
+PASSES = 2
 
 
 @pytest.fixture

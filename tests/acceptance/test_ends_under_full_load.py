@@ -26,6 +26,8 @@ CHILD = 77.0
 PAUSE_S = 0.05
 """After a refusal."""
 GONE_WITHIN_S = 2.0
+READ_WITHIN_S = 0.2
+"""After which a request that was sent on an open connection has been read, and is accepted."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ async def _sigterm(node: Node, name: str) -> None:
     for one in load.asked:
         if one.status == 503:
             assert b'"draining"' in one.body, one
+            assert one.sent_at > load.signalled_at - READ_WITHIN_S, (one, load.signalled_at)
         if one.status is None:
             assert not one.came_before, (one, load.signalled_at, ended_at)
     assert _of_the_gateway(node) == []

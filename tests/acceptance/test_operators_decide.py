@@ -19,7 +19,7 @@ from tests.models.catalogue import LinearModel
 from tests.servers import Postgres
 
 ALIAS = "champion"
-PASSES = 4
+PASSES = 2
 NEVER_S = "3600"
 
 
