@@ -51,9 +51,6 @@ async def test_a_candidate_comes_and_goes_without_a_lost_request(
             count = len(traffic.answers) + ENOUGH_ANSWERS
             await eventually_true(lambda: len(traffic.answers) > count, "callers go on")
         assert await node.metric(watching, "gateway_rollbacks_total", model=model, alias=ALIAS) == 1
-        failures = await node.metric(watching, "gateway_load_failures_total", model=model)
-
-    assert failures == 0, "none was loaded beside the other"
     for answer in traffic.answers:
         assert answer.version in {1, 2}, answer
         if (answer.version, answer.call.row) == (2, BAD_ROW):

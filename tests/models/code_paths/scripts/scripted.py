@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -41,7 +42,7 @@ class Scripted(PythonModel):
             subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
             while not Path(config["load_gate"]).exists():
                 time.sleep(0.01)
-        if config["lock_file"] and "gateway.worker.entry" in sys.modules:
+        if config["lock_file"] and multiprocessing.parent_process() is not None:
             self.lock = Path(config["lock_file"]).open("a")  # noqa: SIM115  # held as long as the model
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if config["load_sleep_s"]:
