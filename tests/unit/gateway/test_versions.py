@@ -160,7 +160,7 @@ async def test_a_worker_on_a_gpu_is_no_fork_and_has_no_bound_of_memory(store: Pa
     ("text", "failure", "says"),
     [
         (None, "integrity", "not in this node's artifact store"),
-        ("{", "load_failed", "unreadable"),
+        ("{", "integrity", "is none"),
         ('{"format_version": 2}', "unsupported", "upgrade the gateway"),
     ],
 )

@@ -37,7 +37,7 @@ class Scripted(PythonModel):
         if config["loads_file"]:
             with Path(config["loads_file"]).open("a") as file:
                 file.write(f"{os.getpid()}\n")
-        if config["load_gate"] and "gateway.worker.entry" in sys.modules:
+        if config["load_gate"] and multiprocessing.parent_process() is not None:
             threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
             subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
             while not Path(config["load_gate"]).exists():
