@@ -10,7 +10,6 @@ ARGS ?=
 INSTALLED := .venv/installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-export PYTHONDONTWRITEBYTECODE = 1
 export MLFLOW_DISABLE_TELEMETRY = true
 export DO_NOT_TRACK = 1
 
@@ -53,3 +52,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 clean: ## Remove the environment, and what demo and tests left
 	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

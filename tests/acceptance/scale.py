@@ -28,6 +28,9 @@ CANDIDATE_CALLERS = 4
 CANDIDATE_PASSES = 20 if SOAK else 2
 """Listings after which it has still not been put back."""
 
+# Versions that cannot run twice, or find no room to.
+SINGLE_SWAPS = ("unload_first", "auto") if SOAK else ("unload_first",)
+
 # kill -9.
 KILL_VICTIMS = 10 if SOAK else 1
 KILLS_OF_EACH = 2
@@ -74,6 +77,7 @@ CONNECTED_S = 60.0 if SOAK else 2.0
 
 # The end under full load.
 END_CALLERS = 200 if SOAK else 48
+END_PREDICT_S = 0.5 if SOAK else 0.15
 
 # Loads beside steady traffic.
 FOREST_TREES = 21
@@ -91,7 +95,7 @@ nothing else."""
 THREAD_AT_LEAST_TIMES = 20.0 if SOAK else 2.0
 
 # Loads and unloads without end.
-CYCLES = 200 if SOAK else 12
+CYCLES = 200 if SOAK else 8
 CYCLES_BEFORE = 30 if SOAK else 3
 """Until everything that is made once has been made."""
 

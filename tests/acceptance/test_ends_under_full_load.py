@@ -15,12 +15,11 @@ from tests.acceptance.node import Node
 from tests.acceptance.peers import Peer, predict_request
 from tests.acceptance.processes import Seen, marked
 from tests.acceptance.registry import Registry, x_body
-from tests.acceptance.scale import END_CALLERS
+from tests.acceptance.scale import END_CALLERS, END_PREDICT_S
 from tests.acceptance.traffic import Call, ask, client
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import ScriptedModel
 
-PREDICT_S = 0.5
 PLACES = 16
 CHILD = 77.0
 PAUSE_S = 0.05
@@ -125,7 +124,7 @@ async def test_every_accepted_request_is_answered_and_nothing_outlives_the_gatew
     make_node: NodeMaker, registry: Registry
 ) -> None:
     name = registry.name("ending")
-    registry.publish(name, ScriptedModel(predict_sleep_s=PREDICT_S, child_on=CHILD))
+    registry.publish(name, ScriptedModel(predict_sleep_s=END_PREDICT_S, child_on=CHILD))
     node = make_node(gateway={"GATEWAY_MAX_TOTAL_IN_FLIGHT": str(PLACES)}).start()
     await _serving_with_a_child(node, name)
     await _sigterm(node, name)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.registry import Registry, x_body
-from tests.acceptance.scale import CANDIDATE_CALLERS
+from tests.acceptance.scale import CANDIDATE_CALLERS, SINGLE_SWAPS
 from tests.acceptance.traffic import Traffic, asks, client, describe
 from tests.acceptance.waiting import eventually_true
 from tests.models.catalogue import ScriptedModel
@@ -18,22 +18,18 @@ BAD_ROW = 3
 ENOUGH_ANSWERS = 20
 
 
-@pytest.mark.parametrize(
-    ("swap", "most"),
-    [
-        pytest.param("unload_first", "8", id="unload_first, for each locks a file"),
-        pytest.param("auto", "1", id="auto, with room for one"),
-    ],
-)
+@pytest.mark.parametrize("swap", SINGLE_SWAPS)
 async def test_a_candidate_comes_and_goes_without_a_lost_request(
-    make_node: NodeMaker, registry: Registry, tmp_path: Path, swap: str, most: str
+    make_node: NodeMaker, registry: Registry, tmp_path: Path, swap: str
 ) -> None:
+    """With ``unload_first`` each locks a file; with ``auto`` there is room for one."""
     model = registry.name("single")
     lock = str(tmp_path / "lock") if swap == "unload_first" else ""
     registry.publish(model, ScriptedModel(scale=1.0, lock_file=lock))
     registry.client.set_registered_model_tag(model, "gateway.swap", swap)
     registry.point(model, ALIAS, 1)
-    node = make_node(gateway={"GATEWAY_MAX_RESIDENT": most}).start()
+    room = "8" if swap == "unload_first" else "1"
+    node = make_node(gateway={"GATEWAY_MAX_RESIDENT": room}).start()
     callers = [asks(model, f"@{ALIAS}", rows=ROWS)] * CANDIDATE_CALLERS
     async with client(CANDIDATE_CALLERS) as http, client(2) as watching:
         await node.active(watching, model, ALIAS, 1)

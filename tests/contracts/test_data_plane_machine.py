@@ -259,7 +259,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FAKE_RUNS, FAKE_STEPS = (200, 100) if SOAK else (20, 50)
-REAL_RUNS, REAL_STEPS = (40, 50) if SOAK else (6, 20)
+REAL_RUNS, REAL_STEPS = (40, 50) if SOAK else (4, 20)
 HAPPENS = {
     *("answered", "deadline_exceeded", "worker_died", "hung_up"),
     *("loaded", "evicted", "ended", "swapped", "grown"),
