@@ -32,10 +32,9 @@ CANDIDATE_PASSES = 20 if SOAK else 2
 SINGLE_SWAPS = ("unload_first", "auto") if SOAK else ("unload_first",)
 
 # kill -9.
-KILL_VICTIMS = 10 if SOAK else 1
-KILLS_OF_EACH = 2
-KILLS_OF_ONE = 20 if SOAK else 3
-"""From the third death in a short time on, callers wait out a pause before the next worker."""
+KILLS = ((10, 2), (1, 20)) if SOAK else ((1, 3),)
+"""Of how many versions, and how often each. From the third death of one in a short time on, callers
+wait out a pause before the next worker."""
 FORKSERVER_KILLS = 10 if SOAK else 1
 KILL_CALLERS = 8
 ANSWERS_BETWEEN_KILLS = 30
@@ -46,7 +45,7 @@ HINT_LIMIT_S = 2.0 if SOAK else 20.0
 """Median from the alias's move to the first answer; the contract's figure on a machine that is
 busy with nothing else."""
 POLLED_PROMOTIONS = 3 if SOAK else 2
-POLL_S = 30.0 if SOAK else 4.0
+POLL_S = 30.0 if SOAK else 2.0
 LOAD_LIMIT_S = 5.0 if SOAK else 20.0
 REPEATED_DELIVERIES = 10_000 if SOAK else 2_000
 """Over TCP, to the real process; the unit tests send 10,000 in any case."""

@@ -20,9 +20,7 @@ from tests.acceptance.scale import (
     ANSWERS_BETWEEN_KILLS,
     FORKSERVER_KILLS,
     KILL_CALLERS,
-    KILL_VICTIMS,
-    KILLS_OF_EACH,
-    KILLS_OF_ONE,
+    KILLS,
 )
 from tests.acceptance.traffic import (
     ROWS,
@@ -105,9 +103,7 @@ def _assert_explained(traffic: Traffic, deaths: list[Death]) -> list[Answer]:
     return failed
 
 
-@pytest.mark.parametrize(
-    ("count", "kills_of_each"), [(KILL_VICTIMS, KILLS_OF_EACH), (1, KILLS_OF_ONE)]
-)
+@pytest.mark.parametrize(("count", "kills_of_each"), KILLS)
 async def test_only_requests_inside_a_killed_worker_fail(
     make_node: NodeMaker, registry: Registry, count: int, kills_of_each: int
 ) -> None:
