@@ -66,10 +66,10 @@ SWAP_KILLS = 50 if SOAK else 2
 
 # Connections that idle, dribble, and hang up.
 CONNECTIONS_IDLE = 5000 if SOAK else 500
-CONNECTIONS_BUSY = 200 if SOAK else 40
-CONNECTIONS_SLOW = 800 if SOAK else 200
+CONNECTIONS_BUSY = 200 if SOAK else 20
+CONNECTIONS_SLOW = 900 if SOAK else 200
 """Every other one with its body: more than there are places for."""
-PLACES = 256 if SOAK else 64
+PLACES = 400 if SOAK else 80
 """More than busy and rude ones take, fewer than bodies arrive at a time."""
 CONNECTIONS_RUDE = 10 if SOAK else 5
 CONNECTED_S = 60.0 if SOAK else 2.0

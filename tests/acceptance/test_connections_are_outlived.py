@@ -33,7 +33,7 @@ from tests.models.catalogue import ScriptedModel
 
 PREDICT_S = 0.002
 PIECES = 5
-PAUSE_S = min(1.5, CONNECTED_S / 15)
+PAUSE_S = min(1.5, CONNECTED_S / 5)
 """Between two pieces: a head has ten seconds in all."""
 AT_A_TIME = 50
 MARGIN_BYTES = 8 * 1024 * 1024
@@ -152,7 +152,8 @@ async def test_nothing_stays_of_connections_that_idle_dribble_or_hang_up(
     make_node: NodeMaker, registry: Registry
 ) -> None:
     _allow_files(2 * (CONNECTIONS_IDLE + CONNECTIONS_BUSY + CONNECTIONS_SLOW) + 1000)
-    node = make_node(gateway={"GATEWAY_MAX_TOTAL_IN_FLIGHT": str(PLACES)}).start()
+    places = {"GATEWAY_MAX_TOTAL_IN_FLIGHT": str(PLACES), "GATEWAY_MAX_IN_FLIGHT": str(PLACES)}
+    node = make_node(gateway=places).start()
     names = [registry.name("crowded"), registry.name("left")]
     async with client(1) as http:
         for name in names:
