@@ -61,7 +61,7 @@ def traffic(
         now = from_s + number // together * together * every_s
         for server in servers:
             server.answer(now)
-        chosen: Any = choose(servers, 1, now)  # type: ignore[arg-type]
+        chosen: Any = choose(servers, 1, now)  # type: ignore[arg-type]  # a stand-in
         given[servers.index(chosen)] += 1
         chosen.take(now)
     return given

@@ -130,8 +130,8 @@ async def page() -> AsyncIterator[Callable[[], Awaitable[Any]]]:
     )
     model = CatalogueModel(name="churn", versions=[], aliases={"champion": 1})
     model = model.model_copy(update={"versions": versions})
-    table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[]))
-    table = table.with_catalogue(table.catalogue.model_copy(update={"models": [model]}))  # type: ignore[union-attr]
+    catalogue = Catalogue(writer="w", epoch=1, models=[])
+    table = RouteTable("champion").with_catalogue(catalogue.model_copy(update={"models": [model]}))
     services: Any = SimpleNamespace(
         node=Node(node_id="n", boot_id="b", table=table),
         residents=SimpleNamespace(residents=list),

@@ -75,7 +75,7 @@ class Scripted(PythonModel):
             if value == config["hang_on"]:
                 time.sleep(3600)
             if value == config["slow_on"]:
-                time.sleep(SLOW_S)
+                time.sleep(SLOW_S)  # being slow is what is tested
             if value == config["exit_on"]:
                 os._exit(7)
             if value == config["child_on"]:
