@@ -1,21 +1,15 @@
 """Who comes up next, and who goes for it: one load per version, oldest demand first.
 
 What waits is a demand (callers, stages) or a wish (nobody waits, and nobody is evicted for it).
-The decisions about room are pure (`gateway.room`); here they are carried out. Event loop only.
-
-Who waits longest is served first, and for `TURN_WAIT_S` nobody starts in its place. After that it
-has a *turn* if there would be room once everybody whom it may have closed had gone: those are
-closed one by one, and who waits behind it starts only where it will find its room all the same,
-whoever has started since it waits staying. Without that it holds up nobody.
+What is decided about room (`gateway.room`) and about the order (`gateway.turns`) is carried out
+here. Event loop only.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from gateway.demands import Demand, Lease
 from gateway.errors import (
@@ -26,9 +20,9 @@ from gateway.errors import (
     ModelLoadFailedError,
     ModelLoadingError,
 )
+from gateway.occupancy import Occupancy, Versions
 from gateway.room import (
     ReplicaKey,
-    ResidentLimits,
     ResidentView,
     Room,
     how_many_fit,
@@ -38,34 +32,15 @@ from gateway.room import (
 )
 from gateway.stages import Stage, Stages
 from gateway.track_record import TrackRecord
+from gateway.turns import Turns
 from gateway.workers import Resident, Workers
 
-TURN_WAIT_S = 1.0
-"""After so long without an idle victim, the least recently used replica takes no new leases, so
-that steady traffic on the residents cannot keep a newcomer out for ever."""
 LEAST_LOADS_AT_ONCE = 2
 SLOW_LOAD_S = 5.0
 """A load that takes longer holds up no other, so that three big models do not make the callers of a
 small one wait; but of such loads there are never more than may be under way at a time."""
-_LONG_TURNS = 5
 _SOON_S = 0.005
 _MIB = 1024 * 1024
-
-
-class Versions(Protocol):
-    """What the resident set asks about a version."""
-
-    def estimate(self, key: ReplicaKey) -> int:
-        """Guess the bytes of a version that was never measured."""
-        ...
-
-    def replicas(self, key: ReplicaKey) -> int:
-        """Return how many workers it ought to have when it has any."""
-        ...
-
-    def goes_last(self, key: ReplicaKey) -> bool:
-        """Whether it serves an active alias, or is pinned."""
-        ...
 
 
 class LoadQueue:
@@ -75,10 +50,11 @@ class LoadQueue:
         self,
         workers: Workers,
         stages: Stages,
+        *,
         versions: Versions,
         track_record: TrackRecord,
-        *,
-        limits: ResidentLimits,
+        occupancy: Occupancy,
+        turns: Turns,
         loads_at_once: int,
         load_budget_s: float,
         clock: Callable[[], float],
@@ -92,7 +68,8 @@ class LoadQueue:
             stages: Whom to spare, and who may make room for whom.
             versions: Knows what is asked of each version.
             track_record: What loads have cost, and which versions are left alone.
-            limits: The most workers, and the most bytes.
+            occupancy: What is held, and what there is.
+            turns: Whose turn it is.
             loads_at_once: How many may be under way, slow ones left out; at least 2.
             load_budget_s: How long a load may wait for room before its waiters are told.
             clock: Monotonic seconds.
@@ -103,7 +80,8 @@ class LoadQueue:
         self._stages = stages
         self._versions = versions
         self._track_record = track_record
-        self._limits = limits
+        self._occupancy = occupancy
+        self._turns = turns
         self._loads_at_once = loads_at_once
         self._load_budget_s = load_budget_s
         self._clock = clock
@@ -163,7 +141,7 @@ class LoadQueue:
             self._pause(demand)
         self._demands[key] = demand
         loop = asyncio.get_running_loop()
-        wait_s = min(TURN_WAIT_S, self._load_budget_s)
+        wait_s = min(self._turns.wait_s, self._load_budget_s)
         demand.timer = loop.call_later(wait_s, self._turn, demand)
         # In the next turn: whoever joins here has still to add its waiter, to be told a refusal.
         loop.call_soon(self.pump)
@@ -201,17 +179,18 @@ class LoadQueue:
 
     def _start_one_of(self, waiting: Sequence[Demand]) -> bool:
         """Start the oldest that may start now, or make room for it. False: each has to wait."""
-        now, views = self._clock(), self._views()
+        views = self._occupancy.views()
         turn: Demand | None = None
         staying: list[ResidentView] = []
         for demand in waiting:
-            may_try = turn is None or self._leaves_room(turn, staying, demand)
+            may_try = turn is None or self._turns.leaves_room(turn, staying, demand)
             if may_try and self._start_or_drop(demand):
                 return True
-            if now < demand.since + TURN_WAIT_S:
+            if not self._turns.has_waited_long(demand):
                 return False
-            if turn is None and self._has_turn(demand, views):
-                turn, staying = demand, self._staying(demand, views, started_after=demand.since)
+            if turn is None and self._turns.has_turn(demand, views):
+                staying = self._turns.staying(demand, views, started_after=demand.since)
+                turn = demand
         return False
 
     def pump_soon(self) -> None:
@@ -249,13 +228,13 @@ class LoadQueue:
 
         True: others may have changed meanwhile, so look at everybody anew.
         """
-        now, needed, room = self._clock(), self._needed(demand.key), self._room()
+        needed, room = self._occupancy.needed(demand.key), self._occupancy.room()
         if how_many_fit(needed, room) < demand.replicas:
             self.drop(demand, self._too_big(demand.key, demand.replicas, needed))
             return True
         if self._displace_first(demand):
             return True
-        views = self._views()
+        views = self._occupancy.views()
         plan = plan_eviction(views, needed, room)
         for number in plan.victims:
             victim = self._workers.numbered(number)
@@ -272,6 +251,7 @@ class LoadQueue:
             if plan_eviction(spared, needed, room).room is Room.WAIT:
                 self._fail_stages(demand, self._no_room_beside_spared(demand))
                 return True
+        now = self._clock()
         if fresh := [one.fresh_until for one in self._workers.all() if one.is_fresh(now)]:
             self._pump_later(min(fresh) - now)
         return False
@@ -279,34 +259,6 @@ class LoadQueue:
     def _start(self, key: ReplicaKey, needed: int) -> None:
         self._wishes.pop(key, None)
         self._workers.start(key, needed)
-
-    def _needed(self, key: ReplicaKey) -> int:
-        """Return the bytes that the next load takes at most, as far as is known.
-
-        Neither a guess nor a peak, which is over when the worker is ready, is ever so many that the
-        load is not even tried.
-        """
-        known, room = self._track_record.bytes_of(key), self._room()
-        if known is None:
-            guess = self._track_record.corrected(key, self._versions.estimate(key))
-            return min(guess, room.bytes)
-        return max(known, min(self._track_record.peak_bytes_of(key), room.bytes))
-
-    def _views(self) -> list[ResidentView]:
-        now = self._clock()
-        spared = self._stages.spared()
-        return [
-            one.view(
-                now,
-                goes_last=self._versions.goes_last(one.key),
-                spared=one.key in spared and not one.closed_to_new,
-            )
-            for one in self._workers.all()
-        ]
-
-    def _room(self) -> ResidentLimits:
-        """Return what is left for workers."""
-        return replace(self._limits, bytes=self._limits.bytes - self._workers.shared)
 
     def _loading(self) -> int:
         """Count the loads under way.
@@ -336,12 +288,13 @@ class LoadQueue:
         may = [stage for stage in stages if stage.swap == "auto" and not stage.displaces]
         if not may:
             return False
+        room = self._occupancy.room()
         staying = without_freshness(view for view in views if not view.ending)
-        if plan_eviction(staying, needed, self._room()).room in (Room.FITS, Room.EVICT):
+        if plan_eviction(staying, needed, room).room in (Room.FITS, Room.EVICT):
             return False  # others are about to go, or may go in a moment
         for stage in may:
             others = without_freshness(without(views, stage.replaces))
-            if plan_eviction(others, needed, self._room()).room in (Room.FITS, Room.EVICT):
+            if plan_eviction(others, needed, room).room in (Room.FITS, Room.EVICT):
                 return self._displace(stage)
         return False
 
@@ -403,78 +356,14 @@ class LoadQueue:
             if not demand.is_awaited:  # callers give up by themselves, each in its own time
                 self.drop(demand)
                 return
-        if (busy := self._in_the_way_of(demand)) is not None:
-            busy.close_to_new(self._clock())
+        if self._loading() < self._loads_at_once:
+            busy = self._turns.in_the_way_of(demand, self._startable())
+            if busy is not None:
+                busy.close_to_new(self._clock())
         self.pump()
         if self._demands.get(demand.key) is not demand:
             return
-        demand.timer = asyncio.get_running_loop().call_later(TURN_WAIT_S, self._turn, demand)
-
-    def _in_the_way_of(self, demand: Demand) -> Resident | None:
-        """Return whom to close to new callers, so that the next load has its turn; mostly nobody.
-
-        Who serves an active alias makes way for its like only.
-        """
-        views = self._views()
-        if self._loading() >= self._loads_at_once or not self._has_turn(demand, views):
-            return None
-        turns = (one for one in self._startable() if self._has_turn(one, views))
-        if demand is not next(turns, None):
-            return None
-        residents = self._workers.by_use()
-        # One at a time; but one that goes on for long with what it has is not waited for.
-        if any(one.ending or (one.closed_to_new and not self._is_slow(one)) for one in residents):
-            return None
-        plan = plan_eviction(without_freshness(views), self._needed(demand.key), self._room())
-        if plan.room is not Room.WAIT:
-            return None
-        stay = {view.number for view in self._staying(demand, views)}
-        busy = [one for one in residents if one.leases and one.ready and one.number not in stay]
-        return busy[0] if busy else None
-
-    def _has_turn(self, demand: Demand, views: Sequence[ResidentView]) -> bool:
-        """Whether there would be room, were everybody gone whom it may have closed."""
-        return self._fits_beside(self._staying(demand, views), demand)
-
-    def _leaves_room(
-        self, first: Demand, staying: Sequence[ResidentView], newcomer: Demand
-    ) -> bool:
-        """Whether another load may start although it is somebody's turn."""
-        needed = self._needed(newcomer.key)
-        place = ResidentView(0, newcomer.key, needed, leases=1, last_used=self._clock())
-        return self._fits_beside([*staying, place], first)
-
-    def _fits_beside(self, staying: Sequence[ResidentView], demand: Demand) -> bool:
-        return plan_eviction(staying, self._needed(demand.key), self._room()).room is Room.FITS
-
-    def _staying(
-        self, demand: Demand, views: Sequence[ResidentView], started_after: float = math.inf
-    ) -> list[ResidentView]:
-        """Return who stays although a demand waits: who neither is idle nor may be closed for it.
-
-        Who comes up may be closed soon. Who started after ``started_after`` stays too.
-        """
-        stay = {
-            one.number
-            for one in self._workers.all()
-            if one.started_at > started_after or self._is_slow(one)
-        }
-        is_like = self._versions.goes_last(demand.key)
-        return [
-            view
-            for view in views
-            if not view.ending
-            and (
-                view.number in stay
-                or view.spared
-                or (view.goes_last and view.leases and not is_like)
-            )
-        ]
-
-    def _is_slow(self, resident: Resident) -> bool:
-        """Whether a worker was told to go long ago, and still has something to finish."""
-        long_ago = self._clock() - _LONG_TURNS * TURN_WAIT_S
-        return resident.closed_to_new and resident.closed_at <= long_ago
+        demand.timer = asyncio.get_running_loop().call_later(self._turns.wait_s, self._turn, demand)
 
     # --- filling free room ------------------------------------------------------------------------
 
@@ -492,8 +381,9 @@ class LoadQueue:
             if rest_s > 0:
                 self._pump_later(rest_s)
                 continue
-            needed = self._needed(key)
-            if plan_eviction(self._views(), needed, self._room()).room is Room.FITS:
+            needed = self._occupancy.needed(key)
+            room, views = self._occupancy.room(), self._occupancy.views()
+            if plan_eviction(views, needed, room).room is Room.FITS:
                 self._start(key, needed)
 
     def _end_surplus(self) -> None:
@@ -533,7 +423,7 @@ class LoadQueue:
         """Give every waiter its lease; called by `Workers`."""
         self._track_record.guessed(resident.key, self._versions.estimate(resident.key))
         demand = self._demands.get(resident.key)
-        if resident.bytes > self._room().bytes:
+        if resident.bytes > self._occupancy.room().bytes:
             if demand is not None:
                 self.drop(demand, self._too_big(resident.key, 1, resident.bytes))
             self._workers.end(resident, "too big for this gateway")
@@ -598,9 +488,9 @@ class LoadQueue:
 
         An estimate was too low, or a worker grows.
         """
-        room = self._room()
-        views = without_freshness(self._views())
-        plan = plan_eviction(views, 0, replace(room, count=self._limits.count + 1))
+        room = self._occupancy.room()
+        views = without_freshness(self._occupancy.views())
+        plan = plan_eviction(views, 0, replace(room, count=self._occupancy.limits.count + 1))
         for number in plan.victims:
             victim = self._workers.numbered(number)
             self._workers.end(victim, "evicted: too many bytes are held", evicted=True)
@@ -645,8 +535,7 @@ class LoadQueue:
     def _too_big(self, key: ReplicaKey, replicas: int, needed: int) -> InsufficientMemoryError:
         who = f"{key} needs" if replicas == 1 else f"{replicas} workers of {key} need"
         return InsufficientMemoryError(
-            f"{who} about {replicas * needed // _MIB} MiB; this gateway may have "
-            f"{self._limits.count} workers and {self._limits.bytes // _MIB} MiB"
+            f"{who} about {replicas * needed // _MIB} MiB; this gateway may have {self._occupancy}"
         )
 
     def _no_room_beside_spared(self, demand: Demand) -> ModelLoadingError:
@@ -654,7 +543,6 @@ class LoadQueue:
         advice = "; tag it with gateway.swap=auto to end the old version first"
         return ModelLoadingError(
             f"no room for {demand.key} beside versions that are being replaced or staged: this "
-            f"gateway may have {self._limits.count} workers and {self._limits.bytes // _MIB} MiB"
-            f"{advice if 'blue_green' in replacing else ''}",
+            f"gateway may have {self._occupancy}{advice if 'blue_green' in replacing else ''}",
             retry_after_s=self._track_record.expected_load_s(demand.key),
         )

@@ -22,11 +22,13 @@ from gateway.errors import (
     ModelLoadingError,
     ModelOverloadedError,
 )
-from gateway.load_queue import LEAST_LOADS_AT_ONCE, LoadQueue, Versions
+from gateway.load_queue import LEAST_LOADS_AT_ONCE, LoadQueue
+from gateway.occupancy import Occupancy, Versions
 from gateway.replica import Replica
 from gateway.room import ReplicaKey, ResidentLimits
 from gateway.stages import Stage, Stages
 from gateway.track_record import TrackRecord, usual_life_s
+from gateway.turns import Turns
 from gateway.worker import messages
 from gateway.workers import Observer, Resident, Workers, choose
 
@@ -81,12 +83,16 @@ class ResidentSet:
             shared_bytes=shared_bytes,
             clock=clock,
         )
+        occupancy = Occupancy(
+            self._workers, self._stages, versions, self.track_record, limits=limits, clock=clock
+        )
         self._queue = LoadQueue(
             self._workers,
             self._stages,
-            versions,
-            self.track_record,
-            limits=limits,
+            versions=versions,
+            track_record=self.track_record,
+            occupancy=occupancy,
+            turns=Turns(self._workers, occupancy, versions, clock),
             loads_at_once=loads_at_once,
             load_budget_s=load_budget_s,
             clock=clock,

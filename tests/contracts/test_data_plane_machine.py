@@ -28,7 +28,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway import load_queue
+from gateway import turns
 from gateway.launcher import ForkserverLauncher, Launcher, Launchers
 from gateway.room import ReplicaKey
 from gateway.worker.messages import Load
@@ -255,7 +255,7 @@ def _settings(examples: int, steps: int) -> settings:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give who waits its turn soon."""
-    monkeypatch.setattr(load_queue, "TURN_WAIT_S", 0.05)
+    monkeypatch.setattr(turns, "TURN_WAIT_S", 0.05)
 
 
 FAKE_RUNS, FAKE_STEPS = (200, 100) if SOAK else (20, 50)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import load_queue, track_record
+from gateway import track_record, turns
 from gateway.errors import (
     DisplacedError,
     DrainingError,
@@ -248,7 +248,7 @@ async def test_a_leased_replica_is_not_evicted_and_the_newcomer_has_its_turn():
 
 
 async def test_steady_traffic_on_a_resident_cannot_keep_a_newcomer_out(monkeypatch):
-    monkeypatch.setattr(load_queue, "TURN_WAIT_S", 0.01)
+    monkeypatch.setattr(turns, "TURN_WAIT_S", 0.01)
     world = World(count=1)
     held = await world.set.lease(key("a"))
     newcomer = asyncio.ensure_future(world.set.lease(key("b")))
@@ -361,7 +361,7 @@ async def test_callers_wait_for_a_version_whose_worker_was_killed_while_it_serve
 
 
 async def test_nobody_busy_goes_for_a_load_that_does_not_wait_for_room(monkeypatch):
-    monkeypatch.setattr(load_queue, "TURN_WAIT_S", 0.01)
+    monkeypatch.setattr(turns, "TURN_WAIT_S", 0.01)
     monkeypatch.setattr(track_record, "_SERVED_BACK_OFF_S", 0.2)
     world = World(count=2)
     held = await world.set.lease(key("b"))
@@ -568,7 +568,7 @@ async def test_active_versions_stay_while_others_come_and_go():
 
 
 async def test_a_busy_active_version_makes_way_for_active_ones_only(monkeypatch):
-    monkeypatch.setattr(load_queue, "TURN_WAIT_S", 0.01)
+    monkeypatch.setattr(turns, "TURN_WAIT_S", 0.01)
     world = World(count=1, load_budget_s=0.1)
     world.last = {key("a"), key("c")}
     held = await world.set.lease(key("a"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway import load_queue, track_record
+from gateway import track_record, turns
 from gateway.demands import Lease
 from gateway.errors import LoadError, ModelLoadingError
 from tests.fakes.resident_set import MIB, World, key, staging, until
@@ -15,7 +15,7 @@ from tests.fakes.resident_set import MIB, World, key, staging, until
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give who waits its turn soon."""
-    monkeypatch.setattr(load_queue, "TURN_WAIT_S", 0.01)
+    monkeypatch.setattr(turns, "TURN_WAIT_S", 0.01)
 
 
 def crowded(**sizes: int) -> World:
@@ -247,7 +247,7 @@ async def test_who_comes_late_waits_its_own_time() -> None:
 async def test_one_long_request_does_not_keep_others_from_making_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(load_queue, "TURN_WAIT_S", 0.02)
+    monkeypatch.setattr(turns, "TURN_WAIT_S", 0.02)
     world = World(count=2, load_budget_s=5.0)
     long = await world.set.lease(key("a"))
 
