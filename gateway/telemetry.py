@@ -170,11 +170,11 @@ def series_of(metric: AnyMetric) -> Iterator[tuple[dict[str, str], Any]]:
 
     prometheus_client itself tells them only with all their samples at once.
     """
-    names = metric._labelnames  # noqa: SLF001
+    names = metric._labelnames  # noqa: SLF001 - as said above
     if not names:
         yield {}, metric
         return
-    for values, series in tuple(metric._metrics.items()):  # noqa: SLF001
+    for values, series in tuple(metric._metrics.items()):  # noqa: SLF001 - as above
         yield dict(zip(names, values, strict=True)), series
 
 

@@ -169,7 +169,7 @@ class Connection(HttpToolsProtocol):
 
     # --- begin and end ----------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # TCP's
         """Begin; or turn it away, if there are too many."""
         super().connection_made(transport)
         self._all.open.add(self)

@@ -46,7 +46,7 @@ class WorkerFinder:
 def main(arguments: Sequence[str]) -> None:
     """Become a worker on the two descriptors named by ``arguments``."""
     channel, lifeline = map(int, arguments)
-    sys.meta_path.insert(0, WorkerFinder)  # type: ignore[arg-type,unused-ignore]
+    sys.meta_path.insert(0, WorkerFinder)  # type: ignore[arg-type,unused-ignore]  # a class finds
     from gateway.worker import entry
 
     entry.run(socket.socket(fileno=channel), Connection(lifeline, writable=False))

@@ -159,7 +159,7 @@ def use_threads(threads: int) -> None:
                 getattr(sys.modules[module], setter)(threads)
     if threads > 1:
         try:
-            import threadpoolctl  # type: ignore[import-untyped,unused-ignore]
+            import threadpoolctl  # type: ignore[import-untyped,unused-ignore]  # no stubs
         except ImportError:
             return
         threadpoolctl.threadpool_limits(threads)

@@ -72,7 +72,7 @@ class PromptProtocol(H11Protocol):
 
     _head_timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # TCP's
         """Wait for the first head."""
         super().connection_made(transport)
         self._await_head()

@@ -93,7 +93,7 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     detail = f"{request.method} {request.url.path} is no webhook whose secret is set on this node"
-    code = "method_not_allowed" if error.status_code == 405 else "route_not_found"  # noqa: PLR2004
+    code = "method_not_allowed" if error.status_code == 405 else "route_not_found"  # noqa: PLR2004 - HTTP's
     return problem(error.status_code, code, error.detail, detail, error.headers)
 
 

@@ -29,7 +29,7 @@ class FaultyWire(Relay):
         self._mended.set()
         super().close()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:  # type: ignore[override]
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:  # type: ignore[override]  # sockets only
         if source.getpeername() != self._target:
             super()._pump(source, sink)
             return

@@ -49,7 +49,7 @@ def put(s3: Seaweed, prefix: str, files: dict[str, bytes] | None = None) -> str:
 
 
 def fetcher(s3: Seaweed, environ: dict[str, str] | None = None, **limits: float) -> Fetcher:
-    bounded = FetchLimits(**({"disk_floor_bytes": 0, "settle_s": 0} | limits))  # type: ignore[arg-type]
+    bounded = FetchLimits(**({"disk_floor_bytes": 0, "settle_s": 0} | limits))  # type: ignore[arg-type]  # numbers
     return Fetcher(tracking_uri="", limits=bounded, environ=s3.environ | (environ or {}))
 
 

@@ -209,4 +209,4 @@ def refused(order: Load) -> LoadFailed:
 
 def stop_forkserver() -> None:
     """End the forkserver of this process; the next worker starts another."""
-    multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]  # no stub says it

@@ -33,7 +33,7 @@ def test_curl_is_told_the_method_only_where_it_would_take_another() -> None:
 
 
 def _record(at: float, version: int | None, client: object = BY_ALIAS) -> Record:
-    return Record(client, at, at + 0.5, version, None)  # type: ignore[arg-type]
+    return Record(client, at, at + 0.5, version, None)  # type: ignore[arg-type]  # a stand-in
 
 
 def test_the_swap_is_where_alias_callers_change_from_old_to_new() -> None:

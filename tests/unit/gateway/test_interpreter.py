@@ -64,7 +64,7 @@ class Recorder:
 
 async def test_each_interpreter_has_its_launcher() -> None:
     shared, own = Recorder(), Recorder()
-    launchers = Launchers(shared, own)  # type: ignore[arg-type]
+    launchers = Launchers(shared, own)  # type: ignore[arg-type]  # stand-ins
     await launchers.launch(None)
     await launchers.launch(PYTHON)
     assert (shared.asked, own.asked) == ([()], [(PYTHON,)])

@@ -256,7 +256,7 @@ async def test_a_quarantine_of_a_deleted_version_is_released(node: NodeInMemory)
         await quarantined(node, spine)
         node.registry.point(M, A, 1)
         listed = node.registry.models[M].versions
-        del listed[2]  # type: ignore[attr-defined]
+        del listed[2]  # type: ignore[attr-defined]  # a dict, in the fake
         await spine.poll()
         (one,) = (await client.get("/quarantine")).json()["quarantines"]
         assert one["listed"] is False

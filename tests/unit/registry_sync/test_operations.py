@@ -190,7 +190,7 @@ async def test_a_rollback_that_is_waited_for_asks_for_no_pass(node: NodeInMemory
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         await promoted(node, spine, 2)
-        reconcile, spine.reconcile = spine.reconcile, counted  # type: ignore[method-assign]
+        reconcile, spine.reconcile = spine.reconcile, counted  # type: ignore[method-assign]  # a spy
         node.gateway.stages_wait = True
         asked = asyncio.create_task(client.post("/rollback", json={"model": M, "alias": A}))
         await becomes(lambda: len(node.gateway.stages) == 3, "the stage is under way")
