@@ -1,5 +1,7 @@
 """What the pages about models say of policy and of what is wrong with it."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +26,21 @@ from gateway.routing import RouteTable
 from gateway.track_record import TrackRecord
 
 
+@asynccontextmanager
+async def pages_of(
+    node: Node, track_record: TrackRecord | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Ask for the pages about the models of a node that has no worker."""
+    residents = SimpleNamespace(residents=list, track_record=track_record or TrackRecord())
+    services: Any = SimpleNamespace(node=node, residents=residents)
+    app = FastAPI()
+    app.include_router(router)
+    attach(app, services)
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://g") as client:
+        yield client
+
+
 def listed(number: int, policy: Policy | None = None) -> CatalogueVersion:
     return CatalogueVersion(version=number, state=VersionState.REGISTERED, policy=policy)
 
@@ -39,15 +56,7 @@ async def pages() -> Any:
         ),
     )
     table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
-    services: Any = SimpleNamespace(
-        node=Node(node_id="n", boot_id="b", table=table),
-        residents=SimpleNamespace(residents=list),
-    )
-    app = FastAPI()
-    app.include_router(router)
-    attach(app, services)
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://g") as client:
+    async with pages_of(Node(node_id="n", boot_id="b", table=table)) as client:
         yield client
 
 
@@ -86,13 +95,7 @@ async def test_an_alias_says_what_this_node_went_back_from_and_what_it_cannot() 
     table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
     node = Node(node_id="n", boot_id="b", table=table.gone_back(entry, hold))
     track_record = TrackRecord()
-    residents = SimpleNamespace(residents=list, track_record=track_record)
-    services: Any = SimpleNamespace(node=node, residents=residents)
-    app = FastAPI()
-    app.include_router(router)
-    attach(app, services)
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://g") as client:
+    async with pages_of(node, track_record) as client:
 
         async def why() -> str | None:
             shown = (await client.get("/models/churn")).json()["aliases"]["champion"]

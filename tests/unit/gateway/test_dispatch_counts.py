@@ -13,11 +13,10 @@ from gateway import errors
 from gateway.dispatch import Call, Dispatcher
 from gateway.live_record import LiveRecord
 from gateway.node import Node
-from gateway.replica import Replica, ReplicaLimits, ReplicaState, WorkerReply
+from gateway.replica import Replica, ReplicaLimits, WorkerReply
 from gateway.room import ReplicaKey
-from gateway.worker.messages import Hello, Loaded
 from tests.unit.gateway.test_dispatch import ACTIVE, DIGEST, a_call, node
-from tests.unit.gateway.test_replica import LOAD, ReadyLauncher
+from tests.unit.gateway.test_replica import ReadyLauncher, bring_up
 
 KEY = ReplicaKey("churn", 1, DIGEST)
 LIMIT_S = 0.2
@@ -202,12 +201,7 @@ async def test_a_worker_that_hangs_counts_once_for_each_request(way, share):
     record, launcher = LiveRecord(), ReadyLauncher()
     limits = ReplicaLimits(9, 9999, load_timeout_s=5, warm_up_timeout_s=5, stuck_grace_s=0.2)
     replica = Replica("m/1", launcher, limits, lambda _: None, partial(record.late, KEY))
-    launcher.say(Hello(1, "3.11"))
-    starting = asyncio.ensure_future(replica.start(LOAD))
-    while replica.state is not ReplicaState.LOADING:  # noqa: ASYNC110  # no event tells
-        await asyncio.sleep(0.001)
-    launcher.say(Loaded(1, {}, "passed", "alone", "", "pyfunc", ""))
-    await starting
+    await bring_up(replica, launcher)
     call = a_call(seconds=None if share is None else share * LIMIT_S)
     with pytest.raises(errors.DeadlineExceededError):
         await way(dispatcher(record, FakeResidents(replica)), call)

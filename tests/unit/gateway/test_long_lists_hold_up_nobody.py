@@ -7,22 +7,18 @@ import asyncio
 import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
-from fastapi import FastAPI
 from prometheus_client import generate_latest
 
 from gateway.control_contract import Catalogue, CatalogueModel, CatalogueVersion, VersionState
-from gateway.http.catalogue import router
 from gateway.http.exposition import exposition
-from gateway.http.services import attach
 from gateway.listed_versions import ListedVersions
 from gateway.node import Node
 from gateway.routing import RouteTable
 from gateway.telemetry import NO_MODEL, Telemetry
+from tests.unit.gateway.test_catalogue_pages import pages_of
 
 VERSIONS = 1000
 
@@ -132,15 +128,7 @@ async def page() -> AsyncIterator[Callable[[], Awaitable[Any]]]:
     model = model.model_copy(update={"versions": versions})
     catalogue = Catalogue(writer="w", epoch=1, models=[])
     table = RouteTable("champion").with_catalogue(catalogue.model_copy(update={"models": [model]}))
-    services: Any = SimpleNamespace(
-        node=Node(node_id="n", boot_id="b", table=table),
-        residents=SimpleNamespace(residents=list),
-    )
-    app = FastAPI()
-    app.include_router(router)
-    attach(app, services)
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://g") as client:
+    async with pages_of(Node(node_id="n", boot_id="b", table=table)) as client:
         yield lambda: client.get("/models/churn")
 
 

@@ -61,6 +61,16 @@ class ReadyLauncher(SlowLauncher):
         self.worker.peer.sendall(b"".join(pack(KIND_OF[type(message)], id_, header)))
 
 
+async def bring_up(replica: Replica, launcher: ReadyLauncher) -> None:
+    """Have a worker say all that one says until it is ready."""
+    launcher.say(Hello(1, "3.11"))
+    starting = asyncio.ensure_future(replica.start(LOAD))
+    while replica.state is not ReplicaState.LOADING:  # noqa: ASYNC110  # no event tells
+        await asyncio.sleep(0.001)
+    launcher.say(Loaded(1, {}, "passed", "alone", "", "pyfunc", ""))
+    await starting
+
+
 @pytest.fixture
 async def ready():
     """A ready replica and its worker; limits of a fraction of a second."""
@@ -81,12 +91,7 @@ async def _made_ready():
     replica = Replica(
         "m/1", launcher, limits, lambda _: None, lambda late, s, pid: told.append((late, s))
     )
-    launcher.say(Hello(1, "3.11"))
-    starting = asyncio.ensure_future(replica.start(LOAD))
-    while replica.state is not ReplicaState.LOADING:  # noqa: ASYNC110  # no event tells
-        await asyncio.sleep(0.001)
-    launcher.say(Loaded(1, {}, "passed", "alone", "", "pyfunc", ""))
-    await starting
+    await bring_up(replica, launcher)
     yield replica, launcher, told
     replica.kill("the test is over")
     await replica.wait_stopped()
