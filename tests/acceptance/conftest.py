@@ -10,6 +10,7 @@ import pytest
 
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry
+from tests.acceptance.scale import WITH_TORCH
 from tests.servers import MlflowServer, Seaweed, seaweedfs
 
 
@@ -77,7 +78,7 @@ def module_node(
 @pytest.fixture(scope="session")
 def shared_node(short_folder: Path, mlflow_registry: MlflowServer) -> Iterator[Node]:
     """One running node for all tests that do it no harm."""
-    with _node(short_folder, mlflow_registry.url) as node:
+    with _node(short_folder, mlflow_registry.url, gateway=WITH_TORCH) as node:
         _shared_nodes.append(node)
         yield node.start()
         _shared_nodes.remove(node)

@@ -22,6 +22,7 @@ from tests.acceptance.processes import (
     look_at,
     marked,
 )
+from tests.acceptance.scale import WITHOUT
 from tests.acceptance.surface import Document, active_version
 from tests.acceptance.waiting import eventually, until
 from tests.servers import clean_environ, free_ports
@@ -63,6 +64,7 @@ class Node:
             "GATEWAY_REQUEST_TIMEOUT_S": "60",
             "GATEWAY_LOG_FORMAT": "json",
             "GATEWAY_LOG_LEVEL": "info",
+            "ACCEPTANCE_WITHOUT": WITHOUT,
         } | dict(gateway or {})
         self._control_settings = {
             "REGISTRY_SYNC_NODE_DIR": str(self.node_dir),

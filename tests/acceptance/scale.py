@@ -4,6 +4,17 @@ import os
 
 SOAK = os.environ.get("REGISTRY_GATEWAY_SOAK", "") not in {"", "0"}
 
+# A node.
+WITHOUT = "" if SOAK else "torch"
+"""What is not installed, as far as a gateway can see that is not to serve it: two seconds of a core
+for each start."""
+WITH_TORCH = {"ACCEPTANCE_WITHOUT": ""}
+"""What a gateway is started with that is."""
+
+# Callers.
+PAUSE_S = 0.002 if SOAK else 0.02
+"""Between two requests of a caller: two slow cores also have the product to run."""
+
 # Promotions under traffic. The counts of the contract are met by default too.
 PROMOTION_ROUND_TRIPS = 25 if SOAK else 3
 """How often the alias goes 1 → 2 → 1."""

@@ -11,10 +11,12 @@ import pytest
 
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry
+from tests.acceptance.scale import WITH_TORCH
 from tests.acceptance.traffic import Call, ask, client
 from tests.models.catalogue import IRIS_COLUMNS, IrisPipeline, TorchModel
 from tests.servers import MlflowServer
 
+GATEWAY = WITH_TORCH
 JSON = "application/json"
 HUGE_BYTES = 50 * 1024 * 1024
 DEPTH = 10_000

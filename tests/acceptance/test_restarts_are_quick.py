@@ -13,7 +13,7 @@ from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body
 from tests.acceptance.relay import Relay
-from tests.acceptance.scale import RESTARTS, SERVES_WITHIN_S
+from tests.acceptance.scale import RESTARTS, SERVES_WITHIN_S, WITH_TORCH
 from tests.acceptance.traffic import Answer, Call, ask, client
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import LinearModel
@@ -21,7 +21,7 @@ from tests.models.catalogue import LinearModel
 ALIAS = "champion"
 HEAT = (3, 40, 1, 12)
 """Calls of each model, by which they come back."""
-GATEWAY = {"GATEWAY_PROBE_INTERVAL_S": "1"}
+GATEWAY = {"GATEWAY_PROBE_INTERVAL_S": "1"} | WITH_TORCH
 ASK_EVERY_S = 0.02
 
 

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 import httpx
 
-PAUSE_S = 0.002
-"""Between two requests of a caller: two slow cores also have the product to run."""
+from tests.acceptance.scale import PAUSE_S
+
 PAUSE_AFTER_REFUSAL_S = 0.05
 REQUEST_LIMIT_S = 150.0
 

@@ -7,11 +7,13 @@ gateway, control plane, forkserver and, by fork, every worker. It changes nothin
 * ``ACCEPTANCE_DIE_AT=before:<file name>`` or ``after:<file name>``: once a file
   ``$ACCEPTANCE_DUMPS/armed`` exists, the process kills itself as by ``kill -9`` just before, or
   just after, the rename that puts the named file in place.
+* ``ACCEPTANCE_WITHOUT=<package>``: to this process the package is not installed.
 """
 
 import os
 import signal
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 
@@ -40,7 +42,19 @@ def _die_at_rename(moment, name):
     os.replace = replace  # type: ignore[assignment]  # a test's knife, not a library
 
 
+def _hide(package):
+    class Others(PathFinder):
+        @classmethod
+        def find_spec(cls, name, path=None, target=None):
+            hidden = name.partition(".")[0] == package
+            return None if hidden else super().find_spec(name, path, target)
+
+    sys.meta_path[sys.meta_path.index(PathFinder)] = Others
+
+
 if os.environ.get("ACCEPTANCE_DUMPS"):
     signal.signal(signal.SIGUSR1, _dump_modules)
 if os.environ.get("ACCEPTANCE_DIE_AT"):
     _die_at_rename(*os.environ["ACCEPTANCE_DIE_AT"].split(":", 1))
+if os.environ.get("ACCEPTANCE_WITHOUT"):
+    _hide(os.environ["ACCEPTANCE_WITHOUT"])
