@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,17 +59,21 @@ def choose(
         direct = _DIRECT[loader](pyfunc, predict_fn)
         if direct is None:
             return CallPath("pyfunc", "the bare model cannot be called", pyfunc_call)
-        why_not = (
-            None if _same(direct, pyfunc_call, proofs) else "the bare model answers differently"
-        )
-        if why_not is None and loader == "mlflow.sklearn":
-            why_not = _why_not_estimator(pyfunc, direct, pyfunc_call, [*proofs, *further])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of numbers that nobody sent
+            why_not = (
+                None if _same(direct, pyfunc_call, proofs) else "the bare model answers differently"
+            )
+            if why_not is None and loader == "mlflow.sklearn":
+                why_not = _why_not_estimator(pyfunc, direct, pyfunc_call, [*proofs, *further])
     except NotTakenError as error:
         return CallPath("pyfunc", f"the bare model is not given the example: {error}", pyfunc_call)
     except Exception as error:  # noqa: BLE001  # whatever a bare model raises, the pyfunc serves
         return CallPath("pyfunc", f"the bare model raised {type(error).__name__}", pyfunc_call)
     if why_not is not None:
         return CallPath("pyfunc", why_not, pyfunc_call)
+    if loader == "mlflow.sklearn":
+        scikit_learn.ignore_missing_names()
     call = _unless_not_taken(direct, pyfunc_call)
     return CallPath("fast", "equal to the pyfunc on the input example", call)
 

@@ -6,7 +6,6 @@ import gc
 import os
 import platform
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -162,9 +161,7 @@ def _warm(
     whole = loader == "mlflow.sklearn"
     far = warmup.vary_far(varied[0], whole=whole) if varied else []
     further = [*warmup.scatter(varied[0]), *far] if varied and whole else []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of numbers that nobody sent
-        path = fast_path.choose(pyfunc, model.call, loader, predict_fn, varied, further=further)
+    path = fast_path.choose(pyfunc, model.call, loader, predict_fn, varied, further=further)
     model.call = path.call
     scores: Call | None = None
     if loader == "mlflow.sklearn":

@@ -45,6 +45,9 @@ async def test_it_answers_what_the_model_answers_here(
             answer = await ask(http, running_node.url, Call(name, 0), body)
             assert answer.ok, answer
             assert answer.predictions == model.expected(body)
+    assert running_node.gateway is not None
+    # Estimators that know the columns' names are called on arrays, and do not miss them.
+    assert "valid feature names" not in running_node.gateway.log.read_text()
 
 
 async def test_rows_that_influence_each_other_are_answered_each_request_as_if_alone(

@@ -25,9 +25,12 @@ def direct(model: Any, predict_fn: str) -> Callable[[Inputs], Any] | None:
     def call(inputs: Inputs) -> Any:
         return predict(matrix(inputs, names))
 
-    # Said once per call, for every call: the names are known to be in order, see ``matrix``.
-    warnings.filterwarnings("ignore", message="X does not have valid feature names")
     return call
+
+
+def ignore_missing_names() -> None:
+    """Warn no more, in this process, of arrays where names are known: see ``matrix``."""
+    warnings.filterwarnings("ignore", message="X does not have valid feature names")
 
 
 def matrix(inputs: Inputs, names: Any = None) -> Any:

@@ -117,6 +117,15 @@ def test_ordinary_estimators_are_called_on_arrays(estimator: Any, table: str) ->
         assert path.path == "fast", path.reason
 
 
+def test_whoever_is_called_on_arrays_does_not_miss_the_names() -> None:
+    """Warnings are errors here."""
+    model = linear_model.LinearRegression().fit(FLOATS, FLOATS.a)
+    path = chosen(model, FLOATS.iloc[:5])
+    assert path.path == "fast", path.reason
+    arrays = {str(name): FLOATS[name].to_numpy() for name in FLOATS}
+    assert path.call(Inputs(COLUMNS, arrays, ROWS)).tolist() == model.predict(FLOATS).tolist()
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("estimator", named(OF_CATEGORIES))
 @pytest.mark.parametrize("rows", [1, 5])
