@@ -61,7 +61,10 @@ from registry_sync.threads import Threads
 
 _STOP_PATIENCE_S = 4
 _MOST_TCP_CONNECTIONS = 64
-_QUIET_LOGGERS = ("alembic", "httpx", "httpcore", "uvicorn", "botocore", "urllib3")
+_QUIET_LOGGERS = {
+    **dict.fromkeys(("alembic", "httpx", "httpcore", "uvicorn", "botocore"), logging.WARNING),
+    "urllib3": logging.ERROR,  # every try again is a warning; who gives up says why
+}
 _log = structlog.get_logger("registry_sync")
 
 
@@ -394,27 +397,32 @@ def configure_logging(settings: SyncSettings) -> LogLines:
     lines.start()
     atexit.register(lines.end)
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    logging.basicConfig(level=max(level, logging.INFO), stream=lines, format="%(message)s")
-    logging.captureWarnings(capture=True)
-    for name in _QUIET_LOGGERS:
-        logging.getLogger(name).setLevel(logging.WARNING)
     as_json = settings.log_format == "json" or (
         settings.log_format == "auto" and not sys.stderr.isatty()
     )
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    rendered: list[structlog.typing.Processor] = (
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        if as_json
+        else [structlog.dev.ConsoleRenderer()]
+    )
+    handler = logging.StreamHandler(lines)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(level, logging.INFO))
+    logging.captureWarnings(capture=True)
+    for name, least in _QUIET_LOGGERS.items():
+        logging.getLogger(name).setLevel(least)
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *(
-                [
-                    structlog.processors.dict_tracebacks,
-                    structlog.processors.JSONRenderer(sort_keys=False),
-                ]
-                if as_json
-                else [structlog.dev.ConsoleRenderer()]
-            ),
-        ],
+        processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", lines)),
         cache_logger_on_first_use=True,

@@ -14,6 +14,32 @@ Every message is a whole sentence that users may read. None repeats a caller's d
 
 from __future__ import annotations
 
+_MOST_CHARACTERS = 300
+
+
+def in_words(error: BaseException) -> str:
+    """Say in one line what a library raised, and what the system said behind it, if it did.
+
+    Libraries wrap a refused connection three times and more, each in a longer sentence.
+    """
+    words = (str(error).splitlines() or [""])[0]
+    if len(words) > _MOST_CHARACTERS:
+        words = words[: _MOST_CHARACTERS - 1] + "…"
+    system = _said_by_the_system(error)
+    behind = f" ({system})" if system and system not in words else ""
+    return f"{type(error).__name__}: {words}{behind}"
+
+
+def _said_by_the_system(error: BaseException) -> str:
+    said, seen = "", set[int]()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if isinstance(cause, OSError) and cause.strerror:
+            said = cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return said
+
 
 class SyncError(Exception):
     """Root of everything that the control plane raises on purpose."""

@@ -27,6 +27,7 @@ from registry_sync.errors import (
     SourceError,
     SyncError,
     UnsafePathError,
+    in_words,
 )
 from registry_sync.sources.allowed_places import check_place
 from registry_sync.sources.read_ahead import read_ahead
@@ -39,7 +40,6 @@ CHUNK_BYTES = 2**20
 _PARTS_AT_ONCE = 4
 _MAX_DEPTH = 64
 _MOST_FOLDER_MARKS = 1000  # beside as many as there may be files
-_MAX_MESSAGE_CHARACTERS = 300
 _CONNECT_TIMEOUT_S = 5
 _READ_TIMEOUT_S = 30
 _ATTEMPTS = 3
@@ -186,8 +186,7 @@ def as_source_error(what: str) -> Iterator[None]:
     except SyncError:
         raise
     except Exception as error:  # boto3, requests, urllib3 and MLflow each have their own families
-        said = (str(error).splitlines() or [""])[0][:_MAX_MESSAGE_CHARACTERS]
-        raise SourceError(f"{what}: {type(error).__name__}: {said}") from error
+        raise SourceError(f"{what}: {in_words(error)}") from error
 
 
 def _listing(

@@ -25,7 +25,7 @@ from gateway.model_ref import (
     parse_version,
 )
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.errors import SourceError
+from registry_sync.errors import SourceError, in_words
 from registry_sync.policy import DIGEST_TAG
 
 _MODELS_PER_PAGE = 1000
@@ -39,7 +39,6 @@ _STAGES = ("Production", "Staging")
 _PROMPT_TAG = "mlflow.prompt.is_prompt"
 _EXTERNAL_TAG = "mlflow.model.isExternal"
 _LOGGED_MODEL = re.compile(r"models:/(m-[0-9a-f]{32})")
-_MAX_MESSAGE_CHARACTERS = 300
 
 _MLFLOW_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -263,8 +262,7 @@ def _as_source_error(what: str) -> Iterator[None]:
     except SourceError:
         raise
     except Exception as error:  # MLflow lets requests, urllib3, JSON and its own errors through
-        said = (str(error).splitlines() or [""])[0][:_MAX_MESSAGE_CHARACTERS]
-        raise SourceError(f"the MLflow registry {what}: {type(error).__name__}: {said}") from error
+        raise SourceError(f"the MLflow registry {what}: {in_words(error)}") from error
 
 
 def _aspired(

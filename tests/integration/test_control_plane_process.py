@@ -1,6 +1,7 @@
 """The control plane as a process: it starts without neighbours, owns its node, and ends at once."""
 
 import contextlib
+import json
 import re
 import shutil
 import signal
@@ -84,6 +85,9 @@ def test_it_starts_without_neighbours_and_ends_at_a_signal(folder: Path, sign: i
         assert process.wait(STOP_LIMIT_S) == 0, said(folder)
     assert not (folder / "operations.sock").exists()
     assert command(folder, "status").returncode == 3
+    events = [json.loads(line)["event"] for line in said(folder).splitlines()]  # libraries' too
+    assert events[0] == "control_plane.started"
+    assert not any("Retrying" in event for event in events), events
 
 
 def test_it_ends_while_the_registry_keeps_it_waiting(folder: Path) -> None:
