@@ -89,6 +89,7 @@ async def _serve(settings: GatewaySettings) -> None:
             gc.freeze()  # what is here for good is not looked at again by every collection
             gc.set_threshold(_GARBAGE_OBJECTS)
             await _run_servers(gateway, settings, public, control)
+        _log.info("gateway.stopped")
 
 
 async def _run_servers(
@@ -139,7 +140,6 @@ async def _run_servers(
         gateway.services.node.changed()  # ends the long polls
         for server in servers:
             server.should_exit = True
-    _log.info("gateway.stopped")
 
 
 def _with_room_for_connections(settings: GatewaySettings) -> GatewaySettings:

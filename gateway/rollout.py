@@ -159,13 +159,14 @@ class Rollout:
         key = ReplicaKey(request.model, request.version, request.digest)
         log = _log.bind(model=request.model, version=request.version, stage_id=request.stage_id)
         policy = self._node.table.policy_of(request.model, request.version)
-        log.info("stage.started", replaces=request.replaces, swap=policy.swap)
+        swap = self._swap(request, policy)
+        log.info("stage.started", replaces=request.replaces, swap=swap)
         try:
             loaded = await self._residents.stage(
                 key,
                 request.stage_id,
                 replaces=self._replaced(request),
-                swap=self._swap(request, policy),
+                swap=swap,
                 replicas=(policy.replicas or 1) if request.keep else 1,
                 wait_s=self._stage_wait_s,
             )
