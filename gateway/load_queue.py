@@ -201,11 +201,16 @@ class LoadQueue:
         """Look again after a while, unless a look is due before."""
         loop = asyncio.get_running_loop()
         due = loop.time() + wait_s
-        if loop.time() < self._due <= due:
-            return
         if self._timer is not None:
+            if self._due <= due:
+                return
             self._timer.cancel()
-        self._due, self._timer = due, loop.call_later(wait_s, self.pump)
+        self._due, self._timer = due, loop.call_later(wait_s, self._look)
+
+    def _look(self) -> None:
+        """Look again; a timer that comes a moment before its time, as uvloop's may, is over too."""
+        self._timer = None
+        self.pump()
 
     def _startable(self) -> Iterator[Demand]:
         return (demand for demand in self._demands.values() if self._may_start(demand))

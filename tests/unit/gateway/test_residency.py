@@ -719,6 +719,24 @@ async def test_an_active_version_that_died_comes_back_unasked():
     await until(lambda: world.set.is_ready(key("a")))
 
 
+async def test_a_look_that_comes_before_its_time_is_not_the_last(monkeypatch):
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+
+    def early(delay, *what):
+        """As uvloop does, which rounds every delay to whole milliseconds; by more, to be sure."""
+        return call_later(max(0.0, delay - 0.01), *what)
+
+    monkeypatch.setattr(loop, "call_later", early)
+    world = World()
+    rests = [0.0205, 0.0205]
+    monkeypatch.setattr(
+        world.set.track_record, "rest_s", lambda _key: rests.pop(0) if rests else 0.0
+    )
+    world.set.bring_up([key("a")])
+    await until(lambda: world.set.is_ready(key("a")))
+
+
 async def test_the_most_used_is_the_hottest_and_old_use_counts_less():
     world = World(count=3)
     for name, times in (("a", 3), ("b", 5), ("c", 1)):
