@@ -21,6 +21,7 @@ from gateway.errors import (
     ModelLoadingError,
 )
 from gateway.occupancy import Occupancy, Versions
+from gateway.replica import ReplicaState
 from gateway.room import (
     ReplicaKey,
     ResidentView,
@@ -326,6 +327,8 @@ class LoadQueue:
 
     def drained(self, resident: Resident) -> None:
         """End a worker that takes no new leases, and has given its last one back."""
+        if resident.replica.state is ReplicaState.STOPPED:
+            return  # it died with that one inside: `gone` is told next, as of any death
         reason = self._let_go.get(resident.number)
         if resident.wrong:
             resident.replica.stop(resident.wrong)  # it dies, as far as anybody else is concerned

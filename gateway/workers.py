@@ -292,11 +292,12 @@ class Workers:
 
     def _gone(self, resident: Resident, reason: str, *, died: bool) -> None:
         resident.ending = True
-        group = self._by_key.get(resident.key, [])
-        if resident in group:
-            group.remove(resident)
-            if not group:
-                del self._by_key[resident.key]
+        group = self.of(resident.key)
+        if resident not in group:
+            return  # told before
+        group.remove(resident)
+        if not group:
+            del self._by_key[resident.key]
         if resident.replica.loaded is not None:
             self._observer.ended(resident.key, reason, evicted=resident.evicted, died=died)
         self.owner.gone(resident, died=died)

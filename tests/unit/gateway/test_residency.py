@@ -349,6 +349,26 @@ async def test_a_version_that_keeps_crashing_is_left_alone_for_a_while():
         await world.set.lease(key("a"))
 
 
+@pytest.mark.parametrize("retired", [False, True])
+async def test_a_worker_that_dies_with_its_last_request_is_one_death_and_no_eviction(retired):
+    world = World()
+    deaths = 3
+    for _ in range(deaths):
+        lease = await world.set.lease(key("a"))
+        if retired:
+            world.set.retire(key("a"), "retired")
+        else:
+            lease.resident.close_to_new(world.clock())
+        worker = world.workers[-1]
+        # In the order of a replica: it has stopped, its requests fail, and then it tells.
+        worker.state = ReplicaState.STOPPED
+        lease.release()
+        worker.on_stopped(worker)
+    assert [one for one in world.told if one[0] == "ended"] == [("ended", "a", False)] * deaths
+    assert world.set.track_record.keeps_dying(key("a")) is not None
+    assert world.set.residents() == []
+
+
 async def test_callers_wait_for_a_version_whose_worker_was_killed_while_it_served(monkeypatch):
     monkeypatch.setattr(track_record, "_SERVED_BACK_OFF_S", 0.05)
     world = World()
