@@ -39,7 +39,7 @@ from gateway.workers import Resident, Workers
 LEAST_LOADS_AT_ONCE = 2
 SLOW_LOAD_S = 5.0
 """A load that takes longer holds up no other, so that three big models do not make the callers of a
-small one wait; but of such loads there are never more than may be under way at a time."""
+small one wait; but in all there are never more than twice as many as may be under way at a time."""
 _SOON_S = 0.005
 _MIB = 1024 * 1024
 
@@ -271,10 +271,19 @@ class LoadQueue:
 
         Slow ones hold up nobody, but no more of them are left out than may be under way at a time.
         """
-        slow = self._clock() - SLOW_LOAD_S
-        workers = self._workers.all()
-        began = [one.started_at for one in workers if one.replica.loaded is None and not one.ending]
+        slow, began = self._clock() - SLOW_LOAD_S, self._loads_began()
         return max(sum(at > slow for at in began), len(began) - self._loads_at_once)
+
+    def _loads_began(self) -> list[float]:
+        workers = self._workers.all()
+        return [one.started_at for one in workers if one.replica.loaded is None and not one.ending]
+
+    def _look_at_the_next_slow_load(self) -> None:
+        """Look again as soon as one load more takes so long that it holds up no other."""
+        now = self._clock()
+        left_s = [at + SLOW_LOAD_S - now for at in self._loads_began() if at > now - SLOW_LOAD_S]
+        if left_s:
+            self._pump_later(min(left_s))
 
     # --- giving the place of the old version to the new one ---------------------------------------
 
@@ -384,6 +393,7 @@ class LoadQueue:
         """Start what nobody waits for where there is free room: nobody is evicted for it."""
         for key in self._lacking():
             if self._loading() >= self._loads_at_once - 1:  # one is kept for who will be waited for
+                self._look_at_the_next_slow_load()
                 return
             rest_s = self._track_record.rest_s(key)
             if rest_s > 0:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import track_record, turns
+from gateway import load_queue, track_record, turns
 from gateway.errors import (
     DisplacedError,
     DrainingError,
@@ -902,18 +902,29 @@ async def test_waiters_are_bounded_and_leave_nothing_behind():
         lease.release()
 
 
-async def test_a_load_that_hangs_does_not_keep_others_from_loading():
+async def test_a_load_that_hangs_does_not_keep_others_from_loading(monkeypatch):
+    monkeypatch.setattr(turns, "TURN_WAIT_S", 0.02)
     world = World(count=9)
     world.gate.clear()
     hanging = [asyncio.ensure_future(world.set.lease(key(name))) for name in ("a", "b")]
     other = asyncio.ensure_future(world.set.lease(key("c")))
     await until(lambda: len(world.starts) == 2)
     world.later = SLOW_LOAD_S + 1
-    world.set.look_again()
     await until(lambda: len(world.starts) == 3)
     world.gate.set()
     for lease in await asyncio.gather(*hanging, other):
         lease.release()
+
+
+async def test_a_load_that_hangs_does_not_keep_what_nobody_waits_for_from_loading(monkeypatch):
+    monkeypatch.setattr(load_queue, "SLOW_LOAD_S", 0.03)
+    world = World(count=9)
+    world.gate.clear()
+    world.set.bring_up([key("a"), key("b"), key("c"), key("d")])
+    await until(lambda: len(world.starts) == 3)
+    assert world.starts == ["a/1", "b/1", "c/1"]
+    world.gate.set()
+    await until(lambda: world.set.is_ready(key("d")))
 
 
 async def test_loads_at_once_are_bounded_however_slow_they_are():
