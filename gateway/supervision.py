@@ -1,8 +1,9 @@
 """Watching replicas: a probe through the request path, regularly; a stuck or wrong worker ends.
 
 The workers of a version are looked at one after the other, and one of them goes at a time: what
-makes all of them wrong for a moment (a feature store that blinks) takes no version away. One that
-is wrong twice in a row takes no new requests, and ends when it has answered those it has.
+makes all of them wrong for a moment (a feature store that blinks) takes no version away that has
+two or more. A sole one is replaced: its callers wait, or are told 503, until another one comes up.
+One that is wrong twice in a row takes no new requests, and ends when it has answered those it has.
 
 A worker that dies is replaced by `gateway.residency`: at once if it serves an active alias or has
 siblings, else by the next request for its version; a version that crashes again and again is left
@@ -150,6 +151,7 @@ def may_go(wrong: Resident, siblings: Sequence[Resident], *, troubled: bool) -> 
     """Whether a wrong worker may be replaced now. Pure.
 
     Not while another one of its version comes up or goes, nor while the version is left alone since
-    its workers do not come up, or not for long: then nobody would take its place soon.
+    its workers do not come up, or not for long: then nobody would take its place soon. A sole one
+    may: whether another one comes up is seen only when it is tried.
     """
     return not troubled and all(one.ready for one in siblings if one is not wrong)
