@@ -89,7 +89,8 @@ class LoadQueue:
         self._take = take
         self._on_change = on_change
         self._demands: dict[ReplicaKey, Demand] = {}
-        self._wishes: dict[ReplicaKey, None] = {}
+        # True: it was asked for by name; False: it is wished for only as long as it goes last.
+        self._wishes: dict[ReplicaKey, bool] = {}
         self._let_go: dict[int, str] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -101,11 +102,20 @@ class LoadQueue:
 
     def keys(self) -> list[ReplicaKey]:
         """Return the versions that are to have a worker, and have none yet."""
-        return [*self._demands, *self._wishes]
+        return [*self._demands, *self.wishes()]
 
     def wishes(self) -> list[ReplicaKey]:
         """Return the versions that are to have a worker as soon as there is room."""
-        return list(self._wishes)
+        goes_last = self._versions.goes_last
+        return [key for key, is_named in self._wishes.items() if is_named or goes_last(key)]
+
+    def _wish_back(self, key: ReplicaKey) -> None:
+        """Bring a version that goes last up again, as long as it does.
+
+        Once its alias has moved, it would come up beside its successor, and some may not run twice.
+        """
+        if self._versions.goes_last(key):
+            self._wishes.setdefault(key, False)
 
     def forget(self, key: ReplicaKey) -> None:
         """Bring a version up no more, unless somebody waits for it."""
@@ -318,6 +328,7 @@ class LoadQueue:
         if stage.replaces is None:
             return False
         stage.displaces = True
+        self._wishes.pop(stage.replaces, None)  # it comes back if its successor fails
         self.retire(stage.replaces, "unloaded first: its successor needs the room")
         return True
 
@@ -339,12 +350,12 @@ class LoadQueue:
         if resident.replica.state is ReplicaState.STOPPED:
             return  # it died with that one inside: `gone` is told next, as of any death
         reason = self._let_go.get(resident.number)
-        if resident.wrong:
-            resident.replica.stop(resident.wrong)  # it dies, as far as anybody else is concerned
-        elif reason is None:
-            self._workers.end(resident, "evicted: it had its turn", evicted=True)
-        else:
+        if reason is not None:  # whether it is wrong or not: nobody is to take its place
             self._workers.end(resident, reason)
+        elif resident.wrong:
+            resident.replica.stop(resident.wrong)  # it dies, as far as anybody else is concerned
+        else:
+            self._workers.end(resident, "evicted: it had its turn", evicted=True)
 
     def end_stage(self, stage: Stage) -> None:
         """Let a version that made room come back, or its callers go to its successor.
@@ -357,8 +368,7 @@ class LoadQueue:
                 demand.tell_callers(DisplacedError())
                 if not demand.stages:  # another stage may want it back: it goes on
                     self.drop(demand)
-            if self._versions.goes_last(old):  # the successor has failed: it is needed again
-                self._wishes[old] = None
+            self._wish_back(old)  # if it still goes last, the successor has failed
         self.pump()
 
     # --- a turn for who waits long ----------------------------------------------------------------
@@ -386,11 +396,12 @@ class LoadQueue:
 
     def bring_up(self, keys: Sequence[ReplicaKey]) -> None:
         """Load versions that nobody waits for, in this order, as far as there is free room."""
-        self._wishes.update(dict.fromkeys(keys))
+        self._wishes.update(dict.fromkeys(keys, True))
         self.pump()
 
     def _fill(self) -> None:
         """Start what nobody waits for where there is free room: nobody is evicted for it."""
+        self._wishes = {key: self._wishes[key] for key in self.wishes()}
         for key in self._lacking():
             if self._loading() >= self._loads_at_once - 1:  # one is kept for who will be waited for
                 self._look_at_the_next_slow_load()
@@ -421,7 +432,7 @@ class LoadQueue:
 
     def _lacking(self) -> list[ReplicaKey]:
         """Return the versions that ought to have a worker more, the most wanted first."""
-        lacking = [key for key in self._wishes if not self._workers.of(key)]
+        lacking = [key for key in self.wishes() if not self._workers.of(key)]
         for one in reversed(self._workers.by_use()):
             group = [other for other in self._workers.of(one.key) if not other.wrong]
             steady = all(other.ready for other in group)  # not while one comes up, or goes
@@ -456,10 +467,8 @@ class LoadQueue:
 
     def failed(self, resident: Resident, error: LoadError, pause_s: float) -> None:
         """Tell every waiter; called by `Workers`."""
-        if self._versions.goes_last(resident.key):
-            self._wishes[resident.key] = None  # again, when its rest is over
-        else:
-            self._wishes.pop(resident.key, None)
+        self._wishes.pop(resident.key, None)
+        self._wish_back(resident.key)  # when its rest is over
         demand = self._demands.get(resident.key)
         if demand is None:
             return
@@ -481,8 +490,8 @@ class LoadQueue:
             self.drop(demand)
         elif died and demand is not None:
             self._wait_out(demand)
-        if died and not self._closed and self._versions.goes_last(resident.key):
-            self._wishes[resident.key] = None
+        if died and not self._closed:
+            self._wish_back(resident.key)
         self.pump()
 
     def _wait_out(self, demand: Demand) -> None:

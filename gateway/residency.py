@@ -262,9 +262,13 @@ class ResidentSet:
         """Return every member of the set, least recently used first."""
         return self._workers.by_use()
 
+    def versions(self) -> set[ReplicaKey]:
+        """Return the versions that have a worker, or are to have one."""
+        return {*self._workers.keys(), *self._queue.keys()}
+
     def digests(self) -> set[str]:
         """Return the artifacts that a worker runs on, or is about to be started on."""
-        return {key.digest for key in (*self._workers.keys(), *self._queue.keys())}
+        return {key.digest for key in self.versions()}
 
     def hottest(self) -> list[ReplicaKey]:
         """Return the versions that have a ready worker, the most used first; then who is to."""

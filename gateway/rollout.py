@@ -314,8 +314,7 @@ class Rollout:
             raise RolloutRefusedError(
                 "invalid_request", f"version {version} still serves alias {aliases[0]!r}"
             )
-        keys = {resident.key for resident in self._residents.residents()}
-        for key in keys:
+        for key in self._residents.versions():
             if (key.model, key.version) == (model, version):
                 self._residents.retire(key, "retired")
         _log.info("retire.version", model=model, version=version)

@@ -28,6 +28,7 @@ class FakeResidents:
         self.gate = asyncio.Event()
         self.gate.set()
         self.staged, self.swaps, self.renewed = [], [], []
+        self.wished, self.retired = set(), []
         self.looks = 0
 
     def look_again(self):
@@ -53,6 +54,12 @@ class FakeResidents:
 
     def residents(self):
         return []
+
+    def versions(self):
+        return self.ready | self.wished
+
+    def retire(self, key, reason):
+        self.retired.append(key.version)
 
     def renew(self, key):
         self.renewed.append(key)
@@ -374,6 +381,16 @@ async def test_an_alias_is_retired_and_a_version_that_serves_one_is_not(tmp_path
     assert ack.generation == 2
     assert stand.node.table.active == {}
     await stand.rollout.retire(one)
+
+
+async def test_a_version_that_waits_for_its_worker_is_retired_too(tmp_path):
+    stand = Stand(tmp_path)
+    await stand.publish()
+    await stand.stage(1)
+    stand.residents.wished = {ReplicaKey("m", 2, D[2]), ReplicaKey("other", 2, D[2])}
+    for version in (1, 2):
+        await stand.rollout.retire(contract.RetireRequest(model="m", version=version))
+    assert stand.residents.retired == [1, 2]
 
 
 async def test_who_was_staged_twice_is_spared_no_longer_than_until_it_is_active(tmp_path):

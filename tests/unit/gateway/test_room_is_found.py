@@ -9,6 +9,7 @@ import pytest
 from gateway import track_record, turns
 from gateway.demands import Lease
 from gateway.errors import LoadError, ModelLoadingError
+from gateway.room import ReplicaKey
 from tests.fakes.resident_set import MIB, World, key, staging, until
 
 
@@ -307,6 +308,89 @@ async def test_a_busy_version_that_made_way_for_one_that_fails_does_not_rest_fir
         await stage
     await until(lambda: world.set.is_ready(key("a")))
     assert ("ended", "a", True) not in world.told
+
+
+async def resting() -> World:
+    """An alias' version whose worker died, and did not come up again: it is left alone for now."""
+    world = World(count=9)
+    world.last = {key("a")}
+    await world.use("a")
+    world.failures = [LoadError("load_failed", "out of memory for a moment")]
+    world.workers[0].end()
+    await until(lambda: not world.failures and not world.set.residents())
+    assert world.set.hottest() == [key("a")]
+    return world
+
+
+def look_after_its_rest(world: World) -> list[ReplicaKey]:
+    world.later += 100
+    world.set.look_again()
+    return [one.key for one in world.set.residents()]
+
+
+@pytest.mark.parametrize("swap", ["unload_first", "blue_green"])
+async def test_a_version_that_rests_is_not_loaded_beside_its_successor(swap: str) -> None:
+    world = await resting()
+    await world.stage(key("a", 2), replaces=key("a"), swap=swap)
+    world.last = {key("a", 2)}
+    world.set.unstage("s1")
+    assert look_after_its_rest(world) == [key("a", 2)]
+    assert world.set.versions() == {key("a", 2)}
+
+
+async def test_a_version_that_rests_is_loaded_if_its_successor_fails() -> None:
+    world = await resting()
+    world.failures = [LoadError("warm_up_failed", "NaN")]
+    with pytest.raises(LoadError, match="NaN"):
+        await world.stage(key("a", 2), replaces=key("a"), swap="unload_first")
+    assert look_after_its_rest(world) == [key("a")]
+    await until(lambda: world.set.is_ready(key("a")))
+
+
+async def test_a_version_that_rests_is_not_loaded_once_no_alias_means_it() -> None:
+    world = await resting()
+    world.last = set()
+    assert world.set.digests() == set()
+    assert look_after_its_rest(world) == []
+    world.last = {key("a")}  # asked for again: by a stage, or by callers
+    assert look_after_its_rest(world) == []
+
+
+async def test_a_version_that_is_retired_while_it_rests_is_not_loaded() -> None:
+    world = await resting()
+    world.set.retire(key("a"), "retired")
+    assert world.set.versions() == set()
+    assert look_after_its_rest(world) == []
+
+
+async def test_a_wrong_worker_that_makes_room_is_not_replaced_beside_its_successor() -> None:
+    world = World(count=4)
+    world.last = {key("a")}
+    busy = await world.set.lease(key("a"))
+    world.set.replace(busy.resident, "it answered its own example wrongly")
+    stage = await staging(world, swap="unload_first")
+    await until(world.set._stages.displaced)
+    busy.release()
+    await stage
+    world.last = {key("a", 2)}
+    world.set.unstage("s1")
+    assert look_after_its_rest(world) == [key("a", 2)]
+    assert world.ends == [("a/1", "unloaded first: its successor needs the room")]
+
+
+async def test_what_was_hot_and_made_room_before_it_came_up_stays_away() -> None:
+    world = World(count=4)
+    world.last = {key("a")}
+    world.gate.clear()
+    world.set.bring_up([key("x"), key("a")])
+    stage = await staging(world, swap="unload_first")
+    await until(lambda: world.starts == ["x/1", "a/2"])
+    world.gate.set()
+    await stage
+    world.last = {key("a", 2)}
+    world.set.unstage("s1")
+    await until(lambda: world.set.is_ready(key("x")))
+    assert {one.key for one in world.set.residents()} == {key("x"), key("a", 2)}
 
 
 async def test_what_was_hot_and_has_no_worker_again_yet_is_not_forgotten() -> None:
