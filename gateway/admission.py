@@ -3,7 +3,8 @@
 A request has a *place* from the last byte of its body until it has been answered and the worker
 that was given it has let go, too. Bytes count for longer: those of a body from the first one that
 arrives, those of a large answer until it has been read. So a caller who is slow to send or to read
-takes no place of others, and memory is bounded all the same. Event loop only.
+takes no place of others, and memory is bounded all the same: what arrives may be a share of the
+bytes only, the rest is there for places. Event loop only.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ from collections.abc import Callable
 
 from gateway.errors import GatewayOverloadedError
 from gateway.pace import Pace
+
+_ARRIVING_SHARE, _SMALL_ARRIVING_SHARE = 0.5, 0.75
+_SMALL_BYTES = 64 * 1024
+"""Few bodies fill half of the bytes with what they do not finish: it takes thousands of small ones
+to fill the quarter beyond, which lets small requests that come in two pieces pass beside them."""
 
 
 class Place:
@@ -54,15 +60,18 @@ class Held:
             GatewayOverloadedError: They are too many beside those of other requests.
         """
         self._admission.check_bytes(count, own=self._bytes)
+        self._admission.check_held(count, own=self._bytes)
         self.count(count)
 
     def count(self, count: int) -> None:
         """Count bytes that are here anyway."""
         self._bytes += count
+        self._admission.held_bytes += count
         self._admission.in_flight_bytes += count
 
     def let_go(self) -> None:
         """Count none of them any more."""
+        self._admission.held_bytes -= self._bytes
         self._admission.in_flight_bytes -= self._bytes
         self._bytes = 0
 
@@ -73,6 +82,7 @@ class Admission:
     Attributes:
         in_flight: Places that are taken.
         in_flight_bytes: Bytes of requests with a place, and of those that are held without one.
+        held_bytes: Those that are held without one.
     """
 
     def __init__(
@@ -85,13 +95,23 @@ class Admission:
         """Store the bounds. ``clock`` gives monotonic seconds."""
         self.in_flight = 0
         self.in_flight_bytes = 0
+        self.held_bytes = 0
         self._max_in_flight = max_in_flight
         self._max_in_flight_bytes = max_in_flight_bytes
         self._clock = clock
         self._pace = Pace()
 
-    def check(self, length: int) -> None:
+    def expect(self, length: int) -> None:
         """Refuse a body before it is read. ``length``: what it says to have, in bytes.
+
+        Raises:
+            GatewayOverloadedError: There is no place for it now, or it could not arrive.
+        """
+        self.check(length)
+        self.check_held(length)
+
+    def check(self, length: int) -> None:
+        """Refuse a body of so many bytes.
 
         Raises:
             GatewayOverloadedError: There is no place for it now.
@@ -136,6 +156,19 @@ class Admission:
         held = self.in_flight_bytes
         if held > own and held + more > self._max_in_flight_bytes:
             raise self._overloaded(f"{held} bytes of requests and answers")
+
+    def check_held(self, more: int, *, own: int = 0) -> None:
+        """Refuse bytes that arrive, too many beside others that no place has; ``own`` as above.
+
+        Answers that are being read count with them, and are refused to nobody: they are here.
+
+        Raises:
+            GatewayOverloadedError: They are.
+        """
+        held = self.held_bytes
+        share = _SMALL_ARRIVING_SHARE if own + more <= _SMALL_BYTES else _ARRIVING_SHARE
+        if held > own and held + more > share * self._max_in_flight_bytes:
+            raise self._overloaded(f"{held} bytes of arriving bodies, and answers being read,")
 
     def _overloaded(self, what: str) -> GatewayOverloadedError:
         return GatewayOverloadedError(

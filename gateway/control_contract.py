@@ -308,7 +308,8 @@ PERMANENT_STAGE_FAILURES: frozenset[StageFailure] = frozenset(
     {"integrity", "unsupported", "load_failed", "warm_up_failed"}
 )
 """Failures that the same bytes would meet again. The others pass, and are tried again:
-``unavailable`` is the network's, the disk's or the like, met by the model's own code."""
+``unavailable`` is the network's, the disk's or the like, met by the model's own code, or a copy
+that the node does not let be read."""
 
 
 class StageOutcome(Body):

@@ -30,6 +30,9 @@ from gateway.verdict import Margins, Tally, verdict
 _LOOK_EVERY_S = 1.0
 _TRY_AGAIN_S = 10.0
 _LONGEST_PAUSE_S = 300.0
+_LAST_TRY_LEFT_S = 10.0
+"""How long before the end of a trial its last try begins, at the latest."""
+_TRIED_AND_FAILED = "not_staged"
 _BY_REGISTRY = frozenset({"poll", "webhook", "sync"})
 _BY_RULE = "rule"
 _log = structlog.get_logger("gateway.rollback")
@@ -49,8 +52,8 @@ class _Trial:
         before: What the new version had come to by then.
         earlier: The trial of the version before, if that was not over.
         try_at: Monotonic seconds before which going back is not tried again.
-        pause_s: Seconds until the try after the next failed one. Each takes what serves away for a
-            while, where the version before cannot come up beside it.
+        pause_s: Seconds from the next try that brings nothing up to the one after it. Each takes
+            what serves away for a while, where the version before cannot come up beside it.
     """
 
     active: ActiveAlias
@@ -61,9 +64,15 @@ class _Trial:
     try_at: float = 0.0
     pause_s: float = _TRY_AGAIN_S
 
-    def postpone(self, now: float) -> None:
-        """Let the next try wait; each time twice as long."""
-        self.try_at = now + self.pause_s
+    def refused(self, now: float) -> None:
+        """Look again soon at what stands in the way: that costs nothing."""
+        self.try_at = now + _TRY_AGAIN_S
+
+    def failed(self, now: float) -> None:
+        """Let the next try wait, each time twice as long; but for the last one before the end."""
+        last_at, self.try_at = self.ends_at - _LAST_TRY_LEFT_S, now + self.pause_s
+        if now < last_at:
+            self.try_at = min(self.try_at, last_at)
         self.pause_s = min(2 * self.pause_s, _LONGEST_PAUSE_S)
 
 
@@ -206,14 +215,17 @@ class RollbackRule:
         try:
             await self._rollout.go_back(trial.active, reason, before=trial.earlier)
         except RolloutRefusedError as error:
+            if error.code == _TRIED_AND_FAILED:
+                trial.failed(self._clock())
+            else:
+                trial.refused(self._clock())
             self._stays(key, trial, reason, error.message)
         except Exception:  # noqa: BLE001  # one odd alias must not end the watch over the others
             _log.exception("rollback.failed", model=key[0], alias=key[1])
-            trial.postpone(self._clock())
+            trial.failed(self._clock())
 
     def _stays(self, key: _Key, trial: _Trial, reason: str, why_not: str) -> None:
         """Say that an alias stays where it is although it does worse; it is tried again."""
-        trial.postpone(self._clock())
         if self._node.table.active.get(key) != trial.active:
             return
         if self._node.warnings.get(key) is None:

@@ -122,7 +122,7 @@ class Arrival:
         """Refuse by what the body says of itself, unless it is as good as here already."""
         self._limits.check(length)
         if length > _ARRIVES_AT_ONCE_BYTES:
-            self._admission.check(length)
+            self._admission.expect(length)
 
     async def _pieces(self, limit: asyncio.Timeout) -> tuple[bytes, Place]:
         piece, more = await self._piece()
@@ -138,9 +138,23 @@ class Arrival:
             piece, more = await self._piece()
             self._size += len(piece)
             self._limits.check(self._size)
-            self._held.add(len(piece))
             pieces.append(piece)
+            if more:  # what is whole now needs a place only
+                self._add(pieces)
         return b"".join(pieces), self._enter()
+
+    def _add(self, pieces: list[bytes]) -> None:
+        """Count the last of what has come; drop all of it if that is too much.
+
+        Or it would have those refused beside whom it was too much, for as long as it takes to drop
+        what still comes.
+        """
+        try:
+            self._held.add(len(pieces[-1]))
+        except GatewayError:
+            pieces.clear()
+            self._held.let_go()
+            raise
 
     def _enter(self) -> Place:
         """Take a place, now that all is here: who is slow to send takes none of others."""

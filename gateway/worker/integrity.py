@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -11,10 +13,19 @@ from pathlib import Path
 _READ_BYTES = 1024 * 1024
 _SEPARATOR = "  "
 _SHA256_HEX_DIGITS = 64
+_NOT_AS_PROMISED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""What a file that is missing, or that is another kind of thing, makes the system say."""
 
 
 class IntegrityError(Exception):
     """The folder is not what its manifest and digest say. The message says what differs."""
+
+
+class UnreadableError(Exception):
+    """The system did not let it be read, which says nothing of the bytes. The cause is its error.
+
+    The message says which file, and what the system said.
+    """
 
 
 def verify(folder: Path, manifest: Path, digest: str) -> None:
@@ -27,6 +38,7 @@ def verify(folder: Path, manifest: Path, digest: str) -> None:
 
     Raises:
         IntegrityError: A file is missing, extra, changed or no plain file; or the manifest is.
+        UnreadableError: It cannot be told, now or at all: something could not be read.
     """
     promised = read_manifest(manifest, digest)
     present = dict(_plain_files(folder))
@@ -35,7 +47,7 @@ def verify(folder: Path, manifest: Path, digest: str) -> None:
     if extra := sorted(present.keys() - promised.keys()):
         raise IntegrityError(f"{_named(extra)} not in the manifest")
     for path in sorted(promised):
-        if _sha256(present[path]) != promised[path]:
+        if _sha256(present[path], path) != promised[path]:
             raise IntegrityError(f"{path!r} is not the file of the manifest")
 
 
@@ -43,12 +55,11 @@ def read_manifest(manifest: Path, digest: str) -> dict[str, str]:
     """Return the SHA-256 (hexadecimal) of each relative path.
 
     Raises:
-        IntegrityError: The manifest cannot be read, is malformed or has another digest.
+        IntegrityError: The manifest is missing, is malformed or has another digest.
+        UnreadableError: It could not be read.
     """
-    try:
+    with _reading("the manifest"):
         data = manifest.read_bytes()
-    except OSError as error:
-        raise IntegrityError(f"the manifest cannot be read: {error.strerror}") from error
     if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
         raise IntegrityError("the manifest does not have the digest of the artifact")
     entries: dict[str, str] = {}
@@ -65,14 +76,13 @@ def _plain_files(folder: Path) -> Iterator[tuple[str, str]]:
     pending = [(str(folder), "")]
     while pending:
         directory, prefix = pending.pop()
-        try:
-            with os.scandir(directory) as scan:
-                entries = list(scan)
-        except OSError as error:
-            raise IntegrityError(f"the artifact cannot be read: {error.strerror}") from error
+        what = f"the folder {prefix!r}" if prefix else "the artifact's folder"
+        with _reading(what), os.scandir(directory) as scan:
+            entries = list(scan)
         for entry in entries:
-            mode = entry.stat(follow_symlinks=False).st_mode
             relative = prefix + entry.name
+            with _reading(repr(relative)):
+                mode = entry.stat(follow_symlinks=False).st_mode
             if stat.S_ISDIR(mode):
                 pending.append((entry.path, relative + "/"))
             elif stat.S_ISREG(mode):
@@ -81,16 +91,26 @@ def _plain_files(folder: Path) -> Iterator[tuple[str, str]]:
                 raise IntegrityError(f"{relative!r} is a link or another special file")
 
 
-def _sha256(path: str) -> str:
+def _sha256(path: str, relative: str) -> str:
     digest = hashlib.sha256()
-    try:
+    with _reading(repr(relative)):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123  # opened by descriptor
             while block := file.read(_READ_BYTES):
                 digest.update(block)
-    except OSError as error:
-        raise IntegrityError(f"a file cannot be read: {error.strerror}") from error
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Tell what is not there as promised from what the system does not let be read."""
+    try:
+        yield
+    except OSError as error:
+        said = f"{what} cannot be read: {error.strerror or type(error).__name__}"
+        if error.errno in _NOT_AS_PROMISED:
+            raise IntegrityError(said) from error
+        raise UnreadableError(said) from error
 
 
 def _named(paths: list[str]) -> str:

@@ -76,10 +76,7 @@ def load(
     started = clock()
     if order.memory_bytes is not None:
         memory.bound(order.memory_bytes)
-    try:
-        integrity.verify(Path(order.artifact), Path(order.manifest), order.digest)
-    except integrity.IntegrityError as error:
-        raise LoadFailedError("integrity", str(error)) from error
+    _verify(order)
     verified = clock()
     confinement.allow_threads(order.threads)
     confinement.allow_devices(order.cuda_devices)
@@ -112,6 +109,20 @@ def load(
         frameworks=_frameworks(order),
     )
     return LoadedModel(model, report, example)
+
+
+def _verify(order: Load) -> None:
+    """Check the bytes.
+
+    What cannot be read proves nothing against them: dropping the copy would cost a good one. Nor
+    against the version: a rejection would outlast the permission, or the disk, that is put right.
+    """
+    try:
+        integrity.verify(Path(order.artifact), Path(order.manifest), order.digest)
+    except integrity.IntegrityError as error:
+        raise LoadFailedError("integrity", str(error)) from error
+    except integrity.UnreadableError as error:
+        raise LoadFailedError("unavailable", str(error)) from error
 
 
 def _load(order: Load) -> tuple[ServedModel, Any]:

@@ -14,9 +14,24 @@ _LASTING = (
     NotADirectoryError,
     ValueError,  # what a library was given: a URL, a certificate, a file in another format
 )
-_LASTING_NUMBERS = frozenset({errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
+_LASTING_NUMBERS = frozenset(
+    {
+        errno.EROFS,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.EINVAL,
+        # what this system, or its file system, does not do
+        errno.ENOEXEC,
+        errno.ENOTSUP,
+        errno.EOPNOTSUPP,
+        errno.ENOSYS,
+    }
+)
 _NETWORK = frozenset({"requests", "urllib"})
 """Libraries whose errors are OSErrors without a number."""
+_OWN_NUMBERS = frozenset({"ssl", "socket"})
+"""Modules whose errors are OSErrors with a number that is none of the system's: an ``SSLEOFError``
+has that of ``ENOEXEC``."""
 _PASSING_STATUS = frozenset({408, 425, 429})
 _FIRST_SERVER_STATUS = 500
 
@@ -29,7 +44,7 @@ def passing_fault(error: BaseException) -> BaseException | None:
 def name_of(fault: BaseException) -> str:
     """Say which fault it was, without its message: that may hold data."""
     name, number = type(fault).__name__, getattr(fault, "errno", None)
-    if isinstance(number, int) and number in errno.errorcode:
+    if isinstance(number, int) and number in errno.errorcode and not _made_by(fault, _OWN_NUMBERS):
         return f"{name} ({os.strerror(number)})"
     return name
 
@@ -52,10 +67,13 @@ def _passes(error: BaseException) -> bool:
     if not isinstance(error, OSError) or isinstance(error, _LASTING):
         return False
     if error.errno is not None:
-        return error.errno not in _LASTING_NUMBERS
+        return error.errno not in _LASTING_NUMBERS or _made_by(error, _OWN_NUMBERS)
     # Without a number it may be anybody's: a library that cannot be linked, a file of a wrong kind.
-    made_by = {one.__module__.partition(".")[0] for one in type(error).__mro__}
-    return isinstance(error, (ConnectionError, TimeoutError)) or not made_by.isdisjoint(_NETWORK)
+    return isinstance(error, (ConnectionError, TimeoutError)) or _made_by(error, _NETWORK)
+
+
+def _made_by(error: BaseException, modules: frozenset[str]) -> bool:
+    return any(one.__module__.partition(".")[0] in modules for one in type(error).__mro__)
 
 
 def _http_status(error: BaseException) -> int | None:

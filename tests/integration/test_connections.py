@@ -767,10 +767,10 @@ class Models(FakeDispatcher):
         return Answer(answer.route, reply)
 
 
-def predicting():
+def predicting(max_bytes=1 << 30, max_body_bytes=1000):
     """Return the bounds and a world of predictions within them: few places, many bytes."""
-    admission = Admission(max_in_flight=PLACES, max_in_flight_bytes=1 << 30)
-    bodies = BodyLimits(max_bytes=1000, timeout_s=60)
+    admission = Admission(max_in_flight=PLACES, max_in_flight_bytes=max_bytes)
+    bodies = BodyLimits(max_bytes=max_body_bytes, timeout_s=60)
     following: Any = None
     dispatcher: Any = Models()
     app = PredictApp(following, dispatcher, Telemetry(), admission, bodies)
@@ -778,8 +778,12 @@ def predicting():
 
 
 async def is_served(world):
-    """See that another caller is, in both ways that a request may come."""
-    for pieces in ([LENGTH % b"m" + b"body"], [LENGTH % b"m", b"body"]):
+    """See that another caller is, in all ways that a request may come."""
+    for pieces in (
+        [LENGTH % b"m" + b"body"],
+        [LENGTH % b"m", b"body"],
+        [LENGTH % b"m", b"bo", b"dy"],
+    ):
         caller = await world.call()
         for piece in pieces:
             caller.writer.write(piece)
@@ -800,6 +804,34 @@ def test_slow_senders_of_bodies_take_no_place_of_others():
             for caller, rest in slow:
                 caller.writer.write(rest)
                 assert (await caller.answer())[0] == 200
+            await world.until(lambda: not admission.in_flight_bytes)
+
+    run(main())
+
+
+def test_sixteen_slow_senders_of_large_bodies_shut_nobody_out():
+    async def main():
+        mib = 1024 * 1024
+        admission, world = predicting(max_bytes=16 * (mib - 1), max_body_bytes=mib)
+        async with world:
+            length = HEAD % b"m" + b"content-length: %d\r\n\r\n" % mib
+            for _ in range(16):
+                # a head alone: who is expected is refused by what has come of the others
+                await world.call(length)
+            await world.until(lambda: world.begun == 16)
+            for caller in world.callers:
+                caller.writer.write(b"x" * (mib - 1))
+            refused = [asyncio.ensure_future(caller.answer()) for caller in world.callers]
+            await world.until(lambda: sum(one.done() for one in refused) == 8)
+            assert {one.result()[0] for one in refused if one.done()} == {429}
+            await world.until(lambda: admission.held_bytes == 8 * (mib - 1))
+            await is_served(world)
+            large = await world.call(length + b"x" * mib)
+            assert (await large.answer())[0] == 429
+            for one in refused:
+                one.cancel()
+            for caller in world.callers:
+                caller.writer.transport.abort()
             await world.until(lambda: not admission.in_flight_bytes)
 
     run(main())

@@ -5,6 +5,9 @@ import pytest
 from gateway.admission import Admission
 from gateway.errors import GatewayOverloadedError
 
+KIB_64 = 64 * 1024
+MIB = 1024 * 1024
+
 
 @pytest.fixture
 def admission():
@@ -35,6 +38,48 @@ def test_bytes_beside_those_of_others_are_bounded_as_they_arrive(admission):
     second.let_go()
     second.let_go()
     assert (admission.in_flight, admission.in_flight_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize(("size", "share"), [(MIB, 5), (KIB_64, 120)])
+def test_what_arrives_leaves_bytes_for_places(size, share):
+    """Small bodies may hold more, since it takes many of them."""
+    admission = Admission(max_in_flight=1000, max_in_flight_bytes=10 * MIB)
+    slow = [admission.hold() for _ in range(share)]
+    for one in slow:
+        one.add(size)
+    with pytest.raises(GatewayOverloadedError):
+        admission.hold().add(size)
+    held = share * size
+    assert admission.held_bytes == admission.in_flight_bytes == held
+    places = [admission.enter(KIB_64) for _ in range((10 * MIB - held) // KIB_64)]
+    with pytest.raises(GatewayOverloadedError):
+        admission.enter(KIB_64)
+    for place in places:
+        place.let_go()
+    small = admission.hold()
+    if size > KIB_64:
+        small.add(1000)
+        with pytest.raises(GatewayOverloadedError):
+            small.add(KIB_64)
+        with pytest.raises(GatewayOverloadedError):
+            admission.expect(KIB_64 + 1)
+    for one in (*slow, small):
+        one.let_go()
+        one.let_go()
+    assert (admission.held_bytes, admission.in_flight_bytes) == (0, 0)
+
+
+def test_answers_that_are_read_slowly_are_counted_with_what_arrives():
+    admission = Admission(max_in_flight=10, max_in_flight_bytes=10 * MIB)
+    answer = admission.hold(5 * MIB)
+    body = admission.hold()
+    with pytest.raises(GatewayOverloadedError):
+        body.add(MIB)
+    admission.hold(MIB).let_go()  # it is here, and never refused
+    answer.let_go()
+    body.add(9 * MIB)  # alone it is never too big
+    body.let_go()
+    assert (admission.held_bytes, admission.in_flight_bytes) == (0, 0)
 
 
 def test_the_number_is_bounded(admission):

@@ -353,17 +353,51 @@ async def test_it_goes_back_as_the_tags_say_that_a_version_comes(ruled, swap, ot
     assert (ruled.active().version, ruled.residents.swaps[-1]) == (1, (used, 1))
 
 
-async def test_what_does_not_come_up_is_tried_less_and_less_often(ruled):
+async def test_what_does_not_come_up_is_tried_less_and_less_often_and_once_more_at_the_end(ruled):
     await ruled.promoted(2)
     ruled.residents.failures[1] = LoadError("load_failed", "the lock is held")
     ruled.traffic(2, 0, 20)
     tries = []
-    for second in range(80):
+    for second in range(int(WINDOW_S) + 10):
         ruled.now = float(second)
         before = len(ruled.residents.staged)
         await ruled.looked()
         tries += [second] * (len(ruled.residents.staged) - before)
-    assert tries == [0, 10, 30, 70]
+    assert tries == [0, 10, 30, 70, 150, 310, 590]
+    assert ruled.active().version == 2
+
+
+async def test_what_comes_up_in_the_second_half_of_the_window_is_gone_back_to(ruled):
+    await ruled.promoted(2)
+    ruled.residents.failures[1] = LoadError("load_failed", "the lock is held")
+    ruled.traffic(2, 0, 20)
+    for second in range(int(WINDOW_S)):
+        ruled.now = float(second)
+        if second == 311:
+            ruled.residents.failures.clear()
+        await ruled.looked()
+    assert (ruled.active().version, ruled.node.warnings) == (1, {})
+
+
+async def test_what_is_refused_without_a_try_is_looked_at_every_ten_seconds(ruled, monkeypatch):
+    """And lets no try wait that comes then."""
+    await ruled.promoted(2)
+    ruled.traffic(2, 0, 20)
+    looks = []
+
+    async def go_back(*_, **__):
+        looks.append(int(ruled.now))
+        if looks[-1] < 100:
+            raise RolloutRefusedError("unknown_version", "version 1 may not serve")
+        if looks[-1] < 200:
+            raise RolloutRefusedError("table_write_failed", "no space left")
+        raise RolloutRefusedError("not_staged", "version 1 does not come up")
+
+    monkeypatch.setattr(ruled.rollout, "go_back", go_back)
+    for second in range(271):
+        ruled.now = float(second)
+        await ruled.looked()
+    assert looks == [*range(0, 201, 10), 210, 230, 270]
 
 
 async def test_a_disk_that_refuses_changes_nothing_and_is_asked_again(ruled, monkeypatch):

@@ -1,10 +1,14 @@
+import errno
 import hashlib
+import io
 import os
 from pathlib import Path
 
 import pytest
 
+from gateway.worker import loading
 from gateway.worker.integrity import IntegrityError, verify
+from gateway.worker.messages import Load
 
 FILES = {"MLmodel": b"flavors: {}\n", "data/model.bin": b"\x00" * 5000, "\u00fcber name.txt": b""}
 
@@ -72,3 +76,102 @@ def test_a_malformed_manifest_is_refused(tmp_path, text):
 def test_a_manifest_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(IntegrityError, match="cannot be read"):
         verify(tmp_path, tmp_path / "none", "sha256:" + "0" * 64)
+
+
+def test_a_folder_that_is_not_there_is_refused(artifact, tmp_path):
+    with pytest.raises(IntegrityError, match="cannot be read"):
+        verify(tmp_path / "none", *artifact[1:])
+
+
+# --- what the system does not let be read ---------------------------------------------------------
+
+
+def fails_to_open(patch, number):
+    def opened(path, flags):
+        raise OSError(number, os.strerror(number), path)
+
+    patch.setattr(os, "open", opened)
+
+
+def fails_to_read(patch, number):
+    class File(io.RawIOBase):
+        def readinto(self, _):
+            raise OSError(number, os.strerror(number))
+
+        def readable(self):
+            return True
+
+    def opened(descriptor, *_, **__):
+        os.close(descriptor)
+        return File()
+
+    patch.setattr("builtins.open", opened)
+
+
+def fails_to_scan(patch, number):
+    def scanned(path):
+        raise OSError(number, os.strerror(number), path)
+
+    patch.setattr(os, "scandir", scanned)
+
+
+def fails_to_look(patch, number):
+    class Entry:
+        name = path = "MLmodel"
+
+        def stat(self, **_):
+            raise OSError(number, os.strerror(number))
+
+    class Scan(list[Entry]):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+    patch.setattr(os, "scandir", lambda _: Scan([Entry()]))
+
+
+def fails_to_read_the_manifest(patch, number):
+    def read(path):
+        raise OSError(number, os.strerror(number), str(path))
+
+    patch.setattr(Path, "read_bytes", read)
+
+
+WAYS = [
+    (fails_to_open, "'MLmodel' cannot be read"),
+    (fails_to_read, "'MLmodel' cannot be read"),
+    (fails_to_scan, "the artifact's folder cannot be read"),
+    (fails_to_look, "'MLmodel' cannot be read"),
+    (fails_to_read_the_manifest, "the manifest cannot be read"),
+]
+
+
+@pytest.mark.parametrize(
+    "number",
+    [errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM],
+    ids=errno.errorcode.get,
+)
+@pytest.mark.parametrize(("fails", "says"), WAYS)
+def test_what_cannot_be_read_is_not_called_altered(artifact, number, fails, says):
+    """Or a good copy would be dropped, or the version rejected, for a fault of the node."""
+    folder, manifest, digest = artifact
+    order = Load("m", 1, digest, str(folder), str(manifest), description={}, threads=1)
+    with pytest.MonkeyPatch.context() as patch:
+        fails(patch, number)
+        with pytest.raises(loading.LoadFailedError) as failed:
+            loading.load(order, lambda: None)
+    assert failed.value.report.failure == "unavailable"
+    assert failed.value.report.message == f"{says}: {os.strerror(number)}"
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOENT, errno.ENOTDIR, errno.ELOOP], ids=errno.errorcode.get
+)
+@pytest.mark.parametrize(("fails", "says"), WAYS)
+def test_what_is_gone_or_of_another_kind_is(artifact, number, fails, says):
+    with pytest.MonkeyPatch.context() as patch:
+        fails(patch, number)
+        with pytest.raises(IntegrityError, match=says):
+            verify(*artifact)

@@ -52,6 +52,7 @@ def answered_httpx(status: int) -> httpx.HTTPStatusError:
         TimeoutError(),
         socket.timeout("timed out"),  # noqa: UP041  # as libraries spell it
         socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+        socket.gaierror(socket.EAI_NONAME, "Name or service not known"),  # DNS may come back
         ssl.SSLEOFError(8, "EOF occurred in violation of protocol"),
         urllib.error.URLError("unreachable"),
         requests.ConnectionError("hunter2"),
@@ -83,6 +84,10 @@ def test_what_may_pass_is_found_wherever_it_is(error: BaseException) -> None:
         IsADirectoryError(errno.EISDIR, "Is a directory"),
         NotADirectoryError(errno.ENOTDIR, "Not a directory"),
         OSError(errno.EROFS, "Read-only file system"),
+        OSError(errno.ENOEXEC, "Exec format error"),
+        OSError(errno.ENOTSUP, "Operation not supported"),
+        OSError(errno.EOPNOTSUPP, "Operation not supported"),
+        OSError(errno.ENOSYS, "Function not implemented"),
         OSError("libgomp.so.1: cannot open shared object file"),  # as ctypes says it
         OSError("Unable to open file (file signature not found)"),  # as h5py does
         gzip.BadGzipFile("not a gzipped file"),
@@ -108,3 +113,4 @@ def test_errors_that_lead_to_each_other_end() -> None:
 def test_a_fault_is_named_without_what_it_says() -> None:
     assert name_of(OSError(errno.ENOSPC, "hunter2")) == "OSError (No space left on device)"
     assert name_of(requests.ConnectionError("hunter2")) == "ConnectionError"
+    assert name_of(ssl.SSLEOFError(8, "hunter2")) == "SSLEOFError", "its 8 is not the system's"
