@@ -304,6 +304,7 @@ class Reconciler:
             refused=self.preparation.refused(self.arrival.artifacts),
             signature_change=self._signatures.between,
             refuses_signatures=self._signatures.on_change is OnSignatureChange.REFUSE,
+            rollback_since=self.clock() - self.disk_room.limits.rollback_window_s,
         )
 
     async def _make_room(self, folder: Path, total_bytes: int) -> None:

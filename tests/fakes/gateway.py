@@ -73,11 +73,15 @@ class FakeGateway:
         self._changed()
 
     def find_damaged(self, model: str, version: int) -> None:
-        """A worker was to be loaded from a copy that was altered."""
+        """A worker was to be loaded from a copy that was altered: of what serves, or did before."""
         digest = next(
-            one.digest
+            digest
             for one in self.active.values()
-            if (one.model, one.version) == (model, version)
+            for number, digest in (
+                (one.version, one.digest),
+                (one.previous_version, one.previous_digest),
+            )
+            if (one.model, number) == (model, version) and digest
         )
         self.damaged = [
             DamagedCopy(
@@ -218,7 +222,7 @@ class FakeGateway:
             alias=request.alias,
             version=request.version,
             digest=request.digest,
-            since=1.0,
+            since=time.time(),
             previous_version=present.version if present else None,
             previous_digest=present.digest if present else None,
             asked_by=request.asked_by,

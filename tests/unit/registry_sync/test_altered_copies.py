@@ -56,6 +56,20 @@ async def test_what_serves_is_fetched_again_although_the_alias_is_to_move(
         await node.shows(1, VersionState.AVAILABLE)
 
 
+async def test_what_an_alias_may_go_back_to_is_fetched_again(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await node.serves(2)
+        await idle(spine)
+        before = _fetches(node)
+        node.gateway.find_damaged(M, 1)
+        await becomes(lambda: _fetches(node) == before + 1, "the bytes are fetched again")
+        await node.shows(1, VersionState.AVAILABLE)
+        assert node.gateway.points(M, A) == 2
+
+
 async def test_a_copy_that_is_damaged_again_and_again_is_not_fetched_at_full_speed(
     node: NodeInMemory,
 ) -> None:
