@@ -514,6 +514,8 @@ class Reconciler:
             lambda view: view.with_hold(hold), self.ledger.hold, hold
         )
         self.steps.backoff.succeeded(("activate", hold.model, hold.alias))
+        # What takes down what serves pauses for up to an hour: who decides does not wait for that.
+        self.steps.backoff.succeeded(("stage", hold.model, hold.target_version, hold.target_digest))
         self.wake()
         return written
 
