@@ -129,8 +129,10 @@ class Promotion:
             costly = action.displaces and outcome.failure in _HAS_DISPLACED
             return Stopped(reason, costly=costly)
         if outcome.failure == "integrity":
-            await self._copies.drop(outcome.digest)
-            return Stopped(f"{reason}; this node's copy is dropped and fetched again")
+            if await self._copies.drop(outcome.digest, reason):
+                return Stopped(f"{reason}; this node's copy is dropped and fetched again")
+            reason = f"{reason}; this node's copy came in place of a damaged one before"
+            return Stopped(f"{reason}: it is fetched again later", costly=action.displaces)
         await self._journal.write(
             self._ledger.reject,
             Rejection(

@@ -72,7 +72,7 @@ class FakeGateway:
         self.wanted[model, version] = 1.0
         self._changed()
 
-    def find_damaged(self, model: str, version: int) -> None:
+    def find_damaged(self, model: str, version: int, at: float | None = None) -> None:
         """A worker was to be loaded from a copy that was altered: of what serves, or did before."""
         digest = next(
             digest
@@ -85,9 +85,14 @@ class FakeGateway:
         )
         self.damaged = [
             DamagedCopy(
-                model=model, version=version, digest=digest, at=time.time(), reason="altered"
+                model=model, version=version, digest=digest, at=at or time.time(), reason="altered"
             )
         ]
+        self._changed()
+
+    def find_whole(self) -> None:
+        """Every copy was loaded, or has come anew."""
+        self.damaged = []
         self._changed()
 
     def restart(self, *, lose_table: bool = False) -> None:
