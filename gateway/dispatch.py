@@ -29,7 +29,7 @@ from gateway.errors import (
     WorkerDiedError,
 )
 from gateway.live_record import LiveRecord
-from gateway.model_ref import Selector
+from gateway.model_ref import Selector, SelectorKind
 from gateway.node import Node
 from gateway.replica import WorkerReply, clock_deadline, is_callers_own
 from gateway.residency import ResidentSet
@@ -127,6 +127,7 @@ class Dispatcher:
         self._load_budget_s = load_budget_s
         self._max_waiting = max_waiting
         self._waiting: Counter[tuple[str, int]] = Counter()
+        self._wished: set[tuple[str, int]] = set()
         self.draining = False
 
     async def predict(self, call: Call) -> Answer:
@@ -149,11 +150,16 @@ class Dispatcher:
         except ModelLoadingError as error:
             route = await self._activated(call, error)
         except ModelLoadFailedError as error:
-            self._want_again(error)
-            raise
+            if error.not_fetched is None:
+                raise
+            self._wish(error.not_fetched)
+            served = self._served_without_copy(*error.not_fetched) if _is_number(call) else None
+            if served is None:
+                raise
+            route = served
         call.route = route
         if route.digest is None:
-            call.route = route = await self._fetched(route)
+            call.route = route = await self._here(route)
         for _ in range(_DELIVERY_TRIES):
             key = ReplicaKey(route.model, route.version, str(route.digest))
             lease = self._residents.try_lease(key, len(call.body))
@@ -301,14 +307,16 @@ class Dispatcher:
             return await self._residents.lease(key)
         except ModelLoadFailedError as error:
             if self._node.is_damaged(key.digest):  # which is no fault of the version
-                raise self._damaged(error) from error
+                raise self._damaged(key, error) from error
             self._live_record.failed(key)  # callers get no answer, and it never comes to a worker
             raise
 
-    def _damaged(self, error: ModelLoadFailedError) -> ModelLoadFailedError:
+    def _damaged(self, key: ReplicaKey, error: ModelLoadFailedError) -> ModelLoadFailedError:
         """Say that this node's copy is damaged, and who puts that right."""
         who = "the control plane fetches it again"
-        if self._node.control_plane_silent:
+        if (gone := self._node.table.why_gone(*key)) is not None:
+            who = f"it cannot be fetched again: {gone}"
+        elif self._node.control_plane_silent:
             who = "the control plane, which would fetch it again, has been silent for 15 s"
         return ModelLoadFailedError(
             f"{error.message}; this node's copy of its bytes is damaged or gone, and {who}",
@@ -361,20 +369,45 @@ class Dispatcher:
                         error = still
         return self.resolve(call)
 
-    def _want_again(self, error: ModelLoadFailedError) -> None:
-        """A caller has asked for what could not be fetched: let it be tried soon, for a while."""
-        if error.not_fetched is not None:
-            self._node.want(*error.not_fetched)
-            asyncio.get_running_loop().call_later(_WISH_S, self._forget_wish, error.not_fetched)
+    def _wish(self, wanted: tuple[str, int]) -> None:
+        """Want bytes for a while: a caller has asked for them who does not wait."""
+        self._node.want(*wanted)
+        if wanted not in self._wished:
+            self._wished.add(wanted)
+            asyncio.get_running_loop().call_later(_WISH_S, self._forget_wish, wanted)
 
     def _forget_wish(self, wanted: tuple[str, int]) -> None:
+        self._wished.discard(wanted)
         if wanted not in self._waiting:
             self._node.unwant(*wanted)
+
+    def _served_without_copy(self, model: str, version: int) -> Route | None:
+        """Return the route to workers that serve a version whose copy is on its way; None: none do.
+
+        A copy that one worker found damaged is dropped, and its siblings are as good as they were:
+        their bytes were checked when they were loaded.
+        """
+        route = self._node.table.without_copy(model, version)
+        if route is None:
+            return None
+        key = ReplicaKey(route.model, route.version, str(route.digest))
+        return route if self._residents.is_ready(key) else None
 
     async def _change_or_second(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.0):  # silence is no change: look again
                 await self._node.next_change()
+
+    async def _here(self, route: Route) -> Route:
+        """Find workers of a version whose bytes are not on this node; without any, wait for them.
+
+        Who is served wants the bytes too: nobody fetches them for a version called by number.
+        """
+        served = self._served_without_copy(route.model, route.version)
+        if served is None:
+            return await self._fetched(route)
+        self._wish((route.model, route.version))
+        return served
 
     async def _fetched(self, route: Route) -> Route:
         """Wait until a version's bytes are on this node."""
@@ -436,6 +469,13 @@ def _let_go(lease: Lease, place: Place) -> None:
     """The worker has answered, or is gone."""
     lease.release()
     place.let_go()
+
+
+def _is_number(call: Call) -> bool:
+    """Whether a call names a version by its number, and nothing else that might disagree."""
+    selector = call.selector
+    by_number = selector is not None and selector.kind is SelectorKind.VERSION
+    return by_number and call.also in (None, selector)
 
 
 def _left_s(deadline: float) -> float:

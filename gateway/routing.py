@@ -234,19 +234,49 @@ class RouteTable:
         held = self.hold_on(active.model, active.alias, digest)
         if held is not None:
             return f"it went back from version {version} before: {held.reason}"
-        listed = self._index.models.get(active.model)
+        if (gone := self.why_gone(active.model, version, digest)) is not None:
+            return gone
         entry = self._index.versions.get((active.model, version))
-        if self.catalogue is None:
+        if entry is None:
             return None
-        if listed is None or entry is None or entry.state is VersionState.DELETED:
-            return f"the registry no longer has version {version}"
-        if entry.state is VersionState.QUARANTINED or entry.rejected:
+        if entry.rejected:
             return f"version {version} may not serve: {entry.reason}"
-        if entry.expected_digest not in (None, digest):
-            return f"version {version} has other bytes in the registry now"
         if entry.digest != digest:
             return f"version {version} cannot be loaded: {entry.reason or 'its bytes are gone'}"
         return None
+
+    def why_gone(self, model: str, version: int, digest: str) -> str | None:
+        """Say why a version's bytes would not be fetched again; None: they would.
+
+        What no catalogue was ever published for is judged by nobody.
+        """
+        if self.catalogue is None:
+            return None
+        entry = self._index.versions.get((model, version))
+        if entry is None or entry.state is VersionState.DELETED:
+            return f"the registry no longer has version {version}"
+        if entry.state is VersionState.QUARANTINED:
+            return f"version {version} may not serve: {entry.reason}"
+        if entry.expected_digest not in (None, digest):
+            return f"version {version} has other bytes in the registry now"
+        return None
+
+    def without_copy(self, model: str, version: int) -> Route | None:
+        """Return the route to workers of a version whose copy is not on this node (any more).
+
+        It names the bytes that the version must be, so it leads to no worker of others. None: these
+        are not known, or a worker of them may not serve.
+        """
+        entry = self._index.versions.get((model, version))
+        if entry is None or entry.expected_digest is None or entry.rejected:
+            return None
+        if entry.state in (VersionState.QUARANTINED, VersionState.DELETED):
+            return None
+        if entry.description is not None:
+            return None  # the copy is here: it may not be loaded as it is to run, or not yet
+        if entry.environment.kind == "own" and entry.environment.python is None:
+            return None
+        return self._route(model, version, entry.expected_digest)
 
     # --- the next table ---------------------------------------------------------------------------
 

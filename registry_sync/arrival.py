@@ -48,11 +48,13 @@ class Stopped:
         reason: Why, as a sentence.
         refused: It is not tried again by itself.
         unfinished: Somebody is still at it, so a long wait would only be late.
+        costly: The try took down what serves, and so would the next: a long wait is due.
     """
 
     reason: str
     refused: bool = False
     unfinished: bool = False
+    costly: bool = False
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from registry_sync.actions import Subject
 
-_FIRST_S = 1.0
+FIRST_S = 1.0
 _LONGEST_S = 120.0
 _GROWTH = 2.0
 _MOST_DOUBLINGS = 30
@@ -59,17 +59,20 @@ class Backoff:
         subject: Subject,
         reason: str,
         *,
+        first_s: float = FIRST_S,
         longest_s: float | None = None,
         goal: Hashable = None,
         after: Failure | None = None,
     ) -> Failure:
         """Record a failure and return when to try again, after ``longest_s`` at most.
 
+        The first delay is of ``first_s``, but for the jitter.
+
         ``after`` is an earlier failure that was forgotten too soon; None: there is none.
         """
         before = self._failures.get(subject) or after
         count = before.count + 1 if before and before.goal == goal else 1
-        grown_s = _FIRST_S * _GROWTH ** min(count - 1, _MOST_DOUBLINGS)
+        grown_s = first_s * _GROWTH ** min(count - 1, _MOST_DOUBLINGS)
         limit_s = self._longest_s if longest_s is None else longest_s
         delay_s = min(limit_s, grown_s) * (0.5 + self._jitter() / 2)
         now = self._clock()

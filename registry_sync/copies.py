@@ -16,13 +16,17 @@ from registry_sync.records import LedgerView
 from registry_sync.standing import admissible_digest, find, is_quarantined
 from registry_sync.threads import Threads
 
+_LONGEST_PAUSE_S = 3600.0
+_MOST_REMEMBERED = 1024
 _log = structlog.get_logger("registry_sync.copies")
 
 
 class Copies:
     """Drops copies that no worker can be started on. Event loop only.
 
-    That says nothing of the publisher's bytes: they are fetched again, and judged as ever.
+    That says nothing of the publisher's bytes: they are fetched again, and judged as ever. A copy
+    that is damaged again and again is dropped less and less often. The pause begins when the copy
+    came, not when the one before it went: a fetch may take longer than any pause.
     """
 
     def __init__(
@@ -38,41 +42,59 @@ class Copies:
         self._arrival = arrival
         self._store = store
         self._threads = threads
-        self._backoff = Backoff(clock=clock, jitter=jitter)
+        self._clock = clock
+        self._backoff = Backoff(clock=clock, jitter=jitter, longest_s=_LONGEST_PAUSE_S)
 
-    async def drop(self, digest: str) -> None:
-        """Drop a copy; one that is not there is fine.
+    async def drop(self, digest: str, reason: str) -> bool:
+        """Drop a copy; one that is not there is fine. False: it came too lately for that.
 
         Raises:
             StoreError: The disk refused; the copy counts as here still.
         """
+        if self._pauses(digest):
+            return False
         stored = self._arrival.artifacts.pop(digest, None)
         if stored is None:
-            return  # two have told of it: the next one may be here already
+            return True  # two have told of it: the next one may be here already
+        self._remember(digest, reason)
         try:
             await self._threads.ledger(self._store.remove, digest)
         except StoreError:
             self._arrival.artifacts[digest] = stored
             raise
+        return True
+
+    def _pauses(self, digest: str) -> bool:
+        """Whether it is too early to drop a copy that came in place of damaged ones, or stayed."""
+        stored = self._arrival.artifacts.get(digest)
+        failure = self._backoff.get(("copy", digest))
+        if stored is None or failure is None:
+            return False
+        pause_s = failure.retry_at - failure.failed_at
+        since = max(stored.stored_at, failure.failed_at)  # the disk may have refused to drop it
+        # What was in the future was before the clock was set back: nobody waits for it.
+        return since <= self._clock() < since + pause_s
+
+    def _remember(self, digest: str, reason: str) -> None:
+        """Count a drop. Only their number bounds what is remembered: an old copy has no pause."""
+        self._backoff.failed(("copy", digest), reason)
+        failures = self._backoff.failures()
+        if len(failures) > _MOST_REMEMBERED:
+            self._backoff.succeeded(min(failures, key=lambda one: failures[one].failed_at))
 
     async def heal(
         self, damaged: Sequence[DamagedCopy], aspired: Aspired, ledger: LedgerView
     ) -> None:
-        """Drop what a worker has found damaged since it came here, if it can be fetched again.
-
-        A copy that is damaged again and again is dropped less and less often.
-        """
-        self._backoff.keep_only(("copy", one.digest) for one in damaged)
+        """Drop what a worker has found damaged since it came here, if it can be fetched again."""
         for one in damaged:
             stored = self._arrival.artifacts.get(one.digest)
             if stored is None or one.at <= stored.stored_at:
                 continue
-            subject = ("copy", one.digest)
-            if self._backoff.waits(subject) or not _comes_again(one, aspired, ledger):
+            if not _comes_again(one, aspired, ledger):
                 continue
-            self._backoff.failed(subject, one.reason)
             try:
-                await self.drop(one.digest)
+                if not await self.drop(one.digest, one.reason):
+                    continue
             except StoreError as error:
                 _log.warning("copy.kept", digest=one.digest, reason=error.reason)
                 continue

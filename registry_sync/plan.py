@@ -152,12 +152,22 @@ def _remove(
 
 
 def _restore(world: World, active: ActiveAlias) -> Iterator[Fetch]:
-    """Fetch what serves and is not here any more: its copy was damaged, and dropped."""
-    listed = find(world.aspired, active.model, active.version)
-    if active.digest in world.stored or listed is None or is_quarantined(listed, world.ledger):
-        return
-    if admissible_digest(listed, world.ledger) == active.digest:
+    """Fetch what serves, or served before, and is not here any more: its copy was damaged."""
+    if _comes_again(world, active.model, active.version, active.digest):
         yield Fetch(active.model, active.version, Urgency.PROMOTION, AskedBy.RECOVERY)
+    version, digest = active.previous_version, active.previous_digest
+    if version is None or digest is None or active.since <= world.rollback_since:
+        return  # bytes that nobody goes back to any more may make room
+    if _comes_again(world, active.model, version, digest):
+        yield Fetch(active.model, version, Urgency.RECOVERY, AskedBy.RECOVERY)
+
+
+def _comes_again(world: World, model: str, version: int, digest: str) -> bool:
+    """Whether bytes are not here, and the registry lists a version that ought to have them."""
+    listed = find(world.aspired, model, version)
+    if digest in world.stored or listed is None or is_quarantined(listed, world.ledger):
+        return False
+    return admissible_digest(listed, world.ledger) == digest
 
 
 def _promote(world: World, alias: str, active: ActiveAlias, target: Target) -> Iterator[Action]:

@@ -14,6 +14,7 @@ from gateway.control_contract import (
     ActiveAlias,
     ReleaseRequest,
     RetireRequest,
+    StageFailure,
     StageOutcome,
     StageRequest,
 )
@@ -28,6 +29,10 @@ from registry_sync.observation import Observation
 from registry_sync.records import OWN_FAILURE, Rejection
 from registry_sync.serving_target import ServingTarget
 
+_HAS_DISPLACED: frozenset[StageFailure | None] = frozenset(
+    {"unavailable", "worker_died", "timeout"}
+)
+"""Failures that pass, and that a load meets: what was to make room for it has gone by then."""
 _GENERATION_LOOKS, _GENERATION_LOOK_S = 100, 0.02
 _log = structlog.get_logger("registry_sync.promotion")
 
@@ -109,7 +114,7 @@ class Promotion:
             expected.cancel()
         watch.seconds.update({f"stage.{k}": v for k, v in outcome.durations_s.items()})
         if outcome.failure is not None:
-            return await self._stage_failed(outcome, own=action.own)
+            return await self._stage_failed(outcome, action)
         if action.keep and not self._stands_by(stage_id):
             return Stopped("the standby ended before it was activated")
         return None
@@ -118,20 +123,23 @@ class Promotion:
         node = self._observation.node
         return node is not None and any(one.stage_id == stage_id for one in node.standbys)
 
-    async def _stage_failed(self, outcome: StageOutcome, *, own: bool) -> Stopped:
+    async def _stage_failed(self, outcome: StageOutcome, action: Stage) -> Stopped:
         reason = outcome.message or f"the stage failed: {outcome.failure}"
         if outcome.failure not in PERMANENT_STAGE_FAILURES:
-            return Stopped(reason)
+            costly = action.displaces and outcome.failure in _HAS_DISPLACED
+            return Stopped(reason, costly=costly)
         if outcome.failure == "integrity":
-            await self._copies.drop(outcome.digest)
-            return Stopped(f"{reason}; this node's copy is dropped and fetched again")
+            if await self._copies.drop(outcome.digest, reason):
+                return Stopped(f"{reason}; this node's copy is dropped and fetched again")
+            reason = f"{reason}; this node's copy came in place of a damaged one before"
+            return Stopped(f"{reason}: it is fetched again later", costly=action.displaces)
         await self._journal.write(
             self._ledger.reject,
             Rejection(
                 model=outcome.model,
                 version=outcome.version,
                 digest=outcome.digest,
-                failure=f"{OWN_FAILURE if own else ''}{outcome.failure}",
+                failure=f"{OWN_FAILURE if action.own else ''}{outcome.failure}",
                 reason=reason,
                 at=self._clock(),
             ),

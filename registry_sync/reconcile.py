@@ -304,6 +304,7 @@ class Reconciler:
             refused=self.preparation.refused(self.arrival.artifacts),
             signature_change=self._signatures.between,
             refuses_signatures=self._signatures.on_change is OnSignatureChange.REFUSE,
+            rollback_since=self.clock() - self.disk_room.limits.rollback_window_s,
         )
 
     async def _make_room(self, folder: Path, total_bytes: int) -> None:
@@ -513,6 +514,8 @@ class Reconciler:
             lambda view: view.with_hold(hold), self.ledger.hold, hold
         )
         self.steps.backoff.succeeded(("activate", hold.model, hold.alias))
+        # What takes down what serves pauses for up to an hour: who decides does not wait for that.
+        self.steps.backoff.succeeded(("stage", hold.model, hold.target_version, hold.target_digest))
         self.wake()
         return written
 

@@ -25,7 +25,7 @@ from registry_sync.actions import (
     verb_of,
 )
 from registry_sync.arrival import Stopped
-from registry_sync.backoff import Backoff, Failure
+from registry_sync.backoff import FIRST_S, Backoff, Failure
 from registry_sync.breaker import Breaker
 from registry_sync.errors import IncompleteArtifactError, SyncError
 from registry_sync.intake import Stopwatch
@@ -33,6 +33,7 @@ from registry_sync.records import Attempt
 
 _WANTED_RETRY_S = 5.0
 _UPLOAD_RETRY_S = 10.0
+_COSTLY_RETRY_S, _COSTLY_LONGEST_S = 120.0, 3600.0  # jitter makes the first a minute at least
 _SLOTS = {
     Fetch: 3,
     BuildEnvironment: 1,
@@ -234,10 +235,12 @@ class Steps:
     def _failed(
         self, subject: Subject, action: Action, stopped: Stopped, *, after: Failure | None = None
     ) -> None:
+        longest_s = _UPLOAD_RETRY_S if stopped.unfinished else _longest_wait_s(action)
         failure = self.backoff.failed(
             subject,
             stopped.reason,
-            longest_s=_UPLOAD_RETRY_S if stopped.unfinished else _longest_wait_s(action),
+            first_s=_COSTLY_RETRY_S if stopped.costly else FIRST_S,
+            longest_s=_COSTLY_LONGEST_S if stopped.costly else longest_s,
             goal=goal_of(action),
             after=after,
         )

@@ -55,6 +55,7 @@ class World:
         signature_change: What is different between the signatures of two digests; None: nothing,
             or nothing that is to be told.
         refuses_signatures: No alias follows the registry to a signature that breaks callers.
+        rollback_since: Epoch seconds; what an alias left after this is kept to go back to.
     """
 
     aspired: Aspired
@@ -69,6 +70,7 @@ class World:
     refused: Mapping[str, str] = field(default_factory=dict)
     signature_change: Callable[[str, str], SignatureChange | None] = lambda _before, _after: None
     refuses_signatures: bool = False
+    rollback_since: float = -1.0
 
     def wish(self, model: str, alias: str, hold: Hold | None, aspired: int | None) -> Target | None:
         """Where the alias ought to point: the hold, else the registry's wish, if admissible."""

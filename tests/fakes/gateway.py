@@ -72,18 +72,27 @@ class FakeGateway:
         self.wanted[model, version] = 1.0
         self._changed()
 
-    def find_damaged(self, model: str, version: int) -> None:
-        """A worker was to be loaded from a copy that was altered."""
+    def find_damaged(self, model: str, version: int, at: float | None = None) -> None:
+        """A worker was to be loaded from a copy that was altered: of what serves, or did before."""
         digest = next(
-            one.digest
+            digest
             for one in self.active.values()
-            if (one.model, one.version) == (model, version)
+            for number, digest in (
+                (one.version, one.digest),
+                (one.previous_version, one.previous_digest),
+            )
+            if (one.model, number) == (model, version) and digest
         )
         self.damaged = [
             DamagedCopy(
-                model=model, version=version, digest=digest, at=time.time(), reason="altered"
+                model=model, version=version, digest=digest, at=at or time.time(), reason="altered"
             )
         ]
+        self._changed()
+
+    def find_whole(self) -> None:
+        """Every copy was loaded, or has come anew."""
+        self.damaged = []
         self._changed()
 
     def restart(self, *, lose_table: bool = False) -> None:
@@ -218,7 +227,7 @@ class FakeGateway:
             alias=request.alias,
             version=request.version,
             digest=request.digest,
-            since=1.0,
+            since=time.time(),
             previous_version=present.version if present else None,
             previous_digest=present.digest if present else None,
             asked_by=request.asked_by,

@@ -14,11 +14,13 @@ from gateway.control_contract import (
     Catalogue,
     CatalogueModel,
     CatalogueVersion,
+    Environment,
     VersionState,
 )
 from gateway.dispatch import Call, Dispatcher
 from gateway.errors import (
     DeadlineExceededError,
+    GatewayError,
     ModelLoadFailedError,
     ModelLoadingError,
     NotDeliveredError,
@@ -31,6 +33,7 @@ from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
 
 DIGEST = "sha256:" + "1" * 64
+OTHER = "sha256:" + "2" * 64
 ACTIVE = ActiveAlias(model="churn", alias="champion", version=1, digest=DIGEST, since=1.0)
 
 
@@ -141,6 +144,104 @@ async def test_a_call_for_what_could_not_be_fetched_is_refused_and_shortens_the_
     async with asyncio.timeout(10):
         while at.wanted():
             await at.next_change()
+
+
+# --- callers by number whose version's copy was dropped -------------------------------------------
+
+
+class Siblings:
+    """Workers of a version whose copy is gone."""
+
+    def __init__(self, digest=DIGEST):
+        self.key = ReplicaKey("churn", 1, digest)
+        self.track_record = SimpleNamespace(expected_load_s=lambda key: 1.0)
+
+    def is_ready(self, key):
+        return key == self.key
+
+    def try_lease(self, key, body_bytes):
+        raise ReachedError(key)
+
+
+def dropped(state=VersionState.FETCHING, **known):
+    """A node whose copy of version 1 is gone: it has no digest, and must be `DIGEST`."""
+    known = {"expected_digest": DIGEST, "reason": "no connection", **known}
+    version = CatalogueVersion(version=1, state=state, **known)
+    model = CatalogueModel(name="churn", versions=[version], aliases={"champion": 1})
+    table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
+    return Node(node_id="n", boot_id="b", table=table)
+
+
+def predict_on(of, residents: Any, selector="1", *, also=None, load_budget_s=60.0):
+    call = a_call(selector)
+    call.also = parse_selector(also) if also else None
+    dispatcher = dispatcher_on(of, load_budget_s)
+    dispatcher._residents = residents
+    return dispatcher.predict(call)
+
+
+@pytest.mark.parametrize(
+    "state", [VersionState.REGISTERED, VersionState.FETCHING, VersionState.FAILED]
+)
+async def test_healthy_workers_serve_while_their_copy_is_fetched_again(state):
+    at = dropped(state)
+    with pytest.raises(ReachedError) as reached:
+        await predict_on(at, Siblings())
+    assert reached.value.args == (ReplicaKey("churn", 1, DIGEST),)
+    assert wanted(at) == [1], "else nobody would fetch it for callers by number"
+
+
+@pytest.mark.parametrize(
+    ("state", "known"),
+    [
+        (VersionState.FETCHING, {"expected_digest": OTHER}),
+        (VersionState.FETCHING, {"expected_digest": None}),
+        (VersionState.FETCHING, {"rejected": True}),
+        (VersionState.FETCHING, {"environment": Environment(kind="own")}),
+        (VersionState.FAILED, {"description": {"loader_module": "mlflow.sklearn"}}),
+        (VersionState.QUARANTINED, {}),
+        (VersionState.DELETED, {}),
+    ],
+)
+async def test_no_worker_serves_that_may_not_be(state, known):
+    at = dropped(state, **known)
+    with pytest.raises(GatewayError):
+        await predict_on(at, Siblings(), load_budget_s=0.01)
+
+
+@pytest.mark.parametrize(("selector", "also"), [("champion", None), ("1", "champion")])
+async def test_no_worker_serves_an_alias_before_it_is_activated(selector, also):
+    with pytest.raises(ModelLoadFailedError, match="no connection"):
+        await predict_on(dropped(VersionState.FAILED), Siblings(), selector, also=also)
+
+
+class Unloadable:
+    """Finds the copy of every version altered."""
+
+    def try_lease(self, key, body_bytes):
+        return None
+
+    async def lease(self, key):
+        raise ModelLoadFailedError("version 1 failed to load")
+
+
+@pytest.mark.parametrize(
+    ("state", "expected", "told"),
+    [
+        (VersionState.AVAILABLE, DIGEST, "the control plane fetches it again"),
+        (VersionState.DELETED, DIGEST, "the registry no longer has version 1"),
+        (VersionState.QUARANTINED, DIGEST, "version 1 may not serve: wrong bytes"),
+        (VersionState.AVAILABLE, OTHER, "version 1 has other bytes in the registry now"),
+    ],
+)
+async def test_a_fetch_is_promised_only_where_there_will_be_one(state, expected, told):
+    at = dropped(state, digest=DIGEST, expected_digest=expected, reason="wrong bytes")
+    at.replace(at.table.with_active(ACTIVE))
+    at.copy_damaged("churn", 1, DIGEST, "altered")
+    with pytest.raises(ModelLoadFailedError, match=told) as refused:
+        await predict_on(at, Unloadable())
+    promised = "the control plane fetches it again" in refused.value.message
+    assert promised is (told == "the control plane fetches it again")
 
 
 # --- callers of an alias whose bytes are not here -------------------------------------------------

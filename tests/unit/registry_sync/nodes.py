@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -41,6 +41,7 @@ class NodeInMemory:
     room: RoomLimits = field(default_factory=RoomLimits)
     disk_budget_bytes: int = 0
     ledger_url: str = ""
+    clock: Callable[[], float] = time.time
 
     @classmethod
     def with_versions(cls, folder: Path, count: int) -> Self:
@@ -56,7 +57,7 @@ class NodeInMemory:
     async def control_plane(self, *, poll: bool = True) -> AsyncIterator[Reconciler]:
         """Run a control plane for the block; it ends as if killed: nothing is finished."""
         threads = Threads()
-        store = ArtifactStore(self.folder, budget_bytes=self.disk_budget_bytes)
+        store = ArtifactStore(self.folder, self.clock, budget_bytes=self.disk_budget_bytes)
         store.open()
         holds_file = HoldsFile(self.folder / "holds.json")
         ledger = Ledger(
@@ -85,6 +86,7 @@ class NodeInMemory:
             limits=Limits(stage_timeout_s=self.stage_timeout_s, room=self.room),
             require_digest=self.require_digest,
             holds_file=holds_file,
+            clock=self.clock,
         )
         running = asyncio.create_task(spine.run())
         try:

@@ -1,9 +1,16 @@
 """A copy that was altered on this node is dropped and fetched again; back-offs that callers end."""
 
+import time
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from gateway.control_contract import VersionState
 from registry_sync.backoff import Backoff
+from registry_sync.errors import StoreError
+from registry_sync.manifest import Fetched
+from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 
@@ -56,21 +63,99 @@ async def test_what_serves_is_fetched_again_although_the_alias_is_to_move(
         await node.shows(1, VersionState.AVAILABLE)
 
 
-async def test_a_copy_that_is_damaged_again_and_again_is_not_fetched_at_full_speed(
-    node: NodeInMemory,
+async def test_what_an_alias_may_go_back_to_is_fetched_again(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await node.serves(2)
+        await idle(spine)
+        before = _fetches(node)
+        node.gateway.find_damaged(M, 1)
+        await becomes(lambda: _fetches(node) == before + 1, "the bytes are fetched again")
+        await node.shows(1, VersionState.AVAILABLE)
+        assert node.gateway.points(M, A) == 2
+
+
+@pytest.mark.parametrize("fetch_s", [0, 130, 10_000])
+async def test_a_copy_that_is_damaged_again_and_again_is_fetched_less_and_less_often(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch, fetch_s: float
 ) -> None:
+    later = [0.0]
+    node.clock = lambda: time.time() + later[0]
+    fetch, began_at = node.registry.fetch, list[float]()
+
+    def slowly(uri: str, into: Path, **how: Any) -> Fetched:
+        began_at.append(node.clock())
+        later[0] += fetch_s
+        return fetch(uri, into, **how)
+
+    monkeypatch.setattr(node.registry, "fetch", slowly)
     async with node.control_plane() as spine:
         await node.serves(1)
         await idle(spine)
-        before = _fetches(node)
+        pauses = []
+        for _ in range(6):
+            stored = spine.arrival.artifacts[node.registry.digest(M, 1)]
+            before = _fetches(node)
+            while _fetches(node) == before:
+                later[0] += 0.25
+                node.gateway.find_damaged(M, 1, node.clock())
+                await _is_told(node, spine)
+            pauses.append(began_at[-1] - stored.stored_at)
+            node.gateway.find_whole()
+            await _is_told(node, spine)
+        assert all(pause >= 0.5 * 2**n for n, pause in enumerate(pauses[1:])), pauses
+        assert pauses[0] < 60, "the first time it is fetched at once"
+
+
+async def _is_told(node: NodeInMemory, spine: Reconciler) -> None:
+    """Wait until what the gateway says of copies was decided upon, and done."""
+    told = node.gateway.seq
+    await becomes(
+        lambda: spine.observation.node and spine.observation.node.seq >= told, "it observes"
+    )
+    await idle(spine)
+
+
+async def test_a_stage_has_no_copy_fetched_at_full_speed_either(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        node.gateway.fails[M, 2] = ("integrity", "the file model.skops was changed")
+        digest = node.registry.digest(M, 2)
         for _ in range(20):
-            node.gateway.find_damaged(M, 1)
-            await idle(spine)
-            await node.shows(1, VersionState.AVAILABLE)
-        assert before < _fetches(node) <= before + 3
-        failure = spine._copies._backoff.get(("copy", node.gateway.damaged[0].digest))
+            spine._copies._backoff.failed(("copy", digest), "altered")
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        subject = ("stage", M, 2, digest)
+        await becomes(lambda: spine.steps.backoff.get(subject), "the stage has failed")
+        failure = spine.steps.backoff.get(subject)
         assert failure is not None
-        assert failure.retry_at > failure.failed_at
+        assert "it is fetched again later" in failure.reason
+        assert digest in spine.arrival.artifacts
+
+
+async def test_a_copy_that_the_disk_keeps_is_not_dropped_at_full_speed(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def refuse(digest: str) -> None:
+        tries.append(digest)
+        raise StoreError("a read-only disk")
+
+    now = [2e9]  # it stands still, so that no pause ends
+    node.clock = lambda: now[0]
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+        monkeypatch.setattr(spine.store, "remove", refuse)
+        now[0] += 1000
+        node.gateway.find_damaged(M, 1, now[0])
+        for _ in range(5):
+            await _is_told(node, spine)
+        assert tries == [node.registry.digest(M, 1)]
+        assert tries[0] in spine.arrival.artifacts
 
 
 async def test_without_the_registry_no_copy_is_dropped(node: NodeInMemory) -> None:

@@ -52,6 +52,11 @@ def active(version: int, alias: str = "champion", digest: str | None = None) -> 
     )
 
 
+def active_after(version: int, previous: int) -> ActiveAlias:
+    before = {"previous_version": previous, "previous_digest": D[previous]}
+    return active(version).model_copy(update=before)
+
+
 def pins(*versions: int) -> dict[tuple[str, int], PinnedVersion]:
     return {(M, n): PinnedVersion(M, n, D[n], None, False, "l") for n in versions}
 
@@ -126,6 +131,7 @@ class Case:
     refused: tuple[int, ...] = ()
     asked_by: str = "poll"
     left: tuple[AliasHold, ...] = ()
+    rollback_since: float = -1.0
 
 
 def world(case: Case) -> World:
@@ -153,6 +159,7 @@ def world(case: Case) -> World:
         environments={D[n] for n in case.built},
         refused={D[n]: "it needs other libraries" for n in case.refused},
         wished_by={(M, "champion"): case.asked_by},
+        rollback_since=case.rollback_since,
     )
 
 
@@ -605,6 +612,41 @@ CASES = [
         (active(1),),
         here=(1,),
         stored=(),
+    ),
+    Case(
+        "the copy of what an alias may go back to was dropped, too",
+        ["fetch 1"],
+        {"champion": 2},
+        (active_after(2, 1),),
+        here=(1, 2),
+        stored=(2,),
+    ),
+    Case(
+        "but not for ever: after the rollback window its bytes may make room",
+        [],
+        {"champion": 2},
+        (active_after(2, 1),),
+        here=(1, 2),
+        stored=(2,),
+        rollback_since=0.0,
+    ),
+    Case(
+        "nor if it was stamped otherwise since: these bytes would not come again",
+        [],
+        {"champion": 2},
+        (active_after(2, 1),),
+        here=(1, 2),
+        stored=(2,),
+        stamps={1: OTHER, 2: D[2]},
+    ),
+    Case(
+        "nor if it is quarantined",
+        [],
+        {"champion": 2},
+        (active_after(2, 1),),
+        here=(1, 2),
+        stored=(2,),
+        ledger=LedgerView(quarantines=quarantine(1, D[1])),
     ),
     # --- order of work: wanted, promotions, first activations, prefetch
     Case(

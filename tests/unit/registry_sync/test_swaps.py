@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control_contract import VersionState
+from gateway.control_contract import StageFailure, VersionState
+from registry_sync.backoff import Backoff
+from registry_sync.records import AskedBy, Hold
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 
@@ -29,3 +31,52 @@ async def test_what_cannot_be_compared_is_not_staged(tmp_path: Path, swap: str) 
         node.registry.lists_nothing = False
         await node.serves(2)
         await becomes(lambda: node.gateway.stages[-1].alias == A, "the gateway is told for whom")
+
+
+@pytest.mark.parametrize("failure", ["unavailable", "worker_died", "timeout"])
+@pytest.mark.parametrize("swap", ["unload_first", "auto", "blue_green"])
+async def test_what_takes_down_what_serves_is_rarely_tried_again(
+    tmp_path: Path, swap: str, failure: StageFailure
+) -> None:
+    node = NodeInMemory.with_versions(tmp_path, 2)
+    node.registry.models[M] = replace(node.registry.models[M], tags={"gateway.swap": swap})
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        node.gateway.fails[M, 2] = (failure, "example.org cannot be resolved")
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        subject = ("stage", M, 2, node.registry.digest(M, 2))
+        await becomes(lambda: spine.steps.backoff.get(subject), "the stage has failed")
+        failed = spine.steps.backoff.get(subject)
+        assert failed is not None
+        assert (failed.retry_at - failed.failed_at >= 60) is (swap != "blue_green")
+        assert spine.journal.view.rejections == {}
+        node.gateway.fails.clear()
+        spine.try_now(M)
+        await node.serves(2)
+
+
+async def test_an_operator_who_wants_it_waits_for_no_pause(tmp_path: Path) -> None:
+    node = NodeInMemory.with_versions(tmp_path, 2)
+    node.registry.models[M] = replace(
+        node.registry.models[M], tags={"gateway.swap": "unload_first"}
+    )
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        node.gateway.fails[M, 2] = ("unavailable", "example.org cannot be resolved")
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        digest = node.registry.digest(M, 2)
+        await becomes(lambda: spine.steps.backoff.get(("stage", M, 2, digest)), "it has failed")
+        node.gateway.fails.clear()
+        assert await spine.hold(Hold(M, A, 2, 2, digest, AskedBy.OPERATOR, 1.0))
+        await node.serves(2)
+
+
+def test_what_takes_down_what_serves_is_tried_once_an_hour_in_the_end() -> None:
+    backoff = Backoff(clock=lambda: 0.0, jitter=lambda: 1.0)
+    delays = [
+        backoff.failed(("stage", M), "no connection", first_s=120, longest_s=3600).retry_at
+        for _ in range(8)
+    ]
+    assert delays == [120, 240, 480, 960, 1920, 3600, 3600, 3600]
