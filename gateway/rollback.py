@@ -32,7 +32,8 @@ _TRY_AGAIN_S = 10.0
 _LONGEST_PAUSE_S = 300.0
 _LAST_TRY_LEFT_S = 10.0
 """How long before the end of a trial its last try begins, at the latest."""
-_TRIED_AND_FAILED = "not_staged"
+_TRIED_AND_FAILED = frozenset({"not_staged", "table_write_failed"})
+"""What is refused only once the version before was staged, at the cost of the other perhaps."""
 _BY_REGISTRY = frozenset({"poll", "webhook", "sync"})
 _BY_RULE = "rule"
 _log = structlog.get_logger("gateway.rollback")
@@ -215,7 +216,7 @@ class RollbackRule:
         try:
             await self._rollout.go_back(trial.active, reason, before=trial.earlier)
         except RolloutRefusedError as error:
-            if error.code == _TRIED_AND_FAILED:
+            if error.code in _TRIED_AND_FAILED:
                 trial.failed(self._clock())
             else:
                 trial.refused(self._clock())

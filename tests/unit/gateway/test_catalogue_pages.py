@@ -118,14 +118,7 @@ async def test_a_version_whose_workers_die_again_and_again_says_so_between_its_p
     listed = CatalogueVersion(version=1, state=VersionState.AVAILABLE, digest=key.digest)
     model = CatalogueModel(name="churn", versions=[listed], aliases={})
     table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
-    residents = SimpleNamespace(residents=list, track_record=record)
-    node = Node(node_id="n", boot_id="b", table=table)
-    services: Any = SimpleNamespace(node=node, residents=residents)
-    app = FastAPI()
-    app.include_router(router)
-    attach(app, services)
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://g") as client:
+    async with pages_of(Node(node_id="n", boot_id="b", table=table), record) as client:
 
         async def shown() -> tuple[str, str | None]:
             body = (await client.get("/models/churn/versions/1")).json()
