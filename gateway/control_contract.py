@@ -114,6 +114,8 @@ class CatalogueVersion(Body):
     Attributes:
         digest: The verified artifact in the store of this node; None: its bytes are not here.
         expected_digest: What the publisher stamped, or what was pinned when first seen.
+        accepted_digest: The bytes that were verified for this creation of the version, here or not:
+            no others answer for its number; None: none were.
         stamped: Whether ``expected_digest`` comes from the publisher.
         rejected: Whether no alias may take it, because its load or warm-up failed here.
         reason: Why the state is what it is: shown to users, so a sentence.
@@ -129,6 +131,7 @@ class CatalogueVersion(Body):
     state: VersionState
     digest: Digest | None = None
     expected_digest: Digest | None = None
+    accepted_digest: Digest | None = None
     stamped: bool = False
     rejected: bool = False
     reason: str | None = None

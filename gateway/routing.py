@@ -365,10 +365,14 @@ class RouteTable:
         )
 
     def _by_version(self, model: str, version: int) -> Route:
-        for active in self.active_of(model).values():
-            if active.version == version:
-                # Bytes that serve an alias serve callers by number too, whatever became of the
-                # version since: if they changed in the registry, the verified copy goes on.
+        listed = self._index.versions.get((model, version))
+        for active in self._active_of.get(model, {}).values():
+            # Bytes that serve an alias serve callers by number too, whatever became of the version
+            # since: if they changed in the registry, the verified copy goes on. But a version that
+            # was made anew is another one, whose callers wait for its own bytes.
+            if active.version == version and (
+                listed is None or listed.accepted_digest == active.digest
+            ):
                 return self._route(model, version, active.digest)
         entry = self.version(model, version)
         self._refuse_unservable(model, entry)

@@ -30,6 +30,7 @@ class Fetch:
 
     Attributes:
         digest: The bytes that are meant, by a hold; None: whichever are expected of the version.
+        creation: The creation that is meant; None: whichever there is.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Fetch:
     urgency: Urgency
     asked_by: str = AskedBy.POLL
     digest: str | None = None
+    creation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,8 @@ def goal_of(action: Action) -> Hashable:
     match action:
         case Activate():
             return (action.version, action.digest)
+        case Fetch():
+            return action.creation
         case ReleaseHold():
             return action.hold
         case _:

@@ -16,18 +16,26 @@ import structlog
 from registry_sync.actions import Activate, Fetch, Stage, Urgency
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.aspired import AspiredVersion
-from registry_sync.errors import ArtifactError, SourceError, StoreError
-from registry_sync.intake import Brought, Intake, Refused, Stopwatch
+from registry_sync.errors import (
+    ArtifactError,
+    IncompleteArtifactError,
+    SourceError,
+    StoreError,
+)
+from registry_sync.intake import Brought, Intake, Order, Refused, Stopwatch
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.listings import Listings
-from registry_sync.records import AskedBy, PinnedVersion, Quarantine
+from registry_sync.records import AskedBy, Attempt, PinnedVersion, Quarantine
 from registry_sync.sources.source import Source
 from registry_sync.standing import (
+    accepted,
+    creation,
     expected_digest,
     find,
-    is_quarantined,
+    is_made_anew,
     other_bytes,
+    quarantine_of,
     why_other_bytes,
 )
 from registry_sync.threads import StoppedError, Threads
@@ -131,7 +139,8 @@ class Arrival:
                 self._source.version, action.model, action.version
             )
         meant = action.digest
-        if meant and (reason := why_other_bytes(listed, meant, self._journal.view)):
+        view, of_creation = self._journal.view, action.creation
+        if meant and (reason := why_other_bytes(listed, meant, view, of_creation=of_creation)):
             return Stopped(reason, refused=True)
         stopped = await self._bring(listed, watch, action.asked_by)
         if stopped is None and meant and meant not in self.artifacts:
@@ -141,8 +150,8 @@ class Arrival:
     async def _bring(
         self, listed: AspiredVersion, watch: Stopwatch, asked_by: str, *, again: bool = False
     ) -> Stopped | None:
-        key = (listed.model, listed.version)
-        pinned = self._journal.view.pins.get(key)
+        view = self._journal.view
+        pinned, of_creation = accepted(listed, view), creation(listed, view)
         if pinned is None and not listed.stamped and not self._journal.answered:
             return Stopped(
                 "the ledger has not answered since the start: nobody can tell whether these are "
@@ -150,23 +159,39 @@ class Arrival:
             )
         started_at = self._clock()
         _log.info("fetch.started", model=listed.model, version=listed.version)
-        found = await self._fetched(listed, pinned, watch, again=again)
+        order = Order(listed, of_creation, pinned)
+        found = await self._fetched(order, watch, again=again)
+        if is_made_anew(listed, view):
+            await self._note_made_anew(listed, started_at, asked_by)
         if isinstance(found, Refused):
-            await self._quarantine(listed, found, asked_by)
+            await self._quarantine(order, found, asked_by)
             return Stopped(found.reason, refused=True)
-        return await self._accept(key, found, started_at, asked_by)
+        return await self._accept((listed.model, listed.version), found, started_at, asked_by)
 
-    async def _fetched(
-        self,
-        listed: AspiredVersion,
-        pinned: PinnedVersion | None,
-        watch: Stopwatch,
-        *,
-        again: bool,
-    ) -> Brought | Refused:
+    async def _note_made_anew(self, listed: AspiredVersion, at: float, asked_by: str) -> None:
+        """Tell history that the accepted digest was another creation's, and counts no more."""
+        reason = f"version {listed.version} was deleted in the registry, and made anew"
+        _log.warning("version.made_anew", model=listed.model, version=listed.version)
+        await self._journal.write(
+            self._ledger.attempted,
+            Attempt(
+                model=listed.model,
+                alias=None,
+                version=listed.version,
+                action="made anew",
+                asked_by=asked_by,
+                started_at=at,
+                durations_s={},
+                outcome="complete",
+                reason=reason,
+            ),
+        )
+
+    async def _fetched(self, order: Order, watch: Stopwatch, *, again: bool) -> Brought | Refused:
         """Fetch in a thread, which stops at the next bytes when nobody waits any more."""
         left = threading.Event()
         now = self._clock()
+        listed = order.version
         progress = Progress(listed.model, listed.version, again, started_at=now, told_at=now)
         check = partial(self._check, left)
 
@@ -181,7 +206,7 @@ class Arrival:
         self.fetches.append(progress)
         try:
             return await pool(
-                self._intake.bring, listed, pinned, watch=watch, on_progress=note, make_room=room
+                self._intake.bring, order, watch=watch, on_progress=note, make_room=room
             )
         except asyncio.CancelledError:
             left.set()
@@ -252,7 +277,8 @@ class Arrival:
         _log.info("fetch.complete", model=key[0], version=key[1], digest=digest)
         return None
 
-    async def _quarantine(self, listed: AspiredVersion, found: Refused, asked_by: str) -> None:
+    async def _quarantine(self, order: Order, found: Refused, asked_by: str) -> None:
+        listed = order.version
         _log.error("quarantine", model=listed.model, version=listed.version, reason=found.reason)
         self._looked_at.pop((listed.model, listed.version), None)
         await self._journal.write(
@@ -266,6 +292,7 @@ class Arrival:
                 reason=found.reason,
                 at=self._clock(),
                 asked_by=asked_by,
+                creation=order.creation,
             ),
         )
 
@@ -278,15 +305,18 @@ class Arrival:
             What to fetch to find out, where the storage does not tell of changes.
         """
         self._forget_unlisted()
-        now, to_fetch = self._clock(), list[Fetch]()
-        for key, found in self._journal.view.quarantines.items():
+        now, to_fetch, view = self._clock(), list[Fetch](), self._journal.view
+        for key, found in view.quarantines.items():
             listed = find(self._listings.aspired, *key)
             rest_s = _QUARANTINE_FETCH_S if found.listing is None else _QUARANTINE_LOOK_S
-            if listed is None or now - self._looked_at.get(key, found.at) < rest_s:
+            if listed is None or quarantine_of(listed, view) is None:
+                continue
+            if now - self._looked_at.get(key, found.at) < rest_s:
                 continue
             self._looked_at[key] = now
             if found.listing is None:
-                to_fetch.append(Fetch(*key, Urgency.PREFETCH))
+                of = creation(listed, view)
+                to_fetch.append(Fetch(*key, Urgency.PREFETCH, creation=of))
                 continue
             try:
                 listing = await self._threads.registry(self._intake.listing_of, listed)
@@ -330,17 +360,19 @@ class Arrival:
             return None if local else Stopped("the registry no longer lists this version")
         if reason := self._known_wrong(action, listed, local=local):
             if action.asked_by == AskedBy.RECOVERY:
-                return None  # known already, and what served before is better than nothing
+                return None  # the plan recovers no bytes that a quarantine is about
             return Stopped(reason, refused=True)
-        pin = view.pins.get(key)
+        pin = accepted(listed, view)
         cheap = pin is not None and pin.listing is not None
         if not cheap and self._is_confirmed(action):
             return None  # to fetch the whole artifact again for each alias would help nobody
         try:
             stopped = await self._compare(listed, pin, watch, action.asked_by)
         except (SourceError, ArtifactError, StoreError) as error:
-            # None of them says that the bytes are wrong: that is no error, but a refusal.
-            if local:
+            # None of them says that the bytes are wrong: that is no error, but a refusal. But what
+            # cannot be compared because it is incomplete may be wrong, and is not recovered.
+            unknown = isinstance(error, IncompleteArtifactError)
+            if local and not (unknown and action.asked_by == AskedBy.RECOVERY):
                 _log.warning("confirm.skipped", model=key[0], version=key[1], reason=error.reason)
                 return None
             raise
@@ -354,8 +386,8 @@ class Arrival:
     ) -> str | None:
         """Say why the registry's bytes are not those, as far as is known; None: nobody says so."""
         view = self._journal.view
-        if is_quarantined(listed, view):
-            return view.quarantines[listed.model, listed.version].reason
+        if found := quarantine_of(listed, view):
+            return found.reason
         # What the registry asks for is staged anew with the bytes that it has now.
         return why_other_bytes(listed, action.digest, view) if local else None
 
@@ -363,7 +395,7 @@ class Arrival:
         """Say what becomes of bytes that the registry was found not to have any more."""
         match action.asked_by:
             case AskedBy.RECOVERY:
-                return None
+                return None  # others were stamped since: they are promoted over what served
             case AskedBy.OPERATOR | AskedBy.RULE:
                 return Stopped(other_bytes(action.version), refused=True)
             case _:

@@ -46,6 +46,7 @@ class Pin:
         listing: The remote listing at the fetch (`Fetched.listing`).
         expected_digest: What the bytes had to be: stamped, or pinned when first seen.
         stamped: Whether ``expected_digest`` came from the publisher.
+        creation: Of which creation of the version; None: an older release recorded it.
     """
 
     model: str
@@ -53,6 +54,7 @@ class Pin:
     listing: str | None
     expected_digest: str | None
     stamped: bool
+    creation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +336,8 @@ class ArtifactStore:
         if not (self._folder(digest).is_dir() and self._manifest(digest).is_file()):
             return None
         pins = tuple(
-            Pin(**{name: each[name] for name in Pin.__slots__}) for each in record.pop(_PINS)
+            Pin(**{name: each[name] for name in Pin.__slots__ if name in each})
+            for each in record.pop(_PINS)
         )
         return StoredArtifact(
             digest=digest,

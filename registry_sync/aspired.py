@@ -25,6 +25,10 @@ class AspiredVersion:
         tags: The version's tags, unread.
         status: The registry's word for its state; ``READY`` proves nothing about the bytes.
         created_at: Epoch seconds of registration; None where the registry does not tell.
+        creation: What tells this creation from another one of the same model and number; None
+            where the registry has no such mark.
+        stamp_fixed: Whether the stamp belongs to the number for good: another one under the same
+            number is no new statement of the publisher.
         problems: What could not be understood about this version: sentences for users.
     """
 
@@ -35,6 +39,8 @@ class AspiredVersion:
     tags: Mapping[str, str] = field(default_factory=dict)
     status: str = "READY"
     created_at: float | None = None
+    creation: str | None = None
+    stamp_fixed: bool = False
     problems: tuple[str, ...] = ()
 
     @property
@@ -54,6 +60,8 @@ class AspiredModel:
             target is in ``versions``.
         unfollowed: Aliases that the registry has, at versions that are not listed or not ready.
             They are there: what they mean on the node goes on.
+        left_out: Numbers that the registry has and that are not in ``versions``: not ready, or not
+            readable. They are not gone.
         aliases_known: Whether the registry's aliases could be read. False: nobody knows which ones
             it has, and what each means on the node goes on.
         tags: The registered model's tags, unread.
@@ -64,9 +72,14 @@ class AspiredModel:
     versions: Mapping[int, AspiredVersion]
     aliases: Mapping[str, int] = field(default_factory=dict)
     unfollowed: frozenset[str] = frozenset()
+    left_out: frozenset[int] = frozenset()
     aliases_known: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+
+    def has(self, version: int) -> bool:
+        """Whether the registry has this number, whatever its state."""
+        return version in self.versions or version in self.left_out
 
     def leaves_alone(self, alias: str) -> bool:
         """Whether an alias that is not in ``aliases`` goes on as it is, rather than being gone."""

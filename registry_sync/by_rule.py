@@ -19,6 +19,7 @@ from registry_sync.records import (
     Rejection,
     Rollback,
 )
+from registry_sync.standing import creation_of_bytes
 
 
 def unrecorded(node: NodeState, ledger: LedgerView) -> list[AliasHold]:
@@ -40,18 +41,23 @@ def _known(held: AliasHold, ledger: LedgerView) -> bool:
     return held.version is None or (held.model, held.alias, held.since) in ledger.went_back
 
 
-def rollback_of(held: AliasHold, standing: Hold | None, *, own: bool) -> Rollback:
+def rollback_of(
+    held: AliasHold, standing: Hold | None, ledger: LedgerView, *, own: bool
+) -> Rollback:
     """Return what is to be recorded.
 
     Args:
         held: What the gateway says; complete.
         standing: What holds the alias so far: where the gateway went back twice, the registry
             wishes what it wished when it did so first.
+        ledger: What is remembered.
         own: Whether the version that it left ran in an environment of its own.
     """
     version, to_version, to_digest = held.version or 0, held.to_version or 0, held.to_digest or ""
     again = standing is not None and standing.asked_by == AskedBy.RULE
     aspired = standing.aspired_version if standing is not None and again else version
+    left = creation_of_bytes(ledger, held.model, version, held.digest)
+    creation = creation_of_bytes(ledger, held.model, to_version, to_digest)
     return Rollback(
         activation=Activation(
             model=held.model,
@@ -64,6 +70,7 @@ def rollback_of(held: AliasHold, standing: Hold | None, *, own: bool) -> Rollbac
             at=held.since,
             generation=held.generation,
             reason=held.reason,
+            creation=creation,
         ),
         rejection=Rejection(
             model=held.model,
@@ -81,5 +88,7 @@ def rollback_of(held: AliasHold, standing: Hold | None, *, own: bool) -> Rollbac
             target_digest=to_digest,
             asked_by=AskedBy.RULE,
             at=held.since,
+            aspired_creation=standing.aspired_creation if standing and again else left,
+            target_creation=creation,
         ),
     )

@@ -16,10 +16,18 @@ from gateway.control_contract import (
 )
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.dependencies import DependencyVerdict, Verdict
+from registry_sync.incidents import told
 from registry_sync.policy import OWN, bounded, problems_of, read_policy
 from registry_sync.recipe import OwnEnvironment
 from registry_sync.records import Hold, LedgerView, PinnedVersion, Rejection
-from registry_sync.standing import admissible_digest, expected_digest, is_quarantined, rejection
+from registry_sync.standing import (
+    accepted,
+    admissible_digest,
+    expected_digest,
+    is_made_anew,
+    quarantine_of,
+    rejection,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +150,17 @@ def _version(
         lacks = _lacks_shared(description)
     here = description is not None and lacks is None
     state, reason, retry_at = _state(listed, ledger, known, here=here, lacks=lacks)
-    told = f"rejected for aliases ({rejected.failure}): {rejected.told}" if rejected else None
+    refused = f"rejected for aliases ({rejected.failure}): {rejected.told}" if rejected else None
+    known_bytes = accepted(listed, ledger)
     return CatalogueVersion(
         version=number,
         state=state,
         digest=digest if here else None,
         expected_digest=expected_digest(listed, ledger),
+        accepted_digest=known_bytes.digest if known_bytes else None,
         stamped=listed.stamped,
         rejected=rejected is not None,
-        reason=reason or told or _first(listed.problems),
+        reason=reason or refused or _made_anew(listed, ledger) or _first(listed.problems),
         description=dict(description) if description is not None else None,
         retry_at=retry_at,
         size_bytes=_size(description),
@@ -158,6 +168,12 @@ def _version(
         environment=environment,
         policy=read_policy(listed.tags),
     )
+
+
+def _made_anew(listed: AspiredVersion, ledger: LedgerView) -> str | None:
+    if not is_made_anew(listed, ledger):
+        return None
+    return "the version was made anew in the registry: its bytes are fetched when it is asked for"
 
 
 def _own(built: OwnEnvironment | None) -> Environment:
@@ -194,8 +210,9 @@ def _state(
     listed: AspiredVersion, ledger: LedgerView, known: Known, *, here: bool, lacks: str | None
 ) -> tuple[VersionState, str | None, float | None]:
     key = (listed.model, listed.version)
-    if is_quarantined(listed, ledger):
-        return VersionState.QUARANTINED, ledger.quarantines[key].reason, None
+    if found := quarantine_of(listed, ledger):
+        anew = "made anew, with wrong bytes: " if is_made_anew(listed, ledger) else ""
+        return VersionState.QUARANTINED, f"{anew}{told(found, listed, ledger)}", None
     if here:
         return VersionState.AVAILABLE, None, None
     if key in known.fetching:
@@ -218,6 +235,7 @@ def _deleted(pin: PinnedVersion, known: Known) -> CatalogueVersion:
         state=VersionState.DELETED,
         digest=pin.digest if here else None,
         expected_digest=pin.expected_digest,
+        accepted_digest=pin.digest,
         stamped=pin.stamped,
         reason="the registry no longer has this version",
         description=dict(description) if description is not None else None,

@@ -91,8 +91,9 @@ for command in (
     app.command()(command)
 
 quarantine_app = typer.Typer(
-    help="Show and release versions whose bytes are wrong.", no_args_is_help=True
+    help="Show, release and accept versions whose bytes are wrong.", no_args_is_help=True
 )
 quarantine_app.command("list")(look_now.list_quarantine)
 quarantine_app.command("release")(look_now.release_quarantine)
+quarantine_app.command("accept")(look_now.accept_quarantined)
 app.add_typer(quarantine_app, name="quarantine")

@@ -74,6 +74,12 @@ class IncompleteArtifactError(ArtifactError):
     transient = True
 
 
+class ReplacedError(ArtifactError):
+    """The version was deleted and made anew while its bytes were fetched."""
+
+    transient = True
+
+
 class FetchTimeoutError(ArtifactError):
     """The fetch did not end within its limit."""
 

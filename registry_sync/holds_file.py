@@ -14,7 +14,7 @@ from pathlib import Path
 from registry_sync.errors import LedgerError
 from registry_sync.records import Freeze, Hold, Standing
 
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3
 
 
 class HoldsFile:

@@ -21,12 +21,14 @@ from registry_sync.errors import (
     ArtifactError,
     BrokenModelError,
     IncompleteArtifactError,
+    ReplacedError,
     StoreError,
 )
 from registry_sync.fetch import OnProgress, Reserve
 from registry_sync.manifest import Fetched, Manifest
 from registry_sync.records import PinnedVersion
 from registry_sync.sources.source import Source
+from registry_sync.standing import is_of_creation
 from registry_sync.verify import Verification, verify
 
 MakeRoom = Callable[[Path, int], None]
@@ -71,6 +73,21 @@ class Stopwatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """Which bytes are to be brought.
+
+    Attributes:
+        version: Of which version, as it was listed.
+        creation: Of which creation of it.
+        accepted: What was accepted for this creation before; None: the ledger knows of nothing.
+    """
+
+    version: AspiredVersion
+    creation: str
+    accepted: PinnedVersion | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Brought:
     """The bytes are here, and are what they must be."""
 
@@ -109,8 +126,7 @@ class Intake:
 
     def bring(
         self,
-        version: AspiredVersion,
-        pinned: PinnedVersion | None,
+        order: Order,
         *,
         watch: Stopwatch,
         on_progress: OnProgress | None = None,
@@ -119,8 +135,8 @@ class Intake:
         """Fetch a version, check it, and keep it.
 
         Args:
-            version: Which one.
-            pinned: What it was; None: the ledger may have been lost, so the store's own pin counts.
+            order: Which one. Where nothing is known of it, the ledger may have been lost, so the
+                store's own pin counts.
             watch: Told how long each phase took.
             on_progress: See `OnProgress`.
             make_room: Called where the store's budget is full; None: the budget is not asked.
@@ -130,9 +146,10 @@ class Intake:
             ArtifactError: It is transient: incomplete, too slow, no room.
             StoreError: The store cannot be read, or cannot take it.
         """
+        version = order.version
         with watch.phase("locate"):
             uri = self._source.locate(version.model, version.version)
-            pinned = pinned or self._pinned_in_store(version)
+            pinned = order.accepted or self._pinned_in_store(order)
             expected = version.expected_digest or (pinned.digest if pinned else None)
             judged = expected is not None or self._source.is_whole(version)
         fetched: Fetched | None = None
@@ -143,7 +160,8 @@ class Intake:
                     fetched = self._fetcher.fetch(
                         uri, folder, judged=judged, on_progress=on_progress, reserve=reserve
                     )
-                return self._accept(version, pinned, fetched, watch)
+                self._check_creation(version)
+                return self._accept(order, pinned, fetched, watch)
         except ArtifactError as error:
             if error.transient:
                 raise
@@ -160,13 +178,31 @@ class Intake:
         if self._store.book(folder, total_bytes) > 0:
             make_room(folder, total_bytes)
 
-    def _pinned_in_store(self, version: AspiredVersion) -> PinnedVersion | None:
-        found = self._store.find_pin(version.model, version.version)
-        return pinned_version(found[1], found[0]) if found else None
+    def _pinned_in_store(self, order: Order) -> PinnedVersion | None:
+        found = self._store.find_pin(order.version.model, order.version.version)
+        if found is None or not is_of_creation(found[1].creation, order.creation):
+            return None
+        return pinned_version(found[1], found[0])
+
+    def _check_creation(self, version: AspiredVersion) -> None:
+        """Make sure that the bytes are of the creation that was listed: places go by numbers.
+
+        Raises:
+            SourceError: The registry did not answer.
+            ReplacedError: The version was made anew meanwhile.
+        """
+        if version.creation is None:
+            return
+        now = self._source.version(version.model, version.version)
+        if now.creation != version.creation:
+            raise ReplacedError(
+                f"version {version.version} was made anew in the registry while its bytes were "
+                "fetched: the next listing tells of it"
+            )
 
     def _accept(
         self,
-        version: AspiredVersion,
+        order: Order,
         pinned: PinnedVersion | None,
         fetched: Fetched,
         watch: Stopwatch,
@@ -178,6 +214,7 @@ class Intake:
                 or may still change.
             ArtifactError, StoreError: See `bring`.
         """
+        version = order.version
         with watch.phase("verify"):
             verdict = self._verify(version, pinned, fetched.manifest)
         if not verdict.accepted:
@@ -195,6 +232,7 @@ class Intake:
                 listing=fetched.listing,
                 expected_digest=verdict.expected,
                 stamped=version.stamped,
+                creation=order.creation,
             )
             artifact = self._store.add(fetched, describe(fetched), pin)
         return Brought(artifact, pinned_version(pin, artifact.digest))
@@ -206,6 +244,7 @@ class Intake:
             found,
             stamped=version.expected_digest,
             pinned=pinned.digest if pinned else None,
+            stamp_fixed=version.stamp_fixed,
             require_digest=self._require_digest,
             known=self._known_manifest(pinned),
         )
@@ -255,4 +294,5 @@ def pinned_version(pin: Pin, digest: str) -> PinnedVersion:
         expected_digest=pin.expected_digest,
         stamped=pin.stamped,
         listing=pin.listing,
+        creation=pin.creation,
     )

@@ -19,7 +19,7 @@ from registry_sync.intake import pinned_version
 from registry_sync.ledger import Ledger
 from registry_sync.patience import Patience
 from registry_sync.records import Activation, AskedBy, Hold, LedgerView, PinnedVersion, Standing
-from registry_sync.standing import aspired_version
+from registry_sync.standing import aspired_version, creation, creation_of_bytes, find
 from registry_sync.threads import Threads
 
 _P = ParamSpec("_P")
@@ -196,11 +196,15 @@ class Journal:
         """
         for hold in [one for one in self.view.holds.values() if one.aspired_version is None]:
             version = aspired_version(aspired, hold.model, hold.alias)
+            listed = find(aspired, hold.model, version) if version is not None else None
             if version is None or hold.lasting:
                 continue
-            noted = replace(hold, aspired_version=version)
+            of = creation(listed, self.view) if listed else None
+            noted = replace(hold, aspired_version=version, aspired_creation=of)
             if not await self.decide(
-                partial(LedgerView.with_hold, hold=noted), self._ledger.note_aspired, hold, version
+                partial(LedgerView.with_hold, hold=noted),
+                self._ledger.note_aspired,
+                *(hold, version, of),
             ):
                 return  # the next pass tries again
 
@@ -236,6 +240,7 @@ class Journal:
                 generation=generation,
                 durations_s=durations_s or {},
                 pinned=pinned,
+                creation=creation_of_bytes(self.view, active.model, active.version, active.digest),
             ),
         )
 

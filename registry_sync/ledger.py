@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -184,6 +184,29 @@ class Ledger:
         with self._database.transaction() as connection:
             self._pins.replace(connection, pin_values(pin, at=self._clock()), "model", "version")
 
+    def note_creations(self, creations: Mapping[tuple[str, int], str]) -> None:
+        """Note whose bytes were accepted, where an older release did not record it."""
+        with self._database.transaction() as connection:
+            for (model, version), creation in creations.items():
+                unknown = self._pins.mine(model=model, version=version, creation=None)
+                connection.execute(update(pins).where(unknown).values(creation=creation))
+
+    def note_gone(self, gone: AbstractSet[tuple[str, int]], at: float) -> None:
+        """Record versions that two listings in a row lacked, ``at`` epoch seconds."""
+        with self._database.transaction() as connection:
+            for model, version in sorted(gone):
+                there = self._pins.mine(model=model, version=version, gone_at=None)
+                older = pins.c.at <= at  # what was accepted since is of the next creation
+                connection.execute(update(pins).where(there & older).values(gone_at=at))
+
+    def accept(self, pin: PinnedVersion, accepted_by: str) -> None:
+        """Accept the bytes of a quarantined version as they were found."""
+        with self._database.transaction() as connection:
+            self._quarantines.release(
+                connection, model=pin.model, version=pin.version, released_by=accepted_by
+            )
+            self._pins.replace(connection, pin_values(pin, at=self._clock()), "model", "version")
+
     def quarantine(self, found: Quarantine) -> None:
         """Record wrong bytes; what was recorded of this version before is released by it."""
         with self._database.transaction() as connection:
@@ -233,11 +256,12 @@ class Ledger:
             self._copy_standing(connection)
         return True
 
-    def note_aspired(self, hold: Hold, version: int) -> bool:
+    def note_aspired(self, hold: Hold, version: int, creation: str | None = None) -> bool:
         """Note where the registry's alias points, of a hold that was made while nobody knew."""
         of_this = self._holds.mine(released_at=None, **_identity(hold), aspired_version=None)
+        known = {"aspired_version": version, "aspired_creation": creation}
         with self._database.transaction() as connection:
-            noted = connection.execute(update(holds).where(of_this).values(aspired_version=version))
+            noted = connection.execute(update(holds).where(of_this).values(**known))
             self._copy_standing(connection)
         return noted.rowcount > 0
 

@@ -38,13 +38,22 @@ def pin_values(pin: PinnedVersion, *, at: float) -> Values:
         "stamped": pin.stamped,
         "listing": pin.listing,
         "at": at,
+        "creation": pin.creation,
+        "gone_at": pin.gone_at,
     }
 
 
 def pin_of(row: Row[Any]) -> PinnedVersion:
     """Return the bytes that were accepted."""
     return PinnedVersion(
-        row.model, row.version, row.digest, row.expected_digest, bool(row.stamped), row.listing
+        row.model,
+        row.version,
+        row.digest,
+        row.expected_digest,
+        bool(row.stamped),
+        row.listing,
+        row.creation,
+        row.gone_at,
     )
 
 
@@ -59,6 +68,7 @@ def quarantine_values(found: Quarantine) -> Values:
         "reason": _bounded(found.reason),
         "at": found.at,
         "asked_by": None if found.asked_by is None else str(found.asked_by),
+        "creation": found.creation,
     }
 
 
@@ -73,6 +83,7 @@ def quarantine_of(row: Row[Any]) -> Quarantine:
         row.reason,
         row.at,
         row.asked_by,
+        row.creation,
     )
 
 
@@ -107,6 +118,8 @@ def hold_values(hold: Hold) -> Values:
         "asked_by": str(hold.asked_by),
         "at": hold.at,
         "lasting": hold.lasting,
+        "aspired_creation": hold.aspired_creation,
+        "target_creation": hold.target_creation,
     }
 
 
@@ -121,6 +134,8 @@ def hold_of(row: Row[Any]) -> Hold:
         row.asked_by,
         row.at,
         bool(row.lasting),
+        row.aspired_creation,
+        row.target_creation,
     )
 
 
@@ -152,6 +167,7 @@ def activation_values(activation: Activation) -> Values:
         "durations_s": _rounded(activation.durations_s) or None,
         "pinned": activation.pinned,
         "reason": _bounded(activation.reason) if activation.reason else None,
+        "creation": activation.creation,
     }
 
 
@@ -171,6 +187,7 @@ def activation_of(row: Row[Any]) -> Activation:
         row.retired_at,
         bool(row.pinned),
         row.reason,
+        row.creation,
     )
 
 
@@ -250,6 +267,7 @@ def _model_body(model: AspiredModel) -> dict[str, Any]:
         "name": model.name,
         "aliases": dict(model.aliases),
         "unfollowed": sorted(model.unfollowed),
+        "left_out": sorted(model.left_out),
         "aliases_known": model.aliases_known,
         "tags": dict(model.tags),
         "problems": list(model.problems),
@@ -261,6 +279,8 @@ def _model_body(model: AspiredModel) -> dict[str, Any]:
                 "tags": dict(one.tags),
                 "status": one.status,
                 "created_at": one.created_at,
+                "creation": one.creation,
+                "stamp_fixed": one.stamp_fixed,
                 "problems": list(one.problems),
             }
             for one in model.versions.values()
@@ -286,6 +306,7 @@ def _model_of(body: Mapping[str, Any]) -> AspiredModel:
         versions=versions,
         aliases=body["aliases"],
         unfollowed=frozenset(body.get("unfollowed", ())),
+        left_out=frozenset(body.get("left_out", ())),
         aliases_known=body.get("aliases_known", True),
         tags=body["tags"],
         problems=tuple(body["problems"]),

@@ -12,6 +12,7 @@ from registry_sync.aspired import Aspired, AspiredModel
 from registry_sync.errors import LedgerError, SourceError
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
+from registry_sync.records import LedgerView
 from registry_sync.settle import Settled, settle
 from registry_sync.sources.source import Source
 from registry_sync.threads import Threads
@@ -25,6 +26,7 @@ class _Wish:
     """Which version an alias is to mean, since when in epoch seconds, and who told of it first."""
 
     version: int
+    creation: str | None
     since: float
     asked_by: str
 
@@ -69,6 +71,9 @@ class Listings:
         self._recalled = False
         self._wishes: dict[tuple[str, str], _Wish] = {}
         self._polling = asyncio.Lock()
+        # Versions that the newest listing lacked, and those that two in a row did.
+        self._lacked: frozenset[tuple[str, int]] = frozenset()
+        self._gone: frozenset[tuple[str, int]] = frozenset()
         # What the registry said, as it said it: `settled` keeps what it has stopped saying.
         self._said: Aspired | None = None
         self._polls_since_thorough = 0
@@ -128,8 +133,30 @@ class Listings:
             self._polls_since_thorough = 0 if before is None else self._polls_since_thorough + 1
             self._said = listed
             self.take(listed, asked_by)
+            await self._note_gone()
+            await self._note_creations()
             await self._remember()
             return True
+
+    async def _note_gone(self) -> None:
+        """Record which versions were gone: in a registry without marks they may be made anew."""
+        if not self._gone:
+            return
+        if await self._journal.write(self._ledger.note_gone, self._gone, self._clock()):
+            self._gone = frozenset()
+
+    async def _note_creations(self) -> None:
+        """Record whose bytes were accepted, where an older release did not."""
+        pins = self._journal.view.pins
+        found = {
+            (one.model, one.version): one.creation
+            for one in self.aspired.versions()
+            if one.creation is not None
+            and (pin := pins.get((one.model, one.version))) is not None
+            and pin.creation is None
+        }
+        if found:
+            await self._journal.write(self._ledger.note_creations, found)
 
     async def look(self, name: str, asked_by: str) -> bool:
         """Ask for one model, because of a hint; return whether the registry answered.
@@ -157,6 +184,11 @@ class Listings:
         if self._said is not None:
             self._said = replace(self._said, models={**self._said.models, found.name: found})
         news = replace(self.aspired, models={**self.aspired.models, found.name: found})
+        self._lacked = frozenset(
+            (model, version)
+            for model, version in self._lacked
+            if model != found.name or not found.has(version)
+        )
         settled = settle(self.settled, news)
         others = {pair for pair in self.settled.missing if pair[0] != found.name}
         self._let_count(replace(settled, missing=settled.missing | others), asked_by)
@@ -169,6 +201,9 @@ class Listings:
         if self.settled.ignored is None:
             self.count += 1
             self.complete = True
+            lacking = _lacking(listed, self._journal.view)
+            self._gone |= lacking & self._lacked
+            self._lacked = lacking
         else:
             _log.warning("list.ignored", reason=self.settled.ignored)
 
@@ -190,8 +225,13 @@ class Listings:
             for alias, version in model.aliases.items():
                 key = (model.name, alias)
                 known = before.get(key)
-                goes_on = known is not None and known.version == version
-                self._wishes[key] = known if known and goes_on else _Wish(version, now, asked_by)
+                creation = model.versions[version].creation
+                goes_on = known is not None and (known.version, known.creation) == (
+                    version,
+                    creation,
+                )
+                new = _Wish(version, creation, now, asked_by)
+                self._wishes[key] = known if known and goes_on else new
 
     async def _remember(self) -> None:
         if not self.count:
@@ -213,5 +253,23 @@ def _moved_to(before: Aspired, now: Aspired) -> set[tuple[str, int]]:
         for name, model in now.models.items()
         if (known := before.models.get(name)) is not None
         for alias, version in model.aliases.items()
-        if known.aliases.get(alias) != version and not known.leaves_alone(alias)
+        if (known.aliases.get(alias) != version and not known.leaves_alone(alias))
+        or _is_made_anew(known, model, version)
     }
+
+
+def _is_made_anew(known: AspiredModel, now: AspiredModel, version: int) -> bool:
+    """Whether the registry itself tells that a version is another creation than before."""
+    return version in known.versions and (
+        known.versions[version].creation != now.versions[version].creation
+    )
+
+
+def _lacking(listed: Aspired, ledger: LedgerView) -> frozenset[tuple[str, int]]:
+    """Return the versions that were accepted here, and that a listing does not have."""
+    return frozenset(
+        (model, version)
+        for (model, version), pin in ledger.pins.items()
+        if pin.gone_at is None
+        and not (model in listed.models and listed.models[model].has(version))
+    )

@@ -36,7 +36,6 @@ from registry_sync.standing import (
     find,
     is_quarantined,
     is_unfollowed,
-    why_other_bytes,
 )
 from registry_sync.world import Target, World
 
@@ -89,7 +88,7 @@ def _wanted(world: World) -> Iterator[Action]:
             continue
         target = Target(wish.version, world.here(listed), AskedBy.POLL)
         if target.digest is None:
-            yield Fetch(wish.model, wish.version, Urgency.WANTED)
+            yield _fetch(world, wish.model, wish.version, Urgency.WANTED)
         elif not world.is_rejected(wish.model, target):
             yield from _environment(world, wish.model, target, Urgency.WANTED)
 
@@ -103,14 +102,16 @@ def _aliases(
         for m in world.aspired.models.values()
         for alias in (*m.aliases, *m.unfollowed)
     }
-    # Of what was never listed, where an alias was last is all that is known.
+    # Of what was never listed, where an alias was last is all that is known. Of what two listings
+    # lacked, that it has to be recorded as taken away, even if this node has lost it.
     known = world.listings and world.aspired.models
-    recovered = {
+    settled = world.listings >= LISTINGS_FOR_REMOVAL
+    remembered = {
         (model, alias)
         for (model, alias), one in world.ledger.last_active.items()
-        if not known and one.retired_at is None and model not in world.aspired.models
+        if one.retired_at is None and (settled or (not known and model not in world.aspired.models))
     }
-    return listed | set(active) | set(world.ledger.holds) | recovered
+    return listed | set(active) | set(world.ledger.holds) | remembered
 
 
 def _alias(world: World, model: str, alias: str, active: ActiveAlias | None) -> Iterator[Action]:
@@ -120,9 +121,9 @@ def _alias(world: World, model: str, alias: str, active: ActiveAlias | None) -> 
     if _follows_registry(world, hold):
         gone = aspired is None and not is_unfollowed(world.aspired, model, alias)
         if gone and world.listings >= LISTINGS_FOR_REMOVAL:
-            yield from _remove(model, alias, active=active, hold=hold)
+            yield from _remove(world, model, alias, active=active, hold=hold)
             return
-        if hold and aspired is not None and hold.aspired_version not in (None, aspired):
+        if hold and world.follows(hold, aspired):
             yield ReleaseHold(hold)
             hold = None
     wish = world.wish(model, alias, hold, aspired)
@@ -143,23 +144,24 @@ def _follows_registry(world: World, hold: Hold | None) -> bool:
 
 
 def _remove(
-    model: str, alias: str, *, active: ActiveAlias | None, hold: Hold | None
+    world: World, model: str, alias: str, *, active: ActiveAlias | None, hold: Hold | None
 ) -> Iterator[Action]:
     if hold:
         yield ReleaseHold(hold)
-    if active:
+    if active or world.lost(model, alias):
         yield RetireAlias(model, alias)
 
 
 def _restore(world: World, active: ActiveAlias) -> Iterator[Fetch]:
     """Fetch what serves, or served before, and is not here any more: its copy was damaged."""
     if _comes_again(world, active.model, active.version, active.digest):
-        yield Fetch(active.model, active.version, Urgency.PROMOTION, AskedBy.RECOVERY)
+        urgency = Urgency.PROMOTION
+        yield _fetch(world, active.model, active.version, urgency, AskedBy.RECOVERY)
     version, digest = active.previous_version, active.previous_digest
     if version is None or digest is None or active.since <= world.rollback_since:
         return  # bytes that nobody goes back to any more may make room
     if _comes_again(world, active.model, version, digest):
-        yield Fetch(active.model, version, Urgency.RECOVERY, AskedBy.RECOVERY)
+        yield _fetch(world, active.model, version, Urgency.RECOVERY, AskedBy.RECOVERY)
 
 
 def _comes_again(world: World, model: str, version: int, digest: str) -> bool:
@@ -175,7 +177,7 @@ def _promote(world: World, alias: str, active: ActiveAlias, target: Target) -> I
     if (target.version, target.digest) == (active.version, active.digest):
         return
     if target.digest is None:
-        yield from _fetch(world, active.model, target, Urgency.PROMOTION)
+        yield from _bring(world, active.model, alias, target, Urgency.PROMOTION)
         return
     if world.is_rejected(active.model, target) or world.is_frozen(target):
         return
@@ -214,7 +216,7 @@ def _bring_up(world: World, model: str, alias: str, targets: list[Target]) -> It
         urgency = Urgency.PRELOAD if preload else Urgency.PREFETCH
         if target.digest is None:
             if rank == 0:
-                yield from _fetch(world, model, target, urgency)
+                yield from _bring(world, model, alias, target, urgency)
             continue
         if world.is_rejected(model, meant) or world.is_frozen(meant):
             continue
@@ -228,12 +230,23 @@ def _bring_up(world: World, model: str, alias: str, targets: list[Target]) -> It
         return
 
 
-def _fetch(world: World, model: str, target: Target, urgency: Urgency) -> Iterator[Fetch]:
+def _bring(
+    world: World, model: str, alias: str, target: Target, urgency: Urgency
+) -> Iterator[Fetch]:
     """Fetch a target, unless it is known that other bytes would come than the ones meant."""
-    listed = find(world.aspired, model, target.version)
-    if listed and target.meant and why_other_bytes(listed, target.meant, world.ledger):
-        return
-    yield Fetch(model, target.version, urgency, target.asked_by, target.meant)
+    hold = world.ledger.holds.get((model, alias)) if target.meant else None
+    if hold is None:
+        yield _fetch(world, model, target.version, urgency, target.asked_by)
+    elif not world.why_other_bytes(hold):
+        meant, of = hold.target_digest, hold.target_creation
+        yield Fetch(model, target.version, urgency, target.asked_by, meant, of)
+
+
+def _fetch(
+    world: World, model: str, version: int, urgency: Urgency, asked_by: str = AskedBy.POLL
+) -> Fetch:
+    creation = world.creation_of(model, version)
+    return Fetch(model, version, urgency, asked_by, creation=creation)
 
 
 def _first(world: World, model: str, alias: str, target: Target) -> Action:

@@ -242,10 +242,17 @@ class Promotion:
     # --- retire -----------------------------------------------------------------------------------
 
     async def retire(self, action: RetireAlias) -> Stopped | None:
-        """Take an alias away."""
+        """Take an alias away, and remember that it is not lost.
+
+        The ledger is told first: if the gateway keeps the alias after that, it is adopted again.
+        The other way round, a crash between the two would bring it back as if it had been lost.
+        """
         async with self._activating:
             if not self._is_due_now(action):
                 return Stopped("it is no longer to be taken away")
+            gone = frozenset({(action.model, action.alias)})
+            if not await self._journal.write(self._ledger.retire, gone):
+                return Stopped(self._journal.trouble or "the ledger did not take it")
             ack = await self._target.retire(RetireRequest(model=action.model, alias=action.alias))
             self._observation.retired(action.model, action.alias, ack.generation)
         _log.info("retire.complete", model=action.model, alias=action.alias)

@@ -376,7 +376,7 @@ class Reconciler:
         troubles = {
             (str(subject[1]), int(subject[2])): Trouble(failure.reason, failure.retry_at)
             for subject, failure in self.steps.backoff.failures().items()
-            if subject[0] in _BRINGING and self.steps.backoff.waits(subject)
+            if subject[0] in _BRINGING and self.steps.backoff.waits(subject, goal=failure.goal)
         }
         doing = self.steps.doing()
         bringing = (action for action in doing if isinstance(action, Fetch | BuildEnvironment))
@@ -442,8 +442,10 @@ class Reconciler:
         """Whether it is a comparison whose outcome nobody wants now that other bytes are due.
 
         It may fetch a whole artifact, and a rollback must not wait for that. An activation that has
-        asked the gateway ends by itself, and soon.
+        asked the gateway ends by itself, and soon. A fetch of a creation that is gone is over, too.
         """
+        if isinstance(doing, Fetch) and isinstance(action, Fetch):
+            return action.creation not in (None, doing.creation)
         if not (isinstance(doing, Activate) and isinstance(action, Activate)):
             return False
         same = (doing.version, doing.digest) == (action.version, action.digest)
@@ -457,7 +459,7 @@ class Reconciler:
             aspired, built = self.listings.aspired, self.preparation.built.keys()
             own = runs_in_own(aspired, built, held.model, held.version or 0, held.digest)
             standing = self.journal.view.holds.get((held.model, held.alias))
-            done = rollback_of(held, standing, own=own)
+            done = rollback_of(held, standing, self.journal.view, own=own)
             if not await self.journal.decide(
                 partial(LedgerView.with_rollback, done=done), self.ledger.rolled_back, done
             ):
@@ -474,7 +476,10 @@ class Reconciler:
     # --- do ---------------------------------------------------------------------------------------
 
     def _is_moving(self, active: ActiveAlias) -> bool:
-        return ("activate", active.model, active.alias) in self.steps.busy
+        of = (active.model, active.alias)
+        leaving = ("retire", *of)  # was recorded as taken away, and is on the gateway still
+        going = leaving in self.steps.busy or self.steps.backoff.waits(leaving)
+        return going or ("activate", *of) in self.steps.busy
 
     async def _do(self, action: Action, watch: Stopwatch) -> Stopped | None:
         match action:
@@ -587,7 +592,8 @@ class Reconciler:
         subject = ("fetch", model, version)
         if subject not in self.steps.busy:
             self.steps.backoff.succeeded(subject)
-            self.steps.start(Fetch(model, version, Urgency.WANTED, AskedBy.OPERATOR))
+            of = self._world().creation_of(model, version)
+            self.steps.start(Fetch(model, version, Urgency.WANTED, AskedBy.OPERATOR, creation=of))
         return subject in self.steps.busy
 
     def try_now(self, model: str) -> None:
@@ -617,6 +623,7 @@ def _from_ledger(view: LedgerView) -> Aspired:
             version=number,
             location="",
             expected_digest=pin.expected_digest if pin.stamped else None,
+            creation=pin.creation,
         )
         models[name] = replace(known, versions={**known.versions, number: version})
     for (name, alias), last in view.last_active.items():

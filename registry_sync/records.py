@@ -44,6 +44,8 @@ class PinnedVersion:
         expected_digest: What they had to be: stamped, or pinned before; None: first seen.
         stamped: Whether ``expected_digest`` came from the publisher.
         listing: The remote listing at the fetch; None: the storage tells nothing.
+        creation: Whose bytes they were; None: an older release recorded it.
+        gone_at: Epoch seconds when two listings in a row lacked the version; None: they did not.
     """
 
     model: str
@@ -52,11 +54,13 @@ class PinnedVersion:
     expected_digest: str | None
     stamped: bool
     listing: str | None
+    creation: str | None = None
+    gone_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """Bytes that are wrong. It covers the version while expectation and listing are these.
+    """Bytes that are wrong. It covers the version while creation and expectation are these.
 
     Attributes:
         expected_digest: What the bytes had to be; None: nobody had said.
@@ -65,6 +69,7 @@ class Quarantine:
         reason: A sentence for users.
         at: Epoch seconds.
         asked_by: For whom the bytes were fetched; None: recorded by an older release.
+        creation: Whose bytes they are; None: an older release recorded it.
     """
 
     model: str
@@ -75,6 +80,7 @@ class Quarantine:
     reason: str
     at: float
     asked_by: str | None = None
+    creation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +123,8 @@ class Hold:
         at: Epoch seconds.
         lasting: It stays wherever the registry moves the alias, or if it removes it: an
             operator's pin, which only an operator ends.
+        aspired_creation: Of ``aspired_version`` when the hold was made; None: unknown.
+        target_creation: Of ``target_version`` when the hold was made; None: unknown.
     """
 
     model: str
@@ -127,10 +135,16 @@ class Hold:
     asked_by: str
     at: float
     lasting: bool = False
+    aspired_creation: str | None = None
+    target_creation: str | None = None
 
     def is_same(self, other: Hold | None) -> bool:
         """Whether it is the same decision, whatever was learned of the registry since."""
-        return other is not None and self == replace(other, aspired_version=self.aspired_version)
+        if other is None:
+            return False
+        return self == replace(
+            other, aspired_version=self.aspired_version, aspired_creation=self.aspired_creation
+        )
 
 
 def ends_by_operator(hold: Hold, released_by: str) -> bool:
@@ -164,6 +178,7 @@ class Activation:
         retired_at: When the alias was found to be neither listed nor served any more, in epoch
             seconds; None: it is not.
         reason: Why, as a sentence; None: because somebody asked for it.
+        creation: Of the version; None: unknown.
     """
 
     model: str
@@ -179,6 +194,7 @@ class Activation:
     retired_at: float | None = None
     pinned: bool = False
     reason: str | None = None
+    creation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 
 from registry_sync.aspired import Aspired, AspiredVersion
-from registry_sync.records import LedgerView, Rejection
+from registry_sync.records import LedgerView, PinnedVersion, Quarantine, Rejection
+
+FIRST_CREATION = "first"
+"""The creation of a version whose registry has no mark of it, until it was gone and came again."""
 
 
 def find(aspired: Aspired, model: str, version: int) -> AspiredVersion | None:
@@ -14,23 +17,80 @@ def find(aspired: Aspired, model: str, version: int) -> AspiredVersion | None:
     return listed.versions.get(version) if listed else None
 
 
-def expected_digest(listed: AspiredVersion, ledger: LedgerView) -> str | None:
-    """Return what the version's bytes must be: its stamp, else what was pinned, else None."""
+def creation(listed: AspiredVersion, ledger: LedgerView) -> str:
+    """Return what tells this creation of a version from any other under its number.
+
+    A registry without such a mark (S3) has two listings in a row instead: a version that both
+    lacked, and that appears after them, is another creation.
+    """
+    if listed.creation is not None:
+        return listed.creation
     pin = ledger.pins.get((listed.model, listed.version))
-    return listed.expected_digest or (pin.digest if pin else None)
+    if pin is None:
+        return FIRST_CREATION
+    if pin.gone_at is not None:
+        return f"after-{pin.gone_at:.3f}"
+    return pin.creation or FIRST_CREATION
+
+
+def is_of_creation(recorded: str | None, now: str) -> bool:
+    """Whether a record is about this creation; one without a mark is about any."""
+    return recorded is None or recorded == now
+
+
+def accepted(listed: AspiredVersion, ledger: LedgerView) -> PinnedVersion | None:
+    """Return what was accepted here for this very creation; None: nothing was."""
+    pin = ledger.pins.get((listed.model, listed.version))
+    if pin is None or (listed.creation is None and pin.gone_at is not None):
+        return None
+    return pin if is_of_creation(pin.creation, creation(listed, ledger)) else None
+
+
+def creation_of_bytes(ledger: LedgerView, model: str, version: int, digest: str) -> str | None:
+    """Return the creation for which bytes were accepted; None: that is not known any more."""
+    pin = ledger.pins.get((model, version))
+    return pin.creation if pin is not None and pin.digest == digest else None
+
+
+def is_made_anew(listed: AspiredVersion, ledger: LedgerView) -> bool:
+    """Whether the bytes that were accepted here belong to an earlier creation of the version."""
+    known = ledger.pins.get((listed.model, listed.version))
+    return known is not None and accepted(listed, ledger) is None
+
+
+def expected_digest(listed: AspiredVersion, ledger: LedgerView) -> str | None:
+    """Return what the version's bytes must be: its stamp, else what was accepted, else None.
+
+    A stamp that cannot change under its number is worth less than what was accepted: where they
+    differ, somebody has altered the version.
+    """
+    known = accepted(listed, ledger)
+    if listed.stamp_fixed and known is not None:
+        return known.digest
+    return listed.expected_digest or (known.digest if known else None)
 
 
 def admissible_digest(listed: AspiredVersion, ledger: LedgerView) -> str | None:
-    """Return the digest accepted here before, if it is still the expected one."""
-    pin = ledger.pins.get((listed.model, listed.version))
-    return pin.digest if pin and pin.digest == expected_digest(listed, ledger) else None
+    """Return the digest accepted here before, if nothing says that the bytes are others now."""
+    known = accepted(listed, ledger)
+    if known is None or listed.expected_digest not in (None, known.digest):
+        return None
+    return known.digest
 
 
-def why_other_bytes(listed: AspiredVersion, digest: str, ledger: LedgerView) -> str | None:
-    """Say that a version no longer has the bytes that are meant; None: nobody says so.
+def why_other_bytes(
+    listed: AspiredVersion, digest: str, ledger: LedgerView, *, of_creation: str | None = None
+) -> str | None:
+    """Say that a version no longer has the bytes that are meant; None: nothing says so.
 
-    The publisher has stamped others since, or they came here when these were gone.
+    Args:
+        listed: The version, as the registry lists it now.
+        digest: The bytes that are meant.
+        ledger: What is remembered.
+        of_creation: The creation that was meant; None: unknown.
     """
+    if not is_of_creation(of_creation, creation(listed, ledger)):
+        return made_anew(listed.version)
     expected = expected_digest(listed, ledger)
     return None if expected in (None, digest) else other_bytes(listed.version)
 
@@ -39,14 +99,35 @@ def other_bytes(version: int) -> str:
     """Return the sentence for users: a version has other bytes than the ones that are meant."""
     return (
         f"version {version} has other bytes in the registry now than when it was chosen: "
-        f"`rollback --to {version}` or `pin` takes it as it is now, `unpin` follows the registry"
+        f"{_as_it_is(version)}"
     )
 
 
-def is_quarantined(listed: AspiredVersion, ledger: LedgerView) -> bool:
-    """Whether the bytes were found wrong, and nobody has changed what they must be since."""
+def made_anew(version: int) -> str:
+    """Return the sentence for users: the version that is meant was deleted and made anew."""
+    return (
+        f"version {version} was made anew in the registry after it was chosen: {_as_it_is(version)}"
+    )
+
+
+def _as_it_is(version: int) -> str:
+    return f"`rollback --to {version}` or `pin` takes it as it is now, `unpin` follows the registry"
+
+
+def quarantine_of(listed: AspiredVersion, ledger: LedgerView) -> Quarantine | None:
+    """Return the quarantine that covers a version as it is listed; None: none does.
+
+    Of another creation, or of another expectation, it says nothing.
+    """
     found = ledger.quarantines.get((listed.model, listed.version))
-    return found is not None and found.expected_digest == expected_digest(listed, ledger)
+    if found is None or found.expected_digest != expected_digest(listed, ledger):
+        return None
+    return found if is_of_creation(found.creation, creation(listed, ledger)) else None
+
+
+def is_quarantined(listed: AspiredVersion, ledger: LedgerView) -> bool:
+    """Whether the bytes were found wrong, and what they must be is still the same."""
+    return quarantine_of(listed, ledger) is not None
 
 
 def runs_in_own(

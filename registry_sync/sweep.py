@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import structlog
-
 from gateway.control_contract import NodeState
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.aspired import Aspired
@@ -11,8 +9,6 @@ from registry_sync.plan import LISTINGS_FOR_REMOVAL
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import LedgerView
 from registry_sync.standing import find
-
-_log = structlog.get_logger("registry_sync.sweep")
 
 
 class Sweep:
@@ -42,9 +38,6 @@ class Sweep:
         if spine.listings.error is not None or spine.listings.count < LISTINGS_FOR_REMOVAL:
             return
         aspired, view = spine.listings.aspired, spine.journal.view
-        if retired := choose_retired(node=node, aspired=aspired, ledger=view):
-            _log.info("aliases.retired", count=len(retired))
-            await spine.journal.write(spine.ledger.retire, retired)
         if gone := choose_gone(spine.arrival.artifacts, node=node, aspired=aspired, ledger=view):
             await spine.journal.write(spine.ledger.forget_pins, gone)
         if gone := choose_gone_verdicts(aspired=aspired, ledger=view):
@@ -66,32 +59,6 @@ def choose_gone(
         key
         for key, pin in ledger.pins.items()
         if pin.digest not in needed and find(aspired, *key) is None
-    )
-
-
-def choose_retired(
-    *, node: NodeState, aspired: Aspired, ledger: LedgerView
-) -> frozenset[tuple[str, str]]:
-    """Return the models and aliases that served once, and that nobody has any more.
-
-    Args:
-        node: What the gateway serves.
-        aspired: A listing that is surely complete.
-        ledger: What is remembered.
-    """
-    alive = {
-        *((one.model, one.alias) for one in node.active),
-        *ledger.holds,
-        *(
-            (model.name, alias)
-            for model in aspired.models.values()
-            for alias in (*model.aliases, *model.unfollowed)
-        ),
-    }
-    return frozenset(
-        key
-        for key, last in ledger.last_active.items()
-        if last.retired_at is None and key not in alive
     )
 
 

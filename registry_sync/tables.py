@@ -29,6 +29,7 @@ metadata = MetaData(naming_convention=_CONVENTION)
 
 _NAME = String(512)
 _DIGEST = String(71)
+_CREATION = String(64)
 _VERSION = BigInteger().with_variant(Integer, "sqlite")
 """SQLite's integers hold 64 bits whatever they are called."""
 
@@ -59,6 +60,7 @@ activations = Table(
     Column("retired_at", Float),
     Column("pinned", Boolean(create_constraint=False)),
     Column("reason", Text),
+    Column("creation", _CREATION),
     Index(None, "node_id", "model", "alias", "id"),
 )
 
@@ -94,6 +96,7 @@ quarantines = Table(
     Column("released_at", Float),
     Column("asked_by", String(16)),
     Column("released_by", String(16)),
+    Column("creation", _CREATION),
     Index(None, "node_id", "model", "version"),
 )
 
@@ -127,6 +130,8 @@ holds = Table(
     Column("released_at", Float),
     Column("lasting", Boolean(create_constraint=False), nullable=False, server_default=false()),
     Column("released_by", String(16)),
+    Column("aspired_creation", _CREATION),
+    Column("target_creation", _CREATION),
     Index(
         "uq_holds_open",
         "node_id",
@@ -167,6 +172,8 @@ pins = Table(
     Column("stamped", Boolean(create_constraint=False), nullable=False),
     Column("listing", Text),
     Column("at", Float, nullable=False),
+    Column("creation", _CREATION),
+    Column("gone_at", Float),
 )
 
 listings = Table(

@@ -57,23 +57,32 @@ def verify(
     *,
     stamped: str | None,
     pinned: str | None,
+    stamp_fixed: bool = False,
     require_digest: bool = False,
     known: Manifest | None = None,
 ) -> Verification:
     """Compare fetched bytes with what they must be.
 
-    The publisher's stamp goes before the pin: it is a statement, the pin only a memory.
+    The publisher's stamp goes before the pin: it is a statement, the pin only a memory. A stamp
+    that cannot change under its number was altered where it differs from the pin.
 
     Args:
         found: The manifest of what was fetched.
         stamped: The digest that the publisher stamped; None: none.
         pinned: The digest that this version had when first seen; None: never seen.
+        stamp_fixed: Whether the stamp cannot change under the version's number.
         require_digest: Refuse what is not stamped, pinned or not.
         known: A manifest of the same version from before, to name the files that differ.
     """
     if stamped is None and require_digest:
         reason = "the publisher stamped no digest, and this node requires one"
         return Verification(Verdict.UNSTAMPED, found.digest, pinned, reason)
+    if stamp_fixed and pinned is not None and stamped not in (None, pinned):
+        reason = (
+            f"the manifest was altered: it says {stamped}, and this node accepted {pinned} under "
+            "this number, which was never gone"
+        )
+        return Verification(Verdict.MISMATCH, found.digest, pinned, reason)
     expected = stamped or pinned
     if expected is None:
         reason = "no digest was stamped; these bytes are pinned as first seen"

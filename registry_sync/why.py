@@ -7,9 +7,18 @@ from enum import StrEnum
 
 from gateway.control_contract import ActiveAlias
 from registry_sync.aspired import AspiredVersion
+from registry_sync.incidents import told
 from registry_sync.policy import LOAD_TAG
 from registry_sync.records import AskedBy, Hold
-from registry_sync.standing import aspired_version, find, is_quarantined, is_unfollowed
+from registry_sync.standing import (
+    aspired_version,
+    creation,
+    find,
+    is_made_anew,
+    is_of_creation,
+    is_unfollowed,
+    quarantine_of,
+)
 from registry_sync.world import Target, World
 
 
@@ -102,9 +111,33 @@ def _why(
     listed = find(world.aspired, model, aspired)
     if listed is None:
         return Why.UNFOLLOWED, f"the registry does not list version {aspired}"
+    why, reason = _why_not_there(world, listed, alias, active)
+    if active and why is not Why.FOLLOWS and _serves_predecessor(world, active, listed):
+        reason = (
+            f"version {aspired} was made anew in the registry, and the bytes of its predecessor "
+            f"serve until it is active: {reason}"
+        )
+    return why, reason
+
+
+def _serves_predecessor(world: World, active: ActiveAlias, listed: AspiredVersion) -> bool:
+    """Whether what serves belongs to an earlier creation of the very version that is listed."""
+    if active.version != listed.version:
+        return False
+    last = world.ledger.last_active.get((active.model, active.alias))
+    of = last.creation if last and last.digest == active.digest else None
+    other = not is_of_creation(of, creation(listed, world.ledger))
+    return other or is_made_anew(listed, world.ledger)
+
+
+def _why_not_there(
+    world: World, listed: AspiredVersion, alias: str, active: ActiveAlias | None
+) -> tuple[Why, str]:
+    """Say what stands between an alias and the version that the registry wants."""
+    model = listed.model
     if not world.admissible(listed):
         return _why_inadmissible(world, listed)
-    target = Target(aspired, world.here(listed), world.asked_by(model, alias))
+    target = Target(listed.version, world.here(listed), world.asked_by(model, alias))
     if active and (active.version, active.digest) == (target.version, target.digest):
         return Why.FOLLOWS, "it is where the registry wants it"
     if refused := _why_refused(world, model, alias, active, target):
@@ -158,8 +191,8 @@ def _waits_for_caller(world: World, model: str, alias: str, target: Target) -> b
 
 
 def _why_inadmissible(world: World, listed: AspiredVersion) -> tuple[Why, str]:
-    if is_quarantined(listed, world.ledger):
-        return Why.QUARANTINED, world.ledger.quarantines[listed.model, listed.version].reason
+    if found := quarantine_of(listed, world.ledger):
+        return Why.QUARANTINED, told(found, listed, world.ledger)
     return Why.UNSTAMPED, (
         f"nobody has stamped version {listed.version}, and this node requires a digest: stamp it "
         f"with `registry-gateway stamp models:/{listed.model}/{listed.version}`"
@@ -189,9 +222,9 @@ def _why_held(world: World, model: str, active: ActiveAlias | None, hold: Hold) 
     if other := world.why_other_bytes(hold):
         return Why.REPLACED, f"{end}; {other}"
     listed = find(world.aspired, model, hold.target_version)
-    if here is None and listed and is_quarantined(listed, world.ledger):
-        quarantine = world.ledger.quarantines[model, hold.target_version]
-        return Why.QUARANTINED, f"{end}; {quarantine.reason}"
+    found = quarantine_of(listed, world.ledger) if listed else None
+    if here is None and listed and found:
+        return Why.QUARANTINED, f"{end}; {told(found, listed, world.ledger)}"
     return Why.UNDER_WAY, f"{end}; {_next_step(world, model, target)}"
 
 

@@ -13,8 +13,11 @@ from registry_sync.records import BY_REGISTRY, Activation, AskedBy, Hold, Ledger
 from registry_sync.signature_change import SignatureChange
 from registry_sync.standing import (
     admissible_digest,
+    creation,
     find,
+    is_of_creation,
     is_quarantined,
+    quarantine_of,
     rejection,
     runs_in_own,
     why_other_bytes,
@@ -87,22 +90,53 @@ class World:
     def why_other_bytes(self, hold: Hold) -> str | None:
         """Say that the version of a hold has other bytes by now; None: it has not, as is known."""
         listed = find(self.aspired, hold.model, hold.target_version)
-        return why_other_bytes(listed, hold.target_digest, self.ledger) if listed else None
+        if listed is None:
+            return None
+        return why_other_bytes(
+            listed, hold.target_digest, self.ledger, of_creation=hold.target_creation
+        )
+
+    def follows(self, hold: Hold, aspired: int | None) -> bool:
+        """Whether the registry has moved the alias since it was held: to another creation, too."""
+        if aspired is None or hold.aspired_version is None:
+            return False
+        listed = find(self.aspired, hold.model, aspired)
+        if hold.aspired_version != aspired or listed is None:
+            return hold.aspired_version != aspired
+        return not is_of_creation(hold.aspired_creation, creation(listed, self.ledger))
 
     def asked_by(self, model: str, alias: str) -> str:
         """Say who told first of what the registry wishes of an alias."""
         return self.wished_by.get((model, alias), AskedBy.POLL)
 
     def last(self, model: str, alias: str) -> Target | None:
-        """What the alias pointed at last, if its bytes are here: for an alias that was lost."""
-        last = self.ledger.last_active.get((model, alias))
-        if last is None or last.digest not in self.stored:
+        """What the alias pointed at last, if this node has lost it and its bytes are here.
+
+        An alias that was taken away is not lost, and bytes that are known to be wrong stay away.
+        """
+        last = self.lost(model, alias)
+        if last is None or last.digest not in self.stored or self.is_known_wrong(last):
             return None
         return Target(last.version, last.digest, AskedBy.RECOVERY)
 
+    def lost(self, model: str, alias: str) -> Activation | None:
+        """Return where an alias was last, unless it was taken away since; None: it was nowhere."""
+        last = self.ledger.last_active.get((model, alias))
+        return last if last is not None and last.retired_at is None else None
+
+    def is_known_wrong(self, last: Activation) -> bool:
+        """Whether a quarantine says that these are not the bytes that the version must have."""
+        listed = find(self.aspired, last.model, last.version)
+        found = quarantine_of(listed, self.ledger) if listed else None
+        if listed is None or found is None:
+            return False
+        if is_of_creation(last.creation, creation(listed, self.ledger)):
+            return found.expected_digest != last.digest
+        return found.found_digest == last.digest
+
     def recovered(self, model: str, alias: str, target: Target) -> Target:
         """Return the target; one that an alias had before it was lost is a recovery."""
-        last = self.ledger.last_active.get((model, alias))
+        last = self.lost(model, alias)
         if last is None or target.asked_by not in BY_REGISTRY:
             return target
         again = (last.version, last.digest) == (target.version, target.digest)
@@ -145,6 +179,11 @@ class World:
             return False
         lacks_environment = target.digest not in self.environments
         return target.digest is None or (lacks_environment and self.runs_in_own(model, target))
+
+    def creation_of(self, model: str, version: int) -> str | None:
+        """Return the creation of a version that is listed; None: it is not."""
+        listed = find(self.aspired, model, version)
+        return creation(listed, self.ledger) if listed else None
 
     def is_wanted(self, model: str, version: int) -> bool:
         """Whether a caller waits for a version that is not here."""

@@ -42,25 +42,41 @@ def _say_quarantines(answer: Quarantines) -> None:
     if not answer.quarantines:
         note("Nothing is quarantined.")
         return
-    table = Table("model", "version", "since", "expected", "found", "why", box=None)
+    table = Table("model", "version", "since", "incident", "expected", "found", "why", box=None)
     for one in answer.quarantines:
-        gone = "" if one.listed else " (the registry no longer lists it)"
         table.add_row(
             Text(one.model),
             str(one.version),
             ago(one.at),
+            one.incident.replace("_", " "),
             short(one.expected_digest),
             short(one.found_digest),
-            Text(one.reason + gone),
+            Text(f"{one.reason}; {one.way_out}"),
         )
     tables().print(table)
 
 
-def release_quarantine(
-    reference: Annotated[str, typer.Argument(metavar="MODEL/VERSION", help="Such as churn/3.")],
-    *,
-    as_json: AsJson = False,
-) -> None:
+VersionArgument = Annotated[str, typer.Argument(metavar="MODEL/VERSION", help="Such as churn/3.")]
+
+
+def accept_quarantined(reference: VersionArgument, *, as_json: AsJson = False) -> None:
+    """Accept bytes that were altered under their number, exactly as they were found."""
+    answer = ask("POST", "/quarantine/accept", ReleaseAnswer, json=of_version(reference))
+    tell(answer, _say_accepted, as_json=as_json)
+    end(answer.outcome)
+
+
+def _say_accepted(answer: ReleaseAnswer) -> None:
+    name = f"{answer.model}/{answer.version}"
+    if answer.outcome == "accepted":
+        say(f"The bytes of {name} are accepted as they were found, and here.")
+    elif answer.outcome == "pending":
+        say_error(f"The bytes of {name} are accepted, and not here yet: {answer.reason}")
+    else:
+        say_error(f"{name} stays quarantined: {answer.reason}")
+
+
+def release_quarantine(reference: VersionArgument, *, as_json: AsJson = False) -> None:
     """Fetch and check a quarantined version once more; wrong bytes are quarantined again."""
     answer = ask("POST", "/quarantine/release", ReleaseAnswer, json=of_version(reference))
     tell(answer, _say_release, as_json=as_json)

@@ -34,7 +34,7 @@ from registry_sync.operations.explanation import explain_model
 from registry_sync.operations.look_now import sync_model
 from registry_sync.operations.pinning import freeze, pin, unfreeze, unpin
 from registry_sync.operations.problems import problem
-from registry_sync.operations.quarantine import read_quarantines, release
+from registry_sync.operations.quarantine import accept, read_quarantines, release
 from registry_sync.operations.refusals import RefusedError, UnknownError
 from registry_sync.operations.rollback import roll_back
 from registry_sync.operations.state import read_history, read_state
@@ -153,6 +153,11 @@ def _add_operator_routes(app: FastAPI, spine: Reconciler) -> None:
     async def release_quarantine(body: ReleaseRequest) -> ReleaseAnswer:
         """Have a quarantined version fetched and checked once more."""
         return await release(spine, body, patience_s=_PIN_PATIENCE_S)
+
+    @app.post("/quarantine/accept")
+    async def accept_quarantined(body: ReleaseRequest) -> ReleaseAnswer:
+        """Accept the altered bytes of a quarantined version as they were found."""
+        return await accept(spine, body, patience_s=_PIN_PATIENCE_S)
 
     @app.post("/freeze")
     async def freeze_node() -> FreezeAnswer:

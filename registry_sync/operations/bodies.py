@@ -248,6 +248,11 @@ class QuarantineState(BaseModel):
         found_digest: What they were; None: not even readable.
         asked_by: For whom they were fetched; None: an older release recorded it.
         listed: Whether the registry still lists the version.
+        incident: ``altered``: the bytes changed under a number that never went away;
+            ``not_as_stamped``; ``unstamped``; ``unreadable``. ``made_anew``: they belong to an
+            earlier creation of the version, and say nothing of the present one. ``gone``: the
+            registry no longer lists the version.
+        way_out: What ends the quarantine, as a sentence.
     """
 
     model: str
@@ -258,6 +263,8 @@ class QuarantineState(BaseModel):
     found_digest: str | None
     asked_by: str | None
     listed: bool
+    incident: str = "altered"
+    way_out: str = ""
 
 
 class Quarantines(BaseModel):
@@ -274,7 +281,7 @@ class ReleaseRequest(BaseModel):
 
 
 class ReleaseAnswer(BaseModel):
-    """How the release went.
+    """How the release, or the acceptance, went.
 
     Attributes:
         outcome: ``accepted``: the bytes are right now, and here. ``refused``: they are wrong

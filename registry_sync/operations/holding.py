@@ -6,8 +6,42 @@ import asyncio
 
 from registry_sync.operations.bodies import Outcome
 from registry_sync.reconcile import Reconciler, Trial
-from registry_sync.records import Hold
-from registry_sync.standing import find, is_quarantined
+from registry_sync.records import AskedBy, Hold
+from registry_sync.standing import aspired_version, find, quarantine_of
+
+
+def new_hold(
+    spine: Reconciler,
+    key: tuple[str, str],
+    version: int,
+    digest: str,
+    *,
+    of_creation: str | None,
+    lasting: bool = False,
+) -> Hold:
+    """Return an operator's decision of now: an alias (``key``) stays at these bytes.
+
+    Args:
+        spine: Knows what the registry wishes now.
+        key: Model and alias.
+        version: Where it stays.
+        digest: The bytes that are meant.
+        of_creation: The creation of the version that is meant; None: unknown.
+        lasting: See `Hold`.
+    """
+    aspired = aspired_version(spine.listings.aspired, *key)
+    return Hold(
+        model=key[0],
+        alias=key[1],
+        aspired_version=aspired,
+        target_version=version,
+        target_digest=digest,
+        asked_by=AskedBy.OPERATOR,
+        at=spine.clock(),
+        lasting=lasting,
+        aspired_creation=spine.look().creation_of(key[0], aspired) if aspired else None,
+        target_creation=of_creation,
+    )
 
 
 async def hold_until_served(
@@ -98,9 +132,8 @@ def _refusal(spine: Reconciler, hold: Hold) -> str | None:
     if reason := rejected or world.why_other_bytes(hold):
         return reason
     listed = find(spine.listings.aspired, hold.model, hold.target_version)
-    if listed is not None and is_quarantined(listed, view):
-        return view.quarantines[(hold.model, hold.target_version)].reason
-    return None
+    found = quarantine_of(listed, view) if listed is not None else None
+    return found.reason if found else None
 
 
 def _trouble(spine: Reconciler, hold: Hold) -> str:

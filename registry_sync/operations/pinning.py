@@ -13,11 +13,16 @@ from registry_sync.operations.bodies import (
     UnpinAnswer,
     UnpinRequest,
 )
-from registry_sync.operations.holding import hold_until_served
+from registry_sync.operations.holding import hold_until_served, new_hold
 from registry_sync.operations.refusals import NotHeldError, UnknownError
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import AskedBy, Hold
-from registry_sync.standing import aspired_version, expected_digest, find, is_quarantined
+from registry_sync.standing import (
+    aspired_version,
+    creation,
+    expected_digest,
+    find,
+    quarantine_of,
+)
 
 
 async def pin(spine: Reconciler, request: PinRequest, *, patience_s: float) -> PinAnswer:
@@ -50,16 +55,8 @@ async def pin(spine: Reconciler, request: PinRequest, *, patience_s: float) -> P
         digest = _digest(spine, request)
     if reason is not None or digest is None:
         return answer.model_copy(update={"reason": reason or spine.journal.trouble})
-    hold = Hold(
-        model=request.model,
-        alias=request.alias,
-        aspired_version=aspired_version(spine.listings.aspired, *key),
-        target_version=request.version,
-        target_digest=digest,
-        asked_by=AskedBy.OPERATOR,
-        at=spine.clock(),
-        lasting=True,
-    )
+    of = _creation(spine, request)
+    hold = new_hold(spine, key, request.version, digest, of_creation=of, lasting=True)
     outcome, reason = await hold_until_served(spine, hold, patience_s=patience_s)
     return answer.model_copy(update={"outcome": outcome, "reason": reason})
 
@@ -85,8 +82,8 @@ def _inadmissible(spine: Reconciler, request: PinRequest) -> str | None:
     listed = find(spine.listings.aspired, request.model, request.version)
     if listed is None:
         return None
-    if is_quarantined(listed, spine.journal.view):
-        return spine.journal.view.quarantines[request.model, request.version].reason
+    if found := quarantine_of(listed, spine.journal.view):
+        return found.reason
     if spine.look().require_digest and not listed.stamped:
         return f"nobody has stamped version {request.version}, and this node requires a digest"
     return None
@@ -100,6 +97,14 @@ def _digest(spine: Reconciler, request: PinRequest) -> str | None:
         return expected_digest(listed, view)
     known = view.pins.get((request.model, request.version))
     return known.digest if known else None
+
+
+def _creation(spine: Reconciler, request: PinRequest) -> str | None:
+    """Return the creation whose bytes those are; None: unknown."""
+    view = spine.journal.view
+    listed = find(spine.listings.aspired, request.model, request.version)
+    known = view.pins.get((request.model, request.version))
+    return creation(listed, view) if listed else known.creation if known else None
 
 
 async def bring(spine: Reconciler, model: str, version: int, *, patience_s: float) -> str | None:

@@ -1,8 +1,11 @@
-"""What is quarantined, and how an operator has it checked once more."""
+"""What is quarantined, and how an operator has it checked once more, or accepts it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from registry_sync.errors import LedgerError
+from registry_sync.incidents import incident_of, way_out, why_not_acceptable
 from registry_sync.operations.bodies import (
     Quarantines,
     QuarantineState,
@@ -12,28 +15,74 @@ from registry_sync.operations.bodies import (
 from registry_sync.operations.pinning import bring
 from registry_sync.operations.refusals import NotQuarantinedError
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import AskedBy
-from registry_sync.standing import find
+from registry_sync.records import AskedBy, PinnedVersion, Quarantine
+from registry_sync.standing import creation, find, is_made_anew, quarantine_of
 
 
 def read_quarantines(spine: Reconciler) -> Quarantines:
     """Return what is quarantined on this node, the newest first."""
     found = spine.journal.view.quarantines.values()
-    return Quarantines(
-        quarantines=[
-            QuarantineState(
-                model=one.model,
-                version=one.version,
-                reason=one.reason,
-                at=one.at,
-                expected_digest=one.expected_digest,
-                found_digest=one.found_digest,
-                asked_by=one.asked_by,
-                listed=find(spine.listings.aspired, one.model, one.version) is not None,
-            )
-            for one in sorted(found, key=lambda one: one.at, reverse=True)
-        ]
+    newest_first = sorted(found, key=lambda one: one.at, reverse=True)
+    return Quarantines(quarantines=[_state(spine, one) for one in newest_first])
+
+
+def _state(spine: Reconciler, one: Quarantine) -> QuarantineState:
+    view = spine.journal.view
+    listed = find(spine.listings.aspired, one.model, one.version)
+    if listed is None:
+        incident, end = "gone", "the registry no longer lists it: `quarantine release` forgets it"
+    elif quarantine_of(listed, view) is not one:
+        incident = "made_anew" if is_made_anew(listed, view) else "over"
+        end = "it says nothing of the version as it is now: `quarantine release` forgets it"
+    else:
+        incident, end = str(incident_of(one, listed, view)), way_out(one, listed, view)
+    return QuarantineState(
+        model=one.model,
+        version=one.version,
+        reason=one.reason,
+        at=one.at,
+        expected_digest=one.expected_digest,
+        found_digest=one.found_digest,
+        asked_by=one.asked_by,
+        listed=listed is not None,
+        incident=incident,
+        way_out=end,
     )
+
+
+async def accept(spine: Reconciler, request: ReleaseRequest, *, patience_s: float) -> ReleaseAnswer:
+    """Accept the bytes of a version as they were found altered, and have them fetched.
+
+    Bytes that change once more before they are here are quarantined again.
+
+    Args:
+        spine: Does the work.
+        request: Which version.
+        patience_s: Seconds to wait for the bytes; the fetch goes on after that.
+
+    Raises:
+        NotQuarantinedError: There is nothing to accept.
+        LedgerError: The ledger does not take it: nothing has changed.
+    """
+    view = spine.journal.view
+    listed = find(spine.listings.aspired, request.model, request.version)
+    found = quarantine_of(listed, view) if listed else None
+    if listed is None or found is None:
+        raise _not_quarantined(request)
+    answer = ReleaseAnswer(outcome="refused", model=request.model, version=request.version)
+    if reason := why_not_acceptable(found, listed):
+        return answer.model_copy(update={"reason": reason})
+    pin = PinnedVersion(
+        model=request.model,
+        version=request.version,
+        digest=found.found_digest or "",
+        expected_digest=found.found_digest,
+        stamped=listed.stamped,
+        listing=None,
+        creation=creation(listed, view),
+    )
+    await _written(spine, spine.ledger.accept, pin, str(AskedBy.OPERATOR))
+    return await _bring(spine, request, patience_s=patience_s)
 
 
 async def release(
@@ -52,25 +101,45 @@ async def release(
         NotQuarantinedError: There is nothing to release.
         LedgerError: The ledger does not take it: nothing has changed.
     """
-    key = (request.model, request.version)
-    if key not in spine.journal.view.quarantines:
-        raise NotQuarantinedError(
-            f"version {request.version} of {request.model} is not quarantined; "
-            "`registry-gateway quarantine list` shows what is"
-        )
-    released = await spine.journal.write(
-        spine.ledger.release_quarantine, *key, str(AskedBy.OPERATOR)
+    if (request.model, request.version) not in spine.journal.view.quarantines:
+        raise _not_quarantined(request)
+    await _written(
+        spine,
+        spine.ledger.release_quarantine,
+        *(request.model, request.version, str(AskedBy.OPERATOR)),
     )
-    if not released:
+    return await _bring(spine, request, patience_s=patience_s)
+
+
+def _not_quarantined(request: ReleaseRequest) -> NotQuarantinedError:
+    return NotQuarantinedError(
+        f"version {request.version} of {request.model} is not quarantined; "
+        "`registry-gateway quarantine list` shows what is"
+    )
+
+
+async def _written(spine: Reconciler, work: Callable[..., object], *args: object) -> None:
+    """Write a decision.
+
+    Raises:
+        LedgerError: The ledger does not take it: nothing has changed.
+    """
+    if not await spine.journal.write(work, *args):
         raise LedgerError(spine.journal.trouble or "the ledger did not take it")
+
+
+async def _bring(spine: Reconciler, request: ReleaseRequest, *, patience_s: float) -> ReleaseAnswer:
+    """Have a version fetched and checked that is quarantined no more, and say how that went."""
+    key = (request.model, request.version)
     await spine.next_decision()
     answer = ReleaseAnswer(outcome="accepted", model=request.model, version=request.version)
-    if find(spine.listings.aspired, *key) is None:
+    listed = find(spine.listings.aspired, *key)
+    if listed is None:
         reason = "the registry no longer lists it"
         return answer.model_copy(update={"outcome": "released", "reason": reason})
     reason_not = await bring(spine, *key, patience_s=patience_s)
     if reason_not is None:
         return answer
-    again = key in spine.journal.view.quarantines
+    again = quarantine_of(listed, spine.journal.view) is not None
     outcome = "refused" if again else "pending"
     return answer.model_copy(update={"outcome": outcome, "reason": reason_not})

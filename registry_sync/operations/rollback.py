@@ -5,11 +5,11 @@ from __future__ import annotations
 from gateway.control_contract import ActiveAlias
 from registry_sync.errors import LedgerError
 from registry_sync.operations.bodies import RollbackAnswer, RollbackRequest
-from registry_sync.operations.holding import hold_until_served
+from registry_sync.operations.holding import hold_until_served, new_hold
 from registry_sync.operations.refusals import NothingToRollBackError
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import Activation, AskedBy, Hold
-from registry_sync.standing import aspired_version, expected_digest, find
+from registry_sync.standing import creation, creation_of_bytes, expected_digest, find
 
 _SEARCHED_ACTIVATIONS = 200
 
@@ -64,34 +64,30 @@ def _active(spine: Reconciler, request: RollbackRequest) -> ActiveAlias:
 
 async def _target(spine: Reconciler, request: RollbackRequest, active: ActiveAlias) -> Hold:
     """Choose the version to go back to."""
+    key = (request.model, request.alias)
     if request.version is not None:
-        version, digest = request.version, _as_it_is_now(spine, request.model, request.version)
-    else:
-        version, digest = await _previous(spine, active)
-    return Hold(
-        model=request.model,
-        alias=request.alias,
-        aspired_version=aspired_version(spine.listings.aspired, request.model, request.alias),
-        target_version=version,
-        target_digest=digest,
-        asked_by=AskedBy.OPERATOR,
-        at=spine.clock(),
-    )
+        digest, creation = _as_it_is_now(spine, request.model, request.version)
+        return new_hold(spine, key, request.version, digest, of_creation=creation)
+    version, digest, creation = await _previous(spine, active)
+    return new_hold(spine, key, version, digest, of_creation=creation)
 
 
-def _as_it_is_now(spine: Reconciler, model: str, version: int) -> str:
-    """Return what a version's bytes must be, which may be others than were here."""
-    pin = spine.journal.view.pins.get((model, version))
-    if pin is None:
+def _as_it_is_now(spine: Reconciler, model: str, version: int) -> tuple[str, str | None]:
+    """Return what a version's bytes must be, which may be others than were here; and of when."""
+    view = spine.journal.view
+    listed = find(spine.listings.aspired, model, version)
+    if listed is not None and (expected := expected_digest(listed, view)):
+        return expected, creation(listed, view)
+    pin = view.pins.get((model, version))
+    if pin is None or listed is not None:
         raise NothingToRollBackError(
             f"version {version} of {model} has never been on this node: call it once by number"
         )
-    listed = find(spine.listings.aspired, model, version)
-    return (listed and expected_digest(listed, spine.journal.view)) or pin.digest
+    return pin.digest, pin.creation
 
 
-async def _previous(spine: Reconciler, active: ActiveAlias) -> tuple[int, str]:
-    """Return what the alias pointed at before what it points at now."""
+async def _previous(spine: Reconciler, active: ActiveAlias) -> tuple[int, str, str | None]:
+    """Return what the alias pointed at before what it points at now, and of which creation."""
     try:
         history = await spine.journal.read(
             spine.ledger.activations_of,
@@ -103,7 +99,7 @@ async def _previous(spine: Reconciler, active: ActiveAlias) -> tuple[int, str]:
         history = []
     found = before(history, active.version)
     if found is not None:
-        return found.version, found.digest
+        return found.version, found.digest, found.creation
     # What was rolled back from is no place to go back to. A hold tells where the history is lost.
     hold = spine.journal.view.holds.get((active.model, active.alias))
     held = hold is not None and not hold.lasting
@@ -113,7 +109,8 @@ async def _previous(spine: Reconciler, active: ActiveAlias) -> tuple[int, str]:
         raise NothingToRollBackError(
             f"{active.model}@{active.alias} has pointed at nothing else before"
         )
-    return version, active.previous_digest
+    of = creation_of_bytes(spine.journal.view, active.model, version, active.previous_digest)
+    return version, active.previous_digest, of
 
 
 def before(history: list[Activation], version: int) -> Activation | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import (
@@ -38,6 +39,7 @@ _REGISTERING_S = 600.0
 _STAGES = ("Production", "Staging")
 _PROMPT_TAG = "mlflow.prompt.is_prompt"
 _EXTERNAL_TAG = "mlflow.model.isExternal"
+_CREATION_DIGITS = 32
 _LOGGED_MODEL = re.compile(r"models:/(m-[0-9a-f]{32})")
 
 _MLFLOW_DEFAULTS = {
@@ -335,6 +337,7 @@ def _model(model: Any, listed: Iterable[Any], *, stages: bool) -> AspiredModel:
         versions=ready,
         aliases=aliases,
         unfollowed=frozenset(unfollowed),
+        left_out=frozenset(statuses).difference(ready),
         tags=dict(model.tags),
         problems=tuple(problems),
     )
@@ -396,5 +399,16 @@ def _version(entity: Any) -> AspiredVersion:
         tags=tags,
         status=str(entity.status),
         created_at=created_ms / 1000 if created_ms else None,
+        creation=_creation(entity),
         problems=problems,
     )
+
+
+def _creation(entity: Any) -> str:
+    """Return what tells this creation of a version from another one under its name and number.
+
+    MLflow numbers the versions of a model from 1 again after the model was deleted or renamed. A
+    copy of a logged model has that model's source, and its own time.
+    """
+    parts = (entity.creation_timestamp, entity.run_id or "", str(entity.source))
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:_CREATION_DIGITS]

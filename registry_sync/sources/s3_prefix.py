@@ -279,6 +279,7 @@ def _model(found: ModelListing, stamps: Mapping[int, _Stamp], aliases: _Aliases)
         versions=versions,
         aliases=followed,
         unfollowed=frozenset(unfollowed),
+        left_out=frozenset(found.published).difference(versions),
         aliases_known=aliases.problem is None,
         problems=tuple(problems),
     )
@@ -320,4 +321,5 @@ def _version(place: Place, number: int, published: Published, stamp: _Stamp) -> 
         location=place.uri(place.files(number)),
         expected_digest=stamp.digest,
         created_at=published.written_at,
+        stamp_fixed=True,
     )

@@ -462,8 +462,15 @@ def test_a_rejection_that_is_written_twice_stands_once(ledger: Ledger) -> None:
 
 def test_the_last_listing_is_remembered(ledger: Ledger) -> None:
     assert ledger.last_listing() is None
-    version = AspiredVersion("a b?", 1, "s3://x", D1, {"t": "v"}, "READY", 5.0, ("odd",))
-    model = AspiredModel("a b?", {1: version}, {"champion": 1}, tags={"k": "v"}, problems=("hm",))
+    version = AspiredVersion("a b?", 1, "s3://x", D1, {"t": "v"}, "READY", 5.0, "c", True, ("odd",))
+    model = AspiredModel(
+        "a b?",
+        {1: version},
+        {"champion": 1},
+        left_out=frozenset({2}),
+        tags={"k": "v"},
+        problems=("hm",),
+    )
     listing = Aspired({"a b?": model}, listed_at=7.0)
     ledger.remember_listing(Aspired({}, 1.0))
     ledger.remember_listing(listing)

@@ -19,18 +19,21 @@ MLMODEL = "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n    
 class FakeRegistry:
     """A `Source`, and the storage behind it. Any thread.
 
-    ``down`` makes every call fail, ``lists_nothing`` those that compare; ``tells_listings`` False
+    ``marks_creations`` is what MLflow does, and S3 does not; ``down`` makes every call fail,
+    ``lists_nothing`` those that compare; ``tells_listings`` False
     is a storage without ETag and time;
     ``hold_fetches`` makes fetches of a model, or of one URI, wait until it is set; ``fetch_error``
     fails them before that, ``late_error`` after it; ``whole`` and ``settled`` say whether registry
     and storage know that uploads are done.
     """
 
+    marks_creations: bool = True
     down: bool = False
     lists_nothing: bool = False
     tells_listings: bool = True
     now: float = 1000.0
     models: dict[str, AspiredModel] = field(default_factory=dict)
+    made_anew: int = 0
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     fetched: list[str] = field(default_factory=list)
     listed: int = 0
@@ -48,13 +51,32 @@ class FakeRegistry:
         self, model: str, version: int, *, stamp: str | None = None, size_bytes: int = 0
     ) -> str:
         """Register a version, of at least ``size_bytes`` in all; its digest."""
-        uri = f"fake:/{model}/{version}"
+        return self._register(model, version, f"fake:/{model}/{version}", stamp, size_bytes)
+
+    def make_anew(self, model: str, version: int, *, stamp: bool = False) -> str:
+        """Register a version that was deleted, with other bytes at another place; its digest."""
+        self.made_anew += 1
+        digest = self._register(model, version, f"fake:/{model}/{version}/{self.made_anew}")
+        if stamp:
+            self.stamp(model, version, digest)
+        return digest
+
+    def _register(
+        self, model: str, version: int, uri: str, stamp: str | None = None, size_bytes: int = 0
+    ) -> str:
         weights = uri.encode().ljust(size_bytes - len(MLMODEL), b".")
         self.files[uri] = {"MLmodel": MLMODEL.encode(), "data/weights": weights}
         known = self.models.get(model, AspiredModel(name=model, versions={}))
         versions = {
             **known.versions,
-            version: AspiredVersion(model, version, location=uri, expected_digest=stamp),
+            version: AspiredVersion(
+                model,
+                version,
+                location=uri,
+                expected_digest=stamp,
+                creation=uri if self.marks_creations else None,
+                stamp_fixed=not self.marks_creations,
+            ),
         }
         aliases = {**known.aliases, LATEST: max(versions)}
         self.models[model] = replace(known, versions=versions, aliases=aliases)
@@ -64,7 +86,7 @@ class FakeRegistry:
         """Give a version, before it is fetched, a signature with these columns of numbers."""
         inputs = [{"type": "double", "name": name, "required": True} for name in columns]
         signature = f"signature:\n  inputs: '{json.dumps(inputs)}'\n"
-        self.files[f"fake:/{model}/{version}"]["MLmodel"] += signature.encode()
+        self._stored(model, version)["MLmodel"] += signature.encode()
 
     def point(self, model: str, alias: str, version: int) -> None:
         known = self.models[model]
@@ -80,14 +102,30 @@ class FakeRegistry:
         self.unpoint(model, LATEST)
 
     def tamper(self, model: str, version: int) -> None:
-        self.files[f"fake:/{model}/{version}"]["data/weights"] += b" altered"
+        self._stored(model, version)["data/weights"] += b" altered"
 
     def forget(self, model: str) -> None:
         del self.models[model]
 
+    def remove(self, model: str, version: int) -> None:
+        """Delete a version, and the aliases that point at it."""
+        known = self.models[model]
+        versions = {n: one for n, one in known.versions.items() if n != version}
+        aliases = {name: n for name, n in known.aliases.items() if n != version}
+        self.models[model] = replace(known, versions=versions, aliases=aliases)
+
+    def rename(self, model: str, name: str) -> None:
+        """Give a model another name: its versions stay the creations that they are."""
+        known = self.models.pop(model)
+        versions = {n: replace(one, model=name) for n, one in known.versions.items()}
+        self.models[name] = replace(known, name=name, versions=versions)
+
     def digest(self, model: str, version: int) -> str:
         """The digest of what is stored now."""
-        return _manifest(self.files[f"fake:/{model}/{version}"]).digest
+        return _manifest(self._stored(model, version)).digest
+
+    def _stored(self, model: str, version: int) -> dict[str, bytes]:
+        return self.files[self.models[model].versions[version].location]
 
     # --- Source -----------------------------------------------------------------------------------
 

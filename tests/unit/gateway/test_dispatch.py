@@ -166,6 +166,7 @@ class Siblings:
 def dropped(state=VersionState.FETCHING, **known):
     """A node whose copy of version 1 is gone: it has no digest, and must be `DIGEST`."""
     known = {"expected_digest": DIGEST, "reason": "no connection", **known}
+    known = {"accepted_digest": DIGEST, **known}
     version = CatalogueVersion(version=1, state=state, **known)
     model = CatalogueModel(name="churn", versions=[version], aliases={"champion": 1})
     table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))

@@ -19,9 +19,13 @@ DIGEST = {n: f"sha256:{n:064x}" for n in range(1, 9)}
 STATE = VersionState
 
 
-def version(number, state=STATE.AVAILABLE, *, here=True, reason=None):
+def version(number, state=STATE.AVAILABLE, *, here=True, accepted=True, reason=None):
     return CatalogueVersion(
-        version=number, state=state, digest=DIGEST[number] if here else None, reason=reason
+        version=number,
+        state=state,
+        digest=DIGEST[number] if here else None,
+        accepted_digest=DIGEST[number] if accepted else None,
+        reason=reason,
     )
 
 
@@ -133,6 +137,27 @@ def test_bytes_that_serve_an_alias_go_on_when_their_version_is_quarantined():
     snapshot = table(entry, actives=[active("champion", 1)])
     assert resolve(snapshot, "champion").digest == DIGEST[1]
     assert resolve(snapshot, "1").digest == DIGEST[1]
+
+
+@pytest.mark.parametrize("state", [STATE.REGISTERED, STATE.FETCHING, STATE.QUARANTINED])
+def test_bytes_of_an_earlier_creation_serve_their_alias_and_no_caller_by_number(state):
+    anew = version(1, state, here=False, accepted=False, reason="wrong bytes")
+    snapshot = table(anew, actives=[active("champion", 1)])
+    assert resolve(snapshot, "champion").digest == DIGEST[1]
+    if state is STATE.QUARANTINED:
+        with pytest.raises(errors.VersionQuarantinedError, match="wrong bytes"):
+            resolve(snapshot, "1")
+    else:
+        assert resolve(snapshot, "1").digest is None, "its callers wait for its own bytes"
+
+
+def test_callers_by_number_get_the_accepted_bytes_whichever_alias_has_them():
+    anew = version(1).model_copy(update={"digest": DIGEST[2], "accepted_digest": DIGEST[2]})
+    old, new = active("prod", 1), active("champion", 1).model_copy(update={"digest": DIGEST[2]})
+    for actives in ([old], [old, new], [new, old]):
+        snapshot = table(anew, actives=actives)
+        assert resolve(snapshot, "1").digest == DIGEST[2]
+        assert resolve(snapshot, "prod").digest == DIGEST[1]
 
 
 def test_an_alias_serves_on_when_the_catalogue_forgets_its_model():

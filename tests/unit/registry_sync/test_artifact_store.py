@@ -62,6 +62,7 @@ def test_an_artifact_comes_in_whole_and_read_only(store, tmp_path):
                 "listing": "sha256:listing",
                 "expected_digest": "sha256:" + "1" * 64,
                 "stamped": True,
+                "creation": None,
             }
         ],
     }

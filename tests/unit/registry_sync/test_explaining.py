@@ -279,7 +279,7 @@ async def test_the_commands_explain_sync_and_release(node: NodeInMemory) -> None
         as_json = await command("explain", M, "--json")
         assert json.loads(as_json.stdout)["selectors"][0]["why"] == "quarantined"
         shown = await command("quarantine", "list")
-        assert re.search(rf"{M} +2 +\d+ s ago +sha256:", shown.stdout)
+        assert re.search(rf"{M} +2 +\d+ s ago +not as stamped +sha256:", shown.stdout)
         refused = await command("quarantine", "release", f"{M}/2")
         assert refused.exit_code == 1
         assert f"{M}/2 is quarantined again: " in refused.stderr

@@ -9,7 +9,7 @@ from registry_sync import intake as intake_module
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.describe import describe
 from registry_sync.errors import ArtifactTooLargeError, IncompleteArtifactError
-from registry_sync.intake import Brought, Intake, Refused, Stopwatch
+from registry_sync.intake import Brought, Intake, Order, Refused, Stopwatch
 from tests.fakes.registry import FakeRegistry
 
 
@@ -24,7 +24,7 @@ def bring(tmp_path: Path, registry: FakeRegistry) -> Callable[[], Brought | Refu
     store = ArtifactStore(tmp_path)
     store.open()
     intake = Intake(source=registry, fetcher=registry, store=store, require_digest=False)
-    return lambda: intake.bring(registry.version("m", 1), None, watch=Stopwatch())
+    return lambda: intake.bring(Order(registry.version("m", 1), "c"), watch=Stopwatch())
 
 
 def test_what_the_store_pinned_counts_where_the_ledger_has_no_pin(tmp_path: Path) -> None:
@@ -34,12 +34,12 @@ def test_what_the_store_pinned_counts_where_the_ledger_has_no_pin(tmp_path: Path
     store.open()
     intake = Intake(source=registry, fetcher=registry, store=store, require_digest=False)
     listed = registry.version("m", 1)
-    assert isinstance(intake.bring(listed, None, watch=Stopwatch()), Brought)
-    again = intake.bring(listed, None, watch=Stopwatch())
+    assert isinstance(intake.bring(Order(listed, "c"), watch=Stopwatch()), Brought)
+    again = intake.bring(Order(listed, "c"), watch=Stopwatch())
     assert isinstance(again, Brought)
     assert again.pin.expected_digest == seen_first
     registry.tamper("m", 1)
-    altered = intake.bring(listed, None, watch=Stopwatch())
+    altered = intake.bring(Order(listed, "c"), watch=Stopwatch())
     assert isinstance(altered, Refused)
     assert altered.expected == seen_first
 

@@ -31,6 +31,7 @@ def version(name, number, *, status="READY", tags=(), created_s=1.7e9):
         status=status,
         tags=dict(tags),
         source=f"models:/m-{number}",
+        run_id=None,
         creation_timestamp=int(created_s * 1000),
     )
 

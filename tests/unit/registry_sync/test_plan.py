@@ -61,9 +61,11 @@ def pins(*versions: int) -> dict[tuple[str, int], PinnedVersion]:
     return {(M, n): PinnedVersion(M, n, D[n], None, False, "l") for n in versions}
 
 
-def last(version: int, alias: str = "champion") -> dict[tuple[str, str], Activation]:
+def last(
+    version: int, alias: str = "champion", retired_at: float | None = None
+) -> dict[tuple[str, str], Activation]:
     one = Activation(M, alias, version, D[version], None, None, "poll", 0.0, 1)
-    return {(M, alias): one}
+    return {(M, alias): replace(one, retired_at=retired_at)}
 
 
 def hold(
@@ -959,11 +961,48 @@ CASES = [
         ),
     ),
     Case(
-        "retired: what was active last does not come back",
+        "gone from two listings, and lost here: that it was taken away is to be remembered",
+        ["retire champion"],
+        {},
+        here=(1,),
+        ledger=LedgerView(last_active=last(1)),
+    ),
+    Case(
+        "gone from one listing: nothing is known for sure",
         [],
         {},
         here=(1,),
         ledger=LedgerView(last_active=last(1)),
+        listings=1,
+    ),
+    Case(
+        "pinned although it is gone: what an operator keeps is not taken away",
+        ["stage 1 cold by operator"],
+        {},
+        here=(1,),
+        ledger=LedgerView(last_active=last(1), holds=hold(at=1, target=1, lasting=True)),
+    ),
+    Case(
+        "taken away, and now at quarantined bytes: it does not come back",
+        [],
+        {"champion": 2},
+        here=(1,),
+        ledger=LedgerView(last_active=last(1, retired_at=5.0), quarantines=quarantine(2, None)),
+    ),
+    Case(
+        "lost, and known to be wrong by now: it stays away",
+        [],
+        {"champion": 1},
+        here=(1,),
+        stamps={1: D[9]},
+        ledger=LedgerView(last_active=last(1), quarantines=quarantine(1, D[9])),
+    ),
+    Case(
+        "lost, and other bytes lie where the accepted ones did: these come back",
+        ["stage 1 cold by recovery"],
+        {"champion": 1},
+        here=(1,),
+        ledger=LedgerView(last_active=last(1), quarantines=quarantine(1, D[1])),
     ),
     Case("an alias at a version that is not listed: nothing", [], {"champion": 9}, (active(1),)),
 ]

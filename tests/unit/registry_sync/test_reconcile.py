@@ -543,7 +543,11 @@ async def test_a_rollback_needs_no_comparison_that_cannot_be_made(
         await node.serves(1)
 
 
-@pytest.mark.parametrize("error", IN_THE_WAY, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "error",
+    [error for error in IN_THE_WAY if not isinstance(error, IncompleteArtifactError)],
+    ids=lambda error: type(error).__name__,
+)
 async def test_a_lost_table_comes_back_without_a_comparison_that_cannot_be_made(
     node: NodeInMemory, error: SyncError
 ) -> None:
@@ -554,6 +558,22 @@ async def test_a_lost_table_comes_back_without_a_comparison_that_cannot_be_made(
     node.registry.fetch_error = error
     node.gateway.restart(lose_table=True)
     async with node.control_plane():
+        await node.serves(1)
+
+
+async def test_what_cannot_be_compared_because_it_is_incomplete_is_not_recovered(
+    node: NodeInMemory,
+) -> None:
+    node.registry.tells_listings = False
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+    node.registry.fetch_error = IncompleteArtifactError("files are missing")
+    node.gateway.restart(lose_table=True)
+    async with node.control_plane() as spine:
+        await becomes(lambda: spine.steps.backoff.get(("activate", M, A)), "it is not activated")
+        assert node.gateway.points(M, A) is None
+        node.registry.fetch_error = None
         await node.serves(1)
 
 

@@ -365,7 +365,7 @@ async def test_a_long_comparison_counts_for_as_long_as_it_takes_to_use_it(tmp_pa
     async with spine_on(tmp_path, Registry(listing(2)), Target(), clock=lambda: now) as spine:
         await spine.poll()
         await spine.arrival._accept(("m", 2), _Brought(DIGESTS[2]), now - took_s, "poll")
-        spine.listings._wishes = {("m", "champion"): _Wish(2, -took_s, "poll")}
+        spine.listings._wishes = {("m", "champion"): _Wish(2, None, -took_s, "poll")}
         action = Activate("m", "champion", 2, DIGESTS[2], "s", Urgency.ACTIVATE, "poll")
         now = 110.0
         assert spine.arrival._is_confirmed(action)

@@ -23,7 +23,7 @@ from registry_sync.records import (
     Rejection,
 )
 from registry_sync.retention import Pressure, as_candidates, choose_removed, what_stays
-from registry_sync.sweep import Sweep, choose_gone, choose_gone_verdicts, choose_retired
+from registry_sync.sweep import Sweep, choose_gone, choose_gone_verdicts
 from registry_sync.threads import Threads
 from tests.fakes.gateway import FakeGateway, becomes
 from tests.unit.registry_sync.artifacts import fetched
@@ -229,29 +229,6 @@ def test_what_an_alias_meant_last_is_kept_until_it_was_retired_long_enough(retir
         pressure=Pressure(),
     )
     assert doomed == ([] if stays else [digest_of(1)])
-
-
-def test_retired_is_what_nobody_lists_serves_or_holds():
-    aliases = ("listed", "unfollowed", "active", "held", "retired", "gone")
-    last = {("m", alias): activation("m", alias, 1) for alias in aliases}
-    last["m", "retired"] = activation("m", "retired", 1, retired_at=5.0)
-    last["deleted", "champion"] = activation("deleted", "champion", 1)
-    model = AspiredModel(
-        "m",
-        {1: AspiredVersion("m", 1, "there")},
-        {"listed": 1},
-        unfollowed=frozenset({"unfollowed"}),
-    )
-    active = ActiveAlias(model="m", alias="active", version=1, digest=digest_of(1), since=0.0)
-    found = choose_retired(
-        node=NodeState(node_id="n", boot_id="b", seq=1, generation=1, active=[active]),
-        aspired=Aspired({"m": model}, 0.0),
-        ledger=LedgerView(
-            last_active=last,
-            holds={("m", "held"): Hold("m", "held", 1, 1, digest_of(1), "operator", 0.0)},
-        ),
-    )
-    assert found == {("m", "gone"), ("deleted", "champion")}
 
 
 def test_gone_verdicts_are_those_of_versions_that_nobody_means():
