@@ -210,8 +210,9 @@ def _why_held(world: World, model: str, active: ActiveAlias | None, hold: Hold) 
     )
     if showed := world.why_held(hold):
         end = f"{end}; {showed}"
+    other = world.why_other_bytes(hold)
     if active and (active.version, active.digest) == (hold.target_version, hold.target_digest):
-        return why, end
+        return why, f"{end}; {other}" if other else end
     here = hold.target_digest if hold.target_digest in world.stored else None
     target = Target(hold.target_version, here, AskedBy.OPERATOR)
     by_operator = hold.asked_by == AskedBy.OPERATOR
@@ -219,7 +220,7 @@ def _why_held(world: World, model: str, active: ActiveAlias | None, hold: Hold) 
         model, hold.target_version, hold.target_digest, by_operator=by_operator
     ):
         return Why.REJECTED, f"{end}; {rejected}"
-    if other := world.why_other_bytes(hold):
+    if other:
         return Why.REPLACED, f"{end}; {other}"
     listed = find(world.aspired, model, hold.target_version)
     found = quarantine_of(listed, world.ledger) if listed else None

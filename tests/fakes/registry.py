@@ -79,7 +79,9 @@ class FakeRegistry:
             ),
         }
         aliases = {**known.aliases, LATEST: max(versions)}
-        self.models[model] = replace(known, versions=versions, aliases=aliases)
+        self.models[model] = replace(
+            known, versions=versions, aliases=aliases, left_out=known.left_out - {version}
+        )
         return self.digest(model, version)
 
     def sign(self, model: str, version: int, *columns: str) -> None:
@@ -113,6 +115,21 @@ class FakeRegistry:
         versions = {n: one for n, one in known.versions.items() if n != version}
         aliases = {name: n for name, n in known.aliases.items() if n != version}
         self.models[model] = replace(known, versions=versions, aliases=aliases)
+
+    def unfollow(self, model: str, alias: str) -> None:
+        """Point an alias at a version that is not ready."""
+        self.unpoint(model, alias)
+        known = self.models[model]
+        self.models[model] = replace(known, unfollowed=known.unfollowed | {alias})
+
+    def leave_out(self, model: str, version: int) -> None:
+        """Let the registry have a version that cannot be read, nor the aliases followed to it."""
+        pointing = {name for name, n in self.models[model].aliases.items() if n == version}
+        self.remove(model, version)
+        known = self.models[model]
+        self.models[model] = replace(
+            known, unfollowed=known.unfollowed | pointing, left_out=known.left_out | {version}
+        )
 
     def rename(self, model: str, name: str) -> None:
         """Give a model another name: its versions stay the creations that they are."""

@@ -1,0 +1,518 @@
+"""A version is more than its name and number: deleted and made anew, altered, gone, renamed."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.control_contract import VersionState
+from registry_sync.reconcile import Reconciler
+from registry_sync.standing import FIRST_CREATION
+from tests.fakes.callers import WAITS, answer
+from tests.fakes.gateway import becomes
+from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+from tests.unit.registry_sync.operating import asking, listening, promoted
+
+MLFLOW, S3 = True, False
+KINDS = pytest.mark.parametrize("marks", [MLFLOW, S3], ids=["marks", "no marks"])
+STAMPS = pytest.mark.parametrize("stamped", [True, False], ids=["stamped", "unstamped"])
+
+
+def node_on(folder: Path, *, marks: bool = MLFLOW, stamped: bool = False) -> NodeInMemory:
+    """A node whose registry has version 1 of a model, the alias at it."""
+    node = NodeInMemory(folder)
+    node.registry.marks_creations = marks
+    node.registry.publish(M, 1)
+    if stamped:
+        node.registry.stamp(M, 1, node.registry.digest(M, 1))
+    node.registry.without_latest(M)
+    node.registry.point(M, A, 1)
+    return node
+
+
+def make_anew(node: NodeInMemory, *, stamped: bool = False) -> str:
+    """Make version 1 anew, with other bytes, the alias at it."""
+    digest = node.registry.make_anew(M, 1, stamp=stamped)
+    node.registry.without_latest(M)
+    node.registry.point(M, A, 1)
+    return digest
+
+
+async def gone(node: NodeInMemory, spine: Reconciler) -> None:
+    """Have the model deleted, and two listings see it; another model is there still."""
+    node.registry.publish("other", 1)
+    node.registry.forget(M)
+    for _ in range(2):
+        await spine.poll()
+        await idle(spine)
+
+
+def answers(node: NodeInMemory, selector: str) -> str:
+    return answer(node.gateway, M, selector)
+
+
+async def means(node: NodeInMemory, digest: str) -> None:
+    await becomes(lambda: answers(node, f"@{A}") == digest, "the alias means the new bytes")
+
+
+async def explained(client: httpx.AsyncClient, selector: str) -> dict[str, Any]:
+    found = (await client.get("/explain", params={"model": M, "selector": selector})).json()
+    told: dict[str, Any] = found["selectors"][0]
+    return told
+
+
+async def history(client: httpx.AsyncClient) -> list[str]:
+    entries = (await client.get("/history", params={"model": M})).json()["entries"]
+    return [entry["what"] for entry in entries]
+
+
+# --- made anew ------------------------------------------------------------------------------------
+
+
+@STAMPS
+async def test_a_version_made_anew_is_another_one_where_nobody_saw_it_go(
+    tmp_path: Path, stamped: bool
+) -> None:
+    node = node_on(tmp_path, stamped=stamped)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await means(node, old)
+        node.gateway.stages_wait = True
+        new = make_anew(node, stamped=stamped)
+        await spine.poll()
+        await becomes(lambda: len(node.gateway.stages) == 2, "the new bytes are staged")
+        assert answers(node, f"@{A}") == old, "until its successor is active"
+        assert answers(node, "1") == new, "for a caller by number the old bytes are over"
+        told = await explained(client, A)
+        assert told["why"] == "under_way"
+        assert "made anew" in told["reason"]
+        node.gateway.stages_wait = False
+        node.gateway.end_stage(node.gateway.stages[1])
+        await means(node, new)
+        await idle(spine)
+        assert (await explained(client, A))["why"] == "follows"
+        assert "made anew" in await history(client)
+        pin = spine.journal.view.pins[M, 1]
+        assert (pin.digest, pin.creation) == (new, node.registry.version(M, 1).creation)
+
+
+async def test_callers_by_number_wait_for_bytes_that_are_not_here_yet(tmp_path: Path) -> None:
+    node = node_on(tmp_path)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine:
+        await means(node, old)
+        new = make_anew(node)
+        release = node.registry.hold_fetches[f"fake:/{M}/1/1"] = threading.Event()
+        await spine.poll()
+        await node.shows(1, VersionState.FETCHING)
+        assert (answers(node, "1"), answers(node, f"@{A}")) == (WAITS, old)
+        release.set()
+        await means(node, new)
+        assert answers(node, "1") == new
+
+
+@KINDS
+@STAMPS
+async def test_a_version_made_anew_is_another_one_where_it_was_seen_to_go(
+    tmp_path: Path, marks: bool, stamped: bool
+) -> None:
+    node = node_on(tmp_path, marks=marks, stamped=stamped or not marks)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await means(node, old)
+        await gone(node, spine)
+        assert answers(node, f"@{A}") == "alias_not_found"
+        assert answers(node, "1") == old, "it answers while its bytes are kept"
+        new = make_anew(node, stamped=stamped or not marks)
+        await spine.poll()
+        await means(node, new)
+        assert answers(node, "1") == new
+        await idle(spine)
+        assert "made anew" in await history(client)
+        assert spine.journal.view.quarantines == {}
+
+
+@KINDS
+async def test_that_a_version_was_gone_is_known_after_a_restart(
+    tmp_path: Path, marks: bool
+) -> None:
+    node = node_on(tmp_path, marks=marks, stamped=True)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine:
+        await means(node, old)
+        await gone(node, spine)
+    new = make_anew(node, stamped=True)
+    async with node.control_plane() as spine:
+        await means(node, new)
+        await idle(spine)
+        assert spine.journal.view.quarantines == {}
+
+
+async def test_one_listing_that_lacks_a_version_does_not_make_it_anew(tmp_path: Path) -> None:
+    node = node_on(tmp_path, marks=S3, stamped=True)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine:
+        await means(node, old)
+        node.registry.publish("other", 1)
+        for _ in range(3):
+            kept = node.registry.models.pop(M)
+            await spine.poll()
+            node.registry.models[M] = kept
+            await spine.poll()
+        make_anew(node, stamped=True)
+        await spine.poll()
+        await node.shows(1, VersionState.QUARANTINED)
+        assert (answers(node, f"@{A}"), answers(node, "1")) == (old, old)
+
+
+@STAMPS
+async def test_a_model_that_was_renamed_away_leaves_its_name_to_another(
+    tmp_path: Path, stamped: bool
+) -> None:
+    node = node_on(tmp_path, stamped=stamped)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine:
+        await means(node, old)
+        node.registry.rename(M, "archived")
+        new = make_anew(node, stamped=stamped)
+        await spine.poll()
+        await means(node, new)
+        await becomes(
+            lambda: answer(node.gateway, "archived", f"@{A}") == old, "the other name has the bytes"
+        )
+        assert answers(node, "1") == new
+        assert answer(node.gateway, "archived", "1") == old
+
+
+async def test_the_same_bytes_made_anew_change_nothing_for_callers(tmp_path: Path) -> None:
+    node = node_on(tmp_path)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await means(node, old)
+        make_anew(node)
+        node.registry.files[f"fake:/{M}/1/1"] = node.registry.files[f"fake:/{M}/1"]
+        await spine.poll()
+        await idle(spine)
+        assert (answers(node, f"@{A}"), answers(node, "1")) == (old, old)
+        assert (await explained(client, A))["why"] == "follows"
+        assert spine.journal.view.pins[M, 1].creation == node.registry.version(M, 1).creation
+        assert node.gateway.generation == 1
+
+
+async def test_a_version_made_anew_that_does_not_load_leaves_what_served(tmp_path: Path) -> None:
+    node = node_on(tmp_path)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await means(node, old)
+        node.gateway.fails[M, 1] = ("warm_up_failed", "it answers nonsense")
+        new = make_anew(node)
+        await spine.poll()
+        await becomes(lambda: spine.journal.view.rejections, "it is rejected")
+        await idle(spine)
+        assert (answers(node, f"@{A}"), answers(node, "1")) == (old, new)
+        told = await explained(client, A)
+        assert told["why"] == "rejected"
+        assert "the bytes of its predecessor serve" in told["reason"]
+        assert "it answers nonsense" in told["reason"]
+
+
+async def test_a_version_made_anew_with_wrong_bytes_answers_no_caller(tmp_path: Path) -> None:
+    node = node_on(tmp_path)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await means(node, old)
+        make_anew(node, stamped=True)
+        node.registry.tamper(M, 1)
+        await spine.poll()
+        await node.shows(1, VersionState.QUARANTINED)
+        assert answers(node, f"@{A}") == old, "the verified copy goes on"
+        assert answers(node, "1") == "version_quarantined", "but not under another one's number"
+        told = await explained(client, A)
+        assert (told["why"], told["version"]) == ("quarantined", 1)
+        assert "made anew" in told["reason"]
+
+
+async def test_a_fetch_of_a_creation_that_is_gone_holds_up_nothing(tmp_path: Path) -> None:
+    node = node_on(tmp_path)
+    node.registry.hold_fetches[f"fake:/{M}/1"] = threading.Event()  # which nobody sets
+    async with node.control_plane() as spine:
+        await becomes(lambda: ("fetch", M, 1) in spine.steps.busy, "its bytes are on their way")
+        new = make_anew(node)
+        await spine.poll()
+        await means(node, new)
+
+
+async def test_a_creation_that_is_replaced_during_its_fetch_is_not_accepted(
+    tmp_path: Path,
+) -> None:
+    node = node_on(tmp_path)
+    fetch = node.registry.fetch
+
+    def replaced_meanwhile(*args: Any, **kwargs: Any) -> Any:
+        found = fetch(*args, **kwargs)
+        if not node.registry.made_anew:
+            make_anew(node)
+        return found
+
+    node.registry.fetch = replaced_meanwhile  # type: ignore[method-assign]
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine:
+        failed = ("fetch", M, 1)
+        await becomes(lambda: spine.steps.backoff.get(failed), "the fetch is given up")
+        failure = spine.steps.backoff.get(failed)
+        assert failure is not None
+        assert "made anew in the registry while its bytes were fetched" in failure.reason
+        await spine.poll()
+        await means(node, node.registry.digest(M, 1))
+        assert old not in spine.arrival.artifacts
+
+
+# --- what outlives a version ----------------------------------------------------------------------
+
+
+@KINDS
+async def test_a_quarantine_of_the_predecessor_says_nothing_of_the_next(
+    tmp_path: Path, marks: bool
+) -> None:
+    node = node_on(tmp_path, marks=marks, stamped=True)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await means(node, old)
+        node.registry.tamper(M, 1)
+        node.gateway.restart(lose_table=True)
+        await becomes(lambda: spine.journal.view.quarantines, "it is quarantined")
+        (shown,) = (await client.get("/quarantine")).json()["quarantines"]
+        assert shown["incident"] == ("not_as_stamped" if marks else "altered")
+        await gone(node, spine)
+        (shown,) = (await client.get("/quarantine")).json()["quarantines"]
+        assert shown["incident"] == "gone"
+        new = make_anew(node, stamped=True)
+        await spine.poll()
+        await means(node, new)
+        await idle(spine)
+        assert spine.journal.view.quarantines == {}
+
+
+async def test_a_rejection_of_the_same_bytes_is_tried_once_more(tmp_path: Path) -> None:
+    node = node_on(tmp_path)
+    node.gateway.fails[M, 1] = ("load_failed", "no such library")
+    async with node.control_plane() as spine:
+        await becomes(lambda: spine.journal.view.rejections, "it is rejected")
+        node.gateway.fails.clear()
+        make_anew(node)
+        node.registry.files[f"fake:/{M}/1/1"] = node.registry.files[f"fake:/{M}/1"]
+        await spine.poll()
+        await means(node, node.registry.digest(M, 1))
+
+
+async def test_a_hold_ends_when_the_version_that_it_kept_away_is_made_anew(
+    tmp_path: Path,
+) -> None:
+    node = NodeInMemory.with_versions(tmp_path, 2)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        answered = (await client.post("/rollback", json={"model": M, "alias": A})).json()
+        assert answered["outcome"] == "active", answered
+        await idle(spine)
+        new = node.registry.make_anew(M, 2)
+        node.registry.without_latest(M)
+        await spine.poll()
+        await becomes(lambda: answers(node, f"@{A}") == new, "it is a new version, and followed")
+        assert spine.journal.view.holds == {}
+
+
+@pytest.mark.parametrize("by_rule", [True, False])
+async def test_what_an_operator_pinned_is_not_what_was_made_anew(
+    tmp_path: Path, by_rule: bool
+) -> None:
+    node = NodeInMemory.with_versions(tmp_path, 2)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        if by_rule:
+            await promoted(node, spine, 2)
+            node.gateway.go_back(M, A, "it failed")
+            await becomes(lambda: spine.journal.view.holds, "that is recorded")
+        else:
+            await client.post("/pin", json={"model": M, "alias": A, "version": 1})
+        await idle(spine)
+        new = node.registry.make_anew(M, 1)
+        node.registry.point(M, A, 2 if by_rule else 1)
+        node.registry.without_latest(M)
+        await spine.poll()
+        await idle(spine)
+        assert answers(node, f"@{A}") == old, "what serves, serves"
+        node.gateway.want(M, 1)
+        await becomes(lambda: answers(node, "1") == new, "callers by number get what there is")
+        node.gateway.restart(lose_table=True)
+        await idle(spine)
+        told = await explained(client, A)
+        held = spine.journal.view.holds[M, A]
+        assert held.target_creation not in (None, node.registry.version(M, 1).creation)
+        assert "made anew" in told["reason"], told
+        assert "`pin` takes it as it is now" in told["reason"]
+        again = await client.post("/pin", json={"model": M, "alias": A, "version": 1})
+        assert again.json()["outcome"] == "active", again.json()
+        assert answers(node, f"@{A}") == new
+
+
+async def test_an_older_record_without_a_creation_learns_it_from_the_next_listing(
+    tmp_path: Path,
+) -> None:
+    node = node_on(tmp_path)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine:
+        await means(node, old)
+        await idle(spine)
+        pin = spine.journal.view.pins[M, 1]
+        spine.ledger.pin(type(pin)(M, 1, old, None, False, pin.listing))
+    async with node.control_plane() as spine:
+        await becomes(
+            lambda: spine.journal.view.pins[M, 1].creation == node.registry.version(M, 1).creation,
+            "it is known whose bytes were accepted",
+        )
+        assert node.registry.fetched == [f"fake:/{M}/1"], "and nothing was fetched for that"
+        new = make_anew(node)
+        await spine.poll()
+        await means(node, new)
+
+
+# --- withdrawn ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["quarantined", "rejected", "not ready"])
+@pytest.mark.parametrize("restart", [True, False])
+async def test_a_withdrawn_alias_does_not_come_back_where_it_was(
+    tmp_path: Path, how: str, restart: bool
+) -> None:
+    node = NodeInMemory.with_versions(tmp_path, 2)
+
+    async def wished_elsewhere(spine: Reconciler) -> None:
+        if how == "quarantined":
+            node.registry.stamp(M, 2, node.registry.digest(M, 2))
+            node.registry.tamper(M, 2)
+        elif how == "rejected":
+            node.gateway.fails[M, 2] = ("load_failed", "no such library")
+        if how == "not ready":
+            node.registry.unfollow(M, A)
+        else:
+            node.registry.point(M, A, 2)
+        for _ in range(2):
+            await spine.poll()
+            await idle(spine)
+        assert node.gateway.points(M, A) is None
+        assert [one.asked_by for one in spine.ledger.activations_of(M, A)] == ["poll"]
+
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+        node.registry.unpoint(M, A)
+        for _ in range(2):
+            await spine.poll()
+            await idle(spine)
+        assert node.gateway.points(M, A) is None
+        if not restart:
+            await wished_elsewhere(spine)
+    if restart:
+        async with node.control_plane() as spine:
+            await wished_elsewhere(spine)
+
+
+async def test_a_removal_that_the_gateway_did_not_take_goes_on_and_is_no_new_activation(
+    tmp_path: Path,
+) -> None:
+    node = node_on(tmp_path)
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+        node.registry.unpoint(M, A)
+        await spine.poll()
+        retire = node.gateway.retire
+
+        async def refused(_request: Any) -> Any:
+            raise node.gateway._nack("table_write_failed", "the disk is full")
+
+        node.gateway.retire = refused  # type: ignore[method-assign]
+        await spine.poll()
+        await becomes(lambda: spine.steps.backoff.get(("retire", M, A)), "it is refused")
+        await idle(spine)
+        assert node.gateway.points(M, A) == 1
+        assert len(spine.ledger.activations_of(M, A)) == 1
+        node.gateway.retire = retire  # type: ignore[method-assign]
+        spine.try_now(M)
+        await becomes(lambda: node.gateway.points(M, A) is None, "it is taken away")
+
+
+# --- altered --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["bytes", "manifest and bytes"])
+async def test_what_is_altered_under_a_number_that_stays_is_accepted_by_an_operator_only(
+    tmp_path: Path, what: str
+) -> None:
+    marks = MLFLOW if what == "bytes" else S3
+    node = node_on(tmp_path, marks=marks, stamped=not marks)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine, listening(node, spine) as command:
+        await means(node, old)
+        node.registry.tamper(M, 1)
+        if not marks:
+            node.registry.stamp(M, 1, node.registry.digest(M, 1))
+        new = node.registry.digest(M, 1)
+        await spine.poll()
+        if marks:
+            node.gateway.restart(lose_table=True)  # it is compared before it is activated again
+        await node.shows(1, VersionState.QUARANTINED)
+        await means(node, old)
+        assert answers(node, "1") == old, "the verified copy that served before goes on"
+        (told,) = json.loads((await command("quarantine", "list", "--json")).stdout)["quarantines"]
+        assert told["incident"] == "altered"
+        assert f"`registry-gateway quarantine accept {M}/1`" in told["way_out"]
+        released = await command("quarantine", "release", f"{M}/1")
+        assert released.exit_code == 1
+        assert answers(node, f"@{A}") == old
+        accepted = await command("quarantine", "accept", f"{M}/1")
+        assert accepted.exit_code == 0, accepted.stderr
+        await means(node, new)
+        assert answers(node, "1") == new
+        await idle(spine)
+        assert spine.journal.view.quarantines == {}
+        assert (await command("quarantine", "accept", f"{M}/1")).exit_code == 1
+
+
+async def test_what_contradicts_its_stamp_cannot_be_accepted(tmp_path: Path) -> None:
+    node = node_on(tmp_path, stamped=True)
+    async with node.control_plane() as spine, listening(node, spine) as command:
+        await node.serves(1)
+        node.registry.publish(M, 2)
+        node.registry.stamp(M, 2, node.registry.digest(M, 2))
+        node.registry.tamper(M, 2)
+        await spine.poll()
+        node.gateway.want(M, 2)
+        await node.shows(2, VersionState.QUARANTINED)
+        refused = await command("quarantine", "accept", f"{M}/2")
+        assert refused.exit_code == 1
+        assert f"`registry-gateway stamp models:/{M}/2`" in refused.stderr
+        assert answers(node, "2") == "version_quarantined"
+
+
+async def test_a_manifest_that_cannot_be_read_for_a_while_makes_nothing_anew(
+    tmp_path: Path,
+) -> None:
+    node = node_on(tmp_path, marks=S3, stamped=True)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine:
+        await means(node, old)
+        node.registry.publish(M, 2)
+        node.registry.without_latest(M)
+        node.registry.leave_out(M, 1)
+        for _ in range(3):
+            await spine.poll()
+        make_anew(node, stamped=True)
+        await spine.poll()
+        await node.shows(1, VersionState.QUARANTINED)
+        assert spine.journal.view.pins[M, 1].creation == FIRST_CREATION
