@@ -218,6 +218,14 @@ class RouteTable:
         """Return the active aliases of a model."""
         return dict(self._active_of.get(model, {}))
 
+    @staticmethod
+    def has_bytes_of(active: ActiveAlias, entry: CatalogueVersion) -> bool:
+        """Whether an alias means the bytes that were verified for the present creation.
+
+        A version that was deleted and made anew has its number in common with its predecessor.
+        """
+        return entry.accepted_digest == active.digest
+
     def hold_on(self, model: str, alias: str, digest: str) -> AliasHold | None:
         """Return the hold that refuses this activation, if there is one."""
         wanted = (model, alias, digest)
@@ -370,9 +378,7 @@ class RouteTable:
             # Bytes that serve an alias serve callers by number too, whatever became of the version
             # since: if they changed in the registry, the verified copy goes on. But a version that
             # was made anew is another one, whose callers wait for its own bytes.
-            if active.version == version and (
-                listed is None or listed.accepted_digest == active.digest
-            ):
+            if active.version == version and (listed is None or self.has_bytes_of(active, listed)):
                 return self._route(model, version, active.digest)
         entry = self.version(model, version)
         self._refuse_unservable(model, entry)

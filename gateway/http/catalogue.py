@@ -153,16 +153,28 @@ def _why(
     table: RouteTable, model: CatalogueModel, active: ActiveAlias | None, aspired: int | None
 ) -> str | None:
     """Say why an alias does not mean what the registry says; None where it does."""
-    if aspired is None or (active is not None and active.version == aspired):
+    if aspired is None:
         return None
+    meant = active is not None and active.version == aspired
     try:
         entry = table.version(model.name, aspired)
     except VersionNotFoundError:
-        return f"version {aspired} is not listed"
+        return None if meant else f"version {aspired} is not listed"
+    if meant and active is not None:
+        return None if table.has_bytes_of(active, entry) else _why_not_yet(entry)
     absent = active is None and entry.state is VersionState.REGISTERED and entry.reason is None
     if absent and table.policy_of(model.name, aspired).load == "on_demand":
         return f"version {aspired} comes when it is called: gateway.load is on_demand"
     return entry.reason or f"version {aspired} is {entry.state.value}"
+
+
+def _why_not_yet(entry: CatalogueVersion) -> str:
+    """Say why an alias has the number that the registry wants, and bytes from before."""
+    why = entry.reason or f"it is {entry.state.value}"
+    return (
+        f"version {entry.version} has other bytes in the registry now, and those from before serve "
+        f"until it is active: {why}"
+    )
 
 
 def _default_alias(table: RouteTable, model: CatalogueModel) -> str | None:
@@ -183,7 +195,9 @@ def _version(
     description = entry.description or {}
     workers = _workers(services, model.name, entry)
     aliases = sorted(
-        alias for alias, one in table.active_of(model.name).items() if one.version == entry.version
+        alias
+        for alias, one in table.active_of(model.name).items()
+        if one.version == entry.version and table.has_bytes_of(one, entry)
     )
     trouble = _trouble(services, model.name, entry)
     body: dict[str, Any] = {

@@ -131,12 +131,17 @@ def _alias(
     )
 
 
+_OF_BYTES = frozenset({Why.QUARANTINED, Why.REJECTED, Why.FROZEN, Why.UNSTAMPED})
+"""What may stand between an alias and a version whose number it has: that was made anew."""
+
+
 def _why_not(spine: Reconciler, model: str, alias: str, found: Explanation) -> str | None:
     """Say why an alias is not where the registry wants it; None: it is, or it is under way."""
     if found.why is Why.UNDER_WAY:
         failure = last_failure(spine, model, alias, found)
         return failure.reason if failure else None
-    told = found.active != found.aspired and found.why not in (Why.GONE, Why.UNKNOWN)
+    there = found.active == found.aspired and found.why not in _OF_BYTES
+    told = not there and found.why not in (Why.FOLLOWS, Why.GONE, Why.UNKNOWN)
     return found.reason if told else None
 
 

@@ -111,6 +111,29 @@ async def test_an_alias_says_what_this_node_went_back_from_and_what_it_cannot() 
         assert await why() == "held at version 1 by rule"
 
 
+@pytest.mark.parametrize("accepted", [True, False])
+async def test_an_alias_with_the_bytes_of_a_predecessor_says_so(accepted: bool) -> None:
+    digest = f"sha256:{1:064x}"
+    version = CatalogueVersion(
+        version=1,
+        state=VersionState.QUARANTINED,
+        reason="made anew, with wrong bytes: they were not stamped",
+        accepted_digest=digest if accepted else None,
+    )
+    model = CatalogueModel(name="churn", versions=[version], aliases={"champion": 1})
+    entry = ActiveAlias(model="churn", alias="champion", version=1, digest=digest, since=5.0)
+    table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
+    node = Node(node_id="n", boot_id="b", table=table.with_active(entry))
+    async with pages_of(node) as client:
+        shown = (await client.get("/models/churn")).json()
+        why, (listed_,) = shown["aliases"]["champion"]["why"], shown["versions"]
+        assert listed_["aliases"] == (["champion"] if accepted else [])
+        if accepted:
+            assert why is None, "an altered version has this very copy that serves"
+        else:
+            assert "those from before serve until it is active: made anew, with wrong" in why
+
+
 async def test_a_version_whose_workers_die_again_and_again_says_so_between_its_pauses() -> None:
     now = [0.0]
     record = TrackRecord(lambda: now[0], longest_life_s=lambda key: 40.0)

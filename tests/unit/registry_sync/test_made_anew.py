@@ -217,6 +217,8 @@ async def test_a_version_made_anew_that_does_not_load_leaves_what_served(tmp_pat
         assert told["why"] == "rejected"
         assert "the bytes of its predecessor serve" in told["reason"]
         assert "it answers nonsense" in told["reason"]
+        (model,) = (await client.get("/state")).json()["models"]
+        assert model["aliases"][0]["reason"] == told["reason"]
 
 
 async def test_a_version_made_anew_with_wrong_bytes_answers_no_caller(tmp_path: Path) -> None:
@@ -436,7 +438,7 @@ async def test_a_removal_that_the_gateway_did_not_take_goes_on_and_is_no_new_act
         async def refused(_request: Any) -> Any:
             raise node.gateway._nack("table_write_failed", "the disk is full")
 
-        node.gateway.retire = refused  # type: ignore[method-assign]
+        node.gateway.retire = refused  # type: ignore[method-assign,assignment]
         await spine.poll()
         await becomes(lambda: spine.steps.backoff.get(("retire", M, A)), "it is refused")
         await idle(spine)
