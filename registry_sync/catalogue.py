@@ -230,12 +230,13 @@ def _deleted(pin: PinnedVersion, known: Known) -> CatalogueVersion:
     description = known.descriptions.get(pin.digest)
     built = known.environments.get(pin.digest)
     here = description is not None and (built is not None or _lacks_shared(description) is None)
+    here = here and not pin.superseded  # of the creation that followed, nothing was accepted
     return CatalogueVersion(
         version=pin.version,
         state=VersionState.DELETED,
         digest=pin.digest if here else None,
         expected_digest=pin.expected_digest,
-        accepted_digest=pin.digest,
+        accepted_digest=None if pin.superseded else pin.digest,
         stamped=pin.stamped,
         reason="the registry no longer has this version",
         description=dict(description) if description is not None else None,

@@ -199,6 +199,13 @@ class Ledger:
                 older = pins.c.at <= at  # what was accepted since is of the next creation
                 connection.execute(update(pins).where(there & older).values(gone_at=at))
 
+    def note_superseded(self, which: AbstractSet[tuple[str, int]]) -> None:
+        """Record versions of which a listing has shown another creation than was accepted."""
+        with self._database.transaction() as connection:
+            for model, version in sorted(which):
+                of_version = self._pins.mine(model=model, version=version)
+                connection.execute(update(pins).where(of_version).values(superseded=True))
+
     def accept(self, pin: PinnedVersion, accepted_by: str) -> None:
         """Accept the bytes of a quarantined version as they were found."""
         with self._database.transaction() as connection:

@@ -40,6 +40,7 @@ def pin_values(pin: PinnedVersion, *, at: float) -> Values:
         "at": at,
         "creation": pin.creation,
         "gone_at": pin.gone_at,
+        "superseded": pin.superseded,
     }
 
 
@@ -54,6 +55,7 @@ def pin_of(row: Row[Any]) -> PinnedVersion:
         row.listing,
         row.creation,
         row.gone_at,
+        bool(row.superseded),
     )
 
 

@@ -15,6 +15,7 @@ from registry_sync.ledger import Ledger
 from registry_sync.records import LedgerView
 from registry_sync.settle import Settled, settle
 from registry_sync.sources.source import Source
+from registry_sync.standing import is_made_anew
 from registry_sync.threads import Threads
 
 _NOTHING = Aspired(models={}, listed_at=0.0)
@@ -146,17 +147,29 @@ class Listings:
             self._gone = frozenset()
 
     async def _note_creations(self) -> None:
-        """Record whose bytes were accepted, where an older release did not."""
+        """Record whose bytes were accepted: by an older release, or under the model's old name."""
         pins = self._journal.view.pins
-        found = {
-            (one.model, one.version): one.creation
-            for one in self.aspired.versions()
-            if one.creation is not None
-            and (pin := pins.get((one.model, one.version))) is not None
-            and pin.creation is None
+        marked = [one for one in self.aspired.versions() if one.creation is not None]
+        unknown = {
+            (one.model, one.version): one.creation or ""
+            for one in marked
+            if (pin := pins.get((one.model, one.version))) is not None and pin.creation is None
         }
-        if found:
-            await self._journal.write(self._ledger.note_creations, found)
+        if unknown:
+            await self._journal.write(self._ledger.note_creations, unknown)
+        superseded = frozenset(
+            (one.model, one.version)
+            for one in self.aspired.versions()
+            if is_made_anew(one, self._journal.view) and not pins[one.model, one.version].superseded
+        )
+        if superseded:
+            await self._journal.write(self._ledger.note_superseded, superseded)
+        by_creation = {pin.creation: pin for pin in pins.values() if pin.creation is not None}
+        for one in marked:
+            renamed = by_creation.get(one.creation or "")
+            if renamed is not None and (one.model, one.version) not in pins:
+                pin = replace(renamed, model=one.model, version=one.version, gone_at=None)
+                await self._journal.write(self._ledger.pin, pin)
 
     async def look(self, name: str, asked_by: str) -> bool:
         """Ask for one model, because of a hint; return whether the registry answered.
@@ -171,6 +184,7 @@ class Listings:
                 return False
             if found is not None:
                 self._take_model(found, asked_by)
+                await self._note_creations()
                 await self._remember()
             return True
 

@@ -46,6 +46,7 @@ class PinnedVersion:
         listing: The remote listing at the fetch; None: the storage tells nothing.
         creation: Whose bytes they were; None: an older release recorded it.
         gone_at: Epoch seconds when two listings in a row lacked the version; None: they did not.
+        superseded: Whether a listing has shown another creation since: these bytes are over.
     """
 
     model: str
@@ -56,6 +57,7 @@ class PinnedVersion:
     listing: str | None
     creation: str | None = None
     gone_at: float | None = None
+    superseded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,11 +71,16 @@ def _missing_aliases(
 def _with_aliases(known: AspiredModel, found: AspiredModel, kept: AbstractSet[str]) -> AspiredModel:
     """Keep aliases, and the versions that they point at, for one more listing.
 
-    What a listing could not tell stays known as being there: else the next listing, in which it is
-    missing for the first time, would find nothing that went away.
+    Of a version that was made anew meanwhile the registry has never said that the alias means it:
+    such an alias goes on as it is. What a listing could not tell stays known as being there: else
+    the next listing, in which it is missing for the first time, would find nothing that went away.
     """
     unknown = frozenset() if found.aliases_known else known.unfollowed.union(known.aliases)
-    pointed = {alias: known.aliases[alias] for alias in kept if alias in known.aliases}
+    pointed = {
+        alias: known.aliases[alias]
+        for alias in kept
+        if alias in known.aliases and not _is_made_anew(known, found, known.aliases[alias])
+    }
     if not kept and unknown <= found.unfollowed:
         return found
     versions = dict(found.versions)
@@ -88,3 +93,8 @@ def _with_aliases(known: AspiredModel, found: AspiredModel, kept: AbstractSet[st
         aliases={**found.aliases, **pointed},
         unfollowed=found.unfollowed | unknown | (kept - pointed.keys()),
     )
+
+
+def _is_made_anew(known: AspiredModel, found: AspiredModel, version: int) -> bool:
+    before, now = known.versions.get(version), found.versions.get(version)
+    return before is not None and now is not None and before.creation != now.creation

@@ -174,6 +174,7 @@ pins = Table(
     Column("at", Float, nullable=False),
     Column("creation", _CREATION),
     Column("gone_at", Float),
+    Column("superseded", Boolean(create_constraint=False)),
 )
 
 listings = Table(

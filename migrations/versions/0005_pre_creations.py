@@ -19,18 +19,20 @@ _CREATIONS = {
 
 
 def upgrade() -> None:
-    """Add the creations, and when a version was gone: the code before this ignores them."""
+    """Add the creations, and how they ended: the code before this ignores them."""
     for table, columns in _CREATIONS.items():
         with op.batch_alter_table(table, recreate="never") as batch:
             for name in columns:
                 batch.add_column(sa.Column(name, sa.String(64)))
     with op.batch_alter_table("pins", recreate="never") as batch:
         batch.add_column(sa.Column("gone_at", sa.Float()))
+        batch.add_column(sa.Column("superseded", sa.Boolean(create_constraint=False)))
 
 
 def downgrade() -> None:
     """Remove them; a version counts by its number again."""
     with op.batch_alter_table("pins", recreate="never") as batch:
+        batch.drop_column("superseded")
         batch.drop_column("gone_at")
     for table, columns in _CREATIONS.items():
         with op.batch_alter_table(table, recreate="never") as batch:

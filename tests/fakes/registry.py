@@ -15,6 +15,9 @@ from registry_sync.manifest import Fetched, Manifest
 MLMODEL = "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n    data: data\n"
 
 
+SPOILED = b"["
+
+
 @dataclass
 class FakeRegistry:
     """A `Source`, and the storage behind it. Any thread.
@@ -105,6 +108,13 @@ class FakeRegistry:
 
     def tamper(self, model: str, version: int) -> None:
         self._stored(model, version)["data/weights"] += b" altered"
+
+    def spoil(self, model: str, version: int) -> None:
+        """Make a version unreadable as an artifact."""
+        self._stored(model, version)["MLmodel"] = SPOILED
+
+    def is_spoiled(self, model: str, version: int) -> bool:
+        return self._stored(model, version)["MLmodel"] == SPOILED
 
     def forget(self, model: str) -> None:
         del self.models[model]

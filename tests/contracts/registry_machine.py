@@ -1,0 +1,401 @@
+"""Random events of a registry and of its node: the real control plane, with the model beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections import Counter
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from gateway.control_contract import VersionState
+from gateway.model_ref import LATEST
+from registry_sync.errors import SyncError
+from registry_sync.operations.bodies import (
+    PinRequest,
+    ReleaseRequest,
+    RollbackRequest,
+    UnpinRequest,
+)
+from registry_sync.operations.pinning import pin, unpin
+from registry_sync.operations.quarantine import accept, read_quarantines
+from registry_sync.operations.refusals import RefusedError
+from registry_sync.operations.rollback import roll_back
+from registry_sync.reconcile import Reconciler
+from registry_sync.why import explain
+from tests.contracts.registry_model import Alias, Model
+from tests.fakes.callers import answer
+from tests.unit.registry_sync.nodes import NodeInMemory, idle
+
+MODELS = ("a", "b")
+AWAY = ("c", "d")
+VERSIONS = (1, 2)
+ALIASES = ("champion", "prod")
+ANCHOR = "anchor"
+"""A model that stays, so that no listing is empty."""
+PATIENCE_S = 2.0
+LONG_S = 1000.0
+"""Longer than anything that is waited for by the clock."""
+_FAST = Path("/dev/shm")
+
+models = st.sampled_from(MODELS)
+versions = st.sampled_from(VERSIONS)
+aliases = st.sampled_from(ALIASES)
+
+
+class Machine(RuleBasedStateMachine):
+    """Events, listings, operators and restarts; after each, what callers would be answered."""
+
+    tally: ClassVar[Counter[str]] = Counter()
+
+    # --- the node ---------------------------------------------------------------------------------
+
+    @initialize(marks=st.booleans())
+    def begin(self, marks: bool) -> None:
+        self.loop = asyncio.new_event_loop()
+        parent = str(_FAST) if _FAST.is_dir() else None
+        self.folder = Path(tempfile.mkdtemp(prefix="rg-", dir=parent))
+        self.offset_s = 0.0
+        self.node = NodeInMemory(self.folder, clock=lambda: time.time() + self.offset_s)
+        self.registry, self.gateway = self.node.registry, self.node.gateway
+        self.registry.marks_creations = marks
+        self.model = Model(marks)
+        self.judged = 0
+        self.plane: AsyncExitStack | None = None
+        self.spine: Reconciler
+        self._register(ANCHOR, 1)
+        for name in MODELS:
+            self._register(name, 1)
+            self.registry.point(name, ALIASES[0], 1)
+        self._start()
+        self.settle()
+
+    def run(self, work: Any) -> Any:
+        return self.loop.run_until_complete(work)
+
+    def _start(self) -> None:
+        self.plane = AsyncExitStack()
+        self.spine = self.run(self.plane.enter_async_context(self.node.control_plane(poll=False)))
+        self.model.restarted()
+
+    def _stop(self) -> None:
+        if self.plane is not None:
+            self.run(self.plane.aclose())
+            self.plane = None
+
+    def teardown(self) -> None:
+        if hasattr(self, "loop"):
+            self._stop()
+            self.run(self.loop.shutdown_default_executor())
+            self.loop.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _has(self, name: str, version: int) -> bool:
+        known = self.registry.models.get(name)
+        return known is not None and version in known.versions
+
+    def _register(self, name: str, version: int) -> None:
+        stamp = not self.model.marks
+        digest = self.registry.make_anew(name, version, stamp=stamp)
+        self.registry.without_latest(name)
+        self.model.made((name, version), digest, stamped=stamp)
+
+    # --- the registry -----------------------------------------------------------------------------
+
+    @rule(name=models, version=versions)
+    def register(self, name: str, version: int) -> None:
+        if not self._has(name, version):
+            self._register(name, version)
+            self.tally["registered"] += 1
+
+    @rule(name=models, version=versions, alias=aliases)
+    def move(self, name: str, version: int, alias: str) -> None:
+        if self._has(name, version):
+            self.registry.point(name, alias, version)
+
+    @rule(name=models, alias=aliases)
+    def remove_alias(self, name: str, alias: str) -> None:
+        if alias in getattr(self.registry.models.get(name), "aliases", ()):
+            self.registry.unpoint(name, alias)
+            self.tally["alias removed"] += 1
+
+    @rule(name=models, alias=aliases)
+    def point_at_what_is_not_ready(self, name: str, alias: str) -> None:
+        if name in self.registry.models:
+            self.registry.unfollow(name, alias)
+
+    @rule(name=models, version=versions)
+    def delete_version(self, name: str, version: int) -> None:
+        if self._has(name, version):
+            self.registry.remove(name, version)
+            self.tally["version deleted"] += 1
+
+    @rule(name=models, seen=st.booleans(), bad=st.booleans())
+    def delete_and_make_anew(self, name: str, seen: bool, bad: bool) -> None:
+        """Delete a model, and register its versions anew; between, listings may see it gone."""
+        known = self.registry.models.get(name)
+        if known is None or not known.versions:
+            return
+        self.registry.forget(name)
+        if seen:
+            self.list_registry()
+            self.list_registry()
+        for version in sorted(known.versions):
+            self._register(name, version)
+        for alias, version in known.aliases.items():
+            self.registry.point(name, alias, version)
+        if bad and self.model.marks:  # stamped, with other bytes than the stamp's
+            first = min(known.versions)
+            self.stamp(name, first)
+            self.alter(name, first)
+        self.tally["made anew, seen" if seen else "made anew, unseen"] += 1
+
+    @rule(name=models)
+    def rename(self, name: str) -> None:
+        away = AWAY[MODELS.index(name)]
+        if name in self.registry.models and away not in self.registry.models:
+            self.registry.rename(name, away)
+            for version in self.registry.models[away].versions:
+                digest = self.registry.digest(away, version)
+                self.model.renamed((name, version), away, digest)
+            self.tally["renamed"] += 1
+        elif away in self.registry.models and name not in self.registry.models:
+            self.registry.forget(away)
+
+    @rule(name=models, version=versions)
+    def stamp(self, name: str, version: int) -> None:
+        readable = self._has(name, version) and not self._is_spoiled(name, version)
+        if readable and self.model.marks:
+            digest = self.registry.digest(name, version)
+            self.registry.stamp(name, version, digest)
+            self.model.stamped((name, version), digest)
+
+    @rule(name=models, version=versions)
+    def alter(self, name: str, version: int) -> None:
+        """Alter bytes; where the manifest is the stamp, it is altered with them."""
+        if self._has(name, version) and not self._is_spoiled(name, version):
+            self.registry.tamper(name, version)
+            self.model.altered((name, version), self._stamped_as_it_is(name, version))
+            self.tally["altered"] += 1
+
+    @rule(name=models, version=versions)
+    def spoil(self, name: str, version: int) -> None:
+        """Make bytes unreadable: nobody ever has a reason to believe in them."""
+        if self._has(name, version):
+            self.registry.spoil(name, version)
+            self._stamped_as_it_is(name, version)
+            self.tally["spoiled"] += 1
+
+    def _is_spoiled(self, name: str, version: int) -> bool:
+        return self.registry.is_spoiled(name, version)
+
+    def _stamped_as_it_is(self, name: str, version: int) -> str:
+        """Return the digest of the bytes; a manifest that lies beside them says the same."""
+        digest = self.registry.digest(name, version)
+        if not self.model.marks:
+            self.registry.stamp(name, version, digest)
+        return digest
+
+    # --- listings ---------------------------------------------------------------------------------
+
+    @rule()
+    def list_registry(self) -> None:
+        """Have the registry listed, and everything done that follows from it at once."""
+        if self.plane is None:
+            return
+
+        async def listed() -> None:
+            await self.spine.poll()
+            self._note_listing()
+            await idle(self.spine)
+
+        self.run(listed())
+
+    def _note_listing(self) -> None:
+        known = self.registry.models.values()
+        present = {(one.name, number) for one in known for number in one.versions}
+        pointing: dict[Alias, int] = {
+            (one.name, alias): to
+            for one in known
+            for alias, to in one.aliases.items()
+            if alias != LATEST
+        }
+        there = {(one.name, alias) for one in known for alias in one.unfollowed}
+        pointing |= {alias: self.model.aliases.get(alias, 0) for alias in there - pointing.keys()}
+        self.model.listed(pointing, present)
+
+    @rule(name=models, version=versions)
+    def call_by_number(self, name: str, version: int) -> None:
+        if self.gateway.version(name, version) is not None:
+            self.gateway.want(name, version)
+            self._look()
+
+    def _look(self) -> None:
+        if self.plane is not None:
+            self.run(idle(self.spine))
+
+    # --- operators --------------------------------------------------------------------------------
+
+    @rule(frozen=st.booleans())
+    def freeze(self, frozen: bool) -> None:
+        if self.plane is not None:
+            self.run(self.spine.freeze() if frozen else self.spine.unfreeze())
+            self.model.frozen = frozen
+            self._look()
+
+    @rule(name=models, version=versions, alias=aliases)
+    def pin(self, name: str, version: int, alias: str) -> None:
+        request = PinRequest(model=name, alias=alias, version=version)
+        self._decide((name, alias), lambda: pin(self.spine, request, patience_s=PATIENCE_S))
+
+    @rule(name=models, alias=aliases)
+    def roll_back(self, name: str, alias: str) -> None:
+        request = RollbackRequest(model=name, alias=alias)
+        self._decide((name, alias), lambda: roll_back(self.spine, request, patience_s=PATIENCE_S))
+
+    def _decide(self, alias: Alias, decide: Any) -> None:
+        """Have an operator decide about an alias; what is held from then on was asked for."""
+        if self.plane is None or alias not in self.gateway.active:
+            return
+        asked = self.model.asked.setdefault(alias, set())
+
+        async def decided() -> None:
+            try:
+                answered = await decide()
+            except (RefusedError, SyncError):
+                return
+            self.tally[f"decided: {answered.outcome}"] += 1
+
+        hold = self.spine.hold
+
+        async def noting(made: Any) -> bool:
+            asked.add((made.target_version, made.target_digest))
+            return await hold(made)
+
+        self.spine.hold = noting  # type: ignore[method-assign,assignment]
+        try:
+            self.run(decided())
+        finally:
+            self.spine.hold = hold  # type: ignore[method-assign]
+        self._note_holds()
+
+    def _note_holds(self) -> None:
+        """Pinned aliases do not follow the registry, nor go with it."""
+        holds = self.spine.journal.view.holds
+        self.model.kept = {alias for alias, hold in holds.items() if hold.lasting}
+
+    @rule(name=models, alias=aliases)
+    def unpin(self, name: str, alias: str) -> None:
+        if self.plane is None or (name, alias) not in self.spine.journal.view.holds:
+            return
+        self.run(unpin(self.spine, UnpinRequest(model=name, alias=alias)))
+        self._note_holds()
+        self._look()
+
+    @rule()
+    def accept(self) -> None:
+        """Have an operator accept what was found altered, if it can be."""
+        if self.plane is None:
+            return
+        for one in read_quarantines(self.spine).quarantines:
+            if one.incident != "altered" or one.found_digest is None:
+                continue
+            self.model.accepted((one.model, one.version), one.found_digest)
+            request = ReleaseRequest(model=one.model, version=one.version)
+            answered = self.run(accept(self.spine, request, patience_s=PATIENCE_S))
+            self.tally[f"accepted: {answered.outcome}"] += 1
+            self._look()
+            return
+
+    # --- what is lost -----------------------------------------------------------------------------
+
+    @rule(lose_ledger=st.booleans())
+    def restart_control_plane(self, lose_ledger: bool) -> None:
+        self._stop()
+        if lose_ledger:
+            for path in self.folder.glob("ledger.db*"):
+                path.unlink()
+            self.model.lost_ledger()
+            self.tally["ledger lost"] += 1
+        self._start()
+
+    @rule(lose_table=st.booleans())
+    def restart_gateway(self, lose_table: bool) -> None:
+        catalogue = self.gateway.catalogue  # which a gateway keeps on its disk
+        self.gateway.restart(lose_table=lose_table)
+        self.gateway.catalogue = catalogue
+        self.tally["table lost"] += lose_table
+        self._look()
+
+    # --- what must be true ------------------------------------------------------------------------
+
+    @invariant()
+    def every_activation_was_allowed(self) -> None:
+        if not hasattr(self, "judged"):
+            return
+        for one in self.gateway.activations[self.judged :]:
+            why = self.model.activated(one)
+            assert why is None, (why, one)
+            self.tally[f"activated by {one.asked_by}"] += 1
+        self.judged = len(self.gateway.activations)
+        self.tally["steps"] += 1
+
+    @invariant()
+    def every_number_means_the_bytes_of_its_version(self) -> None:
+        if not hasattr(self, "judged"):
+            return
+        for name in (*MODELS, *AWAY):
+            for version in VERSIONS:
+                found = answer(self.gateway, name, str(version))
+                if not found.startswith("sha256:"):
+                    continue
+                assert self.model.may_answer_number((name, version), found), (name, version, found)
+                self.model.saw((name, version))
+
+    @rule()
+    @precondition(lambda self: self.plane is not None)
+    def settle(self) -> None:
+        """Let everything be done that is to be done; then every alias is where it ought to be."""
+        for _ in range(3):
+            self.offset_s += LONG_S
+            self.list_registry()
+        self.every_activation_was_allowed()
+        self.every_number_means_the_bytes_of_its_version()
+        self.tally["settled"] += 1
+        view = self.spine.journal.view
+        for (name, alias), version in self.model.aliases.items():
+            if self.model.frozen or (name, alias) in view.holds or not self._has(name, version):
+                continue
+            if self.registry.models[name].aliases.get(alias) != version:
+                continue  # it is at a version that is not ready
+            digest = self.registry.digest(name, version)
+            stamp = self.registry.version(name, version).expected_digest
+            active = self.gateway.active.get((name, alias))
+            if stamp in (None, digest) and self.model.may_answer_number((name, version), digest):
+                assert active is not None, (name, alias, version)
+                assert (active.version, active.digest) == (version, digest), (active, digest)
+                self.tally["follows"] += 1
+            elif active is None or active.version != version:
+                entry = self.gateway.version(name, version)
+                assert entry is not None
+                assert entry.state is VersionState.QUARANTINED, entry
+                self.tally["quarantined"] += 1
+            elif not self.model.may_answer_number((name, version), active.digest):
+                told = explain(self.spine.look(), name, alias, active)
+                assert "made anew" in told.reason, told
+                self.tally["serves its predecessor"] += 1
+        for alias_of, active in self.gateway.active.items():
+            if active.alias != LATEST and not self.model.frozen and alias_of not in view.holds:
+                assert alias_of in self.model.aliases, f"{alias_of} was taken away"
