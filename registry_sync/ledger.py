@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -44,6 +44,7 @@ from registry_sync.records import (
     Freeze,
     Hold,
     LedgerView,
+    PinChange,
     PinnedVersion,
     Quarantine,
     Rejection,
@@ -184,27 +185,19 @@ class Ledger:
         with self._database.transaction() as connection:
             self._pins.replace(connection, pin_values(pin, at=self._clock()), "model", "version")
 
-    def note_creations(self, creations: Mapping[tuple[str, int], str]) -> None:
-        """Note whose bytes were accepted, where an older release did not record it."""
+    def note_pins(self, changes: Sequence[PinChange]) -> None:
+        """Record what was learned of accepted bytes; what was accepted meanwhile stays."""
         with self._database.transaction() as connection:
-            for (model, version), creation in creations.items():
-                unknown = self._pins.mine(model=model, version=version, creation=None)
-                connection.execute(update(pins).where(unknown).values(creation=creation))
-
-    def note_gone(self, gone: AbstractSet[tuple[str, int]], at: float) -> None:
-        """Record versions that two listings in a row lacked, ``at`` epoch seconds."""
-        with self._database.transaction() as connection:
-            for model, version in sorted(gone):
-                there = self._pins.mine(model=model, version=version, gone_at=None)
-                older = pins.c.at <= at  # what was accepted since is of the next creation
-                connection.execute(update(pins).where(there & older).values(gone_at=at))
-
-    def note_superseded(self, which: AbstractSet[tuple[str, int]]) -> None:
-        """Record versions of which a listing has shown another creation than was accepted."""
-        with self._database.transaction() as connection:
-            for model, version in sorted(which):
-                of_version = self._pins.mine(model=model, version=version)
-                connection.execute(update(pins).where(of_version).values(superseded=True))
+            for before, after in ((one.before, one.after) for one in changes):
+                row = pin_values(after, at=self._clock())
+                key = {"model": after.model, "version": after.version}
+                if before is not None:
+                    known = {"digest": before.digest, "creation": before.creation}
+                    same = self._pins.mine(**key, **known)
+                    news = {name: row[name] for name in ("creation", "gone_at", "superseded")}
+                    connection.execute(update(pins).where(same).values(**news))
+                elif connection.execute(self._pins.select(**key)).first() is None:
+                    self._pins.add(connection, row)
 
     def accept(self, pin: PinnedVersion, accepted_by: str) -> None:
         """Accept the bytes of a quarantined version as they were found."""

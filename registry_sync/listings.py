@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
 from registry_sync.aspired import Aspired, AspiredModel
+from registry_sync.creations import Version, lacking_versions, learned
 from registry_sync.errors import LedgerError, SourceError
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.records import LedgerView
 from registry_sync.settle import Settled, settle
 from registry_sync.sources.source import Source
-from registry_sync.standing import is_made_anew
 from registry_sync.threads import Threads
 
 _NOTHING = Aspired(models={}, listed_at=0.0)
@@ -72,9 +73,7 @@ class Listings:
         self._recalled = False
         self._wishes: dict[tuple[str, str], _Wish] = {}
         self._polling = asyncio.Lock()
-        # Versions that the newest listing lacked, and those that two in a row did.
-        self._lacked: frozenset[tuple[str, int]] = frozenset()
-        self._gone: frozenset[tuple[str, int]] = frozenset()
+        self._lacked: frozenset[Version] = frozenset()  # what the newest listing lacked
         # What the registry said, as it said it: `settled` keeps what it has stopped saying.
         self._said: Aspired | None = None
         self._polls_since_thorough = 0
@@ -132,44 +131,25 @@ class Listings:
                 self._failed(error)
                 return False
             self._polls_since_thorough = 0 if before is None else self._polls_since_thorough + 1
-            self._said = listed
+            lacking = self._lacked
+            if listed.models:  # an empty listing says nothing
+                lacking = lacking_versions(listed, self._journal.view)
+                await self._learn(listed, lacking)
+            self._said, self._lacked = listed, lacking
             self.take(listed, asked_by)
-            await self._note_gone()
-            await self._note_creations()
             await self._remember()
             return True
 
-    async def _note_gone(self) -> None:
-        """Record which versions were gone: in a registry without marks they may be made anew."""
-        if not self._gone:
-            return
-        if await self._journal.write(self._ledger.note_gone, self._gone, self._clock()):
-            self._gone = frozenset()
+    async def _learn(self, listed: Aspired, lacking: frozenset[Version] = frozenset()) -> None:
+        """Remember what a listing tells of accepted bytes, before it counts.
 
-    async def _note_creations(self) -> None:
-        """Record whose bytes were accepted: by an older release, or under the model's old name."""
-        pins = self._journal.view.pins
-        marked = [one for one in self.aspired.versions() if one.creation is not None]
-        unknown = {
-            (one.model, one.version): one.creation or ""
-            for one in marked
-            if (pin := pins.get((one.model, one.version))) is not None and pin.creation is None
-        }
-        if unknown:
-            await self._journal.write(self._ledger.note_creations, unknown)
-        superseded = frozenset(
-            (one.model, one.version)
-            for one in self.aspired.versions()
-            if is_made_anew(one, self._journal.view) and not pins[one.model, one.version].superseded
-        )
-        if superseded:
-            await self._journal.write(self._ledger.note_superseded, superseded)
-        by_creation = {pin.creation: pin for pin in pins.values() if pin.creation is not None}
-        for one in marked:
-            renamed = by_creation.get(one.creation or "")
-            if renamed is not None and (one.model, one.version) not in pins:
-                pin = replace(renamed, model=one.model, version=one.version, gone_at=None)
-                await self._journal.write(self._ledger.pin, pin)
+        Once it counted, a decision could be made on the listing and not on this.
+        """
+        gone = lacking & self._lacked
+        changes = learned(listed, gone, self._journal.view, at=self._clock())
+        if changes:
+            change = partial(LedgerView.with_pin_changes, changes=changes)
+            await self._journal.decide(change, self._ledger.note_pins, changes)
 
     async def look(self, name: str, asked_by: str) -> bool:
         """Ask for one model, because of a hint; return whether the registry answered.
@@ -183,8 +163,8 @@ class Listings:
                 self._failed(error)
                 return False
             if found is not None:
+                await self._learn(Aspired({name: found}, self._clock()))
                 self._take_model(found, asked_by)
-                await self._note_creations()
                 await self._remember()
             return True
 
@@ -215,9 +195,6 @@ class Listings:
         if self.settled.ignored is None:
             self.count += 1
             self.complete = True
-            lacking = _lacking(listed, self._journal.view)
-            self._gone |= lacking & self._lacked
-            self._lacked = lacking
         else:
             _log.warning("list.ignored", reason=self.settled.ignored)
 
@@ -276,14 +253,4 @@ def _is_made_anew(known: AspiredModel, now: AspiredModel, version: int) -> bool:
     """Whether the registry itself tells that a version is another creation than before."""
     return version in known.versions and (
         known.versions[version].creation != now.versions[version].creation
-    )
-
-
-def _lacking(listed: Aspired, ledger: LedgerView) -> frozenset[tuple[str, int]]:
-    """Return the versions that were accepted here, and that a listing does not have."""
-    return frozenset(
-        (model, version)
-        for (model, version), pin in ledger.pins.items()
-        if pin.gone_at is None
-        and not (model in listed.models and listed.models[model].has(version))
     )

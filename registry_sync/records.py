@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -58,6 +58,18 @@ class PinnedVersion:
     creation: str | None = None
     gone_at: float | None = None
     superseded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PinChange:
+    """What was learned of accepted bytes, if it is still ``before`` that is remembered.
+
+    Attributes:
+        before: None: of the version nothing is.
+    """
+
+    before: PinnedVersion | None
+    after: PinnedVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +284,12 @@ class LedgerView:
     last_active: Mapping[tuple[str, str], Activation] = field(default_factory=dict)
     freeze: Freeze | None = None
     went_back: AbstractSet[tuple[str, str, float]] = frozenset()
+
+    def with_pin_changes(self, changes: Sequence[PinChange]) -> Self:
+        """Return what counts once something was learned of accepted bytes."""
+        of = {(one.after.model, one.after.version): one for one in changes}
+        news = {key: one.after for key, one in of.items() if self.pins.get(key) == one.before}
+        return replace(self, pins={**self.pins, **news})
 
     def with_hold(self, hold: Hold) -> Self:
         """Return what counts once an alias is held."""

@@ -23,6 +23,7 @@ from registry_sync.records import (
     Freeze,
     Hold,
     LedgerView,
+    PinChange,
     PinnedVersion,
     Quarantine,
     Rejection,
@@ -35,6 +36,7 @@ ROOT = Path(__file__).parents[2]
 START_LIMIT_S = 60.0
 D1, D2 = ("sha256:" + digit * 64 for digit in "12")
 MOVE = Activation("m", "champion", 1, D1, None, None, "poll", 10.0, 3)
+HOLD = Hold("m", "champion", 2, 1, D1, "operator", 1.0)
 TRY = Attempt("m", None, 1, "fetch", "poll", 9.0, {"fetch": 0.5}, "complete")
 
 
@@ -59,6 +61,46 @@ def test_the_newest_pin_of_a_version_counts(ledger: Ledger) -> None:
     ledger.pin(pin)
     ledger.pin(replace(pin, digest=D2, expected_digest=D2, stamped=True, listing="l"))
     assert ledger.view().pins == {("m", 1): PinnedVersion("m", 1, D2, D2, True, "l")}
+
+
+def test_what_is_learned_of_a_pin_counts_if_it_is_still_that_pin(ledger: Ledger) -> None:
+    known = PinnedVersion("m", 1, D1, None, False, "l", creation="c1")
+    ledger.pin(known)
+    gone = replace(known, gone_at=5.0, superseded=True)
+    other = replace(known, model="renamed")
+    ledger.note_pins([PinChange(known, gone), PinChange(None, other)])
+    assert ledger.view().pins == {("m", 1): gone, ("renamed", 1): other}
+    newer = PinnedVersion("m", 1, D2, None, False, "l", creation="c2")
+    ledger.pin(newer)
+    ledger.note_pins([PinChange(gone, known), PinChange(None, known)])
+    assert ledger.view().pins["m", 1] == newer, "what was accepted meanwhile stays"
+
+
+def test_what_an_operator_accepts_is_pinned_and_quarantined_no_more(ledger: Ledger) -> None:
+    ledger.pin(PinnedVersion("m", 1, D1, None, False, "l", creation="c"))
+    ledger.quarantine(Quarantine("m", 1, D1, "l", D2, "altered", 1.0, "poll", "c"))
+    accepted = PinnedVersion("m", 1, D2, D2, False, None, creation="c")
+    ledger.accept(accepted, "operator")
+    view = ledger.view()
+    assert (view.quarantines, view.pins) == ({}, {("m", 1): accepted})
+    decided = [(one.what, one.asked_by) for one in ledger.decisions_of("m")]
+    assert decided == [("release quarantine", "operator"), ("quarantine", "poll")]
+
+
+def test_every_record_says_of_which_creation_it_is(ledger: Ledger) -> None:
+    pin = PinnedVersion("m", 1, D1, None, False, "l", "c", 7.0, superseded=True)
+    wrong = Quarantine("m", 2, D1, "l", D2, "altered", 1.0, "poll", "c")
+    hold = replace(HOLD, aspired_creation="a", target_creation="t")
+    move = replace(MOVE, creation="c")
+    ledger.pin(pin)
+    ledger.quarantine(wrong)
+    ledger.hold(hold)
+    ledger.activated(move)
+    view = ledger.view()
+    assert view.pins == {("m", 1): pin}
+    assert view.quarantines == {("m", 2): wrong}
+    assert view.holds == {("m", "champion"): hold}
+    assert view.last_active == {("m", "champion"): move}
 
 
 def test_of_versions_that_are_gone_the_newest_pins_stay(

@@ -99,6 +99,44 @@ def test_an_alias_that_moves_is_seen_at_once(registry, client, name):
     assert (sorted(found.versions), found.aliases) == ([2], {"latest": 2})
 
 
+def test_a_creation_has_one_mark_however_it_is_asked_for(registry, client, name, mlflow):
+    LinearModel(slope=3).register(name, mlflow.url)
+    client.create_model_version(name, "s3://nowhere/at-all")
+    listed = registry.aspired().models[name].versions
+    alone = registry.model(name).versions
+    for number in (1, 2):
+        mark = registry.version(name, number).creation
+        assert mark == listed[number].creation == alone[number].creation
+    assert listed[1].creation != listed[2].creation
+    client.set_model_version_tag(name, "1", "any", "tag")
+    client.update_model_version(name, "1", description="other words")
+    client.set_registered_model_alias(name, "champion", "1")
+    assert registry.version(name, 1).creation == listed[1].creation
+
+
+@pytest.mark.parametrize("how", ["deleted", "renamed"])
+def test_a_model_made_anew_has_other_creations_under_the_same_numbers(
+    registry, client, name, mlflow, how
+):
+    for _ in range(2):
+        client.create_registered_model(name)
+        client.create_model_version(name, "s3://nowhere/at-all")
+        listed = registry.aspired()
+        before = listed.models[name].versions[1].creation
+        if how == "deleted":
+            client.delete_registered_model(name)
+        else:
+            other = f"{name} {uuid4().hex[:8]}"
+            client.rename_registered_model(name, other)
+            assert registry.aspired().models[other].versions[1].creation == before
+        client.create_registered_model(name)
+        client.create_model_version(name, "s3://nowhere/at-all")
+        # A listing that takes over what shows no change sees it, too.
+        now = registry.aspired(listed).models[name].versions[1].creation
+        assert now != before
+        client.delete_registered_model(name)
+
+
 def test_a_proxied_artifact_is_fetched_stamped_and_described(
     registry, fetcher, name, mlflow, mlflow_artifacts, tmp_path
 ):

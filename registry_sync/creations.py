@@ -1,0 +1,62 @@
+"""What a listing tells of the bytes that were accepted here: whose they are, and which are over.
+
+Pure. A number may be made anew: in MLflow after its model was deleted or renamed away, in a bucket
+after its objects were removed. What was accepted belongs to one creation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+
+from registry_sync.aspired import Aspired, AspiredVersion
+from registry_sync.records import LedgerView, PinChange, PinnedVersion
+from registry_sync.standing import is_made_anew
+
+Version = tuple[str, int]
+"""A model, and the number of one of its versions."""
+
+
+def lacking_versions(listed: Aspired, ledger: LedgerView) -> frozenset[Version]:
+    """Return the versions that were accepted here, and that a listing does not have."""
+    return frozenset(
+        (model, version)
+        for (model, version), pin in ledger.pins.items()
+        if pin.gone_at is None
+        and not (model in listed.models and listed.models[model].has(version))
+    )
+
+
+def learned(
+    listed: Aspired, gone: AbstractSet[Version], ledger: LedgerView, *, at: float
+) -> tuple[PinChange, ...]:
+    """Return what is to be remembered of accepted bytes after a listing.
+
+    Args:
+        listed: What the registry lists, or a part of it.
+        gone: Versions that this listing and the one before lack.
+        ledger: What is remembered.
+        at: Epoch seconds.
+    """
+    pins = ledger.pins
+    changes = [PinChange(pins[key], replace(pins[key], gone_at=at)) for key in sorted(gone)]
+    by_creation = {pin.creation: pin for pin in pins.values() if pin.creation is not None}
+    for one in listed.versions():
+        known = pins.get((one.model, one.version))
+        if known is not None:
+            changes += _of_known(one, known, ledger)
+        elif one.creation is not None and one.creation in by_creation:
+            known = by_creation[one.creation]
+            there = replace(known, model=one.model, version=one.version)
+            changes.append(PinChange(None, replace(there, gone_at=None, superseded=False)))
+    return tuple(changes)
+
+
+def _of_known(one: AspiredVersion, known: PinnedVersion, ledger: LedgerView) -> Iterator[PinChange]:
+    if known.creation is None and one.creation is not None:
+        yield PinChange(known, replace(known, creation=one.creation))
+        return
+    superseded = is_made_anew(one, ledger)
+    if superseded != known.superseded:
+        yield PinChange(known, replace(known, superseded=superseded))
