@@ -169,7 +169,8 @@ class Machine(RuleBasedStateMachine):
             self.registry.rename(name, away)
             for version in self.registry.models[away].versions:
                 digest = self.registry.digest(away, version)
-                self.model.renamed((name, version), away, digest)
+                right = set() if self._is_spoiled(away, version) else {digest}
+                self.model.renamed((name, version), away, right)
             self.tally["renamed"] += 1
         elif away in self.registry.models and name not in self.registry.models:
             self.registry.forget(away)

@@ -74,10 +74,10 @@ class Model:
         """An operator takes its bytes as they are."""
         self.shown[version].right.add(digest)
 
-    def renamed(self, version: Version, name: str, digest: str) -> None:
+    def renamed(self, version: Version, name: str, right: set[str]) -> None:
         """A version's model has another name; where creations have marks, it is what it was."""
         was = self.registered.pop(version)
-        now = was if self.marks else Creation({digest}, stamped=True)
+        now = was if self.marks else Creation(right, stamped=True)
         self.registered[name, version[1]] = now
 
     # --- the node ---------------------------------------------------------------------------------
