@@ -13,8 +13,8 @@ NAMELESS = frozenset(
 """Names that say nothing of what is inside, and so take in everything."""
 TOP_LEVEL = frozenset(
     {
-        "gateway", "registry_sync", "migrations", "tests", "deploy", "pyproject.toml", "README.md",
-        "Makefile", "CHANGELOG.md", "constraints.txt", "LICENSE",
+        "gateway", "registry_sync", "migrations", "tests", "deploy", "docs", "pyproject.toml",
+        "README.md", "Makefile", "CHANGELOG.md", "constraints.txt", "LICENSE",
     }
 )  # fmt: skip
 OF_ONE_MACHINE = re.compile(
