@@ -92,7 +92,7 @@ class Model:
             known, now = self.shown.get(version), self.registered[version]
             if known is not None and known is not now and not self.marks and not was_gone:
                 # Under a number that was never gone, this is no other creation.
-                now.right, now.seen = known.right, known.seen
+                now = self.registered[version] = known
             self.shown[version] = now
             if now not in self.ever.setdefault(version, []):
                 self.ever[version].append(now)
