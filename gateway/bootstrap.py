@@ -121,6 +121,7 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         batch_bytes=settings.max_batch_bytes,
         answer_bytes=settings.max_answer_bytes,
         cuda_devices=cuda_devices(os.environ) if settings.torch_device == "auto" else None,
+        not_finite=settings.not_finite,
     )
     versions = Versions(node, settings.artifacts_dir.resolve(), limits)
     live_record = LiveRecord()

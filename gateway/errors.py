@@ -236,6 +236,21 @@ class ModelRaisedError(ServingError):
     code = "model_error"
 
 
+class NotFiniteAnswerError(ModelRaisedError):
+    """The model answered a number that is not finite, and this gateway sends no null for it.
+
+    Attributes:
+        details: As in `InvalidInputError`.
+    """
+
+    code = "not_finite"
+
+    def __init__(self, message: str, details: list[list[object]] | None = None) -> None:
+        """Store the message and where the answer has such a number."""
+        super().__init__(message)
+        self.details = details or []
+
+
 class NotDeliveredError(Exception):
     """A request never reached its worker; it may be given to another. Never shown to a caller."""
 

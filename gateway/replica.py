@@ -28,6 +28,7 @@ from gateway.errors import (
     ModelOverloadedError,
     ModelRaisedError,
     NotDeliveredError,
+    NotFiniteAnswerError,
     WorkerDiedError,
 )
 from gateway.launcher import Launcher, WorkerProcess
@@ -585,6 +586,8 @@ def _as_error(header: bytes) -> GatewayError:
     failed = messages.Failed(**orjson.loads(header))
     if failed.code == "invalid_input":
         return InvalidInputError(failed.message, failed.details)
+    if failed.code == "not_finite":
+        return NotFiniteAnswerError(failed.message, failed.details)
     if failed.code == "unsupported_media_type":
         return MediaTypeError(failed.message)
     if failed.code in ("deadline_exceeded", "cancelled"):

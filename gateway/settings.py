@@ -66,6 +66,11 @@ class GatewaySettings(BaseSettings):
     max_answer_bytes: int = Field(
         64 * MIB, ge=1024, le=1024 * MIB, description="Largest answer to one request."
     )
+    not_finite: Literal["null", "refuse"] = Field(
+        "null",
+        description="What a number in an answer that is NaN or infinite becomes: 'null', or "
+        "'refuse': its request is answered 422.",
+    )
     request_timeout_s: float = Field(
         30.0, gt=0, le=3600, description="From a body's last byte to the answer, loading excluded."
     )

@@ -41,6 +41,7 @@ class WorkerLimits:
         batch_bytes: The most bytes of bodies that are joined into one batch.
         answer_bytes: The largest answer to one request.
         cuda_devices: Which GPUs torch models may use, as `messages.Load` says it; None: none.
+        not_finite: What becomes of such a number in an answer, as `messages.Load` says it.
     """
 
     threads: int
@@ -48,6 +49,7 @@ class WorkerLimits:
     batch_bytes: int
     answer_bytes: int
     cuda_devices: str | None = None
+    not_finite: str = "null"
 
 
 class Versions:
@@ -185,6 +187,7 @@ class Versions:
             memory_bytes=self._limits.memory_bytes,
             max_batch_bytes=self._limits.batch_bytes,
             max_answer_bytes=self._limits.answer_bytes,
+            not_finite=self._limits.not_finite,
         )
 
 

@@ -9,15 +9,20 @@ from fastapi import FastAPI, Request, Response
 _BODY: dict[str, Any] = {
     "type": "object",
     "description": "Exactly one of `instances`, `inputs`, `dataframe_split`, `dataframe_records` "
-    "or `features`, and optionally `params`.",
+    "or `features`, and optionally `params`; or one request of an LLM's client, with `messages`, "
+    "`prompt` or `input`. A member that is unknown is refused.",
     "properties": {
         "instances": {"description": "Rows: records of a column model, tensors of a tensor model."},
-        "inputs": {"description": "Columns by name, or one tensor, or tensors by name."},
+        "inputs": {
+            "description": "Columns by name; one record, where a column holds lists or objects; "
+            "one tensor, or tensors by name; a list of values, for a model with type hints."
+        },
         "dataframe_split": {
             "type": "object",
             "properties": {
                 "columns": {"type": "array", "items": {"type": "string"}},
                 "data": {"type": "array", "items": {"type": "array", "items": {}}},
+                "index": {"type": "array", "items": {"type": ["string", "number", "null"]}},
             },
         },
         "dataframe_records": {"type": "array", "items": {"type": "object"}},
@@ -30,13 +35,18 @@ _ANSWER: dict[str, Any] = {
     "type": "object",
     "required": ["predictions", "model_name", "model_version", "prediction_id", "timestamp"],
     "properties": {
-        "predictions": {"type": "array", "items": {}},
+        "predictions": {"description": "One item per row; or what the model answers to all."},
         "model_name": {"type": "string"},
         "model_version": {"type": "integer"},
         "prediction_id": {"type": "string"},
         "timestamp": {"type": "string", "format": "date-time"},
         "inference_time_ms": {"type": "number"},
-        "probabilities": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+        "probabilities": {
+            "type": "array",
+            "items": {"type": "array", "items": {"type": ["number", "array"]}},
+            "description": "Per row a number for each class; of several outputs, such a list for "
+            "each.",
+        },
         "class_names": {"type": "array", "items": {}},
     },
 }
@@ -69,7 +79,8 @@ _ERRORS = {
     "410": "The version was deleted, and its bytes are gone.",
     "413": "The body is too large.",
     "415": "The content type is not JSON.",
-    "422": "The body is not what the signature asks for; `errors` names row and field.",
+    "422": "The body is not what the signature asks for, or the model has no probabilities; "
+    "`errors` names row and field.",
     "429": "Too many requests of this version are in flight.",
     "500": "The model raised an exception.",
     "503": "Loading, load failed, quarantined, registry unavailable, draining; see `code`.",
@@ -122,7 +133,7 @@ def _operation(*, by_path: bool) -> dict[str, Any]:
         "in": "query",
         "required": False,
         "schema": {"type": "boolean", "default": False},
-        "description": "Add `probabilities` and `class_names`, where the model has them.",
+        "description": "Add `probabilities` and `class_names`; 422 where the model has none.",
     }
     return {
         "tags": ["predict"],

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from gateway import errors
-from gateway.errors import GatewayError, InvalidInputError
+from gateway.errors import GatewayError, InvalidInputError, NotFiniteAnswerError
 
 _IDS_AT_ONCE = 256
 MEDIA_TYPE = "application/problem+json"
@@ -52,8 +52,12 @@ STATUS: dict[type[GatewayError], int] = {
     errors.WorkerDiedError: 503,
     errors.DeadlineExceededError: 504,
     errors.ModelRaisedError: 500,
+    errors.NotFiniteAnswerError: 422,
 }
 """Complete by test: every class of `gateway.errors` that reaches a caller has its row."""
+
+
+_WITH_DETAILS = (InvalidInputError, NotFiniteAnswerError)
 
 
 def _random_ids() -> Iterator[str]:
@@ -88,7 +92,7 @@ def problem(error: GatewayError, request_id: str) -> dict[str, Any]:
         "code": error.code,
         "request_id": request_id,
     }
-    if isinstance(error, InvalidInputError) and error.details:
+    if isinstance(error, _WITH_DETAILS) and error.details:
         body["errors"] = [
             {"row": row, "field": field, "reason": reason} for row, field, reason in error.details
         ]

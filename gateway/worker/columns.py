@@ -2,7 +2,7 @@
 
 The rules are MLflow's enforcement where it is strict: whole numbers go into ``double``, nothing
 else is converted silently. Two are stricter: a string never becomes a number, and null stands only
-in a column that the signature calls optional.
+in a column that the signature calls optional. Base64 may have the line breaks that MLflow writes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import datetime as dt
 import math
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any, NoReturn
+from typing import Any
 
 from gateway.worker.refusals import MAX_DETAILS, Detail, invalid
 
@@ -45,6 +45,8 @@ _NAMES = {
     dict: "an object",
     type(None): "null",
 }
+_NO_LINE_BREAKS = str.maketrans("", "", "\r\n")
+_NO_MOMENT = "a string that is no ISO 8601 date and time"
 _OLDEST = dt.datetime(1677, 9, 22)  # noqa: DTZ001  # bounds of nanoseconds in 64 bits, without a zone
 _NEWEST = dt.datetime(2262, 4, 11)  # noqa: DTZ001  # as above
 
@@ -55,8 +57,7 @@ def to_array(name: str, values: Sequence[Any], kind: str, *, required: bool) -> 
     Args:
         name: The column's name, for the message.
         values: One JSON value per row.
-        kind: MLflow's name of the type; types that hold others (``array``, ``object``, ``map``,
-            ``any``) pass unchecked: MLflow itself enforces them.
+        kind: MLflow's name of the type; one that is not in `SCALAR_TYPES` passes as it came.
         required: Whether null is refused.
 
     Raises:
@@ -73,7 +74,7 @@ def to_array(name: str, values: Sequence[Any], kind: str, *, required: bool) -> 
         return _floats(name, values, kind)
     if kind == "datetime":
         return np.array(values, dtype="datetime64[ns]")
-    if kind in {"string", "binary"} or None in values:
+    if kind in {"string", "binary"} or None in values:  # truth values may be null
         return _objects(values)
     if kind in _WIDTHS:
         _refuse_wide(name, values, _WIDTHS[kind])
@@ -96,6 +97,8 @@ def infer(values: Sequence[Any]) -> Any:
     import numpy as np
 
     types = set(map(type, values))
+    if type(None) in types and types & {int, float} and types <= {int, float, type(None)}:
+        return np.array([math.nan if one is None else one for one in values], dtype=np.float64)
     for kind in ("boolean", "long", "double"):
         if types and types <= PLAIN_TYPES[kind]:
             try:
@@ -123,8 +126,8 @@ def _convert(name: str, values: Sequence[Any], kind: str, *, required: bool) -> 
     details: list[Detail] = []
     for row, value in enumerate(values):
         try:
-            if value is None and required:
-                _refuse_null()
+            if value is None:
+                _check_null(kind, required=required)
             converted.append(None if value is None else one(value))
         except ValueError as error:
             details.append((row, name, str(error)))
@@ -135,8 +138,11 @@ def _convert(name: str, values: Sequence[Any], kind: str, *, required: bool) -> 
     return converted
 
 
-def _refuse_null() -> NoReturn:
-    raise ValueError("null in a required column")
+def _check_null(kind: str, *, required: bool) -> None:
+    if required:
+        raise ValueError("null in a required column")
+    if kind in WHOLE_TYPES:  # not all of them are null: that column would have been left out
+        raise ValueError(f"null beside whole numbers: a column of type {kind} has no null")
 
 
 def _number(value: Any) -> Any:
@@ -166,25 +172,36 @@ def _string(value: Any) -> str:
 
 
 def _binary(value: Any) -> bytes:
-    text = _string(value)
+    text = _string(value).translate(_NO_LINE_BREAKS)
     try:
         return base64.b64decode(text, validate=True)
     except ValueError as error:
         raise ValueError("a string that is not base64 where bytes are needed") from error
 
 
-def _datetime(value: Any) -> Any:
-    text = _string(value)
+def moment(text: str) -> dt.datetime:
+    """Return the date and time that ``text`` spells, with its time zone where it names one.
+
+    Raises:
+        ValueError: It is not ISO 8601; does not hold the data.
+    """
     try:
         # Python 3.10, which a model may bring, reads no Z.
-        moment = dt.datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] in "Zz" else text)
-        if moment.tzinfo is not None:
-            moment = moment.astimezone(dt.timezone.utc).replace(tzinfo=None)  # noqa: UP017  # 3.10
-    except (ValueError, OverflowError) as error:
-        raise ValueError("a string that is no ISO 8601 date and time") from error
-    if not _OLDEST <= moment <= _NEWEST:
+        return dt.datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] in "Zz" else text)
+    except ValueError as error:
+        raise ValueError(_NO_MOMENT) from error
+
+
+def _datetime(value: Any) -> dt.datetime:
+    one = moment(_string(value))
+    try:
+        if one.tzinfo is not None:
+            one = one.astimezone(dt.timezone.utc).replace(tzinfo=None)  # noqa: UP017  # 3.10
+    except OverflowError as error:
+        raise ValueError(_NO_MOMENT) from error
+    if not _OLDEST <= one <= _NEWEST:
         raise ValueError("a date outside of 1677-09-22 to 2262-04-11")
-    return moment
+    return one
 
 
 _ONE: dict[str, Callable[[Any], Any]] = {
@@ -197,6 +214,40 @@ _ONE: dict[str, Callable[[Any], Any]] = {
     "binary": _binary,
     "datetime": _datetime,
 }
+
+
+def scalar(kind: str, value: Any) -> Any:
+    """Return one JSON value as Python's value of the type ``kind``; other types pass unchecked.
+
+    Raises:
+        ValueError: It is not of the type; says why, without the value.
+    """
+    one = _ONE.get(kind)
+    return value if one is None else one(value)
+
+
+def narrow(kind: str, value: Any) -> Any:
+    """Return what `scalar` returned as the value that MLflow takes for the type ``kind``.
+
+    Raises:
+        ValueError: It is beyond the type's bounds.
+    """
+    import numpy as np
+
+    if kind == "double":
+        return float(value)
+    if kind == "float":
+        with np.errstate(over="ignore"):
+            single = np.float32(value)
+        if np.isinf(single):
+            raise ValueError("a number beyond float32")
+        return single
+    if kind in _WIDTHS:
+        bits = _WIDTHS[kind]
+        if not -(2 ** (bits - 1)) <= value < 2 ** (bits - 1):
+            raise ValueError(f"a whole number beyond {bits} bits")
+        return np.int32(value) if kind == "integer" else value
+    return np.datetime64(value, "ns") if kind == "datetime" else value
 
 
 def _floats(name: str, values: Sequence[Any], kind: str) -> Any:

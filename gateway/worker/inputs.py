@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 COLUMNS = "columns"
 TENSOR = "tensor"
 TENSORS = "tensors"
+VALUES = "values"
+WHOLE = "whole"
 TENSOR_NAME = ""
-"""The name of the one array of an unnamed tensor."""
+"""The name of the one array of an unnamed tensor, of values, and of a whole."""
 
 
 @dataclass(frozen=True)
@@ -18,19 +21,27 @@ class Inputs:
     """Validated rows.
 
     Attributes:
-        kind: `COLUMNS` (one array per column), `TENSOR` (one array) or `TENSORS` (named arrays).
+        kind: `COLUMNS` (one array per column), `TENSOR` (one array), `TENSORS` (named arrays),
+            `VALUES` (an array of objects, one per row) or `WHOLE` (one value that has no rows).
         arrays: ``numpy`` arrays by name, in the signature's order; shape ``(rows, …)``.
         rows: How many rows.
         params: The caller's params, validated.
+        index: The caller's labels of the rows of a table; None: they are counted from 0.
     """
 
     kind: str
     arrays: dict[str, Any]
     rows: int
     params: dict[str, Any] = field(default_factory=dict)
+    index: list[Any] | None = None
 
     def joins_with(self) -> tuple[object, ...]:
-        """Return a key; inputs with equal keys can be joined into one."""
+        """Return a key; inputs with equal keys can be joined into one.
+
+        Labels of the caller's own may be twice there with another caller's: they go alone.
+        """
+        if self.index is not None or self.kind == WHOLE:
+            return (object(),)
         shapes = tuple(
             (name, array.dtype.str, array.shape[1:]) for name, array in self.arrays.items()
         )
@@ -49,24 +60,34 @@ class Inputs:
         return Inputs(self.kind, arrays, sum(part.rows for part in parts), self.params)
 
     def native(self) -> Any:
-        """Return what a pyfunc takes: a DataFrame, an array, or arrays by name."""
+        """Return what a pyfunc takes: a DataFrame, an array, arrays by name, a list, a value."""
         if self.kind == TENSOR:
             return self.arrays[TENSOR_NAME]
         if self.kind == TENSORS:
             return self.arrays
+        if self.kind == VALUES:
+            return self.arrays[TENSOR_NAME].tolist()
+        if self.kind == WHOLE:
+            return self.arrays[TENSOR_NAME][0]
         import pandas as pd
 
-        return pd.DataFrame(self.arrays)
+        return pd.DataFrame(self.arrays, index=self.index)
 
     def copy(self) -> Inputs:
         """Return the same in arrays of its own: a model may change what it is given."""
-        arrays = {name: array.copy() for name, array in self.arrays.items()}
-        return Inputs(self.kind, arrays, self.rows, self.params)
+        arrays = {name: _copied(array) for name, array in self.arrays.items()}
+        return Inputs(self.kind, arrays, self.rows, self.params, self.index)
 
     def take(self, rows: Sequence[int]) -> Inputs:
         """Return the rows with these numbers, in this order."""
         arrays = {name: array[list(rows)] for name, array in self.arrays.items()}
-        return Inputs(self.kind, arrays, len(rows), self.params)
+        index = None if self.index is None else [self.index[row] for row in rows]
+        return Inputs(self.kind, arrays, len(rows), self.params, index)
+
+
+def _copied(array: Any) -> Any:
+    """Return an array of its own, and of its own lists and objects where it holds such."""
+    return deepcopy(array) if array.dtype.kind == "O" else array.copy()
 
 
 class Rows(Protocol):

@@ -15,7 +15,7 @@ from typing import Any
 from gateway.worker import confinement, expected, fast_path, integrity, memory, warmup
 from gateway.worker import signature as rules
 from gateway.worker.codecs import strict_json
-from gateway.worker.flavors import python_function, pytorch, scikit_learn
+from gateway.worker.flavors import classifiers, python_function, pytorch, scikit_learn
 from gateway.worker.inputs import Inputs
 from gateway.worker.messages import Load, Loaded, LoadFailed
 from gateway.worker.passing import name_of, passing_fault
@@ -127,18 +127,24 @@ def _verify(order: Load) -> None:
 
 def _load(order: Load) -> tuple[ServedModel, Any]:
     try:
-        signature = rules.parse(order.description.get("signature"))
-    except ValueError as error:
-        raise LoadFailedError("unsupported", str(error)) from error
-    try:
         pyfunc = _pyfunc(order)
+        hinted = python_function.from_type_hints(pyfunc)
     except MemoryError as error:
         raise LoadFailedError("no_room", _too_much(order)) from error
     except BaseException as error:  # foreign code runs here, and may raise anything
         log_without_data(error)
         raise _failed("load_failed", _sentence("loading", error), error) from error
+    try:
+        signature = rules.parse(order.description.get("signature"), from_type_hints=hinted)
+    except ValueError as error:
+        raise LoadFailedError("unsupported", str(error)) from error
     model = ServedModel(
-        order.model, order.version, signature, strict_json.best(), call_pyfunc(pyfunc)
+        order.model,
+        order.version,
+        signature,
+        strict_json.best(),
+        call_pyfunc(pyfunc),
+        nulls=order.not_finite == "null",
     )
     return model, pyfunc
 
@@ -174,10 +180,8 @@ def _warm(
     further = [*warmup.scatter(varied[0]), *far] if varied and whole else []
     path = fast_path.choose(pyfunc, model.call, loader, predict_fn, varied, further=further)
     model.call = path.call
-    scores: Call | None = None
-    if loader == "mlflow.sklearn":
-        _offer_probabilities(model, pyfunc, varied if path.path == "fast" else [])
-        scores = _scores(pyfunc)
+    _offer_probabilities(model, pyfunc, loader, varied if path.path == "fast" else [])
+    scores = _scores(pyfunc) if loader == "mlflow.sklearn" else None
     if not varied:
         return warmup.Batching("alone", "there is no input example to prove joining"), path
     return warmup.prove_joining(model, varied, far, scores), path
@@ -190,12 +194,15 @@ def _check_expected(model: ServedModel, order: Load) -> int:
         raise _failed("warm_up_failed", str(error), error) from error
 
 
-def _offer_probabilities(model: ServedModel, pyfunc: Any, proofs: Sequence[Inputs]) -> None:
-    offered = scikit_learn.probabilities(pyfunc)
-    if offered is None:
+def _offer_probabilities(
+    model: ServedModel, pyfunc: Any, loader: str, proofs: Sequence[Inputs]
+) -> None:
+    offered = classifiers.probabilities(pyfunc, loader)
+    if isinstance(offered, str):
+        model.no_probabilities = offered
         return
-    function, model.class_names = offered
-    model.probabilities_call = fast_path.choose_probabilities(pyfunc, function, proofs)
+    model.class_names = offered.class_names
+    model.probabilities_call = fast_path.choose_probabilities(pyfunc, offered.function, proofs)
 
 
 def _scores(pyfunc: Any) -> Call | None:

@@ -52,6 +52,8 @@ class Load:
         memory_bytes: The most memory that the worker may take beyond what it starts with.
         cuda_devices: The GPUs that it may use, as in ``CUDA_VISIBLE_DEVICES``, or ``all``; None:
             none. Never told to a fork: CUDA cannot be used in one.
+        not_finite: What becomes of a number in an answer that is not finite: ``null``, or
+            ``refuse``: its request fails.
     """
 
     model: str
@@ -67,6 +69,7 @@ class Load:
     interpreter: str | None = None
     memory_bytes: int | None = None
     cuda_devices: str | None = None
+    not_finite: str = "null"
 
 
 @dataclass(frozen=True)
@@ -189,8 +192,8 @@ class Failed:
     """A PREDICT that has no answer.
 
     Attributes:
-        code: ``unsupported_media_type``, ``invalid_input``, ``model_error``, ``deadline_exceeded``
-            or ``cancelled``.
+        code: ``unsupported_media_type``, ``invalid_input``, ``model_error``, ``not_finite``,
+            ``deadline_exceeded`` or ``cancelled``.
         message: What to tell the caller; never the caller's data, never a traceback.
         details: ``[row or None, field or None, reason]``, at most 20 of them.
     """

@@ -1,7 +1,9 @@
-"""What a model returned, as rows of JSON values."""
+"""What a model returned, as rows of JSON values: MLflow's own spelling, but for dates in arrays."""
 
 from __future__ import annotations
 
+import base64
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +27,9 @@ def rows_of(output: Any, start: int, stop: int) -> Any:
 
 
 def to_json(value: Any, depth: int = 0) -> Any:
-    """Return ``value`` as lists, dicts, strings and numbers. A DataFrame becomes records.
+    """Return ``value`` as lists, dicts, strings and numbers.
+
+    A DataFrame becomes records, and so does a Series: MLflow makes it a DataFrame of one column.
 
     Raises:
         TypeError: A part of it has no spelling in JSON.
@@ -34,8 +38,10 @@ def to_json(value: Any, depth: int = 0) -> Any:
         return value
     if depth > _MAX_DEPTH:
         raise TypeError("nested too deep")
-    if hasattr(value, "to_dict") and hasattr(value, "columns"):
-        return [to_json(record, depth + 1) for record in value.to_dict(orient="records")]
+    if hasattr(value, "to_dict"):
+        table = value.to_frame() if depth == 0 and _is_series(value) else value
+        if hasattr(table, "columns"):
+            return [to_json(record, depth + 1) for record in table.to_dict(orient="records")]
     if hasattr(value, "detach"):  # a torch tensor
         value = value.detach().cpu()
     if isinstance(value, Mapping):
@@ -45,16 +51,48 @@ def to_json(value: Any, depth: int = 0) -> Any:
     return _foreign(value, depth)
 
 
+def _is_series(value: Any) -> bool:
+    return not hasattr(value, "columns") and hasattr(value, "to_frame") and hasattr(value, "iloc")
+
+
+def only_not_finite(output: Any) -> bool:
+    """Whether there are numbers in ``output``, and none of them is finite."""
+    found, pending = False, [to_json(output)]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            pending += item.values()
+        elif isinstance(item, list):
+            pending += item
+        elif isinstance(item, (int, float)):
+            if math.isfinite(item):
+                return False
+            found = True
+    return found
+
+
 def _foreign(value: Any, depth: int) -> Any:
     """Return arrays, series and scalars of numerical libraries as plain values."""
-    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    dtype = getattr(value, "dtype", None)
+    kind = getattr(dtype, "kind", "")
     if kind in {"M", "m"}:
         return to_json(value.astype(str), depth + 1)
     if callable(to_list := getattr(value, "tolist", None)):
         plain = to_list()
-        return plain if kind in {"f", "i", "u", "b", "U"} else to_json(plain, depth + 1)
+        numpys = kind in {"f", "i", "u", "b", "U"} and hasattr(dtype, "isbuiltin")
+        return plain if numpys else to_json(plain, depth + 1)
     if callable(to_text := getattr(value, "isoformat", None)):
         return to_text()
     if isinstance(value, (bool, int, float, str)):
         return next(plain(value) for plain in (bool, int, float, str) if isinstance(value, plain))
+    return _of_a_class(value, depth)
+
+
+def _of_a_class(value: Any, depth: int) -> Any:
+    if isinstance(value, (bytes, bytearray)):
+        return base64.encodebytes(value).decode("ascii")
+    if type(value).__name__ == "NAType":  # pandas' missing value of any type
+        return None
+    if callable(to_fields := getattr(value, "model_dump", None)):  # a pydantic model
+        return to_json(to_fields(), depth + 1)
     raise TypeError("a value of a type that JSON does not have")

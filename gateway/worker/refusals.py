@@ -40,3 +40,11 @@ def invalid(message: str, *details: Detail) -> RequestRefusedError:
 def model_error(message: str) -> RequestRefusedError:
     """Return the refusal for a model that failed on a request which was valid."""
     return RequestRefusedError("model_error", message)
+
+
+def not_finite(row: int | None) -> RequestRefusedError:
+    """Return the refusal of an answer with a number that is not finite, where that is refused."""
+    detail: Detail = (row, "predictions", "a number that is not finite")
+    return RequestRefusedError(
+        "not_finite", "the model's answer has a number that is not finite", [detail]
+    )

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.worker import outputs
+from gateway.worker import outputs, values
 from gateway.worker.codecs import predict as codec
 from gateway.worker.codecs.strict_json import Json
-from gateway.worker.flavors import python_function
+from gateway.worker.flavors import classifiers, python_function
 from gateway.worker.inputs import Inputs, Rows, join
 from gateway.worker.refusals import RequestRefusedError, invalid, model_error
-from gateway.worker.signature import Signature
+from gateway.worker.signature import MISFIT, Signature
 
 Call = Callable[[Inputs], Any]
 
@@ -27,7 +27,10 @@ class ServedModel:
     Attributes:
         call: Predicts validated inputs: the pyfunc, or a fast path that was proved equal to it.
         probabilities_call: The same for class probabilities; None where the model has none.
-        class_names: Names of the columns of ``probabilities``.
+        class_names: As in `gateway.worker.flavors.classifiers.Probabilities`.
+        no_probabilities: Why there is no ``probabilities_call``.
+        nulls: Whether null stands in an answer for a number that is not finite; if not, its
+            request is refused.
     """
 
     name: str
@@ -37,6 +40,8 @@ class ServedModel:
     call: Call
     probabilities_call: Call | None = None
     class_names: list[Any] = field(default_factory=list)
+    no_probabilities: str = "the model has no class probabilities"
+    nulls: bool = True
 
     def decode(self, body: bytes) -> Rows:
         """Return the validated rows of a body.
@@ -50,9 +55,11 @@ class ServedModel:
         """Predict all rows by one call.
 
         Raises:
-            RequestRefusedError: The model raised, or answered another number of rows.
+            RequestRefusedError: The model raised, or answered another number of rows, or has no
+                probabilities.
         """
-        probabilities = probabilities and self.probabilities_call is not None
+        if probabilities and self.probabilities_call is None:
+            raise invalid(self.no_probabilities, (None, "probabilities", "the model has none"))
         # A model may change what it is given, and the second call is to see what came.
         output = self._guarded(self.call, inputs.copy() if probabilities else inputs)
         _check_rows(outputs.row_count(output), inputs.rows)
@@ -78,10 +85,15 @@ class ServedModel:
         try:
             rows = outputs.to_json(prediction.output)
             likely = outputs.to_json(prediction.probabilities)
+            names = classifiers.names_of(self.class_names, likely)
         except (TypeError, ValueError) as error:
             raise model_error("the model's answer has no spelling in JSON") from error
         envelope = codec.Envelope(
-            self.json, model=self.name, version=self.version, predict_s=predict_s
+            self.json,
+            model=self.name,
+            version=self.version,
+            predict_s=predict_s,
+            nulls=self.nulls,
         )
         answers: list[bytes | RequestRefusedError] = []
         start = 0
@@ -89,7 +101,7 @@ class ServedModel:
             part = slice(start, start + count)
             extras: dict[str, Any] = {}
             if likely is not None:
-                extras = {"probabilities": likely[part], "class_names": self.class_names}
+                extras = {"probabilities": likely[part], "class_names": names}
             try:
                 answers.append(
                     envelope.answer(rows[part] if prediction.divisible else rows, extras)
@@ -106,9 +118,12 @@ class ServedModel:
             RequestRefusedError: It has no answer.
         """
         inputs = join([self.decode(body)])
-        answer = self.encode(self.predict(inputs), [inputs.rows], predict_s=0.0)[0]
+        prediction = self.predict(inputs)
+        answer = self.encode(prediction, [inputs.rows], predict_s=0.0)[0]
         if isinstance(answer, RequestRefusedError):
             raise answer
+        if b"null" in answer and outputs.only_not_finite(prediction.output):
+            raise model_error("every number of the model's answer is not finite")
         return answer, inputs
 
     def _guarded(self, call: Call, inputs: Inputs) -> Any:
@@ -116,7 +131,7 @@ class ServedModel:
             return call(inputs)
         except BaseException as error:  # a model may raise SystemExit too, and must not end us
             if python_function.refused_the_input(error):
-                raise invalid("the input does not fit the model's signature") from error
+                raise invalid(MISFIT, *values.misfits(self.signature, inputs)) from error
             log_without_data(error)
             raise model_error(f"the model raised {type(error).__name__}") from error
 

@@ -76,6 +76,14 @@ async def test_rows_that_influence_each_other_are_answered_each_request_as_if_al
     assert took["centred"] > 48 * 0.03 > 2 * took["plain"], took
 
 
+async def test_a_number_that_is_not_finite_is_null(running_node: Node, registry: Registry) -> None:
+    model = ScriptedModel(nan_on=14.0)
+    async with client() as http:
+        name = await _published(running_node, registry, http, "gappy", model)
+        answer = await ask(http, running_node.url, Call(name, 0), model.payload_of(1.0, 14.0))
+        assert (answer.ok, answer.predictions) == (True, [None, None])
+
+
 async def test_two_models_with_a_module_of_the_same_name_answer_each_with_its_own(
     running_node: Node, registry: Registry
 ) -> None:

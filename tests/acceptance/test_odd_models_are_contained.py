@@ -31,6 +31,7 @@ GATEWAY = {
     "GATEWAY_PROBE_INTERVAL_S": "1",
     "GATEWAY_MAX_ANSWER_BYTES": str(MIB),
     "GATEWAY_MAX_RESIDENT": "16",
+    "GATEWAY_NOT_FINITE": "refuse",
     # Not that of a load: the first one waits until the forkserver has imported everything.
     "GATEWAY_WARM_UP_TIMEOUT_S": "2",
 } | ({"GATEWAY_LOAD_TIMEOUT_S": "20"} if SOAK else {})
@@ -77,7 +78,7 @@ CASES: dict[str, Odd] = {
     "too_many_rows": RAISES,
     "no_rows": RAISES,
     "not_json": RAISES,
-    "not_finite": RAISES,
+    "not_finite": Odd(422, "not_finite"),
     "answer_much": RAISES,
     "print_much": ANSWERS_RIGHT,
     "write_to_descriptors": ANSWERS_RIGHT,

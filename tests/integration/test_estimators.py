@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,13 @@ import pytest
 
 from gateway.worker.messages import Failed, Reply
 from tests.integration.worker_process import refused, serving, stop_forkserver, store
-from tests.models.estimators import SavedEstimator, ThresholdInShares, Unready, centred
+from tests.models.estimators import (
+    SavedEstimator,
+    ThresholdInShares,
+    Unready,
+    centred,
+    labelled,
+)
 
 TABLE = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0], "b": [1.0, 0.0, 5.0, 2.0]})
 
@@ -23,17 +30,63 @@ def forkserver_ends() -> Iterator[None]:
     stop_forkserver()
 
 
-def test_a_classifier_with_several_outputs_is_served_without_probabilities(tmp_path: Path):
+def test_a_classifier_with_several_outputs_has_probabilities_of_each(tmp_path: Path):
     from sklearn.ensemble import RandomForestClassifier
 
-    outputs = [[0, 1], [1, 0], [0, 1], [1, 0]]
-    model = RandomForestClassifier(n_estimators=3, random_state=0).fit(TABLE, outputs)
+    answers = [[0, 1], [1, 0], [2, 1], [1, 0]]
+    model = RandomForestClassifier(n_estimators=3, random_state=0).fit(TABLE, answers)
     saved = SavedEstimator(model, TABLE)
     with serving(store(saved, tmp_path)) as (worker, _):
         message, answer = worker.predict(saved.payload(4), probabilities=True)
         assert isinstance(message, Reply), message
         assert answer["predictions"] == saved.expected(saved.payload(4))
-        assert "probabilities" not in answer
+        assert answer["class_names"] == [[0, 1, 2], [0, 1]]
+        for output, likely in enumerate(model.predict_proba(TABLE)):
+            got = [row[output] for row in answer["probabilities"]]
+            np.testing.assert_allclose(got, likely)
+
+
+def test_a_mixture_has_probabilities_of_its_components(tmp_path: Path):
+    from sklearn.mixture import GaussianMixture
+
+    model = GaussianMixture(2, random_state=0).fit(TABLE)
+    saved = SavedEstimator(model, TABLE)
+    with serving(store(saved, tmp_path)) as (worker, _):
+        _, answer = worker.predict(saved.payload(4), probabilities=True)
+        assert answer["class_names"] == [0, 1]
+        np.testing.assert_allclose(answer["probabilities"], model.predict_proba(TABLE))
+
+
+def test_a_model_without_probabilities_says_so_and_goes_on(tmp_path: Path):
+    saved = SavedEstimator(boosted(), TABLE)
+    with serving(store(saved, tmp_path)) as (worker, report):
+        assert report.batching == "joined"
+        asked = [json.dumps(saved.payload(1)).encode()] * 3
+        for _ in worker.send_together(asked, probabilities=True):
+            _, message, _ = worker.receive()
+            assert isinstance(message, Failed)
+            assert (message.code, message.details) == (
+                "invalid_input",
+                [[None, "probabilities", "the model has none"]],
+            )
+            assert "HistGradientBoostingRegressor has no predict_proba" in message.message
+        assert isinstance(worker.predict(saved.payload(1))[0], Reply)
+
+
+def test_labels_of_rows_reach_an_estimator_that_asks_for_them(tmp_path: Path):
+    """It is called on arrays otherwise, which have none."""
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+
+    model = make_pipeline(FunctionTransformer(labelled), forest())
+    saved = SavedEstimator(model.fit(TABLE, [0, 1, 0, 1]), TABLE)
+    split: dict[str, Any] = {"columns": ["a", "b"], "data": [[0.0, 1.0], [3.0, 2.0]]}
+    with serving(store(saved, tmp_path)) as (worker, _):
+        plain = worker.predict({"dataframe_split": split})[1]["predictions"]
+        other = worker.predict({"dataframe_split": split | {"index": [100, 0]}})[1]["predictions"]
+        given = pd.DataFrame(split["data"], columns=split["columns"], index=[100, 0])
+        assert other == model.predict(given).tolist()
+        assert plain == model.predict(given.reset_index(drop=True)).tolist()
 
 
 def test_what_nobody_foresaw_is_a_failed_load_with_a_reason(tmp_path: Path):

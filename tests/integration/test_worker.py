@@ -38,6 +38,7 @@ from tests.models.catalogue import (
     ScriptedModel,
     TorchModel,
 )
+from tests.models.typed import TypedModel
 
 FORBIDDEN_MODULES = (
     "gateway.http",
@@ -188,12 +189,44 @@ def test_a_request_that_fails_takes_no_joined_request_with_it(tmp_path: Path):
             answers[id_] = (message, body)
         for id_, value in zip(ids, values, strict=True):
             message, body = answers[id_]
-            if value in {13.0, 14.0}:
+            if value == 13.0:
                 assert isinstance(message, Failed)
-                assert message.code == "model_error"
+                assert (message.code, message.message) == (
+                    "model_error",
+                    "the model raised RuntimeError",
+                )
             else:
-                assert json.loads(body)["predictions"] == [value]
-        assert answers[ids[2]][0].message == "the model raised RuntimeError"
+                assert json.loads(body)["predictions"] == [None if value == 14.0 else value]
+
+
+def test_a_number_that_is_not_finite_is_refused_where_the_order_says_so(tmp_path: Path):
+    model = ScriptedModel(nan_on=14.0)
+    with serving(replace(store(model, tmp_path), not_finite="refuse")) as (worker, _):
+        message, _ = worker.predict(model.payload_of(1.0, 14.0))
+        assert isinstance(message, Failed)
+        assert (message.code, message.details) == (
+            "not_finite",
+            [[0, "predictions", "a number that is not finite"]],
+        )
+        assert worker.predict(model.payload_of(1.0))[1]["predictions"] == [1.0]
+
+
+def test_traces_of_a_model_leave_no_database_where_the_gateway_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model = TypedModel("Responses", {"input": [{"role": "user", "content": "hello"}]})
+    order = store(model, tmp_path)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(here)
+    stop_forkserver()
+    try:
+        with serving(order) as (worker, _):
+            assert isinstance(worker.predict(order.description["example"]["serving"])[0], Reply)
+        assert list(here.iterdir()) == []
+    finally:
+        stop_forkserver()
 
 
 def test_bad_bodies_are_refused_and_the_worker_goes_on(tmp_path: Path):

@@ -72,6 +72,13 @@ def centred(values: Any) -> Any:
     return numbers - numbers.mean(axis=0)
 
 
+def labelled(values: Any) -> Any:
+    """Add the rows' labels to the first column; of an array there are none."""
+    if not isinstance(values, pd.DataFrame):
+        return values
+    return values.assign(a=values["a"] + values.index)
+
+
 class Threshold(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # not typed
     """Predicts whether the first column is above 1.5."""
 

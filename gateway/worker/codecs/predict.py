@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 from gateway.worker import signature as rules
-from gateway.worker.codecs.strict_json import InvalidJsonError, Json
+from gateway.worker.codecs import shapes
+from gateway.worker.codecs.strict_json import InvalidJsonError, Json, NotFiniteError
 from gateway.worker.inputs import Rows
-from gateway.worker.refusals import RequestRefusedError, invalid, model_error
+from gateway.worker.refusals import RequestRefusedError, invalid, model_error, not_finite
 from gateway.worker.signature import Signature
 
 CONTENT_TYPE = "application/json"
-SELECTORS = ("instances", "inputs", "dataframe_split", "dataframe_records", "features")
 
 
 @lru_cache(maxsize=64)  # callers of one model send the same, again and again
@@ -46,24 +45,45 @@ def decode(body: bytes, signature: Signature, json: Json) -> Rows:
         raise invalid(str(error)) from error
     if type(document) is not dict:
         raise invalid("the body is not a JSON object")
-    given = [selector for selector in SELECTORS if selector in document]
-    if len(given) != 1:
-        found = "none" if not given else " and ".join(repr(selector) for selector in given)
-        raise invalid(f"the body needs exactly one of {', '.join(SELECTORS)}; it has {found}")
-    if unknown := document.keys() - {*given, "params"}:
-        raise invalid(f"the body has {len(unknown)} fields beside {given[0]!r} and 'params'")
-    inputs = _READERS[given[0]](signature, document[given[0]])
-    if signature.params or "params" in document:
-        inputs.params.update(rules.validate_params(signature, document.get("params")))
+    given = [shape for shape in shapes.SHAPES if shape in document]
+    params = document.get("params")
+    if len(given) == 1:
+        if len(document) > 1:
+            shapes.refuse_unknown(document, {given[0], "params"})
+        inputs = shapes.read(given[0], signature, document[given[0]])
+    elif not given and not shapes.LLM_MEMBERS.isdisjoint(document):
+        request, params = _without_params(signature, document)
+        inputs = shapes.read_llm_request(signature, request)
+    else:
+        found = " and ".join(map(repr, given)) or "none"
+        raise invalid(f"the body needs exactly one of {', '.join(shapes.SHAPES)}; it has {found}")
+    if signature.params or params is not None:
+        inputs.params.update(rules.validate_params(signature, params))
     return inputs
+
+
+def _without_params(signature: Signature, document: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Return an LLM client's request without the model's params, and these.
+
+    They stand beside the rest of it, as in MLflow's protocol, or under ``params`` as elsewhere.
+    """
+    names = {param.name for param in signature.params}
+    beside = {name: value for name, value in document.items() if name in names}
+    rest = {name: value for name, value in document.items() if name not in names}
+    if not signature.enforced:
+        return rest, beside or None
+    under = rest.pop("params", None)
+    return rest, {**under, **beside} if type(under) is dict else under or beside or None
 
 
 class Envelope:
     """What is around the predictions of an answer; the same for a batch but for the id."""
 
-    def __init__(self, json: Json, *, model: str, version: int, predict_s: float) -> None:
-        """Spell what does not change."""
-        self._json = json
+    def __init__(
+        self, json: Json, *, model: str, version: int, predict_s: float, nulls: bool = True
+    ) -> None:
+        """Spell what does not change. ``nulls``: null stands for a number that is not finite."""
+        self._dumps = json.dumps_with_nulls if nulls else json.dumps
         named = {"model_name": model, "model_version": version}
         now = dt.datetime.now(dt.timezone.utc).isoformat()  # noqa: UP017  # Python 3.10
         timed = {"timestamp": now, "inference_time_ms": round(predict_s * 1000, 3)}
@@ -74,11 +94,14 @@ class Envelope:
         """Return one request's answer.
 
         Raises:
-            RequestRefusedError: ``model_error``: JSON has no spelling for a prediction.
+            RequestRefusedError: ``model_error``: JSON has no spelling for a prediction; or
+                ``not_finite``, if no null may stand for such a number.
         """
         try:
-            rows = self._json.dumps(predictions)
-            more = b",%b" % self._json.dumps(extras)[1:] if extras else b"}"
+            rows = self._dumps(predictions)
+            more = b",%b" % self._dumps(extras)[1:] if extras else b"}"
+        except NotFiniteError as error:
+            raise not_finite(error.row) from error
         except InvalidJsonError as error:
             raise model_error(f"the model's answer cannot be sent: {error}") from error
         number = os.urandom(16).hex().encode()
@@ -89,81 +112,3 @@ class Envelope:
             self._after_id,
             more,
         )
-
-
-# --- the five shapes ----------------------------------------------------------------------------
-
-
-def _dataframe_split(signature: Signature, value: Any) -> Rows:
-    if type(value) is not dict or type(value.get("data")) is not list:
-        raise invalid(
-            "'dataframe_split' is not an object with 'columns' and 'data'",
-            (None, "dataframe_split", "not an object with 'columns' and 'data'"),
-        )
-    labels = value.get("columns")
-    if labels is None and signature.columns:
-        labels = [column.label for column in signature.columns]
-    if type(labels) is not list or not all(type(label) in {str, int} for label in labels):
-        raise invalid(
-            "'columns' is not a list of names",
-            (None, "dataframe_split.columns", "not a list of names"),
-        )
-    return rules.from_rows(signature, labels, value["data"])
-
-
-def _dataframe_records(signature: Signature, value: Any) -> Rows:
-    return rules.from_records(signature, _list("dataframe_records", value))
-
-
-def _instances(signature: Signature, value: Any) -> Rows:
-    rows = _list("instances", value)
-    if rows and type(rows[0]) is dict:
-        return rules.from_records(signature, rows)
-    return _positional(signature, rows)
-
-
-def _inputs(signature: Signature, value: Any) -> Rows:
-    if type(value) is not dict:
-        return _instances(signature, _list("inputs", value))
-    if signature.tensors:
-        return rules.from_named_tensors(signature, value)
-    if not any(type(column) is list for column in value.values()):
-        return rules.from_records(signature, [value])
-    lengths = {len(column) if type(column) is list else -1 for column in value.values()}
-    if len(lengths) != 1 or -1 in lengths:
-        raise invalid("the columns are not lists of one length")
-    return rules.from_columns(signature, value, lengths.pop())
-
-
-def _features(signature: Signature, value: Any) -> Rows:
-    if type(value) is dict:
-        return rules.from_records(signature, [value])
-    row = _list("features", value)
-    if signature.tensors and len(signature.tensors[0].shape) == 1:
-        return rules.from_tensor(signature, row)
-    return _positional(signature, [row])
-
-
-def _positional(signature: Signature, rows: list[Any]) -> Rows:
-    """Read rows without names: lists in the order of the signature, or a tensor."""
-    if not signature.columns:
-        return rules.from_tensor(signature, rows)
-    labels = [column.label for column in signature.columns]
-    if len(labels) == 1 and not any(type(row) is list for row in rows):
-        return rules.from_columns(signature, {labels[0]: rows}, len(rows))
-    return rules.from_rows(signature, labels, rows)
-
-
-def _list(field: str, value: Any) -> list[Any]:
-    if type(value) is not list:
-        raise invalid(f"{field!r} is not a list", (None, field, "not a list"))
-    return value
-
-
-_READERS: dict[str, Callable[[Signature, Any], Rows]] = {
-    "dataframe_split": _dataframe_split,
-    "dataframe_records": _dataframe_records,
-    "instances": _instances,
-    "inputs": _inputs,
-    "features": _features,
-}

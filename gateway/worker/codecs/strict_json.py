@@ -27,6 +27,19 @@ class InvalidJsonError(ValueError):
     """Not JSON under the contract. The message says why, without the data."""
 
 
+class NotFiniteError(InvalidJsonError):
+    """A number that is not finite, which JSON has no spelling for.
+
+    Attributes:
+        row: Of a list of rows, the first row that holds one; else None.
+    """
+
+    def __init__(self, row: int | None = None) -> None:
+        """Store where it is."""
+        super().__init__("a number is not finite")
+        self.row = row
+
+
 class Json(Protocol):
     """A decoder and encoder that keeps the contract."""
 
@@ -43,6 +56,14 @@ class Json(Protocol):
 
         Raises:
             InvalidJsonError: JSON has no spelling for it.
+        """
+        ...
+
+    def dumps_with_nulls(self, value: Any) -> bytes:
+        """Return ``value`` as JSON, with null for each number that is not finite.
+
+        Raises:
+            InvalidJsonError: JSON has no spelling for it otherwise.
         """
         ...
 
@@ -70,12 +91,17 @@ class OrjsonJson:
 
     def dumps(self, value: Any) -> bytes:
         """Return ``value``, without numbers that are not finite, as JSON."""
-        try:
-            text: bytes = self._orjson.dumps(value)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidJsonError("a value has no spelling in JSON") from error
+        text = self.dumps_with_nulls(value)
         if b"null" in text:  # it may stand for such a number
             refuse_non_finite(value)
+        return text
+
+    def dumps_with_nulls(self, value: Any) -> bytes:
+        """Return ``value`` as JSON, with null for each number that is not finite."""
+        try:
+            text: bytes = self._orjson.dumps(value)
+        except (TypeError, ValueError, RecursionError):
+            return StandardJson().dumps_with_nulls(value)  # it has whole numbers beyond 64 bits
         return text
 
 
@@ -98,12 +124,20 @@ class StandardJson:
 
     def dumps(self, value: Any) -> bytes:
         """Return ``value``, without numbers that are not finite, as JSON."""
-        refuse_non_finite(value)
         try:
             text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
             return text.encode("utf-8")
         except (TypeError, ValueError, RecursionError) as error:
+            if isinstance(error, ValueError):
+                refuse_non_finite(value)
             raise InvalidJsonError("a value has no spelling in JSON") from error
+
+    def dumps_with_nulls(self, value: Any) -> bytes:
+        """Return ``value`` as JSON, with null for each number that is not finite."""
+        try:
+            return self.dumps(value)
+        except NotFiniteError:
+            return self.dumps(with_nulls(value))
 
 
 def repair_example(text: bytes) -> bytes:
@@ -154,18 +188,35 @@ def refuse_non_finite(value: Any) -> None:
     """Raise for a number anywhere in ``value`` that is not finite; ``orjson`` writes null for it.
 
     Raises:
-        InvalidJsonError: There is one.
+        NotFiniteError: There is one; names the row, if ``value`` is a list of them.
     """
+    rows = value if isinstance(value, list) else None
+    for row, one in enumerate([value] if rows is None else rows):
+        if not _is_finite(one):
+            raise NotFiniteError(None if rows is None else row)
+
+
+def with_nulls(value: Any) -> Any:
+    """Return a copy of ``value`` with None for each number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: with_nulls(one) for key, one in value.items()}
+    return [with_nulls(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _is_finite(value: Any) -> bool:
     pending = [value]
     while pending:
         item = pending.pop()
         if isinstance(item, float):
             if not math.isfinite(item):
-                raise InvalidJsonError("a number is not finite")
+                return False
         elif isinstance(item, dict):
             pending.extend(item.values())
         elif isinstance(item, list | tuple):
             pending.extend(item)
+    return True
 
 
 def _refuse_constant(_name: str) -> NoReturn:

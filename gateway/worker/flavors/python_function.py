@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import traceback
 from typing import Any
+
+_TRACE_DESTINATIONS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_CONVERTS = "_convert_input"
+"""The method of MLflow's loaders that makes a model's own messages of an input."""
 
 
 def load(folder: str) -> Any:
@@ -13,13 +19,43 @@ def load(folder: str) -> Any:
     """
     import mlflow.pyfunc
 
-    return mlflow.pyfunc.load_model(folder, suppress_warnings=True)
+    model = mlflow.pyfunc.load_model(folder, suppress_warnings=True)
+    _trace_only_to_a_destination(mlflow)
+    return model
+
+
+def _trace_only_to_a_destination(mlflow: Any) -> None:
+    """Switch traces off, unless the environment, or the model, says where they go.
+
+    MLflow makes a database for them in the working folder otherwise: callers' data, on the
+    gateway's disk, without end.
+    """
+    if mlflow.is_tracking_uri_set() or any(map(os.environ.get, _TRACE_DESTINATIONS)):
+        return
+    disable = getattr(getattr(mlflow, "tracing", None), "disable", None)  # not in every MLflow
+    if disable is not None:
+        disable()
+
+
+def from_type_hints(model: Any) -> bool:
+    """Whether the signature is made of the model's type hints: MLflow has it take a list then."""
+    told = getattr(model.metadata, "_is_signature_from_type_hint", None)  # not in every MLflow
+    return bool(told is not None and told())
 
 
 def refused_the_input(error: BaseException) -> bool:
-    """Whether MLflow refused the input by the model's signature, rather than the model failing."""
+    """Whether MLflow refused the input by the model's signature, rather than the model failing.
+
+    Chat models and agents have one that says little; their loaders refuse by raising anything.
+    """
     try:
         from mlflow.exceptions import MlflowException
     except ImportError:
         return False
-    return isinstance(error, MlflowException) and error.error_code == "INVALID_PARAMETER_VALUE"
+    if isinstance(error, MlflowException) and error.error_code == "INVALID_PARAMETER_VALUE":
+        return True
+    return any(
+        frame.f_code.co_name == _CONVERTS
+        and str(frame.f_globals.get("__name__", "")).startswith("mlflow.pyfunc.loaders.")
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )

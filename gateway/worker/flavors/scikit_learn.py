@@ -38,8 +38,10 @@ def matrix(inputs: Inputs, names: Any = None) -> Any:
 
     Raises:
         NotTakenError: A column holds no numbers, or one that would be rounded beside the others;
-            or ``names`` are in another order.
+            or ``names`` are in another order; or the caller has labelled the rows.
     """
+    if inputs.index is not None:
+        raise NotTakenError("the rows have labels of the caller's own")
     if inputs.kind == TENSOR:
         return inputs.arrays[TENSOR_NAME]
     columns = list(inputs.arrays.values())
@@ -65,19 +67,6 @@ def _would_be_rounded(column: Any) -> bool:
 def feature_names(model: Any) -> Any:
     """Return the columns that the estimator was trained with, in order; None: it knows none."""
     return getattr(_estimator(model), "feature_names_in_", None)
-
-
-def probabilities(model: Any) -> tuple[Callable[[Any], Any], list[Any]] | None:
-    """Return ``predict_proba`` and the class names, if the estimator has both, and one output.
-
-    With several outputs both are lists, one item for each output rather than for each row.
-    """
-    estimator = _estimator(model)
-    classes = getattr(estimator, "classes_", None)
-    function = getattr(estimator, "predict_proba", None)
-    if classes is None or isinstance(classes, list) or function is None:
-        return None
-    return function, list(classes.tolist())
 
 
 def behind_labels(model: Any) -> list[Callable[[Any], Any]]:

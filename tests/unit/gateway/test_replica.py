@@ -5,8 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.errors import DeadlineExceededError, LoadError, ModelOverloadedError
-from gateway.replica import Replica, ReplicaLimits, ReplicaState
+from gateway.errors import (
+    DeadlineExceededError,
+    LoadError,
+    ModelOverloadedError,
+    ModelRaisedError,
+    NotFiniteAnswerError,
+)
+from gateway.http.problems import problem
+from gateway.replica import Replica, ReplicaLimits, ReplicaState, _as_error
 from gateway.worker.frames import PREFIX, pack
 from gateway.worker.messages import (
     KIND_OF,
@@ -149,6 +156,15 @@ async def test_what_becomes_of_requests_that_were_left_is_told(late):
             await asyncio.sleep(0.001)
     assert [outcome for outcome, _ in told] == ["answered", "failed", "answered"]
     assert all(seconds > 0 for _, seconds in told)
+
+
+def test_an_answer_refused_as_not_finite_is_the_models_fault_and_says_where():
+    details = [[1, "predictions", "a number that is not finite"]]
+    error = _as_error(encode_header(Failed("not_finite", "no", details)))
+    assert isinstance(error, NotFiniteAnswerError)
+    assert isinstance(error, ModelRaisedError)
+    assert problem(error, "r")["status"] == 422
+    assert problem(error, "r")["errors"][0]["row"] == 1
 
 
 @pytest.mark.parametrize(("share", "is_told"), [(0.85, True), (0.95, False), (1.0, False)])

@@ -6,6 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.worker import signature as rules
+from gateway.worker import tables
 from gateway.worker.inputs import join
 from gateway.worker.plain_rows import PlainRows
 from gateway.worker.refusals import RequestRefusedError
@@ -22,7 +23,7 @@ values = st.one_of(
     st.text(max_size=3),
     st.none(),
 )
-tables = st.sampled_from(KINDS).flatmap(
+given_columns = st.sampled_from(KINDS).flatmap(
     lambda kind: st.tuples(st.just(kind), st.lists(values, min_size=1, max_size=4))
 )
 
@@ -37,14 +38,14 @@ def signature(*kinds, plain=True):
 
 def outcome(kind, given, *, plain):
     try:
-        rows = rules.from_columns(signature(kind, plain=plain), {"c0": given}, len(given))
+        rows = tables.from_columns(signature(kind, plain=plain), {"c0": given}, len(given))
     except RequestRefusedError as refusal:
         return refusal.details
     array = join([rows]).arrays["c0"]
     return array.dtype, array.tolist(), [type(value) for value in array.tolist()]
 
 
-@given(tables)
+@given(given_columns)
 @example(("float", [3.4028235677973362e38]))
 @example(("long", [2**63]))
 @example(("double", [True]))
@@ -56,13 +57,13 @@ def test_the_short_way_reads_what_the_long_one_does(table):
 @pytest.mark.parametrize("kind", KINDS)
 def test_plain_values_take_the_short_way(kind):
     value = {"boolean": True, "string": "a"}.get(kind, 1)
-    assert isinstance(rules.from_columns(signature(kind), {"c0": [value]}, 1), PlainRows)
+    assert isinstance(tables.from_columns(signature(kind), {"c0": [value]}, 1), PlainRows)
 
 
 def test_joined_rows_keep_their_order_and_columns():
     made = signature("double", "string")
     parts = [
-        rules.from_rows(made, ["c1", "c0"], [[f"{n}", n] for n in numbers])
+        tables.from_rows(made, ["c1", "c0"], [[f"{n}", n] for n in numbers])
         for numbers in ([1], [2, 3], [4])
     ]
     assert len({part.joins_with() for part in parts}) == 1
@@ -74,6 +75,6 @@ def test_joined_rows_keep_their_order_and_columns():
 
 
 def test_other_columns_are_not_joined():
-    one = rules.from_columns(signature("double"), {"c0": [1]}, 1)
-    other = rules.from_columns(signature("double", "double"), {"c0": [1], "c1": [1]}, 1)
+    one = tables.from_columns(signature("double"), {"c0": [1]}, 1)
+    other = tables.from_columns(signature("double", "double"), {"c0": [1], "c1": [1]}, 1)
     assert one.joins_with() != other.joins_with()

@@ -1,5 +1,6 @@
 """Bodies against signatures: what is accepted as which arrays, what is refused with which words."""
 
+import base64
 import json
 import tracemalloc
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.worker import signature as rules
 from gateway.worker.codecs import predict as codec
-from gateway.worker.codecs import strict_json
+from gateway.worker.codecs import shapes, strict_json
 from gateway.worker.inputs import COLUMNS, TENSOR, TENSORS, join
 from gateway.worker.refusals import MAX_DETAILS, RequestRefusedError
 
@@ -67,6 +68,51 @@ def test_every_shape_gives_the_same_columns_in_the_order_of_the_signature(body):
     assert inputs.arrays["a"].tolist() == [1.0, 1.5]
     assert inputs.arrays["b"].tolist() == [2, 3]
     assert [array.dtype.name for array in inputs.arrays.values()] == ["float64", "int64"]
+
+
+def test_labels_of_rows_reach_the_model_unless_they_count_from_zero():
+    split = {"columns": ["a", "b"], "data": [[1, 2], [1.5, 3]]}
+    frame = decode(TWO, {"dataframe_split": split | {"index": ["r", 8]}}).native()
+    assert (frame.index.tolist(), frame["a"].tolist()) == (["r", 8], [1.0, 1.5])
+    assert decode(TWO, {"dataframe_split": split | {"index": [0, 1]}}).index is None
+    assert decode(TWO, {"dataframe_split": split | {"index": [0, True]}}).index == [0, True]
+
+
+def test_rows_with_labels_are_joined_with_no_others():
+    body = {"dataframe_split": {"index": [7], "columns": ["a", "b"], "data": [[1, 2]]}}
+    one, other = decode(TWO, body), decode(TWO, body)
+    assert one.joins_with() != other.joins_with()
+    assert one.copy().index == one.take([0]).index == [7]
+
+
+@pytest.mark.parametrize(
+    "index", [[7], [7, 8, 9], "ab", {"0": 7, "1": 8}, [[1, 2], [3, 4]], [{}, {}], 3]
+)
+def test_labels_that_are_not_one_for_each_row_are_refused(index):
+    body = {"dataframe_split": {"index": index, "columns": ["a", "b"], "data": [[1, 2], [1, 3]]}}
+    assert [field for _, field, _ in refusal(TWO, body).details] == ["dataframe_split.index"]
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        ({"instances": [[1, 2]], "more": 1, "parms": {}}, ["more", "parms"]),
+        ({"instances": [[1, 2]], "messages": []}, ["messages"]),
+        ({"dataframe_split": {"data": [[1, 2]], "name": "x"}}, ["dataframe_split.name"]),
+        ({"messages": [], "a": 1, "b": 2}, ["messages"]),
+        ({"instances": [[1, 2]], "x" * 1000: 1}, ["x" * 64]),
+    ],
+)
+def test_unknown_members_are_refused_by_name(body, names):
+    error = refusal(TWO, body)
+    assert error.details == [(None, name, "unknown") for name in names]
+    assert all(repr(name) in error.message for name in names)
+
+
+def test_a_body_of_many_unknown_members_names_some():
+    body = {"instances": [[1, 2]]} | {f"m{number}": 1 for number in range(1000)}
+    error = refusal(TWO, body)
+    assert (len(error.details), len(error.message) < 200) == (MAX_DETAILS, True)
 
 
 @pytest.mark.parametrize(
@@ -136,11 +182,29 @@ def test_a_value_of_another_type_is_named_by_row_and_field(kind, value, reason):
         ("datetime", "2026-11-21T04:05:06Z", "datetime64[ns]"),
         ("datetime", "2026-11-21", "datetime64[ns]"),
         ("any", {"x": [1, 2]}, "object"),
-        ("array", [1, 2], "object"),
     ],
 )
 def test_a_value_of_the_type_becomes_the_array_of_the_type(kind, value, dtype):
     assert decode(columns(("c", kind, True)), {"features": {"c": value}}).arrays["c"].dtype == dtype
+
+
+@pytest.mark.parametrize("kind", ["long", "integer"])
+def test_null_beside_whole_numbers_is_named_by_row_and_field(kind):
+    signature = columns(("c", kind, False))
+    reason = f"null beside whole numbers: a column of type {kind} has no null"
+    some = refusal(signature, {"inputs": {"c": [1, None, 3]}})
+    assert some.details == [(1, "c", reason)]
+    most = refusal(signature, {"instances": [{"c": 1}, {}, {"c": None}]})
+    assert most.details == [(1, "c", reason), (2, "c", reason)]
+
+
+def test_base64_may_have_the_line_breaks_that_mlflow_writes():
+    text = base64.encodebytes(b"y" * 100).decode()
+    assert text.count("\n") == 2
+    signature = columns(("c", "binary", True))
+    for spelled in (text, text.replace("\n", "\r\n")):
+        assert decode(signature, {"instances": [{"c": spelled}]}).arrays["c"][0] == b"y" * 100
+    assert refusal(signature, {"instances": [{"c": "A A="}]}).details
 
 
 def test_optional_columns_may_be_missing_or_null():
@@ -248,10 +312,24 @@ json_values = st.recursive(
     | st.dictionaries(st.sampled_from(["a", "b", "columns", "data"]), inner, max_size=3),
     max_leaves=12,
 )  # fmt: skip
-SIGNATURES = [TWO, rules.Signature(), tensor("float32", [-1, 2]), tensor("int64", [-1], "a")]
+NESTED = {
+    "inputs": [
+        {"name": "a", "required": True, "type": "array", "items": {"type": "long"}},
+        {"name": "b", "required": False, "type": "map", "values": {"type": "datetime"}},
+    ]
+}
+SIGNATURES = [
+    *(TWO, rules.Signature(), tensor("float32", [-1, 2]), tensor("int64", [-1], "a")),
+    *(rules.parse(NESTED), rules.parse({"inputs": [{"type": "string"}, {"type": "long"}]})),
+    rules.parse(NESTED, from_type_hints=True),
+]
 
 
-@given(st.sampled_from(SIGNATURES), st.sampled_from(codec.SELECTORS), json_values)
+@given(
+    st.sampled_from(SIGNATURES),
+    st.sampled_from([*shapes.SHAPES, *sorted(shapes.LLM_MEMBERS)]),
+    json_values,
+)
 def test_whatever_is_sent_is_read_or_refused_as_the_callers_fault(signature, selector, value):
     try:
         inputs = decode(signature, {selector: value})
@@ -322,9 +400,15 @@ def test_tensors_by_name():
 
 
 def test_without_a_signature_types_are_inferred():
-    inputs = decode(rules.Signature(), {"instances": [{"a": 1, "b": "x"}, {"a": 2.5, "b": None}]})
+    records = {"dataframe_records": [{"a": 1, "b": "x"}, {"a": 2.5, "b": None}]}
+    inputs = decode(rules.Signature(), records)
     assert [array.dtype.name for array in inputs.arrays.values()] == ["float64", "object"]
     assert decode(rules.Signature(), {"inputs": [[1, 2]]}).arrays[""].dtype == "int64"
+
+
+def test_numbers_beside_null_are_numbers_without_a_signature_too():
+    array = decode(rules.Signature(), {"dataframe_records": [{"a": 1}, {"a": None}]}).arrays["a"]
+    np.testing.assert_array_equal(array, [1.0, np.nan])
 
 
 def test_params_are_checked_defaulted_and_unknown_ones_dropped():

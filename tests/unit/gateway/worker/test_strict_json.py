@@ -1,13 +1,14 @@
 import json
 import math
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.worker.codecs import strict_json
-from gateway.worker.codecs.strict_json import MAX_DEPTH, InvalidJsonError
+from gateway.worker.codecs.strict_json import MAX_DEPTH, InvalidJsonError, NotFiniteError
 
 BOTH: list[strict_json.Json] = [strict_json.OrjsonJson(), strict_json.StandardJson()]
 
@@ -112,6 +113,32 @@ def test_the_depth_has_one_limit(codec):
 def test_what_json_cannot_say_is_not_written(codec, value):
     with pytest.raises(InvalidJsonError):
         codec.dumps(value)
+
+
+@both
+def test_null_may_stand_for_a_number_that_is_not_finite(codec):
+    value: list[Any] = [1.5, math.nan, {"a": (math.inf, -math.inf), "b": [None, "NaN"]}]
+    written = codec.dumps_with_nulls(value)
+    assert codec.loads(written) == [1.5, None, {"a": [None, None], "b": [None, "NaN"]}]
+    assert math.isnan(value[1])
+    with pytest.raises(InvalidJsonError):
+        codec.dumps_with_nulls(["\ud800", math.nan])
+
+
+@both
+@pytest.mark.parametrize(
+    ("value", "row"),
+    [(math.nan, None), ([1.0, [None, math.inf]], 1), ({"a": [math.nan]}, None), ([math.nan], 0)],
+)
+def test_the_first_row_with_such_a_number_is_told(codec, value, row):
+    with pytest.raises(NotFiniteError) as caught:
+        codec.dumps(value)
+    assert caught.value.row == row
+
+
+@both
+def test_whole_numbers_beyond_64_bits_are_written(codec):
+    assert codec.dumps([2**70, 1]) == codec.dumps_with_nulls([2**70, 1]) == b"[%d,1]" % 2**70
 
 
 near_json = st.text('[]{}",:0123456789.-eE\\u\\dabNn ', max_size=40).map(str.encode)

@@ -11,6 +11,7 @@ from gateway.worker import fast_path, outputs, warmup
 from gateway.worker import signature as rules
 from gateway.worker.codecs import strict_json
 from gateway.worker.inputs import COLUMNS, Inputs
+from gateway.worker.refusals import RequestRefusedError
 from gateway.worker.served_model import ServedModel
 
 SIGNATURE = rules.Signature(columns=(rules.Column("x", "double"),))
@@ -160,6 +161,37 @@ def test_an_example_without_a_right_answer_is_a_failed_warm_up(call, reason, cap
     assert "secret" not in capsys.readouterr().err
 
 
+def test_an_example_some_of_whose_answers_are_not_finite_is_answered():
+    served_one = served(lambda inputs: np.where(x(inputs) > 1.5, np.nan, x(inputs)))
+    body = b'{"inputs": {"x": [1.0, 2.0]}}'
+    assert json.loads(served_one.answer(body)[0])["predictions"] == [1.0, None]
+    served_one.nulls = False
+    with pytest.raises(warmup.WarmUpFailedError, match="not finite"):
+        warmup.predict_example(served_one, body)
+
+
+def test_an_answer_that_is_not_finite_is_refused_by_its_row_where_no_null_stands_for_it():
+    model = served(x)
+    model.nulls = False
+    prediction = model.predict(numbers(1.0, np.inf, 3.0, np.nan))
+    first, second = model.encode(prediction, [1, 3], predict_s=0.0)
+    assert isinstance(first, bytes)
+    assert isinstance(second, RequestRefusedError)
+    assert (second.code, second.details) == (
+        "not_finite",
+        [(0, "predictions", "a number that is not finite")],
+    )
+
+
+def test_probabilities_of_a_model_without_any_are_refused_before_it_predicts():
+    model = served(raises)
+    model.no_probabilities = "the model has no class probabilities: it is a regressor"
+    with pytest.raises(RequestRefusedError) as caught:
+        model.predict(numbers(1.0), probabilities=True)
+    assert (caught.value.code, caught.value.message) == ("invalid_input", model.no_probabilities)
+    assert caught.value.details == [(None, "probabilities", "the model has none")]
+
+
 def test_an_example_that_does_not_fit_the_signature_says_where():
     with pytest.raises(warmup.WarmUpFailedError, match="row 0, field 'x', a string"):
         warmup.predict_example(served(x), b'{"inputs": {"x": ["1"]}}')
@@ -287,7 +319,9 @@ def test_without_proof_or_loader_the_pyfunc_serves():
     [
         (np.array([[1, 2], [3, 4]]), 2, [[1, 2], [3, 4]]),
         (pd.DataFrame({"a": [1], "b": ["x"]}), 1, [{"a": 1, "b": "x"}]),
-        (pd.Series([1.5, 2.5], index=[9, 8]), 2, [1.5, 2.5]),
+        (pd.Series([1.5, 2.5], index=[9, 8]), 2, [{"0": 1.5}, {"0": 2.5}]),
+        (pd.Series([1, None], name="y", dtype="Int64"), 2, [{"y": 1}, {"y": None}]),
+        ([b"\x00" * 60], 1, ["A" * 76 + "\nAAAA\n"]),
         ([np.float32(0.5), np.int64(3), np.bool_(True)], 3, [0.5, 3, True]),
         (np.array(["2026-01-01"], dtype="datetime64[D]"), 1, ["2026-01-01"]),
         ([dt.date(2026, 1, 1)], 1, ["2026-01-01"]),

@@ -1,0 +1,184 @@
+"""The shapes that a JSON body may give its rows in, for every protocol that has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from typing import Any
+
+from gateway.worker import tables, tensor_rows, values
+from gateway.worker.inputs import Rows, join
+from gateway.worker.refusals import MAX_DETAILS, Detail, invalid
+from gateway.worker.signature import Signature
+
+SHAPES = ("instances", "inputs", "dataframe_split", "dataframe_records", "features")
+LLM_MEMBERS = frozenset({"messages", "prompt", "input"})
+"""Any of them makes a body one request of an LLM's client, in every model that MLflow serves."""
+_SPLIT_MEMBERS = frozenset({"columns", "data", "index"})
+_LABEL_TYPES = frozenset({str, int, float, bool, type(None)})
+_MOST_OF_A_NAME = 64
+
+
+def read(shape: str, signature: Signature, value: Any) -> Rows:
+    """Return the validated rows that a body gives under the name of one of `SHAPES`.
+
+    Raises:
+        RequestRefusedError: ``invalid_input``.
+    """
+    return _READERS[shape](signature, value)
+
+
+def read_llm_request(signature: Signature, document: Mapping[str, Any]) -> Rows:
+    """Return a body that is one request of an LLM's client: one record, or all of the input.
+
+    Raises:
+        RequestRefusedError: The model takes something else, or a member is not one of its columns.
+    """
+    if not signature.enforced:
+        return values.whole(dict(document))
+    if not signature.columns:
+        raise invalid("the model takes no request of an LLM's client: send rows, as 'inputs'")
+    refuse_unknown(document, {str(column.label) for column in signature.columns})
+    return tables.from_records(signature, [document])
+
+
+def refuse_unknown(given: Mapping[str, Any], known: AbstractSet[str], at: str = "") -> None:
+    """Refuse an object that has members beside the ``known`` ones.
+
+    Raises:
+        RequestRefusedError: Names them, and what is known.
+    """
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        named: list[Detail] = [
+            (None, f"{at}{name[:_MOST_OF_A_NAME]}", "unknown") for name in unknown[:MAX_DETAILS]
+        ]
+        first = ", ".join(repr(detail[1]) for detail in named[:3])
+        wanted = ", ".join(map(repr, sorted(known)))
+        raise invalid(f"the body has unknown members: {first}; known are {wanted}", *named)
+
+
+# --- one function for each shape ----------------------------------------------------------------
+
+
+def _dataframe_split(signature: Signature, value: Any) -> Rows:
+    if type(value) is not dict or type(value.get("data")) is not list:
+        raise invalid(
+            "'dataframe_split' is not an object with 'columns' and 'data'",
+            (None, "dataframe_split", "not an object with 'columns' and 'data'"),
+        )
+    refuse_unknown(value, _SPLIT_MEMBERS, "dataframe_split.")
+    if signature.value is not None:
+        raise _takes_a_list()
+    labels = value.get("columns")
+    if labels is None and signature.columns:
+        labels = [column.label for column in signature.columns]
+    if type(labels) is not list or not all(type(label) in {str, int} for label in labels):
+        raise invalid(
+            "'columns' is not a list of names",
+            (None, "dataframe_split.columns", "not a list of names"),
+        )
+    rows = tables.from_rows(signature, labels, value["data"])
+    return rows if value.get("index") is None else _indexed(rows, value["index"])
+
+
+def _indexed(rows: Rows, index: Any) -> Rows:
+    """Return rows with the caller's labels; they stay as they are if these count from 0."""
+    fits = type(index) is list and len(index) == rows.rows
+    if not fits or not set(map(type, index)) <= _LABEL_TYPES:
+        raise invalid(
+            f"'index' is not a list of a label for each of the {rows.rows} rows",
+            (None, "dataframe_split.index", "not a list of a name or number for each row"),
+        )
+    if all(type(label) is int for label in index) and index == list(range(rows.rows)):
+        return rows
+    return replace(join([rows]), index=index)
+
+
+def _dataframe_records(signature: Signature, value: Any) -> Rows:
+    records = _list("dataframe_records", value)
+    if signature.value is not None:
+        return values.from_values(signature.value, records)
+    return tables.from_records(signature, records)
+
+
+def _instances(signature: Signature, value: Any) -> Rows:
+    return _many("instances", signature, value)
+
+
+def _many(shape: str, signature: Signature, value: Any) -> Rows:
+    """Read a list of rows; or one value, where the model takes values that have no name."""
+    if signature.nameless and type(value) is not list:
+        value = [value]
+    rows = _list(shape, value)
+    if signature.value is not None:
+        return values.from_values(signature.value, rows)
+    if rows and type(rows[0]) is dict:
+        return _records(signature, rows)
+    return _positional(signature, rows)
+
+
+def _records(signature: Signature, rows: list[Any]) -> Rows:
+    if not signature.enforced:
+        table = tables.from_records(signature, rows)
+        columns = {name: [row.get(name) for row in rows] for name in join([table]).arrays}
+        return values.unruled_columns(columns)
+    return tables.from_records(signature, rows, as_arrays=True)
+
+
+def _inputs(signature: Signature, value: Any) -> Rows:
+    if not signature.enforced:
+        return values.unruled(value)
+    if type(value) is not dict or signature.value is not None:
+        return _many("inputs", signature, value)
+    if signature.tensors:
+        return tensor_rows.from_named_tensors(signature, value)
+    if signature.takes_one_record or not any(type(column) is list for column in value.values()):
+        return tables.from_records(signature, [value], as_arrays=True)
+    lengths = {len(column) if type(column) is list else -1 for column in value.values()}
+    if len(lengths) != 1 or -1 in lengths:
+        raise invalid("the columns are not lists of one length")
+    return tables.from_columns(signature, value, lengths.pop(), as_arrays=True)
+
+
+def _features(signature: Signature, value: Any) -> Rows:
+    if signature.value is not None:
+        return values.from_values(signature.value, [value])
+    if type(value) is dict:
+        return tables.from_records(signature, [value])
+    row = _list("features", value)
+    if signature.tensors and len(signature.tensors[0].shape) == 1:
+        return tensor_rows.from_tensor(signature, row)
+    return _positional(signature, [row])
+
+
+def _positional(signature: Signature, rows: list[Any]) -> Rows:
+    """Read rows without names: lists in the order of the signature, or a tensor."""
+    if not signature.enforced:
+        return values.unruled(rows)
+    if not signature.columns:
+        return tensor_rows.from_tensor(signature, rows)
+    labels = [column.label for column in signature.columns]
+    if len(labels) == 1 and not any(type(row) is list for row in rows):
+        return tables.from_columns(signature, {labels[0]: rows}, len(rows), as_arrays=True)
+    return tables.from_rows(signature, labels, rows, as_arrays=True)
+
+
+def _list(field: str, value: Any) -> list[Any]:
+    if type(value) is not list:
+        raise invalid(f"{field!r} is not a list", (None, field, "not a list"))
+    return value
+
+
+def _takes_a_list() -> Exception:
+    return invalid("the model takes a list of values, one per row: send it as 'inputs'")
+
+
+_READERS: dict[str, Callable[[Signature, Any], Rows]] = {
+    "dataframe_split": _dataframe_split,
+    "dataframe_records": _dataframe_records,
+    "instances": _instances,
+    "inputs": _inputs,
+    "features": _features,
+}

@@ -1,0 +1,83 @@
+"""Class probabilities of the classifiers that have ``predict_proba``, whatever library they are of.
+
+One item for each row. Of a model with one output: a number per class, or per label where a row
+may have several. Of one with several outputs: a list of such numbers for each output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+_LOADERS = frozenset({"mlflow.sklearn", "mlflow.xgboost", "mlflow.lightgbm", "mlflow.catboost"})
+
+
+class Probabilities(NamedTuple):
+    """What a classifier offers.
+
+    Attributes:
+        function: Predicts them for a DataFrame or an array.
+        class_names: Names of its classes, of several outputs a list for each; empty where it knows
+            none: a mixture has components, which are counted from 0.
+    """
+
+    function: Callable[[Any], Any]
+    class_names: list[Any]
+
+
+def probabilities(model: Any, loader: str) -> Probabilities | str:
+    """Return what a ``PyFuncModel`` offers; a string says why it offers nothing.
+
+    Args:
+        model: The ``PyFuncModel``.
+        loader: The loader module in the description.
+    """
+    if loader not in _LOADERS:
+        return (
+            "the model has no class probabilities: classifiers of scikit-learn, XGBoost, LightGBM "
+            f"and CatBoost have them, and this one is loaded by {loader or 'a loader of its own'}"
+        )
+    bare = model.get_raw_model()
+    function = getattr(bare, "predict_proba", None)
+    if function is None:
+        name = type(bare).__name__
+        return f"the model has no class probabilities: {name} has no predict_proba"
+    classes = getattr(bare, "classes_", None)
+    if isinstance(classes, list):
+        return Probabilities(_of_outputs(function), [_plain(one) for one in classes])
+    return Probabilities(function, [] if classes is None else _plain(classes))
+
+
+def names_of(class_names: list[Any], likely: Any) -> list[Any]:
+    """Return a name for each column of probabilities: the classes', or the columns' numbers.
+
+    A library names two classes where a row may have several labels, with a column for each label.
+
+    Args:
+        class_names: As in `Probabilities`.
+        likely: Probabilities as JSON, one item per row.
+    """
+    first = likely[0] if isinstance(likely, list) and likely else None
+    if not isinstance(first, list) or len(first) == len(class_names):
+        return class_names
+    return list(range(len(first)))
+
+
+def _of_outputs(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a function that answers by row what ``function`` answers by output."""
+
+    def call(data: Any) -> Any:
+        import numpy as np
+
+        answer = function(data)
+        if not isinstance(answer, list):  # a chain, that of yes in each output
+            return np.stack([1 - answer, answer], axis=-1)
+        if len({output.shape[1] for output in answer}) == 1:
+            return np.stack(answer, axis=1)
+        return [list(row) for row in zip(*answer, strict=True)]
+
+    return call
+
+
+def _plain(classes: Any) -> list[Any]:
+    return list(classes.tolist() if hasattr(classes, "tolist") else classes)

@@ -1,0 +1,67 @@
+"""Tensors of JSON, checked against a signature's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gateway.worker import tensors
+from gateway.worker.inputs import TENSOR, TENSOR_NAME, TENSORS, Inputs
+from gateway.worker.refusals import MAX_DETAILS, Detail, invalid
+from gateway.worker.signature import MISFIT, Signature
+
+
+def from_tensor(signature: Signature, value: Any) -> Inputs:
+    """Validate one unnamed tensor, as nested lists; the first dimension is the row.
+
+    Raises:
+        RequestRefusedError: The model takes named ones, or shape or elements do not fit.
+    """
+    if not signature.enforced:
+        array = tensors.infer_tensor(value)
+    else:
+        if len(signature.tensors) != 1:
+            names = ", ".join(repr(spec.name) for spec in signature.tensors)
+            raise invalid(f"the model takes several tensors, by name: {names}")
+        spec = signature.tensors[0]
+        array = tensors.to_tensor(spec.name, value, spec.dtype, spec.shape)
+        if spec.name != TENSOR_NAME:
+            return _with_rows(TENSORS, {spec.name: array})
+    return _with_rows(TENSOR, {TENSOR_NAME: array})
+
+
+def from_named_tensors(signature: Signature, given: Mapping[str, Any]) -> Inputs:
+    """Validate tensors by name.
+
+    Raises:
+        RequestRefusedError: One is missing, or shape or elements do not fit.
+    """
+    missing: list[Detail] = [
+        (None, spec.name or None, "required and missing")
+        for spec in signature.tensors
+        if spec.name not in given
+    ]
+    if missing:
+        raise invalid(MISFIT, *missing[:MAX_DETAILS])
+    arrays = {
+        spec.name: tensors.to_tensor(spec.name, given[spec.name], spec.dtype, spec.shape)
+        for spec in signature.tensors
+    }
+    return _with_rows(TENSORS, arrays)
+
+
+def from_columns(signature: Signature, given: Mapping[Any, Sequence[Any]]) -> Inputs:
+    """Read a table as what a tensor model takes: by name, or all of it as one matrix."""
+    if signature.tensors[0].name != TENSOR_NAME:
+        return from_named_tensors(signature, {name: list(part) for name, part in given.items()})
+    return from_tensor(signature, [list(row) for row in zip(*given.values(), strict=True)])
+
+
+def _with_rows(kind: str, arrays: dict[str, Any]) -> Inputs:
+    lengths = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
+    if len(lengths) != 1:
+        raise invalid("the tensors have different numbers of rows")
+    rows = lengths.pop()
+    if rows < 1:
+        raise invalid("the input has no rows")
+    return Inputs(kind, arrays, rows)

@@ -1,0 +1,322 @@
+"""Models of MLflow 3 and bodies for them: which MLflow's server and ours answer alike."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tests.models.typed import TypedModel
+
+NOT_WHOLE = "a string where a whole number is needed"
+NOT_A_STRING = "a whole number where a string is needed"
+NOT_A_NUMBER = "a string where a number is needed"
+NOT_BASE64 = "a string that is not base64 where bytes are needed"
+NOT_LABELS = "not a list of a name or number for each row"
+OF_OBJECTS = "row 0 of {'a': 'object'}: dict"
+"""How the answer of a model that was given a table of one column of objects begins."""
+ANN = {
+    "name": "Ann",
+    "age": 30,
+    "tags": ["a", "b"],
+    "home": {"city": "Bern", "place": {"lat": 1.5}},
+    "homes": [{"city": "Rom", "place": {}}],
+}
+BROKEN_LINES = base64.encodebytes(b"y" * 100).decode()
+HELLO = {"messages": [{"role": "user", "content": "hello"}]}
+ONE_ROW = {"columns": ["a"], "data": [[1.0], [2.0]]}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and bodies.
+
+    Attributes:
+        alike: Bodies that both answer, and answer alike; the logged example is one of them.
+        refused: Bodies that both refuse, and where ours says the fault is: row and field.
+        differs: Bodies that are served differently on purpose: what MLflow predicts, or None if it
+            refuses; and what we predict, or what is wrong by our reading.
+    """
+
+    model: TypedModel
+    alike: list[Any] = field(default_factory=list)
+    refused: list[tuple[Any, list[list[Any]]]] = field(default_factory=list)
+    differs: list[tuple[Any, Any, Any]] = field(default_factory=list)
+
+
+def untyped(example: Any) -> TypedModel:
+    return TypedModel("Untyped", example)
+
+
+CASES = {
+    "list of a pydantic model": Case(
+        TypedModel("Pydantic", [ANN]),
+        alike=[
+            {"inputs": [ANN, ANN | {"tags": [], "nickname": "A"}]},
+            {"inputs": [ANN | {"of no field": 1}]},
+        ],
+        refused=[
+            ({"inputs": [ANN, {**ANN, "age": "30"}]}, [[1, "age", NOT_WHOLE]]),
+            (
+                {"inputs": [ANN | {"home": {"city": 3, "place": {}}}]},
+                [[0, "home.city", NOT_A_STRING]],
+            ),
+            ({"inputs": ["Ann"]}, [[0, None, "a string where an object is needed"]]),
+            ({"inputs": ANN}, [[None, "inputs", "not a list"]]),
+        ],
+        differs=[({"inputs": []}, [], "the input has no rows")],
+    ),
+    "list of dicts": Case(
+        TypedModel("Dicts", [{"a": 1.0, "b": 2.5}]),
+        alike=[{"inputs": [{"a": 1.0}, {"c": 2.5, "d": 3.5}, {}]}],
+        refused=[({"inputs": [{"a": "x"}]}, [[0, "a", NOT_A_NUMBER]])],
+        differs=[
+            ({"inputs": [{"a": 1}]}, None, ["dict {'a': 'float 1.0'}"]),
+            ({"instances": [{"a": 1.5}]}, None, ["dict {'a': 'float 1.5'}"]),
+            ({"dataframe_records": [{"a": 1.5}]}, None, ["dict {'a': 'float 1.5'}"]),
+            ({"features": {"a": 1.5}}, None, ["dict {'a': 'float 1.5'}"]),
+        ],
+    ),
+    "list of dicts of anything": Case(
+        TypedModel("DictsOfAny", [{"a": 1.0, "b": ["x", {"y": 1}]}]),
+        alike=[{"inputs": [{"z": [1, None]}, {}]}],
+        refused=[({"inputs": [3]}, [[0, None, "a whole number where an object is needed"]])],
+    ),
+    "list of lists": Case(
+        TypedModel("Lists", [["a", "b"], ["c"]]),
+        alike=[{"inputs": [["x"], []]}],
+        refused=[({"inputs": [["x", 1]]}, [[0, "[1]", NOT_A_STRING]])],
+    ),
+    "list of strings": Case(
+        TypedModel("Strings", ["a", "b"]),
+        alike=[{"inputs": ["x"]}],
+        refused=[
+            ({"inputs": [None]}, [[0, None, "null where a string is needed"]]),
+            ({"dataframe_split": {"columns": ["a"], "data": [["x"]]}}, []),
+            ({"messages": ["x"]}, []),
+        ],
+    ),
+    "list of dates": Case(
+        TypedModel("Moments", [dt.datetime(2026, 1, 2, 3, 4, 5)]),  # noqa: DTZ001
+        alike=[{"inputs": ["2026-01-02T03:04:05", "2026-01-02T03:04:05Z"]}],
+    ),
+    "list of bytes": Case(
+        TypedModel("Bytes", [b"x" * 100]),
+        alike=[{"inputs": ["AAE=", BROKEN_LINES]}],
+        differs=[({"inputs": ["***"]}, ["Z290IA==\n"], [[0, None, NOT_BASE64]])],
+    ),
+    "list of anything": Case(
+        TypedModel("Anything", [1, "x"]), alike=[{"inputs": [1, {"a": [2]}, None, "s"]}]
+    ),
+    "type from an example, list": Case(
+        TypedModel("FromExample", ["a", "b"]), alike=[{"inputs": ["x", "y", "z"]}]
+    ),
+    "type from an example, dicts": Case(
+        TypedModel("FromExample", [{"a": 1}, {"a": 2}]), alike=[{"inputs": [{"a": 5}]}]
+    ),
+    "a string": Case(
+        untyped("hello"),
+        alike=[
+            {"inputs": "x"},
+            {"inputs": ["x", "y"]},
+            {"instances": "x"},
+            {"dataframe_split": {"data": [["x"]]}},
+            {"dataframe_split": {"columns": ["text"], "data": [["x"]]}},
+            {"dataframe_records": [{"text": "x"}, {"text": "y"}]},
+        ],
+        refused=[({"inputs": None}, [[0, "0", "null in a required column"]])],
+        differs=[
+            ({"inputs": 3}, ["row 0 of {0: 'str'}: dict {0: 'str 3'}"], [[0, "0", NOT_A_STRING]])
+        ],
+    ),
+    "a number": Case(
+        untyped(5),
+        alike=[{"inputs": [6, 7]}],
+        refused=[({"inputs": "x"}, [[0, "0", NOT_WHOLE]])],
+        differs=[
+            (
+                {"inputs": 6.5},
+                ["row 0 of {0: 'int64'}: dict {0: 'int 6'}"],
+                [[0, "0", "a number where a whole number is needed"]],
+            )
+        ],
+    ),
+    "a dict of values": Case(
+        untyped({"a": 1, "b": "x"}),
+        alike=[{"inputs": {"a": [2, 3], "b": ["y", "z"]}}, {"inputs": [{"a": 2, "b": "y"}]}],
+    ),
+    "a dict with arrays": Case(
+        untyped({"a": [1, 2, 3], "b": "x"}),
+        alike=[
+            {"inputs": {"a": [], "b": "y"}},
+            {"inputs": [{"a": [4, 5], "b": "y"}, {"a": [6], "b": "z"}]},
+            {"dataframe_records": [{"a": [4, 5], "b": "y"}, {"a": [6], "b": "z"}]},
+            {"dataframe_split": {"columns": ["b", "a"], "data": [["y", [4, 5]]]}},
+        ],
+        refused=[
+            ({"inputs": {"a": ["q"], "b": "y"}}, [[0, "a[0]", NOT_WHOLE]]),
+            ({"inputs": {"a": 4, "b": "y"}}, [[0, "a", "a whole number where a list is needed"]]),
+            (
+                {"inputs": {"a": [4, None], "b": "y"}},
+                [[0, "a[1]", "null where a whole number is needed"]],
+            ),
+        ],
+        differs=[
+            (
+                {"instances": [{"a": [4, 5], "b": "y"}]},
+                None,
+                [
+                    (
+                        "row 0 of {'a': 'object', 'b': 'str'}: dict "
+                        "{'a': \"ndarray int64 (2,) ['int 4', 'int 5']\", 'b': 'str y'}"
+                    )
+                ],
+            )
+        ],
+    ),
+    "a dict with arrays of numbers": Case(
+        untyped({"a": [1.5, 2.5]}),
+        alike=[{"inputs": {"a": [0.5, 4]}}],
+        differs=[
+            (
+                {"inputs": {"a": [4, 5]}},
+                None,
+                [f"{OF_OBJECTS} {{'a': \"ndarray float64 (2,) ['float 4.0', 'float 5.0']\"}}"],
+            )
+        ],
+    ),
+    "dicts in dicts": Case(
+        untyped({"q": {"k": 1, "l": ["s"]}, "m": [{"r": 1.5}, {"r": 2.5}]}),
+        alike=[
+            {"inputs": {"q": {"k": 2, "l": []}, "m": []}},
+            {"inputs": [{"q": {"k": 2, "l": []}, "m": [{"r": 1.5}]}]},
+        ],
+        refused=[
+            ({"inputs": {"q": {"k": "x", "l": []}, "m": []}}, [[0, "q.k", NOT_WHOLE]]),
+            ({"inputs": {"q": {"k": 1}, "m": []}}, [[0, "q.l", "required and missing"]]),
+            (
+                {"inputs": {"q": {"k": 1, "l": [], "n": 1}, "m": []}},
+                [[0, "q.n", "not in the model's signature"]],
+            ),
+        ],
+    ),
+    "a table with lists and objects": Case(
+        untyped(pd.DataFrame({"a": [[1, 2], [3]], "m": [{"k": 1}, {"k": 2}]})),
+        alike=[{"dataframe_split": {"columns": ["a", "m"], "data": [[[5], {"k": 6}]]}}],
+    ),
+    "a binary column": Case(
+        untyped(pd.DataFrame({"a": [b"z" * 100]})),
+        alike=[
+            {"dataframe_split": {"columns": ["a"], "data": [[BROKEN_LINES]]}},
+            {"dataframe_records": [{"a": "AAE="}]},
+        ],
+        differs=[
+            (
+                {"inputs": {"a": ["AAE="]}},
+                [f"{OF_OBJECTS} {{'a': \"bytes b'AAE='\"}}"],
+                [f"{OF_OBJECTS} {{'a': \"bytes b'\\\\x00\\\\x01'\"}}"],
+            ),
+            (
+                {"dataframe_records": [{"a": "*"}]},
+                [f"{OF_OBJECTS} {{'a': \"bytes b''\"}}"],
+                [[0, "a", NOT_BASE64]],
+            ),
+        ],
+    ),
+    "labels of rows": Case(
+        untyped(pd.DataFrame({"a": [1.0]})),
+        alike=[
+            {"dataframe_split": ONE_ROW | {"index": index}}
+            for index in (["r", "s"], [3, 3], [1.5, None], [0, 1], [1, 0], None, [True, "x"])
+        ],
+        refused=[
+            (
+                {"dataframe_split": ONE_ROW | {"index": [3]}},
+                [[None, "dataframe_split.index", NOT_LABELS]],
+            ),
+            (
+                {"dataframe_split": ONE_ROW | {"name": "x"}},
+                [[None, "dataframe_split.name", "unknown"]],
+            ),
+        ],
+        differs=[
+            (
+                {"dataframe_split": ONE_ROW | {"index": [[1, 2], [3, 4]]}},
+                [
+                    "row (1, 3) of {'a': 'float64'}: dict {'a': 'float 1.0'}",
+                    "row (2, 4) of {'a': 'float64'}: dict {'a': 'float 2.0'}",
+                ],
+                [[None, "dataframe_split.index", NOT_LABELS]],
+            ),
+            ({"instances": [[1.0]]}, None, ["row 0 of {'a': 'float64'}: dict {'a': 'float 1.0'}"]),
+        ],
+    ),
+    "arrays by name": Case(
+        untyped({"a": np.array([[1.0, 2.0]]), "b": np.array([[3]])}),
+        alike=[{"inputs": {"a": [[3.0, 4.0]], "b": [[1]]}}],
+    ),
+    "values with params": Case(
+        untyped((["a"], {"t": 0.5})),
+        alike=[{"inputs": ["x"], "params": {"t": 1.0}}, {"inputs": ["x"]}],
+    ),
+    "without a signature": Case(
+        untyped(None),
+        alike=[
+            {"inputs": "x"},
+            {"inputs": 5},
+            {"inputs": [1, 2]},
+            {"inputs": {"a": [1, 2]}},
+            {"inputs": {"a": 1, "b": "x"}},
+            {"inputs": {"a": [[1, 2]], "b": {"c": 1}}},
+            {"inputs": [{"a": 1}]},
+            {"instances": [{"a": 1}, {"a": 2}]},
+            {"instances": [[1, 2], [3, 4]]},
+            {"dataframe_split": {"index": [5], "columns": ["a"], "data": [[1]]}},
+            {"dataframe_records": [{"a": 1}, {"b": 2}]},
+            {**HELLO, "t": 1},
+        ],
+        differs=[
+            ({"inputs": ["x"]}, ["str_ x"], ["str x"]),
+            ({"inputs": [["x"], []]}, None, ["list ['str x']", "list []"]),
+        ],
+    ),
+    "a chat model": Case(
+        TypedModel("Chat", HELLO),
+        alike=[
+            HELLO | {"temperature": 0.5, "max_tokens": 7},
+            {"inputs": HELLO},
+            {"inputs": [HELLO]},
+            {"dataframe_split": {"columns": ["messages"], "data": [[HELLO["messages"]]]}},
+        ],
+        refused=[
+            ({"messages": [{"role": "user"}]}, []),
+            (HELLO | {"temperature": "hot"}, [[0, "temperature", NOT_A_NUMBER]]),
+            ({"temperature": 1.0}, []),
+        ],
+    ),
+    "a chat agent": Case(TypedModel("Agent", HELLO), alike=[HELLO | {"custom_inputs": {"a": 1}}]),
+    "a responses agent": Case(
+        TypedModel("Responses", {"input": HELLO["messages"]}),
+        alike=[
+            {"input": HELLO["messages"], "custom_inputs": {"a": [1]}, "temperature": 1},
+            {"inputs": {"input": HELLO["messages"]}},
+        ],
+        refused=[({"input": "x"}, [[0, "input", "a string where a list is needed"]])],
+    ),
+    "a prompt with params": Case(
+        untyped(({"prompt": "hi"}, {"t": 0.5})),
+        alike=[{"prompt": "x", "t": 1.5}],
+        refused=[({"prompt": "x", "t": "q"}, [[None, "params.t", "not double"]])],
+        differs=[
+            (
+                {"prompt": ["x", "y"]},
+                ["row 0 of {'prompt': 'object'}: dict {'prompt': \"list ['str x', 'str y']\"}"],
+                [[0, "prompt", "a list where a string is needed"]],
+            ),
+        ],
+    ),
+}
