@@ -76,7 +76,7 @@ def _foreign(value: Any, depth: int) -> Any:
     dtype = getattr(value, "dtype", None)
     kind = getattr(dtype, "kind", "")
     if kind in {"M", "m"}:
-        return to_json(value.astype(str), depth + 1)
+        return _without_nat(to_json(value.astype(str), depth + 1))
     if callable(to_list := getattr(value, "tolist", None)):
         plain = to_list()
         numpys = kind in {"f", "i", "u", "b", "U"} and hasattr(dtype, "isbuiltin")
@@ -86,6 +86,13 @@ def _foreign(value: Any, depth: int) -> Any:
     if isinstance(value, (bool, int, float, str)):
         return next(plain(value) for plain in (bool, int, float, str) if isinstance(value, plain))
     return _of_a_class(value, depth)
+
+
+def _without_nat(value: Any) -> Any:
+    """Return dates as strings with None for each that is missing."""
+    if isinstance(value, list):
+        return [_without_nat(one) for one in value]
+    return None if value == "NaT" else value
 
 
 def _of_a_class(value: Any, depth: int) -> Any:

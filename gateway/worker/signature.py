@@ -81,9 +81,20 @@ class Signature:
         return PlainLayout([(column.label, column.kind) for column in self.columns])
 
     @cached_property
-    def takes_one_record(self) -> bool:
-        """Whether an object under ``inputs`` is one row, and not columns: MLflow's rule."""
+    def holds_others(self) -> bool:
+        """Whether a column holds lists or objects."""
         return any(column.kind in _ONE_RECORD for column in self.columns)
+
+    def is_one_record(self, given: Mapping[str, Any]) -> bool:
+        """Whether an object under ``inputs`` is one row, and not columns: MLflow's rule."""
+        return self.holds_others or not any(
+            type(value) is list and not (name in self._of_anything and _is_text(value))
+            for name, value in given.items()
+        )
+
+    @cached_property
+    def _of_anything(self) -> frozenset[str | int]:
+        return frozenset(column.label for column in self.columns if column.kind == "any")
 
     @cached_property
     def nameless(self) -> bool:
@@ -127,6 +138,10 @@ def parse(signature: Mapping[str, Any] | None, *, from_type_hints: bool = False)
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the signature is not MLflow's: {error!r}") from error
+
+
+def _is_text(values: list[Any]) -> bool:
+    return all(type(value) is str for value in values)
 
 
 def _column(position: int, spec: Mapping[str, Any]) -> Column:

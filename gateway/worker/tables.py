@@ -85,10 +85,12 @@ def _bound(label: str, holder: nested.Type, values: Sequence[Any], *, as_arrays:
     """Return a column of values that hold others, as MLflow takes them."""
     bound: list[Any] = []
     details: list[Detail] = []
+    # MLflow makes numbers of a list of dates.
+    in_arrays = holder.held is not None and (as_arrays or holder.held.kind == "datetime")
     for row, value in enumerate(values):
         faults: list[nested.Fault] = []
         one = nested.bind(holder, value, faults)
-        bound.append(nested.cell(one) if as_arrays and holder.kind == "array" else one)
+        bound.append(nested.cell(one) if in_arrays else one)
         details += [(row, f"{label}{_after(at)}", reason) for at, reason in faults]
         if len(details) >= MAX_DETAILS:
             break

@@ -51,9 +51,17 @@ def from_named_tensors(signature: Signature, given: Mapping[str, Any]) -> Inputs
 
 
 def from_columns(signature: Signature, given: Mapping[Any, Sequence[Any]]) -> Inputs:
-    """Read a table as what a tensor model takes: by name, or all of it as one matrix."""
-    if signature.tensors[0].name != TENSOR_NAME:
+    """Read a table as what a tensor model takes: by name, or all of it as one matrix.
+
+    Of one column the cells are the rows where they are lists, or where the tensor has no columns.
+    """
+    spec = signature.tensors[0]
+    if spec.name != TENSOR_NAME:
         return from_named_tensors(signature, {name: list(part) for name, part in given.items()})
+    if len(given) == 1:
+        (column,) = given.values()
+        if len(spec.shape) == 1 or type(column[0]) is list:
+            return from_tensor(signature, list(column))
     return from_tensor(signature, [list(row) for row in zip(*given.values(), strict=True)])
 
 

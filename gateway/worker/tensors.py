@@ -11,12 +11,12 @@ from gateway.worker.refusals import Detail, invalid
 
 _MAX_DIMENSIONS = 16
 _ALLOWED: dict[str, frozenset[type]] = {
-    "f": frozenset({float, int}),
+    "f": frozenset({float, int, type(None)}),  # null is NaN: so MLflow writes examples with NaN
     "i": frozenset({int, float}),
     "u": frozenset({int, float}),
     "b": frozenset({bool}),
     "U": frozenset({str}),
-    "O": frozenset({str, int, float, bool}),
+    "O": frozenset({str, int, float, bool, type(None)}),
 }
 
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import AnyType, Array, Map
 
 from tests.models.typed import TypedModel
 
@@ -31,6 +34,79 @@ HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 ONE_ROW = {"columns": ["a"], "data": [[1.0], [2.0]]}
 
 
+NO_NULL = "null beside whole numbers: a column of type long has no null"
+TYPES = ModelSignature(
+    Schema(
+        [
+            *(ColSpec("double", "d"), ColSpec("float", "f"), ColSpec("long", "l")),
+            *(ColSpec("integer", "i"), ColSpec("boolean", "b"), ColSpec("string", "s")),
+            *(ColSpec("datetime", "t"), ColSpec("binary", "n")),
+            *(ColSpec("long", "o", required=False), ColSpec("boolean", "p", required=False)),
+        ]
+    )
+)
+ARRAY = "ndarray float32 (2,) ['float 1.0', 'float 2.0']"
+CHANGED_BY_MLFLOW = [
+    ("d", True, "float 1.0", "a boolean where a number is needed"),
+    ("d", "1", "float 1.0", NOT_A_NUMBER),
+    ("d", None, "float nan", "null in a required column"),
+    ("f", 1e39, "float inf", "a number beyond float32"),
+    ("l", 4.5, "int 4", "a number where a whole number is needed"),
+    ("l", "4", "int 4", NOT_WHOLE),
+    ("l", 2**63, "int -9223372036854775808", "a whole number beyond 64 bits"),
+    ("i", 2**31, "int -2147483648", "a whole number beyond 32 bits"),
+    ("b", "no", "bool True", "a string where a boolean is needed"),
+    ("b", None, "bool False", "null in a required column"),
+    ("s", 4, "int 4", NOT_A_STRING),
+    ("s", None, "NoneType None", "null in a required column"),
+    ("t", 1, "Timestamp 1970-01-01 00:00:00.000000001", NOT_A_STRING),
+    ("n", "2026-01-01", "bytes b'\\xdbM\\xba\\xd3]5'", NOT_BASE64),
+]
+"""Column, value, what MLflow makes of it, and why it is refused here."""
+TOLD = {
+    "d": "float 1.5",
+    "f": "float 0.5",
+    "l": "int 1",
+    "i": "int 2",
+    "b": "bool True",
+    "s": "str x",
+    "t": "Timestamp 2026-01-02 00:00:00",
+    "n": "bytes b'\\x00\\x01'",
+}
+"""What the model says that it was given for `GOOD`."""
+LISTS = ModelSignature(
+    Schema(
+        [
+            *(
+                ColSpec(Array(kind), name, required=False)
+                for name, kind in {
+                    "d": DataType.double,
+                    "f": DataType.float,
+                    "i": DataType.integer,
+                    "s": DataType.string,
+                    "b": DataType.boolean,
+                    "n": DataType.binary,
+                    "t": DataType.datetime,
+                }.items()
+            ),
+            ColSpec(Map(DataType.long), "m", required=False),
+            ColSpec(AnyType(), "a", required=False),
+        ]
+    )
+)
+GOOD = {"d": 1.5, "f": 0.5, "l": 1, "i": 2, "b": True, "s": "x", "t": "2026-01-02", "n": "AAE="}
+
+
+ROWS = {"table": 1, "bytes": 1, "model": 1, "many digits": 1, "half a character": 1}
+ROWS |= {"dates": 3, "no numbers": 3}
+FAILS = "an error of MLflow's own"
+
+
+def asks_for(what: str) -> dict[str, Any]:
+    """Return a body with as many rows as the model answers to it."""
+    return {"dataframe_records": [{"what": what}] * ROWS.get(what, 2)}
+
+
 @dataclass(frozen=True)
 class Case:
     """A model and bodies.
@@ -38,8 +114,8 @@ class Case:
     Attributes:
         alike: Bodies that both answer, and answer alike; the logged example is one of them.
         refused: Bodies that both refuse, and where ours says the fault is: row and field.
-        differs: Bodies that are served differently on purpose: what MLflow predicts, or None if it
-            refuses; and what we predict, or what is wrong by our reading.
+        differs: Bodies that are served differently on purpose: what MLflow predicts, None if it
+            refuses, `FAILS` if it breaks; and what we predict, or what is wrong by our reading.
     """
 
     model: TypedModel
@@ -69,6 +145,21 @@ CASES = {
             ({"inputs": ANN}, [[None, "inputs", "not a list"]]),
         ],
         differs=[({"inputs": []}, [], "the input has no rows")],
+    ),
+    "list of a model with dates and bytes": Case(
+        TypedModel("Events"),
+        differs=[
+            (
+                {"inputs": [{"at": "2026-01-02T03:04:05", "data": "AAE="}]},
+                None,
+                [
+                    (
+                        "Event dict {'at': 'datetime 2026-01-02 03:04:05', "
+                        "'data': \"bytes b'\\\\x00\\\\x01'\"}"
+                    )
+                ],
+            )
+        ],
     ),
     "list of dicts": Case(
         TypedModel("Dicts", [{"a": 1.0, "b": 2.5}]),
@@ -208,6 +299,54 @@ CASES = {
         untyped(pd.DataFrame({"a": [[1, 2], [3]], "m": [{"k": 1}, {"k": 2}]})),
         alike=[{"dataframe_split": {"columns": ["a", "m"], "data": [[[5], {"k": 6}]]}}],
     ),
+    "lists of every type": Case(
+        TypedModel("Cells", signature=LISTS),
+        alike=[
+            {"dataframe_records": [{"d": [1.5, None], "s": ["ab"], "b": [True], "m": {"k": 1}}]},
+            {"inputs": {"d": [1.5, None], "s": ["ab"], "b": [True], "a": [1, "x"]}},
+            {"dataframe_records": [{"d": None, "m": None, "a": None}]},
+        ],
+        differs=[
+            ({"dataframe_records": [{name: value}]}, theirs, ours)
+            for name, value, theirs, ours in (
+                ("d", [1, 2], None, [{"d": "list ['float 1.0', 'float 2.0']"}]),
+                ("f", [0.5], None, [{"f": "list ['float 0.5']"}]),
+                ("i", [4], None, [{"i": "list ['int 4']"}]),
+                (
+                    "s",
+                    ["a", None],
+                    [{"s": "list ['str a', 'str n']"}],
+                    [[0, "s[1]", "null where a string is needed"]],
+                ),
+                (
+                    "b",
+                    [None],
+                    [{"b": "list ['bool False']"}],
+                    [[0, "b[0]", "null where a boolean is needed"]],
+                ),
+                (
+                    "n",
+                    ["AAE="],
+                    [{"n": "list [\"bytes b'AAE='\"]"}],
+                    [{"n": "list [\"bytes b'\\\\x00\\\\x01'\"]"}],
+                ),
+                (
+                    "t",
+                    ["2026-01-02"],
+                    None,
+                    [{"t": "ndarray datetime64[ns] (1,) ['int 1767312000000000000']"}],
+                ),
+            )
+        ],
+    ),
+    "a column of anything": Case(
+        TypedModel("Untyped", signature=ModelSignature(Schema([ColSpec(AnyType(), "c")]))),
+        alike=[
+            {"inputs": {"c": ["x", "y"]}},
+            {"inputs": {"c": [1, "x"]}},
+            {"dataframe_records": [{"c": {"k": [1]}}, {"c": None}]},
+        ],
+    ),
     "a binary column": Case(
         untyped(pd.DataFrame({"a": [b"z" * 100]})),
         alike=[
@@ -253,6 +392,87 @@ CASES = {
                 [[None, "dataframe_split.index", NOT_LABELS]],
             ),
             ({"instances": [[1.0]]}, None, ["row 0 of {'a': 'float64'}: dict {'a': 'float 1.0'}"]),
+        ],
+    ),
+    "columns": Case(
+        TypedModel("Cells", signature=TYPES),
+        alike=[{"dataframe_records": [GOOD | {"o": 3, "x": "left out"}]}],
+        refused=[
+            ({"dataframe_records": [{**GOOD, "l": "x"}]}, [[0, "l", NOT_WHOLE]]),
+            ({"dataframe_records": [{}]}, [[0, name, "required and missing"] for name in GOOD]),
+            (
+                {"dataframe_records": [GOOD | {"o": 1}, GOOD, GOOD | {"o": None}]},
+                [[row, "o", NO_NULL] for row in (1, 2)],
+            ),
+        ],
+        differs=[
+            *(
+                (
+                    {"dataframe_records": [{**GOOD, name: value}]},
+                    [{**TOLD, name: theirs}],
+                    [[0, name, reason]],
+                )
+                for name, value, theirs, reason in CHANGED_BY_MLFLOW
+            ),
+            ({"dataframe_records": [{**GOOD, "t": "2026-01-02T00:00:00Z"}]}, None, [TOLD]),
+            ({"dataframe_records": [GOOD | {"o": None}]}, None, [TOLD]),
+            (
+                {"dataframe_records": [GOOD | {"p": False}, GOOD]},
+                [TOLD | {"p": "bool False"}, TOLD | {"p": "bool True"}],
+                [TOLD | {"p": "bool False"}, TOLD | {"p": "NoneType None"}],
+            ),
+        ],
+    ),
+    "answers": Case(
+        TypedModel("Answers", signature=ModelSignature(Schema([ColSpec("string", "what")]))),
+        alike=[
+            *map(asks_for, ("series", "named series", "table", "bytes", "model", "dates")),
+            asks_for("many digits"),
+        ],
+        differs=[
+            (asks_for("no numbers"), [1.5, "NaN", "Infinity"], [1.5, None, None]),
+            (
+                asks_for("gaps"),
+                [{"a": 1.5, "b": "x"}, {"a": "NaN", "b": "NaN"}],
+                [{"a": 1.5, "b": "x"}, {"a": None, "b": None}],
+            ),
+            (
+                asks_for("array of dates"),
+                [1767312000000000000, None],
+                ["2026-01-02T00:00:00.000000000", None],
+            ),
+            (asks_for("missing"), FAILS, [1, None]),
+            (asks_for("series in a dict"), FAILS, {"a": [1]}),
+            (asks_for("half a character"), ["\ud800"], "a value has no spelling in JSON"),
+        ],
+    ),
+    "an array with gaps": Case(
+        untyped(np.array([[1.5, np.nan], [2.5, 3.5]], dtype="float32")),
+        alike=[
+            {"inputs": [[None, 4]]},
+            {"instances": [[1, 2.5]]},
+            {"dataframe_split": {"columns": ["a"], "data": [[[1.5, 2.5]], [[3.5, 4.5]]]}},
+        ],
+        refused=[({"inputs": [[1, 2, 3]]}, [[None, None, "dimension 1 has length 3, not 2"]])],
+        differs=[
+            ({"inputs": [["1", 2]]}, [ARRAY], [[0, None, "a string where float32 is needed"]]),
+            ({"inputs": [[True, 2]]}, [ARRAY], [[0, None, "a boolean where float32 is needed"]]),
+            (
+                {"inputs": [[1, 1e39]]},
+                ["ndarray float32 (2,) ['float 1.0', 'float inf']"],
+                [[0, None, "a number beyond float32"]],
+            ),
+        ],
+    ),
+    "an array of whole numbers": Case(
+        untyped(np.array([[1, 2]])),
+        alike=[{"inputs": [[3, 4], [5, 6]]}],
+        differs=[
+            (
+                {"inputs": [[1.5, 2]]},
+                ["ndarray int64 (2,) ['int 1', 'int 2']"],
+                [[0, None, "a number that is no int64"]],
+            )
         ],
     ),
     "arrays by name": Case(

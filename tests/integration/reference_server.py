@@ -6,6 +6,7 @@ Each model's is MLflow's application, unchanged, under ``/NAME``: ``POST /NAME/i
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -28,9 +29,20 @@ class Reference:
     url: str
 
     def ask(self, name: str, body: Any, query: str = "") -> tuple[int, Any]:
-        """Return status and decoded answer of one body; a status above 499 has no answer."""
+        """Return status and decoded answer of one body; a status above 499 has no answer.
+
+        Numbers that JSON does not have, and MLflow writes, are their names.
+        """
         answer = httpx.post(f"{self.url}/{name}/invocations{query}", json=body, timeout=_PATIENCE_S)
-        return answer.status_code, answer.json() if answer.status_code < 500 else None
+        if answer.status_code >= 500:
+            return answer.status_code, None
+        return answer.status_code, json.loads(answer.text, parse_constant=str)
+
+    def send(self, name: str, content: bytes, content_type: str | None) -> int:
+        """Return the status of the answer to a body as it is."""
+        headers = {} if content_type is None else {"content-type": content_type}
+        url = f"{self.url}/{name}/invocations"
+        return httpx.post(url, content=content, headers=headers, timeout=_PATIENCE_S).status_code
 
 
 @contextlib.contextmanager

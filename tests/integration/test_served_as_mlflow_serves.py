@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.worker.messages import Failed, Load, Reply
-from tests.integration.mlflow_cases import CASES
+from tests.integration.mlflow_cases import CASES, FAILS
 from tests.integration.reference_server import Reference, reference
 from tests.integration.worker_process import RunningWorker, serving, stop_forkserver, store
 
@@ -86,14 +86,64 @@ def test_what_differs_on_purpose_differs_as_the_documentation_says(
     with serving(orders[name]) as (worker, _):
         for body, by_mlflow, ours in CASES[name].differs:
             status, answer = theirs.ask(_url_name(name), body)
-            if by_mlflow is None:
-                assert status == 400, body
+            if by_mlflow is None or by_mlflow == FAILS:
+                assert status == (500 if by_mlflow else 400), body
             else:
                 predicted = answer if LLM & body.keys() else answer["predictions"]
                 assert (status, predicted) == (200, by_mlflow), body
             message, answer = worker.predict(body)
             if isinstance(message, Failed):
-                assert message.code == "invalid_input"
-                assert ours in (message.message, message.details), body
+                assert message.details == ours or ours in message.message, body
             else:
                 assert answer["predictions"] == ours, body
+
+
+ROW = b'{"dataframe_records": [{"a": 1.0}]%s}'
+JSON = "application/json"
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "by_mlflow", "ours"),
+    [
+        (b"{", JSON, 400, "invalid_input"),
+        (ROW % b"", None, 500, "unsupported_media_type"),
+        (b"a\n1.5\n", "text/csv", 200, "unsupported_media_type"),
+        (ROW % b', "more": 1', JSON, 200, "invalid_input"),
+        (ROW % b', "params": "text"', JSON, 200, "invalid_input"),
+        (b"\xef\xbb\xbf" + ROW % b"", JSON, 200, "invalid_input"),
+        (b'{"dataframe_split": {"columns": ["a"], "data": []}}', JSON, 200, "invalid_input"),
+        (b'{"inputs": {"a": %b1%b}}' % (DEEP, b"]" * 100_000), JSON, 500, "invalid_input"),
+        (b'{"features": [1.0]}', JSON, 400, None),
+        (ROW % b', "params": {"unknown": 1}', JSON, 200, None),
+    ],
+    ids=[
+        *("broken", "no type", "csv", "unknown member", "params of text", "byte order mark"),
+        *("no rows", "deep", "features", "unknown params"),
+    ],
+)
+def test_bodies_are_refused_as_the_documentation_says(
+    orders: dict[str, Load],
+    theirs: Reference,
+    content: bytes,
+    content_type: str | None,
+    by_mlflow: int,
+    ours: str | None,
+) -> None:
+    name = "labels of rows"
+    assert theirs.send(_url_name(name), content, content_type) == by_mlflow
+    with serving(orders[name]) as (worker, _):
+        message, _ = worker.predict(content, content_type=content_type or "")
+        assert (message.code if isinstance(message, Failed) else None) == ours
+
+
+def test_a_model_that_raises_tells_its_trace_there_and_not_here(
+    orders: dict[str, Load], theirs: Reference
+) -> None:
+    body = {"dataframe_records": [{"what": "no answer of this model"}]}
+    status, answer = theirs.ask("answers", body)
+    assert (status, "KeyError" in answer["stack_trace"]) == (400, True)
+    with serving(orders["answers"]) as (worker, _):
+        message, _ = worker.predict(body)
+        assert isinstance(message, Failed)
+        assert (message.code, message.message) == ("model_error", "the model raised KeyError")

@@ -15,10 +15,12 @@ class TypedModel(_Logged):
     Attributes:
         kind: Its class there.
         example: The input example that is logged, as `mlflow` takes it; None: none.
+        signature: MLflow's; None: what it makes of the type hints, or of the example.
     """
 
     kind: str
     example: Any = None
+    signature: Any = None
 
     def payload(self, rows: int = 1) -> Payload:
         raise NotImplementedError("each has bodies of its own")
@@ -34,5 +36,6 @@ class TypedModel(_Logged):
             "python_model": str(_CODE / "scripts" / "typed.py"),
             "model_config": {"kind": self.kind},
             "input_example": self.example,
+            **({} if self.signature is None else {"signature": self.signature}),
             "pip_requirements": ["mlflow"],
         }

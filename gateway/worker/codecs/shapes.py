@@ -134,7 +134,7 @@ def _inputs(signature: Signature, value: Any) -> Rows:
         return _many("inputs", signature, value)
     if signature.tensors:
         return tensor_rows.from_named_tensors(signature, value)
-    if signature.takes_one_record or not any(type(column) is list for column in value.values()):
+    if signature.is_one_record(value):
         return tables.from_records(signature, [value], as_arrays=True)
     lengths = {len(column) if type(column) is list else -1 for column in value.values()}
     if len(lengths) != 1 or -1 in lengths:

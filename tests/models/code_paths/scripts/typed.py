@@ -63,9 +63,47 @@ class Untyped(PythonModel):
         return each(model_input)
 
 
+ANSWERS = {
+    "series": lambda: pd.Series([1.5, 2.5], index=[9, 8]),
+    "named series": lambda: pd.Series(["a", "b"], name="y"),
+    "table": lambda: pd.DataFrame({"a": [1], "t": [pd.Timestamp("2026-01-01")], "l": [[1]]}),
+    "bytes": lambda: [b"x" * 60],
+    "model": lambda: [Address(city="Bern", place={"lat": 1.5})],
+    "dates": lambda: [dt.date(2026, 1, 2), pd.Timestamp("2026-01-02"), pd.NaT],
+    "many digits": lambda: [2**70],
+    "no numbers": lambda: [1.5, float("nan"), float("inf")],
+    "gaps": lambda: pd.DataFrame({"a": [1.5, None], "b": ["x", None]}),
+    "array of dates": lambda: np.array(["2026-01-02", "NaT"], dtype="datetime64[ns]"),
+    "missing": lambda: [1, pd.NA],
+    "series in a dict": lambda: {"a": pd.Series([1])},
+    "half a character": lambda: ["\ud800"],
+}
+
+
+class Answers(PythonModel):
+    def predict(self, context, model_input, params=None):
+        return ANSWERS[model_input["what"].iloc[0]]()
+
+
+class Cells(PythonModel):
+    def predict(self, context, model_input, params=None):
+        rows = model_input.to_dict(orient="records")
+        return [{name: told(value) for name, value in row.items()} for row in rows]
+
+
 class Pydantic(PythonModel):
     def predict(self, model_input: list[Person]) -> list[Person]:
         return [one.model_copy(update={"nickname": told(one)}) for one in model_input]
+
+
+class Event(pydantic.BaseModel):
+    at: dt.datetime
+    data: bytes
+
+
+class Events(PythonModel):
+    def predict(self, model_input: list[Event]) -> list[str]:
+        return each(model_input)
 
 
 class Dicts(PythonModel):

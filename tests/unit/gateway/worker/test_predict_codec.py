@@ -374,7 +374,6 @@ def test_one_row_of_a_tensor_is_given_as_features():
         ([[[1], [2]]], None, "more than 2 dimensions"),
         ([[1, 2], ["1", 2]], 1, "a string where float32 is needed"),
         ([[1, 2], [True, 2]], 1, "a boolean where float32 is needed"),
-        ([[1, 2], [None, 2]], 1, "null where float32 is needed"),
         ([[1, 2], [1e39, 2]], 1, "a number beyond float32"),
     ],
 )
@@ -386,6 +385,27 @@ def test_a_tensor_of_another_shape_or_type_is_refused_with_its_row(value, row, r
 def test_a_whole_number_tensor_takes_whole_numbers_in_range(value):
     error = refusal(tensor("int32", [-1]), {"inputs": [1, value]})
     assert error.details == [(1, None, "a number that is no int32")]
+
+
+def test_null_in_a_tensor_of_floats_is_nan():
+    array = decode(tensor("float32", [-1, 2]), {"inputs": [[None, 1], [2, None]]}).arrays[""]
+    np.testing.assert_array_equal(array, np.array([[np.nan, 1], [2, np.nan]], dtype="float32"))
+    error = refusal(tensor("int64", [-1]), {"inputs": [1, None]})
+    assert error.details == [(1, None, "null where int64 is needed")]
+
+
+@pytest.mark.parametrize(
+    ("shape", "columns", "data"),
+    [
+        ([-1, 2], ["a", "b"], [[1, 2], [3, 4]]),
+        ([-1, 2], ["a"], [[[1, 2]], [[3, 4]]]),
+        ([-1, 1], ["a"], [[1], [2]]),
+        ([-1], ["a"], [[1], [2]]),
+    ],
+)
+def test_a_table_is_read_as_a_tensor(shape, columns, data):
+    body = {"dataframe_split": {"columns": columns, "data": data}}
+    assert decode(tensor("int64", shape), body).arrays[""].shape == (2, *shape[1:])
 
 
 def test_tensors_by_name():

@@ -324,6 +324,7 @@ def test_without_proof_or_loader_the_pyfunc_serves():
         ([b"\x00" * 60], 1, ["A" * 76 + "\nAAAA\n"]),
         ([np.float32(0.5), np.int64(3), np.bool_(True)], 3, [0.5, 3, True]),
         (np.array(["2026-01-01"], dtype="datetime64[D]"), 1, ["2026-01-01"]),
+        (np.array([["NaT"]], dtype="datetime64[ns]"), 1, [[None]]),
         ([dt.date(2026, 1, 1)], 1, ["2026-01-01"]),
         ([pd.Timestamp("2026-01-01")], 1, ["2026-01-01T00:00:00"]),
         ({"a": np.array([1])}, None, {"a": [1]}),
