@@ -191,7 +191,7 @@ async def test_a_model_made_anew_is_served_anew_and_never_by_its_number_with_the
         assert "made anew" in told, (way.word, told)
         if way.stamp == "wrong":
             assert WRONG in why["why"], why
-            explained = await asyncio.to_thread(node.command, "explain", f"{names[way]}@{ALIAS}")
+            explained = await asyncio.to_thread(node.command, "explain", names[way], f"@{ALIAS}")
             assert "made anew" in explained.stdout, explained.stdout
 
 

@@ -381,6 +381,8 @@ class Machine(RuleBasedStateMachine):
                 continue
             if self.registry.models[name].aliases.get(alias) != version:
                 continue  # it is at a version that is not ready
+            if (name, version) in self.model.doubtful:
+                continue
             digest = self.registry.digest(name, version)
             stamp = self.registry.version(name, version).expected_digest
             active = self.gateway.active.get((name, alias))

@@ -39,6 +39,8 @@ class Model:
     shown: dict[Version, Creation] = field(default_factory=dict)
     ever: dict[Version, list[Creation]] = field(default_factory=dict)
     forgotten: set[Version] = field(default_factory=set)
+    doubtful: set[Version] = field(default_factory=set)
+    """Forgotten, and without a mark: any of their creations may be the one that was accepted."""
     lacking: dict[Version, int] = field(default_factory=dict)
     aliases: dict[Alias, int] = field(default_factory=dict)
     wished: dict[Alias, tuple[int, Creation | None]] = field(default_factory=dict)
@@ -96,7 +98,8 @@ class Model:
             self.shown[version] = now
             if now not in self.ever.setdefault(version, []):
                 self.ever[version].append(now)
-            self.forgotten.discard(version)
+            if version not in self.doubtful:
+                self.forgotten.discard(version)
         for alias in {*self.last, *self.aliases} - aliases.keys():
             self.lacking_aliases[alias] = self.lacking_aliases.get(alias, 0) + 1
             if self.lacking_aliases[alias] >= 2 and not self.frozen and alias not in self.kept:
@@ -114,7 +117,10 @@ class Model:
     def lost_ledger(self) -> None:
         """Nobody remembers any more which versions were gone, nor which creation came last."""
         self.lacking.clear()
-        self.forgotten |= {v for v, creations in self.ever.items() if len(creations) > 1}
+        several = {v for v, creations in self.ever.items() if len(creations) > 1}
+        self.forgotten |= several
+        if not self.marks:
+            self.doubtful |= several
 
     def saw(self, version: Version) -> None:
         """Bytes of a version were accepted on the node."""
@@ -129,7 +135,7 @@ class Model:
 
     def may_answer_number(self, version: Version, digest: str) -> bool:
         """Whether these bytes may answer callers of a number."""
-        if version in self.forgotten:  # and gone: the bytes of any of its creations are kept
+        if version in self.forgotten:  # the bytes of any of its creations may be kept
             return any(digest in creation.right for creation in self.ever[version])
         creation = self.shown.get(version) or self.registered.get(version)  # an operator asked
         return creation is not None and digest in creation.right
