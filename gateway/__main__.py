@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import fcntl
+import errno
 import gc
 import os
 import resource
@@ -21,13 +21,14 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import structlog
 from pydantic import ValidationError
 
-from gateway.bootstrap import Gateway, StartError, running_gateway
+from gateway.bootstrap import Gateway, running_gateway
+from gateway.errors import StartError
 from gateway.http.listener import PublicServer, QuietServer, server_config
+from gateway.node_dir import sole_owner
 from gateway.settings import GatewaySettings
 from gateway.settings_help import settings_help
 from gateway.telemetry import configure_logging
@@ -35,6 +36,7 @@ from gateway.telemetry import configure_logging
 _BACKLOG = 2048
 _FILES_OF_ONE_WORKER = 8
 _FILES_BESIDE = 128
+_DISK_TAKES_NOTHING = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 _GARBAGE_OBJECTS = 10_000
 """How many new objects begin a collection: a busy turn of the loop makes Python's 700 by itself."""
 _log = structlog.get_logger("gateway")
@@ -60,7 +62,7 @@ def main() -> int:
     configure_logging(settings)
     try:
         settings = _with_room_for_connections(settings)
-        with _sole_owner(settings.node_dir), asyncio.Runner(loop_factory=_new_loop) as runner:
+        with sole_owner(settings.node_dir), asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(_serve(settings))
     except StartError as error:
         _log.error("start.failed", reason=str(error))  # the reason is all there is
@@ -83,7 +85,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 async def _serve(settings: GatewaySettings) -> None:
     with contextlib.ExitStack() as sockets:
         public = sockets.enter_context(_public_socket(settings))
-        control = sockets.enter_context(_control_socket(settings.control_socket))
+        control = sockets.enter_context(_control_socket_or_none(settings.control_socket))
         async with running_gateway(settings) as gateway:
             gc.collect()
             gc.freeze()  # what is here for good is not looked at again by every collection
@@ -93,27 +95,37 @@ async def _serve(settings: GatewaySettings) -> None:
 
 
 async def _run_servers(
-    gateway: Gateway, settings: GatewaySettings, public: socket.socket, control: socket.socket
+    gateway: Gateway,
+    settings: GatewaySettings,
+    public: socket.socket,
+    control: socket.socket | None,
 ) -> None:
-    """Serve until a signal; then let what is in flight finish, and only then stop."""
+    """Serve until a signal; then let what is in flight finish, and only then stop.
+
+    ``control`` is None where no control plane can reach this gateway.
+    """
     stop = asyncio.Event()
     drain_s = settings.drain_timeout_s
     ours = server_config(
         gateway.control, http="httptools", timeout_graceful_shutdown=max(1, int(drain_s))
     )
-    servers = [
-        PublicServer(
-            gateway.public,
-            gateway.services.connections,
-            drain_timeout_s=drain_s,
-            take=gateway.public.take,
-        ),
-        QuietServer(ours),
+    serving: list[tuple[PublicServer | QuietServer, socket.socket]] = [
+        (
+            PublicServer(
+                gateway.public,
+                gateway.services.connections,
+                drain_timeout_s=drain_s,
+                take=gateway.public.take,
+            ),
+            public,
+        )
     ]
+    if control is not None:
+        serving.append((QuietServer(ours), control))
 
     def asked_to_stop() -> None:
         if stop.is_set():  # asked again: now
-            for server in servers:
+            for server, _ in serving:
                 server.force_exit = True
         stop.set()
 
@@ -122,13 +134,12 @@ async def _run_servers(
         loop.add_signal_handler(number, asked_to_stop)
     async with asyncio.TaskGroup() as tasks:
         running = [
-            tasks.create_task(server.serve(sockets=[listener]))
-            for server, listener in zip(servers, (public, control), strict=True)
+            tasks.create_task(server.serve(sockets=[listener])) for server, listener in serving
         ]
         _log.info(
             "gateway.started",
             address="http://{}:{}".format(*public.getsockname()[:2]),
-            control=str(settings.control_socket),
+            control=str(settings.control_socket) if control else None,
             node_id=gateway.services.node.node_id,
             generation=gateway.services.node.table.generation,
         )
@@ -138,7 +149,7 @@ async def _run_servers(
         _log.info("gateway.draining")
         gateway.drain()
         gateway.services.node.changed()  # ends the long polls
-        for server in servers:
+        for server, _ in serving:
             server.should_exit = True
 
 
@@ -187,8 +198,35 @@ def _public_socket(settings: GatewaySettings) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
+def _control_socket_or_none(path: Path) -> Iterator[socket.socket | None]:
+    """Listen for the control plane; None where the disk takes no socket: what served, serves.
+
+    Raises:
+        StartError: Something else is in the way.
+    """
+    with contextlib.ExitStack() as opened:
+        try:
+            listener = opened.enter_context(_control_socket(path))
+        except OSError as error:
+            if error.errno not in _DISK_TAKES_NOTHING:
+                raise StartError(f"cannot listen on {path}: {error.strerror}") from error
+            _log.error(
+                "control.unreachable",
+                reason=f"no socket can be made at {path} ({error.strerror}): this gateway serves "
+                "what its files say, and follows nothing until it is started again",
+            )
+            listener = None
+        yield listener
+
+
+@contextlib.contextmanager
 def _control_socket(path: Path) -> Iterator[socket.socket]:
-    """Listen on a Unix socket that only this user may open; remove it at the end."""
+    """Listen on a Unix socket that only this user may open; remove it at the end.
+
+    Raises:
+        OSError: There can be none.
+        StartError: Another kind of file is in the way.
+    """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise StartError(f"{path} is in the way, and is no socket: remove it")
@@ -197,8 +235,6 @@ def _control_socket(path: Path) -> Iterator[socket.socket]:
         old_mask = os.umask(0o177)
         try:
             listener.bind(str(path))
-        except OSError as error:
-            raise StartError(f"cannot listen on {path}: {error.strerror}") from error
         finally:
             os.umask(old_mask)
         listener.listen(_BACKLOG)
@@ -206,25 +242,8 @@ def _control_socket(path: Path) -> Iterator[socket.socket]:
         try:
             yield listener
         finally:
-            path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _sole_owner(node_dir: Path) -> Iterator[IO[str]]:
-    """Hold the node's lock: one gateway per node. The kernel releases it when we end."""
-    try:
-        node_dir.mkdir(parents=True, exist_ok=True)
-        lock = (node_dir / "gateway.lock").open("w")
-    except OSError as error:
-        raise StartError(f"the node's folder {node_dir} cannot be used: {error}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StartError(
-                f"another gateway is running on {node_dir}: set GATEWAY_NODE_DIR to another folder"
-            ) from error
-        yield lock
+            with contextlib.suppress(OSError):  # the disk may take nothing by now
+                path.unlink()
 
 
 if __name__ == "__main__":

@@ -9,15 +9,15 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import structlog
 from fastapi import FastAPI
 
 from gateway import cores
 from gateway.admission import Admission
+from gateway.damaged_files import DamagedFiles
 from gateway.dispatch import Dispatcher
-from gateway.errors import TableFileError
+from gateway.errors import StartError, TableFileError
 from gateway.http.app import create_control_app, create_public_app
 from gateway.http.connections import ConnectionLimits, Connections
 from gateway.http.predict import PredictApp
@@ -26,6 +26,7 @@ from gateway.launcher import ExecLauncher, ForkserverLauncher, Launchers
 from gateway.live_record import LiveRecord
 from gateway.load_queue import LEAST_LOADS_AT_ONCE
 from gateway.node import Node
+from gateway.node_dir import read_node_id
 from gateway.replica import Replica, ReplicaLimits
 from gateway.residency import ResidentSet
 from gateway.rollback import RollbackRule
@@ -42,10 +43,6 @@ from gateway.workers import Observer
 _SOCKET_PATH_BYTES = 107
 _ABANDONED_S = 1.0
 _log = structlog.get_logger("gateway")
-
-
-class StartError(Exception):
-    """The gateway cannot start; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +101,9 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     Raises:
         StartError: The node's folder or table file cannot be used.
     """
-    node_id = _prepare_node(settings)
-    table_file = TableFile(settings.node_dir)
+    damaged = DamagedFiles()
+    node_id = _prepare_node(settings, damaged)
+    table_file = TableFile(settings.node_dir, damaged)
     try:
         table = await asyncio.to_thread(table_file.load, settings.default_alias)
     except TableFileError as error:
@@ -242,11 +240,11 @@ def _resident_set(
     )
 
 
-def _prepare_node(settings: GatewaySettings) -> str:
-    """Make the node's folder and its id. Blocking, but once.
+def _prepare_node(settings: GatewaySettings, damaged: DamagedFiles) -> str:
+    """Make the node's folder, and return its id. Blocking, but once.
 
     Raises:
-        StartError: The folder cannot be written, or its path is too long for a Unix socket.
+        StartError: The folder cannot be used, or its path is too long for a Unix socket.
     """
     socket_path = settings.control_socket.resolve()
     if len(os.fsencode(socket_path)) > _SOCKET_PATH_BYTES:
@@ -256,21 +254,8 @@ def _prepare_node(settings: GatewaySettings) -> str:
         )
     try:
         settings.node_dir.mkdir(parents=True, exist_ok=True)
-        return _node_id(settings.node_dir / "node_id")
+        return read_node_id(settings.node_dir, damaged)
     except OSError as error:
         raise StartError(
             f"the node's folder {settings.node_dir} cannot be used: {error}"
         ) from error
-
-
-def _node_id(path: Path) -> str:
-    """Return the node's id; the plane that starts first makes it."""
-    temporary = path.with_name(f".node_id.{os.getpid()}")
-    temporary.write_text(f"{uuid.uuid4()}\n")
-    try:
-        # A link, unlike a rename, does not replace what the other plane may just have made.
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(temporary)
-    finally:
-        temporary.unlink()
-    return path.read_text().strip()

@@ -424,6 +424,24 @@ class DamagedCopy(Body):
     reason: str
 
 
+class DamagedFile(Body):
+    """A file of the node's folder that the gateway could not use, found since its start.
+
+    Attributes:
+        name: Of the file.
+        at: Epoch seconds when that was found.
+        reason: What is wrong with it, as the end of a sentence that begins with "it".
+        instead: What the gateway goes on with, and what is lost, as a sentence.
+        set_aside: The name under which it is kept; None: it is gone, or could not be renamed.
+    """
+
+    name: str
+    at: float
+    reason: str
+    instead: str
+    set_aside: str | None = None
+
+
 class NodeState(Body):
     """What the node serves now. ``seq`` is what to pass as ``after`` next time.
 
@@ -438,6 +456,8 @@ class NodeState(Body):
             records takes it from here. Empty from an older gateway, which does no such thing.
         damaged: Copies to drop and to fetch again, until one has come or was loaded. Bounded.
             Empty from an older gateway.
+        damaged_files: What the gateway could not use of its own files since its start, each file
+            once. Empty from an older gateway.
     """
 
     node_id: str
@@ -453,4 +473,5 @@ class NodeState(Body):
     resident: list[Digest] = Field(default_factory=list)
     holds: list[AliasHold] = Field(default_factory=list)
     damaged: list[DamagedCopy] = Field(default_factory=list)
+    damaged_files: list[DamagedFile] = Field(default_factory=list)
     events: list[Event] = Field(default_factory=list)

@@ -294,3 +294,7 @@ class RolloutRefusedError(Exception):
 
 class TableFileError(Exception):
     """A file of the node cannot be read or written; the message names it and says what to do."""
+
+
+class StartError(Exception):
+    """The gateway cannot start; the message says what to do."""

@@ -103,10 +103,7 @@ class Rollout:
                 raise RolloutRefusedError(
                     "stale_epoch", f"epoch {node.catalogue_epoch} was taken before"
                 )
-            try:
-                await asyncio.to_thread(self._table_file.save_catalogue, document)
-            except TableFileError as error:
-                raise RolloutRefusedError("table_write_failed", str(error)) from error
+            await self._keep_for_the_next_start(document)
             node.catalogue_writer, node.catalogue_epoch = catalogue.writer, catalogue.epoch
             before = node.table
             node.replace(before.with_catalogue(catalogue))
@@ -114,6 +111,13 @@ class Rollout:
         self._residents.look_again()
         await self._forget_unlisted()
         return CatalogueAck(generation=self._node.table.generation)
+
+    async def _keep_for_the_next_start(self, document: bytes) -> None:
+        """Write a catalogue to disk. It counts without: it is published anew after every start."""
+        try:
+            await asyncio.to_thread(self._table_file.save_catalogue, document)
+        except TableFileError as error:
+            _log.warning("catalogue.not_written", reason=str(error))
 
     async def keep_catalogue(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
         """Take note that the registry was listed again, and lists the same. Not written to disk.
@@ -482,6 +486,7 @@ class Rollout:
             resident=sorted(self._residents.digests()),
             holds=list(node.table.holds),
             damaged=node.damaged(),
+            damaged_files=self._table_file.damaged(),
             events=node.events_after(after),
         )
 

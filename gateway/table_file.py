@@ -1,38 +1,33 @@
-"""The route table on disk: a gateway starts with the registry and the control plane down.
+"""What a gateway starts from with the registry and the control plane down.
 
-Three files, all replaced atomically: ``table.json`` (small: where each alias points, holds,
-generation), fsynced before an activation is acknowledged; ``catalogue.json`` (what the control
-plane published last); ``hot.json`` (which versions had a worker, the most used first). A file of a
-newer format is refused; a damaged catalogue is only reported, because the control plane publishes
-it again; a damaged table is refused, since nobody else has it whole; a hot list is only a hint.
+The route table (where each alias points, holds, generation) is on disk before an activation is
+acknowledged; see `gateway.table_generations`. Two more files only save time: ``catalogue.json``
+(what the control plane published last, and publishes again) and ``hot.json`` (which versions had a
+worker, the most used first). Of these, one that is damaged or of a newer format is left out.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gateway.control_contract import CONTRACT_VERSION, ActiveAlias, AliasHold, Catalogue
+from gateway.atomic_files import replace
+from gateway.control_contract import CONTRACT_VERSION, Catalogue, DamagedFile
+from gateway.damaged_files import DamagedFiles
 from gateway.errors import TableFileError
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
+from gateway.table_generations import FORMAT_VERSION, TableBody, TableGenerations
+from gateway.worker.guarded_read import DamagedFileError, read
 
-FORMAT_VERSION = 1
+B = TypeVar("B", bound=BaseModel)
+_MOST_CATALOGUE_BYTES = 256 * 1024 * 1024
+_MOST_HOT_BYTES = 16 * 1024 * 1024
 _log = structlog.get_logger("gateway.table_file")
-
-
-class _TableBody(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    format_version: int
-    generation: int
-    active: list[ActiveAlias]
-    holds: list[AliasHold] = []
 
 
 class _Hot(BaseModel):
@@ -48,24 +43,37 @@ class _HotBody(BaseModel):
     versions: list[_Hot]
 
 
-class TableFile:
-    """Reads and writes both files of a node. Blocking: call from a thread."""
+class _Versioned(BaseModel):
+    """Which format a file of any release says that it has."""
 
-    def __init__(self, node_dir: Path) -> None:
-        """Store where the files are."""
-        self._table = node_dir / "table.json"
+    model_config = ConfigDict(extra="ignore")
+
+    contract_version: int = 0
+    format_version: int = 0
+
+
+class TableFile:
+    """Reads and writes what a node starts from. Blocking: call from a thread."""
+
+    def __init__(self, node_dir: Path, damaged: DamagedFiles | None = None) -> None:
+        """Store where the files are, and who is told of damage."""
+        self._damaged = damaged or DamagedFiles()
+        self._table = TableGenerations(node_dir, self._damaged)
         self._catalogue = node_dir / "catalogue.json"
         self._hot = node_dir / "hot.json"
 
+    def damaged(self) -> list[DamagedFile]:
+        """Return the files of the node that could not be used, since the start."""
+        return self._damaged.all()
+
     def load(self, default_alias: str) -> RouteTable:
-        """Return the table that was written last; an empty one if there is none.
+        """Return the newest table that is whole; an empty one if there is none.
 
         Raises:
-            TableFileError: A file is there, and cannot be used.
+            TableFileError: A newer release wrote it.
         """
         table = RouteTable(default_alias=default_alias)
-        if (text := _read(self._table)) is not None:
-            body = self._parse_table(text)
+        if (body := self._table.load()) is not None:
             table = RouteTable(
                 default_alias=default_alias,
                 generation=body.generation,
@@ -79,36 +87,31 @@ class TableFile:
         """Write generation, active aliases and holds; they are on disk when this returns.
 
         Raises:
-            TableFileError: The disk refused.
+            TableFileError: The disk refused. The table before is there still.
         """
-        body = _TableBody(
-            format_version=FORMAT_VERSION,
-            generation=table.generation,
-            active=list(table.active.values()),
-            holds=list(table.holds),
+        self._table.save(
+            TableBody(
+                generation=table.generation,
+                active=list(table.active.values()),
+                holds=list(table.holds),
+            )
         )
-        _replace(self._table, body.model_dump_json(indent=1).encode())
 
     def save_catalogue(self, document: bytes) -> None:
         """Write the document of a catalogue, which was found valid, as it came.
 
         Raises:
-            TableFileError: The disk refused.
+            TableFileError: The disk refused, or it is too long to be read again.
         """
+        if len(document) > _MOST_CATALOGUE_BYTES:
+            raise TableFileError(f"{self._catalogue} cannot have more than {_MOST_CATALOGUE_BYTES}")
         _replace(self._catalogue, document)
 
     def load_hot(self) -> list[ReplicaKey]:
-        """Return what had a worker last time, the most used first; nothing if that is unknown.
-
-        It is a hint: what cannot be read is as good as none.
-        """
-        try:
-            text = _read(self._hot)
-            body = _HotBody.model_validate_json(text) if text is not None else None
-        except (TableFileError, ValidationError) as error:
-            _log.warning("hot.unreadable", reason=type(error).__name__)
-            return []
-        if body is None or body.format_version > FORMAT_VERSION:
+        """Return what had a worker last time, the most used first; nothing if that is unknown."""
+        instead = "versions are loaded when they are called"
+        body = self._load(self._hot, _HotBody, _MOST_HOT_BYTES, instead)
+        if body is None or _is_newer(self._hot, body.format_version, FORMAT_VERSION):
             return []
         return [ReplicaKey(one.model, one.version, one.digest) for one in body.versions]
 
@@ -122,71 +125,54 @@ class TableFile:
         body = _HotBody(format_version=FORMAT_VERSION, versions=versions)
         _replace(self._hot, body.model_dump_json(indent=1).encode())
 
-    def _parse_table(self, text: str) -> _TableBody:
-        _refuse_newer(self._table, text, "format_version", FORMAT_VERSION)
-        try:
-            return _TableBody.model_validate_json(text)
-        except ValidationError as error:
-            raise TableFileError(
-                f"{self._table} is damaged ({error.error_count()} errors): remove it, and the "
-                "control plane rebuilds it from its ledger"
-            ) from error
-
     def _load_catalogue(self) -> Catalogue | None:
-        """Return the last catalogue; without one the active aliases are served nevertheless.
+        """Return the last catalogue; without one the active aliases are served nevertheless."""
+        instead = "active aliases are served, and the control plane publishes what else there is"
+        found = self._load(self._catalogue, Catalogue, _MOST_CATALOGUE_BYTES, instead)
+        if found and _is_newer(self._catalogue, found.contract_version, CONTRACT_VERSION):
+            return None
+        return found
 
-        The control plane publishes it again as soon as it is there.
-        """
+    def _load(self, path: Path, kind: type[B], most_bytes: int, instead: str) -> B | None:
+        """Return what a file holds, or None if it is not there or cannot be used."""
         try:
-            text = _read(self._catalogue)
-        except TableFileError as error:
-            _log.warning("catalogue.unreadable", reason=str(error))
+            content = read(path, most_bytes)
+        except FileNotFoundError:
             return None
-        if text is None:
+        except DamagedFileError as error:
+            self._damaged.found(path, str(error), instead=instead)
             return None
-        _refuse_newer(self._catalogue, text, "contract_version", CONTRACT_VERSION)
+        except OSError as error:
+            self._damaged.found(path, f"cannot be read: {error.strerror}", instead=instead)
+            return None
         try:
-            return Catalogue.model_validate_json(text)
+            return kind.model_validate_json(content)
         except ValidationError as error:
-            reason = f"{self._catalogue} is damaged ({error.error_count()} errors)"
-            _log.warning("catalogue.unreadable", reason=reason)
+            if not _says_newer(path, content):
+                reason = f"is damaged ({error.error_count()} errors)" if content else "is empty"
+                self._damaged.found(path, reason, instead=instead)
             return None
 
 
-def _read(path: Path) -> str | None:
+def _says_newer(path: Path, content: bytes) -> bool:
+    """Whether a file that cannot be understood says that a newer release wrote it."""
     try:
-        return path.read_text()
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise TableFileError(f"{path} cannot be read: {error}") from error
+        found = _Versioned.model_validate_json(content)
+    except ValidationError:
+        return False
+    contract = _is_newer(path, found.contract_version, CONTRACT_VERSION)
+    return contract or _is_newer(path, found.format_version, FORMAT_VERSION)
 
 
-def _refuse_newer(path: Path, text: str, key: str, known: int) -> None:
-    try:
-        version = json.loads(text).get(key, known)
-    except (ValueError, AttributeError):
-        return  # not even JSON: the parser says so
-    if isinstance(version, int) and version > known:
-        raise TableFileError(
-            f"{path} has format {version}, this gateway knows {known}: "
-            "it was written by a newer version; start that one"
-        )
+def _is_newer(path: Path, version: int, known: int) -> bool:
+    """Whether a newer release wrote a file that saves time only: it is left out, and left there."""
+    if version > known:
+        _log.warning("file.ignored", file=str(path), format=version, known=known)
+    return version > known
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that a crash at any moment leaves the old or the new one, whole."""
-    temporary = path.with_suffix(".tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace(path, content)
     except OSError as error:
         raise TableFileError(f"{path} cannot be written: {error}") from error

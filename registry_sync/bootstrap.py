@@ -27,6 +27,7 @@ from uv import find_uv_bin
 from gateway.log_lines import LogLines
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.damaged_files import DamagedFiles
 from registry_sync.dependencies import OnMismatch
 from registry_sync.disk_room import RoomLimits
 from registry_sync.environments import Environments
@@ -178,9 +179,10 @@ def run(settings: SyncSettings, end_log: Callable[[], object]) -> int:
         SyncError: The store or the ledger cannot be used as they are.
     """
     threads = Threads()
-    with sole_owner(settings.node_dir) as node_id:
+    damaged = DamagedFiles()
+    with sole_owner(settings.node_dir, damaged) as node_id:
         try:
-            asyncio.run(_serve(settings, node_id, threads))
+            asyncio.run(_serve(settings, node_id, threads, damaged))
         finally:
             ended = threads.close(patience_s=_STOP_PATIENCE_S)
             _log.info("control_plane.stopped", threads_ended=ended)
@@ -198,7 +200,9 @@ def _is_held_up() -> bool:
     return any(not one.daemon for one in others)
 
 
-async def _serve(settings: SyncSettings, node_id: str, threads: Threads) -> None:
+async def _serve(
+    settings: SyncSettings, node_id: str, threads: Threads, damaged: DamagedFiles
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -207,7 +211,7 @@ async def _serve(settings: SyncSettings, node_id: str, threads: Threads) -> None
     await threads.ledger(store.open)
     environments = build_environments(settings)
     await threads.ledger(environments.open)
-    holds_file = HoldsFile(settings.node_dir / "holds.json")
+    holds_file = HoldsFile(settings.node_dir / "holds.json", damaged)
     ledger = Ledger(settings.ledger_url, node_id=node_id, clock=time.time, holds_file=holds_file)
     target = GatewayClient(settings.gateway_socket)
     spine = _spine(

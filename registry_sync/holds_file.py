@@ -7,45 +7,73 @@ wished, and without the hold the next pass would promote again what was rolled b
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
+from registry_sync.atomic_files import replace
+from registry_sync.damaged_files import DamagedFiles
 from registry_sync.errors import LedgerError
-from registry_sync.records import Freeze, Hold, Standing
+from registry_sync.guarded_read import DamagedFileError, read
+from registry_sync.records import Standing
+from registry_sync.sealed import AlteredError, seal, unseal
 
 _FORMAT_VERSION = 3
+_MOST_BYTES = 64 * 1024 * 1024
+_STANDING = TypeAdapter(Standing)
+
+
+class DamagedHoldsError(LedgerError):
+    """The file is there and does not say what stands."""
+
+    def __init__(self, path: Path, damage: str) -> None:
+        """Store what is wrong, as the end of a sentence that begins with "it"."""
+        super().__init__(f"{path} cannot be used: it {damage}")
+        self.damage = damage
 
 
 class HoldsFile:
     """A copy of what stands in the ledger by operators' will. Blocking."""
 
-    def __init__(self, path: Path) -> None:
-        """Store where it is."""
+    def __init__(self, path: Path, damaged: DamagedFiles | None = None) -> None:
+        """Store where it is, and who is told of damage."""
         self._path = path
+        self._damaged = damaged or DamagedFiles()
+
+    def exists(self) -> bool:
+        """Return whether there is a file, or something else in its place."""
+        return self._path.exists() or self._path.is_symlink()
 
     def read(self) -> Standing:
         """Return what stands; nothing if there is no file.
 
         Raises:
-            LedgerError: It cannot be read, or a newer release wrote it.
+            DamagedHoldsError: It is not as it was written, or cannot be read.
+            LedgerError: A newer release wrote it.
         """
         try:
-            body = json.loads(self._path.read_text())
-            if body["format_version"] > _FORMAT_VERSION:
-                raise LedgerError(f"{self._path} was written by a newer release: start that one")
-            freeze = body.get("freeze")
-            return Standing(
-                holds=tuple(Hold(**one) for one in body["holds"]),
-                freeze=Freeze(**freeze) if freeze else None,
-            )
+            members = unseal(read(self._path, _MOST_BYTES))
         except FileNotFoundError:
             return Standing()
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LedgerError(
-                f"{self._path} cannot be read ({type(error).__name__}): remove it, and roll back, "
-                "pin and freeze again what was"
-            ) from error
+        except OSError as error:
+            raise DamagedHoldsError(self._path, f"cannot be read: {error.strerror}") from error
+        except (DamagedFileError, AlteredError) as error:
+            raise DamagedHoldsError(self._path, str(error)) from error
+        version = members.get("format_version")
+        if isinstance(version, int) and version > _FORMAT_VERSION:
+            raise LedgerError(f"{self._path} was written by a newer release: start that one")
+        try:
+            if "holds" not in members or not isinstance(version, int):
+                raise DamagedHoldsError(self._path, "holds no holds")
+            return _STANDING.validate_python(members)
+        except ValidationError as error:
+            wrong = f"holds no holds ({error.error_count()} errors)"
+            raise DamagedHoldsError(self._path, wrong) from error
+
+    def set_aside(self, error: DamagedHoldsError, *, instead: str) -> None:
+        """Make room for the next `write`, and tell of the damage and what counts ``instead``."""
+        self._damaged.found(self._path, error.damage, instead=instead)
 
     def write(self, standing: Standing) -> None:
         """Replace the file; it is on disk when this returns.
@@ -54,12 +82,7 @@ class HoldsFile:
             LedgerError: The disk refused.
         """
         body = {"format_version": _FORMAT_VERSION, **asdict(standing)}
-        part = self._path.with_suffix(".part")
         try:
-            with part.open("w") as file:
-                json.dump(body, file, ensure_ascii=False, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._path)
+            replace(self._path, seal(json.dumps(body, ensure_ascii=False, indent=1).encode()))
         except OSError as error:
             raise LedgerError(f"{self._path} cannot be written: {error.strerror}") from error

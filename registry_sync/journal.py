@@ -53,6 +53,7 @@ class Journal:
         self._patience = Patience(ledger, threads)
         self._holds_file = holds_file
         self._stale = True
+        self._told_of_holds = False
         # At the start too: a process that was killed may have made the ledger and not filled it.
         self._made = True
         # Decisions that were written since the last reading that succeeded began.
@@ -135,8 +136,11 @@ class Journal:
                 if self._holds_file
                 else Standing()
             )
-        except LedgerError:
-            return  # the ledger will say so too, once it answers
+        except LedgerError as error:  # the ledger will say so too, once it answers
+            if not self._told_of_holds:
+                _log.error("holds.unreadable", reason=error.reason)
+            self._told_of_holds = True
+            return
         view = LedgerView(
             pins={(pin.model, pin.version): pin for pin in _pins(artifacts)},
             holds={(hold.model, hold.alias): hold for hold in standing.holds},

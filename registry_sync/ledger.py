@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, func, select, update
 from registry_sync.aspired import Aspired
 from registry_sync.database import Database, LedgerSetupError
 from registry_sync.errors import LedgerError
-from registry_sync.holds_file import HoldsFile
+from registry_sync.holds_file import DamagedHoldsError, HoldsFile
 from registry_sync.ledger_rows import (
     activation_of,
     activation_values,
@@ -334,12 +335,45 @@ class Ledger:
                 if self._copy_is_due:  # of a write that was left, it may say what was not kept
                     self._copy_standing(connection)
                     self._copy_is_due = False
+                else:
+                    self._mend_copy(connection, self._holds_file)
                 return
-            standing = self._holds_file.read()
+            standing = self._standing_in_file(self._holds_file)
             for hold in standing.holds:
                 self._holds.add(connection, hold_values(hold))
             if standing.freeze:
                 self._freezes.add(connection, freeze_values(standing.freeze))
+
+    def _mend_copy(self, connection: Connection, file: HoldsFile) -> None:
+        """Write a file anew that is gone or damaged; without it, what the ledger has counts."""
+        try:
+            file.read()
+            if file.exists():
+                return
+        except DamagedHoldsError as error:
+            file.set_aside(error, instead="nothing is lost: it is written anew from the ledger")
+        except LedgerError:
+            return  # a newer release wrote it
+        with contextlib.suppress(LedgerError):
+            standing = self._standing(connection)
+            if standing != Standing():
+                file.write(standing)
+
+    def _standing_in_file(self, file: HoldsFile) -> Standing:
+        """Return what stands by the file; if it is damaged, that nothing moves.
+
+        Raises:
+            LedgerError: A newer release wrote it.
+        """
+        try:
+            return file.read()
+        except DamagedHoldsError as error:
+            file.set_aside(
+                error,
+                instead="what operators held, pinned or froze is lost with the ledger, so this "
+                "node is frozen: every alias stays where it is until `registry-gateway unfreeze`",
+            )
+            return Standing(freeze=Freeze(AskedBy.RECOVERY, self._clock()))
 
     # --- history ----------------------------------------------------------------------------------
 

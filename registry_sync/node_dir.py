@@ -1,8 +1,13 @@
-"""The node's folder: who it is, and that it has one control plane only."""
+"""The node's folder: who the node is, and that it has one control plane only.
+
+The id is in ``node_id`` and, because the ledger files everything under it, once more in
+``node_id.copy``. Both planes read and mend the two files; whichever holds the folder's lock.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -10,8 +15,18 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import structlog
+
+from registry_sync.atomic_files import replace, set_aside
+from registry_sync.damaged_files import DamagedFiles
+from registry_sync.guarded_read import DamagedFileError, read
+
 _SOCKET_PATH_BYTES = 107
 _BACKLOG = 64
+_MOST_ID_BYTES = 1024
+_NO_LOCK = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
+_NO_WRITING = frozenset({errno.EROFS, errno.EACCES})
+_log = structlog.get_logger("registry_sync.node_dir")
 
 
 class StartError(Exception):
@@ -19,7 +34,7 @@ class StartError(Exception):
 
 
 @contextlib.contextmanager
-def sole_owner(node_dir: Path) -> Iterator[str]:
+def sole_owner(node_dir: Path, damaged: DamagedFiles) -> Iterator[str]:
     """Own the node's folder, and give its id.
 
     Raises:
@@ -27,36 +42,113 @@ def sole_owner(node_dir: Path) -> Iterator[str]:
     """
     try:
         node_dir.mkdir(parents=True, exist_ok=True)
-        lock = os.open(node_dir / "registry_sync.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        lock = _open_lock(node_dir / "registry_sync.lock")
     except OSError as error:
         raise StartError(f"the node's folder {node_dir} cannot be used: {error}") from error
     try:
+        _take(lock, node_dir)
+        yield _node_id(node_dir, damaged)
+    finally:
+        os.close(lock)
+
+
+def _open_lock(path: Path) -> int:
+    """Open a lock's file, made if it is not there; one that cannot be written is locked as well."""
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
+    except OSError as error:
+        if error.errno in _NO_WRITING:
+            return os.open(path, os.O_RDONLY | flags)
+        if error.errno not in _NO_LOCK or set_aside(path) is None:
+            raise
+    return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
+
+
+def _take(lock: int, node_dir: Path) -> None:
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        os.close(lock)
         raise StartError(
             f"another control plane runs on {node_dir.absolute()}: stop that one, or set "
             "REGISTRY_SYNC_NODE_DIR to another folder"
         ) from error
-    try:
-        yield _node_id(node_dir / "node_id")
-    finally:
-        os.close(lock)
 
 
-def _node_id(path: Path) -> str:
-    """Return the node's id; the plane that starts first makes it, whole or not at all."""
-    temporary = path.with_name(f".node_id.{uuid.uuid4().hex}")
+# --- its id ---------------------------------------------------------------------------------------
+
+
+def _node_id(node_dir: Path, damaged: DamagedFiles) -> str:
+    """Return the node's id; the plane that starts first makes it.
+
+    Raises:
+        StartError: There is none, and none can be kept: the ledger could not be read again.
+    """
+    paths = (node_dir / "node_id", node_dir / "node_id.copy")
+    with _alone(node_dir):
+        found = [_read_id(path) for path in paths]
+        known = next((one for one, _ in found if one), None)
+        for path, (_, why_not) in zip(paths, found, strict=True):
+            if why_not is not None:
+                damaged.found(path, why_not, instead=_instead(kept=known is not None))
+        node_id = known or str(uuid.uuid4())
+        written = [
+            _write_id(path, node_id)
+            for path, (one, _) in zip(paths, found, strict=True)
+            if one != node_id
+        ]
+    if known is None and all(written):
+        raise StartError(f"{paths[0]} cannot be made: {written[0]}")
+    return node_id
+
+
+def _read_id(path: Path) -> tuple[str | None, str | None]:
+    """Return the id that a file holds, or why it cannot be used; neither where there is none."""
     try:
-        temporary.write_text(f"{uuid.uuid4()}\n")
-        # A link, unlike a rename, does not replace what the other plane may just have made.
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(temporary)
-        return path.read_text().strip()
+        text = read(path, _MOST_ID_BYTES).decode().strip()
+        node_id = str(uuid.UUID(text))
+    except FileNotFoundError:
+        return None, None
     except OSError as error:
-        raise StartError(f"{path} cannot be made or read: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        return None, f"cannot be read: {error.strerror}"
+    except DamagedFileError as error:
+        return None, str(error)
+    except ValueError:
+        return None, "holds no id of a node"
+    return (node_id, None) if node_id == text else (None, "holds no id of a node")
+
+
+def _instead(*, kept: bool) -> str:
+    if kept:
+        return "nothing is lost: the id is known from its copy"
+    return (
+        "the node has a new id: what a ledger knows under the old one, its history and verdicts, "
+        "is not found any more"
+    )
+
+
+def _write_id(path: Path, node_id: str) -> OSError | None:
+    """Write the id; return what the disk said if it refused."""
+    try:
+        replace(path, f"{node_id}\n".encode())
+    except OSError as error:
+        _log.warning("node_id.not_written", file=str(path), reason=str(error))
+        return error
+    return None
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep the other plane from mending the same files for the block. Nothing is written for it."""
+    with contextlib.ExitStack() as opened:
+        with contextlib.suppress(OSError):  # a file system without locks: it would matter rarely
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+# --- its socket -----------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -75,6 +167,8 @@ def private_socket(path: Path) -> Iterator[socket.socket]:
         )
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        if path.is_dir():
+            set_aside(path)
         path.unlink(missing_ok=True)
         listener.bind(str(path))
         path.chmod(0o600)  # nobody can connect before listen()
@@ -86,4 +180,5 @@ def private_socket(path: Path) -> Iterator[socket.socket]:
         yield listener
     finally:
         listener.close()
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the disk may take nothing by now
+            path.unlink()

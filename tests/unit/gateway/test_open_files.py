@@ -5,7 +5,7 @@ import resource
 import pytest
 
 from gateway import __main__ as process
-from gateway.bootstrap import StartError
+from gateway.errors import StartError
 from gateway.settings import GatewaySettings
 
 BESIDE = 128 + 8 * 8

@@ -15,6 +15,7 @@ from gateway.routing import RouteTable
 from gateway.table_file import TableFile
 from gateway.telemetry import Telemetry
 from gateway.worker.messages import Loaded
+from tests.fakes.disk import fill_disk
 
 D = {n: f"sha256:{n:064x}" for n in range(1, 5)}
 LOADED = Loaded(1, {"load": 0.5}, "passed", "alone", "", "pyfunc", "")
@@ -178,12 +179,14 @@ async def test_what_is_acknowledged_is_on_disk(tmp_path):
     assert TableFile(tmp_path).load("champion") == stand.node.table
 
 
-async def test_a_table_that_cannot_be_written_is_not_acknowledged_and_changes_nothing(tmp_path):
+async def test_a_table_that_cannot_be_written_is_not_acknowledged_and_changes_nothing(
+    tmp_path, monkeypatch
+):
     stand = Stand(tmp_path)
     await stand.publish()
     await stand.stage(1)
     before = stand.node.table
-    (tmp_path / "table.tmp").mkdir()
+    fill_disk(monkeypatch)
     assert await refused(stand.activate(1)) == "table_write_failed"
     assert stand.node.table is before
 

@@ -1,5 +1,6 @@
 """The table on disk: what was written comes back; what cannot be used is refused."""
 
+import errno
 import json
 
 import pytest
@@ -7,8 +8,10 @@ from structlog.testing import capture_logs
 
 from gateway.control_contract import ActiveAlias, AliasHold, Catalogue, CatalogueModel
 from gateway.errors import TableFileError
+from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
 from gateway.table_file import TableFile
+from tests.contracts.damage import ALTERED, DAMAGES
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -60,48 +63,74 @@ def test_a_hold_as_an_older_gateway_wrote_it_down_is_one_still(tmp_path):
     body = json.loads(path.read_text())
     kept = ("model", "alias", "digest", "reason")
     body["holds"] = [{name: body["holds"][0][name] for name in kept}]
+    del body["sha256"]
     path.write_text(json.dumps(body))
     (hold,) = file.load("champion").holds
     assert (hold.digest, hold.reason, hold.version) == (DIGEST, "went back", None)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format_version": 1}', '{"generation": "x"}'])
-def test_a_damaged_table_is_refused_and_says_what_to_do(tmp_path, text):
-    (tmp_path / "table.json").write_text(text)
-    with pytest.raises(TableFileError, match="remove it"):
-        TableFile(tmp_path).load("champion")
+CACHES = ["catalogue.json", "hot.json"]
+KEY = ReplicaKey("m", 3, DIGEST)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"writer": 1}'])
-def test_a_damaged_catalogue_is_left_out_and_reported(tmp_path, content):
-    file = TableFile(tmp_path)
+def with_caches(folder):
+    file = TableFile(folder)
     file.save_table(a_table())
-    (tmp_path / "catalogue.json").write_bytes(content)
-    with capture_logs() as logs:
-        assert file.load("champion") == a_table()
-    assert [entry["event"] for entry in logs] == ["catalogue.unreadable"]
-
-
-def test_a_catalogue_that_cannot_be_read_is_left_out(tmp_path):
-    file = TableFile(tmp_path)
-    file.save_table(a_table())
-    (tmp_path / "catalogue.json").mkdir()
-    assert file.load("champion") == a_table()
-
-
-def test_a_newer_catalogue_is_refused(tmp_path):
-    file = TableFile(tmp_path)
     file.save_catalogue(Catalogue(writer="w", epoch=4, models=[]).model_dump_json().encode())
-    path = tmp_path / "catalogue.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "contract_version": 99}))
-    with pytest.raises(TableFileError, match="newer version"):
-        file.load("champion")
+    file.save_hot([KEY])
+    return file
 
 
-def test_a_disk_that_refuses_is_reported_and_the_old_table_stays(tmp_path):
+@pytest.mark.parametrize("name", CACHES)
+@pytest.mark.parametrize("damage", [one for one in DAMAGES if one is not ALTERED], ids=str)
+def test_a_damaged_cache_is_left_out_and_set_aside(tmp_path, damage, name):
+    file = with_caches(tmp_path)
+    damage.apply(tmp_path / name)
+    with capture_logs() as logs:
+        table = file.load("champion")
+        hot = file.load_hot()
+    assert table.active == a_table().active
+    assert (table.catalogue is None, hot) == (
+        (True, [KEY]) if name == "catalogue.json" else (False, [])
+    )
+    assert [entry["event"] for entry in logs] == ["file.damaged"]
+    assert [(one.name, one.set_aside) for one in file.damaged()] == [(name, f"{name}.damaged-1")]
+    with_caches(tmp_path)
+    assert TableFile(tmp_path).load("champion").catalogue is not None
+    assert TableFile(tmp_path).load_hot() == [KEY]
+
+
+@pytest.mark.parametrize("shape", [{}, {"models": "of another shape"}, {"versions": 3}])
+@pytest.mark.parametrize("name", CACHES)
+def test_a_newer_cache_is_ignored_and_left_where_it_is(tmp_path, name, shape):
+    file = with_caches(tmp_path)
+    path = tmp_path / name
+    version = {"contract_version": 99} if name == "catalogue.json" else {"format_version": 99}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **version, **shape}))
+    with capture_logs() as logs:
+        table, hot = file.load("champion"), file.load_hot()
+    assert table.active == a_table().active
+    assert (table.catalogue is None) == (name == "catalogue.json")
+    assert (not hot) == (name == "hot.json")
+    assert [entry["event"] for entry in logs] == ["file.ignored"]
+    assert file.damaged() == []
+    assert path.exists()
+
+
+def test_a_cache_is_written_over_whatever_lies_there(tmp_path):
+    for name in CACHES:
+        (tmp_path / name).mkdir()
+    assert with_caches(tmp_path).load_hot() == [KEY]
+
+
+def test_a_disk_that_refuses_is_reported_and_the_old_table_stays(tmp_path, monkeypatch):
     file = TableFile(tmp_path)
     file.save_table(a_table())
-    (tmp_path / "table.tmp").mkdir()  # the way of every write
+    monkeypatch.setattr("os.fsync", refuse)
     with pytest.raises(TableFileError, match="cannot be written"):
         file.save_table(a_table())
     assert file.load("champion") == a_table()
+
+
+def refuse(_descriptor):
+    raise OSError(errno.ENOSPC, "No space left on device")

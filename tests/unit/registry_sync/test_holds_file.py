@@ -1,15 +1,17 @@
 """A rollback outlives the loss of the ledger; a hold that was released does not come back."""
 
 import json
-import time
 from dataclasses import replace
 
 import pytest
 
+from registry_sync.damaged_files import DamagedFiles
 from registry_sync.errors import LedgerError
-from registry_sync.holds_file import HoldsFile
+from registry_sync.holds_file import DamagedHoldsError, HoldsFile
 from registry_sync.ledger import Ledger
 from registry_sync.records import Activation, AskedBy, Freeze, Hold, Standing
+from tests.contracts.damage import DAMAGES
+from tests.fakes.disk import fill_disk
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -18,12 +20,12 @@ def a_hold(alias="champion"):
     return Hold("churn", alias, 2, 1, DIGEST, AskedBy.OPERATOR, 5.0)
 
 
-def open_ledger(folder):
+def open_ledger(folder, damaged=None):
     ledger = Ledger(
         f"sqlite:///{folder}/ledger.db",
         node_id="n",
-        clock=time.time,
-        holds_file=HoldsFile(folder / "holds.json"),
+        clock=lambda: 7.0,
+        holds_file=HoldsFile(folder / "holds.json", damaged),
     )
     ledger.ensure()
     return ledger
@@ -55,16 +57,16 @@ def test_a_released_hold_does_not_come_back(tmp_path):
     again.close()
 
 
-def test_a_hold_changes_only_together_with_its_copy(tmp_path):
+def test_a_hold_changes_only_together_with_its_copy(tmp_path, monkeypatch):
     ledger = open_ledger(tmp_path)
     ledger.hold(a_hold())
-    (tmp_path / "holds.part").mkdir()  # where the file is written: as bad as a full disk
-    with pytest.raises(LedgerError, match="cannot be written"):
-        ledger.hold(a_hold("shadow"))
-    with pytest.raises(LedgerError, match="cannot be written"):
-        ledger.release_hold(a_hold())
+    with monkeypatch.context() as full:
+        fill_disk(full)
+        with pytest.raises(LedgerError, match="cannot be written"):
+            ledger.hold(a_hold("shadow"))
+        with pytest.raises(LedgerError, match="cannot be written"):
+            ledger.release_hold(a_hold())
     assert list(ledger.view().holds) == [("churn", "champion")]
-    (tmp_path / "holds.part").rmdir()
     ledger.release_hold(a_hold())
     assert ledger.view().holds == {}
     ledger.close()
@@ -80,26 +82,84 @@ def test_a_ledger_with_a_history_takes_nothing_from_the_file(tmp_path):
     again.close()
 
 
-def test_a_damaged_file_says_what_to_do(tmp_path):
+@pytest.mark.parametrize("damage", DAMAGES, ids=str)
+def test_a_damaged_file_is_known_to_be(tmp_path, damage):
     path = tmp_path / "holds.json"
-    path.write_text("{")
-    with pytest.raises(LedgerError, match="remove it"):
+    HoldsFile(path).write(Standing((a_hold(),)))
+    damage.apply(path)
+    with pytest.raises(DamagedHoldsError, match="cannot be used: it"):
         HoldsFile(path).read()
 
 
-def test_a_lost_ledger_is_not_used_until_its_holds_can_be_read(tmp_path):
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"holds": 3},
+        {"holds": [3]},
+        {"holds": [{"model": "churn"}]},
+        {"holds": [], "freeze": "yes"},
+        {"freeze": None},
+    ],
+)
+def test_other_members_than_holds_are_damage(tmp_path, members):
     path = tmp_path / "holds.json"
-    path.write_text("{")
-    ledger = Ledger(
-        f"sqlite:///{tmp_path}/ledger.db", node_id="n", clock=time.time, holds_file=HoldsFile(path)
-    )
-    for _ in range(2):
-        with pytest.raises(LedgerError, match="remove it"):
-            ledger.ensure()
-    HoldsFile(path).write(Standing((a_hold(),)))
-    assert [ledger.ensure(), ledger.ensure()] == [True, False]
-    assert ledger.view().holds == {("churn", "champion"): a_hold()}
+    path.write_text(json.dumps({"format_version": 3, **members}))
+    with pytest.raises(DamagedHoldsError, match="holds no holds"):
+        HoldsFile(path).read()
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=str)
+def test_with_its_ledger_a_damaged_file_costs_nothing(tmp_path, damage):
+    ledger = open_ledger(tmp_path)
+    ledger.hold(a_hold())
     ledger.close()
+    damage.apply(tmp_path / "holds.json")
+    damaged = DamagedFiles()
+    again = open_ledger(tmp_path, damaged)
+    assert list(again.view().holds) == [("churn", "champion")]
+    assert again.view().freeze is None
+    again.close()
+    assert HoldsFile(tmp_path / "holds.json").read() == Standing((a_hold(),))
+    (told,) = damaged.all()
+    assert (told.name, told.set_aside) == ("holds.json", "holds.json.damaged-1")
+    assert "nothing is lost" in told.instead
+
+
+def test_a_file_that_is_gone_is_written_anew(tmp_path):
+    ledger = open_ledger(tmp_path)
+    ledger.hold(a_hold())
+    ledger.close()
+    (tmp_path / "holds.json").unlink()
+    open_ledger(tmp_path).close()
+    assert HoldsFile(tmp_path / "holds.json").read() == Standing((a_hold(),))
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=str)
+def test_lost_with_its_ledger_it_leaves_the_node_frozen(tmp_path, damage):
+    ledger = open_ledger(tmp_path)
+    ledger.hold(a_hold())
+    lose(ledger, tmp_path)
+    damage.apply(tmp_path / "holds.json")
+    damaged = DamagedFiles()
+    again = open_ledger(tmp_path, damaged)
+    assert again.view().freeze == Freeze(AskedBy.RECOVERY, 7.0)
+    assert "until `registry-gateway unfreeze`" in damaged.all()[0].instead
+    again.unfreeze(AskedBy.OPERATOR)
+    again.close()
+    once_more = open_ledger(tmp_path)
+    assert once_more.view().freeze is None
+    once_more.close()
+
+
+def test_a_full_disk_keeps_no_ledger_from_being_opened(tmp_path, monkeypatch):
+    ledger = open_ledger(tmp_path)
+    ledger.hold(a_hold())
+    ledger.close()
+    (tmp_path / "holds.json").write_text("{")
+    fill_disk(monkeypatch)
+    again = open_ledger(tmp_path)
+    assert list(again.view().holds) == [("churn", "champion")]
+    again.close()
 
 
 def test_a_newer_file_is_refused(tmp_path):

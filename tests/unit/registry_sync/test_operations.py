@@ -14,12 +14,14 @@ import pytest
 from typer.testing import Result
 
 from registry_sync import bootstrap, telemetry
+from registry_sync.damaged_files import DamagedFiles
 from registry_sync.node_dir import StartError, private_socket, sole_owner
 from registry_sync.operations.app import create_app
 from registry_sync.operations.listener import TcpApp, tcp_socket
 from registry_sync.operations.rollback import before
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import Activation
+from tests.fakes.disk import fill_disk
 from tests.fakes.gateway import becomes
 from tests.fakes.registry import FakeRegistry
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
@@ -203,12 +205,12 @@ async def test_a_rollback_that_is_waited_for_asks_for_no_pass(node: NodeInMemory
 
 
 async def test_a_rollback_that_cannot_be_kept_is_refused_and_changes_nothing(
-    node: NodeInMemory,
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         await promoted(node, spine, 2)
-        (node.folder / "holds.part").mkdir()  # where holds are copied to: as bad as a full disk
+        fill_disk(monkeypatch)
         answer = (await client.post("/rollback", json={"model": M, "alias": A})).json()
         assert answer["outcome"] == "refused"
         assert "cannot be written" in answer["reason"]
@@ -464,12 +466,12 @@ def test_a_version_that_is_not_there_cannot_be_stamped(
 
 def test_a_node_has_one_control_plane_and_one_id(tmp_path: Path) -> None:
     with (
-        sole_owner(tmp_path / "node") as first,
+        sole_owner(tmp_path / "node", DamagedFiles()) as first,
         pytest.raises(StartError, match="another control plane"),
-        sole_owner(tmp_path / "node"),
+        sole_owner(tmp_path / "node", DamagedFiles()),
     ):
         pass
-    with sole_owner(tmp_path / "node") as again:
+    with sole_owner(tmp_path / "node", DamagedFiles()) as again:
         assert again == first
     assert (tmp_path / "node" / "node_id").read_text().strip() == first
 
@@ -482,7 +484,7 @@ def test_two_planes_that_start_at_once_agree_on_the_id(tmp_path: Path) -> None:
 
     def start() -> None:
         barrier.wait()
-        found.append(_node_id(tmp_path / "node_id"))
+        found.append(_node_id(tmp_path, DamagedFiles()))
 
     threads = [threading.Thread(target=start) for _ in range(8)]
     for thread in threads:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from registry_sync.reconcile import Reconciler
+from tests.fakes.disk import fill_disk
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 from tests.unit.registry_sync.operating import asking, listening, promoted
@@ -223,11 +224,14 @@ async def test_a_freeze_survives_a_restart_and_a_lost_ledger_and_the_table_comes
         assert node.gateway.points(M, A) == 1
 
 
-async def test_a_freeze_that_cannot_be_kept_is_refused(node: NodeInMemory) -> None:
+async def test_a_freeze_that_cannot_be_kept_is_refused(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
-        (node.folder / "holds.part").mkdir()  # where it is copied to: as bad as a full disk
-        answer = await client.post("/freeze")
+        with monkeypatch.context() as full:
+            fill_disk(full)
+            answer = await client.post("/freeze")
         assert answer.status_code == 503
         assert "cannot be written" in answer.json()["detail"]
         await moved(node, spine, 2)

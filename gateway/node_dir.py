@@ -1,0 +1,136 @@
+"""The node's folder: who the node is, and that it has one gateway only.
+
+The id is in ``node_id`` and, because the ledger files everything under it, once more in
+``node_id.copy``. Both planes read and mend the two files; whichever holds the folder's lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from gateway.atomic_files import replace, set_aside
+from gateway.damaged_files import DamagedFiles
+from gateway.errors import StartError
+from gateway.worker.guarded_read import DamagedFileError, read
+
+_MOST_ID_BYTES = 1024
+_NO_LOCK = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
+_NO_WRITING = frozenset({errno.EROFS, errno.EACCES})
+_log = structlog.get_logger("gateway.node_dir")
+
+
+# --- its one gateway ------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def sole_owner(node_dir: Path) -> Iterator[None]:
+    """Hold the node's lock for the block. The kernel releases it when the process ends.
+
+    Raises:
+        StartError: The folder cannot be used, or another gateway has it.
+    """
+    try:
+        node_dir.mkdir(parents=True, exist_ok=True)
+        lock = _open_lock(node_dir / "gateway.lock")
+    except OSError as error:
+        raise StartError(f"the node's folder {node_dir} cannot be used: {error}") from error
+    try:
+        _take(lock, node_dir)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int, node_dir: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise StartError(
+            f"another gateway is running on {node_dir}: set GATEWAY_NODE_DIR to another folder"
+        ) from error
+
+
+def _open_lock(path: Path) -> int:
+    """Open a lock's file, made if it is not there; one that cannot be written is locked as well."""
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
+    except OSError as error:
+        if error.errno in _NO_WRITING:
+            return os.open(path, os.O_RDONLY | flags)
+        if error.errno not in _NO_LOCK or set_aside(path) is None:
+            raise
+    return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
+
+
+# --- its id ---------------------------------------------------------------------------------------
+
+
+def read_node_id(node_dir: Path, damaged: DamagedFiles) -> str:
+    """Return the node's id; the plane that starts first makes it.
+
+    An id that cannot be kept counts until this gateway ends: nothing that it serves depends on it.
+    """
+    paths = (node_dir / "node_id", node_dir / "node_id.copy")
+    with _alone(node_dir):
+        found = [_read_id(path) for path in paths]
+        node_id = next((one for one, _ in found if one), None) or str(uuid.uuid4())
+        kept = any(one for one, _ in found)
+        for path, (_, why_not) in zip(paths, found, strict=True):
+            if why_not is not None:
+                damaged.found(path, why_not, instead=_instead(kept=kept))
+        for path, (one, _) in zip(paths, found, strict=True):
+            if one != node_id:
+                _write_id(path, node_id)
+    return node_id
+
+
+def _read_id(path: Path) -> tuple[str | None, str | None]:
+    """Return the id that a file holds, or why it cannot be used; neither where there is none."""
+    try:
+        text = read(path, _MOST_ID_BYTES).decode().strip()
+        node_id = str(uuid.UUID(text))
+    except FileNotFoundError:
+        return None, None
+    except OSError as error:
+        return None, f"cannot be read: {error.strerror}"
+    except DamagedFileError as error:
+        return None, str(error)
+    except ValueError:
+        return None, "holds no id of a node"
+    return (node_id, None) if node_id == text else (None, "holds no id of a node")
+
+
+def _instead(*, kept: bool) -> str:
+    if kept:
+        return "nothing is lost: the id is known from its copy"
+    return (
+        "the node has a new id: what a ledger knows under the old one, its history and verdicts, "
+        "is not found any more"
+    )
+
+
+def _write_id(path: Path, node_id: str) -> None:
+    try:
+        replace(path, f"{node_id}\n".encode())
+    except OSError as error:
+        _log.warning("node_id.not_written", file=str(path), reason=str(error))
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep the other plane from mending the same files for the block. Nothing is written for it."""
+    with contextlib.ExitStack() as opened:
+        with contextlib.suppress(OSError):  # a file system without locks: it would matter rarely
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,205 @@
+"""The route table on disk, in two generations: one damaged file costs one change at most.
+
+``table.json`` is the newest table, ``table.previous.json`` the one before. A table is saved in four
+steps, and a change counts as acknowledged after the last one:
+
+1. ``table.json.part`` is written and brought to disk;
+2. ``table.json`` is renamed to ``table.previous.json``, unread bytes and all;
+3. ``table.json.part`` is renamed to ``table.json``;
+4. both renames are brought to disk.
+
+A crash before step 2 leaves the acknowledged table in ``table.json``; between 2 and 3, in
+``table.previous.json`` with no ``table.json`` beside it; after 3, ``table.json`` is the new table,
+whole. So `load` takes ``table.json``, else ``table.previous.json``. The bytes of both were on disk
+before they were renamed, and if only the later rename survives, ``table.json`` is the new one: the
+order in which a file system keeps the two does not matter. Where step 3 fails, step 2 is undone; if
+that fails too, the acknowledged table is in ``table.previous.json``, as after a crash.
+
+What takes the place of the previous generation must be whole: a ``table.json`` that was altered
+since it was written is set aside in step 2, and the previous one stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+import structlog
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gateway.atomic_files import put_in_place, remove, set_aside, sync_folder, write_beside
+from gateway.control_contract import ActiveAlias, AliasHold
+from gateway.damaged_files import DamagedFiles
+from gateway.errors import TableFileError
+from gateway.sealed import AlteredError, is_sealed, seal, unseal
+from gateway.worker.guarded_read import DamagedFileError, read
+
+FORMAT_VERSION = 1
+_MOST_BYTES = 64 * 1024 * 1024
+_ONE_BACK = "the table before it counts: the last change of an alias or a hold may be lost"
+_NONE = (
+    "no table counts: no alias is active until the control plane has brought back what its ledger "
+    "knows"
+)
+_log = structlog.get_logger("gateway.table_generations")
+
+
+class TableBody(BaseModel):
+    """What is kept of a route table. Unknown members are ignored: the release may be older."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    format_version: int = FORMAT_VERSION
+    generation: int
+    active: list[ActiveAlias]
+    holds: list[AliasHold] = []
+
+
+class TableGenerations:
+    """Reads and writes both generations. Blocking: call from a thread, one call at a time."""
+
+    def __init__(self, node_dir: Path, damaged: DamagedFiles) -> None:
+        """Store where the files are, and who is told of damage."""
+        self._newest = node_dir / "table.json"
+        self._previous = node_dir / "table.previous.json"
+        self._part = node_dir / "table.json.part"
+        self._damaged = damaged
+
+    # --- load -------------------------------------------------------------------------------------
+
+    def load(self) -> TableBody | None:
+        """Return the newest table that is whole, or None if there is none.
+
+        Nothing needs to be written for it: what the disk refuses is left as it is.
+
+        Raises:
+            TableFileError: A newer release wrote the table.
+        """
+        newest, why_not = _try(self._newest)
+        if newest is not None:
+            return newest
+        previous, why_not_previous = _try(self._previous)
+        if why_not is not None:
+            instead = _NONE if previous is None else _ONE_BACK
+            self._damaged.found(self._newest, why_not, instead=instead)
+        elif previous is not None:
+            self._tell_why_missing()
+        if why_not_previous is not None:
+            self._damaged.found(self._previous, why_not_previous, instead=_NONE)
+        if previous is not None:
+            self._let_previous_be_newest()
+        return previous
+
+    def _tell_why_missing(self) -> None:
+        """Tell a crash between the two renames, which loses nothing, from a file that is gone."""
+        with contextlib.suppress(OSError, DamagedFileError, AlteredError):
+            if is_sealed(read(self._part, _MOST_BYTES)):
+                _log.info("table.recovered", file=str(self._previous))
+                return
+        self._damaged.found(self._newest, "is gone", instead=_ONE_BACK, keep=False)
+
+    def _let_previous_be_newest(self) -> None:
+        """Rename the previous table back; if the disk refuses, the next start finds it again."""
+        with contextlib.suppress(OSError):
+            if not os.path.lexists(self._newest):
+                self._previous.replace(self._newest)
+                sync_folder(self._newest.parent)
+                remove(self._part)
+
+    # --- save -------------------------------------------------------------------------------------
+
+    def save(self, body: TableBody) -> None:
+        """Write a table; it is on disk when this returns.
+
+        Raises:
+            TableFileError: The disk refused. The table before is there still.
+        """
+        content = seal(body.model_dump_json(indent=1).encode())
+        if len(content) > _MOST_BYTES:
+            raise TableFileError(f"{self._newest} cannot have more than {_MOST_BYTES} bytes")
+        try:
+            part = write_beside(self._newest, content)
+            self._put_in_place(part)
+        except OSError as error:
+            raise TableFileError(f"{self._newest} cannot be written: {error}") from error
+
+    def _put_in_place(self, part: Path) -> None:
+        try:
+            kept = self._keep_newest()
+        except OSError:
+            remove(part)
+            raise
+        try:
+            put_in_place(part, self._newest)
+        except OSError:
+            if kept and not os.path.lexists(self._newest):
+                with contextlib.suppress(OSError):
+                    self._previous.replace(self._newest)
+            raise
+
+    def _keep_newest(self) -> bool:
+        """Make the newest table the previous one, if it is whole; return whether it was."""
+        try:
+            content = read(self._newest, _MOST_BYTES)
+            if not is_sealed(content):
+                _parse(self._newest, content)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return False  # unread, it takes nobody's place, and is replaced
+        except (DamagedFileError, AlteredError, TableFileError) as error:
+            instead = "nothing is lost: it is written anew"
+            self._damaged.found(self._newest, str(error), instead=instead)
+            return False
+        try:
+            self._newest.replace(self._previous)
+        except IsADirectoryError:
+            set_aside(self._previous)
+            self._newest.replace(self._previous)
+        return True
+
+
+def _try(path: Path) -> tuple[TableBody | None, str | None]:
+    """Return a table, or why it cannot be used; neither where there is no file.
+
+    Raises:
+        TableFileError: A newer release wrote it.
+    """
+    try:
+        return _parse(path, read(path, _MOST_BYTES)), None
+    except FileNotFoundError:
+        return None, None
+    except OSError as error:
+        return None, f"cannot be read: {error.strerror}"
+    except (DamagedFileError, AlteredError) as error:
+        return None, str(error)
+
+
+def _parse(path: Path, content: bytes) -> TableBody:
+    """Return the table of a file's content.
+
+    Raises:
+        AlteredError: It is none, or not as it was written.
+        TableFileError: A newer release wrote it. Nobody here can judge its checksum.
+    """
+    version = _format_of(content)
+    if version > FORMAT_VERSION:
+        raise TableFileError(
+            f"{path} has format {version}, this gateway knows {FORMAT_VERSION}: "
+            "it was written by a newer version; start that one"
+        )
+    try:
+        return TableBody.model_validate({"format_version": None, **unseal(content)})
+    except ValidationError as error:
+        raise AlteredError(f"is no route table ({error.error_count()} errors)") from error
+
+
+def _format_of(content: bytes) -> int:
+    """Return the format that a document says it has; 0 if it says none."""
+    try:
+        version = json.loads(content)["format_version"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return 0
+    return version if isinstance(version, int) else 0

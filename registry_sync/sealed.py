@@ -1,0 +1,67 @@
+"""JSON objects with a checksum in their last line, so that any change of them is noticed. Pure.
+
+An older release wrote the same objects without it. They are taken as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+_MEMBER = "sha256"
+_SEAL = re.compile(rb',\n "sha256": "([0-9a-f]{64})"\n}\n\Z')
+_END = b"\n}"
+
+
+class AlteredError(Exception):
+    """A document is not as it was written. The message says what is wrong, after "it"."""
+
+
+def seal(document: bytes) -> bytes:
+    """Return a document with its checksum.
+
+    Args:
+        document: A JSON object of one member or more, indented by one space.
+    """
+    body = document.removesuffix(_END)
+    return b'%b,\n "%b": "%b"\n}\n' % (body, _MEMBER.encode(), _checksum(body))
+
+
+def is_sealed(content: bytes) -> bool:
+    """Return whether a document has a checksum.
+
+    Raises:
+        AlteredError: It has one, and another content than was written.
+    """
+    found = _SEAL.search(content)
+    if found is not None and found[1] != _checksum(content[: found.start()]):
+        raise AlteredError("does not have the content of its checksum")
+    return found is not None
+
+
+def unseal(content: bytes) -> dict[str, Any]:
+    """Return the members of a document.
+
+    Raises:
+        AlteredError: It is not as it was written, or no JSON object.
+    """
+    sealed = is_sealed(content)
+    try:
+        members = json.loads(content)
+        if not sealed:  # what JSON's reader takes, and nothing can write: infinities, half letters
+            json.dumps(members, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError as error:
+        raise AlteredError("is nested too deep") from error
+    except ValueError as error:
+        raise AlteredError("is no JSON" if content else "is empty") from error
+    if not isinstance(members, dict):
+        raise AlteredError("is no JSON object")
+    if (members.pop(_MEMBER, None) is not None) is not sealed:
+        raise AlteredError("has a checksum that is not where it was written")
+    return members
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.sha256(body).hexdigest().encode()

@@ -1,0 +1,191 @@
+"""The node's id and its locks: the same for both planes, whatever has happened to the files."""
+
+import contextlib
+import os
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway import node_dir as gateway_dir
+from gateway.damaged_files import DamagedFiles as GatewaysDamage
+from gateway.errors import StartError as GatewayStartError
+from registry_sync import node_dir as sync_dir
+from registry_sync.damaged_files import DamagedFiles as SyncsDamage
+from tests.contracts.damage import DAMAGES, Damage
+from tests.fakes.disk import fill_disk
+
+Read = Callable[[Path], tuple[str, list[tuple[str, str | None]]]]
+
+
+def read_by_gateway(folder: Path) -> tuple[str, list[tuple[str, str | None]]]:
+    damaged = GatewaysDamage()
+    found = gateway_dir.read_node_id(folder, damaged)
+    return found, [(one.name, one.set_aside) for one in damaged.all()]
+
+
+def read_by_control_plane(folder: Path) -> tuple[str, list[tuple[str, str | None]]]:
+    damaged = SyncsDamage()
+    with sync_dir.sole_owner(folder, damaged) as found:
+        pass
+    return found, [(one.name, one.set_aside) for one in damaged.all()]
+
+
+@pytest.fixture(params=[read_by_gateway, read_by_control_plane], ids=["gateway", "registry_sync"])
+def read(request: pytest.FixtureRequest) -> Read:
+    reads: Read = request.param
+    return reads
+
+
+NO_IDS = [
+    Damage("no id", lambda path: path.write_text("hello\n")),
+    Damage("half an id", lambda path: path.write_text(str(uuid.uuid4())[:20])),
+    Damage("two ids", lambda path: path.write_text(f"{uuid.uuid4()}\n{uuid.uuid4()}\n")),
+    Damage("an id of another spelling", lambda path: path.write_text(f"{{{uuid.uuid4()}}}")),
+]
+
+
+def test_the_first_plane_makes_it_and_the_other_reads_it(read: Read, tmp_path: Path) -> None:
+    made, damaged = read(tmp_path)
+    assert (uuid.UUID(made).version, damaged) == (4, [])
+    assert read_by_gateway(tmp_path) == read_by_control_plane(tmp_path) == (made, [])
+    assert (tmp_path / "node_id").read_text() == (tmp_path / "node_id.copy").read_text()
+
+
+def test_an_id_of_an_older_release_is_kept_and_copied(read: Read, tmp_path: Path) -> None:
+    known = str(uuid.uuid4())
+    (tmp_path / "node_id").write_text(f"{known}\n")
+    assert read(tmp_path) == (known, [])
+    assert (tmp_path / "node_id.copy").read_text() == f"{known}\n"
+
+
+@pytest.mark.parametrize("name", ["node_id", "node_id.copy"])
+@pytest.mark.parametrize("damage", [*DAMAGES, *NO_IDS], ids=str)
+def test_one_damaged_file_costs_nothing(
+    read: Read, tmp_path: Path, damage: Damage, name: str
+) -> None:
+    known, _ = read(tmp_path)
+    damage.apply(tmp_path / name)
+    assert read(tmp_path) == (known, [(name, f"{name}.damaged-1")])
+    assert read(tmp_path) == (known, [])
+    (tmp_path / name).unlink()
+    assert read(tmp_path) == (known, [])
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, *NO_IDS], ids=str)
+def test_with_both_damaged_the_node_has_a_new_id(
+    read: Read, tmp_path: Path, damage: Damage
+) -> None:
+    known, _ = read(tmp_path)
+    for name in ("node_id", "node_id.copy"):
+        damage.apply(tmp_path / name)
+    found, damaged = read(tmp_path)
+    assert found != known
+    assert [name for name, _ in damaged] == ["node_id", "node_id.copy"]
+    assert read_by_gateway(tmp_path) == read_by_control_plane(tmp_path) == (found, [])
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_full_disk_hides_no_id(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    known, _ = read(tmp_path)
+    if damaged:
+        (tmp_path / "node_id").write_text("")
+    fill_disk(monkeypatch)
+    assert read(tmp_path)[0] == known
+
+
+def test_without_an_id_a_full_disk_keeps_only_the_control_plane_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_disk(monkeypatch)
+    uuid.UUID(read_by_gateway(tmp_path)[0])
+    with pytest.raises(sync_dir.StartError, match="No space left"):
+        read_by_control_plane(tmp_path)
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_planes_that_start_at_once_agree(tmp_path: Path, torn: bool) -> None:
+    if torn:
+        (tmp_path / "node_id").write_text("half an")
+        (tmp_path / "node_id.copy").write_text("")
+    found: list[str] = []
+    barrier = threading.Barrier(8)
+
+    def start(number: int) -> None:
+        barrier.wait()
+        if number % 2:
+            found.append(sync_dir._node_id(tmp_path, SyncsDamage()))
+        else:
+            found.append(gateway_dir.read_node_id(tmp_path, GatewaysDamage()))
+
+    threads = [threading.Thread(target=start, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(found), len(set(found))) == (8, 1)
+
+
+# --- locks ----------------------------------------------------------------------------------------
+
+
+def own_as_gateway(folder: Path) -> contextlib.AbstractContextManager[object]:
+    return gateway_dir.sole_owner(folder)
+
+
+def own_as_control_plane(folder: Path) -> contextlib.AbstractContextManager[object]:
+    return sync_dir.sole_owner(folder, SyncsDamage())
+
+
+OWNERS = [
+    (own_as_gateway, "gateway.lock", GatewayStartError),
+    (own_as_control_plane, "registry_sync.lock", sync_dir.StartError),
+]
+Own = Callable[[Path], contextlib.AbstractContextManager[object]]
+
+
+@pytest.mark.parametrize(("own", "name", "error"), OWNERS)
+@pytest.mark.parametrize(
+    "damage", [one for one in DAMAGES if one.name not in {"truncated", "altered"}], ids=str
+)
+def test_whatever_lies_in_a_locks_place_one_process_owns_the_folder(
+    tmp_path: Path, own: Own, name: str, error: type[Exception], damage: Damage
+) -> None:
+    (tmp_path / name).write_text("x")
+    damage.apply(tmp_path / name)
+    with own(tmp_path), pytest.raises(error, match="another"), own(tmp_path):
+        pass
+    with own(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(("own", "name", "error"), OWNERS)
+def test_a_lock_behind_a_link_empties_no_file(
+    tmp_path: Path, own: Own, name: str, error: type[Exception]
+) -> None:
+    (tmp_path / "table.json").write_text("precious")
+    (tmp_path / name).symlink_to("table.json")
+    with own(tmp_path):
+        assert (tmp_path / "table.json").read_text() == "precious"
+
+
+@pytest.mark.parametrize(("own", "name", "error"), OWNERS)
+def test_a_lock_that_cannot_be_written_is_held_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: Own, name: str, error: type[Exception]
+) -> None:
+    with own(tmp_path):
+        pass
+    original = os.open
+
+    def read_only(path: Path, flags: int, *more: int) -> int:
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise OSError(30, "Read-only file system")
+        return original(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with own(tmp_path), pytest.raises(error, match="another"), own(tmp_path):
+        pass

@@ -1,0 +1,311 @@
+"""The table in two generations: no crash, and no one damaged file, loses what was acknowledged."""
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.control_contract import ActiveAlias, Catalogue, CatalogueModel
+from gateway.errors import TableFileError
+from gateway.room import ReplicaKey
+from gateway.routing import RouteTable
+from gateway.table_file import TableFile
+from tests.contracts.damage import DAMAGES, Damage
+
+DIGEST = "sha256:" + "a" * 64
+CALLS = ["open", "fsync", "replace", "rename", "unlink", "close"]
+"""What a save asks of the system, by which it may be killed or refused."""
+
+
+def a_table(generation: int) -> RouteTable:
+    entry = ActiveAlias(model="m", alias="champion", version=generation, digest=DIGEST, since=5.0)
+    return RouteTable("champion", generation=generation, active={("m", "champion"): entry})
+
+
+def generation_of(folder: Path) -> int:
+    return TableFile(folder).load("champion").generation
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A node's folder with the tables 1 and 2."""
+    file = TableFile(tmp_path)
+    file.save_table(a_table(1))
+    file.save_table(a_table(2))
+    return tmp_path
+
+
+class Killed(BaseException):
+    """The process ends here: no handler of ours may run on."""
+
+
+@contextmanager
+def nth_call(
+    monkeypatch: pytest.MonkeyPatch, call: str, nth: int, error: BaseException, *, after: bool
+) -> Iterator[None]:
+    """Let the ``nth`` call of an ``os`` function fail, instead of being done or once it is."""
+    original, left = getattr(os, call), [nth]
+
+    def fail(*args: Any, **options: Any) -> Any:
+        left[0] -= 1
+        if left[0] == -1 and not after:
+            raise error
+        result = original(*args, **options)
+        if left[0] == -1:
+            raise error
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        yield
+
+
+# --- crashes --------------------------------------------------------------------------------------
+
+
+def test_both_generations_are_there_and_the_newest_counts(saved: Path) -> None:
+    assert sorted(one.name for one in saved.iterdir()) == ["table.json", "table.previous.json"]
+    assert generation_of(saved) == 2
+    before = (saved / "table.json").stat().st_ino
+    TableFile(saved).save_table(a_table(3))
+    assert (saved / "table.previous.json").stat().st_ino == before, "renamed, not written again"
+    assert generation_of(saved) == 3
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("nth", range(4))
+@pytest.mark.parametrize("call", CALLS)
+def test_killed_at_any_step_it_starts_from_the_table_acknowledged_last(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, call: str, nth: int, after: bool
+) -> None:
+    acknowledged = 2
+    with nth_call(monkeypatch, call, nth, Killed(), after=after):
+        try:
+            TableFile(saved).save_table(a_table(3))
+            acknowledged = 3
+        except Killed:
+            pass
+    with capture_logs() as logs:
+        found = TableFile(saved)
+        table = found.load("champion")
+    assert table in [a_table(generation) for generation in range(acknowledged, 4)]
+    assert not [one for one in logs if one["log_level"] in {"warning", "error"}]
+    assert found.damaged() == []
+    TableFile(saved).save_table(a_table(9))
+    assert generation_of(saved) == 9
+
+
+@pytest.mark.parametrize("nth", range(4))
+@pytest.mark.parametrize("call", CALLS)
+def test_a_save_that_the_disk_refuses_loses_no_table(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, call: str, nth: int
+) -> None:
+    file, acknowledged = TableFile(saved), 2
+    error = OSError(errno.EIO, "Input/output error")
+    with (
+        nth_call(monkeypatch, call, nth, error, after=False),
+        contextlib.suppress(TableFileError),
+    ):
+        file.save_table(a_table(3))
+        acknowledged = 3
+    assert generation_of(saved) in range(acknowledged, 4)
+    assert TableFile(saved).damaged() == []
+    file.save_table(a_table(4))
+    assert generation_of(saved) == 4
+
+
+def test_a_second_rename_that_fails_undoes_the_first(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = OSError(errno.EIO, "Input/output error")
+    with (
+        nth_call(monkeypatch, "replace", 1, error, after=False),
+        pytest.raises(TableFileError, match="Input/output"),
+    ):
+        TableFile(saved).save_table(a_table(3))
+    assert json.loads((saved / "table.json").read_text())["generation"] == 2
+    assert not (saved / "table.json.part").exists()
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        ({"table.json": 2}, 2),
+        ({"table.previous.json": 1}, 1),
+        ({"table.json": 2, "table.previous.json": 1}, 2),
+        ({"table.previous.json": 2, "table.json.part": 3}, 2),
+        ({"table.json": 3, "table.previous.json": 1}, 3),  # only the later rename survived
+        ({"table.json.part": 1}, 0),
+        ({}, 0),
+    ],
+)
+def test_whatever_a_crash_has_left_the_newest_complete_table_counts(
+    tmp_path: Path, there: dict[str, int], expected: int
+) -> None:
+    contents = {}
+    for generation in range(1, 4):
+        TableFile(tmp_path).save_table(a_table(generation))
+        contents[generation] = (tmp_path / "table.json").read_bytes()
+    for path in tmp_path.iterdir():
+        path.unlink()
+    for name, generation in there.items():
+        (tmp_path / name).write_bytes(contents[generation])
+    assert generation_of(tmp_path) == expected
+    assert generation_of(tmp_path) == expected, "and so it does the next time"
+
+
+def test_a_torn_write_beside_a_whole_table_is_nothing(saved: Path) -> None:
+    content = (saved / "table.json").read_bytes()
+    for length in range(0, len(content), 7):
+        (saved / "table.json.part").write_bytes(content[:length])
+        assert generation_of(saved) == 2
+    TableFile(saved).save_table(a_table(3))
+    assert generation_of(saved) == 3
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=str)
+def test_the_table_before_a_damaged_one_counts(saved: Path, damage: Damage) -> None:
+    damage.apply(saved / "table.json")
+    file = TableFile(saved)
+    with capture_logs() as logs:
+        assert file.load("champion") == a_table(1)
+    (told,) = file.damaged()
+    assert (told.name, told.set_aside) == ("table.json", "table.json.damaged-1")
+    assert "the table before it counts" in told.instead
+    assert os.path.lexists(saved / "table.json.damaged-1")
+    (logged,) = [one for one in logs if one["log_level"] == "error"]
+    assert logged["event"] == "file.damaged"
+    again = TableFile(saved)
+    assert again.load("champion") == a_table(1)
+    assert again.damaged() == []
+    again.save_table(a_table(5))
+    assert generation_of(saved) == 5
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=str)
+def test_a_damaged_table_before_the_newest_costs_nothing(saved: Path, damage: Damage) -> None:
+    damage.apply(saved / "table.previous.json")
+    file = TableFile(saved)
+    assert file.load("champion") == a_table(2)
+    file.save_table(a_table(3))
+    file.save_table(a_table(4))
+    (saved / "table.json").unlink()
+    assert generation_of(saved) == 3
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=str)
+def test_with_both_damaged_it_starts_without_a_table(saved: Path, damage: Damage) -> None:
+    damage.apply(saved / "table.previous.json")
+    damage.apply(saved / "table.json")
+    file = TableFile(saved)
+    assert file.load("champion") == RouteTable("champion")
+    assert [one.name for one in file.damaged()] == ["table.json", "table.previous.json"]
+    assert all("no table counts" in one.instead for one in file.damaged())
+    file.save_table(a_table(3))
+    assert generation_of(saved) == 3
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=str)
+def test_a_table_that_is_damaged_while_it_serves_replaces_no_whole_one(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, damage: Damage
+) -> None:
+    file = TableFile(saved)
+    assert file.load("champion").generation == 2
+    damage.apply(saved / "table.json")
+    with (
+        nth_call(monkeypatch, "fsync", 1, Killed(), after=False),  # of the folder: at the end
+        pytest.raises(Killed),
+    ):
+        file.save_table(a_table(3))
+    (saved / "table.json").unlink()  # as if that rename had not survived
+    assert generation_of(saved) == 1
+    assert [one.name for one in file.damaged()] == ["table.json"]
+
+
+def test_a_table_that_cannot_be_read_is_as_good_as_damaged(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = os.open
+
+    def refuse(path: Any, *args: Any, **options: Any) -> int:
+        if Path(path).name == "table.json":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return original(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        file = TableFile(saved)
+        assert file.load("champion") == a_table(1)
+    assert file.damaged()[0].reason == "cannot be read: Permission denied"
+
+
+def test_a_table_that_is_gone_is_told_of(saved: Path) -> None:
+    (saved / "table.json").unlink()
+    file = TableFile(saved)
+    assert file.load("champion") == a_table(1)
+    assert [(one.name, one.reason) for one in file.damaged()] == [("table.json", "is gone")]
+
+
+def test_a_table_of_an_older_release_is_taken_and_sealed_by_the_next_write(tmp_path: Path) -> None:
+    file = TableFile(tmp_path)
+    file.save_table(a_table(1))
+    body = json.loads((tmp_path / "table.json").read_text())
+    del body["sha256"]
+    (tmp_path / "table.json").write_text(json.dumps(body, indent=1))
+    assert generation_of(tmp_path) == 1
+    file.save_table(a_table(2))
+    (tmp_path / "table.json").unlink()
+    assert generation_of(tmp_path) == 1
+
+
+@pytest.mark.parametrize("name", ["table.json", "table.previous.json"])
+def test_a_newer_table_is_refused_with_a_sentence(saved: Path, name: str) -> None:
+    if name != "table.json":
+        (saved / "table.json").write_text("")
+    text = (saved / name).read_text()
+    (saved / name).write_text(text.replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(TableFileError, match="newer version; start that one"):
+        TableFile(saved).load("champion")
+    assert (saved / name).exists()
+
+
+# --- a disk that takes nothing --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damaged", [None, "table.json", "catalogue.json", "hot.json"])
+def test_a_start_needs_nothing_to_be_written(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, damaged: str | None
+) -> None:
+    catalogue = Catalogue(writer="w", epoch=4, models=[CatalogueModel(name="m", versions=[])])
+    file = TableFile(saved)
+    file.save_catalogue(catalogue.model_dump_json().encode())
+    file.save_hot([ReplicaKey("m", 1, DIGEST)])
+    if damaged:
+        (saved / damaged).write_text("{")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        for call in ("rename", "replace", "unlink", "mkdir", "link", "rmdir", "fsync"):
+            patch.setattr(os, call, refuse)
+        table, hot = file.load("champion"), file.load_hot()
+        with pytest.raises(TableFileError):
+            file.save_table(a_table(7))
+    assert table.generation == (1 if damaged == "table.json" else 2)
+    assert table.catalogue == (None if damaged == "catalogue.json" else catalogue)
+    assert hot == ([] if damaged == "hot.json" else [ReplicaKey("m", 1, DIGEST)])
+    assert [one.name for one in file.damaged()] == ([damaged] if damaged else [])
+    assert all(one.set_aside is None for one in file.damaged())
+    file.save_table(a_table(8))
+    assert generation_of(saved) == 8
