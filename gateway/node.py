@@ -124,6 +124,11 @@ class Node:
         """Whether a copy could not be loaded when that was tried last."""
         return digest in self._damaged
 
+    def why_damaged(self, digest: str) -> str | None:
+        """Say why a copy could not be loaded when that was tried last; None: it could."""
+        found = self._damaged.get(digest)
+        return f"this node's copy of its bytes is damaged: {found.reason}" if found else None
+
     # --- the control plane's presence -------------------------------------------------------------
 
     def listening(self, delta: int) -> None:

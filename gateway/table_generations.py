@@ -22,7 +22,6 @@ since it was written is set aside in step 2, and the previous one stays.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from pathlib import Path
 
@@ -33,7 +32,7 @@ from gateway.atomic_files import put_in_place, remove, set_aside, sync_folder, w
 from gateway.control_contract import ActiveAlias, AliasHold
 from gateway.damaged_files import DamagedFiles
 from gateway.errors import TableFileError
-from gateway.sealed import AlteredError, is_sealed, seal, unseal
+from gateway.sealed import AlteredError, claimed_format, is_sealed, seal, unseal
 from gateway.worker.guarded_read import DamagedFileError, read
 
 FORMAT_VERSION = 1
@@ -184,7 +183,7 @@ def _parse(path: Path, content: bytes) -> TableBody:
         AlteredError: It is none, or not as it was written.
         TableFileError: A newer release wrote it. Nobody here can judge its checksum.
     """
-    version = _format_of(content)
+    version = claimed_format(content)
     if version > FORMAT_VERSION:
         raise TableFileError(
             f"{path} has format {version}, this gateway knows {FORMAT_VERSION}: "
@@ -194,12 +193,3 @@ def _parse(path: Path, content: bytes) -> TableBody:
         return TableBody.model_validate({"format_version": None, **unseal(content)})
     except ValidationError as error:
         raise AlteredError(f"is no route table ({error.error_count()} errors)") from error
-
-
-def _format_of(content: bytes) -> int:
-    """Return the format that a document says it has; 0 if it says none."""
-    try:
-        version = json.loads(content)["format_version"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return 0
-    return version if isinstance(version, int) else 0

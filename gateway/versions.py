@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from gateway.errors import GatewayError, LoadError
 from gateway.model_ref import digest_hex
 from gateway.node import Node
 from gateway.room import ReplicaKey
+from gateway.sealed import AlteredError, unseal
 from gateway.worker import confinement, messages
+from gateway.worker.guarded_read import DamagedFileError, read
 
 _MIB = 1024 * 1024
 _BASE_WORKER_BYTES = 32 * _MIB
@@ -26,6 +26,7 @@ _BASE_WORKER_BYTES = 32 * _MIB
 _OWN_WORKER_BYTES = 192 * _MIB
 """As much of a worker under its own interpreter, which shares no imported library with anybody."""
 _DESCRIPTION_FORMAT = 1
+_MOST_RECORD_BYTES = 64 * _MIB
 _CUDA_DRIVER = Path("/dev/nvidiactl")
 _TORCH = "mlflow.pytorch"
 _BATCH_ROWS = 1024
@@ -161,21 +162,7 @@ class Versions:
     def _read(self, key: ReplicaKey) -> messages.Load:
         """Read the description of an artifact. Blocking."""
         name = digest_hex(key.digest)
-        try:
-            description = orjson.loads((self._artifacts / f"{name}.json").read_bytes())
-        except FileNotFoundError as error:
-            raise LoadError(
-                "integrity", f"the bytes of {key} are not in this node's artifact store"
-            ) from error
-        except orjson.JSONDecodeError as error:
-            raise LoadError("integrity", f"the description of {key} is none") from error
-        except OSError as error:
-            raise LoadError("unavailable", f"the description of {key} cannot be read") from error
-        if description.get("format_version", 1) > _DESCRIPTION_FORMAT:
-            raise LoadError(
-                "unsupported",
-                "the artifact store was written by a newer version: upgrade the gateway",
-            )
+        description = _description(self._artifacts / f"{name}.json", key)
         return messages.Load(
             model=key.model,
             version=key.version,
@@ -189,6 +176,36 @@ class Versions:
             max_answer_bytes=self._limits.answer_bytes,
             not_finite=self._limits.not_finite,
         )
+
+
+def _description(record: Path, key: ReplicaKey) -> dict[str, Any]:
+    """Return what the artifact store says of an artifact. Blocking.
+
+    Raises:
+        LoadError: It says nothing that can be used. A record that cannot be read now, through no
+            fault of its own, is ``unavailable``; one that is damaged has the copy fetched again.
+    """
+    try:
+        description = unseal(read(record, _MOST_RECORD_BYTES))
+    except FileNotFoundError as error:
+        raise LoadError(
+            "integrity", f"the bytes of {key} are not in this node's artifact store"
+        ) from error
+    except OSError as error:
+        raise LoadError(
+            "unavailable", f"the description of {key} cannot be read: {error.strerror}"
+        ) from error
+    except (DamagedFileError, AlteredError) as error:
+        raise LoadError("integrity", f"the description of {key} is damaged: it {error}") from error
+    version = description.get("format_version")
+    if isinstance(version, int) and version > _DESCRIPTION_FORMAT:
+        raise LoadError(
+            "unsupported",
+            "the artifact store was written by a newer version: upgrade the gateway",
+        )
+    if not isinstance(version, int) or description.get("digest", key.digest) != key.digest:
+        raise LoadError("integrity", f"the description of {key} is damaged: it is another one")
+    return description
 
 
 def cuda_devices(environ: Mapping[str, str], driver: Path = _CUDA_DRIVER) -> str | None:

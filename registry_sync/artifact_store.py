@@ -1,5 +1,9 @@
 """The artifacts of this node: content-addressed, read-only, complete or not there.
 
+What is wrong with one artifact is its own trouble: without a record that can be read, a manifest
+and a folder it does not count as here, is told of, and stays as it is until it is dropped, or comes
+again.
+
 ::
 
     <node_dir>/artifacts/<hex>/          the artifact's folder
@@ -10,7 +14,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -18,64 +21,42 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from gateway.model_ref import digest_hex
+from registry_sync.artifact_record import (
+    NewerRecordError,
+    Pin,
+    StoredArtifact,
+    read_record,
+    record_of,
+)
+from registry_sync.atomic_files import replace, set_aside, sync_folder
+from registry_sync.copy_check import what_differs
+from registry_sync.damaged_files import DamagedFiles
 from registry_sync.describe import DESCRIPTION_FORMAT_VERSION
 from registry_sync.errors import StoreError, UnsafePathError
+from registry_sync.guarded_read import DamagedFileError, read
 from registry_sync.manifest import Fetched, Manifest
 from registry_sync.removal import remove
+from registry_sync.sealed import AlteredError
 
-_PINS = "pinned_for"
-_STORED_AT = "stored_at"
+__all__ = ["ArtifactStore", "Pin", "StoreUse", "StoredArtifact"]
+
+_MOST_RECORD_BYTES = 64 * 1024 * 1024
+_MOST_MANIFEST_BYTES = 256 * 1024 * 1024
+_MOST_SET_ASIDE = 8
+_PARTS = frozenset({"", "json", "manifest"})
+"""How the names of an artifact's folder, record and manifest end."""
 _HEX_DIGITS = frozenset("0123456789abcdef")
 _HEX_LENGTH = 64
 _READ_ONLY_FILE = 0o444
 _READ_ONLY_FOLDER = 0o555
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """For which version an artifact was fetched, and what was known then.
-
-    Attributes:
-        model: The registered model.
-        version: Its version.
-        listing: The remote listing at the fetch (`Fetched.listing`).
-        expected_digest: What the bytes had to be: stamped, or pinned when first seen.
-        stamped: Whether ``expected_digest`` came from the publisher.
-        creation: Of which creation of the version; None: an older release recorded it.
-    """
-
-    model: str
-    version: int
-    listing: str | None
-    expected_digest: str | None
-    stamped: bool
-    creation: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredArtifact:
-    """One complete artifact of the store.
-
-    Attributes:
-        digest: ``sha256:…``.
-        path: Its folder.
-        size_bytes: Bytes of its files.
-        description: See `registry_sync.describe`; without the pins.
-        pins: For whom it was fetched; at most one per (model, version).
-        stored_at: Epoch seconds when it came in.
-    """
-
-    digest: str
-    path: Path
-    size_bytes: int
-    description: Mapping[str, Any]
-    pins: tuple[Pin, ...]
-    stored_at: float
+_log = structlog.get_logger("registry_sync.artifact_store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +81,10 @@ class StoreUse:
         return max(0, self.stored_bytes + self.coming_bytes - self.budget_bytes)
 
 
+class _DamagedError(Exception):
+    """An artifact is there, and not whole. The message is a clause that says what is wrong."""
+
+
 class ArtifactStore:
     """Owns ``artifacts/`` and ``staging/`` of a node. One process; any of its threads.
 
@@ -108,7 +93,12 @@ class ArtifactStore:
     """
 
     def __init__(
-        self, node_dir: Path, clock: Callable[[], float] = time.time, *, budget_bytes: int = 0
+        self,
+        node_dir: Path,
+        clock: Callable[[], float] = time.time,
+        *,
+        budget_bytes: int = 0,
+        damaged_files: DamagedFiles | None = None,
     ) -> None:
         """Store the node's folder; `open` does the work.
 
@@ -116,6 +106,7 @@ class ArtifactStore:
             node_dir: The node's folder.
             clock: Epoch seconds.
             budget_bytes: Most bytes of artifacts that are there or booked; 0: no such limit.
+            damaged_files: Told of records that are set aside.
         """
         self._artifacts = node_dir / "artifacts"
         self._staging = node_dir / "staging"
@@ -125,22 +116,29 @@ class ArtifactStore:
         self._counting = threading.Lock()  # never held while anything is read or written
         self._sizes: dict[str, int] = {}
         self._coming: dict[Path, int] = {}
+        self._damaged_files = damaged_files or DamagedFiles(clock)
+        self._damaged: dict[str, str] = {}
 
     def open(self) -> None:
         """Make the folders; remove what a killed process left. The owner calls it once, at start.
+
+        What cannot be removed stays: it does not count.
 
         Raises:
             StoreError: The folder cannot be used, or a newer release wrote into it.
         """
         with _as_store_error("be opened"):
-            self._artifacts.mkdir(parents=True, exist_ok=True)
-            self._staging.mkdir(parents=True, exist_ok=True)
-            for leftover in self._staging.iterdir():
-                remove(leftover)
+            for folder in (self._artifacts, self._staging):
+                _make_folder(folder)
             complete = self.all()
-            for entry in list(self._artifacts.iterdir()):
-                if _owner(entry.name) not in complete:
-                    remove(entry)
+            leftovers = list(self._staging.iterdir())
+            for entry in self._artifacts.iterdir():
+                digest, part = _owner(entry.name)
+                whole = digest in complete or digest in self._damaged
+                if not ((whole and part in _PARTS) or _is_aside(entry)):
+                    leftovers.append(entry)
+        for leftover in leftovers:
+            _remove_or_tell(leftover)
         with self._counting:
             self._sizes = {one.digest: one.size_bytes for one in complete.values()}
 
@@ -206,6 +204,7 @@ class ArtifactStore:
         with self._lock, _as_store_error("take an artifact"):
             present = self.get(digest)
             if present is None:
+                self._set_aside_damaged(digest)
                 self._move_in(fetched)
                 present = StoredArtifact(
                     digest=digest,
@@ -215,26 +214,31 @@ class ArtifactStore:
                     pins=(),
                     stored_at=self._clock(),
                 )
-                self._write(present if pin is None else _pinned(present, pin))
+                self._write(present if pin is None else present.pinned(pin))
             elif pin is not None:
-                self._write(_pinned(present, pin))
+                self._write(present.pinned(pin))
         stored = self.get(digest)
         if stored is None:
             raise StoreError(f"the artifact {digest} disappeared from the store")
         return stored
 
     def get(self, digest: str) -> StoredArtifact | None:
-        """Return a complete artifact, or None.
+        """Return a complete artifact, or None; of one that is damaged, `damaged` tells from now on.
 
         Raises:
-            StoreError: A newer release wrote it, or its record cannot be read.
+            StoreError: A newer release wrote it.
         """
-        with _as_store_error(f"read the record of {digest}"):
-            try:
-                record = json.loads(self._record(digest).read_bytes())
-            except FileNotFoundError:
-                return None
-            return self._artifact(digest, record)
+        try:
+            found = self._look(digest)
+        except _DamagedError as error:
+            self._note(digest, str(error))
+            return None
+        self._damaged.pop(digest, None)
+        return found
+
+    def damaged(self) -> dict[str, str]:
+        """Return the artifacts that were found damaged, and what is wrong with each."""
+        return dict(self._damaged)
 
     def all(self) -> dict[str, StoredArtifact]:
         """Return every complete artifact by digest.
@@ -243,8 +247,9 @@ class ArtifactStore:
             StoreError: A newer release wrote one of them.
         """
         with _as_store_error("be listed"):
-            names = [p.stem for p in self._artifacts.glob("*.json") if _is_hex(p.stem)]
-        found = (self.get(f"sha256:{name}") for name in sorted(names))
+            owners = [_owner(entry.name) for entry in self._artifacts.iterdir()]
+        digests = {digest for digest, part in owners if digest and part == "json"}
+        found = (self.get(digest) for digest in sorted(digests))
         return {artifact.digest: artifact for artifact in found if artifact}
 
     def manifest(self, digest: str) -> Manifest:
@@ -254,11 +259,31 @@ class ArtifactStore:
             StoreError: It is not there, or its bytes do not have this digest.
         """
         with _as_store_error(f"read the manifest of {digest}"):
-            text = self._manifest(digest).read_bytes().decode()
+            text = read(self._manifest(digest), _MOST_MANIFEST_BYTES).decode()
             manifest = Manifest.parse(text)
         if manifest.digest != digest:
             raise StoreError(f"the manifest kept for {digest} has the digest {manifest.digest}")
         return manifest
+
+    def compare(self, digest: str, check: Callable[[], object]) -> str | None:
+        """Return what is wrong with an artifact, by its bytes, as a clause; None if nothing is.
+
+        Args:
+            digest: Which one.
+            check: Called now and then; what it raises ends the comparison.
+
+        Raises:
+            StoreError: The system does not let it be read, or a newer release wrote it.
+        """
+        found = self.get(digest)
+        if found is None:
+            return self._damaged.get(digest, "it is gone")
+        try:
+            manifest = self.manifest(digest)
+        except StoreError as error:
+            return f"its manifest cannot be used ({error.reason})"
+        with _as_store_error(f"compare {digest}"):
+            return what_differs(found.path, manifest.files, check)
 
     def pin(self, digest: str, pin: Pin) -> None:
         """Record for whom an artifact is kept; replaces any other pin of the same version.
@@ -270,7 +295,7 @@ class ArtifactStore:
             artifact = self.get(digest)
             if artifact is None:
                 raise StoreError(f"there is no artifact {digest} to pin")
-            self._write(_pinned(artifact, pin))
+            self._write(artifact.pinned(pin))
 
     def find_pin(self, model: str, version: int) -> tuple[str, Pin] | None:
         """Return digest and pin recorded for a version, or None.
@@ -289,18 +314,30 @@ class ArtifactStore:
         return digest, pin
 
     def remove(self, digest: str) -> None:
-        """Remove an artifact; one that is not there is fine.
+        """Remove an artifact; one that is not there is fine, and so is a damaged one.
 
         Raises:
             StoreError: The disk refused.
         """
         with self._lock, _as_store_error(f"remove {digest}"):
-            self._record(digest).unlink(missing_ok=True)
-            _sync_folder(self._artifacts)
-            self._manifest(digest).unlink(missing_ok=True)
+            remove(self._record(digest))
+            sync_folder(self._artifacts)
+            remove(self._manifest(digest))
             remove(self._folder(digest))
+            self._damaged.pop(digest, None)
             with self._counting:  # only now: what could be removed by half takes room still
                 self._sizes.pop(digest, None)
+
+    def drop(self, digest: str) -> None:
+        """Remove an artifact that is damaged; a record that cannot be used is kept aside.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        if self.get(digest) is None:
+            with self._lock, _as_store_error(f"drop {digest}"):
+                self._set_aside_damaged(digest)
+        self.remove(digest)
 
     # --- layout ---------------------------------------------------------------------------------
 
@@ -323,60 +360,72 @@ class ArtifactStore:
             self._coming.pop(fetched.folder, None)
             self._sizes[fetched.manifest.digest] = fetched.size_bytes
         target.chmod(_READ_ONLY_FOLDER)  # only now: a folder that cannot be written cannot move
-        self._replace(self._manifest(fetched.manifest.digest), fetched.manifest.text().encode())
+        text = fetched.manifest.text().encode()
+        replace(self._manifest(fetched.manifest.digest), text, mode=_READ_ONLY_FILE)
 
-    def _artifact(self, digest: str, record: dict[str, Any]) -> StoredArtifact | None:
-        """Turn a record into an artifact; None where its folder or manifest is gone."""
-        written_by = record["format_version"]
-        if written_by > DESCRIPTION_FORMAT_VERSION:
-            raise StoreError(
-                f"the artifact {digest} was stored by a newer release (format {written_by}, this "
-                f"one knows {DESCRIPTION_FORMAT_VERSION}): run that release, or use another folder"
-            )
-        if not (self._folder(digest).is_dir() and self._manifest(digest).is_file()):
+    def _look(self, digest: str) -> StoredArtifact | None:
+        """Return what the disk has of an artifact; None: no record of it.
+
+        Raises:
+            _DamagedError: It is not whole, or cannot be read.
+            StoreError: A newer release wrote it.
+        """
+        try:
+            content = read(self._record(digest), _MOST_RECORD_BYTES)
+            found = read_record(content, digest, self._folder(digest))
+        except FileNotFoundError:
             return None
-        pins = tuple(
-            Pin(**{name: each[name] for name in Pin.__slots__ if name in each})
-            for each in record.pop(_PINS)
-        )
-        return StoredArtifact(
-            digest=digest,
-            path=self._folder(digest),
-            size_bytes=record["size_bytes"],
-            stored_at=record.pop(_STORED_AT),
-            description=record,
-            pins=pins,
-        )
+        except OSError as error:
+            raise _DamagedError(f"its record cannot be read: {error.strerror}") from error
+        except (DamagedFileError, AlteredError) as error:
+            raise _DamagedError(f"its record {error}") from error
+        except NewerRecordError as error:
+            raise StoreError(
+                f"the artifact {digest} was stored by a newer release (format "
+                f"{error.format_version}, this one knows {DESCRIPTION_FORMAT_VERSION}): run that "
+                "release, or use another folder"
+            ) from error
+        if self._folder(digest).is_symlink() or not self._folder(digest).is_dir():
+            raise _DamagedError("its folder is gone")
+        if self._manifest(digest).is_symlink() or not self._manifest(digest).is_file():
+            raise _DamagedError("its manifest is gone")
+        return found
+
+    def _note(self, digest: str, reason: str) -> None:
+        """Remember what is wrong with an artifact; the log is told once."""
+        if self._damaged.get(digest) != reason:
+            _log.error("artifact.damaged", digest=digest, reason=reason)
+        self._damaged[digest] = reason
+
+    def _set_aside_damaged(self, digest: str) -> None:
+        """Keep a damaged record under another name, so that the artifact may come again."""
+        reason = self._damaged.pop(digest, None)
+        if reason is None or not os.path.lexists(self._record(digest)):
+            return
+        instead = "the artifact is fetched again, and verified, when the registry answers"
+        self._damaged_files.found(self._record(digest), f"is damaged: {reason}", instead=instead)
+        aside = [entry for entry in self._artifacts.iterdir() if _is_aside(entry)]
+        for old in sorted(aside, key=lambda one: one.lstat().st_ctime_ns)[:-_MOST_SET_ASIDE]:
+            remove(old)
 
     def _write(self, artifact: StoredArtifact) -> None:
         """Write the record: from then on the artifact counts."""
-        record = {
-            **artifact.description,
-            "format_version": DESCRIPTION_FORMAT_VERSION,
-            "digest": artifact.digest,
-            "size_bytes": artifact.size_bytes,
-            _STORED_AT: artifact.stored_at,
-            _PINS: [asdict(pin) for pin in artifact.pins],
-        }
-        text = json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1)
-        self._replace(self._record(artifact.digest), text.encode())
-
-    def _replace(self, path: Path, content: bytes) -> None:
-        """Write a file durably: the whole new content is there, or the old one is."""
-        part = self._staging / f"{path.name}.part"
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(_READ_ONLY_FILE)
-        part.replace(path)
-        _sync_folder(self._artifacts)
+        replace(self._record(artifact.digest), record_of(artifact), mode=_READ_ONLY_FILE)
 
 
-def _pinned(artifact: StoredArtifact, pin: Pin) -> StoredArtifact:
-    """Return the artifact with ``pin`` instead of an older one of the same version."""
-    others = (p for p in artifact.pins if (p.model, p.version) != (pin.model, pin.version))
-    return replace(artifact, pins=(*others, pin))
+def _make_folder(folder: Path) -> None:
+    """Make a folder; a file in its place is set aside."""
+    if not folder.is_dir():
+        if os.path.lexists(folder):
+            set_aside(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _remove_or_tell(leftover: Path) -> None:
+    try:
+        remove(leftover)
+    except OSError as error:
+        _log.warning("leftover.kept", path=str(leftover), reason=str(error))
 
 
 @contextmanager
@@ -384,17 +433,19 @@ def _as_store_error(what: str) -> Iterator[None]:
     """Turn what disk and JSON raise into a sentence."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, UnsafePathError) as error:
+    except (OSError, ValueError, DamagedFileError, UnsafePathError) as error:
         raise StoreError(f"the artifact store cannot {what}: {error}") from error
 
 
-def _is_hex(name: str) -> bool:
-    return len(name) == _HEX_LENGTH and _HEX_DIGITS.issuperset(name)
+def _owner(name: str) -> tuple[str | None, str]:
+    """Return the digest that an entry of ``artifacts/`` belongs to, and how its name ends."""
+    stem, _, end = name.partition(".")
+    is_hex = len(stem) == _HEX_LENGTH and _HEX_DIGITS.issuperset(stem)
+    return (f"sha256:{stem}" if is_hex else None), end
 
 
-def _owner(name: str) -> str:
-    """Return the digest that an entry of ``artifacts/`` belongs to, by its name."""
-    return f"sha256:{name.partition('.')[0]}"
+def _is_aside(entry: Path) -> bool:
+    return _owner(entry.name)[1].startswith("json.damaged-")
 
 
 def _seal(folder: Path) -> None:
@@ -410,13 +461,4 @@ def _seal(folder: Path) -> None:
                 os.close(descriptor)
         for name in folders:
             Path(root, name).chmod(_READ_ONLY_FOLDER)
-        _sync_folder(Path(root))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make what was renamed or removed in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(Path(root))

@@ -207,7 +207,9 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    store = ArtifactStore(settings.node_dir, budget_bytes=settings.disk_budget_bytes)
+    store = ArtifactStore(
+        settings.node_dir, budget_bytes=settings.disk_budget_bytes, damaged_files=damaged
+    )
     await threads.ledger(store.open)
     environments = build_environments(settings)
     await threads.ledger(environments.open)
@@ -222,6 +224,7 @@ async def _serve(
         target=target,
         threads=threads,
         environments=environments,
+        damaged=damaged,
     )
     try:
         await spine.journal.open()
@@ -251,6 +254,7 @@ def _spine(
     target: GatewayClient,
     threads: Threads,
     environments: Environments,
+    damaged: DamagedFiles,
 ) -> Reconciler:
     registry = build_registry(settings)
     intake = Intake(
@@ -278,6 +282,7 @@ def _spine(
         on_mismatch=OnMismatch(settings.dependencies),
         on_signature_change=OnSignatureChange(settings.signature_change),
         holds_file=holds_file,
+        damaged_files=damaged,
     )
 
 

@@ -49,6 +49,7 @@ class Known:
         environments: Own environments that are built, by the artifact's digest.
         signature_changes: What aliases change for their callers, by model and alias.
         refused_signatures: Why aliases are not followed because of that.
+        damaged: What is wrong with copies on this node, by digest.
     """
 
     descriptions: Mapping[str, Mapping[str, Any]]
@@ -57,6 +58,7 @@ class Known:
     environments: Mapping[str, OwnEnvironment] = field(default_factory=dict)
     signature_changes: Mapping[tuple[str, str], str] = field(default_factory=dict)
     refused_signatures: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
 
 def describe_models(aspired: Aspired, ledger: LedgerView, known: Known) -> list[CatalogueModel]:
@@ -217,12 +219,22 @@ def _state(
         return VersionState.AVAILABLE, None, None
     if key in known.fetching:
         return VersionState.FETCHING, None, None
+    damage = _damage(admissible_digest(listed, ledger), known)
     if key in known.troubles:
         trouble = known.troubles[key]
-        return VersionState.FAILED, trouble.reason, trouble.retry_at
+        reason = f"{trouble.reason}; {damage}" if damage else trouble.reason
+        return VersionState.FAILED, reason, trouble.retry_at
+    if damage:
+        return VersionState.FAILED, f"{damage}; it is fetched again when the registry answers", None
     if lacks:
         return VersionState.FAILED, lacks, None
     return VersionState.REGISTERED, None, None
+
+
+def _damage(digest: str | None, known: Known) -> str | None:
+    """Say what is wrong with this node's copy of a version; None: nothing is, or it has none."""
+    found = known.damaged.get(digest or "")
+    return f"this node's copy of its bytes is damaged: {found}" if found else None
 
 
 def _deleted(pin: PinnedVersion, known: Known) -> CatalogueVersion:
@@ -231,6 +243,7 @@ def _deleted(pin: PinnedVersion, known: Known) -> CatalogueVersion:
     built = known.environments.get(pin.digest)
     here = description is not None and (built is not None or _lacks_shared(description) is None)
     here = here and not pin.superseded  # of the creation that followed, nothing was accepted
+    damage = _damage(pin.digest, known)
     return CatalogueVersion(
         version=pin.version,
         state=VersionState.DELETED,
@@ -238,7 +251,7 @@ def _deleted(pin: PinnedVersion, known: Known) -> CatalogueVersion:
         expected_digest=pin.expected_digest,
         accepted_digest=None if pin.superseded else pin.digest,
         stamped=pin.stamped,
-        reason="the registry no longer has this version",
+        reason="the registry no longer has this version" + (f"; {damage}" if damage else ""),
         description=dict(description) if description is not None else None,
         size_bytes=_size(description),
         environment=_own(built) if built else Environment(),

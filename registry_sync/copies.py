@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from gateway.control_contract import DamagedCopy
+from gateway.control_contract import DamagedCopy, NodeState
 from registry_sync.arrival import Arrival
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.aspired import Aspired
@@ -54,13 +54,14 @@ class Copies:
         if self._pauses(digest):
             return False
         stored = self._arrival.artifacts.pop(digest, None)
-        if stored is None:
+        if stored is None and digest not in self._store.damaged():
             return True  # two have told of it: the next one may be here already
         self._remember(digest, reason)
         try:
-            await self._threads.ledger(self._store.remove, digest)
+            await self._threads.ledger(self._store.drop, digest)
         except StoreError:
-            self._arrival.artifacts[digest] = stored
+            if stored is not None:
+                self._arrival.artifacts[digest] = stored
             raise
         return True
 
@@ -105,6 +106,54 @@ class Copies:
                 digest=one.digest,
                 reason=one.reason,
             )
+
+    async def heal_store(self, node: NodeState, aspired: Aspired, ledger: LedgerView) -> None:
+        """Drop what the store itself has found damaged, but what serves and cannot come again.
+
+        It is here no more, so that it is fetched again where it is needed.
+        """
+        damaged = self._store.damaged()
+        if not damaged:
+            return
+        admissible = {
+            admissible_digest(listed, ledger)
+            for listed in aspired.versions()
+            if not is_quarantined(listed, ledger)
+        }
+        serving = {one.digest for one in node.active} | set(node.resident)
+        for digest, reason in damaged.items():
+            if digest in serving and digest not in admissible:
+                continue
+            try:
+                if (whole := await self._threads.ledger(self._store.get, digest)) is not None:
+                    self._arrival.artifacts[digest] = whole  # it could not be read for a moment
+                    continue
+                if not await self.drop(digest, reason):
+                    continue
+            except StoreError as error:
+                _log.warning("copy.kept", digest=digest, reason=error.reason)
+                continue
+            _log.warning("copy.dropped", digest=digest, reason=reason)
+
+    async def lost(self, digest: str, check: Callable[[], object]) -> str | None:
+        """Compare a copy with its manifest before something is built from it, and drop a wrong one.
+
+        Args:
+            digest: Which one.
+            check: What it raises ends the comparison.
+
+        Returns:
+            Why it cannot be built from now, as a sentence; None: it is whole.
+
+        Raises:
+            StoreError: It cannot be compared, or not be dropped.
+        """
+        damage = await self._threads.building(self._store.compare, digest, check)
+        if damage is None:
+            return None
+        reason = f"this node's copy is damaged: {damage}"
+        again = "it is fetched again" if await self.drop(digest, reason) else "it waits its turn"
+        return f"{reason}; {again}"
 
 
 def _comes_again(one: DamagedCopy, aspired: Aspired, ledger: LedgerView) -> bool:

@@ -14,6 +14,7 @@ import structlog
 
 from registry_sync.atomic_files import set_aside
 
+_MOST_REMEMBERED = 32
 _log = structlog.get_logger("registry_sync.damaged_files")
 
 
@@ -56,7 +57,10 @@ class DamagedFiles:
         found = DamagedFile(
             path.name, self._clock(), reason, instead, aside.name if aside else None
         )
+        self._found.pop(path.name, None)
         self._found[path.name] = found
+        while len(self._found) > _MOST_REMEMBERED:
+            del self._found[next(iter(self._found))]
         _log.error(
             "file.damaged",
             file=str(path),
@@ -66,5 +70,5 @@ class DamagedFiles:
         )
 
     def all(self) -> list[DamagedFile]:
-        """Return them, each file once."""
+        """Return the latest of them, each file once."""
         return list(self._found.values())

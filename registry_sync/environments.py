@@ -16,8 +16,11 @@ writes none.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import re
+import stat
 import sys
 import tempfile
 import threading
@@ -26,8 +29,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
+import structlog
+
 from registry_sync import requirements_file
 from registry_sync.artifact_store import StoredArtifact
+from registry_sync.atomic_files import set_aside
 from registry_sync.errors import EnvironmentFailedError, StoreError
 from registry_sync.installer import BuildLimits, Check, Installer
 from registry_sync.recipe import OwnEnvironment, Recipe, read_recipe
@@ -38,6 +44,8 @@ _HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 _LOOK_EVERY_S = 0.5
 _REMOVAL_PATIENCE_S = 10.0
 _REMOVAL_PAUSE_S = 0.1
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_log = structlog.get_logger("registry_sync.environments")
 
 
 class BuildsEnvironments(Protocol):
@@ -93,19 +101,23 @@ class Environments:
     def open(self) -> None:
         """Make the folders; remove what a killed process left. The owner calls it once, at start.
 
+        What cannot be removed stays: it is in nobody's way.
+
         Raises:
-            StoreError: The folder cannot be used, or what was left in it not be removed.
+            StoreError: The folder cannot be used.
         """
         try:
-            self._aside.mkdir(parents=True, exist_ok=True)
+            for folder in (self._folder, self._aside):
+                if not folder.is_dir() and os.path.lexists(folder):
+                    set_aside(folder)
+                folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{self._folder} cannot be used: {error.strerror}") from error
         give_up_at = time.monotonic() + _REMOVAL_PATIENCE_S
-        while trouble := self._clear_aside():
-            if time.monotonic() > give_up_at:
-                raise StoreError(
-                    f"what a killed build left in {self._aside} cannot be removed: {trouble}"
-                )
+        while (trouble := self._clear_aside()) is not None:
+            if time.monotonic() > give_up_at or trouble.errno == errno.EROFS:
+                _log.warning("leftover.kept", path=str(self._aside), reason=str(trouble))
+                return
             # An installer ends with the control plane that started it, but not in the same instant.
             time.sleep(_REMOVAL_PAUSE_S)
 
@@ -129,7 +141,8 @@ class Environments:
             if found is None:
                 with _as_failure():
                     found = self._build(recipe, check)
-            os.utime(self._folder / found.digest / _RECORD)  # meant again: not for the sweep
+            with contextlib.suppress(OSError):  # meant again: not for the sweep
+                os.utime(self._folder / found.digest / _RECORD)
             return found
 
     def sweep(self, artifacts: Iterable[StoredArtifact], *, older_than_s: float) -> list[str]:
@@ -149,8 +162,9 @@ class Environments:
     # --- what is there ----------------------------------------------------------------------------
 
     def _present(self) -> set[str]:
+        """Return the digests of environments that are there, whole or not."""
         with contextlib.suppress(OSError):
-            return {one.parent.name for one in self._folder.glob(f"*/{_RECORD}")}
+            return {one.name for one in self._folder.iterdir() if _DIGEST.fullmatch(one.name)}
         return set()
 
     def _find(self, digest: str | None) -> OwnEnvironment | None:
@@ -159,7 +173,8 @@ class Environments:
             return None
         folder = self._folder / digest
         python = folder / "bin" / "python"
-        if (folder / _RECORD).is_file() and os.access(python, os.X_OK):
+        is_complete = _is_plain(folder / _RECORD) and not folder.is_symlink()
+        if is_complete and os.access(python, os.X_OK):
             return OwnEnvironment(digest, str(python))
         return None
 
@@ -170,6 +185,8 @@ class Environments:
             return None
 
     def _recipe(self, artifact: StoredArtifact) -> Recipe:
+        if not artifact.path.is_dir():
+            raise EnvironmentFailedError("its bytes are no longer here", transient=True)
         found = requirements_file.read(artifact.path)
         if found is None:
             raise EnvironmentFailedError(
@@ -183,7 +200,8 @@ class Environments:
         folder = self._folder / digest
         with self._changed:
             try:
-                young = self._clock() - (folder / _RECORD).stat().st_mtime < older_than_s
+                marker = folder / _RECORD if os.path.lexists(folder / _RECORD) else folder
+                young = self._clock() - marker.lstat().st_mtime < older_than_s
             except OSError:
                 return False
             if young or digest in self._busy:
@@ -230,7 +248,7 @@ class Environments:
         record = {**recipe.shown(), "built_at": self._clock()}
         (environment / _RECORD).write_text(json.dumps(record, indent=1))
         os.sync()  # thousands of files, before the name that says that they are all there
-        if target.exists():  # its interpreter has gone
+        if os.path.lexists(target):  # its interpreter has gone, or it is not whole
             target.rename(folder / "replaced")
         environment.rename(target)
         found = self._find(recipe.digest)
@@ -246,14 +264,21 @@ class Environments:
             with contextlib.suppress(OSError):
                 remove(one.parent)
 
-    def _clear_aside(self) -> str | None:
+    def _clear_aside(self) -> OSError | None:
         """Remove all that lies aside; return why something of it stays; None: nothing does."""
         try:
             for leftover in self._aside.iterdir():
                 remove(leftover)
         except OSError as error:
-            return str(error)
+            return error
         return None
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a plain file lies at a path; a link to one is none."""
+    with contextlib.suppress(OSError):
+        return stat.S_ISREG(path.lstat().st_mode)
+    return False
 
 
 def _calls(recipe: Recipe, folder: Path) -> list[list[str]]:

@@ -17,7 +17,7 @@ from registry_sync.damaged_files import DamagedFiles
 from registry_sync.errors import LedgerError
 from registry_sync.guarded_read import DamagedFileError, read
 from registry_sync.records import Standing
-from registry_sync.sealed import AlteredError, seal, unseal
+from registry_sync.sealed import AlteredError, claimed_format, seal, unseal
 
 _FORMAT_VERSION = 3
 _MOST_BYTES = 64 * 1024 * 1024
@@ -53,18 +53,18 @@ class HoldsFile:
             LedgerError: A newer release wrote it.
         """
         try:
-            members = unseal(read(self._path, _MOST_BYTES))
+            content = read(self._path, _MOST_BYTES)
+            if claimed_format(content) > _FORMAT_VERSION:
+                raise LedgerError(f"{self._path} was written by a newer release: start that one")
+            members = unseal(content)
         except FileNotFoundError:
             return Standing()
         except OSError as error:
             raise DamagedHoldsError(self._path, f"cannot be read: {error.strerror}") from error
         except (DamagedFileError, AlteredError) as error:
             raise DamagedHoldsError(self._path, str(error)) from error
-        version = members.get("format_version")
-        if isinstance(version, int) and version > _FORMAT_VERSION:
-            raise LedgerError(f"{self._path} was written by a newer release: start that one")
         try:
-            if "holds" not in members or not isinstance(version, int):
+            if "holds" not in members or not isinstance(members.get("format_version"), int):
                 raise DamagedHoldsError(self._path, "holds no holds")
             return _STANDING.validate_python(members)
         except ValidationError as error:

@@ -37,6 +37,7 @@ from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.by_rule import rollback_of, unrecorded
 from registry_sync.catalogue import Known, Trouble
 from registry_sync.copies import Copies
+from registry_sync.damaged_files import DamagedFiles
 from registry_sync.dependencies import OnMismatch
 from registry_sync.disk_room import DiskRoom, RoomLimits
 from registry_sync.environments import BuildsEnvironments
@@ -124,15 +125,17 @@ class Reconciler:
         on_mismatch: OnMismatch = OnMismatch.WARN,
         on_signature_change: OnSignatureChange = OnSignatureChange.WARN,
         holds_file: HoldsFile | None = None,
+        damaged_files: DamagedFiles | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Store.
 
         ``clock`` gives epoch seconds, ``jitter`` numbers from 0 to 1; ``holds_file`` is the one
-        that the ledger writes; ``on_mismatch`` says what other libraries than ours mean,
-        ``on_signature_change`` what other inputs and outputs do.
+        that the ledger writes; ``damaged_files`` are told to operators; ``on_mismatch`` says what
+        other libraries than ours mean, ``on_signature_change`` what other inputs and outputs do.
         """
         self.store = store
+        self.damaged_files = damaged_files or DamagedFiles(clock)
         self.ledger = ledger
         self.threads = threads
         self.clock = clock
@@ -266,7 +269,10 @@ class Reconciler:
             return
         self.disk_room.note(node)
         if self.listings.count and self.listings.error is None:  # else what goes may not come back
-            await self._copies.heal(node.damaged, self.listings.aspired, self.journal.view)
+            aspired, view = self.listings.aspired, self.journal.view
+            await self._copies.heal(node.damaged, aspired, view)
+            if not self.listings.settled.missing:  # else it may be gone for good by the next one
+                await self._copies.heal_store(node, aspired, view)
         if answered:
             await self._record_rollbacks(node)
             await self.journal.adopt(node, self._is_moving)
@@ -388,6 +394,7 @@ class Reconciler:
             environments=self.preparation.built,
             signature_changes=changes,
             refused_signatures=refused,
+            damaged=self.store.damaged(),
         )
 
     def _compare_signatures(self) -> tuple[dict[tuple[str, str], str], dict[tuple[str, str], str]]:
@@ -486,8 +493,7 @@ class Reconciler:
             case Fetch():
                 return await self.arrival.fetch(action, watch)
             case BuildEnvironment():
-                artifact = self.arrival.artifacts.get(action.digest)
-                return await self.preparation.build(action, artifact, watch)
+                return await self._build(action, watch)
             case Stage():
                 return await self._promotion.stage(action, watch)
             case Activate():
@@ -502,6 +508,15 @@ class Reconciler:
                 return await self._promotion.release(action)
             case _:
                 assert_never(action)
+
+    async def _build(self, action: BuildEnvironment, watch: Stopwatch) -> Stopped | None:
+        """Build a version's own environment, from bytes that are what they were."""
+        artifact = self.arrival.artifacts.get(action.digest)
+        if artifact is not None:
+            damage = await self._copies.lost(action.digest, self.threads.check_stopping)
+            if damage is not None:
+                return Stopped(damage)
+        return await self.preparation.build(action, artifact, watch)
 
     async def _follow_again(self, action: ReleaseHold) -> Stopped | None:
         """End a hold, unless another decision has replaced it since, or it is due no more."""

@@ -63,5 +63,17 @@ def unseal(content: bytes) -> dict[str, Any]:
     return members
 
 
+def claimed_format(content: bytes) -> int:
+    """Return the ``format_version`` that a document says it has, whole or not; 0 if it says none.
+
+    A newer release may seal its documents otherwise: none of its checksums can be judged here.
+    """
+    try:
+        version = json.loads(content)["format_version"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return 0
+    return version if isinstance(version, int) else 0
+
+
 def _checksum(body: bytes) -> bytes:
     return hashlib.sha256(body).hexdigest().encode()

@@ -134,6 +134,7 @@ def _alias(node: Node, table: RouteTable, model: CatalogueModel, alias: str) -> 
         "since": active.since if active else None,
         "previous": active.previous_version if active else None,
         "why": node.warnings.get((model.name, alias))
+        or (node.why_damaged(active.digest) if active else None)
         or _went_back(table, model.name, alias, aspired)
         or model.notes.get(alias)
         or _why(table, model, active, aspired),

@@ -10,7 +10,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from gateway.worker import guarded_read
+
 _READ_BYTES = 1024 * 1024
+_MOST_MANIFEST_BYTES = 256 * 1024 * 1024
 _SEPARATOR = "  "
 _SHA256_HEX_DIGITS = 64
 _NOT_AS_PROMISED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -58,8 +61,11 @@ def read_manifest(manifest: Path, digest: str) -> dict[str, str]:
         IntegrityError: The manifest is missing, is malformed or has another digest.
         UnreadableError: It could not be read.
     """
-    with _reading("the manifest"):
-        data = manifest.read_bytes()
+    try:
+        with _reading("the manifest"):
+            data = guarded_read.read(manifest, _MOST_MANIFEST_BYTES)
+    except guarded_read.DamagedFileError as error:
+        raise IntegrityError(f"the manifest cannot be read: it {error}") from error
     if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
         raise IntegrityError("the manifest does not have the digest of the artifact")
     entries: dict[str, str] = {}
@@ -73,6 +79,9 @@ def read_manifest(manifest: Path, digest: str) -> dict[str, str]:
 
 def _plain_files(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield relative path (``/`` between names) and absolute path of every file, links refused."""
+    with _reading("the artifact's folder"):
+        if stat.S_ISLNK(folder.lstat().st_mode):
+            raise IntegrityError("the artifact's folder is a link")
     pending = [(str(folder), "")]
     while pending:
         directory, prefix = pending.pop()
@@ -94,7 +103,7 @@ def _plain_files(folder: Path) -> Iterator[tuple[str, str]]:
 def _sha256(path: str, relative: str) -> str:
     digest = hashlib.sha256()
     with _reading(repr(relative)):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123  # opened by descriptor
             while block := file.read(_READ_BYTES):
                 digest.update(block)

@@ -12,6 +12,7 @@ from registry_sync.operations.bodies import (
     HoldState,
     ModelState,
 )
+from registry_sync.operations.damage import copies
 from registry_sync.operations.look_now import unknown_model
 from registry_sync.operations.pinning import frozen
 from registry_sync.operations.refusals import UnknownError
@@ -80,6 +81,7 @@ def _alias(spine: Reconciler, model: str, alias: str) -> Explained:
     found = explain(world, model, alias, active)
     failure = last_failure(spine, model, alias, found)
     last = world.ledger.last_active.get((model, alias))
+    damaged = copies(spine).get(active.digest) if active else None
     return Explained(
         selector=f"@{alias}",
         version=found.active,
@@ -87,7 +89,7 @@ def _alias(spine: Reconciler, model: str, alias: str) -> Explained:
         aspired=found.aspired,
         target=found.target,
         why=found.why,
-        reason=found.reason,
+        reason=f"{found.reason}; {damaged}" if damaged else found.reason,
         since=active.since if active else None,
         previous=active.previous_version if active else None,
         asked_by=last.asked_by if last and last.version == found.active else None,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gateway.control_contract import ActiveAlias
 from registry_sync.backoff import Failure
+from registry_sync.operations import damage
 from registry_sync.operations.bodies import (
     AliasState,
     FetchState,
@@ -34,7 +37,11 @@ def read_state(spine: Reconciler, *, node_id: str, tracking_uri: str) -> State:
         generation=node.generation if node else None,
         frozen=frozen(spine),
         store=_store(spine),
-        problems=[*spine.listings.aspired.problems, *_held_back(spine)],
+        problems=[
+            *spine.listings.aspired.problems,
+            *_held_back(spine),
+            *damage.read_damage(spine),
+        ],
         models=_models(spine),
         work=_work(spine),
         fetches=fetches(spine),
@@ -77,13 +84,22 @@ def _models(spine: Reconciler, only: str | None = None) -> list[ModelState]:
     versions = {model.name: model.versions for model in spine.announcer.models}
     meant = {model for model, _ in (*active, *spine.journal.view.holds)}
     names = sorted({*versions, *spine.listings.aspired.models, *meant})
+    damaged = damage.copies(spine)
     return [
         ModelState(
-            name=name, aliases=_aliases(spine, name, active), versions=versions.get(name, [])
+            name=name,
+            aliases=_with_damage(_aliases(spine, name, active), damaged),
+            versions=versions.get(name, []),
         )
         for name in names
         if only in (None, name)
     ]
+
+
+def _with_damage(aliases: list[AliasState], damaged: Mapping[str, str]) -> list[AliasState]:
+    """Say of aliases whose bytes are damaged on this node that they are."""
+    found = [(one, damaged.get(one.digest or "")) for one in aliases]
+    return [one.model_copy(update={"reason": why}) if why else one for one, why in found]
 
 
 def _held_back(spine: Reconciler) -> list[str]:

@@ -21,14 +21,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 from uv import find_uv_bin
 
 from registry_sync import installer
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.environments import Environments
-from registry_sync.errors import EnvironmentFailedError, StoreError
+from registry_sync.errors import EnvironmentFailedError
 from registry_sync.installer import BuildLimits, inherited
 from registry_sync.removal import remove
+from tests.contracts.damage import DAMAGES, Damage
 
 pytestmark = pytest.mark.integration
 
@@ -380,6 +382,49 @@ def test_one_whose_interpreter_has_gone_is_built_again(tmp_path: Path, index: di
     assert said(built.build(asked, go_on).python) == "1.0"
 
 
+MARKERS = [Damage("gone", lambda path: path.unlink()), *DAMAGES]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [one for one in MARKERS if one.name in {"gone", "a folder", "endless", "a pipe"}],
+    ids=str,
+)
+def test_one_whose_marker_is_damaged_is_built_again_or_goes(
+    tmp_path: Path, index: dict[str, str], damage: Damage
+):
+    built = environments(tmp_path / "node", index)
+    asked = artifact(tmp_path, "rings==1.0")
+    marker = Path(built.build(asked, go_on).python).parents[1] / "environment.json"
+    damage.apply(marker)
+    again = environments(tmp_path / "node", index)
+    assert again.built([asked]) == {}
+    assert said(again.build(asked, go_on).python) == "1.0"
+    assert json.loads(marker.read_text())["requirements"] == ["rings==1.0"]
+    damage.apply(marker)
+    assert again.sweep([], older_than_s=-1)
+    assert entries(tmp_path / "node") == set()
+
+
+@pytest.mark.parametrize("name", ["environments", "environments/aside"])
+def test_a_file_in_a_folders_place_is_set_aside(tmp_path: Path, index: dict[str, str], name: str):
+    path = tmp_path / "node" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("in the way")
+    built = environments(tmp_path / "node", index)
+    assert said(built.build(artifact(tmp_path, "rings==1.0"), go_on).python) == "1.0"
+    assert path.with_name(f"{path.name}.damaged-1").read_text() == "in the way"
+
+
+def test_bytes_that_are_gone_are_no_fault_of_the_version(tmp_path: Path, index: dict[str, str]):
+    built = environments(tmp_path / "node", index)
+    asked = artifact(tmp_path, "rings==1.0")
+    remove(asked.path)
+    with pytest.raises(EnvironmentFailedError, match="no longer here") as caught:
+        built.build(asked, go_on)
+    assert caught.value.transient
+
+
 def test_the_sweep_takes_what_no_artifact_means_and_is_old(tmp_path: Path, index: dict[str, str]):
     built = environments(tmp_path / "node", index)
     kept, gone = (artifact(tmp_path, f"rings=={v}") for v in ("1.0", "2.0"))
@@ -443,8 +488,10 @@ def test_what_a_killed_build_left_is_removed_or_said_to_be_there(
     left.mkdir()
     refusals = iter(lambda: True, False)
     monkeypatch.setattr("registry_sync.environments._REMOVAL_PATIENCE_S", 0.2)
-    with pytest.raises(StoreError, match=r"cannot be removed: .* Directory not empty"):
-        environments(tmp_path / "node", {})
+    with capture_logs() as logs:
+        environments(tmp_path / "node", {})  # it is in nobody's way
+    assert [one["event"] for one in logs] == ["leftover.kept"]
+    assert "Directory not empty" in logs[0]["reason"]
 
 
 def test_a_uv_that_is_not_there_is_tried_again(tmp_path: Path):

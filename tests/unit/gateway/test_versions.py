@@ -1,5 +1,7 @@
 """What tags change: each of them something of its own, a version's before its model's."""
 
+import errno
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,9 @@ from gateway.errors import LoadError
 from gateway.node import Node
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
+from gateway.sealed import seal
 from gateway.versions import Versions, WorkerLimits
+from tests.contracts.damage import DAMAGES, Damage
 
 LIMITS = WorkerLimits(threads=1, memory_bytes=2, batch_bytes=3, answer_bytes=4)
 SIZE = 1000
@@ -122,8 +126,13 @@ def test_only_what_is_active_or_listed_with_its_bytes_is_still_here() -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    (tmp_path / f"{1:064x}.json").write_bytes(orjson.dumps({"flavor": "sklearn"}))
+    write_description(tmp_path, flavor="sklearn")
     return tmp_path
+
+
+def write_description(folder: Path, **members: str) -> None:
+    described = {"format_version": 1, "digest": key(1).digest, **members}
+    (folder / f"{1:064x}.json").write_bytes(orjson.dumps(described))
 
 
 async def test_max_batch_rows_is_told_to_the_worker(store: Path) -> None:
@@ -132,7 +141,7 @@ async def test_max_batch_rows_is_told_to_the_worker(store: Path) -> None:
     assert (await versions(store=store).load_order(key(1))).max_batch_rows == 1024
     assert (told.threads, told.memory_bytes) == (1, 2)
     assert (told.max_batch_bytes, told.max_answer_bytes) == (3, 4)
-    assert told.description == {"flavor": "sklearn"}
+    assert told.description["flavor"] == "sklearn"
 
 
 async def test_an_own_environment_is_run_under_its_interpreter_and_not_under_ours(
@@ -148,7 +157,7 @@ async def test_an_own_environment_is_run_under_its_interpreter_and_not_under_our
 
 
 async def test_a_worker_on_a_gpu_is_no_fork_and_has_no_bound_of_memory(store: Path) -> None:
-    (store / f"{1:064x}.json").write_bytes(orjson.dumps({"loader_module": "mlflow.pytorch"}))
+    write_description(store, loader_module="mlflow.pytorch")
     asked = versions(store=store)
     assert (await asked.load_order(key(1))).cuda_devices is None
     asked._limits = WorkerLimits(1, 2, 3, 4, cuda_devices="0")
@@ -160,7 +169,9 @@ async def test_a_worker_on_a_gpu_is_no_fork_and_has_no_bound_of_memory(store: Pa
     ("text", "failure", "says"),
     [
         (None, "integrity", "not in this node's artifact store"),
-        ("{", "integrity", "is none"),
+        ("{", "integrity", "is damaged: it is no JSON"),
+        ('{"hello": "world"}', "integrity", "is damaged: it is another one"),
+        ('{"format_version": 1, "digest": "sha256:0"}', "integrity", "is another one"),
         ('{"format_version": 2}', "unsupported", "upgrade the gateway"),
     ],
 )
@@ -172,6 +183,29 @@ async def test_what_the_store_does_not_say_is_no_load(
     with pytest.raises(LoadError, match=says) as refused:
         await versions(store=tmp_path).load_order(key(1))
     assert refused.value.failure == failure
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=str)
+async def test_a_damaged_description_is_a_damaged_copy(store: Path, damage: Damage) -> None:
+    path = store / f"{1:064x}.json"
+    path.write_bytes(seal(b'{\n "format_version": 1,\n "digest": "%b"\n}' % key(1).digest.encode()))
+    assert (await versions(store=store).load_order(key(1))).digest == key(1).digest
+    damage.apply(path)
+    with pytest.raises(LoadError, match=r"the description of .* is damaged: it") as refused:
+        await versions(store=store).load_order(key(1))
+    assert refused.value.failure == "integrity"
+
+
+async def test_a_description_that_cannot_be_read_now_says_nothing_of_the_copy(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(LoadError, match="Too many open files") as refused:
+        await versions(store=store).load_order(key(1))
+    assert refused.value.failure == "unavailable"
 
 
 def test_a_version_is_guessed_by_its_bytes_and_its_environment() -> None:

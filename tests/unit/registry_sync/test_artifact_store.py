@@ -1,8 +1,10 @@
 """Complete or not there, at any moment."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import pytest
 
 from registry_sync import artifact_store
 from registry_sync.artifact_store import ArtifactStore, Pin, StoreUse
+from registry_sync.damaged_files import DamagedFiles
 from registry_sync.errors import StoreError
+from tests.contracts.damage import DAMAGES, Damage
 from tests.unit.registry_sync.artifacts import FILES, fetched
 
 PIN = Pin("m", 1, "sha256:listing", "sha256:" + "1" * 64, stamped=True)
@@ -22,8 +26,8 @@ def store(tmp_path: Path):
     return opened(tmp_path)
 
 
-def opened(node_dir: Path, at: float = 100.0):
-    store = ArtifactStore(node_dir, clock=lambda: at)
+def opened(node_dir: Path, at: float = 100.0, damaged_files=None):
+    store = ArtifactStore(node_dir, clock=lambda: at, damaged_files=damaged_files)
     store.open()
     return store
 
@@ -49,6 +53,7 @@ def test_an_artifact_comes_in_whole_and_read_only(store, tmp_path):
         assert not stat.S_IMODE(path.stat().st_mode) & 0o222, path
     assert list((tmp_path / "staging").iterdir()) == []
     record = json.loads((tmp_path / "artifacts" / f"{hexadecimal}.json").read_bytes())
+    assert len(record.pop("sha256")) == 64
     assert record == {
         "format_version": 1,
         "flavor": "sklearn",
@@ -154,7 +159,7 @@ class Killed(BaseException):
     """The process ends here: no handler of the store may run on."""
 
 
-STEPS = ["_seal", "_sync_folder", "rename", "replace", "fsync", "unlink", "chmod"]
+STEPS = ["_seal", "sync_folder", "rename", "replace", "fsync", "unlink", "chmod"]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -208,7 +213,9 @@ def test_a_record_without_its_folder_does_not_count(store, tmp_path):
 
 
 def rewrite(path: Path, change):
+    """Write a record otherwise, as an older release did: without a checksum."""
     record = json.loads(path.read_bytes())
+    record.pop("sha256", None)
     change(record)
     path.unlink()
     path.write_text(json.dumps(record))
@@ -223,16 +230,6 @@ def test_what_a_newer_release_wrote_is_refused_and_left_alone(store, tmp_path):
     assert tree(artifact.path) == FILES
 
 
-def test_a_record_that_cannot_be_read_is_no_reason_to_forget_its_pin(store, tmp_path):
-    artifact = add(store)
-    record = artifact.path.with_name(f"{artifact.path.name}.json")
-    record.unlink()
-    record.write_text("{")
-    with pytest.raises(StoreError):
-        opened(tmp_path)
-    assert tree(artifact.path) == FILES
-
-
 def test_a_manifest_that_was_altered_is_noticed(store):
     artifact = add(store)
     path = artifact.path.with_name(f"{artifact.path.name}.manifest")
@@ -243,3 +240,185 @@ def test_a_manifest_that_was_altered_is_noticed(store):
         store.manifest(artifact.digest)
     with pytest.raises(StoreError):
         store.manifest("sha256:" + "0" * 64)
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+OTHER = {"MLmodel": b"another"}
+
+
+def parts(artifact):
+    """The record, the manifest and the folder of an artifact."""
+    name = artifact.path.name
+    return {
+        "record": artifact.path.with_name(f"{name}.json"),
+        "manifest": artifact.path.with_name(f"{name}.manifest"),
+        "folder": artifact.path,
+    }
+
+
+def writable(folder):
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o755)
+
+
+RECORD_DAMAGES = [
+    *DAMAGES,
+    Damage("another artifact's", lambda path: rewrite(path, lambda r: r.update(digest="x"))),
+    Damage("a size that is none", lambda path: rewrite(path, lambda r: r.update(size_bytes="9"))),
+    Damage("no pins", lambda path: rewrite(path, lambda r: r.pop("pinned_for"))),
+    Damage("a time that is none", lambda path: rewrite(path, lambda r: r.update(stored_at=None))),
+    Damage("pins of strangers", lambda path: rewrite(path, lambda r: r["pinned_for"].append(3))),
+    Damage("requirements that are none", lambda path: rewrite(path, bad_requirements)),
+]
+
+
+def bad_requirements(record):
+    record["requirements"] = 5
+
+
+def lose_folder(path):
+    writable(path)
+    shutil.rmtree(path)
+
+
+def link_folder(path):
+    writable(path)
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+PART_DAMAGES = [
+    *(pytest.param("record", one, id=f"record {one}") for one in RECORD_DAMAGES),
+    pytest.param("manifest", Damage("gone", lambda path: path.unlink()), id="manifest gone"),
+    *(
+        pytest.param("manifest", one, id=f"manifest {one}")
+        for one in DAMAGES
+        if one.name in {"endless", "a pipe", "a folder", "linked to a copy", "a socket"}
+    ),
+    pytest.param("folder", Damage("gone", lose_folder), id="folder gone"),
+    pytest.param("folder", Damage("linked", link_folder), id="folder linked"),
+    pytest.param(
+        "folder", Damage("a file", lambda p: (lose_folder(p), p.write_text(""))), id="folder a file"
+    ),
+]
+
+
+@pytest.mark.parametrize(("part", "damage"), PART_DAMAGES)
+def test_what_is_damaged_concerns_that_artifact_only(store, tmp_path, part, damage):
+    bad, good = add(store), add(store, OTHER)
+    damage.apply(parts(bad)[part])
+    again = opened(tmp_path)
+    assert again.all() == {good.digest: good}
+    assert (again.get(bad.digest), again.find_pin("m", 1)) == (None, (good.digest, PIN))
+    (reason,) = again.damaged().values()
+    assert again.damaged().keys() == {bad.digest}
+    assert f"its {part}" in reason
+    assert again.use().stored_bytes == good.size_bytes
+    assert tree(good.path) == OTHER
+    assert os.path.lexists(parts(bad)["record"]), "a start removes nothing of it"
+
+
+@pytest.mark.parametrize(("part", "damage"), PART_DAMAGES)
+def test_what_is_damaged_is_set_aside_when_it_comes_again(store, tmp_path, part, damage):
+    bad = add(store)
+    damage.apply(parts(bad)[part])
+    damaged_files = DamagedFiles()
+    again = opened(tmp_path, damaged_files=damaged_files)
+    artifact = add(again)
+    assert (artifact.digest, again.damaged()) == (bad.digest, {})
+    assert tree(artifact.path) == FILES
+    assert again.manifest(artifact.digest).digest == artifact.digest
+    (told,) = damaged_files.all()
+    assert told.set_aside == f"{artifact.path.name}.json.damaged-1"
+    assert "is fetched again" in told.instead
+    assert opened(tmp_path).all() == {artifact.digest: artifact}
+    assert os.path.lexists(tmp_path / "artifacts" / told.set_aside)
+
+
+@pytest.mark.parametrize("how", ["drop", "remove"])
+@pytest.mark.parametrize(("part", "damage"), PART_DAMAGES)
+def test_what_is_damaged_can_be_removed(store, tmp_path, part, damage, how):
+    bad = add(store)
+    damage.apply(parts(bad)[part])
+    again = opened(tmp_path)
+    getattr(again, how)(bad.digest)
+    assert (again.damaged(), again.all()) == ({}, {})
+    left = {one.name for one in (tmp_path / "artifacts").iterdir()} - {"elsewhere"}
+    left = {name for name in left if not name.endswith(".elsewhere")}
+    assert left == ({f"{bad.path.name}.json.damaged-1"} if how == "drop" else set())
+
+
+def test_records_that_are_set_aside_do_not_pile_up(store, tmp_path):
+    for number in range(20):
+        artifact = add(store, {"MLmodel": str(number).encode()})
+        parts(artifact)["record"].unlink()
+        parts(artifact)["record"].write_text("")
+        store.drop(artifact.digest)
+    assert len(list((tmp_path / "artifacts").iterdir())) == 8
+
+
+def test_a_record_that_cannot_be_read_for_a_moment_costs_nothing(store, tmp_path, monkeypatch):
+    artifact = add(store)
+    original = os.open
+
+    def refuse(path, *args, **options):
+        if str(path).endswith(".json"):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return original(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        again = opened(tmp_path)
+        assert again.all() == {}
+        assert again.damaged() == {
+            artifact.digest: "its record cannot be read: Too many open files"
+        }
+    assert again.all() == {artifact.digest: artifact}
+    assert again.damaged() == {}
+
+
+def test_a_record_of_an_older_release_has_no_checksum(store, tmp_path):
+    artifact = add(store)
+    rewrite(parts(artifact)["record"], lambda record: None)
+    assert opened(tmp_path).all() == {artifact.digest: artifact}
+
+
+@pytest.mark.parametrize("name", ["artifacts", "staging"])
+def test_a_file_in_a_folders_place_is_set_aside(tmp_path, name):
+    (tmp_path / name).write_text("in the way")
+    assert add(opened(tmp_path)).digest
+    assert (tmp_path / f"{name}.damaged-1").read_text() == "in the way"
+
+
+def test_a_disk_that_takes_nothing_keeps_no_store_from_being_opened(store, tmp_path, monkeypatch):
+    artifact = add(store)
+    (tmp_path / "staging" / "left").mkdir()
+    (tmp_path / "artifacts" / "left").mkdir()
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for call in ("mkdir", "unlink", "rmdir", "rename", "replace", "chmod"):
+        monkeypatch.setattr(os, call, refuse)
+    assert opened(tmp_path).all() == {artifact.digest: artifact}
+
+
+def test_bytes_are_compared_with_their_manifest(store, tmp_path):
+    artifact = add(store)
+    assert store.compare(artifact.digest, lambda: None) is None
+    writable(artifact.path)
+    model = artifact.path / "data" / "model.bin"
+    model.chmod(0o644)
+    model.write_bytes(b"n" + model.read_bytes()[1:])
+    assert store.compare(artifact.digest, lambda: None) == "its file 'data/model.bin' was altered"
+    model.unlink()
+    assert store.compare(artifact.digest, lambda: None) == "its file 'data/model.bin' is gone"
+    model.symlink_to("deep")
+    assert store.compare(artifact.digest, lambda: None) == "its file 'data/model.bin' was altered"
+    (artifact.path / "more").touch()
+    assert store.compare(artifact.digest, lambda: None) == "its file 'more' is not in its manifest"
+    parts(artifact)["manifest"].unlink()
+    assert store.compare(artifact.digest, lambda: None) == "its manifest is gone"
+    assert store.compare("sha256:" + "0" * 64, lambda: None) == "it is gone"

@@ -169,6 +169,15 @@ def test_a_newer_file_is_refused(tmp_path):
         HoldsFile(path).read()
 
 
+def test_a_newer_file_is_refused_however_it_is_sealed(tmp_path):
+    path = tmp_path / "holds.json"
+    HoldsFile(path).write(Standing((a_hold(),)))
+    path.write_text(path.read_text().replace('"format_version": 3', '"format_version": 4'))
+    with pytest.raises(LedgerError, match="newer release"):
+        HoldsFile(path).read()
+    assert path.exists()
+
+
 def test_what_the_release_before_wrote_is_read(tmp_path):
     path = tmp_path / "holds.json"
     hold = {

@@ -86,11 +86,19 @@ def test_a_folder_that_is_not_there_is_refused(artifact, tmp_path):
 # --- what the system does not let be read ---------------------------------------------------------
 
 
-def fails_to_open(patch, number):
+def refuses_to_open(patch, number, name):
+    original = os.open
+
     def opened(path, flags):
-        raise OSError(number, os.strerror(number), path)
+        if Path(path).name == name:
+            raise OSError(number, os.strerror(number), path)
+        return original(path, flags)
 
     patch.setattr(os, "open", opened)
+
+
+def fails_to_open(patch, number):
+    refuses_to_open(patch, number, "MLmodel")
 
 
 def fails_to_read(patch, number):
@@ -133,10 +141,7 @@ def fails_to_look(patch, number):
 
 
 def fails_to_read_the_manifest(patch, number):
-    def read(path):
-        raise OSError(number, os.strerror(number), str(path))
-
-    patch.setattr(Path, "read_bytes", read)
+    refuses_to_open(patch, number, "manifest")
 
 
 WAYS = [

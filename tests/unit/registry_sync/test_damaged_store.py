@@ -1,0 +1,201 @@
+"""What is damaged in the artifact store comes anew, alone; without a registry, that is said."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.control_contract import VersionState
+from gateway.model_ref import parse_selector
+from registry_sync.artifact_store import StoredArtifact
+from registry_sync.installer import Check
+from registry_sync.operations.bodies import State
+from registry_sync.operations.explanation import explain_model
+from registry_sync.operations.state import read_state
+from registry_sync.recipe import OwnEnvironment
+from registry_sync.reconcile import Reconciler
+from registry_sync.sweep import Sweep
+from tests.contracts.damage import DAMAGES, Damage
+from tests.fakes.gateway import becomes
+from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+
+
+def parts(node: NodeInMemory, version: int) -> dict[str, Path]:
+    folder = node.folder / "artifacts" / node.registry.digest(M, version).removeprefix("sha256:")
+    return {
+        "record": folder.with_name(f"{folder.name}.json"),
+        "manifest": folder.with_name(f"{folder.name}.manifest"),
+        "folder": folder,
+    }
+
+
+def lose(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+LOSSES = [
+    *(pytest.param("record", one, id=f"record {one}") for one in DAMAGES),
+    pytest.param("record", Damage("gone", lambda path: path.unlink()), id="record gone"),
+    pytest.param("manifest", Damage("gone", lambda path: path.unlink()), id="manifest gone"),
+    pytest.param("folder", Damage("gone", lose), id="folder gone"),
+]
+
+
+def fetches(node: NodeInMemory, version: int) -> int:
+    return node.registry.fetched.count(f"fake:/{M}/{version}")
+
+
+def told(spine: Reconciler) -> State:
+    return read_state(spine, node_id="node", tracking_uri="fake:/")
+
+
+async def both_here(node: NodeInMemory) -> None:
+    """Have the bytes of two versions here, the first one active."""
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        node.registry.point(M, "shadow", 2)
+        await spine.poll()
+        await node.serves(2, "shadow")
+        await idle(spine)
+
+
+@pytest.mark.parametrize(("part", "damage"), LOSSES)
+async def test_what_serves_is_fetched_again_and_nothing_else(
+    node: NodeInMemory, part: str, damage: Damage
+) -> None:
+    await both_here(node)
+    before = fetches(node, 1), fetches(node, 2)
+    damage.apply(parts(node, 1)[part])
+    async with node.control_plane() as spine:
+        await becomes(lambda: fetches(node, 1) == before[0] + 1, "the bytes are fetched again")
+        await node.shows(1, VersionState.AVAILABLE)
+        await idle(spine)
+        assert spine.store.compare(node.registry.digest(M, 1), lambda: None) is None
+        assert (fetches(node, 1), fetches(node, 2)) == (before[0] + 1, before[1])
+        assert (node.gateway.points(M, A), node.gateway.points(M, "shadow")) == (1, 2)
+        assert not spine.journal.view.quarantines
+        assert not spine.journal.view.rejections
+        assert not [one for one in told(spine).problems if "this node's copy" in one]
+
+
+@pytest.mark.parametrize(("part", "damage"), [LOSSES[0], LOSSES[-2], LOSSES[-1]])
+async def test_without_a_registry_it_is_said(node: NodeInMemory, part: str, damage: Damage) -> None:
+    await both_here(node)
+    damage.apply(parts(node, 1)[part])
+    node.registry.down = True
+    node.gateway.restart()
+    async with node.control_plane() as spine:
+        await node.shows(1, VersionState.FAILED)
+        await node.shows(2, VersionState.AVAILABLE)
+        entry = node.gateway.version(M, 1)
+        assert entry is not None
+        assert entry.reason is not None
+        assert f"this node's copy of its bytes is damaged: its {part}" in entry.reason
+        state = told(spine)
+        said = f"this node's copy is damaged: its {part}"
+        again = "it is fetched again when the registry answers"
+        (problem,) = [one for one in state.problems if said in one]
+        assert problem.startswith(f"{M}/1: ")
+        assert problem.endswith(again)
+        aliases = {one.alias: one.reason for one in state.models[0].aliases}
+        assert said in (aliases[A] or "")
+        assert aliases["shadow"] is None
+        found = await explain_model(spine, M, parse_selector(f"@{A}"))
+        assert said in found.selectors[0].reason
+        found = await explain_model(spine, M, parse_selector("1"))
+        assert f"is damaged: its {part}" in found.selectors[0].reason
+        assert parts(node, 1)["record"].exists() or parts(node, 1)["record"].is_symlink()
+        node.registry.down = False
+        await spine.poll()
+        await node.shows(1, VersionState.AVAILABLE)
+
+
+async def test_what_the_registry_has_no_more_stays_and_is_said(node: NodeInMemory) -> None:
+    await both_here(node)
+    there = parts(node, 1)
+    async with node.control_plane() as spine:
+        assert await spine.freeze()
+    there["manifest"].unlink()
+    node.registry.forget(M)
+    node.registry.publish("other", 1)
+    async with node.control_plane() as spine:
+        for _ in range(3):
+            await spine.poll()
+        await idle(spine)
+        (problem,) = [one for one in told(spine).problems if "its manifest is gone" in one]
+        assert "cannot be fetched again" in problem
+        assert there["folder"].is_dir()
+        assert node.gateway.points(M, A) == 1
+
+
+async def test_a_bad_record_hides_no_other_from_retention(node: NodeInMemory) -> None:
+    node.room = type(node.room)(rollback_window_s=0.0)
+    await both_here(node)
+    node.registry.unpoint(M, "shadow")
+    unneeded = parts(node, 2)["folder"]
+    parts(node, 1)["record"].unlink()
+    parts(node, 1)["record"].write_text("[" * 100_000)
+    node.registry.down = True
+    async with node.control_plane() as spine:
+        await idle(spine)
+        node.registry.down = False
+        node.registry.remove(M, 2)
+        await spine.poll()
+        await spine.poll()
+        await idle(spine)
+        await Sweep(spine).run()
+        await becomes(lambda: not unneeded.exists(), "what nothing needs goes")
+        await node.shows(1, VersionState.AVAILABLE)
+
+
+async def test_a_damaged_artifact_that_nothing_needs_goes(node: NodeInMemory) -> None:
+    await both_here(node)
+    async with node.control_plane() as spine:
+        node.registry.unpoint(M, "shadow")
+        await spine.poll()
+        await spine.poll()
+        await idle(spine)
+    parts(node, 2)["record"].unlink()
+    parts(node, 2)["record"].write_text("")
+    before = fetches(node, 2)
+    async with node.control_plane() as spine:
+        await becomes(lambda: not parts(node, 2)["folder"].exists(), "its remains go")
+        await idle(spine)
+        assert fetches(node, 2) == before, "and it comes when it is asked for"
+        assert (
+            parts(node, 2)["record"]
+            .with_name(f"{parts(node, 2)['record'].name}.damaged-1")
+            .exists()
+        )
+
+
+async def test_no_environment_is_built_from_altered_bytes(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await both_here(node)
+    known = node.registry.models[M]
+    node.registry.models[M] = replace(known, tags={"gateway.environment": "own"})
+    record = parts(node, 2)["folder"] / "MLmodel"
+    record.chmod(0o644)
+    record.write_bytes(record.read_bytes() + b"# altered\n")
+    before = fetches(node, 2)
+    built: list[str] = []
+    build = node.environments.build
+
+    def note(artifact: StoredArtifact, check: Check) -> OwnEnvironment:
+        built.append((artifact.path / "MLmodel").read_text())
+        return build(artifact, check)
+
+    monkeypatch.setattr(node.environments, "build", note)
+    async with node.control_plane() as spine:
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await node.serves(2)
+        await idle(spine)
+    assert built
+    assert not [text for text in built if "altered" in text]
+    assert fetches(node, 2) == before + 1
