@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -36,6 +37,7 @@ _PAUSE_S = 0.2
 _FORKSERVER_PATIENCE_S = 90.0
 """Many times what the forkserver needs for its imports, on a slow machine too."""
 _STOP_PATIENCE_S = 3.0
+_MEMORY = Path("/dev/shm")  # noqa: S108  # only a folder that others cannot read is made in it
 
 
 @dataclass
@@ -174,6 +176,7 @@ class ForkserverLauncher:
         if self._context is None:
             self._context = multiprocessing.get_context("forkserver")
             self._context.set_forkserver_preload([self._preload])
+            _have_place_for_sockets()
         multiprocessing.forkserver.ensure_running()
         return self._context
 
@@ -216,6 +219,20 @@ class ForkserverLauncher:
 
     def _stop(self) -> None:
         multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]  # noqa: SLF001  # the standard library offers no other end
+
+
+def _have_place_for_sockets() -> None:
+    """Let the forkserver's socket have a folder although every disk is full.
+
+    Python takes the first folder for temporary files that takes a file with content; a socket has
+    none, so that memory does.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        if not os.access(_MEMORY, os.W_OK | os.X_OK):
+            raise
+        tempfile.tempdir = str(_MEMORY)  # a folder of our own is made in it
 
 
 class ExecLauncher:

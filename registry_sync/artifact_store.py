@@ -231,8 +231,10 @@ class ArtifactStore:
         try:
             found = self._look(digest)
         except _DamagedError as error:
-            self._note(digest, str(error))
-            return None
+            if os.path.lexists(self._record(digest)):  # else it is being removed
+                self._note(digest, str(error))
+                return None
+            found = None
         self._damaged.pop(digest, None)
         return found
 
@@ -320,24 +322,32 @@ class ArtifactStore:
             StoreError: The disk refused.
         """
         with self._lock, _as_store_error(f"remove {digest}"):
-            remove(self._record(digest))
-            sync_folder(self._artifacts)
-            remove(self._manifest(digest))
-            remove(self._folder(digest))
-            self._damaged.pop(digest, None)
-            with self._counting:  # only now: what could be removed by half takes room still
-                self._sizes.pop(digest, None)
+            self._remove(digest)
 
     def drop(self, digest: str) -> None:
-        """Remove an artifact that is damaged; a record that cannot be used is kept aside.
+        """Remove an artifact whose bytes are wrong; a record that cannot be used is kept aside.
 
         Raises:
             StoreError: The disk refused.
         """
-        if self.get(digest) is None:
-            with self._lock, _as_store_error(f"drop {digest}"):
+        if self.drop_damaged(digest) is not None:
+            self.remove(digest)
+
+    def drop_damaged(self, digest: str) -> StoredArtifact | None:
+        """Remove an artifact unless it is complete, by now; its record is kept aside.
+
+        Returns:
+            The artifact, if it is complete.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        with self._lock, _as_store_error(f"drop {digest}"):
+            found = self.get(digest)
+            if found is None:
                 self._set_aside_damaged(digest)
-        self.remove(digest)
+                self._remove(digest)
+            return found
 
     # --- layout ---------------------------------------------------------------------------------
 
@@ -362,6 +372,15 @@ class ArtifactStore:
         target.chmod(_READ_ONLY_FOLDER)  # only now: a folder that cannot be written cannot move
         text = fetched.manifest.text().encode()
         replace(self._manifest(fetched.manifest.digest), text, mode=_READ_ONLY_FILE)
+
+    def _remove(self, digest: str) -> None:
+        remove(self._record(digest))
+        sync_folder(self._artifacts)
+        remove(self._manifest(digest))
+        remove(self._folder(digest))
+        self._damaged.pop(digest, None)
+        with self._counting:  # only now: what could be removed by half takes room still
+            self._sizes.pop(digest, None)
 
     def _look(self, digest: str) -> StoredArtifact | None:
         """Return what the disk has of an artifact; None: no record of it.

@@ -37,6 +37,7 @@ from registry_sync.holds_file import HoldsFile
 from registry_sync.installer import BuildLimits
 from registry_sync.intake import Intake
 from registry_sync.ledger import Ledger
+from registry_sync.ledger_file import set_aside_damaged
 from registry_sync.node_dir import private_socket, sole_owner
 from registry_sync.operations.app import Operations, create_app
 from registry_sync.operations.listener import PromptProtocol, TcpApp, tcp_socket
@@ -214,6 +215,7 @@ async def _serve(
     environments = build_environments(settings)
     await threads.ledger(environments.open)
     holds_file = HoldsFile(settings.node_dir / "holds.json", damaged)
+    await threads.ledger(set_aside_damaged, settings.ledger_url, damaged)
     ledger = Ledger(settings.ledger_url, node_id=node_id, clock=time.time, holds_file=holds_file)
     target = GatewayClient(settings.gateway_socket)
     spine = _spine(

@@ -54,14 +54,13 @@ class Copies:
         if self._pauses(digest):
             return False
         stored = self._arrival.artifacts.pop(digest, None)
-        if stored is None and digest not in self._store.damaged():
+        if stored is None:
             return True  # two have told of it: the next one may be here already
         self._remember(digest, reason)
         try:
             await self._threads.ledger(self._store.drop, digest)
         except StoreError:
-            if stored is not None:
-                self._arrival.artifacts[digest] = stored
+            self._arrival.artifacts[digest] = stored
             raise
         return True
 
@@ -124,14 +123,14 @@ class Copies:
         for digest, reason in damaged.items():
             if digest in serving and digest not in admissible:
                 continue
+            self._arrival.artifacts.pop(digest, None)
             try:
-                if (whole := await self._threads.ledger(self._store.get, digest)) is not None:
-                    self._arrival.artifacts[digest] = whole  # it could not be read for a moment
-                    continue
-                if not await self.drop(digest, reason):
-                    continue
+                whole = await self._threads.ledger(self._store.drop_damaged, digest)
             except StoreError as error:
                 _log.warning("copy.kept", digest=digest, reason=error.reason)
+                continue
+            if whole is not None:  # it could not be read for a moment, or has come again
+                self._arrival.artifacts.setdefault(digest, whole)
                 continue
             _log.warning("copy.dropped", digest=digest, reason=reason)
 

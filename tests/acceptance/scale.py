@@ -64,6 +64,10 @@ REPEATED_DELIVERIES = 10_000 if SOAK else 2_000
 # Restarts in the middle.
 MIDDLE_ROUNDS = 5 if SOAK else 1
 
+# Damaged files.
+DAMAGE_ROUNDS = 8 if SOAK else 2
+"""Restarts; in each, every file of a node is damaged, each in another way, as many as there are."""
+
 # An upload in progress.
 UPLOAD_FILES = 40
 UPLOAD_S = 20.0 if SOAK else 3.0

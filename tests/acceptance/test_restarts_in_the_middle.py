@@ -142,8 +142,12 @@ async def test_the_control_plane_dies_in_the_middle_of_a_stage(
 
 @pytest.mark.parametrize(
     ("moment", "active_after"),
-    [("before:table.json", 1), ("after:table.json", 2)],
-    ids=["before the table is in place", "after it, before the acknowledgement"],
+    [("before:table.json", 1), ("after:table.previous.json", 1), ("after:table.json", 2)],
+    ids=[
+        "before the table is in place",
+        "between the renames of the old and the new one",
+        "after it, before the acknowledgement",
+    ],
 )
 async def test_the_gateway_dies_in_the_middle_of_an_activation(
     make_node: NodeMaker, registry: Registry, moment: str, active_after: int
@@ -244,7 +248,8 @@ async def test_the_table_file_is_deleted_and_rebuilt(
         node, model, expected = await _two_versions(make_node, registry, watching)
         assert node.gateway is not None
         assert node.gateway.stop() == 0
-        (node.node_dir / "table.json").unlink()
+        for generation in node.node_dir.glob("table*.json"):
+            generation.unlink()
         body = lambda call: row_body(call.row)  # noqa: E731  # one line says it
         asking_since = time.monotonic()
         async with Traffic(http, node.url, _callers(model), body) as traffic:

@@ -8,9 +8,13 @@ gateway, control plane, forkserver and, by fork, every worker. It changes nothin
   ``$ACCEPTANCE_DUMPS/armed`` exists, the process kills itself as by ``kill -9`` just before, or
   just after, the rename that puts the named file in place.
 * ``ACCEPTANCE_WITHOUT=<package>``: to this process the package is not installed.
+* ``ACCEPTANCE_UNREADABLE=<file name>,…``: the system does not let this process open such files.
+* ``ACCEPTANCE_FULL_DISK=1``: no byte that this process writes into a file comes to disk.
 """
 
+import errno
 import os
+import resource
 import signal
 import sys
 from importlib.machinery import PathFinder
@@ -52,9 +56,29 @@ def _hide(package):
     sys.meta_path[sys.meta_path.index(PathFinder)] = Others
 
 
+def _let_be_unreadable(names):
+    opened = os.open
+
+    def open_(path, flags, *more, **options):
+        if not isinstance(path, int) and Path(os.fsdecode(path)).name in names:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return opened(path, flags, *more, **options)
+
+    os.open = open_
+
+
+def _fill_disk():
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+
+
 if os.environ.get("ACCEPTANCE_DUMPS"):
     signal.signal(signal.SIGUSR1, _dump_modules)
 if os.environ.get("ACCEPTANCE_DIE_AT"):
     _die_at_rename(*os.environ["ACCEPTANCE_DIE_AT"].split(":", 1))
 if os.environ.get("ACCEPTANCE_WITHOUT"):
     _hide(os.environ["ACCEPTANCE_WITHOUT"])
+if os.environ.get("ACCEPTANCE_UNREADABLE"):
+    _let_be_unreadable(os.environ["ACCEPTANCE_UNREADABLE"].split(","))
+if os.environ.get("ACCEPTANCE_FULL_DISK"):
+    _fill_disk()

@@ -422,3 +422,12 @@ def test_bytes_are_compared_with_their_manifest(store, tmp_path):
     parts(artifact)["manifest"].unlink()
     assert store.compare(artifact.digest, lambda: None) == "its manifest is gone"
     assert store.compare("sha256:" + "0" * 64, lambda: None) == "it is gone"
+
+
+def test_what_has_come_again_meanwhile_is_not_dropped_as_damaged(store, tmp_path):
+    artifact = add(store)
+    assert store.drop_damaged(artifact.digest) == artifact
+    assert tree(artifact.path) == FILES
+    parts(artifact)["manifest"].unlink()
+    assert store.drop_damaged(artifact.digest) is None
+    assert store.all() == {}

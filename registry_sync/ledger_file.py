@@ -1,0 +1,79 @@
+"""A ledger in a file of the node that is no database any more: set aside, so that another is made.
+
+It is looked at once, at the start. The new ledger is filled with what the node itself knows: what
+is active, held, pinned and in the artifact store. Its history and its verdicts are lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import stat
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import make_url
+
+from registry_sync.atomic_files import set_aside
+from registry_sync.damaged_files import DamagedFiles
+
+_HEADER = b"SQLite format 3\x00"
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_BESIDE = ("-wal", "-shm", "-journal")
+_INSTEAD = (
+    "another ledger is made, and filled with what is active, held, pinned and stored on this node; "
+    "history and verdicts are lost"
+)
+
+
+def set_aside_damaged(url: str, damaged: DamagedFiles) -> None:
+    """Set the file of a SQLite ledger aside if it is no database, with what belongs to it.
+
+    Args:
+        url: SQLAlchemy's. A database elsewhere is left to those who run it.
+        damaged: Told of it.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
+        return
+    path = Path(str(parsed.database))
+    reason = _damage(path)
+    if reason is None:
+        return
+    damaged.found(path, reason, instead=_INSTEAD)
+    for end in _BESIDE:
+        set_aside(path.with_name(f"{path.name}{end}"))
+
+
+def _damage(path: Path) -> str | None:
+    """Return what is wrong with a database file; None if nothing is, as far as can be known."""
+    try:
+        status = path.stat()  # it may be a link to where there is room
+    except FileNotFoundError:
+        return "is a link to nothing" if path.is_symlink() else None
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if not stat.S_ISREG(status.st_mode):
+        return "is no plain file"
+    if not status.st_size:
+        return None  # SQLite's own word for a new database
+    try:
+        with path.open("rb") as file:
+            if file.read(len(_HEADER)) != _HEADER:
+                return "is no SQLite database"
+        return _check(path)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _check(path: Path) -> str | None:
+    """Have SQLite look through a database; what it cannot look at now is not called damaged."""
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1.0)
+        ) as connection:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        return f"is damaged: {error}" if code in _DAMAGE else None
+    return None if found == "ok" else f"is damaged: {found}"

@@ -1,0 +1,98 @@
+"""A damaged ledger in the node's folder is set aside; one that is only busy is left alone."""
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from registry_sync.damaged_files import DamagedFiles
+from registry_sync.holds_file import HoldsFile
+from registry_sync.ledger import Ledger
+from registry_sync.ledger_file import set_aside_damaged
+from registry_sync.records import AskedBy, Hold, PinnedVersion
+from tests.contracts.damage import DAMAGES, Damage
+
+DIGEST = "sha256:" + "a" * 64
+HOLD = Hold("churn", "champion", 2, 1, DIGEST, AskedBy.OPERATOR, 5.0)
+
+
+def url(folder: Path) -> str:
+    return f"sqlite:///{folder}/ledger.db"
+
+
+def opened(folder: Path) -> Ledger:
+    ledger = Ledger(
+        url(folder), node_id="n", clock=lambda: 7.0, holds_file=HoldsFile(folder / "holds.json")
+    )
+    ledger.ensure()
+    return ledger
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """The folder of a ledger with a hold, and with accepted digests on several pages."""
+    ledger = opened(tmp_path)
+    ledger.hold(HOLD)
+    for version in range(1, 200):
+        ledger.pin(PinnedVersion("churn", version, DIGEST, None, stamped=False, listing="x" * 200))
+    ledger.close()
+    return tmp_path
+
+
+def scribble(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[4096:-4096] = os.urandom(len(content) - 8192)
+    path.write_bytes(content)
+
+
+HARMLESS = {"altered", "empty", "linked to a copy"}
+"""Of a database: a bit may be of no page in use, an empty file is a new one, and a link is one."""
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [*(one for one in DAMAGES if one.name not in HARMLESS), Damage("scribbled over", scribble)],
+    ids=str,
+)
+def test_what_is_no_database_is_set_aside_and_made_anew(written: Path, damage: Damage) -> None:
+    damage.apply(written / "ledger.db")
+    damaged = DamagedFiles()
+    set_aside_damaged(url(written), damaged)
+    (told,) = damaged.all()
+    assert (told.name, told.set_aside) == ("ledger.db", "ledger.db.damaged-1")
+    ledger = opened(written)
+    assert ledger.view().holds == {("churn", "champion"): HOLD}
+    assert ledger.view().pins == {}
+    ledger.close()
+
+
+@pytest.mark.parametrize("name", sorted(HARMLESS - {"altered"}))
+def test_what_is_a_database_is_left_alone(written: Path, name: str) -> None:
+    (damage,) = [one for one in DAMAGES if one.name == name]
+    damage.apply(written / "ledger.db")
+    damaged = DamagedFiles()
+    set_aside_damaged(url(written), damaged)
+    assert damaged.all() == []
+    opened(written).close()
+
+
+def test_a_ledger_that_is_there_in_use_or_elsewhere_is_left_alone(written: Path) -> None:
+    damaged = DamagedFiles()
+    set_aside_damaged(url(written), damaged)
+    with contextlib.closing(sqlite3.connect(written / "ledger.db")) as busy:
+        busy.execute("BEGIN EXCLUSIVE")
+        set_aside_damaged(url(written), damaged)
+    set_aside_damaged(url(written / "none"), damaged)
+    set_aside_damaged("sqlite://", damaged)
+    set_aside_damaged("postgresql+psycopg://nobody@nowhere/ledger", damaged)
+    assert damaged.all() == []
+
+
+def test_what_belongs_to_it_goes_with_it(written: Path) -> None:
+    (written / "ledger.db").write_text("no database")
+    (written / "ledger.db-journal").write_text("its journal")
+    set_aside_damaged(url(written), DamagedFiles())
+    assert not (written / "ledger.db-journal").exists()
+    assert (written / "ledger.db-journal.damaged-1").read_text() == "its journal"
