@@ -150,6 +150,8 @@ class Arrival:
     async def _bring(
         self, listed: AspiredVersion, watch: Stopwatch, asked_by: str, *, again: bool = False
     ) -> Stopped | None:
+        if listed.stamp_problem:
+            return Stopped(listed.stamp_problem, refused=True)
         view = self._journal.view
         pinned, of_creation = accepted(listed, view), creation(listed, view)
         if pinned is None and not listed.stamped and not self._journal.answered:
@@ -359,7 +361,7 @@ class Arrival:
         if listed is None:  # there is nothing to compare with
             return None if local else Stopped("the registry no longer lists this version")
         if reason := self._known_wrong(action, listed, local=local):
-            if action.asked_by == AskedBy.RECOVERY:
+            if action.asked_by == AskedBy.RECOVERY and not listed.stamp_problem:
                 return None  # the plan recovers no bytes that a quarantine is about
             return Stopped(reason, refused=True)
         pin = accepted(listed, view)
@@ -388,6 +390,8 @@ class Arrival:
         view = self._journal.view
         if found := quarantine_of(listed, view):
             return found.reason
+        if listed.stamp_problem and action.asked_by not in (AskedBy.OPERATOR, AskedBy.RULE):
+            return listed.stamp_problem
         # What the registry asks for is staged anew with the bytes that it has now.
         return why_other_bytes(listed, action.digest, view) if local else None
 

@@ -22,6 +22,8 @@ class AspiredVersion:
         location: Where the registry says it came from; opaque, perhaps not readable as it is
             (``models:/m-…``). The readable URI comes from `Source.locate`, when it is needed.
         expected_digest: What the publisher stamped; None: nothing, or nothing readable.
+        stamp_problem: Why a stamp that is there cannot be read: nobody can check the bytes, so they
+            neither come nor begin to serve; None: it can be, or there is no stamp.
         tags: The version's tags, unread.
         status: The registry's word for its state; ``READY`` proves nothing about the bytes.
         created_at: Epoch seconds of registration; None where the registry does not tell.
@@ -42,6 +44,7 @@ class AspiredVersion:
     creation: str | None = None
     stamp_fixed: bool = False
     problems: tuple[str, ...] = ()
+    stamp_problem: str | None = None
 
     @property
     def stamped(self) -> bool:

@@ -158,7 +158,7 @@ def _version(
         version=number,
         state=state,
         digest=digest if here else None,
-        expected_digest=expected_digest(listed, ledger),
+        expected_digest=None if listed.stamp_problem else expected_digest(listed, ledger),
         accepted_digest=known_bytes.digest if known_bytes else None,
         stamped=listed.stamped,
         rejected=rejected is not None,
@@ -215,6 +215,8 @@ def _state(
     if found := quarantine_of(listed, ledger):
         anew = "made anew, with wrong bytes: " if is_made_anew(listed, ledger) else ""
         return VersionState.QUARANTINED, f"{anew}{told(found, listed, ledger)}", None
+    if listed.stamp_problem:
+        return VersionState.FAILED, listed.stamp_problem, None
     if here:
         return VersionState.AVAILABLE, None, None
     if key in known.fetching:

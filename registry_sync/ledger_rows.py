@@ -273,6 +273,12 @@ def _model_body(model: AspiredModel) -> dict[str, Any]:
         "aliases_known": model.aliases_known,
         "tags": dict(model.tags),
         "problems": list(model.problems),
+        # Beside the versions: an older release reads these by their names, and refuses another one.
+        "stamp_problems": {
+            str(one.version): one.stamp_problem
+            for one in model.versions.values()
+            if one.stamp_problem
+        },
         "versions": [
             {
                 "version": one.version,
@@ -297,9 +303,12 @@ def listing_of(row: Row[Any]) -> Aspired:
 
 
 def _model_of(body: Mapping[str, Any]) -> AspiredModel:
+    stamps = body.get("stamp_problems", {})
     versions = {
         one["version"]: AspiredVersion(
-            model=body["name"], **{**one, "problems": tuple(one["problems"])}
+            model=body["name"],
+            stamp_problem=stamps.get(str(one["version"])),
+            **{**one, "problems": tuple(one["problems"])},
         )
         for one in body["versions"]
     }

@@ -84,7 +84,7 @@ def _wanted(world: World) -> Iterator[Action]:
     """Bytes that a caller waits for, oldest wish first (the sort is stable)."""
     for wish in sorted(world.node.wanted, key=lambda wish: wish.since):
         listed = find(world.aspired, wish.model, wish.version)
-        if listed is None or is_quarantined(listed, world.ledger):
+        if listed is None or listed.stamp_problem or is_quarantined(listed, world.ledger):
             continue
         target = Target(wish.version, world.here(listed), AskedBy.POLL)
         if target.digest is None:
@@ -234,6 +234,9 @@ def _bring(
     world: World, model: str, alias: str, target: Target, urgency: Urgency
 ) -> Iterator[Fetch]:
     """Fetch a target, unless it is known that other bytes would come than the ones meant."""
+    listed = find(world.aspired, model, target.version)
+    if listed and listed.stamp_problem:
+        return
     hold = world.ledger.holds.get((model, alias)) if target.meant else None
     if hold is None:
         yield _fetch(world, model, target.version, urgency, target.asked_by)

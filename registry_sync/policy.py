@@ -16,6 +16,7 @@ from math import isfinite
 from typing import Any
 
 from gateway.control_contract import Policy
+from gateway.model_ref import InvalidReferenceError, parse_digest
 
 PREFIX = "gateway."
 DIGEST_TAG = "gateway.digest"
@@ -115,6 +116,36 @@ POLICY_TAGS = frozenset(_READERS)
 """Every tag by which a model or a version has a policy."""
 
 
+def read_stamp(
+    model: str, version: int | str, tags: Mapping[str, str]
+) -> tuple[str | None, str | None]:
+    """Return the digest that a version's tags stamp, and why a stamp that is there tells none.
+
+    Both are None where there is no stamp. Where only a name in other letters than `DIGEST_TAG` is
+    there, a stamp was meant, and nobody reads it.
+    """
+    others = [name for name in tags if _means_digest(name)]
+    if not others:
+        return None, None
+    if DIGEST_TAG not in tags:
+        why_not = f"its tag is written {_shown(min(others))}"
+    else:
+        try:
+            return parse_digest(tags[DIGEST_TAG].strip()), None
+        except InvalidReferenceError as error:
+            why_not = str(error)
+    return None, (
+        f"the stamp of version {version} cannot be read, so its bytes cannot be checked, and it "
+        f"does not serve: {why_not}; correct or remove its tag {DIGEST_TAG}, or, if its bytes are "
+        f"known to be right, `registry-gateway stamp --force models:/{model}/{version}`"
+    )
+
+
+def _means_digest(name: str) -> bool:
+    """Whether a tag's name is `DIGEST_TAG`, but for capital letters and spaces around it."""
+    return name.strip().casefold() == DIGEST_TAG
+
+
 def read_policy(tags: Mapping[str, str]) -> Policy | None:
     """Return what these tags ask for, as far as they can be read; None: nothing."""
     asked = {name.removeprefix(PREFIX): _read(name, tags) for name in POLICY_TAGS & tags.keys()}
@@ -164,6 +195,8 @@ def problems_of(tags: Mapping[str, str], version: int | None = None) -> Iterator
             except ValueError as error:
                 yield f"the tag {name}{whose} is ignored: {error}"
         elif name != DIGEST_TAG:
+            if _means_digest(name) and version is not None and DIGEST_TAG not in tags:
+                continue  # a stamp that cannot be read: see `read_stamp`
             near = _nearest(name[:_MAX_TAG_CHARACTERS])
             yield f"the tag {_shown(name)}{whose} is unknown, and ignored{near}"
         elif version is None:

@@ -75,7 +75,7 @@ def admissible_digest(listed: AspiredVersion, ledger: LedgerView) -> str | None:
     known = accepted(listed, ledger)
     if known is None or listed.expected_digest not in (None, known.digest):
         return None
-    return known.digest
+    return None if listed.stamp_problem else known.digest
 
 
 def why_other_bytes(

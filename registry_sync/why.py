@@ -35,6 +35,7 @@ class Why(StrEnum):
     REJECTED = "rejected"
     REPLACED = "replaced"
     UNSTAMPED = "unstamped"
+    UNREADABLE_STAMP = "unreadable_stamp"
     UNFOLLOWED = "unfollowed"
     GONE = "gone"
     UNKNOWN = "unknown"
@@ -193,6 +194,8 @@ def _waits_for_caller(world: World, model: str, alias: str, target: Target) -> b
 def _why_inadmissible(world: World, listed: AspiredVersion) -> tuple[Why, str]:
     if found := quarantine_of(listed, world.ledger):
         return Why.QUARANTINED, told(found, listed, world.ledger)
+    if listed.stamp_problem:
+        return Why.UNREADABLE_STAMP, listed.stamp_problem
     return Why.UNSTAMPED, (
         f"nobody has stamped version {listed.version}, and this node requires a digest: stamp it "
         f"with `registry-gateway stamp models:/{listed.model}/{listed.version}`"
@@ -226,6 +229,8 @@ def _why_held(world: World, model: str, active: ActiveAlias | None, hold: Hold) 
     found = quarantine_of(listed, world.ledger) if listed else None
     if here is None and listed and found:
         return Why.QUARANTINED, f"{end}; {told(found, listed, world.ledger)}"
+    if here is None and listed and listed.stamp_problem:
+        return Why.UNREADABLE_STAMP, f"{end}; {listed.stamp_problem}"
     return Why.UNDER_WAY, f"{end}; {_next_step(world, model, target)}"
 
 

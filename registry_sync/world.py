@@ -117,6 +117,9 @@ class World:
         last = self.lost(model, alias)
         if last is None or last.digest not in self.stored or self.is_known_wrong(last):
             return None
+        listed = find(self.aspired, model, last.version)
+        if listed is not None and listed.stamp_problem:
+            return None
         return Target(last.version, last.digest, AskedBy.RECOVERY)
 
     def lost(self, model: str, alias: str) -> Activation | None:
@@ -267,9 +270,9 @@ class World:
 
     def admissible(self, listed: AspiredVersion) -> bool:
         """Whether an alias may follow the registry to this version."""
-        return not is_quarantined(listed, self.ledger) and (
-            listed.stamped or not self.require_digest
-        )
+        if is_quarantined(listed, self.ledger) or listed.stamp_problem:
+            return False
+        return listed.stamped or not self.require_digest
 
     def here(self, listed: AspiredVersion) -> str | None:
         """Return the digest under which a version's bytes are here and accepted, or None."""

@@ -40,6 +40,8 @@ def stamp(
     registry = bootstrap.build_registry(settings)
     try:
         listed = registry.version(model, version)
+        if listed.stamp_problem and not force:
+            fail(listed.stamp_problem, Exit.REFUSED)
         before, digest = listed.expected_digest, _digest_of(registry, settings, listed)
         if before is not None and before != digest and not force:
             fail(

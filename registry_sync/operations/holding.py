@@ -133,6 +133,8 @@ def _refusal(spine: Reconciler, hold: Hold) -> str | None:
         return reason
     listed = find(spine.listings.aspired, hold.model, hold.target_version)
     found = quarantine_of(listed, view) if listed is not None else None
+    if found is None and listed is not None and hold.target_digest not in world.stored:
+        return listed.stamp_problem
     return found.reason if found else None
 
 

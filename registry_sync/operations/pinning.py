@@ -84,6 +84,8 @@ def _inadmissible(spine: Reconciler, request: PinRequest) -> str | None:
         return None
     if found := quarantine_of(listed, spine.journal.view):
         return found.reason
+    if listed.stamp_problem:
+        return listed.stamp_problem
     if spine.look().require_digest and not listed.stamped:
         return f"nobody has stamped version {request.version}, and this node requires a digest"
     return None

@@ -21,13 +21,12 @@ from gateway.model_ref import (
     LATEST,
     InvalidReferenceError,
     parse_alias,
-    parse_digest,
     parse_model_name,
     parse_version,
 )
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import SourceError, in_words
-from registry_sync.policy import DIGEST_TAG
+from registry_sync.policy import DIGEST_TAG, read_stamp
 
 _MODELS_PER_PAGE = 1000
 _VERSIONS_PER_PAGE = 10_000
@@ -323,8 +322,13 @@ def _model(model: Any, listed: Iterable[Any], *, stages: bool) -> AspiredModel:
     """Return one model with its ready versions and the aliases that can be followed."""
     statuses: dict[int, str] = {}
     ready: dict[int, AspiredVersion] = {}
+    left_out: list[str] = []
     for entity in listed:
-        version = _version(entity)
+        try:
+            version = _version(entity)
+        except (TypeError, ValueError) as error:
+            left_out.append(f"the version {entity.version!r} was left out: {error}")
+            continue
         statuses[version.version] = version.status
         if version.status == _READY:
             ready[version.version] = version
@@ -339,7 +343,7 @@ def _model(model: Any, listed: Iterable[Any], *, stages: bool) -> AspiredModel:
         unfollowed=frozenset(unfollowed),
         left_out=frozenset(statuses).difference(ready),
         tags=dict(model.tags),
-        problems=tuple(problems),
+        problems=(*left_out, *problems),
     )
 
 
@@ -361,12 +365,16 @@ def _aliases(
     problems: list[str] = []
     for text, target in sorted(listed.items()):
         try:
-            alias, version = parse_alias(text), parse_version(str(target))
+            alias = parse_alias(text)
         except InvalidReferenceError as error:
             problems.append(f"the alias {text!r} was left out: {error}")
             continue
+        version = _target(target)
         if alias == LATEST:
             problems.append(f"the alias {text!r} was left out: it means the highest version")
+        elif version is None:
+            unfollowed.add(alias)
+            problems.append(f"the alias {text!r} points at {target!r}, which cannot be a version")
         elif version not in statuses:
             unfollowed.add(alias)
             problems.append(f"the alias {text!r} points at version {version}, which is not listed")
@@ -380,16 +388,22 @@ def _aliases(
     return aliases, unfollowed, problems
 
 
+def _target(text: Any) -> int | None:
+    """Return the version at which an alias points; None: no version can have such a number."""
+    try:
+        return parse_version(str(text))
+    except InvalidReferenceError:
+        return None
+
+
 def _version(entity: Any) -> AspiredVersion:
-    """Turn MLflow's version into ours; a stamp that cannot be read becomes a problem."""
+    """Turn MLflow's version into ours; a stamp that cannot be read becomes a problem.
+
+    Raises:
+        ValueError: No version can have such a number.
+    """
     tags = dict(entity.tags)
-    stamp: str | None = None
-    problems: tuple[str, ...] = ()
-    if DIGEST_TAG in tags:
-        try:
-            stamp = parse_digest(tags[DIGEST_TAG].strip())
-        except InvalidReferenceError as error:
-            problems = (f"the tag {DIGEST_TAG} of version {entity.version} is ignored: {error}",)
+    stamp, why_not = read_stamp(entity.name, entity.version, tags)
     created_ms = entity.creation_timestamp
     return AspiredVersion(
         model=entity.name,
@@ -400,7 +414,8 @@ def _version(entity: Any) -> AspiredVersion:
         status=str(entity.status),
         created_at=created_ms / 1000 if created_ms else None,
         creation=_creation(entity),
-        problems=problems,
+        problems=(why_not,) if why_not else (),
+        stamp_problem=why_not,
     )
 
 

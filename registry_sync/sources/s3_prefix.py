@@ -221,7 +221,10 @@ class S3Prefix:
                 raise ValueError("it names no MLmodel")  # noqa: TRY301 - as the parser says it
             return _Stamp(manifest.digest)
         except (ValueError, UnsafePathError) as error:
-            problem = f"version {version} was left out: {place.uri(key)} is no manifest: {error}"
+            problem = (
+                f"the stamp of version {version} cannot be read, so its bytes cannot be checked, "
+                f"and it does not serve: {place.uri(key)} is no manifest: {error}"
+            )
             return _Stamp(None, problem)
 
     def _read_aliases(self, place: Place, etag: str) -> _Aliases:
@@ -261,19 +264,18 @@ def _side_by_side(calls: Iterable[Callable[[], _Answer]], give_up_at: float) -> 
 
 
 def _model(found: ModelListing, stamps: Mapping[int, _Stamp], aliases: _Aliases) -> AspiredModel:
-    """Return one model with its readable versions and the aliases that can be followed."""
+    """Return one model with its versions and the aliases that can be followed.
+
+    A version whose manifest cannot be read is there all the same: it is neither gone nor altered.
+    """
     versions = {
         number: _version(found.place, number, one, stamps[number])
         for number, one in sorted(found.published.items())
-        if stamps[number].digest is not None
     }
-    problems = [*found.problems, *(one.problem for one in stamps.values() if one.problem)]
-    problems += [aliases.problem] if aliases.problem else []
+    problems = [*found.problems, *([aliases.problem] if aliases.problem else [])]
     followed, unfollowed = _follow(aliases.said, versions, problems)
-    if versions and max(versions) == max(found.published):
+    if versions:
         followed[LATEST] = max(versions)
-    elif found.published:
-        unfollowed.add(LATEST)  # the highest is there, and cannot be read: no step back
     return AspiredModel(
         name=found.place.model,
         versions=versions,
@@ -322,4 +324,6 @@ def _version(place: Place, number: int, published: Published, stamp: _Stamp) -> 
         expected_digest=stamp.digest,
         created_at=published.written_at,
         stamp_fixed=True,
+        problems=(stamp.problem,) if stamp.problem else (),
+        stamp_problem=stamp.problem,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,46 @@ def test_a_registry_is_listed_whole(registry, client, name, mlflow, monkeypatch)
     assert found.versions[1].created_at > 1_600_000_000
     assert len(found.problems) == 1
     assert models[names[1]].versions == {}
+
+
+def test_a_stamp_that_cannot_be_read_is_no_missing_one(registry, client, name):
+    client.create_registered_model(name)
+    for tag in (DIGEST_TAG, "Gateway.Digest"):
+        client.create_model_version(name, "s3://nowhere/at-all", tags={tag: "md5:123"})
+    found = registry.aspired().models[name].versions
+    assert all(found[n].stamp_problem and not found[n].stamped for n in (1, 2))
+    assert registry.version(name, 1).stamp_problem == found[1].stamp_problem
+    client.set_model_version_tag(name, "1", DIGEST_TAG, "sha256:" + "c" * 64)
+    assert registry.aspired().models[name].versions[1].stamp_problem is None
+
+
+def test_an_impossible_row_leaves_out_itself_only(registry, client, name, mlflow):
+    others = f"{name}-other"
+    for each in (name, others):
+        client.create_registered_model(each)
+        for _ in range(2):
+            client.create_model_version(each, "s3://nowhere/at-all")
+        client.set_registered_model_alias(each, "champion", "1")
+    client.set_registered_model_alias(name, "canary", "2")
+    impossible = 2**53 + 1
+    with sqlite3.connect(mlflow.group.folder / "mlflow.db") as database:
+        for table in ("model_versions", "registered_model_aliases"):
+            moved = database.execute(
+                f"UPDATE {table} SET version = ? WHERE name = ? AND version = 2",
+                (impossible, name),
+            )
+            assert moved.rowcount == 1
+    database.close()
+    models = registry.aspired().models
+    assert sorted(models[name].versions) == [1]
+    assert models[name].aliases == {"champion": 1, "latest": 1}
+    assert models[name].unfollowed == {"canary"}
+    assert [str(impossible) in problem for problem in models[name].problems] == [True, True]
+    assert models[others].aliases == {"champion": 1, "latest": 2}
+    hinted = registry.model(name)
+    assert hinted is not None
+    assert hinted.aliases == models[name].aliases
+    client.delete_registered_model(name)
 
 
 def test_an_alias_that_moves_is_seen_at_once(registry, client, name):

@@ -168,7 +168,7 @@ def test_latest_is_the_highest_ready_version():
         ("a b", "1", "letters"),
         ("champion", "9", "not listed"),
         ("champion", "3", "PENDING_REGISTRATION"),
-        ("champion", "x", "whole number"),
+        ("champion", "x", "cannot be a version"),
         ("latest", "1", "highest"),
     ],
 )
@@ -182,16 +182,39 @@ def test_an_alias_that_cannot_be_followed_is_a_problem_of_its_model_only(alias, 
     assert aspired.models["n"].problems == ()
 
 
+@pytest.mark.parametrize("number", [2**53 + 1, 2**63, 0, -1, "x"])
+def test_an_impossible_version_leaves_out_itself_only(number):
+    models = [model("m", {"champion": "1", "canary": str(number)}), model("n", {"champion": "1"})]
+    rows = [version("m", 1), version("m", number), version("n", 1)]
+    found = listed(models, rows).models
+    assert found["m"].aliases == {"champion": 1, "latest": 1}
+    assert found["m"].unfollowed == {"canary"}, "it is there, and what it means here goes on"
+    assert sorted(found["m"].versions) == [1]
+    assert found["n"].aliases == {"champion": 1, "latest": 1}
+    left_out, pointed = found["m"].problems
+    assert f"the version '{number}' was left out: a version is a whole number" in left_out
+    assert f"'canary' points at '{number}', which cannot be a version" in pointed
+
+
 def test_a_stamp_is_read_and_an_unreadable_one_is_a_problem():
     versions = [
-        version("m", 1, tags={DIGEST_TAG: DIGEST}),
+        version("m", 1, tags={DIGEST_TAG: f" {DIGEST}\n"}),
         version("m", 2, tags={DIGEST_TAG: "md5:123"}),
         version("m", 3),
+        version("m", 4, tags={DIGEST_TAG: ""}),
+        version("m", 5, tags={"Gateway.Digest": DIGEST}),
+        version("m", 6, tags={DIGEST_TAG: DIGEST, "gateway.DIGEST": "x"}),
+        version("m", 7, tags={DIGEST_TAG: DIGEST.upper()}),
     ]
     found = listed([model("m")], versions).models["m"].versions
-    assert [found[n].expected_digest for n in (1, 2, 3)] == [DIGEST, None, None]
-    assert [found[n].stamped for n in (1, 2, 3)] == [True, False, False]
-    assert [len(found[n].problems) for n in (1, 2, 3)] == [0, 1, 0]
+    read = (DIGEST, None, None, None, None, DIGEST, None)
+    assert tuple(found[n].expected_digest for n in range(1, 8)) == read
+    unreadable = {n for n in found if found[n].stamp_problem}
+    assert unreadable == {2, 4, 5, 7} == {n for n in found if found[n].problems}
+    assert not any(found[n].stamped for n in unreadable)
+    for part in ("version 2", "'sha256:' and 64", "stamp --force models:/m/2"):
+        assert part in (found[2].stamp_problem or "")
+    assert "is written Gateway.Digest" in (found[5].stamp_problem or "")
 
 
 def test_prompts_unusable_names_and_unlisted_models_are_left_out():

@@ -114,6 +114,9 @@ def test_nothing_is_said_of_the_tags_of_others_and_of_good_ones(tags: dict[str, 
 
 def test_a_stamp_is_read_elsewhere() -> None:
     assert list(problems_of({DIGEST_TAG: "not one"}, 1)) == []
+    assert list(problems_of({"Gateway.Digest": "not one"}, 1)) == []
+    (ignored,) = problems_of({DIGEST_TAG: "x", "Gateway.Digest": "x"}, 1)
+    assert "unknown, and ignored" in ignored
     assert read_policy({DIGEST_TAG: "not one"}) is None
 
 

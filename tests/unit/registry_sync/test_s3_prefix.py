@@ -104,7 +104,7 @@ def test_aliases_that_cannot_be_read_take_none_away(s3, source, text):
 
 
 @pytest.mark.parametrize("text", ["", "nonsense\n", f"{'a' * 64}  ../evil\n", f"{'a' * 64}  /e\n"])
-def test_a_version_whose_manifest_cannot_be_read_is_a_problem_and_latest_takes_no_step_back(
+def test_a_version_whose_manifest_cannot_be_read_is_there_and_says_why_it_does_not_serve(
     s3, source, text
 ):
     publish(s3, "m", 1)
@@ -112,9 +112,12 @@ def test_a_version_whose_manifest_cannot_be_read_is_a_problem_and_latest_takes_n
     s3.put("reg/m/2.manifest", text.encode())
     point(s3, "m", {"champion": 2})
     found = source.aspired().models["m"]
-    assert (set(found.versions), found.aliases) == ({1}, {})
-    assert found.unfollowed == {"champion", "latest"}
-    assert any("2.manifest is no manifest" in problem for problem in found.problems)
+    assert (set(found.versions), found.aliases) == ({1, 2}, {"champion": 2, "latest": 2})
+    version = found.versions[2]
+    assert (version.expected_digest, version.stamped) == (None, False)
+    assert "2.manifest is no manifest" in (version.stamp_problem or "")
+    assert version.problems == (version.stamp_problem,)
+    assert found.versions[1].stamp_problem is None
 
 
 def test_names_that_are_none_are_problems(s3, source):
