@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from unicodedata import normalize
 
 LATEST = "latest"
 """The selector for the highest version activated as default. MLflow refuses it as an alias name,
 so the control plane activates it under this very word, like any alias."""
 
-_ALIAS = re.compile(r"[A-Za-z0-9_-]{1,255}\Z")
+_ALIAS = re.compile(r"[\w-]{1,255}\Z")
+"""Letters and digits of every script, as MLflow 3.17.2 accepts them. A line break at the end, which
+MLflow lets pass, is none of them."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _MAX_NAME_CHARACTERS = 512
 _MAX_VERSION = 2**53
@@ -101,7 +104,7 @@ def parse_version(text: str) -> int:
 
 
 def parse_alias(text: str) -> str:
-    """Return ``text`` if it can be an alias.
+    """Return ``text`` if it can be an alias; two spellings of a letter are two aliases.
 
     Digits alone always mean a version, so an alias of digits, which MLflow accepts, is refused.
 
@@ -109,10 +112,21 @@ def parse_alias(text: str) -> str:
         InvalidReferenceError: Not letters, digits, ``_`` or ``-``; or digits alone.
     """
     if not _ALIAS.match(text):
-        raise InvalidReferenceError("an alias has 1 to 255 letters, digits, '_' or '-'")
+        raise InvalidReferenceError(
+            f"an alias has 1 to 255 letters, digits, '_' or '-'{_composed(text)}"
+        )
     if text.isdigit():
-        raise InvalidReferenceError("digits always mean a version, never an alias")
+        raise InvalidReferenceError(
+            "digits always mean a version, never an alias; a version is written in 0 to 9"
+        )
     return text
+
+
+def _composed(text: str) -> str:
+    """Return the advice for accents that are characters of their own, as some keyboards write."""
+    if len(text) > _MAX_NAME_CHARACTERS or not _ALIAS.match(normalize("NFC", text)):
+        return ""
+    return ": write a letter and its accent as one character (Unicode's form NFC)"
 
 
 def parse_selector(text: str) -> Selector:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from gateway.settings_help import settings_help
 from registry_sync.commands import control_plane, decide, history, look_now, publish, status
 from registry_sync.commands.arguments import read_settings
-from registry_sync.commands.terminal import Exit, fail
+from registry_sync.commands.terminal import Exit, fail, spell_everything
 from registry_sync.errors import SyncError
 from registry_sync.node_dir import StartError
 from registry_sync.settings import SyncSettings
@@ -54,6 +54,7 @@ def choose_control_plane(
     ] = "",
 ) -> None:
     """Note which control plane the command is to ask."""
+    spell_everything()
     control_plane.choose(url, token)
 
 

@@ -97,7 +97,7 @@ def _media(headers: Mapping[bytes, bytes], name: bytes) -> str:
 
 def _decode_name(raw: bytes) -> str:
     try:
-        return parse_model_name(unquote_to_bytes(raw).decode("utf-8"))
+        return parse_model_name(_in_utf8(raw))
     except (UnicodeDecodeError, InvalidReferenceError) as error:
         raise InvalidSelectorError(f"not a model's name: {error}") from error
 
@@ -105,16 +105,25 @@ def _decode_name(raw: bytes) -> str:
 def _selectors(path: bytes | None, header: bytes | None) -> tuple[Selector | None, Selector | None]:
     """Return the selector of the path, else of the header; and the header's where both are there.
 
-    In a path an alias carries its ``@``; in the header it may.
+    In a path an alias carries its ``@``; in the header it may. Both may be percent-encoded, and are
+    UTF-8: in another encoding the same bytes may be another alias, so none is guessed.
     """
     try:
-        by_header = parse_selector(header.decode("ascii").strip()) if header is not None else None
+        by_header = parse_selector(_in_utf8(header.strip())) if header is not None else None
         if path is None:
             return by_header, None
-        text = unquote_to_bytes(path).decode("ascii")
-        return parse_selector(text), by_header
-    except (UnicodeDecodeError, InvalidReferenceError) as error:
+        return parse_selector(_in_utf8(path)), by_header
+    except InvalidReferenceError as error:
         raise InvalidSelectorError(f"not a version or alias: {error}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidSelectorError(
+            "not a version or alias: it is not UTF-8; percent-encode what is not ASCII, such as "
+            "%C3%BC for \u00fc"
+        ) from error
+
+
+def _in_utf8(raw: bytes) -> str:
+    return unquote_to_bytes(raw).decode("utf-8")
 
 
 def _refuse_twice(headers: Sequence[tuple[bytes, bytes]]) -> None:

@@ -10,11 +10,13 @@ one is offered as an `Exchange` first.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from httptools import HttpParserInvalidURLError
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -37,6 +39,10 @@ MIN_READ_BYTES = 64 * 1024
 """What a caller has to read of its answer in the time that it has; less only of the last rest."""
 _TURNED_AWAY_AT_ONCE = 512
 _FAREWELL_S = 1.0
+_INVALID_URL = (
+    "the URL is invalid: what is not printable ASCII must be percent-encoded in UTF-8, such as "
+    "%C3%BC for \u00fc"
+)
 
 Take = Callable[[Exchange], bool]
 """Begins with a request that came whole; False: the application is to have it the usual way."""
@@ -415,7 +421,9 @@ class Connection(HttpToolsProtocol):
     # --- refusals ---------------------------------------------------------------------------------
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what the parser does not take. The server calls this."""
+        """Refuse what the parser does not take. The server calls this while it handles why."""
+        if isinstance(sys.exception(), HttpParserInvalidURLError):
+            msg = _INVALID_URL
         self._refuse(self._refusal or InvalidHttpError(msg))
 
     def _refuse(self, error: GatewayError) -> None:

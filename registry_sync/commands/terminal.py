@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from collections.abc import Callable
 from enum import IntEnum
+from io import TextIOWrapper
 from typing import NoReturn, TypeVar
 
 import typer
@@ -48,9 +50,25 @@ _EXITS = {
 def tell(answer: _Answer, say_it: Callable[[_Answer], None], *, as_json: bool) -> None:
     """Print the whole answer as JSON, or have ``say_it`` put it in words."""
     if as_json:
-        typer.echo(answer.model_dump_json(indent=2))
+        typer.echo(_json(answer))
     else:
         say_it(answer)
+
+
+def _json(answer: BaseModel) -> str:
+    """Return an answer as JSON that stdout can spell."""
+    text = answer.model_dump_json(indent=2)
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return json.dumps(answer.model_dump(mode="json"), indent=2)
+    return text
+
+
+def spell_everything() -> None:
+    """Let stdout escape the characters that its encoding lacks: an alias may have any letter."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def sentences() -> Console:

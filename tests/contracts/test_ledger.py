@@ -103,6 +103,26 @@ def test_every_record_says_of_which_creation_it_is(ledger: Ledger) -> None:
     assert view.last_active == {("m", "champion"): move}
 
 
+@pytest.mark.parametrize("alias", ["ünï", "生産", "\U0001d4ea" * 255])
+def test_an_alias_has_letters_of_any_script(ledger: Ledger, alias: str) -> None:
+    ledger.activated(replace(MOVE, alias=alias))
+    ledger.attempted(replace(TRY, alias=alias))
+    hold = Hold("m", alias, 2, 1, D1, "operator", 5.0)
+    ledger.hold(hold)
+    listed = AspiredModel("m", {1: AspiredVersion("m", 1, "l")}, {alias: 1})
+    ledger.remember_listing(Aspired({"m": listed}, 1.0))
+    view = ledger.view()
+    assert view.holds == {("m", alias): hold}
+    assert view.last_active["m", alias].version == 1
+    assert ledger.activations_of("m", alias)[0].alias == alias
+    assert ledger.attempts_of("m")[0].alias == alias
+    remembered = ledger.last_listing()
+    assert remembered is not None
+    assert remembered.models["m"].aliases == {alias: 1}
+    ledger.retire({("m", alias)})
+    assert ledger.view().last_active["m", alias].retired_at == 100.0
+
+
 def test_of_versions_that_are_gone_the_newest_pins_stay(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

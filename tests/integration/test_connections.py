@@ -364,6 +364,18 @@ def test_what_is_no_http_is_refused():
     run(main())
 
 
+def test_a_url_that_is_not_ascii_is_told_to_be_percent_encoded():
+    async def main():
+        async with World(LIMITS) as world:
+            caller = await world.call("GET /models/ünï HTTP/1.1\r\n\r\n".encode())
+            status, _, body = await caller.answer()
+            problem = json.loads(body)
+            assert (status, problem["code"]) == (400, "invalid_http")
+            assert "must be percent-encoded in UTF-8, such as %C3%BC for ü" in problem["detail"]
+
+    run(main())
+
+
 def test_a_body_that_breaks_off_into_nonsense_is_refused_and_the_application_told():
     async def main():
         async with World(LIMITS) as world:

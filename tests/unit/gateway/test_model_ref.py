@@ -3,6 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import _validate_model_alias_name
 
 from gateway.model_ref import (
     InvalidReferenceError,
@@ -49,10 +51,36 @@ def test_an_alias_may_carry_its_sign(text):
     )
 
 
-@pytest.mark.parametrize("text", ["", "@", "a b", "a.b", "@@a", "é"])
+@pytest.mark.parametrize("text", ["", "@", "a b", "a.b", "@@a", "a\n", "a\u200b", "\u0308", "🙂"])
 def test_not_a_selector(text):
-    with pytest.raises(InvalidReferenceError):
+    with pytest.raises(InvalidReferenceError, match="letters, digits"):
         parse_selector(text)
+
+
+@pytest.mark.parametrize("text", ["ünï", "生産", "прод", "_", "-", "v1", "a1", "x" * 255])
+def test_letters_of_every_script_are_an_alias_as_for_mlflow(text):
+    assert parse_selector(f"@{text}") == parse_selector(text)
+    assert parse_alias(text) == text
+    _validate_model_alias_name(text)
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a.b", "a/b", "@a", "é!", "u\u0308", "x" * 256, "🙂"])
+def test_what_mlflow_refuses_is_no_alias(text):
+    with pytest.raises(MlflowException):
+        _validate_model_alias_name(text)
+    with pytest.raises(InvalidReferenceError):
+        parse_alias(text)
+
+
+@pytest.mark.parametrize("text", ["12", "٣", "²"])
+def test_digits_of_every_script_are_no_alias(text):
+    with pytest.raises(InvalidReferenceError, match="written in 0 to 9"):
+        parse_alias(text)
+
+
+def test_an_accent_that_is_a_character_of_its_own_is_explained():
+    with pytest.raises(InvalidReferenceError, match="NFC"):
+        parse_selector("u\u0308n")
 
 
 @given(st.integers(min_value=1, max_value=2**53))

@@ -163,6 +163,10 @@ VERSION, ALIAS = SelectorKind.VERSION, SelectorKind.ALIAS
         ("/models/m/versions/3/predict", None, "m", Selector(VERSION, "3"), None),
         ("/models/m/versions/@prod/predict", None, "m", Selector(ALIAS, "prod"), None),
         ("/models/m/versions/%40prod/predict", None, "m", Selector(ALIAS, "prod"), None),
+        ("/models/m/versions/@%C3%BCn%C3%AF/predict", None, "m", Selector(ALIAS, "ünï"), None),
+        ("/models/m/predict", "ünï".encode(), "m", Selector(ALIAS, "ünï"), None),
+        ("/models/m/predict", "@%C3%BCn%C3%AF", "m", Selector(ALIAS, "ünï"), None),
+        ("/models/m/predict", " %33 ", "m", Selector(VERSION, "3"), None),
         ("/models/m/versions/3/predict", "4", "m", Selector(VERSION, "3"), Selector(VERSION, "4")),
         ("/models/a%20b%3F%2525/predict", None, "a b?%25", None, None),
         ("/models/%C3%BCml/predict/", None, "üml", None, None),
@@ -212,6 +216,26 @@ async def test_an_unusable_request_id_is_replaced(client, given):
 async def test_what_cannot_name_a_version_is_a_400(client, dispatcher, path, headers):
     answer = await client.post(path, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_selector")
+    assert dispatcher.calls == []
+
+
+@pytest.mark.parametrize(
+    ("path", "header", "says"),
+    [
+        ("/models/m/versions/@%FC/predict", None, "it is not UTF-8; percent-encode"),
+        ("/models/m/predict", "ünï".encode("latin-1"), "it is not UTF-8; percent-encode"),
+        ("/models/m/predict", "u\u0308n".encode(), "NFC"),
+        ("/models/m/predict", "🙂".encode(), "letters, digits"),
+        ("/models/m/predict", "٣".encode(), "written in 0 to 9"),
+    ],
+)
+async def test_what_is_not_ascii_and_names_nothing_gets_a_sentence(
+    client, dispatcher, path, header, says
+):
+    headers = {} if header is None else {"x-model-version": header}
+    problem = (await client.post(path, headers=headers)).json()
+    assert (problem["status"], problem["code"]) == (400, "invalid_selector")
+    assert says in problem["detail"]
     assert dispatcher.calls == []
 
 
