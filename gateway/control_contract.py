@@ -149,6 +149,8 @@ class CatalogueModel(Body):
     Attributes:
         notes: Per alias, why it is kept where the registry does not want it: shown to users.
         signature_changes: Per alias, what it changes for its callers, or would: shown to users.
+        remembered: Whether it is only what the control plane has accepted here before: the registry
+            may have more of it. Only in a catalogue that is not complete.
     """
 
     name: ModelName
@@ -158,16 +160,21 @@ class CatalogueModel(Body):
     signature_changes: dict[str, str] = Field(default_factory=dict)
     policy: Policy = Policy()
     default_alias: str | None = None
+    remembered: bool = False
 
 
 class Catalogue(Body):
     """Everything the registry lists: a full snapshot, never a difference.
+
+    Before the registry has been listed at all it is not complete: what it leaves out is not gone.
 
     Attributes:
         writer: The control plane's boot id.
         epoch: Grows with every snapshot of one writer; an older one is refused.
         listed_at: Epoch seconds of the registry's answer behind this snapshot; None: never yet.
         source_error: Why the registry could not be listed last time; None: it could.
+        complete: Whether the registry was listed, now or before. An older gateway takes every
+            catalogue for complete: see `NodeState.partial_catalogues`.
     """
 
     contract_version: int = CONTRACT_VERSION
@@ -176,6 +183,7 @@ class Catalogue(Body):
     models: list[CatalogueModel]
     listed_at: float | None = None
     source_error: str | None = None
+    complete: bool = True
 
 
 class UnchangedCatalogue(Body):
@@ -458,6 +466,8 @@ class NodeState(Body):
             Empty from an older gateway.
         damaged_files: What the gateway could not use of its own files since its start, each file
             once. Empty from an older gateway.
+        partial_catalogues: Whether it understands `Catalogue.complete`. False from an older
+            gateway, for which what a catalogue leaves out is gone.
     """
 
     node_id: str
@@ -474,4 +484,5 @@ class NodeState(Body):
     holds: list[AliasHold] = Field(default_factory=list)
     damaged: list[DamagedCopy] = Field(default_factory=list)
     damaged_files: list[DamagedFile] = Field(default_factory=list)
+    partial_catalogues: bool = False
     events: list[Event] = Field(default_factory=list)

@@ -103,7 +103,9 @@ class Rollout:
                 raise RolloutRefusedError(
                     "stale_epoch", f"epoch {node.catalogue_epoch} was taken before"
                 )
-            await self._keep_for_the_next_start(document)
+            present = node.table.catalogue
+            if catalogue.complete or present is None or not present.complete:
+                await self._keep_for_the_next_start(document)
             node.catalogue_writer, node.catalogue_epoch = catalogue.writer, catalogue.epoch
             before = node.table
             node.replace(before.with_catalogue(catalogue))
@@ -487,6 +489,7 @@ class Rollout:
             holds=list(node.table.holds),
             damaged=node.damaged(),
             damaged_files=self._table_file.damaged(),
+            partial_catalogues=True,
             events=node.events_after(after),
         )
 

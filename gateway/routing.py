@@ -156,19 +156,33 @@ class RouteTable:
 
         Raises:
             ModelNotFoundError: It lists no such model.
-            RegistryUnavailableError: Nothing was ever listed.
+            RegistryUnavailableError: It was never listed.
         """
         entry = self._index.models.get(name)
         if entry is not None:
             return entry
-        if self.catalogue is None and name not in self._active_of:
-            raise RegistryUnavailableError(
-                "no catalogue has reached this gateway yet: is the control plane running?",
-                retry_after_s=LOADING_RETRY_AFTER_S,
-            )
         if name in self._active_of:
             return self._model_from_active(name)
-        raise ModelNotFoundError(f"there is no registered model {name!r}")
+        if self._is_complete:
+            raise ModelNotFoundError(f"there is no registered model {name!r}")
+        raise self._unlisted(f"model {name!r}")
+
+    @property
+    def _is_complete(self) -> bool:
+        """Whether what is not in the catalogue is not in the registry."""
+        return self.catalogue is not None and self.catalogue.complete
+
+    def _unlisted(self, what: str) -> RegistryUnavailableError:
+        """Return what to tell callers of a thing that the registry may have, and may not."""
+        if self.catalogue is None:
+            why = "no catalogue has reached this gateway yet: is the control plane running?"
+        elif self.catalogue.source_error is not None:
+            why = f"the registry has not been listed: {self.catalogue.source_error}"
+        else:
+            why = "the control plane is listing the registry for the first time"
+        return RegistryUnavailableError(
+            f"{what} is not known on this node: {why}", retry_after_s=LOADING_RETRY_AFTER_S
+        )
 
     def models(self) -> list[CatalogueModel]:
         """Return every model that is listed or active, by name."""
@@ -194,13 +208,17 @@ class RouteTable:
         Raises:
             ModelNotFoundError: No such model.
             VersionNotFoundError: No such version.
+            RegistryUnavailableError: The registry, which may have it, was never listed.
         """
         entry = self._index.versions.get((model, version))
         if entry is not None:
             return entry
-        entry = _listed(self.model(model).versions, version)
+        known = self.model(model)
+        entry = _listed(known.versions, version)
         if entry is not None:
             return entry
+        if known.remembered:
+            raise self._unlisted(f"version {version} of model {model!r}")
         raise VersionNotFoundError(f"model {model!r} has no version {version}")
 
     def policy_of(self, model: str, version: int) -> Policy:
@@ -258,9 +276,9 @@ class RouteTable:
 
         What no catalogue was ever published for is judged by nobody.
         """
-        if self.catalogue is None:
-            return None
         entry = self._index.versions.get((model, version))
+        if entry is None and not self._is_complete:
+            return None
         if entry is None or entry.state is VersionState.DELETED:
             return f"the registry no longer has version {version}"
         if entry.state is VersionState.QUARANTINED:
@@ -289,14 +307,19 @@ class RouteTable:
     # --- the next table ---------------------------------------------------------------------------
 
     def with_catalogue(self, catalogue: Catalogue) -> RouteTable:
-        """Return the table with another catalogue. No alias moves, so the generation stays."""
+        """Return the table with another catalogue. No alias moves, so the generation stays.
+
+        One that is not complete takes nothing away from the one in place.
+        """
+        if self.catalogue is not None and not catalogue.complete:
+            catalogue = _added(self.catalogue, catalogue)
         return replace(self, catalogue=catalogue)
 
     def with_listing(self, listed_at: float | None, source_error: str | None) -> RouteTable:
         """Return the table with the same catalogue, listed again at another time."""
         if self.catalogue is None:
             return self
-        news = {"listed_at": listed_at, "source_error": source_error}
+        news = {"listed_at": listed_at or self.catalogue.listed_at, "source_error": source_error}
         return self._on_same_models(catalogue=self.catalogue.model_copy(update=news))
 
     def with_active(self, entry: ActiveAlias) -> RouteTable:
@@ -346,6 +369,8 @@ class RouteTable:
         for alias in (entry.default_alias or self.default_alias, LATEST):
             if (model, alias) in self.active or alias in entry.aliases:
                 return self._by_alias(model, alias)
+        if entry.remembered:
+            raise self._unlisted(f"a default version of model {model!r}")
         raise NoDefaultVersionError(
             f"model {model!r} has no alias {self.default_alias!r} and no activated version; "
             "name a version, or set the alias in the registry"
@@ -355,7 +380,10 @@ class RouteTable:
         active = self.active.get((model, alias))
         if active is not None:
             return self._route(model, active.version, active.digest)
-        aspired = self.model(model).aliases.get(alias)
+        known = self.model(model)
+        aspired = known.aliases.get(alias)
+        if aspired is None and known.remembered:
+            raise self._unlisted(f"alias {alias!r} of model {model!r}")
         if aspired is None:
             raise AliasNotFoundError(f"model {model!r} has no alias {alias!r}")
         entry = self.version(model, aspired)
@@ -415,4 +443,29 @@ class RouteTable:
             )
             for entry in active.values()
         }
-        return CatalogueModel(name=name, versions=[versions[key] for key in sorted(versions)])
+        return CatalogueModel(
+            name=name,
+            versions=[versions[key] for key in sorted(versions)],
+            remembered=not self._is_complete,
+        )
+
+
+def _added(present: Catalogue, news: Catalogue) -> Catalogue:
+    """Return a catalogue with what one that is not complete says beside it.
+
+    What is only remembered stands back behind what was listed.
+    """
+    models = {model.name: model for model in present.models}
+    for model in news.models:
+        known = models.get(model.name)
+        if known is None or known.remembered or not model.remembered:
+            models[model.name] = model
+    return present.model_copy(
+        update={
+            "models": [models[name] for name in sorted(models)],
+            "writer": news.writer,
+            "epoch": news.epoch,
+            "listed_at": news.listed_at or present.listed_at,
+            "source_error": news.source_error,
+        }
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import structlog
@@ -48,14 +49,21 @@ class Announcer:
         *,
         listed_at: float | None,
         source_error: str | None,
+        remembered: AbstractSet[str] | None = None,
     ) -> None:
         """Send the snapshot if the node lacks it. One that is refused is sent again.
+
+        ``remembered``: models of it that were not listed: it is not complete, and tells of no
+        model that it is gone; None: it is complete.
 
         Raises:
             TargetUnreachableError: The gateway does not answer.
         """
         self._describe(aspired, ledger, known)
-        whole = not self._has(node)
+        if remembered:
+            self.models = [_as_remembered(one, remembered) for one in self.models]
+        complete = remembered is None
+        whole = not self._has(node, complete=complete)
         if not whole and not self._is_listed_anew(listed_at, source_error):
             return
         if whole:
@@ -66,6 +74,7 @@ class Announcer:
             models=self.models,
             listed_at=listed_at,
             source_error=source_error,
+            complete=complete,
         )
         try:
             await self._send(catalogue, whole=whole)
@@ -93,7 +102,7 @@ class Announcer:
 
     def offers(self, digest: str) -> bool:
         """Whether the node may still believe that this artifact is here."""
-        if self._sent is None:
+        if self._sent is None or not self._sent.complete:
             return True
         return any(one.digest == digest for model in self._sent.models for one in model.versions)
 
@@ -112,11 +121,12 @@ class Announcer:
             self.models = describe_models(aspired, ledger, known)
             self._described_from = parts
 
-    def _has(self, node: NodeState) -> bool:
+    def _has(self, node: NodeState, *, complete: bool) -> bool:
         """Whether the node has the models as they are described now."""
         sent = self._sent
         return (
             sent is not None
+            and sent.complete == complete
             and self._sent_to == node.boot_id
             and node.catalogue_writer in (None, self._writer)
             and (sent.models is self.models or sent.models == self.models)
@@ -128,3 +138,7 @@ class Announcer:
             return True
         fresh = (listed_at or 0.0) - (sent.listed_at or 0.0) >= _LISTED_AT_STEP_S
         return fresh or sent.source_error != source_error
+
+
+def _as_remembered(model: CatalogueModel, remembered: AbstractSet[str]) -> CatalogueModel:
+    return model.model_copy(update={"remembered": model.name in remembered})

@@ -98,6 +98,11 @@ class LazyRegistry:
             self._tracking_uri, self._environ, stages=self._stages, on_call=self._on_call
         )
 
+    @property
+    def name(self) -> str:
+        """What messages call the registry."""
+        return f"the registry at {self._tracking_uri}"  # asking it would connect, in this thread
+
     def aspired(self, before: Aspired | None = None) -> Aspired:
         """List everything."""
         return self._registry.aspired(before)

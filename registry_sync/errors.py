@@ -18,27 +18,32 @@ _MOST_CHARACTERS = 300
 
 
 def in_words(error: BaseException) -> str:
-    """Say in one line what a library raised, and what the system said behind it, if it did.
+    """Say in one line what a library raised, and what it began with.
 
     Libraries wrap a refused connection three times and more, each in a longer sentence.
     """
-    words = (str(error).splitlines() or [""])[0]
-    if len(words) > _MOST_CHARACTERS:
-        words = words[: _MOST_CHARACTERS - 1] + "…"
-    system = _said_by_the_system(error)
-    behind = f" ({system})" if system and system not in words else ""
+    words = _bounded(error)
+    first = _said_first(error)
+    behind = f" ({first})" if first and first not in words else ""
     return f"{type(error).__name__}: {words}{behind}"
 
 
-def _said_by_the_system(error: BaseException) -> str:
-    said, seen = "", set[int]()
+def _said_first(error: BaseException) -> str:
+    """Return what the system said, else what the first of the errors in a chain says."""
+    said, of_system, seen = "", "", set[int]()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
+        said = _bounded(cause) or said
         if isinstance(cause, OSError) and cause.strerror:
-            said = cause.strerror
+            of_system = cause.strerror
         cause = cause.__cause__ or cause.__context__
-    return said
+    return of_system or said
+
+
+def _bounded(error: BaseException) -> str:
+    words = (str(error).splitlines() or [""])[0]
+    return words if len(words) <= _MOST_CHARACTERS else words[: _MOST_CHARACTERS - 1] + "…"
 
 
 class SyncError(Exception):

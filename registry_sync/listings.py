@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 
 import structlog
@@ -20,6 +21,8 @@ from registry_sync.sources.source import Source
 from registry_sync.threads import Threads
 
 _NOTHING = Aspired(models={}, listed_at=0.0)
+_SILENT_AT_FIRST_S = 5.0
+_SILENT_S = 60.0
 _log = structlog.get_logger("registry_sync.listings")
 
 
@@ -77,6 +80,7 @@ class Listings:
         # What the registry said, as it said it: `settled` keeps what it has stopped saying.
         self._said: Aspired | None = None
         self._polls_since_thorough = 0
+        self._took_s = 0.0
 
     @property
     def aspired(self) -> Aspired:
@@ -125,11 +129,16 @@ class Listings:
         async with self._polling:
             due = self._polls_since_thorough + 1 >= self._thorough_every
             before = None if due or thorough else self._said
+            began_at = self._clock()
+            waiting = self._say_when_silent(began_at)
             try:
                 listed = await self._threads.registry(self._source.aspired, before)
             except SourceError as error:
                 self._failed(error)
                 return False
+            finally:
+                waiting.cancel()
+            self._took_s = self._clock() - began_at
             self._polls_since_thorough = 0 if before is None else self._polls_since_thorough + 1
             lacking = self._lacked
             if listed.models:  # an empty listing says nothing
@@ -167,6 +176,21 @@ class Listings:
                 self._take_model(found, asked_by)
                 await self._remember()
             return True
+
+    def _say_when_silent(self, began_at: float) -> asyncio.TimerHandle:
+        """Say that the registry does not answer, once it has had its time; cancel it if it does.
+
+        ``began_at`` is in epoch seconds. A registry that answers byte by byte never fails.
+        """
+        patience_s = max(_SILENT_S, 3 * self._took_s) if self.count else _SILENT_AT_FIRST_S
+        return asyncio.get_running_loop().call_later(patience_s, self._is_silent, began_at)
+
+    def _is_silent(self, began_at: float) -> None:
+        asked_at = datetime.fromtimestamp(began_at, UTC).isoformat(" ", "seconds")
+        reason = f"{self._source.name} has not answered: it was asked for its list at {asked_at}"
+        if self.error is None:
+            _log.warning("list.unanswered", reason=reason)
+            self.error = reason
 
     def _failed(self, error: SourceError) -> None:
         if self.error != error.reason:

@@ -355,28 +355,31 @@ class Reconciler:
 
     async def _publish(self) -> None:
         node = self.observation.node
-        aspired = self.listings.aspired
+        if node is None:
+            return
+        aspired, remembered = self.listings.aspired, None
         if not self.listings.complete:
-            if self.listings.error is None:
-                return  # the first listing is on its way: nothing is known yet
-            if not self.journal.answered and node and self._was_told_by_another(node):
-                return  # the process before us knew the registry's list, or the ledger's
             known = _from_ledger(self.journal.view).models
             aspired = replace(aspired, models={**known, **aspired.models})
-            if not aspired.models:
+            remembered = known.keys() - self.listings.aspired.models.keys()
+            if not node.partial_catalogues and not self._is_better(aspired, node):
                 return
-        if node is not None:
-            await self.announcer.publish(
-                node,
-                aspired,
-                self.journal.view,
-                self._known(),
-                listed_at=self.listings.listed_at,
-                source_error=self.listings.error,
-            )
+        await self.announcer.publish(
+            node,
+            aspired,
+            self.journal.view,
+            self._known(),
+            listed_at=self.listings.listed_at,
+            source_error=self.listings.error,
+            remembered=remembered,
+        )
 
-    def _was_told_by_another(self, node: NodeState) -> bool:
-        return node.catalogue_writer not in (None, self.boot_id)
+    def _is_better(self, aspired: Aspired, node: NodeState) -> bool:
+        """Whether a gateway that takes every catalogue for complete had better have this one."""
+        if self.listings.error is None or not aspired.models:
+            return False  # the first listing is on its way, or nothing is known
+        # The process before us knew the registry's list, or the ledger's.
+        return self.journal.answered or node.catalogue_writer in (None, self.boot_id)
 
     def _known(self) -> Known:
         troubles = {

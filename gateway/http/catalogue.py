@@ -15,7 +15,7 @@ from gateway.control_contract import (
     Policy,
     VersionState,
 )
-from gateway.errors import InvalidSelectorError, VersionNotFoundError
+from gateway.errors import InvalidSelectorError, RegistryUnavailableError, VersionNotFoundError
 from gateway.http.services import Services, services_of
 from gateway.model_ref import (
     LATEST,
@@ -159,7 +159,7 @@ def _why(
     meant = active is not None and active.version == aspired
     try:
         entry = table.version(model.name, aspired)
-    except VersionNotFoundError:
+    except (VersionNotFoundError, RegistryUnavailableError):
         return None if meant else f"version {aspired} is not listed"
     if meant and active is not None:
         return None if table.has_bytes_of(active, entry) else _why_not_yet(entry)

@@ -14,7 +14,7 @@ from collections.abc import (
     MutableMapping,
     Sequence,
 )
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from gateway.model_ref import (
@@ -27,6 +27,7 @@ from gateway.model_ref import (
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import SourceError, in_words
 from registry_sync.policy import DIGEST_TAG, read_stamp
+from registry_sync.redaction import without_userinfo
 
 _MODELS_PER_PAGE = 1000
 _VERSIONS_PER_PAGE = 10_000
@@ -82,9 +83,10 @@ def connect(
     bound_mlflow(environ)
     from mlflow import MlflowClient
 
-    with _as_source_error("cannot be used as a registry"):
+    name = _named_registry(tracking_uri)
+    with _as_source_error(name, "cannot be used as a registry"):
         client = MlflowClient(tracking_uri=tracking_uri)
-        return MlflowRegistry(client, stages=stages, on_call=on_call)
+        return MlflowRegistry(client, name, stages=stages, on_call=on_call)
 
 
 class MlflowRegistry:
@@ -93,6 +95,7 @@ class MlflowRegistry:
     def __init__(
         self,
         client: Any,
+        name: str = "the MLflow registry",
         *,
         stages: bool = False,
         on_call: Callable[[str], None] = lambda _: None,
@@ -102,14 +105,21 @@ class MlflowRegistry:
 
         Args:
             client: An ``MlflowClient``.
+            name: What messages call the registry.
             stages: Read MLflow's stages as aliases ``production`` and ``staging``.
             on_call: Told the name of every call to the server, before it is made.
             clock: Epoch seconds.
         """
         self._client = client
+        self._name = name
         self._stages = stages
         self._on_call = on_call
         self._clock = clock
+
+    @property
+    def name(self) -> str:
+        """What messages call the registry."""
+        return self._name
 
     def aspired(self, before: Aspired | None = None) -> Aspired:
         """List everything: models with their aliases first, so that no alias is ahead of versions.
@@ -121,7 +131,7 @@ class MlflowRegistry:
             SourceError: The registry could not be listed completely.
         """
         listed_at = self._clock()
-        with _as_source_error("could not be listed"):
+        with self._asking("could not be listed"):
             models = self._search("search_registered_models", _MODELS_PER_PAGE)
             known = _unchanged(models, before)
             asked = [model.name for model in models if model.name not in known]
@@ -134,7 +144,7 @@ class MlflowRegistry:
         Raises:
             SourceError: The registry did not answer.
         """
-        with _as_source_error(f"does not tell of the model {name!r}"):
+        with self._asking(f"does not tell of the model {name!r}"):
             models = self._search("search_registered_models", 1, filter_string=_named(name))
             if not models:
                 return None
@@ -178,7 +188,7 @@ class MlflowRegistry:
         Raises:
             SourceError: It does not exist, is a prompt, or the registry did not answer.
         """
-        with _as_source_error(f"does not give version {version} of {model!r}"):
+        with self._asking(f"does not give version {version} of {model!r}"):
             self._on_call("get_model_version")
             found = self._client.get_model_version(model, str(version))
         if _PROMPT_TAG in dict(found.tags):
@@ -191,7 +201,7 @@ class MlflowRegistry:
         Raises:
             SourceError: The registry did not answer, or knows no such place.
         """
-        with _as_source_error(f"does not say where version {version} of {model!r} is"):
+        with self._asking(f"does not say where version {version} of {model!r} is"):
             self._on_call("get_model_version_download_uri")
             return str(self._client.get_model_version_download_uri(model, str(version)))
 
@@ -205,7 +215,7 @@ class MlflowRegistry:
         if found is None:
             return False
         try:
-            with _as_source_error("does not tell of a logged model"):
+            with self._asking("does not tell of a logged model"):
                 self._on_call("get_logged_model")
                 logged = self._client.get_logged_model(found[1])
                 external = dict(logged.tags).get(_EXTERNAL_TAG, "").lower() == "true"
@@ -219,9 +229,16 @@ class MlflowRegistry:
         Raises:
             SourceError: The registry did not take it.
         """
-        with _as_source_error(f"did not take a tag on version {version} of {model!r}"):
+        with self._asking(f"did not take a tag on version {version} of {model!r}"):
             self._on_call("set_model_version_tag")
             self._client.set_model_version_tag(model, str(version), DIGEST_TAG, digest)
+
+    def _asking(self, what: str) -> AbstractContextManager[None]:
+        return _as_source_error(self._name, what)
+
+
+def _named_registry(tracking_uri: str) -> str:
+    return f"the MLflow registry at {without_userinfo(tracking_uri)}"
 
 
 def _can_be_named(name: str) -> bool:
@@ -256,14 +273,14 @@ def _unchanged(models: Iterable[Any], before: Aspired | None) -> dict[str, Aspir
 
 
 @contextmanager
-def _as_source_error(what: str) -> Iterator[None]:
-    """Turn whatever MLflow's client raises into a `SourceError` that says what failed."""
+def _as_source_error(name: str, what: str) -> Iterator[None]:
+    """Turn whatever MLflow's client raises into a `SourceError` that says what failed where."""
     try:
         yield
     except SourceError:
         raise
     except Exception as error:  # MLflow lets requests, urllib3, JSON and its own errors through
-        raise SourceError(f"the MLflow registry {what}: {in_words(error)}") from error
+        raise SourceError(f"{name} {what}: {in_words(error)}") from error
 
 
 def _aspired(

@@ -92,6 +92,11 @@ class S3Prefix:
         self._stamp = lru_cache(_REMEMBERED)(self._read_manifest)
         self._aliases = lru_cache(_REMEMBERED)(self._read_aliases)
 
+    @property
+    def name(self) -> str:
+        """What messages call the registry."""
+        return f"the registry at {self._root.uri}"
+
     def aspired(self, before: Aspired | None = None) -> Aspired:  # noqa: ARG002 - see the class
         """List everything that is published, whatever was listed before.
 
@@ -100,7 +105,7 @@ class S3Prefix:
         """
         listed_at = self._clock()
         give_up_at = time.monotonic() + _LISTING_LIMIT_S
-        with as_source_error(f"the registry at {self._root.uri} could not be listed"):
+        with as_source_error(f"{self.name} could not be listed"):
             (names,) = _side_by_side([partial(list_models, self._client, self._root)], give_up_at)
             places, problems = self._places(names)
             calls = [partial(list_model, self._client, place) for place in places]

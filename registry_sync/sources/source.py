@@ -14,6 +14,11 @@ class Source(Protocol):
     thread, never on an event loop. Safe to call from several threads.
     """
 
+    @property
+    def name(self) -> str:
+        """What messages call the registry: its kind, and where it is."""
+        ...
+
     def aspired(self, before: Aspired | None = None) -> Aspired:
         """List everything that the registry has.
 

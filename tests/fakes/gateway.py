@@ -29,6 +29,7 @@ from gateway.control_contract import (
     UnchangedCatalogue,
     Wanted,
 )
+from gateway.routing import RouteTable
 from registry_sync.errors import RolloutRejectedError
 from registry_sync.serving_target import TargetUnreachableError
 
@@ -39,7 +40,8 @@ class FakeGateway:
     """A `ServingTarget`. Event loop only.
 
     ``fails`` says how the stage of a (model, version) ends; ``stages_wait`` keeps stages under way
-    until cleared; ``resident`` is what has a worker; ``down`` makes every call fail.
+    until cleared; ``resident`` is what has a worker; ``down`` makes every call fail;
+    ``partial_catalogues`` False is an older gateway.
     """
 
     def __init__(self) -> None:
@@ -58,6 +60,7 @@ class FakeGateway:
         self.refuses: dict[tuple[str, str], tuple[NackCode, str]] = {}
         self.holds: list[AliasHold] = []
         self.damaged: list[DamagedCopy] = []
+        self.partial_catalogues = True
         self.stages_wait = False
         self.stages: list[StageRequest] = []
         self.activations: list[ActivateRequest] = []
@@ -159,7 +162,8 @@ class FakeGateway:
         before = self.catalogue
         if before and before.writer == catalogue.writer and before.epoch >= catalogue.epoch:
             raise self._nack("stale_epoch", "an epoch as new was taken before")
-        self.catalogue = catalogue
+        table = RouteTable("champion", catalogue=before)
+        self.catalogue = table.with_catalogue(catalogue).catalogue
         self.snapshots += 1
         here = {(m.name, v.version) for m in catalogue.models for v in m.versions if v.digest}
         self.wanted = {key: since for key, since in self.wanted.items() if key not in here}
@@ -171,8 +175,8 @@ class FakeGateway:
         present = self.catalogue
         if not present or (present.writer, present.epoch) != (unchanged.writer, unchanged.epoch):
             raise self._nack("stale_epoch", "another snapshot is in place")
-        news = {"listed_at": unchanged.listed_at, "source_error": unchanged.source_error}
-        self.catalogue = present.model_copy(update=news)
+        table = RouteTable("champion", catalogue=present)
+        self.catalogue = table.with_listing(unchanged.listed_at, unchanged.source_error).catalogue
         self._changed()
         return CatalogueAck(generation=self.generation)
 
@@ -282,6 +286,7 @@ class FakeGateway:
             resident=sorted(self.resident),
             holds=list(self.holds),
             damaged=list(self.damaged),
+            partial_catalogues=self.partial_catalogues,
             events=list(self.events),
         )
 

@@ -156,6 +156,10 @@ class FakeRegistry:
 
     # --- Source -----------------------------------------------------------------------------------
 
+    @property
+    def name(self) -> str:
+        return "the registry at fake:/"
+
     def aspired(self, before: Aspired | None = None) -> Aspired:
         self._answer()
         self.listed += 1

@@ -317,6 +317,35 @@ async def test_an_older_catalogue_of_the_same_writer_is_refused(tmp_path):
     await stand.publish(epoch=1, writer="after a restart")
 
 
+async def test_a_catalogue_that_is_not_complete_replaces_none_on_disk(tmp_path):
+    def partial(epoch):
+        return contract.Catalogue(
+            writer="new", epoch=epoch, models=[], source_error="it said 403", complete=False
+        )
+
+    stand, table_file = Stand(tmp_path), TableFile(tmp_path)
+    for catalogue in (partial(1), partial(2)):
+        await stand.rollout.take_catalogue(catalogue, catalogue.model_dump_json().encode())
+        kept = table_file.load("champion").catalogue
+        assert kept is not None
+        assert (kept.complete, kept.epoch) == (False, catalogue.epoch)
+    await stand.publish(1)
+    last = partial(3)
+    await stand.rollout.take_catalogue(last, last.model_dump_json().encode())
+    kept = table_file.load("champion").catalogue
+    assert kept is not None
+    assert (kept.complete, [model.name for model in kept.models]) == (True, ["m"])
+    now = stand.node.table.catalogue
+    assert now is not None
+    assert (now.models, now.source_error) == (kept.models, "it said 403")
+    unchanged = contract.UnchangedCatalogue(writer="new", epoch=3, source_error="it said 401")
+    await stand.rollout.keep_catalogue(unchanged)
+    now = stand.node.table.catalogue
+    assert now is not None
+    assert (now.models, now.source_error) == (kept.models, "it said 401")
+    assert (await stand.rollout.observe(0)).partial_catalogues
+
+
 async def test_a_newer_contract_is_refused_with_a_sentence(tmp_path):
     newer = contract.Catalogue(contract_version=99, writer="w", epoch=1, models=[])
     with pytest.raises(RolloutRefusedError, match="upgrade the gateway"):

@@ -105,8 +105,64 @@ def test_what_is_unknown_is_not_found(selector, model, error):
 
 
 def test_before_any_catalogue_nothing_is_declared_unknown():
-    with pytest.raises(errors.RegistryUnavailableError):
+    with pytest.raises(errors.RegistryUnavailableError, match="is the control plane running"):
         resolve(RouteTable(default_alias="champion"), "1")
+
+
+def unlisted(*models, error=None, epoch=2):
+    """What a control plane says before it has listed the registry."""
+    return Catalogue(
+        writer="new", epoch=epoch, models=list(models), source_error=error, complete=False
+    )
+
+
+def remembered(*versions, name="churn"):
+    return CatalogueModel(name=name, versions=list(versions), remembered=True)
+
+
+@pytest.mark.parametrize(
+    ("selector", "model"),
+    [("1", "other"), (None, "other"), ("9", "churn"), ("shadow", "churn"), (None, "churn")],
+)
+@pytest.mark.parametrize(
+    ("error", "says"), [("it said 403", "it said 403"), (None, "for the first time")]
+)
+def test_before_the_first_listing_nothing_is_declared_unknown(selector, model, error, says):
+    news = unlisted(remembered(version(1)), error=error)
+    snapshot = RouteTable(default_alias="champion").with_catalogue(news)
+    assert resolve(snapshot, "1").digest == DIGEST[1], "what is here serves"
+    with pytest.raises(errors.RegistryUnavailableError, match=says):
+        resolve(snapshot, selector, model)
+
+
+def test_what_serves_without_a_listing_has_no_other_versions_that_are_known():
+    entry = active("champion", 1)
+    snapshot = RouteTable(default_alias="champion").with_active(entry).with_catalogue(unlisted())
+    assert resolve(snapshot).version == resolve(snapshot, "1").version == 1
+    with pytest.raises(errors.RegistryUnavailableError):
+        resolve(snapshot, "2")
+    assert snapshot.why_gone("churn", 1, DIGEST[1]) is None
+
+
+def test_a_catalogue_that_is_not_complete_takes_nothing_away():
+    before = table(version(1), version(2), aliases={"champion": 2}).with_listing(5.0, None)
+    news = unlisted(remembered(version(1)), remembered(version(1), name="new"), error="it hangs")
+    after = before.with_catalogue(news)
+    assert [model.name for model in after.models()] == ["churn", "new"]
+    assert after.model("churn") is before.model("churn")
+    catalogue = after.catalogue
+    assert catalogue is not None
+    assert (catalogue.writer, catalogue.epoch, catalogue.complete) == ("new", 2, True)
+    assert (catalogue.listed_at, catalogue.source_error) == (5.0, "it hangs")
+    with pytest.raises(errors.ModelNotFoundError):
+        resolve(after, "1", "other")
+    # What is remembered is told anew; what was looked at since counts, whoever tells of it.
+    again = after.with_catalogue(unlisted(remembered(version(3), name="new"), epoch=3))
+    assert resolve(again, "3", "new").version == 3
+    looked_at = CatalogueModel(name="churn", versions=[version(4)])
+    again = again.with_catalogue(unlisted(looked_at, epoch=4))
+    assert [one.version for one in again.model("churn").versions] == [4]
+    assert again.with_catalogue(Catalogue(writer="new", epoch=5, models=[])).models() == []
 
 
 @pytest.mark.parametrize(

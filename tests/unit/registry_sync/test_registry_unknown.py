@@ -1,7 +1,14 @@
 """The control plane starts while nobody can list the registry, and some things happen first."""
 
+import asyncio
+import threading
+
 import pytest
 
+from gateway.control_contract import Catalogue, VersionState
+from gateway.errors import RegistryUnavailableError
+from gateway.routing import RouteTable
+from registry_sync import listings, reconcile
 from registry_sync.aspired import Aspired
 from registry_sync.errors import SourceError
 from registry_sync.reconcile import Reconciler
@@ -77,6 +84,78 @@ async def test_a_hint_before_the_first_listing_hides_no_other_model(
         assert spine.ledger.last_listing() is None
         node.gateway.restart(lose_table=True)
         await becomes(lambda: node.gateway.points("other", "latest") == 1, "it comes back")
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_gateway_learns_what_keeps_the_registry_from_its_first_listing(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    released = threading.Event()
+
+    def hang(_before: Aspired | None = None) -> Aspired:
+        released.wait(60)
+        raise SourceError("over")
+
+    monkeypatch.setattr(listings, "_SILENT_AT_FIRST_S", 0.05)
+    monkeypatch.setattr(reconcile, "_LONGEST_SLEEP_S", 0.05)
+    if hangs:
+        monkeypatch.setattr(node.registry, "aspired", hang)
+    node.registry.down = not hangs
+    says = "the registry at fake:/ has not answered" if hangs else "does not answer"
+    async with node.control_plane(poll=False) as spine:
+        first = asyncio.create_task(spine.poll())
+        await becomes(lambda: says in str(told(node).source_error), "the gateway is told")
+        assert (told(node).models, told(node).complete, told(node).listed_at) == ([], False, None)
+        with pytest.raises(RegistryUnavailableError, match=says):
+            RouteTable(A, catalogue=told(node)).resolve(M, None)
+        released.set()
+        await first
+
+
+def told(node: NodeInMemory) -> Catalogue:
+    return node.gateway.catalogue or Catalogue(writer="", epoch=0, models=[])
+
+
+async def test_a_catalogue_from_before_loses_nothing_to_a_ledger_that_knows_less(
+    node: NodeInMemory,
+) -> None:
+    node.registry.publish("other", 1)
+    node.registry.publish(M, 9)
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await becomes(lambda: node.gateway.points("other", "latest") == 1, "both serve")
+        await idle(spine)
+    before = told(node).models
+    (node.folder / "ledger.db").unlink()
+    node.registry.down = True
+    async with node.control_plane() as spine:
+        await idle(spine)
+        await becomes(lambda: told(node).source_error, "the gateway is told")
+        assert told(node).models == before
+        node.registry.down = False
+        node.registry.forget("other")
+        await spine.poll()
+        await spine.poll()
+        await idle(spine)
+        other = node.gateway.version("other", 1)
+        assert other is not None
+        assert other.state is VersionState.DELETED, "a listing says that it is gone"
+
+
+async def test_an_older_gateway_is_not_sent_a_catalogue_that_would_empty_it(
+    node: NodeInMemory,
+) -> None:
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+    before = node.gateway.catalogue
+    node.gateway.partial_catalogues = False
+    for lost in (*node.folder.glob("ledger.db*"), *(node.folder / "artifacts").glob("*.json")):
+        lost.unlink()
+    node.registry.down = True
+    async with node.control_plane() as spine:
+        await idle(spine)
+        assert node.gateway.catalogue is before
 
 
 async def test_what_is_remembered_counts_from_the_ledgers_first_answer(node: NodeInMemory) -> None:

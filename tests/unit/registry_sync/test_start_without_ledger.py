@@ -119,4 +119,10 @@ async def test_with_the_registry_down_too_a_gateway_keeps_the_catalogue_that_it_
             await tells(node, spine)
             await node.shows(2, VersionState.AVAILABLE)
         else:
-            assert node.gateway.catalogue is before
+            await spine.poll()
+            await tells(node, spine)
+            catalogue = node.gateway.catalogue
+            assert before is not None
+            assert catalogue is not None
+            assert (catalogue.models, catalogue.complete) == (before.models, True)
+            assert catalogue.source_error == "the registry does not answer"

@@ -1,0 +1,131 @@
+"""A registry that refuses or hangs from the first moment on: everybody is told, nothing is lost."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.acceptance.conftest import NodeMaker
+from tests.acceptance.lying_registry import LyingRegistry, Mode
+from tests.acceptance.node import Node
+from tests.acceptance.registry import Registry, row_answers, row_body
+from tests.acceptance.traffic import Answer, Call, ask, client
+from tests.acceptance.waiting import eventually
+from tests.models.catalogue import LinearModel
+from tests.servers import MlflowServer, free_ports
+
+ALIAS = "champion"
+
+
+@pytest.fixture
+def lying(mlflow_registry: MlflowServer) -> Iterator[LyingRegistry]:
+    registry = LyingRegistry(mlflow_registry.url)
+    yield registry
+    registry.close()
+
+
+async def shown(http: httpx.AsyncClient, node: Node, path: str) -> dict[str, Any]:
+    """What a page of the gateway says of the registry."""
+    answer = await http.get(node.url + path)
+    assert answer.status_code == 200, answer.text
+    registry: dict[str, Any] = answer.json()["registry"]
+    return registry
+
+
+async def names(http: httpx.AsyncClient, node: Node) -> list[str]:
+    """The models that the gateway shows."""
+    return [one["name"] for one in (await http.get(f"{node.url}/models")).json()["models"]]
+
+
+async def is_told_everywhere(
+    http: httpx.AsyncClient, node: Node, model: str, registry_url: str, says: str
+) -> None:
+    """Callers, the catalogue, readiness and operators are told which registry says what."""
+
+    async def look() -> Answer | None:
+        answer = await ask(http, node.url, Call(model, 0), row_body(0))
+        assert (answer.status, answer.code) == (503, "registry_unavailable"), answer
+        return answer if says in answer.body["detail"] else None
+
+    answer = await eventually(look, f"callers are told {says!r}")
+    assert registry_url in answer.body["detail"]
+    for selector in ("1", f"@{ALIAS}"):
+        answer = await ask(http, node.url, Call(model, 0, selector), row_body(0))
+        assert (answer.status, answer.code) == (503, "registry_unavailable"), answer
+        assert says in answer.body["detail"]
+    for path in ("/models", "/health/ready"):
+        registry = await shown(http, node, path)
+        assert says in registry["error"], (path, registry)
+        assert registry_url in registry["error"]
+        assert (registry["listed_at"], registry["control_plane"]) == (None, "up")
+    told = node.command("status")
+    assert told.returncode == 0, told.stderr
+    assert says in told.stdout
+
+
+async def test_nobody_listens_where_the_registry_is_said_to_be(make_node: NodeMaker) -> None:
+    url = f"http://127.0.0.1:{free_ports(1)[0]}"
+    node = make_node(registry_url=url).start()
+    async with client(2) as http:
+        await is_told_everywhere(http, node, "any", url, "Connection refused")
+
+
+@pytest.mark.parametrize(
+    ("mode", "says"), [("error", "500 error responses"), ("slow", "has not answered: it was asked")]
+)
+async def test_a_registry_that_fails_or_hangs_is_followed_once_it_answers(
+    make_node: NodeMaker, registry: Registry, lying: LyingRegistry, mode: Mode, says: str
+) -> None:
+    model = registry.name("first")
+    registry.publish(model, LinearModel(2.0))
+    registry.point(model, ALIAS, 1)
+    lying.mode = mode
+    node = make_node(registry_url=lying.url).start()
+    async with client(2) as http:
+        await is_told_everywhere(http, node, model, lying.url, says)
+        lying.mode = "honest"
+        await node.active(http, model, ALIAS, 1)
+        answer = await ask(http, node.url, Call(model, 4), row_body(4))
+        assert answer.predictions == [row_answers(2.0)[4]]
+        assert (await shown(http, node, "/models"))["error"] is None
+        unknown = await ask(http, node.url, Call("nobody", 0), row_body(0))
+        assert (unknown.status, unknown.code) == (404, "model_not_found"), unknown
+
+
+async def test_what_is_on_the_node_goes_on_while_a_new_control_plane_cannot_list(
+    make_node: NodeMaker, registry: Registry, lying: LyingRegistry
+) -> None:
+    served, later = registry.name("served"), registry.name("later")
+    registry.publish(served, LinearModel(2.0))
+    registry.point(served, ALIAS, 1)
+    registry.client.create_registered_model(later, tags={"gateway.load": "on_demand"})
+    registry.publish(later, LinearModel(3.0))
+    node = make_node(registry_url=lying.url).start()
+    async with client(2) as http:
+        await node.active(http, served, ALIAS, 1)
+        await node.catalogue_shows(http, later, 1)
+        before = await names(http, node)
+        assert {served, later} <= set(before)
+        # Both planes end, and what the control plane knew is lost: the gateway's files are left.
+        assert node.control is not None
+        assert node.gateway is not None
+        node.control.kill()
+        node.gateway.kill()
+        for file in node.node_dir.glob("ledger.db*"):
+            file.unlink()
+        lying.mode = "error"
+        node.start()
+
+        async def told() -> bool:
+            return "500 error responses" in str((await shown(http, node, "/models"))["error"])
+
+        await eventually(told, "the gateway is told")
+        after = await names(http, node)
+        assert after == before
+        answer = await ask(http, node.url, Call(served, 4, f"@{ALIAS}"), row_body(4))
+        assert answer.predictions == [row_answers(2.0)[4]]
+        assert (await node.version(http, later, 1))["policy"] == {"load": "on_demand"}
+        lying.mode = "honest"
+        answer = await ask(http, node.url, Call(later, 4, "1"), row_body(4))
+        assert answer.predictions == [row_answers(3.0)[4]]
