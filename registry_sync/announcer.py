@@ -111,7 +111,8 @@ class Announcer:
         parts = (
             *(aspired.models, ledger, known.descriptions),
             *(known.fetching, known.troubles, known.environments),
-            *(known.signature_changes, known.refused_signatures, known.damaged),
+            *(known.signature_changes, known.refused_signatures),
+            *(known.damaged, known.failing),
         )
         same = len(self._described_from) == len(parts) and all(
             old is new or (index > 1 and old == new)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from registry_sync.actions import (
     RetireAlias,
     RetireStandby,
     Stage,
+    Subject,
     Urgency,
 )
 from registry_sync.announcer import Announcer
@@ -66,12 +67,13 @@ from registry_sync.sources.source import Source
 from registry_sync.standing import aspired_version, runs_in_own
 from registry_sync.steps import Steps
 from registry_sync.threads import Threads
-from registry_sync.why import signature_change
+from registry_sync.why import Why, explain, signature_change
 from registry_sync.world import World
 
 _LONGEST_SLEEP_S = 5.0
 _MODELS_LOOKED_AT = 10
 _BRINGING = frozenset({"fetch", "environment"})
+_BRINGING_UP = frozenset({"stage", "activate"})
 _UNHEARD = NodeState(node_id="", boot_id="", seq=0, generation=0)
 """A gateway that has never answered: as far as is known, it serves nothing."""
 _log = structlog.get_logger("registry_sync.reconcile")
@@ -311,7 +313,12 @@ class Reconciler:
             signature_change=self._signatures.between,
             refuses_signatures=self._signatures.on_change is OnSignatureChange.REFUSE,
             rollback_since=self.clock() - self.disk_room.limits.rollback_window_s,
+            failure=self._failure,
         )
+
+    def _failure(self, subject: Subject) -> tuple[Hashable, str] | None:
+        found = self.steps.backoff.get(subject)
+        return (found.goal, found.reason) if found else None
 
     async def _make_room(self, folder: Path, total_bytes: int) -> None:
         await self.disk_room.make(folder, total_bytes)
@@ -398,7 +405,22 @@ class Reconciler:
             signature_changes=changes,
             refused_signatures=refused,
             damaged=self.store.damaged(),
+            failing=self._failing(),
         )
+
+    def _failing(self) -> dict[tuple[str, str], str]:
+        """Say of aliases whose version is here, and does not come up, what failed of it last."""
+        world = self._world()
+        active = {(one.model, one.alias): one for one in world.node.active}
+        failures = self.steps.backoff.failures()
+        models = {str(one[1]) for one in failures if one[0] in _BRINGING_UP}
+        found = {
+            (name, alias): explain(world, name, alias, active.get((name, alias)))
+            for name in models
+            if (model := world.aspired.models.get(name)) is not None
+            for alias in model.aliases
+        }
+        return {key: one.reason for key, one in found.items() if one.why is Why.FAILING}
 
     def _compare_signatures(self) -> tuple[dict[tuple[str, str], str], dict[tuple[str, str], str]]:
         """Say what aliases change for their callers, and what is refused; log what is new of it."""

@@ -27,6 +27,7 @@ class Why(StrEnum):
 
     FOLLOWS = "follows"
     UNDER_WAY = "under_way"
+    FAILING = "failing"
     PINNED = "pinned"
     HELD = "held"
     FROZEN = "frozen"
@@ -105,7 +106,7 @@ def _why(
     world: World, model: str, alias: str, active: ActiveAlias | None, hold: Hold | None
 ) -> tuple[Why, str]:
     if hold:
-        return _why_held(world, model, active, hold)
+        return _why_held(world, active, hold)
     aspired = aspired_version(world.aspired, model, alias)
     if aspired is None:
         return _why_not_aspired(world, model, alias, active)
@@ -145,7 +146,7 @@ def _why_not_there(
         return refused
     if active is None:
         return _why_nowhere(world, model, alias, target)
-    return _why_frozen(world, target) or (Why.UNDER_WAY, _next_step(world, model, target))
+    return _why_frozen(world, target) or _why_not_yet(world, model, alias, target)
 
 
 def _why_refused(
@@ -179,7 +180,7 @@ def _why_nowhere(world: World, model: str, alias: str, target: Target) -> tuple[
         return Why.ON_DEMAND, (
             f"version {target.version} {comes} when it is called: {LOAD_TAG} is on_demand"
         )
-    return Why.UNDER_WAY, _next_step(world, model, target)
+    return _why_not_yet(world, model, alias, target)
 
 
 def _waits_for_caller(world: World, model: str, alias: str, target: Target) -> bool:
@@ -202,7 +203,8 @@ def _why_inadmissible(world: World, listed: AspiredVersion) -> tuple[Why, str]:
     )
 
 
-def _why_held(world: World, model: str, active: ActiveAlias | None, hold: Hold) -> tuple[Why, str]:
+def _why_held(world: World, active: ActiveAlias | None, hold: Hold) -> tuple[Why, str]:
+    model = hold.model
     why = Why.PINNED if hold.lasting else Why.HELD
     end = (
         f"pinned at version {hold.target_version} by {hold.asked_by}, until `unpin`"
@@ -231,7 +233,8 @@ def _why_held(world: World, model: str, active: ActiveAlias | None, hold: Hold) 
         return Why.QUARANTINED, f"{end}; {told(found, listed, world.ledger)}"
     if here is None and listed and listed.stamp_problem:
         return Why.UNREADABLE_STAMP, f"{end}; {listed.stamp_problem}"
-    return Why.UNDER_WAY, f"{end}; {_next_step(world, model, target)}"
+    not_yet, reason = _why_not_yet(world, model, hold.alias, target)
+    return not_yet, f"{end}; {reason}"
 
 
 def _why_not_aspired(
@@ -246,6 +249,13 @@ def _why_not_aspired(
     if world.ledger.freeze:
         return Why.FROZEN, "the registry no longer has it, and this node is frozen: it stays"
     return Why.UNDER_WAY, "the registry no longer has it: it is taken away when two listings agree"
+
+
+def _why_not_yet(world: World, model: str, alias: str, target: Target) -> tuple[Why, str]:
+    """Say what is to be done for an alias, or what failed of it."""
+    if failed := world.why_failing(model, alias, target):
+        return Why.FAILING, failed
+    return Why.UNDER_WAY, _next_step(world, model, target)
 
 
 def _next_step(world: World, model: str, target: Target) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from gateway.control_contract import ActiveAlias, AliasHold, NodeState, StageRequest
+from registry_sync.actions import Subject
 from registry_sync.aspired import Aspired, AspiredVersion
 from registry_sync.policy import Load, Swap
 from registry_sync.records import BY_REGISTRY, Activation, AskedBy, Hold, LedgerView
@@ -59,6 +60,8 @@ class World:
             or nothing that is to be told.
         refuses_signatures: No alias follows the registry to a signature that breaks callers.
         rollback_since: Epoch seconds; what an alias left after this is kept to go back to.
+        failure: The last failure of a step that is tried again: what it was to reach, and why it
+            did not; None: it has not failed.
     """
 
     aspired: Aspired
@@ -74,6 +77,7 @@ class World:
     signature_change: Callable[[str, str], SignatureChange | None] = lambda _before, _after: None
     refuses_signatures: bool = False
     rollback_since: float = -1.0
+    failure: Callable[[Subject], tuple[Hashable, str] | None] = lambda _: None
 
     def wish(self, model: str, alias: str, hold: Hold | None, aspired: int | None) -> Target | None:
         """Where the alias ought to point: the hold, else the registry's wish, if admissible."""
@@ -263,6 +267,23 @@ class World:
             f"{self.why_other_signature(before, target)}: this node refuses that; "
             f"`rollback --to {target.version}` or `pin` takes it all the same"
         )
+
+    def why_failing(self, model: str, alias: str, target: Target) -> str | None:
+        """Say which step on an alias's way to its target failed last; None: none did."""
+        version, digest = target.version, target.digest or ""
+        steps: dict[Subject, tuple[Hashable, str]] = {
+            ("environment", model, version, digest): (None, "has no environment yet"),
+            ("stage", model, version, digest): (None, "could not be loaded"),
+            ("activate", model, alias): ((version, digest), "could not be activated"),
+        }
+        if target.digest is None:
+            of = self.creation_of(model, version)
+            steps = {("fetch", model, version): (of, "could not be fetched")}
+        for subject, (goal, what) in steps.items():
+            failed = self.failure(subject)
+            if failed is not None and failed[0] in (None, goal):
+                return f"version {version} {what}, and that is tried again: {failed[1]}"
+        return None
 
     def is_frozen(self, target: Target) -> bool:
         """Whether a freeze keeps an alias from this target: only what the registry asks for."""

@@ -12,6 +12,7 @@ from registry_sync.reconcile import Reconciler
 from registry_sync.records import AskedBy
 from registry_sync.why import Explanation, Why, explain
 
+_PENDING = frozenset({Why.UNDER_WAY, Why.FAILING})
 _SETTLED = frozenset({Why.FOLLOWS, Why.PINNED, Why.HELD, Why.FROZEN, Why.ON_DEMAND, Why.GONE})
 
 
@@ -49,8 +50,8 @@ async def sync_model(
         reason = f"the registry has not answered within {patience_s:g} s"
         return answer.model_copy(update={"outcome": "pending", "reason": reason})
     whys = {found.why for found in _explained(spine, model).values()}
-    refused = spine.listings.error is not None or whys - _SETTLED - {Why.UNDER_WAY}
-    outcome = "refused" if refused else "pending" if Why.UNDER_WAY in whys else "done"
+    refused = spine.listings.error is not None or whys - _SETTLED - _PENDING
+    outcome = "refused" if refused else "pending" if whys & _PENDING else "done"
     return answer.model_copy(update={"outcome": outcome, "reason": spine.listings.error})
 
 

@@ -153,6 +153,8 @@ _OF_BYTES = frozenset({Why.QUARANTINED, Why.REJECTED, Why.FROZEN, Why.UNSTAMPED}
 
 def _why_not(spine: Reconciler, model: str, alias: str, found: Explanation) -> str | None:
     """Say why an alias is not where the registry wants it; None: it is, or it is under way."""
+    if found.why is Why.FAILING:
+        return found.reason
     if found.why is Why.UNDER_WAY:
         failure = last_failure(spine, model, alias, found)
         return failure.reason if failure else None

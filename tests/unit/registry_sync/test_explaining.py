@@ -77,7 +77,13 @@ async def test_what_is_tried_again_says_when(node: NodeInMemory) -> None:
         await becomes(spine.steps.backoff.failures, "the stage has failed")
         await idle(spine)
         (one,) = (await explained(client))["selectors"]
-        assert one["why"] == "under_way"
+        reason = "version 2 could not be loaded, and that is tried again: all slots are leased"
+        assert (one["why"], one["reason"]) == ("failing", reason)
+        (alias,) = (await client.get("/state")).json()["models"][0]["aliases"]
+        assert alias["reason"] == reason
+        catalogue = node.gateway.catalogue
+        assert catalogue is not None
+        assert catalogue.models[0].notes == {A: reason}
         assert one["failures"] >= 1
         assert one["failure"] == "all slots are leased"
         assert one["retry_at"] > 0

@@ -1158,6 +1158,37 @@ def test_why_an_alias_is_where_it_is(case: Case, why: str, says: str) -> None:
     assert bool(moves) <= (why in ("under_way", "frozen"))
 
 
+@pytest.mark.parametrize(
+    ("here", "subject", "goal", "says"),
+    [
+        ((1,), ("fetch", M, 2), None, "could not be fetched, and that is tried again: why"),
+        ((1,), ("fetch", M, 2), "another creation", None),
+        ((1, 2), ("fetch", M, 2), None, None),
+        ((1, 2), ("environment", M, 2, D[2]), None, "has no environment yet"),
+        ((1, 2), ("stage", M, 2, D[2]), None, "could not be loaded"),
+        ((1, 2), ("stage", M, 2, D[3]), None, None),
+        ((1, 2), ("activate", M, "champion"), (2, D[2]), "could not be activated"),
+        ((1, 2), ("activate", M, "champion"), (3, D[3]), None),
+    ],
+)
+@pytest.mark.parametrize("aspired", [{"champion": 2}, {"champion": 3}])
+def test_why_of_an_alias_that_does_not_get_there_is_what_failed(
+    here: tuple[int, ...],
+    subject: tuple[str | int, ...],
+    goal: object,
+    says: str | None,
+    aspired: dict[str, int],
+) -> None:
+    held = hold(at=3, target=2) if aspired == {"champion": 3} else {}
+    case = Case("", [], aspired, (active(1),), here=here, ledger=LedgerView(holds=held))
+    failures = {subject: (goal, "why")}
+    what_is = world(case)
+    ledger = replace(what_is.ledger, pins=pins(1, 2), holds=held)
+    found = explain(replace(what_is, failure=failures.get, ledger=ledger), M, "champion", active(1))
+    assert found.why == ("failing" if says else "under_way")
+    assert (says or "") in found.reason
+
+
 # --- listings -------------------------------------------------------------------------------------
 
 
