@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import platform
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from functools import partial
 import structlog
 from fastapi import FastAPI
 
-from gateway import cores
+from gateway import cores, libraries
 from gateway.admission import Admission
 from gateway.damaged_files import DamagedFiles
 from gateway.dispatch import Dispatcher
@@ -108,7 +110,8 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         table = await asyncio.to_thread(table_file.load, settings.default_alias)
     except TableFileError as error:
         raise StartError(str(error)) from error
-    node = Node(node_id=node_id, boot_id=uuid.uuid4().hex, table=table)
+    installed = await asyncio.to_thread(libraries.mark, platform.python_version(), sys.path)
+    node = Node(node_id=node_id, boot_id=uuid.uuid4().hex, table=table, libraries=installed)
     telemetry = Telemetry()
     launcher = ForkserverLauncher()
     await launcher.warm()

@@ -466,6 +466,8 @@ class NodeState(Body):
             Empty from an older gateway.
         damaged_files: What the gateway could not use of its own files since its start, each file
             once. Empty from an older gateway.
+        libraries: A mark of what is installed for its shared workers: another one, after a start
+            with other libraries. None from an older gateway.
         partial_catalogues: Whether it understands `Catalogue.complete`. False from an older
             gateway, for which what a catalogue leaves out is gone.
     """
@@ -484,5 +486,6 @@ class NodeState(Body):
     holds: list[AliasHold] = Field(default_factory=list)
     damaged: list[DamagedCopy] = Field(default_factory=list)
     damaged_files: list[DamagedFile] = Field(default_factory=list)
+    libraries: str | None = None
     partial_catalogues: bool = False
     events: list[Event] = Field(default_factory=list)

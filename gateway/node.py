@@ -29,12 +29,17 @@ class Node:
         node_id: str,
         boot_id: str,
         table: RouteTable,
+        libraries: str | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Store. The control plane counts as heard from now on, so that it has time to come up."""
+        """Store. The control plane counts as heard from now on, so that it has time to come up.
+
+        ``libraries`` is the mark of what is installed here; None: nobody has looked.
+        """
         self.node_id = node_id
         self.boot_id = boot_id
+        self.libraries = libraries
         self.clock = clock
         # Numbers grow over restarts too, so that an acknowledgement of an earlier boot's events
         # never swallows one of this boot's.

@@ -489,6 +489,7 @@ class Rollout:
             holds=list(node.table.holds),
             damaged=node.damaged(),
             damaged_files=self._table_file.damaged(),
+            libraries=node.libraries,
             partial_catalogues=True,
             events=node.events_after(after),
         )

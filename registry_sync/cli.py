@@ -86,6 +86,7 @@ for command in (
     decide.freeze,
     decide.unfreeze,
     look_now.sync,
+    look_now.retry,
     publish.stamp,
     publish.publish,
 ):

@@ -21,6 +21,7 @@ from registry_sync.ledger_rows import (
     decisions_of_freeze,
     decisions_of_hold,
     decisions_of_quarantine,
+    decisions_of_rejection,
     freeze_of,
     freeze_values,
     hold_of,
@@ -232,10 +233,21 @@ class Ledger:
         )
         self._rejections.add(connection, rejection_values(found))
 
-    def release_rejection(self, model: str, version: int) -> bool:
-        """Let aliases follow a version again; whether there was something to release."""
+    def release_rejection(
+        self,
+        model: str,
+        version: int,
+        digest: str | None = None,
+        *,
+        released_by: str = AskedBy.POLL,
+    ) -> bool:
+        """Let aliases follow a version again; whether there was something to release.
+
+        ``digest`` None: whatever its bytes are.
+        """
+        of = _given(model=model, version=version, digest=digest)
         with self._database.transaction() as connection:
-            return self._rejections.release(connection, model=model, version=version)
+            return self._rejections.release(connection, released_by=released_by, **of)
 
     # --- what operators keep ----------------------------------------------------------------------
 
@@ -420,10 +432,12 @@ class Ledger:
         of_model = _given(model=model)
         held = self._rows(self._holds.last_changed(limit, **of_model))
         wrong = self._rows(self._quarantines.last_changed(limit, **of_model))
+        tried = self._rows(self._rejections.last_changed(limit, **of_model))
         frozen = self._rows(self._freezes.last_changed(limit))
         found = [
             *(one for row in held for one in decisions_of_hold(row)),
             *(one for row in wrong for one in decisions_of_quarantine(row)),
+            *(one for row in tried for one in decisions_of_rejection(row)),
             *(one for row in frozen for one in decisions_of_freeze(row)),
         ]
         return sorted(found, key=lambda one: one.at, reverse=True)[:limit]

@@ -10,6 +10,7 @@ from sqlalchemy import Row
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.records import (
     Activation,
+    AskedBy,
     Attempt,
     Decision,
     Freeze,
@@ -20,6 +21,7 @@ from registry_sync.records import (
 )
 
 _MAX_REASON_CHARACTERS = 2000
+_OTHER_LIBRARIES = "the gateway has other libraries than those under which it failed"
 
 Values = dict[str, Any]
 """What a row has besides the node that it belongs to."""
@@ -98,12 +100,15 @@ def rejection_values(found: Rejection) -> Values:
         "failure": found.failure,
         "reason": _bounded(found.reason),
         "at": found.at,
+        "libraries": found.libraries,
     }
 
 
 def rejection_of(row: Row[Any]) -> Rejection:
     """Return the version that no alias may follow."""
-    return Rejection(row.model, row.version, row.digest, row.failure, row.reason, row.at)
+    return Rejection(
+        row.model, row.version, row.digest, row.failure, row.reason, row.at, row.libraries
+    )
 
 
 # --- what operators keep --------------------------------------------------------------------------
@@ -238,6 +243,13 @@ def decisions_of_quarantine(row: Row[Any]) -> Iterator[Decision]:
     yield Decision(row.at, "quarantine", asked_by=row.asked_by, reason=row.reason, **about)
     if row.released_by is not None:
         yield Decision(row.released_at, "release quarantine", asked_by=row.released_by, **about)
+
+
+def decisions_of_rejection(row: Row[Any]) -> Iterator[Decision]:
+    """Yield who let a version be tried again; that it was rejected, its try tells."""
+    if row.released_by is not None:
+        why = _OTHER_LIBRARIES if row.released_by == AskedBy.RESTART else None
+        yield Decision(row.released_at, "retry", row.model, None, row.version, row.released_by, why)
 
 
 def decisions_of_freeze(row: Row[Any]) -> Iterator[Decision]:

@@ -133,6 +133,7 @@ class Promotion:
                 return Stopped(f"{reason}; this node's copy is dropped and fetched again")
             reason = f"{reason}; this node's copy came in place of a damaged one before"
             return Stopped(f"{reason}: it is fetched again later", costly=action.displaces)
+        node = self._observation.node
         await self._journal.write(
             self._ledger.reject,
             Rejection(
@@ -142,6 +143,7 @@ class Promotion:
                 failure=f"{OWN_FAILURE if action.own else ''}{outcome.failure}",
                 reason=reason,
                 at=self._clock(),
+                libraries=None if action.own or node is None else node.libraries,
             ),
         )
         return Stopped(reason, refused=True)

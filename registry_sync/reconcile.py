@@ -277,6 +277,7 @@ class Reconciler:
                 await self._copies.heal_store(node, aspired, view)
         if answered:
             await self._record_rollbacks(node)
+            await self._retry_beside_other_libraries(node)
             await self.journal.adopt(node, self._is_moving)
         await self.journal.note_aspired(self.listings.aspired)
         await self._publish()
@@ -357,6 +358,27 @@ class Reconciler:
             if await self.journal.write(self.ledger.release_rejection, model, version):
                 self.listings.pointed_anew.discard((model, version))
                 _log.info("rejection.released", model=model, version=version)
+
+    async def _retry_beside_other_libraries(self, node: NodeState) -> None:
+        """Try once more what failed to load under other libraries than the gateway has now."""
+        for found in tuple(self.journal.view.rejections.values()):
+            if not found.is_outdated(node.libraries):
+                continue
+            which = (found.model, found.version, found.digest)
+            if not await self._release_rejection(*which, released_by=AskedBy.RESTART):
+                return  # the next pass tries again
+            self.steps.try_now(found.model)
+            _log.info("rejection.released", model=found.model, version=found.version)
+
+    async def _release_rejection(
+        self, model: str, version: int, digest: str | None = None, *, released_by: str
+    ) -> bool:
+        return await self.journal.decide(
+            partial(LedgerView.without_rejection, model=model, version=version, digest=digest),
+            self.ledger.release_rejection,
+            *(model, version, digest),
+            released_by=released_by,
+        )
 
     # --- tell -------------------------------------------------------------------------------------
 
@@ -596,6 +618,12 @@ class Reconciler:
             return followed.without_live_rejection(hold.model, hold.aspired_version)
 
         return await self.journal.decide(change, self.ledger.release_hold, hold, released_by)
+
+    async def retry(self, model: str, version: int) -> bool:
+        """Let a rejected version be tried again, now; whether that is recorded."""
+        written = await self._release_rejection(model, version, released_by=AskedBy.OPERATOR)
+        self.try_now(model)
+        return written
 
     async def freeze(self) -> bool:
         """Let no alias follow the registry; when it returns True, none does any more."""

@@ -19,7 +19,7 @@ class AskedBy(StrEnum):
 
     ``SYNC``: the registry, and an operator had it listed. ``OPERATOR``: an operator, whatever the
     registry says. ``RULE``: the gateway, by what live traffic showed it. ``ADOPTED``: the gateway
-    had made it already when we looked.
+    had made it already when we looked. ``RESTART``: the gateway has started with other libraries.
     """
 
     POLL = "poll"
@@ -27,6 +27,7 @@ class AskedBy(StrEnum):
     SYNC = "sync"
     OPERATOR = "operator"
     RULE = "rule"
+    RESTART = "restart"
     RECOVERY = "recovery"
     ADOPTED = "adopted"
 
@@ -102,6 +103,10 @@ class Rejection:
     """A version that loaded or warmed wrongly, or failed on live traffic.
 
     For aliases only, and for these bytes only.
+
+    Attributes:
+        libraries: The mark of the libraries under which it failed; None: an older release recorded
+            it, or they do not matter.
     """
 
     model: str
@@ -110,6 +115,7 @@ class Rejection:
     failure: str
     reason: str
     at: float
+    libraries: str | None = None
 
     @property
     def in_own(self) -> bool:
@@ -124,7 +130,20 @@ class Rejection:
     @property
     def told(self) -> str:
         """The reason and what to do about it, for users."""
-        return f"{self.reason}; it is tried again when the registry moves an alias to it anew"
+        return (
+            f"{self.reason}; it is tried again when the registry moves an alias to it anew, or by "
+            f"`registry-gateway retry {self.model}/{self.version}`"
+        )
+
+    def is_outdated(self, libraries: str | None) -> bool:
+        """Whether it may load now, since it failed beside other libraries than these.
+
+        What failed on live traffic did load, and an own environment has libraries of its own.
+        ``libraries`` None: those of now are not known.
+        """
+        if libraries is None or self.in_own or self.on_live_traffic:
+            return False
+        return self.libraries != libraries
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +245,7 @@ class Decision:
 
     Attributes:
         what: ``hold``, ``pin``, ``unpin``, ``release``, ``quarantine``, ``release quarantine``,
-            ``freeze`` or ``unfreeze``.
+            ``retry``, ``freeze`` or ``unfreeze``.
         model: None: it is about the whole node.
         asked_by: None: an older release recorded it.
     """
@@ -320,6 +339,15 @@ class LedgerView:
             key: one
             for key, one in self.rejections.items()
             if key[:2] != (model, version) or not one.on_live_traffic
+        }
+        return replace(self, rejections=kept)
+
+    def without_rejection(self, model: str, version: int, digest: str | None = None) -> Self:
+        """Return what counts once a version may be tried again; ``digest`` None: all its bytes."""
+        kept = {
+            key: one
+            for key, one in self.rejections.items()
+            if key[:2] != (model, version) or digest not in (None, key[2])
         }
         return replace(self, rejections=kept)
 

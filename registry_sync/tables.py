@@ -112,6 +112,8 @@ rejections = Table(
     Column("reason", Text, nullable=False),
     Column("at", Float, nullable=False),
     Column("released_at", Float),
+    Column("libraries", String(64)),
+    Column("released_by", String(16)),
     Index(None, "node_id", "model", "version"),
 )
 

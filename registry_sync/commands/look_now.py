@@ -12,7 +12,9 @@ from registry_sync.commands.arguments import AsJson, ModelArgument, of_model, of
 from registry_sync.commands.control_plane import ask
 from registry_sync.commands.status import alias_table
 from registry_sync.commands.terminal import ago, end, note, say, say_error, short, tables, tell
-from registry_sync.operations.bodies import Quarantines, ReleaseAnswer, SyncAnswer
+from registry_sync.operations.bodies import Quarantines, ReleaseAnswer, RetryAnswer, SyncAnswer
+
+VersionArgument = Annotated[str, typer.Argument(metavar="MODEL/VERSION", help="Such as churn/3.")]
 
 # --- sync -----------------------------------------------------------------------------------------
 
@@ -28,6 +30,29 @@ def _say_sync(answer: SyncAnswer) -> None:
     if answer.reason:
         say_error(f"the registry could not be listed: {answer.reason}")
     tables().print(alias_table((answer.model, alias) for alias in answer.aliases))
+
+
+# --- rejected versions ----------------------------------------------------------------------------
+
+
+def retry(reference: VersionArgument, *, as_json: AsJson = False) -> None:
+    """Try a rejected version once more; one that fails again is rejected again."""
+    answer = ask("POST", "/retry", RetryAnswer, json=of_version(reference))
+    tell(answer, _say_retried, as_json=as_json)
+    end(answer.outcome)
+
+
+def _say_retried(answer: RetryAnswer) -> None:
+    name = f"{answer.model}/{answer.version}"
+    aliases = ", ".join(f"@{one}" for one in answer.aliases)
+    if answer.outcome == "active":
+        say(f"{name} is no longer rejected: {aliases} means it now.")
+    elif answer.outcome == "released":
+        say(f"{name} is no longer rejected; {answer.reason}.")
+    elif answer.outcome == "pending":
+        say_error(f"{name} is no longer rejected, and not active yet: {answer.reason}")
+    else:
+        say_error(f"{name} is not active: {answer.reason}")
 
 
 # --- quarantine -----------------------------------------------------------------------------------
@@ -54,9 +79,6 @@ def _say_quarantines(answer: Quarantines) -> None:
             Text(f"{one.reason}; {one.way_out}"),
         )
     tables().print(table)
-
-
-VersionArgument = Annotated[str, typer.Argument(metavar="MODEL/VERSION", help="Such as churn/3.")]
 
 
 def accept_quarantined(reference: VersionArgument, *, as_json: AsJson = False) -> None:

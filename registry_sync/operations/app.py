@@ -22,6 +22,8 @@ from registry_sync.operations.bodies import (
     Quarantines,
     ReleaseAnswer,
     ReleaseRequest,
+    RetryAnswer,
+    RetryRequest,
     RollbackAnswer,
     RollbackRequest,
     State,
@@ -36,6 +38,7 @@ from registry_sync.operations.pinning import freeze, pin, unfreeze, unpin
 from registry_sync.operations.problems import problem
 from registry_sync.operations.quarantine import accept, read_quarantines, release
 from registry_sync.operations.refusals import RefusedError, UnknownError
+from registry_sync.operations.retry import retry
 from registry_sync.operations.rollback import roll_back
 from registry_sync.operations.state import read_history, read_state
 from registry_sync.operations.webhooks import Webhook
@@ -45,6 +48,7 @@ from registry_sync.records import AskedBy
 _MAX_HISTORY = 500
 _ROLLBACK_PATIENCE_S = 60.0
 _SYNC_PATIENCE_S = 60.0
+_RETRY_PATIENCE_S = 60.0
 _PIN_PATIENCE_S = 40.0
 """Twice: for the bytes, and for the outcome; the command waits a little longer than both."""
 
@@ -158,6 +162,11 @@ def _add_operator_routes(app: FastAPI, spine: Reconciler) -> None:
     async def accept_quarantined(body: ReleaseRequest) -> ReleaseAnswer:
         """Accept the altered bytes of a quarantined version as they were found."""
         return await accept(spine, body, patience_s=_PIN_PATIENCE_S)
+
+    @app.post("/retry")
+    async def retry_version(body: RetryRequest) -> RetryAnswer:
+        """Let the aliases that want a rejected version try it once more."""
+        return await retry(spine, body, patience_s=_RETRY_PATIENCE_S)
 
     @app.post("/freeze")
     async def freeze_node() -> FreezeAnswer:

@@ -295,6 +295,34 @@ class ReleaseAnswer(BaseModel):
     reason: str | None = None
 
 
+class RetryRequest(BaseModel):
+    """Try a rejected version once more."""
+
+    model: ModelName
+    version: PositiveInt
+
+
+RetryOutcome = Literal["active", "released", "pending", "refused"]
+
+
+class RetryAnswer(BaseModel):
+    """How the retry went.
+
+    Attributes:
+        outcome: ``active``: every alias that the registry points at the version means it now.
+            ``released``: nothing asks for it now. ``pending``: it is still being tried.
+            ``refused``: it failed again, or something else stands in its way.
+        aliases: Those that the registry points at it.
+        reason: Why it is not active.
+    """
+
+    outcome: RetryOutcome
+    model: str
+    version: int
+    aliases: list[str]
+    reason: str | None = None
+
+
 class SyncRequest(BaseModel):
     """Look at one model now."""
 

@@ -33,6 +33,13 @@ class NotHeldError(RefusedError):
     title = "Not pinned"
 
 
+class NotRejectedError(RefusedError):
+    """The version is not rejected."""
+
+    code = "not_rejected"
+    title = "Not rejected"
+
+
 class NotQuarantinedError(RefusedError):
     """The version is not quarantined."""
 

@@ -193,6 +193,24 @@ def test_a_rejection_counts_for_its_bytes_until_released(ledger: Ledger) -> None
     assert ledger.view().rejections == {}
 
 
+def test_a_retry_is_in_history_and_about_the_bytes_that_it_names(ledger: Ledger) -> None:
+    one = Rejection("m", 1, D1, "load_failed", "no", 1.0, "these libraries")
+    other = replace(one, digest=D2, libraries=None)
+    for rejection in (one, other):
+        ledger.reject(rejection)
+    assert ledger.view().rejections == {("m", 1, D1): one, ("m", 1, D2): other}
+    assert ledger.decisions_of("m") == []
+    assert ledger.release_rejection("m", 1, D2, released_by="restart")
+    assert not ledger.release_rejection("m", 1, D2, released_by="restart")
+    assert ledger.view().rejections == {("m", 1, D1): one}
+    assert ledger.release_rejection("m", 1, released_by="operator")
+    told = {(d.what, d.version, d.asked_by, d.at) for d in ledger.decisions_of("m")}
+    assert told == {("retry", 1, "restart", 100.0), ("retry", 1, "operator", 100.0)}
+    reasons = {d.asked_by: d.reason for d in ledger.decisions_of("m")}
+    assert reasons["operator"] is None
+    assert "other libraries" in str(reasons["restart"])
+
+
 def test_one_hold_of_an_alias_counts(ledger: Ledger) -> None:
     hold = Hold("m", "champion", 2, 1, D1, "operator", 1.0)
     ledger.hold(hold)

@@ -41,7 +41,8 @@ class FakeGateway:
 
     ``fails`` says how the stage of a (model, version) ends; ``stages_wait`` keeps stages under way
     until cleared; ``resident`` is what has a worker; ``down`` makes every call fail;
-    ``partial_catalogues`` False is an older gateway.
+    ``libraries`` is the mark of its libraries, from its next start on; ``partial_catalogues`` False
+    is an older gateway.
     """
 
     def __init__(self) -> None:
@@ -60,6 +61,7 @@ class FakeGateway:
         self.refuses: dict[tuple[str, str], tuple[NackCode, str]] = {}
         self.holds: list[AliasHold] = []
         self.damaged: list[DamagedCopy] = []
+        self.libraries: str | None = None
         self.partial_catalogues = True
         self.stages_wait = False
         self.stages: list[StageRequest] = []
@@ -286,6 +288,7 @@ class FakeGateway:
             resident=sorted(self.resident),
             holds=list(self.holds),
             damaged=list(self.damaged),
+            libraries=self.libraries,
             partial_catalogues=self.partial_catalogues,
             events=list(self.events),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -232,6 +233,8 @@ def test_what_this_release_wrote_survives_down_and_up(engine: Engine, ledger: Le
     ledger.hold(pin)
     ledger.freeze(Freeze("operator", 2.0))
     ledger.quarantine(Quarantine("m", 3, None, "l", D1, "wrong", 8.0, "webhook"))
+    rejection = Rejection("m", 4, D1, "load_failed", "no", 7.0, "these libraries")
+    ledger.reject(rejection)
     ledger.close()
     go(engine, command.downgrade, "0001")
     assert ledger.ensure() is True
@@ -240,6 +243,7 @@ def test_what_this_release_wrote_survives_down_and_up(engine: Engine, ledger: Le
     assert view.holds["m", "b"] == Hold("m", "b", 2, 1, D1, "operator", 1.0)
     assert (view.last_active["m", "b"].version, view.last_active["m", "b"].reason) == (1, None)
     assert view.quarantines["m", 3].reason == "wrong"
+    assert view.rejections == {("m", 4, D1): replace(rejection, libraries=None)}
     assert view.freeze is None
 
 

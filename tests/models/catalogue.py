@@ -346,6 +346,7 @@ class ScriptedModel(_Logged):
         lock_file: In a worker, a load locks this file until the worker ends, and raises if another
             worker has it.
         load_sleep_s: How long a load takes at least, in seconds.
+        needs_module: In a worker, a load imports this module.
         fail_load: Loading raises.
         connect_file: Holds a port of this machine, while it is there: what ``connects`` says (a
             ``load``, a ``predict``) connects to it, and raises if it cannot.
@@ -372,6 +373,7 @@ class ScriptedModel(_Logged):
     load_gate: str = ""
     lock_file: str = ""
     load_sleep_s: float = 0.0
+    needs_module: str = ""
     fail_load: bool = False
     connect_file: str = ""
     connects: str = "load"

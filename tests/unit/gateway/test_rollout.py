@@ -346,6 +346,12 @@ async def test_a_catalogue_that_is_not_complete_replaces_none_on_disk(tmp_path):
     assert (await stand.rollout.observe(0)).partial_catalogues
 
 
+async def test_a_node_tells_the_mark_of_its_libraries(tmp_path):
+    stand = Stand(tmp_path)
+    stand.node.libraries = "a mark"
+    assert (await stand.rollout.observe(0)).libraries == "a mark"
+
+
 async def test_a_newer_contract_is_refused_with_a_sentence(tmp_path):
     newer = contract.Catalogue(contract_version=99, writer="w", epoch=1, models=[])
     with pytest.raises(RolloutRefusedError, match="upgrade the gateway"):

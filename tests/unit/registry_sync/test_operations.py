@@ -175,7 +175,8 @@ async def test_a_rollback_to_a_version_that_cannot_serve_is_refused_and_released
         answer = (await client.post("/rollback", json={"model": M, "alias": A})).json()
         assert answer["outcome"] == "refused"
         assert answer["reason"] == (
-            "a library is missing; it is tried again when the registry moves an alias to it anew"
+            "a library is missing; it is tried again when the registry moves an alias to it anew, "
+            "or by `registry-gateway retry churn/1`"
         )
         await idle(spine)
         assert (node.gateway.points(M, A), spine.journal.view.holds) == (2, {})

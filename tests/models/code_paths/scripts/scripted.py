@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import importlib
 import multiprocessing
 import os
 import socket
@@ -47,6 +48,8 @@ class Scripted(PythonModel):
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if config["load_sleep_s"]:
             time.sleep(config["load_sleep_s"])
+        if config["needs_module"] and multiprocessing.parent_process() is not None:
+            importlib.import_module(config["needs_module"])
         if config["fail_load"]:
             raise RuntimeError("this model cannot be loaded, and says a secret: hunter2")
         connect(config, "load")
