@@ -19,6 +19,7 @@ NOT_WHOLE = "a string where a whole number is needed"
 NOT_A_STRING = "a whole number where a string is needed"
 NOT_A_NUMBER = "a string where a number is needed"
 NOT_BASE64 = "a string that is not base64 where bytes are needed"
+NOT_A_DATE = "a string that is no ISO 8601 date and time"
 NOT_LABELS = "not a list of a name or number for each row"
 OF_OBJECTS = "row 0 of {'a': 'object'}: dict"
 """How the answer of a model that was given a table of one column of objects begins."""
@@ -60,6 +61,7 @@ CHANGED_BY_MLFLOW = [
     ("s", 4, "int 4", NOT_A_STRING),
     ("s", None, "NoneType None", "null in a required column"),
     ("t", 1, "Timestamp 1970-01-01 00:00:00.000000001", NOT_A_STRING),
+    ("t", "2 January 2026", "Timestamp 2026-01-02 00:00:00", NOT_A_DATE),
     ("n", "2026-01-01", "bytes b'\\xdbM\\xba\\xd3]5'", NOT_BASE64),
 ]
 """Column, value, what MLflow makes of it, and why it is refused here."""
@@ -390,6 +392,14 @@ CASES = {
                     "row (2, 4) of {'a': 'float64'}: dict {'a': 'float 2.0'}",
                 ],
                 [[None, "dataframe_split.index", NOT_LABELS]],
+            ),
+            (
+                {"dataframe_split": {"columns": ["a", "b"], "data": [[1.0, 2], [2.0]]}},
+                [
+                    "row 0 of {'a': 'float64'}: dict {'a': 'float 1.0'}",
+                    "row 1 of {'a': 'float64'}: dict {'a': 'float 2.0'}",
+                ],
+                [[1, None, "not a list of 2 values"]],
             ),
             ({"instances": [[1.0]]}, None, ["row 0 of {'a': 'float64'}: dict {'a': 'float 1.0'}"]),
         ],
