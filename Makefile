@@ -9,6 +9,7 @@ BIN := .venv/bin
 ARGS ?=
 BASE := .venv/installed-base
 INSTALLED := .venv/installed
+FLAVORS := .venv/flavors
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt
 
 export MLFLOW_DISABLE_TELEMETRY = true
@@ -26,7 +27,7 @@ test: $(INSTALLED) ## Everything that must hold, in under ten minutes
 tests: $(INSTALLED)
 	$(BIN)/python -m pytest tests --ignore=tests/benchmarks --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
-soak: $(INSTALLED) ## The tests that take counts and durations, in full
+soak: $(INSTALLED) $(FLAVORS) ## The tests that take counts and durations, in full
 	REGISTRY_GATEWAY_SOAK=1 $(BIN)/python -m pytest tests/acceptance tests/contracts --timeout=3600 $(ARGS)
 
 bench: $(INSTALLED) ## The benchmarks: ratios within one run
@@ -65,6 +66,12 @@ define MAKE_VENV
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=…")'
 @test -x $(BIN)/python || $(PYTHON) -m venv .venv
 endef
+
+# Their own stamp: nothing but the long run needs them. The versions of the others stay as they are.
+$(FLAVORS): $(INSTALLED)
+	@echo 'Installing the libraries of every flavor of MLflow into .venv (4.5 GB) …'
+	$(PIP) $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["flavors"])')
+	@touch $@
 
 clean: ## Remove the environment, and what demo and tests left
 	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -26,6 +26,10 @@ class Registry:
             self._names.append(name)
         return name
 
+    def adopt(self, name: str) -> None:
+        """Take a registered model that was made otherwise, to forget it with the others."""
+        self._names.append(name)
+
     def forget_name(self, name: str) -> None:
         """Say that a name from `name` is not a registered model's."""
         self._names.remove(name)

@@ -1,0 +1,60 @@
+"""Every kind of model answers what MLflow's own scoring server answers, or differs as listed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.corpus import Corpus, ReferenceServers, publish
+from tests.acceptance.node import Node
+from tests.acceptance.registry import Registry
+from tests.acceptance.scale import SOAK, WITH_TORCH
+from tests.models.corpus.cases import WITH_EXAMPLE, WITHOUT_EXAMPLE, Case
+from tests.models.corpus.compare import difference
+from tests.models.corpus.table import CASES
+from tests.servers import MlflowServer
+
+GATEWAY = WITH_TORCH
+ASKED = [case for case in CASES.values() if SOAK or not (case.seldom or case.needs)]
+LOADED_BEFORE = ("torch", "sklearn", "skops.io")
+
+
+@pytest.fixture(scope="module")
+def corpus(
+    module_node: Node,
+    mlflow_registry: MlflowServer,
+    mlflow_root: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Corpus]:
+    """All models on the registry, a node that serves them, and MLflow's servers beside it."""
+    folder = tmp_path_factory.mktemp("corpus")
+    reference = ReferenceServers(folder, LOADED_BEFORE)
+    prefix = publish(ASKED, mlflow_registry.url, folder)
+    registry = Registry(mlflow_registry.url)
+    for case in ASKED:
+        registry.adopt(prefix + case.name)
+    corpus = Corpus(module_node.start(), prefix, registry, mlflow_root, reference)
+    yield corpus
+    corpus.close()
+    registry.forget()
+
+
+@pytest.mark.parametrize("version", [WITH_EXAMPLE, WITHOUT_EXAMPLE], ids=["example", "no example"])
+@pytest.mark.parametrize("case", ASKED, ids=lambda case: case.name)
+def test_it_answers_what_mlflow_answers_or_differs_as_listed(
+    corpus: Corpus, case: Case, version: int
+) -> None:
+    wrong = []
+    for form, (ours, theirs) in corpus.ask(case, version).items():
+        found = difference(case.bodies[form], ours, theirs, tolerance=case.tolerance)
+        listed = case.difference(form, version)
+        if listed is None and found is not None:
+            wrong.append(f"{form}: not listed: {found}\n  ours: {ours}\n  MLflow: {theirs}")
+        elif listed is not None and (found is None or not listed.fits(ours.status, theirs.status)):
+            wrong.append(f"{form}: not as listed, {listed}\n  ours: {ours}\n  MLflow: {theirs}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_listed_difference_is_about_a_body_that_is_sent() -> None:
+    for case in CASES.values():
+        assert case.differs.keys() <= case.bodies.keys(), case.name

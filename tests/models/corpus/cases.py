@@ -1,0 +1,82 @@
+"""What one model of the corpus is: how it is logged, what it is asked, in what it differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Document = dict[str, Any]
+"""A JSON object that is sent as a body."""
+
+WITH_EXAMPLE, WITHOUT_EXAMPLE = 1, 2
+"""Each model is registered twice; these are the versions' numbers."""
+
+
+@dataclass(frozen=True)
+class Logging:
+    """What ``log_model`` of a flavor is given.
+
+    Attributes:
+        flavor: The module under ``mlflow``.
+        arguments: All arguments but the input example.
+        example: The input example of the first version.
+        without: What the second version, which has no example, is given besides.
+        function: The flavor's function that logs.
+    """
+
+    flavor: str
+    arguments: Mapping[str, Any]
+    example: Any
+    without: Mapping[str, Any] = field(default_factory=dict)
+    function: str = "log_model"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A deliberate difference from MLflow's server.
+
+    Attributes:
+        ours: The status that this project answers.
+        theirs: The status that MLflow answers, or those that it answers to bodies of the kind.
+        reason: Why it differs, in one sentence.
+        versions: The versions for which it does.
+    """
+
+    ours: int
+    theirs: int | tuple[int, ...]
+    reason: str
+    versions: tuple[int, ...] = (WITH_EXAMPLE, WITHOUT_EXAMPLE)
+
+    def fits(self, ours: int, theirs: int) -> bool:
+        """Tell whether two statuses are those of this difference."""
+        answered = self.theirs if isinstance(self.theirs, tuple) else (self.theirs,)
+        return ours == self.ours and theirs in answered
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model and what is asked of it.
+
+    Attributes:
+        name: Its name, which is also the registered model's.
+        build: Makes the model, in a process that has the libraries.
+        bodies: What it is asked, by a name that says the form.
+        differs: The deliberate differences, by the body's name.
+        needs: Modules beside those that every set-up installs.
+        seldom: Whether it is asked in the long run only: it resembles another.
+        tolerance: How far numbers may be apart, relatively; 0 where both run the same code.
+    """
+
+    name: str
+    build: Callable[[], Logging]
+    bodies: Mapping[str, Document]
+    differs: Mapping[str, Difference] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    seldom: bool = False
+    tolerance: float = 0.0
+
+    def difference(self, body: str, version: int) -> Difference | None:
+        """Return the difference that is listed for a body and a version."""
+        listed = self.differs.get(body)
+        return listed if listed is not None and version in listed.versions else None

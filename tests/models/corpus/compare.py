@@ -1,0 +1,76 @@
+"""Two answers to one body, compared: MLflow's server and this project's gateway."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+_STATUSES = {200: {200}, 400: {422, 500}, 500: {422, 500}, 503: {503}}
+"""MLflow's status to ours.
+
+MLflow answers 400 both to a body that it refuses and to one on which the model raises; here the
+first is 422 and the second 500. What it did not foresee, in a body or in an answer, is its 500.
+A model that it cannot load has no server: 503 stands for that."""
+_UNWRAPPED = frozenset({"messages", "prompt", "input"})
+"""A body with one of these is a chat client's: MLflow answers it without ``predictions``."""
+_MOST_SHOWN = 300
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one server answered: a status, and a document where the body is JSON."""
+
+    status: int
+    text: str
+
+    @property
+    def document(self) -> Any:
+        """The body as JSON, in which MLflow spells what is no number NaN."""
+        return json.loads(self.text)
+
+    def __str__(self) -> str:
+        """Return what a failure shows."""
+        text = self.text if len(self.text) <= _MOST_SHOWN else self.text[:_MOST_SHOWN] + "…"
+        return f"{self.status} {text}"
+
+
+def difference(
+    body: dict[str, Any], ours: Answer, theirs: Answer, *, tolerance: float = 0.0
+) -> str | None:
+    """Return how two answers to a body differ; None if they do not."""
+    if ours.status not in _STATUSES.get(theirs.status, {theirs.status}):
+        return f"status {ours.status}, MLflow {theirs.status}"
+    if ours.status != 200:
+        return None
+    predictions = theirs.document
+    if not _UNWRAPPED & body.keys():
+        predictions = predictions["predictions"]
+    return _difference(ours.document["predictions"], predictions, tolerance, "predictions")
+
+
+def _difference(ours: Any, theirs: Any, tolerance: float, place: str) -> str | None:
+    """Return where two JSON values differ first."""
+    if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
+        pairs = [(f"{place}.{key}", ours[key], theirs[key]) for key in ours]
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        rows = enumerate(zip(ours, theirs, strict=True))
+        pairs = [(f"{place}[{row}]", one, other) for row, (one, other) in rows]
+    elif type(ours) is type(theirs) and not isinstance(ours, (dict, list)):
+        return None if _equal(ours, theirs, tolerance) else f"{place}: {ours!r}, MLflow {theirs!r}"
+    else:
+        return f"{place}: {_shown(ours)}, MLflow {_shown(theirs)}"
+    found = (_difference(one, other, tolerance, where) for where, one, other in pairs)
+    return next((one for one in found if one is not None), None)
+
+
+def _equal(ours: Any, theirs: Any, tolerance: float) -> bool:
+    if isinstance(ours, float):
+        return math.isclose(ours, theirs, rel_tol=tolerance, abs_tol=tolerance)
+    return bool(ours == theirs)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "…"
