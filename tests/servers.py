@@ -118,7 +118,8 @@ class ProcessGroup:
         return True
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a server answers 200."""
     try:
         with urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)
@@ -164,7 +165,7 @@ class MlflowServer:
 
     def start(self) -> None:
         """Start (again), with the same port and the same data."""
-        self.group.start(lambda: _answers(f"{self.url}/health"))
+        self.group.start(lambda: answers(f"{self.url}/health"))
 
     def stop(self) -> None:
         """End it; its data stays."""

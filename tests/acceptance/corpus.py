@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +20,7 @@ from tests.acceptance.registry import Registry
 from tests.acceptance.waiting import until
 from tests.models.corpus.cases import Case
 from tests.models.corpus.compare import Answer
-from tests.servers import clean_environ
+from tests.servers import ProcessGroup, answers, clean_environ, free_ports
 
 BUILD_LIMIT_S = 1200.0
 REQUEST_LIMIT_S = 150.0
@@ -93,6 +95,21 @@ class ReferenceServers:
         self._log.close()
 
 
+@contextlib.contextmanager
+def served_by_the_command(model: Path, folder: Path) -> Iterator[str]:
+    """Run ``mlflow models serve`` for a model; give the address that is asked."""
+    port = free_ports(1)[0]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
+    command += ["--model-uri", str(model), "--port", str(port)]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    group = ProcessGroup(command, clean_environ({"PATH": path}), folder, folder / "serve.log")
+    try:
+        group.start(lambda: answers(f"http://127.0.0.1:{port}/ping"))
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        group.kill()
+
+
 class Corpus:
     """Registered cases, and who is asked about them."""
 
@@ -115,7 +132,7 @@ class Corpus:
     def ask(self, case: Case, version: int) -> dict[str, tuple[Answer, Answer]]:
         """Return what both servers answer to each body of a case: ours, then MLflow's."""
         name = self._prefix + case.name
-        self._reference.start(self._registry.proxied_files(name, version, self._registry_root))
+        self._reference.start(self.folder(case, version))
         shown = f"{self._node.url}/models/{quote(name, safe='')}/versions/{version}"
         until(lambda: self._client.get(shown).status_code == 200, f"{name}/{version} is known")
         ours = {form: self._post(f"{shown}/predict", body) for form, body in case.bodies.items()}
@@ -123,6 +140,15 @@ class Corpus:
         return {
             form: (ours[form], self._ask(reference, body)) for form, body in case.bodies.items()
         }
+
+    def folder(self, case: Case, version: int) -> Path:
+        """Return where the registry's server keeps the files of a version."""
+        name = self._prefix + case.name
+        return self._registry.proxied_files(name, version, self._registry_root)
+
+    def ask_reference(self, case: Case, address: str) -> dict[str, Answer]:
+        """Return what the server at this address answers to each body of a case."""
+        return {form: self._ask(address, body) for form, body in case.bodies.items()}
 
     def close(self) -> None:
         """End the connections and the servers."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.corpus import Corpus, ReferenceServers, publish
+from tests.acceptance.corpus import Corpus, ReferenceServers, publish, served_by_the_command
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry
 from tests.acceptance.scale import SOAK, WITH_TORCH
@@ -53,6 +53,20 @@ def test_it_answers_what_mlflow_answers_or_differs_as_listed(
         elif listed is not None and (found is None or not listed.fits(ours.status, theirs.status)):
             wrong.append(f"{form}: not as listed, {listed}\n  ours: {ours}\n  MLflow: {theirs}")
     assert not wrong, "\n".join(wrong)
+
+
+if SOAK:  # it takes MLflow's command half a minute to begin
+
+    def test_the_reference_answers_what_the_command_mlflow_models_serve_does(
+        corpus: Corpus, tmp_path: Path
+    ) -> None:
+        for name in ("sklearn-names", "columns", "params"):
+            case = CASES[name]
+            answered = corpus.ask(case, WITHOUT_EXAMPLE)
+            with served_by_the_command(corpus.folder(case, WITHOUT_EXAMPLE), tmp_path) as address:
+                by_command = corpus.ask_reference(case, address)
+            reference = {form: theirs for form, (_, theirs) in answered.items()}
+            assert by_command == reference
 
 
 def test_every_listed_difference_is_about_a_body_that_is_sent() -> None:

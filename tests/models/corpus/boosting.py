@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tests.models.corpus import bodies, differences
+from tests.models.corpus import bodies
 from tests.models.corpus.cases import Case, Logging
 
 _COLUMNS = {"a": [0.5, 6.25, 3.0], "b": [1.5, 2.0, 7.75], "c": [4.0, 0.25, 1.0]}
@@ -95,11 +95,10 @@ def _catboost_with_words() -> Logging:
 
 _FORMS = bodies.of_columns(_COLUMNS)
 _FAULTS = _FORMS | bodies.faults_of_columns(_COLUMNS)
-_PATIENT = {**differences.TABLE, **differences.FAULTS_OF_PATIENT}
 
 
 def _case(name: str, build: Callable[[], Logging], needs: str) -> Case:
-    return Case(name, build, _FORMS, differences.TABLE, needs=(needs,))
+    return Case(name, build, _FORMS, needs=(needs,))
 
 
 CASES = (
@@ -107,7 +106,6 @@ CASES = (
         "xgboost-classifier",
         _xgboost("XGBClassifier"),
         _FAULTS,
-        _PATIENT,
         needs=("xgboost",),
     ),
     _case("xgboost-regressor", _xgboost("XGBRegressor"), "xgboost"),
@@ -116,7 +114,6 @@ CASES = (
         "lightgbm-classifier",
         _lightgbm("LGBMClassifier"),
         _FAULTS,
-        _PATIENT,
         needs=("lightgbm",),
     ),
     _case("lightgbm-regressor", _lightgbm("LGBMRegressor"), "lightgbm"),
@@ -127,7 +124,6 @@ CASES = (
         "catboost-words",
         _catboost_with_words,
         bodies.of_columns(_MIXED),
-        differences.TABLE,
         needs=("catboost",),
     ),
 )

@@ -23,7 +23,7 @@ def log(case: Case, registered_name: str) -> None:
     log_model = getattr(importlib.import_module(f"mlflow.{logging.flavor}"), logging.function)
     for more in ({"input_example": logging.example}, logging.without):
         common = {"artifact_path": "model", "pip_requirements": ["mlflow"]}
-        log_model(registered_model_name=registered_name, **common, **logging.arguments, **more)
+        log_model(registered_model_name=registered_name, **{**common, **logging.arguments, **more})
     mlflow.MlflowClient().set_registered_model_tag(registered_name, "gateway.load", "on_demand")
 
 

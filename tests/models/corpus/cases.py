@@ -54,6 +54,10 @@ class Difference:
         return ours == self.ours and theirs in answered
 
 
+Differences = Mapping[str, Difference | tuple[Difference, ...]]
+"""The deliberate differences of a case by the body's name; several where its versions differ."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One model and what is asked of it.
@@ -62,21 +66,22 @@ class Case:
         name: Its name, which is also the registered model's.
         build: Makes the model, in a process that has the libraries.
         bodies: What it is asked, by a name that says the form.
-        differs: The deliberate differences, by the body's name.
         needs: Modules beside those that every set-up installs.
         seldom: Whether it is asked in the long run only: it resembles another.
         tolerance: How far numbers may be apart, relatively; 0 where both run the same code.
+        differs: The deliberate differences, which `listed` gives it.
     """
 
     name: str
     build: Callable[[], Logging]
     bodies: Mapping[str, Document]
-    differs: Mapping[str, Difference] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     seldom: bool = False
     tolerance: float = 0.0
+    differs: Differences = field(default_factory=dict)
 
     def difference(self, body: str, version: int) -> Difference | None:
         """Return the difference that is listed for a body and a version."""
-        listed = self.differs.get(body)
-        return listed if listed is not None and version in listed.versions else None
+        listed = self.differs.get(body, ())
+        several = listed if isinstance(listed, tuple) else (listed,)
+        return next((one for one in several if version in one.versions), None)

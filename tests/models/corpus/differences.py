@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from tests.models.corpus.cases import WITH_EXAMPLE, Difference
 
 POSITIONS = Difference(
@@ -24,10 +22,13 @@ NULLS = Difference(
     422,
     200,
     "Null stands only in a column that the signature calls optional; MLflow puts NaN, false or the "
-    "text None in its place.",
+    "text None in its place, in tensors too.",
 )
 RAGGED = Difference(
-    422, 200, "Rows that are not as long as the columns are refused; MLflow fills them with NaN."
+    422,
+    200,
+    "Rows that are not as long as the columns are refused; MLflow fills them with NaN, or cuts "
+    "them.",
 )
 DATES = Difference(
     422, 200, "A date and time is a text in ISO 8601; MLflow guesses what else it could be."
@@ -64,21 +65,51 @@ FAILS_ITS_EXAMPLE = Difference(
     versions=(WITH_EXAMPLE,),
 )
 EMPTY = Difference(422, 200, "A body without rows is refused; MLflow asks the model about nothing.")
-
-TABLE: Mapping[str, Difference] = {
-    "dataframe_split, no columns": POSITIONS,
-    "inputs, rows": POSITIONS,
-    "instances, rows": POSITIONS,
-}
-"""What `bodies.of_columns` shows for a model of named columns."""
-FAULTS: Mapping[str, Difference] = {
-    "a number as a string": CONVERTS,
-    "a boolean": CONVERTS,
-}
-"""What `bodies.faults_of_columns` shows for a model of columns that are all numbers."""
-FAULTS_OF_PATIENT: Mapping[str, Difference] = {
-    **FAULTS,
-    "null": NULLS,
-    "rows of other lengths": RAGGED,
-}
-"""The same for a model that bears missing numbers."""
+READS = Difference(
+    200,
+    400,
+    "Rows are read alike in every form; on the way of this one MLflow loses what the type needs.",
+)
+TENSOR_ROWS = Difference(
+    200,
+    400,
+    "A tensor is read from rows in every form; MLflow wants this one as it is, by 'inputs'.",
+)
+CELLS = Difference(
+    200, 200, "A value in a cell is that value; in this form MLflow makes an array of it."
+)
+TEXTS = Difference(
+    200,
+    200,
+    "Without a signature, values that are not all numbers come as an array of objects; MLflow's "
+    "array holds texts only.",
+)
+HINTS = Difference(
+    200,
+    400,
+    "A model with a type hint takes its rows under every name of a list; MLflow takes 'inputs' "
+    "only.",
+)
+EXACT = Difference(
+    200,
+    400,
+    "A number without a fraction stands for a whole number, and a whole number for any; by a type "
+    "hint MLflow wants the very type.",
+)
+UNKNOWN = Difference(
+    422, 200, "A member of the body that nothing takes is refused by its name; MLflow ignores it."
+)
+DATES_OUT = Difference(
+    200,
+    200,
+    "Dates in an array are texts in ISO 8601, as they are elsewhere; MLflow makes counts of them.",
+)
+SPELLS = Difference(
+    200, 500, "What can be spelled in JSON is answered; MLflow's server fails on it."
+)
+ONLY_NOT_FINITE = Difference(
+    503,
+    200,
+    "A version that answers its own example with no finite number at all never serves.",
+    versions=(WITH_EXAMPLE,),
+)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tests.models.corpus import bodies, differences
+from tests.models.corpus import bodies
 from tests.models.corpus.cases import Case, Logging
 
 _SERIES = np.array([3.0, 4, 6, 5, 7, 9, 8, 10, 12, 11, 13, 15, 14, 16, 18, 17, 19, 21, 20, 22])
@@ -66,18 +66,14 @@ CASES = (
         "statsmodels-least-squares",
         _least_squares,
         bodies.of_columns(_ROWS),
-        differences.TABLE,
         needs=("statsmodels",),
     ),
     Case(
         "statsmodels-arima",
         _arima,
         bodies.of_columns(_STEPS),
-        differences.TABLE,
         needs=("statsmodels",),
     ),
-    Case(
-        "pmdarima", _auto_arima, bodies.of_columns(_PERIODS), differences.TABLE, needs=("pmdarima",)
-    ),
-    Case("prophet", _prophet, bodies.of_columns(_DAYS), differences.TABLE, needs=("prophet",)),
+    Case("pmdarima", _auto_arima, bodies.of_columns(_PERIODS), needs=("pmdarima",)),
+    Case("prophet", _prophet, bodies.of_columns(_DAYS), needs=("prophet",)),
 )

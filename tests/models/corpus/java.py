@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tests.models.corpus import bodies, differences
+from tests.models.corpus import bodies
 from tests.models.corpus.cases import Case, Logging
 
 _ROWS = {"a": [0.5, 6.25, 3.0], "b": [1.5, 2.0, 7.75]}
@@ -67,7 +67,7 @@ def _shap() -> Logging:
 
 _FORMS = bodies.of_columns(_ROWS)
 CASES = (
-    Case("h2o", _h2o, _FORMS, differences.TABLE, needs=("h2o",)),
-    Case("spark", _spark, _FORMS, differences.TABLE, needs=("pyspark",)),
-    Case("shap", _shap, _FORMS, differences.TABLE, needs=("shap",)),
+    Case("h2o", _h2o, _FORMS, needs=("h2o",)),
+    Case("spark", _spark, _FORMS, needs=("pyspark",)),
+    Case("shap", _shap, _FORMS, needs=("shap",)),
 )

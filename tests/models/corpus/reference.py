@@ -21,6 +21,7 @@ import warnings
 def serve(folder: str, channel: int) -> None:
     """Serve a model as ``mlflow models serve`` does, until killed."""
     os.setsid()
+    os.dup2(2, 1)  # what a model prints is no answer of ours
     try:
         from mlflow.pyfunc import scoring_server
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tests.models.corpus import bodies, differences
+from tests.models.corpus import bodies
 from tests.models.corpus.cases import Case, Logging
 
 _COLUMNS = {"a": [0.5, 6.25, 3.0], "b": [1.5, 2.0, 7.75], "c": [4.0, 0.25, 1.0]}
@@ -216,15 +216,13 @@ _MATRIX = _frame().to_numpy().tolist()
 _TENSOR = bodies.of_tensor(_MATRIX) | bodies.faults_of_tensor(_MATRIX)
 _TWO = np.column_stack([_labels((0, 1)), _labels(("x", "y", "z"))])
 
-_PATIENT = {**differences.TABLE, **differences.FAULTS_OF_PATIENT}
-_STRICT = {**differences.TABLE, **differences.FAULTS}
 
 CASES = (
-    Case("sklearn-skops", _as_skops, _FORMS, differences.TABLE),
-    Case("sklearn-names", _fitted(_forest, _labels(("low", "high"))), _TABLE, _PATIENT),
-    Case("sklearn-regressor", _fitted(_regressor, np.arange(60.0)), _TABLE, _STRICT),
+    Case("sklearn-skops", _as_skops, _FORMS),
+    Case("sklearn-names", _fitted(_forest, _labels(("low", "high"))), _TABLE),
+    Case("sklearn-regressor", _fitted(_regressor, np.arange(60.0)), _TABLE),
     *(
-        Case(f"sklearn-{name}", build, _FORMS, differences.TABLE, seldom=seldom)
+        Case(f"sklearn-{name}", build, _FORMS, seldom=seldom)
         for name, build, seldom in (
             ("numbers", _fitted(_classifier, _labels((0, 1, 2))), True),
             ("booleans", _fitted(_classifier, _labels((False, True))), True),
@@ -247,22 +245,19 @@ CASES = (
             ),
         )
     ),
-    Case("sklearn-boosting", _fitted(_boosting, np.arange(60.0)), _TABLE, _PATIENT, seldom=True),
+    Case("sklearn-boosting", _fitted(_boosting, np.arange(60.0)), _TABLE, seldom=True),
     Case("sklearn-matrix", _on_a_matrix, _TENSOR),
     Case("sklearn-float32-matrix", _on_float32, _TENSOR, seldom=True),
     Case("sklearn-no-signature", _without_signature, _TABLE | {"matrix": {"inputs": _MATRIX}}),
     Case("sklearn-no-names", _on_columns_without_names, _TENSOR | _FORMS),
-    Case("sklearn-float32-columns", _on_float32_columns, _TABLE, _STRICT, seldom=True),
+    Case("sklearn-float32-columns", _on_float32_columns, _TABLE, seldom=True),
     Case(
         "sklearn-whole-columns",
         _on_whole_columns,
         _TABLE | bodies.of_columns({"a": [1, 2], "b": [3, 4], "c": [5, 6]}),
-        differences.TABLE,
     ),
-    Case("sklearn-mixed-columns", _on_mixed_columns, bodies.of_columns(_MIXED), differences.TABLE),
-    Case("sklearn-texts", _on_texts, bodies.of_columns(_TEXTS), differences.TABLE),
-    Case(
-        "sklearn-words", _words_of_texts, bodies.of_columns(_TEXTS), differences.TABLE, seldom=True
-    ),
-    Case("sklearn-gaps", _on_gaps, bodies.of_columns(_GAPS), differences.TABLE),
+    Case("sklearn-mixed-columns", _on_mixed_columns, bodies.of_columns(_MIXED)),
+    Case("sklearn-texts", _on_texts, bodies.of_columns(_TEXTS)),
+    Case("sklearn-words", _words_of_texts, bodies.of_columns(_TEXTS), seldom=True),
+    Case("sklearn-gaps", _on_gaps, bodies.of_columns(_GAPS)),
 )

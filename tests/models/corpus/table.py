@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.models.corpus import (
     boosting,
     chains,
@@ -15,10 +17,15 @@ from tests.models.corpus import (
     torch_modules,
 )
 from tests.models.corpus.cases import Case
+from tests.models.corpus.listed import LISTED
 
 _MODULES = (
     scikit_learn, python_models, hinted, torch_modules,
     boosting, forecasts, networks, texts, chains, java,
 )  # fmt: skip
 
-CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}
+CASES: dict[str, Case] = {
+    case.name: replace(case, differs=LISTED.get(case.name, {}))
+    for module in _MODULES
+    for case in module.CASES
+}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from tests.models.corpus import bodies, differences
+from tests.models.corpus import bodies
 from tests.models.corpus.cases import Case, Logging
 
 _TEXTS = ["good and cheap", "bad", "not good"]
@@ -104,7 +104,7 @@ def _sentences() -> Logging:
 _MASKED = ["good and [MASK]", "[MASK] good"]
 _HUGGING = ("transformers",)
 CASES = (
-    Case("spacy", _spacy, bodies.of_columns(_TABLE), differences.TABLE, needs=("spacy",)),
+    Case("spacy", _spacy, bodies.of_columns(_TABLE), needs=("spacy",)),
     Case("transformers-classifier", _classifier, bodies.of_values(_TEXTS), needs=_HUGGING),
     Case("transformers-filler", _filler, bodies.of_values(_MASKED), needs=_HUGGING),
     Case("transformers-embedding", _embedding, bodies.of_values(_TEXTS), needs=_HUGGING),

@@ -13,8 +13,14 @@ def told(value):
     if isinstance(value, (list, tuple)):
         return {type(value).__name__: [told(item) for item in value]}
     if isinstance(value, np.ndarray):
-        return {f"array of {value.dtype}": [told(item) for item in value.tolist()]}
+        items = value.tolist()
+        held = [told(item) for item in items] if value.ndim else told(items)
+        return {f"array of {value.dtype}": held}
     return {type(value).__name__: str(value)}
+
+
+def is_array(value):
+    return isinstance(value, np.ndarray) and value.ndim > 0
 
 
 def rows(given):
@@ -27,9 +33,9 @@ def rows(given):
         ]
     if isinstance(given, pd.Series):
         return [{"kind": str(given.dtype), "cell": told(cell)} for cell in given]
-    if isinstance(given, np.ndarray) and given.ndim:
+    if is_array(given):
         return [{"kind": str(given.dtype), "cell": told(cell)} for cell in given.tolist()]
-    if isinstance(given, dict) and all(isinstance(one, np.ndarray) for one in given.values()):
+    if isinstance(given, dict) and all(map(is_array, given.values())):
         kinds = {name: str(one.dtype) for name, one in given.items()}
         parts = zip(*(one.tolist() for one in given.values()), strict=True)
         return [{"kinds": kinds, "cells": [told(cell) for cell in row]} for row in parts]

@@ -1,0 +1,274 @@
+"""Which cases differ from MLflow's scoring server on purpose, in which forms, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from tests.models.corpus import differences as because
+from tests.models.corpus.cases import (
+    WITH_EXAMPLE,
+    WITHOUT_EXAMPLE,
+    Difference,
+    Differences,
+)
+
+_WITH, _WITHOUT = (WITH_EXAMPLE,), (WITHOUT_EXAMPLE,)
+
+
+def _with_example(difference: Difference) -> Difference:
+    """Return a difference of the version that has an example."""
+    return replace(difference, versions=_WITH)
+
+
+def _without_example(difference: Difference) -> Difference:
+    """Return a difference of the version that has none."""
+    return replace(difference, versions=_WITHOUT)
+
+
+# --- what all tables, or all models with a type hint, have in common ----------------------------
+
+_POSITIONS = ("dataframe_split, no columns", "inputs, rows", "instances, rows")
+TABLE: Differences = dict.fromkeys(_POSITIONS, because.POSITIONS)
+"""What `bodies.of_columns` shows for a model of named columns."""
+_STRICT: Differences = {
+    **TABLE, "a number as a string": because.CONVERTS, "a boolean": because.CONVERTS,
+}  # fmt: skip
+"""What `bodies.faults_of_columns` shows besides, where all columns are numbers."""
+_PATIENT: Differences = {
+    **_STRICT, "null": because.NULLS, "rows of other lengths": because.RAGGED,
+}  # fmt: skip
+"""The same for a model that bears missing numbers."""
+_FIRST_BY_EXAMPLE: Differences = {form: _with_example(because.POSITIONS) for form in _POSITIONS}
+"""A model whose signature comes from its example: without one it has none, and takes all."""
+_FORMS = (
+    "dataframe_split", "dataframe_split, other order", "dataframe_split, index",
+    "dataframe_records", "inputs, columns", "inputs, records", "instances, records",
+)  # fmt: skip
+_HINTED: Differences = {"inputs, none": because.EMPTY, "instances": because.HINTS}
+_HINTED_OBJECTS: Differences = {**_HINTED, "dataframe_records": because.HINTS}
+_TEXTS: Differences = dict.fromkeys(
+    ("inputs, columns", "inputs, rows", "instances, records", "instances, rows"), because.TEXTS
+)
+_TEXTS_IN_LISTS: Differences = dict.fromkeys(("inputs", "inputs, one", "instances"), because.TEXTS)
+_NONE: Differences = {"inputs, none": because.EMPTY}
+
+# --- columns of every type ----------------------------------------------------------------------
+
+_CONVERTED: dict[str, list[Any]] = {
+    "boolean": [1, 0, "true", 1.0],
+    "integer": ["1", True],
+    "long": ["1", True],
+    "float": ["1.5", True],
+    "double": ["1.5", "NaN", True],
+    "string": [1, 1.5, True, ["a"]],
+}
+_CUT: dict[str, list[Any]] = {"integer": [1.5, 2**31], "long": [1.5, 2**63], "float": [1e39]}
+_DATED: dict[str, list[Any]] = {"datetime": ["05/06/2024", 0, 1714979289]}
+_ZONED: dict[str, list[Any]] = {"datetime": ["2024-05-06T07:08:09Z", "2024-05-06T07:08:09+02:00"]}
+_GARBAGE: dict[str, list[Any]] = {"binary": ["!", "A P8="]}
+_NULL: dict[str, list[Any]] = {
+    kind: [None] for kind in ("boolean", "float", "double", "string", "datetime")
+}
+_ODD: Differences = {
+    f"{kind}, {value!r}": difference
+    for difference, of in (
+        (because.CONVERTS, _CONVERTED),
+        (because.CUTS, _CUT),
+        (because.DATES, _DATED),
+        (because.ZONES, _ZONED),
+        (because.GARBAGE, _GARBAGE),
+        (because.NULLS, _NULL),
+    )
+    for kind, values in of.items()
+    for value in values
+}
+_BINARY: Differences = {
+    **TABLE,
+    **dict.fromkeys(
+        ("inputs, columns", "inputs, records", "inputs, one record", "instances, records"),
+        because.BASE64,
+    ),
+}
+_PLACES = (
+    "null in one record", "missing in one record", "null in all records", "null in one row",
+    "null in a column",
+)  # fmt: skip
+_GAPS: Differences = {
+    **{f"{kind}: null in all records": because.COUNTS_AS_MISSING for kind in ("long", "integer")},
+    **{f"boolean: {place}": because.STILL_NULL for place in _PLACES},
+    "string: null in a column": because.STILL_NULL,
+}
+_NO_GAPS: Differences = {
+    f"{kind}: {place}": because.NULLS
+    for kind in ("double", "boolean", "string")
+    for place in _PLACES
+}
+_NESTED: Differences = {**TABLE, "instances, records": because.READS}
+
+# --- answers ------------------------------------------------------------------------------------
+
+_NO_SPELLING = ("list of decimals", "set", "generator", "array of complex", "sparse matrix")
+_ANSWERS: dict[str, tuple[Difference, ...]] = {
+    "array of datetimes": (because.DATES_OUT,),
+    "index": (because.SPELLS,),
+    "object of frames": (because.SPELLS,),
+    "NaN": (because.ONLY_NOT_FINITE, _without_example(because.NOT_FINITE)),
+    "infinity": (because.ONLY_NOT_FINITE, _without_example(because.NOT_FINITE)),
+    "NaN in an array": (because.NOT_FINITE,),
+    "NaN in a frame": (because.NOT_FINITE,),
+    "raises": (because.FAILS_ITS_EXAMPLE,),
+    **dict.fromkeys(_NO_SPELLING, (because.FAILS_ITS_EXAMPLE,)),
+}
+_ASKED = ("dataframe_split", "inputs, columns", "one row")
+
+LISTED: Mapping[str, Differences] = {
+    "sklearn-skops": TABLE,
+    "sklearn-names": _PATIENT,
+    "sklearn-regressor": _STRICT,
+    "sklearn-numbers": TABLE,
+    "sklearn-booleans": TABLE,
+    "sklearn-regressors": TABLE,
+    "sklearn-classifiers": TABLE,
+    "sklearn-clusters": TABLE,
+    "sklearn-outliers": TABLE,
+    "sklearn-mixture": TABLE,
+    "sklearn-probabilities": TABLE,
+    "sklearn-log-probabilities": {**TABLE, **dict.fromkeys(_FORMS, because.NOT_FINITE)},
+    "sklearn-boosting": _PATIENT,
+    "sklearn-no-names": {"too wide": because.RAGGED},
+    "sklearn-float32-columns": _STRICT,
+    "sklearn-whole-columns": {
+        **TABLE,
+        "a column too many": because.CUTS,
+        "a boolean": because.CONVERTS,
+    },
+    "sklearn-mixed-columns": TABLE,
+    "sklearn-texts": TABLE,
+    "sklearn-gaps": TABLE,
+    "columns": {**_BINARY, **_ODD},
+    **{
+        f"column-{kind}": TABLE
+        for kind in ("boolean", "integer", "long", "float", "double", "string", "datetime")
+    },
+    "column-binary": _BINARY,
+    "column-array": _NESTED,
+    "column-array-of-strings": {**_NESTED, "['a', 1]": because.CONVERTS},
+    "column-array-of-arrays": {
+        **_NESTED,
+        "inputs, records": because.READS,
+        "inputs, one record": because.READS,
+    },
+    "column-object": _NESTED,
+    "column-object-of-arrays": _NESTED,
+    "column-array-of-objects": _NESTED,
+    "columns-optional": {**_BINARY, "none": because.COUNTS_AS_MISSING},
+    "columns-with-gaps": _GAPS,
+    "columns-without-gaps": _NO_GAPS,
+    "columns-maps": {
+        **TABLE,
+        "inputs, columns": because.READS,
+        "inputs, one record": because.READS,
+    },
+    "columns-odd-names": TABLE,
+    "columns-no-names": dict.fromkeys(
+        ("inputs, records", "inputs, one record", "inputs, rows", "instances, rows"), because.READS
+    ),
+    "column-no-name": {"inputs, records": because.CELLS, "inputs, one record": because.READS},
+    "tensor-double": {"null": because.NULLS},
+    "tensor-long": {"numbers": because.CUTS},
+    "tensor-strings": dict.fromkeys(("dataframe_split", "dataframe_records"), because.TENSOR_ROWS),
+    "tensor-images": dict.fromkeys(("dataframe_split", "dataframe_records"), because.TENSOR_ROWS),
+    "tensor-one-name": {"inputs, records": because.TENSOR_ROWS},
+    "tensors": {"inputs, records": because.TENSOR_ROWS},
+    "answers": {
+        "array of datetimes": because.DATES_OUT,
+        "index": because.SPELLS,
+        "object of frames": because.SPELLS,
+        "NaN": because.NOT_FINITE,
+        "NaN in an array": because.NOT_FINITE,
+        "NaN in a frame": because.NOT_FINITE,
+        "infinity": because.NOT_FINITE,
+    },
+    **{
+        f"answers-{way.replace(' ', '-').lower()}": dict.fromkeys(_ASKED, difference)
+        for way, difference in _ANSWERS.items()
+    },
+    "python-pickled": TABLE,
+    "python-function": _HINTED,
+    "python-function-no-hints": _FIRST_BY_EXAMPLE,
+    "python-loader-module": TABLE,
+    "example-string": {"number": because.CONVERTS},
+    "example-object": TABLE,
+    "example-object-of-lists": _NESTED,
+    "example-object-of-arrays": {"inputs, records": because.TENSOR_ROWS},
+    "example-objects": TABLE,
+    "example-nested-objects": _NESTED,
+    "example-frame-of-dates": TABLE,
+    "example-string-no-signature": dict.fromkeys(("inputs, strings", "instances"), because.TEXTS),
+    "example-strings-no-signature": {**_TEXTS_IN_LISTS, **_NONE},
+    "example-numbers-no-signature": _NONE,
+    "example-number-no-signature": _NONE,
+    "example-object-no-signature": _TEXTS,
+    "example-objects-no-signature": _TEXTS,
+    "example-object-of-lists-no-signature": {
+        **dict.fromkeys(
+            ("inputs, columns", "inputs, rows", "instances, records", "instances, rows"),
+            because.READS,
+        ),
+        "inputs, records": because.TEXTS,
+        "inputs, one record": because.TEXTS,
+    },
+    "example-nested-objects-no-signature": {
+        "inputs, rows": because.READS,
+        "instances, rows": because.READS,
+        "instances, records": because.CELLS,
+    },
+    "example-frame-of-dates-no-signature": _TEXTS,
+    "hint-strings": _HINTED,
+    "hint-whole": {**_HINTED, "2.0": because.EXACT},
+    "hint-numbers": {**_HINTED, "1": because.EXACT},
+    "hint-booleans": _HINTED,
+    "hint-moments": _HINTED,
+    "hint-bytes": {**_NONE, "'ü'": because.GARBAGE},
+    "hint-lists": _HINTED,
+    "hint-objects": _HINTED_OBJECTS,
+    "hint-objectsoflists": _HINTED_OBJECTS,
+    "hint-messages": _HINTED_OBJECTS,
+    "hint-messagesback": _HINTED_OBJECTS,
+    "hint-orders": _HINTED_OBJECTS,
+    "hint-anything": _HINTED_OBJECTS,
+    "hint-either": _HINTED_OBJECTS,
+    "hint-stringswithcontext": _HINTED,
+    "hint-frame": {**_STRICT, "null": because.NULLS, "no rows": because.EMPTY},
+    "hint-from-list": {"inputs, none": _without_example(because.EMPTY)},
+    "hint-from-frame": _FIRST_BY_EXAMPLE,
+    "converses-chat": {"as a client, agent": because.UNKNOWN, "instances": because.READS},
+    "converses-agent": {"as a client, more": because.UNKNOWN, "instances": because.READS},
+    "converses-plain": {
+        "as a client, more": _with_example(because.UNKNOWN),
+        "as a client, agent": _with_example(because.UNKNOWN),
+        "instances": _with_example(because.READS),
+    },
+    "torch-exported": {"null": because.NULLS},
+    "torch-images": dict.fromkeys(("dataframe_split", "dataframe_records"), because.TENSOR_ROWS),
+    "xgboost-classifier": {**_PATIENT, "no rows": because.EMPTY},
+    "xgboost-regressor": TABLE,
+    "xgboost-itself": TABLE,
+    "lightgbm-classifier": _PATIENT,
+    "lightgbm-regressor": TABLE,
+    "lightgbm-itself": TABLE,
+    "catboost-classifier": TABLE,
+    "catboost-regressor": TABLE,
+    "catboost-words": TABLE,
+    "statsmodels-least-squares": TABLE,
+    "statsmodels-arima": TABLE,
+    "pmdarima": TABLE,
+    "prophet": TABLE,
+    "onnx-two-inputs": {"inputs, records": because.TENSOR_ROWS},
+    "spacy": TABLE,
+    "h2o": TABLE,
+    "spark": TABLE,
+    "shap": TABLE,
+}
