@@ -96,9 +96,20 @@ def check_complete(folder: Path) -> dict[str, Any]:
             raise BrokenModelError(
                 f"MLmodel names {path!r}, which is outside of the model's folder"
             )
-        if not (folder / pure).exists():
+        if not _is_there(folder / pure):
             raise IncompleteArtifactError(f"MLmodel names {path!r}, which is not there (yet)")
     return mlmodel
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether a path, or a file of the same name with a suffix, exists.
+
+    Paddle's flavor names only what the names of its files begin with: ``model`` is
+    ``model.json`` and ``model.pdiparams``.
+    """
+    if path.exists():
+        return True
+    return path.parent.is_dir() and any(file.stem == path.name for file in path.parent.iterdir())
 
 
 # --- MLmodel ------------------------------------------------------------------------------------

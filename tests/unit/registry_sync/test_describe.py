@@ -54,6 +54,19 @@ def write(folder: Path, **changes):
     (folder / "MLmodel").write_text(yaml.safe_dump(mlmodel(**changes)))
 
 
+def test_a_name_without_its_suffix_stands_for_the_files_that_begin_with_it(folder):
+    pyfunc = {"loader_module": "mlflow.paddle", "model_path": "weights"}
+    write(folder, flavors={"python_function": pyfunc, "paddle": {"pickled_model": "weights"}})
+    with pytest.raises(IncompleteArtifactError, match="'weights'"):
+        check_complete(folder)
+    (folder / "weights2.json").touch()
+    with pytest.raises(IncompleteArtifactError, match="'weights'"):
+        check_complete(folder)
+    (folder / "weights.json").touch()
+    (folder / "weights.pdiparams").touch()
+    assert described(folder)["loader_module"] == "mlflow.paddle"
+
+
 def test_everything_is_read(folder):
     found = described(folder)
     assert found == {
