@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -16,6 +17,7 @@ from urllib.parse import quote
 import httpx
 
 from tests.acceptance.node import REPOSITORY, Node
+from tests.acceptance.processes import MARK, alive, marked
 from tests.acceptance.registry import Registry
 from tests.acceptance.waiting import until
 from tests.models.corpus.cases import Case
@@ -55,15 +57,24 @@ def publish(cases: Iterable[Case], url: str, folder: Path) -> str:
     return prefix
 
 
+def end_java(mark: str) -> None:
+    """End what H2O's models leave behind: a virtual machine in a session of its own."""
+    machines = [process.pid for process in marked(mark) if "h2o.jar" in process.command]
+    for pid in machines:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not any(map(alive, machines)), "H2O's virtual machines end")
+
+
 class ReferenceServers:
     """MLflow's scoring servers for folders of models, one at a time."""
 
     def __init__(self, folder: Path, modules: Sequence[str]) -> None:
         """Start the process of which each server is a fork."""
         self._log = (folder / "reference.log").open("ab")
+        self._mark = uuid.uuid4().hex
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.models.corpus.reference", *modules],
-            env=clean_environ(_ENVIRON),
+            env=clean_environ(_ENVIRON | {MARK: self._mark}),
             cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -93,6 +104,7 @@ class ReferenceServers:
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._log.close()
+        end_java(self._mark)
 
 
 @contextlib.contextmanager
@@ -154,6 +166,7 @@ class Corpus:
         """End the connections and the servers."""
         self._client.close()
         self._reference.close()
+        end_java(self._node.mark)
 
     def _ask(self, reference: str, body: dict[str, Any]) -> Answer:
         """Ask MLflow's server, which closes the connection after an error of its own."""
