@@ -51,7 +51,14 @@ def _hinted(name: str) -> Case:
     rows, odd = _ROWS[name]
     forms = bodies.of_values(rows) | {f"{value!r}": {"inputs": [value]} for value in odd}
     forms["with params"] = {"inputs": rows, "params": {"suffix": "x"}}
-    seldom = name in {"Whole", "Numbers", "Booleans", "Either", "ObjectsOfLists", "Objects"}
+    seldom = name not in {
+        "Strings",
+        "Bytes",
+        "Messages",
+        "Orders",
+        "Anything",
+        "StringsWithContext",
+    }
     return Case(f"hint-{name.lower()}", lambda: _logged(name, _example(name)), forms, seldom=seldom)
 
 
@@ -140,8 +147,8 @@ CASES = (
     *map(_hinted, _ROWS),
     Case("hint-frame", _on_frame, bodies.of_columns(_X) | bodies.faults_of_columns(_X)),
     Case("hint-matrix", _on_matrix, bodies.of_tensor([[1.5], [2.5]]), seldom=True),
-    Case("hint-from-list", _from_list, bodies.of_values(["a", "b"])),
+    Case("hint-from-list", _from_list, bodies.of_values(["a", "b"]), seldom=True),
     Case("hint-from-frame", _from_frame, bodies.of_columns(_X), seldom=True),
     *map(_conversing, ("Chat", "Agent", "Responses")),
-    Case("converses-plain", _plain, _CHATS),
+    Case("converses-plain", _plain, _CHATS, seldom=True),
 )

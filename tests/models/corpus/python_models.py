@@ -182,7 +182,7 @@ def _nested(kind: str) -> Case:
         f"column-{kind}",
         _mirror(pd.DataFrame({"x": values})),
         forms,
-        seldom=kind not in {"array", "object", "array-of-objects"},
+        seldom=kind != "array",
     )
 
 
@@ -231,7 +231,7 @@ _UNNAMED: dict[str, list[Any]] = {"0": [1.5, 2.5], "1": ["a", "b"]}
 
 def _tensor(name: str, array: Any, more: Mapping[str, Document] | None = None) -> Case:
     forms = bodies.of_tensor(array.tolist()) | dict(more or {})
-    seldom = name in {"float32", "long", "int8", "boolean"}
+    seldom = name not in {"double", "images"}
     return Case(f"tensor-{name}", _mirror(array), forms, seldom=seldom)
 
 
@@ -335,9 +335,7 @@ ANSWERS = (
 )  # fmt: skip
 
 
-_OFTEN = (
-    "forecast", "number", "series", "frame", "NaN", "object", "list of models", "raises",
-)  # fmt: skip
+_OFTEN = ("forecast", "NaN", "list of models", "raises")  # fmt: skip
 
 
 def _answering(way: str) -> Callable[[], Logging]:
@@ -480,13 +478,13 @@ _EXAMPLES: dict[str, tuple[Any, dict[str, Document]]] = {
 
 def _example(name: str) -> Case:
     example, forms = _EXAMPLES[name]
-    seldom = name in {"numbers", "number", "objects", "frame-of-dates"}
+    seldom = name not in {"string", "strings", "object-of-lists", "nested-objects"}
     return Case(f"example-{name}", _mirror(example), forms, seldom=seldom)
 
 
 def _example_without_signature(name: str) -> Case:
     example, forms = _EXAMPLES[name]
-    often = ("string", "object")
+    often = ("object",)
     return Case(
         f"example-{name}-no-signature",
         _mirror_without_signature(example),
@@ -547,7 +545,7 @@ CASES = (
     *map(_answers, ANSWERS),
     Case("python-pickled", _pickled_with_artifacts, _COLUMN_X),
     Case("python-function", _function, bodies.of_values(["a", "b"])),
-    Case("python-function-no-hints", _function_without_hints, _COLUMN_X),
+    Case("python-function-no-hints", _function_without_hints, _COLUMN_X, seldom=True),
     Case("python-loader-module", _loader_module, bodies.of_columns({"x": [1.0], "y": [2.0]})),
     *map(_example, _EXAMPLES),
     *map(_example_without_signature, _EXAMPLES),

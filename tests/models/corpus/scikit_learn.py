@@ -228,7 +228,7 @@ CASES = (
             ("booleans", _fitted(_classifier, _labels((False, True))), True),
             ("regressors", _fitted(_regressor, np.ones((60, 2))), True),
             ("classifiers", _fitted(_several_classifiers, _TWO), False),
-            ("clusters", _fitted(_clusters), False),
+            ("clusters", _fitted(_clusters), True),
             ("outliers", _fitted(_outliers), True),
             ("mixture", _fitted(_mixture), True),
             ("transform", _fitted(_scaler, predict_fn="transform"), True),
@@ -241,7 +241,7 @@ CASES = (
             (
                 "log-probabilities",
                 _fitted(_forest, _labels((0, 1)), predict_fn="predict_log_proba"),
-                False,
+                True,
             ),
         )
     ),
@@ -257,7 +257,7 @@ CASES = (
         _TABLE | bodies.of_columns({"a": [1, 2], "b": [3, 4], "c": [5, 6]}),
     ),
     Case("sklearn-mixed-columns", _on_mixed_columns, bodies.of_columns(_MIXED)),
-    Case("sklearn-texts", _on_texts, bodies.of_columns(_TEXTS)),
+    Case("sklearn-texts", _on_texts, bodies.of_columns(_TEXTS), seldom=True),
     Case("sklearn-words", _words_of_texts, bodies.of_columns(_TEXTS), seldom=True),
     Case("sklearn-gaps", _on_gaps, bodies.of_columns(_GAPS)),
 )
