@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from tests.servers import ProcessGroup, _answers, clean_environ, free_ports
+from tests.servers import ProcessGroup, answers, clean_environ, free_ports
 
 REPOSITORY = Path(__file__).parents[2]
 _PATIENCE_S = 120.0
@@ -54,7 +54,7 @@ def reference(models: Mapping[str, Path], folder: Path) -> Iterator[Reference]:
     environ = clean_environ({"PYTHONPATH": str(REPOSITORY)})
     group = ProcessGroup(command, environ, folder, folder / "reference.log")
     url = f"http://127.0.0.1:{port}"
-    group.start(lambda: _answers(f"{url}/ready"))
+    group.start(lambda: answers(f"{url}/ready"))
     try:
         yield Reference(url)
     finally:

@@ -17,7 +17,10 @@ _QUESTIONS = {"question": ["who", "what"]}
 _CHAIN: dict[str, Document] = {
     **bodies.of_columns(_QUESTIONS),
     "inputs, texts": {"inputs": ["who"]},
-    "as a client": _SAID,
+}
+_PROGRAM: dict[str, Document] = {
+    **bodies.of_columns({"question": ["who"]}),
+    "two rows": {"dataframe_records": [{"question": "who"}, {"question": "what"}]},
 }
 _CHAT: dict[str, Document] = {
     "as a client": _SAID,
@@ -45,7 +48,19 @@ def _llama_index() -> Logging:
 
 
 def _dspy() -> Logging:
-    return Logging("dspy", {"dspy_model": str(SCRIPTS / "program.py")}, {"question": "who"})
+    import dspy
+    from mlflow.models import infer_signature
+
+    class Program(dspy.Module):  # type: ignore[misc]  # not typed
+        """Asks no model."""
+
+        def forward(self, question: str) -> Any:
+            """Return the question, louder."""
+            return dspy.Prediction(answer=question.upper())
+
+    example = {"question": "who"}
+    arguments = {"dspy_model": Program(), "signature": infer_signature(example)}
+    return Logging("dspy", arguments, example)
 
 
 def _openai() -> Logging:
@@ -87,6 +102,6 @@ CASES = (
         bodies.of_values(["who", "what"]),
         needs=("llama_index.core",),
     ),
-    Case("dspy", _dspy, _CHAIN, needs=("dspy",)),
+    Case("dspy", _dspy, _PROGRAM, needs=("dspy",)),
     Case("openai", _openai, bodies.of_columns({"word": ["a"]}), needs=("openai",)),
 )
