@@ -31,6 +31,7 @@ class Fetch:
     Attributes:
         digest: The bytes that are meant, by a hold; None: whichever are expected of the version.
         creation: The creation that is meant; None: whichever there is.
+        accepts: The digest that an operator accepts, whatever was accepted before; None: none.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Fetch:
     asked_by: str = AskedBy.POLL
     digest: str | None = None
     creation: str | None = None
+    accepts: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

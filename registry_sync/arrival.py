@@ -142,13 +142,19 @@ class Arrival:
         view, of_creation = self._journal.view, action.creation
         if meant and (reason := why_other_bytes(listed, meant, view, of_creation=of_creation)):
             return Stopped(reason, refused=True)
-        stopped = await self._bring(listed, watch, action.asked_by)
+        stopped = await self._bring(listed, watch, action.asked_by, accepts=action.accepts)
         if stopped is None and meant and meant not in self.artifacts:
             return Stopped(other_bytes(action.version), refused=True)
         return stopped
 
     async def _bring(
-        self, listed: AspiredVersion, watch: Stopwatch, asked_by: str, *, again: bool = False
+        self,
+        listed: AspiredVersion,
+        watch: Stopwatch,
+        asked_by: str,
+        *,
+        again: bool = False,
+        accepts: str | None = None,
     ) -> Stopped | None:
         if listed.stamp_problem:
             return Stopped(listed.stamp_problem, refused=True)
@@ -161,6 +167,9 @@ class Arrival:
             )
         started_at = self._clock()
         _log.info("fetch.started", model=listed.model, version=listed.version)
+        if accepts is not None:  # nothing is forgotten before these very bytes are here
+            known = (listed.model, listed.version, accepts, accepts, listed.stamped)
+            pinned = PinnedVersion(*known, listing=None, creation=of_creation)
         order = Order(listed, of_creation, pinned)
         found = await self._fetched(order, watch, again=again)
         if is_made_anew(listed, view):

@@ -201,14 +201,6 @@ class Ledger:
                 elif connection.execute(self._pins.select(**key)).first() is None:
                     self._pins.add(connection, row)
 
-    def accept(self, pin: PinnedVersion, accepted_by: str) -> None:
-        """Accept the bytes of a quarantined version as they were found."""
-        with self._database.transaction() as connection:
-            self._quarantines.release(
-                connection, model=pin.model, version=pin.version, released_by=accepted_by
-            )
-            self._pins.replace(connection, pin_values(pin, at=self._clock()), "model", "version")
-
     def quarantine(self, found: Quarantine) -> None:
         """Record wrong bytes; what was recorded of this version before is released by it."""
         with self._database.transaction() as connection:

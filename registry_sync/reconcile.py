@@ -655,13 +655,18 @@ class Reconciler:
         """Return what the next decision is made of, as far as is known now."""
         return self._world()
 
-    def bring(self, model: str, version: int) -> bool:
-        """Fetch and check a version now; whether that is under way: else there is no slot yet."""
+    def bring(self, model: str, version: int, accepts: str | None = None) -> bool:
+        """Fetch and check a version now; whether that is under way: else there is no slot yet.
+
+        ``accepts`` is the digest that an operator accepts; None: whichever is expected.
+        """
         subject = ("fetch", model, version)
         if subject not in self.steps.busy:
             self.steps.backoff.succeeded(subject)
             of = self._world().creation_of(model, version)
-            self.steps.start(Fetch(model, version, Urgency.WANTED, AskedBy.OPERATOR, creation=of))
+            by, urgency = AskedBy.OPERATOR, Urgency.WANTED
+            fetch = Fetch(model, version, urgency, by, creation=of, accepts=accepts)
+            self.steps.start(fetch)
         return subject in self.steps.busy
 
     def try_now(self, model: str) -> None:

@@ -109,7 +109,9 @@ def _creation(spine: Reconciler, request: PinRequest) -> str | None:
     return creation(listed, view) if listed else known.creation if known else None
 
 
-async def bring(spine: Reconciler, model: str, version: int, *, patience_s: float) -> str | None:
+async def bring(
+    spine: Reconciler, model: str, version: int, *, patience_s: float, accepts: str | None = None
+) -> str | None:
     """Fetch and check a version now; return why its bytes are not here, or None: they are.
 
     Args:
@@ -117,10 +119,11 @@ async def bring(spine: Reconciler, model: str, version: int, *, patience_s: floa
         model: Which model.
         version: Which version.
         patience_s: Seconds to wait; the fetch goes on after that.
+        accepts: The digest that an operator accepts; None: whichever is expected.
     """
     try:
         async with asyncio.timeout(patience_s):
-            while not spine.bring(model, version):
+            while not spine.bring(model, version, accepts):
                 await spine.any_decision()
             while ("fetch", model, version) in spine.steps.busy:
                 await spine.any_decision()

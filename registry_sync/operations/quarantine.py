@@ -15,8 +15,8 @@ from registry_sync.operations.bodies import (
 from registry_sync.operations.pinning import bring
 from registry_sync.operations.refusals import NotQuarantinedError
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import AskedBy, PinnedVersion, Quarantine
-from registry_sync.standing import creation, find, is_made_anew, quarantine_of
+from registry_sync.records import AskedBy, Quarantine
+from registry_sync.standing import find, is_made_anew, quarantine_of
 
 
 def read_quarantines(spine: Reconciler) -> Quarantines:
@@ -51,9 +51,9 @@ def _state(spine: Reconciler, one: Quarantine) -> QuarantineState:
 
 
 async def accept(spine: Reconciler, request: ReleaseRequest, *, patience_s: float) -> ReleaseAnswer:
-    """Accept the bytes of a version as they were found altered, and have them fetched.
+    """Accept the bytes of a version as they were found altered: fetched and checked against that.
 
-    Bytes that change once more before they are here are quarantined again.
+    Until these very bytes are here, and can be read, what was accepted before counts.
 
     Args:
         spine: Does the work.
@@ -62,7 +62,6 @@ async def accept(spine: Reconciler, request: ReleaseRequest, *, patience_s: floa
 
     Raises:
         NotQuarantinedError: There is nothing to accept.
-        LedgerError: The ledger does not take it: nothing has changed.
     """
     view = spine.journal.view
     listed = find(spine.listings.aspired, request.model, request.version)
@@ -72,17 +71,7 @@ async def accept(spine: Reconciler, request: ReleaseRequest, *, patience_s: floa
     answer = ReleaseAnswer(outcome="refused", model=request.model, version=request.version)
     if reason := why_not_acceptable(found, listed):
         return answer.model_copy(update={"reason": reason})
-    pin = PinnedVersion(
-        model=request.model,
-        version=request.version,
-        digest=found.found_digest or "",
-        expected_digest=found.found_digest,
-        stamped=listed.stamped,
-        listing=None,
-        creation=creation(listed, view),
-    )
-    await _written(spine, spine.ledger.accept, pin, str(AskedBy.OPERATOR))
-    return await _bring(spine, request, patience_s=patience_s)
+    return await _bring(spine, request, patience_s=patience_s, accepts=found.found_digest)
 
 
 async def release(
@@ -128,8 +117,10 @@ async def _written(spine: Reconciler, work: Callable[..., object], *args: object
         raise LedgerError(spine.journal.trouble or "the ledger did not take it")
 
 
-async def _bring(spine: Reconciler, request: ReleaseRequest, *, patience_s: float) -> ReleaseAnswer:
-    """Have a version fetched and checked that is quarantined no more, and say how that went."""
+async def _bring(
+    spine: Reconciler, request: ReleaseRequest, *, patience_s: float, accepts: str | None = None
+) -> ReleaseAnswer:
+    """Have a version fetched and checked once more, and say how that went."""
     key = (request.model, request.version)
     await spine.next_decision()
     answer = ReleaseAnswer(outcome="accepted", model=request.model, version=request.version)
@@ -137,7 +128,7 @@ async def _bring(spine: Reconciler, request: ReleaseRequest, *, patience_s: floa
     if listed is None:
         reason = "the registry no longer lists it"
         return answer.model_copy(update={"outcome": "released", "reason": reason})
-    reason_not = await bring(spine, *key, patience_s=patience_s)
+    reason_not = await bring(spine, *key, patience_s=patience_s, accepts=accepts)
     if reason_not is None:
         return answer
     again = quarantine_of(listed, spine.journal.view) is not None

@@ -313,7 +313,8 @@ class Machine(RuleBasedStateMachine):
         for one in read_quarantines(self.spine).quarantines:
             if one.incident != "altered" or one.found_digest is None:
                 continue
-            self.model.accepted((one.model, one.version), one.found_digest)
+            if not self._is_spoiled(one.model, one.version):
+                self.model.accepted((one.model, one.version), one.found_digest)
             request = ReleaseRequest(model=one.model, version=one.version)
             answered = self.run(accept(self.spine, request, patience_s=PATIENCE_S))
             self.tally[f"accepted: {answered.outcome}"] += 1

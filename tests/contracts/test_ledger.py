@@ -76,17 +76,6 @@ def test_what_is_learned_of_a_pin_counts_if_it_is_still_that_pin(ledger: Ledger)
     assert ledger.view().pins["m", 1] == newer, "what was accepted meanwhile stays"
 
 
-def test_what_an_operator_accepts_is_pinned_and_quarantined_no_more(ledger: Ledger) -> None:
-    ledger.pin(PinnedVersion("m", 1, D1, None, False, "l", creation="c"))
-    ledger.quarantine(Quarantine("m", 1, D1, "l", D2, "altered", 1.0, "poll", "c"))
-    accepted = PinnedVersion("m", 1, D2, D2, False, None, creation="c")
-    ledger.accept(accepted, "operator")
-    view = ledger.view()
-    assert (view.quarantines, view.pins) == ({}, {("m", 1): accepted})
-    decided = [(one.what, one.asked_by) for one in ledger.decisions_of("m")]
-    assert decided == [("release quarantine", "operator"), ("quarantine", "poll")]
-
-
 def test_every_record_says_of_which_creation_it_is(ledger: Ledger) -> None:
     pin = PinnedVersion("m", 1, D1, None, False, "l", "c", 7.0, superseded=True)
     wrong = Quarantine("m", 2, D1, "l", D2, "altered", 1.0, "poll", "c")

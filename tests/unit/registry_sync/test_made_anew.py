@@ -486,6 +486,24 @@ async def test_what_is_altered_under_a_number_that_stays_is_accepted_by_an_opera
         assert (await command("quarantine", "accept", f"{M}/1")).exit_code == 1
 
 
+async def test_what_cannot_be_read_is_not_accepted_and_nothing_is_forgotten_for_it(
+    tmp_path: Path,
+) -> None:
+    node = node_on(tmp_path, marks=S3, stamped=True)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine, listening(node, spine) as command:
+        await means(node, old)
+        node.registry.spoil(M, 1)
+        node.registry.stamp(M, 1, node.registry.digest(M, 1))
+        await spine.poll()
+        await node.shows(1, VersionState.QUARANTINED)
+        refused = await command("quarantine", "accept", f"{M}/1")
+        assert refused.exit_code == 1
+        assert "MLmodel cannot be read" in refused.stderr
+        await idle(spine)
+        assert (answers(node, f"@{A}"), answers(node, "1")) == (old, old)
+
+
 async def test_what_contradicts_its_stamp_cannot_be_accepted(tmp_path: Path) -> None:
     node = node_on(tmp_path, stamped=True)
     async with node.control_plane() as spine, listening(node, spine) as command:
