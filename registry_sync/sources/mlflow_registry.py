@@ -136,6 +136,7 @@ class MlflowRegistry:
             known = _unchanged(models, before)
             asked = [model.name for model in models if model.name not in known]
             versions = self._versions_of(asked if known else None)
+            models = self._not_older(models, versions)
             return _aspired(models, versions, listed_at, known, stages=self._stages)
 
     def model(self, name: str) -> AspiredModel | None:
@@ -149,7 +150,32 @@ class MlflowRegistry:
             if not models:
                 return None
             versions = self._versions_of([name])
+            models = self._not_older(models, versions)
             return _aspired(models, versions, 0.0, {}, stages=self._stages).models.get(name)
+
+    def _not_older(self, models: list[Any], versions: Iterable[Any]) -> list[Any]:
+        """Ask once more for models that have a version from after they were listed.
+
+        Between the two listings a model may have been deleted and made anew: the aliases of the
+        one would mean the versions of the other. MLflow gives a model the time of each version
+        that it registers.
+        """
+        updated = {model.name: model.last_updated_timestamp or 0 for model in models}
+        late = {
+            one.name
+            for one in versions
+            if one.name in updated and (one.creation_timestamp or 0) > updated[one.name]
+        }
+        if not late:
+            return models
+        if len(late) > _FEW_MODELS or not all(map(_can_be_named, late)):
+            again = self._search("search_registered_models", _MODELS_PER_PAGE)
+        else:
+            call, one_page = "search_registered_models", 1
+            again = [m for n in late for m in self._search(call, one_page, filter_string=_named(n))]
+        newer = {model.name: model for model in again}
+        there = (newer.get(one.name) if one.name in late else one for one in models)
+        return [model for model in there if model is not None]
 
     def _versions_of(self, names: Sequence[str] | None) -> list[Any]:
         """List the versions of these models, or of all."""

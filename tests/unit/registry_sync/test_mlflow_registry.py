@@ -13,7 +13,11 @@ from registry_sync.sources.mlflow_registry import MlflowRegistry, _aspired, boun
 DIGEST = "sha256:" + "a" * 64
 
 
-def model(name, aliases=(), *, updated=1, stages=(), **tags):
+NOW_MS = 2_000_000_000_000
+"""Later than any version was made that a test says nothing else of."""
+
+
+def model(name, aliases=(), *, updated=NOW_MS, stages=(), **tags):
     latest = [SimpleNamespace(current_stage=stage, version=number) for stage, number in stages]
     return SimpleNamespace(
         name=name,
@@ -94,7 +98,7 @@ def test_many_changes_and_names_that_no_filter_can_spell_make_one_call_for_all()
     server = Server([model("a'b\"c"), model("m")], [version("a'b\"c", 1), version("m", 1)])
     registry = MlflowRegistry(server)
     before = registry.aspired()
-    server.models[0] = model("a'b\"c", updated=2)
+    server.models[0] = model("a'b\"c", updated=NOW_MS + 1)
     server.calls.clear()
     assert registry.aspired(before).models["a'b\"c"].aliases == {"latest": 1}
     assert server.calls[-1] == ("versions", "")
@@ -142,6 +146,37 @@ def test_one_model_can_be_asked_for():
     assert found is not None
     assert sorted(found.versions) == [4]
     assert registry.model("nobody") is None
+
+
+def test_a_model_made_anew_between_the_two_listings_lends_its_versions_no_old_alias(monkeypatch):
+    server = Server([model("m", {"champion": "1"}), model("n")], [version("m", 1)])
+    search = server.search_model_versions
+
+    def made_anew_first(**options):
+        server.models[0] = model("m", updated=NOW_MS + 9)
+        server.versions = [version("m", 1, created_s=NOW_MS / 1000 + 0.009)]
+        return search(**options)
+
+    monkeypatch.setattr(server, "search_model_versions", made_anew_first)
+    registry = MlflowRegistry(server)
+    assert registry.aspired().models["m"].aliases == {"latest": 1}
+    assert server.calls[-1] == ("models", "name = 'm'")
+    server.models[0] = model("m", {"champion": "1"})
+    found = registry.model("m")
+    assert found is not None
+    assert found.aliases == {"latest": 1}
+
+
+def test_a_model_that_is_gone_after_its_versions_were_listed_is_not_listed(monkeypatch):
+    server = Server([model("m", updated=1), model("n")], [version("m", 1), version("n", 1)])
+    search = server.search_model_versions
+
+    def gone_first(**options):
+        server.models = [model("n")]
+        return search(**options)
+
+    monkeypatch.setattr(server, "search_model_versions", gone_first)
+    assert set(MlflowRegistry(server).aspired().models) == {"n"}
 
 
 def test_stages_are_aliases_where_that_is_wished_and_no_alias_has_the_name():
