@@ -89,6 +89,15 @@ class Machine(RuleBasedStateMachine):
         self.plane = AsyncExitStack()
         self.spine = self.run(self.plane.enter_async_context(self.node.control_plane(poll=False)))
         self.model.restarted()
+        take = self.spine.listings.take
+
+        def taken(listed: Any, asked_by: str) -> None:
+            """What was done before a listing counts is judged by what counted then."""
+            self.every_activation_was_allowed()
+            take(listed, asked_by)
+            self._note_listing()
+
+        self.spine.listings.take = taken  # type: ignore[method-assign]
 
     def _stop(self) -> None:
         if self.plane is not None:
@@ -219,7 +228,6 @@ class Machine(RuleBasedStateMachine):
 
         async def listed() -> None:
             await self.spine.poll()
-            self._note_listing()
             await idle(self.spine)
 
         self.run(listed())
@@ -352,6 +360,9 @@ class Machine(RuleBasedStateMachine):
             assert why is None, (why, one)
             self.tally[f"activated by {one.asked_by}"] += 1
         self.judged = len(self.gateway.activations)
+
+    @invariant()
+    def counts_as_a_step(self) -> None:
         self.tally["steps"] += 1
 
     @invariant()
