@@ -29,6 +29,7 @@ from gateway.live_record import LiveRecord
 from gateway.load_queue import LEAST_LOADS_AT_ONCE
 from gateway.node import Node
 from gateway.node_dir import read_node_id
+from gateway.proofs import Proofs
 from gateway.replica import Replica, ReplicaLimits
 from gateway.residency import ResidentSet
 from gateway.rollback import RollbackRule
@@ -116,15 +117,8 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     launcher = ForkserverLauncher()
     await launcher.warm()
     own_launcher = ExecLauncher(os.environ)
-    limits = WorkerLimits(
-        threads=settings.worker_threads or cores.share(cores.available(), settings.max_resident),
-        memory_bytes=settings.worker_memory_bytes or settings.max_resident_bytes,
-        batch_bytes=settings.max_batch_bytes,
-        answer_bytes=settings.max_answer_bytes,
-        cuda_devices=cuda_devices(os.environ) if settings.torch_device == "auto" else None,
-        not_finite=settings.not_finite,
-    )
-    versions = Versions(node, settings.artifacts_dir.resolve(), limits)
+    proofs = Proofs(settings.node_dir / "proofs")
+    versions = Versions(node, settings.artifacts_dir.resolve(), _limits(settings), proofs)
     live_record = LiveRecord()
     residents = _resident_set(
         settings,
@@ -133,6 +127,7 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         launcher.private_bytes,
         observer=_LoadObserver(telemetry, node),
         live_record=live_record,
+        proofs=proofs,
     )
     rollout = Rollout(
         node=node,
@@ -200,8 +195,22 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         await rollout.close()
         # The listeners have waited for their callers; what is leased still was abandoned by them.
         await residents.close(_ABANDONED_S)
+        await proofs.close()
         await own_launcher.close()
         await launcher.close()
+
+
+def _limits(settings: GatewaySettings) -> WorkerLimits:
+    """Return what each worker may use."""
+    return WorkerLimits(
+        threads=settings.worker_threads or cores.share(cores.available(), settings.max_resident),
+        memory_bytes=settings.worker_memory_bytes or settings.max_resident_bytes,
+        batch_bytes=settings.max_batch_bytes,
+        answer_bytes=settings.max_answer_bytes,
+        cuda_devices=cuda_devices(os.environ) if settings.torch_device == "auto" else None,
+        not_finite=settings.not_finite,
+        proof_budget_s=settings.proof_s,
+    )
 
 
 def _resident_set(
@@ -212,6 +221,7 @@ def _resident_set(
     *,
     observer: Observer,
     live_record: LiveRecord,
+    proofs: Proofs,
 ) -> ResidentSet:
     limits = ReplicaLimits(
         max_in_flight=settings.max_in_flight,
@@ -219,6 +229,7 @@ def _resident_set(
         load_timeout_s=settings.load_timeout_s,
         warm_up_timeout_s=settings.warm_up_timeout_s,
         stuck_grace_s=settings.stuck_grace_s,
+        proof_s=settings.proof_s,
     )
 
     def longest_life_s(key: ReplicaKey) -> float:
@@ -227,7 +238,8 @@ def _resident_set(
         return max(settings.probe_interval_s, limit_s + settings.stuck_grace_s)
 
     def new_replica(key: ReplicaKey, on_stopped: Callable[[Replica], None]) -> Replica:
-        return Replica(str(key), launchers, limits, on_stopped, partial(live_record.late, key))
+        late = partial(live_record.late, key)
+        return Replica(str(key), launchers, limits, on_stopped, late, on_proof=proofs.keep)
 
     return ResidentSet(
         limits=ResidentLimits(settings.max_resident, settings.max_resident_bytes),

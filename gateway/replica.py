@@ -11,10 +11,10 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import orjson
 
@@ -36,6 +36,7 @@ from gateway.pace import Pace
 from gateway.worker import messages
 from gateway.worker.frames import Frame
 from gateway.worker.messages import Kind
+from gateway.worker.proof import LONGEST_CALL, MAX_LOST, Proof, parse
 from gateway.worker_output import WorkerOutput
 
 _EXIT_AFTER_EOF_S = 2.0
@@ -43,6 +44,8 @@ _STOP_GRACE_S = 2.0
 _KILL_WAIT_S = 30.0
 _WHOLE_LIMIT = 0.9
 """A deadline that passes no later than at this share of the model's limit is the caller's own."""
+_OF_PROOFS = (Kind.PROVING, Kind.PROVED)
+M = TypeVar("M")
 _CLOCK_S = 0.001
 """How much earlier than asked for the event loop, whose clock is coarse, may call."""
 
@@ -75,7 +78,8 @@ class ReplicaLimits:
 
     Attributes:
         load_timeout_s: From the start of the worker until the model is loaded.
-        warm_up_timeout_s: From then until it is ready.
+        warm_up_timeout_s: From then until it is ready, its proof not counted.
+        proof_s: For a proof in its warm-up.
     """
 
     max_in_flight: int
@@ -83,6 +87,7 @@ class ReplicaLimits:
     load_timeout_s: float
     warm_up_timeout_s: float
     stuck_grace_s: float
+    proof_s: float = 3.0
 
 
 class WorkerReply(NamedTuple):
@@ -94,6 +99,21 @@ class WorkerReply(NamedTuple):
     queued_s: float
     predict_s: float
     batch_rows: int
+
+
+@dataclass(slots=True)
+class _ProofUnderWay:
+    """What a worker proves now.
+
+    Attributes:
+        unproved: What is to hold if it does not come back; None: it did not say.
+        late: Ends the worker if it takes too long; None: the limit of the load does.
+        left_s: Seconds that were left to its warm-up when it began.
+    """
+
+    unproved: Proof | None
+    late: asyncio.TimerHandle | None = None
+    left_s: float = 0.0
 
 
 class _Answer(asyncio.Future[WorkerReply]):
@@ -143,6 +163,10 @@ def _unheard(late: Late, seconds: float, pid: int) -> None:
     """Nobody wants to know."""
 
 
+def _unkept(order: messages.Load, proof: Proof) -> None:
+    """Nobody wants to know."""
+
+
 class Replica:
     """A running worker. Its owner is the resident set; all methods run on the event loop."""
 
@@ -153,11 +177,15 @@ class Replica:
         limits: ReplicaLimits,
         on_stopped: Callable[[Replica], None],
         on_late: Callable[[Late, float, int], None] = _unheard,
+        *,
+        on_proof: Callable[[messages.Load, Proof], None] = _unkept,
     ) -> None:
         """Store.
 
         ``on_stopped`` is called once, when the process has ended; ``on_late`` with what became of
-        each request whose caller had left, after how many seconds, in which process.
+        each request whose caller had left, after how many seconds, in which process; ``on_proof``
+        with what the worker has proved of the artifact that was ordered, or what holds after it did
+        not come back from a proof.
         """
         self.name = name
         self.state = ReplicaState.STARTING
@@ -169,6 +197,11 @@ class Replica:
         self._limits = limits
         self._on_stopped = on_stopped
         self._on_late = on_late
+        self._on_proof = on_proof
+        self._order: messages.Load | None = None
+        self._proof: _ProofUnderWay | None = None
+        self._proved_in_warm_up = False
+        self._told_to_end = False
         self._stuck = False
         self._worker: WorkerProcess | None = None
         self._channel: Channel | None = None
@@ -270,7 +303,7 @@ class Replica:
         self._channel.open()
         self._output = WorkerOutput(self.name, worker.output.fileno())
         self._output.open()
-        hello = messages.decode_header(messages.Hello, (await self._next_frame(Kind.HELLO)).header)
+        hello = _read(messages.Hello, await self._next_frame(Kind.HELLO))
         if hello.protocol_version != messages.PROTOCOL_VERSION:
             raise LoadError(
                 "unsupported",
@@ -281,11 +314,14 @@ class Replica:
         if self.state is not ReplicaState.STARTING:
             raise LoadError("worker_died", "the worker ended before it was ready")
         self.state = ReplicaState.LOADING
+        self._order = load
         self._channel.send(Kind.LOAD, 0, messages.encode_header(load))
         frame = await self._next_frame(Kind.LOADED)
         if self.state not in (ReplicaState.LOADING, ReplicaState.WARMING):
             raise LoadError("worker_died", "it was told to end before it was ready")
-        self.loaded = messages.decode_header(messages.Loaded, frame.header)
+        self.loaded = _read(messages.Loaded, frame)
+        if (proof := parse(self.loaded.proof)) is not None:
+            self._on_proof(load, proof)
         self.private_bytes = self.loaded.private_bytes
         self.gpu_bytes = self.loaded.gpu_bytes
         self.state = ReplicaState.READY
@@ -298,8 +334,70 @@ class Replica:
             now = asyncio.get_running_loop().time()
             self._phase_limit.reschedule(now + self._limits.warm_up_timeout_s)
 
+    # A proof has a time of its own, so that none keeps a model from serving. Nor does one count
+    # against requests: of those that come during it the worker has begun none, and another worker
+    # may have them.
+
+    def _begin_proof(self, frame: Frame) -> None:
+        """Let a proof have its time: in the warm-up once; later for one call of the model."""
+        unproved = parse(_read(messages.Proving, frame).proof)
+        now, grace_s = self._loop.time(), self._limits.stuck_grace_s
+        if self.state is ReplicaState.READY:
+            self._end_proof()
+            limit_s = LONGEST_CALL * self._limits.proof_s + grace_s
+            late = self._loop.call_later(limit_s, self._proof_is_late, limit_s)
+            self._proof = _ProofUnderWay(unproved, late)
+        elif self._proof is not None:
+            self._proof.unproved = unproved  # it has come further
+        elif self.state is ReplicaState.WARMING and not self._proved_in_warm_up:
+            self._proved_in_warm_up = True
+            if self._phase_limit is not None and (until := self._phase_limit.when()) is not None:
+                self._proof = _ProofUnderWay(unproved, left_s=until - now)
+                self._phase_limit.reschedule(now + self._limits.proof_s + grace_s)
+
+    def _hear_of_proof(self, frame: Frame) -> None:
+        try:
+            if frame.kind == Kind.PROVING:
+                self._begin_proof(frame)
+            else:
+                self._proved(frame)
+        except LoadError as error:
+            self.kill(error.message)
+
+    def _proved(self, frame: Frame) -> None:
+        self._end_proof()
+        proof = parse(_read(messages.Proved, frame).proof)
+        if proof is not None and self._order is not None:
+            self._on_proof(self._order, proof)
+            if self.loaded is not None:
+                self.loaded = with_proof(self.loaded, proof)
+
+    def _end_proof(self) -> None:
+        """Note that the worker has come back from its proof."""
+        proof, self._proof = self._proof, None
+        if proof is not None and proof.late is not None:
+            proof.late.cancel()
+        elif proof is not None and self._phase_limit is not None:
+            with contextlib.suppress(RuntimeError):  # it is over at this moment
+                self._phase_limit.reschedule(self._loop.time() + proof.left_s)
+
+    def _proof_is_late(self, limit_s: float) -> None:
+        self._lose_proof(MAX_LOST)
+        self.kill(f"it did not come back from a proof within {limit_s:g} s")
+
+    def _lose_proof(self, lost: int | None = None) -> None:
+        """Keep what is to hold after a proof from which the worker did not come back."""
+        proof, order = self._proof, self._order
+        if proof is not None and proof.unproved is not None and order is not None:
+            unproved = proof.unproved
+            self._on_proof(order, unproved if lost is None else replace(unproved, lost=lost))
+            proof.unproved = None
+
     def _late(self) -> LoadError:
-        """Say which phase took too long."""
+        """Say which phase took too long; without its proof, it may be in time."""
+        if self._proof is not None:
+            self._lose_proof(MAX_LOST)
+            return LoadError("worker_died", "the worker did not come back from its proof")
         warming = self.state is ReplicaState.WARMING
         limits = self._limits
         limit_s = limits.warm_up_timeout_s if warming else limits.load_timeout_s
@@ -315,7 +413,7 @@ class Replica:
         finally:
             self._handshake = None
         if frame.kind == Kind.LOAD_FAILED:
-            failed = messages.decode_header(messages.LoadFailed, frame.header)
+            failed = _read(messages.LoadFailed, frame)
             raise LoadError(failed.failure, failed.message)
         if frame.kind != expected:
             raise LoadError("worker_died", f"the worker said {frame.kind}, not {expected.name}")
@@ -443,6 +541,7 @@ class Replica:
         if self.state is ReplicaState.STOPPED:
             return
         self.end_reason = reason
+        self._told_to_end = True
         if self._channel is None or not self._channel.is_open:
             self.kill(reason)
             return
@@ -455,6 +554,7 @@ class Replica:
         if self.state is ReplicaState.STOPPED:
             return
         self.end_reason = reason
+        self._told_to_end = True
         if self._worker is None:
             self._end()
             return
@@ -483,12 +583,20 @@ class Replica:
                 elif request.was_left:
                     self._came_late(request, frame)
         elif frame.kind == Kind.ALIVE:
-            if self._probe is not None and not self._probe.done():
-                self._probe.set_result(messages.decode_header(messages.Alive, frame.header))
+            self._answer_probe(frame)
+        elif frame.kind in _OF_PROOFS:
+            self._hear_of_proof(frame)
         elif frame.kind == Kind.WARMING:
             self._begin_warm_up()
         elif self._handshake is not None and not self._handshake.done():
             self._handshake.set_result(frame)
+
+    def _answer_probe(self, frame: Frame) -> None:
+        if self._probe is not None and not self._probe.done():
+            try:
+                self._probe.set_result(_read(messages.Alive, frame))
+            except LoadError as error:
+                self._probe.set_exception(error)
 
     def _came_late(self, request: _InFlight, frame: Frame) -> None:
         """Tell what became of a request that nobody waits for; what was skipped says nothing."""
@@ -540,7 +648,11 @@ class Replica:
         self.state = ReplicaState.STOPPED
         unsent = self._channel.unsent_ids() if self._channel else set()
         for frame_id in list(self._in_flight):
-            self._fail(frame_id, delivered=frame_id not in unsent)
+            # While it proves something, it has begun no request.
+            begun = frame_id not in unsent and self._proof is None
+            self._fail(frame_id, delivered=begun)
+        if not self._told_to_end:
+            self._lose_proof()
         if self._handshake is not None and not self._handshake.done():
             self._handshake.set_exception(
                 LoadError("worker_died", "the worker ended before it was ready")
@@ -568,6 +680,8 @@ class Replica:
         )
 
     def _release(self) -> None:
+        if self._proof is not None and self._proof.late is not None:
+            self._proof.late.cancel()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -579,6 +693,32 @@ class Replica:
             asyncio.get_running_loop().remove_reader(self._worker.exited)
             self._worker.kill()  # what a dead leader left of its group
             self._worker.close()
+
+
+def _read(message_type: type[M], frame: Frame) -> M:
+    """Read what a worker says of itself.
+
+    Raises:
+        LoadError: It is not what a worker of ours says.
+    """
+    try:
+        return messages.decode_checked(message_type, frame.header)
+    except ValueError as error:
+        raise LoadError("load_failed", f"the worker speaks nonsense: {error}") from error
+
+
+def with_proof(loaded: messages.Loaded, proof: Proof) -> messages.Loaded:
+    """Return what a worker has said of itself, as it is with what it has proved since."""
+    return replace(
+        loaded,
+        batching=proof.batching,
+        batching_reason=proof.batching_reason,
+        call_path=proof.call_path,
+        call_path_reason=proof.call_path_reason,
+        answers=proof.answers,
+        joined_rows=proof.joined_rows,
+        proof=proof.as_header(),
+    )
 
 
 def _as_error(header: bytes) -> GatewayError:

@@ -15,6 +15,7 @@ MIB = 1024 * 1024
 
 
 _SMALLEST_BUDGET_BYTES = 64 * MIB
+_SHARE_OF_LOAD_BUDGET = 0.1
 
 
 def _half_of_memory() -> int:
@@ -107,6 +108,13 @@ class GatewaySettings(BaseSettings):
     warm_up_timeout_s: float = Field(
         120.0, gt=0, description="Longest warm-up of a worker, once it has loaded."
     )
+    proof_budget_s: float | None = Field(
+        None,
+        ge=0,
+        le=3600,
+        description="Time for proving that a model's requests may be joined, and how it is called "
+        "fastest, beyond which neither is done; empty: a tenth of GATEWAY_LOAD_BUDGET_S; 0: never.",
+    )
     standby_timeout_s: float = Field(
         300.0, gt=0, description="Life of a warmed standby that nobody activates."
     )
@@ -158,6 +166,13 @@ class GatewaySettings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="'auto': console on a terminal, JSON elsewhere."
     )
+
+    @property
+    def proof_s(self) -> float:
+        """Seconds for what is not proved yet of a model."""
+        if self.proof_budget_s is not None:
+            return self.proof_budget_s
+        return _SHARE_OF_LOAD_BUDGET * self.load_budget_s
 
     @property
     def control_socket(self) -> Path:

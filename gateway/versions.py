@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gateway.control_contract import Environment
 from gateway.errors import GatewayError, LoadError
 from gateway.model_ref import digest_hex
 from gateway.node import Node
+from gateway.proofs import Proofs
 from gateway.room import ReplicaKey
 from gateway.sealed import AlteredError, unseal
 from gateway.worker import confinement, messages
@@ -43,6 +45,7 @@ class WorkerLimits:
         answer_bytes: The largest answer to one request.
         cuda_devices: Which GPUs torch models may use, as `messages.Load` says it; None: none.
         not_finite: What becomes of such a number in an answer, as `messages.Load` says it.
+        proof_budget_s: Seconds for what is not proved yet of an artifact.
     """
 
     threads: int
@@ -51,22 +54,27 @@ class WorkerLimits:
     answer_bytes: int
     cuda_devices: str | None = None
     not_finite: str = "null"
+    proof_budget_s: float = 3.0
 
 
 class Versions:
     """Answers for the versions of one node. Event loop only."""
 
-    def __init__(self, node: Node, artifacts: Path, limits: WorkerLimits) -> None:
+    def __init__(
+        self, node: Node, artifacts: Path, limits: WorkerLimits, proofs: Proofs | None = None
+    ) -> None:
         """Store.
 
         Args:
             node: Whose route table is asked.
             artifacts: The artifact store.
             limits: What every worker is told.
+            proofs: What was proved of artifacts before; None: nothing is known of any.
         """
         self._node = node
         self._artifacts = artifacts
         self._limits = limits
+        self._proofs = proofs
 
     def estimate(self, key: ReplicaKey) -> int:
         """Guess the bytes of a version that was never measured."""
@@ -126,10 +134,18 @@ class Versions:
                 gateway.
         """
         rows = self._node.table.policy_of(key.model, key.version).max_batch_rows
-        interpreter = self._interpreter(key)
+        environment = self._environment(key)
         order = await asyncio.to_thread(self._read, key)
-        order = replace(order, interpreter=interpreter, max_batch_rows=rows or _BATCH_ROWS)
-        return self._on_gpu(order) if self._uses_gpu(order.description) else order
+        order = replace(
+            order,
+            interpreter=environment.python,
+            environment=environment.digest or environment.python or "",
+            max_batch_rows=rows or _BATCH_ROWS,
+        )
+        if self._uses_gpu(order.description):
+            order = self._on_gpu(order)
+        proof = await self._proofs.of(order) if self._proofs is not None else None
+        return order if proof is None else replace(order, proof=proof.as_header())
 
     def _uses_gpu(self, description: Mapping[str, Any]) -> bool:
         is_torch = description.get("loader_module") == _TORCH
@@ -144,8 +160,8 @@ class Versions:
             memory_bytes=None,
         )
 
-    def _interpreter(self, key: ReplicaKey) -> str | None:
-        """Return the version's own interpreter; None: it runs under ours.
+    def _environment(self, key: ReplicaKey) -> Environment:
+        """Return what the version's worker runs under.
 
         Raises:
             LoadError: Its own environment is not built. Ours would answer, but perhaps something
@@ -154,10 +170,10 @@ class Versions:
         try:
             environment = self._node.table.version(key.model, key.version).environment
         except GatewayError:
-            return None  # served although the registry no longer lists it
+            return Environment()  # served although the registry no longer lists it
         if environment.kind == "own" and environment.python is None:
             raise LoadError("worker_died", f"the own environment of {key} is not built (yet)")
-        return environment.python
+        return environment
 
     def _read(self, key: ReplicaKey) -> messages.Load:
         """Read the description of an artifact. Blocking."""
@@ -175,6 +191,7 @@ class Versions:
             max_batch_bytes=self._limits.batch_bytes,
             max_answer_bytes=self._limits.answer_bytes,
             not_finite=self._limits.not_finite,
+            proof_budget_s=self._limits.proof_budget_s,
         )
 
 

@@ -190,9 +190,8 @@ class Workers:
         """Bring a worker up. Whatever happens, the owner is told."""
         started = self._clock()
         try:
-            load = await self._prepare(resident.key)
             self.shared = await asyncio.to_thread(self._shared_bytes)
-            await self._load_in_tries(resident, load)
+            await self._load_in_tries(resident)
         except LoadError as error:
             self._failed(resident, error)
         except asyncio.CancelledError:
@@ -203,9 +202,13 @@ class Workers:
         else:
             self._ready(resident, self._clock() - started)
 
-    async def _load_in_tries(self, resident: Resident, load: messages.Load) -> None:
-        """A worker that dies while it loads, by somebody's hand, does not fail its waiters."""
+    async def _load_in_tries(self, resident: Resident) -> None:
+        """A worker that dies while it loads, by somebody's hand, does not fail its waiters.
+
+        Nor one that does not come back from a proof: the next order says so, and it is left out.
+        """
         for left in reversed(range(_LOAD_TRIES)):
+            load = await self._prepare(resident.key)
             try:
                 await resident.replica.start(load)
             except LoadError as error:

@@ -275,6 +275,8 @@ def _replica(resident: Resident) -> dict[str, Any]:
         "gpu_bytes": resident.replica.gpu_bytes if loaded else None,
         "batching": loaded.batching if loaded else None,
         "batching_reason": loaded.batching_reason if loaded else None,
+        "joined_rows": loaded.joined_rows if loaded else None,
+        "answers": loaded.answers if loaded else None,
         "python": loaded.python if loaded else None,
         "frameworks": loaded.frameworks if loaded else None,
         "call_path": loaded.call_path if loaded else None,

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection as PipeEnd
 
 from gateway.worker import confinement, priority
 from gateway.worker.frames import FrameError
-from gateway.worker.messages import Hello, Kind, Load, Warming, decode_header
+from gateway.worker.messages import Hello, Kind, Load, decode_header
 
 
 def run(channel: socket.socket, lifeline: PipeEnd, output: PipeEnd | None = None) -> None:
@@ -56,7 +56,7 @@ def _serve(channel: socket.socket) -> None:
         said = warning_log.WarningLog()
         said.install()
         try:
-            loaded = loading.load(order, lambda: connection.send([(0, Warming(), b"")]))
+            loaded = loading.load(order, lambda message: connection.send([(0, message, b"")]))
         except serving_loop.ConnectionEndedError:
             return
         except loading.LoadFailedError as error:

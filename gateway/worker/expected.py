@@ -43,20 +43,30 @@ class Expectation:
     tolerance: float
 
 
-def check(model: ServedModel, artifact: Path) -> int:
-    """Have the model answer every line as a request would be; return how many there are.
+@dataclass(frozen=True)
+class Checked:
+    """What is known once every line was answered as it says.
+
+    Attributes:
+        count: How many lines there are.
+        whole: Whether an answer among them was not one per row: none of the model's are divided.
+    """
+
+    count: int
+    whole: bool
+
+
+def check(model: ServedModel, artifact: Path) -> Checked:
+    """Have the model answer every line as a request would be.
 
     Raises:
         WarmUpFailedError: The first line that is answered otherwise, or cannot be read.
     """
     path = artifact / FILE
     if not path.is_file():
-        return 0
-    count = 0
-    for one in read(_bytes(path), model.json):
-        _check(model, one)
-        count += 1
-    return count
+        return Checked(0, whole=False)
+    per_row = [_check(model, one) for one in read(_bytes(path), model.json)]
+    return Checked(len(per_row), whole=not all(per_row))
 
 
 def read(data: bytes, json: Json) -> Iterator[Expectation]:
@@ -119,11 +129,13 @@ def _expectation(number: int, line: bytes, json: Json) -> Expectation:
     return Expectation(number, json.dumps(value["request"]), value["expected"], float(tolerance))
 
 
-def _check(model: ServedModel, one: Expectation) -> None:
-    answer, _ = warmup.answer(model, one.request, f"{FILE}, line {one.line}")
+def _check(model: ServedModel, one: Expectation) -> bool:
+    """Compare one line; return whether its answer was one per row."""
+    answer, prediction = warmup.answer(model, one.request, f"{FILE}, line {one.line}")
     got = model.json.loads(answer)["predictions"]
     if told := difference(got, one.predictions, one.tolerance):
         raise _failed(one.line, told, ",")
+    return prediction.divisible
 
 
 def _failed(line: int, reason: str, comma: str = "") -> WarmUpFailedError:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +9,13 @@ from typing import Any
 from gateway.worker import warmup
 from gateway.worker.flavors import NotTakenError, pytorch, scikit_learn
 from gateway.worker.inputs import Inputs
+from gateway.worker.prover import Ask, Asking
 from gateway.worker.served_model import Call
 
 _TRIED_ROWS = 8
 """Of inputs of which the model does not bear every row."""
-_DIRECT = {"mlflow.sklearn": scikit_learn.direct, "mlflow.pytorch": pytorch.direct}
+_SCIKIT_LEARN = "mlflow.sklearn"
+_DIRECT = {_SCIKIT_LEARN: scikit_learn.direct, "mlflow.pytorch": pytorch.direct}
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class CallPath:
     call: Call
 
 
+def is_possible(loader: str) -> bool:
+    """Whether models with this loader may have a fast path."""
+    return loader in _DIRECT
+
+
 def choose(
     pyfunc: Any,
     pyfunc_call: Call,
@@ -35,7 +40,7 @@ def choose(
     proofs: Sequence[Inputs],
     *,
     further: Sequence[Inputs] = (),
-) -> CallPath:
+) -> Asking[CallPath]:
     """Return the fast path if it answers every one of ``proofs`` exactly like the pyfunc.
 
     Of a scikit-learn estimator so do its probabilities and scores, but for rounding: they show
@@ -59,20 +64,33 @@ def choose(
         direct = _DIRECT[loader](pyfunc, predict_fn)
         if direct is None:
             return CallPath("pyfunc", "the bare model cannot be called", pyfunc_call)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of numbers that nobody sent
-            why_not = (
-                None if _same(direct, pyfunc_call, proofs) else "the bare model answers differently"
+        said = yield from _identical(direct, pyfunc_call, proofs)
+        why_not = "the bare model answers differently" if said is None else None
+        if said is not None and loader == _SCIKIT_LEARN:
+            said += yield from _said(pyfunc_call, further)
+            why_not = yield from _why_not_estimator(
+                pyfunc, direct, said, proved=len(proofs), tried=[*proofs, *further]
             )
-            if why_not is None and loader == "mlflow.sklearn":
-                why_not = _why_not_estimator(pyfunc, direct, pyfunc_call, [*proofs, *further])
     except NotTakenError as error:
         return CallPath("pyfunc", f"the bare model is not given the example: {error}", pyfunc_call)
     except Exception as error:  # noqa: BLE001  # whatever a bare model raises, the pyfunc serves
         return CallPath("pyfunc", f"the bare model raised {type(error).__name__}", pyfunc_call)
     if why_not is not None:
         return CallPath("pyfunc", why_not, pyfunc_call)
-    if loader == "mlflow.sklearn":
+    return _taken(direct, pyfunc_call, loader)
+
+
+def take(pyfunc: Any, pyfunc_call: Call, loader: str, predict_fn: str) -> CallPath | None:
+    """Return the fast path, which was proved before for these bytes; None: there is none."""
+    try:
+        direct = _DIRECT[loader](pyfunc, predict_fn)
+    except Exception:  # noqa: BLE001  # whatever a bare model raises, the pyfunc serves
+        return None
+    return None if direct is None else _taken(direct, pyfunc_call, loader)
+
+
+def _taken(direct: Call, pyfunc_call: Call, loader: str) -> CallPath:
+    if loader == _SCIKIT_LEARN:
         scikit_learn.ignore_missing_names()
     call = _unless_not_taken(direct, pyfunc_call)
     return CallPath("fast", "equal to the pyfunc on the input example", call)
@@ -80,70 +98,104 @@ def choose(
 
 def choose_probabilities(
     pyfunc: Any, function: Callable[[Any], Any], proofs: Sequence[Inputs]
-) -> Call:
-    """Return the call of ``predict_proba``, on arrays if it answers ``proofs`` exactly the same.
+) -> Asking[bool]:
+    """Return whether ``predict_proba`` on arrays answers ``proofs`` exactly the same.
 
     Args:
         pyfunc: The ``PyFuncModel`` of a scikit-learn estimator.
         function: The estimator's ``predict_proba``.
         proofs: Inputs to compare on; none: a DataFrame is what it gets.
     """
-    names = scikit_learn.feature_names(pyfunc)
-    on_native, on_arrays = _on_native(function), _on_arrays(function, names)
+    on_arrays = _on_arrays(function, scikit_learn.feature_names(pyfunc))
     try:
-        same = bool(proofs) and _same(on_arrays, on_native, proofs)
+        said = yield from _identical(on_arrays, _on_native(function), proofs)
+        return bool(said)
     except Exception:  # noqa: BLE001  # whatever it raises on arrays, it is not called with them
-        same = False
-    return _unless_not_taken(on_arrays, on_native) if same else on_native
+        return False
 
 
-def _why_not_estimator(
-    pyfunc: Any, direct: Call, usual: Call, proofs: Sequence[Inputs]
-) -> str | None:
-    """Say why an estimator is not called on arrays; None: it is the same on all that it bears."""
-    said = _said(usual, proofs)
-    if not _answers(direct, said, identical):
-        return "the bare model answers other numbers differently"
-    told = warmup.differ([answer for _, answer in said])
-    names = scikit_learn.feature_names(pyfunc)
-    for function in scikit_learn.behind_labels(pyfunc):
-        said = _said(_on_native(function), proofs)
-        if not _answers(_on_arrays(function, names), said, warmup.close):
-            return "the bare model's probabilities or scores are different"
-        told = told or (bool(said) and warmup.differ([answer for _, answer in said]))
-    return None if told else "the answers to the example and to what it was varied to are all equal"
+def probabilities(pyfunc: Any, function: Callable[[Any], Any], *, on_arrays: bool) -> Call:
+    """Return the call of ``predict_proba``, on arrays where that was proved to be the same."""
+    native = _on_native(function)
+    if not on_arrays:
+        return native
+    return _unless_not_taken(_on_arrays(function, scikit_learn.feature_names(pyfunc)), native)
 
 
 _Said = list[tuple[Inputs, Any]]
 """Inputs, and what is answered to them."""
 
 
-def _said(call: Call, proofs: Sequence[Inputs]) -> _Said:
-    """Return the answers to what a call bears: inputs, or else some of their rows."""
+def _identical(direct: Call, usual: Call, proofs: Sequence[Inputs]) -> Asking[_Said | None]:
+    """Return what both calls answer; None: not the same, bit for bit."""
     said: _Said = []
     for one in proofs:
-        if answer := _try(call, one):
-            said.append((one, *answer))
-        elif one.rows > 1:
-            rows = [one.take([row]) for row in range(min(one.rows, _TRIED_ROWS))]
-            said += [(row, *answer) for row in rows if (answer := _try(call, row))]
+        bare = yield from _hear(direct, one)
+        output = yield from _hear(usual, one)
+        if not identical(bare, output):
+            return None
+        said.append((one, output))
     return said
 
 
-def _try(call: Call, inputs: Inputs) -> tuple[Any] | None:
-    """Return the answer as the only item; None: there is none."""
-    try:
-        return (call(inputs.copy()),)
-    except BaseException:  # noqa: BLE001  # a model may raise SystemExit too
-        return None
+def _hear(call: Call, inputs: Inputs) -> Asking[Any]:
+    """Return an answer, or raise what the call raised."""
+    answer = yield Ask(call, inputs)
+    if isinstance(answer.raised, Exception):
+        raise answer.raised
+    if answer.raised is not None:  # as SystemExit would end us, it is told as what it is
+        raise RuntimeError(type(answer.raised).__name__) from answer.raised
+    return answer.output
 
 
-def _answers(call: Call, said: _Said, equal: Callable[[Any, Any], bool]) -> bool:
+def _why_not_estimator(
+    pyfunc: Any, direct: Call, said: _Said, *, proved: int, tried: Sequence[Inputs]
+) -> Asking[str | None]:
+    """Say why an estimator is not called on arrays; None: it is the same on all that it bears.
+
+    Args:
+        pyfunc: The ``PyFuncModel``.
+        direct: The call on arrays.
+        said: What the pyfunc answers to what it bears.
+        proved: How many of these, the first, were compared.
+        tried: What probabilities and scores are compared on.
+    """
+    if not (yield from _answers(direct, said[proved:], identical)):
+        return "the bare model answers other numbers differently"
+    told = warmup.differ([answer for _, answer in said])
+    names = scikit_learn.feature_names(pyfunc)
+    for function in scikit_learn.behind_labels(pyfunc):
+        scored = yield from _said(_on_native(function), tried)
+        if not (yield from _answers(_on_arrays(function, names), scored, warmup.close)):
+            return "the bare model's probabilities or scores are different"
+        told = told or (bool(scored) and warmup.differ([answer for _, answer in scored]))
+    return None if told else "the answers to the example and to what it was varied to are all equal"
+
+
+def _said(call: Call, proofs: Sequence[Inputs]) -> Asking[_Said]:
+    """Return the answers to what a call bears: inputs, or else some of their rows."""
+    said: _Said = []
+    for one in proofs:
+        answer = yield Ask(call, one)
+        if answer.raised is None:
+            said.append((one, answer.output))
+        elif one.rows > 1:
+            for number in range(min(one.rows, _TRIED_ROWS)):
+                row = one.take([number])
+                answer = yield Ask(call, row)
+                if answer.raised is None:
+                    said.append((row, answer.output))
+    return said
+
+
+def _answers(call: Call, said: _Said, equal: Callable[[Any, Any], bool]) -> Asking[bool]:
     """Whether a call answers the same; what it does not take goes the usual way."""
-    for inputs, answer in said:
-        with contextlib.suppress(NotTakenError):
-            if not equal(call(inputs.copy()), answer):
-                return False
+    for inputs, expected in said:
+        answer = yield Ask(call, inputs)
+        if isinstance(answer.raised, NotTakenError):
+            continue
+        if answer.raised is not None or not equal(answer.output, expected):
+            return False
     return True
 
 
@@ -153,10 +205,6 @@ def _on_native(function: Callable[[Any], Any]) -> Call:
 
 def _on_arrays(function: Callable[[Any], Any], names: Any) -> Call:
     return lambda inputs: function(scikit_learn.matrix(inputs, names))
-
-
-def _same(direct: Call, usual: Call, proofs: Sequence[Inputs]) -> bool:
-    return all(identical(direct(inputs.copy()), usual(inputs.copy())) for inputs in proofs)
 
 
 def _unless_not_taken(direct: Call, usual: Call) -> Call:

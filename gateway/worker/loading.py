@@ -6,20 +6,21 @@ import gc
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gateway.worker import confinement, expected, fast_path, integrity, memory, warmup
+from gateway.worker import confinement, expected, integrity, memory, proving, warmup
 from gateway.worker import signature as rules
+from gateway.worker.background import Background
 from gateway.worker.codecs import strict_json
-from gateway.worker.flavors import classifiers, python_function, pytorch, scikit_learn
-from gateway.worker.inputs import Inputs
-from gateway.worker.messages import Load, Loaded, LoadFailed
+from gateway.worker.flavors import python_function, pytorch
+from gateway.worker.messages import Load, Loaded, LoadFailed, Message, Warming
 from gateway.worker.passing import name_of, passing_fault
-from gateway.worker.served_model import Call, ServedModel, call_pyfunc, log_without_data
+from gateway.worker.proof import PER_ROW, WHOLE
+from gateway.worker.served_model import ServedModel, call_pyfunc, log_without_data
 
 _MAX_EXAMPLE_BYTES = 16 * 1024 * 1024
 
@@ -52,21 +53,23 @@ def _failed(failure: str, message: str, error: BaseException) -> LoadFailedError
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A warmed model and what its warm-up proved."""
+    """A warmed model, what its warm-up proved, and what is left to prove in the background."""
 
     model: ServedModel
     report: Loaded
     example: bytes | None
+    background: Background | None = None
 
 
 def load(
-    order: Load, warming: Callable[[], None], clock: Callable[[], float] = time.monotonic
+    order: Load, tell: Callable[[Message], None], clock: Callable[[], float] = time.monotonic
 ) -> LoadedModel:
     """Verify, load and warm an artifact.
 
     Args:
         order: What to load.
-        warming: Told between loading and warm-up, which have time limits of their own.
+        tell: Sends a message to the gateway: when the warm-up begins, and when a proof does, which
+            have time limits of their own.
         clock: Monotonic seconds.
 
     Raises:
@@ -83,10 +86,21 @@ def load(
     model, pyfunc = _load(order)
     confinement.use_threads(order.threads)
     loaded = clock()
-    warming()
+    tell(Warming())
     example = _example(order)
-    batching, path = _warm(model, pyfunc, order, example)
-    answers = _check_expected(model, order)
+    proof = proving.kept(order)
+    try:
+        prover = proving.warm(model, pyfunc, order, example, proof=proof, clock=clock)
+    except warmup.WarmUpFailedError as error:
+        raise _failed("warm_up_failed", str(error), error) from error
+    proving.run(prover, proof, order.proof_budget_s, tell)
+    checked = _check_expected(model, order)
+    if checked.whole:
+        proof.answer_whole(f"the answers that {expected.FILE} expects are not one per row")
+    model.per_row = proof.answers == PER_ROW
+    background = None
+    if not prover.over and proof.answers != WHOLE:
+        background = Background(prover, proof, order.proof_budget_s, tell)
     gc.collect()
     gc.freeze()  # what a model holds for ever is not looked at again by every collection
     durations = {
@@ -99,16 +113,19 @@ def load(
         peak_bytes=memory.peak_bytes(),
         gpu_bytes=pytorch.gpu_bytes(),
         durations_s={phase: round(seconds, 6) for phase, seconds in durations.items()},
-        warm_up="passed" if answers or example is not None else "no_example",
-        expected_answers=answers,
-        batching=batching.mode,
-        batching_reason=batching.reason,
-        call_path=path.path,
-        call_path_reason=path.reason,
+        warm_up="passed" if checked.count or example is not None else "no_example",
+        expected_answers=checked.count,
+        batching=proof.batching,
+        batching_reason=proof.batching_reason,
+        call_path=proof.call_path,
+        call_path_reason=proof.call_path_reason,
         python=platform.python_version(),
         frameworks=_frameworks(order),
+        answers=proof.answers,
+        joined_rows=proof.joined_rows,
+        proof=proof.as_header(),
     )
-    return LoadedModel(model, report, example)
+    return LoadedModel(model, report, example, background)
 
 
 def _verify(order: Load) -> None:
@@ -164,50 +181,11 @@ def _pyfunc(order: Load) -> Any:
         return python_function.load(order.artifact)
 
 
-def _warm(
-    model: ServedModel, pyfunc: Any, order: Load, example: bytes | None
-) -> tuple[warmup.Batching, fast_path.CallPath]:
-    loader = str(order.description.get("loader_module") or "")
-    predict_fn = str(order.description.get("predict_fn") or "predict")
-    varied = []
-    if example is not None:
-        try:
-            varied = warmup.vary(warmup.predict_example(model, example))
-        except warmup.WarmUpFailedError as error:
-            raise _failed("warm_up_failed", str(error), error) from error
-    whole = loader == "mlflow.sklearn"
-    far = warmup.vary_far(varied[0], whole=whole) if varied else []
-    further = [*warmup.scatter(varied[0]), *far] if varied and whole else []
-    path = fast_path.choose(pyfunc, model.call, loader, predict_fn, varied, further=further)
-    model.call = path.call
-    _offer_probabilities(model, pyfunc, loader, varied if path.path == "fast" else [])
-    scores = _scores(pyfunc) if loader == "mlflow.sklearn" else None
-    if not varied:
-        return warmup.Batching("alone", "there is no input example to prove joining"), path
-    return warmup.prove_joining(model, varied, far, scores), path
-
-
-def _check_expected(model: ServedModel, order: Load) -> int:
+def _check_expected(model: ServedModel, order: Load) -> expected.Checked:
     try:
         return expected.check(model, Path(order.artifact))
     except warmup.WarmUpFailedError as error:
         raise _failed("warm_up_failed", str(error), error) from error
-
-
-def _offer_probabilities(
-    model: ServedModel, pyfunc: Any, loader: str, proofs: Sequence[Inputs]
-) -> None:
-    offered = classifiers.probabilities(pyfunc, loader)
-    if isinstance(offered, str):
-        model.no_probabilities = offered
-        return
-    model.class_names = offered.class_names
-    model.probabilities_call = fast_path.choose_probabilities(pyfunc, offered.function, proofs)
-
-
-def _scores(pyfunc: Any) -> Call | None:
-    function = scikit_learn.scores(pyfunc)
-    return None if function is None else lambda inputs: function(inputs.native())
 
 
 def _frameworks(order: Load) -> dict[str, str]:

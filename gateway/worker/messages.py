@@ -8,11 +8,13 @@ own interpreter, which has nothing of ours but this package.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import Any, Protocol, TypeVar
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 
 class Kind(IntEnum):
@@ -30,6 +32,8 @@ class Kind(IntEnum):
     FAILED = 68
     ALIVE = 69
     WARMING = 70
+    PROVING = 71
+    PROVED = 72
 
 
 # --- to the worker ------------------------------------------------------------------------------
@@ -54,6 +58,10 @@ class Load:
             none. Never told to a fork: CUDA cannot be used in one.
         not_finite: What becomes of a number in an answer that is not finite: ``null``, or
             ``refuse``: its request fails.
+        environment: The digest of the model's own environment; empty: it has none.
+        proof: What was proved before of this artifact, as `gateway.worker.proof` reads it; None:
+            nothing is known.
+        proof_budget_s: Seconds for what is not proved yet; 0: nothing is to be proved.
     """
 
     model: str
@@ -70,6 +78,9 @@ class Load:
     memory_bytes: int | None = None
     cuda_devices: str | None = None
     not_finite: str = "null"
+    environment: str = ""
+    proof: dict[str, Any] | None = None
+    proof_budget_s: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -124,6 +135,28 @@ class Warming:
 
 
 @dataclass(frozen=True)
+class Proving:
+    """From now on the model is called for a proof, and not for a request, until PROVED or LOADED.
+
+    Attributes:
+        proof: What is to hold if the worker does not come back from it; as in `Proved`.
+    """
+
+    proof: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Proved:
+    """What is proved now. Of no request that was sent since PROVING has the worker begun.
+
+    Attributes:
+        proof: As `gateway.worker.proof` reads it.
+    """
+
+    proof: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Loaded:
     """The artifact is verified, loaded and warmed; PREDICT frames may come.
 
@@ -139,6 +172,9 @@ class Loaded:
         frameworks: What the worker has of the frameworks that the description names, by version.
         gpu_bytes: Memory of GPUs that it holds.
         peak_bytes: The most private memory that it held until now, while it loaded and warmed up.
+        answers: ``per_row``, ``whole`` or ``unknown``, as in `gateway.worker.proof.Proof`.
+        joined_rows: The most rows that are joined into one call.
+        proof: All that was proved; as in `Proved`.
     """
 
     private_bytes: int
@@ -153,6 +189,9 @@ class Loaded:
     peak_bytes: int = 0
     gpu_bytes: int = 0
     expected_answers: int = 0
+    answers: str = "unknown"
+    joined_rows: int = 1
+    proof: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -226,6 +265,8 @@ Message = (
     | Stop
     | Hello
     | Warming
+    | Proving
+    | Proved
     | Loaded
     | LoadFailed
     | Reply
@@ -242,6 +283,8 @@ KIND_OF: dict[type[Any], Kind] = {
     Stop: Kind.STOP,
     Hello: Kind.HELLO,
     Warming: Kind.WARMING,
+    Proving: Kind.PROVING,
+    Proved: Kind.PROVED,
     Loaded: Kind.LOADED,
     LoadFailed: Kind.LOAD_FAILED,
     Reply: Kind.REPLY,
@@ -280,3 +323,48 @@ def decode_header(message_type: type[M], header: bytes, faster: HeaderJson | Non
         return message_type(**(faster or json).loads(header))
     except TypeError as error:
         raise ValueError(f"not a {message_type.__name__}: {error}") from error
+
+
+def decode_checked(message_type: type[M], header: bytes) -> M:
+    """Read a header as ``message_type``, and see that each field is of its type and bounded.
+
+    Raises:
+        ValueError: It is not.
+    """
+    message = decode_header(message_type, header)
+    for one in fields(message):  # type: ignore[arg-type]  # every message is a dataclass
+        if not _FITS[str(one.type)](getattr(message, one.name)):
+            raise ValueError(f"{one.name} of {message_type.__name__} is not {one.type}")
+    return message
+
+
+_MAX_TEXT = 4096
+_MAX_ITEMS = 256
+_MAX_INTEGER = 2**63 - 1
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_INTEGER
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in {int, float} and math.isfinite(value) and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str and len(value) <= _MAX_TEXT
+
+
+def _is_object(value: Any) -> bool:
+    return type(value) is dict and len(value) <= _MAX_ITEMS and all(map(_is_text, value))
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "int": _is_whole,
+    "str": _is_text,
+    "bool": lambda value: type(value) is bool,
+    "dict[str, float]": lambda value: _is_object(value) and all(map(_is_number, value.values())),
+    "dict[str, str]": lambda value: _is_object(value) and all(map(_is_text, value.values())),
+    "dict[str, Any]": _is_object,
+}
+"""Of the types that fields of messages from a worker have."""

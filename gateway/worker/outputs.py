@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _MAX_DEPTH = 32
@@ -24,6 +24,16 @@ def rows_of(output: Any, start: int, stop: int) -> Any:
     """Return the rows from ``start`` to before ``stop``, still as the model's own kind."""
     positional = getattr(output, "iloc", None)
     return output[start:stop] if positional is None else positional[start:stop]
+
+
+def rows_at(output: Any, places: Sequence[int]) -> Any:
+    """Return the rows at ``places``, in that order, still as the model's own kind."""
+    positional = getattr(output, "iloc", None)
+    if positional is not None:
+        return positional[list(places)]
+    if isinstance(output, (list, tuple)):
+        return [output[place] for place in places]
+    return output[list(places)]
 
 
 def to_json(value: Any, depth: int = 0) -> Any:

@@ -31,6 +31,9 @@ class ServedModel:
         no_probabilities: Why there is no ``probabilities_call``.
         nulls: Whether null stands in an answer for a number that is not finite; if not, its
             request is refused.
+        per_row: Whether it was proved that the model answers one row for each; else an answer may
+            belong to all rows of its request (a forecast, the best three, a number).
+        proved_params: With which params that, and joining, were proved.
     """
 
     name: str
@@ -42,6 +45,8 @@ class ServedModel:
     class_names: list[Any] = field(default_factory=list)
     no_probabilities: str = "the model has no class probabilities"
     nulls: bool = True
+    per_row: bool = False
+    proved_params: dict[str, Any] = field(default_factory=dict)
 
     def decode(self, body: bytes) -> Rows:
         """Return the validated rows of a body.
@@ -55,19 +60,21 @@ class ServedModel:
         """Predict all rows by one call.
 
         Raises:
-            RequestRefusedError: The model raised, or answered another number of rows, or has no
-                probabilities.
+            RequestRefusedError: The model raised, or has no probabilities, or answered another
+                number of rows, where one for each was proved.
         """
         if probabilities and self.probabilities_call is None:
             raise invalid(self.no_probabilities, (None, "probabilities", "the model has none"))
         # A model may change what it is given, and the second call is to see what came.
         output = self._guarded(self.call, inputs.copy() if probabilities else inputs)
-        _check_rows(outputs.row_count(output), inputs.rows)
         likely = None
         if self.probabilities_call is not None and probabilities:
             likely = self._guarded(self.probabilities_call, inputs)
-            _check_rows(outputs.row_count(likely), inputs.rows)
-        return Prediction(output, likely)
+        if self.per_row and inputs.params == self.proved_params:
+            _check_rows(outputs.row_count(output), inputs.rows)
+            if likely is not None:
+                _check_rows(outputs.row_count(likely), inputs.rows)
+        return Prediction(output, inputs.rows, likely)
 
     def encode(
         self, prediction: Prediction, counts: Sequence[int], *, predict_s: float
@@ -75,7 +82,7 @@ class ServedModel:
         """Return an answer, or why there is none, for each request of a batch in its order.
 
         Args:
-            prediction: What the model answered to all of them.
+            prediction: What the model answered to all of them; divisible, if they are several.
             counts: The rows of each.
             predict_s: Seconds that it took.
 
@@ -96,23 +103,26 @@ class ServedModel:
             nulls=self.nulls,
         )
         answers: list[bytes | RequestRefusedError] = []
-        start = 0
+        start, alone = 0, len(counts) == 1
         for count in counts:
             part = slice(start, start + count)
             extras: dict[str, Any] = {}
             if likely is not None:
-                extras = {"probabilities": likely[part], "class_names": names}
+                extras = {
+                    "probabilities": likely if alone else likely[part],
+                    "class_names": names,
+                }
             try:
-                answers.append(
-                    envelope.answer(rows[part] if prediction.divisible else rows, extras)
-                )
+                answers.append(envelope.answer(rows if alone else rows[part], extras))
             except RequestRefusedError as refusal:
                 answers.append(refusal)
             start += count
         return answers
 
-    def answer(self, body: bytes) -> tuple[bytes, Inputs]:
-        """Take one body through the whole path of a request; return its answer and inputs.
+    def answer(self, body: bytes) -> tuple[bytes, Prediction]:
+        """Take one body through the whole path of a request; return its answer.
+
+        With it comes what the model predicted, of which the answer was made.
 
         Raises:
             RequestRefusedError: It has no answer.
@@ -124,7 +134,7 @@ class ServedModel:
             raise answer
         if b"null" in answer and outputs.only_not_finite(prediction.output):
             raise model_error("every number of the model's answer is not finite")
-        return answer, inputs
+        return answer, prediction
 
     def _guarded(self, call: Call, inputs: Inputs) -> Any:
         try:
@@ -138,15 +148,18 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one call of the model returned, for all rows of a batch."""
+    """What one call of the model returned, for all rows of a batch: ``rows`` of them."""
 
     output: Any
+    rows: int
     probabilities: Any = None
 
     @property
     def divisible(self) -> bool:
         """Whether each row of the output belongs to one row of the input."""
-        return outputs.row_count(self.output) is not None
+        return outputs.row_count(self.output) == self.rows and (
+            self.probabilities is None or outputs.row_count(self.probabilities) == self.rows
+        )
 
 
 def call_pyfunc(pyfunc: Any) -> Call:

@@ -5,11 +5,15 @@ What queued while a batch was computed is the next batch.
 
 from __future__ import annotations
 
+import math
+import select
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from gateway.worker import memory
+from gateway.worker.background import Background
 from gateway.worker.batching import BatchLimits, Waiting, assemble, key_of
 from gateway.worker.codecs import predict as codec
 from gateway.worker.flavors import pytorch
@@ -28,6 +32,7 @@ from gateway.worker.messages import (
     decode_header,
     encode_header,
 )
+from gateway.worker.proof import JOINED, PER_ROW
 from gateway.worker.refusals import RequestRefusedError
 from gateway.worker.served_model import Prediction, log_without_data
 
@@ -64,6 +69,19 @@ class Connection:
             if not data:
                 raise ConnectionEndedError
             frames += self._reader.feed(data)
+
+    def receive_within(self, seconds: float) -> list[Frame]:
+        """Return the frames that have arrived, or arrive in this time; none, if none do.
+
+        Raises:
+            ConnectionEndedError: End of the stream, or an error on it.
+        """
+        if not (frames := self.receive(wait=False)):
+            poll = select.poll()
+            poll.register(self._channel, select.POLLIN)
+            if poll.poll(math.ceil(seconds * 1000)):
+                return self.receive(wait=False)
+        return frames
 
     def send(
         self, answers: list[tuple[int, Message, bytes]], json: HeaderJson | None = None
@@ -102,8 +120,10 @@ class ServingLoop:
         self._json = loaded.model.json
         self._example = loaded.example
         self._memory = memory.Measuring(loaded.report.private_bytes)
-        self._joined = loaded.report.batching == "joined"
+        self._background = loaded.background
+        self._most_rows = limits.rows
         self._limits = limits
+        self._join(loaded.report.batching, loaded.report.joined_rows)
         self._max_answer_bytes = max_answer_bytes
         self._clock = clock
         self._waiting: list[Waiting] = []
@@ -118,14 +138,44 @@ class ServingLoop:
         for frame in self._received:
             self._take(frame)
         while not self._stopping or self._waiting:
-            wait = not self._waiting and not self._stopping
-            for frame in self._connection.receive(wait=wait):
+            idle = not self._waiting and not self._stopping
+            if idle and self._background is not None:
+                self._await_or_prove(self._background)
+                continue
+            for frame in self._connection.receive(wait=idle):
                 self._take(frame)
             if self._waiting:
                 batch, self._waiting = assemble(
                     self._waiting, limits=self._limits, joined=self._joined
                 )
                 self._answer(batch)
+                if self._background is not None and self._background.is_due:
+                    self._prove(self._background)
+
+    def _await_or_prove(self, background: Background) -> None:
+        """Wait for a frame, and go on with the proof if none comes for a while."""
+        pause_s = background.pause_s
+        if pause_s is None:
+            frames = self._connection.receive(wait=True)
+        else:
+            frames = self._connection.receive_within(pause_s)
+            if not frames:
+                self._prove(background)
+        for frame in frames:
+            self._take(frame)
+
+    def _prove(self, background: Background) -> None:
+        background.step()
+        proof = background.proof
+        self._model.per_row = proof.answers == PER_ROW
+        self._join(proof.batching, proof.joined_rows)
+        if background.over:
+            self._background = None
+
+    def _join(self, batching: str, rows: int) -> None:
+        """Join from now on, or not, and never more rows than were proved together."""
+        self._joined = batching == JOINED and rows > 1
+        self._limits = replace(self._limits, rows=min(self._most_rows, rows))
 
     # --- taking frames ----------------------------------------------------------------------------
 
@@ -157,7 +207,9 @@ class ServingLoop:
             failed = Failed("invalid_input", "the body could not be read")
             self._connection.send([(frame.id, failed, b"")])
             return
-        key = key_of(request, inputs)
+        # Rows of other params may influence each other, even where these do not.
+        proved = inputs.params == self._model.proved_params
+        key = key_of(request, inputs) if proved else frame.id
         self._waiting.append(Waiting(frame.id, request, inputs, now, len(frame.body), key))
 
     def _cancel(self, frame_id: int) -> None:
@@ -232,6 +284,8 @@ class ServingLoop:
         predict_s = self._clock() - began
         counts = [waiting.inputs.rows for waiting in batch]
         rows = sum(counts)
+        if self._background is not None:
+            self._background.saw(rows, predict_s)
         answers: list[tuple[int, Message, bytes]] = []
         bodies = self._model.encode(prediction, counts, predict_s=predict_s)
         for waiting, count, body in zip(batch, counts, bodies, strict=True):

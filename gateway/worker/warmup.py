@@ -1,21 +1,21 @@
-"""The logged input example through the path of a request, and what it proves.
+"""The logged input example through the path of a request, and what it is varied to.
 
-A failed example is a nack. A passed one also decides, by trying, whether requests may be joined
-and whether the fast path may be taken.
+A failed example is a nack. From a passed one come the inputs on which joining
+(`gateway.worker.joining`) and the fast path (`gateway.worker.fast_path`) are proved.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.worker import outputs
 from gateway.worker.inputs import Inputs, join
 from gateway.worker.refusals import RequestRefusedError
-from gateway.worker.served_model import Call, ServedModel, log_without_data
+from gateway.worker.served_model import Prediction, ServedModel, log_without_data
 
 _RELATIVE_TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
 """Libraries sum in another order for another number of rows; more than that is an influence."""
@@ -30,25 +30,35 @@ class WarmUpFailedError(Exception):
 
 
 @dataclass(frozen=True)
-class Batching:
-    """``joined``, or ``alone``, and why."""
+class Example:
+    """The input example, as the model gets it, and what the model has answered.
 
-    mode: str
-    reason: str
+    Attributes:
+        seconds: How long the model took.
+    """
+
+    inputs: Inputs
+    output: Any
+    seconds: float
 
 
-def predict_example(model: ServedModel, example: bytes) -> Inputs:
-    """Answer the example as a request would be; return its inputs, as the model got them.
+def predict_example(
+    model: ServedModel, example: bytes, clock: Callable[[], float] = time.monotonic
+) -> Example:
+    """Answer the example as a request would be, by one call of the model.
 
     Raises:
-        WarmUpFailedError: There is no answer, or not one finite answer per row.
+        WarmUpFailedError: There is no answer, or no finite one.
     """
-    answer(model, example, "the input example")
-    return join([model.decode(example)])  # anew: a model may change what it is given
+    began = clock()
+    _, prediction = answer(model, example, "the input example")
+    seconds = clock() - began
+    # Anew: a model may change what it is given.
+    return Example(join([model.decode(example)]), prediction.output, seconds)
 
 
-def answer(model: ServedModel, body: bytes, what: str) -> tuple[bytes, Inputs]:
-    """Answer a body as a request would be; return the answer and the body's inputs.
+def answer(model: ServedModel, body: bytes, what: str) -> tuple[bytes, Prediction]:
+    """Answer a body as a request would be; return the answer, and what it was made of.
 
     Raises:
         WarmUpFailedError: There is no answer; says why, and that it was ``what``.
@@ -190,70 +200,6 @@ def _far(array: Any, factor: int, offset: int, *, whole: bool) -> Any:
         if limits.min <= min(ends) and max(ends) <= limits.max:
             return array * factor + offset
     return array
-
-
-def prove_joining(
-    model: ServedModel,
-    varied: Sequence[Inputs],
-    far: Sequence[Inputs] = (),
-    scores: Call | None = None,
-) -> Batching:
-    """Find out whether inputs answer the same alone and joined with others.
-
-    Args:
-        model: The model, on the call paths that will serve.
-        varied: Inputs that differ, the example first.
-        far: More to join the example with; what the model does not bear is left out.
-        scores: What labels are made of; it shows an influence that has changed no label yet.
-    """
-    if len(varied) + len(far) < 2:  # noqa: PLR2004  # two are the fewest that can be joined
-        return Batching("alone", "the input example cannot be varied")
-    example = varied[0]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of numbers that nobody sent
-            more = [call for call in (model.probabilities_call, scores) if call is not None]
-            calls = [model.call, *(call for call in more if _bears([call], example))]
-            return _prove(calls, varied, [one for one in far if _bears(calls, one)])
-    except BaseException as error:  # noqa: BLE001  # whatever the model's objects raise
-        return Batching("alone", f"joined rows cannot be predicted: {type(error).__name__}")
-
-
-def _prove(calls: Sequence[Call], varied: Sequence[Inputs], far: Sequence[Inputs]) -> Batching:
-    alone = {id(inputs): _say(calls, inputs) for inputs in (*varied, *far)}
-    if any(outputs.row_count(output) is None for said in alone.values() for output in said):
-        return Batching("alone", "the model does not answer row by row")
-    sound = set(map(id, varied))
-    beside = [group for one in far for group in ([varied[0], one], [one, varied[0]])]
-    for group in [list(varied), list(reversed(varied)), *beside]:
-        together = _say(calls, join(group))
-        start = 0
-        for inputs in group:
-            stop = start + inputs.rows
-            own = (outputs.rows_of(said, start, stop) for said in together)
-            if id(inputs) in sound and not all(map(close, own, alone[id(inputs)])):
-                return Batching("alone", "rows influence each other")
-            start = stop
-    if not any(map(differ, zip(*alone.values(), strict=True))):
-        return Batching("alone", "the example's answers do not differ")
-    return Batching("joined", "the input example answers the same alone and joined")
-
-
-def _say(calls: Sequence[Call], inputs: Inputs) -> list[Any]:
-    """Return what each of ``calls`` says to ``inputs``, which stay as they are."""
-    said = [call(inputs.copy()) for call in calls]
-    if any(outputs.row_count(output) not in {None, inputs.rows} for output in said):
-        raise ValueError("another number of rows")
-    return said
-
-
-def _bears(calls: Sequence[Call], inputs: Inputs) -> bool:
-    """Whether there is an answer at all."""
-    try:
-        _say(calls, inputs)
-    except BaseException:  # noqa: BLE001  # a model may raise SystemExit too
-        return False
-    return True
 
 
 def differ(answers: Sequence[Any]) -> bool:

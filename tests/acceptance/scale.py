@@ -34,6 +34,13 @@ RESIDENT_PROMOTIONS = 60 if SOAK else 3
 COLD_CALLERS = 100
 COLD_ROUNDS = 10 if SOAK else 1
 
+# What is proved of a model.
+SLOW_CALL_S = 10.0 if SOAK else 4.0
+"""How long a slow model takes; fourteen of these calls are more than the load budget."""
+PROVED_EVICTIONS = 100 if SOAK else 8
+THRESHOLD_CALLERS = 64
+THRESHOLD_REQUESTS = 1500 if SOAK else 600
+
 # A candidate that fails on live traffic.
 CANDIDATE_CALLERS = 4
 CANDIDATE_PASSES = 20 if SOAK else 2

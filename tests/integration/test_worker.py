@@ -20,6 +20,7 @@ from gateway.worker import confinement
 from gateway.worker.messages import PROTOCOL_VERSION, Cancel, Failed, Load, Loaded, Reply
 from tests.integration.worker_process import (
     PATIENCE_S,
+    RunningWorker,
     predict_header,
     refused,
     serving,
@@ -176,6 +177,129 @@ def test_rows_that_influence_each_other_are_answered_each_request_as_if_alone(
             answers[id_], rows[id_] = json.loads(body)["predictions"], message.batch_rows
         assert [answers[id_] for id_ in ids] == [model.expected(payload) for payload in payloads]
         assert [rows[id_] for id_ in ids] == [n % 4 + 1 for n in range(50)]
+
+
+def answers_under_load(worker: RunningWorker, model: ScriptedModel, count: int) -> set[int]:
+    """Ask for one row many times at once; each answer must be right. Return the batches' rows."""
+    payloads = [model.payload_of(10.0 * n + 1) for n in range(count)]
+    ids = worker.send_together([json.dumps(payload).encode() for payload in payloads])
+    answers, sizes = {}, set()
+    for _ in ids:
+        id_, message, body = worker.receive()
+        assert isinstance(message, Reply), message
+        answers[id_] = json.loads(body)["predictions"]
+        sizes.add(message.batch_rows)
+    wrong = [id_ for id_, p in zip(ids, payloads, strict=True) if answers[id_] != model.expected(p)]
+    assert wrong == []
+    return sizes
+
+
+@pytest.mark.parametrize("threshold", [7, 21, 50, 300])
+def test_rows_that_influence_each_other_in_large_batches_are_never_in_one(
+    tmp_path: Path, threshold: int
+):
+    model = ScriptedModel(
+        scale=2.0, subtract_batch_mean=True, influence_from=threshold, predict_sleep_s=0.002
+    )
+    with serving(store(model, tmp_path)) as (worker, report):
+        assert (report.batching, report.answers) == ("joined", "per_row")
+        assert "influence each other" in report.batching_reason
+        assert threshold // 4 <= report.joined_rows < threshold
+        sizes = answers_under_load(worker, model, 1500)
+        assert 1 < max(sizes) <= report.joined_rows
+
+
+def test_joining_widens_in_the_background_and_every_answer_is_right(tmp_path: Path):
+    """With little time for it in the warm-up; a call takes longer with every row."""
+    model = ScriptedModel(scale=2.0, row_sleep_s=0.002, calls_file=str(tmp_path / "calls"))
+    order = replace(store(model, tmp_path), max_batch_rows=96)
+    with serving(order) as (worker, report):
+        assert report.batching == "joined"
+        assert report.joined_rows < 96
+        assert max(answers_under_load(worker, model, 200)) <= report.joined_rows
+        limit = time.monotonic() + PATIENCE_S
+        while not (worker.proofs and worker.proofs[-1].proof["joined_rows"] == 96):
+            assert time.monotonic() < limit
+            time.sleep(1)  # it goes on only while nothing comes
+            assert worker.probe().example_ok  # what it has said meanwhile is read with it
+        assert max(answers_under_load(worker, model, 300)) > report.joined_rows
+        proof = worker.proofs[-1].proof
+    Path(model.calls_file).write_text("")
+    with serving(replace(order, proof=proof)) as (worker, again):
+        assert (again.joined_rows, again.proof) == (96, proof)
+        assert model.calls() == [2]
+        assert worker.probe().example_ok
+
+
+@pytest.mark.parametrize("example", [(1.0,), (1.0, 2.5), (1.0, 2.0, 3.0)])
+@pytest.mark.parametrize("answers", ["forecast", "best", "scalar"])
+def test_an_answer_that_is_not_one_per_row_is_served_whole_and_alone(
+    tmp_path: Path, answers: str, example: tuple[float, ...]
+):
+    model = ScriptedModel(scale=2.0, answers=answers, example=example, predict_sleep_s=0.01)
+    lines = [{"request": model.payload(4), "expected": model.expected(model.payload(4))}]
+    with serving(expecting(model, tmp_path, lines)) as (worker, report):
+        assert (report.answers, report.batching) == ("whole", "alone"), report
+        assert report.expected_answers == 1
+        for rows in (1, 2, 3, 5):
+            message, answer = worker.predict(model.payload(rows))
+            assert isinstance(message, Reply), message
+            assert answer["predictions"] == model.expected(model.payload(rows))
+            assert message.rows == message.batch_rows == rows
+        assert answers_under_load(worker, model, 30) == {1}
+        assert worker.probe().example_ok
+
+
+def test_so_it_is_without_an_example_and_with_wrong_expected_answers_it_is_refused(tmp_path: Path):
+    model = ScriptedModel(answers="forecast", example=())
+    (tmp_path / "one").mkdir()
+    with serving(store(model, tmp_path / "one")) as (worker, report):
+        assert (report.answers, report.batching) == ("unknown", "alone")
+        assert worker.predict(model.payload(2))[1]["predictions"] == model.expected(
+            model.payload(2)
+        )
+    lines = [{"request": model.payload(2), "expected": [1.0, 2.0]}]
+    (tmp_path / "other").mkdir()
+    told = refused(expecting(model, tmp_path / "other", lines)).message
+    assert told == "warmup.jsonl, line 1, 3 rows where 2 are expected"
+
+
+def test_a_slow_model_is_asked_once_before_it_serves(tmp_path: Path):
+    model = ScriptedModel(predict_sleep_s=4.0, calls_file=str(tmp_path / "calls"))
+    with serving(store(model, tmp_path)) as (worker, report):
+        assert model.calls() == [2]
+        assert (report.batching, report.answers) == ("alone", "unknown")
+        assert "GATEWAY_PROOF_BUDGET_S" in report.batching_reason
+        assert worker.predict(model.payload(3))[1]["predictions"] == model.expected(
+            model.payload(3)
+        )
+        assert model.calls() == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [IrisPipeline(3), LinearModel(2.0), TorchModel(1, "pickle")],
+    ids=lambda one: type(one).__name__,
+)
+def test_what_was_proved_holds_for_the_next_worker(tmp_path: Path, model: BuildableModel):
+    order = store(model, tmp_path)
+    with serving(order) as (_, first):
+        assert (first.call_path, first.batching, first.joined_rows) == ("fast", "joined", 1024)
+    with serving(replace(order, proof=first.proof)) as (worker, second):
+        assert second.proof == first.proof
+        assert (second.call_path, second.batching, second.joined_rows) == ("fast", "joined", 1024)
+        assert second.durations_s["warm_up"] < first.durations_s["warm_up"]
+        _, answer = worker.predict(model.payload(5))
+        wanted = model.expected(model.payload(5))
+        if isinstance(model, TorchModel):
+            wanted = [pytest.approx(row, rel=1e-5, abs=1e-6) for row in wanted]
+        assert answer["predictions"] == wanted
+    other = {**first.proof, "made_with": {**first.proof["made_with"], "numpy": "0.1"}}
+    with serving(replace(order, proof={**other, "batching": "alone", "joined_rows": 1})) as (
+        _,
+        third,
+    ):
+        assert third.proof == first.proof
 
 
 def test_a_request_that_fails_takes_no_joined_request_with_it(tmp_path: Path):
@@ -344,7 +468,6 @@ def test_a_closed_lifeline_ends_a_worker_that_hangs_and_its_children(tmp_path: P
         (ScriptedModel(fail_load=True), "load_failed"),
         (ScriptedModel(raise_on=2.5), "warm_up_failed"),
         (ScriptedModel(nan_on=2.5), "warm_up_failed"),
-        (ScriptedModel(short_on=2.5), "warm_up_failed"),
     ],
 )
 def test_a_model_that_fails_is_refused_with_a_reason(

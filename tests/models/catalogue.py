@@ -354,6 +354,7 @@ class ScriptedModel(_Logged):
         load_peak_mb: Memory that loading holds besides, for a moment, in MiB.
         child_pid_file: Loading starts a child process that sleeps; its id is written here.
         predict_sleep_s: How long each ``predict`` takes at least, in seconds.
+        row_sleep_s: How much longer it takes with each row.
         raise_on: A value of ``x`` that makes ``predict`` raise an error holding the caller's data.
         hang_on: A value that makes it sleep for an hour.
         slow_on: A value that makes it sleep for 1 s.
@@ -364,6 +365,13 @@ class ScriptedModel(_Logged):
         wrong_after: A value after which this worker raises on 2.5, which its example has, and
             answers everything else.
         subtract_batch_mean: Rows influence each other: the mean of the batch is taken off.
+        influence_from: They do so only in batches of so many rows or more.
+        answers: ``rows``, one for each; or what it answers to all of them together: a ``forecast``
+            of three numbers, the ``best`` two (or one), a ``scalar``.
+        calls_file: Every ``predict`` in a worker appends the number of its rows as a line; see
+            `calls`. Registering, which asks the model too, leaves it alone.
+        exits_from: In a worker, a batch of so many rows or more ends its process with status 7.
+        hangs_from: In a worker, such a batch is never answered.
         print_on_predict: It writes to standard output.
         example: The values of ``x`` in the logged input example; none if empty.
     """
@@ -381,6 +389,7 @@ class ScriptedModel(_Logged):
     load_peak_mb: int = 0
     child_pid_file: str = ""
     predict_sleep_s: float = 0.0
+    row_sleep_s: float = 0.0
     raise_on: float | None = None
     hang_on: float | None = None
     slow_on: float | None = None
@@ -390,6 +399,11 @@ class ScriptedModel(_Logged):
     short_on: float | None = None
     wrong_after: float | None = None
     subtract_batch_mean: bool = False
+    influence_from: int = 0
+    answers: str = "rows"
+    calls_file: str = ""
+    exits_from: int = 0
+    hangs_from: int = 0
     print_on_predict: bool = False
     example: tuple[float, ...] = field(default=(1.0, 2.5))
 
@@ -402,8 +416,20 @@ class ScriptedModel(_Logged):
 
     def expected(self, payload: Payload) -> list[Any]:
         values = _frame(payload)["x"].tolist()
-        mean = sum(values) / len(values) if self.subtract_batch_mean else 0.0
-        return [self.scale * (value - mean) for value in values]
+        centred = self.subtract_batch_mean and len(values) >= self.influence_from
+        mean = sum(values) / len(values) if centred else 0.0
+        rows = [self.scale * (value - mean) for value in values]
+        if self.answers == "forecast":
+            return [sum(rows) + step for step in range(3)]
+        if self.answers == "best":
+            return sorted(rows, reverse=True)[:2]
+        total: Any = sum(rows)
+        return total if self.answers == "scalar" else rows
+
+    def calls(self) -> list[int]:
+        """Return the rows of all predictions so far, in order."""
+        file = Path(self.calls_file)
+        return [int(line) for line in file.read_text().split()] if file.exists() else []
 
     def loads(self) -> list[int]:
         """Return the process ids of all loads so far, in order."""

@@ -33,7 +33,7 @@ def node(environment: Environment) -> Node:
 
 
 def interpreter(of: Node, key: ReplicaKey) -> str | None:
-    return Versions(of, Path(), WorkerLimits(1, 1, 1, 1))._interpreter(key)
+    return Versions(of, Path(), WorkerLimits(1, 1, 1, 1))._environment(key).python
 
 
 def test_ours_unless_the_catalogue_names_its_own() -> None:

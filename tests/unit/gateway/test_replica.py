@@ -10,6 +10,7 @@ from gateway.errors import (
     LoadError,
     ModelOverloadedError,
     ModelRaisedError,
+    NotDeliveredError,
     NotFiniteAnswerError,
 )
 from gateway.http.problems import problem
@@ -23,10 +24,13 @@ from gateway.worker.messages import (
     Kind,
     Load,
     Loaded,
+    Proved,
+    Proving,
     Reply,
     Warming,
     encode_header,
 )
+from gateway.worker.proof import MAX_LOST, Proof
 from tests.fakes.worker import FakeWorker
 
 LIMITS = ReplicaLimits(4, 1000, load_timeout_s=5, warm_up_timeout_s=5, stuck_grace_s=1)
@@ -224,10 +228,12 @@ async def test_a_caller_who_left_does_not_leave_a_stuck_worker(ready):
     assert launcher.worker.killed
 
 
-async def load_with(limits, *said):
+async def load_with(limits, *said, kept=None):
     """Start a replica whose worker says these messages after LOAD; return it and its start."""
-    launcher = ReadyLauncher()
-    replica = Replica("m/1", launcher, limits, lambda _: None)
+    launcher, kept = ReadyLauncher(), [] if kept is None else kept
+    replica = Replica(
+        "m/1", launcher, limits, lambda _: None, on_proof=lambda order, proof: kept.append(proof)
+    )
     launcher.say(Hello(1, "3.11"))
     starting = asyncio.ensure_future(replica.start(LOAD))
     while replica.state is not ReplicaState.LOADING:  # noqa: ASYNC110  # no event tells
@@ -363,3 +369,176 @@ async def test_what_a_worker_holds_is_what_it_said_last(ready):
     launcher.say(Alive(7, example_ok=True, gpu_bytes=9))
     await probe
     assert (replica.private_bytes, replica.gpu_bytes) == (7, 9)
+
+
+# --- proofs -------------------------------------------------------------------------------------
+
+PROOF = Proof(batching="joined", joined_rows=96, answers="per_row", settled=True)
+LOST = replace(PROOF, lost=1)
+
+
+@pytest.fixture
+async def proved():
+    """A ready replica, its worker, and what it has kept of proofs; a proof may take 0.2 s."""
+    launcher, kept = ReadyLauncher(), []
+    limits = replace(LIMITS, stuck_grace_s=0.1, proof_s=1.0)
+    replica = Replica(
+        "m/1", launcher, limits, lambda _: None, on_proof=lambda order, proof: kept.append(proof)
+    )
+    await bring_up(replica, launcher)
+    yield replica, launcher, kept
+    replica.kill("the test is over")
+    await replica.wait_stopped()
+
+
+async def heard(replica, launcher):
+    """Wait until the replica has read all that its worker has said."""
+    probe = asyncio.ensure_future(replica.probe(10))
+    await asyncio.sleep(0)
+    launcher.say(Alive(1, example_ok=True))
+    await probe
+
+
+async def test_what_a_worker_proves_while_it_serves_is_kept_and_shown(proved):
+    replica, launcher, kept = proved
+    launcher.say(Proving(LOST.as_header()))
+    launcher.say(Proved(PROOF.as_header()))
+    await heard(replica, launcher)
+    assert kept == [PROOF]
+    assert (replica.loaded.batching, replica.loaded.joined_rows) == ("joined", 96)
+    assert replica.loaded.answers == "per_row"
+    await asyncio.sleep(0.4)
+    assert replica.state is ReplicaState.READY, "it has come back"
+
+
+@pytest.mark.parametrize("header", [{}, {"joined_rows": 10**20}, PROOF.as_header() | {"lost": "1"}])
+async def test_what_is_no_proof_is_not_kept(proved, header):
+    replica, launcher, kept = proved
+    launcher.say(Proved(header))
+    await heard(replica, launcher)
+    assert (kept, replica.loaded) == ([], LOADED)
+
+
+async def test_a_worker_that_speaks_nonsense_of_proofs_is_ended(proved):
+    replica, launcher, kept = proved
+    launcher.worker.peer.sendall(b"".join(pack(Kind.PROVED, 0, b'{"proof": 1}')))
+    async with asyncio.timeout(10):
+        await replica.wait_stopped()
+    assert kept == []
+
+
+async def test_a_worker_lost_in_a_proof_is_ended_and_its_requests_are_not_begun(proved):
+    replica, launcher, kept = proved
+    launcher.say(Proving(LOST.as_header()))
+    await heard(replica, launcher)
+    answer = replica.submit(b"{}", b"", timeout_s=60, limit_s=60, on_done=lambda: None)
+    async with asyncio.timeout(10):
+        with pytest.raises(NotDeliveredError):
+            await answer
+        await replica.wait_stopped()
+    assert kept == [replace(PROOF, lost=MAX_LOST)]
+    assert "did not come back from a proof" in replica.end_reason
+
+
+@pytest.mark.parametrize(("told", "lost"), [(False, [LOST]), (True, [])])
+async def test_only_a_worker_that_ends_by_itself_in_a_proof_is_lost_in_it(proved, told, lost):
+    replica, launcher, kept = proved
+    launcher.say(Proving(LOST.as_header()))
+    await heard(replica, launcher)
+    answer = replica.submit(b"{}", b"", timeout_s=60, limit_s=60, on_done=lambda: None)
+    await _all_sent(replica)
+    if told:
+        replica.kill("room was needed")
+    else:
+        launcher.worker.kill()
+    async with asyncio.timeout(10):
+        with pytest.raises(NotDeliveredError):
+            await answer
+        await replica.wait_stopped()
+    assert kept == lost
+
+
+async def test_a_worker_that_ends_between_two_proofs_is_lost_in_none(proved):
+    replica, launcher, kept = proved
+    launcher.say(Proving(LOST.as_header()))
+    launcher.say(Proved(PROOF.as_header()))
+    await heard(replica, launcher)
+    launcher.worker.kill()
+    async with asyncio.timeout(10):
+        await replica.wait_stopped()
+    assert kept == [PROOF]
+
+
+async def test_a_proof_in_the_warm_up_has_its_own_time():
+    kept: list[Proof] = []
+    limits = replace(LIMITS, warm_up_timeout_s=0.3, proof_s=30, stuck_grace_s=1)
+    replica, starting = await load_with(limits, Warming(), Proving(LOST.as_header()), kept=kept)
+    await asyncio.sleep(0.6)
+    assert not starting.done()
+    replica._launcher.say(Proved(PROOF.as_header()))
+    async with asyncio.timeout(10):
+        with pytest.raises(LoadError, match="not warm after"):
+            await starting  # what was left of the warm-up is over
+        await replica.wait_stopped()
+    assert kept == [PROOF]
+
+
+async def test_a_worker_that_does_not_come_back_from_its_first_proof_may_start_without():
+    kept: list[Proof] = []
+    limits = replace(LIMITS, warm_up_timeout_s=30, proof_s=0.1, stuck_grace_s=0.1)
+    said = [Warming(), *[Proving(LOST.as_header())] * 3]
+    replica, starting = await load_with(limits, *said, kept=kept)
+    async with asyncio.timeout(10):
+        with pytest.raises(LoadError) as late:
+            await starting
+        await replica.wait_stopped()
+    assert late.value.failure == "worker_died", "so the load is tried again"
+    assert kept == [replace(PROOF, lost=MAX_LOST)]
+
+
+async def test_a_worker_that_ends_in_its_first_proof_has_said_how_far_it_came():
+    kept: list[Proof] = []
+    begun = Proving(replace(LOST, batching="alone", joined_rows=1).as_header())
+    said = Warming(), begun, Proving(LOST.as_header())
+    replica, starting = await load_with(LIMITS, *said, kept=kept)
+    while replica._proof is None or replica._proof.unproved != LOST:  # noqa: ASYNC110  # no event tells
+        await asyncio.sleep(0.001)
+    replica._launcher.worker.kill()
+    with pytest.raises(LoadError, match="ended before"):
+        await asyncio.wait_for(starting, 10)
+    await replica.wait_stopped()
+    assert kept == [LOST]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"private_bytes": "1"},
+        {"private_bytes": -1},
+        {"durations_s": {"load": "1"}},
+        {"durations_s": [1]},
+        {"joined_rows": 1.5},
+        {"answers": 1},
+        {"frameworks": {"a": 1}},
+        {"batching_reason": "x" * 5000},
+        {"gpu_bytes": True},
+    ],
+    ids=str,
+)
+async def test_a_worker_that_says_of_itself_what_cannot_be_is_not_ready(odd):
+    replica, starting = await load_with(LIMITS, Warming(), replace(LOADED, **odd))
+    async with asyncio.timeout(10):
+        with pytest.raises(LoadError, match="nonsense"):
+            await starting
+        await replica.wait_stopped()
+
+
+async def test_what_was_proved_comes_with_ready_and_what_is_none_is_no_fault():
+    for header, expected in ((PROOF.as_header(), [PROOF]), ({"odd": 1}, [])):
+        kept: list[Proof] = []
+        said = Warming(), replace(LOADED, proof=header)
+        replica, starting = await load_with(LIMITS, *said, kept=kept)
+        await asyncio.wait_for(starting, 10)
+        assert kept == expected
+        replica.kill("the test is over")
+        await replica.wait_stopped()

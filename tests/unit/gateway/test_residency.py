@@ -555,6 +555,21 @@ async def test_a_worker_that_is_retired_as_it_dies_while_loading_is_not_started_
     assert world.starts == ["a/1"]
 
 
+async def test_a_worker_that_died_while_loading_is_started_with_what_is_known_by_then():
+    world = World()
+    orders: list[int] = []
+
+    async def prepare(key):
+        orders.append(len(orders))
+        return orders[-1]
+
+    world.set._workers._prepare = prepare
+    world.failures = [LoadError("worker_died", "lost in its proof")] * 2
+    (await world.set.lease(key("a"))).release()
+    assert orders == [0, 1, 2]
+    await world.set.close(0.1)
+
+
 async def test_a_version_that_made_room_for_one_that_fails_is_loaded_again():
     world = World(count=1)
     world.last = {key("a")}

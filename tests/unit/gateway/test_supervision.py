@@ -351,7 +351,7 @@ def test_what_ends_again_and_again_by_a_probe_or_a_limit_ends_within_a_life(
         max_resident_bytes=2**30,
     )
     residents = _resident_set(
-        settings, versions, none, lambda: 0, observer=none, live_record=LiveRecord()
+        settings, versions, none, lambda: 0, observer=none, live_record=LiveRecord(), proofs=none
     )
     assert residents.track_record.longest_life_s(KEY) == seconds
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from gateway.control_contract import (
 )
 from gateway.errors import LoadError
 from gateway.node import Node
+from gateway.proofs import Proofs
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
 from gateway.sealed import seal
 from gateway.versions import Versions, WorkerLimits
+from gateway.worker.proof import Proof
 from tests.contracts.damage import DAMAGES, Damage
 
 LIMITS = WorkerLimits(threads=1, memory_bytes=2, batch_bytes=3, answer_bytes=4)
@@ -154,6 +157,28 @@ async def test_an_own_environment_is_run_under_its_interpreter_and_not_under_our
     assert (await versions(store=store).load_order(key(1))).interpreter is None
     with pytest.raises(LoadError, match="not built"):
         await versions(environment=Environment(kind="own"), store=store).load_order(key(1))
+
+
+async def test_what_was_proved_of_an_artifact_is_told_to_its_next_worker(
+    store: Path, tmp_path: Path
+) -> None:
+    proofs = Proofs(tmp_path / "proofs")
+    asked = versions(store=store)
+    asked._proofs, asked._limits = proofs, replace(LIMITS, proof_budget_s=7.0)
+    first = await asked.load_order(key(1))
+    assert (first.proof, first.proof_budget_s, first.environment) == (None, 7.0, "")
+    proof = Proof(made_with={"python": "3"}, batching="joined", joined_rows=9, settled=True)
+    proofs.keep(first, proof)
+    told = (await asked.load_order(key(1))).proof
+    assert told == proof.as_header()
+    own = versions(
+        store=store,
+        environment=Environment(kind="own", python="/p", digest="sha256:e"),
+    )
+    own._proofs = proofs
+    order = await own.load_order(key(1))
+    assert (order.environment, order.proof) == ("sha256:e", None)
+    await proofs.close()
 
 
 async def test_a_worker_on_a_gpu_is_no_fork_and_has_no_bound_of_memory(store: Path) -> None:

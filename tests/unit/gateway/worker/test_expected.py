@@ -25,7 +25,7 @@ def check(folder: Path, *lines: Any, call: Any = doubling, data: bytes | None = 
     """Write the file (objects become lines) and have a model answer it."""
     text = "\n".join(json.dumps(line) for line in lines).encode() if data is None else data
     (folder / expected.FILE).write_bytes(text)
-    return expected.check(ServedModel("m", 1, SIGNATURE, strict_json.best(), call), folder)
+    return expected.check(ServedModel("m", 1, SIGNATURE, strict_json.best(), call), folder).count
 
 
 def line(*values: float, expect: Any, **more: Any) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def failure(*arguments: Any, **named: Any) -> str:
 
 def test_an_artifact_without_the_file_expects_nothing(tmp_path: Path) -> None:
     model = ServedModel("m", 1, SIGNATURE, strict_json.best(), doubling)
-    assert expected.check(model, tmp_path) == 0
+    assert expected.check(model, tmp_path) == expected.Checked(0, whole=False)
 
 
 def test_answers_as_expected_are_counted(tmp_path: Path) -> None:
@@ -158,14 +158,12 @@ def test_file_and_reason_are_bounded(tmp_path: Path) -> None:
     assert len(told) <= 300
 
 
-def test_an_answer_that_cannot_be_read_proves_no_joining() -> None:
-    from gateway.worker import warmup
-    from gateway.worker.inputs import COLUMNS, Inputs
+def test_answers_that_are_not_one_per_row_are_compared_whole(tmp_path: Path) -> None:
+    def forecast(inputs: Any) -> Any:
+        return np.arange(3.0) + inputs.arrays["x"][0]
 
-    class Odd:
-        def tolist(self) -> None:
-            raise RuntimeError("no")
-
-    model = ServedModel("m", 1, SIGNATURE, strict_json.best(), lambda i: [Odd()] * i.rows)
-    rows = Inputs(COLUMNS, {"x": np.array([1.0])}, 1)
-    assert warmup.prove_joining(model, warmup.vary(rows)).mode == "alone"
+    (tmp_path / expected.FILE).write_text(json.dumps(line(1.0, expect=[1.0, 2.0, 3.0])))
+    model = ServedModel("m", 1, SIGNATURE, strict_json.best(), forecast)
+    assert expected.check(model, tmp_path) == expected.Checked(1, whole=True)
+    told = failure(tmp_path, line(1.0, expect=[1.0]), call=forecast)
+    assert told == "warmup.jsonl, line 1, 3 rows where 1 are expected"

@@ -19,6 +19,7 @@ from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardSca
 
 from gateway.worker import fast_path, warmup
 from gateway.worker.inputs import COLUMNS, TENSOR, Inputs
+from tests.fakes.asked import ask_all
 
 ROWS = 60
 _dice = np.random.default_rng(3)
@@ -86,13 +87,15 @@ def chosen(estimator: Any, example: Any) -> fast_path.CallPath:
         inputs = Inputs(TENSOR, {"": example}, len(example))
     varied = warmup.vary(inputs)
     further = [*warmup.scatter(inputs), *warmup.vary_far(inputs, whole=True)]
-    return fast_path.choose(
-        SimpleNamespace(get_raw_model=lambda: estimator),
-        lambda given: estimator.predict(given.native()),
-        "mlflow.sklearn",
-        "predict",
-        varied,
-        further=further,
+    return ask_all(
+        fast_path.choose(
+            SimpleNamespace(get_raw_model=lambda: estimator),
+            lambda given: estimator.predict(given.native()),
+            "mlflow.sklearn",
+            "predict",
+            varied,
+            further=further,
+        )
     )
 
 

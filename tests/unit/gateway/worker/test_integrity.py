@@ -166,7 +166,7 @@ def test_what_cannot_be_read_is_not_called_altered(artifact, number, fails, says
     with pytest.MonkeyPatch.context() as patch:
         fails(patch, number)
         with pytest.raises(loading.LoadFailedError) as failed:
-            loading.load(order, lambda: None)
+            loading.load(order, lambda _message: None)
     assert failed.value.report.failure == "unavailable"
     assert failed.value.report.message == f"{says}: {os.strerror(number)}"
 

@@ -4,6 +4,9 @@ import json
 import socket
 import time
 
+import numpy as np
+import pytest
+
 from gateway.worker.batching import BatchLimits
 from gateway.worker.codecs import strict_json
 from gateway.worker.flavors import pytorch
@@ -12,7 +15,7 @@ from gateway.worker.loading import LoadedModel
 from gateway.worker.messages import Cancel, Kind, Loaded, Predict, Probe, Stop, encode_header
 from gateway.worker.served_model import ServedModel
 from gateway.worker.serving_loop import Connection, ServingLoop
-from gateway.worker.signature import Signature
+from gateway.worker.signature import Param, Signature
 
 
 class Odd:
@@ -36,14 +39,16 @@ def serve(
     connection=Connection,
     limits=BatchLimits(10, 1000),  # noqa: B008  # frozen
     max_answer_bytes=10_000,
+    joined_rows=1000,
+    per_row=False,
 ):
     """Let a loop take ``frames`` and STOP; return its answers by id, in their order."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.sendall(b"".join(b"".join(pack(*frame)) for frame in frames))
         ours.sendall(b"".join(pack(Kind.STOP, 0, encode_header(Stop()))))
-        report = Loaded(1, {}, "passed", batching, "", "pyfunc", "")
-        served = ServedModel("m", 1, Signature(), strict_json.best(), model)
+        report = Loaded(1, {}, "passed", batching, "", "pyfunc", "", joined_rows=joined_rows)
+        served = ServedModel("m", 1, Signature(), strict_json.best(), model, per_row=per_row)
         loaded = LoadedModel(served, report, example)
         ServingLoop(
             connection(theirs), loaded, limits, (), clock, max_answer_bytes=max_answer_bytes
@@ -66,6 +71,77 @@ def test_an_answer_that_cannot_be_read_fails_its_own_request_only():
     assert answers[2].kind == Kind.FAILED
     assert failed["code"] == "model_error"
     assert "RuntimeError" in failed["message"]
+
+
+def test_no_more_rows_are_joined_than_were_proved_together():
+    requests = [request(id_, 1) for id_ in range(1, 8)]
+    answers = serve(*requests, joined_rows=3)
+    rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(1, 8)]
+    assert rows == [3, 3, 3, 3, 3, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("whole", "predictions"),
+    [
+        (lambda i: [float(n) for n in range(5)], [0.0, 1.0, 2.0, 3.0, 4.0]),
+        (lambda i: [], []),
+        (lambda i: 7.5, 7.5),
+        (lambda i: {"low": 1.0, "high": 2.0}, {"low": 1.0, "high": 2.0}),
+        (lambda i: np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+    ],
+    ids=["forecast", "empty", "scalar", "object", "matrix"],
+)
+def test_an_answer_that_is_not_one_per_row_is_answered_whole(whole, predictions):
+    answers = serve(request(1, 1), request(2, 1), model=whole, batching="alone", joined_rows=1)
+    for id_ in (1, 2):
+        assert json.loads(answers[id_].body)["predictions"] == predictions
+        assert json.loads(answers[id_].header)["rows"] == 1
+
+
+def test_where_one_per_row_was_proved_another_number_is_a_failure():
+    answers = serve(request(1, 1), request(2, 1), model=lambda i: [1, 2, 3], per_row=True)
+    for id_ in (1, 2):
+        failed = json.loads(answers[id_].header)
+        assert (failed["code"], failed["message"]) == (
+            "model_error",
+            "the model answered 3 rows for 1",
+        )
+
+
+def test_a_batch_whose_answer_cannot_be_divided_is_answered_one_by_one():
+    answers = serve(request(1, 1), request(2, 1), model=lambda i: [5, 6, 7])
+    for id_ in (1, 2):
+        assert json.loads(answers[id_].body)["predictions"] == [5, 6, 7]
+        assert json.loads(answers[id_].header)["batch_rows"] == 1
+
+
+def test_requests_with_params_that_nothing_was_proved_with_go_alone():
+    def of_param(inputs):
+        return list(inputs.native()) * inputs.params["times"]
+
+    signature = Signature(params=(Param("times", "long", 1, is_list=False),))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        header = encode_header(Predict("predict", "application/json", 1e12, "r"))
+        bodies = [(b'{"instances": [1]}', 1), (b'{"instances": [2], "params": {"times": 3}}', 3)]
+        for id_, (body, _) in enumerate(bodies * 2):
+            ours.sendall(b"".join(pack(Kind.PREDICT, id_, header, body)))
+        ours.sendall(b"".join(pack(Kind.STOP, 0, encode_header(Stop()))))
+        report = Loaded(1, {}, "passed", "joined", "", "pyfunc", "", joined_rows=1000)
+        model = ServedModel("m", 1, signature, strict_json.best(), of_param, None, [], per_row=True)
+        model.proved_params = {"times": 1}
+        ServingLoop(Connection(theirs), LoadedModel(model, report, None), BatchLimits(9, 999)).run()
+        theirs.shutdown(socket.SHUT_WR)
+        stream = b"".join(iter(lambda: ours.recv(65536), b""))
+    answers = {frame.id: frame for frame in FrameReader().feed(stream)}
+    assert [json.loads(answers[id_].body)["predictions"] for id_ in range(4)] == [
+        [1],
+        [2, 2, 2],
+        [1],
+        [2, 2, 2],
+    ]
+    rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(4)]
+    assert rows == [2, 1, 2, 1]
 
 
 def test_a_batch_that_fails_is_answered_one_by_one_and_what_is_too_late_by_then_is_not_begun():

@@ -7,18 +7,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gateway.worker import fast_path, outputs, warmup
+from gateway.worker import fast_path, joining, outputs, warmup
 from gateway.worker import signature as rules
 from gateway.worker.codecs import strict_json
 from gateway.worker.inputs import COLUMNS, Inputs
 from gateway.worker.refusals import RequestRefusedError
 from gateway.worker.served_model import ServedModel
+from tests.fakes.asked import ask_all
 
 SIGNATURE = rules.Signature(columns=(rules.Column("x", "double"),))
 
 
 def served(call, signature=SIGNATURE) -> ServedModel:
     return ServedModel("m", 1, signature, strict_json.best(), call)
+
+
+def prove(calls, varied, far=()):
+    """What is found out of calls, the first of which has answered the example."""
+    return ask_all(joining.prove(calls, varied, far, calls[0](varied[0].copy())))
 
 
 def x(inputs):
@@ -54,15 +60,16 @@ def only_short(inputs):
         (lambda inputs: x(inputs) - x(inputs).mean(), "alone", "influence"),
         (lambda inputs: np.cumsum(x(inputs)), "alone", "influence"),
         (lambda inputs: np.full(inputs.rows, inputs.rows), "alone", "influence"),
-        (lambda inputs: {"all": x(inputs).tolist()}, "alone", "row by row"),
-        (lambda _inputs: "one answer", "alone", "row by row"),
+        (lambda inputs: {"all": x(inputs).tolist()}, "alone", "one per row"),
+        (lambda _inputs: "one answer", "alone", "one per row"),
         (only_short, "alone", "cannot be predicted"),
     ],
 )
 def test_only_rows_that_do_not_influence_each_other_are_joined(call, mode, reason):
-    result = warmup.prove_joining(served(call), warmup.vary(numbers(1.0, 2.0)))
+    result = prove([call], warmup.vary(numbers(1.0, 2.0)))
     assert result.mode == mode, result
     assert reason in result.reason
+    assert result.rows == (6 if mode == "joined" else 1)
 
 
 def labels(numbers):
@@ -81,24 +88,24 @@ def of_positions(inputs):
         (lambda i: labels(x(i)), x, "joined", ""),
         (lambda i: labels(x(i)), lambda i: x(i) - x(i).mean(), "alone", "influence"),
         (lambda i: labels(x(i)), raises, "alone", "do not differ"),
+        (lambda i: labels(x(i)), lambda _: [], "alone", "do not differ"),
         (lambda i: (x(i) > 500).astype("int64"), None, "joined", ""),
     ],
 )
 def test_labels_that_are_all_the_same_prove_nothing(call, scores, mode, reason):
     example = numbers(0.1)
     far = warmup.vary_far(example, whole=False)
-    for model, last in (served(call), scores), (served(call), None):
-        model.probabilities_call = None if last is not None else scores
-        result = warmup.prove_joining(model, warmup.vary(example), far, last)
-        assert result.mode == mode, result
-        assert reason in result.reason
+    calls = [one for one in (call, scores) if one is not None]
+    result = prove(calls, warmup.vary(example), far)
+    assert result.mode == mode, result
+    assert reason in result.reason
 
 
 def test_what_a_model_does_not_bear_is_left_out_of_the_proof():
     example = numbers(1, 2, dtype="int64")
     far = warmup.vary_far(example, whole=True)
     assert [one.arrays["x"].tolist() for one in far] == [[-1008, -1016], [1100, 1200]]
-    assert warmup.prove_joining(served(of_positions), warmup.vary(example), far).mode == "joined"
+    assert prove([of_positions], warmup.vary(example), far).mode == "joined"
 
 
 @pytest.mark.parametrize(
@@ -123,9 +130,9 @@ def test_a_model_that_changes_its_input_is_proved_on_what_came():
         return inputs.arrays["x"].copy()
 
     model = served(halves, rules.Signature())
-    example = warmup.predict_example(model, b'{"inputs": {"x": [1.0, 2.0]}}')
+    example = warmup.predict_example(model, b'{"inputs": {"x": [1.0, 2.0]}}').inputs
     assert x(example).tolist() == [1.0, 2.0]
-    assert warmup.prove_joining(model, warmup.vary(example)).mode == "joined"
+    assert prove([halves], warmup.vary(example)).mode == "joined"
     assert x(example).tolist() == [1.0, 2.0]
     model.probabilities_call = halves
     both = model.predict(numbers(1.0, 2.0), probabilities=True)
@@ -134,14 +141,14 @@ def test_a_model_that_changes_its_input_is_proved_on_what_came():
 
 def test_one_row_that_cannot_be_varied_proves_nothing():
     words = Inputs(COLUMNS, {"x": np.array(["a"], dtype=object)}, 1)
-    assert warmup.prove_joining(served(x), warmup.vary(words)).mode == "alone"
+    assert prove([x], warmup.vary(words)).mode == "alone"
 
 
 def test_rows_of_words_are_varied_by_taking_other_rows():
     words = Inputs(COLUMNS, {"x": np.array(["a", "a", "b"], dtype=object)}, 3)
     varied = warmup.vary(words)
     assert [part.arrays["x"].tolist() for part in varied] == [["a", "a", "b"], ["b"]]
-    assert warmup.prove_joining(served(lambda i: x(i).tolist()), varied).mode == "joined"
+    assert prove([lambda i: x(i).tolist()], varied).mode == "joined"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +156,6 @@ def test_rows_of_words_are_varied_by_taking_other_rows():
     [
         (raises, "the model raised KeyError"),
         (exits, "the model raised SystemExit"),
-        (lambda inputs: x(inputs)[:1], "the model answered 1 rows for 2"),
         (lambda inputs: x(inputs) * np.nan, "not finite"),
         (lambda inputs: [object() for _ in x(inputs)], "no spelling"),
         (lambda inputs: ["\ud800" for _ in x(inputs)], "no spelling"),
@@ -266,8 +272,8 @@ def test_what_the_bare_model_is_not_given_goes_to_the_pyfunc(inputs):
         return model.predict(inputs.native())
 
     proofs = [table(x=[1.0, 4.0], y=[2, 3])]
-    path = fast_path.choose(model, pyfunc_call, "mlflow.sklearn", "predict", proofs)
-    likely = fast_path.choose_probabilities(model, model.predict, proofs)
+    path = ask_all(fast_path.choose(model, pyfunc_call, "mlflow.sklearn", "predict", proofs))
+    likely = fast_path.probabilities(model, model.predict, on_arrays=True)
     assert path.path == "fast"
     asked.clear()
     assert path.call(proofs[0]).tolist() == likely(proofs[0]).tolist() == [3.0, 7.0]
@@ -294,23 +300,23 @@ def test_probabilities_are_asked_for_on_arrays_only_where_they_are_the_same(odd)
         return model.predict(one)
 
     proofs = [table(x=[1.0, 2.0], y=[2.0, 3.0])]
-    call = fast_path.choose_probabilities(model, function, proofs)
+    on_arrays = ask_all(fast_path.choose_probabilities(model, function, proofs))
     given.clear()
-    call(proofs[0])
+    fast_path.probabilities(model, function, on_arrays=on_arrays)(proofs[0])
     assert given == [pd.DataFrame if odd else np.ndarray]
-    unproved = fast_path.choose_probabilities(model, function, [])
-    given.clear()
-    unproved(proofs[0])
-    assert given == [pd.DataFrame]
+    assert not ask_all(fast_path.choose_probabilities(model, function, []))
 
 
 def test_without_proof_or_loader_the_pyfunc_serves():
     def call(inputs):
         return x(inputs)
 
-    assert fast_path.choose(None, call, "mlflow.sklearn", "predict", []).path == "pyfunc"
-    assert fast_path.choose(None, call, "mlflow.xgboost", "predict", [numbers(1)]).path == "pyfunc"
-    broken = fast_path.choose(None, call, "mlflow.sklearn", "predict", [numbers(1)])
+    def chosen(loader, proofs):
+        return ask_all(fast_path.choose(None, call, loader, "predict", proofs))
+
+    assert chosen("mlflow.sklearn", []).path == "pyfunc"
+    assert chosen("mlflow.xgboost", [numbers(1)]).path == "pyfunc"
+    broken = chosen("mlflow.sklearn", [numbers(1)])
     assert (broken.path, broken.call) == ("pyfunc", call)
 
 

@@ -1,0 +1,128 @@
+"""What this node's workers have proved, so that the next worker of an artifact need not.
+
+In memory, and in a file each in ``proofs/`` in the node's folder, which the gateway alone writes.
+They are a cache: one that is lost, damaged, too large or of another format is as good as none, and
+a disk that is full keeps nobody from anything. A file's name comes from the artifact that the
+gateway ordered, never from what a worker says; whether its libraries are those of now, the next
+worker checks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+import orjson
+import structlog
+
+from gateway.worker import proof as proofs
+from gateway.worker.guarded_read import DamagedFileError, read
+from gateway.worker.messages import Load
+from gateway.worker.proof import Proof
+
+MOST_KEPT = 1024
+MAX_FILE_BYTES = 32 * 1024
+"""More than twice what the bounds of a proof allow."""
+_log = structlog.get_logger("gateway.proofs")
+
+
+class Proofs:
+    """What was proved, by artifact and environment. Event loop only."""
+
+    def __init__(self, folder: Path) -> None:
+        """Store where the files are; the folder is made with the first of them."""
+        self._folder = folder
+        self._known: OrderedDict[str, Proof] = OrderedDict()
+        self._unwritten: dict[str, Proof] = {}
+        self._writing: asyncio.Task[None] | None = None
+
+    async def of(self, order: Load) -> Proof | None:
+        """Return what was proved of the artifact in an order; None: nothing is known."""
+        name = name_of(order)
+        if name not in self._known:
+            proof = await asyncio.to_thread(_read, self._folder / name)
+            if proof is None:
+                return self._known.get(name)
+            self._remember(name, self._known.get(name) or proof)
+        self._known.move_to_end(name)
+        return self._known[name]
+
+    def keep(self, order: Load, proof: Proof) -> None:
+        """Keep what a worker has proved of the artifact in its order."""
+        name = name_of(order)
+        if self._known.get(name) == proof:
+            return
+        self._remember(name, proof)
+        self._unwritten[name] = proof
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.get_running_loop().create_task(self._write())
+
+    async def close(self) -> None:
+        """Wait until all that was kept is written, as far as it can be."""
+        if self._writing is not None:
+            await self._writing
+
+    def _remember(self, name: str, proof: Proof) -> None:
+        self._known[name] = proof
+        self._known.move_to_end(name)
+        if len(self._known) > MOST_KEPT:
+            self._known.popitem(last=False)
+
+    async def _write(self) -> None:
+        """Write the latest of each, one after the other."""
+        while self._unwritten:
+            name, proof = self._unwritten.popitem()
+            try:
+                await asyncio.to_thread(_replace, self._folder / name, _bytes_of(proof))
+            except OSError as error:
+                _log.warning("proof.not_written", reason=error.strerror or type(error).__name__)
+
+
+def name_of(order: Load) -> str:
+    """Return the name of the file that an artifact's proof has in the environment ordered."""
+    device = "gpu" if order.cuda_devices is not None else "cpu"
+    parts = (str(proofs.FORMAT), order.digest, order.environment, device)
+    return f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}.json"
+
+
+def _bytes_of(proof: Proof) -> bytes:
+    return orjson.dumps(proof.as_header())
+
+
+def _read(path: Path) -> Proof | None:
+    """Read a file, and mark it as used. Blocking."""
+    try:
+        proof = proofs.parse(orjson.loads(read(path, MAX_FILE_BYTES)))
+    except (OSError, DamagedFileError, ValueError):
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return proof
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all; the one longest unused goes for it. Blocking."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    files = sorted(path.parent.iterdir(), key=_used_at)
+    for old in files[: max(0, len(files) - MOST_KEPT)]:
+        with contextlib.suppress(OSError):
+            old.unlink()
+
+
+def _used_at(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,98 @@
+"""The rest of a proof, while no request waits: one call of the model at a time.
+
+A call begins only after the worker has been idle for as long as it will take, and only if that is
+short: a caller who comes during it waits for no more than that. A worker that is never idle, since
+too few rows are joined, would stay so for ever: beside requests that wait, a call that is very
+short may take a small part of the time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from gateway.worker.messages import Message, Proved, Proving
+from gateway.worker.proof import LONGEST_CALL, MAX_LOST, Proof
+from gateway.worker.prover import Prover
+
+TIMES_THE_BUDGET = 10
+"""How long all calls of one worker may take together."""
+_LONGEST_BESIDE = 0.01
+"""Of the budget: how long one call may take while requests wait."""
+_SHARE_BESIDE = 0.1
+"""Of the time: how much of it calls may take while requests wait."""
+_TOO_LONG = 3
+"""Times the longest call: one that took longer than this is the worker's last."""
+
+
+class Background:
+    """What is left to prove. The serving loop calls it when it has nothing else to do."""
+
+    def __init__(
+        self,
+        prover: Prover,
+        proof: Proof,
+        budget_s: float,
+        tell: Callable[[Message], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Store.
+
+        Args:
+            prover: Asks; ``proof`` changes with what it finds.
+            proof: What holds now.
+            budget_s: Seconds for a proof, in the warm-up.
+            tell: Sends a message to the gateway.
+            clock: Monotonic seconds.
+        """
+        self.proof = proof
+        self._prover = prover
+        self._longest_s = LONGEST_CALL * budget_s
+        self._left_s = TIMES_THE_BUDGET * budget_s
+        self._tell = tell
+        self._clock = clock
+        self._longest_beside_s = _LONGEST_BESIDE * budget_s
+        self._step_s = 0.0
+        self._stepped_at = clock()
+
+    @property
+    def pause_s(self) -> float | None:
+        """For how long nothing must have come before the next call; None: there is none now."""
+        if self._prover.over:
+            return None
+        expected_s = self._prover.expected_s
+        return expected_s if expected_s <= min(self._longest_s, self._left_s) else None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a call may be made although requests wait."""
+        expected_s = self.pause_s
+        if expected_s is None or expected_s > self._longest_beside_s:
+            return False
+        rest_s = max(expected_s, self._step_s) / _SHARE_BESIDE
+        return self._clock() - self._stepped_at >= rest_s
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left, or no time for it."""
+        return self._prover.over or self._left_s <= 0
+
+    def saw(self, rows: int, seconds: float) -> None:
+        """Learn from a call for a request how long calls take."""
+        self._prover.pace.took(rows, seconds)
+
+    def step(self) -> None:
+        """Make one call of the model, and tell the gateway before and after it.
+
+        Before it, what is to hold if the worker does not come back.
+        """
+        lost = min(self.proof.lost + 1, MAX_LOST)
+        self._tell(Proving(replace(self.proof, lost=lost).as_header()))
+        seconds = self._prover.step()
+        self._left_s -= seconds
+        self._step_s, self._stepped_at = seconds, self._clock()
+        if seconds > _TOO_LONG * self._longest_s:
+            self._left_s = 0.0
+            self.proof.lost = lost  # the machine may have been busy, once
+        self._tell(Proved(self.proof.as_header()))

@@ -1,0 +1,172 @@
+"""What warm-up has found out about a model, so that it need not be found out again.
+
+A proof belongs to an artifact and to the libraries that answer with it. The gateway keeps it and
+hands it to the next worker of the same artifact; it says nothing of another one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import metadata
+from typing import Any, TypeGuard
+
+FORMAT = 1
+"""Raised when what is proved changes its meaning: proofs of other formats are not read."""
+MAX_ROWS = 10**9
+MAX_LOST = 2
+"""Workers that may end inside a proof, until it is not tried any more."""
+LONGEST_CALL = 0.1
+"""Of the budget: how long one call of the model may take in the background."""
+PER_ROW, WHOLE, UNKNOWN = "per_row", "whole", "unknown"
+JOINED, ALONE = "joined", "alone"
+FAST, PYFUNC = "fast", "pyfunc"
+UNPROVED = "it is not proved"
+"""How every reason begins that is one of time, or of accidents."""
+_MAX_TEXT = 300
+_MAX_NAME = 100
+_MAX_LIBRARIES = 64
+_WORDS = {
+    "answers": {PER_ROW, WHOLE, UNKNOWN},
+    "batching": {JOINED, ALONE},
+    "call_path": {FAST, PYFUNC},
+}
+_NUMBERS = {"joined_rows": (1, MAX_ROWS), "stopped_at": (0, MAX_ROWS), "lost": (0, MAX_LOST)}
+_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_DISTRIBUTIONS = {"sklearn": "scikit-learn", "pytorch": "torch"}
+
+
+@dataclass
+class Proof:
+    """What holds for a model now. A proof under way changes it, one finding after the other.
+
+    Attributes:
+        made_with: Versions of Python and of the libraries that answered, by name.
+        answers: ``per_row``: one answer for each row, as was shown; ``whole``: an answer belongs to
+            all rows of its request; ``unknown``: neither was shown.
+        batching: ``joined``: requests may be predicted by one call; ``alone``: because of
+            ``batching_reason``.
+        joined_rows: The most rows that were proved together, and so the most that are joined.
+        stopped_at: The number of rows that was the first not to be proved; 0: there is none.
+        call_path: ``fast`` or ``pyfunc``, because of ``call_path_reason``.
+        probabilities_on_arrays: Whether class probabilities are asked for on arrays too.
+        settled: Whether batching and call path are decided; False: there was no time for it.
+        budget_s: Seconds that there were for it.
+        lost: How many workers ended inside a proof, or took far longer for a call than they may;
+            one that did not come back counts as `MAX_LOST`.
+    """
+
+    made_with: dict[str, str] = field(default_factory=dict)
+    answers: str = UNKNOWN
+    batching: str = ALONE
+    batching_reason: str = UNPROVED
+    joined_rows: int = 1
+    stopped_at: int = 0
+    call_path: str = PYFUNC
+    call_path_reason: str = UNPROVED
+    probabilities_on_arrays: bool = False
+    settled: bool = False
+    budget_s: float = 0.0
+    lost: int = 0
+
+    def as_header(self) -> dict[str, Any]:
+        """Return what `parse` reads."""
+        return asdict(self)
+
+    def keep_alone(self, reason: str) -> None:
+        """Join nothing from now on."""
+        self.batching, self.batching_reason, self.joined_rows = ALONE, reason[:_MAX_TEXT], 1
+
+    def answer_whole(self, reason: str) -> None:
+        """Divide no answer from now on: one belongs to all rows of its request."""
+        self.answers, self.settled = WHOLE, True
+        self.keep_alone(reason)
+
+    def give_up(self, reason: str) -> None:
+        """Say why what is not settled is not proved; what is found stays."""
+        told = f"{UNPROVED}: {reason}"[:_MAX_TEXT]
+        if self.batching_reason.startswith(UNPROVED):
+            self.keep_alone(told)
+        if self.call_path_reason.startswith(UNPROVED):
+            self.call_path_reason = told
+
+    def stop_widening(self, rows: int, reason: str) -> None:
+        """Join no more rows than were proved together so far."""
+        self.stopped_at = rows
+        self.batching_reason = f"{self.batching_reason}; {reason}"[:_MAX_TEXT]
+
+
+def parse(value: Any) -> Proof | None:
+    """Return a proof that came from elsewhere; None: it is none, or beyond a bound."""
+    names = {one.name for one in fields(Proof)}
+    if not isinstance(value, dict) or value.keys() != names or not _fits(value):
+        return None
+    return Proof(**value)
+
+
+def _fits(value: Mapping[str, Any]) -> bool:
+    texts = (value["batching_reason"], value["call_path_reason"])
+    flags = (value["probabilities_on_arrays"], value["settled"])
+    return (
+        all(type(value[name]) is str and value[name] in words for name, words in _WORDS.items())
+        and all(_is_within(value[name], *bounds) for name, bounds in _NUMBERS.items())
+        and all(_is_text(text) for text in texts)
+        and all(type(flag) is bool for flag in flags)
+        and type(value["budget_s"]) in {int, float}
+        and 0 <= value["budget_s"] <= MAX_ROWS
+        and (value["batching"] == JOINED or value["joined_rows"] == 1)
+        and _is_of_libraries(value["made_with"])
+    )
+
+
+def _is_within(number: Any, least: int, most: int) -> bool:
+    return type(number) is int and least <= number <= most
+
+
+def _is_text(text: Any) -> TypeGuard[str]:
+    return type(text) is str and len(text) <= _MAX_TEXT and text.isprintable()
+
+
+def _is_name(text: Any) -> bool:
+    return _is_text(text) and len(text) <= _MAX_NAME and text.isascii()
+
+
+def _is_of_libraries(value: Any) -> bool:
+    return (
+        type(value) is dict
+        and len(value) <= _MAX_LIBRARIES
+        and all(_is_name(name) and _is_name(version) for name, version in value.items())
+    )
+
+
+def libraries(description: Mapping[str, Any], python: str) -> dict[str, str]:
+    """Return the versions, in this environment, of Python and of what answers for the model.
+
+    numpy, pandas, MLflow, the flavor's framework, and what the artifact requires: for a Python
+    function of the publisher's own, that is what it answers with.
+    """
+    flavor = str(description.get("loader_module") or "").rpartition(".")[2]
+    required = [
+        found[0]
+        for line in description.get("requirements") or []
+        if (found := _REQUIREMENT.match(str(line)))
+    ]
+    names = [
+        *("numpy", "pandas", "mlflow", "mlflow-skinny"),
+        *(description.get("frameworks") or {}),
+        *([_DISTRIBUTIONS.get(flavor, flavor)] if flavor else []),
+        *required,
+    ]
+    found_versions = {"python": python}
+    for name in dict.fromkeys(names):
+        if len(found_versions) < _MAX_LIBRARIES and (version := _version(name)):
+            found_versions[name] = version[:_MAX_NAME]
+    return found_versions
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except (metadata.PackageNotFoundError, ValueError):
+        return None

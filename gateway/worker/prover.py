@@ -1,0 +1,125 @@
+"""A proof, one call of the model at a time: whoever proves may stop between any two.
+
+A proof is a generator: it gives the next `Ask`, is sent the `Answer`, and writes down what it finds
+as it finds it. So what is found holds, whenever it is left.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from gateway.worker.inputs import Inputs
+from gateway.worker.served_model import Call
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One call of the model that a proof needs; the inputs stay as they are."""
+
+    call: Call
+    inputs: Inputs
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of it: an output, or what was raised."""
+
+    output: Any = None
+    raised: BaseException | None = None
+
+
+Asking = Generator[Ask, Answer, T]
+
+
+class Pace:
+    """How long calls of a model take, by their number of rows."""
+
+    def __init__(self, first_s: float = 0.0) -> None:
+        """Begin with the first call's seconds: most of them may be for what is done but once."""
+        self._first_s = first_s
+        self._took: dict[int, float] = {}
+
+    def took(self, rows: int, seconds: float) -> None:
+        """Remember a call."""
+        if rows not in self._took and len(self._took) >= _MOST_SIZES:
+            del self._took[next(iter(self._took))]
+        self._took[rows] = seconds
+
+    def expected_s(self, rows: int) -> float:
+        """Return the seconds of a call: as one of no more rows, and in proportion to them."""
+        if not self._took:
+            return self._first_s
+        known = max((one for one in self._took if one <= rows), default=0)
+        if known:
+            return self._took[known] * rows / known
+        return self._took[min(self._took)]
+
+
+_MOST_SIZES = 64
+
+
+class Prover:
+    """Asks what a proof wants to know."""
+
+    def __init__(
+        self,
+        asking: Asking[None],
+        pace: Pace,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Store; nothing is asked yet."""
+        self.pace = pace
+        self.spent_s = 0.0
+        self._asking = asking
+        self._clock = clock
+        self._next: Ask | None = None
+        self._advance(lambda: next(asking))
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to ask."""
+        return self._next is None
+
+    @property
+    def expected_s(self) -> float:
+        """How many seconds the next call will take, as far as is known."""
+        return self.pace.expected_s(self._next.inputs.rows) if self._next is not None else 0.0
+
+    def step(self) -> float:
+        """Make the next call; return how many seconds it took, what is concluded included."""
+        ask = self._next
+        if ask is None:
+            return 0.0
+        began = self._clock()
+        answer = _answer(ask)
+        self.pace.took(ask.inputs.rows, self._clock() - began)
+        self._advance(lambda: self._asking.send(answer))
+        seconds = self._clock() - began
+        self.spent_s += seconds
+        return seconds
+
+    def run(self, may_go_on: Callable[[], bool] = lambda: True) -> None:
+        """Ask until all is known, or ``may_go_on`` says no."""
+        while not self.over and may_go_on():
+            self.step()
+
+    def _advance(self, go_on: Callable[[], Ask]) -> None:
+        try:
+            self._next = go_on()
+        except StopIteration:
+            self._next = None
+
+
+def _answer(ask: Ask) -> Answer:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of numbers that nobody sent
+            return Answer(ask.call(ask.inputs.copy()))
+    except BaseException as error:  # noqa: BLE001  # a model may raise SystemExit too
+        return Answer(raised=error)

@@ -1,0 +1,175 @@
+"""What is kept of proofs: a cache on a disk that may be full, damaged, or somebody else's."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.proofs import MAX_FILE_BYTES, MOST_KEPT, Proofs, name_of
+from gateway.worker import proof
+from gateway.worker.messages import Load
+from gateway.worker.proof import Proof
+
+ORDER = Load("m", 1, f"sha256:{1:064x}", "/nowhere", "/nowhere", {})
+PROOF = Proof(made_with={"python": "3.11"}, batching="joined", joined_rows=96, settled=True)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+async def written(folder: Path, order: Load = ORDER, proof: Proof = PROOF) -> Path:
+    proofs = Proofs(folder)
+    proofs.keep(order, proof)
+    await proofs.close()
+    return folder / name_of(order)
+
+
+async def test_it_is_there_for_the_next_worker_and_after_a_restart(tmp_path: Path) -> None:
+    folder = tmp_path / "proofs"
+    proofs = Proofs(folder)
+    assert await proofs.of(ORDER) is None
+    proofs.keep(ORDER, PROOF)
+    assert await proofs.of(ORDER) == PROOF
+    await proofs.close()
+    assert await Proofs(folder).of(ORDER) == PROOF
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"digest": f"sha256:{2:064x}"},
+        {"environment": "sha256:1"},
+        {"cuda_devices": "all"},
+    ],
+)
+async def test_it_is_no_other_artifacts_or_environments(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    await written(tmp_path)
+    assert await Proofs(tmp_path).of(replace(ORDER, **other)) is None
+    again = replace(ORDER, model="another name", version=7, proof=PROOF.as_header())
+    assert await Proofs(tmp_path).of(again) == PROOF
+
+
+async def test_another_format_has_other_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await written(tmp_path)
+    monkeypatch.setattr(proof, "FORMAT", proof.FORMAT + 1)
+    assert await Proofs(tmp_path).of(ORDER) is None
+
+
+def damages() -> dict[str, Any]:
+    whole = json.dumps(PROOF.as_header()).encode()
+    return {
+        "empty": b"",
+        "cut": whole[:-5],
+        "zeros": b"\0" * len(whole),
+        "deep": b"[" * 10_000,
+        "other": b'{"batching": "joined"}',
+        "newer": json.dumps(PROOF.as_header() | {"tomorrow": 1}).encode(),
+        "large": whole + b" " * MAX_FILE_BYTES,
+        "no text": b"\xff\xfe",
+        "a number": b"1",
+    }
+
+
+@pytest.mark.parametrize("damage", damages())
+async def test_what_is_damaged_is_as_good_as_none_and_written_again(
+    tmp_path: Path, damage: str
+) -> None:
+    path = await written(tmp_path)
+    path.write_bytes(damages()[damage])
+    proofs = Proofs(tmp_path)
+    assert await proofs.of(ORDER) is None
+    proofs.keep(ORDER, PROOF)
+    await proofs.close()
+    assert await Proofs(tmp_path).of(ORDER) == PROOF
+
+
+@pytest.mark.parametrize("kind", ["a link", "an endless link", "a folder", "a pipe"])
+async def test_what_is_no_file_is_not_opened(tmp_path: Path, kind: str) -> None:
+    path = await written(tmp_path)
+    elsewhere = path.rename(tmp_path / "elsewhere")
+    if kind == "a link":
+        path.symlink_to(elsewhere)
+    elif kind == "an endless link":
+        path.symlink_to("/dev/zero")
+    elif kind == "a folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    assert await Proofs(tmp_path).of(ORDER) is None
+
+
+async def test_a_disk_that_is_full_keeps_nobody_from_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:7])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    proofs = Proofs(tmp_path)
+    proofs.keep(ORDER, PROOF)
+    await proofs.close()
+    assert await proofs.of(ORDER) == PROOF, "it is remembered"
+    assert not names(tmp_path)
+    monkeypatch.undo()
+    proofs.keep(ORDER, replace(PROOF, joined_rows=192))
+    await proofs.close()
+    known = await Proofs(tmp_path).of(ORDER)
+    assert known is not None
+    assert known.joined_rows == 192
+
+
+async def test_a_folder_that_cannot_be_made_is_no_reason_to_fail(tmp_path: Path) -> None:
+    (tmp_path / "proofs").write_text("a file")
+    proofs = Proofs(tmp_path / "proofs")
+    assert await proofs.of(ORDER) is None
+    proofs.keep(ORDER, PROOF)
+    await proofs.close()
+    assert await proofs.of(ORDER) == PROOF
+
+
+async def test_only_so_many_are_kept_those_used_last(tmp_path: Path) -> None:
+    proofs = Proofs(tmp_path)
+    orders = [replace(ORDER, digest=f"sha256:{n:064x}") for n in range(MOST_KEPT + 20)]
+    for number, order in enumerate(orders[:MOST_KEPT]):
+        path = tmp_path / name_of(order)
+        path.write_text(json.dumps(PROOF.as_header()))
+        os.utime(path, (number, number))
+    assert await proofs.of(orders[0]) == PROOF  # used, so no longer the oldest
+    for order in orders[MOST_KEPT:]:
+        proofs.keep(order, PROOF)
+    await proofs.close()
+    left = names(tmp_path)
+    assert len(left) == MOST_KEPT
+    assert {name_of(orders[0]), *map(name_of, orders[MOST_KEPT:])} <= left
+    assert len(proofs._known) <= MOST_KEPT
+
+
+async def test_what_is_known_is_not_written_again(tmp_path: Path) -> None:
+    path = await written(tmp_path)
+    proofs = Proofs(tmp_path)
+    await proofs.of(ORDER)
+    os.utime(path, (1, 1))
+    proofs.keep(ORDER, replace(PROOF))
+    await proofs.close()
+    assert path.stat().st_mtime == 1
+
+
+async def test_of_many_findings_the_last_is_written(tmp_path: Path) -> None:
+    proofs = Proofs(tmp_path)
+    for rows in range(2, 500):
+        proofs.keep(ORDER, replace(PROOF, joined_rows=rows))
+    await proofs.close()
+    known = await Proofs(tmp_path).of(ORDER)
+    assert known is not None
+    assert known.joined_rows == 499

@@ -1,0 +1,126 @@
+"""A proof that came from elsewhere: as it was written, or none."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.worker import proof as proofs
+from gateway.worker.proof import Proof, libraries, parse
+
+KNOWN = Proof(
+    made_with={"python": "3.11.7", "numpy": "2.4.6"},
+    answers="per_row",
+    batching="joined",
+    batching_reason="because",
+    joined_rows=96,
+    stopped_at=192,
+    call_path="fast",
+    call_path_reason="because",
+    probabilities_on_arrays=True,
+    settled=True,
+    budget_s=3.0,
+    lost=1,
+)
+
+
+@pytest.mark.parametrize("proof", [KNOWN, Proof()])
+def test_it_is_read_as_it_was_written(proof: Proof) -> None:
+    assert parse(json.loads(json.dumps(proof.as_header()))) == proof
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("answers", "some"),
+        ("answers", ["per_row"]),
+        ("batching", None),
+        ("batching", "alone"),
+        ("batching_reason", 1),
+        ("batching_reason", "x" * 301),
+        ("batching_reason", "\ud800"),
+        ("batching_reason", "a line\nand another"),
+        ("joined_rows", "96"),
+        ("joined_rows", 0),
+        ("joined_rows", -1),
+        ("joined_rows", 96.0),
+        ("joined_rows", True),
+        ("joined_rows", 10**10),
+        ("stopped_at", -1),
+        ("call_path", "faster"),
+        ("call_path_reason", {}),
+        ("probabilities_on_arrays", 1),
+        ("settled", "true"),
+        ("budget_s", "3"),
+        ("budget_s", -1.0),
+        ("budget_s", float("nan")),
+        ("budget_s", True),
+        ("lost", 3),
+        ("made_with", []),
+        ("made_with", {"numpy": 2}),
+        ("made_with", {"x" * 101: "2"}),
+        ("made_with", {"x": "\u00fc"}),
+        ("made_with", {str(n): "1" for n in range(65)}),
+    ],
+)
+def test_what_is_not_of_its_type_or_beyond_its_bounds_is_none(name: str, value: Any) -> None:
+    assert parse(KNOWN.as_header() | {name: value}) is None
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN.as_header()))
+def test_what_lacks_a_field_or_has_another_one_is_none(name: str) -> None:
+    header = KNOWN.as_header()
+    assert parse(header | {"newer": 1}) is None
+    del header[name]
+    assert parse(header) is None
+
+
+_anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(KNOWN.as_header())), _anything) | _anything)
+def test_nothing_raises(value: Any) -> None:
+    header = KNOWN.as_header() | value if isinstance(value, dict) else value
+    read = parse(header)
+    assert read is None or read.as_header() == header
+
+
+def test_the_largest_proof_is_no_larger_than_a_kept_one_may_be() -> None:
+    from gateway.proofs import MAX_FILE_BYTES
+
+    wide = "\U0001f600" * 300
+    names = {f"{n:0100d}": "1" * 100 for n in range(64)}
+    largest = Proof(made_with=names, batching_reason=wide, call_path_reason=wide)
+    assert parse(largest.as_header()) == largest
+    assert len(json.dumps(largest.as_header(), ensure_ascii=False).encode()) < MAX_FILE_BYTES
+
+
+def test_reasons_are_cut_to_their_bounds() -> None:
+    proof = Proof()
+    proof.keep_alone("x" * 1000)
+    proof.stop_widening(4, "y" * 1000)
+    proof.batching_reason, reason = proofs.UNPROVED, proof.batching_reason
+    proof.give_up("z" * 1000)
+    assert len(reason) == len(proof.batching_reason) == len(proof.call_path_reason) == 300
+    assert parse(proof.as_header()) == proof
+
+
+def test_the_libraries_are_those_that_answer() -> None:
+    description = {
+        "loader_module": "mlflow.sklearn",
+        "frameworks": {"scikit-learn": "0.1"},
+        "requirements": ["orjson[x]>=3 ; python_version>'3'", "no-such-thing==1", "-r x", "#"],
+    }
+    found = libraries(description, "3.11.7")
+    assert set(found) >= {"python", "numpy", "pandas", "mlflow", "scikit-learn", "orjson"}
+    assert "no-such-thing" not in found
+    assert found["scikit-learn"] != "0.1"
+    assert found["python"] == "3.11.7"
+    many = {"requirements": ["numpy"] * 100_000, "loader_module": None}
+    assert set(libraries(many, "3")) <= {"python", "numpy", "pandas", "mlflow", "mlflow-skinny"}
