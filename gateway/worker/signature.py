@@ -28,12 +28,14 @@ class Column:
         label: Its name, or its position where the signature has no names.
         kind: MLflow's name of its type.
         holder: The type, where it is one that holds others.
+        named: Whether it has a name, which may be a whole number: a DataFrame's own count.
     """
 
     label: str | int
     kind: str
     required: bool = True
     holder: nested.Type | None = None
+    named: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Signature:
     @cached_property
     def nameless(self) -> bool:
         """Whether there are columns, and none has a name."""
-        return bool(self.columns) and all(type(one.label) is int for one in self.columns)
+        return bool(self.columns) and not any(column.named for column in self.columns)
 
     def labelled(self, labels: Sequence[Any]) -> Signature:
         """Return this, its nameless columns with the names that a caller gives them, in order."""
@@ -145,9 +147,10 @@ def _is_text(values: list[Any]) -> bool:
 
 
 def _column(position: int, spec: Mapping[str, Any]) -> Column:
-    label = spec["name"] if spec.get("name") is not None else position
+    named = spec.get("name") is not None
+    label = spec["name"] if named else position
     holder = nested.parse(spec) if spec["type"] in nested.HOLDERS else None
-    return Column(label, spec["type"], bool(spec.get("required", True)), holder)
+    return Column(label, spec["type"], bool(spec.get("required", True)), holder, named)
 
 
 def _tensor(spec: Mapping[str, Any]) -> Tensor:

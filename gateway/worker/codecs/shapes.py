@@ -72,8 +72,8 @@ def _dataframe_split(signature: Signature, value: Any) -> Rows:
     if signature.value is not None:
         raise _takes_a_list()
     labels = value.get("columns")
-    if labels is None and signature.columns:
-        labels = [column.label for column in signature.columns]
+    if labels is None:
+        labels = _counted(signature, value["data"])
     if type(labels) is not list or not all(type(label) in {str, int} for label in labels):
         raise invalid(
             "'columns' is not a list of names",
@@ -81,6 +81,13 @@ def _dataframe_split(signature: Signature, value: Any) -> Rows:
         )
     rows = tables.from_rows(signature, labels, value["data"])
     return rows if value.get("index") is None else _indexed(rows, value["index"])
+
+
+def _counted(signature: Signature, data: list[Any]) -> list[Any]:
+    """Return the labels of a table that has none: the signature's, or numbers from 0."""
+    if signature.columns:
+        return [column.label for column in signature.columns]
+    return list(range(len(data[0]))) if data and type(data[0]) is list else []
 
 
 def _indexed(rows: Rows, index: Any) -> Rows:

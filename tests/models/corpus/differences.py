@@ -22,7 +22,7 @@ NULLS = Difference(
     422,
     200,
     "Null stands only in a column that the signature calls optional; MLflow puts NaN, false or the "
-    "text None in its place, in tensors too.",
+    "text None in its place.",
 )
 RAGGED = Difference(
     422,

@@ -176,7 +176,6 @@ LISTED: Mapping[str, Differences] = {
         ("inputs, records", "inputs, one record", "inputs, rows", "instances, rows"), because.READS
     ),
     "column-no-name": {"inputs, records": because.CELLS, "inputs, one record": because.READS},
-    "tensor-double": {"null": because.NULLS},
     "tensor-long": {"numbers": because.CUTS},
     "tensor-strings": dict.fromkeys(("dataframe_split", "dataframe_records"), because.TENSOR_ROWS),
     "tensor-images": dict.fromkeys(("dataframe_split", "dataframe_records"), because.TENSOR_ROWS),
@@ -251,8 +250,7 @@ LISTED: Mapping[str, Differences] = {
         "as a client, agent": _with_example(because.UNKNOWN),
         "instances": _with_example(because.READS),
     },
-    "torch-exported": {"null": because.NULLS},
-    "torch-images": dict.fromkeys(("dataframe_split", "dataframe_records"), because.TENSOR_ROWS),
+    "torch-exported": {"null": because.NOT_FINITE},
     "xgboost-classifier": {**_PATIENT, "no rows": because.EMPTY},
     "xgboost-regressor": TABLE,
     "xgboost-itself": TABLE,

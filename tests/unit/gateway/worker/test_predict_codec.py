@@ -85,6 +85,29 @@ def test_rows_with_labels_are_joined_with_no_others():
     assert one.copy().index == one.take([0]).index == [7]
 
 
+def test_a_table_without_labels_has_those_of_the_signature_or_counts_its_columns():
+    body = {"dataframe_split": {"data": [[1, 2], [1.5, 3]]}}
+    assert list(decode(TWO, body).arrays) == ["a", "b"]
+    assert list(decode(rules.Signature(), body).arrays) == [0, 1]
+    assert decode(tensor("float64", [-1, 2]), body).arrays[""].tolist() == [[1.0, 2.0], [1.5, 3.0]]
+    assert "rows" in refusal(rules.Signature(), {"dataframe_split": {"data": []}}).message
+    assert "columns" in refusal(rules.Signature(), {"dataframe_split": {"data": [[]]}}).message
+    assert "rows" in refusal(rules.Signature(), {"dataframe_split": {"data": [1]}}).message
+
+
+def test_names_that_are_numbers_are_names():
+    """As of a DataFrame that was made of an array: other names are not taken by position."""
+    specs = [{"type": "double", "name": name, "required": True} for name in (0, 1)]
+    counted = rules.parse({"inputs": specs})
+    other = {"columns": ["b", "a"], "data": [[1, 2]]}
+    assert "signature" in refusal(counted, {"dataframe_split": other}).message
+    assert "signature" in refusal(counted, {"dataframe_records": [{"b": 1, "a": 2}]}).message
+    for body in ({"dataframe_split": {"data": [[1, 2]]}}, {"inputs": [[1, 2]]}):
+        assert [one.tolist() for one in decode(counted, body).arrays.values()] == [[1.0], [2.0]]
+    without = rules.parse({"inputs": [{"type": "double"}, {"type": "double"}]})
+    assert list(decode(without, {"dataframe_split": other}).arrays) == ["b", "a"]
+
+
 @pytest.mark.parametrize(
     "index", [[7], [7, 8, 9], "ab", {"0": 7, "1": 8}, [[1, 2], [3, 4]], [{}, {}], 3]
 )
