@@ -319,7 +319,8 @@ class Machine(RuleBasedStateMachine):
         if self.plane is None:
             return
         for one in read_quarantines(self.spine).quarantines:
-            if one.incident != "altered" or one.found_digest is None:
+            there = self._has(one.model, one.version)
+            if one.incident != "altered" or one.found_digest is None or not there:
                 continue
             if not self._is_spoiled(one.model, one.version):
                 self.model.accepted((one.model, one.version), one.found_digest)
