@@ -218,6 +218,33 @@ class Machine(RuleBasedStateMachine):
             self.registry.stamp(name, version, digest)
         return digest
 
+    # --- stories: what happens one after the other, more often than by chance ---------------------
+
+    @rule(name=models, alias=aliases)
+    def promote_wrong_bytes(self, name: str, alias: str) -> None:
+        """Point an alias at a version of which nothing can be read."""
+        highest = max(VERSIONS)
+        if self._has(name, highest):
+            self.delete_version(name, highest)
+            self.list_registry()
+            self.list_registry()
+        self.register(name, highest)
+        self.spoil(name, highest)
+        self.move(name, highest, alias)
+        self.list_registry()
+
+    @rule(name=models, alias=aliases, elsewhere=st.booleans())
+    def withdraw_and_wish(self, name: str, alias: str, elsewhere: bool) -> None:
+        """Take an alias away, and have it again at what cannot be followed."""
+        self.remove_alias(name, alias)
+        self.list_registry()
+        self.list_registry()
+        if elsewhere:
+            self.promote_wrong_bytes(name, alias)
+        else:
+            self.point_at_what_is_not_ready(name, alias)
+            self.list_registry()
+
     # --- listings ---------------------------------------------------------------------------------
 
     @rule()
