@@ -173,6 +173,7 @@ async def test_a_cache_of_a_newer_release_is_ignored(
     node.start_gateway()
     assert (await answers(node, http, model, f"@{ALIAS}")).version == 1
     node.start_control()
+    await node.passes(http)
     assert (await answers(node, http, model, "1")).version == 1
 
 
