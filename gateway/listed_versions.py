@@ -26,7 +26,8 @@ class ListedVersions(Sequence[CatalogueVersion]):
 
     def add(self, version: CatalogueVersion) -> None:
         """Put one more at the end; only who is still making the list does."""
-        self._documents[version.version] = version.model_dump_json()
+        # What was not said stays unsaid: an older control plane knows fewer fields.
+        self._documents[version.version] = version.model_dump_json(exclude_unset=True)
 
     def of(self, number: int) -> CatalogueVersion | None:
         """Return the version of this number; None: it is not listed."""

@@ -242,6 +242,8 @@ class RouteTable:
 
         A version that was deleted and made anew has its number in common with its predecessor.
         """
+        if "accepted_digest" not in entry.model_fields_set:
+            return True  # an older control plane does not tell
         return entry.accepted_digest == active.digest
 
     def hold_on(self, model: str, alias: str, digest: str) -> AliasHold | None:

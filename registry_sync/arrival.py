@@ -279,12 +279,12 @@ class Arrival:
         self._confirmed[key] = _Confirmed(digest, started_at, self._clock())
         self.artifacts[digest] = found.artifact
         known = self._journal.view.pins.get(key)
-        if key in self._journal.view.quarantines:
-            await self._journal.write(self._ledger.release_quarantine, *key, str(asked_by))
         pinned = await self._journal.write(self._ledger.pin, found.pin)
         if not pinned and (known is None or known.digest != digest):
             # Without its pin the version does not count as here, and would be fetched at once.
             return Stopped(self._journal.trouble or "the ledger did not take the version's digest")
+        if key in self._journal.view.quarantines:  # last: a quarantine of other bytes says nothing
+            await self._journal.write(self._ledger.release_quarantine, *key, str(asked_by))
         _log.info("fetch.complete", model=key[0], version=key[1], digest=digest)
         return None
 

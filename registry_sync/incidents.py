@@ -28,7 +28,10 @@ def incident_of(found: Quarantine, listed: AspiredVersion, ledger: LedgerView) -
     known = accepted(listed, ledger)
     is_stamp = listed.stamped and not listed.stamp_fixed
     if known is not None and known.digest == found.expected_digest and not is_stamp:
-        return Incident.ALTERED
+        says_other = listed.expected_digest not in (None, known.digest)
+        if found.found_digest != known.digest or says_other:
+            return Incident.ALTERED
+        return Incident.UNSTAMPED  # they are what they were, and a stamp is required by now
     if found.found_digest is None:
         return Incident.UNREADABLE
     return Incident.UNSTAMPED if found.expected_digest is None else Incident.NOT_AS_STAMPED
@@ -60,12 +63,15 @@ def way_out(found: Quarantine, listed: AspiredVersion, ledger: LedgerView) -> st
     match incident_of(found, listed, ledger):
         case Incident.ALTERED if why_not_acceptable(found, listed) is None:
             return (
-                "the bytes were altered under a number that never went away: register them as a "
-                f"new version, or `registry-gateway quarantine accept {name}` takes them as they "
-                "are now"
+                "the bytes were altered under a number that this node never saw go away: register "
+                f"them as a new version, or `registry-gateway quarantine accept {name}` takes "
+                "them as they are now"
             )
         case Incident.ALTERED | Incident.UNREADABLE:
-            return "register a new version, or upload the bytes that were accepted before"
+            return (
+                "register a new version, or put back the bytes, and the manifest of a bucket, that "
+                "were accepted before"
+            )
         case Incident.UNSTAMPED:
             return f"stamp it with `registry-gateway stamp models:/{name}`"
         case Incident.NOT_AS_STAMPED:

@@ -58,6 +58,7 @@ class Journal:
         self._made = True
         # Decisions that were written since the last reading that succeeded began.
         self._unread: list[Change] = []
+        self._assumed: list[Change] = []
         self.view = LedgerView()
         self.answered = False
         self.trouble: str | None = None
@@ -280,8 +281,13 @@ class Journal:
             self.view = change(self.view)
         return written
 
+    def assume(self, change: Change | None) -> None:
+        """Let what could not be written count, until it is written; None: it is."""
+        self._assumed = [] if change is None else [change]
+        self.view = self._with_unread(self.view)
+
     def _with_unread(self, view: LedgerView) -> LedgerView:
-        for change in self._unread:
+        for change in (*self._unread, *self._assumed):
             view = change(view)
         return view
 

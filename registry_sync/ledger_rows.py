@@ -291,6 +291,12 @@ def _model_body(model: AspiredModel) -> dict[str, Any]:
             for one in model.versions.values()
             if one.stamp_problem
         },
+        "creations": {
+            str(one.version): one.creation
+            for one in model.versions.values()
+            if one.creation is not None
+        },
+        "stamps_fixed": [one.version for one in model.versions.values() if one.stamp_fixed],
         "versions": [
             {
                 "version": one.version,
@@ -299,8 +305,6 @@ def _model_body(model: AspiredModel) -> dict[str, Any]:
                 "tags": dict(one.tags),
                 "status": one.status,
                 "created_at": one.created_at,
-                "creation": one.creation,
-                "stamp_fixed": one.stamp_fixed,
                 "problems": list(one.problems),
             }
             for one in model.versions.values()
@@ -315,11 +319,14 @@ def listing_of(row: Row[Any]) -> Aspired:
 
 
 def _model_of(body: Mapping[str, Any]) -> AspiredModel:
-    stamps = body.get("stamp_problems", {})
+    stamps, creations = body.get("stamp_problems", {}), body.get("creations", {})
+    fixed = frozenset(body.get("stamps_fixed", ()))
     versions = {
         one["version"]: AspiredVersion(
             model=body["name"],
             stamp_problem=stamps.get(str(one["version"])),
+            creation=creations.get(str(one["version"])),
+            stamp_fixed=one["version"] in fixed,
             **{**one, "problems": tuple(one["problems"])},
         )
         for one in body["versions"]

@@ -15,7 +15,7 @@ from registry_sync.creations import Version, lacking_versions, learned
 from registry_sync.errors import LedgerError, SourceError
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
-from registry_sync.records import LedgerView
+from registry_sync.records import LedgerView, PinChange
 from registry_sync.settle import Settled, settle
 from registry_sync.sources.source import Source
 from registry_sync.threads import Threads
@@ -77,6 +77,7 @@ class Listings:
         self._wishes: dict[tuple[str, str], _Wish] = {}
         self._polling = asyncio.Lock()
         self._lacked: frozenset[Version] = frozenset()  # what the newest listing lacked
+        self._unwritten: tuple[PinChange, ...] = ()
         # What the registry said, as it said it: `settled` keeps what it has stopped saying.
         self._said: Aspired | None = None
         self._polls_since_thorough = 0
@@ -155,10 +156,15 @@ class Listings:
         Once it counted, a decision could be made on the listing and not on this.
         """
         gone = lacking & self._lacked
-        changes = learned(listed, gone, self._journal.view, at=self._clock())
-        if changes:
-            change = partial(LedgerView.with_pin_changes, changes=changes)
-            await self._journal.decide(change, self._ledger.note_pins, changes)
+        news = learned(listed, gone, self._journal.view, at=self._clock())
+        changes = (*self._unwritten, *news)
+        if not changes:
+            return
+        change = partial(LedgerView.with_pin_changes, changes=changes)
+        written = await self._journal.decide(change, self._ledger.note_pins, changes)
+        # What was shown once is true whether the ledger takes it or not; the next poll tries again.
+        self._unwritten = () if written else changes
+        self._journal.assume(None if written else change)
 
     async def look(self, name: str, asked_by: str) -> bool:
         """Ask for one model, because of a hint; return whether the registry answered.
@@ -275,6 +281,6 @@ def _moved_to(before: Aspired, now: Aspired) -> set[tuple[str, int]]:
 
 def _is_made_anew(known: AspiredModel, now: AspiredModel, version: int) -> bool:
     """Whether the registry itself tells that a version is another creation than before."""
-    return version in known.versions and (
-        known.versions[version].creation != now.versions[version].creation
-    )
+    before = known.versions.get(version)
+    creations = (before.creation, now.versions[version].creation) if before else (None,)
+    return None not in creations and len(set(creations)) > 1

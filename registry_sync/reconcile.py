@@ -30,6 +30,7 @@ from registry_sync.actions import (
     Stage,
     Subject,
     Urgency,
+    subject_of,
 )
 from registry_sync.announcer import Announcer
 from registry_sync.arrival import Arrival, Stopped
@@ -667,7 +668,10 @@ class Reconciler:
             by, urgency = AskedBy.OPERATOR, Urgency.WANTED
             fetch = Fetch(model, version, urgency, by, creation=of, accepts=accepts)
             self.steps.start(fetch)
-        return subject in self.steps.busy
+        return any(
+            isinstance(one, Fetch) and one.accepts == accepts and subject_of(one) == subject
+            for one in self.steps.doing()
+        )
 
     def try_now(self, model: str) -> None:
         """Let nothing of a model wait for its next try."""

@@ -306,9 +306,12 @@ class LedgerView:
 
     def with_pin_changes(self, changes: Sequence[PinChange]) -> Self:
         """Return what counts once something was learned of accepted bytes."""
-        of = {(one.after.model, one.after.version): one for one in changes}
-        news = {key: one.after for key, one in of.items() if self.pins.get(key) == one.before}
-        return replace(self, pins={**self.pins, **news})
+        pins = dict(self.pins)
+        for one in changes:
+            key = (one.after.model, one.after.version)
+            if pins.get(key) == one.before:
+                pins[key] = one.after
+        return replace(self, pins=pins)
 
     def with_hold(self, hold: Hold) -> Self:
         """Return what counts once an alias is held."""

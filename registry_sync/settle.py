@@ -97,4 +97,6 @@ def _with_aliases(known: AspiredModel, found: AspiredModel, kept: AbstractSet[st
 
 def _is_made_anew(known: AspiredModel, found: AspiredModel, version: int) -> bool:
     before, now = known.versions.get(version), found.versions.get(version)
-    return before is not None and now is not None and before.creation != now.creation
+    if before is None or now is None or None in (before.creation, now.creation):
+        return False  # an older release remembered it without its creation
+    return before.creation != now.creation

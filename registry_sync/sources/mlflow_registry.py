@@ -15,6 +15,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from gateway.model_ref import (
@@ -136,8 +137,11 @@ class MlflowRegistry:
             known = _unchanged(models, before)
             asked = [model.name for model in models if model.name not in known]
             versions = self._versions_of(asked if known else None)
-            models = self._not_older(models, versions)
-            return _aspired(models, versions, listed_at, known, stages=self._stages)
+            models, late = self._not_older(models, versions)
+            found = _aspired(models, versions, listed_at, known, stages=self._stages)
+            # Their versions may be older than what they show now: the next poll asks for both.
+            marks = {name: mark for name, mark in found.marks.items() if name not in late}
+            return replace(found, marks=marks)
 
     def model(self, name: str) -> AspiredModel | None:
         """Ask for one model with all its versions; None: there is no such model, or it is a prompt.
@@ -150,10 +154,12 @@ class MlflowRegistry:
             if not models:
                 return None
             versions = self._versions_of([name])
-            models = self._not_older(models, versions)
+            models, _ = self._not_older(models, versions)
             return _aspired(models, versions, 0.0, {}, stages=self._stages).models.get(name)
 
-    def _not_older(self, models: list[Any], versions: Iterable[Any]) -> list[Any]:
+    def _not_older(
+        self, models: list[Any], versions: Iterable[Any]
+    ) -> tuple[list[Any], frozenset[str]]:
         """Ask once more for models that have a version from after they were listed.
 
         Between the two listings a model may have been deleted and made anew: the aliases of the
@@ -167,7 +173,7 @@ class MlflowRegistry:
             if one.name in updated and (one.creation_timestamp or 0) > updated[one.name]
         }
         if not late:
-            return models
+            return models, frozenset()
         if len(late) > _FEW_MODELS or not all(map(_can_be_named, late)):
             again = self._search("search_registered_models", _MODELS_PER_PAGE)
         else:
@@ -175,7 +181,7 @@ class MlflowRegistry:
             again = [m for n in late for m in self._search(call, one_page, filter_string=_named(n))]
         newer = {model.name: model for model in again}
         there = (newer.get(one.name) if one.name in late else one for one in models)
-        return [model for model in there if model is not None]
+        return [model for model in there if model is not None], frozenset(late)
 
     def _versions_of(self, names: Sequence[str] | None) -> list[Any]:
         """List the versions of these models, or of all."""

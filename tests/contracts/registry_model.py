@@ -127,10 +127,6 @@ class Model:
         if version in self.shown:
             self.shown[version].seen = True
 
-    def taken_away(self, alias: Alias) -> None:
-        """The gateway has no such alias any more."""
-        self.withdrawn.add(alias)
-
     # --- what may answer --------------------------------------------------------------------------
 
     def may_answer_number(self, version: Version, digest: str) -> bool:
@@ -152,7 +148,11 @@ class Model:
         if one.asked_by == "recovery":
             if alias in self.withdrawn:
                 return "it was taken away"
-            return None if self.last.get(alias) == target else "it was not there before"
+            if self.last.get(alias) != target:
+                return "it was not there before"
+            ever = self.ever.get((one.model, one.version), [])
+            right = any(one.digest in creation.right for creation in ever)
+            return None if right else "these were never its bytes"
         if one.asked_by == "operator":
             return None if target in self.asked.get(alias, ()) else "no operator asked for it"
         return self._why_not_by_registry(one, alias)
