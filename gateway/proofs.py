@@ -1,7 +1,7 @@
 """What this node's workers have proved, so that the next worker of an artifact need not.
 
 In memory, and in a file each in ``proofs/`` in the node's folder, which the gateway alone writes.
-They are a cache: one that is lost, damaged, too large or of another format is as good as none, and
+They are a cache: one that is lost, altered, too large or of another format is as good as none, and
 a disk that is full keeps nobody from anything. A file's name comes from the artifact that the
 gateway ordered, never from what a worker says; whether its libraries are those of now, the next
 worker checks.
@@ -19,6 +19,8 @@ from pathlib import Path
 import orjson
 import structlog
 
+from gateway.atomic_files import remove, replace
+from gateway.sealed import AlteredError, is_sealed, seal, unseal
 from gateway.worker import proof as proofs
 from gateway.worker.guarded_read import DamagedFileError, read
 from gateway.worker.messages import Load
@@ -90,14 +92,15 @@ def name_of(order: Load) -> str:
 
 
 def _bytes_of(proof: Proof) -> bytes:
-    return orjson.dumps(proof.as_header())
+    return seal(orjson.dumps(proof.as_header(), option=orjson.OPT_INDENT_2))
 
 
 def _read(path: Path) -> Proof | None:
     """Read a file, and mark it as used. Blocking."""
     try:
-        proof = proofs.parse(orjson.loads(read(path, MAX_FILE_BYTES)))
-    except (OSError, DamagedFileError, ValueError):
+        content = read(path, MAX_FILE_BYTES)
+        proof = proofs.parse(unseal(content)) if is_sealed(content) else None
+    except (OSError, DamagedFileError, AlteredError):
         return None
     with contextlib.suppress(OSError):
         os.utime(path)
@@ -107,18 +110,10 @@ def _read(path: Path) -> Proof | None:
 def _replace(path: Path, data: bytes) -> None:
     """Write a file, whole or not at all; the one longest unused goes for it. Blocking."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    replace(path, data)
     files = sorted(path.parent.iterdir(), key=_used_at)
     for old in files[: max(0, len(files) - MOST_KEPT)]:
-        with contextlib.suppress(OSError):
-            old.unlink()
+        remove(old)
 
 
 def _used_at(path: Path) -> float:

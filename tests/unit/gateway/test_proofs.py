@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from gateway.proofs import MAX_FILE_BYTES, MOST_KEPT, Proofs, name_of
+from gateway.proofs import MAX_FILE_BYTES, MOST_KEPT, Proofs, _bytes_of, name_of
+from gateway.sealed import seal
 from gateway.worker import proof
 from gateway.worker.messages import Load
 from gateway.worker.proof import Proof
+from tests.fakes.disk import fill_disk
 
 ORDER = Load("m", 1, f"sha256:{1:064x}", "/nowhere", "/nowhere", {})
 PROOF = Proof(made_with={"python": "3.11"}, batching="joined", joined_rows=96, settled=True)
@@ -65,14 +67,16 @@ async def test_another_format_has_other_files(
 
 
 def damages() -> dict[str, Any]:
-    whole = json.dumps(PROOF.as_header()).encode()
+    whole = _bytes_of(PROOF)
     return {
+        "altered": whole.replace(b'"joined_rows": ', b'"joined_rows": 1'),
+        "without its checksum": json.dumps(PROOF.as_header()).encode(),
         "empty": b"",
         "cut": whole[:-5],
         "zeros": b"\0" * len(whole),
         "deep": b"[" * 10_000,
         "other": b'{"batching": "joined"}',
-        "newer": json.dumps(PROOF.as_header() | {"tomorrow": 1}).encode(),
+        "newer": seal(json.dumps(PROOF.as_header() | {"tomorrow": 1}, indent=1).encode()),
         "large": whole + b" " * MAX_FILE_BYTES,
         "no text": b"\xff\xfe",
         "a number": b"1",
@@ -104,18 +108,17 @@ async def test_what_is_no_file_is_not_opened(tmp_path: Path, kind: str) -> None:
         path.mkdir()
     else:
         os.mkfifo(path)
-    assert await Proofs(tmp_path).of(ORDER) is None
+    proofs = Proofs(tmp_path)
+    assert await proofs.of(ORDER) is None
+    proofs.keep(ORDER, PROOF)
+    await proofs.close()
+    assert await Proofs(tmp_path).of(ORDER) == PROOF
 
 
 async def test_a_disk_that_is_full_keeps_nobody_from_anything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, data: bytes) -> int:
-        with path.open("wb") as file:
-            file.write(data[:7])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
+    fill_disk(monkeypatch)
     proofs = Proofs(tmp_path)
     proofs.keep(ORDER, PROOF)
     await proofs.close()
@@ -143,7 +146,7 @@ async def test_only_so_many_are_kept_those_used_last(tmp_path: Path) -> None:
     orders = [replace(ORDER, digest=f"sha256:{n:064x}") for n in range(MOST_KEPT + 20)]
     for number, order in enumerate(orders[:MOST_KEPT]):
         path = tmp_path / name_of(order)
-        path.write_text(json.dumps(PROOF.as_header()))
+        path.write_bytes(_bytes_of(PROOF))
         os.utime(path, (number, number))
     assert await proofs.of(orders[0]) == PROOF  # used, so no longer the oldest
     for order in orders[MOST_KEPT:]:
