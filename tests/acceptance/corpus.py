@@ -153,6 +153,14 @@ class Corpus:
             form: (ours[form], self._ask(reference, body)) for form, body in case.bodies.items()
         }
 
+    def ask_for_probabilities(self, case: Case, version: int) -> Answer:
+        """Return what our server answers to the first body of a case, asked for probabilities."""
+        name = self._prefix + case.name
+        shown = f"{self._node.url}/models/{quote(name, safe='')}/versions/{version}"
+        until(lambda: self._client.get(shown).status_code == 200, f"{name}/{version} is known")
+        body = next(iter(case.bodies.values()))
+        return self._post(f"{shown}/predict?probabilities=true", body)
+
     def folder(self, case: Case, version: int) -> Path:
         """Return where the registry's server keeps the files of a version."""
         name = self._prefix + case.name

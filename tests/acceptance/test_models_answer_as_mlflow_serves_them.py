@@ -1,6 +1,6 @@
 """Every kind of model answers what MLflow's own scoring server answers, or differs as listed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,11 @@ from tests.servers import MlflowServer
 GATEWAY = WITH_TORCH
 ASKED = [case for case in CASES.values() if SOAK or not (case.seldom or case.needs)]
 LOADED_BEFORE = ("torch", "sklearn", "skops.io")
+
+
+def _named(names: Iterable[str]) -> list[Case]:
+    """Return those of the cases that are asked in this run."""
+    return [CASES[name] for name in names if CASES[name] in ASKED]
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +58,38 @@ def test_it_answers_what_mlflow_answers_or_differs_as_listed(
         elif listed is not None and (found is None or not listed.fits(ours.status, theirs.status)):
             wrong.append(f"{form}: not as listed, {listed}\n  ours: {ours}\n  MLflow: {theirs}")
     assert not wrong, "\n".join(wrong)
+
+
+CLASSIFIERS = (
+    *("sklearn-skops", "sklearn-names"),
+    *("xgboost-classifier", "lightgbm-classifier", "catboost-classifier", "catboost-words"),
+)
+WITHOUT_PROBABILITIES = (
+    *("sklearn-regressor", "columns"),
+    *("xgboost-regressor", "xgboost-itself", "lightgbm-regressor", "lightgbm-itself"),
+    "catboost-regressor",
+)
+
+
+@pytest.mark.parametrize("case", _named(CLASSIFIERS), ids=lambda case: case.name)
+def test_a_classifier_gives_the_probabilities_that_its_predictions_follow(
+    corpus: Corpus, case: Case
+) -> None:
+    answer = corpus.ask_for_probabilities(case, WITH_EXAMPLE)
+    assert answer.status == 200, answer
+    names, likely = answer.document["class_names"], answer.document["probabilities"]
+    assert [sum(row) for row in likely] == pytest.approx([1.0] * len(likely))
+    best = [names[row.index(max(row))] for row in likely]
+    predicted = answer.document["predictions"]
+    assert best == [one[0] if isinstance(one, list) else one for one in predicted]
+
+
+@pytest.mark.parametrize("case", _named(WITHOUT_PROBABILITIES), ids=lambda case: case.name)
+def test_a_model_without_probabilities_says_so(corpus: Corpus, case: Case) -> None:
+    answer = corpus.ask_for_probabilities(case, WITH_EXAMPLE)
+    assert (answer.status, answer.document["code"]) == (422, "invalid_input")
+    assert answer.document["detail"].startswith("the model has no class probabilities: ")
+    assert [one["field"] for one in answer.document["errors"]] == ["probabilities"]
 
 
 if SOAK:  # it takes MLflow's command half a minute to begin
