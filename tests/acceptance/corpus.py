@@ -25,7 +25,7 @@ from tests.models.corpus.compare import Answer
 from tests.servers import ProcessGroup, answers, clean_environ, free_ports
 
 BUILD_LIMIT_S = 1200.0
-REQUEST_LIMIT_S = 150.0
+REQUEST_LIMIT_S = 300.0
 _ENVIRON = {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 

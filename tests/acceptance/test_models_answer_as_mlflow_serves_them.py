@@ -14,7 +14,8 @@ from tests.models.corpus.compare import difference
 from tests.models.corpus.table import CASES
 from tests.servers import MlflowServer
 
-GATEWAY = WITH_TORCH
+GATEWAY = {**WITH_TORCH, "GATEWAY_LOAD_BUDGET_S": "240"}  # Spark and H2O take their time
+CONTROL = {"REGISTRY_SYNC_SETTLE_S": "1"}  # Spark's models come without a word of being complete
 ASKED = [case for case in CASES.values() if SOAK or not (case.seldom or case.needs)]
 LOADED_BEFORE = ("torch", "sklearn", "skops.io")
 

@@ -69,5 +69,6 @@ _FORMS = bodies.of_columns(_ROWS)
 CASES = (
     Case("h2o", _h2o, _FORMS, needs=("h2o",)),
     Case("spark", _spark, _FORMS, needs=("pyspark",)),
-    Case("shap", _shap, _FORMS, needs=("shap",)),
+    # It shuffles, and adds up in another order each time.
+    Case("shap", _shap, _FORMS, needs=("shap",), tolerance=1e-9),
 )
