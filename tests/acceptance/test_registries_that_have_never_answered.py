@@ -1,5 +1,6 @@
 """A registry that refuses or hangs from the first moment on: everybody is told, nothing is lost."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,10 @@ def lying(mlflow_registry: MlflowServer) -> Iterator[LyingRegistry]:
     registry.close()
 
 
+SILENT = "has not answered: it was asked|[Tt]imed out"
+"""A registry that says nothing: until the client gives up, and after that."""
+
+
 async def shown(http: httpx.AsyncClient, node: Node, path: str) -> dict[str, Any]:
     """What a page of the gateway says of the registry."""
     answer = await http.get(node.url + path)
@@ -46,22 +51,22 @@ async def is_told_everywhere(
     async def look() -> Answer | None:
         answer = await ask(http, node.url, Call(model, 0), row_body(0))
         assert (answer.status, answer.code) == (503, "registry_unavailable"), answer
-        return answer if says in answer.body["detail"] else None
+        return answer if re.search(says, answer.body["detail"]) else None
 
     answer = await eventually(look, f"callers are told {says!r}")
     assert registry_url in answer.body["detail"]
     for selector in ("1", f"@{ALIAS}"):
         answer = await ask(http, node.url, Call(model, 0, selector), row_body(0))
         assert (answer.status, answer.code) == (503, "registry_unavailable"), answer
-        assert says in answer.body["detail"]
+        assert re.search(says, answer.body["detail"]), answer
     for path in ("/models", "/health/ready"):
         registry = await shown(http, node, path)
-        assert says in registry["error"], (path, registry)
+        assert re.search(says, registry["error"]), (path, registry)
         assert registry_url in registry["error"]
         assert (registry["listed_at"], registry["control_plane"]) == (None, "up")
     told = node.command("status")
     assert told.returncode == 0, told.stderr
-    assert says in told.stdout
+    assert re.search(says, told.stdout.replace("\n", " ")), told.stdout
 
 
 async def test_nobody_listens_where_the_registry_is_said_to_be(make_node: NodeMaker) -> None:
@@ -71,9 +76,7 @@ async def test_nobody_listens_where_the_registry_is_said_to_be(make_node: NodeMa
         await is_told_everywhere(http, node, "any", url, "Connection refused")
 
 
-@pytest.mark.parametrize(
-    ("mode", "says"), [("error", "500 error responses"), ("slow", "has not answered: it was asked")]
-)
+@pytest.mark.parametrize(("mode", "says"), [("error", "500 error responses"), ("slow", SILENT)])
 async def test_a_registry_that_fails_or_hangs_is_followed_once_it_answers(
     make_node: NodeMaker, registry: Registry, lying: LyingRegistry, mode: Mode, says: str
 ) -> None:
