@@ -51,6 +51,10 @@ class Pace:
             del self._took[next(iter(self._took))]
         self._took[rows] = seconds
 
+    def forget(self, rows: int) -> None:
+        """Forget a call that says nothing of others."""
+        self._took.pop(rows, None)
+
     def expected_s(self, rows: int) -> float:
         """Return the seconds of a call: as one of no more rows, and in proportion to them."""
         if not self._took:
@@ -87,9 +91,14 @@ class Prover:
         return self._next is None
 
     @property
+    def next_rows(self) -> int:
+        """How many rows the next call has; 0: there is none."""
+        return self._next.inputs.rows if self._next is not None else 0
+
+    @property
     def expected_s(self) -> float:
         """How many seconds the next call will take, as far as is known."""
-        return self.pace.expected_s(self._next.inputs.rows) if self._next is not None else 0.0
+        return self.pace.expected_s(self.next_rows) if self._next is not None else 0.0
 
     def step(self) -> float:
         """Make the next call; return how many seconds it took, what is concluded included."""

@@ -1,6 +1,8 @@
 """Before a model serves it is asked for its example once; what is proved besides, once for all."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -92,13 +94,22 @@ class Corner:
         return [one for one in document["replicas"] if one["state"] == "ready"]
 
     async def settled(self, http: httpx.AsyncClient, word: str) -> dict[str, Any]:
-        """Wait until nothing is left to prove; what the catalogue says of the worker then."""
+        """Wait until nothing is left to prove; what the catalogue says of the worker then.
+
+        A worker on a busy machine may prove no more: one that gets no further is ended for the next.
+        """
+        seen: list[int] = []
 
         async def look() -> dict[str, Any] | None:
             await self.asked(http, word, 1.0)
             ready = await self.shown(http, word)
-            wanted = JOINED_ROWS.get(word, 1)
-            return ready[0] if ready and ready[0]["joined_rows"] == wanted else None
+            seen.append(ready[0]["joined_rows"] if ready else 0)
+            if ready and seen[-1] == JOINED_ROWS.get(word, 1):
+                return ready[0]
+            if ready and seen[-30:] == [seen[-1]] * 30:
+                seen.clear()
+                os.kill(ready[0]["pid"], signal.SIGKILL)
+            return None
 
         return await eventually(look, f"{word} is proved as far as it bears", look_every_s=0.5)
 

@@ -37,6 +37,7 @@ class Model:
 
     def __init__(self, seconds: Any = lambda _: 0.0, answer: Any = lambda x: 2 * x) -> None:
         self.clock = Clock()
+        self.computes = 1.0
         self.calls: list[int] = []
         self._seconds, self._answer = seconds, answer
 
@@ -67,7 +68,8 @@ class Serving:
             self.proof,
             budget_s,
             lambda message: connection.send([(0, message, b"")]),
-            lambda: model.clock.now,
+            clock=lambda: model.clock.now,
+            cpu_clock=lambda: model.clock.now * model.computes,
         )
         report = Loaded(1, {}, "passed", JOINED, "", "pyfunc", "", joined_rows=6)
         served = ServedModel("m", 1, SIGNATURE, strict_json.best(), model)
@@ -213,6 +215,19 @@ def test_a_call_that_takes_far_longer_than_was_expected_is_the_workers_last(serv
     assert serving.proof.lost == 1
     told = json.loads(serving.said()[-1].header)["proof"]
     assert (told["joined_rows"], told["lost"]) == (24, 1)
+
+
+def test_a_machine_that_is_busy_with_something_else_is_forgiven_once(serve: Any) -> None:
+    model = Model(lambda rows: 5.0 if rows == 24 else 0.001)
+    model.computes = 0.01
+    serving = serve(model)
+    serving.idle(5)
+    assert (serving.proof.joined_rows, serving.proof.lost) == (96, 0)
+    model._seconds = lambda rows: 5.0 if rows in {12, 24} else 0.001
+    serving = serve(model)
+    serving.idle(3)
+    assert serving.loop._background is None
+    assert (serving.proof.joined_rows, serving.proof.lost) == (24, 0)
 
 
 def test_all_calls_together_have_a_budget() -> None:
