@@ -96,7 +96,7 @@ class Corner:
     async def settled(self, http: httpx.AsyncClient, word: str) -> dict[str, Any]:
         """Wait until nothing is left to prove; what the catalogue says of the worker then.
 
-        A worker on a busy machine may prove no more: one that gets no further is ended for the next.
+        A worker on a busy machine may prove no more: one that comes no further is ended.
         """
         seen: list[int] = []
 
