@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from gateway.worker.codecs import strict_json
 from gateway.worker.flavors import python_function, pytorch
 from gateway.worker.messages import Load, Loaded, LoadFailed, Message, Warming
 from gateway.worker.passing import name_of, passing_fault
-from gateway.worker.proof import PER_ROW, WHOLE
+from gateway.worker.proof import WHOLE, Proof
 from gateway.worker.served_model import ServedModel, call_pyfunc, log_without_data
 
 _MAX_EXAMPLE_BYTES = 16 * 1024 * 1024
@@ -58,6 +58,7 @@ class LoadedModel:
     model: ServedModel
     report: Loaded
     example: bytes | None
+    proof: Proof = field(default_factory=Proof)
     background: Background | None = None
 
 
@@ -97,7 +98,6 @@ def load(
     checked = _check_expected(model, order)
     if checked.whole:
         proof.answer_whole(f"the answers that {expected.FILE} expects are not one per row")
-    model.per_row = proof.answers == PER_ROW
     background = None
     if not prover.over and proof.answers != WHOLE:
         background = Background(prover, proof, order.proof_budget_s, tell)
@@ -125,7 +125,7 @@ def load(
         joined_rows=proof.joined_rows,
         proof=proof.as_header(),
     )
-    return LoadedModel(model, report, example, background)
+    return LoadedModel(model, report, example, proof, background)
 
 
 def _verify(order: Load) -> None:

@@ -31,9 +31,7 @@ class ServedModel:
         no_probabilities: Why there is no ``probabilities_call``.
         nulls: Whether null stands in an answer for a number that is not finite; if not, its
             request is refused.
-        per_row: Whether it was proved that the model answers one row for each; else an answer may
-            belong to all rows of its request (a forecast, the best three, a number).
-        proved_params: With which params that, and joining, were proved.
+        proved_params: With which params it was proved that rows may be joined.
     """
 
     name: str
@@ -45,7 +43,6 @@ class ServedModel:
     class_names: list[Any] = field(default_factory=list)
     no_probabilities: str = "the model has no class probabilities"
     nulls: bool = True
-    per_row: bool = False
     proved_params: dict[str, Any] = field(default_factory=dict)
 
     def decode(self, body: bytes) -> Rows:
@@ -60,8 +57,7 @@ class ServedModel:
         """Predict all rows by one call.
 
         Raises:
-            RequestRefusedError: The model raised, or has no probabilities, or answered another
-                number of rows, where one for each was proved.
+            RequestRefusedError: The model raised, or has no probabilities.
         """
         if probabilities and self.probabilities_call is None:
             raise invalid(self.no_probabilities, (None, "probabilities", "the model has none"))
@@ -70,10 +66,6 @@ class ServedModel:
         likely = None
         if self.probabilities_call is not None and probabilities:
             likely = self._guarded(self.probabilities_call, inputs)
-        if self.per_row and inputs.params == self.proved_params:
-            _check_rows(outputs.row_count(output), inputs.rows)
-            if likely is not None:
-                _check_rows(outputs.row_count(likely), inputs.rows)
         return Prediction(output, inputs.rows, likely)
 
     def encode(
@@ -148,7 +140,10 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one call of the model returned, for all rows of a batch: ``rows`` of them."""
+    """What one call of the model returned, for all rows of a batch: ``rows`` of them.
+
+    It may belong to all of them together: a forecast, the best three, a number.
+    """
 
     output: Any
     rows: int
@@ -169,11 +164,6 @@ def call_pyfunc(pyfunc: Any) -> Call:
         return pyfunc.predict(inputs.native(), params=inputs.params or None)
 
     return call
-
-
-def _check_rows(answered: int | None, asked: int) -> None:
-    if answered is not None and answered != asked:
-        raise model_error(f"the model answered {answered} rows for {asked}")
 
 
 def log_without_data(error: BaseException) -> None:

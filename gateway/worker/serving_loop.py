@@ -28,6 +28,7 @@ from gateway.worker.messages import (
     Kind,
     Message,
     Predict,
+    Proved,
     Reply,
     decode_header,
     encode_header,
@@ -120,6 +121,7 @@ class ServingLoop:
         self._json = loaded.model.json
         self._example = loaded.example
         self._memory = memory.Measuring(loaded.report.private_bytes)
+        self._proof = loaded.proof
         self._background = loaded.background
         self._most_rows = limits.rows
         self._limits = limits
@@ -166,9 +168,7 @@ class ServingLoop:
 
     def _prove(self, background: Background) -> None:
         background.step()
-        proof = background.proof
-        self._model.per_row = proof.answers == PER_ROW
-        self._join(proof.batching, proof.joined_rows)
+        self._join(self._proof.batching, self._proof.joined_rows)
         if background.over:
             self._background = None
 
@@ -250,13 +250,28 @@ class ServingLoop:
                 join([waiting.inputs for waiting in batch]),
                 probabilities=batch[0].request.probabilities,
             )
-            if len(batch) == 1 or prediction.divisible:
+            if prediction.divisible:
+                return self._split(batch, prediction, now)
+            if len(batch) == 1:
+                self._answers_whole(batch[0], prediction)
                 return self._split(batch, prediction, now)
         except RequestRefusedError as refusal:
             if len(batch) == 1:
                 return [(batch[0].id, _failed(refusal), b"")]
         self._predict_each_alone(batch)
         return []
+
+    def _answers_whole(self, waiting: Waiting, prediction: Prediction) -> None:
+        """Join no more, if an answer is not one per row where that was proved.
+
+        Which part of a joined one were whose could not be told.
+        """
+        proved = waiting.inputs.params == self._model.proved_params
+        if self._proof.answers == PER_ROW and proved:
+            self._proof.answer_whole(f"an answer to {prediction.rows} rows was not one per row")
+            self._background = None
+            self._join(self._proof.batching, self._proof.joined_rows)
+            self._connection.send([(0, Proved(self._proof.as_header()), b"")])
 
     def _predict_each_alone(self, batch: list[Waiting]) -> None:
         """One request's failure must not be another's: each is the next batch by itself.

@@ -48,7 +48,7 @@ class Odd:
 
     Attributes:
         status: What the caller gets.
-        code: Its machine code; None: a right answer.
+        code: Its machine code; None: an answer.
         ends: Whether the worker ends by it. None: either way, and its callers are answered.
         children: How many processes more the worker has afterwards.
     """
@@ -63,6 +63,8 @@ HANGS = Odd(504, "deadline_exceeded", ends=True)
 DIES = Odd(503, "worker_died", ends=True)
 RAISES = Odd(500, "model_error")
 ANSWERS_RIGHT = Odd(200, None)
+ANSWERS_WHOLE = Odd(200, None)
+"""Not one row for each: that is answered as it is."""
 CASES: dict[str, Odd] = {
     "hang": HANGS,
     "spin": HANGS,
@@ -75,8 +77,8 @@ CASES: dict[str, Odd] = {
     "eat": RAISES,
     "eat_and_keep": Odd(500, "model_error", ends=None),
     "recurse": RAISES,
-    "too_many_rows": RAISES,
-    "no_rows": RAISES,
+    "too_many_rows": ANSWERS_WHOLE,
+    "no_rows": ANSWERS_WHOLE,
     "not_json": RAISES,
     "not_finite": Odd(422, "not_finite"),
     "answer_much": RAISES,

@@ -73,7 +73,7 @@ class Serving:
         )
         report = Loaded(1, {}, "passed", JOINED, "", "pyfunc", "", joined_rows=6)
         served = ServedModel("m", 1, SIGNATURE, strict_json.best(), model)
-        loaded = LoadedModel(served, report, None, self.background)
+        loaded = LoadedModel(served, report, None, self.proof, self.background)
         self.loop = ServingLoop(connection, loaded, BatchLimits(1024, 10**6))
 
     def send(self, *frames: tuple[int, int, bytes, bytes]) -> None:

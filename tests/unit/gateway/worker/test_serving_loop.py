@@ -13,6 +13,7 @@ from gateway.worker.flavors import pytorch
 from gateway.worker.frames import FrameReader, pack
 from gateway.worker.loading import LoadedModel
 from gateway.worker.messages import Cancel, Kind, Loaded, Predict, Probe, Stop, encode_header
+from gateway.worker.proof import PER_ROW, UNKNOWN, Proof
 from gateway.worker.served_model import ServedModel
 from gateway.worker.serving_loop import Connection, ServingLoop
 from gateway.worker.signature import Param, Signature
@@ -40,7 +41,7 @@ def serve(
     limits=BatchLimits(10, 1000),  # noqa: B008  # frozen
     max_answer_bytes=10_000,
     joined_rows=1000,
-    per_row=False,
+    answers_per_row=False,
 ):
     """Let a loop take ``frames`` and STOP; return its answers by id, in their order."""
     ours, theirs = socket.socketpair()
@@ -48,8 +49,9 @@ def serve(
         ours.sendall(b"".join(b"".join(pack(*frame)) for frame in frames))
         ours.sendall(b"".join(pack(Kind.STOP, 0, encode_header(Stop()))))
         report = Loaded(1, {}, "passed", batching, "", "pyfunc", "", joined_rows=joined_rows)
-        served = ServedModel("m", 1, Signature(), strict_json.best(), model, per_row=per_row)
-        loaded = LoadedModel(served, report, example)
+        served = ServedModel("m", 1, Signature(), strict_json.best(), model)
+        proof = Proof(answers=PER_ROW if answers_per_row else UNKNOWN, joined_rows=joined_rows)
+        loaded = LoadedModel(served, report, example, proof)
         ServingLoop(
             connection(theirs), loaded, limits, (), clock, max_answer_bytes=max_answer_bytes
         ).run()
@@ -98,14 +100,21 @@ def test_an_answer_that_is_not_one_per_row_is_answered_whole(whole, predictions)
         assert json.loads(answers[id_].header)["rows"] == 1
 
 
-def test_where_one_per_row_was_proved_another_number_is_a_failure():
-    answers = serve(request(1, 1), request(2, 1), model=lambda i: [1, 2, 3], per_row=True)
-    for id_ in (1, 2):
-        failed = json.loads(answers[id_].header)
-        assert (failed["code"], failed["message"]) == (
-            "model_error",
-            "the model answered 3 rows for 1",
-        )
+def test_where_one_per_row_was_proved_another_number_ends_joining():
+    """It is answered as it is, and whose row is whose in a joined one could not be told."""
+
+    def filtering(inputs):
+        return [value for value in inputs.native() if value != 13]
+
+    requests = [request(id_, value) for id_, value in enumerate([1, 13, 2, 3, 4], start=1)]
+    answers = serve(*requests, model=filtering, answers_per_row=True)
+    predictions = [json.loads(answers[id_].body)["predictions"] for id_ in range(1, 6)]
+    assert predictions == [[1], [], [2], [3], [4]]
+    rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(1, 6)]
+    assert rows == [1, 1, 1, 1, 1]
+    told = json.loads(answers[0].header)["proof"]
+    assert (answers[0].kind, told["answers"], told["batching"]) == (Kind.PROVED, "whole", "alone")
+    assert told["batching_reason"] == "an answer to 1 rows was not one per row"
 
 
 def test_a_batch_whose_answer_cannot_be_divided_is_answered_one_by_one():
@@ -128,7 +137,7 @@ def test_requests_with_params_that_nothing_was_proved_with_go_alone():
             ours.sendall(b"".join(pack(Kind.PREDICT, id_, header, body)))
         ours.sendall(b"".join(pack(Kind.STOP, 0, encode_header(Stop()))))
         report = Loaded(1, {}, "passed", "joined", "", "pyfunc", "", joined_rows=1000)
-        model = ServedModel("m", 1, signature, strict_json.best(), of_param, None, [], per_row=True)
+        model = ServedModel("m", 1, signature, strict_json.best(), of_param)
         model.proved_params = {"times": 1}
         ServingLoop(Connection(theirs), LoadedModel(model, report, None), BatchLimits(9, 999)).run()
         theirs.shutdown(socket.SHUT_WR)
