@@ -16,7 +16,7 @@ from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import LedgerError
 from registry_sync.holds_file import HoldsFile
 from registry_sync.ledger import Ledger
-from registry_sync.ledger_rows import activation_values
+from registry_sync.ledger_rows import activation_values, listing_values
 from registry_sync.records import (
     Activation,
     Attempt,
@@ -544,3 +544,12 @@ def test_the_last_listing_is_remembered(ledger: Ledger) -> None:
     ledger.remember_listing(Aspired({}, 1.0))
     ledger.remember_listing(listing)
     assert ledger.last_listing() == listing
+
+
+def test_a_release_before_can_read_the_last_listing() -> None:
+    version = AspiredVersion("m", 1, "l", creation="c", stamp_fixed=True, stamp_problem="odd")
+    (model,) = listing_values(Aspired({"m": AspiredModel("m", {1: version})}, 1.0))["body"][
+        "models"
+    ]
+    known = {"version", "location", "expected_digest", "tags", "status", "created_at", "problems"}
+    assert set(model["versions"][0]) == known, "what it does not know by name, it refuses"

@@ -12,6 +12,7 @@ from gateway.control_contract import (
     Policy,
     VersionState,
 )
+from gateway.listed_versions import ListedVersions
 from gateway.model_ref import parse_selector
 from gateway.routing import RouteTable
 
@@ -205,6 +206,16 @@ def test_bytes_of_an_earlier_creation_serve_their_alias_and_no_caller_by_number(
             resolve(snapshot, "1")
     else:
         assert resolve(snapshot, "1").digest is None, "its callers wait for its own bytes"
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_catalogue_that_does_not_tell_what_was_accepted_takes_nothing_away(listed):
+    old = CatalogueVersion(version=1, state=STATE.QUARANTINED, reason="bytes changed")
+    versions = ListedVersions([old]) if listed else [old]
+    model = CatalogueModel(name="churn", versions=[]).model_copy(update={"versions": versions})
+    catalogue = Catalogue(writer="w", epoch=1, models=[]).model_copy(update={"models": [model]})
+    snapshot = RouteTable("champion", catalogue=catalogue).with_active(active("champion", 1))
+    assert resolve(snapshot, "1").digest == DIGEST[1]
 
 
 def test_callers_by_number_get_the_accepted_bytes_whichever_alias_has_them():
