@@ -63,8 +63,6 @@ HANGS = Odd(504, "deadline_exceeded", ends=True)
 DIES = Odd(503, "worker_died", ends=True)
 RAISES = Odd(500, "model_error")
 ANSWERS_RIGHT = Odd(200, None)
-ANSWERS_WHOLE = Odd(200, None)
-"""Not one row for each: that is answered as it is."""
 CASES: dict[str, Odd] = {
     "hang": HANGS,
     "spin": HANGS,
@@ -77,8 +75,8 @@ CASES: dict[str, Odd] = {
     "eat": RAISES,
     "eat_and_keep": Odd(500, "model_error", ends=None),
     "recurse": RAISES,
-    "too_many_rows": ANSWERS_WHOLE,
-    "no_rows": ANSWERS_WHOLE,
+    "too_many_rows": ANSWERS_RIGHT,
+    "no_rows": ANSWERS_RIGHT,
     "not_json": RAISES,
     "not_finite": Odd(422, "not_finite"),
     "answer_much": RAISES,

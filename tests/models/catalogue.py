@@ -503,7 +503,10 @@ class OddModel(_Logged):
         return self._payload([1000.0 + ODD_WAYS.index(way)])
 
     def expected(self, payload: Payload) -> list[Any]:
-        return list(_frame(payload)["x"].tolist())
+        values = list(_frame(payload)["x"].tolist())
+        if payload == self.oddly("no_rows"):
+            return []
+        return [*values, 0.0] if payload == self.oddly("too_many_rows") else values
 
     def _payload(self, values: list[float]) -> Payload:
         return {"dataframe_split": {"columns": ["x"], "data": [[value] for value in values]}}

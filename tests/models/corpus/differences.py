@@ -107,13 +107,6 @@ DATES_OUT = Difference(
 SPELLS = Difference(
     200, 500, "What can be spelled in JSON is answered; MLflow's server fails on it."
 )
-ROW_BY_ROW = Difference(
-    500,
-    200,
-    "A version whose example is answered row by row answers every body so: another number of rows "
-    "would be given to the wrong callers. MLflow hands out what it is given.",
-    versions=(WITH_EXAMPLE,),
-)
 ONLY_NOT_FINITE = Difference(
     503,
     200,

@@ -185,10 +185,6 @@ LISTED: Mapping[str, Differences] = {
     "tensor-one-name": {"inputs, records": because.TENSOR_ROWS},
     "tensors": {"inputs, records": because.TENSOR_ROWS},
     "answers": {
-        **dict.fromkeys(
-            ("forecast", "forecast as a frame", "forecast as an array", "fewer rows", "no rows"),
-            because.ROW_BY_ROW,
-        ),
         "array of datetimes": because.DATES_OUT,
         "index": because.SPELLS,
         "object of frames": because.SPELLS,
@@ -273,7 +269,6 @@ LISTED: Mapping[str, Differences] = {
     "prophet": TABLE,
     "langchain": {**_FIRST_BY_EXAMPLE, "dataframe_split, no columns": because.POSITIONS},
     "langgraph": {"instances": _with_example(because.READS)},
-    "paddle": {"inputs, one row": because.ROW_BY_ROW},
     "onnx-two-inputs": {"inputs, records": because.TENSOR_ROWS},
     "spacy": TABLE,
     "dspy": TABLE,
