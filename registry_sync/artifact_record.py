@@ -32,6 +32,8 @@ class Pin:
         expected_digest: What the bytes had to be: stamped, or pinned when first seen.
         stamped: Whether ``expected_digest`` came from the publisher.
         creation: Of which creation of the version; None: an older release recorded it.
+        accepted_at: Epoch seconds when the bytes were accepted for it; None: when the artifact came
+            in.
     """
 
     model: str
@@ -40,6 +42,7 @@ class Pin:
     expected_digest: str | None
     stamped: bool
     creation: str | None = None
+    accepted_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,10 @@ class StoredArtifact:
     description: Mapping[str, Any]
     pins: tuple[Pin, ...]
     stored_at: float
+
+    def accepted_at(self, pin: Pin) -> float:
+        """Return when its bytes were accepted for a version, in epoch seconds."""
+        return self.stored_at if pin.accepted_at is None else pin.accepted_at
 
     def pinned(self, pin: Pin) -> StoredArtifact:
         """Return the artifact with ``pin`` instead of an older one of the same version."""

@@ -299,21 +299,18 @@ class ArtifactStore:
                 raise StoreError(f"there is no artifact {digest} to pin")
             self._write(artifact.pinned(pin))
 
-    def find_pin(self, model: str, version: int) -> tuple[str, Pin] | None:
-        """Return digest and pin recorded for a version, or None.
+    def find_pin(self, model: str, version: int) -> tuple[StoredArtifact, Pin] | None:
+        """Return what was accepted for a version, and the pin that says so, or None.
 
-        Where two artifacts have one, because the second was let in on purpose, the newer counts.
+        Of two artifacts that were accepted for it, the one that was accepted last counts.
         """
         found = [
-            (artifact.stored_at, artifact.digest, pin)
+            (artifact, pin)
             for artifact in self.all().values()
             for pin in artifact.pins
             if (pin.model, pin.version) == (model, version)
         ]
-        if not found:
-            return None
-        _, digest, pin = max(found, key=lambda each: each[:2])
-        return digest, pin
+        return max(found, key=lambda each: each[0].accepted_at(each[1]), default=None)
 
     def remove(self, digest: str) -> None:
         """Remove an artifact; one that is not there is fine, and so is a damaged one.

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from registry_sync.aspired import Aspired, AspiredVersion
 from registry_sync.records import LedgerView, PinChange, PinnedVersion
-from registry_sync.standing import is_made_anew
+from registry_sync.standing import EARLIER_CREATION, is_made_anew, was_made_after
 
 Version = tuple[str, int]
 """A model, and the number of one of its versions."""
@@ -55,7 +55,9 @@ def learned(
 
 def _of_known(one: AspiredVersion, known: PinnedVersion, ledger: LedgerView) -> Iterator[PinChange]:
     if known.creation is None and one.creation is not None:
-        yield PinChange(known, replace(known, creation=one.creation))
+        over = was_made_after(one, known)
+        of = EARLIER_CREATION if over else one.creation
+        yield PinChange(known, replace(known, creation=of, superseded=over))
         return
     superseded = is_made_anew(one, ledger)
     if superseded != known.superseded:

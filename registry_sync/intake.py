@@ -28,7 +28,7 @@ from registry_sync.fetch import OnProgress, Reserve
 from registry_sync.manifest import Fetched, Manifest
 from registry_sync.records import PinnedVersion
 from registry_sync.sources.source import Source
-from registry_sync.standing import is_of_creation
+from registry_sync.standing import is_of_creation, was_made_after
 from registry_sync.verify import Verification, verify
 
 MakeRoom = Callable[[Path, int], None]
@@ -116,13 +116,20 @@ class Intake:
     """Brings versions into the artifact store. Blocking; several threads may use it at once."""
 
     def __init__(
-        self, *, source: Source, fetcher: Fetches, store: ArtifactStore, require_digest: bool
+        self,
+        *,
+        source: Source,
+        fetcher: Fetches,
+        store: ArtifactStore,
+        require_digest: bool,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """Store."""
+        """Store. ``clock``: epoch seconds."""
         self._source = source
         self._fetcher = fetcher
         self._store = store
         self._require_digest = require_digest
+        self._clock = clock
 
     def bring(
         self,
@@ -182,7 +189,8 @@ class Intake:
         found = self._store.find_pin(order.version.model, order.version.version)
         if found is None or not is_of_creation(found[1].creation, order.creation):
             return None
-        return pinned_version(found[1], found[0])
+        pinned = pinned_version(*found)
+        return None if was_made_after(order.version, pinned) else pinned
 
     def _check_creation(self, version: AspiredVersion) -> None:
         """Make sure that the bytes are of the creation that was listed: places go by numbers.
@@ -233,9 +241,10 @@ class Intake:
                 expected_digest=verdict.expected,
                 stamped=version.stamped,
                 creation=order.creation,
+                accepted_at=self._clock(),
             )
             artifact = self._store.add(fetched, describe(fetched), pin)
-        return Brought(artifact, pinned_version(pin, artifact.digest))
+        return Brought(artifact, pinned_version(artifact, pin))
 
     def _verify(
         self, version: AspiredVersion, pinned: PinnedVersion | None, found: Manifest
@@ -285,14 +294,15 @@ class Intake:
             return None
 
 
-def pinned_version(pin: Pin, digest: str) -> PinnedVersion:
+def pinned_version(artifact: StoredArtifact, pin: Pin) -> PinnedVersion:
     """Return the ledger's form of a pin of the store."""
     return PinnedVersion(
         model=pin.model,
         version=pin.version,
-        digest=digest,
+        digest=artifact.digest,
         expected_digest=pin.expected_digest,
         stamped=pin.stamped,
         listing=pin.listing,
         creation=pin.creation,
+        accepted_at=artifact.accepted_at(pin),
     )

@@ -308,5 +308,5 @@ class Journal:
 
 def _pins(artifacts: Iterable[StoredArtifact]) -> list[PinnedVersion]:
     """Return what the store pinned, the newest last: of two for one version, that one counts."""
-    newest_last = sorted(artifacts, key=lambda one: one.stored_at)
-    return [pinned_version(pin, one.digest) for one in newest_last for pin in one.pins]
+    pins = [pinned_version(one, pin) for one in artifacts for pin in one.pins]
+    return sorted(pins, key=lambda pin: pin.accepted_at or 0.0)

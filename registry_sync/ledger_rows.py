@@ -31,7 +31,7 @@ Values = dict[str, Any]
 
 
 def pin_values(pin: PinnedVersion, *, at: float) -> Values:
-    """Return the row of bytes that were accepted ``at`` epoch seconds."""
+    """Return the row of accepted bytes, ``at`` epoch seconds."""
     return {
         "model": pin.model,
         "version": pin.version,
@@ -39,7 +39,7 @@ def pin_values(pin: PinnedVersion, *, at: float) -> Values:
         "expected_digest": pin.expected_digest,
         "stamped": pin.stamped,
         "listing": pin.listing,
-        "at": at,
+        "at": at if pin.accepted_at is None else pin.accepted_at,
         "creation": pin.creation,
         "gone_at": pin.gone_at,
         "superseded": pin.superseded,
@@ -58,6 +58,7 @@ def pin_of(row: Row[Any]) -> PinnedVersion:
         row.creation,
         row.gone_at,
         bool(row.superseded),
+        row.at,
     )
 
 

@@ -48,6 +48,7 @@ class PinnedVersion:
         creation: Whose bytes they were; None: an older release recorded it.
         gone_at: Epoch seconds when two listings in a row lacked the version; None: they did not.
         superseded: Whether a listing has shown another creation since: these bytes are over.
+        accepted_at: Epoch seconds when they were accepted; None: now.
     """
 
     model: str
@@ -59,6 +60,7 @@ class PinnedVersion:
     creation: str | None = None
     gone_at: float | None = None
     superseded: bool = False
+    accepted_at: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

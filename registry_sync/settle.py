@@ -47,12 +47,19 @@ def settle(before: Settled, listed: Aspired) -> Settled:
         if found is None or (not found.versions and known.versions):
             if (name, "") not in before.missing:
                 missing.add((name, ""))
-                models[name] = known
+                models[name] = _without_aliases(known, before.missing)
             continue
         kept = _missing_aliases(known, found, before.missing)
         missing.update((name, alias) for alias in kept)
         models[name] = _with_aliases(known, found, kept)
     return Settled(replace(listed, models=models), frozenset(missing))
+
+
+def _without_aliases(known: AspiredModel, missing: AbstractSet[tuple[str, str]]) -> AspiredModel:
+    """Let aliases go that the listing before lacked already: this one lacks their model too."""
+    gone = {alias for name, alias in missing if name == known.name}
+    aliases = {alias: to for alias, to in known.aliases.items() if alias not in gone}
+    return replace(known, aliases=aliases, unfollowed=known.unfollowed - gone)
 
 
 def _missing_aliases(

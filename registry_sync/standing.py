@@ -9,6 +9,8 @@ from registry_sync.records import LedgerView, PinnedVersion, Quarantine, Rejecti
 
 FIRST_CREATION = "first"
 """The creation of a version whose registry has no mark of it, until it was gone and came again."""
+EARLIER_CREATION = "earlier"
+"""A creation that an older release left without a mark, and that is over."""
 
 
 def find(aspired: Aspired, model: str, version: int) -> AspiredVersion | None:
@@ -31,6 +33,16 @@ def creation(listed: AspiredVersion, ledger: LedgerView) -> str:
     if pin.gone_at is not None:
         return f"after-{pin.gone_at:.3f}"
     return pin.creation or FIRST_CREATION
+
+
+def was_made_after(listed: AspiredVersion, known: PinnedVersion) -> bool:
+    """Whether a version was made after bytes without a mark of their creation were accepted.
+
+    By the clocks of two machines: where they disagree, the bytes are fetched once more.
+    """
+    if known.creation is not None or known.accepted_at is None or listed.created_at is None:
+        return False
+    return listed.created_at > known.accepted_at
 
 
 def is_of_creation(recorded: str | None, now: str) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-import time
 from collections import Counter
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -45,7 +46,11 @@ VERSIONS = (1, 2)
 ALIASES = ("champion", "prod")
 ANCHOR = "anchor"
 """A model that stays, so that no listing is empty."""
-PATIENCE_S = 2.0
+T = TypeVar("T")
+PATIENCE_S = 600.0
+IDLE_ROUNDS = 4
+"""So often nothing is left to do before somebody who waits gives up."""
+BEGAN_AT = 1_700_000_000.0
 LONG_S = 1000.0
 """Longer than anything that is waited for by the clock."""
 _FAST = Path("/dev/shm")
@@ -67,8 +72,8 @@ class Machine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         parent = str(_FAST) if _FAST.is_dir() else None
         self.folder = Path(tempfile.mkdtemp(prefix="rg-", dir=parent))
-        self.offset_s = 0.0
-        self.node = NodeInMemory(self.folder, clock=lambda: time.time() + self.offset_s)
+        self.now = BEGAN_AT
+        self.node = NodeInMemory(self.folder, clock=lambda: self.now)
         self.registry, self.gateway = self.node.registry, self.node.gateway
         self.registry.marks_creations = marks
         self.model = Model(marks)
@@ -117,6 +122,8 @@ class Machine(RuleBasedStateMachine):
 
     def _register(self, name: str, version: int) -> None:
         stamp = not self.model.marks
+        self.now += 1.0
+        self.registry.registered_at = self.now
         digest = self.registry.make_anew(name, version, stamp=stamp)
         self.registry.without_latest(name)
         self.model.made((name, version), digest, stamped=stamp)
@@ -218,6 +225,11 @@ class Machine(RuleBasedStateMachine):
             self.registry.stamp(name, version, digest)
         return digest
 
+    @rule(ends=st.booleans())
+    def upload(self, ends: bool) -> None:
+        """Whether registry and storage say that uploads are done; else bytes may still change."""
+        self.registry.whole = self.registry.settled = ends
+
     # --- stories: what happens one after the other, more often than by chance ---------------------
 
     @rule(name=models, alias=aliases)
@@ -245,6 +257,35 @@ class Machine(RuleBasedStateMachine):
             self.point_at_what_is_not_ready(name, alias)
             self.list_registry()
 
+    @rule(name=models, version=versions)
+    def alter_and_accept(self, name: str, version: int) -> None:
+        """Have bytes found that were altered since they were accepted, and accept them."""
+        self.call_by_number(name, version)
+        self.alter(name, version)
+        self.list_registry()
+        self.call_by_number(name, version)
+        self.accept()
+
+    @rule(name=models, seen=st.booleans())
+    def make_anew_while_the_ledger_refuses(self, name: str, seen: bool) -> None:
+        """What a listing shows counts, whether or not it can be written."""
+        if self.plane is None:
+            return
+        with self.node.refusing_ledger():
+            self.delete_and_make_anew(name, seen, False)
+            self.list_registry()
+        self.let_time_pass(LONG_S)
+        self.list_registry()
+        self.tally["not written"] += 1
+
+    @rule(name=models)
+    @precondition(lambda self: self.plane is not None)
+    def make_anew_with_wrong_bytes(self, name: str) -> None:
+        """The successor can never serve: its predecessor goes on, by alias only."""
+        self.settle()
+        self.delete_and_make_anew(name, False, True)
+        self.settle()
+
     # --- listings ---------------------------------------------------------------------------------
 
     @rule()
@@ -258,6 +299,7 @@ class Machine(RuleBasedStateMachine):
             await idle(self.spine)
 
         self.run(listed())
+        self._judge()
 
     def _note_listing(self) -> None:
         known = self.registry.models.values()
@@ -272,6 +314,12 @@ class Machine(RuleBasedStateMachine):
         pointing |= {alias: self.model.aliases.get(alias, 0) for alias in there - pointing.keys()}
         self.model.listed(pointing, present)
 
+    @rule(seconds=st.sampled_from((0.5, 3.0, 30.0)))
+    def let_time_pass(self, seconds: float) -> None:
+        """Time passes only here and where everything settles: what is tried again, and when."""
+        self.now += seconds
+        self._look()
+
     @rule(name=models, version=versions)
     def call_by_number(self, name: str, version: int) -> None:
         if self.gateway.version(name, version) is not None:
@@ -280,7 +328,9 @@ class Machine(RuleBasedStateMachine):
 
     def _look(self) -> None:
         if self.plane is not None:
+            self.spine.wake()
             self.run(idle(self.spine))
+        self._judge()
 
     # --- operators --------------------------------------------------------------------------------
 
@@ -309,10 +359,10 @@ class Machine(RuleBasedStateMachine):
 
         async def decided() -> None:
             try:
-                answered = await decide()
+                answered = await self._while_it_goes_on(decide())
             except (RefusedError, SyncError):
                 return
-            self.tally[f"decided: {answered.outcome}"] += 1
+            self.tally[f"decided: {answered.outcome if answered else 'not awaited'}"] += 1
 
         hold = self.spine.hold
 
@@ -326,6 +376,21 @@ class Machine(RuleBasedStateMachine):
         finally:
             self.spine.hold = hold  # type: ignore[method-assign]
         self._note_holds()
+
+    async def _while_it_goes_on(self, asked: Coroutine[Any, Any, T]) -> T | None:
+        """Await an answer; None: it waits, and nothing is left to do. The operator goes away."""
+        answer = asyncio.ensure_future(asked)
+        for _ in range(IDLE_ROUNDS):
+            await idle(self.spine)
+            if answer.done():
+                break
+        answer.cancel()
+        (answered,) = await asyncio.gather(answer, return_exceptions=True)
+        if isinstance(answered, asyncio.CancelledError):
+            return None
+        if isinstance(answered, BaseException):
+            raise answered
+        return answered
 
     def _note_holds(self) -> None:
         """Pinned aliases do not follow the registry, nor go with it."""
@@ -349,11 +414,16 @@ class Machine(RuleBasedStateMachine):
             there = self._has(one.model, one.version)
             if one.incident != "altered" or one.found_digest is None or not there:
                 continue
+            accepted = (one.model, one.version), one.found_digest
+            is_news = not self.model.may_answer_number(*accepted)
             if not self._is_spoiled(one.model, one.version):
-                self.model.accepted((one.model, one.version), one.found_digest)
+                self.model.accepted(*accepted)
             request = ReleaseRequest(model=one.model, version=one.version)
-            answered = self.run(accept(self.spine, request, patience_s=PATIENCE_S))
-            self.tally[f"accepted: {answered.outcome}"] += 1
+            asked = accept(self.spine, request, patience_s=PATIENCE_S)
+            answered = self.run(self._while_it_goes_on(asked))
+            if answered is not None and answered.outcome == "refused" and is_news:
+                self.model.refused(*accepted)
+            self.tally[f"accepted: {answered.outcome if answered else 'not awaited'}"] += 1
             self._look()
             return
 
@@ -369,6 +439,27 @@ class Machine(RuleBasedStateMachine):
             self.tally["ledger lost"] += 1
         self._start()
 
+    @rule(name=models, anew=st.booleans())
+    def restart_as_of_an_older_release(self, name: str, anew: bool) -> None:
+        """Start with records that do not say whose bytes they are about."""
+        if self.plane is None or not self.model.marks:
+            return
+        self.list_registry()
+        pins = self.spine.journal.view.pins
+        for accepted in pins.values():
+            if not accepted.superseded:  # which such a release never learned
+                self.spine.ledger.pin(replace(accepted, creation=None))
+        for artifact in self.spine.store.all().values():
+            for kept in artifact.pins:
+                known = pins.get((kept.model, kept.version))
+                if known is not None and known.creation == kept.creation and not known.superseded:
+                    self.spine.store.pin(artifact.digest, replace(kept, creation=None))
+        if anew:
+            self.delete_and_make_anew(name, seen=False, bad=False)
+        self.restart_control_plane(lose_ledger=False)
+        self.list_registry()
+        self.tally["without marks"] += 1
+
     @rule(lose_table=st.booleans())
     def restart_gateway(self, lose_table: bool) -> None:
         catalogue = self.gateway.catalogue  # which a gateway keeps on its disk
@@ -378,6 +469,10 @@ class Machine(RuleBasedStateMachine):
         self._look()
 
     # --- what must be true ------------------------------------------------------------------------
+
+    def _judge(self) -> None:
+        self.every_activation_was_allowed()
+        self.every_number_means_the_bytes_of_its_version()
 
     @invariant()
     def every_activation_was_allowed(self) -> None:
@@ -409,11 +504,10 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.plane is not None)
     def settle(self) -> None:
         """Let everything be done that is to be done; then every alias is where it ought to be."""
+        self.upload(ends=True)
         for _ in range(3):
-            self.offset_s += LONG_S
+            self.now += LONG_S
             self.list_registry()
-        self.every_activation_was_allowed()
-        self.every_number_means_the_bytes_of_its_version()
         self.tally["settled"] += 1
         view = self.spine.journal.view
         for (name, alias), version in self.model.aliases.items():

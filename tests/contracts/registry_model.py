@@ -76,6 +76,10 @@ class Model:
         """An operator takes its bytes as they are."""
         self.shown[version].right.add(digest)
 
+    def refused(self, version: Version, digest: str) -> None:
+        """What an operator wanted to take was other bytes by then."""
+        self.shown[version].right.discard(digest)
+
     def renamed(self, version: Version, name: str, right: set[str]) -> None:
         """A version's model has another name; where creations have marks, it is what it was."""
         was = self.registered.pop(version)
@@ -93,7 +97,10 @@ class Model:
             was_gone = self.lacking.pop(version, 0) >= 2
             known, now = self.shown.get(version), self.registered[version]
             if known is not None and known is not now and not self.marks and not was_gone:
-                # Under a number that was never gone, this is no other creation.
+                # Under a number that was never gone, this is no other creation: what was not seen
+                # before is believed as it is seen.
+                if not known.seen:
+                    known.right |= now.right
                 now = self.registered[version] = known
             self.shown[version] = now
             if now not in self.ever.setdefault(version, []):

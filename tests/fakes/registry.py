@@ -22,7 +22,8 @@ SPOILED = b"["
 class FakeRegistry:
     """A `Source`, and the storage behind it. Any thread.
 
-    ``marks_creations`` is what MLflow does, and S3 does not; ``down`` makes every call fail,
+    ``marks_creations`` is what MLflow does, and S3 does not; ``registered_at`` is when versions
+    are made from now on, None: the registry does not tell; ``down`` makes every call fail,
     ``lists_nothing`` those that compare; ``tells_listings`` False
     is a storage without ETag and time;
     ``hold_fetches`` makes fetches of a model, or of one URI, wait until it is set; ``fetch_error``
@@ -31,6 +32,7 @@ class FakeRegistry:
     """
 
     marks_creations: bool = True
+    registered_at: float | None = None
     down: bool = False
     lists_nothing: bool = False
     tells_listings: bool = True
@@ -77,6 +79,7 @@ class FakeRegistry:
                 version,
                 location=uri,
                 expected_digest=stamp,
+                created_at=self.registered_at,
                 creation=uri if self.marks_creations else None,
                 stamp_fixed=not self.marks_creations,
             ),

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -63,7 +64,7 @@ class NodeInMemory:
         ledger = Ledger(
             self.ledger_url or f"sqlite:///{self.folder}/ledger.db",
             node_id="node",
-            clock=time.time,
+            clock=self.clock,
             holds_file=holds_file,
         )
         spine = Reconciler(
@@ -73,6 +74,7 @@ class NodeInMemory:
                 fetcher=self.registry,
                 store=store,
                 require_digest=self.require_digest,
+                clock=self.clock,
             ),
             store=store,
             ledger=ledger,
@@ -112,6 +114,25 @@ class NodeInMemory:
         whole = self.folder / "ledger.whole"
         whole.write_bytes(content)
         whole.replace(self.folder / "ledger.db")
+
+    @contextlib.contextmanager
+    def refusing_ledger(self) -> Iterator[None]:
+        """Let the database be read, and take nothing."""
+        with contextlib.closing(sqlite3.connect(self.folder / "ledger.db")) as database:
+            tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            refusals = {
+                f"{verb}_{table}": f"BEFORE {verb} ON {table} BEGIN SELECT RAISE(ABORT, 'no'); END"
+                for (table,) in tables.fetchall()
+                for verb in ("INSERT", "UPDATE", "DELETE")
+                if not table.startswith("sqlite_")
+            }
+            for name, refusal in refusals.items():
+                database.execute(f"CREATE TRIGGER no_{name} {refusal}")
+            try:
+                yield
+            finally:
+                for name in refusals:
+                    database.execute(f"DROP TRIGGER no_{name}")
 
     @property
     def listed_at(self) -> float:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,7 @@ def test_an_artifact_comes_in_whole_and_read_only(store, tmp_path):
                 "expected_digest": "sha256:" + "1" * 64,
                 "stamped": True,
                 "creation": None,
+                "accepted_at": None,
             }
         ],
     }
@@ -78,7 +80,7 @@ def test_what_comes_in_is_read_back_by_the_next_process(store, tmp_path):
     again = opened(tmp_path)
     assert again.all() == {artifact.digest: artifact}
     assert again.get(artifact.digest) == artifact
-    assert again.find_pin("m", 1) == (artifact.digest, PIN)
+    assert again.find_pin("m", 1) == (artifact, PIN)
     assert again.find_pin("m", 2) is None
     assert again.use() == StoreUse(artifact.size_bytes, 0, 0)
     assert "pinned_for" not in artifact.description
@@ -106,7 +108,17 @@ def test_a_pin_replaces_the_older_one_of_its_version(store):
 def test_of_two_artifacts_of_a_version_the_newer_counts(tmp_path):
     add(opened(tmp_path, at=5.0))
     later = add(opened(tmp_path, at=6.0), {"MLmodel": b"flavors: {}"})
-    assert opened(tmp_path).find_pin("m", 1) == (later.digest, PIN)
+    assert opened(tmp_path).find_pin("m", 1) == (later, PIN)
+
+
+def test_of_two_artifacts_of_a_version_the_one_accepted_last_counts_whenever_it_came_in(tmp_path):
+    first = add(opened(tmp_path, at=5.0))
+    add(opened(tmp_path, at=6.0), {"MLmodel": b"flavors: {}"})
+    again = replace(PIN, accepted_at=7.0)
+    opened(tmp_path).pin(first.digest, again)
+    found = opened(tmp_path).find_pin("m", 1)
+    assert found is not None
+    assert (found[0].digest, found[1]) == (first.digest, again)
 
 
 def test_removing_leaves_nothing(store, tmp_path):
@@ -311,7 +323,7 @@ def test_what_is_damaged_concerns_that_artifact_only(store, tmp_path, part, dama
     damage.apply(parts(bad)[part])
     again = opened(tmp_path)
     assert again.all() == {good.digest: good}
-    assert (again.get(bad.digest), again.find_pin("m", 1)) == (None, (good.digest, PIN))
+    assert (again.get(bad.digest), again.find_pin("m", 1)) == (None, (good, PIN))
     (reason,) = again.damaged().values()
     assert again.damaged().keys() == {bad.digest}
     assert f"its {part}" in reason

@@ -2,6 +2,8 @@
 
 import json
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -380,6 +382,37 @@ async def test_an_older_record_without_a_creation_learns_it_from_the_next_listin
         assert node.registry.fetched == [f"fake:/{M}/1"], "and nothing was fetched for that"
         new = make_anew(node)
         await spine.poll()
+        await means(node, new)
+
+
+@pytest.mark.parametrize("lost", ["the mark", "the ledger"])
+async def test_an_older_record_without_a_creation_is_not_about_what_was_made_after_it(
+    tmp_path: Path, lost: str
+) -> None:
+    """The node missed the deletion, and its release knew no creations: the old bytes are over."""
+    node = node_on(tmp_path)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine:
+        await means(node, old)
+        await idle(spine)
+        stored = spine.store.get(old)
+        assert stored is not None
+        (pin,) = stored.pins
+        spine.store.pin(old, replace(pin, creation=None))
+        known = spine.journal.view.pins[M, 1]
+        spine.ledger.pin(replace(known, creation=None))
+    if lost == "the ledger":
+        (tmp_path / "ledger.db").unlink()
+    node.registry.registered_at = time.time() + 1.0
+    new = make_anew(node)
+    async with node.control_plane(poll=False) as spine:
+        node.gateway.stages_wait = True
+        stages = len(node.gateway.stages)
+        await spine.poll()
+        await becomes(lambda: len(node.gateway.stages) > stages, "the new bytes are staged")
+        assert answers(node, "1") == new
+        node.gateway.stages_wait = False
+        node.gateway.end_stage(node.gateway.stages[-1])
         await means(node, new)
 
 

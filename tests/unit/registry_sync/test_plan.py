@@ -1203,6 +1203,7 @@ FULL = listing({"champion": 1, "b": 2})
 WITHOUT_B = listing({"champion": 1})
 EMPTY = Aspired({}, 2.0)
 OTHERS = listing({"x": 1}, model="other")
+BESIDE = {"other": {"x": 1}}
 
 
 def both(one: Aspired, other: Aspired) -> Aspired:
@@ -1220,6 +1221,8 @@ def both(one: Aspired, other: Aspired) -> Aspired:
         # A model too.
         ((both(FULL, OTHERS), OTHERS), {M: {"champion": 1, "b": 2}, "other": {"x": 1}}),
         ((both(FULL, OTHERS), OTHERS, OTHERS), {"other": {"x": 1}}),
+        # An alias that the listing before lacked goes with its model, which has one more.
+        ((both(FULL, OTHERS), both(WITHOUT_B, OTHERS), OTHERS), {M: {"champion": 1}, **BESIDE}),
         # A registry that lists nothing where something was changes nothing, for ever.
         ((FULL, EMPTY, EMPTY, EMPTY), {M: {"champion": 1, "b": 2}}),
         # A moved alias counts at once.
