@@ -29,6 +29,9 @@ _log = structlog.get_logger("gateway.supervision")
 
 _SECOND_LOOK_S = 2.0
 """After an example that went wrong, the time until it is asked for once more."""
+_REST_RATIO = 9
+"""A worker is left alone for so many times as long as its example took: a tenth of its time."""
+_LONGEST_REST_S = 600.0
 
 
 class Supervisor:
@@ -95,13 +98,20 @@ class Supervisor:
     async def _watch(self, group: list[Resident]) -> None:
         """Look at the workers of a version in turn, until one goes: the others serve meanwhile."""
         key = group[0].key
+        loop = asyncio.get_running_loop()
+        longest_s = 0.0
         self._watched.add(key)
         try:
             for one in group:
+                began_at = loop.time()
                 if one.ready:
                     await self._look_at(one)
                 if not one.ready:
                     return
+                longest_s = max(longest_s, loop.time() - began_at)
+            rest_s = min(_REST_RATIO * longest_s, _LONGEST_REST_S)
+            if rest_s > self._interval_s:
+                await asyncio.sleep(rest_s)
         finally:
             self._watched.discard(key)
 

@@ -1,6 +1,7 @@
 """Probes: who does not answer in its own time ends, and nobody delays the others."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -119,6 +120,14 @@ async def test_a_model_has_the_time_for_its_example_that_its_tag_gives_it() -> N
     residents = Residents(slow)
     await watched(residents, 5.0, lambda: residents.measurements)
     assert slow.killed is None
+
+
+async def test_a_slow_model_is_asked_for_a_tenth_of_its_time_at_most() -> None:
+    slow, quick = Probed(0.04), Probed(0.0)
+    began_at = time.monotonic()
+    await watched(Residents(slow, quick), 5.0, lambda: slow.probes == 3)
+    assert time.monotonic() - began_at > 2 * (1 + 9) * slow.seconds
+    assert quick.probes > slow.probes
 
 
 async def test_one_that_answers_a_probe_with_nonsense_ends() -> None:
