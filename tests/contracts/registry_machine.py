@@ -38,7 +38,7 @@ from registry_sync.reconcile import Reconciler
 from registry_sync.why import explain
 from tests.contracts.registry_model import Alias, Model
 from tests.fakes.callers import answer
-from tests.unit.registry_sync.nodes import NodeInMemory, idle
+from tests.unit.registry_sync.nodes import NodeInMemory, idle, ledger_answers
 
 MODELS = ("a", "b")
 AWAY = ("c", "d")
@@ -274,6 +274,7 @@ class Machine(RuleBasedStateMachine):
         with self.node.refusing_ledger():
             self.delete_and_make_anew(name, seen, False)
             self.list_registry()
+        self.run(ledger_answers(self.spine))
         self.let_time_pass(LONG_S)
         self.list_registry()
         self.tally["not written"] += 1

@@ -153,6 +153,20 @@ class NodeInMemory:
         await becomes(look, f"version {version} is shown as {state}")
 
 
+async def ledger_answers(spine: Reconciler) -> None:
+    """Wait until the ledger is asked again: one that was slow to refuse is left alone for a while.
+
+    Raises:
+        AssertionError: It does not answer.
+    """
+
+    def answered() -> bool:
+        spine.wake()
+        return spine.journal.trouble is None
+
+    await becomes(answered, "the ledger answers")
+
+
 async def idle(spine: Reconciler) -> None:
     """Wait until a decision has left nothing to do."""
 

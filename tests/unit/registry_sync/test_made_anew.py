@@ -1,5 +1,6 @@
 """A version is more than its name and number: deleted and made anew, altered, gone, renamed."""
 
+import asyncio
 import json
 import threading
 import time
@@ -11,11 +12,14 @@ import httpx
 import pytest
 
 from gateway.control_contract import VersionState
+from registry_sync.errors import LedgerError
+from registry_sync.operations.bodies import ReleaseRequest
+from registry_sync.operations.quarantine import accept
 from registry_sync.reconcile import Reconciler
 from registry_sync.standing import FIRST_CREATION
 from tests.fakes.callers import WAITS, answer
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle, ledger_answers
 from tests.unit.registry_sync.operating import asking, listening, promoted
 
 MLFLOW, S3 = True, False
@@ -517,6 +521,76 @@ async def test_what_is_altered_under_a_number_that_stays_is_accepted_by_an_opera
         await idle(spine)
         assert spine.journal.view.quarantines == {}
         assert (await command("quarantine", "accept", f"{M}/1")).exit_code == 1
+
+
+async def altered(node: NodeInMemory, spine: Reconciler) -> str:
+    """Have the bytes and the manifest of version 1 altered, and found so; the digest found."""
+    node.registry.tamper(M, 1)
+    new = node.registry.digest(M, 1)
+    node.registry.stamp(M, 1, new)
+    await spine.poll()
+    await node.shows(1, VersionState.QUARANTINED)
+    return new
+
+
+async def test_an_acceptance_waits_for_a_fetch_that_is_under_way(tmp_path: Path) -> None:
+    node = node_on(tmp_path, marks=S3, stamped=True)
+    version = ReleaseRequest(model=M, version=1)
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        new = await altered(node, spine)
+        await idle(spine)
+        proceed = node.registry.hold_fetches[M] = threading.Event()
+        fetches = len(node.registry.fetched)
+        assert spine.bring(M, 1), "the bytes are looked at once more"
+        bring, began = spine.bring, list[bool]()
+
+        def noting(model: str, version: int, accepts: str | None = None) -> bool:
+            began.append(bring(model, version, accepts))
+            return began[-1]
+
+        spine.bring = noting  # type: ignore[method-assign]
+        accepted = asyncio.create_task(accept(spine, version, patience_s=30.0))
+        await becomes(lambda: began, "an operator asks")
+        proceed.set()
+        assert (await accepted).outcome == "accepted"
+        assert (began[0], began[-1]) == (False, True)
+        assert len(node.registry.fetched) == fetches + 2
+        await means(node, new)
+
+
+async def test_an_acceptance_that_the_ledger_does_not_take_changes_nothing(tmp_path: Path) -> None:
+    node = node_on(tmp_path, marks=S3, stamped=True)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine, listening(node, spine) as command:
+        await means(node, old)
+        new = await altered(node, spine)
+        with node.refusing_ledger():
+            refused = await command("quarantine", "accept", f"{M}/1")
+            assert refused.exit_code != 0
+            assert (answers(node, "1"), answers(node, f"@{A}")) == (old, old)
+        assert (M, 1) in spine.journal.view.quarantines
+
+        await ledger_answers(spine)
+        assert (await command("quarantine", "accept", f"{M}/1")).exit_code == 0
+        await means(node, new)
+
+
+async def test_accepted_bytes_answer_although_the_quarantine_could_not_be_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = node_on(tmp_path, marks=S3, stamped=True)
+    async with node.control_plane() as spine, listening(node, spine) as command:
+        await node.serves(1)
+        new = await altered(node, spine)
+
+        def refuse(*_: object) -> bool:
+            raise LedgerError("the disk is full")
+
+        monkeypatch.setattr(spine.ledger, "release_quarantine", refuse)
+        assert (await command("quarantine", "accept", f"{M}/1")).exit_code == 0
+        await means(node, new)
+        assert answers(node, "1") == new
 
 
 async def test_what_cannot_be_read_is_not_accepted_and_nothing_is_forgotten_for_it(
