@@ -12,7 +12,7 @@ WITH_TORCH = {"ACCEPTANCE_WITHOUT": ""}
 """What a gateway is started with that is."""
 
 # Callers.
-PAUSE_S = 0.002 if SOAK else 0.02
+PAUSE_S = 0.002 if SOAK else 0.08
 """Between two requests of a caller: two slow cores also have the product to run."""
 
 # Promotions under traffic. The counts of the contract are met by default too.

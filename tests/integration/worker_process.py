@@ -148,7 +148,11 @@ def wait_until_ended(pid: int) -> None:
 
 def store(model: BuildableModel, folder: Path) -> Load:
     """Save ``model`` as the artifact store would keep it; return the order to load it."""
-    artifact = model.save(folder / "artifact")
+    return order_of(model.save(folder / "artifact"), folder)
+
+
+def order_of(artifact: Path, folder: Path) -> Load:
+    """Return the order to load a saved model, whose manifest is written to ``folder``."""
     files = [path for path in artifact.rglob("*") if path.is_file()]
     manifest = Manifest.of(
         {

@@ -177,7 +177,10 @@ LISTED: Mapping[str, Differences] = {
     ),
     "column-no-name": {"inputs, records": because.CELLS, "inputs, one record": because.READS},
     "tensor-long": {"numbers": because.CUTS},
-    "tensor-strings": dict.fromkeys(("dataframe_split", "dataframe_records"), because.TENSOR_ROWS),
+    "tensor-strings": dict.fromkeys(
+        ("dataframe_split", "dataframe_split, no columns", "dataframe_records"),
+        because.TENSOR_ROWS,
+    ),
     "tensor-images": dict.fromkeys(
         ("dataframe_split", "dataframe_split, no columns", "dataframe_records"),
         because.TENSOR_ROWS,
