@@ -50,6 +50,19 @@ _shared_nodes: list[Node] = []
 @pytest.fixture
 def make_node(short_folder: Path, mlflow_registry: MlflowServer) -> Iterator[NodeMaker]:
     """Make nodes, not started yet, that end with the test."""
+    with _maker(short_folder, mlflow_registry) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_module_node(short_folder: Path, mlflow_registry: MlflowServer) -> Iterator[NodeMaker]:
+    """Make nodes, not started yet, that end with the module."""
+    with _maker(short_folder, mlflow_registry) as make:
+        yield make
+
+
+@contextmanager
+def _maker(short_folder: Path, mlflow_registry: MlflowServer) -> Iterator[NodeMaker]:
     _pause_the_shared_node()
     with ExitStack() as stack:
 

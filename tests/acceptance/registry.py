@@ -1,11 +1,14 @@
 """What an ML engineer does: register models, move aliases; and what their versions answer."""
 
+import hashlib
 import uuid
 from pathlib import Path
 from typing import Any
 
 import mlflow
 
+from registry_sync.manifest import Manifest
+from registry_sync.policy import DIGEST_TAG
 from tests.acceptance.traffic import ROWS
 from tests.models.catalogue import BuildableModel, LinearModel, ScriptedModel
 
@@ -61,6 +64,17 @@ class Registry:
         assert uri.startswith("mlflow-artifacts:/"), uri
         path: str = uri.removeprefix("mlflow-artifacts:").lstrip("/")
         return root / "artifacts" / path
+
+    def stamp(self, name: str, version: int, root: Path) -> None:
+        """Do what ``registry-gateway stamp`` does, without seconds of a process for each."""
+        folder = self.proxied_files(name, version, root)
+        files = (path for path in folder.rglob("*") if path.is_file())
+        digests = {
+            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in files
+        }
+        digest = Manifest.of(digests).digest
+        self.client.set_model_version_tag(name, str(version), DIGEST_TAG, digest)
 
     def forget(self) -> None:
         """Take this test's models out of the registry, so that later nodes do not fetch them."""
