@@ -25,7 +25,7 @@ ANSWERS_BETWEEN_PROMOTIONS = 200 if SOAK else 40
 # The bounded resident set.
 RESIDENT_MODELS = 20
 RESIDENT_LIMIT = 5
-RESIDENT_EVICTIONS = 1000 if SOAK else 50
+RESIDENT_EVICTIONS = 1000 if SOAK else 30
 """More evictions than this are waited for."""
 RESIDENT_CALLERS = 6
 RESIDENT_PROMOTIONS = 60 if SOAK else 3
