@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from typing import Any, TypeGuard
 
-FORMAT = 1
+FORMAT = 2
 """Raised when what is proved changes its meaning: proofs of other formats are not read."""
 MAX_ROWS = 10**9
 MAX_LOST = 2
@@ -33,6 +33,7 @@ _WORDS = {
     "call_path": {FAST, PYFUNC},
 }
 _NUMBERS = {"joined_rows": (1, MAX_ROWS), "stopped_at": (0, MAX_ROWS), "lost": (0, MAX_LOST)}
+_FLAGS = ("probabilities_joined", "probabilities_on_arrays", "settled")
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DISTRIBUTIONS = {"sklearn": "scikit-learn", "pytorch": "torch"}
 
@@ -50,6 +51,8 @@ class Proof:
         joined_rows: The most rows that were proved together, and so the most that are joined.
         stopped_at: The number of rows that was the first not to be proved; 0: there is none.
         call_path: ``fast`` or ``pyfunc``, because of ``call_path_reason``.
+        probabilities_joined: Whether joining is proved of class probabilities too; requests for
+            them go alone otherwise.
         probabilities_on_arrays: Whether class probabilities are asked for on arrays too.
         settled: Whether batching and call path are decided; False: there was no time for it.
         budget_s: Seconds that there were for it.
@@ -65,6 +68,7 @@ class Proof:
     stopped_at: int = 0
     call_path: str = PYFUNC
     call_path_reason: str = UNPROVED
+    probabilities_joined: bool = False
     probabilities_on_arrays: bool = False
     settled: bool = False
     budget_s: float = 0.0
@@ -107,7 +111,7 @@ def parse(value: Any) -> Proof | None:
 
 def _fits(value: Mapping[str, Any]) -> bool:
     texts = (value["batching_reason"], value["call_path_reason"])
-    flags = (value["probabilities_on_arrays"], value["settled"])
+    flags = (value[name] for name in _FLAGS)
     return (
         all(type(value[name]) is str and value[name] in words for name, words in _WORDS.items())
         and all(_is_within(value[name], *bounds) for name, bounds in _NUMBERS.items())

@@ -42,6 +42,8 @@ def serve(
     max_answer_bytes=10_000,
     joined_rows=1000,
     answers_per_row=False,
+    probabilities=None,
+    probabilities_joined=False,
 ):
     """Let a loop take ``frames`` and STOP; return its answers by id, in their order."""
     ours, theirs = socket.socketpair()
@@ -50,7 +52,12 @@ def serve(
         ours.sendall(b"".join(pack(Kind.STOP, 0, encode_header(Stop()))))
         report = Loaded(1, {}, "passed", batching, "", "pyfunc", "", joined_rows=joined_rows)
         served = ServedModel("m", 1, Signature(), strict_json.best(), model)
-        proof = Proof(answers=PER_ROW if answers_per_row else UNKNOWN, joined_rows=joined_rows)
+        served.probabilities_call = probabilities
+        proof = Proof(
+            answers=PER_ROW if answers_per_row else UNKNOWN,
+            joined_rows=joined_rows,
+            probabilities_joined=probabilities_joined,
+        )
         loaded = LoadedModel(served, report, example, proof)
         ServingLoop(
             connection(theirs), loaded, limits, (), clock, max_answer_bytes=max_answer_bytes
@@ -60,8 +67,10 @@ def serve(
     return {frame.id: frame for frame in FrameReader().feed(stream)}
 
 
-def request(id_, value, deadline=1e12):
-    header = encode_header(Predict("predict", "application/json", deadline, "r"))
+def request(id_, value, deadline=1e12, *, likely=False):
+    header = encode_header(
+        Predict("predict", "application/json", deadline, "r", probabilities=likely)
+    )
     return Kind.PREDICT, id_, header, b'{"instances": [%d]}' % value
 
 
@@ -80,6 +89,21 @@ def test_no_more_rows_are_joined_than_were_proved_together():
     answers = serve(*requests, joined_rows=3)
     rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(1, 8)]
     assert rows == [3, 3, 3, 3, 3, 3, 1]
+
+
+@pytest.mark.parametrize("proved", [True, False])
+def test_requests_for_probabilities_are_joined_only_where_that_was_proved(proved):
+    requests = [request(id_, id_, likely=id_ % 2) for id_ in range(1, 7)]
+    answers = serve(
+        *requests,
+        model=lambda i: [2 * one for one in i.native()],
+        probabilities=lambda i: [[one / sum(i.native())] for one in i.native()],
+        probabilities_joined=proved,
+    )
+    rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(1, 7)]
+    assert rows == ([3] * 6 if proved else [1, 3] * 3)
+    likely = [json.loads(answers[id_].body)["probabilities"] for id_ in (1, 3, 5)]
+    assert (likely == [[[1.0]]] * 3) is not proved
 
 
 @pytest.mark.parametrize(
