@@ -27,6 +27,7 @@ class Inputs:
         rows: How many rows.
         params: The caller's params, validated.
         index: The caller's labels of the rows of a table; None: they are counted from 0.
+        together: Whether they are the rows of several requests, or stand for such in a proof.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Inputs:
     rows: int
     params: dict[str, Any] = field(default_factory=dict)
     index: list[Any] | None = None
+    together: bool = False
 
     def joins_with(self) -> tuple[object, ...]:
         """Return a key; inputs with equal keys can be joined into one.
@@ -57,7 +59,8 @@ class Inputs:
         arrays = {
             name: np.concatenate([part.arrays[name] for part in parts]) for name in self.arrays
         }
-        return Inputs(self.kind, arrays, sum(part.rows for part in parts), self.params)
+        rows = sum(part.rows for part in parts)
+        return Inputs(self.kind, arrays, rows, self.params, together=True)
 
     def native(self) -> Any:
         """Return what a pyfunc takes: a DataFrame, an array, arrays by name, a list, a value."""
@@ -76,13 +79,13 @@ class Inputs:
     def copy(self) -> Inputs:
         """Return the same in arrays of its own: a model may change what it is given."""
         arrays = {name: _copied(array) for name, array in self.arrays.items()}
-        return Inputs(self.kind, arrays, self.rows, self.params, self.index)
+        return Inputs(self.kind, arrays, self.rows, self.params, self.index, self.together)
 
     def take(self, rows: Sequence[int]) -> Inputs:
         """Return the rows with these numbers, in this order."""
         arrays = {name: array[list(rows)] for name, array in self.arrays.items()}
         index = None if self.index is None else [self.index[row] for row in rows]
-        return Inputs(self.kind, arrays, len(rows), self.params, index)
+        return Inputs(self.kind, arrays, len(rows), self.params, index, self.together)
 
 
 def _copied(array: Any) -> Any:

@@ -92,4 +92,5 @@ class PlainRows:
         """Return these rows and those of ``others``, as arrays."""
         parts = [self, *others]
         rows = sum(part.rows for part in parts)
-        return Inputs(COLUMNS, self.layout.arrays(parts), rows, self.params)
+        arrays = self.layout.arrays(parts)
+        return Inputs(COLUMNS, arrays, rows, self.params, together=len(parts) > 1)

@@ -206,6 +206,6 @@ class _Subject:
         self._model.call = path.call
         if path.path == FAST and self._probabilities is not None:
             self._proof.probabilities_on_arrays = yield from fast_path.choose_probabilities(
-                self._pyfunc, self._probabilities, varied
+                self._pyfunc, self._probabilities, proofs
             )
             self._call_probabilities()

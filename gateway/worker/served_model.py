@@ -12,7 +12,7 @@ from typing import Any
 from gateway.worker import outputs, values
 from gateway.worker.codecs import predict as codec
 from gateway.worker.codecs.strict_json import Json
-from gateway.worker.flavors import classifiers, python_function
+from gateway.worker.flavors import NotTakenError, classifiers, python_function
 from gateway.worker.inputs import Inputs, Rows, join
 from gateway.worker.refusals import RequestRefusedError, invalid, model_error
 from gateway.worker.signature import MISFIT, Signature
@@ -57,6 +57,7 @@ class ServedModel:
         """Predict all rows by one call.
 
         Raises:
+            NotTakenError: They are rows of several requests, which are to be answered alone.
             RequestRefusedError: The model raised, or has no probabilities.
         """
         if probabilities and self.probabilities_call is None:
@@ -131,6 +132,8 @@ class ServedModel:
     def _guarded(self, call: Call, inputs: Inputs) -> Any:
         try:
             return call(inputs)
+        except NotTakenError:
+            raise
         except BaseException as error:  # a model may raise SystemExit too, and must not end us
             if python_function.refused_the_input(error):
                 raise invalid(MISFIT, *values.misfits(self.signature, inputs)) from error

@@ -16,7 +16,7 @@ from gateway.worker import memory
 from gateway.worker.background import Background
 from gateway.worker.batching import BatchLimits, Waiting, assemble, key_of
 from gateway.worker.codecs import predict as codec
-from gateway.worker.flavors import pytorch
+from gateway.worker.flavors import NotTakenError, pytorch
 from gateway.worker.frames import MAX_BODY_BYTES, Frame, FrameReader, pack
 from gateway.worker.inputs import Rows, join
 from gateway.worker.loading import LoadedModel
@@ -265,6 +265,8 @@ class ServingLoop:
         except RequestRefusedError as refusal:
             if len(batch) == 1:
                 return [(batch[0].id, _failed(refusal), b"")]
+        except NotTakenError:
+            pass  # the call that was proved does not take all of them
         self._predict_each_alone(batch)
         return []
 

@@ -7,9 +7,10 @@ import time
 import numpy as np
 import pytest
 
+from gateway.worker import fast_path
 from gateway.worker.batching import BatchLimits
 from gateway.worker.codecs import strict_json
-from gateway.worker.flavors import pytorch
+from gateway.worker.flavors import NotTakenError, pytorch
 from gateway.worker.frames import FrameReader, pack
 from gateway.worker.loading import LoadedModel
 from gateway.worker.messages import Cancel, Kind, Loaded, Predict, Probe, Stop, encode_header
@@ -175,6 +176,22 @@ def test_requests_with_params_that_nothing_was_proved_with_go_alone():
     ]
     rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(4)]
     assert rows == [2, 1, 2, 1]
+
+
+def test_a_batch_that_the_proved_call_does_not_take_is_answered_one_by_one(capfd):
+    def direct(inputs):
+        if 13 in inputs.native():
+            raise NotTakenError("rounded")
+        return list(inputs.native())
+
+    def pyfunc(inputs):  # centres its rows, where they are several
+        return [value - (inputs.rows > 1) for value in inputs.native()]
+
+    call = fast_path._unless_not_taken(direct, pyfunc)
+    requests = [request(id_, value) for id_, value in enumerate([1, 13, 2], start=1)]
+    answers = serve(*requests, model=call)
+    assert [json.loads(answers[id_].body)["predictions"] for id_ in (1, 2, 3)] == [[1], [13], [2]]
+    assert capfd.readouterr().err == ""
 
 
 def test_a_batch_that_fails_is_answered_one_by_one_and_what_is_too_late_by_then_is_not_begun():
