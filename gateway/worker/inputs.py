@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 COLUMNS = "columns"
 TENSOR = "tensor"
@@ -14,6 +14,20 @@ VALUES = "values"
 WHOLE = "whole"
 TENSOR_NAME = ""
 """The name of the one array of an unnamed tensor, of values, and of a whole."""
+
+
+class Form(NamedTuple):
+    """What rows are like, as far as a model may treat them otherwise.
+
+    Attributes:
+        kind: As in `Inputs`.
+        names: Of the arrays.
+        nulls: Names of those in which a null is nothing new, or cannot be.
+    """
+
+    kind: str
+    names: frozenset[Any]
+    nulls: frozenset[Any]
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,19 @@ class Inputs:
             (name, array.dtype.str, array.shape[1:]) for name, array in self.arrays.items()
         )
         return (self.kind, shapes, repr(sorted(self.params.items())))
+
+    def form(self) -> Form:
+        """Return what the rows are like."""
+        nulls = frozenset(name for name, array in self.arrays.items() if _has_null(array))
+        return Form(self.kind, frozenset(self.arrays), nulls)
+
+    def is_like(self, form: Form) -> bool:
+        """Whether the arrays are those of ``form``, and no null in them is new."""
+        if self.kind != form.kind or self.arrays.keys() != form.names:
+            return False
+        return not any(
+            name not in form.nulls and _has_null(array) for name, array in self.arrays.items()
+        )
 
     def joined(self, others: Sequence[Inputs]) -> Inputs:
         """Return these rows and those of ``others``, in order; all have equal ``joins_with``."""
@@ -93,6 +120,27 @@ def _copied(array: Any) -> Any:
     return deepcopy(array) if array.dtype.kind == "O" else array.copy()
 
 
+def _has_null(array: Any) -> bool:
+    """Whether an array holds a null: NaN, no date, or None, also inside its lists and objects."""
+    import numpy as np
+
+    if array.dtype.kind == "f":
+        return bool(np.isnan(array).any())
+    if array.dtype.kind == "M":
+        return bool(np.isnat(array).any())
+    return array.dtype.kind == "O" and any(map(_is_or_holds_null, array.flat))
+
+
+def _is_or_holds_null(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_is_or_holds_null, value.values()))
+    if isinstance(value, list):
+        return any(map(_is_or_holds_null, value))
+    if hasattr(value, "dtype"):
+        return _has_null(value)
+    return value is None or value != value  # noqa: PLR0124  # NaN is not itself
+
+
 class Rows(Protocol):
     """What a body is read as: `Inputs`, or what becomes them with the rest of its batch."""
 
@@ -108,6 +156,10 @@ class Rows(Protocol):
 
     def joins_with(self) -> tuple[object, ...]:
         """Return a key; those with equal keys can be joined into one."""
+        ...
+
+    def is_like(self, form: Form) -> bool:
+        """Whether the arrays are those of ``form``, and no null in them is new."""
         ...
 
     def joined(self, others: Sequence[Any]) -> Inputs:

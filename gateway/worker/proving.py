@@ -69,6 +69,7 @@ def warm(
         return Prover(subject.prove_nothing(), Pace(), clock)
     warmed = warmup.predict_example(model, example, clock)
     model.proved_params = warmed.inputs.params
+    model.proved_form = model.signature.proved(warmup.compared(warmed.inputs).form())
     return Prover(subject.prove(warmed, len(example)), Pace(warmed.seconds), clock)
 
 

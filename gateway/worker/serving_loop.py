@@ -18,7 +18,7 @@ from gateway.worker.batching import BatchLimits, Waiting, assemble, key_of
 from gateway.worker.codecs import predict as codec
 from gateway.worker.flavors import NotTakenError, pytorch
 from gateway.worker.frames import MAX_BODY_BYTES, Frame, FrameReader, pack
-from gateway.worker.inputs import Rows, join
+from gateway.worker.inputs import join
 from gateway.worker.loading import LoadedModel
 from gateway.worker.messages import (
     KIND_OF,
@@ -207,17 +207,9 @@ class ServingLoop:
             failed = Failed("invalid_input", "the body could not be read")
             self._connection.send([(frame.id, failed, b"")])
             return
-        key = key_of(request, inputs) if self._is_proved(request, inputs) else frame.id
+        proved = self._proof.probabilities_joined or not request.probabilities
+        key = key_of(request, inputs) if proved and self._model.is_proved(inputs) else frame.id
         self._waiting.append(Waiting(frame.id, request, inputs, now, len(frame.body), key))
-
-    def _is_proved(self, request: Predict, inputs: Rows) -> bool:
-        """Whether the proof of joining holds for a request.
-
-        Rows of other params may influence each other where these do not, and so may probabilities
-        that did not answer when they were to be proved.
-        """
-        likely = self._proof.probabilities_joined or not request.probabilities
-        return likely and inputs.params == self._model.proved_params
 
     def _cancel(self, frame_id: int) -> None:
         left = [waiting for waiting in self._waiting if waiting.id != frame_id]
@@ -275,8 +267,7 @@ class ServingLoop:
 
         Which part of a joined one were whose could not be told.
         """
-        proved = waiting.inputs.params == self._model.proved_params
-        if self._proof.answers == PER_ROW and proved:
+        if self._proof.answers == PER_ROW and self._model.is_proved(waiting.inputs):
             self._proof.answer_whole(f"an answer to {prediction.rows} rows was not one per row")
             self._background = None
             self._join(self._proof.batching, self._proof.joined_rows)

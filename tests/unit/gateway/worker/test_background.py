@@ -73,6 +73,7 @@ class Serving:
         )
         report = Loaded(1, {}, "passed", JOINED, "", "pyfunc", "", joined_rows=6)
         served = ServedModel("m", 1, SIGNATURE, strict_json.best(), model)
+        served.proved_form = EXAMPLE.form()
         loaded = LoadedModel(served, report, None, self.proof, self.background)
         self.loop = ServingLoop(connection, loaded, BatchLimits(1024, 10**6))
 
