@@ -18,7 +18,7 @@ MAX_ROWS = 10**9
 MAX_LOST = 2
 """Workers that may end inside a proof, until it is not tried any more."""
 LONGEST_CALL = 0.1
-"""Of the budget: how long one call of the model may take in the background."""
+"""Of the budget, and of the model's time-out: how long one call may take in the background."""
 PER_ROW, WHOLE, UNKNOWN = "per_row", "whole", "unknown"
 JOINED, ALONE = "joined", "alone"
 FAST, PYFUNC = "fast", "pyfunc"
@@ -99,6 +99,16 @@ class Proof:
         """Join no more rows than were proved together so far."""
         self.stopped_at = rows
         self.batching_reason = f"{self.batching_reason}; {reason}"[:_MAX_TEXT]
+
+
+def longest_call_s(budget_s: float, timeout_s: float) -> float:
+    """Return how long one call of a model may take in the background. Seconds.
+
+    Args:
+        budget_s: For a proof, in the warm-up.
+        timeout_s: That an answer of the model may take.
+    """
+    return LONGEST_CALL * min(budget_s, timeout_s)
 
 
 def parse(value: Any) -> Proof | None:
