@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from typing import Any, TypeGuard
 
@@ -109,6 +109,30 @@ def longest_call_s(budget_s: float, timeout_s: float) -> float:
         timeout_s: That an answer of the model may take.
     """
     return LONGEST_CALL * min(budget_s, timeout_s)
+
+
+def merged(known: Proof, told: Proof) -> Proof:
+    """Return what holds after two workers of an artifact have proved it beside each other.
+
+    What forbids more beats what allows more, and what is decided beats what is not. A proof that
+    was made with other libraries says nothing of this one: the later one holds then.
+    """
+    if known.made_with != told.made_with:
+        return told
+    best = max(told, known, key=_weight)
+    return replace(
+        best, lost=max(known.lost, told.lost), budget_s=max(known.budget_s, told.budget_s)
+    )
+
+
+def _weight(proof: Proof) -> tuple[bool, bool, bool, int, int]:
+    return (
+        proof.answers == WHOLE,
+        proof.settled,
+        proof.settled and proof.batching == ALONE,
+        -proof.stopped_at if proof.stopped_at else -MAX_ROWS - 1,
+        proof.joined_rows,
+    )
 
 
 def parse(value: Any) -> Proof | None:
