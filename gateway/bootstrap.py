@@ -210,6 +210,7 @@ def _limits(settings: GatewaySettings) -> WorkerLimits:
         cuda_devices=cuda_devices(os.environ) if settings.torch_device == "auto" else None,
         not_finite=settings.not_finite,
         proof_budget_s=settings.proof_s,
+        timeout_s=settings.request_timeout_s,
     )
 
 

@@ -172,8 +172,9 @@ class Dispatcher:
             try:
                 return Answer(route, await self._submit(lease, call, route))
             except NotDeliveredError:
-                continue  # the worker died before it had the request: another may have it
-        raise WorkerDiedError(f"the worker of {route.model}/{route.version} keeps dying")
+                continue  # the worker has not begun it, and will not: another may have it
+        told = f"no worker of {route.model}/{route.version} has begun the request"
+        raise WorkerDiedError(told, retry_after_s=1)
 
     def resolve(self, call: Call) -> Route:
         """Say which version is meant, on one snapshot, once.

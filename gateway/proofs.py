@@ -54,9 +54,11 @@ class Proofs:
         return self._known[name]
 
     def keep(self, order: Load, proof: Proof) -> None:
-        """Keep what a worker has proved of the artifact in its order."""
+        """Keep what a worker has proved of the artifact in its order, and what others have."""
         name = name_of(order)
-        if self._known.get(name) == proof:
+        known = self._known.get(name)
+        proof = proof if known is None else proofs.merged(known, proof)
+        if known == proof:
             return
         self._remember(name, proof)
         self._unwritten[name] = proof

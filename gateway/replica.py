@@ -36,7 +36,7 @@ from gateway.pace import Pace
 from gateway.worker import messages
 from gateway.worker.frames import Frame
 from gateway.worker.messages import Kind
-from gateway.worker.proof import LONGEST_CALL, MAX_LOST, Proof, parse
+from gateway.worker.proof import MAX_LOST, Proof, longest_call_s, parse
 from gateway.worker_output import WorkerOutput
 
 _EXIT_AFTER_EOF_S = 2.0
@@ -344,7 +344,8 @@ class Replica:
         now, grace_s = self._loop.time(), self._limits.stuck_grace_s
         if self.state is ReplicaState.READY:
             self._end_proof()
-            limit_s = LONGEST_CALL * self._limits.proof_s + grace_s
+            timeout_s = self._order.timeout_s if self._order is not None else math.inf
+            limit_s = longest_call_s(self._limits.proof_s, timeout_s) + grace_s
             late = self._loop.call_later(limit_s, self._proof_is_late, limit_s)
             self._proof = _ProofUnderWay(unproved, late)
         elif self._proof is not None:
@@ -502,15 +503,24 @@ class Replica:
         It is stuck if it is silent for longer than any batch may take. A worker answers after every
         batch, so its batch is no older than its silence. A request may well wait behind the batches
         of others for longer than that.
+
+        A worker in a proof has not begun it: then it may be given to another one, and if the worker
+        is silent for too long, its proof is to blame.
         """
         if not request.answer.done():
             told = f"no answer within {request.timeout_s:g} s"
-            request.answer.set_exception(DeadlineExceededError(told))
+            begun = self._proof is None
+            request.answer.set_exception(
+                DeadlineExceededError(told) if begun else NotDeliveredError()
+            )
             self._cancel(frame_id)
         longest_s = request.limit_s + self._limits.stuck_grace_s
         request.due = self._heard_at + longest_s
         if request.due <= self._loop.time():
             request.due = math.inf
+            if self._proof is not None:
+                self._proof_is_late(longest_s)
+                return
             self._stuck = True
             self.kill(f"it was stuck in one prediction for {longest_s:g} s")
 

@@ -46,6 +46,7 @@ class WorkerLimits:
         cuda_devices: Which GPUs torch models may use, as `messages.Load` says it; None: none.
         not_finite: What becomes of such a number in an answer, as `messages.Load` says it.
         proof_budget_s: Seconds for what is not proved yet of an artifact.
+        timeout_s: Seconds that an answer may take of a model whose tags do not say it.
     """
 
     threads: int
@@ -55,6 +56,7 @@ class WorkerLimits:
     cuda_devices: str | None = None
     not_finite: str = "null"
     proof_budget_s: float = 3.0
+    timeout_s: float = 30.0
 
 
 class Versions:
@@ -141,6 +143,7 @@ class Versions:
             interpreter=environment.python,
             environment=environment.digest or environment.python or "",
             max_batch_rows=rows or _BATCH_ROWS,
+            timeout_s=self.timeout_s(key) or order.timeout_s,
         )
         if self._uses_gpu(order.description):
             order = self._on_gpu(order)
@@ -192,6 +195,7 @@ class Versions:
             max_answer_bytes=self._limits.answer_bytes,
             not_finite=self._limits.not_finite,
             proof_budget_s=self._limits.proof_budget_s,
+            timeout_s=self._limits.timeout_s,
         )
 
 

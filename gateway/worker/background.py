@@ -1,25 +1,27 @@
 """The rest of a proof, while no request waits: one call of the model at a time.
 
 A call begins only after the worker has been idle for as long as it will take, and only if that is
-short: a caller who comes during it waits for no more than that. A worker that is never idle, since
+short: a caller who comes during it waits for no more than that, and for no more than a small part
+of the time that an answer of the model may take. A worker that is never idle, since
 too few rows are joined, would stay so for ever: beside requests that wait, a call that is very
 short may take a small part of the time.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.worker.messages import Message, Proved, Proving
-from gateway.worker.proof import LONGEST_CALL, MAX_LOST, Proof
+from gateway.worker.proof import MAX_LOST, Proof, longest_call_s
 from gateway.worker.prover import Prover
 
 TIMES_THE_BUDGET = 10
 """How long all calls of one worker may take together."""
-_LONGEST_BESIDE = 0.01
-"""Of the budget: how long one call may take while requests wait."""
+_BESIDE = 0.1
+"""Of the longest call: how long one call may take while requests wait."""
 _SHARE_BESIDE = 0.1
 """Of the time: how much of it calls may take while requests wait."""
 _TOO_LONG = 3
@@ -38,6 +40,7 @@ class Background:
         budget_s: float,
         tell: Callable[[Message], None],
         *,
+        timeout_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
         cpu_clock: Callable[[], float] = time.process_time,
     ) -> None:
@@ -48,18 +51,19 @@ class Background:
             proof: What holds now.
             budget_s: Seconds for a proof, in the warm-up.
             tell: Sends a message to the gateway.
+            timeout_s: Seconds that an answer of the model may take.
             clock: Monotonic seconds.
             cpu_clock: Seconds that this process has computed.
         """
         self.proof = proof
         self._prover = prover
-        self._longest_s = LONGEST_CALL * budget_s
+        self._longest_s = longest_call_s(budget_s, timeout_s)
         self._left_s = TIMES_THE_BUDGET * budget_s
         self._tell = tell
         self._clock = clock
         self._cpu_clock = cpu_clock
         self._hiccups = 0
-        self._longest_beside_s = _LONGEST_BESIDE * budget_s
+        self._longest_beside_s = _BESIDE * self._longest_s
         self._step_s = 0.0
         self._stepped_at = clock()
 

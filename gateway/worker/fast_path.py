@@ -208,12 +208,17 @@ def _on_arrays(function: Callable[[Any], Any], names: Any) -> Call:
 
 
 def _unless_not_taken(direct: Call, usual: Call) -> Call:
-    """Return a call that goes the usual way with inputs that the direct one does not take."""
+    """Return a call that goes the usual way with inputs that the direct one does not take.
+
+    Not with rows of several requests: of many rows only the direct one was proved. It raises then.
+    """
 
     def call(inputs: Inputs) -> Any:
         try:
             return direct(inputs)
         except NotTakenError:
+            if inputs.together:
+                raise
             return usual(inputs)
 
     return call

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 COLUMNS = "columns"
 TENSOR = "tensor"
@@ -14,6 +14,20 @@ VALUES = "values"
 WHOLE = "whole"
 TENSOR_NAME = ""
 """The name of the one array of an unnamed tensor, of values, and of a whole."""
+
+
+class Form(NamedTuple):
+    """What rows are like, as far as a model may treat them otherwise.
+
+    Attributes:
+        kind: As in `Inputs`.
+        names: Of the arrays.
+        nulls: Names of those in which a null is nothing new, or cannot be.
+    """
+
+    kind: str
+    names: frozenset[Any]
+    nulls: frozenset[Any]
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,7 @@ class Inputs:
         rows: How many rows.
         params: The caller's params, validated.
         index: The caller's labels of the rows of a table; None: they are counted from 0.
+        together: Whether they are the rows of several requests, or stand for such in a proof.
     """
 
     kind: str
@@ -34,6 +49,7 @@ class Inputs:
     rows: int
     params: dict[str, Any] = field(default_factory=dict)
     index: list[Any] | None = None
+    together: bool = False
 
     def joins_with(self) -> tuple[object, ...]:
         """Return a key; inputs with equal keys can be joined into one.
@@ -47,6 +63,19 @@ class Inputs:
         )
         return (self.kind, shapes, repr(sorted(self.params.items())))
 
+    def form(self) -> Form:
+        """Return what the rows are like."""
+        nulls = frozenset(name for name, array in self.arrays.items() if _has_null(array))
+        return Form(self.kind, frozenset(self.arrays), nulls)
+
+    def is_like(self, form: Form) -> bool:
+        """Whether the arrays are those of ``form``, and no null in them is new."""
+        if self.kind != form.kind or self.arrays.keys() != form.names:
+            return False
+        return not any(
+            name not in form.nulls and _has_null(array) for name, array in self.arrays.items()
+        )
+
     def joined(self, others: Sequence[Inputs]) -> Inputs:
         """Return these rows and those of ``others``, in order; all have equal ``joins_with``."""
         if not others:
@@ -57,7 +86,8 @@ class Inputs:
         arrays = {
             name: np.concatenate([part.arrays[name] for part in parts]) for name in self.arrays
         }
-        return Inputs(self.kind, arrays, sum(part.rows for part in parts), self.params)
+        rows = sum(part.rows for part in parts)
+        return Inputs(self.kind, arrays, rows, self.params, together=True)
 
     def native(self) -> Any:
         """Return what a pyfunc takes: a DataFrame, an array, arrays by name, a list, a value."""
@@ -76,18 +106,39 @@ class Inputs:
     def copy(self) -> Inputs:
         """Return the same in arrays of its own: a model may change what it is given."""
         arrays = {name: _copied(array) for name, array in self.arrays.items()}
-        return Inputs(self.kind, arrays, self.rows, self.params, self.index)
+        return Inputs(self.kind, arrays, self.rows, self.params, self.index, self.together)
 
     def take(self, rows: Sequence[int]) -> Inputs:
         """Return the rows with these numbers, in this order."""
         arrays = {name: array[list(rows)] for name, array in self.arrays.items()}
         index = None if self.index is None else [self.index[row] for row in rows]
-        return Inputs(self.kind, arrays, len(rows), self.params, index)
+        return Inputs(self.kind, arrays, len(rows), self.params, index, self.together)
 
 
 def _copied(array: Any) -> Any:
     """Return an array of its own, and of its own lists and objects where it holds such."""
     return deepcopy(array) if array.dtype.kind == "O" else array.copy()
+
+
+def _has_null(array: Any) -> bool:
+    """Whether an array holds a null: NaN, no date, or None, also inside its lists and objects."""
+    import numpy as np
+
+    if array.dtype.kind == "f":
+        return bool(np.isnan(array).any())
+    if array.dtype.kind == "M":
+        return bool(np.isnat(array).any())
+    return array.dtype.kind == "O" and any(map(_is_or_holds_null, array.flat))
+
+
+def _is_or_holds_null(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_is_or_holds_null, value.values()))
+    if isinstance(value, list):
+        return any(map(_is_or_holds_null, value))
+    if hasattr(value, "dtype"):
+        return _has_null(value)
+    return value is None or value != value  # noqa: PLR0124  # NaN is not itself
 
 
 class Rows(Protocol):
@@ -105,6 +156,10 @@ class Rows(Protocol):
 
     def joins_with(self) -> tuple[object, ...]:
         """Return a key; those with equal keys can be joined into one."""
+        ...
+
+    def is_like(self, form: Form) -> bool:
+        """Whether the arrays are those of ``form``, and no null in them is new."""
         ...
 
     def joined(self, others: Sequence[Any]) -> Inputs:

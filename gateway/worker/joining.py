@@ -13,7 +13,7 @@ from typing import Any
 from gateway.worker import outputs, warmup
 from gateway.worker.inputs import Inputs, join
 from gateway.worker.proof import ALONE, JOINED, PER_ROW, UNKNOWN, WHOLE, Proof
-from gateway.worker.prover import Ask, Asking
+from gateway.worker.prover import Answer, Ask, Asking
 from gateway.worker.served_model import Call
 
 NOT_PER_ROW = "the answers are not one per row"
@@ -28,12 +28,14 @@ class Joining:
         answers: As in `Proof`.
         mode: ``joined``, or ``alone``; and why.
         rows: The most rows that were proved together.
+        probabilities: Whether that was proved of the class probabilities too.
     """
 
     answers: str
     mode: str
     reason: str
     rows: int = 1
+    probabilities: bool = False
 
 
 class _NotJoinedError(Exception):
@@ -45,41 +47,49 @@ class _NotJoinedError(Exception):
 
 
 def prove(
-    calls: Sequence[Call], varied: Sequence[Inputs], far: Sequence[Inputs], said: Any
+    calls: Sequence[Call],
+    varied: Sequence[Inputs],
+    far: Sequence[Inputs],
+    said: Any,
+    *,
+    probabilities: Call | None = None,
 ) -> Asking[Joining]:
     """Find out whether inputs answer the same alone and joined with others.
 
     Args:
-        calls: The call that serves; then what labels are made of (probabilities, scores), which
-            shows an influence that has changed no label yet.
+        calls: The call that serves; then scores, which show an influence that has changed no label
+            yet.
         varied: Inputs that differ, the example first.
         far: More to join the example with; what the model does not bear is left out.
         said: What the first call has answered to the example.
+        probabilities: The call of the class probabilities, which show the same. One that does not
+            answer the example is not proved: requests for probabilities go alone then.
     """
     if outputs.row_count(said) != varied[0].rows:
         return Joining(WHOLE, ALONE, NOT_PER_ROW)
     if len(varied) + len(far) < 2:  # noqa: PLR2004  # two are the fewest that can be joined
         return Joining(UNKNOWN, ALONE, "the input example cannot be varied")
-    differs, proved = False, []
+    differs, proved, likely_proved = False, [], False
+    beside = [*calls[1:], *([probabilities] if probabilities is not None else [])]
     try:
-        for number, call in enumerate(calls):
-            if number:
+        for call in [calls[0], *beside]:
+            if call is not calls[0]:
                 answer = yield Ask(call, varied[0])
                 if answer.raised is not None or outputs.row_count(answer.output) != varied[0].rows:
-                    continue  # it has no say in what is answered
+                    continue  # nothing is proved of it, and nothing of it is joined
                 said = answer.output
             one = yield from _prove_one(call, varied, far, said)
             proved.append(one.rows)
             differs = differs or one.differs
+            likely_proved = likely_proved or call is probabilities
     except _NotJoinedError as error:
         return Joining(error.answers, ALONE, str(error))
     except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
         return Joining(UNKNOWN, ALONE, f"joined rows cannot be compared: {type(error).__name__}")
     if not differs:
         return Joining(PER_ROW, ALONE, "the example's answers do not differ")
-    return Joining(
-        PER_ROW, JOINED, "the input example answers the same alone and joined", min(proved)
-    )
+    told = "the input example answers the same alone and joined"
+    return Joining(PER_ROW, JOINED, told, min(proved), likely_proved)
 
 
 @dataclass(frozen=True)
@@ -180,16 +190,26 @@ def widen(
     """Prove twice as many rows at a time, up to ``most_rows``; ``proof`` says how many are.
 
     Each row of a large call is compared with what was answered to it among few, which is proved.
-    What the calls are is as for `prove`.
+    A call that does not answer these few has answered them before: its word proves nothing.
+
+    Args:
+        calls: The call that serves, and others that are proved among few.
+        varied: As for `prove`.
+        far: As for `prove`.
+        proof: Changes with what is found.
+        most_rows: Joined at most.
     """
     known = join(varied)
     pools = []
     for call in calls:
         answer = yield Ask(call, known)
-        if answer.raised is None and outputs.row_count(answer.output) == known.rows:
-            pools.append((call, answer.output))
+        why = _unanswered(answer, known.rows)
+        if why is not None:
+            proof.stop_widening(known.rows, f"asked again, {why}")
+            return
+        pools.append((call, answer.output))
     mixed = join([*varied, *far])
-    while proof.joined_rows < most_rows and pools:
+    while proof.joined_rows < most_rows:
         rows = min(2 * proof.joined_rows, most_rows)
         for call, output in pools:
             picked = pick(rows, known.rows, mixed.rows)
@@ -198,15 +218,18 @@ def widen(
                 mixed = known  # the model does not bear the others
                 picked = pick(rows, known.rows, known.rows)
                 answer = yield Ask(call, mixed.take(picked))
-            if answer.raised is not None:
-                told = f"{rows} rows cannot be predicted: {type(answer.raised).__name__}"
-                proof.stop_widening(rows, told)
-                return
-            why = _differs(answer.output, output, picked, known.rows)
+            why = _unanswered(answer, rows) or _differs(answer.output, output, picked, known.rows)
             if why is not None:
                 proof.stop_widening(rows, f"in {rows} rows {why}")
                 return
         proof.joined_rows = rows
+
+
+def _unanswered(answer: Answer, rows: int) -> str | None:
+    """Say why an answer has not one row for each of the inputs; None: it has."""
+    if answer.raised is not None:
+        return f"they cannot be predicted: {type(answer.raised).__name__}"
+    return None if outputs.row_count(answer.output) == rows else NOT_PER_ROW
 
 
 def pick(rows: int, known: int, there: int) -> list[int]:
@@ -232,8 +255,6 @@ def pick(rows: int, known: int, there: int) -> list[int]:
 
 def _differs(output: Any, known: Any, picked: Sequence[int], compared: int) -> str | None:
     """Say what is wrong with a large call; None: every known row is answered as among few."""
-    if outputs.row_count(output) != len(picked):
-        return NOT_PER_ROW
     places = [place for place, row in enumerate(picked) if row < compared]
     own = outputs.rows_at(known, [picked[place] for place in places])
     try:

@@ -100,7 +100,9 @@ def load(
         proof.answer_whole(f"the answers that {expected.FILE} expects are not one per row")
     background = None
     if not prover.over and proof.answers != WHOLE:
-        background = Background(prover, proof, order.proof_budget_s, tell)
+        background = Background(
+            prover, proof, order.proof_budget_s, tell, timeout_s=order.timeout_s
+        )
     gc.collect()
     gc.freeze()  # what a model holds for ever is not looked at again by every collection
     durations = {

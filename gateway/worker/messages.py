@@ -62,6 +62,7 @@ class Load:
         proof: What was proved before of this artifact, as `gateway.worker.proof` reads it; None:
             nothing is known.
         proof_budget_s: Seconds for what is not proved yet; 0: nothing is to be proved.
+        timeout_s: Seconds that an answer of the model may take.
     """
 
     model: str
@@ -81,6 +82,7 @@ class Load:
     environment: str = ""
     proof: dict[str, Any] | None = None
     proof_budget_s: float = 3.0
+    timeout_s: float = 30.0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from gateway.worker import columns
-from gateway.worker.inputs import COLUMNS, Inputs
+from gateway.worker.inputs import COLUMNS, Form, Inputs
 
 MOST_ROWS = 64
 """Of more rows an array is smaller than the values, and costs less than to keep them."""
@@ -46,6 +46,7 @@ class PlainLayout:
             _Column(label, kind, columns.PLAIN_TYPES[kind], _BOUNDS.get(kind))
             for label, kind in specs
         ]
+        self.labels = frozenset(label for label, _ in specs)
 
     def take(self, given: Mapping[Any, Sequence[Any]], rows: int) -> PlainRows | None:
         """Return the columns if all are there and fit as they are, else None."""
@@ -88,8 +89,14 @@ class PlainRows:
         """Return a key; those with equal keys can be joined into one."""
         return (self.layout, repr(sorted(self.params.items())) if self.params else "")
 
+    def is_like(self, form: Form) -> bool:
+        """Whether the columns are those of ``form``: plain values are never null."""
+        names, labels = form.names, self.layout.labels
+        return (names is labels or names == labels) and form.kind == COLUMNS
+
     def joined(self, others: Sequence[PlainRows]) -> Inputs:
         """Return these rows and those of ``others``, as arrays."""
         parts = [self, *others]
         rows = sum(part.rows for part in parts)
-        return Inputs(COLUMNS, self.layout.arrays(parts), rows, self.params)
+        arrays = self.layout.arrays(parts)
+        return Inputs(COLUMNS, arrays, rows, self.params, together=len(parts) > 1)

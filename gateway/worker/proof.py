@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from typing import Any, TypeGuard
 
-FORMAT = 1
+FORMAT = 2
 """Raised when what is proved changes its meaning: proofs of other formats are not read."""
 MAX_ROWS = 10**9
 MAX_LOST = 2
 """Workers that may end inside a proof, until it is not tried any more."""
 LONGEST_CALL = 0.1
-"""Of the budget: how long one call of the model may take in the background."""
+"""Of the budget, and of the model's time-out: how long one call may take in the background."""
 PER_ROW, WHOLE, UNKNOWN = "per_row", "whole", "unknown"
 JOINED, ALONE = "joined", "alone"
 FAST, PYFUNC = "fast", "pyfunc"
@@ -33,6 +33,7 @@ _WORDS = {
     "call_path": {FAST, PYFUNC},
 }
 _NUMBERS = {"joined_rows": (1, MAX_ROWS), "stopped_at": (0, MAX_ROWS), "lost": (0, MAX_LOST)}
+_FLAGS = ("probabilities_joined", "probabilities_on_arrays", "settled")
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DISTRIBUTIONS = {"sklearn": "scikit-learn", "pytorch": "torch"}
 
@@ -50,6 +51,8 @@ class Proof:
         joined_rows: The most rows that were proved together, and so the most that are joined.
         stopped_at: The number of rows that was the first not to be proved; 0: there is none.
         call_path: ``fast`` or ``pyfunc``, because of ``call_path_reason``.
+        probabilities_joined: Whether joining is proved of class probabilities too; requests for
+            them go alone otherwise.
         probabilities_on_arrays: Whether class probabilities are asked for on arrays too.
         settled: Whether batching and call path are decided; False: there was no time for it.
         budget_s: Seconds that there were for it.
@@ -65,6 +68,7 @@ class Proof:
     stopped_at: int = 0
     call_path: str = PYFUNC
     call_path_reason: str = UNPROVED
+    probabilities_joined: bool = False
     probabilities_on_arrays: bool = False
     settled: bool = False
     budget_s: float = 0.0
@@ -97,6 +101,40 @@ class Proof:
         self.batching_reason = f"{self.batching_reason}; {reason}"[:_MAX_TEXT]
 
 
+def longest_call_s(budget_s: float, timeout_s: float) -> float:
+    """Return how long one call of a model may take in the background. Seconds.
+
+    Args:
+        budget_s: For a proof, in the warm-up.
+        timeout_s: That an answer of the model may take.
+    """
+    return LONGEST_CALL * min(budget_s, timeout_s)
+
+
+def merged(known: Proof, told: Proof) -> Proof:
+    """Return what holds after two workers of an artifact have proved it beside each other.
+
+    What forbids more beats what allows more, and what is decided beats what is not. A proof that
+    was made with other libraries says nothing of this one: the later one holds then.
+    """
+    if known.made_with != told.made_with:
+        return told
+    best = max(told, known, key=_weight)
+    return replace(
+        best, lost=max(known.lost, told.lost), budget_s=max(known.budget_s, told.budget_s)
+    )
+
+
+def _weight(proof: Proof) -> tuple[bool, bool, bool, int, int]:
+    return (
+        proof.answers == WHOLE,
+        proof.settled,
+        proof.settled and proof.batching == ALONE,
+        -proof.stopped_at if proof.stopped_at else -MAX_ROWS - 1,
+        proof.joined_rows,
+    )
+
+
 def parse(value: Any) -> Proof | None:
     """Return a proof that came from elsewhere; None: it is none, or beyond a bound."""
     names = {one.name for one in fields(Proof)}
@@ -107,7 +145,7 @@ def parse(value: Any) -> Proof | None:
 
 def _fits(value: Mapping[str, Any]) -> bool:
     texts = (value["batching_reason"], value["call_path_reason"])
-    flags = (value["probabilities_on_arrays"], value["settled"])
+    flags = (value[name] for name in _FLAGS)
     return (
         all(type(value[name]) is str and value[name] in words for name, words in _WORDS.items())
         and all(_is_within(value[name], *bounds) for name, bounds in _NUMBERS.items())

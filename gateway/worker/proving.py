@@ -69,6 +69,7 @@ def warm(
         return Prover(subject.prove_nothing(), Pace(), clock)
     warmed = warmup.predict_example(model, example, clock)
     model.proved_params = warmed.inputs.params
+    model.proved_form = model.signature.proved(warmup.compared(warmed.inputs).form())
     return Prover(subject.prove(warmed, len(example)), Pace(warmed.seconds), clock)
 
 
@@ -170,12 +171,12 @@ class _Subject:
         most_bytes = order.max_batch_bytes // joining.row_bytes(warmed.inputs, body_bytes)
         most_rows = min(order.max_batch_rows, most_bytes)
         if proof.batching == JOINED and not proof.stopped_at and proof.joined_rows < most_rows:
-            yield from joining.widen(self._calls(), varied, far, proof, most_rows)
+            likely = self._model.probabilities_call if proof.probabilities_joined else None
+            yield from joining.widen(self._calls(likely), varied, far, proof, most_rows)
 
-    def _calls(self) -> list[Call]:
-        """Return the call that serves, and those of what labels are made of."""
-        calls = [self._model.call, self._model.probabilities_call, self._scores]
-        return [call for call in calls if call is not None]
+    def _calls(self, *more: Call | None) -> list[Call]:
+        """Return the call that serves, the one for scores, and ``more``: those that there are."""
+        return [call for call in (self._model.call, self._scores, *more) if call is not None]
 
     def _prove_joining(
         self, warmed: warmup.Example, varied: Sequence[Inputs], far: Sequence[Inputs]
@@ -183,10 +184,13 @@ class _Subject:
         said = None
         if outputs.row_count(warmed.output) == warmed.inputs.rows:
             said = outputs.rows_of(warmed.output, 0, varied[0].rows)
-        found = yield from joining.prove(self._calls(), varied, far, said)
+        found = yield from joining.prove(
+            self._calls(), varied, far, said, probabilities=self._model.probabilities_call
+        )
         proof = self._proof
         proof.answers, proof.batching = found.answers, found.mode
         proof.batching_reason, proof.joined_rows = found.reason, found.rows
+        proof.probabilities_joined = found.probabilities
 
     def _choose_path(self, varied: Sequence[Inputs], further: Sequence[Inputs]) -> Asking[None]:
         """Prove the fast path: on joined rows too, since joining is proved on the other one."""
@@ -203,6 +207,6 @@ class _Subject:
         self._model.call = path.call
         if path.path == FAST and self._probabilities is not None:
             self._proof.probabilities_on_arrays = yield from fast_path.choose_probabilities(
-                self._pyfunc, self._probabilities, varied
+                self._pyfunc, self._probabilities, proofs
             )
             self._call_probabilities()

@@ -12,8 +12,8 @@ from typing import Any
 from gateway.worker import outputs, values
 from gateway.worker.codecs import predict as codec
 from gateway.worker.codecs.strict_json import Json
-from gateway.worker.flavors import classifiers, python_function
-from gateway.worker.inputs import Inputs, Rows, join
+from gateway.worker.flavors import NotTakenError, classifiers, python_function
+from gateway.worker.inputs import Form, Inputs, Rows, join
 from gateway.worker.refusals import RequestRefusedError, invalid, model_error
 from gateway.worker.signature import MISFIT, Signature
 
@@ -32,6 +32,7 @@ class ServedModel:
         nulls: Whether null stands in an answer for a number that is not finite; if not, its
             request is refused.
         proved_params: With which params it was proved that rows may be joined.
+        proved_form: Of which rows that was proved; None: of none.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ServedModel:
     no_probabilities: str = "the model has no class probabilities"
     nulls: bool = True
     proved_params: dict[str, Any] = field(default_factory=dict)
+    proved_form: Form | None = None
 
     def decode(self, body: bytes) -> Rows:
         """Return the validated rows of a body.
@@ -53,10 +55,20 @@ class ServedModel:
         """
         return codec.decode(body, self.signature, self.json)
 
+    def is_proved(self, inputs: Rows) -> bool:
+        """Whether rows are of the form and have the params for which joining was proved.
+
+        Rows of other params may influence each other where these do not, and so may rows with
+        nulls, or without a column: a model may fill in what is missing from the other rows.
+        """
+        form = self.proved_form
+        return form is not None and inputs.params == self.proved_params and inputs.is_like(form)
+
     def predict(self, inputs: Inputs, *, probabilities: bool = False) -> Prediction:
         """Predict all rows by one call.
 
         Raises:
+            NotTakenError: They are rows of several requests, which are to be answered alone.
             RequestRefusedError: The model raised, or has no probabilities.
         """
         if probabilities and self.probabilities_call is None:
@@ -131,6 +143,8 @@ class ServedModel:
     def _guarded(self, call: Call, inputs: Inputs) -> Any:
         try:
             return call(inputs)
+        except NotTakenError:
+            raise
         except BaseException as error:  # a model may raise SystemExit too, and must not end us
             if python_function.refused_the_input(error):
                 raise invalid(MISFIT, *values.misfits(self.signature, inputs)) from error

@@ -16,7 +16,7 @@ from gateway.worker import memory
 from gateway.worker.background import Background
 from gateway.worker.batching import BatchLimits, Waiting, assemble, key_of
 from gateway.worker.codecs import predict as codec
-from gateway.worker.flavors import pytorch
+from gateway.worker.flavors import NotTakenError, pytorch
 from gateway.worker.frames import MAX_BODY_BYTES, Frame, FrameReader, pack
 from gateway.worker.inputs import join
 from gateway.worker.loading import LoadedModel
@@ -207,9 +207,8 @@ class ServingLoop:
             failed = Failed("invalid_input", "the body could not be read")
             self._connection.send([(frame.id, failed, b"")])
             return
-        # Rows of other params may influence each other, even where these do not.
-        proved = inputs.params == self._model.proved_params
-        key = key_of(request, inputs) if proved else frame.id
+        proved = self._proof.probabilities_joined or not request.probabilities
+        key = key_of(request, inputs) if proved and self._model.is_proved(inputs) else frame.id
         self._waiting.append(Waiting(frame.id, request, inputs, now, len(frame.body), key))
 
     def _cancel(self, frame_id: int) -> None:
@@ -258,6 +257,8 @@ class ServingLoop:
         except RequestRefusedError as refusal:
             if len(batch) == 1:
                 return [(batch[0].id, _failed(refusal), b"")]
+        except NotTakenError:
+            pass  # the call that was proved does not take all of them
         self._predict_each_alone(batch)
         return []
 
@@ -266,8 +267,7 @@ class ServingLoop:
 
         Which part of a joined one were whose could not be told.
         """
-        proved = waiting.inputs.params == self._model.proved_params
-        if self._proof.answers == PER_ROW and proved:
+        if self._proof.answers == PER_ROW and self._model.is_proved(waiting.inputs):
             self._proof.answer_whole(f"an answer to {prediction.rows} rows was not one per row")
             self._background = None
             self._join(self._proof.batching, self._proof.joined_rows)

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from gateway.worker import columns, nested
-from gateway.worker.inputs import TENSOR_NAME
+from gateway.worker.inputs import TENSOR_NAME, Form
 from gateway.worker.plain_rows import PlainLayout
 from gateway.worker.refusals import Detail, RequestRefusedError, invalid
 
@@ -81,6 +81,17 @@ class Signature:
         if not all(column.kind in columns.PLAIN_TYPES for column in self.columns):
             return None
         return PlainLayout([(column.label, column.kind) for column in self.columns])
+
+    def proved(self, form: Form) -> Form:
+        """Return what rows are like for which a proof holds that was made with such of ``form``.
+
+        In a required column of a plain type no null comes as far as the model. And names that are
+        this signature's own are its own object: they are compared with every request's.
+        """
+        never = {c.label for c in self.columns if c.required and c.kind in columns.SCALAR_TYPES}
+        own = form.names if self.plain is None else self.plain.labels
+        names = own if own == form.names else form.names
+        return Form(form.kind, names, form.nulls | never)
 
     @cached_property
     def holds_others(self) -> bool:

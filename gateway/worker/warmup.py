@@ -88,6 +88,11 @@ def _told(refusal: RequestRefusedError) -> str:
     return f"{refusal.message} ({where})" if where else refusal.message
 
 
+def compared(example: Inputs) -> Inputs:
+    """Return the rows of the example that joining is proved with."""
+    return example.take(range(min(example.rows, _MAX_PROOF_ROWS)))
+
+
 def vary(example: Inputs) -> list[Inputs]:
     """Return inputs that differ from each other: rows of the example, and changed numbers.
 
@@ -95,8 +100,8 @@ def vary(example: Inputs) -> list[Inputs]:
     """
     import numpy as np
 
-    rows = min(example.rows, _MAX_PROOF_ROWS)
-    first = example.take(range(rows))
+    first = compared(example)
+    rows = first.rows
     varied = [first]
     if any(array.dtype.kind == "f" for array in first.arrays.values()):
         for step in (1, 2):

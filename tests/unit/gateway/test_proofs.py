@@ -158,6 +158,18 @@ async def test_only_so_many_are_kept_those_used_last(tmp_path: Path) -> None:
     assert len(proofs._known) <= MOST_KEPT
 
 
+async def test_what_one_worker_has_disproved_its_sibling_does_not_restore(tmp_path: Path) -> None:
+    proofs = Proofs(tmp_path)
+    disproved = replace(PROOF)
+    disproved.answer_whole("an answer to 3 rows was not one per row")
+    proofs.keep(ORDER, PROOF)
+    proofs.keep(ORDER, disproved)
+    proofs.keep(ORDER, replace(PROOF, joined_rows=192))
+    await proofs.close()
+    assert await proofs.of(ORDER) == disproved
+    assert await Proofs(tmp_path).of(ORDER) == disproved
+
+
 async def test_what_is_known_is_not_written_again(tmp_path: Path) -> None:
     path = await written(tmp_path)
     proofs = Proofs(tmp_path)

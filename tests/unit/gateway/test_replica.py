@@ -72,10 +72,10 @@ class ReadyLauncher(SlowLauncher):
         self.worker.peer.sendall(b"".join(pack(KIND_OF[type(message)], id_, header)))
 
 
-async def bring_up(replica: Replica, launcher: ReadyLauncher) -> None:
+async def bring_up(replica: Replica, launcher: ReadyLauncher, load: Load = LOAD) -> None:
     """Have a worker say all that one says until it is ready."""
     launcher.say(Hello(1, "3.11"))
-    starting = asyncio.ensure_future(replica.start(LOAD))
+    starting = asyncio.ensure_future(replica.start(load))
     while replica.state is not ReplicaState.LOADING:  # noqa: ASYNC110  # no event tells
         await asyncio.sleep(0.001)
     launcher.say(Loaded(1, {}, "passed", "alone", "", "pyfunc", ""))
@@ -456,6 +456,36 @@ async def test_only_a_worker_that_ends_by_itself_in_a_proof_is_lost_in_it(proved
             await answer
         await replica.wait_stopped()
     assert kept == lost
+
+
+async def test_a_proof_longer_than_the_models_time_out_is_lost_and_no_requests_fault(proved):
+    replica, launcher, kept = proved
+    replica._limits = replace(replica._limits, stuck_grace_s=0.2, proof_s=100.0)
+    launcher.say(Proving(LOST.as_header()))
+    await heard(replica, launcher)
+    answer = replica.submit(b"{}", b"", timeout_s=0.1, limit_s=0.1, on_done=lambda: None)
+    async with asyncio.timeout(10):
+        with pytest.raises(NotDeliveredError):
+            await answer
+        assert not launcher.worker.killed, "there is a grace"
+        again = replica.submit(b"{}", b"", timeout_s=60, limit_s=60, on_done=lambda: None)
+        with pytest.raises(NotDeliveredError):
+            await again
+        await replica.wait_stopped()
+    assert kept == [replace(PROOF, lost=MAX_LOST)]
+    assert replica.end_reason == "it did not come back from a proof within 0.3 s"
+
+
+async def test_a_proof_may_take_a_part_of_the_models_time_out():
+    launcher, kept = ReadyLauncher(), []
+    limits = replace(LIMITS, stuck_grace_s=0.1, proof_s=100.0)
+    replica = Replica("m/1", launcher, limits, lambda _: None, on_proof=lambda _, p: kept.append(p))
+    await bring_up(replica, launcher, replace(LOAD, timeout_s=1.0))
+    launcher.say(Proving(LOST.as_header()))
+    async with asyncio.timeout(10):
+        await replica.wait_stopped()
+    assert replica.end_reason == "it did not come back from a proof within 0.2 s"
+    assert kept == [replace(PROOF, lost=MAX_LOST)]
 
 
 async def test_a_worker_that_ends_between_two_proofs_is_lost_in_none(proved):

@@ -147,6 +147,12 @@ async def test_max_batch_rows_is_told_to_the_worker(store: Path) -> None:
     assert told.description["flavor"] == "sklearn"
 
 
+async def test_the_time_of_an_answer_is_told_to_the_worker(store: Path) -> None:
+    told = await versions(Policy(timeout_s=2.0), store=store).load_order(key(1))
+    assert told.timeout_s == 2.0
+    assert (await versions(store=store).load_order(key(1))).timeout_s == LIMITS.timeout_s
+
+
 async def test_an_own_environment_is_run_under_its_interpreter_and_not_under_ours(
     store: Path,
 ) -> None:

@@ -73,6 +73,7 @@ class Serving:
         )
         report = Loaded(1, {}, "passed", JOINED, "", "pyfunc", "", joined_rows=6)
         served = ServedModel("m", 1, SIGNATURE, strict_json.best(), model)
+        served.proved_form = EXAMPLE.form()
         loaded = LoadedModel(served, report, None, self.proof, self.background)
         self.loop = ServingLoop(connection, loaded, BatchLimits(1024, 10**6))
 
@@ -192,6 +193,20 @@ def test_a_model_that_callers_would_wait_for_is_not_proved_further(
         serving.loop._prove(serving.background)
     assert serving.proof.joined_rows == rows
     assert max([0.0, *(model._seconds(one) for one in model.calls)]) <= 0.3
+
+
+@pytest.mark.parametrize(("timeout_s", "rows"), [(30.0, 96), (1.01, 96), (0.99, 6)])
+def test_a_call_takes_no_more_than_a_tenth_of_the_models_time_out(
+    timeout_s: float, rows: int
+) -> None:
+    model = Model(lambda _: 0.05)
+    prover, proof = proving(model)
+    background = Background(
+        prover, proof, 3.0, lambda _: None, timeout_s=timeout_s, clock=lambda: model.clock.now
+    )
+    while background.pause_s is not None:
+        background.step()
+    assert proof.joined_rows == rows
 
 
 def test_requests_tell_that_it_is_quick_after_all(serve: Any) -> None:

@@ -91,6 +91,31 @@ def test_probabilities_have_a_say() -> None:
     assert (proof.joined_rows, proof.stopped_at) == (192, 384)
 
 
+def once(raised: Exception, then: Any, at: int = 1) -> Any:
+    """A call that raises the ``at``-th time, and answers every other time."""
+    asked = []
+
+    def call(inputs: Inputs) -> Any:
+        asked.append(inputs.rows)
+        if len(asked) == at:
+            raise raised
+        return then(inputs)
+
+    return call
+
+
+@pytest.mark.parametrize("other", ["serves", "beside"])
+def test_a_call_that_raises_on_what_is_proved_widens_nothing(other: str) -> None:
+    """What it answers to many rows was never compared, and it may be what serves."""
+    odd = once(ValueError("once"), centred_from(21))
+    proof = widened(odd, doubling) if other == "serves" else widened(doubling, odd)
+    assert (proof.joined_rows, proof.stopped_at) == (6, 6)
+    assert "asked again, they cannot be predicted: ValueError" in proof.batching_reason
+    proof = widened(lambda i: doubling(i)[:1])
+    assert (proof.joined_rows, proof.stopped_at) == (6, 6)
+    assert "asked again, the answers are not one per row" in proof.batching_reason
+
+
 def test_what_the_model_does_not_bear_is_not_mixed_in() -> None:
     def choosy(inputs: Inputs) -> Any:
         if (np.abs(inputs.arrays["x"]) > 500).any():
@@ -141,6 +166,25 @@ def test_answers_are_one_per_row_or_whole(call: Any, answers: str) -> None:
     proved = ask_all(joining.prove([call], warmup.vary(EXAMPLE), far, call(EXAMPLE)))
     assert proved.answers == answers, proved
     assert (proved.mode == JOINED) is (call is doubling)
+
+
+@pytest.mark.parametrize(
+    ("likely", "proved"),
+    [
+        (doubling, True),
+        (once(ValueError("once"), np.cumsum), False),
+        (lambda i: doubling(i)[:1], False),
+        (None, False),
+    ],
+    ids=["each", "raises once", "fewer", "none"],
+)
+def test_probabilities_are_proved_only_if_they_answer_the_example(
+    likely: Any, proved: bool
+) -> None:
+    found = ask_all(
+        joining.prove([doubling], warmup.vary(EXAMPLE), [], doubling(EXAMPLE), probabilities=likely)
+    )
+    assert (found.mode, found.probabilities) == (JOINED, proved)
 
 
 def test_an_answer_that_cannot_be_read_proves_no_joining() -> None:

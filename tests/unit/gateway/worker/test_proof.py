@@ -1,6 +1,7 @@
 """A proof that came from elsewhere: as it was written, or none."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.worker import proof as proofs
-from gateway.worker.proof import Proof, libraries, parse
+from gateway.worker.proof import MAX_LOST, Proof, libraries, merged, parse
 
 KNOWN = Proof(
     made_with={"python": "3.11.7", "numpy": "2.4.6"},
@@ -19,6 +20,7 @@ KNOWN = Proof(
     stopped_at=192,
     call_path="fast",
     call_path_reason="because",
+    probabilities_joined=True,
     probabilities_on_arrays=True,
     settled=True,
     budget_s=3.0,
@@ -51,6 +53,7 @@ def test_it_is_read_as_it_was_written(proof: Proof) -> None:
         ("stopped_at", -1),
         ("call_path", "faster"),
         ("call_path_reason", {}),
+        ("probabilities_joined", None),
         ("probabilities_on_arrays", 1),
         ("settled", "true"),
         ("budget_s", "3"),
@@ -109,6 +112,45 @@ def test_reasons_are_cut_to_their_bounds() -> None:
     proof.give_up("z" * 1000)
     assert len(reason) == len(proof.batching_reason) == len(proof.call_path_reason) == 300
     assert parse(proof.as_header()) == proof
+
+
+WIDE = Proof(answers="per_row", batching="joined", joined_rows=1024, settled=True)
+WHOLE = Proof(answers="whole", batching_reason="an answer was not one per row", settled=True)
+ALONE = Proof(answers="per_row", batching_reason="rows influence each other", settled=True)
+NARROW = Proof(answers="per_row", batching="joined", joined_rows=12, stopped_at=24, settled=True)
+
+
+@pytest.mark.parametrize(
+    ("better", "other"),
+    [
+        (WHOLE, WIDE),
+        (WHOLE, ALONE),
+        (WHOLE, Proof()),
+        (WIDE, Proof()),
+        (ALONE, Proof()),
+        (ALONE, WIDE),
+        (NARROW, WIDE),
+        (NARROW, replace(NARROW, joined_rows=24, stopped_at=48)),
+        (WIDE, replace(WIDE, joined_rows=96)),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_of_two_proofs_that_holds_which_forbids_more_and_then_the_wider(
+    better: Proof, other: Proof, first: bool
+) -> None:
+    assert merged(*((better, other) if first else (other, better))) == better
+
+
+def test_of_two_proofs_the_later_words_hold_and_lost_tries_of_both() -> None:
+    later = replace(WIDE, batching_reason="again")
+    assert merged(WIDE, later) == later
+    lost = replace(WIDE, joined_rows=96, lost=MAX_LOST, budget_s=3.0)
+    assert merged(lost, WIDE) == merged(WIDE, lost) == replace(WIDE, lost=MAX_LOST, budget_s=3.0)
+
+
+def test_a_proof_of_other_libraries_is_not_merged() -> None:
+    other = replace(WIDE, made_with={"numpy": "3"})
+    assert merged(WHOLE, other) == other
 
 
 def test_the_libraries_are_those_that_answer() -> None:

@@ -7,16 +7,21 @@ import time
 import numpy as np
 import pytest
 
+from gateway.worker import fast_path, proving
 from gateway.worker.batching import BatchLimits
 from gateway.worker.codecs import strict_json
-from gateway.worker.flavors import pytorch
+from gateway.worker.flavors import NotTakenError, pytorch
 from gateway.worker.frames import FrameReader, pack
+from gateway.worker.inputs import TENSOR, TENSOR_NAME, Form
 from gateway.worker.loading import LoadedModel
-from gateway.worker.messages import Cancel, Kind, Loaded, Predict, Probe, Stop, encode_header
+from gateway.worker.messages import Cancel, Kind, Load, Loaded, Predict, Probe, Stop, encode_header
 from gateway.worker.proof import PER_ROW, UNKNOWN, Proof
 from gateway.worker.served_model import ServedModel
 from gateway.worker.serving_loop import Connection, ServingLoop
-from gateway.worker.signature import Param, Signature
+from gateway.worker.signature import Column, Param, Signature
+
+ANY = Form(TENSOR, frozenset({TENSOR_NAME}), frozenset())
+"""What all requests here are like."""
 
 
 class Odd:
@@ -42,6 +47,8 @@ def serve(
     max_answer_bytes=10_000,
     joined_rows=1000,
     answers_per_row=False,
+    probabilities=None,
+    probabilities_joined=False,
 ):
     """Let a loop take ``frames`` and STOP; return its answers by id, in their order."""
     ours, theirs = socket.socketpair()
@@ -50,7 +57,13 @@ def serve(
         ours.sendall(b"".join(pack(Kind.STOP, 0, encode_header(Stop()))))
         report = Loaded(1, {}, "passed", batching, "", "pyfunc", "", joined_rows=joined_rows)
         served = ServedModel("m", 1, Signature(), strict_json.best(), model)
-        proof = Proof(answers=PER_ROW if answers_per_row else UNKNOWN, joined_rows=joined_rows)
+        served.proved_form = ANY
+        served.probabilities_call = probabilities
+        proof = Proof(
+            answers=PER_ROW if answers_per_row else UNKNOWN,
+            joined_rows=joined_rows,
+            probabilities_joined=probabilities_joined,
+        )
         loaded = LoadedModel(served, report, example, proof)
         ServingLoop(
             connection(theirs), loaded, limits, (), clock, max_answer_bytes=max_answer_bytes
@@ -60,8 +73,10 @@ def serve(
     return {frame.id: frame for frame in FrameReader().feed(stream)}
 
 
-def request(id_, value, deadline=1e12):
-    header = encode_header(Predict("predict", "application/json", deadline, "r"))
+def request(id_, value, deadline=1e12, *, likely=False):
+    header = encode_header(
+        Predict("predict", "application/json", deadline, "r", probabilities=likely)
+    )
     return Kind.PREDICT, id_, header, b'{"instances": [%d]}' % value
 
 
@@ -80,6 +95,21 @@ def test_no_more_rows_are_joined_than_were_proved_together():
     answers = serve(*requests, joined_rows=3)
     rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(1, 8)]
     assert rows == [3, 3, 3, 3, 3, 3, 1]
+
+
+@pytest.mark.parametrize("proved", [True, False])
+def test_requests_for_probabilities_are_joined_only_where_that_was_proved(proved):
+    requests = [request(id_, id_, likely=id_ % 2) for id_ in range(1, 7)]
+    answers = serve(
+        *requests,
+        model=lambda i: [2 * one for one in i.native()],
+        probabilities=lambda i: [[one / sum(i.native())] for one in i.native()],
+        probabilities_joined=proved,
+    )
+    rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(1, 7)]
+    assert rows == ([3] * 6 if proved else [1, 3] * 3)
+    likely = [json.loads(answers[id_].body)["probabilities"] for id_ in (1, 3, 5)]
+    assert (likely == [[[1.0]]] * 3) is not proved
 
 
 @pytest.mark.parametrize(
@@ -138,7 +168,7 @@ def test_requests_with_params_that_nothing_was_proved_with_go_alone():
         ours.sendall(b"".join(pack(Kind.STOP, 0, encode_header(Stop()))))
         report = Loaded(1, {}, "passed", "joined", "", "pyfunc", "", joined_rows=1000)
         model = ServedModel("m", 1, signature, strict_json.best(), of_param)
-        model.proved_params = {"times": 1}
+        model.proved_params, model.proved_form = {"times": 1}, ANY
         ServingLoop(Connection(theirs), LoadedModel(model, report, None), BatchLimits(9, 999)).run()
         theirs.shutdown(socket.SHUT_WR)
         stream = b"".join(iter(lambda: ours.recv(65536), b""))
@@ -151,6 +181,62 @@ def test_requests_with_params_that_nothing_was_proved_with_go_alone():
     ]
     rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(4)]
     assert rows == [2, 1, 2, 1]
+
+
+def test_a_batch_that_the_proved_call_does_not_take_is_answered_one_by_one(capfd):
+    def direct(inputs):
+        if 13 in inputs.native():
+            raise NotTakenError("rounded")
+        return list(inputs.native())
+
+    def pyfunc(inputs):  # centres its rows, where they are several
+        return [value - (inputs.rows > 1) for value in inputs.native()]
+
+    call = fast_path._unless_not_taken(direct, pyfunc)
+    requests = [request(id_, value) for id_, value in enumerate([1, 13, 2], start=1)]
+    answers = serve(*requests, model=call)
+    assert [json.loads(answers[id_].body)["predictions"] for id_ in (1, 2, 3)] == [[1], [13], [2]]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_row_with_a_null_is_never_joined():
+    """The mean that it is filled with would be that of other callers' rows."""
+
+    def filling(inputs):
+        x = inputs.native()["x"]
+        return x.fillna(x.mean()).fillna(0.0).to_numpy()
+
+    model = ServedModel(
+        "m",
+        1,
+        Signature(columns=(Column("x", "double", required=False),)),
+        strict_json.best(),
+        filling,
+    )
+    order = Load("m", 1, "sha256:0", "/nowhere", "/nowhere", {})
+    proof = proving.kept(order)
+    example = b'{"inputs": {"x": [1.0, 2.5]}}'
+    prover = proving.warm(model, None, order, example, proof=proof, clock=time.monotonic)
+    proving.run(prover, proof, order.proof_budget_s, lambda _: None)
+    assert (proof.batching, proof.joined_rows) == ("joined", 1024)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        header = encode_header(Predict("predict", "application/json", 1e12, "r"))
+        bodies = [b"[null]", b"[50.0]", b"[null, 1.0]", b"[60.0]", b"[null]"]
+        for id_, values in enumerate(bodies):
+            body = b'{"inputs": {"x": %b}}' % values
+            ours.sendall(b"".join(pack(Kind.PREDICT, id_, header, body)))
+        ours.sendall(b"".join(pack(Kind.STOP, 0, encode_header(Stop()))))
+        report = Loaded(1, {}, "passed", "joined", "", "pyfunc", "", joined_rows=1024)
+        loaded = LoadedModel(model, report, None, proof)
+        ServingLoop(Connection(theirs), loaded, BatchLimits(1024, 10**6)).run()
+        theirs.shutdown(socket.SHUT_WR)
+        stream = b"".join(iter(lambda: ours.recv(65536), b""))
+    answers = {frame.id: frame for frame in FrameReader().feed(stream)}
+    predictions = [json.loads(answers[id_].body)["predictions"] for id_ in range(5)]
+    assert predictions == [[0.0], [50.0], [1.0, 1.0], [60.0], [0.0]]
+    rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(5)]
+    assert rows == [1, 2, 2, 2, 1]
 
 
 def test_a_batch_that_fails_is_answered_one_by_one_and_what_is_too_late_by_then_is_not_begun():

@@ -10,7 +10,8 @@ import pytest
 from gateway.worker import fast_path, joining, outputs, warmup
 from gateway.worker import signature as rules
 from gateway.worker.codecs import strict_json
-from gateway.worker.inputs import COLUMNS, Inputs
+from gateway.worker.flavors import NotTakenError
+from gateway.worker.inputs import COLUMNS, Inputs, join
 from gateway.worker.refusals import RequestRefusedError
 from gateway.worker.served_model import ServedModel
 from tests.fakes.asked import ask_all
@@ -281,6 +282,10 @@ def test_what_the_bare_model_is_not_given_goes_to_the_pyfunc(inputs):
     expected = model.predict(inputs.native())
     np.testing.assert_array_equal(path.call(inputs), expected)
     np.testing.assert_array_equal(likely(inputs), expected)
+    assert asked == [inputs]
+    for call in (path.call, likely):  # the pyfunc is not proved with many rows
+        with pytest.raises(NotTakenError):
+            call(join([inputs, inputs]))
     assert asked == [inputs]
 
 
