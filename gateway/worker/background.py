@@ -27,7 +27,7 @@ _SHARE_BESIDE = 0.1
 _TOO_LONG = 3
 """Times the longest call: one that took longer than this counts."""
 _MOST_HICCUPS = 2
-"""Calls of one worker that take so long because the machine is busy; then it proves no more."""
+"""Calls of one worker that take so long although they compute little; then it proves no more."""
 
 
 class Background:
@@ -66,6 +66,7 @@ class Background:
         self._longest_beside_s = _BESIDE * self._longest_s
         self._step_s = 0.0
         self._stepped_at = clock()
+        self._say_why_no_more()
 
     @property
     def pause_s(self) -> float | None:
@@ -105,18 +106,30 @@ class Background:
         computed_s = self._cpu_clock() - computed_s
         self._left_s -= seconds
         self._step_s, self._stepped_at = seconds, self._clock()
-        if seconds > _TOO_LONG * self._longest_s:
-            self._was_late(rows, computed_s, lost)
+        if seconds > self._longest_s:
+            self._was_late(rows, seconds, computed_s, lost)
+        self._say_why_no_more()
         self._tell(Proved(self.proof.as_header()))
 
-    def _was_late(self, rows: int, computed_s: float, lost: int) -> None:
-        """Prove no more, unless the machine was busy with something else, for once."""
-        self._hiccups += 1
-        if computed_s > self._longest_s:
-            self.proof.lost = lost
+    def _was_late(self, rows: int, seconds: float, computed_s: float, lost: int) -> None:
+        """Forget a call in which the machine was busy with something else; end if it was long."""
+        too_long, computed = seconds > _TOO_LONG * self._longest_s, computed_s > self._longest_s
+        self._hiccups += too_long
+        if too_long and (computed or self._hiccups >= _MOST_HICCUPS):
+            self.proof.lost = lost if computed else self.proof.lost
             self._left_s = 0.0
-        elif self._hiccups < _MOST_HICCUPS:
+        elif not computed:
             self._prover.pace.forget(rows)
             self._step_s = 0.0
-        else:
-            self._left_s = 0.0
+
+    def _say_why_no_more(self) -> None:
+        """Have the proof say why no more rows are proved; nothing, if more are about to be."""
+        why = None
+        if self._left_s <= 0:
+            why = f"a call, or all of them, took too long: {self._step_s:.3g} s the last one"
+        elif not self._prover.over and self.pause_s is None:
+            why = (
+                f"a call of {self._prover.next_rows} rows would take about "
+                f"{self._prover.expected_s:.3g} s, and callers may wait for {self._longest_s:.3g} s"
+            )
+        self.proof.leave_at(None if self._prover.over else why)

@@ -24,6 +24,7 @@ JOINED, ALONE = "joined", "alone"
 FAST, PYFUNC = "fast", "pyfunc"
 UNPROVED = "it is not proved"
 """How every reason begins that is one of time, or of accidents."""
+_NO_MORE_YET = "; no more rows are proved yet: "
 _MAX_TEXT = 300
 _MAX_NAME = 100
 _MAX_LIBRARIES = 64
@@ -78,9 +79,17 @@ class Proof:
         """Return what `parse` reads."""
         return asdict(self)
 
+    def join(self, rows: int, reason: str) -> None:
+        """Join so many rows from now on."""
+        self.batching, self.batching_reason, self.joined_rows = JOINED, _text(reason), rows
+
     def keep_alone(self, reason: str) -> None:
         """Join nothing from now on."""
-        self.batching, self.batching_reason, self.joined_rows = ALONE, reason[:_MAX_TEXT], 1
+        self.batching, self.batching_reason, self.joined_rows = ALONE, _text(reason), 1
+
+    def call(self, path: str, reason: str) -> None:
+        """Call the model in this way from now on."""
+        self.call_path, self.call_path_reason = path, _text(reason)
 
     def answer_whole(self, reason: str) -> None:
         """Divide no answer from now on: one belongs to all rows of its request."""
@@ -89,16 +98,28 @@ class Proof:
 
     def give_up(self, reason: str) -> None:
         """Say why what is not settled is not proved; what is found stays."""
-        told = f"{UNPROVED}: {reason}"[:_MAX_TEXT]
+        told = f"{UNPROVED}: {reason}"
         if self.batching_reason.startswith(UNPROVED):
             self.keep_alone(told)
         if self.call_path_reason.startswith(UNPROVED):
-            self.call_path_reason = told
+            self.call(PYFUNC, told)
 
     def stop_widening(self, rows: int, reason: str) -> None:
         """Join no more rows than were proved together so far."""
+        self.leave_at(None)
         self.stopped_at = rows
-        self.batching_reason = f"{self.batching_reason}; {reason}"[:_MAX_TEXT]
+        self.batching_reason = _text(f"{self.batching_reason}; {reason}")
+
+    def leave_at(self, reason: str | None) -> None:
+        """Say why no more rows are proved for the time being; None: more are."""
+        said = self.batching_reason.partition(_NO_MORE_YET)[0]
+        if self.batching == JOINED:
+            self.batching_reason = _text(f"{said}{_NO_MORE_YET}{reason}") if reason else said
+
+
+def _text(told: str) -> str:
+    """Return a reason as `parse` takes it: foreign names are in it, of any length."""
+    return "".join(char if char.isprintable() else "?" for char in told[:_MAX_TEXT])
 
 
 def longest_call_s(budget_s: float, timeout_s: float) -> float:

@@ -114,6 +114,38 @@ def test_reasons_are_cut_to_their_bounds() -> None:
     assert parse(proof.as_header()) == proof
 
 
+def test_a_reason_is_always_one_that_is_read() -> None:
+    """Foreign names are in it: of loaders, and of what a model raises."""
+    odd = "my.loader\u00ad\n\ud800 raised " + "E" * 300
+    proof = Proof(settled=True)
+    for say in (proof.keep_alone, proof.answer_whole, proof.give_up):
+        say(odd)
+        assert parse(proof.as_header()) == proof
+    proof.call("pyfunc", odd)
+    proof.join(6, odd)
+    assert parse(proof.as_header()) == proof
+    assert proof.batching_reason == proof.call_path_reason == f"my.loader??? raised {'E' * 280}"
+    proof.join(6, "")
+    proof.leave_at(odd)
+    proof.stop_widening(12, odd)
+    assert parse(proof.as_header()) == proof
+
+
+def test_why_no_more_rows_are_proved_is_said_once_and_taken_back() -> None:
+    proof = Proof()
+    proof.leave_at("slow")
+    assert proof.batching_reason == "it is not proved", "nothing is joined"
+    proof.join(6, "proved")
+    for _ in range(2):
+        proof.leave_at("slow")
+        assert proof.batching_reason == "proved; no more rows are proved yet: slow"
+    proof.leave_at(None)
+    assert proof.batching_reason == "proved"
+    proof.leave_at("slow")
+    proof.stop_widening(12, "in 12 rows it raised")
+    assert proof.batching_reason == "proved; in 12 rows it raised"
+
+
 WIDE = Proof(answers="per_row", batching="joined", joined_rows=1024, settled=True)
 WHOLE = Proof(answers="whole", batching_reason="an answer was not one per row", settled=True)
 ALONE = Proof(answers="per_row", batching_reason="rows influence each other", settled=True)

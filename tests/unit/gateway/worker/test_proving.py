@@ -189,7 +189,9 @@ def test_what_is_proved_stays_when_workers_end_while_they_prove_more() -> None:
     proof, _ = world.warm()
     lost = replace(proof, lost=MAX_LOST)
     again, prover = world.warm(kept(lost))
-    assert again == lost
+    assert again == replace(lost, batching_reason=again.batching_reason)
+    told = "no more rows are proved yet: workers ended, or did not come back"
+    assert told in again.batching_reason
     assert prover.over
 
 
@@ -245,6 +247,26 @@ def test_a_call_is_expected_to_take_as_long_as_one_of_fewer_rows_and_in_proporti
     for number, seconds in took.items():
         pace.took(number, seconds)
     assert pace.expected_s(rows) == pytest.approx(expected)
+
+
+def test_of_the_last_calls_of_a_size_the_quickest_counts() -> None:
+    pace = Pace()
+    for seconds in (0.1, 5.0, 7.0):
+        pace.took(2, seconds)
+    assert pace.expected_s(2) == 0.1
+    pace.took(2, 6.0)
+    assert pace.expected_s(2) == 5.0, "the model may have become slow"
+
+
+def test_a_slow_call_is_forgotten_after_many_others() -> None:
+    pace = Pace()
+    pace.took(10, 1.0)
+    for _ in range(200):
+        pace.took(6, 0.001)
+    assert pace.expected_s(12) == pytest.approx(1.2)
+    for _ in range(100):
+        pace.took(6, 0.001)
+    assert pace.expected_s(12) == pytest.approx(0.002)
 
 
 def test_what_is_known_of_calls_is_bounded() -> None:
