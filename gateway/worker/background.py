@@ -19,7 +19,7 @@ from gateway.worker.proof import MAX_LOST, Proof, longest_call_s
 from gateway.worker.prover import Prover
 
 TIMES_THE_BUDGET = 10
-"""How long all calls of one worker may take together."""
+"""How long all calls of all workers of an artifact may take together."""
 _BESIDE = 0.1
 """Of the longest call: how long one call may take while requests wait."""
 _SHARE_BESIDE = 0.1
@@ -58,7 +58,7 @@ class Background:
         self.proof = proof
         self._prover = prover
         self._longest_s = longest_call_s(budget_s, timeout_s)
-        self._left_s = TIMES_THE_BUDGET * budget_s
+        self._left_s = TIMES_THE_BUDGET * budget_s - proof.spent_s
         self._tell = tell
         self._clock = clock
         self._cpu_clock = cpu_clock
@@ -105,10 +105,14 @@ class Background:
         seconds = self._prover.step()
         computed_s = self._cpu_clock() - computed_s
         self._left_s -= seconds
+        self.proof.spent_s += seconds
         self._step_s, self._stepped_at = seconds, self._clock()
-        if seconds > self._longest_s:
-            self._was_late(rows, seconds, computed_s, lost)
-        self._say_why_no_more()
+        if self._prover.broken_off is not None:
+            self.proof.lose(lost, self._prover.broken_off)
+        else:
+            if seconds > self._longest_s:
+                self._was_late(rows, seconds, computed_s, lost)
+            self._say_why_no_more()
         self._tell(Proved(self.proof.as_header()))
 
     def _was_late(self, rows: int, seconds: float, computed_s: float, lost: int) -> None:
@@ -126,7 +130,8 @@ class Background:
         """Have the proof say why no more rows are proved; nothing, if more are about to be."""
         why = None
         if self._left_s <= 0:
-            why = f"a call, or all of them, took too long: {self._step_s:.3g} s the last one"
+            why = f"calls took {self.proof.spent_s:.3g} s, the last one {self._step_s:.3g} s"
+            self.proof.give_up(why)
         elif not self._prover.over and self.pause_s is None:
             why = (
                 f"a call of {self._prover.next_rows} rows would take about "

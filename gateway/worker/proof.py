@@ -16,7 +16,7 @@ FORMAT = 2
 """Raised when what is proved changes its meaning: proofs of other formats are not read."""
 MAX_ROWS = 10**9
 MAX_LOST = 2
-"""Workers that may end inside a proof, until it is not tried any more."""
+"""Workers that may lose a proof, until it is not tried any more."""
 LONGEST_CALL = 0.1
 """Of the budget, and of the model's time-out: how long one call may take in the background."""
 PER_ROW, WHOLE, UNKNOWN = "per_row", "whole", "unknown"
@@ -57,8 +57,9 @@ class Proof:
         probabilities_on_arrays: Whether class probabilities are asked for on arrays too.
         settled: Whether batching and call path are decided; False: there was no time for it.
         budget_s: Seconds that there were for it.
-        lost: How many workers ended inside a proof, or took far longer for a call than they may;
-            one that did not come back counts as `MAX_LOST`.
+        spent_s: Seconds that it took in the background, of all workers.
+        lost: How many workers ended inside a proof, took far longer for a call than they may, or
+            met a fault that may pass; one that did not come back counts as `MAX_LOST`.
     """
 
     made_with: dict[str, str] = field(default_factory=dict)
@@ -73,6 +74,7 @@ class Proof:
     probabilities_on_arrays: bool = False
     settled: bool = False
     budget_s: float = 0.0
+    spent_s: float = 0.0
     lost: int = 0
 
     def as_header(self) -> dict[str, Any]:
@@ -99,6 +101,8 @@ class Proof:
     def give_up(self, reason: str) -> None:
         """Say why what is not settled is not proved; what is found stays."""
         told = f"{UNPROVED}: {reason}"
+        if self.settled:
+            return
         if self.batching_reason.startswith(UNPROVED):
             self.keep_alone(told)
         if self.call_path_reason.startswith(UNPROVED):
@@ -109,6 +113,12 @@ class Proof:
         self.leave_at(None)
         self.stopped_at = rows
         self.batching_reason = _text(f"{self.batching_reason}; {reason}")
+
+    def lose(self, lost: int, reason: str) -> None:
+        """Note that a worker has lost it, and why; what is found stays."""
+        self.lost = lost
+        self.give_up(reason)
+        self.leave_at(reason)
 
     def leave_at(self, reason: str | None) -> None:
         """Say why no more rows are proved for the time being; None: more are."""
@@ -142,7 +152,10 @@ def merged(known: Proof, told: Proof) -> Proof:
         return told
     best = max(told, known, key=_weight)
     return replace(
-        best, lost=max(known.lost, told.lost), budget_s=max(known.budget_s, told.budget_s)
+        best,
+        lost=max(known.lost, told.lost),
+        budget_s=max(known.budget_s, told.budget_s),
+        spent_s=max(known.spent_s, told.spent_s),
     )
 
 
@@ -172,8 +185,7 @@ def _fits(value: Mapping[str, Any]) -> bool:
         and all(_is_within(value[name], *bounds) for name, bounds in _NUMBERS.items())
         and all(_is_text(text) for text in texts)
         and all(type(flag) is bool for flag in flags)
-        and type(value["budget_s"]) in {int, float}
-        and 0 <= value["budget_s"] <= MAX_ROWS
+        and all(_is_seconds(value[name]) for name in ("budget_s", "spent_s"))
         and (value["batching"] == JOINED or value["joined_rows"] == 1)
         and _is_of_libraries(value["made_with"])
     )
@@ -181,6 +193,10 @@ def _fits(value: Mapping[str, Any]) -> bool:
 
 def _is_within(number: Any, least: int, most: int) -> bool:
     return type(number) is int and least <= number <= most
+
+
+def _is_seconds(number: Any) -> bool:
+    return type(number) in {int, float} and 0 <= number <= MAX_ROWS
 
 
 def _is_text(text: Any) -> TypeGuard[str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gateway.worker.inputs import Inputs
+from gateway.worker.passing import name_of, passing_in_a_call
 from gateway.worker.served_model import Call
 
 T = TypeVar("T")
@@ -80,7 +81,14 @@ _FADED_AFTER = 256
 
 
 class Prover:
-    """Asks what a proof wants to know."""
+    """Asks what a proof wants to know.
+
+    Attributes:
+        pace: Of the model.
+        spent_s: Seconds that its calls have taken.
+        broken_off: Why a call failed that another worker's may not, if one did: such a failure
+            proves nothing, and nothing more is asked.
+    """
 
     def __init__(
         self,
@@ -91,6 +99,7 @@ class Prover:
         """Store; nothing is asked yet."""
         self.pace = pace
         self.spent_s = 0.0
+        self.broken_off: str | None = None
         self._asking = asking
         self._clock = clock
         self._next: Ask | None = None
@@ -119,7 +128,11 @@ class Prover:
         began = self._clock()
         answer = _answer(ask)
         self.pace.took(ask.inputs.rows, self._clock() - began)
-        self._advance(lambda: self._asking.send(answer))
+        fault = passing_in_a_call(answer.raised) if answer.raised is not None else None
+        if fault is not None:
+            self._next, self.broken_off = None, f"a call met {name_of(fault)}, which may pass"
+        else:
+            self._advance(lambda: self._asking.send(answer))
         seconds = self._clock() - began
         self.spent_s += seconds
         return seconds

@@ -94,12 +94,15 @@ def run(prover: Prover, proof: Proof, budget_s: float, tell: Callable[[Message],
         tell(Proving(replace(proof, lost=lost, budget_s=budget_s).as_header()))
         limit_s = min(budget_s, prover.spent_s + LONGEST_CALL * budget_s)
         prover.run(lambda: prover.spent_s + prover.expected_s <= limit_s)
-    else:
+    elif prover.broken_off is None:
         proof.give_up(
             f"after {prover.spent_s:.3g} s the next call would take about {prover.expected_s:.3g} "
             f"s, and GATEWAY_PROOF_BUDGET_S is {budget_s:g}"
         )
-    proof.budget_s = budget_s
+    if prover.broken_off is not None:
+        proof.lose(lost, prover.broken_off)
+    if proof.settled or prover.broken_off is None:
+        proof.budget_s = budget_s
     tell(Proved(proof.as_header()))
 
 
@@ -164,7 +167,7 @@ class _Subject:
         most_bytes = order.max_batch_bytes // joining.row_bytes(warmed.inputs, body_bytes)
         most_rows = min(order.max_batch_rows, most_bytes)
         if proof.lost >= MAX_LOST:
-            told = "workers ended, or did not come back, while they proved it"
+            told = "workers ended, did not come back, or met faults, while they proved it"
             proof.give_up(told)
             proof.leave_at(told if _is_to_widen(proof, most_rows) else None)
             return

@@ -278,7 +278,7 @@ def test_a_worker_that_proves_no_more_says_so(serve: Any) -> None:
     serving.idle(3)
     told = json.loads(serving.said()[-1].header)["proof"]
     assert told["batching_reason"].endswith(
-        "no more rows are proved yet: a call, or all of them, took too long: 5 s the last one"
+        "no more rows are proved yet: calls took 5 s, the last one 5 s"
     )
 
 

@@ -24,6 +24,7 @@ KNOWN = Proof(
     probabilities_on_arrays=True,
     settled=True,
     budget_s=3.0,
+    spent_s=0.5,
     lost=1,
 )
 
@@ -60,6 +61,8 @@ def test_it_is_read_as_it_was_written(proof: Proof) -> None:
         ("budget_s", -1.0),
         ("budget_s", float("nan")),
         ("budget_s", True),
+        ("spent_s", -0.1),
+        ("spent_s", "1"),
         ("lost", 3),
         ("made_with", []),
         ("made_with", {"numpy": 2}),
@@ -176,8 +179,9 @@ def test_of_two_proofs_that_holds_which_forbids_more_and_then_the_wider(
 def test_of_two_proofs_the_later_words_hold_and_lost_tries_of_both() -> None:
     later = replace(WIDE, batching_reason="again")
     assert merged(WIDE, later) == later
-    lost = replace(WIDE, joined_rows=96, lost=MAX_LOST, budget_s=3.0)
-    assert merged(lost, WIDE) == merged(WIDE, lost) == replace(WIDE, lost=MAX_LOST, budget_s=3.0)
+    lost = replace(WIDE, joined_rows=96, lost=MAX_LOST, budget_s=3.0, spent_s=7.0)
+    both = replace(WIDE, lost=MAX_LOST, budget_s=3.0, spent_s=7.0)
+    assert merged(lost, WIDE) == merged(WIDE, lost) == both
 
 
 def test_a_proof_of_other_libraries_is_not_merged() -> None:

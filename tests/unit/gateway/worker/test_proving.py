@@ -147,6 +147,27 @@ def test_many_rows_are_proved_in_the_background_where_they_take_long() -> None:
     assert (again, world.calls) == (proof, [2]), "nor does the next worker's warm-up"
 
 
+def test_workers_that_each_begin_a_proof_anew_share_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each is evicted after two calls in the background."""
+    whole = rules.Signature(columns=(rules.Column("x", "long"),))
+    monkeypatch.setitem(globals(), "SIGNATURE", whole)
+    example = json.dumps({"inputs": {"x": list(range(16))}}).encode()
+    world, proof, calls = World(lambda _: 0.29), Proof(), []
+    for _ in range(150):
+        proof, prover = world.warm(kept(proof), example)
+        background = Background(prover, proof, 3.0, world.told.append, clock=lambda: world.now)
+        for _ in range(2):
+            if background.pause_s is not None:
+                background.step()
+        calls.append(len(world.calls))
+    assert calls[:3] == [2, 2, 2]
+    assert calls[-40:] == [1] * 40, "only the example"
+    assert proof.spent_s <= 30.0
+    assert (proof.settled, proof.batching) == (False, "alone")
+
+
 @pytest.mark.parametrize(
     "order",
     [
@@ -181,7 +202,7 @@ def test_before_a_proof_is_told_what_holds_if_it_does_not_end() -> None:
     proof, prover = world.warm(kept(second))
     assert (world.calls, world.told, prover.over) == ([2], [], True)
     assert proof.batching == "alone"
-    assert "workers ended, or did not come back" in proof.batching_reason
+    assert "workers ended, did not come back" in proof.batching_reason
 
 
 def test_what_is_proved_stays_when_workers_end_while_they_prove_more() -> None:
@@ -190,9 +211,62 @@ def test_what_is_proved_stays_when_workers_end_while_they_prove_more() -> None:
     lost = replace(proof, lost=MAX_LOST)
     again, prover = world.warm(kept(lost))
     assert again == replace(lost, batching_reason=again.batching_reason)
-    told = "no more rows are proved yet: workers ended, or did not come back"
+    told = "no more rows are proved yet: workers ended, did not come back"
     assert told in again.batching_reason
     assert prover.over
+
+
+def failing(error: Exception, *at: int, rows: int = 0) -> World:
+    """A model that raises in its calls with these numbers, or with so many rows."""
+    calls = []
+
+    def answer(x: Any) -> Any:
+        calls.append(len(x))
+        if len(calls) in at or len(x) == rows:
+            raise error
+        return 2 * x
+
+    return World(lambda _: 0.001, answer)
+
+
+@pytest.mark.parametrize("error", [ConnectionError("once"), MemoryError(), TimeoutError()])
+def test_a_fault_that_passes_is_not_kept(error: Exception) -> None:
+    world = failing(error, 2)
+    proof, prover = world.warm()
+    assert prover.over
+    assert (proof.settled, proof.lost, proof.budget_s) == (False, 1, 0.0)
+    assert proof.batching_reason == (
+        f"{UNPROVED}: a call met {type(error).__name__}, which may pass"
+    )
+    again, _ = world.warm(kept(proof))
+    assert (again.batching, again.joined_rows, again.settled) == ("joined", 96, True)
+    assert again.batching_reason == "the input example answers the same alone and joined"
+
+
+def test_a_fault_that_does_not_pass_is_kept() -> None:
+    world = failing(ValueError("no"), 2)
+    proof, _ = world.warm()
+    assert (proof.settled, proof.batching, proof.lost) == (True, "alone", 0)
+    again, _ = world.warm(kept(proof))
+    assert (again, len(world.calls)) == (proof, 1)
+
+
+def test_a_fault_in_many_rows_leaves_what_is_proved_and_is_met_twice_at_most() -> None:
+    world = failing(MemoryError(), rows=48)
+    proof, _ = world.warm()
+    assert (proof.settled, proof.joined_rows, proof.stopped_at, proof.lost) == (True, 24, 0, 1)
+    assert proof.batching_reason.endswith(
+        "no more rows are proved yet: a call met MemoryError, which may pass"
+    )
+    proof, prover = world.warm(kept(proof))
+    background = Background(prover, proof, 3.0, world.told.append, clock=lambda: world.now)
+    while not background.over:
+        background.step()
+    told = world.told[-1]
+    assert isinstance(told, Proved)
+    assert (told.proof["joined_rows"], told.proof["lost"]) == (24, MAX_LOST)
+    again, prover = world.warm(kept(proof))
+    assert (prover.over, again.joined_rows, world.calls) == (True, 24, [2])
 
 
 @pytest.mark.parametrize(
