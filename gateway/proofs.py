@@ -82,8 +82,9 @@ class Proofs:
             name, proof = self._unwritten.popitem()
             try:
                 await asyncio.to_thread(_replace, self._folder / name, _bytes_of(proof))
-            except OSError as error:
-                _log.warning("proof.not_written", reason=error.strerror or type(error).__name__)
+            except Exception as error:  # noqa: BLE001  # no thread can be started, no memory is left
+                reason = getattr(error, "strerror", None) or type(error).__name__
+                _log.warning("proof.not_written", reason=reason)
 
 
 def name_of(order: Load) -> str:

@@ -132,6 +132,23 @@ async def test_a_disk_that_is_full_keeps_nobody_from_anything(
     assert known.joined_rows == 192
 
 
+async def test_no_thread_that_can_be_started_keeps_nobody_from_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    proofs = Proofs(tmp_path)
+    monkeypatch.setattr("asyncio.to_thread", refuse)
+    proofs.keep(ORDER, PROOF)
+    await proofs.close()
+    assert await proofs.of(ORDER) == PROOF, "it is remembered"
+    monkeypatch.undo()
+    proofs.keep(ORDER, replace(PROOF, joined_rows=192))
+    await proofs.close()
+    assert names(tmp_path) == {name_of(ORDER)}
+
+
 async def test_a_folder_that_cannot_be_made_is_no_reason_to_fail(tmp_path: Path) -> None:
     (tmp_path / "proofs").write_text("a file")
     proofs = Proofs(tmp_path / "proofs")
