@@ -6,10 +6,12 @@ hands it to the next worker of the same artifact; it says nothing of another one
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
+from itertools import islice
 from typing import Any, TypeGuard
 
 FORMAT = 2
@@ -28,6 +30,9 @@ _NO_MORE_YET = "; no more rows are proved yet: "
 _MAX_TEXT = 300
 _MAX_NAME = 100
 _MAX_LIBRARIES = 64
+_MAX_LOOKED_UP = 1000
+_ALL = "all"
+"""Stands for the digest over all libraries, where they are more than have room."""
 _WORDS = {
     "answers": {PER_ROW, WHOLE, UNKNOWN},
     "batching": {JOINED, ALONE},
@@ -219,7 +224,8 @@ def libraries(description: Mapping[str, Any], python: str) -> dict[str, str]:
     """Return the versions, in this environment, of Python and of what answers for the model.
 
     numpy, pandas, MLflow, the flavor's framework, and what the artifact requires: for a Python
-    function of the publisher's own, that is what it answers with.
+    function of the publisher's own, that is what it answers with. Of more than a proof may name,
+    the rest is in a digest over all.
     """
     flavor = str(description.get("loader_module") or "").rpartition(".")[2]
     required = [
@@ -234,10 +240,14 @@ def libraries(description: Mapping[str, Any], python: str) -> dict[str, str]:
         *required,
     ]
     found_versions = {"python": python}
-    for name in dict.fromkeys(names):
-        if len(found_versions) < _MAX_LIBRARIES and (version := _version(name)):
+    for name in islice(dict.fromkeys(names), _MAX_LOOKED_UP):
+        if version := _version(name):
             found_versions[name] = version[:_MAX_NAME]
-    return found_versions
+    if len(found_versions) <= _MAX_LIBRARIES:
+        return found_versions
+    lines = sorted(f"{name}=={version}" for name, version in found_versions.items())
+    named = dict(islice(found_versions.items(), _MAX_LIBRARIES - 1))
+    return {**named, _ALL: hashlib.sha256("\n".join(lines).encode()).hexdigest()}
 
 
 def _version(name: str) -> str | None:

@@ -189,6 +189,20 @@ def test_a_proof_of_other_libraries_is_not_merged() -> None:
     assert merged(WHOLE, other) == other
 
 
+def test_of_more_libraries_than_have_room_none_changes_unseen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed = {f"lib{number}": "1" for number in range(100)}
+    monkeypatch.setattr(proofs, "_version", installed.get)
+    description = {"requirements": [f"{name}==1" for name in installed]}
+    found = libraries(description, "3.11.7")
+    assert parse(replace(KNOWN, made_with=found).as_header()) is not None
+    assert libraries(description, "3.11.7") == found
+    installed["lib99"] = "2"
+    assert "lib99" not in found
+    assert libraries(description, "3.11.7") != found
+
+
 def test_the_libraries_are_those_that_answer() -> None:
     description = {
         "loader_module": "mlflow.sklearn",
