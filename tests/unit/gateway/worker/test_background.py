@@ -3,6 +3,7 @@
 import json
 import select
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -180,6 +181,24 @@ def test_it_waits_as_long_as_a_call_will_take(serve: Any) -> None:
     serving.idle(1)
     assert time.monotonic() - began >= 0.2
     assert model.calls == [6]
+
+
+def test_half_a_frame_does_not_end_the_pause(serve: Any) -> None:
+    """The rest of it may be about to come: its caller would wait for the call."""
+    model = Model(lambda _: 0.5)
+    serving = serve(model, budget_s=60.0)
+    whole = b"".join(pack(*request(1, *([1.0] * 1000))))
+    timers = [
+        threading.Timer(0.05, serving.ours.sendall, [whole[:1000]]),
+        threading.Timer(0.2, serving.ours.sendall, [whole[1000:]]),
+    ]
+    for timer in timers:
+        timer.start()
+    serving.idle(1)
+    assert model.calls == []
+    assert [one.id for one in serving.loop._waiting] == [1]
+    for timer in timers:
+        timer.join()
 
 
 @pytest.mark.parametrize(("seconds", "rows"), [(0.05, 96), (0.2, 6), (0.31, 6), (10.0, 6)])
