@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -191,13 +191,24 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         for watch in watching:
             watch.cancel()
         await asyncio.gather(*watching, return_exceptions=True)
-        await supervisor.remember_hot()
-        await rollout.close()
-        # The listeners have waited for their callers; what is leased still was abandoned by them.
-        await residents.close(_ABANDONED_S)
-        await proofs.close()
-        await own_launcher.close()
-        await launcher.close()
+        await take_each(
+            supervisor.remember_hot,
+            rollout.close,
+            # The listeners have waited for their callers; what is leased still was left by them.
+            partial(residents.close, _ABANDONED_S),
+            proofs.close,
+            own_launcher.close,
+            launcher.close,
+        )
+
+
+async def take_each(*steps: Callable[[], Awaitable[None]]) -> None:
+    """Take all steps of a release, one after the other; the others too, if one raises."""
+    for step in steps:
+        try:
+            await step()
+        except Exception:  # noqa: BLE001  # what comes next ends processes
+            _log.exception("release.failed")
 
 
 def _limits(settings: GatewaySettings) -> WorkerLimits:

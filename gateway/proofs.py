@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import os
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 import orjson
@@ -39,14 +40,14 @@ class Proofs:
         """Store where the files are; the folder is made with the first of them."""
         self._folder = folder
         self._known: OrderedDict[str, Proof] = OrderedDict()
-        self._unwritten: dict[str, Proof] = {}
+        self._unwritten: dict[str, bytes] = {}
         self._writing: asyncio.Task[None] | None = None
 
     async def of(self, order: Load) -> Proof | None:
         """Return what was proved of the artifact in an order; None: nothing is known."""
         name = name_of(order)
         if name not in self._known:
-            proof = await asyncio.to_thread(_read, self._folder / name)
+            proof = await asyncio.to_thread(_read, self._folder / name, _subject(order))
             if proof is None:
                 return self._known.get(name)
             self._remember(name, self._known.get(name) or proof)
@@ -61,7 +62,7 @@ class Proofs:
         if known == proof:
             return
         self._remember(name, proof)
-        self._unwritten[name] = proof
+        self._unwritten[name] = _bytes_of(order, proof)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.get_running_loop().create_task(self._write())
 
@@ -79,30 +80,40 @@ class Proofs:
     async def _write(self) -> None:
         """Write the latest of each, one after the other."""
         while self._unwritten:
-            name, proof = self._unwritten.popitem()
+            name, content = self._unwritten.popitem()
             try:
-                await asyncio.to_thread(_replace, self._folder / name, _bytes_of(proof))
-            except OSError as error:
-                _log.warning("proof.not_written", reason=error.strerror or type(error).__name__)
+                await asyncio.to_thread(_replace, self._folder / name, content)
+            except Exception as error:  # noqa: BLE001  # no thread can be started, no memory is left
+                reason = getattr(error, "strerror", None) or type(error).__name__
+                _log.warning("proof.not_written", reason=reason)
 
 
 def name_of(order: Load) -> str:
     """Return the name of the file that an artifact's proof has in the environment ordered."""
-    device = "gpu" if order.cuda_devices is not None else "cpu"
-    parts = (str(proofs.FORMAT), order.digest, order.environment, device)
+    parts = (str(proofs.FORMAT), *_subject(order).values())
     return f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}.json"
 
 
-def _bytes_of(proof: Proof) -> bytes:
-    return seal(orjson.dumps(proof.as_header(), option=orjson.OPT_INDENT_2))
+def _subject(order: Load) -> dict[str, str]:
+    """Return what a proof is about: it stands in the file too, which may lie under another name."""
+    device = "gpu" if order.cuda_devices is not None else "cpu"
+    return {"artifact": order.digest, "environment": order.environment, "device": device}
 
 
-def _read(path: Path) -> Proof | None:
-    """Read a file, and mark it as used. Blocking."""
+def _bytes_of(order: Load, proof: Proof) -> bytes:
+    document = {**_subject(order), "proof": proof.as_header()}
+    return seal(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+
+
+def _read(path: Path, subject: Mapping[str, str]) -> Proof | None:
+    """Read a file, and mark it as used; None: it holds no proof of ``subject``. Blocking."""
     try:
         content = read(path, MAX_FILE_BYTES)
-        proof = proofs.parse(unseal(content)) if is_sealed(content) else None
+        document = unseal(content) if is_sealed(content) else {}
     except (OSError, DamagedFileError, AlteredError):
+        return None
+    proof = proofs.parse(document.pop("proof", None))
+    if document != subject:
         return None
     with contextlib.suppress(OSError):
         os.utime(path)

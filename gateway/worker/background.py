@@ -19,7 +19,7 @@ from gateway.worker.proof import MAX_LOST, Proof, longest_call_s
 from gateway.worker.prover import Prover
 
 TIMES_THE_BUDGET = 10
-"""How long all calls of one worker may take together."""
+"""How long all calls of all workers of an artifact may take together."""
 _BESIDE = 0.1
 """Of the longest call: how long one call may take while requests wait."""
 _SHARE_BESIDE = 0.1
@@ -27,7 +27,7 @@ _SHARE_BESIDE = 0.1
 _TOO_LONG = 3
 """Times the longest call: one that took longer than this counts."""
 _MOST_HICCUPS = 2
-"""Calls of one worker that take so long because the machine is busy; then it proves no more."""
+"""Calls of one worker that take so long although they compute little; then it proves no more."""
 
 
 class Background:
@@ -58,7 +58,7 @@ class Background:
         self.proof = proof
         self._prover = prover
         self._longest_s = longest_call_s(budget_s, timeout_s)
-        self._left_s = TIMES_THE_BUDGET * budget_s
+        self._left_s = TIMES_THE_BUDGET * budget_s - proof.spent_s
         self._tell = tell
         self._clock = clock
         self._cpu_clock = cpu_clock
@@ -66,6 +66,7 @@ class Background:
         self._longest_beside_s = _BESIDE * self._longest_s
         self._step_s = 0.0
         self._stepped_at = clock()
+        self._say_why_no_more()
 
     @property
     def pause_s(self) -> float | None:
@@ -104,19 +105,36 @@ class Background:
         seconds = self._prover.step()
         computed_s = self._cpu_clock() - computed_s
         self._left_s -= seconds
+        self.proof.spent_s += seconds
         self._step_s, self._stepped_at = seconds, self._clock()
-        if seconds > _TOO_LONG * self._longest_s:
-            self._was_late(rows, computed_s, lost)
+        if self._prover.broken_off is not None:
+            self.proof.lose(lost, self._prover.broken_off)
+        else:
+            if seconds > self._longest_s:
+                self._was_late(rows, seconds, computed_s, lost)
+            self._say_why_no_more()
         self._tell(Proved(self.proof.as_header()))
 
-    def _was_late(self, rows: int, computed_s: float, lost: int) -> None:
-        """Prove no more, unless the machine was busy with something else, for once."""
-        self._hiccups += 1
-        if computed_s > self._longest_s:
-            self.proof.lost = lost
+    def _was_late(self, rows: int, seconds: float, computed_s: float, lost: int) -> None:
+        """Forget a call in which the machine was busy with something else; end if it was long."""
+        too_long, computed = seconds > _TOO_LONG * self._longest_s, computed_s > self._longest_s
+        self._hiccups += too_long
+        if too_long and (computed or self._hiccups >= _MOST_HICCUPS):
+            self.proof.lost = lost if computed else self.proof.lost
             self._left_s = 0.0
-        elif self._hiccups < _MOST_HICCUPS:
+        elif not computed:
             self._prover.pace.forget(rows)
             self._step_s = 0.0
-        else:
-            self._left_s = 0.0
+
+    def _say_why_no_more(self) -> None:
+        """Have the proof say why no more rows are proved; nothing, if more are about to be."""
+        why = None
+        if self._left_s <= 0:
+            why = f"calls took {self.proof.spent_s:.3g} s, the last one {self._step_s:.3g} s"
+            self.proof.give_up(why)
+        elif not self._prover.over and self.pause_s is None:
+            why = (
+                f"a call of {self._prover.next_rows} rows would take about "
+                f"{self._prover.expected_s:.3g} s, and callers may wait for {self._longest_s:.3g} s"
+            )
+        self.proof.leave_at(None if self._prover.over else why)

@@ -105,6 +105,9 @@ def _prove_one(
 ) -> Asking[_One]:
     """Compare one call's answers; the cheapest question that may settle it comes first.
 
+    Before any joined one comes one alone: the pace of the model is known from it, and no joined
+    call is begun that would take longer than there is time for.
+
     Raises:
         _NotJoinedError: Rows influence each other, or joined ones are not answered.
     """
@@ -112,18 +115,21 @@ def _prove_one(
     answers, rows = [said], example.rows
     if len(varied) > 1:
         rows = sum(one.rows for one in varied)
+        alone = [said, (yield from _hear(call, varied[1]))]
         together = yield from _hear(call, join(varied))
-        _compare(together, 0, example, said)
-        alone, start = [said], example.rows
-        for one in varied[1:]:
-            alone.append((yield from _hear(call, one)))
-            _compare(together, start, one, alone[-1])
+        start = 0
+        for number, one in enumerate(varied):
+            if number == len(alone):
+                alone.append((yield from _hear(call, one)))
+            _compare(together, start, one, alone[number])
             start += one.rows
         again = yield from _hear(call, join(list(reversed(varied))))
         for one, own in zip(varied, alone, strict=True):
             start -= one.rows
             _compare(again, start, one, own)
         answers.append(together)
+    else:
+        yield from _hear(call, example)
     beside = yield from _hear_beside(call, example, far)
     for output, start in beside:
         _compare(output, start, example, said)

@@ -103,6 +103,7 @@ def load(
         background = Background(
             prover, proof, order.proof_budget_s, tell, timeout_s=order.timeout_s
         )
+        background = None if background.over else background
     gc.collect()
     gc.freeze()  # what a model holds for ever is not looked at again by every collection
     durations = {

@@ -325,6 +325,8 @@ def decode_header(message_type: type[M], header: bytes, faster: HeaderJson | Non
         return message_type(**(faster or json).loads(header))
     except TypeError as error:
         raise ValueError(f"not a {message_type.__name__}: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"not a {message_type.__name__}: it is nested too deep") from error
 
 
 def decode_checked(message_type: type[M], header: bytes) -> M:

@@ -41,6 +41,15 @@ def passing_fault(error: BaseException) -> BaseException | None:
     return next((one for one in _behind(error) if _passes(one)), None)
 
 
+def passing_in_a_call(error: BaseException) -> BaseException | None:
+    """Return the fault behind a call of a model that another worker may not meet; else None.
+
+    Memory too: a worker that is loaded already may find none beside its neighbours.
+    """
+    short = (one for one in _behind(error) if isinstance(one, MemoryError))
+    return passing_fault(error) or next(short, None)
+
+
 def name_of(fault: BaseException) -> str:
     """Say which fault it was, without its message: that may hold data."""
     name, number = type(fault).__name__, getattr(fault, "errno", None)

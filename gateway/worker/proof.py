@@ -6,17 +6,19 @@ hands it to the next worker of the same artifact; it says nothing of another one
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
+from itertools import islice
 from typing import Any, TypeGuard
 
 FORMAT = 2
 """Raised when what is proved changes its meaning: proofs of other formats are not read."""
 MAX_ROWS = 10**9
 MAX_LOST = 2
-"""Workers that may end inside a proof, until it is not tried any more."""
+"""Workers that may lose a proof, until it is not tried any more."""
 LONGEST_CALL = 0.1
 """Of the budget, and of the model's time-out: how long one call may take in the background."""
 PER_ROW, WHOLE, UNKNOWN = "per_row", "whole", "unknown"
@@ -24,9 +26,13 @@ JOINED, ALONE = "joined", "alone"
 FAST, PYFUNC = "fast", "pyfunc"
 UNPROVED = "it is not proved"
 """How every reason begins that is one of time, or of accidents."""
+_NO_MORE_YET = "; no more rows are proved yet: "
 _MAX_TEXT = 300
 _MAX_NAME = 100
 _MAX_LIBRARIES = 64
+_MAX_LOOKED_UP = 1000
+_ALL = "all"
+"""Stands for the digest over all libraries, where they are more than have room."""
 _WORDS = {
     "answers": {PER_ROW, WHOLE, UNKNOWN},
     "batching": {JOINED, ALONE},
@@ -56,8 +62,9 @@ class Proof:
         probabilities_on_arrays: Whether class probabilities are asked for on arrays too.
         settled: Whether batching and call path are decided; False: there was no time for it.
         budget_s: Seconds that there were for it.
-        lost: How many workers ended inside a proof, or took far longer for a call than they may;
-            one that did not come back counts as `MAX_LOST`.
+        spent_s: Seconds that it took in the background, of all workers.
+        lost: How many workers ended inside a proof, took far longer for a call than they may, or
+            met a fault that may pass; one that did not come back counts as `MAX_LOST`.
     """
 
     made_with: dict[str, str] = field(default_factory=dict)
@@ -72,15 +79,24 @@ class Proof:
     probabilities_on_arrays: bool = False
     settled: bool = False
     budget_s: float = 0.0
+    spent_s: float = 0.0
     lost: int = 0
 
     def as_header(self) -> dict[str, Any]:
         """Return what `parse` reads."""
         return asdict(self)
 
+    def join(self, rows: int, reason: str) -> None:
+        """Join so many rows from now on."""
+        self.batching, self.batching_reason, self.joined_rows = JOINED, _text(reason), rows
+
     def keep_alone(self, reason: str) -> None:
         """Join nothing from now on."""
-        self.batching, self.batching_reason, self.joined_rows = ALONE, reason[:_MAX_TEXT], 1
+        self.batching, self.batching_reason, self.joined_rows = ALONE, _text(reason), 1
+
+    def call(self, path: str, reason: str) -> None:
+        """Call the model in this way from now on."""
+        self.call_path, self.call_path_reason = path, _text(reason)
 
     def answer_whole(self, reason: str) -> None:
         """Divide no answer from now on: one belongs to all rows of its request."""
@@ -89,16 +105,36 @@ class Proof:
 
     def give_up(self, reason: str) -> None:
         """Say why what is not settled is not proved; what is found stays."""
-        told = f"{UNPROVED}: {reason}"[:_MAX_TEXT]
+        told = f"{UNPROVED}: {reason}"
+        if self.settled:
+            return
         if self.batching_reason.startswith(UNPROVED):
             self.keep_alone(told)
         if self.call_path_reason.startswith(UNPROVED):
-            self.call_path_reason = told
+            self.call(PYFUNC, told)
 
     def stop_widening(self, rows: int, reason: str) -> None:
         """Join no more rows than were proved together so far."""
+        self.leave_at(None)
         self.stopped_at = rows
-        self.batching_reason = f"{self.batching_reason}; {reason}"[:_MAX_TEXT]
+        self.batching_reason = _text(f"{self.batching_reason}; {reason}")
+
+    def lose(self, lost: int, reason: str) -> None:
+        """Note that a worker has lost it, and why; what is found stays."""
+        self.lost = lost
+        self.give_up(reason)
+        self.leave_at(reason)
+
+    def leave_at(self, reason: str | None) -> None:
+        """Say why no more rows are proved for the time being; None: more are."""
+        said = self.batching_reason.partition(_NO_MORE_YET)[0]
+        if self.batching == JOINED:
+            self.batching_reason = _text(f"{said}{_NO_MORE_YET}{reason}") if reason else said
+
+
+def _text(told: str) -> str:
+    """Return a reason as `parse` takes it: foreign names are in it, of any length."""
+    return "".join(char if char.isprintable() else "?" for char in told[:_MAX_TEXT])
 
 
 def longest_call_s(budget_s: float, timeout_s: float) -> float:
@@ -121,7 +157,10 @@ def merged(known: Proof, told: Proof) -> Proof:
         return told
     best = max(told, known, key=_weight)
     return replace(
-        best, lost=max(known.lost, told.lost), budget_s=max(known.budget_s, told.budget_s)
+        best,
+        lost=max(known.lost, told.lost),
+        budget_s=max(known.budget_s, told.budget_s),
+        spent_s=max(known.spent_s, told.spent_s),
     )
 
 
@@ -151,8 +190,7 @@ def _fits(value: Mapping[str, Any]) -> bool:
         and all(_is_within(value[name], *bounds) for name, bounds in _NUMBERS.items())
         and all(_is_text(text) for text in texts)
         and all(type(flag) is bool for flag in flags)
-        and type(value["budget_s"]) in {int, float}
-        and 0 <= value["budget_s"] <= MAX_ROWS
+        and all(_is_seconds(value[name]) for name in ("budget_s", "spent_s"))
         and (value["batching"] == JOINED or value["joined_rows"] == 1)
         and _is_of_libraries(value["made_with"])
     )
@@ -160,6 +198,10 @@ def _fits(value: Mapping[str, Any]) -> bool:
 
 def _is_within(number: Any, least: int, most: int) -> bool:
     return type(number) is int and least <= number <= most
+
+
+def _is_seconds(number: Any) -> bool:
+    return type(number) in {int, float} and 0 <= number <= MAX_ROWS
 
 
 def _is_text(text: Any) -> TypeGuard[str]:
@@ -182,7 +224,8 @@ def libraries(description: Mapping[str, Any], python: str) -> dict[str, str]:
     """Return the versions, in this environment, of Python and of what answers for the model.
 
     numpy, pandas, MLflow, the flavor's framework, and what the artifact requires: for a Python
-    function of the publisher's own, that is what it answers with.
+    function of the publisher's own, that is what it answers with. Of more than a proof may name,
+    the rest is in a digest over all.
     """
     flavor = str(description.get("loader_module") or "").rpartition(".")[2]
     required = [
@@ -197,10 +240,14 @@ def libraries(description: Mapping[str, Any], python: str) -> dict[str, str]:
         *required,
     ]
     found_versions = {"python": python}
-    for name in dict.fromkeys(names):
-        if len(found_versions) < _MAX_LIBRARIES and (version := _version(name)):
+    for name in islice(dict.fromkeys(names), _MAX_LOOKED_UP):
+        if version := _version(name):
             found_versions[name] = version[:_MAX_NAME]
-    return found_versions
+    if len(found_versions) <= _MAX_LIBRARIES:
+        return found_versions
+    lines = sorted(f"{name}=={version}" for name, version in found_versions.items())
+    named = dict(islice(found_versions.items(), _MAX_LIBRARIES - 1))
+    return {**named, _ALL: hashlib.sha256("\n".join(lines).encode()).hexdigest()}
 
 
 def _version(name: str) -> str | None:

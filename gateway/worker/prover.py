@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gateway.worker.inputs import Inputs
+from gateway.worker.passing import name_of, passing_in_a_call
 from gateway.worker.served_model import Call
 
 T = TypeVar("T")
@@ -38,18 +39,26 @@ Asking = Generator[Ask, Answer, T]
 
 
 class Pace:
-    """How long calls of a model take, by their number of rows."""
+    """How long calls of a model take, by their number of rows.
+
+    A machine may be busy with something else during a call. So of the last few calls of a size the
+    quickest counts, and a size that many calls of others have followed says nothing any more.
+    """
 
     def __init__(self, first_s: float = 0.0) -> None:
         """Begin with the first call's seconds: most of them may be for what is done but once."""
         self._first_s = first_s
-        self._took: dict[int, float] = {}
+        self._calls = 0
+        self._took: dict[int, tuple[int, list[float]]] = {}  # the size called longest ago is first
 
     def took(self, rows: int, seconds: float) -> None:
         """Remember a call."""
-        if rows not in self._took and len(self._took) >= _MOST_SIZES:
-            del self._took[next(iter(self._took))]
-        self._took[rows] = seconds
+        self._calls += 1
+        _, before = self._took.pop(rows, (0, []))
+        self._took[rows] = (self._calls, [*before[1 - _MOST_CALLS :], seconds])
+        oldest = next(iter(self._took))
+        if len(self._took) > _MOST_SIZES or self._took[oldest][0] <= self._calls - _FADED_AFTER:
+            del self._took[oldest]
 
     def forget(self, rows: int) -> None:
         """Forget a call that says nothing of others."""
@@ -60,16 +69,26 @@ class Pace:
         if not self._took:
             return self._first_s
         known = max((one for one in self._took if one <= rows), default=0)
-        if known:
-            return self._took[known] * rows / known
-        return self._took[min(self._took)]
+        seconds = min(self._took[known or min(self._took)][1])
+        return seconds * rows / known if known else seconds
 
 
 _MOST_SIZES = 64
+_MOST_CALLS = 3
+"""Of a size, that are remembered."""
+_FADED_AFTER = 256
+"""Calls of any size, after which one is forgotten."""
 
 
 class Prover:
-    """Asks what a proof wants to know."""
+    """Asks what a proof wants to know.
+
+    Attributes:
+        pace: Of the model.
+        spent_s: Seconds that its calls have taken.
+        broken_off: Why a call failed that another worker's may not, if one did: such a failure
+            proves nothing, and nothing more is asked.
+    """
 
     def __init__(
         self,
@@ -80,6 +99,7 @@ class Prover:
         """Store; nothing is asked yet."""
         self.pace = pace
         self.spent_s = 0.0
+        self.broken_off: str | None = None
         self._asking = asking
         self._clock = clock
         self._next: Ask | None = None
@@ -108,7 +128,11 @@ class Prover:
         began = self._clock()
         answer = _answer(ask)
         self.pace.took(ask.inputs.rows, self._clock() - began)
-        self._advance(lambda: self._asking.send(answer))
+        fault = passing_in_a_call(answer.raised) if answer.raised is not None else None
+        if fault is not None:
+            self._next, self.broken_off = None, f"a call met {name_of(fault)}, which may pass"
+        else:
+            self._advance(lambda: self._asking.send(answer))
         seconds = self._clock() - began
         self.spent_s += seconds
         return seconds

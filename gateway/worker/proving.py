@@ -94,13 +94,21 @@ def run(prover: Prover, proof: Proof, budget_s: float, tell: Callable[[Message],
         tell(Proving(replace(proof, lost=lost, budget_s=budget_s).as_header()))
         limit_s = min(budget_s, prover.spent_s + LONGEST_CALL * budget_s)
         prover.run(lambda: prover.spent_s + prover.expected_s <= limit_s)
-    else:
+    elif prover.broken_off is None:
         proof.give_up(
             f"after {prover.spent_s:.3g} s the next call would take about {prover.expected_s:.3g} "
             f"s, and GATEWAY_PROOF_BUDGET_S is {budget_s:g}"
         )
-    proof.budget_s = budget_s
+    if prover.broken_off is not None:
+        proof.lose(lost, prover.broken_off)
+    if proof.settled or prover.broken_off is None:
+        proof.budget_s = budget_s
     tell(Proved(proof.as_header()))
+
+
+def _is_to_widen(proof: Proof, most_rows: int) -> bool:
+    """Whether more rows may be joined than are proved."""
+    return proof.batching == JOINED and not proof.stopped_at and proof.joined_rows < most_rows
 
 
 class _Subject:
@@ -143,8 +151,7 @@ class _Subject:
         if path is not None:
             self._model.call = path.call
         else:
-            self._proof.call_path = PYFUNC
-            self._proof.call_path_reason = "the bare model cannot be called"
+            self._proof.call(PYFUNC, "the bare model cannot be called")
 
     def prove_nothing(self) -> Asking[None]:
         """Say why: there is no input example."""
@@ -157,8 +164,12 @@ class _Subject:
         proof, order = self._proof, self._order
         if not fast_path.is_possible(self._loader):
             yield from self._choose_path([], [])  # asks nothing
+        most_bytes = order.max_batch_bytes // joining.row_bytes(warmed.inputs, body_bytes)
+        most_rows = min(order.max_batch_rows, most_bytes)
         if proof.lost >= MAX_LOST:
-            proof.give_up("workers ended, or did not come back, while they proved it")
+            told = "workers ended, did not come back, or met faults, while they proved it"
+            proof.give_up(told)
+            proof.leave_at(told if _is_to_widen(proof, most_rows) else None)
             return
         varied = warmup.vary(warmed.inputs)
         whole = self._loader == _SCIKIT_LEARN
@@ -168,9 +179,7 @@ class _Subject:
             further = [*warmup.scatter(varied[0]), *far] if whole else []
             yield from self._choose_path(varied, further)
             proof.settled = True
-        most_bytes = order.max_batch_bytes // joining.row_bytes(warmed.inputs, body_bytes)
-        most_rows = min(order.max_batch_rows, most_bytes)
-        if proof.batching == JOINED and not proof.stopped_at and proof.joined_rows < most_rows:
+        if _is_to_widen(proof, most_rows):
             likely = self._model.probabilities_call if proof.probabilities_joined else None
             yield from joining.widen(self._calls(likely), varied, far, proof, most_rows)
 
@@ -187,10 +196,12 @@ class _Subject:
         found = yield from joining.prove(
             self._calls(), varied, far, said, probabilities=self._model.probabilities_call
         )
-        proof = self._proof
-        proof.answers, proof.batching = found.answers, found.mode
-        proof.batching_reason, proof.joined_rows = found.reason, found.rows
-        proof.probabilities_joined = found.probabilities
+        self._proof.answers = found.answers
+        self._proof.probabilities_joined = found.probabilities
+        if found.mode == JOINED:
+            self._proof.join(found.rows, found.reason)
+        else:
+            self._proof.keep_alone(found.reason)
 
     def _choose_path(self, varied: Sequence[Inputs], further: Sequence[Inputs]) -> Asking[None]:
         """Prove the fast path: on joined rows too, since joining is proved on the other one."""
@@ -203,7 +214,7 @@ class _Subject:
             proofs,
             further=further,
         )
-        self._proof.call_path, self._proof.call_path_reason = path.path, path.reason
+        self._proof.call(path.path, path.reason)
         self._model.call = path.call
         if path.path == FAST and self._probabilities is not None:
             self._proof.probabilities_on_arrays = yield from fast_path.choose_probabilities(

@@ -74,14 +74,18 @@ class Connection:
     def receive_within(self, seconds: float) -> list[Frame]:
         """Return the frames that have arrived, or arrive in this time; none, if none do.
 
+        A part of a frame is none.
+
         Raises:
             ConnectionEndedError: End of the stream, or an error on it.
         """
-        if not (frames := self.receive(wait=False)):
-            poll = select.poll()
-            poll.register(self._channel, select.POLLIN)
-            if poll.poll(math.ceil(seconds * 1000)):
-                return self.receive(wait=False)
+        until = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        while not (frames := self.receive(wait=False)):
+            left_s = until - time.monotonic()
+            if left_s <= 0 or not poll.poll(math.ceil(left_s * 1000)):
+                break
         return frames
 
     def send(

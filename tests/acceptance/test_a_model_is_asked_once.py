@@ -1,8 +1,6 @@
 """Before a model serves it is asked for its example once; what is proved besides, once for all."""
 
 import asyncio
-import os
-import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -94,22 +92,13 @@ class Corner:
         return [one for one in document["replicas"] if one["state"] == "ready"]
 
     async def settled(self, http: httpx.AsyncClient, word: str) -> dict[str, Any]:
-        """Wait until nothing is left to prove; what the catalogue says of the worker then.
-
-        A worker on a busy machine may prove no more: one that comes no further is ended.
-        """
-        seen: list[int] = []
+        """Wait until nothing is left to prove; what the catalogue says of the worker then."""
 
         async def look() -> dict[str, Any] | None:
             await self.asked(http, word, 1.0)
             ready = await self.shown(http, word)
-            seen.append(ready[0]["joined_rows"] if ready else 0)
-            if ready and seen[-1] == JOINED_ROWS.get(word, 1):
-                return ready[0]
-            if ready and seen[-30:] == [seen[-1]] * 30:
-                seen.clear()
-                os.kill(ready[0]["pid"], signal.SIGKILL)
-            return None
+            done = bool(ready) and ready[0]["joined_rows"] == JOINED_ROWS.get(word, 1)
+            return ready[0] if done else None
 
         return await eventually(look, f"{word} is proved as far as it bears", look_every_s=0.5)
 

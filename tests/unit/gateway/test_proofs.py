@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.proofs import MAX_FILE_BYTES, MOST_KEPT, Proofs, _bytes_of, name_of
+from gateway.proofs import MAX_FILE_BYTES, MOST_KEPT, Proofs, _bytes_of, _subject, name_of
 from gateway.sealed import seal
 from gateway.worker import proof
 from gateway.worker.messages import Load
@@ -67,16 +67,31 @@ async def test_another_format_has_other_files(
 
 
 def damages() -> dict[str, Any]:
-    whole = _bytes_of(PROOF)
+    whole = _bytes_of(ORDER, PROOF)
     return {
         "altered": whole.replace(b'"joined_rows": ', b'"joined_rows": 1'),
-        "without its checksum": json.dumps(PROOF.as_header()).encode(),
+        "without its checksum": json.dumps(
+            {**_subject(ORDER), "proof": PROOF.as_header()}
+        ).encode(),
+        "of another artifact": _bytes_of(replace(ORDER, digest=f"sha256:{2:064x}"), PROOF),
+        "of another environment": _bytes_of(replace(ORDER, environment="sha256:e"), PROOF),
+        "of another device": _bytes_of(replace(ORDER, cuda_devices="all"), PROOF),
+        "of nothing": seal(json.dumps({"proof": PROOF.as_header()}, indent=1).encode()),
         "empty": b"",
         "cut": whole[:-5],
         "zeros": b"\0" * len(whole),
         "deep": b"[" * 10_000,
         "other": b'{"batching": "joined"}',
-        "newer": seal(json.dumps(PROOF.as_header() | {"tomorrow": 1}, indent=1).encode()),
+        "newer": seal(
+            json.dumps(
+                {**_subject(ORDER), "proof": PROOF.as_header() | {"tomorrow": 1}}, indent=1
+            ).encode()
+        ),
+        "with more": seal(
+            json.dumps(
+                {**_subject(ORDER), "tomorrow": 1, "proof": PROOF.as_header()}, indent=1
+            ).encode()
+        ),
         "large": whole + b" " * MAX_FILE_BYTES,
         "no text": b"\xff\xfe",
         "a number": b"1",
@@ -132,6 +147,23 @@ async def test_a_disk_that_is_full_keeps_nobody_from_anything(
     assert known.joined_rows == 192
 
 
+async def test_no_thread_that_can_be_started_keeps_nobody_from_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    proofs = Proofs(tmp_path)
+    monkeypatch.setattr("asyncio.to_thread", refuse)
+    proofs.keep(ORDER, PROOF)
+    await proofs.close()
+    assert await proofs.of(ORDER) == PROOF, "it is remembered"
+    monkeypatch.undo()
+    proofs.keep(ORDER, replace(PROOF, joined_rows=192))
+    await proofs.close()
+    assert names(tmp_path) == {name_of(ORDER)}
+
+
 async def test_a_folder_that_cannot_be_made_is_no_reason_to_fail(tmp_path: Path) -> None:
     (tmp_path / "proofs").write_text("a file")
     proofs = Proofs(tmp_path / "proofs")
@@ -146,7 +178,7 @@ async def test_only_so_many_are_kept_those_used_last(tmp_path: Path) -> None:
     orders = [replace(ORDER, digest=f"sha256:{n:064x}") for n in range(MOST_KEPT + 20)]
     for number, order in enumerate(orders[:MOST_KEPT]):
         path = tmp_path / name_of(order)
-        path.write_bytes(_bytes_of(PROOF))
+        path.write_bytes(_bytes_of(order, PROOF))
         os.utime(path, (number, number))
     assert await proofs.of(orders[0]) == PROOF  # used, so no longer the oldest
     for order in orders[MOST_KEPT:]:

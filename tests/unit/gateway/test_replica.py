@@ -427,6 +427,28 @@ async def test_a_worker_that_speaks_nonsense_of_proofs_is_ended(proved):
     assert kept == []
 
 
+DEEP = b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
+
+
+@pytest.mark.parametrize("kind", [Kind.PROVED, Kind.PROVING])
+async def test_a_proof_that_is_nested_too_deep_ends_its_worker(proved, kind):
+    replica, launcher, kept = proved
+    launcher.worker.peer.sendall(b"".join(pack(kind, 0, b'{"proof":%b}' % DEEP)))
+    async with asyncio.timeout(10):
+        await replica.wait_stopped()
+    assert kept == []
+    assert "nested too deep" in replica.end_reason
+
+
+async def test_an_answer_to_a_probe_that_is_nested_too_deep_is_none(proved):
+    replica, launcher, _ = proved
+    probe = asyncio.ensure_future(replica.probe(10))
+    await asyncio.sleep(0)
+    launcher.worker.peer.sendall(b"".join(pack(Kind.ALIVE, 0, DEEP)))
+    with pytest.raises(LoadError, match="nested too deep"):
+        await probe
+
+
 async def test_a_worker_lost_in_a_proof_is_ended_and_its_requests_are_not_begun(proved):
     replica, launcher, kept = proved
     launcher.say(Proving(LOST.as_header()))

@@ -3,6 +3,7 @@
 import json
 import select
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -182,6 +183,24 @@ def test_it_waits_as_long_as_a_call_will_take(serve: Any) -> None:
     assert model.calls == [6]
 
 
+def test_half_a_frame_does_not_end_the_pause(serve: Any) -> None:
+    """The rest of it may be about to come: its caller would wait for the call."""
+    model = Model(lambda _: 0.5)
+    serving = serve(model, budget_s=60.0)
+    whole = b"".join(pack(*request(1, *([1.0] * 1000))))
+    timers = [
+        threading.Timer(0.05, serving.ours.sendall, [whole[:1000]]),
+        threading.Timer(0.2, serving.ours.sendall, [whole[1000:]]),
+    ]
+    for timer in timers:
+        timer.start()
+    serving.idle(1)
+    assert model.calls == []
+    assert [one.id for one in serving.loop._waiting] == [1]
+    for timer in timers:
+        timer.join()
+
+
 @pytest.mark.parametrize(("seconds", "rows"), [(0.05, 96), (0.2, 6), (0.31, 6), (10.0, 6)])
 def test_a_model_that_callers_would_wait_for_is_not_proved_further(
     serve: Any, seconds: float, rows: int
@@ -243,6 +262,43 @@ def test_a_machine_that_is_busy_with_something_else_is_forgiven_once(serve: Any)
     serving.idle(3)
     assert serving.loop._background is None
     assert (serving.proof.joined_rows, serving.proof.lost) == (24, 0)
+
+
+def test_a_call_during_which_the_machine_was_busy_says_nothing_of_the_next(serve: Any) -> None:
+    model = Model(lambda rows: 0.5 if rows == 12 else 0.001)
+    model.computes = 0.01
+    serving = serve(model)
+    serving.idle(5)
+    assert (serving.proof.joined_rows, serving.loop._background) == (96, None)
+    assert serving.proof.batching_reason == "it is not proved", "nothing is left to say"
+
+
+def test_a_call_that_computes_for_so_long_is_the_last_and_the_proof_says_why(serve: Any) -> None:
+    model = Model(lambda rows: 0.5 if rows == 12 else 0.001)
+    serving = serve(model)
+    serving.idle(2)
+    assert serving.background.pause_s is None
+    told = json.loads(serving.said()[-1].header)["proof"]
+    assert (told["joined_rows"], told["stopped_at"], told["lost"]) == (12, 0, 0)
+    assert told["batching_reason"].endswith(
+        "no more rows are proved yet: "
+        "a call of 24 rows would take about 1 s, and callers may wait for 0.3 s"
+    )
+    for _ in range(300):
+        serving.background.saw(6, 0.001)
+    assert serving.background.pause_s == pytest.approx(0.004)
+    serving.loop._prove(serving.background)
+    assert "no more rows" not in serving.proof.batching_reason
+
+
+def test_a_worker_that_proves_no_more_says_so(serve: Any) -> None:
+    model = Model(lambda rows: 5.0 if rows == 24 else 0.001)
+    serving = serve(model)
+    serving.idle(3)
+    told = json.loads(serving.said()[-1].header)["proof"]
+    assert told["batching_reason"].endswith(
+        "no more rows are proved yet: calls took 5 s, the last one 5 s"
+    )
 
 
 def test_all_calls_together_have_a_budget() -> None:

@@ -24,6 +24,7 @@ KNOWN = Proof(
     probabilities_on_arrays=True,
     settled=True,
     budget_s=3.0,
+    spent_s=0.5,
     lost=1,
 )
 
@@ -60,6 +61,8 @@ def test_it_is_read_as_it_was_written(proof: Proof) -> None:
         ("budget_s", -1.0),
         ("budget_s", float("nan")),
         ("budget_s", True),
+        ("spent_s", -0.1),
+        ("spent_s", "1"),
         ("lost", 3),
         ("made_with", []),
         ("made_with", {"numpy": 2}),
@@ -114,6 +117,38 @@ def test_reasons_are_cut_to_their_bounds() -> None:
     assert parse(proof.as_header()) == proof
 
 
+def test_a_reason_is_always_one_that_is_read() -> None:
+    """Foreign names are in it: of loaders, and of what a model raises."""
+    odd = "my.loader\u00ad\n\ud800 raised " + "E" * 300
+    proof = Proof(settled=True)
+    for say in (proof.keep_alone, proof.answer_whole, proof.give_up):
+        say(odd)
+        assert parse(proof.as_header()) == proof
+    proof.call("pyfunc", odd)
+    proof.join(6, odd)
+    assert parse(proof.as_header()) == proof
+    assert proof.batching_reason == proof.call_path_reason == f"my.loader??? raised {'E' * 280}"
+    proof.join(6, "")
+    proof.leave_at(odd)
+    proof.stop_widening(12, odd)
+    assert parse(proof.as_header()) == proof
+
+
+def test_why_no_more_rows_are_proved_is_said_once_and_taken_back() -> None:
+    proof = Proof()
+    proof.leave_at("slow")
+    assert proof.batching_reason == "it is not proved", "nothing is joined"
+    proof.join(6, "proved")
+    for _ in range(2):
+        proof.leave_at("slow")
+        assert proof.batching_reason == "proved; no more rows are proved yet: slow"
+    proof.leave_at(None)
+    assert proof.batching_reason == "proved"
+    proof.leave_at("slow")
+    proof.stop_widening(12, "in 12 rows it raised")
+    assert proof.batching_reason == "proved; in 12 rows it raised"
+
+
 WIDE = Proof(answers="per_row", batching="joined", joined_rows=1024, settled=True)
 WHOLE = Proof(answers="whole", batching_reason="an answer was not one per row", settled=True)
 ALONE = Proof(answers="per_row", batching_reason="rows influence each other", settled=True)
@@ -144,13 +179,28 @@ def test_of_two_proofs_that_holds_which_forbids_more_and_then_the_wider(
 def test_of_two_proofs_the_later_words_hold_and_lost_tries_of_both() -> None:
     later = replace(WIDE, batching_reason="again")
     assert merged(WIDE, later) == later
-    lost = replace(WIDE, joined_rows=96, lost=MAX_LOST, budget_s=3.0)
-    assert merged(lost, WIDE) == merged(WIDE, lost) == replace(WIDE, lost=MAX_LOST, budget_s=3.0)
+    lost = replace(WIDE, joined_rows=96, lost=MAX_LOST, budget_s=3.0, spent_s=7.0)
+    both = replace(WIDE, lost=MAX_LOST, budget_s=3.0, spent_s=7.0)
+    assert merged(lost, WIDE) == merged(WIDE, lost) == both
 
 
 def test_a_proof_of_other_libraries_is_not_merged() -> None:
     other = replace(WIDE, made_with={"numpy": "3"})
     assert merged(WHOLE, other) == other
+
+
+def test_of_more_libraries_than_have_room_none_changes_unseen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed = {f"lib{number}": "1" for number in range(100)}
+    monkeypatch.setattr(proofs, "_version", installed.get)
+    description = {"requirements": [f"{name}==1" for name in installed]}
+    found = libraries(description, "3.11.7")
+    assert parse(replace(KNOWN, made_with=found).as_header()) is not None
+    assert libraries(description, "3.11.7") == found
+    installed["lib99"] = "2"
+    assert "lib99" not in found
+    assert libraries(description, "3.11.7") != found
 
 
 def test_the_libraries_are_those_that_answer() -> None:

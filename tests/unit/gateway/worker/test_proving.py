@@ -38,12 +38,12 @@ class World:
         self.now += self._seconds(inputs.rows)
         return self._answer(inputs.arrays["x"])
 
-    def warm(self, order: Load = ORDER) -> tuple[Proof, Prover]:
+    def warm(self, order: Load = ORDER, example: bytes = EXAMPLE) -> tuple[Proof, Prover]:
         """Do as a load does; return what is proved, and what is left to prove."""
         self.calls.clear()
         model = ServedModel("m", 1, SIGNATURE, strict_json.best(), self.call)
         proof = proving.kept(order)
-        prover = proving.warm(model, None, order, EXAMPLE, proof=proof, clock=lambda: self.now)
+        prover = proving.warm(model, None, order, example, proof=proof, clock=lambda: self.now)
         proving.run(prover, proof, order.proof_budget_s, self.told.append)
         return proof, prover
 
@@ -93,10 +93,24 @@ def test_a_slow_model_is_asked_once_and_its_requests_go_alone(seconds: float) ->
 def test_a_proof_that_is_stopped_by_time_is_not_begun_by_the_next_worker() -> None:
     world = World(lambda _: 0.9)
     proof, _ = world.warm()
-    assert len(world.calls) == 4
-    assert world.now - 0.9 == pytest.approx(2.7), "a call more would be beyond the budget"
+    assert world.calls == [2, 2], "a joined call may take three times as long as one alone"
     again, _ = world.warm(kept(proof))
     assert (again, world.calls) == (proof, [2])
+
+
+@pytest.mark.parametrize("row_s", [0.03, 0.05, 0.18, 0.19])
+@pytest.mark.parametrize("kind", ["floats", "one", "whole"])
+def test_the_budget_is_kept_where_a_call_takes_as_long_as_it_has_rows(
+    row_s: float, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first joined call has three times as many rows as the example."""
+    world = World(lambda rows: row_s * rows)
+    values = {"floats": [float(n) for n in range(1, 17)], "one": [1], "whole": list(range(16))}
+    if kind != "floats":
+        whole = rules.Signature(columns=(rules.Column("x", "long"),))
+        monkeypatch.setitem(globals(), "SIGNATURE", whole)
+    _, prover = world.warm(example=json.dumps({"inputs": {"x": values[kind]}}).encode())
+    assert prover.spent_s <= ORDER.proof_budget_s
 
 
 def test_more_time_than_there_was_is_another_try() -> None:
@@ -133,6 +147,27 @@ def test_many_rows_are_proved_in_the_background_where_they_take_long() -> None:
     assert (again, world.calls) == (proof, [2]), "nor does the next worker's warm-up"
 
 
+def test_workers_that_each_begin_a_proof_anew_share_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each is evicted after two calls in the background."""
+    whole = rules.Signature(columns=(rules.Column("x", "long"),))
+    monkeypatch.setitem(globals(), "SIGNATURE", whole)
+    example = json.dumps({"inputs": {"x": list(range(16))}}).encode()
+    world, proof, calls = World(lambda _: 0.29), Proof(), []
+    for _ in range(150):
+        proof, prover = world.warm(kept(proof), example)
+        background = Background(prover, proof, 3.0, world.told.append, clock=lambda: world.now)
+        for _ in range(2):
+            if background.pause_s is not None:
+                background.step()
+        calls.append(len(world.calls))
+    assert calls[:3] == [2, 2, 2]
+    assert calls[-40:] == [1] * 40, "only the example"
+    assert proof.spent_s <= 30.0
+    assert (proof.settled, proof.batching) == (False, "alone")
+
+
 @pytest.mark.parametrize(
     "order",
     [
@@ -167,7 +202,7 @@ def test_before_a_proof_is_told_what_holds_if_it_does_not_end() -> None:
     proof, prover = world.warm(kept(second))
     assert (world.calls, world.told, prover.over) == ([2], [], True)
     assert proof.batching == "alone"
-    assert "workers ended, or did not come back" in proof.batching_reason
+    assert "workers ended, did not come back" in proof.batching_reason
 
 
 def test_what_is_proved_stays_when_workers_end_while_they_prove_more() -> None:
@@ -175,8 +210,63 @@ def test_what_is_proved_stays_when_workers_end_while_they_prove_more() -> None:
     proof, _ = world.warm()
     lost = replace(proof, lost=MAX_LOST)
     again, prover = world.warm(kept(lost))
-    assert again == lost
+    assert again == replace(lost, batching_reason=again.batching_reason)
+    told = "no more rows are proved yet: workers ended, did not come back"
+    assert told in again.batching_reason
     assert prover.over
+
+
+def failing(error: Exception, *at: int, rows: int = 0) -> World:
+    """A model that raises in its calls with these numbers, or with so many rows."""
+    calls = []
+
+    def answer(x: Any) -> Any:
+        calls.append(len(x))
+        if len(calls) in at or len(x) == rows:
+            raise error
+        return 2 * x
+
+    return World(lambda _: 0.001, answer)
+
+
+@pytest.mark.parametrize("error", [ConnectionError("once"), MemoryError(), TimeoutError()])
+def test_a_fault_that_passes_is_not_kept(error: Exception) -> None:
+    world = failing(error, 2)
+    proof, prover = world.warm()
+    assert prover.over
+    assert (proof.settled, proof.lost, proof.budget_s) == (False, 1, 0.0)
+    assert proof.batching_reason == (
+        f"{UNPROVED}: a call met {type(error).__name__}, which may pass"
+    )
+    again, _ = world.warm(kept(proof))
+    assert (again.batching, again.joined_rows, again.settled) == ("joined", 96, True)
+    assert again.batching_reason == "the input example answers the same alone and joined"
+
+
+def test_a_fault_that_does_not_pass_is_kept() -> None:
+    world = failing(ValueError("no"), 2)
+    proof, _ = world.warm()
+    assert (proof.settled, proof.batching, proof.lost) == (True, "alone", 0)
+    again, _ = world.warm(kept(proof))
+    assert (again, len(world.calls)) == (proof, 1)
+
+
+def test_a_fault_in_many_rows_leaves_what_is_proved_and_is_met_twice_at_most() -> None:
+    world = failing(MemoryError(), rows=48)
+    proof, _ = world.warm()
+    assert (proof.settled, proof.joined_rows, proof.stopped_at, proof.lost) == (True, 24, 0, 1)
+    assert proof.batching_reason.endswith(
+        "no more rows are proved yet: a call met MemoryError, which may pass"
+    )
+    proof, prover = world.warm(kept(proof))
+    background = Background(prover, proof, 3.0, world.told.append, clock=lambda: world.now)
+    while not background.over:
+        background.step()
+    told = world.told[-1]
+    assert isinstance(told, Proved)
+    assert (told.proof["joined_rows"], told.proof["lost"]) == (24, MAX_LOST)
+    again, prover = world.warm(kept(proof))
+    assert (prover.over, again.joined_rows, world.calls) == (True, 24, [2])
 
 
 @pytest.mark.parametrize(
@@ -202,7 +292,7 @@ def test_an_example_of_as_many_rows_as_its_forecast_is_seen_through() -> None:
     world = World(lambda _: 0.001, lambda x: np.arange(2.0) + x.sum())
     proof, _ = world.warm()
     assert (proof.answers, proof.batching) == ("whole", "alone")
-    assert len(world.calls) == 2
+    assert len(world.calls) == 3
 
 
 def test_a_model_without_an_example_says_why_nothing_is_proved() -> None:
@@ -231,6 +321,26 @@ def test_a_call_is_expected_to_take_as_long_as_one_of_fewer_rows_and_in_proporti
     for number, seconds in took.items():
         pace.took(number, seconds)
     assert pace.expected_s(rows) == pytest.approx(expected)
+
+
+def test_of_the_last_calls_of_a_size_the_quickest_counts() -> None:
+    pace = Pace()
+    for seconds in (0.1, 5.0, 7.0):
+        pace.took(2, seconds)
+    assert pace.expected_s(2) == 0.1
+    pace.took(2, 6.0)
+    assert pace.expected_s(2) == 5.0, "the model may have become slow"
+
+
+def test_a_slow_call_is_forgotten_after_many_others() -> None:
+    pace = Pace()
+    pace.took(10, 1.0)
+    for _ in range(200):
+        pace.took(6, 0.001)
+    assert pace.expected_s(12) == pytest.approx(1.2)
+    for _ in range(100):
+        pace.took(6, 0.001)
+    assert pace.expected_s(12) == pytest.approx(0.002)
 
 
 def test_what_is_known_of_calls_is_bounded() -> None:
