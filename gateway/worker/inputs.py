@@ -48,16 +48,22 @@ class Inputs:
         return (self.kind, shapes, repr(sorted(self.params.items())))
 
     def joined(self, others: Sequence[Inputs]) -> Inputs:
-        """Return these rows and those of ``others``, in order; all have equal ``joins_with``."""
+        """Return these rows and those of ``others``, in order; all have equal ``joins_with``.
+
+        What several are joined in shares nothing with them: a model may change it, and raise, and
+        is then given each alone.
+        """
         if not others:
             return self
         import numpy as np
 
         parts = [self, *others]
         arrays = {
-            name: np.concatenate([part.arrays[name] for part in parts]) for name in self.arrays
+            name: _with_own_cells(np.concatenate([part.arrays[name] for part in parts]))
+            for name in self.arrays
         }
-        return Inputs(self.kind, arrays, sum(part.rows for part in parts), self.params)
+        rows = sum(part.rows for part in parts)
+        return Inputs(self.kind, arrays, rows, unshared(self.params))
 
     def native(self) -> Any:
         """Return what a pyfunc takes: a DataFrame, an array, arrays by name, a list, a value."""
@@ -88,6 +94,25 @@ class Inputs:
 def _copied(array: Any) -> Any:
     """Return an array of its own, and of its own lists and objects where it holds such."""
     return deepcopy(array) if array.dtype.kind == "O" else array.copy()
+
+
+def unshared(value: Any) -> Any:
+    """Return JSON, or what holds arrays of it, with lists, objects and arrays of its own."""
+    if type(value) is list:
+        return [unshared(one) for one in value]
+    if type(value) is dict:
+        return {name: unshared(one) for name, one in value.items()}
+    return _copied(value) if hasattr(value, "dtype") else value
+
+
+def _with_own_cells(array: Any) -> Any:
+    """Return an array that was just made, its cells unshared where they may be changed."""
+    if array.dtype.kind != "O":
+        return array
+    import numpy as np
+
+    cells = (unshared(cell) for cell in array.ravel())
+    return np.fromiter(cells, dtype=object, count=array.size).reshape(array.shape)
 
 
 class Rows(Protocol):

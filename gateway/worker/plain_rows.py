@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from gateway.worker import columns
-from gateway.worker.inputs import COLUMNS, Inputs
+from gateway.worker.inputs import COLUMNS, Inputs, unshared
 
 MOST_ROWS = 64
 """Of more rows an array is smaller than the values, and costs less than to keep them."""
@@ -92,4 +92,4 @@ class PlainRows:
         """Return these rows and those of ``others``, as arrays."""
         parts = [self, *others]
         rows = sum(part.rows for part in parts)
-        return Inputs(COLUMNS, self.layout.arrays(parts), rows, self.params)
+        return Inputs(COLUMNS, self.layout.arrays(parts), rows, unshared(self.params))
