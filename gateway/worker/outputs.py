@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -55,7 +56,10 @@ def to_json(value: Any, depth: int = 0) -> Any:
     if hasattr(value, "detach"):  # a torch tensor
         value = value.detach().cpu()
     if isinstance(value, Mapping):
-        return {str(key): to_json(item, depth + 1) for key, item in value.items()}
+        return {
+            key if type(key) is str else _name(key): to_json(item, depth + 1)
+            for key, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [to_json(item, depth + 1) for item in value]
     return _foreign(value, depth)
@@ -93,9 +97,19 @@ def _foreign(value: Any, depth: int) -> Any:
         return plain if numpys else to_json(plain, depth + 1)
     if callable(to_text := getattr(value, "isoformat", None)):
         return to_text()
-    if isinstance(value, (bool, int, float, str)):
-        return next(plain(value) for plain in (bool, int, float, str) if isinstance(value, plain))
+    if isinstance(value, str):
+        return str.__str__(value)  # an enumeration's text: str() says the member's name
+    if isinstance(value, (int, float)):
+        return int(value) if isinstance(value, int) else float(value)
     return _of_a_class(value, depth)
+
+
+def _name(key: Any) -> str:
+    """Return a member's name as ``json`` spells it: true, null, NaN, an enumeration's text."""
+    if isinstance(key, str):
+        return str.__str__(key)
+    spelled = key is None or isinstance(key, (int, float))
+    return json.dumps(key) if spelled else str(key)
 
 
 def _without_nat(value: Any) -> Any:

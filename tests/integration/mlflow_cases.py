@@ -100,7 +100,8 @@ GOOD = {"d": 1.5, "f": 0.5, "l": 1, "i": 2, "b": True, "s": "x", "t": "2026-01-0
 
 
 ROWS = {"table": 1, "bytes": 1, "model": 1, "many digits": 1, "half a character": 1}
-ROWS |= {"dates": 3, "no numbers": 3}
+ROWS |= {"dates": 3, "no numbers": 3, "enumerations": 3}
+ROWS |= {"names": 1, "one name twice": 1, "a pair as a name": 1}
 FAILS = "an error of MLflow's own"
 
 
@@ -437,7 +438,7 @@ CASES = {
         TypedModel("Answers", signature=ModelSignature(Schema([ColSpec("string", "what")]))),
         alike=[
             *map(asks_for, ("series", "named series", "table", "bytes", "model", "dates")),
-            asks_for("many digits"),
+            *map(asks_for, ("many digits", "enumerations", "names", "one name twice")),
         ],
         differs=[
             (asks_for("no numbers"), [1.5, "NaN", "Infinity"], [1.5, None, None]),
@@ -452,6 +453,7 @@ CASES = {
                 ["2026-01-02T00:00:00.000000000", None],
             ),
             (asks_for("missing"), FAILS, [1, None]),
+            (asks_for("a pair as a name"), FAILS, [{"(1, 2)": 3}]),
             (asks_for("series in a dict"), FAILS, {"a": [1]}),
             (asks_for("half a character"), ["\ud800"], "a value has no spelling in JSON"),
         ],
