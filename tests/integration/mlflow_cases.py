@@ -62,6 +62,13 @@ CHANGED_BY_MLFLOW = [
     ("s", None, "NoneType None", "null in a required column"),
     ("t", 1, "Timestamp 1970-01-01 00:00:00.000000001", NOT_A_STRING),
     ("t", "2 January 2026", "Timestamp 2026-01-02 00:00:00", NOT_A_DATE),
+    (
+        "t",
+        "2026-01-02T03:04:05.1234567891",
+        "Timestamp 2026-01-02 03:04:05.123456789",
+        "a date and time finer than a nanosecond",
+    ),
+    ("t", "2026-01-02T03:04.5", "Timestamp 2026-01-02 03:04:30", NOT_A_DATE),
     ("n", "2026-01-01", "bytes b'\\xdbM\\xba\\xd3]5'", NOT_BASE64),
 ]
 """Column, value, what MLflow makes of it, and why it is refused here."""
@@ -151,6 +158,12 @@ CASES = {
     ),
     "list of a model with dates and bytes": Case(
         TypedModel("Events"),
+        refused=[
+            (
+                {"inputs": [{"at": "2026-01-02T03:04:05.1234567", "data": "AAE="}]},
+                [[0, "at", "a date and time finer than a microsecond"]],
+            )
+        ],
         differs=[
             (
                 {"inputs": [{"at": "2026-01-02T03:04:05", "data": "AAE="}]},
@@ -407,7 +420,10 @@ CASES = {
     ),
     "columns": Case(
         TypedModel("Cells", signature=TYPES),
-        alike=[{"dataframe_records": [GOOD | {"o": 3, "x": "left out"}]}],
+        alike=[
+            {"dataframe_records": [GOOD | {"o": 3, "x": "left out"}]},
+            {"dataframe_records": [GOOD | {"t": "2026-01-02T03:04:05.123456789"}]},
+        ],
         refused=[
             ({"dataframe_records": [{**GOOD, "l": "x"}]}, [[0, "l", NOT_WHOLE]]),
             ({"dataframe_records": [{}]}, [[0, name, "required and missing"] for name in GOOD]),
