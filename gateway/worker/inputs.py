@@ -91,6 +91,15 @@ class Inputs:
         return Inputs(self.kind, arrays, len(rows), self.params, index)
 
 
+def whole(value: Any) -> Inputs:
+    """Return one value as all of the input. It is one row, and joined with no other."""
+    import numpy as np
+
+    array = np.empty(1, dtype=object)
+    array[0] = value
+    return Inputs(WHOLE, {TENSOR_NAME: array}, 1)
+
+
 def _copied(array: Any) -> Any:
     """Return an array of its own, and of its own lists and objects where it holds such."""
     return deepcopy(array) if array.dtype.kind == "O" else array.copy()

@@ -103,6 +103,11 @@ class Signature:
         """Whether there are columns, and none has a name."""
         return bool(self.columns) and not any(column.named for column in self.columns)
 
+    @cached_property
+    def takes_one_value(self) -> bool:
+        """Whether the model takes one tensor without a name, and that has no dimensions."""
+        return any(not tensor.name and not tensor.shape for tensor in self.tensors)
+
     def labelled(self, labels: Sequence[Any]) -> Signature:
         """Return this, its nameless columns with the names that a caller gives them, in order."""
         if not self.nameless or self.columns[0].label in labels:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Array, Map
 
 from tests.models.typed import TypedModel
@@ -132,6 +132,12 @@ class Case:
     alike: list[Any] = field(default_factory=list)
     refused: list[tuple[Any, list[list[Any]]]] = field(default_factory=list)
     differs: list[tuple[Any, Any, Any]] = field(default_factory=list)
+
+
+def tensors(*specs: tuple[str | None, str, tuple[int, ...]]) -> TypedModel:
+    """Return a model of tensors: name, dtype and shape of each."""
+    schema = Schema([TensorSpec(np.dtype(dtype), shape, name) for name, dtype, shape in specs])
+    return TypedModel("Untyped", signature=ModelSignature(schema))
 
 
 def untyped(example: Any) -> TypedModel:
@@ -501,6 +507,70 @@ CASES = {
                 ["ndarray int64 (2,) ['int 1', 'int 2']"],
                 [[0, None, "a number that is no int64"]],
             )
+        ],
+    ),
+    "arrays of several lengths": Case(
+        tensors(("a", "float32", (-1, 2)), ("k", "int64", (-1,)), ("s", "float64", ())),
+        alike=[
+            {"inputs": {"a": [[1, 2], [3, 4]], "k": [7], "s": 0.5}},
+            {"inputs": {"a": [[1, 2], [3, 4]], "k": [7, 8], "s": 0.5}},
+            {"inputs": {"a": [[1, 2]], "k": [], "s": 0.5}},
+        ],
+        refused=[
+            (
+                {"inputs": {"a": [[1, 2]], "k": [7], "s": [0.5]}},
+                [[None, "s", "more than 0 dimensions"]],
+            )
+        ],
+    ),
+    "one number": Case(
+        tensors((None, "float32", ())),
+        alike=[{"inputs": 3.5}, {"instances": 3.5}],
+        refused=[({"inputs": [3.5]}, [[None, None, "more than 0 dimensions"]])],
+        differs=[({"inputs": "x"}, None, [[0, None, "a string where float32 is needed"]])],
+    ),
+    "an array of dates": Case(
+        tensors((None, "datetime64[ns]", (-1,))),
+        alike=[
+            {"inputs": ["2026-01-02", "2026-01-02T03:04:05.123456789", None]},
+            {"inputs": ["2026-01-02T03:04:05+02:00"]},
+        ],
+        refused=[({"inputs": ["2 January 2026"]}, [[0, None, NOT_A_DATE]])],
+        differs=[
+            (
+                {"inputs": [5]},
+                ["datetime64 1970-01-01T00:00:00.000000005"],
+                [[0, None, "a whole number where datetime64[ns] is needed"]],
+            ),
+        ],
+    ),
+    "an array of days": Case(
+        tensors((None, "datetime64[D]", (-1, 1))),
+        alike=[{"inputs": [["2026-01-02"], [None]]}],
+        differs=[
+            (
+                {"inputs": [["2026-01-02"], ["2026-01-02T03:04:05"]]},
+                ["ndarray datetime64[D] (1,) ['date 2026-01-02']"] * 2,
+                [[1, None, "a date and time that is no datetime64[D]"]],
+            )
+        ],
+    ),
+    "an array of bytes": Case(
+        tensors((None, "S", (-1,))),
+        alike=[{"inputs": ["abc", ""]}],
+        refused=[
+            (
+                {"inputs": ["ü"]},
+                [[0, None, "a string with other letters than those of ASCII"]],
+            )
+        ],
+    ),
+    "an array of objects": Case(
+        tensors((None, "object", (-1,))),
+        alike=[
+            {"inputs": ["abc", ["a", 1], {"b": None}]},
+            {"inputs": [[1], [2, 3]]},
+            {"inputs": [[1, "x"], [2, None]]},
         ],
     ),
     "arrays by name": Case(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.worker import tables, tensor_rows, values
-from gateway.worker.inputs import Rows, join
+from gateway.worker.inputs import Rows, join, whole
 from gateway.worker.refusals import MAX_DETAILS, Detail, invalid
 from gateway.worker.signature import Signature
 
@@ -36,7 +36,7 @@ def read_llm_request(signature: Signature, document: Mapping[str, Any]) -> Rows:
         RequestRefusedError: The model takes something else, or a member is not one of its columns.
     """
     if not signature.enforced:
-        return values.whole(dict(document))
+        return whole(dict(document))
     if not signature.columns:
         raise invalid("the model takes no request of an LLM's client: send rows, as 'inputs'")
     refuse_unknown(document, {str(column.label) for column in signature.columns})
@@ -116,8 +116,11 @@ def _instances(signature: Signature, value: Any) -> Rows:
 
 def _many(shape: str, signature: Signature, value: Any) -> Rows:
     """Read a list of rows; or one value, where the model takes values that have no name."""
-    if signature.nameless and type(value) is not list:
-        value = [value]
+    if type(value) is not list:
+        if signature.takes_one_value:
+            return tensor_rows.from_tensor(signature, value)
+        if signature.nameless:
+            value = [value]
     rows = _list(shape, value)
     if signature.value is not None:
         return values.from_values(signature.value, rows)
