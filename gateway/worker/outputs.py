@@ -8,7 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_MAX_DEPTH = 32
+_MAX_DEPTH = 62
+"""Below the outermost list: in its envelope an answer has as many levels as a body may, 64."""
 
 
 def row_count(output: Any) -> int | None:
@@ -70,7 +71,7 @@ def _is_series(value: Any) -> bool:
 
 
 def only_not_finite(output: Any) -> bool:
-    """Whether there are numbers in ``output``, and none of them is finite."""
+    """Whether ``output`` holds numbers that are not finite, and beside them nothing but nulls."""
     found, pending = False, [to_json(output)]
     while pending:
         item = pending.pop()
@@ -78,10 +79,10 @@ def only_not_finite(output: Any) -> bool:
             pending += item.values()
         elif isinstance(item, list):
             pending += item
-        elif isinstance(item, (int, float)):
-            if math.isfinite(item):
-                return False
+        elif isinstance(item, float) and not math.isfinite(item):
             found = True
+        elif item is not None:
+            return False
     return found
 
 

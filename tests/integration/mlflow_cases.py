@@ -474,6 +474,11 @@ CASES = {
                 [1767312000000000000, None],
                 ["2026-01-02T00:00:00.000000000", None],
             ),
+            (
+                asks_for("labels with a gap"),
+                [{"label": "spam", "score": "NaN"}, {"label": "NaN", "score": "NaN"}],
+                [{"label": "spam", "score": None}, {"label": None, "score": None}],
+            ),
             (asks_for("missing"), FAILS, [1, None]),
             (asks_for("a pair as a name"), FAILS, [{"(1, 2)": 3}]),
             (asks_for("series in a dict"), FAILS, {"a": [1]}),

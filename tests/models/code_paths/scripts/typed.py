@@ -93,6 +93,7 @@ ANSWERS = {
     "a pair as a name": lambda: [{(1, 2): 3}],
     "no numbers": lambda: [1.5, float("nan"), float("inf")],
     "gaps": lambda: pd.DataFrame({"a": [1.5, None], "b": ["x", None]}),
+    "labels with a gap": lambda: pd.DataFrame({"label": ["spam", None], "score": [np.nan] * 2}),
     "array of dates": lambda: np.array(["2026-01-02", "NaT"], dtype="datetime64[ns]"),
     "missing": lambda: [1, pd.NA],
     "series in a dict": lambda: {"a": pd.Series([1])},
