@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.worker import tensors
 from gateway.worker.inputs import TENSOR, TENSOR_NAME, TENSORS, Inputs, whole
-from gateway.worker.refusals import MAX_DETAILS, Detail, invalid
+from gateway.worker.refusals import MAX_DETAILS, Detail, invalid, listed
 from gateway.worker.signature import MISFIT, Signature
 
 
@@ -21,7 +21,7 @@ def from_tensor(signature: Signature, value: Any) -> Inputs:
         array = tensors.infer_tensor(value)
     else:
         if len(signature.tensors) != 1:
-            names = ", ".join(repr(spec.name) for spec in signature.tensors)
+            names = listed([spec.name for spec in signature.tensors])
             raise invalid(f"the model takes several tensors, by name: {names}")
         spec = signature.tensors[0]
         array = tensors.to_tensor(spec.name, value, spec.dtype, spec.shape)

@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.worker import tables, tensor_rows, values
 from gateway.worker.inputs import Rows, join, whole
-from gateway.worker.refusals import MAX_DETAILS, Detail, invalid
+from gateway.worker.refusals import MAX_DETAILS, MOST_OF_A_NAME, Detail, invalid, listed
 from gateway.worker.signature import Signature
 
 SHAPES = ("instances", "inputs", "dataframe_split", "dataframe_records", "features")
@@ -17,7 +17,6 @@ LLM_MEMBERS = frozenset({"messages", "prompt", "input"})
 """Any of them makes a body one request of an LLM's client, in every model that MLflow serves."""
 _SPLIT_MEMBERS = frozenset({"columns", "data", "index"})
 _LABEL_TYPES = frozenset({str, int, float, bool, type(None)})
-_MOST_OF_A_NAME = 64
 
 
 def read(shape: str, signature: Signature, value: Any) -> Rows:
@@ -52,11 +51,11 @@ def refuse_unknown(given: Mapping[str, Any], known: AbstractSet[str], at: str = 
     unknown = [name for name in given if name not in known]
     if unknown:
         named: list[Detail] = [
-            (None, f"{at}{name[:_MOST_OF_A_NAME]}", "unknown") for name in unknown[:MAX_DETAILS]
+            (None, f"{at}{name[:MOST_OF_A_NAME]}", "unknown") for name in unknown[:MAX_DETAILS]
         ]
         first = ", ".join(repr(detail[1]) for detail in named[:3])
-        wanted = ", ".join(map(repr, sorted(known)))
-        raise invalid(f"the body has unknown members: {first}; known are {wanted}", *named)
+        told = f"the body has unknown members: {first}; known are {listed(sorted(known))}"
+        raise invalid(told, *named)
 
 
 # --- one function for each shape ----------------------------------------------------------------

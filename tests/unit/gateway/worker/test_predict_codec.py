@@ -515,3 +515,24 @@ def test_records_without_a_column_in_common_do_not_become_a_square():
     records = [{f"a{row}": 1} for row in range(5000)]
     assert "in common" in refusal(rules.Signature(), {"dataframe_records": records}).message
     assert decode(rules.Signature(), {"dataframe_records": records[:20]}).rows == 20
+
+
+def test_a_message_lists_no_more_names_than_help():
+    many = rules.parse({"inputs": [{"type": "double", "name": f"{n:0100}"} for n in range(400)]})
+    arrays = rules.parse(
+        {
+            "inputs": [
+                {
+                    "type": "tensor",
+                    "name": f"{n:0100}",
+                    "tensor-spec": {"dtype": "float32", "shape": [-1]},
+                }
+                for n in range(400)
+            ]
+        }
+    )
+    for signature, body in ((many, {"input": "x"}), (arrays, {"inputs": [1.0]})):
+        with pytest.raises(RequestRefusedError) as refused:
+            decode(signature, body)
+        assert refused.value.message.endswith(" and 380 more")
+        assert len(refused.value.message) < MAX_DETAILS * 70 + 100
