@@ -105,13 +105,21 @@ def infer(values: Sequence[Any]) -> Any:
     types = set(map(type, values))
     if type(None) in types and types & {int, float} and types <= {int, float, type(None)}:
         return np.array([math.nan if one is None else one for one in values], dtype=np.float64)
-    for kind in ("boolean", "long", "double"):
-        if types and types <= PLAIN_TYPES[kind]:
-            try:
-                return np.array(values, dtype=_NUMPY_TYPES[kind])
-            except OverflowError:
-                continue
+    if types == {int} and (array := whole_numbers(values)) is not None:
+        return array
+    if types == {bool} or (float in types and types <= {int, float}):
+        return np.array(values, dtype=np.bool_ if bool in types else np.float64)
     return _objects(values)
+
+
+def whole_numbers(values: Sequence[int]) -> Any:
+    """Return ``values`` as an array with a sign, or without; None if neither holds all of them."""
+    import numpy as np
+
+    try:
+        return np.array(values, dtype=np.int64)
+    except OverflowError:
+        return None if min(values) < 0 else np.array(values, dtype=np.uint64)
 
 
 def describe_type(value: Any) -> str:

@@ -75,13 +75,16 @@ def infer_tensor(value: Any) -> Any:
     while isinstance(probe, list) and depth < _MAX_DIMENSIONS:
         depth, probe = depth + 1, probe[0] if probe else None
     items, shape = _flatten(None, value, max(depth, 1))
-    for dtype, kinds in (("bool", {bool}), ("int64", {int}), ("float64", {int, float})):
-        if set(map(type, items)) <= kinds:
-            try:
-                return np.array(items, dtype=dtype).reshape(shape)
-            except OverflowError:
-                continue
-    return np.fromiter(items, dtype=object, count=len(items)).reshape(shape)
+    types = set(map(type, items))
+    if types == {bool}:
+        array = np.array(items, dtype=np.bool_)
+    elif types and types <= {bool, int} and (whole := columns.whole_numbers(items)) is not None:
+        array = whole
+    elif types <= {bool, int, float}:
+        array = np.array(items, dtype=np.float64)
+    else:
+        array = np.fromiter(items, dtype=object, count=len(items))
+    return array.reshape(shape)
 
 
 def _flatten(field: str | None, value: Any, dimensions: int) -> tuple[list[Any], tuple[int, ...]]:

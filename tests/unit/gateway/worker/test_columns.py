@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from gateway.worker import columns
+from gateway.worker import columns, tensors
 from gateway.worker.refusals import RequestRefusedError
 
 NO_MOMENT = "a string that is no ISO 8601 date and time"
@@ -65,3 +65,43 @@ def test_a_long_text_that_is_no_moment_is_refused_at_once():
 def test_moments_in_a_list_keep_their_nanoseconds():
     moment = columns.scalar("datetime", "2026-01-02T03:04:05.123456789")
     assert columns.narrow("datetime", moment) == np.datetime64("2026-01-02T03:04:05.123456789")
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([True], "bool"),
+        ([1, -1], "int64"),
+        ([2**63, 1], "uint64"),
+        ([2**63, -1], "object"),
+        ([2**63, 0.5], "float64"),
+        ([2**63, None], "float64"),
+        ([True, 1], "object"),
+        ([None], "object"),
+        (["x"], "object"),
+    ],
+)
+def test_without_a_signature_a_column_is_of_the_narrowest_type_that_fits(values, dtype):
+    array = columns.infer(values)
+    assert array.dtype == dtype
+    if None not in values:
+        assert array.tolist() == values
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        ([], "float64"),
+        ([[], []], "float64"),
+        ([[True, False]], "bool"),
+        ([[True, 2]], "int64"),
+        ([2**64 - 1, 0], "uint64"),
+        ([2**63, -1], "float64"),
+        ([True, 0.5], "float64"),
+        ([[1, "x"]], "object"),
+    ],
+)
+def test_without_a_signature_a_tensor_is_of_the_narrowest_type_that_fits(value, dtype):
+    array = tensors.infer_tensor(value)
+    assert array.dtype == dtype
+    assert array.tolist() == value
