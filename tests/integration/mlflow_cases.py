@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
-from mlflow.types.schema import AnyType, Array, Map
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types.schema import AnyType, Array, Map, Object, Property
 
 from tests.models.typed import TypedModel
 
@@ -45,6 +45,17 @@ TYPES = ModelSignature(
             *(ColSpec("long", "o", required=False), ColSpec("boolean", "p", required=False)),
         ]
     )
+)
+PARAMS = ModelSignature(
+    Schema([ColSpec("double", "a")]),
+    params=ParamSchema(
+        [
+            ParamSpec("n", "long", 1),
+            ParamSpec("l", "long", [1], (-1,)),
+            ParamSpec("d", "datetime", np.datetime64("2026-01-01")),
+            ParamSpec("o", Object([Property("k", DataType.long)]), {"k": 1}),
+        ]
+    ),
 )
 ARRAY = "ndarray float32 (2,) ['float 1.0', 'float 2.0']"
 CHANGED_BY_MLFLOW = [
@@ -586,6 +597,33 @@ CASES = {
         untyped((["a"], {"t": 0.5})),
         alike=[{"inputs": ["x"], "params": {"t": 1.0}}, {"inputs": ["x"]}],
     ),
+    "params of every type": Case(
+        TypedModel("Untyped", signature=PARAMS),
+        alike=[
+            {
+                "inputs": {"a": [1.5]},
+                "params": {"n": 2, "l": [3], "d": "2026-01-02", "o": {"k": 4}},
+            },
+            {"inputs": {"a": [1.5]}, "params": {"n": None, "l": [], "unknown": 1}},
+        ],
+        refused=[
+            ({"inputs": {"a": [1.5]}, "params": {name: value}}, [[None, f"params.{name}", reason]])
+            for name, value, reason in (
+                ("n", 1.5, "not long"),
+                ("l", None, "not a list of long"),
+                ("d", "2026-01-02T03:04:05.1234567", "not datetime"),
+                ("o", {"k": "x"}, "k: a string where a whole number is needed"),
+            )
+        ],
+        differs=[
+            (
+                {"inputs": {"a": [1.5]}, "params": {name: value}},
+                None,
+                ["row 0 of {'a': 'float64'}: dict {'a': 'float 1.5'}"],
+            )
+            for name, value in (("n", 1.0), ("l", [1.0, 2]), ("o", {"k": 1.0}))
+        ],
+    ),
     "without a signature": Case(
         untyped(None),
         alike=[
@@ -599,11 +637,24 @@ CASES = {
             {"instances": [{"a": 1}, {"a": 2}]},
             {"instances": [[1, 2], [3, 4]]},
             {"dataframe_split": {"index": [5], "columns": ["a"], "data": [[1]]}},
-            {"dataframe_records": [{"a": 1}, {"b": 2}]},
+            {"dataframe_records": [{"a": 1}, {"b": 2}, {"c": "x"}, {"d": True}]},
+            {"inputs": [[2**64 - 1]]},
+            {"inputs": [2**63, -1]},
+            {"dataframe_records": [{"a": 2**63, "b": 2**63}, {"a": 1, "b": -1}]},
+            {"inputs": [[]]},
+            {"inputs": {"a": []}},
+            {"inputs": [True, 1]},
+            {"inputs": [True, 1.5]},
+            {"dataframe_records": [{"a": True}, {"a": 1}]},
             {**HELLO, "t": 1},
         ],
         differs=[
             ({"inputs": ["x"]}, ["str_ x"], ["str x"]),
+            (
+                {"inputs": [2**63 + 1, 1]},
+                ["float64 9.223372036854776e+18", "float64 1.0"],
+                ["uint64 9223372036854775809", "uint64 1"],
+            ),
             ({"inputs": [["x"], []]}, None, ["list ['str x']", "list []"]),
         ],
     ),

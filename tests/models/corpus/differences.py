@@ -94,7 +94,7 @@ EXACT = Difference(
     200,
     400,
     "A number without a fraction stands for a whole number, and a whole number for any; by a type "
-    "hint MLflow wants the very type.",
+    "hint, and in a param, MLflow wants the very type.",
 )
 UNKNOWN = Difference(
     422, 200, "A member of the body that nothing takes is refused by its name; MLflow ignores it."

@@ -184,6 +184,7 @@ LISTED: Mapping[str, Differences] = {
     ),
     "tensor-one-name": {"inputs, records": because.TENSOR_ROWS},
     "tensors": {"inputs, records": because.TENSOR_ROWS},
+    **{case: {"a number that is whole": because.EXACT} for case in ("params", "params-in-example")},
     "answers": {
         "array of datetimes": because.DATES_OUT,
         "index": because.SPELLS,

@@ -282,6 +282,7 @@ _SOME_PARAMS: dict[str, Any] = {
     "all": {**_PARAMS, "when": "2024-01-02T03:04:05"},
     "a whole number for a number": {"number": 2},
     "a number for a whole number": {"count": 1.5},
+    "a whole number": {"count": 2},
     "a number that is whole": {"count": 2.0},
     "a string for a number": {"number": "0.5"},
     "a number for a string": {"name": 1},

@@ -467,6 +467,8 @@ def test_params_are_checked_defaulted_and_unknown_ones_dropped():
     body = {"features": [1], "params": {"t": 2, "other": 1}}
     assert decode(signature, body).params == {"t": 2, "l": [1]}
     assert decode(signature, {"features": [1]}).params == {"t": 0.5, "l": [1]}
+    (whole,) = decode(signature, {"features": [1], "params": {"l": [2.0]}}).params["l"]
+    assert (whole, type(whole)) == (2, int)
     error = refusal(signature, {"features": [1], "params": {"t": "hot", "l": 3}})
     assert error.details == [
         (None, "params.t", "not double"),
