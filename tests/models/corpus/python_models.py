@@ -132,7 +132,7 @@ def _with_gaps(*, required: bool) -> Callable[[], Any]:
 def _gaps() -> dict[str, Document]:
     """Return bodies in which a value of each type is null or missing, in one row of two or both."""
     full = {"id": 1, **{kind: _SENT[kind][0] for kind in _WITH_GAPS}}
-    forms: dict[str, Document] = {}
+    forms: dict[str, Document] = {"none": {"dataframe_records": [full, full]}}
     for kind in _WITH_GAPS:
         null, missing = {**full, kind: None}, {k: v for k, v in full.items() if k != kind}
         forms |= {
