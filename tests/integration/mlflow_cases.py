@@ -57,6 +57,7 @@ PARAMS = ModelSignature(
         ]
     ),
 )
+AB = "row 0 of {'a': 'int64', 'b': 'str'}: dict {'a': 'int 2', 'b': 'str y'}"
 ARRAY = "ndarray float32 (2,) ['float 1.0', 'float 2.0']"
 CHANGED_BY_MLFLOW = [
     ("d", True, "float 1.0", "a boolean where a number is needed"),
@@ -271,7 +272,49 @@ CASES = {
     ),
     "a dict of values": Case(
         untyped({"a": 1, "b": "x"}),
-        alike=[{"inputs": {"a": [2, 3], "b": ["y", "z"]}}, {"inputs": [{"a": 2, "b": "y"}]}],
+        alike=[
+            {"inputs": {"a": [2, 3], "b": ["y", "z"]}},
+            {"inputs": [{"a": 2, "b": "y"}]},
+            {"instances": {"a": [2, 3], "b": ["y", "z"]}},
+            {"instances": {"a": 2, "b": "y"}},
+            {"inputs": {"a": [2], "b": ["y"], "extra": "z"}},
+        ],
+        refused=[
+            ({"inputs": {"a": [2, 3], "b": ["y"]}}, []),
+            ({"inputs": {"extra": ["z"]}}, [[None, name, "required and missing"] for name in "ab"]),
+        ],
+        differs=[
+            *(
+                (body, [AB], refused)
+                for body, refused in (
+                    ({"inputs": {"a": [2], "b": "y"}}, "the columns are not lists of one length"),
+                    (
+                        {"dataframe_split": {"columns": ["a", "b"], "data": [{"a": 2, "b": "y"}]}},
+                        [[0, None, "not a list of 2 values"]],
+                    ),
+                    (
+                        {"dataframe_split": {"data": {"a": [2], "b": ["y"]}}},
+                        [[None, "dataframe_split", "not an object with 'columns' and 'data'"]],
+                    ),
+                )
+            ),
+            ({"inputs": {"a": [2], "b": ["y"], "extra": ["z", "z"]}}, None, [AB]),
+        ],
+    ),
+    "one column of text": Case(
+        TypedModel("Untyped", signature=ModelSignature(Schema([ColSpec("string", "s")]))),
+        alike=[
+            {"dataframe_split": {"columns": ["s"], "data": ["x", "y"]}},
+            {"inputs": {"s": ["x"], "extra": "y"}},
+            {"inputs": ["x", "y"]},
+        ],
+        differs=[
+            (
+                {"inputs": [["x"]]},
+                ["row 0 of {'s': 'object'}: dict {'s': \"list ['str x']\"}"],
+                ["row 0 of {'s': 'str'}: dict {'s': 'str x'}"],
+            ),
+        ],
     ),
     "a dict with arrays": Case(
         untyped({"a": [1, 2, 3], "b": "x"}),
@@ -378,6 +421,13 @@ CASES = {
             {"inputs": {"c": ["x", "y"]}},
             {"inputs": {"c": [1, "x"]}},
             {"dataframe_records": [{"c": {"k": [1]}}, {"c": None}]},
+        ],
+        differs=[
+            (
+                {"inputs": {"c": {"k": 1}}},
+                ["row k of {'c': 'int64'}: dict {'c': 'int 1'}"],
+                ["row 0 of {'c': 'object'}: dict {'c': \"dict {'k': 'int 1'}\"}"],
+            )
         ],
     ),
     "a binary column": Case(
@@ -622,6 +672,13 @@ CASES = {
                 ["row 0 of {'a': 'float64'}: dict {'a': 'float 1.5'}"],
             )
             for name, value in (("n", 1.0), ("l", [1.0, 2]), ("o", {"k": 1.0}))
+        ]
+        + [
+            (
+                {"inputs": {"a": [1.5]}, "params": {"l": [1, None]}},
+                ["row 0 of {'a': 'float64'}: dict {'a': 'float 1.5'}"],
+                [[None, "params.l", "not a list of long"]],
+            )
         ],
     ),
     "without a signature": Case(
@@ -645,6 +702,11 @@ CASES = {
             {"inputs": {"a": []}},
             {"inputs": [True, 1]},
             {"inputs": [True, 1.5]},
+            {"instances": 5},
+            {"instances": "x"},
+            {"instances": {"a": [1, 2]}},
+            {"dataframe_split": {"data": [1, 2]}},
+            {"dataframe_split": {"columns": ["a"], "data": ["x", None]}},
             {"dataframe_records": [{"a": True}, {"a": 1}]},
             {**HELLO, "t": 1},
         ],
@@ -656,6 +718,33 @@ CASES = {
                 ["uint64 9223372036854775809", "uint64 1"],
             ),
             ({"inputs": [["x"], []]}, None, ["list ['str x']", "list []"]),
+            ({"inputs": {}}, "dict {}", "the input has no columns"),
+            ({"inputs": None}, "ndarray object () ['NoneType None']", [[None, "inputs", "null"]]),
+            ({"dataframe_records": [{}]}, ["row 0 of {}: dict {}"], "the input has no columns"),
+            (
+                {"dataframe_records": [[1]]},
+                ["row 0 of {0: 'int64'}: dict {0: 'int 1'}"],
+                [[0, None, "not an object of columns"]],
+            ),
+            *(
+                (
+                    {"dataframe_split": {"columns": [label], "data": [[1]]}},
+                    [f"row 0 of {{{label}: 'int64'}}: dict {{{label}: 'int 1'}}"],
+                    [[None, "dataframe_split.columns", "not a list of names"]],
+                )
+                for label in (1.5, None)
+            ),
+            (
+                {"instances": [{"a": 1}, {"b": 2}]},
+                (
+                    "dict {'a': \"ndarray int64 (1,) ['int 1']\", "
+                    "'b': \"ndarray int64 (1,) ['int 2']\"}"
+                ),
+                (
+                    "dict {'a': \"ndarray object (2,) ['int 1', 'NoneType None']\", "
+                    "'b': \"ndarray object (2,) ['NoneType None', 'int 2']\"}"
+                ),
+            ),
         ],
     ),
     "a chat model": Case(

@@ -78,7 +78,7 @@ def _dataframe_split(signature: Signature, value: Any) -> Rows:
             "'columns' is not a list of names",
             (None, "dataframe_split.columns", "not a list of names"),
         )
-    rows = tables.from_rows(signature, labels, value["data"])
+    rows = tables.from_rows(signature, labels, _cells_as_rows(labels, value["data"]))
     return rows if value.get("index") is None else _indexed(rows, value["index"])
 
 
@@ -86,7 +86,16 @@ def _counted(signature: Signature, data: list[Any]) -> list[Any]:
     """Return the labels of a table that has none: the signature's, or numbers from 0."""
     if signature.columns:
         return [column.label for column in signature.columns]
-    return list(range(len(data[0]))) if data and type(data[0]) is list else []
+    if not data or type(data[0]) is dict:
+        return []
+    return list(range(len(data[0]) if type(data[0]) is list else 1))
+
+
+def _cells_as_rows(labels: list[Any], data: list[Any]) -> list[Any]:
+    """Return the rows of a table; of one column they may be given as its cells."""
+    if len(labels) != 1 or not {list, dict}.isdisjoint(map(type, data)):
+        return data
+    return [[cell] for cell in data]
 
 
 def _indexed(rows: Rows, index: Any) -> Rows:
@@ -110,6 +119,10 @@ def _dataframe_records(signature: Signature, value: Any) -> Rows:
 
 
 def _instances(signature: Signature, value: Any) -> Rows:
+    if type(value) is dict and signature.value is None:
+        return _inputs(signature, value)
+    if not signature.enforced and type(value) is not list and value is not None:
+        return values.unruled(value)
     return _many("instances", signature, value)
 
 
@@ -146,9 +159,14 @@ def _inputs(signature: Signature, value: Any) -> Rows:
     if signature.is_one_record(value):
         return tables.from_records(signature, [value], as_arrays=True)
     lengths = {len(column) if type(column) is list else -1 for column in value.values()}
-    if len(lengths) != 1 or -1 in lengths:
+    if len(lengths) > 1:  # what the signature does not name has no say
+        labels = [column.label for column in signature.columns if column.label in value]
+        value = {label: value[label] for label in labels}
+        lengths = {len(column) if type(column) is list else -1 for column in value.values()}
+    if len(lengths) > 1 or -1 in lengths:
         raise invalid("the columns are not lists of one length")
-    return tables.from_columns(signature, value, lengths.pop(), as_arrays=True)
+    rows = lengths.pop() if lengths else 1
+    return tables.from_columns(signature, value, rows, as_arrays=True)
 
 
 def _features(signature: Signature, value: Any) -> Rows:

@@ -92,7 +92,15 @@ def test_a_table_without_labels_has_those_of_the_signature_or_counts_its_columns
     assert decode(tensor("float64", [-1, 2]), body).arrays[""].tolist() == [[1.0, 2.0], [1.5, 3.0]]
     assert "rows" in refusal(rules.Signature(), {"dataframe_split": {"data": []}}).message
     assert "columns" in refusal(rules.Signature(), {"dataframe_split": {"data": [[]]}}).message
-    assert "rows" in refusal(rules.Signature(), {"dataframe_split": {"data": [1]}}).message
+    assert decode(rules.Signature(), {"dataframe_split": {"data": [1]}}).arrays[0].tolist() == [1]
+    for data in ([1], [[1], 2], [{"a": 1}]):
+        assert "rows" in refusal(TWO, {"dataframe_split": {"data": data}}).message
+        assert (
+            "rows"
+            in refusal(
+                rules.Signature(), {"dataframe_split": {"data": [[1], *data[1:], 2]}}
+            ).message
+        )
 
 
 def test_names_that_are_numbers_are_names():
