@@ -31,6 +31,11 @@ RAGGED = Difference(
     "Rows that are not as long as the columns are refused; MLflow fills them with NaN, or cuts "
     "them.",
 )
+ONLY_PANDAS = Difference(
+    422,
+    200,
+    "A table in a form that only pandas reads is refused; MLflow hands pandas whatever comes.",
+)
 DATES = Difference(
     422, 200, "A date and time is a text in ISO 8601; MLflow guesses what else it could be."
 )

@@ -37,8 +37,13 @@ def _like(difference: Difference, body: str) -> Difference:
 _POSITIONS = ("dataframe_split, no columns", "inputs, rows", "instances, rows")
 TABLE: Differences = dict.fromkeys(_POSITIONS, because.POSITIONS)
 """What `bodies.of_columns` shows for a model of named columns."""
+_ONLY_PANDAS: Differences = dict.fromkeys(
+    ("one value for a column", "data of records", "data of columns", "columns of null"),
+    because.ONLY_PANDAS,
+)
 _STRICT: Differences = {
-    **TABLE, "a number as a string": because.CONVERTS, "a boolean": because.CONVERTS,
+    **TABLE, **_ONLY_PANDAS,
+    "a number as a string": because.CONVERTS, "a boolean": because.CONVERTS,
 }  # fmt: skip
 """What `bodies.faults_of_columns` shows besides, where all columns are numbers."""
 _PATIENT: Differences = {
@@ -50,12 +55,16 @@ _FIRST_BY_EXAMPLE: Differences = {form: _with_example(because.POSITIONS) for for
 _FORMS = (
     "dataframe_split", "dataframe_split, other order", "dataframe_split, index",
     "dataframe_records", "inputs, columns", "inputs, records", "instances, records",
+    "instances, columns",
 )  # fmt: skip
 _HINTED: Differences = {"inputs, none": because.EMPTY, "instances": because.HINTS}
 _HINTED_OBJECTS: Differences = {**_HINTED, "dataframe_records": because.HINTS}
-_TEXTS: Differences = dict.fromkeys(
-    ("inputs, columns", "inputs, rows", "instances, records", "instances, rows"), because.TEXTS
-)
+_TEXTS: Differences = {
+    **dict.fromkeys(
+        ("inputs, columns", "inputs, rows", "instances, records", "instances, rows"), because.TEXTS
+    ),
+    "instances, columns": _like(because.TEXTS, "inputs, columns"),
+}
 _TEXTS_IN_LISTS: Differences = dict.fromkeys(("inputs", "inputs, one", "instances"), because.TEXTS)
 _NONE: Differences = {"inputs, none": because.EMPTY}
 
@@ -92,7 +101,13 @@ _ODD: Differences = {
 _BINARY: Differences = {
     **TABLE,
     **dict.fromkeys(
-        ("inputs, columns", "inputs, records", "inputs, one record", "instances, records"),
+        (
+            "inputs, columns",
+            "inputs, records",
+            "inputs, one record",
+            "instances, records",
+            "instances, columns",
+        ),
         because.BASE64,
     ),
 }
@@ -135,7 +150,8 @@ _ANSWERS: dict[str, tuple[Difference, ...]] = {
 _RAISES_WITHOUT_NAMES = (
     "dataframe_split, other order", "inputs, columns", "inputs, records", "inputs, one record",
     "instances, records", "a column too many", "a column too few", "a string", "null", "a list",
-    "columns of other lengths",
+    "columns of other lengths", "instances, columns", "one value for a column",
+    "a column too many, of one value",
 )  # fmt: skip
 """What an estimator of a matrix raises on, where no signature has the columns in its order."""
 _ASKED = ("dataframe_split", "inputs, columns", "one row")
@@ -156,12 +172,19 @@ LISTED: Mapping[str, Differences] = {
     "sklearn-boosting": _PATIENT,
     "sklearn-matrix": {"null": because.RAISES},
     "sklearn-float32-matrix": {"null": because.RAISES},
-    "sklearn-no-signature": dict.fromkeys(_RAISES_WITHOUT_NAMES, because.RAISES),
+    "sklearn-no-signature": {
+        **dict.fromkeys(_RAISES_WITHOUT_NAMES, because.RAISES),
+        **dict.fromkeys(
+            ("records of lists", "data of records", "data of columns"), because.ONLY_PANDAS
+        ),
+    },
     "sklearn-no-names": {"too wide": because.RAGGED},
     "sklearn-float32-columns": _STRICT,
     "sklearn-whole-columns": {
         **TABLE,
+        **_ONLY_PANDAS,
         "a column too many": because.CUTS,
+        "a column too many, of one value": because.CUTS,
         "a boolean": because.CONVERTS,
     },
     "sklearn-mixed-columns": TABLE,
@@ -189,6 +212,7 @@ LISTED: Mapping[str, Differences] = {
     "columns-maps": {
         **TABLE,
         "inputs, columns": because.READS,
+        "instances, columns": because.READS,
         "inputs, one record": because.READS,
     },
     "columns-odd-names": TABLE,
@@ -235,7 +259,7 @@ LISTED: Mapping[str, Differences] = {
     "python-function-no-hints": {
         **_FIRST_BY_EXAMPLE,
         **dict.fromkeys(
-            ("inputs, columns", "inputs, one record", "instances, records"),
+            ("inputs, columns", "inputs, one record", "instances, records", "instances, columns"),
             _without_example(because.RAISES),
         ),
     },
@@ -258,6 +282,7 @@ LISTED: Mapping[str, Differences] = {
             ("inputs, columns", "inputs, rows", "instances, records", "instances, rows"),
             because.READS,
         ),
+        "instances, columns": _like(because.READS, "inputs, columns"),
         "inputs, records": because.TEXTS,
         "inputs, one record": because.TEXTS,
     },
@@ -282,7 +307,11 @@ LISTED: Mapping[str, Differences] = {
     "hint-anything": _HINTED_OBJECTS,
     "hint-either": _HINTED_OBJECTS,
     "hint-stringswithcontext": _HINTED,
-    "hint-frame": {**_STRICT, "null": because.NULLS, "no rows": because.EMPTY},
+    "hint-frame": {
+        **{form: one for form, one in _STRICT.items() if form != "one value for a column"},
+        "null": because.NULLS,
+        "no rows": because.EMPTY,
+    },
     "hint-from-list": {"inputs, none": _without_example(because.EMPTY)},
     "hint-from-frame": _FIRST_BY_EXAMPLE,
     "converses-chat": {
