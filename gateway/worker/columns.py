@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import math
+import re
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
@@ -47,6 +48,11 @@ _NAMES = {
 }
 _NO_LINE_BREAKS = str.maketrans("", "", "\r\n")
 _NO_MOMENT = "a string that is no ISO 8601 date and time"
+_FRACTION = re.compile(
+    r"(.*[0-9]{2}:?[0-9]{2}:?[0-9]{2})[.,]([0-9]+)((?:[^0-9.,][^.,]*)?)", re.DOTALL
+)
+"""The time up to its seconds, the digits of their fraction, and the zone."""
+_MOST_DIGITS = 9
 _OLDEST = dt.datetime(1677, 9, 22)  # noqa: DTZ001  # bounds of nanoseconds in 64 bits, without a zone
 _NEWEST = dt.datetime(2262, 4, 11)  # noqa: DTZ001  # as above
 
@@ -99,13 +105,21 @@ def infer(values: Sequence[Any]) -> Any:
     types = set(map(type, values))
     if type(None) in types and types & {int, float} and types <= {int, float, type(None)}:
         return np.array([math.nan if one is None else one for one in values], dtype=np.float64)
-    for kind in ("boolean", "long", "double"):
-        if types and types <= PLAIN_TYPES[kind]:
-            try:
-                return np.array(values, dtype=_NUMPY_TYPES[kind])
-            except OverflowError:
-                continue
+    if types == {int} and (array := whole_numbers(values)) is not None:
+        return array
+    if types == {bool} or (float in types and types <= {int, float}):
+        return np.array(values, dtype=np.bool_ if bool in types else np.float64)
     return _objects(values)
+
+
+def whole_numbers(values: Sequence[int]) -> Any:
+    """Return ``values`` as an array with a sign, or without; None if neither holds all of them."""
+    import numpy as np
+
+    try:
+        return np.array(values, dtype=np.int64)
+    except OverflowError:
+        return None if min(values) < 0 else np.array(values, dtype=np.uint64)
 
 
 def describe_type(value: Any) -> str:
@@ -183,17 +197,41 @@ def moment(text: str) -> dt.datetime:
     """Return the date and time that ``text`` spells, with its time zone where it names one.
 
     Raises:
-        ValueError: It is not ISO 8601; does not hold the data.
+        ValueError: It is not ISO 8601, or finer than a microsecond; does not hold the data.
     """
+    one, nanoseconds = _moment(text)
+    if nanoseconds:
+        raise ValueError("a date and time finer than a microsecond")
+    return one
+
+
+def _moment(text: str) -> tuple[dt.datetime, int]:
+    """Return the date and time that ``text`` spells, and the nanoseconds that it has no place for.
+
+    Python 3.10, which a model may bring, reads no Z, and three or six digits of a fraction only.
+    Later ones cut a fraction, and take that of a minute for one of a second.
+    """
+    if text[-1:] in {"Z", "z"}:
+        text = text[:-1] + "+00:00"
+    nanoseconds = 0
+    if "." in text or "," in text:
+        parts = _FRACTION.fullmatch(text)
+        if parts is None:
+            raise ValueError(_NO_MOMENT)
+        time, digits, zone = parts.groups()
+        if len(digits) > _MOST_DIGITS:
+            raise ValueError("a date and time finer than a nanosecond")
+        digits = digits.ljust(_MOST_DIGITS, "0")
+        text, nanoseconds = f"{time}.{digits[:6]}{zone}", int(digits[6:])
     try:
-        # Python 3.10, which a model may bring, reads no Z.
-        return dt.datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] in "Zz" else text)
+        return dt.datetime.fromisoformat(text), nanoseconds
     except ValueError as error:
         raise ValueError(_NO_MOMENT) from error
 
 
-def _datetime(value: Any) -> dt.datetime:
-    one = moment(_string(value))
+def _datetime(value: Any) -> Any:
+    """Return a moment in UTC without a zone: `numpy`'s, where it has nanoseconds."""
+    one, nanoseconds = _moment(_string(value))
     try:
         if one.tzinfo is not None:
             one = one.astimezone(dt.timezone.utc).replace(tzinfo=None)  # noqa: UP017  # 3.10
@@ -201,7 +239,11 @@ def _datetime(value: Any) -> dt.datetime:
         raise ValueError(_NO_MOMENT) from error
     if not _OLDEST <= one <= _NEWEST:
         raise ValueError("a date outside of 1677-09-22 to 2262-04-11")
-    return one
+    if not nanoseconds:
+        return one
+    import numpy as np
+
+    return np.datetime64(one, "ns") + np.timedelta64(nanoseconds, "ns")
 
 
 _ONE: dict[str, Callable[[Any], Any]] = {

@@ -77,17 +77,22 @@ class Inputs:
         )
 
     def joined(self, others: Sequence[Inputs]) -> Inputs:
-        """Return these rows and those of ``others``, in order; all have equal ``joins_with``."""
+        """Return these rows and those of ``others``, in order; all have equal ``joins_with``.
+
+        What several are joined in shares nothing with them: a model may change it, and raise, and
+        is then given each alone.
+        """
         if not others:
             return self
         import numpy as np
 
         parts = [self, *others]
         arrays = {
-            name: np.concatenate([part.arrays[name] for part in parts]) for name in self.arrays
+            name: _with_own_cells(np.concatenate([part.arrays[name] for part in parts]))
+            for name in self.arrays
         }
         rows = sum(part.rows for part in parts)
-        return Inputs(self.kind, arrays, rows, self.params, together=True)
+        return Inputs(self.kind, arrays, rows, unshared(self.params), together=True)
 
     def native(self) -> Any:
         """Return what a pyfunc takes: a DataFrame, an array, arrays by name, a list, a value."""
@@ -115,6 +120,15 @@ class Inputs:
         return Inputs(self.kind, arrays, len(rows), self.params, index, self.together)
 
 
+def whole(value: Any) -> Inputs:
+    """Return one value as all of the input. It is one row, and joined with no other."""
+    import numpy as np
+
+    array = np.empty(1, dtype=object)
+    array[0] = value
+    return Inputs(WHOLE, {TENSOR_NAME: array}, 1)
+
+
 def _copied(array: Any) -> Any:
     """Return an array of its own, and of its own lists and objects where it holds such."""
     return deepcopy(array) if array.dtype.kind == "O" else array.copy()
@@ -139,6 +153,25 @@ def _is_or_holds_null(value: Any) -> bool:
     if hasattr(value, "dtype"):
         return _has_null(value)
     return value is None or value != value  # noqa: PLR0124  # NaN is not itself
+
+
+def unshared(value: Any) -> Any:
+    """Return JSON, or what holds arrays of it, with lists, objects and arrays of its own."""
+    if type(value) is list:
+        return [unshared(one) for one in value]
+    if type(value) is dict:
+        return {name: unshared(one) for name, one in value.items()}
+    return _copied(value) if hasattr(value, "dtype") else value
+
+
+def _with_own_cells(array: Any) -> Any:
+    """Return an array that was just made, its cells unshared where they may be changed."""
+    if array.dtype.kind != "O":
+        return array
+    import numpy as np
+
+    cells = (unshared(cell) for cell in array.ravel())
+    return np.fromiter(cells, dtype=object, count=array.size).reshape(array.shape)
 
 
 class Rows(Protocol):

@@ -13,14 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.worker import columns
-from gateway.worker.refusals import MAX_DETAILS
+from gateway.worker.refusals import MAX_DETAILS, MOST_OF_A_NAME
 
 HOLDERS = frozenset({"array", "object", "map", "any"})
 _NULLABLE_ITEMS = frozenset({"double", "float"})
 """Null among items of these is NaN; MLflow makes words and truth values of others."""
-
-_MOST_OF_A_NAME = 64
-"""Of a caller's own key, in the place that is told."""
 
 Fault = tuple[str, str]
 """Where in a value, as ``home.city`` or ``tags[1]``, empty for all of it; and why."""
@@ -155,7 +152,7 @@ class _Reader:
 
 
 def _below(at: str, name: str) -> str:
-    name = name[:_MOST_OF_A_NAME]
+    name = name[:MOST_OF_A_NAME]
     return f"{at}.{name}" if at else name
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_MAX_DEPTH = 32
+_MAX_DEPTH = 62
+"""Below the outermost list: in its envelope an answer has as many levels as a body may, 64."""
 
 
 def row_count(output: Any) -> int | None:
@@ -55,7 +57,10 @@ def to_json(value: Any, depth: int = 0) -> Any:
     if hasattr(value, "detach"):  # a torch tensor
         value = value.detach().cpu()
     if isinstance(value, Mapping):
-        return {str(key): to_json(item, depth + 1) for key, item in value.items()}
+        return {
+            key if type(key) is str else _name(key): to_json(item, depth + 1)
+            for key, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [to_json(item, depth + 1) for item in value]
     return _foreign(value, depth)
@@ -66,7 +71,7 @@ def _is_series(value: Any) -> bool:
 
 
 def only_not_finite(output: Any) -> bool:
-    """Whether there are numbers in ``output``, and none of them is finite."""
+    """Whether ``output`` holds numbers that are not finite, and beside them nothing but nulls."""
     found, pending = False, [to_json(output)]
     while pending:
         item = pending.pop()
@@ -74,10 +79,10 @@ def only_not_finite(output: Any) -> bool:
             pending += item.values()
         elif isinstance(item, list):
             pending += item
-        elif isinstance(item, (int, float)):
-            if math.isfinite(item):
-                return False
+        elif isinstance(item, float) and not math.isfinite(item):
             found = True
+        elif item is not None:
+            return False
     return found
 
 
@@ -93,9 +98,19 @@ def _foreign(value: Any, depth: int) -> Any:
         return plain if numpys else to_json(plain, depth + 1)
     if callable(to_text := getattr(value, "isoformat", None)):
         return to_text()
-    if isinstance(value, (bool, int, float, str)):
-        return next(plain(value) for plain in (bool, int, float, str) if isinstance(value, plain))
+    if isinstance(value, str):
+        return str.__str__(value)  # an enumeration's text: str() says the member's name
+    if isinstance(value, (int, float)):
+        return int(value) if isinstance(value, int) else float(value)
     return _of_a_class(value, depth)
+
+
+def _name(key: Any) -> str:
+    """Return a member's name as ``json`` spells it: true, null, NaN, an enumeration's text."""
+    if isinstance(key, str):
+        return str.__str__(key)
+    spelled = key is None or isinstance(key, (int, float))
+    return json.dumps(key) if spelled else str(key)
 
 
 def _without_nat(value: Any) -> Any:

@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from gateway.worker import columns
-from gateway.worker.inputs import COLUMNS, Form, Inputs
+from gateway.worker.inputs import COLUMNS, Form, Inputs, unshared
 
 MOST_ROWS = 64
 """Of more rows an array is smaller than the values, and costs less than to keep them."""
@@ -98,5 +98,5 @@ class PlainRows:
         """Return these rows and those of ``others``, as arrays."""
         parts = [self, *others]
         rows = sum(part.rows for part in parts)
-        arrays = self.layout.arrays(parts)
-        return Inputs(COLUMNS, arrays, rows, self.params, together=len(parts) > 1)
+        arrays, params = self.layout.arrays(parts), unshared(self.params)
+        return Inputs(COLUMNS, arrays, rows, params, together=len(parts) > 1)

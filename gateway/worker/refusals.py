@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from itertools import islice
 from typing import Any
 
 MAX_DETAILS = 20
 """More of them help nobody, and a body of a million bad rows would make an answer as big."""
+
+MOST_OF_A_NAME = 64
+"""Characters of a name that a caller or a signature gives."""
 
 Detail = tuple["int | None", "str | None", str]
 """Row (0-based), field and reason; the first two only where there is one."""
@@ -42,9 +47,21 @@ def model_error(message: str) -> RequestRefusedError:
     return RequestRefusedError("model_error", message)
 
 
-def not_finite(row: int | None) -> RequestRefusedError:
-    """Return the refusal of an answer with a number that is not finite, where that is refused."""
-    detail: Detail = (row, "predictions", "a number that is not finite")
+def listed(names: Collection[str]) -> str:
+    """Return names for a message: not more of them, nor longer ones, than help anybody."""
+    first = [repr(name[:MOST_OF_A_NAME]) for name in islice(names, MAX_DETAILS)]
+    more = len(names) - len(first)
+    return ", ".join(first) + (f" and {more} more" if more else "")
+
+
+def not_finite(field: str, row: int | None) -> RequestRefusedError:
+    """Return the refusal of an answer with a number that is not finite, where that is refused.
+
+    Args:
+        field: The answer's member that holds it.
+        row: Its row there, if it is a list of them.
+    """
+    detail: Detail = (row, field, "a number that is not finite")
     return RequestRefusedError(
         "not_finite", "the model's answer has a number that is not finite", [detail]
     )

@@ -137,7 +137,7 @@ class ServedModel:
         if isinstance(answer, RequestRefusedError):
             raise answer
         if b"null" in answer and outputs.only_not_finite(prediction.output):
-            raise model_error("every number of the model's answer is not finite")
+            raise model_error("the model's answer holds nothing but numbers that are not finite")
         return answer, prediction
 
     def _guarded(self, call: Call, inputs: Inputs) -> Any:

@@ -55,6 +55,7 @@ class Param:
     kind: str
     default: Any
     is_list: bool
+    holder: nested.Type | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,11 @@ class Signature:
         """Whether there are columns, and none has a name."""
         return bool(self.columns) and not any(column.named for column in self.columns)
 
+    @cached_property
+    def takes_one_value(self) -> bool:
+        """Whether the model takes one tensor without a name, and that has no dimensions."""
+        return any(not tensor.name and not tensor.shape for tensor in self.tensors)
+
     def labelled(self, labels: Sequence[Any]) -> Signature:
         """Return this, its nameless columns with the names that a caller gives them, in order."""
         if not self.nameless or self.columns[0].label in labels:
@@ -137,10 +143,7 @@ def parse(signature: Mapping[str, Any] | None, *, from_type_hints: bool = False)
         return Signature()
     try:
         specs = list(signature.get("inputs") or ())
-        params = tuple(
-            Param(spec["name"], spec["type"], spec.get("default"), bool(spec.get("shape")))
-            for spec in signature.get("params") or ()
-        )
+        params = tuple(map(_param, signature.get("params") or ()))
         if specs and from_type_hints:
             return Signature(value=nested.parse(specs[0]), params=params)
         if specs and specs[0]["type"] == "tensor":
@@ -162,6 +165,11 @@ def _column(position: int, spec: Mapping[str, Any]) -> Column:
     label = spec["name"] if named else position
     holder = nested.parse(spec) if spec["type"] in nested.HOLDERS else None
     return Column(label, spec["type"], bool(spec.get("required", True)), holder, named)
+
+
+def _param(spec: Mapping[str, Any]) -> Param:
+    holder = nested.parse(spec) if spec["type"] in nested.HOLDERS else None
+    return Param(spec["name"], spec["type"], spec.get("default"), bool(spec.get("shape")), holder)
 
 
 def _tensor(spec: Mapping[str, Any]) -> Tensor:
@@ -186,23 +194,47 @@ def validate_params(signature: Signature, given: Any) -> dict[str, Any]:
     details: list[Detail] = []
     for param in signature.params:
         value = given.get(param.name, param.default)
-        if value is not None and param.name in given and not _param_fits(param, value):
-            expected = f"a list of {param.kind}" if param.is_list else param.kind
-            details.append((None, f"params.{param.name}", f"not {expected}"))
+        if param.name in given:
+            try:
+                value = _as_param(param, value)
+            except ValueError as error:
+                details.append((None, f"params.{param.name}", str(error)))
         validated[param.name] = value
     if details:
         raise invalid("the params do not fit the model's signature", *details)
     return validated
 
 
-def _param_fits(param: Param, value: Any) -> bool:
+def _as_param(param: Param, value: Any) -> Any:
+    """Return a caller's value as MLflow takes it: it wants whole numbers without a point.
+
+    Raises:
+        ValueError: It is not of the param's type; says so, without the value.
+    """
+    if value is None and not param.is_list:
+        return value
+    if param.holder is not None:
+        return _as_object(param.holder, value)
     if param.kind not in columns.SCALAR_TYPES:
-        return True
+        return value
+    refused = ValueError(f"not a list of {param.kind}" if param.is_list else f"not {param.kind}")
     values = value if param.is_list else [value]
     if type(values) is not list:
-        return False
+        raise refused
     try:
-        columns.to_array(param.name, values, param.kind, required=True)
-    except RequestRefusedError:
-        return False
-    return True
+        array = columns.to_array(param.name, values, param.kind, required=True)
+        if param.kind == "datetime":
+            list(map(columns.moment, values))  # MLflow has Python's, which have microseconds
+    except (RequestRefusedError, ValueError) as error:
+        raise refused from error
+    if param.kind not in columns.WHOLE_TYPES:
+        return value
+    return array.tolist() if param.is_list else array.item()
+
+
+def _as_object(holder: nested.Type, value: Any) -> Any:
+    faults: list[nested.Fault] = []
+    bound = nested.bind(holder, value, faults)
+    for at, reason in faults:
+        raise ValueError(f"{at}: {reason}" if at else reason)
+    return bound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -173,7 +174,8 @@ def from_records(signature: Signature, records: Sequence[Any], *, as_arrays: boo
         if len(labels) * len(records) > _MAX_SPARSENESS * given_values:
             # As a table they would be the square of the body's size.
             raise invalid("the rows have too few columns in common")
-    given = {label: [record.get(label) for record in records] for label in labels}
+    lacking_value = None if signature.enforced else math.nan  # as a DataFrame of records has it
+    given = {label: [record.get(label, lacking_value) for record in records] for label in labels}
     return from_columns(signature, given, len(records), as_arrays=as_arrays)
 
 

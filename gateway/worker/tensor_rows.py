@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.worker import tensors
-from gateway.worker.inputs import TENSOR, TENSOR_NAME, TENSORS, Inputs
-from gateway.worker.refusals import MAX_DETAILS, Detail, invalid
+from gateway.worker.inputs import TENSOR, TENSOR_NAME, TENSORS, Inputs, whole
+from gateway.worker.refusals import MAX_DETAILS, Detail, invalid, listed
 from gateway.worker.signature import MISFIT, Signature
 
 
@@ -21,7 +21,7 @@ def from_tensor(signature: Signature, value: Any) -> Inputs:
         array = tensors.infer_tensor(value)
     else:
         if len(signature.tensors) != 1:
-            names = ", ".join(repr(spec.name) for spec in signature.tensors)
+            names = listed([spec.name for spec in signature.tensors])
             raise invalid(f"the model takes several tensors, by name: {names}")
         spec = signature.tensors[0]
         array = tensors.to_tensor(spec.name, value, spec.dtype, spec.shape)
@@ -66,10 +66,10 @@ def from_columns(signature: Signature, given: Mapping[Any, Sequence[Any]]) -> In
 
 
 def _with_rows(kind: str, arrays: dict[str, Any]) -> Inputs:
-    lengths = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
-    if len(lengths) != 1:
-        raise invalid("the tensors have different numbers of rows")
-    rows = lengths.pop()
-    if rows < 1:
+    """Return arrays as rows; or, where their first dimensions are no rows, as one whole."""
+    lengths = {array.shape[0] if array.ndim else None for array in arrays.values()}
+    if lengths == {0}:
         raise invalid("the input has no rows")
-    return Inputs(kind, arrays, rows)
+    if len(lengths) == 1 and (rows := lengths.pop()):
+        return Inputs(kind, arrays, rows)
+    return whole(arrays[TENSOR_NAME] if kind == TENSOR else arrays)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
+from gateway.worker import columns
 from gateway.worker.columns import describe_type
 from gateway.worker.refusals import Detail, invalid
 
@@ -16,7 +17,9 @@ _ALLOWED: dict[str, frozenset[type]] = {
     "u": frozenset({int, float}),
     "b": frozenset({bool}),
     "U": frozenset({str}),
-    "O": frozenset({str, int, float, bool, type(None)}),
+    "S": frozenset({str}),
+    "M": frozenset({str, type(None)}),
+    "O": frozenset({str, int, float, bool, dict, type(None)}),
 }
 
 
@@ -35,6 +38,8 @@ def to_tensor(name: str, value: Any, dtype: str, shape: Sequence[int]) -> Any:
     import numpy as np
 
     field = name or None
+    if np.dtype(dtype).kind == "O" and tuple(shape) == (-1,):
+        return _of_anything(field, value)
     items, actual = _flatten(field, value, len(shape))
     for axis, (is_now, must) in enumerate(zip(actual, shape, strict=True)):
         if must not in (-1, is_now):
@@ -49,6 +54,15 @@ def to_tensor(name: str, value: Any, dtype: str, shape: Sequence[int]) -> Any:
     return _cast(field, items, target, per_row).reshape(actual)
 
 
+def _of_anything(field: str | None, value: Any) -> Any:
+    """Return a list as an array of objects: items that are lists too, of one length or not."""
+    import numpy as np
+
+    if type(value) is not list:
+        raise _refused(None, field, f"{describe_type(value)} where a list is needed")
+    return np.array(value, dtype=object)
+
+
 def infer_tensor(value: Any) -> Any:
     """Return nested lists as an array of the type that fits: there is no signature.
 
@@ -61,13 +75,16 @@ def infer_tensor(value: Any) -> Any:
     while isinstance(probe, list) and depth < _MAX_DIMENSIONS:
         depth, probe = depth + 1, probe[0] if probe else None
     items, shape = _flatten(None, value, max(depth, 1))
-    for dtype, kinds in (("bool", {bool}), ("int64", {int}), ("float64", {int, float})):
-        if set(map(type, items)) <= kinds:
-            try:
-                return np.array(items, dtype=dtype).reshape(shape)
-            except OverflowError:
-                continue
-    return np.fromiter(items, dtype=object, count=len(items)).reshape(shape)
+    types = set(map(type, items))
+    if types == {bool}:
+        array = np.array(items, dtype=np.bool_)
+    elif types and types <= {bool, int} and (whole := columns.whole_numbers(items)) is not None:
+        array = whole
+    elif types <= {bool, int, float}:
+        array = np.array(items, dtype=np.float64)
+    else:
+        array = np.fromiter(items, dtype=object, count=len(items))
+    return array.reshape(shape)
 
 
 def _flatten(field: str | None, value: Any, dimensions: int) -> tuple[list[Any], tuple[int, ...]]:
@@ -110,6 +127,10 @@ def _cast(field: str | None, items: list[Any], target: Any, per_row: int) -> Any
         return np.array([int(item) for item in items], dtype=target)
     if target.kind == "O":
         return np.fromiter(items, dtype=object, count=len(items))
+    if target.kind == "M":
+        return _moments(field, items, target, per_row)
+    if target.kind == "S":
+        _refuse_other_letters(field, items, per_row)
     with np.errstate(over="ignore"):
         array = np.array(items, dtype=target)
     if target.kind == "f":
@@ -117,6 +138,29 @@ def _cast(field: str | None, items: list[Any], target: Any, per_row: int) -> Any
         if len(infinite):
             raise _refused(int(infinite[0]) // per_row, field, f"a number beyond {target.name}")
     return array
+
+
+def _moments(field: str | None, items: list[Any], target: Any, per_row: int) -> Any:
+    import numpy as np
+
+    moments = []
+    for at, item in enumerate(items):
+        try:
+            moments.append(None if item is None else columns.scalar("datetime", item))
+        except ValueError as error:
+            raise _refused(at // per_row, field, str(error)) from error
+    exact = np.array(moments, dtype="datetime64[ns]")
+    array = exact.astype(target)
+    cut = np.flatnonzero((array != exact) & ~np.isnat(exact))
+    if len(cut):
+        raise _refused(int(cut[0]) // per_row, field, f"a date and time that is no {target.name}")
+    return array
+
+
+def _refuse_other_letters(field: str | None, items: list[str], per_row: int) -> None:
+    at = next((index for index, item in enumerate(items) if not item.isascii()), None)
+    if at is not None:
+        raise _refused(at // per_row, field, "a string with other letters than those of ASCII")
 
 
 def _refused(row: int | None, field: str | None, reason: str) -> Exception:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.worker import nested, tensor_rows, tensors
-from gateway.worker.inputs import TENSOR_NAME, TENSORS, VALUES, WHOLE, Inputs
+from gateway.worker.inputs import TENSOR_NAME, TENSORS, VALUES, Inputs, whole
 from gateway.worker.refusals import MAX_DETAILS, Detail, RequestRefusedError, invalid
 from gateway.worker.signature import MISFIT, Signature
 
@@ -50,15 +50,6 @@ def misfits(signature: Signature, inputs: Inputs) -> list[Detail]:
         if len(details) >= MAX_DETAILS:
             break
     return details
-
-
-def whole(value: Any) -> Inputs:
-    """Return one value as all of the input. It is one row, and joined with no other."""
-    import numpy as np
-
-    array = np.empty(1, dtype=object)
-    array[0] = value
-    return Inputs(WHOLE, {TENSOR_NAME: array}, 1)
 
 
 def unruled(value: Any) -> Inputs:

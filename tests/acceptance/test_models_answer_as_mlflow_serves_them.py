@@ -10,7 +10,7 @@ from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry
 from tests.acceptance.scale import SOAK, WITH_TORCH
 from tests.models.corpus.cases import WITH_EXAMPLE, WITHOUT_EXAMPLE, Case
-from tests.models.corpus.judge import faults
+from tests.models.corpus.compare import faults
 from tests.models.corpus.table import CASES
 from tests.servers import MlflowServer
 
@@ -113,3 +113,14 @@ if SOAK:  # it takes MLflow's command half a minute to begin
 def test_every_listed_difference_is_about_a_body_that_is_sent() -> None:
     for case in CASES.values():
         assert case.differs.keys() <= case.bodies.keys(), case.name
+        assert case.predicted.keys() <= case.differs.keys(), case.name
+
+
+def test_every_listed_difference_that_is_answered_says_how() -> None:
+    for case in CASES.values():
+        for form in case.differs.keys() - case.predicted.keys():
+            for version in (WITH_EXAMPLE, WITHOUT_EXAMPLE):
+                listed = case.difference(form, version)
+                if listed is not None and listed.ours == 200:
+                    known = listed.like in case.bodies and listed.like != form
+                    assert known is not listed.nulls, (case.name, form)

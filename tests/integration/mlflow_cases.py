@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
-from mlflow.types.schema import AnyType, Array, Map
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types.schema import AnyType, Array, Map, Object, Property
 
 from tests.models.typed import TypedModel
 
@@ -46,6 +46,18 @@ TYPES = ModelSignature(
         ]
     )
 )
+PARAMS = ModelSignature(
+    Schema([ColSpec("double", "a")]),
+    params=ParamSchema(
+        [
+            ParamSpec("n", "long", 1),
+            ParamSpec("l", "long", [1], (-1,)),
+            ParamSpec("d", "datetime", np.datetime64("2026-01-01")),
+            ParamSpec("o", Object([Property("k", DataType.long)]), {"k": 1}),
+        ]
+    ),
+)
+AB = "row 0 of {'a': 'int64', 'b': 'str'}: dict {'a': 'int 2', 'b': 'str y'}"
 ARRAY = "ndarray float32 (2,) ['float 1.0', 'float 2.0']"
 CHANGED_BY_MLFLOW = [
     ("d", True, "float 1.0", "a boolean where a number is needed"),
@@ -62,6 +74,13 @@ CHANGED_BY_MLFLOW = [
     ("s", None, "NoneType None", "null in a required column"),
     ("t", 1, "Timestamp 1970-01-01 00:00:00.000000001", NOT_A_STRING),
     ("t", "2 January 2026", "Timestamp 2026-01-02 00:00:00", NOT_A_DATE),
+    (
+        "t",
+        "2026-01-02T03:04:05.1234567891",
+        "Timestamp 2026-01-02 03:04:05.123456789",
+        "a date and time finer than a nanosecond",
+    ),
+    ("t", "2026-01-02T03:04.5", "Timestamp 2026-01-02 03:04:30", NOT_A_DATE),
     ("n", "2026-01-01", "bytes b'\\xdbM\\xba\\xd3]5'", NOT_BASE64),
 ]
 """Column, value, what MLflow makes of it, and why it is refused here."""
@@ -100,7 +119,8 @@ GOOD = {"d": 1.5, "f": 0.5, "l": 1, "i": 2, "b": True, "s": "x", "t": "2026-01-0
 
 
 ROWS = {"table": 1, "bytes": 1, "model": 1, "many digits": 1, "half a character": 1}
-ROWS |= {"dates": 3, "no numbers": 3}
+ROWS |= {"dates": 3, "no numbers": 3, "enumerations": 3}
+ROWS |= {"names": 1, "one name twice": 1, "a pair as a name": 1}
 FAILS = "an error of MLflow's own"
 
 
@@ -124,6 +144,12 @@ class Case:
     alike: list[Any] = field(default_factory=list)
     refused: list[tuple[Any, list[list[Any]]]] = field(default_factory=list)
     differs: list[tuple[Any, Any, Any]] = field(default_factory=list)
+
+
+def tensors(*specs: tuple[str | None, str, tuple[int, ...]]) -> TypedModel:
+    """Return a model of tensors: name, dtype and shape of each."""
+    schema = Schema([TensorSpec(np.dtype(dtype), shape, name) for name, dtype, shape in specs])
+    return TypedModel("Untyped", signature=ModelSignature(schema))
 
 
 def untyped(example: Any) -> TypedModel:
@@ -150,6 +176,12 @@ CASES = {
     ),
     "list of a model with dates and bytes": Case(
         TypedModel("Events"),
+        refused=[
+            (
+                {"inputs": [{"at": "2026-01-02T03:04:05.1234567", "data": "AAE="}]},
+                [[0, "at", "a date and time finer than a microsecond"]],
+            )
+        ],
         differs=[
             (
                 {"inputs": [{"at": "2026-01-02T03:04:05", "data": "AAE="}]},
@@ -240,7 +272,49 @@ CASES = {
     ),
     "a dict of values": Case(
         untyped({"a": 1, "b": "x"}),
-        alike=[{"inputs": {"a": [2, 3], "b": ["y", "z"]}}, {"inputs": [{"a": 2, "b": "y"}]}],
+        alike=[
+            {"inputs": {"a": [2, 3], "b": ["y", "z"]}},
+            {"inputs": [{"a": 2, "b": "y"}]},
+            {"instances": {"a": [2, 3], "b": ["y", "z"]}},
+            {"instances": {"a": 2, "b": "y"}},
+            {"inputs": {"a": [2], "b": ["y"], "extra": "z"}},
+        ],
+        refused=[
+            ({"inputs": {"a": [2, 3], "b": ["y"]}}, []),
+            ({"inputs": {"extra": ["z"]}}, [[None, name, "required and missing"] for name in "ab"]),
+        ],
+        differs=[
+            *(
+                (body, [AB], refused)
+                for body, refused in (
+                    ({"inputs": {"a": [2], "b": "y"}}, "the columns are not lists of one length"),
+                    (
+                        {"dataframe_split": {"columns": ["a", "b"], "data": [{"a": 2, "b": "y"}]}},
+                        [[0, None, "not a list of 2 values"]],
+                    ),
+                    (
+                        {"dataframe_split": {"data": {"a": [2], "b": ["y"]}}},
+                        [[None, "dataframe_split", "not an object with 'columns' and 'data'"]],
+                    ),
+                )
+            ),
+            ({"inputs": {"a": [2], "b": ["y"], "extra": ["z", "z"]}}, None, [AB]),
+        ],
+    ),
+    "one column of text": Case(
+        TypedModel("Untyped", signature=ModelSignature(Schema([ColSpec("string", "s")]))),
+        alike=[
+            {"dataframe_split": {"columns": ["s"], "data": ["x", "y"]}},
+            {"inputs": {"s": ["x"], "extra": "y"}},
+            {"inputs": ["x", "y"]},
+        ],
+        differs=[
+            (
+                {"inputs": [["x"]]},
+                ["row 0 of {'s': 'object'}: dict {'s': \"list ['str x']\"}"],
+                ["row 0 of {'s': 'str'}: dict {'s': 'str x'}"],
+            ),
+        ],
     ),
     "a dict with arrays": Case(
         untyped({"a": [1, 2, 3], "b": "x"}),
@@ -348,6 +422,13 @@ CASES = {
             {"inputs": {"c": [1, "x"]}},
             {"dataframe_records": [{"c": {"k": [1]}}, {"c": None}]},
         ],
+        differs=[
+            (
+                {"inputs": {"c": {"k": 1}}},
+                ["row k of {'c': 'int64'}: dict {'c': 'int 1'}"],
+                ["row 0 of {'c': 'object'}: dict {'c': \"dict {'k': 'int 1'}\"}"],
+            )
+        ],
     ),
     "a binary column": Case(
         untyped(pd.DataFrame({"a": [b"z" * 100]})),
@@ -406,7 +487,10 @@ CASES = {
     ),
     "columns": Case(
         TypedModel("Cells", signature=TYPES),
-        alike=[{"dataframe_records": [GOOD | {"o": 3, "x": "left out"}]}],
+        alike=[
+            {"dataframe_records": [GOOD | {"o": 3, "x": "left out"}]},
+            {"dataframe_records": [GOOD | {"t": "2026-01-02T03:04:05.123456789"}]},
+        ],
         refused=[
             ({"dataframe_records": [{**GOOD, "l": "x"}]}, [[0, "l", NOT_WHOLE]]),
             ({"dataframe_records": [{}]}, [[0, name, "required and missing"] for name in GOOD]),
@@ -437,7 +521,7 @@ CASES = {
         TypedModel("Answers", signature=ModelSignature(Schema([ColSpec("string", "what")]))),
         alike=[
             *map(asks_for, ("series", "named series", "table", "bytes", "model", "dates")),
-            asks_for("many digits"),
+            *map(asks_for, ("many digits", "enumerations", "names", "one name twice")),
         ],
         differs=[
             (asks_for("no numbers"), [1.5, "NaN", "Infinity"], [1.5, None, None]),
@@ -451,7 +535,13 @@ CASES = {
                 [1767312000000000000, None],
                 ["2026-01-02T00:00:00.000000000", None],
             ),
+            (
+                asks_for("labels with a gap"),
+                [{"label": "spam", "score": "NaN"}, {"label": "NaN", "score": "NaN"}],
+                [{"label": "spam", "score": None}, {"label": None, "score": None}],
+            ),
             (asks_for("missing"), FAILS, [1, None]),
+            (asks_for("a pair as a name"), FAILS, [{"(1, 2)": 3}]),
             (asks_for("series in a dict"), FAILS, {"a": [1]}),
             (asks_for("half a character"), ["\ud800"], "a value has no spelling in JSON"),
         ],
@@ -485,6 +575,70 @@ CASES = {
             )
         ],
     ),
+    "arrays of several lengths": Case(
+        tensors(("a", "float32", (-1, 2)), ("k", "int64", (-1,)), ("s", "float64", ())),
+        alike=[
+            {"inputs": {"a": [[1, 2], [3, 4]], "k": [7], "s": 0.5}},
+            {"inputs": {"a": [[1, 2], [3, 4]], "k": [7, 8], "s": 0.5}},
+            {"inputs": {"a": [[1, 2]], "k": [], "s": 0.5}},
+        ],
+        refused=[
+            (
+                {"inputs": {"a": [[1, 2]], "k": [7], "s": [0.5]}},
+                [[None, "s", "more than 0 dimensions"]],
+            )
+        ],
+    ),
+    "one number": Case(
+        tensors((None, "float32", ())),
+        alike=[{"inputs": 3.5}, {"instances": 3.5}],
+        refused=[({"inputs": [3.5]}, [[None, None, "more than 0 dimensions"]])],
+        differs=[({"inputs": "x"}, None, [[0, None, "a string where float32 is needed"]])],
+    ),
+    "an array of dates": Case(
+        tensors((None, "datetime64[ns]", (-1,))),
+        alike=[
+            {"inputs": ["2026-01-02", "2026-01-02T03:04:05.123456789", None]},
+            {"inputs": ["2026-01-02T03:04:05+02:00"]},
+        ],
+        refused=[({"inputs": ["2 January 2026"]}, [[0, None, NOT_A_DATE]])],
+        differs=[
+            (
+                {"inputs": [5]},
+                ["datetime64 1970-01-01T00:00:00.000000005"],
+                [[0, None, "a whole number where datetime64[ns] is needed"]],
+            ),
+        ],
+    ),
+    "an array of days": Case(
+        tensors((None, "datetime64[D]", (-1, 1))),
+        alike=[{"inputs": [["2026-01-02"], [None]]}],
+        differs=[
+            (
+                {"inputs": [["2026-01-02"], ["2026-01-02T03:04:05"]]},
+                ["ndarray datetime64[D] (1,) ['date 2026-01-02']"] * 2,
+                [[1, None, "a date and time that is no datetime64[D]"]],
+            )
+        ],
+    ),
+    "an array of bytes": Case(
+        tensors((None, "S", (-1,))),
+        alike=[{"inputs": ["abc", ""]}],
+        refused=[
+            (
+                {"inputs": ["ü"]},
+                [[0, None, "a string with other letters than those of ASCII"]],
+            )
+        ],
+    ),
+    "an array of objects": Case(
+        tensors((None, "object", (-1,))),
+        alike=[
+            {"inputs": ["abc", ["a", 1], {"b": None}]},
+            {"inputs": [[1], [2, 3]]},
+            {"inputs": [[1, "x"], [2, None]]},
+        ],
+    ),
     "arrays by name": Case(
         untyped({"a": np.array([[1.0, 2.0]]), "b": np.array([[3]])}),
         alike=[{"inputs": {"a": [[3.0, 4.0]], "b": [[1]]}}],
@@ -492,6 +646,40 @@ CASES = {
     "values with params": Case(
         untyped((["a"], {"t": 0.5})),
         alike=[{"inputs": ["x"], "params": {"t": 1.0}}, {"inputs": ["x"]}],
+    ),
+    "params of every type": Case(
+        TypedModel("Untyped", signature=PARAMS),
+        alike=[
+            {
+                "inputs": {"a": [1.5]},
+                "params": {"n": 2, "l": [3], "d": "2026-01-02", "o": {"k": 4}},
+            },
+            {"inputs": {"a": [1.5]}, "params": {"n": None, "l": [], "unknown": 1}},
+        ],
+        refused=[
+            ({"inputs": {"a": [1.5]}, "params": {name: value}}, [[None, f"params.{name}", reason]])
+            for name, value, reason in (
+                ("n", 1.5, "not long"),
+                ("l", None, "not a list of long"),
+                ("d", "2026-01-02T03:04:05.1234567", "not datetime"),
+                ("o", {"k": "x"}, "k: a string where a whole number is needed"),
+            )
+        ],
+        differs=[
+            (
+                {"inputs": {"a": [1.5]}, "params": {name: value}},
+                None,
+                ["row 0 of {'a': 'float64'}: dict {'a': 'float 1.5'}"],
+            )
+            for name, value in (("n", 1.0), ("l", [1.0, 2]), ("o", {"k": 1.0}))
+        ]
+        + [
+            (
+                {"inputs": {"a": [1.5]}, "params": {"l": [1, None]}},
+                ["row 0 of {'a': 'float64'}: dict {'a': 'float 1.5'}"],
+                [[None, "params.l", "not a list of long"]],
+            )
+        ],
     ),
     "without a signature": Case(
         untyped(None),
@@ -506,12 +694,57 @@ CASES = {
             {"instances": [{"a": 1}, {"a": 2}]},
             {"instances": [[1, 2], [3, 4]]},
             {"dataframe_split": {"index": [5], "columns": ["a"], "data": [[1]]}},
-            {"dataframe_records": [{"a": 1}, {"b": 2}]},
+            {"dataframe_records": [{"a": 1}, {"b": 2}, {"c": "x"}, {"d": True}]},
+            {"inputs": [[2**64 - 1]]},
+            {"inputs": [2**63, -1]},
+            {"dataframe_records": [{"a": 2**63, "b": 2**63}, {"a": 1, "b": -1}]},
+            {"inputs": [[]]},
+            {"inputs": {"a": []}},
+            {"inputs": [True, 1]},
+            {"inputs": [True, 1.5]},
+            {"instances": 5},
+            {"instances": "x"},
+            {"instances": {"a": [1, 2]}},
+            {"dataframe_split": {"data": [1, 2]}},
+            {"dataframe_split": {"columns": ["a"], "data": ["x", None]}},
+            {"dataframe_records": [{"a": True}, {"a": 1}]},
             {**HELLO, "t": 1},
         ],
         differs=[
             ({"inputs": ["x"]}, ["str_ x"], ["str x"]),
+            (
+                {"inputs": [2**63 + 1, 1]},
+                ["float64 9.223372036854776e+18", "float64 1.0"],
+                ["uint64 9223372036854775809", "uint64 1"],
+            ),
             ({"inputs": [["x"], []]}, None, ["list ['str x']", "list []"]),
+            ({"inputs": {}}, "dict {}", "the input has no columns"),
+            ({"inputs": None}, "ndarray object () ['NoneType None']", [[None, "inputs", "null"]]),
+            ({"dataframe_records": [{}]}, ["row 0 of {}: dict {}"], "the input has no columns"),
+            (
+                {"dataframe_records": [[1]]},
+                ["row 0 of {0: 'int64'}: dict {0: 'int 1'}"],
+                [[0, None, "not an object of columns"]],
+            ),
+            *(
+                (
+                    {"dataframe_split": {"columns": [label], "data": [[1]]}},
+                    [f"row 0 of {{{label}: 'int64'}}: dict {{{label}: 'int 1'}}"],
+                    [[None, "dataframe_split.columns", "not a list of names"]],
+                )
+                for label in (1.5, None)
+            ),
+            (
+                {"instances": [{"a": 1}, {"b": 2}]},
+                (
+                    "dict {'a': \"ndarray int64 (1,) ['int 1']\", "
+                    "'b': \"ndarray int64 (1,) ['int 2']\"}"
+                ),
+                (
+                    "dict {'a': \"ndarray object (2,) ['int 1', 'NoneType None']\", "
+                    "'b': \"ndarray object (2,) ['NoneType None', 'int 2']\"}"
+                ),
+            ),
         ],
     ),
     "a chat model": Case(

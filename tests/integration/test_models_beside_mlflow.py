@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from tests.models.corpus.cases import WITH_EXAMPLE, WITHOUT_EXAMPLE, Case
-from tests.models.corpus.compare import Answer
-from tests.models.corpus.judge import faults
+from tests.models.corpus.compare import Answer, faults
 from tests.models.corpus.table import CASES
 from tests.servers import clean_environ
 

@@ -97,15 +97,17 @@ class Envelope:
             RequestRefusedError: ``model_error``: JSON has no spelling for a prediction; or
                 ``not_finite``, if no null may stand for such a number.
         """
+        field, more = "predictions", b""
         try:
             rows = self._dumps(predictions)
-            more = b",%b" % self._dumps(extras)[1:] if extras else b"}"
+            for field, value in extras.items():
+                more += b',"%b":%b' % (field.encode(), self._dumps(value))
         except NotFiniteError as error:
-            raise not_finite(error.row) from error
+            raise not_finite(field, error.row) from error
         except InvalidJsonError as error:
             raise model_error(f"the model's answer cannot be sent: {error}") from error
         number = os.urandom(16).hex().encode()
-        return b'{"predictions":%b%b,"prediction_id":"%b"%b%b' % (
+        return b'{"predictions":%b%b,"prediction_id":"%b"%b%b}' % (
             rows,
             self._after_rows,
             number,

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.worker import tables, tensor_rows, values
-from gateway.worker.inputs import Rows, join
-from gateway.worker.refusals import MAX_DETAILS, Detail, invalid
+from gateway.worker.inputs import Rows, join, whole
+from gateway.worker.refusals import MAX_DETAILS, MOST_OF_A_NAME, Detail, invalid, listed
 from gateway.worker.signature import Signature
 
 SHAPES = ("instances", "inputs", "dataframe_split", "dataframe_records", "features")
@@ -17,7 +17,6 @@ LLM_MEMBERS = frozenset({"messages", "prompt", "input"})
 """Any of them makes a body one request of an LLM's client, in every model that MLflow serves."""
 _SPLIT_MEMBERS = frozenset({"columns", "data", "index"})
 _LABEL_TYPES = frozenset({str, int, float, bool, type(None)})
-_MOST_OF_A_NAME = 64
 
 
 def read(shape: str, signature: Signature, value: Any) -> Rows:
@@ -36,7 +35,7 @@ def read_llm_request(signature: Signature, document: Mapping[str, Any]) -> Rows:
         RequestRefusedError: The model takes something else, or a member is not one of its columns.
     """
     if not signature.enforced:
-        return values.whole(dict(document))
+        return whole(dict(document))
     if not signature.columns:
         raise invalid("the model takes no request of an LLM's client: send rows, as 'inputs'")
     refuse_unknown(document, {str(column.label) for column in signature.columns})
@@ -52,11 +51,11 @@ def refuse_unknown(given: Mapping[str, Any], known: AbstractSet[str], at: str = 
     unknown = [name for name in given if name not in known]
     if unknown:
         named: list[Detail] = [
-            (None, f"{at}{name[:_MOST_OF_A_NAME]}", "unknown") for name in unknown[:MAX_DETAILS]
+            (None, f"{at}{name[:MOST_OF_A_NAME]}", "unknown") for name in unknown[:MAX_DETAILS]
         ]
         first = ", ".join(repr(detail[1]) for detail in named[:3])
-        wanted = ", ".join(map(repr, sorted(known)))
-        raise invalid(f"the body has unknown members: {first}; known are {wanted}", *named)
+        told = f"the body has unknown members: {first}; known are {listed(sorted(known))}"
+        raise invalid(told, *named)
 
 
 # --- one function for each shape ----------------------------------------------------------------
@@ -79,7 +78,7 @@ def _dataframe_split(signature: Signature, value: Any) -> Rows:
             "'columns' is not a list of names",
             (None, "dataframe_split.columns", "not a list of names"),
         )
-    rows = tables.from_rows(signature, labels, value["data"])
+    rows = tables.from_rows(signature, labels, _cells_as_rows(labels, value["data"]))
     return rows if value.get("index") is None else _indexed(rows, value["index"])
 
 
@@ -87,7 +86,16 @@ def _counted(signature: Signature, data: list[Any]) -> list[Any]:
     """Return the labels of a table that has none: the signature's, or numbers from 0."""
     if signature.columns:
         return [column.label for column in signature.columns]
-    return list(range(len(data[0]))) if data and type(data[0]) is list else []
+    if not data or type(data[0]) is dict:
+        return []
+    return list(range(len(data[0]) if type(data[0]) is list else 1))
+
+
+def _cells_as_rows(labels: list[Any], data: list[Any]) -> list[Any]:
+    """Return the rows of a table; of one column they may be given as its cells."""
+    if len(labels) != 1 or not {list, dict}.isdisjoint(map(type, data)):
+        return data
+    return [[cell] for cell in data]
 
 
 def _indexed(rows: Rows, index: Any) -> Rows:
@@ -111,13 +119,20 @@ def _dataframe_records(signature: Signature, value: Any) -> Rows:
 
 
 def _instances(signature: Signature, value: Any) -> Rows:
+    if type(value) is dict and signature.value is None:
+        return _inputs(signature, value)
+    if not signature.enforced and type(value) is not list and value is not None:
+        return values.unruled(value)
     return _many("instances", signature, value)
 
 
 def _many(shape: str, signature: Signature, value: Any) -> Rows:
     """Read a list of rows; or one value, where the model takes values that have no name."""
-    if signature.nameless and type(value) is not list:
-        value = [value]
+    if type(value) is not list:
+        if signature.takes_one_value:
+            return tensor_rows.from_tensor(signature, value)
+        if signature.nameless:
+            value = [value]
     rows = _list(shape, value)
     if signature.value is not None:
         return values.from_values(signature.value, rows)
@@ -144,9 +159,14 @@ def _inputs(signature: Signature, value: Any) -> Rows:
     if signature.is_one_record(value):
         return tables.from_records(signature, [value], as_arrays=True)
     lengths = {len(column) if type(column) is list else -1 for column in value.values()}
-    if len(lengths) != 1 or -1 in lengths:
+    if len(lengths) > 1:  # what the signature does not name has no say
+        labels = [column.label for column in signature.columns if column.label in value]
+        value = {label: value[label] for label in labels}
+        lengths = {len(column) if type(column) is list else -1 for column in value.values()}
+    if len(lengths) > 1 or -1 in lengths:
         raise invalid("the columns are not lists of one length")
-    return tables.from_columns(signature, value, lengths.pop(), as_arrays=True)
+    rows = lengths.pop() if lengths else 1
+    return tables.from_columns(signature, value, rows, as_arrays=True)
 
 
 def _features(signature: Signature, value: Any) -> Rows:

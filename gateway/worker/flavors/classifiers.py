@@ -44,7 +44,8 @@ def probabilities(model: Any, loader: str) -> Probabilities | str:
         return f"the model has no class probabilities: {name} has no predict_proba"
     classes = getattr(bare, "classes_", None)
     if isinstance(classes, list):
-        return Probabilities(_of_outputs(function), [_plain(one) for one in classes])
+        named = [_plain(one) for one in _by_output(bare, classes)]
+        return Probabilities(_of_outputs(function), named)
     return Probabilities(function, [] if classes is None else _plain(classes))
 
 
@@ -61,6 +62,28 @@ def names_of(class_names: list[Any], likely: Any) -> list[Any]:
     if not isinstance(first, list) or len(first) == len(class_names):
         return class_names
     return list(range(len(first)))
+
+
+def _by_output(model: Any, classes: list[Any]) -> list[Any]:
+    """Return the classes of each output in the order of the outputs.
+
+    A chain has them, and its classifiers, in the order in which it asks these.
+    """
+    order = getattr(_innermost(model), "order_", None)
+    if order is None:
+        return classes
+    return [one for _, one in sorted(zip(order, classes, strict=True), key=lambda pair: pair[0])]
+
+
+def _innermost(model: Any) -> Any:
+    """Return the classifier in a pipeline, or that a search has found."""
+    while True:
+        if steps := getattr(model, "steps", None):
+            model = steps[-1][1]
+        elif hasattr(model, "best_estimator_"):
+            model = model.best_estimator_
+        else:
+            return model
 
 
 def _of_outputs(function: Callable[[Any], Any]) -> Callable[[Any], Any]:

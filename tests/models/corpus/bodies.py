@@ -36,6 +36,9 @@ def of_columns(columns: Columns) -> dict[str, Document]:
         "inputs, rows": {"inputs": data},
         "instances, records": {"instances": records},
         "instances, rows": {"instances": data},
+        "instances, columns": {
+            "instances": {name: list(values) for name, values in columns.items()}
+        },
     }
 
 
@@ -66,6 +69,14 @@ def faults_of_columns(columns: Columns) -> dict[str, Document]:
         "records no objects": {"dataframe_records": [1.0]},
         "records no list": {"dataframe_records": first},
         "split no object": {"dataframe_split": [1.0]},
+        "one value for a column": {"inputs": {**dict(columns), last: first[last]}},
+        "a column too many, of one value": {"inputs": {**dict(columns), "unknown": "x"}},
+        "records of lists": {"dataframe_records": [list(first.values())]},
+        "data of records": {"dataframe_split": {"columns": names, "data": [first]}},
+        "data of columns": {"dataframe_split": {"columns": names, "data": dict(columns)}},
+        "columns of null": {
+            "dataframe_split": {"columns": [*names, None], "data": [[*first.values(), 1.0]]}
+        },
         "two forms": {"dataframe_records": [first], "instances": [first]},
         "no form": {"rows": [first]},
         "nothing": {},

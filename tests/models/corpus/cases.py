@@ -41,12 +41,16 @@ class Difference:
         theirs: The status that MLflow answers, or those that it answers to bodies of the kind.
         reason: Why it differs, in one sentence.
         versions: The versions for which it does.
+        like: The body whose answer ours must equal, where the case says no predictions.
+        nulls: Whether ours must be MLflow's, with null for each number that is not finite.
     """
 
     ours: int
     theirs: int | tuple[int, ...]
     reason: str
     versions: tuple[int, ...] = (WITH_EXAMPLE, WITHOUT_EXAMPLE)
+    like: str | None = None
+    nulls: bool = False
 
     def fits(self, ours: int, theirs: int) -> bool:
         """Tell whether two statuses are those of this difference."""
@@ -70,6 +74,8 @@ class Case:
         seldom: Whether it is asked in the long run only: it resembles another.
         tolerance: How far numbers may be apart, relatively; 0 where both run the same code.
         differs: The deliberate differences, which `listed` gives it.
+        predicted: What ours predicts to a body that differs, and has to be like no other.
+        answered: Whether a body at least is answered by both.
     """
 
     name: str
@@ -79,6 +85,8 @@ class Case:
     seldom: bool = False
     tolerance: float = 0.0
     differs: Differences = field(default_factory=dict)
+    predicted: Mapping[str, Any] = field(default_factory=dict)
+    answered: bool = True
 
     def difference(self, body: str, version: int) -> Difference | None:
         """Return the difference that is listed for a body and a version."""

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_STATUSES = {200: {200}, 400: {422, 500}, 500: {422, 500}, 503: {503}}
+from tests.models.corpus.cases import Case, Difference
+
+_STATUSES = {200: 200, 400: 422, 500: 422, 503: 503}
 """MLflow's status to ours.
 
 MLflow answers 400 both to a body that it refuses and to one on which the model raises; here the
-first is 422 and the second 500. What it did not foresee, in a body or in an answer, is its 500.
+first is 422 and the second 500, which is listed. What it did not foresee is its 500.
 A model that it cannot load has no server: 503 stands for that."""
 _UNWRAPPED = frozenset({"messages", "prompt", "input"})
 """A body with one of these is a chat client's: MLflow answers it without ``predictions``."""
 _MOST_SHOWN = 300
+
+
+Answers = Mapping[str, "tuple[Answer, Answer]"]
+"""By the body's name: ours, then MLflow's."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ def difference(
     body: dict[str, Any], ours: Answer, theirs: Answer, *, tolerance: float = 0.0
 ) -> str | None:
     """Return how two answers to a body differ; None if they do not."""
-    if ours.status not in _STATUSES.get(theirs.status, {theirs.status}):
+    if ours.status != _STATUSES.get(theirs.status, theirs.status):
         return f"status {ours.status}, MLflow {theirs.status}"
     if ours.status != 200:
         return None
@@ -48,6 +55,51 @@ def difference(
     if not _UNWRAPPED & body.keys():
         predictions = predictions["predictions"]
     return _difference(ours.document["predictions"], predictions, tolerance, "predictions")
+
+
+def faults(case: Case, version: int, answers: Answers) -> list[str]:
+    """Return what is neither equal nor as listed, each with both answers."""
+    wrong = []
+    for form, (ours, theirs) in answers.items():
+        if (found := fault(case, form, version, answers)) is not None:
+            wrong.append(f"{form}: {found}\n  ours: {ours}\n  MLflow: {theirs}")
+    served = any(ours.status == theirs.status == 200 for ours, theirs in answers.values())
+    if case.answered and not served:
+        wrong.append("no body is answered by both")
+    return wrong
+
+
+def fault(case: Case, form: str, version: int, answers: Answers) -> str | None:
+    """Return what is wrong with our answer to a body; None if it is MLflow's, or as listed."""
+    ours, theirs = answers[form]
+    found = difference(case.bodies[form], ours, theirs, tolerance=case.tolerance)
+    listed = case.difference(form, version)
+    if listed is None:
+        return None if found is None else f"not listed: {found}"
+    if found is None or not listed.fits(ours.status, theirs.status):
+        return f"not as listed, {listed}"
+    if ours.status != 200:
+        return None
+    predicted = ours.document["predictions"]
+    return _difference(predicted, _listed(case, form, listed, answers), case.tolerance, "as listed")
+
+
+def _listed(case: Case, form: str, listed: Difference, answers: Answers) -> Any:
+    """Return what ours must predict to a body that differs."""
+    if form in case.predicted:
+        return case.predicted[form]
+    if listed.nulls:
+        return _with_nulls(answers[form][1].document["predictions"])
+    assert listed.like is not None, f"{case.name}, {form}: nothing says what is predicted"
+    return answers[listed.like][0].document.get("predictions")
+
+
+def _with_nulls(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_nulls(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _with_nulls(one) for name, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _difference(ours: Any, theirs: Any, tolerance: float, place: str) -> str | None:

@@ -8,6 +8,7 @@ POSITIONS = Difference(
     200,
     (200, 400),
     "Rows without names are read in the order of the signature; MLflow wants names.",
+    like="dataframe_split",
 )
 CONVERTS = Difference(
     422,
@@ -30,11 +31,19 @@ RAGGED = Difference(
     "Rows that are not as long as the columns are refused; MLflow fills them with NaN, or cuts "
     "them.",
 )
+ONLY_PANDAS = Difference(
+    422,
+    200,
+    "A table in a form that only pandas reads is refused; MLflow hands pandas whatever comes.",
+)
 DATES = Difference(
     422, 200, "A date and time is a text in ISO 8601; MLflow guesses what else it could be."
 )
 NOT_FINITE = Difference(
-    200, 200, "What is no finite number is null in an answer: JSON has no NaN and no infinity."
+    200,
+    200,
+    "What is no finite number is null in an answer: JSON has no NaN and no infinity.",
+    nulls=True,
 )
 ZONES = Difference(
     200,
@@ -45,7 +54,10 @@ GARBAGE = Difference(
     422, 200, "A text that is no base64 is refused; MLflow leaves out what it cannot read of it."
 )
 BASE64 = Difference(
-    200, 200, "Bytes are sent in base64 in every form; MLflow reads it in the DataFrame forms only."
+    200,
+    200,
+    "Bytes are sent in base64 in every form; MLflow reads it in the DataFrame forms only.",
+    like="dataframe_split",
 )
 STILL_NULL = Difference(
     200,
@@ -58,6 +70,12 @@ COUNTS_AS_MISSING = Difference(
     "An optional column of whole numbers that holds nothing but null counts as missing; MLflow "
     "refuses it.",
 )
+RAISES = Difference(
+    500,
+    (400, 500),
+    "The model raises on what it is given, or its answer cannot be sent: that is no fault of the "
+    "body's; MLflow answers both alike.",
+)
 FAILS_ITS_EXAMPLE = Difference(
     503,
     (200, 400, 500),
@@ -69,11 +87,13 @@ READS = Difference(
     200,
     400,
     "Rows are read alike in every form; on the way of this one MLflow loses what the type needs.",
+    like="inputs, records",
 )
 TENSOR_ROWS = Difference(
     200,
     400,
     "A tensor is read from rows in every form; MLflow wants this one as it is, by 'inputs'.",
+    like="inputs",
 )
 CELLS = Difference(
     200, 200, "A value in a cell is that value; in this form MLflow makes an array of it."
@@ -89,12 +109,13 @@ HINTS = Difference(
     400,
     "A model with a type hint takes its rows under every name of a list; MLflow takes 'inputs' "
     "only.",
+    like="inputs",
 )
 EXACT = Difference(
     200,
     400,
     "A number without a fraction stands for a whole number, and a whole number for any; by a type "
-    "hint MLflow wants the very type.",
+    "hint, and in a param, MLflow wants the very type.",
 )
 UNKNOWN = Difference(
     422, 200, "A member of the body that nothing takes is refused by its name; MLflow ignores it."

@@ -28,7 +28,7 @@ _ROWS: dict[str, tuple[list[Any], list[Any]]] = {
     "Numbers": ([1.5, 2.5], [1, "1.5", None, True]),
     "Booleans": ([True, False], [1, "true", "yes", None]),
     "Moments": (["2024-01-02T03:04:05", "2024-01-02T03:04:05Z"], ["2024-01-02", 0, "soon"]),
-    "Bytes": (["abc", "YWJj"], [1, "ü"]),
+    "Bytes": (["AP8=", "YWJj"], [1, "ü", "abc"]),
     "Lists": ([["a", "b"], []], ["ab", [1], [["a"]], [None]]),
     "Objects": ([{"a": 1}, {"b": 2, "c": 3}], [{"a": "1"}, {"a": 1.5}, [], {}]),
     "ObjectsOfLists": ([{"a": ["x"]}, {"b": []}], [{"a": "x"}, {"a": [1]}]),

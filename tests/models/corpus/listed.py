@@ -27,13 +27,23 @@ def _without_example(difference: Difference) -> Difference:
     return replace(difference, versions=_WITHOUT)
 
 
+def _like(difference: Difference, body: str) -> Difference:
+    """Return a difference of a body that ours answers as this other one."""
+    return replace(difference, like=body)
+
+
 # --- what all tables, or all models with a type hint, have in common ----------------------------
 
 _POSITIONS = ("dataframe_split, no columns", "inputs, rows", "instances, rows")
 TABLE: Differences = dict.fromkeys(_POSITIONS, because.POSITIONS)
 """What `bodies.of_columns` shows for a model of named columns."""
+_ONLY_PANDAS: Differences = dict.fromkeys(
+    ("one value for a column", "data of records", "data of columns", "columns of null"),
+    because.ONLY_PANDAS,
+)
 _STRICT: Differences = {
-    **TABLE, "a number as a string": because.CONVERTS, "a boolean": because.CONVERTS,
+    **TABLE, **_ONLY_PANDAS,
+    "a number as a string": because.CONVERTS, "a boolean": because.CONVERTS,
 }  # fmt: skip
 """What `bodies.faults_of_columns` shows besides, where all columns are numbers."""
 _PATIENT: Differences = {
@@ -45,12 +55,16 @@ _FIRST_BY_EXAMPLE: Differences = {form: _with_example(because.POSITIONS) for for
 _FORMS = (
     "dataframe_split", "dataframe_split, other order", "dataframe_split, index",
     "dataframe_records", "inputs, columns", "inputs, records", "instances, records",
+    "instances, columns",
 )  # fmt: skip
 _HINTED: Differences = {"inputs, none": because.EMPTY, "instances": because.HINTS}
 _HINTED_OBJECTS: Differences = {**_HINTED, "dataframe_records": because.HINTS}
-_TEXTS: Differences = dict.fromkeys(
-    ("inputs, columns", "inputs, rows", "instances, records", "instances, rows"), because.TEXTS
-)
+_TEXTS: Differences = {
+    **dict.fromkeys(
+        ("inputs, columns", "inputs, rows", "instances, records", "instances, rows"), because.TEXTS
+    ),
+    "instances, columns": _like(because.TEXTS, "inputs, columns"),
+}
 _TEXTS_IN_LISTS: Differences = dict.fromkeys(("inputs", "inputs, one", "instances"), because.TEXTS)
 _NONE: Differences = {"inputs, none": because.EMPTY}
 
@@ -87,7 +101,13 @@ _ODD: Differences = {
 _BINARY: Differences = {
     **TABLE,
     **dict.fromkeys(
-        ("inputs, columns", "inputs, records", "inputs, one record", "instances, records"),
+        (
+            "inputs, columns",
+            "inputs, records",
+            "inputs, one record",
+            "instances, records",
+            "instances, columns",
+        ),
         because.BASE64,
     ),
 }
@@ -105,7 +125,13 @@ _NO_GAPS: Differences = {
     for kind in ("double", "boolean", "string")
     for place in _PLACES
 }
-_NESTED: Differences = {**TABLE, "instances, records": because.READS}
+_NESTED: Differences = {
+    "dataframe_split, no columns": because.POSITIONS,
+    **dict.fromkeys(
+        ("inputs, rows", "instances, rows"), _like(because.POSITIONS, "inputs, records")
+    ),
+    "instances, records": because.READS,
+}
 
 # --- answers ------------------------------------------------------------------------------------
 
@@ -118,9 +144,16 @@ _ANSWERS: dict[str, tuple[Difference, ...]] = {
     "infinity": (because.ONLY_NOT_FINITE, _without_example(because.NOT_FINITE)),
     "NaN in an array": (because.NOT_FINITE,),
     "NaN in a frame": (because.NOT_FINITE,),
-    "raises": (because.FAILS_ITS_EXAMPLE,),
-    **dict.fromkeys(_NO_SPELLING, (because.FAILS_ITS_EXAMPLE,)),
+    "raises": (because.FAILS_ITS_EXAMPLE, _without_example(because.RAISES)),
+    **dict.fromkeys(_NO_SPELLING, (because.FAILS_ITS_EXAMPLE, _without_example(because.RAISES))),
 }
+_RAISES_WITHOUT_NAMES = (
+    "dataframe_split, other order", "inputs, columns", "inputs, records", "inputs, one record",
+    "instances, records", "a column too many", "a column too few", "a string", "null", "a list",
+    "columns of other lengths", "instances, columns", "one value for a column",
+    "a column too many, of one value",
+)  # fmt: skip
+"""What an estimator of a matrix raises on, where no signature has the columns in its order."""
 _ASKED = ("dataframe_split", "inputs, columns", "one row")
 
 LISTED: Mapping[str, Differences] = {
@@ -137,11 +170,21 @@ LISTED: Mapping[str, Differences] = {
     "sklearn-probabilities": TABLE,
     "sklearn-log-probabilities": {**TABLE, **dict.fromkeys(_FORMS, because.NOT_FINITE)},
     "sklearn-boosting": _PATIENT,
+    "sklearn-matrix": {"null": because.RAISES},
+    "sklearn-float32-matrix": {"null": because.RAISES},
+    "sklearn-no-signature": {
+        **dict.fromkeys(_RAISES_WITHOUT_NAMES, because.RAISES),
+        **dict.fromkeys(
+            ("records of lists", "data of records", "data of columns"), because.ONLY_PANDAS
+        ),
+    },
     "sklearn-no-names": {"too wide": because.RAGGED},
     "sklearn-float32-columns": _STRICT,
     "sklearn-whole-columns": {
         **TABLE,
+        **_ONLY_PANDAS,
         "a column too many": because.CUTS,
+        "a column too many, of one value": because.CUTS,
         "a boolean": because.CONVERTS,
     },
     "sklearn-mixed-columns": TABLE,
@@ -169,13 +212,18 @@ LISTED: Mapping[str, Differences] = {
     "columns-maps": {
         **TABLE,
         "inputs, columns": because.READS,
+        "instances, columns": because.READS,
         "inputs, one record": because.READS,
     },
     "columns-odd-names": TABLE,
     "columns-no-names": dict.fromkeys(
-        ("inputs, records", "inputs, one record", "inputs, rows", "instances, rows"), because.READS
+        ("inputs, records", "inputs, one record", "inputs, rows", "instances, rows"),
+        _like(because.READS, "dataframe_split"),
     ),
-    "column-no-name": {"inputs, records": because.CELLS, "inputs, one record": because.READS},
+    "column-no-name": {
+        "inputs, records": _like(because.CELLS, "dataframe_split"),
+        "inputs, one record": _like(because.READS, "inputs, one"),
+    },
     "tensor-long": {"numbers": because.CUTS},
     "tensor-strings": dict.fromkeys(
         ("dataframe_split", "dataframe_split, no columns", "dataframe_records"),
@@ -186,7 +234,11 @@ LISTED: Mapping[str, Differences] = {
         because.TENSOR_ROWS,
     ),
     "tensor-one-name": {"inputs, records": because.TENSOR_ROWS},
-    "tensors": {"inputs, records": because.TENSOR_ROWS},
+    "tensors": {"inputs, records": _like(because.TENSOR_ROWS, "inputs, by name")},
+    **{
+        case: {"a number that is whole": _like(because.EXACT, "a whole number")}
+        for case in ("params", "params-in-example")
+    },
     "answers": {
         "array of datetimes": because.DATES_OUT,
         "index": because.SPELLS,
@@ -195,19 +247,27 @@ LISTED: Mapping[str, Differences] = {
         "NaN in an array": because.NOT_FINITE,
         "NaN in a frame": because.NOT_FINITE,
         "infinity": because.NOT_FINITE,
+        **dict.fromkeys((*_NO_SPELLING, "raises", "raises on one"), because.RAISES),
     },
+    "answers-raises-on-one": dict.fromkeys(_ASKED[:2], because.RAISES),
     **{
         f"answers-{way.replace(' ', '-').lower()}": dict.fromkeys(_ASKED, difference)
         for way, difference in _ANSWERS.items()
     },
     "python-pickled": TABLE,
     "python-function": _HINTED,
-    "python-function-no-hints": _FIRST_BY_EXAMPLE,
+    "python-function-no-hints": {
+        **_FIRST_BY_EXAMPLE,
+        **dict.fromkeys(
+            ("inputs, columns", "inputs, one record", "instances, records", "instances, columns"),
+            _without_example(because.RAISES),
+        ),
+    },
     "python-loader-module": TABLE,
     "example-string": {"number": because.CONVERTS},
     "example-object": TABLE,
     "example-object-of-lists": _NESTED,
-    "example-object-of-arrays": {"inputs, records": because.TENSOR_ROWS},
+    "example-object-of-arrays": {"inputs, records": _like(because.TENSOR_ROWS, "inputs, by name")},
     "example-objects": TABLE,
     "example-nested-objects": _NESTED,
     "example-frame-of-dates": TABLE,
@@ -222,13 +282,14 @@ LISTED: Mapping[str, Differences] = {
             ("inputs, columns", "inputs, rows", "instances, records", "instances, rows"),
             because.READS,
         ),
+        "instances, columns": _like(because.READS, "inputs, columns"),
         "inputs, records": because.TEXTS,
         "inputs, one record": because.TEXTS,
     },
     "example-nested-objects-no-signature": {
         "inputs, rows": because.READS,
         "instances, rows": because.READS,
-        "instances, records": because.CELLS,
+        "instances, records": _like(because.CELLS, "inputs, columns"),
     },
     "example-frame-of-dates-no-signature": _TEXTS,
     "hint-strings": _HINTED,
@@ -236,7 +297,7 @@ LISTED: Mapping[str, Differences] = {
     "hint-numbers": {**_HINTED, "1": because.EXACT},
     "hint-booleans": _HINTED,
     "hint-moments": _HINTED,
-    "hint-bytes": {**_NONE, "'ü'": because.GARBAGE},
+    "hint-bytes": {**_HINTED, "'ü'": because.GARBAGE},
     "hint-lists": _HINTED,
     "hint-objects": _HINTED_OBJECTS,
     "hint-objectsoflists": _HINTED_OBJECTS,
@@ -246,15 +307,27 @@ LISTED: Mapping[str, Differences] = {
     "hint-anything": _HINTED_OBJECTS,
     "hint-either": _HINTED_OBJECTS,
     "hint-stringswithcontext": _HINTED,
-    "hint-frame": {**_STRICT, "null": because.NULLS, "no rows": because.EMPTY},
+    "hint-frame": {
+        **{form: one for form, one in _STRICT.items() if form != "one value for a column"},
+        "null": because.NULLS,
+        "no rows": because.EMPTY,
+    },
     "hint-from-list": {"inputs, none": _without_example(because.EMPTY)},
     "hint-from-frame": _FIRST_BY_EXAMPLE,
-    "converses-chat": {"as a client, agent": because.UNKNOWN, "instances": because.READS},
-    "converses-agent": {"as a client, more": because.UNKNOWN, "instances": because.READS},
+    "converses-chat": {
+        "as a client, agent": because.UNKNOWN,
+        "instances": _like(because.READS, "inputs"),
+        "no messages": because.RAISES,
+    },
+    "converses-agent": {
+        "as a client, more": because.UNKNOWN,
+        "instances": _like(because.READS, "inputs"),
+        "no messages": because.RAISES,
+    },
     "converses-plain": {
         "as a client, more": _with_example(because.UNKNOWN),
         "as a client, agent": _with_example(because.UNKNOWN),
-        "instances": _with_example(because.READS),
+        "instances": _with_example(_like(because.READS, "inputs")),
     },
     "torch-exported": {"null": because.NOT_FINITE},
     "xgboost-classifier": {**_PATIENT, "no rows": because.EMPTY},
@@ -271,11 +344,23 @@ LISTED: Mapping[str, Differences] = {
     "pmdarima": TABLE,
     "prophet": TABLE,
     "langchain": {**_FIRST_BY_EXAMPLE, "dataframe_split, no columns": because.POSITIONS},
-    "langgraph": {"instances": _with_example(because.READS)},
-    "onnx-two-inputs": {"inputs, records": because.TENSOR_ROWS},
+    "langgraph": {"instances": _with_example(_like(because.READS, "inputs"))},
+    "onnx-two-inputs": {"inputs, records": _like(because.TENSOR_ROWS, "inputs, by name")},
     "spacy": TABLE,
     "dspy": TABLE,
     "h2o": TABLE,
     "spark": TABLE,
     "shap": TABLE,
 }
+
+UNANSWERED = frozenset(
+    {
+        *(f"answers-{way.replace(' ', '-')}" for way in (*_NO_SPELLING, "raises")),
+        *("answers-index", "answers-object-of-frames", "answers-nan", "answers-infinity"),
+        *("sklearn-transform", "sklearn-neighbours", "sklearn-words"),
+    }
+)
+"""Cases of which no body is answered by both, with an example or without.
+
+MLflow 3.17 loads no estimator by a `predict_fn` that is not one of the usual: the last three.
+"""

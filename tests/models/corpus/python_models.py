@@ -132,7 +132,7 @@ def _with_gaps(*, required: bool) -> Callable[[], Any]:
 def _gaps() -> dict[str, Document]:
     """Return bodies in which a value of each type is null or missing, in one row of two or both."""
     full = {"id": 1, **{kind: _SENT[kind][0] for kind in _WITH_GAPS}}
-    forms: dict[str, Document] = {}
+    forms: dict[str, Document] = {"none": {"dataframe_records": [full, full]}}
     for kind in _WITH_GAPS:
         null, missing = {**full, kind: None}, {k: v for k, v in full.items() if k != kind}
         forms |= {
@@ -282,6 +282,7 @@ _SOME_PARAMS: dict[str, Any] = {
     "all": {**_PARAMS, "when": "2024-01-02T03:04:05"},
     "a whole number for a number": {"number": 2},
     "a number for a whole number": {"count": 1.5},
+    "a whole number": {"count": 2},
     "a number that is whole": {"count": 2.0},
     "a string for a number": {"number": "0.5"},
     "a number for a string": {"name": 1},

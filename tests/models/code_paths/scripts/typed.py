@@ -1,6 +1,7 @@
 """Models-from-code that answer what they were given, type and value, by the kind of their hints."""
 
 import datetime as dt
+import enum
 from typing import Any
 
 import mlflow
@@ -26,6 +27,19 @@ class Person(pydantic.BaseModel):
     home: Address
     nickname: str | None = None
     homes: list[Address] = []
+
+
+class Role(str, enum.Enum):  # noqa: UP042  # that is another class: str() says its text
+    user = "someone"
+
+
+class Level(enum.IntEnum):
+    high = 3
+
+
+class Ranked(pydantic.BaseModel):
+    role: Role
+    level: Level
 
 
 def told(value: Any) -> Any:
@@ -71,8 +85,15 @@ ANSWERS = {
     "model": lambda: [Address(city="Bern", place={"lat": 1.5})],
     "dates": lambda: [dt.date(2026, 1, 2), pd.Timestamp("2026-01-02"), pd.NaT],
     "many digits": lambda: [2**70],
+    "enumerations": lambda: [Role.user, Level.high, Ranked(role="someone", level=3)],
+    "names": lambda: [
+        {True: 1, False: 2, None: 3, float("nan"): 4, 0.5: 5, 7: 6, Role.user: 7, Level.high: 8}
+    ],
+    "one name twice": lambda: [{"1": 1, 1: 2}],
+    "a pair as a name": lambda: [{(1, 2): 3}],
     "no numbers": lambda: [1.5, float("nan"), float("inf")],
     "gaps": lambda: pd.DataFrame({"a": [1.5, None], "b": ["x", None]}),
+    "labels with a gap": lambda: pd.DataFrame({"label": ["spam", None], "score": [np.nan] * 2}),
     "array of dates": lambda: np.array(["2026-01-02", "NaT"], dtype="datetime64[ns]"),
     "missing": lambda: [1, pd.NA],
     "series in a dict": lambda: {"a": pd.Series([1])},

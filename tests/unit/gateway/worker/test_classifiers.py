@@ -8,6 +8,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
@@ -85,6 +86,27 @@ def test_a_chain_has_no_and_yes_for_each_output():
     rows, names = offered(model)
     assert names == [[0, 1]] * 3
     assert np.argmax(rows, axis=2).tolist() == model.predict(TABLE.iloc[:2]).tolist()
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda chain: chain,
+        lambda chain: make_pipeline(StandardScaler(), chain),
+        lambda chain: GridSearchCV(chain, {}, cv=2, scoring=lambda *_: 1.0),
+        lambda chain: make_pipeline(
+            GridSearchCV(make_pipeline(chain), {}, cv=2, scoring=lambda *_: 1.0)
+        ),
+    ],
+    ids=["itself", "in a pipeline", "found by a search", "in both"],
+)
+def test_a_chain_in_another_order_names_the_classes_of_each_output(around):
+    outputs = np.c_[TABLE["a"] > 0, TABLE["b"] > 0, TABLE["a"] > TABLE["b"]] + [0, 4, 7]
+    model = around(ClassifierChain(LogisticRegression(), order=[2, 0, 1])).fit(TABLE, outputs)
+    rows, names = offered(model)
+    assert names == [[0, 1], [4, 5], [7, 8]]
+    best = [[names[n][int(np.argmax(one))] for n, one in enumerate(row)] for row in rows]
+    assert best == model.predict(TABLE.iloc[:2]).tolist()
 
 
 def test_labels_have_a_number_each():

@@ -92,7 +92,15 @@ def test_a_table_without_labels_has_those_of_the_signature_or_counts_its_columns
     assert decode(tensor("float64", [-1, 2]), body).arrays[""].tolist() == [[1.0, 2.0], [1.5, 3.0]]
     assert "rows" in refusal(rules.Signature(), {"dataframe_split": {"data": []}}).message
     assert "columns" in refusal(rules.Signature(), {"dataframe_split": {"data": [[]]}}).message
-    assert "rows" in refusal(rules.Signature(), {"dataframe_split": {"data": [1]}}).message
+    assert decode(rules.Signature(), {"dataframe_split": {"data": [1]}}).arrays[0].tolist() == [1]
+    for data in ([1], [[1], 2], [{"a": 1}]):
+        assert "rows" in refusal(TWO, {"dataframe_split": {"data": data}}).message
+        assert (
+            "rows"
+            in refusal(
+                rules.Signature(), {"dataframe_split": {"data": [[1], *data[1:], 2]}}
+            ).message
+        )
 
 
 def test_names_that_are_numbers_are_names():
@@ -467,6 +475,8 @@ def test_params_are_checked_defaulted_and_unknown_ones_dropped():
     body = {"features": [1], "params": {"t": 2, "other": 1}}
     assert decode(signature, body).params == {"t": 2, "l": [1]}
     assert decode(signature, {"features": [1]}).params == {"t": 0.5, "l": [1]}
+    (whole,) = decode(signature, {"features": [1], "params": {"l": [2.0]}}).params["l"]
+    assert (whole, type(whole)) == (2, int)
     error = refusal(signature, {"features": [1], "params": {"t": "hot", "l": 3}})
     assert error.details == [
         (None, "params.t", "not double"),
@@ -515,3 +525,24 @@ def test_records_without_a_column_in_common_do_not_become_a_square():
     records = [{f"a{row}": 1} for row in range(5000)]
     assert "in common" in refusal(rules.Signature(), {"dataframe_records": records}).message
     assert decode(rules.Signature(), {"dataframe_records": records[:20]}).rows == 20
+
+
+def test_a_message_lists_no_more_names_than_help():
+    many = rules.parse({"inputs": [{"type": "double", "name": f"{n:0100}"} for n in range(400)]})
+    arrays = rules.parse(
+        {
+            "inputs": [
+                {
+                    "type": "tensor",
+                    "name": f"{n:0100}",
+                    "tensor-spec": {"dtype": "float32", "shape": [-1]},
+                }
+                for n in range(400)
+            ]
+        }
+    )
+    for signature, body in ((many, {"input": "x"}), (arrays, {"inputs": [1.0]})):
+        with pytest.raises(RequestRefusedError) as refused:
+            decode(signature, body)
+        assert refused.value.message.endswith(" and 380 more")
+        assert len(refused.value.message) < MAX_DETAILS * 70 + 100

@@ -12,9 +12,10 @@ from gateway.worker.batching import BatchLimits
 from gateway.worker.codecs import strict_json
 from gateway.worker.flavors import NotTakenError, pytorch
 from gateway.worker.frames import FrameReader, pack
-from gateway.worker.inputs import TENSOR, TENSOR_NAME, Form
+from gateway.worker.inputs import TENSOR, TENSOR_NAME, VALUES, Form, Inputs, Rows, join
 from gateway.worker.loading import LoadedModel
 from gateway.worker.messages import Cancel, Kind, Load, Loaded, Predict, Probe, Stop, encode_header
+from gateway.worker.plain_rows import PlainLayout, PlainRows
 from gateway.worker.proof import PER_ROW, UNKNOWN, Proof
 from gateway.worker.served_model import ServedModel
 from gateway.worker.serving_loop import Connection, ServingLoop
@@ -22,6 +23,8 @@ from gateway.worker.signature import Column, Param, Signature
 
 ANY = Form(TENSOR, frozenset({TENSOR_NAME}), frozenset())
 """What all requests here are like."""
+
+SPLIT = '{"columns": ["c"], "data": [[%s]]}'
 
 
 class Odd:
@@ -256,6 +259,38 @@ def test_a_batch_that_fails_is_answered_one_by_one_and_what_is_too_late_by_then_
     assert [answers[id_].kind for id_ in (1, 2, 3)] == [Kind.REPLY, Kind.FAILED, Kind.REPLY]
     assert json.loads(answers[2].header)["code"] == "deadline_exceeded"
     assert alone == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows"),
+    [("inputs", "[%s]"), ("dataframe_records", '[{"c": %s}]'), ("dataframe_split", SPLIT)],
+)
+def test_what_a_model_changed_before_it_raised_is_not_what_it_is_given_alone(shape, rows):
+    """It takes a member away, and raises at the other row: its neighbour is answered as alone."""
+
+    def changing(inputs):
+        given = inputs.native()
+        rows = given if isinstance(given, list) else given["c"]
+        return [row.pop("times", 1) * row["of"] for row in rows]
+
+    body = f'{{"{shape}": {rows}}}'
+    cells = ['{"times": 2, "of": 3}', '{"times": 2}']
+    header = encode_header(Predict("predict", "application/json", 1e12, "r"))
+    requests = [
+        (Kind.PREDICT, id_, header, (body % cell).encode()) for id_, cell in enumerate(cells)
+    ]
+    answers = serve(*requests, model=changing)
+    assert json.loads(answers[0].body)["predictions"] == [6.0]
+    assert json.loads(answers[1].header)["message"] == "the model raised KeyError"
+
+
+def test_params_that_a_model_changed_before_it_raised_are_not_what_it_is_given_alone():
+    first = Inputs(VALUES, {TENSOR_NAME: np.array([1])}, 1, {"stop": ["a", "b"]})
+    plain = PlainRows(PlainLayout([("x", "double")]), [[1.5]], 1, {"stop": ["a", "b"]})
+    one: Rows
+    for one in (first, plain):
+        join([one, one]).params["stop"].clear()
+        assert join([one]).params == {"stop": ["a", "b"]}
 
 
 def test_a_cancelled_request_of_a_batch_that_failed_is_not_begun():

@@ -190,6 +190,17 @@ def test_an_answer_that_is_not_finite_is_refused_by_its_row_where_no_null_stands
     )
 
 
+def test_a_probability_that_is_not_finite_is_refused_as_one():
+    model = served(x)
+    model.nulls, model.class_names = False, ["no", "yes"]
+    likely = np.array([[0.5, 0.5], [np.nan, 1.0]])
+    model.probabilities_call = lambda inputs: likely
+    prediction = model.predict(numbers(1.0, 2.0), probabilities=True)
+    (refusal,) = model.encode(prediction, [2], predict_s=0.0)
+    assert isinstance(refusal, RequestRefusedError)
+    assert refusal.details == [(1, "probabilities", "a number that is not finite")]
+
+
 def test_probabilities_of_a_model_without_any_are_refused_before_it_predicts():
     model = served(raises)
     model.no_probabilities = "the model has no class probabilities: it is a regressor"
