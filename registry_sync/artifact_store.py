@@ -6,10 +6,15 @@ again.
 
 ::
 
-    <node_dir>/artifacts/<hex>/          the artifact's folder
-    <node_dir>/artifacts/<hex>.manifest  its manifest; the SHA-256 of this file is <hex>
-    <node_dir>/artifacts/<hex>.json      its description and for whom it is pinned; written last
-    <node_dir>/staging/                  where fetches work; same file system
+    <node_dir>/artifacts/<hex>/              the artifact's folder
+    <node_dir>/artifacts/<hex>.manifest      its manifest; the SHA-256 of this file is <hex>
+    <node_dir>/artifacts/<hex>.json          its record: description and pins; in place last
+    <node_dir>/artifacts/<hex>.json.part     the record of an artifact that comes in
+    <node_dir>/artifacts/<hex>.json.removing the record of an artifact that is being removed
+    <node_dir>/staging/                      where fetches work; same file system
+
+A folder and a manifest without any of the three records are those of an artifact whose record was
+lost. With one of the last two they are what a killed process left.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +40,13 @@ from registry_sync.artifact_record import (
     read_record,
     record_of,
 )
-from registry_sync.atomic_files import replace, set_aside, sync_folder
+from registry_sync.atomic_files import (
+    put_in_place,
+    replace,
+    set_aside,
+    sync_folder,
+    write_beside,
+)
 from registry_sync.copy_check import what_differs
 from registry_sync.damaged_files import DamagedFiles
 from registry_sync.describe import DESCRIPTION_FORMAT_VERSION
@@ -52,6 +63,8 @@ _MOST_MANIFEST_BYTES = 256 * 1024 * 1024
 _MOST_SET_ASIDE = 8
 _PARTS = frozenset({"", "json", "manifest"})
 """How the names of an artifact's folder, record and manifest end."""
+_COMING, _REMOVING = ".json.part", ".json.removing"
+"""How the names of records end that do not count."""
 _HEX_DIGITS = frozenset("0123456789abcdef")
 _HEX_LENGTH = 64
 _READ_ONLY_FILE = 0o444
@@ -137,7 +150,7 @@ class ArtifactStore:
                 whole = digest in complete or digest in self._damaged
                 if not ((whole and part in _PARTS) or _is_aside(entry)):
                     leftovers.append(entry)
-        for leftover in leftovers:
+        for leftover in sorted(leftovers, key=_is_mark):  # what tells of the others goes last
             _remove_or_tell(leftover)
         with self._counting:
             self._sizes = {one.digest: one.size_bytes for one in complete.values()}
@@ -205,8 +218,7 @@ class ArtifactStore:
             present = self.get(digest)
             if present is None:
                 self._set_aside_damaged(digest)
-                self._move_in(fetched)
-                present = StoredArtifact(
+                coming = StoredArtifact(
                     digest=digest,
                     path=self._folder(digest),
                     size_bytes=fetched.size_bytes,
@@ -214,7 +226,7 @@ class ArtifactStore:
                     pins=(),
                     stored_at=self._clock(),
                 )
-                self._write(present if pin is None else present.pinned(pin))
+                self._move_in(fetched, coming if pin is None else coming.pinned(pin))
             elif pin is not None:
                 self._write(present.pinned(pin))
         stored = self.get(digest)
@@ -231,10 +243,10 @@ class ArtifactStore:
         try:
             found = self._look(digest)
         except _DamagedError as error:
-            if os.path.lexists(self._record(digest)):  # else it is being removed
+            if os.path.lexists(self._record(digest)) or self._lacks_record(digest):
                 self._note(digest, str(error))
                 return None
-            found = None
+            found = None  # it is being removed
         self._damaged.pop(digest, None)
         return found
 
@@ -250,7 +262,7 @@ class ArtifactStore:
         """
         with _as_store_error("be listed"):
             owners = [_owner(entry.name) for entry in self._artifacts.iterdir()]
-        digests = {digest for digest, part in owners if digest and part == "json"}
+        digests = {digest for digest, part in owners if digest and part in _PARTS}
         found = (self.get(digest) for digest in sorted(digests))
         return {artifact.digest: artifact for artifact in found if artifact}
 
@@ -357,30 +369,54 @@ class ArtifactStore:
     def _record(self, digest: str) -> Path:
         return self._artifacts / f"{digest_hex(digest)}.json"
 
-    def _move_in(self, fetched: Fetched) -> None:
-        """Make the folder durable and read-only and give it its final name; then its manifest."""
-        target = self._folder(fetched.manifest.digest)
+    def _marked(self, digest: str, end: str) -> Path:
+        return self._artifacts / f"{digest_hex(digest)}{end}"
+
+    def _lacks_record(self, digest: str) -> bool:
+        """Whether all of an artifact is here but its record, and it neither comes nor goes."""
+        here = _is_folder(self._folder(digest)) and _is_file(self._manifest(digest))
+        records = (
+            *(self._marked(digest, _COMING), self._record(digest)),
+            self._marked(digest, _REMOVING),
+        )
+        return here and not any(os.path.lexists(record) for record in records)
+
+    def _move_in(self, fetched: Fetched, artifact: StoredArtifact) -> None:
+        """Make the folder durable and read-only and give it its final name; then its manifest.
+
+        From the last rename, the record's, the artifact counts.
+        """
+        record = self._record(artifact.digest)
+        coming = write_beside(record, record_of(artifact), mode=_READ_ONLY_FILE)
+        target = artifact.path
         remove(target)  # without a record it is what a killed process left
         _seal(fetched.folder)
         fetched.folder.rename(target)
         with self._counting:  # what was booked is stored from here on: never counted twice
             self._coming.pop(fetched.folder, None)
-            self._sizes[fetched.manifest.digest] = fetched.size_bytes
+            self._sizes[artifact.digest] = artifact.size_bytes
         target.chmod(_READ_ONLY_FOLDER)  # only now: a folder that cannot be written cannot move
         text = fetched.manifest.text().encode()
-        replace(self._manifest(fetched.manifest.digest), text, mode=_READ_ONLY_FILE)
+        replace(self._manifest(artifact.digest), text, mode=_READ_ONLY_FILE)
+        put_in_place(coming, record)
 
     def _remove(self, digest: str) -> None:
-        remove(self._record(digest))
+        """Remove an artifact. Its record is renamed first, and says that the rest is to go."""
+        going = self._marked(digest, _REMOVING)
+        if os.path.lexists(going):  # of a removal that the disk refused
+            remove(going)
+        with suppress(FileNotFoundError):
+            self._record(digest).rename(going)
         sync_folder(self._artifacts)
         remove(self._manifest(digest))
         remove(self._folder(digest))
+        remove(going)
         self._damaged.pop(digest, None)
         with self._counting:  # only now: what could be removed by half takes room still
             self._sizes.pop(digest, None)
 
     def _look(self, digest: str) -> StoredArtifact | None:
-        """Return what the disk has of an artifact; None: no record of it.
+        """Return what the disk has of an artifact; None: it is not there, or comes or goes.
 
         Raises:
             _DamagedError: It is not whole, or cannot be read.
@@ -389,7 +425,9 @@ class ArtifactStore:
         try:
             content = read(self._record(digest), _MOST_RECORD_BYTES)
             found = read_record(content, digest, self._folder(digest))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if self._lacks_record(digest):
+                raise _DamagedError("its record is gone") from error
             return None
         except OSError as error:
             raise _DamagedError(f"its record cannot be read: {error.strerror}") from error
@@ -401,9 +439,9 @@ class ArtifactStore:
                 f"{error.format_version}, this one knows {DESCRIPTION_FORMAT_VERSION}): run that "
                 "release, or use another folder"
             ) from error
-        if self._folder(digest).is_symlink() or not self._folder(digest).is_dir():
+        if not _is_folder(self._folder(digest)):
             raise _DamagedError("its folder is gone")
-        if self._manifest(digest).is_symlink() or not self._manifest(digest).is_file():
+        if not _is_file(self._manifest(digest)):
             raise _DamagedError("its manifest is gone")
         return found
 
@@ -414,9 +452,9 @@ class ArtifactStore:
         self._damaged[digest] = reason
 
     def _set_aside_damaged(self, digest: str) -> None:
-        """Keep a damaged record under another name, so that the artifact may come again."""
+        """Keep a damaged record, if there is one, aside, so that the artifact may come again."""
         reason = self._damaged.pop(digest, None)
-        if reason is None or not os.path.lexists(self._record(digest)):
+        if reason is None:
             return
         instead = "the artifact is fetched again, and verified, when the registry answers"
         self._damaged_files.found(self._record(digest), f"is damaged: {reason}", instead=instead)
@@ -425,7 +463,7 @@ class ArtifactStore:
             remove(old)
 
     def _write(self, artifact: StoredArtifact) -> None:
-        """Write the record: from then on the artifact counts."""
+        """Write the record of an artifact that is here."""
         replace(self._record(artifact.digest), record_of(artifact), mode=_READ_ONLY_FILE)
 
 
@@ -458,6 +496,18 @@ def _owner(name: str) -> tuple[str | None, str]:
     stem, _, end = name.partition(".")
     is_hex = len(stem) == _HEX_LENGTH and _HEX_DIGITS.issuperset(stem)
     return (f"sha256:{stem}" if is_hex else None), end
+
+
+def _is_mark(entry: Path) -> bool:
+    return entry.name.endswith((_COMING, _REMOVING))
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _is_aside(entry: Path) -> bool:

@@ -15,6 +15,7 @@ from registry_sync import artifact_store
 from registry_sync.artifact_store import ArtifactStore, Pin, StoreUse
 from registry_sync.damaged_files import DamagedFiles
 from registry_sync.errors import StoreError
+from registry_sync.removal import remove
 from tests.contracts.damage import DAMAGES, Damage
 from tests.unit.registry_sync.artifacts import FILES, fetched
 
@@ -303,6 +304,7 @@ def link_folder(path):
 
 PART_DAMAGES = [
     *(pytest.param("record", one, id=f"record {one}") for one in RECORD_DAMAGES),
+    pytest.param("record", Damage("gone", lambda path: path.unlink()), id="record gone"),
     pytest.param("manifest", Damage("gone", lambda path: path.unlink()), id="manifest gone"),
     *(
         pytest.param("manifest", one, id=f"manifest {one}")
@@ -329,7 +331,9 @@ def test_what_is_damaged_concerns_that_artifact_only(store, tmp_path, part, dama
     assert f"its {part}" in reason
     assert again.use().stored_bytes == good.size_bytes
     assert tree(good.path) == OTHER
-    assert os.path.lexists(parts(bad)["record"]), "a start removes nothing of it"
+    lost = {part} if damage.name == "gone" else set()
+    left = {name for name, path in parts(bad).items() if os.path.lexists(path)}
+    assert left == {"record", "manifest", "folder"} - lost, "a start removes nothing of it"
 
 
 @pytest.mark.parametrize(("part", "damage"), PART_DAMAGES)
@@ -343,9 +347,12 @@ def test_what_is_damaged_is_set_aside_when_it_comes_again(store, tmp_path, part,
     assert tree(artifact.path) == FILES
     assert again.manifest(artifact.digest).digest == artifact.digest
     (told,) = damaged_files.all()
-    assert told.set_aside == f"{artifact.path.name}.json.damaged-1"
     assert "is fetched again" in told.instead
     assert opened(tmp_path).all() == {artifact.digest: artifact}
+    if (part, damage.name) == ("record", "gone"):
+        assert told.set_aside is None
+        return
+    assert told.set_aside == f"{artifact.path.name}.json.damaged-1"
     assert os.path.lexists(tmp_path / "artifacts" / told.set_aside)
 
 
@@ -359,7 +366,25 @@ def test_what_is_damaged_can_be_removed(store, tmp_path, part, damage, how):
     assert (again.damaged(), again.all()) == ({}, {})
     left = {one.name for one in (tmp_path / "artifacts").iterdir()} - {"elsewhere"}
     left = {name for name in left if not name.endswith(".elsewhere")}
-    assert left == ({f"{bad.path.name}.json.damaged-1"} if how == "drop" else set())
+    kept = how == "drop" and (part, damage.name) != ("record", "gone")
+    assert left == ({f"{bad.path.name}.json.damaged-1"} if kept else set())
+
+
+def test_a_removal_that_the_disk_refused_is_ended_by_the_next_start(store, tmp_path, monkeypatch):
+    artifact = add(store)
+
+    def refuse(path):
+        if path == artifact.path:
+            raise OSError(errno.EIO, "Input/output error")
+        remove(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact_store, "remove", refuse)
+        with pytest.raises(StoreError):
+            store.remove(artifact.digest)
+    assert (store.get(artifact.digest), store.damaged()) == (None, {})
+    assert (opened(tmp_path).all(), opened(tmp_path).damaged()) == ({}, {})
+    assert list((tmp_path / "artifacts").iterdir()) == []
 
 
 def test_records_that_are_set_aside_do_not_pile_up(store, tmp_path):
