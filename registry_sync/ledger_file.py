@@ -2,11 +2,15 @@
 
 It is looked at once, at the start. The new ledger is filled with what the node itself knows: what
 is active, held, pinned and in the artifact store. Its history and its verdicts are lost.
+
+What lies where SQLite keeps its journals and is no plain file is set aside too: opening a pipe
+there would never end, and a folder or a link there would refuse every write.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import stat
 from pathlib import Path
@@ -24,10 +28,15 @@ _INSTEAD = (
     "another ledger is made, and filled with what is active, held, pinned and stored on this node; "
     "history and verdicts are lost"
 )
+_WITHOUT_JOURNAL = (
+    "the ledger is used without it: a write that was interrupted may be lost, or there by half"
+)
 
 
 def set_aside_damaged(url: str, damaged: DamagedFiles) -> None:
     """Set the file of a SQLite ledger aside if it is no database, with what belongs to it.
+
+    What lies in the place of a journal and is no plain file is set aside before anything is opened.
 
     Args:
         url: SQLAlchemy's. A database elsewhere is left to those who run it.
@@ -37,12 +46,26 @@ def set_aside_damaged(url: str, damaged: DamagedFiles) -> None:
     if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
         return
     path = Path(str(parsed.database))
+    for journal in _beside(Path(os.path.realpath(path))):  # the path that SQLite goes by
+        if _is_in_the_way(journal):
+            damaged.found(journal, "is no plain file", instead=_WITHOUT_JOURNAL)
     reason = _damage(path)
     if reason is None:
         return
     damaged.found(path, reason, instead=_INSTEAD)
-    for end in _BESIDE:
-        set_aside(path.with_name(f"{path.name}{end}"))
+    for journal in _beside(path):
+        set_aside(journal)
+
+
+def _beside(path: Path) -> list[Path]:
+    return [path.with_name(f"{path.name}{end}") for end in _BESIDE]
+
+
+def _is_in_the_way(journal: Path) -> bool:
+    try:
+        return not stat.S_ISREG(journal.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def _damage(path: Path) -> str | None:

@@ -96,3 +96,48 @@ def test_what_belongs_to_it_goes_with_it(written: Path) -> None:
     set_aside_damaged(url(written), DamagedFiles())
     assert not (written / "ledger.db-journal").exists()
     assert (written / "ledger.db-journal.damaged-1").read_text() == "its journal"
+
+
+IN_THE_WAY = {"a pipe", "a folder", "a socket", "endless", "linked to nowhere", "linked to itself"}
+
+
+def a_hold(folder: Path) -> Path:
+    """Write a ledger with a hold; return its file."""
+    ledger = opened(folder)
+    ledger.hold(HOLD)
+    ledger.close()
+    return folder / "ledger.db"
+
+
+def works(folder: Path) -> bool:
+    """Whether a ledger has its hold, and takes a pin."""
+    ledger = opened(folder)
+    ledger.pin(PinnedVersion("churn", 1, DIGEST, None, stamped=False, listing="x"))
+    view = ledger.view()
+    ledger.close()
+    return view.holds == {("churn", "champion"): HOLD} and len(view.pins) == 1
+
+
+@pytest.mark.parametrize("end", ["-journal", "-wal", "-shm"])
+@pytest.mark.parametrize("damage", [one for one in DAMAGES if one.name in IN_THE_WAY], ids=str)
+def test_what_lies_in_a_journals_place_keeps_no_ledger_from_its_work(
+    tmp_path: Path, damage: Damage, end: str
+) -> None:
+    ledger = a_hold(tmp_path)
+    damage.apply(ledger.with_name(f"ledger.db{end}"))
+    damaged = DamagedFiles()
+    set_aside_damaged(url(tmp_path), damaged)
+    (told,) = damaged.all()
+    assert (told.name, told.set_aside) == (f"ledger.db{end}", f"ledger.db{end}.damaged-1")
+    assert works(tmp_path)
+
+
+def test_the_journals_of_a_linked_ledger_lie_where_the_ledger_does(tmp_path: Path) -> None:
+    (tmp_path / "room").mkdir()
+    elsewhere = a_hold(tmp_path).rename(tmp_path / "room" / "elsewhere.db")
+    (tmp_path / "ledger.db").symlink_to(elsewhere)
+    elsewhere.with_name("elsewhere.db-journal").mkdir()
+    damaged = DamagedFiles()
+    set_aside_damaged(url(tmp_path), damaged)
+    assert [one.name for one in damaged.all()] == ["elsewhere.db-journal"]
+    assert works(tmp_path)
