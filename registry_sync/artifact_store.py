@@ -19,8 +19,10 @@ lost. With one of the last two they are what a killed process left.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 import tempfile
 import threading
 import time
@@ -63,6 +65,8 @@ _MOST_MANIFEST_BYTES = 256 * 1024 * 1024
 _MOST_SET_ASIDE = 8
 _PARTS = frozenset({"", "json", "manifest"})
 """How the names of an artifact's folder, record and manifest end."""
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+"""What a system says that has no more for this process, whatever it is to read."""
 _COMING, _REMOVING = ".json.part", ".json.removing"
 """How the names of records end that do not count."""
 _HEX_DIGITS = frozenset("0123456789abcdef")
@@ -96,6 +100,10 @@ class StoreUse:
 
 class _DamagedError(Exception):
     """An artifact is there, and not whole. The message is a clause that says what is wrong."""
+
+
+class _RecordGoneError(_DamagedError):
+    """All of an artifact is there but its record."""
 
 
 class ArtifactStore:
@@ -238,12 +246,12 @@ class ArtifactStore:
         """Return a complete artifact, or None; of one that is damaged, `damaged` tells from now on.
 
         Raises:
-            StoreError: A newer release wrote it.
+            StoreError: A newer release wrote it, or this process lacks what it takes to look.
         """
         try:
             found = self._look(digest)
         except _DamagedError as error:
-            if os.path.lexists(self._record(digest)) or self._lacks_record(digest):
+            if isinstance(error, _RecordGoneError) or _is_there(self._record(digest)):
                 self._note(digest, str(error))
                 return None
             found = None  # it is being removed
@@ -258,7 +266,7 @@ class ArtifactStore:
         """Return every complete artifact by digest.
 
         Raises:
-            StoreError: A newer release wrote one of them.
+            StoreError: As of `get`.
         """
         with _as_store_error("be listed"):
             owners = [_owner(entry.name) for entry in self._artifacts.iterdir()]
@@ -374,12 +382,12 @@ class ArtifactStore:
 
     def _lacks_record(self, digest: str) -> bool:
         """Whether all of an artifact is here but its record, and it neither comes nor goes."""
-        here = _is_folder(self._folder(digest)) and _is_file(self._manifest(digest))
+        here = _is_there(self._folder(digest)) and _is_there(self._manifest(digest))
         records = (
             *(self._marked(digest, _COMING), self._record(digest)),
             self._marked(digest, _REMOVING),
         )
-        return here and not any(os.path.lexists(record) for record in records)
+        return here and not any(_is_there(record) for record in records)
 
     def _move_in(self, fetched: Fetched, artifact: StoredArtifact) -> None:
         """Make the folder durable and read-only and give it its final name; then its manifest.
@@ -420,17 +428,16 @@ class ArtifactStore:
 
         Raises:
             _DamagedError: It is not whole, or cannot be read.
-            StoreError: A newer release wrote it.
+            StoreError: A newer release wrote it, or this process lacks what it takes to look.
         """
         try:
-            content = read(self._record(digest), _MOST_RECORD_BYTES)
+            with _reading("record", digest):
+                content = read(self._record(digest), _MOST_RECORD_BYTES)
             found = read_record(content, digest, self._folder(digest))
         except FileNotFoundError as error:
             if self._lacks_record(digest):
-                raise _DamagedError("its record is gone") from error
+                raise _RecordGoneError("its record is gone") from error
             return None
-        except OSError as error:
-            raise _DamagedError(f"its record cannot be read: {error.strerror}") from error
         except (DamagedFileError, AlteredError) as error:
             raise _DamagedError(f"its record {error}") from error
         except NewerRecordError as error:
@@ -439,10 +446,12 @@ class ArtifactStore:
                 f"{error.format_version}, this one knows {DESCRIPTION_FORMAT_VERSION}): run that "
                 "release, or use another folder"
             ) from error
-        if not _is_folder(self._folder(digest)):
-            raise _DamagedError("its folder is gone")
-        if not _is_file(self._manifest(digest)):
-            raise _DamagedError("its manifest is gone")
+        with _reading("folder", digest):
+            if not stat.S_ISDIR(_mode(self._folder(digest))):
+                raise _DamagedError("its folder is gone")
+        with _reading("manifest", digest):
+            if not stat.S_ISREG(_mode(self._manifest(digest))):
+                raise _DamagedError("its manifest is gone")
         return found
 
     def _note(self, digest: str, reason: str) -> None:
@@ -453,14 +462,17 @@ class ArtifactStore:
 
     def _set_aside_damaged(self, digest: str) -> None:
         """Keep a damaged record, if there is one, aside, so that the artifact may come again."""
-        reason = self._damaged.pop(digest, None)
+        reason = self._damaged.get(digest)
         if reason is None:
             return
+        # Listed first: if this process cannot even do that, nothing has changed.
+        aside = [entry for entry in self._artifacts.iterdir() if _is_aside(entry)]
+        aside.sort(key=lambda one: one.lstat().st_ctime_ns)
         instead = "the artifact is fetched again, and verified, when the registry answers"
         self._damaged_files.found(self._record(digest), f"is damaged: {reason}", instead=instead)
-        aside = [entry for entry in self._artifacts.iterdir() if _is_aside(entry)]
-        for old in sorted(aside, key=lambda one: one.lstat().st_ctime_ns)[:-_MOST_SET_ASIDE]:
+        for old in aside[: -_MOST_SET_ASIDE + 1]:
             remove(old)
+        self._damaged.pop(digest, None)
 
     def _write(self, artifact: StoredArtifact) -> None:
         """Write the record of an artifact that is here."""
@@ -502,12 +514,40 @@ def _is_mark(entry: Path) -> bool:
     return entry.name.endswith((_COMING, _REMOVING))
 
 
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
+def _mode(path: Path) -> int:
+    """Return the kind of what lies at a path, as the system has it; 0 if nothing does."""
+    try:
+        return path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
-def _is_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
+def _is_there(path: Path) -> bool:
+    """Whether something lies at a path, as far as the system tells."""
+    try:
+        return _mode(path) != 0
+    except OSError:
+        return True
+
+
+@contextmanager
+def _reading(part: str, digest: str) -> Iterator[None]:
+    """Tell a part of an artifact that cannot be read from a process that cannot read anything.
+
+    Raises:
+        _DamagedError: The part cannot be read.
+        StoreError: This process lacks what it takes to look.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno in _SHORTAGES:
+            raise StoreError(
+                f"the artifact store cannot look at {digest}: {error.strerror}"
+            ) from error
+        raise _DamagedError(f"its {part} cannot be read: {error.strerror}") from error
 
 
 def _is_aside(entry: Path) -> bool:

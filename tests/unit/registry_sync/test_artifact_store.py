@@ -396,24 +396,59 @@ def test_records_that_are_set_aside_do_not_pile_up(store, tmp_path):
     assert len(list((tmp_path / "artifacts").iterdir())) == 8
 
 
-def test_a_record_that_cannot_be_read_for_a_moment_costs_nothing(store, tmp_path, monkeypatch):
-    artifact = add(store)
-    original = os.open
+def refusing(monkeypatch, number, *paths):
+    """Let the system refuse to open, to list or to look at some paths."""
+    refused = {os.fspath(path) for path in paths}
+    for call in ("open", "stat", "lstat", "scandir", "listdir"):
+        original = getattr(os, call)
 
-    def refuse(path, *args, **options):
-        if str(path).endswith(".json"):
-            raise OSError(errno.EMFILE, "Too many open files")
-        return original(path, *args, **options)
+        def refuse(path, *args, original=original, **options):
+            if isinstance(path, str | os.PathLike) and os.fspath(path) in refused:
+                raise OSError(number, os.strerror(number))
+            return original(path, *args, **options)
 
+        monkeypatch.setattr(os, call, refuse)
+
+
+@pytest.mark.parametrize("part", ["record", "manifest", "folder"])
+def test_a_part_that_cannot_be_read_for_a_moment_costs_nothing(store, tmp_path, monkeypatch, part):
+    artifact, other = add(store), add(store, OTHER)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "open", refuse)
+        refusing(patch, errno.EIO, parts(artifact)[part])
         again = opened(tmp_path)
-        assert again.all() == {}
+        assert again.all() == {other.digest: other}
         assert again.damaged() == {
-            artifact.digest: "its record cannot be read: Too many open files"
+            artifact.digest: f"its {part} cannot be read: Input/output error"
         }
-    assert again.all() == {artifact.digest: artifact}
+    assert again.all() == {artifact.digest: artifact, other.digest: other}
     assert again.damaged() == {}
+
+
+@pytest.mark.parametrize("part", ["record", "manifest", "folder"])
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN])
+def test_what_this_process_lacks_is_no_damage(store, tmp_path, monkeypatch, part, number):
+    artifact = add(store)
+    with monkeypatch.context() as patch:
+        refusing(patch, number, parts(artifact)[part])
+        for look in (store.get, store.drop_damaged, store.drop):
+            with pytest.raises(StoreError, match=os.strerror(number)):
+                look(artifact.digest)
+    assert store.damaged() == {}
+    assert opened(tmp_path).all() == {artifact.digest: artifact}
+
+
+def test_a_folder_that_cannot_be_listed_leaves_what_is_damaged_as_it_is(
+    store, tmp_path, monkeypatch
+):
+    artifact = add(store)
+    parts(artifact)["manifest"].unlink()
+    before = sorted((tmp_path / "artifacts").iterdir())
+    with monkeypatch.context() as patch:
+        refusing(patch, errno.EMFILE, tmp_path / "artifacts")
+        with pytest.raises(StoreError, match="Too many open files"):
+            store.drop(artifact.digest)
+    assert sorted((tmp_path / "artifacts").iterdir()) == before
+    assert store.damaged() == {artifact.digest: "its manifest is gone"}
 
 
 def test_a_record_of_an_older_release_has_no_checksum(store, tmp_path):
