@@ -32,7 +32,7 @@ from gateway.atomic_files import put_in_place, remove, set_aside, sync_folder, w
 from gateway.control_contract import ActiveAlias, AliasHold
 from gateway.damaged_files import DamagedFiles
 from gateway.errors import TableFileError
-from gateway.sealed import AlteredError, claimed_format, is_sealed, seal, unseal
+from gateway.sealed import AlteredError, NewerFormatError, is_sealed, seal, unseal_known
 from gateway.worker.guarded_read import DamagedFileError, read
 
 FORMAT_VERSION = 1
@@ -181,15 +181,15 @@ def _parse(path: Path, content: bytes) -> TableBody:
 
     Raises:
         AlteredError: It is none, or not as it was written.
-        TableFileError: A newer release wrote it. Nobody here can judge its checksum.
+        TableFileError: A newer release wrote it.
     """
-    version = claimed_format(content)
-    if version > FORMAT_VERSION:
-        raise TableFileError(
-            f"{path} has format {version}, this gateway knows {FORMAT_VERSION}: "
-            "it was written by a newer version; start that one"
-        )
     try:
-        return TableBody.model_validate({"format_version": None, **unseal(content)})
+        members = unseal_known(content, FORMAT_VERSION)
+        return TableBody.model_validate({"format_version": None, **members})
+    except NewerFormatError as error:
+        raise TableFileError(
+            f"{path} has format {error.format_version}, this gateway knows {FORMAT_VERSION}: "
+            "it was written by a newer version; start that one"
+        ) from error
     except ValidationError as error:
         raise AlteredError(f"is no route table ({error.error_count()} errors)") from error

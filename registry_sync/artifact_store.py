@@ -36,7 +36,6 @@ import structlog
 
 from gateway.model_ref import digest_hex
 from registry_sync.artifact_record import (
-    NewerRecordError,
     Pin,
     StoredArtifact,
     read_record,
@@ -56,7 +55,7 @@ from registry_sync.errors import StoreError, UnsafePathError
 from registry_sync.guarded_read import DamagedFileError, read
 from registry_sync.manifest import Fetched, Manifest
 from registry_sync.removal import remove
-from registry_sync.sealed import AlteredError
+from registry_sync.sealed import AlteredError, NewerFormatError
 
 __all__ = ["ArtifactStore", "Pin", "StoreUse", "StoredArtifact"]
 
@@ -440,7 +439,7 @@ class ArtifactStore:
             return None
         except (DamagedFileError, AlteredError) as error:
             raise _DamagedError(f"its record {error}") from error
-        except NewerRecordError as error:
+        except NewerFormatError as error:
             raise StoreError(
                 f"the artifact {digest} was stored by a newer release (format "
                 f"{error.format_version}, this one knows {DESCRIPTION_FORMAT_VERSION}): run that "

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.sealed import seal
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body
@@ -185,7 +186,8 @@ async def test_a_table_of_a_newer_release_is_refused_with_a_sentence(
     stop(node)
     path = node.node_dir / "table.json"
     before = path.read_text()
-    path.write_text(before.replace('"format_version": 1', '"format_version": 2'))
+    newer = {name: one for name, one in json.loads(before).items() if name != "sha256"}
+    path.write_bytes(seal(json.dumps({**newer, "format_version": 2}, indent=1).encode()))
     gateway = node.launch_gateway()
     assert await asyncio.to_thread(gateway.process.wait, 60) == 1
     assert "it was written by a newer version; start that one" in gateway.tail()

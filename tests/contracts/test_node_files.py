@@ -189,6 +189,17 @@ def test_what_an_older_release_wrote_has_no_checksum(sealed: ModuleType) -> None
     assert sealed.unseal(DOCUMENT) == {"format_version": 1, "name": "x"}
 
 
+def test_only_a_right_checksum_shows_a_newer_release(sealed: ModuleType) -> None:
+    assert sealed.unseal_known(DOCUMENT, 1) == sealed.unseal_known(sealed.seal(DOCUMENT), 1)
+    with pytest.raises(sealed.NewerFormatError) as newer:
+        sealed.unseal_known(sealed.seal(DOCUMENT), 0)
+    assert newer.value.format_version == 1
+    altered = sealed.seal(DOCUMENT).replace(b'"format_version": 1', b'"format_version": 3')
+    for content in (DOCUMENT, altered):
+        with pytest.raises(sealed.AlteredError):
+            sealed.unseal_known(content, 0)
+
+
 @pytest.mark.parametrize(
     "content",
     [

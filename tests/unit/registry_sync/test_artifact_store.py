@@ -16,6 +16,7 @@ from registry_sync.artifact_store import ArtifactStore, Pin, StoreUse
 from registry_sync.damaged_files import DamagedFiles
 from registry_sync.errors import StoreError
 from registry_sync.removal import remove
+from registry_sync.sealed import seal
 from tests.contracts.damage import DAMAGES, Damage
 from tests.unit.registry_sync.artifacts import FILES, fetched
 
@@ -237,7 +238,10 @@ def rewrite(path: Path, change):
 def test_what_a_newer_release_wrote_is_refused_and_left_alone(store, tmp_path):
     artifact = add(store)
     record = artifact.path.with_name(f"{artifact.path.name}.json")
-    rewrite(record, lambda r: r.update(format_version=2))
+    body = json.loads(record.read_bytes()) | {"format_version": 2}
+    del body["sha256"]
+    record.unlink()
+    record.write_bytes(seal(json.dumps(body, indent=1).encode()))
     with pytest.raises(StoreError, match="newer release"):
         opened(tmp_path)
     assert tree(artifact.path) == FILES
@@ -283,8 +287,19 @@ RECORD_DAMAGES = [
     Damage("no pins", lambda path: rewrite(path, lambda r: r.pop("pinned_for"))),
     Damage("a time that is none", lambda path: rewrite(path, lambda r: r.update(stored_at=None))),
     Damage("pins of strangers", lambda path: rewrite(path, lambda r: r["pinned_for"].append(3))),
+    Damage("a newer format, unsealed", lambda path: rewrite(path, newer_format)),
+    Damage("a stranger that is newer", lambda path: rewrite(path, newer_stranger)),
     Damage("requirements that are none", lambda path: rewrite(path, bad_requirements)),
 ]
+
+
+def newer_format(record):
+    record["format_version"] = 99
+
+
+def newer_stranger(record):
+    record.clear()
+    record["format_version"] = 99
 
 
 def bad_requirements(record):
