@@ -33,13 +33,14 @@ _WITHOUT_JOURNAL = (
 )
 
 
-def set_aside_damaged(url: str, damaged: DamagedFiles) -> None:
+def set_aside_damaged(url: str, node_dir: Path, damaged: DamagedFiles) -> None:
     """Set the file of a SQLite ledger aside if it is no database, with what belongs to it.
 
     What lies in the place of a journal and is no plain file is set aside before anything is opened.
 
     Args:
         url: SQLAlchemy's. A database elsewhere is left to those who run it.
+        node_dir: The node's folder. If the node was in use, an empty ledger is no new one.
         damaged: Told of it.
     """
     parsed = make_url(url)
@@ -49,7 +50,7 @@ def set_aside_damaged(url: str, damaged: DamagedFiles) -> None:
     for journal in _beside(Path(os.path.realpath(path))):  # the path that SQLite goes by
         if _is_in_the_way(journal):
             damaged.found(journal, "is no plain file", instead=_WITHOUT_JOURNAL)
-    reason = _damage(path)
+    reason = _damage(path, is_used=_is_used(node_dir))
     if reason is None:
         return
     damaged.found(path, reason, instead=_INSTEAD)
@@ -68,7 +69,13 @@ def _is_in_the_way(journal: Path) -> bool:
         return False
 
 
-def _damage(path: Path) -> str | None:
+def _is_used(node_dir: Path) -> bool:
+    """Whether a node has served, or stored what it is to serve: it has had a ledger, too."""
+    known = (node_dir / name for name in ("holds.json", "table.json", "table.previous.json"))
+    return any(map(os.path.lexists, known)) or any((node_dir / "artifacts").glob("*.json"))
+
+
+def _damage(path: Path, *, is_used: bool) -> str | None:
     """Return what is wrong with a database file; None if nothing is, as far as can be known."""
     try:
         status = path.stat()  # it may be a link to where there is room
@@ -79,7 +86,7 @@ def _damage(path: Path) -> str | None:
     if not stat.S_ISREG(status.st_mode):
         return "is no plain file"
     if not status.st_size:
-        return None  # SQLite's own word for a new database
+        return "is empty" if is_used else None  # SQLite makes a new database of an empty file
     try:
         with path.open("rb") as file:
             if file.read(len(_HEADER)) != _HEADER:
