@@ -116,10 +116,38 @@ def test_a_save_that_the_disk_refuses_loses_no_table(
     ):
         file.save_table(a_table(3))
         acknowledged = 3
-    assert generation_of(saved) in range(acknowledged, 4)
+    assert generation_of(saved) == acknowledged, "what was refused is not there"
     assert TableFile(saved).damaged() == []
     file.save_table(a_table(4))
     assert generation_of(saved) == 4
+
+
+def test_a_refused_table_that_cannot_be_taken_back_is_in_the_log(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = OSError(errno.EIO, "Input/output error")
+    original, renamed = os.replace, 0
+
+    def only_twice(*paths: Any) -> None:
+        nonlocal renamed
+        renamed += 1
+        if renamed > 2:
+            raise error
+        original(*paths)
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    with (
+        capture_logs() as logs,
+        nth_call(monkeypatch, "fsync", 1, error, after=False),
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr(os, "replace", only_twice)
+        patch.setattr(os, "unlink", refuse)
+        with pytest.raises(TableFileError, match="Input/output"):
+            TableFile(saved).save_table(a_table(3))
+    assert [one["event"] for one in logs] == ["file.not_put_back", "table.not_put_back"]
 
 
 def test_a_second_rename_that_fails_undoes_the_first(
