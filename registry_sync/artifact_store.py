@@ -19,6 +19,7 @@ lost. With one of the last two they are what a killed process left.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -80,7 +81,7 @@ class StoreUse:
     """How full the artifact store is, in bytes.
 
     Attributes:
-        stored_bytes: Of artifacts that are there, or half removed.
+        stored_bytes: Of artifacts that are there, damaged, or half removed.
         coming_bytes: Booked for fetches under way.
         budget_bytes: How many both together may be; 0: as many as the disk takes.
     """
@@ -138,6 +139,7 @@ class ArtifactStore:
         self._coming: dict[Path, int] = {}
         self._damaged_files = damaged_files or DamagedFiles(clock)
         self._damaged: dict[str, str] = {}
+        self._carried: dict[str, tuple[Pin, ...]] = {}
 
     def open(self) -> None:
         """Make the folders; remove what a killed process left. The owner calls it once, at start.
@@ -157,10 +159,12 @@ class ArtifactStore:
                 whole = digest in complete or digest in self._damaged
                 if not ((whole and part in _PARTS) or _is_aside(entry)):
                     leftovers.append(entry)
+            damaged = {digest: _bytes_in(self._folder(digest)) for digest in self._damaged}
         for leftover in sorted(leftovers, key=_is_mark):  # what tells of the others goes last
             _remove_or_tell(leftover)
         with self._counting:
             self._sizes = {one.digest: one.size_bytes for one in complete.values()}
+            self._sizes |= damaged
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
@@ -215,7 +219,8 @@ class ArtifactStore:
     ) -> StoredArtifact:
         """Take a fetched folder (moved away from staging), fsynced and read-only.
 
-        Idempotent: an artifact that is there already only gains the pin.
+        Idempotent: an artifact that is there already only gains the pin. One that comes in place of
+        a copy that was dropped has the pins of that one.
 
         Raises:
             StoreError: The disk refused.
@@ -224,13 +229,14 @@ class ArtifactStore:
         with self._lock, _as_store_error("take an artifact"):
             present = self.get(digest)
             if present is None:
+                self._carry_pins(digest)
                 self._set_aside_damaged(digest)
                 coming = StoredArtifact(
                     digest=digest,
                     path=self._folder(digest),
                     size_bytes=fetched.size_bytes,
                     description=dict(description),
-                    pins=(),
+                    pins=self._carried.pop(digest, ()),
                     stored_at=self._clock(),
                 )
                 self._move_in(fetched, coming if pin is None else coming.pinned(pin))
@@ -339,6 +345,7 @@ class ArtifactStore:
         """
         with self._lock, _as_store_error(f"remove {digest}"):
             self._remove(digest)
+            self._carried.pop(digest, None)
 
     def drop(self, digest: str) -> None:
         """Remove an artifact whose bytes are wrong; a record that cannot be used is kept aside.
@@ -346,8 +353,9 @@ class ArtifactStore:
         Raises:
             StoreError: The disk refused.
         """
-        if self.drop_damaged(digest) is not None:
-            self.remove(digest)
+        with self._lock, _as_store_error(f"drop {digest}"):
+            self.get(digest)  # notes what is damaged, so that its record is kept aside
+            self._drop(digest)
 
     def drop_damaged(self, digest: str) -> StoredArtifact | None:
         """Remove an artifact unless it is complete, by now; its record is kept aside.
@@ -361,8 +369,7 @@ class ArtifactStore:
         with self._lock, _as_store_error(f"drop {digest}"):
             found = self.get(digest)
             if found is None:
-                self._set_aside_damaged(digest)
-                self._remove(digest)
+                self._drop(digest)
             return found
 
     # --- layout ---------------------------------------------------------------------------------
@@ -406,6 +413,11 @@ class ArtifactStore:
         text = fetched.manifest.text().encode()
         replace(self._manifest(artifact.digest), text, mode=_READ_ONLY_FILE)
         put_in_place(coming, record)
+
+    def _drop(self, digest: str) -> None:
+        self._carry_pins(digest)
+        self._set_aside_damaged(digest)
+        self._remove(digest)
 
     def _remove(self, digest: str) -> None:
         """Remove an artifact. Its record is renamed first, and says that the rest is to go."""
@@ -459,6 +471,18 @@ class ArtifactStore:
             _log.error("artifact.damaged", digest=digest, reason=reason)
         self._damaged[digest] = reason
 
+    def _carry_pins(self, digest: str) -> None:
+        """Keep the pins of a copy that goes for the one that comes in its place.
+
+        They are about the bytes, which are the same. They were not accepted anew, though.
+        """
+        with suppress(OSError, DamagedFileError, AlteredError, NewerFormatError):
+            content = read(self._record(digest), _MOST_RECORD_BYTES)
+            going = read_record(content, digest, self._folder(digest))
+            self._carried[digest] = tuple(
+                dataclasses.replace(pin, accepted_at=going.accepted_at(pin)) for pin in going.pins
+            )
+
     def _set_aside_damaged(self, digest: str) -> None:
         """Keep a damaged record, if there is one, aside, so that the artifact may come again."""
         reason = self._damaged.get(digest)
@@ -511,6 +535,18 @@ def _owner(name: str) -> tuple[str | None, str]:
 
 def _is_mark(entry: Path) -> bool:
     return entry.name.endswith((_COMING, _REMOVING))
+
+
+def _bytes_in(folder: Path) -> int:
+    """Return how many bytes the files in a folder have, as far as it can be read."""
+    if os.path.islink(folder):  # noqa: PTH114  # raises nothing
+        return 0
+    found = (Path(root, name) for root, _, names in os.walk(folder) for name in names)
+    total = 0
+    for path in found:
+        with suppress(OSError):
+            total += path.lstat().st_size
+    return total
 
 
 def _mode(path: Path) -> int:

@@ -344,7 +344,8 @@ def test_what_is_damaged_concerns_that_artifact_only(store, tmp_path, part, dama
     (reason,) = again.damaged().values()
     assert again.damaged().keys() == {bad.digest}
     assert f"its {part}" in reason
-    assert again.use().stored_bytes == good.size_bytes
+    there = bad.size_bytes if part != "folder" else 0
+    assert again.use().stored_bytes == good.size_bytes + there, "what is damaged takes room too"
     assert tree(good.path) == OTHER
     lost = {part} if damage.name == "gone" else set()
     left = {name for name, path in parts(bad).items() if os.path.lexists(path)}
@@ -379,10 +380,37 @@ def test_what_is_damaged_can_be_removed(store, tmp_path, part, damage, how):
     again = opened(tmp_path)
     getattr(again, how)(bad.digest)
     assert (again.damaged(), again.all()) == ({}, {})
+    assert again.use().stored_bytes == 0
     left = {one.name for one in (tmp_path / "artifacts").iterdir()} - {"elsewhere"}
     left = {name for name in left if not name.endswith(".elsewhere")}
     kept = how == "drop" and (part, damage.name) != ("record", "gone")
     assert left == ({f"{bad.path.name}.json.damaged-1"} if kept else set())
+
+
+@pytest.mark.parametrize("how", ["add", "drop", "drop_damaged"])
+@pytest.mark.parametrize(("part", "lose"), [("manifest", Path.unlink), ("folder", lose_folder)])
+def test_a_copy_that_comes_again_is_pinned_for_whom_the_lost_one_was(tmp_path, part, lose, how):
+    store = opened(tmp_path, at=5.0)
+    others = [Pin("other", 7, None, None, stamped=False), replace(PIN, version=2, accepted_at=6.0)]
+    artifact = add(store)
+    for pin in others:
+        store.pin(artifact.digest, pin)
+    lose(parts(artifact)[part])
+    again = opened(tmp_path, at=9.0)
+    if how != "add":
+        getattr(again, how)(artifact.digest)
+    pins = add(again).pins
+    assert set(pins) == {replace(others[0], accepted_at=5.0), others[1], PIN}
+    again.remove(artifact.digest)
+    assert add(again).pins == (PIN,), "what was removed on purpose is not remembered"
+
+
+def test_a_copy_whose_bytes_were_wrong_comes_again_with_its_pins(store):
+    other = Pin("other", 7, None, None, stamped=False, accepted_at=5.0)
+    artifact = add(store)
+    store.pin(artifact.digest, other)
+    store.drop(artifact.digest)
+    assert set(add(store).pins) == {PIN, other}
 
 
 def test_a_removal_that_the_disk_refused_is_ended_by_the_next_start(store, tmp_path, monkeypatch):
