@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ from gateway.worker.guarded_read import DamagedFileError, read
 
 _MOST_ID_BYTES = 1024
 _NO_LOCK = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
+_LOCK_TRIES = 50
+_LOCK_PAUSE_S = 0.1
 _NO_WRITING = frozenset({errno.EROFS, errno.EACCES})
 _log = structlog.get_logger("gateway.node_dir")
 
@@ -82,11 +85,8 @@ def read_node_id(node_dir: Path, damaged: DamagedFiles) -> str:
     paths = (node_dir / "node_id", node_dir / "node_id.copy")
     with _alone(node_dir):
         found = [_read_id(path) for path in paths]
+        _tell(paths, found, damaged)
         node_id = next((one for one, _ in found if one), None) or str(uuid.uuid4())
-        kept = any(one for one, _ in found)
-        for path, (_, why_not) in zip(paths, found, strict=True):
-            if why_not is not None:
-                damaged.found(path, why_not, instead=_instead(kept=kept))
         for path, (one, _) in zip(paths, found, strict=True):
             if one != node_id:
                 _write_id(path, node_id)
@@ -109,9 +109,27 @@ def _read_id(path: Path) -> tuple[str | None, str | None]:
     return (node_id, None) if node_id == text else (None, "holds no id of a node")
 
 
-def _instead(*, kept: bool) -> str:
-    if kept:
-        return "nothing is lost: the id is known from its copy"
+def _tell(
+    paths: tuple[Path, Path], found: list[tuple[str | None, str | None]], damaged: DamagedFiles
+) -> None:
+    """Tell of what is damaged, and of a copy that holds another id: ``node_id`` goes first."""
+    (first, _), (second, _) = found
+    known = first or second
+    for path, (_, why_not) in zip(paths, found, strict=True):
+        if why_not is not None:
+            damaged.found(path, why_not, instead=_instead(known=known, is_copy=path == paths[1]))
+    if first and second and first != second:
+        instead = (
+            f"the id of {paths[0].name} counts; if that one is not this node's, put the other into "
+            "both files and start both planes again"
+        )
+        damaged.found(paths[1], f"holds another id than {paths[0].name}", instead=instead)
+
+
+def _instead(*, known: str | None, is_copy: bool) -> str:
+    if known:
+        where = "node_id, of which this is the copy" if is_copy else "its copy"
+        return f"nothing is lost: the id is known from {where}"
     return (
         "the node has a new id: what a ledger knows under the old one, its history and verdicts, "
         "is not found any more"
@@ -132,5 +150,17 @@ def _alone(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # a file system without locks: it would matter rarely
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             opened.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor, folder)
         yield
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    """Lock a folder. Whoever locks it for another purpose is waited for a moment only."""
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return
+    _log.warning("node_dir.not_locked", folder=str(folder))

@@ -19,6 +19,15 @@ class AlteredError(Exception):
     """A document is not as it was written. The message says what is wrong, after "it"."""
 
 
+class NewerFormatError(Exception):
+    """A newer release wrote a document: its ``format_version`` is unknown here."""
+
+    def __init__(self, format_version: int) -> None:
+        """Store the format."""
+        super().__init__(format_version)
+        self.format_version = format_version
+
+
 def seal(document: bytes) -> bytes:
     """Return a document with its checksum.
 
@@ -63,16 +72,23 @@ def unseal(content: bytes) -> dict[str, Any]:
     return members
 
 
-def claimed_format(content: bytes) -> int:
-    """Return the ``format_version`` that a document says it has, whole or not; 0 if it says none.
+def unseal_known(content: bytes, known_format: int) -> dict[str, Any]:
+    """Return the members of a document whose ``format_version`` is not beyond a known one.
 
-    A newer release may seal its documents otherwise: none of its checksums can be judged here.
+    Only a checksum that is right shows that a newer release wrote what claims to be newer: else it
+    may be anything. A release may change all of a document but how it is sealed.
+
+    Raises:
+        AlteredError: As of `unseal`, or it claims to be newer and has no checksum.
+        NewerFormatError: A newer release wrote it.
     """
-    try:
-        version = json.loads(content)["format_version"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return 0
-    return version if isinstance(version, int) else 0
+    members = unseal(content)
+    version = members.get("format_version")
+    if isinstance(version, int) and version > known_format:
+        if is_sealed(content):
+            raise NewerFormatError(version)
+        raise AlteredError(f"claims format {version} and has no checksum")
+    return members
 
 
 def _checksum(body: bytes) -> bytes:

@@ -12,8 +12,8 @@ A crash before step 2 leaves the acknowledged table in ``table.json``; between 2
 ``table.previous.json`` with no ``table.json`` beside it; after 3, ``table.json`` is the new table,
 whole. So `load` takes ``table.json``, else ``table.previous.json``. The bytes of both were on disk
 before they were renamed, and if only the later rename survives, ``table.json`` is the new one: the
-order in which a file system keeps the two does not matter. Where step 3 fails, step 2 is undone; if
-that fails too, the acknowledged table is in ``table.previous.json``, as after a crash.
+order in which a file system keeps the two does not matter. Where step 3 or 4 fails, both renames
+are undone, so that no start finds the table that was refused; if that fails too, the log says so.
 
 What takes the place of the previous generation must be whole: a ``table.json`` that was altered
 since it was written is set aside in step 2, and the previous one stays.
@@ -32,7 +32,7 @@ from gateway.atomic_files import put_in_place, remove, set_aside, sync_folder, w
 from gateway.control_contract import ActiveAlias, AliasHold
 from gateway.damaged_files import DamagedFiles
 from gateway.errors import TableFileError
-from gateway.sealed import AlteredError, claimed_format, is_sealed, seal, unseal
+from gateway.sealed import AlteredError, NewerFormatError, is_sealed, seal, unseal_known
 from gateway.worker.guarded_read import DamagedFileError, read
 
 FORMAT_VERSION = 1
@@ -133,10 +133,16 @@ class TableGenerations:
         try:
             put_in_place(part, self._newest)
         except OSError:
-            if kept and not os.path.lexists(self._newest):
-                with contextlib.suppress(OSError):
-                    self._previous.replace(self._newest)
+            if kept:
+                self._put_newest_back()
             raise
+
+    def _put_newest_back(self) -> None:
+        """Undo `_keep_newest`, over whatever lies in the newest table's place."""
+        try:
+            self._previous.replace(self._newest)
+        except OSError as error:
+            _log.error("table.not_put_back", file=str(self._newest), reason=str(error))
 
     def _keep_newest(self) -> bool:
         """Make the newest table the previous one, if it is whole; return whether it was."""
@@ -181,15 +187,15 @@ def _parse(path: Path, content: bytes) -> TableBody:
 
     Raises:
         AlteredError: It is none, or not as it was written.
-        TableFileError: A newer release wrote it. Nobody here can judge its checksum.
+        TableFileError: A newer release wrote it.
     """
-    version = claimed_format(content)
-    if version > FORMAT_VERSION:
-        raise TableFileError(
-            f"{path} has format {version}, this gateway knows {FORMAT_VERSION}: "
-            "it was written by a newer version; start that one"
-        )
     try:
-        return TableBody.model_validate({"format_version": None, **unseal(content)})
+        members = unseal_known(content, FORMAT_VERSION)
+        return TableBody.model_validate({"format_version": None, **members})
+    except NewerFormatError as error:
+        raise TableFileError(
+            f"{path} has format {error.format_version}, this gateway knows {FORMAT_VERSION}: "
+            "it was written by a newer version; start that one"
+        ) from error
     except ValidationError as error:
         raise AlteredError(f"is no route table ({error.error_count()} errors)") from error

@@ -59,9 +59,7 @@ class Announcer:
         Raises:
             TargetUnreachableError: The gateway does not answer.
         """
-        self._describe(aspired, ledger, known)
-        if remembered:
-            self.models = [_as_remembered(one, remembered) for one in self.models]
+        self._describe(aspired, ledger, known, remembered or frozenset())
         complete = remembered is None
         whole = not self._has(node, complete=complete)
         if not whole and not self._is_listed_anew(listed_at, source_error):
@@ -106,20 +104,29 @@ class Announcer:
             return True
         return any(one.digest == digest for model in self._sent.models for one in model.versions)
 
-    def _describe(self, aspired: Aspired, ledger: LedgerView, known: Known) -> None:
+    def _describe(
+        self,
+        aspired: Aspired,
+        ledger: LedgerView,
+        known: Known,
+        remembered: AbstractSet[str],
+    ) -> None:
         """Describe the models again if anything that they are made of is another object."""
         parts = (
             *(aspired.models, ledger, known.descriptions),
             *(known.fetching, known.troubles, known.environments),
             *(known.signature_changes, known.refused_signatures),
-            *(known.damaged, known.failing),
+            *(known.damaged, known.failing, remembered),
         )
         same = len(self._described_from) == len(parts) and all(
             old is new or (index > 1 and old == new)
             for index, (old, new) in enumerate(zip(self._described_from, parts, strict=True))
         )
         if not same:
-            self.models = describe_models(aspired, ledger, known)
+            described = describe_models(aspired, ledger, known)
+            if remembered:
+                described = [_as_remembered(one, remembered) for one in described]
+            self.models = described
             self._described_from = parts
 
     def _has(self, node: NodeState, *, complete: bool) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
 
 from registry_sync.describe import DESCRIPTION_FORMAT_VERSION
-from registry_sync.sealed import AlteredError, claimed_format, is_sealed, seal, unseal
+from registry_sync.sealed import AlteredError, seal, unseal_known
 
 _PINS = "pinned_for"
 _STORED_AT = "stored_at"
@@ -75,15 +75,6 @@ class StoredArtifact:
         return replace(self, pins=(*others, pin))
 
 
-class NewerRecordError(Exception):
-    """A newer release wrote the record: its ``format_version`` is unknown here."""
-
-    def __init__(self, format_version: int) -> None:
-        """Store the format."""
-        super().__init__(format_version)
-        self.format_version = format_version
-
-
 class _Members(BaseModel):
     """What this plane reads of a record. A description's other members are handed on unread."""
 
@@ -107,12 +98,9 @@ def read_record(content: bytes, digest: str, folder: Path) -> StoredArtifact:
 
     Raises:
         AlteredError: The record is not as it was written, or another artifact's.
-        NewerRecordError: See there.
+        NewerFormatError: A newer release wrote it.
     """
-    is_sealed(content)  # a record that was altered is not asked what release it is of
-    if (version := claimed_format(content)) > DESCRIPTION_FORMAT_VERSION:
-        raise NewerRecordError(version)
-    record = unseal(content)
+    record = unseal_known(content, DESCRIPTION_FORMAT_VERSION)
     try:
         members = _Members.model_validate(record)
         pins = _TUPLE_OF_PINS.validate_python(members.pinned_for)

@@ -6,21 +6,29 @@ again.
 
 ::
 
-    <node_dir>/artifacts/<hex>/          the artifact's folder
-    <node_dir>/artifacts/<hex>.manifest  its manifest; the SHA-256 of this file is <hex>
-    <node_dir>/artifacts/<hex>.json      its description and for whom it is pinned; written last
-    <node_dir>/staging/                  where fetches work; same file system
+    <node_dir>/artifacts/<hex>/              the artifact's folder
+    <node_dir>/artifacts/<hex>.manifest      its manifest; the SHA-256 of this file is <hex>
+    <node_dir>/artifacts/<hex>.json          its record: description and pins; in place last
+    <node_dir>/artifacts/<hex>.json.part     the record of an artifact that comes in
+    <node_dir>/artifacts/<hex>.json.removing the record of an artifact that is being removed
+    <node_dir>/staging/                      where fetches work; same file system
+
+A folder and a manifest without any of the three records are those of an artifact whose record was
+lost. With one of the last two they are what a killed process left.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import os
 import shutil
+import stat
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +37,18 @@ import structlog
 
 from gateway.model_ref import digest_hex
 from registry_sync.artifact_record import (
-    NewerRecordError,
     Pin,
     StoredArtifact,
     read_record,
     record_of,
 )
-from registry_sync.atomic_files import replace, set_aside, sync_folder
+from registry_sync.atomic_files import (
+    put_in_place,
+    replace,
+    set_aside,
+    sync_folder,
+    write_beside,
+)
 from registry_sync.copy_check import what_differs
 from registry_sync.damaged_files import DamagedFiles
 from registry_sync.describe import DESCRIPTION_FORMAT_VERSION
@@ -43,7 +56,7 @@ from registry_sync.errors import StoreError, UnsafePathError
 from registry_sync.guarded_read import DamagedFileError, read
 from registry_sync.manifest import Fetched, Manifest
 from registry_sync.removal import remove
-from registry_sync.sealed import AlteredError
+from registry_sync.sealed import AlteredError, NewerFormatError
 
 __all__ = ["ArtifactStore", "Pin", "StoreUse", "StoredArtifact"]
 
@@ -52,6 +65,10 @@ _MOST_MANIFEST_BYTES = 256 * 1024 * 1024
 _MOST_SET_ASIDE = 8
 _PARTS = frozenset({"", "json", "manifest"})
 """How the names of an artifact's folder, record and manifest end."""
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+"""What a system says that has no more for this process, whatever it is to read."""
+_COMING, _REMOVING = ".json.part", ".json.removing"
+"""How the names of records end that do not count."""
 _HEX_DIGITS = frozenset("0123456789abcdef")
 _HEX_LENGTH = 64
 _READ_ONLY_FILE = 0o444
@@ -64,7 +81,7 @@ class StoreUse:
     """How full the artifact store is, in bytes.
 
     Attributes:
-        stored_bytes: Of artifacts that are there, or half removed.
+        stored_bytes: Of artifacts that are there, damaged, or half removed.
         coming_bytes: Booked for fetches under way.
         budget_bytes: How many both together may be; 0: as many as the disk takes.
     """
@@ -83,6 +100,10 @@ class StoreUse:
 
 class _DamagedError(Exception):
     """An artifact is there, and not whole. The message is a clause that says what is wrong."""
+
+
+class _RecordGoneError(_DamagedError):
+    """All of an artifact is there but its record."""
 
 
 class ArtifactStore:
@@ -118,6 +139,7 @@ class ArtifactStore:
         self._coming: dict[Path, int] = {}
         self._damaged_files = damaged_files or DamagedFiles(clock)
         self._damaged: dict[str, str] = {}
+        self._carried: dict[str, tuple[Pin, ...]] = {}
 
     def open(self) -> None:
         """Make the folders; remove what a killed process left. The owner calls it once, at start.
@@ -137,10 +159,12 @@ class ArtifactStore:
                 whole = digest in complete or digest in self._damaged
                 if not ((whole and part in _PARTS) or _is_aside(entry)):
                     leftovers.append(entry)
-        for leftover in leftovers:
+            damaged = {digest: _bytes_in(self._folder(digest)) for digest in self._damaged}
+        for leftover in sorted(leftovers, key=_is_mark):  # what tells of the others goes last
             _remove_or_tell(leftover)
         with self._counting:
             self._sizes = {one.digest: one.size_bytes for one in complete.values()}
+            self._sizes |= damaged
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
@@ -195,7 +219,8 @@ class ArtifactStore:
     ) -> StoredArtifact:
         """Take a fetched folder (moved away from staging), fsynced and read-only.
 
-        Idempotent: an artifact that is there already only gains the pin.
+        Idempotent: an artifact that is there already only gains the pin. One that comes in place of
+        a copy that was dropped has the pins of that one.
 
         Raises:
             StoreError: The disk refused.
@@ -204,17 +229,17 @@ class ArtifactStore:
         with self._lock, _as_store_error("take an artifact"):
             present = self.get(digest)
             if present is None:
+                self._carry_pins(digest)
                 self._set_aside_damaged(digest)
-                self._move_in(fetched)
-                present = StoredArtifact(
+                coming = StoredArtifact(
                     digest=digest,
                     path=self._folder(digest),
                     size_bytes=fetched.size_bytes,
                     description=dict(description),
-                    pins=(),
+                    pins=self._carried.pop(digest, ()),
                     stored_at=self._clock(),
                 )
-                self._write(present if pin is None else present.pinned(pin))
+                self._move_in(fetched, coming if pin is None else coming.pinned(pin))
             elif pin is not None:
                 self._write(present.pinned(pin))
         stored = self.get(digest)
@@ -226,15 +251,15 @@ class ArtifactStore:
         """Return a complete artifact, or None; of one that is damaged, `damaged` tells from now on.
 
         Raises:
-            StoreError: A newer release wrote it.
+            StoreError: A newer release wrote it, or this process lacks what it takes to look.
         """
         try:
             found = self._look(digest)
         except _DamagedError as error:
-            if os.path.lexists(self._record(digest)):  # else it is being removed
+            if isinstance(error, _RecordGoneError) or _is_there(self._record(digest)):
                 self._note(digest, str(error))
                 return None
-            found = None
+            found = None  # it is being removed
         self._damaged.pop(digest, None)
         return found
 
@@ -246,11 +271,11 @@ class ArtifactStore:
         """Return every complete artifact by digest.
 
         Raises:
-            StoreError: A newer release wrote one of them.
+            StoreError: As of `get`.
         """
         with _as_store_error("be listed"):
             owners = [_owner(entry.name) for entry in self._artifacts.iterdir()]
-        digests = {digest for digest, part in owners if digest and part == "json"}
+        digests = {digest for digest, part in owners if digest and part in _PARTS}
         found = (self.get(digest) for digest in sorted(digests))
         return {artifact.digest: artifact for artifact in found if artifact}
 
@@ -320,6 +345,7 @@ class ArtifactStore:
         """
         with self._lock, _as_store_error(f"remove {digest}"):
             self._remove(digest)
+            self._carried.pop(digest, None)
 
     def drop(self, digest: str) -> None:
         """Remove an artifact whose bytes are wrong; a record that cannot be used is kept aside.
@@ -327,8 +353,9 @@ class ArtifactStore:
         Raises:
             StoreError: The disk refused.
         """
-        if self.drop_damaged(digest) is not None:
-            self.remove(digest)
+        with self._lock, _as_store_error(f"drop {digest}"):
+            self.get(digest)  # notes what is damaged, so that its record is kept aside
+            self._drop(digest)
 
     def drop_damaged(self, digest: str) -> StoredArtifact | None:
         """Remove an artifact unless it is complete, by now; its record is kept aside.
@@ -342,8 +369,7 @@ class ArtifactStore:
         with self._lock, _as_store_error(f"drop {digest}"):
             found = self.get(digest)
             if found is None:
-                self._set_aside_damaged(digest)
-                self._remove(digest)
+                self._drop(digest)
             return found
 
     # --- layout ---------------------------------------------------------------------------------
@@ -357,54 +383,86 @@ class ArtifactStore:
     def _record(self, digest: str) -> Path:
         return self._artifacts / f"{digest_hex(digest)}.json"
 
-    def _move_in(self, fetched: Fetched) -> None:
-        """Make the folder durable and read-only and give it its final name; then its manifest."""
-        target = self._folder(fetched.manifest.digest)
+    def _marked(self, digest: str, end: str) -> Path:
+        return self._artifacts / f"{digest_hex(digest)}{end}"
+
+    def _lacks_record(self, digest: str) -> bool:
+        """Whether all of an artifact is here but its record, and it neither comes nor goes."""
+        here = _is_there(self._folder(digest)) and _is_there(self._manifest(digest))
+        records = (
+            *(self._marked(digest, _COMING), self._record(digest)),
+            self._marked(digest, _REMOVING),
+        )
+        return here and not any(_is_there(record) for record in records)
+
+    def _move_in(self, fetched: Fetched, artifact: StoredArtifact) -> None:
+        """Make the folder durable and read-only and give it its final name; then its manifest.
+
+        From the last rename, the record's, the artifact counts.
+        """
+        record = self._record(artifact.digest)
+        coming = write_beside(record, record_of(artifact), mode=_READ_ONLY_FILE)
+        target = artifact.path
         remove(target)  # without a record it is what a killed process left
         _seal(fetched.folder)
         fetched.folder.rename(target)
         with self._counting:  # what was booked is stored from here on: never counted twice
             self._coming.pop(fetched.folder, None)
-            self._sizes[fetched.manifest.digest] = fetched.size_bytes
+            self._sizes[artifact.digest] = artifact.size_bytes
         target.chmod(_READ_ONLY_FOLDER)  # only now: a folder that cannot be written cannot move
         text = fetched.manifest.text().encode()
-        replace(self._manifest(fetched.manifest.digest), text, mode=_READ_ONLY_FILE)
+        replace(self._manifest(artifact.digest), text, mode=_READ_ONLY_FILE)
+        put_in_place(coming, record)
+
+    def _drop(self, digest: str) -> None:
+        self._carry_pins(digest)
+        self._set_aside_damaged(digest)
+        self._remove(digest)
 
     def _remove(self, digest: str) -> None:
-        remove(self._record(digest))
+        """Remove an artifact. Its record is renamed first, and says that the rest is to go."""
+        going = self._marked(digest, _REMOVING)
+        if os.path.lexists(going):  # of a removal that the disk refused
+            remove(going)
+        with suppress(FileNotFoundError):
+            self._record(digest).rename(going)
         sync_folder(self._artifacts)
         remove(self._manifest(digest))
         remove(self._folder(digest))
+        remove(going)
         self._damaged.pop(digest, None)
         with self._counting:  # only now: what could be removed by half takes room still
             self._sizes.pop(digest, None)
 
     def _look(self, digest: str) -> StoredArtifact | None:
-        """Return what the disk has of an artifact; None: no record of it.
+        """Return what the disk has of an artifact; None: it is not there, or comes or goes.
 
         Raises:
             _DamagedError: It is not whole, or cannot be read.
-            StoreError: A newer release wrote it.
+            StoreError: A newer release wrote it, or this process lacks what it takes to look.
         """
         try:
-            content = read(self._record(digest), _MOST_RECORD_BYTES)
+            with _reading("record", digest):
+                content = read(self._record(digest), _MOST_RECORD_BYTES)
             found = read_record(content, digest, self._folder(digest))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if self._lacks_record(digest):
+                raise _RecordGoneError("its record is gone") from error
             return None
-        except OSError as error:
-            raise _DamagedError(f"its record cannot be read: {error.strerror}") from error
         except (DamagedFileError, AlteredError) as error:
             raise _DamagedError(f"its record {error}") from error
-        except NewerRecordError as error:
+        except NewerFormatError as error:
             raise StoreError(
                 f"the artifact {digest} was stored by a newer release (format "
                 f"{error.format_version}, this one knows {DESCRIPTION_FORMAT_VERSION}): run that "
                 "release, or use another folder"
             ) from error
-        if self._folder(digest).is_symlink() or not self._folder(digest).is_dir():
-            raise _DamagedError("its folder is gone")
-        if self._manifest(digest).is_symlink() or not self._manifest(digest).is_file():
-            raise _DamagedError("its manifest is gone")
+        with _reading("folder", digest):
+            if not stat.S_ISDIR(_mode(self._folder(digest))):
+                raise _DamagedError("its folder is gone")
+        with _reading("manifest", digest):
+            if not stat.S_ISREG(_mode(self._manifest(digest))):
+                raise _DamagedError("its manifest is gone")
         return found
 
     def _note(self, digest: str, reason: str) -> None:
@@ -413,19 +471,34 @@ class ArtifactStore:
             _log.error("artifact.damaged", digest=digest, reason=reason)
         self._damaged[digest] = reason
 
+    def _carry_pins(self, digest: str) -> None:
+        """Keep the pins of a copy that goes for the one that comes in its place.
+
+        They are about the bytes, which are the same. They were not accepted anew, though.
+        """
+        with suppress(OSError, DamagedFileError, AlteredError, NewerFormatError):
+            content = read(self._record(digest), _MOST_RECORD_BYTES)
+            going = read_record(content, digest, self._folder(digest))
+            self._carried[digest] = tuple(
+                dataclasses.replace(pin, accepted_at=going.accepted_at(pin)) for pin in going.pins
+            )
+
     def _set_aside_damaged(self, digest: str) -> None:
-        """Keep a damaged record under another name, so that the artifact may come again."""
-        reason = self._damaged.pop(digest, None)
-        if reason is None or not os.path.lexists(self._record(digest)):
+        """Keep a damaged record, if there is one, aside, so that the artifact may come again."""
+        reason = self._damaged.get(digest)
+        if reason is None:
             return
+        # Listed first: if this process cannot even do that, nothing has changed.
+        aside = [entry for entry in self._artifacts.iterdir() if _is_aside(entry)]
+        aside.sort(key=lambda one: one.lstat().st_ctime_ns)
         instead = "the artifact is fetched again, and verified, when the registry answers"
         self._damaged_files.found(self._record(digest), f"is damaged: {reason}", instead=instead)
-        aside = [entry for entry in self._artifacts.iterdir() if _is_aside(entry)]
-        for old in sorted(aside, key=lambda one: one.lstat().st_ctime_ns)[:-_MOST_SET_ASIDE]:
+        for old in aside[: -_MOST_SET_ASIDE + 1]:
             remove(old)
+        self._damaged.pop(digest, None)
 
     def _write(self, artifact: StoredArtifact) -> None:
-        """Write the record: from then on the artifact counts."""
+        """Write the record of an artifact that is here."""
         replace(self._record(artifact.digest), record_of(artifact), mode=_READ_ONLY_FILE)
 
 
@@ -458,6 +531,58 @@ def _owner(name: str) -> tuple[str | None, str]:
     stem, _, end = name.partition(".")
     is_hex = len(stem) == _HEX_LENGTH and _HEX_DIGITS.issuperset(stem)
     return (f"sha256:{stem}" if is_hex else None), end
+
+
+def _is_mark(entry: Path) -> bool:
+    return entry.name.endswith((_COMING, _REMOVING))
+
+
+def _bytes_in(folder: Path) -> int:
+    """Return how many bytes the files in a folder have, as far as it can be read."""
+    if os.path.islink(folder):  # noqa: PTH114  # raises nothing
+        return 0
+    found = (Path(root, name) for root, _, names in os.walk(folder) for name in names)
+    total = 0
+    for path in found:
+        with suppress(OSError):
+            total += path.lstat().st_size
+    return total
+
+
+def _mode(path: Path) -> int:
+    """Return the kind of what lies at a path, as the system has it; 0 if nothing does."""
+    try:
+        return path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something lies at a path, as far as the system tells."""
+    try:
+        return _mode(path) != 0
+    except OSError:
+        return True
+
+
+@contextmanager
+def _reading(part: str, digest: str) -> Iterator[None]:
+    """Tell a part of an artifact that cannot be read from a process that cannot read anything.
+
+    Raises:
+        _DamagedError: The part cannot be read.
+        StoreError: This process lacks what it takes to look.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno in _SHORTAGES:
+            raise StoreError(
+                f"the artifact store cannot look at {digest}: {error.strerror}"
+            ) from error
+        raise _DamagedError(f"its {part} cannot be read: {error.strerror}") from error
 
 
 def _is_aside(entry: Path) -> bool:

@@ -1,7 +1,8 @@
 """Changes to the files of a folder that a crash at any moment leaves done, or not begun.
 
-A file is written beside its place, brought to disk, and renamed. What stands in its way, a folder
-or a pipe, is set aside under a name that says so; of each name only the newest few are kept.
+A file is written beside its place, brought to disk, and renamed; if the new name cannot be brought
+to disk, the old file is put back. What stands in its way, a folder or a pipe, is set aside under a
+name that says so; of each name only the newest few are kept.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ import os
 import shutil
 from pathlib import Path
 
+import structlog
+
 _KEPT_ASIDE = 3
 _ASIDE = ".damaged-"
+_BEFORE = ".before"
 _MODE = 0o644
+_log = structlog.get_logger(__name__)
 
 
 def replace(path: Path, content: bytes, *, mode: int = _MODE) -> None:
@@ -49,18 +54,49 @@ def put_in_place(part: Path, path: Path) -> None:
     """Rename what `write_beside` wrote; the new name is on disk when this returns.
 
     Raises:
-        OSError: The disk refused. What cannot be renamed is removed.
+        OSError: The disk refused. The file is as it was, and what was to replace it is removed.
     """
+    is_new = not os.path.lexists(path)
+    before = path.with_name(f"{path.name}{_BEFORE}")
+    if not is_new:
+        _link(path, before)
     try:
-        try:
-            part.replace(path)
-        except IsADirectoryError:
-            set_aside(path)
-            part.replace(path)
+        _rename(part, path)
+        sync_folder(path.parent)
     except OSError:
+        if not os.path.lexists(part):
+            _put_back(path, None if is_new else before)
         remove(part)
+        remove(before)
         raise
-    sync_folder(path.parent)
+    if not is_new:
+        remove(before)
+
+
+def _link(path: Path, before: Path) -> None:
+    """Give a file a second name, by which it can be put back, where the disk lets it have one."""
+    remove(before)
+    with contextlib.suppress(OSError):
+        os.link(path, before, follow_symlinks=False)
+
+
+def _rename(part: Path, path: Path) -> None:
+    try:
+        part.replace(path)
+    except IsADirectoryError:
+        set_aside(path)
+        part.replace(path)
+
+
+def _put_back(path: Path, before: Path | None) -> None:
+    """Undo a rename that may not come to disk, so that the next start does not find it done."""
+    try:
+        if before is None:
+            path.unlink()
+        else:
+            before.replace(path)
+    except OSError as error:
+        _log.error("file.not_put_back", file=str(path), reason=str(error))
 
 
 def set_aside(path: Path) -> Path | None:

@@ -220,7 +220,7 @@ async def _serve(
     environments = build_environments(settings)
     await threads.ledger(environments.open)
     holds_file = HoldsFile(settings.node_dir / "holds.json", damaged)
-    await threads.ledger(set_aside_damaged, settings.ledger_url, damaged)
+    await threads.ledger(set_aside_damaged, settings.ledger_url, settings.node_dir, damaged)
     ledger = Ledger(settings.ledger_url, node_id=node_id, clock=time.time, holds_file=holds_file)
     target = GatewayClient(settings.gateway_socket)
     spine = _spine(

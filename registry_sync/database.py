@@ -7,7 +7,7 @@ import os
 import socket
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,11 @@ _POSTGRESQL_LIMITS = {
 
 
 _HALF_MIGRATED = ("already exists", "duplicate column name")
+_LEFT_HALF_MIGRATED = (
+    "was left half migrated, by a release that was killed while it migrated, or has tables that "
+    "are not its own"
+)
+_LONGEST_REVISION = 32
 
 
 class LedgerSetupError(LedgerError):
@@ -232,12 +237,28 @@ class Database:
     def _is_sqlite(self) -> bool:
         return self._url.get_backend_name() == "sqlite"
 
-    def _how_to_begin_anew(self) -> str:
+    def _check_revision(self, found: Sequence[str | None], scripts: ScriptDirectory) -> None:
+        """Make sure that a database can be migrated from where it says that it is.
+
+        Raises:
+            LedgerSetupError: A newer release migrated it, or it says what no release writes.
+        """
+        known = {script.revision for script in scripts.walk_revisions()}
+        if not found or (len(found) == 1 and found[0] in known):
+            return
+        said = ", ".join(repr(revision)[:_LONGEST_REVISION] for revision in found)
+        if len(found) == 1 and _is_beyond(found[0], scripts.get_current_head()):
+            raise LedgerSetupError(
+                f"the ledger was written by a newer release: start that one (revision {said})"
+            )
+        reason = f"says that its revision is {said}, which no release writes"
+        raise LedgerSetupError(self._how_to_begin_anew(reason))
+
+    def _how_to_begin_anew(self, reason: str) -> str:
         place = self._file or self._url.render_as_string(hide_password=True)
         return (
-            f"the ledger at {place} was left half migrated, by a release that was killed while it "
-            "migrated, or has tables that are not its own: move it away and start again. Another "
-            "is made, and what is active, pinned and held is taken from the node; history is lost"
+            f"the ledger at {place} {reason}: move it away and start again. Another is made, and "
+            "what is active, pinned and held is taken from the node; history is lost"
         )
 
     def _release(self) -> None:
@@ -266,12 +287,13 @@ class Database:
         config.set_main_option("script_location", str(find_migrations()).replace("%", "%%"))
         try:
             with engine.connect() as connection:
-                before = MigrationContext.configure(connection).get_current_revision()
-                head = ScriptDirectory.from_config(config).get_current_head()
-                if before == head:
+                found = MigrationContext.configure(connection).get_current_heads()
+                scripts = ScriptDirectory.from_config(config)
+                if found == (scripts.get_current_head(),):
                     return False
+                self._check_revision(found, scripts)
                 connection.rollback()
-                if before is None and self._is_sqlite:
+                if not found and self._is_sqlite:
                     _remove_unfinished(connection)
                 config.attributes["connection"] = connection
                 self.is_migrating = True
@@ -279,11 +301,11 @@ class Database:
                 connection.commit()
         except CommandError as error:
             raise LedgerSetupError(
-                f"the ledger was written by a newer release: start that one ({error})"
+                self._how_to_begin_anew(f"cannot be migrated ({error})")
             ) from error
         except (SQLAlchemyError, OSError) as error:
             if any(sign in str(error) for sign in _HALF_MIGRATED):
-                raise LedgerSetupError(self._how_to_begin_anew()) from error
+                raise LedgerSetupError(self._how_to_begin_anew(_LEFT_HALF_MIGRATED)) from error
             raise LedgerError(f"the ledger cannot be opened: {_first_line(error)}") from error
         finally:
             self.is_migrating = False
@@ -316,6 +338,13 @@ def _remove_unfinished(connection: Connection) -> None:
     if unmigrated and not any(connection.execute(select(1).select_from(t)).first() for t in ours):
         metadata.drop_all(connection, ours)
     connection.commit()
+
+
+def _is_beyond(revision: str | None, head: str | None) -> bool:
+    """Whether a revision is a number, as ours are, and above the last one that is known."""
+    if revision is None or head is None or len(revision) > _LONGEST_REVISION:
+        return False
+    return revision.isascii() and revision.isdecimal() and int(revision) > int(head)
 
 
 def _first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from registry_sync.damaged_files import DamagedFiles
 from registry_sync.errors import LedgerError
 from registry_sync.guarded_read import DamagedFileError, read
 from registry_sync.records import Standing
-from registry_sync.sealed import AlteredError, claimed_format, seal, unseal
+from registry_sync.sealed import AlteredError, NewerFormatError, seal, unseal_known
 
 _FORMAT_VERSION = 3
 _MOST_BYTES = 64 * 1024 * 1024
@@ -53,12 +53,12 @@ class HoldsFile:
             LedgerError: A newer release wrote it.
         """
         try:
-            content = read(self._path, _MOST_BYTES)
-            if claimed_format(content) > _FORMAT_VERSION:
-                raise LedgerError(f"{self._path} was written by a newer release: start that one")
-            members = unseal(content)
+            members = unseal_known(read(self._path, _MOST_BYTES), _FORMAT_VERSION)
         except FileNotFoundError:
             return Standing()
+        except NewerFormatError as error:
+            reason = f"{self._path} was written by a newer release: start that one"
+            raise LedgerError(reason) from error
         except OSError as error:
             raise DamagedHoldsError(self._path, f"cannot be read: {error.strerror}") from error
         except (DamagedFileError, AlteredError) as error:

@@ -2,11 +2,15 @@
 
 It is looked at once, at the start. The new ledger is filled with what the node itself knows: what
 is active, held, pinned and in the artifact store. Its history and its verdicts are lost.
+
+What lies where SQLite keeps its journals and is no plain file is set aside too: opening a pipe
+there would never end, and a folder or a link there would refuse every write.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import stat
 from pathlib import Path
@@ -24,28 +28,54 @@ _INSTEAD = (
     "another ledger is made, and filled with what is active, held, pinned and stored on this node; "
     "history and verdicts are lost"
 )
+_WITHOUT_JOURNAL = (
+    "the ledger is used without it: a write that was interrupted may be lost, or there by half"
+)
 
 
-def set_aside_damaged(url: str, damaged: DamagedFiles) -> None:
+def set_aside_damaged(url: str, node_dir: Path, damaged: DamagedFiles) -> None:
     """Set the file of a SQLite ledger aside if it is no database, with what belongs to it.
+
+    What lies in the place of a journal and is no plain file is set aside before anything is opened.
 
     Args:
         url: SQLAlchemy's. A database elsewhere is left to those who run it.
+        node_dir: The node's folder. If the node was in use, an empty ledger is no new one.
         damaged: Told of it.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
         return
     path = Path(str(parsed.database))
-    reason = _damage(path)
+    for journal in _beside(Path(os.path.realpath(path))):  # the path that SQLite goes by
+        if _is_in_the_way(journal):
+            damaged.found(journal, "is no plain file", instead=_WITHOUT_JOURNAL)
+    reason = _damage(path, is_used=_is_used(node_dir))
     if reason is None:
         return
     damaged.found(path, reason, instead=_INSTEAD)
-    for end in _BESIDE:
-        set_aside(path.with_name(f"{path.name}{end}"))
+    for journal in _beside(path):
+        set_aside(journal)
 
 
-def _damage(path: Path) -> str | None:
+def _beside(path: Path) -> list[Path]:
+    return [path.with_name(f"{path.name}{end}") for end in _BESIDE]
+
+
+def _is_in_the_way(journal: Path) -> bool:
+    try:
+        return not stat.S_ISREG(journal.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def _is_used(node_dir: Path) -> bool:
+    """Whether a node has served, or stored what it is to serve: it has had a ledger, too."""
+    known = (node_dir / name for name in ("holds.json", "table.json", "table.previous.json"))
+    return any(map(os.path.lexists, known)) or any((node_dir / "artifacts").glob("*.json"))
+
+
+def _damage(path: Path, *, is_used: bool) -> str | None:
     """Return what is wrong with a database file; None if nothing is, as far as can be known."""
     try:
         status = path.stat()  # it may be a link to where there is room
@@ -56,7 +86,7 @@ def _damage(path: Path) -> str | None:
     if not stat.S_ISREG(status.st_mode):
         return "is no plain file"
     if not status.st_size:
-        return None  # SQLite's own word for a new database
+        return "is empty" if is_used else None  # SQLite makes a new database of an empty file
     try:
         with path.open("rb") as file:
             if file.read(len(_HEADER)) != _HEADER:

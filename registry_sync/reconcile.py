@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import assert_never
@@ -35,7 +36,7 @@ from registry_sync.actions import (
 from registry_sync.announcer import Announcer
 from registry_sync.arrival import Arrival, Stopped
 from registry_sync.artifact_store import ArtifactStore
-from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.aspired import Aspired
 from registry_sync.by_rule import rollback_of, unrecorded
 from registry_sync.catalogue import Known, Trouble
 from registry_sync.copies import Copies
@@ -61,6 +62,7 @@ from registry_sync.records import (
     LedgerView,
     ends_by_operator,
 )
+from registry_sync.remembered import Remembered
 from registry_sync.serving_target import ServingTarget, TargetUnreachableError
 from registry_sync.signature_change import OnSignatureChange
 from registry_sync.signatures import Signatures
@@ -202,6 +204,7 @@ class Reconciler:
             stage_timeout_s=limits.stage_timeout_s,
             clock=clock,
         )
+        self._remembered = Remembered()
         self._signatures = Signatures(on_signature_change)
         self._signature_changes: dict[tuple[str, str], str] = {}
         self._hints = Hints(self._look)
@@ -387,11 +390,10 @@ class Reconciler:
         node = self.observation.node
         if node is None:
             return
-        aspired, remembered = self.listings.aspired, None
+        aspired = self.listings.aspired
+        remembered: AbstractSet[str] | None = None
         if not self.listings.complete:
-            known = _from_ledger(self.journal.view).models
-            aspired = replace(aspired, models={**known, **aspired.models})
-            remembered = known.keys() - self.listings.aspired.models.keys()
+            aspired, remembered = self._remembered.beside(aspired, self.journal.view)
             if not node.partial_catalogues and not self._is_better(aspired, node):
                 return
         await self.announcer.publish(
@@ -688,25 +690,3 @@ class Reconciler:
     async def any_decision(self) -> None:
         """Wait until a pass is over, without asking for one: there is one after every change."""
         await self._decided.wait()
-
-
-def _from_ledger(view: LedgerView) -> Aspired:
-    """What the registry listed, as far as pins and activations tell."""
-    models: dict[str, AspiredModel] = {}
-    for (name, number), pin in sorted(view.pins.items()):
-        known = models.get(name) or AspiredModel(name=name, versions={})
-        version = AspiredVersion(
-            model=name,
-            version=number,
-            location="",
-            expected_digest=pin.expected_digest if pin.stamped else None,
-            creation=pin.creation,
-        )
-        models[name] = replace(known, versions={**known.versions, number: version})
-    for (name, alias), last in view.last_active.items():
-        if last.retired_at is not None:
-            continue
-        if name in models and last.version in models[name].versions:
-            aliases = {**models[name].aliases, alias: last.version}
-            models[name] = replace(models[name], aliases=aliases)
-    return Aspired(models=models, listed_at=0.0)

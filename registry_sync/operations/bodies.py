@@ -310,8 +310,9 @@ class RetryAnswer(BaseModel):
 
     Attributes:
         outcome: ``active``: every alias that the registry points at the version means it now.
-            ``released``: nothing asks for it now. ``pending``: it is still being tried.
-            ``refused``: it failed again, or something else stands in its way.
+            ``released``: nothing asks for it now, or an alias that does is frozen, pinned or held
+            elsewhere. ``pending``: it is still being tried. ``refused``: it failed again, or its
+            bytes or its stamp stand in its way.
         aliases: Those that the registry points at it.
         reason: Why it is not active.
     """

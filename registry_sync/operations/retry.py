@@ -14,6 +14,8 @@ from registry_sync.why import Explanation, Why, explain
 
 _OUTCOMES: tuple[RetryOutcome, ...] = ("active", "released", "pending", "refused")
 """The worst last."""
+_KEPT_AWAY = frozenset({Why.FROZEN, Why.PINNED, Why.HELD})
+"""Why an alias is kept where it is by an operator or the rule, whatever the version is like."""
 
 
 async def retry(spine: Reconciler, request: RetryRequest, *, patience_s: float) -> RetryAnswer:
@@ -66,8 +68,10 @@ async def _end_of(spine: Reconciler, key: tuple[str, int]) -> None:
 
 
 def _outcome(found: Explanation) -> RetryOutcome:
-    if found.why in (Why.FOLLOWS, Why.ON_DEMAND):
-        return "active" if found.why is Why.FOLLOWS else "released"
+    if found.why is Why.FOLLOWS:
+        return "active"
+    if found.why is Why.ON_DEMAND or found.why in _KEPT_AWAY:
+        return "released"
     return "pending" if found.why in (Why.UNDER_WAY, Why.FAILING) else "refused"
 
 

@@ -73,7 +73,8 @@ MIDDLE_ROUNDS = 5 if SOAK else 1
 
 # Damaged files.
 DAMAGE_ROUNDS = 8 if SOAK else 2
-"""Restarts; in each, every file of a node is damaged, each in another way, as many as there are."""
+"""Restarts, an even number: in each, every file of a node is damaged. Of what is kept twice it is
+the first one in one half of them, and the second in the other. The kinds of damage go round."""
 
 # An upload in progress.
 UPLOAD_FILES = 40

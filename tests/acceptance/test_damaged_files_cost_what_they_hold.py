@@ -1,48 +1,78 @@
 """Files of a node go wrong while it is down: both planes start, and serve what they know still.
 
 Every answer is checked. What is lost is in the log and in ``status``; what the registry has comes
-again.
+again. The tests share one node, because its starts are what they take their time for: each takes
+it as it is left by the one before, whether it runs or not.
 """
 
 import asyncio
+import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.acceptance.conftest import NodeMaker
+from gateway.sealed import seal
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body
 from tests.acceptance.scale import DAMAGE_ROUNDS
 from tests.acceptance.traffic import Answer, Call, ask, client
 from tests.acceptance.waiting import eventually
-from tests.contracts.damage import DAMAGES
+from tests.contracts.damage import DAMAGES, Damage
 from tests.models.catalogue import LinearModel
-from tests.servers import free_ports
+from tests.servers import MlflowServer, free_ports
 
 ALIAS = "champion"
 ROW = 3
-EXPECTED = {1: row_answers(1.0)[ROW], 2: row_answers(2.0)[ROW]}
-SAID = ["table.json", "catalogue.json", "hot.json", "node_id", "holds.json"]
-DAMAGED = [*SAID, "gateway.lock", "registry_sync.lock"]
-NAMES = (
-    *("empty", "truncated", "nested", "foreign JSON", "linked to a copy", "endless", "a pipe"),
-    "a folder",
-)
-KINDS = [one for name in NAMES for one in DAMAGES if one.name == name]
+SLOPES = (1.0, 2.0, 3.0, 4.0, 5.0)
+EXPECTED = {number: row_answers(slope)[ROW] for number, slope in enumerate(SLOPES, 1)}
+
+KINDS = [one for one in DAMAGES if one.name != "altered"]
+"""One bit is noticed where there is a checksum only."""
+LEDGER_KINDS = [one for one in KINDS if one.name != "linked to a copy"]
+"""The ledger may be a link to where there is room."""
+JOURNAL_KINDS = [
+    *(one for one in KINDS if one.name in {"a pipe", "a folder", "a socket", "endless"}),
+    *(one for one in KINDS if one.name in {"linked to nowhere", "linked to itself"}),
+]
+"""SQLite itself knows a plain file that is no journal."""
+JOURNALS = ["ledger.db-journal", "ledger.db-wal", "ledger.db-shm"]
+LOCKS = ["gateway.lock", "registry_sync.lock"]
+EITHER = [
+    ["table.json", "catalogue.json", "hot.json", "node_id", "holds.json"],
+    ["table.previous.json", "catalogue.json", "hot.json", "node_id.copy", "ledger.db"],
+]
+"""What is damaged at once: of two files that are kept twice, one at a time."""
+
+
+@pytest.fixture(scope="module")
+def corner(mlflow_registry: MlflowServer) -> Iterator[Registry]:
+    """This module's corner of the registry."""
+    made = Registry(mlflow_registry.url)
+    yield made
+    made.forget()
+
+
+@pytest.fixture(scope="module")
+def model(corner: Registry, module_node: Node) -> str:
+    """A model of two versions that was promoted and rolled back: a hold, and two generations."""
+    name = corner.name("damaged-files")
+    for slope in SLOPES[:2]:
+        corner.publish(name, LinearModel(slope))
+    corner.point(name, ALIAS, 1)
+    asyncio.run(rolled_back(module_node.start(), corner, name))
+    return name
 
 
 @pytest.fixture
-async def model(registry: Registry) -> str:
-    """A model of two versions, of which the alias means the second."""
-    name = registry.name("damaged-files")
-    for slope in (1.0, 2.0):
-        await asyncio.to_thread(registry.publish, name, LinearModel(slope))
-    registry.point(name, ALIAS, 1)
-    return name
+def node(module_node: Node, model: str) -> Node:
+    """The module's node, which knows the model: it may have been stopped."""
+    assert model
+    return module_node
 
 
 @pytest.fixture
@@ -51,21 +81,31 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
         yield made
 
 
+def start(node: Node, control: Mapping[str, str] | None = None) -> None:
+    """Start both planes of a node that was stopped, side by side."""
+    node.launch_gateway()
+    node.start_control(control)
+    node.await_gateway()
+
+
 def stop(node: Node) -> None:
+    """Stop what runs of a node."""
     node.stop_control()
     assert node.gateway is not None
-    assert node.gateway.stop() == 0
+    if node.gateway.running:
+        assert node.gateway.stop() == 0
 
 
-async def rolled_back(node: Node, http: httpx.AsyncClient, registry: Registry, model: str) -> None:
-    """Promote the second version and go back by command: there are a hold, and two generations."""
-    await node.active(http, model, ALIAS, 1)
-    await node.active(http, model, "latest", 2)
-    registry.point(model, ALIAS, 2)
-    await node.active(http, model, ALIAS, 2)
-    done = await asyncio.to_thread(node.command, "rollback", f"{model}@{ALIAS}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    await node.active(http, model, ALIAS, 1)
+async def rolled_back(node: Node, registry: Registry, model: str) -> None:
+    """Promote the second version, and go back by command."""
+    async with client(4) as http:
+        await node.active(http, model, ALIAS, 1)
+        await node.active(http, model, "latest", 2)
+        registry.point(model, ALIAS, 2)
+        await node.active(http, model, ALIAS, 2)
+        done = await asyncio.to_thread(node.command, "rollback", f"{model}@{ALIAS}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        await node.active(http, model, ALIAS, 1)
 
 
 async def answers(node: Node, http: httpx.AsyncClient, model: str, selector: str) -> Answer:
@@ -78,10 +118,20 @@ async def answers(node: Node, http: httpx.AsyncClient, model: str, selector: str
     return answer
 
 
+async def operations(node: Node, path: str, **query: str) -> dict[str, Any]:
+    """What ``status`` and ``explain`` are told; nothing while the control plane does not answer."""
+    transport = httpx.AsyncHTTPTransport(uds=str(node.node_dir / "operations.sock"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://node", timeout=30) as told:
+        with suppress(httpx.TransportError):
+            answer = await told.get(path, params=query)
+            found: dict[str, Any] = answer.json() if answer.is_success else {}
+            return found
+    return {}
+
+
 async def state(node: Node) -> dict[str, Any]:
     async def look() -> dict[str, Any] | None:
-        done = await asyncio.to_thread(node.command, "status", "--json")
-        found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
+        found = await operations(node, "/state")
         return found if found.get("generation") is not None else None
 
     return await eventually(look, "the control plane knows the gateway")
@@ -92,62 +142,16 @@ def record_of(node: Node, digest: str | None) -> Path:
     return node.node_dir / "artifacts" / f"{digest.removeprefix('sha256:')}.json"
 
 
-async def test_every_file_at_once_keeps_no_plane_from_starting(
-    make_node: NodeMaker, registry: Registry, http: httpx.AsyncClient, model: str
-) -> None:
-    node = make_node().start()
-    await rolled_back(node, http, registry, model)
-    digest = (await answers(node, http, model, f"@{ALIAS}")).digest
-    known = (await state(node))["node_id"]
-    for turn in range(DAMAGE_ROUNDS):
-        stop(node)
-        files = [*(node.node_dir / name for name in DAMAGED), record_of(node, digest)]
-        for number, path in enumerate(files):
-            damage = KINDS[(3 * turn + number) % len(KINDS)]
-            if path.stat().st_size or damage.name != "truncated":
-                damage.apply(path)
-
-        # The gateway alone: the table before counts, which is one change old.
-        node.start_gateway()
-        found = await answers(node, http, model, f"@{ALIAS}")
-        assert found.version == 2, "the table before the rollback counts"
-
-        # With the control plane all is as it was: the rollback, by the ledger; and the bytes.
-        node.start_control()
-        await node.active(http, model, ALIAS, 1)
-        for selector, version in ((f"@{ALIAS}", 1), ("1", 1), ("2", 2)):
-            assert (await answers(node, http, model, selector)).version == version
-        told = await state(node)
-        assert told["node_id"] == known
-        (shown,) = [one for one in told["models"] if one["name"] == model]
-        assert {one["alias"]: one["held_at"] for one in shown["aliases"]}[ALIAS] == 1
-        problems = "\n".join(told["problems"])
-        for name in SAID:
-            assert f"{name} " in problems, problems
-            assert 1 <= len(list(node.node_dir.glob(f"{name}.damaged-*"))) <= 3
-        assert record_of(node, digest).is_file()
-        assert not record_of(node, digest).is_symlink()
-        assert list(record_of(node, digest).parent.glob("*.json.damaged-*"))
-    for plane in ("gateway", "registry_sync"):
-        text = (node.folder / f"{plane}.log").read_text()
-        assert "file.damaged" in text
-        assert "Traceback" not in text
-
-    # And the next start finds nothing wrong any more.
-    stop(node)
-    node.start()
-    assert (await answers(node, http, model, f"@{ALIAS}")).version == 1
-    assert (await state(node))["problems"] == []
+# --- one start, one trouble -----------------------------------------------------------------------
 
 
 async def test_files_that_the_system_does_not_let_be_read(
-    make_node: NodeMaker, registry: Registry, http: httpx.AsyncClient, model: str
+    node: Node, http: httpx.AsyncClient, model: str
 ) -> None:
     names = ["table.json", "catalogue.json", "hot.json", "node_id", "holds.json"]
     unreadable = {"ACCEPTANCE_UNREADABLE": ",".join(names)}
-    node = make_node().start()
-    await rolled_back(node, http, registry, model)
     stop(node)
+    previous = (node.node_dir / "table.previous.json").read_bytes()
     node.start_gateway(unreadable)
     assert (await answers(node, http, model, f"@{ALIAS}")).version == 2
     node.start_control(unreadable)
@@ -155,21 +159,29 @@ async def test_files_that_the_system_does_not_let_be_read(
     assert (await answers(node, http, model, f"@{ALIAS}")).version == 1
     problems = "\n".join((await state(node))["problems"])
     assert "table.json cannot be read: Permission denied" in problems
-
-
-@pytest.mark.parametrize(
-    ("name", "member"),
-    [("catalogue.json", "contract_version"), ("hot.json", "format_version")],
-)
-async def test_a_cache_of_a_newer_release_is_ignored(
-    make_node: NodeMaker, http: httpx.AsyncClient, model: str, name: str, member: str
-) -> None:
-    node = make_node().start()
-    await node.active(http, model, ALIAS, 1)
-    await answers(node, http, model, f"@{ALIAS}")
     stop(node)
-    path = node.node_dir / name
-    path.write_text(json.dumps({**json.loads(path.read_text()), member: 99, "models": "others"}))
+    # What could not be read took no table's place: the next test wants one there again.
+    (node.node_dir / "table.previous.json").write_bytes(previous)
+
+
+async def test_caches_of_a_newer_release_are_ignored_and_its_table_is_refused_with_a_sentence(
+    node: Node, http: httpx.AsyncClient, model: str
+) -> None:
+    stop(node)
+    path = node.node_dir / "table.json"
+    before = path.read_text()
+    newer = {name: one for name, one in json.loads(before).items() if name != "sha256"}
+    path.write_bytes(seal(json.dumps({**newer, "format_version": 2}, indent=1).encode()))
+    gateway = node.launch_gateway()
+    assert await asyncio.to_thread(gateway.process.wait, 60) == 1
+    assert "it was written by a newer version; start that one" in gateway.tail()
+    assert "Traceback" not in gateway.tail()
+    path.write_text(before)
+    for name, member in (("catalogue.json", "contract_version"), ("hot.json", "format_version")):
+        path = node.node_dir / name
+        path.write_text(
+            json.dumps({**json.loads(path.read_text()), member: 99, "models": "others"})
+        )
     node.start_gateway()
     assert (await answers(node, http, model, f"@{ALIAS}")).version == 1
     node.start_control()
@@ -177,30 +189,10 @@ async def test_a_cache_of_a_newer_release_is_ignored(
     assert (await answers(node, http, model, "1")).version == 1
 
 
-async def test_a_table_of_a_newer_release_is_refused_with_a_sentence(
-    make_node: NodeMaker, http: httpx.AsyncClient, model: str
-) -> None:
-    node = make_node().start()
-    await node.active(http, model, ALIAS, 1)
-    stop(node)
-    path = node.node_dir / "table.json"
-    before = path.read_text()
-    path.write_text(before.replace('"format_version": 1', '"format_version": 2'))
-    gateway = node.launch_gateway()
-    assert await asyncio.to_thread(gateway.process.wait, 60) == 1
-    assert "it was written by a newer version; start that one" in gateway.tail()
-    assert "Traceback" not in gateway.tail()
-    path.write_text(before)
-    node.start_gateway()
-    assert (await answers(node, http, model, f"@{ALIAS}")).version == 1
-
-
 async def test_a_full_disk_keeps_no_plane_from_starting(
-    make_node: NodeMaker, registry: Registry, http: httpx.AsyncClient, model: str
+    node: Node, http: httpx.AsyncClient, model: str
 ) -> None:
-    node = make_node().start()
-    await rolled_back(node, http, registry, model)
-    await answers(node, http, model, "2")
+    await answers(node.start(), http, model, "2")
     stop(node)
     (node.node_dir / "hot.json").write_text("{")
     (node.node_dir / "node_id").write_text("no id")
@@ -214,48 +206,153 @@ async def test_a_full_disk_keeps_no_plane_from_starting(
     for selector, version in ((f"@{ALIAS}", 1), ("1", 1), ("2", 2)):
         assert (await answers(node, http, model, selector)).version == version
     stop(node)
-    node.start()
+    start(node)
     assert (await answers(node, http, model, f"@{ALIAS}")).version == 1
 
 
-@pytest.mark.parametrize("part", ["record", "manifest", "folder"])
-async def test_a_copy_that_is_damaged_while_the_registry_is_away_is_told_of(
-    make_node: NodeMaker, registry: Registry, http: httpx.AsyncClient, model: str, part: str
+# --- every file at once ---------------------------------------------------------------------------
+
+
+def given(
+    files: Sequence[Path], kinds: Iterator[Damage], others: Mapping[str, Iterator[Damage]]
+) -> list[tuple[Path, Damage]]:
+    """Give each file the next kind of damage."""
+    return [(path, next(others.get(path.name, kinds))) for path in files]
+
+
+async def test_every_file_at_once_keeps_no_plane_from_starting(
+    node: Node, http: httpx.AsyncClient, model: str
 ) -> None:
-    node = make_node().start()
-    await node.active(http, model, ALIAS, 1)
-    await node.active(http, model, "latest", 2)
-    served = await answers(node, http, model, f"@{ALIAS}")
+    node.start()
+    digests = [(await answers(node, http, model, one)).digest for one in (f"@{ALIAS}", "2")]
+    known = (await state(node))["node_id"]
+    logs = {plane: node.folder / f"{plane}.log" for plane in ("gateway", "registry_sync")}
+    before = {plane: len(log.read_text()) for plane, log in logs.items()}
+    kinds, journal_kinds = itertools.cycle(KINDS), itertools.cycle(JOURNAL_KINDS)
+    ledger_kinds = itertools.cycle(LEDGER_KINDS)
+    others = {"ledger.db": ledger_kinds} | dict.fromkeys(JOURNALS, journal_kinds)
+    covered: set[str] = set()
+    for turn in range(DAMAGE_ROUNDS):
+        stop(node)
+        # The first half damages what the second half needs, which leaves no table before.
+        half = turn * 2 // DAMAGE_ROUNDS
+        names, record = EITHER[half], record_of(node, digests[half])
+        proof = min((node.node_dir / "proofs").glob("*.json"))
+        files = [*(node.node_dir / name for name in [*names, *LOCKS]), record, proof]
+        if half:
+            files += [node.node_dir / name for name in JOURNALS]
+        for path, damage in given(files, kinds, others):
+            covered.add(damage.name)
+            damage.apply(path)
+
+        # The gateway alone: without the newest table the one before counts, one change old.
+        node.start_gateway()
+        found = await answers(node, http, model, f"@{ALIAS}")
+        assert found.version == (1 if half else 2)
+
+        # With the control plane all is as it was: the rollback, by ledger or file; and the bytes.
+        node.start_control()
+        await node.active(http, model, ALIAS, 1)
+        for selector, version in ((f"@{ALIAS}", 1), ("1", 1), ("2", 2)):
+            assert (await answers(node, http, model, selector)).version == version
+        told = await state(node)
+        assert told["node_id"] == known
+        (shown,) = [one for one in told["models"] if one["name"] == model]
+        assert {one["alias"]: one["held_at"] for one in shown["aliases"]}[ALIAS] == 1
+        problems = "\n".join(told["problems"])
+        for name in [one for one in names if one != "table.previous.json"]:  # nothing reads that
+            assert f" {name} " in problems, problems
+            assert 1 <= len(list(node.node_dir.glob(f"{name}.damaged-*"))) <= 3
+        for name in JOURNALS if half else ():
+            assert list(node.node_dir.glob(f"{name}.damaged-*"))
+        assert record.is_file()
+        assert not record.is_symlink()
+        assert list(record.parent.glob("*.json.damaged-*"))
+    assert covered == {one.name for one in KINDS}
+    for plane, log in logs.items():
+        text = log.read_text()[before[plane] :]
+        assert "file.damaged" in text
+        assert "Traceback" not in text
+
+    # And the next start finds nothing wrong any more.
     stop(node)
-    record = record_of(node, served.digest)
-    if part == "record":
-        record.unlink()
-        record.write_text("[" * 100_000)
-    elif part == "manifest":
+    start(node)
+    assert (await answers(node, http, model, f"@{ALIAS}")).version == 1
+    assert (await state(node))["problems"] == []
+    done = await asyncio.to_thread(node.command, "status", "--json")
+    assert json.loads(done.stdout)["problems"] == []
+
+
+# --- copies ---------------------------------------------------------------------------------------
+
+LOST = {
+    "nested": (1, "its record is nested too deep"),
+    "unmanifested": (2, "its manifest is gone"),
+    "bare": (3, "its folder is gone"),
+    "unrecorded": (4, "its record is gone"),
+}
+"""What aliases mean, and what is damaged of it; the last version is whole."""
+WHOLE = 5
+
+
+def lose(record: Path, alias: str, elsewhere: Path) -> None:
+    if alias == "unmanifested":
         record.with_suffix(".manifest").unlink()
-    else:
+    elif alias == "bare":
         record.with_suffix("").chmod(0o755)
-        record.with_suffix("").rename(node.folder / "elsewhere")
+        record.with_suffix("").rename(elsewhere)
+    else:
+        record.unlink()
+        if alias == "nested":
+            record.write_text("[" * 100_000)
+
+
+async def test_copies_that_are_damaged_while_the_registry_is_away_are_told_of(
+    node: Node, corner: Registry, http: httpx.AsyncClient
+) -> None:
+    node.start()
+    name = corner.name("damaged-copies")
+    for slope in SLOPES:
+        await asyncio.to_thread(corner.publish, name, LinearModel(slope))
+    for alias, (version, _) in LOST.items():
+        corner.point(name, alias, version)
+    served = {}
+    for alias, (version, _) in LOST.items():
+        await node.active(http, name, alias, version)
+        served[alias] = await answers(node, http, name, f"@{alias}")
+    await node.active(http, name, "latest", WHOLE)
+    stop(node)
+    for alias, answer in served.items():
+        lose(record_of(node, answer.digest), alias, node.folder / "elsewhere")
     nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
-    node.start_gateway()
-    node.start_control({"REGISTRY_SYNC_TRACKING_URI": nobody})
-    assert (await answers(node, http, model, "2")).version == 2, "it concerns that artifact only"
-    refused = await ask(http, node.url, Call(model, ROW, f"@{ALIAS}"), row_body(ROW))
+    start(node, {"REGISTRY_SYNC_TRACKING_URI": nobody})
+    whole = await answers(node, http, name, str(WHOLE))
+    assert whole.version == WHOLE, "it concerns those artifacts only"
+    for alias, (_, reason) in LOST.items():
+        await is_told(node, http, name, alias, reason)
+    done = await asyncio.to_thread(node.command, "explain", name, "@unrecorded", "--json")
+    assert "this node's copy is damaged" in json.loads(done.stdout)["selectors"][0]["reason"]
+
+    node.stop_control()
+    node.start_control()
+    for alias, answer in served.items():
+        again = await answers(node, http, name, f"@{alias}")
+        assert (again.version, again.digest) == (answer.version, answer.digest)
+
+
+async def is_told(node: Node, http: httpx.AsyncClient, model: str, alias: str, reason: str) -> None:
+    refused = await ask(http, node.url, Call(model, ROW, f"@{alias}"), row_body(ROW))
     assert (refused.status, refused.code) == (503, "model_load_failed"), refused
     assert "copy of its bytes is damaged" in refused.body["detail"], refused
 
     async def problem() -> str | None:
-        said = "\n".join((await state(node))["problems"])
-        return said if f"this node's copy is damaged: its {part}" in said else None
+        said: list[str] = (await state(node))["problems"]
+        found = [one for one in said if f"this node's copy is damaged: {reason}" in one]
+        return found[0] if found else None
 
     assert "it is fetched again when the registry answers" in await eventually(problem, "status")
-    done = await asyncio.to_thread(node.command, "explain", model, f"@{ALIAS}", "--json")
-    assert "this node's copy is damaged" in json.loads(done.stdout)["selectors"][0]["reason"]
+    told = await operations(node, "/explain", model=model, selector=alias)
+    assert "this node's copy is damaged" in told["selectors"][0]["reason"]
     shown = await node.model(http, model)
     assert shown is not None
-    assert "this node's copy of its bytes is damaged" in shown["aliases"][ALIAS]["why"]
-
-    node.stop_control()
-    node.start_control()
-    again = await answers(node, http, model, f"@{ALIAS}")
-    assert (again.version, again.digest) == (1, served.digest)
+    assert "this node's copy of its bytes is damaged" in shown["aliases"][alias]["why"]

@@ -109,6 +109,36 @@ def test_a_file_is_replaced_and_nothing_else_is_left(files: ModuleType, tmp_path
         assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_name_that_does_not_come_to_disk_leaves_the_file_as_it_was(
+    files: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, new = tmp_path / "known.json", tmp_path / "new.json"
+    files.replace(known, b"one")
+
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sync_folder", refuse)
+        for path in (known, new):
+            with pytest.raises(OSError, match="Input/output"):
+                files.replace(path, b"two")
+    assert list(tmp_path.iterdir()) == [known]
+    assert known.read_bytes() == b"one"
+
+
+def test_a_disk_without_second_names_takes_a_file_all_the_same(
+    files: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    for content in (b"one", b"two"):
+        files.replace(tmp_path / "file.json", content)
+        assert (tmp_path / "file.json").read_bytes() == content
+
+
 @pytest.mark.parametrize("call", ["open", "fsync", "replace"])
 def test_a_disk_that_refuses_leaves_the_file_as_it_was(
     files: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
@@ -187,6 +217,17 @@ def test_no_byte_of_a_document_changes_unnoticed(sealed: ModuleType) -> None:
 def test_what_an_older_release_wrote_has_no_checksum(sealed: ModuleType) -> None:
     assert not sealed.is_sealed(DOCUMENT)
     assert sealed.unseal(DOCUMENT) == {"format_version": 1, "name": "x"}
+
+
+def test_only_a_right_checksum_shows_a_newer_release(sealed: ModuleType) -> None:
+    assert sealed.unseal_known(DOCUMENT, 1) == sealed.unseal_known(sealed.seal(DOCUMENT), 1)
+    with pytest.raises(sealed.NewerFormatError) as newer:
+        sealed.unseal_known(sealed.seal(DOCUMENT), 0)
+    assert newer.value.format_version == 1
+    altered = sealed.seal(DOCUMENT).replace(b'"format_version": 1', b'"format_version": 3')
+    for content in (DOCUMENT, altered):
+        with pytest.raises(sealed.AlteredError):
+            sealed.unseal_known(content, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """The node's id and its locks: the same for both planes, whatever has happened to the files."""
 
 import contextlib
+import fcntl
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +40,24 @@ def read_by_control_plane(folder: Path) -> tuple[str, list[tuple[str, str | None
 def read(request: pytest.FixtureRequest) -> Read:
     reads: Read = request.param
     return reads
+
+
+def told_by_gateway(folder: Path) -> list[Any]:
+    damaged = GatewaysDamage()
+    gateway_dir.read_node_id(folder, damaged)
+    return list(damaged.all())
+
+
+def told_by_control_plane(folder: Path) -> list[Any]:
+    damaged = SyncsDamage()
+    with sync_dir.sole_owner(folder, damaged):
+        return list(damaged.all())
+
+
+@pytest.fixture(params=[told_by_gateway, told_by_control_plane], ids=["gateway", "registry_sync"])
+def told(request: pytest.FixtureRequest) -> Callable[[Path], list[Any]]:
+    tells: Callable[[Path], list[Any]] = request.param
+    return tells
 
 
 NO_IDS = [
@@ -72,6 +93,46 @@ def test_one_damaged_file_costs_nothing(
     assert read(tmp_path) == (known, [])
     (tmp_path / name).unlink()
     assert read(tmp_path) == (known, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("node_id", "its copy"), ("node_id.copy", "of which this is the copy")]
+)
+def test_it_is_said_from_where_the_id_is_known(
+    told: Callable[[Path], list[Any]], tmp_path: Path, name: str, says: str
+) -> None:
+    assert told(tmp_path) == []
+    (tmp_path / name).write_text("no id")
+    (one,) = told(tmp_path)
+    assert (one.name, one.instead.endswith(says)) == (name, True), one
+
+
+def test_a_copy_with_another_id_is_set_aside_and_told(
+    told: Callable[[Path], list[Any]], read: Read, tmp_path: Path
+) -> None:
+    known, _ = read(tmp_path)
+    (tmp_path / "node_id.copy").write_text(f"{uuid.uuid4()}\n")
+    other = (tmp_path / "node_id.copy").read_text()
+    (one,) = told(tmp_path)
+    assert (one.name, one.reason) == ("node_id.copy", "holds another id than node_id")
+    assert (tmp_path / one.set_aside).read_text() == other
+    assert read_by_gateway(tmp_path) == read_by_control_plane(tmp_path) == (known, [])
+    assert (tmp_path / "node_id.copy").read_text() == f"{known}\n"
+
+
+def test_a_folder_that_another_process_locks_is_waited_for_a_moment(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, _ = read(tmp_path)
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    other = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert read(tmp_path) == (known, [])
+        assert 1 <= sum(slept) <= 10
+    finally:
+        os.close(other)
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, *NO_IDS], ids=str)

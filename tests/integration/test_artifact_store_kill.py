@@ -63,7 +63,7 @@ removals = 0
 
 def die(event, _arguments):
     global removals
-    if event in ("os.remove", "os.rmdir"):
+    if event in ("os.remove", "os.rmdir", "os.rename"):
         removals += 1
         if removals == dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -79,7 +79,7 @@ store.remove(digest)
 def test_killed_while_it_removes_it_has_the_artifact_whole_or_not_at_all(
     tmp_path: Path, dies_at: int, files_left: int
 ) -> None:
-    """First goes the record, then the manifest, then the files."""
+    """First the record is renamed, then the manifest goes, then the files, and the record."""
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", REMOVER, str(tmp_path), str(FILES), str(dies_at)]
     assert subprocess.run(command, cwd=root, check=False).returncode == -signal.SIGKILL

@@ -10,6 +10,7 @@ from gateway.control_contract import ActiveAlias, AliasHold, Catalogue, Catalogu
 from gateway.errors import TableFileError
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
+from gateway.sealed import seal
 from gateway.table_file import TableFile
 from tests.contracts.damage import ALTERED, DAMAGES
 
@@ -51,7 +52,8 @@ def test_a_newer_format_is_refused(tmp_path):
     file = TableFile(tmp_path)
     file.save_table(a_table())
     path = tmp_path / "table.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 99}))
+    body = {"format_version": 99, "active": "of another shape"}
+    path.write_bytes(seal(json.dumps(body, indent=1).encode()))
     with pytest.raises(TableFileError, match="newer version"):
         file.load("champion")
 

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from gateway.control_contract import ActiveAlias, Catalogue, CatalogueModel
 from gateway.errors import TableFileError
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
+from gateway.sealed import seal
 from gateway.table_file import TableFile
 from tests.contracts.damage import DAMAGES, Damage
 
@@ -115,10 +116,38 @@ def test_a_save_that_the_disk_refuses_loses_no_table(
     ):
         file.save_table(a_table(3))
         acknowledged = 3
-    assert generation_of(saved) in range(acknowledged, 4)
+    assert generation_of(saved) == acknowledged, "what was refused is not there"
     assert TableFile(saved).damaged() == []
     file.save_table(a_table(4))
     assert generation_of(saved) == 4
+
+
+def test_a_refused_table_that_cannot_be_taken_back_is_in_the_log(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = OSError(errno.EIO, "Input/output error")
+    original, renamed = os.replace, 0
+
+    def only_twice(*paths: Any) -> None:
+        nonlocal renamed
+        renamed += 1
+        if renamed > 2:
+            raise error
+        original(*paths)
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    with (
+        capture_logs() as logs,
+        nth_call(monkeypatch, "fsync", 1, error, after=False),
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr(os, "replace", only_twice)
+        patch.setattr(os, "unlink", refuse)
+        with pytest.raises(TableFileError, match="Input/output"):
+            TableFile(saved).save_table(a_table(3))
+    assert [one["event"] for one in logs] == ["file.not_put_back", "table.not_put_back"]
 
 
 def test_a_second_rename_that_fails_undoes_the_first(
@@ -272,11 +301,32 @@ def test_a_table_of_an_older_release_is_taken_and_sealed_by_the_next_write(tmp_p
 def test_a_newer_table_is_refused_with_a_sentence(saved: Path, name: str) -> None:
     if name != "table.json":
         (saved / "table.json").write_text("")
-    text = (saved / name).read_text()
-    (saved / name).write_text(text.replace('"format_version": 1', '"format_version": 2'))
+    body = json.loads((saved / name).read_text()) | {"format_version": 2}
+    del body["sha256"]
+    (saved / name).write_bytes(seal(json.dumps(body, indent=1).encode()))
     with pytest.raises(TableFileError, match="newer version; start that one"):
         TableFile(saved).load("champion")
     assert (saved / name).exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda _: b'{"format_version": 99}', id="a stranger"),
+        pytest.param(
+            lambda content: content.replace(b'"format_version": 1', b'"format_version": 3'),
+            id="a bit of it was altered",
+        ),
+    ],
+)
+def test_a_table_that_only_claims_to_be_newer_is_damaged(
+    saved: Path, change: Callable[[bytes], bytes]
+) -> None:
+    content = change((saved / "table.json").read_bytes())
+    (saved / "table.json").write_bytes(content)
+    file = TableFile(saved)
+    assert file.load("champion") == a_table(1)
+    assert [one.set_aside for one in file.damaged()] == ["table.json.damaged-1"]
 
 
 # --- a disk that takes nothing --------------------------------------------------------------------

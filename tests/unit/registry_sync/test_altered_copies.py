@@ -149,7 +149,7 @@ async def test_a_copy_that_the_disk_keeps_is_not_dropped_at_full_speed(
     async with node.control_plane() as spine:
         await node.serves(1)
         await idle(spine)
-        monkeypatch.setattr(spine.store, "remove", refuse)
+        monkeypatch.setattr(spine.store, "drop", refuse)
         now[0] += 1000
         node.gateway.find_damaged(M, 1, now[0])
         for _ in range(5):

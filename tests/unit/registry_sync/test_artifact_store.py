@@ -15,6 +15,8 @@ from registry_sync import artifact_store
 from registry_sync.artifact_store import ArtifactStore, Pin, StoreUse
 from registry_sync.damaged_files import DamagedFiles
 from registry_sync.errors import StoreError
+from registry_sync.removal import remove
+from registry_sync.sealed import seal
 from tests.contracts.damage import DAMAGES, Damage
 from tests.unit.registry_sync.artifacts import FILES, fetched
 
@@ -236,7 +238,10 @@ def rewrite(path: Path, change):
 def test_what_a_newer_release_wrote_is_refused_and_left_alone(store, tmp_path):
     artifact = add(store)
     record = artifact.path.with_name(f"{artifact.path.name}.json")
-    rewrite(record, lambda r: r.update(format_version=2))
+    body = json.loads(record.read_bytes()) | {"format_version": 2}
+    del body["sha256"]
+    record.unlink()
+    record.write_bytes(seal(json.dumps(body, indent=1).encode()))
     with pytest.raises(StoreError, match="newer release"):
         opened(tmp_path)
     assert tree(artifact.path) == FILES
@@ -282,8 +287,19 @@ RECORD_DAMAGES = [
     Damage("no pins", lambda path: rewrite(path, lambda r: r.pop("pinned_for"))),
     Damage("a time that is none", lambda path: rewrite(path, lambda r: r.update(stored_at=None))),
     Damage("pins of strangers", lambda path: rewrite(path, lambda r: r["pinned_for"].append(3))),
+    Damage("a newer format, unsealed", lambda path: rewrite(path, newer_format)),
+    Damage("a stranger that is newer", lambda path: rewrite(path, newer_stranger)),
     Damage("requirements that are none", lambda path: rewrite(path, bad_requirements)),
 ]
+
+
+def newer_format(record):
+    record["format_version"] = 99
+
+
+def newer_stranger(record):
+    record.clear()
+    record["format_version"] = 99
 
 
 def bad_requirements(record):
@@ -303,6 +319,7 @@ def link_folder(path):
 
 PART_DAMAGES = [
     *(pytest.param("record", one, id=f"record {one}") for one in RECORD_DAMAGES),
+    pytest.param("record", Damage("gone", lambda path: path.unlink()), id="record gone"),
     pytest.param("manifest", Damage("gone", lambda path: path.unlink()), id="manifest gone"),
     *(
         pytest.param("manifest", one, id=f"manifest {one}")
@@ -327,9 +344,12 @@ def test_what_is_damaged_concerns_that_artifact_only(store, tmp_path, part, dama
     (reason,) = again.damaged().values()
     assert again.damaged().keys() == {bad.digest}
     assert f"its {part}" in reason
-    assert again.use().stored_bytes == good.size_bytes
+    there = bad.size_bytes if part != "folder" else 0
+    assert again.use().stored_bytes == good.size_bytes + there, "what is damaged takes room too"
     assert tree(good.path) == OTHER
-    assert os.path.lexists(parts(bad)["record"]), "a start removes nothing of it"
+    lost = {part} if damage.name == "gone" else set()
+    left = {name for name, path in parts(bad).items() if os.path.lexists(path)}
+    assert left == {"record", "manifest", "folder"} - lost, "a start removes nothing of it"
 
 
 @pytest.mark.parametrize(("part", "damage"), PART_DAMAGES)
@@ -343,9 +363,12 @@ def test_what_is_damaged_is_set_aside_when_it_comes_again(store, tmp_path, part,
     assert tree(artifact.path) == FILES
     assert again.manifest(artifact.digest).digest == artifact.digest
     (told,) = damaged_files.all()
-    assert told.set_aside == f"{artifact.path.name}.json.damaged-1"
     assert "is fetched again" in told.instead
     assert opened(tmp_path).all() == {artifact.digest: artifact}
+    if (part, damage.name) == ("record", "gone"):
+        assert told.set_aside is None
+        return
+    assert told.set_aside == f"{artifact.path.name}.json.damaged-1"
     assert os.path.lexists(tmp_path / "artifacts" / told.set_aside)
 
 
@@ -357,9 +380,54 @@ def test_what_is_damaged_can_be_removed(store, tmp_path, part, damage, how):
     again = opened(tmp_path)
     getattr(again, how)(bad.digest)
     assert (again.damaged(), again.all()) == ({}, {})
+    assert again.use().stored_bytes == 0
     left = {one.name for one in (tmp_path / "artifacts").iterdir()} - {"elsewhere"}
     left = {name for name in left if not name.endswith(".elsewhere")}
-    assert left == ({f"{bad.path.name}.json.damaged-1"} if how == "drop" else set())
+    kept = how == "drop" and (part, damage.name) != ("record", "gone")
+    assert left == ({f"{bad.path.name}.json.damaged-1"} if kept else set())
+
+
+@pytest.mark.parametrize("how", ["add", "drop", "drop_damaged"])
+@pytest.mark.parametrize(("part", "lose"), [("manifest", Path.unlink), ("folder", lose_folder)])
+def test_a_copy_that_comes_again_is_pinned_for_whom_the_lost_one_was(tmp_path, part, lose, how):
+    store = opened(tmp_path, at=5.0)
+    others = [Pin("other", 7, None, None, stamped=False), replace(PIN, version=2, accepted_at=6.0)]
+    artifact = add(store)
+    for pin in others:
+        store.pin(artifact.digest, pin)
+    lose(parts(artifact)[part])
+    again = opened(tmp_path, at=9.0)
+    if how != "add":
+        getattr(again, how)(artifact.digest)
+    pins = add(again).pins
+    assert set(pins) == {replace(others[0], accepted_at=5.0), others[1], PIN}
+    again.remove(artifact.digest)
+    assert add(again).pins == (PIN,), "what was removed on purpose is not remembered"
+
+
+def test_a_copy_whose_bytes_were_wrong_comes_again_with_its_pins(store):
+    other = Pin("other", 7, None, None, stamped=False, accepted_at=5.0)
+    artifact = add(store)
+    store.pin(artifact.digest, other)
+    store.drop(artifact.digest)
+    assert set(add(store).pins) == {PIN, other}
+
+
+def test_a_removal_that_the_disk_refused_is_ended_by_the_next_start(store, tmp_path, monkeypatch):
+    artifact = add(store)
+
+    def refuse(path):
+        if path == artifact.path:
+            raise OSError(errno.EIO, "Input/output error")
+        remove(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact_store, "remove", refuse)
+        with pytest.raises(StoreError):
+            store.remove(artifact.digest)
+    assert (store.get(artifact.digest), store.damaged()) == (None, {})
+    assert (opened(tmp_path).all(), opened(tmp_path).damaged()) == ({}, {})
+    assert list((tmp_path / "artifacts").iterdir()) == []
 
 
 def test_records_that_are_set_aside_do_not_pile_up(store, tmp_path):
@@ -371,24 +439,59 @@ def test_records_that_are_set_aside_do_not_pile_up(store, tmp_path):
     assert len(list((tmp_path / "artifacts").iterdir())) == 8
 
 
-def test_a_record_that_cannot_be_read_for_a_moment_costs_nothing(store, tmp_path, monkeypatch):
-    artifact = add(store)
-    original = os.open
+def refusing(monkeypatch, number, *paths):
+    """Let the system refuse to open, to list or to look at some paths."""
+    refused = {os.fspath(path) for path in paths}
+    for call in ("open", "stat", "lstat", "scandir", "listdir"):
+        original = getattr(os, call)
 
-    def refuse(path, *args, **options):
-        if str(path).endswith(".json"):
-            raise OSError(errno.EMFILE, "Too many open files")
-        return original(path, *args, **options)
+        def refuse(path, *args, original=original, **options):
+            if isinstance(path, str | os.PathLike) and os.fspath(path) in refused:
+                raise OSError(number, os.strerror(number))
+            return original(path, *args, **options)
 
+        monkeypatch.setattr(os, call, refuse)
+
+
+@pytest.mark.parametrize("part", ["record", "manifest", "folder"])
+def test_a_part_that_cannot_be_read_for_a_moment_costs_nothing(store, tmp_path, monkeypatch, part):
+    artifact, other = add(store), add(store, OTHER)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "open", refuse)
+        refusing(patch, errno.EIO, parts(artifact)[part])
         again = opened(tmp_path)
-        assert again.all() == {}
+        assert again.all() == {other.digest: other}
         assert again.damaged() == {
-            artifact.digest: "its record cannot be read: Too many open files"
+            artifact.digest: f"its {part} cannot be read: Input/output error"
         }
-    assert again.all() == {artifact.digest: artifact}
+    assert again.all() == {artifact.digest: artifact, other.digest: other}
     assert again.damaged() == {}
+
+
+@pytest.mark.parametrize("part", ["record", "manifest", "folder"])
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN])
+def test_what_this_process_lacks_is_no_damage(store, tmp_path, monkeypatch, part, number):
+    artifact = add(store)
+    with monkeypatch.context() as patch:
+        refusing(patch, number, parts(artifact)[part])
+        for look in (store.get, store.drop_damaged, store.drop):
+            with pytest.raises(StoreError, match=os.strerror(number)):
+                look(artifact.digest)
+    assert store.damaged() == {}
+    assert opened(tmp_path).all() == {artifact.digest: artifact}
+
+
+def test_a_folder_that_cannot_be_listed_leaves_what_is_damaged_as_it_is(
+    store, tmp_path, monkeypatch
+):
+    artifact = add(store)
+    parts(artifact)["manifest"].unlink()
+    before = sorted((tmp_path / "artifacts").iterdir())
+    with monkeypatch.context() as patch:
+        refusing(patch, errno.EMFILE, tmp_path / "artifacts")
+        with pytest.raises(StoreError, match="Too many open files"):
+            store.drop(artifact.digest)
+    assert sorted((tmp_path / "artifacts").iterdir()) == before
+    assert store.damaged() == {artifact.digest: "its manifest is gone"}
 
 
 def test_a_record_of_an_older_release_has_no_checksum(store, tmp_path):

@@ -82,7 +82,7 @@ async def test_what_serves_is_fetched_again_and_nothing_else(
         assert not [one for one in told(spine).problems if "this node's copy" in one]
 
 
-@pytest.mark.parametrize(("part", "damage"), [LOSSES[0], LOSSES[-2], LOSSES[-1]])
+@pytest.mark.parametrize(("part", "damage"), [LOSSES[0], *LOSSES[-3:]])
 async def test_without_a_registry_it_is_said(node: NodeInMemory, part: str, damage: Damage) -> None:
     await both_here(node)
     damage.apply(parts(node, 1)[part])
@@ -110,7 +110,9 @@ async def test_without_a_registry_it_is_said(node: NodeInMemory, part: str, dama
         assert aliases["shadow"] is None
         found = await explain_model(spine, M, parse_selector(f"@{A}"))
         assert said in found.selectors[0].reason
-        assert parts(node, 1)["record"].exists(), "it stays until it can come again"
+        lost = {part} if damage.name == "gone" else set()
+        stays = {name for name, path in parts(node, 1).items() if path.exists()}
+        assert stays == {"record", "manifest", "folder"} - lost, "it stays until it can come again"
         node.registry.down = False
         await spine.poll()
         await node.shows(1, VersionState.AVAILABLE)

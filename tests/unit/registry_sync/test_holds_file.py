@@ -10,6 +10,7 @@ from registry_sync.errors import LedgerError
 from registry_sync.holds_file import DamagedHoldsError, HoldsFile
 from registry_sync.ledger import Ledger
 from registry_sync.records import Activation, AskedBy, Freeze, Hold, Standing
+from registry_sync.sealed import seal
 from tests.contracts.damage import DAMAGES
 from tests.fakes.disk import fill_disk
 
@@ -164,18 +165,26 @@ def test_a_full_disk_keeps_no_ledger_from_being_opened(tmp_path, monkeypatch):
 
 def test_a_newer_file_is_refused(tmp_path):
     path = tmp_path / "holds.json"
-    path.write_text('{"format_version": 9, "holds": []}')
-    with pytest.raises(LedgerError, match="newer release"):
-        HoldsFile(path).read()
-
-
-def test_a_newer_file_is_refused_however_it_is_sealed(tmp_path):
-    path = tmp_path / "holds.json"
-    HoldsFile(path).write(Standing((a_hold(),)))
-    path.write_text(path.read_text().replace('"format_version": 3', '"format_version": 4'))
+    path.write_bytes(seal(b'{\n "format_version": 9,\n "holds": "of another shape"\n}'))
     with pytest.raises(LedgerError, match="newer release"):
         HoldsFile(path).read()
     assert path.exists()
+
+
+@pytest.mark.parametrize("content", ['{"format_version": 9}', '{"format_version": 9, "holds": []}'])
+def test_what_only_claims_to_be_newer_is_damaged(tmp_path, content):
+    path = tmp_path / "holds.json"
+    path.write_text(content)
+    with pytest.raises(DamagedHoldsError, match="has no checksum"):
+        HoldsFile(path).read()
+
+
+def test_a_file_whose_format_was_altered_is_damaged(tmp_path):
+    path = tmp_path / "holds.json"
+    HoldsFile(path).write(Standing((a_hold(),)))
+    path.write_text(path.read_text().replace('"format_version": 3', '"format_version": 7'))
+    with pytest.raises(DamagedHoldsError, match="content of its checksum"):
+        HoldsFile(path).read()
 
 
 def test_what_the_release_before_wrote_is_read(tmp_path):

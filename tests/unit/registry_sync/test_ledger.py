@@ -1,5 +1,6 @@
 """The ledger on SQLite: what happens to a lost file."""
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -76,6 +77,30 @@ def test_a_newer_ledger_is_left_alone(tmp_path: Path) -> None:
             ledger.open()
     with pytest.raises(LedgerError, match="not open"):
         ledger.attempted(TRY)
+    ledger.close()
+
+
+@pytest.mark.parametrize("revision", ["", "0X07", "0006 ", "-1", "0", "deadbeef", "9" * 5000])
+def test_a_revision_that_no_release_writes_gives_a_sentence(tmp_path: Path, revision: str) -> None:
+    open_at(tmp_path).close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+        connection.commit()
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", node_id="a", clock=lambda: 0.0)
+    with pytest.raises(LedgerSetupError, match=r"which no release writes: move it away") as refused:
+        ledger.open()
+    assert "newer" not in refused.value.reason
+    ledger.close()
+
+
+def test_two_revisions_give_a_sentence(tmp_path: Path) -> None:
+    open_at(tmp_path).close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        connection.execute("INSERT INTO alembic_version VALUES ('0001')")
+        connection.commit()
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", node_id="a", clock=lambda: 0.0)
+    with pytest.raises(LedgerSetupError, match=r"which no release writes: move it away"):
+        ledger.open()
     ledger.close()
 
 

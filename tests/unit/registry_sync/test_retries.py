@@ -10,7 +10,7 @@ import pytest
 
 from gateway.control_contract import StageFailure
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import Rejection
+from registry_sync.records import AskedBy, Hold, Rejection
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 from tests.unit.registry_sync.operating import asking, listening
@@ -82,6 +82,49 @@ async def test_a_version_that_no_alias_wants_is_released_only(node: NodeInMemory
         again = await client.post("/retry", json=TWO)
         assert (again.status_code, again.json()["code"]) == (409, "not_rejected")
         assert "version 2 of churn is not rejected" in again.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "says"),
+    [
+        ("freeze", "this node is frozen"),
+        ("pin", "pinned at version 1 by operator"),
+        ("hold", "held at version 1 by operator"),
+    ],
+)
+async def test_a_version_that_is_kept_away_is_released_only(
+    node: NodeInMemory, kept: str, says: str
+) -> None:
+    async with node.control_plane() as spine, listening(node, spine) as command:
+        if kept == "hold":
+            node.registry.point(M, LATEST, 1)
+            await spine.poll()
+            await node.serves(1, LATEST)
+        await rejected(node, spine)
+        if kept == "freeze":
+            assert await spine.freeze()
+        elif kept == "pin":
+            assert (await command("pin", f"{M}@{LATEST}", "1")).exit_code == 0
+        else:
+            hold = Hold(M, LATEST, 2, 1, node.registry.digest(M, 1), AskedBy.OPERATOR, 5.0)
+            assert await spine.hold(hold)
+        done = await command("retry", "churn/2", "--json")
+        answer = json.loads(done.stdout)
+        assert (done.exit_code, answer["outcome"]) == (0, "released"), answer
+        assert says in answer["reason"]
+        assert spine.journal.view.rejections == {}
+
+
+async def test_a_version_whose_stamp_cannot_be_read_is_refused(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await rejected(node, spine)
+        known = node.registry.models[M]
+        two = replace(known.versions[2], stamp_problem="its stamp cannot be read")
+        node.registry.models[M] = replace(known, versions={**known.versions, 2: two})
+        await spine.poll(thorough=True)
+        await idle(spine)
+        answer = (await client.post("/retry", json=TWO)).json()
+        assert (answer["outcome"], answer["reason"]) == ("refused", two.stamp_problem)
 
 
 async def test_what_stands_in_the_way_instead_is_said(node: NodeInMemory) -> None:

@@ -1,0 +1,60 @@
+"""What is published before the registry has been listed: what is known of it, and the ledger's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+
+from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.records import LedgerView
+
+
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    """What was merged from which two objects."""
+
+    listed: Mapping[str, AspiredModel]
+    view: LedgerView
+    models: Mapping[str, AspiredModel]
+    remembered: AbstractSet[str]
+
+
+class Remembered:
+    """Adds what the ledger tells of the registry; the same objects while nothing is news."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._merged: _Merged | None = None
+
+    def beside(self, aspired: Aspired, view: LedgerView) -> tuple[Aspired, AbstractSet[str]]:
+        """Return what is known of the registry, and the models of it that only the ledger knows."""
+        merged = self._merged
+        if merged is None or merged.listed is not aspired.models or merged.view is not view:
+            known = from_ledger(view)
+            models = {**known, **aspired.models}
+            merged = _Merged(aspired.models, view, models, known.keys() - aspired.models.keys())
+            self._merged = merged
+        return replace(aspired, models=merged.models), merged.remembered
+
+
+def from_ledger(view: LedgerView) -> dict[str, AspiredModel]:
+    """Return what the registry listed, as far as pins and activations tell."""
+    models: dict[str, AspiredModel] = {}
+    for (name, number), pin in sorted(view.pins.items()):
+        known = models.get(name) or AspiredModel(name=name, versions={})
+        version = AspiredVersion(
+            model=name,
+            version=number,
+            location="",
+            expected_digest=pin.expected_digest if pin.stamped else None,
+            creation=pin.creation,
+        )
+        models[name] = replace(known, versions={**known.versions, number: version})
+    for (name, alias), last in view.last_active.items():
+        if last.retired_at is not None:
+            continue
+        if name in models and last.version in models[name].versions:
+            aliases = {**models[name].aliases, alias: last.version}
+            models[name] = replace(models[name], aliases=aliases)
+    return models
