@@ -71,7 +71,6 @@ class Case:
         build: Makes the model, in a process that has the libraries.
         bodies: What it is asked, by a name that says the form.
         needs: Modules beside those that every set-up installs.
-        seldom: Whether it is asked in the long run only: it resembles another.
         tolerance: How far numbers may be apart, relatively; 0 where both run the same code.
         differs: The deliberate differences, which `listed` gives it.
         predicted: What ours predicts to a body that differs, and has to be like no other.
@@ -82,7 +81,6 @@ class Case:
     build: Callable[[], Logging]
     bodies: Mapping[str, Document]
     needs: tuple[str, ...] = ()
-    seldom: bool = False
     tolerance: float = 0.0
     differs: Differences = field(default_factory=dict)
     predicted: Mapping[str, Any] = field(default_factory=dict)

@@ -51,15 +51,7 @@ def _hinted(name: str) -> Case:
     rows, odd = _ROWS[name]
     forms = bodies.of_values(rows) | {f"{value!r}": {"inputs": [value]} for value in odd}
     forms["with params"] = {"inputs": rows, "params": {"suffix": "x"}}
-    seldom = name not in {
-        "Strings",
-        "Bytes",
-        "Messages",
-        "Orders",
-        "Anything",
-        "StringsWithContext",
-    }
-    return Case(f"hint-{name.lower()}", lambda: _logged(name, _example(name)), forms, seldom=seldom)
+    return Case(f"hint-{name.lower()}", lambda: _logged(name, _example(name)), forms)
 
 
 def _example(name: str) -> Any:
@@ -146,9 +138,9 @@ _X = {"x": [1.5, 2.5]}
 CASES = (
     *map(_hinted, _ROWS),
     Case("hint-frame", _on_frame, bodies.of_columns(_X) | bodies.faults_of_columns(_X)),
-    Case("hint-matrix", _on_matrix, bodies.of_tensor([[1.5], [2.5]]), seldom=True),
-    Case("hint-from-list", _from_list, bodies.of_values(["a", "b"]), seldom=True),
-    Case("hint-from-frame", _from_frame, bodies.of_columns(_X), seldom=True),
+    Case("hint-matrix", _on_matrix, bodies.of_tensor([[1.5], [2.5]])),
+    Case("hint-from-list", _from_list, bodies.of_values(["a", "b"])),
+    Case("hint-from-frame", _from_frame, bodies.of_columns(_X)),
     *map(_conversing, ("Chat", "Agent", "Responses")),
-    Case("converses-plain", _plain, _CHATS, seldom=True),
+    Case("converses-plain", _plain, _CHATS),
 )

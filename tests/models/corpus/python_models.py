@@ -99,7 +99,6 @@ def _of_type(kind: str) -> Case:
         f"column-{kind}",
         _mirror(pd.DataFrame({"x": given})),
         bodies.of_columns({"x": sent}),
-        seldom=True,
     )
 
 
@@ -182,7 +181,6 @@ def _nested(kind: str) -> Case:
         f"column-{kind}",
         _mirror(pd.DataFrame({"x": values})),
         forms,
-        seldom=kind != "array",
     )
 
 
@@ -231,8 +229,7 @@ _UNNAMED: dict[str, list[Any]] = {"0": [1.5, 2.5], "1": ["a", "b"]}
 
 def _tensor(name: str, array: Any, more: Mapping[str, Document] | None = None) -> Case:
     forms = bodies.of_tensor(array.tolist()) | dict(more or {})
-    seldom = name not in {"double", "images"}
-    return Case(f"tensor-{name}", _mirror(array), forms, seldom=seldom)
+    return Case(f"tensor-{name}", _mirror(array), forms)
 
 
 _IMAGES = (np.arange(24).reshape(2, 3, 4) * 10 % 256).astype("uint8")
@@ -336,9 +333,6 @@ ANSWERS = (
 )  # fmt: skip
 
 
-_OFTEN = ("forecast", "NaN", "list of models", "raises")  # fmt: skip
-
-
 def _answering(way: str) -> Callable[[], Logging]:
     def build() -> Logging:
         from mlflow.models import infer_signature
@@ -363,7 +357,6 @@ def _answers(way: str) -> Case:
         name,
         _answering(way),
         asked,
-        seldom=way not in _OFTEN,
     )
 
 
@@ -479,18 +472,15 @@ _EXAMPLES: dict[str, tuple[Any, dict[str, Document]]] = {
 
 def _example(name: str) -> Case:
     example, forms = _EXAMPLES[name]
-    seldom = name not in {"string", "strings", "object-of-lists", "nested-objects"}
-    return Case(f"example-{name}", _mirror(example), forms, seldom=seldom)
+    return Case(f"example-{name}", _mirror(example), forms)
 
 
 def _example_without_signature(name: str) -> Case:
     example, forms = _EXAMPLES[name]
-    often = ("object",)
     return Case(
         f"example-{name}-no-signature",
         _mirror_without_signature(example),
         forms,
-        seldom=name not in often,
     )
 
 
@@ -541,12 +531,12 @@ CASES = (
          bodies.of_tensors({"x": [[1.5, 2.0]]}) | bodies.of_tensor([[1.5, 2.0]])),
     Case("tensors", _named_tensors, bodies.of_tensors(_TENSORS)),
     Case("params", _with_params(example=False), _WITH_PARAMS),
-    Case("params-in-example", _with_params(example=True), _WITH_PARAMS, seldom=True),
+    Case("params-in-example", _with_params(example=True), _WITH_PARAMS),
     Case("answers", _answering("list"), {way: _asked_for(way) for way in ANSWERS}),
     *map(_answers, ANSWERS),
     Case("python-pickled", _pickled_with_artifacts, _COLUMN_X),
     Case("python-function", _function, bodies.of_values(["a", "b"])),
-    Case("python-function-no-hints", _function_without_hints, _COLUMN_X, seldom=True),
+    Case("python-function-no-hints", _function_without_hints, _COLUMN_X),
     Case("python-loader-module", _loader_module, bodies.of_columns({"x": [1.0], "y": [2.0]})),
     *map(_example, _EXAMPLES),
     *map(_example_without_signature, _EXAMPLES),

@@ -222,42 +222,40 @@ CASES = (
     Case("sklearn-names", _fitted(_forest, _labels(("low", "high"))), _TABLE),
     Case("sklearn-regressor", _fitted(_regressor, np.arange(60.0)), _TABLE),
     *(
-        Case(f"sklearn-{name}", build, _FORMS, seldom=seldom)
-        for name, build, seldom in (
-            ("numbers", _fitted(_classifier, _labels((0, 1, 2))), True),
-            ("booleans", _fitted(_classifier, _labels((False, True))), True),
-            ("regressors", _fitted(_regressor, np.ones((60, 2))), True),
-            ("classifiers", _fitted(_several_classifiers, _TWO), False),
-            ("clusters", _fitted(_clusters), True),
-            ("outliers", _fitted(_outliers), True),
-            ("mixture", _fitted(_mixture), True),
-            ("transform", _fitted(_scaler, predict_fn="transform"), True),
-            ("neighbours", _neighbours, True),
+        Case(f"sklearn-{name}", build, _FORMS)
+        for name, build in (
+            ("numbers", _fitted(_classifier, _labels((0, 1, 2)))),
+            ("booleans", _fitted(_classifier, _labels((False, True)))),
+            ("regressors", _fitted(_regressor, np.ones((60, 2)))),
+            ("classifiers", _fitted(_several_classifiers, _TWO)),
+            ("clusters", _fitted(_clusters)),
+            ("outliers", _fitted(_outliers)),
+            ("mixture", _fitted(_mixture)),
+            ("transform", _fitted(_scaler, predict_fn="transform")),
+            ("neighbours", _neighbours),
             (
                 "probabilities",
                 _fitted(_classifier, _labels((0, 1)), predict_fn="predict_proba"),
-                False,
             ),
             (
                 "log-probabilities",
                 _fitted(_forest, _labels((0, 1)), predict_fn="predict_log_proba"),
-                True,
             ),
         )
     ),
-    Case("sklearn-boosting", _fitted(_boosting, np.arange(60.0)), _TABLE, seldom=True),
+    Case("sklearn-boosting", _fitted(_boosting, np.arange(60.0)), _TABLE),
     Case("sklearn-matrix", _on_a_matrix, _TENSOR),
-    Case("sklearn-float32-matrix", _on_float32, _TENSOR, seldom=True),
+    Case("sklearn-float32-matrix", _on_float32, _TENSOR),
     Case("sklearn-no-signature", _without_signature, _TABLE | {"matrix": {"inputs": _MATRIX}}),
     Case("sklearn-no-names", _on_columns_without_names, _TENSOR | _FORMS),
-    Case("sklearn-float32-columns", _on_float32_columns, _TABLE, seldom=True),
+    Case("sklearn-float32-columns", _on_float32_columns, _TABLE),
     Case(
         "sklearn-whole-columns",
         _on_whole_columns,
         _TABLE | bodies.of_columns({"a": [1, 2], "b": [3, 4], "c": [5, 6]}),
     ),
     Case("sklearn-mixed-columns", _on_mixed_columns, bodies.of_columns(_MIXED)),
-    Case("sklearn-texts", _on_texts, bodies.of_columns(_TEXTS), seldom=True),
-    Case("sklearn-words", _words_of_texts, bodies.of_columns(_TEXTS), seldom=True),
+    Case("sklearn-texts", _on_texts, bodies.of_columns(_TEXTS)),
+    Case("sklearn-words", _words_of_texts, bodies.of_columns(_TEXTS)),
     Case("sklearn-gaps", _on_gaps, bodies.of_columns(_GAPS)),
 )

@@ -58,13 +58,12 @@ CASES = (
         _module(_dense, _ROWS, exported=True),
         bodies.of_tensor(_ROWS.tolist()) | bodies.faults_of_tensor(_ROWS.tolist()),
     ),
-    Case("torch-pickled", _module(_dense, _ROWS), bodies.of_tensor(_ROWS.tolist()), seldom=True),
-    Case("torch-one-number", _module(_flat, _ROWS), bodies.of_tensor(_ROWS.tolist()), seldom=True),
+    Case("torch-pickled", _module(_dense, _ROWS), bodies.of_tensor(_ROWS.tolist())),
+    Case("torch-one-number", _module(_flat, _ROWS), bodies.of_tensor(_ROWS.tolist())),
     Case("torch-images", _module(_convolution, _IMAGES), bodies.of_tensor(_IMAGES.tolist())),
     Case(
         "torch-tokens",
         _module(_embedding, _TOKENS),
         bodies.of_tensor(_TOKENS.tolist()),
-        seldom=True,
     ),
 )
