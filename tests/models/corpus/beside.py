@@ -127,6 +127,9 @@ def main(folder: str, *names: str) -> None:
     warnings.simplefilter("ignore")
     for module in LOADED_BEFORE:
         importlib.import_module(module)
+    warm = Path(folder) / "warm"
+    warm.mkdir()
+    save(CASES[names[0]], WITH_EXAMPLE, warm)  # MLflow looks through all distributions once
     gc.collect()
     gc.freeze()  # as a worker's parent does: else each fork would look at all of it again
     for name in names:
