@@ -22,7 +22,7 @@ from tests.acceptance.processes import (
     look_at,
     marked,
 )
-from tests.acceptance.scale import WITHOUT
+from tests.acceptance.scale import CONTROL_WITHOUT, WITHOUT
 from tests.acceptance.surface import Document, active_version
 from tests.acceptance.waiting import eventually, until
 from tests.servers import clean_environ, free_ports
@@ -71,6 +71,7 @@ class Node:
             "REGISTRY_SYNC_TRACKING_URI": registry_url,
             "REGISTRY_SYNC_POLL_INTERVAL_S": POLL_INTERVAL_S,
             "REGISTRY_SYNC_OPERATIONS_PORT": "0",
+            "ACCEPTANCE_WITHOUT": CONTROL_WITHOUT,
         } | dict(control or {})
         self.dumps.mkdir(parents=True)
 

@@ -8,6 +8,9 @@ SOAK = os.environ.get("REGISTRY_GATEWAY_SOAK", "") not in {"", "0"}
 WITHOUT = "" if SOAK else "torch"
 """What is not installed, as far as a gateway can see that is not to serve it: two seconds of a core
 for each start."""
+CONTROL_WITHOUT = "" if SOAK else "pandas"
+"""As `WITHOUT`, for the control plane and the command, which need none: MLflow's client imports it
+where it is."""
 WITH_TORCH = {"ACCEPTANCE_WITHOUT": ""}
 """What a gateway is started with that is."""
 

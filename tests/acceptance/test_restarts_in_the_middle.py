@@ -56,26 +56,33 @@ async def _more_answers(traffic: Traffic, version: int | None = None) -> None:
     await eventually_true(enough, f"{ENOUGH_ANSWERS} answers from version {version}")
 
 
+@pytest.fixture(scope="module")
+def started(make_module_node: NodeMaker) -> Node:
+    """A node that has nothing to lose yet, for those that follow its own registry."""
+    return make_module_node().start()
+
+
+@pytest.fixture
+def node(started: Node) -> Node:
+    """The node, both planes of it running whatever an earlier test left."""
+    return started.start()
+
+
 async def _two_versions(
-    make_node: NodeMaker,
-    registry: Registry,
-    http: httpx.AsyncClient,
-    registry_url: str | None = None,
-    gateway: dict[str, str] | None = None,
-) -> tuple[Node, str, dict[int, list[float]]]:
-    """A node on which version 1 is active and resident, and version 2 is registered."""
+    node: Node, registry: Registry, http: httpx.AsyncClient
+) -> tuple[str, dict[int, list[float]]]:
+    """A model of which version 1 is active and resident, and version 2 is registered."""
     model = registry.name("middle")
     expected = {}
     for slope in (1.0, 2.0):
         version = await asyncio.to_thread(registry.publish, model, LinearModel(slope))
         expected[version] = row_answers(slope)
     registry.point(model, ALIAS, 1)
-    node = make_node(registry_url=registry_url, gateway=gateway or {}).start()
     await node.active(http, model, ALIAS, 1)
     await node.active(http, model, "latest", 2)
     answer = await ask(http, node.url, Call(model, 0), row_body(0))
     assert answer.ok, answer
-    return node, model, expected
+    return model, expected
 
 
 def _assert_never_wrong(answers: list[Answer], expected: dict[int, list[float]]) -> None:
@@ -104,7 +111,7 @@ def _assert_never_failed(answers: list[Answer], down: list[tuple[float, float]])
 
 
 async def test_the_control_plane_dies_in_the_middle_of_a_stage(
-    make_node: NodeMaker, registry: Registry, tmp_path: Path
+    node: Node, registry: Registry, tmp_path: Path
 ) -> None:
     for turn in range(MIDDLE_ROUNDS):
         model = registry.name(f"staged{turn}")
@@ -114,7 +121,6 @@ async def test_the_control_plane_dies_in_the_middle_of_a_stage(
         )
         registry.publish(model, old)
         registry.point(model, ALIAS, 1)
-        node = make_node().start()
         async with client(CALLERS) as http, client(2) as watching:
             await node.active(watching, model, ALIAS, 1)
             body = lambda call: x_body(float(call.row))  # noqa: E731  # one line says it
@@ -150,12 +156,13 @@ async def test_the_control_plane_dies_in_the_middle_of_a_stage(
     ],
 )
 async def test_the_gateway_dies_in_the_middle_of_an_activation(
-    make_node: NodeMaker, registry: Registry, moment: str, active_after: int
+    node: Node, registry: Registry, moment: str, active_after: int
 ) -> None:
+    assert node.gateway is not None
+    assert node.gateway.stop() == 0
+    node.start_gateway({"ACCEPTANCE_DIE_AT": moment})
     async with client(CALLERS) as http, client(2) as watching:
-        node, model, expected = await _two_versions(
-            make_node, registry, watching, gateway={"ACCEPTANCE_DIE_AT": moment}
-        )
+        model, expected = await _two_versions(node, registry, watching)
         body = lambda call: row_body(call.row)  # noqa: E731  # one line says it
         async with Traffic(http, node.url, _callers(model), body) as traffic:
             await _more_answers(traffic, 1)
@@ -192,10 +199,10 @@ async def test_the_gateway_dies_in_the_middle_of_an_activation(
 
 
 async def test_the_ledger_is_deleted_and_promotions_go_on_but_nothing_is_trusted_anew(
-    make_node: NodeMaker, registry: Registry, mlflow_root: Path
+    node: Node, registry: Registry, mlflow_root: Path
 ) -> None:
     async with client(CALLERS) as http, client(2) as watching:
-        node, model, expected = await _two_versions(make_node, registry, watching)
+        model, expected = await _two_versions(node, registry, watching)
         pinned = (await node.version(watching, model, 2))["digest"]
         assert pinned
         body = lambda call: row_body(call.row)  # noqa: E731  # one line says it
@@ -241,11 +248,9 @@ async def _lose_the_ledger(node: Node) -> None:
         file.unlink()
 
 
-async def test_the_table_file_is_deleted_and_rebuilt(
-    make_node: NodeMaker, registry: Registry
-) -> None:
+async def test_the_table_file_is_deleted_and_rebuilt(node: Node, registry: Registry) -> None:
     async with client(CALLERS) as http, client(2) as watching:
-        node, model, expected = await _two_versions(make_node, registry, watching)
+        model, expected = await _two_versions(node, registry, watching)
         assert node.gateway is not None
         assert node.gateway.stop() == 0
         for generation in node.node_dir.glob("table*.json"):
@@ -264,13 +269,13 @@ async def test_the_table_file_is_deleted_and_rebuilt(
 
 
 async def test_a_gateway_alone_serves_from_its_table_file_until_the_registry_is_back(
-    make_node: NodeMaker, registry: Registry
+    started: Node, make_node: NodeMaker, registry: Registry
 ) -> None:
+    started.stop_control()  # one node is to follow the registry
     with _relay(registry) as relay:
         async with client(CALLERS) as http, client(2) as watching:
-            node, model, expected = await _two_versions(
-                make_node, registry, watching, registry_url=relay.url
-            )
+            node = make_node(registry_url=relay.url).start()
+            model, expected = await _two_versions(node, registry, watching)
             relay.cut()
             assert node.control is not None
             assert await asyncio.to_thread(node.control.stop) == 0
