@@ -14,6 +14,7 @@ from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, x_body
 from tests.acceptance.scale import (
     PROVED_EVICTIONS,
+    SLOW_BUDGET_S,
     SLOW_CALL_S,
     THRESHOLD_CALLERS,
     THRESHOLD_REQUESTS,
@@ -24,7 +25,7 @@ from tests.models.catalogue import ScriptedModel
 from tests.servers import MlflowServer
 
 GATEWAY = {
-    "GATEWAY_LOAD_BUDGET_S": "30",
+    "GATEWAY_LOAD_BUDGET_S": str(SLOW_BUDGET_S),
     "GATEWAY_STUCK_GRACE_S": "1",
     "GATEWAY_PROBE_INTERVAL_S": "3600",  # a probe asks for the example too
     "GATEWAY_MAX_RESIDENT": "2",
