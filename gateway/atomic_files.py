@@ -1,7 +1,7 @@
 """Changes to the files of a folder that a crash at any moment leaves done, or not begun.
 
 A file is written beside its place, brought to disk, and renamed; if the new name cannot be brought
-to disk, the old file is put back. What stands in its way, a folder or a pipe, is set aside under a
+to disk, the old file is put back. A folder or a pipe in its place is set aside under a
 name that says so; of each name only the newest few are kept.
 """
 

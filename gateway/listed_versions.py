@@ -26,7 +26,7 @@ class ListedVersions(Sequence[CatalogueVersion]):
 
     def add(self, version: CatalogueVersion) -> None:
         """Put one more at the end; only who is still making the list does."""
-        # What was not said stays unsaid: an older control plane knows fewer fields.
+        # An older control plane knows fewer fields: a field that it left out stays out.
         self._documents[version.version] = version.model_dump_json(exclude_unset=True)
 
     def of(self, number: int) -> CatalogueVersion | None:

@@ -155,7 +155,11 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _lock(descriptor: int, folder: Path) -> None:
-    """Lock a folder. Whoever locks it for another purpose is waited for a moment only."""
+    """Lock a folder, or log that another process keeps it locked for seconds.
+
+    Blocking, at the start only. The system has no lock that waits for a limited time, so this
+    function tries again.
+    """
     for _ in range(_LOCK_TRIES):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -66,7 +66,7 @@ _MOST_SET_ASIDE = 8
 _PARTS = frozenset({"", "json", "manifest"})
 """How the names of an artifact's folder, record and manifest end."""
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
-"""What a system says that has no more for this process, whatever it is to read."""
+"""Errors of a shortage: the system has nothing left for this process, whatever file it reads."""
 _COMING, _REMOVING = ".json.part", ".json.removing"
 """How the names of records end that do not count."""
 _HEX_DIGITS = frozenset("0123456789abcdef")

@@ -113,7 +113,7 @@ def infer(values: Sequence[Any]) -> Any:
 
 
 def whole_numbers(values: Sequence[int]) -> Any:
-    """Return ``values`` as an array with a sign, or without; None if neither holds all of them."""
+    """Return an int64 or a uint64 array of ``values``, or None if neither type holds them all."""
     import numpy as np
 
     try:

@@ -17,7 +17,7 @@ TENSOR_NAME = ""
 
 
 class Form(NamedTuple):
-    """What rows are like, as far as a model may treat them otherwise.
+    """The form of rows: the traits for which a model may treat rows otherwise.
 
     Attributes:
         kind: As in `Inputs`.

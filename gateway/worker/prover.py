@@ -112,7 +112,7 @@ class Prover:
 
     @property
     def next_rows(self) -> int:
-        """How many rows the next call has; 0: there is none."""
+        """The number of rows of the next call, or 0 if no call is left."""
         return self._next.inputs.rows if self._next is not None else 0
 
     @property

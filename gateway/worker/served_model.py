@@ -154,7 +154,7 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one call of the model returned, for all rows of a batch: ``rows`` of them.
+    """The result of one call of the model for a batch of ``rows`` rows.
 
     It may belong to all of them together: a forecast, the best three, a number.
     """

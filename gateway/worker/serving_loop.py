@@ -74,7 +74,7 @@ class Connection:
     def receive_within(self, seconds: float) -> list[Frame]:
         """Return the frames that have arrived, or arrive in this time; none, if none do.
 
-        A part of a frame is none.
+        A part of a frame does not count as a frame.
 
         Raises:
             ConnectionEndedError: End of the stream, or an error on it.
