@@ -67,6 +67,13 @@ _TEXTS: Differences = {
 }
 _TEXTS_IN_LISTS: Differences = dict.fromkeys(("inputs", "inputs, one", "instances"), because.TEXTS)
 _NONE: Differences = {"inputs, none": because.EMPTY}
+_FRAMES = ("dataframe_split", "dataframe_records")
+_VALUES = (*_FRAMES, "inputs", "inputs, one", "inputs, no list", "instances")
+_ASKS_A_SERVER = (
+    *_FRAMES, *_POSITIONS, "dataframe_split, other order", "dataframe_split, index",
+    "inputs, records", "inputs, one record", "instances, records",
+)  # fmt: skip
+"""What a model that asks a server raises on, where no server is."""
 
 # --- columns of every type ----------------------------------------------------------------------
 
@@ -340,11 +347,23 @@ LISTED: Mapping[str, Differences] = {
     "catboost-regressor": TABLE,
     "catboost-words": TABLE,
     "statsmodels-least-squares": TABLE,
-    "statsmodels-arima": TABLE,
-    "pmdarima": TABLE,
+    "statsmodels-arima": {**TABLE, "dataframe_split, index": because.RAISES},
+    "pmdarima": {**TABLE, "dataframe_split, index": because.RAISES},
     "prophet": TABLE,
-    "langchain": {**_FIRST_BY_EXAMPLE, "dataframe_split, no columns": because.POSITIONS},
-    "langgraph": {"instances": _with_example(_like(because.READS, "inputs"))},
+    "transformers-classifier": dict.fromkeys(_FRAMES, because.RAISES),
+    "diffusers": dict.fromkeys(_VALUES, because.RAISES),
+    "langchain": {
+        **_FIRST_BY_EXAMPLE,
+        "dataframe_split, no columns": _with_example(because.POSITIONS),
+    },
+    "langgraph": {
+        "instances": (
+            _with_example(_like(because.READS, "inputs")),
+            _without_example(because.RAISES),
+        )
+    },
+    "llama-index": dict.fromkeys(_FRAMES, because.RAISES),
+    "openai": dict.fromkeys(_ASKS_A_SERVER, because.RAISES),
     "onnx-two-inputs": {"inputs, records": _like(because.TENSOR_ROWS, "inputs, by name")},
     "spacy": TABLE,
     "dspy": TABLE,
@@ -358,9 +377,12 @@ UNANSWERED = frozenset(
         *(f"answers-{way.replace(' ', '-')}" for way in (*_NO_SPELLING, "raises")),
         *("answers-index", "answers-object-of-frames", "answers-nan", "answers-infinity"),
         *("sklearn-transform", "sklearn-neighbours", "sklearn-words"),
+        *("diffusers", "openai"),
     }
 )
 """Cases of which no body is answered by both, with an example or without.
 
-MLflow 3.17 loads no estimator by a `predict_fn` that is not one of the usual: the last three.
+MLflow 3.17 loads no estimator by a `predict_fn` that is not one of the usual: `sklearn-transform`
+and the two after it. `diffusers` and `openai` need a base model and a server from elsewhere: both
+sides raise alike.
 """

@@ -208,5 +208,7 @@ async def test_what_is_remembered_counts_from_the_ledgers_first_answer(node: Nod
     async with node.control_plane() as spine:
         assert spine.listings.aspired.models == {}
         node.mend_ledger(content)
+        await becomes(
+            lambda: spine.listings.aspired.models.keys() == {M, "other"}, "both are remembered"
+        )
         await idle(spine)
-        assert spine.listings.aspired.models.keys() == {M, "other"}
