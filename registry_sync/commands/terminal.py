@@ -143,7 +143,8 @@ def ago(at: float) -> str:
 def failed(failures: int, reason: str, retry_at: float | None) -> str:
     """Return how often something failed, why, and when it is tried again (epoch seconds)."""
     wait_s = max(0.0, (retry_at or 0.0) - time.time())
-    return f"failed {failures} times, again in {wait_s:.0f} s: {reason}"
+    times = "once" if failures == 1 else f"{failures} times"
+    return f"failed {times}, tried again in {wait_s:.0f} s: {reason}"
 
 
 def short(digest: str | None) -> str:
