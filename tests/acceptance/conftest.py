@@ -106,7 +106,8 @@ def running_node(shared_node: Node) -> Node:
 def _pause_the_shared_node() -> None:
     """Let a node have the registry for itself: what others load would be counted as its doing."""
     for node in _shared_nodes:
-        node.stop_control()
+        if node.control is not None:
+            node.control.pause()
 
 
 @contextmanager

@@ -5,8 +5,8 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,7 +25,7 @@ from tests.acceptance.processes import (
 from tests.acceptance.scale import CONTROL_WITHOUT, WITHOUT
 from tests.acceptance.surface import Document, active_version
 from tests.acceptance.waiting import eventually, until
-from tests.servers import clean_environ, free_ports
+from tests.servers import answers, clean_environ, free_ports
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOOKS = Path(__file__).resolve().parent / "hooks"
@@ -78,11 +78,13 @@ class Node:
     # --- start and end ---------------------------------------------------------------------------
 
     def start(self) -> "Node":
-        """Start the planes that are not running; return when the gateway is ready."""
+        """Start or resume the planes that are not at work; return when the gateway is ready."""
         if self.gateway is None or not self.gateway.running:
             self.start_gateway()
         if self.control is None or not self.control.running:
             self.start_control()
+        else:
+            self.control.resume()
         return self
 
     def start_gateway(self, extra: Mapping[str, str] | None = None) -> Running:
@@ -103,9 +105,7 @@ class Node:
 
         def ready() -> bool:
             gateway.assert_running()
-            with suppress(httpx.TransportError):
-                return httpx.get(f"{self.url}/health/ready", timeout=5).status_code == 200
-            return False
+            return answers(f"{self.url}/health/ready")
 
         until(ready, f"the gateway is ready\n{gateway.tail()}")
         return gateway
@@ -121,6 +121,16 @@ class Node:
         if self.control is not None and self.control.running:
             status = self.control.stop()
             assert status == 0, f"the control plane ended with {status}\n{self.control.tail()}"
+
+    @contextmanager
+    def control_paused(self) -> Iterator[None]:
+        """Keep the control plane from looking at anything for the block, without a new start."""
+        assert self.control is not None
+        self.control.pause()
+        try:
+            yield
+        finally:
+            self.control.resume()
 
     def close(self) -> None:
         """End both planes by SIGTERM; fail if one does not end, fails, or leaves a process."""

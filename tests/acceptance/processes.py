@@ -151,10 +151,21 @@ class Running:
             self.process.send_signal(signal.SIGKILL)
         self.process.wait(STOP_PATIENCE_S)
 
+    def pause(self) -> None:
+        """SIGSTOP: nothing of the process goes on until it is resumed or stopped."""
+        if self.running:
+            self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT, which is harmless to a process that was not paused."""
+        if self.running:
+            self.process.send_signal(signal.SIGCONT)
+
     def stop(self) -> int:
         """SIGTERM; the exit status. A process that does not end in time fails the test."""
         if self.running:
             self.process.terminate()
+            self.resume()
             try:
                 self.process.wait(STOP_PATIENCE_S)
             except subprocess.TimeoutExpired:

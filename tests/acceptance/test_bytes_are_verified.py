@@ -1,19 +1,16 @@
-"""Only the bytes that were published are served: stamps, pins, and artifacts straight from S3."""
+"""Only the bytes that were published are served: stamps, by command and by whoever publishes."""
 
 import asyncio
 from pathlib import Path
 
 import httpx
-import pytest
 
-from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body
-from tests.acceptance.surface import Document, active_version, alias_of
+from tests.acceptance.surface import Document, alias_of
 from tests.acceptance.traffic import Call, Traffic, ask, asks, client, describe
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import LinearModel
-from tests.servers import Seaweed
 
 ALIAS = "champion"
 ENOUGH_ANSWERS = 20
@@ -42,20 +39,16 @@ async def test_bytes_that_were_altered_after_the_stamp_are_refused_and_the_old_g
     registry.point(model, ALIAS, 1)
     async with client(2) as http, client(2) as watching:
         await node.active(watching, model, ALIAS, 1)
-        assert node.control is not None
-        node.control.stop()  # so that the publisher is done before anybody looks
-        registry.publish(model, LinearModel(2.0))
-        stamp = await asyncio.to_thread(node.command, "stamp", f"models:/{model}/2")
-        assert stamp.returncode == 0, stamp.stderr
-        tags = registry.client.get_model_version(model, "2").tags
-        assert tags["gateway.digest"].startswith("sha256:")
-        folder = registry.proxied_files(model, 2, mlflow_root)
-        _tamper(max(folder.glob("model.*"), key=lambda file: file.stat().st_size))
-
         callers = [asks(model, f"@{ALIAS}")] * 2
         async with Traffic(http, node.url, callers, lambda call: row_body(call.row)) as traffic:
-            registry.point(model, ALIAS, 2)
-            node.start_control()
+            with node.control_paused():  # so that the publisher is done before the plane looks
+                await asyncio.to_thread(registry.publish, model, LinearModel(2.0))
+                registry.stamp(model, 2, mlflow_root)
+                tags = registry.client.get_model_version(model, "2").tags
+                assert tags["gateway.digest"].startswith("sha256:")
+                folder = registry.proxied_files(model, 2, mlflow_root)
+                _tamper(max(folder.glob("model.*"), key=lambda file: file.stat().st_size))
+                registry.point(model, ALIAS, 2)
             refused = await _quarantined(node, watching, model, 2)
             count = len(traffic.answers) + ENOUGH_ANSWERS
             await eventually_true(lambda: len(traffic.answers) > count, "callers go on")
@@ -93,59 +86,3 @@ async def test_a_stamped_version_whose_bytes_are_right_is_served(
         answer = await ask(http, node.url, Call(model, 3), row_body(3))
     assert answer.ok, answer
     assert answer.digest == expected
-
-
-async def test_an_artifact_is_fetched_straight_from_s3_and_checked(
-    make_node: NodeMaker,
-    registry: Registry,
-    s3_server: Seaweed,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for key, value in s3_server.environ.items():
-        monkeypatch.setenv(key, value)  # the publisher's own access
-    bucket = s3_server.make_bucket(registry.name("bucket"))
-    registry.forget_name(bucket)
-    experiment = registry.name("experiment")
-    registry.forget_name(experiment)
-    registry.client.create_experiment(experiment, artifact_location=f"s3://{bucket}/runs")
-    model = registry.name("s3")
-    for slope in (1.0, 2.0):
-        await asyncio.to_thread(registry.publish, model, LinearModel(slope), experiment)
-    uri = registry.client.get_model_version_download_uri(model, "1")
-    assert uri.startswith(f"s3://{bucket}/"), uri
-    registry.point(model, ALIAS, 1)
-    node = make_node(control=s3_server.environ | {"REGISTRY_SYNC_SETTLE_S": "0"}).start()
-    async with client(2) as http:
-        await node.active(http, model, ALIAS, 1)
-        answer = await ask(http, node.url, Call(model, 4), row_body(4))
-        assert answer.predictions == [row_answers(1.0)[4]], answer
-        registry.point(model, ALIAS, 2)
-        await node.active(http, model, ALIAS, 2)
-        answer = await ask(http, node.url, Call(model, 4), row_body(4))
-        assert answer.predictions == [row_answers(2.0)[4]], answer
-        # A third version is altered in the bucket after the publisher stamped it.
-        assert node.control is not None
-        node.control.stop()
-        await asyncio.to_thread(registry.publish, model, LinearModel(3.0), experiment)
-        stamp = await asyncio.to_thread(node.command, "stamp", f"models:/{model}/3")
-        assert stamp.returncode == 0, stamp.stderr
-        _tamper_object(s3_server, bucket, registry, model, "3")
-        registry.point(model, ALIAS, 3)
-        node.start_control()
-        refused = await _quarantined(node, http, model, 3)
-        assert refused["reason"]
-        assert active_version(await node.model(http, model), ALIAS) == 2
-
-
-def _tamper_object(
-    server: Seaweed, bucket: str, registry: Registry, model: str, version: str
-) -> None:
-    """Change one byte of a version's model file in the bucket."""
-    uri = registry.client.get_model_version_download_uri(model, version)
-    prefix = uri.removeprefix(f"s3://{bucket}/")
-    s3 = server.client()
-    keys = [one["Key"] for one in s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]]
-    key = next(key for key in keys if key.rsplit("/", 1)[-1].startswith("model."))
-    content = bytearray(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
-    content[len(content) // 2] ^= 1
-    s3.put_object(Bucket=bucket, Key=key, Body=bytes(content))

@@ -1,4 +1,7 @@
-"""Six ways in which a version's bytes can turn wrong after it was registered: none is served."""
+"""Artifacts straight from S3, and six ways in which bytes turn wrong later: none is served.
+
+The tests share one node, which reads the bucket.
+"""
 
 import asyncio
 import hashlib
@@ -13,7 +16,7 @@ import pytest
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body
-from tests.acceptance.surface import Document, alias_of
+from tests.acceptance.surface import Document, active_version, alias_of
 from tests.acceptance.traffic import Call, Traffic, ask, asks, client, describe
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import LinearModel
@@ -88,29 +91,29 @@ class Publisher:
         experiment = "Default" if wrong.proxied else self.experiment
         return self.registry.publish(model, LinearModel(slope), experiment)
 
-    def alter(self, model: str, wrong: Wrong) -> str:
-        """Turn version 2 wrong; the digest of the bytes as they are kept from then on."""
-        files = self._read(model, wrong)
+    def alter(self, model: str, version: int, wrong: Wrong) -> str:
+        """Turn a version wrong; the digest of the bytes as they are kept from then on."""
+        files = self._read(model, version, wrong)
         if wrong.alter is None:
             client = self.registry.client
-            client.set_model_version_tag(model, "2", "gateway.digest", WRONG_DIGEST)
+            client.set_model_version_tag(model, str(version), "gateway.digest", WRONG_DIGEST)
         else:
             before = dict(files)
             wrong.alter(files)
             assert files != before
-            self._write(model, wrong, before, files)
+            self._write(model, version, wrong, before, files)
         lines = [
             f"{hashlib.sha256(files[path]).hexdigest()}  {path}\n"
             for path in sorted(files, key=str.encode)
         ]
         return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 
-    def _read(self, model: str, wrong: Wrong) -> Files:
+    def _read(self, model: str, version: int, wrong: Wrong) -> Files:
         if wrong.proxied:
-            folder = self.registry.proxied_files(model, 2, self.mlflow_root)
+            folder = self.registry.proxied_files(model, version, self.mlflow_root)
             found = (path for path in folder.rglob("*") if path.is_file())
             return {str(path.relative_to(folder)): path.read_bytes() for path in found}
-        prefix, s3 = self._prefix(model), self.s3.client()
+        prefix, s3 = self._prefix(model, version), self.s3.client()
         listed = s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix)["Contents"]
         return {
             one["Key"].removeprefix(f"{prefix}/"): s3.get_object(
@@ -119,21 +122,21 @@ class Publisher:
             for one in listed
         }
 
-    def _write(self, model: str, wrong: Wrong, before: Files, files: Files) -> None:
+    def _write(self, model: str, version: int, wrong: Wrong, before: Files, files: Files) -> None:
         changed = {path: body for path, body in files.items() if before.get(path) != body}
         if wrong.proxied:
-            folder = self.registry.proxied_files(model, 2, self.mlflow_root)
+            folder = self.registry.proxied_files(model, version, self.mlflow_root)
             for path, body in changed.items():
                 (folder / path).write_bytes(body)
             return
-        prefix, s3 = self._prefix(model), self.s3.client()
+        prefix, s3 = self._prefix(model, version), self.s3.client()
         for path, body in changed.items():
             s3.put_object(Bucket=self.bucket, Key=f"{prefix}/{path}", Body=body)
         for path in before.keys() - files.keys():
             s3.delete_object(Bucket=self.bucket, Key=f"{prefix}/{path}")
 
-    def _prefix(self, model: str) -> str:
-        uri: str = self.registry.client.get_model_version_download_uri(model, "2")
+    def _prefix(self, model: str, version: int) -> str:
+        uri: str = self.registry.client.get_model_version_download_uri(model, str(version))
         assert uri.startswith(f"s3://{self.bucket}/"), uri
         return uri.removeprefix(f"s3://{self.bucket}/").rstrip("/")
 
@@ -152,33 +155,75 @@ def publisher(
     return Publisher(registry, s3_server, bucket, experiment, mlflow_root)
 
 
-async def _quarantined(node: Node, http: httpx.AsyncClient, model: str) -> Document:
+@pytest.fixture(scope="module")
+def node(make_module_node: NodeMaker, s3_server: Seaweed) -> Node:
+    """The module's node, which has access to S3."""
+    return make_module_node(
+        gateway={"GATEWAY_MAX_RESIDENT": str(2 * len(WAYS) + 1)},
+        control=s3_server.environ | {"REGISTRY_SYNC_SETTLE_S": "0"},
+    ).start()
+
+
+async def _quarantined(
+    node: Node, http: httpx.AsyncClient, model: str, version: int = 2
+) -> Document:
     async def look() -> Document | None:
-        document = await node.version(http, model, 2)
+        document = await node.version(http, model, version)
         return document if document.get("state") == "quarantined" else None
 
-    return await eventually(look, f"{model}/2 is quarantined")
+    return await eventually(look, f"{model}/{version} is quarantined")
 
 
-async def test_bytes_that_change_after_registration_are_quarantined_and_the_old_ones_go_on(
-    make_node: NodeMaker, registry: Registry, publisher: Publisher
+async def test_an_artifact_is_fetched_straight_from_s3_and_checked(
+    node: Node, registry: Registry, publisher: Publisher
 ) -> None:
-    models = {registry.name(word): wrong for word, wrong in WAYS.items()}
-    for model, wrong in models.items():
+    model, wrong = registry.name("s3"), WAYS["flipped"]
+    with node.control_paused():
         for slope in (1.0, 2.0):
             await asyncio.to_thread(publisher.publish, model, wrong, slope)
         registry.point(model, ALIAS, 1)
-    node = make_node(
-        gateway={"GATEWAY_MAX_RESIDENT": str(2 * len(models) + 1)},
-        control=publisher.s3.environ | {"REGISTRY_SYNC_SETTLE_S": "0"},
-    ).start()
+    uri = registry.client.get_model_version_download_uri(model, "1")
+    assert uri.startswith(f"s3://{publisher.bucket}/"), uri
+    async with client(2) as http:
+        for version, slope in ((1, 1.0), (2, 2.0)):
+            registry.point(model, ALIAS, version)
+            await node.active(http, model, ALIAS, version)
+            answer = await ask(http, node.url, Call(model, 4), row_body(4))
+            assert answer.predictions == [row_answers(slope)[4]], answer
+        # A third version is altered in the bucket after the publisher stamped it.
+        with node.control_paused():
+            await asyncio.to_thread(publisher.publish, model, wrong, 3.0)
+            stamp = await asyncio.to_thread(node.command, "stamp", f"models:/{model}/3")
+            assert stamp.returncode == 0, stamp.stderr
+            await asyncio.to_thread(publisher.alter, model, 3, wrong)
+            registry.point(model, ALIAS, 3)
+        refused = await _quarantined(node, http, model, 3)
+        assert refused["reason"]
+        assert active_version(await node.model(http, model), ALIAS) == 2
+
+
+async def test_bytes_that_change_after_registration_are_quarantined_and_the_old_ones_go_on(
+    node: Node, registry: Registry, publisher: Publisher
+) -> None:
+    models = {registry.name(word): wrong for word, wrong in WAYS.items()}
+    moulds: dict[bool, str] = {}  # the first versions are never altered: their bytes are shared
+    with node.control_paused():
+        for model, wrong in models.items():
+            mould = moulds.setdefault(wrong.proxied, model)
+            if mould == model:
+                await asyncio.to_thread(publisher.publish, model, wrong, 1.0)
+            else:
+                registry.client.create_registered_model(model)
+                registry.publish_as(model, mould, 1)
+            await asyncio.to_thread(publisher.publish, model, wrong, 2.0)
+            registry.point(model, ALIAS, 1)
     async with client(2 * len(models)) as http, client(2) as watching:
         for model in models:
             await node.active(watching, model, ALIAS, 1)
             answer = await ask(watching, node.url, Call(model, 3, "2"), row_body(3))
             assert answer.predictions == [row_answers(2.0)[3]], answer  # sound, as registered
         found = {
-            model: await asyncio.to_thread(publisher.alter, model, wrong)
+            model: await asyncio.to_thread(publisher.alter, model, 2, wrong)
             for model, wrong in models.items()
         }
         callers = [asks(model, f"@{ALIAS}") for model in models]

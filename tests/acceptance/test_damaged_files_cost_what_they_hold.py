@@ -2,12 +2,15 @@
 
 Every answer is checked. What is lost is in the log and in ``status``; what the registry has comes
 again. The tests share one node, because its starts are what they take their time for: each takes
-it as it is left by the one before, whether it runs or not.
+the node as the test before has left it, whether it runs or not.
 """
 
 import asyncio
 import itertools
 import json
+import os
+import shutil
+import signal
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,18 +20,20 @@ import httpx
 import pytest
 
 from gateway.sealed import seal
+from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body
+from tests.acceptance.relay import Relay
 from tests.acceptance.scale import DAMAGE_ROUNDS
 from tests.acceptance.traffic import Answer, Call, ask, client
 from tests.acceptance.waiting import eventually
 from tests.contracts.damage import DAMAGES, Damage
 from tests.models.catalogue import LinearModel
-from tests.servers import MlflowServer, free_ports
+from tests.servers import MlflowServer
 
 ALIAS = "champion"
 ROW = 3
-SLOPES = (1.0, 2.0, 3.0, 4.0, 5.0)
+SLOPES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
 EXPECTED = {number: row_answers(slope)[ROW] for number, slope in enumerate(SLOPES, 1)}
 
 KINDS = [one for one in DAMAGES if one.name != "altered"]
@@ -58,6 +63,20 @@ def corner(mlflow_registry: MlflowServer) -> Iterator[Registry]:
 
 
 @pytest.fixture(scope="module")
+def wire(mlflow_registry: MlflowServer) -> Iterator[Relay]:
+    """The node's way to the registry."""
+    relay = Relay.to(mlflow_registry.url)
+    yield relay
+    relay.close()
+
+
+@pytest.fixture(scope="module")
+def module_node(wire: Relay, make_module_node: NodeMaker) -> Node:
+    """The module's node, not started yet, which ends before its way to the registry does."""
+    return make_module_node(registry_url=wire.url)
+
+
+@pytest.fixture(scope="module")
 def model(corner: Registry, module_node: Node) -> str:
     """A model of two versions that was promoted and rolled back: a hold, and two generations."""
     name = corner.name("damaged-files")
@@ -81,10 +100,10 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
         yield made
 
 
-def start(node: Node, control: Mapping[str, str] | None = None) -> None:
+def start(node: Node) -> None:
     """Start both planes of a node that was stopped, side by side."""
     node.launch_gateway()
-    node.start_control(control)
+    node.start_control()
     node.await_gateway()
 
 
@@ -120,7 +139,8 @@ async def answers(node: Node, http: httpx.AsyncClient, model: str, selector: str
 
 async def operations(node: Node, path: str, **query: str) -> dict[str, Any]:
     """What ``status`` and ``explain`` are told; nothing while the control plane does not answer."""
-    transport = httpx.AsyncHTTPTransport(uds=str(node.node_dir / "operations.sock"))
+    # Without TLS there are no certificates to read, which takes longer than to ask.
+    transport = httpx.AsyncHTTPTransport(uds=str(node.node_dir / "operations.sock"), verify=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://node", timeout=30) as told:
         with suppress(httpx.TransportError):
             answer = await told.get(path, params=query)
@@ -189,27 +209,6 @@ async def test_caches_of_a_newer_release_are_ignored_and_its_table_is_refused_wi
     assert (await answers(node, http, model, "1")).version == 1
 
 
-async def test_a_full_disk_keeps_no_plane_from_starting(
-    node: Node, http: httpx.AsyncClient, model: str
-) -> None:
-    await answers(node.start(), http, model, "2")
-    stop(node)
-    (node.node_dir / "hot.json").write_text("{")
-    (node.node_dir / "node_id").write_text("no id")
-    full = {"ACCEPTANCE_FULL_DISK": "1"}
-    node.start_gateway(full)
-    for selector, version in ((f"@{ALIAS}", 1), ("1", 1), ("2", 2)):
-        assert (await answers(node, http, model, selector)).version == version
-    node.start_control(full)
-    told = await state(node)
-    assert "node_id holds no id" in "\n".join(told["problems"])
-    for selector, version in ((f"@{ALIAS}", 1), ("1", 1), ("2", 2)):
-        assert (await answers(node, http, model, selector)).version == version
-    stop(node)
-    start(node)
-    assert (await answers(node, http, model, f"@{ALIAS}")).version == 1
-
-
 # --- every file at once ---------------------------------------------------------------------------
 
 
@@ -274,8 +273,30 @@ async def test_every_file_at_once_keeps_no_plane_from_starting(
         assert "file.damaged" in text
         assert "Traceback" not in text
 
-    # And the next start finds nothing wrong any more.
+
+# --- no room --------------------------------------------------------------------------------------
+
+
+async def test_a_full_disk_keeps_no_plane_from_starting(
+    node: Node, http: httpx.AsyncClient, model: str
+) -> None:
+    await answers(node.start(), http, model, "2")
     stop(node)
+    (node.node_dir / "hot.json").write_text("{")
+    (node.node_dir / "node_id").write_text("no id")
+    full = {"ACCEPTANCE_FULL_DISK": "1"}
+    node.start_gateway(full)
+    for selector, version in ((f"@{ALIAS}", 1), ("1", 1), ("2", 2)):
+        assert (await answers(node, http, model, selector)).version == version
+    node.start_control(full)
+    problems = (await state(node))["problems"]
+    assert "node_id holds no id" in "\n".join(problems)
+    # What the test before damaged is mended: this start finds nothing else wrong.
+    assert [one for one in problems if "node_id" not in one and "hot.json" not in one] == []
+    for selector, version in ((f"@{ALIAS}", 1), ("1", 1), ("2", 2)):
+        assert (await answers(node, http, model, selector)).version == version
+    stop(node)
+    # And with room again, the next start finds nothing wrong any more.
     start(node)
     assert (await answers(node, http, model, f"@{ALIAS}")).version == 1
     assert (await state(node))["problems"] == []
@@ -291,8 +312,10 @@ LOST = {
     "bare": (3, "its folder is gone"),
     "unrecorded": (4, "its record is gone"),
 }
-"""What aliases mean, and what is damaged of it; the last version is whole."""
-WHOLE = 5
+"""What aliases mean, and what is damaged of it."""
+ALTERED, ALTERED_VERSION = "altered", 5
+"""Of this one a byte of the model differs, which its record does not tell."""
+WHOLE = 6
 
 
 def lose(record: Path, alias: str, elsewhere: Path) -> None:
@@ -307,25 +330,55 @@ def lose(record: Path, alias: str, elsewhere: Path) -> None:
             record.write_text("[" * 100_000)
 
 
-async def test_copies_that_are_damaged_while_the_registry_is_away_are_told_of(
-    node: Node, corner: Registry, http: httpx.AsyncClient
+def alter(folder: Path) -> None:
+    """Change one byte of the model in the artifact store, and no size."""
+    file = max(folder.glob("model.*"), key=lambda one: one.stat().st_size)
+    file.chmod(0o644)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def lose_all(record: Path) -> None:
+    """Remove a record and the folder that belongs to it."""
+    record.unlink()
+    folder = record.with_suffix("")
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+async def test_copies_that_are_damaged_while_the_registry_is_away_are_told_of_and_come_anew(
+    node: Node, corner: Registry, http: httpx.AsyncClient, wire: Relay
 ) -> None:
     node.start()
     name = corner.name("damaged-copies")
-    for slope in SLOPES:
-        await asyncio.to_thread(corner.publish, name, LinearModel(slope))
-    for alias, (version, _) in LOST.items():
-        corner.point(name, alias, version)
+    meant = {alias: version for alias, (version, _) in LOST.items()} | {ALTERED: ALTERED_VERSION}
+    with node.control_paused():
+        for slope in SLOPES:
+            await asyncio.to_thread(corner.publish, name, LinearModel(slope))
+        for alias, version in meant.items():
+            corner.point(name, alias, version)
     served = {}
-    for alias, (version, _) in LOST.items():
+    for alias, version in meant.items():
         await node.active(http, name, alias, version)
         served[alias] = await answers(node, http, name, f"@{alias}")
     await node.active(http, name, "latest", WHOLE)
     stop(node)
-    for alias, answer in served.items():
-        lose(record_of(node, answer.digest), alias, node.folder / "elsewhere")
-    nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
-    start(node, {"REGISTRY_SYNC_TRACKING_URI": nobody})
+    for alias in LOST:
+        lose(record_of(node, served[alias].digest), alias, node.folder / "elsewhere")
+    altered = record_of(node, served[ALTERED].digest)
+    alter(altered.with_suffix(""))
+
+    # The gateway alone: no control plane is there to fetch the altered one again.
+    node.start_gateway()
+    refused = await is_refused(node, http, name, ALTERED)
+    assert "is not the file of the manifest" in refused.body["detail"], refused
+
+    # With a control plane that reaches no registry.
+    await asyncio.to_thread(wire.cut)
+    node.start_control()
     whole = await answers(node, http, name, str(WHOLE))
     assert whole.version == WHOLE, "it concerns those artifacts only"
     for alias, (_, reason) in LOST.items():
@@ -333,17 +386,34 @@ async def test_copies_that_are_damaged_while_the_registry_is_away_are_told_of(
     done = await asyncio.to_thread(node.command, "explain", name, "@unrecorded", "--json")
     assert "this node's copy is damaged" in json.loads(done.stdout)["selectors"][0]["reason"]
 
-    node.stop_control()
-    node.start_control()
-    for alias, answer in served.items():
-        again = await answers(node, http, name, f"@{alias}")
-        assert (again.version, again.digest) == (answer.version, answer.digest)
+    await asyncio.to_thread(wire.join)
+    for alias, before in served.items():
+        await answers_as_before(node, http, name, alias, before)
+
+    # Lost, and its worker dies: with all the others, as no name tells which one is its own.
+    lose_all(altered)
+    for worker in node.workers():
+        os.kill(worker, signal.SIGKILL)
+    await answers_as_before(node, http, name, ALTERED, served[ALTERED])
+    assert altered.with_suffix("").is_dir()
 
 
-async def is_told(node: Node, http: httpx.AsyncClient, model: str, alias: str, reason: str) -> None:
+async def answers_as_before(
+    node: Node, http: httpx.AsyncClient, model: str, alias: str, before: Answer
+) -> None:
+    again = await answers(node, http, model, f"@{alias}")
+    assert (again.version, again.digest) == (before.version, before.digest), alias
+
+
+async def is_refused(node: Node, http: httpx.AsyncClient, model: str, alias: str) -> Answer:
     refused = await ask(http, node.url, Call(model, ROW, f"@{alias}"), row_body(ROW))
     assert (refused.status, refused.code) == (503, "model_load_failed"), refused
     assert "copy of its bytes is damaged" in refused.body["detail"], refused
+    return refused
+
+
+async def is_told(node: Node, http: httpx.AsyncClient, model: str, alias: str, reason: str) -> None:
+    await is_refused(node, http, model, alias)
 
     async def problem() -> str | None:
         said: list[str] = (await state(node))["problems"]

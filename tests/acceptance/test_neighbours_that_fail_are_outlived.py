@@ -1,4 +1,7 @@
-"""Registry or storage gone, broken or lying, under traffic: callers notice nothing, people do."""
+"""Registry or storage gone, broken or lying, under traffic: callers notice nothing, people do.
+
+The tests share one node, which reaches both through a door of its own: each leaves both well.
+"""
 
 import asyncio
 import time
@@ -16,17 +19,36 @@ from tests.acceptance.scale import OUTAGE_S
 from tests.acceptance.traffic import Answer, Traffic, asks, client, describe
 from tests.acceptance.waiting import eventually
 from tests.models.catalogue import LinearModel
-from tests.servers import Seaweed
+from tests.servers import MlflowServer, Seaweed
 
 ALIAS = "champion"
 FAULTS: list[Mode] = ["gone", "error", "empty", "slow"]
 
 
-@pytest.fixture
-def lying(registry: Registry) -> Iterator[LyingRegistry]:
-    door = LyingRegistry(registry.url)
+@pytest.fixture(scope="module")
+def lying(mlflow_registry: MlflowServer) -> Iterator[LyingRegistry]:
+    """The node's door to the registry."""
+    door = LyingRegistry(mlflow_registry.url)
     yield door
     door.close()
+
+
+@pytest.fixture(scope="module")
+def wire(s3_server: Seaweed) -> Iterator[Relay]:
+    """The node's door to the storage."""
+    relay = Relay.to(s3_server.url)
+    yield relay
+    relay.close()
+
+
+@pytest.fixture(scope="module")
+def node(
+    lying: LyingRegistry, wire: Relay, s3_server: Seaweed, make_module_node: NodeMaker
+) -> Node:
+    """The module's node, which ends before its doors do."""
+    access = s3_server.environ | {"MLFLOW_S3_ENDPOINT_URL": wire.url}
+    settings = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2", "REGISTRY_SYNC_SETTLE_S": "0"}
+    return make_module_node(registry_url=lying.url, control=access | settings).start()
 
 
 async def _registry(node: Node, http: httpx.AsyncClient) -> dict[str, object]:
@@ -45,14 +67,12 @@ def _assert_right(answers: list[Answer]) -> None:
 
 
 async def test_a_registry_that_fails_or_lies_takes_nothing_away_and_is_followed_again(
-    make_node: NodeMaker, registry: Registry, lying: LyingRegistry
+    node: Node, registry: Registry, lying: LyingRegistry
 ) -> None:
     model = registry.name("outlived")
     for slope in (1.0, 2.0):
         await asyncio.to_thread(registry.publish, model, LinearModel(slope))
     registry.point(model, ALIAS, 1)
-    settings = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
-    node = make_node(registry_url=lying.url, control=settings).start()
     async with client(4) as http, client(2) as watching:
         await node.active(watching, model, ALIAS, 1)
         callers = [asks(model, selector) for selector in (f"@{ALIAS}", "1", None)]
@@ -87,8 +107,9 @@ async def test_a_registry_that_fails_or_lies_takes_nothing_away_and_is_followed_
 
 
 async def test_a_storage_that_is_gone_takes_nothing_away_and_is_fetched_from_again(
-    make_node: NodeMaker,
+    node: Node,
     registry: Registry,
+    wire: Relay,
     s3_server: Seaweed,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -103,30 +124,24 @@ async def test_a_storage_that_is_gone_takes_nothing_away_and_is_fetched_from_aga
     for slope in (1.0, 2.0):
         await asyncio.to_thread(registry.publish, model, LinearModel(slope), names[1])
     registry.point(model, ALIAS, 1)
-    relay = Relay.to(s3_server.url)
-    access = s3_server.environ | {"MLFLOW_S3_ENDPOINT_URL": relay.url}
-    node = make_node(control=access | {"REGISTRY_SYNC_SETTLE_S": "0"}).start()
-    try:
-        async with client(4) as http, client(2) as watching:
-            await node.active(watching, model, ALIAS, 1)
-            callers = [asks(model, selector) for selector in (f"@{ALIAS}", "1", None)]
-            async with Traffic(http, node.url, callers, lambda call: row_body(call.row)) as traffic:
-                since = time.monotonic()
-                await asyncio.to_thread(relay.cut)
-                await asyncio.to_thread(registry.point, model, ALIAS, 2)
+    async with client(4) as http, client(2) as watching:
+        await node.active(watching, model, ALIAS, 1)
+        callers = [asks(model, selector) for selector in (f"@{ALIAS}", "1", None)]
+        async with Traffic(http, node.url, callers, lambda call: row_body(call.row)) as traffic:
+            since = time.monotonic()
+            await asyncio.to_thread(wire.cut)
+            await asyncio.to_thread(registry.point, model, ALIAS, 2)
 
-                async def told() -> bool:
-                    document = await node.model(watching, model)
-                    assert document is not None
-                    alias = document["aliases"][ALIAS]
-                    assert alias["active"] == 1, document
-                    return alias["aspired"] == 2 and bool(alias["why"])
+            async def told() -> bool:
+                document = await node.model(watching, model)
+                assert document is not None
+                alias = document["aliases"][ALIAS]
+                assert alias["active"] == 1, document
+                return alias["aspired"] == 2 and bool(alias["why"])
 
-                await eventually(told, "why version 2 is not active yet is shown")
-                await asyncio.sleep(max(0.0, OUTAGE_S - (time.monotonic() - since)))
-                assert await told()
-                await asyncio.to_thread(relay.join)
-                await node.active(watching, model, ALIAS, 2)
-    finally:
-        await asyncio.to_thread(relay.close)
+            await eventually(told, "why version 2 is not active yet is shown")
+            await asyncio.sleep(max(0.0, OUTAGE_S - (time.monotonic() - since)))
+            assert await told()
+            await asyncio.to_thread(wire.join)
+            await node.active(watching, model, ALIAS, 2)
     _assert_right(traffic.answers)

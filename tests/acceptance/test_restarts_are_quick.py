@@ -49,10 +49,11 @@ async def test_without_the_registry_a_node_serves_seconds_after_its_start(
         relay.cut()
         await _heat(http, node, names)
 
-        # Nobody calls: they come back by themselves.
-        await _stop(node, kill=False)
+        # Without a caller the models come back by themselves.
+        assert node.gateway is not None
+        await asyncio.to_thread(node.gateway.stop)
         since = len(_loaded(node))
-        node.start()
+        node.start_gateway()
         await eventually_true(lambda: len(_loaded(node)) == since + len(names), "all are back")
         came_back = [names.index(name) for name in _loaded(node)[since:]]
         # Two load at a time: of these either may be ready first.

@@ -1,10 +1,14 @@
-"""Registered models deleted, or renamed away, and made anew under their name, under traffic."""
+"""Registered models deleted, or renamed away, and made anew under their name, under traffic.
+
+Aliases of other models are withdrawn beside them: one restart of the control plane is for both.
+"""
 
 import asyncio
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -84,14 +88,19 @@ class Corner:
         if way.logged:
             version = self.registry.publish(name, LinearModel(slope))
         else:
-            self.registry.client.create_registered_model(name)
-            version = self.registry.publish_as(name, self.moulds[slope], 1)
+            version = self.copy(name, slope)
         assert version == 1
         if way.stamp == "wrong" and slope == NEW:
             self.registry.client.set_model_version_tag(name, "1", DIGEST_TAG, WRONG)
         elif way.stamp:
             self.registry.stamp(name, 1, self.root)
         self.registry.point(name, ALIAS, 1)
+
+    def copy(self, name: str, *slopes: float) -> int:
+        """Register a model whose versions are copies of others; the last version's number."""
+        self.registry.client.create_registered_model(name)
+        versions = [self.registry.publish_as(name, self.moulds[slope], 1) for slope in slopes]
+        return versions[-1]
 
     def remove(self, way: Way) -> None:
         name = self.names[way]
@@ -122,14 +131,21 @@ async def corner(node: Node, registry: Registry, mlflow_root: Path) -> Corner:
         registry.publish(name, LinearModel(slope))
     names = {way: registry.name(way.word) for way in WAYS}
     made = Corner(node, registry, moulds, names, mlflow_root)
-    for way in WAYS:
-        await asyncio.to_thread(made.publish, way, OLD)
+    with node.control_paused():
+        for way in WAYS:
+            await asyncio.to_thread(made.publish, way, OLD)
     return made
 
 
-async def test_a_model_made_anew_is_served_anew_and_never_by_its_number_with_the_old_bytes(
+async def test_models_made_anew_are_served_anew_and_aliases_that_were_withdrawn_do_not_come_back(
     corner: Corner,
 ) -> None:
+    async with _withdrawn_aliases(corner):
+        await _made_anew(corner)
+
+
+async def _made_anew(corner: Corner) -> None:
+    """What is made anew is served anew, and never by its number with the old bytes."""
     node, names = corner.node, corner.names
     unseen = [way for way in WAYS if not way.seen]
     seen = [way for way in WAYS if way.seen]
@@ -258,18 +274,21 @@ def _check_number(way: Way, answers: list[Answer], over_at: float) -> None:
     assert not refused, (way.word, describe(refused))
 
 
-async def test_an_alias_that_was_withdrawn_does_not_come_back_as_if_it_had_been_lost(
-    node: Node, registry: Registry
-) -> None:
-    """It is set anew at a version that is quarantined, or its version is gone: two models."""
-    node.start()
+@asynccontextmanager
+async def _withdrawn_aliases(corner: Corner) -> AsyncIterator[None]:
+    """An alias that was withdrawn does not come back as if it had been lost.
+
+    One is set anew at a version that is quarantined, the version of the other is gone: two models.
+    The block restarts the control plane.
+    """
+    node, registry = corner.node, corner.registry
     names = [registry.name("withdrawn-quarantined"), registry.name("withdrawn-gone")]
     quarantined, gone = names
-    for name in names:
-        for slope in (OLD, NEW):
-            registry.publish(name, LinearModel(slope))
-        registry.point(name, ALIAS, 1)
-    registry.client.set_model_version_tag(quarantined, "2", DIGEST_TAG, WRONG)
+    with node.control_paused():
+        for name in names:
+            corner.copy(name, OLD, NEW)
+            registry.point(name, ALIAS, 1)
+        registry.client.set_model_version_tag(quarantined, "2", DIGEST_TAG, WRONG)
     gone_at: dict[str, float] = {}
     async with client(4) as http, client(2) as watching:
         for name in names:
@@ -285,8 +304,10 @@ async def test_an_alias_that_was_withdrawn_does_not_come_back_as_if_it_had_been_
             registry.point(quarantined, ALIAS, 2)
             registry.client.delete_model_version(gone, "2")
             await node.passes(watching, PASSES)
-            node.stop_control()
-            node.start_control()
+            assert node.control is not None
+            before = node.control.pid
+            yield
+            assert node.control.pid != before, "the control plane was started again"
             await node.passes(watching, PASSES)
             count = len(traffic.answers) + 2 * ENOUGH_ANSWERS
             await eventually_true(lambda: len(traffic.answers) > count, "callers go on")
@@ -294,6 +315,6 @@ async def test_an_alias_that_was_withdrawn_does_not_come_back_as_if_it_had_been_
         answers = [answer for answer in traffic.answers if answer.call.model == name]
         back = [a for a in answers if a.sent_at > gone_at[name] and a.ok]
         assert not back, describe(back)
-        before = [a for a in answers if a.sent_at < gone_at[name] and a.ok]
-        assert before
-        assert all(_is(answer, OLD) for answer in before)
+        before_that = [a for a in answers if a.sent_at < gone_at[name] and a.ok]
+        assert before_that
+        assert all(_is(answer, OLD) for answer in before_that)

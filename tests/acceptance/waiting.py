@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 PATIENCE_S = 90.0
 """How long a condition may take before the test gives up: generous, for two slow cores."""
-LOOK_EVERY_S = 0.05
+LOOK_EVERY_S = 0.1
 
 
 async def eventually(
