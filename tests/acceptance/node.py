@@ -6,8 +6,8 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -25,7 +25,7 @@ from tests.acceptance.processes import (
 from tests.acceptance.scale import CONTROL_WITHOUT, WITHOUT
 from tests.acceptance.surface import Document, active_version
 from tests.acceptance.waiting import eventually, until
-from tests.servers import clean_environ, free_ports
+from tests.servers import answers, clean_environ, free_ports
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOOKS = Path(__file__).resolve().parent / "hooks"
@@ -103,9 +103,7 @@ class Node:
 
         def ready() -> bool:
             gateway.assert_running()
-            with suppress(httpx.TransportError):
-                return httpx.get(f"{self.url}/health/ready", timeout=5).status_code == 200
-            return False
+            return answers(f"{self.url}/health/ready")
 
         until(ready, f"the gateway is ready\n{gateway.tail()}")
         return gateway
@@ -178,6 +176,19 @@ class Node:
             timeout=COMMAND_LIMIT_S,
             check=False,
         )
+
+    async def operations(self, method: str, route: str, **query: str) -> Any:
+        """Return what the operations listener on this machine answers, which the command asks too.
+
+        A second of a core less than a command, for what no operator is the point of.
+        """
+        transport = httpx.AsyncHTTPTransport(uds=str(self.node_dir / "operations.sock"))
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://operations", timeout=COMMAND_LIMIT_S
+        ) as http:
+            answer = await http.request(method, route, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
 
     # --- processes -------------------------------------------------------------------------------
 
