@@ -22,10 +22,10 @@ class LyingRegistry:
         searches: The searches that were answered, and bytes of their answers.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, port: int = 0, mode: Mode = "honest") -> None:
         parts = urlsplit(url)
         self._changed = threading.Condition()
-        self._mode: Mode = "honest"
+        self._mode: Mode = mode
         self.searches: list[tuple[str, int]] = []
         outer = self
 
@@ -33,7 +33,7 @@ class LyingRegistry:
             lying = outer
             target = (str(parts.hostname), int(parts.port or 80))
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()

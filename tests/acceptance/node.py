@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -188,6 +189,19 @@ class Node:
             timeout=COMMAND_LIMIT_S,
             check=False,
         )
+
+    async def operations(self, method: str, route: str, **query: str) -> Any:
+        """Return what the operations listener on this machine answers, which the command asks too.
+
+        A second of a core less than a command, for what no operator is the point of.
+        """
+        transport = httpx.AsyncHTTPTransport(uds=str(self.node_dir / "operations.sock"))
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://operations", timeout=COMMAND_LIMIT_S
+        ) as http:
+            answer = await http.request(method, route, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
 
     # --- processes -------------------------------------------------------------------------------
 

@@ -3,8 +3,6 @@
 import asyncio
 from typing import Any
 
-import httpx
-
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, x_body
 from tests.acceptance.scale import CANDIDATE_CALLERS, CANDIDATE_PASSES
@@ -20,15 +18,6 @@ BAD_ROW = 3
 JUDGED_OF = 50
 """GATEWAY_ROLLBACK_MIN_REQUESTS, as it is by default."""
 SCALES = {1: 1.0, 2: 2.0, 3: 2.0}
-
-
-async def told(node: Node, route: str, **query: str) -> Any:
-    """What the operations listener says on this machine."""
-    transport = httpx.AsyncHTTPTransport(uds=str(node.node_dir / "operations.sock"))
-    async with httpx.AsyncClient(transport=transport, base_url="http://operations") as operations:
-        answer = await operations.get(route, params=query)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
 
 
 def assert_it_served(answers: list[Answer], candidate: int) -> None:
@@ -52,13 +41,14 @@ def traffic_to(http: Any, node: Node, model: str) -> Traffic:
 
 async def assert_recorded(node: Node, model: str, candidate: int) -> None:
     """History and explain say who went back, from what, and why."""
-    history = (await told(node, "/history", model=model))["entries"]
+    history = (await node.operations("GET", "/history", model=model))["entries"]
     moves = [one for one in history if (one["what"], one["alias"]) == ("activate", ALIAS)]
     back = moves[0]
     assert (back["previous"], back["version"], back["asked_by"]) == (candidate, 1, "rule"), history
     assert f"version {candidate} did worse on live traffic" in back["reason"]
     assert "requests failed" in back["reason"]
-    (shown,) = (await told(node, "/explain", model=model, selector=f"@{ALIAS}"))["selectors"]
+    explained = await node.operations("GET", "/explain", model=model, selector=f"@{ALIAS}")
+    (shown,) = explained["selectors"]
     assert (shown["version"], shown["aspired"], shown["why"]) == (1, candidate, "held"), shown
     assert "did worse on live traffic" in shown["reason"]
 

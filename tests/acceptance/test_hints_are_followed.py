@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 from registry_sync.operations.senders import MLFLOW_HEADERS, WINDOW_S, sign
 from registry_sync.operations.webhooks import MAX_BODY_BYTES
@@ -48,8 +49,9 @@ EVENTS = [
 ]
 
 
-def hinted(make_node: NodeMaker, **more: str) -> tuple[Node, str]:
-    """A node that polls once, at its start, and the URL of its operations listener."""
+@pytest.fixture(scope="module")
+def hinted(make_module_node: NodeMaker) -> tuple[Node, str]:
+    """A node, not started yet, that polls once, at its start, and its operations listener's URL."""
     port = free_ports(1)[0]
     settings = {
         "REGISTRY_SYNC_POLL_INTERVAL_S": NEVER_S,
@@ -57,7 +59,7 @@ def hinted(make_node: NodeMaker, **more: str) -> tuple[Node, str]:
         "REGISTRY_SYNC_OPERATIONS_TOKEN": TOKEN,
         "REGISTRY_SYNC_MLFLOW_WEBHOOK_SECRET": SECRET,
     }
-    return make_node(control=settings | more), f"http://127.0.0.1:{port}"
+    return make_module_node(control=settings), f"http://127.0.0.1:{port}"
 
 
 @contextmanager
@@ -124,16 +126,17 @@ def report(what: str, seconds: list[float]) -> float:
 
 
 async def test_a_promotion_that_mlflow_tells_of_is_followed_at_once(
-    make_node: NodeMaker, registry: Registry
+    hinted: tuple[Node, str], registry: Registry
 ) -> None:
+    node, url = hinted
     model = registry.name("told")
     registry.publish(model, LinearModel(1.0))
     registry.point(model, ALIAS, 1)
-    node, url = hinted(make_node)
     node.start()
     async with client(2) as http:
-        await node.active(http, model, ALIAS, 1)
         await listens(http, url)
+        await node.operations("POST", "/sync")
+        await node.active(http, model, ALIAS, 1)
         with webhook(registry, url) as told:
             tested = await asyncio.to_thread(registry.client.test_webhook, told)
             assert (tested.success, tested.response_status) == (True, 202), tested
@@ -154,44 +157,25 @@ async def test_a_promotion_that_mlflow_tells_of_is_followed_at_once(
     status = node.command("status")
     assert "webhook mlflow: " in status.stdout, status.stdout + status.stderr
     assert " refused" not in status.stdout, status.stdout
-    moves = [one for one in history(node, model) if one["what"] == "activate"]
+    moves = [one for one in await history(node, model) if one["what"] == "activate"]
     assert {one["asked_by"] for one in moves if one["version"] > 1} == {"webhook"}, moves
 
 
-async def test_without_a_webhook_a_promotion_waits_for_a_poll(
-    make_node: NodeMaker, registry: Registry
-) -> None:
-    model = registry.name("untold")
-    for slope in (1.0, 2.0):
-        registry.publish(model, LinearModel(slope))
-    registry.point(model, ALIAS, 1)
-    node = make_node(control={"REGISTRY_SYNC_POLL_INTERVAL_S": str(POLL_S)}).start()
-    async with client(2) as http:
-        await node.active(http, model, ALIAS, 1)
-    async with calling(node, model) as traffic:
-        took = [
-            await promote(registry, model, 2 - number % 2, traffic)
-            for number in range(POLLED_PROMOTIONS)
-        ]
-    report(f"polled every {POLL_S:g} s", took)
-    assert max(took) < POLL_S * POLL_JITTER + LOAD_LIMIT_S
-    moves = [one for one in history(node, model) if one["what"] == "activate"]
-    assert {one["asked_by"] for one in moves} == {"poll"}, moves
-
-
 async def test_who_is_not_mlflow_is_refused_and_a_repeated_delivery_changes_nothing(
-    make_node: NodeMaker, registry: Registry, mlflow_root: Path
+    hinted: tuple[Node, str], registry: Registry, mlflow_root: Path
 ) -> None:
+    node, url = hinted
     model = registry.name("repeated")
     registry.publish(model, LinearModel(1.0))
     registry.point(model, ALIAS, 1)
-    node, url = hinted(make_node)
     node.start()
     assert node.control is not None
     async with client(SENDERS) as http:
+        await listens(http, url)
+        for _ in range(2):  # at the second, models of an earlier test that are gone are given up
+            await node.operations("POST", "/sync")
         await node.active(http, model, ALIAS, 1)
         await node.active(http, model, "latest", 1)
-        await listens(http, url)
         with webhook(registry, url, "another secret") as stranger:
             tested = await asyncio.to_thread(registry.client.test_webhook, stranger)
             assert (tested.success, tested.response_status) == (False, 401), tested
@@ -204,6 +188,7 @@ async def test_who_is_not_mlflow_is_refused_and_a_repeated_delivery_changes_noth
             lambda: calls(mlflow_root) > asked, "the first delivery has its effect"
         )
         await repeat(http, url, delivery, REPEATED_DELIVERIES // 10)
+        await node.operations("POST", "/sync")  # the look that the first delivery began is over
         control = psutil.Process(node.control.pid)
         before = (control.memory_info().rss, control.num_fds(), control.num_threads())
         asked, shown = calls(mlflow_root), await node.model(http, model)
@@ -217,6 +202,30 @@ async def test_who_is_not_mlflow_is_refused_and_a_repeated_delivery_changes_noth
         assert after[0] - before[0] < MAX_GROWTH_BYTES
         assert after[1] <= before[1], "file descriptors"
         assert after[2] <= before[2], "threads"
+
+
+async def test_without_a_webhook_a_promotion_waits_for_a_poll(
+    hinted: tuple[Node, str], registry: Registry
+) -> None:
+    node, _ = hinted
+    model = registry.name("untold")
+    for slope in (1.0, 2.0):
+        registry.publish(model, LinearModel(slope))
+    registry.point(model, ALIAS, 1)
+    node.stop_control()
+    node.start_control({"REGISTRY_SYNC_POLL_INTERVAL_S": str(POLL_S)})
+    node.start()
+    async with client(2) as http:
+        await node.active(http, model, ALIAS, 1)
+    async with calling(node, model) as traffic:
+        took = [
+            await promote(registry, model, 2 - number % 2, traffic)
+            for number in range(POLLED_PROMOTIONS)
+        ]
+    report(f"polled every {POLL_S:g} s", took)
+    assert max(took) < POLL_S * POLL_JITTER + LOAD_LIMIT_S
+    moves = [one for one in await history(node, model) if one["what"] == "activate"]
+    assert {one["asked_by"] for one in moves} == {"poll"}, moves
 
 
 async def assert_refused(http: httpx.AsyncClient, url: str, model: str) -> None:
@@ -299,8 +308,7 @@ async def delivers(http: httpx.AsyncClient, url: str, registry: Registry, model:
     await eventually(look, "MLflow sends its webhook", look_every_s=0.5)
 
 
-def history(node: Node, model: str) -> list[dict[str, Any]]:
-    done = node.command("history", model, "--json", "--limit", "500")
-    assert done.returncode == 0, done.stderr
-    entries: list[dict[str, Any]] = json.loads(done.stdout)["entries"]
+async def history(node: Node, model: str) -> list[dict[str, Any]]:
+    told = await node.operations("GET", "/history", model=model, limit="500")
+    entries: list[dict[str, Any]] = told["entries"]
     return entries

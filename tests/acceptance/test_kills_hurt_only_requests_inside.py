@@ -12,7 +12,6 @@ from functools import partial
 import httpx
 import pytest
 
-from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.processes import alive
 from tests.acceptance.registry import Registry, x_body
@@ -36,6 +35,10 @@ from tests.acceptance.traffic import (
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import ScriptedModel
 
+ROOM = max(FORKSERVER_KILLS + 2, *(count + 1 for count, _ in KILLS))
+"""As many workers as the largest of these tests has models. Dead workers that kept their places
+would fill the rest before the last kill."""
+GATEWAY = {"GATEWAY_MAX_RESIDENT": str(ROOM)}
 PREDICT_S = 0.05
 """How long each prediction takes, so that a killed worker has requests inside."""
 
@@ -105,9 +108,9 @@ def _assert_explained(traffic: Traffic, deaths: list[Death]) -> list[Answer]:
 
 @pytest.mark.parametrize(("count", "kills_of_each"), KILLS)
 async def test_only_requests_inside_a_killed_worker_fail(
-    make_node: NodeMaker, registry: Registry, count: int, kills_of_each: int
+    module_node: Node, registry: Registry, count: int, kills_of_each: int
 ) -> None:
-    node = make_node(gateway={"GATEWAY_MAX_RESIDENT": str(count + 1)}).start()
+    node = module_node.start()
     async with client(KILL_CALLERS) as http, client(2) as watching:
         scales = [float(scale) for scale in range(2, count + 3)]
         models = dict([await _serving(node, registry, watching, scale) for scale in scales])
@@ -137,9 +140,9 @@ def _asks_any(models: list[str]) -> Choose:
 
 
 async def test_the_forkserver_is_killed_and_versions_go_on(
-    make_node: NodeMaker, registry: Registry
+    module_node: Node, registry: Registry
 ) -> None:
-    node = make_node().start()
+    node = module_node.start()
     async with client(KILL_CALLERS) as http, client(2) as watching:
         models = dict([await _serving(node, registry, watching, scale) for scale in (3.0, 5.0)])
         names = list(models)
@@ -149,7 +152,10 @@ async def test_the_forkserver_is_killed_and_versions_go_on(
         async with Traffic(http, node.url, callers, body) as traffic:
             for turn in range(FORKSERVER_KILLS):
                 await _goes_on(traffic, names, time.monotonic())
-                workers = node.workers()
+                workers = [
+                    await eventually(partial(_pid_of, node, watching, name), "its worker is ready")
+                    for name in models
+                ]
                 forkserver = node.forkserver().pid
                 blow = await kill_and_see(forkserver, None)
                 # A new model needs a new worker, so a new forkserver.

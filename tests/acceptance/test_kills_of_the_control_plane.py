@@ -4,7 +4,6 @@ import asyncio
 import json
 import random
 
-from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body
 from tests.acceptance.scale import SWAP_KILLS
@@ -30,16 +29,15 @@ def _assert_whole(node: Node) -> None:
 
 
 async def test_every_swap_is_finished_by_the_next_control_plane(
-    make_node: NodeMaker, registry: Registry
+    running_node: Node, registry: Registry
 ) -> None:
     dice = random.Random(20)
-    model = registry.name("killed")
+    node, model = running_node, registry.name("killed")
     right = {}
     for slope in (1.0, 2.0):
         version = await asyncio.to_thread(registry.publish, model, LinearModel(slope))
         right[version] = row_answers(slope)
     registry.point(model, ALIAS, 1)
-    node = make_node().start()
     assert node.gateway is not None
     gateway_pid = node.gateway.pid
     async with client(4) as http, client(2) as watching:

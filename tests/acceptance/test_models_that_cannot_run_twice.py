@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import NodeMaker
+from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, x_body
 from tests.acceptance.scale import CANDIDATE_CALLERS, SINGLE_SWAPS
 from tests.acceptance.traffic import Traffic, asks, client, describe
@@ -16,11 +17,29 @@ ALIAS = "champion"
 ROWS = 5
 BAD_ROW = 3
 ENOUGH_ANSWERS = 20
+PASSES = 2
+"""Listings after which what the registry said before the first of them is known."""
 
 
-@pytest.mark.parametrize("swap", SINGLE_SWAPS)
+@pytest.fixture(params=SINGLE_SWAPS)
+def swap(request: pytest.FixtureRequest) -> str:
+    """How the versions take turns, as the model's tag says."""
+    way: str = request.param
+    return way
+
+
+@pytest.fixture
+def node(swap: str, request: pytest.FixtureRequest) -> Node:
+    """The shared node; for ``auto``, a node with room for one worker."""
+    if swap == "unload_first":
+        shared: Node = request.getfixturevalue("running_node")
+        return shared
+    make_node: NodeMaker = request.getfixturevalue("make_node")
+    return make_node(gateway={"GATEWAY_MAX_RESIDENT": "1"}).start()
+
+
 async def test_a_candidate_comes_and_goes_without_a_lost_request(
-    make_node: NodeMaker, registry: Registry, tmp_path: Path, swap: str
+    node: Node, registry: Registry, tmp_path: Path, swap: str
 ) -> None:
     """With ``unload_first`` each locks a file; with ``auto`` there is room for one."""
     model = registry.name("single")
@@ -28,8 +47,6 @@ async def test_a_candidate_comes_and_goes_without_a_lost_request(
     registry.publish(model, ScriptedModel(scale=1.0, lock_file=lock))
     registry.client.set_registered_model_tag(model, "gateway.swap", swap)
     registry.point(model, ALIAS, 1)
-    room = "8" if swap == "unload_first" else "1"
-    node = make_node(gateway={"GATEWAY_MAX_RESIDENT": room}).start()
     callers = [asks(model, f"@{ALIAS}", rows=ROWS)] * CANDIDATE_CALLERS
     async with client(CANDIDATE_CALLERS) as http, client(2) as watching:
         await node.active(watching, model, ALIAS, 1)
@@ -37,11 +54,15 @@ async def test_a_candidate_comes_and_goes_without_a_lost_request(
             http, node.url, callers, lambda call: x_body(float(call.row))
         ) as traffic:
             await eventually_true(lambda: len(traffic.answers) >= ENOUGH_ANSWERS, "calls")
-            node.stop_control()  # so that ``latest`` is not tried beside what the champion means
-            bad = ScriptedModel(scale=2.0, lock_file=lock, raise_on=float(BAD_ROW))
-            await asyncio.to_thread(registry.publish, model, bad)
-            registry.point(model, ALIAS, 2)
-            node.start_control()
+            # Frozen, so that ``latest`` is not tried before the champion means the version too.
+            await node.operations("POST", "/freeze")
+            try:
+                bad = ScriptedModel(scale=2.0, lock_file=lock, raise_on=float(BAD_ROW))
+                await asyncio.to_thread(registry.publish, model, bad)
+                registry.point(model, ALIAS, 2)
+                await node.passes(watching, PASSES)
+            finally:
+                await node.operations("POST", "/unfreeze")
             await eventually_true(lambda: traffic.count(lambda a: a.version == 2), "it serves")
             await node.active(watching, model, ALIAS, 1)
             count = len(traffic.answers) + ENOUGH_ANSWERS

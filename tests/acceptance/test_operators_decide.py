@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,11 @@ async def told(node: Node, *arguments: str, exits: int = 0) -> Any:
     return json.loads(await command(node, *arguments, "--json", exits=exits))
 
 
-@pytest.fixture
-async def node(make_node: NodeMaker, postgresql_server: Postgres) -> AsyncIterator[Node]:
-    """A node whose ledger is on PostgreSQL."""
+@pytest.fixture(scope="module")
+def node(make_module_node: NodeMaker, postgresql_server: Postgres) -> Iterator[Node]:
+    """A node, not started yet, whose ledger is on PostgreSQL."""
     url = postgresql_server.empty_database()
-    made = make_node(control={"REGISTRY_SYNC_DATABASE_URL": url}).start()
+    made = make_module_node(control={"REGISTRY_SYNC_DATABASE_URL": url})
     yield made
     made.stop_control()
 
@@ -46,6 +46,7 @@ async def node(make_node: NodeMaker, postgresql_server: Postgres) -> AsyncIterat
 async def test_operators_decide_whatever_the_registry_says(
     node: Node, registry: Registry, postgresql_server: Postgres
 ) -> None:
+    node.start()
     model = registry.name("decided")
     name = f"{model}@{ALIAS}"
     answers = {registry.publish(model, LinearModel(s)): row_answers(s) for s in (1.0, 2.0, 3.0)}
@@ -81,13 +82,13 @@ async def test_operators_decide_whatever_the_registry_says(
             try:
 
                 async def shown() -> bool:
-                    return bool((await told(node, "status"))["ledger_error"])
+                    return bool((await node.operations("GET", "/state"))["ledger_error"])
 
                 await command(node, "unpin", name, exits=1)
-                await eventually(shown, "the status says that the ledger is gone")
+                await eventually(shown, "the control plane says that the ledger is gone")
                 await node.passes(watching, PASSES)
                 await asyncio.sleep(max(0.0, OUTAGE_S - (time.monotonic() - gone_at)))
-                assert await shown()
+                assert (await told(node, "status"))["ledger_error"]
                 assert len(traffic.answers) > counted, "callers went on"
             finally:
                 postgresql_server.start()
@@ -122,12 +123,14 @@ async def test_operators_decide_whatever_the_registry_says(
 
 
 async def test_sync_and_release_look_at_once(
-    make_node: NodeMaker, registry: Registry, mlflow_root: Path
+    node: Node, registry: Registry, mlflow_root: Path
 ) -> None:
     model = registry.name("looked-at")
     registry.publish(model, LinearModel(1.0))
     registry.point(model, ALIAS, 1)
-    node = make_node(control={"REGISTRY_SYNC_POLL_INTERVAL_S": NEVER_S}).start()
+    node.stop_control()
+    node.start_control({"REGISTRY_SYNC_POLL_INTERVAL_S": NEVER_S})
+    node.start()
     async with client(2) as watching:
         await node.active(watching, model, ALIAS, 1)
         registry.publish(model, LinearModel(2.0))

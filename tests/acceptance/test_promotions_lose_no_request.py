@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body
 from tests.acceptance.scale import (
@@ -63,14 +62,13 @@ def _by_number(answer: Answer) -> int | None:
 
 
 async def test_an_alias_goes_to_and_fro_and_every_answer_is_right(
-    make_node: NodeMaker, registry: Registry
+    running_node: Node, registry: Registry
 ) -> None:
-    model = registry.name("promoted")
+    node, model = running_node, registry.name("promoted")
     expected = {
         registry.publish(model, LinearModel(slope)): row_answers(slope) for slope in (1.0, 2.0)
     }
     registry.point(model, ALIAS, 1)
-    node = make_node().start()
     moves: list[tuple[float, int]] = []
 
     async with client(PROMOTION_CALLERS) as http, client(2) as watching:

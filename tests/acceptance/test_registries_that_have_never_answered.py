@@ -19,15 +19,33 @@ from tests.servers import MlflowServer, free_ports
 ALIAS = "champion"
 
 
-@pytest.fixture
-def lying(mlflow_registry: MlflowServer) -> Iterator[LyingRegistry]:
-    registry = LyingRegistry(mlflow_registry.url)
-    yield registry
-    registry.close()
-
-
 SILENT = "has not answered: it was asked|[Tt]imed out"
 """A registry that says nothing: until the client gives up, and after that."""
+PASSES = 3
+"""Listings after which what an earlier test took out of the registry is known to be gone."""
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    """Where the registry is said to be."""
+    return free_ports(1)[0]
+
+
+@pytest.fixture(scope="module")
+def node(make_module_node: NodeMaker, port: int) -> Node:
+    """A node, not started yet, to which the registry answers for the first time in the third test.
+
+    Nobody listens at its port but in a test with `lying`.
+    """
+    return make_module_node(registry_url=f"http://127.0.0.1:{port}")
+
+
+@pytest.fixture
+def lying(mlflow_registry: MlflowServer, port: int) -> Iterator[LyingRegistry]:
+    """The registry at the port, which answers nothing but errors until the test sets its mode."""
+    registry = LyingRegistry(mlflow_registry.url, port, "error")
+    yield registry
+    registry.close()
 
 
 async def shown(http: httpx.AsyncClient, node: Node, path: str) -> dict[str, Any]:
@@ -69,22 +87,36 @@ async def is_told_everywhere(
     assert re.search(says, told.stdout.replace("\n", " ")), told.stdout
 
 
-async def test_nobody_listens_where_the_registry_is_said_to_be(make_node: NodeMaker) -> None:
-    url = f"http://127.0.0.1:{free_ports(1)[0]}"
-    node = make_node(registry_url=url).start()
+async def test_a_registry_that_hangs_is_followed_once_it_answers(
+    make_node: NodeMaker, registry: Registry, lying: LyingRegistry
+) -> None:
+    await is_followed_once_it_answers(
+        make_node(registry_url=lying.url), registry, lying, "slow", SILENT
+    )
+
+
+async def test_nobody_listens_where_the_registry_is_said_to_be(node: Node, port: int) -> None:
+    node.start()
     async with client(2) as http:
+        url = f"http://127.0.0.1:{port}"
         await is_told_everywhere(http, node, "any", url, "Connection refused")
 
 
-@pytest.mark.parametrize(("mode", "says"), [("error", "500 error responses"), ("slow", SILENT)])
-async def test_a_registry_that_fails_or_hangs_is_followed_once_it_answers(
-    make_node: NodeMaker, registry: Registry, lying: LyingRegistry, mode: Mode, says: str
+async def test_a_registry_that_fails_is_followed_once_it_answers(
+    node: Node, registry: Registry, lying: LyingRegistry
 ) -> None:
+    await is_followed_once_it_answers(node, registry, lying, "error", "500 error responses")
+
+
+async def is_followed_once_it_answers(
+    node: Node, registry: Registry, lying: LyingRegistry, mode: Mode, says: str
+) -> None:
+    """The node is told what the registry says, and then follows the registry, which answers."""
     model = registry.name("first")
     registry.publish(model, LinearModel(2.0))
     registry.point(model, ALIAS, 1)
     lying.mode = mode
-    node = make_node(registry_url=lying.url).start()
+    node.start()
     async with client(2) as http:
         await is_told_everywhere(http, node, model, lying.url, says)
         lying.mode = "honest"
@@ -97,17 +129,19 @@ async def test_a_registry_that_fails_or_hangs_is_followed_once_it_answers(
 
 
 async def test_what_is_on_the_node_goes_on_while_a_new_control_plane_cannot_list(
-    make_node: NodeMaker, registry: Registry, lying: LyingRegistry
+    node: Node, registry: Registry, lying: LyingRegistry
 ) -> None:
     served, later = registry.name("served"), registry.name("later")
     registry.publish(served, LinearModel(2.0))
     registry.point(served, ALIAS, 1)
     registry.client.create_registered_model(later, tags={"gateway.load": "on_demand"})
     registry.publish(later, LinearModel(3.0))
-    node = make_node(registry_url=lying.url).start()
+    lying.mode = "honest"
+    node.start()
     async with client(2) as http:
         await node.active(http, served, ALIAS, 1)
         await node.catalogue_shows(http, later, 1)
+        await node.passes(http, PASSES)
         before = await names(http, node)
         assert {served, later} <= set(before)
         # Both planes end, and what the control plane knew is lost: the gateway's files are left.

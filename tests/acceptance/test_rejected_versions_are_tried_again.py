@@ -1,6 +1,5 @@
 """A version that was rejected for want of a library: by command, and beside other libraries."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -49,9 +48,7 @@ async def is_rejected(http: httpx.AsyncClient, node: Node, model: str, version: 
 
 
 async def retries(node: Node, model: str) -> list[tuple[int, str]]:
-    done = node.command("history", model, "--json")
-    assert done.returncode == 0, done.stderr
-    entries: list[dict[str, Any]] = json.loads(done.stdout)["entries"]
+    entries = (await node.operations("GET", "/history", model=model))["entries"]
     return [(one["version"], one["asked_by"]) for one in entries if one["what"] == "retry"]
 
 
