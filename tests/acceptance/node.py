@@ -6,7 +6,6 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,7 +24,7 @@ from tests.acceptance.processes import (
 from tests.acceptance.scale import CONTROL_WITHOUT, WITHOUT
 from tests.acceptance.surface import Document, active_version
 from tests.acceptance.waiting import eventually, until
-from tests.servers import clean_environ, free_ports
+from tests.servers import answers, clean_environ, free_ports
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOOKS = Path(__file__).resolve().parent / "hooks"
@@ -103,9 +102,7 @@ class Node:
 
         def ready() -> bool:
             gateway.assert_running()
-            with suppress(httpx.TransportError):
-                return httpx.get(f"{self.url}/health/ready", timeout=5).status_code == 200
-            return False
+            return answers(f"{self.url}/health/ready")
 
         until(ready, f"the gateway is ready\n{gateway.tail()}")
         return gateway
