@@ -118,6 +118,9 @@ async def test_twenty_models_take_turns_in_five_workers(
         assert answer.version is not None
         right = expected[answer.call.model, answer.version][answer.call.row]
         assert answer.predictions == [right], answer
+        # Its worker says the same: two versions with the same bytes answer alike.
+        told = answer.body["model_name"], answer.body["model_version"]
+        assert told == (answer.call.model, answer.version), answer
         if answer.call.selector in {"1", "2"}:
             assert answer.version == int(answer.call.selector), answer
     assert census.most <= RESIDENT_LIMIT, f"{census.most} workers at a time"
