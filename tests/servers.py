@@ -177,7 +177,6 @@ def mlflow_server(
     root: Path,
     *,
     artifacts_destination: str | None = None,
-    default_artifact_root: str | None = None,
     environ: Mapping[str, str] | None = None,
     port: int | None = None,
 ) -> Iterator[MlflowServer]:
@@ -187,16 +186,12 @@ def mlflow_server(
         root: A new folder; made if missing.
         artifacts_destination: Where the server keeps the artifacts that it proxies; default: a
             folder under ``root``.
-        default_artifact_root: Given: clients go to this place directly, and nothing is proxied.
         environ: Added to the server's environment, such as S3 credentials.
         port: A fixed port; default: a free one.
     """
     root.mkdir(parents=True, exist_ok=True)
     port = port or free_ports(1)[0]
-    if default_artifact_root:
-        places = ["--default-artifact-root", default_artifact_root, "--no-serve-artifacts"]
-    else:
-        places = ["--artifacts-destination", artifacts_destination or str(root / "artifacts")]
+    places = ["--artifacts-destination", artifacts_destination or str(root / "artifacts")]
     command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}", *places]

@@ -13,6 +13,9 @@ CONTROL_WITHOUT = "" if SOAK else "pandas"
 where it is."""
 WITH_TORCH = {"ACCEPTANCE_WITHOUT": ""}
 """What a gateway is started with that is."""
+LISTS_SELDOM = {"REGISTRY_SYNC_POLL_INTERVAL_S": "1"}
+"""What a control plane is started with where the registry changes at a test's beginning only: each
+listing takes 25 ms of a core, most of them in the registry's server."""
 
 # Callers.
 PAUSE_S = 0.002 if SOAK else 0.08

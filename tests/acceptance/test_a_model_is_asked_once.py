@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, x_body
 from tests.acceptance.scale import (
+    LISTS_SELDOM,
     PROVED_EVICTIONS,
     SLOW_BUDGET_S,
     SLOW_CALL_S,
@@ -28,8 +28,9 @@ GATEWAY = {
     "GATEWAY_LOAD_BUDGET_S": str(SLOW_BUDGET_S),
     "GATEWAY_STUCK_GRACE_S": "1",
     "GATEWAY_PROBE_INTERVAL_S": "3600",  # a probe asks for the example too
-    "GATEWAY_MAX_RESIDENT": "2",
+    "GATEWAY_MAX_RESIDENT": "3",
 }
+CONTROL = LISTS_SELDOM
 MODELS = {
     "slow": ScriptedModel(scale=2.0, predict_sleep_s=SLOW_CALL_S),
     "ends": ScriptedModel(scale=3.0, exits_from=5),
@@ -44,10 +45,13 @@ MODELS = {
     "evicted": ScriptedModel(scale=10.0),
     "other": ScriptedModel(scale=11.0),
     "third": ScriptedModel(scale=12.0),
+    "fourth": ScriptedModel(scale=13.0),
 }
 """By word; their versions 1 are asked for by number only, so that only a caller loads them."""
 EXAMPLE_ROWS = 2
-JOINED_ROWS = {"wide": 192, "centred": 12, "evicted": 1024, "other": 1024, "third": 1024}
+TURNS = ("other", "third", "fourth", "evicted")
+"""One more than there is room for: each that is asked in its turn evicts another one."""
+JOINED_ROWS = {"wide": 192, "centred": 12} | dict.fromkeys(TURNS, 1024)
 """How many rows are joined in the end; of the rest: one."""
 
 
@@ -116,15 +120,15 @@ class Corner:
 
 
 async def test_a_second_replica_does_not_pay_again(
-    registry: Registry, make_node: NodeMaker, tmp_path: Path
+    registry: Registry, module_node: Node, tmp_path: Path
 ) -> None:
-    """It comes up beside the first, where there is room; so this node has the registry alone."""
+    """It comes up beside the first where there is room: no other model is registered yet."""
     name = registry.name("twins")
     model = ScriptedModel(calls_file=str(tmp_path / "calls"))
     registry.publish(name, model)
     registry.client.set_model_version_tag(name, "1", "gateway.replicas", "2")
     registry.publish_as(name, name, 1)
-    node = make_node(gateway=GATEWAY | {"GATEWAY_MAX_RESIDENT": "3"}).start()
+    node = module_node.start()
     async with client() as http:
         await node.active(http, name, "latest", 2)
 
@@ -181,7 +185,7 @@ async def test_evictions_and_reloads_of_a_version_run_its_proof_once(corner: Cor
         assert proved.count(1024) == 1
         loads = await corner.loads(http, "evicted")
         for turn in range(100 * PROVED_EVICTIONS):
-            for word in ("other", "third", "evicted"):
+            for word in TURNS:
                 await corner.asked(http, word, float(turn))
             if await corner.loads(http, "evicted") >= loads + PROVED_EVICTIONS:
                 break

@@ -12,8 +12,9 @@ from urllib.request import urlopen
 import pytest
 
 from deploy.demo.story import SABOTAGES, STEPS
+from tests.acceptance.node import HOOKS
 from tests.acceptance.processes import MARK, Running, assert_nothing_left
-from tests.acceptance.scale import SOAK
+from tests.acceptance.scale import SOAK, WITHOUT
 from tests.acceptance.waiting import until
 from tests.servers import clean_environ
 
@@ -36,9 +37,10 @@ def demo(short_folder: Path, tmp_path: Path) -> Iterator[DemoStarter]:
     started: list[Running] = []
 
     def start(*arguments: str, sabotage: str | None = None) -> Running:
-        settings = {MARK: mark, "COLUMNS": "100"} | (
-            {"DEMO_SABOTAGE": sabotage} if sabotage else {}
-        )
+        settings = {MARK: mark, "COLUMNS": "100", "PYTHONPATH": str(HOOKS)}
+        settings["ACCEPTANCE_WITHOUT"] = WITHOUT
+        if sabotage:
+            settings["DEMO_SABOTAGE"] = sabotage
         state = short_folder / mark[:8]
         running = Running.start(
             "demo",

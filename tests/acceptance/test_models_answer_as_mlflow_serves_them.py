@@ -16,6 +16,8 @@ from tests.servers import MlflowServer
 
 GATEWAY = {**WITH_TORCH, "GATEWAY_LOAD_BUDGET_S": "240"}  # Spark and H2O take their time
 CONTROL = {"REGISTRY_SYNC_SETTLE_S": "1"}  # Spark's models come without a word of being complete
+NODE = "module_node" if SOAK else "shared_node"
+"""The long run's node has settings for Spark and H2O; no other run has their models."""
 THROUGH_ALL = (
     *("sklearn-skops", "sklearn-names", "sklearn-regressor", "columns", "column-array", "params"),
     *("tensor-images", "answers-forecast", "answers-nan", "answers-raises", "hint-orders"),
@@ -35,7 +37,7 @@ def _named(names: Iterable[str]) -> list[Case]:
 
 @pytest.fixture(scope="module")
 def corpus(
-    module_node: Node,
+    request: pytest.FixtureRequest,
     mlflow_registry: MlflowServer,
     mlflow_root: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -47,7 +49,8 @@ def corpus(
     registry = Registry(mlflow_registry.url)
     for case in ASKED:
         registry.adopt(prefix + case.name)
-    corpus = Corpus(module_node.start(), prefix, registry, mlflow_root, reference)
+    node: Node = request.getfixturevalue(NODE)
+    corpus = Corpus(node.start(), prefix, registry, mlflow_root, reference)
     yield corpus
     corpus.close()
     registry.forget()

@@ -33,6 +33,8 @@ REQUIREMENTS = [
 ]
 """The least with which the worker serves this flavor."""
 BUILD_PATIENCE_S = 240.0
+LOOK_EVERY_S = 0.5
+"""While an environment is built, which takes many seconds."""
 LOG = """
 import json, sys, warnings
 warnings.simplefilter("ignore")
@@ -95,6 +97,18 @@ def older_python(tmp_path_factory: pytest.TempPathFactory, downloads: dict[str, 
     return python
 
 
+@pytest.fixture(scope="module")
+def started(make_module_node: NodeMaker, downloads: dict[str, str]) -> Node:
+    """A node that builds environments. While one is built a new listing every second will do."""
+    return make_module_node(control=downloads | {"REGISTRY_SYNC_POLL_INTERVAL_S": "1"}).start()
+
+
+@pytest.fixture
+def node(started: Node) -> Node:
+    """The node, both planes of it running whatever an earlier test left."""
+    return started.start()
+
+
 def log_older(
     python: Path, registry: Registry, name: str, requirements: list[str] | None = None
 ) -> Older:
@@ -128,10 +142,43 @@ def libraries_of(pid: int) -> str:
     return folder
 
 
-async def test_an_older_scikit_learn_and_ours_each_serve_what_was_logged_with_them(
-    make_node: NodeMaker, registry: Registry, older_python: Path, downloads: dict[str, str]
+async def test_requirements_that_nobody_can_meet_leave_the_old_version_serving(
+    node: Node, registry: Registry, older_python: Path
 ) -> None:
-    node = make_node(control=downloads).start()
+    name = registry.name("unmet")
+    first = await asyncio.to_thread(registry.publish, name, LinearModel(3.0))
+    registry.point(name, "champion", first)
+    registry.client.set_registered_model_tag(name, "gateway.environment", "own")
+    registry.client.set_model_version_tag(name, str(first), "gateway.environment", "shared")
+    unmet = [*REQUIREMENTS[1:], "scikit-learn==1.6.99"]
+    async with client() as http:
+        await node.active(http, name, "champion", first)
+        second = await asyncio.to_thread(log_older, older_python, registry, name, unmet)
+        registry.point(name, "champion", second.version)
+
+        async def told() -> str | None:
+            shown = alias_of(await node.model(http, name), "champion")
+            return shown["why"] if "scikit-learn==1.6.99" in str(shown["why"]) else None
+
+        why = await eventually(
+            told,
+            "the alias says why it stays",
+            patience_s=BUILD_PATIENCE_S,
+            look_every_s=LOOK_EVERY_S,
+        )
+        assert "environment could not be built" in why
+        answer = await ask(http, node.url, Call(name, 0), row_body(0))
+        assert answer.predictions == [row_answers(3.0)[0]]
+        assert answer.version == first
+        by_number = Call(name, 0, selector=str(second.version))
+        refusal = await ask(http, node.url, by_number, second.body(0))
+        assert (refusal.status, refusal.code) == (503, "model_load_failed")
+        assert "scikit-learn==1.6.99" in refusal.body["detail"]
+
+
+async def test_an_older_scikit_learn_and_ours_each_serve_what_was_logged_with_them(
+    node: Node, registry: Registry, older_python: Path
+) -> None:
     ours, theirs = registry.name("ours"), registry.name("theirs")
     registry.point(
         ours, "champion", await asyncio.to_thread(registry.publish, ours, LinearModel(2.0))
@@ -164,7 +211,12 @@ async def test_an_older_scikit_learn_and_ours_each_serve_what_was_logged_with_th
             async def active() -> bool:
                 return active_version(await node.model(http, theirs), "champion") == older.version
 
-            await eventually(active, "the older model serves", patience_s=BUILD_PATIENCE_S)
+            await eventually(
+                active,
+                "the older model serves",
+                patience_s=BUILD_PATIENCE_S,
+                look_every_s=LOOK_EVERY_S,
+            )
             await right(node, http, theirs, older)
         wrong = [a for a in traffic.answers if not a.ok or a.predictions != [expected[a.call.row]]]
         assert not wrong, describe(wrong)
@@ -199,33 +251,3 @@ async def test_an_older_scikit_learn_and_ours_each_serve_what_was_logged_with_th
         await right(node, http, theirs, older)
         again = await node.version(http, theirs, older.version)
         assert again["replicas"][0]["frameworks"]["scikit-learn"] == OLDER
-
-
-async def test_requirements_that_nobody_can_meet_leave_the_old_version_serving(
-    make_node: NodeMaker, registry: Registry, older_python: Path, downloads: dict[str, str]
-) -> None:
-    node = make_node(control=downloads).start()
-    name = registry.name("unmet")
-    first = await asyncio.to_thread(registry.publish, name, LinearModel(3.0))
-    registry.point(name, "champion", first)
-    registry.client.set_registered_model_tag(name, "gateway.environment", "own")
-    registry.client.set_model_version_tag(name, str(first), "gateway.environment", "shared")
-    unmet = [*REQUIREMENTS[1:], "scikit-learn==1.6.99"]
-    async with client() as http:
-        await node.active(http, name, "champion", first)
-        second = await asyncio.to_thread(log_older, older_python, registry, name, unmet)
-        registry.point(name, "champion", second.version)
-
-        async def told() -> str | None:
-            shown = alias_of(await node.model(http, name), "champion")
-            return shown["why"] if "scikit-learn==1.6.99" in str(shown["why"]) else None
-
-        why = await eventually(told, "the alias says why it stays", patience_s=BUILD_PATIENCE_S)
-        assert "environment could not be built" in why
-        answer = await ask(http, node.url, Call(name, 0), row_body(0))
-        assert answer.predictions == [row_answers(3.0)[0]]
-        assert answer.version == first
-        by_number = Call(name, 0, selector=str(second.version))
-        refusal = await ask(http, node.url, by_number, second.body(0))
-        assert (refusal.status, refusal.code) == (503, "model_load_failed")
-        assert "scikit-learn==1.6.99" in refusal.body["detail"]

@@ -7,7 +7,7 @@ off; these are counted apart. What is answered is right, always.
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -23,6 +23,7 @@ from tests.acceptance.surface import active_version
 from tests.acceptance.traffic import Answer, Call, Choose, Traffic, ask, asks, client, describe
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import LinearModel, ScriptedModel
+from tests.servers import MlflowServer
 
 ALIAS = "champion"
 SLOW_LOAD_S = 4.0
@@ -57,9 +58,16 @@ async def _more_answers(traffic: Traffic, version: int | None = None) -> None:
 
 
 @pytest.fixture(scope="module")
-def started(make_module_node: NodeMaker) -> Node:
-    """A node that has nothing to lose yet, for those that follow its own registry."""
-    return make_module_node().start()
+def relay(mlflow_registry: MlflowServer) -> Iterator[Relay]:
+    """The node's wire to the registry."""
+    with closing(Relay.to(mlflow_registry.url)) as relay:
+        yield relay
+
+
+@pytest.fixture(scope="module")
+def started(relay: Relay, make_module_node: NodeMaker) -> Node:
+    """A node that has nothing to lose yet, with a gateway that dies where a test says."""
+    return make_module_node(registry_url=relay.url, gateway={"ACCEPTANCE_MAY_DIE": "1"}).start()
 
 
 @pytest.fixture
@@ -158,9 +166,6 @@ async def test_the_control_plane_dies_in_the_middle_of_a_stage(
 async def test_the_gateway_dies_in_the_middle_of_an_activation(
     node: Node, registry: Registry, moment: str, active_after: int
 ) -> None:
-    assert node.gateway is not None
-    assert node.gateway.stop() == 0
-    node.start_gateway({"ACCEPTANCE_DIE_AT": moment})
     async with client(CALLERS) as http, client(2) as watching:
         model, expected = await _two_versions(node, registry, watching)
         body = lambda call: row_body(call.row)  # noqa: E731  # one line says it
@@ -169,8 +174,8 @@ async def test_the_gateway_dies_in_the_middle_of_an_activation(
             workers = node.workers()
             gateway = node.gateway
             assert gateway is not None
-            armed = node.dumps / "armed"
-            armed.touch()
+            die_at = node.dumps / "die_at"
+            die_at.write_text(moment)
             asking_since = time.monotonic()
             registry.point(model, ALIAS, 2)
             await eventually_true(lambda: not gateway.running, "the gateway died")
@@ -178,7 +183,7 @@ async def test_the_gateway_dies_in_the_middle_of_an_activation(
             await eventually_true(
                 lambda: not any(alive(pid) for pid in workers), "its workers ended with it"
             )
-            armed.unlink()
+            die_at.unlink()
             # What it had decided is on disk, and nothing else: the control plane waits.
             assert node.control is not None
             node.control.kill()
@@ -269,30 +274,27 @@ async def test_the_table_file_is_deleted_and_rebuilt(node: Node, registry: Regis
 
 
 async def test_a_gateway_alone_serves_from_its_table_file_until_the_registry_is_back(
-    started: Node, make_node: NodeMaker, registry: Registry
+    node: Node, relay: Relay, registry: Registry
 ) -> None:
-    started.stop_control()  # one node is to follow the registry
-    with _relay(registry) as relay:
-        async with client(CALLERS) as http, client(2) as watching:
-            node = make_node(registry_url=relay.url).start()
-            model, expected = await _two_versions(node, registry, watching)
-            relay.cut()
-            assert node.control is not None
-            assert await asyncio.to_thread(node.control.stop) == 0
-            assert node.gateway is not None
-            assert await asyncio.to_thread(node.gateway.stop) == 0
-            await asyncio.to_thread(node.start_gateway)
-            body = lambda call: row_body(call.row)  # noqa: E731  # one line says it
-            callers = [asks(model, selector) for selector in (f"@{ALIAS}", "1", None, "2")]
-            async with Traffic(http, node.url, callers, body) as traffic:
-                await _more_answers(traffic, 1)
-                node.start_control()  # which finds no registry
-                registry.point(model, ALIAS, 2)
-                await _more_answers(traffic, 1)
-                moved_at = time.monotonic()
-                relay.join()
-                await node.active(watching, model, ALIAS, 2)
-                await _more_answers(traffic, 2)
+    async with client(CALLERS) as http, client(2) as watching:
+        model, expected = await _two_versions(node, registry, watching)
+        relay.cut()
+        assert node.control is not None
+        assert await asyncio.to_thread(node.control.stop) == 0
+        assert node.gateway is not None
+        assert await asyncio.to_thread(node.gateway.stop) == 0
+        await asyncio.to_thread(node.start_gateway)
+        body = lambda call: row_body(call.row)  # noqa: E731  # one line says it
+        callers = [asks(model, selector) for selector in (f"@{ALIAS}", "1", None, "2")]
+        async with Traffic(http, node.url, callers, body) as traffic:
+            await _more_answers(traffic, 1)
+            node.start_control()  # which finds no registry
+            registry.point(model, ALIAS, 2)
+            await _more_answers(traffic, 1)
+            moved_at = time.monotonic()
+            relay.join()
+            await node.active(watching, model, ALIAS, 2)
+            await _more_answers(traffic, 2)
     _assert_never_failed(traffic.answers, [])
     for answer in traffic.answers:
         assert answer.version is not None
@@ -301,12 +303,3 @@ async def test_a_gateway_alone_serves_from_its_table_file_until_the_registry_is_
             assert answer.version == int(answer.call.selector), answer
         elif answer.done_at < moved_at:
             assert answer.version == 1, answer
-
-
-@contextmanager
-def _relay(registry: Registry) -> Iterator[Relay]:
-    relay = Relay.to(registry.url)
-    try:
-        yield relay
-    finally:
-        relay.close()

@@ -16,6 +16,7 @@ from tests.acceptance.node import Node
 from tests.acceptance.processes import alive, proportional_bytes
 from tests.acceptance.registry import Registry, row_answers, row_body
 from tests.acceptance.scale import (
+    LISTS_SELDOM,
     RESIDENT_CALLERS,
     RESIDENT_EVICTIONS,
     RESIDENT_LIMIT,
@@ -70,11 +71,14 @@ async def test_twenty_models_take_turns_in_five_workers(
     names = [registry.name(f"turn{number}") for number in range(RESIDENT_MODELS)]
     expected: dict[tuple[str, int], list[float]] = {}
     for number, name in enumerate(names, start=1):
-        for slope in (float(number), float(number) + 0.5):
-            version = await asyncio.to_thread(registry.publish, name, LinearModel(slope))
-            expected[name, version] = row_answers(slope)
+        await asyncio.to_thread(registry.publish, name, LinearModel(float(number)))
+        expected[name, 1] = row_answers(float(number))
+    for name, other in zip(names, names[1:] + names[:1], strict=True):
+        registry.publish_as(name, other, 1)  # the bytes of its neighbour: fewer are to be logged
+        expected[name, 2] = expected[other, 1]
         registry.point(name, ALIAS, 1)
-    node = make_node(gateway={"GATEWAY_MAX_RESIDENT": str(RESIDENT_LIMIT)}).start()
+    room = {"GATEWAY_MAX_RESIDENT": str(RESIDENT_LIMIT)}
+    node = make_node(gateway=room, control=LISTS_SELDOM).start()
 
     deck = _without_end(names)
 
@@ -114,6 +118,9 @@ async def test_twenty_models_take_turns_in_five_workers(
         assert answer.version is not None
         right = expected[answer.call.model, answer.version][answer.call.row]
         assert answer.predictions == [right], answer
+        # Its worker says the same: two versions with the same bytes answer alike.
+        told = answer.body["model_name"], answer.body["model_version"]
+        assert told == (answer.call.model, answer.version), answer
         if answer.call.selector in {"1", "2"}:
             assert answer.version == int(answer.call.selector), answer
     assert census.most <= RESIDENT_LIMIT, f"{census.most} workers at a time"

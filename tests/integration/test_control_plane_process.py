@@ -11,23 +11,32 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.acceptance.node import HOOKS
+from tests.acceptance.scale import CONTROL_WITHOUT
 from tests.servers import clean_environ, free_ports
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 30.0
+RELOAD_SECRET = "of CI"
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    made = Path(tempfile.mkdtemp(prefix="rg-", dir="/tmp"))
-    yield made
-    shutil.rmtree(made)
+    with tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as made:
+        yield Path(made)
+
+
+def environ(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the control plane and the command, with what neither needs hidden."""
+    hidden = {"PYTHONPATH": str(HOOKS), "ACCEPTANCE_WITHOUT": CONTROL_WITHOUT}
+    return clean_environ(hidden | dict(settings))
 
 
 @contextlib.contextmanager
@@ -40,7 +49,7 @@ def control_plane(folder: Path, registry: str, **more: str) -> Iterator[subproce
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "registry_sync", "run"],
-            env=clean_environ(settings),
+            env=environ(settings),
             stdout=log,
             stderr=log,
         )
@@ -65,7 +74,7 @@ def until_it_says(folder: Path, what: str) -> None:
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "registry_sync", *arguments],
-        env=clean_environ({"REGISTRY_SYNC_NODE_DIR": str(folder)}),
+        env=environ({"REGISTRY_SYNC_NODE_DIR": str(folder)}),
         capture_output=True,
         text=True,
         timeout=START_LIMIT_S,
@@ -101,6 +110,29 @@ def test_it_ends_while_the_registry_keeps_it_waiting(folder: Path) -> None:
                 assert process.wait(STOP_LIMIT_S) == 0, said(folder)
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A control plane that finds no registry, and takes reloads at ``url``."""
+
+    folder: Path
+    url: str
+
+
+@pytest.fixture(scope="module")
+def waiting() -> Iterator[Waiting]:
+    """One for the tests that do it no harm."""
+    nobody, url = (f"http://127.0.0.1:{each}" for each in free_ports(2))
+    settings = {
+        "REGISTRY_SYNC_OPERATIONS_PORT": url.rpartition(":")[2],
+        "REGISTRY_SYNC_RELOAD_SECRET": RELOAD_SECRET,
+    }
+    with tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as made:
+        folder = Path(made)
+        with control_plane(folder, nobody, **settings):
+            until_it_says(folder, "list.failed")
+            yield Waiting(folder, url)
+
+
 def readmes_reload(url: str) -> str:
     """What the README tells CI to run."""
     blocks: list[str] = re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)
@@ -114,25 +146,19 @@ def readmes_reload(url: str) -> str:
 @pytest.mark.skipif(
     not all(map(shutil.which, ("bash", "curl", "openssl"))), reason="needs curl and openssl"
 )
-@pytest.mark.parametrize(("secret", "status"), [("of CI", 0), ("a guess", 22)])
-def test_ci_reloads_as_the_readme_says(folder: Path, secret: str, status: int) -> None:
-    nobody, port = (f"http://127.0.0.1:{each}" for each in free_ports(2))
-    settings = {
-        "REGISTRY_SYNC_OPERATIONS_PORT": port.rpartition(":")[2],
-        "REGISTRY_SYNC_RELOAD_SECRET": "of CI",
-    }
-    with control_plane(folder, nobody, **settings):
-        until_it_says(folder, "list.failed")
-        done = subprocess.run(
-            ["bash", "-euc", readmes_reload(port)],
-            env=clean_environ({"SECRET": secret}),
-            capture_output=True,
-            text=True,
-            timeout=START_LIMIT_S,
-            check=False,
-        )
-        assert done.returncode == status, done.stderr
-        assert ("webhook.refused" in said(folder)) == bool(status)
+@pytest.mark.parametrize(("secret", "status"), [(RELOAD_SECRET, 0), ("a guess", 22)])
+def test_ci_reloads_as_the_readme_says(waiting: Waiting, secret: str, status: int) -> None:
+    before = len(said(waiting.folder))
+    done = subprocess.run(
+        ["bash", "-euc", readmes_reload(waiting.url)],
+        env=clean_environ({"SECRET": secret}),
+        capture_output=True,
+        text=True,
+        timeout=START_LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    assert ("webhook.refused" in said(waiting.folder)[before:]) == bool(status)
 
 
 def test_a_port_that_is_taken_is_refused_with_a_sentence(folder: Path) -> None:
@@ -143,7 +169,7 @@ def test_a_port_that_is_taken_is_refused_with_a_sentence(folder: Path) -> None:
         }
         refused = subprocess.run(
             [sys.executable, "-m", "registry_sync", "run"],
-            env=clean_environ(settings),
+            env=environ(settings),
             capture_output=True,
             text=True,
             timeout=START_LIMIT_S,
@@ -154,14 +180,11 @@ def test_a_port_that_is_taken_is_refused_with_a_sentence(folder: Path) -> None:
     assert "Traceback" not in refused.stderr
 
 
-def test_a_second_one_on_the_same_node_is_refused_with_a_sentence(folder: Path) -> None:
-    nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
-    with control_plane(folder, nobody):
-        until_it_says(folder, "control_plane.started")
-        second = command(folder, "run")
-        assert second.returncode == 1
-        assert "another control plane runs on" in second.stderr.replace("\n", " ")
-        assert "Traceback" not in second.stderr
+def test_a_second_one_on_the_same_node_is_refused_with_a_sentence(waiting: Waiting) -> None:
+    second = command(waiting.folder, "run")
+    assert second.returncode == 1
+    assert "another control plane runs on" in second.stderr.replace("\n", " ")
+    assert "Traceback" not in second.stderr
 
 
 def test_a_ledger_of_a_newer_release_is_refused_with_a_sentence(folder: Path) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import os
-from pathlib import Path
+from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
+from mlflow import MlflowClient, set_experiment, set_tracking_uri
 
 from registry_sync.describe import check_complete
 from registry_sync.errors import (
@@ -19,7 +20,7 @@ from registry_sync.errors import (
 from registry_sync.fetch import Fetcher, FetchLimits
 from registry_sync.sources.mlflow_registry import connect
 from tests.models.catalogue import LinearModel
-from tests.servers import Seaweed, mlflow_server
+from tests.servers import MlflowServer, Seaweed
 
 pytestmark = pytest.mark.integration
 
@@ -180,14 +181,26 @@ def test_the_endpoint_comes_from_aws_own_variable_too(s3, prefix, tmp_path, monk
     assert plain.remote_listing(uri) == fetcher(s3).remote_listing(uri)
 
 
-def test_what_mlflow_logs_directly_to_s3_is_found_and_fetched(s3, prefix, tmp_path: Path):
-    root = f"s3://{BUCKET}/{prefix}"
-    with mlflow_server(
-        tmp_path / "mlflow", default_artifact_root=root, environ=s3.environ
-    ) as server:
-        version = LinearModel(slope=5).register("direct", server.url)
-        uri = connect(server.url, os.environ).locate("direct", version)
-    assert uri.startswith(root)
+@pytest.fixture
+def logged_directly(mlflow: MlflowServer, prefix: str) -> Iterator[tuple[str, int]]:
+    """A version of an experiment that keeps its artifacts in the bucket: clients go there."""
+    name = prefix.partition("/")[0]
+    client = MlflowClient(mlflow.url)
+    place = client.create_experiment(name, artifact_location=f"s3://{BUCKET}/{prefix}")
+    set_tracking_uri(mlflow.url)
+    set_experiment(experiment_id=place)
+    try:
+        yield name, LinearModel(slope=5).register(name, mlflow.url)
+    finally:
+        set_experiment("Default")
+        client.delete_registered_model(name)
+
+
+def test_what_mlflow_logs_directly_to_s3_is_found_and_fetched(
+    s3, prefix, mlflow, logged_directly, tmp_path
+):
+    uri = connect(mlflow.url, os.environ).locate(*logged_directly)
+    assert uri.startswith(f"s3://{BUCKET}/{prefix}")
     result = fetcher(s3).fetch(uri, tmp_path / "into")
     assert "MLmodel" in result.manifest.files
     assert result.listing == fetcher(s3).remote_listing(uri)

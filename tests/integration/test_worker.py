@@ -52,8 +52,16 @@ FORBIDDEN_MODULES = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forkserver_ends() -> Iterator[None]:
-    yield
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Start the forkserver of all these tests in an empty folder, and end it after them."""
+    folder = tmp_path_factory.mktemp("here")
+    stop_forkserver()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.chdir(folder)
+        with started():
+            pass
+    yield folder
     stop_forkserver()
 
 
@@ -265,8 +273,9 @@ def test_so_it_is_without_an_example_and_with_wrong_expected_answers_it_is_refus
 
 
 def test_a_slow_model_is_asked_once_before_it_serves(tmp_path: Path):
-    model = ScriptedModel(predict_sleep_s=4.0, calls_file=str(tmp_path / "calls"))
-    with serving(store(model, tmp_path)) as (worker, report):
+    model = ScriptedModel(predict_sleep_s=1.5, calls_file=str(tmp_path / "calls"))
+    order = replace(store(model, tmp_path), proof_budget_s=1.0)
+    with serving(order) as (worker, report):
         assert model.calls() == [2]
         assert (report.batching, report.answers) == ("alone", "unknown")
         assert "GATEWAY_PROOF_BUDGET_S" in report.batching_reason
@@ -336,21 +345,15 @@ def test_a_number_that_is_not_finite_is_refused_where_the_order_says_so(tmp_path
 
 
 def test_traces_of_a_model_leave_no_database_where_the_gateway_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ):
     model = TypedModel("Responses", {"input": [{"role": "user", "content": "hello"}]})
     order = store(model, tmp_path)
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.chdir(here)
-    stop_forkserver()
-    try:
-        with serving(order) as (worker, _):
-            assert isinstance(worker.predict(order.description["example"]["serving"])[0], Reply)
-        assert list(here.iterdir()) == []
-    finally:
-        stop_forkserver()
+    monkeypatch.chdir(here)  # a worker starts where its gateway runs, as the forkserver did
+    with serving(order) as (worker, _):
+        assert Path(f"/proc/{worker.pid}/cwd").resolve() == here
+        assert isinstance(worker.predict(order.description["example"]["serving"])[0], Reply)
+    assert list(here.iterdir()) == []
 
 
 def test_bad_bodies_are_refused_and_the_worker_goes_on(tmp_path: Path):

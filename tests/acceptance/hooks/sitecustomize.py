@@ -4,9 +4,9 @@ Python imports this module at the start of every process whose ``PYTHONPATH`` na
 gateway, control plane, forkserver and, by fork, every worker. It changes nothing until asked:
 
 * SIGUSR1: write what the process has imported to ``$ACCEPTANCE_DUMPS/<pid>.json``.
-* ``ACCEPTANCE_DIE_AT=before:<file name>`` or ``after:<file name>``: once a file
-  ``$ACCEPTANCE_DUMPS/armed`` exists, the process kills itself as by ``kill -9`` just before, or
-  just after, the rename that puts the named file in place.
+* ``ACCEPTANCE_MAY_DIE=1``: once a file ``$ACCEPTANCE_DUMPS/die_at`` says ``before:<file name>`` or
+  ``after:<file name>``, the process kills itself as by ``kill -9`` just before, or just after, the
+  rename that puts the named file in place.
 * ``ACCEPTANCE_WITHOUT=<package>``: to this process the package is not installed.
 * ``ACCEPTANCE_UNREADABLE=<file name>,…``: the system does not let this process open such files.
 * ``ACCEPTANCE_FULL_DISK=1``: no byte that this process writes into a file comes to disk.
@@ -30,17 +30,16 @@ def _dump_modules(*_ignored):
     part.rename(part.with_suffix(".txt"))
 
 
-def _die_at_rename(moment, name):
+def _may_die_at_renames():
     rename = os.replace
+    order = Path(os.environ["ACCEPTANCE_DUMPS"], "die_at")
 
     def replace(source, target, **options):
-        chosen = (
-            Path(target).name == name and Path(os.environ["ACCEPTANCE_DUMPS"], "armed").exists()
-        )
-        if chosen and moment == "before":
+        die_at = order.read_text() if order.exists() else ""
+        if die_at == f"before:{Path(target).name}":
             os.kill(os.getpid(), signal.SIGKILL)
         rename(source, target, **options)
-        if chosen and moment == "after":
+        if die_at == f"after:{Path(target).name}":
             os.kill(os.getpid(), signal.SIGKILL)
 
     os.replace = replace  # type: ignore[assignment]  # a test's knife, not a library
@@ -74,8 +73,8 @@ def _fill_disk():
 
 if os.environ.get("ACCEPTANCE_DUMPS"):
     signal.signal(signal.SIGUSR1, _dump_modules)
-if os.environ.get("ACCEPTANCE_DIE_AT"):
-    _die_at_rename(*os.environ["ACCEPTANCE_DIE_AT"].split(":", 1))
+if os.environ.get("ACCEPTANCE_MAY_DIE"):
+    _may_die_at_renames()
 if os.environ.get("ACCEPTANCE_WITHOUT"):
     _hide(os.environ["ACCEPTANCE_WITHOUT"])
 if os.environ.get("ACCEPTANCE_UNREADABLE"):
