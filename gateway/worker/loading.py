@@ -111,9 +111,10 @@ def load(
         "load": loaded - verified,
         "warm_up": clock() - loaded,
     }
+    private = memory.private_bytes()
     report = Loaded(
-        private_bytes=memory.private_bytes(),
-        peak_bytes=memory.peak_bytes(),
+        private_bytes=private,
+        peak_bytes=memory.peak_bytes(private),
         gpu_bytes=pytorch.gpu_bytes(),
         durations_s={phase: round(seconds, 6) for phase, seconds in durations.items()},
         warm_up="passed" if checked.count or example is not None else "no_example",

@@ -64,15 +64,18 @@ def private_bytes() -> int:
     return sum(sizes.get(name, 0) for name in _PRIVATE)
 
 
-def peak_bytes() -> int:
+def peak_bytes(now: int) -> int:
     """Return the most private memory that this process has held since it was started.
+
+    Args:
+        now: What `private_bytes` just said. A second look could say less, since the kernel shares
+            pages at any time.
 
     The kernel remembers the peak of all resident pages (``VmHWM``), shared ones among them, and
     begins anew with every fork. What was resident at the peak beyond what is resident now
     (``VmRSS``) was private, since what is shared with the forkserver only becomes less; so the
     peak was at most that much above the private pages of now. What a child held is not counted.
     """
-    now = private_bytes()
     status = _sizes("/proc/self/status")
     return now + max(0, status.get("VmHWM", 0) - status.get("VmRSS", 0))
 

@@ -15,10 +15,11 @@ inherited = bytearray(b"x") * (200 * 1024 * 1024)
 if {forked} and os.fork():
     os.wait()
     sys.exit()
-before = memory.private_bytes(), memory.peak_bytes()
+before = memory.private_bytes(), memory.peak_bytes(memory.private_bytes())
 passing = bytearray(b"x") * (150 * 1024 * 1024)
 passing = bytearray(b"x") * (40 * 1024 * 1024)
-print(json.dumps([*before, memory.private_bytes(), memory.peak_bytes()]))
+now = memory.private_bytes()
+print(json.dumps([*before, now, memory.peak_bytes(now)]))
 """
 
 
