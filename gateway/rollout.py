@@ -108,7 +108,10 @@ class Rollout:
                 await self._keep_for_the_next_start(document)
             node.catalogue_writer, node.catalogue_epoch = catalogue.writer, catalogue.epoch
             before = node.table
-            node.replace(before.with_catalogue(catalogue))
+            table = before.with_catalogue(catalogue)
+            if table.active is not before.active:
+                await self._keep_what_aliases_know(table)
+            node.replace(table)
             self._load_what_came_anew(before)
         self._residents.look_again()
         await self._forget_unlisted()
@@ -120,6 +123,13 @@ class Rollout:
             await asyncio.to_thread(self._table_file.save_catalogue, document)
         except TableFileError as error:
             _log.warning("catalogue.not_written", reason=str(error))
+
+    async def _keep_what_aliases_know(self, table: RouteTable) -> None:
+        """Write down what the catalogue told of bytes that it no longer describes."""
+        try:
+            await asyncio.to_thread(self._table_file.save_table, table)
+        except TableFileError as error:
+            _log.warning("table.not_written", reason=str(error))
 
     async def keep_catalogue(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
         """Take note that the registry was listed again, and lists the same. Not written to disk.
@@ -164,7 +174,7 @@ class Rollout:
     async def _stage(self, request: StageRequest) -> None:
         key = ReplicaKey(request.model, request.version, request.digest)
         log = _log.bind(model=request.model, version=request.version, stage_id=request.stage_id)
-        policy = self._node.table.policy_of(request.model, request.version)
+        policy = self._node.table.policy_of(request.model, request.version, request.digest)
         swap = self._swap(request, policy)
         log.info("stage.started", replaces=request.replaces, swap=swap)
         try:
@@ -385,7 +395,7 @@ class Rollout:
             alias=bad.alias,
             replaces=bad.version,
         )
-        policy = self._node.table.policy_of(back.model, back.version)
+        policy = self._node.table.policy_of(*back)
         try:
             await self._residents.stage(
                 back,
@@ -527,6 +537,8 @@ def _gone_back(
             "previous_version": version,
             "previous_digest": digest,
             "asked_by": "rule",
+            "environment": None,
+            "policy": None,
         }
     )
     hold = AliasHold(

@@ -26,7 +26,7 @@ from gateway.model_ref import (
 )
 from gateway.node import Node
 from gateway.room import ReplicaKey
-from gateway.routing import RouteTable
+from gateway.routing import RouteTable, has_bytes
 from gateway.slices import in_slices
 from gateway.workers import Resident
 
@@ -162,9 +162,9 @@ def _why(
     except (VersionNotFoundError, RegistryUnavailableError):
         return None if meant else f"version {aspired} is not listed"
     if meant and active is not None:
-        return None if table.has_bytes_of(active, entry) else _why_not_yet(entry)
+        return None if has_bytes(entry, active.digest) else _why_not_yet(entry)
     absent = active is None and entry.state is VersionState.REGISTERED and entry.reason is None
-    if absent and table.policy_of(model.name, aspired).load == "on_demand":
+    if absent and table.policy_of(model.name, aspired, None).load == "on_demand":
         return f"version {aspired} comes when it is called: gateway.load is on_demand"
     return entry.reason or f"version {aspired} is {entry.state.value}"
 
@@ -198,7 +198,7 @@ def _version(
     aliases = sorted(
         alias
         for alias, one in table.active_of(model.name).items()
-        if one.version == entry.version and table.has_bytes_of(one, entry)
+        if one.version == entry.version and has_bytes(entry, one.digest)
     )
     trouble = _trouble(services, model.name, entry)
     body: dict[str, Any] = {
@@ -212,7 +212,7 @@ def _version(
         "unstamped": not entry.stamped,
         "size_bytes": entry.size_bytes,
         "flavor": description.get("flavor"),
-        "policy": _policy(table.policy_of(model.name, entry.version)),
+        "policy": _policy(table.policy_of(model.name, entry.version, entry.digest)),
     }
     if whole:
         body |= {
@@ -220,7 +220,9 @@ def _version(
             "frameworks": description.get("frameworks"),
             "requirements": description.get("requirements"),
             "dependency_verdict": description.get("dependency_verdict"),
-            "environment": entry.environment.model_dump(),
+            "environment": table.environment_of(
+                model.name, entry.version, entry.digest or ""
+            ).model_dump(),
             "input_example": (description.get("example") or {}).get("serving"),
             "replicas": [_replica(one) for one in workers],
             "created_at": entry.created_at,

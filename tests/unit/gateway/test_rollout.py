@@ -443,3 +443,25 @@ async def test_who_was_staged_twice_is_spared_no_longer_than_until_it_is_active(
     before = len(stand.residents.unstaged)
     await stand.activate(1, stage_id="again")
     assert stand.residents.unstaged[before:] == ["again"]
+
+
+async def test_what_a_predecessor_runs_under_outlives_a_restart(tmp_path):
+    stand = Stand(tmp_path)
+    own = contract.Environment(kind="own", python="/environments/a/python")
+
+    async def publish(epoch, digest, **members):
+        version = contract.CatalogueVersion(
+            version=1, state="available", digest=digest, accepted_digest=digest, **members
+        )
+        model = contract.CatalogueModel(name="m", versions=[version])
+        catalogue = contract.Catalogue(writer="w", epoch=epoch, models=[model])
+        await stand.rollout.take_catalogue(catalogue, catalogue.model_dump_json().encode())
+
+    await publish(1, D[1], environment=own, policy=contract.Policy(timeout_s=9.0))
+    await stand.stage(1)
+    await stand.activate(1)
+    await publish(2, D[2])
+    for table in (stand.node.table, TableFile(tmp_path).load("champion")):
+        assert table.environment_of("m", 1, D[1]) == own
+        assert table.policy_of("m", 1, D[1]).timeout_s == 9.0
+        assert table.environment_of("m", 1, D[2]) == contract.Environment()
