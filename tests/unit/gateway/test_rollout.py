@@ -29,7 +29,7 @@ class FakeResidents:
         self.gate = asyncio.Event()
         self.gate.set()
         self.staged, self.swaps, self.renewed = [], [], []
-        self.wished, self.retired = set(), []
+        self.wished, self.retired, self.replaced = set(), [], []
         self.looks = 0
 
     def look_again(self):
@@ -37,6 +37,7 @@ class FakeResidents:
 
     async def stage(self, key, stage_id, *, replaces, swap, replicas, wait_s):
         self.swaps.append((swap, replicas))
+        self.replaced.append(replaces)
         self.staged.append((key.version, replaces.version if replaces else None))
         await self.gate.wait()
         if key.version in self.failures:
@@ -465,3 +466,26 @@ async def test_what_a_predecessor_runs_under_outlives_a_restart(tmp_path):
         assert table.environment_of("m", 1, D[1]) == own
         assert table.policy_of("m", 1, D[1]).timeout_s == 9.0
         assert table.environment_of("m", 1, D[2]) == contract.Environment()
+
+
+@pytest.mark.parametrize("order", [("champion", "prod"), ("prod", "champion")])
+@pytest.mark.parametrize("other", [D[2], D[3]])
+async def test_a_stage_replaces_the_bytes_of_its_own_alias(tmp_path, order, other):
+    table = RouteTable("champion")
+    for alias in order:
+        digest = D[1] if alias == "champion" else other
+        table = table.with_active(
+            contract.ActiveAlias(model="m", alias=alias, version=1, digest=digest, since=1.0)
+        )
+    stand = Stand(tmp_path, table)
+    await stand.publish(swap="unload_first", aliases={"champion": 1})
+    request = contract.StageRequest(
+        stage_id="s", model="m", version=1, digest=D[2], replaces=1, alias="champion"
+    )
+    stand.rollout.stage(request)
+    await stand.outcome("s")
+    assert stand.residents.replaced == [ReplicaKey("m", 1, D[1])]
+    assert stand.residents.swaps == [("unload_first", 1)], "no other alias means these bytes"
+    stand.rollout.stage(request.model_copy(update={"stage_id": "again", "digest": D[1]}))
+    await stand.outcome("again")
+    assert stand.residents.replaced[1:] == [None], "no version replaces itself"
