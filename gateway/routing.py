@@ -266,6 +266,13 @@ class RouteTable:
         entry = self._index.versions.get((model, version))
         return listed.policy.with_own(entry.policy if entry else None)
 
+    def is_out_of_reach(self, model: str, version: int, digest: str) -> bool:
+        """Whether no caller can mean these bytes: neither an alias nor the version has them."""
+        if (model, version, digest) in self.targets:
+            return False
+        entry = self._index.versions.get((model, version))
+        return self._is_complete if entry is None else not has_bytes(entry, digest)
+
     def environment_of(self, model: str, version: int, digest: str) -> Environment:
         """Return what the workers of these bytes run under; the shared one, if nothing is known."""
         kept = self._kept(model, version, digest)

@@ -91,22 +91,24 @@ class Versions:
 
     def replicas(self, key: ReplicaKey) -> int:
         """Return how many workers the version ought to have when it has any."""
-        return self._node.table.policy_of(*key).replicas or 1
+        table = self._node.table
+        return (not table.is_out_of_reach(*key) and table.policy_of(*key).replicas) or 1
 
     def goes_last(self, key: ReplicaKey) -> bool:
         """Whether the version serves an active alias, or is pinned by its tag."""
         table = self._node.table
         if (key.model, key.version, key.digest) in table.targets:
             return True
-        return bool(table.policy_of(*key).pin)
+        return not table.is_out_of_reach(*key) and bool(table.policy_of(*key).pin)
 
     def timeout_s(self, key: ReplicaKey) -> float | None:
         """Return the model's own time-out in seconds, by its tag; None: it has none."""
         return self._node.table.policy_of(*key).timeout_s
 
     def ends_when_idle(self, key: ReplicaKey) -> bool:
-        """Whether its tag says that it is loaded for callers only."""
-        return self._node.table.policy_of(*key).load == "on_demand"
+        """Whether its tag says that it is loaded for callers only, or no caller can mean it."""
+        table = self._node.table
+        return table.is_out_of_reach(*key) or table.policy_of(*key).load == "on_demand"
 
     def preloaded(self) -> list[ReplicaKey]:
         """Return what serves an active alias and ought to be resident from the start."""
