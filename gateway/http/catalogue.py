@@ -84,12 +84,28 @@ async def get_version(request: Request, model: str, version: str) -> dict[str, A
     except InvalidReferenceError as error:
         raise InvalidSelectorError(f"not a version or alias: {error}") from error
     entry = table.model(name)
-    number = (
-        selector.version
-        if selector.kind is SelectorKind.VERSION
-        else table.resolve(name, selector).version
+    if selector.kind is SelectorKind.VERSION:
+        shown = table.version(name, selector.version)
+    else:
+        route = table.resolve(name, selector)
+        shown = table.version(name, route.version)
+        if route.digest is not None and not has_bytes(shown, route.digest):
+            shown = _predecessor(shown.version, route.digest)
+    return _version(services, table, entry, shown, whole=True)
+
+
+def _predecessor(number: int, digest: str) -> CatalogueVersion:
+    """Return what is known of bytes that serve, and whose version was made anew since."""
+    return CatalogueVersion(
+        version=number,
+        state=VersionState.AVAILABLE,
+        digest=digest,
+        accepted_digest=digest,
+        reason=(
+            f"version {number} was made anew in the registry: the alias means its predecessor "
+            f"until its own bytes are active; `/versions/{number}` shows those"
+        ),
     )
-    return _version(services, table, entry, table.version(name, number), whole=True)
 
 
 def registry_freshness(services: Services) -> dict[str, Any]:
@@ -239,7 +255,9 @@ def _policy(policy: Policy) -> dict[str, Any]:
 def _workers(services: Services, model: str, entry: CatalogueVersion) -> list[Resident]:
     wanted = (model, entry.version)
     found = [
-        one for one in services.residents.residents() if (one.key.model, one.key.version) == wanted
+        one
+        for one in services.residents.residents()
+        if (one.key.model, one.key.version) == wanted and has_bytes(entry, one.key.digest)
     ]
     return sorted(found, key=lambda one: one.number)
 
