@@ -123,7 +123,7 @@ class CatalogueVersion(Body):
         retry_at: Epoch seconds of the next try, for ``FAILED``.
         size_bytes: Size of the artifact, where known.
         created_at: Epoch seconds of registration, where the source tells.
-        environment: What its worker runs under.
+        environment: What the workers of its accepted bytes run under.
         policy: What its own tags ask for, which goes before its model's; None: nothing.
     """
 
@@ -355,6 +355,9 @@ class ActiveAlias(Body):
     Attributes:
         asked_by: Who wanted it, as in `ActivateRequest`, or ``rule``; None: an older gateway wrote
             it down, or tells it.
+        environment: What the workers of its bytes run under, once no catalogue describes these
+            bytes any more: the version is gone, or was made anew. None: the catalogue counts.
+        policy: What was asked for these bytes, likewise.
     """
 
     model: ModelName
@@ -365,6 +368,8 @@ class ActiveAlias(Body):
     previous_version: PositiveInt | None = None
     previous_digest: Digest | None = None
     asked_by: str | None = None
+    environment: Environment | None = None
+    policy: Policy | None = None
 
 
 class AliasHold(Body):

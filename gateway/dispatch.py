@@ -187,11 +187,8 @@ class Dispatcher:
         route = table.resolve(call.model, call.selector)
         if call.also is not None and call.also != call.selector:
             other = table.resolve(call.model, call.also)
-            if other.version != route.version:
-                raise VersionConflictError(
-                    f"the path names version {route.version}, the header X-Model-Version names "
-                    f"version {other.version}"
-                )
+            if (other.version, other.digest) != (route.version, route.digest):
+                raise VersionConflictError(_conflict(route, other))
         return route
 
     def drain(self) -> None:
@@ -464,6 +461,20 @@ class Dispatcher:
             self._waiting[wanted] -= 1
             if self._waiting[wanted] == 0:
                 del self._waiting[wanted]
+
+
+def _conflict(route: Route, other: Route) -> str:
+    """Say how path and header disagree."""
+    if route.version != other.version:
+        return (
+            f"the path names version {route.version}, the header X-Model-Version names version "
+            f"{other.version}"
+        )
+    return (
+        f"path and header X-Model-Version name different bytes of version {route.version}: it was "
+        "made anew in the registry, and an alias means its predecessor until its own bytes are "
+        "active; name the alias or the number, not both"
+    )
 
 
 def _let_go(lease: Lease, place: Place) -> None:

@@ -34,6 +34,10 @@ class ListedVersions(Sequence[CatalogueVersion]):
         document = self._documents.get(number)
         return None if document is None else CatalogueVersion.model_validate_json(document)
 
+    def document(self, number: int) -> str | None:
+        """Return a version as it is kept, to be compared with another; None: it is not listed."""
+        return self._documents.get(number)
+
     def has(self, number: int) -> bool:
         """Whether there is a version of this number. Reads none."""
         return number in self._documents

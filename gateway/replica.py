@@ -192,6 +192,7 @@ class Replica:
         self.loaded: messages.Loaded | None = None
         self.private_bytes = 0
         self.gpu_bytes = 0
+        self.example_s = 0.0
         self.answered = 0
         self._launcher = launcher
         self._limits = limits
@@ -542,6 +543,7 @@ class Replica:
             self._probe = None
         self.private_bytes = alive.private_bytes
         self.gpu_bytes = alive.gpu_bytes
+        self.example_s = alive.example_s
         return alive
 
     # --- down -------------------------------------------------------------------------------------

@@ -319,7 +319,7 @@ class ResidentSet:
         idle = [one for one in self._workers.all() if one.ready and not one.leases]
         for one in idle:
             if one.last_used < before and one.key not in spared and ends(one.key):
-                self._workers.end(one, "idle: its version is loaded for callers only")
+                self._workers.end(one, "idle: it was not called lately, and is not to stay")
 
     async def close(self, drain_s: float) -> None:
         """Take no new leases, wait for those there are, end every worker.

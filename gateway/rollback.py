@@ -155,7 +155,8 @@ class RollbackRule:
             self._end(key)
         for key, entry in active.items():
             before = self._trials.get(key)
-            if before is not None and before.active is entry:
+            if before is not None and _is_same(before.active, entry):
+                before.active = entry  # what it knows of its bytes may have come since
                 continue
             ends_at = self._ends_at(entry)
             if before is not None:
@@ -234,6 +235,11 @@ class RollbackRule:
                 "rollback.refused", model=key[0], alias=key[1], reason=reason, why_not=why_not
             )
         self._node.warnings[key] = f"{reason}; it cannot go back: {why_not}"
+
+
+def _is_same(one: ActiveAlias, other: ActiveAlias) -> bool:
+    """Whether both tell of the same move of an alias."""
+    return (one.version, one.digest, one.since) == (other.version, other.digest, other.since)
 
 
 def _key_of(entry: ActiveAlias) -> ReplicaKey:

@@ -108,7 +108,10 @@ class Rollout:
                 await self._keep_for_the_next_start(document)
             node.catalogue_writer, node.catalogue_epoch = catalogue.writer, catalogue.epoch
             before = node.table
-            node.replace(before.with_catalogue(catalogue))
+            table = before.with_catalogue(catalogue)
+            if table.active is not before.active:
+                await self._keep_what_aliases_know(table)
+            node.replace(table)
             self._load_what_came_anew(before)
         self._residents.look_again()
         await self._forget_unlisted()
@@ -120,6 +123,13 @@ class Rollout:
             await asyncio.to_thread(self._table_file.save_catalogue, document)
         except TableFileError as error:
             _log.warning("catalogue.not_written", reason=str(error))
+
+    async def _keep_what_aliases_know(self, table: RouteTable) -> None:
+        """Write down what the catalogue told of bytes that it no longer describes."""
+        try:
+            await asyncio.to_thread(self._table_file.save_table, table)
+        except TableFileError as error:
+            _log.warning("table.not_written", reason=str(error))
 
     async def keep_catalogue(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
         """Take note that the registry was listed again, and lists the same. Not written to disk.
@@ -164,14 +174,15 @@ class Rollout:
     async def _stage(self, request: StageRequest) -> None:
         key = ReplicaKey(request.model, request.version, request.digest)
         log = _log.bind(model=request.model, version=request.version, stage_id=request.stage_id)
-        policy = self._node.table.policy_of(request.model, request.version)
-        swap = self._swap(request, policy)
+        policy = self._node.table.policy_of(request.model, request.version, request.digest)
+        replaced = self._replaced(request)
+        swap = self._swap(request, replaced, policy)
         log.info("stage.started", replaces=request.replaces, swap=swap)
         try:
             loaded = await self._residents.stage(
                 key,
                 request.stage_id,
-                replaces=self._replaced(request),
+                replaces=replaced,
                 swap=swap,
                 replicas=(policy.replicas or 1) if request.keep else 1,
                 wait_s=self._stage_wait_s,
@@ -193,14 +204,18 @@ class Rollout:
         self._finish(request, failure=None, message=None, durations=loaded.durations_s)
 
     def _replaced(self, request: StageRequest) -> ReplicaKey | None:
+        """Return what the alias means now, by its bytes: two aliases may share a number only."""
         if request.replaces is None:
             return None
-        for active in self._node.table.active_of(request.model).values():
-            if active.version == request.replaces:
-                return ReplicaKey(request.model, active.version, active.digest)
+        standby = ReplicaKey(request.model, request.version, request.digest)
+        for alias, active in self._node.table.active_of(request.model).items():
+            key = ReplicaKey(request.model, active.version, active.digest)
+            is_it = request.alias in (None, alias) and active.version == request.replaces
+            if is_it and key != standby:
+                return key
         return None
 
-    def _swap(self, request: StageRequest, policy: Policy) -> str:
+    def _swap(self, request: StageRequest, replaced: ReplicaKey | None, policy: Policy) -> str:
         """Return how to swap: never at the cost of another alias that is to mean the old version.
 
         ``latest`` alone does not count: a promotion, or going back, is worth more than it.
@@ -210,7 +225,8 @@ class Rollout:
         with contextlib.suppress(GatewayError):  # nobody lists the model any more
             aspired = table.model(request.model).aliases
         for alias, active in table.active_of(request.model).items():
-            stays = active.version == request.replaces and aspired.get(alias) != request.version
+            means = ReplicaKey(request.model, active.version, active.digest)
+            stays = means == replaced and aspired.get(alias) != request.version
             if stays and alias not in (request.alias, LATEST):
                 return "blue_green"
         return policy.swap or "blue_green"
@@ -385,13 +401,16 @@ class Rollout:
             alias=bad.alias,
             replaces=bad.version,
         )
-        policy = self._node.table.policy_of(back.model, back.version)
+        policy = self._node.table.policy_of(*back)
+        replaced = ReplicaKey(bad.model, bad.version, bad.digest)
         try:
             await self._residents.stage(
                 back,
                 stage_id,
-                replaces=ReplicaKey(bad.model, bad.version, bad.digest),
-                swap=self._swap(request, policy),  # without room at all, cold beats staying
+                replaces=replaced,
+                swap=self._swap(
+                    request, replaced, policy
+                ),  # without room at all, cold beats staying
                 replicas=1,  # one is better than the bad ones; its siblings come in their turn
                 wait_s=self._stage_wait_s,
             )
@@ -527,6 +546,8 @@ def _gone_back(
             "previous_version": version,
             "previous_digest": digest,
             "asked_by": "rule",
+            "environment": None,
+            "policy": None,
         }
     )
     hold = AliasHold(

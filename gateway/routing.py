@@ -17,6 +17,7 @@ from gateway.control_contract import (
     Catalogue,
     CatalogueModel,
     CatalogueVersion,
+    Environment,
     Policy,
     VersionState,
 )
@@ -71,6 +72,18 @@ class _Versions:
                 self._known[key] = known
         return known
 
+    def differs(self, other: _Versions, key: tuple[str, int]) -> bool:
+        """Whether another catalogue lists a version otherwise. Decodes none."""
+        return self._document(key) != other._document(key)
+
+    def _document(self, key: tuple[str, int]) -> str | CatalogueVersion | None:
+        if key[0] not in self._models:
+            return None
+        versions = self._models[key[0]].versions
+        if isinstance(versions, ListedVersions):
+            return versions.document(key[1])
+        return _listed(versions, key[1])
+
 
 def _listed(versions: Sequence[CatalogueVersion], number: int) -> CatalogueVersion | None:
     if isinstance(versions, ListedVersions):
@@ -84,6 +97,16 @@ def _lists(versions: Sequence[CatalogueVersion], number: int) -> bool:
     return any(entry.version == number for entry in versions)
 
 
+def has_bytes(entry: CatalogueVersion, digest: str) -> bool:
+    """Whether these are the bytes that were verified for the present creation of a version.
+
+    A version that was deleted and made anew has its number in common with its predecessor.
+    """
+    if "accepted_digest" not in entry.model_fields_set:
+        return True  # an older control plane does not tell
+    return entry.accepted_digest == digest
+
+
 @dataclass(frozen=True, slots=True)
 class _Index:
     """What a catalogue lists, by name. Built once for each, and kept while only aliases move."""
@@ -95,6 +118,13 @@ class _Index:
     def of(cls, catalogue: Catalogue | None) -> _Index:
         models = {model.name: model for model in (catalogue.models if catalogue else ())}
         return cls(models, _Versions(models))
+
+    def describes(self, model: str, version: int, digest: str) -> bool:
+        """Whether a version is listed with the tags and the environment of these bytes."""
+        entry = self.versions.get((model, version))
+        if entry is None or entry.state is VersionState.DELETED:
+            return False
+        return has_bytes(entry, digest)
 
 
 @dataclass(frozen=True)
@@ -221,30 +251,52 @@ class RouteTable:
             raise self._unlisted(f"version {version} of model {model!r}")
         raise VersionNotFoundError(f"model {model!r} has no version {version}")
 
-    def policy_of(self, model: str, version: int) -> Policy:
+    def policy_of(self, model: str, version: int, digest: str | None) -> Policy:
         """Return the policy that counts for a version; of what no catalogue lists, the empty one.
 
         Requests read it from their `Route`, which is made once for each selector of a table.
+        ``digest``: the version's bytes; those of a predecessor keep the policy that they had.
         """
+        kept = self._kept(model, version, digest)
+        if kept is not None and kept.policy is not None:
+            return kept.policy
         listed = self._index.models.get(model)
         if listed is None:
             return _NO_POLICY
         entry = self._index.versions.get((model, version))
         return listed.policy.with_own(entry.policy if entry else None)
 
+    def is_out_of_reach(self, model: str, version: int, digest: str) -> bool:
+        """Whether no caller can mean these bytes: neither an alias nor the version has them."""
+        if (model, version, digest) in self.targets:
+            return False
+        entry = self._index.versions.get((model, version))
+        return self._is_complete if entry is None else not has_bytes(entry, digest)
+
+    def environment_of(self, model: str, version: int, digest: str) -> Environment:
+        """Return what the workers of these bytes run under; the shared one, if nothing is known."""
+        kept = self._kept(model, version, digest)
+        if kept is not None and kept.environment is not None:
+            return kept.environment
+        entry = self._index.versions.get((model, version))
+        return entry.environment if entry is not None else Environment()
+
+    def _kept(self, model: str, version: int, digest: str | None) -> ActiveAlias | None:
+        """Return the activation that knows more of its bytes than the catalogue, or None."""
+        if digest is None or (model, version, digest) not in self.targets:
+            return None
+        if self._index.describes(model, version, digest):
+            return None
+        same = (
+            one
+            for one in self._active_of[model].values()
+            if (one.version, one.digest) == (version, digest)
+        )
+        return next((one for one in same if one.policy is not None), None)
+
     def active_of(self, model: str) -> dict[str, ActiveAlias]:
         """Return the active aliases of a model."""
         return dict(self._active_of.get(model, {}))
-
-    @staticmethod
-    def has_bytes_of(active: ActiveAlias, entry: CatalogueVersion) -> bool:
-        """Whether an alias means the bytes that were verified for the present creation.
-
-        A version that was deleted and made anew has its number in common with its predecessor.
-        """
-        if "accepted_digest" not in entry.model_fields_set:
-            return True  # an older control plane does not tell
-        return entry.accepted_digest == active.digest
 
     def hold_on(self, model: str, alias: str, digest: str) -> AliasHold | None:
         """Return the hold that refuses this activation, if there is one."""
@@ -311,11 +363,27 @@ class RouteTable:
     def with_catalogue(self, catalogue: Catalogue) -> RouteTable:
         """Return the table with another catalogue. No alias moves, so the generation stays.
 
-        One that is not complete takes nothing away from the one in place.
+        One that is not complete takes nothing away from the one in place. An alias whose bytes it
+        no longer describes keeps what the one in place said of them.
         """
         if self.catalogue is not None and not catalogue.complete:
             catalogue = _added(self.catalogue, catalogue)
-        return replace(self, catalogue=catalogue)
+        before, after = self._index, _Index.of(catalogue)
+        keeping = {}
+        for key, active in self.active.items():
+            if not before.versions.differs(after.versions, (active.model, active.version)):
+                continue
+            served = active.model, active.version, active.digest
+            if before.describes(*served) and not after.describes(*served):
+                own = {
+                    "environment": self.environment_of(*served),
+                    "policy": self.policy_of(*served).model_copy(update={"problems": []}),
+                }
+                keeping[key] = active.model_copy(update=own)
+        active_now = {**self.active, **keeping} if keeping else self.active
+        following = replace(self, catalogue=catalogue, active=active_now)
+        following.__dict__["_index"] = after  # where `cached_property` keeps it
+        return following
 
     def with_listing(self, listed_at: float | None, source_error: str | None) -> RouteTable:
         """Return the table with the same catalogue, listed again at another time."""
@@ -408,7 +476,7 @@ class RouteTable:
             # Bytes that serve an alias serve callers by number too, whatever became of the version
             # since: if they changed in the registry, the verified copy goes on. But a version that
             # was made anew is another one, whose callers wait for its own bytes.
-            if active.version == version and (listed is None or self.has_bytes_of(active, listed)):
+            if active.version == version and (listed is None or has_bytes(listed, active.digest)):
                 return self._route(model, version, active.digest)
         entry = self.version(model, version)
         self._refuse_unservable(model, entry)
@@ -433,7 +501,7 @@ class RouteTable:
             version=version,
             digest=digest,
             generation=self.generation,
-            timeout_s=self.policy_of(model, version).timeout_s,
+            timeout_s=self.policy_of(model, version, digest).timeout_s,
         )
 
     def _model_from_active(self, name: str) -> CatalogueModel:

@@ -84,27 +84,31 @@ class Versions:
             listed = self._node.table.version(key.model, key.version)
         except GatewayError:
             return _BASE_WORKER_BYTES  # served although the registry no longer lists it
-        own = listed.environment.kind == "own" or self._uses_gpu(listed.description or {})
+        own = self._node.table.environment_of(*key).kind == "own" or self._uses_gpu(
+            listed.description or {}
+        )
         return (_OWN_WORKER_BYTES if own else _BASE_WORKER_BYTES) + 2 * (listed.size_bytes or 0)
 
     def replicas(self, key: ReplicaKey) -> int:
         """Return how many workers the version ought to have when it has any."""
-        return self._node.table.policy_of(key.model, key.version).replicas or 1
+        table = self._node.table
+        return (not table.is_out_of_reach(*key) and table.policy_of(*key).replicas) or 1
 
     def goes_last(self, key: ReplicaKey) -> bool:
         """Whether the version serves an active alias, or is pinned by its tag."""
         table = self._node.table
         if (key.model, key.version, key.digest) in table.targets:
             return True
-        return bool(table.policy_of(key.model, key.version).pin)
+        return not table.is_out_of_reach(*key) and bool(table.policy_of(*key).pin)
 
     def timeout_s(self, key: ReplicaKey) -> float | None:
         """Return the model's own time-out in seconds, by its tag; None: it has none."""
-        return self._node.table.policy_of(key.model, key.version).timeout_s
+        return self._node.table.policy_of(*key).timeout_s
 
     def ends_when_idle(self, key: ReplicaKey) -> bool:
-        """Whether its tag says that it is loaded for callers only."""
-        return self._node.table.policy_of(key.model, key.version).load == "on_demand"
+        """Whether its tag says that it is loaded for callers only, or no caller can mean it."""
+        table = self._node.table
+        return table.is_out_of_reach(*key) or table.policy_of(*key).load == "on_demand"
 
     def preloaded(self) -> list[ReplicaKey]:
         """Return what serves an active alias and ought to be resident from the start."""
@@ -112,7 +116,7 @@ class Versions:
         return [
             ReplicaKey(model, version, digest)
             for model, version, digest in sorted(table.targets)
-            if table.policy_of(model, version).load == "preload"
+            if table.policy_of(model, version, digest).load == "preload"
         ]
 
     def still_here(self, keys: Sequence[ReplicaKey]) -> list[ReplicaKey]:
@@ -135,7 +139,7 @@ class Versions:
             LoadError: The artifact, or its environment, is not on this node, or newer than this
                 gateway.
         """
-        rows = self._node.table.policy_of(key.model, key.version).max_batch_rows
+        rows = self._node.table.policy_of(*key).max_batch_rows
         environment = self._environment(key)
         order = await asyncio.to_thread(self._read, key)
         order = replace(
@@ -170,10 +174,7 @@ class Versions:
             LoadError: Its own environment is not built. Ours would answer, but perhaps something
                 else.
         """
-        try:
-            environment = self._node.table.version(key.model, key.version).environment
-        except GatewayError:
-            return Environment()  # served although the registry no longer lists it
+        environment = self._node.table.environment_of(*key)
         if environment.kind == "own" and environment.python is None:
             raise LoadError("worker_died", f"the own environment of {key} is not built (yet)")
         return environment

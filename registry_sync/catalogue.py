@@ -146,8 +146,10 @@ def _version(
     description = known.descriptions.get(digest or "")
     own = model.asks_own_environment(number)
     rejected = rejection(ledger, listed.model, number, digest or "", own=own)
+    known_bytes = accepted(listed, ledger)
     if own:
-        environment = _own(known.environments.get(digest or ""))
+        # Bytes that were altered in the registry are not admissible, and their copy goes on.
+        environment = _own(known.environments.get(known_bytes.digest if known_bytes else ""))
         description = _with_verdict(description, DependencyVerdict())
         lacks = _lacks_own(environment, rejected)
     else:
@@ -156,7 +158,6 @@ def _version(
     here = description is not None and lacks is None
     state, reason, retry_at = _state(listed, ledger, known, here=here, lacks=lacks)
     refused = f"rejected for aliases ({rejected.failure}): {rejected.told}" if rejected else None
-    known_bytes = accepted(listed, ledger)
     return CatalogueVersion(
         version=number,
         state=state,

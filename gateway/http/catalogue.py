@@ -26,7 +26,7 @@ from gateway.model_ref import (
 )
 from gateway.node import Node
 from gateway.room import ReplicaKey
-from gateway.routing import RouteTable
+from gateway.routing import RouteTable, has_bytes
 from gateway.slices import in_slices
 from gateway.workers import Resident
 
@@ -84,12 +84,28 @@ async def get_version(request: Request, model: str, version: str) -> dict[str, A
     except InvalidReferenceError as error:
         raise InvalidSelectorError(f"not a version or alias: {error}") from error
     entry = table.model(name)
-    number = (
-        selector.version
-        if selector.kind is SelectorKind.VERSION
-        else table.resolve(name, selector).version
+    if selector.kind is SelectorKind.VERSION:
+        shown = table.version(name, selector.version)
+    else:
+        route = table.resolve(name, selector)
+        shown = table.version(name, route.version)
+        if route.digest is not None and not has_bytes(shown, route.digest):
+            shown = _predecessor(shown.version, route.digest)
+    return _version(services, table, entry, shown, whole=True)
+
+
+def _predecessor(number: int, digest: str) -> CatalogueVersion:
+    """Return what is known of bytes that serve, and whose version was made anew since."""
+    return CatalogueVersion(
+        version=number,
+        state=VersionState.AVAILABLE,
+        digest=digest,
+        accepted_digest=digest,
+        reason=(
+            f"version {number} was made anew in the registry: the alias means its predecessor "
+            f"until its own bytes are active; `/versions/{number}` shows those"
+        ),
     )
-    return _version(services, table, entry, table.version(name, number), whole=True)
 
 
 def registry_freshness(services: Services) -> dict[str, Any]:
@@ -162,9 +178,9 @@ def _why(
     except (VersionNotFoundError, RegistryUnavailableError):
         return None if meant else f"version {aspired} is not listed"
     if meant and active is not None:
-        return None if table.has_bytes_of(active, entry) else _why_not_yet(entry)
+        return None if has_bytes(entry, active.digest) else _why_not_yet(entry)
     absent = active is None and entry.state is VersionState.REGISTERED and entry.reason is None
-    if absent and table.policy_of(model.name, aspired).load == "on_demand":
+    if absent and table.policy_of(model.name, aspired, None).load == "on_demand":
         return f"version {aspired} comes when it is called: gateway.load is on_demand"
     return entry.reason or f"version {aspired} is {entry.state.value}"
 
@@ -198,7 +214,7 @@ def _version(
     aliases = sorted(
         alias
         for alias, one in table.active_of(model.name).items()
-        if one.version == entry.version and table.has_bytes_of(one, entry)
+        if one.version == entry.version and has_bytes(entry, one.digest)
     )
     trouble = _trouble(services, model.name, entry)
     body: dict[str, Any] = {
@@ -212,7 +228,7 @@ def _version(
         "unstamped": not entry.stamped,
         "size_bytes": entry.size_bytes,
         "flavor": description.get("flavor"),
-        "policy": _policy(table.policy_of(model.name, entry.version)),
+        "policy": _policy(table.policy_of(model.name, entry.version, entry.digest)),
     }
     if whole:
         body |= {
@@ -220,7 +236,9 @@ def _version(
             "frameworks": description.get("frameworks"),
             "requirements": description.get("requirements"),
             "dependency_verdict": description.get("dependency_verdict"),
-            "environment": entry.environment.model_dump(),
+            "environment": table.environment_of(
+                model.name, entry.version, entry.digest or ""
+            ).model_dump(),
             "input_example": (description.get("example") or {}).get("serving"),
             "replicas": [_replica(one) for one in workers],
             "created_at": entry.created_at,
@@ -237,7 +255,9 @@ def _policy(policy: Policy) -> dict[str, Any]:
 def _workers(services: Services, model: str, entry: CatalogueVersion) -> list[Resident]:
     wanted = (model, entry.version)
     found = [
-        one for one in services.residents.residents() if (one.key.model, one.key.version) == wanted
+        one
+        for one in services.residents.residents()
+        if (one.key.model, one.key.version) == wanted and has_bytes(entry, one.key.digest)
     ]
     return sorted(found, key=lambda one: one.number)
 

@@ -251,12 +251,14 @@ class Alive:
     Attributes:
         private_bytes: As in `Loaded`.
         gpu_bytes: As in `Loaded`.
+        example_s: How long its example took, without what was before it.
     """
 
     private_bytes: int
     example_ok: bool
     message: str = ""
     gpu_bytes: int = 0
+    example_s: float = 0.0
 
 
 Message = (
@@ -365,6 +367,7 @@ def _is_object(value: Any) -> bool:
 
 _FITS: dict[str, Callable[[Any], bool]] = {
     "int": _is_whole,
+    "float": _is_number,
     "str": _is_text,
     "bool": lambda value: type(value) is bool,
     "dict[str, float]": lambda value: _is_object(value) and all(map(_is_number, value.values())),

@@ -222,7 +222,7 @@ class ServingLoop:
             self._connection.send([(frame_id, Failed("cancelled", "nobody waits for it"), b"")])
 
     def _probe(self) -> Alive:
-        message = ""
+        message, began = "", self._clock()
         if self._example is not None:
             try:
                 self._model.answer(self._example)
@@ -231,7 +231,8 @@ class ServingLoop:
             except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
                 log_without_data(error)
                 message = f"its answer could not be read: {type(error).__name__}"
-        return Alive(self._memory.latest(), not message, message, pytorch.gpu_bytes())
+        example_s = self._clock() - began
+        return Alive(self._memory.latest(), not message, message, pytorch.gpu_bytes(), example_s)
 
     # --- answering --------------------------------------------------------------------------------
 

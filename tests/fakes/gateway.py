@@ -164,8 +164,9 @@ class FakeGateway:
         before = self.catalogue
         if before and before.writer == catalogue.writer and before.epoch >= catalogue.epoch:
             raise self._nack("stale_epoch", "an epoch as new was taken before")
-        table = RouteTable("champion", catalogue=before)
-        self.catalogue = table.with_catalogue(catalogue).catalogue
+        table = RouteTable("champion", catalogue=before, active=self.active)
+        table = table.with_catalogue(catalogue)
+        self.catalogue, self.active = table.catalogue, dict(table.active)
         self.snapshots += 1
         here = {(m.name, v.version) for m in catalogue.models for v in m.versions if v.digest}
         self.wanted = {key: since for key, since in self.wanted.items() if key not in here}

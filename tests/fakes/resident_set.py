@@ -28,6 +28,7 @@ class FakeReplica:
         self.answered = 0
         self.in_flight = 0
         self.probes = 0
+        self.example_s = 0.0
         self.pace = 0.0
         self.end_reason = "by itself"
         self.stopped = asyncio.Event()
@@ -64,6 +65,7 @@ class FakeReplica:
         self.world.probed_at_once = max(self.world.probed_at_once, len(self.world.probed))
         await asyncio.sleep(self.world.probe_s)
         self.world.probed.remove(self)
+        self.example_s = self.world.probe_s
         return Alive(self.private_bytes, *self.world.example(self))
 
     def end(self):

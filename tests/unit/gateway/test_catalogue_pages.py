@@ -134,6 +134,36 @@ async def test_an_alias_with_the_bytes_of_a_predecessor_says_so(accepted: bool) 
             assert "those from before serve until it is active: made anew, with wrong" in why
 
 
+async def test_an_alias_of_a_predecessor_shows_no_other_bytes() -> None:
+    old, new = (f"sha256:{n:064x}" for n in (1, 2))
+    before, anew = (
+        CatalogueVersion(
+            version=1,
+            state=VersionState.AVAILABLE,
+            digest=digest,
+            accepted_digest=digest,
+            description={"flavor": flavor, "signature": {"inputs": flavor}},
+            policy=Policy(timeout_s=seconds),
+        )
+        for digest, flavor, seconds in ((old, "sklearn", 9.0), (new, "pytorch", 1.0))
+    )
+    table = RouteTable("champion")
+    for epoch, version in ((1, before), (2, anew)):
+        model = CatalogueModel(name="churn", versions=[version], aliases={"champion": 1})
+        table = table.with_catalogue(Catalogue(writer="w", epoch=epoch, models=[model]))
+        if epoch == 1:
+            entry = ActiveAlias(model="churn", alias="champion", version=1, digest=old, since=5.0)
+            table = table.with_active(entry)
+    async with pages_of(Node(node_id="n", boot_id="b", table=table)) as client:
+        alias = (await client.get("/models/churn/versions/@champion")).json()
+        number = (await client.get("/models/churn/versions/1")).json()
+    assert (alias["version"], alias["digest"], alias["aliases"]) == (1, old, ["champion"])
+    assert (alias["flavor"], alias["signature"], alias["input_example"]) == (None, None, None)
+    assert alias["policy"] == {"timeout_s": 9.0}
+    assert "the alias means its predecessor" in alias["reason"]
+    assert (number["digest"], number["aliases"], number["flavor"]) == (new, [], "pytorch")
+
+
 async def test_a_version_whose_workers_die_again_and_again_says_so_between_its_pauses() -> None:
     now = [0.0]
     record = TrackRecord(lambda: now[0], longest_life_s=lambda key: 40.0)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +25,7 @@ from gateway.errors import (
     ModelLoadFailedError,
     ModelLoadingError,
     NotDeliveredError,
+    VersionConflictError,
     WorkerDiedError,
 )
 from gateway.live_record import LiveRecord
@@ -470,3 +472,22 @@ async def test_a_worker_that_never_had_it_keeps_nothing():
         await dispatcher.predict(call)
     call.place.let_go()
     assert (admission.in_flight, residents.one.released) == (0, 3)
+
+
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("given", [("champion", "1"), ("1", "champion")])
+async def test_an_alias_and_a_number_that_mean_two_creations_of_a_version_conflict(here, given):
+    at = node()
+    at.replace(at.table.with_active(ACTIVE))
+    call = replace(a_call(given[0]), also=parse_selector(given[1]))
+    assert dispatcher_on(at).resolve(call).digest == DIGEST
+    anew = CatalogueVersion(
+        version=1,
+        state=VersionState.AVAILABLE if here else VersionState.REGISTERED,
+        digest=OTHER if here else None,
+        accepted_digest=OTHER if here else None,
+    )
+    model = CatalogueModel(name="churn", versions=[anew], aliases={"champion": 1})
+    at.replace(at.table.with_catalogue(Catalogue(writer="w", epoch=2, models=[model])))
+    with pytest.raises(VersionConflictError, match="version 1: it was made anew"):
+        dispatcher_on(at).resolve(call)

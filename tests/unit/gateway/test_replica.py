@@ -363,12 +363,12 @@ async def test_a_worker_that_sends_more_than_an_answer_may_be_is_left(ready):
 
 async def test_what_a_worker_holds_is_what_it_said_last(ready):
     replica, launcher = ready
-    assert (replica.private_bytes, replica.gpu_bytes) == (1, 0)
+    assert (replica.private_bytes, replica.gpu_bytes, replica.example_s) == (1, 0, 0.0)
     probe = asyncio.ensure_future(replica.probe(5.0))
     await asyncio.sleep(0)
-    launcher.say(Alive(7, example_ok=True, gpu_bytes=9))
+    launcher.say(Alive(7, example_ok=True, gpu_bytes=9, example_s=0.5))
     await probe
-    assert (replica.private_bytes, replica.gpu_bytes) == (7, 9)
+    assert (replica.private_bytes, replica.gpu_bytes, replica.example_s) == (7, 9, 0.5)
 
 
 # --- proofs -------------------------------------------------------------------------------------

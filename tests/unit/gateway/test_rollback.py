@@ -103,6 +103,21 @@ async def test_a_version_that_fails_on_live_traffic_is_taken_back_and_held(ruled
     assert ruled.residents.unstaged[-1].startswith("rule-")
 
 
+async def test_a_trial_goes_on_when_its_version_is_listed_no_more(ruled):
+    await ruled.promoted(2)
+    ruled.traffic(2, 0, 19)
+    models = [contract.CatalogueModel(name="m", versions=[])]
+    gone = contract.Catalogue(writer="w", epoch=2, models=models)
+    entry = ruled.active()
+    ruled.node.replace(ruled.node.table.with_catalogue(gone))
+    assert ruled.active() is not entry, "it knows its own policy now"
+    await ruled.looked()
+    ruled.traffic(2, 0, 1)
+    ruled.node.replace(ruled.node.table.with_catalogue(gone))
+    trial = ruled.rule._trials["m", "champion"]
+    assert trial.before.requests == 0, "what was counted before counts still"
+
+
 async def test_what_was_taken_back_is_refused_until_it_is_released(ruled, tmp_path):
     await ruled.promoted(2)
     ruled.traffic(2, 0, 20)

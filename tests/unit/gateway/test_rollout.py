@@ -29,7 +29,7 @@ class FakeResidents:
         self.gate = asyncio.Event()
         self.gate.set()
         self.staged, self.swaps, self.renewed = [], [], []
-        self.wished, self.retired = set(), []
+        self.wished, self.retired, self.replaced = set(), [], []
         self.looks = 0
 
     def look_again(self):
@@ -37,6 +37,7 @@ class FakeResidents:
 
     async def stage(self, key, stage_id, *, replaces, swap, replicas, wait_s):
         self.swaps.append((swap, replicas))
+        self.replaced.append(replaces)
         self.staged.append((key.version, replaces.version if replaces else None))
         await self.gate.wait()
         if key.version in self.failures:
@@ -443,3 +444,48 @@ async def test_who_was_staged_twice_is_spared_no_longer_than_until_it_is_active(
     before = len(stand.residents.unstaged)
     await stand.activate(1, stage_id="again")
     assert stand.residents.unstaged[before:] == ["again"]
+
+
+async def test_what_a_predecessor_runs_under_outlives_a_restart(tmp_path):
+    stand = Stand(tmp_path)
+    own = contract.Environment(kind="own", python="/environments/a/python")
+
+    async def publish(epoch, digest, **members):
+        version = contract.CatalogueVersion(
+            version=1, state="available", digest=digest, accepted_digest=digest, **members
+        )
+        model = contract.CatalogueModel(name="m", versions=[version])
+        catalogue = contract.Catalogue(writer="w", epoch=epoch, models=[model])
+        await stand.rollout.take_catalogue(catalogue, catalogue.model_dump_json().encode())
+
+    await publish(1, D[1], environment=own, policy=contract.Policy(timeout_s=9.0))
+    await stand.stage(1)
+    await stand.activate(1)
+    await publish(2, D[2])
+    for table in (stand.node.table, TableFile(tmp_path).load("champion")):
+        assert table.environment_of("m", 1, D[1]) == own
+        assert table.policy_of("m", 1, D[1]).timeout_s == 9.0
+        assert table.environment_of("m", 1, D[2]) == contract.Environment()
+
+
+@pytest.mark.parametrize("order", [("champion", "prod"), ("prod", "champion")])
+@pytest.mark.parametrize("other", [D[2], D[3]])
+async def test_a_stage_replaces_the_bytes_of_its_own_alias(tmp_path, order, other):
+    table = RouteTable("champion")
+    for alias in order:
+        digest = D[1] if alias == "champion" else other
+        table = table.with_active(
+            contract.ActiveAlias(model="m", alias=alias, version=1, digest=digest, since=1.0)
+        )
+    stand = Stand(tmp_path, table)
+    await stand.publish(swap="unload_first", aliases={"champion": 1})
+    request = contract.StageRequest(
+        stage_id="s", model="m", version=1, digest=D[2], replaces=1, alias="champion"
+    )
+    stand.rollout.stage(request)
+    await stand.outcome("s")
+    assert stand.residents.replaced == [ReplicaKey("m", 1, D[1])]
+    assert stand.residents.swaps == [("unload_first", 1)], "no other alias means these bytes"
+    stand.rollout.stage(request.model_copy(update={"stage_id": "again", "digest": D[1]}))
+    await stand.outcome("again")
+    assert stand.residents.replaced[1:] == [None], "no version replaces itself"

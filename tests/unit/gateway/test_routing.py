@@ -9,6 +9,7 @@ from gateway.control_contract import (
     Catalogue,
     CatalogueModel,
     CatalogueVersion,
+    Environment,
     Policy,
     VersionState,
 )
@@ -268,7 +269,7 @@ def test_policy_travels_with_the_route():
 def test_what_a_version_says_goes_before_its_model_each_on_its_own():
     snapshot = table(with_policy(1, timeout_s=9.0), with_policy(2, max_batch_rows=1), policy=MODELS)
     assert [resolve(snapshot, n).timeout_s for n in ("1", "2")] == [9.0, 2.5]
-    assert [snapshot.policy_of("churn", n).max_batch_rows for n in (1, 2)] == [64, 1]
+    assert [snapshot.policy_of("churn", n, DIGEST[n]).max_batch_rows for n in (1, 2)] == [64, 1]
 
 
 def test_an_alias_has_the_policy_of_the_version_that_it_means_now():
@@ -296,9 +297,31 @@ def test_a_policy_is_looked_up_once_for_each_selector_of_a_table():
 
 def test_what_serves_and_is_listed_no_more_has_no_policy_and_a_deleted_version_its_models():
     gone = RouteTable("champion").with_active(active("champion", 1))
-    assert gone.policy_of("churn", 1) == Policy()
+    assert gone.policy_of("churn", 1, DIGEST[1]) == Policy()
     assert resolve(gone).timeout_s is None
     assert resolve(table(version(1, STATE.DELETED), policy=MODELS), "1").timeout_s == 2.5
+
+
+def test_a_predecessor_keeps_the_policy_and_environment_that_it_had_last():
+    own = Environment(kind="own", python="/environments/a/python")
+    before = with_policy(1, timeout_s=9.0).model_copy(update={"environment": own})
+    snapshot = table(before, actives=[active("champion", 1)], policy=MODELS)
+    gone = version(1, STATE.DELETED)
+    anew = gone.model_copy(
+        update={"state": STATE.AVAILABLE, "digest": DIGEST[2], "accepted_digest": DIGEST[2]}
+    )
+    for epoch, versions in enumerate([[gone], [], [anew], [anew]], start=2):
+        model = CatalogueModel(name="churn", versions=ListedVersions(versions))
+        snapshot = snapshot.with_catalogue(Catalogue(writer="w", epoch=epoch, models=[model]))
+        assert resolve(snapshot, "champion").timeout_s == 9.0
+        assert snapshot.policy_of("churn", 1, DIGEST[1]) == Policy(timeout_s=9.0, max_batch_rows=64)
+        assert snapshot.environment_of("churn", 1, DIGEST[1]) == own
+    assert resolve(snapshot, "1").timeout_s is None
+    assert snapshot.environment_of("churn", 1, DIGEST[2]) == Environment()
+    back = with_policy(1, timeout_s=7.0)
+    model = CatalogueModel(name="churn", versions=[back])
+    snapshot = snapshot.with_catalogue(Catalogue(writer="w", epoch=9, models=[model]))
+    assert resolve(snapshot, "champion").timeout_s == 7.0, "it is listed again, with other tags"
 
 
 def test_a_hold_is_found_by_model_alias_and_digest():

@@ -33,13 +33,14 @@ class Probed:
     in_flight = 0
 
     def __init__(self, seconds: float) -> None:
-        self.seconds, self.probes = seconds, 0
+        self.seconds, self.probes, self.example_s = seconds, 0, 0.0
         self.killed: str | None = None
 
     async def probe(self, timeout_s: float) -> Alive:
         self.probes += 1
         async with asyncio.timeout(timeout_s):
             await asyncio.sleep(self.seconds)
+        self.example_s = self.seconds
         return Alive(1, True, "")
 
     def kill(self, reason: str) -> None:
@@ -51,6 +52,18 @@ class Odd(Probed):
 
     async def probe(self, timeout_s: float) -> Alive:
         raise ValueError("nonsense")
+
+
+class Busy(Probed):
+    """A quick one with a queue: the first answer comes too late, the next ones late."""
+
+    in_flight = 1
+
+    async def probe(self, timeout_s: float) -> Alive:
+        self.probes += 1
+        async with asyncio.timeout(timeout_s):
+            await asyncio.sleep(0.08 if self.probes > 1 else 3600)
+        return Alive(1, True, "")
 
 
 class Residents:
@@ -128,6 +141,14 @@ async def test_a_slow_model_is_asked_for_a_tenth_of_its_time_at_most() -> None:
     await watched(Residents(slow, quick), 5.0, lambda: slow.probes == 3)
     assert time.monotonic() - began_at > 2 * (1 + 9) * slow.seconds
     assert quick.probes > slow.probes
+
+
+async def test_a_busy_worker_is_no_slow_one() -> None:
+    busy = Busy(0.0)
+    began_at = time.monotonic()
+    await watched(Residents(busy), None, lambda: busy.probes == 4)
+    assert time.monotonic() - began_at < (1 + 9) * 0.08, "its queue is not its example"
+    assert busy.killed is None
 
 
 async def test_one_that_answers_a_probe_with_nonsense_ends() -> None:

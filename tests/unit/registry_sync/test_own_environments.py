@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 
+import pytest
+
 from gateway.control_contract import CatalogueVersion, Environment, VersionState
 from registry_sync.dependencies import OnMismatch
 from registry_sync.errors import EnvironmentFailedError
+from tests.fakes.callers import table_of
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 
@@ -150,3 +153,52 @@ async def test_the_sweep_removes_an_environment_that_no_artifact_means(node: Nod
         await spine.preparation.sweep([], older_than_s=0)
         assert not node.environments.there
         assert not spine.preparation.built
+
+
+def serving_environment(node: NodeInMemory) -> Environment:
+    """What a worker of the bytes that serve the alias runs under."""
+    table = table_of(node.gateway)
+    return table.environment_of(M, 1, table.active[M, A].digest)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("own", "shared"), ("shared", "own"), ("own", "own")]
+)
+@pytest.mark.parametrize("fault", ["unreadable", "rejected"])
+async def test_a_predecessor_keeps_its_environment_while_its_successor_does_not_come(
+    node: NodeInMemory, before: str, after: str, fault: str
+) -> None:
+    tag_version(node, 1, before)
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+        digest, environment = node.gateway.active[M, A].digest, serving_environment(node)
+        assert environment.kind == before
+        node.registry.make_anew(M, 1)
+        if fault == "unreadable":
+            node.registry.spoil(M, 1)
+        else:
+            node.gateway.fails[M, 1] = ("warm_up_failed", "it answers nonsense")
+        node.registry.without_latest(M)
+        node.registry.point(M, A, 1)
+        tag_version(node, 1, after)
+        await spine.poll()
+        await idle(spine)
+        assert node.gateway.active[M, A].digest == digest
+        assert serving_environment(node) == environment
+
+
+async def test_a_copy_that_goes_on_while_its_version_is_altered_keeps_its_environment(
+    node: NodeInMemory,
+) -> None:
+    tag_version(node, 1, "own")
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+        environment = serving_environment(node)
+        node.registry.stamp(M, 1, "sha256:" + "e" * 64)
+        tag_version(node, 1, "own")
+        await spine.poll()
+        await idle(spine)
+        assert shown(node, 1).digest is None
+        assert serving_environment(node) == environment

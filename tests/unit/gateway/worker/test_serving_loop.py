@@ -345,6 +345,20 @@ def test_a_probe_is_told_what_the_worker_holds_of_gpus(monkeypatch):
     assert json.loads(answers[9].header)["gpu_bytes"] == 7
 
 
+def test_a_probe_is_told_how_long_the_example_took_and_not_its_queue():
+    moments = [100.0]
+
+    def slow(inputs):
+        moments[0] += inputs.native()[0]
+        return inputs.native()
+
+    probe = (Kind.PROBE, 9, encode_header(Probe()))
+    answers = serve(
+        request(1, 50), probe, model=slow, example=b'{"instances": [3]}', clock=lambda: moments[0]
+    )
+    assert json.loads(answers[9].header)["example_s"] == 3.0
+
+
 def test_requests_are_joined_up_to_so_many_bytes_of_their_bodies():
     size = len(request(1, 1)[3])
     requests = [request(id_, 1) for id_ in range(1, 6)]
