@@ -16,6 +16,7 @@ from registry_sync.errors import LedgerError
 from registry_sync.operations.bodies import ReleaseRequest
 from registry_sync.operations.quarantine import accept
 from registry_sync.reconcile import Reconciler
+from registry_sync.records import AskedBy
 from registry_sync.standing import FIRST_CREATION
 from tests.fakes.callers import WAITS, answer
 from tests.fakes.gateway import becomes
@@ -191,6 +192,50 @@ async def test_a_model_that_was_renamed_away_leaves_its_name_to_another(
         )
         assert answers(node, "1") == new
         assert answer(node.gateway, "archived", "1") == old
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+async def test_a_model_that_is_renamed_keeps_its_digest_also_over_a_used_name(
+    tmp_path: Path, was_there: bool
+) -> None:
+    node = NodeInMemory(tmp_path)
+    node.registry.publish("next", 1)
+    node.registry.point("next", A, 1)
+    if was_there:
+        make_anew(node)
+    async with node.control_plane() as spine:
+        good = node.registry.digest("next", 1)
+        await becomes(lambda: answer(node.gateway, "next", f"@{A}") == good, "it serves")
+        if was_there:
+            await means(node, node.registry.digest(M, 1))
+            node.registry.forget(M)
+        await idle(spine)
+        node.registry.rename("next", M)
+        node.registry.tamper(M, 1)
+        node.gateway.restart(lose_table=True)  # the bytes are compared before they serve
+        await spine.poll()
+        await node.shows(1, VersionState.QUARANTINED)
+        await idle(spine)
+        assert spine.journal.view.quarantines[M, 1].expected_digest == good
+        assert answers(node, f"@{A}") != node.registry.digest(M, 1)
+
+
+async def test_a_renamed_version_keeps_its_digest_where_its_old_name_was_taken_first(
+    tmp_path: Path,
+) -> None:
+    """A hint shows the model that took the name before any listing shows the one that left it."""
+    node = node_on(tmp_path)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine:
+        await means(node, old)
+        node.registry.rename(M, "archived")
+        new = make_anew(node)
+        spine.hint(M, AskedBy.WEBHOOK)
+        await means(node, new)
+        node.registry.tamper("archived", 1)
+        await spine.poll()
+        await becomes(lambda: ("archived", 1) in spine.journal.view.quarantines, "it is altered")
+        assert "data/weights" in spine.journal.view.quarantines["archived", 1].reason
 
 
 async def test_the_same_bytes_made_anew_change_nothing_for_callers(tmp_path: Path) -> None:
