@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from gateway.control_contract import VersionState
-from registry_sync.errors import LedgerError
+from registry_sync.errors import LedgerError, SourceError
 from registry_sync.operations.bodies import ReleaseRequest
 from registry_sync.operations.quarantine import accept
 from registry_sync.reconcile import Reconciler
@@ -236,6 +236,39 @@ async def test_a_renamed_version_keeps_its_digest_where_its_old_name_was_taken_f
         await spine.poll()
         await becomes(lambda: ("archived", 1) in spine.journal.view.quarantines, "it is altered")
         assert "data/weights" in spine.journal.view.quarantines["archived", 1].reason
+
+
+@STAMPS
+@pytest.mark.parametrize("remembered", [True, False])
+async def test_old_bytes_do_not_answer_by_number_where_the_newest_listing_was_not_written(
+    tmp_path: Path, stamped: bool, remembered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = node_on(tmp_path, stamped=stamped)
+    old = node.registry.digest(M, 1)
+
+    def refuse(*_: object) -> None:
+        raise LedgerError("the process is killed before this")
+
+    async with node.control_plane() as spine:
+        if not remembered:
+            monkeypatch.setattr(spine.ledger, "remember_listing", refuse)
+        await means(node, old)
+        await idle(spine)
+        make_anew(node, stamped=stamped)
+        node.registry.fetch_error = SourceError("the storage does not answer")
+        monkeypatch.setattr(spine.ledger, "remember_listing", refuse)
+        await spine.poll()
+        await becomes(lambda: answers(node, "1") == WAITS, "callers wait for the new bytes")
+    monkeypatch.undo()
+    node.registry.down = True
+    async with node.control_plane() as spine:
+        await becomes(lambda: spine.listings.error is not None, "the registry is down")
+        await idle(spine)
+        assert answers(node, "1") in (WAITS, "model_load_failed")
+        assert answers(node, f"@{A}") == old, "what serves, serves"
+        node.registry.down, node.registry.fetch_error = False, None
+        await spine.poll()
+        await means(node, node.registry.digest(M, 1))
 
 
 async def test_the_same_bytes_made_anew_change_nothing_for_callers(tmp_path: Path) -> None:
