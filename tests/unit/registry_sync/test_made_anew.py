@@ -637,6 +637,39 @@ async def test_an_acceptance_waits_for_a_fetch_that_is_under_way(tmp_path: Path)
         await means(node, new)
 
 
+async def test_an_acceptance_whose_fetch_takes_long_is_pending_and_goes_on(tmp_path: Path) -> None:
+    node = node_on(tmp_path, marks=S3, stamped=True)
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        new = await altered(node, spine)
+        await idle(spine)
+        proceed = node.registry.hold_fetches[M] = threading.Event()
+        answered = await accept(spine, ReleaseRequest(model=M, version=1), patience_s=0.3)
+        assert answered.outcome == "pending", answered
+        assert "go on being fetched" in (answered.reason or "")
+        proceed.set()
+        await means(node, new)
+
+
+async def test_an_acceptance_whose_fetch_fails_says_what_failed_and_to_ask_again(
+    tmp_path: Path,
+) -> None:
+    node = node_on(tmp_path, marks=S3, stamped=True)
+    async with node.control_plane() as spine, listening(node, spine) as command:
+        await node.serves(1)
+        new = await altered(node, spine)
+        await idle(spine)
+        node.registry.fetch_error = SourceError("the storage does not answer")
+        refused = await command("quarantine", "accept", f"{M}/1")
+        assert refused.exit_code == 1
+        told = " ".join(refused.stderr.split())
+        assert "the storage does not answer; nothing has changed" in told
+        assert f"run `registry-gateway quarantine accept {M}/1` again" in told
+        node.registry.fetch_error = None
+        assert (await command("quarantine", "accept", f"{M}/1")).exit_code == 0
+        await means(node, new)
+
+
 async def test_an_acceptance_that_the_ledger_does_not_take_changes_nothing(tmp_path: Path) -> None:
     node = node_on(tmp_path, marks=S3, stamped=True)
     old = node.registry.digest(M, 1)
