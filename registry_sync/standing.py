@@ -139,6 +139,15 @@ def made_anew(version: int) -> str:
     )
 
 
+def predecessor_is_over(version: int) -> str:
+    """Return the sentence for users: what an alias meant before has the number of what it means."""
+    return (
+        f"the bytes that version {version} had before it was made anew or altered in the registry "
+        "do not serve again once their successor has: point the alias at another version, or "
+        "register these bytes as a new one"
+    )
+
+
 def _as_it_is(version: int) -> str:
     return f"`rollback --to {version}` or `pin` takes it as it is now, `unpin` follows the registry"
 

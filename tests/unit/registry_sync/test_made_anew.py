@@ -238,6 +238,25 @@ async def test_a_renamed_version_keeps_its_digest_where_its_old_name_was_taken_f
         assert "data/weights" in spine.journal.view.quarantines["archived", 1].reason
 
 
+async def test_nothing_goes_back_from_a_version_made_anew_to_its_predecessor(
+    tmp_path: Path,
+) -> None:
+    node = node_on(tmp_path)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await means(node, node.registry.digest(M, 1))
+        await idle(spine)
+        new = make_anew(node)
+        await spine.poll()
+        await means(node, new)
+        await idle(spine)
+        refused = (await client.post("/rollback", json={"model": M, "alias": A})).json()
+        assert refused["outcome"] == "refused"
+        assert "point the alias at another version" in refused["reason"]
+        assert "rollback --to" not in refused["reason"], "that is what is active"
+        assert spine.journal.view.holds == {}
+        assert answers(node, f"@{A}") == new
+
+
 @STAMPS
 @pytest.mark.parametrize("remembered", [True, False])
 async def test_old_bytes_do_not_answer_by_number_where_the_newest_listing_was_not_written(
