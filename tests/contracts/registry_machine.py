@@ -186,7 +186,8 @@ class Machine(RuleBasedStateMachine):
         """Give a model a name that is free, whether it was used before or not."""
         if name not in self.registry.models or to in self.registry.models:
             return
-        self.tally["renamed over a used name" if to in self.named else "renamed"] += 1
+        self.tally["renamed"] += 1
+        self.tally["renamed over a used name"] += to in self.named
         self.registry.rename(name, to)
         self.named.add(to)
         for version in self.registry.models[to].versions:
