@@ -324,16 +324,17 @@ class ArtifactStore:
                 raise StoreError(f"there is no artifact {digest} to pin")
             self._write(artifact.pinned(pin))
 
-    def find_pin(self, model: str, version: int) -> tuple[StoredArtifact, Pin] | None:
+    def find_pin(
+        self, model: str, version: int, *, mark: str | None = None
+    ) -> tuple[StoredArtifact, Pin] | None:
         """Return what was accepted for a version, and the pin that says so, or None.
 
-        Of two artifacts that were accepted for it, the one that was accepted last counts.
+        Of two artifacts that were accepted for it, the one that was accepted last counts. What was
+        accepted for its creation, by the registry's ``mark``, comes first, under any name.
         """
-        found = [
-            (artifact, pin)
-            for artifact in self.all().values()
-            for pin in artifact.pins
-            if (pin.model, pin.version) == (model, version)
+        known = [(artifact, pin) for artifact in self.all().values() for pin in artifact.pins]
+        found = [each for each in known if each[1].creation == mark is not None] or [
+            each for each in known if (each[1].model, each[1].version) == (model, version)
         ]
         return max(found, key=lambda each: each[0].accepted_at(each[1]), default=None)
 

@@ -41,15 +41,17 @@ def learned(
     """
     pins = ledger.pins
     changes = [PinChange(pins[key], replace(pins[key], gone_at=at)) for key in sorted(gone)]
-    by_creation = {pin.creation: pin for pin in pins.values() if pin.creation is not None}
+    # Of two, the newer one counts: an operator may have accepted other bytes since a rename.
+    oldest_first = sorted(pins.values(), key=lambda pin: pin.accepted_at or 0.0)
+    by_creation = {pin.creation: pin for pin in oldest_first}
     for one in listed.versions():
         known = pins.get((one.model, one.version))
-        if known is not None:
+        its = by_creation.get(one.creation) if one.creation is not None else None
+        if its is not None and (known is None or known.creation != one.creation):
+            there = replace(its, model=one.model, version=one.version)  # its model was renamed
+            changes.append(PinChange(known, replace(there, gone_at=None, superseded=False)))
+        elif known is not None:
             changes += _of_known(one, known, ledger)
-        elif one.creation is not None and one.creation in by_creation:
-            known = by_creation[one.creation]
-            there = replace(known, model=one.model, version=one.version)
-            changes.append(PinChange(None, replace(there, gone_at=None, superseded=False)))
     return tuple(changes)
 
 

@@ -186,11 +186,12 @@ class Intake:
             make_room(folder, total_bytes)
 
     def _pinned_in_store(self, order: Order) -> PinnedVersion | None:
-        found = self._store.find_pin(order.version.model, order.version.version)
+        listed = order.version
+        found = self._store.find_pin(listed.model, listed.version, mark=listed.creation)
         if found is None or not is_of_creation(found[1].creation, order.creation):
             return None
         pinned = pinned_version(*found)
-        return None if was_made_after(order.version, pinned) else pinned
+        return None if was_made_after(listed, pinned) else pinned
 
     def _check_creation(self, version: AspiredVersion) -> None:
         """Make sure that the bytes are of the creation that was listed: places go by numbers.

@@ -189,14 +189,15 @@ class Ledger:
 
     def note_pins(self, changes: Sequence[PinChange]) -> None:
         """Record what was learned of accepted bytes; what was accepted meanwhile stays."""
+        now = self._clock()
         with self._database.transaction() as connection:
             for before, after in ((one.before, one.after) for one in changes):
-                row = pin_values(after, at=self._clock())
+                row = pin_values(after, at=now)
                 key = {"model": after.model, "version": after.version}
                 if before is not None:
                     known = {"digest": before.digest, "creation": before.creation}
-                    same = self._pins.mine(**key, **known)
-                    news = {name: row[name] for name in ("creation", "gone_at", "superseded")}
+                    same, was = self._pins.mine(**key, **known), pin_values(before, at=now)
+                    news = {name: value for name, value in row.items() if value != was[name]}
                     connection.execute(update(pins).where(same).values(**news))
                 elif connection.execute(self._pins.select(**key)).first() is None:
                     self._pins.add(connection, row)

@@ -18,6 +18,7 @@ from registry_sync.ledger import Ledger
 from registry_sync.records import LedgerView, PinChange
 from registry_sync.settle import Settled, settle
 from registry_sync.sources.source import Source
+from registry_sync.standing import as_remembered
 from registry_sync.threads import Threads
 
 _NOTHING = Aspired(models={}, listed_at=0.0)
@@ -116,7 +117,14 @@ class Listings:
         self._recalled = True
         if listing is None or self.count:
             return
-        models = {**listing.models, **self.aspired.models}
+        view = self._journal.view
+        known = {
+            name: replace(
+                model, versions={n: as_remembered(one, view) for n, one in model.versions.items()}
+            )
+            for name, model in listing.models.items()
+        }
+        models = {**known, **self.aspired.models}
         self.settled = Settled(replace(listing, models=models))
         self.listed_at = listing.listed_at
         self.complete = True

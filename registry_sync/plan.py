@@ -220,7 +220,7 @@ def _bring_up(world: World, model: str, alias: str, targets: list[Target]) -> It
             continue
         if world.is_rejected(model, meant) or world.is_frozen(meant):
             continue
-        lost = world.ledger.last_active.get((model, alias))
+        lost = world.lost(model, alias)
         if world.left_by_rule(model, alias, meant) or world.why_refused_signature(lost, meant):
             continue
         if building := list(_environment(world, model, meant, urgency)):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.records import LedgerView
+from registry_sync.standing import as_remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ def from_ledger(view: LedgerView) -> dict[str, AspiredModel]:
             expected_digest=pin.expected_digest if pin.stamped else None,
             creation=pin.creation,
         )
+        version = as_remembered(version, view)
         models[name] = replace(known, versions={**known.versions, number: version})
     for (name, alias), last in view.last_active.items():
         if last.retired_at is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from registry_sync.aspired import Aspired, AspiredVersion
 from registry_sync.records import LedgerView, PinnedVersion, Quarantine, Rejection
@@ -11,6 +12,8 @@ FIRST_CREATION = "first"
 """The creation of a version whose registry has no mark of it, until it was gone and came again."""
 EARLIER_CREATION = "earlier"
 """A creation that an older release left without a mark, and that is over."""
+
+_UNKNOWN_CREATION = "unknown"
 
 
 def find(aspired: Aspired, model: str, version: int) -> AspiredVersion | None:
@@ -33,6 +36,20 @@ def creation(listed: AspiredVersion, ledger: LedgerView) -> str:
     if pin.gone_at is not None:
         return f"after-{pin.gone_at:.3f}"
     return pin.creation or FIRST_CREATION
+
+
+def as_remembered(listed: AspiredVersion, ledger: LedgerView) -> AspiredVersion:
+    """Return a version that was listed in the past, as far as it still counts.
+
+    If a newer listing has shown another creation since, which one is not known, nor its stamp: that
+    listing itself may not have been written, because the process ended or the ledger refused.
+    """
+    pin = ledger.pins.get((listed.model, listed.version))
+    if pin is None or not pin.superseded or listed.creation is None:
+        return listed
+    if listed.creation != pin.creation:
+        return listed  # it is the creation that followed
+    return replace(listed, creation=_UNKNOWN_CREATION, expected_digest=None)
 
 
 def was_made_after(listed: AspiredVersion, known: PinnedVersion) -> bool:
@@ -119,6 +136,15 @@ def made_anew(version: int) -> str:
     """Return the sentence for users: the version that is meant was deleted and made anew."""
     return (
         f"version {version} was made anew in the registry after it was chosen: {_as_it_is(version)}"
+    )
+
+
+def predecessor_is_over(version: int) -> str:
+    """Return the sentence for users: what an alias meant before has the number of what it means."""
+    return (
+        f"the bytes that version {version} had before it was made anew or altered in the registry "
+        "do not serve again once their successor has: point the alias at another version, or "
+        "register these bytes as a new one"
     )
 
 

@@ -157,7 +157,7 @@ def _why_refused(
         return Why.HELD, left.reason
     if rejected := world.why_rejected(model, target.version, target.digest or ""):
         return Why.REJECTED, rejected
-    before = active or world.ledger.last_active.get((model, alias))
+    before = active or world.lost(model, alias)
     meant = target if active else world.recovered(model, alias, target)
     if other := world.why_refused_signature(before, meant):
         return Why.REJECTED, other

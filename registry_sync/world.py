@@ -263,9 +263,12 @@ class World:
         change = self.signature_change(before.digest, target.digest) if target.digest else None
         if change is None or not change.breaking:
             return None
+        takes = f"`rollback --to {target.version}` or `pin` takes"
+        if isinstance(before, Activation):  # it points at nothing, and `rollback` would refuse
+            takes = "`pin` takes"
         return (
             f"{self.why_other_signature(before, target)}: this node refuses that; "
-            f"`rollback --to {target.version}` or `pin` takes it all the same"
+            f"{takes} it all the same"
         )
 
     def why_failing(self, model: str, alias: str, target: Target) -> str | None:

@@ -93,7 +93,7 @@ def _say_accepted(answer: ReleaseAnswer) -> None:
     if answer.outcome == "accepted":
         say(f"The bytes of {name} are accepted as they were found, and here.")
     elif answer.outcome == "pending":
-        say_error(f"The bytes of {name} are not accepted yet, and are tried again: {answer.reason}")
+        say_error(f"The bytes of {name} are not accepted yet: {answer.reason}")
     else:
         say_error(f"{name} stays quarantined: {answer.reason}")
 

@@ -285,8 +285,8 @@ class ReleaseAnswer(BaseModel):
 
     Attributes:
         outcome: ``accepted``: the bytes are right now, and here. ``refused``: they are wrong
-            still, and quarantined again. ``pending``: they are not here yet. ``released``: the
-            registry no longer lists the version, so there is nothing to fetch.
+            still, or were not accepted, and quarantined. ``pending``: they are not here yet.
+            ``released``: the registry no longer lists the version, so there is nothing to fetch.
     """
 
     outcome: Literal["accepted", "refused", "pending", "released"]

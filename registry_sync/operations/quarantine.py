@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from registry_sync.actions import Fetch
 from registry_sync.errors import LedgerError
 from registry_sync.incidents import incident_of, way_out, why_not_acceptable
 from registry_sync.operations.bodies import (
@@ -71,7 +72,7 @@ async def accept(spine: Reconciler, request: ReleaseRequest, *, patience_s: floa
     answer = ReleaseAnswer(outcome="refused", model=request.model, version=request.version)
     if reason := why_not_acceptable(found, listed):
         return answer.model_copy(update={"reason": reason})
-    return await _bring(spine, request, patience_s=patience_s, accepts=found.found_digest)
+    return await _bring(spine, request, patience_s=patience_s, accepted=found)
 
 
 async def release(
@@ -118,9 +119,16 @@ async def _written(spine: Reconciler, work: Callable[..., object], *args: object
 
 
 async def _bring(
-    spine: Reconciler, request: ReleaseRequest, *, patience_s: float, accepts: str | None = None
+    spine: Reconciler,
+    request: ReleaseRequest,
+    *,
+    patience_s: float,
+    accepted: Quarantine | None = None,
 ) -> ReleaseAnswer:
-    """Have a version fetched and checked once more, and say how that went."""
+    """Have a version fetched and checked once more, and say how that went.
+
+    ``accepted`` is the quarantine whose bytes an operator accepts; None: it was released.
+    """
     key = (request.model, request.version)
     await spine.next_decision()
     answer = ReleaseAnswer(outcome="accepted", model=request.model, version=request.version)
@@ -128,9 +136,23 @@ async def _bring(
     if listed is None:
         reason = "the registry no longer lists it"
         return answer.model_copy(update={"outcome": "released", "reason": reason})
+    accepts = accepted.found_digest if accepted else None
     reason_not = await bring(spine, *key, patience_s=patience_s, accepts=accepts)
     if reason_not is None:
         return answer
-    again = quarantine_of(listed, spine.journal.view) is not None
-    outcome = "refused" if again else "pending"
-    return answer.model_copy(update={"outcome": outcome, "reason": reason_not})
+    standing = quarantine_of(listed, spine.journal.view)
+    if standing is None or _is_accepting(spine, *key, accepts):
+        return answer.model_copy(update={"outcome": "pending", "reason": reason_not})
+    if standing == accepted:  # nothing was found out about the bytes
+        again = f"run `registry-gateway quarantine accept {request.model}/{request.version}` again"
+        reason_not = f"{reason_not}; nothing has changed: {again}"
+    return answer.model_copy(update={"outcome": "refused", "reason": reason_not})
+
+
+def _is_accepting(spine: Reconciler, model: str, version: int, accepts: str | None) -> bool:
+    """Whether bytes that an operator accepts are on their way: they end the quarantine."""
+    wanted = (model, version, accepts)
+    return accepts is not None and any(
+        isinstance(one, Fetch) and (one.model, one.version, one.accepts) == wanted
+        for one in spine.steps.doing()
+    )

@@ -9,7 +9,13 @@ from registry_sync.operations.holding import hold_until_served, new_hold
 from registry_sync.operations.refusals import NothingToRollBackError
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import Activation, AskedBy, Hold
-from registry_sync.standing import creation, creation_of_bytes, expected_digest, find
+from registry_sync.standing import (
+    creation,
+    creation_of_bytes,
+    expected_digest,
+    find,
+    predecessor_is_over,
+)
 
 _SEARCHED_ACTIVATIONS = 200
 
@@ -45,6 +51,8 @@ async def roll_back(
         reason=spine.look().why_other_bytes(target),
     )
     if answer.reason is not None:
+        if target.target_version == active.version:  # it is active as it is now
+            answer = answer.model_copy(update={"reason": predecessor_is_over(active.version)})
         return answer
     outcome, reason = await hold_until_served(spine, target, patience_s=patience_s)
     news = {"outcome": outcome, "was_pinned": was_pinned, "reason": reason}

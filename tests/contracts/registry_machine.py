@@ -56,6 +56,8 @@ LONG_S = 1000.0
 _FAST = Path("/dev/shm")
 
 models = st.sampled_from(MODELS)
+away = st.sampled_from(AWAY)
+names = st.sampled_from((*MODELS, *AWAY))
 versions = st.sampled_from(VERSIONS)
 aliases = st.sampled_from(ALIASES)
 
@@ -78,6 +80,7 @@ class Machine(RuleBasedStateMachine):
         self.registry.marks_creations = marks
         self.model = Model(marks)
         self.judged = 0
+        self.named = set(MODELS)
         self.plane: AsyncExitStack | None = None
         self.spine: Reconciler
         self._register(ANCHOR, 1)
@@ -178,18 +181,24 @@ class Machine(RuleBasedStateMachine):
             self.alter(name, first)
         self.tally["made anew, seen" if seen else "made anew, unseen"] += 1
 
-    @rule(name=models)
-    def rename(self, name: str) -> None:
-        away = AWAY[MODELS.index(name)]
-        if name in self.registry.models and away not in self.registry.models:
-            self.registry.rename(name, away)
-            for version in self.registry.models[away].versions:
-                digest = self.registry.digest(away, version)
-                right = set() if self._is_spoiled(away, version) else {digest}
-                self.model.renamed((name, version), away, right)
-            self.tally["renamed"] += 1
-        elif away in self.registry.models and name not in self.registry.models:
-            self.registry.forget(away)
+    @rule(name=names, to=names)
+    def rename(self, name: str, to: str) -> None:
+        """Give a model a name that is free, whether it was used before or not."""
+        if name not in self.registry.models or to in self.registry.models:
+            return
+        self.tally["renamed"] += 1
+        self.tally["renamed over a used name"] += to in self.named
+        self.registry.rename(name, to)
+        self.named.add(to)
+        for version in self.registry.models[to].versions:
+            digest = self.registry.digest(to, version)
+            right = set() if self._is_spoiled(to, version) else {digest}
+            self.model.renamed((name, version), to, right)
+
+    @rule(name=away)
+    def forget(self, name: str) -> None:
+        if name in self.registry.models:
+            self.registry.forget(name)
 
     @rule(name=models, version=versions)
     def stamp(self, name: str, version: int) -> None:
@@ -265,6 +274,23 @@ class Machine(RuleBasedStateMachine):
         self.list_registry()
         self.call_by_number(name, version)
         self.accept()
+
+    @rule(name=models, seen=st.booleans(), alters=st.booleans())
+    def replace_by_rename(self, name: str, seen: bool, alters: bool) -> None:
+        """Delete one model, and give another one its name; its bytes may be altered meanwhile."""
+        other = MODELS[1 - MODELS.index(name)]
+        if name not in self.registry.models:
+            return
+        self.list_registry()
+        if other in self.registry.models:
+            self.registry.forget(other)
+        if seen:
+            self.list_registry()
+            self.list_registry()
+        self.rename(name, other)
+        for version in VERSIONS if alters else ():
+            self.alter(other, version)
+        self.list_registry()
 
     @rule(name=models, seen=st.booleans())
     def make_anew_while_the_ledger_refuses(self, name: str, seen: bool) -> None:

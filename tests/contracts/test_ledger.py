@@ -76,6 +76,15 @@ def test_what_is_learned_of_a_pin_counts_if_it_is_still_that_pin(ledger: Ledger)
     assert ledger.view().pins["m", 1] == newer, "what was accepted meanwhile stays"
 
 
+def test_a_version_that_took_a_used_name_brings_its_whole_pin(ledger: Ledger) -> None:
+    known = PinnedVersion("m", 1, D1, None, False, "l", creation="c1", accepted_at=5.0)
+    ledger.pin(known)
+    its = PinnedVersion("m", 1, D2, D2, True, "l2", creation="c2", accepted_at=7.0)
+    ledger.note_pins([PinChange(known, its)])
+    found = ledger.view().pins["m", 1]
+    assert (found, found.accepted_at) == (its, 7.0)
+
+
 def test_every_record_says_of_which_creation_it_is(ledger: Ledger) -> None:
     pin = PinnedVersion("m", 1, D1, None, False, "l", "c", 7.0, superseded=True)
     wrong = Quarantine("m", 2, D1, "l", D2, "altered", 1.0, "poll", "c")

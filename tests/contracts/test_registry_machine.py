@@ -19,6 +19,7 @@ RUNS, STEPS = (480, 50) if SOAK else (12, 40)
 RUNS_UNTIL_FOUND = 200
 HAPPENS = {
     *("made anew, seen", "made anew, unseen", "renamed", "altered", "alias removed"),
+    "renamed over a used name",
     *("ledger lost", "table lost", "activated by poll", "activated by recovery"),
     *("activated by operator", "settled", "follows", "quarantined", "serves its predecessor"),
     *("accepted: accepted", "not written", "without marks"),

@@ -12,10 +12,11 @@ import httpx
 import pytest
 
 from gateway.control_contract import VersionState
-from registry_sync.errors import LedgerError
+from registry_sync.errors import LedgerError, SourceError
 from registry_sync.operations.bodies import ReleaseRequest
 from registry_sync.operations.quarantine import accept
 from registry_sync.reconcile import Reconciler
+from registry_sync.records import AskedBy
 from registry_sync.standing import FIRST_CREATION
 from tests.fakes.callers import WAITS, answer
 from tests.fakes.gateway import becomes
@@ -191,6 +192,102 @@ async def test_a_model_that_was_renamed_away_leaves_its_name_to_another(
         )
         assert answers(node, "1") == new
         assert answer(node.gateway, "archived", "1") == old
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+async def test_a_model_that_is_renamed_keeps_its_digest_also_over_a_used_name(
+    tmp_path: Path, was_there: bool
+) -> None:
+    node = NodeInMemory(tmp_path)
+    node.registry.publish("next", 1)
+    node.registry.point("next", A, 1)
+    if was_there:
+        make_anew(node)
+    async with node.control_plane() as spine:
+        good = node.registry.digest("next", 1)
+        await becomes(lambda: answer(node.gateway, "next", f"@{A}") == good, "it serves")
+        if was_there:
+            await means(node, node.registry.digest(M, 1))
+            node.registry.forget(M)
+        await idle(spine)
+        node.registry.rename("next", M)
+        node.registry.tamper(M, 1)
+        node.gateway.restart(lose_table=True)  # the bytes are compared before they serve
+        await spine.poll()
+        await node.shows(1, VersionState.QUARANTINED)
+        await idle(spine)
+        assert spine.journal.view.quarantines[M, 1].expected_digest == good
+        assert answers(node, f"@{A}") != node.registry.digest(M, 1)
+
+
+async def test_a_renamed_version_keeps_its_digest_where_its_old_name_was_taken_first(
+    tmp_path: Path,
+) -> None:
+    """A hint shows the model that took the name before any listing shows the one that left it."""
+    node = node_on(tmp_path)
+    old = node.registry.digest(M, 1)
+    async with node.control_plane() as spine:
+        await means(node, old)
+        node.registry.rename(M, "archived")
+        new = make_anew(node)
+        spine.hint(M, AskedBy.WEBHOOK)
+        await means(node, new)
+        node.registry.tamper("archived", 1)
+        await spine.poll()
+        await becomes(lambda: ("archived", 1) in spine.journal.view.quarantines, "it is altered")
+        assert "data/weights" in spine.journal.view.quarantines["archived", 1].reason
+
+
+async def test_nothing_goes_back_from_a_version_made_anew_to_its_predecessor(
+    tmp_path: Path,
+) -> None:
+    node = node_on(tmp_path)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await means(node, node.registry.digest(M, 1))
+        await idle(spine)
+        new = make_anew(node)
+        await spine.poll()
+        await means(node, new)
+        await idle(spine)
+        refused = (await client.post("/rollback", json={"model": M, "alias": A})).json()
+        assert refused["outcome"] == "refused"
+        assert "point the alias at another version" in refused["reason"]
+        assert "rollback --to" not in refused["reason"], "that is what is active"
+        assert spine.journal.view.holds == {}
+        assert answers(node, f"@{A}") == new
+
+
+@STAMPS
+@pytest.mark.parametrize("remembered", [True, False])
+async def test_old_bytes_do_not_answer_by_number_where_the_newest_listing_was_not_written(
+    tmp_path: Path, stamped: bool, remembered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = node_on(tmp_path, stamped=stamped)
+    old = node.registry.digest(M, 1)
+
+    def refuse(*_: object) -> None:
+        raise LedgerError("the process is killed before this")
+
+    async with node.control_plane() as spine:
+        if not remembered:
+            monkeypatch.setattr(spine.ledger, "remember_listing", refuse)
+        await means(node, old)
+        await idle(spine)
+        make_anew(node, stamped=stamped)
+        node.registry.fetch_error = SourceError("the storage does not answer")
+        monkeypatch.setattr(spine.ledger, "remember_listing", refuse)
+        await spine.poll()
+        await becomes(lambda: answers(node, "1") == WAITS, "callers wait for the new bytes")
+    monkeypatch.undo()
+    node.registry.down = True
+    async with node.control_plane() as spine:
+        await becomes(lambda: spine.listings.error is not None, "the registry is down")
+        await idle(spine)
+        assert answers(node, "1") in (WAITS, "model_load_failed")
+        assert answers(node, f"@{A}") == old, "what serves, serves"
+        node.registry.down, node.registry.fetch_error = False, None
+        await spine.poll()
+        await means(node, node.registry.digest(M, 1))
 
 
 async def test_the_same_bytes_made_anew_change_nothing_for_callers(tmp_path: Path) -> None:
@@ -556,6 +653,39 @@ async def test_an_acceptance_waits_for_a_fetch_that_is_under_way(tmp_path: Path)
         assert (await accepted).outcome == "accepted"
         assert (began[0], began[-1]) == (False, True)
         assert len(node.registry.fetched) == fetches + 2
+        await means(node, new)
+
+
+async def test_an_acceptance_whose_fetch_takes_long_is_pending_and_goes_on(tmp_path: Path) -> None:
+    node = node_on(tmp_path, marks=S3, stamped=True)
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        new = await altered(node, spine)
+        await idle(spine)
+        proceed = node.registry.hold_fetches[M] = threading.Event()
+        answered = await accept(spine, ReleaseRequest(model=M, version=1), patience_s=0.3)
+        assert answered.outcome == "pending", answered
+        assert "go on being fetched" in (answered.reason or "")
+        proceed.set()
+        await means(node, new)
+
+
+async def test_an_acceptance_whose_fetch_fails_says_what_failed_and_to_ask_again(
+    tmp_path: Path,
+) -> None:
+    node = node_on(tmp_path, marks=S3, stamped=True)
+    async with node.control_plane() as spine, listening(node, spine) as command:
+        await node.serves(1)
+        new = await altered(node, spine)
+        await idle(spine)
+        node.registry.fetch_error = SourceError("the storage does not answer")
+        refused = await command("quarantine", "accept", f"{M}/1")
+        assert refused.exit_code == 1
+        told = " ".join(refused.stderr.split())
+        assert "the storage does not answer; nothing has changed" in told
+        assert f"run `registry-gateway quarantine accept {M}/1` again" in told
+        node.registry.fetch_error = None
+        assert (await command("quarantine", "accept", f"{M}/1")).exit_code == 0
         await means(node, new)
 
 

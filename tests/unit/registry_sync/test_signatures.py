@@ -118,6 +118,33 @@ async def test_a_lost_table_does_not_let_it_in(node: NodeInMemory) -> None:
         assert node.gateway.points(M, A) == 1
 
 
+@pytest.mark.parametrize("then", [True, False], ids=["taken away", "lost"])
+async def test_an_alias_that_was_taken_away_has_no_callers_to_break(
+    node: NodeInMemory, then: bool
+) -> None:
+    node.on_signature_change = OnSignatureChange.REFUSE
+    node.registry.without_latest(M)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await idle(spine)
+        if then:
+            node.registry.unpoint(M, A)
+            for _ in range(2):
+                await spine.poll()
+                await idle(spine)
+            assert node.gateway.points(M, A) is None
+            await moved(node, spine, 2)
+            await node.serves(2)
+            return
+        node.gateway.stages_wait = True
+        node.gateway.restart(lose_table=True)
+        await moved(node, spine, 2)
+        assert node.gateway.points(M, A) is None
+        _, explained = await shown(client)
+        assert explained["reason"].startswith(SAYS)
+        assert explained["reason"].endswith(": this node refuses that; `pin` takes it all the same")
+
+
 async def test_a_compatible_change_is_told_and_not_refused(node: NodeInMemory) -> None:
     node.on_signature_change = OnSignatureChange.REFUSE
     path = f"fake:/{M}/2"
