@@ -69,11 +69,14 @@ class ReferenceServers:
     """MLflow's scoring servers for folders of models, one at a time."""
 
     def __init__(self, folder: Path, modules: Sequence[str]) -> None:
-        """Start the process of which each server is a fork."""
+        """Start the process of which each server is a fork.
+
+        It writes no compiled code, since a folder of the registry must stay as it is.
+        """
         self._log = (folder / "reference.log").open("ab")
         self._mark = uuid.uuid4().hex
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.models.corpus.reference", *modules],
+            [sys.executable, "-B", "-m", "tests.models.corpus.reference", *modules],
             env=clean_environ(_ENVIRON | {MARK: self._mark}),
             cwd=folder,
             stdin=subprocess.PIPE,
@@ -114,7 +117,8 @@ def served_by_the_command(model: Path, folder: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
     command += ["--model-uri", str(model), "--port", str(port)]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    group = ProcessGroup(command, clean_environ({"PATH": path}), folder, folder / "serve.log")
+    environ = clean_environ({"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"})
+    group = ProcessGroup(command, environ, folder, folder / "serve.log")
     try:
         group.start(lambda: answers(f"http://127.0.0.1:{port}/ping"))
         yield f"http://127.0.0.1:{port}/invocations"

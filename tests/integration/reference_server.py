@@ -53,7 +53,8 @@ def reference(models: Mapping[str, Path], folder: Path) -> Iterator[Reference]:
     """Serve models by their names as MLflow does."""
     (port,) = free_ports(1)
     named = [f"{name}={path}" for name, path in models.items()]
-    command = [sys.executable, "-m", "tests.integration.reference_server", str(port), *named]
+    # -B: the worker serves the same folders, and takes no file that the manifest lacks.
+    command = [sys.executable, "-B", "-m", "tests.integration.reference_server", str(port), *named]
     environ = clean_environ({"PYTHONPATH": str(REPOSITORY)})
     group = ProcessGroup(command, environ, folder, folder / "reference.log")
     url = f"http://127.0.0.1:{port}"

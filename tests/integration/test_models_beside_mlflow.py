@@ -31,7 +31,14 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     names = [case.name for case in HERE]
     with (folder / "beside.log").open("w") as log:
         done = subprocess.run(
-            [sys.executable, "-m", "tests.models.corpus.beside", str(folder / "models"), *names],
+            [
+                sys.executable,
+                "-B",
+                "-m",
+                "tests.models.corpus.beside",
+                str(folder / "models"),
+                *names,
+            ],
             env=clean_environ({"PYTHONPATH": str(REPOSITORY)}),
             cwd=folder,
             stdin=subprocess.DEVNULL,
