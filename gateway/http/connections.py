@@ -91,10 +91,10 @@ class Connections:
         """
         return not self._owed.isdisjoint(self.open)
 
-    def close_idle(self) -> None:
-        """Close the connections on which nothing is under way."""
+    def close_idle(self, for_s: float = 0.0) -> None:
+        """Close the connections on which nothing has been under way for this many seconds."""
         for connection in list(self.open):
-            if not connection.busy:
+            if not connection.busy and connection.idled_s >= for_s:
                 connection.close()
 
     @property
@@ -165,6 +165,11 @@ class Connection(HttpToolsProtocol):
             return False
         arriving = self._in_head and not self._deaf
         return self._at_work() or arriving or self.transport.get_write_buffer_size() > 0
+
+    @property
+    def idled_s(self) -> float:
+        """Seconds since it was made, or since its last answer ended."""
+        return self.loop.time() - self._idle_since
 
     def _at_work(self) -> bool:
         cycle: RequestResponseCycle | Exchange | None = self.cycle

@@ -15,8 +15,8 @@ from gateway.http.predict import App
 
 _LOOK_EVERY_S = 0.05
 _ON_THE_WAY_S = 0.5
-"""How long a draining gateway waits before it closes connections that idle: what their callers
-were just sending is answered."""
+"""How long a connection must have idled before a draining gateway closes it: what its caller was
+just sending is answered."""
 _LAST_WORDS_S = 1.0
 
 
@@ -83,7 +83,7 @@ class PublicServer(QuietServer):
     async def _until_quiet(self) -> None:
         """Wait until nothing is under way: no longer than a drain may take, nor at a second signal.
 
-        Connections that idle are closed after a moment, and then as they begin to.
+        Connections that have idled for a moment are closed meanwhile. A new one has it, too.
         """
         loop = asyncio.get_running_loop()
         quiet_at = loop.time() + min(_ON_THE_WAY_S, self._drain_timeout_s)
@@ -94,7 +94,7 @@ class PublicServer(QuietServer):
                 return True
             if loop.time() < quiet_at:
                 return False
-            self._connections.close_idle()
+            self._connections.close_idle(_ON_THE_WAY_S)
             return not self._connections.owing
 
         await self._within(give_up_at - loop.time(), quiet)

@@ -523,6 +523,23 @@ def test_the_end_answers_what_is_under_way_and_who_comes_then():
     run(main())
 
 
+def test_a_connection_that_was_just_made_does_not_idle_yet():
+    async def main():
+        async with World(LIMITS) as world:
+            caller = await world.call()
+            await world.until(lambda: world.connections.open)
+            world.connections.close_idle(SOON_S)
+            caller.writer.write(GET)  # on its way as others were closed
+            assert (await caller.answer())[0] == 200
+            world.connections.close_idle(SOON_S)
+            caller.writer.write(GET)
+            assert (await caller.answer())[0] == 200
+            world.connections.close_idle()
+            assert await caller.ended() == b""
+
+    run(main())
+
+
 def test_callers_who_come_again_and_again_do_not_hold_up_the_end():
     async def main():
         async with World(LIMITS) as world:
