@@ -27,7 +27,7 @@ test: $(INSTALLED) ## Everything that must hold, in under ten minutes
 	@$(MAKE) --jobs=2 --no-print-directory lint tests
 
 tests: $(INSTALLED)
-	$(BIN)/python -m pytest tests --ignore=tests/benchmarks --numprocesses=3 --dist=loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest tests --ignore=tests/benchmarks --numprocesses=4 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 soak: $(INSTALLED) $(FLAVORS) ## The tests that take counts and durations, in full
 	REGISTRY_GATEWAY_SOAK=1 $(BIN)/python -m pytest tests/acceptance tests/contracts --timeout=3600 $(ARGS)

@@ -23,7 +23,7 @@ from tests.acceptance.processes import (
     look_at,
     marked,
 )
-from tests.acceptance.scale import CONTROL_WITHOUT, WITHOUT
+from tests.acceptance.scale import CONTROL_WITHOUT, POLL_INTERVAL_S, WITHOUT
 from tests.acceptance.surface import Document, active_version
 from tests.acceptance.waiting import eventually, until
 from tests.servers import answers, clean_environ, free_ports
@@ -31,7 +31,6 @@ from tests.servers import answers, clean_environ, free_ports
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOOKS = Path(__file__).resolve().parent / "hooks"
 COMMAND_LIMIT_S = 120.0
-POLL_INTERVAL_S = "0.25"
 _SAMPLE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 

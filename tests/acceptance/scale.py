@@ -13,12 +13,14 @@ CONTROL_WITHOUT = "" if SOAK else "pandas"
 where it is."""
 WITH_TORCH = {"ACCEPTANCE_WITHOUT": ""}
 """What a gateway is started with that is."""
+POLL_INTERVAL_S = "0.25" if SOAK else "0.5"
+"""How often a control plane lists the registry: each listing takes 25 ms of a core, most of them in
+the registry's server."""
 LISTS_SELDOM = {"REGISTRY_SYNC_POLL_INTERVAL_S": "1"}
-"""What a control plane is started with where the registry changes at a test's beginning only: each
-listing takes 25 ms of a core, most of them in the registry's server."""
+"""What a control plane is started with where the registry changes at a test's beginning only."""
 
 # Callers.
-PAUSE_S = 0.002 if SOAK else 0.08
+PAUSE_S = 0.002 if SOAK else 0.15
 """Between two requests of a caller: two slow cores also have the product to run."""
 
 # Promotions under traffic. The counts of the contract are met by default too.

@@ -19,9 +19,9 @@ CONTROL = {"REGISTRY_SYNC_SETTLE_S": "1"}  # Spark's models come without a word 
 NODE = "module_node" if SOAK else "shared_node"
 """The long run's node has settings for Spark and H2O; no other run has their models."""
 THROUGH_ALL = (
-    *("sklearn-skops", "sklearn-names", "sklearn-regressor", "columns", "column-array", "params"),
-    *("tensor-images", "answers-forecast", "answers-nan", "answers-raises", "hint-orders"),
-    *("converses-responses", "torch-exported"),
+    *("sklearn-skops", "sklearn-regressor", "columns", "params", "tensor-images"),
+    *("answers-forecast", "answers-raises", "hint-orders", "converses-responses"),
+    "torch-exported",
 )
 """What is asked of registry, gateway and worker in every run; in the long run all are. What the
 set-up has the libraries for is asked of the worker's code in every run:
