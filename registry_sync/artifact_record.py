@@ -74,6 +74,16 @@ class StoredArtifact:
         others = (p for p in self.pins if (p.model, p.version) != (pin.model, pin.version))
         return replace(self, pins=(*others, pin))
 
+    def dated(self, model: str, version: int, creation: str) -> StoredArtifact:
+        """Return the artifact with this creation in the version's pin, if that has none yet."""
+        pins = (
+            replace(pin, creation=creation)
+            if (pin.model, pin.version, pin.creation) == (model, version, None)
+            else pin
+            for pin in self.pins
+        )
+        return replace(self, pins=tuple(pins))
+
 
 class _Members(BaseModel):
     """What this plane reads of a record. A description's other members are handed on unread."""

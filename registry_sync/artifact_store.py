@@ -324,6 +324,18 @@ class ArtifactStore:
                 raise StoreError(f"there is no artifact {digest} to pin")
             self._write(artifact.pinned(pin))
 
+    def date_pin(self, digest: str, model: str, version: int, creation: str) -> None:
+        """Record of which creation a pin is that an older release wrote without one.
+
+        Raises:
+            StoreError: The disk refused.
+        """
+        with self._lock, _as_store_error("record a creation"):
+            artifact = self.get(digest)
+            dated = artifact and artifact.dated(model, version, creation)
+            if dated and dated != artifact:
+                self._write(dated)
+
     def find_pin(
         self, model: str, version: int, *, mark: str | None = None
     ) -> tuple[StoredArtifact, Pin] | None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
 import structlog
 
+from registry_sync.artifact_store import ArtifactStore
 from registry_sync.aspired import Aspired, AspiredModel
 from registry_sync.creations import Version, lacking_versions, learned
-from registry_sync.errors import LedgerError, SourceError
+from registry_sync.errors import LedgerError, SourceError, StoreError
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.records import LedgerView, PinChange
@@ -55,6 +56,7 @@ class Listings:
         *,
         source: Source,
         threads: Threads,
+        store: ArtifactStore,
         ledger: Ledger,
         journal: Journal,
         thorough_every: int,
@@ -63,6 +65,7 @@ class Listings:
         """Store. ``clock`` gives epoch seconds; every so many polls ask for all versions."""
         self._source = source
         self._threads = threads
+        self._store = store
         self._ledger = ledger
         self._journal = journal
         self._thorough_every = thorough_every
@@ -168,6 +171,7 @@ class Listings:
         changes = (*self._unwritten, *news)
         if not changes:
             return
+        await self._threads.registry(self._date_records, changes)
         change = partial(LedgerView.with_pin_changes, changes=changes)
         written = await self._journal.decide(change, self._ledger.note_pins, changes)
         # What was shown once is true whether the ledger takes it or not; the next poll tries again.
@@ -261,6 +265,16 @@ class Listings:
                 )
                 new = _Wish(version, creation, now, asked_by)
                 self._wishes[key] = known if known and goes_on else new
+
+    def _date_records(self, changes: Sequence[PinChange]) -> None:
+        """Write what is learned of an older release's bytes beside them: a ledger may be lost."""
+        for before, after in ((one.before, one.after) for one in changes):
+            if before is None or before.creation is not None or after.creation is None:
+                continue
+            try:
+                self._store.date_pin(before.digest, before.model, before.version, after.creation)
+            except StoreError as error:
+                _log.warning("creation.not_recorded", digest=before.digest, reason=str(error))
 
     async def _remember(self) -> None:
         if not self.count:

@@ -152,6 +152,7 @@ class Reconciler:
         self.listings = Listings(
             source=source,
             threads=threads,
+            store=store,
             ledger=ledger,
             journal=self.journal,
             thorough_every=limits.thorough_poll_every,

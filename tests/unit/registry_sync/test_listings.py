@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from registry_sync.artifact_store import ArtifactStore
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.listings import Listings
@@ -31,9 +32,12 @@ async def listings(tmp_path: Path, registry: FakeRegistry) -> AsyncIterator[List
     threads = Threads()
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", node_id="n", clock=time.time)
     ledger.ensure()
+    store = ArtifactStore(tmp_path, time.time)
+    store.open()
     yield Listings(
         source=registry,
         threads=threads,
+        store=store,
         ledger=ledger,
         journal=Journal(ledger, threads),
         thorough_every=3,

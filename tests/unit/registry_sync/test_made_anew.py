@@ -475,11 +475,18 @@ async def test_an_older_record_without_a_creation_learns_it_from_the_next_listin
         await idle(spine)
         pin = spine.journal.view.pins[M, 1]
         spine.ledger.pin(type(pin)(M, 1, old, None, False, pin.listing))
+        stored = spine.store.get(old)
+        assert stored is not None
+        spine.store.pin(old, replace(stored.pins[0], creation=None))
     async with node.control_plane() as spine:
+        mark = node.registry.version(M, 1).creation
         await becomes(
-            lambda: spine.journal.view.pins[M, 1].creation == node.registry.version(M, 1).creation,
+            lambda: spine.journal.view.pins[M, 1].creation == mark,
             "it is known whose bytes were accepted",
         )
+        stored = spine.store.get(old)
+        assert stored is not None
+        assert stored.pins[0].creation == mark, "a ledger may be lost"
         assert node.registry.fetched == [f"fake:/{M}/1"], "and nothing was fetched for that"
         new = make_anew(node)
         await spine.poll()
