@@ -81,6 +81,7 @@ class Machine(RuleBasedStateMachine):
         self.model = Model(marks)
         self.judged = 0
         self.named = set(MODELS)
+        self.carries = False
         self.plane: AsyncExitStack | None = None
         self.spine: Reconciler
         self._register(ANCHOR, 1)
@@ -190,6 +191,7 @@ class Machine(RuleBasedStateMachine):
         self.tally["renamed over a used name"] += to in self.named
         self.registry.rename(name, to)
         self.named.add(to)
+        self.carries = True
         for version in self.registry.models[to].versions:
             digest = self.registry.digest(to, version)
             right = set() if self._is_spoiled(to, version) else {digest}
@@ -468,8 +470,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(name=models, anew=st.booleans())
     def restart_as_of_an_older_release(self, name: str, anew: bool) -> None:
-        """Start with records that do not say whose bytes they are about."""
-        if self.plane is None or not self.model.marks:
+        """Start with records that do not say whose bytes they are about.
+
+        Such a release carried no accepted bytes under another name, so none may have been carried.
+        """
+        if self.plane is None or not self.model.marks or self.carries:
             return
         self.list_registry()
         pins = self.spine.journal.view.pins

@@ -130,9 +130,14 @@ class Model:
             self.doubtful |= several
 
     def saw(self, version: Version) -> None:
-        """Bytes of a version were accepted on the node."""
-        if version in self.shown:
-            self.shown[version].seen = True
+        """Bytes of a version were accepted on the node, which an operator may show it first."""
+        creation = self.shown.get(version) or self.registered.get(version)
+        if creation is None:
+            return
+        creation.seen = True
+        self.shown[version] = creation
+        if creation not in self.ever.setdefault(version, []):
+            self.ever[version].append(creation)
 
     # --- what may answer --------------------------------------------------------------------------
 
@@ -140,7 +145,8 @@ class Model:
         """Whether these bytes may answer callers of a number."""
         if version in self.forgotten:  # the bytes of any of its creations may be kept
             return any(digest in creation.right for creation in self.ever[version])
-        creation = self.shown.get(version) or self.registered.get(version)  # an operator asked
+        # What no listing has shown yet, an operator may have asked for.
+        creation = self.shown.get(version) or self.registered.get(version)
         return creation is not None and digest in creation.right
 
     def activated(self, one: ActivateRequest) -> str | None:
