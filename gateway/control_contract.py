@@ -123,8 +123,9 @@ class CatalogueVersion(Body):
         retry_at: Epoch seconds of the next try, for ``FAILED``.
         size_bytes: Size of the artifact, where known.
         created_at: Epoch seconds of registration, where the source tells.
-        environment: What the workers of its accepted bytes run under.
-        policy: What its own tags ask for, which goes before its model's; None: nothing.
+        environment: The environment that workers of its accepted bytes run under.
+        policy: The policy that its own tags ask for; it goes before its model's. None: no tag
+            asks for anything.
     """
 
     version: PositiveInt
@@ -355,9 +356,10 @@ class ActiveAlias(Body):
     Attributes:
         asked_by: Who wanted it, as in `ActivateRequest`, or ``rule``; None: an older gateway wrote
             it down, or tells it.
-        environment: What the workers of its bytes run under, once no catalogue describes these
-            bytes any more: the version is gone, or was made anew. None: the catalogue counts.
-        policy: What was asked for these bytes, likewise.
+        environment: The environment that workers of these bytes run under once no catalogue
+            describes the bytes any more: the version is gone, or was made anew. None: the
+            catalogue says it.
+        policy: The policy of these bytes, from the same moment on. None: the catalogue says it.
     """
 
     model: ModelName

@@ -408,9 +408,8 @@ class Rollout:
                 back,
                 stage_id,
                 replaces=replaced,
-                swap=self._swap(
-                    request, replaced, policy
-                ),  # without room at all, cold beats staying
+                # Without room at all, a cold start beats staying.
+                swap=self._swap(request, replaced, policy),
                 replicas=1,  # one is better than the bad ones; its siblings come in their turn
                 wait_s=self._stage_wait_s,
             )

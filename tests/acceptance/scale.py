@@ -17,7 +17,7 @@ POLL_INTERVAL_S = "0.25" if SOAK else "0.5"
 """How often a control plane lists the registry: each listing takes 25 ms of a core, most of them in
 the registry's server."""
 LISTS_SELDOM = {"REGISTRY_SYNC_POLL_INTERVAL_S": "1"}
-"""What a control plane is started with where the registry changes at a test's beginning only."""
+"""The setting of a control plane in tests that change the registry only at their beginning."""
 
 # Callers.
 PAUSE_S = 0.002 if SOAK else 0.15

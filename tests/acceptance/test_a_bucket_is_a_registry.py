@@ -172,7 +172,7 @@ async def test_what_was_gone_comes_anew_and_what_was_altered_needs_an_operator(
             await asyncio.to_thread(put_copy, s3, STAYS, gone)
             await _digest_is(node, watching, gone, new)
             anew_from = len(traffic.answers)
-            # Replaced without a listing that lacked it: nobody says that this was meant.
+            # No listing lacks the version between the two: nothing shows that this was meant.
             with node.control_paused():
                 remove(s3, altered)
                 await asyncio.to_thread(put_copy, s3, STAYS, altered)

@@ -291,7 +291,7 @@ async def test_a_full_disk_keeps_no_plane_from_starting(
     node.start_control(full)
     problems = (await state(node))["problems"]
     assert "node_id holds no id" in "\n".join(problems)
-    # What the test before damaged is mended: this start finds nothing else wrong.
+    # The damage of the test before this one is mended: this start finds no other.
     assert [one for one in problems if "node_id" not in one and "hot.json" not in one] == []
     for selector, version in ((f"@{ALIAS}", 1), ("1", 1), ("2", 2)):
         assert (await answers(node, http, model, selector)).version == version
@@ -312,9 +312,9 @@ LOST = {
     "bare": (3, "its folder is gone"),
     "unrecorded": (4, "its record is gone"),
 }
-"""What aliases mean, and what is damaged of it."""
+"""The version of each alias, and the damage done to it."""
 ALTERED, ALTERED_VERSION = "altered", 5
-"""Of this one a byte of the model differs, which its record does not tell."""
+"""One byte of this version's model differs; its record does not tell."""
 WHOLE = 6
 
 

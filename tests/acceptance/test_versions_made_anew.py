@@ -145,7 +145,7 @@ async def test_models_made_anew_are_served_anew_and_aliases_that_were_withdrawn_
 
 
 async def _made_anew(corner: Corner) -> None:
-    """What is made anew is served anew, and never by its number with the old bytes."""
+    """A version made anew is served anew; its number never answers with the old bytes."""
     node, names = corner.node, corner.names
     unseen = [way for way in WAYS if not way.seen]
     seen = [way for way in WAYS if way.seen]

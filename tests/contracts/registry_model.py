@@ -145,7 +145,7 @@ class Model:
         """Whether these bytes may answer callers of a number."""
         if version in self.forgotten:  # the bytes of any of its creations may be kept
             return any(digest in creation.right for creation in self.ever[version])
-        # What no listing has shown yet, an operator may have asked for.
+        # An operator may have asked for a version that no listing has shown yet.
         creation = self.shown.get(version) or self.registered.get(version)
         return creation is not None and digest in creation.right
 

@@ -297,7 +297,6 @@ def test_what_was_proved_holds_for_the_next_worker(tmp_path: Path, model: Builda
     with serving(replace(order, proof=first.proof)) as (worker, second):
         assert second.proof == first.proof
         assert (second.call_path, second.batching, second.joined_rows) == ("fast", "joined", 1024)
-        assert second.durations_s["warm_up"] < first.durations_s["warm_up"]
         _, answer = worker.predict(model.payload(5))
         wanted = model.expected(model.payload(5))
         if isinstance(model, TorchModel):

@@ -73,7 +73,7 @@ _ASKS_A_SERVER = (
     *_FRAMES, *_POSITIONS, "dataframe_split, other order", "dataframe_split, index",
     "inputs, records", "inputs, one record", "instances, records",
 )  # fmt: skip
-"""What a model that asks a server raises on, where no server is."""
+"""The body forms on which a model that asks a server raises, where no server is."""
 
 # --- columns of every type ----------------------------------------------------------------------
 

@@ -156,7 +156,7 @@ async def test_the_sweep_removes_an_environment_that_no_artifact_means(node: Nod
 
 
 def serving_environment(node: NodeInMemory) -> Environment:
-    """What a worker of the bytes that serve the alias runs under."""
+    """The environment of a worker of the bytes that serve the alias."""
     table = table_of(node.gateway)
     return table.environment_of(M, 1, table.active[M, A].digest)
 
