@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Coroutine
@@ -66,6 +67,8 @@ class Machine(RuleBasedStateMachine):
     """Events, listings, operators and restarts; after each, what callers would be answered."""
 
     tally: ClassVar[Counter[str]] = Counter()
+    forbidden: ClassVar[list[AssertionError]] = []
+    """What the model forbids and a run did, oldest first."""
 
     # --- the node ---------------------------------------------------------------------------------
 
@@ -114,6 +117,9 @@ class Machine(RuleBasedStateMachine):
             self.plane = None
 
     def teardown(self) -> None:
+        failure = sys.exception()
+        if isinstance(failure, AssertionError):
+            self.forbidden.append(failure)
         if hasattr(self, "loop"):
             self._stop()
             self.run(self.loop.shutdown_default_executor())
