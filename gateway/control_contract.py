@@ -44,9 +44,10 @@ class Body(BaseModel):
 class VersionState(StrEnum):
     """What the control plane knows of a version.
 
-    ``REGISTERED`` → ``FETCHING`` → ``AVAILABLE`` (verified bytes are on this node), or ``FAILED``
-    (fetch or verification failed for now and is tried again), ``QUARANTINED`` (the bytes are
-    wrong), ``DELETED`` (gone from the registry; answers while its bytes are kept).
+    ``REGISTERED`` → ``FETCHING`` (on its way, or so new that its upload may go on) → ``AVAILABLE``
+    (verified bytes are on this node), or ``FAILED`` (fetch or verification failed for now and is
+    tried again), ``QUARANTINED`` (the bytes are wrong), ``DELETED`` (gone from the registry;
+    answers while its bytes are kept).
     """
 
     REGISTERED = "registered"
@@ -120,7 +121,7 @@ class CatalogueVersion(Body):
         rejected: Whether no alias may take it, because its load or warm-up failed here.
         reason: Why the state is what it is: shown to users, so a sentence.
         description: Flavor, loader, signature, frameworks, example; handed unread to the worker.
-        retry_at: Epoch seconds of the next try, for ``FAILED``.
+        retry_at: Epoch seconds of the next try, for ``FAILED`` and for an upload that may go on.
         size_bytes: Size of the artifact, where known.
         created_at: Epoch seconds of registration, where the source tells.
         environment: The environment that workers of its accepted bytes run under.

@@ -56,12 +56,14 @@ class Stopped:
         reason: Why, as a sentence.
         refused: It is not tried again by itself.
         unfinished: Somebody is still at it, so a long wait would only be late.
+        settling: Time alone mends it, within seconds: who asked for the version goes on waiting.
         costly: The try took down what serves, and so would the next: a long wait is due.
     """
 
     reason: str
     refused: bool = False
     unfinished: bool = False
+    settling: bool = False
     costly: bool = False
 
 

@@ -23,6 +23,7 @@ class Failure:
         failed_at: When, in seconds of the clock that was given.
         retry_at: When to try again, on the same clock.
         goal: What was tried to reach; what fails for one goal says nothing about another.
+        settling: Whether time alone mends it, within seconds.
     """
 
     count: int
@@ -30,6 +31,7 @@ class Failure:
     failed_at: float
     retry_at: float
     goal: Hashable = None
+    settling: bool = False
 
 
 class Backoff:
@@ -63,6 +65,7 @@ class Backoff:
         longest_s: float | None = None,
         goal: Hashable = None,
         after: Failure | None = None,
+        settling: bool = False,
     ) -> Failure:
         """Record a failure and return when to try again, after ``longest_s`` at most.
 
@@ -76,7 +79,7 @@ class Backoff:
         limit_s = self._longest_s if longest_s is None else longest_s
         delay_s = min(limit_s, grown_s) * (0.5 + self._jitter() / 2)
         now = self._clock()
-        failure = Failure(count, reason, now, now + delay_s, goal)
+        failure = Failure(count, reason, now, now + delay_s, goal, settling)
         self._failures[subject] = failure
         return failure
 

@@ -32,10 +32,14 @@ from registry_sync.standing import (
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A step that failed for now: ``retry_at`` in epoch seconds."""
+    """A step that failed for now: ``retry_at`` in epoch seconds.
+
+    ``settling``: time alone mends it, within seconds.
+    """
 
     reason: str
     retry_at: float
+    settling: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +233,9 @@ def _state(
     if key in known.troubles:
         trouble = known.troubles[key]
         reason = f"{trouble.reason}; {damage}" if damage else trouble.reason
-        return VersionState.FAILED, reason, trouble.retry_at
+        # Callers wait for what settles as for what is on its way.
+        state = VersionState.FETCHING if trouble.settling else VersionState.FAILED
+        return state, reason, trouble.retry_at
     if damage:
         return VersionState.FAILED, f"{damage}; it is fetched again when the registry answers", None
     if lacks:

@@ -79,6 +79,10 @@ class IncompleteArtifactError(ArtifactError):
     transient = True
 
 
+class UnsettledError(IncompleteArtifactError):
+    """The files are all there, and too new: nobody can say yet that none of them will change."""
+
+
 class ReplacedError(ArtifactError):
     """The version was deleted and made anew while its bytes were fetched."""
 

@@ -24,6 +24,7 @@ from registry_sync.errors import (
     NoDiskRoomError,
     SourceError,
     StoreError,
+    UnsettledError,
 )
 from registry_sync.manifest import UNSTORED_FILES, Fetched, Manifest, check_paths
 from registry_sync.sightings import Sightings
@@ -185,8 +186,8 @@ class Fetcher:
         """Refuse an upload that may go on.
 
         Raises:
-            IncompleteArtifactError: Something has changed lately, or, unless ``judged``, nobody
-                knows that nothing has.
+            UnsettledError: Something has changed lately, or, unless ``judged``, nobody knows that
+                nothing has.
         """
         still_s, moved = self._still(uri, listing)
         if still_s >= self._limits.settle_s or (judged and not moved):
@@ -196,7 +197,7 @@ class Fetcher:
             if listing.newest_age_s is not None
             else ("the files are known as they are for {} s")
         )
-        raise IncompleteArtifactError(
+        raise UnsettledError(
             f"{said.format(round(max(still_s, 0)))}; an upload counts as done after "
             f"{self._limits.settle_s:.0f} s"
         )

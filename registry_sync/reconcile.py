@@ -416,7 +416,9 @@ class Reconciler:
 
     def _known(self) -> Known:
         troubles = {
-            (str(subject[1]), int(subject[2])): Trouble(failure.reason, failure.retry_at)
+            (str(subject[1]), int(subject[2])): Trouble(
+                failure.reason, failure.retry_at, failure.settling
+            )
             for subject, failure in self.steps.backoff.failures().items()
             if subject[0] in _BRINGING and self.steps.backoff.waits(subject, goal=failure.goal)
         }

@@ -27,7 +27,7 @@ from registry_sync.actions import (
 from registry_sync.arrival import Stopped
 from registry_sync.backoff import FIRST_S, Backoff, Failure
 from registry_sync.breaker import Breaker
-from registry_sync.errors import IncompleteArtifactError, SyncError
+from registry_sync.errors import IncompleteArtifactError, SyncError, UnsettledError
 from registry_sync.intake import Stopwatch
 from registry_sync.records import Attempt
 
@@ -206,8 +206,11 @@ class Steps:
         try:
             stopped = await self._do(action, watch)
         except SyncError as error:
-            unfinished = isinstance(error, IncompleteArtifactError)
-            stopped = Stopped(error.reason, unfinished=unfinished)
+            stopped = Stopped(
+                error.reason,
+                unfinished=isinstance(error, IncompleteArtifactError),
+                settling=isinstance(error, UnsettledError),
+            )
         except Exception as error:  # noqa: BLE001 - a fault of ours stays in its model too
             _log.exception("step.failed", model=action.model, action=subject)
             stopped = Stopped(f"internal error: {type(error).__name__}")
@@ -227,6 +230,8 @@ class Steps:
         if stopped is None or stopped.refused:
             self.breaker.answered(action.model)
             return
+        if stopped.settling:
+            return
         was_open = action.model in self.breaker.open()
         self.breaker.failed(action.model, action.version, stopped.reason)
         if not was_open and action.model in self.breaker.open():
@@ -243,6 +248,7 @@ class Steps:
             longest_s=_COSTLY_LONGEST_S if stopped.costly else longest_s,
             goal=goal_of(action),
             after=after,
+            settling=stopped.settling,
         )
         how = "refused" if stopped.refused else "failed"
         _log.warning(

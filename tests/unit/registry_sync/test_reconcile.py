@@ -18,6 +18,7 @@ from registry_sync.errors import (
     SourceError,
     StoreError,
     SyncError,
+    UnsettledError,
 )
 from registry_sync.intake import Stopwatch
 from registry_sync.reconcile import Reconciler
@@ -293,6 +294,26 @@ async def test_an_unfinished_upload_is_tried_again_and_never_quarantined(
         assert (entry.reason, entry.retry_at is not None) == ("files are missing", True)
         node.registry.fetch_error = None
         await node.serves(1)
+
+
+async def test_callers_wait_for_what_is_too_new_as_for_what_is_on_its_way(
+    node: NodeInMemory,
+) -> None:
+    node.registry.fetch_error = UnsettledError("the newest file is 0 s old")
+    async with node.control_plane():
+        await becomes(lambda: shown_reason(node, 1), "version 1 is too new")
+        entry = node.gateway.version(M, 1)
+        assert entry is not None
+        assert (entry.state, entry.reason) == (VersionState.FETCHING, "the newest file is 0 s old")
+        assert entry.retry_at is not None
+        node.registry.fetch_error = None
+        await node.serves(1)
+
+
+def shown_reason(node: NodeInMemory, version: int) -> str | None:
+    """Why a version of the model is not here, as the gateway was told."""
+    entry = node.gateway.version(M, version)
+    return entry.reason if entry else None
 
 
 async def test_an_unstamped_version_is_refused_where_a_digest_is_required(
