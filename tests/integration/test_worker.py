@@ -429,6 +429,18 @@ def test_stop_answers_what_was_received_and_ends_the_children_of_the_model(tmp_p
         wait_until_ended(child)
 
 
+def wait_until_it_catches_no_sigterm(pid: int) -> None:
+    """Wait until a child has left its parent's handler behind, which is its first act."""
+    limit = time.monotonic() + PATIENCE_S
+    while True:
+        status = Path(f"/proc/{pid}/status").read_text()
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+        if not int(caught.split()[1], 16) & 1 << signal.SIGTERM - 1:
+            return
+        assert time.monotonic() < limit, f"process {pid} still catches SIGTERM"
+        time.sleep(0.02)
+
+
 def test_sigterm_to_everything_ends_no_worker_but_what_its_model_started(tmp_path: Path):
     model = OddModel()
     with serving(store(model, tmp_path)) as (worker, _):
@@ -443,6 +455,8 @@ def test_sigterm_to_everything_ends_no_worker_but_what_its_model_started(tmp_pat
         children = psutil.Process(worker.pid).children()
         assert len(children) == 2
         assert forkserver is not None
+        for child in children:
+            wait_until_it_catches_no_sigterm(child.pid)
         forkserver.terminate()
         os.killpg(worker.pid, signal.SIGTERM)
         for child in children:
