@@ -117,7 +117,7 @@ TEXT_TERMS = 2_000_000 if SOAK else 400_000
 TORCH_WIDTH = 2048
 LOADED_BESIDE = ("forest", "text", "torch") if SOAK else ("text",)
 """In a thread the text pipeline is the one that is felt most."""
-DISTURBED_ROUNDS = 5 if SOAK else 2
+DISTURBED_ROUNDS = 5 if SOAK else 3
 DISTURBED_QUIET_S = 5.0 if SOAK else 1.5
 DISTURBED_AT_MOST_TIMES = 2.0 if SOAK else 4.0
 DISTURBED_AT_MOST_S = 0.005 if SOAK else 0.1

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.control_contract import VersionState
 from registry_sync.reconcile import Reconciler
 from registry_sync.signature_change import OnSignatureChange
 from tests.fakes.gateway import becomes
@@ -138,7 +139,9 @@ async def test_an_alias_that_was_taken_away_has_no_callers_to_break(
             return
         node.gateway.stages_wait = True
         node.gateway.restart(lose_table=True)
-        await moved(node, spine, 2)
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await node.shows(2, VersionState.AVAILABLE)
         assert node.gateway.points(M, A) is None
         _, explained = await shown(client)
         assert explained["reason"].startswith(SAYS)
