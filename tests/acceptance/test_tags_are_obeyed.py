@@ -93,6 +93,8 @@ async def test_two_replicas_share_the_load_and_one_serves_while_the_other_is_rep
             killed, left = before
             os.kill(killed, signal.SIGKILL)
             await eventually_true(partial(_gone, killed), "one is dead")
+            # Until the gateway has read the end of the worker's socket, it may send to it.
+            assert await _are_ready(node, watching, name, 1) == [left]
             dead_at = asyncio.get_running_loop().time()  # the clock of the answers
             await eventually_true(
                 lambda: sum(one.sent_at > dead_at for one in traffic.answers) >= ANSWERS,
