@@ -47,7 +47,9 @@ def learned(
     for one in listed.versions():
         known = pins.get((one.model, one.version))
         its = by_creation.get(one.creation) if one.creation is not None else None
-        if its is not None and (known is None or known.creation != one.creation):
+        if its is not None and (
+            known is None or (known.creation, known.digest) != (its.creation, its.digest)
+        ):
             there = replace(its, model=one.model, version=one.version)  # its model was renamed
             changes.append(PinChange(known, replace(there, gone_at=None, superseded=False)))
         elif known is not None:

@@ -238,6 +238,26 @@ async def test_a_renamed_version_keeps_its_digest_where_its_old_name_was_taken_f
         assert "data/weights" in spine.journal.view.quarantines["archived", 1].reason
 
 
+async def test_what_an_operator_accepted_goes_along_when_a_model_gets_its_old_name_back(
+    tmp_path: Path,
+) -> None:
+    node = node_on(tmp_path)
+    async with node.control_plane() as spine, listening(node, spine) as command:
+        await means(node, node.registry.digest(M, 1))
+        node.registry.rename(M, "archived")
+        node.registry.tamper("archived", 1)
+        new = node.registry.digest("archived", 1)
+        await spine.poll()
+        await becomes(lambda: ("archived", 1) in spine.journal.view.quarantines, "it is altered")
+        accepted = await command("quarantine", "accept", "archived/1")
+        assert accepted.exit_code == 0, accepted.stderr
+        await spine.poll()
+        node.registry.rename("archived", M)
+        await spine.poll()
+        await means(node, new)
+        assert (M, 1) not in spine.journal.view.quarantines
+
+
 async def test_nothing_goes_back_from_a_version_made_anew_to_its_predecessor(
     tmp_path: Path,
 ) -> None:
