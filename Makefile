@@ -23,7 +23,7 @@ help: ## Say what there is
 demo: $(BASE) ## Play the whole story on a real MLflow server; ARGS=--once ends by itself
 	$(BIN)/python -m deploy.demo $(ARGS)
 
-test: $(INSTALLED) ## Everything that must hold, in under ten minutes
+test: $(INSTALLED) ## Everything that must hold: a quarter of an hour on two cores
 	@$(MAKE) --jobs=2 --no-print-directory lint tests
 
 tests: $(INSTALLED)
