@@ -80,7 +80,7 @@ class IncompleteArtifactError(ArtifactError):
 
 
 class UnsettledError(IncompleteArtifactError):
-    """The files are all there, and too new: nobody can say yet that none of them will change."""
+    """The upload is too new: its files may still change, or more files may come."""
 
 
 class ReplacedError(ArtifactError):

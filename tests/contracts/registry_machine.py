@@ -70,7 +70,7 @@ class Machine(RuleBasedStateMachine):
 
     tally: ClassVar[Counter[str]] = Counter()
     forbidden: ClassVar[list[AssertionError]] = []
-    """What the model forbids and a run did, oldest first."""
+    """The failures of runs that did what the model forbids, oldest first."""
 
     # --- the node ---------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ import pytest
 
 from gateway.worker import confinement
 from gateway.worker.messages import PROTOCOL_VERSION, Cancel, Failed, Load, Loaded, Reply
+from tests.acceptance.waiting import until
 from tests.integration.worker_process import (
     PATIENCE_S,
     RunningWorker,
@@ -429,16 +430,11 @@ def test_stop_answers_what_was_received_and_ends_the_children_of_the_model(tmp_p
         wait_until_ended(child)
 
 
-def wait_until_it_catches_no_sigterm(pid: int) -> None:
-    """Wait until a child has left its parent's handler behind, which is its first act."""
-    limit = time.monotonic() + PATIENCE_S
-    while True:
-        status = Path(f"/proc/{pid}/status").read_text()
-        caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
-        if not int(caught.split()[1], 16) & 1 << signal.SIGTERM - 1:
-            return
-        assert time.monotonic() < limit, f"process {pid} still catches SIGTERM"
-        time.sleep(0.02)
+def catches_sigterm(pid: int) -> bool:
+    """Whether a child still has its parent's handler: to leave it behind is its first act."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (caught,) = (line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) & 1 << signal.SIGTERM - 1)
 
 
 def test_sigterm_to_everything_ends_no_worker_but_what_its_model_started(tmp_path: Path):
@@ -455,8 +451,7 @@ def test_sigterm_to_everything_ends_no_worker_but_what_its_model_started(tmp_pat
         children = psutil.Process(worker.pid).children()
         assert len(children) == 2
         assert forkserver is not None
-        for child in children:
-            wait_until_it_catches_no_sigterm(child.pid)
+        until(lambda: not any(catches_sigterm(one.pid) for one in children), "both can hear it")
         forkserver.terminate()
         os.killpg(worker.pid, signal.SIGTERM)
         for child in children:
