@@ -42,7 +42,6 @@ class Background:
         *,
         timeout_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
-        cpu_clock: Callable[[], float] = time.process_time,
     ) -> None:
         """Store.
 
@@ -53,7 +52,6 @@ class Background:
             tell: Sends a message to the gateway.
             timeout_s: Seconds that an answer of the model may take.
             clock: Monotonic seconds.
-            cpu_clock: Seconds that this process has computed.
         """
         self.proof = proof
         self._prover = prover
@@ -61,7 +59,6 @@ class Background:
         self._left_s = TIMES_THE_BUDGET * budget_s - proof.spent_s
         self._tell = tell
         self._clock = clock
-        self._cpu_clock = cpu_clock
         self._hiccups = 0
         self._longest_beside_s = _BESIDE * self._longest_s
         self._step_s = 0.0
@@ -101,9 +98,8 @@ class Background:
         """
         lost = min(self.proof.lost + 1, MAX_LOST)
         self._tell(Proving(replace(self.proof, lost=lost).as_header()))
-        rows, computed_s = self._prover.next_rows, self._cpu_clock()
+        rows = self._prover.next_rows
         seconds = self._prover.step()
-        computed_s = self._cpu_clock() - computed_s
         self._left_s -= seconds
         self.proof.spent_s += seconds
         self._step_s, self._stepped_at = seconds, self._clock()
@@ -111,13 +107,14 @@ class Background:
             self.proof.lose(lost, self._prover.broken_off)
         else:
             if seconds > self._longest_s:
-                self._was_late(rows, seconds, computed_s, lost)
+                self._was_late(rows, seconds, lost)
             self._say_why_no_more()
         self._tell(Proved(self.proof.as_header()))
 
-    def _was_late(self, rows: int, seconds: float, computed_s: float, lost: int) -> None:
+    def _was_late(self, rows: int, seconds: float, lost: int) -> None:
         """Forget a call in which the machine was busy with something else; end if it was long."""
-        too_long, computed = seconds > _TOO_LONG * self._longest_s, computed_s > self._longest_s
+        too_long = seconds > _TOO_LONG * self._longest_s
+        computed = self._prover.computed_s > self._longest_s
         self._hiccups += too_long
         if too_long and (computed or self._hiccups >= _MOST_HICCUPS):
             self.proof.lost = lost if computed else self.proof.lost

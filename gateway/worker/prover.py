@@ -73,6 +73,9 @@ class Pace:
         return seconds * rows / known if known else seconds
 
 
+_DISTURBED = 2
+"""Times what was expected, and times what it computed: what a call took that says nothing of the
+next. One such call would keep all larger ones from being tried."""
 _MOST_SIZES = 64
 _MOST_CALLS = 3
 """Of a size, that are remembered."""
@@ -86,6 +89,7 @@ class Prover:
     Attributes:
         pace: Of the model.
         spent_s: Seconds that its calls have taken.
+        computed_s: Seconds of the last call in which the process computed.
         broken_off: Why a call failed that another worker's may not, if one did: such a failure
             proves nothing, and nothing more is asked.
     """
@@ -95,13 +99,16 @@ class Prover:
         asking: Asking[None],
         pace: Pace,
         clock: Callable[[], float] = time.monotonic,
+        cpu_clock: Callable[[], float] = time.process_time,
     ) -> None:
         """Store; nothing is asked yet."""
         self.pace = pace
         self.spent_s = 0.0
+        self.computed_s = 0.0
         self.broken_off: str | None = None
         self._asking = asking
         self._clock = clock
+        self._cpu_clock = cpu_clock
         self._next: Ask | None = None
         self._advance(lambda: next(asking))
 
@@ -126,8 +133,7 @@ class Prover:
         if ask is None:
             return 0.0
         began = self._clock()
-        answer = _answer(ask)
-        self.pace.took(ask.inputs.rows, self._clock() - began)
+        answer = self._call(ask)
         fault = passing_in_a_call(answer.raised) if answer.raised is not None else None
         if fault is not None:
             self._next, self.broken_off = None, f"a call met {name_of(fault)}, which may pass"
@@ -136,6 +142,17 @@ class Prover:
         seconds = self._clock() - began
         self.spent_s += seconds
         return seconds
+
+    def _call(self, ask: Ask) -> Answer:
+        """Make a call; learn how long it takes, unless the machine was busy with something else."""
+        expected_s = self.pace.expected_s(ask.inputs.rows)
+        began, computed_before = self._clock(), self._cpu_clock()
+        answer = _answer(ask)
+        seconds = self._clock() - began
+        self.computed_s = self._cpu_clock() - computed_before
+        if seconds <= _DISTURBED * expected_s or self.computed_s * _DISTURBED >= seconds:
+            self.pace.took(ask.inputs.rows, seconds)
+        return answer
 
     def run(self, may_go_on: Callable[[], bool] = lambda: True) -> None:
         """Ask until all is known, or ``may_go_on`` says no."""

@@ -33,11 +33,11 @@ GATEWAY = {
     "GATEWAY_MAX_RESIDENT": "16",
     "GATEWAY_NOT_FINITE": "refuse",
     # Not that of a load: the first one waits until the forkserver has imported everything.
-    "GATEWAY_WARM_UP_TIMEOUT_S": "2",
+    "GATEWAY_WARM_UP_TIMEOUT_S": "8",
 } | ({"GATEWAY_LOAD_TIMEOUT_S": "20"} if SOAK else {})
 CONTROL = LISTS_SELDOM
-TIMEOUT_S = "1"
-"""Of the odd model, by its tag."""
+TIMEOUT_S = "4"
+"""Of the odd model, by its tag. A sound call on a busy machine takes a good part of a second."""
 NEIGHBOURS = 2
 ANSWERS = 30
 """Answers of the neighbour that are waited for before and after."""

@@ -53,7 +53,8 @@ def proving(model: Model, most: int = 96) -> tuple[Prover, Proof]:
     proof = Proof(answers=PER_ROW, batching=JOINED, joined_rows=6, settled=True, budget_s=3.0)
     pace = Pace(model._seconds(2))
     asking = joining.widen([model], warmup.vary(EXAMPLE), [], proof, most)
-    return Prover(asking, pace, lambda: model.clock.now), proof
+    clocks = (lambda: model.clock.now, lambda: model.clock.now * model.computes)
+    return Prover(asking, pace, *clocks), proof
 
 
 class Serving:
@@ -70,7 +71,6 @@ class Serving:
             budget_s,
             lambda message: connection.send([(0, message, b"")]),
             clock=lambda: model.clock.now,
-            cpu_clock=lambda: model.clock.now * model.computes,
         )
         report = Loaded(1, {}, "passed", JOINED, "", "pyfunc", "", joined_rows=6)
         served = ServedModel("m", 1, SIGNATURE, strict_json.best(), model)
@@ -273,6 +273,15 @@ def test_a_call_during_which_the_machine_was_busy_says_nothing_of_the_next(serve
     assert serving.proof.batching_reason == "it is not proved", "nothing is left to say"
 
 
+def test_a_short_disturbance_keeps_no_larger_call_from_being_tried(serve: Any) -> None:
+    """The call was no longer than callers may wait, but the next would be expected to be."""
+    model = Model(lambda rows: 0.2 if rows == 12 else 0.001)
+    model.computes = 0.01
+    serving = serve(model)
+    serving.idle(5)
+    assert (serving.proof.joined_rows, serving.loop._background) == (96, None)
+
+
 def test_a_call_that_computes_for_so_long_is_the_last_and_the_proof_says_why(serve: Any) -> None:
     model = Model(lambda rows: 0.5 if rows == 12 else 0.001)
     serving = serve(model)
@@ -309,9 +318,10 @@ def test_all_calls_together_have_a_budget() -> None:
         while True:
             yield Ask(model, EXAMPLE)
 
-    background = Background(
-        Prover(endless(), Pace(), lambda: model.clock.now), Proof(), 3.0, told.append
-    )
+    def clock() -> float:
+        return model.clock.now
+
+    background = Background(Prover(endless(), Pace(), clock, clock), Proof(), 3.0, told.append)
     while background.pause_s is not None:
         background.step()
     assert background.over
