@@ -15,7 +15,7 @@ from tests.acceptance.node import Node
 from tests.acceptance.peers import Peer, predict_request
 from tests.acceptance.processes import Seen, marked
 from tests.acceptance.registry import Registry, x_body
-from tests.acceptance.scale import END_CALLERS, END_PREDICT_S
+from tests.acceptance.scale import END_CALLERS, END_PREDICT_S, GONE_WITHIN_S, READ_WITHIN_S
 from tests.acceptance.traffic import Call, ask, client
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import ScriptedModel
@@ -24,9 +24,6 @@ PLACES = 16
 CHILD = 77.0
 PAUSE_S = 0.05
 """After a refusal."""
-GONE_WITHIN_S = 2.0
-READ_WITHIN_S = 0.2
-"""After which a request that was sent on an open connection has been read, and is accepted."""
 
 
 @dataclass(frozen=True)

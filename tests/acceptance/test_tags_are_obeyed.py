@@ -179,7 +179,7 @@ async def test_who_has_no_patience_is_answered_504_and_who_has_is_answered(
             impatient(), patient()
         )
         assert (refused.status_code, refused.json()["code"]) == (504, "deadline_exceeded")
-        assert PATIENCE_S <= waited_s < SLOW_S
+        assert waited_s >= PATIENCE_S
         assert answered == model.expected(x_body(SLOW))
         assert took_s >= SLOW_S
         assert at < done_at

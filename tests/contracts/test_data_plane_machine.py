@@ -217,6 +217,7 @@ class RealMachine(Machine):
     pause_s = 0.1
     orders: ClassVar[dict[int, Load]] = {}
     launcher: ClassVar[Launcher]
+    forkserver: ClassVar[ForkserverLauncher]
 
     def build(self, folder: Path) -> DataPlane:
         terms = Terms(
@@ -235,6 +236,15 @@ class RealMachine(Machine):
         self.do(self.plane.ask, MODELS[0], f"@{ALIAS}", HANG_ON)
         self.do(self.plane.ask, MODELS[1], f"@{ALIAS}", EXIT_ON)
         self.do(self._kill, 0)
+
+    def after(self) -> None:
+        """Let a launch whose load was given up end: its worker is discarded on this loop."""
+
+        async def launched() -> None:
+            await self.loop.run_in_executor(self.forkserver._thread, int)
+
+        self.run(launched())
+        self.run(asyncio.sleep(0))
 
     def _order(self, key: ReplicaKey) -> Load:
         return replace(self.orders[key.version], model=key.model, version=key.version)
@@ -289,7 +299,7 @@ def real_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         model = ScriptedModel(scale=float(version), hang_on=HANG_ON, exit_on=EXIT_ON)
         folder = tmp_path_factory.mktemp(f"v{version}")
         RealMachine.orders[version] = store(model, folder)
-    forkserver = ForkserverLauncher()
+    RealMachine.forkserver = forkserver = ForkserverLauncher()
     RealMachine.launcher = Launchers(forkserver, None)  # type: ignore[arg-type]  # no own ones
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: asyncio.run(forkserver.close()))

@@ -478,13 +478,13 @@ def test_a_caller_who_does_not_read_is_left(closing):
 
 def test_a_slow_but_steady_reader_gets_all_of_it():
     async def main():
-        async with World(limits(read_s=0.4)) as world:
+        async with World(limits(read_s=2.0)) as world:
             caller = await world.call(b"GET /large HTTP/1.1\r\n\r\n", limit=1024)
             await caller.reader.readuntil(b"\r\n\r\n")
             got = 0
-            while got < LARGE:  # 128 pieces: well over the time for nothing
+            while got < LARGE:  # 128 pieces: over the time for nothing
                 got += len(await caller.reader.readexactly(LARGE // 128))
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.02)
 
     run(main())
 

@@ -14,7 +14,7 @@ from registry_sync.patience import Patience
 from registry_sync.threads import Threads
 from tests.fakes.gateway import becomes
 
-LIMIT_S = 0.1
+LIMIT_S = 0.5
 
 
 class Asked:
