@@ -226,7 +226,7 @@ class RealMachine(Machine):
             version_bytes=lambda version: 400 * MIB,
             request_timeout_s=0.5,
             stuck_grace_s=0.5,
-            load_budget_s=5.0,
+            load_budget_s=15.0,
         )
         return DataPlane(folder, self.launcher, terms, self._order, lambda v: self.orders[v].digest)
 
