@@ -97,13 +97,21 @@ class Corner:
         return [one for one in document["replicas"] if one["state"] == "ready"]
 
     async def settled(self, http: httpx.AsyncClient, word: str) -> dict[str, Any]:
-        """Wait until nothing is left to prove; what the catalogue says of the worker then."""
+        """Wait until nothing is left to prove; what the catalogue says of the worker then.
+
+        On a busy machine a worker may prove no more for now: others make it go, and the next one
+        goes on.
+        """
 
         async def look() -> dict[str, Any] | None:
             await self.asked(http, word, 1.0)
             ready = await self.shown(http, word)
-            done = bool(ready) and ready[0]["joined_rows"] == JOINED_ROWS.get(word, 1)
-            return ready[0] if done else None
+            if ready and ready[0]["joined_rows"] == JOINED_ROWS.get(word, 1):
+                return ready[0]
+            if ready and "no more rows are proved yet" in ready[0]["batching_reason"]:
+                for other in TURNS:
+                    await self.asked(http, other, 1.0)
+            return None
 
         return await eventually(look, f"{word} is proved as far as it bears", look_every_s=0.5)
 
