@@ -43,8 +43,8 @@ COLD_CALLERS = 100
 COLD_ROUNDS = 10 if SOAK else 1
 
 # What is proved of a model.
-SLOW_CALL_S = 10.0 if SOAK else 3.5
-SLOW_BUDGET_S = 30.0
+SLOW_CALL_S = 10.0 if SOAK else 4.5
+SLOW_BUDGET_S = 30.0 if SOAK else 25.0
 """How long a slow model takes, and the load budget: fourteen of these calls are more than that."""
 PROVED_EVICTIONS = 100 if SOAK else 8
 THRESHOLD_CALLERS = 64
