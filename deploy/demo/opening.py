@@ -20,6 +20,7 @@ from deploy.demo.story import Scene, shorten
 
 START_LIMIT_S = 180.0
 POLL_INTERVAL_S = 1.0
+SLOWER_S = 1.0
 _MARK = "made-by-make-demo"
 _LOOPBACK = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 _NOT_INHERITED = ("GATEWAY_", "REGISTRY_SYNC_", "MLFLOW_", "AWS_", "DEMO_", "PYTHONWARNINGS")
@@ -79,7 +80,14 @@ class Opening:
         settings = {"MLFLOW_TRACKING_URI": mlflow_url, "REGISTRY_SYNC_NODE_DIR": str(node)}
         mlflow = self._mlflow(mlflow_port)
         gateway = self._plane(
-            "gateway", "gateway", {"GATEWAY_PORT": str(gateway_port), "GATEWAY_NODE_DIR": str(node)}
+            "gateway",
+            "gateway",
+            {
+                "GATEWAY_PORT": str(gateway_port),
+                "GATEWAY_NODE_DIR": str(node),
+                # What else this machine does must not make a version look slower than another.
+                "GATEWAY_ROLLBACK_LATENCY_FLOOR_S": str(SLOWER_S),
+            },
         )
         control_plane = self._plane(
             "control-plane",
