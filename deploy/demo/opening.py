@@ -21,6 +21,7 @@ from deploy.demo.story import Scene, shorten
 START_LIMIT_S = 180.0
 POLL_INTERVAL_S = 1.0
 SLOWER_S = 1.0
+"""By how much longer answers of a version must take than its predecessor's to count as slow."""
 _MARK = "made-by-make-demo"
 _LOOPBACK = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 _NOT_INHERITED = ("GATEWAY_", "REGISTRY_SYNC_", "MLFLOW_", "AWS_", "DEMO_", "PYTHONWARNINGS")
@@ -85,7 +86,7 @@ class Opening:
             {
                 "GATEWAY_PORT": str(gateway_port),
                 "GATEWAY_NODE_DIR": str(node),
-                # What else this machine does must not make a version look slower than another.
+                # The versions do the same work: a busy machine must not have one taken back.
                 "GATEWAY_ROLLBACK_LATENCY_FLOOR_S": str(SLOWER_S),
             },
         )

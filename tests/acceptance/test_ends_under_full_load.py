@@ -150,18 +150,22 @@ async def _sigterm(node: Node, name: str) -> None:
             assert one.sent_at > load.signalled_at - READ_WITHIN_S, (one, load.signalled_at)
         if one.status is None:
             assert not one.came_before, (one, load.signalled_at, ended_at)
-    # The process that unlinks shared memory ends when it reads that the gateway has.
-    await eventually_true(lambda: not _of_the_gateway(node), "nothing of it is alive")
+    await _nothing_is_left(node, "SIGTERM")
     assert not (node.node_dir / "gateway.sock").exists()
 
 
 async def _kill(node: Node, name: str) -> None:
     assert node.gateway is not None
     _, callers = await _under_full_load(node, name)
-    killed_at = time.monotonic()
     node.gateway.process.kill()
-    await eventually_true(lambda: not _of_the_gateway(node), "nothing of it is alive")
-    took_s = time.monotonic() - killed_at
-    print(f"kill -9: nothing left after {took_s:.2f} s")
-    assert took_s < GONE_WITHIN_S
+    await _nothing_is_left(node, "kill -9")
     await callers
+
+
+async def _nothing_is_left(node: Node, after: str) -> None:
+    """Wait until the last process of the gateway has ended: some see by a pipe that it is gone."""
+    began = time.monotonic()
+    await eventually_true(lambda: not _of_the_gateway(node), f"nothing is alive after {after}")
+    took_s = time.monotonic() - began
+    print(f"{after}: nothing left after {took_s:.2f} s")
+    assert took_s < GONE_WITHIN_S
