@@ -27,15 +27,28 @@ from pydantic import ValidationError
 
 from gateway.bootstrap import Gateway, running_gateway
 from gateway.errors import StartError
-from gateway.http.listener import PublicServer, QuietServer, server_config
+from gateway.http1.asgi import AsgiService
+from gateway.http1.connections import (
+    MOST_TURNED_AWAY,
+    ConnectionLimits,
+    Connections,
+    most_open,
+)
+from gateway.http1.server import Server
+from gateway.log_config import configure_logging
 from gateway.node_dir import sole_owner
+from gateway.redaction import hosts_of, remember, remember_names, secrets_of
 from gateway.settings import GatewaySettings
 from gateway.settings_help import settings_help
-from gateway.telemetry import configure_logging
 
 _BACKLOG = 2048
+_SOCKET_PATH_BYTES = 107
 _FILES_OF_ONE_WORKER = 8
 _FILES_BESIDE = 128
+_CONTROL_CONNECTIONS = 32
+_CONTROL_BODY_BYTES = 512 * 1024 * 1024
+"""A catalogue has some hundred bytes for each version, and descriptions: this is a thousand times
+what a thousand models take."""
 _DISK_TAKES_NOTHING = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 _GARBAGE_OBJECTS = 10_000
 """How many new objects begin a collection: a busy turn of the loop makes Python's 700 by itself."""
@@ -59,11 +72,17 @@ def main() -> int:
             name = "_".join(str(part) for part in one["loc"]).upper()
             print(f"GATEWAY_{name}: {one['msg']}", file=sys.stderr)  # noqa: T201  # before logging
         return 2
-    configure_logging(settings)
+    remember(secrets_of(os.environ))
+    remember_names(hosts_of(os.environ) | {str(settings.node_dir.absolute())})
+    configure_logging(level=settings.log_level, form=settings.log_format)
     try:
         settings = _with_room_for_connections(settings)
-        with sole_owner(settings.node_dir), asyncio.Runner(loop_factory=_new_loop) as runner:
-            runner.run(_serve(settings))
+        with (
+            _public_socket(settings) as public,  # first: a taken port leaves nothing behind
+            sole_owner(settings.node_dir),
+            asyncio.Runner(loop_factory=_new_loop) as runner,
+        ):
+            runner.run(_serve(settings, public))
     except StartError as error:
         _log.error("start.failed", reason=str(error))  # the reason is all there is
         return 1
@@ -82,10 +101,8 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-async def _serve(settings: GatewaySettings) -> None:
-    with contextlib.ExitStack() as sockets:
-        public = sockets.enter_context(_public_socket(settings))
-        control = sockets.enter_context(_control_socket_or_none(settings.control_socket))
+async def _serve(settings: GatewaySettings, public: socket.socket) -> None:
+    with _control_socket_or_none(settings.control_socket) as control:
         async with running_gateway(settings) as gateway:
             gc.collect()
             gc.freeze()  # what is here for good is not looked at again by every collection
@@ -103,25 +120,14 @@ async def _run_servers(
     """Serve until a signal; then let what is in flight finish, and only then stop.
 
     ``control`` is None where no control plane can reach this gateway.
+
+    Raises:
+        RuntimeError: A listener ended before the signal.
     """
     stop = asyncio.Event()
-    drain_s = settings.drain_timeout_s
-    ours = server_config(
-        gateway.control, http="httptools", timeout_graceful_shutdown=max(1, int(drain_s))
-    )
-    serving: list[tuple[PublicServer | QuietServer, socket.socket]] = [
-        (
-            PublicServer(
-                gateway.public,
-                gateway.services.connections,
-                drain_timeout_s=drain_s,
-                take=gateway.public.take,
-            ),
-            public,
-        )
-    ]
+    serving = [(_public_server(gateway, settings), public)]
     if control is not None:
-        serving.append((QuietServer(ours), control))
+        serving.append((_control_server(gateway, settings), control))
 
     def asked_to_stop() -> None:
         if stop.is_set():  # asked again: now
@@ -151,6 +157,31 @@ async def _run_servers(
         gateway.services.node.changed()  # ends the long polls
         for server, _ in serving:
             server.should_exit = True
+    if not stop.is_set():
+        raise RuntimeError(
+            "a listener of the gateway ended before the gateway was told to stop; start the "
+            "gateway again"
+        )
+
+
+def _public_server(gateway: Gateway, settings: GatewaySettings) -> Server:
+    return Server(
+        gateway.public, gateway.services.connections, drain_timeout_s=settings.drain_timeout_s
+    )
+
+
+def _control_server(gateway: Gateway, settings: GatewaySettings) -> Server:
+    """Return the server of the control socket, whose callers are this node's own user."""
+    service = AsgiService(
+        gateway.control, max_body_bytes=_CONTROL_BODY_BYTES, body_timeout_s=settings.body_timeout_s
+    )
+    limits = ConnectionLimits(
+        most=_CONTROL_CONNECTIONS,
+        idle_s=settings.idle_timeout_s,
+        head_s=settings.head_timeout_s,
+        read_s=settings.read_timeout_s,
+    )
+    return Server(service, Connections(limits), drain_timeout_s=settings.drain_timeout_s)
 
 
 def _with_room_for_connections(settings: GatewaySettings) -> GatewaySettings:
@@ -160,7 +191,7 @@ def _with_room_for_connections(settings: GatewaySettings) -> GatewaySettings:
         StartError: Their number was set, and this process may not open so many files.
     """
     beside = _FILES_BESIDE + _FILES_OF_ONE_WORKER * settings.max_resident
-    wanted = settings.max_connections + beside
+    wanted = most_open(settings.max_connections) + beside
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
         # No further than that: the limit is every worker's too, and some libraries close all
@@ -169,12 +200,18 @@ def _with_room_for_connections(settings: GatewaySettings) -> GatewaySettings:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft >= wanted:
         return settings
-    fitting = soft - beside
+    room = soft - beside
+    fitting = max(room - MOST_TURNED_AWAY, min(room // 2, MOST_TURNED_AWAY))
     if "max_connections" in settings.model_fields_set or fitting < 1:
+        instead = (
+            f"set GATEWAY_MAX_CONNECTIONS to {fitting} or less"
+            if fitting > 0
+            else f"lower GATEWAY_MAX_RESIDENT: each worker needs {_FILES_OF_ONE_WORKER} of them"
+        )
         raise StartError(
-            f"{settings.max_connections} connections need {wanted} open files, and this process "
-            f"may have {hard}: raise its limit (ulimit -Hn), or set GATEWAY_MAX_CONNECTIONS to "
-            f"{max(fitting, 0)} or less"
+            f"{settings.max_connections} connections and {settings.max_resident} workers need "
+            f"{wanted} open files, and this process may have {hard}: raise its limit "
+            f"(ulimit -Hn), or {instead}"
         )
     _log.warning("connections.limited", most=fitting, open_files=hard)
     return settings.model_copy(update={"max_connections": fitting})
@@ -202,8 +239,14 @@ def _control_socket_or_none(path: Path) -> Iterator[socket.socket | None]:
     """Listen for the control plane; None where the disk takes no socket: what served, serves.
 
     Raises:
-        StartError: Something else is in the way.
+        StartError: Something else is in the way, or the path is too long for a Unix socket.
     """
+    resolved = path.resolve()
+    if len(os.fsencode(resolved)) > _SOCKET_PATH_BYTES:
+        raise StartError(
+            f"{resolved} is longer than a Unix socket's path may be ({_SOCKET_PATH_BYTES} "
+            "bytes): set GATEWAY_RUNTIME_DIR or GATEWAY_NODE_DIR to a shorter one"
+        )
     with contextlib.ExitStack() as opened:
         try:
             listener = opened.enter_context(_control_socket(path))
@@ -213,7 +256,8 @@ def _control_socket_or_none(path: Path) -> Iterator[socket.socket | None]:
             _log.error(
                 "control.unreachable",
                 reason=f"no socket can be made at {path} ({error.strerror}): this gateway serves "
-                "what its files say, and follows nothing until it is started again",
+                "what its files say, and follows nothing until it is started again; set "
+                "GATEWAY_RUNTIME_DIR and REGISTRY_SYNC_RUNTIME_DIR to a folder in memory",
             )
             listener = None
         yield listener
@@ -225,12 +269,17 @@ def _control_socket(path: Path) -> Iterator[socket.socket]:
 
     Raises:
         OSError: There can be none.
-        StartError: Another kind of file is in the way.
+        StartError: Another kind of file is in the way, or another gateway listens there.
     """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise StartError(f"{path} is in the way, and is no socket: remove it")
-        path.unlink()  # left by a killed gateway: we hold the node's lock, so nobody listens
+        if _is_listened_on(path):
+            raise StartError(
+                f"another gateway listens on {path}: set GATEWAY_RUNTIME_DIR to another folder"
+            )
+        path.unlink()  # left by a killed gateway
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         old_mask = os.umask(0o177)
         try:
@@ -244,6 +293,18 @@ def _control_socket(path: Path) -> Iterator[socket.socket]:
         finally:
             with contextlib.suppress(OSError):  # the disk may take nothing by now
                 path.unlink()
+
+
+def _is_listened_on(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:  # its queue is full
+            return True
+        except OSError:
+            return False
+    return True
 
 
 if __name__ == "__main__":

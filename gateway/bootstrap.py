@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,21 +21,25 @@ from gateway.damaged_files import DamagedFiles
 from gateway.dispatch import Dispatcher
 from gateway.errors import StartError, TableFileError
 from gateway.http.app import create_control_app, create_public_app
-from gateway.http.connections import ConnectionLimits, Connections
-from gateway.http.predict import PredictApp
+from gateway.http.predict import Predictions
 from gateway.http.services import Services
+from gateway.http1.connections import ConnectionLimits, Connections
 from gateway.launcher import ExecLauncher, ForkserverLauncher, Launchers
+from gateway.leftovers import MARK, Life, end_leftovers
 from gateway.live_record import LiveRecord
 from gateway.load_queue import LEAST_LOADS_AT_ONCE
 from gateway.node import Node
 from gateway.node_dir import read_node_id
 from gateway.proofs import Proofs
+from gateway.release import release_each
 from gateway.replica import Replica, ReplicaLimits
 from gateway.residency import ResidentSet
 from gateway.rollback import RollbackRule
 from gateway.rollout import Rollout
 from gateway.room import ReplicaKey, ResidentLimits
+from gateway.routing import RouteTable
 from gateway.settings import GatewaySettings
+from gateway.supervised import keep_running
 from gateway.supervision import Supervisor
 from gateway.table_file import TableFile
 from gateway.telemetry import Telemetry
@@ -43,7 +47,6 @@ from gateway.verdict import Margins
 from gateway.versions import Versions, WorkerLimits, cuda_devices
 from gateway.workers import Observer
 
-_SOCKET_PATH_BYTES = 107
 _ABANDONED_S = 1.0
 _log = structlog.get_logger("gateway")
 
@@ -52,7 +55,7 @@ _log = structlog.get_logger("gateway")
 class Gateway:
     """A running gateway: its two applications, and how to begin to stop it."""
 
-    public: PredictApp
+    public: Predictions
     control: FastAPI
     services: Services
 
@@ -64,7 +67,10 @@ class Gateway:
 
 
 class _LoadObserver:
-    """Turns loads and ends into metrics, log lines, and news for the control plane."""
+    """Turns loads and ends into metrics and log lines; a damaged copy is news besides.
+
+    Whatever else is loaded or ends changes nothing that the control plane decides on.
+    """
 
     def __init__(self, telemetry: Telemetry, node: Node) -> None:
         self._telemetry = telemetry
@@ -78,14 +84,12 @@ class _LoadObserver:
             "load.complete", replica=str(key), seconds=round(seconds, 3), bytes=resident_bytes
         )
         self._node.copy_whole(key.digest)
-        self._node.changed()
 
     def load_failed(self, key: ReplicaKey, failure: str, message: str) -> None:
         self._telemetry.load_failures.labels(key.model, str(key.version), failure).inc()
         _log.warning("load.failed", replica=str(key), failure=failure, reason=message)
         if failure == "integrity":
             self._node.copy_damaged(key.model, key.version, key.digest, message)
-        self._node.changed()
 
     def ended(self, key: ReplicaKey, reason: str, *, evicted: bool, died: bool) -> None:
         labels = (key.model, str(key.version))
@@ -94,7 +98,6 @@ class _LoadObserver:
         if died:
             self._telemetry.deaths.labels(*labels).inc()
         _log.info("replica.stopped", replica=str(key), reason=reason, evicted=evicted)
-        self._node.changed()
 
 
 @contextlib.asynccontextmanager
@@ -105,19 +108,60 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         StartError: The node's folder or table file cannot be used.
     """
     damaged = DamagedFiles()
-    node_id = _prepare_node(settings, damaged)
     table_file = TableFile(settings.node_dir, damaged)
-    try:
+    try:  # before anything is written: a start that fails leaves nothing behind
         table = await asyncio.to_thread(table_file.load, settings.default_alias)
     except TableFileError as error:
         raise StartError(str(error)) from error
+    life = Life.own(_node_id(settings, damaged), uuid.uuid4().hex)
+    await asyncio.to_thread(_end_leftovers, life)
+    with _marked(life):
+        async with _running(settings, damaged, life, table_file, table) as gateway:
+            yield gateway
+
+
+def _end_leftovers(life: Life) -> None:
+    """End what earlier lives of this node left; what cannot be ended keeps no gateway from serving.
+
+    Blocking.
+    """
+    try:
+        count = end_leftovers(life)
+    except OSError as error:
+        _log.warning("leftovers.not_ended", reason=str(error))
+    else:
+        if count:
+            _log.warning("leftovers.ended", processes=count)
+
+
+@contextlib.contextmanager
+def _marked(life: Life) -> Iterator[None]:
+    """Have every process that is started in the block inherit the mark of this life."""
+    before = os.environ.get(MARK)
+    os.environ[MARK] = life.as_mark()
+    try:
+        yield
+    finally:
+        os.environ.pop(MARK)
+        if before is not None:
+            os.environ[MARK] = before
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    settings: GatewaySettings,
+    damaged: DamagedFiles,
+    life: Life,
+    table_file: TableFile,
+    table: RouteTable,
+) -> AsyncIterator[Gateway]:
     installed = await asyncio.to_thread(libraries.mark, platform.python_version(), sys.path)
-    node = Node(node_id=node_id, boot_id=uuid.uuid4().hex, table=table, libraries=installed)
+    node = Node(node_id=life.node_id, boot_id=life.boot_id, table=table, libraries=installed)
     telemetry = Telemetry()
     launcher = ForkserverLauncher()
     await launcher.warm()
     own_launcher = ExecLauncher(os.environ)
-    proofs = Proofs(settings.node_dir / "proofs")
+    proofs = Proofs(settings.node_dir / "proofs", damaged)
     versions = Versions(node, settings.artifacts_dir.resolve(), _limits(settings), proofs)
     live_record = LiveRecord()
     residents = _resident_set(
@@ -183,7 +227,8 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     )
     services = Services(node, residents, dispatcher, rollout, telemetry, admission, connections)
     watching = [
-        asyncio.get_running_loop().create_task(watch) for watch in (supervisor.run(), rule.run())
+        asyncio.get_running_loop().create_task(keep_running(component, run))
+        for component, run in (("supervision", supervisor.run), ("rollback", rule.run))
     ]
     try:
         yield Gateway(create_public_app(services, settings), create_control_app(services), services)
@@ -191,7 +236,7 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         for watch in watching:
             watch.cancel()
         await asyncio.gather(*watching, return_exceptions=True)
-        await take_each(
+        await release_each(
             supervisor.remember_hot,
             rollout.close,
             # The listeners have waited for their callers; what is leased still was left by them.
@@ -200,15 +245,6 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             own_launcher.close,
             launcher.close,
         )
-
-
-async def take_each(*steps: Callable[[], Awaitable[None]]) -> None:
-    """Take all steps of a release, one after the other; the others too, if one raises."""
-    for step in steps:
-        try:
-            await step()
-        except Exception:  # noqa: BLE001  # what comes next ends processes
-            _log.exception("release.failed")
 
 
 def _limits(settings: GatewaySettings) -> WorkerLimits:
@@ -267,20 +303,13 @@ def _resident_set(
     )
 
 
-def _prepare_node(settings: GatewaySettings, damaged: DamagedFiles) -> str:
-    """Make the node's folder, and return its id. Blocking, but once.
+def _node_id(settings: GatewaySettings, damaged: DamagedFiles) -> str:
+    """Return the id of the node, whose folder is there. Blocking, but once.
 
     Raises:
-        StartError: The folder cannot be used, or its path is too long for a Unix socket.
+        StartError: The folder cannot be used.
     """
-    socket_path = settings.control_socket.resolve()
-    if len(os.fsencode(socket_path)) > _SOCKET_PATH_BYTES:
-        raise StartError(
-            f"{socket_path} is longer than a Unix socket's path may be ({_SOCKET_PATH_BYTES} "
-            "bytes): set GATEWAY_NODE_DIR to a shorter one"
-        )
     try:
-        settings.node_dir.mkdir(parents=True, exist_ok=True)
         return read_node_id(settings.node_dir, damaged)
     except OSError as error:
         raise StartError(

@@ -7,13 +7,24 @@ answer: which requests never reached a worker that has just died, and may go to 
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
+from gateway.release import release_all
 from gateway.worker.frames import MAX_BODY_BYTES, Frame, FrameError, FrameReader, pack
+from gateway.worker_messages import MAX_HEADER_BYTES
 
 _READ_BYTES = 256 * 1024
+_MAX_FRAMES = _READ_BYTES // 64
+"""In one read: an answer has more bytes than that, so what comes in smaller frames is a flood."""
+_DRAIN_BYTES = 4 * 1024 * 1024
+"""More than the kernel holds for a peer that has died; a child of it may go on writing for ever."""
+_PASSING = frozenset({errno.ENOMEM, errno.ENOBUFS})
+"""The kernel has no memory for it now: no fault of the worker."""
+_PAUSE_S = 0.01
 _GATHER = 64
 
 
@@ -25,16 +36,19 @@ class Channel:
         connection: socket.socket,
         on_frame: Callable[[Frame], None],
         on_closed: Callable[[], None],
+        on_garbled: Callable[[str], None],
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         """Store the socket and whom to tell. ``on_closed`` is called once, after the last frame.
 
-        A frame with a body of more than ``max_body_bytes`` closes the channel.
+        What is no frame, has a body of more than ``max_body_bytes`` or comes in a flood closes the
+        channel; ``on_garbled`` is called before, with the reason.
         """
         self._socket = connection
         self._on_frame = on_frame
         self._on_closed = on_closed
-        self._reader = FrameReader(max_body_bytes)
+        self._on_garbled = on_garbled
+        self._reader = FrameReader(max_body_bytes, MAX_HEADER_BYTES, _MAX_FRAMES)
         self._unsent: deque[tuple[int, list[bytes | memoryview]]] = deque()
         self._flush_scheduled = False
         self._writer_armed = False
@@ -67,35 +81,46 @@ class Channel:
         if not self._open:
             return
         self._open = False
-        self._loop.remove_reader(self._socket)
-        if self._writer_armed:
-            self._loop.remove_writer(self._socket)
-            self._writer_armed = False
-        self._on_closed()
+        writer_armed, self._writer_armed = self._writer_armed, False
+        release_all(
+            partial(self._loop.remove_reader, self._socket),
+            *([partial(self._loop.remove_writer, self._socket)] if writer_armed else []),
+            self._on_closed,
+        )
 
     def drain(self) -> None:
         """Read what a dead peer still said, then close."""
-        while self._open and self._readable():
-            pass
+        self.read_waiting()
         self.close()
 
-    def _readable(self) -> bool:
-        """Read once; False when there was nothing to read."""
+    def read_waiting(self) -> None:
+        """Read what has come already."""
+        left = _DRAIN_BYTES
+        while self._open and left > 0 and (count := self._readable()):
+            left -= count
+
+    def _readable(self) -> int:
+        """Read once, and close at the end; return how many bytes came."""
         try:
             data = self._socket.recv(_READ_BYTES)
         except (BlockingIOError, InterruptedError):
-            return False
-        except OSError:
+            return 0
+        except OSError as error:
+            if error.errno in _PASSING:
+                return 0  # the loop calls again
             data = b""
         try:
             frames = self._reader.feed(data)
-        except FrameError:
+        except FrameError as error:
+            self._on_garbled(str(error))
             data, frames = b"", []
         for frame in frames:
+            if not self._open:  # one before it was not believed
+                break
             self._on_frame(frame)
         if not data:
             self.close()
-        return True
+        return len(data)
 
     def _flush(self) -> None:
         self._flush_scheduled = False
@@ -106,9 +131,12 @@ class Channel:
                 self._sent(self._socket.sendmsg(self._gather()))
         except (BlockingIOError, InterruptedError):
             self._arm()
-        except OSError:
+        except OSError as error:
             # The worker is gone. What it sent before may still be waiting to be read, so the
             # reader closes the channel, not we.
+            if error.errno in _PASSING:
+                self._flush_scheduled = True
+                self._loop.call_later(_PAUSE_S, self._flush)
             return
         else:
             self._disarm()

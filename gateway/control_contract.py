@@ -2,20 +2,24 @@
 
 HTTP on a Unix socket, JSON both ways:
 
-==========================  ============================  ======================================
-request                     body                          answer
-==========================  ============================  ======================================
-``PUT /catalogue``          `Catalogue`                   200 `CatalogueAck`; 409 stale epoch
-``POST /stage``             `StageRequest`                202 `StageAck`; the result is an event
-``POST /activate``          `ActivateRequest`             200 `ActivateAck`; 409 `Nack`
-``POST /retire``            `RetireRequest`               200 `RetireAck`; 409 `Nack`
-``POST /release``           `ReleaseRequest`              200 `ReleaseAck`; 409 `Nack`
-``GET /observe?after=seq``  long poll, at most 25 s       200 `NodeState`
-==========================  ============================  ======================================
+=================================  =======================  ====================================
+request                            body                     answer
+=================================  =======================  ====================================
+``PUT /catalogue``                 `Catalogue`              200 `CatalogueAck`; 409 stale epoch
+``PUT /catalogue/models/{name}``   `ModelChange`            200 `CatalogueAck`; 409 stale epoch
+``POST /catalogue/unchanged``      `UnchangedCatalogue`     200 `CatalogueAck`; 409 stale epoch
+``POST /stage``                    `StageRequest`           202 `StageAck`; the result is an event
+``POST /activate``                 `ActivateRequest`        200 `ActivateAck`; 409 `Nack`
+``POST /retire``                   `RetireRequest`          200 `RetireAck`; 409 `Nack`
+``POST /release``                  `ReleaseRequest`         200 `ReleaseAck`; 409 `Nack`
+``GET /observe?after=seq&of=boot``  long poll, at most 25 s  200 `NodeState`
+=================================  =======================  ====================================
 
 Every refusal has a `Nack` as its body. ``observe?after=n`` also acknowledges every event up to n;
-events that were not acknowledged are repeated. Unknown fields are ignored on both sides, so either
-plane may be the newer one; a newer ``contract_version`` is refused with a sentence.
+events that were not acknowledged are repeated. With ``of``, the boot id of the state that n came
+with, the answer may be the difference from that state: see `NodeState.since`. Unknown fields are
+ignored on both sides, so either plane may be the newer one; a newer ``contract_version`` is refused
+with a sentence.
 """
 
 from __future__ import annotations
@@ -166,9 +170,10 @@ class CatalogueModel(Body):
 
 
 class Catalogue(Body):
-    """Everything the registry lists: a full snapshot, never a difference.
+    """Everything the registry lists: a full snapshot, sent when a gateway connects.
 
     Before the registry has been listed at all it is not complete: what it leaves out is not gone.
+    What changes later is sent by model, as `ModelChange`.
 
     Attributes:
         writer: The control plane's boot id.
@@ -188,12 +193,26 @@ class Catalogue(Body):
     complete: bool = True
 
 
-class UnchangedCatalogue(Body):
-    """The registry was listed again, and the snapshot with this epoch still says it all.
+class ModelChange(Body):
+    """One model of a catalogue as it is now; the others are as they were.
 
-    A registry with thousands of versions makes a snapshot of megabytes: it is sent when it has
-    something new.
+    Attributes:
+        writer: As of the snapshot that it changes.
+        epoch: As of that snapshot: with another one in place, the change is refused.
+        revision: Grows with every change of one snapshot; one that was taken is taken again.
+        name: Which model.
+        model: The model as it is; None: the catalogue lists it no more.
     """
+
+    writer: str
+    epoch: int
+    revision: PositiveInt
+    name: ModelName
+    model: CatalogueModel | None
+
+
+class UnchangedCatalogue(Body):
+    """The registry was listed again, and what was sent with this epoch still says it all."""
 
     writer: str
     epoch: int
@@ -233,11 +252,21 @@ class StageAck(Body):
     stage_id: str
 
 
+class AliasTarget(Body):
+    """What an alias points at; without a version: nothing."""
+
+    version: PositiveInt | None = None
+    digest: Digest | None = None
+
+
 class ActivateRequest(Body):
     """Point an alias at a version.
 
     Attributes:
-        if_generation: Refused with ``generation_mismatch`` unless the table has this generation.
+        if_generation: Refused with ``generation_mismatch`` unless the table has this generation;
+            not asked where ``if_active`` is given, which an older gateway does not know.
+        if_active: Refused with ``generation_mismatch`` unless the alias points there: other aliases
+            may move meanwhile. None: ``if_generation`` says it.
         stage_id: The stage that proved this version; required unless it is resident or was staged
             by this gateway before.
         asked_by: Who wants it: ``poll``, ``webhook``, ``sync``, ``operator``, ``recovery``.
@@ -248,6 +277,7 @@ class ActivateRequest(Body):
     version: PositiveInt
     digest: Digest
     if_generation: int
+    if_active: AliasTarget | None = None
     stage_id: str | None = None
     asked_by: str = "poll"
 
@@ -417,11 +447,32 @@ class ReleaseAck(Body):
 
 
 class Wanted(Body):
-    """A version that a caller waits for and whose bytes are not on this node."""
+    """A version that a caller waits for: its bytes are not here, or its alias is not active.
+
+    Attributes:
+        alias: The alias that is not active yet, and is to mean the version; None: the caller named
+            the version, or an older gateway tells it.
+    """
 
     model: ModelName
     version: PositiveInt
     since: float
+    alias: Alias | None = None
+
+
+class Unwanted(Body):
+    """What `Wanted` named, and no caller waits for any more."""
+
+    model: ModelName
+    version: PositiveInt
+    alias: Alias | None = None
+
+
+class AliasName(Body):
+    """One alias of one model."""
+
+    model: ModelName
+    alias: Alias
 
 
 class DamagedCopy(Body):
@@ -463,6 +514,10 @@ class NodeState(Body):
 
     Attributes:
         boot_id: New with every start of the gateway: stages do not outlive it.
+        since: Of a difference, the ``seq`` that it follows: ``active`` has the aliases that moved
+            since, ``inactive`` those that are gone; ``wanted`` what came to be wanted, ``unwanted``
+            what is no more; and ``resident`` nothing. All else is whole. None: all is whole, as
+            from an older gateway.
         catalogue_writer: Whose catalogue the node has, with which epoch; None: none since boot,
             so the control plane should send one.
         resident: What has a worker, or waits for one, whoever called it: sorted, each once, and
@@ -478,6 +533,7 @@ class NodeState(Body):
             with other libraries. None from an older gateway.
         partial_catalogues: Whether it understands `Catalogue.complete`. False from an older
             gateway, for which what a catalogue leaves out is gone.
+        model_changes: Whether it takes a `ModelChange`. False from an older gateway.
     """
 
     node_id: str
@@ -487,13 +543,17 @@ class NodeState(Body):
     generation: int
     catalogue_writer: str | None = None
     catalogue_epoch: int | None = None
+    since: int | None = None
     active: list[ActiveAlias] = Field(default_factory=list)
+    inactive: list[AliasName] = Field(default_factory=list)
     standbys: list[StageRequest] = Field(default_factory=list)
     wanted: list[Wanted] = Field(default_factory=list)
+    unwanted: list[Unwanted] = Field(default_factory=list)
     resident: list[Digest] = Field(default_factory=list)
     holds: list[AliasHold] = Field(default_factory=list)
     damaged: list[DamagedCopy] = Field(default_factory=list)
     damaged_files: list[DamagedFile] = Field(default_factory=list)
     libraries: str | None = None
     partial_catalogues: bool = False
+    model_changes: bool = False
     events: list[Event] = Field(default_factory=list)

@@ -31,12 +31,14 @@ from gateway.errors import (
 from gateway.live_record import LiveRecord
 from gateway.model_ref import Selector, SelectorKind
 from gateway.node import Node
-from gateway.replica import WorkerReply, clock_deadline, is_callers_own
+from gateway.replica import WorkerReply, clock_deadline
 from gateway.residency import ResidentSet
 from gateway.room import ReplicaKey
 from gateway.routing import Route
 from gateway.worker.messages import Predict
 
+_ANSWER_TYPES = {"predict": "application/json"}
+"""What the answers of a protocol are: known here, not told by the worker."""
 _DELIVERY_TRIES = 3
 _WISH_S = 10.0
 _SOME_ALIAS = 0
@@ -79,19 +81,16 @@ class Call:
             self.pending.cancel()
 
 
-class _Given(NamedTuple):
-    """A call that a worker has.
+_Awaited = tuple[str, int, str | None]
+"""A model, a version, and the alias that is to mean it; None: the version is waited for itself."""
 
-    Attributes:
-        began: Since when (``CLOCK_MONOTONIC``, seconds).
-        callers_time: Whether its time is its caller's own: its end says nothing of the version.
-    """
+
+class _Given(NamedTuple):
+    """A call that a worker has."""
 
     answer: asyncio.Future[WorkerReply]
     key: ReplicaKey
     pid: int
-    began: float
-    callers_time: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +125,7 @@ class Dispatcher:
         self._request_timeout_s = request_timeout_s
         self._load_budget_s = load_budget_s
         self._max_waiting = max_waiting
-        self._waiting: Counter[tuple[str, int]] = Counter()
+        self._waiting: Counter[_Awaited] = Counter()
         self._wished: set[tuple[str, int]] = set()
         self.draining = False
 
@@ -253,23 +252,19 @@ class Dispatcher:
         told: Callable[[asyncio.Future[WorkerReply]], None],
         answer: asyncio.Future[WorkerReply],
     ) -> None:
-        if not answer.cancelled():
-            error = answer.exception()
-            if isinstance(error, NotDeliveredError):
-                self._begin_waiting(call, told)  # another worker may have it
-                return
-            self._count(given, error)
-        told(answer)
+        if not answer.cancelled() and isinstance(answer.exception(), NotDeliveredError):
+            self._begin_waiting(call, told)  # another worker may have it
+            return
+        try:
+            self._count(given, answer)
+        finally:  # its caller is answered, whatever counting it came to
+            told(answer)
 
     async def _submit(self, lease: Lease, call: Call, route: Route) -> WorkerReply:
         given = self._give(lease, call, route)
         # Not after the wait: this task may be cancelled in the moment in which the answer comes.
-        given.answer.add_done_callback(partial(self._count_answer, given))
+        given.answer.add_done_callback(partial(self._count, given))
         return await given.answer
-
-    def _count_answer(self, given: _Given, answer: asyncio.Future[WorkerReply]) -> None:
-        if not answer.cancelled():  # else its replica tells what becomes of it
-            self._count(given, answer.exception())
 
     def _give(self, lease: Lease, call: Call, route: Route) -> _Given:
         """Give a call to a worker.
@@ -285,19 +280,22 @@ class Dispatcher:
             lease.release()
             raise
         call.place.keep()
-        key, pid = lease.resident.key, lease.replica.pid
-        callers_time = call.deadline is not None and is_callers_own(timeout_s, limit_s)
-        return _Given(answer, key, pid or 0, time.monotonic(), callers_time)
+        return _Given(answer, lease.resident.key, lease.replica.pid or 0)
 
-    def _count(self, given: _Given, error: BaseException | None) -> None:
-        """Take note of how a call went, if that says something of its version."""
+    def _count(self, given: _Given, answer: asyncio.Future[WorkerReply]) -> None:
+        """Take note of what the version did with a call that its worker had begun.
+
+        The time is that of the model: how long a call waited for its turn says what others sent.
+        Whose time was over, or who hung up, may not have begun: the replica tells once it knows.
+        """
+        if answer.cancelled():
+            return
+        error = answer.exception()
         if error is None:
-            self._live_record.answered(given.key, time.monotonic() - given.began)
+            self._live_record.answered(given.key, answer.result().predict_s)
         elif isinstance(error, WorkerDiedError):
             self._live_record.died(given.key, given.pid)
-        elif isinstance(error, ModelRaisedError) or (
-            isinstance(error, DeadlineExceededError) and not given.callers_time
-        ):
+        elif isinstance(error, ModelRaisedError) and error.begun:
             self._live_record.failed(given.key)
 
     async def _loaded(self, key: ReplicaKey) -> Lease:
@@ -338,25 +336,30 @@ class Dispatcher:
             timeout_s=timeout_s,
             limit_s=limit_s,
             on_done=partial(_let_go, lease, call.place),
+            answer_type=_ANSWER_TYPES[call.protocol],
         )
 
     async def _activated(self, call: Call, error: ModelLoadingError) -> Route:
         """Wait until an alias that is not active on this node yet is.
 
-        What it is to mean is wanted meanwhile: bytes that come only when they are asked for are
-        asked for here, and others come before those that nobody waits for.
+        It is wanted meanwhile: bytes that come only when they are asked for are asked for here, and
+        every step up to its activation goes before those of aliases that no caller waits for.
 
         Raises:
             ModelLoadingError: It was not within the load budget, or nobody is there to activate it.
             GatewayError: As `resolve`.
         """
         wish, wanted = contextlib.ExitStack(), None
-        with self._waiting_for((call.model, _SOME_ALIAS)), wish, contextlib.suppress(TimeoutError):
+        with (
+            self._waiting_for((call.model, _SOME_ALIAS, None)),
+            wish,
+            contextlib.suppress(TimeoutError),
+        ):
             async with asyncio.timeout(self._load_budget_s):
                 while not self._node.control_plane_silent:
-                    if error.not_here != wanted:  # the registry has moved the alias, or bytes came
+                    if error.awaited != wanted:  # the registry has moved the alias
                         wish.close()
-                        wanted = error.not_here
+                        wanted = error.awaited
                         if wanted is not None:
                             wish.enter_context(self._wanting(wanted))
                     await self._change_or_second()
@@ -365,7 +368,11 @@ class Dispatcher:
                         return self.resolve(call)
                     except ModelLoadingError as still:
                         error = still
-        return self.resolve(call)
+        try:
+            return self.resolve(call)
+        except ModelLoadingError as still:
+            still.retry_after_s = max(still.retry_after_s or 0.0, self._node.queue_s())
+            raise
 
     def _wish(self, wanted: tuple[str, int]) -> None:
         """Want bytes for a while: a caller has asked for them who does not wait."""
@@ -376,7 +383,7 @@ class Dispatcher:
 
     def _forget_wish(self, wanted: tuple[str, int]) -> None:
         self._wished.discard(wanted)
-        if wanted not in self._waiting:
+        if (*wanted, None) not in self._waiting:
             self._node.unwant(*wanted)
 
     def _served_without_copy(self, model: str, version: int) -> Route | None:
@@ -394,7 +401,7 @@ class Dispatcher:
     async def _change_or_second(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.0):  # silence is no change: look again
-                await self._node.next_change()
+                await self._node.next_table()
 
     async def _here(self, route: Route) -> Route:
         """Find workers of a version whose bytes are not on this node; without any, wait for them.
@@ -409,15 +416,18 @@ class Dispatcher:
 
     async def _fetched(self, route: Route) -> Route:
         """Wait until a version's bytes are on this node."""
-        with self._wanting((route.model, route.version)):
+        with self._wanting((route.model, route.version, None)):
             try:
                 async with asyncio.timeout(self._load_budget_s):
                     return await self._until_here(route)
             except TimeoutError as error:
                 raise ModelLoadingError(
                     f"version {route.version} of model {route.model!r} is still being fetched",
-                    retry_after_s=self._residents.track_record.expected_load_s(
-                        ReplicaKey(route.model, route.version, "")
+                    retry_after_s=max(
+                        self._residents.track_record.expected_load_s(
+                            ReplicaKey(route.model, route.version, "")
+                        ),
+                        self._node.queue_s(),
                     ),
                 ) from error
 
@@ -437,7 +447,7 @@ class Dispatcher:
                 return found
 
     @contextlib.contextmanager
-    def _wanting(self, wanted: tuple[str, int]) -> Iterator[None]:
+    def _wanting(self, wanted: _Awaited) -> Iterator[None]:
         with self._waiting_for(wanted):
             self._node.want(*wanted)
             try:
@@ -447,7 +457,7 @@ class Dispatcher:
                     self._node.unwant(*wanted)
 
     @contextlib.contextmanager
-    def _waiting_for(self, wanted: tuple[str, int]) -> Iterator[None]:
+    def _waiting_for(self, wanted: _Awaited) -> Iterator[None]:
         """Count who waits for the same, and refuse who would be one too many."""
         if self._waiting[wanted] >= self._max_waiting:
             raise ModelOverloadedError(
@@ -479,8 +489,10 @@ def _conflict(route: Route, other: Route) -> str:
 
 def _let_go(lease: Lease, place: Place) -> None:
     """The worker has answered, or is gone."""
-    lease.release()
-    place.let_go()
+    try:
+        lease.release()
+    finally:
+        place.let_go()
 
 
 def _is_number(call: Call) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from gateway.redaction import redacted
+
 
 class GatewayError(Exception):
     """Anything that this gateway answers with an error. ``code`` is for machines."""
@@ -80,36 +82,6 @@ class MediaTypeError(RequestError):
     code = "unsupported_media_type"
 
 
-class BodyTooLargeError(RequestError):
-    """The body is larger than the limit."""
-
-    code = "body_too_large"
-
-
-class BodyTimeoutError(RequestError):
-    """The body did not arrive in time."""
-
-    code = "body_timeout"
-
-
-class InvalidHttpError(RequestError):
-    """What came on a connection is no request, or one too many."""
-
-    code = "invalid_http"
-
-
-class HeadTooLargeError(RequestError):
-    """The request's line and headers are too large, or too many."""
-
-    code = "head_too_large"
-
-
-class HeadTimeoutError(RequestError):
-    """The request's line and headers did not arrive in time."""
-
-    code = "head_timeout"
-
-
 class InvalidInputError(RequestError):
     """The body is not what the model's signature asks for.
 
@@ -133,8 +105,9 @@ class ModelLoadingError(CapacityError):
     """The version is being fetched, loaded or warmed, or waits for room.
 
     Attributes:
-        not_here: Model and version that an alias is to mean and whose bytes are not on this node;
-            None: they are here, or are waited for already.
+        awaited: Model, version and alias where an alias is not active yet, which is to mean the
+            version: its caller has it brought up before others. None: the version itself is waited
+            for.
     """
 
     code = "model_loading"
@@ -144,11 +117,11 @@ class ModelLoadingError(CapacityError):
         message: str,
         *,
         retry_after_s: float | None = None,
-        not_here: tuple[str, int] | None = None,
+        awaited: tuple[str, int, str] | None = None,
     ) -> None:
-        """Store what to tell the caller, and what the control plane is to fetch for who waits."""
+        """Store what to tell the caller, and what the control plane is to do first."""
         super().__init__(message, retry_after_s=retry_after_s)
-        self.not_here = not_here
+        self.awaited = awaited
 
 
 class ModelOverloadedError(CapacityError):
@@ -161,12 +134,6 @@ class GatewayOverloadedError(CapacityError):
     """Too many requests are in flight on this gateway, of all models together."""
 
     code = "gateway_overloaded"
-
-
-class TooManyConnectionsError(CapacityError):
-    """As many connections are open as this gateway may have."""
-
-    code = "too_many_connections"
 
 
 class InsufficientMemoryError(CapacityError):
@@ -231,9 +198,20 @@ class DeadlineExceededError(ServingError):
 
 
 class ModelRaisedError(ServingError):
-    """The model's own code raised an exception."""
+    """The model's own code raised an exception.
+
+    Attributes:
+        begun: Whether the model was called for it: only then it says something of the version.
+    """
 
     code = "model_error"
+
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, begun: bool = True
+    ) -> None:
+        """Store what to tell the caller, and whether the model was called."""
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.begun = begun
 
 
 class NotFiniteAnswerError(ModelRaisedError):
@@ -271,7 +249,8 @@ class LoadError(Exception):
     """
 
     def __init__(self, failure: str, message: str) -> None:
-        """Store the failure's kind and its reason."""
+        """Store the failure's kind, and its reason without secrets: models word some of them."""
+        message = redacted(message)
         super().__init__(f"{failure}: {message}")
         self.failure = failure
         self.message = message

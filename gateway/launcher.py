@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -21,14 +22,16 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import forkserver, popen_forkserver, reduction, spawn, util
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import ForkServerContext, set_spawning_popen
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway import sessions
 from gateway.errors import LoadError
+from gateway.release import release_all
 from gateway.worker import __runner__, confinement, entry
 
 PRELOAD_MODULE = "gateway.worker.preload"
@@ -65,20 +68,48 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End the worker, its process group and its session, now. Harmless if it has ended."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        # The group exists only once the worker leads it; before that, the pidfd names the child.
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.exited, signal.SIGKILL)
-        sessions.end(self.pid, self.exited)
+        with contextlib.suppress(OSError):  # no descriptor is free: `close` looks once more
+            sessions.end(self.pid, self.exited)
 
     def close(self) -> None:
-        """Release every descriptor. Closing the lifeline kills what is left of the group."""
-        self.channel.close()
-        self.lifeline.close()
-        self.output.close()
-        os.close(self.exited)
-        self.release()
+        """End what is left of the session, and release every descriptor.
+
+        Closing the lifeline ends the group too. With three descriptors free, the rest is found.
+        """
+        release_all(
+            self.channel.close,
+            self.lifeline.close,
+            self.output.close,
+            partial(sessions.end, self.pid, self.exited),
+            partial(os.close, self.exited),
+            self.release,
+        )
+
+
+class _Ends(NamedTuple):
+    """Both ends of what connects a worker: ours, and those that it inherits."""
+
+    channel: socket.socket
+    lifeline: Connection
+    output: Connection
+    worker: socket.socket
+    alive: Connection
+    spoken: Connection
+
+    @classmethod
+    def made(cls, ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> _Ends:
+        """Make them; each is closed with its stack."""
+        channel, worker = socket.socketpair()
+        ours.callback(channel.close)
+        theirs.callback(worker.close)
+        channel.setblocking(False)
+        alive, lifeline = multiprocessing.Pipe(duplex=False)
+        ours.callback(lifeline.close)
+        theirs.callback(alive.close)
+        output, spoken = multiprocessing.Pipe(duplex=False)
+        ours.callback(output.close)
+        theirs.callback(spoken.close)
+        return cls(channel, lifeline, output, worker, alive, spoken)
 
 
 class Launcher(Protocol):
@@ -134,8 +165,8 @@ class ForkserverLauncher:
         loop = asyncio.get_running_loop()
         # A forkserver that hangs would hang the launching thread, and every later load with it.
         # Once it is killed, the thread's read ends and its next try starts another.
-        watchdog = loop.call_later(_FORKSERVER_PATIENCE_S, self.kill_forkserver)
         started = loop.run_in_executor(self._thread, self._launch)
+        watchdog = loop.call_later(_FORKSERVER_PATIENCE_S, self.kill_forkserver)
         started.add_done_callback(lambda _: watchdog.cancel())
         return await _or_discard(started)
 
@@ -193,32 +224,63 @@ class ForkserverLauncher:
         raise LoadError("worker_died", f"no worker could be started: {last!r}") from last
 
     def _fork(self, context: ForkServerContext) -> WorkerProcess:
-        ours, theirs = socket.socketpair()
-        alive, lifeline = context.Pipe(duplex=False)
-        output, spoken = context.Pipe(duplex=False)
-        process = context.Process(
-            target=entry.run, args=(theirs, alive, spoken), name="model worker"
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            ends = _Ends.made(ours, theirs)
+            child = context.Process(
+                target=entry.run, args=(ends.worker, ends.alive, ends.spoken), name="model worker"
+            )
+            # Not by its `start`: multiprocessing would join it at exit, and the owner ends it.
+            started = _Fork(child)
+            ours.callback(started.close)
+            # Should this fail, the end of the lifeline ends the child.
+            exited = os.pidfd_open(started.pid)
+            ours.pop_all()
+        return WorkerProcess(
+            started.pid, ends.channel, exited, ends.lifeline, ends.output, started.close
         )
-        try:
-            process.start()
-            pid = int(process.pid or 0)
-            exited = os.pidfd_open(pid)
-        except BaseException:
-            ours.close()
-            lifeline.close()
-            output.close()
-            raise
-        finally:
-            theirs.close()
-            alive.close()
-            spoken.close()
-            # multiprocessing would join its children at exit; ours are ended by their owner.
-            multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # noqa: SLF001  # no public way to let go of a child
-        ours.setblocking(False)
-        return WorkerProcess(pid, ours, exited, lifeline, output, partial(_close, process))
 
     def _stop(self) -> None:
         multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]  # noqa: SLF001  # the standard library offers no other end
+
+
+class _Fork(popen_forkserver.Popen):
+    """A child of the forkserver; what a step opens is closed if a later one fails.
+
+    The base class leaves the pipe open by which the child gets its orders: the child would wait for
+    them for ever.
+    """
+
+    _fds: list[int]
+
+    def _launch(self, process_obj: BaseProcess) -> None:
+        orders = io.BytesIO()
+        set_spawning_popen(self)
+        try:
+            reduction.dump(spawn.get_preparation_data(process_obj.name), orders)
+            reduction.dump(process_obj, orders)
+        finally:
+            set_spawning_popen(None)
+        with contextlib.ExitStack() as opened:
+            self.sentinel, data = forkserver.connect_to_new_process(self._fds)
+            opened.callback(os.close, self.sentinel)
+            with contextlib.ExitStack() as sent:
+                sent.callback(os.close, data)
+                # The child's sign that its parent lives.
+                parent = os.dup(data)
+                opened.callback(os.close, parent)
+                _write_all(data, orders.getbuffer())
+            self.pid = forkserver.read_signed(self.sentinel)
+            self.finalizer = util.Finalize(self, _close_both, (parent, self.sentinel))
+            opened.pop_all()
+
+
+def _close_both(parent: int, sentinel: int) -> None:
+    release_all(partial(os.close, parent), partial(os.close, sentinel))
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 def _have_place_for_sockets() -> None:
@@ -258,26 +320,19 @@ class ExecLauncher:
 
     def _exec(self, interpreter: str) -> WorkerProcess:
         """Start a worker. On the launcher's thread."""
-        ours, theirs = socket.socketpair()
-        alive, lifeline = multiprocessing.Pipe(duplex=False)
-        output, spoken = multiprocessing.Pipe(duplex=False)
-        try:
-            process, exited = self._start(interpreter, theirs, alive, spoken)
-        except OSError as error:
-            ours.close()
-            lifeline.close()
-            output.close()
-            raise LoadError(
-                "worker_died",
-                f"the model's own interpreter {interpreter} cannot be started "
-                f"({error.strerror}): the control plane builds its environment again",
-            ) from error
-        finally:
-            theirs.close()
-            alive.close()
-            spoken.close()
-        ours.setblocking(False)
-        return WorkerProcess(process.pid, ours, exited, lifeline, output, partial(_reap, process))
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            try:
+                ends = _Ends.made(ours, theirs)
+                process, exited = self._start(interpreter, ends.worker, ends.alive, ends.spoken)
+            except OSError as error:
+                raise LoadError(
+                    "worker_died",
+                    f"the model's own interpreter {interpreter} cannot be started "
+                    f"({error.strerror}): the control plane builds its environment again",
+                ) from error
+            ours.pop_all()
+        release = partial(_reap, process)
+        return WorkerProcess(process.pid, ends.channel, exited, ends.lifeline, ends.output, release)
 
     def _start(
         self, interpreter: str, channel: socket.socket, lifeline: Connection, spoken: Connection
@@ -309,12 +364,6 @@ def _command(interpreter: str, channel: socket.socket, lifeline: Connection) -> 
     ]
 
 
-def _close(process: BaseProcess) -> None:
-    """Close two more descriptors, which would otherwise wait for the garbage collector."""
-    if popen := getattr(process, "_popen", None):
-        popen.close()
-
-
 def _reap(process: subprocess.Popen[bytes]) -> None:
     """Let the kernel forget a child that has ended, or is about to: it was killed."""
     if process.poll() is None:
@@ -333,6 +382,4 @@ async def _or_discard(started: asyncio.Future[WorkerProcess]) -> WorkerProcess:
 def _discard(started: asyncio.Future[WorkerProcess]) -> None:
     """End a worker whose caller left while it was being started."""
     if not started.cancelled() and started.exception() is None:
-        worker = started.result()
-        worker.kill()
-        worker.close()
+        started.result().close()

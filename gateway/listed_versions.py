@@ -42,6 +42,10 @@ class ListedVersions(Sequence[CatalogueVersion]):
         """Whether there is a version of this number. Reads none."""
         return number in self._documents
 
+    def numbers(self) -> Iterable[int]:
+        """Return the numbers of all versions. Reads none."""
+        return self._documents.keys()
+
     def __iter__(self) -> Iterator[CatalogueVersion]:
         """Read them one after the other."""
         return map(CatalogueVersion.model_validate_json, self._documents.values())

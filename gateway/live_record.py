@@ -6,13 +6,15 @@ tallies, and subtracts an earlier one from a later one.
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from gateway.room import ReplicaKey
+from gateway.slices import in_slices
 from gateway.verdict import BUCKETS, Tally, bucket_of
 
-_MOST_VERSIONS = 1024
+_MOST_VERSIONS = 16_384
+"""Beside those on trial; an entry takes some three kilobytes."""
 _NOTHING = Tally()
 
 
@@ -31,6 +33,10 @@ class _Entry:
     marks: tuple[Tally, Tally] = (_NOTHING, _NOTHING)
     forgiven: int | None = None
 
+    @property
+    def requests(self) -> int:
+        return self.answered + self.faults
+
     def total(self) -> Tally:
         return Tally(self.answered, self.faults, tuple(self.buckets))
 
@@ -40,19 +46,20 @@ class LiveRecord:
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self._entries: dict[ReplicaKey, _Entry] = {}
+        self._entries: OrderedDict[ReplicaKey, _Entry] = OrderedDict()  # used last comes last
+        self._trials: Counter[ReplicaKey] = Counter()
 
     # --- the hot path -----------------------------------------------------------------------------
 
     def answered(self, key: ReplicaKey, seconds: float) -> None:
         """Count an answer that came so long after its request was given to the worker."""
-        entry = self._entries.get(key) or self._entry(key)
+        entry = self._entry(key)
         entry.answered += 1
         entry.buckets[bucket_of(seconds)] += 1
 
     def failed(self, key: ReplicaKey) -> None:
         """Count a request that failed by the version's doing."""
-        (self._entries.get(key) or self._entry(key)).faults += 1
+        self._entry(key).faults += 1
 
     def died(self, key: ReplicaKey, pid: int) -> None:
         """Count a request that was inside the worker ``pid`` when that died.
@@ -60,7 +67,7 @@ class LiveRecord:
         Those inside the first worker to die are forgiven: somebody may have killed it, and a busy
         one takes many requests with it.
         """
-        entry = self._entries.get(key) or self._entry(key)
+        entry = self._entry(key)
         if entry.forgiven is None:
             entry.forgiven = pid
         if entry.forgiven != pid:
@@ -79,10 +86,20 @@ class LiveRecord:
     # --- judging ----------------------------------------------------------------------------------
 
     def begin(self, key: ReplicaKey) -> Tally:
-        """Return what a version has come to, to be subtracted later; its next death is forgiven."""
+        """Return what a version has come to, to be subtracted later; its next death is forgiven.
+
+        It is on trial, and so not forgotten, until `end` is called as often.
+        """
+        self._trials[key] += 1
         entry = self._entry(key)
         entry.forgiven = None
         return entry.total()
+
+    def end(self, key: ReplicaKey) -> None:
+        """End a trial that began with `begin`."""
+        self._trials[key] -= 1
+        if self._trials[key] <= 0:
+            del self._trials[key]
 
     def total(self, key: ReplicaKey) -> Tally:
         """Return what a version has come to."""
@@ -92,27 +109,41 @@ class LiveRecord:
     def requests(self, key: ReplicaKey) -> int:
         """Return how many requests a version has had: cheaper than a tally."""
         entry = self._entries.get(key)
-        return entry.answered + entry.faults if entry else 0
+        return entry.requests if entry else 0
 
     def lately(self, key: ReplicaKey) -> Tally:
         """Return what a version has come to in this period and the one before."""
         entry = self._entries.get(key)
         return entry.total().since(entry.marks[0]) if entry else _NOTHING
 
-    def turn(self, kept: AbstractSet[ReplicaKey]) -> None:
-        """Begin another period; forget who had no request in the last two, but those ``kept``."""
-        for key, entry in list(self._entries.items()):
-            idle = entry.answered + entry.faults == entry.marks[0].requests
-            if idle and key not in kept:
+    async def turn(self) -> None:
+        """Begin another period; forget what had no request in the last two and is not on trial.
+
+        It goes on in slices: all at once, it held the event loop up for 0.1 s with 16,384 versions.
+        """
+        async for key in in_slices(list(self._entries)):
+            entry = self._entries.get(key)
+            if entry is None:  # forgotten meanwhile
+                continue
+            if key not in self._trials and entry.requests == entry.marks[0].requests:
                 del self._entries[key]
             else:
                 entry.marks = (entry.marks[1], entry.total())
                 entry.forgiven = None
 
     def _entry(self, key: ReplicaKey) -> _Entry:
+        """Return the entry of a version, which is used now."""
         entry = self._entries.get(key)
         if entry is None:
-            if len(self._entries) >= _MOST_VERSIONS:
-                del self._entries[next(iter(self._entries))]
             entry = self._entries[key] = _Entry()
+            while len(self._entries) - len(self._trials) > _MOST_VERSIONS:
+                self._forget_one()
+        else:
+            self._entries.move_to_end(key)
         return entry
+
+    def _forget_one(self) -> None:
+        """Forget the version that was used longest ago and is not on trial."""
+        while (oldest := next(iter(self._entries))) in self._trials:
+            self._entries.move_to_end(oldest)
+        del self._entries[oldest]

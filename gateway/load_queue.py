@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from gateway.demands import Demand, Lease
 from gateway.errors import (
@@ -21,6 +22,7 @@ from gateway.errors import (
     ModelLoadingError,
 )
 from gateway.occupancy import Occupancy, Versions
+from gateway.release import release_all
 from gateway.replica import ReplicaState
 from gateway.room import (
     ReplicaKey,
@@ -130,8 +132,8 @@ class LoadQueue:
         self._wishes.clear()
         if self._timer is not None:
             self._timer.cancel()
-        for demand in list(self._demands.values()):
-            self.drop(demand, DrainingError("the gateway is shutting down"))
+        error = DrainingError("the gateway is shutting down")
+        release_all(*(partial(self.drop, one, error) for one in list(self._demands.values())))
 
     # --- one load per version ---------------------------------------------------------------------
 
@@ -250,7 +252,7 @@ class LoadQueue:
             return True
         if self._displace_first(demand):
             return True
-        views = self._occupancy.views()
+        views = self._occupancy.views_for(demand.key)
         plan = plan_eviction(views, needed, room)
         for number in plan.victims:
             victim = self._workers.numbered(number)
@@ -377,6 +379,8 @@ class LoadQueue:
         """A load has waited long: somebody busy must go, or the load is given up."""
         if self._demands.get(demand.key) is not demand:
             return
+        # First of all: whatever becomes of this turn, the next one comes. Its end cancels it.
+        demand.timer = asyncio.get_running_loop().call_later(self._turns.wait_s, self._turn, demand)
         if not self._is_coming_up(demand.key):
             if demand.stages and self._clock() >= demand.staged_at + self._load_budget_s:
                 self._fail_stages(demand, self.too_late(demand.key))
@@ -388,9 +392,6 @@ class LoadQueue:
             if busy is not None:
                 busy.close_to_new(self._clock())
         self.pump()
-        if self._demands.get(demand.key) is not demand:
-            return
-        demand.timer = asyncio.get_running_loop().call_later(self._turns.wait_s, self._turn, demand)
 
     # --- filling free room ------------------------------------------------------------------------
 
@@ -483,16 +484,17 @@ class LoadQueue:
 
         Callers who joined the worker in the moment of its death wait for the next one.
         """
-        self._on_change()
         self._let_go.pop(resident.number, None)
-        demand = self._demands.get(resident.key)
+        release_all(self._on_change, partial(self._follow_end, resident.key, died=died), self.pump)
+
+    def _follow_end(self, key: ReplicaKey, *, died: bool) -> None:
+        demand = self._demands.get(key)
         if demand is not None and not demand.is_awaited:
             self.drop(demand)
         elif died and demand is not None:
             self._wait_out(demand)
         if died and not self._closed:
-            self._wish_back(resident.key)
-        self.pump()
+            self._wish_back(key)
 
     def _wait_out(self, demand: Demand) -> None:
         """Leave a version alone that dies too often, whoever waits for it."""
@@ -508,6 +510,9 @@ class LoadQueue:
         held when it was ready.
         """
         resident.bytes = private_bytes
+        if private_bytes > self._occupancy.room().bytes:
+            self._end_drained(resident, "it holds more than this gateway may have")
+            return  # nobody makes room for it in vain
         self._trim()
 
     def _trim(self) -> None:

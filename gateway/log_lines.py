@@ -10,14 +10,17 @@ and waits at its end for as long as the reader likes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
+import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 MOST_LINES = 2048
 END_PATIENCE_S = 2.0
+REGULARLY_S = 5.0
 
 
 class LogLines:
@@ -27,10 +30,23 @@ class LogLines:
     that says so stands where it is.
     """
 
-    def __init__(self, descriptor: int, tell: Callable[[int], object]) -> None:
-        """Store; ``tell`` logs, into this stream, that so many lines were left out."""
+    def __init__(
+        self,
+        descriptor: int,
+        tell: Callable[[int], object],
+        regularly: Callable[[bool], object] = lambda _: None,
+    ) -> None:
+        """Store.
+
+        Args:
+            descriptor: Where lines go.
+            tell: Logs, into this stream, that so many lines were left out.
+            regularly: Called every `REGULARLY_S` by the writer, and at its end, with True. It may
+                log.
+        """
         self._descriptor = descriptor
         self._tell = tell
+        self._regularly = regularly
         # Reentrant, as the collector may log in the middle of a call.
         self._lines: SimpleQueue[str | None] = SimpleQueue()
         self._left_out = 0
@@ -66,17 +82,29 @@ class LogLines:
     # --- on the writer's thread -------------------------------------------------------------------
 
     def _run(self) -> None:
-        ending = False
+        ending, due = False, time.monotonic() + REGULARLY_S
         while not (ending and self._lines.empty()):
-            line = self._lines.get()
+            if time.monotonic() >= due:
+                due = time.monotonic() + REGULARLY_S
+                self._call_regularly(at_end=False)
+            try:
+                line = self._lines.get(timeout=REGULARLY_S)
+            except Empty:
+                continue
             if line is None:
                 ending = True
+                self._call_regularly(at_end=True)
             else:
                 self._put_out(line.encode("utf-8", "backslashreplace"))
             if self._left_out and self._lines.empty():
                 with self._counting:
                     left_out, self._left_out = self._left_out, 0
-                self._tell(left_out)
+                with contextlib.suppress(Exception):  # nobody else writes the lines that come
+                    self._tell(left_out)
+
+    def _call_regularly(self, *, at_end: bool) -> None:
+        with contextlib.suppress(Exception):  # whatever it is: lines go on being written
+            self._regularly(at_end)
 
     def _put_out(self, data: bytes) -> None:
         """Write past `sys.stderr`, whose lock the interpreter wants at its end."""

@@ -19,7 +19,7 @@ _ALIAS = re.compile(r"[\w-]{1,255}\Z")
 MLflow lets pass, is none of them."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _MAX_NAME_CHARACTERS = 512
-_MAX_VERSION = 2**53
+MAX_VERSION = 2**53
 """Versions travel through JSON; above this a reader may round them."""
 
 
@@ -86,6 +86,10 @@ def parse_model_name(text: str) -> str:
         raise InvalidReferenceError(msg)
     if "/" in text or ":" in text or "\x00" in text:
         raise InvalidReferenceError("a model's name cannot contain '/', ':' or a null character")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # JSON can spell half a character
+        raise InvalidReferenceError("a model's name must be valid Unicode") from error
     return text
 
 
@@ -95,10 +99,10 @@ def parse_version(text: str) -> int:
     Raises:
         InvalidReferenceError: Not a whole number from 1 to 2**53.
     """
-    if not (text.isascii() and text.isdigit()) or len(text) > len(str(_MAX_VERSION)):
+    if not (text.isascii() and text.isdigit()) or len(text) > len(str(MAX_VERSION)):
         raise InvalidReferenceError("a version is a whole number, written in digits")
     version = int(text)
-    if not 1 <= version <= _MAX_VERSION:
+    if not 1 <= version <= MAX_VERSION:
         raise InvalidReferenceError("a version is a whole number of at least 1")
     return version
 

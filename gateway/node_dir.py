@@ -20,6 +20,7 @@ import structlog
 from gateway.atomic_files import replace, set_aside
 from gateway.damaged_files import DamagedFiles
 from gateway.errors import StartError
+from gateway.private_folder import make_private
 from gateway.worker.guarded_read import DamagedFileError, read
 
 _MOST_ID_BYTES = 1024
@@ -41,7 +42,7 @@ def sole_owner(node_dir: Path) -> Iterator[None]:
         StartError: The folder cannot be used, or another gateway has it.
     """
     try:
-        node_dir.mkdir(parents=True, exist_ok=True)
+        make_private(node_dir)
         lock = _open_lock(node_dir / "gateway.lock")
     except OSError as error:
         raise StartError(f"the node's folder {node_dir} cannot be used: {error}") from error
@@ -65,13 +66,13 @@ def _open_lock(path: Path) -> int:
     """Open a lock's file, made if it is not there; one that cannot be written is locked as well."""
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
     except OSError as error:
         if error.errno in _NO_WRITING:
             return os.open(path, os.O_RDONLY | flags)
         if error.errno not in _NO_LOCK or set_aside(path) is None:
             raise
-    return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
+    return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
 
 
 # --- its id ---------------------------------------------------------------------------------------
@@ -89,7 +90,7 @@ def read_node_id(node_dir: Path, damaged: DamagedFiles) -> str:
         node_id = next((one for one, _ in found if one), None) or str(uuid.uuid4())
         for path, (one, _) in zip(paths, found, strict=True):
             if one != node_id:
-                _write_id(path, node_id)
+                _write_id(path, node_id, damaged)
     return node_id
 
 
@@ -136,11 +137,11 @@ def _instead(*, known: str | None, is_copy: bool) -> str:
     )
 
 
-def _write_id(path: Path, node_id: str) -> None:
+def _write_id(path: Path, node_id: str, damaged: DamagedFiles) -> None:
     try:
         replace(path, f"{node_id}\n".encode())
     except OSError as error:
-        _log.warning("node_id.not_written", file=str(path), reason=str(error))
+        damaged.not_written(path, error, instead="the next start writes it")
 
 
 @contextlib.contextmanager

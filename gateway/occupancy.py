@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from gateway.room import ReplicaKey, ResidentLimits, ResidentView
+from gateway.room import ReplicaKey, ResidentLimits, ResidentView, before_one_in_use
 from gateway.stages import Stages
 from gateway.track_record import TrackRecord
 from gateway.workers import Workers
@@ -30,6 +30,10 @@ class Versions(Protocol):
 
     def goes_last(self, key: ReplicaKey) -> bool:
         """Whether it serves an active alias, or is pinned."""
+        ...
+
+    def pinned(self, key: ReplicaKey) -> bool:
+        """Whether its tag says that its workers are the last to make room."""
         ...
 
 
@@ -90,8 +94,14 @@ class Occupancy:
         return [
             one.view(
                 now,
+                pinned=self._versions.pinned(one.key),
                 goes_last=self._versions.goes_last(one.key),
                 spared=one.key in spared and not one.closed_to_new,
             )
             for one in self._workers.all()
         ]
+
+    def views_for(self, key: ReplicaKey) -> list[ResidentView]:
+        """Return what the decision about a load of this version may see of every worker."""
+        views = self.views()
+        return before_one_in_use(views) if self._track_record.was_in_use(key) else views

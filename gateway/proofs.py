@@ -21,27 +21,37 @@ import orjson
 import structlog
 
 from gateway.atomic_files import remove, replace
+from gateway.damaged_files import DamagedFiles
 from gateway.sealed import AlteredError, is_sealed, seal, unseal
 from gateway.worker import proof as proofs
 from gateway.worker.guarded_read import DamagedFileError, read
 from gateway.worker.messages import Load
 from gateway.worker.proof import Proof
 
-MOST_KEPT = 1024
+MOST_KEPT = 16_384
+"""In memory, and as files."""
 MAX_FILE_BYTES = 32 * 1024
 """More than twice what the bounds of a proof allow."""
+_TRY_AGAIN_S = 10.0
+_IN_MEMORY = "what was proved counts until this gateway ends, and is written when there is room"
 _log = structlog.get_logger("gateway.proofs")
 
 
 class Proofs:
     """What was proved, by artifact and environment. Event loop only."""
 
-    def __init__(self, folder: Path) -> None:
-        """Store where the files are; the folder is made with the first of them."""
+    def __init__(self, folder: Path, damaged: DamagedFiles | None = None) -> None:
+        """Store where the files are, and who is told what the disk refuses.
+
+        The folder is made with the first of the files.
+        """
         self._folder = folder
+        self._damaged = damaged or DamagedFiles()
         self._known: OrderedDict[str, Proof] = OrderedDict()
+        self._files: OrderedDict[str, None] | None = None  # in the folder, used last comes last
         self._unwritten: dict[str, bytes] = {}
         self._writing: asyncio.Task[None] | None = None
+        self._again: asyncio.TimerHandle | None = None
 
     async def of(self, order: Load) -> Proof | None:
         """Return what was proved of the artifact in an order; None: nothing is known."""
@@ -52,6 +62,8 @@ class Proofs:
                 return self._known.get(name)
             self._remember(name, self._known.get(name) or proof)
         self._known.move_to_end(name)
+        if self._files is not None and name in self._files:
+            self._files.move_to_end(name)
         return self._known[name]
 
     def keep(self, order: Load, proof: Proof) -> None:
@@ -63,6 +75,10 @@ class Proofs:
             return
         self._remember(name, proof)
         self._unwritten[name] = _bytes_of(order, proof)
+        self._begin_to_write()
+
+    def _begin_to_write(self) -> None:
+        self._stop_waiting()
         if self._writing is None or self._writing.done():
             self._writing = asyncio.get_running_loop().create_task(self._write())
 
@@ -70,6 +86,12 @@ class Proofs:
         """Wait until all that was kept is written, as far as it can be."""
         if self._writing is not None:
             await self._writing
+        self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
 
     def _remember(self, name: str, proof: Proof) -> None:
         self._known[name] = proof
@@ -78,14 +100,41 @@ class Proofs:
             self._known.popitem(last=False)
 
     async def _write(self) -> None:
-        """Write the latest of each, one after the other."""
+        """Write the latest of each, one after the other; what the disk refuses is tried again."""
         while self._unwritten:
-            name, content = self._unwritten.popitem()
+            name, content = next(iter(self._unwritten.items()))
             try:
                 await asyncio.to_thread(_replace, self._folder / name, content)
+                await self._make_room(name)
+            except OSError as error:
+                self._damaged.not_written(self._folder, error, instead=_IN_MEMORY)
+                self._try_again_later()
+                return
             except Exception as error:  # noqa: BLE001  # no thread can be started, no memory is left
-                reason = getattr(error, "strerror", None) or type(error).__name__
-                _log.warning("proof.not_written", reason=reason)
+                _log.warning("proof.not_written", reason=type(error).__name__)
+                self._try_again_later()
+                return
+            if self._unwritten.get(name) is content:
+                del self._unwritten[name]
+            self._damaged.written(self._folder)
+
+    async def _make_room(self, written: str) -> None:
+        """Remove the files longest unused, beyond as many as are kept; list the folder once."""
+        if self._files is None:
+            self._files = OrderedDict.fromkeys(await asyncio.to_thread(_by_use, self._folder))
+        self._files[written] = None
+        self._files.move_to_end(written)
+        while len(self._files) > MOST_KEPT:
+            unused = next(iter(self._files))
+            await asyncio.to_thread(remove, self._folder / unused)
+            del self._files[unused]
+
+    def _try_again_later(self) -> None:
+        while len(self._unwritten) > MOST_KEPT:
+            del self._unwritten[next(iter(self._unwritten))]
+        self._stop_waiting()
+        loop = asyncio.get_running_loop()
+        self._again = loop.call_later(_TRY_AGAIN_S, self._begin_to_write)
 
 
 def name_of(order: Load) -> str:
@@ -121,12 +170,14 @@ def _read(path: Path, subject: Mapping[str, str]) -> Proof | None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all; the one longest unused goes for it. Blocking."""
+    """Write a file, whole or not at all. Blocking."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     replace(path, data)
-    files = sorted(path.parent.iterdir(), key=_used_at)
-    for old in files[: max(0, len(files) - MOST_KEPT)]:
-        remove(old)
+
+
+def _by_use(folder: Path) -> list[str]:
+    """Return the names of what is in a folder, used last comes last. Blocking."""
+    return [path.name for path in sorted(folder.iterdir(), key=_used_at)]
 
 
 def _used_at(path: Path) -> float:

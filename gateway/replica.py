@@ -2,6 +2,9 @@
 
 The exit of the process is known from its pidfd; end of file on the socket is a hint that it is
 about to come, since a model's own child may keep the socket open.
+
+Nothing that comes from the worker is believed: `gateway.worker_messages` reads each frame, and what
+comes here twice, out of order, unasked or too often ends the worker.
 """
 
 from __future__ import annotations
@@ -16,35 +19,53 @@ from enum import StrEnum
 from functools import partial
 from typing import Literal, NamedTuple, TypeVar
 
-import orjson
+import structlog
 
 from gateway.channel import Channel
 from gateway.errors import (
     DeadlineExceededError,
-    GatewayError,
-    InvalidInputError,
     LoadError,
-    MediaTypeError,
     ModelOverloadedError,
     ModelRaisedError,
     NotDeliveredError,
-    NotFiniteAnswerError,
     WorkerDiedError,
 )
 from gateway.launcher import Launcher, WorkerProcess
 from gateway.pace import Pace
+from gateway.release import release_all
 from gateway.worker import messages
 from gateway.worker.frames import Frame
 from gateway.worker.messages import Kind
 from gateway.worker.proof import MAX_LOST, Proof, longest_call_s, parse
+from gateway.worker_messages import (
+    NonsenseError,
+    read_alive,
+    read_failed,
+    read_hello,
+    read_load_failed,
+    read_loaded,
+    read_proof,
+    read_reply,
+)
 from gateway.worker_output import WorkerOutput
 
 _EXIT_AFTER_EOF_S = 2.0
 _STOP_GRACE_S = 2.0
 _KILL_WAIT_S = 30.0
-_WHOLE_LIMIT = 0.9
-"""A deadline that passes no later than at this share of the model's limit is the caller's own."""
+_ANSWERS = (Kind.REPLY, Kind.FAILED)
 _OF_PROOFS = (Kind.PROVING, Kind.PROVED)
+_OF_HANDSHAKE = (Kind.HELLO, Kind.LOADED, Kind.LOAD_FAILED)
+_PROOF_FRAMES = 512
+_PROOF_FRAMES_PER_S = 64
+"""Frames about proofs that a worker may send: so many at once, and so many in every second."""
+_EXCUSES = 2
+"""A worker may take one proof and one probe before the request whose turn it is, each once."""
+_SMALL_BYTES = 64 * 1024
+_LARGE_SHARE = 0.75
+"""Of the bytes inside a worker: what larger bodies may take together."""
+_JSON = "application/json"
+_NONSENSE = "the worker speaks nonsense"
+_log = structlog.get_logger("gateway.replica")
 M = TypeVar("M")
 _CLOCK_S = 0.001
 """How much earlier than asked for the event loop, whose clock is coarse, may call."""
@@ -136,6 +157,7 @@ class _InFlight:
 
     Attributes:
         began: When it was given to the worker, in the event loop's time.
+        answer_type: The content type of its answer.
         due: When to look at it: its caller's time is over; after that, whether it is stuck.
     """
 
@@ -146,17 +168,11 @@ class _InFlight:
     limit_s: float
     began: float
     due: float
-
-    @property
-    def was_left(self) -> bool:
-        """Whether its caller has hung up, or had less patience than the model may take."""
-        if self.answer.cancelled():
-            return True
-        return self.answer.done() and is_callers_own(self.timeout_s, self.limit_s)
+    answer_type: str
 
 
 Late = Literal["answered", "failed", "stuck", "died"]
-"""What became of a request whose caller had left before: it says something of the version, too."""
+"""What became of a request whose caller had left before, or whose time was over."""
 
 
 def _unheard(late: Late, seconds: float, pid: int) -> None:
@@ -182,10 +198,10 @@ class Replica:
     ) -> None:
         """Store.
 
-        ``on_stopped`` is called once, when the process has ended; ``on_late`` with what became of
-        each request whose caller had left, after how many seconds, in which process; ``on_proof``
-        with what the worker has proved of the artifact that was ordered, or what holds after it did
-        not come back from a proof.
+        ``on_stopped`` is called once, when the process has ended; ``on_late`` with what the worker
+        did with each request that it had begun and nobody waited for any more, in how many seconds
+        of the model, in which process; ``on_proof`` with what the worker has proved of the artifact
+        that was ordered, or what holds after it did not come back from a proof.
         """
         self.name = name
         self.state = ReplicaState.STARTING
@@ -203,6 +219,7 @@ class Replica:
         self._proof: _ProofUnderWay | None = None
         self._proved_in_warm_up = False
         self._told_to_end = False
+        self._nonsense = ""
         self._stuck = False
         self._worker: WorkerProcess | None = None
         self._channel: Channel | None = None
@@ -211,12 +228,18 @@ class Replica:
         self._in_flight_bytes = 0
         self._next_id = 1
         self._heard_at = 0.0
+        self._turn_began = 0.0  # since then the oldest request inside is the oldest
+        self._excuses = 0
+        self._proof_frames = float(_PROOF_FRAMES)
+        self._proof_frames_at = 0.0
         self._pace = Pace()
         self._handshake: asyncio.Future[Frame] | None = None
         self._phase_limit: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._look_at = math.inf
+        self._early: list[Frame] = []
         self._probe: asyncio.Future[messages.Alive] | None = None
+        self._probe_is_out = False
         self._stopped = asyncio.Event()
         self.end_reason = "the worker ended by itself"
 
@@ -236,9 +259,15 @@ class Replica:
         return len(self._in_flight)
 
     def has_room(self, body_bytes: int) -> bool:
-        """Whether it would take one more request with so large a body; alone, any may come."""
+        """Whether it would take one more request with so large a body; alone, any may come.
+
+        Large bodies leave a share of the bytes to small ones.
+        """
         limits = self._limits
-        if self._in_flight_bytes + body_bytes > limits.max_in_flight_bytes and self._in_flight:
+        most = limits.max_in_flight_bytes
+        if body_bytes > _SMALL_BYTES:
+            most = int(_LARGE_SHARE * most)
+        if self._in_flight_bytes + body_bytes > most and self._in_flight:
             return False
         return len(self._in_flight) < limits.max_in_flight
 
@@ -293,18 +322,10 @@ class Replica:
     async def _load(self, worker: WorkerProcess, load: messages.Load) -> messages.Loaded:
         if self.state is not ReplicaState.STARTING:  # told to end while its process was started
             self._worker = None
-            worker.kill()
             worker.close()
             raise LoadError("worker_died", "it was told to end before it was ready")
-        self._loop = loop = asyncio.get_running_loop()
-        loop.add_reader(worker.exited, self._exited)
-        self._channel = Channel(
-            worker.channel, self._received, self._hung_up, load.max_answer_bytes
-        )
-        self._channel.open()
-        self._output = WorkerOutput(self.name, worker.output.fileno())
-        self._output.open()
-        hello = _read(messages.Hello, await self._next_frame(Kind.HELLO))
+        channel = self._watch(worker, load)
+        hello = _believed(read_hello, await self._next_frame(Kind.HELLO))
         if hello.protocol_version != messages.PROTOCOL_VERSION:
             raise LoadError(
                 "unsupported",
@@ -312,36 +333,63 @@ class Replica:
                 f"this gateway {messages.PROTOCOL_VERSION}",
             )
         # It may have ended since it said that: who hears a frame is woken a turn later.
-        if self.state is not ReplicaState.STARTING:
-            raise LoadError("worker_died", "the worker ended before it was ready")
+        if not self._is_in(ReplicaState.STARTING):
+            raise self._ended_early()
         self.state = ReplicaState.LOADING
         self._order = load
-        self._channel.send(Kind.LOAD, 0, messages.encode_header(load))
-        frame = await self._next_frame(Kind.LOADED)
-        if self.state not in (ReplicaState.LOADING, ReplicaState.WARMING):
-            raise LoadError("worker_died", "it was told to end before it was ready")
-        self.loaded = _read(messages.Loaded, frame)
-        if (proof := parse(self.loaded.proof)) is not None:
-            self._on_proof(load, proof)
-        self.private_bytes = self.loaded.private_bytes
-        self.gpu_bytes = self.loaded.gpu_bytes
+        channel.send(Kind.LOAD, 0, messages.encode_header(load))
+        loaded = _believed(read_loaded, await self._next_frame(Kind.LOADED))
+        if not self._is_in(ReplicaState.LOADING, ReplicaState.WARMING):
+            raise self._ended_early()
+        self.loaded = loaded
+        if (proof := parse(loaded.proof)) is not None:
+            release_all(partial(self._on_proof, load, proof))
+        self.private_bytes = loaded.private_bytes
+        self.gpu_bytes = loaded.gpu_bytes
         self.state = ReplicaState.READY
+        early, self._early = self._early, []
+        for frame in early:
+            self._received(frame)
         return self.loaded
+
+    def _is_in(self, *states: ReplicaState) -> bool:
+        return self.state in states
+
+    def _watch(self, worker: WorkerProcess, load: messages.Load) -> Channel:
+        """See the end of a process, and hear what it says.
+
+        One whose end cannot be seen is ended, and counts as ended at once: its slot would be taken
+        for ever otherwise.
+        """
+        self._loop = loop = asyncio.get_running_loop()
+        try:
+            loop.add_reader(worker.exited, self._exited)
+            self._channel = channel = Channel(
+                worker.channel, self._received, self._hung_up, self._garbled, load.max_answer_bytes
+            )
+            channel.open()
+            self._output = WorkerOutput(self.name, worker.output.fileno())
+            self._output.open()
+        except Exception as error:
+            self.end_reason = "the gateway could not watch it"
+            self._told_to_end = True
+            self._end()
+            raise LoadError("unavailable", f"a worker could not be watched: {error!r}") from error
+        return channel
 
     def _begin_warm_up(self) -> None:
         """Let the warm-up have its own time. Once: a worker cannot prolong it."""
-        if self.state is ReplicaState.LOADING and self._phase_limit is not None:
-            self.state = ReplicaState.WARMING
-            now = asyncio.get_running_loop().time()
-            self._phase_limit.reschedule(now + self._limits.warm_up_timeout_s)
+        if self.state is not ReplicaState.LOADING or self._phase_limit is None:
+            raise NonsenseError("a warm-up begins out of its order")
+        self.state = ReplicaState.WARMING
+        self._phase_limit.reschedule(self._loop.time() + self._limits.warm_up_timeout_s)
 
     # A proof has a time of its own, so that none keeps a model from serving. Nor does one count
     # against requests: of those that come during it the worker has begun none, and another worker
     # may have them.
 
-    def _begin_proof(self, frame: Frame) -> None:
+    def _begin_proof(self, unproved: Proof | None) -> None:
         """Let a proof have its time: in the warm-up once; later for one call of the model."""
-        unproved = parse(_read(messages.Proving, frame).proof)
         now, grace_s = self._loop.time(), self._limits.stuck_grace_s
         if self.state is ReplicaState.READY:
             self._end_proof()
@@ -358,21 +406,31 @@ class Replica:
                 self._phase_limit.reschedule(now + self._limits.proof_s + grace_s)
 
     def _hear_of_proof(self, frame: Frame) -> None:
-        try:
-            if frame.kind == Kind.PROVING:
-                self._begin_proof(frame)
-            else:
-                self._proved(frame)
-        except LoadError as error:
-            self.kill(error.message)
-
-    def _proved(self, frame: Frame) -> None:
+        self._count_proof_frame()
+        if self._handshake is not None and self._handshake.done():
+            self._early.append(frame)  # LOADED was heard, and is taken in the next turn
+            return
+        if self.state in (ReplicaState.STARTING, ReplicaState.LOADING):
+            raise NonsenseError("a proof is out of its order")
+        proof = read_proof(frame.header)
+        if frame.kind == Kind.PROVING:
+            self._begin_proof(proof)
+            return
         self._end_proof()
-        proof = parse(_read(messages.Proved, frame).proof)
+        self._excuse()
         if proof is not None and self._order is not None:
-            self._on_proof(self._order, proof)
+            release_all(partial(self._on_proof, self._order, proof))
             if self.loaded is not None:
                 self.loaded = with_proof(self.loaded, proof)
+
+    def _count_proof_frame(self) -> None:
+        """Refuse a flood: what a proof says is kept on disk, and nothing else bounds how often."""
+        now = self._loop.time()
+        earned = (now - self._proof_frames_at) * _PROOF_FRAMES_PER_S
+        self._proof_frames = min(_PROOF_FRAMES, self._proof_frames + earned) - 1
+        self._proof_frames_at = now
+        if self._proof_frames < 0:
+            raise NonsenseError("a flood of proofs")
 
     def _end_proof(self) -> None:
         """Note that the worker has come back from its proof."""
@@ -407,19 +465,28 @@ class Replica:
         return LoadError("timeout", f"{undone} after {limit_s:g} s")
 
     async def _next_frame(self, expected: Kind) -> Frame:
-        self._handshake = asyncio.get_running_loop().create_future()
         if self.state is ReplicaState.STOPPED:
-            raise LoadError("worker_died", "the worker ended before it was ready")
+            raise self._ended_early()
+        self._handshake = asyncio.get_running_loop().create_future()
         try:
             frame = await self._handshake
         finally:
             self._handshake = None
-        if frame.kind == Kind.LOAD_FAILED:
-            failed = _read(messages.LoadFailed, frame)
+        if frame.kind == Kind.LOAD_FAILED and expected == Kind.LOADED:
+            failed = _believed(read_load_failed, frame)
             raise LoadError(failed.failure, failed.message)
         if frame.kind != expected:
-            raise LoadError("worker_died", f"the worker said {frame.kind}, not {expected.name}")
+            raise LoadError(
+                "load_failed", f"{_NONSENSE}: {Kind(frame.kind).name} came, not {expected.name}"
+            )
         return frame
+
+    def _ended_early(self) -> LoadError:
+        if self._nonsense:
+            return LoadError("load_failed", self._nonsense)
+        if self._told_to_end:
+            return LoadError("worker_died", "it was told to end before it was ready")
+        return LoadError("worker_died", "the worker ended before it was ready")
 
     # --- requests ---------------------------------------------------------------------------------
 
@@ -431,6 +498,7 @@ class Replica:
         timeout_s: float,
         limit_s: float,
         on_done: Callable[[], None],
+        answer_type: str = _JSON,
     ) -> asyncio.Future[WorkerReply]:
         """Send a request to the worker.
 
@@ -439,9 +507,11 @@ class Replica:
             body: The caller's body, untouched.
             timeout_s: After which the caller is answered with `DeadlineExceededError`; the place
                 inside the worker is freed when the worker has let go of it.
-            limit_s: The model's own time-out, which is no shorter: a worker that is silent for
-                longer than this and a grace is stuck, however little time its callers have.
+            limit_s: The model's own time-out, which is no shorter: a worker that has the oldest
+                request for longer than this and a grace is stuck, however little time its callers
+                have, and whatever else it answers.
             on_done: Called once, when the worker has answered or is gone.
+            answer_type: The content type of the protocol's answers.
 
         Returns:
             The answer. Cancelling it tells the worker to skip the request if it has not begun.
@@ -464,10 +534,11 @@ class Replica:
         now = loop.time()
         if not self._in_flight:
             self._heard_at = now  # it had nothing to say until now
+            self._begin_turn(now)
             self._pace.began(now)
         due = now + timeout_s
         self._in_flight[frame_id] = _InFlight(
-            answer, len(body), on_done, timeout_s, limit_s, now, due
+            answer, len(body), on_done, timeout_s, limit_s, now, due, answer_type
         )
         self._in_flight_bytes += len(body)
         if due < self._look_at:
@@ -488,12 +559,19 @@ class Replica:
         self._timer = self._loop.call_at(due, self._look)
 
     def _look(self) -> None:
-        """Look at every request whose time has come; see to it that the others are looked at."""
+        """Look at every request whose time has come; see to it that the others are looked at.
+
+        What the worker has said by now is heard first: a gateway that was held up judges nobody for
+        the time in which it did not listen.
+        """
         self._timer, self._look_at = None, math.inf
+        if self._channel is not None:
+            release_all(self._channel.read_waiting)
         now = self._loop.time() + _CLOCK_S
         for frame_id, request in list(self._in_flight.items()):
             if request.due <= now and self.state is not ReplicaState.STOPPED:
-                self._overdue(frame_id, request)
+                request.due = math.inf  # it is looked at once, whatever becomes of that
+                release_all(partial(self._overdue, frame_id, request))
         due = min((request.due for request in self._in_flight.values()), default=math.inf)
         if due < math.inf and self.state is not ReplicaState.STOPPED:
             self._look_later(due)
@@ -501,12 +579,12 @@ class Replica:
     def _overdue(self, frame_id: int, request: _InFlight) -> None:
         """Tell a caller that its time is over; end the worker if it is stuck; else look again.
 
-        It is stuck if it is silent for longer than any batch may take. A worker answers after every
-        batch, so its batch is no older than its silence. A request may well wait behind the batches
-        of others for longer than that.
+        A worker takes the oldest request into its next batch. So it is stuck if it has the oldest
+        one for longer than any batch may take, since that is the oldest: whether it is silent, or
+        answers others. A request may well wait behind the batches of others for longer than that.
 
-        A worker in a proof has not begun it: then it may be given to another one, and if the worker
-        is silent for too long, its proof is to blame.
+        A worker in a proof has not begun it: then it may be given to another one, and if the oldest
+        one waits for too long, its proof is to blame.
         """
         if not request.answer.done():
             told = f"no answer within {request.timeout_s:g} s"
@@ -515,8 +593,9 @@ class Replica:
                 DeadlineExceededError(told) if begun else NotDeliveredError()
             )
             self._cancel(frame_id)
-        longest_s = request.limit_s + self._limits.stuck_grace_s
-        request.due = self._heard_at + longest_s
+        oldest = next(iter(self._in_flight.values()), request)
+        longest_s = oldest.limit_s + self._limits.stuck_grace_s
+        request.due = self._turn_began + longest_s
         if request.due <= self._loop.time():
             request.due = math.inf
             if self._proof is not None:
@@ -524,6 +603,16 @@ class Replica:
                 return
             self._stuck = True
             self.kill(f"it was stuck in one prediction for {longest_s:g} s")
+
+    def _begin_turn(self, now: float) -> None:
+        """Note that another request is the oldest now."""
+        self._turn_began, self._excuses = now, _EXCUSES
+
+    def _excuse(self) -> None:
+        """Begin the time of the oldest request anew: the worker did something else that is due."""
+        if self._excuses:
+            self._excuses -= 1
+            self._turn_began = self._loop.time()
 
     async def probe(self, timeout_s: float) -> messages.Alive:
         """Ask the worker to predict its example and to measure itself.
@@ -535,7 +624,9 @@ class Replica:
         if self.state is not ReplicaState.READY or self._channel is None or self._probe is not None:
             raise NotDeliveredError
         self._probe = asyncio.get_running_loop().create_future()
-        self._channel.send(Kind.PROBE, 0, b"{}")
+        if not self._probe_is_out:  # else the answer to the last one, which came to no end, is next
+            self._probe_is_out = True
+            self._channel.send(Kind.PROBE, 0, b"{}")
         try:
             async with asyncio.timeout(timeout_s):
                 alive = await self._probe
@@ -558,8 +649,8 @@ class Replica:
             self.kill(reason)
             return
         self.state = ReplicaState.DRAINING
+        self._loop.call_later(_STOP_GRACE_S, self.kill, reason)
         self._channel.send(Kind.STOP, 0, b"{}")
-        asyncio.get_running_loop().call_later(_STOP_GRACE_S, self.kill, reason)
 
     def kill(self, reason: str) -> None:
         """End the worker and its process group at once. Its exit is reported as ever."""
@@ -571,7 +662,7 @@ class Replica:
             self._end()
             return
         self.state = ReplicaState.DRAINING
-        self._worker.kill()
+        release_all(self._worker.kill)
 
     async def wait_stopped(self) -> None:
         """Wait until the process has ended and everything is released.
@@ -585,60 +676,100 @@ class Replica:
     # --- what comes from the worker ---------------------------------------------------------------
 
     def _received(self, frame: Frame) -> None:
+        try:
+            self._hear(frame)
+        except NonsenseError as error:
+            self._disbelieve(f"{_NONSENSE}: {error}")
+        except Exception:  # noqa: BLE001  # the fault is ours; the worker that met it goes
+            _log.exception("frame.failed", replica=self.name, kind=frame.kind)
+            self._disbelieve("the gateway failed on what the worker said")
+
+    def _hear(self, frame: Frame) -> None:
         self._heard_at = self._loop.time()
-        if frame.kind in (Kind.REPLY, Kind.FAILED):
-            self._pace.answered(self._heard_at)
-            request = self._take(frame.id)
-            if request is not None:
-                if not request.answer.done():
-                    self._answer(request.answer, frame)
-                elif request.was_left:
-                    self._came_late(request, frame)
+        if frame.kind in _ANSWERS:
+            self._hear_answer(frame)
         elif frame.kind == Kind.ALIVE:
-            self._answer_probe(frame)
+            self._hear_alive(frame)
         elif frame.kind in _OF_PROOFS:
             self._hear_of_proof(frame)
         elif frame.kind == Kind.WARMING:
             self._begin_warm_up()
-        elif self._handshake is not None and not self._handshake.done():
+        elif frame.kind not in _OF_HANDSHAKE:
+            raise NonsenseError(f"a message of kind {frame.kind}, which no worker sends")
+        elif self._handshake is None or self._handshake.done():
+            raise NonsenseError(f"{Kind(frame.kind).name} is out of its order")
+        else:
             self._handshake.set_result(frame)
 
-    def _answer_probe(self, frame: Frame) -> None:
+    def _disbelieve(self, reason: str) -> None:
+        """Hear no more of this worker, and end it."""
+        if not self._nonsense:
+            self._nonsense = reason
+            _log.warning("worker.disbelieved", replica=self.name, pid=self.pid, reason=reason)
+        if self._handshake is not None and not self._handshake.done():
+            self._handshake.set_exception(LoadError("load_failed", reason))
+        self.kill(reason)
+        if self._channel is not None:
+            self._channel.close()
+
+    def _garbled(self, reason: str) -> None:
+        self._disbelieve(f"{_NONSENSE}: {reason}")
+
+    def _hear_alive(self, frame: Frame) -> None:
+        if not self._probe_is_out:
+            raise NonsenseError("an answer to a probe that nobody asked for")
+        alive = read_alive(frame.header)
+        self._probe_is_out = False
+        self._excuse()
         if self._probe is not None and not self._probe.done():
-            try:
-                self._probe.set_result(_read(messages.Alive, frame))
-            except LoadError as error:
-                self._probe.set_exception(error)
+            self._probe.set_result(alive)
 
-    def _came_late(self, request: _InFlight, frame: Frame) -> None:
-        """Tell what became of a request that nobody waits for; what was skipped says nothing."""
-        if frame.kind == Kind.REPLY:
-            self._tell_late("answered", request)
-        else:
-            with contextlib.suppress(ValueError, TypeError):
-                if isinstance(_as_error(frame.header), ModelRaisedError):
-                    self._tell_late("failed", request)
-
-    def _tell_late(self, late: Late, request: _InFlight) -> None:
-        self._on_late(late, self._loop.time() - request.began, self.pid or 0)
-
-    def _answer(self, answer: asyncio.Future[WorkerReply], frame: Frame) -> None:
+    def _hear_answer(self, frame: Frame) -> None:
+        request = self._take(frame.id)
+        if request is None:
+            raise NonsenseError("an answer to a request that it does not have")
+        self._pace.answered(self._heard_at)
         try:
-            if frame.kind == Kind.REPLY:
-                self.answered += 1
-                answer.set_result(WorkerReply(frame.body, **orjson.loads(frame.header)))
-            else:
-                answer.set_exception(_as_error(frame.header))
-        except (ValueError, TypeError):
-            # No worker of ours says this: something in it writes to our socket.
-            answer.set_exception(WorkerDiedError(f"the worker of {self.name} speaks nonsense"))
-            self.kill("it answered with something that is no answer")
+            self._answer(request, frame)
+        except NonsenseError:
+            if not request.answer.done():
+                request.answer.set_exception(
+                    WorkerDiedError(f"the worker of {self.name} speaks nonsense", retry_after_s=1)
+                )
+            raise
+
+    def _answer(self, request: _InFlight, frame: Frame) -> None:
+        """Give an answer to its caller; of one who has left, tell what the model did."""
+        answer = request.answer
+        if frame.kind == Kind.REPLY:
+            said = read_reply(frame.header)
+            self.answered += 1
+            if not answer.done():
+                answer.set_result(WorkerReply(frame.body, request.answer_type, *said))
+                return
+            _, _, predict_s, _ = said
+            late: Late = "answered" if predict_s < request.limit_s else "failed"
+            release_all(partial(self._on_late, late, predict_s, self.pid or 0))
+            return
+        error = read_failed(frame.header)
+        if not answer.done():
+            answer.set_exception(error)
+        elif isinstance(error, ModelRaisedError) and error.begun:
+            seconds = self._heard_at - request.began
+            release_all(partial(self._on_late, "failed", seconds, self.pid or 0))
 
     def _take(self, frame_id: int) -> _InFlight | None:
+        was_oldest = next(iter(self._in_flight), 0) == frame_id
         request = self._in_flight.pop(frame_id, None)
-        if request is not None:
-            self._in_flight_bytes -= request.body_bytes
+        if request is None:
+            return None
+        if was_oldest:
+            self._begin_turn(self._heard_at)
+        self._in_flight_bytes -= request.body_bytes
+        try:
             request.on_done()
+        except Exception:  # noqa: BLE001  # its caller is answered all the same
+            _log.exception("release.failed", replica=self.name)
         return request
 
     def _hung_up(self) -> None:
@@ -650,38 +781,47 @@ class Replica:
 
     def _exited(self) -> None:
         """The process has ended: read what it still said, then fail the rest."""
-        if self._channel is not None:
-            self._channel.drain()
-        self._end()
+        drain = [self._channel.drain] if self._channel is not None else []
+        release_all(*drain, self._end)
 
     def _end(self) -> None:
+        """Report what has ended with the process, and release all; each step whatever raises."""
         if self.state is ReplicaState.STOPPED:
             return
         self.state = ReplicaState.STOPPED
         unsent = self._channel.unsent_ids() if self._channel else set()
-        for frame_id in list(self._in_flight):
-            # While it proves something, it has begun no request.
-            begun = frame_id not in unsent and self._proof is None
-            self._fail(frame_id, delivered=begun)
+        # While it proves something, it has begun no request.
+        proving = self._proof is not None and not self._nonsense
+        release_all(
+            *(
+                partial(self._fail, frame_id, delivered=frame_id not in unsent and not proving)
+                for frame_id in list(self._in_flight)
+            ),
+            self._lose_proof_if_died,
+            self._tell_who_waits,
+            *self._releases(),
+            self._stopped.set,
+            partial(self._on_stopped, self),
+        )
+
+    def _lose_proof_if_died(self) -> None:
         if not self._told_to_end:
             self._lose_proof()
+
+    def _tell_who_waits(self) -> None:
         if self._handshake is not None and not self._handshake.done():
-            self._handshake.set_exception(
-                LoadError("worker_died", "the worker ended before it was ready")
-            )
+            self._handshake.set_exception(self._ended_early())
         if self._probe is not None and not self._probe.done():
             self._probe.set_exception(NotDeliveredError())
-        self._release()
-        self._stopped.set()
-        self._on_stopped(self)
 
     def _fail(self, frame_id: int, *, delivered: bool) -> None:
         request = self._take(frame_id)
         if request is None:
             return
         if request.answer.done():
-            if request.was_left and delivered:
-                self._tell_late("stuck" if self._stuck else "died", request)
+            if delivered:
+                late: Late = "stuck" if self._stuck else "died"
+                self._on_late(late, self._loop.time() - request.began, self.pid or 0)
             return
         request.answer.set_exception(
             WorkerDiedError(
@@ -691,32 +831,35 @@ class Replica:
             else NotDeliveredError()
         )
 
-    def _release(self) -> None:
+    def _releases(self) -> list[Callable[[], object]]:
+        """Return the steps that release all that this holds: no step needs another one."""
+        steps: list[Callable[[], object]] = []
         if self._proof is not None and self._proof.late is not None:
-            self._proof.late.cancel()
+            steps.append(self._proof.late.cancel)
         if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+            steps.append(self._timer.cancel)
         if self._channel is not None:
-            self._channel.close()
+            steps.append(self._channel.close)
         if self._output is not None:
-            self._output.close()
+            steps.append(self._output.close)
         if self._worker is not None:
-            asyncio.get_running_loop().remove_reader(self._worker.exited)
-            self._worker.kill()  # what a dead leader left of its group
-            self._worker.close()
+            steps += [
+                partial(self._loop.remove_reader, self._worker.exited),
+                self._worker.close,  # and ends what a dead leader left of its session
+            ]
+        return steps
 
 
-def _read(message_type: type[M], frame: Frame) -> M:
-    """Read what a worker says of itself.
+def _believed(read: Callable[[bytes], M], frame: Frame) -> M:
+    """Read what a worker says while it comes up.
 
     Raises:
         LoadError: It is not what a worker of ours says.
     """
     try:
-        return messages.decode_checked(message_type, frame.header)
-    except ValueError as error:
-        raise LoadError("load_failed", f"the worker speaks nonsense: {error}") from error
+        return read(frame.header)
+    except NonsenseError as error:
+        raise LoadError("load_failed", f"{_NONSENSE}: {error}") from error
 
 
 def with_proof(loaded: messages.Loaded, proof: Proof) -> messages.Loaded:
@@ -731,33 +874,6 @@ def with_proof(loaded: messages.Loaded, proof: Proof) -> messages.Loaded:
         joined_rows=proof.joined_rows,
         proof=proof.as_header(),
     )
-
-
-def _as_error(header: bytes) -> GatewayError:
-    """Turn a worker's FAILED into the error of the same code."""
-    failed = messages.Failed(**orjson.loads(header))
-    if failed.code == "invalid_input":
-        return InvalidInputError(failed.message, failed.details)
-    if failed.code == "not_finite":
-        return NotFiniteAnswerError(failed.message, failed.details)
-    if failed.code == "unsupported_media_type":
-        return MediaTypeError(failed.message)
-    if failed.code in ("deadline_exceeded", "cancelled"):
-        return DeadlineExceededError(failed.message)
-    return ModelRaisedError(failed.message)
-
-
-def is_callers_own(timeout_s: float, limit_s: float) -> bool:
-    """Whether a request's time is so short that its end says nothing of the model.
-
-    What becomes of such a one is told when its worker lets go of it; of any other the end of its
-    time is what became of it.
-
-    Args:
-        timeout_s: What the request has.
-        limit_s: What its model may take.
-    """
-    return timeout_s <= _WHOLE_LIMIT * limit_s
 
 
 def clock_deadline(timeout_s: float) -> float:

@@ -24,6 +24,7 @@ from gateway.errors import (
 )
 from gateway.load_queue import LEAST_LOADS_AT_ONCE, LoadQueue
 from gateway.occupancy import Occupancy, Versions
+from gateway.release import release_all
 from gateway.replica import Replica
 from gateway.room import ReplicaKey, ResidentLimits
 from gateway.stages import Stage, Stages
@@ -327,7 +328,7 @@ class ResidentSet:
         Args:
             drain_s: How long to wait for leases, in seconds.
         """
-        self._queue.close()
+        release_all(self._queue.close)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
                 await self._until(lambda: not any(one.leases for one in self._workers.all()))

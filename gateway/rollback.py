@@ -101,6 +101,7 @@ class RollbackRule:
         self._going: dict[_Key, asyncio.Task[None]] = {}
         self._turned_at = clock()
         self._seen: Mapping[_Key, ActiveAlias] | None = None
+        self._seen_at = 0
 
     async def run(self) -> None:
         """Look at every trial about once a second, until cancelled. A window of 0 s: return."""
@@ -110,6 +111,7 @@ class RollbackRule:
             while True:
                 try:
                     self.look()
+                    await self._turn_record()
                 except Exception:  # noqa: BLE001  # one odd trial must not end the watch over all
                     _log.exception("rollback.failed")  # and the next look comes
                 with contextlib.suppress(TimeoutError):
@@ -129,9 +131,6 @@ class RollbackRule:
         for key, trial in list(self._trials.items()):
             if now >= trial.ends_at:
                 self._end(key)
-        if now - self._turned_at >= self._window_s:
-            self._live_record.turn({_key_of(one.active) for one in self._trials.values()})
-            self._turned_at = now
         for key, trial in self._trials.items():
             if now < trial.try_at or key in self._going:
                 continue
@@ -140,6 +139,13 @@ class RollbackRule:
                 task = asyncio.get_running_loop().create_task(self._go_back(key, trial, reason))
                 self._going[key] = task
                 task.add_done_callback(partial(self._went, key))
+
+    async def _turn_record(self) -> None:
+        """Begin another period of the live record, once in a window."""
+        now = self._clock()
+        if now - self._turned_at >= self._window_s:
+            self._turned_at = now
+            await self._live_record.turn()
 
     def _went(self, key: _Key, _: asyncio.Task[None]) -> None:
         del self._going[key]
@@ -150,10 +156,13 @@ class RollbackRule:
         active = self._node.table.active
         if active is self._seen:
             return  # no alias has moved since
-        self._seen = active
-        for key in self._trials.keys() - active.keys():
+        moved = None if self._seen is None else self._node.moved_after(self._seen_at)
+        seen_at = self._node.seq
+        keys = {*active, *self._trials} if moved is None else moved
+        for key in keys & self._trials.keys() - active.keys():
             self._end(key)
-        for key, entry in active.items():
+        for key in keys & active.keys():
+            entry = active[key]
             before = self._trials.get(key)
             if before is not None and _is_same(before.active, entry):
                 before.active = entry  # what it knows of its bytes may have come since
@@ -163,6 +172,8 @@ class RollbackRule:
                 self._end(key)
             if ends_at is not None:
                 self._trials[key] = self._begin(entry, ends_at, before)
+        # In the end: what could not be followed is followed again.
+        self._seen, self._seen_at = active, seen_at
 
     def _begin(self, entry: ActiveAlias, ends_at: float, before: _Trial | None) -> _Trial:
         previous = (entry.previous_version, entry.previous_digest)
@@ -178,7 +189,7 @@ class RollbackRule:
         )
 
     def _end(self, key: _Key) -> None:
-        del self._trials[key]
+        self._live_record.end(_key_of(self._trials.pop(key).active))
         self._node.warnings.pop(key, None)
 
     def _ends_at(self, entry: ActiveAlias) -> float | None:

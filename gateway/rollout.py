@@ -1,8 +1,8 @@
 """The spine of a change on this node: stage → activate → go back → retire, and what is observed.
 
 The control plane proposes; this node acknowledges, or refuses with a reason and goes on serving
-what it served. One change at a time: ``activate``, ``go_back`` and ``retire`` decide, write
-the table to disk, and only then replace the snapshot and answer.
+what it served. ``activate``, ``go_back`` and ``retire`` decide, write the change to disk, and only
+then replace the snapshot and answer. Changes that wait for the disk together share one write.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import get_args
 
 import structlog
@@ -22,8 +24,12 @@ from gateway.control_contract import (
     ActivateRequest,
     ActiveAlias,
     AliasHold,
+    AliasName,
+    AliasTarget,
     Catalogue,
     CatalogueAck,
+    CatalogueModel,
+    ModelChange,
     NodeState,
     Policy,
     ReleaseAck,
@@ -41,13 +47,32 @@ from gateway.model_ref import LATEST
 from gateway.node import Node
 from gateway.residency import ResidentSet
 from gateway.room import ReplicaKey
-from gateway.routing import RouteTable
+from gateway.routing import AliasKey, RouteTable
 from gateway.table_file import TableFile
 from gateway.telemetry import Telemetry
+from gateway.worker import messages
 
-_REMEMBERED_STAGES = 1024
+_REMEMBERED_STAGES = 16_384
 _FAILURES = frozenset(get_args(StageFailure))
 _log = structlog.get_logger("gateway.rollout")
+
+
+_Decide = Callable[[RouteTable], RouteTable]
+
+
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    """A change that waits for its write.
+
+    Attributes:
+        key: The alias that it is about.
+        decide: Returns the next table.
+        done: The tables before and after it.
+    """
+
+    key: AliasKey
+    decide: _Decide
+    done: asyncio.Future[tuple[RouteTable, RouteTable]]
 
 
 class Rollout:
@@ -75,6 +100,9 @@ class Rollout:
         self._standbys: dict[str, StageRequest] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._outcomes: OrderedDict[str, StageOutcome] = OrderedDict()
+        self._revision = 0
+        self._queue: list[_Queued] = []
+        self._committing: asyncio.Task[None] | None = None
 
     # --- catalogue --------------------------------------------------------------------------------
 
@@ -105,31 +133,65 @@ class Rollout:
                 )
             present = node.table.catalogue
             if catalogue.complete or present is None or not present.complete:
-                await self._keep_for_the_next_start(document)
+                await asyncio.to_thread(self._table_file.keep_catalogue, document)
             node.catalogue_writer, node.catalogue_epoch = catalogue.writer, catalogue.epoch
+            self._revision = 0
             before = node.table
-            table = before.with_catalogue(catalogue)
-            if table.active is not before.active:
-                await self._keep_what_aliases_know(table)
-            node.replace(table)
+            await self._list(before.with_catalogue(catalogue), news=True)
             self._load_what_came_anew(before)
         self._residents.look_again()
         await self._forget_unlisted()
         return CatalogueAck(generation=self._node.table.generation)
 
-    async def _keep_for_the_next_start(self, document: bytes) -> None:
-        """Write a catalogue to disk. It counts without: it is published anew after every start."""
-        try:
-            await asyncio.to_thread(self._table_file.save_catalogue, document)
-        except TableFileError as error:
-            _log.warning("catalogue.not_written", reason=str(error))
+    async def take_model(self, change: ModelChange, document: bytes) -> CatalogueAck:
+        """Take what has changed of one model since the snapshot in place was sent.
 
-    async def _keep_what_aliases_know(self, table: RouteTable) -> None:
-        """Write down what the catalogue told of bytes that it no longer describes."""
-        try:
-            await asyncio.to_thread(self._table_file.save_table, table)
-        except TableFileError as error:
-            _log.warning("table.not_written", reason=str(error))
+        ``document`` is the change as it came, in one line.
+
+        Raises:
+            RolloutRefusedError: Another snapshot is in place, or the file of changes is full: the
+                whole snapshot is needed.
+        """
+        async with self._change:
+            node = self._node
+            self._check_epoch(change.writer, change.epoch)
+            if change.revision <= self._revision:
+                return CatalogueAck(generation=node.table.generation)
+            if await asyncio.to_thread(self._table_file.is_catalogue_long):
+                raise RolloutRefusedError("stale_epoch", "the changes take too much of the disk")
+            complete = node.table.catalogue is None or node.table.catalogue.complete
+            if complete:
+                await asyncio.to_thread(self._table_file.keep_model, document)
+            self._revision = change.revision
+            before = node.table
+            table = before.with_model(change.name, change.model)
+            await self._list(table, news=False, models=(change.name,))
+            self._load_what_came_anew(before)
+        self._residents.look_again()
+        if change.model is None or _has_fewer(before, change.model):
+            await self._forget_unlisted()
+        return CatalogueAck(generation=self._node.table.generation)
+
+    def _check_epoch(self, writer: str, epoch: int) -> None:
+        node = self._node
+        if (writer, epoch) != (node.catalogue_writer, node.catalogue_epoch):
+            raise RolloutRefusedError(
+                "stale_epoch", f"the snapshot in place is epoch {node.catalogue_epoch}"
+            )
+
+    async def _list(
+        self, table: RouteTable, *, news: bool, models: Collection[str] | None = None
+    ) -> None:
+        """Put a table in place that lists other things; no alias moves by it.
+
+        ``models``: those of which it lists other things; None: any may be.
+        """
+        before = self._node.table
+        moved: list[AliasKey] = []
+        if table.active is not before.active:
+            moved = [key for key, one in table.active.items() if one is not before.active[key]]
+            await asyncio.to_thread(self._table_file.keep_change, table, moved)
+        self._node.replace(table, moved, news=news, models=models)
 
     async def keep_catalogue(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
         """Take note that the registry was listed again, and lists the same. Not written to disk.
@@ -139,11 +201,9 @@ class Rollout:
         """
         async with self._change:
             node = self._node
-            if (unchanged.writer, unchanged.epoch) != (node.catalogue_writer, node.catalogue_epoch):
-                raise RolloutRefusedError(
-                    "stale_epoch", f"the snapshot in place is epoch {node.catalogue_epoch}"
-                )
-            node.replace(node.table.with_listing(unchanged.listed_at, unchanged.source_error))
+            self._check_epoch(unchanged.writer, unchanged.epoch)
+            table = node.table.with_listing(unchanged.listed_at, unchanged.source_error)
+            node.replace(table, (), news=False, models=())
         return CatalogueAck(generation=self._node.table.generation)
 
     def _load_what_came_anew(self, before: RouteTable) -> None:
@@ -172,36 +232,44 @@ class Rollout:
         return StageAck(stage_id=request.stage_id)
 
     async def _stage(self, request: StageRequest) -> None:
-        key = ReplicaKey(request.model, request.version, request.digest)
+        """Bring a standby up, and tell how that ended, whatever raises."""
         log = _log.bind(model=request.model, version=request.version, stage_id=request.stage_id)
+        try:
+            loaded = await self._bring_up(request, log)
+        except LoadError as error:
+            log.warning("stage.failed", failure=error.failure, reason=error.message)
+            self._finish(request, failure=error.failure, message=error.message, durations={})
+        except Exception as error:
+            log.exception("stage.failed", failure="load_failed")
+            self._residents.unstage(request.stage_id)
+            self._finish(request, "worker_died", f"internal error: {error!r}", {})
+        else:
+            log.info("stage.complete", durations_s=loaded.durations_s, warm_up=loaded.warm_up)
+            self._finish(request, failure=None, message=None, durations=loaded.durations_s)
+
+    async def _bring_up(
+        self, request: StageRequest, log: structlog.stdlib.BoundLogger
+    ) -> messages.Loaded:
+        """Load and warm what is staged; then it stands by, or is the first to make room."""
+        key = ReplicaKey(request.model, request.version, request.digest)
         policy = self._node.table.policy_of(request.model, request.version, request.digest)
         replaced = self._replaced(request)
         swap = self._swap(request, replaced, policy)
         log.info("stage.started", replaces=request.replaces, swap=swap)
-        try:
-            loaded = await self._residents.stage(
-                key,
-                request.stage_id,
-                replaces=replaced,
-                swap=swap,
-                replicas=(policy.replicas or 1) if request.keep else 1,
-                wait_s=self._stage_wait_s,
-            )
-        except LoadError as error:
-            log.warning("stage.failed", failure=error.failure, reason=error.message)
-            self._finish(request, failure=error.failure, message=error.message, durations={})
-            return
-        except Exception as error:
-            log.exception("stage.failed", failure="load_failed")
-            self._finish(request, "worker_died", f"internal error: {error!r}", {})
-            return
-        log.info("stage.complete", durations_s=loaded.durations_s, warm_up=loaded.warm_up)
+        loaded = await self._residents.stage(
+            key,
+            request.stage_id,
+            replaces=replaced,
+            swap=swap,
+            replicas=(policy.replicas or 1) if request.keep else 1,
+            wait_s=self._stage_wait_s,
+        )
         if request.keep:
             self._stand_by(request)
         else:
             self._residents.unstage(request.stage_id)
             self._residents.demote(key)
-        self._finish(request, failure=None, message=None, durations=loaded.durations_s)
+        return loaded
 
     def _replaced(self, request: StageRequest) -> ReplicaKey | None:
         """Return what the alias means now, by its bytes: two aliases may share a number only."""
@@ -277,14 +345,13 @@ class Rollout:
         Raises:
             RolloutRefusedError: Says why; nothing has changed.
         """
-        async with self._change:
-            table = self._node.table
-            present = table.active.get((request.model, request.alias))
+        key = (request.model, request.alias)
+
+        def decide(table: RouteTable) -> RouteTable:
+            present = table.active.get(key)
             if present and (present.version, present.digest) == (request.version, request.digest):
                 # Asked again: the first acknowledgement may have been lost, or two staged the same.
-                if request.stage_id is not None:
-                    self._dismiss(request.stage_id)
-                return ActivateAck(generation=table.generation, previous=present.previous_version)
+                return table
             self._admit(table, request)
             entry = ActiveAlias(
                 model=request.model,
@@ -296,20 +363,24 @@ class Rollout:
                 previous_digest=present.digest if present else None,
                 asked_by=request.asked_by,
             )
-            await self._put_in_place(table.with_active(entry))
+            return table.with_active(entry)
+
+        before, after = await self._commit(key, decide)
         if request.stage_id is not None:
             self._dismiss(request.stage_id)
-        self._telemetry.swaps.labels(request.model, request.alias).inc()
-        _log.info(
-            "activate.complete",
-            model=request.model,
-            alias=request.alias,
-            version=request.version,
-            previous=entry.previous_version,
-            generation=self._node.table.generation,
-            asked_by=request.asked_by,
-        )
-        return ActivateAck(generation=self._node.table.generation, previous=entry.previous_version)
+        active = after.active[key]
+        if before.active.get(key) is not active:
+            self._telemetry.swaps.labels(request.model, request.alias).inc()
+            _log.info(
+                "activate.complete",
+                model=request.model,
+                alias=request.alias,
+                version=request.version,
+                previous=active.previous_version,
+                generation=after.generation,
+                asked_by=request.asked_by,
+            )
+        return ActivateAck(generation=after.generation, previous=active.previous_version)
 
     async def retire(self, request: RetireRequest) -> RetireAck:
         """Take an alias or a standby away, or end a version's worker after its last request.
@@ -317,18 +388,26 @@ class Rollout:
         Raises:
             RolloutRefusedError: The table has moved on, or the version still serves an alias.
         """
-        async with self._change:
-            table = self._node.table
-            self._check_generation(table, request.if_generation)
-            if request.alias is not None and (request.model, request.alias) in table.active:
-                await self._put_in_place(table.without_alias(request.model, request.alias))
-                self._telemetry.forget_alias(request.model, request.alias)
-                _log.info("retire.alias", model=request.model, alias=request.alias)
-            if request.version is not None:
-                self._retire_version(table, request.model, request.version)
-            if request.stage_id is not None:
-                self._dismiss(request.stage_id)
+        model, alias = request.model, request.alias
+        if alias is None:
+            self._check_generation(self._node.table, request.if_generation)
+        else:
+            await self._retire_alias((model, alias), request.if_generation)
+        if request.version is not None:
+            self._retire_version(self._node.table, model, request.version)
+        if request.stage_id is not None:
+            self._dismiss(request.stage_id)
         return RetireAck(generation=self._node.table.generation)
+
+    async def _retire_alias(self, key: AliasKey, if_generation: int | None) -> None:
+        def decide(table: RouteTable) -> RouteTable:
+            self._check_generation(table, if_generation)
+            return table.without_alias(*key) if key in table.active else table
+
+        before, after = await self._commit(key, decide)
+        if key in before.active and key not in after.active:
+            self._telemetry.forget_alias(*key)
+            _log.info("retire.alias", model=key[0], alias=key[1])
 
     def _retire_version(self, table: RouteTable, model: str, version: int) -> None:
         aliases = [a for a, one in table.active_of(model).items() if one.version == version]
@@ -361,16 +440,18 @@ class Rollout:
             RolloutRefusedError: Says why; nothing has changed.
         """
         back = self._way_back(self._node.table, bad)
+        key = (bad.model, bad.alias)
         stage_id = f"rule-{uuid.uuid4().hex}"
+
+        def decide(table: RouteTable) -> RouteTable:
+            if table.active.get(key) != bad:
+                raise RolloutRefusedError("generation_mismatch", "the alias has moved since")
+            self._way_back(table, bad)
+            return table.gone_back(*_gone_back(table, bad, reason, before, at=self._node.clock()))
+
         try:
             await self._warm(back, stage_id, bad)
-            async with self._change:
-                table = self._node.table
-                if table.active.get((bad.model, bad.alias)) != bad:
-                    raise RolloutRefusedError("generation_mismatch", "the alias has moved since")
-                self._way_back(table, bad)
-                entry, hold = _gone_back(table, bad, reason, before, at=self._node.clock())
-                await self._put_in_place(table.gone_back(entry, hold))
+            _, after = await self._commit(key, decide)
         finally:
             self._residents.unstage(stage_id)
         self._telemetry.swaps.labels(bad.model, bad.alias).inc()
@@ -379,9 +460,9 @@ class Rollout:
             "rollback.complete",
             model=bad.model,
             alias=bad.alias,
-            version=entry.version,
+            version=back.version,
             rejected=bad.version,
-            generation=hold.generation,
+            generation=after.generation,
             reason=reason,
         )
 
@@ -426,19 +507,24 @@ class Rollout:
         Raises:
             RolloutRefusedError: The table could not be written.
         """
-        async with self._change:
-            table = self._node.table
-            if table.hold_on(request.model, request.alias, request.digest) is not None:
-                released = table.without_hold(request.model, request.alias, request.digest)
-                await self._put_in_place(released)
-                _log.info("release.complete", model=request.model, alias=request.alias)
-        return ReleaseAck(generation=self._node.table.generation)
+        held = (request.model, request.alias, request.digest)
+
+        def decide(table: RouteTable) -> RouteTable:
+            return table if table.hold_on(*held) is None else table.without_hold(*held)
+
+        before, after = await self._commit((request.model, request.alias), decide)
+        if before is not after:
+            _log.info("release.complete", model=request.model, alias=request.alias)
+        return ReleaseAck(generation=after.generation)
 
     # --- details ----------------------------------------------------------------------------------
 
     def _admit(self, table: RouteTable, request: ActivateRequest) -> None:
         """Refuse what may not become active. Pure but for the question who was staged."""
-        self._check_generation(table, request.if_generation)
+        if request.if_active is None:
+            self._check_generation(table, request.if_generation)
+        else:
+            self._check_active(table, request, request.if_active)
         hold = table.hold_on(request.model, request.alias, request.digest)
         if hold is not None:
             raise RolloutRefusedError("held", hold.reason)
@@ -456,6 +542,18 @@ class Rollout:
                 f"the route table has generation {table.generation}, not {expected}",
             )
 
+    def _check_active(
+        self, table: RouteTable, request: ActivateRequest, expected: AliasTarget
+    ) -> None:
+        found = table.active.get((request.model, request.alias))
+        meant = (found.version, found.digest) if found else (None, None)
+        if meant != (expected.version, expected.digest):
+            raise RolloutRefusedError(
+                "generation_mismatch",
+                f"alias {request.alias!r} of model {request.model!r} points at version {meant[0]}, "
+                f"not {expected.version}",
+            )
+
     def _was_proved(self, request: ActivateRequest) -> bool:
         """Whether this gateway itself has seen these bytes load and warm."""
         key = ReplicaKey(request.model, request.version, request.digest)
@@ -469,20 +567,85 @@ class Rollout:
             == (request.model, request.version, request.digest)
         )
 
-    async def _put_in_place(self, table: RouteTable) -> None:
-        """Disk first, then the snapshot: what was acknowledged survives a crash."""
+    # --- the table on disk ------------------------------------------------------------------------
+
+    async def _commit(self, key: AliasKey, decide: _Decide) -> tuple[RouteTable, RouteTable]:
+        """Have a change decided, written and put in place, with those that wait at that moment.
+
+        Args:
+            key: The alias that it is about.
+            decide: Returns the next table, or the same one; raises to refuse.
+
+        Returns:
+            The tables before and after it.
+
+        Raises:
+            RolloutRefusedError: It was refused, or the disk did not take it.
+        """
+        queued = _Queued(key, decide, asyncio.get_running_loop().create_future())
+        self._queue.append(queued)
+        if self._committing is None:
+            self._committing = asyncio.get_running_loop().create_task(self._commit_queued())
+        return await queued.done
+
+    async def _commit_queued(self) -> None:
+        """Write what waits until nothing does: a caller that leaves does not stop it."""
         try:
-            await asyncio.to_thread(self._table_file.save_table, table)
-        except TableFileError as error:
-            raise RolloutRefusedError("table_write_failed", str(error)) from error
-        # The catalogue may not change between: take_catalogue holds the same lock.
-        self._node.replace(table)
-        self._telemetry.generation.set(table.generation)
+            while self._queue:
+                async with self._change:
+                    batch, self._queue = self._queue, []
+                    await self._commit_batch([one for one in batch if not one.done.done()])
+        finally:
+            self._committing = None
+            for one in self._queue:
+                one.done.cancel()
+            self._queue = []
+
+    async def _commit_batch(self, batch: list[_Queued]) -> None:
+        """Answer every change of a batch, whatever becomes of them."""
+        try:
+            await self._commit_together(batch)
+        except Exception as error:  # noqa: BLE001 - every caller of the batch is told
+            _log.exception("commit.failed")
+            for one in batch:
+                if not one.done.done():
+                    one.done.set_exception(error)
+
+    async def _commit_together(self, batch: list[_Queued]) -> None:
+        """Decide, disk first, then the snapshot: what is acknowledged survives a crash."""
+        table, decided = self._node.table, list[tuple[_Queued, RouteTable, RouteTable]]()
+        for one in batch:
+            try:
+                after = one.decide(table)
+            except Exception as error:  # noqa: BLE001 - whoever asked is told; others go on
+                one.done.set_exception(error)
+                continue
+            decided.append((one, table, after))
+            table = after
+        if table is not self._node.table:
+            moved = [one.key for one, before, after in decided if before is not after]
+            try:
+                await asyncio.to_thread(self._table_file.save_change, table, moved)
+            except TableFileError as error:
+                for one, _, _ in decided:
+                    if not one.done.done():
+                        refused = RolloutRefusedError("table_write_failed", str(error))
+                        one.done.set_exception(refused)
+                return
+            # The catalogue may not change between: take_catalogue holds the same lock.
+            self._node.replace(table, moved, models={model for model, _ in moved})
+            self._telemetry.generation.set(table.generation)
+        for one, before, after in decided:
+            if not one.done.done():
+                one.done.set_result((before, after))
 
     # --- observe ----------------------------------------------------------------------------------
 
-    async def observe(self, after: int) -> NodeState:
-        """Return the node's state once its number is above ``after``, or after 25 s as it is."""
+    async def observe(self, after: int, of: str | None = None) -> NodeState:
+        """Return the node's state once its number is above ``after``, or after 25 s as it is.
+
+        Where ``of`` is this boot, what has changed since that number, if that is known still.
+        """
         node = self._node
         node.listening(+1)
         try:
@@ -493,6 +656,12 @@ class Rollout:
                         await node.next_change()
         finally:
             node.listening(-1)
+        active = node.table.active
+        moved, wishes = node.moved_after(after), node.wishes_after(after)
+        if of != node.boot_id or moved is None or wishes is None:
+            moved = wishes = None
+        whole = moved is None
+        keys = active.keys() if moved is None else moved
         return NodeState(
             node_id=node.node_id,
             boot_id=node.boot_id,
@@ -500,15 +669,19 @@ class Rollout:
             generation=node.table.generation,
             catalogue_writer=node.catalogue_writer,
             catalogue_epoch=node.catalogue_epoch,
-            active=list(node.table.active.values()),
+            since=None if whole else after,
+            active=[active[key] for key in keys if key in active],
+            inactive=[AliasName(model=m, alias=a) for m, a in keys if (m, a) not in active],
             standbys=list(self._standbys.values()),
-            wanted=node.wanted(),
-            resident=sorted(self._residents.digests()),
+            wanted=node.wanted() if wishes is None else node.wanted_of(wishes),
+            unwanted=[] if wishes is None else node.unwanted_of(wishes),
+            resident=sorted(self._residents.digests()) if whole else [],
             holds=list(node.table.holds),
             damaged=node.damaged(),
             damaged_files=self._table_file.damaged(),
             libraries=node.libraries,
             partial_catalogues=True,
+            model_changes=True,
             events=node.events_after(after),
         )
 
@@ -519,6 +692,15 @@ class Rollout:
         for task in list(self._stages.values()):
             task.cancel()
         await asyncio.gather(*self._stages.values(), return_exceptions=True)
+        if self._committing is not None:
+            await asyncio.gather(self._committing, return_exceptions=True)
+
+
+def _has_fewer(before: RouteTable, model: CatalogueModel) -> bool:
+    """Whether a model has lost versions since a table."""
+    return before.knows(model.name, None) and len(before.model(model.name).versions) > len(
+        model.versions
+    )
 
 
 def _lists(table: RouteTable, key: ReplicaKey) -> bool:

@@ -37,9 +37,12 @@ class ResidentView:
         bytes: What it holds; of one that is coming up, the most that its load is expected to need.
         last_used: Monotonic seconds.
         cold: It was warmed once, and no caller has used it: the first to go.
-        goes_last: It serves an active alias, or is pinned.
-        fresh: It was loaded moments ago: not the next to go, or two versions that take turns in one
-            place would do nothing but load.
+        pinned: Its tag says that it is the last to go.
+        goes_last: It serves an active alias, or is pinned: while it is busy, it is closed to new
+            callers for its like only.
+        fresh: It was loaded moments ago: where it is the next to go, a load waits a moment, or two
+            versions that take turns in one place would do nothing but load.
+        one_shot: It has had no more calls than the one for which it was loaded.
         spared: A standby in its time, or a version whose successor is not ready yet.
         ending: Told to end, but its process and memory are still there.
     """
@@ -50,8 +53,10 @@ class ResidentView:
     leases: int
     last_used: float
     cold: bool = False
+    pinned: bool = False
     goes_last: bool = False
     fresh: bool = False
+    one_shot: bool = False
     spared: bool = False
     ending: bool = False
 
@@ -122,15 +127,20 @@ def _enough(idle: Sequence[ResidentView], places: int, size: int) -> list[Reside
     return victims
 
 
-def _order(view: ResidentView) -> tuple[int, bool, float]:
-    """Cold before ordinary before active and pinned; among equals the least recently used."""
-    rank = 0 if view.cold else 2 if view.goes_last else 1
-    return rank, view.fresh, view.last_used
+def _order(view: ResidentView) -> tuple[int, float]:
+    """Cold before ordinary before pinned; among equals the least recently used."""
+    rank = 0 if view.cold else 2 if view.pinned else 1
+    return rank, view.last_used
 
 
 def without_freshness(residents: Iterable[ResidentView]) -> list[ResidentView]:
     """Return the residents as they will be in a moment, if nothing else happens."""
     return [replace(view, fresh=False) for view in residents]
+
+
+def before_one_in_use(residents: Iterable[ResidentView]) -> list[ResidentView]:
+    """Return the residents as a version in use meets them: it does not wait for one-shots."""
+    return [replace(view, fresh=view.fresh and not view.one_shot) for view in residents]
 
 
 def without(residents: Iterable[ResidentView], key: ReplicaKey | None) -> list[ResidentView]:

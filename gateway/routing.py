@@ -6,7 +6,7 @@ records: an alias resolves by the second. A lookup sees one snapshot from start 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -39,6 +39,9 @@ LOADING_RETRY_AFTER_S = 2.0
 _MOST_HOLDS_OF_ALIAS = 16
 _NO_POLICY = Policy()
 
+AliasKey = tuple[str, str]
+"""A model's name and one of its aliases."""
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -60,9 +63,21 @@ class Route:
 class _Versions:
     """The versions of a catalogue's models, by model and number; those that were asked for once."""
 
-    def __init__(self, models: Mapping[str, CatalogueModel]) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, CatalogueModel],
+        known: dict[tuple[str, int], CatalogueVersion] | None = None,
+    ) -> None:
         self._models = models
-        self._known: dict[tuple[str, int], CatalogueVersion] = {}
+        self._known = {} if known is None else known
+
+    def but_of(self, models: Mapping[str, CatalogueModel], name: str) -> _Versions:
+        """Return the versions of models of which only one differs from these."""
+        own = {*_numbers(self._models.get(name)), *_numbers(models.get(name))}
+        known = self._known.copy()
+        for number in own:
+            known.pop((name, number), None)
+        return _Versions(models, known)
 
     def get(self, key: tuple[str, int]) -> CatalogueVersion | None:
         known = self._known.get(key)
@@ -97,6 +112,15 @@ def _lists(versions: Sequence[CatalogueVersion], number: int) -> bool:
     return any(entry.version == number for entry in versions)
 
 
+def _numbers(model: CatalogueModel | None) -> Iterable[int]:
+    if model is None:
+        return ()
+    versions = model.versions
+    if isinstance(versions, ListedVersions):
+        return versions.numbers()
+    return [entry.version for entry in versions]
+
+
 def has_bytes(entry: CatalogueVersion, digest: str) -> bool:
     """Whether these are the bytes that were verified for the present creation of a version.
 
@@ -118,6 +142,18 @@ class _Index:
     def of(cls, catalogue: Catalogue | None) -> _Index:
         models = {model.name: model for model in (catalogue.models if catalogue else ())}
         return cls(models, _Versions(models))
+
+    def with_model(self, name: str, model: CatalogueModel | None) -> _Index:
+        """Return the index in which one model is as given; None: it is listed no more.
+
+        What is copied are references, which takes microseconds for thousands of models.
+        """
+        models = dict(self.models)
+        if model is None:
+            models.pop(name, None)
+        else:
+            models[name] = model
+        return _Index(models, self.versions.but_of(models, name))
 
     def describes(self, model: str, version: int, digest: str) -> bool:
         """Whether a version is listed with the tags and the environment of these bytes."""
@@ -153,10 +189,17 @@ class RouteTable:
     def _index(self) -> _Index:
         return _Index.of(self.catalogue)
 
-    @cached_property
+    @property
     def targets(self) -> frozenset[tuple[str, int, str]]:
-        """What the active aliases point at: model, version, digest."""
+        """What the active aliases point at: model, version, digest. Made anew for each caller."""
         return frozenset((one.model, one.version, one.digest) for one in self.active.values())
+
+    def is_target(self, model: str, version: int, digest: str) -> bool:
+        """Whether an active alias points at these bytes of a version."""
+        return any(
+            (one.version, one.digest) == (version, digest)
+            for one in self._active_of.get(model, {}).values()
+        )
 
     @cached_property
     def _active_of(self) -> Mapping[str, Mapping[str, ActiveAlias]]:
@@ -268,7 +311,7 @@ class RouteTable:
 
     def is_out_of_reach(self, model: str, version: int, digest: str) -> bool:
         """Whether no caller can mean these bytes: neither an alias nor the version has them."""
-        if (model, version, digest) in self.targets:
+        if self.is_target(model, version, digest):
             return False
         entry = self._index.versions.get((model, version))
         return self._is_complete if entry is None else not has_bytes(entry, digest)
@@ -283,7 +326,7 @@ class RouteTable:
 
     def _kept(self, model: str, version: int, digest: str | None) -> ActiveAlias | None:
         """Return the activation that knows more of its bytes than the catalogue, or None."""
-        if digest is None or (model, version, digest) not in self.targets:
+        if digest is None or not self.is_target(model, version, digest):
             return None
         if self._index.describes(model, version, digest):
             return None
@@ -368,9 +411,27 @@ class RouteTable:
         """
         if self.catalogue is not None and not catalogue.complete:
             catalogue = _added(self.catalogue, catalogue)
-        before, after = self._index, _Index.of(catalogue)
-        keeping = {}
-        for key, active in self.active.items():
+        return self._with_index(_Index.of(catalogue), catalogue, self.active)
+
+    def with_model(self, name: str, model: CatalogueModel | None) -> RouteTable:
+        """Return the table with a catalogue in which one model is as given; None: it is gone.
+
+        As `with_catalogue`, at the cost of that model.
+        """
+        present = self.catalogue
+        if present is None:
+            return self
+        index = self._index.with_model(name, model)
+        catalogue = present.model_copy(update={"models": list(index.models.values())})
+        of_model = ((name, alias) for alias in self._active_of.get(name, {}))
+        return self._with_index(index, catalogue, {key: self.active[key] for key in of_model})
+
+    def _with_index(
+        self, after: _Index, catalogue: Catalogue, concerned: Mapping[AliasKey, ActiveAlias]
+    ) -> RouteTable:
+        """Return the table with another catalogue, which may concern these active aliases."""
+        before, keeping = self._index, {}
+        for key, active in concerned.items():
             if not before.versions.differs(after.versions, (active.model, active.version)):
                 continue
             served = active.model, active.version, active.digest
@@ -380,9 +441,11 @@ class RouteTable:
                     "policy": self.policy_of(*served).model_copy(update={"problems": []}),
                 }
                 keeping[key] = active.model_copy(update=own)
-        active_now = {**self.active, **keeping} if keeping else self.active
-        following = replace(self, catalogue=catalogue, active=active_now)
+        following = replace(self, catalogue=catalogue)
         following.__dict__["_index"] = after  # where `cached_property` keeps it
+        following.__dict__["_active_of"] = self._active_of
+        for key, entry in keeping.items():
+            following = following._pointing(key, entry)  # noqa: SLF001 - one of its own
         return following
 
     def with_listing(self, listed_at: float | None, source_error: str | None) -> RouteTable:
@@ -394,8 +457,7 @@ class RouteTable:
 
     def with_active(self, entry: ActiveAlias) -> RouteTable:
         """Return the next table, in which one alias points elsewhere."""
-        active = {**self.active, (entry.model, entry.alias): entry}
-        return self._on_same_models(active=active, generation=self.generation + 1)
+        return self._pointing((entry.model, entry.alias), entry, generation=self.generation + 1)
 
     def gone_back(self, entry: ActiveAlias, hold: AliasHold) -> RouteTable:
         """Return the next table: an alias points where it did, and not again at what it left."""
@@ -403,9 +465,11 @@ class RouteTable:
         of_alias = [one for one in others if (one.model, one.alias) == (hold.model, hold.alias)]
         oldest = set(of_alias[: max(0, len(of_alias) + 1 - _MOST_HOLDS_OF_ALIAS)])
         kept = tuple(one for one in others if one not in oldest)
-        active = {**self.active, (entry.model, entry.alias): entry}
-        return self._on_same_models(
-            active=active, holds=(*kept, hold), generation=self.generation + 1
+        return self._pointing(
+            (entry.model, entry.alias),
+            entry,
+            holds=(*kept, hold),
+            generation=self.generation + 1,
         )
 
     def without_hold(self, model: str, alias: str, digest: str) -> RouteTable:
@@ -416,13 +480,31 @@ class RouteTable:
 
     def without_alias(self, model: str, alias: str) -> RouteTable:
         """Return the next table, in which a model has lost an alias."""
-        active = {key: entry for key, entry in self.active.items() if key != (model, alias)}
-        return self._on_same_models(active=active, generation=self.generation + 1)
+        return self._pointing((model, alias), None, generation=self.generation + 1)
+
+    def _pointing(self, key: AliasKey, entry: ActiveAlias | None, **changes: Any) -> RouteTable:
+        """Return the table in which one alias points elsewhere; None: it is gone."""
+        model, alias = key
+        active = dict(self.active)
+        of_model = dict(self._active_of.get(model, {}))
+        active_of = dict(self._active_of)
+        if entry is None:
+            active.pop(key, None)
+            of_model.pop(alias, None)
+        else:
+            active[key] = of_model[alias] = entry
+        active_of[model] = of_model
+        if not of_model:
+            del active_of[model]
+        following = self._on_same_models(active=active, **changes)
+        following.__dict__["_active_of"] = active_of
+        return following
 
     def _on_same_models(self, **changes: Any) -> RouteTable:
-        """Return the next table; the index of what is listed goes on."""
+        """Return the next table; the indexes of what is listed and active go on."""
         following = replace(self, **changes)
         following.__dict__["_index"] = self._index  # where `cached_property` keeps it
+        following.__dict__["_active_of"] = self._active_of
         return following
 
     # --- details ----------------------------------------------------------------------------------
@@ -467,7 +549,7 @@ class RouteTable:
             f"alias {alias!r} of model {model!r} is not active on this node yet: version "
             f"{aspired} is being fetched, checked and warmed",
             retry_after_s=LOADING_RETRY_AFTER_S,
-            not_here=(model, aspired) if entry.digest is None else None,
+            awaited=(model, aspired, alias),
         )
 
     def _by_version(self, model: str, version: int) -> Route:

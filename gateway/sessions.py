@@ -1,6 +1,7 @@
-"""Ending what is left of a session whose leader was ours: children in process groups of their own.
+"""Ending a session whose leader was ours: its group, and children in process groups of their own.
 
-A signal reaches a process group, not a session, and a shell gives each of its jobs a group.
+A signal reaches a process group, not a session, and a shell gives each of its jobs a group. The
+group is ended first, for which nothing is needed; to find the others takes a descriptor.
 """
 
 from __future__ import annotations
@@ -17,16 +18,26 @@ _ROUNDS = 5
 def end(leader: int, pidfd: int) -> None:
     """Kill every process of the session that ``leader`` leads, or has led. Does not wait.
 
+    Without a free descriptor what is in other groups than the leader's lives on.
+
     The kernel gives a process id to nobody else as long as a session has it for a name. So if the
     leader is gone and its id is a process again, the session had no member left, and that process
     is somebody else's.
 
     Args:
-        leader: Process id of the leader, who has been killed.
+        leader: Process id of the leader.
         pidfd: The leader's.
+
+    Raises:
+        OSError: No descriptor is free for a look at the other groups.
     """
     if _is_gone(pidfd) and _exists(leader):
         return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+    # The group exists only once the worker leads it; before that, the pidfd names the child.
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     told: set[int] = set()
     for _ in range(_ROUNDS):
         found = [pid for pid in _members(leader) if pid not in told]

@@ -33,6 +33,11 @@ class GatewaySettings(BaseSettings):
         Path(".registry-gateway"),
         description="Folder that gateway and control plane of a node share.",
     )
+    runtime_dir: Path | None = Field(
+        None,
+        description="Folder of the control socket, such as /run/registry-gateway, the same as "
+        "REGISTRY_SYNC_RUNTIME_DIR; empty: the node directory.",
+    )
     default_alias: Alias = Field(
         "champion", description="Alias that is meant where a caller names no version."
     )
@@ -177,7 +182,7 @@ class GatewaySettings(BaseSettings):
     @property
     def control_socket(self) -> Path:
         """Where the control contract is served."""
-        return self.node_dir / "gateway.sock"
+        return (self.runtime_dir or self.node_dir) / "gateway.sock"
 
     @property
     def artifacts_dir(self) -> Path:

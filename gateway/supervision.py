@@ -58,7 +58,7 @@ class Supervisor:
         self._request_timeout_s = request_timeout_s
         self._stuck_grace_s = stuck_grace_s
         self._idle_s = idle_s
-        self._hot: list[ReplicaKey] = []
+        self._hot: list[ReplicaKey] | None = []
         self._watched: set[ReplicaKey] = set()
 
     async def run(self) -> None:
@@ -66,11 +66,12 @@ class Supervisor:
         async with asyncio.TaskGroup() as probes:
             while True:
                 await asyncio.sleep(self._interval_s)
-                for group in self._unwatched():
-                    probes.create_task(self._watch(group))
                 try:
+                    for group in self._unwatched():
+                        probes.create_task(self._watch(group))
                     self._residents.end_idle(self._idle_s, self._versions.ends_when_idle)
                     await self.remember_hot()
+                    await asyncio.to_thread(self._table_file.write_due)
                     self._residents.cool()
                 except Exception:  # noqa: BLE001  # the next round must come
                     _log.exception("supervision.failed")
@@ -82,8 +83,8 @@ class Supervisor:
             return
         try:
             await asyncio.to_thread(self._table_file.save_hot, hot)
-        except TableFileError as error:
-            _log.warning("hot.not_written", reason=str(error))
+        except TableFileError:
+            self._hot = None  # told where the others are that the disk refuses; tried next round
         else:
             self._hot = hot
 
@@ -110,6 +111,8 @@ class Supervisor:
             rest_s = min(_REST_RATIO * longest_s, _LONGEST_REST_S)
             if rest_s > self._interval_s:
                 await asyncio.sleep(rest_s)
+        except Exception:  # noqa: BLE001  # one odd worker must not end the watch over the others
+            _log.exception("supervision.failed", replica=str(key))
         finally:
             self._watched.discard(key)
 
@@ -146,7 +149,7 @@ class Supervisor:
             return ""
         except Exception:  # noqa: BLE001  # one odd worker must not end the watch over the others
             _log.exception("probe.failed", replica=str(resident.key))
-            replica.kill("it answered a probe with something that is no answer")
+            replica.kill("its probe failed in the gateway")
             return ""
         self._residents.measured(resident, alive.private_bytes)
         if alive.example_ok:

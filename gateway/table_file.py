@@ -1,14 +1,24 @@
 """What a gateway starts from with the registry and the control plane down.
 
 The route table (where each alias points, holds, generation) is on disk before an activation is
-acknowledged; see `gateway.table_generations`. Two more files only save time: ``catalogue.json``
-(what the control plane published last, and publishes again) and ``hot.json`` (which versions had a
-worker, the most used first). Of these, one that is damaged or of a newer format is left out.
+acknowledged: as a whole, see `gateway.table_generations`, with what has changed since beside it,
+see `gateway.table_changes`. It is written as a whole once the changes are as long as it.
+
+Two more only save time: ``catalogue.json`` (what the control plane published last, and publishes
+again), with the models that have changed since in ``catalogue.changes``; and ``hot.json`` (which
+versions had a worker, the most used first). Of these, one that is damaged or of a newer format is
+left out.
+
+A disk that takes nothing keeps nothing from counting but an activation: what it refused of the rest
+is due, and written when there is room.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,17 +26,35 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.atomic_files import replace
-from gateway.control_contract import CONTRACT_VERSION, Catalogue, DamagedFile
+from gateway.change_log import ChangeLog, size_bytes
+from gateway.control_contract import (
+    CONTRACT_VERSION,
+    AliasHold,
+    AliasName,
+    Catalogue,
+    DamagedFile,
+    ModelChange,
+)
 from gateway.damaged_files import DamagedFiles
 from gateway.errors import TableFileError
 from gateway.room import ReplicaKey
-from gateway.routing import RouteTable
-from gateway.table_generations import FORMAT_VERSION, TableBody, TableGenerations
+from gateway.routing import AliasKey, RouteTable
+from gateway.table_changes import TableChange, TableChanges
+from gateway.table_generations import TableBody, TableGenerations
 from gateway.worker.guarded_read import DamagedFileError, read
 
 B = TypeVar("B", bound=BaseModel)
 _MOST_CATALOGUE_BYTES = 256 * 1024 * 1024
 _MOST_HOT_BYTES = 16 * 1024 * 1024
+_HOT_FORMAT = 1
+_LEAST_TABLE_CHANGES_BYTES = 64 * 1024
+_LEAST_CATALOGUE_CHANGES_BYTES = 1024 * 1024
+"""Changes that are shorter are added to, however short the whole file is."""
+_WITHOUT_CHANGES = "the catalogue before it counts until the control plane publishes it anew"
+_WITHOUT_LINES = "its other lines count until the control plane publishes the catalogue anew"
+_UNTIL_THERE_IS_ROOM = "what it holds counts all the same, and it is written when there is room"
+_BESIDE = "what has changed since lies beside it, in table.changes"
+_REFUSES = "activations are refused until it can be"
 _log = structlog.get_logger("gateway.table_file")
 
 
@@ -53,14 +81,24 @@ class _Versioned(BaseModel):
 
 
 class TableFile:
-    """Reads and writes what a node starts from. Blocking: call from a thread."""
+    """Reads and writes what a node starts from. Blocking: call from any thread."""
 
     def __init__(self, node_dir: Path, damaged: DamagedFiles | None = None) -> None:
         """Store where the files are, and who is told of damage."""
         self._damaged = damaged or DamagedFiles()
         self._table = TableGenerations(node_dir, self._damaged)
+        self._table_path = node_dir / "table.json"
+        self._changes = TableChanges(node_dir, self._damaged)
+        self._changed = 0
+        self._written: tuple[int, int] | None = None
         self._catalogue = node_dir / "catalogue.json"
+        self._models = ChangeLog(node_dir / "catalogue.changes", _MOST_CATALOGUE_BYTES)
+        self._holds: tuple[AliasHold, ...] | None = None
         self._hot = node_dir / "hot.json"
+        self._writing = threading.Lock()
+        self._due: dict[Path, Callable[[], None]] = {}
+        self._unwritten: dict[AliasKey, None] = {}
+        self._unwritten_models: list[bytes] = []
 
     def damaged(self) -> list[DamagedFile]:
         """Return the files of the node that could not be used, since the start."""
@@ -70,48 +108,215 @@ class TableFile:
         """Return the newest table that is whole; an empty one if there is none.
 
         Raises:
-            TableFileError: A newer release wrote it.
+            TableFileError: A newer release wrote it, or the system does not let it be read, and
+                the files that can be read do not have all that it has.
         """
-        table = RouteTable(default_alias=default_alias)
-        if (body := self._table.load()) is not None:
-            table = RouteTable(
-                default_alias=default_alias,
-                generation=body.generation,
-                active={(entry.model, entry.alias): entry for entry in body.active},
-                holds=tuple(body.holds),
-            )
+        table = self._load_table(default_alias)
         catalogue = self._load_catalogue()
-        return table if catalogue is None else table.with_catalogue(catalogue)
+        return table if catalogue is None else self._with_models(table.with_catalogue(catalogue))
 
-    def save_table(self, table: RouteTable) -> None:
-        """Write generation, active aliases and holds; they are on disk when this returns.
+    def _load_table(self, default_alias: str) -> RouteTable:
+        try:
+            whole = self._table.load(self._changes.go_on_from)
+            body = whole or TableBody(generation=0, active=[])
+            changes = self._changes.load(body.changes)
+        except OSError as error:
+            raise TableFileError(f"{self._changes.path} cannot be read: {error}") from error
+        # Which changes the generation before has is not known: none is forgotten for its sake.
+        self._written = (0, body.changes)
+        self._changed = changes[-1].number if changes else body.changes
+        if whole is None and changes:
+            self._due[self._table_path] = self._put_changes_as_whole
+        active = {(entry.model, entry.alias): entry for entry in body.active}
+        holds = body.holds
+        for change in changes:
+            active |= {(entry.model, entry.alias): entry for entry in change.active}
+            for gone in change.inactive:
+                active.pop((gone.model, gone.alias), None)
+            holds = holds if change.holds is None else change.holds
+        return RouteTable(
+            default_alias=default_alias,
+            generation=changes[-1].generation if changes else body.generation,
+            active=active,
+            holds=tuple(holds),
+        )
 
-        Raises:
-            TableFileError: The disk refused. The table before is there still.
-        """
-        self._table.save(
+    def _put_changes_as_whole(self) -> None:
+        """Write the table as a whole, of which only the changes are left."""
+        self._put_whole(self._load_table(""), self._changed)
+
+    def _put_whole(self, table: RouteTable, number: int) -> None:
+        """Write a table as a whole; ``number`` is that of its last change."""
+        older, newer = self._known()
+        newer_is_kept = self._table.save(
             TableBody(
                 generation=table.generation,
+                changes=number,
                 active=list(table.active.values()),
                 holds=list(table.holds),
             )
         )
+        self._changed, self._holds = number, table.holds
+        older = newer if newer_is_kept else older
+        self._written = (older, number)
+        try:
+            self._changes.forget(older)
+        except OSError as error:
+            _log.warning("table.changes_kept", reason=str(error))
 
-    def save_catalogue(self, document: bytes) -> None:
-        """Write the document of a catalogue, which was found valid, as it came.
+    def _known(self) -> tuple[int, int]:
+        """Return the last change that each generation of the whole table has, the older first.
+
+        The older may have more.
+        """
+        if self._written is None:
+            self._load_table("")
+        return self._written or (0, 0)
+
+    def save_change(self, table: RouteTable, moved: Iterable[AliasKey]) -> None:
+        """Write what has changed of a table; it is on disk when this returns.
+
+        Args:
+            table: The table after the change.
+            moved: The aliases that it has otherwise than the one before, or no more.
 
         Raises:
-            TableFileError: The disk refused, or it is too long to be read again.
+            TableFileError: The disk refused. The table before is there still.
+        """
+        with self._writing:
+            put = partial(self._put_change, table, moved)
+            self._write(self._changes.path, put, instead=_REFUSES)
+
+    def keep_change(self, table: RouteTable, moved: Iterable[AliasKey]) -> None:
+        """Write what has changed of a table that counts already; what the disk refuses is due."""
+        with self._writing:
+            self._unwritten.update(dict.fromkeys(moved))
+            # Whatever is written next has it too: what is due is never older than what is there.
+            self._write_or_owe(self._changes.path, partial(self._put_change, table, ()))
+
+    def _put_change(self, table: RouteTable, moved: Iterable[AliasKey]) -> None:
+        _, whole = self._known()
+        keys = list({**self._unwritten, **dict.fromkeys(moved)})
+        change = TableChange(
+            number=self._changed + 1,
+            generation=table.generation,
+            active=[table.active[key] for key in keys if key in table.active],
+            inactive=[AliasName(model=m, alias=a) for m, a in keys if (m, a) not in table.active],
+            holds=None if table.holds is self._holds else list(table.holds),
+        )
+        try:
+            self._changes.add(change)
+        except OSError as error:
+            raise TableFileError(f"the route table cannot be written: {error}") from error
+        self._changed, self._holds = change.number, table.holds
+        self._unwritten.clear()
+        long_bytes = max(_LEAST_TABLE_CHANGES_BYTES, self._table.size_bytes())
+        if not whole or self._changes.size_bytes() > long_bytes:
+            # Its changes have become long. Where the disk has no room, the next change tries again.
+            with contextlib.suppress(TableFileError):
+                put = partial(self._put_whole, table, change.number)
+                self._write(self._table_path, put, instead=_BESIDE)
+
+    def keep_catalogue(self, document: bytes) -> None:
+        """Write the document of a catalogue, which was found valid, as it came; or it is due.
+
+        One that is too long to be read again is not written.
         """
         if len(document) > _MOST_CATALOGUE_BYTES:
-            raise TableFileError(f"{self._catalogue} cannot have more than {_MOST_CATALOGUE_BYTES}")
+            _log.warning("catalogue.not_written", bytes=len(document), most=_MOST_CATALOGUE_BYTES)
+            return
+        with self._writing:
+            self._unwritten_models.clear()  # of another epoch, as those in the file
+            self._due.pop(self._models.path, None)
+            self._write_or_owe(self._catalogue, partial(self._put_catalogue, document))
+
+    def _put_catalogue(self, document: bytes) -> None:
         _replace(self._catalogue, document)
+        if self._models.size_bytes():  # of another epoch, they count for nothing, and take room
+            _replace(self._models.path, b"")
+
+    def keep_model(self, document: bytes) -> None:
+        """Write the document of a `ModelChange`, which was found valid; or it is due."""
+        with self._writing:
+            self._unwritten_models.append(document)
+            self._write_or_owe(self._models.path, self._put_models)
+
+    def _put_models(self) -> None:
+        if self._catalogue in self._due:
+            raise TableFileError("the catalogue that the models belong to is not written yet")
+        try:
+            self._models.add(self._unwritten_models)
+        except OSError as error:
+            raise TableFileError(f"{self._models.path} cannot be written: {error}") from error
+        self._unwritten_models.clear()
+
+    def is_catalogue_long(self) -> bool:
+        """Whether the changed models take as much as a whole catalogue: that is needed anew."""
+        longest = max(_LEAST_CATALOGUE_CHANGES_BYTES, 2 * size_bytes(self._catalogue))
+        with self._writing:
+            due = sum(map(len, self._unwritten_models))
+        return self._models.size_bytes() + due > longest
+
+    def write_due(self) -> None:
+        """Write what the disk has refused, as far as it takes it now."""
+        with self._writing:
+            for path, put in tuple(self._due.items()):
+                with contextlib.suppress(TableFileError):
+                    self._write(path, put)
+
+    def _write_or_owe(self, path: Path, put: Callable[[], None]) -> None:
+        try:
+            self._write(path, put)
+        except TableFileError:
+            self._due[path] = put
+
+    def _write(
+        self, path: Path, put: Callable[[], None], *, instead: str = _UNTIL_THERE_IS_ROOM
+    ) -> None:
+        """Write a file, and tell whether the disk takes it; what was due of it is over then.
+
+        Raises:
+            TableFileError: The disk refused, or it would be too long to be read again.
+        """
+        try:
+            put()
+        except TableFileError as error:
+            if isinstance(cause := error.__cause__, OSError):
+                self._damaged.not_written(path, cause, instead=instead)
+            raise
+        self._due.pop(path, None)
+        self._damaged.written(path)
+
+    def _with_models(self, table: RouteTable) -> RouteTable:
+        """Return a table with the models that have changed since its catalogue was written."""
+        catalogue = table.catalogue
+        try:
+            found = self._models.read()
+        except DamagedFileError as error:
+            self._damaged.found(self._models.path, str(error), instead=_WITHOUT_CHANGES)
+            return table
+        except OSError as error:
+            self._cannot_be_read(self._models.path, error, _WITHOUT_CHANGES)
+            return table
+        if found.damaged:
+            reason = f"has {found.damaged} damaged lines"
+            self._damaged.found(self._models.path, reason, instead=_WITHOUT_LINES)
+            self._unwritten_models = list(found.documents)
+            self._due[self._models.path] = self._put_models
+        news: dict[str, ModelChange] = {}
+        for document in found.documents:
+            change = _change(document)
+            if change is not None and catalogue is not None and _is_of(change, catalogue):
+                news[change.name] = change
+        for change in news.values():
+            table = table.with_model(change.name, change.model)
+        return table
 
     def load_hot(self) -> list[ReplicaKey]:
         """Return what had a worker last time, the most used first; nothing if that is unknown."""
         instead = "versions are loaded when they are called"
         body = self._load(self._hot, _HotBody, _MOST_HOT_BYTES, instead)
-        if body is None or _is_newer(self._hot, body.format_version, FORMAT_VERSION):
+        if body is None or _is_newer(self._hot, body.format_version, _HOT_FORMAT):
             return []
         return [ReplicaKey(one.model, one.version, one.digest) for one in body.versions]
 
@@ -122,8 +327,10 @@ class TableFile:
             TableFileError: The disk refused.
         """
         versions = [_Hot(model=k.model, version=k.version, digest=k.digest) for k in keys]
-        body = _HotBody(format_version=FORMAT_VERSION, versions=versions)
-        _replace(self._hot, body.model_dump_json(indent=1).encode())
+        body = _HotBody(format_version=_HOT_FORMAT, versions=versions)
+        content = body.model_dump_json(indent=1).encode()
+        with self._writing:
+            self._write(self._hot, partial(_replace, self._hot, content))
 
     def _load_catalogue(self) -> Catalogue | None:
         """Return the last catalogue; without one the active aliases are served nevertheless."""
@@ -143,7 +350,7 @@ class TableFile:
             self._damaged.found(path, str(error), instead=instead)
             return None
         except OSError as error:
-            self._damaged.found(path, f"cannot be read: {error.strerror}", instead=instead)
+            self._cannot_be_read(path, error, instead)
             return None
         try:
             return kind.model_validate_json(content)
@@ -153,6 +360,22 @@ class TableFile:
                 self._damaged.found(path, reason, instead=instead)
             return None
 
+    def _cannot_be_read(self, path: Path, error: OSError, instead: str) -> None:
+        """Tell of a file that may be whole, and leave it where it is."""
+        reason = f"cannot be read: {error.strerror}"
+        self._damaged.found(path, reason, instead=instead, keep=False)
+
+
+def _change(document: bytes) -> ModelChange | None:
+    try:
+        return ModelChange.model_validate_json(document)
+    except ValidationError:
+        return None  # of a newer release, whose catalogue is left out too
+
+
+def _is_of(change: ModelChange, catalogue: Catalogue) -> bool:
+    return (change.writer, change.epoch) == (catalogue.writer, catalogue.epoch)
+
 
 def _says_newer(path: Path, content: bytes) -> bool:
     """Whether a file that cannot be understood says that a newer release wrote it."""
@@ -161,7 +384,7 @@ def _says_newer(path: Path, content: bytes) -> bool:
     except ValidationError:
         return False
     contract = _is_newer(path, found.contract_version, CONTRACT_VERSION)
-    return contract or _is_newer(path, found.format_version, FORMAT_VERSION)
+    return contract or _is_newer(path, found.format_version, _HOT_FORMAT)
 
 
 def _is_newer(path: Path, version: int, known: int) -> bool:

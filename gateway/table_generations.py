@@ -1,59 +1,75 @@
-"""The route table on disk, in two generations: one damaged file costs one change at most.
+"""The route table on disk, in two generations, so that no crash leaves a node without a table.
 
-``table.json`` is the newest table, ``table.previous.json`` the one before. A table is saved in four
-steps, and a change counts as acknowledged after the last one:
+``table.json`` is the newest table, ``table.previous.json`` the one before; the changes since the
+older one lie beside them (`gateway.table_changes`), so that one damaged file costs nothing. A table
+is saved in four steps:
 
 1. ``table.json.part`` is written and brought to disk;
-2. ``table.json`` is renamed to ``table.previous.json``, unread bytes and all;
+2. ``table.json`` is renamed to ``table.previous.json``;
 3. ``table.json.part`` is renamed to ``table.json``;
 4. both renames are brought to disk.
 
-A crash before step 2 leaves the acknowledged table in ``table.json``; between 2 and 3, in
+A crash before step 2 leaves the table before in ``table.json``; between 2 and 3, in
 ``table.previous.json`` with no ``table.json`` beside it; after 3, ``table.json`` is the new table,
 whole. So `load` takes ``table.json``, else ``table.previous.json``. The bytes of both were on disk
 before they were renamed, and if only the later rename survives, ``table.json`` is the new one: the
 order in which a file system keeps the two does not matter. Where step 3 or 4 fails, both renames
 are undone, so that no start finds the table that was refused; if that fails too, the log says so.
 
-What takes the place of the previous generation must be whole: a ``table.json`` that was altered
-since it was written is set aside in step 2, and the previous one stays.
+What takes the place of the previous generation must be whole: step 2 reads ``table.json``, and sets
+one aside that was altered since it was written; the previous one stays.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.atomic_files import put_in_place, remove, set_aside, sync_folder, write_beside
+from gateway.change_log import size_bytes
 from gateway.control_contract import ActiveAlias, AliasHold
 from gateway.damaged_files import DamagedFiles
 from gateway.errors import TableFileError
 from gateway.sealed import AlteredError, NewerFormatError, is_sealed, seal, unseal_known
 from gateway.worker.guarded_read import DamagedFileError, read
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MOST_BYTES = 64 * 1024 * 1024
-_ONE_BACK = "the table before it counts: the last change of an alias or a hold may be lost"
+_ONE_BACK = "the table before it counts, with the changes that lie beside it"
 _NONE = (
-    "no table counts: no alias is active until the control plane has brought back what its ledger "
-    "knows"
+    "no table counts, but the changes that lie beside it: other aliases are not active until the "
+    "control plane has brought back what its ledger knows"
 )
 _log = structlog.get_logger("gateway.table_generations")
 
 
 class TableBody(BaseModel):
-    """What is kept of a route table. Unknown members are ignored: the release may be older."""
+    """What is kept of a route table. Unknown members are ignored: the release may be older.
+
+    ``changes`` is the number of the last change that it has; see `gateway.table_changes`.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
     format_version: int = FORMAT_VERSION
     generation: int
+    changes: int = 0
     active: list[ActiveAlias]
     holds: list[AliasHold] = []
+
+
+@dataclass(frozen=True, slots=True)
+class _Unusable:
+    """Why a file cannot be used, after "it"; one that could not be read may be whole."""
+
+    reason: str
+    unread: bool = False
 
 
 class TableGenerations:
@@ -68,28 +84,39 @@ class TableGenerations:
 
     # --- load -------------------------------------------------------------------------------------
 
-    def load(self) -> TableBody | None:
+    def load(self, goes_on_from: Callable[[int], bool]) -> TableBody | None:
         """Return the newest table that is whole, or None if there is none.
 
         Nothing needs to be written for it: what the disk refuses is left as it is.
 
+        Args:
+            goes_on_from: Whether the changes beside the table begin with the one after a number:
+                then they have what a table has that cannot be read, and may be whole.
+
         Raises:
-            TableFileError: A newer release wrote the table.
+            TableFileError: A newer release wrote the table, or the system does not let it be read,
+                and the files that can be read do not have all that it has.
         """
-        newest, why_not = _try(self._newest)
-        if newest is not None:
+        newest = _try(self._newest)
+        if isinstance(newest, TableBody):
             return newest
-        previous, why_not_previous = _try(self._previous)
-        if why_not is not None:
-            instead = _NONE if previous is None else _ONE_BACK
-            self._damaged.found(self._newest, why_not, instead=instead)
-        elif previous is not None:
-            self._tell_why_missing()
-        if why_not_previous is not None:
-            self._damaged.found(self._previous, why_not_previous, instead=_NONE)
-        if previous is not None:
+        previous = _try(self._previous)
+        tried = {self._newest: newest, self._previous: previous}
+        unusable = {path: one for path, one in tried.items() if isinstance(one, _Unusable)}
+        unread = ", ".join(f"{path} {one.reason}" for path, one in unusable.items() if one.unread)
+        found = previous if isinstance(previous, TableBody) else None
+        if unread and (
+            isinstance(previous, _Unusable) or not goes_on_from(found.changes if found else 0)
+        ):
+            raise TableFileError(unread)
+        for path, one in unusable.items():
+            instead = _ONE_BACK if found else _NONE
+            self._damaged.found(path, one.reason, instead=instead, keep=not one.unread)
+        if found is not None:
+            if newest is None:
+                self._tell_why_missing()
             self._let_previous_be_newest()
-        return previous
+        return found
 
     def _tell_why_missing(self) -> None:
         """Tell a crash between the two renames, which loses nothing, from a file that is gone."""
@@ -109,8 +136,15 @@ class TableGenerations:
 
     # --- save -------------------------------------------------------------------------------------
 
-    def save(self, body: TableBody) -> None:
+    def size_bytes(self) -> int:
+        """Return the size of the newest table; 0 if there is none."""
+        return size_bytes(self._newest)
+
+    def save(self, body: TableBody) -> bool:
         """Write a table; it is on disk when this returns.
+
+        Returns:
+            Whether the newest table before it is the previous one now; else that is as it was.
 
         Raises:
             TableFileError: The disk refused. The table before is there still.
@@ -120,11 +154,11 @@ class TableGenerations:
             raise TableFileError(f"{self._newest} cannot have more than {_MOST_BYTES} bytes")
         try:
             part = write_beside(self._newest, content)
-            self._put_in_place(part)
+            return self._put_in_place(part)
         except OSError as error:
             raise TableFileError(f"{self._newest} cannot be written: {error}") from error
 
-    def _put_in_place(self, part: Path) -> None:
+    def _put_in_place(self, part: Path) -> bool:
         try:
             kept = self._keep_newest()
         except OSError:
@@ -136,6 +170,7 @@ class TableGenerations:
             if kept:
                 self._put_newest_back()
             raise
+        return kept
 
     def _put_newest_back(self) -> None:
         """Undo `_keep_newest`, over whatever lies in the newest table's place."""
@@ -166,20 +201,20 @@ class TableGenerations:
         return True
 
 
-def _try(path: Path) -> tuple[TableBody | None, str | None]:
-    """Return a table, or why it cannot be used; neither where there is no file.
+def _try(path: Path) -> TableBody | _Unusable | None:
+    """Return a table, or why it cannot be used; None where there is no file.
 
     Raises:
         TableFileError: A newer release wrote it.
     """
     try:
-        return _parse(path, read(path, _MOST_BYTES)), None
+        return _parse(path, read(path, _MOST_BYTES))
     except FileNotFoundError:
-        return None, None
+        return None
     except OSError as error:
-        return None, f"cannot be read: {error.strerror}"
+        return _Unusable(f"cannot be read: {error.strerror}", unread=True)
     except (DamagedFileError, AlteredError) as error:
-        return None, str(error)
+        return _Unusable(str(error))
 
 
 def _parse(path: Path, content: bytes) -> TableBody:

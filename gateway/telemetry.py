@@ -1,4 +1,4 @@
-"""Every metric and every log event of the gateway, in one place.
+"""Every metric of the gateway, in one place.
 
 Label values come from the route table only, never from a request, so no caller can grow them; the
 series of a model that is no longer listed are removed.
@@ -6,14 +6,10 @@ series of a model that is no longer listed are removed.
 
 from __future__ import annotations
 
-import atexit
-import logging
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TextIO, cast
+from typing import Any
 
-import structlog
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -22,11 +18,8 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from gateway.log_lines import LogLines
-from gateway.settings import GatewaySettings
 from gateway.slices import in_slices
 
-_log = structlog.get_logger("gateway")
 _LATENCY_BUCKETS_S = (
     0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1, 2, 4, 8, 16, 32,
 )  # fmt: skip
@@ -176,47 +169,3 @@ def series_of(metric: AnyMetric) -> Iterator[tuple[dict[str, str], Any]]:
         return
     for values, series in tuple(metric._metrics.items()):  # noqa: SLF001 - as above
         yield dict(zip(names, values, strict=True)), series
-
-
-def configure_logging(settings: GatewaySettings) -> None:
-    """Send structured lines to standard error, the libraries' own among them.
-
-    They are written by a thread, which is started here; the process's normal end waits for it, for
-    a moment.
-    """
-    lines = LogLines(
-        sys.stderr.fileno(), lambda left_out: _log.warning("log.left_out", lines=left_out)
-    )
-    lines.start()
-    atexit.register(lines.end)
-    console = settings.log_format == "console" or (
-        settings.log_format == "auto" and sys.stderr.isatty()
-    )
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
-    )
-    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", lines)),
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(lines)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                renderer,
-            ],
-        )
-    )
-    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
-    logging.captureWarnings(capture=True)  # Python writes them to standard error itself

@@ -23,7 +23,8 @@ request was too much for it. Callers wait such a pause out."""
 _EVICTED_REST_S = 60.0
 _SHORTEST_LOAD_S = 1.0
 _UNKNOWN_LOAD_S = 2.0
-_REMEMBERED = 1024
+_REMEMBERED = 16_384
+"""Versions, and models."""
 
 
 def back_off_s(failures: int) -> float:
@@ -41,7 +42,8 @@ class _Entry:
     """One version.
 
     ``death``: why the last worker died; ``until``: leave the version alone before;
-    ``callers_wait``: and let callers wait; ``rest_until``: load it before for callers only.
+    ``callers_wait``: and let callers wait; ``rest_until``: load it before for callers only, since
+    it was evicted; ``was_in_use``: by more than one call in its last time.
     """
 
     bytes: int | None = None
@@ -54,6 +56,7 @@ class _Entry:
     until: float = 0.0
     callers_wait: bool = False
     rest_until: float = 0.0
+    was_in_use: bool = False
 
 
 class TrackRecord:
@@ -166,9 +169,15 @@ class TrackRecord:
             return None
         return self._told(deaths, entry.death)
 
-    def evicted(self, key: ReplicaKey) -> None:
-        """Remember that a worker made room: nobody brings one up soon without being asked."""
-        self._entry(key).rest_until = self._clock() + _EVICTED_REST_S
+    def evicted(self, key: ReplicaKey, *, in_use: bool) -> None:
+        """Remember that a worker made room: none is brought up soon that no caller waits for."""
+        entry = self._entry(key)
+        entry.rest_until, entry.was_in_use = self._clock() + _EVICTED_REST_S, in_use
+
+    def was_in_use(self, key: ReplicaKey) -> bool:
+        """Whether a worker of this version was evicted a moment ago although it was in use."""
+        entry = self._entries.get(key)
+        return entry is not None and entry.was_in_use and self._clock() < entry.rest_until
 
     def rest_s(self, key: ReplicaKey) -> float:
         """Return for how many seconds no worker is brought up without being asked; mostly 0."""

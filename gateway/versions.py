@@ -96,9 +96,11 @@ class Versions:
 
     def goes_last(self, key: ReplicaKey) -> bool:
         """Whether the version serves an active alias, or is pinned by its tag."""
+        return self._node.table.is_target(*key) or self.pinned(key)
+
+    def pinned(self, key: ReplicaKey) -> bool:
+        """Whether the version's tag says that its workers are the last to make room."""
         table = self._node.table
-        if (key.model, key.version, key.digest) in table.targets:
-            return True
         return not table.is_out_of_reach(*key) and bool(table.policy_of(*key).pin)
 
     def timeout_s(self, key: ReplicaKey) -> float | None:
@@ -125,7 +127,7 @@ class Versions:
 
     def _is_here(self, key: ReplicaKey) -> bool:
         table = self._node.table
-        if (key.model, key.version, key.digest) in table.targets:
+        if table.is_target(*key):
             return True
         try:
             return table.version(key.model, key.version).digest == key.digest

@@ -40,12 +40,17 @@ class WorkerOutput:
         self._open = False
 
     def open(self) -> None:
-        """Start to read."""
+        """Start to read.
+
+        Raises:
+            OSError: The pipe cannot be made not to block. It is not read then, at the end neither:
+                that would hold the loop up for as long as the worker lives.
+        """
         self._loop = asyncio.get_running_loop()
         self._filled_at = self._loop.time()
-        self._open = True
         os.set_blocking(self._descriptor, False)
         self._loop.add_reader(self._descriptor, self._readable)
+        self._open = True
 
     def close(self) -> None:
         """Read what is still there, log its end, and stop."""
@@ -53,10 +58,12 @@ class WorkerOutput:
             return
         rest = b""
         read = 0
-        while read < _DRAIN_BYTES and (data := self._read()):
-            read += len(data)
-            rest = (rest + data)[-_LAST_WORDS_BYTES:]
-        self._stop()
+        try:
+            while read < _DRAIN_BYTES and (data := self._read()):
+                read += len(data)
+                rest = (rest + data)[-_LAST_WORDS_BYTES:]
+        finally:
+            self._stop()
         self._left_out += read - len(rest)
         if rest or self._left_out:
             self._say(rest)
@@ -72,8 +79,10 @@ class WorkerOutput:
         self._timer = self._loop.call_later(pause_s, self._listen)
 
     def _listen(self) -> None:
-        self._timer = None
+        self._timer = self._loop.call_later(_PAUSE_S, self._listen)  # unless this comes to an end
         self._loop.add_reader(self._descriptor, self._readable)
+        self._timer.cancel()
+        self._timer = None
 
     def _read(self) -> bytes:
         """Return what there is, at most so much; nothing at its end too, and then stop."""

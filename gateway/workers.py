@@ -8,9 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
+import structlog
+
 from gateway.errors import LoadError
+from gateway.release import release_all
 from gateway.replica import Replica, ReplicaState
 from gateway.room import ReplicaKey, ResidentView
 from gateway.track_record import TrackRecord
@@ -18,6 +22,7 @@ from gateway.worker import messages
 
 _LOAD_TRIES = 3
 _FRESH_AT_MOST_S = 10.0
+_log = structlog.get_logger("gateway.workers")
 
 
 class Observer(Protocol):
@@ -92,11 +97,16 @@ class Resident:
         if not self.closed_to_new:
             self.closed_to_new, self.closed_at = True, now
 
+    @property
+    def in_use(self) -> bool:
+        """Whether it has had more calls lately than one."""
+        return self.heat > 1
+
     def is_fresh(self, now: float) -> bool:
         """Whether it was loaded moments ago, for somebody."""
         return now < self.fresh_until and not self.cold
 
-    def view(self, now: float, *, goes_last: bool, spared: bool) -> ResidentView:
+    def view(self, now: float, *, pinned: bool, goes_last: bool, spared: bool) -> ResidentView:
         """Return what a decision may see."""
         idle = self.replica.state is ReplicaState.READY
         return ResidentView(
@@ -106,8 +116,10 @@ class Resident:
             leases=self.leases if idle else max(self.leases, 0 if self.ending else 1),
             last_used=self.last_used,
             cold=self.cold,
+            pinned=pinned,
             goes_last=goes_last,
             fresh=self.is_fresh(now),
+            one_shot=not self.in_use,
             spared=spared,
             ending=self.ending,
         )
@@ -181,8 +193,8 @@ class Workers:
             started_at=now,
             replica=self._new_replica(key, lambda replica: self._stopped(resident, replica)),
         )
-        self._by_key.setdefault(key, []).append(resident)
         task = asyncio.get_running_loop().create_task(self._load(resident))
+        self._by_key.setdefault(key, []).append(resident)
         self._loads.add(task)
         task.add_done_callback(self._loads.discard)
 
@@ -190,17 +202,24 @@ class Workers:
         """Bring a worker up. Whatever happens, the owner is told."""
         started = self._clock()
         try:
-            self.shared = await asyncio.to_thread(self._shared_bytes)
+            self.shared = await self._measured_shared()
             await self._load_in_tries(resident)
+            self._ready(resident, self._clock() - started)
         except LoadError as error:
             self._failed(resident, error)
         except asyncio.CancelledError:
             self.end(resident, "its load was cancelled")
             raise
         except Exception as error:  # noqa: BLE001  # no waiter may be left without an answer
-            self._failed(resident, LoadError("load_failed", f"internal error: {error!r}"))
-        else:
-            self._ready(resident, self._clock() - started)
+            _log.exception("load.failed", replica=str(resident.key))
+            self._failed(resident, LoadError("unavailable", f"internal error: {error!r}"))
+
+    async def _measured_shared(self) -> int:
+        """Measure the forkserver; as it was, where no thread can be started for it."""
+        try:
+            return await asyncio.to_thread(self._shared_bytes)
+        except RuntimeError:
+            return self.shared
 
     async def _load_in_tries(self, resident: Resident) -> None:
         """A worker that dies while it loads, by somebody's hand, does not fail its waiters.
@@ -233,16 +252,18 @@ class Workers:
         resident.fresh_until = self._clock() + min(seconds, _FRESH_AT_MOST_S)
         peak_bytes = replica.loaded.peak_bytes if replica.loaded else 0
         self._track_record.loaded(resident.key, seconds, resident.bytes, peak_bytes)
-        self._observer.loaded(resident.key, seconds, resident.bytes)
+        release_all(partial(self._observer.loaded, resident.key, seconds, resident.bytes))
         self.owner.came_up(resident)
 
     def _failed(self, resident: Resident, error: LoadError) -> None:
         if resident.ending:  # told to end while it was coming up: that is no fault of the version
             return
         pause_s = self._track_record.load_failed(resident.key, error.message)
-        self._observer.load_failed(resident.key, error.failure, error.message)
-        self.owner.failed(resident, error, pause_s)
-        self.end(resident, f"its load failed: {error.message}")
+        release_all(
+            partial(self._observer.load_failed, resident.key, error.failure, error.message),
+            partial(self.owner.failed, resident, error, pause_s),
+            partial(self.end, resident, f"its load failed: {error.message}"),
+        )
 
     # --- down -------------------------------------------------------------------------------------
 
@@ -253,7 +274,7 @@ class Workers:
         resident.ending = True
         resident.evicted = evicted
         if evicted:
-            self._track_record.evicted(resident.key)
+            self._track_record.evicted(resident.key, in_use=resident.in_use)
         if resident.replica.state is ReplicaState.STOPPED:
             self._gone(resident, reason, died=False)
         elif resident.leases:
@@ -276,10 +297,10 @@ class Workers:
     def close(self) -> None:
         """End every worker, and every load under way."""
         self._closed = True
-        for task in list(self._loads):
-            task.cancel()
-        for resident in self.all():
-            self.end(resident, "the gateway is shutting down")
+        release_all(
+            *(task.cancel for task in self._loads),
+            *(partial(self.end, one, "the gateway is shutting down") for one in self.all()),
+        )
 
     def _stopped(self, resident: Resident, replica: Replica) -> None:
         """A worker has ended: asked to, or by itself, or killed by somebody."""
@@ -301,9 +322,13 @@ class Workers:
         group.remove(resident)
         if not group:
             del self._by_key[resident.key]
-        if resident.replica.loaded is not None:
-            self._observer.ended(resident.key, reason, evicted=resident.evicted, died=died)
-        self.owner.gone(resident, died=died)
+        told = partial(
+            self._observer.ended, resident.key, reason, evicted=resident.evicted, died=died
+        )
+        release_all(
+            *([told] if resident.replica.loaded is not None else []),
+            partial(self.owner.gone, resident, died=died),
+        )
 
 
 def choose(ready: Sequence[Resident], body_bytes: int, now: float) -> Resident:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from collections.abc import Set as AbstractSet
 from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import partial
@@ -115,9 +116,14 @@ class Arrival:
         listings: Listings,
         threads: Threads,
         make_room: Callable[[Path, int], Coroutine[Any, Any, None]],
+        on_here: Callable[[AbstractSet[str]], None],
         clock: Callable[[], float],
     ) -> None:
-        """Store. ``make_room`` is `DiskRoom.make`; ``clock`` gives epoch seconds."""
+        """Store.
+
+        ``make_room`` is `DiskRoom.make`; ``on_here`` is called with the models of which bytes are
+        here now; ``clock`` gives epoch seconds.
+        """
         self.artifacts: dict[str, StoredArtifact] = {}
         self.fetches: list[Progress] = []
         self._source = source
@@ -127,6 +133,7 @@ class Arrival:
         self._listings = listings
         self._threads = threads
         self._make_room = make_room
+        self._on_here = on_here
         self._clock = clock
         self._confirmed: dict[tuple[str, int], _Confirmed] = {}
         self._looked_at: dict[tuple[str, int], float] = {}
@@ -141,7 +148,7 @@ class Arrival:
                 self._source.version, action.model, action.version
             )
         meant = action.digest
-        view, of_creation = self._journal.view, action.creation
+        view, of_creation = self._journal.view_of(action.model), action.creation
         if meant and (reason := why_other_bytes(listed, meant, view, of_creation=of_creation)):
             return Stopped(reason, refused=True)
         stopped = await self._bring(listed, watch, action.asked_by, accepts=action.accepts)
@@ -160,7 +167,7 @@ class Arrival:
     ) -> Stopped | None:
         if listed.stamp_problem:
             return Stopped(listed.stamp_problem, refused=True)
-        view = self._journal.view
+        view = self._journal.view_of(listed.model)
         pinned, of_creation = accepted(listed, view), creation(listed, view)
         if pinned is None and not listed.stamped and not self._journal.answered:
             return Stopped(
@@ -185,7 +192,7 @@ class Arrival:
         """Tell history that the accepted digest was another creation's, and counts no more."""
         reason = f"version {listed.version} was deleted in the registry, and made anew"
         _log.warning("version.made_anew", model=listed.model, version=listed.version)
-        await self._journal.write(
+        await self._journal.note(
             self._ledger.attempted,
             Attempt(
                 model=listed.model,
@@ -280,14 +287,17 @@ class Arrival:
         digest = found.artifact.digest
         self._confirmed[key] = _Confirmed(digest, started_at, self._clock())
         self.artifacts[digest] = found.artifact
-        known = self._journal.view.pins.get(key)
-        pinned = await self._journal.write(self._ledger.pin, found.pin)
+        known = self._journal.view_of(key[0]).pins.get(key)
+        pinned = await self._journal.write(key[0], self._ledger.pin, found.pin)
         if not pinned and (known is None or known.digest != digest):
             # Without its pin the version does not count as here, and would be fetched at once.
             return Stopped(self._journal.trouble or "the ledger did not take the version's digest")
-        if key in self._journal.view.quarantines:  # last: a quarantine of other bytes says nothing
-            await self._journal.write(self._ledger.release_quarantine, *key, str(asked_by))
+        # Last: a quarantine of other bytes says nothing.
+        if key in self._journal.view_of(key[0]).quarantines:
+            work = self._ledger.release_quarantine
+            await self._journal.write(key[0], work, *key, str(asked_by))
         _log.info("fetch.complete", model=key[0], version=key[1], digest=digest)
+        self._on_here({pin.model for pin in found.artifact.pins})
         return None
 
     async def _quarantine(self, order: Order, found: Refused, asked_by: str) -> None:
@@ -295,11 +305,12 @@ class Arrival:
         _log.error("quarantine", model=listed.model, version=listed.version, reason=found.reason)
         self._looked_at.pop((listed.model, listed.version), None)
         await self._journal.write(
+            listed.model,
             self._ledger.quarantine,
             Quarantine(
                 model=listed.model,
                 version=listed.version,
-                expected_digest=expected_digest(listed, self._journal.view),
+                expected_digest=expected_digest(listed, self._journal.view_of(listed.model)),
                 listing=found.listing,
                 found_digest=found.found,
                 reason=found.reason,
@@ -338,7 +349,8 @@ class Arrival:
             if listing is not None and listing != found.listing:
                 _log.info("quarantine.released", model=key[0], version=key[1])
                 released_by = str(AskedBy.POLL)
-                await self._journal.write(self._ledger.release_quarantine, *key, released_by)
+                work = self._ledger.release_quarantine
+                await self._journal.write(key[0], work, *key, released_by)
         return to_fetch
 
     def _forget_unlisted(self) -> None:
@@ -366,7 +378,7 @@ class Arrival:
             StoreError: The store cannot take them.
         """
         key = (action.model, action.version)
-        view = self._journal.view
+        view = self._journal.view_of(action.model)
         listed = find(self._listings.aspired, *key)
         local = action.asked_by in (AskedBy.OPERATOR, AskedBy.RULE, AskedBy.RECOVERY)
         if listed is None:  # there is nothing to compare with
@@ -398,7 +410,7 @@ class Arrival:
         self, action: Stage | Activate, listed: AspiredVersion, *, local: bool
     ) -> str | None:
         """Say why the registry's bytes are not those, as far as is known; None: nobody says so."""
-        view = self._journal.view
+        view = self._journal.view_of(listed.model)
         if found := quarantine_of(listed, view):
             return found.reason
         if listed.stamp_problem and action.asked_by not in (AskedBy.OPERATOR, AskedBy.RULE):

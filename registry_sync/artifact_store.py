@@ -71,8 +71,8 @@ _COMING, _REMOVING = ".json.part", ".json.removing"
 """How the names of records end that do not count."""
 _HEX_DIGITS = frozenset("0123456789abcdef")
 _HEX_LENGTH = 64
-_READ_ONLY_FILE = 0o444
-_READ_ONLY_FOLDER = 0o555
+_READ_ONLY_FILE = 0o400
+_READ_ONLY_FOLDER = 0o500
 _log = structlog.get_logger("registry_sync.artifact_store")
 
 
@@ -139,6 +139,9 @@ class ArtifactStore:
         self._coming: dict[Path, int] = {}
         self._damaged_files = damaged_files or DamagedFiles(clock)
         self._damaged: dict[str, str] = {}
+        # Which artifacts have pins of a version or a creation: where to look, and no more.
+        self._pinned: dict[object, set[str]] = {}
+        self._pins_of: dict[str, set[object]] = {}
         self._carried: dict[str, tuple[Pin, ...]] = {}
 
     def open(self) -> None:
@@ -165,6 +168,14 @@ class ArtifactStore:
         with self._counting:
             self._sizes = {one.digest: one.size_bytes for one in complete.values()}
             self._sizes |= damaged
+
+    def _note_pins(self, artifact: StoredArtifact) -> None:
+        versions = {(pin.model, pin.version) for pin in artifact.pins}
+        creations = {pin.creation for pin in artifact.pins if pin.creation is not None}
+        with self._counting:
+            self._pins_of[artifact.digest] = versions | creations
+            for of in self._pins_of[artifact.digest]:
+                self._pinned.setdefault(of, set()).add(artifact.digest)
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
@@ -261,6 +272,8 @@ class ArtifactStore:
                 return None
             found = None  # it is being removed
         self._damaged.pop(digest, None)
+        if found is not None and digest not in self._pins_of:
+            self._note_pins(found)
         return found
 
     def damaged(self) -> dict[str, str]:
@@ -344,7 +357,13 @@ class ArtifactStore:
         Of two artifacts that were accepted for it, the one that was accepted last counts. What was
         accepted for its creation, by the registry's ``mark``, comes first, under any name.
         """
-        known = [(artifact, pin) for artifact in self.all().values() for pin in artifact.pins]
+        with self._counting:
+            digests = {
+                *self._pinned.get((model, version), ()),
+                *(self._pinned.get(mark, ()) if mark is not None else ()),
+            }
+        artifacts = [one for one in map(self.get, sorted(digests)) if one is not None]
+        known = [(artifact, pin) for artifact in artifacts for pin in artifact.pins]
         found = [each for each in known if each[1].creation == mark is not None] or [
             each for each in known if (each[1].model, each[1].version) == (model, version)
         ]
@@ -426,6 +445,7 @@ class ArtifactStore:
         text = fetched.manifest.text().encode()
         replace(self._manifest(artifact.digest), text, mode=_READ_ONLY_FILE)
         put_in_place(coming, record)
+        self._note_pins(artifact)
 
     def _drop(self, digest: str) -> None:
         self._carry_pins(digest)
@@ -446,6 +466,10 @@ class ArtifactStore:
         self._damaged.pop(digest, None)
         with self._counting:  # only now: what could be removed by half takes room still
             self._sizes.pop(digest, None)
+            for of in self._pins_of.pop(digest, ()):
+                self._pinned[of].discard(digest)
+                if not self._pinned[of]:
+                    del self._pinned[of]
 
     def _look(self, digest: str) -> StoredArtifact | None:
         """Return what the disk has of an artifact; None: it is not there, or comes or goes.
@@ -513,6 +537,7 @@ class ArtifactStore:
     def _write(self, artifact: StoredArtifact) -> None:
         """Write the record of an artifact that is here."""
         replace(self._record(artifact.digest), record_of(artifact), mode=_READ_ONLY_FILE)
+        self._note_pins(artifact)
 
 
 def _make_folder(folder: Path) -> None:

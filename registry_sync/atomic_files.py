@@ -17,7 +17,7 @@ import structlog
 _KEPT_ASIDE = 3
 _ASIDE = ".damaged-"
 _BEFORE = ".before"
-_MODE = 0o644
+_MODE = 0o600
 _log = structlog.get_logger(__name__)
 
 
@@ -38,9 +38,13 @@ def write_beside(path: Path, content: bytes, *, mode: int = _MODE) -> Path:
     """
     part = path.with_name(f"{path.name}.part")
     _clear(part)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+    def create(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW, mode)
+
     try:
-        with os.fdopen(os.open(part, flags, mode), "wb") as file:
+        # The file owns its descriptor from the first moment: what fails after that closes it.
+        with open(part, "xb", opener=create) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -54,7 +54,7 @@ class Backoff:
         self._clock = clock
         self._jitter = jitter
         self._longest_s = longest_s
-        self._failures: dict[Subject, Failure] = {}
+        self._failures: dict[str | int, dict[Subject, Failure]] = {}  # by model, and subject
 
     def failed(
         self,
@@ -73,29 +73,32 @@ class Backoff:
 
         ``after`` is an earlier failure that was forgotten too soon; None: there is none.
         """
-        before = self._failures.get(subject) or after
+        before = self.get(subject) or after
         count = before.count + 1 if before and before.goal == goal else 1
         grown_s = first_s * _GROWTH ** min(count - 1, _MOST_DOUBLINGS)
         limit_s = self._longest_s if longest_s is None else longest_s
         delay_s = min(limit_s, grown_s) * (0.5 + self._jitter() / 2)
         now = self._clock()
         failure = Failure(count, reason, now, now + delay_s, goal, settling)
-        self._failures[subject] = failure
+        self._failures.setdefault(subject[1], {})[subject] = failure
         return failure
 
     def succeeded(self, subject: Subject) -> None:
         """Forget what failed before."""
-        self._failures.pop(subject, None)
+        found = self._failures.get(subject[1], {})
+        found.pop(subject, None)
+        if not found:
+            self._failures.pop(subject[1], None)
 
     def get(self, subject: Subject) -> Failure | None:
         """Return the last failure, or None."""
-        return self._failures.get(subject)
+        return self._failures.get(subject[1], {}).get(subject)
 
     def waits(
         self, subject: Subject, *, longest_s: float | None = None, goal: Hashable = None
     ) -> bool:
         """Whether it is too early to try again, ``longest_s`` after the failure at the latest."""
-        failure = self._failures.get(subject)
+        failure = self.get(subject)
         if failure is None or failure.goal != goal:
             return False
         retry_at = failure.retry_at
@@ -104,18 +107,30 @@ class Backoff:
         # A failure of the future was recorded before the clock was set back: nobody waits for it.
         return failure.failed_at <= self._clock() < retry_at
 
-    def next_at(self) -> float | None:
-        """Return the earliest future time at which something may be tried again."""
-        now = self._clock()
-        return min((f.retry_at for f in self._failures.values() if f.retry_at > now), default=None)
+    def waits_until(self, subject: Subject, *, longest_s: float | None = None) -> float | None:
+        """Return when the wait of `waits` is over; None: nothing waits."""
+        failure = self.get(subject)
+        if failure is None or longest_s is None:
+            return failure.retry_at if failure else None
+        return min(failure.retry_at, failure.failed_at + longest_s)
 
-    def keep_only(self, subjects: Iterable[Subject]) -> None:
-        """Forget every subject but these, once its wait is long over: nobody asks any more."""
+    def keep_only(self, subjects: Iterable[Subject], models: Iterable[str] | None = None) -> None:
+        """Forget every subject but these, once its wait is long over: nobody asks any more.
+
+        ``models``: of these only; None: of all.
+        """
         kept, long_ago = set(subjects), self._clock() - self._longest_s
-        self._failures = {
-            one: f for one, f in self._failures.items() if one in kept or f.retry_at > long_ago
-        }
+        for model in tuple(self._failures) if models is None else models:
+            for subject, failure in self.failures(model).items():
+                if subject not in kept and failure.retry_at <= long_ago:
+                    self.succeeded(subject)
 
-    def failures(self) -> dict[Subject, Failure]:
-        """Return every last failure by subject."""
-        return dict(self._failures)
+    def models(self) -> frozenset[str | int]:
+        """Return the models of which something failed."""
+        return frozenset(self._failures)
+
+    def failures(self, model: str | int | None = None) -> dict[Subject, Failure]:
+        """Return every last failure by subject, of one model or of all."""
+        if model is not None:
+            return dict(self._failures.get(model, {}))
+        return {one: f for found in self._failures.values() for one, f in found.items()}

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import logging
 import os
 import random
+import resource
 import signal
 import socket
-import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Coroutine, MutableMapping
 from functools import cached_property, partial
-from typing import TextIO, cast
 
 import structlog
-import uvicorn
 from pydantic import SecretStr
-from starlette.types import ASGIApp
 from uv import find_uv_bin
 
+from gateway import log_config
 from gateway.log_lines import LogLines
+from gateway.redaction import hosts_of, remember, remember_names, secrets_of
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.damaged_files import DamagedFiles
 from registry_sync.dependencies import OnMismatch
 from registry_sync.disk_room import RoomLimits
 from registry_sync.environments import Environments
+from registry_sync.errors import SyncError
 from registry_sync.fetch import Fetcher, FetchLimits
 from registry_sync.gateway_client import GatewayClient
 from registry_sync.holds_file import HoldsFile
@@ -38,14 +37,18 @@ from registry_sync.installer import BuildLimits
 from registry_sync.intake import Intake
 from registry_sync.ledger import Ledger
 from registry_sync.ledger_file import set_aside_damaged
-from registry_sync.node_dir import private_socket, sole_owner
+from registry_sync.node_dir import private_socket_or_none, read_node_id, sole_owner
 from registry_sync.operations.app import Operations, create_app
-from registry_sync.operations.listener import PromptProtocol, TcpApp, tcp_socket
+from registry_sync.operations.listener import (
+    ListenerLimits,
+    local_server,
+    tcp_server,
+    tcp_socket,
+)
 from registry_sync.operations.webhooks import (
     Webhook,
     WebhookSecrets,
     build_webhooks,
-    create_webhooks_app,
 )
 from registry_sync.publish import Publisher
 from registry_sync.reconcile import Limits, Reconciler
@@ -54,7 +57,7 @@ from registry_sync.schedule import Schedule
 from registry_sync.settings import SyncSettings
 from registry_sync.signature_change import OnSignatureChange
 from registry_sync.sources import mlflow_registry, s3_prefix
-from registry_sync.sources.locations import as_source_error, connect_s3
+from registry_sync.sources.locations import as_source_error, connect_s3, refuse_passwords
 from registry_sync.sources.s3_layout import Place
 from registry_sync.sources.source import Source
 from registry_sync.sweep import Sweep
@@ -62,9 +65,13 @@ from registry_sync.telemetry import registry_calls
 from registry_sync.threads import Threads
 
 _STOP_PATIENCE_S = 4
-_MOST_TCP_CONNECTIONS = 64
+_OPEN_FILES = 4096
+"""Many times what fetches, builds, the ledger and the connections of the listeners take."""
+_OWNER_ONLY = 0o077
 _QUIET_LOGGERS = {
-    **dict.fromkeys(("alembic", "httpx", "httpcore", "uvicorn", "botocore"), logging.WARNING),
+    **dict.fromkeys(
+        ("alembic", "httpx", "httpcore", "uvicorn", "botocore", "mlflow"), logging.WARNING
+    ),
     "urllib3": logging.ERROR,  # every try again is a warning; who gives up says why
 }
 _log = structlog.get_logger("registry_sync")
@@ -178,17 +185,33 @@ def build_environments(settings: SyncSettings) -> Environments:
 def run(settings: SyncSettings, end_log: Callable[[], object]) -> int:
     """Run the control plane until SIGTERM or SIGINT; return the exit status.
 
-    ``end_log`` writes what of the log is waiting.
+    ``end_log`` writes what of the log is waiting. A failure of what runs is logged: status 1.
 
     Raises:
         StartError: It cannot start as it is set up.
-        SyncError: The store or the ledger cannot be used as they are.
+        SyncError: The store or the ledger cannot be used as they are, or a URL has a password.
     """
+    refuse_passwords(os.environ)
+    os.umask(_OWNER_ONLY)  # SQLite, uv and storages' libraries make files of their own
+    limits = _with_room_for_work(ListenerLimits())
     threads = Threads()
     damaged = DamagedFiles()
-    with sole_owner(settings.node_dir, damaged) as node_id:
+    with (
+        _tcp_socket(settings) as tcp,  # first: a taken port leaves nothing behind
+        sole_owner(settings.node_dir),
+    ):
         try:
-            asyncio.run(_serve(settings, node_id, threads, damaged))
+            with private_socket_or_none(settings.operations_socket) as local:
+                node_id = read_node_id(settings.node_dir, damaged)
+                serving = _serve(
+                    settings,
+                    node_id,
+                    (local, tcp),
+                    threads=threads,
+                    damaged=damaged,
+                    limits=limits,
+                )
+                status = _run(serving)
         finally:
             ended = threads.close(patience_s=_STOP_PATIENCE_S)
             _log.info("control_plane.stopped", threads_ended=ended)
@@ -196,8 +219,41 @@ def run(settings: SyncSettings, end_log: Callable[[], object]) -> int:
             # A thread stands in a call to a registry that does not answer. Nothing of it counts
             # any more, and waiting for it would take as long as the network lets it.
             end_log()
-            os._exit(0)
+            os._exit(status)
+    return status
+
+
+def _run(serving: Coroutine[None, None, None]) -> int:
+    """Serve until the end; return the exit status.
+
+    Raises:
+        SyncError: The store or the ledger cannot be used as they are.
+    """
+    try:
+        asyncio.run(serving)
+    except SyncError:
+        raise
+    except Exception:  # noqa: BLE001 - the end of the process must not wait for a thread
+        _log.exception("control_plane.failed")
+        return 1
     return 0
+
+
+def _with_room_for_work(limits: ListenerLimits) -> ListenerLimits:
+    """Raise the limit of open files; return as many connections as leave room for the work.
+
+    Where the system does not let it be raised so far, there are fewer connections.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < _OPEN_FILES:
+        soft = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft < _OPEN_FILES:
+        _log.warning("files.limited", most=soft, wanted=_OPEN_FILES)
+    fitting = limits.within(soft)
+    if fitting != limits:
+        _log.warning("connections.limited", tcp=fitting.tcp.most, local=fitting.local.most)
+    return fitting
 
 
 def _is_held_up() -> bool:
@@ -207,8 +263,19 @@ def _is_held_up() -> bool:
 
 
 async def _serve(
-    settings: SyncSettings, node_id: str, threads: Threads, damaged: DamagedFiles
+    settings: SyncSettings,
+    node_id: str,
+    listeners: tuple[socket.socket | None, socket.socket | None],
+    *,
+    threads: Threads,
+    damaged: DamagedFiles,
+    limits: ListenerLimits,
 ) -> None:
+    """Serve until a signal. ``listeners`` as in `_work`.
+
+    Raises:
+        SyncError: The ledger or the store cannot be used as they are.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -216,9 +283,7 @@ async def _serve(
     store = ArtifactStore(
         settings.node_dir, budget_bytes=settings.disk_budget_bytes, damaged_files=damaged
     )
-    await threads.ledger(store.open)
     environments = build_environments(settings)
-    await threads.ledger(environments.open)
     holds_file = HoldsFile(settings.node_dir / "holds.json", damaged)
     await threads.ledger(set_aside_damaged, settings.ledger_url, settings.node_dir, damaged)
     ledger = Ledger(settings.ledger_url, node_id=node_id, clock=time.time, holds_file=holds_file)
@@ -234,18 +299,18 @@ async def _serve(
         damaged=damaged,
     )
     try:
-        await spine.journal.open()
-        with contextlib.ExitStack() as sockets:
-            local = sockets.enter_context(private_socket(settings.operations_socket))
-            tcp = sockets.enter_context(_tcp_socket(settings))
-            _log.info(
-                "control_plane.started",
-                node_id=node_id,
-                tracking_uri=settings.tracking_uri,
-                poll_interval_s=settings.poll_interval_s,
-                operations="http://{}:{}".format(*tcp.getsockname()[:2]) if tcp else None,
-            )
-            await _work(settings, spine, node_id, (local, tcp), stop)
+        await spine.journal.open()  # first: a ledger that refuses this release leaves no folders
+        await threads.ledger(store.open)
+        await threads.ledger(environments.open)
+        _, tcp = listeners
+        _log.info(
+            "control_plane.started",
+            node_id=node_id,
+            tracking_uri=settings.tracking_uri,
+            poll_interval_s=settings.poll_interval_s,
+            operations="http://{}:{}".format(*tcp.getsockname()[:2]) if tcp else None,
+        )
+        await _work(settings, spine, node_id, listeners, stop, limits=limits)
     finally:
         await target.close()
         with contextlib.suppress(RuntimeError):  # the pool may be closed by then
@@ -297,12 +362,17 @@ async def _work(
     settings: SyncSettings,
     spine: Reconciler,
     node_id: str,
-    listeners: tuple[socket.socket, socket.socket | None],
+    listeners: tuple[socket.socket | None, socket.socket | None],
     stop: asyncio.Event,
+    *,
+    limits: ListenerLimits,
 ) -> None:
     """Follow, poll and answer operators and webhooks until ``stop``.
 
-    ``listeners``: the one for operators of this node, and perhaps the one for everybody.
+    ``listeners``: the one for operators of this node, and the one for everybody, if there are.
+
+    Raises:
+        RuntimeError: A listener, or the work itself, ended before ``stop``.
     """
     schedule = Schedule(
         poll=spine.poll,
@@ -315,14 +385,11 @@ async def _work(
     webhooks = _webhooks(settings, spine) if tcp else ()
     look = partial(spine.poll, thorough=True)
     operators = create_app(Operations(spine, node_id, settings.tracking_uri, look, webhooks))
-    servers = [(_Server(_uvicorn_config(operators)), local)]
+    servers = [(local_server(operators, limits.local), local)] if local is not None else []
     if tcp is not None:
-        app = TcpApp(
-            webhooks=create_webhooks_app(webhooks),
-            operators=operators,
-            token=_plain(settings.operations_token),
-        )
-        servers.append((_Server(_uvicorn_config(app, limit=_MOST_TCP_CONNECTIONS)), tcp))
+        token = _plain(settings.operations_token)
+        server = tcp_server(webhooks=webhooks, operators=operators, token=token, limits=limits.tcp)
+        servers.append((server, tcp))
     following = asyncio.ensure_future(spine.run())
     serving = [asyncio.ensure_future(server.serve(sockets=[one])) for server, one in servers]
     stopping = asyncio.ensure_future(stop.wait())
@@ -349,6 +416,11 @@ async def _work(
         await asyncio.gather(following, *serving, stopping, return_exceptions=True)
     if failed:
         raise failed
+    if not stop.is_set():
+        raise RuntimeError(
+            "a listener or the reconciliation ended before the control plane was told to stop; "
+            "start the control plane again"
+        )
 
 
 def _tcp_socket(
@@ -378,69 +450,13 @@ def _plain(secret: SecretStr | None) -> str:
     return secret.get_secret_value() if secret else ""
 
 
-def _uvicorn_config(app: ASGIApp, *, limit: int | None = None) -> uvicorn.Config:
-    """Configure a server; ``limit``: most connections, beyond which callers are answered 503."""
-    return uvicorn.Config(
-        app,
-        http=PromptProtocol,  # h11 bounds the bytes of a request's head, this its time
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        lifespan="off",
-        limit_concurrency=limit,
-        timeout_graceful_shutdown=1,
-    )
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server that leaves the signals to us."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture nothing."""
-        yield
-
-
 def configure_logging(settings: SyncSettings) -> LogLines:
-    """Log to stderr: JSON, or for eyes on a terminal; return the lines, written by a thread.
-
-    The process's normal end waits for them, for a moment.
-    """
-    lines = LogLines(
-        sys.stderr.fileno(), lambda left_out: _log.warning("log.left_out", lines=left_out)
+    """Begin to log; return the lines, which a thread writes."""
+    remember(secrets_of(os.environ) | settings.secrets)
+    remember_names(hosts_of(os.environ) | settings.names)
+    return log_config.configure_logging(
+        level=settings.log_level,
+        form=settings.log_format,
+        libraries=logging.INFO,
+        quiet=_QUIET_LOGGERS,
     )
-    lines.start()
-    atexit.register(lines.end)
-    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    as_json = settings.log_format == "json" or (
-        settings.log_format == "auto" and not sys.stderr.isatty()
-    )
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    rendered: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-        if as_json
-        else [structlog.dev.ConsoleRenderer()]
-    )
-    handler = logging.StreamHandler(lines)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
-        )
-    )
-    logging.basicConfig(handlers=[handler], level=max(level, logging.INFO))
-    logging.captureWarnings(capture=True)
-    for name, least in _QUIET_LOGGERS.items():
-        logging.getLogger(name).setLevel(least)
-    structlog.configure(
-        processors=[*shared, *rendered],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", lines)),
-        cache_logger_on_first_use=True,
-    )
-    return lines

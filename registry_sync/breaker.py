@@ -70,16 +70,24 @@ class Breaker:
         """Return the models of which few are tried."""
         return {model: found for model, found in self._failed.items() if found.is_open}
 
-    def next_at(self) -> float | None:
-        """Return the earliest future time at which a version may be tried again."""
-        now = self._clock()
-        times = [f.retry_at + turn * _PAUSE_S for f in self.open().values() for turn in range(3)]
+    def next_at(self, model: str) -> float | None:
+        """Return the earliest future time at which a version of a model may be tried again."""
+        now, found = self._clock(), self._failed.get(model)
+        times = [found.retry_at + turn * _PAUSE_S for turn in range(3)] if found else []
         return min((at for at in times if at > now), default=None)
 
-    def keep_only(self, versions: Iterable[tuple[str, int]]) -> None:
-        """Forget what failed of every version but these: nobody asks for the others any more."""
+    def keep_only(
+        self, versions: Iterable[tuple[str, int]], models: Iterable[str] | None = None
+    ) -> None:
+        """Forget what failed of every version but these: nobody asks for the others any more.
+
+        ``models``: of these only; None: of all.
+        """
         kept = set(versions)
-        for model, found in list(self._failed.items()):
+        for model in tuple(self._failed) if models is None else models:
+            found = self._failed.get(model)
+            if found is None:
+                continue
             asked = tuple(one for one in found.versions if (model, one) in kept)
             if asked:
                 self._failed[model] = Tripped(asked, found.reason, found.retry_at)

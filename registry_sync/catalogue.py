@@ -14,7 +14,8 @@ from gateway.control_contract import (
     Policy,
     VersionState,
 )
-from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from gateway.redaction import for_public
+from registry_sync.aspired import AspiredModel, AspiredVersion
 from registry_sync.dependencies import DependencyVerdict, Verdict
 from registry_sync.incidents import told
 from registry_sync.policy import OWN, bounded, problems_of, read_policy
@@ -67,17 +68,51 @@ class Known:
     failing: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
-def describe_models(aspired: Aspired, ledger: LedgerView, known: Known) -> list[CatalogueModel]:
-    """Return every model that is listed, or whose bytes were accepted here once."""
-    deleted: dict[str, list[PinnedVersion]] = {}
-    for (name, version), pin in ledger.pins.items():
-        listed = aspired.models.get(name)
-        if listed is None or version not in listed.versions:
-            deleted.setdefault(name, []).append(pin)
-    return [
-        _model(name, aspired.models.get(name), deleted.get(name, []), ledger, known)
-        for name in sorted({*aspired.models, *deleted})
+def describe_model(
+    name: str, listed: AspiredModel | None, ledger: LedgerView, known: Known
+) -> CatalogueModel | None:
+    """Return one model; None: it is not listed, and no bytes of it were accepted here.
+
+    Args:
+        name: Its name.
+        listed: What the registry lists of it; None: nothing.
+        ledger: What is remembered of it.
+        known: What is known of its versions, and perhaps of others.
+    """
+    deleted = [
+        pin
+        for (_, version), pin in ledger.pins.items()
+        if listed is None or version not in listed.versions
     ]
+    if listed is None and not deleted:
+        return None
+    return _model(name, listed, deleted, ledger, known)
+
+
+def for_callers(model: CatalogueModel) -> CatalogueModel:
+    """Return a model with its reasons as everybody may read them: the gateway shows them so."""
+    policy, problems = model.policy, [for_public(one) for one in model.policy.problems]
+    reasons = [one for one in model.versions if one.reason is not None]
+    if not (reasons or problems or model.notes or model.signature_changes):
+        return model
+    return model.model_copy(
+        update={
+            "versions": [_version_for_callers(one) for one in model.versions],
+            "notes": _each_for_public(model.notes),
+            "signature_changes": _each_for_public(model.signature_changes),
+            "policy": policy.model_copy(update={"problems": problems}) if problems else policy,
+        }
+    )
+
+
+def _version_for_callers(version: CatalogueVersion) -> CatalogueVersion:
+    if version.reason is None:
+        return version
+    return version.model_copy(update={"reason": for_public(version.reason)})
+
+
+def _each_for_public(by_alias: Mapping[str, str]) -> dict[str, str]:
+    return {alias: for_public(text) for alias, text in by_alias.items()}
 
 
 def _model(

@@ -6,11 +6,13 @@ not answer; 4 under way, not done yet. Results go to stdout, errors and progress
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
+from gateway.redaction import remember, secrets_of
 from gateway.settings_help import settings_help
 from registry_sync.commands import control_plane, decide, history, look_now, publish, status
 from registry_sync.commands.arguments import read_settings
@@ -54,6 +56,7 @@ def choose_control_plane(
     ] = "",
 ) -> None:
     """Note which control plane the command is to ask."""
+    remember(secrets_of(os.environ) | {token})
     spell_everything()
     control_plane.choose(url, token)
 

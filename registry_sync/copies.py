@@ -17,7 +17,8 @@ from registry_sync.standing import admissible_digest, find, is_quarantined
 from registry_sync.threads import Threads
 
 _LONGEST_PAUSE_S = 3600.0
-_MOST_REMEMBERED = 1024
+_MOST_REMEMBERED = 16_384
+"""Drops, three of each of 5,000 models: beyond it the one of longest ago has no pause any more."""
 _log = structlog.get_logger("registry_sync.copies")
 
 
@@ -35,15 +36,22 @@ class Copies:
         arrival: Arrival,
         store: ArtifactStore,
         threads: Threads,
+        on_dropped: Callable[[], None],
         clock: Callable[[], float],
         jitter: Callable[[], float],
     ) -> None:
-        """Store. ``clock`` gives epoch seconds, ``jitter`` numbers from 0 to 1."""
+        """Store.
+
+        ``on_dropped`` is called after a copy has gone, which any model may have had in common;
+        ``clock`` gives epoch seconds, ``jitter`` numbers from 0 to 1.
+        """
         self._arrival = arrival
         self._store = store
         self._threads = threads
+        self._on_dropped = on_dropped
         self._clock = clock
         self._backoff = Backoff(clock=clock, jitter=jitter, longest_s=_LONGEST_PAUSE_S)
+        self._dropped: dict[str, None] = {}  # the digest that was dropped last comes last
 
     async def drop(self, digest: str, reason: str) -> bool:
         """Drop a copy; one that is not there is fine. False: it came too lately for that.
@@ -62,6 +70,7 @@ class Copies:
         except StoreError:
             self._arrival.artifacts[digest] = stored
             raise
+        self._on_dropped()
         return True
 
     def _pauses(self, digest: str) -> bool:
@@ -78,9 +87,12 @@ class Copies:
     def _remember(self, digest: str, reason: str) -> None:
         """Count a drop. Only their number bounds what is remembered: an old copy has no pause."""
         self._backoff.failed(("copy", digest), reason)
-        failures = self._backoff.failures()
-        if len(failures) > _MOST_REMEMBERED:
-            self._backoff.succeeded(min(failures, key=lambda one: failures[one].failed_at))
+        self._dropped.pop(digest, None)
+        self._dropped[digest] = None
+        if len(self._dropped) > _MOST_REMEMBERED:
+            oldest = next(iter(self._dropped))
+            del self._dropped[oldest]
+            self._backoff.succeeded(("copy", oldest))
 
     async def heal(
         self, damaged: Sequence[DamagedCopy], aspired: Aspired, ledger: LedgerView
@@ -133,6 +145,7 @@ class Copies:
                 self._arrival.artifacts.setdefault(digest, whole)
                 continue
             _log.warning("copy.dropped", digest=digest, reason=reason)
+            self._on_dropped()
 
     async def lost(self, digest: str, check: Callable[[], object]) -> str | None:
         """Compare a copy with its manifest before something is built from it, and drop a wrong one.

@@ -48,9 +48,13 @@ def _raise(error: OSError) -> None:
     raise error
 
 
+def _open(name: str, flags: int) -> int:
+    return os.open(name, flags | _FLAGS)
+
+
 def _sha256(path: Path, check: Callable[[], object]) -> str:
     digest = hashlib.sha256()
-    with os.fdopen(os.open(path, _FLAGS), "rb", buffering=0) as file:
+    with open(path, "rb", buffering=0, opener=_open) as file:
         while block := file.read(_READ_BYTES):
             digest.update(block)
             check()

@@ -6,11 +6,11 @@ after its objects were removed. What was accepted belongs to one creation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from registry_sync.aspired import Aspired, AspiredVersion
+from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.records import LedgerView, PinChange, PinnedVersion
 from registry_sync.standing import EARLIER_CREATION, is_made_anew, was_made_after
 
@@ -45,16 +45,36 @@ def learned(
     oldest_first = sorted(pins.values(), key=lambda pin: pin.accepted_at or 0.0)
     by_creation = {pin.creation: pin for pin in oldest_first}
     for one in listed.versions():
-        known = pins.get((one.model, one.version))
-        its = by_creation.get(one.creation) if one.creation is not None else None
-        if its is not None and (
-            known is None or (known.creation, known.digest) != (its.creation, its.digest)
-        ):
-            there = replace(its, model=one.model, version=one.version)  # its model was renamed
-            changes.append(PinChange(known, replace(there, gone_at=None, superseded=False)))
-        elif known is not None:
-            changes += _of_known(one, known, ledger)
+        changes += _of_version(one, ledger, by_creation.get)
     return tuple(changes)
+
+
+def learned_of(
+    listed: AspiredModel, ledger: LedgerView, pin_of: Callable[[str], PinnedVersion | None]
+) -> tuple[PinChange, ...]:
+    """Return what is to be remembered of accepted bytes after a look at one model.
+
+    Args:
+        listed: What the registry lists of it.
+        ledger: What is remembered of it.
+        pin_of: Returns what was accepted last for a creation, under any name.
+    """
+    versions = (listed.versions[number] for number in sorted(listed.versions))
+    return tuple(change for one in versions for change in _of_version(one, ledger, pin_of))
+
+
+def _of_version(
+    one: AspiredVersion, ledger: LedgerView, pin_of: Callable[[str], PinnedVersion | None]
+) -> Iterator[PinChange]:
+    known = ledger.pins.get((one.model, one.version))
+    its = pin_of(one.creation) if one.creation is not None else None
+    if its is not None and (
+        known is None or (known.creation, known.digest) != (its.creation, its.digest)
+    ):
+        there = replace(its, model=one.model, version=one.version)  # its model was renamed
+        yield PinChange(known, replace(there, gone_at=None, superseded=False))
+    elif known is not None:
+        yield from _of_known(one, known, ledger)
 
 
 def _of_known(one: AspiredVersion, known: PinnedVersion, ledger: LedgerView) -> Iterator[PinChange]:

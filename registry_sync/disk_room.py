@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,14 +64,14 @@ class DiskRoom:
         store: ArtifactStore,
         threads: Threads,
         next_decision: Callable[[], Awaitable[None]],
-        wake: Callable[[], None],
+        on_moved: Callable[[AbstractSet[str]], None],
         limits: RoomLimits,
         clock: Callable[[], float],
     ) -> None:
         """Store.
 
-        ``next_decision`` returns once the gateway has been told what is here, ``wake`` has it told
-        again; ``clock`` gives epoch seconds.
+        ``next_decision`` returns once the gateway has been told what is here; ``on_moved`` has it
+        told of models of which something else is here now; ``clock`` gives epoch seconds.
         """
         self.limits = limits
         self._target = target
@@ -82,13 +83,27 @@ class DiskRoom:
         self._store = store
         self._threads = threads
         self._next_decision = next_decision
-        self._wake = wake
+        self._on_moved = on_moved
         self._clock = clock
         self._needed_at: dict[str, float] = {}
+        self._active: dict[str, frozenset[str]] = {}
         self._one_at_a_time = asyncio.Lock()
 
-    def note(self, node: NodeState) -> None:
-        """Remember what is in use now: what was needed least recently goes first."""
+    def note(self, models: Iterable[str]) -> None:
+        """Remember what is in use now, and was until now: the least recently needed goes first.
+
+        Args:
+            models: Those of which something has changed.
+        """
+        now = self._clock()
+        for model in models:
+            active = {one.digest for one in self._observation.active_of(model).values()}
+            before = self._active.pop(model, frozenset())
+            if active:
+                self._active[model] = frozenset(active)
+            self._needed_at.update(dict.fromkeys(active | before, now))
+
+    def _note_resident(self, node: NodeState) -> None:
         now = self._clock()
         self._needed_at.update(dict.fromkeys(node.resident, now))
         self._needed_at.update(dict.fromkeys((one.digest for one in node.active), now))
@@ -98,17 +113,14 @@ class DiskRoom:
         async with self._one_at_a_time:
             artifacts = self._arrival.artifacts
             self._needed_at = {d: at for d, at in self._needed_at.items() if d in artifacts}
-            free = self._store.free_bytes()
+            node = await self.ask()  # who is resident is told by no news
+            if node is None:
+                return
             pressure = Pressure(
-                disk_bytes=2 * self.limits.disk_floor_bytes - free,
+                disk_bytes=2 * self.limits.disk_floor_bytes - self._store.free_bytes(),
                 budget_bytes=self._store.use().over_bytes,
             )
-            # Asked for only where something is to go: on most nodes, nearly never.
-            seen = self._seen()
-            if seen is None or not self._choose(self._stays(seen), pressure):
-                return
-            node = await self._ask()
-            if node is not None and (doomed := self._choose(self._stays(node), pressure)):
+            if doomed := self._choose(self._stays(node), pressure):
                 await self._remove(doomed)
 
     async def make(self, folder: Path, total_bytes: int) -> None:
@@ -126,7 +138,7 @@ class DiskRoom:
         async with self._one_at_a_time:
             # What an earlier one's removal has freed may do, or may be gone again by now.
             while lacking := self._store.book(folder, total_bytes):
-                node = await self._ask()
+                node = await self.ask()
                 if node is None:
                     raise NoDiskRoomError(
                         f"{self._needs(total_bytes)}; nothing can be removed before both the "
@@ -145,7 +157,7 @@ class DiskRoom:
         heard = not self._observation.unreachable and self._listings.count
         return self._observation.node if heard else None
 
-    async def _ask(self) -> NodeState | None:
+    async def ask(self) -> NodeState | None:
         """Return what the gateway says now: who is resident is told by no news.
 
         With it counts what has been acknowledged to us, of which it may not have known yet.
@@ -157,7 +169,7 @@ class DiskRoom:
             node = await self._target.observe(0)
         except (TargetUnreachableError, RolloutRejectedError):
             return None
-        self.note(node)
+        self._note_resident(node)
         seen = self._observation.node or seen
         return node.model_copy(update={"active": [*node.active, *seen.active]})
 
@@ -194,11 +206,12 @@ class DiskRoom:
         Returns:
             How many have gone.
         """
-        artifacts = self._arrival.artifacts
+        artifacts, models = self._arrival.artifacts, self._models_of(doomed)
         going = {digest: artifacts.pop(digest) for digest in doomed}
+        self._on_moved(models)
         try:
             await self._next_decision()
-            node = await self._ask()
+            node = await self.ask()
             if node is None:
                 return 0
             needed = self._stays(node).by_reason(
@@ -214,8 +227,20 @@ class DiskRoom:
         finally:
             for digest, artifact in going.items():
                 artifacts.setdefault(digest, artifact)
-            self._wake()
+            self._on_moved(models)
         return len(doomed) - len(going)
+
+    def _models_of(self, digests: Collection[str]) -> frozenset[str]:
+        """Return the models of which a version has or had these bytes, or is to have them."""
+        artifacts, view = self._arrival.artifacts, self._journal.view
+        return frozenset(
+            {
+                *(pin.model for digest in digests for pin in artifacts[digest].pins),
+                *(pin.model for pin in view.pins.values() if pin.digest in digests),
+                *(hold.model for hold in view.holds.values() if hold.target_digest in digests),
+                *(last.model for last in view.last_active.values() if last.digest in digests),
+            }
+        )
 
     async def _remove_one(self, digest: str) -> None:
         try:

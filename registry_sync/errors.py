@@ -9,10 +9,13 @@
 * `RolloutRejectedError`: the gateway said no, and why.
 * `LedgerError`: the operator of the database.
 
-Every message is a whole sentence that users may read. None repeats a caller's data.
+Every message is a whole sentence that users may read: without secrets, whoever worded it. None
+repeats a caller's data.
 """
 
 from __future__ import annotations
+
+from gateway.redaction import redacted
 
 _MOST_CHARACTERS = 300
 
@@ -42,12 +45,16 @@ def _said_first(error: BaseException) -> str:
 
 
 def _bounded(error: BaseException) -> str:
-    words = (str(error).splitlines() or [""])[0]
+    words = redacted((str(error).splitlines() or [""])[0])  # before it is cut: half of one is one
     return words if len(words) <= _MOST_CHARACTERS else words[: _MOST_CHARACTERS - 1] + "…"
 
 
 class SyncError(Exception):
     """Root of everything that the control plane raises on purpose."""
+
+    def __init__(self, message: str = "") -> None:
+        """Store a message without its secrets: from here it goes into logs, state and answers."""
+        super().__init__(redacted(message))
 
     @property
     def reason(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import threading
@@ -352,6 +353,10 @@ def _bring_all(
     return written
 
 
+def _create(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NOFOLLOW, 0o600)
+
+
 def _bring(file: RemoteFile, chunks: Iterator[bytes], into: Path, budget: _Budget) -> str:
     """Write one file below ``into`` and return the hexadecimal SHA-256 of what was written.
 
@@ -363,8 +368,8 @@ def _bring(file: RemoteFile, chunks: Iterator[bytes], into: Path, budget: _Budge
     arrived = 0
     with _as_store_error():
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb", buffering=0) as out:
+        out = io.FileIO(target, "x", opener=_create)
+    with out:
         for chunk in chunks:
             budget.spend(len(chunk))
             digest.update(chunk)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import ValidationError
@@ -16,6 +17,7 @@ from gateway.control_contract import (
     Body,
     Catalogue,
     CatalogueAck,
+    ModelChange,
     Nack,
     NodeState,
     ReleaseAck,
@@ -33,6 +35,8 @@ _CONNECT_TIMEOUT_S = 5.0
 _ANSWER_TIMEOUT_S = 30.0
 _OBSERVE_GRACE_S = 10.0
 _MAX_CONNECTIONS = 16
+_IDLE_S = 2.0
+"""Less than the gateway keeps a connection that idles: one that it has just closed is not used."""
 _SERVER_ERROR = 500
 
 _Answer = TypeVar("_Answer", bound=Body)
@@ -46,7 +50,8 @@ class GatewayClient:
         self._socket = socket
         self._client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(
-                uds=str(socket), limits=httpx.Limits(max_connections=_MAX_CONNECTIONS)
+                uds=str(socket),
+                limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_IDLE_S),
             ),
             base_url="http://gateway",
             timeout=httpx.Timeout(_ANSWER_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
@@ -55,6 +60,11 @@ class GatewayClient:
     async def publish(self, catalogue: Catalogue) -> CatalogueAck:
         """Send the full snapshot of the registry."""
         return await self._send("PUT", "/catalogue", catalogue, CatalogueAck)
+
+    async def change(self, change: ModelChange) -> CatalogueAck:
+        """Send one model of the snapshot as it is now."""
+        path = f"/catalogue/models/{quote(change.name, safe='')}"
+        return await self._send("PUT", path, change, CatalogueAck)
 
     async def keep(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
         """Say that the registry was listed again, and lists the same."""
@@ -76,7 +86,7 @@ class GatewayClient:
         """Let an alias take again what it went back from by rule."""
         return await self._send("POST", "/release", request, ReleaseAck)
 
-    async def observe(self, after: int) -> NodeState:
+    async def observe(self, after: int, of: str | None = None) -> NodeState:
         """Wait for news of the node.
 
         Raises:
@@ -87,7 +97,7 @@ class GatewayClient:
             self._client.build_request(
                 "GET",
                 "/observe",
-                params={"after": after},
+                params={"after": after} if of is None else {"after": after, "of": of},
                 timeout=httpx.Timeout(
                     OBSERVE_TIMEOUT_S + _OBSERVE_GRACE_S, connect=_CONNECT_TIMEOUT_S
                 ),

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from registry_sync.supervised import is_being_cancelled
+
 _MAX_MODELS = 100
 _LONGEST_PAUSE_S = 5.0
 _log = structlog.get_logger("registry_sync.hints")
@@ -57,6 +59,10 @@ class Hints:
             began_at = loop.time()
             try:
                 await self._look(models, self._asked_by)
+            except asyncio.CancelledError:
+                if is_being_cancelled():
+                    raise
+                _log.error("hint.cancelled")  # by something else: the next one is looked at
             except Exception:  # noqa: BLE001 - a fault of one look must not end the next
                 _log.exception("hint.failed")
             await asyncio.sleep(min(loop.time() - began_at, _LONGEST_PAUSE_S))

@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.redaction import redacted
 from registry_sync import lifeline
 from registry_sync.errors import EnvironmentFailedError
-from registry_sync.redaction import without_userinfo
 
 _LOOK_EVERY_S = 0.5
 _END_PATIENCE_S = 5.0
@@ -231,7 +231,7 @@ def _shown(tail: bytes) -> str:
     """Return the end of what was said, without passwords, nor the rest of one that was cut."""
     if len(tail) == _TAIL_BYTES:
         tail = b"".join(tail.split(maxsplit=1)[1:])
-    return without_userinfo(tail.decode(errors="replace"))
+    return redacted(tail.decode(errors="replace"))
 
 
 def _failed(status: int, tail: str) -> EnvironmentFailedError:

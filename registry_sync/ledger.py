@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, select, update
+from sqlalchemy import Connection, Row, Select, Table, bindparam, delete, func, select, update
 
-from registry_sync.aspired import Aspired
+from registry_sync.aspired import Aspired, AspiredModel
 from registry_sync.database import Database, LedgerSetupError
 from registry_sync.errors import LedgerError
 from registry_sync.holds_file import DamagedHoldsError, HoldsFile
@@ -26,6 +27,8 @@ from registry_sync.ledger_rows import (
     freeze_values,
     hold_of,
     hold_values,
+    listed_model_of,
+    listed_model_values,
     listing_of,
     listing_values,
     pin_of,
@@ -52,6 +55,7 @@ from registry_sync.records import (
     Rejection,
     Rollback,
     Standing,
+    StandingChange,
     ends_by_operator,
 )
 from registry_sync.tables import (
@@ -59,6 +63,7 @@ from registry_sync.tables import (
     attempts,
     freezes,
     holds,
+    listed_models,
     listings,
     pins,
     quarantines,
@@ -71,6 +76,8 @@ _KEPT_RETIRED_ALIASES = 500
 _KEPT_GONE_PINS = 500
 _KEPT_GONE_VERDICTS = 500
 _KEPT_GONE_MODELS = 500
+_OF_ONE_MOVE = ("model", "alias", "version", "at", "generation")
+"""The columns by which a move is known to be recorded already."""
 
 
 class Ledger:
@@ -100,12 +107,17 @@ class Ledger:
         self._activations = NodeTable(activations, node_id)
         self._attempts = NodeTable(attempts, node_id)
         self._listings = NodeTable(listings, node_id)
+        self._listed_models = NodeTable(listed_models, node_id)
 
     # --- open and close ---------------------------------------------------------------------------
 
     def ensure(self) -> bool:
         """Make the ledger usable, and say whether it had to be made or migrated."""
-        return self._database.ensure(self._restore_holds)
+        made = self._database.ensure(self._restore_holds)
+        if self._copy_is_due:
+            with contextlib.suppress(LedgerError), self._database.transaction() as connection:
+                self._copy_standing(connection)
+        return made
 
     def open(self) -> None:
         """Open the ledger at the start of the process; a database that is down may come later.
@@ -145,40 +157,50 @@ class Ledger:
 
     def view(self) -> LedgerView:
         """Return what counts now."""
+        return self._view(None)
+
+    def view_of(self, models: AbstractSet[str]) -> LedgerView:
+        """Return what counts now of some models; without the freeze, which is no model's."""
+        return self._view(models)
+
+    def _view(self, models: AbstractSet[str] | None) -> LedgerView:
+        of_models = _of_models(models)
         wrong = self._quarantines.standing().order_by(quarantines.c.id)
         with self._database.transaction() as connection:
-            pinned = connection.execute(self._pins.select()).all()
-            quarantined = connection.execute(wrong).all()
-            refused = connection.execute(self._rejections.standing()).all()
-            active = connection.execute(self._last_activations()).all()
-            by_rule = connection.execute(self._holds.select(asked_by=str(AskedBy.RULE))).all()
-            standing = self._standing(connection)
+            pinned = connection.execute(of_models(self._pins.select(), pins)).all()
+            quarantined = connection.execute(of_models(wrong, quarantines)).all()
+            refused = connection.execute(of_models(self._rejections.standing(), rejections)).all()
+            active = connection.execute(of_models(self._last_activations(models), activations))
+            last = active.all()
+            gone_back = self._holds.select(asked_by=str(AskedBy.RULE))
+            by_rule = connection.execute(of_models(gone_back, holds)).all()
+            held = connection.execute(of_models(self._holds.standing(), holds)).all()
+            frozen = None if models is not None else self._frozen(connection)
         return LedgerView(
             pins={(row.model, row.version): pin_of(row) for row in pinned},
             quarantines={(row.model, row.version): quarantine_of(row) for row in quarantined},
             rejections={(row.model, row.version, row.digest): rejection_of(row) for row in refused},
-            holds={(hold.model, hold.alias): hold for hold in standing.holds},
-            last_active={(row.model, row.alias): activation_of(row) for row in active},
-            freeze=standing.freeze,
+            holds={(row.model, row.alias): hold_of(row) for row in held},
+            last_active={(row.model, row.alias): activation_of(row) for row in last},
+            freeze=frozen,
             went_back=frozenset((row.model, row.alias, row.at) for row in by_rule),
         )
 
-    def _last_activations(self) -> Select[Any]:
-        """Return the query for the newest activation of each alias."""
-        newest = (
-            select(func.max(activations.c.id))
-            .where(self._activations.mine())
-            .group_by(activations.c.model, activations.c.alias)
-        )
-        return select(activations).where(activations.c.id.in_(newest))
+    def _last_activations(self, models: AbstractSet[str] | None = None) -> Select[Any]:
+        """Return the query for the newest activation of each alias, of some models or of all."""
+        newest = _of_models(models)(select(func.max(activations.c.id)), activations)
+        newest = newest.where(self._activations.mine())
+        grouped = newest.group_by(activations.c.model, activations.c.alias)
+        return select(activations).where(activations.c.id.in_(grouped))
+
+    def _frozen(self, connection: Connection) -> Freeze | None:
+        found = connection.execute(self._freezes.standing()).one_or_none()
+        return freeze_of(found) if found else None
 
     def _standing(self, connection: Connection) -> Standing:
         """Return what operators keep."""
         held = connection.execute(self._holds.standing())
-        frozen = connection.execute(self._freezes.standing()).one_or_none()
-        return Standing(
-            holds=tuple(hold_of(row) for row in held), freeze=freeze_of(frozen) if frozen else None
-        )
+        return Standing(holds=tuple(hold_of(row) for row in held), freeze=self._frozen(connection))
 
     # --- bytes and verdicts -----------------------------------------------------------------------
 
@@ -244,22 +266,29 @@ class Ledger:
 
     # --- what operators keep ----------------------------------------------------------------------
 
-    def hold(self, hold: Hold, *, instead_of: Hold | None = None) -> bool:
+    def hold(self, hold: Hold, *, instead_of: Hold | None = None, at: float | None = None) -> bool:
         """Keep an alias where it is told; replaces an older hold.
 
         Args:
             hold: Which alias, where.
             instead_of: Only while this one stands; None: whatever does.
+            at: Epoch seconds at which that ends; None: now.
 
         Returns:
             Whether it is held now.
         """
-        of_alias = _identity(instead_of) if instead_of else _alias_of(hold)
         with self._database.transaction() as connection:
-            if not self._holds.release(connection, **of_alias) and instead_of:
-                return False
-            self._holds.add(connection, hold_values(hold))
+            held = self._hold(connection, hold, instead_of, at)
             self._copy_standing(connection)
+        return held
+
+    def _hold(
+        self, connection: Connection, hold: Hold, instead_of: Hold | None, at: float | None
+    ) -> bool:
+        of_alias = _identity(instead_of) if instead_of else _alias_of(hold)
+        if not self._holds.release(connection, released_at=at, **of_alias) and instead_of:
+            return False
+        self._holds.add(connection, hold_values(hold))
         return True
 
     def note_aspired(self, hold: Hold, version: int, creation: str | None = None) -> bool:
@@ -271,22 +300,32 @@ class Ledger:
             self._copy_standing(connection)
         return noted.rowcount > 0
 
-    def release_hold(self, hold: Hold, released_by: str = AskedBy.POLL) -> bool:
+    def release_hold(
+        self, hold: Hold, released_by: str = AskedBy.POLL, *, at: float | None = None
+    ) -> bool:
         """Let an alias follow the registry again if it is this that holds it; whether it is.
 
         An operator who ends what the rule began lets the version try again.
         """
         with self._database.transaction() as connection:
-            released = self._holds.release(connection, released_by=released_by, **_identity(hold))
-            if released and ends_by_operator(hold, released_by):
-                for failure in (LIVE_FAILURE, f"{OWN_FAILURE}{LIVE_FAILURE}"):
-                    self._rejections.release(
-                        connection,
-                        model=hold.model,
-                        version=hold.aspired_version,
-                        failure=failure,
-                    )
+            released = self._release_hold(connection, hold, released_by, at)
             self._copy_standing(connection)
+        return released
+
+    def _release_hold(
+        self, connection: Connection, hold: Hold, released_by: str, at: float | None
+    ) -> bool:
+        released = self._holds.release(
+            connection, released_by=released_by, released_at=at, **_identity(hold)
+        )
+        if released and ends_by_operator(hold, released_by):
+            for failure in (LIVE_FAILURE, f"{OWN_FAILURE}{LIVE_FAILURE}"):
+                self._rejections.release(
+                    connection,
+                    model=hold.model,
+                    version=hold.aspired_version,
+                    failure=failure,
+                )
         return released
 
     def rolled_back(self, done: Rollback) -> bool:
@@ -325,10 +364,73 @@ class Ledger:
             self._freezes.release(connection, released_by=released_by)
             self._copy_standing(connection)
 
+    def record(self, change: StandingChange, *, late: bool) -> None:
+        """Record a decision that is in force; ``late``: it could not be recorded in its time.
+
+        It may have been all the same. A newer one about the same alias, or the node, wins over one
+        that is late; both are history.
+        """
+        if late:
+            self._record_late(change)
+        elif change.hold is None:
+            if change.what == "freeze":
+                self.freeze(Freeze(change.asked_by, change.at))
+            else:
+                self.unfreeze(change.asked_by)
+        elif change.what == "hold":
+            self.hold(change.hold, instead_of=change.instead_of, at=change.at)
+        else:
+            self.release_hold(change.hold, change.asked_by, at=change.at)
+
+    def _record_late(self, change: StandingChange) -> None:
+        with self._database.transaction() as connection:
+            if change.hold is None:
+                self._freeze_late(connection, change)
+            elif change.what == "hold":
+                self._hold_late(connection, change, change.hold)
+            elif not self._release_hold(connection, change.hold, change.asked_by, change.at):
+                of_it = _identity(change.hold)
+                by, at = change.asked_by, change.at
+                self._holds.sign(connection, released_by=by, released_at=at, **of_it)
+            self._copy_standing(connection)
+
+    def _hold_late(self, connection: Connection, change: StandingChange, hold: Hold) -> None:
+        this = self._holds.select(**_identity(hold))
+        if change.instead_of is None and connection.execute(this).first() is not None:
+            return  # it was written: only the answer was lost
+        changed_at = self._holds.changed_at(connection, **_alias_of(hold))
+        if change.instead_of is None and changed_at is not None and changed_at > change.at:
+            self._holds.add(connection, {**hold_values(hold), "released_at": changed_at})
+            return
+        self._hold(connection, hold, change.instead_of, change.at)
+
+    def _freeze_late(self, connection: Connection, change: StandingChange) -> None:
+        standing = connection.execute(self._freezes.standing()).first()
+        if change.what == "unfreeze":
+            if standing is not None and standing.at <= change.at:
+                by, at = change.asked_by, change.at
+                self._freezes.release(connection, released_by=by, released_at=at)
+            return
+        freeze = freeze_values(Freeze(change.asked_by, change.at))
+        same = self._freezes.select(at=change.at)
+        if standing is not None or connection.execute(same).first() is not None:
+            return
+        changed_at = self._freezes.changed_at(connection)
+        is_over = changed_at is not None and changed_at > change.at
+        self._freezes.add(connection, {**freeze, "released_at": changed_at if is_over else None})
+
     def _copy_standing(self, connection: Connection) -> None:
-        """Write what stands into the file before it is kept: without its copy, nothing changes."""
+        """Write what stands into the file before it is kept; or with the next `ensure`.
+
+        A disk that refuses the copy refuses no decision: what it costs is told until it is there.
+        """
         if self._holds_file is not None:
-            self._holds_file.write(self._standing(connection))
+            try:
+                self._holds_file.copy(self._standing(connection))
+            except LedgerError:
+                self._copy_is_due = True
+            else:
+                self._copy_is_due = False
 
     def _restore_holds(self) -> None:
         """Take what stands in the file into a ledger that has no history: it was lost."""
@@ -337,10 +439,7 @@ class Ledger:
         with self._database.transaction() as connection:
             tables = (self._holds, self._activations, self._freezes)
             if any(connection.execute(table.newest(1)).first() is not None for table in tables):
-                if self._copy_is_due:  # of a write that was left, it may say what was not kept
-                    self._copy_standing(connection)
-                    self._copy_is_due = False
-                else:
+                if not self._copy_is_due:  # of a write that was left, it may say what was not kept
                     self._mend_copy(connection, self._holds_file)
                 return
             standing = self._standing_in_file(self._holds_file)
@@ -386,6 +485,14 @@ class Ledger:
         """Record that an alias moved."""
         with self._database.transaction() as connection:
             self._activations.add(connection, activation_values(activation))
+
+    def activated_late(self, moves: Iterable[Activation]) -> None:
+        """Record moves of aliases, oldest first, all or none; without those recorded in time."""
+        with self._database.transaction() as connection:
+            for row in map(activation_values, moves):
+                same = {name: row[name] for name in _OF_ONE_MOVE}
+                if connection.execute(self._activations.select(**same)).first() is None:
+                    self._activations.add(connection, row)
 
     def attempted(self, attempt: Attempt) -> None:
         """Record one try of one step."""
@@ -508,11 +615,47 @@ class Ledger:
         """Keep a listing for a start during which the registry is down."""
         with self._database.transaction() as connection:
             self._listings.replace(connection, listing_values(aspired))
+            connection.execute(delete(listed_models).where(self._listed_models.mine()))
+
+    def remember_models(
+        self, models: Mapping[str, AspiredModel | None], *, listed_at: float
+    ) -> None:
+        """Keep models as they are listed now, beside the listing; None: it has them no more.
+
+        ``listed_at`` is the listing's: one that an older release has written since counts alone.
+        """
+        rows = [
+            listed_model_values(name, model, listed_at=listed_at) for name, model in models.items()
+        ]
+        with self._database.transaction() as connection:
+            self._listed_models.remove(connection, [{"model": row["model"]} for row in rows])
+            for row in rows:
+                self._listed_models.add(connection, row)
 
     def last_listing(self) -> Aspired | None:
         """Return the listing that was remembered last, or None."""
         rows = self._rows(self._listings.select())
-        return listing_of(rows[0]) if rows else None
+        if not rows:
+            return None
+        listing = listing_of(rows[0])
+        models = dict(listing.models)
+        for row in self._rows(self._listed_models.select()):
+            if row.listed_at < listing.listed_at:
+                continue
+            models.pop(row.model, None)
+            if row.body is not None:
+                models[row.model] = listed_model_of(row)
+        return replace(listing, models=models)
+
+
+def _of_models(
+    models: AbstractSet[str] | None,
+) -> Callable[[Select[Any], Table], Select[Any]]:
+    """Return what narrows a query of a table to some models; None: it stays as it is."""
+    if models is None:
+        return lambda query, _table: query
+    names = sorted(models)
+    return lambda query, table: query.where(table.c.model.in_(names))
 
 
 def _alias_of(hold: Hold) -> dict[str, Any]:
@@ -525,6 +668,6 @@ def _identity(hold: Hold) -> dict[str, Any]:
     return {**_alias_of(hold), **of_this}
 
 
-def _given(**values: object) -> dict[str, object]:
+def _given(**values: Any) -> dict[str, Any]:
     """Return the values that are not None."""
     return {name: value for name, value in values.items() if value is not None}

@@ -277,6 +277,17 @@ def listing_values(aspired: Aspired) -> Values:
     return {"listed_at": aspired.listed_at, "body": {"models": models}}
 
 
+def listed_model_values(name: str, model: AspiredModel | None, *, listed_at: float) -> Values:
+    """Return the row of one model as it is listed; None: it is listed no more."""
+    body = None if model is None else _model_body(model)
+    return {"model": name, "listed_at": listed_at, "body": body}
+
+
+def listed_model_of(row: Row[Any]) -> AspiredModel:
+    """Return the model of a row that has one."""
+    return _model_of(row.body)
+
+
 def _model_body(model: AspiredModel) -> dict[str, Any]:
     return {
         "name": model.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -12,7 +13,7 @@ import structlog
 
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.aspired import Aspired, AspiredModel
-from registry_sync.creations import Version, lacking_versions, learned
+from registry_sync.creations import Version, lacking_versions, learned, learned_of
 from registry_sync.errors import LedgerError, SourceError, StoreError
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
@@ -25,6 +26,10 @@ from registry_sync.threads import Threads
 _NOTHING = Aspired(models={}, listed_at=0.0)
 _SILENT_AT_FIRST_S = 5.0
 _SILENT_S = 60.0
+_LISTINGS_THAT_COUNT_ANEW = 2
+"""The first tells what is there, the second what is gone: either may mean something for any model,
+whether it has changed or not."""
+_FEW_WRITTEN_APART = 100
 _log = structlog.get_logger("registry_sync.listings")
 
 
@@ -61,8 +66,13 @@ class Listings:
         journal: Journal,
         thorough_every: int,
         clock: Callable[[], float],
+        on_news: Callable[[AbstractSet[str] | None], None] = lambda _: None,
     ) -> None:
-        """Store. ``clock`` gives epoch seconds; every so many polls ask for all versions."""
+        """Store.
+
+        ``clock`` gives epoch seconds; every so many polls ask for all versions; ``on_news`` is
+        called with the models that are listed otherwise than before, or with None: any may be.
+        """
         self._source = source
         self._threads = threads
         self._store = store
@@ -70,13 +80,16 @@ class Listings:
         self._journal = journal
         self._thorough_every = thorough_every
         self._clock = clock
+        self._on_news = on_news
         self.settled = Settled(_NOTHING)
         self.count = 0
         self.listed_at: float | None = None
         self.error: str | None = None
         self.pointed_anew: set[tuple[str, int]] = set()
         self.complete = False
-        self._remembered: Mapping[str, AspiredModel] | None = None
+        # What the ledger has, and how much of it was written model by model.
+        self._remembered: dict[str, AspiredModel] | None = None
+        self._written_apart = 0
         self._recalled = False
         self._wishes: dict[tuple[str, str], _Wish] = {}
         self._polling = asyncio.Lock()
@@ -102,9 +115,13 @@ class Listings:
         wish = self._wishes.get((model, alias))
         return (wish.version, wish.since) if wish is not None else (0, 0.0)
 
-    def wished_by(self) -> dict[tuple[str, str], str]:
-        """Return who told of each wish first."""
-        return {key: wish.asked_by for key, wish in self._wishes.items()}
+    def wished_by(self, model: str | None = None) -> dict[tuple[str, str], str]:
+        """Return who told of each wish first, of one model or of all."""
+        if model is None:
+            return {key: wish.asked_by for key, wish in self._wishes.items()}
+        listed = self.aspired.models.get(model)
+        keys = [(model, alias) for alias in (listed.aliases if listed else ())]
+        return {key: self._wishes[key].asked_by for key in keys if key in self._wishes}
 
     async def recall(self) -> None:
         """Begin with what the ledger knows, so that the registry may be down.
@@ -131,7 +148,8 @@ class Listings:
         self.settled = Settled(replace(listing, models=models))
         self.listed_at = listing.listed_at
         self.complete = True
-        self._remembered = listing.models
+        self._remembered = dict(listing.models)
+        self._on_news(None)
 
     async def poll(self, asked_by: str, *, thorough: bool = False) -> bool:
         """List the registry, one at a time; return whether it answered.
@@ -168,12 +186,18 @@ class Listings:
         """
         gone = lacking & self._lacked
         news = learned(listed, gone, self._journal.view, at=self._clock())
+        await self._note(news, None)
+
+    async def _note(self, news: Sequence[PinChange], of: str | None) -> None:
+        """Write what was learned, of one model or of more."""
         changes = (*self._unwritten, *news)
         if not changes:
             return
         await self._threads.registry(self._date_records, changes)
         change = partial(LedgerView.with_pin_changes, changes=changes)
-        written = await self._journal.decide(change, self._ledger.note_pins, changes)
+        if self._unwritten:
+            of = None
+        written = await self._journal.decide(of, change, self._ledger.note_pins, changes)
         # What was shown once is true whether the ledger takes it or not; the next poll tries again.
         self._unwritten = () if written else changes
         self._journal.assume(None if written else change)
@@ -190,7 +214,8 @@ class Listings:
                 self._failed(error)
                 return False
             if found is not None:
-                await self._learn(Aspired({name: found}, self._clock()))
+                view, pin_of = self._journal.view_of(name), self._journal.pin_of
+                await self._note(learned_of(found, view, pin_of), name)
                 self._take_model(found, asked_by)
                 await self._remember()
             return True
@@ -219,52 +244,66 @@ class Listings:
         """Let one model of the listing be as it is now; the listing is no newer by it."""
         if self._said is not None:
             self._said = replace(self._said, models={**self._said.models, found.name: found})
-        news = replace(self.aspired, models={**self.aspired.models, found.name: found})
         self._lacked = frozenset(
             (model, version)
             for model, version in self._lacked
             if model != found.name or not found.has(version)
         )
-        settled = settle(self.settled, news)
-        others = {pair for pair in self.settled.missing if pair[0] != found.name}
-        self._let_count(replace(settled, missing=settled.missing | others), asked_by)
+        before, name = self.settled, found.name
+        known = before.aspired.models.get(name)
+        of_model = Aspired({name: known} if known else {}, before.aspired.listed_at)
+        missing = frozenset(pair for pair in before.missing if pair[0] == name)
+        settled = settle(Settled(of_model, missing), replace(of_model, models={name: found}))
+        models = {**before.aspired.models, name: settled.aspired.models[name]}
+        everything = replace(before.aspired, models=models)
+        others = before.missing - missing
+        self._let_count(Settled(everything, settled.missing | others), asked_by, {name})
 
     def take(self, listed: Aspired, asked_by: str) -> None:
         """Let a new listing count, as far as it may."""
-        self._let_count(settle(self.settled, listed), asked_by)
+        settled = settle(self.settled, listed)
+        self._let_count(settled, asked_by, {*self.aspired.models, *settled.aspired.models})
         self.error = self.settled.ignored
         self.listed_at = listed.listed_at
         if self.settled.ignored is None:
             self.count += 1
             self.complete = True
+            if self.count <= _LISTINGS_THAT_COUNT_ANEW:
+                self._on_news(None)
         else:
             _log.warning("list.ignored", reason=self.settled.ignored)
 
-    def _let_count(self, settled: Settled, asked_by: str) -> None:
-        if settled.aspired.models == self.aspired.models:
-            # The same object again, so that nothing is described anew.
-            same = replace(settled.aspired, models=self.aspired.models)
-            settled = replace(settled, aspired=same)
-        rejected = {(model, version) for model, version, _ in self._journal.view.rejections}
-        self.pointed_anew |= rejected & _moved_to(self.aspired, settled.aspired)
-        self.settled = settled
-        self._note_wishes(asked_by)
+    def _let_count(self, settled: Settled, asked_by: str, names: AbstractSet[str]) -> None:
+        """Let a listing count that may differ in these models from the one before."""
+        before, after = self.aspired.models, settled.aspired.models
+        changed = {name for name in names if after.get(name) != before.get(name)}
+        if changed:
+            # What has not changed is the same object again: it is found so at a glance.
+            same = {name: before[name] for name in after if name in before and name not in changed}
+            models: Mapping[str, AspiredModel] = {**after, **same}
+        else:
+            models = before
+        news = changed | {name for name, _ in settled.missing ^ self.settled.missing}
+        for name in changed:
+            rejected = {(name, one[1]) for one in self._journal.view_of(name).rejections}
+            moved = _moved_to(before.get(name), after.get(name))
+            self.pointed_anew |= rejected & moved
+        self.settled = replace(settled, aspired=replace(settled.aspired, models=models))
+        for name in changed:
+            self._note_wishes(name, before.get(name), asked_by)
+        self._on_news(news)
 
-    def _note_wishes(self, asked_by: str) -> None:
+    def _note_wishes(self, name: str, before: AspiredModel | None, asked_by: str) -> None:
         """A wish that goes on is as old as it was, and whose it was; a new one begins now."""
-        now, before = self._clock(), self._wishes
-        self._wishes = {}
-        for model in self.aspired.models.values():
-            for alias, version in model.aliases.items():
-                key = (model.name, alias)
-                known = before.get(key)
-                creation = model.versions[version].creation
-                goes_on = known is not None and (known.version, known.creation) == (
-                    version,
-                    creation,
-                )
-                new = _Wish(version, creation, now, asked_by)
-                self._wishes[key] = known if known and goes_on else new
+        model, now = self.aspired.models.get(name), self._clock()
+        for alias in before.aliases if before else ():
+            if model is None or alias not in model.aliases:
+                self._wishes.pop((name, alias), None)
+        for alias, version in model.aliases.items() if model else ():
+            known = self._wishes.get((name, alias))
+            creation = model.versions[version].creation if model else None
+            if known is None or (known.version, known.creation) != (version, creation):
+                self._wishes[name, alias] = _Wish(version, creation, now, asked_by)
 
     def _date_records(self, changes: Sequence[PinChange]) -> None:
         """Write what is learned of an older release's bytes beside them: a ledger may be lost."""
@@ -277,27 +316,54 @@ class Listings:
                 _log.warning("creation.not_recorded", digest=before.digest, reason=str(error))
 
     async def _remember(self) -> None:
+        """Have the ledger know what counts: what has changed of it, or all of it at once.
+
+        Model by model it takes what these models have, and the next start puts it together: so it
+        is written as a whole once that is as much.
+        """
         if not self.count:
             return  # what single looks have found is no listing, and would replace one
-        if self._remembered is self.aspired.models or self._remembered == self.aspired.models:
+        models, known = self.aspired.models, self._remembered
+        if known is None:
+            await self._remember_all()
             return
-        if await self._journal.write(self._ledger.remember_listing, self.aspired):
-            self._remembered = self.aspired.models
+        changed = {
+            name: models.get(name)
+            for name in {*models, *known}
+            if models.get(name) is not known.get(name) and models.get(name) != known.get(name)
+        }
+        if not changed:
+            return
+        if self._written_apart + len(changed) > max(_FEW_WRITTEN_APART, len(models)):
+            await self._remember_all()
+            return
+        work, listed_at = self._ledger.remember_models, self.aspired.listed_at
+        if await self._journal.note(work, changed, listed_at=listed_at):
+            self._written_apart += len(changed)
+            for name, model in changed.items():
+                known.pop(name, None)
+                if model is not None:
+                    known[name] = model
+
+    async def _remember_all(self) -> None:
+        aspired = self.aspired
+        if await self._journal.note(self._ledger.remember_listing, aspired):
+            self._remembered, self._written_apart = dict(aspired.models), 0
 
 
-def _moved_to(before: Aspired, now: Aspired) -> set[tuple[str, int]]:
-    """Return the versions that aliases were moved to.
+def _moved_to(before: AspiredModel | None, now: AspiredModel | None) -> set[tuple[str, int]]:
+    """Return the versions of a model that aliases were moved to.
 
     A model listed for the first time tells of no move, and neither does an alias that could not be
     followed for a while: it may have been there all the time.
     """
+    if before is None or now is None:
+        return set()
     return {
-        (name, version)
-        for name, model in now.models.items()
-        if (known := before.models.get(name)) is not None
-        for alias, version in model.aliases.items()
-        if (known.aliases.get(alias) != version and not known.leaves_alone(alias))
-        or _is_made_anew(known, model, version)
+        (now.name, version)
+        for alias, version in now.aliases.items()
+        if (before.aliases.get(alias) != version and not before.leaves_alone(alias))
+        or _is_made_anew(before, now, version)
     }
 
 

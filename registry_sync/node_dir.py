@@ -18,6 +18,7 @@ from pathlib import Path
 
 import structlog
 
+from gateway.private_folder import make_private
 from registry_sync.atomic_files import replace, set_aside
 from registry_sync.damaged_files import DamagedFiles
 from registry_sync.guarded_read import DamagedFileError, read
@@ -29,6 +30,7 @@ _NO_LOCK = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
 _LOCK_TRIES = 50
 _LOCK_PAUSE_S = 0.1
 _NO_WRITING = frozenset({errno.EROFS, errno.EACCES})
+_DISK_TAKES_NOTHING = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 _log = structlog.get_logger("registry_sync.node_dir")
 
 
@@ -37,20 +39,20 @@ class StartError(Exception):
 
 
 @contextlib.contextmanager
-def sole_owner(node_dir: Path, damaged: DamagedFiles) -> Iterator[str]:
-    """Own the node's folder, and give its id.
+def sole_owner(node_dir: Path) -> Iterator[None]:
+    """Hold the node's lock for the block. The kernel releases it when the process ends.
 
     Raises:
         StartError: The folder cannot be used, or another control plane owns it.
     """
     try:
-        node_dir.mkdir(parents=True, exist_ok=True)
+        make_private(node_dir)
         lock = _open_lock(node_dir / "registry_sync.lock")
     except OSError as error:
         raise StartError(f"the node's folder {node_dir} cannot be used: {error}") from error
     try:
         _take(lock, node_dir)
-        yield _node_id(node_dir, damaged)
+        yield
     finally:
         os.close(lock)
 
@@ -81,7 +83,7 @@ def _take(lock: int, node_dir: Path) -> None:
 # --- its id ---------------------------------------------------------------------------------------
 
 
-def _node_id(node_dir: Path, damaged: DamagedFiles) -> str:
+def read_node_id(node_dir: Path, damaged: DamagedFiles) -> str:
     """Return the node's id; the plane that starts first makes it.
 
     Raises:
@@ -94,7 +96,7 @@ def _node_id(node_dir: Path, damaged: DamagedFiles) -> str:
         known = next((one for one, _ in found if one), None)
         node_id = known or str(uuid.uuid4())
         written = [
-            _write_id(path, node_id)
+            _write_id(path, node_id, damaged)
             for path, (one, _) in zip(paths, found, strict=True)
             if one != node_id
         ]
@@ -146,12 +148,12 @@ def _instead(*, known: str | None, is_copy: bool) -> str:
     )
 
 
-def _write_id(path: Path, node_id: str) -> OSError | None:
+def _write_id(path: Path, node_id: str, damaged: DamagedFiles) -> OSError | None:
     """Write the id; return what the disk said if it refused."""
     try:
         replace(path, f"{node_id}\n".encode())
     except OSError as error:
-        _log.warning("node_id.not_written", file=str(path), reason=str(error))
+        damaged.not_written(path, error, instead="the next start writes it")
         return error
     return None
 
@@ -187,21 +189,49 @@ def _lock(descriptor: int, folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def private_socket_or_none(path: Path) -> Iterator[socket.socket | None]:
+    """Listen as `private_socket` does; None where the disk takes no socket: what works, goes on.
+
+    Raises:
+        StartError: Something else is in the way.
+    """
+    with contextlib.ExitStack() as opened:
+        listener: socket.socket | None = None
+        try:
+            listener = opened.enter_context(private_socket(path))
+        except StartError as error:
+            cause = error.__cause__
+            if not (isinstance(cause, OSError) and cause.errno in _DISK_TAKES_NOTHING):
+                raise
+            _log.error(
+                "operations.unreachable",
+                reason=f"no socket can be made at {path} ({cause.strerror}): the control plane "
+                "works, and operators of this machine cannot ask it; set GATEWAY_RUNTIME_DIR and "
+                "REGISTRY_SYNC_RUNTIME_DIR to a folder in memory",
+            )
+        yield listener
+
+
+@contextlib.contextmanager
 def private_socket(path: Path) -> Iterator[socket.socket]:
     """Listen on a Unix socket that only this user may open; it goes with the block.
 
-    The caller owns the folder, so a file that is there was left by a killed process.
-
     Raises:
-        StartError: The path is too long, or cannot be bound.
+        StartError: The path is too long, cannot be bound, or is another control plane's.
     """
     if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
         raise StartError(
             f"{path} is longer than a Unix socket's path may be ({_SOCKET_PATH_BYTES} bytes): "
-            "set REGISTRY_SYNC_NODE_DIR to a shorter one"
+            "set REGISTRY_SYNC_RUNTIME_DIR or REGISTRY_SYNC_NODE_DIR to a shorter one"
+        )
+    if _is_listened_on(path):
+        raise StartError(
+            f"another control plane listens on {path}: set REGISTRY_SYNC_RUNTIME_DIR to another "
+            "folder"
         )
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.is_dir():
             set_aside(path)
         path.unlink(missing_ok=True)
@@ -217,3 +247,15 @@ def private_socket(path: Path) -> Iterator[socket.socket]:
         listener.close()
         with contextlib.suppress(OSError):  # the disk may take nothing by now
             path.unlink()
+
+
+def _is_listened_on(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:  # its queue is full
+            return True
+        except OSError:
+            return False
+    return True

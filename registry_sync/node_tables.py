@@ -92,22 +92,44 @@ class StandingTable(NodeTable):
         return self.select(released_at=None)
 
     def release(
-        self, connection: Connection, *, released_by: str | None = None, **values: object
+        self,
+        connection: Connection,
+        *,
+        released_by: str | None = None,
+        released_at: float | None = None,
+        **values: object,
     ) -> bool:
         """Release the rows that stand and have these values; whether there are any.
 
         Args:
             connection: In whose transaction.
             released_by: Who did; None: nobody in particular, as where another row replaces it.
+            released_at: Epoch seconds; None: now.
             values: By column.
         """
         by = {} if released_by is None else {"released_by": str(released_by)}
         done = connection.execute(
             update(self._table)
             .where(self.mine(released_at=None, **values))
-            .values(released_at=self._clock(), **by)
+            .values(released_at=self._clock() if released_at is None else released_at, **by)
         )
         return done.rowcount > 0
+
+    def sign(
+        self, connection: Connection, *, released_by: str, released_at: float, **values: object
+    ) -> None:
+        """Note who had released rows that something else has replaced since, and when."""
+        over = self.mine(released_by=None, **values) & self._table.c.released_at.is_not(None)
+        by = {"released_by": str(released_by), "released_at": released_at}
+        connection.execute(update(self._table).where(over).values(**by))
+
+    def changed_at(self, connection: Connection, **values: object) -> float | None:
+        """Return when rows with these values were added or released last, or None: never."""
+        changed_at = func.max(func.coalesce(self._table.c.released_at, self._table.c.at))
+        found: float | None = connection.execute(
+            select(changed_at).where(self.mine(**values))
+        ).scalar()
+        return found
 
     def last_changed(self, limit: int, **values: object) -> Select[Any]:
         """Return the query for the rows that were added or released last, the newest first."""

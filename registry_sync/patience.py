@@ -80,7 +80,7 @@ class Patience:
                     f"the ledger did not answer within {limit_s:g} s; what was being written to it "
                     "may have been written or not"
                 )
-            return answer.result()
+            return _result(answer)
         finally:
             answer.cancel()  # of a caller that is cancelled: what has not begun never does
 
@@ -98,3 +98,18 @@ class Patience:
         """Leave the thread and what it holds to itself."""
         self._threads.leave_ledger(self._ledger.leave())
         _log.warning("ledger.left", threads=self._threads.left_by_ledger())
+
+
+def _result(answer: asyncio.Future[_T]) -> _T:
+    """Return an answer.
+
+    Raises:
+        LedgerError: The ledger did not give one, or no thread, file or memory is left to ask it.
+    """
+    try:
+        return answer.result()
+    except LedgerError:
+        raise
+    except Exception as error:
+        _log.exception("ledger.failed")
+        raise LedgerError(f"the ledger cannot be used: {type(error).__name__}") from error

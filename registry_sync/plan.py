@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from gateway.control_contract import ActiveAlias
 from registry_sync.actions import (
@@ -61,7 +62,17 @@ def _all(world: World) -> Iterator[Action]:
         yield ReleaseDigest(held.model, held.alias, held.version, held.digest)
     active = {(one.model, one.alias): one for one in world.node.active}
     for model, alias in sorted(_aliases(world, active)):
-        yield from _alias(world, model, alias, active.get((model, alias)))
+        for action in _alias(world, model, alias, active.get((model, alias))):
+            yield _before_others(world, alias, action)
+
+
+def _before_others(world: World, alias: str, action: Action) -> Action:
+    """Return an action with the urgency that callers give it: every step up to the activation."""
+    if not isinstance(action, Fetch | BuildEnvironment | Stage | Activate):
+        return action
+    if action.urgency <= Urgency.WANTED or not world.is_alias_wanted(action.model, alias):
+        return action
+    return replace(action, urgency=Urgency.WANTED)
 
 
 def _idle_standbys(world: World, decided: list[Action]) -> list[RetireStandby]:
@@ -104,7 +115,8 @@ def _aliases(
     }
     # Of what was never listed, where an alias was last is all that is known. Of what two listings
     # lacked, that it has to be recorded as taken away, even if this node has lost it.
-    known = world.listings and world.aspired.models
+    lists_any = bool(world.aspired.models) if world.lists_any is None else world.lists_any
+    known = world.listings and lists_any
     settled = world.listings >= LISTINGS_FOR_REMOVAL
     remembered = {
         (model, alias)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import structlog
@@ -70,26 +71,25 @@ class Preparation:
         """Judge what an artifact requires by what is installed here."""
         return judge(artifact.description.get("requirements") or (), self._on_mismatch)
 
-    def described(self, artifacts: Mapping[str, StoredArtifact]) -> dict[str, Mapping[str, Any]]:
-        """Return the descriptions of artifacts with the verdicts of now; made once each."""
-        before = self._described
-        self._described = {
-            digest: before[digest]
-            if digest in before and before[digest][0] is one.description
-            else (one.description, self._describe(one))
-            for digest, one in artifacts.items()
-        }
-        return {digest: described for digest, (_, described) in self._described.items()}
+    def described(self, artifact: StoredArtifact) -> Mapping[str, Any]:
+        """Return the description of an artifact with the verdict of now; made once."""
+        known = self._described.get(artifact.digest)
+        if known is None or known[0] is not artifact.description:
+            verdict = self.verdict(artifact).as_body()
+            described = {**artifact.description, "dependency_verdict": verdict}
+            known = self._described[artifact.digest] = (artifact.description, described)
+        return known[1]
 
-    def _describe(self, artifact: StoredArtifact) -> Mapping[str, Any]:
-        verdict = self.verdict(artifact)
-        return {**artifact.description, "dependency_verdict": verdict.as_body()}
+    def forget_all_but(self, digests: AbstractSet[str]) -> None:
+        """Forget the descriptions of artifacts that are gone."""
+        for digest in self._described.keys() - digests:
+            del self._described[digest]
 
-    def refused(self, artifacts: Mapping[str, StoredArtifact]) -> dict[str, str]:
+    def refused(self, artifacts: Iterable[StoredArtifact]) -> dict[str, str]:
         """Return the digests of what may not be loaded beside our libraries, and why not."""
         if self._on_mismatch is not OnMismatch.REFUSE:
             return {}
-        whys = {digest: self.refusal(one) for digest, one in artifacts.items()}
+        whys = {one.digest: self.refusal(one) for one in artifacts}
         return {digest: why for digest, why in whys.items() if why}
 
     def refusal(self, artifact: StoredArtifact) -> str | None:
@@ -127,6 +127,7 @@ class Preparation:
 
     async def _reject(self, action: BuildEnvironment, error: EnvironmentFailedError) -> None:
         await self._journal.write(
+            action.model,
             self._ledger.reject,
             Rejection(
                 model=action.model,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 
@@ -12,6 +14,7 @@ from gateway.control_contract import (
     PERMANENT_STAGE_FAILURES,
     ActivateRequest,
     ActiveAlias,
+    AliasTarget,
     ReleaseRequest,
     RetireRequest,
     StageFailure,
@@ -78,7 +81,8 @@ class Promotion:
         self._is_due_now = is_due_now
         self._stage_timeout_s = stage_timeout_s
         self._clock = clock
-        self._activating = asyncio.Lock()
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._moves: Counter[str] = Counter()
         self._comparing: set[Stage | Activate] = set()
 
     # --- stage ------------------------------------------------------------------------------------
@@ -115,12 +119,12 @@ class Promotion:
         watch.seconds.update({f"stage.{k}": v for k, v in outcome.durations_s.items()})
         if outcome.failure is not None:
             return await self._stage_failed(outcome, action)
-        if action.keep and not self._stands_by(stage_id):
+        if action.keep and not self._stands_by(action.model, stage_id):
             return Stopped("the standby ended before it was activated")
         return None
 
-    def _stands_by(self, stage_id: str) -> bool:
-        node = self._observation.node
+    def _stands_by(self, model: str, stage_id: str) -> bool:
+        node = self._observation.state_of(model)
         return node is not None and any(one.stage_id == stage_id for one in node.standbys)
 
     async def _stage_failed(self, outcome: StageOutcome, action: Stage) -> Stopped:
@@ -133,8 +137,9 @@ class Promotion:
                 return Stopped(f"{reason}; this node's copy is dropped and fetched again")
             reason = f"{reason}; this node's copy came in place of a damaged one before"
             return Stopped(f"{reason}: it is fetched again later", costly=action.displaces)
-        node = self._observation.node
+        node = self._observation.heard
         await self._journal.write(
+            action.model,
             self._ledger.reject,
             Rejection(
                 model=outcome.model,
@@ -155,8 +160,8 @@ class Promotion:
         stopped = await self._compare(action, watch)
         if stopped is not None:
             return stopped
-        async with self._activating:
-            node = self._observation.node
+        async with self._moving(action.model):
+            node = self._observation.heard
             if node is None:
                 return Stopped("the gateway has gone")
             due = self._as_due_now(action)
@@ -164,6 +169,7 @@ class Promotion:
                 return Stopped("it is no longer what ought to be active")
             if isinstance(due, Stage):
                 return None  # that comes first, and is no failure of this
+            before = self._observation.active_of(action.model).get(action.alias)
             try:
                 with watch.phase("activate"):
                     ack = await self._target.activate(
@@ -172,23 +178,41 @@ class Promotion:
                             alias=action.alias,
                             version=action.version,
                             digest=action.digest,
-                            if_generation=node.generation,
+                            if_generation=self._observation.generation,
+                            if_active=_target(before),
                             stage_id=due.stage_id,  # so that the standby of now ends with it
                             asked_by=str(action.asked_by),
                         )
                     )
             except RolloutRejectedError as error:
                 return await self._activation_refused(action, error)
-            before = _active(node.active, action.model, action.alias)
             active = _activated(action, before, at=self._clock())
             self._observation.activated(active, ack, due.stage_id)
         await self._record(action, active, ack.generation, watch)
         return None
 
+    @contextlib.asynccontextmanager
+    async def _moving(self, model: str) -> AsyncIterator[None]:
+        """Move one alias of a model at a time: aliases that go to one version share a standby.
+
+        Those of several models move together, and share one write of the gateway's table.
+        """
+        turn = self._turns.setdefault(model, asyncio.Lock())
+        self._moves[model] += 1
+        try:
+            async with turn:
+                yield
+        finally:
+            self._moves[model] -= 1
+            if not self._moves[model]:
+                del self._moves[model], self._turns[model]
+
     async def rest(self) -> None:
         """Wait until no alias is being moved or taken away: what begins later is decided anew."""
-        async with self._activating:
-            return
+        turns = list(self._turns.values())
+        for turn in turns:  # who holds one now has asked the gateway, or is about to
+            async with turn:
+                pass
 
     async def _compare(self, action: Stage | Activate, watch: Stopwatch) -> Stopped | None:
         self._comparing.add(action)
@@ -223,7 +247,7 @@ class Promotion:
         )
 
     def _is_pinned(self, action: Activate) -> bool:
-        hold = self._journal.view.holds.get((action.model, action.alias))
+        hold = self._journal.view_of(action.model).holds.get((action.model, action.alias))
         return hold is not None and hold.lasting and hold.target_version == action.version
 
     async def _activation_refused(self, action: Activate, error: RolloutRejectedError) -> Stopped:
@@ -236,7 +260,7 @@ class Promotion:
     async def _await_generation(self, generation: int) -> None:
         """Wait until the long poll has told of a newer table; the plan is made on that."""
         for _ in range(_GENERATION_LOOKS):
-            node = self._observation.node
+            node = self._observation.heard
             if node is not None and node.generation >= generation:
                 return
             await asyncio.sleep(_GENERATION_LOOK_S)
@@ -249,11 +273,11 @@ class Promotion:
         The ledger is told first: if the gateway keeps the alias after that, it is adopted again.
         The other way round, a crash between the two would bring it back as if it had been lost.
         """
-        async with self._activating:
+        async with self._moving(action.model):
             if not self._is_due_now(action):
                 return Stopped("it is no longer to be taken away")
             gone = frozenset({(action.model, action.alias)})
-            if not await self._journal.write(self._ledger.retire, gone):
+            if not await self._journal.write(action.model, self._ledger.retire, gone):
                 return Stopped(self._journal.trouble or "the ledger did not take it")
             ack = await self._target.retire(RetireRequest(model=action.model, alias=action.alias))
             self._observation.retired(action.model, action.alias, ack.generation)
@@ -284,8 +308,8 @@ class Promotion:
         return None
 
 
-def _active(active: list[ActiveAlias], model: str, alias: str) -> ActiveAlias | None:
-    return next((one for one in active if (one.model, one.alias) == (model, alias)), None)
+def _target(active: ActiveAlias | None) -> AliasTarget:
+    return AliasTarget(version=active.version, digest=active.digest) if active else AliasTarget()
 
 
 def _activated(action: Activate, before: ActiveAlias | None, *, at: float) -> ActiveAlias:

@@ -13,8 +13,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gateway.redaction import redacted
 from registry_sync.errors import EnvironmentFailedError
-from registry_sync.redaction import without_userinfo
 from registry_sync.requirements_file import RequirementsFile
 
 OLDEST_PYTHON = (3, 10)
@@ -50,7 +50,7 @@ class Recipe:
     def shown(self) -> dict[str, Any]:
         """Return what may be read by anybody: without the users and passwords of URLs."""
         return {
-            name: value if isinstance(value, str) else tuple(map(without_userinfo, value))
+            name: value if isinstance(value, str) else tuple(map(redacted, value))
             for name, value in asdict(self).items()
         }
 
@@ -124,4 +124,4 @@ def _not_followed(line: str) -> EnvironmentFailedError:
 
 
 def _shown(line: str) -> str:
-    return without_userinfo(line)[:_SHOWN_CHARACTERS]
+    return redacted(line)[:_SHOWN_CHARACTERS]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
 
 OWN_FAILURE = "own_"
 """What the failures of versions in environments of their own begin with."""
@@ -196,11 +196,27 @@ class Freeze:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What operators keep on this node, and what therefore is known nowhere else."""
+class StandingChange:
+    """A decision that changes what stands: a hold or a freeze begins, or ends.
 
-    holds: tuple[Hold, ...] = ()
-    freeze: Freeze | None = None
+    Attributes:
+        what: ``hold``, ``release``, ``freeze`` or ``unfreeze``.
+        asked_by: Who decided.
+        at: Epoch seconds of the decision.
+        hold: Which one begins or ends; None: it is about the freeze.
+        instead_of: The hold begins only while this one stands; None: whatever does.
+    """
+
+    what: Literal["hold", "release", "freeze", "unfreeze"]
+    asked_by: str
+    at: float
+    hold: Hold | None = None
+    instead_of: Hold | None = None
+
+    @property
+    def model(self) -> str | None:
+        """The model whose alias is held; None: it is about the freeze, and so about all."""
+        return self.hold.model if self.hold else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +246,21 @@ class Activation:
     pinned: bool = False
     reason: str | None = None
     creation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What operators keep on this node, and what therefore is known nowhere else.
+
+    Attributes:
+        changes: Decisions that the ledger has not taken yet, the oldest first.
+        activations: Aliases that moved meanwhile, the oldest first.
+    """
+
+    holds: tuple[Hold, ...] = ()
+    freeze: Freeze | None = None
+    changes: tuple[StandingChange, ...] = ()
+    activations: tuple[Activation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +345,28 @@ class LedgerView:
             if pins.get(key) == one.before:
                 pins[key] = one.after
         return replace(self, pins=pins)
+
+    def with_change(self, change: StandingChange) -> Self:
+        """Return what counts once a decision is carried out; another one may have ended it."""
+        hold = change.hold
+        if hold is None:
+            begins = change.what == "freeze"
+            return self.with_freeze(Freeze(change.asked_by, change.at) if begins else None)
+        standing = self.holds.get((hold.model, hold.alias))
+        if change.what == "hold":
+            if change.instead_of is not None and not change.instead_of.is_same(standing):
+                return self
+            return self.with_hold(hold)
+        if not hold.is_same(standing):
+            return self
+        followed = self.without_hold(hold.model, hold.alias)
+        if not ends_by_operator(hold, change.asked_by):
+            return followed
+        return followed.without_live_rejection(hold.model, hold.aspired_version)
+
+    def with_activation(self, moved: Activation) -> Self:
+        """Return what counts once an alias has moved."""
+        return replace(self, last_active={**self.last_active, (moved.model, moved.alias): moved})
 
     def with_hold(self, hold: Hold) -> Self:
         """Return what counts once an alias is held."""

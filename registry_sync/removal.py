@@ -7,7 +7,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-_FOLDER = 0o755
+_FOLDER = 0o700
 
 
 def remove(path: Path) -> None:

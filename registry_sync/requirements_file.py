@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from registry_sync.redaction import without_userinfo
+from gateway.redaction import redacted
 
 NAME = "requirements.txt"
 
@@ -81,9 +81,9 @@ class RequirementsFile:
         bounds = [line for line in self.constraints if line.requirement.name in names]
         lines = [str(line.requirement) for line in (*self.requirements, *bounds)]
         # In words, which no comparison takes for a requirement that is met.
-        words = [f"the line {without_userinfo(line)[:_SHOWN_CHARACTERS]!r}" for line in self.unread]
+        words = [f"the line {redacted(line)[:_SHOWN_CHARACTERS]!r}" for line in self.unread]
         words += [self.fault] if self.fault else []
-        return list(dict.fromkeys([*map(without_userinfo, lines), *words]))
+        return list(dict.fromkeys([*map(redacted, lines), *words]))
 
 
 def read(folder: Path) -> RequirementsFile | None:

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from registry_sync.supervised import is_being_cancelled
+
 _JITTER_SHARE = 0.1
 _log = structlog.get_logger("registry_sync.schedule")
 
@@ -54,6 +56,10 @@ class Schedule:
             await asyncio.sleep(max(0.0, due - loop.time()))
             try:
                 await job()
+            except asyncio.CancelledError:
+                if is_being_cancelled():
+                    raise
+                _log.error(f"{name}.cancelled")  # by something else: the next one comes
             except Exception:  # noqa: BLE001 - a job's fault must not end the schedule
                 _log.exception(f"{name}.failed")
             jittered_s = interval_s * (1.0 + _JITTER_SHARE * (2.0 * self._jitter() - 1.0))

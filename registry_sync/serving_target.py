@@ -9,6 +9,7 @@ from gateway.control_contract import (
     ActivateRequest,
     Catalogue,
     CatalogueAck,
+    ModelChange,
     NodeState,
     ReleaseAck,
     ReleaseRequest,
@@ -36,6 +37,10 @@ class ServingTarget(Protocol):
         """Send the full snapshot of the registry."""
         ...
 
+    async def change(self, change: ModelChange) -> CatalogueAck:
+        """Send one model of the snapshot as it is now."""
+        ...
+
     async def keep(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
         """Say that the registry was listed again, and that the snapshot of this epoch holds."""
         ...
@@ -56,6 +61,9 @@ class ServingTarget(Protocol):
         """Let an alias take again what it went back from by rule. What is not held is fine."""
         ...
 
-    async def observe(self, after: int) -> NodeState:
-        """Wait, at most 25 s, until the node's state has another number than ``after``."""
+    async def observe(self, after: int, of: str | None = None) -> NodeState:
+        """Wait, at most 25 s, until the node's state has another number than ``after``.
+
+        With ``of``, the boot id of the state with that number, the answer may be the difference.
+        """
         ...

@@ -16,6 +16,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gateway.redaction import names_in, names_user, passwords_in
+
 _DEFAULT_NODE_DIR = Path(".registry-gateway")
 _GIB = 2**30
 
@@ -29,6 +31,11 @@ class SyncSettings(BaseSettings):
 
     node_dir: Path = Field(
         _DEFAULT_NODE_DIR, description="The node's folder, shared with its gateway."
+    )
+    runtime_dir: Path | None = Field(
+        None,
+        description="Folder of both planes' sockets, such as /run/registry-gateway, the same as "
+        "GATEWAY_RUNTIME_DIR; empty: the node's folder.",
     )
     tracking_uri: str = Field(
         "http://127.0.0.1:5000",
@@ -50,8 +57,8 @@ class SyncSettings(BaseSettings):
         description="Follow MLflow's deprecated stages as aliases production and staging, where "
         "the model has no alias of that name.",
     )
-    database_url: str = Field(
-        "", description="SQLAlchemy URL of the ledger; empty: SQLite in the node's folder."
+    database_url: SecretStr | None = Field(
+        None, description="SQLAlchemy URL of the ledger; empty: SQLite in the node's folder."
     )
     require_digest: bool = Field(
         False, description="Refuse versions whose publisher stamped no digest."
@@ -127,26 +134,50 @@ class SyncSettings(BaseSettings):
     @field_validator("tracking_uri")
     @classmethod
     def _without_password(cls, uri: str) -> str:
-        """Refuse a user or a password in a URL: it is shown, logged, and repeated in errors."""
-        if "@" in urlsplit(uri).netloc:
+        """Refuse a user, a password or a query in a URL: it is shown, logged, and repeated."""
+        if names_user(uri) or urlsplit(uri).query:
             raise ValueError(
-                "a user or a password in the registry's URL would be shown to everybody: take it "
-                "out, also of MLFLOW_TRACKING_URI, and set MLFLOW_TRACKING_USERNAME and "
-                "MLFLOW_TRACKING_PASSWORD"
+                "a user or a password in the registry's URL, or a query, would be shown to "
+                "everybody: take it out, also of MLFLOW_TRACKING_URI, and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             )
         return uri
 
     @property
     def ledger_url(self) -> str:
         """The ledger's URL: what was set, or SQLite in the node's folder."""
-        return self.database_url or f"sqlite:///{self.node_dir.absolute() / 'ledger.db'}"
+        if self.database_url:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.node_dir.absolute() / 'ledger.db'}"
+
+    @property
+    def secrets(self) -> set[str]:
+        """Every secret among the settings; ``remember`` withholds them from logs and reasons."""
+        own = (one for _, one in self if isinstance(one, SecretStr))
+        return {text for one in own for text in _passwords(one.get_secret_value())}
+
+    @property
+    def names(self) -> set[str]:
+        """Hosts, bucket and folders among the settings; `remember_names` keeps them inside."""
+        folders = (one for one in (self.node_dir, self.runtime_dir) if one is not None)
+        names = {str(one.absolute()) for one in folders}
+        for uri in (self.tracking_uri, self.ledger_url):
+            names |= names_in(uri)
+        if self.tracking_uri.startswith("s3:"):
+            names.add(urlsplit(self.tracking_uri).path.strip("/"))
+        return names - {""}
 
     @property
     def gateway_socket(self) -> Path:
         """Where the gateway listens for the control plane."""
-        return self.node_dir / "gateway.sock"
+        return (self.runtime_dir or self.node_dir) / "gateway.sock"
 
     @property
     def operations_socket(self) -> Path:
         """Where the control plane listens for its operators."""
-        return self.node_dir / "operations.sock"
+        return (self.runtime_dir or self.node_dir) / "operations.sock"
+
+
+def _passwords(secret: str) -> set[str]:
+    """Return what is secret of a setting: of a URL its password, else all of it."""
+    return passwords_in(secret) if "://" in secret else {secret}

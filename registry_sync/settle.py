@@ -65,7 +65,12 @@ def _without_aliases(known: AspiredModel, missing: AbstractSet[tuple[str, str]])
 def _missing_aliases(
     known: AspiredModel, found: AspiredModel, missing: AbstractSet[tuple[str, str]]
 ) -> AbstractSet[str]:
-    """Aliases that went away for the first time, wherever they were."""
+    """Aliases that went away for the first time, wherever they were.
+
+    A listing that lacked their model lacked them too.
+    """
+    if (known.name, "") in missing:
+        return set()
     return {
         alias
         for alias in (*known.aliases, *known.unfollowed)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.signature_change import OnSignatureChange, SignatureChange, compare
 
-_REMEMBERED = 4096
+_REMEMBERED = 32_768
 
 
 class Signatures:

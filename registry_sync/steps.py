@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import structlog
@@ -27,6 +28,7 @@ from registry_sync.actions import (
 from registry_sync.arrival import Stopped
 from registry_sync.backoff import FIRST_S, Backoff, Failure
 from registry_sync.breaker import Breaker
+from registry_sync.due import Begin
 from registry_sync.errors import IncompleteArtifactError, SyncError, UnsettledError
 from registry_sync.intake import Stopwatch
 from registry_sync.records import Attempt
@@ -77,7 +79,7 @@ class Steps:
         *,
         do: Callable[[Action, Stopwatch], Awaitable[Stopped | None]],
         record: Callable[[Attempt], Awaitable[object]],
-        on_end: Callable[[], None],
+        on_end: Callable[[str], None],
         may_overtake: Callable[[Action, Action], bool],
         clock: Callable[[], float],
         jitter: Callable[[], float],
@@ -87,7 +89,7 @@ class Steps:
         Args:
             do: Does one action; None: it is done.
             record: Keeps how a step ended.
-            on_end: Called after every step.
+            on_end: Called after every step, with its model.
             may_overtake: Whether the first, which is under way, may be ended for the second.
             clock: Epoch seconds.
             jitter: A number from 0 to 1, another one each time.
@@ -101,42 +103,73 @@ class Steps:
         self.backoff = Backoff(clock=clock, jitter=jitter)
         self.breaker = Breaker(clock=clock, jitter=jitter)
         self._doing: dict[Subject, Action] = {}
+        self._wakes: dict[str, float] = {}
+        self._looked_at = clock()
         self._completed: dict[Subject, Completed] = {}
 
     def doing(self) -> Iterable[Action]:
         """Return the actions under way."""
         return self._doing.values()
 
-    def start(self, action: Action) -> None:
+    def start(self, action: Action) -> Begin:
         """Start a step unless it is under way, waits for its next try, or finds no slot."""
         subject = subject_of(action)
-        if self.backoff.waits(subject, longest_s=_longest_wait_s(action), goal=goal_of(action)):
-            return
+        longest_s = _longest_wait_s(action)
+        if self.backoff.waits(subject, longest_s=longest_s, goal=goal_of(action)):
+            self._wake_at(action.model, self.backoff.waits_until(subject, longest_s=longest_s))
+            return Begin.WAITS
         if subject in self.busy:
             self._overtake(subject, action)
-            return
+            return Begin.WAITS
+        if self._waits_for_its_model(action):
+            return Begin.WAITS
         if not self._has_slot(action):
-            return
+            return Begin.NO_SLOT
         self._doing[subject] = action
         task = asyncio.get_running_loop().create_task(self._step(subject, action))
         self.busy[subject] = task
-        task.add_done_callback(lambda _: self._ended(subject))
+        task.add_done_callback(lambda _: self._ended(subject, action.model))
+        return Begin.BEGUN
 
-    def forget_idle(self, actions: Iterable[Action]) -> None:
-        """Forget failures of what is neither due nor under way."""
-        alive = [*actions, *self._doing.values()]
-        self.backoff.keep_only(subject_of(action) for action in alive)
+    def _wake_at(self, model: str, at: float | None) -> None:
+        """Have a model planned again at a time, in epoch seconds; None: no time is known."""
+        if at is not None:
+            self._wakes[model] = min(at, self._wakes.get(model, at))
+
+    def woken(self) -> frozenset[str]:
+        """Return the models that waited for a time which has come since this was asked last."""
+        now, before = self._clock(), self._looked_at
+        self._looked_at = now
+        # Where the clock was set back, nobody knows any more how long there is to wait.
+        woken = {model for model, at in self._wakes.items() if at <= now or now < before}
+        for model in woken:
+            del self._wakes[model]
+        return frozenset(woken)
+
+    def forget_idle(self, actions: Iterable[Action], models: AbstractSet[str]) -> None:
+        """Forget failures of what is neither due nor under way, of these models."""
+        doing = (action for action in self._doing.values() if action.model in models)
+        alive = [*actions, *doing]
+        self.backoff.keep_only((subject_of(action) for action in alive), models)
         self.breaker.keep_only(
-            (action.model, action.version)
-            for action in alive
-            if isinstance(action, Fetch | BuildEnvironment)
+            (
+                (action.model, action.version)
+                for action in alive
+                if isinstance(action, Fetch | BuildEnvironment)
+            ),
+            models,
         )
 
     def completed(self) -> Mapping[Subject, Completed]:
         """Return the steps that went well since a decision was last held against them."""
         return dict(self._completed)
 
-    def hold_against(self, completed: Mapping[Subject, Completed], due: Iterable[Action]) -> None:
+    def hold_against(
+        self,
+        completed: Mapping[Subject, Completed],
+        due: Iterable[Action],
+        models: AbstractSet[str],
+    ) -> None:
         """Let what went well and is due again all the same wait, longer each time.
 
         Whatever the reason, a step that changes nothing must not be done again at full speed.
@@ -144,9 +177,12 @@ class Steps:
         Args:
             completed: What had gone well when the look at what is began.
             due: What was decided on that look.
+            models: The models that it was about.
         """
         actions = set(due)
         for subject, one in completed.items():
+            if one.action.model not in models:
+                continue
             if self._completed.get(subject) is one:
                 del self._completed[subject]
             if one.action in actions and subject not in self.busy:
@@ -154,15 +190,13 @@ class Steps:
 
     def next_try_at(self) -> float | None:
         """Return the earliest time, in epoch seconds, at which something is to be tried again."""
-        times = (self.backoff.next_at(), self.breaker.next_at())
-        return min((at for at in times if at is not None), default=None)
+        return min(self._wakes.values(), default=None)
 
     def try_now(self, model: str) -> None:
         """Let nothing of a model wait for its next try."""
         self.breaker.answered(model)
-        for subject in self.backoff.failures():
-            if subject[1] == model:
-                self.backoff.succeeded(subject)
+        for subject in self.backoff.failures(model):
+            self.backoff.succeeded(subject)
 
     async def end(self) -> None:
         """Cancel every step, and wait until none goes on."""
@@ -171,19 +205,26 @@ class Steps:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _waits_for_its_model(self, action: Action) -> bool:
+        """Whether other versions of its model keep it waiting: under way, or failing."""
+        if not isinstance(action, Fetch | BuildEnvironment):
+            return False
+        # However many of its versions are asked for: slow storage, or requirements that take
+        # long, hold up their own model.
+        alike = (one for one in self._doing.values() if type(one) is type(action))
+        of_model = sum(one.model == action.model for one in alike)
+        if of_model >= _PER_MODEL[type(action)]:
+            return True
+        # A promotion is one of few, and waits for its own next try only.
+        if action.urgency is Urgency.PROMOTION or self.breaker.allows(
+            action.model, action.version, under_way=of_model
+        ):
+            return False
+        self._wake_at(action.model, self.breaker.next_at(action.model))
+        return True
+
     def _has_slot(self, action: Action) -> bool:
         alike = [one for one in self._doing.values() if type(one) is type(action)]
-        if isinstance(action, Fetch | BuildEnvironment):
-            # However many of its versions are asked for: slow storage, or requirements that take
-            # long, hold up their own model.
-            of_model = sum(one.model == action.model for one in alike)
-            if of_model >= _PER_MODEL[type(action)]:
-                return False
-            # A promotion is one of few, and waits for its own next try only.
-            if action.urgency is not Urgency.PROMOTION and not self.breaker.allows(
-                action.model, action.version, under_way=of_model
-            ):
-                return False
         extra = _URGENT_EXTRA_SLOTS if action.urgency in _URGENT else 0
         return len(alike) < _SLOTS[type(action)] + extra
 
@@ -194,10 +235,10 @@ class Steps:
             _log.info(f"{verb_of(doing)}.overtaken", **_told(doing), by=_told(action)["version"])
             self.busy[subject].cancel()
 
-    def _ended(self, subject: Subject) -> None:
+    def _ended(self, subject: Subject, model: str) -> None:
         self.busy.pop(subject, None)
         self._doing.pop(subject, None)
-        self._on_end()
+        self._on_end(model)
 
     async def _step(self, subject: Subject, action: Action) -> None:
         """Do one step and record how it ended. A fault stays in its model."""
@@ -250,6 +291,8 @@ class Steps:
             after=after,
             settling=stopped.settling,
         )
+        # Even if it is due no more by then: what is told of the model says that it failed.
+        self._wake_at(action.model, failure.retry_at)
         how = "refused" if stopped.refused else "failed"
         _log.warning(
             f"{verb_of(action)}.{how}",
@@ -261,7 +304,8 @@ class Steps:
 
 def _longest_wait_s(action: Action) -> float | None:
     """Return the longest wait before the next try: callers who wait for bytes shorten it."""
-    return _WANTED_RETRY_S if action.urgency is Urgency.WANTED else None
+    brings = isinstance(action, Fetch | BuildEnvironment)
+    return _WANTED_RETRY_S if brings and action.urgency is Urgency.WANTED else None
 
 
 def _told(action: Action) -> dict[str, str | int | None]:

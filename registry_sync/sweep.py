@@ -21,15 +21,19 @@ class Sweep:
     async def run(self) -> None:
         """Remove what may go, but nothing before gateway and registry have both been heard."""
         spine = self._reconciler
-        await spine.journal.write(spine.ledger.prune)
+        await spine.journal.write(None, spine.ledger.prune)
         node = spine.observation.node
         if node is None or spine.observation.unreachable or not spine.listings.count:
             return
         await self._forget_gone(node)
+        spine.preparation.forget_all_but(spine.arrival.artifacts.keys())
+        built = spine.preparation.built
         await spine.preparation.sweep(
             spine.arrival.artifacts.values(),
             older_than_s=spine.disk_room.limits.rollback_window_s,
         )
+        if built != spine.preparation.built:
+            spine.wake()
         await spine.disk_room.sweep()
 
     async def _forget_gone(self, node: NodeState) -> None:
@@ -39,11 +43,11 @@ class Sweep:
             return
         aspired, view = spine.listings.aspired, spine.journal.view
         if gone := choose_gone(spine.arrival.artifacts, node=node, aspired=aspired, ledger=view):
-            await spine.journal.write(spine.ledger.forget_pins, gone)
+            await spine.journal.write(None, spine.ledger.forget_pins, gone)
         if gone := choose_gone_verdicts(aspired=aspired, ledger=view):
-            await spine.journal.write(spine.ledger.forget_verdicts, gone)
+            await spine.journal.write(None, spine.ledger.forget_verdicts, gone)
         alive = {*aspired.models, *(one.model for one in node.active), *(m for m, _ in view.holds)}
-        await spine.journal.write(spine.ledger.forget_history, alive)
+        await spine.journal.write(None, spine.ledger.forget_history, alive)
 
 
 def choose_gone(

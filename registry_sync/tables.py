@@ -179,6 +179,15 @@ pins = Table(
     Column("superseded", Boolean(create_constraint=False)),
 )
 
+listed_models = Table(
+    "listed_models",
+    metadata,
+    _node_id(primary_key=True),
+    Column("model", _NAME, primary_key=True),
+    Column("listed_at", Float, nullable=False),
+    Column("body", JSON(none_as_null=True)),
+)
+
 listings = Table(
     "listings",
     metadata,

@@ -48,6 +48,8 @@ class World:
         aspired: The listing that counts (see `settle`).
         listings: How many complete listings agree on it since this process started; 0: it is
             remembered from before.
+        lists_any: Whether the registry lists any model; None: as ``aspired`` says, which may be of
+            one model.
         node: What the gateway serves.
         ledger: What is remembered.
         stored: Digests in the artifact store.
@@ -78,6 +80,7 @@ class World:
     refuses_signatures: bool = False
     rollback_since: float = -1.0
     failure: Callable[[Subject], tuple[Hashable, str] | None] = lambda _: None
+    lists_any: bool | None = None
 
     def wish(self, model: str, alias: str, hold: Hold | None, aspired: int | None) -> Target | None:
         """Where the alias ought to point: the hold, else the registry's wish, if admissible."""
@@ -193,8 +196,16 @@ class World:
         return creation(listed, self.ledger) if listed else None
 
     def is_wanted(self, model: str, version: int) -> bool:
-        """Whether a caller waits for a version that is not here."""
+        """Whether a caller waits for a version, under any name."""
         return any((one.model, one.version) == (model, version) for one in self.node.wanted)
+
+    def is_alias_wanted(self, model: str, alias: str) -> bool:
+        """Whether a caller waits for an alias, whichever version it is to mean.
+
+        The wish names the version at which the registry points it: a hold, or where a lost table
+        had it, may be another one.
+        """
+        return any((one.model, one.alias) == (model, alias) for one in self.node.wanted)
 
     def is_rejected(self, model: str, target: Target) -> bool:
         """Whether this must not be loaded: it failed here, or may not be beside our libraries."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -13,12 +12,12 @@ from starlette.exceptions import HTTPException
 from gateway.control_contract import Nack
 from gateway.errors import GatewayError, RolloutRefusedError
 from gateway.http import catalogue, control, health
-from gateway.http.arrival import BodyLimits
 from gateway.http.asked import request_id_of
-from gateway.http.predict import PredictApp
+from gateway.http.predict import BodyLimits, Predictions
 from gateway.http.predict_docs import declare_predictions
 from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
 from gateway.http.services import Services, attach
+from gateway.http1.asgi import App, AsgiService, Message, Receive, Scope, Send
 from gateway.settings import GatewaySettings
 
 _DESCRIPTION = """Serves every model of a registry by name and version.
@@ -27,13 +26,14 @@ Promotions are followed by verified, warmed swaps; every answer says which versi
 """
 
 
-def create_public_app(services: Services, settings: GatewaySettings) -> PredictApp:
+def create_public_app(services: Services, settings: GatewaySettings) -> Predictions:
     """Build what the public listener serves."""
     app = FastAPI(
         title="registry-gateway",
         version=version("registry-gateway"),
         description=_DESCRIPTION,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat the caller's Host
     )
     attach(app, services)
     app.include_router(health.router)
@@ -41,20 +41,24 @@ def create_public_app(services: Services, settings: GatewaySettings) -> PredictA
     app.add_exception_handler(GatewayError, _gateway_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.middleware("http")(_name_request)
+    app.add_middleware(_RequestIds)
     declare_predictions(app)
-    return PredictApp(
-        app,
+    limits = BodyLimits(settings.max_body_bytes, settings.body_timeout_s)
+    following = AsgiService(app, max_body_bytes=limits.max_bytes, body_timeout_s=limits.timeout_s)
+    return Predictions(
+        following,
         services.dispatcher,
         services.telemetry,
         services.admission,
-        BodyLimits(settings.max_body_bytes, settings.body_timeout_s),
+        limits,
     )
 
 
 def create_control_app(services: Services) -> FastAPI:
     """Build what the Unix socket serves."""
-    app = FastAPI(title="registry-gateway control", docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="registry-gateway control", docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     attach(app, services)
     app.include_router(control.router)
     app.add_exception_handler(RolloutRefusedError, _refused)
@@ -62,13 +66,23 @@ def create_control_app(services: Services) -> FastAPI:
     return app
 
 
-async def _name_request(request: Request, call_next: Any) -> Response:
-    """Give every answer its request id."""
-    request_id = request_id_of(dict(request.scope["headers"]))
-    request.state.request_id = request_id
-    response: Response = await call_next(request)
-    response.headers["X-Request-Id"] = request_id
-    return response
+class _RequestIds:
+    """Gives every answer its request id. Not FastAPI's middleware, which costs a task and more."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = request_id_of(dict(scope["headers"]))
+        scope["state"]["request_id"] = request_id
+        header = (b"x-request-id", request_id.encode())
+
+        async def send_named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], header]
+            await send(message)
+
+        await self._app(scope, receive, send_named)
 
 
 async def _gateway_error(request: Request, error: Exception) -> Response:

@@ -25,6 +25,9 @@ URL = re.compile(
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 _SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?\Z")
 _MAX_MEDIA_TYPE_BYTES = 1024
+_MAX_SELECTOR_BYTES = 4 * 1024
+_MAX_QUERY_BYTES = 1024
+"""No legal selector, and no query that this route reads, is longer: escapes cost time to decode."""
 _REMEMBERED_BYTES = 256
 _TRUE = ("true", "1", "yes")
 _FALSE = ("false", "0", "no")
@@ -64,7 +67,7 @@ def read(
     Raises:
         InvalidSelectorError: No model's name, version or alias; or the header is given twice.
         InvalidTimeoutError: No number of seconds; or the header is given twice.
-        InvalidInputError: A query parameter is none of what it may be.
+        InvalidInputError: The query is too long, or a parameter not what it may be.
         MediaTypeError: A media type is too long.
     """
     if len(headers) < len(pairs):
@@ -109,7 +112,7 @@ def _selectors(path: bytes | None, header: bytes | None) -> tuple[Selector | Non
     UTF-8: in another encoding the same bytes may be another alias, so none is guessed.
     """
     try:
-        by_header = parse_selector(_in_utf8(header.strip())) if header is not None else None
+        by_header = _by_header(header) if header is not None else None
         if path is None:
             return by_header, None
         return parse_selector(_in_utf8(path)), by_header
@@ -120,6 +123,14 @@ def _selectors(path: bytes | None, header: bytes | None) -> tuple[Selector | Non
             "not a version or alias: it is not UTF-8; percent-encode what is not ASCII, such as "
             "%C3%BC for \u00fc"
         ) from error
+
+
+def _by_header(header: bytes) -> Selector:
+    if len(header) > _MAX_SELECTOR_BYTES:
+        raise InvalidReferenceError(
+            f"the header X-Model-Version must have at most {_MAX_SELECTOR_BYTES} bytes"
+        )
+    return parse_selector(_in_utf8(header.strip()))
 
 
 def _in_utf8(raw: bytes) -> str:
@@ -146,12 +157,14 @@ def _deadline(header: bytes | None) -> float | None:
 def _probabilities(query: bytes) -> bool:
     if not query:
         return False
+    if len(query) > _MAX_QUERY_BYTES:
+        raise InvalidInputError(f"the query must have at most {_MAX_QUERY_BYTES} bytes")
     values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("probabilities", [])
     if not values:
         return False
     value = values[-1].lower()
     if value not in (*_TRUE, *_FALSE):
-        raise InvalidInputError("query parameter 'probabilities' is 'true' or 'false'")
+        raise InvalidInputError("query parameter 'probabilities' must be 'true' or 'false'")
     return value in _TRUE
 
 

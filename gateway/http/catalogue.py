@@ -25,6 +25,7 @@ from gateway.model_ref import (
     parse_selector,
 )
 from gateway.node import Node
+from gateway.redaction import for_public
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable, has_bytes
 from gateway.slices import in_slices
@@ -113,9 +114,25 @@ def registry_freshness(services: Services) -> dict[str, Any]:
     catalogue = services.node.table.catalogue
     return {
         "listed_at": catalogue.listed_at if catalogue else None,
-        "error": catalogue.source_error if catalogue else None,
+        "error": _shown(catalogue.source_error if catalogue else None),
         "control_plane": "silent" if services.node.control_plane_silent else "up",
     }
+
+
+def _shown(reason: str | None) -> str | None:
+    """Return a reason as everybody may read it; operators ask the control plane."""
+    return None if reason is None else for_public(reason)
+
+
+def _each_shown(told: Any) -> Any:
+    """Return a part of a description with its texts as everybody may read them."""
+    if isinstance(told, str):
+        return for_public(told)
+    if isinstance(told, list):
+        return [_each_shown(one) for one in told]
+    if isinstance(told, dict):
+        return {key: _each_shown(one) for key, one in told.items()}
+    return told
 
 
 def _name(text: str) -> str:
@@ -135,7 +152,7 @@ def _summary(node: Node, table: RouteTable, model: CatalogueModel) -> dict[str, 
         "href": f"/models/{quote(model.name, safe='')}",
         "default": _default_alias(table, model),
         "aliases": aliases,
-        "problems": list(model.policy.problems),
+        "problems": [for_public(one) for one in model.policy.problems],
     }
 
 
@@ -149,12 +166,14 @@ def _alias(node: Node, table: RouteTable, model: CatalogueModel, alias: str) -> 
         "digest": active.digest if active else None,
         "since": active.since if active else None,
         "previous": active.previous_version if active else None,
-        "why": node.warnings.get((model.name, alias))
-        or (node.why_damaged(active.digest) if active else None)
-        or _went_back(table, model.name, alias, aspired)
-        or model.notes.get(alias)
-        or _why(table, model, active, aspired),
-        "signature_change": model.signature_changes.get(alias),
+        "why": _shown(
+            node.warnings.get((model.name, alias))
+            or (node.why_damaged(active.digest) if active else None)
+            or _went_back(table, model.name, alias, aspired)
+            or model.notes.get(alias)
+            or _why(table, model, active, aspired)
+        ),
+        "signature_change": _shown(model.signature_changes.get(alias)),
     }
 
 
@@ -221,7 +240,9 @@ def _version(
         "name": model.name,
         "version": entry.version,
         "state": "load_failed" if trouble else _state(entry, workers),
-        "reason": trouble[0] if trouble else entry.reason or _keeps_dying(services, model, entry),
+        "reason": _shown(
+            trouble[0] if trouble else entry.reason or _keeps_dying(services, model, entry)
+        ),
         "aliases": aliases,
         "digest": entry.digest,
         "expected_digest": entry.expected_digest,
@@ -234,11 +255,11 @@ def _version(
         body |= {
             "signature": description.get("signature"),
             "frameworks": description.get("frameworks"),
-            "requirements": description.get("requirements"),
-            "dependency_verdict": description.get("dependency_verdict"),
+            "requirements": _each_shown(description.get("requirements")),
+            "dependency_verdict": _each_shown(description.get("dependency_verdict")),
             "environment": table.environment_of(
                 model.name, entry.version, entry.digest or ""
-            ).model_dump(),
+            ).model_dump(exclude={"python"}),  # a path of this node
             "input_example": (description.get("example") or {}).get("serving"),
             "replicas": [_replica(one) for one in workers],
             "created_at": entry.created_at,
@@ -294,13 +315,13 @@ def _replica(resident: Resident) -> dict[str, Any]:
         "peak_bytes": loaded.peak_bytes if loaded else None,
         "gpu_bytes": resident.replica.gpu_bytes if loaded else None,
         "batching": loaded.batching if loaded else None,
-        "batching_reason": loaded.batching_reason if loaded else None,
+        "batching_reason": _shown(loaded.batching_reason) if loaded else None,
         "joined_rows": loaded.joined_rows if loaded else None,
         "answers": loaded.answers if loaded else None,
         "python": loaded.python if loaded else None,
         "frameworks": loaded.frameworks if loaded else None,
         "call_path": loaded.call_path if loaded else None,
-        "call_path_reason": loaded.call_path_reason if loaded else None,
+        "call_path_reason": _shown(loaded.call_path_reason) if loaded else None,
         "warm_up": loaded.warm_up if loaded else None,
         "expected_answers": loaded.expected_answers if loaded else None,
         "durations_s": loaded.durations_s if loaded else None,

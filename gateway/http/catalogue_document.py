@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from gateway.control_contract import Catalogue, CatalogueModel, CatalogueVersion
+from gateway.control_contract import Catalogue, CatalogueModel, CatalogueVersion, ModelChange
 from gateway.listed_versions import ListedVersions
 from gateway.slices import in_slices
 
@@ -30,14 +31,34 @@ async def read_catalogue(document: bytes) -> Catalogue:
     Raises:
         RequestValidationError: It is no catalogue; says where.
     """
+    fields = await _members(document, {"models": ("[", _models)})
+    return _valid(Catalogue, fields, ())
+
+
+async def read_model_change(document: bytes) -> ModelChange:
+    """Decode and validate.
+
+    Raises:
+        RequestValidationError: It is no change of a model; says where.
+    """
+    fields = await _members(document, {"model": ("{", partial(_model, place=("model",)))})
+    return _valid(ModelChange, fields, ())
+
+
+async def _members(
+    document: bytes, long: Mapping[str, tuple[str, Callable[[_Reader], Awaitable[Any]]]]
+) -> dict[str, Any]:
+    """Read an object's members: each as a whole, but the long ones, as they begin, piece by piece.
+
+    Raises:
+        RequestValidationError: It is no JSON object; says where.
+    """
     fields: dict[str, Any] = {}
     try:
         reader = _Reader(document.decode())
         for name in reader.members():
-            if name == "models" and reader.sees("["):
-                fields[name] = await _models(reader)
-            else:
-                fields[name] = reader.value()
+            begins, read = long.get(name, ("", None))
+            fields[name] = await read(reader) if read and reader.sees(begins) else reader.value()
         reader.end()
     except UnicodeDecodeError as error:
         raise _no_json(error.start, error.reason) from error
@@ -45,7 +66,7 @@ async def read_catalogue(document: bytes) -> Catalogue:
         raise _no_json(error.pos, error.msg) from error
     except RecursionError as error:
         raise _no_json(0, "it is nested too deep") from error
-    return _valid(Catalogue, fields, ())
+    return fields
 
 
 async def _models(reader: _Reader) -> list[CatalogueModel]:

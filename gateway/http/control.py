@@ -18,7 +18,7 @@ from gateway.control_contract import (
     UnchangedCatalogue,
 )
 from gateway.errors import RolloutRefusedError
-from gateway.http.catalogue_document import read_catalogue
+from gateway.http.catalogue_document import read_catalogue, read_model_change
 from gateway.http.services import services_of
 
 router = APIRouter()
@@ -30,6 +30,16 @@ async def put_catalogue(request: Request) -> CatalogueAck:
     document = await request.body()
     catalogue = await read_catalogue(document)
     return await services_of(request).rollout.take_catalogue(catalogue, document)
+
+
+@router.put("/catalogue/models/{name:path}")
+async def put_model(request: Request, name: str) -> CatalogueAck:
+    """Take what has changed of one model: a `ModelChange`, which may have thousands of versions."""
+    document = (await request.body()).replace(b"\n", b" ")  # in JSON, it is space between values
+    change = await read_model_change(document)
+    if change.name != name:
+        raise RolloutRefusedError("invalid_request", f"the body is about model {change.name!r}")
+    return await services_of(request).rollout.take_model(change, document)
 
 
 @router.post("/catalogue/unchanged")
@@ -63,9 +73,9 @@ async def release(request: Request, body: ReleaseRequest) -> ReleaseAck:
 
 
 @router.get("/observe")
-async def observe(request: Request, after: int = 0) -> NodeState:
+async def observe(request: Request, after: int = 0, of: str | None = None) -> NodeState:
     """Wait for news; not of a gateway that shuts down, whose end would wait for this one's."""
     services = services_of(request)
     if services.draining:
         raise RolloutRefusedError("draining", "the gateway is shutting down")
-    return await services.rollout.observe(after)
+    return await services.rollout.observe(after, of)

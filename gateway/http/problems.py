@@ -16,9 +16,12 @@ import orjson
 
 from gateway import errors
 from gateway.errors import GatewayError, InvalidInputError, NotFiniteAnswerError
+from gateway.http1.refusals import MEDIA_TYPE, RefusedError
+from gateway.redaction import for_public
+
+__all__ = ["MEDIA_TYPE"]
 
 _IDS_AT_ONCE = 256
-MEDIA_TYPE = "application/problem+json"
 
 STATUS: dict[type[GatewayError], int] = {
     GatewayError: 500,
@@ -32,17 +35,11 @@ STATUS: dict[type[GatewayError], int] = {
     errors.InvalidTimeoutError: 400,
     errors.VersionConflictError: 400,
     errors.MediaTypeError: 415,
-    errors.BodyTooLargeError: 413,
-    errors.BodyTimeoutError: 408,
-    errors.InvalidHttpError: 400,
-    errors.HeadTooLargeError: 431,
-    errors.HeadTimeoutError: 408,
     errors.InvalidInputError: 422,
     errors.CapacityError: 503,
     errors.ModelLoadingError: 503,
     errors.ModelOverloadedError: 429,
     errors.GatewayOverloadedError: 429,
-    errors.TooManyConnectionsError: 503,
     errors.InsufficientMemoryError: 507,
     errors.DrainingError: 503,
     errors.ServingError: 503,
@@ -57,6 +54,10 @@ STATUS: dict[type[GatewayError], int] = {
 """Complete by test: every class of `gateway.errors` that reaches a caller has its row."""
 
 
+_WITH_REASONS = (
+    errors.ServingError, errors.ModelLoadingError, errors.VersionDeletedError,
+)  # fmt: skip
+"""Those that may say why something failed, in words of a registry, a storage or a library."""
 _WITH_DETAILS = (InvalidInputError, NotFiniteAnswerError)
 
 
@@ -76,19 +77,19 @@ def new_request_id() -> str:
     return next(_new_ids)
 
 
-def status_of(error: GatewayError) -> int:
+def status_of(error: GatewayError | RefusedError) -> int:
     """Return the HTTP status of an error."""
-    return STATUS[type(error)]
+    return error.status if isinstance(error, RefusedError) else STATUS[type(error)]
 
 
-def problem(error: GatewayError, request_id: str) -> dict[str, Any]:
+def problem(error: GatewayError | RefusedError, request_id: str) -> dict[str, Any]:
     """Return the body of an error's answer."""
     status = status_of(error)
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": error.message,
+        "detail": _detail(error),
         "code": error.code,
         "request_id": request_id,
     }
@@ -99,13 +100,17 @@ def problem(error: GatewayError, request_id: str) -> dict[str, Any]:
     return body
 
 
-def retry_after(error: GatewayError) -> str | None:
+def _detail(error: GatewayError | RefusedError) -> str:
+    return for_public(error.message) if isinstance(error, _WITH_REASONS) else error.message
+
+
+def retry_after(error: GatewayError | RefusedError) -> str | None:
     """Return the value of ``Retry-After``: whole seconds, at least 1; None where it is unknown."""
     if error.retry_after_s is None:
         return None
     return str(max(1, math.ceil(error.retry_after_s)))
 
 
-def render(error: GatewayError, request_id: str) -> bytes:
+def render(error: GatewayError | RefusedError, request_id: str) -> bytes:
     """Return the encoded body of an error's answer."""
     return orjson.dumps(problem(error, request_id))

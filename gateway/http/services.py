@@ -9,7 +9,7 @@ from fastapi import Request
 
 from gateway.admission import Admission
 from gateway.dispatch import Dispatcher
-from gateway.http.connections import Connections
+from gateway.http1.connections import Connections
 from gateway.node import Node
 from gateway.residency import ResidentSet
 from gateway.rollout import Rollout

@@ -115,6 +115,23 @@ def keep_from_children(channel: socket.socket, lifeline: Connection) -> None:
     os.register_at_fork(after_in_child=channel.close)
 
 
+def leave_the_forkserver() -> None:
+    """Close what a fork has of its forkserver: the write ends of two pipes.
+
+    One byte on either, which a model may well write to a descriptor that it took for its own, ends
+    the forkserver with every load under way, or the tracker of its resources.
+    """
+    forkserver = sys.modules.get("multiprocessing.forkserver")
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    for owner, name in (
+        (getattr(forkserver, "_forkserver", None), "_forkserver_alive_fd"),
+        (getattr(tracker, "_resource_tracker", None), "_fd"),
+    ):
+        if (descriptor := getattr(owner, name, None)) is not None:
+            setattr(owner, name, None)  # a model that uses multiprocessing starts its own
+            os.close(descriptor)
+
+
 def _redirect_standard_streams(output: Connection | None) -> None:
     """Read nothing; write to one place only, so that a model's ``print`` is a log line."""
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -26,6 +26,7 @@ def run(channel: socket.socket, lifeline: PipeEnd, output: PipeEnd | None = None
     worker = os.getpid()
     try:
         confinement.confine(lifeline, output)
+        confinement.leave_the_forkserver()
         confinement.keep_from_children(channel, lifeline)
         channel.setblocking(True)
         _serve(channel)

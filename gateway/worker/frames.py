@@ -45,47 +45,57 @@ class FrameReader:
 
     Attributes:
         max_body_bytes: A frame with a larger body is none.
+        max_header_bytes: Nor is one with a larger header.
+        max_frames: The most that one read may complete: more are a flood.
     """
 
     max_body_bytes: int = MAX_BODY_BYTES
+    max_header_bytes: int = MAX_HEADER_BYTES
+    max_frames: int = 1_000_000
 
     def __post_init__(self) -> None:
         """Start with nothing received."""
         self._buffer = bytearray()
 
+    @property
+    def is_in_a_frame(self) -> bool:
+        """Whether a part of a frame has come, and the rest has not."""
+        return bool(self._buffer)
+
     def feed(self, data: bytes) -> list[Frame]:
         """Take received bytes; return the frames that are now whole, oldest first.
 
         Raises:
-            FrameError: A length is beyond the limits.
+            FrameError: A length is beyond the limits, or there are too many.
         """
         if self._buffer:  # part of a frame came before
             self._buffer += data
-            frames, end = _cut(self._buffer, self.max_body_bytes)
+            frames, end = self._cut(self._buffer)
             del self._buffer[:end]
             return frames
-        frames, end = _cut(data, self.max_body_bytes)
+        frames, end = self._cut(data)
         if end < len(data):
             self._buffer += data[end:]
         return frames
 
-
-def _cut(data: bytes | bytearray, max_body_bytes: int) -> tuple[list[Frame], int]:
-    """Return the whole frames that ``data`` begins with, and where they end."""
-    frames: list[Frame] = []
-    start, size = 0, len(data)
-    with memoryview(data) as view:
-        while size - start >= PREFIX.size:
-            kind, header_bytes, body_bytes, frame_id = PREFIX.unpack_from(view, start)
-            if header_bytes > MAX_HEADER_BYTES or body_bytes > max_body_bytes:
-                raise FrameError(
-                    f"a frame of {header_bytes} + {body_bytes} bytes is beyond the limits"
-                )
-            body_at = start + PREFIX.size + header_bytes
-            end = body_at + body_bytes
-            if end > size:
-                break
-            header, body = view[body_at - header_bytes : body_at], view[body_at:end]
-            frames.append(Frame(kind, frame_id, header.tobytes(), body.tobytes()))
-            start = end
-    return frames, start
+    def _cut(self, data: bytes | bytearray) -> tuple[list[Frame], int]:
+        """Return the whole frames that ``data`` begins with, and where they end."""
+        frames: list[Frame] = []
+        start, size = 0, len(data)
+        with memoryview(data) as view:
+            while size - start >= PREFIX.size:
+                kind, header_bytes, body_bytes, frame_id = PREFIX.unpack_from(view, start)
+                if header_bytes > self.max_header_bytes or body_bytes > self.max_body_bytes:
+                    raise FrameError(
+                        f"a frame of {header_bytes} + {body_bytes} bytes is beyond the limits"
+                    )
+                body_at = start + PREFIX.size + header_bytes
+                end = body_at + body_bytes
+                if end > size:
+                    break
+                header, body = view[body_at - header_bytes : body_at], view[body_at:end]
+                frames.append(Frame(kind, frame_id, header.tobytes(), body.tobytes()))
+                start = end
+                if len(frames) > self.max_frames:
+                    raise FrameError(f"more than {self.max_frames} frames in one read")
+        return frames, start

@@ -17,7 +17,7 @@ from gateway.worker import signature as rules
 from gateway.worker.background import Background
 from gateway.worker.codecs import strict_json
 from gateway.worker.flavors import python_function, pytorch
-from gateway.worker.messages import Load, Loaded, LoadFailed, Message, Warming
+from gateway.worker.messages import Load, Loaded, LoadFailed, Message, Warming, bounded
 from gateway.worker.passing import name_of, passing_fault
 from gateway.worker.proof import WHOLE, Proof
 from gateway.worker.served_model import ServedModel, call_pyfunc, log_without_data
@@ -35,7 +35,7 @@ class LoadFailedError(Exception):
     def __init__(self, failure: str, message: str) -> None:
         """Store what to tell."""
         super().__init__(message)
-        self.report = LoadFailed(failure, message)
+        self.report = LoadFailed(failure, bounded(message))
 
 
 def failed_unforeseen(error: BaseException) -> LoadFailed:
@@ -228,6 +228,6 @@ def _too_much(order: Load) -> str:
 
 def _sentence(doing: str, error: BaseException) -> str:
     """Say what failed. A missing library is named, since somebody must install it."""
-    if isinstance(error, ImportError) and error.name:
+    if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{doing} the model needs {error.name!r}, which is not installed"
     return f"{doing} the model raised {type(error).__name__}"

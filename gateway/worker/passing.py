@@ -32,6 +32,12 @@ _NETWORK = frozenset({"requests", "urllib"})
 _OWN_NUMBERS = frozenset({"ssl", "socket"})
 """Modules whose errors are OSErrors with a number that is none of the system's: an ``SSLEOFError``
 has that of ``ENOEXEC``."""
+_LINKER_FOUND_NONE = (
+    "failed to map segment from shared object",
+    *(f": {os.strerror(number)}" for number in (errno.ENOMEM, errno.EMFILE, errno.ENFILE)),
+)
+"""How messages of glibc's dynamic linker end that found no memory or descriptor for a library. Its
+errors have no number."""
 _PASSING_STATUS = frozenset({408, 425, 429})
 _FIRST_SERVER_STATUS = 500
 
@@ -52,6 +58,8 @@ def passing_in_a_call(error: BaseException) -> BaseException | None:
 
 def name_of(fault: BaseException) -> str:
     """Say which fault it was, without its message: that may hold data."""
+    if _could_not_link(fault):
+        return f"{type(fault).__name__} (no memory or descriptor to link a library)"
     name, number = type(fault).__name__, getattr(fault, "errno", None)
     if isinstance(number, int) and number in errno.errorcode and not _made_by(fault, _OWN_NUMBERS):
         return f"{name} ({os.strerror(number)})"
@@ -73,12 +81,22 @@ def _passes(error: BaseException) -> bool:
     status = _http_status(error)
     if status is not None:
         return status >= _FIRST_SERVER_STATUS or status in _PASSING_STATUS
+    if _could_not_link(error):
+        return True
     if not isinstance(error, OSError) or isinstance(error, _LASTING):
         return False
     if error.errno is not None:
         return error.errno not in _LASTING_NUMBERS or _made_by(error, _OWN_NUMBERS)
     # Without a number it may be anybody's: a library that cannot be linked, a file of a wrong kind.
     return isinstance(error, (ConnectionError, TimeoutError)) or _made_by(error, _NETWORK)
+
+
+def _could_not_link(error: BaseException) -> bool:
+    """Whether a library found no memory or descriptor, by ``import`` or by ``ctypes``."""
+    if not isinstance(error, (ImportError, OSError)) or getattr(error, "errno", None) is not None:
+        return False
+    said = error.args[0] if error.args else None
+    return isinstance(said, str) and said.endswith(_LINKER_FOUND_NONE)
 
 
 def _made_by(error: BaseException, modules: frozenset[str]) -> bool:

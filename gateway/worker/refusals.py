@@ -6,11 +6,17 @@ from collections.abc import Collection
 from itertools import islice
 from typing import Any
 
+from gateway.worker.messages import bounded
+
 MAX_DETAILS = 20
 """More of them help nobody, and a body of a million bad rows would make an answer as big."""
 
 MOST_OF_A_NAME = 64
 """Characters of a name that a caller or a signature gives."""
+
+MOST_OF_A_DETAIL = 200
+"""Characters of a detail's field, and of its reason: a caller may choose both, and JSON spells one
+character with up to twelve bytes. Twenty details of full length must fit into one header."""
 
 Detail = tuple["int | None", "str | None", str]
 """Row (0-based), field and reason; the first two only where there is one."""
@@ -29,12 +35,21 @@ class RequestRefusedError(Exception):
         """Store what to tell."""
         super().__init__(message)
         self.code = code
-        self.message = message
+        self.message = bounded(message)
         self.details = (details or [])[:MAX_DETAILS]
 
     def as_lists(self) -> list[list[Any]]:
-        """Return the details as they travel in a message."""
-        return [list(detail) for detail in self.details]
+        """Return the details as they travel in a message, long texts cut."""
+        return [
+            [row, None if name is None else _cut(name), _cut(reason)]
+            for row, name, reason in self.details
+        ]
+
+
+def _cut(text: str) -> str:
+    if len(text) > MOST_OF_A_DETAIL:
+        text = f"{text[: MOST_OF_A_DETAIL - 1]}…"
+    return bounded(text)
 
 
 def invalid(message: str, *details: Detail) -> RequestRefusedError:

@@ -1,6 +1,8 @@
 """Receive, join, predict, reply: one thread, no timer.
 
-What queued while a batch was computed is the next batch.
+What queued while a batch was computed is the next batch. A large body takes a second to be read, so
+it is read when its turn comes, alone, and small requests go first for a while after it: a caller of
+large bodies holds up nobody else for longer than one of them takes.
 """
 
 from __future__ import annotations
@@ -9,8 +11,10 @@ import math
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from gateway.worker import memory
 from gateway.worker.background import Background
@@ -30,6 +34,7 @@ from gateway.worker.messages import (
     Predict,
     Proved,
     Reply,
+    bounded,
     decode_header,
     encode_header,
 )
@@ -38,6 +43,10 @@ from gateway.worker.refusals import RequestRefusedError
 from gateway.worker.served_model import Prediction, log_without_data
 
 _READ_BYTES = 256 * 1024
+_LARGE_BYTES = 64 * 1024
+"""A larger body is read when its turn comes; a smaller one, in a millisecond, when it arrives."""
+_SMALL_FIRST_S = 1.0
+"""For so long at most, and no longer than a large body took, small requests go before the next."""
 
 
 class ConnectionEndedError(Exception):
@@ -51,6 +60,11 @@ class Connection:
         """Store the socket, which is blocking."""
         self._channel = channel
         self._reader = FrameReader()
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether a part of a frame has come, and the rest is on its way."""
+        return self._reader.is_in_a_frame
 
     def receive(self, *, wait: bool) -> list[Frame]:
         """Return the frames that have arrived; with ``wait``, at least one.
@@ -133,6 +147,8 @@ class ServingLoop:
         self._max_answer_bytes = max_answer_bytes
         self._clock = clock
         self._waiting: list[Waiting] = []
+        self._large: deque[_Large] = deque()
+        self._small_first_until = 0.0
         self._stopping = False
 
     def run(self) -> None:
@@ -143,20 +159,50 @@ class ServingLoop:
         """
         for frame in self._received:
             self._take(frame)
-        while not self._stopping or self._waiting:
-            idle = not self._waiting and not self._stopping
+        while not self._stopping or self._waiting or self._large:
+            idle = not self._waiting and not self._large and not self._stopping
             if idle and self._background is not None:
                 self._await_or_prove(self._background)
                 continue
             for frame in self._connection.receive(wait=idle):
                 self._take(frame)
-            if self._waiting:
-                batch, self._waiting = assemble(
-                    self._waiting, limits=self._limits, joined=self._joined
-                )
-                self._answer(batch)
+            if self._waiting or self._large:
+                self._answer_next()
                 if self._background is not None and self._background.is_due:
                     self._prove(self._background)
+
+    def _answer_next(self) -> None:
+        if self._is_turn_of_large():
+            left_s = self._small_first_until - self._clock()
+            if left_s > 0 and self._connection.is_receiving:  # small ones may come behind it
+                for frame in self._connection.receive_within(left_s):
+                    self._take(frame)
+                return
+            self._answer_large(self._large.popleft())
+        else:
+            batch, self._waiting = assemble(self._waiting, limits=self._limits, joined=self._joined)
+            self._answer(batch)
+
+    def _is_turn_of_large(self) -> bool:
+        """Whether a large body is next: it is older than what waits, and small ones had their time.
+
+        The oldest request of all is never passed over for longer than that.
+        """
+        if not self._large or not self._waiting:
+            return bool(self._large)
+        is_oldest = self._large[0].id < self._waiting[0].id
+        return is_oldest and self._clock() >= self._small_first_until
+
+    def _answer_large(self, large: _Large) -> None:
+        began = self._clock()
+        if large.request.deadline <= began:
+            self._connection.send([(large.id, _TOO_LATE, b"")])
+            return
+        waiting = self._read(large.id, large.request, large.body, large.received_at)
+        if waiting is not None:
+            self._answer([waiting._replace(key=large.id)])
+        ended = self._clock()
+        self._small_first_until = ended + min(ended - began, _SMALL_FIRST_S)
 
     def _await_or_prove(self, background: Background) -> None:
         """Wait for a frame, and go on with the proof if none comes for a while."""
@@ -198,27 +244,42 @@ class ServingLoop:
         try:
             request = decode_header(Predict, frame.header, self._json)
             codec.check_content(request.content_type, request.content_encoding)
-            inputs = self._model.decode(frame.body)
         except RequestRefusedError as refusal:
             self._connection.send([(frame.id, _failed(refusal), b"")])
             return
-        except MemoryError:
-            failed = Failed("model_error", "the worker has no memory left for the body")
-            self._connection.send([(frame.id, failed, b"")])
+        if len(frame.body) > _LARGE_BYTES:
+            self._large.append(_Large(frame.id, request, frame.body, now))
             return
+        waiting = self._read(frame.id, request, frame.body, now)
+        if waiting is not None:
+            self._waiting.append(waiting)
+
+    def _read(
+        self, frame_id: int, request: Predict, body: bytes, received_at: float
+    ) -> Waiting | None:
+        """Read a body; None: it was refused, and its caller has been told."""
+        try:
+            inputs = self._model.decode(body)
+        except RequestRefusedError as refusal:
+            failed = _failed(refusal)
+        except MemoryError:
+            failed = _NO_MEMORY
         except Exception as error:  # noqa: BLE001  # one body that we misread must not end the rest
             log_without_data(error)
             failed = Failed("invalid_input", "the body could not be read")
-            self._connection.send([(frame.id, failed, b"")])
-            return
-        proved = self._proof.probabilities_joined or not request.probabilities
-        key = key_of(request, inputs) if proved and self._model.is_proved(inputs) else frame.id
-        self._waiting.append(Waiting(frame.id, request, inputs, now, len(frame.body), key))
+        else:
+            proved = self._proof.probabilities_joined or not request.probabilities
+            key = key_of(request, inputs) if proved and self._model.is_proved(inputs) else frame_id
+            return Waiting(frame_id, request, inputs, received_at, len(body), key)
+        self._connection.send([(frame_id, failed, b"")])
+        return None
 
     def _cancel(self, frame_id: int) -> None:
+        """Skip a request that has not begun."""
         left = [waiting for waiting in self._waiting if waiting.id != frame_id]
-        if len(left) < len(self._waiting):
-            self._waiting = left
+        large = deque(one for one in self._large if one.id != frame_id)
+        if len(left) + len(large) < len(self._waiting) + len(self._large):
+            self._waiting, self._large = left, large
             self._connection.send([(frame_id, Failed("cancelled", "nobody waits for it"), b"")])
 
     def _probe(self) -> Alive:
@@ -230,7 +291,7 @@ class ServingLoop:
                 message = refusal.message
             except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
                 log_without_data(error)
-                message = f"its answer could not be read: {type(error).__name__}"
+                message = bounded(f"its answer could not be read: {type(error).__name__}")
         example_s = self._clock() - began
         return Alive(self._memory.latest(), not message, message, pytorch.gpu_bytes(), example_s)
 
@@ -241,8 +302,7 @@ class ServingLoop:
         now = self._clock()
         late = [waiting for waiting in batch if waiting.request.deadline <= now]
         batch = [waiting for waiting in batch if waiting.request.deadline > now]
-        refusal = RequestRefusedError("deadline_exceeded", "the deadline passed in the queue")
-        answers: list[tuple[int, Message, bytes]] = [(w.id, _failed(refusal), b"") for w in late]
+        answers: list[tuple[int, Message, bytes]] = [(w.id, _TOO_LATE, b"") for w in late]
         if batch:
             answers += self._predict_safely(batch, now)
         if answers:
@@ -250,10 +310,14 @@ class ServingLoop:
 
     def _predict(self, batch: list[Waiting], now: float) -> list[tuple[int, Message, bytes]]:
         try:
-            prediction = self._model.predict(
-                join([waiting.inputs for waiting in batch]),
-                probabilities=batch[0].request.probabilities,
-            )
+            inputs = join([waiting.inputs for waiting in batch])
+        except MemoryError:
+            if len(batch) == 1:
+                return [(batch[0].id, _NO_MEMORY, b"")]
+            self._predict_each_alone(batch)
+            return []
+        try:
+            prediction = self._model.predict(inputs, probabilities=batch[0].request.probabilities)
             if prediction.divisible:
                 return self._split(batch, prediction, now)
             if len(batch) == 1:
@@ -261,7 +325,7 @@ class ServingLoop:
                 return self._split(batch, prediction, now)
         except RequestRefusedError as refusal:
             if len(batch) == 1:
-                return [(batch[0].id, _failed(refusal), b"")]
+                return [(batch[0].id, _failed(refusal, begun=True), b"")]
         except NotTakenError:
             pass  # the call that was proved does not take all of them
         self._predict_each_alone(batch)
@@ -296,7 +360,7 @@ class ServingLoop:
                 self._predict_each_alone(batch)
                 return []
             told = f"the model's answer could not be read: {type(error).__name__}"
-            return [(batch[0].id, Failed("model_error", told), b"")]
+            return [(batch[0].id, Failed("model_error", bounded(told), begun=True), b"")]
 
     def _split(
         self, batch: list[Waiting], prediction: Prediction, began: float
@@ -310,16 +374,33 @@ class ServingLoop:
         bodies = self._model.encode(prediction, counts, predict_s=predict_s)
         for waiting, count, body in zip(batch, counts, bodies, strict=True):
             if isinstance(body, RequestRefusedError):
-                answers.append((waiting.id, _failed(body), b""))
+                answers.append((waiting.id, _failed(body, begun=True), b""))
             elif len(body) > self._max_answer_bytes:
                 told = f"the model's answer is larger than {self._max_answer_bytes} bytes"
-                answers.append((waiting.id, Failed("model_error", told), b""))
+                answers.append((waiting.id, Failed("model_error", told, begun=True), b""))
             else:
                 queued_s = began - waiting.received_at
-                reply = Reply(codec.CONTENT_TYPE, count, queued_s, predict_s, rows)
+                reply = Reply(count, queued_s, predict_s, rows)
                 answers.append((waiting.id, reply, body))
         return answers
 
 
-def _failed(refusal: RequestRefusedError) -> Failed:
-    return Failed(refusal.code, refusal.message, refusal.as_lists())
+class _Large(NamedTuple):
+    """A request with a large body that has not been read.
+
+    Attributes:
+        received_at: ``time.monotonic()`` of its arrival.
+    """
+
+    id: int
+    request: Predict
+    body: bytes
+    received_at: float
+
+
+_TOO_LATE = Failed("deadline_exceeded", "the deadline passed in the queue")
+_NO_MEMORY = Failed("model_error", "the worker has no memory left for the body")
+
+
+def _failed(refusal: RequestRefusedError, *, begun: bool = False) -> Failed:
+    return Failed(refusal.code, refusal.message, refusal.as_lists(), begun)

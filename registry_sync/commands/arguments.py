@@ -18,7 +18,7 @@ from gateway.model_ref import (
     parse_selector,
     parse_version,
 )
-from registry_sync.commands.terminal import Exit, fail
+from registry_sync.commands.terminal import Exit, fail, say_error
 from registry_sync.settings import SyncSettings
 
 _MODEL_URI = re.compile(r"models:/(?P<model>[^/]+)/(?P<version>[^/]+)\Z")
@@ -88,11 +88,13 @@ def read_settings() -> SyncSettings:
     try:
         return SyncSettings()
     except ValidationError as error:
-        lines = [
+        *others, last = (
             f"{_variable(one['loc'])}: {one['msg'].removeprefix('Value error, ')}"
             for one in error.errors(include_input=False)
-        ]
-        fail("\n".join(lines), Exit.USAGE)
+        )
+        for line in others:
+            say_error(line)
+        fail(last, Exit.USAGE)
 
 
 def _variable(place: tuple[int | str, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,12 +11,15 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from gateway.redaction import names_user
 from registry_sync.commands.arguments import read_settings
 from registry_sync.commands.terminal import Exit, fail
 from registry_sync.operations.bodies import Problem
 
 URL_VARIABLE = "REGISTRY_GATEWAY_OPERATIONS_URL"
 TOKEN_VARIABLE = "REGISTRY_GATEWAY_OPERATIONS_TOKEN"  # noqa: S105 - a name, no token
+_AS_IT_IS = {"Accept-Encoding": "identity"}
+_MOST_ANSWER_BYTES = 256 * 2**20
 _TIMEOUT = httpx.Timeout(90.0, connect=5.0)
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
@@ -37,6 +41,12 @@ def choose(url: str, token: str) -> None:
     """Note which one is to be asked, or end with what is wrong with its URL."""
     if url and not url.startswith(("http://", "https://")):
         fail(f"{url!r} is no http:// or https:// URL, such as http://node:8081", Exit.USAGE)
+    if names_user(url):
+        fail(
+            f"{URL_VARIABLE} must be a URL without user and password, which errors would show: "
+            f"take them out, and set {TOKEN_VARIABLE}",
+            Exit.USAGE,
+        )
     _chosen.set(ControlPlane(url, token))
 
 
@@ -45,24 +55,42 @@ def ask(method: str, path: str, kind: type[_Answer], **options: Any) -> _Answer:
     chosen = _chosen.get()
     try:
         with _client(chosen) as client:
-            answer = client.request(method, path, **options)
+            status, content = _whole(client, method, path, options)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         fail(_unreachable(chosen, type(error).__name__), Exit.UNREACHABLE)
     try:
-        if not answer.is_success:
-            fail(Problem.model_validate_json(answer.content).detail, Exit.REFUSED)
-        return kind.model_validate_json(answer.content)
+        if not httpx.codes.is_success(status):
+            fail(Problem.model_validate_json(content).detail, Exit.REFUSED)
+        return kind.model_validate_json(content)
     except ValidationError:
         fail(
-            f"the control plane answered {answer.status_code}, and this command cannot read it: "
+            f"the control plane answered {status}, and this command cannot read it: "
             "are both of the same release?",
             Exit.UNREACHABLE,
         )
 
 
+def _whole(
+    client: httpx.Client, method: str, path: str, options: Mapping[str, Any]
+) -> tuple[int, bytes]:
+    """Return the status and the bytes of an answer, of which no more are read than one has."""
+    content = bytearray()
+    with client.stream(method, path, **options) as answer:
+        for piece in answer.iter_raw():  # as it came: nothing is unpacked
+            content += piece
+            if len(content) > _MOST_ANSWER_BYTES:
+                fail(
+                    f"the control plane answered with more than {_MOST_ANSWER_BYTES} bytes: is it "
+                    "one?",
+                    Exit.UNREACHABLE,
+                )
+    return answer.status_code, bytes(content)
+
+
 def _client(chosen: ControlPlane) -> httpx.Client:
     if chosen.url:
         headers = {"Authorization": f"Bearer {chosen.token}"} if chosen.token else {}
+        headers |= _AS_IT_IS
         return httpx.Client(base_url=chosen.url, headers=headers, timeout=_TIMEOUT)
     path = str(read_settings().operations_socket)
     with socket.socket(socket.AF_UNIX) as probe:  # httpx leaves a refused one open
@@ -79,6 +107,7 @@ def _unreachable(chosen: ControlPlane, error: str) -> str:
         )
     return (
         f"no control plane answers at {read_settings().operations_socket.absolute()} ({error}): "
-        "start it with `python -m registry_sync`, set REGISTRY_SYNC_NODE_DIR to its folder, or "
+        "start it with `python -m registry_sync`, set REGISTRY_SYNC_NODE_DIR and "
+        "REGISTRY_SYNC_RUNTIME_DIR to its folders, or "
         f"{URL_VARIABLE} to its address"
     )

@@ -9,7 +9,7 @@ import typer
 
 from registry_sync.commands.arguments import AliasArgument, AsJson, of_alias
 from registry_sync.commands.control_plane import ask
-from registry_sync.commands.terminal import ago, end, say, say_error, tell
+from registry_sync.commands.terminal import ago, end, note, say, say_error, tell
 from registry_sync.operations.bodies import FreezeAnswer, PinAnswer, RollbackAnswer, UnpinAnswer
 
 # --- rollback -------------------------------------------------------------------------------------
@@ -31,6 +31,7 @@ def rollback(
     body = {**of_alias(reference), "version": to}
     answer = ask("POST", "/rollback", RollbackAnswer, json=body)
     tell(answer, _say_rollback, as_json=as_json)
+    _note_unrecorded(answer)
     end(answer.outcome)
 
 
@@ -80,6 +81,7 @@ def pin(
     body = {**of_alias(reference), "version": version}
     answer = ask("POST", "/pin", PinAnswer, json=body)
     tell(answer, _say_pin, as_json=as_json)
+    _note_unrecorded(answer)
     end(answer.outcome)
 
 
@@ -106,6 +108,7 @@ def unpin(reference: AliasArgument, *, as_json: AsJson = False) -> None:
     """Let an alias follow the registry again, after `pin` or `rollback`."""
     answer = ask("POST", "/unpin", UnpinAnswer, json=of_alias(reference))
     tell(answer, _say_unpin, as_json=as_json)
+    _note_unrecorded(answer)
 
 
 def _say_unpin(answer: UnpinAnswer) -> None:
@@ -131,7 +134,9 @@ def freeze(*, as_json: AsJson = False) -> None:
 
     What was lost still comes back, and rollback and pin still move what they name.
     """
-    tell(ask("POST", "/freeze", FreezeAnswer), _say_freeze, as_json=as_json)
+    answer = ask("POST", "/freeze", FreezeAnswer)
+    tell(answer, _say_freeze, as_json=as_json)
+    _note_unrecorded(answer)
 
 
 def _say_freeze(answer: FreezeAnswer) -> None:
@@ -147,7 +152,9 @@ def _say_freeze(answer: FreezeAnswer) -> None:
 
 def unfreeze(*, as_json: AsJson = False) -> None:
     """Let the aliases of this node follow the registry again."""
-    tell(ask("POST", "/unfreeze", FreezeAnswer), _say_unfreeze, as_json=as_json)
+    answer = ask("POST", "/unfreeze", FreezeAnswer)
+    tell(answer, _say_unfreeze, as_json=as_json)
+    _note_unrecorded(answer)
 
 
 def _say_unfreeze(answer: FreezeAnswer) -> None:
@@ -155,3 +162,12 @@ def _say_unfreeze(answer: FreezeAnswer) -> None:
         say("This node follows the registry again.")
     else:
         say("This node was not frozen.")
+
+
+# --- a ledger that does not answer ----------------------------------------------------------------
+
+
+def _note_unrecorded(answer: RollbackAnswer | PinAnswer | UnpinAnswer | FreezeAnswer) -> None:
+    """Say on stderr what is in force, and not in the ledger yet."""
+    if answer.not_recorded is not None:
+        note(f"It is in force, and {answer.not_recorded}.", style="yellow")

@@ -1,4 +1,7 @@
-"""What an operator reads: sentences, JSON, bars of bytes, times, and the exit status."""
+"""What an operator reads: sentences, JSON, bars of bytes, times, and the exit status.
+
+Names and reasons come from registries, models and strangers: what is no letter in them is escaped.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,17 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from enum import IntEnum
+from enum import Enum, IntEnum
 from io import TextIOWrapper
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import typer
 from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
+
+from gateway.redaction import printable, redacted
 
 _SHORT_DIGEST = len("sha256:") + 12
 _WIDTH_OF_A_FILE = 200
@@ -52,17 +57,35 @@ def tell(answer: _Answer, say_it: Callable[[_Answer], None], *, as_json: bool) -
     if as_json:
         typer.echo(_json(answer))
     else:
-        say_it(answer)
+        say_it(_printable(answer))
+
+
+def _printable(value: Any) -> Any:
+    """Return an answer, or a part of one, whose texts cannot act on a terminal."""
+    if isinstance(value, BaseModel):
+        return value.model_copy(update={name: _printable(one) for name, one in value})
+    if isinstance(value, str) and not isinstance(value, Enum):
+        return printable(value)
+    if isinstance(value, list | tuple):
+        return type(value)(map(_printable, value))
+    if isinstance(value, dict):
+        return {_printable(name): _printable(one) for name, one in value.items()}
+    return value
 
 
 def _json(answer: BaseModel) -> str:
-    """Return an answer as JSON that stdout can spell."""
-    text = answer.model_dump_json(indent=2)
+    """Return an answer as JSON that stdout can spell, and that cannot act on a terminal."""
+    lines = answer.model_dump_json(indent=2).split("\n")  # in texts, JSON escapes it
+    text = "\n".join(one if one.isprintable() else _escaped(one) for one in lines)
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:
         return json.dumps(answer.model_dump(mode="json"), indent=2)
     return text
+
+
+def _escaped(line: str) -> str:
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in line)
 
 
 def spell_everything() -> None:
@@ -90,19 +113,20 @@ def tables() -> Console:
 def say(done: str, *more: str) -> None:
     """Say what was done, and what follows from it."""
     out = sentences()
-    out.print(Text(done, "green"))
+    out.print(Text(printable(done), "green"))
     for line in more:
-        out.print(Text(line))
+        out.print(Text(printable(line)))
 
 
 def say_error(message: str) -> None:
     """Say on stderr what was not done, or not yet."""
-    note(Text(message, style="red"))
+    note(message, style="red")
 
 
-def note(message: str | Text) -> None:
-    """Say on stderr what is no result."""
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(message)
+def note(message: str, style: str = "") -> None:
+    """Say on stderr what is no result, without secrets: servers word some of it."""
+    out = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    out.print(Text(printable(redacted(message)), style))
 
 
 def fail(message: str, code: Exit) -> NoReturn:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
 
 from gateway.control_contract import ModelName
 from gateway.model_ref import InvalidReferenceError, Selector, parse_selector
@@ -20,6 +22,7 @@ from registry_sync.operations.bodies import (
     PinAnswer,
     PinRequest,
     Quarantines,
+    Readiness,
     ReleaseAnswer,
     ReleaseRequest,
     RetryAnswer,
@@ -40,12 +43,14 @@ from registry_sync.operations.quarantine import accept, read_quarantines, releas
 from registry_sync.operations.refusals import RefusedError, UnknownError
 from registry_sync.operations.retry import retry
 from registry_sync.operations.rollback import roll_back
-from registry_sync.operations.state import read_history, read_state
+from registry_sync.operations.state import read_history, read_unwritten, state_document
 from registry_sync.operations.webhooks import Webhook
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import AskedBy
 
 _MAX_HISTORY = 500
+_MAX_DETAIL = 2000
+_HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
 _ROLLBACK_PATIENCE_S = 60.0
 _SYNC_PATIENCE_S = 60.0
 _RETRY_PATIENCE_S = 60.0
@@ -71,12 +76,22 @@ class Operations:
 
 def create_app(operations: Operations) -> FastAPI:
     """Return the operators' application. Whoever reaches it may use it: guard the way to it."""
-    app = FastAPI(title="registry-gateway operations", docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="registry-gateway operations",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat the caller's Host
+    )
 
-    @app.get("/state")
-    async def state() -> State:
+    @app.get("/state", response_model=State)
+    async def state() -> Response:
         """Return what this node follows, serves and is busy with."""
-        return _state(operations)
+        return await _state(operations)
+
+    @app.get("/health/ready")
+    async def ready() -> Readiness:
+        """Answer as long as the event loop turns, and say what cannot be written."""
+        return Readiness(not_written=read_unwritten(operations.spine))
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -106,8 +121,8 @@ def create_app(operations: Operations) -> FastAPI:
         """Say what a selector of a model means on this node, or every alias of it, and why."""
         return await explain_model(operations.spine, model, _selector(selector))
 
-    @app.post("/sync")
-    async def sync(body: SyncRequest | None = None) -> State | SyncAnswer:
+    @app.post("/sync", response_model=State | SyncAnswer)
+    async def sync(body: SyncRequest | None = None) -> Response | SyncAnswer:
         """List the registry now and decide on it; of one model, wait for the outcome too."""
         if body is not None:
             return await sync_model(
@@ -115,9 +130,11 @@ def create_app(operations: Operations) -> FastAPI:
             )
         await operations.poll(AskedBy.SYNC)
         await operations.spine.next_decision()
-        return _state(operations)
+        return await _state(operations)
 
     _add_operator_routes(app, operations.spine)
+    app.add_exception_handler(HTTPException, _http_refusal)
+    app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(SyncError, _out_of_service)
     return app
@@ -130,11 +147,14 @@ def _selector(text: str | None) -> Selector | None:
         raise UnknownError(f"{text!r} is neither a version nor an alias: {error}") from error
 
 
-def _state(operations: Operations) -> State:
-    state = read_state(
-        operations.spine, node_id=operations.node_id, tracking_uri=operations.tracking_uri
+async def _state(operations: Operations) -> Response:
+    document = await state_document(
+        operations.spine,
+        node_id=operations.node_id,
+        tracking_uri=operations.tracking_uri,
+        webhooks=[one.state for one in operations.webhooks],
     )
-    return state.model_copy(update={"webhooks": [one.state for one in operations.webhooks]})
+    return Response(document, media_type="application/json")
 
 
 def _add_operator_routes(app: FastAPI, spine: Reconciler) -> None:
@@ -177,6 +197,24 @@ def _add_operator_routes(app: FastAPI, spine: Reconciler) -> None:
     async def unfreeze_node() -> FreezeAnswer:
         """Let the aliases of this node follow the registry again."""
         return await unfreeze(spine)
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    """Refuse a body or a query; what was sent is not repeated: JSON cannot spell all of it."""
+    if not isinstance(error, RequestValidationError):
+        raise error
+    faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+    detail = "; ".join(faults)[:_MAX_DETAIL]
+    return problem(422, "invalid_request", "Unprocessable Content", detail)
+
+
+async def _http_refusal(request: Request, error: Exception) -> Response:
+    """Answer an unknown route or method, or a body that is no JSON, as a problem too."""
+    if not isinstance(error, HTTPException):
+        raise error
+    code = _HTTP_CODES.get(error.status_code, "invalid_request")
+    detail = f"{request.method} {request.url.path}: {error.detail}"
+    return problem(error.status_code, code, error.detail, detail, error.headers)
 
 
 async def _refused(_request: Request, error: Exception) -> Response:

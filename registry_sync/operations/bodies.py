@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, PositiveInt
+from pydantic import BaseModel, Field
 
 from gateway.control_contract import Alias, CatalogueVersion, ModelName
+from gateway.model_ref import MAX_VERSION
+
+Version = Annotated[int, Field(ge=1, le=MAX_VERSION)]
 
 
 class AliasState(BaseModel):
@@ -129,6 +132,13 @@ class State(BaseModel):
     webhooks: list[WebhookState] = Field(default_factory=list)
 
 
+class Readiness(BaseModel):
+    """That the control plane is at work, and what of its work it cannot write down now."""
+
+    status: Literal["ready"] = "ready"
+    not_written: list[str]
+
+
 class HistoryEntry(BaseModel):
     """One thing that happened to a model. ``at`` is in epoch seconds, durations in seconds.
 
@@ -162,7 +172,7 @@ class RollbackRequest(BaseModel):
 
     model: ModelName
     alias: Alias
-    version: PositiveInt | None = None
+    version: Version | None = None
 
 
 Outcome = Literal["active", "pending", "refused"]
@@ -176,6 +186,7 @@ class RollbackAnswer(BaseModel):
     Attributes:
         held_while_aspired: It stays so until the registry's alias leaves this version.
         was_pinned: It was pinned until now, and is held now.
+        not_recorded: Why the ledger does not have it yet, and where it waits; None: it has.
     """
 
     outcome: Outcome
@@ -186,6 +197,7 @@ class RollbackAnswer(BaseModel):
     held_while_aspired: int | None = None
     was_pinned: bool = False
     reason: str | None = None
+    not_recorded: str | None = None
 
 
 class PinRequest(BaseModel):
@@ -193,11 +205,11 @@ class PinRequest(BaseModel):
 
     model: ModelName
     alias: Alias
-    version: PositiveInt
+    version: Version
 
 
 class PinAnswer(BaseModel):
-    """How the pin went."""
+    """How the pin went; ``not_recorded`` as in `RollbackAnswer`."""
 
     outcome: Outcome
     model: str
@@ -205,6 +217,7 @@ class PinAnswer(BaseModel):
     from_version: int | None = None
     to_version: int
     reason: str | None = None
+    not_recorded: str | None = None
 
 
 class UnpinRequest(BaseModel):
@@ -222,6 +235,7 @@ class UnpinAnswer(BaseModel):
         was_pinned: False: it was held by a rollback.
         aspired: Where the registry's alias points.
         frozen: It stays where it is until the node is unfrozen.
+        not_recorded: As in `RollbackAnswer`.
     """
 
     model: str
@@ -231,13 +245,15 @@ class UnpinAnswer(BaseModel):
     active: int | None
     aspired: int | None
     frozen: bool
+    not_recorded: str | None = None
 
 
 class FreezeAnswer(BaseModel):
-    """Whether the node is frozen now, and whether it was before."""
+    """Whether it is frozen now, and was before; ``not_recorded`` as in `RollbackAnswer`."""
 
     frozen: FreezeState | None
     changed: bool
+    not_recorded: str | None = None
 
 
 class QuarantineState(BaseModel):
@@ -277,7 +293,7 @@ class ReleaseRequest(BaseModel):
     """Let a quarantined version be fetched and checked once more."""
 
     model: ModelName
-    version: PositiveInt
+    version: Version
 
 
 class ReleaseAnswer(BaseModel):
@@ -299,7 +315,7 @@ class RetryRequest(BaseModel):
     """Try a rejected version once more."""
 
     model: ModelName
-    version: PositiveInt
+    version: Version
 
 
 RetryOutcome = Literal["active", "released", "pending", "refused"]

@@ -17,7 +17,6 @@ from registry_sync.operations.look_now import unknown_model
 from registry_sync.operations.pinning import frozen
 from registry_sync.operations.refusals import UnknownError
 from registry_sync.operations.state import (
-    active_aliases,
     fetches,
     last_failure,
     model_state,
@@ -76,8 +75,8 @@ def _must_have(state: ModelState, selector: Selector) -> None:
 
 
 def _alias(spine: Reconciler, model: str, alias: str) -> Explained:
-    world = spine.look()
-    active = active_aliases(spine).get((model, alias))
+    world = spine.look(model)
+    active = spine.observation.active_of(model).get(alias)
     found = explain(world, model, alias, active)
     failure = last_failure(spine, model, alias, found)
     last = world.ledger.last_active.get((model, alias))

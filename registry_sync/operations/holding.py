@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from registry_sync.operations.bodies import Outcome
 from registry_sync.reconcile import Reconciler, Trial
@@ -39,14 +40,26 @@ def new_hold(
         asked_by=AskedBy.OPERATOR,
         at=spine.clock(),
         lasting=lasting,
-        aspired_creation=spine.look().creation_of(key[0], aspired) if aspired else None,
+        aspired_creation=spine.look(key[0]).creation_of(key[0], aspired) if aspired else None,
         target_creation=of_creation,
     )
 
 
-async def hold_until_served(
-    spine: Reconciler, hold: Hold, *, patience_s: float
-) -> tuple[Outcome, str | None]:
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How a hold went.
+
+    Attributes:
+        reason: Why not better; None: the alias is there.
+        not_recorded: Why the ledger does not have it yet, and where it waits; None: it has.
+    """
+
+    outcome: Outcome
+    reason: str | None
+    not_recorded: str | None
+
+
+async def hold_until_served(spine: Reconciler, hold: Hold, *, patience_s: float) -> Held:
     """Hold the alias, and wait for it to be there, or for another decision about it.
 
     A target that can never serve is let go: what held the alias before holds it again.
@@ -55,21 +68,18 @@ async def hold_until_served(
         spine: Does the work.
         hold: Which alias, where.
         patience_s: Seconds to wait for the outcome; the hold stays after that.
-
-    Returns:
-        How it went, and why not better.
     """
     key = (hold.model, hold.alias)
-    trial = Trial(hold, _kept(spine, key))
-    if not await spine.hold(hold):
-        return "refused", spine.journal.trouble
-    spine.trials[key] = trial
+    trial = spine.trials[key] = Trial(hold, _kept(spine, key))
+    not_recorded = None
     try:
+        not_recorded = await spine.hold(hold)
         async with asyncio.timeout(patience_s):
             await spine.in_force()
-            return await _outcome(spine, trial)
+            outcome, reason = await _outcome(spine, trial)
+            return Held(outcome, reason, not_recorded)
     except TimeoutError:
-        return "pending", _trouble(spine, hold)
+        return Held("pending", _trouble(spine, hold), not_recorded)
     finally:
         if spine.trials.get(key) is trial:
             del spine.trials[key]
@@ -91,9 +101,8 @@ async def _outcome(spine: Reconciler, trial: Trial) -> tuple[Outcome, str | None
         if _serves(spine, hold):
             return "active", None
         if refusal := _refusal(spine, hold):
-            if await _let_go(spine, trial):
-                return "refused", refusal
-            return "pending", f"{refusal}; and it stands: {spine.journal.trouble}"
+            await _let_go(spine, trial)
+            return "refused", refusal
         await spine.any_decision()
 
 
@@ -107,25 +116,24 @@ def _replaced(standing: Hold | None) -> str:
     )
 
 
-async def _let_go(spine: Reconciler, trial: Trial) -> bool:
-    """End a hold that can never serve; whether the ledger took it."""
+async def _let_go(spine: Reconciler, trial: Trial) -> None:
+    """End a hold that can never serve."""
     if trial.before is not None:
-        return await spine.replace_hold(trial.hold, trial.before)
-    return await spine.unhold(trial.hold)
+        await spine.replace_hold(trial.hold, trial.before)
+    else:
+        await spine.unhold(trial.hold)
 
 
 def _serves(spine: Reconciler, hold: Hold) -> bool:
-    node = spine.observation.node
-    wanted = (hold.model, hold.alias, hold.target_version, hold.target_digest)
-    return node is not None and any(
-        (one.model, one.alias, one.version, one.digest) == wanted for one in node.active
-    )
+    active = spine.observation.active_of(hold.model).get(hold.alias)
+    wanted = (hold.target_version, hold.target_digest)
+    return active is not None and (active.version, active.digest) == wanted
 
 
 def _refusal(spine: Reconciler, hold: Hold) -> str | None:
     """Why the target can never serve, as it is."""
     view = spine.journal.view
-    world = spine.look()
+    world = spine.look(hold.model)
     rejected = world.why_rejected(
         hold.model, hold.target_version, hold.target_digest, by_operator=True
     )

@@ -1,104 +1,193 @@
-"""The operations listener on a TCP port: webhooks for all, the rest for who shows the token."""
+"""The operations listeners: webhooks and operators over TCP, operators over the Unix socket."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hmac
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.types import ASGIApp
 
+from gateway.http1.asgi import AsgiService
+from gateway.http1.body import Body
+from gateway.http1.connections import ConnectionLimits, Connections
+from gateway.http1.exchange import Exchange, Service
+from gateway.http1.refusals import RefusedError
+from gateway.http1.server import Server
 from registry_sync.node_dir import StartError
-from registry_sync.operations.problems import problem
+from registry_sync.operations.senders import NotAuthenticError
+from registry_sync.operations.webhooks import Webhook, create_webhooks_app
 
 _BACKLOG = 128
-_WEBHOOKS = "/webhooks/"
-HEAD_TIMEOUT_S = 10.0
+_WEBHOOKS = b"/webhooks/"
+_BODY_TIMEOUT_S = 10.0
+_DRAIN_S = 1.0
+MAX_WEBHOOK_BYTES = 2**20
+MAX_OPERATORS_BYTES = 2**16
+TCP_LIMITS = ConnectionLimits(most=64, idle_s=10.0, head_s=10.0, read_s=30.0)
+LOCAL_LIMITS = ConnectionLimits(most=32, idle_s=75.0, head_s=10.0, read_s=30.0)
+"""The operators' own share, whatever comes over TCP."""
+FILES_OF_WORK = 512
+"""What the work takes of the open files, none of which a connection may have: some 200 of the 16
+threads that bring bytes, each with a file and the connections of its parts; 130 of the connections
+to storage that are kept open; 16 of calls of the registry at once, 16 to the gateway; 30 of the
+ledger's connections and their files; 12 of builds; and what a process has anyway."""
+_FEWEST = 4
 
 
-class TcpApp:
-    """Hands webhooks on as they are, and everything else only with the operators' token.
+@dataclass(frozen=True, slots=True)
+class ListenerLimits:
+    """How many connections each listener has, and for how long."""
+
+    tcp: ConnectionLimits = TCP_LIMITS
+    local: ConnectionLimits = LOCAL_LIMITS
+
+    @property
+    def files(self) -> int:
+        """How many files the connections of both can have open, of those turned away too."""
+        return 2 * (self.tcp.most + self.local.most)
+
+    def within(self, open_files: int) -> ListenerLimits:
+        """Return as many of the connections as fit beside the work, in the same proportion.
+
+        Args:
+            open_files: How many files the process may have open. Where not even the work fits, a
+                few connections are left: operators see what is wrong by them.
+        """
+        share = min(1.0, max(0, open_files - FILES_OF_WORK) / self.files)
+        tcp, local = (max(_FEWEST, int(one.most * share)) for one in (self.tcp, self.local))
+        return ListenerLimits(replace(self.tcp, most=tcp), replace(self.local, most=local))
+
+
+class _NotAuthenticRefusedError(RefusedError):
+    """The request does not come from a caller who may make it."""
+
+    status = 401
+    code = "not_authentic"
+
+
+class _TokenMissingError(_NotAuthenticRefusedError):
+    """The request does not show the operators' token."""
+
+    lines = "www-authenticate: Bearer\r\n"
+
+
+class _OperatorsRefusedError(RefusedError):
+    """Operators have no way in over TCP on this node."""
+
+    status = 403
+    code = "operators_refused"
+
+
+class OperationsService:
+    """Hands webhooks on, and everything else only with the operators' token.
 
     The operators' routes are closed by default: one that is added is guarded without being named.
+    A request is authenticated by its head before its body is read, as far as the head tells.
     """
 
-    def __init__(self, *, webhooks: ASGIApp, operators: ASGIApp, token: str) -> None:
+    def __init__(self, *, webhooks: Iterable[Webhook], operators: ASGIApp, token: str) -> None:
         """Store. ``token`` empty: operators are refused."""
-        self._webhooks = webhooks
-        self._operators = operators
+        known = tuple(webhooks)
+        self._by_path = {f"/webhooks/{one.name}".encode(): one for one in known}
+        self._webhooks = AsgiService(
+            create_webhooks_app(known),
+            max_body_bytes=MAX_WEBHOOK_BYTES,
+            body_timeout_s=_BODY_TIMEOUT_S,
+        )
+        self._operators = _operators_service(operators)
         self._token = token
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            raise RuntimeError(f"{scope['type']} is not spoken here")
-        if scope["path"].startswith(_WEBHOOKS):
-            app = self._webhooks
+    def expect(self, exchange: Exchange, length: int | None) -> Body:
+        """Return what takes a body that has not come whole.
+
+        Raises:
+            RefusedError: The caller is not authentic, or the body will be too large.
+        """
+        return self._admitted(exchange).expect(exchange, length)
+
+    def begin(self, exchange: Exchange) -> None:
+        """Begin with a request that is here as a whole."""
+        try:
+            service = self._admitted(exchange)
+        except RefusedError as error:
+            self.refuse(exchange, error)
         else:
-            app = self._refusal(Headers(scope=scope)) or self._operators
-        await app(scope, receive, send)
+            service.begin(exchange)
 
-    def _refusal(self, headers: Headers) -> ASGIApp | None:
+    def refuse(self, exchange: Exchange, error: Exception) -> None:
+        """Answer with a problem; a webhook takes note of it."""
+        webhook = self._webhook(exchange)
+        if webhook is not None:
+            webhook.complain(str(error))
+        self._operators.refuse(exchange, error)
+
+    def end(self) -> None:
+        """Wait for nothing any more."""
+        self._webhooks.end()
+        self._operators.end()
+
+    def _webhook(self, exchange: Exchange) -> Webhook | None:
+        return self._by_path.get(exchange.url.partition(b"?")[0])
+
+    def _admitted(self, exchange: Exchange) -> Service:
+        """Return what serves a request.
+
+        Raises:
+            RefusedError: The head shows that its caller may not make it.
+        """
+        if not exchange.url.startswith(_WEBHOOKS):
+            self._check_token(exchange.fields)
+            return self._operators
+        webhook = self._webhook(exchange)
+        if webhook is not None and exchange.method == b"POST":
+            headers = {
+                name.decode("latin-1"): value.decode("latin-1")
+                for name, value in exchange.fields.items()
+            }
+            try:
+                webhook.sender.check_head(headers)
+            except NotAuthenticError as error:
+                raise _NotAuthenticRefusedError(str(error)) from error
+        return self._webhooks
+
+    def _check_token(self, fields: Mapping[bytes, bytes]) -> None:
         if not self._token:
-            return problem(
-                403,
-                "operators_refused",
-                "Forbidden",
+            raise _OperatorsRefusedError(
                 "over TCP operators need a token, and this node has none: set "
-                "REGISTRY_SYNC_OPERATIONS_TOKEN, or use `registry-gateway` on the node itself",
+                "REGISTRY_SYNC_OPERATIONS_TOKEN, or use `registry-gateway` on the node itself"
             )
-        shown = headers.get("authorization", "").encode("latin-1", "replace")
+        shown = fields.get(b"authorization", b"")
         if not hmac.compare_digest(shown, b"Bearer " + self._token.encode()):
-            return problem(
-                401,
-                "not_authentic",
-                "Unauthorized",
+            raise _TokenMissingError(
                 "the operators' token is missing or another one: send it as "
-                "`Authorization: Bearer …`",
-                {"WWW-Authenticate": "Bearer"},
+                "`Authorization: Bearer …`"
             )
-        return None
 
 
-class PromptProtocol(H11Protocol):
-    """HTTP/1.1 of which every request must begin and have its head whole within a time.
+def tcp_server(
+    *,
+    webhooks: Iterable[Webhook],
+    operators: ASGIApp,
+    token: str,
+    limits: ConnectionLimits = TCP_LIMITS,
+) -> Server:
+    """Return the server of the TCP port."""
+    service = OperationsService(webhooks=webhooks, operators=operators, token=token)
+    return Server(service, Connections(limits), drain_timeout_s=_DRAIN_S)
 
-    uvicorn itself waits for ever, and so a few silent connections would keep everybody else out.
-    """
 
-    _head_timer: asyncio.TimerHandle | None = None
+def local_server(operators: ASGIApp, limits: ConnectionLimits = LOCAL_LIMITS) -> Server:
+    """Return the server of the Unix socket, whose callers are this node's own user."""
+    return Server(_operators_service(operators), Connections(limits), drain_timeout_s=_DRAIN_S)
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # TCP's
-        """Wait for the first head."""
-        super().connection_made(transport)
-        self._await_head()
 
-    def on_response_complete(self) -> None:
-        """Wait for the next one, if there is one."""
-        super().on_response_complete()
-        self._await_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def _await_head(self) -> None:
-        self._stop_waiting()
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._close_unless_asked)
-
-    def _stop_waiting(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-
-    def _close_unless_asked(self) -> None:
-        """Close, unless a request is being answered: the wait begins anew when it has been."""
-        if getattr(self.cycle, "response_complete", True):  # no cycle before the first head
-            self.transport.close()
+def _operators_service(operators: ASGIApp) -> AsgiService:
+    return AsgiService(
+        operators, max_body_bytes=MAX_OPERATORS_BYTES, body_timeout_s=_BODY_TIMEOUT_S
+    )
 
 
 @contextlib.contextmanager

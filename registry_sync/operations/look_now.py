@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from registry_sync.operations.bodies import SyncAnswer
 from registry_sync.operations.refusals import UnknownError
-from registry_sync.operations.state import active_aliases, last_failure, model_state
+from registry_sync.operations.state import last_failure, model_state
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import AskedBy
 from registry_sync.why import Explanation, Why, explain
@@ -73,9 +73,10 @@ def _moves(spine: Reconciler, model: str) -> bool:
 
 
 def _explained(spine: Reconciler, model: str) -> dict[str, Explanation]:
-    state, world, active = model_state(spine, model), spine.look(), active_aliases(spine)
+    state, world = model_state(spine, model), spine.look(model)
+    active = spine.observation.active_of(model)
     return {
-        one.alias: explain(world, model, one.alias, active.get((model, one.alias)))
+        one.alias: explain(world, model, one.alias, active.get(one.alias))
         for one in (state.aliases if state else ())
     }
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 
-from registry_sync.errors import LedgerError
 from registry_sync.operations.bodies import (
     FreezeAnswer,
     FreezeState,
@@ -57,8 +57,8 @@ async def pin(spine: Reconciler, request: PinRequest, *, patience_s: float) -> P
         return answer.model_copy(update={"reason": reason or spine.journal.trouble})
     of = _creation(spine, request)
     hold = new_hold(spine, key, request.version, digest, of_creation=of, lasting=True)
-    outcome, reason = await hold_until_served(spine, hold, patience_s=patience_s)
-    return answer.model_copy(update={"outcome": outcome, "reason": reason})
+    held = await hold_until_served(spine, hold, patience_s=patience_s)
+    return answer.model_copy(update=asdict(held))
 
 
 def _must_be_known(
@@ -141,14 +141,12 @@ async def unpin(spine: Reconciler, request: UnpinRequest) -> UnpinAnswer:
 
     Raises:
         NotHeldError: It does.
-        LedgerError: The ledger does not take it: nothing has changed.
     """
     key = (request.model, request.alias)
     hold = spine.journal.view.holds.get(key)
     if hold is None:
         raise NotHeldError(f"{request.model}@{request.alias} is neither pinned nor held")
-    if not await spine.unhold(hold):
-        raise LedgerError(spine.journal.trouble or "the ledger did not take it")
+    not_recorded = await spine.unhold(hold)
     await spine.next_decision()
     node = spine.observation.node
     active = {(one.model, one.alias): one.version for one in node.active} if node else {}
@@ -160,31 +158,23 @@ async def unpin(spine: Reconciler, request: UnpinRequest) -> UnpinAnswer:
         active=active.get(key),
         aspired=aspired_version(spine.listings.aspired, *key),
         frozen=spine.journal.view.freeze is not None,
+        not_recorded=not_recorded,
     )
 
 
 async def freeze(spine: Reconciler) -> FreezeAnswer:
-    """Let no alias of the node follow the registry from now on.
-
-    Raises:
-        LedgerError: The ledger does not take it: nothing has changed.
-    """
+    """Let no alias of the node follow the registry from now on."""
     before = spine.journal.view.freeze
-    if not await spine.freeze():
-        raise LedgerError(spine.journal.trouble or "the ledger did not take it")
-    return FreezeAnswer(frozen=frozen(spine), changed=before is None)
+    not_recorded = await spine.freeze()
+    changed = before is None
+    return FreezeAnswer(frozen=frozen(spine), changed=changed, not_recorded=not_recorded)
 
 
 async def unfreeze(spine: Reconciler) -> FreezeAnswer:
-    """Let the aliases of the node follow the registry again.
-
-    Raises:
-        LedgerError: The ledger does not take it: nothing has changed.
-    """
+    """Let the aliases of the node follow the registry again."""
     before = spine.journal.view.freeze
-    if not await spine.unfreeze():
-        raise LedgerError(spine.journal.trouble or "the ledger did not take it")
-    return FreezeAnswer(frozen=None, changed=before is not None)
+    not_recorded = await spine.unfreeze()
+    return FreezeAnswer(frozen=None, changed=before is not None, not_recorded=not_recorded)
 
 
 def frozen(spine: Reconciler) -> FreezeState | None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from registry_sync.actions import Fetch
-from registry_sync.errors import LedgerError
 from registry_sync.incidents import incident_of, way_out, why_not_acceptable
 from registry_sync.operations.bodies import (
     Quarantines,
@@ -14,7 +11,7 @@ from registry_sync.operations.bodies import (
     ReleaseRequest,
 )
 from registry_sync.operations.pinning import bring
-from registry_sync.operations.refusals import NotQuarantinedError
+from registry_sync.operations.refusals import NotQuarantinedError, not_recorded
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import AskedBy, Quarantine
 from registry_sync.standing import find, is_made_anew, quarantine_of
@@ -93,11 +90,13 @@ async def release(
     """
     if (request.model, request.version) not in spine.journal.view.quarantines:
         raise _not_quarantined(request)
-    await _written(
-        spine,
+    released = await spine.journal.write(
+        request.model,
         spine.ledger.release_quarantine,
         *(request.model, request.version, str(AskedBy.OPERATOR)),
     )
+    if not released:
+        raise not_recorded(spine, f"{request.model}/{request.version} stays quarantined")
     return await _bring(spine, request, patience_s=patience_s)
 
 
@@ -106,16 +105,6 @@ def _not_quarantined(request: ReleaseRequest) -> NotQuarantinedError:
         f"version {request.version} of {request.model} is not quarantined; "
         "`registry-gateway quarantine list` shows what is"
     )
-
-
-async def _written(spine: Reconciler, work: Callable[..., object], *args: object) -> None:
-    """Write a decision.
-
-    Raises:
-        LedgerError: The ledger does not take it: nothing has changed.
-    """
-    if not await spine.journal.write(work, *args):
-        raise LedgerError(spine.journal.trouble or "the ledger did not take it")
 
 
 async def _bring(

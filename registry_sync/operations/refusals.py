@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from registry_sync.errors import LedgerError
+from registry_sync.reconcile import Reconciler
+
 
 class RefusedError(Exception):
     """Root. The message says what is wrong, and what to do where there is something."""
@@ -45,3 +48,15 @@ class NotQuarantinedError(RefusedError):
 
     code = "not_quarantined"
     title = "Not quarantined"
+
+
+def not_recorded(spine: Reconciler, unchanged: str) -> LedgerError:
+    """Return the error that says what stays as it is, since the ledger does not record more.
+
+    ``unchanged`` is a sentence, such as "churn/3 stays rejected".
+    """
+    why = spine.journal.trouble or "the ledger did not take it"
+    return LedgerError(
+        f"{unchanged}, since its end is not recorded: {why}; run the command again when "
+        "`registry-gateway status` shows that the ledger takes it"
+    )

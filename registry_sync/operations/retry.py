@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from registry_sync.errors import LedgerError
 from registry_sync.operations.bodies import RetryAnswer, RetryOutcome, RetryRequest
-from registry_sync.operations.refusals import NotRejectedError
-from registry_sync.operations.state import active_aliases
+from registry_sync.operations.refusals import NotRejectedError, not_recorded
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import AskedBy, Hold
 from registry_sync.why import Explanation, Why, explain
@@ -36,11 +34,11 @@ async def retry(spine: Reconciler, request: RetryRequest, *, patience_s: float) 
     key = (request.model, request.version)
     if not _is_rejected(spine, key):
         raise NotRejectedError(_why_not(spine, key))
-    for hold in _held_away(spine, key):
-        if not await spine.unhold(hold):
-            raise LedgerError(spine.journal.trouble or "the ledger did not take it")
+    held_away = _held_away(spine, key)
     if not await spine.retry(*key):
-        raise LedgerError(spine.journal.trouble or "the ledger did not take it")
+        raise not_recorded(spine, f"{key[0]}/{key[1]} stays rejected")
+    for hold in held_away:
+        await spine.unhold(hold)
     answer = RetryAnswer(outcome="active", model=key[0], version=key[1], aliases=[])
     try:
         async with asyncio.timeout(patience_s):
@@ -92,9 +90,9 @@ def _concerned(spine: Reconciler, key: tuple[str, int]) -> dict[str, Explanation
     """Return the aliases that the registry wants at a version, each with what became of it."""
     model, version = key
     listed = spine.listings.aspired.models.get(model)
-    world, active = spine.look(), active_aliases(spine)
+    world, active = spine.look(model), spine.observation.active_of(model)
     return {
-        alias: explain(world, model, alias, active.get((model, alias)))
+        alias: explain(world, model, alias, active.get(alias))
         for alias, wanted in (listed.aliases if listed else {}).items()
         if wanted == version
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from gateway.control_contract import ActiveAlias
 from registry_sync.errors import LedgerError
 from registry_sync.operations.bodies import RollbackAnswer, RollbackRequest
@@ -54,9 +56,8 @@ async def roll_back(
         if target.target_version == active.version:  # it is active as it is now
             answer = answer.model_copy(update={"reason": predecessor_is_over(active.version)})
         return answer
-    outcome, reason = await hold_until_served(spine, target, patience_s=patience_s)
-    news = {"outcome": outcome, "was_pinned": was_pinned, "reason": reason}
-    return answer.model_copy(update=news)
+    held = await hold_until_served(spine, target, patience_s=patience_s)
+    return answer.model_copy(update={"was_pinned": was_pinned, **asdict(held)})
 
 
 def _active(spine: Reconciler, request: RollbackRequest) -> ActiveAlias:
@@ -96,6 +97,7 @@ def _as_it_is_now(spine: Reconciler, model: str, version: int) -> tuple[str, str
 
 async def _previous(spine: Reconciler, active: ActiveAlias) -> tuple[int, str, str | None]:
     """Return what the alias pointed at before what it points at now, and of which creation."""
+    unread = None
     try:
         history = await spine.journal.read(
             spine.ledger.activations_of,
@@ -103,8 +105,8 @@ async def _previous(spine: Reconciler, active: ActiveAlias) -> tuple[int, str, s
             active.alias,
             limit=_SEARCHED_ACTIVATIONS,
         )
-    except LedgerError:
-        history = []
+    except LedgerError as error:
+        history, unread = [], error.reason
     found = before(history, active.version)
     if found is not None:
         return found.version, found.digest, found.creation
@@ -114,8 +116,12 @@ async def _previous(spine: Reconciler, active: ActiveAlias) -> tuple[int, str, s
     left = {one.previous_version for one in history if _goes_back(one)}
     version = active.previous_version
     if held or version is None or version in left or active.previous_digest is None:
+        name = f"{active.model}@{active.alias}"
         raise NothingToRollBackError(
-            f"{active.model}@{active.alias} has pointed at nothing else before"
+            f"{name} has pointed at nothing else before"
+            if unread is None
+            else f"what {name} pointed at before is in the ledger only ({unread}): name the "
+            "version with --to"
         )
     of = creation_of_bytes(spine.journal.view, active.model, version, active.previous_digest)
     return version, active.previous_digest, of

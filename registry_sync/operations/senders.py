@@ -36,6 +36,14 @@ class Delivery:
 class Sender(Protocol):
     """One sender, and what it has delivered."""
 
+    def check_head(self, headers: Mapping[str, str]) -> None:
+        """Check what the headers tell before the body is read.
+
+        Raises:
+            NotAuthenticError: The delivery cannot come from this sender, or not lately.
+        """
+        ...
+
     def check(self, headers: Mapping[str, str], body: bytes) -> Delivery:
         """Return the delivery, if it comes from this sender, and lately.
 
@@ -101,6 +109,22 @@ class SigningSender:
 
     def check(self, headers: Mapping[str, str], body: bytes) -> Delivery:
         """Return the delivery, if the secret signed it and its timestamp is in the window."""
+        delivery, timestamp, signature = self._read(headers)
+        expected = sign(self._secret, delivery.delivery_id, timestamp, body)
+        if not hmac.compare_digest(expected, signature):
+            raise NotAuthenticError(
+                f"{self._headers.signature} does not match: the sender signs with another secret, "
+                "or the delivery was altered on its way"
+            )
+        self._refuse_stale(delivery)
+        return delivery
+
+    def check_head(self, headers: Mapping[str, str]) -> None:
+        """Check that all of it is there, and the timestamp in the window."""
+        self._refuse_stale(self._read(headers)[0])
+
+    def _read(self, headers: Mapping[str, str]) -> tuple[Delivery, bytes, bytes]:
+        """Return the delivery that the headers name, its timestamp as sent, and its signature."""
         delivery_id = _header(headers, self._headers.delivery_id)
         timestamp = _header(headers, self._headers.timestamp)
         signature = _header(headers, self._headers.signature)
@@ -112,14 +136,7 @@ class SigningSender:
             raise NotAuthenticError(
                 f"{self._headers.timestamp} is not a whole number of seconds since 1970"
             )
-        if not hmac.compare_digest(sign(self._secret, delivery_id, timestamp, body), signature):
-            raise NotAuthenticError(
-                f"{self._headers.signature} does not match: the sender signs with another secret, "
-                "or the delivery was altered on its way"
-            )
-        delivery = Delivery(delivery_id, int(timestamp))
-        self._refuse_stale(delivery)
-        return delivery
+        return Delivery(delivery_id, int(timestamp)), timestamp, signature
 
     def _refuse_stale(self, delivery: Delivery) -> None:
         forgotten = delivery.timestamp <= self._forgotten_up_to and not self.has_taken(delivery)
@@ -162,9 +179,13 @@ class TokenSender:
 
     def check(self, headers: Mapping[str, str], body: bytes) -> Delivery:  # noqa: ARG002 - unsigned
         """Return the delivery, if it shows the token."""
+        self.check_head(headers)
+        return Delivery()
+
+    def check_head(self, headers: Mapping[str, str]) -> None:
+        """Check that the token is shown."""
         if not hmac.compare_digest(self._shown, _header(headers, "authorization")):
             raise NotAuthenticError("the token after `Authorization: Bearer` is another one")
-        return Delivery()
 
     def has_taken(self, delivery: Delivery) -> bool:  # noqa: ARG002 - nothing tells them apart
         """Whether this very delivery has had its effect: nobody knows."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from gateway.control_contract import ActiveAlias
 from registry_sync.backoff import Failure
 from registry_sync.operations import damage
 from registry_sync.operations.bodies import (
@@ -15,37 +14,69 @@ from registry_sync.operations.bodies import (
     ModelState,
     State,
     StoreState,
+    WebhookState,
     Work,
     work,
 )
 from registry_sync.operations.pinning import frozen
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile import Reconciler, with_pauses
 from registry_sync.records import Activation, Attempt, Decision
 from registry_sync.why import Explanation, Why, explain
+from registry_sync.world import World
 
 
-def read_state(spine: Reconciler, *, node_id: str, tracking_uri: str) -> State:
-    """Return what the node follows, serves and is busy with, as it is now."""
-    node = spine.observation.node
-    return State(
+async def state_document(
+    spine: Reconciler, *, node_id: str, tracking_uri: str, webhooks: Sequence[WebhookState] = ()
+) -> bytes:
+    """Return what the node follows, serves and is busy with, as the JSON of a `State`.
+
+    There may be thousands of models: they are described and encoded a few at a time, so that
+    others have their turn. Each is as it is at that moment.
+    """
+    rest = _without_models(spine, node_id, tracking_uri, webhooks)
+    damaged = damage.copies(spine)
+    models = [
+        _model(spine, name, damaged).model_dump_json().encode()
+        async for name in with_pauses(_names(spine))
+    ]
+    return b'%b,"models":[%b]}' % (rest[:-1], b",".join(models))
+
+
+def _without_models(
+    spine: Reconciler, node_id: str, tracking_uri: str, webhooks: Sequence[WebhookState]
+) -> bytes:
+    node = spine.observation.heard
+    state = State(
         node_id=node_id,
         tracking_uri=tracking_uri,
         listed_at=spine.listings.listed_at,
         source_error=spine.listings.error,
         gateway_error=spine.observation.unreachable,
         ledger_error=spine.journal.trouble,
-        generation=node.generation if node else None,
+        generation=spine.observation.generation if node else None,
         frozen=frozen(spine),
         store=_store(spine),
         problems=[
             *spine.listings.aspired.problems,
             *_held_back(spine),
             *damage.read_damage(spine),
+            *([waiting] if (waiting := spine.journal.backlog()) else []),
         ],
-        models=_models(spine),
+        models=[],
         work=_work(spine),
         fetches=fetches(spine),
+        webhooks=list(webhooks),
     )
+    return state.model_dump_json(exclude={"models"}).encode()
+
+
+def read_unwritten(spine: Reconciler) -> list[str]:
+    """Return a sentence for each thing that cannot be written: ledger, files, and what waits."""
+    trouble = spine.journal.trouble
+    ledger = [f"the ledger cannot be used: {trouble}"] if trouble else []
+    files = [f"{one.name} {one.reason}" for one in spine.damaged_files.not_yet_written()]
+    waiting = spine.journal.backlog()
+    return [*ledger, *files, *([waiting] if waiting else [])]
 
 
 def fetches(spine: Reconciler, only: str | None = None) -> list[FetchState]:
@@ -73,27 +104,29 @@ def _store(spine: Reconciler) -> StoreState:
     )
 
 
-def active_aliases(spine: Reconciler) -> dict[tuple[str, str], ActiveAlias]:
-    """Return what the gateway serves, by model and alias."""
-    node = spine.observation.node
-    return {(one.model, one.alias): one for one in (node.active if node else [])}
+def _names(spine: Reconciler) -> list[str]:
+    """Return the models that the registry, the gateway or an operator's hold knows, sorted."""
+    held = {model for model, _ in spine.journal.view.holds}
+    listed = spine.listings.aspired.models
+    return sorted({*spine.announcer.models, *listed, *spine.observation.serves(), *held})
 
 
-def _models(spine: Reconciler, only: str | None = None) -> list[ModelState]:
-    active = active_aliases(spine)
-    versions = {model.name: model.versions for model in spine.announcer.models}
-    meant = {model for model, _ in (*active, *spine.journal.view.holds)}
-    names = sorted({*versions, *spine.listings.aspired.models, *meant})
-    damaged = damage.copies(spine)
-    return [
-        ModelState(
-            name=name,
-            aliases=_with_damage(_aliases(spine, name, active), damaged),
-            versions=versions.get(name, []),
-        )
-        for name in names
-        if only in (None, name)
-    ]
+def _model(spine: Reconciler, name: str, damaged: Mapping[str, str]) -> ModelState:
+    described = spine.announcer.models.get(name)
+    return ModelState(
+        name=name,
+        aliases=_with_damage(_aliases(spine, name), damaged),
+        versions=described.versions if described else [],
+    )
+
+
+def _is_known(spine: Reconciler, model: str) -> bool:
+    return bool(
+        model in spine.announcer.models
+        or model in spine.listings.aspired.models
+        or spine.observation.active_of(model)
+        or spine.journal.view_of(model).holds
+    )
 
 
 def _with_damage(aliases: list[AliasState], damaged: Mapping[str, str]) -> list[AliasState]:
@@ -110,32 +143,24 @@ def _held_back(spine: Reconciler) -> list[str]:
     ]
 
 
-def _aliases(
-    spine: Reconciler, name: str, active: dict[tuple[str, str], ActiveAlias]
-) -> list[AliasState]:
+def _aliases(spine: Reconciler, name: str) -> list[AliasState]:
+    active = spine.observation.active_of(name)
     listed = spine.listings.aspired.models.get(name)
     aspired = dict(listed.aliases) if listed else {}
-    held = spine.journal.view.holds
-    words = sorted(
-        {
-            *aspired,
-            *(listed.unfollowed if listed else ()),
-            *(alias for model, alias in (*active, *held) if model == name),
-        }
-    )
-    return [
-        _alias(spine, name, word, aspired.get(word), active.get((name, word))) for word in words
-    ]
+    world = spine.look(name)
+    held = (alias for _, alias in world.ledger.holds)
+    unfollowed = listed.unfollowed if listed else ()
+    words = sorted({*aspired, *unfollowed, *active, *held})
+    return [_alias(spine, world, name, word) for word in words]
 
 
-def _alias(
-    spine: Reconciler, model: str, alias: str, aspired: int | None, active: ActiveAlias | None
-) -> AliasState:
-    hold = spine.journal.view.holds.get((model, alias))
-    found = explain(spine.look(), model, alias, active)
+def _alias(spine: Reconciler, world: World, model: str, alias: str) -> AliasState:
+    active = spine.observation.active_of(model).get(alias)
+    hold = world.ledger.holds.get((model, alias))
+    found = explain(world, model, alias, active)
     return AliasState(
         alias=alias,
-        aspired=aspired,
+        aspired=found.aspired,
         active=active.version if active else None,
         digest=active.digest if active else None,
         since=active.since if active else None,
@@ -194,7 +219,7 @@ def _work(spine: Reconciler) -> list[Work]:
 
 def model_state(spine: Reconciler, name: str) -> ModelState | None:
     """Return one model; None: neither the registry nor this node knows it."""
-    return next(iter(_models(spine, name)), None)
+    return _model(spine, name, damage.copies(spine)) if _is_known(spine, name) else None
 
 
 async def read_history(spine: Reconciler, model: str | None, *, limit: int) -> History:

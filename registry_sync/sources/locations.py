@@ -16,12 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
+from gateway.redaction import names_user, remember_location
 from registry_sync.errors import (
     ArtifactTooLargeError,
     SourceError,
@@ -30,6 +32,7 @@ from registry_sync.errors import (
     in_words,
 )
 from registry_sync.sources.allowed_places import check_place
+from registry_sync.sources.bounded_answers import BoundedSession, bound_mlflow_answers
 from registry_sync.sources.read_ahead import read_ahead
 from registry_sync.sources.s3_parts import load_part, parts_of
 
@@ -43,6 +46,7 @@ _MOST_FOLDER_MARKS = 1000  # beside as many as there may be files
 _CONNECT_TIMEOUT_S = 5
 _READ_TIMEOUT_S = 30
 _ATTEMPTS = 3
+_ENDPOINTS = ("MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _CONNECTIONS = 64  # kept open; every fetch reads several parts at a time
 
 
@@ -146,6 +150,8 @@ def open_location(
 ) -> Location:
     """Return the location that ``uri`` means. Asks nothing yet, but the server where a run's is.
 
+    The names in ``uri`` are remembered, so that no caller reads them in the reason of a failure.
+
     Args:
         uri: Of any kind.
         tracking_uri: The MLflow server that ``mlflow-artifacts:`` means.
@@ -156,9 +162,12 @@ def open_location(
         ForbiddenPlaceError: It must not be asked.
         SourceError: It cannot be used.
     """
+    remember_location(uri)
     check_place(uri, tracking_uri)
     scheme = urlsplit(uri).scheme
     with as_source_error(f"the artifact location {scheme or 'path'!r} cannot be used"):
+        if scheme not in ("", "file", "s3"):
+            bound_mlflow_answers()
         if scheme == "s3":
             return S3Location.at(uri, s3())
         if scheme == "mlflow-artifacts":
@@ -222,24 +231,44 @@ def _one_by_one(
 # --- S3 -----------------------------------------------------------------------------------------
 
 
+def refuse_passwords(environ: Mapping[str, str]) -> None:
+    """Refuse an endpoint whose URL has a user or a password: boto3 repeats it in its errors.
+
+    Raises:
+        SourceError: A variable has one; the message names it and the remedy.
+    """
+    for name in _ENDPOINTS:
+        if names_user(environ.get(name, "")):
+            raise SourceError(
+                f"{name} must be a URL without user and password, which logs and errors would "
+                "show: take them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
+
+
 def connect_s3(environ: Mapping[str, str], *, read_timeout_s: float = _READ_TIMEOUT_S) -> S3Client:
     """Return a client for the endpoint that MLflow's or AWS's variables name. Any thread.
 
     Args:
         environ: The process's environment.
         read_timeout_s: The longest silence of the storage, in seconds.
+
+    Raises:
+        SourceError: An endpoint's URL has a password.
     """
     import boto3
     from botocore.config import Config
+    from botocore.session import get_session
 
+    refuse_passwords(environ)
+    session = get_session()
+    session.get_component("response_parser_factory").set_parser_defaults(
+        timestamp_parser=_timestamp
+    )
     style = environ.get("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE", "auto")
     unverified = environ.get("MLFLOW_S3_IGNORE_TLS", "").lower() in ("true", "1")
-    client: S3Client = boto3.session.Session().client(
+    client: S3Client = boto3.session.Session(botocore_session=session).client(
         "s3",
-        endpoint_url=environ.get("MLFLOW_S3_ENDPOINT_URL")
-        or environ.get("AWS_ENDPOINT_URL_S3")
-        or environ.get("AWS_ENDPOINT_URL")
-        or None,
+        endpoint_url=next((environ[one] for one in _ENDPOINTS if environ.get(one)), None),
         verify=False if unverified else None,
         config=Config(
             connect_timeout=_CONNECT_TIMEOUT_S,
@@ -249,7 +278,24 @@ def connect_s3(environ: Mapping[str, str], *, read_timeout_s: float = _READ_TIME
             s3={"addressing_style": style},  # type: ignore[arg-type]  # the user's word
         ),
     )
+    endpoint = client._endpoint  # type: ignore[attr-defined]  # noqa: SLF001 - takes no session
+    endpoint.http_session = BoundedSession(endpoint.http_session)
     return client
+
+
+def _timestamp(value: Any) -> datetime:
+    """Return the time that an answer tells.
+
+    Each object of a listing has one in ISO's form. botocore tries all forms there are, and takes
+    most of a listing's time for it.
+    """
+    from botocore.utils import parse_timestamp
+
+    try:
+        told = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        told = parse_timestamp(value)
+    return told if told.tzinfo else told.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +411,7 @@ class ProxyLocation:
             with closing(answer):
                 augmented_raise_for_status(answer)
                 # What has come, as it comes: a slow drip would take hours to fill a chunk.
-                while piece := answer.raw.read1(CHUNK_BYTES, decode_content=True):
+                while piece := answer.raw.read1(CHUNK_BYTES):
                     yield piece
 
 

@@ -25,10 +25,11 @@ from gateway.model_ref import (
     parse_model_name,
     parse_version,
 )
+from gateway.redaction import redacted
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import SourceError, in_words
 from registry_sync.policy import DIGEST_TAG, read_stamp
-from registry_sync.redaction import without_userinfo
+from registry_sync.sources.bounded_answers import bound_mlflow_answers
 
 _MODELS_PER_PAGE = 1000
 _VERSIONS_PER_PAGE = 10_000
@@ -47,6 +48,7 @@ _MLFLOW_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_CONFIGURE_LOGGING": "false",  # its lines go the way of ours: without secrets
 }
 """With its own defaults, MLflow's client blocks for four minutes on a dead server. It reads these
 variables at every request and has no other way to be told."""
@@ -84,6 +86,7 @@ def connect(
     bound_mlflow(environ)
     from mlflow import MlflowClient
 
+    bound_mlflow_answers()
     name = _named_registry(tracking_uri)
     with _as_source_error(name, "cannot be used as a registry"):
         client = MlflowClient(tracking_uri=tracking_uri)
@@ -270,7 +273,7 @@ class MlflowRegistry:
 
 
 def _named_registry(tracking_uri: str) -> str:
-    return f"the MLflow registry at {without_userinfo(tracking_uri)}"
+    return f"the MLflow registry at {redacted(tracking_uri)}"
 
 
 def _can_be_named(name: str) -> bool:

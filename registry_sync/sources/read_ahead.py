@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import closing
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import Generic, TypeVar
 
 BEAT_S = 0.25
 """The longest silence, in seconds."""
@@ -30,18 +31,20 @@ def read_ahead(
 
     Args:
         parts: What to bring; taken as needed.
-        load: Brings one, on a thread of its own; ends soon after the event is set, which says that
-            nobody waits any more. The thread is a daemon: one that stands in a dead connection
-            until its time-out must not keep the process from ending.
-        at_once: Parts that are on their way or wait for their turn: the bound of the memory.
+        load: Brings one, on a thread of this reader's; ends soon after the event is set, which says
+            that nobody waits any more. The threads are daemons: one that stands in a dead
+            connection until its time-out must not keep the process from ending.
+        at_once: Parts that are on their way or wait for their turn: the bound of the memory, and of
+            the threads.
     """
     left = threading.Event()
     coming: deque[tuple[_Part, Future[_Loaded]]] = deque()
+    work = _Work(load, left, at_once)
     pending = iter(parts)
     try:
         while True:
             for part in pending:
-                coming.append((part, _start(load, part, left)))
+                coming.append((part, work.begin(part)))
                 if len(coming) >= at_once:
                     break
             if not coming:
@@ -53,6 +56,7 @@ def read_ahead(
             yield part, future.result()
     finally:
         left.set()
+        work.end()
 
 
 def wait_for(call: Callable[[threading.Event], _Loaded], on_beat: Callable[[], None]) -> _Loaded:
@@ -82,16 +86,39 @@ def _wait(future: Future[_Loaded]) -> bool:
     return True
 
 
-def _start(
-    load: Callable[[_Part, threading.Event], _Loaded], part: _Part, left: threading.Event
-) -> Future[_Loaded]:
-    future: Future[_Loaded] = Future()
+class _Work(Generic[_Part, _Loaded]):
+    """The threads of one reader: each takes the next part when it has brought one."""
 
-    def work() -> None:
-        try:
-            future.set_result(load(part, left))
-        except BaseException as error:  # noqa: BLE001 - it is raised where the part is waited for
-            future.set_exception(error)
+    def __init__(
+        self, load: Callable[[_Part, threading.Event], _Loaded], left: threading.Event, most: int
+    ) -> None:
+        """Begin with none."""
+        self._load = load
+        self._left = left
+        self._most = most
+        self._threads = 0
+        self._waiting: SimpleQueue[tuple[_Part, Future[_Loaded]] | None] = SimpleQueue()
 
-    threading.Thread(target=work, name="read-ahead", daemon=True).start()
-    return future
+    def begin(self, part: _Part) -> Future[_Loaded]:
+        """Have a part brought, by one more thread as long as there may be more."""
+        future: Future[_Loaded] = Future()
+        self._waiting.put((part, future))
+        if self._threads < self._most:
+            self._threads += 1
+            threading.Thread(target=self._run, name="read-ahead", daemon=True).start()
+        return future
+
+    def end(self) -> None:
+        """Let every thread end once it has brought what it is at."""
+        for _ in range(self._threads):
+            self._waiting.put(None)
+
+    def _run(self) -> None:
+        while (taken := self._waiting.get()) is not None:
+            part, future = taken
+            if self._left.is_set():
+                continue
+            try:
+                future.set_result(self._load(part, self._left))
+            except BaseException as error:  # noqa: BLE001 - raised where the part is waited for
+                future.set_exception(error)

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,9 @@ MAX_ALIASES_BYTES = 2**20
 _MANIFEST_SUFFIX = ".manifest"
 _ALIASES = "aliases.json"
 _MAX_PAGES = 100
+_MAX_REGISTRY_PAGES = 10_000
+_AFTER_ALL = "\U0010ffff"
+"""The last character that there is: what begins with it comes after everything else."""
 
 
 class ChangedError(SourceError):
@@ -161,18 +164,56 @@ def check_name(model: str) -> str:
 # --- listing --------------------------------------------------------------------------------------
 
 
-def list_models(client: S3Client, root: Root) -> list[str]:
-    """Return the names of all folders of the registry, whatever is in them.
+def list_registry(client: S3Client, root: Root, check: Callable[[], object]) -> list[ModelListing]:
+    """Return what lies in every folder of the registry, whatever their names are.
+
+    One call lists a thousand objects of many models. Of a model that has more, as one with large
+    artifacts does, the folder is listed without the files of its versions instead.
+
+    Args:
+        client: From `connect_s3`.
+        root: The registry.
+        check: Called before each call; what it raises ends the listing.
 
     Raises:
         SourceError: There is no end to them. botocore's own errors pass.
     """
-    pages = _pages(client, root, root.prefix)
-    return [
-        _tail(one.get("Prefix", ""), root.prefix)[:-1]
-        for p in pages
-        for one in p.get("CommonPrefixes", [])
-    ]
+    found: dict[str, ModelListing] = {}
+    where: dict[str, Any] = {}
+    for _ in range(_MAX_REGISTRY_PAGES):
+        check()
+        page = client.list_objects_v2(Bucket=root.bucket, Prefix=root.prefix, **where)
+        names = _sort_in(found, root, page)
+        if not page.get("IsTruncated"):
+            return list(found.values())
+        where = {"ContinuationToken": page["NextContinuationToken"]}
+        if len(names) == 1:
+            place = Place(root, names.pop())
+            check()
+            found[place.model] = list_model(client, place)
+            where = {"StartAfter": place.folder + _AFTER_ALL}
+    raise SourceError(f"{root.uri} has more than {_MAX_REGISTRY_PAGES} pages of objects")
+
+
+def _sort_in(
+    found: dict[str, ModelListing], root: Root, page: ListObjectsV2OutputTypeDef
+) -> set[str]:
+    """Sort the objects of a page in; return the names of their folders."""
+    names: set[str] = set()
+    for each in page.get("Contents", []):
+        model, cut, rest = _tail(each["Key"], root.prefix).partition("/")
+        if not cut:
+            continue  # beside the folders
+        names.add(model)
+        listing = found.get(model)
+        if listing is None:
+            listing = found[model] = ModelListing(Place(root, model))
+        folder, cut, _ = rest.partition("/")
+        if not cut:
+            _note(listing, rest, Published(each["ETag"], each["LastModified"].timestamp()))
+        elif (version := _number(folder)) is not None:
+            listing.uploads.add(version)
+    return names
 
 
 def list_model(client: S3Client, place: Place) -> ModelListing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -14,7 +15,7 @@ from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import SourceError, UnsafePathError
 from registry_sync.manifest import Manifest
 from registry_sync.sources.locations import as_source_error, connect_s3
-from registry_sync.sources.read_ahead import read_ahead
+from registry_sync.sources.read_ahead import read_ahead, wait_for
 from registry_sync.sources.s3_layout import (
     MAX_ALIASES_BYTES,
     MAX_MANIFEST_BYTES,
@@ -25,7 +26,7 @@ from registry_sync.sources.s3_layout import (
     Root,
     check_name,
     list_model,
-    list_models,
+    list_registry,
     parse_aliases,
     read_small,
 )
@@ -40,6 +41,8 @@ _CALLS_AT_ONCE = 16
 _REMEMBERED = 50_000
 _READ_TIMEOUT_S = 10
 _LISTING_LIMIT_S = 300.0
+
+_NOTHING: tuple[ModelListing | None, None] = (None, None)
 
 _Answer = TypeVar("_Answer")
 
@@ -77,9 +80,9 @@ def connect(uri: str, environ: Mapping[str, str]) -> S3Prefix:
 class S3Prefix:
     """See `registry_sync.sources.source.Source`. Lists the versions that have a manifest.
 
-    Every listing asks for all keys anew. What a manifest or the aliases *said* is remembered by
-    key and ETag, which cannot come to mean anything else: an ordinary listing is one call for
-    each model, and one for their names.
+    Every listing asks for all keys anew, a thousand in each call. What a manifest or the aliases
+    *said* is remembered by key and ETag, which cannot come to mean anything else; and so is what a
+    model's objects mean together, while they are the same.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class S3Prefix:
         self._clock = clock
         self._stamp = lru_cache(_REMEMBERED)(self._read_manifest)
         self._aliases = lru_cache(_REMEMBERED)(self._read_aliases)
+        self._last: Mapping[str, tuple[ModelListing, AspiredModel]] = {}
 
     @property
     def name(self) -> str:
@@ -106,18 +110,22 @@ class S3Prefix:
         listed_at = self._clock()
         give_up_at = time.monotonic() + _LISTING_LIMIT_S
         with as_source_error(f"{self.name} could not be listed"):
-            (names,) = _side_by_side([partial(list_models, self._client, self._root)], give_up_at)
-            places, problems = self._places(names)
-            calls = [partial(list_model, self._client, place) for place in places]
-            listings = [
-                found
-                for found in _side_by_side(calls, give_up_at)
-                if found.published or found.aliases  # else: nothing of it is published
-            ]
+            found = wait_for(
+                lambda left: list_registry(self._client, self._root, partial(_check, left)),
+                partial(_give_up, give_up_at),
+            )
+            listings, problems = _named(found)
+            last = self._last
+            news = [one for one in listings if last.get(one.place.model, _NOTHING)[0] != one]
             # The small objects before any is needed: where nothing changed, none is asked for.
-            reads = [read for found in listings for read in self._reads(found)]
+            reads = [read for found in news for read in self._reads(found)]
             list(_side_by_side(reads, give_up_at))
-            models = {found.place.model: self._model(found) for found in listings}
+            meant = {found.place.model: self._model(found) for found in news}
+        self._last = {
+            name: (one, meant[name] if name in meant else last[name][1])
+            for name, one in ((one.place.model, one) for one in listings)
+        }
+        models = {name: model for name, (_, model) in self._last.items()}
         return Aspired(models, listed_at, tuple(problems))
 
     def model(self, name: str) -> AspiredModel | None:
@@ -172,15 +180,6 @@ class S3Prefix:
                 f"version {version} of {model!r} was published with digest {stamped}, which cannot "
                 "be changed: publish the other bytes as a new version"
             )
-
-    def _places(self, names: Iterable[str]) -> tuple[list[Place], list[str]]:
-        places, problems = [], []
-        for name in names:
-            try:
-                places.append(Place(self._root, check_name(name)))
-            except InvalidReferenceError as error:
-                problems.append(f"the folder {name!r} was left out: {error}")
-        return places, problems
 
     def _published(self, model: str, version: int) -> tuple[Place, Published]:
         """Return where a version is, if it is published.
@@ -264,8 +263,32 @@ def _side_by_side(calls: Iterable[Callable[[], _Answer]], give_up_at: float) -> 
         for _, answer in answers:
             if answer is not None:
                 yield answer[0]
-            elif time.monotonic() > give_up_at:
-                raise SourceError(f"S3 did not answer within {_LISTING_LIMIT_S:.0f} s")
+            else:
+                _give_up(give_up_at)
+
+
+def _give_up(at: float) -> None:
+    if time.monotonic() > at:
+        raise SourceError(f"S3 did not answer within {_LISTING_LIMIT_S:.0f} s")
+
+
+def _check(left: threading.Event) -> None:
+    if left.is_set():
+        raise SourceError("nobody waits for the listing any more")
+
+
+def _named(found: Iterable[ModelListing]) -> tuple[list[ModelListing], list[str]]:
+    """Return the folders in which something is published, and why others were left out."""
+    listings, problems = [], []
+    for one in found:
+        try:
+            check_name(one.place.model)
+        except InvalidReferenceError as error:
+            problems.append(f"the folder {one.place.model!r} was left out: {error}")
+            continue
+        if one.published or one.aliases:
+            listings.append(one)
+    return listings, problems
 
 
 def _model(found: ModelListing, stamps: Mapping[int, _Stamp], aliases: _Aliases) -> AspiredModel:

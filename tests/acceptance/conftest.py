@@ -117,8 +117,10 @@ def _node(parent: Path, registry_url: str, **settings: dict[str, str]) -> Iterat
     try:
         yield node
     finally:
-        node.close()
-        _open_nodes.remove(node)
+        try:
+            node.close()
+        finally:
+            _open_nodes.remove(node)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,13 @@ class Node:
     ) -> None:
         self.folder = folder
         self.node_dir = folder / "node"
+        self.sockets = self.node_dir
         self.dumps = folder / "dumps"
         self.mark = uuid.uuid4().hex
         self.port = free_ports(1)[0]
         self.url = f"http://127.0.0.1:{self.port}"
         self.gateway: Running | None = None
+        self.gateway_prefix: Sequence[str] = ()
         self.control: Running | None = None
         self._gateway_settings = {
             "GATEWAY_NODE_DIR": str(self.node_dir),
@@ -155,6 +157,8 @@ class Node:
         command = [sys.executable, "-m", module]
         if module == "registry_sync":
             command.append("run")
+        else:
+            command = [*self.gateway_prefix, *command]
         return Running.start(
             module,
             command,
@@ -194,7 +198,7 @@ class Node:
 
         A second of a core less than a command, for what no operator is the point of.
         """
-        transport = httpx.AsyncHTTPTransport(uds=str(self.node_dir / "operations.sock"))
+        transport = httpx.AsyncHTTPTransport(uds=str(self.sockets / "operations.sock"))
         async with httpx.AsyncClient(
             transport=transport, base_url="http://operations", timeout=COMMAND_LIMIT_S
         ) as http:

@@ -38,6 +38,14 @@ RESIDENT_EVICTIONS = 1000 if SOAK else 30
 RESIDENT_CALLERS = 6
 RESIDENT_PROMOTIONS = 60 if SOAK else 3
 
+# Models in use beside others.
+ZIPF_MODELS = 1000 if SOAK else 30
+ZIPF_SLOTS = (8, 32, 128) if SOAK else (8,)
+ZIPF_CALLS = 2000 if SOAK else 40
+SCANNED_MODELS = 200 if SOAK else 6
+"""Beside hot ones."""
+SCANNED_LOAD_S = 2.0
+
 # A cold model.
 COLD_CALLERS = 100
 COLD_ROUNDS = 10 if SOAK else 1
@@ -106,6 +114,19 @@ PLACES = 400 if SOAK else 80
 CONNECTIONS_RUDE = 10 if SOAK else 5
 CONNECTED_S = 60.0 if SOAK else 2.0
 
+# Callers who cost more than they bring, beside others.
+RUDE_S = 5.0 if SOAK else 1.0
+RUDE_ROUNDS, RUDE_MOST_ROUNDS = (5, 5) if SOAK else (3, 9)
+"""Each measures others without the attack, and then beside it; the median of all of them counts. A
+short run goes on where that of the first ones is over the limit."""
+RUDE_AT_MOST_TIMES = 2.0 if SOAK else 10.0
+"""How much longer others wait for an answer, in the median; the contract's figure on a machine that
+is busy with nothing else."""
+RUDE_LOOK_LIMIT_S = 5.0 if SOAK else 20.0
+"""The longest that anybody waits for the answer that the gateway is alive."""
+BESIDE_CALLERS = 4
+BEGUN_LIMIT_S = 60.0
+
 # The end under full load.
 END_CALLERS = 200 if SOAK else 48
 END_PREDICT_S = 0.5 if SOAK else 0.15
@@ -138,3 +159,31 @@ RESTARTS = 9 if SOAK else 1
 SERVES_WITHIN_S = 5.0 if SOAK else 60.0
 """From the start of the processes to the first prediction, in the median; the contract's figure on
 a machine that is busy with nothing else."""
+
+# Workers that lie.
+LIES = 5000 if SOAK else 150
+"""What workers say that no worker of ours does, each to a resident set of its own."""
+LIES_TO_A_GATEWAY = 2000 if SOAK else 40
+"""The same, to a gateway that runs, by processes."""
+
+# Calls into the system that fail.
+FAILING_CALLS = None if SOAK else 9
+"""How many kinds of them are tried: all, or those that the contract names."""
+ANSWERS_WHILE_FAILING = 10
+
+# Many models.
+MODELS = 1000 if SOAK else 20
+CHANGES_OF_MODELS = (100, 1000, 5000) if SOAK else (20, 100)
+CALLED_MODELS = 20 if SOAK else 2
+"""Whose aliases are active where no model is fetched before it is called."""
+MODEL_CHANGES = 80 if SOAK else 3
+"""Of active aliases, and as many of others."""
+
+# Bodies that cost much, beside a version on trial.
+STRANGERS_BODIES = 100 if SOAK else 20
+
+# Frozen processes.
+FROZEN_S = (5.0, 15.0, 60.0) if SOAK else (5.0,)
+FOLLOWED_LIMIT_S = 2.0 if SOAK else 20.0
+"""From the end of the freeze, or from the alias's move, to the alias's new meaning here; the
+contract's figure on a machine that is busy with nothing else."""

@@ -15,8 +15,8 @@ import httpx
 import psutil
 import pytest
 
+from registry_sync.operations.listener import MAX_WEBHOOK_BYTES
 from registry_sync.operations.senders import MLFLOW_HEADERS, WINDOW_S, sign
-from registry_sync.operations.webhooks import MAX_BODY_BYTES
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body
@@ -233,7 +233,7 @@ async def assert_refused(http: httpx.AsyncClient, url: str, model: str) -> None:
     now = int(time.time())
     assert await deliver(http, url, Delivery(model, now, secret="a guess")) == 401
     assert await deliver(http, url, Delivery(model, now - WINDOW_S - 60)) == 401
-    assert await deliver(http, url, Delivery(model, now, padding=MAX_BODY_BYTES)) == 413
+    assert await deliver(http, url, Delivery(model, now, padding=MAX_WEBHOOK_BYTES)) == 413
 
 
 @dataclass(frozen=True)

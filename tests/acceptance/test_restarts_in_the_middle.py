@@ -156,11 +156,11 @@ async def test_the_control_plane_dies_in_the_middle_of_a_stage(
 
 @pytest.mark.parametrize(
     ("moment", "active_after"),
-    [("before:table.json", 1), ("after:table.previous.json", 1), ("after:table.json", 2)],
+    [("before:table.changes", 1), ("after:table.changes", 2), ("after:table.changes.copy", 2)],
     ids=[
-        "before the table is in place",
-        "between the renames of the old and the new one",
-        "after it, before the acknowledgement",
+        "before the change is on disk",
+        "between its two copies",
+        "after them, before the acknowledgement",
     ],
 )
 async def test_the_gateway_dies_in_the_middle_of_an_activation(
@@ -258,8 +258,8 @@ async def test_the_table_file_is_deleted_and_rebuilt(node: Node, registry: Regis
         model, expected = await _two_versions(node, registry, watching)
         assert node.gateway is not None
         assert node.gateway.stop() == 0
-        for generation in node.node_dir.glob("table*.json"):
-            generation.unlink()
+        for file in node.node_dir.glob("table.*"):  # what has changed since lies beside it
+            file.unlink()
         body = lambda call: row_body(call.row)  # noqa: E731  # one line says it
         asking_since = time.monotonic()
         async with Traffic(http, node.url, _callers(model), body) as traffic:

@@ -1,10 +1,14 @@
-"""The README's tables of settings, tags and metrics are what the code says."""
+"""The README's tables of settings, tags, metrics and codes are what the code says.
+
+So are the limits that decisions name.
+"""
 
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,15 +16,21 @@ from prometheus_client import Counter, Gauge, Histogram
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from gateway import proofs, redaction
+from gateway.http1 import refusals as http_refusals
 from gateway.settings import GatewaySettings
 from gateway.settings_help import settings_help
 from gateway.telemetry import Telemetry
-from registry_sync import telemetry
+from registry_sync import backlog, telemetry
 from registry_sync.installer import INHERITED, INHERITED_PREFIXES
+from registry_sync.operations import listener, refusals
 from registry_sync.policy import DIGEST_TAG, POLICY_TAGS
 from registry_sync.settings import SyncSettings
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+DECISIONS = ROOT / "docs" / "decisions"
+CODE_ROW = re.compile(r"^\| [\dx, ]+ \| (?P<codes>`[^|]*) \|", re.MULTILINE)
 ROW = re.compile(r"^\| `(?P<name>[A-Z][A-Z0-9_]+)`[^|]*\| (?P<default>[^|]*?) *\|", re.MULTILINE)
 METRIC = re.compile(
     r"^\| `(?P<name>(?:gateway|registry_sync)_\w+)` \| (?P<kind>\w+) \| (?P<labels>[^|]*?) *\|",
@@ -140,3 +150,42 @@ def test_every_variable_that_the_installer_is_given_is_documented() -> None:
         "UV_PUBLISH_…",
         "UV_COMPILE_BYTECODE",
     }
+
+
+def _codes_under(heading: str) -> set[str]:
+    """The codes in the tables of a section of the README."""
+    section = re.split(
+        r"^#{2,3} ", README.read_text().partition(f"\n{heading}\n")[2], flags=re.MULTILINE
+    )
+    rows = CODE_ROW.finditer(section[0])
+    return {code for row in rows for code in re.findall(r"`(\w+)`", row["codes"])}
+
+
+def _codes_of(*modules: ModuleType) -> set[str]:
+    return {
+        one.code
+        for module in modules
+        for one in vars(module).values()
+        if isinstance(one, type) and issubclass(one, Exception) and hasattr(one, "code")
+    }
+
+
+def test_every_code_of_http_is_documented_for_both_listeners() -> None:
+    of_http = _codes_of(http_refusals)
+    assert len(of_http) > 5
+    assert of_http <= _codes_under("### Errors")
+    of_operations = of_http | _codes_of(listener, refusals)
+    assert {"not_authentic", "operators_refused", "not_held"} < of_operations
+    assert of_operations <= _codes_under("## Operations listener")
+
+
+@pytest.mark.parametrize(
+    ("decision", "sentence"),
+    [
+        ("without-the-ledger.md", f"the newest {backlog._MOST_ACTIVATIONS:,};"),
+        ("kept-proofs.md", f"at most {proofs.MOST_KEPT:,} proofs of at most"),
+        ("what-is-shown.md", f"({redaction._MOST_LEARNED:,} names)"),
+    ],
+)
+def test_a_decision_names_the_limit_of_the_code(decision: str, sentence: str) -> None:
+    assert sentence in (DECISIONS / decision).read_text()

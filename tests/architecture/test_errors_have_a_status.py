@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gateway.errors import GatewayError
 from gateway.http.problems import STATUS
+from gateway.http1.refusals import RefusedError
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 FAMILIES = {"RequestError", "CapacityError", "ServingError", "GatewayError"}
@@ -33,4 +34,9 @@ def test_every_code_is_in_the_readme_with_its_status() -> None:
     rows = re.findall(r"^\| (\d{3}) \|([^|]*)\|", README.read_text(), re.MULTILINE)
     shown = {(status, code) for status, cell in rows for code in re.findall(r"`(\w+)`", cell)}
     expected = {(str(STATUS[one]), one.code) for one in STATUS if one.__name__ not in FAMILIES}
+    expected |= {
+        (str(one.status), one.code)
+        for one in RefusedError.__subclasses__()
+        if one.__module__ == RefusedError.__module__  # the control plane has some of its own
+    }
     assert expected <= shown, expected - shown

@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from gateway.http.listener import server_config
+from tests.benchmarks.ceiling import PLAIN
 
 
 class Table(BaseModel):
@@ -61,7 +61,4 @@ def create_app(folder: str) -> FastAPI:
 
 
 if __name__ == "__main__":
-    config = server_config(
-        create_app(sys.argv[2]), host="127.0.0.1", port=int(sys.argv[1]), loop="uvloop"
-    )
-    uvicorn.Server(config).run()
+    uvicorn.run(create_app(sys.argv[2]), port=int(sys.argv[1]), **PLAIN)

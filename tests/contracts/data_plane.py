@@ -95,6 +95,9 @@ class Versions:
     def goes_last(self, key: ReplicaKey) -> bool:
         return (key.model, key.version, key.digest) in self.node.table.targets
 
+    def pinned(self, key: ReplicaKey) -> bool:
+        return False
+
 
 class DataPlane:
     """What a machine of random operations plays on. All methods on one event loop."""

@@ -351,7 +351,7 @@ class Machine(RuleBasedStateMachine):
         }
         there = {(one.name, alias) for one in known for alias in one.unfollowed}
         pointing |= {alias: self.model.aliases.get(alias, 0) for alias in there - pointing.keys()}
-        self.model.listed(pointing, present)
+        self.model.listed(pointing, present, set(self.gateway.active))
 
     @rule(seconds=st.sampled_from((0.5, 3.0, 30.0)))
     def let_time_pass(self, seconds: float) -> None:
@@ -405,7 +405,7 @@ class Machine(RuleBasedStateMachine):
 
         hold = self.spine.hold
 
-        async def noting(made: Any) -> bool:
+        async def noting(made: Any) -> str | None:
             asked.add((made.target_version, made.target_digest))
             return await hold(made)
 
@@ -540,7 +540,7 @@ class Machine(RuleBasedStateMachine):
                 if not found.startswith("sha256:"):
                     continue
                 assert self.model.may_answer_number((name, version), found), (name, version, found)
-                self.model.saw((name, version))
+                self.model.saw((name, version), found)
 
     @rule()
     @precondition(lambda self: self.plane is not None)

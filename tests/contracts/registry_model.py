@@ -88,8 +88,12 @@ class Model:
 
     # --- the node ---------------------------------------------------------------------------------
 
-    def listed(self, aliases: dict[Alias, int], present: set[Version]) -> None:
-        """The control plane has listed the registry, and the gateway has been told."""
+    def listed(self, aliases: dict[Alias, int], present: set[Version], active: set[Alias]) -> None:
+        """The control plane has listed the registry, and the gateway has been told.
+
+        An alias that is listed again while it is still ``active`` was not taken away: the ledger
+        could not record it, and a lost table is to have it again.
+        """
         for version in {*self.shown, *present}:
             if version not in present:
                 self.lacking[version] = self.lacking.get(version, 0) + 1
@@ -113,6 +117,8 @@ class Model:
                 self.withdrawn.add(alias)
         for alias, number in aliases.items():
             self.lacking_aliases.pop(alias, None)
+            if alias in active:
+                self.withdrawn.discard(alias)
             self.wished[alias] = (number, self.shown.get((alias[0], number)))
         self.aliases = dict(aliases)
 
@@ -129,11 +135,12 @@ class Model:
         if not self.marks:
             self.doubtful |= several
 
-    def saw(self, version: Version) -> None:
+    def saw(self, version: Version, digest: str) -> None:
         """Bytes of a version were accepted on the node, which an operator may show it first."""
-        creation = self.shown.get(version) or self.registered.get(version)
-        if creation is None:
+        known = self._known(version)
+        if not known:
             return
+        creation = next((one for one in known if digest in one.right), known[0])
         creation.seen = True
         self.shown[version] = creation
         if creation not in self.ever.setdefault(version, []):
@@ -145,9 +152,18 @@ class Model:
         """Whether these bytes may answer callers of a number."""
         if version in self.forgotten:  # the bytes of any of its creations may be kept
             return any(digest in creation.right for creation in self.ever[version])
-        # An operator may have asked for a version that no listing has shown yet.
-        creation = self.shown.get(version) or self.registered.get(version)
-        return creation is not None and digest in creation.right
+        return any(digest in creation.right for creation in self._known(version))
+
+    def _known(self, version: Version) -> list[Creation]:
+        """Return the creations of a version that the node may know.
+
+        An operator may have asked for a version that no listing has shown yet, or none since it was
+        gone: then the next one is known, too.
+        """
+        shown, now = self.shown.get(version), self.registered.get(version)
+        was_gone = self.lacking.get(version, 0) >= 2
+        known = [shown, now] if shown is None or was_gone else [shown]
+        return [creation for creation in known if creation is not None]
 
     def activated(self, one: ActivateRequest) -> str | None:
         """Take note that an alias was moved; return why it must not have been, or None."""

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -29,7 +30,9 @@ from registry_sync.records import (
     Rejection,
     Rollback,
     Standing,
+    StandingChange,
 )
+from registry_sync.views import Views, split
 from tests.servers import Postgres, clean_environ
 
 ROOT = Path(__file__).parents[2]
@@ -350,6 +353,85 @@ def test_what_was_decided_is_told_with_who_asked(ledger: Ledger) -> None:
     assert [one.what for one in ledger.decisions_of("other")] == ["unfreeze", "freeze"]
 
 
+# --- what could not be recorded in its time -------------------------------------------------------
+
+
+def late(what: Literal["hold", "release"], hold: Hold, at: float) -> StandingChange:
+    return StandingChange(what, "operator", at, hold)
+
+
+def decisions(ledger: Ledger) -> set[tuple[float, str, int | None]]:
+    return {(one.at, one.what, one.version) for one in ledger.decisions_of("m")}
+
+
+def test_late_decisions_are_recorded_with_their_times(ledger: Ledger) -> None:
+    first, second = replace(HOLD, at=1.0), replace(HOLD, at=3.0, target_version=4, lasting=True)
+    for change in (late("hold", first, 1.0), late("release", first, 2.0)):
+        ledger.record(change, late=True)
+    ledger.record(late("hold", second, 3.0), late=True)
+    ledger.record(StandingChange("freeze", "operator", 4.0), late=True)
+    view = ledger.view()
+    assert (view.holds["m", "champion"], view.freeze) == (second, Freeze("operator", 4.0))
+    ledger.record(StandingChange("unfreeze", "operator", 5.0), late=True)
+    assert ledger.view().freeze is None
+    assert decisions(ledger) == {
+        (1.0, "hold", 1),
+        (2.0, "release", 1),
+        (3.0, "pin", 4),
+        (4.0, "freeze", None),
+        (5.0, "unfreeze", None),
+    }
+
+
+def test_a_late_decision_that_was_written_all_the_same_is_written_once(ledger: Ledger) -> None:
+    change = late("hold", replace(HOLD, at=1.0), 1.0)
+    frozen = StandingChange("freeze", "operator", 2.0)
+    for one in (change, frozen):
+        ledger.record(one, late=False)
+        ledger.record(one, late=True)
+    assert decisions(ledger) == {(1.0, "hold", 1), (2.0, "freeze", None)}
+    ledger.activated(MOVE)
+    ledger.activated_late([MOVE, replace(MOVE, alias="other")])
+    assert ledger.activations_of("m") == [replace(MOVE, alias="other"), MOVE]
+
+
+def test_a_newer_decision_wins_over_a_late_one_and_both_are_history(ledger: Ledger) -> None:
+    newer = replace(HOLD, at=5.0, target_version=4, lasting=True)
+    ledger.record(late("hold", newer, 5.0), late=False)
+    ledger.record(late("hold", replace(HOLD, at=2.0), 2.0), late=True)
+    assert ledger.view().holds["m", "champion"] == newer
+    assert {(5.0, "pin", 4), (2.0, "hold", 1)} == decisions(ledger)
+    ledger.record(StandingChange("freeze", "operator", 6.0), late=False)
+    ledger.record(StandingChange("unfreeze", "operator", 7.0), late=False)
+    ledger.record(StandingChange("freeze", "operator", 3.0), late=True)
+    assert ledger.view().freeze is None
+    ledger.record(StandingChange("freeze", "operator", 9.0), late=False)
+    ledger.record(StandingChange("unfreeze", "operator", 8.0), late=True)
+    assert ledger.view().freeze == Freeze("operator", 9.0)
+
+
+def test_a_late_end_of_what_was_replaced_is_history_and_ends_nothing(ledger: Ledger) -> None:
+    first, newer = replace(HOLD, at=1.0), replace(HOLD, at=5.0, target_version=4, lasting=True)
+    ledger.record(late("hold", first, 1.0), late=False)
+    ledger.record(late("hold", newer, 5.0), late=False)
+    ledger.record(late("release", first, 2.0), late=True)
+    assert ledger.view().holds["m", "champion"] == newer
+    assert (2.0, "release", 1) in decisions(ledger)
+
+
+def test_decisions_that_are_late_together_are_recorded_in_their_order(ledger: Ledger) -> None:
+    standing = replace(HOLD, at=0.5, target_version=7)
+    ledger.record(late("hold", standing, 0.5), late=False)
+    tried, before = replace(HOLD, at=1.0, target_version=3), standing
+    ledger.record(late("hold", tried, 1.0), late=True)
+    again = StandingChange("hold", "operator", 2.0, before, instead_of=tried)
+    ledger.record(again, late=True)
+    assert ledger.view().holds["m", "champion"] == before
+    last = replace(HOLD, at=3.0, target_version=2)
+    ledger.record(late("hold", last, 3.0), late=True)
+    assert ledger.view().holds["m", "champion"] == last
+
+
 def test_an_alias_is_retired_until_it_is_activated_anew(ledger: Ledger) -> None:
     ledger.activated(MOVE)
     ledger.activated(replace(MOVE, alias="b"))
@@ -562,3 +644,40 @@ def test_a_release_before_can_read_the_last_listing() -> None:
     ]
     known = {"version", "location", "expected_digest", "tags", "status", "created_at", "problems"}
     assert set(model["versions"][0]) == known, "what it does not know by name, it refuses"
+
+
+def test_models_that_changed_are_remembered_beside_the_listing(ledger: Ledger) -> None:
+    def at(version: int, name: str) -> AspiredModel:
+        return AspiredModel(name, {version: AspiredVersion(name, version, "l")}, {"champion": 1})
+
+    models = {name: at(1, name) for name in ("a", "b", "c")}
+    ledger.remember_listing(Aspired(models, 7.0))
+    ledger.remember_models({"a": at(2, "a"), "b": None, "d": at(1, "d")}, listed_at=7.0)
+    ledger.remember_models({"a": at(3, "a")}, listed_at=8.0)
+    expected = {"a": at(3, "a"), "c": models["c"], "d": at(1, "d")}
+    assert ledger.last_listing() == Aspired(expected, 7.0)
+    ledger.remember_listing(Aspired(models, 9.0))
+    assert ledger.last_listing() == Aspired(models, 9.0), "what was beside it is over"
+    ledger.remember_models({"c": None}, listed_at=8.0)
+    assert ledger.last_listing() == Aspired(models, 9.0), "a release before has listed it since"
+
+
+def test_a_few_models_are_viewed_as_they_are_among_all(ledger: Ledger) -> None:
+    for name in ("a", "b", "c"):
+        ledger.activated(Activation(name, "champion", 1, D1, None, None, "poll", 1.0, 1))
+        ledger.activated(Activation(name, "champion", 2, D1, 1, D1, "poll", 2.0, 2))
+        ledger.pin(PinnedVersion(name, 1, D1, None, False, None))
+        ledger.hold(Hold(name, "champion", 2, 1, D1, "operator", 1.0))
+        ledger.quarantine(Quarantine(name, 3, None, "l", D1, "wrong", 8.0))
+        ledger.reject(Rejection(name, 4, D1, "load_failed", "no", 7.0))
+    ledger.freeze(Freeze("operator", 2.0))
+    whole, parts = ledger.view(), split(ledger.view())
+    assert split(ledger.view_of({"a", "c", "none"})) == {name: parts[name] for name in ("a", "c")}
+    views = Views()
+    assert views.take(whole) is None, "it is frozen from now on"
+    assert views.whole() == whole
+    assert views.take(whole) == frozenset()
+    assert views.of("b") == replace(parts["b"], freeze=whole.freeze)
+    assert not views.put("b", parts["b"])
+    assert views.put("b", LedgerView())
+    assert views.whole().holds.keys() == {("a", "champion"), ("c", "champion")}

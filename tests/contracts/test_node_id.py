@@ -31,8 +31,7 @@ def read_by_gateway(folder: Path) -> tuple[str, list[tuple[str, str | None]]]:
 
 def read_by_control_plane(folder: Path) -> tuple[str, list[tuple[str, str | None]]]:
     damaged = SyncsDamage()
-    with sync_dir.sole_owner(folder, damaged) as found:
-        pass
+    found = sync_dir.read_node_id(folder, damaged)
     return found, [(one.name, one.set_aside) for one in damaged.all()]
 
 
@@ -50,8 +49,8 @@ def told_by_gateway(folder: Path) -> list[Any]:
 
 def told_by_control_plane(folder: Path) -> list[Any]:
     damaged = SyncsDamage()
-    with sync_dir.sole_owner(folder, damaged):
-        return list(damaged.all())
+    sync_dir.read_node_id(folder, damaged)
+    return list(damaged.all())
 
 
 @pytest.fixture(params=[told_by_gateway, told_by_control_plane], ids=["gateway", "registry_sync"])
@@ -179,7 +178,7 @@ def test_planes_that_start_at_once_agree(tmp_path: Path, torn: bool) -> None:
     def start(number: int) -> None:
         barrier.wait()
         if number % 2:
-            found.append(sync_dir._node_id(tmp_path, SyncsDamage()))
+            found.append(sync_dir.read_node_id(tmp_path, SyncsDamage()))
         else:
             found.append(gateway_dir.read_node_id(tmp_path, GatewaysDamage()))
 
@@ -199,7 +198,7 @@ def own_as_gateway(folder: Path) -> contextlib.AbstractContextManager[object]:
 
 
 def own_as_control_plane(folder: Path) -> contextlib.AbstractContextManager[object]:
-    return sync_dir.sole_owner(folder, SyncsDamage())
+    return sync_dir.sole_owner(folder)
 
 
 OWNERS = [

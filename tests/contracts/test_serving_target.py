@@ -15,6 +15,7 @@ from gateway.control_contract import (
     Catalogue,
     CatalogueModel,
     CatalogueVersion,
+    ModelChange,
     ReleaseRequest,
     RetireRequest,
     StageRequest,
@@ -100,7 +101,8 @@ async def test_a_catalogue_that_is_in_place_is_kept_and_any_other_is_asked_for(
     await target.publish(catalogue(3, writer))
     before = await target.observe(0)
     await target.keep(UnchangedCatalogue(writer=writer, epoch=3, listed_at=9.0))
-    after = await target.observe(before.seq)
+    after = await target.observe(0)
+    assert after.seq == before.seq, "that is no news"
     assert (after.catalogue_writer, after.catalogue_epoch) == (writer, 3)
     for other in (
         UnchangedCatalogue(writer=writer, epoch=2),
@@ -109,6 +111,32 @@ async def test_a_catalogue_that_is_in_place_is_kept_and_any_other_is_asked_for(
         with pytest.raises(RolloutRejectedError) as refused:
             await target.keep(other)
         assert refused.value.code == "stale_epoch"
+
+
+async def test_one_model_changes_within_the_snapshot_in_place(target: ServingTarget) -> None:
+    writer = uuid.uuid4().hex
+    await target.publish(catalogue(3, writer))
+    model = catalogue(3, writer).models[0]
+    change = ModelChange(writer=writer, epoch=3, revision=1, name=MODEL, model=model)
+    await target.change(change)
+    await target.change(change.model_copy(update={"revision": 2, "model": None}))
+    await target.change(
+        change.model_copy(update={"revision": 3, "name": "\u2713 %2F?", "model": None})
+    )
+    for other in ({"writer": "x"}, {"epoch": 2}):
+        with pytest.raises(RolloutRejectedError) as refused:
+            await target.change(change.model_copy(update=other))
+        assert refused.value.code == "stale_epoch"
+
+
+async def test_a_difference_is_told_to_who_has_the_state_before(target: ServingTarget) -> None:
+    await target.publish(catalogue(1, uuid.uuid4().hex))
+    before = await target.observe(0)
+    assert before.since is None
+    await target.publish(catalogue(1, uuid.uuid4().hex))
+    after = await target.observe(before.seq, before.boot_id)
+    assert (after.since, after.active, after.inactive) == (before.seq, [], [])
+    assert (await target.observe(before.seq, "another")).since is None
 
 
 async def test_what_was_not_staged_is_not_activated(target: ServingTarget) -> None:

@@ -11,11 +11,13 @@ from gateway.control_contract import (
     ActivateRequest,
     ActiveAlias,
     AliasHold,
+    AliasName,
     Catalogue,
     CatalogueAck,
     CatalogueVersion,
     DamagedCopy,
     Event,
+    ModelChange,
     NackCode,
     NodeState,
     ReleaseAck,
@@ -27,8 +29,10 @@ from gateway.control_contract import (
     StageOutcome,
     StageRequest,
     UnchangedCatalogue,
+    Unwanted,
     Wanted,
 )
+from gateway.node import MOST_EVENTS
 from gateway.routing import RouteTable
 from registry_sync.errors import RolloutRejectedError
 from registry_sync.serving_target import TargetUnreachableError
@@ -42,7 +46,8 @@ class FakeGateway:
     ``fails`` says how the stage of a (model, version) ends; ``stages_wait`` keeps stages under way
     until cleared; ``resident`` is what has a worker; ``down`` makes every call fail;
     ``libraries`` is the mark of its libraries, from its next start on; ``partial_catalogues`` False
-    is an older gateway.
+    is an older gateway. ``snapshots`` and ``changes`` count what came of the catalogue, and
+    ``differences`` the states that were told as such.
     """
 
     def __init__(self) -> None:
@@ -56,6 +61,7 @@ class FakeGateway:
         self.outcomes: dict[str, StageOutcome] = {}
         self.events: list[Event] = []
         self.wanted: dict[tuple[str, int], float] = {}
+        self.wanted_for: dict[tuple[str, int], str] = {}
         self.resident: set[str] = set()
         self.fails: dict[tuple[str, int], tuple[StageFailure, str]] = {}
         self.refuses: dict[tuple[str, str], tuple[NackCode, str]] = {}
@@ -68,6 +74,9 @@ class FakeGateway:
         self.activations: list[ActivateRequest] = []
         self.observed = 0
         self.snapshots = 0
+        self.changes: list[str] = []
+        self.differences = 0
+        self._told: dict[int, tuple[dict[tuple[str, str], ActiveAlias], list[Wanted]]] = {}
         self._change = asyncio.Event()
 
     # --- what a test does -------------------------------------------------------------------------
@@ -173,6 +182,23 @@ class FakeGateway:
         self._changed()
         return CatalogueAck(generation=self.generation)
 
+    async def change(self, change: ModelChange) -> CatalogueAck:
+        self._answer()
+        present = self.catalogue
+        if not present or (present.writer, present.epoch) != (change.writer, change.epoch):
+            raise self._nack("stale_epoch", "another snapshot is in place")
+        table = RouteTable("champion", catalogue=present, active=self.active)
+        table = table.with_model(change.name, change.model)
+        moved = table.active is not self.active
+        self.catalogue, self.active = table.catalogue, dict(table.active)
+        self.changes.append(change.name)
+        versions = change.model.versions if change.model else []
+        here = {(change.name, one.version) for one in versions if one.digest}
+        if moved or here & self.wanted.keys():
+            self.wanted = {key: since for key, since in self.wanted.items() if key not in here}
+            self._changed()
+        return CatalogueAck(generation=self.generation)
+
     async def keep(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
         self._answer()
         present = self.catalogue
@@ -180,7 +206,6 @@ class FakeGateway:
             raise self._nack("stale_epoch", "another snapshot is in place")
         table = RouteTable("champion", catalogue=present)
         self.catalogue = table.with_listing(unchanged.listed_at, unchanged.source_error).catalogue
-        self._changed()
         return CatalogueAck(generation=self.generation)
 
     async def stage(self, request: StageRequest) -> StageAck:
@@ -208,8 +233,12 @@ class FakeGateway:
         self.outcomes[request.stage_id] = outcome
         if failure is None and request.keep:
             self.standbys[request.stage_id] = request
+        self.report(outcome)
+
+    def report(self, outcome: StageOutcome) -> None:
+        """Tell of an outcome until it is acknowledged; of as many as a gateway tells."""
         self._changed()
-        self.events.append(Event(seq=self.seq, at=1.0, stage=outcome))
+        self.events = [*self.events, Event(seq=self.seq, at=1.0, stage=outcome)][-MOST_EVENTS:]
 
     async def activate(self, request: ActivateRequest) -> ActivateAck:
         self._answer()
@@ -222,7 +251,13 @@ class FakeGateway:
             raise self._nack("held", reason)
         if key in self.refuses:
             raise self._nack(*self.refuses[key])
-        if request.if_generation != self.generation:
+        expected = request.if_active
+        meant = (present.version, present.digest) if present else (None, None)
+        if (
+            request.if_generation != self.generation
+            if expected is None
+            else (expected.version, expected.digest) != meant
+        ):
             raise self._nack("generation_mismatch", "the table has moved on")
         outcome = self.outcomes.get(request.stage_id or "")
         if outcome is None or outcome.failure or outcome.digest != request.digest:
@@ -265,7 +300,7 @@ class FakeGateway:
             self._changed()
         return ReleaseAck(generation=self.generation)
 
-    async def observe(self, after: int) -> NodeState:
+    async def observe(self, after: int, of: str | None = None) -> NodeState:
         self._answer()
         try:
             async with asyncio.timeout(_LONG_POLL_S):
@@ -276,6 +311,22 @@ class FakeGateway:
         self._answer()
         self.observed += 1
         self.events = [event for event in self.events if event.seq > after]
+        wanted = [
+            Wanted(model=m, version=v, since=s, alias=self.wanted_for.get((m, v)))
+            for (m, v), s in self.wanted.items()
+        ]
+        told = self._told.get(after) if of == self.boot_id else None
+        self._told = {**dict(list(self._told.items())[-20:]), self.seq: (dict(self.active), wanted)}
+        self.differences += told is not None
+        before, wished = told or ({}, [])
+        moved = [one for key, one in self.active.items() if before.get(key) != one]
+        gone = [AliasName(model=m, alias=a) for m, a in before if (m, a) not in self.active]
+        names = {(one.model, one.version, one.alias) for one in wanted}
+        unwanted = [
+            Unwanted(model=one.model, version=one.version, alias=one.alias)
+            for one in wished
+            if (one.model, one.version, one.alias) not in names
+        ]
         return NodeState(
             node_id="node",
             boot_id=self.boot_id,
@@ -283,14 +334,18 @@ class FakeGateway:
             generation=self.generation,
             catalogue_writer=self.catalogue.writer if self.catalogue else None,
             catalogue_epoch=self.catalogue.epoch if self.catalogue else None,
-            active=list(self.active.values()),
+            since=None if told is None else after,
+            active=moved,
+            inactive=gone,
             standbys=list(self.standbys.values()),
-            wanted=[Wanted(model=m, version=v, since=s) for (m, v), s in self.wanted.items()],
-            resident=sorted(self.resident),
+            wanted=[one for one in wanted if one not in wished],
+            unwanted=unwanted,
+            resident=sorted(self.resident) if told is None else [],
             holds=list(self.holds),
             damaged=list(self.damaged),
             libraries=self.libraries,
             partial_catalogues=self.partial_catalogues,
+            model_changes=self.partial_catalogues,
             events=list(self.events),
         )
 

@@ -116,7 +116,7 @@ class World:
             clock=self.clock,
         )
         self.guess_megabytes = guess_megabytes
-        self.asked_replicas, self.last = {}, set()
+        self.asked_replicas, self.last, self.pins = {}, set(), set()
 
     def timeout_s(self, key):
         return None
@@ -140,7 +140,10 @@ class World:
         return self.asked_replicas.get(key.model, 1)
 
     def goes_last(self, key):
-        return key in self.last
+        return key in self.last or key in self.pins
+
+    def pinned(self, key):
+        return key in self.pins
 
     def loaded(self, key, seconds, resident_bytes):
         self.told.append(("loaded", key.model))

@@ -60,6 +60,7 @@ class FakeS3:
         Prefix: str,  # noqa: N803
         Delimiter: str = "",  # noqa: N803
         ContinuationToken: str = "",  # noqa: N803
+        StartAfter: str = "",  # noqa: N803
     ) -> dict[str, Any]:
         self._note("list_objects_v2", Prefix)
         rows: dict[str, dict[str, Any]] = {}
@@ -71,7 +72,7 @@ class FakeS3:
                 rows[Prefix + head + cut] = {"Prefix": Prefix + head + cut}
             else:
                 rows[key] = {"Key": key} | _facts(stored) | {"Size": len(stored.content)}
-        names = [name for name in sorted(rows) if name > ContinuationToken]
+        names = [name for name in sorted(rows) if name > max(ContinuationToken, StartAfter)]
         shown = [rows[name] for name in names[: self.page]]
         return {
             "Contents": [row for row in shown if "Key" in row],

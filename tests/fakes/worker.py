@@ -58,7 +58,8 @@ class FakeWorker:
             self.peer.close()
 
     def close(self) -> None:
-        """Release every descriptor."""
+        """End, and release every descriptor."""
+        self.kill()
         self.closed = True
         self.channel.close()
         self.peer.close()
@@ -91,53 +92,70 @@ class FakeLauncher:
         await asyncio.sleep(0)
         worker = FakeWorker()
         self._started.append(worker)
-        life = asyncio.get_running_loop().create_task(self._live(worker, worker.peer.dup()))
+        life = asyncio.get_running_loop().create_task(
+            self._live(worker, worker.peer.dup(), interpreter)
+        )
         self._lives.add(life)
         life.add_done_callback(self._lives.discard)
         return worker
 
-    async def _live(self, worker: FakeWorker, own: socket.socket) -> None:
+    async def _live(self, worker: FakeWorker, own: socket.socket, interpreter: str | None) -> None:
         """Be the process. ``own``: a descriptor that nobody else closes while the loop waits."""
         with own as peer:
             peer.setblocking(False)
             try:
-                await _say(peer, 0, Hello(worker.pid, "3.11"))
-                await self._serve(peer)
+                if await self._greeted(peer, worker.pid, interpreter):
+                    await self._serve(peer)
             except OSError:
                 pass  # killed
             finally:
                 worker.kill()
 
+    async def _greeted(self, peer: socket.socket, pid: int, interpreter: str | None) -> bool:
+        """Say HELLO; False: end."""
+        await _say(peer, 0, Hello(pid, "3.11"))
+        return True
+
     async def _serve(self, peer: socket.socket) -> None:
-        reader, version = FrameReader(), 0
+        reader, version, hung = FrameReader(), 0, set[int]()
         loop = asyncio.get_running_loop()
         while data := await loop.sock_recv(peer, 1 << 16):
             for frame in reader.feed(data):
                 if frame.kind == Kind.LOAD:
                     version = decode_header(Load, frame.header).version
-                    if self.failures:
-                        self.failures -= 1
-                        await _say(peer, 0, LoadFailed("load_failed", "told to fail"))
+                    if not await self._loaded(peer, frame, version):
                         return
-                    await _say(peer, 0, Warming())
-                    held = self._private_bytes(version)
-                    loaded = Loaded(held, {}, "passed", "alone", "", "pyfunc", "")
-                    await _say(peer, 0, loaded)
-                elif frame.kind == Kind.STOP or not await self._answer(peer, frame, version):
+                elif frame.kind == Kind.STOP or not await self._answer(peer, frame, version, hung):
                     return
 
-    async def _answer(self, peer: socket.socket, frame: Frame, version: int) -> bool:
+    async def _loaded(self, peer: socket.socket, frame: Frame, version: int) -> bool:
+        """Say how a load went; False: end."""
+        if self.failures:
+            self.failures -= 1
+            await _say(peer, frame.id, LoadFailed("load_failed", "told to fail"))
+            return False
+        await _say(peer, frame.id, Warming())
+        held = self._private_bytes(version)
+        await _say(peer, frame.id, Loaded(held, {}, "passed", "alone", "", "pyfunc", ""))
+        return True
+
+    async def _answer(
+        self, peer: socket.socket, frame: Frame, version: int, hung: set[int]
+    ) -> bool:
         """Answer one frame; False: end."""
         if frame.kind == Kind.PROBE:
             await _say(peer, frame.id, Alive(self._private_bytes(version), True))
-        if frame.kind == Kind.CANCEL:
+        if frame.kind == Kind.CANCEL and frame.id in hung:
+            hung.discard(frame.id)
             await _say(peer, frame.id, Failed("cancelled", "nobody waits"))
         if frame.kind != Kind.PREDICT:
             return True
         x = json.loads(frame.body)["features"][0]
+        if x == HANG_ON:
+            hung.add(frame.id)
         if x not in (HANG_ON, EXIT_ON):
             await asyncio.sleep(0)
-            reply = Reply("application/json", 1, 0.0, 0.0, 1)
+            reply = Reply(1, 0.0, 0.0, 1)
             body = json.dumps({"predictions": [version * x]}).encode()
             await _say(peer, frame.id, reply, body)
         return bool(x != EXIT_ON)

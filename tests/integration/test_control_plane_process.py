@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -25,6 +26,9 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 30.0
 RELOAD_SECRET = "of CI"
+SPARE_FILES = 8
+MOST_LOG_BYTES = 256 * 1024
+"""A hundredth of what the same seconds took where every line was written."""
 
 
 @pytest.fixture
@@ -95,7 +99,7 @@ def test_it_starts_without_neighbours_and_ends_at_a_signal(folder: Path, sign: i
     assert not (folder / "operations.sock").exists()
     assert command(folder, "status").returncode == 3
     events = [json.loads(line)["event"] for line in said(folder).splitlines()]  # libraries' too
-    assert events[0] == "control_plane.started"
+    assert events[:2] == ["node_dir.tightened", "control_plane.started"]  # the log lies in it
     assert not any("Retrying" in event for event in events), events
 
 
@@ -108,6 +112,23 @@ def test_it_ends_while_the_registry_keeps_it_waiting(folder: Path) -> None:
             with held:
                 process.terminate()
                 assert process.wait(STOP_LIMIT_S) == 0, said(folder)
+
+
+def test_a_shortage_of_descriptors_fills_no_log_and_is_over_when_it_is(folder: Path) -> None:
+    nobody, port = f"http://127.0.0.1:{free_ports(1)[0]}", free_ports(1)[0]
+    with control_plane(folder, nobody, REGISTRY_SYNC_OPERATIONS_PORT=str(port)) as process:
+        until_it_says(folder, "list.failed")
+        fewest = len(list(Path(f"/proc/{process.pid}/fd").iterdir())) + SPARE_FILES
+        _, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (fewest, hard))
+        with contextlib.ExitStack() as silent:
+            for _ in range(2 * SPARE_FILES):
+                silent.enter_context(socket.create_connection(("127.0.0.1", port)))
+            until_it_says(folder, "log.repeated")
+        assert len(said(folder)) < MOST_LOG_BYTES
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+        status = command(folder, "status")
+        assert status.returncode == 0, status.stderr
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,11 @@ async def test_decisions_go_on_and_are_recorded_once_it_answers(
             state = (await operator.get("/state")).json()
             assert state["ledger_error"], state
             async with asyncio.timeout(SOON_S):
-                frozen = await operator.post("/freeze")
-                assert frozen.status_code == 503, frozen.text
+                frozen = (await operator.post("/freeze")).json()
+                assert (frozen["changed"], frozen["frozen"]["asked_by"]) == (True, "operator")
+                assert "waits in holds.json" in frozen["not_recorded"]
+                unfrozen = (await operator.post("/unfreeze")).json()
+                assert unfrozen["changed"] is True
                 assert (await operator.get("/history")).status_code == 503
                 await poll
         await within(SOON_S, lambda: spine.journal.trouble is None, "all is well by itself")
@@ -64,6 +67,8 @@ async def test_decisions_go_on_and_are_recorded_once_it_answers(
         moves = spine.ledger.activations_of(M, A)
         assert [(one.version, one.previous_version) for one in moves] == [(2, 1), (1, None)]
         assert spine.journal.view.last_active[M, A].version == 2
+        told = {one.what for one in spine.ledger.decisions_of(M)}
+        assert told == {"freeze", "unfreeze"}
         await becomes(lambda: not spine.threads.left_by_ledger(), "no thread is left")
         node.registry.point(M, A, 3)
         await spine.poll()

@@ -4,6 +4,7 @@ import asyncio
 import os
 import select
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +67,26 @@ async def test_a_forkserver_that_hangs_does_not_hold_up_the_end(monkeypatch):
     await launcher.warm()
     os.kill(launcher.forkserver_pid or 0, signal.SIGSTOP)
     await asyncio.wait_for(launcher.close(), PATIENCE_S)
+
+
+def pipes_it_may_write_to(pid):
+    """Return the descriptors of a process that are write ends of pipes."""
+    found = set()
+    for one in Path(f"/proc/{pid}/fd").iterdir():
+        flags = int(
+            Path(f"/proc/{pid}/fdinfo/{one.name}").read_text().split("flags:")[1].split()[0], 8
+        )
+        if one.readlink().name.startswith("pipe:") and flags & os.O_ACCMODE != os.O_RDONLY:
+            found.add(int(one.name))
+    return found
+
+
+async def test_a_worker_can_write_to_no_pipe_but_its_own_output(launcher):
+    """A byte on the forkserver's would end that, with every load under way."""
+    workers = [await launch(launcher) for _ in range(2)]
+    for worker in workers:
+        await asyncio.get_running_loop().sock_recv(worker.channel, 1)  # HELLO: it is confined
+        assert pipes_it_may_write_to(worker.pid) == {1, 2}
+    for worker in workers:
+        worker.kill()
+        assert await ended(worker)

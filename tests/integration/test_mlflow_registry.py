@@ -14,7 +14,7 @@ import pytest
 
 from gateway.control_contract import Policy
 from registry_sync.aspired import Aspired
-from registry_sync.catalogue import Known, describe_models
+from registry_sync.catalogue import Known, describe_model
 from registry_sync.describe import describe
 from registry_sync.errors import IncompleteArtifactError, SourceError
 from registry_sync.fetch import Fetcher, FetchLimits
@@ -326,7 +326,8 @@ def test_a_tag_on_a_version_reaches_its_policy_with_a_thorough_poll(registry, cl
     assert policies(registry.aspired(), name) == after
     hinted = registry.model(name)
     assert policies(Aspired({name: hinted}, 1.0), name) == after
-    (listed,) = describe_models(Aspired({name: hinted}, 1.0), LedgerView(), Known({}))
+    listed = describe_model(name, hinted, LedgerView(), Known({}))
+    assert listed
     assert listed.policy.timeout_s == 2.0
     assert [one.split(":")[0] for one in listed.policy.problems] == [
         "the tag gateway.laod is unknown, and ignored"
@@ -335,6 +336,6 @@ def test_a_tag_on_a_version_reaches_its_policy_with_a_thorough_poll(registry, cl
 
 def policies(aspired: Aspired, name: str) -> list[tuple[int, Policy | None]]:
     """The versions of a model with the policy of their own, as the gateway is told."""
-    only = Aspired({name: aspired.models[name]}, 1.0)
-    (listed,) = describe_models(only, LedgerView(), Known(descriptions={}))
+    listed = describe_model(name, aspired.models[name], LedgerView(), Known({}))
+    assert listed
     return [(one.version, one.policy) for one in listed.versions]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
+import resource
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from gateway import sessions
+from gateway.launcher import WorkerProcess
 from tests.integration.worker_process import wait_until_ended
 
 SLEEP = "import time; time.sleep(600)"
@@ -76,3 +82,53 @@ def test_a_process_that_has_the_id_of_a_leader_who_is_gone_is_left_alone(
     own = os.pidfd_open(process.pid)
     sessions.end(process.pid, own)
     os.close(own)
+
+
+@contextlib.contextmanager
+def no_descriptor_is_free() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE,
+        (max(int(one.name) for one in Path("/proc/self/fd").iterdir()) + 1, hard),
+    )
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for one in taken:
+            os.close(one)
+
+
+def test_a_worker_ends_and_is_released_without_a_free_descriptor(
+    leader: tuple[subprocess.Popen[str], list[int]],
+) -> None:
+    """Its group at once; what is in groups of its own with the descriptors that it gives back."""
+    process, children = leader
+    channel, peer = socket.socketpair()
+    (alive, lifeline), (output, spoken) = (multiprocessing.Pipe(duplex=False) for _ in range(2))
+    worker = WorkerProcess(
+        process.pid, channel, os.pidfd_open(process.pid), lifeline, output, lambda: None
+    )
+    ours = (channel.fileno(), lifeline.fileno(), output.fileno(), worker.exited)
+    with no_descriptor_is_free():
+        with pytest.raises(OSError, match="Too many open files"):
+            os.dup(0)
+        worker.kill()
+        wait_for(process.pid)
+        worker.close()
+    wait_until_ended(children[0])
+    wait_until_ended(children[1])
+    for descriptor in ours:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+    for end in (peer, alive, spoken):
+        end.close()
+
+
+def wait_for(pid: int) -> None:
+    """Wait until a child has ended, without a descriptor; its exit status stays."""
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)

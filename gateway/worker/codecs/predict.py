@@ -9,12 +9,14 @@ from typing import Any
 
 from gateway.worker import signature as rules
 from gateway.worker.codecs import shapes
-from gateway.worker.codecs.strict_json import InvalidJsonError, Json, NotFiniteError
+from gateway.worker.codecs.strict_json import MAX_DEPTH, InvalidJsonError, Json, NotFiniteError
 from gateway.worker.inputs import Rows
 from gateway.worker.refusals import RequestRefusedError, invalid, model_error, not_finite
 from gateway.worker.signature import Signature
 
 CONTENT_TYPE = "application/json"
+_LONG_BYTES = 64 * 1024
+"""A longer body is refused by its depth alone, if it is deeper than the model's input can be."""
 
 
 @lru_cache(maxsize=64)  # callers of one model send the same, again and again
@@ -40,7 +42,7 @@ def decode(body: bytes, signature: Signature, json: Json) -> Rows:
         RequestRefusedError: ``invalid_input``, with row and field where there is one.
     """
     try:
-        document = json.loads(body)
+        document = json.loads(body, signature.levels if len(body) > _LONG_BYTES else MAX_DEPTH)
     except InvalidJsonError as error:
         raise invalid(str(error)) from error
     if type(document) is not dict:

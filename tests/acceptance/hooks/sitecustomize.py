@@ -6,13 +6,18 @@ gateway, control plane, forkserver and, by fork, every worker. It changes nothin
 * SIGUSR1: write what the process has imported to ``$ACCEPTANCE_DUMPS/<pid>.json``.
 * ``ACCEPTANCE_MAY_DIE=1``: once a file ``$ACCEPTANCE_DUMPS/die_at`` says ``before:<file name>`` or
   ``after:<file name>``, the process kills itself as by ``kill -9`` just before, or just after, the
-  rename that puts the named file in place.
+  rename that puts the named file in place; or the write that adds to it, and brings it to disk.
 * ``ACCEPTANCE_WITHOUT=<package>``: to this process the package is not installed.
 * ``ACCEPTANCE_UNREADABLE=<file name>,…``: the system does not let this process open such files.
 * ``ACCEPTANCE_FULL_DISK=1``: no byte that this process writes into a file comes to disk.
+* ``ACCEPTANCE_FAILING=<file>``: in the gateway and its forkserver, the call that the file names
+  fails; see ``failing_calls`` beside this module.
+* ``ACCEPTANCE_RAISES=<module>:<class>.<method>``: the method raises, with all of the environment
+  in a local variable.
 """
 
 import errno
+import importlib
 import os
 import resource
 import signal
@@ -30,19 +35,36 @@ def _dump_modules(*_ignored):
     part.rename(part.with_suffix(".txt"))
 
 
+def _die_at(moment):
+    order = Path(os.environ["ACCEPTANCE_DUMPS"], "die_at")
+    if order.exists() and order.read_text() == moment:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _may_die_at_renames():
     rename = os.replace
-    order = Path(os.environ["ACCEPTANCE_DUMPS"], "die_at")
 
     def replace(source, target, **options):
-        die_at = order.read_text() if order.exists() else ""
-        if die_at == f"before:{Path(target).name}":
-            os.kill(os.getpid(), signal.SIGKILL)
+        _die_at(f"before:{Path(target).name}")
         rename(source, target, **options)
-        if die_at == f"after:{Path(target).name}":
-            os.kill(os.getpid(), signal.SIGKILL)
+        _die_at(f"after:{Path(target).name}")
 
     os.replace = replace  # type: ignore[assignment]  # a test's knife, not a library
+
+
+def _may_die_at_additions():
+    opened, to_disk = os.open, os.fdatasync
+
+    def open_(path, flags, *more, **options):
+        if flags & os.O_APPEND:
+            _die_at(f"before:{Path(os.fsdecode(path)).name}")
+        return opened(path, flags, *more, **options)
+
+    def fdatasync(descriptor):
+        to_disk(descriptor)
+        _die_at(f"after:{Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+
+    os.open, os.fdatasync = open_, fdatasync
 
 
 def _hide(package):
@@ -71,13 +93,50 @@ def _fill_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
 
 
+def _let_calls_fail(path):
+    # Only where it is asked for: it imports what the gateway may not have.
+    failing_calls = importlib.import_module("failing_calls")
+    if sys.orig_argv[-2:] == ["-m", "gateway"]:
+        failing_calls.watch(path, failing_calls.GATEWAY)
+    elif any("multiprocessing.forkserver" in argument for argument in sys.orig_argv):
+        failing_calls.watch(path, failing_calls.FORKSERVER)
+
+
+def _let_raise(module, owner, method):
+    def raising(*_arguments, **_options):
+        secrets = dict(os.environ)
+        raise RuntimeError(f"it was told to raise, with {len(secrets)} variables")
+
+    class Patched(PathFinder):
+        @classmethod
+        def find_spec(cls, name, path=None, target=None):
+            spec = super().find_spec(name, path, target)
+            if name == module and spec is not None and spec.loader is not None:
+                execute = spec.loader.exec_module
+
+                def exec_module(loaded):
+                    execute(loaded)
+                    setattr(getattr(loaded, owner), method, raising)
+
+                spec.loader.exec_module = exec_module  # type: ignore[method-assign]  # as above
+            return spec
+
+    sys.meta_path.insert(0, Patched)
+
+
 if os.environ.get("ACCEPTANCE_DUMPS"):
     signal.signal(signal.SIGUSR1, _dump_modules)
 if os.environ.get("ACCEPTANCE_MAY_DIE"):
     _may_die_at_renames()
+    _may_die_at_additions()
 if os.environ.get("ACCEPTANCE_WITHOUT"):
     _hide(os.environ["ACCEPTANCE_WITHOUT"])
 if os.environ.get("ACCEPTANCE_UNREADABLE"):
     _let_be_unreadable(os.environ["ACCEPTANCE_UNREADABLE"].split(","))
+if os.environ.get("ACCEPTANCE_RAISES"):
+    _module, _, _function = os.environ["ACCEPTANCE_RAISES"].partition(":")
+    _let_raise(_module, *_function.split("."))
 if os.environ.get("ACCEPTANCE_FULL_DISK"):
     _fill_disk()
+if os.environ.get("ACCEPTANCE_FAILING"):
+    _let_calls_fail(os.environ["ACCEPTANCE_FAILING"])

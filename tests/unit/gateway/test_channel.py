@@ -1,7 +1,9 @@
 """Frames over a socket: whole, in order, and what never reached the peer is known."""
 
 import asyncio
+import errno
 import socket
+from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,7 +40,8 @@ class End:
             self.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         self.frames: list[Frame] = []
         self.closed = asyncio.Event()
-        self.channel = Channel(self.ours, self.frames.append, self.closed.set)
+        self.garbled: list[str] = []
+        self.channel = Channel(self.ours, self.frames.append, self.closed.set, self.garbled.append)
         self.channel.open()
 
     def close(self):
@@ -104,4 +107,55 @@ async def test_what_is_no_frame_closes_the_channel():
     end.peer.sendall(PREFIX.pack(2, 0, MAX_BODY_BYTES + 1, 1))
     await end.closed.wait()
     assert not end.channel.is_open
+    end.close()
+
+
+class Odd:
+    """A socket whose kernel has no memory, so many times."""
+
+    def __init__(self, sock, times):
+        self._socket, self.times = sock, times
+
+    def fileno(self):
+        return self._socket.fileno()
+
+    def _fail(self):
+        if self.times:
+            self.times -= 1
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    def sendmsg(self, pieces):
+        self._fail()
+        return self._socket.sendmsg(pieces)
+
+    def recv(self, count):
+        self._fail()
+        return self._socket.recv(count)
+
+
+async def test_a_kernel_without_memory_costs_no_frame():
+    end = End()
+    odd = Odd(end.ours, 3)
+    end.channel._socket = cast("socket.socket", odd)
+    end.channel.send(2, 1, b"{}")
+    wanted = joined(2, 1, b"{}")
+    assert await read_all(end.peer, len(wanted)) == wanted
+    odd.times = 3
+    end.peer.send(joined(67, 1, b"{}"))
+    async with asyncio.timeout(10):
+        while not end.frames:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.001)
+    assert not end.closed.is_set()
+    end.close()
+
+
+async def test_what_goes_on_writing_for_a_dead_peer_is_not_read_for_ever():
+    """A child of the worker has its socket, and never stops."""
+    end = End()
+    endless = Odd(end.ours, 0)
+    endless.recv = lambda count: joined(67, 1, b"x" * 200) * 1000  # type: ignore[method-assign]
+    end.channel._socket = cast("socket.socket", endless)
+    end.channel.drain()
+    assert end.closed.is_set()
+    end.channel._loop.remove_reader(end.ours)
     end.close()

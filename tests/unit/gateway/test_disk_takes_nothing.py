@@ -1,6 +1,7 @@
 """What a gateway does at its start where the disk takes nothing: it serves what its files say."""
 
 import errno
+import os
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway import launcher
-from gateway.__main__ import _control_socket_or_none
+from gateway.__main__ import _control_socket, _control_socket_or_none
 from gateway.errors import StartError
 
 
@@ -63,6 +64,29 @@ def test_its_socket_is_private_and_goes_with_the_block(folder: Path) -> None:
         assert listener is not None
         assert path.stat().st_mode & 0o777 == 0o600
     assert not path.exists()
+
+
+def test_its_folder_is_made_and_is_its_users_own(folder: Path) -> None:
+    with _control_socket_or_none(folder / "run" / "gateway.sock") as listener:
+        assert listener is not None
+        assert (folder / "run").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_socket_that_another_gateway_listens_on_is_not_taken(folder: Path) -> None:
+    path = folder / "gateway.sock"
+    with (
+        _control_socket_or_none(path) as first,
+        pytest.raises(StartError, match="another gateway listens"),
+        _control_socket_or_none(path),
+    ):
+        pass
+    assert first is not None
+    with _control_socket(path) as left:  # by a gateway that was killed
+        os.link(path, folder / "left.sock")
+        left.close()
+        (folder / "left.sock").rename(path)
+        with _control_socket_or_none(path) as second:
+            assert second is not None
 
 
 def test_a_forkserver_needs_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -278,15 +278,17 @@ async def turns(count=5):
 
 
 @pytest.mark.parametrize("selector", ["champion", None])
-async def test_who_waits_for_an_alias_wants_the_bytes_that_it_is_to_mean(selector):
+async def test_who_waits_for_an_alias_wants_it_until_it_is_active(selector):
     at = waiting_node()
     call = predict(at, selector)
     await turns()
     assert wanted(at) == [1]
     at.replace(at.table.with_catalogue(absent(here=(1,))))
     await turns()
-    assert (wanted(at), call.done()) == ([], False)
+    assert (wanted(at), call.done()) == ([1], False), "it is to be staged and activated, too"
+    assert [one.alias for one in at.wanted()] == ["champion"]
     at.replace(at.table.with_active(ACTIVE))
+    assert wanted(at) == []
     with pytest.raises(ReachedError):
         await call
 
@@ -347,6 +349,28 @@ async def test_a_call_that_waits_too_long_for_an_alias_wants_nothing_any_more():
     assert wanted(at) == []
 
 
+async def test_who_gives_up_is_told_of_the_queue_that_it_would_join():
+    """Others wait, and their wishes are met one every five seconds."""
+    now, at = [0.0], waiting_node()
+    at._monotonic = lambda: now[0]
+    for number in range(40):
+        at.want(f"m{number}", 1, "champion")
+    for number in range(10):
+        now[0] += 5.0
+        entry = ACTIVE.model_copy(update={"model": f"m{number}"})
+        at.replace(at.table.with_active(entry))
+    assert len(wanted(at)) == 30
+    with pytest.raises(ModelLoadingError) as late:
+        await predict(at, load_budget_s=0.01)
+    assert late.value.retry_after_s == pytest.approx(31 * 5.0)
+
+
+async def test_without_a_queue_the_next_try_is_soon():
+    with pytest.raises(ModelLoadingError) as late:
+        await predict(waiting_node(), load_budget_s=0.01)
+    assert late.value.retry_after_s == 2.0
+
+
 async def test_what_cannot_be_fetched_ends_the_wait_for_its_alias():
     at = waiting_node()
     call = predict(at)
@@ -366,7 +390,7 @@ class FakeReplica:
     def __init__(self):
         self.taken, self.pid = [], 1
 
-    def submit(self, header, body, *, timeout_s, limit_s, on_done):
+    def submit(self, header, body, *, timeout_s, limit_s, on_done, answer_type):
         self.taken.append((timeout_s, limit_s, on_done))
         return asyncio.get_running_loop().create_future()
 

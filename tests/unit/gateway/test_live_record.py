@@ -7,7 +7,6 @@ from gateway.verdict import Tally
 
 KEY = ReplicaKey("m", 1, "sha256:" + "1" * 64)
 OTHER = ReplicaKey("m", 2, "sha256:" + "2" * 64)
-NONE: set[ReplicaKey] = set()
 
 
 def served(record: LiveRecord, times: int, key: ReplicaKey = KEY) -> None:
@@ -40,31 +39,66 @@ def test_the_first_worker_to_die_is_forgiven_with_all_that_was_in_it():
     assert record.total(KEY).since(before).faults == 1
 
 
-def test_lately_is_this_period_and_the_one_before():
+async def test_lately_is_this_period_and_the_one_before():
     record = LiveRecord()
     served(record, 5)
-    record.turn(NONE)
+    await record.turn()
     served(record, 2)
     assert record.lately(KEY).answered == 7
-    record.turn(NONE)
+    await record.turn()
     served(record, 1)
     assert record.lately(KEY).answered == 3
     assert record.total(KEY).answered == 8
 
 
-def test_what_is_idle_for_two_periods_is_forgotten_but_what_is_kept():
+async def test_what_is_idle_for_two_periods_is_forgotten_but_what_is_on_trial():
     record = LiveRecord()
+    record.begin(OTHER)
     served(record, 5)
     served(record, 4, OTHER)
     for _ in range(3):
-        record.turn({OTHER})
+        await record.turn()
     assert record.requests(KEY) == 0
     assert record.requests(OTHER) == 4
+    record.end(OTHER)
+    await record.turn()
+    assert record.requests(OTHER) == 0
 
 
-def test_only_so_many_versions_are_remembered(monkeypatch):
+def of_version(version: int) -> ReplicaKey:
+    return ReplicaKey("m", version, "d")
+
+
+def test_only_so_many_versions_are_remembered_those_that_were_called_last(monkeypatch):
     monkeypatch.setattr(live_record, "_MOST_VERSIONS", 2)
     record = LiveRecord()
-    for version in (1, 2, 3):
-        served(record, 1, ReplicaKey("m", version, "d"))
-    assert [record.requests(ReplicaKey("m", version, "d")) for version in (1, 2, 3)] == [0, 1, 1]
+    for version in (1, 2, 1, 3):
+        served(record, 1, of_version(version))
+    assert [record.requests(of_version(version)) for version in (1, 2, 3)] == [2, 0, 1]
+
+
+def test_5000_versions_are_remembered():
+    record = LiveRecord()
+    for version in range(5000):
+        served(record, 1, of_version(version))
+    assert all(record.requests(of_version(version)) == 1 for version in range(5000))
+
+
+def test_what_is_on_trial_is_never_forgotten(monkeypatch):
+    monkeypatch.setattr(live_record, "_MOST_VERSIONS", 100)
+    record = LiveRecord()
+    for _ in range(2):  # two aliases mean it
+        record.begin(KEY)
+    before = record.total(KEY)
+    for _ in range(50):
+        record.failed(KEY)
+    record.end(KEY)
+    for version in range(5000):
+        served(record, 1, of_version(version))
+    assert record.total(KEY).since(before).faults == 50
+    assert len(record._entries) == 101
+    record.end(KEY)
+    for version in range(5000, 5200):
+        served(record, 1, of_version(version))
+    assert record.requests(KEY) == 0
+    assert len(record._entries) == 100

@@ -133,3 +133,25 @@ def test_a_reader_who_is_gone_costs_nothing(pipe: Pipe) -> None:
         pipe.lines.write("x\n")
     in_time(pipe.lines.end)
     assert not pipe.lines._writer.is_alive()
+
+
+def test_the_writer_says_what_is_due_regularly_and_at_the_end(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_lines, "REGULARLY_S", 0.01)
+    ends: list[bool] = []
+
+    def regularly(at_end: bool) -> None:
+        ends.append(at_end)
+        lines.write("the last\n" if at_end else "")
+        raise ValueError("a fault of whoever is called")
+
+    lines = LogLines(pipe.write_end, lambda _: None, regularly)
+    lines.start()
+    give_up_at = time.monotonic() + PATIENCE_S
+    while len(ends) < 3:
+        assert time.monotonic() < give_up_at
+        time.sleep(0.005)
+    lines.end()
+    assert (ends[-1], ends.count(True)) == (True, 1)
+    assert pipe.read()[-1] == "the last"

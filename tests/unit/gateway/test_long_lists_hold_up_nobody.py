@@ -15,7 +15,9 @@ from prometheus_client import generate_latest
 from gateway.control_contract import Catalogue, CatalogueModel, CatalogueVersion, VersionState
 from gateway.http.exposition import exposition
 from gateway.listed_versions import ListedVersions
+from gateway.live_record import LiveRecord
 from gateway.node import Node
+from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
 from gateway.telemetry import NO_MODEL, Telemetry
 from tests.unit.gateway.test_catalogue_pages import pages_of
@@ -87,6 +89,13 @@ async def test_a_scrape_gives_others_a_turn() -> None:
 async def test_looking_for_what_is_listed_no_longer_gives_others_a_turn() -> None:
     telemetry = called()
     assert await share_without_a_turn(lambda: telemetry.forget_all_but(lambda *_: True)) < 0.5
+
+
+async def test_another_period_of_the_live_record_gives_others_a_turn() -> None:
+    record = LiveRecord()
+    for number in range(5 * VERSIONS):
+        record.begin(ReplicaKey("churn", number, "sha256:"))  # on trial: never forgotten
+    assert await share_without_a_turn(record.turn) < 0.5
 
 
 async def test_what_is_listed_no_longer_is_forgotten() -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from typing import Any
 
 import httpx
 import pytest
@@ -11,14 +10,14 @@ from structlog.testing import capture_logs
 from gateway import errors
 from gateway.admission import Admission
 from gateway.dispatch import Answer
-from gateway.http.arrival import BodyLimits
-from gateway.http.exchange import Exchange
-from gateway.http.predict import PredictApp
+from gateway.http.predict import BodyLimits, Predictions
 from gateway.http.problems import MEDIA_TYPE, STATUS
+from gateway.http1.asgi import AsgiService
 from gateway.model_ref import Selector, SelectorKind
 from gateway.replica import WorkerReply
 from gateway.routing import Route
 from gateway.telemetry import Telemetry
+from tests.fakes.wire import WireTransport, connect
 
 DIGEST = "sha256:" + "a" * 64
 JSON = {"content-type": "application/json"}
@@ -61,59 +60,6 @@ class FakeDispatcher:
         return answer.reply
 
 
-class FakeLine:
-    """A connection whose caller reads when it is told to."""
-
-    def __init__(self):
-        self.written, self.done, self.read = b"", asyncio.Event(), asyncio.Event()
-        self.read.set()
-
-    def common_headers(self):
-        return b"date: today\r\n"
-
-    def write(self, data):
-        self.written += data
-
-    @property
-    def is_read(self):
-        return self.read.is_set()
-
-    async def until_read(self):
-        await self.read.wait()
-
-    def answered(self, exchange):
-        self.done.set()
-
-    @property
-    def status(self):
-        return int(self.written.split()[1]) if self.written else None
-
-
-def _parts(line):
-    return line.partition(": ")
-
-
-class WholeTransport(httpx.ASGITransport):
-    """Offers what comes whole to the application as the listener does."""
-
-    app: Any
-
-    async def handle_async_request(self, request):
-        headers = [(name.lower(), value) for name, value in request.headers.raw]
-        if "transfer-encoding" in request.headers:
-            return await super().handle_async_request(request)
-        line, body = FakeLine(), await request.aread()
-        exchange = Exchange(line, request.url.raw_path, headers, body, keep_alive=True)
-        if request.method != "POST" or not self.app.take(exchange):
-            return await super().handle_async_request(request)
-        async with asyncio.timeout(10):
-            await line.done.wait()
-        assert exchange.response_complete
-        head, _, content = line.written.partition(b"\r\n\r\n")
-        pairs = [(name, value) for name, _, value in map(_parts, head.decode().split("\r\n")[1:])]
-        return httpx.Response(line.status, headers=pairs, content=content)
-
-
 async def elsewhere(scope, receive, send):
     await send({"type": "http.response.start", "status": 299, "headers": []})
     await send({"type": "http.response.body", "body": b""})
@@ -132,7 +78,8 @@ def admission():
 @pytest.fixture
 def app(dispatcher, admission):
     limits = BodyLimits(max_bytes=100_000, timeout_s=0.2)
-    return PredictApp(elsewhere, dispatcher, Telemetry(), admission, limits)
+    following = AsgiService(elsewhere, max_body_bytes=100_000, body_timeout_s=0.2)
+    return Predictions(following, dispatcher, Telemetry(), admission, limits)
 
 
 @pytest.fixture(autouse=True)
@@ -142,9 +89,9 @@ def nothing_is_kept(admission):
     assert (admission.in_flight, admission.in_flight_bytes, admission.held_bytes) == (0, 0, 0)
 
 
-@pytest.fixture(params=[WholeTransport, httpx.ASGITransport], ids=["whole", "in pieces"])
+@pytest.fixture(params=[True, False], ids=["whole", "in pieces"])
 async def client(request, app):
-    transport = request.param(app=app)
+    transport = WireTransport(app, whole=request.param)
     async with httpx.AsyncClient(transport=transport, base_url="http://g") as client:
         yield client
 
@@ -326,11 +273,40 @@ async def test_probabilities_are_asked_for_in_the_query(client, dispatcher):
     assert answer.status_code == 422
 
 
-def whole(app, line, body=b"body"):
-    """Offer a request that came whole; return its exchange."""
-    exchange = Exchange(line, b"/models/m/predict", [], body, keep_alive=True)
-    assert app.take(exchange)
-    return exchange
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/models/m/predict?" + "%41" * 1000, {}, 422),
+        ("/models/m/predict", {"x-model-version": "%41" * 15_000}, 400),
+        ("/models/" + "%41" * 20_000 + "/predict", {}, 414),
+        ("/models/m/predict?" + "&".join(["a=1"] * 10_000), {}, 414),
+        ("/models/" + "%41" * 3000 + "/predict", {}, 400),
+    ],
+    ids=["query", "header", "path", "fields", "name"],
+)
+async def test_what_cannot_be_legal_is_refused_before_it_is_decoded(
+    client, dispatcher, path, headers, status
+):
+    answer = await client.post(path, content=b"x", headers=headers)
+    assert answer.status_code == status
+    assert dispatcher.calls == []
+
+
+def request(length=None, path=b"/models/m/predict"):
+    """Head of a request with a body of so many bytes; chunked: None."""
+    framing = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
+    return b"POST %b HTTP/1.1\r\nhost: g\r\n%b\r\n\r\n" % (path, framing)
+
+
+def calling(app, *pieces):
+    """Connect a caller who sends these pieces."""
+    wire = connect(app)
+    for piece in pieces:
+        wire.send(piece)
+    return wire
+
+
+WHOLE = request(4) + b"body"
 
 
 async def until(condition):
@@ -339,185 +315,111 @@ async def until(condition):
             await asyncio.sleep(0.001)
 
 
-async def test_a_caller_of_a_whole_request_who_hangs_up_cancels_it(app, dispatcher, admission):
+@pytest.mark.parametrize("pieces", [(WHOLE,), (WHOLE[:-2], WHOLE[-2:])])
+async def test_a_caller_who_hangs_up_cancels_its_prediction(app, dispatcher, admission, pieces):
     dispatcher.gate.clear()
-    line = FakeLine()
-    exchange = whole(app, line)
+    wire = calling(app, *pieces)
     await until(lambda: dispatcher.calls)
-    exchange.disconnected = True
-    exchange.end()
+    wire.close()
     async with asyncio.timeout(10):
         await dispatcher.cancelled.wait()
     await until(lambda: not admission.in_flight)
-    assert line.written == b""
+    assert wire.written == b""
 
 
-async def test_a_whole_request_is_told_when_the_time_for_it_is_over(app, dispatcher):
+@pytest.mark.parametrize("pieces", [(WHOLE,), (WHOLE[:-2], WHOLE[-2:]), (WHOLE[:-2],)])
+async def test_a_caller_is_told_when_the_time_for_it_is_over(app, dispatcher, pieces):
     dispatcher.gate.clear()
-    line = FakeLine()
-    exchange = whole(app, line)
-    await until(lambda: dispatcher.calls)
-    exchange.end()
-    await until(line.done.is_set)
-    assert line.status == 503
-    assert b"connection: close" in line.written
+    wire = calling(app, *pieces)
+    if wire.connection._body is None:
+        await until(lambda: dispatcher.calls)
+    wire.connection.end_exchange()
+    status, headers, _ = await wire.answered()
+    assert (status, dict(headers)["connection"]) == (503, "close")
 
 
-@pytest.mark.parametrize("size", [100_000, 10])
-async def test_an_answer_counts_until_a_slow_caller_reads_and_takes_no_place(
+@pytest.mark.parametrize("size", [100_000, 70_000])
+async def test_a_large_answer_counts_until_a_slow_caller_reads_and_takes_no_place(
     app, dispatcher, admission, size
 ):
     async def predict(call):
-        line.read.clear()
         reply = WorkerReply(b"x" * size, "application/json", 1, 0.1, 0.2, 1)
         return Answer(dispatcher.resolve(call), reply)
 
-    line = FakeLine()
     dispatcher.predict = predict
-    exchange = whole(app, line)
+    wire = connect(app)
+    wire.reads = False
+    wire.send(WHOLE + WHOLE)
     await until(lambda: admission.in_flight_bytes == size)
     assert admission.in_flight == 0
     await asyncio.sleep(0.02)
-    assert not line.written, "it has not read what came before"
-    assert not exchange.response_complete
-    assert (exchange.body, exchange.headers) == (b"", []), "it waits for its answer only"
-    line.read.set()
-    await until(line.done.is_set)
-    assert line.written.endswith(b"x" * size)
+    assert wire.written.count(b"HTTP/1.1 200") == 1, "the next request waits for the reader"
+    exchange = wire.connection._exchange
+    assert exchange is not None
+    assert (exchange.body, exchange.headers) == (b"", []), "it waits for its reader only"
+    wire.read_all()
+    await until(lambda: wire.written.count(b"HTTP/1.1 200") == 2)
+    assert wire.written.endswith(b"x" * size)
     await until(lambda: not admission.in_flight_bytes)
 
 
-async def test_a_worker_cannot_write_headers(app, dispatcher):
+async def test_an_answer_whose_caller_hangs_up_is_not_counted(app, dispatcher, admission):
     async def predict(call):
-        reply = WorkerReply(b"{}", "a\r\nset-cookie: b", 1, 0.1, 0.2, 1)
+        reply = WorkerReply(b"x" * 100_000, "application/json", 1, 0.1, 0.2, 1)
         return Answer(dispatcher.resolve(call), reply)
 
     dispatcher.predict = predict
-    line = FakeLine()
-    whole(app, line)
-    await until(line.done.is_set)
-    assert line.status == 503
-    assert b"set-cookie" not in line.written
-
-
-async def test_a_caller_who_hangs_up_cancels_its_prediction(app, dispatcher):
-    dispatcher.gate.clear()
-    messages = [{"type": "http.request", "body": b"{}"}, {"type": "http.disconnect"}]
-    sent = []
-
-    async def receive():
-        return messages.pop(0)
-
-    async def send(message):
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "raw_path": b"/models/m/predict",
-        "query_string": b"",
-        "headers": [],
-    }
-    async with asyncio.timeout(5):
-        await asyncio.create_task(app(scope, receive, send))
-    assert dispatcher.cancelled.is_set()
-    assert sent == []
+    wire = connect(app)
+    wire.reads = False
+    wire.send(WHOLE)
+    await until(lambda: admission.in_flight_bytes)
+    wire.close()
+    await until(lambda: not admission.in_flight_bytes)
 
 
 @pytest.mark.parametrize("name", ["content-type", "content-encoding"])
 async def test_a_media_type_too_long_for_a_frame_never_reaches_the_worker(client, dispatcher, name):
     answer = await client.post(
-        "/models/m/predict", content=b"{}", headers={**JSON, name: "a" * 5_000_000}
+        "/models/m/predict", content=b"{}", headers={**JSON, name: "a" * 60_000}
     )
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
     assert dispatcher.calls == []
 
 
-def requests_with(*bodies):
-    """Callers that have sent these pieces, and are still there."""
-
-    pieces = list(bodies)
-
-    async def receive():
-        if not pieces:
-            await asyncio.Event().wait()
-        body, more = pieces.pop(0)
-        return {"type": "http.request", "body": body, "more_body": more}
-
-    return receive
-
-
-async def call(app, receive, headers=()):
-    """Call the app as a server does; return its answer's status."""
-    sent = []
-
-    async def send(message):
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "raw_path": b"/models/m/predict",
-        "query_string": b"",
-        "headers": list(headers),
-    }
-    async with asyncio.timeout(10):
-        await app(scope, receive, send)
-    return sent[0]["status"] if sent else None
-
-
 async def test_the_bytes_of_a_body_count_while_it_arrives(app, admission):
-    calls = [
-        asyncio.ensure_future(call(app, requests_with((b"x" * 50_000, True)))) for _ in range(2)
-    ]
-    await asyncio.sleep(0.05)
+    slow = [calling(app, request(50_001), b"x" * 50_000) for _ in range(2)]
     assert (admission.in_flight, admission.in_flight_bytes) == (0, 100_000)
-    assert await call(app, requests_with((b"x" * 60_000, False))) == 429
-    assert await call(app, requests_with((b"x" * 15_000, True), (b"x" * 10_000, False))) == 429
-    assert await call(app, requests_with((b"x" * 10_000, True), (b"x" * 10_000, False))) == 200
-    assert await call(app, requests_with((b"x" * 50_000, False))) == 200, "it did not arrive slowly"
-    assert await asyncio.gather(*calls) == [408, 408]
+    assert await status(app, request(60_000) + b"x" * 60_000) == 429
+    assert await status(app, request(25_000), b"x" * 15_000) == 429
+    assert await status(app, request(20_000), b"x" * 10_000, b"x" * 10_000) == 200
+    assert await status(app, request(50_000) + b"x" * 50_000) == 200, "it did not arrive slowly"
+    assert [(await one.answered())[0] for one in slow] == [408, 408]
+
+
+async def status(app, *pieces):
+    return (await calling(app, *pieces).answered())[0]
 
 
 async def test_bodies_that_arrive_take_a_place_when_they_are_here(app, dispatcher, admission):
     """More of them than there are places; who has none then is refused, and costs nobody."""
+    slow = [calling(app, request(), b"1\r\nx\r\n") for _ in range(5)]
+    assert admission.in_flight_bytes == 5
+    assert await status(app, request(5) + b"quick") == 200
     dispatcher.gate.clear()
-    rest = asyncio.Event()
-
-    def slowly():
-        pieces = [b"x", b"y"]
-
-        async def receive():
-            if not pieces:
-                await asyncio.Event().wait()
-            if len(pieces) == 1:
-                await rest.wait()
-            return {"type": "http.request", "body": pieces.pop(0), "more_body": len(pieces) > 0}
-
-        return receive
-
-    slow = [asyncio.ensure_future(call(app, slowly())) for _ in range(5)]
-    await until(lambda: admission.in_flight_bytes == 5)
-    dispatcher.gate.set()
-    assert await call(app, requests_with((b"quick", False))) == 200
-    dispatcher.gate.clear()
-    rest.set()
-    await until(lambda: sum(one.done() for one in slow) == 2)
+    for one in slow:
+        one.send(b"1\r\ny\r\n0\r\n\r\n")
+    assert [(await one.answered())[0] for one in slow[3:]] == [429, 429]
     assert (admission.in_flight, admission.in_flight_bytes) == (3, 6)
     dispatcher.gate.set()
-    assert sorted(await asyncio.gather(*slow)) == [200, 200, 200, 429, 429]
+    assert [(await one.answered())[0] for one in slow[:3]] == [200, 200, 200]
 
 
-async def test_a_large_body_without_room_is_refused_before_it_is_read(app, admission):
+async def test_a_large_body_without_room_is_refused_before_it_comes(app, admission):
     place = admission.enter(90_000)
-    read = []
-
-    async def receive():
-        read.append(1)
-        return {"type": "http.disconnect"}
-
-    assert await call(app, receive, [(b"content-length", b"70000")]) == 429
-    assert len(read) == 1, "only to drop what comes, after the answer"
+    wire = calling(app, request(70_000).replace(b"\r\n\r\n", b"\r\nexpect: 100-continue\r\n\r\n"))
+    status, headers, _ = await wire.answered()
+    assert (status, dict(headers)["connection"]) == (429, "close")
+    assert b"HTTP/1.1 100" not in wire.written
     place.let_go()
 
 
@@ -530,7 +432,7 @@ async def test_a_place_is_let_go_when_caller_and_worker_both_have(app, dispatche
         raise errors.DeadlineExceededError("too late")
 
     dispatcher.predict = predict
-    assert await call(app, requests_with((b"body", False))) == 504
+    assert await status(app, WHOLE) == 504
     assert (admission.in_flight, admission.in_flight_bytes) == (1, 4), "it is in the worker still"
     calls[0].place.let_go()
 
@@ -546,34 +448,6 @@ async def test_requests_beyond_the_number_are_refused_with_the_pace(client, disp
     assert int(answer.headers["retry-after"]) >= 1
     dispatcher.gate.set()
     assert {one.status_code for one in await asyncio.gather(*inside)} == {200}
-
-
-async def test_a_large_answer_counts_until_it_is_read_and_takes_no_place(
-    app, dispatcher, admission
-):
-    read = asyncio.Event()
-
-    async def predict(call):
-        reply = WorkerReply(b"x" * 100_000, "application/json", 1, 0.1, 0.2, 1)
-        return Answer(dispatcher.resolve(call), reply)
-
-    async def send(message):
-        if message["type"] == "http.response.body" and not message.get("more_body"):
-            await read.wait()  # as a connection whose buffer is full
-
-    dispatcher.predict = predict
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "raw_path": b"/models/m/predict",
-        "query_string": b"",
-        "headers": [],
-    }
-    answering = asyncio.ensure_future(app(scope, requests_with((b"body", False)), send))
-    await asyncio.sleep(0.05)
-    assert (admission.in_flight, admission.in_flight_bytes) == (0, 100_004)
-    read.set()
-    await answering
 
 
 @pytest.mark.parametrize("given", ["", "-1", "abc", "1e3", "nan", "inf", "0x1", "1.", "1 s", "1,5"])
@@ -617,20 +491,3 @@ async def test_while_draining_nobody_is_let_in(client, dispatcher):
     assert (answer.status_code, answer.json()["code"]) == (503, "draining")
     assert answer.headers["connection"] == "close"
     assert dispatcher.calls == []
-
-
-@pytest.mark.parametrize("draining", [True, False])
-async def test_who_is_inside_when_the_time_for_it_is_over_is_told_so(app, dispatcher, draining):
-    dispatcher.gate.clear()
-    calling = asyncio.ensure_future(call(app, requests_with((b"body", False))))
-    async with asyncio.timeout(5):
-        while not dispatcher.calls:  # noqa: ASYNC110  # no event tells
-            await asyncio.sleep(0.001)
-    dispatcher.draining = draining
-    calling.cancel()
-    if draining:
-        assert await calling == 503
-    else:
-        with pytest.raises(asyncio.CancelledError):
-            await calling
-    dispatcher.gate.set()

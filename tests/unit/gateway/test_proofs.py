@@ -1,14 +1,19 @@
 """What is kept of proofs: a cache on a disk that may be full, damaged, or somebody else's."""
 
+import asyncio
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from gateway.proofs import MAX_FILE_BYTES, MOST_KEPT, Proofs, _bytes_of, _subject, name_of
+from gateway.damaged_files import DamagedFiles
+from gateway.proofs import MAX_FILE_BYTES, Proofs, _bytes_of, _subject, name_of
 from gateway.sealed import seal
 from gateway.worker import proof
 from gateway.worker.messages import Load
@@ -17,6 +22,9 @@ from tests.fakes.disk import fill_disk
 
 ORDER = Load("m", 1, f"sha256:{1:064x}", "/nowhere", "/nowhere", {})
 PROOF = Proof(made_with={"python": "3.11"}, batching="joined", joined_rows=96, settled=True)
+
+
+PATIENCE_S = 20.0
 
 
 def names(folder: Path) -> set[str]:
@@ -173,21 +181,68 @@ async def test_a_folder_that_cannot_be_made_is_no_reason_to_fail(tmp_path: Path)
     assert await proofs.of(ORDER) == PROOF
 
 
-async def test_only_so_many_are_kept_those_used_last(tmp_path: Path) -> None:
+def orders_of(count: int) -> list[Load]:
+    return [replace(ORDER, digest=f"sha256:{n:064x}") for n in range(count)]
+
+
+async def test_what_5000_models_proved_is_kept(tmp_path: Path) -> None:
+    orders = orders_of(5000)
+    for order in orders:
+        (tmp_path / name_of(order)).write_bytes(_bytes_of(order, PROOF))
     proofs = Proofs(tmp_path)
-    orders = [replace(ORDER, digest=f"sha256:{n:064x}") for n in range(MOST_KEPT + 20)]
-    for number, order in enumerate(orders[:MOST_KEPT]):
+    more = replace(PROOF, joined_rows=192)
+    proofs.keep(orders[0], more)
+    await proofs.close()
+    assert len(names(tmp_path)) == 5000
+    assert [await proofs.of(order) for order in orders] == [more] + [PROOF] * 4999
+    shutil.rmtree(tmp_path)
+    assert await proofs.of(orders[1]) == PROOF, "it is remembered"
+
+
+async def test_a_write_does_not_list_the_folder_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[Path] = []
+    real = Path.iterdir
+
+    def counted(folder: Path) -> Iterator[Path]:
+        listed.append(folder)
+        return real(folder)
+
+    monkeypatch.setattr(Path, "iterdir", counted)
+    monkeypatch.setattr("gateway.proofs.MOST_KEPT", 8)
+    proofs = Proofs(tmp_path)
+    orders = orders_of(31)[2:]  # without ORDER's digest
+    for order in orders:
+        proofs.keep(order, PROOF)
+    await proofs.close()
+    assert await proofs.of(orders[-8]) == PROOF
+    proofs.keep(ORDER, PROOF)
+    await proofs.close()
+    assert len(listed) == 1
+    monkeypatch.undo()
+    assert names(tmp_path) == {name_of(one) for one in (ORDER, orders[-8], *orders[-6:])}
+
+
+async def test_only_so_many_are_kept_those_used_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 64
+    monkeypatch.setattr("gateway.proofs.MOST_KEPT", most)
+    proofs = Proofs(tmp_path)
+    orders = orders_of(most + 20)
+    for number, order in enumerate(orders[:most]):
         path = tmp_path / name_of(order)
         path.write_bytes(_bytes_of(order, PROOF))
         os.utime(path, (number, number))
     assert await proofs.of(orders[0]) == PROOF  # used, so no longer the oldest
-    for order in orders[MOST_KEPT:]:
+    for order in orders[most:]:
         proofs.keep(order, PROOF)
     await proofs.close()
     left = names(tmp_path)
-    assert len(left) == MOST_KEPT
-    assert {name_of(orders[0]), *map(name_of, orders[MOST_KEPT:])} <= left
-    assert len(proofs._known) <= MOST_KEPT
+    assert len(left) == most
+    assert {name_of(orders[0]), *map(name_of, orders[most:])} <= left
+    assert len(proofs._known) <= most
 
 
 async def test_what_one_worker_has_disproved_its_sibling_does_not_restore(tmp_path: Path) -> None:
@@ -220,3 +275,41 @@ async def test_of_many_findings_the_last_is_written(tmp_path: Path) -> None:
     known = await Proofs(tmp_path).of(ORDER)
     assert known is not None
     assert known.joined_rows == 499
+
+
+async def test_what_a_full_disk_refused_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.proofs._TRY_AGAIN_S", 0.01)
+    damaged = DamagedFiles()
+    proofs = Proofs(tmp_path / "proofs", damaged)
+    with monkeypatch.context() as full:
+        fill_disk(full)
+        proofs.keep(ORDER, PROOF)
+        async with asyncio.timeout(PATIENCE_S):
+            while not damaged.all():  # noqa: ASYNC110  # any condition, not an event
+                await asyncio.sleep(0.005)
+    async with asyncio.timeout(PATIENCE_S):
+        while damaged.all():  # noqa: ASYNC110  # as above
+            await asyncio.sleep(0.005)
+    assert names(tmp_path / "proofs") == {name_of(ORDER)}
+    await proofs.close()
+
+
+async def test_what_a_full_disk_refused_is_told_and_written_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = DamagedFiles()
+    proofs = Proofs(tmp_path / "proofs", damaged)
+    with monkeypatch.context() as full, capture_logs() as logs:
+        fill_disk(full)
+        for rows in (96, 192):
+            proofs.keep(ORDER, replace(PROOF, joined_rows=rows))
+            await proofs.close()
+    assert [one["event"] for one in logs] == ["file.not_written"]
+    assert [one.name for one in damaged.all()] == ["proofs"]
+    other = replace(ORDER, digest=f"sha256:{2:064x}")
+    proofs.keep(other, PROOF)
+    await proofs.close()
+    assert names(tmp_path / "proofs") == {name_of(ORDER), name_of(other)}
+    assert damaged.all() == []

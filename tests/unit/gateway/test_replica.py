@@ -14,7 +14,7 @@ from gateway.errors import (
     NotFiniteAnswerError,
 )
 from gateway.http.problems import problem
-from gateway.replica import Replica, ReplicaLimits, ReplicaState, _as_error
+from gateway.replica import Replica, ReplicaLimits, ReplicaState
 from gateway.worker.frames import PREFIX, pack
 from gateway.worker.messages import (
     KIND_OF,
@@ -31,6 +31,8 @@ from gateway.worker.messages import (
     encode_header,
 )
 from gateway.worker.proof import MAX_LOST, Proof
+from gateway.worker_messages import read_failed
+from tests.acceptance.waiting import eventually_true
 from tests.fakes.worker import FakeWorker
 
 LIMITS = ReplicaLimits(4, 1000, load_timeout_s=5, warm_up_timeout_s=5, stuck_grace_s=1)
@@ -148,9 +150,9 @@ async def test_what_becomes_of_requests_that_were_left_is_told(late):
     hasty = ask(timeout_s=0.01)
     with pytest.raises(DeadlineExceededError):
         await hasty
-    reply = Reply("application/json", 1, 0.0, 0.0, 1)
+    reply = Reply(1, 0.0, 0.25, 1)
     launcher.say(reply, 1)
-    launcher.say(Failed("model_error", "no"), 2)
+    launcher.say(Failed("model_error", "no", begun=True), 2)
     launcher.say(Failed("cancelled", "nobody waits"), 3)
     launcher.say(reply, 4)
     await waiting
@@ -159,30 +161,44 @@ async def test_what_becomes_of_requests_that_were_left_is_told(late):
         while replica.in_flight:  # noqa: ASYNC110  # no event tells
             await asyncio.sleep(0.001)
     assert [outcome for outcome, _ in told] == ["answered", "failed", "answered"]
-    assert all(seconds > 0 for _, seconds in told)
+    assert [seconds for outcome, seconds in told if outcome == "answered"] == [0.25, 0.25]
 
 
 def test_an_answer_refused_as_not_finite_is_the_models_fault_and_says_where():
     details = [[1, "predictions", "a number that is not finite"]]
-    error = _as_error(encode_header(Failed("not_finite", "no", details)))
+    error = read_failed(encode_header(Failed("not_finite", "no", details)))
     assert isinstance(error, NotFiniteAnswerError)
     assert isinstance(error, ModelRaisedError)
     assert problem(error, "r")["status"] == 422
     assert problem(error, "r")["errors"][0]["row"] == 1
 
 
-@pytest.mark.parametrize(("share", "is_told"), [(0.85, True), (0.95, False), (1.0, False)])
-async def test_a_time_that_is_nearly_the_models_is_no_callers_own(late, share, is_told):
-    """Its end has been counted: what becomes of it later would count a second time."""
+@pytest.mark.parametrize("share", [0.1, 1.0])
+@pytest.mark.parametrize(
+    ("said", "is_told"),
+    [
+        (Reply(1, 0.0, 0.01, 1), ["answered"]),
+        (Reply(1, 0.0, 9.0, 1), ["failed"]),
+        (Failed("model_error", "no", begun=True), ["failed"]),
+        (Failed("model_error", "no memory"), []),
+        (Failed("invalid_input", "no"), []),
+        (Failed("cancelled", "nobody waits"), []),
+        (Failed("deadline_exceeded", "in the queue"), []),
+    ],
+    ids=lambda said: getattr(said, "code", None),
+)
+async def test_of_a_request_whose_time_is_over_counts_what_the_model_did(
+    late, said, is_told, share
+):
+    """How long it waited for its turn says what others sent, not how good the version is."""
     replica, launcher, told = late
     answer = replica.submit(b"{}", b"{}", timeout_s=share * 0.2, limit_s=0.2, on_done=lambda: None)
     with pytest.raises(DeadlineExceededError):
         await answer
-    launcher.say(Reply("application/json", 1, 0.0, 0.0, 1), 1)
-    async with asyncio.timeout(10):
-        while replica.in_flight:  # noqa: ASYNC110  # no event tells
-            await asyncio.sleep(0.001)
-    assert [outcome for outcome, _ in told] == (["answered"] if is_told else [])
+    assert told == []
+    launcher.say(said, 1)
+    await eventually_true(lambda: not replica.in_flight, "it was let go of")
+    assert [outcome for outcome, _ in told] == is_told
 
 
 @pytest.mark.parametrize("outcome", ["stuck", "died"])
@@ -274,14 +290,11 @@ async def test_a_warm_up_goes_on_after_the_time_of_the_load():
 
 
 async def test_a_worker_prolongs_no_warm_up_by_saying_that_it_begins():
-    limits = replace(LIMITS, warm_up_timeout_s=0.5)
-    replica, starting = await load_with(limits)
+    replica, starting = await load_with(LIMITS, Warming(), Warming())
     async with asyncio.timeout(10):
-        while not starting.done():
-            replica._launcher.say(Warming())
-            await asyncio.sleep(0.1)
-    with pytest.raises(LoadError, match="not warm"):
-        await starting
+        with pytest.raises(LoadError, match="a warm-up begins out of its order"):
+            await starting
+        await replica.wait_stopped()
 
 
 async def test_a_warm_up_that_is_told_with_its_end_is_ready():
@@ -328,6 +341,20 @@ async def test_it_has_no_room_for_what_it_would_refuse(ready, inside, next_one):
     assert not replica.has_room(next_one)
     with pytest.raises(ModelOverloadedError):
         send(next_one)
+
+
+async def test_large_bodies_leave_room_for_small_ones():
+    launcher, mib = ReadyLauncher(), 1024 * 1024
+    limits = replace(LIMITS, max_in_flight=100, max_in_flight_bytes=64 * mib)
+    replica = Replica("m/1", launcher, limits, lambda _: None)
+    await bring_up(replica, launcher)
+    for _ in range(3):
+        replica.submit(b"{}", b"x" * 16 * mib, timeout_s=5, limit_s=5, on_done=lambda: None)
+    assert not replica.has_room(16 * mib)
+    assert not replica.has_room(65 * 1024)
+    assert replica.has_room(64 * 1024)
+    replica.kill("the test is over")
+    await replica.wait_stopped()
 
 
 async def test_it_has_room_for_the_last_byte(ready):
@@ -437,16 +464,17 @@ async def test_a_proof_that_is_nested_too_deep_ends_its_worker(proved, kind):
     async with asyncio.timeout(10):
         await replica.wait_stopped()
     assert kept == []
-    assert "nested too deep" in replica.end_reason
+    assert "not JSON" in replica.end_reason
 
 
-async def test_an_answer_to_a_probe_that_is_nested_too_deep_is_none(proved):
+async def test_an_answer_to_a_probe_that_is_nested_too_deep_ends_its_worker(proved):
     replica, launcher, _ = proved
     probe = asyncio.ensure_future(replica.probe(10))
     await asyncio.sleep(0)
     launcher.worker.peer.sendall(b"".join(pack(Kind.ALIVE, 0, DEEP)))
-    with pytest.raises(LoadError, match="nested too deep"):
+    with pytest.raises(NotDeliveredError):
         await probe
+    assert "not JSON" in replica.end_reason
 
 
 async def test_a_worker_lost_in_a_proof_is_ended_and_its_requests_are_not_begun(proved):

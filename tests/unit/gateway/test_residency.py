@@ -50,19 +50,21 @@ def view(name, **more):
         ([view("a", last_used=2), view("b", last_used=1, spared=True)], Room.EVICT, ["a"]),
         # everybody busy: wait, and touch nobody
         ([view("a", leases=1), view("b", leases=2)], Room.WAIT, []),
-        # who serves an active alias goes last
-        ([view("a", last_used=2), view("b", last_used=1, goes_last=True)], Room.EVICT, ["a"]),
-        ([view("a", leases=1), view("b", goes_last=True)], Room.EVICT, ["b"]),
+        # what is pinned goes last; an active alias does not make up for a last use long ago
+        ([view("a", last_used=2), view("b", last_used=1, pinned=True)], Room.EVICT, ["a"]),
+        ([view("a", leases=1), view("b", pinned=True)], Room.EVICT, ["b"]),
+        ([view("a", last_used=2), view("b", last_used=1, goes_last=True)], Room.EVICT, ["b"]),
         # what was warmed and never used goes first
         ([view("a", last_used=1), view("b", last_used=2, cold=True)], Room.EVICT, ["b"]),
         (
-            [view("a", last_used=1), view("b", last_used=2, cold=True, goes_last=True)],
+            [view("a", last_used=1), view("b", last_used=2, cold=True, pinned=True)],
             Room.EVICT,
             ["b"],
         ),
-        # what was loaded moments ago is not the next to go; nor is an active one in its place
-        ([view("a", last_used=1, fresh=True), view("b", last_used=2)], Room.EVICT, ["b"]),
-        ([view("a", fresh=True), view("b", goes_last=True)], Room.WAIT, []),
+        # what was loaded moments ago spares itself for a moment, and never at another's cost
+        ([view("a", last_used=1, fresh=True), view("b", last_used=2)], Room.WAIT, []),
+        ([view("a", last_used=2, fresh=True), view("b", last_used=1)], Room.EVICT, ["b"]),
+        ([view("a", fresh=True), view("b", pinned=True)], Room.WAIT, []),
         # one is ending: its slot is about to come, so no second victim
         ([view("a"), view("b", ending=True)], Room.WAIT, []),
         # bytes: as many victims as it takes, oldest first
@@ -79,7 +81,7 @@ def view(name, **more):
         ),
         # what is fresh is waited for only if it has to go
         (
-            [view("a", bytes=3, fresh=True), view("b", bytes=95, goes_last=True)],
+            [view("a", bytes=3, fresh=True), view("b", bytes=95, last_used=2)],
             Room.EVICT,
             ["b"],
         ),
@@ -116,8 +118,10 @@ views = st.builds(
     leases=st.integers(0, 2),
     last_used=st.floats(0, 9),
     cold=st.booleans(),
+    pinned=st.booleans(),
     goes_last=st.booleans(),
     fresh=st.booleans(),
+    one_shot=st.booleans(),
     spared=st.booleans(),
     ending=st.booleans(),
 )
@@ -155,8 +159,8 @@ def test_a_plan_is_always_lawful(residents, needed, count):
 )
 def test_nobody_goes_needlessly(idle, needed, count):
     residents = [
-        ResidentView(number, key("a"), size, 0, float(number), goes_last=goes_last)
-        for number, (size, goes_last) in enumerate(idle)
+        ResidentView(number, key("a"), size, 0, float(number), pinned=pinned)
+        for number, (size, pinned) in enumerate(idle)
     ]
     limits = ResidentLimits(count=count, bytes=100)
     victims = set(plan_eviction(residents, needed, limits).victims)
@@ -594,9 +598,9 @@ async def test_a_bulk_of_new_models_takes_one_place_and_no_more():
     assert [world.set.is_ready(key(name)) for name in "abc"] == [False, True, True]
 
 
-async def test_active_versions_stay_while_others_come_and_go():
+async def test_pinned_versions_stay_while_others_come_and_go():
     world = World(count=2)
-    world.last = {key("a")}
+    world.pins = {key("a")}
     for name in ("a", "b", "c", "d", "e"):
         await world.use(name)
     assert world.set.is_ready(key("a"))

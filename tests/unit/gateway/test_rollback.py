@@ -63,6 +63,7 @@ class Ruled(Stand):
     async def looked(self):
         """Look, and let all that came of it end."""
         self.rule.look()
+        await self.rule._turn_record()
         while self.rule._going:
             await asyncio.gather(*self.rule._going.values())
             self.rule.look()
@@ -419,11 +420,11 @@ async def test_a_disk_that_refuses_changes_nothing_and_is_asked_again(ruled, mon
     await ruled.promoted(2)
     ruled.traffic(2, 0, 20)
 
-    def full(table):
+    def full(table, moved):
         raise TableFileError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ruled.file, "save_table", full)
+        patch.setattr(ruled.file, "save_change", full)
         await ruled.looked()
     assert (ruled.active().version, ruled.held()) == (2, [])
     ruled.now += 11

@@ -7,7 +7,7 @@ import pytest
 
 from gateway import control_contract as contract
 from gateway.errors import LoadError, RolloutRefusedError
-from gateway.node import Node
+from gateway.node import MOST_EVENTS, Node
 from gateway.residency import ResidentSet
 from gateway.rollout import Rollout
 from gateway.room import ReplicaKey
@@ -200,6 +200,20 @@ async def test_a_failed_stage_is_reported_and_cannot_be_activated(tmp_path):
     assert await refused(stand.activate(2)) == "not_staged"
 
 
+@pytest.mark.parametrize("step", ["_swap", "_stand_by"])
+async def test_a_stage_that_fails_unexpectedly_is_reported(tmp_path, monkeypatch, step):
+    stand = Stand(tmp_path)
+
+    def fail(*_):
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(stand.rollout, step, fail)
+    outcome = await stand.stage(2)
+    assert outcome.failure == "worker_died"
+    assert "out of order" in outcome.message
+    assert stand.residents.unstaged == ["s2"]
+
+
 async def test_what_was_never_staged_is_refused(tmp_path):
     assert await refused(Stand(tmp_path).activate(1)) == "not_staged"
 
@@ -309,6 +323,22 @@ async def test_events_repeat_until_acknowledged(tmp_path):
     assert first.events == again.events != []
     stand.node.changed()
     assert (await stand.rollout.observe(first.seq)).events == []
+
+
+async def test_of_5000_outcomes_that_are_missed_the_newest_are_told(tmp_path):
+    stand = Stand(tmp_path)
+    for number in range(5000):
+        stand.node.report(
+            contract.StageOutcome(
+                stage_id=f"s{number}", model="m", version=1, digest=D[1], durations_s={}
+            )
+        )
+    events = (await stand.rollout.observe(0)).events
+    assert [one.stage.stage_id for one in events] == [
+        f"s{number}" for number in range(5000 - MOST_EVENTS, 5000)
+    ]
+    stand.node.changed()
+    assert (await stand.rollout.observe(events[-1].seq)).events == []
 
 
 async def test_an_older_catalogue_of_the_same_writer_is_refused(tmp_path):

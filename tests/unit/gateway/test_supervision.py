@@ -98,11 +98,12 @@ def supervisor(residents: Residents, own_timeout_s: float | None = None) -> Supe
         timeout_s=lambda key: own_timeout_s, ends_when_idle=lambda key: False
     )
     given: Any = residents
+    table_file: Any = SimpleNamespace(write_due=lambda: None)
     none: Any = None
     return Supervisor(
         given,
         versions,
-        none,
+        table_file,
         none,
         interval_s=0.01,
         request_timeout_s=0.05,
@@ -154,7 +155,18 @@ async def test_a_busy_worker_is_no_slow_one() -> None:
 async def test_one_that_answers_a_probe_with_nonsense_ends() -> None:
     odd = Odd(0.0)
     await watched(Residents(odd), None, lambda: odd.killed)
-    assert "no answer" in str(odd.killed)
+    assert "its probe failed" in str(odd.killed)
+
+
+async def test_a_probe_that_cannot_be_taken_in_ends_no_other() -> None:
+    class Odd(Residents):
+        def measured(self, resident: Any, private_bytes: int) -> None:
+            super().measured(resident, private_bytes)
+            if resident.key.version == 0:
+                raise RuntimeError("odd")
+
+    residents = Odd(Probed(0.0), Probed(0.0))
+    await watched(residents, None, lambda: residents.measurements > 6)
 
 
 async def test_a_round_that_fails_is_not_the_last() -> None:
@@ -190,7 +202,7 @@ async def test_news_of_damaged_copies_are_bounded() -> None:
 
 def supervisor_of(world: World) -> Supervisor:
     given: Any = world
-    none: Any = SimpleNamespace(save_hot=lambda hot: None)
+    none: Any = SimpleNamespace(save_hot=lambda hot: None, write_due=lambda: None)
     return Supervisor(
         world.set,
         given,

@@ -2,11 +2,21 @@
 
 import errno
 import json
+import os
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.control_contract import ActiveAlias, AliasHold, Catalogue, CatalogueModel
+from gateway.control_contract import (
+    ActiveAlias,
+    AliasHold,
+    Catalogue,
+    CatalogueModel,
+    ModelChange,
+    Policy,
+)
 from gateway.errors import TableFileError
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
@@ -42,15 +52,15 @@ def test_a_node_without_files_starts_empty(tmp_path):
 def test_what_was_written_comes_back(tmp_path):
     catalogue = Catalogue(writer="w", epoch=4, models=[CatalogueModel(name="m", versions=[])])
     file = TableFile(tmp_path)
-    file.save_table(a_table())
-    file.save_catalogue(catalogue.model_dump_json().encode())
+    file.save_change(a_table(), a_table().active)
+    file.keep_catalogue(catalogue.model_dump_json().encode())
     assert file.load("champion") == a_table().with_catalogue(catalogue)
     assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_a_newer_format_is_refused(tmp_path):
     file = TableFile(tmp_path)
-    file.save_table(a_table())
+    file.save_change(a_table(), a_table().active)
     path = tmp_path / "table.json"
     body = {"format_version": 99, "active": "of another shape"}
     path.write_bytes(seal(json.dumps(body, indent=1).encode()))
@@ -60,7 +70,7 @@ def test_a_newer_format_is_refused(tmp_path):
 
 def test_a_hold_as_an_older_gateway_wrote_it_down_is_one_still(tmp_path):
     file = TableFile(tmp_path)
-    file.save_table(a_table())
+    file.save_change(a_table(), a_table().active)
     path = tmp_path / "table.json"
     body = json.loads(path.read_text())
     kept = ("model", "alias", "digest", "reason")
@@ -77,8 +87,8 @@ KEY = ReplicaKey("m", 3, DIGEST)
 
 def with_caches(folder):
     file = TableFile(folder)
-    file.save_table(a_table())
-    file.save_catalogue(Catalogue(writer="w", epoch=4, models=[]).model_dump_json().encode())
+    file.save_change(a_table(), a_table().active)
+    file.keep_catalogue(Catalogue(writer="w", epoch=4, models=[]).model_dump_json().encode())
     file.save_hot([KEY])
     return file
 
@@ -98,6 +108,28 @@ def test_a_damaged_cache_is_left_out_and_set_aside(tmp_path, damage, name):
     assert [entry["event"] for entry in logs] == ["file.damaged"]
     assert [(one.name, one.set_aside) for one in file.damaged()] == [(name, f"{name}.damaged-1")]
     with_caches(tmp_path)
+    assert TableFile(tmp_path).load("champion").catalogue is not None
+    assert TableFile(tmp_path).load_hot() == [KEY]
+
+
+@pytest.mark.parametrize("name", CACHES)
+def test_a_cache_that_cannot_be_read_is_left_where_it_is(tmp_path, monkeypatch, name):
+    file = with_caches(tmp_path)
+    before = sorted(one.name for one in tmp_path.iterdir())
+    original = os.open
+
+    def refuse_one(path, *args, **options):
+        if Path(path).name == name:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return original(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse_one)
+        table, hot = file.load("champion"), file.load_hot()
+    assert (table.catalogue is None, hot == []) == (name == "catalogue.json", name == "hot.json")
+    (told,) = file.damaged()
+    assert (told.name, told.set_aside) == (name, None)
+    assert sorted(one.name for one in tmp_path.iterdir()) == before
     assert TableFile(tmp_path).load("champion").catalogue is not None
     assert TableFile(tmp_path).load_hot() == [KEY]
 
@@ -127,11 +159,95 @@ def test_a_cache_is_written_over_whatever_lies_there(tmp_path):
 
 def test_a_disk_that_refuses_is_reported_and_the_old_table_stays(tmp_path, monkeypatch):
     file = TableFile(tmp_path)
-    file.save_table(a_table())
-    monkeypatch.setattr("os.fsync", refuse)
+    file.save_change(a_table(), a_table().active)
+    refuse_all(monkeypatch)
     with pytest.raises(TableFileError, match="cannot be written"):
-        file.save_table(a_table())
+        file.save_change(a_table(), a_table().active)
     assert file.load("champion") == a_table()
+
+
+def test_what_the_disk_refused_is_told_and_written_when_there_is_room(tmp_path, monkeypatch):
+    file = with_caches(tmp_path)
+    newer = Catalogue(writer="w", epoch=5, models=[CatalogueModel(name="m", versions=[])])
+    learned = replace(a_table(), generation=8)
+    with monkeypatch.context() as full, capture_logs() as logs:
+        refuse_all(full)
+        for _ in range(3):
+            file.keep_catalogue(newer.model_dump_json().encode())
+            file.keep_change(learned, learned.active)
+            file.write_due()
+        with pytest.raises(TableFileError):
+            file.save_change(replace(a_table(), generation=9), ())  # an activation: refused
+    told = [one["file"].rpartition("/")[2] for one in logs if one["event"] == "file.not_written"]
+    assert told == ["catalogue.json", "table.changes"]
+    assert {one.name for one in file.damaged()} == {"catalogue.json", "table.changes"}
+    assert all("No space left" in one.reason for one in file.damaged())
+    file.write_due()
+    assert file.damaged() == []
+    assert TableFile(tmp_path).load("champion") == learned.with_catalogue(newer)
+
+
+def test_a_table_that_only_its_changes_have_is_written_as_a_whole_again(tmp_path):
+    table = a_table()
+    TableFile(tmp_path).save_change(table, table.active)
+    whole = tmp_path / "table.json"
+    whole.write_text("damaged")
+    file = TableFile(tmp_path)
+    assert file.load("champion") == table
+    assert not whole.exists(), "a start writes nothing"
+    file.write_due()
+    assert whole.is_file()
+    for path in tmp_path.glob("table.changes*"):
+        path.unlink()
+    assert TableFile(tmp_path).load("champion") == table, "it has all that they had"
+
+
+def test_what_changes_before_a_lost_table_is_written_again_is_in_it(tmp_path):
+    table = a_table()
+    TableFile(tmp_path).save_change(table, table.active)
+    (tmp_path / "table.json").unlink()
+    file = TableFile(tmp_path)
+    loaded = file.load("champion")
+    entry = ActiveAlias(model="n", alias="champion", version=1, digest=DIGEST, since=6.0)
+    later = replace(loaded, generation=8, active={**loaded.active, ("n", "champion"): entry})
+    file.save_change(later, [("n", "champion")])
+    file.write_due()
+    for path in tmp_path.glob("table.changes*"):
+        path.unlink()
+    assert TableFile(tmp_path).load("champion") == later
+
+
+def test_what_was_due_is_in_what_is_written_next(tmp_path, monkeypatch):
+    file = with_caches(tmp_path)
+    (key, entry), *_ = a_table().active.items()
+    learned = a_table().active | {key: entry.model_copy(update={"policy": Policy(timeout_s=77)})}
+    with monkeypatch.context() as full:
+        refuse_all(full)
+        file.keep_change(replace(a_table(), generation=8, active=learned), [key])
+    newest = replace(a_table(), generation=9, active=learned)
+    file.save_change(newest, ())
+    file.write_due()
+    found = TableFile(tmp_path).load("champion")
+    assert (found.generation, found.active) == (9, newest.active)
+
+
+def test_models_are_written_after_the_catalogue_that_they_belong_to(tmp_path, monkeypatch):
+    file = with_caches(tmp_path)
+    newer = Catalogue(writer="w", epoch=5, models=[])
+    model = CatalogueModel(name="new", versions=[])
+    change = ModelChange(writer="w", epoch=5, revision=1, name="new", model=model)
+    with monkeypatch.context() as full:
+        refuse_all(full)
+        file.keep_catalogue(newer.model_dump_json().encode())
+    file.keep_model(change.model_dump_json().encode())
+    assert not TableFile(tmp_path).load("champion").knows("new", None)
+    file.write_due()
+    assert TableFile(tmp_path).load("champion").knows("new", None)
+
+
+def refuse_all(patch):
+    for name in ("os.fsync", "os.fdatasync"):
+        patch.setattr(name, refuse)
 
 
 def refuse(_descriptor):

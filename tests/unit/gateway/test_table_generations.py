@@ -13,11 +13,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.control_contract import ActiveAlias, Catalogue, CatalogueModel
+from gateway.damaged_files import DamagedFiles
 from gateway.errors import TableFileError
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
 from gateway.sealed import seal
 from gateway.table_file import TableFile
+from gateway.table_generations import TableBody, TableGenerations
 from tests.contracts.damage import DAMAGES, Damage
 
 DIGEST = "sha256:" + "a" * 64
@@ -30,6 +32,13 @@ def a_table(generation: int) -> RouteTable:
     return RouteTable("champion", generation=generation, active={("m", "champion"): entry})
 
 
+def save(folder: Path, generation: int, damaged: DamagedFiles | None = None) -> bool:
+    """Write a table as a whole."""
+    table = a_table(generation)
+    body = TableBody(generation=generation, active=list(table.active.values()))
+    return TableGenerations(folder, damaged or DamagedFiles()).save(body)
+
+
 def generation_of(folder: Path) -> int:
     return TableFile(folder).load("champion").generation
 
@@ -37,9 +46,8 @@ def generation_of(folder: Path) -> int:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """A node's folder with the tables 1 and 2."""
-    file = TableFile(tmp_path)
-    file.save_table(a_table(1))
-    file.save_table(a_table(2))
+    save(tmp_path, 1)
+    save(tmp_path, 2)
     return tmp_path
 
 
@@ -75,7 +83,7 @@ def test_both_generations_are_there_and_the_newest_counts(saved: Path) -> None:
     assert sorted(one.name for one in saved.iterdir()) == ["table.json", "table.previous.json"]
     assert generation_of(saved) == 2
     before = (saved / "table.json").stat().st_ino
-    TableFile(saved).save_table(a_table(3))
+    save(saved, 3)
     assert (saved / "table.previous.json").stat().st_ino == before, "renamed, not written again"
     assert generation_of(saved) == 3
 
@@ -89,7 +97,7 @@ def test_killed_at_any_step_it_starts_from_the_table_acknowledged_last(
     acknowledged = 2
     with nth_call(monkeypatch, call, nth, Killed(), after=after):
         try:
-            TableFile(saved).save_table(a_table(3))
+            save(saved, 3)
             acknowledged = 3
         except Killed:
             pass
@@ -99,7 +107,7 @@ def test_killed_at_any_step_it_starts_from_the_table_acknowledged_last(
     assert table in [a_table(generation) for generation in range(acknowledged, 4)]
     assert not [one for one in logs if one["log_level"] in {"warning", "error"}]
     assert found.damaged() == []
-    TableFile(saved).save_table(a_table(9))
+    save(saved, 9)
     assert generation_of(saved) == 9
 
 
@@ -108,17 +116,17 @@ def test_killed_at_any_step_it_starts_from_the_table_acknowledged_last(
 def test_a_save_that_the_disk_refuses_loses_no_table(
     saved: Path, monkeypatch: pytest.MonkeyPatch, call: str, nth: int
 ) -> None:
-    file, acknowledged = TableFile(saved), 2
+    acknowledged = 2
     error = OSError(errno.EIO, "Input/output error")
     with (
         nth_call(monkeypatch, call, nth, error, after=False),
         contextlib.suppress(TableFileError),
     ):
-        file.save_table(a_table(3))
+        save(saved, 3)
         acknowledged = 3
     assert generation_of(saved) == acknowledged, "what was refused is not there"
     assert TableFile(saved).damaged() == []
-    file.save_table(a_table(4))
+    save(saved, 4)
     assert generation_of(saved) == 4
 
 
@@ -146,8 +154,9 @@ def test_a_refused_table_that_cannot_be_taken_back_is_in_the_log(
         patch.setattr(os, "replace", only_twice)
         patch.setattr(os, "unlink", refuse)
         with pytest.raises(TableFileError, match="Input/output"):
-            TableFile(saved).save_table(a_table(3))
-    assert [one["event"] for one in logs] == ["file.not_put_back", "table.not_put_back"]
+            save(saved, 3)
+    events = [one["event"] for one in logs]
+    assert events == ["file.not_put_back", "table.not_put_back"]
 
 
 def test_a_second_rename_that_fails_undoes_the_first(
@@ -158,7 +167,7 @@ def test_a_second_rename_that_fails_undoes_the_first(
         nth_call(monkeypatch, "replace", 1, error, after=False),
         pytest.raises(TableFileError, match="Input/output"),
     ):
-        TableFile(saved).save_table(a_table(3))
+        save(saved, 3)
     assert json.loads((saved / "table.json").read_text())["generation"] == 2
     assert not (saved / "table.json.part").exists()
 
@@ -180,7 +189,7 @@ def test_whatever_a_crash_has_left_the_newest_complete_table_counts(
 ) -> None:
     contents = {}
     for generation in range(1, 4):
-        TableFile(tmp_path).save_table(a_table(generation))
+        save(tmp_path, generation)
         contents[generation] = (tmp_path / "table.json").read_bytes()
     for path in tmp_path.iterdir():
         path.unlink()
@@ -195,7 +204,7 @@ def test_a_torn_write_beside_a_whole_table_is_nothing(saved: Path) -> None:
     for length in range(0, len(content), 7):
         (saved / "table.json.part").write_bytes(content[:length])
         assert generation_of(saved) == 2
-    TableFile(saved).save_table(a_table(3))
+    save(saved, 3)
     assert generation_of(saved) == 3
 
 
@@ -217,7 +226,7 @@ def test_the_table_before_a_damaged_one_counts(saved: Path, damage: Damage) -> N
     again = TableFile(saved)
     assert again.load("champion") == a_table(1)
     assert again.damaged() == []
-    again.save_table(a_table(5))
+    save(saved, 5)
     assert generation_of(saved) == 5
 
 
@@ -226,8 +235,8 @@ def test_a_damaged_table_before_the_newest_costs_nothing(saved: Path, damage: Da
     damage.apply(saved / "table.previous.json")
     file = TableFile(saved)
     assert file.load("champion") == a_table(2)
-    file.save_table(a_table(3))
-    file.save_table(a_table(4))
+    save(saved, 3)
+    save(saved, 4)
     (saved / "table.json").unlink()
     assert generation_of(saved) == 3
 
@@ -240,7 +249,7 @@ def test_with_both_damaged_it_starts_without_a_table(saved: Path, damage: Damage
     assert file.load("champion") == RouteTable("champion")
     assert [one.name for one in file.damaged()] == ["table.json", "table.previous.json"]
     assert all("no table counts" in one.instead for one in file.damaged())
-    file.save_table(a_table(3))
+    save(saved, 3)
     assert generation_of(saved) == 3
 
 
@@ -248,20 +257,19 @@ def test_with_both_damaged_it_starts_without_a_table(saved: Path, damage: Damage
 def test_a_table_that_is_damaged_while_it_serves_replaces_no_whole_one(
     saved: Path, monkeypatch: pytest.MonkeyPatch, damage: Damage
 ) -> None:
-    file = TableFile(saved)
-    assert file.load("champion").generation == 2
+    damaged = DamagedFiles()
     damage.apply(saved / "table.json")
     with (
         nth_call(monkeypatch, "fsync", 1, Killed(), after=False),  # of the folder: at the end
         pytest.raises(Killed),
     ):
-        file.save_table(a_table(3))
+        save(saved, 3, damaged)
     (saved / "table.json").unlink()  # as if that rename had not survived
     assert generation_of(saved) == 1
-    assert [one.name for one in file.damaged()] == ["table.json"]
+    assert [one.name for one in damaged.all()] == ["table.json"]
 
 
-def test_a_table_that_cannot_be_read_is_as_good_as_damaged(
+def test_a_table_that_cannot_be_read_stays_where_it_is(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = os.open
@@ -273,9 +281,9 @@ def test_a_table_that_cannot_be_read_is_as_good_as_damaged(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", refuse)
-        file = TableFile(saved)
-        assert file.load("champion") == a_table(1)
-    assert file.damaged()[0].reason == "cannot be read: Permission denied"
+        with pytest.raises(TableFileError, match=r"table\.json cannot be read: Permission denied"):
+            TableFile(saved).load("champion")
+    assert generation_of(saved) == 2
 
 
 def test_a_table_that_is_gone_is_told_of(saved: Path) -> None:
@@ -286,13 +294,12 @@ def test_a_table_that_is_gone_is_told_of(saved: Path) -> None:
 
 
 def test_a_table_of_an_older_release_is_taken_and_sealed_by_the_next_write(tmp_path: Path) -> None:
-    file = TableFile(tmp_path)
-    file.save_table(a_table(1))
+    save(tmp_path, 1)
     body = json.loads((tmp_path / "table.json").read_text())
     del body["sha256"]
     (tmp_path / "table.json").write_text(json.dumps(body, indent=1))
     assert generation_of(tmp_path) == 1
-    file.save_table(a_table(2))
+    save(tmp_path, 2)
     (tmp_path / "table.json").unlink()
     assert generation_of(tmp_path) == 1
 
@@ -301,7 +308,7 @@ def test_a_table_of_an_older_release_is_taken_and_sealed_by_the_next_write(tmp_p
 def test_a_newer_table_is_refused_with_a_sentence(saved: Path, name: str) -> None:
     if name != "table.json":
         (saved / "table.json").write_text("")
-    body = json.loads((saved / name).read_text()) | {"format_version": 2}
+    body = json.loads((saved / name).read_text()) | {"format_version": 99}
     del body["sha256"]
     (saved / name).write_bytes(seal(json.dumps(body, indent=1).encode()))
     with pytest.raises(TableFileError, match="newer version; start that one"):
@@ -314,7 +321,7 @@ def test_a_newer_table_is_refused_with_a_sentence(saved: Path, name: str) -> Non
     [
         pytest.param(lambda _: b'{"format_version": 99}', id="a stranger"),
         pytest.param(
-            lambda content: content.replace(b'"format_version": 1', b'"format_version": 3'),
+            lambda content: content.replace(b'"format_version": 2', b'"format_version": 3'),
             id="a bit of it was altered",
         ),
     ],
@@ -338,7 +345,7 @@ def test_a_start_needs_nothing_to_be_written(
 ) -> None:
     catalogue = Catalogue(writer="w", epoch=4, models=[CatalogueModel(name="m", versions=[])])
     file = TableFile(saved)
-    file.save_catalogue(catalogue.model_dump_json().encode())
+    file.keep_catalogue(catalogue.model_dump_json().encode())
     file.save_hot([ReplicaKey("m", 1, DIGEST)])
     if damaged:
         (saved / damaged).write_text("{")
@@ -351,11 +358,13 @@ def test_a_start_needs_nothing_to_be_written(
             patch.setattr(os, call, refuse)
         table, hot = file.load("champion"), file.load_hot()
         with pytest.raises(TableFileError):
-            file.save_table(a_table(7))
+            file.save_change(a_table(7), a_table(7).active)
     assert table.generation == (1 if damaged == "table.json" else 2)
     assert table.catalogue == (None if damaged == "catalogue.json" else catalogue)
     assert hot == ([] if damaged == "hot.json" else [ReplicaKey("m", 1, DIGEST)])
-    assert [one.name for one in file.damaged()] == ([damaged] if damaged else [])
+    found = [damaged] if damaged else []
+    assert [one.name for one in file.damaged()] == [*found, "table.changes"]
     assert all(one.set_aside is None for one in file.damaged())
-    file.save_table(a_table(8))
+    file.save_change(a_table(8), a_table(8).active)
     assert generation_of(saved) == 8
+    assert [one.name for one in file.damaged()][: len(found)] == found

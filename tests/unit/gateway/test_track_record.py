@@ -134,3 +134,23 @@ def test_back_off_grows_and_is_bounded():
     waits = [back_off_s(n) for n in range(1, 40)]
     assert waits[:4] == [1, 2, 4, 8]
     assert max(waits) == 60
+
+
+def test_what_was_evicted_in_use_is_in_use_for_a_minute(record, clock):
+    assert not record.was_in_use(key())
+    record.evicted(key("a"), in_use=True)
+    record.evicted(key("b"), in_use=False)
+    assert (record.was_in_use(key("a")), record.was_in_use(key("b"))) == (True, False)
+    clock.now += 61
+    assert not record.was_in_use(key("a"))
+
+
+def test_5000_models_keep_their_sizes_and_pauses(record):
+    keys = [key(f"m{number}") for number in range(5000)]
+    for one in keys:
+        record.loaded(one, 1.0, 100)
+        record.guessed(one, 50)
+        record.load_failed(one, "no luck")
+    assert all(record.bytes_of(one) == 100 for one in keys)
+    assert all(record.trouble(one) == ("no luck", 1.0) for one in keys)
+    assert all(record.corrected(one, 50) == 100 for one in keys)

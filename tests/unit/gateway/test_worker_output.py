@@ -1,6 +1,7 @@
 """What a worker prints, read from a real pipe, and what of it reaches the log."""
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -103,3 +104,20 @@ async def test_the_end_of_the_pipe_is_the_end(worker: Printing) -> None:
                 await asyncio.sleep(0.01)
         worker.output.close()
     assert len(logs) == 1
+
+
+async def test_a_pipe_that_blocks_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Printing()
+    with monkeypatch.context() as broken:
+
+        def fail(*_: object) -> None:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+        broken.setattr(os, "set_blocking", fail)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            worker.output.open()
+    worker.output.close()  # returns at once, though the worker's end is open
+    worker.say(b"unread")
+    assert os.read(worker.read_end, 16) == b"unread"
+    os.close(worker.read_end)
+    os.close(worker.write_end)

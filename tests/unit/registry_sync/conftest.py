@@ -6,13 +6,22 @@ from pathlib import Path
 import pytest
 import structlog
 
+from registry_sync import bootstrap
 from tests.unit.registry_sync.nodes import NodeInMemory
 
 
 @pytest.fixture(autouse=True)
-def _logs_on_stderr() -> None:
+def _logs_on_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
     """Log where the control plane logs: stdout is a command's, and both run in one process here."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    # A command that logs sets this up for its process, which is the tests'.
+    monkeypatch.setattr(bootstrap, "configure_logging", lambda _: None)
+    # The default shows every local variable of a traceback, which takes gigabytes of a whole spine.
+    shown = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    *processors, _ = structlog.get_config()["processors"]
+    structlog.configure(
+        processors=[*processors, shown],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from tests.fakes.environments import FakeEnvironments
 from tests.fakes.gateway import FakeGateway, becomes
 from tests.fakes.registry import FakeRegistry
 
+_LEDGER_PATIENCE_S = 20.0
 M = "churn"
 A = "champion"
 
@@ -156,15 +157,15 @@ class NodeInMemory:
 async def ledger_answers(spine: Reconciler) -> None:
     """Wait until the ledger is asked again: one that was slow to refuse is left alone for a while.
 
+    Nothing is decided anew for that: what the ledger did not take is the spine's to remember.
+
     Raises:
         AssertionError: It does not answer.
     """
-
-    def answered() -> bool:
-        spine.wake()
-        return spine.journal.trouble is None
-
-    await becomes(answered, "the ledger answers")
+    async with asyncio.timeout(_LEDGER_PATIENCE_S):
+        while spine.journal.trouble is not None:
+            await spine.next_decision()
+            await asyncio.sleep(0.005)
 
 
 async def idle(spine: Reconciler) -> None:

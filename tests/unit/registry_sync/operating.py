@@ -9,14 +9,16 @@ from functools import partial
 from pathlib import Path
 
 import httpx
-import uvicorn
-from starlette.types import ASGIApp
 from typer.testing import CliRunner, Result
 
+from gateway.http1.asgi import AsgiService
+from gateway.http1.server import Server
 from registry_sync import cli
 from registry_sync.node_dir import private_socket
 from registry_sync.operations.app import Operations, create_app
+from registry_sync.operations.listener import local_server
 from registry_sync.reconcile import Reconciler
+from tests.fakes.wire import WireTransport
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 
 
@@ -26,7 +28,10 @@ def operations(node: NodeInMemory, spine: Reconciler) -> Operations:
 
 @contextlib.asynccontextmanager
 async def asking(node: NodeInMemory, spine: Reconciler) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(create_app(operations(node, spine)))
+    service = AsgiService(
+        create_app(operations(node, spine)), max_body_bytes=2**16, body_timeout_s=10
+    )
+    transport = WireTransport(service, whole=True)
     async with httpx.AsyncClient(transport=transport, base_url="http://control-plane") as client:
         yield client
 
@@ -45,13 +50,12 @@ def run(folder: str | Path, *arguments: str, **environment: str) -> Result:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
-    task = asyncio.create_task(server._serve(sockets=[listener]))
+async def serving(server: Server, listener: socket.socket) -> AsyncIterator[None]:
+    task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield
     finally:
-        server.should_exit = True
+        server.force_exit = server.should_exit = True
         await task
 
 
@@ -64,5 +68,5 @@ async def listening(
         tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as folder,
         private_socket(Path(folder) / "operations.sock") as listener,
     ):
-        async with serving(create_app(operations(node, spine)), listener):
+        async with serving(local_server(create_app(operations(node, spine))), listener):
             yield partial(asyncio.to_thread, run, folder)

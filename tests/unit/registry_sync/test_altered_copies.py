@@ -1,13 +1,17 @@
 """A copy that was altered on this node is dropped and fetched again; back-offs that callers end."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from gateway.control_contract import VersionState
+from registry_sync import copies as copies_module
 from registry_sync.backoff import Backoff
+from registry_sync.copies import Copies
 from registry_sync.errors import StoreError
 from registry_sync.manifest import Fetched
 from registry_sync.reconcile import Reconciler
@@ -202,3 +206,52 @@ def test_a_caller_who_waits_shortens_a_long_wait() -> None:
     assert backoff.waits(("fetch", M, 1))
     assert not backoff.waits(("fetch", M, 1), longest_s=5.0)
     assert not backoff.waits(("fetch", M, 2))
+
+
+def copies_of(artifacts: dict[str, Any], clock: Callable[[], float]) -> Copies:
+    """Return what drops copies of a store that takes every drop."""
+
+    async def threaded(work: Callable[[str], object], digest: str) -> None:
+        work(digest)
+
+    return Copies(
+        arrival=cast("Any", SimpleNamespace(artifacts=artifacts)),
+        store=cast("Any", SimpleNamespace(drop=lambda _digest: None)),
+        threads=cast("Any", SimpleNamespace(ledger=threaded)),
+        on_dropped=lambda: None,
+        clock=clock,
+        jitter=lambda: 1.0,
+    )
+
+
+async def test_the_pauses_of_5000_copies_are_remembered() -> None:
+    """All of them come again, and are damaged again: on a bad disk, say."""
+    stored = SimpleNamespace(stored_at=0.0)
+    digests = [str(number) for number in range(5000)]
+    artifacts: dict[str, Any] = dict.fromkeys(digests, stored)
+    copies = copies_of(artifacts, lambda: 0.0)
+    assert [await copies.drop(digest, "altered") for digest in digests] == [True] * 5000
+    artifacts |= dict.fromkeys(digests, stored)
+    assert [await copies.drop(digest, "altered") for digest in digests] == [False] * 5000
+
+
+async def test_of_more_copies_than_are_remembered_the_drop_of_longest_ago_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(copies_module, "_MOST_REMEMBERED", 3)
+    now = [0.0]
+    artifacts: dict[str, Any] = {}
+    copies = copies_of(artifacts, lambda: now[0])
+
+    async def drop(digest: str) -> bool:
+        artifacts[digest] = SimpleNamespace(stored_at=0.0)
+        return await copies.drop(digest, "altered")
+
+    for digest in ("a", "b", "c"):
+        assert await drop(digest)
+    assert not await drop("a"), "it has a pause"
+    now[0] = 10.0
+    assert await drop("a"), "its pause is over, and a longer one begins"
+    assert await drop("d")
+    assert set(copies._backoff.failures()) == {("copy", one) for one in ("a", "c", "d")}
+    assert [await drop(digest) for digest in ("a", "d")] == [False, False]

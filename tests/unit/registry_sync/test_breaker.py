@@ -26,7 +26,7 @@ class Storage:
         self.steps = Steps(
             do=self._do,
             record=self._record,
-            on_end=lambda: None,
+            on_end=lambda _: None,
             may_overtake=lambda _doing, _action: False,
             clock=lambda: self.now,
             jitter=lambda: 1.0,
@@ -50,7 +50,7 @@ class Storage:
         for _ in range(seconds):
             came = self.comes & set(self.tried)
             due = [Fetch(M, one, urgency) for one in wanted if one not in came]
-            self.steps.forget_idle(due)
+            self.steps.forget_idle(due, {M})
             for action in due:
                 self.steps.start(action)
             await asyncio.gather(*self.steps.busy.values())

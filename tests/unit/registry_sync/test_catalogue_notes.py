@@ -1,7 +1,7 @@
 """A held alias says so, at what and until when; others say nothing."""
 
-from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.catalogue import Known, describe_models
+from registry_sync.aspired import AspiredModel, AspiredVersion
+from registry_sync.catalogue import Known, describe_model
 from registry_sync.records import Hold, LedgerView
 
 
@@ -20,9 +20,13 @@ def test_a_held_alias_says_what_holds_it_and_until_when():
         asked_by="operator",
         at=1.0,
     )
-    listed = Aspired(models={name: model(name) for name in ("churn", "wine")}, listed_at=1.0)
     ledger = LedgerView(holds={("churn", "champion"): hold})
-    churn, wine = describe_models(listed, ledger, Known(descriptions={}))
+    churn, wine = (
+        describe_model(name, model(name), ledger, Known(descriptions={}))
+        for name in ("churn", "wine")
+    )
+    assert churn
+    assert wine
     assert churn.notes == {
         "champion": "held at version 1 by operator until the registry points it at another "
         "version than 2"

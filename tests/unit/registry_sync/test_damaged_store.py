@@ -12,7 +12,7 @@ from registry_sync.artifact_store import StoredArtifact
 from registry_sync.installer import Check
 from registry_sync.operations.bodies import State
 from registry_sync.operations.explanation import explain_model
-from registry_sync.operations.state import read_state
+from registry_sync.operations.state import state_document
 from registry_sync.recipe import OwnEnvironment
 from registry_sync.reconcile import Reconciler
 from registry_sync.sweep import Sweep
@@ -49,8 +49,9 @@ def fetches(node: NodeInMemory, version: int) -> int:
     return node.registry.fetched.count(f"fake:/{M}/{version}")
 
 
-def told(spine: Reconciler) -> State:
-    return read_state(spine, node_id="node", tracking_uri="fake:/")
+async def told(spine: Reconciler) -> State:
+    document = await state_document(spine, node_id="node", tracking_uri="fake:/")
+    return State.model_validate_json(document)
 
 
 async def both_here(node: NodeInMemory) -> None:
@@ -79,7 +80,7 @@ async def test_what_serves_is_fetched_again_and_nothing_else(
         assert (node.gateway.points(M, A), node.gateway.points(M, "shadow")) == (1, 2)
         assert not spine.journal.view.quarantines
         assert not spine.journal.view.rejections
-        assert not [one for one in told(spine).problems if "this node's copy" in one]
+        assert not [one for one in (await told(spine)).problems if "this node's copy" in one]
 
 
 @pytest.mark.parametrize(("part", "damage"), [LOSSES[0], *LOSSES[-3:]])
@@ -101,7 +102,7 @@ async def test_without_a_registry_it_is_said(node: NodeInMemory, part: str, dama
         await node.shows(2, VersionState.AVAILABLE)
         while not await is_said_of_the_version():
             await spine.next_decision()  # it is tried again now and then
-        state = told(spine)
+        state = await told(spine)
         (problem,) = [one for one in state.problems if said in one]
         assert problem.startswith(f"{M}/1: ")
         assert problem.endswith("it is fetched again when the registry answers")
@@ -122,7 +123,7 @@ async def test_what_the_registry_has_no_more_stays_and_is_said(node: NodeInMemor
     await both_here(node)
     there = parts(node, 1)
     async with node.control_plane() as spine:
-        assert await spine.freeze()
+        assert await spine.freeze() is None
     there["manifest"].unlink()
     node.registry.forget(M)
     node.registry.publish("other", 1)
@@ -130,7 +131,7 @@ async def test_what_the_registry_has_no_more_stays_and_is_said(node: NodeInMemor
         for _ in range(3):
             await spine.poll()
         await idle(spine)
-        (problem,) = [one for one in told(spine).problems if "its manifest is gone" in one]
+        (problem,) = [one for one in (await told(spine)).problems if "its manifest is gone" in one]
         assert "cannot be fetched again" in problem
         assert there["folder"].is_dir()
         assert node.gateway.points(M, A) == 1

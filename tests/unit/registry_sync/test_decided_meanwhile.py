@@ -1,14 +1,14 @@
 """What operators decide is in force once it is answered, whatever is under way meanwhile."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import httpx
 import pytest
 
-from gateway.control_contract import ActiveAlias, NodeState
+from gateway.control_contract import ActiveAlias
 from registry_sync.actions import ReleaseHold, RetireAlias
 from registry_sync.errors import LedgerError
 from registry_sync.reconcile import Reconciler
@@ -125,9 +125,11 @@ def listed_before_publishing(
     """Let the next pass begin with news from the registry: nothing of them is decided on yet."""
     adopt, listed = spine.journal.adopt, False
 
-    async def then_list(state: NodeState, busy: Callable[[ActiveAlias], bool]) -> None:
+    async def then_list(
+        serves: Iterable[ActiveAlias], generation: int, busy: Callable[[ActiveAlias], bool]
+    ) -> None:
         nonlocal listed
-        await adopt(state, busy)
+        await adopt(serves, generation, busy)
         if not listed:
             listed = True
             node.registry.publish("new", 1)  # so that there is something to tell the gateway
@@ -152,8 +154,8 @@ async def test_a_pin_counts_for_the_pass_that_was_under_way(
             node.registry.unpoint(M, A)
             await spine.poll()
             await idle(spine)
-        slow = Slow(node.gateway.publish)
-        monkeypatch.setattr(node.gateway, "publish", slow)
+        slow = Slow(node.gateway.change)
+        monkeypatch.setattr(node.gateway, "change", slow)
         listed_before_publishing(spine, node, monkeypatch)
         await slow.asked.wait()
         pinning = asyncio.create_task(pinned(client, 1))
@@ -235,7 +237,7 @@ async def test_what_was_pinned_a_moment_ago_is_unpinned(node: NodeInMemory) -> N
 
 
 @pytest.mark.parametrize("held", [True, False], ids=["held before", "not held before"])
-async def test_a_pin_that_cannot_serve_and_cannot_be_ended_is_said_to_stand(
+async def test_a_pin_that_cannot_serve_is_let_go_though_the_ledger_takes_nothing(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch, held: bool
 ) -> None:
     async with node.control_plane() as spine, asking(node, spine) as client:
@@ -246,11 +248,14 @@ async def test_a_pin_that_cannot_serve_and_cannot_be_ended_is_said_to_stand(
         node.gateway.fails[M, 3] = ("load_failed", "a library is missing")
         pinning = asyncio.create_task(pinned(client, 3))
         await becomes(lambda: node.gateway.stages[-1].version == 3, "version 3 is staged")
-        for name in ("hold", "release_hold"):
-            monkeypatch.setattr(spine.ledger, name, untaken)
-        node.gateway.end_stage(node.gateway.stages[-1])
-        answer = await pinning
-        assert answer["outcome"] == "pending"
+        with monkeypatch.context() as broken:
+            broken.setattr(spine.ledger, "record", untaken)
+            node.gateway.end_stage(node.gateway.stages[-1])
+            answer = await pinning
+        assert answer["outcome"] == "refused"
         assert "a library is missing" in answer["reason"]
-        assert "it stands: the ledger takes nothing" in answer["reason"]
-        assert spine.journal.view.holds[M, A].target_version == 3
+        for _ in range(2):
+            await idle(spine)
+            for view in (spine.journal.view, spine.ledger.view()):
+                standing = {one.target_version for one in view.holds.values()}
+                assert standing == ({1} if held else set())

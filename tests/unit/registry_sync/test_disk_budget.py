@@ -14,6 +14,7 @@ from registry_sync.sweep import Sweep
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 from tests.unit.registry_sync.operating import asking, listening, promoted
+from tests.unit.registry_sync.test_work_per_change import Counted
 
 SIZE = 1000
 ACTIVE = 4
@@ -57,6 +58,25 @@ async def test_versions_called_in_turn_make_room_for_one_another(node):
             assert shown == {version, ACTIVE}
 
 
+async def test_room_is_made_at_the_cost_of_the_models_that_have_what_goes(node, monkeypatch):
+    others = {f"m{number}" for number in range(5)}
+    for name in sorted(others):
+        node.registry.publish(name, 1, size_bytes=SIZE)
+        node.registry.without_latest(name)
+        node.registry.point(name, A, 1)
+    node.disk_budget_bytes += len(others) * SIZE
+    async with node.control_plane() as spine:
+        await becomes(lambda: len(node.gateway.active) == 1 + len(others), "all are active")
+        await called(node, spine, 1)
+        await spine.poll()
+        await idle(spine)
+        counted = Counted(spine, monkeypatch)
+        await called(node, spine, 2)
+        assert {2, ACTIVE} <= here(spine)
+        assert len(spine.arrival.artifacts) == 2 + len(others)
+        assert counted.planned.keys() == counted.described.keys() == {M}
+
+
 async def test_of_two_versions_the_one_used_last_stays(node):
     node.disk_budget_bytes = 3 * SIZE
     async with node.control_plane() as spine:
@@ -64,8 +84,7 @@ async def test_of_two_versions_the_one_used_last_stays(node):
         await called(node, spine, 1)
         await called(node, spine, 2)
         node.gateway.resident = {node.registry.digest(M, 1)}
-        node.gateway._changed()
-        await idle(spine)
+        await spine.disk_room.sweep()  # asks who is resident: no news tells of it
         node.gateway.resident = set()
         await called(node, spine, 3)
         assert here(spine) == {1, 3, ACTIVE}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from gateway.control_contract import VersionState
 from registry_sync import arrival
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
@@ -73,6 +74,21 @@ async def test_a_comparison_is_told_from_a_fetch(node: NodeInMemory) -> None:
         assert (fetch["version"], fetch["comparing"]) == (1, True)
         gate.set()
         await node.serves(1)
+
+
+async def test_a_fetch_that_an_operator_asks_for_is_told_to_the_gateway(
+    node: NodeInMemory,
+) -> None:
+    node.registry.publish(M, 2)
+    node.registry.without_latest(M)
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+        gate = node.registry.hold_fetches[M] = threading.Event()
+        assert spine.bring(M, 2)
+        await node.shows(2, VersionState.FETCHING)
+        gate.set()
+        await node.shows(2, VersionState.AVAILABLE)
 
 
 async def test_a_long_fetch_is_told_to_the_log_now_and_then(

@@ -1,6 +1,8 @@
 """A rollback outlives the loss of the ledger; a hold that was released does not come back."""
 
+import errno
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -9,7 +11,14 @@ from registry_sync.damaged_files import DamagedFiles
 from registry_sync.errors import LedgerError
 from registry_sync.holds_file import DamagedHoldsError, HoldsFile
 from registry_sync.ledger import Ledger
-from registry_sync.records import Activation, AskedBy, Freeze, Hold, Standing
+from registry_sync.records import (
+    Activation,
+    AskedBy,
+    Freeze,
+    Hold,
+    Standing,
+    StandingChange,
+)
 from registry_sync.sealed import seal
 from tests.contracts.damage import DAMAGES
 from tests.fakes.disk import fill_disk
@@ -58,19 +67,94 @@ def test_a_released_hold_does_not_come_back(tmp_path):
     again.close()
 
 
-def test_a_hold_changes_only_together_with_its_copy(tmp_path, monkeypatch):
-    ledger = open_ledger(tmp_path)
+def test_a_copy_that_the_disk_refuses_is_told_and_written_when_there_is_room(tmp_path, monkeypatch):
+    damaged = DamagedFiles()
+    ledger = open_ledger(tmp_path, damaged)
     ledger.hold(a_hold())
     with monkeypatch.context() as full:
         fill_disk(full)
-        with pytest.raises(LedgerError, match="cannot be written"):
-            ledger.hold(a_hold("shadow"))
-        with pytest.raises(LedgerError, match="cannot be written"):
-            ledger.release_hold(a_hold())
-    assert list(ledger.view().holds) == [("churn", "champion")]
-    ledger.release_hold(a_hold())
-    assert ledger.view().holds == {}
+        ledger.hold(a_hold("shadow"))
+        ledger.release_hold(a_hold())
+        ledger.ensure()
+        assert [(one.name, one.reason) for one in damaged.all()] == [
+            ("holds.json", "cannot be written: No space left on device")
+        ]
+    assert list(ledger.view().holds) == [("churn", "shadow")]
+    assert HoldsFile(tmp_path / "holds.json").read() == Standing((a_hold(),))
+    ledger.ensure()
+    assert HoldsFile(tmp_path / "holds.json").read() == Standing((a_hold("shadow"),))
+    assert damaged.all() == []
     ledger.close()
+
+
+CHANGE = StandingChange("freeze", "operator", 8.0)
+MOVE = Activation("churn", "champion", 1, DIGEST, None, None, "poll", 1.0, 1, {"stage": 0.5})
+
+
+def test_what_the_ledger_has_not_taken_stays_beside_what_stands(tmp_path):
+    file = HoldsFile(tmp_path / "holds.json")
+    file.keep([CHANGE], [MOVE])
+    file.copy(Standing((a_hold(),)))
+    assert file.read() == Standing((a_hold(),), None, (CHANGE,), (MOVE,))
+    file.keep([], [])
+    assert file.read() == Standing((a_hold(),))
+
+
+def refuse_to_open(monkeypatch):
+    def refuse(*_args, **_options):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "open", refuse)
+
+
+def test_a_copy_waits_where_the_file_cannot_be_read_now(tmp_path, monkeypatch):
+    """What the ledger has not taken may stand in it, and nowhere else."""
+    file = HoldsFile(tmp_path / "holds.json")
+    file.keep([CHANGE], [MOVE])
+    with monkeypatch.context() as broken:
+        broken.setattr(HoldsFile, "write", lambda *_: pytest.fail("it is replaced unread"))
+        refuse_to_open(broken)
+        with pytest.raises(LedgerError, match="cannot be read now"):
+            file.copy(Standing((a_hold(),)))
+    assert file.read() == Standing((), None, (CHANGE,), (MOVE,))
+
+
+def test_a_copy_that_waited_is_written_once_the_file_can_be_read(tmp_path, monkeypatch):
+    ledger = open_ledger(tmp_path)
+    file = HoldsFile(tmp_path / "holds.json")
+    file.keep([CHANGE], [MOVE])
+    read = HoldsFile.read
+
+    def refuse(_file):
+        raise LedgerError("it cannot be read now: Too many open files")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(HoldsFile, "read", refuse)
+        ledger.hold(a_hold())
+    assert read(file) == Standing((), None, (CHANGE,), (MOVE,))
+    ledger.ensure()
+    assert read(file) == Standing((a_hold(),), None, (CHANGE,), (MOVE,))
+    ledger.close()
+
+
+def test_a_copy_takes_a_damaged_files_place_and_no_newer_ones(tmp_path):
+    path = tmp_path / "holds.json"
+    path.write_text("{")
+    HoldsFile(path).copy(Standing((a_hold(),)))
+    assert HoldsFile(path).read() == Standing((a_hold(),))
+    newer = seal(b'{\n "format_version": 9,\n "holds": "of another shape"\n}')
+    path.write_bytes(newer)
+    with pytest.raises(LedgerError, match="newer release"):
+        HoldsFile(path).copy(Standing((a_hold(),)))
+    assert path.read_bytes() == newer
+
+
+def test_what_is_kept_takes_no_damaged_files_place(tmp_path):
+    path = tmp_path / "holds.json"
+    path.write_text("{")
+    with pytest.raises(DamagedHoldsError):
+        HoldsFile(path).keep([CHANGE], [])
+    assert path.read_text() == "{"
 
 
 def test_a_ledger_with_a_history_takes_nothing_from_the_file(tmp_path):
@@ -182,7 +266,7 @@ def test_what_only_claims_to_be_newer_is_damaged(tmp_path, content):
 def test_a_file_whose_format_was_altered_is_damaged(tmp_path):
     path = tmp_path / "holds.json"
     HoldsFile(path).write(Standing((a_hold(),)))
-    path.write_text(path.read_text().replace('"format_version": 3', '"format_version": 7'))
+    path.write_text(path.read_text().replace('"format_version": 4', '"format_version": 7'))
     with pytest.raises(DamagedHoldsError, match="content of its checksum"):
         HoldsFile(path).read()
 

@@ -1,6 +1,8 @@
 """No step is done again and again at full speed."""
 
 import asyncio
+import time
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +10,8 @@ from registry_sync.actions import Fetch
 from registry_sync.arrival import Stopped
 from registry_sync.intake import Stopwatch
 from registry_sync.reconcile import Reconciler
-from tests.unit.registry_sync.nodes import M, NodeInMemory
+from tests.fakes.gateway import becomes
+from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 
 
 def _count(spine: Reconciler) -> int:
@@ -36,3 +39,27 @@ async def test_a_step_that_has_no_effect_is_tried_again_ever_later(
         assert failure is not None
         assert (failure.count, failure.retry_at - failure.failed_at) == (3, 2.0)
         assert "had no effect" in failure.reason
+
+
+async def test_a_time_that_comes_while_the_gateway_is_away_is_slept_for_once(
+    tmp_path: Path,
+) -> None:
+    ahead_s = 0.0
+    node = NodeInMemory.with_versions(tmp_path, 2)
+    node.clock = lambda: time.time() + ahead_s
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        node.gateway.fails[M, 2] = ("unavailable", "no room")
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await becomes(lambda: spine.steps.backoff.failures(M), "it failed")
+        node.gateway.stop()
+        await becomes(lambda: spine.observation.unreachable, "the gateway is away")
+        ahead_s = 3600.0
+        await spine.next_decision()
+        next_at = spine.steps.next_try_at()
+        assert next_at is None or next_at > node.clock(), "the loop sleeps for what is over"
+        node.gateway.fails.clear()
+        node.gateway.down = False
+        await node.serves(2)
+        await idle(spine)

@@ -2,22 +2,34 @@
 
 import asyncio
 import contextlib
+import errno
+import itertools
 import json
 import re
+import socket
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
+from structlog.testing import capture_logs
 from typer.testing import Result
 
 from registry_sync import bootstrap, telemetry
 from registry_sync.damaged_files import DamagedFiles
-from registry_sync.node_dir import StartError, private_socket, sole_owner
+from registry_sync.holds_file import HoldsFile
+from registry_sync.node_dir import (
+    StartError,
+    private_socket,
+    private_socket_or_none,
+    read_node_id,
+    sole_owner,
+)
 from registry_sync.operations.app import create_app
-from registry_sync.operations.listener import TcpApp, tcp_socket
+from registry_sync.operations.listener import TCP_LIMITS, tcp_server, tcp_socket
 from registry_sync.operations.rollback import before
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import Activation
@@ -108,6 +120,7 @@ async def test_a_rollback_holds_until_the_registry_moves_on(node: NodeInMemory) 
             "held_while_aspired": 2,
             "was_pinned": False,
             "reason": None,
+            "not_recorded": None,
         }
         assert node.gateway.points(M, A) == 1
         node.registry.down = False
@@ -205,18 +218,20 @@ async def test_a_rollback_that_is_waited_for_asks_for_no_pass(node: NodeInMemory
         assert (await asked).json()["outcome"] == "active"
 
 
-async def test_a_rollback_that_cannot_be_kept_is_refused_and_changes_nothing(
+async def test_a_rollback_whose_copy_the_disk_refuses_is_recorded_and_copied_later(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         await promoted(node, spine, 2)
-        fill_disk(monkeypatch)
-        answer = (await client.post("/rollback", json={"model": M, "alias": A})).json()
-        assert answer["outcome"] == "refused"
-        assert "cannot be written" in answer["reason"]
-        await idle(spine)
-        assert (node.gateway.points(M, A), spine.journal.view.holds) == (2, {})
+        with monkeypatch.context() as full:
+            fill_disk(full)
+            answer = (await client.post("/rollback", json={"model": M, "alias": A})).json()
+            assert (answer["outcome"], answer["not_recorded"]) == ("active", None)
+            await idle(spine)
+        (hold,) = spine.journal.view.holds.values()
+        await spine.next_decision()
+    assert HoldsFile(node.folder / "holds.json").read().holds == (hold,)
 
 
 @pytest.mark.parametrize(
@@ -325,22 +340,99 @@ async def test_the_command_shows_state_and_history_and_rolls_back(node: NodeInMe
         assert "has pointed at nothing else before" in again.stderr
 
 
+BEYOND = [
+    "1e400",
+    "-1e400",
+    "NaN",
+    str(10**26),
+    str(2**53 + 1),
+    "0",
+    "-1",
+    "1.5",
+    '"\\ud800"',
+    "[1]",
+    "null" * 50_000,
+    "9" * 5000,
+    "{" * 5000,
+]
+
+
+WITH_A_VERSION = ("rollback", "pin", "quarantine/release", "quarantine/accept", "retry")
+WITH_A_MODEL = (*WITH_A_VERSION, "unpin", "sync")
+NO_NAMES = ['"\\ud800"', "1e400", f'"{"x" * 513}"', '"\\u0000"']
+
+
+async def test_a_version_beyond_all_is_refused_and_nothing_ends(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        for path, version in itertools.product(WITH_A_VERSION, BEYOND):
+            body = f'{{"model": "{M}", "alias": "{A}", "version": {version}}}'
+            answer = await client.post(f"/{path}", content=body, headers=JSON)
+            refused = (path, version[:20])
+            assert 400 <= answer.status_code < 500, refused
+            assert answer.headers["content-type"] == "application/problem+json", refused
+            assert answer.json()["status"] == answer.status_code, refused
+        await promoted(node, spine, 2)
+        assert (await client.get("/state")).status_code == 200
+
+
+async def test_a_model_that_none_can_be_is_refused(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        for path, name in itertools.product(WITH_A_MODEL, NO_NAMES):
+            body = f'{{"model": {name}, "alias": "{A}", "version": 1}}'
+            answer = await client.post(f"/{path}", content=body, headers=JSON)
+            told = (answer.status_code, answer.json()["code"])
+            assert told == (422, "invalid_request"), (path, name[:20])
+
+
+async def test_a_full_tcp_port_leaves_the_socket_of_operators_alone(node: NodeInMemory) -> None:
+    async with (
+        node.control_plane() as spine,
+        listening_on_tcp(node, spine, token="right") as (url, _),
+        listening(node, spine) as command,
+        contextlib.AsyncExitStack() as silent,
+    ):
+        port = httpx.URL(url).port
+        for _ in range(3 * TCP_LIMITS.most):
+            with contextlib.suppress(ConnectionError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                silent.callback(writer.close)
+        shown = await command("status")
+        assert shown.exit_code == 0, shown.stderr
+
+
+async def test_a_path_with_a_slash_too_many_is_no_redirect(node: NodeInMemory) -> None:
+    """It would repeat the Host that the caller sent."""
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        answer = await client.get("/state/", headers={"host": "elsewhere"})
+        assert (answer.status_code, answer.json()["code"]) == (404, "route_not_found")
+
+
+async def test_a_query_beyond_all_is_refused(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        assert (await client.get("/nowhere")).json()["code"] == "route_not_found"
+        assert (await client.get("/pin")).json()["code"] == "method_not_allowed"
+        for query in (f"limit={10**26}", "limit=1e400", "model=", f"limit={'9' * 5000}"):
+            answer = await client.get(f"/history?{query}")
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request"), query
+
+
+JSON = {"content-type": "application/json"}
+
+
 @contextlib.asynccontextmanager
 async def listening_on_tcp(
     node: NodeInMemory, spine: Reconciler, *, token: str
 ) -> AsyncIterator[tuple[str, AsyncCommand]]:
     """Serve operations on a port; give its URL, and the command of a machine that has no node."""
-
-    async def no_webhooks(*_: object) -> None:
-        raise AssertionError("no webhook is called")
-
-    app = TcpApp(webhooks=no_webhooks, operators=create_app(operations(node, spine)), token=token)
+    operators = create_app(operations(node, spine))
+    server = tcp_server(webhooks=(), operators=operators, token=token)
     with (
         tcp_socket("127.0.0.1", 0) as listener,
         tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as folder,
     ):
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with serving(app, listener):
+        async with serving(server, listener):
             yield url, partial(asyncio.to_thread, run, folder)
 
 
@@ -466,26 +558,23 @@ def test_a_version_that_is_not_there_cannot_be_stamped(
 
 
 def test_a_node_has_one_control_plane_and_one_id(tmp_path: Path) -> None:
-    with (
-        sole_owner(tmp_path / "node", DamagedFiles()) as first,
-        pytest.raises(StartError, match="another control plane"),
-        sole_owner(tmp_path / "node", DamagedFiles()),
-    ):
-        pass
-    with sole_owner(tmp_path / "node", DamagedFiles()) as again:
-        assert again == first
-    assert (tmp_path / "node" / "node_id").read_text().strip() == first
+    folder = tmp_path / "node"
+    with sole_owner(folder):
+        first = read_node_id(folder, DamagedFiles())
+        with pytest.raises(StartError, match="another control plane"), sole_owner(folder):
+            pass
+    with sole_owner(folder):
+        assert read_node_id(folder, DamagedFiles()) == first
+    assert (folder / "node_id").read_text().strip() == first
 
 
 def test_two_planes_that_start_at_once_agree_on_the_id(tmp_path: Path) -> None:
-    from registry_sync.node_dir import _node_id
-
     found: list[str] = []
     barrier = threading.Barrier(8)
 
     def start() -> None:
         barrier.wait()
-        found.append(_node_id(tmp_path, DamagedFiles()))
+        found.append(read_node_id(tmp_path, DamagedFiles()))
 
     threads = [threading.Thread(target=start) for _ in range(8)]
     for thread in threads:
@@ -503,6 +592,31 @@ def test_the_socket_is_private_and_goes_with_the_block() -> None:
         with private_socket(path):
             assert path.stat().st_mode & 0o777 == 0o600
         assert not path.exists()
+
+
+def test_a_socket_that_another_control_plane_listens_on_is_not_taken() -> None:
+    with tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as folder:
+        path = Path(folder) / "run" / "operations.sock"
+        with (
+            private_socket(path),
+            pytest.raises(StartError, match="another control plane listens"),
+            private_socket_or_none(path),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EDQUOT])
+def test_where_the_disk_takes_no_socket_the_control_plane_works_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    class Refusing(socket.socket):
+        def bind(self, _address: object) -> None:
+            raise OSError(number, "the disk refuses")
+
+    monkeypatch.setattr(socket, "socket", Refusing)
+    with capture_logs() as logs, private_socket_or_none(tmp_path / "s") as listener:
+        assert listener is None
+    assert [one["event"] for one in logs] == ["operations.unreachable"]
 
 
 def test_a_path_too_long_for_a_socket_is_said(tmp_path: Path) -> None:

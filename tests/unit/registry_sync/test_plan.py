@@ -1223,6 +1223,8 @@ def both(one: Aspired, other: Aspired) -> Aspired:
         ((both(FULL, OTHERS), OTHERS, OTHERS), {"other": {"x": 1}}),
         # An alias that the listing before lacked goes with its model, which has one more.
         ((both(FULL, OTHERS), both(WITHOUT_B, OTHERS), OTHERS), {M: {"champion": 1}, **BESIDE}),
+        # So does one of a model that was missing and comes back without it.
+        ((both(FULL, OTHERS), OTHERS, both(WITHOUT_B, OTHERS)), {M: {"champion": 1}, **BESIDE}),
         # A registry that lists nothing where something was changes nothing, for ever.
         ((FULL, EMPTY, EMPTY, EMPTY), {M: {"champion": 1, "b": 2}}),
         # A moved alias counts at once.

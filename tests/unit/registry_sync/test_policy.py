@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.control_contract import Policy
-from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.catalogue import Known, describe_models
+from registry_sync.aspired import AspiredModel, AspiredVersion
+from registry_sync.catalogue import Known, describe_model
 from registry_sync.policy import (
     DIGEST_TAG,
     MAX_PROBLEMS,
@@ -158,7 +158,8 @@ def catalogued(
 ) -> Any:
     listed = {n: AspiredVersion("m", n, location="", tags=one) for n, one in versions.items()}
     model = AspiredModel("m", listed, tags=tags, problems=problems)
-    (found,) = describe_models(Aspired({"m": model}, 1.0), LedgerView(), Known(descriptions={}))
+    found = describe_model("m", model, LedgerView(), Known(descriptions={}))
+    assert found
     return found
 
 

@@ -3,12 +3,19 @@
 import asyncio
 import shutil
 import threading
+import time
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import get_args
 
 import pytest
 
-from gateway.control_contract import PERMANENT_STAGE_FAILURES, StageFailure, VersionState
+from gateway.control_contract import (
+    OBSERVE_TIMEOUT_S,
+    PERMANENT_STAGE_FAILURES,
+    StageFailure,
+    VersionState,
+)
 from registry_sync.actions import Activate
 from registry_sync.arrival import Stopped
 from registry_sync.errors import (
@@ -717,20 +724,20 @@ async def test_a_move_is_recorded_once_though_the_ledger_cannot_be_read_just_aft
     async with node.control_plane() as spine:
         await node.serves(1)
         await idle(spine)
-        read, record, failures = spine.ledger.view, spine.ledger.activated, [1] * 3
+        read, record, failures = spine.ledger._view, spine.ledger.activated, [1] * 3
 
-        def view() -> LedgerView:
+        def view(models: AbstractSet[str] | None) -> LedgerView:
             if recorded and failures:
                 failures.pop()
                 raise LedgerError("the ledger does not answer: a failover")
-            return read()
+            return read(models)
 
         def activated(activation: Activation) -> None:
             record(activation)
             recorded.append(activation.version)
 
         recorded = list[int]()
-        monkeypatch.setattr(spine.ledger, "view", view)
+        monkeypatch.setattr(spine.ledger, "_view", view)
         monkeypatch.setattr(spine.ledger, "activated", activated)
         node.registry.point(M, A, 2)
         await spine.poll()
@@ -788,9 +795,33 @@ async def test_a_gateway_that_goes_and_comes_back_is_followed(node: NodeInMemory
         await node.serves(2)
 
 
+async def test_a_gateway_that_is_back_without_news_is_followed_at_once(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+        node.gateway.down = True  # as one that is frozen: its long poll stays open, and it is gone
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await becomes(lambda: spine.observation.unreachable, "another call notices")
+        node.gateway.down = False
+        began_at = time.monotonic()
+        await node.serves(2)
+        assert time.monotonic() - began_at < OBSERVE_TIMEOUT_S / 2
+
+
 async def test_it_ends_in_the_middle_of_a_fetch(node: NodeInMemory) -> None:
     node.registry.hold_fetches[M] = threading.Event()
     async with node.control_plane() as spine:
         await becomes(lambda: spine.steps.busy, "a fetch is under way")
         spine.threads.stop()
     assert list((node.folder / "staging").iterdir()) == []
+
+
+async def test_a_gateway_that_was_silent_is_heard_again_at_once(node: NodeInMemory) -> None:
+    """What it says is what it says then: nothing of it need have changed."""
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await idle(spine)
+        spine.observation.suspect("it did not answer")
+        await becomes(lambda: spine.observation.unreachable, "it is lost")
+        await becomes(lambda: not spine.observation.unreachable, "it is heard", patience_s=10)

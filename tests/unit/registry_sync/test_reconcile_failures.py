@@ -16,6 +16,7 @@ from gateway.control_contract import (
     ActiveAlias,
     Catalogue,
     CatalogueAck,
+    ModelChange,
     NodeState,
     RetireAck,
     RetireRequest,
@@ -34,7 +35,14 @@ from registry_sync.ledger import Ledger
 from registry_sync.listings import _Wish
 from registry_sync.plan import plan
 from registry_sync.reconcile import Limits, Reconciler
-from registry_sync.records import Attempt, Hold, LedgerView, PinnedVersion, Quarantine
+from registry_sync.records import (
+    Attempt,
+    Hold,
+    LedgerView,
+    PinnedVersion,
+    Quarantine,
+    StandingChange,
+)
 from registry_sync.threads import Threads
 from registry_sync.world import World
 from tests.fakes.environments import FakeEnvironments
@@ -126,7 +134,10 @@ class Target:
     async def retire(self, request: RetireRequest) -> RetireAck:
         raise NotImplementedError
 
-    async def observe(self, after: int) -> NodeState:
+    async def change(self, change: ModelChange) -> CatalogueAck:
+        return CatalogueAck(generation=1)
+
+    async def observe(self, after: int, of: str | None = None) -> NodeState:
         await asyncio.sleep(3600)
         raise AssertionError
 
@@ -138,7 +149,7 @@ async def test_what_is_written_while_the_ledger_is_read_is_seen_by_the_next_pass
     await journal.refresh((), None)
     hold = Hold("m", "champion", 2, 1, DIGESTS[1], "operator", 0.0)
     journal._stale = True
-    await asyncio.gather(journal.refresh((), None), journal.write(ledger.hold, hold))
+    await asyncio.gather(journal.refresh((), None), journal.write(None, ledger.hold, hold))
     await journal.refresh((), None)
     assert journal.view.holds == {("m", "champion"): hold}
     ledger.close()
@@ -173,10 +184,10 @@ async def test_a_ledger_lost_under_two_calls_at_once_is_filled_again(tmp_path, b
     async with journal_at(tmp_path) as (journal, ledger):
         (tmp_path / "ledger.db").unlink()
         others = {
-            "write": lambda: journal.write(ledger.attempted, ATTEMPT),
+            "write": lambda: journal.note(ledger.attempted, ATTEMPT),
             "refresh": lambda: journal.refresh([stored(1, tmp_path)], None),
         }
-        await asyncio.gather(journal.write(ledger.attempted, ATTEMPT), others[beside]())
+        await asyncio.gather(journal.note(ledger.attempted, ATTEMPT), others[beside]())
         await journal.refresh([stored(1, tmp_path)], None)
         assert list(journal.view.pins) == [("m", 1)]
 
@@ -199,7 +210,7 @@ async def test_a_ledger_made_anew_for_a_write_that_is_cancelled_is_filled_again(
         (tmp_path / "ledger.db").unlink()
         SlowToOpen.gate.clear()
         SlowToOpen.asked.clear()
-        writing = asyncio.create_task(journal.write(ledger.attempted, ATTEMPT))
+        writing = asyncio.create_task(journal.note(ledger.attempted, ATTEMPT))
         await until(SlowToOpen.asked.is_set)
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
@@ -229,7 +240,7 @@ class ReadOnlyLedger(Ledger):
     def pin(self, pin: PinnedVersion) -> None:
         raise LedgerError("the ledger is read-only")
 
-    def release_hold(self, hold: Hold, released_by: str = "poll") -> bool:
+    def record(self, change: StandingChange, *, late: bool) -> None:
         raise LedgerError("the ledger is read-only")
 
 
@@ -292,12 +303,12 @@ async def test_an_alias_that_moves_on_during_the_comparison_is_not_activated(tmp
             stage_id="s", model="m", version=2, digest=DIGESTS[2], replaces=1, keep=True
         )
         spine.arrival.artifacts = dict.fromkeys(DIGESTS.values())
-        spine.observation.node = node(standbys=[staged])
+        spine.observation._take(node(standbys=[staged]))
         pins = {
             ("m", n): PinnedVersion("m", n, digest, None, False, f"m/{n}")
             for n, digest in DIGESTS.items()
         }
-        spine.journal.view = LedgerView(pins=pins)
+        spine.journal._views.take(LedgerView(pins=pins))
         (action,) = plan(spine._world())
         assert isinstance(action, Activate)
         step = asyncio.create_task(spine.steps._step(("activate", "m", "champion"), action))
@@ -329,7 +340,7 @@ async def test_a_quarantine_whose_storage_tells_nothing_is_fetched_again_later(t
     async with spine_on(tmp_path, registry, Target(), clock=lambda: now) as spine:
         await spine.poll()
         wrong = Quarantine("m", 3, None, None, None, "they are wrong", now)
-        assert await spine.journal.write(spine.ledger.quarantine, wrong)
+        assert await spine.journal.write("m", spine.ledger.quarantine, wrong)
         spine.wake()
         await until(lambda: spine.journal.view.quarantines)
         await spine.poll()
@@ -378,6 +389,7 @@ async def test_a_long_comparison_counts_for_as_long_as_it_takes_to_use_it(tmp_pa
 @dataclass
 class _Brought:
     digest: str
+    pins: tuple[object, ...] = ()
 
     @property
     def artifact(self):

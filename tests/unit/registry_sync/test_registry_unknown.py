@@ -5,15 +5,13 @@ import threading
 
 import pytest
 
-from gateway.control_contract import Catalogue, CatalogueModel, VersionState
+from gateway.control_contract import Catalogue, VersionState
 from gateway.errors import RegistryUnavailableError
 from gateway.routing import RouteTable
-from registry_sync import announcer, listings, reconcile
+from registry_sync import listings, reconcile
 from registry_sync.aspired import Aspired
-from registry_sync.catalogue import Known, describe_models
 from registry_sync.errors import SourceError
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import LedgerView
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 from tests.unit.registry_sync.operating import asking, promoted
@@ -144,9 +142,7 @@ async def test_a_catalogue_from_before_loses_nothing_to_a_ledger_that_knows_less
         assert other.state is VersionState.DELETED, "a listing says that it is gone"
 
 
-async def test_what_is_remembered_is_described_once(
-    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_remembered_is_told_once(node: NodeInMemory) -> None:
     node.registry.publish("other", 1)
     async with node.control_plane() as spine:
         await node.serves(1)
@@ -154,30 +150,21 @@ async def test_what_is_remembered_is_described_once(
         await idle(spine)
     (node.folder / "ledger.db").unlink()
     node.registry.down = True
-    described: list[Aspired] = []
-
-    def describe(aspired: Aspired, ledger: LedgerView, known: Known) -> list[CatalogueModel]:
-        described.append(aspired)
-        return describe_models(aspired, ledger, known)
-
-    monkeypatch.setattr(announcer, "describe_models", describe)
     async with node.control_plane() as spine:
         await idle(spine)
         await becomes(lambda: told(node).source_error, "the gateway is told")
         assert not spine.listings.complete
-        assert {one.name: one.remembered for one in spine.announcer.models} == {
-            M: True,
-            "other": True,
-        }
-        before = len(described)
+        models = spine.announcer.models
+        assert {name: one.remembered for name, one in models.items()} == {M: True, "other": True}
+        before = node.gateway.snapshots
         for _ in range(5):
             spine.wake()
             await spine.next_decision()
-        assert len(described) == before, "nothing is news"
+        assert node.gateway.snapshots == before, "nothing is news"
         node.registry.down = False
         await spine.poll()
         await idle(spine)
-        assert not any(one.remembered for one in spine.announcer.models)
+        assert not any(one.remembered for one in spine.announcer.models.values())
         assert told(node).complete
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.control_contract import StageFailure
+from gateway.control_contract import NodeState, StageFailure
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import AskedBy, Hold, Rejection
+from registry_sync.serving_target import TargetUnreachableError
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 from tests.unit.registry_sync.operating import asking, listening
@@ -102,12 +103,12 @@ async def test_a_version_that_is_kept_away_is_released_only(
             await node.serves(1, LATEST)
         await rejected(node, spine)
         if kept == "freeze":
-            assert await spine.freeze()
+            assert await spine.freeze() is None
         elif kept == "pin":
             assert (await command("pin", f"{M}@{LATEST}", "1")).exit_code == 0
         else:
             hold = Hold(M, LATEST, 2, 1, node.registry.digest(M, 1), AskedBy.OPERATOR, 5.0)
-            assert await spine.hold(hold)
+            assert await spine.hold(hold) is None
         done = await command("retry", "churn/2", "--json")
         answer = json.loads(done.stdout)
         assert (done.exit_code, answer["outcome"]) == (0, "released"), answer
@@ -252,3 +253,37 @@ def test_which_rejections_other_libraries_end(
     rejection: Rejection, now: str | None, outdated: bool
 ) -> None:
     assert rejection.is_outdated(now) is outdated
+
+
+async def test_outcomes_that_a_control_plane_misses_are_found_out_anew(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway keeps so many of them: 5,000 others came before it could be observed again."""
+    gateway = node.gateway
+    node.stage_timeout_s = 1.0
+    gateway.fails[M, 2] = ("warm_up_failed", "it answers NaN")
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        gateway.stages_wait = True
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await becomes(lambda: gateway.stages[-1].version == 2, "version 2 is staged")
+        with monkeypatch.context() as patched:
+            patched.setattr(gateway, "observe", _unreachable)
+            gateway._changed()
+            await becomes(lambda: spine.observation.unreachable, "nothing is observed")
+            gateway.end_stage(gateway.stages[-1])
+            lost = gateway.outcomes[gateway.stages[-1].stage_id]
+            for number in range(5000):
+                gateway.report(lost.model_copy(update={"stage_id": f"other-{number}"}))
+            assert all(one.stage.stage_id != lost.stage_id for one in gateway.events)
+            gateway.stages_wait = False
+        gateway._changed()
+        await becomes(lambda: spine.journal.view.rejections, "it is tried again, and rejected")
+        del gateway.fails[M, 2]
+        assert await spine.retry(M, 2)
+        await node.serves(2)
+
+
+async def _unreachable(_after: int, _of: str | None = None) -> NodeState:
+    raise TargetUnreachableError("the gateway does not answer")

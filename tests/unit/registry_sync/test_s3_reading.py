@@ -7,6 +7,7 @@ import time
 
 import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
+from botocore.utils import parse_timestamp
 from urllib3.exceptions import ProtocolError
 
 from registry_sync import fetch as fetch_module
@@ -18,7 +19,7 @@ from registry_sync.errors import (
     UnsafePathError,
 )
 from registry_sync.fetch import Fetcher, FetchLimits
-from registry_sync.sources import s3_parts
+from registry_sync.sources import locations, s3_parts
 from registry_sync.sources.locations import S3Location
 from registry_sync.sources.read_ahead import read_ahead
 from tests.fakes.s3 import FakeS3, refusal
@@ -275,3 +276,18 @@ def test_no_page_of_folders_is_asked_for_that_nobody_waits_for(s3):
     s3.before = lambda _name, _key: left.set()
     S3Location(s3, "bucket", "m/2/").files(9, left)
     assert s3.count("list_objects_v2") == 1
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "2026-11-23T03:31:49.778Z",
+        "2026-11-23T03:31:49Z",
+        "2026-11-23T04:31:49.778+01:00",
+        "Mon, 23 Nov 2026 03:31:49 GMT",
+        "1795404709",
+        1795404709,
+    ],
+)
+def test_a_time_is_read_as_botocore_reads_it(told: str | float) -> None:
+    assert locations._timestamp(told).timestamp() == parse_timestamp(str(told)).timestamp()

@@ -69,7 +69,7 @@ async def test_an_operator_who_wants_it_waits_for_no_pause(tmp_path: Path) -> No
         digest = node.registry.digest(M, 2)
         await becomes(lambda: spine.steps.backoff.get(("stage", M, 2, digest)), "it has failed")
         node.gateway.fails.clear()
-        assert await spine.hold(Hold(M, A, 2, 2, digest, AskedBy.OPERATOR, 1.0))
+        assert await spine.hold(Hold(M, A, 2, 2, digest, AskedBy.OPERATOR, 1.0)) is None
         await node.serves(2)
 
 

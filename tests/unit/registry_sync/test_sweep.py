@@ -41,7 +41,7 @@ def disk_room(store: ArtifactStore, threads: Threads, **parts: Any) -> DiskRoom:
         "listings": SimpleNamespace(count=2, aspired=Aspired(models={}, listed_at=0.0)),
         "journal": SimpleNamespace(view=LedgerView()),
         "next_decision": lambda: asyncio.sleep(0),
-        "wake": lambda: None,
+        "on_moved": lambda _: None,
         "limits": RoomLimits(rollback_window_s=10.0),
         "clock": lambda: 100.0,
     }
@@ -85,6 +85,17 @@ async def test_an_artifact_goes_only_after_the_gateway_was_told(tmp_path, thread
     stays = still != "nothing"
     assert (digest in arrival.artifacts) is stays
     assert (store.get(digest) is not None) is stays
+
+
+async def test_a_sweep_decides_by_who_is_resident_now_and_not_at_the_start(tmp_path, threads):
+    store = ArtifactStore(tmp_path, clock=lambda: 0.0)
+    store.open()
+    with store.staging() as folder:
+        digest = store.add(fetched(folder), {}).digest
+    was = NodeState(node_id="n", boot_id="b", seq=1, generation=1, resident=[digest])
+    room = disk_room(store, threads, observation=SimpleNamespace(node=was, unreachable=None))
+    await room.sweep()
+    assert store.get(digest) is None
 
 
 async def test_what_cannot_be_removed_is_not_offered_and_takes_room_still(

@@ -2,19 +2,27 @@
 
 import asyncio
 import contextlib
+import gzip
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
+from gateway.http1.connections import ConnectionLimits
 from registry_sync.node_dir import StartError
 from registry_sync.operations.app import Operations, create_app
-from registry_sync.operations.listener import PromptProtocol, TcpApp, tcp_socket
+from registry_sync.operations.listener import (
+    MAX_WEBHOOK_BYTES,
+    TCP_LIMITS,
+    OperationsService,
+    tcp_server,
+    tcp_socket,
+)
 from registry_sync.operations.senders import (
     MAX_REMEMBERED,
     MLFLOW_HEADERS,
@@ -26,13 +34,12 @@ from registry_sync.operations.senders import (
     sign,
 )
 from registry_sync.operations.webhooks import (
-    MAX_BODY_BYTES,
     WebhookSecrets,
     build_webhooks,
-    create_webhooks_app,
 )
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
+from tests.fakes.wire import PATIENCE_S, WireTransport, connect
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 
 NOW = 1_795_226_549
@@ -64,9 +71,9 @@ async def posting(
     token: str = "",
 ) -> AsyncIterator[httpx.AsyncClient]:
     webhooks = build_webhooks(secrets, hint=hint, tracking_uri=tracking_uri, clock=lambda: NOW)
-    app = TcpApp(webhooks=create_webhooks_app(webhooks), operators=operators, token=token)
+    service = OperationsService(webhooks=webhooks, operators=operators, token=token)
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://control-plane"
+        transport=WireTransport(service, whole=False), base_url="http://control-plane"
     ) as client:
         yield client
 
@@ -199,6 +206,38 @@ async def test_a_timestamp_inside_the_window_is_fresh(age_s: int) -> None:
     assert (answer.status_code, hinted) == (202, [M])
 
 
+def shown(body: bytes) -> dict[str, dict[str, str]]:
+    """What each sender shows with a body."""
+    return {
+        "mlflow": signed(body),
+        "s3": {"authorization": f"Bearer {SECRETS.s3}"},
+        "reload": signed(body, secret=SECRETS.reload, names=RELOAD_HEADERS),
+    }
+
+
+@pytest.mark.parametrize("name", ["mlflow", "s3", "reload"])
+async def test_a_stranger_is_refused_by_the_head(name: str) -> None:
+    """The body never comes, and is not waited for."""
+    hinted = Hinted()
+    webhooks = build_webhooks(
+        SECRETS, hint=hinted, tracking_uri="http://registry", clock=lambda: NOW
+    )
+    operators: Any = None
+    service = OperationsService(webhooks=webhooks, operators=operators, token="right")
+    old = signed(b"", names=RELOAD_HEADERS, timestamp=NOW - WINDOW_S - 1)
+    heads: list[dict[str, str]] = [{}, {"authorization": "Bearer a guess"}, old]
+    for headers in heads:
+        lines = "".join(f"{key}: {value}\r\n" for key, value in headers.items())
+        for path in (f"/webhooks/{name}", "/rollback"):
+            wire = connect(service)
+            head = f"POST {path} HTTP/1.1\r\nhost: x\r\n{lines}content-length: 60000\r\n\r\n"
+            wire.send(head.encode())
+            assert (await wire.answered())[0] == 401, (path, headers)
+            wire.close()
+    (state,) = [one.state for one in webhooks if one.name == name]
+    assert (state.refused, hinted) == (len(heads), [])
+
+
 async def in_pieces(size: int) -> AsyncIterator[bytes]:
     for _ in range(size // 1024):
         yield b"x" * 1024
@@ -207,13 +246,23 @@ async def in_pieces(size: int) -> AsyncIterator[bytes]:
 @pytest.mark.parametrize("says_its_length", [True, False])
 async def test_an_oversized_body_is_refused_however_it_comes(says_its_length: bool) -> None:
     hinted = Hinted()
-    body = b"x" * (MAX_BODY_BYTES + 1024)
+    body = b"x" * (MAX_WEBHOOK_BYTES + 1024)
     content = body if says_its_length else in_pieces(len(body))
     async with posting(hinted) as client:
-        for name in ("mlflow", "s3", "reload"):
-            answer = await client.post(f"/webhooks/{name}", content=content, headers=signed(body))
+        for name, headers in shown(body).items():
+            answer = await client.post(f"/webhooks/{name}", content=content, headers=headers)
             assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
             content = body if says_its_length else in_pieces(len(body))
+    assert hinted == []
+
+
+async def test_a_packed_body_is_refused_and_not_unpacked() -> None:
+    hinted = Hinted()
+    async with posting(hinted) as client:
+        body = gzip.compress(event())
+        headers = signed(body) | {"content-encoding": "gzip"}
+        answer = await client.post("/webhooks/mlflow", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
     assert hinted == []
 
 
@@ -254,7 +303,7 @@ async def test_ten_thousand_repeats_of_one_delivery_change_nothing(tmp_path: Pat
                 assert again.status_code == 202
         await idle(spine)
         assert (node.registry.asked, node.registry.listed) == ([M], listed)
-        assert len(asyncio.all_tasks()) <= tasks
+        await becomes(lambda: len(asyncio.all_tasks()) <= tasks, "no task is left")
         assert (node.gateway.generation, node.gateway.points(M, A)) == (generation, 1)
 
 
@@ -265,11 +314,9 @@ async def test_operators_see_what_a_webhook_was_sent(tmp_path: Path) -> None:
             WebhookSecrets(mlflow=SECRET), hint=Hinted(), tracking_uri="", clock=lambda: NOW
         )
         operations = Operations(spine, "node", "http://registry", spine.poll, webhooks)
-        app = TcpApp(
-            webhooks=create_webhooks_app(webhooks), operators=create_app(operations), token="t"
-        )
+        service = OperationsService(webhooks=webhooks, operators=create_app(operations), token="t")
         async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(app),
+            transport=WireTransport(service, whole=True),
             base_url="http://control-plane",
             headers={"authorization": "Bearer t"},
         ) as client:
@@ -343,8 +390,8 @@ async def test_a_delivery_that_failed_halfway_may_be_repeated() -> None:
     body = event()
     headers = signed(body)
     async with posting(fails_once) as client:
-        with pytest.raises(ValueError, match="a fault"):
-            await client.post("/webhooks/mlflow", content=body, headers=headers)
+        failed = await client.post("/webhooks/mlflow", content=body, headers=headers)
+        assert failed.status_code == 500
         answer = await client.post("/webhooks/mlflow", content=body, headers=headers)
     assert (answer.status_code, hinted) == (202, [None, M])
 
@@ -549,37 +596,64 @@ async def test_whatever_is_no_webhook_is_shut_without_the_token(tmp_path: Path, 
     assert set(statuses.values()) == {401 if token else 403}
 
 
-async def test_a_connection_that_asks_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("registry_sync.operations.listener.HEAD_TIMEOUT_S", 0.3)
-    webhooks = create_webhooks_app(
-        build_webhooks(SECRETS, hint=Hinted(), tracking_uri="http://registry", clock=lambda: NOW)
+@contextlib.asynccontextmanager
+async def listening(limits: ConnectionLimits) -> AsyncIterator[tuple[str, int]]:
+    """Serve webhooks on a port."""
+    webhooks = build_webhooks(
+        SECRETS, hint=Hinted(), tracking_uri="http://registry", clock=lambda: NOW
     )
-    config = uvicorn.Config(
-        TcpApp(webhooks=webhooks, operators=webhooks, token=""),
-        http=PromptProtocol,
-        log_config=None,
-        lifespan="off",
-        ws="none",
-    )
+    operators: Any = None
+    server = tcp_server(webhooks=webhooks, operators=operators, token="", limits=limits)
     with tcp_socket("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server._serve(sockets=[listener]))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
-            host, port = listener.getsockname()
-            body = event()
-            head = "\r\n".join(f"{name}: {value}" for name, value in signed(body).items())
-            asked = f"POST /webhooks/mlflow HTTP/1.1\r\nhost: x\r\n{head}\r\n"
-            asked += f"content-length: {len(body)}\r\n\r\n"
-            for sent in (b"", b"POST /webhooks/mlflow HT", asked.encode() + body + b"POST /we"):
-                reader, writer = await asyncio.open_connection(host, port)
-                writer.write(sent)
-                received = await asyncio.wait_for(reader.read(), 10)
-                assert received.startswith(b"HTTP/1.1 202" if b"host" in sent else b"")
-                writer.close()
-                await writer.wait_closed()
+            yield listener.getsockname()
         finally:
-            server.should_exit = True
+            server.force_exit = server.should_exit = True
             await serving
+
+
+async def received(host: str, port: int, sent: bytes) -> bytes:
+    """What the listener says until it closes the connection."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(sent)
+        return await asyncio.wait_for(reader.read(), PATIENCE_S)
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def delivery(body: bytes) -> bytes:
+    """A delivery as it is sent."""
+    head = "\r\n".join(f"{name}: {value}" for name, value in signed(body).items())
+    asked = f"POST /webhooks/mlflow HTTP/1.1\r\nhost: x\r\n{head}\r\n"
+    return asked.encode() + b"content-length: %d\r\n\r\n" % len(body) + body
+
+
+async def test_a_connection_that_asks_nothing_is_closed() -> None:
+    async with listening(replace(TCP_LIMITS, idle_s=0.3, head_s=0.3)) as (host, port):
+        whole = delivery(event())
+        assert await received(host, port, b"") == b""
+        assert (await received(host, port, whole[:30])).startswith(b"HTTP/1.1 408")
+        said = await received(host, port, whole + whole[:30])
+        assert said.startswith(b"HTTP/1.1 202")
+        assert b"HTTP/1.1 408" in said
+
+
+async def test_silent_connections_shut_nobody_out_for_long() -> None:
+    async with listening(replace(TCP_LIMITS, most=4, idle_s=0.3)) as (host, port):
+        silent = [asyncio.create_task(received(host, port, b"")) for _ in range(200)]
+        async with asyncio.timeout(PATIENCE_S):
+            said = b""
+            while not said.startswith(b"HTTP/1.1 202"):
+                closing = delivery(event()).replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
+                with contextlib.suppress(ConnectionError):
+                    said = await received(host, port, closing)
+        turned_away = await asyncio.gather(*silent, return_exceptions=True)
+    told = [one for one in turned_away if isinstance(one, bytes) and b"too_many_connections" in one]
+    assert told
 
 
 def test_an_address_that_is_taken_is_said() -> None:

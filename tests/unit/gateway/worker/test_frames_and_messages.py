@@ -45,7 +45,7 @@ def test_a_length_beyond_the_limits_ends_the_connection():
     [
         Predict("predict", "application/json", 12.5, "r-1", probabilities=True),
         Cancel(),
-        Reply("application/json", 2, 0.1, 0.2, 8),
+        Reply(2, 0.1, 0.2, 8),
         Failed("invalid_input", "no", [[0, "a", "why"], [None, None, "why"]]),
         Alive(12, example_ok=False, message="no"),
     ],

@@ -36,3 +36,30 @@ def test_what_cannot_go_to_the_gpu_stays_on_the_processor(
     else:
         assert loading._pyfunc(order) == "loaded"
     assert load.asked == asked
+
+
+@pytest.mark.parametrize(
+    ("error", "failure", "says"),
+    [
+        (ModuleNotFoundError("no", name="lightgbm"), "load_failed", "needs 'lightgbm'"),
+        (ImportError("cannot import name 'x'", name="lib"), "load_failed", "raised ImportError"),
+        (
+            ImportError("a.so: failed to map segment from shared object", name="_ufuncs"),
+            "unavailable",
+            "raised ImportError: ImportError (no memory or descriptor to link a library)",
+        ),
+    ],
+)
+def test_only_a_library_that_is_not_there_is_said_to_be_missing(
+    monkeypatch: pytest.MonkeyPatch, error: ImportError, failure: str, says: str
+) -> None:
+    def load(_folder: str) -> None:
+        raise error
+
+    monkeypatch.setattr(python_function, "load", load)
+    with pytest.raises(loading.LoadFailedError) as failed:
+        loading._load(Load("m", 1, "sha256:0", "/nowhere", "/nowhere", {}))
+    assert failed.value.report.failure == failure
+    assert says in failed.value.report.message
+    missing = isinstance(error, ModuleNotFoundError)
+    assert ("not installed" in failed.value.report.message) is missing

@@ -57,6 +57,9 @@ def answered_httpx(status: int) -> httpx.HTTPStatusError:
         urllib.error.URLError("unreachable"),
         requests.ConnectionError("hunter2"),
         requests.ReadTimeout(),
+        ImportError("libblas.so: failed to map segment from shared object", name="_ufuncs"),
+        ImportError("libblas.so: cannot open shared object file: Too many open files"),
+        OSError("libgomp.so: cannot create shared object descriptor: Cannot allocate memory"),
         *(answered(status) for status in (408, 429, 500, 503)),
         answered_urllib(502),
         answered_httpx(503),
@@ -89,6 +92,7 @@ def test_what_may_pass_is_found_wherever_it_is(error: BaseException) -> None:
         OSError(errno.EOPNOTSUPP, "Operation not supported"),
         OSError(errno.ENOSYS, "Function not implemented"),
         OSError("libgomp.so.1: cannot open shared object file"),  # as ctypes says it
+        ImportError("libgomp.so.1: cannot allocate memory in static TLS block", name="sklearn"),
         OSError("Unable to open file (file signature not found)"),  # as h5py does
         gzip.BadGzipFile("not a gzipped file"),
         io.UnsupportedOperation("not readable"),
@@ -114,3 +118,5 @@ def test_a_fault_is_named_without_what_it_says() -> None:
     assert name_of(OSError(errno.ENOSPC, "hunter2")) == "OSError (No space left on device)"
     assert name_of(requests.ConnectionError("hunter2")) == "ConnectionError"
     assert name_of(ssl.SSLEOFError(8, "hunter2")) == "SSLEOFError", "its 8 is not the system's"
+    linked = ImportError("/home/hunter2/libblas.so: failed to map segment from shared object")
+    assert name_of(linked) == "ImportError (no memory or descriptor to link a library)"

@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from gateway.worker import fast_path, proving
+from gateway.errors import InvalidInputError
+from gateway.worker import fast_path, proving, serving_loop
 from gateway.worker.batching import BatchLimits
 from gateway.worker.codecs import strict_json
 from gateway.worker.flavors import NotTakenError, pytorch
@@ -20,6 +21,7 @@ from gateway.worker.proof import PER_ROW, UNKNOWN, Proof
 from gateway.worker.served_model import ServedModel
 from gateway.worker.serving_loop import Connection, ServingLoop
 from gateway.worker.signature import Column, Param, Signature
+from gateway.worker_messages import MAX_HEADER_BYTES, read_failed
 
 ANY = Form(TENSOR, frozenset({TENSOR_NAME}), frozenset())
 """What all requests here are like."""
@@ -52,6 +54,7 @@ def serve(
     answers_per_row=False,
     probabilities=None,
     probabilities_joined=False,
+    signature=Signature(),  # noqa: B008  # frozen
 ):
     """Let a loop take ``frames`` and STOP; return its answers by id, in their order."""
     ours, theirs = socket.socketpair()
@@ -59,7 +62,7 @@ def serve(
         ours.sendall(b"".join(b"".join(pack(*frame)) for frame in frames))
         ours.sendall(b"".join(pack(Kind.STOP, 0, encode_header(Stop()))))
         report = Loaded(1, {}, "passed", batching, "", "pyfunc", "", joined_rows=joined_rows)
-        served = ServedModel("m", 1, Signature(), strict_json.best(), model)
+        served = ServedModel("m", 1, signature, strict_json.best(), model)
         served.proved_form = ANY
         served.probabilities_call = probabilities
         proof = Proof(
@@ -91,6 +94,29 @@ def test_an_answer_that_cannot_be_read_fails_its_own_request_only():
     assert answers[2].kind == Kind.FAILED
     assert failed["code"] == "model_error"
     assert "RuntimeError" in failed["message"]
+
+
+class Believed(Connection):
+    """Sends nothing that would end the worker, nor hang where nobody reads meanwhile."""
+
+    def send(self, answers, json=None):
+        assert all(len(encode_header(one[1], json)) < MAX_HEADER_BYTES for one in answers)
+        super().send(answers, json)
+
+
+@pytest.mark.parametrize("letter", ["名", "\x00", "\U0001f600", "\ud800"])
+def test_names_that_a_caller_chooses_do_not_end_the_worker(letter):
+    split = {"columns": [letter * 4096], "data": [["x"]] * 20}
+    body = json.dumps({"dataframe_split": split}).encode()
+    header = encode_header(Predict("predict", "application/json", 1e12, "r"))
+    nameless = Signature((Column(0, "double", named=False),))
+    failed = serve((Kind.PREDICT, 1, header, body), signature=nameless, connection=Believed)[1]
+    assert failed.kind == Kind.FAILED
+    error = read_failed(failed.header)
+    assert isinstance(error, InvalidInputError)
+    if letter != "\ud800":  # no JSON has it
+        assert [detail[0] for detail in error.details] == list(range(20))
+        assert {detail[1] for detail in error.details} == {letter * 199 + "…"}
 
 
 def test_no_more_rows_are_joined_than_were_proved_together():
@@ -365,3 +391,126 @@ def test_requests_are_joined_up_to_so_many_bytes_of_their_bodies():
     answers = serve(*requests, limits=BatchLimits(10, 2 * size))
     rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(1, 6)]
     assert rows == [2, 2, 2, 2, 1]
+
+
+# --- large bodies -------------------------------------------------------------------------------
+
+
+class Slow:
+    """A model of which a large body takes ``large_s`` and a small one ``small_s``.
+
+    Large bodies ask for 1; what is asked for is told in ``order``.
+    """
+
+    def __init__(self, large_s=1.0, small_s=0.0):
+        self.now, self.order = 0.0, []
+        self._seconds = {True: large_s, False: small_s}
+
+    def __call__(self, inputs):
+        values = inputs.native()
+        self.order.append(list(values))
+        self.now += self._seconds[values[0] == 1]
+        return values
+
+    def clock(self):
+        return self.now
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Return what makes a request whose body is large, as the loop counts for this test."""
+    monkeypatch.setattr(serving_loop, "_LARGE_BYTES", 100)
+
+    def made(id_, value=1, **options):
+        kind, number, header, body = request(id_, value, **options)
+        return kind, number, header, body + b" " * 100
+
+    return made
+
+
+def test_small_requests_go_before_the_next_large_body(large):
+    slow = Slow()
+    answers = serve(
+        *(large(1), large(2), request(3, 3), request(4, 4), large(5)), model=slow, clock=slow.clock
+    )
+    assert [answers[id_].kind for id_ in range(1, 6)] == [Kind.REPLY] * 5
+    assert list(map(list, slow.order)) == [[1], [3, 4], [1], [1]]
+
+
+def test_a_large_body_is_passed_over_for_no_longer_than_the_one_before_it_took(large):
+    """Small requests never end, and one takes a quarter of a large one."""
+    slow, numbers = Slow(large_s=0.5, small_s=0.125), iter(range(10, 60))
+
+    class Endless(Connection):
+        def receive(self, *, wait):
+            number = next(numbers, None)
+            if number is None:
+                return super().receive(wait=wait)
+            first = [large(1), large(2)] if number == 10 else []
+            frames = [*first, request(number, number)]
+            return FrameReader().feed(b"".join(b"".join(pack(*one)) for one in frames))
+
+    answers = serve(model=slow, clock=slow.clock, connection=Endless)
+    assert len(answers) == 52
+    assert [value[0] == 1 for value in slow.order[:8]] == [True, *[False] * 4, True, *[False] * 2]
+
+
+def test_small_requests_behind_a_large_body_that_still_comes_go_first(large):
+    """Four large bodies fill the socket many times over, and small requests are behind them."""
+    slow = Slow()
+    stream = [large(1), large(2), large(3), request(4, 4)]
+    data = b"".join(b"".join(pack(*frame)) for frame in stream)
+    pieces = iter([data[start : start + 150] for start in range(0, len(data), 150)])
+
+    class Slowly(Connection):
+        def receive(self, *, wait):
+            piece = next(pieces, None)
+            return self._reader.feed(piece) if piece else super().receive(wait=wait)
+
+    answers = serve(model=slow, clock=slow.clock, connection=Slowly)
+    assert len(answers) == 4
+    assert [int(value[0]) for value in slow.order] == [1, 4, 1, 1]
+
+
+def test_a_large_body_that_nobody_waits_for_is_never_read(large):
+    slow = Slow()
+    garbled = (*large(2)[:3], b"[" * 1000)
+    cancel = (Kind.CANCEL, 2, encode_header(Cancel()))
+    late = (*large(3, deadline=0.5)[:3], b"[" * 1000)
+    answers = serve(large(1), garbled, late, cancel, model=slow, clock=slow.clock)
+    codes = [json.loads(answers[id_].header)["code"] for id_ in (2, 3)]
+    assert codes == ["cancelled", "deadline_exceeded"]
+    assert len(slow.order) == 1
+
+
+def test_a_large_body_is_joined_with_no_other(large):
+    answers = serve(large(1), large(2), request(3, 3), request(4, 4), model=Slow())
+    rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(1, 5)]
+    assert rows == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("where", ["decode", "join", "model"])
+def test_a_body_that_does_not_fit_into_memory_says_nothing_of_the_model(monkeypatch, where):
+    """Which is what `begun` says: whether the model was called."""
+
+    def fail(*_, **__):
+        raise MemoryError
+
+    if where == "join":
+        monkeypatch.setattr(serving_loop, "join", fail)
+    if where == "decode":
+        monkeypatch.setattr(ServedModel, "decode", fail)
+    answers = serve(request(1, 1), request(2, 1), model=fail if where == "model" else Slow())
+    for id_ in (1, 2):
+        failed = json.loads(answers[id_].header)
+        assert (failed["code"], failed["begun"]) == ("model_error", where == "model")
+
+
+def test_what_a_model_calls_its_errors_is_bounded():
+    odd = type("Odd" * 10_000, (Exception,), {})
+
+    def fail(inputs):
+        raise odd
+
+    failed = json.loads(serve(request(1, 1), model=fail)[1].header)
+    assert len(failed["message"]) <= 4096

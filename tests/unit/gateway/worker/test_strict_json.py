@@ -1,6 +1,8 @@
+import contextlib
 import json
 import math
 import time
+import timeit
 from typing import Any
 
 import pytest
@@ -180,3 +182,56 @@ def test_an_example_has_null_where_mlflow_writes_nan():
 def test_an_example_that_no_caller_could_send_is_none(text):
     with pytest.raises(InvalidJsonError):
         strict_json.repair_example(text)
+
+
+_TEXTS = st.text(alphabet='[]{}"\\a', max_size=12)
+_NESTED = st.recursive(
+    st.one_of(st.integers(0, 9), _TEXTS),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(_TEXTS, inner, max_size=3)
+    ),
+    max_leaves=40,
+)
+
+
+def _levels_in(value):
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if held is None else 1 + max(map(_levels_in, held), default=0)
+
+
+@given(_NESTED, st.integers(1, 8), st.integers(1, 70), st.booleans())
+def test_the_depth_that_is_scanned_is_the_depth_that_there_is(value, levels, chunk_bytes, is_long):
+    body, deep = json.dumps(value).encode(), _levels_in(value) > levels
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strict_json, "_CHUNK_BYTES", chunk_bytes)
+        patch.setattr(strict_json, "_SHORT_BYTES", -1 if is_long else len(body))
+        with pytest.raises(InvalidJsonError) if deep else contextlib.nullcontext():
+            strict_json.check_depth(body, levels)
+
+
+_MANY = 4_000_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * _MANY,
+        b"[" * (_MANY // 2) + b"]" * (_MANY // 2),
+        (b"[" * 66 + b"]" * 66) * (_MANY // 132),
+        b'{"a":' * (_MANY // 5),
+        b"]" * _MANY,
+        b'["' + b'\\"' * 100_000 + b'",' + b"[" * _MANY,
+    ],
+    ids=["opened", "balanced", "columns", "objects", "closed", "after a string"],
+)
+def test_a_body_that_is_too_deep_costs_no_more_than_a_small_part_of_reading_numbers(body):
+    """A ratio within one run: numbers of as many bytes are read by the fastest decoder there is."""
+    numbers = b"[" + b"1," * (_MANY // 2) + b"1]"
+    json_of = strict_json.best()
+    reading_s = min(timeit.repeat(lambda: json_of.loads(numbers), number=1, repeat=3))
+
+    def refuse():
+        with pytest.raises(InvalidJsonError):
+            json_of.loads(body)
+
+    assert min(timeit.repeat(refuse, number=1, repeat=5)) < reading_s / 5

@@ -1,0 +1,132 @@
+"""What an earlier life of this node left behind, known by a mark in its environment, and ended.
+
+A gateway that is killed takes its workers with it, by their lifelines; a process that a model
+started in a group of its own may stay. Every process that a gateway starts inherits the mark: the
+node, the boot, and which process that gateway is. So what belongs to a gateway that lives, of a
+copy of this node's folder perhaps, is left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+MARK = "REGISTRY_GATEWAY_LIFE"
+_PARTS = 4
+_ROUNDS = 5
+"""A process may fork between two looks; each look finds fewer that can."""
+_MOST_BYTES = 1024 * 1024
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Life:
+    """One run of a gateway.
+
+    Attributes:
+        pid: The gateway's process id.
+        started: When that process was started, in the kernel's count: with the pid it names one
+            process for ever.
+    """
+
+    node_id: str
+    boot_id: str
+    pid: int
+    started: int
+
+    @classmethod
+    def own(cls, node_id: str, boot_id: str) -> Life:
+        """Return the life that begins with this process."""
+        return cls(node_id, boot_id, os.getpid(), _started(os.getpid()) or 0)
+
+    def as_mark(self) -> str:
+        """Return what `read` reads."""
+        return f"{self.node_id} {self.boot_id} {self.pid} {self.started}"
+
+    @classmethod
+    def read(cls, mark: str) -> Life | None:
+        """Return the life that a mark names; None if it is no mark."""
+        parts = mark.split(" ")
+        if len(parts) != _PARTS or not (parts[2].isdecimal() and parts[3].isdecimal()):
+            return None
+        return cls(parts[0], parts[1], int(parts[2]), int(parts[3]))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the gateway of this life has ended."""
+        return _started(self.pid) != self.started
+
+
+def end_leftovers(own: Life) -> int:
+    """Kill the processes of this user that earlier lives of a node left; return how many.
+
+    Blocking. Does not wait for their end.
+    """
+    told: set[int] = set()
+    for _ in range(_ROUNDS):
+        found = [pid for pid in _pids() if pid not in told and _is_left(pid, own)]
+        if not found:
+            break
+        told.update(pid for pid in found if _kill(pid, own))
+    return len(told)
+
+
+def _pids() -> Iterator[int]:
+    user = os.geteuid()
+    for folder in _PROC.iterdir():
+        try:
+            if folder.name.isdecimal() and folder.stat().st_uid == user:
+                yield int(folder.name)
+        except OSError:
+            continue
+
+
+def _is_left(pid: int, own: Life) -> bool:
+    life = None if pid == own.pid else _life_of(pid)
+    return (
+        life is not None
+        and life.node_id == own.node_id
+        and life.boot_id != own.boot_id
+        and life.is_over
+    )
+
+
+def _life_of(pid: int) -> Life | None:
+    try:
+        with (_PROC / str(pid) / "environ").open("rb") as file:
+            environ = file.read(_MOST_BYTES)
+    except OSError:
+        return None
+    prefix = f"{MARK}=".encode()
+    marks = (part[len(prefix) :] for part in environ.split(b"\0") if part.startswith(prefix))
+    return Life.read(next(marks, b"").decode("ascii", "replace"))
+
+
+def _kill(pid: int, own: Life) -> bool:
+    """Kill a process if it still is what was found: its id may be another one's by now."""
+    try:
+        process = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if not _is_left(pid, own):
+            return False
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    except OSError:
+        return False
+    finally:
+        os.close(process)
+    return True
+
+
+def _started(pid: int) -> int | None:
+    """Return when a process was started; None if it has ended, reaped or not."""
+    try:
+        stat = (_PROC / str(pid) / "stat").read_text(errors="replace")
+    except OSError:
+        return None
+    state, *fields = stat.rpartition(")")[2].split()
+    return None if state in "ZX" else int(fields[18])

@@ -1,0 +1,272 @@
+"""What workers say, checked where it is decoded: a frame of a worker is input like a caller's.
+
+Types, ranges, sizes and words of every field are looked at here, and nowhere else. A message that
+does not pass ends its worker: `NonsenseError`. Numbers that are not finite and broken text are no
+JSON for orjson, so none comes past it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import orjson
+
+from gateway.errors import (
+    DeadlineExceededError,
+    GatewayError,
+    InvalidInputError,
+    MediaTypeError,
+    ModelRaisedError,
+    NotFiniteAnswerError,
+)
+from gateway.worker.messages import MAX_TEXT, Alive, Failed, Hello, Loaded, LoadFailed
+from gateway.worker.proof import ALONE, FAST, JOINED, PER_ROW, PYFUNC, UNKNOWN, WHOLE, Proof, parse
+from gateway.worker.refusals import MAX_DETAILS
+
+MAX_HEADER_BYTES = 256 * 1024
+"""Of a frame from a worker: many times what the longest honest one has."""
+_MAX_ITEMS = 256
+_MAX_BYTES = 2**48
+"""Of memory, beyond what any machine has."""
+_MAX_ROWS = 2**40
+_MAX_SECONDS = 1e7
+_MAX_VERSION = 2**31
+
+Fits = Callable[[Any], bool]
+M = TypeVar("M")
+
+
+class NonsenseError(ValueError):
+    """A worker said what no worker of ours says. The message names the fault, without the data."""
+
+
+# --- answers: read by hand, once for every request ----------------------------------------------
+
+
+def read_reply(header: bytes) -> tuple[int, float, float, int]:
+    """Return rows, seconds in the queue, seconds of the call, and rows of the batch of a REPLY.
+
+    Raises:
+        NonsenseError: It is none.
+    """
+    said = _loads(header)
+    try:
+        rows, queued_s = said["rows"], said["queued_s"]
+        predict_s, batch_rows = said["predict_s"], said["batch_rows"]
+    except (KeyError, TypeError) as error:
+        raise NonsenseError("an answer lacks a field") from error
+    if len(said) == _REPLY_FIELDS and (  # one test per field, on the hot path
+        type(rows) is int
+        and type(batch_rows) is int
+        and type(queued_s) in _NUMBERS
+        and type(predict_s) in _NUMBERS
+        and 0 <= rows <= _MAX_ROWS
+        and 0 <= batch_rows <= _MAX_ROWS
+        and 0 <= queued_s <= _MAX_SECONDS
+        and 0 <= predict_s <= _MAX_SECONDS
+    ):
+        return rows, queued_s, predict_s, batch_rows
+    raise NonsenseError("a field of an answer is not what it must be")
+
+
+_REPLY_FIELDS = 4
+_NUMBERS = frozenset({int, float})
+
+
+def read_failed(header: bytes) -> GatewayError:
+    """Return the error that a FAILED spells, of the same code.
+
+    Raises:
+        NonsenseError: It is none.
+    """
+    failed = _read(Failed, header)
+    match failed.code:
+        case "invalid_input":
+            return InvalidInputError(failed.message, failed.details)
+        case "not_finite":
+            return NotFiniteAnswerError(failed.message, failed.details)
+        case "unsupported_media_type":
+            return MediaTypeError(failed.message)
+        case "deadline_exceeded" | "cancelled":
+            return DeadlineExceededError(failed.message)
+        case _:
+            return ModelRaisedError(failed.message, begun=failed.begun)
+
+
+# --- everything else ----------------------------------------------------------------------------
+
+
+def read_hello(header: bytes) -> Hello:
+    """Return a HELLO.
+
+    Raises:
+        NonsenseError: It is none.
+    """
+    return _read(Hello, header)
+
+
+def read_loaded(header: bytes) -> Loaded:
+    """Return a LOADED.
+
+    Raises:
+        NonsenseError: It is none.
+    """
+    return _read(Loaded, header)
+
+
+def read_load_failed(header: bytes) -> LoadFailed:
+    """Return a LOAD_FAILED.
+
+    Raises:
+        NonsenseError: It is none.
+    """
+    return _read(LoadFailed, header)
+
+
+def read_alive(header: bytes) -> Alive:
+    """Return an ALIVE.
+
+    Raises:
+        NonsenseError: It is none.
+    """
+    return _read(Alive, header)
+
+
+def read_proof(header: bytes) -> Proof | None:
+    """Return the proof in a PROVING or PROVED; None: it is of another format, or beyond a bound.
+
+    Raises:
+        NonsenseError: It has none.
+    """
+    said = _loads(header)
+    if type(said) is not dict or said.keys() != {"proof"}:
+        raise NonsenseError("a message about a proof has other fields")
+    if not _is_object(said["proof"]):
+        raise NonsenseError("a proof is no object")
+    return parse(said["proof"])
+
+
+def _read(message_type: type[M], header: bytes) -> M:
+    """Read a header as ``message_type``, and look at every field."""
+    said = _loads(header)
+    if type(said) is not dict:
+        raise NonsenseError(f"a {message_type.__name__} is no object")
+    rules = _RULES[message_type]
+    if unknown := said.keys() - rules.keys():
+        raise NonsenseError(f"a {message_type.__name__} has {len(unknown)} unknown fields")
+    for name, value in said.items():
+        if not rules[name](value):
+            raise NonsenseError(f"{name} of a {message_type.__name__} is not what it must be")
+    try:
+        return message_type(**said)
+    except TypeError as error:
+        raise NonsenseError(f"a {message_type.__name__} lacks a field") from error
+
+
+def _loads(header: bytes) -> Any:
+    try:
+        return orjson.loads(header)
+    except ValueError as error:
+        raise NonsenseError("a header is not JSON") from error
+
+
+# --- the rules ----------------------------------------------------------------------------------
+
+
+def _up_to(most: int) -> Fits:
+    return lambda value: type(value) is int and 0 <= value <= most
+
+
+def _one_of(*words: str) -> Fits:
+    known = frozenset(words)
+    return lambda value: type(value) is str and value in known
+
+
+def _is_flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _is_seconds(value: Any) -> bool:
+    return type(value) in _NUMBERS and 0 <= value <= _MAX_SECONDS
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str and len(value) <= MAX_TEXT
+
+
+def _is_object(value: Any) -> bool:
+    return type(value) is dict and len(value) <= _MAX_ITEMS and all(map(_is_text, value))
+
+
+def _object_of(fits: Fits) -> Fits:
+    return lambda value: _is_object(value) and all(map(fits, value.values()))
+
+
+def _is_details(value: Any) -> bool:
+    return type(value) is list and len(value) <= MAX_DETAILS and all(map(_is_detail, value))
+
+
+def _is_detail(value: Any) -> bool:
+    if type(value) is not list or len(value) != _DETAIL_PARTS:
+        return False
+    row, field, reason = value
+    return (
+        (row is None or (type(row) is int and 0 <= row <= _MAX_ROWS))
+        and (field is None or _is_text(field))
+        and _is_text(reason)
+    )
+
+
+_DETAIL_PARTS = 3
+_RULES: dict[type[Any], dict[str, Fits]] = {
+    Hello: {
+        "pid": _up_to(_MAX_VERSION),
+        "python": _is_text,
+        "protocol_version": _up_to(_MAX_VERSION),
+    },
+    Loaded: {
+        "private_bytes": _up_to(_MAX_BYTES),
+        "durations_s": _object_of(_is_seconds),
+        "warm_up": _one_of("passed", "no_example"),
+        "batching": _one_of(JOINED, ALONE),
+        "batching_reason": _is_text,
+        "call_path": _one_of(FAST, PYFUNC),
+        "call_path_reason": _is_text,
+        "python": _is_text,
+        "frameworks": _object_of(_is_text),
+        "peak_bytes": _up_to(_MAX_BYTES),
+        "gpu_bytes": _up_to(_MAX_BYTES),
+        "expected_answers": _up_to(_MAX_ROWS),
+        "answers": _one_of(PER_ROW, WHOLE, UNKNOWN),
+        "joined_rows": _up_to(_MAX_ROWS),
+        "proof": _is_object,
+    },
+    LoadFailed: {
+        "failure": _one_of(
+            "integrity", "unsupported", "load_failed", "warm_up_failed", "unavailable", "no_room"
+        ),
+        "message": _is_text,
+    },
+    Failed: {
+        "code": _one_of(
+            "unsupported_media_type",
+            "invalid_input",
+            "model_error",
+            "not_finite",
+            "deadline_exceeded",
+            "cancelled",
+        ),
+        "message": _is_text,
+        "details": _is_details,
+        "begun": _is_flag,
+    },
+    Alive: {
+        "private_bytes": _up_to(_MAX_BYTES),
+        "example_ok": _is_flag,
+        "message": _is_text,
+        "gpu_bytes": _up_to(_MAX_BYTES),
+        "example_s": _is_seconds,
+    },
+}
+"""What each field must be. A field without a rule is refused, so that none is forgotten."""

@@ -1,0 +1,93 @@
+"""A thousand models, from an empty node: what they cost, and that a change costs what one has.
+
+A full run is held to the contract's figures. Some of them are shares of what the release before
+cost, which was measured once and is recorded below, with what the same machine took then for
+`calibration_s`: another machine, or a busy one, is held to the recorded figure times its own
+calibration.
+
+Few models cost the release before about as little as this one, in seconds and in CPU seconds. So a
+short run shows that they become active, and compares what the gateway writes for each alias that
+moves: the release before wrote three times as much at 100 models as at 20. Unit tests count the
+work of one change (`tests/unit/registry_sync/test_work_per_change.py`).
+"""
+
+import hashlib
+import json
+import time
+from dataclasses import asdict
+
+import pytest
+
+from tests.acceptance.scale import (
+    CALLED_MODELS,
+    CHANGES_OF_MODELS,
+    MODEL_CHANGES,
+    MODELS,
+    SOAK,
+)
+from tests.benchmarks.many_models import POLLS, Costs, measure, registry
+
+CALIBRATED_S = 0.2
+"""Of `calibration_s`, where the figures below were measured."""
+BEFORE_S = 1476.0
+"""Of 1,000 models in a bucket: from the start of the control plane until all were active."""
+BEFORE_POLL_CPU_S = 5.4
+"""Of 1,000 models in a bucket, for a poll that found nothing new."""
+CONTROL_CPU_S, GATEWAY_MEGABYTES = 200.0, 100.0
+"""The contract's own figures for 1,000 models; before, 985 and 2,400."""
+CHANGE_CPU_GROWS_AT_MOST = 1.5
+"""To fifty times the models."""
+CHANGE_BYTES_GROW_AT_MOST = 2.0
+"""To five times the models or more."""
+
+
+def calibration_s() -> float:
+    """Return the CPU seconds of a fixed amount of what both planes do: JSON, hashes, dicts."""
+    began = time.process_time()
+    for number in range(20_000):
+        document = json.dumps({str(n): [n, number, "sha256"] for n in range(10)})
+        hashlib.sha256(document.encode()).hexdigest()
+        json.loads(document)
+    return time.process_time() - began
+
+
+@pytest.fixture(scope="module")
+def pace() -> float:
+    """How much slower this machine is now than where the figures were measured; at least 1."""
+    return max(1.0, min(calibration_s() for _ in range(5)) / CALIBRATED_S)
+
+
+@pytest.mark.parametrize("source", ["s3", "mlflow"])
+def test_a_thousand_models_become_active_in_a_quarter_of_the_time(source: str, pace: float) -> None:
+    with registry(source, "lazy", MODELS) as bench:
+        costs = measure(bench, Costs(MODELS, source, "lazy"), polls=POLLS if SOAK else 0)
+    print(costs)
+    assert costs.seconds is not None, "all are active"
+    assert costs.control_cpu_s is not None
+    assert costs.gateway_megabytes is not None
+    assert costs.gateway_megabytes <= GATEWAY_MEGABYTES * MODELS / 1000
+    if SOAK:
+        assert costs.seconds <= BEFORE_S / 4 * pace
+        assert costs.control_cpu_s <= CONTROL_CPU_S * pace
+        assert costs.poll_cpu_s is not None
+        assert costs.poll_cpu_s <= BEFORE_POLL_CPU_S / 3 * pace
+
+
+def test_a_change_costs_the_same_in_a_registry_of_any_size() -> None:
+    """Within one run, so that it needs no calibration; a short run looks at what is written only.
+
+    Some aliases move that are active, and some whose models were never called.
+    """
+    found = []
+    for models in CHANGES_OF_MODELS:
+        with registry("mlflow", "on_demand", models, called=CALLED_MODELS) as bench:
+            costs = Costs(models, "mlflow", "on_demand")
+            found.append(measure(bench, costs, called=CALLED_MODELS, changes=MODEL_CHANGES))
+        print(found[-1])
+    fewest, most = asdict(found[0]), asdict(found[-1])
+    for kind in ("active", "uncalled"):
+        written = f"{kind}_change_kilobytes"
+        assert most[written] <= CHANGE_BYTES_GROW_AT_MOST * fewest[written], found
+        if SOAK:
+            cpu_s = f"{kind}_change_cpu_s"
+            assert most[cpu_s] <= CHANGE_CPU_GROWS_AT_MOST * fewest[cpu_s], found

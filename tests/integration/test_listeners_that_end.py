@@ -1,0 +1,74 @@
+"""A listener that ends unasked ends its process with an error, so that it is started again."""
+
+import socket
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+from tests.servers import clean_environ, free_ports
+
+END_LIMIT_S = 60.0
+PROGRAM = """
+import asyncio, sys
+from gateway.http1.server import Server
+
+async def end(_server):
+    {how}
+
+Server.main_loop = end
+from {module} import {start} as start
+sys.exit(start({arguments}))
+"""
+WAYS = {
+    "returns": "await asyncio.sleep(0)",
+    "is cancelled": "asyncio.current_task().cancel(); await asyncio.sleep(0)",
+}
+
+
+def run(*, how: str, settings: dict[str, str], **program: str) -> tuple[int, str]:
+    """Start a plane whose listeners end at once; return its exit status and its log."""
+    source = PROGRAM.format(how=WAYS[how], **{"arguments": "", **program})
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        env=clean_environ(settings),
+        capture_output=True,
+        text=True,
+        timeout=END_LIMIT_S,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_the_gateway_fails_when_a_listener_ends(how: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as folder:
+        settings = {"GATEWAY_NODE_DIR": folder, "GATEWAY_PORT": str(free_ports(1)[0])}
+        status, log = run(how=how, settings=settings, module="gateway.__main__", start="main")
+    assert "gateway.started" in log, log
+    assert (status, "a listener of the gateway ended" in log) == (1, True), log
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_the_control_plane_fails_when_a_listener_ends(how: str) -> None:
+    """Even while a thread of it waits for a registry that never answers."""
+    with (
+        tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as folder,
+        socket.create_server(("127.0.0.1", 0)) as silent,
+    ):
+        settings = {
+            "REGISTRY_SYNC_NODE_DIR": folder,
+            "REGISTRY_SYNC_TRACKING_URI": "http://{}:{}".format(*silent.getsockname()),
+            "REGISTRY_SYNC_OPERATIONS_PORT": "0",
+        }
+        status, log = run(
+            how=how,
+            settings=settings,
+            module="registry_sync.cli",
+            start="app",
+            arguments="['run']",
+        )
+    assert "control_plane.started" in log, log
+    assert (status, "a listener or the reconciliation ended" in log) == (1, True), log
+    assert "control_plane.failed" in log, log

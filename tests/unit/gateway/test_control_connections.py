@@ -1,0 +1,102 @@
+"""The gateway's control socket has connections of its own, and no more than a few."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx
+import pytest
+
+from gateway import __main__ as process
+from gateway.http1.asgi import Receive, Scope, Send
+from gateway.http1.connections import Connections, most_open
+from gateway.http1.server import Server
+from gateway.settings import GatewaySettings
+from tests.acceptance.waiting import eventually_true
+
+MOST = process._CONTROL_CONNECTIONS
+
+
+async def answers(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"here"})
+
+
+@pytest.fixture
+async def control(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Path, Server]]:
+    """The path of a control socket, and its server."""
+    path = tmp_path_factory.mktemp("s") / "s"
+    settings = GatewaySettings(drain_timeout_s=1, idle_timeout_s=600, head_timeout_s=600)
+    server = process._control_server(cast("Any", SimpleNamespace(control=answers)), settings)
+    with process._control_socket(path) as listener:
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        yield path, server
+        server.force_exit = server.should_exit = True
+        await task
+
+
+async def connected(path: Path) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    made.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(made, str(path))
+    return made
+
+
+async def asked(path: Path) -> httpx.Response:
+    """Ask on a connection of its own."""
+    transport = httpx.AsyncHTTPTransport(uds=str(path))
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        return await client.get("/observe")
+
+
+async def test_silent_connections_are_bounded_and_their_end_makes_room(
+    control: tuple[Path, Server],
+) -> None:
+    path, server = control
+    connections: Connections = server._connections
+    silent = [await connected(path) for _ in range(MOST - 1)]
+    try:
+        await eventually_true(lambda: len(connections.open) == MOST - 1, "they are open")
+        assert (await asked(path)).text == "here", "one more is served"
+        silent.append(await connected(path))
+        await eventually_true(lambda: len(connections.open) == MOST, "all there may be are open")
+        refused = await asked(path)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        silent.pop().close()
+        await eventually_true(lambda: len(connections.open) < MOST, "one has gone")
+        assert (await asked(path)).text == "here"
+    finally:
+        for one in silent:
+            one.close()
+
+
+async def test_a_flood_of_connections_opens_no_more_files_than_were_counted(
+    control: tuple[Path, Server],
+) -> None:
+    """The gateway counts them beside its workers' when it raises its limit of open files."""
+    path, server = control
+    connections: Connections = server._connections
+    seen: list[int] = []
+    enter = connections.enter
+
+    def counted(connection: Any) -> Any:
+        refusal = enter(connection)
+        seen.append(len(connections.open))
+        return refusal
+
+    connections.enter = counted  # type: ignore[method-assign]  # a test's look
+    flood = [await connected(path) for _ in range(4 * MOST)]
+    try:
+        await eventually_true(lambda: len(seen) >= len(flood), "all have been looked at")
+        await eventually_true(
+            lambda: len(connections.open) <= most_open(MOST), "those beyond are ended"
+        )
+        assert most_open(MOST) < process._FILES_BESIDE
+    finally:
+        for one in flood:
+            one.close()
+    await eventually_true(lambda: not connections.open, "all have gone")
+    assert (await asked(path)).text == "here"

@@ -1,0 +1,509 @@
+"""Workers that lie: whatever one says, and whenever, it costs its own callers only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any, cast
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from gateway import worker_messages
+from gateway.errors import GatewayError, LoadError, NotDeliveredError, WorkerDiedError
+from gateway.http.problems import problem
+from gateway.replica import Replica, ReplicaLimits, ReplicaState, WorkerReply
+from gateway.residency import ResidentSet
+from gateway.room import ReplicaKey, ResidentLimits
+from gateway.worker.frames import PREFIX, Frame, pack
+from gateway.worker.loading import LoadFailedError
+from gateway.worker.messages import (
+    KIND_OF,
+    Alive,
+    Failed,
+    Kind,
+    Load,
+    Proved,
+    Proving,
+    Reply,
+    Warming,
+    bounded,
+    encode_header,
+)
+from gateway.worker.proof import Proof, parse
+from gateway.worker.refusals import Detail, RequestRefusedError
+from tests.acceptance.scale import LIES
+from tests.acceptance.waiting import eventually_true
+from tests.fakes.lies import (
+    FLOOD_FRAMES,
+    HONEST,
+    MOMENTS,
+    ODD,
+    START,
+    Lie,
+    header_of,
+    spelled_as,
+)
+from tests.fakes.worker import FakeLauncher, FakeWorker
+from tests.unit.gateway.test_replica import LIMITS, LOAD, ReadyLauncher, bring_up
+
+
+def test_every_field_of_every_message_from_a_worker_has_a_rule():
+    ruled = {kind: rules.keys() for kind, rules in worker_messages._RULES.items()}
+    assert ruled == {kind: {one.name for one in fields(kind)} for kind in ruled}
+    by_hand = {Reply, Warming, Proving, Proved}
+    assert ruled.keys() | by_hand == {kind for kind in KIND_OF if KIND_OF[kind] >= Kind.HELLO}
+
+
+LONGEST = "\U0001f600" * 5000
+"""JSON spells each of these characters with twelve bytes."""
+LARGEST_PROOF = Proof(
+    made_with={f"{number:0100}": "1" * 100 for number in range(64)},
+    batching_reason="\U0001f600" * 300,
+    call_path_reason="\U0001f600" * 300,
+).as_header()
+
+
+def largest(kind: int) -> Any:
+    """Return the message of a kind whose header is the largest that an honest worker sends."""
+    match kind:
+        case Kind.FAILED:
+            details: list[Detail] = [(2**40, LONGEST, LONGEST)] * 100
+            refusal = RequestRefusedError("invalid_input", LONGEST, details)
+            return Failed(refusal.code, refusal.message, refusal.as_lists())
+        case Kind.LOADED:
+            return replace(
+                HONEST[kind],
+                batching_reason="\U0001f600" * 300,
+                call_path_reason="\U0001f600" * 300,
+                frameworks={f"{number:0100}": "1" * 100 for number in range(64)},
+                proof=LARGEST_PROOF,
+            )
+        case Kind.LOAD_FAILED:
+            return LoadFailedError("load_failed", LONGEST).report
+        case Kind.PROVING | Kind.PROVED:
+            return replace(HONEST[kind], proof=LARGEST_PROOF)
+        case Kind.ALIVE:
+            return replace(HONEST[kind], message=bounded(LONGEST))
+        case _:
+            return HONEST[kind]
+
+
+@pytest.mark.parametrize("kind", sorted(HONEST))
+def test_the_largest_header_of_an_honest_worker_is_believed(kind):
+    assert parse(LARGEST_PROOF) is not None
+    header = encode_header(largest(kind))
+    assert len(header) < worker_messages.MAX_HEADER_BYTES
+    if kind in READERS:
+        assert_sound(READERS[kind](header))
+
+
+# --- one lie each -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def serving():
+    """A ready replica with three requests inside, their answers, and its worker."""
+    launcher = ReadyLauncher()
+    let_go: list[int] = []
+    limits = replace(LIMITS, max_in_flight=8, stuck_grace_s=0.4)
+    replica = Replica("m/1", launcher, limits, lambda _: None)
+    await bring_up(replica, launcher)
+    answers = [
+        replica.submit(
+            b"{}", b"{}", timeout_s=30, limit_s=30, on_done=partial(let_go.append, number)
+        )
+        for number in (1, 2, 3)
+    ]
+    yield replica, launcher.worker.peer, answers, let_go
+    replica.kill("the test is over")
+    await replica.wait_stopped()
+
+
+def said(peer, kind, header=b"{}", id_=0, body=b""):
+    peer.sendall(b"".join(pack(kind, id_, header, body)))
+
+
+REPLY = encode_header(HONEST[Kind.REPLY])
+FAILED = encode_header(HONEST[Kind.FAILED])
+
+
+@pytest.mark.parametrize(
+    ("frames", "reason"),
+    [
+        ([(Kind.FAILED, b'{"code":"invalid_input","message":"no","details":[[1]]}', 1)], "details"),
+        ([(Kind.FAILED, b'{"code":"odd","message":"no"}', 1)], "code"),
+        ([(Kind.REPLY, b'{"rows":1,"queued_s":"0","predict_s":0,"batch_rows":1}', 1)], "answer"),
+        ([(Kind.REPLY, b'{"rows":1,"queued_s":1e400,"predict_s":0,"batch_rows":1}', 1)], "JSON"),
+        ([(Kind.REPLY, b'{"rows":1,"queued_s":-1,"predict_s":0,"batch_rows":1}', 1)], "answer"),
+        ([(Kind.REPLY, b'{"rows":1}', 1)], "lacks"),
+        ([(Kind.REPLY, b"[]", 1)], "lacks"),
+        ([(Kind.REPLY, REPLY, 99)], "does not have"),
+        ([(Kind.FAILED, FAILED, 1), (Kind.FAILED, FAILED, 1)], "does not have"),
+        ([(Kind.ALIVE, encode_header(HONEST[Kind.ALIVE]), 0)], "nobody asked"),
+        ([(Kind.HELLO, encode_header(HONEST[Kind.HELLO]), 0)], "HELLO is out of its order"),
+        ([(Kind.LOADED, encode_header(HONEST[Kind.LOADED]), 0)], "LOADED is out of its order"),
+        ([(Kind.LOAD_FAILED, b"{}", 0)], "LOAD_FAILED is out of its order"),
+        ([(Kind.WARMING, b"{}", 0)], "out of its order"),
+        ([(Kind.PROVED, b'{"proof":1}', 0)], "proof"),
+        ([(Kind.PREDICT, b"{}", 1)], "no worker sends"),
+        ([(200, b"{}", 1)], "no worker sends"),
+        ([(Kind.PROVING, encode_header(HONEST[Kind.PROVING]), 0)] * 1000, "flood"),
+        ([(Kind.PROVED, b"", 0)] * 10_000, "frames in one read"),
+    ],
+)
+async def test_a_worker_that_speaks_nonsense_is_ended_and_its_callers_are_told(
+    serving, frames, reason
+):
+    replica, peer, answers, let_go = serving
+    data = b"".join(b"".join(pack(kind, id_, header)) for kind, header, id_ in frames)
+    with contextlib.suppress(OSError):  # it is ended in the midst of it
+        await asyncio.get_running_loop().run_in_executor(None, peer.sendall, data)
+    async with asyncio.timeout(10):
+        told = await asyncio.gather(*answers, return_exceptions=True)
+        await replica.wait_stopped()
+    assert reason in replica.end_reason
+    assert sorted(let_go) == [1, 2, 3]
+    assert (replica.in_flight, replica._in_flight_bytes) == (0, 0)
+    assert all(isinstance(one, GatewayError) for one in told), told
+    assert any(isinstance(one, WorkerDiedError) for one in told)
+
+
+HELLO = encode_header(HONEST[Kind.HELLO])
+
+
+@pytest.mark.parametrize(
+    ("frames", "reason"),
+    [
+        ([], "had not started after"),
+        ([(Kind.HELLO, b'{"pid":"x","python":"3.11","protocol_version":4}')], "pid of a Hello"),
+        ([(Kind.HELLO, b'{"pid":1,"python":[],"protocol_version":4}')], "python of a Hello"),
+        ([(Kind.HELLO, b'{"pid":1,"python":"3.11","protocol_version":3}')], "speaks protocol 3"),
+        ([(Kind.HELLO, b'{"pid":1}')], "lacks a field"),
+        ([(Kind.HELLO, b"")], "not JSON"),
+        ([(Kind.HELLO, HELLO)] * 2, "HELLO is out of its order"),
+        ([(Kind.HELLO, HELLO), (Kind.WARMING, b"{}")], "out of its order"),
+        ([(Kind.WARMING, b"{}"), (Kind.HELLO, HELLO)], "out of its order"),
+        ([(Kind.LOADED, encode_header(HONEST[Kind.LOADED]))], "LOADED came, not HELLO"),
+        ([(Kind.LOAD_FAILED, encode_header(HONEST[Kind.LOAD_FAILED]))], "came, not HELLO"),
+        ([(Kind.ALIVE, encode_header(HONEST[Kind.ALIVE])), (Kind.HELLO, HELLO)], "nobody asked"),
+        ([(Kind.REPLY, REPLY), (Kind.HELLO, HELLO)], "does not have"),
+        ([(Kind.PROVED, b"")] * FLOOD_FRAMES, "frames in one read"),
+        ([(Kind.HELLO, HELLO), *([(Kind.PROVED, b"")] * FLOOD_FRAMES)], "frames in one read"),
+    ],
+)
+async def test_a_worker_that_begins_with_nonsense_does_not_come_up(frames, reason):
+    launcher = ReadyLauncher()
+    stopped: list[Replica] = []
+    limits = replace(LIMITS, load_timeout_s=30 if frames else 0.3)
+    replica = Replica("m/1", launcher, limits, stopped.append)
+    starting = asyncio.ensure_future(replica.start(LOAD))
+    data = b"".join(b"".join(pack(kind, 0, header)) for kind, header in frames)
+    with contextlib.suppress(OSError):  # it is ended in the midst of it
+        await asyncio.get_running_loop().run_in_executor(None, launcher.worker.peer.sendall, data)
+    async with asyncio.timeout(10):
+        with pytest.raises(LoadError, match=reason):
+            await starting
+        await replica.wait_stopped()
+    assert launcher.worker.closed
+    assert stopped == [replica]
+
+
+async def test_a_frame_that_is_beyond_the_limits_ends_its_worker_with_the_reason(serving):
+    replica, peer, _, _ = serving
+    peer.sendall(PREFIX.pack(Kind.REPLY, worker_messages.MAX_HEADER_BYTES + 1, 0, 1))
+    async with asyncio.timeout(10):
+        await replica.wait_stopped()
+    assert "beyond the limits" in replica.end_reason
+
+
+async def test_a_worker_that_passes_over_a_request_is_ended_at_the_time_of_that():
+    """It answers later requests for ever, and the earlier one would keep its slot for ever."""
+    launcher, told = ReadyLauncher(), []
+    limits = ReplicaLimits(8, 1000, load_timeout_s=5, warm_up_timeout_s=5, stuck_grace_s=0.3)
+    replica = Replica("m/1", launcher, limits, lambda _: None, lambda *late: told.append(late[0]))
+    await bring_up(replica, launcher)
+    done = []
+
+    def ask():
+        return replica.submit(
+            b"{}", b"", timeout_s=0.2, limit_s=0.2, on_done=lambda: done.append(1)
+        )
+
+    passed_over = ask()
+    count = 1
+    async with asyncio.timeout(10):
+        while replica.state is ReplicaState.READY:
+            later = ask()
+            count += 1
+            said(launcher.worker.peer, Kind.REPLY, REPLY, count)
+            with contextlib.suppress(WorkerDiedError):
+                await later
+            await asyncio.sleep(0.02)
+        await replica.wait_stopped()
+    assert "stuck" in replica.end_reason
+    assert passed_over.exception() is not None
+    assert len(done) == count
+    assert told == ["stuck"]
+
+
+async def test_a_worker_that_answers_in_turn_is_not_ended_however_long_its_queue_is(serving):
+    replica, peer, answers, _ = serving
+    for request in replica._in_flight.values():
+        request.limit_s = 0.1  # and a grace of 0.4 s
+    for number in (1, 2, 3):
+        await asyncio.sleep(0.3)
+        said(peer, Kind.REPLY, REPLY, number)
+        await answers[number - 1]
+    assert replica.state is ReplicaState.READY
+
+
+async def test_a_gateway_that_was_held_up_hears_its_workers_before_it_judges_them(serving):
+    """Its timers are over before it looks at its sockets."""
+    replica, peer, answers, _ = serving
+    for request in replica._in_flight.values():
+        request.limit_s = request.due = 0.0
+    replica._turn_began = 0.0
+    for number in (1, 2, 3):
+        said(peer, Kind.REPLY, REPLY, number)
+    replica._look()
+    assert [answer.result().rows for answer in answers] == [1, 1, 1]
+    assert replica.state is ReplicaState.READY
+
+
+async def test_a_probe_that_was_given_up_is_answered_once():
+    launcher = ReadyLauncher()
+    replica = Replica("m/1", launcher, LIMITS, lambda _: None)
+    await bring_up(replica, launcher)
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            await replica.probe(0.01)
+    probe = asyncio.ensure_future(replica.probe(10))
+    await asyncio.sleep(0)
+    said(launcher.worker.peer, Kind.ALIVE, encode_header(HONEST[Kind.ALIVE]))
+    assert (await probe).example_ok
+    said(launcher.worker.peer, Kind.ALIVE, encode_header(HONEST[Kind.ALIVE]))
+    async with asyncio.timeout(10):
+        await replica.wait_stopped()
+    assert "nobody asked" in replica.end_reason
+
+
+# --- every field of every message ---------------------------------------------------------------
+
+READERS = {
+    Kind.HELLO: worker_messages.read_hello,
+    Kind.LOADED: worker_messages.read_loaded,
+    Kind.LOAD_FAILED: worker_messages.read_load_failed,
+    Kind.FAILED: worker_messages.read_failed,
+    Kind.ALIVE: worker_messages.read_alive,
+    Kind.REPLY: worker_messages.read_reply,
+    Kind.PROVING: worker_messages.read_proof,
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_what_is_believed_has_the_types_and_ranges_of_what_was_to_be_said(kind):
+    honest = spelled_as(kind)
+    read = READERS[kind]
+    assert_sound(read(header_of(honest)))
+    refused = 0
+    for name in (*honest, "odd"):
+        for odd in ODD:
+            try:
+                assert_sound(read(header_of(honest | {name: odd})))
+            except worker_messages.NonsenseError:
+                refused += 1
+    assert refused > len(honest) * 8
+
+
+def assert_sound(said: object) -> None:
+    """Fail if what was read is not what everything that comes after takes it for."""
+    if isinstance(said, GatewayError):
+        shown = problem(said, "r")
+        assert all(type(one["reason"]) is str for one in shown.get("errors", []))
+        orjson.dumps(shown)
+    elif isinstance(said, tuple):
+        rows, queued_s, predict_s, batch_rows = said
+        assert type(rows) is type(batch_rows) is int
+        assert 0 <= queued_s + predict_s < 1e9
+    elif said is not None:
+        for one in fields(cast("Any", said)):
+            value, meant = getattr(said, one.name), str(one.type)
+            assert type(value).__name__ == meant.partition("[")[0] or (
+                meant == "float" and type(value) is int
+            ), one.name
+            assert not isinstance(value, int | float) or 0 <= value < 2**63
+            assert not isinstance(value, str) or len(value) <= 4096
+            assert meant != "dict[str, float]" or all(0 <= v < 1e9 for v in value.values())
+            orjson.dumps(value)
+
+
+class Liar(FakeLauncher):
+    """Starts honest workers of version 1; those of version 2 lie at a given moment.
+
+    Version 2 has an interpreter of its own, which tells the two apart before a load does.
+    """
+
+    def __init__(self, moment: int, told: list[Lie], then: str) -> None:
+        super().__init__(lambda _: 1)
+        self.workers: list[FakeWorker] = []
+        self._moment, self._lies, self._then = moment, told, then
+
+    async def launch(self, interpreter: str | None) -> Any:
+        worker = await super().launch(interpreter)
+        self.workers.append(worker)
+        return worker
+
+    async def _greeted(self, peer: Any, pid: int, interpreter: str | None) -> bool:
+        if interpreter is None or self._moment != START:
+            return await super()._greeted(peer, pid, interpreter)
+        return await self._tell(peer, 0)  # in place of HELLO
+
+    async def _answer(self, peer: Any, frame: Frame, version: int, hung: set[int]) -> bool:
+        return await self._lie(peer, frame, version) and await super()._answer(
+            peer, frame, version, hung
+        )
+
+    async def _loaded(self, peer: Any, frame: Frame, version: int) -> bool:
+        return await self._lie(peer, frame, version) and await super()._loaded(peer, frame, version)
+
+    async def _lie(self, peer: Any, frame: Frame, version: int) -> bool:
+        """Lie, if this is the moment; False: and end."""
+        if version != LYING.version or frame.kind != self._moment:
+            return True
+        return await self._tell(peer, frame.id)
+
+    async def _tell(self, peer: Any, asked_id: int) -> bool:
+        """Tell the lies; False: and end."""
+        told = b"".join(one.as_answer_to(asked_id) * one.times for one in self._lies)
+        await asyncio.get_running_loop().sock_sendall(peer, told)
+        if self._then == "hang":
+            await asyncio.get_running_loop().create_future()
+        return self._then == "go on"
+
+
+class Terms:
+    """What a resident set asks about versions: one worker each, of a byte."""
+
+    def estimate(self, key):
+        return 1
+
+    def replicas(self, key):
+        return 1
+
+    def goes_last(self, key):
+        return False
+
+    def pinned(self, key):
+        return False
+
+
+class Seen:
+    def loaded(self, key, seconds, resident_bytes):
+        assert isinstance(resident_bytes, int)
+
+    def load_failed(self, key, failure, message):
+        json.dumps([failure, message]).encode()
+
+    def ended(self, key, reason, *, evicted, died):
+        json.dumps(reason).encode()
+
+
+GOOD, LYING = (ReplicaKey(name, version, "d") for name, version in (("good", 1), ("liar", 2)))
+SHORT = ReplicaLimits(4, 1000, load_timeout_s=0.3, warm_up_timeout_s=0.3, stuck_grace_s=0.05)
+
+
+@settings(max_examples=LIES, deadline=None)
+@given(moment=MOMENTS, then=st.sampled_from(["go on", "go on", "end", "hang"]))
+def test_whatever_a_worker_says_others_are_answered_and_nothing_stays_taken(moment, then):
+    at, told = moment
+    with capture_logs() as logs:
+        asyncio.run(_lied_to(Liar(at, told, then)))
+    assert [one for one in logs if "exc_info" in one] == []
+
+
+async def _lied_to(launcher: Liar) -> None:
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    known: list[Replica] = []
+
+    def new_replica(key: ReplicaKey, on_stopped: Any) -> Replica:
+        known.append(Replica(str(key), launcher, SHORT, on_stopped))
+        return known[-1]
+
+    async def order(key: ReplicaKey) -> Load:
+        own = "/liar" if key == LYING else None
+        return Load(key.model, key.version, key.digest, "/nowhere", "/nowhere", {}, interpreter=own)
+
+    residents = ResidentSet(
+        limits=ResidentLimits(2, 1000),
+        load_budget_s=20.0,
+        max_waiting=10,
+        new_replica=new_replica,
+        prepare=order,
+        versions=Terms(),
+        observer=Seen(),
+    )
+    async with asyncio.timeout(30):
+        (await residents.lease(GOOD)).release()
+        await _ask(residents, LYING)
+        reply = await _ask(residents, GOOD)
+        assert isinstance(reply, WorkerReply)
+        await residents.close(10.0)
+    assert residents.residents() == []
+    assert launcher.alive() == 0
+    assert all(worker.closed for worker in launcher.workers)
+    assert [one.in_flight for one in known] == [0] * len(known)
+    assert faults == []
+
+
+async def _ask(residents: ResidentSet, key: ReplicaKey) -> object:
+    """Ask and probe a worker; return the first answer. Every lease comes back."""
+    answers: list[asyncio.Future[WorkerReply]] = []
+    probe: asyncio.Future[Alive] | None = None
+    for _ in range(3):
+        try:
+            lease = residents.try_lease(key) or await residents.lease(key)
+        except GatewayError as error:
+            problem(error, "r")
+            break
+        try:
+            answers.append(
+                lease.replica.submit(
+                    b"{}",
+                    b'{"features":[1]}',
+                    timeout_s=0.2,
+                    limit_s=0.2,
+                    on_done=lease.release,
+                )
+            )
+        except (GatewayError, NotDeliveredError):
+            lease.release()
+        if probe is None:
+            probe = asyncio.ensure_future(lease.replica.probe(0.5))
+    told = await asyncio.gather(*answers, *([probe] if probe else []), return_exceptions=True)
+    for one in told:
+        _look_at(one)
+    await eventually_true(
+        lambda: not any(one.leases for one in residents.residents()), "leases are back"
+    )
+    return told[0] if told else None
+
+
+def _look_at(told: object) -> None:
+    """Use what a caller is told, as everything does that comes after it."""
+    if isinstance(told, GatewayError):
+        assert_sound(told)
+    elif isinstance(told, WorkerReply):
+        assert told.content_type == "application/json"
+        assert_sound(tuple(told)[2:])
+    elif isinstance(told, Alive):
+        assert_sound(told)
+    else:
+        assert isinstance(told, NotDeliveredError | TimeoutError), told

@@ -1,0 +1,92 @@
+"""A call of the system that fails where nobody expects it costs what it was for, and no more."""
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from registry_sync.errors import LedgerError
+from registry_sync.holds_file import DamagedHoldsError, HoldsFile
+from registry_sync.records import Standing
+from tests.fakes.gateway import becomes
+from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle, ledger_answers
+from tests.unit.registry_sync.operating import asking
+
+ALIAS = {"model": M, "alias": A}
+PASSES = 3
+
+CALLS: dict[str, tuple[object, str, Exception]] = {
+    "open": (os, "open", OSError(errno.EMFILE, "Too many open files")),
+    "write": (os, "fsync", OSError(errno.EIO, "Input/output error")),
+    "rename": (os, "replace", OSError(errno.EIO, "Input/output error")),
+    "mkdir": (os, "mkdir", OSError(errno.ENOSPC, "No space left on device")),
+    "listdir": (os, "listdir", OSError(errno.EMFILE, "Too many open files")),
+    "thread": (threading.Thread, "start", RuntimeError("can't start new thread")),
+}
+
+
+def failing(error: Exception) -> Callable[..., object]:
+    def fail(*_: object, **__: object) -> object:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_the_control_plane_goes_on_when_it_works_again(
+    tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = NodeInMemory.with_versions(tmp_path, 3)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await idle(spine)
+        owner, name, error = CALLS[call]
+        with monkeypatch.context() as broken:
+            broken.setattr(owner, name, failing(error))
+            node.registry.point(M, A, 2)
+            node.gateway.want(M, 3)
+            await spine.poll()
+            for route in ("/freeze", "/unfreeze"):
+                answer = await client.post(route)
+                assert answer.status_code == 200, answer.text
+            for _ in range(PASSES):
+                await spine.next_decision()
+        await node.serves(2)
+        await ledger_answers(spine)
+        await idle(spine)
+        assert spine.journal.backlog() is None
+        whats = [one.what for one in spine.ledger.decisions_of(M)]
+        assert sorted(whats) == ["freeze", "unfreeze"]
+        assert (await client.post("/rollback", json=ALIAS)).json()["outcome"] == "active"
+
+
+async def test_the_gateway_is_followed_after_a_call_that_failed_unexpectedly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = NodeInMemory.with_versions(tmp_path, 2)
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        with monkeypatch.context() as broken:
+            broken.setattr(node.gateway, "observe", failing(MemoryError()))
+            spine.observation.suspect("another call failed")
+            await becomes(
+                lambda: "MemoryError" in str(spine.observation.unreachable), "it cannot be asked"
+            )
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await node.serves(2)
+
+
+def test_a_file_that_cannot_be_opened_for_want_of_descriptors_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = HoldsFile(tmp_path / "holds.json")
+    file.write(Standing())
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "open", failing(OSError(errno.EMFILE, "Too many open files")))
+        with pytest.raises(LedgerError, match="cannot be read now") as caught:
+            file.read()
+    assert not isinstance(caught.value, DamagedHoldsError)

@@ -1,0 +1,226 @@
+"""What a change costs is what its model has, however many models there are."""
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.control_contract import Catalogue, CatalogueAck
+from registry_sync import backlog, catalogue, copies, observation, reconcile, signatures
+from registry_sync.reconcile import Reconciler
+from tests.fakes.gateway import becomes
+from tests.unit.registry_sync.nodes import NodeInMemory, idle
+
+MODELS = 60
+SOAK = os.environ.get("REGISTRY_GATEWAY_SOAK", "") not in {"", "0"}
+ALL = {f"m{number:04}" for number in range(MODELS)}
+
+
+MEMORIES = (
+    (backlog, "_MOST_ACTIVATIONS"),
+    (copies, "_MOST_REMEMBERED"),
+    (observation, "_REMEMBERED_PROOFS"),
+    (signatures, "_REMEMBERED"),
+)
+"""The control plane's memories with one entry for a model or more."""
+
+
+class Counted:
+    """How often what costs was done, and for which models."""
+
+    def __init__(self, spine: Reconciler, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.planned: Counter[str] = Counter()
+        self.described: Counter[str] = Counter()
+        self.whole: Counter[str] = Counter()
+        world_of, describe = spine._world_of, catalogue.describe_model
+
+        def count_world(model: str) -> Any:
+            self.planned[model] += 1
+            return world_of(model)
+
+        def count_described(name: str, *rest: Any) -> Any:
+            self.described[name] += 1
+            return describe(name, *rest)
+
+        monkeypatch.setattr(spine, "_world_of", count_world)
+        monkeypatch.setattr(reconcile, "describe_model", count_described)
+        for of, name in (
+            (spine, "_world"),
+            (spine.ledger, "view"),
+            (spine.ledger, "remember_listing"),
+            (spine.store, "all"),
+            (spine.journal._views, "whole"),
+        ):
+            monkeypatch.setattr(of, name, self._counting(name, getattr(of, name)))
+
+    def _counting(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def count(*args: Any, **kwargs: Any) -> Any:
+            self.whole[name] += 1
+            return work(*args, **kwargs)
+
+        return count
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> NodeInMemory:
+    made = NodeInMemory(tmp_path)
+    for name in sorted(ALL):
+        for version in (1, 2):
+            made.registry.publish(name, version)
+        made.registry.without_latest(name)
+        made.registry.point(name, "champion", 1)
+    return made
+
+
+async def at_rest(node: NodeInMemory, spine: Reconciler) -> None:
+    """Let all be active, two listings count, and everything be heard and decided on."""
+    await becomes(lambda: len(node.gateway.active) == MODELS, "all are active", patience_s=60)
+    await spine.poll()  # the second listing, which may mean something for any model
+    await idle(spine)
+    heard = spine.observation
+    await becomes(lambda: heard.heard and heard.heard.seq == node.gateway.seq, "it has heard")
+    await idle(spine)
+
+
+async def test_a_promotion_that_is_hinted_at_touches_its_model_alone(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node.control_plane() as spine:
+        await at_rest(node, spine)
+        counted, snapshots = Counted(spine, monkeypatch), node.gateway.snapshots
+        node.gateway.changes.clear()
+        differences, observed = node.gateway.differences, node.gateway.observed
+        node.registry.point("m0007", "champion", 2)
+        spine.hint("m0007", "webhook")
+        await becomes(lambda: node.gateway.points("m0007", "champion") == 2, "it is promoted")
+        await idle(spine)
+        assert counted.planned.keys() == counted.described.keys() == {"m0007"}
+        assert counted.whole == {}, "nothing is done for all models"
+        assert set(node.gateway.changes) == {"m0007"}
+        assert node.gateway.snapshots == snapshots
+        told = node.gateway.observed - observed
+        assert told == node.gateway.differences - differences > 0
+
+
+async def test_a_promotion_that_a_poll_finds_touches_its_model_alone(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node.control_plane() as spine:
+        await at_rest(node, spine)
+        counted = Counted(spine, monkeypatch)
+        node.registry.point("m0007", "champion", 2)
+        await spine.poll()
+        await becomes(lambda: node.gateway.points("m0007", "champion") == 2, "it is promoted")
+        await idle(spine)
+        assert counted.planned.keys() == {"m0007"}
+        assert counted.whole.keys() <= {"whole"}, "of the view, for the poll itself"
+
+
+async def test_a_poll_that_finds_nothing_new_touches_none(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node.control_plane() as spine:
+        await at_rest(node, spine)
+        counted, seq = Counted(spine, monkeypatch), node.gateway.seq
+        await spine.poll()
+        await spine.next_decision()
+        assert counted.planned == counted.described == {}
+        assert counted.whole.keys() <= {"whole"}, "of the view, for the poll itself"
+        assert node.gateway.seq == seq, "the gateway has no news of that either"
+
+
+async def test_what_was_missed_is_found_now_and_then(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The safety net: a change of which nobody was told."""
+    async with node.control_plane() as spine:
+        await at_rest(node, spine)
+        del spine.arrival.artifacts[node.registry.digest("m0007", 1)]
+        fetched = len(node.registry.fetched)
+        for _ in range(3):
+            await spine.next_decision()
+        assert len(node.registry.fetched) == fetched
+        monkeypatch.setattr(reconcile, "_ALL_EVERY_S", 0.0)
+        monkeypatch.setattr(reconcile, "_ALL_TAKES_AT_MOST", 0.0)
+        await spine.next_decision()
+        await becomes(lambda: len(node.registry.fetched) > fetched, "it is fetched again")
+
+
+async def test_each_of_many_models_is_fetched_and_staged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where there are more of them than a memory of what was done holds."""
+    count = 5000 if SOAK else 100
+    for module, bound in MEMORIES:
+        monkeypatch.setattr(module, bound, count // 4)
+    node = NodeInMemory(tmp_path)
+    for number in range(count):
+        node.registry.publish(f"m{number:04}", 1)
+        node.registry.without_latest(f"m{number:04}")
+        node.registry.point(f"m{number:04}", "champion", 1)
+    async with node.control_plane() as spine:
+        await becomes(lambda: len(node.gateway.active) == count, "all active", patience_s=1800)
+        await idle(spine)
+        assert len(node.registry.fetched) == count
+        assert len(node.gateway.stages) == len(node.gateway.activations) == count
+        asked = len(node.registry.asked)
+        await asyncio.sleep(0)
+        await spine.next_decision()
+        assert len(node.registry.asked) == asked
+
+
+class Clock:
+    """The monotonic clock, which a test puts forward."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+    def thread_time(self) -> float:
+        return time.thread_time()
+
+
+async def test_waiting_for_the_gateway_makes_the_safety_net_no_wider(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(reconcile, "_MANY_MODELS", MODELS // 2)
+    monkeypatch.setattr(reconcile, "time", clock)
+    async with node.control_plane() as spine:
+        await at_rest(node, spine)
+        publish = node.gateway.publish
+
+        async def slow(told: Catalogue) -> CatalogueAck:
+            clock.ahead_s += 30.0
+            return await publish(told)
+
+        monkeypatch.setattr(node.gateway, "publish", slow)
+        snapshots = node.gateway.snapshots
+        node.gateway.restart()
+        await becomes(lambda: node.gateway.snapshots > snapshots, "the slow gateway is told")
+        await idle(spine)
+        counted = Counted(spine, monkeypatch)
+        clock.ahead_s += reconcile._ALL_EVERY_AT_MOST_S / 2
+        await spine.next_decision()
+        assert counted.planned.keys() == ALL
+
+
+async def test_the_safety_net_is_never_wider_than_ten_minutes(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(reconcile, "time", clock)
+    async with node.control_plane() as spine:
+        await at_rest(node, spine)
+        spine._all_took_s = 60.0
+        counted = Counted(spine, monkeypatch)
+        clock.ahead_s += reconcile._ALL_EVERY_AT_MOST_S
+        await spine.next_decision()
+        assert counted.planned.keys() == ALL
