@@ -163,12 +163,21 @@ class ForkserverLauncher:
             LoadError: The forkserver could not be reached, or restarted, in several tries.
         """
         loop = asyncio.get_running_loop()
-        # A forkserver that hangs would hang the launching thread, and every later load with it.
-        # Once it is killed, the thread's read ends and its next try starts another.
         started = loop.run_in_executor(self._thread, self._launch)
-        watchdog = loop.call_later(_FORKSERVER_PATIENCE_S, self.kill_forkserver)
+        watchdog = loop.create_task(self._end_what_hangs(_FORKSERVER_PATIENCE_S))
         started.add_done_callback(lambda _: watchdog.cancel())
         return await _or_discard(started)
+
+    async def _end_what_hangs(self, patience_s: float) -> None:
+        """End one forkserver after the other, until cancelled.
+
+        One that hangs would hang the launching thread, and every later load with it. Once it is
+        killed, the thread's read ends and its next try starts another, which may hang as well:
+        OpenBLAS asks again and again for memory that a limit denies.
+        """
+        while True:
+            await asyncio.sleep(patience_s)
+            self.kill_forkserver()
 
     def kill_forkserver(self) -> None:
         """End the forkserver at once. Workers live on, and the next launch starts another."""
@@ -196,7 +205,7 @@ class ForkserverLauncher:
     async def close(self) -> None:
         """End the forkserver and the launching thread. Workers must have ended before."""
         loop = asyncio.get_running_loop()
-        watchdog = loop.call_later(_STOP_PATIENCE_S, self.kill_forkserver)
+        watchdog = loop.create_task(self._end_what_hangs(_STOP_PATIENCE_S))
         await loop.run_in_executor(self._thread, self._stop)
         watchdog.cancel()
         self._thread.shutdown(wait=True)

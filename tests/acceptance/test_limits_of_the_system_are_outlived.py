@@ -4,12 +4,15 @@ What its event loop does in C fails by this too, such as taking a connection. Ro
 processes as it likes, so that this gateway runs as another user where the test is root.
 """
 
+import http.client
 import os
 import re
 import resource
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +32,8 @@ MAY_READ = ["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
 SPARE_BYTES = 4 * 1024 * 1024
 """Of memory, beyond what a process has: less than the stack of one thread."""
 CALLERS = 8
+LARGE_BODY = b"[" * (15 * 1024 * 1024)
+PAUSE_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,15 @@ class Kind:
         shown: Its line in ``/proc/<pid>/limits``.
         taken: Returns how much a process has.
         says: What the system says in the gateway's log when there is no more.
+        large_bodies: Whether somebody sends large bodies meanwhile. The forkserver alone does not
+            show that memory is short: OpenBLAS asks for its own again and again, without a word.
     """
 
     option: str
     shown: str
     taken: Callable[[int], int]
     says: str
+    large_bodies: bool = False
 
 
 def _descriptors(pid: int) -> int:
@@ -70,6 +78,7 @@ KINDS = {
         "Max address space",
         _bytes,
         "can't start new thread|Cannot allocate|MemoryError|to link a library",
+        large_bodies=True,
     ),
 }
 
@@ -83,6 +92,8 @@ class Limit:
     before: str = "unlimited"
     connections: list[socket.socket] = field(default_factory=list)
     log_bytes: int = 0
+    sender: threading.Thread | None = None
+    over: threading.Event = field(default_factory=threading.Event)
 
     def begin(self) -> None:
         self.log_bytes = len(self._log())
@@ -92,12 +103,27 @@ class Limit:
         for _ in range(CALLERS):  # the loop is to take them
             connection = socket.create_connection(("127.0.0.1", self.town.node.port), timeout=5)
             self.connections.append(connection)
+        if self.kind.large_bodies:
+            self.sender = threading.Thread(target=self._send_large_bodies)
+            self.sender.start()
 
     def end(self) -> None:
+        self.over.set()
+        if self.sender is not None:
+            self.sender.join()
         for seen in marked(self.town.node.mark):
             if seen.pid != self._control_pid():  # what was started meanwhile has inherited it
                 self._limit(seen.pid, self.before)
         for connection in self.connections:
+            connection.close()
+
+    def _send_large_bodies(self) -> None:
+        path = f"/models/{self.town.names[0]}/versions/1/predict"
+        while not self.over.wait(PAUSE_S):
+            connection = http.client.HTTPConnection("127.0.0.1", self.town.node.port, timeout=5)
+            with suppress(OSError, http.client.HTTPException):  # it costs the request at hand
+                connection.request("POST", path, LARGE_BODY, {"Content-Type": "application/json"})
+                connection.getresponse().read()
             connection.close()
 
     def _control_pid(self) -> int | None:

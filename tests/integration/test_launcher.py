@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway import launcher as launching
+from gateway.errors import LoadError
 from gateway.launcher import ForkserverLauncher
 
 PATIENCE_S = 60.0
@@ -57,6 +58,27 @@ async def test_a_forkserver_that_hangs_is_replaced_and_the_load_goes_on(launcher
     os.kill(hanging, signal.SIGSTOP)
     worker = await launch(launcher)
     assert launcher.forkserver_pid != hanging
+    worker.kill()
+    assert await ended(worker)
+
+
+async def test_each_forkserver_that_hangs_is_ended_until_the_load_fails(launcher, monkeypatch):
+    monkeypatch.setattr(launching, "_FORKSERVER_PATIENCE_S", 0.5)
+    ensure = launcher._ensure
+    hanging = []
+
+    def ensure_one_that_hangs():
+        context = ensure()
+        os.kill(launcher.forkserver_pid, signal.SIGSTOP)
+        hanging.append(launcher.forkserver_pid)
+        return context
+
+    with monkeypatch.context() as patched:
+        patched.setattr(launcher, "_ensure", ensure_one_that_hangs)
+        with pytest.raises(LoadError, match="could be started"):
+            await launch(launcher)
+    assert len(set(hanging)) == len(hanging) > 1
+    worker = await launch(launcher)
     worker.kill()
     assert await ended(worker)
 
