@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from gateway.atomic_files import set_aside
-from gateway.control_contract import DamagedFile
+from gateway.contract import DamagedFile
 
 _log = structlog.get_logger("gateway.damaged_files")
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import orjson
 
 from gateway.admission import Place
+from gateway.contract import Selector, SelectorKind
 from gateway.demands import Lease
 from gateway.errors import (
     DeadlineExceededError,
@@ -29,7 +30,6 @@ from gateway.errors import (
     WorkerDiedError,
 )
 from gateway.live_record import LiveRecord
-from gateway.model_ref import Selector, SelectorKind
 from gateway.node import Node
 from gateway.replica import WorkerReply, clock_deadline
 from gateway.residency import ResidentSet

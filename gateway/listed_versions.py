@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
-from gateway.control_contract import CatalogueVersion
+from gateway.contract import CatalogueVersion
 
 
 class ListedVersions(Sequence[CatalogueVersion]):

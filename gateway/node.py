@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Generic, NamedTuple, TypeVar
 
-from gateway.control_contract import DamagedCopy, Event, StageOutcome, Unwanted, Wanted
+from gateway.contract import DamagedCopy, Event, StageOutcome, Unwanted, Wanted
 from gateway.errors import GatewayError
 from gateway.routing import AliasKey, RouteTable
 

@@ -19,7 +19,7 @@ from functools import partial
 
 import structlog
 
-from gateway.control_contract import ActiveAlias
+from gateway.contract import ActiveAlias
 from gateway.errors import RolloutRefusedError
 from gateway.live_record import LiveRecord
 from gateway.node import Node

@@ -17,8 +17,9 @@ from typing import get_args
 
 import structlog
 
-from gateway.control_contract import (
+from gateway.contract import (
     CONTRACT_VERSION,
+    LATEST,
     OBSERVE_TIMEOUT_S,
     ActivateAck,
     ActivateRequest,
@@ -43,7 +44,6 @@ from gateway.control_contract import (
     UnchangedCatalogue,
 )
 from gateway.errors import GatewayError, LoadError, RolloutRefusedError, TableFileError
-from gateway.model_ref import LATEST
 from gateway.node import Node
 from gateway.residency import ResidentSet
 from gateway.room import ReplicaKey

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from gateway.control_contract import (
+from gateway.contract import (
+    LATEST,
     ActiveAlias,
     AliasHold,
     Catalogue,
@@ -19,6 +20,8 @@ from gateway.control_contract import (
     CatalogueVersion,
     Environment,
     Policy,
+    Selector,
+    SelectorKind,
     VersionState,
 )
 from gateway.errors import (
@@ -33,7 +36,6 @@ from gateway.errors import (
     VersionQuarantinedError,
 )
 from gateway.listed_versions import ListedVersions
-from gateway.model_ref import LATEST, Selector, SelectorKind
 
 LOADING_RETRY_AFTER_S = 2.0
 _MOST_HOLDS_OF_ALIAS = 16

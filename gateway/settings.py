@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway import machine_memory
-from gateway.control_contract import Alias
+from gateway.contract import Alias
 
 MIB = 1024 * 1024
 

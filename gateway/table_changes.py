@@ -21,7 +21,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.change_log import ChangeLog, Found, add_to_each
-from gateway.control_contract import ActiveAlias, AliasHold, AliasName
+from gateway.contract import ActiveAlias, AliasHold, AliasName
 from gateway.damaged_files import DamagedFiles
 from gateway.worker.guarded_read import DamagedFileError
 

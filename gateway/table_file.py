@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.atomic_files import replace
 from gateway.change_log import ChangeLog, size_bytes
-from gateway.control_contract import (
+from gateway.contract import (
     CONTRACT_VERSION,
     AliasHold,
     AliasName,

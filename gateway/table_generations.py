@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.atomic_files import put_in_place, remove, set_aside, sync_folder, write_beside
 from gateway.change_log import size_bytes
-from gateway.control_contract import ActiveAlias, AliasHold
+from gateway.contract import ActiveAlias, AliasHold
 from gateway.damaged_files import DamagedFiles
 from gateway.errors import TableFileError
 from gateway.sealed import AlteredError, NewerFormatError, is_sealed, seal, unseal_known

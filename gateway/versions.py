@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gateway.control_contract import Environment
+from gateway.contract import Environment, digest_hex
 from gateway.errors import GatewayError, LoadError
-from gateway.model_ref import digest_hex
 from gateway.node import Node
 from gateway.proofs import Proofs
 from gateway.room import ReplicaKey

@@ -7,13 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from gateway.control_contract import (
-    Catalogue,
-    CatalogueModel,
-    ModelChange,
-    NodeState,
-    UnchangedCatalogue,
-)
+from gateway.contract import Catalogue, CatalogueModel, ModelChange, NodeState, UnchangedCatalogue
 from gateway.redaction import for_public
 from registry_sync.catalogue import for_callers
 from registry_sync.errors import RolloutRejectedError

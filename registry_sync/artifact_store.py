@@ -35,7 +35,7 @@ from typing import Any
 
 import structlog
 
-from gateway.model_ref import digest_hex
+from gateway.contract import digest_hex
 from registry_sync.artifact_record import (
     Pin,
     StoredArtifact,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.control_contract import AliasHold, NodeState
+from gateway.contract import AliasHold, NodeState
 from registry_sync.records import (
     LIVE_FAILURE,
     OWN_FAILURE,

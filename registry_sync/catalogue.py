@@ -7,13 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.control_contract import (
-    CatalogueModel,
-    CatalogueVersion,
-    Environment,
-    Policy,
-    VersionState,
-)
+from gateway.contract import CatalogueModel, CatalogueVersion, Environment, Policy, VersionState
 from gateway.redaction import for_public
 from registry_sync.aspired import AspiredModel, AspiredVersion
 from registry_sync.dependencies import DependencyVerdict, Verdict

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from gateway.control_contract import DamagedCopy, NodeState
+from gateway.contract import DamagedCopy, NodeState
 from registry_sync.arrival import Arrival
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.aspired import Aspired

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from gateway.control_contract import NodeState
+from gateway.contract import NodeState
 from registry_sync.announcer import Announcer
 from registry_sync.arrival import Arrival
 from registry_sync.artifact_store import ArtifactStore

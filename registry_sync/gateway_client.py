@@ -9,7 +9,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import ValidationError
 
-from gateway.control_contract import (
+from gateway.contract import (
     CONTRACT_VERSION,
     OBSERVE_TIMEOUT_S,
     ActivateAck,

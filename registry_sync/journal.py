@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 
 import structlog
 
-from gateway.control_contract import ActiveAlias
+from gateway.contract import ActiveAlias
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.aspired import Aspired
 from registry_sync.backlog import Backlog

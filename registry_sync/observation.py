@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from gateway.control_contract import (
+from gateway.contract import (
     ActivateAck,
     ActiveAlias,
     AliasHold,

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from gateway.control_contract import ActiveAlias
+from gateway.contract import ActiveAlias
 from registry_sync.actions import (
     Action,
     Activate,

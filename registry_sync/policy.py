@@ -15,8 +15,7 @@ from itertools import islice
 from math import isfinite
 from typing import Any
 
-from gateway.control_contract import Policy
-from gateway.model_ref import InvalidReferenceError, parse_digest
+from gateway.contract import InvalidReferenceError, Policy, parse_digest
 
 PREFIX = "gateway."
 DIGEST_TAG = "gateway.digest"

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 
 import structlog
 
-from gateway.control_contract import (
+from gateway.contract import (
     PERMANENT_STAGE_FAILURES,
     ActivateRequest,
     ActiveAlias,

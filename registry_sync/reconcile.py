@@ -21,7 +21,7 @@ from typing import Literal, assert_never
 
 import structlog
 
-from gateway.control_contract import ActiveAlias, CatalogueModel, NodeState
+from gateway.contract import ActiveAlias, CatalogueModel, NodeState
 from gateway.redaction import remember_location
 from registry_sync.actions import (
     Action,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, fields
 
-from gateway.control_contract import NodeState
+from gateway.contract import NodeState
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.aspired import Aspired
 from registry_sync.records import LedgerView

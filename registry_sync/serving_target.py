@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from gateway.control_contract import (
+from gateway.contract import (
     ActivateAck,
     ActivateRequest,
     Catalogue,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.control_contract import NodeState
+from gateway.contract import NodeState
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.aspired import Aspired
 from registry_sync.plan import LISTINGS_FOR_REMOVAL

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gateway.control_contract import ActiveAlias
+from gateway.contract import ActiveAlias
 from registry_sync.aspired import AspiredVersion
 from registry_sync.incidents import told
 from registry_sync.policy import LOAD_TAG

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
-from gateway.control_contract import ActiveAlias, AliasHold, NodeState, StageRequest
+from gateway.contract import ActiveAlias, AliasHold, NodeState, StageRequest
 from registry_sync.actions import Subject
 from registry_sync.aspired import Aspired, AspiredVersion
 from registry_sync.policy import Load, Swap

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from gateway.control_contract import Nack
+from gateway.contract import Nack
 from gateway.errors import GatewayError, RolloutRefusedError
 from gateway.http import catalogue, control, health
 from gateway.http.asked import request_id_of

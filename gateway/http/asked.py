@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote_to_bytes
 
+from gateway.contract import InvalidReferenceError, Selector, parse_model_name, parse_selector
 from gateway.errors import (
     InvalidInputError,
     InvalidSelectorError,
@@ -16,7 +17,6 @@ from gateway.errors import (
     MediaTypeError,
 )
 from gateway.http.problems import new_request_id
-from gateway.model_ref import InvalidReferenceError, Selector, parse_model_name, parse_selector
 
 URL = re.compile(
     rb"/models/([^/?#\x80-\xff]+)(?:/versions/([^/?#\x80-\xff]+))?/predict/?(?:\?([^#]*))?\Z"

@@ -8,22 +8,20 @@ from urllib.parse import quote
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from gateway.control_contract import (
+from gateway.contract import (
+    LATEST,
     ActiveAlias,
     CatalogueModel,
     CatalogueVersion,
-    Policy,
-    VersionState,
-)
-from gateway.errors import InvalidSelectorError, RegistryUnavailableError, VersionNotFoundError
-from gateway.http.services import Services, services_of
-from gateway.model_ref import (
-    LATEST,
     InvalidReferenceError,
+    Policy,
     SelectorKind,
+    VersionState,
     parse_model_name,
     parse_selector,
 )
+from gateway.errors import InvalidSelectorError, RegistryUnavailableError, VersionNotFoundError
+from gateway.http.services import Services, services_of
 from gateway.node import Node
 from gateway.redaction import for_public
 from gateway.room import ReplicaKey

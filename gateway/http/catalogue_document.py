@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from gateway.control_contract import Catalogue, CatalogueModel, CatalogueVersion, ModelChange
+from gateway.contract import Catalogue, CatalogueModel, CatalogueVersion, ModelChange
 from gateway.listed_versions import ListedVersions
 from gateway.slices import in_slices
 

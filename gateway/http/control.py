@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from gateway.control_contract import (
+from gateway.contract import (
     ActivateAck,
     ActivateRequest,
     CatalogueAck,

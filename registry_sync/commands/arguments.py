@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from gateway.model_ref import (
+from gateway.contract import (
     LATEST,
     InvalidReferenceError,
     parse_alias,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.control_contract import CatalogueVersion
+from gateway.contract import CatalogueVersion
 from registry_sync.commands.arguments import AsJson, ModelArgument, of_selector
 from registry_sync.commands.control_plane import ask
 from registry_sync.commands.status import fetch_line

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from gateway.model_ref import InvalidReferenceError
+from gateway.contract import InvalidReferenceError
 from registry_sync.aspired import AspiredVersion
 from registry_sync.commands.arguments import AsJson, at_uri, new_alias, read_settings
 from registry_sync.commands.terminal import Exit, fail, progress_bars, say, say_error, tell

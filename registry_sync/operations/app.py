@@ -11,8 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
-from gateway.control_contract import ModelName
-from gateway.model_ref import InvalidReferenceError, Selector, parse_selector
+from gateway.contract import InvalidReferenceError, ModelName, Selector, parse_selector
 from registry_sync import telemetry
 from registry_sync.errors import SyncError
 from registry_sync.operations.bodies import (

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from gateway.control_contract import Alias, CatalogueVersion, ModelName
-from gateway.model_ref import MAX_VERSION
+from gateway.contract import MAX_VERSION, Alias, CatalogueVersion, ModelName
 
 Version = Annotated[int, Field(ge=1, le=MAX_VERSION)]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.control_contract import CatalogueVersion, VersionState
-from gateway.model_ref import Selector, SelectorKind
+from gateway.contract import CatalogueVersion, Selector, SelectorKind, VersionState
 from registry_sync.errors import LedgerError
 from registry_sync.operations.bodies import (
     ExplainAnswer,

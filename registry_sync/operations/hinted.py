@@ -9,7 +9,7 @@ import json
 from typing import Any
 from urllib.parse import unquote_plus
 
-from gateway.model_ref import InvalidReferenceError, parse_model_name
+from gateway.contract import InvalidReferenceError, parse_model_name
 from registry_sync.sources.s3_layout import Root
 
 _OF_MODELS = ("registered_model", "model_version")

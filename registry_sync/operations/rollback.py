@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from gateway.control_contract import ActiveAlias
+from gateway.contract import ActiveAlias
 from registry_sync.errors import LedgerError
 from registry_sync.operations.bodies import RollbackAnswer, RollbackRequest
 from registry_sync.operations.holding import hold_until_served, new_hold

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
-from gateway.model_ref import (
+from gateway.contract import (
     LATEST,
     InvalidReferenceError,
     parse_alias,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gateway.model_ref import LATEST, InvalidReferenceError, parse_alias, parse_version
+from gateway.contract import LATEST, InvalidReferenceError, parse_alias, parse_version
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import SourceError, UnsafePathError
 from registry_sync.manifest import Manifest

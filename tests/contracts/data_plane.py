@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gateway import control_contract as contract
+from gateway import contract
 from gateway.admission import Admission
+from gateway.contract.references import parse_selector
 from gateway.dispatch import Call, Dispatcher
 from gateway.errors import GatewayError, RolloutRefusedError
 from gateway.launcher import Launcher
 from gateway.live_record import LiveRecord
-from gateway.model_ref import parse_selector
 from gateway.node import Node
 from gateway.replica import Replica, ReplicaLimits, ReplicaState, WorkerReply
 from gateway.residency import ResidentSet

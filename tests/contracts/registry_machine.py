@@ -22,8 +22,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from gateway.control_contract import VersionState
-from gateway.model_ref import LATEST
+from gateway.contract.catalogue import VersionState
+from gateway.contract.references import LATEST
 from registry_sync.errors import SyncError
 from registry_sync.operations.bodies import (
     PinRequest,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gateway.control_contract import ActivateRequest
+from gateway.contract.changes import ActivateRequest
 
 Version = tuple[str, int]
 Alias = tuple[str, str]

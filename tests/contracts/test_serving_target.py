@@ -10,18 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control_contract import (
-    ActivateRequest,
+from gateway.contract.catalogue import (
     Catalogue,
     CatalogueModel,
     CatalogueVersion,
     ModelChange,
-    ReleaseRequest,
-    RetireRequest,
-    StageRequest,
     UnchangedCatalogue,
     VersionState,
 )
+from gateway.contract.changes import ActivateRequest, ReleaseRequest, RetireRequest, StageRequest
 from registry_sync.errors import RolloutRejectedError
 from registry_sync.gateway_client import GatewayClient
 from registry_sync.serving_target import ServingTarget, TargetUnreachableError

@@ -1,7 +1,7 @@
 """What callers of a gateway in memory are answered with: the real route table decides."""
 
+from gateway.contract.references import parse_selector
 from gateway.errors import GatewayError
-from gateway.model_ref import parse_selector
 from gateway.routing import RouteTable
 from tests.fakes.gateway import FakeGateway
 

@@ -6,20 +6,17 @@ import uuid
 from collections.abc import Callable
 from typing import get_args
 
-from gateway.control_contract import (
-    ActivateAck,
-    ActivateRequest,
-    ActiveAlias,
-    AliasHold,
-    AliasName,
+from gateway.contract.catalogue import (
     Catalogue,
     CatalogueAck,
     CatalogueVersion,
-    DamagedCopy,
-    Event,
     ModelChange,
+    UnchangedCatalogue,
+)
+from gateway.contract.changes import (
+    ActivateAck,
+    ActivateRequest,
     NackCode,
-    NodeState,
     ReleaseAck,
     ReleaseRequest,
     RetireAck,
@@ -28,7 +25,14 @@ from gateway.control_contract import (
     StageFailure,
     StageOutcome,
     StageRequest,
-    UnchangedCatalogue,
+)
+from gateway.contract.node_state import (
+    ActiveAlias,
+    AliasHold,
+    AliasName,
+    DamagedCopy,
+    Event,
+    NodeState,
     Unwanted,
     Wanted,
 )

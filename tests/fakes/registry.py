@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gateway.model_ref import LATEST
+from gateway.contract.references import LATEST
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import IncompleteArtifactError, SourceError
 from registry_sync.fetch import OnProgress, Reserve

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control_contract import VersionState
+from gateway.contract.catalogue import VersionState
 from registry_sync import patience
 from tests.fakes.gateway import becomes
 from tests.servers import Postgres

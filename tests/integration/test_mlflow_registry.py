@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.control_contract import Policy
+from gateway.contract.catalogue import Policy
 from registry_sync.aspired import Aspired
 from registry_sync.catalogue import Known, describe_model
 from registry_sync.describe import describe

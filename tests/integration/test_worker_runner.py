@@ -72,7 +72,7 @@ def test_only_the_worker_of_our_packages_can_be_imported(foreign_python: Path):
         f"module = runpy.run_path({__runner__.__file__!r})\n"
         "sys.meta_path.insert(0, module['WorkerFinder'])\n"
         "import gateway.worker.serving_loop\n"
-        "for name in ('gateway.settings', 'gateway.model_ref', 'registry_sync', 'tests', 'frames',"
+        "for name in ('gateway.settings', 'gateway.contract', 'registry_sync', 'tests', 'frames',"
         " 'numpy'):\n"
         "    try:\n"
         "        __import__(name)\n"

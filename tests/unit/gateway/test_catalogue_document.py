@@ -8,7 +8,7 @@ import pytest
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from gateway.control_contract import Catalogue, CatalogueModel, CatalogueVersion, VersionState
+from gateway.contract.catalogue import Catalogue, CatalogueModel, CatalogueVersion, VersionState
 from gateway.http import catalogue_document
 from gateway.http.catalogue_document import read_catalogue
 from gateway.listed_versions import ListedVersions

@@ -9,15 +9,14 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from gateway.control_contract import (
-    ActiveAlias,
-    AliasHold,
+from gateway.contract.catalogue import (
     Catalogue,
     CatalogueModel,
     CatalogueVersion,
     Policy,
     VersionState,
 )
+from gateway.contract.node_state import ActiveAlias, AliasHold
 from gateway.http.catalogue import router
 from gateway.http.services import attach
 from gateway.node import Node

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway import control_contract as contract
-from gateway import node
+from gateway import contract, node
 from gateway.bootstrap import _LoadObserver
-from gateway.control_contract import AliasTarget
+from gateway.contract.changes import AliasTarget
 from gateway.errors import RolloutRefusedError
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable

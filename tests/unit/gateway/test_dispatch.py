@@ -10,14 +10,15 @@ import pytest
 
 from gateway import dispatch
 from gateway.admission import Admission
-from gateway.control_contract import (
-    ActiveAlias,
+from gateway.contract.catalogue import (
     Catalogue,
     CatalogueModel,
     CatalogueVersion,
     Environment,
     VersionState,
 )
+from gateway.contract.node_state import ActiveAlias
+from gateway.contract.references import parse_selector
 from gateway.dispatch import Call, Dispatcher
 from gateway.errors import (
     DeadlineExceededError,
@@ -29,7 +30,6 @@ from gateway.errors import (
     WorkerDiedError,
 )
 from gateway.live_record import LiveRecord
-from gateway.model_ref import parse_selector
 from gateway.node import CONTROL_PLANE_SILENT_S, Node
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control_contract import (
+from gateway.contract.catalogue import (
     Catalogue,
     CatalogueModel,
     CatalogueVersion,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from gateway.control_contract import Catalogue, CatalogueModel, CatalogueVersion, VersionState
+from gateway.contract.catalogue import Catalogue, CatalogueModel, CatalogueVersion, VersionState
 from gateway.http.exposition import exposition
 from gateway.listed_versions import ListedVersions
 from gateway.live_record import LiveRecord

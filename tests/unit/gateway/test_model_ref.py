@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import _validate_model_alias_name
 
-from gateway.model_ref import (
+from gateway.contract.references import (
     InvalidReferenceError,
     SelectorKind,
     digest_hex,

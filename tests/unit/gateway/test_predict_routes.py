@@ -9,11 +9,11 @@ from structlog.testing import capture_logs
 
 from gateway import errors
 from gateway.admission import Admission
+from gateway.contract.references import Selector, SelectorKind
 from gateway.dispatch import Answer
 from gateway.http.predict import BodyLimits, Predictions
 from gateway.http.problems import MEDIA_TYPE, STATUS
 from gateway.http1.asgi import AsgiService
-from gateway.model_ref import Selector, SelectorKind
 from gateway.replica import WorkerReply
 from gateway.routing import Route
 from gateway.telemetry import Telemetry

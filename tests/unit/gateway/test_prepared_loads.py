@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.control_contract import (
+from gateway.contract.catalogue import (
     Catalogue,
     CatalogueModel,
     CatalogueVersion,

@@ -4,9 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.control_contract import (
-    ActiveAlias,
-    AliasHold,
+from gateway.contract.catalogue import (
     Catalogue,
     CatalogueModel,
     CatalogueVersion,
@@ -14,6 +12,7 @@ from gateway.control_contract import (
     Policy,
     VersionState,
 )
+from gateway.contract.node_state import ActiveAlias, AliasHold
 from gateway.errors import (
     GatewayError,
     LoadError,

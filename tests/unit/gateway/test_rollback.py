@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway import control_contract as contract
-from gateway import rollback
+from gateway import contract, rollback
 from gateway.errors import LoadError, RolloutRefusedError, TableFileError
 from gateway.live_record import LiveRecord
 from gateway.rollback import RollbackRule

@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from gateway import control_contract as contract
+from gateway import contract
 from gateway.errors import LoadError, RolloutRefusedError
 from gateway.node import MOST_EVENTS, Node
 from gateway.residency import ResidentSet

@@ -3,9 +3,7 @@
 import pytest
 
 from gateway import errors
-from gateway.control_contract import (
-    ActiveAlias,
-    AliasHold,
+from gateway.contract.catalogue import (
     Catalogue,
     CatalogueModel,
     CatalogueVersion,
@@ -13,8 +11,9 @@ from gateway.control_contract import (
     Policy,
     VersionState,
 )
+from gateway.contract.node_state import ActiveAlias, AliasHold
+from gateway.contract.references import parse_selector
 from gateway.listed_versions import ListedVersions
-from gateway.model_ref import parse_selector
 from gateway.routing import RouteTable
 
 DIGEST = {n: f"sha256:{n:064x}" for n in range(1, 9)}

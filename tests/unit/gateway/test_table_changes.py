@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 
 from gateway import table_file as table_files
 from gateway.change_log import ChangeLog, Found
-from gateway.control_contract import ActiveAlias, AliasHold, Catalogue, CatalogueModel, ModelChange
+from gateway.contract.catalogue import Catalogue, CatalogueModel, ModelChange
+from gateway.contract.node_state import ActiveAlias, AliasHold
 from gateway.errors import TableFileError
 from gateway.routing import RouteTable
 from gateway.table_file import TableFile

@@ -9,14 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.control_contract import (
-    ActiveAlias,
-    AliasHold,
-    Catalogue,
-    CatalogueModel,
-    ModelChange,
-    Policy,
-)
+from gateway.contract.catalogue import Catalogue, CatalogueModel, ModelChange, Policy
+from gateway.contract.node_state import ActiveAlias, AliasHold
 from gateway.errors import TableFileError
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable

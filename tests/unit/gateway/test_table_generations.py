@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.control_contract import ActiveAlias, Catalogue, CatalogueModel
+from gateway.contract.catalogue import Catalogue, CatalogueModel
+from gateway.contract.node_state import ActiveAlias
 from gateway.damaged_files import DamagedFiles
 from gateway.errors import TableFileError
 from gateway.room import ReplicaKey

@@ -10,8 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.control_contract import (
-    ActiveAlias,
+from gateway.contract.catalogue import (
     Catalogue,
     CatalogueModel,
     CatalogueVersion,
@@ -19,6 +18,7 @@ from gateway.control_contract import (
     Policy,
     VersionState,
 )
+from gateway.contract.node_state import ActiveAlias
 from gateway.errors import LoadError
 from gateway.node import Node
 from gateway.proofs import Proofs

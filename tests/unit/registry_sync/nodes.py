@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from gateway.control_contract import VersionState
+from gateway.contract.catalogue import VersionState
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.dependencies import OnMismatch
 from registry_sync.disk_room import RoomLimits

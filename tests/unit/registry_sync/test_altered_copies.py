@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.control_contract import VersionState
+from gateway.contract.catalogue import VersionState
 from registry_sync import copies as copies_module
 from registry_sync.backoff import Backoff
 from registry_sync.copies import Copies

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control_contract import VersionState
-from gateway.model_ref import parse_selector
+from gateway.contract.catalogue import VersionState
+from gateway.contract.references import parse_selector
 from registry_sync.artifact_store import StoredArtifact
 from registry_sync.installer import Check
 from registry_sync.operations.bodies import State

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import httpx
 import pytest
 
-from gateway.control_contract import ActiveAlias
+from gateway.contract.node_state import ActiveAlias
 from registry_sync.actions import ReleaseHold, RetireAlias
 from registry_sync.errors import LedgerError
 from registry_sync.reconcile import Reconciler

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control_contract import VersionState
+from gateway.contract.catalogue import VersionState
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.control_contract import VersionState
+from gateway.contract.catalogue import VersionState
 from registry_sync.errors import LedgerError, SourceError
 from registry_sync.operations.bodies import ReleaseRequest
 from registry_sync.operations.quarantine import accept

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from gateway.control_contract import VersionState
+from gateway.contract.catalogue import VersionState
 from gateway.redaction import for_public, remember_names
 from registry_sync.aspired import AspiredModel, AspiredVersion
 from registry_sync.errors import SourceError, in_words

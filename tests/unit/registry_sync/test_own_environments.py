@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.control_contract import CatalogueVersion, Environment, VersionState
+from gateway.contract.catalogue import CatalogueVersion, Environment, VersionState
 from registry_sync.dependencies import OnMismatch
 from registry_sync.errors import EnvironmentFailedError
 from tests.fakes.callers import table_of

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from gateway.control_contract import ActiveAlias, AliasHold, NodeState, StageRequest, Wanted
+from gateway.contract.changes import StageRequest
+from gateway.contract.node_state import ActiveAlias, AliasHold, NodeState, Wanted
 from registry_sync.actions import (
     Action,
     Activate,

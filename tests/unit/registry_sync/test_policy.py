@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.control_contract import Policy
+from gateway.contract.catalogue import Policy
 from registry_sync.aspired import AspiredModel, AspiredVersion
 from registry_sync.catalogue import Known, describe_model
 from registry_sync.policy import (

@@ -10,12 +10,9 @@ from typing import get_args
 
 import pytest
 
-from gateway.control_contract import (
-    OBSERVE_TIMEOUT_S,
-    PERMANENT_STAGE_FAILURES,
-    StageFailure,
-    VersionState,
-)
+from gateway.contract.catalogue import VersionState
+from gateway.contract.changes import PERMANENT_STAGE_FAILURES, StageFailure
+from gateway.contract.node_state import OBSERVE_TIMEOUT_S
 from registry_sync.actions import Activate
 from registry_sync.arrival import Stopped
 from registry_sync.errors import (

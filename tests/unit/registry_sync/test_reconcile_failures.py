@@ -10,21 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control_contract import (
+from gateway.contract.catalogue import Catalogue, CatalogueAck, ModelChange, UnchangedCatalogue
+from gateway.contract.changes import (
     ActivateAck,
     ActivateRequest,
-    ActiveAlias,
-    Catalogue,
-    CatalogueAck,
-    ModelChange,
-    NodeState,
     RetireAck,
     RetireRequest,
     StageAck,
     StageRequest,
-    UnchangedCatalogue,
-    Wanted,
 )
+from gateway.contract.node_state import ActiveAlias, NodeState, Wanted
 from registry_sync.actions import Activate, RetireAlias, Urgency
 from registry_sync.artifact_store import ArtifactStore, Pin, StoredArtifact
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from gateway.control_contract import Catalogue, VersionState
+from gateway.contract.catalogue import Catalogue, VersionState
 from gateway.errors import RegistryUnavailableError
 from gateway.routing import RouteTable
 from registry_sync import listings, reconcile

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.control_contract import ActiveAlias, NodeState
+from gateway.contract.node_state import ActiveAlias, NodeState
 from registry_sync.aspired import Aspired
 from registry_sync.records import LedgerView
 from registry_sync.retention import (

@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.control_contract import NodeState, StageFailure
+from gateway.contract.changes import StageFailure
+from gateway.contract.node_state import NodeState
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import AskedBy, Hold, Rejection
 from registry_sync.serving_target import TargetUnreachableError

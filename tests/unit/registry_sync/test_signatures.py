@@ -7,7 +7,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.control_contract import VersionState
+from gateway.contract.catalogue import VersionState
 from registry_sync.reconcile import Reconciler
 from registry_sync.signature_change import OnSignatureChange
 from tests.fakes.gateway import becomes

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control_contract import VersionState
+from gateway.contract.catalogue import VersionState
 from registry_sync.reconcile import Reconciler
 from registry_sync.records import Hold
 from tests.fakes.gateway import becomes

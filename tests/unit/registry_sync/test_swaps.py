@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control_contract import StageFailure, VersionState
+from gateway.contract.catalogue import VersionState
+from gateway.contract.changes import StageFailure
 from registry_sync.backoff import Backoff
 from registry_sync.records import AskedBy, Hold
 from tests.fakes.gateway import becomes

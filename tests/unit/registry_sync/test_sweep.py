@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.control_contract import ActiveAlias, NodeState
+from gateway.contract.node_state import ActiveAlias, NodeState
 from registry_sync.artifact_store import ArtifactStore, StoredArtifact
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.disk_room import DiskRoom, RoomLimits

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from gateway.control_contract import ActiveAlias, NodeState
+from gateway.contract.node_state import ActiveAlias, NodeState
 from registry_sync.actions import RetireAlias
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.ledger import Ledger

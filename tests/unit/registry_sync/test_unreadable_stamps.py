@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.control_contract import Catalogue, VersionState
+from gateway.contract.catalogue import Catalogue, VersionState
+from gateway.contract.references import Selector
 from gateway.errors import ModelLoadFailedError
-from gateway.model_ref import Selector
 from gateway.routing import RouteTable
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes

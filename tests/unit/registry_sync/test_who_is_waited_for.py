@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control_contract import NodeState, Wanted
+from gateway.contract.node_state import NodeState, Wanted
 from registry_sync.actions import Action, Activate, Fetch, Stage, Urgency
 from registry_sync.plan import plan
 from registry_sync.records import LedgerView

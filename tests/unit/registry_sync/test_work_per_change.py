@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.control_contract import Catalogue, CatalogueAck
+from gateway.contract.catalogue import Catalogue, CatalogueAck
 from registry_sync import backlog, catalogue, copies, observation, reconcile, signatures
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes

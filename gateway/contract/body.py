@@ -1,0 +1,26 @@
+"""The base of every body of the control contract, and the types that its fields share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from gateway.contract.references import parse_alias, parse_digest, parse_model_name
+
+CONTRACT_VERSION = 1
+
+
+ModelName = Annotated[str, AfterValidator(parse_model_name)]
+
+
+Alias = Annotated[str, AfterValidator(parse_alias)]
+
+
+Digest = Annotated[str, AfterValidator(parse_digest)]
+
+
+class Body(BaseModel):
+    """A body of the contract: immutable, tolerant of fields that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")

@@ -1,0 +1,172 @@
+"""Changes of a node: stage, activate, retire and release, each with its ack, and the nack."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from gateway.contract.body import Alias, Body, Digest, ModelName
+
+
+class StageRequest(Body):
+    """Start a standby of this version, check its bytes, warm it. Idempotent by ``stage_id``.
+
+    Attributes:
+        alias: For which alias; None: for none in particular.
+        replaces: The version that this one is to replace: ended before this one is ready only where
+            its tags say so, and no other alias is to go on meaning it.
+        keep: Keep the warmed replica for the activation; False: warm once, then it is an ordinary,
+            least recently used member of the resident set.
+    """
+
+    stage_id: str = Field(min_length=1, max_length=64)
+    model: ModelName
+    version: PositiveInt
+    digest: Digest
+    alias: Alias | None = None
+    replaces: PositiveInt | None = None
+    keep: bool = True
+
+
+class StageAck(Body):
+    """The stage is under way or done; its outcome comes, or came, as an event."""
+
+    stage_id: str
+
+
+class AliasTarget(Body):
+    """What an alias points at; without a version: nothing."""
+
+    version: PositiveInt | None = None
+    digest: Digest | None = None
+
+
+class ActivateRequest(Body):
+    """Point an alias at a version.
+
+    Attributes:
+        if_generation: Refused with ``generation_mismatch`` unless the table has this generation;
+            not asked where ``if_active`` is given, which an older gateway does not know.
+        if_active: Refused with ``generation_mismatch`` unless the alias points there: other aliases
+            may move meanwhile. None: ``if_generation`` says it.
+        stage_id: The stage that proved this version; required unless it is resident or was staged
+            by this gateway before.
+        asked_by: Who wants it: ``poll``, ``webhook``, ``sync``, ``operator``, ``recovery``.
+    """
+
+    model: ModelName
+    alias: Alias
+    version: PositiveInt
+    digest: Digest
+    if_generation: int
+    if_active: AliasTarget | None = None
+    stage_id: str | None = None
+    asked_by: str = "poll"
+
+
+class ActivateAck(Body):
+    """The alias has moved, and the table is on disk. ``previous`` is the version it left."""
+
+    generation: int
+    previous: PositiveInt | None = None
+
+
+class RetireRequest(Body):
+    """Take an alias away, end and forget a version, or spare a standby no longer.
+
+    Attributes:
+        stage_id: The standby that nobody is going to activate: it becomes an ordinary member of the
+            resident set before its time is over.
+    """
+
+    model: ModelName
+    alias: Alias | None = None
+    version: PositiveInt | None = None
+    stage_id: str | None = None
+    if_generation: int | None = None
+
+
+class RetireAck(Body):
+    """It is gone."""
+
+    generation: int
+
+
+NackCode = Literal[
+    "contract_version",
+    "stale_epoch",
+    "generation_mismatch",
+    "unknown_model",
+    "unknown_version",
+    "digest_mismatch",
+    "not_staged",
+    "held",
+    "draining",
+    "invalid_request",
+    "table_write_failed",
+]
+
+
+class Nack(Body):
+    """No, and why. What was served before is served still.
+
+    Attributes:
+        generation: The table's generation now.
+    """
+
+    code: NackCode
+    message: str
+    generation: int | None = None
+
+
+StageFailure = Literal[
+    "integrity",
+    "unsupported",
+    "load_failed",
+    "warm_up_failed",
+    "unavailable",
+    "no_room",
+    "worker_died",
+    "timeout",
+]
+
+
+PERMANENT_STAGE_FAILURES: frozenset[StageFailure] = frozenset(
+    {"integrity", "unsupported", "load_failed", "warm_up_failed"}
+)
+"""Failures that the same bytes would meet again. The others pass, and are tried again:
+``unavailable`` is the network's, the disk's or the like, met by the model's own code, or a copy
+that the node does not let be read."""
+
+
+class StageOutcome(Body):
+    """How a stage ended.
+
+    Attributes:
+        failure: None: the version is warmed and may be activated.
+        message: The reason, as a sentence.
+        durations_s: Seconds by phase: ``start``, ``verify``, ``load``, ``warm_up``.
+    """
+
+    stage_id: str
+    model: ModelName
+    version: PositiveInt
+    digest: Digest
+    failure: StageFailure | None = None
+    message: str | None = None
+    durations_s: dict[str, float] = Field(default_factory=dict)
+
+
+class ReleaseRequest(Body):
+    """Let an alias take these bytes again. What is not held is fine."""
+
+    model: ModelName
+    alias: Alias
+    digest: Digest
+
+
+class ReleaseAck(Body):
+    """It may; and that is on disk."""
+
+    generation: int

@@ -1,0 +1,183 @@
+"""The state of a node as ``observe`` answers it: active aliases, wanted versions, events."""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveInt
+
+from gateway.contract.body import CONTRACT_VERSION, Alias, Body, Digest, ModelName
+from gateway.contract.catalogue import Environment, Policy
+from gateway.contract.changes import StageOutcome, StageRequest
+
+OBSERVE_TIMEOUT_S = 25.0
+
+
+class Event(Body):
+    """Something that happened on the node; ``seq`` numbers all changes of its state."""
+
+    seq: int
+    at: float
+    stage: StageOutcome
+
+
+class ActiveAlias(Body):
+    """Where an alias points on this node. ``previous`` is what it pointed at before.
+
+    Attributes:
+        asked_by: Who wanted it, as in `ActivateRequest`, or ``rule``; None: an older gateway wrote
+            it down, or tells it.
+        environment: The environment that workers of these bytes run under once no catalogue
+            describes the bytes any more: the version is gone, or was made anew. None: the
+            catalogue says it.
+        policy: The policy of these bytes, from the same moment on. None: the catalogue says it.
+    """
+
+    model: ModelName
+    alias: Alias
+    version: PositiveInt
+    digest: Digest
+    since: float
+    previous_version: PositiveInt | None = None
+    previous_digest: Digest | None = None
+    asked_by: str | None = None
+    environment: Environment | None = None
+    policy: Policy | None = None
+
+
+class AliasHold(Body):
+    """Bytes that an alias must not take: the gateway went back from them by rule.
+
+    The gateway keeps it on disk until it is released, and refuses an activation against it with
+    ``held``. A control plane that knows nothing of holds is refused, and goes on trying.
+
+    Attributes:
+        digest: What must not be taken.
+        reason: Why, as a sentence for people.
+        version: Whose bytes they are; None, as what follows: an older gateway wrote it down.
+        since: Epoch seconds at which the alias went back.
+        to_version: Where it went.
+        to_digest: Its bytes.
+        generation: Of the route table that did.
+    """
+
+    model: ModelName
+    alias: Alias
+    digest: Digest
+    reason: str
+    version: PositiveInt | None = None
+    since: float = 0.0
+    to_version: PositiveInt | None = None
+    to_digest: Digest | None = None
+    generation: int = 0
+
+
+class Wanted(Body):
+    """A version that a caller waits for: its bytes are not here, or its alias is not active.
+
+    Attributes:
+        alias: The alias that is not active yet, and is to mean the version; None: the caller named
+            the version, or an older gateway tells it.
+    """
+
+    model: ModelName
+    version: PositiveInt
+    since: float
+    alias: Alias | None = None
+
+
+class Unwanted(Body):
+    """What `Wanted` named, and no caller waits for any more."""
+
+    model: ModelName
+    version: PositiveInt
+    alias: Alias | None = None
+
+
+class AliasName(Body):
+    """One alias of one model."""
+
+    model: ModelName
+    alias: Alias
+
+
+class DamagedCopy(Body):
+    """A copy in the artifact store that was found altered or missing when it was to be loaded.
+
+    Attributes:
+        model: For which version it was to be loaded.
+        at: Epoch seconds when that was found last.
+        reason: What was found, as a sentence.
+    """
+
+    model: ModelName
+    version: PositiveInt
+    digest: Digest
+    at: float
+    reason: str
+
+
+class DamagedFile(Body):
+    """A file of the node's folder that the gateway could not use, found since its start.
+
+    Attributes:
+        name: Of the file.
+        at: Epoch seconds when that was found.
+        reason: What is wrong with it, as the end of a sentence that begins with "it".
+        instead: What the gateway goes on with, and what is lost, as a sentence.
+        set_aside: The name under which it is kept; None: it is gone, or could not be renamed.
+    """
+
+    name: str
+    at: float
+    reason: str
+    instead: str
+    set_aside: str | None = None
+
+
+class NodeState(Body):
+    """What the node serves now. ``seq`` is what to pass as ``after`` next time.
+
+    Attributes:
+        boot_id: New with every start of the gateway: stages do not outlive it.
+        since: Of a difference, the ``seq`` that it follows: ``active`` has the aliases that moved
+            since, ``inactive`` those that are gone; ``wanted`` what came to be wanted, ``unwanted``
+            what is no more; and ``resident`` nothing. All else is whole. None: all is whole, as
+            from an older gateway.
+        catalogue_writer: Whose catalogue the node has, with which epoch; None: none since boot,
+            so the control plane should send one.
+        resident: What has a worker, or waits for one, whoever called it: sorted, each once, and
+            as many as ``GATEWAY_MAX_RESIDENT`` and the queue before it allow. It is as it was when
+            this answer was made: a change of it alone is no news. Empty from an older gateway.
+        holds: What this gateway went back from by itself, until it is released: whoever keeps
+            records takes it from here. Empty from an older gateway, which does no such thing.
+        damaged: Copies to drop and to fetch again, until one has come or was loaded. Bounded.
+            Empty from an older gateway.
+        damaged_files: What the gateway could not use of its own files since its start, each file
+            once. Empty from an older gateway.
+        libraries: A mark of what is installed for its shared workers: another one, after a start
+            with other libraries. None from an older gateway.
+        partial_catalogues: Whether it understands `Catalogue.complete`. False from an older
+            gateway, for which what a catalogue leaves out is gone.
+        model_changes: Whether it takes a `ModelChange`. False from an older gateway.
+    """
+
+    node_id: str
+    boot_id: str
+    contract_version: int = CONTRACT_VERSION
+    seq: int
+    generation: int
+    catalogue_writer: str | None = None
+    catalogue_epoch: int | None = None
+    since: int | None = None
+    active: list[ActiveAlias] = Field(default_factory=list)
+    inactive: list[AliasName] = Field(default_factory=list)
+    standbys: list[StageRequest] = Field(default_factory=list)
+    wanted: list[Wanted] = Field(default_factory=list)
+    unwanted: list[Unwanted] = Field(default_factory=list)
+    resident: list[Digest] = Field(default_factory=list)
+    holds: list[AliasHold] = Field(default_factory=list)
+    damaged: list[DamagedCopy] = Field(default_factory=list)
+    damaged_files: list[DamagedFile] = Field(default_factory=list)
+    libraries: str | None = None
+    partial_catalogues: bool = False
+    model_changes: bool = False
+    events: list[Event] = Field(default_factory=list)
