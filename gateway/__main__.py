@@ -9,47 +9,42 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import errno
 import gc
 import os
 import resource
 import shutil
 import signal
 import socket
-import stat
 import sys
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 
 import structlog
 from pydantic import ValidationError
 
 from gateway.bootstrap import Gateway, running_gateway
-from gateway.errors import StartError
-from gateway.http1.asgi import AsgiService
-from gateway.http1.connections import (
+from gateway.settings import GatewaySettings
+from gateway.system import DATA_PLANE, StartError, private_socket, settings_help, sole_owner
+from gateway.system.http1 import (
     MOST_TURNED_AWAY,
+    AsgiService,
     ConnectionLimits,
     Connections,
+    Server,
     most_open,
 )
-from gateway.http1.server import Server
-from gateway.log_config import configure_logging
-from gateway.node_dir import sole_owner
-from gateway.redaction import hosts_of, remember, remember_names, secrets_of
-from gateway.settings import GatewaySettings
-from gateway.settings_help import settings_help
+from gateway.system.logs import configure_logging, hosts_of, remember, remember_names, secrets_of
 
 _BACKLOG = 2048
-_SOCKET_PATH_BYTES = 107
 _FILES_OF_ONE_WORKER = 8
 _FILES_BESIDE = 128
 _CONTROL_CONNECTIONS = 32
 _CONTROL_BODY_BYTES = 512 * 1024 * 1024
 """A catalogue has some hundred bytes for each version, and descriptions: this is a thousand times
 what a thousand models take."""
-_DISK_TAKES_NOTHING = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
+_WITHOUT_CONTROL = (
+    "this gateway serves what its files say, and follows nothing until it is started again"
+)
 _GARBAGE_OBJECTS = 10_000
 """How many new objects begin a collection: a busy turn of the loop makes Python's 700 by itself."""
 _log = structlog.get_logger("gateway")
@@ -79,7 +74,7 @@ def main() -> int:
         settings = _with_room_for_connections(settings)
         with (
             _public_socket(settings) as public,  # first: a taken port leaves nothing behind
-            sole_owner(settings.node_dir),
+            sole_owner(settings.node_dir, DATA_PLANE),
             asyncio.Runner(loop_factory=_new_loop) as runner,
         ):
             runner.run(_serve(settings, public))
@@ -102,7 +97,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 async def _serve(settings: GatewaySettings, public: socket.socket) -> None:
-    with _control_socket_or_none(settings.control_socket) as control:
+    with private_socket(settings.control_socket, DATA_PLANE, cost=_WITHOUT_CONTROL) as control:
         async with running_gateway(settings) as gateway:
             gc.collect()
             gc.freeze()  # what is here for good is not looked at again by every collection
@@ -232,79 +227,6 @@ def _public_socket(settings: GatewaySettings) -> Iterator[socket.socket]:
         listener.listen(_BACKLOG)
         listener.setblocking(False)
         yield listener
-
-
-@contextlib.contextmanager
-def _control_socket_or_none(path: Path) -> Iterator[socket.socket | None]:
-    """Listen for the control plane; None where the disk takes no socket: what served, serves.
-
-    Raises:
-        StartError: Something else is in the way, or the path is too long for a Unix socket.
-    """
-    resolved = path.resolve()
-    if len(os.fsencode(resolved)) > _SOCKET_PATH_BYTES:
-        raise StartError(
-            f"{resolved} is longer than a Unix socket's path may be ({_SOCKET_PATH_BYTES} "
-            "bytes): set GATEWAY_RUNTIME_DIR or GATEWAY_NODE_DIR to a shorter one"
-        )
-    with contextlib.ExitStack() as opened:
-        try:
-            listener = opened.enter_context(_control_socket(path))
-        except OSError as error:
-            if error.errno not in _DISK_TAKES_NOTHING:
-                raise StartError(f"cannot listen on {path}: {error.strerror}") from error
-            _log.error(
-                "control.unreachable",
-                reason=f"no socket can be made at {path} ({error.strerror}): this gateway serves "
-                "what its files say, and follows nothing until it is started again; set "
-                "GATEWAY_RUNTIME_DIR and REGISTRY_SYNC_RUNTIME_DIR to a folder in memory",
-            )
-            listener = None
-        yield listener
-
-
-@contextlib.contextmanager
-def _control_socket(path: Path) -> Iterator[socket.socket]:
-    """Listen on a Unix socket that only this user may open; remove it at the end.
-
-    Raises:
-        OSError: There can be none.
-        StartError: Another kind of file is in the way, or another gateway listens there.
-    """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise StartError(f"{path} is in the way, and is no socket: remove it")
-        if _is_listened_on(path):
-            raise StartError(
-                f"another gateway listens on {path}: set GATEWAY_RUNTIME_DIR to another folder"
-            )
-        path.unlink()  # left by a killed gateway
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        old_mask = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(old_mask)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-        try:
-            yield listener
-        finally:
-            with contextlib.suppress(OSError):  # the disk may take nothing by now
-                path.unlink()
-
-
-def _is_listened_on(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except BlockingIOError:  # its queue is full
-            return True
-        except OSError:
-            return False
-    return True
 
 
 if __name__ == "__main__":

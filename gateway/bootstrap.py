@@ -15,23 +15,18 @@ from functools import partial
 import structlog
 from fastapi import FastAPI
 
-from gateway import cores, libraries
 from gateway.admission import Admission
-from gateway.damaged_files import DamagedFiles
 from gateway.dispatch import Dispatcher
-from gateway.errors import StartError, TableFileError
+from gateway.errors import TableFileError
 from gateway.http.app import create_control_app, create_public_app
 from gateway.http.predict import Predictions
 from gateway.http.services import Services
-from gateway.http1.connections import ConnectionLimits, Connections
 from gateway.launcher import ExecLauncher, ForkserverLauncher, Launchers
 from gateway.leftovers import MARK, Life, end_leftovers
 from gateway.live_record import LiveRecord
 from gateway.load_queue import LEAST_LOADS_AT_ONCE
 from gateway.node import Node
-from gateway.node_dir import read_node_id
 from gateway.proofs import Proofs
-from gateway.release import release_each
 from gateway.replica import Replica, ReplicaLimits
 from gateway.residency import ResidentSet
 from gateway.rollback import RollbackRule
@@ -39,8 +34,18 @@ from gateway.rollout import Rollout
 from gateway.room import ReplicaKey, ResidentLimits
 from gateway.routing import RouteTable
 from gateway.settings import GatewaySettings
-from gateway.supervised import keep_running
 from gateway.supervision import Supervisor
+from gateway.system import (
+    StartError,
+    available_cores,
+    cores_of_each,
+    keep_running,
+    mark_of_libraries,
+    read_node_id,
+    release_each,
+)
+from gateway.system.files import DamagedFiles
+from gateway.system.http1 import ConnectionLimits, Connections
 from gateway.table_file import TableFile
 from gateway.telemetry import Telemetry
 from gateway.verdict import Margins
@@ -155,7 +160,7 @@ async def _running(
     table_file: TableFile,
     table: RouteTable,
 ) -> AsyncIterator[Gateway]:
-    installed = await asyncio.to_thread(libraries.mark, platform.python_version(), sys.path)
+    installed = await asyncio.to_thread(mark_of_libraries, platform.python_version(), sys.path)
     node = Node(node_id=life.node_id, boot_id=life.boot_id, table=table, libraries=installed)
     telemetry = Telemetry()
     launcher = ForkserverLauncher()
@@ -250,7 +255,7 @@ async def _running(
 def _limits(settings: GatewaySettings) -> WorkerLimits:
     """Return what each worker may use."""
     return WorkerLimits(
-        threads=settings.worker_threads or cores.share(cores.available(), settings.max_resident),
+        threads=settings.worker_threads or cores_of_each(available_cores(), settings.max_resident),
         memory_bytes=settings.worker_memory_bytes or settings.max_resident_bytes,
         batch_bytes=settings.max_batch_bytes,
         answer_bytes=settings.max_answer_bytes,
@@ -297,7 +302,7 @@ def _resident_set(
         prepare=versions.load_order,
         versions=versions,
         observer=observer,
-        loads_at_once=max(LEAST_LOADS_AT_ONCE, cores.available() // 2),
+        loads_at_once=max(LEAST_LOADS_AT_ONCE, available_cores() // 2),
         shared_bytes=shared_bytes,
         longest_life_s=longest_life_s,
     )
@@ -310,7 +315,7 @@ def _node_id(settings: GatewaySettings, damaged: DamagedFiles) -> str:
         StartError: The folder cannot be used.
     """
     try:
-        return read_node_id(settings.node_dir, damaged)
+        return read_node_id(settings.node_dir, damaged, must_be_kept=False)
     except OSError as error:
         raise StartError(
             f"the node's folder {settings.node_dir} cannot be used: {error}"

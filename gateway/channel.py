@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from gateway.release import release_all
+from gateway.system import release_all
 from gateway.worker.frames import MAX_BODY_BYTES, Frame, FrameError, FrameReader, pack
 from gateway.worker_messages import MAX_HEADER_BYTES
 

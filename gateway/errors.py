@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from gateway.redaction import redacted
+from gateway.system.logs import redacted
 
 
 class GatewayError(Exception):
@@ -273,7 +273,3 @@ class RolloutRefusedError(Exception):
 
 class TableFileError(Exception):
     """A file of the node cannot be read or written; the message names it and says what to do."""
-
-
-class StartError(Exception):
-    """The gateway cannot start; the message says what to do."""

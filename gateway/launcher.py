@@ -31,7 +31,7 @@ from typing import NamedTuple, Protocol
 
 from gateway import sessions
 from gateway.errors import LoadError
-from gateway.release import release_all
+from gateway.system import release_all
 from gateway.worker import __runner__, confinement, entry
 
 PRELOAD_MODULE = "gateway.worker.preload"

@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from gateway.room import ReplicaKey
-from gateway.slices import in_slices
+from gateway.system import in_slices
 from gateway.verdict import BUCKETS, Tally, bucket_of
 
 _MOST_VERSIONS = 16_384

@@ -22,7 +22,6 @@ from gateway.errors import (
     ModelLoadingError,
 )
 from gateway.occupancy import Occupancy, Versions
-from gateway.release import release_all
 from gateway.replica import ReplicaState
 from gateway.room import (
     ReplicaKey,
@@ -34,6 +33,7 @@ from gateway.room import (
     without_freshness,
 )
 from gateway.stages import Stage, Stages
+from gateway.system import release_all
 from gateway.track_record import TrackRecord
 from gateway.turns import Turns
 from gateway.workers import Resident, Workers

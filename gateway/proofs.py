@@ -20,11 +20,17 @@ from pathlib import Path
 import orjson
 import structlog
 
-from gateway.atomic_files import remove, replace
-from gateway.damaged_files import DamagedFiles
-from gateway.sealed import AlteredError, is_sealed, seal, unseal
+from gateway.system.files import (
+    AlteredError,
+    DamagedFiles,
+    is_sealed,
+    remove_file,
+    replace_file,
+    seal,
+    unseal,
+)
 from gateway.worker import proof as proofs
-from gateway.worker.guarded_read import DamagedFileError, read
+from gateway.worker.guarded_read import DamagedFileError, read_file
 from gateway.worker.messages import Load
 from gateway.worker.proof import Proof
 
@@ -126,7 +132,7 @@ class Proofs:
         self._files.move_to_end(written)
         while len(self._files) > MOST_KEPT:
             unused = next(iter(self._files))
-            await asyncio.to_thread(remove, self._folder / unused)
+            await asyncio.to_thread(remove_file, self._folder / unused)
             del self._files[unused]
 
     def _try_again_later(self) -> None:
@@ -157,7 +163,7 @@ def _bytes_of(order: Load, proof: Proof) -> bytes:
 def _read(path: Path, subject: Mapping[str, str]) -> Proof | None:
     """Read a file, and mark it as used; None: it holds no proof of ``subject``. Blocking."""
     try:
-        content = read(path, MAX_FILE_BYTES)
+        content = read_file(path, MAX_FILE_BYTES)
         document = unseal(content) if is_sealed(content) else {}
     except (OSError, DamagedFileError, AlteredError):
         return None
@@ -172,7 +178,7 @@ def _read(path: Path, subject: Mapping[str, str]) -> Proof | None:
 def _replace(path: Path, data: bytes) -> None:
     """Write a file, whole or not at all. Blocking."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    replace(path, data)
+    replace_file(path, data)
 
 
 def _by_use(folder: Path) -> list[str]:

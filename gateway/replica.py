@@ -32,7 +32,7 @@ from gateway.errors import (
 )
 from gateway.launcher import Launcher, WorkerProcess
 from gateway.pace import Pace
-from gateway.release import release_all
+from gateway.system import release_all
 from gateway.worker import messages
 from gateway.worker.frames import Frame
 from gateway.worker.messages import Kind

@@ -24,10 +24,10 @@ from gateway.errors import (
 )
 from gateway.load_queue import LEAST_LOADS_AT_ONCE, LoadQueue
 from gateway.occupancy import Occupancy, Versions
-from gateway.release import release_all
 from gateway.replica import Replica
 from gateway.room import ReplicaKey, ResidentLimits
 from gateway.stages import Stage, Stages
+from gateway.system import release_all
 from gateway.track_record import TrackRecord, usual_life_s
 from gateway.turns import Turns
 from gateway.worker import messages

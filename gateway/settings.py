@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from gateway import machine_memory
 from gateway.contract import Alias
+from gateway.system import available_bytes
 
 MIB = 1024 * 1024
 
@@ -19,7 +19,7 @@ _SHARE_OF_LOAD_BUDGET = 0.1
 
 
 def _half_of_memory() -> int:
-    return max(_SMALLEST_BUDGET_BYTES, machine_memory.available() // 2)
+    return max(_SMALLEST_BUDGET_BYTES, available_bytes() // 2)
 
 
 class GatewaySettings(BaseSettings):

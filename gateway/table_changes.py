@@ -20,9 +20,8 @@ from pathlib import Path
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gateway.change_log import ChangeLog, Found, add_to_each
 from gateway.contract import ActiveAlias, AliasHold, AliasName
-from gateway.damaged_files import DamagedFiles
+from gateway.system.files import ChangeLog, DamagedFiles, Found, add_to_each
 from gateway.worker.guarded_read import DamagedFileError
 
 _MOST_BYTES = 64 * 1024 * 1024

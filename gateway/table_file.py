@@ -25,8 +25,6 @@ from typing import TypeVar
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gateway.atomic_files import replace
-from gateway.change_log import ChangeLog, size_bytes
 from gateway.contract import (
     CONTRACT_VERSION,
     AliasHold,
@@ -35,13 +33,13 @@ from gateway.contract import (
     DamagedFile,
     ModelChange,
 )
-from gateway.damaged_files import DamagedFiles
 from gateway.errors import TableFileError
 from gateway.room import ReplicaKey
 from gateway.routing import AliasKey, RouteTable
+from gateway.system.files import ChangeLog, DamagedFiles, replace_file, size_bytes
 from gateway.table_changes import TableChange, TableChanges
 from gateway.table_generations import TableBody, TableGenerations
-from gateway.worker.guarded_read import DamagedFileError, read
+from gateway.worker.guarded_read import DamagedFileError, read_file
 
 B = TypeVar("B", bound=BaseModel)
 _MOST_CATALOGUE_BYTES = 256 * 1024 * 1024
@@ -343,7 +341,7 @@ class TableFile:
     def _load(self, path: Path, kind: type[B], most_bytes: int, instead: str) -> B | None:
         """Return what a file holds, or None if it is not there or cannot be used."""
         try:
-            content = read(path, most_bytes)
+            content = read_file(path, most_bytes)
         except FileNotFoundError:
             return None
         except DamagedFileError as error:
@@ -396,6 +394,6 @@ def _is_newer(path: Path, version: int, known: int) -> bool:
 
 def _replace(path: Path, content: bytes) -> None:
     try:
-        replace(path, content)
+        replace_file(path, content)
     except OSError as error:
         raise TableFileError(f"{path} cannot be written: {error}") from error

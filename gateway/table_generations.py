@@ -31,13 +31,23 @@ from pathlib import Path
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gateway.atomic_files import put_in_place, remove, set_aside, sync_folder, write_beside
-from gateway.change_log import size_bytes
 from gateway.contract import ActiveAlias, AliasHold
-from gateway.damaged_files import DamagedFiles
 from gateway.errors import TableFileError
-from gateway.sealed import AlteredError, NewerFormatError, is_sealed, seal, unseal_known
-from gateway.worker.guarded_read import DamagedFileError, read
+from gateway.system.files import (
+    AlteredError,
+    DamagedFiles,
+    NewerFormatError,
+    is_sealed,
+    put_in_place,
+    remove_file,
+    seal,
+    set_aside,
+    size_bytes,
+    sync_folder,
+    unseal_known,
+    write_beside,
+)
+from gateway.worker.guarded_read import DamagedFileError, read_file
 
 FORMAT_VERSION = 2
 _MOST_BYTES = 64 * 1024 * 1024
@@ -121,7 +131,7 @@ class TableGenerations:
     def _tell_why_missing(self) -> None:
         """Tell a crash between the two renames, which loses nothing, from a file that is gone."""
         with contextlib.suppress(OSError, DamagedFileError, AlteredError):
-            if is_sealed(read(self._part, _MOST_BYTES)):
+            if is_sealed(read_file(self._part, _MOST_BYTES)):
                 _log.info("table.recovered", file=str(self._previous))
                 return
         self._damaged.found(self._newest, "is gone", instead=_ONE_BACK, keep=False)
@@ -132,7 +142,7 @@ class TableGenerations:
             if not os.path.lexists(self._newest):
                 self._previous.replace(self._newest)
                 sync_folder(self._newest.parent)
-                remove(self._part)
+                remove_file(self._part)
 
     # --- save -------------------------------------------------------------------------------------
 
@@ -162,7 +172,7 @@ class TableGenerations:
         try:
             kept = self._keep_newest()
         except OSError:
-            remove(part)
+            remove_file(part)
             raise
         try:
             put_in_place(part, self._newest)
@@ -182,7 +192,7 @@ class TableGenerations:
     def _keep_newest(self) -> bool:
         """Make the newest table the previous one, if it is whole; return whether it was."""
         try:
-            content = read(self._newest, _MOST_BYTES)
+            content = read_file(self._newest, _MOST_BYTES)
             if not is_sealed(content):
                 _parse(self._newest, content)
         except FileNotFoundError:
@@ -208,7 +218,7 @@ def _try(path: Path) -> TableBody | _Unusable | None:
         TableFileError: A newer release wrote it.
     """
     try:
-        return _parse(path, read(path, _MOST_BYTES))
+        return _parse(path, read_file(path, _MOST_BYTES))
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -17,9 +17,9 @@ from gateway.errors import GatewayError, LoadError
 from gateway.node import Node
 from gateway.proofs import Proofs
 from gateway.room import ReplicaKey
-from gateway.sealed import AlteredError, unseal
+from gateway.system.files import AlteredError, unseal
 from gateway.worker import confinement, messages
-from gateway.worker.guarded_read import DamagedFileError, read
+from gateway.worker.guarded_read import DamagedFileError, read_file
 
 _MIB = 1024 * 1024
 _BASE_WORKER_BYTES = 32 * _MIB
@@ -209,7 +209,7 @@ def _description(record: Path, key: ReplicaKey) -> dict[str, Any]:
             fault of its own, is ``unavailable``; one that is damaged has the copy fetched again.
     """
     try:
-        description = unseal(read(record, _MOST_RECORD_BYTES))
+        description = unseal(read_file(record, _MOST_RECORD_BYTES))
     except FileNotFoundError as error:
         raise LoadError(
             "integrity", f"the bytes of {key} are not in this node's artifact store"

@@ -14,9 +14,9 @@ from typing import Protocol
 import structlog
 
 from gateway.errors import LoadError
-from gateway.release import release_all
 from gateway.replica import Replica, ReplicaState
 from gateway.room import ReplicaKey, ResidentView
+from gateway.system import release_all
 from gateway.track_record import TrackRecord
 from gateway.worker import messages
 

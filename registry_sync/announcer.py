@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from gateway.contract import Catalogue, CatalogueModel, ModelChange, NodeState, UnchangedCatalogue
-from gateway.redaction import for_public
+from gateway.system.logs import for_public
 from registry_sync.catalogue import for_callers
 from registry_sync.errors import RolloutRejectedError
 from registry_sync.serving_target import ServingTarget

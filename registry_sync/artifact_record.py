@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
 
+from gateway.system.files import AlteredError, seal, unseal_known
 from registry_sync.describe import DESCRIPTION_FORMAT_VERSION
-from registry_sync.sealed import AlteredError, seal, unseal_known
 
 _PINS = "pinned_for"
 _STORED_AT = "stored_at"

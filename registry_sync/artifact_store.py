@@ -36,27 +36,29 @@ from typing import Any
 import structlog
 
 from gateway.contract import digest_hex
+from gateway.system.files import (
+    AlteredError,
+    DamagedFileError,
+    NewerFormatError,
+    put_in_place,
+    read_file,
+    replace_file,
+    set_aside,
+    sync_folder,
+    write_beside,
+)
 from registry_sync.artifact_record import (
     Pin,
     StoredArtifact,
     read_record,
     record_of,
 )
-from registry_sync.atomic_files import (
-    put_in_place,
-    replace,
-    set_aside,
-    sync_folder,
-    write_beside,
-)
 from registry_sync.copy_check import what_differs
 from registry_sync.damaged_files import DamagedFiles
 from registry_sync.describe import DESCRIPTION_FORMAT_VERSION
 from registry_sync.errors import StoreError, UnsafePathError
-from registry_sync.guarded_read import DamagedFileError, read
 from registry_sync.manifest import Fetched, Manifest
 from registry_sync.removal import remove
-from registry_sync.sealed import AlteredError, NewerFormatError
 
 __all__ = ["ArtifactStore", "Pin", "StoreUse", "StoredArtifact"]
 
@@ -299,7 +301,7 @@ class ArtifactStore:
             StoreError: It is not there, or its bytes do not have this digest.
         """
         with _as_store_error(f"read the manifest of {digest}"):
-            text = read(self._manifest(digest), _MOST_MANIFEST_BYTES).decode()
+            text = read_file(self._manifest(digest), _MOST_MANIFEST_BYTES).decode()
             manifest = Manifest.parse(text)
         if manifest.digest != digest:
             raise StoreError(f"the manifest kept for {digest} has the digest {manifest.digest}")
@@ -443,7 +445,7 @@ class ArtifactStore:
             self._sizes[artifact.digest] = artifact.size_bytes
         target.chmod(_READ_ONLY_FOLDER)  # only now: a folder that cannot be written cannot move
         text = fetched.manifest.text().encode()
-        replace(self._manifest(artifact.digest), text, mode=_READ_ONLY_FILE)
+        replace_file(self._manifest(artifact.digest), text, mode=_READ_ONLY_FILE)
         put_in_place(coming, record)
         self._note_pins(artifact)
 
@@ -480,7 +482,7 @@ class ArtifactStore:
         """
         try:
             with _reading("record", digest):
-                content = read(self._record(digest), _MOST_RECORD_BYTES)
+                content = read_file(self._record(digest), _MOST_RECORD_BYTES)
             found = read_record(content, digest, self._folder(digest))
         except FileNotFoundError as error:
             if self._lacks_record(digest):
@@ -514,7 +516,7 @@ class ArtifactStore:
         They are about the bytes, which are the same. They were not accepted anew, though.
         """
         with suppress(OSError, DamagedFileError, AlteredError, NewerFormatError):
-            content = read(self._record(digest), _MOST_RECORD_BYTES)
+            content = read_file(self._record(digest), _MOST_RECORD_BYTES)
             going = read_record(content, digest, self._folder(digest))
             self._carried[digest] = tuple(
                 dataclasses.replace(pin, accepted_at=going.accepted_at(pin)) for pin in going.pins
@@ -536,7 +538,7 @@ class ArtifactStore:
 
     def _write(self, artifact: StoredArtifact) -> None:
         """Write the record of an artifact that is here."""
-        replace(self._record(artifact.digest), record_of(artifact), mode=_READ_ONLY_FILE)
+        replace_file(self._record(artifact.digest), record_of(artifact), mode=_READ_ONLY_FILE)
         self._note_pins(artifact)
 
 

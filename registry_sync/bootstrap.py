@@ -20,9 +20,15 @@ import structlog
 from pydantic import SecretStr
 from uv import find_uv_bin
 
-from gateway import log_config
-from gateway.log_lines import LogLines
-from gateway.redaction import hosts_of, remember, remember_names, secrets_of
+from gateway.system import CONTROL_PLANE, private_socket, read_node_id, sole_owner
+from gateway.system.logs import (
+    LogLines,
+    configure_logging,
+    hosts_of,
+    remember,
+    remember_names,
+    secrets_of,
+)
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.damaged_files import DamagedFiles
@@ -37,7 +43,6 @@ from registry_sync.installer import BuildLimits
 from registry_sync.intake import Intake
 from registry_sync.ledger import Ledger
 from registry_sync.ledger_file import set_aside_damaged
-from registry_sync.node_dir import private_socket_or_none, read_node_id, sole_owner
 from registry_sync.operations.app import Operations, create_app
 from registry_sync.operations.listener import (
     ListenerLimits,
@@ -67,6 +72,7 @@ from registry_sync.threads import Threads
 _STOP_PATIENCE_S = 4
 _OPEN_FILES = 4096
 """Many times what fetches, builds, the ledger and the connections of the listeners take."""
+_WITHOUT_OPERATIONS = "the control plane works, and operators of this machine cannot ask it"
 _OWNER_ONLY = 0o077
 _QUIET_LOGGERS = {
     **dict.fromkeys(
@@ -198,11 +204,13 @@ def run(settings: SyncSettings, end_log: Callable[[], object]) -> int:
     damaged = DamagedFiles()
     with (
         _tcp_socket(settings) as tcp,  # first: a taken port leaves nothing behind
-        sole_owner(settings.node_dir),
+        sole_owner(settings.node_dir, CONTROL_PLANE),
     ):
         try:
-            with private_socket_or_none(settings.operations_socket) as local:
-                node_id = read_node_id(settings.node_dir, damaged)
+            with private_socket(
+                settings.operations_socket, CONTROL_PLANE, cost=_WITHOUT_OPERATIONS
+            ) as local:
+                node_id = read_node_id(settings.node_dir, damaged, must_be_kept=True)
                 serving = _serve(
                     settings,
                     node_id,
@@ -450,11 +458,11 @@ def _plain(secret: SecretStr | None) -> str:
     return secret.get_secret_value() if secret else ""
 
 
-def configure_logging(settings: SyncSettings) -> LogLines:
+def begin_log(settings: SyncSettings) -> LogLines:
     """Begin to log; return the lines, which a thread writes."""
     remember(secrets_of(os.environ) | settings.secrets)
     remember_names(hosts_of(os.environ) | settings.names)
-    return log_config.configure_logging(
+    return configure_logging(
         level=settings.log_level,
         form=settings.log_format,
         libraries=logging.INFO,

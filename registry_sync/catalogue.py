@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.contract import CatalogueModel, CatalogueVersion, Environment, Policy, VersionState
-from gateway.redaction import for_public
+from gateway.system.logs import for_public
 from registry_sync.aspired import AspiredModel, AspiredVersion
 from registry_sync.dependencies import DependencyVerdict, Verdict
 from registry_sync.incidents import told

@@ -12,13 +12,12 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from gateway.redaction import remember, secrets_of
-from gateway.settings_help import settings_help
+from gateway.system import StartError, settings_help
+from gateway.system.logs import remember, secrets_of
 from registry_sync.commands import control_plane, decide, history, look_now, publish, status
 from registry_sync.commands.arguments import read_settings
 from registry_sync.commands.terminal import Exit, fail, spell_everything
 from registry_sync.errors import SyncError
-from registry_sync.node_dir import StartError
 from registry_sync.settings import SyncSettings
 
 app = typer.Typer(
@@ -70,7 +69,7 @@ def run() -> None:
     from registry_sync import bootstrap  # most commands only ask: half a second less for them
 
     settings = read_settings()
-    log = bootstrap.configure_logging(settings)
+    log = bootstrap.begin_log(settings)
     try:
         ended = bootstrap.run(settings, log.end)
     except (StartError, SyncError) as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from registry_sync.atomic_files import set_aside
+from gateway.system.files import set_aside
 
 _MOST_REMEMBERED = 32
 _log = structlog.get_logger("registry_sync.damaged_files")

@@ -31,9 +31,9 @@ from typing import Protocol
 
 import structlog
 
+from gateway.system.files import set_aside
 from registry_sync import requirements_file
 from registry_sync.artifact_store import StoredArtifact
-from registry_sync.atomic_files import set_aside
 from registry_sync.errors import EnvironmentFailedError, StoreError
 from registry_sync.installer import BuildLimits, Check, Installer
 from registry_sync.recipe import OwnEnvironment, Recipe, read_recipe

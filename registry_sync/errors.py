@@ -15,7 +15,7 @@ repeats a caller's data.
 
 from __future__ import annotations
 
-from gateway.redaction import redacted
+from gateway.system.logs import redacted
 
 _MOST_CHARACTERS = 300
 

@@ -15,12 +15,18 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from registry_sync import atomic_files
+from gateway.system.files import (
+    AlteredError,
+    DamagedFileError,
+    NewerFormatError,
+    read_file,
+    replace_file,
+    seal,
+    unseal_known,
+)
 from registry_sync.damaged_files import DamagedFiles
 from registry_sync.errors import LedgerError
-from registry_sync.guarded_read import DamagedFileError, read
 from registry_sync.records import Activation, Standing, StandingChange
-from registry_sync.sealed import AlteredError, NewerFormatError, seal, unseal_known
 
 _FORMAT_VERSION = 4
 _MOST_BYTES = 64 * 1024 * 1024
@@ -64,7 +70,7 @@ class HoldsFile:
             LedgerError: A newer release wrote it, or the system lacks what it takes to look.
         """
         try:
-            members = unseal_known(read(self._path, _MOST_BYTES), _FORMAT_VERSION)
+            members = unseal_known(read_file(self._path, _MOST_BYTES), _FORMAT_VERSION)
         except FileNotFoundError:
             return Standing()
         except NewerFormatError as error:
@@ -122,7 +128,7 @@ class HoldsFile:
         content = seal(b'{\n "format_version": %d,\n%b' % (_FORMAT_VERSION, members))
         with self._writing:
             try:
-                atomic_files.replace(self._path, content)
+                replace_file(self._path, content)
             except OSError as error:
                 self._damaged.not_written(self._path, error, instead=_INSTEAD)
                 raise LedgerError(f"{self._path} cannot be written: {error.strerror}") from error

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.redaction import redacted
+from gateway.system.logs import redacted
 from registry_sync import lifeline
 from registry_sync.errors import EnvironmentFailedError
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from sqlalchemy import make_url
 
-from registry_sync.atomic_files import set_aside
+from gateway.system.files import set_aside
 from registry_sync.damaged_files import DamagedFiles
 
 _HEADER = b"SQLite format 3\x00"

@@ -13,7 +13,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gateway.redaction import redacted
+from gateway.system.logs import redacted
 from registry_sync.errors import EnvironmentFailedError
 from registry_sync.requirements_file import RequirementsFile
 

@@ -22,7 +22,7 @@ from typing import Literal, assert_never
 import structlog
 
 from gateway.contract import ActiveAlias, CatalogueModel, NodeState
-from gateway.redaction import remember_location
+from gateway.system.logs import remember_location
 from registry_sync.actions import (
     Action,
     Activate,

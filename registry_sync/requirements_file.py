@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from gateway.redaction import redacted
+from gateway.system.logs import redacted
 
 NAME = "requirements.txt"
 

@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from gateway.redaction import names_in, names_user, passwords_in
+from gateway.system.logs import names_in, names_user, passwords_in
 
 _DEFAULT_NODE_DIR = Path(".registry-gateway")
 _GIB = 2**30

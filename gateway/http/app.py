@@ -17,8 +17,8 @@ from gateway.http.predict import BodyLimits, Predictions
 from gateway.http.predict_docs import declare_predictions
 from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
 from gateway.http.services import Services, attach
-from gateway.http1.asgi import App, AsgiService, Message, Receive, Scope, Send
 from gateway.settings import GatewaySettings
+from gateway.system.http1 import App, AsgiService, Message, Receive, Scope, Send
 
 _DESCRIPTION = """Serves every model of a registry by name and version.
 

@@ -23,10 +23,10 @@ from gateway.contract import (
 from gateway.errors import InvalidSelectorError, RegistryUnavailableError, VersionNotFoundError
 from gateway.http.services import Services, services_of
 from gateway.node import Node
-from gateway.redaction import for_public
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable, has_bytes
-from gateway.slices import in_slices
+from gateway.system import in_slices
+from gateway.system.logs import for_public
 from gateway.workers import Resident
 
 router = APIRouter(tags=["catalogue"])

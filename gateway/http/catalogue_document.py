@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.contract import Catalogue, CatalogueModel, CatalogueVersion, ModelChange
 from gateway.listed_versions import ListedVersions
-from gateway.slices import in_slices
+from gateway.system import in_slices
 
 B = TypeVar("B", bound=BaseModel)
 _SPACE = re.compile(r"[ \t\r\n]*")

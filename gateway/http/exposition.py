@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
-from gateway.slices import in_slices
+from gateway.system import in_slices
 from gateway.telemetry import AnyMetric, series_of
 
 

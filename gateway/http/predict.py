@@ -19,22 +19,21 @@ import structlog
 
 from gateway.admission import Admission, Held, Place
 from gateway.dispatch import Call, Dispatcher
-from gateway.errors import (
-    DeadlineExceededError,
-    DrainingError,
-    GatewayError,
-    WorkerDiedError,
-)
+from gateway.errors import DeadlineExceededError, DrainingError, GatewayError, WorkerDiedError
 from gateway.http import asked
 from gateway.http.asked import Asked, request_id_of
 from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
-from gateway.http1.asgi import AsgiService
-from gateway.http1.body import Body, check_size
-from gateway.http1.exchange import Exchange
-from gateway.http1.head import Header
-from gateway.http1.refusals import EndingError, RefusedError
 from gateway.replica import WorkerReply
 from gateway.routing import Route
+from gateway.system.http1 import (
+    AsgiService,
+    Body,
+    EndingError,
+    Exchange,
+    Header,
+    RefusedError,
+    check_size,
+)
 from gateway.telemetry import NO_MODEL, Telemetry
 
 _COUNTED_BYTES = 64 * 1024

@@ -16,8 +16,8 @@ import orjson
 
 from gateway import errors
 from gateway.errors import GatewayError, InvalidInputError, NotFiniteAnswerError
-from gateway.http1.refusals import MEDIA_TYPE, RefusedError
-from gateway.redaction import for_public
+from gateway.system.http1 import MEDIA_TYPE, RefusedError
+from gateway.system.logs import for_public
 
 __all__ = ["MEDIA_TYPE"]
 

@@ -20,7 +20,7 @@ class DamagedFileError(Exception):
     """A path does not hold what was written there. The message says what it holds, after "it"."""
 
 
-def read(path: Path, most_bytes: int) -> bytes:
+def read_file(path: Path, most_bytes: int) -> bytes:
     """Return the content of a plain file.
 
     The call follows no link, waits for no pipe and reads at most one byte beyond the limit.

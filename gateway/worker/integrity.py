@@ -63,7 +63,7 @@ def read_manifest(manifest: Path, digest: str) -> dict[str, str]:
     """
     try:
         with _reading("the manifest"):
-            data = guarded_read.read(manifest, _MOST_MANIFEST_BYTES)
+            data = guarded_read.read_file(manifest, _MOST_MANIFEST_BYTES)
     except guarded_read.DamagedFileError as error:
         raise IntegrityError(f"the manifest cannot be read: it {error}") from error
     if "sha256:" + hashlib.sha256(data).hexdigest() != digest:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from gateway.redaction import names_user
+from gateway.system.logs import names_user
 from registry_sync.commands.arguments import read_settings
 from registry_sync.commands.terminal import Exit, fail
 from registry_sync.operations.bodies import Problem

@@ -37,7 +37,7 @@ def stamp(
 
     model, version = at_uri(uri)
     settings = read_settings()
-    bootstrap.configure_logging(settings)  # to stderr: stdout is the answer's
+    bootstrap.begin_log(settings)  # to stderr: stdout is the answer's
     registry = bootstrap.build_registry(settings)
     try:
         listed = registry.version(model, version)
@@ -125,7 +125,7 @@ def publish(
 
     aliases = [new_alias(one) for one in alias or []]
     settings = read_settings()
-    bootstrap.configure_logging(settings)
+    bootstrap.begin_log(settings)
     try:
         publisher = bootstrap.build_publisher(uri)
         with progress_bars() as progress:

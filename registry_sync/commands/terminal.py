@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
-from gateway.redaction import printable, redacted
+from gateway.system.logs import printable, redacted
 
 _SHORT_DIGEST = len("sha256:") + 12
 _WIDTH_OF_A_FILE = 200

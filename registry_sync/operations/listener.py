@@ -10,13 +10,17 @@ from dataclasses import dataclass, replace
 
 from starlette.types import ASGIApp
 
-from gateway.http1.asgi import AsgiService
-from gateway.http1.body import Body
-from gateway.http1.connections import ConnectionLimits, Connections
-from gateway.http1.exchange import Exchange, Service
-from gateway.http1.refusals import RefusedError
-from gateway.http1.server import Server
-from registry_sync.node_dir import StartError
+from gateway.system import StartError
+from gateway.system.http1 import (
+    AsgiService,
+    Body,
+    ConnectionLimits,
+    Connections,
+    Exchange,
+    RefusedError,
+    Server,
+    Service,
+)
 from registry_sync.operations.senders import NotAuthenticError
 from registry_sync.operations.webhooks import Webhook, create_webhooks_app
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
-from gateway.redaction import names_user, remember_location
+from gateway.system.logs import names_user, remember_location
 from registry_sync.errors import (
     ArtifactTooLargeError,
     SourceError,

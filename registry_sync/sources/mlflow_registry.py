@@ -25,7 +25,7 @@ from gateway.contract import (
     parse_model_name,
     parse_version,
 )
-from gateway.redaction import redacted
+from gateway.system.logs import redacted
 from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import SourceError, in_words
 from registry_sync.policy import DIGEST_TAG, read_stamp

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.sealed import seal
+from gateway.system.files.sealed import seal
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body

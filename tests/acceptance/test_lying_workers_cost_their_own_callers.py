@@ -29,7 +29,7 @@ from gateway.contract.catalogue import (
     Environment,
     VersionState,
 )
-from gateway.sealed import seal
+from gateway.system.files.sealed import seal
 from tests.acceptance.scale import LIES_TO_A_GATEWAY
 from tests.acceptance.waiting import until
 from tests.fakes import lying_worker

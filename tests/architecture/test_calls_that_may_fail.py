@@ -61,7 +61,6 @@ EXCUSED = {
     "os.rmdir": "made where a start fails: an empty folder stays, and the start says why it failed",
     "os.sched_getaffinity": _AT_THE_START,
     "os.sysconf": _FROM_MEMORY,
-    "os.umask": "the kernel never refuses it",
     "os.urandom": "the kernel never refuses it once it has started",
     "resource.getrlimit": _AT_THE_START,
     "resource.setrlimit": _AT_THE_START,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gateway.errors import GatewayError
 from gateway.http.problems import STATUS
-from gateway.http1.refusals import RefusedError
+from gateway.system.http1.refusals import RefusedError
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 FAMILIES = {"RequestError", "CapacityError", "ServingError", "GatewayError"}

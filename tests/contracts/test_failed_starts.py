@@ -19,10 +19,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway import __main__ as gateway_process
-from gateway.sealed import seal
+from gateway.system.files.sealed import seal
+from gateway.system.node_dir import StartError
 from registry_sync import bootstrap
 from registry_sync.errors import SyncError
-from registry_sync.node_dir import StartError
 from registry_sync.settings import SyncSettings
 
 Start = Callable[..., str]

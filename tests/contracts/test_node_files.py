@@ -7,12 +7,12 @@ from types import ModuleType
 
 import pytest
 
-from gateway import atomic_files as gateway_files
-from gateway import sealed as gateway_sealed
+from gateway.system import files as sync_read
+from gateway.system.files import atomic_files as gateway_files
+from gateway.system.files import atomic_files as sync_files
+from gateway.system.files import sealed as gateway_sealed
+from gateway.system.files import sealed as sync_sealed
 from gateway.worker import guarded_read as worker_read
-from registry_sync import atomic_files as sync_files
-from registry_sync import guarded_read as sync_read
-from registry_sync import sealed as sync_sealed
 from tests.contracts.damage import NESTED
 
 MOST = 1000

@@ -1,6 +1,5 @@
 """The node's id and its locks: the same for both planes, whatever has happened to the files."""
 
-import contextlib
 import fcntl
 import os
 import threading
@@ -12,10 +11,8 @@ from typing import Any
 
 import pytest
 
-from gateway import node_dir as gateway_dir
-from gateway.damaged_files import DamagedFiles as GatewaysDamage
-from gateway.errors import StartError as GatewayStartError
-from registry_sync import node_dir as sync_dir
+from gateway.system import CONTROL_PLANE, DATA_PLANE, Plane, StartError, read_node_id, sole_owner
+from gateway.system.files.damaged_files import DamagedFiles as GatewaysDamage
 from registry_sync.damaged_files import DamagedFiles as SyncsDamage
 from tests.contracts.damage import DAMAGES, Damage
 from tests.fakes.disk import fill_disk
@@ -25,13 +22,13 @@ Read = Callable[[Path], tuple[str, list[tuple[str, str | None]]]]
 
 def read_by_gateway(folder: Path) -> tuple[str, list[tuple[str, str | None]]]:
     damaged = GatewaysDamage()
-    found = gateway_dir.read_node_id(folder, damaged)
+    found = read_node_id(folder, damaged, must_be_kept=False)
     return found, [(one.name, one.set_aside) for one in damaged.all()]
 
 
 def read_by_control_plane(folder: Path) -> tuple[str, list[tuple[str, str | None]]]:
     damaged = SyncsDamage()
-    found = sync_dir.read_node_id(folder, damaged)
+    found = read_node_id(folder, damaged, must_be_kept=True)
     return found, [(one.name, one.set_aside) for one in damaged.all()]
 
 
@@ -43,13 +40,13 @@ def read(request: pytest.FixtureRequest) -> Read:
 
 def told_by_gateway(folder: Path) -> list[Any]:
     damaged = GatewaysDamage()
-    gateway_dir.read_node_id(folder, damaged)
+    read_node_id(folder, damaged, must_be_kept=False)
     return list(damaged.all())
 
 
 def told_by_control_plane(folder: Path) -> list[Any]:
     damaged = SyncsDamage()
-    sync_dir.read_node_id(folder, damaged)
+    read_node_id(folder, damaged, must_be_kept=True)
     return list(damaged.all())
 
 
@@ -163,7 +160,7 @@ def test_without_an_id_a_full_disk_keeps_only_the_control_plane_from_starting(
 ) -> None:
     fill_disk(monkeypatch)
     uuid.UUID(read_by_gateway(tmp_path)[0])
-    with pytest.raises(sync_dir.StartError, match="No space left"):
+    with pytest.raises(StartError, match="No space left"):
         read_by_control_plane(tmp_path)
 
 
@@ -178,9 +175,9 @@ def test_planes_that_start_at_once_agree(tmp_path: Path, torn: bool) -> None:
     def start(number: int) -> None:
         barrier.wait()
         if number % 2:
-            found.append(sync_dir.read_node_id(tmp_path, SyncsDamage()))
+            found.append(read_node_id(tmp_path, SyncsDamage(), must_be_kept=True))
         else:
-            found.append(gateway_dir.read_node_id(tmp_path, GatewaysDamage()))
+            found.append(read_node_id(tmp_path, GatewaysDamage(), must_be_kept=False))
 
     threads = [threading.Thread(target=start, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -193,51 +190,34 @@ def test_planes_that_start_at_once_agree(tmp_path: Path, torn: bool) -> None:
 # --- locks ----------------------------------------------------------------------------------------
 
 
-def own_as_gateway(folder: Path) -> contextlib.AbstractContextManager[object]:
-    return gateway_dir.sole_owner(folder)
-
-
-def own_as_control_plane(folder: Path) -> contextlib.AbstractContextManager[object]:
-    return sync_dir.sole_owner(folder)
-
-
-OWNERS = [
-    (own_as_gateway, "gateway.lock", GatewayStartError),
-    (own_as_control_plane, "registry_sync.lock", sync_dir.StartError),
-]
-Own = Callable[[Path], contextlib.AbstractContextManager[object]]
-
-
-@pytest.mark.parametrize(("own", "name", "error"), OWNERS)
+@pytest.mark.parametrize("plane", [DATA_PLANE, CONTROL_PLANE], ids=["gateway", "registry_sync"])
 @pytest.mark.parametrize(
     "damage", [one for one in DAMAGES if one.name not in {"truncated", "altered"}], ids=str
 )
 def test_whatever_lies_in_a_locks_place_one_process_owns_the_folder(
-    tmp_path: Path, own: Own, name: str, error: type[Exception], damage: Damage
+    tmp_path: Path, plane: Plane, damage: Damage
 ) -> None:
-    (tmp_path / name).write_text("x")
-    damage.apply(tmp_path / name)
-    with own(tmp_path), pytest.raises(error, match="another"), own(tmp_path):
-        pass
-    with own(tmp_path):
+    (tmp_path / plane.lock).write_text("x")
+    damage.apply(tmp_path / plane.lock)
+    with sole_owner(tmp_path, plane), pytest.raises(StartError, match="another"):
+        sole_owner(tmp_path, plane).__enter__()
+    with sole_owner(tmp_path, plane):
         pass
 
 
-@pytest.mark.parametrize(("own", "name", "error"), OWNERS)
-def test_a_lock_behind_a_link_empties_no_file(
-    tmp_path: Path, own: Own, name: str, error: type[Exception]
-) -> None:
+@pytest.mark.parametrize("plane", [DATA_PLANE, CONTROL_PLANE])
+def test_a_lock_behind_a_link_empties_no_file(tmp_path: Path, plane: Plane) -> None:
     (tmp_path / "table.json").write_text("precious")
-    (tmp_path / name).symlink_to("table.json")
-    with own(tmp_path):
+    (tmp_path / plane.lock).symlink_to("table.json")
+    with sole_owner(tmp_path, plane):
         assert (tmp_path / "table.json").read_text() == "precious"
 
 
-@pytest.mark.parametrize(("own", "name", "error"), OWNERS)
+@pytest.mark.parametrize("plane", [DATA_PLANE, CONTROL_PLANE])
 def test_a_lock_that_cannot_be_written_is_held_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: Own, name: str, error: type[Exception]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plane: Plane
 ) -> None:
-    with own(tmp_path):
+    with sole_owner(tmp_path, plane):
         pass
     original = os.open
 
@@ -247,5 +227,5 @@ def test_a_lock_that_cannot_be_written_is_held_all_the_same(
         return original(path, flags, *more)
 
     monkeypatch.setattr(os, "open", read_only)
-    with own(tmp_path), pytest.raises(error, match="another"), own(tmp_path):
-        pass
+    with sole_owner(tmp_path, plane), pytest.raises(StartError, match="another"):
+        sole_owner(tmp_path, plane).__enter__()

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 from uvicorn.server import ServerState
 
-from gateway.http1.connection import Connection
-from gateway.http1.connections import ConnectionLimits, Connections
+from gateway.system.http1.connection import Connection
+from gateway.system.http1.connections import ConnectionLimits, Connections
 
 PATIENCE_S = 20.0
 LIMITS = ConnectionLimits(most=1000, idle_s=60, head_s=60, read_s=60)

@@ -18,9 +18,9 @@ import requests
 
 from gateway.admission import Admission
 from gateway.http.predict import BodyLimits, Predictions
-from gateway.http1.asgi import AsgiService
-from gateway.http1.connections import ConnectionLimits, Connections
-from gateway.http1.server import Server
+from gateway.system.http1.asgi import AsgiService
+from gateway.system.http1.connections import ConnectionLimits, Connections
+from gateway.system.http1.server import Server
 from gateway.telemetry import Telemetry
 from registry_sync.operations.listener import tcp_server
 from registry_sync.operations.webhooks import WebhookSecrets, build_webhooks

@@ -15,13 +15,13 @@ import uvloop
 from gateway.admission import Admission
 from gateway.dispatch import Answer
 from gateway.http.predict import BodyLimits, Predictions
-from gateway.http1.asgi import AsgiService
-from gateway.http1.connections import ConnectionLimits, Connections
-from gateway.http1.exchange import Exchange
-from gateway.http1.head import MAX_HEAD_BYTES, MAX_HEADERS
-from gateway.http1.refusals import BodyTooLargeError
-from gateway.http1.server import Server
 from gateway.replica import WorkerReply
+from gateway.system.http1.asgi import AsgiService
+from gateway.system.http1.connections import ConnectionLimits, Connections
+from gateway.system.http1.exchange import Exchange
+from gateway.system.http1.head import MAX_HEAD_BYTES, MAX_HEADERS
+from gateway.system.http1.refusals import BodyTooLargeError
+from gateway.system.http1.server import Server
 from gateway.telemetry import Telemetry
 from tests.unit.gateway.test_predict_routes import FakeDispatcher
 

@@ -12,7 +12,7 @@ from tests.servers import clean_environ, free_ports
 END_LIMIT_S = 60.0
 PROGRAM = """
 import asyncio, sys
-from gateway.http1.server import Server
+from gateway.system.http1.server import Server
 
 async def end(_server):
     {how}

@@ -11,11 +11,12 @@ import httpx
 import pytest
 
 from gateway import __main__ as process
-from gateway.http1.asgi import Receive, Scope, Send
-from gateway.http1.connections import Connections, most_open
-from gateway.http1.server import Server
 from gateway.settings import GatewaySettings
+from gateway.system.http1.asgi import Receive, Scope, Send
+from gateway.system.http1.connections import Connections, most_open
+from gateway.system.http1.server import Server
 from tests.acceptance.waiting import eventually_true
+from tests.fakes.sockets import listening_at
 
 MOST = process._CONTROL_CONNECTIONS
 
@@ -31,7 +32,7 @@ async def control(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tup
     path = tmp_path_factory.mktemp("s") / "s"
     settings = GatewaySettings(drain_timeout_s=1, idle_timeout_s=600, head_timeout_s=600)
     server = process._control_server(cast("Any", SimpleNamespace(control=answers)), settings)
-    with process._control_socket(path) as listener:
+    with listening_at(path) as listener:
         task = asyncio.create_task(server.serve(sockets=[listener]))
         yield path, server
         server.force_exit = server.should_exit = True

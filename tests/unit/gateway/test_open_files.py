@@ -6,9 +6,9 @@ from typing import Any, cast
 import pytest
 
 from gateway import __main__ as process
-from gateway.errors import StartError
-from gateway.http1.connections import ConnectionLimits, Connections, most_open
 from gateway.settings import GatewaySettings
+from gateway.system.http1.connections import ConnectionLimits, Connections, most_open
+from gateway.system.node_dir import StartError
 
 BESIDE = 128 + 8 * 8
 TURNED_AWAY = 512

@@ -13,9 +13,9 @@ from gateway.contract.references import Selector, SelectorKind
 from gateway.dispatch import Answer
 from gateway.http.predict import BodyLimits, Predictions
 from gateway.http.problems import MEDIA_TYPE, STATUS
-from gateway.http1.asgi import AsgiService
 from gateway.replica import WorkerReply
 from gateway.routing import Route
+from gateway.system.http1.asgi import AsgiService
 from gateway.telemetry import Telemetry
 from tests.fakes.wire import WireTransport, connect
 

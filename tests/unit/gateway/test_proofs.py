@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.damaged_files import DamagedFiles
 from gateway.proofs import MAX_FILE_BYTES, Proofs, _bytes_of, _subject, name_of
-from gateway.sealed import seal
+from gateway.system.files.damaged_files import DamagedFiles
+from gateway.system.files.sealed import seal
 from gateway.worker import proof
 from gateway.worker.messages import Load
 from gateway.worker.proof import Proof

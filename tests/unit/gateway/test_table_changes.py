@@ -12,11 +12,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway import table_file as table_files
-from gateway.change_log import ChangeLog, Found
 from gateway.contract.catalogue import Catalogue, CatalogueModel, ModelChange
 from gateway.contract.node_state import ActiveAlias, AliasHold
 from gateway.errors import TableFileError
 from gateway.routing import RouteTable
+from gateway.system.files.change_log import ChangeLog, Found
 from gateway.table_file import TableFile
 from tests.contracts.damage import DAMAGES, Damage
 

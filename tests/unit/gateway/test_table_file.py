@@ -14,7 +14,7 @@ from gateway.contract.node_state import ActiveAlias, AliasHold
 from gateway.errors import TableFileError
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
-from gateway.sealed import seal
+from gateway.system.files.sealed import seal
 from gateway.table_file import TableFile
 from tests.contracts.damage import ALTERED, DAMAGES
 

@@ -14,11 +14,11 @@ from structlog.testing import capture_logs
 
 from gateway.contract.catalogue import Catalogue, CatalogueModel
 from gateway.contract.node_state import ActiveAlias
-from gateway.damaged_files import DamagedFiles
 from gateway.errors import TableFileError
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
-from gateway.sealed import seal
+from gateway.system.files.damaged_files import DamagedFiles
+from gateway.system.files.sealed import seal
 from gateway.table_file import TableFile
 from gateway.table_generations import TableBody, TableGenerations
 from tests.contracts.damage import DAMAGES, Damage

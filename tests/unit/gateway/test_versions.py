@@ -24,7 +24,7 @@ from gateway.node import Node
 from gateway.proofs import Proofs
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
-from gateway.sealed import seal
+from gateway.system.files.sealed import seal
 from gateway.versions import Versions, WorkerLimits
 from gateway.worker.proof import Proof
 from tests.contracts.damage import DAMAGES, Damage

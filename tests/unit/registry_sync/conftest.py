@@ -14,7 +14,7 @@ from tests.unit.registry_sync.nodes import NodeInMemory
 def _logs_on_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
     """Log where the control plane logs: stdout is a command's, and both run in one process here."""
     # A command that logs sets this up for its process, which is the tests'.
-    monkeypatch.setattr(bootstrap, "configure_logging", lambda _: None)
+    monkeypatch.setattr(bootstrap, "begin_log", lambda _: None)
     # The default shows every local variable of a traceback, which takes gigabytes of a whole spine.
     shown = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     *processors, _ = structlog.get_config()["processors"]

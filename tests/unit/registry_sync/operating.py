@@ -11,13 +11,13 @@ from pathlib import Path
 import httpx
 from typer.testing import CliRunner, Result
 
-from gateway.http1.asgi import AsgiService
-from gateway.http1.server import Server
+from gateway.system.http1.asgi import AsgiService
+from gateway.system.http1.server import Server
 from registry_sync import cli
-from registry_sync.node_dir import private_socket
 from registry_sync.operations.app import Operations, create_app
 from registry_sync.operations.listener import local_server
 from registry_sync.reconcile import Reconciler
+from tests.fakes.sockets import listening_at
 from tests.fakes.wire import WireTransport
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 
@@ -66,7 +66,7 @@ async def listening(
     """Serve operations on a socket; give the command, run in a thread as another process would."""
     with (
         tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as folder,
-        private_socket(Path(folder) / "operations.sock") as listener,
+        listening_at(Path(folder) / "operations.sock") as listener,
     ):
         async with serving(local_server(create_app(operations(node, spine))), listener):
             yield partial(asyncio.to_thread, run, folder)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.system.files.sealed import seal
 from registry_sync import artifact_store
 from registry_sync.artifact_store import ArtifactStore, Pin, StoreUse
 from registry_sync.damaged_files import DamagedFiles
 from registry_sync.errors import StoreError
 from registry_sync.removal import remove
-from registry_sync.sealed import seal
 from tests.contracts.damage import DAMAGES, Damage
 from tests.unit.registry_sync.artifacts import FILES, fetched
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.system.files.sealed import seal
 from registry_sync.damaged_files import DamagedFiles
 from registry_sync.errors import LedgerError
 from registry_sync.holds_file import DamagedHoldsError, HoldsFile
@@ -19,7 +20,6 @@ from registry_sync.records import (
     Standing,
     StandingChange,
 )
-from registry_sync.sealed import seal
 from tests.contracts.damage import DAMAGES
 from tests.fakes.disk import fill_disk
 

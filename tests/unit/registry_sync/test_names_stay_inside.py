@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from gateway.contract.catalogue import VersionState
-from gateway.redaction import for_public, remember_names
+from gateway.system.logs.redaction import for_public, remember_names
 from registry_sync.aspired import AspiredModel, AspiredVersion
 from registry_sync.errors import SourceError, in_words
 from registry_sync.settings import SyncSettings

@@ -2,32 +2,20 @@
 
 import asyncio
 import contextlib
-import errno
 import itertools
 import json
 import re
-import socket
 import tempfile
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
-from structlog.testing import capture_logs
 from typer.testing import Result
 
 from registry_sync import bootstrap, telemetry
-from registry_sync.damaged_files import DamagedFiles
 from registry_sync.holds_file import HoldsFile
-from registry_sync.node_dir import (
-    StartError,
-    private_socket,
-    private_socket_or_none,
-    read_node_id,
-    sole_owner,
-)
 from registry_sync.operations.app import create_app
 from registry_sync.operations.listener import TCP_LIMITS, tcp_server, tcp_socket
 from registry_sync.operations.rollback import before
@@ -552,76 +540,3 @@ def test_a_version_that_is_not_there_cannot_be_stamped(
     done = stamp(f"models:/{M}/9")
     assert (done.exit_code, done.stdout) == (1, "")
     assert "no version 9" in done.stderr
-
-
-# --- the node's folder ----------------------------------------------------------------------------
-
-
-def test_a_node_has_one_control_plane_and_one_id(tmp_path: Path) -> None:
-    folder = tmp_path / "node"
-    with sole_owner(folder):
-        first = read_node_id(folder, DamagedFiles())
-        with pytest.raises(StartError, match="another control plane"), sole_owner(folder):
-            pass
-    with sole_owner(folder):
-        assert read_node_id(folder, DamagedFiles()) == first
-    assert (folder / "node_id").read_text().strip() == first
-
-
-def test_two_planes_that_start_at_once_agree_on_the_id(tmp_path: Path) -> None:
-    found: list[str] = []
-    barrier = threading.Barrier(8)
-
-    def start() -> None:
-        barrier.wait()
-        found.append(read_node_id(tmp_path, DamagedFiles()))
-
-    threads = [threading.Thread(target=start) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(set(found)) == 1
-    assert len(found) == 8
-
-
-def test_the_socket_is_private_and_goes_with_the_block() -> None:
-    with tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as folder:
-        path = Path(folder) / "operations.sock"
-        path.write_text("left by a killed process")
-        with private_socket(path):
-            assert path.stat().st_mode & 0o777 == 0o600
-        assert not path.exists()
-
-
-def test_a_socket_that_another_control_plane_listens_on_is_not_taken() -> None:
-    with tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as folder:
-        path = Path(folder) / "run" / "operations.sock"
-        with (
-            private_socket(path),
-            pytest.raises(StartError, match="another control plane listens"),
-            private_socket_or_none(path),
-        ):
-            pass
-
-
-@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EDQUOT])
-def test_where_the_disk_takes_no_socket_the_control_plane_works_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    class Refusing(socket.socket):
-        def bind(self, _address: object) -> None:
-            raise OSError(number, "the disk refuses")
-
-    monkeypatch.setattr(socket, "socket", Refusing)
-    with capture_logs() as logs, private_socket_or_none(tmp_path / "s") as listener:
-        assert listener is None
-    assert [one["event"] for one in logs] == ["operations.unreachable"]
-
-
-def test_a_path_too_long_for_a_socket_is_said(tmp_path: Path) -> None:
-    with (
-        pytest.raises(StartError, match="REGISTRY_SYNC_NODE_DIR"),
-        private_socket(tmp_path / ("x" * 100) / "operations.sock"),
-    ):
-        pass

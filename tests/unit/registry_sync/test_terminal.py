@@ -14,12 +14,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from typer.testing import CliRunner, Result
 
-from gateway.redaction import WITHHELD, remember
+from gateway.system.logs.redaction import WITHHELD, remember
 from registry_sync import bootstrap, cli
 from registry_sync.commands import control_plane
 from registry_sync.commands.control_plane import URL_VARIABLE
 from registry_sync.errors import SourceError
-from registry_sync.node_dir import private_socket
 from registry_sync.operations.bodies import (
     AliasState,
     FetchState,
@@ -32,6 +31,7 @@ from registry_sync.operations.bodies import (
 from registry_sync.operations.listener import local_server
 from registry_sync.operations.problems import problem
 from registry_sync.settings import SyncSettings
+from tests.fakes.sockets import listening_at
 from tests.servers import free_ports
 from tests.unit.registry_sync.operating import run, serving
 
@@ -84,7 +84,7 @@ async def told(*arguments: str, said: Response = STATE_ANSWER) -> Result:
 
     with (
         tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as folder,
-        private_socket(Path(folder) / "operations.sock") as listener,
+        listening_at(Path(folder) / "operations.sock") as listener,
     ):
         app = Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])])
         async with serving(local_server(app), listener):

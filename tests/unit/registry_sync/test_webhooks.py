@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.http1.connections import ConnectionLimits
-from registry_sync.node_dir import StartError
+from gateway.system.http1.connections import ConnectionLimits
+from gateway.system.node_dir import StartError
 from registry_sync.operations.app import Operations, create_app
 from registry_sync.operations.listener import (
     MAX_WEBHOOK_BYTES,

@@ -1,0 +1,227 @@
+"""A file to which documents are added, each in a line of its own with its checksum.
+
+To add one costs what it has, however much the file has: what a whole file would have to be written
+for at each change is written here, and anew as a whole once the changes are long.
+
+A crash leaves a line that is not whole at the end at most. It was not acknowledged, and counts for
+nothing; the next addition cuts it off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from gateway.system.files.atomic_files import replace_file, set_aside, sync_folder
+from gateway.worker.guarded_read import DamagedFileError, read_file
+
+_MODE = 0o600
+_CHECKSUM_DIGITS = 64
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_log = structlog.get_logger("gateway.system.files.change_log")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a file of changes has.
+
+    Attributes:
+        documents: Those that are as they were written, in their order.
+        damaged: How many lines are not, but for a last one that a crash has left.
+    """
+
+    documents: tuple[bytes, ...] = ()
+    damaged: int = 0
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of a file.
+
+    Attributes:
+        whole_bytes: Its size up to a line that is torn; None: it has not been read.
+        is_named: Whether its name is on disk.
+    """
+
+    whole_bytes: int | None = None
+    is_named: bool = False
+
+
+class ChangeLog:
+    """One such file. Blocking: call from a thread, one call at a time."""
+
+    def __init__(self, path: Path, most_bytes: int) -> None:
+        """Store where it is, and how long it may be to be read."""
+        self.path = path
+        self._most_bytes = most_bytes
+        self._known = _Known()
+
+    def size_bytes(self) -> int:
+        """Return its size; 0 if it is not there."""
+        return size_bytes(self.path)
+
+    def read(self) -> Found:
+        """Return its documents; nothing if it is not there.
+
+        Raises:
+            OSError: It cannot be read.
+            DamagedFileError: It is no file, or too long.
+        """
+        try:
+            content = read_file(self.path, self._most_bytes)
+        except FileNotFoundError:
+            self._known = _Known(0)
+            return Found()
+        stray, *lines = content.split(b"\n")  # each line comes after its break
+        documents = [_document(line) for line in lines]
+        whole_bytes = len(content)
+        if documents and documents[-1] is None:
+            whole_bytes -= 1 + len(lines[-1])
+        self._known.whole_bytes = whole_bytes
+        damaged = documents[:-1].count(None) - lines[:-1].count(b"") + bool(stray)
+        return Found(tuple(one for one in documents if one is not None), damaged)
+
+    def add(self, documents: Iterable[bytes]) -> None:
+        """Add documents, which have no line break; they are on disk when this returns.
+
+        Raises:
+            OSError: The disk refused. The file has what it had; if that fails, the log says so.
+        """
+        add_to_each([self], documents)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[OpenLog]:
+        """Open it to be added to; it is made if it is not there.
+
+        Raises:
+            OSError: The disk refused. The file has what it had.
+        """
+        whole_bytes = self._make_ready()
+        descriptor = os.open(self.path, _FLAGS, _MODE)
+        try:
+            if os.fstat(descriptor).st_size > whole_bytes:
+                os.ftruncate(descriptor, whole_bytes)
+            yield OpenLog(self.path, descriptor, self._known)
+        finally:
+            with contextlib.suppress(OSError):  # what was added is on disk already
+                os.close(descriptor)
+
+    def _make_ready(self) -> int:
+        """Set aside what cannot be added to; return the size up to a line that is torn."""
+        try:
+            status = self.path.lstat()
+        except FileNotFoundError:
+            self._known = _Known(0)
+            return 0
+        whole_bytes = self._known.whole_bytes
+        is_file = stat.S_ISREG(status.st_mode)
+        if is_file and whole_bytes is not None and whole_bytes <= status.st_size:
+            return whole_bytes
+        try:
+            self.read()
+        except DamagedFileError as error:
+            if set_aside(self.path) is None:
+                raise OSError(errno.EEXIST, f"it {error}", str(self.path)) from error
+            self._known = _Known(0)
+        return self._known.whole_bytes or 0
+
+    def begin_anew(self, documents: Iterable[bytes]) -> None:
+        """Let it have these documents and no others.
+
+        Raises:
+            OSError: The disk refused. The file has what it had.
+        """
+        content = b"".join(map(_line, documents))
+        self._known = _Known()
+        replace_file(self.path, content)
+        self._known = _Known(len(content), is_named=True)
+
+
+class OpenLog:
+    """A file of changes that is open: what is added to it can be taken back without a descriptor.
+
+    Blocking, as `ChangeLog`.
+    """
+
+    def __init__(self, path: Path, descriptor: int, known: _Known) -> None:
+        """Store; ``known`` is told what becomes of the file."""
+        self._path = path
+        self._descriptor = descriptor
+        self._known = known
+        self._before = known.whole_bytes or 0
+
+    def append(self, content: bytes) -> None:
+        """Bring content to disk at its end.
+
+        Raises:
+            OSError: The disk refused. The file may have a part of it.
+        """
+        left = memoryview(content)
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+        os.fdatasync(self._descriptor)
+        if not self._known.is_named:
+            sync_folder(self._path.parent)
+            self._known.is_named = True
+        self._known.whole_bytes = self._before + len(content)
+
+    def take_back(self) -> None:
+        """Shorten it to what it had; if the disk refuses, the log says so."""
+        self._known.whole_bytes = self._before
+        try:
+            if os.fstat(self._descriptor).st_size != self._before:
+                os.ftruncate(self._descriptor, self._before)
+                os.fsync(self._descriptor)
+        except OSError as error:
+            _log.error("changes.not_taken_back", file=str(self._path), reason=str(error))
+
+
+def add_to_each(logs: Sequence[ChangeLog], documents: Iterable[bytes]) -> None:
+    """Add documents, which have no line break, to files; they are on disk when this returns.
+
+    All files are open before the first one is added to, and until the last one is: a system that
+    has no descriptor left keeps nothing from being taken back.
+
+    Raises:
+        OSError: The disk refused. Each file has what it had; if that fails, the log says so.
+    """
+    content = b"".join(map(_line, documents))
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(log.opened()) for log in logs]
+        try:
+            for one in opened:
+                one.append(content)
+        except OSError:
+            for one in opened:
+                one.take_back()
+            raise
+
+
+def size_bytes(path: Path) -> int:
+    """Return the size of a file; 0 if it is not there."""
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
+
+
+def _line(document: bytes) -> bytes:
+    return b"\n%b %b" % (_checksum(document), document)
+
+
+def _document(line: bytes) -> bytes | None:
+    """Return the document of a line; None: it is not as it was written."""
+    document = line[_CHECKSUM_DIGITS + 1 :]
+    return document if line[: _CHECKSUM_DIGITS + 1] == _checksum(document) + b" " else None
+
+
+def _checksum(document: bytes) -> bytes:
+    return hashlib.sha256(document).hexdigest().encode()

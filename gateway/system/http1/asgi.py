@@ -1,0 +1,156 @@
+"""An ASGI application as a service: it gets requests whole, and its answers leave whole."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
+from typing import Any
+from urllib.parse import unquote
+
+import structlog
+
+from gateway.system.http1.body import Body, Unbounded, check_size
+from gateway.system.http1.exchange import STATUS_LINE, Exchange
+from gateway.system.http1.head import Header
+from gateway.system.http1.refusals import CrashedError, RefusedError, ending
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_OURS = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+_ILLEGAL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_log = structlog.get_logger("http1")
+
+
+class AsgiService:
+    """Serves an application. Event loop only."""
+
+    def __init__(self, app: App, *, max_body_bytes: int, body_timeout_s: float) -> None:
+        """Store. ``body_timeout_s``: for the next 64 KiB of a body, or its rest."""
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def expect(self, exchange: Exchange, length: int | None) -> Body:  # noqa: ARG002  # the port's
+        """Return what takes a body that has not come whole."""
+        check_size(length or 0, self._max_body_bytes)
+        return Body(
+            max_bytes=self._max_body_bytes,
+            timeout_s=self._body_timeout_s,
+            room=Unbounded(),
+            now=asyncio.get_running_loop().time(),
+        )
+
+    def begin(self, exchange: Exchange) -> None:
+        """Run the application on a request."""
+        try:
+            check_size(len(exchange.body), self._max_body_bytes)
+        except RefusedError as error:
+            exchange.refuse(error)
+            return
+        call = _Call(exchange)
+        task = asyncio.get_running_loop().create_task(_run(self._app, exchange, call))
+        # At once: the caller may hang up, or the process end, before the task has had its turn.
+        exchange.on_end = partial(_end, exchange, call, task)
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._ended, exchange))
+
+    def _ended(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() and exchange.on_end is not None:  # which an answer takes away
+            exchange.keep_alive = False
+            exchange.refuse(ending())
+
+    def refuse(self, exchange: Exchange, error: Exception) -> None:
+        """Answer with a problem."""
+        if not isinstance(error, RefusedError):
+            _log.error("request.crashed", exc_info=error)
+            error = CrashedError(f"internal error ({type(error).__name__})")
+        exchange.refuse(error)
+
+    def end(self) -> None:
+        """Cancel what runs, also for callers who have hung up."""
+        for task in list(self._tasks):
+            task.cancel()
+
+
+class _Call:
+    """One request as the application sees it, and its answer as it is made."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._body: bytes | None = exchange.body
+        self._gone = asyncio.Event()
+        self.status = 0
+        self.headers: list[Header] = []
+        self.pieces: list[bytes] = []
+
+    def hang_up(self) -> None:
+        self._gone.set()
+
+    async def receive(self) -> Message:
+        body, self._body = self._body, None
+        if body is not None:
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = [(bytes(name), bytes(value)) for name, value in message["headers"]]
+        else:
+            self.pieces.append(bytes(message.get("body", b"")))
+
+
+def _end(exchange: Exchange, call: _Call, task: asyncio.Task[None]) -> None:
+    """Let the application know that its caller has left; or end it, where the process ends."""
+    call.hang_up()
+    if not exchange.disconnected:
+        task.cancel()
+
+
+async def _run(app: App, exchange: Exchange, call: _Call) -> None:
+    try:
+        await app(_scope(exchange), call.receive, call.send)
+        lines = _lines(call)
+    except Exception as error:  # noqa: BLE001  # the last resort: every caller is answered
+        _log.error("request.crashed", exc_info=error)
+        exchange.refuse(CrashedError(f"internal error ({type(error).__name__})"))
+    else:
+        exchange.answer(call.status, lines, b"".join(call.pieces))
+
+
+def _scope(exchange: Exchange) -> Scope:
+    path, _, query = exchange.url.partition(b"?")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "server": None,
+        "client": None,
+        "scheme": "http",
+        "root_path": "",
+        "method": exchange.method.decode("ascii"),
+        "path": unquote(path.decode("ascii")),
+        "raw_path": path,
+        "query_string": query,
+        "headers": exchange.headers,
+        "state": {},
+    }
+
+
+def _lines(call: _Call) -> bytes:
+    """Return an answer's headers as lines; the length of what was sent is among them."""
+    if call.status not in STATUS_LINE:
+        raise RuntimeError("the application has not answered with a status from 200 to 599")
+    pairs = [(name, value) for name, value in call.headers if name.lower() not in _OURS]
+    pairs.append((b"content-length", b"%d" % sum(map(len, call.pieces))))
+    if any(_ILLEGAL.search(name + value) for name, value in pairs):
+        raise RuntimeError("a header of the answer must not have control characters")
+    return b"".join(b"%b: %b\r\n" % pair for pair in pairs)

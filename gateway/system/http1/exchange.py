@@ -1,0 +1,134 @@
+"""One request and its answer, which is one write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Protocol
+
+from gateway.system.http1.body import Body
+from gateway.system.http1.head import Head
+from gateway.system.http1.refusals import RefusedError, render
+
+_PHRASES = {one.value: one.phrase for one in HTTPStatus}
+STATUS_LINE = {
+    status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode()
+    for status in range(200, 600)
+}
+
+
+class Line(Protocol):
+    """The connection, as an exchange sees it."""
+
+    def common_headers(self) -> bytes:
+        """Return the lines that every answer has."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Write, whether the caller reads or not."""
+        ...
+
+    def answered(self) -> None:
+        """Go on once the caller has read most of the answer."""
+        ...
+
+
+class Exchange:
+    """One request and its answer. Event loop only.
+
+    Attributes:
+        method: In upper case.
+        url: Path and query.
+        headers: Pairs in the order in which they came; names are in lower case.
+        fields: The headers by name; of several with one name, the last.
+        body: Whole, from `Service.begin` on.
+        read: What its service has read of the head, if it was asked to expect the body.
+        keep_alive: Whether the connection stays open after the answer.
+        disconnected: Whether its caller has hung up.
+        on_end: Called when the answer is no longer waited for: the caller has hung up, or the
+            process ends now.
+        on_read: Called once, when most of the answer has been read or its caller has hung up.
+    """
+
+    __slots__ = (
+        "_line",
+        "body",
+        "disconnected",
+        "fields",
+        "headers",
+        "keep_alive",
+        "method",
+        "on_end",
+        "on_read",
+        "read",
+        "url",
+    )
+
+    def __init__(self, line: Line, head: Head, *, keep_alive: bool) -> None:
+        """Store."""
+        self._line = line
+        self.method = head.method
+        self.url = head.url
+        self.headers = head.headers
+        self.fields = head.fields
+        self.body = b""
+        self.read: object = None
+        self.keep_alive = keep_alive
+        self.disconnected = False
+        self.on_end: Callable[[], object] | None = None
+        self.on_read: Callable[[], object] | None = None
+
+    def answer(self, status: int, lines: bytes, body: bytes) -> None:
+        """Answer. ``lines``: headers, each with its end; ``content-length`` is among them."""
+        # The caller may read slowly, and idle for long: nothing of the request is kept meanwhile.
+        self.on_end = None
+        self.url = self.body = b""
+        self.headers, self.fields, self.read = [], {}, None
+        if self.disconnected:
+            self.was_read()
+            return
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        content = b"" if self.method == b"HEAD" else body
+        line = self._line
+        line.write(b"".join((STATUS_LINE[status], line.common_headers(), lines, end, content)))
+        line.answered()
+
+    def refuse(self, error: RefusedError) -> None:
+        """Answer with a problem."""
+        lines, body = render(error)
+        self.answer(error.status, lines, body)
+
+    def was_read(self) -> None:
+        """Note that the answer has been read, or never will be. Idempotent."""
+        told, self.on_read = self.on_read, None
+        if told is not None:
+            told()
+
+    def end(self) -> None:
+        """Stop waiting for the answer, if there is none yet."""
+        if self.on_end is not None:
+            self.on_end()
+
+
+class Service(Protocol):
+    """What serves the requests of a listener. No method but `expect` raises."""
+
+    def expect(self, exchange: Exchange, length: int | None) -> Body:
+        """Return what takes a body that has not come whole. ``length``: None if chunked.
+
+        Raises:
+            Exception: The request is refused by its head.
+        """
+        ...
+
+    def begin(self, exchange: Exchange) -> None:
+        """Begin with a request that is here as a whole; `Exchange.answer` ends it."""
+        ...
+
+    def refuse(self, exchange: Exchange, error: Exception) -> None:
+        """Answer a request of which `expect`, or a body, has raised this error."""
+        ...
+
+    def end(self) -> None:
+        """Wait for nothing any more: the process ends."""
+        ...

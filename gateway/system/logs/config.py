@@ -1,0 +1,156 @@
+"""How both planes write their log: structured lines, without secrets and without local variables.
+
+Every line passes the same processors, a library's own lines and uncaught exceptions among them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, MutableMapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+import structlog
+from structlog.processors import ExceptionRenderer
+
+from gateway.system.logs.redaction import printable, redacted
+from gateway.system.logs.repeated_lines import RepeatedLines
+from gateway.system.logs.writer import LogLines
+
+if TYPE_CHECKING:
+    from structlog.typing import ExcInfo, Processor
+
+_MOST_FRAMES = 30
+_MOST_TRACEBACK_CHARACTERS = 16_384
+_MOST_DEPTH = 6
+_TRACEBACKS = ("exception", "stack")
+_log = structlog.get_logger("process")
+
+
+def configure_logging(
+    *,
+    level: str,
+    form: str,
+    libraries: int = logging.WARNING,
+    quiet: Mapping[str, int] | None = None,
+) -> LogLines:
+    """Send structured lines to standard error; return the lines, which a thread writes.
+
+    The process's normal end waits for that thread, for a moment.
+
+    Args:
+        level: The least level that is logged.
+        form: ``json``, ``console``, or ``auto``: console on a terminal, JSON elsewhere.
+        libraries: The least level of libraries' own lines.
+        quiet: The least levels of some of these libraries, by the names of their loggers.
+    """
+    repeated = RepeatedLines(lambda line, times: _log.info("log.repeated", line=line, times=times))
+    lines = LogLines(
+        sys.stderr.fileno(),
+        lambda left_out: _log.warning("log.left_out", lines=left_out),
+        repeated.tell_counts,
+    )
+    lines.start()
+    atexit.register(lines.end)
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    rendered = _rendered(console=form == "console" or (form == "auto" and sys.stderr.isatty()))
+    least = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[repeated.process, *shared, *rendered],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", lines)),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(lines)
+    handler.addFilter(repeated.filter)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(least, libraries), force=True)
+    logging.captureWarnings(capture=True)  # Python writes them to standard error itself
+    for name, at_least in (quiet or {}).items():
+        logging.getLogger(name).setLevel(at_least)
+    _log_uncaught()
+    return lines
+
+
+def _rendered(*, console: bool) -> list[Processor]:
+    """Return the processors between a line's fields and its text."""
+    safe: list[Processor] = [ExceptionRenderer(_traceback), _without_secrets]
+    if console:
+        return [*safe, _in_one_line, structlog.dev.ConsoleRenderer()]
+    return [*safe, structlog.processors.JSONRenderer()]
+
+
+def _log_uncaught() -> None:
+    """Log what nothing catches: Python would write it to standard error as it is."""
+
+    def of_process(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        _log.critical("process.crashed", exc_info=(kind, error, trace))
+
+    def of_thread(raised: threading.ExceptHookArgs) -> None:
+        if raised.exc_type is not SystemExit:
+            _log.error("thread.crashed", exc_info=raised.exc_value)
+
+    def of_collector(raised: sys.UnraisableHookArgs) -> None:
+        _log.error("error.unraisable", exc_info=raised.exc_value)
+
+    sys.excepthook, threading.excepthook, sys.unraisablehook = of_process, of_thread, of_collector
+
+
+# --- processors -----------------------------------------------------------------------------------
+
+
+def _traceback(exc_info: ExcInfo) -> str:
+    """Return a traceback of at most so many frames and characters, without local variables."""
+    text = "".join(traceback.format_exception(*exc_info, limit=-_MOST_FRAMES)).rstrip()
+    if len(text) <= _MOST_TRACEBACK_CHARACTERS:
+        return text
+    half = _MOST_TRACEBACK_CHARACTERS // 2
+    return f"{text[:half]}\n…\n{text[-half:]}"
+
+
+def _without_secrets(
+    _logger: Any, _method: str, fields: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    return {name: _safe(value, _MOST_DEPTH) for name, value in fields.items()}
+
+
+def _safe(value: Any, depth: int) -> Any:
+    """Return a field's value without secrets; what JSON has no type for becomes a text."""
+    if isinstance(value, str):
+        return redacted(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if depth and isinstance(value, Mapping):
+        return {redacted(str(key)): _safe(one, depth - 1) for key, one in value.items()}
+    if depth and isinstance(value, list | tuple | set | frozenset):
+        return [_safe(one, depth - 1) for one in value]
+    return redacted(repr(value))
+
+
+def _in_one_line(
+    _logger: Any, _method: str, fields: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Escape what would move a terminal's cursor; a traceback keeps its lines.
+
+    The renderer itself escapes the other fields.
+    """
+    fields["event"] = printable(str(fields["event"]))
+    for name in _TRACEBACKS:
+        if name in fields:
+            fields[name] = "\n".join(map(printable, str(fields[name]).split("\n")))
+    return fields

@@ -1,0 +1,69 @@
+"""An application as a service: whoever leaves, and whatever raises, every caller is answered."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.system.http1 import asgi
+from gateway.system.http1.asgi import AsgiService
+from tests.fakes.wire import connect
+
+PATIENCE_S = 20.0
+GET = b"GET / HTTP/1.1\r\nhost: g\r\n\r\n"
+
+
+class Waiting:
+    """An application that waits until its caller has left, as one that streams does."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.left = asyncio.Event()
+
+    async def __call__(self, _scope: Any, receive: Any, _send: Any) -> None:
+        while not self.told or self.told[-1] != "http.disconnect":
+            self.told.append((await receive())["type"])
+        self.left.set()
+
+
+def served(app: Any) -> AsgiService:
+    return AsgiService(app, max_body_bytes=100, body_timeout_s=60)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 5])
+async def test_an_application_learns_that_its_caller_left_whenever_that_was(turns: int) -> None:
+    app = Waiting()
+    wire = connect(served(app))
+    wire.send(GET)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    wire.connection.connection_lost(None)
+    async with asyncio.timeout(PATIENCE_S):
+        await app.left.wait()
+    assert app.told == ["http.request", "http.disconnect"]
+
+
+@pytest.mark.parametrize("turns", [0, 1, 5])
+async def test_a_caller_is_told_that_the_process_ends_whenever_it_does(turns: int) -> None:
+    service = served(Waiting())
+    wire = connect(service)
+    wire.send(GET)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    service.end()
+    status, headers, body = await wire.answered()
+    assert (status, dict(headers)["connection"]) == (503, "close")
+    assert b'"draining"' in body
+    assert wire.written.count(b"HTTP/1.1") == 1
+
+
+async def test_what_fails_before_the_application_has_its_turn_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(_exchange: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(asgi, "_scope", failing)
+    wire = connect(served(Waiting()))
+    wire.send(GET)
+    assert (await wire.answered())[0] == 500
