@@ -23,14 +23,13 @@ from gateway.http.predict import Predictions
 from gateway.http.services import Services
 from gateway.launcher import ExecLauncher, ForkserverLauncher, Launchers
 from gateway.leftovers import MARK, Life, end_leftovers
-from gateway.live_record import LiveRecord
 from gateway.load_queue import LEAST_LOADS_AT_ONCE
 from gateway.node import Node
+from gateway.observability import LiveRecord, Telemetry
 from gateway.proofs import Proofs
 from gateway.replica import Replica, ReplicaLimits
 from gateway.residency import ResidentSet
-from gateway.rollback import RollbackRule
-from gateway.rollout import Rollout
+from gateway.rollout import Margins, RollbackRule, Rollout
 from gateway.room import ReplicaKey, ResidentLimits
 from gateway.routing import RouteTable
 from gateway.settings import GatewaySettings
@@ -47,8 +46,6 @@ from gateway.system import (
 from gateway.system.files import DamagedFiles
 from gateway.system.http1 import ConnectionLimits, Connections
 from gateway.table_file import TableFile
-from gateway.telemetry import Telemetry
-from gateway.verdict import Margins
 from gateway.versions import Versions, WorkerLimits, cuda_devices
 from gateway.workers import Observer
 

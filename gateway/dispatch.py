@@ -29,8 +29,8 @@ from gateway.errors import (
     VersionConflictError,
     WorkerDiedError,
 )
-from gateway.live_record import LiveRecord
 from gateway.node import Node
+from gateway.observability import LiveRecord
 from gateway.replica import WorkerReply, clock_deadline
 from gateway.residency import ResidentSet
 from gateway.room import ReplicaKey

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 import structlog
 
 from gateway.errors import NotDeliveredError, TableFileError
+from gateway.observability import Telemetry
 from gateway.residency import ResidentSet
 from gateway.room import ReplicaKey
 from gateway.table_file import TableFile
-from gateway.telemetry import Telemetry
 from gateway.versions import Versions
 from gateway.workers import Resident
 

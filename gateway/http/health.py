@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.http.catalogue import registry_freshness
-from gateway.http.exposition import exposition
 from gateway.http.services import Services, services_of
+from gateway.observability import exposition
 
 router = APIRouter(tags=["health"])
 

@@ -23,6 +23,7 @@ from gateway.errors import DeadlineExceededError, DrainingError, GatewayError, W
 from gateway.http import asked
 from gateway.http.asked import Asked, request_id_of
 from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
+from gateway.observability import NO_MODEL, Telemetry
 from gateway.replica import WorkerReply
 from gateway.routing import Route
 from gateway.system.http1 import (
@@ -34,7 +35,6 @@ from gateway.system.http1 import (
     RefusedError,
     check_size,
 )
-from gateway.telemetry import NO_MODEL, Telemetry
 
 _COUNTED_BYTES = 64 * 1024
 """A larger body is refused by its announced length already; a larger answer counts until read."""

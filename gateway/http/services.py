@@ -10,10 +10,10 @@ from fastapi import Request
 from gateway.admission import Admission
 from gateway.dispatch import Dispatcher
 from gateway.node import Node
+from gateway.observability import Telemetry
 from gateway.residency import ResidentSet
 from gateway.rollout import Rollout
 from gateway.system.http1 import Connections
-from gateway.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

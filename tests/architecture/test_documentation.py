@@ -17,11 +17,11 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from gateway import proofs
+from gateway.observability.metrics import Telemetry
 from gateway.settings import GatewaySettings
 from gateway.system.http1 import refusals as http_refusals
 from gateway.system.logs import redaction
 from gateway.system.settings_help import settings_help
-from gateway.telemetry import Telemetry
 from registry_sync import backlog, telemetry
 from registry_sync.installer import INHERITED, INHERITED_PREFIXES
 from registry_sync.operations import listener, refusals

@@ -18,10 +18,10 @@ import requests
 
 from gateway.admission import Admission
 from gateway.http.predict import BodyLimits, Predictions
+from gateway.observability.metrics import Telemetry
 from gateway.system.http1.asgi import AsgiService
 from gateway.system.http1.connections import ConnectionLimits, Connections
 from gateway.system.http1.server import Server
-from gateway.telemetry import Telemetry
 from registry_sync.operations.listener import tcp_server
 from registry_sync.operations.webhooks import WebhookSecrets, build_webhooks
 from tests.fakes.wire import PATIENCE_S

@@ -15,6 +15,7 @@ import uvloop
 from gateway.admission import Admission
 from gateway.dispatch import Answer
 from gateway.http.predict import BodyLimits, Predictions
+from gateway.observability.metrics import Telemetry
 from gateway.replica import WorkerReply
 from gateway.system.http1.asgi import AsgiService
 from gateway.system.http1.connections import ConnectionLimits, Connections
@@ -22,7 +23,6 @@ from gateway.system.http1.exchange import Exchange
 from gateway.system.http1.head import MAX_HEAD_BYTES, MAX_HEADERS
 from gateway.system.http1.refusals import BodyTooLargeError
 from gateway.system.http1.server import Server
-from gateway.telemetry import Telemetry
 from tests.unit.gateway.test_predict_routes import FakeDispatcher
 
 pytestmark = pytest.mark.integration

@@ -9,8 +9,8 @@ import pytest
 
 from gateway.admission import Admission
 from gateway.http.app import create_public_app
+from gateway.observability.metrics import Telemetry
 from gateway.settings import GatewaySettings
-from gateway.telemetry import Telemetry
 from tests.fakes.wire import PATIENCE_S, WireTransport, connect
 from tests.unit.gateway.test_predict_routes import FakeDispatcher
 

@@ -10,10 +10,10 @@ from gateway import contract, node
 from gateway.bootstrap import _LoadObserver
 from gateway.contract.changes import AliasTarget
 from gateway.errors import RolloutRefusedError
+from gateway.observability.metrics import Telemetry
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
-from gateway.telemetry import Telemetry
-from tests.unit.gateway.test_rollout import D, Stand
+from tests.unit.gateway.rollout.test_rollout import D, Stand
 
 
 def model(name: str, state: str = "available", versions: int = 2) -> contract.CatalogueModel:

@@ -29,8 +29,8 @@ from gateway.errors import (
     VersionConflictError,
     WorkerDiedError,
 )
-from gateway.live_record import LiveRecord
 from gateway.node import CONTROL_PLANE_SILENT_S, Node
+from gateway.observability.live_tallies import LiveRecord
 from gateway.room import ReplicaKey
 from gateway.routing import RouteTable
 

@@ -11,8 +11,8 @@ import pytest
 
 from gateway import errors
 from gateway.dispatch import Call, Dispatcher
-from gateway.live_record import LiveRecord
 from gateway.node import Node
+from gateway.observability.live_tallies import LiveRecord
 from gateway.replica import Replica, ReplicaLimits, WorkerReply
 from gateway.room import ReplicaKey
 from tests.unit.gateway.test_dispatch import ACTIVE, DIGEST, a_call, node

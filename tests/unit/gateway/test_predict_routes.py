@@ -13,10 +13,10 @@ from gateway.contract.references import Selector, SelectorKind
 from gateway.dispatch import Answer
 from gateway.http.predict import BodyLimits, Predictions
 from gateway.http.problems import MEDIA_TYPE, STATUS
+from gateway.observability.metrics import Telemetry
 from gateway.replica import WorkerReply
 from gateway.routing import Route
 from gateway.system.http1.asgi import AsgiService
-from gateway.telemetry import Telemetry
 from tests.fakes.wire import WireTransport, connect
 
 DIGEST = "sha256:" + "a" * 64

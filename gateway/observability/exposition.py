@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
+from gateway.observability.metrics import AnyMetric, series_of
 from gateway.system import in_slices
-from gateway.telemetry import AnyMetric, series_of
 
 
 class _Families(Collector):

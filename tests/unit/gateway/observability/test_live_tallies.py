@@ -1,9 +1,9 @@
 """What is counted of live traffic, what is forgiven, and what is forgotten."""
 
-from gateway import live_record
-from gateway.live_record import LiveRecord
+from gateway.observability import live_tallies
+from gateway.observability.live_tallies import LiveRecord
+from gateway.observability.tally import Tally
 from gateway.room import ReplicaKey
-from gateway.verdict import Tally
 
 KEY = ReplicaKey("m", 1, "sha256:" + "1" * 64)
 OTHER = ReplicaKey("m", 2, "sha256:" + "2" * 64)
@@ -70,7 +70,7 @@ def of_version(version: int) -> ReplicaKey:
 
 
 def test_only_so_many_versions_are_remembered_those_that_were_called_last(monkeypatch):
-    monkeypatch.setattr(live_record, "_MOST_VERSIONS", 2)
+    monkeypatch.setattr(live_tallies, "_MOST_VERSIONS", 2)
     record = LiveRecord()
     for version in (1, 2, 1, 3):
         served(record, 1, of_version(version))
@@ -85,7 +85,7 @@ def test_5000_versions_are_remembered():
 
 
 def test_what_is_on_trial_is_never_forgotten(monkeypatch):
-    monkeypatch.setattr(live_record, "_MOST_VERSIONS", 100)
+    monkeypatch.setattr(live_tallies, "_MOST_VERSIONS", 100)
     record = LiveRecord()
     for _ in range(2):  # two aliases mean it
         record.begin(KEY)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
+from gateway.observability.tally import BUCKETS, Tally, bucket_of
 from gateway.room import ReplicaKey
 from gateway.system import in_slices
-from gateway.verdict import BUCKETS, Tally, bucket_of
 
 _MOST_VERSIONS = 16_384
 """Beside those on trial; an entry takes some three kilobytes."""

@@ -45,11 +45,11 @@ from gateway.contract import (
 )
 from gateway.errors import GatewayError, LoadError, RolloutRefusedError, TableFileError
 from gateway.node import Node
+from gateway.observability import Telemetry
 from gateway.residency import ResidentSet
 from gateway.room import ReplicaKey
 from gateway.routing import AliasKey, RouteTable
 from gateway.table_file import TableFile
-from gateway.telemetry import Telemetry
 from gateway.worker import messages
 
 _REMEMBERED_STAGES = 16_384

@@ -21,11 +21,11 @@ import structlog
 
 from gateway.contract import ActiveAlias
 from gateway.errors import RolloutRefusedError
-from gateway.live_record import LiveRecord
 from gateway.node import Node
-from gateway.rollout import Rollout
+from gateway.observability import LiveRecord, Tally
+from gateway.rollout.live_comparison import Margins, verdict
+from gateway.rollout.rollout import Rollout
 from gateway.room import ReplicaKey
-from gateway.verdict import Margins, Tally, verdict
 
 _LOOK_EVERY_S = 1.0
 _TRY_AGAIN_S = 10.0
@@ -36,7 +36,7 @@ _TRIED_AND_FAILED = frozenset({"not_staged", "table_write_failed"})
 """What is refused only once the version before was staged, at the cost of the other perhaps."""
 _BY_REGISTRY = frozenset({"poll", "webhook", "sync"})
 _BY_RULE = "rule"
-_log = structlog.get_logger("gateway.rollback")
+_log = structlog.get_logger("gateway.rollout.automatic_rollback")
 
 _Key = tuple[str, str]
 """Model and alias."""

@@ -2,7 +2,8 @@
 
 import pytest
 
-from gateway.verdict import BUCKETS, Margins, Tally, bounds_of, bucket_of, verdict
+from gateway.observability.tally import BUCKETS, Tally, bounds_of, bucket_of
+from gateway.rollout.live_comparison import Margins, verdict
 
 MARGINS = Margins(min_requests=20, error_share=0.05, latency_ratio=3.0, latency_floor_s=0.05)
 NOTHING = Tally()

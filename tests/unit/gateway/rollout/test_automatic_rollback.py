@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway import contract, rollback
+from gateway import contract
 from gateway.errors import LoadError, RolloutRefusedError, TableFileError
-from gateway.live_record import LiveRecord
-from gateway.rollback import RollbackRule
+from gateway.observability.live_tallies import LiveRecord
+from gateway.rollout import automatic_rollback
+from gateway.rollout.automatic_rollback import RollbackRule
+from gateway.rollout.live_comparison import Margins
 from gateway.room import ReplicaKey
 from gateway.table_file import TableFile
-from gateway.verdict import Margins
-from tests.unit.gateway.test_rollout import D, Stand
+from tests.unit.gateway.rollout.test_rollout import D, Stand
 
 MARGINS = Margins(min_requests=20, error_share=0.05, latency_ratio=3.0, latency_floor_s=0.05)
 WINDOW_S = 600.0
@@ -487,7 +488,7 @@ async def test_the_rule_looks_by_itself_and_survives_a_fault_of_ours(ruled, monk
         await real(*args, **kwargs)
 
     monkeypatch.setattr(ruled.rollout, "go_back", go_back)
-    monkeypatch.setattr(rollback, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(automatic_rollback, "_LOOK_EVERY_S", 0.01)
     running = asyncio.ensure_future(ruled.rule.run())
     ruled.traffic(2, 0, 20)
     async with asyncio.timeout(10):
