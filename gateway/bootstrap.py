@@ -24,14 +24,13 @@ from gateway.http.services import Services
 from gateway.launcher import ExecLauncher, ForkserverLauncher, Launchers
 from gateway.leftovers import MARK, Life, end_leftovers
 from gateway.load_queue import LEAST_LOADS_AT_ONCE
-from gateway.node import Node
 from gateway.observability import LiveRecord, Telemetry
 from gateway.proofs import Proofs
 from gateway.replica import Replica, ReplicaLimits
 from gateway.residency import ResidentSet
 from gateway.rollout import Margins, RollbackRule, Rollout
 from gateway.room import ReplicaKey, ResidentLimits
-from gateway.routing import RouteTable
+from gateway.routing import Node, RouteTable, TableFile
 from gateway.settings import GatewaySettings
 from gateway.supervision import Supervisor
 from gateway.system import (
@@ -45,7 +44,6 @@ from gateway.system import (
 )
 from gateway.system.files import DamagedFiles
 from gateway.system.http1 import ConnectionLimits, Connections
-from gateway.table_file import TableFile
 from gateway.versions import Versions, WorkerLimits, cuda_devices
 from gateway.workers import Observer
 

@@ -29,12 +29,11 @@ from gateway.errors import (
     VersionConflictError,
     WorkerDiedError,
 )
-from gateway.node import Node
 from gateway.observability import LiveRecord
 from gateway.replica import WorkerReply, clock_deadline
 from gateway.residency import ResidentSet
 from gateway.room import ReplicaKey
-from gateway.routing import Route
+from gateway.routing import Node, Route
 from gateway.worker.messages import Predict
 
 _ANSWER_TYPES = {"predict": "application/json"}

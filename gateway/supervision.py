@@ -21,7 +21,7 @@ from gateway.errors import NotDeliveredError, TableFileError
 from gateway.observability import Telemetry
 from gateway.residency import ResidentSet
 from gateway.room import ReplicaKey
-from gateway.table_file import TableFile
+from gateway.routing import TableFile
 from gateway.versions import Versions
 from gateway.workers import Resident
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from gateway.contract import Environment, digest_hex
 from gateway.errors import GatewayError, LoadError
-from gateway.node import Node
 from gateway.proofs import Proofs
 from gateway.room import ReplicaKey
+from gateway.routing import Node
 from gateway.system.files import AlteredError, unseal
 from gateway.worker import confinement, messages
 from gateway.worker.guarded_read import DamagedFileError, read_file

@@ -22,9 +22,8 @@ from gateway.contract import (
 )
 from gateway.errors import InvalidSelectorError, RegistryUnavailableError, VersionNotFoundError
 from gateway.http.services import Services, services_of
-from gateway.node import Node
 from gateway.room import ReplicaKey
-from gateway.routing import RouteTable, has_bytes
+from gateway.routing import Node, RouteTable, has_bytes
 from gateway.system import in_slices
 from gateway.system.logs import for_public
 from gateway.workers import Resident

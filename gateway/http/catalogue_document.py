@@ -17,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from gateway.contract import Catalogue, CatalogueModel, CatalogueVersion, ModelChange
-from gateway.listed_versions import ListedVersions
+from gateway.routing import ListedVersions
 from gateway.system import in_slices
 
 B = TypeVar("B", bound=BaseModel)

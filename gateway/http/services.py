@@ -9,10 +9,10 @@ from fastapi import Request
 
 from gateway.admission import Admission
 from gateway.dispatch import Dispatcher
-from gateway.node import Node
 from gateway.observability import Telemetry
 from gateway.residency import ResidentSet
 from gateway.rollout import Rollout
+from gateway.routing import Node
 from gateway.system.http1 import Connections
 
 if TYPE_CHECKING:

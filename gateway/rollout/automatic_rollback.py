@@ -21,11 +21,11 @@ import structlog
 
 from gateway.contract import ActiveAlias
 from gateway.errors import RolloutRefusedError
-from gateway.node import Node
 from gateway.observability import LiveRecord, Tally
 from gateway.rollout.live_comparison import Margins, verdict
 from gateway.rollout.rollout import Rollout
 from gateway.room import ReplicaKey
+from gateway.routing import Node
 
 _LOOK_EVERY_S = 1.0
 _TRY_AGAIN_S = 10.0

@@ -44,12 +44,10 @@ from gateway.contract import (
     UnchangedCatalogue,
 )
 from gateway.errors import GatewayError, LoadError, RolloutRefusedError, TableFileError
-from gateway.node import Node
 from gateway.observability import Telemetry
 from gateway.residency import ResidentSet
 from gateway.room import ReplicaKey
-from gateway.routing import AliasKey, RouteTable
-from gateway.table_file import TableFile
+from gateway.routing import AliasKey, Node, RouteTable, TableFile
 from gateway.worker import messages
 
 _REMEMBERED_STAGES = 16_384

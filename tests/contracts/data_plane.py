@@ -21,15 +21,15 @@ from gateway.contract.references import parse_selector
 from gateway.dispatch import Call, Dispatcher
 from gateway.errors import GatewayError, RolloutRefusedError
 from gateway.launcher import Launcher
-from gateway.node import Node
 from gateway.observability.live_tallies import LiveRecord
 from gateway.observability.metrics import Telemetry
 from gateway.replica import Replica, ReplicaLimits, ReplicaState, WorkerReply
 from gateway.residency import ResidentSet
 from gateway.rollout.rollout import Rollout
 from gateway.room import ReplicaKey, ResidentLimits
-from gateway.routing import RouteTable
-from gateway.table_file import TableFile
+from gateway.routing.node import Node
+from gateway.routing.route_table import RouteTable
+from gateway.routing.table_file import TableFile
 from gateway.worker.messages import Load
 from gateway.workers import Resident
 from tests.fakes.worker import EXIT_ON, HANG_ON

@@ -2,7 +2,7 @@
 
 from gateway.contract.references import parse_selector
 from gateway.errors import GatewayError
-from gateway.routing import RouteTable
+from gateway.routing.route_table import RouteTable
 from tests.fakes.gateway import FakeGateway
 
 WAITS = "waits"

@@ -36,8 +36,8 @@ from gateway.contract.node_state import (
     Unwanted,
     Wanted,
 )
-from gateway.node import MOST_EVENTS
-from gateway.routing import RouteTable
+from gateway.routing.node import MOST_EVENTS
+from gateway.routing.route_table import RouteTable
 from registry_sync.errors import RolloutRejectedError
 from registry_sync.serving_target import TargetUnreachableError
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from gateway.contract.catalogue import Catalogue, CatalogueModel, CatalogueVersion, VersionState
 from gateway.http import catalogue_document
 from gateway.http.catalogue_document import read_catalogue
-from gateway.listed_versions import ListedVersions
+from gateway.routing.lazy_versions import ListedVersions
 
 DIGEST = "sha256:" + "a" * 64
 

@@ -19,9 +19,9 @@ from gateway.contract.catalogue import (
 from gateway.contract.node_state import ActiveAlias, AliasHold
 from gateway.http.catalogue import router
 from gateway.http.services import attach
-from gateway.node import Node
 from gateway.room import ReplicaKey
-from gateway.routing import RouteTable
+from gateway.routing.node import Node
+from gateway.routing.route_table import RouteTable
 from gateway.track_record import TrackRecord
 
 

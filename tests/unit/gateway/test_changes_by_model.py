@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway import contract, node
+from gateway import contract
 from gateway.bootstrap import _LoadObserver
 from gateway.contract.changes import AliasTarget
 from gateway.errors import RolloutRefusedError
 from gateway.observability.metrics import Telemetry
 from gateway.room import ReplicaKey
-from gateway.routing import RouteTable
+from gateway.routing import node
+from gateway.routing.route_table import RouteTable
 from tests.unit.gateway.rollout.test_rollout import D, Stand
 
 
@@ -149,7 +150,7 @@ async def test_who_has_no_state_of_this_boot_is_told_the_whole_one(tmp_path: Pat
 async def test_who_is_too_far_behind_is_told_the_whole_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.node._MAX_MOVES", 3)
+    monkeypatch.setattr("gateway.routing.node._MAX_MOVES", 3)
     stand = await started(tmp_path)
     states = [stand.node.seq]
     for turn in range(6):
@@ -260,7 +261,7 @@ async def test_a_difference_has_the_wishes_that_came_or_went(tmp_path: Path) -> 
 async def test_who_missed_too_many_wishes_is_told_the_whole_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.node._MAX_MOVES", 3)
+    monkeypatch.setattr("gateway.routing.node._MAX_MOVES", 3)
     stand = await started(tmp_path)
     seq = stand.node.seq
     for number in range(5):

@@ -29,10 +29,10 @@ from gateway.errors import (
     VersionConflictError,
     WorkerDiedError,
 )
-from gateway.node import CONTROL_PLANE_SILENT_S, Node
 from gateway.observability.live_tallies import LiveRecord
 from gateway.room import ReplicaKey
-from gateway.routing import RouteTable
+from gateway.routing.node import CONTROL_PLANE_SILENT_S, Node
+from gateway.routing.route_table import RouteTable
 
 DIGEST = "sha256:" + "1" * 64
 OTHER = "sha256:" + "2" * 64

@@ -11,10 +11,10 @@ import pytest
 
 from gateway import errors
 from gateway.dispatch import Call, Dispatcher
-from gateway.node import Node
 from gateway.observability.live_tallies import LiveRecord
 from gateway.replica import Replica, ReplicaLimits, WorkerReply
 from gateway.room import ReplicaKey
+from gateway.routing.node import Node
 from tests.unit.gateway.test_dispatch import ACTIVE, DIGEST, a_call, node
 from tests.unit.gateway.test_replica import ReadyLauncher, bring_up
 

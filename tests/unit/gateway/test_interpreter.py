@@ -13,9 +13,9 @@ from gateway.contract.catalogue import (
 )
 from gateway.errors import LoadError
 from gateway.launcher import Launchers
-from gateway.node import Node
 from gateway.room import ReplicaKey
-from gateway.routing import RouteTable
+from gateway.routing.node import Node
+from gateway.routing.route_table import RouteTable
 from gateway.versions import Versions, WorkerLimits
 
 DIGEST = "sha256:" + "a" * 64

@@ -15,7 +15,7 @@ from gateway.http.predict import BodyLimits, Predictions
 from gateway.http.problems import MEDIA_TYPE, STATUS
 from gateway.observability.metrics import Telemetry
 from gateway.replica import WorkerReply
-from gateway.routing import Route
+from gateway.routing.route_table import Route
 from gateway.system.http1.asgi import AsgiService
 from tests.fakes.wire import WireTransport, connect
 

@@ -15,9 +15,9 @@ from gateway.contract.catalogue import (
     Policy,
     VersionState,
 )
-from gateway.node import Node
 from gateway.room import ReplicaKey
-from gateway.routing import RouteTable
+from gateway.routing.node import Node
+from gateway.routing.route_table import RouteTable
 from gateway.versions import Versions, WorkerLimits, cuda_devices
 
 MIB = 1024 * 1024

@@ -21,9 +21,9 @@ from gateway.errors import (
     VersionQuarantinedError,
 )
 from gateway.http.problems import problem
-from gateway.node import Node
 from gateway.room import ReplicaKey
-from gateway.routing import RouteTable
+from gateway.routing.node import Node
+from gateway.routing.route_table import RouteTable
 from gateway.track_record import TrackRecord
 from tests.unit.gateway.test_catalogue_pages import pages_of
 

@@ -12,12 +12,12 @@ import pytest
 
 from gateway.bootstrap import _LoadObserver, _resident_set
 from gateway.errors import LoadError
-from gateway.node import Node
 from gateway.observability.live_tallies import LiveRecord
 from gateway.observability.metrics import Telemetry
 from gateway.replica import ReplicaState
 from gateway.room import ReplicaKey
-from gateway.routing import RouteTable
+from gateway.routing.node import Node
+from gateway.routing.route_table import RouteTable
 from gateway.settings import GatewaySettings
 from gateway.supervision import Supervisor, may_go
 from gateway.worker.messages import Alive

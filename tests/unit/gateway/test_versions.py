@@ -20,10 +20,10 @@ from gateway.contract.catalogue import (
 )
 from gateway.contract.node_state import ActiveAlias
 from gateway.errors import LoadError
-from gateway.node import Node
 from gateway.proofs import Proofs
 from gateway.room import ReplicaKey
-from gateway.routing import RouteTable
+from gateway.routing.node import Node
+from gateway.routing.route_table import RouteTable
 from gateway.system.files.sealed import seal
 from gateway.versions import Versions, WorkerLimits
 from gateway.worker.proof import Proof

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.contract.catalogue import Catalogue, VersionState
 from gateway.errors import RegistryUnavailableError
-from gateway.routing import RouteTable
+from gateway.routing.route_table import RouteTable
 from registry_sync import listings, reconcile
 from registry_sync.aspired import Aspired
 from registry_sync.errors import SourceError

@@ -7,7 +7,7 @@ import pytest
 from gateway.contract.catalogue import Catalogue, VersionState
 from gateway.contract.references import Selector
 from gateway.errors import ModelLoadFailedError
-from gateway.routing import RouteTable
+from gateway.routing.route_table import RouteTable
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle

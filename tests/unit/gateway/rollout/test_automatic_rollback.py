@@ -13,7 +13,7 @@ from gateway.rollout import automatic_rollback
 from gateway.rollout.automatic_rollback import RollbackRule
 from gateway.rollout.live_comparison import Margins
 from gateway.room import ReplicaKey
-from gateway.table_file import TableFile
+from gateway.routing.table_file import TableFile
 from tests.unit.gateway.rollout.test_rollout import D, Stand
 
 MARGINS = Margins(min_requests=20, error_share=0.05, latency_ratio=3.0, latency_floor_s=0.05)

@@ -7,13 +7,13 @@ import pytest
 
 from gateway import contract
 from gateway.errors import LoadError, RolloutRefusedError
-from gateway.node import MOST_EVENTS, Node
 from gateway.observability.metrics import Telemetry
 from gateway.residency import ResidentSet
 from gateway.rollout.rollout import Rollout
 from gateway.room import ReplicaKey
-from gateway.routing import RouteTable
-from gateway.table_file import TableFile
+from gateway.routing.node import MOST_EVENTS, Node
+from gateway.routing.route_table import RouteTable
+from gateway.routing.table_file import TableFile
 from gateway.worker.messages import Loaded
 from tests.fakes.disk import fill_disk
 

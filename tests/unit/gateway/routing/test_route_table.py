@@ -13,8 +13,8 @@ from gateway.contract.catalogue import (
 )
 from gateway.contract.node_state import ActiveAlias, AliasHold
 from gateway.contract.references import parse_selector
-from gateway.listed_versions import ListedVersions
-from gateway.routing import RouteTable
+from gateway.routing.lazy_versions import ListedVersions
+from gateway.routing.route_table import RouteTable
 
 DIGEST = {n: f"sha256:{n:064x}" for n in range(1, 9)}
 STATE = VersionState

@@ -13,9 +13,9 @@ from gateway.contract.catalogue import Catalogue, CatalogueModel, ModelChange, P
 from gateway.contract.node_state import ActiveAlias, AliasHold
 from gateway.errors import TableFileError
 from gateway.room import ReplicaKey
-from gateway.routing import RouteTable
+from gateway.routing.route_table import RouteTable
+from gateway.routing.table_file import TableFile
 from gateway.system.files.sealed import seal
-from gateway.table_file import TableFile
 from tests.contracts.damage import ALTERED, DAMAGES
 
 DIGEST = "sha256:" + "a" * 64

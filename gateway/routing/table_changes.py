@@ -27,7 +27,7 @@ from gateway.worker.guarded_read import DamagedFileError
 _MOST_BYTES = 64 * 1024 * 1024
 _ONE_LEFT = "the other copy counts: nothing is lost"
 _BOTH_DAMAGED = "what either copy has counts"
-_log = structlog.get_logger("gateway.table_changes")
+_log = structlog.get_logger("gateway.routing.table_changes")
 
 
 class TableChange(BaseModel):

@@ -35,7 +35,7 @@ from gateway.errors import (
     VersionNotFoundError,
     VersionQuarantinedError,
 )
-from gateway.listed_versions import ListedVersions
+from gateway.routing.lazy_versions import ListedVersions
 
 LOADING_RETRY_AFTER_S = 2.0
 _MOST_HOLDS_OF_ALIAS = 16

@@ -13,7 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from gateway.contract import DamagedCopy, Event, StageOutcome, Unwanted, Wanted
 from gateway.errors import GatewayError
-from gateway.routing import AliasKey, RouteTable
+from gateway.routing.route_table import AliasKey, RouteTable
 
 CONTROL_PLANE_SILENT_S = 15.0
 _MAX_WANTED = 16_384

@@ -56,7 +56,7 @@ _NONE = (
     "no table counts, but the changes that lie beside it: other aliases are not active until the "
     "control plane has brought back what its ledger knows"
 )
-_log = structlog.get_logger("gateway.table_generations")
+_log = structlog.get_logger("gateway.routing.table_generations")
 
 
 class TableBody(BaseModel):

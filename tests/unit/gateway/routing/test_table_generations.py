@@ -16,11 +16,11 @@ from gateway.contract.catalogue import Catalogue, CatalogueModel
 from gateway.contract.node_state import ActiveAlias
 from gateway.errors import TableFileError
 from gateway.room import ReplicaKey
-from gateway.routing import RouteTable
+from gateway.routing.route_table import RouteTable
+from gateway.routing.table_file import TableFile
+from gateway.routing.table_generations import TableBody, TableGenerations
 from gateway.system.files.damaged_files import DamagedFiles
 from gateway.system.files.sealed import seal
-from gateway.table_file import TableFile
-from gateway.table_generations import TableBody, TableGenerations
 from tests.contracts.damage import DAMAGES, Damage
 
 DIGEST = "sha256:" + "a" * 64

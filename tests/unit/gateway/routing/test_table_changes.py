@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway import table_file as table_files
 from gateway.contract.catalogue import Catalogue, CatalogueModel, ModelChange
 from gateway.contract.node_state import ActiveAlias, AliasHold
 from gateway.errors import TableFileError
-from gateway.routing import RouteTable
+from gateway.routing import table_file as table_files
+from gateway.routing.route_table import RouteTable
+from gateway.routing.table_file import TableFile
 from gateway.system.files.change_log import ChangeLog, Found
-from gateway.table_file import TableFile
 from tests.contracts.damage import DAMAGES, Damage
 
 DIGEST = "sha256:" + "a" * 64

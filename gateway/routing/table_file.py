@@ -35,10 +35,10 @@ from gateway.contract import (
 )
 from gateway.errors import TableFileError
 from gateway.room import ReplicaKey
-from gateway.routing import AliasKey, RouteTable
+from gateway.routing.route_table import AliasKey, RouteTable
+from gateway.routing.table_changes import TableChange, TableChanges
+from gateway.routing.table_generations import TableBody, TableGenerations
 from gateway.system.files import ChangeLog, DamagedFiles, replace_file, size_bytes
-from gateway.table_changes import TableChange, TableChanges
-from gateway.table_generations import TableBody, TableGenerations
 from gateway.worker.guarded_read import DamagedFileError, read_file
 
 B = TypeVar("B", bound=BaseModel)
@@ -53,7 +53,7 @@ _WITHOUT_LINES = "its other lines count until the control plane publishes the ca
 _UNTIL_THERE_IS_ROOM = "what it holds counts all the same, and it is written when there is room"
 _BESIDE = "what has changed since lies beside it, in table.changes"
 _REFUSES = "activations are refused until it can be"
-_log = structlog.get_logger("gateway.table_file")
+_log = structlog.get_logger("gateway.routing.table_file")
 
 
 class _Hot(BaseModel):
