@@ -15,24 +15,36 @@ from functools import partial
 import structlog
 from fastapi import FastAPI
 
-from gateway.admission import Admission
-from gateway.dispatch import Dispatcher
+from gateway.contract.references import ReplicaKey
 from gateway.errors import TableFileError
 from gateway.http.app import create_control_app, create_public_app
 from gateway.http.predict import Predictions
 from gateway.http.services import Services
-from gateway.launcher import ExecLauncher, ForkserverLauncher, Launchers
-from gateway.leftovers import MARK, Life, end_leftovers
-from gateway.load_queue import LEAST_LOADS_AT_ONCE
 from gateway.observability import LiveRecord, Telemetry
-from gateway.proofs import Proofs
-from gateway.replica import Replica, ReplicaLimits
-from gateway.residency import ResidentSet
 from gateway.rollout import Margins, RollbackRule, Rollout
-from gateway.room import ReplicaKey, ResidentLimits
 from gateway.routing import Node, RouteTable, TableFile
+from gateway.serving import (
+    LEAST_LOADS_AT_ONCE,
+    MARK,
+    Admission,
+    Dispatcher,
+    ExecLauncher,
+    ForkserverLauncher,
+    Launchers,
+    Life,
+    Observer,
+    Proofs,
+    Replica,
+    ReplicaLimits,
+    ResidentLimits,
+    ResidentSet,
+    Supervisor,
+    Versions,
+    WorkerLimits,
+    cuda_devices,
+    end_leftovers,
+)
 from gateway.settings import GatewaySettings
-from gateway.supervision import Supervisor
 from gateway.system import (
     StartError,
     available_cores,
@@ -44,8 +56,6 @@ from gateway.system import (
 )
 from gateway.system.files import DamagedFiles
 from gateway.system.http1 import ConnectionLimits, Connections
-from gateway.versions import Versions, WorkerLimits, cuda_devices
-from gateway.workers import Observer
 
 _ABANDONED_S = 1.0
 _log = structlog.get_logger("gateway")

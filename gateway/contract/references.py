@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 from unicodedata import normalize
 
 LATEST = "latest"
@@ -158,3 +159,15 @@ def parse_digest(text: str) -> str:
 def digest_hex(digest: str) -> str:
     """Return the 64 hexadecimal digits of ``digest``: its folder's name in the artifact store."""
     return parse_digest(digest).removeprefix("sha256:")
+
+
+class ReplicaKey(NamedTuple):
+    """What a replica serves: one version and exactly these bytes of it."""
+
+    model: str
+    version: int
+    digest: str
+
+    def __str__(self) -> str:
+        """Return ``model/version``."""
+        return f"{self.model}/{self.version}"

@@ -20,13 +20,13 @@ from gateway.contract import (
     parse_model_name,
     parse_selector,
 )
+from gateway.contract.references import ReplicaKey
 from gateway.errors import InvalidSelectorError, RegistryUnavailableError, VersionNotFoundError
 from gateway.http.services import Services, services_of
-from gateway.room import ReplicaKey
 from gateway.routing import Node, RouteTable, has_bytes
+from gateway.serving import Resident
 from gateway.system import in_slices
 from gateway.system.logs import for_public
-from gateway.workers import Resident
 
 router = APIRouter(tags=["catalogue"])
 

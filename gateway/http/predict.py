@@ -17,15 +17,13 @@ from typing import NamedTuple
 
 import structlog
 
-from gateway.admission import Admission, Held, Place
-from gateway.dispatch import Call, Dispatcher
 from gateway.errors import DeadlineExceededError, DrainingError, GatewayError, WorkerDiedError
 from gateway.http import asked
 from gateway.http.asked import Asked, request_id_of
 from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
 from gateway.observability import NO_MODEL, Telemetry
-from gateway.replica import WorkerReply
 from gateway.routing import Route
+from gateway.serving import Admission, Call, Dispatcher, Held, Place, WorkerReply
 from gateway.system.http1 import (
     AsgiService,
     Body,

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, cast
 
 from fastapi import Request
 
-from gateway.admission import Admission
-from gateway.dispatch import Dispatcher
 from gateway.observability import Telemetry
-from gateway.residency import ResidentSet
 from gateway.rollout import Rollout
 from gateway.routing import Node
+from gateway.serving import Admission, Dispatcher, ResidentSet
 from gateway.system.http1 import Connections
 
 if TYPE_CHECKING:

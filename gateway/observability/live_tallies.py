@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
+from gateway.contract.references import ReplicaKey
 from gateway.observability.tally import BUCKETS, Tally, bucket_of
-from gateway.room import ReplicaKey
 from gateway.system import in_slices
 
 _MOST_VERSIONS = 16_384

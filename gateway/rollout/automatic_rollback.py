@@ -20,11 +20,11 @@ from functools import partial
 import structlog
 
 from gateway.contract import ActiveAlias
+from gateway.contract.references import ReplicaKey
 from gateway.errors import RolloutRefusedError
 from gateway.observability import LiveRecord, Tally
 from gateway.rollout.live_comparison import Margins, verdict
 from gateway.rollout.rollout import Rollout
-from gateway.room import ReplicaKey
 from gateway.routing import Node
 
 _LOOK_EVERY_S = 1.0

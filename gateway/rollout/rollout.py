@@ -43,11 +43,11 @@ from gateway.contract import (
     StageRequest,
     UnchangedCatalogue,
 )
+from gateway.contract.references import ReplicaKey
 from gateway.errors import GatewayError, LoadError, RolloutRefusedError, TableFileError
 from gateway.observability import Telemetry
-from gateway.residency import ResidentSet
-from gateway.room import ReplicaKey
 from gateway.routing import AliasKey, Node, RouteTable, TableFile
+from gateway.serving import ResidentSet
 from gateway.worker import messages
 
 _REMEMBERED_STAGES = 16_384

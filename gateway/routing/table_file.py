@@ -33,8 +33,8 @@ from gateway.contract import (
     DamagedFile,
     ModelChange,
 )
+from gateway.contract.references import ReplicaKey
 from gateway.errors import TableFileError
-from gateway.room import ReplicaKey
 from gateway.routing.route_table import AliasKey, RouteTable
 from gateway.routing.table_changes import TableChange, TableChanges
 from gateway.routing.table_generations import TableBody, TableGenerations

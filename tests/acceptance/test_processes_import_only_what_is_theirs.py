@@ -12,7 +12,7 @@ from tests.acceptance.traffic import Call, ask, client
 from tests.models.catalogue import BuildableModel, IrisPipeline, ScriptedModel, TorchModel
 
 NOT_IN_A_WORKER = (
-    "gateway.http", "gateway.dispatch", "registry_sync", "uvicorn", "sqlalchemy", "boto3",
+    "gateway.http", "gateway.serving.dispatch", "registry_sync", "uvicorn", "sqlalchemy", "boto3",
 )  # fmt: skip
 NOT_IN_THE_GATEWAY = (
     "mlflow", "pandas", "sklearn", "torch", "boto3", "sqlalchemy", "registry_sync",

@@ -16,8 +16,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
-from gateway import proofs
 from gateway.observability.metrics import Telemetry
+from gateway.serving import kept_proofs
 from gateway.settings import GatewaySettings
 from gateway.system.http1 import refusals as http_refusals
 from gateway.system.logs import redaction
@@ -184,7 +184,7 @@ def test_every_code_of_http_is_documented_for_both_listeners() -> None:
     ("decision", "sentence"),
     [
         ("without-the-ledger.md", f"the newest {backlog._MOST_ACTIVATIONS:,};"),
-        ("kept-proofs.md", f"at most {proofs.MOST_KEPT:,} proofs of at most"),
+        ("kept-proofs.md", f"at most {kept_proofs.MOST_KEPT:,} proofs of at most"),
         ("what-is-shown.md", f"({redaction._MOST_LEARNED:,} names)"),
     ],
 )

@@ -16,22 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from gateway import contract
-from gateway.admission import Admission
-from gateway.contract.references import parse_selector
-from gateway.dispatch import Call, Dispatcher
+from gateway.contract.references import ReplicaKey, parse_selector
 from gateway.errors import GatewayError, RolloutRefusedError
-from gateway.launcher import Launcher
 from gateway.observability.live_tallies import LiveRecord
 from gateway.observability.metrics import Telemetry
-from gateway.replica import Replica, ReplicaLimits, ReplicaState, WorkerReply
-from gateway.residency import ResidentSet
 from gateway.rollout.rollout import Rollout
-from gateway.room import ReplicaKey, ResidentLimits
 from gateway.routing.node import Node
 from gateway.routing.route_table import RouteTable
 from gateway.routing.table_file import TableFile
+from gateway.serving.admission import Admission
+from gateway.serving.dispatch import Call, Dispatcher
+from gateway.serving.replica.launcher import Launcher
+from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState, WorkerReply
+from gateway.serving.residency.eviction import ResidentLimits
+from gateway.serving.residency.replica_pool import Resident
+from gateway.serving.residency.resident_set import ResidentSet
 from gateway.worker.messages import Load
-from gateway.workers import Resident
 from tests.fakes.worker import EXIT_ON, HANG_ON
 
 MODELS = ("a", "b", "c")

@@ -28,9 +28,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway import turns
-from gateway.launcher import ForkserverLauncher, Launcher, Launchers
-from gateway.room import ReplicaKey
+from gateway.contract.references import ReplicaKey
+from gateway.serving.replica.launcher import ForkserverLauncher, Launcher, Launchers
+from gateway.serving.residency import fairness
 from gateway.worker.messages import Load
 from tests.contracts.data_plane import (
     ALIAS,
@@ -265,7 +265,7 @@ def _settings(examples: int, steps: int) -> settings:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give who waits its turn soon."""
-    monkeypatch.setattr(turns, "TURN_WAIT_S", 0.05)
+    monkeypatch.setattr(fairness, "TURN_WAIT_S", 0.05)
 
 
 FAKE_RUNS, FAKE_STEPS = (200, 100) if SOAK else (20, 50)

@@ -4,10 +4,11 @@ import asyncio
 import time
 from typing import Any
 
+from gateway.contract.references import ReplicaKey
 from gateway.errors import LoadError, NotDeliveredError
-from gateway.replica import ReplicaState
-from gateway.residency import ResidentSet
-from gateway.room import ReplicaKey, ResidentLimits
+from gateway.serving.replica.replica import ReplicaState
+from gateway.serving.residency.eviction import ResidentLimits
+from gateway.serving.residency.resident_set import ResidentSet
 from gateway.worker.messages import Alive, Loaded
 
 MIB = 1024 * 1024

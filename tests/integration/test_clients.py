@@ -16,9 +16,9 @@ import httpx
 import pytest
 import requests
 
-from gateway.admission import Admission
 from gateway.http.predict import BodyLimits, Predictions
 from gateway.observability.metrics import Telemetry
+from gateway.serving.admission import Admission
 from gateway.system.http1.asgi import AsgiService
 from gateway.system.http1.connections import ConnectionLimits, Connections
 from gateway.system.http1.server import Server

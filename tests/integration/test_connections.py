@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import uvloop
 
-from gateway.admission import Admission
-from gateway.dispatch import Answer
 from gateway.http.predict import BodyLimits, Predictions
 from gateway.observability.metrics import Telemetry
-from gateway.replica import WorkerReply
+from gateway.serving.admission import Admission
+from gateway.serving.dispatch import Answer
+from gateway.serving.replica.replica import WorkerReply
 from gateway.system.http1.asgi import AsgiService
 from gateway.system.http1.connections import ConnectionLimits, Connections
 from gateway.system.http1.exchange import Exchange

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from gateway.errors import LoadError
-from gateway.launcher import ExecLauncher
-from gateway.replica import Replica, ReplicaLimits, ReplicaState
+from gateway.serving.replica.launcher import ExecLauncher
+from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState
 from gateway.worker.messages import Load, encode_header
 from tests.integration.worker_process import predict_header, store, wait_until_ended
 from tests.models.catalogue import TorchModel
@@ -152,7 +152,7 @@ async def test_a_torch_model_runs_started_by_exec_without_a_gpu_too(launcher, tm
 
 GATEWAY = """
 import asyncio, os, signal, sys, time
-from gateway.launcher import ExecLauncher
+from gateway.serving.replica.launcher import ExecLauncher
 
 async def main():
     worker = await ExecLauncher(os.environ).launch(sys.argv[1])

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway import launcher as launching
 from gateway.errors import LoadError
-from gateway.launcher import ForkserverLauncher
+from gateway.serving.replica import launcher as launching
+from gateway.serving.replica.launcher import ForkserverLauncher
 
 PATIENCE_S = 60.0
 LIGHT = "gateway.worker.frames"  # quick to import, unlike what the product preloads

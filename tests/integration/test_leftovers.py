@@ -15,8 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from gateway import leftovers
-from gateway.leftovers import MARK, Life, end_leftovers
+from gateway.serving.replica import leftovers
+from gateway.serving.replica.leftovers import MARK, Life, end_leftovers
 from tests.acceptance.waiting import until
 from tests.integration.worker_process import wait_until_ended
 from tests.servers import clean_environ, free_ports

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import sessions
-from gateway.launcher import WorkerProcess
+from gateway.serving.replica import process_session
+from gateway.serving.replica.launcher import WorkerProcess
 from tests.integration.worker_process import wait_until_ended
 
 SLEEP = "import time; time.sleep(600)"
@@ -57,7 +57,7 @@ def test_the_whole_session_ends_whether_its_leader_is_there_or_not(
         process.kill()
         process.wait()
     began = time.thread_time()
-    sessions.end(process.pid, pidfd)
+    process_session.end(process.pid, pidfd)
     took = time.thread_time() - began
     os.close(pidfd)
     for pid in children[:2]:
@@ -74,13 +74,13 @@ def test_a_process_that_has_the_id_of_a_leader_who_is_gone_is_left_alone(
     pidfd = os.pidfd_open(gone.pid)
     gone.wait()
     process, children = leader
-    sessions.end(process.pid, pidfd)
+    process_session.end(process.pid, pidfd)
     os.close(pidfd)
     assert process.poll() is None
     assert [os.getsid(pid) for pid in children[:2]] == [process.pid] * 2
     process.kill()
     own = os.pidfd_open(process.pid)
-    sessions.end(process.pid, own)
+    process_session.end(process.pid, own)
     os.close(own)
 
 

@@ -44,7 +44,7 @@ from tests.models.typed import TypedModel
 
 FORBIDDEN_MODULES = (
     "gateway.http",
-    "gateway.dispatch",
+    "gateway.serving.dispatch",
     "registry_sync",
     "uvicorn",
     "sqlalchemy",

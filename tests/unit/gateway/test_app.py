@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.admission import Admission
 from gateway.http.app import create_public_app
 from gateway.observability.metrics import Telemetry
+from gateway.serving.admission import Admission
 from gateway.settings import GatewaySettings
 from tests.fakes.wire import PATIENCE_S, WireTransport, connect
 from tests.unit.gateway.test_predict_routes import FakeDispatcher

@@ -17,12 +17,12 @@ from gateway.contract.catalogue import (
     VersionState,
 )
 from gateway.contract.node_state import ActiveAlias, AliasHold
+from gateway.contract.references import ReplicaKey
 from gateway.http.catalogue import router
 from gateway.http.services import attach
-from gateway.room import ReplicaKey
 from gateway.routing.node import Node
 from gateway.routing.route_table import RouteTable
-from gateway.track_record import TrackRecord
+from gateway.serving.residency.load_history import TrackRecord
 
 
 @asynccontextmanager

@@ -9,9 +9,9 @@ import pytest
 from gateway import contract
 from gateway.bootstrap import _LoadObserver
 from gateway.contract.changes import AliasTarget
+from gateway.contract.references import ReplicaKey
 from gateway.errors import RolloutRefusedError
 from gateway.observability.metrics import Telemetry
-from gateway.room import ReplicaKey
 from gateway.routing import node
 from gateway.routing.route_table import RouteTable
 from tests.unit.gateway.rollout.test_rollout import D, Stand

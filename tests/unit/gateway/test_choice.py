@@ -4,8 +4,8 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
-from gateway.pace import Pace
-from gateway.workers import choose
+from gateway.serving.replica.service_rate import Pace
+from gateway.serving.residency.replica_pool import choose
 
 ANY = 1 << 40
 

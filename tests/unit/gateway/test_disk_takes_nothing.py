@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import launcher
+from gateway.serving.replica import launcher
 
 
 def test_a_forkserver_needs_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

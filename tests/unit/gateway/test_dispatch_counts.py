@@ -10,13 +10,13 @@ from typing import Any, cast
 import pytest
 
 from gateway import errors
-from gateway.dispatch import Call, Dispatcher
+from gateway.contract.references import ReplicaKey
 from gateway.observability.live_tallies import LiveRecord
-from gateway.replica import Replica, ReplicaLimits, WorkerReply
-from gateway.room import ReplicaKey
 from gateway.routing.node import Node
-from tests.unit.gateway.test_dispatch import ACTIVE, DIGEST, a_call, node
-from tests.unit.gateway.test_replica import ReadyLauncher, bring_up
+from gateway.serving.dispatch import Call, Dispatcher
+from gateway.serving.replica.replica import Replica, ReplicaLimits, WorkerReply
+from tests.unit.gateway.serving.replica.test_replica import ReadyLauncher, bring_up
+from tests.unit.gateway.serving.test_dispatch import ACTIVE, DIGEST, a_call, node
 
 KEY = ReplicaKey("churn", 1, DIGEST)
 LIMIT_S = 0.2

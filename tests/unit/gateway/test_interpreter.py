@@ -11,12 +11,12 @@ from gateway.contract.catalogue import (
     Environment,
     VersionState,
 )
+from gateway.contract.references import ReplicaKey
 from gateway.errors import LoadError
-from gateway.launcher import Launchers
-from gateway.room import ReplicaKey
 from gateway.routing.node import Node
 from gateway.routing.route_table import RouteTable
-from gateway.versions import Versions, WorkerLimits
+from gateway.serving.load_orders import Versions, WorkerLimits
+from gateway.serving.replica.launcher import Launchers
 
 DIGEST = "sha256:" + "a" * 64
 PYTHON = "/node/environments/abc/bin/python"

@@ -13,10 +13,10 @@ import pytest
 from prometheus_client import generate_latest
 
 from gateway.contract.catalogue import Catalogue, CatalogueModel, CatalogueVersion, VersionState
+from gateway.contract.references import ReplicaKey
 from gateway.observability.exposition import exposition
 from gateway.observability.live_tallies import LiveRecord
 from gateway.observability.metrics import NO_MODEL, Telemetry
-from gateway.room import ReplicaKey
 from gateway.routing.lazy_versions import ListedVersions
 from gateway.routing.node import Node
 from gateway.routing.route_table import RouteTable

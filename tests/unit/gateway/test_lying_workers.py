@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from gateway import worker_messages
+from gateway.contract.references import ReplicaKey
 from gateway.errors import GatewayError, LoadError, NotDeliveredError, WorkerDiedError
 from gateway.http.problems import problem
-from gateway.replica import Replica, ReplicaLimits, ReplicaState, WorkerReply
-from gateway.residency import ResidentSet
-from gateway.room import ReplicaKey, ResidentLimits
+from gateway.serving.replica import worker_messages
+from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState, WorkerReply
+from gateway.serving.residency.eviction import ResidentLimits
+from gateway.serving.residency.resident_set import ResidentSet
 from gateway.worker.frames import PREFIX, Frame, pack
 from gateway.worker.loading import LoadFailedError
 from gateway.worker.messages import (
@@ -51,7 +52,7 @@ from tests.fakes.lies import (
     spelled_as,
 )
 from tests.fakes.worker import FakeLauncher, FakeWorker
-from tests.unit.gateway.test_replica import LIMITS, LOAD, ReadyLauncher, bring_up
+from tests.unit.gateway.serving.replica.test_replica import LIMITS, LOAD, ReadyLauncher, bring_up
 
 
 def test_every_field_of_every_message_from_a_worker_has_a_rule():

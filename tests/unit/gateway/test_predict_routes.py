@@ -8,14 +8,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway import errors
-from gateway.admission import Admission
 from gateway.contract.references import Selector, SelectorKind
-from gateway.dispatch import Answer
 from gateway.http.predict import BodyLimits, Predictions
 from gateway.http.problems import MEDIA_TYPE, STATUS
 from gateway.observability.metrics import Telemetry
-from gateway.replica import WorkerReply
 from gateway.routing.route_table import Route
+from gateway.serving.admission import Admission
+from gateway.serving.dispatch import Answer
+from gateway.serving.replica.replica import WorkerReply
 from gateway.system.http1.asgi import AsgiService
 from tests.fakes.wire import WireTransport, connect
 

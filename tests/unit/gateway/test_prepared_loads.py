@@ -15,10 +15,10 @@ from gateway.contract.catalogue import (
     Policy,
     VersionState,
 )
-from gateway.room import ReplicaKey
+from gateway.contract.references import ReplicaKey
 from gateway.routing.node import Node
 from gateway.routing.route_table import RouteTable
-from gateway.versions import Versions, WorkerLimits, cuda_devices
+from gateway.serving.load_orders import Versions, WorkerLimits, cuda_devices
 
 MIB = 1024 * 1024
 LIMITS = WorkerLimits(threads=3, memory_bytes=7 * MIB, batch_bytes=5 * MIB, answer_bytes=9 * MIB)

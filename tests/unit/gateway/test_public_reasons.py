@@ -13,6 +13,7 @@ from gateway.contract.catalogue import (
     VersionState,
 )
 from gateway.contract.node_state import ActiveAlias, AliasHold
+from gateway.contract.references import ReplicaKey
 from gateway.errors import (
     GatewayError,
     LoadError,
@@ -21,10 +22,9 @@ from gateway.errors import (
     VersionQuarantinedError,
 )
 from gateway.http.problems import problem
-from gateway.room import ReplicaKey
 from gateway.routing.node import Node
 from gateway.routing.route_table import RouteTable
-from gateway.track_record import TrackRecord
+from gateway.serving.residency.load_history import TrackRecord
 from tests.unit.gateway.test_catalogue_pages import pages_of
 
 DIGEST = "sha256:" + "a" * 64

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from gateway import track_record, turns
-from gateway.demands import Lease
+from gateway.contract.references import ReplicaKey
 from gateway.errors import LoadError, ModelLoadingError
-from gateway.room import ReplicaKey
+from gateway.serving.residency import fairness, load_history
+from gateway.serving.residency.lease import Lease
 from tests.fakes.resident_set import MIB, World, key, staging, until
 
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give who waits its turn soon."""
-    monkeypatch.setattr(turns, "TURN_WAIT_S", 0.01)
+    monkeypatch.setattr(fairness, "TURN_WAIT_S", 0.01)
 
 
 def crowded(**sizes: int) -> World:
@@ -248,7 +248,7 @@ async def test_who_comes_late_waits_its_own_time() -> None:
 async def test_one_long_request_does_not_keep_others_from_making_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(turns, "TURN_WAIT_S", 0.02)
+    monkeypatch.setattr(fairness, "TURN_WAIT_S", 0.02)
     world = World(count=2, load_budget_s=5.0)
     long = await world.set.lease(key("a"))
 
@@ -284,7 +284,7 @@ async def test_who_has_grown_goes_and_not_an_active_neighbour_that_has_not() -> 
 async def test_an_active_version_whose_replacement_fails_once_is_tried_again_unasked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(track_record, "_FIRST_BACK_OFF_S", 0.02)
+    monkeypatch.setattr(load_history, "_FIRST_BACK_OFF_S", 0.02)
     world = World()
     world.last = {key("a")}
     await world.use("a")

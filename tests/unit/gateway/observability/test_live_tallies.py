@@ -1,9 +1,9 @@
 """What is counted of live traffic, what is forgiven, and what is forgotten."""
 
+from gateway.contract.references import ReplicaKey
 from gateway.observability import live_tallies
 from gateway.observability.live_tallies import LiveRecord
 from gateway.observability.tally import Tally
-from gateway.room import ReplicaKey
 
 KEY = ReplicaKey("m", 1, "sha256:" + "1" * 64)
 OTHER = ReplicaKey("m", 2, "sha256:" + "2" * 64)

@@ -7,12 +7,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway import contract
+from gateway.contract.references import ReplicaKey
 from gateway.errors import LoadError, RolloutRefusedError, TableFileError
 from gateway.observability.live_tallies import LiveRecord
 from gateway.rollout import automatic_rollback
 from gateway.rollout.automatic_rollback import RollbackRule
 from gateway.rollout.live_comparison import Margins
-from gateway.room import ReplicaKey
 from gateway.routing.table_file import TableFile
 from tests.unit.gateway.rollout.test_rollout import D, Stand
 

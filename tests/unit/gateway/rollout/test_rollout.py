@@ -6,14 +6,14 @@ from typing import cast
 import pytest
 
 from gateway import contract
+from gateway.contract.references import ReplicaKey
 from gateway.errors import LoadError, RolloutRefusedError
 from gateway.observability.metrics import Telemetry
-from gateway.residency import ResidentSet
 from gateway.rollout.rollout import Rollout
-from gateway.room import ReplicaKey
 from gateway.routing.node import MOST_EVENTS, Node
 from gateway.routing.route_table import RouteTable
 from gateway.routing.table_file import TableFile
+from gateway.serving.residency.resident_set import ResidentSet
 from gateway.worker.messages import Loaded
 from tests.fakes.disk import fill_disk
 

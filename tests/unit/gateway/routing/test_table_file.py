@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 
 from gateway.contract.catalogue import Catalogue, CatalogueModel, ModelChange, Policy
 from gateway.contract.node_state import ActiveAlias, AliasHold
+from gateway.contract.references import ReplicaKey
 from gateway.errors import TableFileError
-from gateway.room import ReplicaKey
 from gateway.routing.route_table import RouteTable
 from gateway.routing.table_file import TableFile
 from gateway.system.files.sealed import seal

@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 
 from gateway.contract.catalogue import Catalogue, CatalogueModel
 from gateway.contract.node_state import ActiveAlias
+from gateway.contract.references import ReplicaKey
 from gateway.errors import TableFileError
-from gateway.room import ReplicaKey
 from gateway.routing.route_table import RouteTable
 from gateway.routing.table_file import TableFile
 from gateway.routing.table_generations import TableBody, TableGenerations

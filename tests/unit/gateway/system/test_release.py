@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from gateway.errors import LoadError
-from gateway.replica import Replica, ReplicaState
+from gateway.serving.replica.replica import Replica, ReplicaState
 from gateway.system import supervised
 from gateway.system.release import release_all, release_each
 from gateway.system.supervised import keep_running
 from tests.fakes.resident_set import World, key, until
 from tests.fakes.worker import FakeWorker
-from tests.unit.gateway.test_replica import LIMITS, LOAD, ReadyLauncher, bring_up
+from tests.unit.gateway.serving.replica.test_replica import LIMITS, LOAD, ReadyLauncher, bring_up
 
 
 async def test_a_release_goes_on_when_a_step_raises() -> None:

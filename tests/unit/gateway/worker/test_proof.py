@@ -98,7 +98,7 @@ def test_nothing_raises(value: Any) -> None:
 
 
 def test_the_largest_proof_is_no_larger_than_a_kept_one_may_be() -> None:
-    from gateway.proofs import MAX_FILE_BYTES
+    from gateway.serving.kept_proofs import MAX_FILE_BYTES
 
     wide = "\U0001f600" * 300
     names = {f"{n:0100d}": "1" * 100 for n in range(64)}

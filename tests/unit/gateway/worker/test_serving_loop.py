@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gateway.errors import InvalidInputError
+from gateway.serving.replica.worker_messages import MAX_HEADER_BYTES, read_failed
 from gateway.worker import fast_path, proving, serving_loop
 from gateway.worker.batching import BatchLimits
 from gateway.worker.codecs import strict_json
@@ -21,7 +22,6 @@ from gateway.worker.proof import PER_ROW, UNKNOWN, Proof
 from gateway.worker.served_model import ServedModel
 from gateway.worker.serving_loop import Connection, ServingLoop
 from gateway.worker.signature import Column, Param, Signature
-from gateway.worker_messages import MAX_HEADER_BYTES, read_failed
 
 ANY = Form(TENSOR, frozenset({TENSOR_NAME}), frozenset())
 """What all requests here are like."""

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.admission import Admission
 from gateway.errors import GatewayOverloadedError
+from gateway.serving.admission import Admission
 from gateway.system.http1.body import MIN_PROGRESS_BYTES, Body
 from gateway.system.http1.refusals import BodyTimeoutError, BodyTooLargeError
 

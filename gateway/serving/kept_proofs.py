@@ -1,0 +1,193 @@
+"""What this node's workers have proved, so that the next worker of an artifact need not.
+
+In memory, and in a file each in ``proofs/`` in the node's folder, which the gateway alone writes.
+They are a cache: one that is lost, altered, too large or of another format is as good as none, and
+a disk that is full keeps nobody from anything. A file's name comes from the artifact that the
+gateway ordered, never from what a worker says; whether its libraries are those of now, the next
+worker checks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+import orjson
+import structlog
+
+from gateway.system.files import (
+    AlteredError,
+    DamagedFiles,
+    is_sealed,
+    remove_file,
+    replace_file,
+    seal,
+    unseal,
+)
+from gateway.worker import proof as proofs
+from gateway.worker.guarded_read import DamagedFileError, read_file
+from gateway.worker.messages import Load
+from gateway.worker.proof import Proof
+
+MOST_KEPT = 16_384
+"""In memory, and as files."""
+MAX_FILE_BYTES = 32 * 1024
+"""More than twice what the bounds of a proof allow."""
+_TRY_AGAIN_S = 10.0
+_IN_MEMORY = "what was proved counts until this gateway ends, and is written when there is room"
+_log = structlog.get_logger("gateway.serving.kept_proofs")
+
+
+class Proofs:
+    """What was proved, by artifact and environment. Event loop only."""
+
+    def __init__(self, folder: Path, damaged: DamagedFiles | None = None) -> None:
+        """Store where the files are, and who is told what the disk refuses.
+
+        The folder is made with the first of the files.
+        """
+        self._folder = folder
+        self._damaged = damaged or DamagedFiles()
+        self._known: OrderedDict[str, Proof] = OrderedDict()
+        self._files: OrderedDict[str, None] | None = None  # in the folder, used last comes last
+        self._unwritten: dict[str, bytes] = {}
+        self._writing: asyncio.Task[None] | None = None
+        self._again: asyncio.TimerHandle | None = None
+
+    async def of(self, order: Load) -> Proof | None:
+        """Return what was proved of the artifact in an order; None: nothing is known."""
+        name = name_of(order)
+        if name not in self._known:
+            proof = await asyncio.to_thread(_read, self._folder / name, _subject(order))
+            if proof is None:
+                return self._known.get(name)
+            self._remember(name, self._known.get(name) or proof)
+        self._known.move_to_end(name)
+        if self._files is not None and name in self._files:
+            self._files.move_to_end(name)
+        return self._known[name]
+
+    def keep(self, order: Load, proof: Proof) -> None:
+        """Keep what a worker has proved of the artifact in its order, and what others have."""
+        name = name_of(order)
+        known = self._known.get(name)
+        proof = proof if known is None else proofs.merged(known, proof)
+        if known == proof:
+            return
+        self._remember(name, proof)
+        self._unwritten[name] = _bytes_of(order, proof)
+        self._begin_to_write()
+
+    def _begin_to_write(self) -> None:
+        self._stop_waiting()
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.get_running_loop().create_task(self._write())
+
+    async def close(self) -> None:
+        """Wait until all that was kept is written, as far as it can be."""
+        if self._writing is not None:
+            await self._writing
+        self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+
+    def _remember(self, name: str, proof: Proof) -> None:
+        self._known[name] = proof
+        self._known.move_to_end(name)
+        if len(self._known) > MOST_KEPT:
+            self._known.popitem(last=False)
+
+    async def _write(self) -> None:
+        """Write the latest of each, one after the other; what the disk refuses is tried again."""
+        while self._unwritten:
+            name, content = next(iter(self._unwritten.items()))
+            try:
+                await asyncio.to_thread(_replace, self._folder / name, content)
+                await self._make_room(name)
+            except OSError as error:
+                self._damaged.not_written(self._folder, error, instead=_IN_MEMORY)
+                self._try_again_later()
+                return
+            except Exception as error:  # noqa: BLE001  # no thread can be started, no memory is left
+                _log.warning("proof.not_written", reason=type(error).__name__)
+                self._try_again_later()
+                return
+            if self._unwritten.get(name) is content:
+                del self._unwritten[name]
+            self._damaged.written(self._folder)
+
+    async def _make_room(self, written: str) -> None:
+        """Remove the files longest unused, beyond as many as are kept; list the folder once."""
+        if self._files is None:
+            self._files = OrderedDict.fromkeys(await asyncio.to_thread(_by_use, self._folder))
+        self._files[written] = None
+        self._files.move_to_end(written)
+        while len(self._files) > MOST_KEPT:
+            unused = next(iter(self._files))
+            await asyncio.to_thread(remove_file, self._folder / unused)
+            del self._files[unused]
+
+    def _try_again_later(self) -> None:
+        while len(self._unwritten) > MOST_KEPT:
+            del self._unwritten[next(iter(self._unwritten))]
+        self._stop_waiting()
+        loop = asyncio.get_running_loop()
+        self._again = loop.call_later(_TRY_AGAIN_S, self._begin_to_write)
+
+
+def name_of(order: Load) -> str:
+    """Return the name of the file that an artifact's proof has in the environment ordered."""
+    parts = (str(proofs.FORMAT), *_subject(order).values())
+    return f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}.json"
+
+
+def _subject(order: Load) -> dict[str, str]:
+    """Return what a proof is about: it stands in the file too, which may lie under another name."""
+    device = "gpu" if order.cuda_devices is not None else "cpu"
+    return {"artifact": order.digest, "environment": order.environment, "device": device}
+
+
+def _bytes_of(order: Load, proof: Proof) -> bytes:
+    document = {**_subject(order), "proof": proof.as_header()}
+    return seal(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+
+
+def _read(path: Path, subject: Mapping[str, str]) -> Proof | None:
+    """Read a file, and mark it as used; None: it holds no proof of ``subject``. Blocking."""
+    try:
+        content = read_file(path, MAX_FILE_BYTES)
+        document = unseal(content) if is_sealed(content) else {}
+    except (OSError, DamagedFileError, AlteredError):
+        return None
+    proof = proofs.parse(document.pop("proof", None))
+    if document != subject:
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return proof
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all. Blocking."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    replace_file(path, data)
+
+
+def _by_use(folder: Path) -> list[str]:
+    """Return the names of what is in a folder, used last comes last. Blocking."""
+    return [path.name for path in sorted(folder.iterdir(), key=_used_at)]
+
+
+def _used_at(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,237 @@
+"""What is known of a version when it is to have a worker: what it needs, and what it is told.
+
+The resident set asks here; the answers come from the present route table and the artifact store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gateway.contract import Environment, digest_hex
+from gateway.contract.references import ReplicaKey
+from gateway.errors import GatewayError, LoadError
+from gateway.routing import Node
+from gateway.serving.kept_proofs import Proofs
+from gateway.system.files import AlteredError, unseal
+from gateway.worker import confinement, messages
+from gateway.worker.guarded_read import DamagedFileError, read_file
+
+_MIB = 1024 * 1024
+_BASE_WORKER_BYTES = 32 * _MIB
+"""Private pages of a forked worker before its model: what an estimate starts from."""
+_OWN_WORKER_BYTES = 192 * _MIB
+"""As much of a worker under its own interpreter, which shares no imported library with anybody."""
+_DESCRIPTION_FORMAT = 1
+_MOST_RECORD_BYTES = 64 * _MIB
+_CUDA_DRIVER = Path("/dev/nvidiactl")
+_TORCH = "mlflow.pytorch"
+_BATCH_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """What one worker may use.
+
+    Attributes:
+        threads: Of numerical libraries.
+        memory_bytes: The most that it may take.
+        batch_bytes: The most bytes of bodies that are joined into one batch.
+        answer_bytes: The largest answer to one request.
+        cuda_devices: Which GPUs torch models may use, as `messages.Load` says it; None: none.
+        not_finite: What becomes of such a number in an answer, as `messages.Load` says it.
+        proof_budget_s: Seconds for what is not proved yet of an artifact.
+        timeout_s: Seconds that an answer may take of a model whose tags do not say it.
+    """
+
+    threads: int
+    memory_bytes: int
+    batch_bytes: int
+    answer_bytes: int
+    cuda_devices: str | None = None
+    not_finite: str = "null"
+    proof_budget_s: float = 3.0
+    timeout_s: float = 30.0
+
+
+class Versions:
+    """Answers for the versions of one node. Event loop only."""
+
+    def __init__(
+        self, node: Node, artifacts: Path, limits: WorkerLimits, proofs: Proofs | None = None
+    ) -> None:
+        """Store.
+
+        Args:
+            node: Whose route table is asked.
+            artifacts: The artifact store.
+            limits: What every worker is told.
+            proofs: What was proved of artifacts before; None: nothing is known of any.
+        """
+        self._node = node
+        self._artifacts = artifacts
+        self._limits = limits
+        self._proofs = proofs
+
+    def estimate(self, key: ReplicaKey) -> int:
+        """Guess the bytes of a version that was never measured."""
+        try:
+            listed = self._node.table.version(key.model, key.version)
+        except GatewayError:
+            return _BASE_WORKER_BYTES  # served although the registry no longer lists it
+        own = self._node.table.environment_of(*key).kind == "own" or self._uses_gpu(
+            listed.description or {}
+        )
+        return (_OWN_WORKER_BYTES if own else _BASE_WORKER_BYTES) + 2 * (listed.size_bytes or 0)
+
+    def replicas(self, key: ReplicaKey) -> int:
+        """Return how many workers the version ought to have when it has any."""
+        table = self._node.table
+        return (not table.is_out_of_reach(*key) and table.policy_of(*key).replicas) or 1
+
+    def goes_last(self, key: ReplicaKey) -> bool:
+        """Whether the version serves an active alias, or is pinned by its tag."""
+        return self._node.table.is_target(*key) or self.pinned(key)
+
+    def pinned(self, key: ReplicaKey) -> bool:
+        """Whether the version's tag says that its workers are the last to make room."""
+        table = self._node.table
+        return not table.is_out_of_reach(*key) and bool(table.policy_of(*key).pin)
+
+    def timeout_s(self, key: ReplicaKey) -> float | None:
+        """Return the model's own time-out in seconds, by its tag; None: it has none."""
+        return self._node.table.policy_of(*key).timeout_s
+
+    def ends_when_idle(self, key: ReplicaKey) -> bool:
+        """Whether its tag says that it is loaded for callers only, or no caller can mean it."""
+        table = self._node.table
+        return table.is_out_of_reach(*key) or table.policy_of(*key).load == "on_demand"
+
+    def preloaded(self) -> list[ReplicaKey]:
+        """Return what serves an active alias and ought to be resident from the start."""
+        table = self._node.table
+        return [
+            ReplicaKey(model, version, digest)
+            for model, version, digest in sorted(table.targets)
+            if table.policy_of(model, version, digest).load == "preload"
+        ]
+
+    def still_here(self, keys: Sequence[ReplicaKey]) -> list[ReplicaKey]:
+        """Return those that this node may still serve: active, or listed with these bytes."""
+        return [key for key in keys if self._is_here(key)]
+
+    def _is_here(self, key: ReplicaKey) -> bool:
+        table = self._node.table
+        if table.is_target(*key):
+            return True
+        try:
+            return table.version(key.model, key.version).digest == key.digest
+        except GatewayError:
+            return False
+
+    async def load_order(self, key: ReplicaKey) -> messages.Load:
+        """Return what a worker is told about its artifact.
+
+        Raises:
+            LoadError: The artifact, or its environment, is not on this node, or newer than this
+                gateway.
+        """
+        rows = self._node.table.policy_of(*key).max_batch_rows
+        environment = self._environment(key)
+        order = await asyncio.to_thread(self._read, key)
+        order = replace(
+            order,
+            interpreter=environment.python,
+            environment=environment.digest or environment.python or "",
+            max_batch_rows=rows or _BATCH_ROWS,
+            timeout_s=self.timeout_s(key) or order.timeout_s,
+        )
+        if self._uses_gpu(order.description):
+            order = self._on_gpu(order)
+        proof = await self._proofs.of(order) if self._proofs is not None else None
+        return order if proof is None else replace(order, proof=proof.as_header())
+
+    def _uses_gpu(self, description: Mapping[str, Any]) -> bool:
+        is_torch = description.get("loader_module") == _TORCH
+        return is_torch and self._limits.cuda_devices is not None
+
+    def _on_gpu(self, order: messages.Load) -> messages.Load:
+        """CUDA cannot be used in a fork, and reserves far more memory than it uses."""
+        return replace(
+            order,
+            interpreter=order.interpreter or sys.executable,
+            cuda_devices=self._limits.cuda_devices,
+            memory_bytes=None,
+        )
+
+    def _environment(self, key: ReplicaKey) -> Environment:
+        """Return what the version's worker runs under.
+
+        Raises:
+            LoadError: Its own environment is not built. Ours would answer, but perhaps something
+                else.
+        """
+        environment = self._node.table.environment_of(*key)
+        if environment.kind == "own" and environment.python is None:
+            raise LoadError("worker_died", f"the own environment of {key} is not built (yet)")
+        return environment
+
+    def _read(self, key: ReplicaKey) -> messages.Load:
+        """Read the description of an artifact. Blocking."""
+        name = digest_hex(key.digest)
+        description = _description(self._artifacts / f"{name}.json", key)
+        return messages.Load(
+            model=key.model,
+            version=key.version,
+            digest=key.digest,
+            artifact=str(self._artifacts / name),
+            manifest=str(self._artifacts / f"{name}.manifest"),
+            description=description,
+            threads=self._limits.threads,
+            memory_bytes=self._limits.memory_bytes,
+            max_batch_bytes=self._limits.batch_bytes,
+            max_answer_bytes=self._limits.answer_bytes,
+            not_finite=self._limits.not_finite,
+            proof_budget_s=self._limits.proof_budget_s,
+            timeout_s=self._limits.timeout_s,
+        )
+
+
+def _description(record: Path, key: ReplicaKey) -> dict[str, Any]:
+    """Return what the artifact store says of an artifact. Blocking.
+
+    Raises:
+        LoadError: It says nothing that can be used. A record that cannot be read now, through no
+            fault of its own, is ``unavailable``; one that is damaged has the copy fetched again.
+    """
+    try:
+        description = unseal(read_file(record, _MOST_RECORD_BYTES))
+    except FileNotFoundError as error:
+        raise LoadError(
+            "integrity", f"the bytes of {key} are not in this node's artifact store"
+        ) from error
+    except OSError as error:
+        raise LoadError(
+            "unavailable", f"the description of {key} cannot be read: {error.strerror}"
+        ) from error
+    except (DamagedFileError, AlteredError) as error:
+        raise LoadError("integrity", f"the description of {key} is damaged: it {error}") from error
+    version = description.get("format_version")
+    if isinstance(version, int) and version > _DESCRIPTION_FORMAT:
+        raise LoadError(
+            "unsupported",
+            "the artifact store was written by a newer version: upgrade the gateway",
+        )
+    if not isinstance(version, int) or description.get("digest", key.digest) != key.digest:
+        raise LoadError("integrity", f"the description of {key} is damaged: it is another one")
+    return description
+
+
+def cuda_devices(environ: Mapping[str, str], driver: Path = _CUDA_DRIVER) -> str | None:
+    """Return which GPUs workers may use, as `messages.Load` says it; None: there are none."""
+    visible = environ.get("CUDA_VISIBLE_DEVICES", confinement.ALL_DEVICES)
+    return visible if visible not in {"", "-1"} and driver.exists() else None

@@ -1,0 +1,624 @@
+"""One worker seen from the parent, with a process that is only a pair of descriptors."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from gateway.errors import (
+    DeadlineExceededError,
+    LoadError,
+    ModelOverloadedError,
+    ModelRaisedError,
+    NotDeliveredError,
+    NotFiniteAnswerError,
+)
+from gateway.http.problems import problem
+from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState
+from gateway.serving.replica.worker_messages import read_failed
+from gateway.worker.frames import PREFIX, pack
+from gateway.worker.messages import (
+    KIND_OF,
+    Alive,
+    Failed,
+    Hello,
+    Kind,
+    Load,
+    Loaded,
+    Proved,
+    Proving,
+    Reply,
+    Warming,
+    encode_header,
+)
+from gateway.worker.proof import MAX_LOST, Proof
+from tests.acceptance.waiting import eventually_true
+from tests.fakes.worker import FakeWorker
+
+LIMITS = ReplicaLimits(4, 1000, load_timeout_s=5, warm_up_timeout_s=5, stuck_grace_s=1)
+LOAD = Load("m", 1, "sha256:0", "/nowhere", "/nowhere", {})
+
+
+class SlowLauncher:
+    def __init__(self):
+        self.gate, self.worker = asyncio.Event(), FakeWorker()
+
+    async def launch(self, interpreter):
+        await self.gate.wait()
+        return self.worker
+
+
+async def test_a_worker_whose_replica_was_ended_while_it_was_started_is_ended_too():
+    launcher = SlowLauncher()
+    stopped: list[Replica] = []
+    replica = Replica("m/1", launcher, LIMITS, stopped.append)
+    starting = asyncio.ensure_future(replica.start(LOAD))
+    await asyncio.sleep(0)
+    replica.stop("retired")
+    launcher.gate.set()
+    with pytest.raises(LoadError, match="told to end"):
+        await starting
+    assert replica.state is ReplicaState.STOPPED
+    assert stopped == [replica]
+    assert launcher.worker.killed
+    assert launcher.worker.closed
+
+
+class ReadyLauncher(SlowLauncher):
+    def __init__(self):
+        super().__init__()
+        self.gate.set()
+
+    def say(self, message, id_=0):
+        header = encode_header(message)
+        self.worker.peer.sendall(b"".join(pack(KIND_OF[type(message)], id_, header)))
+
+
+async def bring_up(replica: Replica, launcher: ReadyLauncher, load: Load = LOAD) -> None:
+    """Have a worker say all that one says until it is ready."""
+    launcher.say(Hello(1, "3.11"))
+    starting = asyncio.ensure_future(replica.start(load))
+    while replica.state is not ReplicaState.LOADING:  # noqa: ASYNC110  # no event tells
+        await asyncio.sleep(0.001)
+    launcher.say(Loaded(1, {}, "passed", "alone", "", "pyfunc", ""))
+    await starting
+
+
+@pytest.fixture
+async def ready():
+    """A ready replica and its worker; limits of a fraction of a second."""
+    async for replica, launcher, _ in _made_ready():
+        yield replica, launcher
+
+
+@pytest.fixture
+async def late():
+    """The same, and what it tells of requests whose callers have left."""
+    async for made in _made_ready():
+        yield made
+
+
+async def _made_ready():
+    launcher, told = ReadyLauncher(), []
+    limits = replace(LIMITS, max_in_flight=8, stuck_grace_s=0.5)
+    replica = Replica(
+        "m/1", launcher, limits, lambda _: None, lambda late, s, pid: told.append((late, s))
+    )
+    await bring_up(replica, launcher)
+    yield replica, launcher, told
+    replica.kill("the test is over")
+    await replica.wait_stopped()
+
+
+async def test_a_worker_that_ends_with_its_first_word_frees_its_place():
+    launcher = ReadyLauncher()
+    stopped: list[Replica] = []
+    replica = Replica("m/1", launcher, LIMITS, stopped.append)
+    launcher.say(Hello(1, "3.11"))
+    launcher.worker.kill()
+    with pytest.raises(LoadError, match="ended before"):
+        await asyncio.wait_for(replica.start(LOAD), 10)
+    assert replica.state is ReplicaState.STOPPED
+    assert stopped == [replica]
+
+
+async def test_a_worker_stuck_in_one_prediction_is_ended(ready):
+    replica, launcher = ready
+    done = []
+    answer = replica.submit(
+        b"{}", b"", timeout_s=0.05, limit_s=0.05, on_done=lambda: done.append(1)
+    )
+    with pytest.raises(DeadlineExceededError):
+        await answer
+    assert not launcher.worker.killed, "there is a grace"
+    async with asyncio.timeout(10):
+        await replica.wait_stopped()
+    assert launcher.worker.killed
+    assert "stuck" in replica.end_reason
+    assert done == [1]
+
+
+async def test_what_becomes_of_requests_that_were_left_is_told(late):
+    replica, launcher, told = late
+
+    def ask(timeout_s=5.0):
+        return replica.submit(b"{}", b"{}", timeout_s=timeout_s, limit_s=5.0, on_done=lambda: None)
+
+    answered, failed, skipped, waiting = ask(), ask(), ask(), ask()
+    for left in (answered, failed, skipped):
+        left.cancel()
+    hasty = ask(timeout_s=0.01)
+    with pytest.raises(DeadlineExceededError):
+        await hasty
+    reply = Reply(1, 0.0, 0.25, 1)
+    launcher.say(reply, 1)
+    launcher.say(Failed("model_error", "no", begun=True), 2)
+    launcher.say(Failed("cancelled", "nobody waits"), 3)
+    launcher.say(reply, 4)
+    await waiting
+    launcher.say(reply, 5)
+    async with asyncio.timeout(10):
+        while replica.in_flight:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.001)
+    assert [outcome for outcome, _ in told] == ["answered", "failed", "answered"]
+    assert [seconds for outcome, seconds in told if outcome == "answered"] == [0.25, 0.25]
+
+
+def test_an_answer_refused_as_not_finite_is_the_models_fault_and_says_where():
+    details = [[1, "predictions", "a number that is not finite"]]
+    error = read_failed(encode_header(Failed("not_finite", "no", details)))
+    assert isinstance(error, NotFiniteAnswerError)
+    assert isinstance(error, ModelRaisedError)
+    assert problem(error, "r")["status"] == 422
+    assert problem(error, "r")["errors"][0]["row"] == 1
+
+
+@pytest.mark.parametrize("share", [0.1, 1.0])
+@pytest.mark.parametrize(
+    ("said", "is_told"),
+    [
+        (Reply(1, 0.0, 0.01, 1), ["answered"]),
+        (Reply(1, 0.0, 9.0, 1), ["failed"]),
+        (Failed("model_error", "no", begun=True), ["failed"]),
+        (Failed("model_error", "no memory"), []),
+        (Failed("invalid_input", "no"), []),
+        (Failed("cancelled", "nobody waits"), []),
+        (Failed("deadline_exceeded", "in the queue"), []),
+    ],
+    ids=lambda said: getattr(said, "code", None),
+)
+async def test_of_a_request_whose_time_is_over_counts_what_the_model_did(
+    late, said, is_told, share
+):
+    """How long it waited for its turn says what others sent, not how good the version is."""
+    replica, launcher, told = late
+    answer = replica.submit(b"{}", b"{}", timeout_s=share * 0.2, limit_s=0.2, on_done=lambda: None)
+    with pytest.raises(DeadlineExceededError):
+        await answer
+    assert told == []
+    launcher.say(said, 1)
+    await eventually_true(lambda: not replica.in_flight, "it was let go of")
+    assert [outcome for outcome, _ in told] == is_told
+
+
+@pytest.mark.parametrize("outcome", ["stuck", "died"])
+async def test_requests_that_were_left_inside_a_worker_that_ends_are_told(late, outcome):
+    replica, launcher, told = late
+    limit_s = 0.05 if outcome == "stuck" else 5.0
+    answer = replica.submit(b"{}", b"{}", timeout_s=limit_s, limit_s=limit_s, on_done=lambda: None)
+    await _all_sent(replica)
+    answer.cancel()
+    await _all_sent(replica)
+    if outcome == "died":
+        launcher.worker.kill()
+    async with asyncio.timeout(10):
+        await replica.wait_stopped()
+    assert [said for said, _ in told] == [outcome]
+
+
+async def _all_sent(replica):
+    while replica._channel.unsent_ids():  # noqa: ASYNC110  # one turn of the loop each
+        await asyncio.sleep(0)
+
+
+async def test_a_worker_that_answers_others_is_not_stuck(ready):
+    replica, launcher = ready
+    waiting = [
+        replica.submit(b"{}", b"", timeout_s=0.05, limit_s=0.05, on_done=lambda: None)
+        for _ in range(8)
+    ]
+    for answered in range(1, 8):  # 0.7 s; a batch may take 0.55
+        await asyncio.sleep(0.1)
+        launcher.say(Failed("cancelled", ""), answered)
+    while replica.in_flight > 1:  # noqa: ASYNC110  # no event tells
+        await asyncio.sleep(0.01)
+    assert not launcher.worker.killed
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_a_caller_who_left_does_not_leave_a_stuck_worker(ready):
+    replica, launcher = ready
+    replica.submit(b"{}", b"", timeout_s=0.05, limit_s=0.05, on_done=lambda: None).cancel()
+    async with asyncio.timeout(10):
+        await replica.wait_stopped()
+    assert launcher.worker.killed
+
+
+async def load_with(limits, *said, kept=None):
+    """Start a replica whose worker says these messages after LOAD; return it and its start."""
+    launcher, kept = ReadyLauncher(), [] if kept is None else kept
+    replica = Replica(
+        "m/1", launcher, limits, lambda _: None, on_proof=lambda order, proof: kept.append(proof)
+    )
+    launcher.say(Hello(1, "3.11"))
+    starting = asyncio.ensure_future(replica.start(LOAD))
+    while replica.state is not ReplicaState.LOADING:  # noqa: ASYNC110  # no event tells
+        await asyncio.sleep(0.001)
+    for message in said:
+        launcher.say(message)
+    return replica, starting
+
+
+LOADED = Loaded(1, {}, "passed", "alone", "", "pyfunc", "")
+
+
+@pytest.mark.parametrize(
+    ("load_s", "warm_up_s", "said", "reason"),
+    [
+        (0.1, 60.0, [], "the model was not loaded after 0.1 s"),
+        (60.0, 0.1, [Warming()], "the model was loaded, but not warm after 0.1 s"),
+    ],
+)
+async def test_load_and_warm_up_have_limits_of_their_own(load_s, warm_up_s, said, reason):
+    limits = replace(LIMITS, load_timeout_s=load_s, warm_up_timeout_s=warm_up_s)
+    replica, starting = await load_with(limits, *said)
+    async with asyncio.timeout(10):
+        with pytest.raises(LoadError) as late:
+            await starting
+        await replica.wait_stopped()
+    assert (late.value.failure, late.value.message) == ("timeout", reason)
+
+
+async def test_a_warm_up_goes_on_after_the_time_of_the_load():
+    limits = replace(LIMITS, load_timeout_s=0.3, warm_up_timeout_s=30)
+    replica, starting = await load_with(limits, Warming())
+    await asyncio.sleep(0.6)
+    assert (replica.state, starting.done()) == (ReplicaState.WARMING, False)
+    replica.kill("the test is over")
+    with pytest.raises(LoadError):
+        await starting
+
+
+async def test_a_worker_prolongs_no_warm_up_by_saying_that_it_begins():
+    replica, starting = await load_with(LIMITS, Warming(), Warming())
+    async with asyncio.timeout(10):
+        with pytest.raises(LoadError, match="a warm-up begins out of its order"):
+            await starting
+        await replica.wait_stopped()
+
+
+async def test_a_warm_up_that_is_told_with_its_end_is_ready():
+    replica, starting = await load_with(LIMITS, Warming(), LOADED)
+    assert await starting == LOADED
+    assert replica.state is ReplicaState.READY
+    replica.kill("the test is over")
+    await replica.wait_stopped()
+
+
+async def test_a_refusal_says_when_what_is_in_flight_will_be_done(ready):
+    replica, launcher = ready
+    assert replica.service_s == 0
+    loop = asyncio.get_running_loop()
+    assert replica.silent_s(loop.time()) == 0, "it has nothing to say"
+    for number in range(1, 4):
+        answer = replica.submit(b"{}", b"", timeout_s=5, limit_s=5, on_done=lambda: None)
+        await asyncio.sleep(0.4)
+        assert replica.silent_s(loop.time()) > 0.3
+        launcher.say(Failed("cancelled", ""), number)
+        await asyncio.gather(answer, return_exceptions=True)
+    assert 0.3 < replica.service_s < 0.9
+    waiting = [
+        replica.submit(b"{}", b"", timeout_s=5, limit_s=5, on_done=lambda: None) for _ in range(8)
+    ]
+    with pytest.raises(ModelOverloadedError) as refused:
+        replica.submit(b"{}", b"", timeout_s=5, limit_s=5, on_done=lambda: None)
+    assert 3 <= (refused.value.retry_after_s or 0) <= 8
+    for one in waiting:
+        one.cancel()
+
+
+@pytest.mark.parametrize(("inside", "next_one"), [([400, 500], 101), ([4000], 0), ([1] * 8, 0)])
+async def test_it_has_no_room_for_what_it_would_refuse(ready, inside, next_one):
+    """Of eight requests, and of 1000 bytes unless it is one request alone."""
+    replica, _ = ready
+
+    def send(size):
+        return replica.submit(b"{}", b"x" * size, timeout_s=5, limit_s=5, on_done=lambda: None)
+
+    for size in inside:
+        assert replica.has_room(size)
+        send(size)
+    assert not replica.has_room(next_one)
+    with pytest.raises(ModelOverloadedError):
+        send(next_one)
+
+
+async def test_large_bodies_leave_room_for_small_ones():
+    launcher, mib = ReadyLauncher(), 1024 * 1024
+    limits = replace(LIMITS, max_in_flight=100, max_in_flight_bytes=64 * mib)
+    replica = Replica("m/1", launcher, limits, lambda _: None)
+    await bring_up(replica, launcher)
+    for _ in range(3):
+        replica.submit(b"{}", b"x" * 16 * mib, timeout_s=5, limit_s=5, on_done=lambda: None)
+    assert not replica.has_room(16 * mib)
+    assert not replica.has_room(65 * 1024)
+    assert replica.has_room(64 * 1024)
+    replica.kill("the test is over")
+    await replica.wait_stopped()
+
+
+async def test_it_has_room_for_the_last_byte(ready):
+    replica, _ = ready
+    for size in (400, 500, 100):
+        assert replica.has_room(size)
+        replica.submit(b"{}", b"x" * size, timeout_s=5, limit_s=5, on_done=lambda: None)
+
+
+async def test_a_caller_with_little_time_does_not_end_a_worker_that_others_may_use_longer(ready):
+    replica, launcher = ready
+    done = []
+    answer = replica.submit(b"{}", b"", timeout_s=0.05, limit_s=60, on_done=lambda: done.append(1))
+    with pytest.raises(DeadlineExceededError):
+        await answer
+    await asyncio.sleep(0.8)  # its grace is 0.5
+    assert not launcher.worker.killed
+    assert (replica.in_flight, done) == (1, []), "its place is taken until the worker lets go"
+    launcher.say(Failed("cancelled", ""), 1)
+    async with asyncio.timeout(10):
+        while replica.in_flight:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.01)
+    assert done == [1]
+
+
+async def test_a_worker_that_sends_more_than_an_answer_may_be_is_left(ready):
+    replica, launcher = ready
+    launcher.worker.peer.sendall(PREFIX.pack(Kind.REPLY, 0, LOAD.max_answer_bytes + 1, 1))
+    async with asyncio.timeout(10):
+        while replica.state is ReplicaState.READY:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.001)
+
+
+async def test_what_a_worker_holds_is_what_it_said_last(ready):
+    replica, launcher = ready
+    assert (replica.private_bytes, replica.gpu_bytes, replica.example_s) == (1, 0, 0.0)
+    probe = asyncio.ensure_future(replica.probe(5.0))
+    await asyncio.sleep(0)
+    launcher.say(Alive(7, example_ok=True, gpu_bytes=9, example_s=0.5))
+    await probe
+    assert (replica.private_bytes, replica.gpu_bytes, replica.example_s) == (7, 9, 0.5)
+
+
+# --- proofs -------------------------------------------------------------------------------------
+
+PROOF = Proof(batching="joined", joined_rows=96, answers="per_row", settled=True)
+LOST = replace(PROOF, lost=1)
+
+
+@pytest.fixture
+async def proved():
+    """A ready replica, its worker, and what it has kept of proofs; a proof may take 0.2 s."""
+    launcher, kept = ReadyLauncher(), []
+    limits = replace(LIMITS, stuck_grace_s=0.1, proof_s=1.0)
+    replica = Replica(
+        "m/1", launcher, limits, lambda _: None, on_proof=lambda order, proof: kept.append(proof)
+    )
+    await bring_up(replica, launcher)
+    yield replica, launcher, kept
+    replica.kill("the test is over")
+    await replica.wait_stopped()
+
+
+async def heard(replica, launcher):
+    """Wait until the replica has read all that its worker has said."""
+    probe = asyncio.ensure_future(replica.probe(10))
+    await asyncio.sleep(0)
+    launcher.say(Alive(1, example_ok=True))
+    await probe
+
+
+async def test_what_a_worker_proves_while_it_serves_is_kept_and_shown(proved):
+    replica, launcher, kept = proved
+    launcher.say(Proving(LOST.as_header()))
+    launcher.say(Proved(PROOF.as_header()))
+    await heard(replica, launcher)
+    assert kept == [PROOF]
+    assert (replica.loaded.batching, replica.loaded.joined_rows) == ("joined", 96)
+    assert replica.loaded.answers == "per_row"
+    await asyncio.sleep(0.4)
+    assert replica.state is ReplicaState.READY, "it has come back"
+
+
+@pytest.mark.parametrize("header", [{}, {"joined_rows": 10**20}, PROOF.as_header() | {"lost": "1"}])
+async def test_what_is_no_proof_is_not_kept(proved, header):
+    replica, launcher, kept = proved
+    launcher.say(Proved(header))
+    await heard(replica, launcher)
+    assert (kept, replica.loaded) == ([], LOADED)
+
+
+async def test_a_worker_that_speaks_nonsense_of_proofs_is_ended(proved):
+    replica, launcher, kept = proved
+    launcher.worker.peer.sendall(b"".join(pack(Kind.PROVED, 0, b'{"proof": 1}')))
+    async with asyncio.timeout(10):
+        await replica.wait_stopped()
+    assert kept == []
+
+
+DEEP = b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
+
+
+@pytest.mark.parametrize("kind", [Kind.PROVED, Kind.PROVING])
+async def test_a_proof_that_is_nested_too_deep_ends_its_worker(proved, kind):
+    replica, launcher, kept = proved
+    launcher.worker.peer.sendall(b"".join(pack(kind, 0, b'{"proof":%b}' % DEEP)))
+    async with asyncio.timeout(10):
+        await replica.wait_stopped()
+    assert kept == []
+    assert "not JSON" in replica.end_reason
+
+
+async def test_an_answer_to_a_probe_that_is_nested_too_deep_ends_its_worker(proved):
+    replica, launcher, _ = proved
+    probe = asyncio.ensure_future(replica.probe(10))
+    await asyncio.sleep(0)
+    launcher.worker.peer.sendall(b"".join(pack(Kind.ALIVE, 0, DEEP)))
+    with pytest.raises(NotDeliveredError):
+        await probe
+    assert "not JSON" in replica.end_reason
+
+
+async def test_a_worker_lost_in_a_proof_is_ended_and_its_requests_are_not_begun(proved):
+    replica, launcher, kept = proved
+    launcher.say(Proving(LOST.as_header()))
+    await heard(replica, launcher)
+    answer = replica.submit(b"{}", b"", timeout_s=60, limit_s=60, on_done=lambda: None)
+    async with asyncio.timeout(10):
+        with pytest.raises(NotDeliveredError):
+            await answer
+        await replica.wait_stopped()
+    assert kept == [replace(PROOF, lost=MAX_LOST)]
+    assert "did not come back from a proof" in replica.end_reason
+
+
+@pytest.mark.parametrize(("told", "lost"), [(False, [LOST]), (True, [])])
+async def test_only_a_worker_that_ends_by_itself_in_a_proof_is_lost_in_it(proved, told, lost):
+    replica, launcher, kept = proved
+    launcher.say(Proving(LOST.as_header()))
+    await heard(replica, launcher)
+    answer = replica.submit(b"{}", b"", timeout_s=60, limit_s=60, on_done=lambda: None)
+    await _all_sent(replica)
+    if told:
+        replica.kill("room was needed")
+    else:
+        launcher.worker.kill()
+    async with asyncio.timeout(10):
+        with pytest.raises(NotDeliveredError):
+            await answer
+        await replica.wait_stopped()
+    assert kept == lost
+
+
+async def test_a_proof_longer_than_the_models_time_out_is_lost_and_no_requests_fault(proved):
+    replica, launcher, kept = proved
+    replica._limits = replace(replica._limits, stuck_grace_s=0.2, proof_s=100.0)
+    launcher.say(Proving(LOST.as_header()))
+    await heard(replica, launcher)
+    answer = replica.submit(b"{}", b"", timeout_s=0.1, limit_s=0.1, on_done=lambda: None)
+    async with asyncio.timeout(10):
+        with pytest.raises(NotDeliveredError):
+            await answer
+        assert not launcher.worker.killed, "there is a grace"
+        again = replica.submit(b"{}", b"", timeout_s=60, limit_s=60, on_done=lambda: None)
+        with pytest.raises(NotDeliveredError):
+            await again
+        await replica.wait_stopped()
+    assert kept == [replace(PROOF, lost=MAX_LOST)]
+    assert replica.end_reason == "it did not come back from a proof within 0.3 s"
+
+
+async def test_a_proof_may_take_a_part_of_the_models_time_out():
+    launcher, kept = ReadyLauncher(), []
+    limits = replace(LIMITS, stuck_grace_s=0.1, proof_s=100.0)
+    replica = Replica("m/1", launcher, limits, lambda _: None, on_proof=lambda _, p: kept.append(p))
+    await bring_up(replica, launcher, replace(LOAD, timeout_s=1.0))
+    launcher.say(Proving(LOST.as_header()))
+    async with asyncio.timeout(10):
+        await replica.wait_stopped()
+    assert replica.end_reason == "it did not come back from a proof within 0.2 s"
+    assert kept == [replace(PROOF, lost=MAX_LOST)]
+
+
+async def test_a_worker_that_ends_between_two_proofs_is_lost_in_none(proved):
+    replica, launcher, kept = proved
+    launcher.say(Proving(LOST.as_header()))
+    launcher.say(Proved(PROOF.as_header()))
+    await heard(replica, launcher)
+    launcher.worker.kill()
+    async with asyncio.timeout(10):
+        await replica.wait_stopped()
+    assert kept == [PROOF]
+
+
+async def test_a_proof_in_the_warm_up_has_its_own_time():
+    kept: list[Proof] = []
+    limits = replace(LIMITS, warm_up_timeout_s=0.3, proof_s=30, stuck_grace_s=1)
+    replica, starting = await load_with(limits, Warming(), Proving(LOST.as_header()), kept=kept)
+    await asyncio.sleep(0.6)
+    assert not starting.done()
+    replica._launcher.say(Proved(PROOF.as_header()))
+    async with asyncio.timeout(10):
+        with pytest.raises(LoadError, match="not warm after"):
+            await starting  # what was left of the warm-up is over
+        await replica.wait_stopped()
+    assert kept == [PROOF]
+
+
+async def test_a_worker_that_does_not_come_back_from_its_first_proof_may_start_without():
+    kept: list[Proof] = []
+    limits = replace(LIMITS, warm_up_timeout_s=30, proof_s=0.1, stuck_grace_s=0.1)
+    said = [Warming(), *[Proving(LOST.as_header())] * 3]
+    replica, starting = await load_with(limits, *said, kept=kept)
+    async with asyncio.timeout(10):
+        with pytest.raises(LoadError) as late:
+            await starting
+        await replica.wait_stopped()
+    assert late.value.failure == "worker_died", "so the load is tried again"
+    assert kept == [replace(PROOF, lost=MAX_LOST)]
+
+
+async def test_a_worker_that_ends_in_its_first_proof_has_said_how_far_it_came():
+    kept: list[Proof] = []
+    begun = Proving(replace(LOST, batching="alone", joined_rows=1).as_header())
+    said = Warming(), begun, Proving(LOST.as_header())
+    replica, starting = await load_with(LIMITS, *said, kept=kept)
+    while replica._proof is None or replica._proof.unproved != LOST:  # noqa: ASYNC110  # no event tells
+        await asyncio.sleep(0.001)
+    replica._launcher.worker.kill()
+    with pytest.raises(LoadError, match="ended before"):
+        await asyncio.wait_for(starting, 10)
+    await replica.wait_stopped()
+    assert kept == [LOST]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"private_bytes": "1"},
+        {"private_bytes": -1},
+        {"durations_s": {"load": "1"}},
+        {"durations_s": [1]},
+        {"joined_rows": 1.5},
+        {"answers": 1},
+        {"frameworks": {"a": 1}},
+        {"batching_reason": "x" * 5000},
+        {"gpu_bytes": True},
+    ],
+    ids=str,
+)
+async def test_a_worker_that_says_of_itself_what_cannot_be_is_not_ready(odd):
+    replica, starting = await load_with(LIMITS, Warming(), replace(LOADED, **odd))
+    async with asyncio.timeout(10):
+        with pytest.raises(LoadError, match="nonsense"):
+            await starting
+        await replica.wait_stopped()
+
+
+async def test_what_was_proved_comes_with_ready_and_what_is_none_is_no_fault():
+    for header, expected in ((PROOF.as_header(), [PROOF]), ({"odd": 1}, [])):
+        kept: list[Proof] = []
+        said = Warming(), replace(LOADED, proof=header)
+        replica, starting = await load_with(LIMITS, *said, kept=kept)
+        await asyncio.wait_for(starting, 10)
+        assert kept == expected
+        replica.kill("the test is over")
+        await replica.wait_stopped()

@@ -1,0 +1,156 @@
+"""What is remembered of versions: sizes, seconds, and how long to leave them alone."""
+
+import pytest
+
+from gateway.contract.references import ReplicaKey
+from gateway.errors import ModelLoadFailedError
+from gateway.serving.residency import load_history
+from gateway.serving.residency.load_history import TrackRecord, back_off_s
+
+
+def key(name="a"):
+    return ReplicaKey(name, 1, "sha256:" + "a" * 64)
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def record(clock):
+    return TrackRecord(clock)
+
+
+def test_nothing_is_known_of_a_version_that_was_never_loaded(record):
+    assert record.bytes_of(key()) is None
+    assert record.trouble(key()) is None
+    assert record.pause_s(key()) == 0
+    assert record.expected_load_s(key()) > 0
+
+
+def test_the_last_load_counts(record):
+    record.loaded(key(), 4.0, 100)
+    record.loaded(key(), 4.0, 200)
+    assert record.bytes_of(key()) == 200
+
+
+def test_a_load_is_expected_to_take_what_it_took_or_else_what_the_last_one_took(record):
+    record.loaded(key("a"), 4.0, 100)
+    record.loaded(key("b"), 9.0, 100)
+    assert record.expected_load_s(key("a")) == 4.0
+    assert record.expected_load_s(key("c")) == 9.0
+
+
+def test_failures_in_a_row_back_off_and_a_load_that_succeeds_ends_the_row(record, clock):
+    assert [record.load_failed(key(), "no luck") for _ in range(3)] == [1, 2, 4]
+    clock.now += 100
+    record.loaded(key(), 1.0, 100)
+    assert record.load_failed(key(), "no luck") == 1
+
+
+def test_callers_of_a_version_that_failed_are_refused_until_its_pause_is_over(record, clock):
+    pause_s = record.load_failed(key(), "no module named x")
+    with pytest.raises(ModelLoadFailedError, match="no module named x") as refused:
+        record.pause_s(key())
+    assert refused.value.retry_after_s == pause_s
+    clock.now += pause_s
+    assert record.pause_s(key()) == 0
+
+
+def test_deaths_are_forgiven_until_they_are_many_in_a_short_time(record, clock):
+    for _ in range(2):
+        record.died(key(), "segfault", had_answered=False)
+    assert record.trouble(key()) is None
+    record.died(key(), "segfault", had_answered=False)
+    assert record.trouble(key()) == ("its worker died 3 times in 1 s: segfault", 1.0)
+    clock.now += 61
+    record.died(key(), "segfault", had_answered=False)
+    assert record.trouble(key()) is None
+
+
+@pytest.mark.parametrize("apart_s", [32.0, 40.0])
+def test_a_version_whose_workers_live_until_they_are_seen_to_be_wrong_is_left_alone(clock, apart_s):
+    record = TrackRecord(clock, longest_life_s=lambda key: 40.0)
+    pauses = 0
+    for _ in range(20):
+        record.died(key(), "it was stuck", had_answered=True)
+        pauses += record.trouble(key()) is not None
+        clock.now += apart_s
+    assert pauses == 18
+    assert record.trouble(key()) is None
+    assert " times in " in str(record.keeps_dying(key()))
+    assert "it was stuck" in str(record.keeps_dying(key()))
+    clock.now += 200
+    assert record.keeps_dying(key()) is None
+
+
+def test_a_life_begins_with_a_load(clock):
+    record = TrackRecord(clock, longest_life_s=lambda key: 40.0)
+    for _ in range(3):
+        record.loaded(key(), 100.0, 1)
+        clock.now += 140
+        record.died(key(), "it was stuck", had_answered=True)
+    assert record.trouble(key()) is not None
+
+
+def test_nothing_is_told_of_deaths_that_are_forgiven(record):
+    assert record.keeps_dying(key()) is None
+    for _ in range(2):
+        record.died(key(), "segfault", had_answered=False)
+    assert record.keeps_dying(key()) is None
+
+
+def test_callers_wait_out_the_short_pause_of_a_version_that_had_served(record):
+    for _ in range(9):
+        record.died(key(), "killed", had_answered=True)
+    assert record.pause_s(key()) == load_history._SERVED_BACK_OFF_S
+
+
+def test_a_new_try_forgets_what_went_wrong_and_keeps_what_was_measured(record):
+    record.loaded(key(), 4.0, 100)
+    record.load_failed(key(), "no luck")
+    record.forgive(key())
+    assert record.pause_s(key()) == 0
+    assert record.bytes_of(key()) == 100
+
+
+def test_the_oldest_is_forgotten_beyond_a_bound(record, monkeypatch):
+    monkeypatch.setattr(load_history, "_REMEMBERED", 2)
+    for name in ("a", "b", "a", "c"):
+        record.loaded(key(name), 1.0, 1)
+    assert [record.bytes_of(key(name)) for name in ("a", "b", "c")] == [1, None, 1]
+
+
+def test_back_off_grows_and_is_bounded():
+    waits = [back_off_s(n) for n in range(1, 40)]
+    assert waits[:4] == [1, 2, 4, 8]
+    assert max(waits) == 60
+
+
+def test_what_was_evicted_in_use_is_in_use_for_a_minute(record, clock):
+    assert not record.was_in_use(key())
+    record.evicted(key("a"), in_use=True)
+    record.evicted(key("b"), in_use=False)
+    assert (record.was_in_use(key("a")), record.was_in_use(key("b"))) == (True, False)
+    clock.now += 61
+    assert not record.was_in_use(key("a"))
+
+
+def test_5000_models_keep_their_sizes_and_pauses(record):
+    keys = [key(f"m{number}") for number in range(5000)]
+    for one in keys:
+        record.loaded(one, 1.0, 100)
+        record.guessed(one, 50)
+        record.load_failed(one, "no luck")
+    assert all(record.bytes_of(one) == 100 for one in keys)
+    assert all(record.trouble(one) == ("no luck", 1.0) for one in keys)
+    assert all(record.corrected(one, 50) == 100 for one in keys)

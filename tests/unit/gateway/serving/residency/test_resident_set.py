@@ -1,0 +1,976 @@
+"""The resident set: leases, one load per version, eviction, deaths, against replicas of a fake."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.contract.references import ReplicaKey
+from gateway.errors import (
+    DisplacedError,
+    DrainingError,
+    InsufficientMemoryError,
+    LoadError,
+    ModelLoadFailedError,
+    ModelLoadingError,
+    ModelOverloadedError,
+)
+from gateway.serving.replica.replica import ReplicaState
+from gateway.serving.residency import fairness, load_history, load_queue
+from gateway.serving.residency.eviction import (
+    ResidentLimits,
+    ResidentView,
+    Room,
+    RoomPlan,
+    plan_eviction,
+)
+from gateway.serving.residency.load_queue import SLOW_LOAD_S
+from tests.fakes.resident_set import MIB, World, key, staging, until
+
+
+def view(name, **more):
+    given = {"number": ord(name), "key": key(name), "bytes": 10, "leases": 0, "last_used": 1.0}
+    return ResidentView(**{**given, **more})
+
+
+# --- the decision ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("residents", "room", "victims"),
+    [
+        # an empty slot
+        ([view("a")], Room.FITS, []),
+        # the least recently used goes
+        ([view("a", last_used=2), view("b", last_used=1)], Room.EVICT, ["b"]),
+        # never a leased one
+        ([view("a", last_used=2), view("b", last_used=1, leases=1)], Room.EVICT, ["a"]),
+        # never one that is spared
+        ([view("a", last_used=2), view("b", last_used=1, spared=True)], Room.EVICT, ["a"]),
+        # everybody busy: wait, and touch nobody
+        ([view("a", leases=1), view("b", leases=2)], Room.WAIT, []),
+        # what is pinned goes last; an active alias does not make up for a last use long ago
+        ([view("a", last_used=2), view("b", last_used=1, pinned=True)], Room.EVICT, ["a"]),
+        ([view("a", leases=1), view("b", pinned=True)], Room.EVICT, ["b"]),
+        ([view("a", last_used=2), view("b", last_used=1, goes_last=True)], Room.EVICT, ["b"]),
+        # what was warmed and never used goes first
+        ([view("a", last_used=1), view("b", last_used=2, cold=True)], Room.EVICT, ["b"]),
+        (
+            [view("a", last_used=1), view("b", last_used=2, cold=True, pinned=True)],
+            Room.EVICT,
+            ["b"],
+        ),
+        # what was loaded moments ago spares itself for a moment, and never at another's cost
+        ([view("a", last_used=1, fresh=True), view("b", last_used=2)], Room.WAIT, []),
+        ([view("a", last_used=2, fresh=True), view("b", last_used=1)], Room.EVICT, ["b"]),
+        ([view("a", fresh=True), view("b", pinned=True)], Room.WAIT, []),
+        # one is ending: its slot is about to come, so no second victim
+        ([view("a"), view("b", ending=True)], Room.WAIT, []),
+        # bytes: as many victims as it takes, oldest first
+        (
+            [view("a", bytes=50, last_used=1), view("b", bytes=45, last_used=2)],
+            Room.EVICT,
+            ["a"],
+        ),
+        # nobody goes whose going turns out not to be needed
+        (
+            [view("a", bytes=3, last_used=1), view("b", bytes=95, last_used=2)],
+            Room.EVICT,
+            ["b"],
+        ),
+        # what is fresh is waited for only if it has to go
+        (
+            [view("a", bytes=3, fresh=True), view("b", bytes=95, last_used=2)],
+            Room.EVICT,
+            ["b"],
+        ),
+    ],
+)
+def test_room_for_one_more(residents, room, victims):
+    plan = plan_eviction(residents, 10, ResidentLimits(count=2, bytes=100))
+    assert (plan.room, [chr(number) for number in plan.victims]) == (room, victims)
+
+
+def test_what_would_not_fit_in_an_empty_set_evicts_nobody():
+    plan = plan_eviction([view("a")], 101, ResidentLimits(count=2, bytes=100))
+    assert plan == RoomPlan(Room.NEVER)
+
+
+def test_of_victims_that_are_not_all_needed_the_most_valuable_stay():
+    residents = [view(name, last_used=place) for place, name in enumerate("abc")]
+    residents += [view("d", bytes=40, last_used=9), view("e", bytes=29, leases=1)]
+    plan = plan_eviction(residents, 60, ResidentLimits(count=9, bytes=100))
+    assert [chr(number) for number in plan.victims] == ["a", "b", "d"]
+
+
+def test_if_the_idle_do_not_suffice_none_is_touched():
+    residents = [view("a", bytes=10), view("b", bytes=80, leases=1)]
+    plan = plan_eviction(residents, 60, ResidentLimits(count=9, bytes=100))
+    assert plan == RoomPlan(Room.WAIT)
+
+
+views = st.builds(
+    ResidentView,
+    number=st.integers(),
+    key=st.builds(key, st.sampled_from("abc")),
+    bytes=st.integers(1, 60),
+    leases=st.integers(0, 2),
+    last_used=st.floats(0, 9),
+    cold=st.booleans(),
+    pinned=st.booleans(),
+    goes_last=st.booleans(),
+    fresh=st.booleans(),
+    one_shot=st.booleans(),
+    spared=st.booleans(),
+    ending=st.booleans(),
+)
+
+
+@given(
+    st.lists(views, max_size=6, unique_by=lambda one: one.number),
+    st.integers(1, 120),
+    st.integers(1, 6),
+)
+def test_a_plan_is_always_lawful(residents, needed, count):
+    limits = ResidentLimits(count=count, bytes=100)
+    plan = plan_eviction(residents, needed, limits)
+    gone = set(plan.victims)
+    for one in residents:
+        if one.number in gone:
+            assert one.leases == 0
+            assert not one.spared
+            assert not one.ending
+            assert not one.fresh
+    left = [one for one in residents if one.number not in gone and not one.ending]
+    if plan.room in (Room.FITS, Room.EVICT):
+        assert len(left) < count
+        assert sum(one.bytes for one in left) + needed <= limits.bytes
+    else:
+        assert not gone
+    if plan.room is Room.FITS:
+        assert len(residents) < count
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.booleans()), max_size=8),
+    st.integers(1, 100),
+    st.integers(1, 9),
+)
+def test_nobody_goes_needlessly(idle, needed, count):
+    residents = [
+        ResidentView(number, key("a"), size, 0, float(number), pinned=pinned)
+        for number, (size, pinned) in enumerate(idle)
+    ]
+    limits = ResidentLimits(count=count, bytes=100)
+    victims = set(plan_eviction(residents, needed, limits).victims)
+    for victim in victims:  # fewer victims never make more room: so no smaller set would do
+        left = [one for one in residents if one.number not in victims - {victim}]
+        assert len(left) >= count or sum(one.bytes for one in left) + needed > limits.bytes
+
+
+# --- the effects ----------------------------------------------------------------------------------
+
+
+async def test_a_hundred_callers_share_one_load():
+    world = World()
+    world.gate.clear()
+    callers = [asyncio.ensure_future(world.set.lease(key("a"))) for _ in range(100)]
+    await until(lambda: world.starts)
+    world.gate.set()
+    leases = await asyncio.gather(*callers)
+    assert world.starts == ["a/1"]
+    assert leases[0].resident.leases == 100
+    for lease in leases:
+        lease.release()
+        lease.release()  # twice is once
+    assert leases[0].resident.leases == 0
+
+
+async def test_callers_who_leave_do_not_cancel_the_load():
+    world = World()
+    world.gate.clear()
+    callers = [asyncio.ensure_future(world.set.lease(key("a"))) for _ in range(10)]
+    await until(lambda: world.starts)
+    for caller in callers:
+        caller.cancel()
+    await asyncio.gather(*callers, return_exceptions=True)
+    world.gate.set()
+    await until(lambda: world.set.is_ready(key("a")))
+    assert world.set.residents()[0].leases == 0
+
+
+async def test_a_caller_cancelled_in_the_step_that_gave_it_its_lease_gives_it_back():
+    world = World()
+    world.gate.clear()
+    caller = asyncio.ensure_future(world.set.lease(key("a")))
+    await until(lambda: world.starts)
+    resident = world.set.residents()[0]
+    world.gate.set()
+    await until(lambda: resident.leases == 1)
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
+    if not caller.cancelled() and caller.exception() is None:
+        caller.result().release()
+    assert resident.leases == 0
+
+
+async def test_the_least_recently_used_makes_room():
+    world = World(count=2)
+    for name in ("a", "b", "a"):
+        await world.use(name)
+    world.later = 60.0
+    await world.use("c")
+    assert [one.key.model for one in world.set.residents()] == ["a", "c"]
+    assert ("ended", "b", True) in world.told
+
+
+async def test_what_loads_and_what_waits_for_its_load_is_in_use_as_what_serves_is():
+    world = World(count=3)
+    serving, *others = (ReplicaKey(name, 1, "sha256:" + name * 64) for name in "abcd")
+    (await world.set.lease(serving)).release()
+    world.later = 60.0
+    world.gate.clear()
+    callers = [asyncio.ensure_future(world.set.lease(one)) for one in others]
+    await until(lambda: len(world.starts) == 3)
+    assert world.set.digests() == {one.digest for one in (serving, *others)}
+    world.gate.set()
+    for caller in asyncio.as_completed(callers):
+        (await caller).release()
+    assert world.set.digests() == {one.digest for one in others}
+
+
+async def test_a_leased_replica_is_not_evicted_and_the_newcomer_has_its_turn():
+    world = World(count=1)
+    held = await world.set.lease(key("a"))
+    newcomer = asyncio.ensure_future(world.set.lease(key("b")))
+    await asyncio.sleep(0)
+    assert world.starts == ["a/1"]
+    held.release()
+    (await newcomer).release()
+    assert world.starts == ["a/1", "b/1"]
+
+
+async def test_steady_traffic_on_a_resident_cannot_keep_a_newcomer_out(monkeypatch):
+    monkeypatch.setattr(fairness, "TURN_WAIT_S", 0.01)
+    world = World(count=1)
+    held = await world.set.lease(key("a"))
+    newcomer = asyncio.ensure_future(world.set.lease(key("b")))
+    await until(lambda: world.set.residents()[0].closed_to_new)
+    assert world.set.try_lease(key("a")) is None
+    held.release()
+    (await newcomer).release()
+
+
+async def test_what_has_come_anew_is_loaded_without_a_pause():
+    world = World()
+    world.failures = [LoadError("integrity", "altered")]
+    with pytest.raises(ModelLoadFailedError, match="altered"):
+        await world.set.lease(key("a"))
+    with pytest.raises(ModelLoadFailedError, match="the last load"):
+        await world.set.lease(key("a"))
+    world.set.renew(key("a"))
+    lease = await world.set.lease(key("a"))
+    lease.release()
+
+
+async def test_no_room_within_the_budget_is_a_503_that_says_when_to_come_back():
+    world = World(count=1, load_budget_s=0.05)
+    held = await world.set.lease(key("a"))
+    with pytest.raises(ModelLoadingError) as raised:
+        await world.set.lease(key("b"))
+    assert (raised.value.retry_after_s or 0) >= 1
+    held.release()
+    await until(lambda: not world.set._queue._demands)
+
+
+async def test_what_cannot_fit_is_told_so_and_evicts_nobody():
+    world = World(megabytes=50)
+    await world.use("a")
+    world.set.track_record.loaded(key("big"), 1.0, 60 * MIB)
+    with pytest.raises(InsufficientMemoryError):
+        await world.set.lease(key("big"))
+    assert world.ends == []
+
+
+async def test_a_model_that_turns_out_too_big_ends_and_the_others_stay():
+    world = World(megabytes=50)
+    world.sizes["big"] = 60 * MIB
+    await world.use("a")
+    with pytest.raises(InsufficientMemoryError):
+        await world.set.lease(key("big"))
+    await until(lambda: len(world.set.residents()) == 1)
+    assert world.set.is_ready(key("a"))
+
+
+async def test_a_failed_load_is_told_to_all_and_remembered_for_a_while():
+    world = World()
+    world.failures = [LoadError("load_failed", "no module named x")]
+    callers = [world.set.lease(key("a")) for _ in range(3)]
+    outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    assert [type(one) for one in outcomes] == [ModelLoadFailedError] * 3
+    with pytest.raises(ModelLoadFailedError, match="no module named x"):
+        await world.set.lease(key("a"))
+    assert world.starts == ["a/1"]
+
+
+async def test_a_worker_killed_while_it_loads_is_started_again_for_its_waiters():
+    world = World()
+    world.gate.clear()
+    caller = asyncio.ensure_future(world.set.lease(key("a")))
+    await until(lambda: world.starts)
+    world.workers[0].end()
+    world.gate.set()
+    (await caller).release()
+    assert world.starts == ["a/1", "a/1"]
+
+
+async def test_a_worker_that_died_is_replaced_by_the_next_request():
+    world = World()
+    await world.use("a")
+    world.workers[0].end()
+    await world.use("a")
+    assert world.starts == ["a/1", "a/1"]
+
+
+async def test_callers_who_joined_in_the_moment_of_death_wait_for_the_next_worker():
+    world = World()
+    await world.use("a")
+    world.workers[0].state = ReplicaState.DRAINING  # its socket has ended, its process not yet
+    caller = asyncio.ensure_future(world.set.lease(key("a")))
+    await asyncio.sleep(0)
+    world.workers[0].end()
+    (await caller).release()
+    assert len(world.workers) == 2
+
+
+async def test_a_version_that_keeps_crashing_is_left_alone_for_a_while():
+    world = World()
+    for _ in range(3):
+        await world.use("a")
+        world.workers[-1].end()
+    with pytest.raises(ModelLoadFailedError, match="died 3 times"):
+        await world.set.lease(key("a"))
+
+
+@pytest.mark.parametrize("retired", [False, True])
+async def test_a_worker_that_dies_with_its_last_request_is_one_death_and_no_eviction(retired):
+    world = World()
+    deaths = 3
+    for _ in range(deaths):
+        lease = await world.set.lease(key("a"))
+        if retired:
+            world.set.retire(key("a"), "retired")
+        else:
+            lease.resident.close_to_new(world.clock())
+        worker = world.workers[-1]
+        # In the order of a replica: it has stopped, its requests fail, and then it tells.
+        worker.state = ReplicaState.STOPPED
+        lease.release()
+        worker.on_stopped(worker)
+    assert [one for one in world.told if one[0] == "ended"] == [("ended", "a", False)] * deaths
+    assert world.set.track_record.keeps_dying(key("a")) is not None
+    assert world.set.residents() == []
+
+
+async def test_callers_wait_for_a_version_whose_worker_was_killed_while_it_served(monkeypatch):
+    monkeypatch.setattr(load_history, "_SERVED_BACK_OFF_S", 0.05)
+    world = World()
+    for _ in range(6):
+        await world.use("a")
+        world.workers[-1].answered = 1
+        world.workers[-1].end()
+    await world.use("a")
+    assert len(world.starts) == 7
+
+
+async def test_nobody_busy_goes_for_a_load_that_does_not_wait_for_room(monkeypatch):
+    monkeypatch.setattr(fairness, "TURN_WAIT_S", 0.01)
+    monkeypatch.setattr(load_history, "_SERVED_BACK_OFF_S", 0.2)
+    world = World(count=2)
+    held = await world.set.lease(key("b"))
+    for _ in range(4):
+        await world.use("a")
+        next(one for one in reversed(world.workers) if one.name == "a/1").answered = 1
+        next(one for one in reversed(world.workers) if one.name == "a/1").end()
+    await world.use("a")
+    held.release()
+    assert world.set.is_ready(key("b"))
+    assert world.ends == []
+
+
+async def test_a_version_that_pauses_keeps_nobody_else_waiting():
+    world = World(count=1)
+    for _ in range(3):
+        await world.use("a")
+        world.workers[-1].answered = 1
+        world.workers[-1].end()
+    paused = asyncio.ensure_future(world.set.lease(key("a")))
+    await world.use("b")
+    assert not paused.done()
+    paused.cancel()
+    await asyncio.gather(paused, return_exceptions=True)
+
+
+async def test_a_stage_spares_its_standby_and_what_it_replaces():
+    world = World(count=2)
+    await world.use("a")
+    await world.stage(key("a", 2), replaces=key("a"))
+    caller = asyncio.ensure_future(world.set.lease(key("b")))
+    third = world.stage(key("c"), stage_id="s2")
+    with pytest.raises(LoadError, match="beside versions that are being replaced"):
+        await third
+    assert world.ends == []
+    assert not caller.done(), "a caller has the time to wait for the end of the stage"
+    world.set.unstage("s1")
+    (await caller).release()
+    assert ("ended", "a", True) in world.told
+
+
+async def test_a_failed_stage_gives_everything_back():
+    world = World(count=2)
+    await world.use("a")
+    world.failures = [LoadError("warm_up_failed", "NaN")]
+    with pytest.raises(LoadError, match="NaN"):
+        await world.stage(key("a", 2), replaces=key("a"))
+    assert len(world.set._stages) == 0
+    assert world.set.is_ready(key("a"))
+
+
+async def test_what_was_warmed_once_is_the_first_to_go():
+    world = World(count=2)
+    await world.use("a")
+    await world.stage(key("b"))
+    world.set.unstage("s1")
+    world.set.demote(key("b"))
+    await world.use("c")
+    assert ("ended", "b", True) in world.told
+
+
+# --- who makes room for whom ----------------------------------------------------------------------
+
+
+async def test_without_room_for_both_a_blue_green_swap_is_held_and_says_how_to_go_on():
+    world = World(count=1)
+    await world.use("a")
+    with pytest.raises(LoadError, match=r"gateway\.swap=auto") as raised:
+        await world.stage(key("a", 2), replaces=key("a"))
+    assert raised.value.failure == "no_room"
+    assert world.ends == []
+
+
+async def test_without_room_for_a_version_that_replaces_none_no_tag_is_recommended():
+    world = World(count=1)
+    await world.stage(key("a"), stage_id="s0")
+    with pytest.raises(LoadError) as raised:
+        await world.stage(key("b"), swap="unload_first")
+    assert raised.value.failure == "no_room"
+    assert "gateway.swap" not in str(raised.value)
+
+
+async def test_without_room_for_both_auto_ends_the_old_version_once_it_is_idle():
+    world = World(count=1)
+    held = await world.set.lease(key("a"))
+    stage = await staging(world, swap="auto")
+    await until(lambda: held.resident.closed_to_new)
+    assert world.starts == ["a/1"], "what is in flight is finished first"
+    held.release()
+    await stage
+    assert world.starts == ["a/1", "a/2"]
+    assert [name for name, _ in world.ends] == ["a/1"]
+
+
+async def test_with_room_for_both_auto_keeps_the_old_version():
+    world = World(count=2)
+    await world.use("a")
+    await world.stage(key("a", 2), replaces=key("a"), swap="auto")
+    assert world.ends == []
+
+
+async def test_unload_first_ends_the_old_version_although_there_is_room():
+    world = World(count=9)
+    await world.use("a")
+    await world.stage(key("a", 2), replaces=key("a"), swap="unload_first")
+    assert [name for name, _ in world.ends] == ["a/1"]
+    assert world.starts == ["a/1", "a/2"]
+
+
+@pytest.mark.parametrize("swap", ["auto", "unload_first"])
+async def test_what_could_not_fit_alone_ends_nobody(swap):
+    world = World(megabytes=50)
+    await world.use("a")
+    world.set.track_record.loaded(key("a", 2), 1.0, 60 * MIB)
+    with pytest.raises(LoadError, match="60 MiB"):
+        await world.stage(key("a", 2), replaces=key("a"), swap=swap)
+    assert world.ends == []
+
+
+async def test_who_asks_for_a_version_that_made_room_asks_again_when_that_is_over():
+    world = World(count=1)
+    await world.use("a")
+    world.gate.clear()
+    stage = await staging(world, swap="unload_first")
+    await until(lambda: len(world.starts) == 2)
+    caller = asyncio.ensure_future(world.set.lease(key("a")))
+    world.gate.set()
+    await stage
+    assert not caller.done(), "not before it is known what becomes of the alias"
+    world.set.unstage("s1")
+    with pytest.raises(DisplacedError):
+        await caller
+
+
+async def test_a_stage_that_wants_back_what_made_room_is_not_told_to_ask_again():
+    world = World(count=2)
+    await world.use("a")
+    world.gate.clear()
+    forth = await staging(world, swap="unload_first")
+    await until(lambda: len(world.starts) == 2)
+    back = asyncio.ensure_future(
+        world.set.stage(key("a"), "s2", replaces=None, swap="blue_green", replicas=1, wait_s=5)
+    )
+    caller = asyncio.ensure_future(world.set.lease(key("a")))
+    world.gate.set()
+    await forth
+    world.set.unstage("s1")
+    with pytest.raises(DisplacedError):
+        await caller
+    await back
+    assert world.set.is_ready(key("a"))
+
+
+async def test_a_worker_that_is_retired_as_it_dies_while_loading_is_not_started_again():
+    world = World()
+    world.failures = [LoadError("worker_died", "killed")]
+    world.gate.clear()
+    caller = asyncio.ensure_future(world.set.lease(key("a")))
+    await until(lambda: world.starts)
+    known = asyncio.Event()
+    world.workers[0].wait_stopped = known.wait
+    world.gate.set()
+    await until(lambda: not world.failures)
+    caller.cancel()
+    await asyncio.sleep(0)
+    world.set.retire(key("a"), "retired")
+    await until(lambda: world.set.residents() == [])
+    known.set()
+    await asyncio.sleep(0.01)  # long enough for it to be started, if it were
+    await world.set.close(0.1)
+    assert world.starts == ["a/1"]
+
+
+async def test_a_worker_that_died_while_loading_is_started_with_what_is_known_by_then():
+    world = World()
+    orders: list[int] = []
+
+    async def prepare(key):
+        orders.append(len(orders))
+        return orders[-1]
+
+    world.set._workers._prepare = prepare
+    world.failures = [LoadError("worker_died", "lost in its proof")] * 2
+    (await world.set.lease(key("a"))).release()
+    assert orders == [0, 1, 2]
+    await world.set.close(0.1)
+
+
+async def test_a_version_that_made_room_for_one_that_fails_is_loaded_again():
+    world = World(count=1)
+    world.last = {key("a")}
+    await world.use("a")
+    world.failures = [LoadError("warm_up_failed", "NaN")]
+    with pytest.raises(LoadError, match="NaN"):
+        await world.stage(key("a", 2), replaces=key("a"), swap="unload_first")
+    await until(lambda: world.set.is_ready(key("a")))
+    assert world.starts == ["a/1", "a/2", "a/1"]
+
+
+async def test_a_bulk_of_new_models_takes_one_place_and_no_more():
+    world = World(count=3)
+    for name in ("a", "b", "c"):
+        await world.use(name)
+    world.later = 60.0
+    for name in "defgh":
+        world.last.add(key(name))
+        await world.stage(key(name))
+        world.set.unstage("s1")
+        world.set.demote(key(name))
+    assert [world.set.is_ready(key(name)) for name in "abc"] == [False, True, True]
+
+
+async def test_pinned_versions_stay_while_others_come_and_go():
+    world = World(count=2)
+    world.pins = {key("a")}
+    for name in ("a", "b", "c", "d", "e"):
+        await world.use(name)
+    assert world.set.is_ready(key("a"))
+
+
+async def test_a_busy_active_version_makes_way_for_active_ones_only(monkeypatch):
+    monkeypatch.setattr(fairness, "TURN_WAIT_S", 0.01)
+    world = World(count=1, load_budget_s=0.1)
+    world.last = {key("a"), key("c")}
+    held = await world.set.lease(key("a"))
+    with pytest.raises(ModelLoadingError):
+        await world.set.lease(key("b"))
+    assert not held.resident.closed_to_new
+    newcomer = asyncio.ensure_future(world.set.lease(key("c")))
+    await until(lambda: held.resident.closed_to_new)
+    held.release()
+    (await newcomer).release()
+
+
+# --- several workers of a version -----------------------------------------------------------------
+
+
+async def test_a_version_has_the_workers_that_it_asks_for_where_there_is_room():
+    world = World(count=4)
+    world.asked_replicas = {"a": 3}
+    await world.use("a")
+    await until(lambda: len(world.starts) == 3)
+    await until(lambda: sum(one.ready for one in world.set.residents()) == 3)
+    await world.use("b")
+    assert world.ends == []
+    world.later = 60.0
+    await world.use("c")
+    assert len(world.ends) == 1
+
+
+async def test_a_promotion_brings_up_all_workers_before_it_counts():
+    world = World(count=4)
+    await world.stage(key("a"), replicas=3)
+    assert sum(one.ready for one in world.set.residents()) == 3
+
+
+async def test_without_room_for_all_of_them_a_promotion_is_held():
+    world = World(count=4)
+    world.asked_replicas = {"a": 2}
+    await world.use("a")
+    await until(lambda: sum(one.ready for one in world.set.residents()) == 2)
+    with pytest.raises(LoadError, match="no room"):
+        await world.stage(key("a", 2), replaces=key("a"), replicas=3)
+    assert world.ends == []
+
+
+async def test_the_least_busy_replica_is_chosen_and_a_slow_one_is_not():
+    world = World(count=2)
+    world.asked_replicas = {"a": 2}
+    await world.use("a")
+    await until(lambda: sum(one.ready for one in world.set.residents()) == 2)
+    leases = [await world.set.lease(key("a")) for _ in range(6)]
+    assert sorted(one.leases for one in world.set.residents()) == [3, 3]
+    for lease in leases:
+        lease.release()
+    slow, fast = world.workers
+    slow.pace, fast.pace = 1.0, 0.001
+    leases = [await world.set.lease(key("a")) for _ in range(20)]
+    assert all(lease.replica is fast for lease in leases)
+    for lease in leases:
+        lease.release()
+
+
+async def test_a_replica_that_died_is_replaced_while_its_sibling_serves():
+    world = World(count=2)
+    world.asked_replicas = {"a": 2}
+    await world.use("a")
+    await until(lambda: sum(one.ready for one in world.set.residents()) == 2)
+    world.workers[0].end()
+    assert world.set.try_lease(key("a")) is not None
+    await until(lambda: sum(one.ready for one in world.set.residents()) == 2)
+    assert len(world.starts) == 3
+
+
+async def ready_workers(world, model, count):
+    await until(
+        lambda: (
+            [one.ready for one in world.set.residents() if one.key.model == model] == [True] * count
+        )
+    )
+
+
+async def test_a_version_that_is_to_have_more_workers_has_them_at_once():
+    world = World(count=4)
+    await world.use("a")
+    world.asked_replicas = {"a": 3}
+    world.set.look_again()
+    await ready_workers(world, "a", 3)
+
+
+async def test_of_workers_too_many_the_least_used_end_each_with_its_last_request():
+    world = World(count=4)
+    world.asked_replicas = {"a": 3}
+    await world.use("a")
+    await ready_workers(world, "a", 3)
+    most, busy, idle = world.set.residents()
+    lease = world.set._take(busy)
+    for _ in range(3):
+        world.set._take(most).release()
+    world.asked_replicas = {"a": 1}
+    world.set.look_again()
+    assert [busy.ready, busy.ending, idle.ending, most.ready] == [False, False, True, True]
+    lease.release()
+    await ready_workers(world, "a", 1)
+    assert world.set.residents() == [most]
+    assert ("ended", "a", True) not in world.told, "nobody made room for others"
+    world.asked_replicas = {"a": 2}
+    world.set.look_again()
+    await ready_workers(world, "a", 2)
+
+
+async def test_workers_too_many_end_when_all_of_them_are_up():
+    world = World(count=4)
+    world.asked_replicas = {"a": 2}
+    await world.use("a")
+    world.asked_replicas = {}
+    assert len(world.set.residents()) == 2
+    world.set.look_again()
+    assert world.ends == [], "one of them may still fail"
+    await ready_workers(world, "a", 1)
+
+
+async def test_the_workers_that_a_stage_asked_for_stay_until_it_is_over():
+    world = World(count=4)
+    await world.stage(key("a"), replicas=3)
+    world.set.look_again()
+    assert world.ends == []
+    world.set.unstage("s1")
+    await ready_workers(world, "a", 1)
+
+
+# --- filling free room ----------------------------------------------------------------------------
+
+
+async def test_what_was_hot_is_brought_up_in_order_into_free_room_only():
+    world = World(count=3)
+    await world.use("a")
+    world.set.bring_up([key("c"), key("b"), key("d")])
+    await until(lambda: len(world.starts) == 3)
+    await world.use("a")
+    assert world.starts == ["a/1", "c/1", "b/1"]
+    assert world.ends == []
+
+
+async def test_an_active_version_that_died_comes_back_unasked():
+    world = World()
+    world.last = {key("a")}
+    await world.use("a")
+    world.workers[0].end()
+    await until(lambda: world.set.is_ready(key("a")))
+
+
+async def test_a_look_that_comes_before_its_time_is_not_the_last(monkeypatch):
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+
+    def early(delay, *what):
+        """As uvloop does, which rounds every delay to whole milliseconds; by more, to be sure."""
+        return call_later(max(0.0, delay - 0.01), *what)
+
+    monkeypatch.setattr(loop, "call_later", early)
+    world = World()
+    rests = [0.0205, 0.0205]
+    monkeypatch.setattr(
+        world.set.track_record, "rest_s", lambda _key: rests.pop(0) if rests else 0.0
+    )
+    world.set.bring_up([key("a")])
+    await until(lambda: world.set.is_ready(key("a")))
+
+
+async def test_the_most_used_is_the_hottest_and_old_use_counts_less():
+    world = World(count=3)
+    for name, times in (("a", 3), ("b", 5), ("c", 1)):
+        for _ in range(times):
+            await world.use(name)
+    assert [one.model for one in world.set.hottest()] == ["b", "a", "c"]
+    world.set.cool()
+    for _ in range(3):
+        await world.use("c")
+    assert [one.model for one in world.set.hottest()] == ["c", "b", "a"]
+
+
+async def test_what_is_loaded_for_callers_only_ends_when_it_is_idle():
+    world = World()
+    held = await world.set.lease(key("a"))
+    await world.use("b")
+    world.later = 100.0
+    world.set.end_idle(60.0, lambda one: one.model == "a")
+    assert world.ends == []
+    held.release()
+    world.set.end_idle(60.0, lambda one: one.model == "a")
+    assert world.ends == []
+    world.later = 200.0
+    world.set.end_idle(60.0, lambda one: one.model == "a")
+    assert [name for name, _ in world.ends] == ["a/1"]
+
+
+async def test_closing_waits_for_leases_refuses_newcomers_and_ends_every_worker():
+    world = World(count=2)
+    held = await world.set.lease(key("a"))
+    closing = asyncio.ensure_future(world.set.close(5))
+    await asyncio.sleep(0)
+    with pytest.raises(DrainingError):
+        await world.set.lease(key("b"))
+    assert not closing.done()
+    held.release()
+    await closing
+    assert world.set.residents() == []
+
+
+async def test_a_version_retired_while_it_loads_is_not_started_again():
+    world = World()
+    world.gate.clear()
+    caller = asyncio.ensure_future(world.set.lease(key("a")))
+    await until(lambda: world.starts)
+    caller.cancel()
+    world.set.retire(key("a"), "retired")
+    await until(lambda: not world.set.residents())
+    world.gate.set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert world.starts == ["a/1"]
+    assert all(one.state is ReplicaState.STOPPED for one in world.workers)
+    assert not world.told, "an end that was asked for is no failed load"
+
+
+async def test_a_version_whose_last_worker_is_still_ending_holds_nobody_else_up():
+    world = World(count=3)
+    held = await world.set.lease(key("a"))
+    world.set.retire(key("a"), "retired")
+    again = asyncio.ensure_future(world.set.lease(key("a")))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await world.use("b")
+    assert not again.done()
+    held.release()
+    (await again).release()
+    assert world.starts == ["a/1", "b/1", "a/1"]
+
+
+async def test_a_worker_that_has_grown_makes_the_idle_ones_go():
+    world = World(count=4, megabytes=100)
+    await world.use("a")
+    held = await world.set.lease(key("b"))
+    world.set.measured(held.resident, 95 * MIB)
+    await until(lambda: len(world.set.residents()) == 1)
+    assert ("ended", "a", True) in world.told
+    assert world.set.is_ready(key("b"))
+    held.release()
+
+
+async def test_a_busy_worker_that_has_grown_beyond_the_limit_goes_and_its_version_comes_back():
+    world = World(megabytes=100)
+    held = await world.set.lease(key("a"))
+    world.set.measured(held.resident, 500 * MIB)
+    again = asyncio.ensure_future(world.set.lease(key("a")))
+    await asyncio.sleep(0)
+    assert not again.done(), "no new lease of a worker that has to go"
+    held.release()
+    (await again).release()
+    assert world.starts == ["a/1", "a/1"]
+    assert world.set.residents()[0].bytes == 10 * MIB
+
+
+async def test_of_two_busy_workers_the_bigger_makes_room_and_only_it():
+    world = World(megabytes=100)
+    small, big = await world.set.lease(key("a")), await world.set.lease(key("b"))
+    world.set.measured(big.resident, 95 * MIB)
+    world.set.measured(small.resident, 20 * MIB)
+    for lease in (small, big):
+        lease.release()
+    await until(lambda: len(world.set.residents()) == 1)
+    assert world.set.is_ready(key("a"))
+
+
+async def test_the_peak_of_a_load_is_made_room_for_and_over_when_it_is_ready():
+    world = World(count=9, megabytes=100)
+    await world.use("a")
+    world.later = 60.0
+    world.set.track_record.loaded(key("b"), 1.0, 20 * MIB, 95 * MIB)
+    world.sizes["b"] = 20 * MIB
+    await world.use("b")
+    assert ("ended", "a", True) in world.told
+    await world.use("a")
+    assert world.set.is_ready(key("b"))
+
+
+async def test_a_peak_keeps_no_version_from_being_tried():
+    world = World(megabytes=100)
+    world.set.track_record.loaded(key("a"), 1.0, 20 * MIB, 500 * MIB)
+    await world.use("a")
+
+
+async def test_a_guess_keeps_no_version_from_being_tried():
+    world = World(megabytes=100, guess_megabytes=1000)
+    await world.use("a")
+    assert world.set.is_ready(key("a"))
+
+
+async def test_waiters_are_bounded_and_leave_nothing_behind():
+    world = World()
+    world.set._max_waiting = 3
+    world.gate.clear()
+    callers = [asyncio.ensure_future(world.set.lease(key("a"))) for _ in range(3)]
+    await until(lambda: world.starts)
+    with pytest.raises(ModelOverloadedError):
+        await world.set.lease(key("a"))
+    callers[0].cancel()
+    await asyncio.gather(callers[0], return_exceptions=True)
+    assert len(world.set._queue._demands[key("a")].waiters) == 2
+    world.gate.set()
+    for lease in await asyncio.gather(*callers[1:]):
+        lease.release()
+
+
+async def test_a_load_that_hangs_does_not_keep_others_from_loading(monkeypatch):
+    monkeypatch.setattr(fairness, "TURN_WAIT_S", 0.02)
+    world = World(count=9)
+    world.gate.clear()
+    hanging = [asyncio.ensure_future(world.set.lease(key(name))) for name in ("a", "b")]
+    other = asyncio.ensure_future(world.set.lease(key("c")))
+    await until(lambda: len(world.starts) == 2)
+    world.later = SLOW_LOAD_S + 1
+    await until(lambda: len(world.starts) == 3)
+    world.gate.set()
+    for lease in await asyncio.gather(*hanging, other):
+        lease.release()
+
+
+async def test_a_load_that_hangs_does_not_keep_what_nobody_waits_for_from_loading(monkeypatch):
+    monkeypatch.setattr(load_queue, "SLOW_LOAD_S", 0.03)
+    world = World(count=9)
+    world.gate.clear()
+    world.set.bring_up([key("a"), key("b"), key("c"), key("d")])
+    await until(lambda: len(world.starts) == 3)
+    assert world.starts == ["a/1", "b/1", "c/1"]
+    world.gate.set()
+    await until(lambda: world.set.is_ready(key("d")))
+
+
+async def test_loads_at_once_are_bounded_however_slow_they_are():
+    world = World(count=9)
+    world.gate.clear()
+    callers = []
+    for number in range(8):
+        callers.append(asyncio.ensure_future(world.set.lease(key(f"m{number}"))))
+        await asyncio.sleep(0)
+        world.later += SLOW_LOAD_S + 1
+        world.set.look_again()
+        await asyncio.sleep(0)
+    assert len(world.set.residents()) == 4
+    world.set.bring_up([key("n")])
+    world.gate.set()
+    for lease in await asyncio.gather(*callers):
+        lease.release()
+    await until(lambda: world.set.is_ready(key("n")))
+
+
+async def test_a_version_that_is_left_alone_says_why_and_how_long():
+    world = World()
+    assert world.set.track_record.trouble(key("a")) is None
+    world.failures = [LoadError("load_failed", "no module named x")]
+    with pytest.raises(ModelLoadFailedError):
+        await world.set.lease(key("a"))
+    trouble = world.set.track_record.trouble(key("a"))
+    assert trouble is not None
+    assert trouble[0] == "no module named x"
+    assert 0 < trouble[1] <= 1

@@ -1,0 +1,410 @@
+"""Probes: who does not answer in its own time ends, and nobody delays the others."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway.bootstrap import _LoadObserver, _resident_set
+from gateway.contract.references import ReplicaKey
+from gateway.errors import LoadError
+from gateway.observability.live_tallies import LiveRecord
+from gateway.observability.metrics import Telemetry
+from gateway.routing.node import Node
+from gateway.routing.route_table import RouteTable
+from gateway.serving.replica.replica import ReplicaState
+from gateway.serving.supervision import Supervisor, may_go
+from gateway.settings import GatewaySettings
+from gateway.worker.messages import Alive
+from tests.fakes.resident_set import World, key, until
+
+INTERVAL_S = 0.01
+KEY = ReplicaKey("m", 1, "sha256:" + "a" * 64)
+
+
+class Probed:
+    """A replica that takes so long to predict its example."""
+
+    in_flight = 0
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.probes, self.example_s = seconds, 0, 0.0
+        self.killed: str | None = None
+
+    async def probe(self, timeout_s: float) -> Alive:
+        self.probes += 1
+        async with asyncio.timeout(timeout_s):
+            await asyncio.sleep(self.seconds)
+        self.example_s = self.seconds
+        return Alive(1, True, "")
+
+    def kill(self, reason: str) -> None:
+        self.killed = reason
+
+
+class Odd(Probed):
+    """Its answer to a probe is none."""
+
+    async def probe(self, timeout_s: float) -> Alive:
+        raise ValueError("nonsense")
+
+
+class Busy(Probed):
+    """A quick one with a queue: the first answer comes too late, the next ones late."""
+
+    in_flight = 1
+
+    async def probe(self, timeout_s: float) -> Alive:
+        self.probes += 1
+        async with asyncio.timeout(timeout_s):
+            await asyncio.sleep(0.08 if self.probes > 1 else 3600)
+        return Alive(1, True, "")
+
+
+class Residents:
+    """What the supervisor asks of the resident set."""
+
+    def __init__(self, *replicas: Probed) -> None:
+        self.replicas, self.rounds, self.measurements = replicas, 0, 0
+
+    def residents(self) -> list[Any]:
+        return [
+            SimpleNamespace(replica=one, ready=not one.killed, key=KEY._replace(version=number))
+            for number, one in enumerate(self.replicas)
+        ]
+
+    def measured(self, resident: Any, private_bytes: int) -> None:
+        self.measurements += 1
+
+    def end_idle(self, idle_s: float, ends: Any) -> None:
+        self.rounds += 1
+        if self.rounds == 1:
+            raise RuntimeError("odd")
+
+    def hottest(self) -> list[ReplicaKey]:
+        return []
+
+    def cool(self) -> None:
+        """Nothing."""
+
+
+def supervisor(residents: Residents, own_timeout_s: float | None = None) -> Supervisor:
+    versions: Any = SimpleNamespace(
+        timeout_s=lambda key: own_timeout_s, ends_when_idle=lambda key: False
+    )
+    given: Any = residents
+    table_file: Any = SimpleNamespace(write_due=lambda: None)
+    none: Any = None
+    return Supervisor(
+        given,
+        versions,
+        table_file,
+        none,
+        interval_s=0.01,
+        request_timeout_s=0.05,
+        stuck_grace_s=0.05,
+        idle_s=1,
+    )
+
+
+async def watched(residents: Residents, own_timeout_s: float | None, until: Any) -> None:
+    watch = asyncio.ensure_future(supervisor(residents, own_timeout_s).run())
+    async with asyncio.timeout(10):
+        while not until():  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.01)
+    assert not watch.done()
+    watch.cancel()
+    await asyncio.gather(watch, return_exceptions=True)
+
+
+async def test_who_does_not_answer_ends_and_delays_no_other() -> None:
+    silent, sound = Probed(3600.0), Probed(0.0)
+    await watched(Residents(silent, sound), None, lambda: silent.killed)
+    assert sound.probes > 3
+    assert sound.killed is None
+
+
+async def test_a_model_has_the_time_for_its_example_that_its_tag_gives_it() -> None:
+    slow = Probed(0.2)
+    residents = Residents(slow)
+    await watched(residents, 5.0, lambda: residents.measurements)
+    assert slow.killed is None
+
+
+async def test_a_slow_model_is_asked_for_a_tenth_of_its_time_at_most() -> None:
+    slow, quick = Probed(0.04), Probed(0.0)
+    began_at = time.monotonic()
+    await watched(Residents(slow, quick), 5.0, lambda: slow.probes == 3)
+    assert time.monotonic() - began_at > 2 * (1 + 9) * slow.seconds
+    assert quick.probes > slow.probes
+
+
+async def test_a_busy_worker_is_no_slow_one() -> None:
+    busy = Busy(0.0)
+    began_at = time.monotonic()
+    await watched(Residents(busy), None, lambda: busy.probes == 4)
+    assert time.monotonic() - began_at < (1 + 9) * 0.08, "its queue is not its example"
+    assert busy.killed is None
+
+
+async def test_one_that_answers_a_probe_with_nonsense_ends() -> None:
+    odd = Odd(0.0)
+    await watched(Residents(odd), None, lambda: odd.killed)
+    assert "its probe failed" in str(odd.killed)
+
+
+async def test_a_probe_that_cannot_be_taken_in_ends_no_other() -> None:
+    class Odd(Residents):
+        def measured(self, resident: Any, private_bytes: int) -> None:
+            super().measured(resident, private_bytes)
+            if resident.key.version == 0:
+                raise RuntimeError("odd")
+
+    residents = Odd(Probed(0.0), Probed(0.0))
+    await watched(residents, None, lambda: residents.measurements > 6)
+
+
+async def test_a_round_that_fails_is_not_the_last() -> None:
+    residents = Residents()
+    await watched(residents, None, lambda: residents.rounds > 2)
+
+
+def a_node() -> Node:
+    return Node(node_id="n", boot_id="b", table=RouteTable("champion"))
+
+
+async def test_a_copy_that_fails_its_check_is_told_until_one_was_loaded() -> None:
+    node = a_node()
+    observer = _LoadObserver(Telemetry(), node)
+    observer.load_failed(KEY, "load_failed", "the model raised ImportError")
+    assert node.damaged() == []
+    before = node.seq
+    observer.load_failed(KEY, "integrity", "'model.pkl' is not the file of the manifest")
+    (told,) = node.damaged()
+    assert (told.model, told.version, told.digest) == (KEY.model, KEY.version, KEY.digest)
+    assert "model.pkl" in told.reason
+    assert node.seq > before
+    observer.loaded(KEY, 0.5, 1)
+    assert node.damaged() == []
+
+
+async def test_news_of_damaged_copies_are_bounded() -> None:
+    node = a_node()
+    for number in range(1, 301):
+        node.copy_damaged("m", number, f"sha256:{number:064x}", "altered")
+    assert [one.version for one in node.damaged()] == list(range(45, 301))
+
+
+def supervisor_of(world: World) -> Supervisor:
+    given: Any = world
+    none: Any = SimpleNamespace(save_hot=lambda hot: None, write_due=lambda: None)
+    return Supervisor(
+        world.set,
+        given,
+        none,
+        none,
+        interval_s=INTERVAL_S,
+        request_timeout_s=5,
+        stuck_grace_s=5,
+        idle_s=3600,
+    )
+
+
+@asynccontextmanager
+async def supervised(world: World) -> AsyncIterator[None]:
+    """The resident set of a world, under the eyes of a supervisor."""
+    watch = asyncio.ensure_future(supervisor_of(world).run())
+    try:
+        yield
+    finally:
+        assert not watch.done()
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+
+
+async def up(world: World, count: int) -> list[Any]:
+    """Bring ``count`` workers of the version ``a`` up."""
+    world.asked_replicas["a"] = count
+    await world.use("a")
+    await until(lambda: sum(one.state is ReplicaState.READY for one in world.workers) == count)
+    return list(world.workers)
+
+
+async def test_the_workers_of_a_version_are_looked_at_one_after_the_other() -> None:
+    world = World(count=4)
+    workers = await up(world, 3)
+    world.probe_s = 3 * INTERVAL_S
+    async with supervised(world):
+        await until(lambda: min(one.probes for one in workers) > 2)
+    assert world.probed_at_once == 1
+    assert world.ends == []
+
+
+async def test_who_is_wrong_once_is_looked_at_again_and_stays() -> None:
+    world = World(count=4)
+    workers = await up(world, 2)
+    turns = Counter[Any]()
+
+    def every_other(one: Any) -> tuple[bool, str]:
+        turns[one] += 1
+        return turns[one] % 2 == 0, "no features"
+
+    world.example = every_other
+    async with supervised(world):
+        await until(lambda: min(one.probes for one in workers) > 6)
+    assert world.ends == []
+
+
+async def test_who_is_wrong_twice_answers_what_it_has_and_ends_while_its_sibling_serves() -> None:
+    world = World(count=4)
+    wrong, sound = await up(world, 2)
+    wrong.pace, sound.pace = 0.1, 1.0
+    held = await world.set.lease(key("a"))
+    wrong.pace, sound.pace = 0.0, 0.0
+    assert held.replica is wrong
+    world.example = lambda one: (one is not wrong, "no features")
+    async with supervised(world):
+        await until(lambda: len(world.workers) == 3 and world.workers[2].loaded)
+        assert wrong not in stopped(world)
+        assert world.ends == []
+        for _ in range(5):
+            lease = await world.set.lease(key("a"))
+            assert lease.replica is not wrong
+            lease.release()
+        held.release()
+        await until(lambda: wrong.state is ReplicaState.STOPPED)
+    told = "it answered its own example wrongly, twice: no features"
+    assert world.ends == [("a/1", told)]
+    assert world.told[-1] == ("ended", "a", False)
+    assert sound.state is ReplicaState.READY
+
+
+async def test_of_siblings_that_are_all_wrong_one_goes_at_a_time() -> None:
+    world = World(count=4)
+    first = await up(world, 3)
+    world.example = lambda one: (one not in first, "no features")
+    fewest = 3
+    async with supervised(world):
+        async with asyncio.timeout(10):
+            while any(one.state is not ReplicaState.STOPPED for one in first):
+                ready = sum(one.ready for one in world.set.residents())
+                fewest = min(fewest, ready)
+                await asyncio.sleep(0)
+                world.later += 0.05  # pauses pass
+    assert fewest == 2
+
+
+async def test_one_goes_in_a_round_although_nobody_is_to_take_its_place() -> None:
+    world = World(count=4)
+    await up(world, 3)
+    world.asked_replicas["a"] = 1
+    world.example = lambda one: (False, "no features")
+    await supervisor_of(world)._watch(world.set.residents())
+    await until(lambda: stopped(world))
+    # Which leaves one too many, of whom one goes: for that reason.
+    assert len([reason for _, reason in world.ends if "wrongly" in reason]) == 1
+
+
+async def test_siblings_whose_successors_do_not_come_up_stay() -> None:
+    world = World(count=4)
+    first, second = await up(world, 2)
+    world.example = lambda one: (False, "no features")
+    world.failures = [LoadError("warm_up_failed", "no features") for _ in range(50)]
+    async with supervised(world):
+        await until(lambda: world.told.count(("load_failed", "a", "warm_up_failed")))
+        gone, left = (first, second) if first in stopped(world) else (second, first)
+        probes = left.probes
+        await until(lambda: left.probes > probes + 6)
+    assert stopped(world)[0] is gone
+    assert left.state is ReplicaState.READY
+
+
+def stopped(world: World) -> list[Any]:
+    return [one for one in world.workers if one.state is ReplicaState.STOPPED]
+
+
+async def test_a_sole_worker_that_is_wrong_has_a_successor_before_its_last_answer() -> None:
+    world = World(count=2)
+    (wrong,) = await up(world, 1)
+    held = await world.set.lease(key("a"))
+    world.example = lambda one: (one is not wrong, "no features")
+    async with supervised(world):
+        await until(lambda: not world.set.is_ready(key("a")))
+        (await world.set.lease(key("a"))).release()
+        assert wrong not in stopped(world)
+        held.release()
+        await until(lambda: wrong.state is ReplicaState.STOPPED)
+    assert len(world.workers) == 2
+
+
+async def test_a_version_that_is_wrong_for_ever_is_left_alone_for_a_while_and_says_so() -> None:
+    world = World(count=2)
+    world.last = {key("a")}
+    await up(world, 1)
+    world.example = lambda one: (False, "no features")
+    record = world.set.track_record
+    async with supervised(world):
+        await until(lambda: record.trouble(key("a")) is not None)
+        assert len(stopped(world)) >= 2
+        trouble, dying = record.trouble(key("a")), record.keeps_dying(key("a"))
+    assert trouble is not None
+    assert dying is not None
+    assert "died 3 times" in trouble[0]
+    assert "wrongly, twice: no features" in dying
+    assert not world.set.is_ready(key("a"))
+
+
+@pytest.mark.parametrize(
+    ("siblings", "troubled", "may"),
+    [
+        ([], False, True),
+        ([], True, False),
+        ([True], False, True),
+        ([True], True, False),
+        ([False], False, False),
+        ([True, False], False, False),
+    ],
+)
+def test_one_goes_at_a_time_and_none_whose_successor_would_not_come(
+    siblings: list[bool], troubled: bool, may: bool
+) -> None:
+    wrong: Any = SimpleNamespace(ready=True)
+    group: list[Any] = [wrong, *(SimpleNamespace(ready=ready) for ready in siblings)]
+    assert may_go(wrong, group, troubled=troubled) is may
+
+
+@pytest.mark.parametrize(
+    ("own_timeout_s", "interval_s", "seconds"), [(None, 30, 40), (300, 30, 310), (1, 30, 30)]
+)
+def test_what_ends_again_and_again_by_a_probe_or_a_limit_ends_within_a_life(
+    own_timeout_s: float | None, interval_s: float, seconds: float
+) -> None:
+    none: Any = None
+    versions: Any = SimpleNamespace(timeout_s=lambda key: own_timeout_s, load_order=None)
+    settings = GatewaySettings(
+        probe_interval_s=interval_s,
+        request_timeout_s=30,
+        stuck_grace_s=10,
+        max_resident_bytes=2**30,
+    )
+    residents = _resident_set(
+        settings, versions, none, lambda: 0, observer=none, live_record=LiveRecord(), proofs=none
+    )
+    assert residents.track_record.longest_life_s(KEY) == seconds
+
+
+@pytest.mark.parametrize(
+    ("evicted", "died", "counted"), [(True, False, 0), (False, False, 0), (False, True, 1)]
+)
+async def test_only_ends_that_nobody_asked_for_are_deaths(
+    evicted: bool, died: bool, counted: int
+) -> None:
+    telemetry = Telemetry()
+    observer = _LoadObserver(telemetry, a_node())
+    observer.ended(KEY, "because", evicted=evicted, died=died)
+    assert telemetry.deaths.labels("m", "1")._value.get() == counted
