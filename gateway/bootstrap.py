@@ -17,9 +17,7 @@ from fastapi import FastAPI
 
 from gateway.contract.references import ReplicaKey
 from gateway.errors import TableFileError
-from gateway.http.app import create_control_app, create_public_app
-from gateway.http.predict import Predictions
-from gateway.http.services import Services
+from gateway.http import Predictions, Services, create_control_app, create_public_app
 from gateway.observability import LiveRecord, Telemetry
 from gateway.rollout import Margins, RollbackRule, Rollout
 from gateway.routing import Node, RouteTable, TableFile

@@ -12,9 +12,7 @@ from starlette.exceptions import HTTPException
 from gateway.contract import Nack
 from gateway.errors import GatewayError, RolloutRefusedError
 from gateway.http import catalogue, control, health
-from gateway.http.asked import request_id_of
-from gateway.http.predict import BodyLimits, Predictions
-from gateway.http.predict_docs import declare_predictions
+from gateway.http.predict import BodyLimits, Predictions, declare_predictions, request_id_of
 from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
 from gateway.http.services import Services, attach
 from gateway.settings import GatewaySettings

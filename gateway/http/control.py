@@ -18,7 +18,7 @@ from gateway.contract import (
     UnchangedCatalogue,
 )
 from gateway.errors import RolloutRefusedError
-from gateway.http.catalogue_document import read_catalogue, read_model_change
+from gateway.http.catalogue_reader import read_catalogue, read_model_change
 from gateway.http.services import services_of
 
 router = APIRouter()

@@ -16,7 +16,7 @@ import httpx
 import pytest
 import requests
 
-from gateway.http.predict import BodyLimits, Predictions
+from gateway.http.predict.app import BodyLimits, Predictions
 from gateway.observability.metrics import Telemetry
 from gateway.serving.admission import Admission
 from gateway.system.http1.asgi import AsgiService

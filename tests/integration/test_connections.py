@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from gateway.http.predict import BodyLimits, Predictions
+from gateway.http.predict.app import BodyLimits, Predictions
 from gateway.observability.metrics import Telemetry
 from gateway.serving.admission import Admission
 from gateway.serving.dispatch import Answer

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from gateway import errors
 from gateway.contract.references import Selector, SelectorKind
-from gateway.http.predict import BodyLimits, Predictions
+from gateway.http.predict.app import BodyLimits, Predictions
 from gateway.http.problems import MEDIA_TYPE, STATUS
 from gateway.observability.metrics import Telemetry
 from gateway.routing.route_table import Route

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import structlog
 
 from gateway.errors import DeadlineExceededError, DrainingError, GatewayError, WorkerDiedError
-from gateway.http import asked
-from gateway.http.asked import Asked, request_id_of
+from gateway.http.predict import request
+from gateway.http.predict.request import Asked, request_id_of
 from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
 from gateway.observability import NO_MODEL, Telemetry
 from gateway.routing import Route
@@ -291,11 +291,11 @@ class Predictions:
 
 def _prediction(exchange: Exchange) -> re.Match[bytes] | None:
     """Return how the path names the version, if this is a prediction."""
-    return asked.URL.match(exchange.url) if exchange.method == b"POST" else None
+    return request.URL.match(exchange.url) if exchange.method == b"POST" else None
 
 
 def _read(found: re.Match[bytes], exchange: Exchange) -> Asked:
-    return asked.read(found[1], found[2], found[3] or b"", exchange.headers, exchange.fields)
+    return request.read(found[1], found[2], found[3] or b"", exchange.headers, exchange.fields)
 
 
 def _call(wanted: Asked, request_id: str, body: bytes, place: Place) -> Call:

@@ -9,8 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from gateway.contract.catalogue import Catalogue, CatalogueModel, CatalogueVersion, VersionState
-from gateway.http import catalogue_document
-from gateway.http.catalogue_document import read_catalogue
+from gateway.http import catalogue_reader
+from gateway.http.catalogue_reader import read_catalogue
 from gateway.routing.lazy_versions import ListedVersions
 
 DIGEST = "sha256:" + "a" * 64
@@ -150,14 +150,14 @@ async def test_others_have_their_turn_meanwhile(models, versions):
 async def test_nothing_larger_than_a_version_is_decoded_at_once(monkeypatch, models, versions):
     sizes = []
 
-    class Measured(catalogue_document._Reader):
+    class Measured(catalogue_reader._Reader):
         def value(self):
             began = self._at
             value = super().value()
             sizes.append(self._at - began)
             return value
 
-    monkeypatch.setattr(catalogue_document, "_Reader", Measured)
+    monkeypatch.setattr(catalogue_reader, "_Reader", Measured)
     catalogue = a_catalogue(models, versions)
     await read_catalogue(catalogue.model_dump_json().encode())
     assert max(sizes) <= len(catalogue.models[0].versions[-1].model_dump_json())
