@@ -48,7 +48,7 @@ from gateway.errors import GatewayError, LoadError, RolloutRefusedError, TableFi
 from gateway.observability import Telemetry
 from gateway.routing import AliasKey, Node, RouteTable, TableFile
 from gateway.serving import ResidentSet
-from gateway.worker import messages
+from gateway.worker.protocol import messages
 
 _REMEMBERED_STAGES = 16_384
 _FAILURES = frozenset(get_args(StageFailure))

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.contract import ActiveAlias, AliasHold, AliasName
 from gateway.system.files import ChangeLog, DamagedFiles, Found, add_to_each
-from gateway.worker.guarded_read import DamagedFileError
+from gateway.worker.process.guarded_read import DamagedFileError
 
 _MOST_BYTES = 64 * 1024 * 1024
 _ONE_LEFT = "the other copy counts: nothing is lost"

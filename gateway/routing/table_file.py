@@ -39,7 +39,7 @@ from gateway.routing.route_table import AliasKey, RouteTable
 from gateway.routing.table_changes import TableChange, TableChanges
 from gateway.routing.table_generations import TableBody, TableGenerations
 from gateway.system.files import ChangeLog, DamagedFiles, replace_file, size_bytes
-from gateway.worker.guarded_read import DamagedFileError, read_file
+from gateway.worker.process.guarded_read import DamagedFileError, read_file
 
 B = TypeVar("B", bound=BaseModel)
 _MOST_CATALOGUE_BYTES = 256 * 1024 * 1024

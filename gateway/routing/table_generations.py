@@ -47,7 +47,7 @@ from gateway.system.files import (
     unseal_known,
     write_beside,
 )
-from gateway.worker.guarded_read import DamagedFileError, read_file
+from gateway.worker.process.guarded_read import DamagedFileError, read_file
 
 FORMAT_VERSION = 2
 _MOST_BYTES = 64 * 1024 * 1024

@@ -33,7 +33,7 @@ from gateway.routing import Node, Route
 from gateway.serving.admission import Place
 from gateway.serving.replica import WorkerReply, clock_deadline
 from gateway.serving.residency import Lease, ResidentSet
-from gateway.worker.messages import Predict
+from gateway.worker.protocol.messages import Predict
 
 _ANSWER_TYPES = {"predict": "application/json"}
 """What the answers of a protocol are: known here, not told by the worker."""

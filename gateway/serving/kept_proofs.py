@@ -29,10 +29,10 @@ from gateway.system.files import (
     seal,
     unseal,
 )
-from gateway.worker import proof as proofs
-from gateway.worker.guarded_read import DamagedFileError, read_file
-from gateway.worker.messages import Load
-from gateway.worker.proof import Proof
+from gateway.worker.loading.proofs import proof as proofs
+from gateway.worker.loading.proofs.proof import Proof
+from gateway.worker.process.guarded_read import DamagedFileError, read_file
+from gateway.worker.protocol.messages import Load
 
 MOST_KEPT = 16_384
 """In memory, and as files."""

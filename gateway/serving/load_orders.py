@@ -18,8 +18,9 @@ from gateway.errors import GatewayError, LoadError
 from gateway.routing import Node
 from gateway.serving.kept_proofs import Proofs
 from gateway.system.files import AlteredError, unseal
-from gateway.worker import confinement, messages
-from gateway.worker.guarded_read import DamagedFileError, read_file
+from gateway.worker.process import confinement
+from gateway.worker.process.guarded_read import DamagedFileError, read_file
+from gateway.worker.protocol import messages
 
 _MIB = 1024 * 1024
 _BASE_WORKER_BYTES = 32 * _MIB

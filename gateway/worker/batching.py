@@ -6,8 +6,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gateway.worker.inputs import Rows
-from gateway.worker.messages import Predict
+from gateway.worker.protocol.messages import Predict
+from gateway.worker.rows.inputs import Rows
 
 
 class Waiting(NamedTuple):

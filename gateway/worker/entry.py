@@ -9,9 +9,9 @@ import sys
 import traceback
 from multiprocessing.connection import Connection as PipeEnd
 
-from gateway.worker import confinement, priority
-from gateway.worker.frames import FrameError
-from gateway.worker.messages import Hello, Kind, Load, decode_header
+from gateway.worker.process import confinement, priority
+from gateway.worker.protocol.frames import FrameError
+from gateway.worker.protocol.messages import Hello, Kind, Load, decode_header
 
 
 def run(channel: socket.socket, lifeline: PipeEnd, output: PipeEnd | None = None) -> None:
@@ -44,9 +44,12 @@ def run(channel: socket.socket, lifeline: PipeEnd, output: PipeEnd | None = None
 
 
 def _serve(channel: socket.socket) -> None:
-    from gateway.worker import batching, loading, served_model, serving_loop, warning_log
+    from gateway.worker import batching, served_model, serving_loop
+    from gateway.worker.loading import load
+    from gateway.worker.process import warning_filter
+    from gateway.worker.protocol import connection as protocol
 
-    connection = serving_loop.Connection(channel)
+    connection = protocol.Connection(channel)
     try:
         connection.send([(0, Hello(os.getpid(), platform.python_version()), b"")])
         frame, *received = connection.receive(wait=True)
@@ -54,18 +57,18 @@ def _serve(channel: socket.socket) -> None:
             raise FrameError("the first frame is not LOAD")
         order = decode_header(Load, frame.header)
         lowered = priority.lower()
-        said = warning_log.WarningLog()
+        said = warning_filter.WarningLog()
         said.install()
         try:
-            loaded = loading.load(order, lambda message: connection.send([(0, message, b"")]))
-        except serving_loop.ConnectionEndedError:
+            loaded = load.load(order, lambda message: connection.send([(0, message, b"")]))
+        except protocol.ConnectionEndedError:
             return
-        except loading.LoadFailedError as error:
+        except load.LoadFailedError as error:
             connection.send([(0, error.report, b"")])
             return
         except Exception as error:  # noqa: BLE001  # whatever a model's objects raise, it is told
             served_model.log_without_data(error)
-            connection.send([(0, loading.failed_unforeseen(error), b"")])
+            connection.send([(0, load.failed_unforeseen(error), b"")])
             return
         priority.restore(lowered)
         said.serving = True
@@ -74,5 +77,5 @@ def _serve(channel: socket.socket) -> None:
         serving_loop.ServingLoop(
             connection, loaded, limits, received, max_answer_bytes=order.max_answer_bytes
         ).run()
-    except serving_loop.ConnectionEndedError:
+    except protocol.ConnectionEndedError:
         return

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.worker import outputs, values
-from gateway.worker.codecs import predict as codec
+from gateway.worker.codecs import predict_json as codec
 from gateway.worker.codecs.strict_json import Json
+from gateway.worker.errors import RequestRefusedError, invalid, model_error
 from gateway.worker.flavors import NotTakenError, classifiers, python_function
-from gateway.worker.inputs import Form, Inputs, Rows, join
-from gateway.worker.refusals import RequestRefusedError, invalid, model_error
-from gateway.worker.signature import MISFIT, Signature
+from gateway.worker.rows import outputs, values
+from gateway.worker.rows.inputs import Form, Inputs, Rows, join
+from gateway.worker.rows.signature import MISFIT, Signature
 
 Call = Callable[[Inputs], Any]
 

@@ -7,28 +7,25 @@ large bodies holds up nobody else for longer than one of them takes.
 
 from __future__ import annotations
 
-import math
-import select
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from gateway.worker import memory
-from gateway.worker.background import Background
 from gateway.worker.batching import BatchLimits, Waiting, assemble, key_of
-from gateway.worker.codecs import predict as codec
+from gateway.worker.codecs import predict_json as codec
+from gateway.worker.errors import RequestRefusedError
 from gateway.worker.flavors import NotTakenError, pytorch
-from gateway.worker.frames import MAX_BODY_BYTES, Frame, FrameReader, pack
-from gateway.worker.inputs import join
-from gateway.worker.loading import LoadedModel
-from gateway.worker.messages import (
-    KIND_OF,
+from gateway.worker.loading.load import LoadedModel
+from gateway.worker.loading.proofs.background import Background
+from gateway.worker.loading.proofs.proof import JOINED, PER_ROW
+from gateway.worker.process import memory
+from gateway.worker.protocol.connection import Connection
+from gateway.worker.protocol.frames import MAX_BODY_BYTES, Frame
+from gateway.worker.protocol.messages import (
     Alive,
     Failed,
-    HeaderJson,
     Kind,
     Message,
     Predict,
@@ -36,87 +33,14 @@ from gateway.worker.messages import (
     Reply,
     bounded,
     decode_header,
-    encode_header,
 )
-from gateway.worker.proof import JOINED, PER_ROW
-from gateway.worker.refusals import RequestRefusedError
+from gateway.worker.rows.inputs import join
 from gateway.worker.served_model import Prediction, log_without_data
 
-_READ_BYTES = 256 * 1024
 _LARGE_BYTES = 64 * 1024
 """A larger body is read when its turn comes; a smaller one, in a millisecond, when it arrives."""
 _SMALL_FIRST_S = 1.0
 """For so long at most, and no longer than a large body took, small requests go before the next."""
-
-
-class ConnectionEndedError(Exception):
-    """The gateway is gone: nobody is left to answer."""
-
-
-class Connection:
-    """Frames on a blocking stream socket."""
-
-    def __init__(self, channel: socket.socket) -> None:
-        """Store the socket, which is blocking."""
-        self._channel = channel
-        self._reader = FrameReader()
-
-    @property
-    def is_receiving(self) -> bool:
-        """Whether a part of a frame has come, and the rest is on its way."""
-        return self._reader.is_in_a_frame
-
-    def receive(self, *, wait: bool) -> list[Frame]:
-        """Return the frames that have arrived; with ``wait``, at least one.
-
-        Raises:
-            ConnectionEndedError: End of the stream, or an error on it.
-        """
-        frames: list[Frame] = []
-        while True:
-            block = wait and not frames
-            try:
-                data = self._channel.recv(_READ_BYTES, 0 if block else socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return frames
-            except OSError as error:
-                raise ConnectionEndedError from error
-            if not data:
-                raise ConnectionEndedError
-            frames += self._reader.feed(data)
-
-    def receive_within(self, seconds: float) -> list[Frame]:
-        """Return the frames that have arrived, or arrive in this time; none, if none do.
-
-        A part of a frame does not count as a frame.
-
-        Raises:
-            ConnectionEndedError: End of the stream, or an error on it.
-        """
-        until = time.monotonic() + seconds
-        poll = select.poll()
-        poll.register(self._channel, select.POLLIN)
-        while not (frames := self.receive(wait=False)):
-            left_s = until - time.monotonic()
-            if left_s <= 0 or not poll.poll(math.ceil(left_s * 1000)):
-                break
-        return frames
-
-    def send(
-        self, answers: list[tuple[int, Message, bytes]], json: HeaderJson | None = None
-    ) -> None:
-        """Send messages with their ids and bodies, in one write where the kernel allows.
-
-        Raises:
-            ConnectionEndedError: The other end is closed.
-        """
-        pieces: list[bytes] = []
-        for frame_id, message, body in answers:
-            pieces += pack(KIND_OF[type(message)], frame_id, encode_header(message, json), body)
-        try:
-            self._channel.sendall(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        except OSError as error:
-            raise ConnectionEndedError from error
 
 
 class ServingLoop:

@@ -31,7 +31,7 @@ from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState
 from gateway.serving.residency.eviction import ResidentLimits
 from gateway.serving.residency.replica_pool import Resident
 from gateway.serving.residency.resident_set import ResidentSet
-from gateway.worker.messages import Load
+from gateway.worker.protocol.messages import Load
 from tests.fakes.worker import EXIT_ON, HANG_ON
 
 MODELS = ("a", "b", "c")

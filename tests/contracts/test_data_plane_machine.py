@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 from gateway.contract.references import ReplicaKey
 from gateway.serving.replica.launcher import ForkserverLauncher, Launcher, Launchers
 from gateway.serving.residency import fairness
-from gateway.worker.messages import Load
+from gateway.worker.protocol.messages import Load
 from tests.contracts.data_plane import (
     ALIAS,
     MODELS,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.worker import integrity
+from gateway.worker.loading import integrity
 from registry_sync.errors import ArtifactError, UnsafePathError
 from registry_sync.fetch import Fetcher, FetchLimits
 from registry_sync.manifest import Manifest

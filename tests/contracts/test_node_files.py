@@ -12,7 +12,7 @@ from gateway.system.files import atomic_files as gateway_files
 from gateway.system.files import atomic_files as sync_files
 from gateway.system.files import sealed as gateway_sealed
 from gateway.system.files import sealed as sync_sealed
-from gateway.worker import guarded_read as worker_read
+from gateway.worker.process import guarded_read as worker_read
 from tests.contracts.damage import NESTED
 
 MOST = 1000

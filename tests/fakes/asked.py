@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from gateway.worker.prover import Asking, Pace, Prover
+from gateway.worker.loading.proofs.prover import Asking, Pace, Prover
 
 T = TypeVar("T")
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from gateway.worker.frames import pack
-from gateway.worker.messages import (
+from gateway.worker.loading.proofs.proof import Proof
+from gateway.worker.protocol.frames import pack
+from gateway.worker.protocol.messages import (
     Alive,
     Failed,
     Hello,
@@ -22,7 +23,6 @@ from gateway.worker.messages import (
     Warming,
     encode_header,
 )
-from gateway.worker.proof import Proof
 
 PROOF = Proof().as_header()
 HONEST: dict[int, Any] = {

@@ -15,8 +15,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from gateway.worker.frames import Frame, FrameReader, pack
-from gateway.worker.messages import (
+from gateway.worker.protocol.frames import Frame, FrameReader, pack
+from gateway.worker.protocol.messages import (
     KIND_OF,
     Alive,
     Hello,

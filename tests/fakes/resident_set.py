@@ -9,7 +9,7 @@ from gateway.errors import LoadError, NotDeliveredError
 from gateway.serving.replica.replica import ReplicaState
 from gateway.serving.residency.eviction import ResidentLimits
 from gateway.serving.residency.resident_set import ResidentSet
-from gateway.worker.messages import Alive, Loaded
+from gateway.worker.protocol.messages import Alive, Loaded
 
 MIB = 1024 * 1024
 

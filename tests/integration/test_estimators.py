@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gateway.worker.messages import Failed, Reply
+from gateway.worker.protocol.messages import Failed, Reply
 from tests.integration.worker_process import refused, serving, stop_forkserver, store
 from tests.models.estimators import (
     SavedEstimator,

@@ -19,7 +19,7 @@ import pytest
 from gateway.errors import LoadError
 from gateway.serving.replica.launcher import ExecLauncher
 from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState
-from gateway.worker.messages import Load, encode_header
+from gateway.worker.protocol.messages import Load, encode_header
 from tests.integration.worker_process import predict_header, store, wait_until_ended
 from tests.models.catalogue import TorchModel
 

@@ -13,7 +13,7 @@ from gateway.serving.replica import launcher as launching
 from gateway.serving.replica.launcher import ForkserverLauncher
 
 PATIENCE_S = 60.0
-LIGHT = "gateway.worker.frames"  # quick to import, unlike what the product preloads
+LIGHT = "gateway.worker.protocol.frames"  # quick to import, unlike what the product preloads
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.worker.messages import Failed, Load, Reply
+from gateway.worker.protocol.messages import Failed, Load, Reply
 from tests.integration.mlflow_cases import CASES, FAILS
 from tests.integration.reference_server import Reference, reference
 from tests.integration.worker_process import RunningWorker, serving, stop_forkserver, store

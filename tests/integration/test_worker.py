@@ -16,8 +16,8 @@ import numpy as np
 import psutil
 import pytest
 
-from gateway.worker import confinement
-from gateway.worker.messages import PROTOCOL_VERSION, Cancel, Failed, Load, Loaded, Reply
+from gateway.worker.process import confinement
+from gateway.worker.protocol.messages import PROTOCOL_VERSION, Cancel, Failed, Load, Loaded, Reply
 from tests.acceptance.waiting import until
 from tests.integration.worker_process import (
     PATIENCE_S,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.worker import __runner__
-from gateway.worker.messages import LoadFailed
+from gateway.worker.protocol.messages import LoadFailed
 from tests.integration.worker_process import PATIENCE_S, RunningWorker, store
 from tests.models.catalogue import LinearModel
 

@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 
 from gateway.worker import entry
-from gateway.worker.frames import Frame, FrameReader, pack
-from gateway.worker.messages import (
+from gateway.worker.protocol.frames import Frame, FrameReader, pack
+from gateway.worker.protocol.messages import (
     KIND_OF,
     Alive,
     Failed,
@@ -178,7 +178,7 @@ def started() -> Iterator[RunningWorker]:
     ours, theirs = socket.socketpair()
     ours.settimeout(PATIENCE_S)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["gateway.worker.preload"])
+    context.set_forkserver_preload(["gateway.worker.process.preload"])
     end, lifeline = context.Pipe(duplex=False)
     process = context.Process(target=entry.run, args=(theirs, end))
     process.start()

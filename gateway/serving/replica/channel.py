@@ -15,7 +15,7 @@ from functools import partial
 
 from gateway.serving.replica.worker_messages import MAX_HEADER_BYTES
 from gateway.system import release_all
-from gateway.worker.frames import MAX_BODY_BYTES, Frame, FrameError, FrameReader, pack
+from gateway.worker.protocol.frames import MAX_BODY_BYTES, Frame, FrameError, FrameReader, pack
 
 _READ_BYTES = 256 * 1024
 _MAX_FRAMES = _READ_BYTES // 64

@@ -32,9 +32,10 @@ from typing import NamedTuple, Protocol
 from gateway.errors import LoadError
 from gateway.serving.replica import process_session
 from gateway.system import release_all
-from gateway.worker import __runner__, confinement, entry
+from gateway.worker import __runner__, entry
+from gateway.worker.process import confinement
 
-PRELOAD_MODULE = "gateway.worker.preload"
+PRELOAD_MODULE = "gateway.worker.process.preload"
 _TRIES = 4
 _PAUSE_S = 0.2
 _FORKSERVER_PATIENCE_S = 90.0

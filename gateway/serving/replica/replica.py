@@ -44,10 +44,10 @@ from gateway.serving.replica.worker_messages import (
     read_reply,
 )
 from gateway.system import release_all
-from gateway.worker import messages
-from gateway.worker.frames import Frame
-from gateway.worker.messages import Kind
-from gateway.worker.proof import MAX_LOST, Proof, longest_call_s, parse
+from gateway.worker.loading.proofs.proof import MAX_LOST, Proof, longest_call_s, parse
+from gateway.worker.protocol import messages
+from gateway.worker.protocol.frames import Frame
+from gateway.worker.protocol.messages import Kind
 
 _EXIT_AFTER_EOF_S = 2.0
 _STOP_GRACE_S = 2.0

@@ -20,9 +20,19 @@ from gateway.errors import (
     ModelRaisedError,
     NotFiniteAnswerError,
 )
-from gateway.worker.messages import MAX_TEXT, Alive, Failed, Hello, Loaded, LoadFailed
-from gateway.worker.proof import ALONE, FAST, JOINED, PER_ROW, PYFUNC, UNKNOWN, WHOLE, Proof, parse
-from gateway.worker.refusals import MAX_DETAILS
+from gateway.worker.errors import MAX_DETAILS
+from gateway.worker.loading.proofs.proof import (
+    ALONE,
+    FAST,
+    JOINED,
+    PER_ROW,
+    PYFUNC,
+    UNKNOWN,
+    WHOLE,
+    Proof,
+    parse,
+)
+from gateway.worker.protocol.messages import MAX_TEXT, Alive, Failed, Hello, Loaded, LoadFailed
 
 MAX_HEADER_BYTES = 256 * 1024
 """Of a frame from a worker: many times what the longest honest one has."""

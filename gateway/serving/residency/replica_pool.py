@@ -19,7 +19,7 @@ from gateway.serving.replica import Replica, ReplicaState
 from gateway.serving.residency.eviction import ResidentView
 from gateway.serving.residency.load_history import TrackRecord
 from gateway.system import release_all
-from gateway.worker import messages
+from gateway.worker.protocol import messages
 
 _LOAD_TRIES = 3
 _FRESH_AT_MOST_S = 10.0

@@ -33,7 +33,7 @@ from gateway.serving.residency.replica_pool import Observer, Resident, Workers, 
 from gateway.serving.residency.standbys import Stage, Stages
 from gateway.serving.residency.waiters import Demand
 from gateway.system import release_all
-from gateway.worker import messages
+from gateway.worker.protocol import messages
 
 _ENDS_WITHIN_S = 10.0
 

@@ -19,7 +19,7 @@ from gateway.system.files.sealed import (
     unseal,
     unseal_known,
 )
-from gateway.worker.guarded_read import DamagedFileError, read_file
+from gateway.worker.process.guarded_read import DamagedFileError, read_file
 
 __all__ = [
     "AlteredError",

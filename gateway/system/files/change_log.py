@@ -21,7 +21,7 @@ from pathlib import Path
 import structlog
 
 from gateway.system.files.atomic_files import replace_file, set_aside, sync_folder
-from gateway.worker.guarded_read import DamagedFileError, read_file
+from gateway.worker.process.guarded_read import DamagedFileError, read_file
 
 _MODE = 0o600
 _CHECKSUM_DIGITS = 64

@@ -7,10 +7,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 
-from gateway.worker import tables, tensor_rows, values
-from gateway.worker.inputs import Rows, join, whole
-from gateway.worker.refusals import MAX_DETAILS, MOST_OF_A_NAME, Detail, invalid, listed
-from gateway.worker.signature import Signature
+from gateway.worker.errors import MAX_DETAILS, MOST_OF_A_NAME, Detail, invalid, listed
+from gateway.worker.rows import tables, tensor_rows, values
+from gateway.worker.rows.inputs import Rows, join, whole
+from gateway.worker.rows.signature import Signature
 
 SHAPES = ("instances", "inputs", "dataframe_split", "dataframe_records", "features")
 LLM_MEMBERS = frozenset({"messages", "prompt", "input"})

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.worker.flavors import NotTakenError
-from gateway.worker.inputs import TENSOR, TENSOR_NAME, Inputs
+from gateway.worker.rows.inputs import TENSOR, TENSOR_NAME, Inputs
 
 
 def direct(model: Any, predict_fn: str) -> Callable[[Inputs], Any] | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.worker.flavors import NotTakenError
-from gateway.worker.inputs import COLUMNS, TENSOR, TENSOR_NAME, Inputs
+from gateway.worker.rows.inputs import COLUMNS, TENSOR, TENSOR_NAME, Inputs
 
 _NUMBERS = frozenset("fiu")
 _LARGEST_EXACT = 2**53

@@ -46,9 +46,9 @@ def save(case: Case, version: int, folder: Path) -> Path:
 
 def ask_here(artifact: Path, folder: Path, bodies: dict[str, bytes]) -> dict[str, Answered]:
     """Return what a worker answers to each body, with the gateway's statuses."""
-    from gateway.worker.inputs import join
-    from gateway.worker.loading import LoadFailedError, load
-    from gateway.worker.refusals import RequestRefusedError
+    from gateway.worker.errors import RequestRefusedError
+    from gateway.worker.loading.load import LoadFailedError, load
+    from gateway.worker.rows.inputs import join
     from tests.integration.worker_process import order_of
 
     try:

@@ -22,9 +22,11 @@ from gateway.serving.replica import worker_messages
 from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState, WorkerReply
 from gateway.serving.residency.eviction import ResidentLimits
 from gateway.serving.residency.resident_set import ResidentSet
-from gateway.worker.frames import PREFIX, Frame, pack
-from gateway.worker.loading import LoadFailedError
-from gateway.worker.messages import (
+from gateway.worker.errors import Detail, RequestRefusedError
+from gateway.worker.loading.load import LoadFailedError
+from gateway.worker.loading.proofs.proof import Proof, parse
+from gateway.worker.protocol.frames import PREFIX, Frame, pack
+from gateway.worker.protocol.messages import (
     KIND_OF,
     Alive,
     Failed,
@@ -37,8 +39,6 @@ from gateway.worker.messages import (
     bounded,
     encode_header,
 )
-from gateway.worker.proof import Proof, parse
-from gateway.worker.refusals import Detail, RequestRefusedError
 from tests.acceptance.scale import LIES
 from tests.acceptance.waiting import eventually_true
 from tests.fakes.lies import (

@@ -14,7 +14,7 @@ from gateway.routing.node import MOST_EVENTS, Node
 from gateway.routing.route_table import RouteTable
 from gateway.routing.table_file import TableFile
 from gateway.serving.residency.resident_set import ResidentSet
-from gateway.worker.messages import Loaded
+from gateway.worker.protocol.messages import Loaded
 from tests.fakes.disk import fill_disk
 
 D = {n: f"sha256:{n:064x}" for n in range(1, 5)}

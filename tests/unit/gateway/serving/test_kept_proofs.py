@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 from gateway.serving.kept_proofs import MAX_FILE_BYTES, Proofs, _bytes_of, _subject, name_of
 from gateway.system.files.damaged_files import DamagedFiles
 from gateway.system.files.sealed import seal
-from gateway.worker import proof
-from gateway.worker.messages import Load
-from gateway.worker.proof import Proof
+from gateway.worker.loading.proofs import proof
+from gateway.worker.loading.proofs.proof import Proof
+from gateway.worker.protocol.messages import Load
 from tests.fakes.disk import fill_disk
 
 ORDER = Load("m", 1, f"sha256:{1:064x}", "/nowhere", "/nowhere", {})

@@ -26,7 +26,7 @@ from gateway.routing.route_table import RouteTable
 from gateway.serving.kept_proofs import Proofs
 from gateway.serving.load_orders import Versions, WorkerLimits
 from gateway.system.files.sealed import seal
-from gateway.worker.proof import Proof
+from gateway.worker.loading.proofs.proof import Proof
 from tests.contracts.damage import DAMAGES, Damage
 
 LIMITS = WorkerLimits(threads=1, memory_bytes=2, batch_bytes=3, answer_bytes=4)

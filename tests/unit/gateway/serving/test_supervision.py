@@ -20,7 +20,7 @@ from gateway.routing.route_table import RouteTable
 from gateway.serving.replica.replica import ReplicaState
 from gateway.serving.supervision import Supervisor, may_go
 from gateway.settings import GatewaySettings
-from gateway.worker.messages import Alive
+from gateway.worker.protocol.messages import Alive
 from tests.fakes.resident_set import World, key, until
 
 INTERVAL_S = 0.01

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.worker.batching import BatchLimits, Waiting, assemble, key_of
-from gateway.worker.inputs import COLUMNS, Inputs, join
-from gateway.worker.messages import Predict
+from gateway.worker.protocol.messages import Predict
+from gateway.worker.rows.inputs import COLUMNS, Inputs, join
 
 LIMITS = BatchLimits(rows=10, bytes=100)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 PROGRAM = """
 import os, socket
 from multiprocessing import Pipe
-from gateway.worker import confinement, entry
+from gateway.worker import entry
+from gateway.worker.process import confinement
 
 os.setsid()
 confinement.confine = lambda *_: None

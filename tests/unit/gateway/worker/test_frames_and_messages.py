@@ -2,8 +2,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.worker.frames import MAX_BODY_BYTES, PREFIX, Frame, FrameError, FrameReader, pack
-from gateway.worker.messages import (
+from gateway.worker.protocol.frames import (
+    MAX_BODY_BYTES,
+    PREFIX,
+    Frame,
+    FrameError,
+    FrameReader,
+    pack,
+)
+from gateway.worker.protocol.messages import (
     KIND_OF,
     Alive,
     Cancel,

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.worker import signature as rules
-from gateway.worker.codecs import predict as codec
+from gateway.worker.codecs import predict_json as codec
 from gateway.worker.codecs import shapes, strict_json
-from gateway.worker.inputs import COLUMNS, TENSOR, TENSORS, join
-from gateway.worker.refusals import MAX_DETAILS, RequestRefusedError
+from gateway.worker.errors import MAX_DETAILS, RequestRefusedError
+from gateway.worker.rows import signature as rules
+from gateway.worker.rows.inputs import COLUMNS, TENSOR, TENSORS, join
 
 JSON = strict_json.best()
 

@@ -9,19 +9,30 @@ import pytest
 
 from gateway.errors import InvalidInputError
 from gateway.serving.replica.worker_messages import MAX_HEADER_BYTES, read_failed
-from gateway.worker import fast_path, proving, serving_loop
+from gateway.worker import serving_loop
 from gateway.worker.batching import BatchLimits
 from gateway.worker.codecs import strict_json
 from gateway.worker.flavors import NotTakenError, pytorch
-from gateway.worker.frames import FrameReader, pack
-from gateway.worker.inputs import TENSOR, TENSOR_NAME, VALUES, Form, Inputs, Rows, join
-from gateway.worker.loading import LoadedModel
-from gateway.worker.messages import Cancel, Kind, Load, Loaded, Predict, Probe, Stop, encode_header
-from gateway.worker.plain_rows import PlainLayout, PlainRows
-from gateway.worker.proof import PER_ROW, UNKNOWN, Proof
+from gateway.worker.loading.load import LoadedModel
+from gateway.worker.loading.proofs import fast_path, proving
+from gateway.worker.loading.proofs.proof import PER_ROW, UNKNOWN, Proof
+from gateway.worker.protocol.connection import Connection
+from gateway.worker.protocol.frames import FrameReader, pack
+from gateway.worker.protocol.messages import (
+    Cancel,
+    Kind,
+    Load,
+    Loaded,
+    Predict,
+    Probe,
+    Stop,
+    encode_header,
+)
+from gateway.worker.rows.inputs import TENSOR, TENSOR_NAME, VALUES, Form, Inputs, Rows, join
+from gateway.worker.rows.plain_rows import PlainLayout, PlainRows
+from gateway.worker.rows.signature import Column, Param, Signature
 from gateway.worker.served_model import ServedModel
-from gateway.worker.serving_loop import Connection, ServingLoop
-from gateway.worker.signature import Column, Param, Signature
+from gateway.worker.serving_loop import ServingLoop
 
 ANY = Form(TENSOR, frozenset({TENSOR_NAME}), frozenset())
 """What all requests here are like."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.serving.replica.channel import Channel
-from gateway.worker.frames import MAX_BODY_BYTES, PREFIX, Frame, FrameReader, pack
+from gateway.worker.protocol.frames import MAX_BODY_BYTES, PREFIX, Frame, FrameReader, pack
 
 
 def joined(kind, number, header, body=b""):

@@ -16,8 +16,9 @@ from gateway.errors import (
 from gateway.http.problems import problem
 from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState
 from gateway.serving.replica.worker_messages import read_failed
-from gateway.worker.frames import PREFIX, pack
-from gateway.worker.messages import (
+from gateway.worker.loading.proofs.proof import MAX_LOST, Proof
+from gateway.worker.protocol.frames import PREFIX, pack
+from gateway.worker.protocol.messages import (
     KIND_OF,
     Alive,
     Failed,
@@ -31,7 +32,6 @@ from gateway.worker.messages import (
     Warming,
     encode_header,
 )
-from gateway.worker.proof import MAX_LOST, Proof
 from tests.acceptance.waiting import eventually_true
 from tests.fakes.worker import FakeWorker
 

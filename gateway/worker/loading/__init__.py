@@ -1,0 +1,1 @@
+"""From LOAD to a model that serves: verified, loaded, warmed, and its shortcuts proved."""

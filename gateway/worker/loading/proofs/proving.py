@@ -1,0 +1,225 @@
+"""What is proved of a model in its warm-up, in which order, and in what time.
+
+The model is asked once, for its example. Then, within a budget of time and the cheapest proof
+first: whether requests may be joined, whether there is a faster way to call it, how many rows may
+be joined. What was proved before is not proved again; what there was no time for may be proved
+later, in the background (`gateway.worker.background`).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from gateway.worker.flavors import classifiers, scikit_learn
+from gateway.worker.loading import input_example, perturbation
+from gateway.worker.loading.proofs import fast_path, joining
+from gateway.worker.loading.proofs.proof import (
+    FAST,
+    JOINED,
+    LONGEST_CALL,
+    MAX_LOST,
+    PYFUNC,
+    Proof,
+    libraries,
+    parse,
+)
+from gateway.worker.loading.proofs.prover import Asking, Pace, Prover
+from gateway.worker.protocol.messages import Load, Message, Proved, Proving
+from gateway.worker.rows import outputs
+from gateway.worker.rows.inputs import Inputs, join
+from gateway.worker.served_model import Call, ServedModel
+
+_SCIKIT_LEARN = "mlflow.sklearn"
+
+
+def kept(order: Load) -> Proof:
+    """Return what was proved before with the libraries that are here; else a proof of nothing."""
+    here = libraries(order.description, platform.python_version())
+    proof = parse(order.proof)
+    return proof if proof is not None and proof.made_with == here else Proof(made_with=here)
+
+
+def warm(
+    model: ServedModel,
+    pyfunc: Any,
+    order: Load,
+    example: bytes | None,
+    *,
+    proof: Proof,
+    clock: Callable[[], float],
+) -> Prover:
+    """Have the model answer its example, by one call; return what is left to prove.
+
+    Args:
+        model: The model on the pyfunc's call; it gets the call path that is proved.
+        pyfunc: The ``PyFuncModel``.
+        order: What to load.
+        example: The input example as a body; None: there is none.
+        proof: What is proved already; it changes as more is.
+        clock: Monotonic seconds.
+
+    Raises:
+        WarmUpFailedError: The model does not answer its example as it should.
+    """
+    subject = _Subject(model, pyfunc, order, proof)
+    if proof.call_path == FAST:
+        subject.take_fast_path()
+    if example is None:
+        return Prover(subject.prove_nothing(), Pace(), clock)
+    warmed = input_example.predict_example(model, example, clock)
+    model.proved_params = warmed.inputs.params
+    model.proved_form = model.signature.proved(perturbation.compared(warmed.inputs).form())
+    return Prover(subject.prove(warmed, len(example)), Pace(warmed.seconds), clock)
+
+
+def run(prover: Prover, proof: Proof, budget_s: float, tell: Callable[[Message], None]) -> None:
+    """Prove within the budget what was never tried with as much; a tenth of it is for many rows.
+
+    Args:
+        prover: Asks.
+        proof: Changes with what it finds.
+        budget_s: Seconds.
+        tell: Sends a message to the gateway: before, and after.
+    """
+    untried = not prover.over and not proof.settled
+    if untried and budget_s == 0:
+        proof.give_up("GATEWAY_PROOF_BUDGET_S is 0")
+    if not untried or budget_s <= proof.budget_s:
+        return
+    lost = min(proof.lost + 1, MAX_LOST)
+    tell(Proving(replace(proof, lost=lost).as_header()))
+    prover.run(lambda: not proof.settled and prover.spent_s + prover.expected_s <= budget_s)
+    if proof.settled:
+        tell(Proving(replace(proof, lost=lost, budget_s=budget_s).as_header()))
+        limit_s = min(budget_s, prover.spent_s + LONGEST_CALL * budget_s)
+        prover.run(lambda: prover.spent_s + prover.expected_s <= limit_s)
+    elif prover.broken_off is None:
+        proof.give_up(
+            f"after {prover.spent_s:.3g} s the next call would take about {prover.expected_s:.3g} "
+            f"s, and GATEWAY_PROOF_BUDGET_S is {budget_s:g}"
+        )
+    if prover.broken_off is not None:
+        proof.lose(lost, prover.broken_off)
+    if proof.settled or prover.broken_off is None:
+        proof.budget_s = budget_s
+    tell(Proved(proof.as_header()))
+
+
+def _is_to_widen(proof: Proof, most_rows: int) -> bool:
+    """Whether more rows may be joined than are proved."""
+    return proof.batching == JOINED and not proof.stopped_at and proof.joined_rows < most_rows
+
+
+class _Subject:
+    """A model of which something is to be proved."""
+
+    def __init__(self, model: ServedModel, pyfunc: Any, order: Load, proof: Proof) -> None:
+        self._model = model
+        self._pyfunc = pyfunc
+        self._pyfunc_call = model.call
+        self._order = order
+        self._proof = proof
+        self._loader = str(order.description.get("loader_module") or "")
+        self._predict_fn = str(order.description.get("predict_fn") or "predict")
+        self._probabilities: Callable[[Any], Any] | None = None
+        self._scores: Call | None = None
+        self._offer_probabilities()
+        scores = scikit_learn.scores(pyfunc) if self._loader == _SCIKIT_LEARN else None
+        if scores is not None:
+            self._scores = lambda inputs: scores(inputs.native())
+
+    def _offer_probabilities(self) -> None:
+        offered = classifiers.probabilities(self._pyfunc, self._loader)
+        if isinstance(offered, str):
+            self._model.no_probabilities = offered
+            return
+        self._model.class_names = offered.class_names
+        self._probabilities = offered.function
+        self._call_probabilities()
+
+    def _call_probabilities(self) -> None:
+        if self._probabilities is not None:
+            on_arrays = self._proof.probabilities_on_arrays
+            self._model.probabilities_call = fast_path.probabilities(
+                self._pyfunc, self._probabilities, on_arrays=on_arrays
+            )
+
+    def take_fast_path(self) -> None:
+        """Take the path that was proved for these bytes and libraries."""
+        path = fast_path.take(self._pyfunc, self._pyfunc_call, self._loader, self._predict_fn)
+        if path is not None:
+            self._model.call = path.call
+        else:
+            self._proof.call(PYFUNC, "the bare model cannot be called")
+
+    def prove_nothing(self) -> Asking[None]:
+        """Say why: there is no input example."""
+        self._proof.keep_alone("there is no input example to prove joining")
+        yield from self._choose_path([], [])
+        self._proof.settled = True
+
+    def prove(self, warmed: input_example.Example, body_bytes: int) -> Asking[None]:
+        """Prove all that is not proved, the cheapest first."""
+        proof, order = self._proof, self._order
+        if not fast_path.is_possible(self._loader):
+            yield from self._choose_path([], [])  # asks nothing
+        most_bytes = order.max_batch_bytes // joining.row_bytes(warmed.inputs, body_bytes)
+        most_rows = min(order.max_batch_rows, most_bytes)
+        if proof.lost >= MAX_LOST:
+            told = "workers ended, did not come back, or met faults, while they proved it"
+            proof.give_up(told)
+            proof.leave_at(told if _is_to_widen(proof, most_rows) else None)
+            return
+        varied = perturbation.vary(warmed.inputs)
+        whole = self._loader == _SCIKIT_LEARN
+        far = perturbation.vary_far(varied[0], whole=whole)
+        if not proof.settled:
+            yield from self._prove_joining(warmed, varied, far)
+            further = [*perturbation.scatter(varied[0]), *far] if whole else []
+            yield from self._choose_path(varied, further)
+            proof.settled = True
+        if _is_to_widen(proof, most_rows):
+            likely = self._model.probabilities_call if proof.probabilities_joined else None
+            yield from joining.widen(self._calls(likely), varied, far, proof, most_rows)
+
+    def _calls(self, *more: Call | None) -> list[Call]:
+        """Return the call that serves, the one for scores, and ``more``: those that there are."""
+        return [call for call in (self._model.call, self._scores, *more) if call is not None]
+
+    def _prove_joining(
+        self, warmed: input_example.Example, varied: Sequence[Inputs], far: Sequence[Inputs]
+    ) -> Asking[None]:
+        said = None
+        if outputs.row_count(warmed.output) == warmed.inputs.rows:
+            said = outputs.rows_of(warmed.output, 0, varied[0].rows)
+        found = yield from joining.prove(
+            self._calls(), varied, far, said, probabilities=self._model.probabilities_call
+        )
+        self._proof.answers = found.answers
+        self._proof.probabilities_joined = found.probabilities
+        if found.mode == JOINED:
+            self._proof.join(found.rows, found.reason)
+        else:
+            self._proof.keep_alone(found.reason)
+
+    def _choose_path(self, varied: Sequence[Inputs], further: Sequence[Inputs]) -> Asking[None]:
+        """Prove the fast path: on joined rows too, since joining is proved on the other one."""
+        proofs = [*varied, join(varied)] if len(varied) > 1 else varied
+        path = yield from fast_path.choose(
+            self._pyfunc,
+            self._pyfunc_call,
+            self._loader,
+            self._predict_fn,
+            proofs,
+            further=further,
+        )
+        self._proof.call(path.path, path.reason)
+        self._model.call = path.call
+        if path.path == FAST and self._probabilities is not None:
+            self._proof.probabilities_on_arrays = yield from fast_path.choose_probabilities(
+                self._pyfunc, self._probabilities, proofs
+            )
+            self._call_probabilities()

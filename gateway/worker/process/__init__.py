@@ -1,0 +1,1 @@
+"""What a worker does to its own process: confinement, memory, priority, preloading."""

@@ -1,0 +1,87 @@
+"""What the forkserver imports before its first fork, so that a cold load takes milliseconds.
+
+Importing this module does it, so only the forkserver may. The environment is set before the first
+import that reads it: a forkserver with BLAS threads could not be forked safely.
+
+After a restart callers wait for the first fork. What few models need, and those only to read their
+file, is therefore imported some seconds later, between two forks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import signal
+import warnings
+from collections.abc import Iterable
+
+from gateway.worker.process.confinement import ENVIRONMENT
+
+MODULES = (
+    "numpy",
+    "pandas",
+    "cloudpickle",
+    "orjson",
+    "mlflow.pyfunc",
+    "mlflow.pyfunc.loaders.code_model",
+    "mlflow.sklearn",
+    "sklearn.ensemble",
+    "sklearn.linear_model",
+    "sklearn.pipeline",
+    "sklearn.preprocessing",
+    "sklearn.compose",
+    "skops.io",
+    "mlflow.pytorch",
+)
+"""Where torch is installed, ``skops.io`` and ``mlflow.pytorch`` bring it."""
+
+LATER = (
+    "torch.export.pt2_archive._package",
+    "torch.export._trace",
+    "torch._export.serde.serialize",
+    "torch._export.passes.collect_tracepoints_pass",
+)
+"""What reading a ``pt2`` archive imports: a second, in every worker that does it itself."""
+LATER_S = 5.0
+
+
+def set_environment() -> None:
+    """Set what the libraries read when they are imported."""
+    os.environ.update(ENVIRONMENT)
+
+
+def import_libraries(modules: Iterable[str]) -> None:
+    """Import what models are loaded with; a library that is not installed is left out.
+
+    The collector would look at what is imported again and again, a fifth of the time, and finds
+    next to nothing: all of it stays.
+    """
+    gc.disable()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for module in modules:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module)
+    gc.freeze()
+    gc.enable()
+
+
+def import_later(seconds: float) -> None:
+    """Import the rest once, when the forkserver does nothing else. Its main thread only."""
+
+    def now(*_: object) -> None:
+        import_libraries(LATER)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGALRM, now)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # A timer is nobody's but its process's; what to do at the signal is inherited.
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGALRM, signal.SIG_DFL))
+
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a gateway that drains may load still
+set_environment()
+import_libraries(MODULES)
+import_later(LATER_S)

@@ -1,0 +1,1 @@
+"""A request's rows: read from JSON, checked by the signature, made arrays, and back."""

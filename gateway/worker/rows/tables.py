@@ -1,0 +1,184 @@
+"""Tables: columns, rows and records of JSON, checked against a signature's columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from gateway.worker.errors import MAX_DETAILS, Detail, RequestRefusedError, invalid
+from gateway.worker.rows import columns, nested, tensor_rows
+from gateway.worker.rows.inputs import COLUMNS, Inputs, Rows
+from gateway.worker.rows.plain_rows import MOST_ROWS
+from gateway.worker.rows.signature import MISFIT, Column, Signature
+
+_MAX_SPARSENESS = 64
+"""Cells of the table that records make, for each value that they give."""
+
+
+def from_columns(
+    signature: Signature, given: Mapping[Any, Sequence[Any]], rows: int, *, as_arrays: bool = False
+) -> Rows:
+    """Validate columns: each a sequence of ``rows`` JSON values. Extra ones are dropped.
+
+    Args:
+        signature: The model's.
+        given: The columns by their labels.
+        rows: How many rows they have.
+        as_arrays: Whether the model gets a cell that is a list as an array.
+
+    Raises:
+        RequestRefusedError: A column is missing, or a value does not fit.
+    """
+    if rows < 1:
+        raise invalid("the input has no rows")
+    if not given:
+        raise invalid("the input has no columns")
+    if not signature.enforced:
+        arrays = {name: columns.infer(values) for name, values in given.items()}
+        return Inputs(COLUMNS, arrays, rows)
+    if signature.tensors:
+        return tensor_rows.from_columns(signature, given)
+    if rows <= MOST_ROWS and signature.plain is not None:
+        plain = signature.plain.take(given, rows)
+        if plain is not None:
+            return plain
+    missing: list[Detail] = [
+        (None, str(column.label), "required and missing")
+        for column in signature.columns
+        if column.required and column.label not in given
+    ]
+    if missing:
+        raise invalid(MISFIT, *missing[:MAX_DETAILS])
+    arrays = _arrays(signature.columns, given, as_arrays=as_arrays)
+    if not arrays:
+        raise invalid("the input has none of the model's columns")
+    return Inputs(COLUMNS, arrays, rows)
+
+
+def _arrays(
+    specs: Sequence[Column], given: Mapping[Any, Sequence[Any]], *, as_arrays: bool
+) -> dict[str, Any]:
+    """Convert each column, collecting what is wrong with any of them."""
+    arrays: dict[Any, Any] = {}
+    details: list[Detail] = []
+    for column in specs:
+        values = given.get(column.label)
+        if values is None or (not column.required and _is_only_null(column.kind, values)):
+            continue
+        try:
+            if column.holder is not None:
+                values = _bound(str(column.label), column.holder, values, as_arrays=as_arrays)
+            arrays[column.label] = columns.to_array(
+                str(column.label), values, column.kind, required=column.required
+            )
+        except RequestRefusedError as refusal:
+            details.extend(refusal.details)
+            if len(details) >= MAX_DETAILS:
+                break
+    if details:
+        raise invalid(MISFIT, *details)
+    return arrays
+
+
+def _bound(label: str, holder: nested.Type, values: Sequence[Any], *, as_arrays: bool) -> list[Any]:
+    """Return a column of values that hold others, as MLflow takes them."""
+    bound: list[Any] = []
+    details: list[Detail] = []
+    # MLflow makes numbers of a list of dates.
+    in_arrays = holder.held is not None and (as_arrays or holder.held.kind == "datetime")
+    for row, value in enumerate(values):
+        faults: list[nested.Fault] = []
+        one = nested.bind(holder, value, faults)
+        bound.append(nested.cell(one) if in_arrays else one)
+        details += [(row, f"{label}{_after(at)}", reason) for at, reason in faults]
+        if len(details) >= MAX_DETAILS:
+            break
+    if details:
+        raise invalid(MISFIT, *details)
+    return bound
+
+
+def _after(at: str) -> str:
+    return at if not at or at.startswith("[") else f".{at}"
+
+
+def _is_only_null(kind: str, values: Sequence[Any]) -> bool:
+    """Whether a column has nothing but nulls, and a type that cannot say so: it counts as absent.
+
+    Other types keep it, as NaN or None: a model that fills in what is missing needs the column.
+    """
+    return kind in columns.WHOLE_TYPES and all(value is None for value in values)
+
+
+def from_rows(
+    signature: Signature,
+    labels: Sequence[Any],
+    data: Sequence[Any],
+    *,
+    as_arrays: bool = False,
+) -> Rows:
+    """Validate rows: each a list with one value per label. The rest is as for columns.
+
+    Raises:
+        RequestRefusedError: A row is no list or of another length, or a value does not fit.
+    """
+    if len(set(labels)) != len(labels):
+        raise invalid("a column is named twice")
+    width = len(labels)
+    bad = _first(
+        (row, None, f"not a list of {width} values")
+        for row, values in enumerate(data)
+        if type(values) is not list or len(values) != width
+    )
+    if bad:
+        raise invalid("the rows are not as long as the columns", *bad)
+    given = dict(zip(labels, zip(*data, strict=True), strict=True)) if data else {}
+    return from_columns(signature.labelled(labels), given, len(data), as_arrays=as_arrays)
+
+
+def from_records(signature: Signature, records: Sequence[Any], *, as_arrays: bool = False) -> Rows:
+    """Validate records: each an object with a value per column. The rest is as for columns.
+
+    Raises:
+        RequestRefusedError: A record is no object, lacks a required column, or does not fit.
+    """
+    bad = _first(
+        (row, None, "not an object of columns")
+        for row, record in enumerate(records)
+        if type(record) is not dict
+    )
+    if bad:
+        raise invalid("the rows are not all objects", *bad)
+    if signature.nameless:
+        signature = signature.labelled(list(records[0]) if records else [])
+    if signature.columns:
+        lacking = _first(
+            (row, str(column.label), "required and missing")
+            for column in signature.columns
+            if column.required
+            for row, record in enumerate(records)
+            if column.label not in record
+        )
+        if lacking:
+            raise invalid(MISFIT, *lacking)
+        labels: Sequence[Any] = [
+            column.label
+            for column in signature.columns
+            if column.required or any(column.label in record for record in records)
+        ]
+    else:
+        labels = list(dict.fromkeys(name for record in records for name in record))
+        given_values = sum(map(len, records))
+        if len(labels) * len(records) > _MAX_SPARSENESS * given_values:
+            # As a table they would be the square of the body's size.
+            raise invalid("the rows have too few columns in common")
+    lacking_value = None if signature.enforced else math.nan  # as a DataFrame of records has it
+    given = {label: [record.get(label, lacking_value) for record in records] for label in labels}
+    return from_columns(signature, given, len(records), as_arrays=as_arrays)
+
+
+def _first(details: Iterable[Detail]) -> list[Detail]:
+    """Return as many as are told. A large body may have a million of them: never hold them all."""
+    return list(islice(details, MAX_DETAILS))

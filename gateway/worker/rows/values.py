@@ -1,0 +1,113 @@
+"""JSON that is no table and no tensor of a signature: rows of a type hint, and what has no rules.
+
+A model without a signature is given what MLflow's scoring server gives it: arrays for what came
+under ``inputs`` and ``instances``, and JSON as it is for a request in the form of an LLM's client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gateway.worker.errors import MAX_DETAILS, Detail, RequestRefusedError, invalid
+from gateway.worker.rows import nested, tensor_rows, tensors
+from gateway.worker.rows.inputs import TENSOR_NAME, TENSORS, VALUES, Inputs, whole
+from gateway.worker.rows.signature import MISFIT, Signature
+
+
+def from_values(type_: nested.Type, values: Sequence[Any]) -> Inputs:
+    """Read a list of values, a row each, for a model that says its type by a hint.
+
+    Raises:
+        RequestRefusedError: There are none, or one has a string that is no base64, or no date.
+    """
+    if not values:
+        raise invalid("the input has no rows")
+    converted: list[Any] = []
+    details: list[Detail] = []
+    for row, value in enumerate(values):
+        one, garbled = nested.convert(type_, value)
+        converted.append(one)
+        details += [(row, at or None, reason) for at, reason in garbled]
+        if len(details) >= MAX_DETAILS:
+            break
+    if details:
+        raise invalid(MISFIT, *details)
+    return _rows(converted)
+
+
+def misfits(signature: Signature, inputs: Inputs) -> list[Detail]:
+    """Say where inputs that MLflow refused do not fit the model's type hint, as far as that tells.
+
+    Of other inputs nothing is said: what does not fit columns or tensors was refused before.
+    """
+    if signature.value is None or inputs.kind != VALUES:
+        return []
+    details: list[Detail] = []
+    for row, value in enumerate(inputs.arrays[TENSOR_NAME]):
+        faults = nested.faults_of(signature.value, value)
+        details += [(row, at or None, reason) for at, reason in faults]
+        if len(details) >= MAX_DETAILS:
+            break
+    return details
+
+
+def unruled(value: Any) -> Inputs:
+    """Read what came under ``inputs`` for a model without a signature.
+
+    Raises:
+        RequestRefusedError: It is null, or has no rows or columns.
+    """
+    if value is None:
+        raise invalid("'inputs' is null", (None, "inputs", "null"))
+    if type(value) is dict:
+        return unruled_columns(value)
+    if type(value) is not list:
+        return whole(_array(value))
+    if not value:
+        raise invalid("the input has no rows")
+    if all(type(one) is dict for one in value):
+        return _rows([{name: _array(part) for name, part in one.items()} for one in value])
+    try:
+        return tensor_rows.from_tensor(Signature(), value)
+    except RequestRefusedError:
+        if not all(type(one) is list for one in value):
+            raise
+        return _rows(value)  # lists of several lengths, which no array holds
+
+
+def unruled_columns(given: dict[str, Any]) -> Inputs:
+    """Read arrays by name for a model without a signature.
+
+    Raises:
+        RequestRefusedError: There are none.
+    """
+    if not given:
+        raise invalid("the input has no columns")
+    arrays = {name: _array(value) for name, value in given.items()}
+    lengths = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
+    if len(lengths) == 1 and (rows := lengths.pop()):
+        return Inputs(TENSORS, arrays, rows)
+    return whole(arrays)
+
+
+def _rows(values: Sequence[Any]) -> Inputs:
+    import numpy as np
+
+    return Inputs(VALUES, {TENSOR_NAME: np.fromiter(values, object, len(values))}, len(values))
+
+
+def _array(value: Any) -> Any:
+    """Return JSON as an array; what no array holds as an array of no dimensions that holds it."""
+    import numpy as np
+
+    if type(value) is list:
+        try:
+            return tensors.infer_tensor(value)
+        except RequestRefusedError:
+            pass
+    elif type(value) is not dict:
+        return np.array(value)
+    array = np.empty((), dtype=object)
+    array[()] = value
+    return array
