@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import assert_never
 
-from registry_sync.records import AskedBy, Hold
+from registry_sync.domain import AskedBy, Hold
 
 
 class Urgency(IntEnum):

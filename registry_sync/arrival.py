@@ -16,7 +16,7 @@ import structlog
 
 from registry_sync.actions import Activate, Fetch, Stage, Urgency
 from registry_sync.artifact_store import StoredArtifact
-from registry_sync.aspired import AspiredVersion
+from registry_sync.domain import AskedBy, AspiredVersion, Attempt, PinnedVersion, Quarantine
 from registry_sync.errors import (
     ArtifactError,
     IncompleteArtifactError,
@@ -27,7 +27,6 @@ from registry_sync.intake import Brought, Intake, Order, Refused, Stopwatch
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.listings import Listings
-from registry_sync.records import AskedBy, Attempt, PinnedVersion, Quarantine
 from registry_sync.sources.source import Source
 from registry_sync.standing import (
     accepted,
@@ -39,7 +38,7 @@ from registry_sync.standing import (
     quarantine_of,
     why_other_bytes,
 )
-from registry_sync.threads import StoppedError, Threads
+from registry_sync.system import StoppedError, Threads
 
 _CONFIRMATION_LASTS_S = 120.0
 _QUARANTINE_LOOK_S = 300.0

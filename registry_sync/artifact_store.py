@@ -54,11 +54,11 @@ from registry_sync.artifact_record import (
     record_of,
 )
 from registry_sync.copy_check import what_differs
-from registry_sync.damaged_files import DamagedFiles
 from registry_sync.describe import DESCRIPTION_FORMAT_VERSION
 from registry_sync.errors import StoreError, UnsafePathError
 from registry_sync.manifest import Fetched, Manifest
 from registry_sync.removal import remove
+from registry_sync.system import DamagedFiles
 
 __all__ = ["ArtifactStore", "Pin", "StoreUse", "StoredArtifact"]
 

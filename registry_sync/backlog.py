@@ -15,12 +15,12 @@ from typing import TypeVar
 
 import structlog
 
+from registry_sync.domain import Activation, LedgerView, Standing, StandingChange
 from registry_sync.errors import LedgerError
 from registry_sync.holds_file import DamagedHoldsError, HoldsFile
 from registry_sync.ledger import Ledger
 from registry_sync.patience import Patience
-from registry_sync.records import Activation, LedgerView, Standing, StandingChange
-from registry_sync.threads import Threads
+from registry_sync.system import Threads
 
 _MOST_ACTIVATIONS = 16_384
 """Three of each of 5,000 models: some 9 MB of the node's file."""

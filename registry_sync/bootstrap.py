@@ -30,10 +30,9 @@ from gateway.system.logs import (
     secrets_of,
 )
 from registry_sync.artifact_store import ArtifactStore
-from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.damaged_files import DamagedFiles
 from registry_sync.dependencies import OnMismatch
 from registry_sync.disk_room import RoomLimits
+from registry_sync.domain import AskedBy, Aspired, AspiredModel, AspiredVersion, OnSignatureChange
 from registry_sync.environments import Environments
 from registry_sync.errors import SyncError
 from registry_sync.fetch import Fetcher, FetchLimits
@@ -57,17 +56,14 @@ from registry_sync.operations.webhooks import (
 )
 from registry_sync.publish import Publisher
 from registry_sync.reconcile import Limits, Reconciler
-from registry_sync.records import AskedBy
 from registry_sync.schedule import Schedule
 from registry_sync.settings import SyncSettings
-from registry_sync.signature_change import OnSignatureChange
 from registry_sync.sources import mlflow_registry, s3_prefix
 from registry_sync.sources.locations import as_source_error, connect_s3, refuse_passwords
 from registry_sync.sources.s3_layout import Place
 from registry_sync.sources.source import Source
 from registry_sync.sweep import Sweep
-from registry_sync.telemetry import registry_calls
-from registry_sync.threads import Threads
+from registry_sync.system import DamagedFiles, Threads, registry_calls
 
 _STOP_PATIENCE_S = 4
 _OPEN_FILES = 4096

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gateway.contract import AliasHold, NodeState
-from registry_sync.records import (
+from registry_sync.domain import (
     LIVE_FAILURE,
     OWN_FAILURE,
     Activation,

@@ -9,12 +9,21 @@ from typing import Any
 
 from gateway.contract import CatalogueModel, CatalogueVersion, Environment, Policy, VersionState
 from gateway.system.logs import for_public
-from registry_sync.aspired import AspiredModel, AspiredVersion
 from registry_sync.dependencies import DependencyVerdict, Verdict
+from registry_sync.domain import (
+    OWN,
+    AspiredModel,
+    AspiredVersion,
+    Hold,
+    LedgerView,
+    PinnedVersion,
+    Rejection,
+    bounded_problems,
+    problems_of,
+    read_policy,
+)
 from registry_sync.incidents import told
-from registry_sync.policy import OWN, bounded, problems_of, read_policy
 from registry_sync.recipe import OwnEnvironment
-from registry_sync.records import Hold, LedgerView, PinnedVersion, Rejection
 from registry_sync.standing import (
     accepted,
     admissible_digest,
@@ -130,7 +139,7 @@ def _model(
 
 def _policy(listed: AspiredModel) -> Policy:
     """Return what a model's tags ask for, and what is wrong with it, the newest versions first."""
-    problems = bounded(_problems(listed))
+    problems = bounded_problems(_problems(listed))
     return (read_policy(listed.tags) or Policy()).model_copy(update={"problems": problems})
 
 

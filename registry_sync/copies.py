@@ -9,12 +9,11 @@ import structlog
 from gateway.contract import DamagedCopy, NodeState
 from registry_sync.arrival import Arrival
 from registry_sync.artifact_store import ArtifactStore
-from registry_sync.aspired import Aspired
 from registry_sync.backoff import Backoff
+from registry_sync.domain import Aspired, LedgerView
 from registry_sync.errors import StoreError
-from registry_sync.records import LedgerView
 from registry_sync.standing import admissible_digest, find, is_quarantined
-from registry_sync.threads import Threads
+from registry_sync.system import Threads
 
 _LONGEST_PAUSE_S = 3600.0
 _MOST_REMEMBERED = 16_384

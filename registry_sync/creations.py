@@ -10,8 +10,14 @@ from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.records import LedgerView, PinChange, PinnedVersion
+from registry_sync.domain import (
+    Aspired,
+    AspiredModel,
+    AspiredVersion,
+    LedgerView,
+    PinChange,
+    PinnedVersion,
+)
 from registry_sync.standing import EARLIER_CREATION, is_made_anew, was_made_after
 
 Version = tuple[str, int]

@@ -20,7 +20,7 @@ from registry_sync.listings import Listings
 from registry_sync.observation import Observation
 from registry_sync.retention import Kept, Pressure, as_candidates, choose_removed, what_stays
 from registry_sync.serving_target import ServingTarget, TargetUnreachableError
-from registry_sync.threads import Threads
+from registry_sync.system import Threads
 
 _WORDS = {
     "active": "active",

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from registry_sync.supervised import is_being_cancelled
+from registry_sync.system import is_being_cancelled
 
 _MAX_MODELS = 100
 _LONGEST_PAUSE_S = 5.0

@@ -24,9 +24,9 @@ from gateway.system.files import (
     seal,
     unseal_known,
 )
-from registry_sync.damaged_files import DamagedFiles
+from registry_sync.domain import Activation, Standing, StandingChange
 from registry_sync.errors import LedgerError
-from registry_sync.records import Activation, Standing, StandingChange
+from registry_sync.system import DamagedFiles
 
 _FORMAT_VERSION = 4
 _MOST_BYTES = 64 * 1024 * 1024

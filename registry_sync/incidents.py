@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from registry_sync.aspired import AspiredVersion
-from registry_sync.records import LedgerView, Quarantine
+from registry_sync.domain import AspiredVersion, LedgerView, Quarantine
 from registry_sync.standing import accepted
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from registry_sync.artifact_store import ArtifactStore, Pin, StoredArtifact
-from registry_sync.aspired import AspiredVersion
 from registry_sync.describe import check_complete, describe
+from registry_sync.domain import AspiredVersion, PinnedVersion
 from registry_sync.errors import (
     ArtifactError,
     BrokenModelError,
@@ -26,7 +26,6 @@ from registry_sync.errors import (
 )
 from registry_sync.fetch import OnProgress, Reserve
 from registry_sync.manifest import Fetched, Manifest
-from registry_sync.records import PinnedVersion
 from registry_sync.sources.source import Source
 from registry_sync.standing import is_of_creation, was_made_after
 from registry_sync.verify import Verification, verify

@@ -13,26 +13,28 @@ import structlog
 
 from gateway.contract import ActiveAlias
 from registry_sync.artifact_store import StoredArtifact
-from registry_sync.aspired import Aspired
 from registry_sync.backlog import Backlog
 from registry_sync.database import LedgerSetupError
-from registry_sync.errors import LedgerError
-from registry_sync.holds_file import HoldsFile
-from registry_sync.intake import pinned_version
-from registry_sync.ledger import Ledger
-from registry_sync.patience import Patience
-from registry_sync.records import (
+from registry_sync.domain import (
     Activation,
     AskedBy,
+    Aspired,
     Hold,
     LedgerView,
     PinnedVersion,
     Standing,
     StandingChange,
+    Views,
+    view_by_model,
+    view_of_model,
 )
+from registry_sync.errors import LedgerError
+from registry_sync.holds_file import HoldsFile
+from registry_sync.intake import pinned_version
+from registry_sync.ledger import Ledger
+from registry_sync.patience import Patience
 from registry_sync.standing import aspired_version, creation, creation_of_bytes, find
-from registry_sync.threads import Threads
-from registry_sync.views import Views, own, split
+from registry_sync.system import Threads
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -206,7 +208,7 @@ class Journal:
         models, self._stale_models = frozenset(self._stale_models), set()  # as above
         read = len(self._unread)
         view = await self._patience.ask(self._ledger.view_of, models)
-        parts = split(view)
+        parts = view_by_model(view)
         self._unread = [
             one for at, one in enumerate(self._unread) if at >= read or one.of not in models
         ]
@@ -214,7 +216,8 @@ class Journal:
             model
             for model in models
             if self._views.put(
-                model, own(model, self._with_unread(parts.get(model, LedgerView()), model))
+                model,
+                view_of_model(model, self._with_unread(parts.get(model, LedgerView()), model)),
             )
         }
         self._tell(news)

@@ -10,8 +10,28 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, Table, bindparam, delete, func, select, update
 
-from registry_sync.aspired import Aspired, AspiredModel
 from registry_sync.database import Database, LedgerSetupError
+from registry_sync.domain import (
+    LIVE_FAILURE,
+    OWN_FAILURE,
+    Activation,
+    AskedBy,
+    Aspired,
+    AspiredModel,
+    Attempt,
+    Decision,
+    Freeze,
+    Hold,
+    LedgerView,
+    PinChange,
+    PinnedVersion,
+    Quarantine,
+    Rejection,
+    Rollback,
+    Standing,
+    StandingChange,
+    ends_by_operator,
+)
 from registry_sync.errors import LedgerError
 from registry_sync.holds_file import DamagedHoldsError, HoldsFile
 from registry_sync.ledger_rows import (
@@ -39,25 +59,6 @@ from registry_sync.ledger_rows import (
     rejection_values,
 )
 from registry_sync.node_tables import NodeTable, StandingTable
-from registry_sync.records import (
-    LIVE_FAILURE,
-    OWN_FAILURE,
-    Activation,
-    AskedBy,
-    Attempt,
-    Decision,
-    Freeze,
-    Hold,
-    LedgerView,
-    PinChange,
-    PinnedVersion,
-    Quarantine,
-    Rejection,
-    Rollback,
-    Standing,
-    StandingChange,
-    ends_by_operator,
-)
 from registry_sync.tables import (
     activations,
     attempts,

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from sqlalchemy import make_url
 
 from gateway.system.files import set_aside
-from registry_sync.damaged_files import DamagedFiles
+from registry_sync.system import DamagedFiles
 
 _HEADER = b"SQLite format 3\x00"
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})

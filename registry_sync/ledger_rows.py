@@ -7,10 +7,12 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.records import (
+from registry_sync.domain import (
     Activation,
     AskedBy,
+    Aspired,
+    AspiredModel,
+    AspiredVersion,
     Attempt,
     Decision,
     Freeze,

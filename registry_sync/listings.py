@@ -12,16 +12,14 @@ from functools import partial
 import structlog
 
 from registry_sync.artifact_store import ArtifactStore
-from registry_sync.aspired import Aspired, AspiredModel
 from registry_sync.creations import Version, lacking_versions, learned, learned_of
+from registry_sync.domain import Aspired, AspiredModel, LedgerView, PinChange, Settled, settle
 from registry_sync.errors import LedgerError, SourceError, StoreError
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
-from registry_sync.records import LedgerView, PinChange
-from registry_sync.settle import Settled, settle
 from registry_sync.sources.source import Source
 from registry_sync.standing import as_remembered
-from registry_sync.threads import Threads
+from registry_sync.system import Threads
 
 _NOTHING = Aspired(models={}, listed_at=0.0)
 _SILENT_AT_FIRST_S = 5.0

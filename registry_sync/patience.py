@@ -11,7 +11,7 @@ import structlog
 
 from registry_sync.errors import LedgerError
 from registry_sync.ledger import Ledger
-from registry_sync.threads import Threads
+from registry_sync.system import Threads
 
 _ANSWER_LIMIT_S = 8.0
 _MIGRATION_LIMIT_S = 60.0

@@ -29,8 +29,7 @@ from registry_sync.actions import (
     Urgency,
 )
 from registry_sync.by_rule import over
-from registry_sync.policy import Load, Swap
-from registry_sync.records import AskedBy, Hold
+from registry_sync.domain import AskedBy, Hold, Load, Swap
 from registry_sync.standing import (
     admissible_digest,
     aspired_version,

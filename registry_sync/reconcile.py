@@ -40,17 +40,23 @@ from registry_sync.actions import (
 from registry_sync.announcer import Announcer, Listed
 from registry_sync.arrival import Arrival, Stopped
 from registry_sync.artifact_store import ArtifactStore, StoredArtifact
-from registry_sync.aspired import Aspired, AspiredModel
 from registry_sync.by_rule import rollback_of, unrecorded
 from registry_sync.catalogue import Known, Trouble, describe_model
 from registry_sync.copies import Copies
-from registry_sync.damaged_files import DamagedFiles
 from registry_sync.dependencies import OnMismatch
 from registry_sync.disk_room import DiskRoom, RoomLimits
+from registry_sync.domain import (
+    AskedBy,
+    Aspired,
+    AspiredModel,
+    Hold,
+    LedgerView,
+    OnSignatureChange,
+    StandingChange,
+)
 from registry_sync.due import Begin, Due
 from registry_sync.environments import BuildsEnvironments
 from registry_sync.errors import SyncError
-from registry_sync.faults import Faults
 from registry_sync.hints import Hints
 from registry_sync.holds_file import HoldsFile
 from registry_sync.intake import Intake, Stopwatch
@@ -61,21 +67,13 @@ from registry_sync.observation import Observation
 from registry_sync.plan import plan
 from registry_sync.preparation import Preparation
 from registry_sync.promotion import Promotion
-from registry_sync.records import (
-    AskedBy,
-    Hold,
-    LedgerView,
-    StandingChange,
-)
 from registry_sync.remembered import Remembered
 from registry_sync.serving_target import ServingTarget, TargetUnreachableError
-from registry_sync.signature_change import OnSignatureChange
 from registry_sync.signatures import Signatures
 from registry_sync.sources.source import Source
 from registry_sync.standing import aspired_version, runs_in_own
 from registry_sync.steps import Completed, Steps
-from registry_sync.supervised import without_end
-from registry_sync.threads import Threads
+from registry_sync.system import DamagedFiles, Faults, Threads, without_end
 from registry_sync.why import Why, explain, signature_change
 from registry_sync.world import World
 

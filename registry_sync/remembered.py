@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.records import LedgerView
+from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.domain.records import LedgerView
 from registry_sync.standing import as_remembered
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, fields
 
 from gateway.contract import NodeState
 from registry_sync.artifact_store import StoredArtifact
-from registry_sync.aspired import Aspired
-from registry_sync.records import LedgerView
+from registry_sync.domain import Aspired, LedgerView
 from registry_sync.standing import admissible_digest, find
 
 

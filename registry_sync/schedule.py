@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from registry_sync.supervised import is_being_cancelled
+from registry_sync.system import is_being_cancelled
 
 _JITTER_SHARE = 0.1
 _log = structlog.get_logger("registry_sync.schedule")

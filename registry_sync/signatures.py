@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from registry_sync.artifact_store import StoredArtifact
-from registry_sync.signature_change import OnSignatureChange, SignatureChange, compare
+from registry_sync.domain import OnSignatureChange, SignatureChange, compare_signatures
 
 _REMEMBERED = 32_768
 
@@ -30,5 +30,5 @@ class Signatures:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             signatures = (one.description.get("signature") for one in (old, new))
-            self._known[before, after] = compare(*signatures)
+            self._known[before, after] = compare_signatures(*signatures)
         return self._known[before, after]

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from registry_sync.aspired import Aspired, AspiredVersion
-from registry_sync.records import LedgerView, PinnedVersion, Quarantine, Rejection
+from registry_sync.domain import (
+    Aspired,
+    AspiredVersion,
+    LedgerView,
+    PinnedVersion,
+    Quarantine,
+    Rejection,
+)
 
 FIRST_CREATION = "first"
 """The creation of a version whose registry has no mark of it, until it was gone and came again."""

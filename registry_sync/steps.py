@@ -28,10 +28,10 @@ from registry_sync.actions import (
 from registry_sync.arrival import Stopped
 from registry_sync.backoff import FIRST_S, Backoff, Failure
 from registry_sync.breaker import Breaker
+from registry_sync.domain import Attempt
 from registry_sync.due import Begin
 from registry_sync.errors import IncompleteArtifactError, SyncError, UnsettledError
 from registry_sync.intake import Stopwatch
-from registry_sync.records import Attempt
 
 _WANTED_RETRY_S = 5.0
 _UPLOAD_RETRY_S = 10.0

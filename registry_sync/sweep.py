@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from gateway.contract import NodeState
 from registry_sync.artifact_store import StoredArtifact
-from registry_sync.aspired import Aspired
+from registry_sync.domain import Aspired, LedgerView
 from registry_sync.plan import LISTINGS_FOR_REMOVAL
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import LedgerView
 from registry_sync.standing import find
 
 

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.contract import ActiveAlias
-from registry_sync.aspired import AspiredVersion
+from registry_sync.domain import LOAD_TAG, AskedBy, AspiredVersion, Hold
 from registry_sync.incidents import told
-from registry_sync.policy import LOAD_TAG
-from registry_sync.records import AskedBy, Hold
 from registry_sync.standing import (
     aspired_version,
     creation,

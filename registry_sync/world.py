@@ -8,10 +8,18 @@ from dataclasses import dataclass, field, replace
 
 from gateway.contract import ActiveAlias, AliasHold, NodeState, StageRequest
 from registry_sync.actions import Subject
-from registry_sync.aspired import Aspired, AspiredVersion
-from registry_sync.policy import Load, Swap
-from registry_sync.records import BY_REGISTRY, Activation, AskedBy, Hold, LedgerView
-from registry_sync.signature_change import SignatureChange
+from registry_sync.domain import (
+    BY_REGISTRY,
+    Activation,
+    AskedBy,
+    Aspired,
+    AspiredVersion,
+    Hold,
+    LedgerView,
+    Load,
+    SignatureChange,
+    Swap,
+)
 from registry_sync.standing import (
     admissible_digest,
     creation,

@@ -12,9 +12,9 @@ import typer
 from pydantic import BaseModel
 
 from gateway.contract import InvalidReferenceError
-from registry_sync.aspired import AspiredVersion
 from registry_sync.commands.arguments import AsJson, at_uri, new_alias, read_settings
 from registry_sync.commands.terminal import Exit, fail, progress_bars, say, say_error, tell
+from registry_sync.domain import AspiredVersion
 from registry_sync.errors import IncompleteArtifactError, SyncError
 from registry_sync.publish import Publication, read_folder
 from registry_sync.settings import SyncSettings

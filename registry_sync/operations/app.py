@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from gateway.contract import InvalidReferenceError, ModelName, Selector, parse_selector
-from registry_sync import telemetry
+from registry_sync.domain import AskedBy
 from registry_sync.errors import SyncError
 from registry_sync.operations.bodies import (
     ExplainAnswer,
@@ -45,7 +45,7 @@ from registry_sync.operations.rollback import roll_back
 from registry_sync.operations.state import read_history, read_unwritten, state_document
 from registry_sync.operations.webhooks import Webhook
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import AskedBy
+from registry_sync.system import METRICS, show_store
 
 _MAX_HISTORY = 500
 _MAX_DETAIL = 2000
@@ -96,8 +96,8 @@ def create_app(operations: Operations) -> FastAPI:
     async def metrics() -> Response:
         """Return the control plane's metrics, as Prometheus reads them."""
         use = operations.spine.store.use()
-        telemetry.show_store(use.stored_bytes, use.budget_bytes)
-        return Response(generate_latest(telemetry.REGISTRY), media_type=CONTENT_TYPE_LATEST)
+        show_store(use.stored_bytes, use.budget_bytes)
+        return Response(generate_latest(METRICS), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/history")
     async def history(

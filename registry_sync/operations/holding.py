@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from registry_sync.domain import AskedBy, Hold
 from registry_sync.operations.bodies import Outcome
 from registry_sync.reconcile import Reconciler, Trial
-from registry_sync.records import AskedBy, Hold
 from registry_sync.standing import aspired_version, find, quarantine_of
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from registry_sync.domain import AskedBy
 from registry_sync.operations.bodies import SyncAnswer
 from registry_sync.operations.refusals import UnknownError
 from registry_sync.operations.state import last_failure, model_state
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import AskedBy
 from registry_sync.why import Explanation, Why, explain
 
 _PENDING = frozenset({Why.UNDER_WAY, Why.FAILING})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from registry_sync.actions import Fetch
+from registry_sync.domain import AskedBy, Quarantine
 from registry_sync.incidents import incident_of, way_out, why_not_acceptable
 from registry_sync.operations.bodies import (
     Quarantines,
@@ -13,7 +14,6 @@ from registry_sync.operations.bodies import (
 from registry_sync.operations.pinning import bring
 from registry_sync.operations.refusals import NotQuarantinedError, not_recorded
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import AskedBy, Quarantine
 from registry_sync.standing import find, is_made_anew, quarantine_of
 
 

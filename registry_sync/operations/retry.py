@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from registry_sync.domain import AskedBy, Hold
 from registry_sync.operations.bodies import RetryAnswer, RetryOutcome, RetryRequest
 from registry_sync.operations.refusals import NotRejectedError, not_recorded
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import AskedBy, Hold
 from registry_sync.why import Explanation, Why, explain
 
 _OUTCOMES: tuple[RetryOutcome, ...] = ("active", "released", "pending", "refused")

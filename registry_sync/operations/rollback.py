@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from gateway.contract import ActiveAlias
+from registry_sync.domain import Activation, AskedBy, Hold
 from registry_sync.errors import LedgerError
 from registry_sync.operations.bodies import RollbackAnswer, RollbackRequest
 from registry_sync.operations.holding import hold_until_served, new_hold
 from registry_sync.operations.refusals import NothingToRollBackError
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import Activation, AskedBy, Hold
 from registry_sync.standing import (
     creation,
     creation_of_bytes,

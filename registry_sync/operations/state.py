@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from registry_sync.backoff import Failure
+from registry_sync.domain import Activation, Attempt, Decision
 from registry_sync.operations import damage
 from registry_sync.operations.bodies import (
     AliasState,
@@ -20,7 +21,6 @@ from registry_sync.operations.bodies import (
 )
 from registry_sync.operations.pinning import frozen
 from registry_sync.reconcile import Reconciler, with_pauses
-from registry_sync.records import Activation, Attempt, Decision
 from registry_sync.why import Explanation, Why, explain
 from registry_sync.world import World
 

@@ -26,9 +26,8 @@ from gateway.contract import (
     parse_version,
 )
 from gateway.system.logs import redacted
-from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.domain import DIGEST_TAG, Aspired, AspiredModel, AspiredVersion, read_stamp
 from registry_sync.errors import SourceError, in_words
-from registry_sync.policy import DIGEST_TAG, read_stamp
 from registry_sync.sources.bounded_answers import bound_mlflow_answers
 
 _MODELS_PER_PAGE = 1000

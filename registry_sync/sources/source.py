@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.domain import Aspired, AspiredModel, AspiredVersion
 
 
 class Source(Protocol):

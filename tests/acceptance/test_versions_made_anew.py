@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from registry_sync.policy import DIGEST_TAG
+from registry_sync.domain.tags import DIGEST_TAG
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body

@@ -22,11 +22,12 @@ from gateway.settings import GatewaySettings
 from gateway.system.http1 import refusals as http_refusals
 from gateway.system.logs import redaction
 from gateway.system.settings_help import settings_help
-from registry_sync import backlog, telemetry
+from registry_sync import backlog
+from registry_sync.domain.tags import DIGEST_TAG, POLICY_TAGS
 from registry_sync.installer import INHERITED, INHERITED_PREFIXES
 from registry_sync.operations import listener, refusals
-from registry_sync.policy import DIGEST_TAG, POLICY_TAGS
 from registry_sync.settings import SyncSettings
+from registry_sync.system import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -126,7 +127,7 @@ def _says(cell: str, default: object) -> bool:
 def test_every_metric_is_documented_with_its_kind_and_labels() -> None:
     kinds: dict[type, str] = {Counter: "counter", Gauge: "gauge", Histogram: "histogram"}
     expected = {}
-    for metric in (*vars(Telemetry()).values(), *vars(telemetry).values()):
+    for metric in (*vars(Telemetry()).values(), *vars(metrics).values()):
         if type(metric) in kinds:
             name = metric._name + ("_total" if isinstance(metric, Counter) else "")
             expected[name] = (kinds[type(metric)], tuple(metric._labelnames))

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from registry_sync.aspired import Aspired
+from registry_sync.domain.aspired import Aspired
 from registry_sync.sources.mlflow_registry import connect
 from tests.acceptance.lying_registry import LyingRegistry
 from tests.servers import mlflow_server

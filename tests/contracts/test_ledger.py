@@ -13,12 +13,8 @@ from typing import Literal
 
 import pytest
 
-from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.errors import LedgerError
-from registry_sync.holds_file import HoldsFile
-from registry_sync.ledger import Ledger
-from registry_sync.ledger_rows import activation_values, listing_values
-from registry_sync.records import (
+from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.domain.records import (
     Activation,
     Attempt,
     Freeze,
@@ -32,7 +28,11 @@ from registry_sync.records import (
     Standing,
     StandingChange,
 )
-from registry_sync.views import Views, split
+from registry_sync.domain.views import Views, view_by_model
+from registry_sync.errors import LedgerError
+from registry_sync.holds_file import HoldsFile
+from registry_sync.ledger import Ledger
+from registry_sync.ledger_rows import activation_values, listing_values
 from tests.servers import Postgres, clean_environ
 
 ROOT = Path(__file__).parents[2]
@@ -671,8 +671,10 @@ def test_a_few_models_are_viewed_as_they_are_among_all(ledger: Ledger) -> None:
         ledger.quarantine(Quarantine(name, 3, None, "l", D1, "wrong", 8.0))
         ledger.reject(Rejection(name, 4, D1, "load_failed", "no", 7.0))
     ledger.freeze(Freeze("operator", 2.0))
-    whole, parts = ledger.view(), split(ledger.view())
-    assert split(ledger.view_of({"a", "c", "none"})) == {name: parts[name] for name in ("a", "c")}
+    whole, parts = ledger.view(), view_by_model(ledger.view())
+    assert view_by_model(ledger.view_of({"a", "c", "none"})) == {
+        name: parts[name] for name in ("a", "c")
+    }
     views = Views()
     assert views.take(whole) is None, "it is frozen from now on"
     assert views.whole() == whole

@@ -11,8 +11,8 @@ from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
 from registry_sync import standing, world
-from registry_sync.aspired import AspiredVersion
-from registry_sync.records import Activation, LedgerView, Quarantine
+from registry_sync.domain.aspired import AspiredVersion
+from registry_sync.domain.records import Activation, LedgerView, Quarantine
 from tests.contracts.registry_machine import Machine
 
 SOAK = os.environ.get("REGISTRY_GATEWAY_SOAK", "") not in {"", "0"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gateway.contract.references import LATEST
-from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import IncompleteArtifactError, SourceError
 from registry_sync.fetch import OnProgress, Reserve
 from registry_sync.manifest import Fetched, Manifest

@@ -15,8 +15,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from registry_sync.database import LedgerSetupError, find_migrations
+from registry_sync.domain.records import Activation
 from registry_sync.ledger import Ledger
-from registry_sync.records import Activation
 from tests.servers import clean_environ
 
 ROOT = Path(__file__).parents[2]

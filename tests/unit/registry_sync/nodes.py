@@ -13,12 +13,12 @@ from gateway.contract.catalogue import VersionState
 from registry_sync.artifact_store import ArtifactStore
 from registry_sync.dependencies import OnMismatch
 from registry_sync.disk_room import RoomLimits
+from registry_sync.domain.signature_diff import OnSignatureChange
 from registry_sync.holds_file import HoldsFile
 from registry_sync.intake import Intake
 from registry_sync.ledger import Ledger
 from registry_sync.reconcile import Limits, Reconciler
-from registry_sync.signature_change import OnSignatureChange
-from registry_sync.threads import Threads
+from registry_sync.system.threads import Threads
 from tests.fakes.environments import FakeEnvironments
 from tests.fakes.gateway import FakeGateway, becomes
 from tests.fakes.registry import FakeRegistry

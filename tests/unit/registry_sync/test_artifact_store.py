@@ -14,9 +14,9 @@ import pytest
 from gateway.system.files.sealed import seal
 from registry_sync import artifact_store
 from registry_sync.artifact_store import ArtifactStore, Pin, StoreUse
-from registry_sync.damaged_files import DamagedFiles
 from registry_sync.errors import StoreError
 from registry_sync.removal import remove
+from registry_sync.system.damaged_files import DamagedFiles
 from tests.contracts.damage import DAMAGES, Damage
 from tests.unit.registry_sync.artifacts import FILES, fetched
 

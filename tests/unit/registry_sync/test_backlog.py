@@ -9,12 +9,12 @@ import pytest
 
 from registry_sync import backlog
 from registry_sync.backlog import Backlog
+from registry_sync.domain.records import Activation, LedgerView, Standing, StandingChange
 from registry_sync.errors import LedgerError
 from registry_sync.holds_file import HoldsFile
 from registry_sync.ledger import Ledger
 from registry_sync.patience import Patience
-from registry_sync.records import Activation, LedgerView, Standing, StandingChange
-from registry_sync.threads import Threads
+from registry_sync.system.threads import Threads
 
 DIGEST = "sha256:" + "a" * 64
 FREEZE = StandingChange("freeze", "operator", 1.0)

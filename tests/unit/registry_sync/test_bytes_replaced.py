@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.records import Hold
+from registry_sync.domain.records import Hold
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 from tests.unit.registry_sync.operating import asking, promoted

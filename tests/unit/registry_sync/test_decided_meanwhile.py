@@ -10,9 +10,9 @@ import pytest
 
 from gateway.contract.node_state import ActiveAlias
 from registry_sync.actions import ReleaseHold, RetireAlias
+from registry_sync.domain.records import LedgerView
 from registry_sync.errors import LedgerError
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import LedgerView
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 from tests.unit.registry_sync.operating import asking, promoted

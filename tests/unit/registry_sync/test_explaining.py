@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from registry_sync.aspired import Aspired
+from registry_sync.domain.aspired import Aspired
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 from tests.unit.registry_sync.operating import asking, listening, promoted

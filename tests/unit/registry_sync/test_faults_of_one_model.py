@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from registry_sync import reconcile
-from registry_sync.faults import Faults
+from registry_sync.system.model_faults import Faults
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, NodeInMemory, idle
 

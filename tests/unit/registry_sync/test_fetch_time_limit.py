@@ -25,7 +25,7 @@ from registry_sync.sources.locations import (
     RepositoryLocation,
     S3Location,
 )
-from registry_sync.threads import StoppedError
+from registry_sync.system.threads import StoppedError
 from tests.fakes.s3 import FakeS3
 from tests.unit.registry_sync.artifacts import FILES, write_files
 

@@ -8,18 +8,11 @@ from dataclasses import replace
 import pytest
 
 from gateway.system.files.sealed import seal
-from registry_sync.damaged_files import DamagedFiles
+from registry_sync.domain.records import Activation, AskedBy, Freeze, Hold, Standing, StandingChange
 from registry_sync.errors import LedgerError
 from registry_sync.holds_file import DamagedHoldsError, HoldsFile
 from registry_sync.ledger import Ledger
-from registry_sync.records import (
-    Activation,
-    AskedBy,
-    Freeze,
-    Hold,
-    Standing,
-    StandingChange,
-)
+from registry_sync.system.damaged_files import DamagedFiles
 from tests.contracts.damage import DAMAGES
 from tests.fakes.disk import fill_disk
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from registry_sync.aspired import AspiredVersion
+from registry_sync.domain.aspired import AspiredVersion
+from registry_sync.domain.records import LedgerView, PinnedVersion, Quarantine
 from registry_sync.incidents import Incident, incident_of, way_out, why_not_acceptable
-from registry_sync.records import LedgerView, PinnedVersion, Quarantine
 
 OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 MLFLOW, S3 = False, True

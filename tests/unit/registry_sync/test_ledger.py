@@ -7,13 +7,9 @@ from pathlib import Path
 import pytest
 
 from registry_sync.database import LedgerSetupError, find_migrations
+from registry_sync.domain.records import Activation, Attempt, LedgerView
 from registry_sync.errors import LedgerError
 from registry_sync.ledger import Ledger
-from registry_sync.records import (
-    Activation,
-    Attempt,
-    LedgerView,
-)
 
 D1, D2 = ("sha256:" + digit * 64 for digit in "12")
 MOVE = Activation("m", "champion", 1, D1, None, None, "poll", 10.0, 3)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.damaged_files import DamagedFiles
+from registry_sync.domain.records import AskedBy, Hold, PinnedVersion
 from registry_sync.holds_file import HoldsFile
 from registry_sync.ledger import Ledger
 from registry_sync.ledger_file import set_aside_damaged
-from registry_sync.records import AskedBy, Hold, PinnedVersion
+from registry_sync.system.damaged_files import DamagedFiles
 from tests.contracts.damage import DAMAGES, Damage
 
 DIGEST = "sha256:" + "a" * 64

@@ -10,7 +10,7 @@ from registry_sync.artifact_store import ArtifactStore
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.listings import Listings
-from registry_sync.threads import Threads
+from registry_sync.system.threads import Threads
 from tests.fakes.registry import FakeRegistry
 
 M, OTHER, A = "churn", "fraud", "champion"

@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from gateway.contract.catalogue import VersionState
+from registry_sync.domain.records import AskedBy
 from registry_sync.errors import LedgerError, SourceError
 from registry_sync.operations.bodies import ReleaseRequest
 from registry_sync.operations.quarantine import accept
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import AskedBy
 from registry_sync.standing import FIRST_CREATION
 from tests.fakes.callers import WAITS, answer
 from tests.fakes.gateway import becomes

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from registry_sync.policy import DIGEST_TAG
+from registry_sync.domain.tags import DIGEST_TAG
 from registry_sync.sources.mlflow_registry import MlflowRegistry, _aspired, bound_mlflow
 
 DIGEST = "sha256:" + "a" * 64

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from gateway.contract.catalogue import VersionState
 from gateway.system.logs.redaction import for_public, remember_names
-from registry_sync.aspired import AspiredModel, AspiredVersion
+from registry_sync.domain.aspired import AspiredModel, AspiredVersion
 from registry_sync.errors import SourceError, in_words
 from registry_sync.settings import SyncSettings
 from registry_sync.sources.locations import Scratch, open_location

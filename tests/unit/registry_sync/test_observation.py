@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
-from registry_sync.aspired import Aspired
 from registry_sync.copies import Copies
+from registry_sync.domain.aspired import Aspired
+from registry_sync.domain.records import LedgerView
 from registry_sync.observation import Observation
-from registry_sync.records import LedgerView
 from tests.fakes.gateway import FakeGateway, becomes
 
 D = f"sha256:{1:064x}"

@@ -14,13 +14,14 @@ import httpx
 import pytest
 from typer.testing import Result
 
-from registry_sync import bootstrap, telemetry
+from registry_sync import bootstrap
+from registry_sync.domain.records import Activation
 from registry_sync.holds_file import HoldsFile
 from registry_sync.operations.app import create_app
 from registry_sync.operations.listener import TCP_LIMITS, tcp_server, tcp_socket
 from registry_sync.operations.rollback import before
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import Activation
+from registry_sync.system import metrics
 from tests.fakes.disk import fill_disk
 from tests.fakes.gateway import becomes
 from tests.fakes.registry import FakeRegistry
@@ -60,7 +61,7 @@ async def test_the_state_says_where_aliases_are_and_why_not_where_they_should_be
 
 
 async def test_the_registrys_calls_are_counted_for_prometheus(node: NodeInMemory) -> None:
-    telemetry.registry_calls.labels("search_registered_models").inc()
+    metrics.registry_calls.labels("search_registered_models").inc()
     async with node.control_plane() as spine, asking(node, spine) as client:
         answer = await client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")

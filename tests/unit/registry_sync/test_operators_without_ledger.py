@@ -6,10 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
+from registry_sync.domain.records import Standing, StandingChange
 from registry_sync.errors import LedgerError
 from registry_sync.holds_file import HoldsFile
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import Standing, StandingChange
 from tests.fakes.disk import fill_disk
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle, ledger_answers

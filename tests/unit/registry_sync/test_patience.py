@@ -11,7 +11,7 @@ from registry_sync import patience
 from registry_sync.errors import LedgerError
 from registry_sync.ledger import Ledger
 from registry_sync.patience import Patience
-from registry_sync.threads import Threads
+from registry_sync.system.threads import Threads
 from tests.fakes.gateway import becomes
 
 LIMIT_S = 1.5

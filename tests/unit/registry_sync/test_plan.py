@@ -17,9 +17,8 @@ from registry_sync.actions import (
     RetireStandby,
     Stage,
 )
-from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.plan import plan
-from registry_sync.records import (
+from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.domain.records import (
     Activation,
     Freeze,
     Hold,
@@ -28,7 +27,8 @@ from registry_sync.records import (
     Quarantine,
     Rejection,
 )
-from registry_sync.settle import Settled, settle
+from registry_sync.domain.settlement import Settled, settle
+from registry_sync.plan import plan
 from registry_sync.why import explain
 from registry_sync.world import World
 

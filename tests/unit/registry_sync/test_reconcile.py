@@ -15,6 +15,7 @@ from gateway.contract.changes import PERMANENT_STAGE_FAILURES, StageFailure
 from gateway.contract.node_state import OBSERVE_TIMEOUT_S
 from registry_sync.actions import Activate
 from registry_sync.arrival import Stopped
+from registry_sync.domain.records import Activation, Hold, LedgerView
 from registry_sync.errors import (
     IncompleteArtifactError,
     LedgerError,
@@ -26,7 +27,6 @@ from registry_sync.errors import (
 )
 from registry_sync.intake import Stopwatch
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import Activation, Hold, LedgerView
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 

@@ -22,15 +22,8 @@ from gateway.contract.changes import (
 from gateway.contract.node_state import ActiveAlias, NodeState, Wanted
 from registry_sync.actions import Activate, RetireAlias, Urgency
 from registry_sync.artifact_store import ArtifactStore, Pin, StoredArtifact
-from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.errors import LedgerError
-from registry_sync.intake import Intake
-from registry_sync.journal import Journal
-from registry_sync.ledger import Ledger
-from registry_sync.listings import _Wish
-from registry_sync.plan import plan
-from registry_sync.reconcile import Limits, Reconciler
-from registry_sync.records import (
+from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.domain.records import (
     Attempt,
     Hold,
     LedgerView,
@@ -38,7 +31,14 @@ from registry_sync.records import (
     Quarantine,
     StandingChange,
 )
-from registry_sync.threads import Threads
+from registry_sync.errors import LedgerError
+from registry_sync.intake import Intake
+from registry_sync.journal import Journal
+from registry_sync.ledger import Ledger
+from registry_sync.listings import _Wish
+from registry_sync.plan import plan
+from registry_sync.reconcile import Limits, Reconciler
+from registry_sync.system.threads import Threads
 from registry_sync.world import World
 from tests.fakes.environments import FakeEnvironments
 from tests.unit.registry_sync.artifacts import fetched

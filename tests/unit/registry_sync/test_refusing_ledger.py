@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from registry_sync.domain.records import Activation
 from registry_sync.errors import LedgerError
 from registry_sync.ledger import Ledger
-from registry_sync.records import Activation
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle, ledger_answers
 from tests.unit.registry_sync.operating import asking, promoted

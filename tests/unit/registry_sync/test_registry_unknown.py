@@ -9,7 +9,7 @@ from gateway.contract.catalogue import Catalogue, VersionState
 from gateway.errors import RegistryUnavailableError
 from gateway.routing.route_table import RouteTable
 from registry_sync import listings, reconcile
-from registry_sync.aspired import Aspired
+from registry_sync.domain.aspired import Aspired
 from registry_sync.errors import SourceError
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.contract.node_state import ActiveAlias, NodeState
-from registry_sync.aspired import Aspired
-from registry_sync.records import LedgerView
+from registry_sync.domain.aspired import Aspired
+from registry_sync.domain.records import LedgerView
 from registry_sync.retention import (
     Candidate,
     Kept,

@@ -10,8 +10,8 @@ import pytest
 
 from gateway.contract.changes import StageFailure
 from gateway.contract.node_state import NodeState
+from registry_sync.domain.records import AskedBy, Hold, Rejection
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import AskedBy, Hold, Rejection
 from registry_sync.serving_target import TargetUnreachableError
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle

@@ -8,8 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.contract.catalogue import VersionState
+from registry_sync.domain.signature_diff import OnSignatureChange
 from registry_sync.reconcile import Reconciler
-from registry_sync.signature_change import OnSignatureChange
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 from tests.unit.registry_sync.operating import asking, listening, promoted

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from gateway.contract.catalogue import VersionState
+from registry_sync.domain.records import Hold
 from registry_sync.reconcile import Reconciler
-from registry_sync.records import Hold
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 

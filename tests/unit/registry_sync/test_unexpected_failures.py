@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from registry_sync.domain.records import Standing
 from registry_sync.errors import LedgerError
 from registry_sync.holds_file import DamagedHoldsError, HoldsFile
-from registry_sync.records import Standing
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle, ledger_answers
 from tests.unit.registry_sync.operating import asking

@@ -6,11 +6,11 @@ import pytest
 
 from gateway.contract.node_state import ActiveAlias, NodeState
 from registry_sync.actions import RetireAlias
-from registry_sync.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.domain.records import LedgerView
+from registry_sync.domain.settlement import Settled, settle
 from registry_sync.ledger import Ledger
 from registry_sync.plan import plan
-from registry_sync.records import LedgerView
-from registry_sync.settle import Settled, settle
 from registry_sync.world import World
 
 DIGEST = "sha256:" + "1" * 64

@@ -7,8 +7,8 @@ import pytest
 
 from gateway.contract.node_state import NodeState, Wanted
 from registry_sync.actions import Action, Activate, Fetch, Stage, Urgency
+from registry_sync.domain.records import LedgerView
 from registry_sync.plan import plan
-from registry_sync.records import LedgerView
 from registry_sync.world import World
 from tests.fakes.gateway import becomes
 from tests.unit.registry_sync.nodes import NodeInMemory, idle

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
-from registry_sync.records import (
+from registry_sync.domain.records import (
     Activation,
     Freeze,
     Hold,
@@ -73,7 +73,7 @@ class Views:
     def take(self, view: LedgerView) -> frozenset[str] | None:
         """Let this count of all models; return of which that is news, None: perhaps of all."""
         frozen, self._freeze = self._freeze, view.freeze
-        found = split(view)
+        found = view_by_model(view)
         names = {*self._of, *found}
         changed = {name for name in names if self.put(name, found.get(name, _NOTHING))}
         self._whole = view
@@ -81,7 +81,7 @@ class Views:
 
     def change(self, model: str, change: Callable[[LedgerView], LedgerView]) -> bool:
         """Let a change count of one model; return whether that is news."""
-        return self.put(model, own(model, change(self.of(model))))
+        return self.put(model, view_of_model(model, change(self.of(model))))
 
     def _index(self, before: Iterable[PinnedVersion], after: Iterable[PinnedVersion]) -> None:
         for pin in before:
@@ -96,7 +96,7 @@ class Views:
                 del self._by_creation[pin.creation]
 
 
-def own(model: str, view: LedgerView) -> LedgerView:
+def view_of_model(model: str, view: LedgerView) -> LedgerView:
     """Return what a view has of one model."""
     return LedgerView(
         pins={key: one for key, one in view.pins.items() if key[0] == model},
@@ -131,7 +131,7 @@ class _Part:
         )
 
 
-def split(view: LedgerView) -> dict[str, LedgerView]:
+def view_by_model(view: LedgerView) -> dict[str, LedgerView]:
     """Return what a view has, by model; without the freeze, which is no model's."""
     parts: defaultdict[str, _Part] = defaultdict(_Part)
     for version, pin in view.pins.items():

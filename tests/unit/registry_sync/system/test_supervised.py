@@ -7,7 +7,7 @@ import pytest
 
 from registry_sync.hints import Hints
 from registry_sync.schedule import Schedule
-from registry_sync.supervised import without_end
+from registry_sync.system.supervised import without_end
 from tests.fakes.gateway import becomes
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from registry_sync.policy import Load, Swap, asked_load, asked_swap, asks_own_environment
+from registry_sync.domain.tags import Load, Swap, asked_load, asked_swap, asks_own_environment
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,20 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.contract.catalogue import Policy
-from registry_sync.aspired import AspiredModel, AspiredVersion
 from registry_sync.catalogue import Known, describe_model
-from registry_sync.policy import (
+from registry_sync.domain.aspired import AspiredModel, AspiredVersion
+from registry_sync.domain.records import LedgerView
+from registry_sync.domain.tags import (
     DIGEST_TAG,
     MAX_PROBLEMS,
     POLICY_TAGS,
     Load,
     asked_load,
     asks_own_environment,
-    bounded,
+    bounded_problems,
     problems_of,
     read_policy,
 )
-from registry_sync.records import LedgerView
 
 
 def read(name: str, text: str) -> Any:
@@ -189,8 +189,8 @@ def test_the_problems_of_a_model_are_bounded() -> None:
 
 
 def test_exactly_as_many_problems_as_are_told_are_told() -> None:
-    assert bounded(map(str, range(MAX_PROBLEMS))) == [str(n) for n in range(MAX_PROBLEMS)]
-    assert bounded([]) == []
+    assert bounded_problems(map(str, range(MAX_PROBLEMS))) == [str(n) for n in range(MAX_PROBLEMS)]
+    assert bounded_problems([]) == []
 
 
 KNOWN = st.sampled_from(sorted(POLICY_TAGS | {DIGEST_TAG}))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from registry_sync.threads import Threads
+from registry_sync.system.threads import Threads
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ class SignatureChange:
         return "; ".join(both[:_MAX_CHANGES]) + more
 
 
-def compare(before: Signature | None, after: Signature | None) -> SignatureChange | None:
+def compare_signatures(before: Signature | None, after: Signature | None) -> SignatureChange | None:
     """Return what is different after; None: nothing is. None for a signature: there is none."""
     if before == after:
         return None

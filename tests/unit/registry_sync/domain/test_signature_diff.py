@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from registry_sync.signature_change import compare
+from registry_sync.domain.signature_diff import compare_signatures
 
 
 def column(name: str | None, kind: str = "double", **more: Any) -> dict[str, Any]:
@@ -121,7 +121,7 @@ ONE = signature([X, Y], [column(None)])
 def test_what_is_different(
     why: str, before: Any, after: Any, breaking: list[str], compatible: list[str]
 ) -> None:
-    found = compare(before, after)
+    found = compare_signatures(before, after)
     if not breaking and not compatible:
         assert found is None, (why, found)
         return
@@ -134,7 +134,7 @@ def test_what_is_different(
 def test_what_is_told_is_bounded_and_the_worst_goes_first() -> None:
     before = signature([column(f"c{number}" + "x" * 500) for number in range(1000)])
     after = signature([column("a\nb", required=False)], params=[param("new")])
-    found = compare(before, after)
+    found = compare_signatures(before, after)
     assert found is not None
     assert len(found.told) < 1000
     assert "and 996 more" in found.told
@@ -142,5 +142,5 @@ def test_what_is_told_is_bounded_and_the_worst_goes_first() -> None:
 
 
 def test_what_is_no_signature_of_mlflow_is_compared_all_the_same() -> None:
-    found = compare(signature([1, "x", {"name": 5}]), signature({"odd": True}))
+    found = compare_signatures(signature([1, "x", {"name": 5}]), signature({"odd": True}))
     assert found is not None

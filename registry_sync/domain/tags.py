@@ -217,7 +217,7 @@ def _nearest(name: str) -> str:
     return f": did you mean {PREFIX}{near[0]}?" if near else ""
 
 
-def bounded(problems: Iterable[str]) -> list[str]:
+def bounded_problems(problems: Iterable[str]) -> list[str]:
     """Return as many problems as are told of one model, each no longer than can be read.
 
     No more of them are looked for than are told.

@@ -16,7 +16,7 @@ import structlog
 from gateway.system.files import set_aside
 
 _MOST_REMEMBERED = 32
-_log = structlog.get_logger("registry_sync.damaged_files")
+_log = structlog.get_logger("registry_sync.system.damaged_files")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from registry_sync.behind import step_behind
+from registry_sync.system.background_priority import step_behind
 
 _FETCHES = 6
 _COMPARISONS = 10  # as many as there are activations under way at most: none waits for a thread

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 
 import structlog
 
-_log = structlog.get_logger("registry_sync.faults")
+_log = structlog.get_logger("registry_sync.system.model_faults")
 
 
 class Faults:

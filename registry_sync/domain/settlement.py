@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-from registry_sync.aspired import Aspired, AspiredModel
+from registry_sync.domain.aspired import Aspired, AspiredModel
 
 
 @dataclass(frozen=True, slots=True)
