@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from registry_sync.actions import Activate, Fetch, Stage, Urgency
-from registry_sync.artifact_store import StoredArtifact
+from registry_sync.artifacts import StoredArtifact
 from registry_sync.domain import AskedBy, AspiredVersion, Attempt, PinnedVersion, Quarantine
 from registry_sync.errors import (
     ArtifactError,

@@ -29,16 +29,13 @@ from gateway.system.logs import (
     remember_names,
     secrets_of,
 )
-from registry_sync.artifact_store import ArtifactStore
-from registry_sync.dependencies import OnMismatch
+from registry_sync.artifacts import ArtifactStore, BuildLimits, Environments, OnMismatch
 from registry_sync.disk_room import RoomLimits
 from registry_sync.domain import AskedBy, Aspired, AspiredModel, AspiredVersion, OnSignatureChange
-from registry_sync.environments import Environments
 from registry_sync.errors import SyncError
 from registry_sync.fetch import Fetcher, FetchLimits
 from registry_sync.gateway_client import GatewayClient
 from registry_sync.holds_file import HoldsFile
-from registry_sync.installer import BuildLimits
 from registry_sync.intake import Intake
 from registry_sync.ledger import Ledger
 from registry_sync.ledger_file import set_aside_damaged

@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.contract import CatalogueModel, CatalogueVersion, Environment, Policy, VersionState
 from gateway.system.logs import for_public
-from registry_sync.dependencies import DependencyVerdict, Verdict
+from registry_sync.artifacts import DependencyVerdict, OwnEnvironment, Verdict
 from registry_sync.domain import (
     OWN,
     AspiredModel,
@@ -23,7 +23,6 @@ from registry_sync.domain import (
     read_policy,
 )
 from registry_sync.incidents import told
-from registry_sync.recipe import OwnEnvironment
 from registry_sync.standing import (
     accepted,
     admissible_digest,

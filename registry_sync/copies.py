@@ -8,7 +8,7 @@ import structlog
 
 from gateway.contract import DamagedCopy, NodeState
 from registry_sync.arrival import Arrival
-from registry_sync.artifact_store import ArtifactStore
+from registry_sync.artifacts import ArtifactStore
 from registry_sync.backoff import Backoff
 from registry_sync.domain import Aspired, LedgerView
 from registry_sync.errors import StoreError

@@ -13,7 +13,7 @@ import structlog
 from gateway.contract import NodeState
 from registry_sync.announcer import Announcer
 from registry_sync.arrival import Arrival
-from registry_sync.artifact_store import ArtifactStore
+from registry_sync.artifacts import ArtifactStore
 from registry_sync.errors import NoDiskRoomError, RolloutRejectedError, StoreError
 from registry_sync.journal import Journal
 from registry_sync.listings import Listings

@@ -17,6 +17,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from registry_sync.artifacts import UNSTORED_FILES, Fetched, Manifest, check_paths
 from registry_sync.errors import (
     ArtifactError,
     ArtifactTooLargeError,
@@ -27,7 +28,6 @@ from registry_sync.errors import (
     StoreError,
     UnsettledError,
 )
-from registry_sync.manifest import UNSTORED_FILES, Fetched, Manifest, check_paths
 from registry_sync.sightings import Sightings
 from registry_sync.sources.locations import (
     Location,

@@ -14,8 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from registry_sync.artifact_store import ArtifactStore, Pin, StoredArtifact
-from registry_sync.describe import check_complete, describe
+from registry_sync.artifacts import (
+    ArtifactStore,
+    Fetched,
+    Manifest,
+    Pin,
+    StoredArtifact,
+    Verification,
+    check_complete,
+    describe,
+    verify,
+)
 from registry_sync.domain import AspiredVersion, PinnedVersion
 from registry_sync.errors import (
     ArtifactError,
@@ -25,10 +34,8 @@ from registry_sync.errors import (
     StoreError,
 )
 from registry_sync.fetch import OnProgress, Reserve
-from registry_sync.manifest import Fetched, Manifest
 from registry_sync.sources.source import Source
 from registry_sync.standing import is_of_creation, was_made_after
-from registry_sync.verify import Verification, verify
 
 MakeRoom = Callable[[Path, int], None]
 """Books room in the store for so many bytes in all at a path of its `staging`, by having others

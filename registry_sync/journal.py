@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 import structlog
 
 from gateway.contract import ActiveAlias
-from registry_sync.artifact_store import StoredArtifact
+from registry_sync.artifacts import StoredArtifact
 from registry_sync.backlog import Backlog
 from registry_sync.database import LedgerSetupError
 from registry_sync.domain import (

@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 
-from registry_sync.artifact_store import ArtifactStore
+from registry_sync.artifacts import ArtifactStore
 from registry_sync.creations import Version, lacking_versions, learned, learned_of
 from registry_sync.domain import Aspired, AspiredModel, LedgerView, PinChange, Settled, settle
 from registry_sync.errors import LedgerError, SourceError, StoreError

@@ -10,15 +10,20 @@ import structlog
 
 from registry_sync.actions import BuildEnvironment
 from registry_sync.arrival import Stopped
-from registry_sync.artifact_store import StoredArtifact
-from registry_sync.dependencies import DependencyVerdict, OnMismatch, Verdict, judge
+from registry_sync.artifacts import (
+    BuildsEnvironments,
+    DependencyVerdict,
+    OnMismatch,
+    OwnEnvironment,
+    StoredArtifact,
+    Verdict,
+    judge,
+)
 from registry_sync.domain import Rejection
-from registry_sync.environments import BuildsEnvironments
 from registry_sync.errors import EnvironmentFailedError
 from registry_sync.intake import Stopwatch
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
-from registry_sync.recipe import OwnEnvironment
 from registry_sync.system import Threads
 
 _log = structlog.get_logger("registry_sync.preparation")

@@ -18,9 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry_sync.describe import check_complete
+from registry_sync.artifacts import UNSTORED_FILES, Manifest, check_complete, check_paths
 from registry_sync.errors import ArtifactError, ArtifactTooLargeError, PublishError, SourceError
-from registry_sync.manifest import UNSTORED_FILES, Manifest, check_paths
 from registry_sync.sources.locations import (
     LocalLocation,
     RemoteFile,

@@ -39,11 +39,10 @@ from registry_sync.actions import (
 )
 from registry_sync.announcer import Announcer, Listed
 from registry_sync.arrival import Arrival, Stopped
-from registry_sync.artifact_store import ArtifactStore, StoredArtifact
+from registry_sync.artifacts import ArtifactStore, BuildsEnvironments, OnMismatch, StoredArtifact
 from registry_sync.by_rule import rollback_of, unrecorded
 from registry_sync.catalogue import Known, Trouble, describe_model
 from registry_sync.copies import Copies
-from registry_sync.dependencies import OnMismatch
 from registry_sync.disk_room import DiskRoom, RoomLimits
 from registry_sync.domain import (
     AskedBy,
@@ -55,7 +54,6 @@ from registry_sync.domain import (
     StandingChange,
 )
 from registry_sync.due import Begin, Due
-from registry_sync.environments import BuildsEnvironments
 from registry_sync.errors import SyncError
 from registry_sync.hints import Hints
 from registry_sync.holds_file import HoldsFile

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, fields
 
 from gateway.contract import NodeState
-from registry_sync.artifact_store import StoredArtifact
+from registry_sync.artifacts import StoredArtifact
 from registry_sync.domain import Aspired, LedgerView
 from registry_sync.standing import admissible_digest, find
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from registry_sync.artifact_store import StoredArtifact
+from registry_sync.artifacts import StoredArtifact
 from registry_sync.domain import OnSignatureChange, SignatureChange, compare_signatures
 
 _REMEMBERED = 32_768

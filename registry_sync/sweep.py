@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.contract import NodeState
-from registry_sync.artifact_store import StoredArtifact
+from registry_sync.artifacts import StoredArtifact
 from registry_sync.domain import Aspired, LedgerView
 from registry_sync.plan import LISTINGS_FOR_REMOVAL
 from registry_sync.reconcile import Reconciler

@@ -78,7 +78,7 @@ def _digest_of(registry: Source, settings: SyncSettings, listed: AspiredVersion)
         SyncError: They cannot be fetched, or are refused.
     """
     from registry_sync import bootstrap
-    from registry_sync.describe import check_complete
+    from registry_sync.artifacts import check_complete
 
     fetcher = bootstrap.build_fetcher(settings)
     with (

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gateway.contract import InvalidReferenceError, parse_model_name, parse_version
+from registry_sync.artifacts import check_paths
 from registry_sync.errors import SourceError, UnsafePathError
-from registry_sync.manifest import check_paths
 from registry_sync.sources.s3_refusals import is_changed, is_gone
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.contract import LATEST, InvalidReferenceError, parse_alias, parse_version
+from registry_sync.artifacts import Manifest
 from registry_sync.domain import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import SourceError, UnsafePathError
-from registry_sync.manifest import Manifest
 from registry_sync.sources.locations import as_source_error, connect_s3
 from registry_sync.sources.read_ahead import read_ahead, wait_for
 from registry_sync.sources.s3_layout import (

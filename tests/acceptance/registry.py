@@ -7,8 +7,8 @@ from typing import Any
 
 import mlflow
 
+from registry_sync.artifacts.manifest import Manifest
 from registry_sync.domain.tags import DIGEST_TAG
-from registry_sync.manifest import Manifest
 from tests.acceptance.traffic import ROWS
 from tests.models.catalogue import BuildableModel, LinearModel, ScriptedModel
 

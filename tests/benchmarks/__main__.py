@@ -24,8 +24,8 @@ from typing import Any
 
 import httpx
 
-from registry_sync.artifact_store import ArtifactStore, Pin
-from registry_sync.describe import describe
+from registry_sync.artifacts.description import describe
+from registry_sync.artifacts.store import ArtifactStore, Pin
 from registry_sync.fetch import Fetcher, FetchLimits
 from tests.benchmarks.load import generator, load
 from tests.models.catalogue import IrisPipeline

@@ -39,7 +39,7 @@ from registry_sync.reconcile import Reconciler
 from registry_sync.why import explain
 from tests.contracts.registry_model import Alias, Model
 from tests.fakes.callers import answer
-from tests.unit.registry_sync.nodes import NodeInMemory, idle, ledger_answers
+from tests.fakes.nodes import NodeInMemory, idle, ledger_answers
 
 MODELS = ("a", "b")
 AWAY = ("c", "d")

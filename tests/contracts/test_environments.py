@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from uv import find_uv_bin
 
-from registry_sync.artifact_store import StoredArtifact
-from registry_sync.environments import BuildsEnvironments, Environments
+from registry_sync.artifacts.environments.installer import BuildLimits
+from registry_sync.artifacts.environments.store import BuildsEnvironments, Environments
+from registry_sync.artifacts.store import StoredArtifact
 from registry_sync.errors import EnvironmentFailedError
-from registry_sync.installer import BuildLimits
 from tests.fakes.environments import FakeEnvironments
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"

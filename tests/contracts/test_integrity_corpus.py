@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.worker.loading import integrity
+from registry_sync.artifacts.manifest import Manifest
+from registry_sync.artifacts.verify import verify
 from registry_sync.errors import ArtifactError, UnsafePathError
 from registry_sync.fetch import Fetcher, FetchLimits
-from registry_sync.manifest import Manifest
-from registry_sync.verify import verify
 from tests.contracts.integrity_corpus import CHANGES, FILES, Change, write_artifact
 
 FETCHER = Fetcher(tracking_uri="", limits=FetchLimits(disk_floor_bytes=0, settle_s=0), environ={})

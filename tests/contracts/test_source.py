@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from registry_sync.artifacts.manifest import Manifest
 from registry_sync.errors import SourceError
-from registry_sync.manifest import Manifest
 from registry_sync.sources.mlflow_registry import connect
 from registry_sync.sources.s3_layout import Root
 from registry_sync.sources.s3_prefix import S3Prefix

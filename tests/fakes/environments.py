@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from registry_sync.artifact_store import StoredArtifact
-from registry_sync.installer import Check
-from registry_sync.recipe import OwnEnvironment
+from registry_sync.artifacts.environments.installer import Check
+from registry_sync.artifacts.environments.recipe import OwnEnvironment
+from registry_sync.artifacts.store import StoredArtifact
 
 
 @dataclass

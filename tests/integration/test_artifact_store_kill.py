@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.artifact_store import ArtifactStore
+from registry_sync.artifacts.store import ArtifactStore
 
 pytestmark = pytest.mark.integration
 
@@ -18,8 +18,8 @@ KILLS = 12
 WRITER = """
 import hashlib, sys
 from pathlib import Path
-from registry_sync.artifact_store import ArtifactStore, Pin
-from registry_sync.manifest import Fetched, Manifest
+from registry_sync.artifacts.store import ArtifactStore, Pin
+from registry_sync.artifacts.manifest import Fetched, Manifest
 
 store = ArtifactStore(Path(sys.argv[1]))
 store.open()
@@ -44,8 +44,8 @@ FILES = 30
 REMOVER = """
 import hashlib, os, signal, sys
 from pathlib import Path
-from registry_sync.artifact_store import ArtifactStore
-from registry_sync.manifest import Fetched, Manifest
+from registry_sync.artifacts.store import ArtifactStore
+from registry_sync.artifacts.manifest import Fetched, Manifest
 
 folder, files_each, dies_at = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 store = ArtifactStore(folder)

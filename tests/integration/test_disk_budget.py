@@ -17,9 +17,9 @@ from registry_sync.sources.locations import connect_s3
 from registry_sync.sources.s3_layout import Place
 from registry_sync.sources.s3_prefix import connect
 from tests.fakes.gateway import becomes
+from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.registry import FakeRegistry
 from tests.servers import Seaweed
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 
 pytestmark = pytest.mark.integration
 

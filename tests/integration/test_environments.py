@@ -24,12 +24,12 @@ import pytest
 from structlog.testing import capture_logs
 from uv import find_uv_bin
 
-from registry_sync import installer
-from registry_sync.artifact_store import StoredArtifact
-from registry_sync.environments import Environments
+from registry_sync.artifacts.environments import installer
+from registry_sync.artifacts.environments.installer import BuildLimits, inherited
+from registry_sync.artifacts.environments.store import Environments
+from registry_sync.artifacts.file_tree import remove
+from registry_sync.artifacts.store import StoredArtifact
 from registry_sync.errors import EnvironmentFailedError
-from registry_sync.installer import BuildLimits, inherited
-from registry_sync.removal import remove
 from tests.contracts.damage import DAMAGES, Damage
 
 pytestmark = pytest.mark.integration
@@ -482,12 +482,12 @@ def test_what_a_killed_build_left_is_removed_or_said_to_be_there(
             raise OSError(errno.ENOTEMPTY, "Directory not empty")
         remove(path)
 
-    monkeypatch.setattr("registry_sync.environments.remove", refuse_once)
+    monkeypatch.setattr("registry_sync.artifacts.environments.store.remove", refuse_once)
     environments(tmp_path / "node", {})  # as while the installer is still ending
     assert not left.exists()
     left.mkdir()
     refusals = iter(lambda: True, False)
-    monkeypatch.setattr("registry_sync.environments._REMOVAL_PATIENCE_S", 0.2)
+    monkeypatch.setattr("registry_sync.artifacts.environments.store._REMOVAL_PATIENCE_S", 0.2)
     with capture_logs() as logs:
         environments(tmp_path / "node", {})  # it is in nobody's way
     assert [one["event"] for one in logs] == ["leftover.kept"]

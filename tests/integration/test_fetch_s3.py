@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from mlflow import MlflowClient, set_experiment, set_tracking_uri
 
-from registry_sync.describe import check_complete
+from registry_sync.artifacts.description import check_complete
 from registry_sync.errors import (
     ArtifactTooLargeError,
     IncompleteArtifactError,

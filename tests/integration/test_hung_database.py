@@ -10,9 +10,9 @@ import pytest
 from gateway.contract.catalogue import VersionState
 from registry_sync import patience
 from tests.fakes.gateway import becomes
+from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.operating import asking
 from tests.servers import Postgres
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
-from tests.unit.registry_sync.operating import asking
 
 LIMIT_S = 1.0
 REST_S = 0.5

@@ -13,8 +13,9 @@ from uuid import uuid4
 import pytest
 
 from gateway.contract.catalogue import Policy
+from registry_sync.artifacts.description import describe
+from registry_sync.artifacts.verify import Verdict, verify
 from registry_sync.catalogue import Known, describe_model
-from registry_sync.describe import describe
 from registry_sync.domain.aspired import Aspired
 from registry_sync.domain.records import LedgerView
 from registry_sync.domain.tags import DIGEST_TAG
@@ -22,7 +23,6 @@ from registry_sync.errors import IncompleteArtifactError, SourceError
 from registry_sync.fetch import Fetcher, FetchLimits
 from registry_sync.sources import mlflow_registry
 from registry_sync.sources.mlflow_registry import MlflowRegistry, connect
-from registry_sync.verify import Verdict, verify
 from tests.models.catalogue import LinearModel
 from tests.servers import MlflowServer, free_ports
 

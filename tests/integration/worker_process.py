@@ -40,8 +40,8 @@ from gateway.worker.protocol.messages import (
     decode_header,
     encode_header,
 )
-from registry_sync.describe import describe
-from registry_sync.manifest import Fetched, Manifest
+from registry_sync.artifacts.description import describe
+from registry_sync.artifacts.manifest import Fetched, Manifest
 from tests.models.catalogue import BuildableModel
 
 PATIENCE_S = 120.0

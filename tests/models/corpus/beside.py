@@ -24,7 +24,11 @@ from tests.models.corpus.table import CASES
 
 LOADED_BEFORE = (
     *("mlflow.pyfunc.scoring_server", "mlflow.sklearn", "mlflow.pytorch", "mlflow.models"),
-    *("gateway.worker.loading", "registry_sync.describe", "tests.integration.worker_process"),
+    *(
+        "gateway.worker.loading",
+        "registry_sync.artifacts.description",
+        "tests.integration.worker_process",
+    ),
     *("pandas", "sklearn.ensemble", "skops.io", "torch", "httpx", "fastapi"),
 )
 _STATUS = {"invalid_input": 422, "not_finite": 422, "model_error": 500}

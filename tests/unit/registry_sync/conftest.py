@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from registry_sync import bootstrap
-from tests.unit.registry_sync.nodes import NodeInMemory
+from tests.fakes.nodes import NodeInMemory
 
 
 @pytest.fixture(autouse=True)

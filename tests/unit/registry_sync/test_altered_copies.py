@@ -10,13 +10,13 @@ import pytest
 
 from gateway.contract.catalogue import VersionState
 from registry_sync import copies as copies_module
+from registry_sync.artifacts.manifest import Fetched
 from registry_sync.backoff import Backoff
 from registry_sync.copies import Copies
 from registry_sync.errors import StoreError
-from registry_sync.manifest import Fetched
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory, idle
 
 
 async def test_an_altered_copy_is_fetched_again_and_its_version_is_not_quarantined(

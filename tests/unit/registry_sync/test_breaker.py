@@ -8,8 +8,8 @@ from registry_sync.arrival import Stopped
 from registry_sync.errors import IncompleteArtifactError, SourceError, SyncError
 from registry_sync.steps import Steps
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory
-from tests.unit.registry_sync.operating import asking
+from tests.fakes.nodes import A, M, NodeInMemory
+from tests.fakes.operating import asking
 
 MINUTE_S = 60
 

@@ -8,8 +8,8 @@ import pytest
 
 from registry_sync.domain.records import Hold
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
-from tests.unit.registry_sync.operating import asking, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.operating import asking, promoted
 
 
 @pytest.fixture

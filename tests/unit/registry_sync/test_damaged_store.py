@@ -8,17 +8,17 @@ import pytest
 
 from gateway.contract.catalogue import VersionState
 from gateway.contract.references import parse_selector
-from registry_sync.artifact_store import StoredArtifact
-from registry_sync.installer import Check
+from registry_sync.artifacts.environments.installer import Check
+from registry_sync.artifacts.environments.recipe import OwnEnvironment
+from registry_sync.artifacts.store import StoredArtifact
 from registry_sync.operations.bodies import State
 from registry_sync.operations.explanation import explain_model
 from registry_sync.operations.state import state_document
-from registry_sync.recipe import OwnEnvironment
 from registry_sync.reconcile import Reconciler
 from registry_sync.sweep import Sweep
 from tests.contracts.damage import DAMAGES, Damage
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory, idle
 
 
 def parts(node: NodeInMemory, version: int) -> dict[str, Path]:

@@ -14,8 +14,8 @@ from registry_sync.domain.records import LedgerView
 from registry_sync.errors import LedgerError
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
-from tests.unit.registry_sync.operating import asking, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.operating import asking, promoted
 
 Q = TypeVar("Q")
 R = TypeVar("R")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.artifact_store import StoreUse
+from registry_sync.artifacts.store import StoreUse
 from registry_sync.disk_room import RoomLimits
 from registry_sync.errors import IncompleteArtifactError
 from registry_sync.reconcile import Reconciler
 from registry_sync.sweep import Sweep
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
-from tests.unit.registry_sync.operating import asking, listening, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.operating import asking, listening, promoted
 from tests.unit.registry_sync.test_work_per_change import Counted
 
 SIZE = 1000

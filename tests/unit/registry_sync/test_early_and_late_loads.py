@@ -8,8 +8,8 @@ import pytest
 from gateway.contract.catalogue import VersionState
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
-from tests.unit.registry_sync.operating import listening
+from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.operating import listening
 
 
 @pytest.fixture

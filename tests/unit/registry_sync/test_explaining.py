@@ -10,8 +10,8 @@ import pytest
 
 from registry_sync.domain.aspired import Aspired
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
-from tests.unit.registry_sync.operating import asking, listening, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.operating import asking, listening, promoted
 
 
 async def explained(client: httpx.AsyncClient, selector: str | None = A) -> dict[str, Any]:

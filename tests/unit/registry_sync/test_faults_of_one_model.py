@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from registry_sync import reconcile
 from registry_sync.system.model_faults import Faults
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, NodeInMemory, idle
+from tests.fakes.nodes import A, NodeInMemory, idle
 
 NAMES = ("m0", "m1", "m2")
 PASSES = 3

@@ -20,7 +20,7 @@ from registry_sync.errors import (
 from registry_sync.fetch import Fetched, Fetcher, FetchLimits
 from registry_sync.sightings import Sightings
 from registry_sync.sources.locations import NEVER, LocalLocation, RemoteFile, RemoteListing
-from tests.unit.registry_sync.artifacts import FILES, fetched, write_files
+from tests.fakes.artifacts import FILES, fetched, write_files
 
 ROOMY = {"disk_floor_bytes": 0, "settle_s": 0.0}
 

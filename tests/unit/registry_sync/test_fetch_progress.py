@@ -10,8 +10,8 @@ import structlog
 from gateway.contract.catalogue import VersionState
 from registry_sync import arrival
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
-from tests.unit.registry_sync.operating import asking, listening, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.operating import asking, listening, promoted
 
 
 @pytest.fixture

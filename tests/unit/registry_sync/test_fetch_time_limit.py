@@ -26,8 +26,8 @@ from registry_sync.sources.locations import (
     S3Location,
 )
 from registry_sync.system.threads import StoppedError
+from tests.fakes.artifacts import FILES, write_files
 from tests.fakes.s3 import FakeS3
-from tests.unit.registry_sync.artifacts import FILES, write_files
 
 LIMIT_S = 0.05
 PATIENCE_S = 20.0

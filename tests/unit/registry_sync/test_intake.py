@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from registry_sync import intake as intake_module
-from registry_sync.artifact_store import ArtifactStore
-from registry_sync.describe import describe
+from registry_sync.artifacts.description import describe
+from registry_sync.artifacts.store import ArtifactStore
 from registry_sync.errors import ArtifactTooLargeError, IncompleteArtifactError
 from registry_sync.intake import Brought, Intake, Order, Refused, Stopwatch
 from tests.fakes.registry import FakeRegistry

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.artifact_store import ArtifactStore
+from registry_sync.artifacts.store import ArtifactStore
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.listings import Listings

@@ -20,8 +20,8 @@ from registry_sync.reconcile import Reconciler
 from registry_sync.standing import FIRST_CREATION
 from tests.fakes.callers import WAITS, answer
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle, ledger_answers
-from tests.unit.registry_sync.operating import asking, listening, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers
+from tests.fakes.operating import asking, listening, promoted
 
 MLFLOW, S3 = True, False
 KINDS = pytest.mark.parametrize("marks", [MLFLOW, S3], ids=["marks", "no marks"])

@@ -13,8 +13,8 @@ from registry_sync.errors import SourceError, in_words
 from registry_sync.settings import SyncSettings
 from registry_sync.sources.locations import Scratch, open_location
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
-from tests.unit.registry_sync.operating import asking
+from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.operating import asking
 
 REGISTRY = "registry01 did not answer: registry01 is down"
 LOCATION = "s3://models-prod/team-a/churn/1"

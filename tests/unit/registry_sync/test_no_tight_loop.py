@@ -11,7 +11,7 @@ from registry_sync.arrival import Stopped
 from registry_sync.intake import Stopwatch
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory, idle
 
 
 def _count(spine: Reconciler) -> int:

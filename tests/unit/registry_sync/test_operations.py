@@ -24,9 +24,9 @@ from registry_sync.reconcile import Reconciler
 from registry_sync.system import metrics
 from tests.fakes.disk import fill_disk
 from tests.fakes.gateway import becomes
+from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.operating import asking, listening, operations, promoted, run, serving
 from tests.fakes.registry import FakeRegistry
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
-from tests.unit.registry_sync.operating import asking, listening, operations, promoted, run, serving
 
 Command = Callable[..., Result]
 AsyncCommand = Callable[..., Awaitable[Result]]

@@ -12,8 +12,8 @@ from registry_sync.holds_file import HoldsFile
 from registry_sync.reconcile import Reconciler
 from tests.fakes.disk import fill_disk
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle, ledger_answers
-from tests.unit.registry_sync.operating import asking, listening, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers
+from tests.fakes.operating import asking, listening, promoted
 
 ALIAS = {"model": M, "alias": A}
 SHORTAGE = "holds.json cannot be read now: Too many open files"

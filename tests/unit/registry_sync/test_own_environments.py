@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from gateway.contract.catalogue import CatalogueVersion, Environment, VersionState
-from registry_sync.dependencies import OnMismatch
+from registry_sync.artifacts.environments.compatibility import OnMismatch
 from registry_sync.errors import EnvironmentFailedError
 from tests.fakes.callers import table_of
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory, idle
 
 TAG = "gateway.environment"
 

@@ -9,8 +9,8 @@ import pytest
 
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
-from tests.unit.registry_sync.operating import asking, listening, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.operating import asking, listening, promoted
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from registry_sync.errors import (
 from registry_sync.publish import Publisher, read_folder
 from registry_sync.sources.s3_layout import Place, Root
 from registry_sync.sources.s3_prefix import S3Prefix
+from tests.fakes.artifacts import FILES, write_files
 from tests.fakes.s3 import FakeS3, refusal
-from tests.unit.registry_sync.artifacts import FILES, write_files
 
 PLACE = Place(Root("bucket", "reg/"), "a model")
 FOLDER = "reg/a model/"

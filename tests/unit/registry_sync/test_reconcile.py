@@ -28,7 +28,7 @@ from registry_sync.errors import (
 from registry_sync.intake import Stopwatch
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory, idle
 
 # --- the ordinary way -----------------------------------------------------------------------------
 

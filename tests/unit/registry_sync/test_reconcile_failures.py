@@ -21,7 +21,7 @@ from gateway.contract.changes import (
 )
 from gateway.contract.node_state import ActiveAlias, NodeState, Wanted
 from registry_sync.actions import Activate, RetireAlias, Urgency
-from registry_sync.artifact_store import ArtifactStore, Pin, StoredArtifact
+from registry_sync.artifacts.store import ArtifactStore, Pin, StoredArtifact
 from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.domain.records import (
     Attempt,
@@ -40,8 +40,8 @@ from registry_sync.plan import plan
 from registry_sync.reconcile import Limits, Reconciler
 from registry_sync.system.threads import Threads
 from registry_sync.world import World
+from tests.fakes.artifacts import fetched
 from tests.fakes.environments import FakeEnvironments
-from tests.unit.registry_sync.artifacts import fetched
 
 DIGESTS = {number: f"sha256:{number:064x}" for number in (1, 2, 3)}
 

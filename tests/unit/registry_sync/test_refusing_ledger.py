@@ -8,8 +8,8 @@ from registry_sync.domain.records import Activation
 from registry_sync.errors import LedgerError
 from registry_sync.ledger import Ledger
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle, ledger_answers
-from tests.unit.registry_sync.operating import asking, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers
+from tests.fakes.operating import asking, promoted
 
 
 @pytest.fixture

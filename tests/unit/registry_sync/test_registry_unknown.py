@@ -13,8 +13,8 @@ from registry_sync.domain.aspired import Aspired
 from registry_sync.errors import SourceError
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
-from tests.unit.registry_sync.operating import asking, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.operating import asking, promoted
 
 
 def too_slow(before: Aspired | None = None) -> Aspired:

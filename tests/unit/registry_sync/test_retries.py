@@ -14,8 +14,8 @@ from registry_sync.domain.records import AskedBy, Hold, Rejection
 from registry_sync.reconcile import Reconciler
 from registry_sync.serving_target import TargetUnreachableError
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
-from tests.unit.registry_sync.operating import asking, listening
+from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.operating import asking, listening
 
 LATEST = "latest"
 TWO = {"model": M, "version": 2}

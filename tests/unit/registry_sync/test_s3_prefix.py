@@ -7,9 +7,9 @@ import time
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from registry_sync.artifacts.manifest import Manifest
 from registry_sync.bootstrap import build_fetcher, build_registry
 from registry_sync.errors import SourceError
-from registry_sync.manifest import Manifest
 from registry_sync.settings import SyncSettings
 from registry_sync.sources import s3_prefix
 from registry_sync.sources.mlflow_registry import MlflowRegistry

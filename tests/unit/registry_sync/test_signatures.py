@@ -11,8 +11,8 @@ from gateway.contract.catalogue import VersionState
 from registry_sync.domain.signature_diff import OnSignatureChange
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
-from tests.unit.registry_sync.operating import asking, listening, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.operating import asking, listening, promoted
 
 SAYS = "the signature of version 2 differs from that of version 1: input y (double) is new"
 

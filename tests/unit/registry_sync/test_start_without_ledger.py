@@ -8,7 +8,7 @@ from gateway.contract.catalogue import VersionState
 from registry_sync.domain.records import Hold
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory, idle
 
 
 @pytest.fixture

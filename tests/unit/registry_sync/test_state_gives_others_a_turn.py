@@ -5,8 +5,8 @@ from pathlib import Path
 
 from registry_sync.operations.bodies import State
 from registry_sync.operations.state import state_document
+from tests.fakes.nodes import A, NodeInMemory, idle
 from tests.unit.gateway.test_long_lists_hold_up_nobody import share_without_a_turn
-from tests.unit.registry_sync.nodes import A, NodeInMemory, idle
 
 MODELS = 1000
 ON_DEMAND = {"gateway.load": "on_demand"}

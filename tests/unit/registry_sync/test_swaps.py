@@ -10,7 +10,7 @@ from gateway.contract.changes import StageFailure
 from registry_sync.backoff import Backoff
 from registry_sync.domain.records import AskedBy, Hold
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory, idle
 
 
 @pytest.mark.parametrize("swap", ["unload_first", "auto"])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.contract.node_state import ActiveAlias, NodeState
-from registry_sync.artifact_store import ArtifactStore, StoredArtifact
+from registry_sync.artifacts.store import ArtifactStore, StoredArtifact
 from registry_sync.disk_room import DiskRoom, RoomLimits
 from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.domain.records import (
@@ -25,9 +25,9 @@ from registry_sync.domain.records import (
 from registry_sync.retention import Pressure, as_candidates, choose_removed, what_stays
 from registry_sync.sweep import Sweep, choose_gone, choose_gone_verdicts
 from registry_sync.system.threads import Threads
+from tests.fakes.artifacts import fetched
 from tests.fakes.gateway import FakeGateway, becomes
-from tests.unit.registry_sync.artifacts import fetched
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory, idle
 
 
 def disk_room(store: ArtifactStore, threads: Threads, **parts: Any) -> DiskRoom:

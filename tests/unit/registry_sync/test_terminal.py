@@ -31,9 +31,9 @@ from registry_sync.operations.bodies import (
 from registry_sync.operations.listener import local_server
 from registry_sync.operations.problems import problem
 from registry_sync.settings import SyncSettings
+from tests.fakes.operating import run, serving
 from tests.fakes.sockets import listening_at
 from tests.servers import free_ports
-from tests.unit.registry_sync.operating import run, serving
 
 EVIL = "churn\x1b]0;owned\x07\x1b[2J\n2026 forged line\x9b1A\u202egnp\u2066\x7f\r"
 SHOWN = r"churn\x1b]0;owned\x07\x1b[2J\n2026 forged line\x9b1A\u202egnp\u2066\x7f\r"

@@ -12,8 +12,8 @@ from registry_sync.domain.records import Standing
 from registry_sync.errors import LedgerError
 from registry_sync.holds_file import DamagedHoldsError, HoldsFile
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle, ledger_answers
-from tests.unit.registry_sync.operating import asking
+from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers
+from tests.fakes.operating import asking
 
 ALIAS = {"model": M, "alias": A}
 PASSES = 3

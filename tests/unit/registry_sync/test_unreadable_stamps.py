@@ -10,8 +10,8 @@ from gateway.errors import ModelLoadFailedError
 from gateway.routing.route_table import RouteTable
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
-from tests.unit.registry_sync.operating import asking, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.operating import asking, promoted
 
 WHY = "the stamp of version 2 cannot be read"
 URI = f"fake:/{M}/2"

@@ -39,8 +39,8 @@ from registry_sync.operations.webhooks import (
 )
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
+from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.wire import PATIENCE_S, WireTransport, connect
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 
 NOW = 1_795_226_549
 SECRET = "the secret of a webhook"

@@ -11,7 +11,7 @@ from registry_sync.domain.records import LedgerView
 from registry_sync.plan import plan
 from registry_sync.world import World
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import NodeInMemory, idle
+from tests.fakes.nodes import NodeInMemory, idle
 from tests.unit.registry_sync.test_plan import Case, D, M, hold, last, pins, world
 
 A = "champion"

@@ -14,7 +14,7 @@ from gateway.contract.catalogue import Catalogue, CatalogueAck
 from registry_sync import backlog, catalogue, copies, observation, reconcile, signatures
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
-from tests.unit.registry_sync.nodes import NodeInMemory, idle
+from tests.fakes.nodes import NodeInMemory, idle
 
 MODELS = 60
 SOAK = os.environ.get("REGISTRY_GATEWAY_SOAK", "") not in {"", "0"}

@@ -2,9 +2,9 @@
 
 import pytest
 
+from registry_sync.artifacts.environments.recipe import Recipe, read_recipe
+from registry_sync.artifacts.requirements_file import parse
 from registry_sync.errors import EnvironmentFailedError
-from registry_sync.recipe import Recipe, read_recipe
-from registry_sync.requirements_file import parse
 
 WHEEL = "https://example.org/thing-1.0-py3-none-any.whl"
 SHA = "sha256:" + "a" * 64

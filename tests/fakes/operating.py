@@ -17,9 +17,9 @@ from registry_sync import cli
 from registry_sync.operations.app import Operations, create_app
 from registry_sync.operations.listener import local_server
 from registry_sync.reconcile import Reconciler
+from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.sockets import listening_at
 from tests.fakes.wire import WireTransport
-from tests.unit.registry_sync.nodes import A, M, NodeInMemory, idle
 
 
 def operations(node: NodeInMemory, spine: Reconciler) -> Operations:

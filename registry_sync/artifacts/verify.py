@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from registry_sync.artifacts.manifest import Manifest, differences
 from registry_sync.errors import ArtifactError, DigestMismatchError, UnstampedError
-from registry_sync.manifest import Manifest, differences
 
 
 class Verdict(StrEnum):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Self
 
 from gateway.contract.catalogue import VersionState
-from registry_sync.artifact_store import ArtifactStore
-from registry_sync.dependencies import OnMismatch
+from registry_sync.artifacts.environments.compatibility import OnMismatch
+from registry_sync.artifacts.store import ArtifactStore
 from registry_sync.disk_room import RoomLimits
 from registry_sync.domain.signature_diff import OnSignatureChange
 from registry_sync.holds_file import HoldsFile

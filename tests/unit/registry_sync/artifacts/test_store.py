@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from gateway.system.files.sealed import seal
-from registry_sync import artifact_store
-from registry_sync.artifact_store import ArtifactStore, Pin, StoreUse
+from registry_sync.artifacts import store as artifact_store
+from registry_sync.artifacts.file_tree import remove
+from registry_sync.artifacts.store import ArtifactStore, Pin, StoreUse
 from registry_sync.errors import StoreError
-from registry_sync.removal import remove
 from registry_sync.system.damaged_files import DamagedFiles
 from tests.contracts.damage import DAMAGES, Damage
-from tests.unit.registry_sync.artifacts import FILES, fetched
+from tests.fakes.artifacts import FILES, fetched
 
 PIN = Pin("m", 1, "sha256:listing", "sha256:" + "1" * 64, stamped=True)
 DESCRIPTION = {"format_version": 1, "flavor": "sklearn"}

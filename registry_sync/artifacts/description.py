@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from registry_sync import bounded_yaml, requirements_file
+from registry_sync.artifacts import requirements_file, safe_yaml
+from registry_sync.artifacts.manifest import Fetched
 from registry_sync.errors import BrokenModelError, IncompleteArtifactError
-from registry_sync.manifest import Fetched
 
 DESCRIPTION_FORMAT_VERSION = 1
 
@@ -122,9 +122,9 @@ def _read_mlmodel(path: Path) -> dict[str, Any]:
     if path.stat().st_size > _MAX_MLMODEL_BYTES:
         raise BrokenModelError(f"MLmodel is larger than {_MAX_MLMODEL_BYTES} bytes")
     try:
-        parsed = bounded_yaml.load(path.read_bytes())
+        parsed = safe_yaml.load(path.read_bytes())
         _flavors(parsed)
-    except bounded_yaml.UnreadableYamlError as error:
+    except safe_yaml.UnreadableYamlError as error:
         raise BrokenModelError(f"MLmodel cannot be read as MLflow writes it ({error})") from error
     except (TypeError, AttributeError) as error:
         raise BrokenModelError(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.system.logs import redacted
-from registry_sync import lifeline
+from registry_sync.artifacts.environments import lifeline
 from registry_sync.errors import EnvironmentFailedError
 
 _LOOK_EVERY_S = 0.5

@@ -32,12 +32,12 @@ from typing import Protocol
 import structlog
 
 from gateway.system.files import set_aside
-from registry_sync import requirements_file
-from registry_sync.artifact_store import StoredArtifact
+from registry_sync.artifacts import requirements_file
+from registry_sync.artifacts.environments.installer import BuildLimits, Check, Installer
+from registry_sync.artifacts.environments.recipe import OwnEnvironment, Recipe, read_recipe
+from registry_sync.artifacts.file_tree import remove
+from registry_sync.artifacts.store import StoredArtifact
 from registry_sync.errors import EnvironmentFailedError, StoreError
-from registry_sync.installer import BuildLimits, Check, Installer
-from registry_sync.recipe import OwnEnvironment, Recipe, read_recipe
-from registry_sync.removal import remove
 
 _RECORD = "environment.json"
 _HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -45,7 +45,7 @@ _LOOK_EVERY_S = 0.5
 _REMOVAL_PATIENCE_S = 10.0
 _REMOVAL_PAUSE_S = 0.1
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_log = structlog.get_logger("registry_sync.environments")
+_log = structlog.get_logger("registry_sync.artifacts.environments.store")
 
 
 class BuildsEnvironments(Protocol):

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gateway.system.logs import redacted
+from registry_sync.artifacts.requirements_file import RequirementsFile
 from registry_sync.errors import EnvironmentFailedError
-from registry_sync.requirements_file import RequirementsFile
 
 OLDEST_PYTHON = (3, 10)
 """The oldest that the worker package runs on."""

@@ -2,9 +2,9 @@
 
 import pytest
 
+from registry_sync.artifacts.manifest import Manifest
+from registry_sync.artifacts.verify import Verdict, verify
 from registry_sync.errors import DigestMismatchError, UnstampedError
-from registry_sync.manifest import Manifest
-from registry_sync.verify import Verdict, verify
 
 FOUND = Manifest.of({"MLmodel": "0" * 64, "model.pkl": "1" * 64})
 OTHER = Manifest.of({"MLmodel": "0" * 64, "model.pkl": "2" * 64})

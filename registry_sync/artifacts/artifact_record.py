@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
 
 from gateway.system.files import AlteredError, seal, unseal_known
-from registry_sync.describe import DESCRIPTION_FORMAT_VERSION
+from registry_sync.artifacts.description import DESCRIPTION_FORMAT_VERSION
 
 _PINS = "pinned_for"
 _STORED_AT = "stored_at"

@@ -3,7 +3,7 @@
 import pytest
 import sklearn
 
-from registry_sync.dependencies import OnMismatch, Verdict, judge
+from registry_sync.artifacts.environments.compatibility import OnMismatch, Verdict, judge
 
 HERE = f"scikit-learn=={sklearn.__version__}"
 ELSEWHERE = [

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry_sync.artifacts.manifest import Manifest, check_paths, differences
 from registry_sync.errors import UnsafePathError
-from registry_sync.manifest import Manifest, check_paths, differences
 
 A, B, C = (hashlib.sha256(text).hexdigest() for text in (b"a", b"b", b"c"))
 

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from registry_sync.manifest import Fetched, Manifest
+from registry_sync.artifacts.manifest import Fetched, Manifest
 
 MLMODEL = "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n    data: data\n"
 FILES = {"MLmodel": MLMODEL.encode(), "data/model.bin": b"m" * 1000, "data/deep/er": b""}

@@ -47,17 +47,12 @@ from gateway.system.files import (
     sync_folder,
     write_beside,
 )
-from registry_sync.artifact_record import (
-    Pin,
-    StoredArtifact,
-    read_record,
-    record_of,
-)
-from registry_sync.copy_check import what_differs
-from registry_sync.describe import DESCRIPTION_FORMAT_VERSION
+from registry_sync.artifacts.artifact_record import Pin, StoredArtifact, read_record, record_of
+from registry_sync.artifacts.copy_check import what_differs
+from registry_sync.artifacts.description import DESCRIPTION_FORMAT_VERSION
+from registry_sync.artifacts.file_tree import remove
+from registry_sync.artifacts.manifest import Fetched, Manifest
 from registry_sync.errors import StoreError, UnsafePathError
-from registry_sync.manifest import Fetched, Manifest
-from registry_sync.removal import remove
 from registry_sync.system import DamagedFiles
 
 __all__ = ["ArtifactStore", "Pin", "StoreUse", "StoredArtifact"]
@@ -75,7 +70,7 @@ _HEX_DIGITS = frozenset("0123456789abcdef")
 _HEX_LENGTH = 64
 _READ_ONLY_FILE = 0o400
 _READ_ONLY_FOLDER = 0o500
-_log = structlog.get_logger("registry_sync.artifact_store")
+_log = structlog.get_logger("registry_sync.artifacts.store")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from registry_sync.dependencies import OnMismatch, Verdict, judge
-from registry_sync.describe import check_complete, describe
+from registry_sync.artifacts.description import check_complete, describe
+from registry_sync.artifacts.environments.compatibility import OnMismatch, Verdict, judge
+from registry_sync.artifacts.manifest import Fetched, Manifest
 from registry_sync.errors import BrokenModelError, IncompleteArtifactError
-from registry_sync.manifest import Fetched, Manifest
 
 SIGNATURE = [{"type": "double", "name": "a", "required": True}]
 
@@ -219,7 +219,7 @@ def test_no_mlmodel_is_nested_so_deep_that_its_reader_dies(folder, depth):
     text = b"flavors: " + b"[" * (depth - 9)
     (folder / "MLmodel").write_bytes(text)
     program = (
-        "import sys; from pathlib import Path; from registry_sync.describe import check_complete\n"
+        "import sys; from pathlib import Path; from registry_sync.artifacts import check_complete\n"
         "from registry_sync.errors import BrokenModelError\n"
         "try: check_complete(Path(sys.argv[1]))\n"
         "except BrokenModelError as error: print(error)"
