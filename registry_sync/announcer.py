@@ -9,8 +9,8 @@ import structlog
 
 from gateway.contract import Catalogue, CatalogueModel, ModelChange, NodeState, UnchangedCatalogue
 from gateway.system.logs import for_public
-from registry_sync.catalogue import for_callers
 from registry_sync.errors import RolloutRejectedError
+from registry_sync.planning import for_callers
 from registry_sync.serving_target import ServingTarget
 
 _LISTED_AT_STEP_S = 1.0

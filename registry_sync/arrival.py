@@ -14,7 +14,6 @@ from typing import Any
 
 import structlog
 
-from registry_sync.actions import Activate, Fetch, Stage, Urgency
 from registry_sync.artifacts import StoredArtifact
 from registry_sync.domain import AskedBy, AspiredVersion, Attempt, PinnedVersion, Quarantine
 from registry_sync.errors import (
@@ -27,8 +26,11 @@ from registry_sync.intake import Brought, Intake, Order, Refused, Stopwatch
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.listings import Listings
-from registry_sync.sources.source import Source
-from registry_sync.standing import (
+from registry_sync.planning import (
+    Activate,
+    Fetch,
+    Stage,
+    Urgency,
     accepted,
     creation,
     expected_digest,
@@ -38,6 +40,7 @@ from registry_sync.standing import (
     quarantine_of,
     why_other_bytes,
 )
+from registry_sync.sources import Source
 from registry_sync.system import StoppedError, Threads
 
 _CONFIRMATION_LASTS_S = 120.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
-from registry_sync.actions import Subject
+from registry_sync.planning import Subject
 
 FIRST_S = 1.0
 _LONGEST_S = 120.0

@@ -13,8 +13,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine, MutableMapping
-from functools import cached_property, partial
+from collections.abc import Callable, Coroutine
+from functools import partial
 
 import structlog
 from pydantic import SecretStr
@@ -31,9 +31,8 @@ from gateway.system.logs import (
 )
 from registry_sync.artifacts import ArtifactStore, BuildLimits, Environments, OnMismatch
 from registry_sync.disk_room import RoomLimits
-from registry_sync.domain import AskedBy, Aspired, AspiredModel, AspiredVersion, OnSignatureChange
+from registry_sync.domain import AskedBy, OnSignatureChange
 from registry_sync.errors import SyncError
-from registry_sync.fetch import Fetcher, FetchLimits
 from registry_sync.gateway_client import GatewayClient
 from registry_sync.holds_file import HoldsFile
 from registry_sync.intake import Intake
@@ -51,14 +50,21 @@ from registry_sync.operations.webhooks import (
     WebhookSecrets,
     build_webhooks,
 )
-from registry_sync.publish import Publisher
 from registry_sync.reconcile import Limits, Reconciler
 from registry_sync.schedule import Schedule
 from registry_sync.settings import SyncSettings
-from registry_sync.sources import mlflow_registry, s3_prefix
-from registry_sync.sources.locations import as_source_error, connect_s3, refuse_passwords
-from registry_sync.sources.s3_layout import Place
-from registry_sync.sources.source import Source
+from registry_sync.sources import (
+    SCHEME,
+    Fetcher,
+    FetchLimits,
+    LazyRegistry,
+    Place,
+    Publisher,
+    as_source_error,
+    bound_mlflow,
+    connect_s3,
+    refuse_passwords,
+)
 from registry_sync.sweep import Sweep
 from registry_sync.system import DamagedFiles, Threads, registry_calls
 
@@ -76,67 +82,9 @@ _QUIET_LOGGERS = {
 _log = structlog.get_logger("registry_sync")
 
 
-class LazyRegistry:
-    """The registry, connected with the first question: importing mlflow or boto3 takes seconds.
-
-    See `registry_sync.sources.source.Source`.
-    """
-
-    def __init__(
-        self,
-        tracking_uri: str,
-        environ: MutableMapping[str, str],
-        *,
-        stages: bool,
-        on_call: Callable[[str], None],
-    ) -> None:
-        """Store."""
-        self._tracking_uri = tracking_uri
-        self._environ = environ
-        self._stages = stages
-        self._on_call = on_call
-
-    @cached_property
-    def _registry(self) -> Source:
-        if self._tracking_uri.startswith(s3_prefix.SCHEME):
-            return s3_prefix.connect(self._tracking_uri, self._environ)
-        return mlflow_registry.connect(
-            self._tracking_uri, self._environ, stages=self._stages, on_call=self._on_call
-        )
-
-    @property
-    def name(self) -> str:
-        """What messages call the registry."""
-        return f"the registry at {self._tracking_uri}"  # asking it would connect, in this thread
-
-    def aspired(self, before: Aspired | None = None) -> Aspired:
-        """List everything."""
-        return self._registry.aspired(before)
-
-    def model(self, name: str) -> AspiredModel | None:
-        """Ask for one model."""
-        return self._registry.model(name)
-
-    def version(self, model: str, version: int) -> AspiredVersion:
-        """Ask for one version."""
-        return self._registry.version(model, version)
-
-    def locate(self, model: str, version: int) -> str:
-        """Return the URI of a version's bytes."""
-        return self._registry.locate(model, version)
-
-    def is_whole(self, version: AspiredVersion) -> bool:
-        """Whether the registry knows that the last file has been uploaded."""
-        return self._registry.is_whole(version)
-
-    def stamp(self, model: str, version: int, digest: str) -> None:
-        """Write a digest on a version."""
-        self._registry.stamp(model, version, digest)
-
-
 def build_registry(settings: SyncSettings) -> LazyRegistry:
     """Return the registry that the settings name; nothing is asked yet."""
-    mlflow_registry.bound_mlflow(os.environ)
+    bound_mlflow(os.environ)
     return LazyRegistry(
         settings.tracking_uri,
         os.environ,
@@ -148,7 +96,7 @@ def build_registry(settings: SyncSettings) -> LazyRegistry:
 def build_fetcher(settings: SyncSettings) -> Fetcher:
     """Return the fetcher that the settings describe."""
     # What a prefix lists is whole: its manifest was written after its last file.
-    settle_s = 0.0 if settings.tracking_uri.startswith(s3_prefix.SCHEME) else settings.settle_s
+    settle_s = 0.0 if settings.tracking_uri.startswith(SCHEME) else settings.settle_s
     limits = FetchLimits(
         max_bytes=settings.max_artifact_bytes,
         max_files=settings.max_artifact_files,

@@ -12,7 +12,7 @@ from registry_sync.artifacts import ArtifactStore
 from registry_sync.backoff import Backoff
 from registry_sync.domain import Aspired, LedgerView
 from registry_sync.errors import StoreError
-from registry_sync.standing import admissible_digest, find, is_quarantined
+from registry_sync.planning import admissible_digest, find, is_quarantined
 from registry_sync.system import Threads
 
 _LONGEST_PAUSE_S = 3600.0

@@ -18,7 +18,7 @@ from registry_sync.errors import NoDiskRoomError, RolloutRejectedError, StoreErr
 from registry_sync.journal import Journal
 from registry_sync.listings import Listings
 from registry_sync.observation import Observation
-from registry_sync.retention import Kept, Pressure, as_candidates, choose_removed, what_stays
+from registry_sync.planning import Kept, Pressure, as_candidates, choose_removed, what_stays
 from registry_sync.serving_target import ServingTarget, TargetUnreachableError
 from registry_sync.system import Threads
 

@@ -33,9 +33,8 @@ from registry_sync.errors import (
     ReplacedError,
     StoreError,
 )
-from registry_sync.fetch import OnProgress, Reserve
-from registry_sync.sources.source import Source
-from registry_sync.standing import is_of_creation, was_made_after
+from registry_sync.planning import is_of_creation, was_made_after
+from registry_sync.sources import OnProgress, Reserve, Source
 
 MakeRoom = Callable[[Path, int], None]
 """Books room in the store for so many bytes in all at a path of its `staging`, by having others

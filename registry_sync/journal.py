@@ -33,7 +33,7 @@ from registry_sync.holds_file import HoldsFile
 from registry_sync.intake import pinned_version
 from registry_sync.ledger import Ledger
 from registry_sync.patience import Patience
-from registry_sync.standing import aspired_version, creation, creation_of_bytes, find
+from registry_sync.planning import aspired_version, creation, creation_of_bytes, find
 from registry_sync.system import Threads
 
 _P = ParamSpec("_P")

@@ -12,13 +12,12 @@ from functools import partial
 import structlog
 
 from registry_sync.artifacts import ArtifactStore
-from registry_sync.creations import Version, lacking_versions, learned, learned_of
 from registry_sync.domain import Aspired, AspiredModel, LedgerView, PinChange, Settled, settle
 from registry_sync.errors import LedgerError, SourceError, StoreError
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
-from registry_sync.sources.source import Source
-from registry_sync.standing import as_remembered
+from registry_sync.planning import Version, as_remembered, lacking_versions, learned, learned_of
+from registry_sync.sources import Source
 from registry_sync.system import Threads
 
 _NOTHING = Aspired(models={}, listed_at=0.0)

@@ -8,7 +8,6 @@ from typing import Any
 
 import structlog
 
-from registry_sync.actions import BuildEnvironment
 from registry_sync.arrival import Stopped
 from registry_sync.artifacts import (
     BuildsEnvironments,
@@ -24,6 +23,7 @@ from registry_sync.errors import EnvironmentFailedError
 from registry_sync.intake import Stopwatch
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
+from registry_sync.planning import BuildEnvironment
 from registry_sync.system import Threads
 
 _log = structlog.get_logger("registry_sync.preparation")

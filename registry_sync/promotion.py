@@ -21,7 +21,6 @@ from gateway.contract import (
     StageOutcome,
     StageRequest,
 )
-from registry_sync.actions import Activate, ReleaseDigest, RetireAlias, RetireStandby, Stage
 from registry_sync.arrival import Arrival, Stopped
 from registry_sync.copies import Copies
 from registry_sync.domain import OWN_FAILURE, Rejection
@@ -30,6 +29,7 @@ from registry_sync.intake import Stopwatch
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.observation import Observation
+from registry_sync.planning import Activate, ReleaseDigest, RetireAlias, RetireStandby, Stage
 from registry_sync.serving_target import ServingTarget
 
 _HAS_DISPLACED: frozenset[StageFailure | None] = frozenset(

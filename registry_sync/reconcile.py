@@ -23,25 +23,9 @@ import structlog
 
 from gateway.contract import ActiveAlias, CatalogueModel, NodeState
 from gateway.system.logs import remember_location
-from registry_sync.actions import (
-    Action,
-    Activate,
-    BuildEnvironment,
-    Fetch,
-    ReleaseDigest,
-    ReleaseHold,
-    RetireAlias,
-    RetireStandby,
-    Stage,
-    Subject,
-    Urgency,
-    subject_of,
-)
 from registry_sync.announcer import Announcer, Listed
 from registry_sync.arrival import Arrival, Stopped
 from registry_sync.artifacts import ArtifactStore, BuildsEnvironments, OnMismatch, StoredArtifact
-from registry_sync.by_rule import rollback_of, unrecorded
-from registry_sync.catalogue import Known, Trouble, describe_model
 from registry_sync.copies import Copies
 from registry_sync.disk_room import DiskRoom, RoomLimits
 from registry_sync.domain import (
@@ -53,7 +37,6 @@ from registry_sync.domain import (
     OnSignatureChange,
     StandingChange,
 )
-from registry_sync.due import Begin, Due
 from registry_sync.errors import SyncError
 from registry_sync.hints import Hints
 from registry_sync.holds_file import HoldsFile
@@ -62,18 +45,42 @@ from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.listings import Listings
 from registry_sync.observation import Observation
-from registry_sync.plan import plan
+from registry_sync.planning import (
+    Action,
+    Activate,
+    Begin,
+    BuildEnvironment,
+    Due,
+    Fetch,
+    Known,
+    ReleaseDigest,
+    ReleaseHold,
+    Remembered,
+    RetireAlias,
+    RetireStandby,
+    Stage,
+    Subject,
+    Trouble,
+    Urgency,
+    Why,
+    World,
+    aspired_version,
+    describe_model,
+    explain,
+    plan,
+    rollback_of,
+    runs_in_own,
+    signature_change,
+    subject_of,
+    unrecorded,
+)
 from registry_sync.preparation import Preparation
 from registry_sync.promotion import Promotion
-from registry_sync.remembered import Remembered
 from registry_sync.serving_target import ServingTarget, TargetUnreachableError
 from registry_sync.signatures import Signatures
-from registry_sync.sources.source import Source
-from registry_sync.standing import aspired_version, runs_in_own
+from registry_sync.sources import Source
 from registry_sync.steps import Completed, Steps
 from registry_sync.system import DamagedFiles, Faults, Threads, without_end
-from registry_sync.why import Why, explain, signature_change
-from registry_sync.world import World
 
 _LONGEST_SLEEP_S = 5.0
 _MODELS_LOOKED_AT = 10

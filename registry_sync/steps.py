@@ -9,9 +9,16 @@ from dataclasses import dataclass
 
 import structlog
 
-from registry_sync.actions import (
+from registry_sync.arrival import Stopped
+from registry_sync.backoff import FIRST_S, Backoff, Failure
+from registry_sync.breaker import Breaker
+from registry_sync.domain import Attempt
+from registry_sync.errors import IncompleteArtifactError, SyncError, UnsettledError
+from registry_sync.intake import Stopwatch
+from registry_sync.planning import (
     Action,
     Activate,
+    Begin,
     BuildEnvironment,
     Fetch,
     ReleaseDigest,
@@ -25,13 +32,6 @@ from registry_sync.actions import (
     subject_of,
     verb_of,
 )
-from registry_sync.arrival import Stopped
-from registry_sync.backoff import FIRST_S, Backoff, Failure
-from registry_sync.breaker import Breaker
-from registry_sync.domain import Attempt
-from registry_sync.due import Begin
-from registry_sync.errors import IncompleteArtifactError, SyncError, UnsettledError
-from registry_sync.intake import Stopwatch
 
 _WANTED_RETRY_S = 5.0
 _UPLOAD_RETRY_S = 10.0

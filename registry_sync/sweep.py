@@ -5,9 +5,8 @@ from __future__ import annotations
 from gateway.contract import NodeState
 from registry_sync.artifacts import StoredArtifact
 from registry_sync.domain import Aspired, LedgerView
-from registry_sync.plan import LISTINGS_FOR_REMOVAL
+from registry_sync.planning import LISTINGS_FOR_REMOVAL, find
 from registry_sync.reconcile import Reconciler
-from registry_sync.standing import find
 
 
 class Sweep:

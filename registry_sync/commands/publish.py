@@ -16,9 +16,8 @@ from registry_sync.commands.arguments import AsJson, at_uri, new_alias, read_set
 from registry_sync.commands.terminal import Exit, fail, progress_bars, say, say_error, tell
 from registry_sync.domain import AspiredVersion
 from registry_sync.errors import IncompleteArtifactError, SyncError
-from registry_sync.publish import Publication, read_folder
 from registry_sync.settings import SyncSettings
-from registry_sync.sources.source import Source
+from registry_sync.sources import Publication, Source, read_folder
 
 # --- stamp ----------------------------------------------------------------------------------------
 

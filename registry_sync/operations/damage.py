@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from registry_sync.planning import admissible_digest, is_quarantined
 from registry_sync.reconcile import Reconciler
-from registry_sync.standing import admissible_digest, is_quarantined
 
 _MOST_TOLD = 20
 _SHORT = 19

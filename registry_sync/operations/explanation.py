@@ -21,8 +21,8 @@ from registry_sync.operations.state import (
     model_state,
     read_history,
 )
+from registry_sync.planning import explain
 from registry_sync.reconcile import Reconciler
-from registry_sync.why import explain
 
 _TOLD_ATTEMPTS = 8
 _SEARCHED_ATTEMPTS = 200

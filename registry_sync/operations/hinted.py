@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from gateway.contract import InvalidReferenceError, parse_model_name
-from registry_sync.sources.s3_layout import Root
+from registry_sync.sources import Root
 
 _OF_MODELS = ("registered_model", "model_version")
 """How MLflow's entities begin that are about models; others are prompts and budgets."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from registry_sync.domain import AskedBy, Hold
 from registry_sync.operations.bodies import Outcome
+from registry_sync.planning import aspired_version, find, quarantine_of
 from registry_sync.reconcile import Reconciler, Trial
-from registry_sync.standing import aspired_version, find, quarantine_of
 
 
 def new_hold(

@@ -9,8 +9,8 @@ from registry_sync.domain import AskedBy
 from registry_sync.operations.bodies import SyncAnswer
 from registry_sync.operations.refusals import UnknownError
 from registry_sync.operations.state import last_failure, model_state
+from registry_sync.planning import Explanation, Why, explain
 from registry_sync.reconcile import Reconciler
-from registry_sync.why import Explanation, Why, explain
 
 _PENDING = frozenset({Why.UNDER_WAY, Why.FAILING})
 _SETTLED = frozenset({Why.FOLLOWS, Why.PINNED, Why.HELD, Why.FROZEN, Why.ON_DEMAND, Why.GONE})

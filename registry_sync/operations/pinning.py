@@ -15,14 +15,8 @@ from registry_sync.operations.bodies import (
 )
 from registry_sync.operations.holding import hold_until_served, new_hold
 from registry_sync.operations.refusals import NotHeldError, UnknownError
+from registry_sync.planning import aspired_version, creation, expected_digest, find, quarantine_of
 from registry_sync.reconcile import Reconciler
-from registry_sync.standing import (
-    aspired_version,
-    creation,
-    expected_digest,
-    find,
-    quarantine_of,
-)
 
 
 async def pin(spine: Reconciler, request: PinRequest, *, patience_s: float) -> PinAnswer:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from registry_sync.actions import Fetch
 from registry_sync.domain import AskedBy, Quarantine
-from registry_sync.incidents import incident_of, way_out, why_not_acceptable
 from registry_sync.operations.bodies import (
     Quarantines,
     QuarantineState,
@@ -13,8 +11,16 @@ from registry_sync.operations.bodies import (
 )
 from registry_sync.operations.pinning import bring
 from registry_sync.operations.refusals import NotQuarantinedError, not_recorded
+from registry_sync.planning import (
+    Fetch,
+    find,
+    incident_of,
+    is_made_anew,
+    quarantine_of,
+    way_out,
+    why_not_acceptable,
+)
 from registry_sync.reconcile import Reconciler
-from registry_sync.standing import find, is_made_anew, quarantine_of
 
 
 def read_quarantines(spine: Reconciler) -> Quarantines:

@@ -7,8 +7,8 @@ import asyncio
 from registry_sync.domain import AskedBy, Hold
 from registry_sync.operations.bodies import RetryAnswer, RetryOutcome, RetryRequest
 from registry_sync.operations.refusals import NotRejectedError, not_recorded
+from registry_sync.planning import Explanation, Why, explain
 from registry_sync.reconcile import Reconciler
-from registry_sync.why import Explanation, Why, explain
 
 _OUTCOMES: tuple[RetryOutcome, ...] = ("active", "released", "pending", "refused")
 """The worst last."""

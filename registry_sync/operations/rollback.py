@@ -10,14 +10,14 @@ from registry_sync.errors import LedgerError
 from registry_sync.operations.bodies import RollbackAnswer, RollbackRequest
 from registry_sync.operations.holding import hold_until_served, new_hold
 from registry_sync.operations.refusals import NothingToRollBackError
-from registry_sync.reconcile import Reconciler
-from registry_sync.standing import (
+from registry_sync.planning import (
     creation,
     creation_of_bytes,
     expected_digest,
     find,
     predecessor_is_over,
 )
+from registry_sync.reconcile import Reconciler
 
 _SEARCHED_ACTIVATIONS = 200
 

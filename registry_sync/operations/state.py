@@ -20,9 +20,8 @@ from registry_sync.operations.bodies import (
     work,
 )
 from registry_sync.operations.pinning import frozen
+from registry_sync.planning import Explanation, Why, World, explain
 from registry_sync.reconcile import Reconciler, with_pauses
-from registry_sync.why import Explanation, Why, explain
-from registry_sync.world import World
 
 
 async def state_document(

@@ -35,7 +35,7 @@ from registry_sync.operations.senders import (
     SigningSender,
     TokenSender,
 )
-from registry_sync.sources.s3_layout import Root
+from registry_sync.sources import Root
 
 _BETWEEN_COMPLAINTS_S = 10.0
 _log = structlog.get_logger("registry_sync.webhooks")

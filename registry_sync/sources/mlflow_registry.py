@@ -62,7 +62,7 @@ def bound_mlflow(environ: MutableMapping[str, str]) -> None:
         environ.setdefault(name, value)
 
 
-def connect(
+def connect_mlflow(
     tracking_uri: str,
     environ: MutableMapping[str, str],
     *,

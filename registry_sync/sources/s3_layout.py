@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.contract import InvalidReferenceError, parse_model_name, parse_version
 from registry_sync.artifacts import check_paths
 from registry_sync.errors import SourceError, UnsafePathError
-from registry_sync.sources.s3_refusals import is_changed, is_gone
+from registry_sync.sources.storage import is_changed, is_gone
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -26,7 +26,7 @@ import httpx
 
 from registry_sync.artifacts.description import describe
 from registry_sync.artifacts.store import ArtifactStore, Pin
-from registry_sync.fetch import Fetcher, FetchLimits
+from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
 from tests.benchmarks.load import generator, load
 from tests.models.catalogue import IrisPipeline
 from tests.servers import free_ports

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from registry_sync.domain.aspired import Aspired
-from registry_sync.sources.mlflow_registry import connect
+from registry_sync.sources.mlflow_registry import connect_mlflow
 from tests.acceptance.lying_registry import LyingRegistry
 from tests.servers import mlflow_server
 
@@ -72,7 +72,7 @@ def _fill(url: str, models: int, versions: int) -> None:
 def _measure(url: str, door: LyingRegistry) -> list[dict[str, Any]]:
     from mlflow import MlflowClient
 
-    registry = connect(door.url, os.environ)
+    registry = connect_mlflow(door.url, os.environ)
     client = MlflowClient(url)
     before = registry.aspired()
     turn = iter(range(1, 1000))

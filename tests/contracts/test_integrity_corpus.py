@@ -14,7 +14,7 @@ from gateway.worker.loading import integrity
 from registry_sync.artifacts.manifest import Manifest
 from registry_sync.artifacts.verify import verify
 from registry_sync.errors import ArtifactError, UnsafePathError
-from registry_sync.fetch import Fetcher, FetchLimits
+from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
 from tests.contracts.integrity_corpus import CHANGES, FILES, Change, write_artifact
 
 FETCHER = Fetcher(tracking_uri="", limits=FetchLimits(disk_floor_bytes=0, settle_s=0), environ={})

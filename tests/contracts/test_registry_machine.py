@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
-from registry_sync import standing, world
 from registry_sync.domain.aspired import AspiredVersion
 from registry_sync.domain.records import Activation, LedgerView, Quarantine
+from registry_sync.planning import admissibility, snapshot
 from tests.contracts.registry_machine import Machine
 
 SOAK = os.environ.get("REGISTRY_GATEWAY_SOAK", "") not in {"", "0"}
@@ -72,7 +72,7 @@ def any_creation(_recorded: str | None, _now: str) -> bool:
     return True
 
 
-def lost_or_taken_away(of: world.World, model: str, alias: str) -> Activation | None:
+def lost_or_taken_away(of: snapshot.World, model: str, alias: str) -> Activation | None:
     """An alias that was taken away is as good as lost."""
     return of.ledger.last_active.get((model, alias))
 
@@ -83,9 +83,9 @@ def quarantine_of_any_creation(listed: AspiredVersion, ledger: LedgerView) -> Qu
 
 
 FAULTS = {
-    "a version is its name and number": (standing, "is_of_creation", any_creation),
-    "what is withdrawn is lost": (world.World, "lost", lost_or_taken_away),
-    "made anew is altered": (standing, "quarantine_of", quarantine_of_any_creation),
+    "a version is its name and number": (admissibility, "is_of_creation", any_creation),
+    "what is withdrawn is lost": (snapshot.World, "lost", lost_or_taken_away),
+    "made anew is altered": (admissibility, "quarantine_of", quarantine_of_any_creation),
 }
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from registry_sync.artifacts.manifest import Manifest
 from registry_sync.errors import SourceError
-from registry_sync.sources.mlflow_registry import connect
+from registry_sync.sources.mlflow_registry import connect_mlflow
 from registry_sync.sources.s3_layout import Root
-from registry_sync.sources.s3_prefix import S3Prefix
+from registry_sync.sources.s3_registry import S3Prefix
 from registry_sync.sources.source import Source
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.s3 import FakeS3
@@ -48,7 +48,7 @@ class Mlflow:
         from mlflow import MlflowClient
 
         self.client = MlflowClient(server.url)
-        self.source: Source = connect(server.url, os.environ)
+        self.source: Source = connect_mlflow(server.url, os.environ)
 
     def publish(self, model: str, version: int) -> None:
         if version == 1:

@@ -10,7 +10,7 @@ from gateway.contract.references import LATEST
 from registry_sync.artifacts.manifest import Fetched, Manifest
 from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import IncompleteArtifactError, SourceError
-from registry_sync.fetch import OnProgress, Reserve
+from registry_sync.sources.storage.fetcher import OnProgress, Reserve
 
 MLMODEL = "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n    data: data\n"
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from registry_sync.errors import SourceError, SyncError
-from registry_sync.fetch import Fetcher, FetchLimits
-from registry_sync.sources import bounded_answers, mlflow_registry, s3_prefix
-from registry_sync.sources.locations import connect_s3
+from registry_sync.sources import bounded_answers, mlflow_registry, s3_registry
 from registry_sync.sources.s3_layout import Place, read_small
+from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
+from registry_sync.sources.storage.s3 import connect_s3
 
 pytestmark = pytest.mark.integration
 
@@ -114,7 +114,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LyingServer]:
 
 
 def asks_mlflow(server: LyingServer, _into: Path) -> None:
-    mlflow_registry.connect(server.url, os.environ).aspired()
+    mlflow_registry.connect_mlflow(server.url, os.environ).aspired()
 
 
 def asks_a_proxy(server: LyingServer, into: Path) -> None:
@@ -124,7 +124,7 @@ def asks_a_proxy(server: LyingServer, into: Path) -> None:
 
 
 def asks_s3(_server: LyingServer, _into: Path) -> None:
-    s3_prefix.connect("s3://bucket/prefix", os.environ).aspired()
+    s3_registry.connect_s3_registry("s3://bucket/prefix", os.environ).aspired()
 
 
 def reads_an_object(_server: LyingServer, _into: Path) -> None:

@@ -11,11 +11,11 @@ from uuid import uuid4
 
 import pytest
 
-from registry_sync.fetch import Fetcher, FetchLimits
-from registry_sync.publish import Publisher, read_folder
-from registry_sync.sources.locations import connect_s3
 from registry_sync.sources.s3_layout import Place
-from registry_sync.sources.s3_prefix import connect
+from registry_sync.sources.s3_publisher import Publisher, read_folder
+from registry_sync.sources.s3_registry import connect_s3_registry
+from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
+from registry_sync.sources.storage.s3 import connect_s3
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.registry import FakeRegistry
@@ -44,7 +44,7 @@ def registry(s3: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fa
         (folder / "weights").write_bytes(os.urandom(VERSION_BYTES))
         read = read_folder(folder, max_files=10, max_bytes=2**30, on_bytes=lambda *_: None)
         publisher.publish(read, version, (A,) if version == ACTIVE else (), lambda *_: None)
-    source = connect(root, os.environ)
+    source = connect_s3_registry(root, os.environ)
     limits = FetchLimits(disk_floor_bytes=0, settle_s=0)
     fetcher = Fetcher(tracking_uri="", limits=limits, environ=os.environ)
     both: Any = SimpleNamespace(

@@ -17,8 +17,8 @@ from registry_sync.errors import (
     SourceError,
     UnsafePathError,
 )
-from registry_sync.fetch import Fetcher, FetchLimits
-from registry_sync.sources.mlflow_registry import connect
+from registry_sync.sources.mlflow_registry import connect_mlflow
+from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
 from tests.models.catalogue import LinearModel
 from tests.servers import MlflowServer, Seaweed
 
@@ -199,7 +199,7 @@ def logged_directly(mlflow: MlflowServer, prefix: str) -> Iterator[tuple[str, in
 def test_what_mlflow_logs_directly_to_s3_is_found_and_fetched(
     s3, prefix, mlflow, logged_directly, tmp_path
 ):
-    uri = connect(mlflow.url, os.environ).locate(*logged_directly)
+    uri = connect_mlflow(mlflow.url, os.environ).locate(*logged_directly)
     assert uri.startswith(f"s3://{BUCKET}/{prefix}")
     result = fetcher(s3).fetch(uri, tmp_path / "into")
     assert "MLmodel" in result.manifest.files

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from registry_sync.errors import FetchTimeoutError
-from registry_sync.fetch import Fetcher, FetchLimits
+from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
 from tests.integration.faulty_wire import FaultyWire
 from tests.servers import MlflowServer
 

@@ -15,14 +15,14 @@ import pytest
 from gateway.contract.catalogue import Policy
 from registry_sync.artifacts.description import describe
 from registry_sync.artifacts.verify import Verdict, verify
-from registry_sync.catalogue import Known, describe_model
 from registry_sync.domain.aspired import Aspired
 from registry_sync.domain.records import LedgerView
 from registry_sync.domain.tags import DIGEST_TAG
 from registry_sync.errors import IncompleteArtifactError, SourceError
-from registry_sync.fetch import Fetcher, FetchLimits
+from registry_sync.planning.catalogue import Known, describe_model
 from registry_sync.sources import mlflow_registry
-from registry_sync.sources.mlflow_registry import MlflowRegistry, connect
+from registry_sync.sources.mlflow_registry import MlflowRegistry, connect_mlflow
+from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
 from tests.models.catalogue import LinearModel
 from tests.servers import MlflowServer, free_ports
 
@@ -38,7 +38,7 @@ def client(mlflow: MlflowServer) -> Any:
 
 @pytest.fixture
 def registry(mlflow: MlflowServer) -> MlflowRegistry:
-    return connect(mlflow.url, os.environ)
+    return connect_mlflow(mlflow.url, os.environ)
 
 
 @pytest.fixture
@@ -262,7 +262,7 @@ def test_what_does_not_exist_is_the_sources_error(registry, name):
 
 
 def test_a_dead_registry_is_said_to_be_dead():
-    registry = connect(f"http://127.0.0.1:{free_ports(1)[0]}", os.environ)
+    registry = connect_mlflow(f"http://127.0.0.1:{free_ports(1)[0]}", os.environ)
     with pytest.raises(SourceError, match=r"could not be listed: .*\(Connection refused\)$"):
         registry.aspired()
 
@@ -296,7 +296,7 @@ def test_an_ordinary_poll_makes_at_most_two_calls(client, name, mlflow):
         client.create_model_version(f"{name}-{number}", source=f"s3://nowhere/{number}")
         client.set_registered_model_alias(f"{name}-{number}", "champion", "1")
     calls: list[str] = []
-    registry = connect(mlflow.url, os.environ, on_call=calls.append)
+    registry = connect_mlflow(mlflow.url, os.environ, on_call=calls.append)
     before = registry.aspired()
     calls.clear()
     again = registry.aspired(before)

@@ -15,11 +15,11 @@ from uuid import uuid4
 import pytest
 
 from registry_sync.errors import FetchTimeoutError, IncompleteArtifactError, PublishError
-from registry_sync.fetch import Fetcher, FetchLimits
-from registry_sync.publish import Publication, Publisher, read_folder
-from registry_sync.sources.locations import connect_s3
 from registry_sync.sources.s3_layout import Place
-from registry_sync.sources.s3_prefix import S3Prefix, connect
+from registry_sync.sources.s3_publisher import Publication, Publisher, read_folder
+from registry_sync.sources.s3_registry import S3Prefix, connect_s3_registry
+from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
+from registry_sync.sources.storage.s3 import connect_s3
 from tests.integration.faulty_wire import FaultyWire
 from tests.servers import Seaweed
 
@@ -78,7 +78,7 @@ def publish(
 
 
 def source(root: str) -> S3Prefix:
-    return connect(root, os.environ)
+    return connect_s3_registry(root, os.environ)
 
 
 def fetcher(endpoint: str = "", **limits: float) -> Fetcher:

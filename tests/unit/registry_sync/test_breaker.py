@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Iterable
 
-from registry_sync.actions import Action, Fetch, Urgency
 from registry_sync.arrival import Stopped
 from registry_sync.errors import IncompleteArtifactError, SourceError, SyncError
+from registry_sync.planning.actions import Action, Fetch, Urgency
 from registry_sync.steps import Steps
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory

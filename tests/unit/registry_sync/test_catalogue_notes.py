@@ -1,8 +1,8 @@
 """A held alias says so, at what and until when; others say nothing."""
 
-from registry_sync.catalogue import Known, describe_model
 from registry_sync.domain.aspired import AspiredModel, AspiredVersion
 from registry_sync.domain.records import Hold, LedgerView
+from registry_sync.planning.catalogue import Known, describe_model
 
 
 def model(name):

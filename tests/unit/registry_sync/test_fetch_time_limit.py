@@ -10,21 +10,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from registry_sync import fetch as fetch_module
 from registry_sync.errors import (
     ArtifactTooLargeError,
     FetchTimeoutError,
     NoDiskRoomError,
     SourceError,
 )
-from registry_sync.fetch import Fetcher, FetchLimits
-from registry_sync.sources import read_ahead
-from registry_sync.sources.locations import (
-    NEVER,
-    LocalLocation,
-    RepositoryLocation,
-    S3Location,
-)
+from registry_sync.sources.storage import fetcher as fetch_module
+from registry_sync.sources.storage import read_ahead
+from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
+from registry_sync.sources.storage.local import LocalLocation
+from registry_sync.sources.storage.location import NEVER
+from registry_sync.sources.storage.mlflow_artifacts import RepositoryLocation
+from registry_sync.sources.storage.s3 import S3Location
 from registry_sync.system.threads import StoppedError
 from tests.fakes.artifacts import FILES, write_files
 from tests.fakes.s3 import FakeS3

@@ -14,7 +14,8 @@ from registry_sync import bootstrap, cli
 from registry_sync.errors import SourceError
 
 def failing(*_, **__):
-    structlog.get_logger("registry_sync.fetch").warning("fetch.resumed", token="Bearer c4nary")
+    log = structlog.get_logger("x")
+    log.warning("fetch.resumed", token="Bearer c4nary")
     raise SourceError("it does not answer")
 
 bootstrap.LazyRegistry.version = failing

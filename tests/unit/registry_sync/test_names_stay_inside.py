@@ -11,7 +11,8 @@ from gateway.system.logs.redaction import for_public, remember_names
 from registry_sync.domain.aspired import AspiredModel, AspiredVersion
 from registry_sync.errors import SourceError, in_words
 from registry_sync.settings import SyncSettings
-from registry_sync.sources.locations import Scratch, open_location
+from registry_sync.sources.storage.location import Scratch
+from registry_sync.sources.storage.resolve import open_location
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.actions import Fetch
 from registry_sync.arrival import Stopped
 from registry_sync.intake import Stopwatch
+from registry_sync.planning.actions import Fetch
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle

@@ -13,7 +13,6 @@ import pytest
 from gateway.contract.catalogue import VersionState
 from gateway.contract.changes import PERMANENT_STAGE_FAILURES, StageFailure
 from gateway.contract.node_state import OBSERVE_TIMEOUT_S
-from registry_sync.actions import Activate
 from registry_sync.arrival import Stopped
 from registry_sync.domain.records import Activation, Hold, LedgerView
 from registry_sync.errors import (
@@ -26,6 +25,7 @@ from registry_sync.errors import (
     UnsettledError,
 )
 from registry_sync.intake import Stopwatch
+from registry_sync.planning.actions import Activate
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle

@@ -20,7 +20,6 @@ from gateway.contract.changes import (
     StageRequest,
 )
 from gateway.contract.node_state import ActiveAlias, NodeState, Wanted
-from registry_sync.actions import Activate, RetireAlias, Urgency
 from registry_sync.artifacts.store import ArtifactStore, Pin, StoredArtifact
 from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.domain.records import (
@@ -36,10 +35,11 @@ from registry_sync.intake import Intake
 from registry_sync.journal import Journal
 from registry_sync.ledger import Ledger
 from registry_sync.listings import _Wish
-from registry_sync.plan import plan
+from registry_sync.planning.actions import Activate, RetireAlias, Urgency
+from registry_sync.planning.plan import plan
+from registry_sync.planning.snapshot import World
 from registry_sync.reconcile import Limits, Reconciler
 from registry_sync.system.threads import Threads
-from registry_sync.world import World
 from tests.fakes.artifacts import fetched
 from tests.fakes.environments import FakeEnvironments
 

@@ -22,7 +22,7 @@ from registry_sync.domain.records import (
     Quarantine,
     Rejection,
 )
-from registry_sync.retention import Pressure, as_candidates, choose_removed, what_stays
+from registry_sync.planning.retention import Pressure, as_candidates, choose_removed, what_stays
 from registry_sync.sweep import Sweep, choose_gone, choose_gone_verdicts
 from registry_sync.system.threads import Threads
 from tests.fakes.artifacts import fetched

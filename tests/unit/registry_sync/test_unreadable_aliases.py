@@ -5,13 +5,13 @@ import time
 import pytest
 
 from gateway.contract.node_state import ActiveAlias, NodeState
-from registry_sync.actions import RetireAlias
 from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.domain.records import LedgerView
 from registry_sync.domain.settlement import Settled, settle
 from registry_sync.ledger import Ledger
-from registry_sync.plan import plan
-from registry_sync.world import World
+from registry_sync.planning.actions import RetireAlias
+from registry_sync.planning.plan import plan
+from registry_sync.planning.snapshot import World
 
 DIGEST = "sha256:" + "1" * 64
 

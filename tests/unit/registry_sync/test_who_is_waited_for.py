@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from gateway.contract.node_state import NodeState, Wanted
-from registry_sync.actions import Action, Activate, Fetch, Stage, Urgency
 from registry_sync.domain.records import LedgerView
-from registry_sync.plan import plan
-from registry_sync.world import World
+from registry_sync.planning.actions import Action, Activate, Fetch, Stage, Urgency
+from registry_sync.planning.plan import plan
+from registry_sync.planning.snapshot import World
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import NodeInMemory, idle
-from tests.unit.registry_sync.test_plan import Case, D, M, hold, last, pins, world
+from tests.unit.registry_sync.planning.test_plan import Case, D, M, hold, last, pins, world
 
 A = "champion"
 

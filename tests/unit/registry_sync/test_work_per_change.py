@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from gateway.contract.catalogue import Catalogue, CatalogueAck
-from registry_sync import backlog, catalogue, copies, observation, reconcile, signatures
+from registry_sync import backlog, copies, observation, reconcile, signatures
+from registry_sync.planning import catalogue
 from registry_sync.reconcile import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import NodeInMemory, idle

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.contract.catalogue import Policy
-from registry_sync.catalogue import Known, describe_model
 from registry_sync.domain.aspired import AspiredModel, AspiredVersion
 from registry_sync.domain.records import LedgerView
 from registry_sync.domain.tags import (
@@ -21,6 +20,7 @@ from registry_sync.domain.tags import (
     problems_of,
     read_policy,
 )
+from registry_sync.planning.catalogue import Known, describe_model
 
 
 def read(name: str, text: str) -> Any:

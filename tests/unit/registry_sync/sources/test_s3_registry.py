@@ -11,10 +11,10 @@ from registry_sync.artifacts.manifest import Manifest
 from registry_sync.bootstrap import build_fetcher, build_registry
 from registry_sync.errors import SourceError
 from registry_sync.settings import SyncSettings
-from registry_sync.sources import s3_prefix
+from registry_sync.sources import s3_registry
 from registry_sync.sources.mlflow_registry import MlflowRegistry
 from registry_sync.sources.s3_layout import Place, Root
-from registry_sync.sources.s3_prefix import S3Prefix, connect
+from registry_sync.sources.s3_registry import S3Prefix, connect_s3_registry
 from tests.fakes.s3 import FakeS3, refusal
 
 MANIFEST = Manifest.of({"MLmodel": "a" * 64})
@@ -217,7 +217,7 @@ def test_a_storage_that_never_comes_to_an_end_makes_no_listing(s3, source, monke
             released.wait(30)
 
     s3.before = stand
-    monkeypatch.setattr(s3_prefix, "_LISTING_LIMIT_S", 0.1)
+    monkeypatch.setattr(s3_registry, "_LISTING_LIMIT_S", 0.1)
     began = time.monotonic()
     with pytest.raises(SourceError, match="did not answer within"):
         source.aspired()
@@ -253,7 +253,7 @@ def test_one_version_is_asked_for(s3, source):
 @pytest.mark.parametrize("uri", ["s3://", "s3:///x"])
 def test_a_uri_without_a_bucket_is_refused(uri):
     with pytest.raises(SourceError, match="is not s3://bucket/prefix"):
-        connect(uri, {})
+        connect_s3_registry(uri, {})
 
 
 def test_a_prefix_may_be_empty(s3):

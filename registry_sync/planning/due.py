@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from itertools import count
 
-from registry_sync.actions import Action
+from registry_sync.planning.actions import Action
 
 _FEW = 1000
 

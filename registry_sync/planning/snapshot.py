@@ -7,7 +7,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from gateway.contract import ActiveAlias, AliasHold, NodeState, StageRequest
-from registry_sync.actions import Subject
 from registry_sync.domain import (
     BY_REGISTRY,
     Activation,
@@ -20,7 +19,8 @@ from registry_sync.domain import (
     SignatureChange,
     Swap,
 )
-from registry_sync.standing import (
+from registry_sync.planning.actions import Subject
+from registry_sync.planning.admissibility import (
     admissible_digest,
     creation,
     find,

@@ -3,8 +3,8 @@
 import pytest
 
 from registry_sync.errors import ForbiddenPlaceError
-from registry_sync.sources import locations
-from registry_sync.sources.allowed_places import check_place
+from registry_sync.sources.storage import location, resolve
+from registry_sync.sources.storage.uri_policy import check_place
 
 SERVER = "https://mlflow.example/base"
 
@@ -71,8 +71,8 @@ def test_a_port_of_the_server_itself_counts():
 
 
 def test_a_run_whose_artifacts_are_elsewhere_sends_us_there_no_more(monkeypatch):
-    monkeypatch.setattr(locations, "_of_run", lambda *_: "http://evil.example/x")
+    monkeypatch.setattr(resolve, "_of_run", lambda *_: "http://evil.example/x")
     with pytest.raises(ForbiddenPlaceError):
-        locations.open_location(
-            "runs:/0123/model", tracking_uri=SERVER, s3=pytest.fail, scratch=locations.Scratch()
+        resolve.open_location(
+            "runs:/0123/model", tracking_uri=SERVER, s3=pytest.fail, scratch=location.Scratch()
         )

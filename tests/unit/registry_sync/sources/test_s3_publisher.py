@@ -14,9 +14,9 @@ from registry_sync.errors import (
     SourceError,
     UnsafePathError,
 )
-from registry_sync.publish import Publisher, read_folder
 from registry_sync.sources.s3_layout import Place, Root
-from registry_sync.sources.s3_prefix import S3Prefix
+from registry_sync.sources.s3_publisher import Publisher, read_folder
+from registry_sync.sources.s3_registry import S3Prefix
 from tests.fakes.artifacts import FILES, write_files
 from tests.fakes.s3 import FakeS3, refusal
 

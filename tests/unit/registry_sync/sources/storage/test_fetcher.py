@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync import fetch as fetch_module
 from registry_sync.errors import (
     ArtifactTooLargeError,
     FetchTimeoutError,
@@ -17,9 +16,11 @@ from registry_sync.errors import (
     SourceError,
     UnsafePathError,
 )
-from registry_sync.fetch import Fetched, Fetcher, FetchLimits
-from registry_sync.sightings import Sightings
-from registry_sync.sources.locations import NEVER, LocalLocation, RemoteFile, RemoteListing
+from registry_sync.sources.storage import fetcher as fetch_module
+from registry_sync.sources.storage.fetcher import Fetched, Fetcher, FetchLimits
+from registry_sync.sources.storage.local import LocalLocation
+from registry_sync.sources.storage.location import NEVER, RemoteFile, RemoteListing
+from registry_sync.sources.storage.upload_stability import Sightings
 from tests.fakes.artifacts import FILES, fetched, write_files
 
 ROOMY = {"disk_floor_bytes": 0, "settle_s": 0.0}

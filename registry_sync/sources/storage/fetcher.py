@@ -28,16 +28,11 @@ from registry_sync.errors import (
     StoreError,
     UnsettledError,
 )
-from registry_sync.sightings import Sightings
-from registry_sync.sources.locations import (
-    Location,
-    RemoteFile,
-    RemoteListing,
-    Scratch,
-    connect_s3,
-    open_location,
-)
-from registry_sync.sources.read_ahead import wait_for
+from registry_sync.sources.storage.location import Location, RemoteFile, RemoteListing, Scratch
+from registry_sync.sources.storage.read_ahead import wait_for
+from registry_sync.sources.storage.resolve import open_location
+from registry_sync.sources.storage.s3 import connect_s3
+from registry_sync.sources.storage.upload_stability import Sightings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

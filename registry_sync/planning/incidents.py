@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from registry_sync.domain import AspiredVersion, LedgerView, Quarantine
-from registry_sync.standing import accepted
+from registry_sync.planning.admissibility import accepted
 
 
 class Incident(StrEnum):

@@ -16,7 +16,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from gateway.contract import ActiveAlias
-from registry_sync.actions import (
+from registry_sync.domain import AskedBy, Hold, Load, Swap
+from registry_sync.planning.actions import (
     Action,
     Activate,
     BuildEnvironment,
@@ -28,16 +29,15 @@ from registry_sync.actions import (
     Stage,
     Urgency,
 )
-from registry_sync.by_rule import over
-from registry_sync.domain import AskedBy, Hold, Load, Swap
-from registry_sync.standing import (
+from registry_sync.planning.admissibility import (
     admissible_digest,
     aspired_version,
     find,
     is_quarantined,
     is_unfollowed,
 )
-from registry_sync.world import Target, World
+from registry_sync.planning.automatic_rollbacks import over
+from registry_sync.planning.snapshot import Target, World
 
 LISTINGS_FOR_REMOVAL = 2
 

@@ -10,7 +10,6 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from botocore.utils import parse_timestamp
 from urllib3.exceptions import ProtocolError
 
-from registry_sync import fetch as fetch_module
 from registry_sync.errors import (
     ArtifactTooLargeError,
     FetchTimeoutError,
@@ -18,10 +17,12 @@ from registry_sync.errors import (
     SourceError,
     UnsafePathError,
 )
-from registry_sync.fetch import Fetcher, FetchLimits
-from registry_sync.sources import locations, s3_parts
-from registry_sync.sources.locations import S3Location
-from registry_sync.sources.read_ahead import read_ahead
+from registry_sync.sources.storage import fetcher as fetch_module
+from registry_sync.sources.storage import location as locations
+from registry_sync.sources.storage import s3_parts
+from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
+from registry_sync.sources.storage.read_ahead import parts_in_order
+from registry_sync.sources.storage.s3 import S3Location
 from tests.fakes.s3 import FakeS3, refusal
 
 MLMODEL = b"flavors: {python_function: {loader_module: mlflow.sklearn, model_path: model.pkl}}\n"
@@ -227,7 +228,7 @@ def test_parts_that_wait_are_bounded():
         started.append(number)
         return b"x"
 
-    reading = read_ahead(range(100), load, at_once=3)
+    reading = parts_in_order(range(100), load, at_once=3)
     for number in range(10):
         while (came := next(reading)) == (number, None):
             pass
@@ -242,7 +243,7 @@ def test_what_a_part_raises_is_raised_in_its_turn():
             raise TimeoutError("its own")
         return b"x"
 
-    reading = read_ahead(range(3), load, at_once=3)
+    reading = parts_in_order(range(3), load, at_once=3)
     assert next(reading) == (0, b"x")
     with pytest.raises(TimeoutError, match="its own"):
         list(reading)

@@ -1,7 +1,7 @@
 """What is due waits for a slot by its urgency, and its model is not planned again for that."""
 
-from registry_sync.actions import Action, Fetch, Stage, Urgency
-from registry_sync.due import Begin, Due
+from registry_sync.planning.actions import Action, Fetch, Stage, Urgency
+from registry_sync.planning.due import Begin, Due
 
 
 def fetch(model: str, urgency: Urgency = Urgency.PREFETCH, version: int = 1) -> Fetch:

@@ -22,8 +22,7 @@ from registry_sync.domain import (
     problems_of,
     read_policy,
 )
-from registry_sync.incidents import told
-from registry_sync.standing import (
+from registry_sync.planning.admissibility import (
     accepted,
     admissible_digest,
     expected_digest,
@@ -31,6 +30,7 @@ from registry_sync.standing import (
     quarantine_of,
     rejection,
 )
+from registry_sync.planning.incidents import told
 
 
 @dataclass(frozen=True, slots=True)

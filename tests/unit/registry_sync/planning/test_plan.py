@@ -6,17 +6,6 @@ import pytest
 
 from gateway.contract.changes import StageRequest
 from gateway.contract.node_state import ActiveAlias, AliasHold, NodeState, Wanted
-from registry_sync.actions import (
-    Action,
-    Activate,
-    BuildEnvironment,
-    Fetch,
-    ReleaseDigest,
-    ReleaseHold,
-    RetireAlias,
-    RetireStandby,
-    Stage,
-)
 from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.domain.records import (
     Activation,
@@ -28,9 +17,20 @@ from registry_sync.domain.records import (
     Rejection,
 )
 from registry_sync.domain.settlement import Settled, settle
-from registry_sync.plan import plan
-from registry_sync.why import explain
-from registry_sync.world import World
+from registry_sync.planning.actions import (
+    Action,
+    Activate,
+    BuildEnvironment,
+    Fetch,
+    ReleaseDigest,
+    ReleaseHold,
+    RetireAlias,
+    RetireStandby,
+    Stage,
+)
+from registry_sync.planning.explain import explain
+from registry_sync.planning.plan import plan
+from registry_sync.planning.snapshot import World
 
 M = "m"
 D = {n: f"sha256:{n:064x}" for n in range(10)}

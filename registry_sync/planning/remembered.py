@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.domain.records import LedgerView
-from registry_sync.standing import as_remembered
+from registry_sync.planning.admissibility import as_remembered
 
 
 @dataclass(frozen=True, slots=True)

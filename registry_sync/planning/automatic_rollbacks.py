@@ -19,7 +19,7 @@ from registry_sync.domain import (
     Rejection,
     Rollback,
 )
-from registry_sync.standing import creation_of_bytes
+from registry_sync.planning.admissibility import creation_of_bytes
 
 
 def unrecorded(node: NodeState, ledger: LedgerView) -> list[AliasHold]:

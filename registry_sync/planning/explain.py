@@ -7,8 +7,7 @@ from enum import StrEnum
 
 from gateway.contract import ActiveAlias
 from registry_sync.domain import LOAD_TAG, AskedBy, AspiredVersion, Hold
-from registry_sync.incidents import told
-from registry_sync.standing import (
+from registry_sync.planning.admissibility import (
     aspired_version,
     creation,
     find,
@@ -17,7 +16,8 @@ from registry_sync.standing import (
     is_unfollowed,
     quarantine_of,
 )
-from registry_sync.world import Target, World
+from registry_sync.planning.incidents import told
+from registry_sync.planning.snapshot import Target, World
 
 
 class Why(StrEnum):

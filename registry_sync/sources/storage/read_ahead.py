@@ -17,7 +17,7 @@ _Part = TypeVar("_Part")
 _Loaded = TypeVar("_Loaded")
 
 
-def read_ahead(
+def parts_in_order(
     parts: Iterable[_Part],
     load: Callable[[_Part, threading.Event], _Loaded],
     *,
@@ -63,12 +63,12 @@ def wait_for(call: Callable[[threading.Event], _Loaded], on_beat: Callable[[], N
     """Return what a call answers, and look at the clock meanwhile. What it raises is raised here.
 
     Args:
-        call: Made on a thread of its own, as ``load`` of `read_ahead`: once the event is set, it
-            need not go on, and what it returns counts for nothing.
+        call: Made on a thread of its own, as ``load`` of `parts_in_order`: once the event is set,
+            it need not go on, and what it returns counts for nothing.
         on_beat: Called every `BEAT_S` while the call is waited for. Raising from it leaves the
             call, which ends by its own time-outs.
     """
-    answers = read_ahead([call], lambda one, left: (one(left),), at_once=1)
+    answers = parts_in_order([call], lambda one, left: (one(left),), at_once=1)
     with closing(answers):
         for _, answer in answers:
             if answer is not None:

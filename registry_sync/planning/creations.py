@@ -18,7 +18,7 @@ from registry_sync.domain import (
     PinChange,
     PinnedVersion,
 )
-from registry_sync.standing import EARLIER_CREATION, is_made_anew, was_made_after
+from registry_sync.planning.admissibility import EARLIER_CREATION, is_made_anew, was_made_after
 
 Version = tuple[str, int]
 """A model, and the number of one of its versions."""

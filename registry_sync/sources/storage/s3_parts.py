@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from registry_sync.errors import IncompleteArtifactError
-from registry_sync.sources.s3_refusals import is_changed, is_gone
+from registry_sync.sources.storage.s3_errors import is_changed, is_gone
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -20,7 +20,7 @@ PART_BYTES = 8 * 2**20
 _PIECE_BYTES = 256 * 1024
 _RESUMES = 5
 _RESUME_AFTER_S = 0.25
-_log = structlog.get_logger("registry_sync.fetch")
+_log = structlog.get_logger("registry_sync.sources.storage.fetcher")
 
 
 @dataclass(frozen=True, slots=True)

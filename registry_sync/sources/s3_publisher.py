@@ -20,13 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from registry_sync.artifacts import UNSTORED_FILES, Manifest, check_complete, check_paths
 from registry_sync.errors import ArtifactError, ArtifactTooLargeError, PublishError, SourceError
-from registry_sync.sources.locations import (
-    LocalLocation,
-    RemoteFile,
-    RemoteListing,
-    S3Location,
-    as_source_error,
-)
 from registry_sync.sources.s3_layout import (
     MAX_ALIASES_BYTES,
     MAX_MANIFEST_BYTES,
@@ -37,7 +30,16 @@ from registry_sync.sources.s3_layout import (
     parse_aliases,
     read_small,
 )
-from registry_sync.sources.s3_refusals import is_changed, is_gone, is_unknown
+from registry_sync.sources.storage import (
+    LocalLocation,
+    RemoteFile,
+    RemoteListing,
+    S3Location,
+    as_source_error,
+    is_changed,
+    is_gone,
+    is_unknown,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -4,7 +4,7 @@ import pytest
 
 from registry_sync.domain.aspired import AspiredVersion
 from registry_sync.domain.records import LedgerView, PinnedVersion, Quarantine
-from registry_sync.incidents import Incident, incident_of, way_out, why_not_acceptable
+from registry_sync.planning.incidents import Incident, incident_of, way_out, why_not_acceptable
 
 OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 MLFLOW, S3 = False, True

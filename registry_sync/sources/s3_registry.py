@@ -14,8 +14,6 @@ from gateway.contract import LATEST, InvalidReferenceError, parse_alias, parse_v
 from registry_sync.artifacts import Manifest
 from registry_sync.domain import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import SourceError, UnsafePathError
-from registry_sync.sources.locations import as_source_error, connect_s3
-from registry_sync.sources.read_ahead import read_ahead, wait_for
 from registry_sync.sources.s3_layout import (
     MAX_ALIASES_BYTES,
     MAX_MANIFEST_BYTES,
@@ -30,9 +28,15 @@ from registry_sync.sources.s3_layout import (
     parse_aliases,
     read_small,
 )
-from registry_sync.sources.s3_refusals import is_gone
+from registry_sync.sources.storage import (
+    as_source_error,
+    connect_s3,
+    is_gone,
+    parts_in_order,
+    wait_for,
+)
 
-__all__ = ["SCHEME", "S3Prefix", "connect"]
+__all__ = ["SCHEME", "S3Prefix", "connect_s3_registry"]
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -63,7 +67,7 @@ class _Aliases:
     problem: str | None = None
 
 
-def connect(uri: str, environ: Mapping[str, str]) -> S3Prefix:
+def connect_s3_registry(uri: str, environ: Mapping[str, str]) -> S3Prefix:
     """Return a source for the registry at ``s3://bucket/prefix``. Asks nothing yet.
 
     Raises:
@@ -258,7 +262,7 @@ def _side_by_side(calls: Iterable[Callable[[], _Answer]], give_up_at: float) -> 
     Raises:
         SourceError: ``give_up_at``, in monotonic seconds, is over, however the storage drips.
     """
-    answers = read_ahead(calls, lambda call, _left: (call(),), at_once=_CALLS_AT_ONCE)
+    answers = parts_in_order(calls, lambda call, _left: (call(),), at_once=_CALLS_AT_ONCE)
     with closing(answers):
         for _, answer in answers:
             if answer is not None:

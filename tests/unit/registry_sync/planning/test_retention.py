@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.contract.node_state import ActiveAlias, NodeState
 from registry_sync.domain.aspired import Aspired
 from registry_sync.domain.records import LedgerView
-from registry_sync.retention import (
+from registry_sync.planning.retention import (
     Candidate,
     Kept,
     Pressure,
