@@ -5,9 +5,8 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection, create_engine, pool, text
 
-from registry_sync.database import begin_immediate
+from registry_sync.ledger import begin_immediate, metadata
 from registry_sync.settings import SyncSettings
-from registry_sync.tables import metadata
 
 _LOCK_KEY = 7_318_604_221
 """Of the advisory lock by which two nodes on one PostgreSQL migrate one after the other."""

@@ -30,14 +30,9 @@ from gateway.system.logs import (
     secrets_of,
 )
 from registry_sync.artifacts import ArtifactStore, BuildLimits, Environments, OnMismatch
-from registry_sync.disk_room import RoomLimits
 from registry_sync.domain import AskedBy, OnSignatureChange
 from registry_sync.errors import SyncError
-from registry_sync.gateway_client import GatewayClient
-from registry_sync.holds_file import HoldsFile
-from registry_sync.intake import Intake
-from registry_sync.ledger import Ledger
-from registry_sync.ledger_file import set_aside_damaged
+from registry_sync.ledger import HoldsFile, Ledger, set_aside_damaged
 from registry_sync.operations.app import Operations, create_app
 from registry_sync.operations.listener import (
     ListenerLimits,
@@ -50,8 +45,15 @@ from registry_sync.operations.webhooks import (
     WebhookSecrets,
     build_webhooks,
 )
-from registry_sync.reconcile import Limits, Reconciler
-from registry_sync.schedule import Schedule
+from registry_sync.reconcile import (
+    GatewayClient,
+    Intake,
+    Limits,
+    Reconciler,
+    RoomLimits,
+    Schedule,
+    Sweep,
+)
 from registry_sync.settings import SyncSettings
 from registry_sync.sources import (
     SCHEME,
@@ -65,7 +67,6 @@ from registry_sync.sources import (
     connect_s3,
     refuse_passwords,
 )
-from registry_sync.sweep import Sweep
 from registry_sync.system import DamagedFiles, Threads, registry_calls
 
 _STOP_PATIENCE_S = 4

@@ -12,7 +12,7 @@ from registry_sync.artifacts.environments import (
     judge,
 )
 from registry_sync.artifacts.manifest import UNSTORED_FILES, Fetched, Manifest, check_paths
-from registry_sync.artifacts.store import ArtifactStore, Pin, StoredArtifact
+from registry_sync.artifacts.store import ArtifactStore, Pin, StoredArtifact, pinned_version
 from registry_sync.artifacts.verify import Verification, verify
 
 __all__ = [
@@ -34,5 +34,6 @@ __all__ = [
     "check_paths",
     "describe",
     "judge",
+    "pinned_version",
     "verify",
 ]

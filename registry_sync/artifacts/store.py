@@ -52,10 +52,11 @@ from registry_sync.artifacts.copy_check import what_differs
 from registry_sync.artifacts.description import DESCRIPTION_FORMAT_VERSION
 from registry_sync.artifacts.file_tree import remove
 from registry_sync.artifacts.manifest import Fetched, Manifest
+from registry_sync.domain import PinnedVersion
 from registry_sync.errors import StoreError, UnsafePathError
 from registry_sync.system import DamagedFiles
 
-__all__ = ["ArtifactStore", "Pin", "StoreUse", "StoredArtifact"]
+__all__ = ["ArtifactStore", "Pin", "StoreUse", "StoredArtifact", "pinned_version"]
 
 _MOST_RECORD_BYTES = 64 * 1024 * 1024
 _MOST_MANIFEST_BYTES = 256 * 1024 * 1024
@@ -638,3 +639,17 @@ def _seal(folder: Path) -> None:
         for name in folders:
             Path(root, name).chmod(_READ_ONLY_FOLDER)
         sync_folder(Path(root))
+
+
+def pinned_version(artifact: StoredArtifact, pin: Pin) -> PinnedVersion:
+    """Return the ledger's form of a pin of the store."""
+    return PinnedVersion(
+        model=pin.model,
+        version=pin.version,
+        digest=artifact.digest,
+        expected_digest=pin.expected_digest,
+        stamped=pin.stamped,
+        listing=pin.listing,
+        creation=pin.creation,
+        accepted_at=artifact.accepted_at(pin),
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from registry_sync.backoff import Failure
 from registry_sync.domain import Activation, Attempt, Decision
 from registry_sync.operations import damage
 from registry_sync.operations.bodies import (
@@ -21,7 +20,7 @@ from registry_sync.operations.bodies import (
 )
 from registry_sync.operations.pinning import frozen
 from registry_sync.planning import Explanation, Why, World, explain
-from registry_sync.reconcile import Reconciler, with_pauses
+from registry_sync.reconcile import Failure, Reconciler, with_pauses
 
 
 async def state_document(

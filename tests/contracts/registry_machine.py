@@ -36,7 +36,7 @@ from registry_sync.operations.quarantine import accept, read_quarantines
 from registry_sync.operations.refusals import RefusedError
 from registry_sync.operations.rollback import roll_back
 from registry_sync.planning.explain import explain
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile.reconciler import Reconciler
 from tests.contracts.registry_model import Alias, Model
 from tests.fakes.callers import answer
 from tests.fakes.nodes import NodeInMemory, idle, ledger_answers

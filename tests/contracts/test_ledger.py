@@ -30,9 +30,9 @@ from registry_sync.domain.records import (
 )
 from registry_sync.domain.views import Views, view_by_model
 from registry_sync.errors import LedgerError
-from registry_sync.holds_file import HoldsFile
-from registry_sync.ledger import Ledger
-from registry_sync.ledger_rows import activation_values, listing_values
+from registry_sync.ledger.holds_file import HoldsFile
+from registry_sync.ledger.ledger import Ledger
+from registry_sync.ledger.rows import activation_values, listing_values
 from tests.servers import Postgres, clean_environ
 
 ROOT = Path(__file__).parents[2]
@@ -127,7 +127,7 @@ def test_an_alias_has_letters_of_any_script(ledger: Ledger, alias: str) -> None:
 def test_of_versions_that_are_gone_the_newest_pins_stay(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry_sync.ledger._KEPT_GONE_PINS", 20)
+    monkeypatch.setattr("registry_sync.ledger.ledger._KEPT_GONE_PINS", 20)
     ticks = count()
     clock = lambda: float(next(ticks))  # noqa: E731 - shorter than its name
     with opened(database_url, "a", clock) as ledger, opened(database_url, "b", clock) as other:
@@ -310,8 +310,8 @@ def test_a_reason_of_any_length_is_kept_short(ledger: Ledger) -> None:
 def test_history_is_bounded_and_the_newest_stays(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry_sync.ledger._KEPT_ACTIVATIONS", 20)
-    monkeypatch.setattr("registry_sync.ledger._KEPT_ATTEMPTS", 50)
+    monkeypatch.setattr("registry_sync.ledger.ledger._KEPT_ACTIVATIONS", 20)
+    monkeypatch.setattr("registry_sync.ledger.ledger._KEPT_ATTEMPTS", 50)
     for number in range(1, 31):
         ledger.activated(replace(MOVE, version=number))
     for number in range(1, 61):
@@ -445,7 +445,7 @@ def test_an_alias_is_retired_until_it_is_activated_anew(ledger: Ledger) -> None:
 def test_of_aliases_that_are_retired_the_newest_stay(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry_sync.ledger._KEPT_RETIRED_ALIASES", 20)
+    monkeypatch.setattr("registry_sync.ledger.ledger._KEPT_RETIRED_ALIASES", 20)
     ticks = count()
     clock = lambda: float(next(ticks))  # noqa: E731 - shorter than its name
     with opened(database_url, "a", clock) as ledger, opened(database_url, "b", clock) as other:
@@ -467,7 +467,7 @@ def test_of_aliases_that_are_retired_the_newest_stay(
 def test_of_versions_that_are_gone_the_newest_verdicts_stay(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry_sync.ledger._KEPT_GONE_VERDICTS", 20)
+    monkeypatch.setattr("registry_sync.ledger.ledger._KEPT_GONE_VERDICTS", 20)
     for number in range(1, 31):
         ledger.quarantine(Quarantine("m", number, None, None, D2, "wrong", 1.0))
         ledger.reject(Rejection("m", number, D1, "load_failed", "no", 1.0))
@@ -481,7 +481,7 @@ def test_of_versions_that_are_gone_the_newest_verdicts_stay(
 def test_of_models_that_are_gone_the_newest_history_stays(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry_sync.ledger._KEPT_GONE_MODELS", 20)
+    monkeypatch.setattr("registry_sync.ledger.ledger._KEPT_GONE_MODELS", 20)
     for number in range(30):
         ledger.attempted(replace(TRY, model=f"m{number}", started_at=float(number)))
     ledger.activated(replace(MOVE, model="m0", at=1000.0))

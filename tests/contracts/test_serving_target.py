@@ -20,8 +20,8 @@ from gateway.contract.catalogue import (
 )
 from gateway.contract.changes import ActivateRequest, ReleaseRequest, RetireRequest, StageRequest
 from registry_sync.errors import RolloutRejectedError
-from registry_sync.gateway_client import GatewayClient
-from registry_sync.serving_target import ServingTarget, TargetUnreachableError
+from registry_sync.reconcile.gateway.client import GatewayClient
+from registry_sync.reconcile.gateway.target import ServingTarget, TargetUnreachableError
 from tests.fakes.gateway import FakeGateway
 from tests.servers import clean_environ
 

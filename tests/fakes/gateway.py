@@ -39,7 +39,7 @@ from gateway.contract.node_state import (
 from gateway.routing.node import MOST_EVENTS
 from gateway.routing.route_table import RouteTable
 from registry_sync.errors import RolloutRejectedError
-from registry_sync.serving_target import TargetUnreachableError
+from registry_sync.reconcile.gateway.target import TargetUnreachableError
 
 _LONG_POLL_S = 25.0
 

@@ -12,12 +12,12 @@ from typing import Self
 from gateway.contract.catalogue import VersionState
 from registry_sync.artifacts.environments.compatibility import OnMismatch
 from registry_sync.artifacts.store import ArtifactStore
-from registry_sync.disk_room import RoomLimits
 from registry_sync.domain.signature_diff import OnSignatureChange
-from registry_sync.holds_file import HoldsFile
-from registry_sync.intake import Intake
-from registry_sync.ledger import Ledger
-from registry_sync.reconcile import Limits, Reconciler
+from registry_sync.ledger.holds_file import HoldsFile
+from registry_sync.ledger.ledger import Ledger
+from registry_sync.reconcile.disk_budget import RoomLimits
+from registry_sync.reconcile.reconciler import Limits, Reconciler
+from registry_sync.reconcile.steps.intake import Intake
 from registry_sync.system.threads import Threads
 from tests.fakes.environments import FakeEnvironments
 from tests.fakes.gateway import FakeGateway, becomes

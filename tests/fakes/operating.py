@@ -16,7 +16,7 @@ from gateway.system.http1.server import Server
 from registry_sync import cli
 from registry_sync.operations.app import Operations, create_app
 from registry_sync.operations.listener import local_server
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.sockets import listening_at
 from tests.fakes.wire import WireTransport

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.contract.catalogue import VersionState
-from registry_sync import patience
+from registry_sync.ledger import bounded_calls
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking
@@ -25,8 +25,8 @@ async def node(
     tmp_path: Path, postgresql_server: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> NodeInMemory:
     """A node on which @champion points at 1, and 2 is here."""
-    monkeypatch.setattr(patience, "_ANSWER_LIMIT_S", LIMIT_S)
-    monkeypatch.setattr(patience, "_REST_S", REST_S)
+    monkeypatch.setattr(bounded_calls, "_ANSWER_LIMIT_S", LIMIT_S)
+    monkeypatch.setattr(bounded_calls, "_REST_S", REST_S)
     made = NodeInMemory.with_versions(tmp_path, 3)
     made.ledger_url = postgresql_server.empty_database()
     return made

@@ -13,7 +13,6 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, MetaData, create_engine, insert, select
 from sqlalchemy.pool import NullPool
 
-from registry_sync.database import find_migrations
 from registry_sync.domain.records import (
     Activation,
     Attempt,
@@ -23,7 +22,8 @@ from registry_sync.domain.records import (
     Quarantine,
     Rejection,
 )
-from registry_sync.ledger import Ledger
+from registry_sync.ledger.database import find_migrations
+from registry_sync.ledger.ledger import Ledger
 
 D1, D2 = ("sha256:" + digit * 64 for digit in "12")
 NODE = {"node_id": "a"}

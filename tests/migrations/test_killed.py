@@ -14,9 +14,9 @@ from alembic.config import Config
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from registry_sync.database import LedgerSetupError, find_migrations
 from registry_sync.domain.records import Activation
-from registry_sync.ledger import Ledger
+from registry_sync.ledger.database import LedgerSetupError, find_migrations
+from registry_sync.ledger.ledger import Ledger
 from tests.servers import clean_environ
 
 ROOT = Path(__file__).parents[2]

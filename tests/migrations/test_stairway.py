@@ -11,8 +11,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, inspect
 from sqlalchemy.pool import NullPool
 
-from registry_sync.database import find_migrations
-from registry_sync.tables import metadata
+from registry_sync.ledger.database import find_migrations
+from registry_sync.ledger.tables import metadata
 
 ROOT = Path(__file__).parents[2]
 

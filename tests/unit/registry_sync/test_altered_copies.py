@@ -9,12 +9,12 @@ from typing import Any, cast
 import pytest
 
 from gateway.contract.catalogue import VersionState
-from registry_sync import copies as copies_module
 from registry_sync.artifacts.manifest import Fetched
-from registry_sync.backoff import Backoff
-from registry_sync.copies import Copies
 from registry_sync.errors import StoreError
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile.reconciler import Reconciler
+from registry_sync.reconcile.steps import damaged_copies as copies_module
+from registry_sync.reconcile.steps.backoff import Backoff
+from registry_sync.reconcile.steps.damaged_copies import Copies
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 

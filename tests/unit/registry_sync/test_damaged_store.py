@@ -14,8 +14,8 @@ from registry_sync.artifacts.store import StoredArtifact
 from registry_sync.operations.bodies import State
 from registry_sync.operations.explanation import explain_model
 from registry_sync.operations.state import state_document
-from registry_sync.reconcile import Reconciler
-from registry_sync.sweep import Sweep
+from registry_sync.reconcile.reconciler import Reconciler
+from registry_sync.reconcile.sweep import Sweep
 from tests.contracts.damage import DAMAGES, Damage
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle

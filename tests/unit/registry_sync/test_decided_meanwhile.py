@@ -12,7 +12,7 @@ from gateway.contract.node_state import ActiveAlias
 from registry_sync.domain.records import LedgerView
 from registry_sync.errors import LedgerError
 from registry_sync.planning.actions import ReleaseHold, RetireAlias
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, promoted

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from registry_sync.artifacts.store import StoreUse
-from registry_sync.disk_room import RoomLimits
 from registry_sync.errors import IncompleteArtifactError
-from registry_sync.reconcile import Reconciler
-from registry_sync.sweep import Sweep
+from registry_sync.reconcile.disk_budget import RoomLimits
+from registry_sync.reconcile.reconciler import Reconciler
+from registry_sync.reconcile.sweep import Sweep
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, listening, promoted

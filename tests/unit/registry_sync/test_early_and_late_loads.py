@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.contract.catalogue import VersionState
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import listening

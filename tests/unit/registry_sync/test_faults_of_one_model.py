@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from registry_sync import reconcile
+from registry_sync.reconcile import reconciler
 from registry_sync.system.model_faults import Faults
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, NodeInMemory, idle
@@ -29,9 +29,9 @@ def node(tmp_path: Path) -> NodeInMemory:
 @pytest.mark.parametrize(
     ("part", "owner", "name"),
     [
-        ("plan", reconcile.Reconciler, "_world_of"),
-        ("description", reconcile.Reconciler, "_describe"),
-        ("recording", reconcile.Reconciler, "_record_model"),
+        ("plan", reconciler.Reconciler, "_world_of"),
+        ("description", reconciler.Reconciler, "_describe"),
+        ("recording", reconciler.Reconciler, "_record_model"),
     ],
 )
 async def test_the_other_models_are_followed_and_this_one_again_later(

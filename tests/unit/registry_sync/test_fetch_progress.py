@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from gateway.contract.catalogue import VersionState
-from registry_sync import arrival
+from registry_sync.reconcile.steps import fetch as arrival
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, listening, promoted

@@ -17,7 +17,7 @@ from registry_sync.errors import LedgerError, SourceError
 from registry_sync.operations.bodies import ReleaseRequest
 from registry_sync.operations.quarantine import accept
 from registry_sync.planning.admissibility import FIRST_CREATION
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.callers import WAITS, answer
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers

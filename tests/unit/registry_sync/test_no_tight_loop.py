@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.arrival import Stopped
-from registry_sync.intake import Stopwatch
 from registry_sync.planning.actions import Fetch
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile.reconciler import Reconciler
+from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 

@@ -16,11 +16,11 @@ from typer.testing import Result
 
 from registry_sync import bootstrap
 from registry_sync.domain.records import Activation
-from registry_sync.holds_file import HoldsFile
+from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.operations.app import create_app
 from registry_sync.operations.listener import TCP_LIMITS, tcp_server, tcp_socket
 from registry_sync.operations.rollback import before
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.system import metrics
 from tests.fakes.disk import fill_disk
 from tests.fakes.gateway import becomes

@@ -8,8 +8,8 @@ import pytest
 
 from registry_sync.domain.records import Standing, StandingChange
 from registry_sync.errors import LedgerError
-from registry_sync.holds_file import HoldsFile
-from registry_sync.reconcile import Reconciler
+from registry_sync.ledger.holds_file import HoldsFile
+from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.disk import fill_disk
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers

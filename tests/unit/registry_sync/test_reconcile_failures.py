@@ -31,14 +31,14 @@ from registry_sync.domain.records import (
     StandingChange,
 )
 from registry_sync.errors import LedgerError
-from registry_sync.intake import Intake
-from registry_sync.journal import Journal
-from registry_sync.ledger import Ledger
-from registry_sync.listings import _Wish
+from registry_sync.ledger.journal import Journal
+from registry_sync.ledger.ledger import Ledger
 from registry_sync.planning.actions import Activate, RetireAlias, Urgency
 from registry_sync.planning.plan import plan
 from registry_sync.planning.snapshot import World
-from registry_sync.reconcile import Limits, Reconciler
+from registry_sync.reconcile.reconciler import Limits, Reconciler
+from registry_sync.reconcile.registry_view import _Wish
+from registry_sync.reconcile.steps.intake import Intake
 from registry_sync.system.threads import Threads
 from tests.fakes.artifacts import fetched
 from tests.fakes.environments import FakeEnvironments

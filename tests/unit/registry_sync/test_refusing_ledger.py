@@ -6,7 +6,7 @@ import pytest
 
 from registry_sync.domain.records import Activation
 from registry_sync.errors import LedgerError
-from registry_sync.ledger import Ledger
+from registry_sync.ledger.ledger import Ledger
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers
 from tests.fakes.operating import asking, promoted

@@ -8,10 +8,10 @@ import pytest
 from gateway.contract.catalogue import Catalogue, VersionState
 from gateway.errors import RegistryUnavailableError
 from gateway.routing.route_table import RouteTable
-from registry_sync import listings, reconcile
 from registry_sync.domain.aspired import Aspired
 from registry_sync.errors import SourceError
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile import reconciler, registry_view
+from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, promoted
@@ -96,8 +96,8 @@ async def test_a_gateway_learns_what_keeps_the_registry_from_its_first_listing(
         released.wait(60)
         raise SourceError("over")
 
-    monkeypatch.setattr(listings, "_SILENT_AT_FIRST_S", 0.05)
-    monkeypatch.setattr(reconcile, "_LONGEST_SLEEP_S", 0.05)
+    monkeypatch.setattr(registry_view, "_SILENT_AT_FIRST_S", 0.05)
+    monkeypatch.setattr(reconciler, "_LONGEST_SLEEP_S", 0.05)
     if hangs:
         monkeypatch.setattr(node.registry, "aspired", hang)
     node.registry.down = not hangs

@@ -11,8 +11,8 @@ import pytest
 from gateway.contract.changes import StageFailure
 from gateway.contract.node_state import NodeState
 from registry_sync.domain.records import AskedBy, Hold, Rejection
-from registry_sync.reconcile import Reconciler
-from registry_sync.serving_target import TargetUnreachableError
+from registry_sync.reconcile.gateway.target import TargetUnreachableError
+from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, listening

@@ -10,7 +10,7 @@ import pytest
 
 from registry_sync.domain.records import Standing
 from registry_sync.errors import LedgerError
-from registry_sync.holds_file import DamagedHoldsError, HoldsFile
+from registry_sync.ledger.holds_file import DamagedHoldsError, HoldsFile
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers
 from tests.fakes.operating import asking

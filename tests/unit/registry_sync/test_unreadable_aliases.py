@@ -8,7 +8,7 @@ from gateway.contract.node_state import ActiveAlias, NodeState
 from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.domain.records import LedgerView
 from registry_sync.domain.settlement import Settled, settle
-from registry_sync.ledger import Ledger
+from registry_sync.ledger.ledger import Ledger
 from registry_sync.planning.actions import RetireAlias
 from registry_sync.planning.plan import plan
 from registry_sync.planning.snapshot import World

@@ -8,7 +8,7 @@ from gateway.contract.catalogue import Catalogue, VersionState
 from gateway.contract.references import Selector
 from gateway.errors import ModelLoadFailedError
 from gateway.routing.route_table import RouteTable
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, promoted

@@ -37,7 +37,7 @@ from registry_sync.operations.webhooks import (
     WebhookSecrets,
     build_webhooks,
 )
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.wire import PATIENCE_S, WireTransport, connect

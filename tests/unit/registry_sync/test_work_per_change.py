@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from gateway.contract.catalogue import Catalogue, CatalogueAck
-from registry_sync import backlog, copies, observation, reconcile, signatures
+from registry_sync.ledger import backlog
 from registry_sync.planning import catalogue
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile import reconciler, signature_cache
+from registry_sync.reconcile.gateway import observation
+from registry_sync.reconcile.reconciler import Reconciler
+from registry_sync.reconcile.steps import damaged_copies
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import NodeInMemory, idle
 
@@ -24,9 +27,9 @@ ALL = {f"m{number:04}" for number in range(MODELS)}
 
 MEMORIES = (
     (backlog, "_MOST_ACTIVATIONS"),
-    (copies, "_MOST_REMEMBERED"),
+    (damaged_copies, "_MOST_REMEMBERED"),
     (observation, "_REMEMBERED_PROOFS"),
-    (signatures, "_REMEMBERED"),
+    (signature_cache, "_REMEMBERED"),
 )
 """The control plane's memories with one entry for a model or more."""
 
@@ -49,7 +52,7 @@ class Counted:
             return describe(name, *rest)
 
         monkeypatch.setattr(spine, "_world_of", count_world)
-        monkeypatch.setattr(reconcile, "describe_model", count_described)
+        monkeypatch.setattr(reconciler, "describe_model", count_described)
         for of, name in (
             (spine, "_world"),
             (spine.ledger, "view"),
@@ -146,8 +149,8 @@ async def test_what_was_missed_is_found_now_and_then(
         for _ in range(3):
             await spine.next_decision()
         assert len(node.registry.fetched) == fetched
-        monkeypatch.setattr(reconcile, "_ALL_EVERY_S", 0.0)
-        monkeypatch.setattr(reconcile, "_ALL_TAKES_AT_MOST", 0.0)
+        monkeypatch.setattr(reconciler, "_ALL_EVERY_S", 0.0)
+        monkeypatch.setattr(reconciler, "_ALL_TAKES_AT_MOST", 0.0)
         await spine.next_decision()
         await becomes(lambda: len(node.registry.fetched) > fetched, "it is fetched again")
 
@@ -192,8 +195,8 @@ async def test_waiting_for_the_gateway_makes_the_safety_net_no_wider(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(reconcile, "_MANY_MODELS", MODELS // 2)
-    monkeypatch.setattr(reconcile, "time", clock)
+    monkeypatch.setattr(reconciler, "_MANY_MODELS", MODELS // 2)
+    monkeypatch.setattr(reconciler, "time", clock)
     async with node.control_plane() as spine:
         await at_rest(node, spine)
         publish = node.gateway.publish
@@ -208,7 +211,7 @@ async def test_waiting_for_the_gateway_makes_the_safety_net_no_wider(
         await becomes(lambda: node.gateway.snapshots > snapshots, "the slow gateway is told")
         await idle(spine)
         counted = Counted(spine, monkeypatch)
-        clock.ahead_s += reconcile._ALL_EVERY_AT_MOST_S / 2
+        clock.ahead_s += reconciler._ALL_EVERY_AT_MOST_S / 2
         await spine.next_decision()
         assert counted.planned.keys() == ALL
 
@@ -217,11 +220,11 @@ async def test_the_safety_net_is_never_wider_than_ten_minutes(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(reconcile, "time", clock)
+    monkeypatch.setattr(reconciler, "time", clock)
     async with node.control_plane() as spine:
         await at_rest(node, spine)
         spine._all_took_s = 60.0
         counted = Counted(spine, monkeypatch)
-        clock.ahead_s += reconcile._ALL_EVERY_AT_MOST_S
+        clock.ahead_s += reconciler._ALL_EVERY_AT_MOST_S
         await spine.next_decision()
         assert counted.planned.keys() == ALL

@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
-from registry_sync.hints import Hints
-from registry_sync.schedule import Schedule
+from registry_sync.reconcile.hints import Hints
+from registry_sync.reconcile.schedule import Schedule
 from registry_sync.system.supervised import without_end
 from tests.fakes.gateway import becomes
 

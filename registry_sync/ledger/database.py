@@ -1,0 +1,351 @@
+"""The SQL database behind the ledger: made, migrated, given back; its errors as sentences."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sysconfig
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.exc import DataError, OperationalError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from registry_sync.errors import LedgerError
+from registry_sync.ledger.tables import metadata
+
+_BUSY_TIMEOUT_MS = 5_000
+_CONNECT_TIMEOUT_S = 3
+_SILENCE_TIMEOUT_MS = 10_000
+_STATEMENT_TIMEOUT_MS = 6_000
+_SETTLING_TIMEOUT_MS = 3_000
+_POSTGRESQL_LIMITS = {
+    "connect_timeout": _CONNECT_TIMEOUT_S,
+    "tcp_user_timeout": _SILENCE_TIMEOUT_MS,
+    "options": f"-c statement_timeout={_STATEMENT_TIMEOUT_MS}",
+}
+
+
+_HALF_MIGRATED = ("already exists", "duplicate column name")
+_LEFT_HALF_MIGRATED = (
+    "was left half migrated, by a release that was killed while it migrated, or has tables that "
+    "are not its own"
+)
+_LONGEST_REVISION = 32
+
+
+class LedgerSetupError(LedgerError):
+    """No waiting helps: a newer release wrote the ledger, or the installation lacks a part."""
+
+
+def find_migrations() -> Path:
+    """Return the folder of the migrations: beside the package, or where a wheel puts it.
+
+    Raises:
+        LedgerSetupError: It is in neither place.
+    """
+    places = (
+        Path(__file__).resolve().parents[2] / "migrations",
+        Path(sysconfig.get_path("data")) / "share" / "registry-gateway" / "migrations",
+    )
+    for place in places:
+        if (place / "env.py").is_file():
+            return place
+    looked = " or ".join(str(place) for place in places)
+    raise LedgerSetupError(
+        f"the ledger's migrations are not at {looked}: the installation is broken"
+    )
+
+
+class _Sockets:
+    """The connections of a database, so that any thread can cut what another one stands in."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._lock = threading.Lock()
+        self._open: dict[int, Any] = {}
+        self._is_cut = False
+
+    def opens(self, *_: object) -> None:
+        """Refuse to connect anew once all are cut, as a pool does by itself.
+
+        Raises:
+            LedgerError: They are.
+        """
+        if self._is_cut:
+            raise LedgerError("the ledger did not answer in time")
+
+    def opened(self, connection: Any, _record: object) -> None:
+        """Note a new connection, which is cut at once if all are."""
+        with self._lock:
+            self._open[id(connection)] = connection
+            is_cut = self._is_cut
+        if is_cut:
+            _shut_down(connection)
+
+    def closed(self, connection: Any, _record: object) -> None:
+        """Forget a connection."""
+        with self._lock:
+            self._open.pop(id(connection), None)
+
+    def cut(self) -> None:
+        """End the conversation of every connection: whoever waits for an answer has an error."""
+        with self._lock:
+            self._is_cut = True
+            for connection in self._open.values():
+                _shut_down(connection)
+
+
+def _shut_down(connection: Any) -> None:
+    """Shut a connection's socket down; the connection stays its thread's to close."""
+    with contextlib.suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
+
+
+class Database:
+    """One database. Blocking: call from a thread; any thread may. `close` releases it.
+
+    Attributes:
+        is_migrating: Whether it is being made or migrated now, which may take long.
+    """
+
+    def __init__(self, url: str | URL, *, made: bool = False, unsettled: bool = False) -> None:
+        """Store.
+
+        Args:
+            url: SQLAlchemy's.
+            made: Whether it has just been made or migrated, and `ensure` has not said so yet.
+            unsettled: Whether connections to it were cut, so that what they began may go on.
+        """
+        self._url = make_url(url)
+        self._engine: Engine | None = None
+        self._opening = threading.Lock()
+        self._suspect = False
+        self._made = made
+        self._unsettled = unsettled
+        self._sockets = _Sockets()
+        self.is_migrating = False
+
+    def ensure(self, then: Callable[[], None]) -> bool:
+        """Make the database usable; return whether it had to be made or migrated.
+
+        A file that was deleted, even a moment ago, is made anew. ``then`` is called before anybody
+        else may use what was opened. What fails on the way is tried again from the start by the
+        next call, and nothing is open until it has succeeded.
+
+        Raises:
+            LedgerError: It does not answer.
+            LedgerSetupError: It never will, as things are.
+        """
+        with self._opening:
+            missing = self._file is not None and not self._file.exists()
+            if self._engine is not None and not missing and not self._suspect:
+                return False
+            self._release()
+            try:
+                self._open(then)
+            except BaseException:
+                self._release()
+                raise
+            # Said once, by the call that succeeds: the one that migrated may have failed after it.
+            made, self._made = self._made, False
+            return made
+
+    def _open(self, then: Callable[[], None]) -> None:
+        self._engine = self._connect()
+        self._made = self._migrate(self._engine) or self._made
+        if self._unsettled:
+            self._settle(self._engine)
+        then()
+        self._suspect = self._unsettled = False
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._opening:
+            self._release()
+
+    def leave(self) -> Database:
+        """Cut every connection, those to come as well; return the same database, not open yet.
+
+        For when a thread stands in one that does not answer. It ends with an error, and is the one
+        to `close` what is cut.
+        """
+        self._sockets.cut()
+        return Database(self._url, made=self._made or self.is_migrating, unsettled=True)
+
+    def _settle(self, engine: Engine) -> None:
+        """Wait until what was begun on connections that were cut is kept, or undone.
+
+        A database that hung goes on with what it was sent, and one that is read before that would
+        be told of it never. It waits a moment only: somebody else's transaction may last.
+        """
+        names = ", ".join(table.name for table in metadata.sorted_tables)
+        with contextlib.suppress(OperationalError), engine.begin() as connection:
+            if self._is_sqlite:
+                begin_immediate(connection)
+            elif self._url.get_backend_name() == "postgresql":
+                connection.execute(text(f"SET LOCAL lock_timeout = {_SETTLING_TIMEOUT_MS}"))
+                connection.execute(text(f"LOCK TABLE {names} IN SHARE MODE"))
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Lend a connection; what was done is kept if the block ends well.
+
+        Raises:
+            LedgerError: The database does not take or give what is asked.
+        """
+        engine = self._engine
+        if engine is None:
+            raise LedgerError("the ledger is not open")
+        try:
+            with engine.begin() as connection:
+                yield connection
+        except DataError as error:
+            raise LedgerError(f"the ledger cannot hold this: {_first_line(error)}") from error
+        except SQLAlchemyError as error:
+            # The file may have been deleted a moment ago, and an empty one made by connecting.
+            self._suspect = True
+            raise LedgerError(f"the ledger does not answer: {_first_line(error)}") from error
+
+    @property
+    def _file(self) -> Path | None:
+        if not self._is_sqlite or self._url.database in (None, "", ":memory:"):
+            return None
+        return Path(str(self._url.database))
+
+    @property
+    def _is_sqlite(self) -> bool:
+        return self._url.get_backend_name() == "sqlite"
+
+    def _check_revision(self, found: Sequence[str | None], scripts: ScriptDirectory) -> None:
+        """Make sure that a database can be migrated from where it says that it is.
+
+        Raises:
+            LedgerSetupError: A newer release migrated it, or it says what no release writes.
+        """
+        known = {script.revision for script in scripts.walk_revisions()}
+        if not found or (len(found) == 1 and found[0] in known):
+            return
+        said = ", ".join(repr(revision)[:_LONGEST_REVISION] for revision in found)
+        if len(found) == 1 and _is_beyond(found[0], scripts.get_current_head()):
+            raise LedgerSetupError(
+                f"the ledger was written by a newer release: start that one (revision {said})"
+            )
+        reason = f"says that its revision is {said}, which no release writes"
+        raise LedgerSetupError(self._how_to_begin_anew(reason))
+
+    def _how_to_begin_anew(self, reason: str) -> str:
+        place = self._file or self._url.render_as_string(hide_password=True)
+        return (
+            f"the ledger at {place} {reason}: move it away and start again. Another is made, and "
+            "what is active, pinned and held is taken from the node; history is lost"
+        )
+
+    def _release(self) -> None:
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def _connect(self) -> Engine:
+        if not self._is_sqlite:
+            limits = _POSTGRESQL_LIMITS if self._url.get_backend_name() == "postgresql" else {}
+            engine = create_engine(
+                self._url, pool_pre_ping=True, pool_size=2, max_overflow=4, connect_args=limits
+            )
+            event.listen(engine, "do_connect", self._sockets.opens)
+            # Before SQLAlchemy's own listener, which asks the new connection what it is.
+            event.listen(engine, "connect", self._sockets.opened, insert=True)
+            event.listen(engine, "close", self._sockets.closed)
+            return engine
+        # No pool: a pooled connection would go on writing to a file that was deleted.
+        engine = create_engine(self._url, poolclass=NullPool)
+        event.listen(engine, "connect", _prepare_sqlite)
+        return engine
+
+    def _migrate(self, engine: Engine) -> bool:
+        config = Config()
+        config.set_main_option("script_location", str(find_migrations()).replace("%", "%%"))
+        try:
+            with engine.connect() as connection:
+                found = MigrationContext.configure(connection).get_current_heads()
+                scripts = ScriptDirectory.from_config(config)
+                if found == (scripts.get_current_head(),):
+                    return False
+                self._check_revision(found, scripts)
+                connection.rollback()
+                if not found and self._is_sqlite:
+                    _remove_unfinished(connection)
+                config.attributes["connection"] = connection
+                self.is_migrating = True
+                command.upgrade(config, "head")
+                connection.commit()
+        except CommandError as error:
+            raise LedgerSetupError(
+                self._how_to_begin_anew(f"cannot be migrated ({error})")
+            ) from error
+        except (SQLAlchemyError, OSError) as error:
+            if any(sign in str(error) for sign in _HALF_MIGRATED):
+                raise LedgerSetupError(self._how_to_begin_anew(_LEFT_HALF_MIGRATED)) from error
+            raise LedgerError(f"the ledger cannot be opened: {_first_line(error)}") from error
+        finally:
+            self.is_migrating = False
+        return True
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def begin_immediate(connection: Connection) -> None:
+    """Begin a transaction on SQLite that all that follows is part of, and nobody else writes in.
+
+    The driver, left to itself, begins none before DDL: every statement would be kept at once.
+    """
+    raw: Any = connection.connection.dbapi_connection
+    raw.isolation_level = None  # from here on the driver begins nothing by itself
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _remove_unfinished(connection: Connection) -> None:
+    """Remove the empty tables of a first migration that was killed: older releases left them."""
+    begin_immediate(connection)
+    found = set(inspect(connection).get_table_names())
+    ours = [table for table in metadata.sorted_tables if table.name in found]
+    unmigrated = MigrationContext.configure(connection).get_current_revision() is None
+    if unmigrated and not any(connection.execute(select(1).select_from(t)).first() for t in ours):
+        metadata.drop_all(connection, ours)
+    connection.commit()
+
+
+def _is_beyond(revision: str | None, head: str | None) -> bool:
+    """Whether a revision is a number, as ours are, and above the last one that is known."""
+    if revision is None or head is None or len(revision) > _LONGEST_REVISION:
+        return False
+    return revision.isascii() and revision.isdecimal() and int(revision) > int(head)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

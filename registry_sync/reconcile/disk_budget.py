@@ -1,0 +1,280 @@
+"""Room on the disk: which artifacts go, and that the gateway knows before their bytes do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from gateway.contract import NodeState
+from registry_sync.artifacts import ArtifactStore
+from registry_sync.errors import NoDiskRoomError, RolloutRejectedError, StoreError
+from registry_sync.ledger import Journal
+from registry_sync.planning import Kept, Pressure, as_candidates, choose_removed, what_stays
+from registry_sync.reconcile.gateway import (
+    Announcer,
+    Observation,
+    ServingTarget,
+    TargetUnreachableError,
+)
+from registry_sync.reconcile.registry_view import Listings
+from registry_sync.reconcile.steps import Arrival
+from registry_sync.system import Threads
+
+_WORDS = {
+    "active": "active",
+    "standby": "staged or waited for",
+    "resident": "resident on the gateway",
+    "previous": "left by an alias within the rollback window",
+    "last_known_good": "last known good",
+    "aspired": "meant by an alias of the registry",
+    "held": "held or pinned",
+}
+_BUDGET = "REGISTRY_SYNC_DISK_BUDGET_BYTES"
+_log = structlog.get_logger("registry_sync.reconcile.disk_budget")
+
+
+@dataclass(frozen=True, slots=True)
+class RoomLimits:
+    """When bytes may go.
+
+    Attributes:
+        rollback_window_s: Seconds for which what an alias left, or what just came, stays.
+        disk_floor_bytes: With less than twice this free, versions that no alias means go too,
+            until that much is free.
+    """
+
+    rollback_window_s: float = 3600.0
+    disk_floor_bytes: int = 0
+
+
+class DiskRoom:
+    """Removes artifacts: by the clock, and where a fetch finds the budget full. Event loop only."""
+
+    def __init__(
+        self,
+        *,
+        target: ServingTarget,
+        observation: Observation,
+        announcer: Announcer,
+        arrival: Arrival,
+        listings: Listings,
+        journal: Journal,
+        store: ArtifactStore,
+        threads: Threads,
+        next_decision: Callable[[], Awaitable[None]],
+        on_moved: Callable[[AbstractSet[str]], None],
+        limits: RoomLimits,
+        clock: Callable[[], float],
+    ) -> None:
+        """Store.
+
+        ``next_decision`` returns once the gateway has been told what is here; ``on_moved`` has it
+        told of models of which something else is here now; ``clock`` gives epoch seconds.
+        """
+        self.limits = limits
+        self._target = target
+        self._observation = observation
+        self._announcer = announcer
+        self._arrival = arrival
+        self._listings = listings
+        self._journal = journal
+        self._store = store
+        self._threads = threads
+        self._next_decision = next_decision
+        self._on_moved = on_moved
+        self._clock = clock
+        self._needed_at: dict[str, float] = {}
+        self._active: dict[str, frozenset[str]] = {}
+        self._one_at_a_time = asyncio.Lock()
+
+    def note(self, models: Iterable[str]) -> None:
+        """Remember what is in use now, and was until now: the least recently needed goes first.
+
+        Args:
+            models: Those of which something has changed.
+        """
+        now = self._clock()
+        for model in models:
+            active = {one.digest for one in self._observation.active_of(model).values()}
+            before = self._active.pop(model, frozenset())
+            if active:
+                self._active[model] = frozenset(active)
+            self._needed_at.update(dict.fromkeys(active | before, now))
+
+    def _note_resident(self, node: NodeState) -> None:
+        now = self._clock()
+        self._needed_at.update(dict.fromkeys(node.resident, now))
+        self._needed_at.update(dict.fromkeys((one.digest for one in node.active), now))
+
+    async def sweep(self) -> None:
+        """Remove what may go, but nothing before gateway and registry have both been heard."""
+        async with self._one_at_a_time:
+            artifacts = self._arrival.artifacts
+            self._needed_at = {d: at for d, at in self._needed_at.items() if d in artifacts}
+            node = await self.ask()  # who is resident is told by no news
+            if node is None:
+                return
+            pressure = Pressure(
+                disk_bytes=2 * self.limits.disk_floor_bytes - self._store.free_bytes(),
+                budget_bytes=self._store.use().over_bytes,
+            )
+            if doomed := self._choose(self._stays(node), pressure):
+                await self._remove(doomed)
+
+    async def make(self, folder: Path, total_bytes: int) -> None:
+        """Book room in the store for a fetch, and remove for it what may go.
+
+        Nothing goes where all of it would not suffice.
+
+        Args:
+            folder: Where the fetch writes; from `ArtifactStore.staging`.
+            total_bytes: How many bytes it has to hold, in all.
+
+        Raises:
+            NoDiskRoomError: There is no room now.
+        """
+        async with self._one_at_a_time:
+            # What an earlier one's removal has freed may do, or may be gone again by now.
+            while lacking := self._store.book(folder, total_bytes):
+                node = await self.ask()
+                if node is None:
+                    raise NoDiskRoomError(
+                        f"{self._needs(total_bytes)}; nothing can be removed before both the "
+                        "gateway and the registry answer"
+                    )
+                kept = self._stays(node)
+                doomed = self._choose(kept, Pressure(budget_bytes=lacking))
+                frees_bytes = sum(self._arrival.artifacts[one].size_bytes for one in doomed)
+                if frees_bytes < lacking or not await self._remove(doomed):
+                    raise NoDiskRoomError(self._why_not(kept, total_bytes))
+
+    # --- what may go ------------------------------------------------------------------------------
+
+    def _seen(self) -> NodeState | None:
+        """Return what the gateway said last; None: somebody has not been heard yet, or is not."""
+        heard = not self._observation.unreachable and self._listings.count
+        return self._observation.node if heard else None
+
+    async def ask(self) -> NodeState | None:
+        """Return what the gateway says now: who is resident is told by no news.
+
+        With it counts what has been acknowledged to us, of which it may not have known yet.
+        """
+        seen = self._seen()
+        if seen is None:
+            return None
+        try:
+            node = await self._target.observe(0)
+        except (TargetUnreachableError, RolloutRejectedError):
+            return None
+        self._note_resident(node)
+        seen = self._observation.node or seen
+        return node.model_copy(update={"active": [*node.active, *seen.active]})
+
+    def _stays(self, node: NodeState) -> Kept:
+        return what_stays(
+            node,
+            self._listings.aspired,
+            self._journal.view,
+            recent_since=self._clock() - self.limits.rollback_window_s,
+        )
+
+    def _choose(self, kept: Kept, pressure: Pressure) -> list[str]:
+        return choose_removed(
+            as_candidates(
+                self._arrival.artifacts,
+                aspired=self._listings.aspired,
+                ledger=self._journal.view,
+                needed_at=self._needed_at,
+            ),
+            kept,
+            now=self._clock(),
+            rollback_window_s=self.limits.rollback_window_s,
+            pressure=pressure,
+        )
+
+    # --- the removal ------------------------------------------------------------------------------
+
+    async def _remove(self, doomed: list[str]) -> int:
+        """Remove artifacts, after the gateway was told: it starts no worker on a folder that goes.
+
+        What it could not be told of stays, and so does what somebody came to need meanwhile; what
+        is fetched anew meanwhile stays, or is fetched once more.
+
+        Returns:
+            How many have gone.
+        """
+        artifacts, models = self._arrival.artifacts, self._models_of(doomed)
+        going = {digest: artifacts.pop(digest) for digest in doomed}
+        self._on_moved(models)
+        try:
+            await self._next_decision()
+            node = await self.ask()
+            if node is None:
+                return 0
+            needed = self._stays(node).by_reason(
+                now=self._clock(), rollback_window_s=self.limits.rollback_window_s
+            )
+            for digest in doomed:
+                fetched_anew = digest in artifacts
+                if fetched_anew or self._announcer.offers(digest):
+                    continue
+                if not any(digest in digests for digests in needed.values()):
+                    del going[digest]
+                    await self._remove_one(digest)
+        finally:
+            for digest, artifact in going.items():
+                artifacts.setdefault(digest, artifact)
+            self._on_moved(models)
+        return len(doomed) - len(going)
+
+    def _models_of(self, digests: Collection[str]) -> frozenset[str]:
+        """Return the models of which a version has or had these bytes, or is to have them."""
+        artifacts, view = self._arrival.artifacts, self._journal.view
+        return frozenset(
+            {
+                *(pin.model for digest in digests for pin in artifacts[digest].pins),
+                *(pin.model for pin in view.pins.values() if pin.digest in digests),
+                *(hold.model for hold in view.holds.values() if hold.target_digest in digests),
+                *(last.model for last in view.last_active.values() if last.digest in digests),
+            }
+        )
+
+    async def _remove_one(self, digest: str) -> None:
+        try:
+            await self._threads.fetching(self._store.remove, digest)
+        except StoreError as error:  # what is left of it counts as stored until the next start
+            _log.error("artifact.remove_failed", digest=digest, reason=error.reason)
+        else:
+            _log.info("artifact.removed", digest=digest)
+        self._arrival.artifacts.pop(digest, None)
+
+    # --- why there is none ------------------------------------------------------------------------
+
+    def _needs(self, total_bytes: int) -> str:
+        use = self._store.use()
+        return (
+            f"the artifact needs {total_bytes} bytes, and {use.stored_bytes} of the artifact "
+            f"store's {use.budget_bytes} are used"
+            + (f", {use.coming_bytes} booked by other fetches" if use.coming_bytes else "")
+        )
+
+    def _why_not(self, kept: Kept, total_bytes: int) -> str:
+        """Say what holds the room, each artifact by the first reason for which it stays."""
+        reasons = kept.by_reason(now=self._clock(), rollback_window_s=self.limits.rollback_window_s)
+        left, held = dict(self._arrival.artifacts), dict[str, int]()
+        for reason, digests in reasons.items():
+            found = [left.pop(digest) for digest in sorted(digests) if digest in left]
+            if found:
+                held[_WORDS[reason]] = sum(one.size_bytes for one in found)
+        told = "; ".join(f"{size} are {reason}" for reason, size in held.items())
+        return (
+            f"{self._needs(total_bytes)}"
+            + (f": {told}, and must stay" if told else "")
+            + f"; raise {_BUDGET}, or leave less that must stay"
+        )

@@ -1,0 +1,375 @@
+"""What the gateway says of itself: one long poll after the other, for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Protocol, TypeVar
+
+import structlog
+
+from gateway.contract import (
+    ActivateAck,
+    ActiveAlias,
+    AliasHold,
+    NodeState,
+    StageOutcome,
+    StageRequest,
+    Unwanted,
+    Wanted,
+)
+from registry_sync.errors import RolloutRejectedError
+from registry_sync.reconcile.gateway.target import ServingTarget, TargetUnreachableError
+
+_SHORTEST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 1.0
+_REMEMBERED_PROOFS = 16_384
+_PRESENT = (0, "")
+"""A number and a boot that no state has: a gateway that is asked what came after it tells it all,
+at once."""
+_log = structlog.get_logger("registry_sync.reconcile.gateway.observation")
+
+Proof = tuple[str, int, str]
+"""Model, version and digest of a stage that went well."""
+
+_Key = tuple[str, str]
+"""A model and one of its aliases."""
+
+Changed = AbstractSet[str] | None
+"""The models of which something is news; None: any may be."""
+
+
+class _OfModel(Protocol):
+    @property
+    def model(self) -> str: ...
+
+
+_T = TypeVar("_T", bound=_OfModel)
+
+
+class Observation:
+    """What the gateway said last, the stages that went well, and who waits for one.
+
+    Event loop only. What is asked for one model costs what that model has.
+
+    Attributes:
+        unreachable: Why it does not answer now; None: it does.
+        generation: Of the newest route table that it has told of.
+        proved: Stages that went well since the gateway started, by what they proved.
+    """
+
+    def __init__(self, target: ServingTarget, *, on_news: Callable[[Changed], None]) -> None:
+        """Store. ``on_news`` is called after every change of what is known, with its models."""
+        self._target = target
+        self._on_news = on_news
+        self.unreachable: str | None = "the gateway has not been asked yet"
+        self.proved: OrderedDict[Proof, str] = OrderedDict()
+        self.generation = 0
+        self._state: NodeState | None = None
+        self._active: dict[str, dict[str, ActiveAlias]] = {}
+        self._standbys: Mapping[str, list[StageRequest]] = {}
+        self._wanted: dict[str, list[Wanted]] = {}
+        self._resident: list[str] = []
+        self._holds: Mapping[str, list[AliasHold]] = {}
+        self._whole: NodeState | None = None
+        # Aliases of which an acknowledgement has told, until a state as new as that has come.
+        self._acknowledged: dict[_Key, int] = {}
+        self._dismissed: set[str] = set()
+        self._waiting: dict[str, asyncio.Future[StageOutcome]] = {}
+        self._asking: asyncio.Future[NodeState] | None = None
+        self._suspicion: str | None = None
+
+    # --- what is known ----------------------------------------------------------------------------
+
+    @property
+    def heard(self) -> NodeState | None:
+        """The newest state, whose aliases may be a few only; None: it has never answered."""
+        return self._state
+
+    @property
+    def node(self) -> NodeState | None:
+        """The newest state as a whole; None: the gateway has never answered.
+
+        What is resident is of the last state that came as a whole: differences do not tell it.
+        """
+        if self._whole is None and self._state is not None:
+            active = [one for aliases in self._active.values() for one in aliases.values()]
+            self._whole = self._state.model_copy(
+                update={
+                    "generation": self.generation,
+                    "since": None,
+                    "active": active,
+                    "inactive": [],
+                    "wanted": [one for found in self._wanted.values() for one in found],
+                    "unwanted": [],
+                    "resident": self._resident,
+                    "standbys": [one for found in self._standbys.values() for one in found],
+                    "holds": [one for found in self._holds.values() for one in found],
+                }
+            )
+        return self._whole
+
+    def models(self) -> AbstractSet[str]:
+        """Return the models of which the gateway tells something."""
+        return {*self._active, *self._standbys, *self._wanted, *self._holds}
+
+    def serves(self) -> AbstractSet[str]:
+        """Return the models of which an alias is active."""
+        return self._active.keys()
+
+    def active_of(self, model: str) -> Mapping[str, ActiveAlias]:
+        """Return where the aliases of a model point, by alias."""
+        return self._active.get(model, {})
+
+    def state_of(self, model: str) -> NodeState | None:
+        """Return the newest state with what it says of one model; None: there is none."""
+        if self._state is None:
+            return None
+        return self._state.model_copy(
+            update={
+                "generation": self.generation,
+                "active": list(self._active.get(model, {}).values()),
+                "standbys": self._standbys.get(model, []),
+                "wanted": self._wanted.get(model, []),
+                "unwanted": [],
+                "holds": self._holds.get(model, []),
+            }
+        )
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    async def follow(self) -> None:
+        """Observe without a pause while the gateway answers; never returns.
+
+        After a call that failed the next one asks for the present state: a gateway that is back, as
+        one that was frozen is, has no news for whoever waits for the next change.
+        """
+        after, of = _PRESENT
+        pause_s = _SHORTEST_PAUSE_S
+        while True:
+            try:
+                state = await self._ask(after, of)
+            except Exception as error:  # noqa: BLE001  # the next call may find what this one lacks
+                self._lost(_reason(error))
+                after, of = _PRESENT
+                await asyncio.sleep(pause_s)
+                pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
+                continue
+            after, of, pause_s = state.seq, state.boot_id, _SHORTEST_PAUSE_S
+            self._take(state)
+
+    async def _ask(self, after: int, of: str) -> NodeState:
+        """Ask for news, unless another call finds out meanwhile that nobody is there."""
+        self._asking = asyncio.ensure_future(self._target.observe(after, of))
+        try:
+            return await self._asking
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._suspicion is None or (task is not None and task.cancelling()):
+                raise
+            raise TargetUnreachableError(self._suspicion) from None
+        finally:
+            self._asking.cancel()
+            self._asking = self._suspicion = None
+
+    def suspect(self, reason: str) -> None:
+        """Another call found the gateway gone: a dead one may keep a long poll open for long."""
+        if self._asking is not None and not self._asking.done():
+            self._suspicion = reason
+            self._asking.cancel()
+
+    def _lost(self, reason: str) -> None:
+        if self.unreachable != reason:
+            _log.warning("observe.failed", reason=reason)
+            self.unreachable = reason
+            self._on_news(frozenset())
+
+    # --- taking -----------------------------------------------------------------------------------
+
+    def _take(self, state: NodeState) -> None:
+        """Take a state, or a difference, unless an acknowledgement has told something newer."""
+        before = self._state
+        anew = before is None or before.boot_id != state.boot_id
+        if anew:
+            _log.info("observe.gateway_started", boot_id=state.boot_id, node_id=state.node_id)
+            self._forget_boot()
+        changed = self._take_active(state)
+        self._dismissed.intersection_update(one.stage_id for one in state.standbys)
+        changed |= self._take_lists(state)
+        self.generation = max(self.generation, state.generation)
+        self._state, self._whole, self.unreachable = state, None, None
+        for event in state.events:
+            self._ended(event.stage)
+            changed.add(event.stage.model)
+        self._on_news(None if anew else changed)
+
+    def _take_active(self, state: NodeState) -> set[str]:
+        """Take where aliases point; return the models of those that moved."""
+        told = {(one.model, one.alias): one for one in state.active}
+        gone = {(one.model, one.alias) for one in state.inactive}
+        if state.since is None:
+            known = ((model, alias) for model, aliases in self._active.items() for alias in aliases)
+            gone = {key for key in known if key not in told}
+        changed = set()
+        for key in (*told, *gone):
+            if self._acknowledged.get(key, -1) <= state.generation:
+                self._acknowledged.pop(key, None)
+                if self._point(key, told.get(key)):
+                    changed.add(key[0])
+        # What was acknowledged is part of what a state as new as that says, or has not changed.
+        self._acknowledged = {
+            key: at for key, at in self._acknowledged.items() if at > state.generation
+        }
+        return changed
+
+    def _point(self, key: _Key, entry: ActiveAlias | None) -> bool:
+        """Let an alias point somewhere; return whether that is news."""
+        model, alias = key
+        aliases = self._active.get(model, {})
+        if aliases.get(alias) == entry:
+            return False
+        others = {name: one for name, one in aliases.items() if name != alias}
+        if entry is not None:
+            others[alias] = entry
+        if others:
+            self._active[model] = others
+        else:
+            self._active.pop(model, None)
+        self._whole = None
+        return True
+
+    def _take_lists(self, state: NodeState) -> set[str]:
+        """Take what else is told by model; return the models of which it has changed."""
+        standbys = _by_model(one for one in state.standbys if one.stage_id not in self._dismissed)
+        holds = _by_model(state.holds)
+        changed = (
+            _differing(self._standbys, standbys)
+            | self._take_wanted(state)
+            | _differing(self._holds, holds)
+        )
+        self._standbys, self._holds = standbys, holds
+        if state.since is None:
+            self._resident = list(state.resident)
+        before = self._state.damaged if self._state else []
+        if state.damaged != before:
+            changed |= {one.model for one in (*before, *state.damaged)}
+        return changed
+
+    def _take_wanted(self, state: NodeState) -> set[str]:
+        """Take what is wanted; return the models of which it has changed."""
+        told = _by_model(state.wanted)
+        if state.since is None:
+            changed = _differing(self._wanted, told)
+            self._wanted = told
+            return changed
+        named = {*map(_wish, state.wanted), *map(_wish, state.unwanted)}
+        changed = set()
+        for model in {model for model, _, _ in named}:
+            before = self._wanted.pop(model, [])
+            after = [one for one in before if _wish(one) not in named] + told.get(model, [])
+            if after:
+                self._wanted[model] = after
+            if after != before:
+                changed.add(model)
+        return changed
+
+    def _forget_boot(self) -> None:
+        """Stages do not outlive the gateway that made them."""
+        self.generation = 0
+        self.proved.clear()
+        self._acknowledged.clear()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(
+                    TargetUnreachableError("the gateway was started anew during the stage")
+                )
+
+    def _ended(self, outcome: StageOutcome) -> None:
+        proof = (outcome.model, outcome.version, outcome.digest)
+        if outcome.failure is None:
+            self.proved[proof] = outcome.stage_id
+            self.proved.move_to_end(proof)
+            while len(self.proved) > _REMEMBERED_PROOFS:
+                self.proved.popitem(last=False)
+        future = self._waiting.get(outcome.stage_id)
+        if future is not None and not future.done():
+            future.set_result(outcome)
+
+    # --- stages that are waited for ---------------------------------------------------------------
+
+    def expect(self, stage_id: str) -> asyncio.Future[StageOutcome]:
+        """Return the future outcome of a stage that is about to be asked for."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[stage_id] = future
+        future.add_done_callback(lambda done: self._forget_stage(stage_id, done))
+        return future
+
+    def _forget_stage(self, stage_id: str, done: asyncio.Future[StageOutcome]) -> None:
+        self._waiting.pop(stage_id, None)
+        if not done.cancelled():
+            done.exception()  # seen: whoever asked may have given up
+
+    def disprove(self, proof: Proof) -> None:
+        """The gateway no longer knows this stage."""
+        self.proved.pop(proof, None)
+
+    # --- acknowledgements -------------------------------------------------------------------------
+
+    def activated(self, alias: ActiveAlias, ack: ActivateAck, stage_id: str) -> None:
+        """Know at once what was acknowledged, before the next long poll tells."""
+        self.dismissed(stage_id)
+        self._acknowledge((alias.model, alias.alias), alias, ack.generation)
+
+    def retired(self, model: str, alias: str, generation: int) -> None:
+        """Know at once that an alias is gone."""
+        self._acknowledge((model, alias), None, generation)
+
+    def _acknowledge(self, key: _Key, entry: ActiveAlias | None, generation: int) -> None:
+        if self._state is None:
+            return
+        if generation > self._state.generation:
+            self._acknowledged[key] = generation
+        self.generation = max(generation, self.generation)
+        self._point(key, entry)
+
+    def dismissed(self, stage_id: str) -> None:
+        """Know at once that a standby is none any more; a state on its way may still name it."""
+        if self._state is None:
+            return
+        self._dismissed.add(stage_id)
+        flat = (one for found in self._standbys.values() for one in found)
+        self._standbys = _by_model(one for one in flat if one.stage_id not in self._dismissed)
+        self._whole = None
+
+    def released(self, model: str, alias: str, digest: str) -> None:
+        """Know at once that the gateway holds an alias from these bytes no more."""
+        kept = [
+            one for one in self._holds.get(model, []) if (one.alias, one.digest) != (alias, digest)
+        ]
+        self._holds = {**self._holds, model: kept}
+        self._whole = None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TargetUnreachableError | RolloutRejectedError):
+        return error.reason
+    _log.error("observe.failed", exc_info=error)
+    return f"the gateway cannot be asked: {type(error).__name__}"
+
+
+def _by_model(found: Iterable[_T]) -> dict[str, list[_T]]:
+    by_model: dict[str, list[_T]] = {}
+    for one in found:
+        by_model.setdefault(one.model, []).append(one)
+    return by_model
+
+
+def _wish(one: Wanted | Unwanted) -> tuple[str, int, str | None]:
+    return one.model, one.version, one.alias
+
+
+def _differing(before: Mapping[str, object], after: Mapping[str, object]) -> set[str]:
+    """Return the models of which two mappings say different things."""
+    return {model for model in {*before, *after} if before.get(model) != after.get(model)}

@@ -1,0 +1,76 @@
+"""Hints: somebody says that the registry may have changed, and it is looked at soon.
+
+However many come, one look runs at a time, and those that come meanwhile make one more after it.
+Event loop only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from registry_sync.system import is_being_cancelled
+
+_MAX_MODELS = 100
+_LONGEST_PAUSE_S = 5.0
+_log = structlog.get_logger("registry_sync.reconcile.hints")
+
+Look = Callable[[frozenset[str] | None, str], Awaitable[None]]
+"""Looks at these models, or with None at everything; the second says who asked."""
+
+
+class Hints:
+    """What was hinted at and not looked at yet. Bounded: many models count as everything."""
+
+    def __init__(self, look: Look) -> None:
+        """Store. ``look`` may fail: the next poll looks anyway."""
+        self._look = look
+        self._models: set[str] = set()
+        self._everything = False
+        self._asked_by = ""
+        self._looking: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def add(self, model: str | None, asked_by: str) -> None:
+        """Look at a model soon, or with None at everything. Returns at once."""
+        if self._closed:
+            return
+        if model is None or len(self._models) >= _MAX_MODELS:
+            self._everything = True
+            self._models.clear()
+        elif not self._everything:
+            self._models.add(model)
+        self._asked_by = asked_by
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look_while_hinted())
+
+    async def _look_while_hinted(self) -> None:
+        """Look until nothing is hinted at.
+
+        A pause as long as the look leaves the registry half of its time, however many hints come.
+        """
+        loop = asyncio.get_running_loop()
+        while self._everything or self._models:
+            models = None if self._everything else frozenset(self._models)
+            self._everything = False
+            self._models.clear()
+            began_at = loop.time()
+            try:
+                await self._look(models, self._asked_by)
+            except asyncio.CancelledError:
+                if is_being_cancelled():
+                    raise
+                _log.error("hint.cancelled")  # by something else: the next one is looked at
+            except Exception:  # noqa: BLE001 - a fault of one look must not end the next
+                _log.exception("hint.failed")
+            await asyncio.sleep(min(loop.time() - began_at, _LONGEST_PAUSE_S))
+        self._looking = None  # here, not when the task is done: a hint could come in between
+
+    async def close(self) -> None:
+        """Take no more hints, and end the look that runs."""
+        self._closed = True
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)

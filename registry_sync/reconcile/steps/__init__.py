@@ -1,0 +1,23 @@
+"""Steps of a change, each a task: fetch, environment, stage, activate, retire."""
+
+from registry_sync.reconcile.steps.backoff import Failure
+from registry_sync.reconcile.steps.damaged_copies import Copies
+from registry_sync.reconcile.steps.environment import Preparation
+from registry_sync.reconcile.steps.fetch import Arrival
+from registry_sync.reconcile.steps.intake import Intake
+from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
+from registry_sync.reconcile.steps.rollout import Promotion
+from registry_sync.reconcile.steps.runner import Completed, Steps
+
+__all__ = [
+    "Arrival",
+    "Completed",
+    "Copies",
+    "Failure",
+    "Intake",
+    "Preparation",
+    "Promotion",
+    "Steps",
+    "Stopped",
+    "Stopwatch",
+]

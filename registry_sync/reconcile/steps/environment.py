@@ -1,0 +1,143 @@
+"""What a version runs under: the verdict on our libraries, and environments of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import structlog
+
+from registry_sync.artifacts import (
+    BuildsEnvironments,
+    DependencyVerdict,
+    OnMismatch,
+    OwnEnvironment,
+    StoredArtifact,
+    Verdict,
+    judge,
+)
+from registry_sync.domain import Rejection
+from registry_sync.errors import EnvironmentFailedError
+from registry_sync.ledger import Journal, Ledger
+from registry_sync.planning import BuildEnvironment
+from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
+from registry_sync.system import Threads
+
+_log = structlog.get_logger("registry_sync.reconcile.steps.environment")
+
+
+class Preparation:
+    """Judges what is shared, and builds what is a version's own. Event loop only.
+
+    Attributes:
+        built: The own environments that are built, by the digest of the artifact.
+    """
+
+    def __init__(
+        self,
+        *,
+        environments: BuildsEnvironments,
+        on_mismatch: OnMismatch,
+        ledger: Ledger,
+        journal: Journal,
+        threads: Threads,
+        clock: Callable[[], float],
+    ) -> None:
+        """Store. ``clock`` gives epoch seconds."""
+        self.built: Mapping[str, OwnEnvironment] = {}
+        self._described: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
+        self._environments = environments
+        self._on_mismatch = on_mismatch
+        self._ledger = ledger
+        self._journal = journal
+        self._threads = threads
+        self._clock = clock
+
+    async def look(self, artifacts: Iterable[StoredArtifact]) -> None:
+        """Learn which own environments are there: at the start, and after each sweep."""
+        self.built = await self._threads.fetching(self._environments.built, list(artifacts))
+
+    async def sweep(self, artifacts: Iterable[StoredArtifact], *, older_than_s: float) -> None:
+        """Remove environments that no artifact means, and notice those that have gone."""
+        present = list(artifacts)
+        # Not where environments are built: builds may take all of those threads for long.
+        for digest in await self._threads.fetching(
+            self._environments.sweep, present, older_than_s=older_than_s
+        ):
+            _log.info("environment.removed", environment=digest)
+        await self.look(present)
+
+    # --- the shared environment -------------------------------------------------------------------
+
+    def verdict(self, artifact: StoredArtifact) -> DependencyVerdict:
+        """Judge what an artifact requires by what is installed here."""
+        return judge(artifact.description.get("requirements") or (), self._on_mismatch)
+
+    def described(self, artifact: StoredArtifact) -> Mapping[str, Any]:
+        """Return the description of an artifact with the verdict of now; made once."""
+        known = self._described.get(artifact.digest)
+        if known is None or known[0] is not artifact.description:
+            verdict = self.verdict(artifact).as_body()
+            described = {**artifact.description, "dependency_verdict": verdict}
+            known = self._described[artifact.digest] = (artifact.description, described)
+        return known[1]
+
+    def forget_all_but(self, digests: AbstractSet[str]) -> None:
+        """Forget the descriptions of artifacts that are gone."""
+        for digest in self._described.keys() - digests:
+            del self._described[digest]
+
+    def refused(self, artifacts: Iterable[StoredArtifact]) -> dict[str, str]:
+        """Return the digests of what may not be loaded beside our libraries, and why not."""
+        if self._on_mismatch is not OnMismatch.REFUSE:
+            return {}
+        whys = {one.digest: self.refusal(one) for one in artifacts}
+        return {digest: why for digest, why in whys.items() if why}
+
+    def refusal(self, artifact: StoredArtifact) -> str | None:
+        """Say why an artifact may not be loaded beside our libraries; None: it may."""
+        verdict = self.verdict(artifact)
+        return verdict.reason if verdict.status is Verdict.REFUSE else None
+
+    # --- own environments -------------------------------------------------------------------------
+
+    async def build(
+        self, action: BuildEnvironment, artifact: StoredArtifact | None, watch: Stopwatch
+    ) -> Stopped | None:
+        """Build a version's own environment, or learn that it cannot be built."""
+        if artifact is None:
+            return Stopped("its bytes are no longer here")
+        _log.info("environment.started", model=action.model, version=action.version)
+        try:
+            with watch.phase("environment"):
+                found = await self._threads.building(
+                    self._environments.build, artifact, self._threads.check_stopping
+                )
+        except EnvironmentFailedError as error:
+            if error.transient:
+                return Stopped(error.reason)
+            await self._reject(action, error)
+            return Stopped(error.reason, refused=True)
+        self.built = {**self.built, artifact.digest: found}
+        _log.info(
+            "environment.complete",
+            model=action.model,
+            version=action.version,
+            environment=found.digest,
+        )
+        return None
+
+    async def _reject(self, action: BuildEnvironment, error: EnvironmentFailedError) -> None:
+        await self._journal.write(
+            action.model,
+            self._ledger.reject,
+            Rejection(
+                model=action.model,
+                version=action.version,
+                digest=action.digest,
+                failure=error.failure,
+                reason=error.reason,
+                at=self._clock(),
+            ),
+        )

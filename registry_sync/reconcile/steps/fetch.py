@@ -1,0 +1,438 @@
+"""Fetch and verify as the spine does them, recorded; and the last look before bytes serve."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from collections.abc import Set as AbstractSet
+from concurrent.futures import wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from registry_sync.artifacts import StoredArtifact
+from registry_sync.domain import AskedBy, AspiredVersion, Attempt, PinnedVersion, Quarantine
+from registry_sync.errors import (
+    ArtifactError,
+    IncompleteArtifactError,
+    SourceError,
+    StoreError,
+)
+from registry_sync.ledger import Journal, Ledger
+from registry_sync.planning import (
+    Activate,
+    Fetch,
+    Stage,
+    Urgency,
+    accepted,
+    creation,
+    expected_digest,
+    find,
+    is_made_anew,
+    other_bytes,
+    quarantine_of,
+    why_other_bytes,
+)
+from registry_sync.reconcile.registry_view import Listings
+from registry_sync.reconcile.steps.intake import Brought, Intake, Order, Refused
+from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
+from registry_sync.sources import Source
+from registry_sync.system import StoppedError, Threads
+
+_CONFIRMATION_LASTS_S = 120.0
+_QUARANTINE_LOOK_S = 300.0
+_QUARANTINE_FETCH_S = 900.0
+_LOOK_EVERY_S = 0.25
+_TELL_EVERY_S = 10.0
+_log = structlog.get_logger("registry_sync.reconcile.steps.fetch")
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a fetch is. Its thread writes, anybody reads.
+
+    Attributes:
+        comparing: Whether bytes that are here are compared once more; else new ones come.
+        started_at: Epoch seconds.
+        arrived_bytes: How many have come; of a comparison, too.
+        total_bytes: How many there are in all; None: not known (yet).
+        told_at: Epoch seconds when the log was told last.
+    """
+
+    model: str
+    version: int
+    comparing: bool
+    started_at: float
+    told_at: float
+    arrived_bytes: int = 0
+    total_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Confirmed:
+    """The registry had these bytes between two times, in epoch seconds."""
+
+    digest: str
+    began_at: float
+    ended_at: float
+
+
+class Arrival:
+    """Brings versions to this node, and compares them with the registry again. Event loop only.
+
+    Attributes:
+        artifacts: What the artifact store holds, by digest.
+        fetches: Those under way, the oldest first.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        intake: Intake,
+        ledger: Ledger,
+        journal: Journal,
+        listings: Listings,
+        threads: Threads,
+        make_room: Callable[[Path, int], Coroutine[Any, Any, None]],
+        on_here: Callable[[AbstractSet[str]], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """Store.
+
+        ``make_room`` is `DiskRoom.make`; ``on_here`` is called with the models of which bytes are
+        here now; ``clock`` gives epoch seconds.
+        """
+        self.artifacts: dict[str, StoredArtifact] = {}
+        self.fetches: list[Progress] = []
+        self._source = source
+        self._intake = intake
+        self._ledger = ledger
+        self._journal = journal
+        self._listings = listings
+        self._threads = threads
+        self._make_room = make_room
+        self._on_here = on_here
+        self._clock = clock
+        self._confirmed: dict[tuple[str, int], _Confirmed] = {}
+        self._looked_at: dict[tuple[str, int], float] = {}
+
+    # --- fetch, verify ----------------------------------------------------------------------------
+
+    async def fetch(self, action: Fetch, watch: Stopwatch) -> Stopped | None:
+        """Bring a version's bytes here, or learn that they are wrong."""
+        listed = find(self._listings.aspired, action.model, action.version)
+        if listed is None:  # what only a hold still means
+            listed = await self._threads.registry(
+                self._source.version, action.model, action.version
+            )
+        meant = action.digest
+        view, of_creation = self._journal.view_of(action.model), action.creation
+        if meant and (reason := why_other_bytes(listed, meant, view, of_creation=of_creation)):
+            return Stopped(reason, refused=True)
+        stopped = await self._bring(listed, watch, action.asked_by, accepts=action.accepts)
+        if stopped is None and meant and meant not in self.artifacts:
+            return Stopped(other_bytes(action.version), refused=True)
+        return stopped
+
+    async def _bring(
+        self,
+        listed: AspiredVersion,
+        watch: Stopwatch,
+        asked_by: str,
+        *,
+        again: bool = False,
+        accepts: str | None = None,
+    ) -> Stopped | None:
+        if listed.stamp_problem:
+            return Stopped(listed.stamp_problem, refused=True)
+        view = self._journal.view_of(listed.model)
+        pinned, of_creation = accepted(listed, view), creation(listed, view)
+        if pinned is None and not listed.stamped and not self._journal.answered:
+            return Stopped(
+                "the ledger has not answered since the start: nobody can tell whether these are "
+                "the bytes that were seen first"
+            )
+        started_at = self._clock()
+        _log.info("fetch.started", model=listed.model, version=listed.version)
+        if accepts is not None:  # nothing is forgotten before these very bytes are here
+            known = (listed.model, listed.version, accepts, accepts, listed.stamped)
+            pinned = PinnedVersion(*known, listing=None, creation=of_creation)
+        order = Order(listed, of_creation, pinned)
+        found = await self._fetched(order, watch, again=again)
+        if is_made_anew(listed, view):
+            await self._note_made_anew(listed, started_at, asked_by)
+        if isinstance(found, Refused):
+            await self._quarantine(order, found, asked_by)
+            return Stopped(found.reason, refused=True)
+        return await self._accept((listed.model, listed.version), found, started_at, asked_by)
+
+    async def _note_made_anew(self, listed: AspiredVersion, at: float, asked_by: str) -> None:
+        """Tell history that the accepted digest was another creation's, and counts no more."""
+        reason = f"version {listed.version} was deleted in the registry, and made anew"
+        _log.warning("version.made_anew", model=listed.model, version=listed.version)
+        await self._journal.note(
+            self._ledger.attempted,
+            Attempt(
+                model=listed.model,
+                alias=None,
+                version=listed.version,
+                action="made anew",
+                asked_by=asked_by,
+                started_at=at,
+                durations_s={},
+                outcome="complete",
+                reason=reason,
+            ),
+        )
+
+    async def _fetched(self, order: Order, watch: Stopwatch, *, again: bool) -> Brought | Refused:
+        """Fetch in a thread, which stops at the next bytes when nobody waits any more."""
+        left = threading.Event()
+        now = self._clock()
+        listed = order.version
+        progress = Progress(listed.model, listed.version, again, started_at=now, told_at=now)
+        check = partial(self._check, left)
+
+        def note(arrived: int, total: int | None) -> None:
+            check()
+            progress.arrived_bytes, progress.total_bytes = arrived, total
+            self._tell(progress)
+
+        pool = self._threads.comparing if again else self._threads.fetching
+        # What is compared goes again, and is no part of the store: only the disk's floor bounds it.
+        room = None if again else partial(self._wait_for_room, asyncio.get_running_loop(), check)
+        self.fetches.append(progress)
+        try:
+            return await pool(
+                self._intake.bring, order, watch=watch, on_progress=note, make_room=room
+            )
+        except asyncio.CancelledError:
+            left.set()
+            raise
+        finally:
+            self.fetches = [one for one in self.fetches if one is not progress]
+
+    def _check(self, left: threading.Event) -> None:
+        """Abort the calling fetch if nobody waits for it any more. Any thread.
+
+        Raises:
+            StoppedError: Nobody does.
+        """
+        self._threads.check_stopping()
+        if left.is_set():
+            raise StoppedError
+
+    def _tell(self, progress: Progress) -> None:
+        """Log how far a long fetch is, now and then. Called with every chunk."""
+        now = self._clock()
+        if now - progress.told_at < _TELL_EVERY_S:
+            return
+        progress.told_at = now
+        _log.info(
+            "fetch.progress",
+            model=progress.model,
+            version=progress.version,
+            arrived_bytes=progress.arrived_bytes,
+            total_bytes=progress.total_bytes,
+            elapsed_s=round(now - progress.started_at, 1),
+        )
+
+    def _wait_for_room(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        check: Callable[[], None],
+        folder: Path,
+        total_bytes: int,
+    ) -> None:
+        """Have room made, from a fetch's thread, for as long as somebody waits for the fetch.
+
+        Raises:
+            NoDiskRoomError: There is none.
+            StoppedError: Nobody waits any more.
+        """
+        made = asyncio.run_coroutine_threadsafe(self._make_room(folder, total_bytes), loop)
+        try:
+            while not made.done():
+                wait([made], timeout=_LOOK_EVERY_S)
+                check()
+        finally:
+            made.cancel()
+        made.result()
+
+    async def _accept(
+        self, key: tuple[str, int], found: Brought, started_at: float, asked_by: str
+    ) -> Stopped | None:
+        digest = found.artifact.digest
+        self._confirmed[key] = _Confirmed(digest, started_at, self._clock())
+        self.artifacts[digest] = found.artifact
+        known = self._journal.view_of(key[0]).pins.get(key)
+        pinned = await self._journal.write(key[0], self._ledger.pin, found.pin)
+        if not pinned and (known is None or known.digest != digest):
+            # Without its pin the version does not count as here, and would be fetched at once.
+            return Stopped(self._journal.trouble or "the ledger did not take the version's digest")
+        # Last: a quarantine of other bytes says nothing.
+        if key in self._journal.view_of(key[0]).quarantines:
+            work = self._ledger.release_quarantine
+            await self._journal.write(key[0], work, *key, str(asked_by))
+        _log.info("fetch.complete", model=key[0], version=key[1], digest=digest)
+        self._on_here({pin.model for pin in found.artifact.pins})
+        return None
+
+    async def _quarantine(self, order: Order, found: Refused, asked_by: str) -> None:
+        listed = order.version
+        _log.error("quarantine", model=listed.model, version=listed.version, reason=found.reason)
+        self._looked_at.pop((listed.model, listed.version), None)
+        await self._journal.write(
+            listed.model,
+            self._ledger.quarantine,
+            Quarantine(
+                model=listed.model,
+                version=listed.version,
+                expected_digest=expected_digest(listed, self._journal.view_of(listed.model)),
+                listing=found.listing,
+                found_digest=found.found,
+                reason=found.reason,
+                at=self._clock(),
+                asked_by=asked_by,
+                creation=order.creation,
+            ),
+        )
+
+    # --- what is quarantined ----------------------------------------------------------------------
+
+    async def look_at_quarantined(self) -> list[Fetch]:
+        """Release a quarantine whose bytes have changed at the registry: they are fetched again.
+
+        Returns:
+            What to fetch to find out, where the storage does not tell of changes.
+        """
+        self._forget_unlisted()
+        now, to_fetch, view = self._clock(), list[Fetch](), self._journal.view
+        for key, found in view.quarantines.items():
+            listed = find(self._listings.aspired, *key)
+            rest_s = _QUARANTINE_FETCH_S if found.listing is None else _QUARANTINE_LOOK_S
+            if listed is None or quarantine_of(listed, view) is None:
+                continue
+            if now - self._looked_at.get(key, found.at) < rest_s:
+                continue
+            self._looked_at[key] = now
+            if found.listing is None:
+                of = creation(listed, view)
+                to_fetch.append(Fetch(*key, Urgency.PREFETCH, creation=of))
+                continue
+            try:
+                listing = await self._threads.registry(self._intake.listing_of, listed)
+            except SourceError:
+                break
+            if listing is not None and listing != found.listing:
+                _log.info("quarantine.released", model=key[0], version=key[1])
+                released_by = str(AskedBy.POLL)
+                work = self._ledger.release_quarantine
+                await self._journal.write(key[0], work, *key, released_by)
+        return to_fetch
+
+    def _forget_unlisted(self) -> None:
+        """Keep what was learned of versions no longer than the registry lists them."""
+        listed = {
+            (model.name, version)
+            for model in self._listings.aspired.models.values()
+            for version in model.versions
+        }
+        self._confirmed = {key: one for key, one in self._confirmed.items() if key in listed}
+        self._looked_at = {key: at for key, at in self._looked_at.items() if key in listed}
+
+    # --- compare once more ------------------------------------------------------------------------
+
+    async def confirm(self, action: Stage | Activate, watch: Stopwatch) -> Stopped | None:
+        """Make sure that the registry still has the bytes that are about to serve.
+
+        Returns:
+            None: it has; or that cannot be found out, and an operator or a recovery goes on with
+            what was verified before.
+
+        Raises:
+            SourceError: The registry or its storage did not answer.
+            ArtifactError: The bytes cannot be fetched for now.
+            StoreError: The store cannot take them.
+        """
+        key = (action.model, action.version)
+        view = self._journal.view_of(action.model)
+        listed = find(self._listings.aspired, *key)
+        local = action.asked_by in (AskedBy.OPERATOR, AskedBy.RULE, AskedBy.RECOVERY)
+        if listed is None:  # there is nothing to compare with
+            return None if local else Stopped("the registry no longer lists this version")
+        if reason := self._known_wrong(action, listed, local=local):
+            if action.asked_by == AskedBy.RECOVERY and not listed.stamp_problem:
+                return None  # the plan recovers no bytes that a quarantine is about
+            return Stopped(reason, refused=True)
+        pin = accepted(listed, view)
+        cheap = pin is not None and pin.listing is not None
+        if not cheap and self._is_confirmed(action):
+            return None  # to fetch the whole artifact again for each alias would help nobody
+        try:
+            stopped = await self._compare(listed, pin, watch, action.asked_by)
+        except (SourceError, ArtifactError, StoreError) as error:
+            # None of them says that the bytes are wrong: that is no error, but a refusal. But what
+            # cannot be compared because it is incomplete may be wrong, and is not recovered.
+            unknown = isinstance(error, IncompleteArtifactError)
+            if local and not (unknown and action.asked_by == AskedBy.RECOVERY):
+                _log.warning("confirm.skipped", model=key[0], version=key[1], reason=error.reason)
+                return None
+            raise
+        confirmed = self._confirmed.get(key)
+        if stopped is None and (confirmed is None or confirmed.digest != action.digest):
+            return self._found_other(action)
+        return stopped
+
+    def _known_wrong(
+        self, action: Stage | Activate, listed: AspiredVersion, *, local: bool
+    ) -> str | None:
+        """Say why the registry's bytes are not those, as far as is known; None: nobody says so."""
+        view = self._journal.view_of(listed.model)
+        if found := quarantine_of(listed, view):
+            return found.reason
+        if listed.stamp_problem and action.asked_by not in (AskedBy.OPERATOR, AskedBy.RULE):
+            return listed.stamp_problem
+        # What the registry asks for is staged anew with the bytes that it has now.
+        return why_other_bytes(listed, action.digest, view) if local else None
+
+    def _found_other(self, action: Stage | Activate) -> Stopped | None:
+        """Say what becomes of bytes that the registry was found not to have any more."""
+        match action.asked_by:
+            case AskedBy.RECOVERY:
+                return None  # others were stamped since: they are promoted over what served
+            case AskedBy.OPERATOR | AskedBy.RULE:
+                return Stopped(other_bytes(action.version), refused=True)
+            case _:
+                return Stopped("the registry has other bytes now; they are staged first")
+
+    async def _compare(
+        self, listed: AspiredVersion, pin: PinnedVersion | None, watch: Stopwatch, asked_by: str
+    ) -> Stopped | None:
+        """Compare the listings; where that does not tell, fetch and hash again."""
+        key = (listed.model, listed.version)
+        started_at = self._clock()
+        if pin is not None and await self._threads.registry(
+            self._intake.remote_is_as_pinned, listed, pin
+        ):
+            self._confirmed[key] = _Confirmed(pin.digest, started_at, self._clock())
+            return None
+        return await self._bring(listed, watch, asked_by, again=True)
+
+    def _is_confirmed(self, action: Stage | Activate) -> bool:
+        """Whether the bytes were compared after this was first wished for, and lately.
+
+        What took long to compare counts for longer: a standby does not wait for ever.
+        """
+        found = self._confirmed.get((action.model, action.version))
+        version, wished_at = self._listings.wish(action.model, action.alias)
+        if found is None or (found.digest, version) != (action.digest, action.version):
+            return False
+        lasts_s = max(_CONFIRMATION_LASTS_S, 2 * (found.ended_at - found.began_at))
+        # What ended in the future was compared before the clock was set back: nobody knows when.
+        return wished_at <= found.began_at and 0 <= self._clock() - found.ended_at < lasts_s

@@ -1,0 +1,286 @@
+"""One version's bytes: locate → fetch → verify → describe → store. Blocking.
+
+Nothing in them is read before they are compared with what they must be, where that is known. Wrong
+ones are read only as far as to see whether they are all there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from registry_sync.artifacts import (
+    ArtifactStore,
+    Fetched,
+    Manifest,
+    Pin,
+    StoredArtifact,
+    Verification,
+    check_complete,
+    describe,
+    pinned_version,
+    verify,
+)
+from registry_sync.domain import AspiredVersion, PinnedVersion
+from registry_sync.errors import (
+    ArtifactError,
+    BrokenModelError,
+    IncompleteArtifactError,
+    ReplacedError,
+    StoreError,
+)
+from registry_sync.planning import is_of_creation, was_made_after
+from registry_sync.reconcile.steps.outcome import Stopwatch
+from registry_sync.sources import OnProgress, Reserve, Source
+
+MakeRoom = Callable[[Path, int], None]
+"""Books room in the store for so many bytes in all at a path of its `staging`, by having others
+removed. Raises `NoDiskRoomError`."""
+
+
+class Fetches(Protocol):
+    """What is needed of a fetcher; see `registry_sync.fetch.Fetcher`."""
+
+    def remote_listing(self, uri: str, *, on_progress: OnProgress | None = None) -> str | None:
+        """Return a value that changes when what is stored at ``uri`` changes, or None."""
+        ...
+
+    def fetch(
+        self,
+        uri: str,
+        into: Path,
+        *,
+        judged: bool = False,
+        on_progress: OnProgress | None = None,
+        reserve: Reserve | None = None,
+    ) -> Fetched:
+        """Stream everything at ``uri`` into ``into``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Which bytes are to be brought.
+
+    Attributes:
+        version: Of which version, as it was listed.
+        creation: Of which creation of it.
+        accepted: What was accepted for this creation before; None: the ledger knows of nothing.
+    """
+
+    version: AspiredVersion
+    creation: str
+    accepted: PinnedVersion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """The bytes are here, and are what they must be."""
+
+    artifact: StoredArtifact
+    pin: PinnedVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The bytes are wrong: the same ones would be refused again.
+
+    Attributes:
+        expected: What they had to be; None: nobody had said.
+        found: What they are; None: not even readable as an artifact.
+        listing: The remote listing of these bytes, where it is known.
+        reason: A sentence for users.
+    """
+
+    expected: str | None
+    found: str | None
+    listing: str | None
+    reason: str
+
+
+class Intake:
+    """Brings versions into the artifact store. Blocking; several threads may use it at once."""
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        fetcher: Fetches,
+        store: ArtifactStore,
+        require_digest: bool,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Store. ``clock``: epoch seconds."""
+        self._source = source
+        self._fetcher = fetcher
+        self._store = store
+        self._require_digest = require_digest
+        self._clock = clock
+
+    def bring(
+        self,
+        order: Order,
+        *,
+        watch: Stopwatch,
+        on_progress: OnProgress | None = None,
+        make_room: MakeRoom | None = None,
+    ) -> Brought | Refused:
+        """Fetch a version, check it, and keep it.
+
+        Args:
+            order: Which one. Where nothing is known of it, the ledger may have been lost, so the
+                store's own pin counts.
+            watch: Told how long each phase took.
+            on_progress: See `OnProgress`.
+            make_room: Called where the store's budget is full; None: the budget is not asked.
+
+        Raises:
+            SourceError: The registry or its storage did not answer.
+            ArtifactError: It is transient: incomplete, too slow, no room.
+            StoreError: The store cannot be read, or cannot take it.
+        """
+        version = order.version
+        with watch.phase("locate"):
+            uri = self._source.locate(version.model, version.version)
+            pinned = order.accepted or self._pinned_in_store(order)
+            expected = version.expected_digest or (pinned.digest if pinned else None)
+            judged = expected is not None or self._source.is_whole(version)
+        fetched: Fetched | None = None
+        try:
+            with self._store.staging() as folder:
+                reserve = partial(self._reserve, make_room, folder) if make_room else None
+                with watch.phase("fetch"):
+                    fetched = self._fetcher.fetch(
+                        uri, folder, judged=judged, on_progress=on_progress, reserve=reserve
+                    )
+                self._check_creation(version)
+                return self._accept(order, pinned, fetched, watch)
+        except ArtifactError as error:
+            if error.transient:
+                raise
+            # Of these very bytes: those that are there by now may be others.
+            listing = fetched.listing if fetched else error.listing
+            return Refused(expected, None, listing, error.reason)
+
+    def _reserve(self, make_room: MakeRoom, folder: Path, total_bytes: int) -> None:
+        """Book room for what comes: at once, where there is some.
+
+        Raises:
+            NoDiskRoomError: There is none, and none can be made.
+        """
+        if self._store.book(folder, total_bytes) > 0:
+            make_room(folder, total_bytes)
+
+    def _pinned_in_store(self, order: Order) -> PinnedVersion | None:
+        listed = order.version
+        found = self._store.find_pin(listed.model, listed.version, mark=listed.creation)
+        if found is None or not is_of_creation(found[1].creation, order.creation):
+            return None
+        pinned = pinned_version(*found)
+        return None if was_made_after(listed, pinned) else pinned
+
+    def _check_creation(self, version: AspiredVersion) -> None:
+        """Make sure that the bytes are of the creation that was listed: places go by numbers.
+
+        Raises:
+            SourceError: The registry did not answer.
+            ReplacedError: The version was made anew meanwhile.
+        """
+        if version.creation is None:
+            return
+        now = self._source.version(version.model, version.version)
+        if now.creation != version.creation:
+            raise ReplacedError(
+                f"version {version.version} was made anew in the registry while its bytes were "
+                "fetched: the next listing tells of it"
+            )
+
+    def _accept(
+        self,
+        order: Order,
+        pinned: PinnedVersion | None,
+        fetched: Fetched,
+        watch: Stopwatch,
+    ) -> Brought | Refused:
+        """Verify, describe and store what was fetched.
+
+        Raises:
+            IncompleteArtifactError: It has not the digest that it must have, and files are missing,
+                or may still change.
+            ArtifactError, StoreError: See `bring`.
+        """
+        version = order.version
+        with watch.phase("verify"):
+            verdict = self._verify(version, pinned, fetched.manifest)
+        if not verdict.accepted:
+            with suppress(BrokenModelError):  # they are wrong, whatever else they are
+                check_complete(fetched.folder)
+            if not (fetched.settled or self._source.is_whole(version)):
+                raise IncompleteArtifactError(
+                    f"{verdict.reason}; nobody knows yet whether the upload is done"
+                )
+            return Refused(verdict.expected, verdict.found, fetched.listing, verdict.reason)
+        with watch.phase("store"):
+            pin = Pin(
+                model=version.model,
+                version=version.version,
+                listing=fetched.listing,
+                expected_digest=verdict.expected,
+                stamped=version.stamped,
+                creation=order.creation,
+                accepted_at=self._clock(),
+            )
+            artifact = self._store.add(fetched, describe(fetched), pin)
+        return Brought(artifact, pinned_version(artifact, pin))
+
+    def _verify(
+        self, version: AspiredVersion, pinned: PinnedVersion | None, found: Manifest
+    ) -> Verification:
+        return verify(
+            found,
+            stamped=version.expected_digest,
+            pinned=pinned.digest if pinned else None,
+            stamp_fixed=version.stamp_fixed,
+            require_digest=self._require_digest,
+            known=self._known_manifest(pinned),
+        )
+
+    def _known_manifest(self, pinned: PinnedVersion | None) -> Manifest | None:
+        if pinned is None or self._store.get(pinned.digest) is None:
+            return None
+        try:
+            return self._store.manifest(pinned.digest)
+        except StoreError:
+            return None  # it only makes the sentence better
+
+    def remote_is_as_pinned(self, version: AspiredVersion, pinned: PinnedVersion) -> bool:
+        """Whether the remote listing is the one recorded at the fetch.
+
+        False says that it differs, or that the storage tells nothing: fetch and hash again.
+
+        Raises:
+            SourceError: The registry or its storage did not answer.
+        """
+        if pinned.listing is None:
+            return False
+        uri = self._source.locate(version.model, version.version)
+        try:
+            return self._fetcher.remote_listing(uri) == pinned.listing
+        except ArtifactError:
+            return False  # fetching it says what is wrong
+
+    def listing_of(self, version: AspiredVersion) -> str | None:
+        """Return the remote listing now; None: the storage tells nothing.
+
+        Raises:
+            SourceError: The registry or its storage did not answer.
+        """
+        try:
+            return self._fetcher.remote_listing(self._source.locate(version.model, version.version))
+        except ArtifactError:
+            return None

@@ -1,0 +1,323 @@
+"""Stage, activate and retire as the spine does them: one request to the gateway each, recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+
+import structlog
+
+from gateway.contract import (
+    PERMANENT_STAGE_FAILURES,
+    ActivateRequest,
+    ActiveAlias,
+    AliasTarget,
+    ReleaseRequest,
+    RetireRequest,
+    StageFailure,
+    StageOutcome,
+    StageRequest,
+)
+from registry_sync.domain import OWN_FAILURE, Rejection
+from registry_sync.errors import RolloutRejectedError
+from registry_sync.ledger import Journal, Ledger
+from registry_sync.planning import Activate, ReleaseDigest, RetireAlias, RetireStandby, Stage
+from registry_sync.reconcile.gateway import Observation, ServingTarget
+from registry_sync.reconcile.steps.damaged_copies import Copies
+from registry_sync.reconcile.steps.fetch import Arrival
+from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
+
+_HAS_DISPLACED: frozenset[StageFailure | None] = frozenset(
+    {"unavailable", "worker_died", "timeout"}
+)
+"""Failures that pass, and that a load meets: what was to make room for it has gone by then."""
+_GENERATION_LOOKS, _GENERATION_LOOK_S = 100, 0.02
+_log = structlog.get_logger("registry_sync.reconcile.steps.rollout")
+
+
+class Promotion:
+    """Has the gateway serve what is here. Event loop only."""
+
+    def __init__(
+        self,
+        *,
+        target: ServingTarget,
+        observation: Observation,
+        arrival: Arrival,
+        copies: Copies,
+        ledger: Ledger,
+        journal: Journal,
+        as_due_now: Callable[[Activate], Activate | Stage | None],
+        is_due_now: Callable[[RetireAlias], bool],
+        stage_timeout_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        """Store.
+
+        Args:
+            target: The gateway.
+            observation: What it said last.
+            arrival: Who compares bytes with the registry again.
+            copies: Who drops altered ones.
+            ledger: Where outcomes are recorded.
+            journal: How the ledger is written.
+            as_due_now: What would be decided now to the same end; None: no such thing.
+            is_due_now: Whether an alias would be taken away now, too.
+            stage_timeout_s: How long to wait for the outcome of a stage, in seconds.
+            clock: Gives epoch seconds.
+        """
+        self._target = target
+        self._observation = observation
+        self._arrival = arrival
+        self._copies = copies
+        self._ledger = ledger
+        self._journal = journal
+        self._as_due_now = as_due_now
+        self._is_due_now = is_due_now
+        self._stage_timeout_s = stage_timeout_s
+        self._clock = clock
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._moves: Counter[str] = Counter()
+        self._comparing: set[Stage | Activate] = set()
+
+    # --- stage ------------------------------------------------------------------------------------
+
+    async def stage(self, action: Stage, watch: Stopwatch) -> Stopped | None:
+        """Have the gateway start and warm a standby; wait for its outcome.
+
+        Where that may end what serves, the bytes are compared with the registry's before: what
+        cannot be activated in the end is not worth an outage.
+        """
+        if action.displaces and (stopped := await self._compare(action, watch)) is not None:
+            return stopped
+        stage_id = uuid.uuid4().hex
+        expected = self._observation.expect(stage_id)
+        try:
+            with watch.phase("stage"):
+                async with asyncio.timeout(self._stage_timeout_s):
+                    await self._target.stage(
+                        StageRequest(
+                            stage_id=stage_id,
+                            model=action.model,
+                            version=action.version,
+                            digest=action.digest,
+                            alias=action.alias,
+                            replaces=action.replaces,
+                            keep=action.keep,
+                        )
+                    )
+                    outcome = await expected
+        except TimeoutError:
+            return Stopped(f"no outcome of the stage within {self._stage_timeout_s:g} s")
+        finally:
+            expected.cancel()
+        watch.seconds.update({f"stage.{k}": v for k, v in outcome.durations_s.items()})
+        if outcome.failure is not None:
+            return await self._stage_failed(outcome, action)
+        if action.keep and not self._stands_by(action.model, stage_id):
+            return Stopped("the standby ended before it was activated")
+        return None
+
+    def _stands_by(self, model: str, stage_id: str) -> bool:
+        node = self._observation.state_of(model)
+        return node is not None and any(one.stage_id == stage_id for one in node.standbys)
+
+    async def _stage_failed(self, outcome: StageOutcome, action: Stage) -> Stopped:
+        reason = outcome.message or f"the stage failed: {outcome.failure}"
+        if outcome.failure not in PERMANENT_STAGE_FAILURES:
+            costly = action.displaces and outcome.failure in _HAS_DISPLACED
+            return Stopped(reason, costly=costly)
+        if outcome.failure == "integrity":
+            if await self._copies.drop(outcome.digest, reason):
+                return Stopped(f"{reason}; this node's copy is dropped and fetched again")
+            reason = f"{reason}; this node's copy came in place of a damaged one before"
+            return Stopped(f"{reason}: it is fetched again later", costly=action.displaces)
+        node = self._observation.heard
+        await self._journal.write(
+            action.model,
+            self._ledger.reject,
+            Rejection(
+                model=outcome.model,
+                version=outcome.version,
+                digest=outcome.digest,
+                failure=f"{OWN_FAILURE if action.own else ''}{outcome.failure}",
+                reason=reason,
+                at=self._clock(),
+                libraries=None if action.own or node is None else node.libraries,
+            ),
+        )
+        return Stopped(reason, refused=True)
+
+    # --- activate ---------------------------------------------------------------------------------
+
+    async def activate(self, action: Activate, watch: Stopwatch) -> Stopped | None:
+        """Compare with the registry once more, move the alias, record it."""
+        stopped = await self._compare(action, watch)
+        if stopped is not None:
+            return stopped
+        async with self._moving(action.model):
+            node = self._observation.heard
+            if node is None:
+                return Stopped("the gateway has gone")
+            due = self._as_due_now(action)
+            if due is None:
+                return Stopped("it is no longer what ought to be active")
+            if isinstance(due, Stage):
+                return None  # that comes first, and is no failure of this
+            before = self._observation.active_of(action.model).get(action.alias)
+            try:
+                with watch.phase("activate"):
+                    ack = await self._target.activate(
+                        ActivateRequest(
+                            model=action.model,
+                            alias=action.alias,
+                            version=action.version,
+                            digest=action.digest,
+                            if_generation=self._observation.generation,
+                            if_active=_target(before),
+                            stage_id=due.stage_id,  # so that the standby of now ends with it
+                            asked_by=str(action.asked_by),
+                        )
+                    )
+            except RolloutRejectedError as error:
+                return await self._activation_refused(action, error)
+            active = _activated(action, before, at=self._clock())
+            self._observation.activated(active, ack, due.stage_id)
+        await self._record(action, active, ack.generation, watch)
+        return None
+
+    @contextlib.asynccontextmanager
+    async def _moving(self, model: str) -> AsyncIterator[None]:
+        """Move one alias of a model at a time: aliases that go to one version share a standby.
+
+        Those of several models move together, and share one write of the gateway's table.
+        """
+        turn = self._turns.setdefault(model, asyncio.Lock())
+        self._moves[model] += 1
+        try:
+            async with turn:
+                yield
+        finally:
+            self._moves[model] -= 1
+            if not self._moves[model]:
+                del self._moves[model], self._turns[model]
+
+    async def rest(self) -> None:
+        """Wait until no alias is being moved or taken away: what begins later is decided anew."""
+        turns = list(self._turns.values())
+        for turn in turns:  # who holds one now has asked the gateway, or is about to
+            async with turn:
+                pass
+
+    async def _compare(self, action: Stage | Activate, watch: Stopwatch) -> Stopped | None:
+        self._comparing.add(action)
+        try:
+            with watch.phase("confirm"):
+                return await self._arrival.confirm(action, watch)
+        finally:
+            self._comparing.discard(action)
+
+    def is_comparing(self, action: Activate) -> bool:
+        """Whether an activation has not asked the gateway yet, so that cancelling it is safe."""
+        return action in self._comparing
+
+    async def _record(
+        self, action: Activate, active: ActiveAlias, generation: int, watch: Stopwatch
+    ) -> None:
+        _log.info(
+            "activate.complete",
+            model=action.model,
+            alias=action.alias,
+            version=action.version,
+            previous=active.previous_version,
+            asked_by=str(action.asked_by),
+            generation=generation,
+        )
+        await self._journal.activated(
+            active,
+            action.asked_by,
+            generation,
+            durations_s=dict(watch.seconds),
+            pinned=self._is_pinned(action),
+        )
+
+    def _is_pinned(self, action: Activate) -> bool:
+        hold = self._journal.view_of(action.model).holds.get((action.model, action.alias))
+        return hold is not None and hold.lasting and hold.target_version == action.version
+
+    async def _activation_refused(self, action: Activate, error: RolloutRejectedError) -> Stopped:
+        if error.code == "not_staged":
+            self._observation.disprove((action.model, action.version, action.digest))
+        if error.code == "generation_mismatch" and error.generation is not None:
+            await self._await_generation(error.generation)
+        return Stopped(error.reason)
+
+    async def _await_generation(self, generation: int) -> None:
+        """Wait until the long poll has told of a newer table; the plan is made on that."""
+        for _ in range(_GENERATION_LOOKS):
+            node = self._observation.heard
+            if node is not None and node.generation >= generation:
+                return
+            await asyncio.sleep(_GENERATION_LOOK_S)
+
+    # --- retire -----------------------------------------------------------------------------------
+
+    async def retire(self, action: RetireAlias) -> Stopped | None:
+        """Take an alias away, and remember that it is not lost.
+
+        The ledger is told first: if the gateway keeps the alias after that, it is adopted again.
+        The other way round, a crash between the two would bring it back as if it had been lost.
+        """
+        async with self._moving(action.model):
+            if not self._is_due_now(action):
+                return Stopped("it is no longer to be taken away")
+            gone = frozenset({(action.model, action.alias)})
+            if not await self._journal.write(action.model, self._ledger.retire, gone):
+                return Stopped(self._journal.trouble or "the ledger did not take it")
+            ack = await self._target.retire(RetireRequest(model=action.model, alias=action.alias))
+            self._observation.retired(action.model, action.alias, ack.generation)
+        _log.info("retire.complete", model=action.model, alias=action.alias)
+        return None
+
+    async def retire_standby(self, action: RetireStandby) -> Stopped | None:
+        """Have the gateway spare a standby no longer."""
+        await self._target.retire(RetireRequest(model=action.model, stage_id=action.stage_id))
+        self._observation.dismissed(action.stage_id)
+        _log.info("retire_standby.complete", model=action.model, version=action.version)
+        return None
+
+    # --- release ----------------------------------------------------------------------------------
+
+    async def release(self, action: ReleaseDigest) -> Stopped | None:
+        """Tell the gateway that an alias may take again what it went back from."""
+        await self._target.release(
+            ReleaseRequest(model=action.model, alias=action.alias, digest=action.digest)
+        )
+        self._observation.released(action.model, action.alias, action.digest)
+        _log.info(
+            "release_digest.complete",
+            model=action.model,
+            alias=action.alias,
+            version=action.version,
+        )
+        return None
+
+
+def _target(active: ActiveAlias | None) -> AliasTarget:
+    return AliasTarget(version=active.version, digest=active.digest) if active else AliasTarget()
+
+
+def _activated(action: Activate, before: ActiveAlias | None, *, at: float) -> ActiveAlias:
+    return ActiveAlias(
+        model=action.model,
+        alias=action.alias,
+        version=action.version,
+        digest=action.digest,
+        since=at,
+        previous_version=before.version if before else None,
+        previous_digest=before.digest if before else None,
+        asked_by=str(action.asked_by),
+    )

@@ -1,0 +1,333 @@
+"""The steps under way: one of a subject at a time, so many of a kind, and tried again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+import structlog
+
+from registry_sync.domain import Attempt
+from registry_sync.errors import IncompleteArtifactError, SyncError, UnsettledError
+from registry_sync.planning import (
+    Action,
+    Activate,
+    Begin,
+    BuildEnvironment,
+    Fetch,
+    ReleaseDigest,
+    ReleaseHold,
+    RetireAlias,
+    RetireStandby,
+    Stage,
+    Subject,
+    Urgency,
+    goal_of,
+    subject_of,
+    verb_of,
+)
+from registry_sync.reconcile.steps.backoff import FIRST_S, Backoff, Failure
+from registry_sync.reconcile.steps.breaker import Breaker
+from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
+
+_WANTED_RETRY_S = 5.0
+_UPLOAD_RETRY_S = 10.0
+_COSTLY_RETRY_S, _COSTLY_LONGEST_S = 120.0, 3600.0  # jitter makes the first a minute at least
+_SLOTS = {
+    Fetch: 3,
+    BuildEnvironment: 1,
+    Stage: 2,
+    Activate: 8,
+    RetireAlias: 4,
+    RetireStandby: 4,
+    ReleaseHold: 4,
+    ReleaseDigest: 4,
+}
+_URGENT_EXTRA_SLOTS = 2
+_URGENT = frozenset({Urgency.WANTED, Urgency.ACTIVATE, Urgency.PROMOTION, Urgency.RECOVERY})
+_NO_EFFECT = "it was done, and is due again as before: it had no effect"
+_PER_MODEL = {Fetch: 2, BuildEnvironment: 1}
+_log = structlog.get_logger("registry_sync.reconcile.steps.runner")
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A step that went well, as far as it can tell.
+
+    Attributes:
+        before: The failure before it, if that was to have no effect.
+    """
+
+    action: Action
+    before: Failure | None
+
+
+class Steps:
+    """Does actions as tasks. Event loop only; who owns it awaits `end`.
+
+    Attributes:
+        busy: The task of every step under way, by what it is about.
+        backoff: What failed, and when it is tried again.
+        breaker: Models of which one version after another failed to come.
+    """
+
+    def __init__(
+        self,
+        *,
+        do: Callable[[Action, Stopwatch], Awaitable[Stopped | None]],
+        record: Callable[[Attempt], Awaitable[object]],
+        on_end: Callable[[str], None],
+        may_overtake: Callable[[Action, Action], bool],
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
+        """Store.
+
+        Args:
+            do: Does one action; None: it is done.
+            record: Keeps how a step ended.
+            on_end: Called after every step, with its model.
+            may_overtake: Whether the first, which is under way, may be ended for the second.
+            clock: Epoch seconds.
+            jitter: A number from 0 to 1, another one each time.
+        """
+        self._do = do
+        self._record = record
+        self._on_end = on_end
+        self._may_overtake = may_overtake
+        self._clock = clock
+        self.busy: dict[Subject, asyncio.Task[None]] = {}
+        self.backoff = Backoff(clock=clock, jitter=jitter)
+        self.breaker = Breaker(clock=clock, jitter=jitter)
+        self._doing: dict[Subject, Action] = {}
+        self._wakes: dict[str, float] = {}
+        self._looked_at = clock()
+        self._completed: dict[Subject, Completed] = {}
+
+    def doing(self) -> Iterable[Action]:
+        """Return the actions under way."""
+        return self._doing.values()
+
+    def start(self, action: Action) -> Begin:
+        """Start a step unless it is under way, waits for its next try, or finds no slot."""
+        subject = subject_of(action)
+        longest_s = _longest_wait_s(action)
+        if self.backoff.waits(subject, longest_s=longest_s, goal=goal_of(action)):
+            self._wake_at(action.model, self.backoff.waits_until(subject, longest_s=longest_s))
+            return Begin.WAITS
+        if subject in self.busy:
+            self._overtake(subject, action)
+            return Begin.WAITS
+        if self._waits_for_its_model(action):
+            return Begin.WAITS
+        if not self._has_slot(action):
+            return Begin.NO_SLOT
+        self._doing[subject] = action
+        task = asyncio.get_running_loop().create_task(self._step(subject, action))
+        self.busy[subject] = task
+        task.add_done_callback(lambda _: self._ended(subject, action.model))
+        return Begin.BEGUN
+
+    def _wake_at(self, model: str, at: float | None) -> None:
+        """Have a model planned again at a time, in epoch seconds; None: no time is known."""
+        if at is not None:
+            self._wakes[model] = min(at, self._wakes.get(model, at))
+
+    def woken(self) -> frozenset[str]:
+        """Return the models that waited for a time which has come since this was asked last."""
+        now, before = self._clock(), self._looked_at
+        self._looked_at = now
+        # Where the clock was set back, nobody knows any more how long there is to wait.
+        woken = {model for model, at in self._wakes.items() if at <= now or now < before}
+        for model in woken:
+            del self._wakes[model]
+        return frozenset(woken)
+
+    def forget_idle(self, actions: Iterable[Action], models: AbstractSet[str]) -> None:
+        """Forget failures of what is neither due nor under way, of these models."""
+        doing = (action for action in self._doing.values() if action.model in models)
+        alive = [*actions, *doing]
+        self.backoff.keep_only((subject_of(action) for action in alive), models)
+        self.breaker.keep_only(
+            (
+                (action.model, action.version)
+                for action in alive
+                if isinstance(action, Fetch | BuildEnvironment)
+            ),
+            models,
+        )
+
+    def completed(self) -> Mapping[Subject, Completed]:
+        """Return the steps that went well since a decision was last held against them."""
+        return dict(self._completed)
+
+    def hold_against(
+        self,
+        completed: Mapping[Subject, Completed],
+        due: Iterable[Action],
+        models: AbstractSet[str],
+    ) -> None:
+        """Let what went well and is due again all the same wait, longer each time.
+
+        Whatever the reason, a step that changes nothing must not be done again at full speed.
+
+        Args:
+            completed: What had gone well when the look at what is began.
+            due: What was decided on that look.
+            models: The models that it was about.
+        """
+        actions = set(due)
+        for subject, one in completed.items():
+            if one.action.model not in models:
+                continue
+            if self._completed.get(subject) is one:
+                del self._completed[subject]
+            if one.action in actions and subject not in self.busy:
+                self._failed(subject, one.action, Stopped(_NO_EFFECT), after=one.before)
+
+    def next_try_at(self) -> float | None:
+        """Return the earliest time, in epoch seconds, at which something is to be tried again."""
+        return min(self._wakes.values(), default=None)
+
+    def try_now(self, model: str) -> None:
+        """Let nothing of a model wait for its next try."""
+        self.breaker.answered(model)
+        for subject in self.backoff.failures(model):
+            self.backoff.succeeded(subject)
+
+    async def end(self) -> None:
+        """Cancel every step, and wait until none goes on."""
+        tasks = list(self.busy.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _waits_for_its_model(self, action: Action) -> bool:
+        """Whether other versions of its model keep it waiting: under way, or failing."""
+        if not isinstance(action, Fetch | BuildEnvironment):
+            return False
+        # However many of its versions are asked for: slow storage, or requirements that take
+        # long, hold up their own model.
+        alike = (one for one in self._doing.values() if type(one) is type(action))
+        of_model = sum(one.model == action.model for one in alike)
+        if of_model >= _PER_MODEL[type(action)]:
+            return True
+        # A promotion is one of few, and waits for its own next try only.
+        if action.urgency is Urgency.PROMOTION or self.breaker.allows(
+            action.model, action.version, under_way=of_model
+        ):
+            return False
+        self._wake_at(action.model, self.breaker.next_at(action.model))
+        return True
+
+    def _has_slot(self, action: Action) -> bool:
+        alike = [one for one in self._doing.values() if type(one) is type(action)]
+        extra = _URGENT_EXTRA_SLOTS if action.urgency in _URGENT else 0
+        return len(alike) < _SLOTS[type(action)] + extra
+
+    def _overtake(self, subject: Subject, action: Action) -> None:
+        """End a step that stands in the way of what is due; the next pass starts that."""
+        doing = self._doing[subject]
+        if self._may_overtake(doing, action):
+            _log.info(f"{verb_of(doing)}.overtaken", **_told(doing), by=_told(action)["version"])
+            self.busy[subject].cancel()
+
+    def _ended(self, subject: Subject, model: str) -> None:
+        self.busy.pop(subject, None)
+        self._doing.pop(subject, None)
+        self._on_end(model)
+
+    async def _step(self, subject: Subject, action: Action) -> None:
+        """Do one step and record how it ended. A fault stays in its model."""
+        started_at = self._clock()
+        watch = Stopwatch()
+        try:
+            stopped = await self._do(action, watch)
+        except SyncError as error:
+            stopped = Stopped(
+                error.reason,
+                unfinished=isinstance(error, IncompleteArtifactError),
+                settling=isinstance(error, UnsettledError),
+            )
+        except Exception as error:  # noqa: BLE001 - a fault of ours stays in its model too
+            _log.exception("step.failed", model=action.model, action=subject)
+            stopped = Stopped(f"internal error: {type(error).__name__}")
+        if stopped is None:
+            failure = self.backoff.get(subject)
+            before = failure if failure and failure.reason == _NO_EFFECT else None
+            self._completed[subject] = Completed(action, before)
+            self.backoff.succeeded(subject)
+        else:
+            self._failed(subject, action, stopped)
+        if isinstance(action, Fetch | BuildEnvironment):
+            self._note(action, stopped)
+        await self._record(_attempt(action, started_at, watch, stopped))
+
+    def _note(self, action: Fetch | BuildEnvironment, stopped: Stopped | None) -> None:
+        """Tell the breaker how bringing a version ended."""
+        if stopped is None or stopped.refused:
+            self.breaker.answered(action.model)
+            return
+        if stopped.settling:
+            return
+        was_open = action.model in self.breaker.open()
+        self.breaker.failed(action.model, action.version, stopped.reason)
+        if not was_open and action.model in self.breaker.open():
+            _log.warning("breaker.opened", model=action.model, reason=stopped.reason)
+
+    def _failed(
+        self, subject: Subject, action: Action, stopped: Stopped, *, after: Failure | None = None
+    ) -> None:
+        longest_s = _UPLOAD_RETRY_S if stopped.unfinished else _longest_wait_s(action)
+        failure = self.backoff.failed(
+            subject,
+            stopped.reason,
+            first_s=_COSTLY_RETRY_S if stopped.costly else FIRST_S,
+            longest_s=_COSTLY_LONGEST_S if stopped.costly else longest_s,
+            goal=goal_of(action),
+            after=after,
+            settling=stopped.settling,
+        )
+        # Even if it is due no more by then: what is told of the model says that it failed.
+        self._wake_at(action.model, failure.retry_at)
+        how = "refused" if stopped.refused else "failed"
+        _log.warning(
+            f"{verb_of(action)}.{how}",
+            **_told(action),
+            reason=stopped.reason,
+            failures=failure.count,
+        )
+
+
+def _longest_wait_s(action: Action) -> float | None:
+    """Return the longest wait before the next try: callers who wait for bytes shorten it."""
+    brings = isinstance(action, Fetch | BuildEnvironment)
+    return _WANTED_RETRY_S if brings and action.urgency is Urgency.WANTED else None
+
+
+def _told(action: Action) -> dict[str, str | int | None]:
+    """Return what a log event says of an action."""
+    return {
+        "model": action.model,
+        "alias": getattr(action, "alias", None),
+        "version": getattr(action, "version", None),
+    }
+
+
+def _attempt(
+    action: Action, started_at: float, watch: Stopwatch, stopped: Stopped | None
+) -> Attempt:
+    outcome = "complete" if stopped is None else "refused" if stopped.refused else "failed"
+    return Attempt(
+        model=action.model,
+        alias=getattr(action, "alias", None),
+        version=getattr(action, "version", None),
+        action=verb_of(action),
+        asked_by=action.asked_by,
+        started_at=started_at,
+        durations_s=watch.seconds,
+        outcome=outcome,
+        reason=stopped.reason if stopped else None,
+    )

@@ -1,0 +1,171 @@
+"""An alias that goes to another signature: shown, and by setting refused."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.contract.catalogue import VersionState
+from registry_sync.domain.signature_diff import OnSignatureChange
+from registry_sync.reconcile.reconciler import Reconciler
+from tests.fakes.gateway import becomes
+from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.operating import asking, listening, promoted
+
+SAYS = "the signature of version 2 differs from that of version 1: input y (double) is new"
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> NodeInMemory:
+    """Version 2 asks for one more column, version 3 for the same ones as version 1."""
+    made = NodeInMemory.with_versions(tmp_path, 3)
+    made.registry.sign(M, 1, "x")
+    made.registry.sign(M, 2, "x", "y")
+    made.registry.sign(M, 3, "x")
+    return made
+
+
+async def moved(node: NodeInMemory, spine: Reconciler, version: int) -> None:
+    node.registry.point(M, A, version)
+    await spine.poll()
+    await idle(spine)
+
+
+async def shown(client: httpx.AsyncClient) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The alias in the state, and explained."""
+    (model,) = (await client.get("/state")).json()["models"]
+    query = {"model": M, "selector": A}
+    (one,) = (await client.get("/explain", params=query)).json()["selectors"]
+    return model["aliases"][0], one
+
+
+def announced(node: NodeInMemory) -> tuple[str | None, str | None]:
+    """Why the alias stays where it is, and what it changes, as the gateway shows it."""
+    assert node.gateway.catalogue is not None
+    model = node.gateway.catalogue.models[0]
+    return model.notes.get(A), model.signature_changes.get(A)
+
+
+async def test_it_is_followed_and_told(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await idle(spine)
+        assert announced(node) == (None, None)
+        with capture_logs() as logs:
+            await promoted(node, spine, 2)
+        told = [entry["reason"] for entry in logs if entry["event"] == "signature.changed"]
+        assert len(told) == 1, "once"
+        assert told[0].startswith(SAYS)
+        state, explained = await shown(client)
+        assert state["signature_change"].startswith(SAYS)
+        assert state["reason"] is None
+        assert explained["signature_change"].startswith(SAYS)
+        note, change = announced(node)
+        assert note is None, "it hides no other reason"
+        assert (change or "").startswith(SAYS)
+
+
+async def test_it_is_refused_where_that_is_set_and_nothing_is_staged(node: NodeInMemory) -> None:
+    node.on_signature_change = OnSignatureChange.REFUSE
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        staged = len(node.gateway.stages)
+        await moved(node, spine, 2)
+        assert (node.gateway.points(M, A), len(node.gateway.stages)) == (1, staged)
+        state, explained = await shown(client)
+        assert (explained["why"], explained["target"]) == ("rejected", 2)
+        for reason in (state["reason"], explained["reason"], announced(node)[0] or ""):
+            assert reason.startswith(SAYS)
+            assert "`rollback --to 2` or `pin` takes it all the same" in reason
+        await moved(node, spine, 3)
+        assert node.gateway.points(M, A) == 3, "the same signature"
+
+
+@pytest.mark.parametrize("how", ["pin", "rollback"])
+async def test_an_operator_may_have_it_all_the_same(node: NodeInMemory, how: str) -> None:
+    node.on_signature_change = OnSignatureChange.REFUSE
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await moved(node, spine, 2)
+        answer = await client.post(f"/{how}", json={"model": M, "alias": A, "version": 2})
+        assert answer.json()["outcome"] == "active", answer.text
+        assert node.gateway.points(M, A) == 2
+
+
+async def test_the_setting_counts_from_the_next_start(node: NodeInMemory) -> None:
+    node.on_signature_change = OnSignatureChange.REFUSE
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await moved(node, spine, 2)
+        assert node.gateway.points(M, A) == 1
+    node.on_signature_change = OnSignatureChange.IGNORE
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(2)
+        await idle(spine)
+        state, _ = await shown(client)
+        assert (state["signature_change"], *announced(node)) == (None, None, None)
+
+
+async def test_a_lost_table_does_not_let_it_in(node: NodeInMemory) -> None:
+    node.on_signature_change = OnSignatureChange.REFUSE
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        await moved(node, spine, 2)
+        node.gateway.restart(lose_table=True)
+        await becomes(lambda: node.gateway.points(M, A) == 1, "what served comes back")
+        await idle(spine)
+        assert node.gateway.points(M, A) == 1
+
+
+@pytest.mark.parametrize("then", [True, False], ids=["taken away", "lost"])
+async def test_an_alias_that_was_taken_away_has_no_callers_to_break(
+    node: NodeInMemory, then: bool
+) -> None:
+    node.on_signature_change = OnSignatureChange.REFUSE
+    node.registry.without_latest(M)
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await idle(spine)
+        if then:
+            node.registry.unpoint(M, A)
+            for _ in range(2):
+                await spine.poll()
+                await idle(spine)
+            assert node.gateway.points(M, A) is None
+            await moved(node, spine, 2)
+            await node.serves(2)
+            return
+        node.gateway.stages_wait = True
+        node.gateway.restart(lose_table=True)
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await node.shows(2, VersionState.AVAILABLE)
+        assert node.gateway.points(M, A) is None
+        _, explained = await shown(client)
+        assert explained["reason"].startswith(SAYS)
+        assert explained["reason"].endswith(": this node refuses that; `pin` takes it all the same")
+
+
+async def test_a_compatible_change_is_told_and_not_refused(node: NodeInMemory) -> None:
+    node.on_signature_change = OnSignatureChange.REFUSE
+    path = f"fake:/{M}/2"
+    model = node.registry.files[path]["MLmodel"].decode()
+    optional = model.replace('"name": "y", "required": true', '"name": "y", "required": false')
+    assert optional != model
+    node.registry.files[path]["MLmodel"] = optional.encode()
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        state, _ = await shown(client)
+        assert state["signature_change"].endswith("is new and optional (compatible)")
+
+
+async def test_the_commands_tell_it(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, listening(node, spine) as run:
+        await node.serves(1)
+        await promoted(node, spine, 2)
+        for command in (("status",), ("explain", M, f"@{A}")):
+            said = " ".join((await run(*command)).stdout.split())
+            assert "input y (double) is new" in said, said

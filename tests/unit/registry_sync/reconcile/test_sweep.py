@@ -1,0 +1,292 @@
+"""The sweep removes what may go, after the gateway was told, and nothing when it cannot be."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway.contract.node_state import ActiveAlias, NodeState
+from registry_sync.artifacts.store import ArtifactStore, StoredArtifact
+from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.domain.records import (
+    Activation,
+    Hold,
+    LedgerView,
+    PinnedVersion,
+    Quarantine,
+    Rejection,
+)
+from registry_sync.planning.retention import Pressure, as_candidates, choose_removed, what_stays
+from registry_sync.reconcile.disk_budget import DiskRoom, RoomLimits
+from registry_sync.reconcile.sweep import Sweep, choose_gone, choose_gone_verdicts
+from registry_sync.system.threads import Threads
+from tests.fakes.artifacts import fetched
+from tests.fakes.gateway import FakeGateway, becomes
+from tests.fakes.nodes import A, M, NodeInMemory, idle
+
+
+def disk_room(store: ArtifactStore, threads: Threads, **parts: Any) -> DiskRoom:
+    """Room on the disk of a node whose gateway and registry answer, and know nothing."""
+    node = NodeState(node_id="n", boot_id="b", seq=1, generation=1)
+    known: dict[str, Any] = {
+        "target": FakeGateway(),
+        "observation": SimpleNamespace(node=node, unreachable=None),
+        "announcer": SimpleNamespace(offers=lambda _: False),
+        "arrival": SimpleNamespace(artifacts=store.all()),
+        "listings": SimpleNamespace(count=2, aspired=Aspired(models={}, listed_at=0.0)),
+        "journal": SimpleNamespace(view=LedgerView()),
+        "next_decision": lambda: asyncio.sleep(0),
+        "on_moved": lambda _: None,
+        "limits": RoomLimits(rollback_window_s=10.0),
+        "clock": lambda: 100.0,
+    }
+    return DiskRoom(store=store, threads=threads, **(known | parts))
+
+
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    made = Threads()
+    yield made
+    assert made.close(patience_s=5)
+
+
+@pytest.mark.parametrize("still", ["nothing", "offered", "resident", "unheard", "fetched anew"])
+async def test_an_artifact_goes_only_after_the_gateway_was_told(tmp_path, threads, still):
+    store = ArtifactStore(tmp_path, clock=lambda: 0.0)
+    store.open()
+    with store.staging() as folder:
+        digest = store.add(fetched(folder), {}).digest
+    arrival, gateway, told = SimpleNamespace(artifacts=store.all()), FakeGateway(), []
+
+    async def next_decision():
+        told.append(digest in arrival.artifacts or not store.get(digest))
+        if still == "resident":
+            gateway.resident.add(digest)  # while it was told, a worker was started
+        elif still == "unheard":
+            gateway.down = True
+        elif still == "fetched anew":
+            arrival.artifacts[digest] = store.all()[digest]
+
+    room = disk_room(
+        store,
+        threads,
+        target=gateway,
+        announcer=SimpleNamespace(offers=lambda _: still == "offered"),
+        arrival=arrival,
+        next_decision=next_decision,
+    )
+    await room.sweep()
+    assert told == [False]
+    stays = still != "nothing"
+    assert (digest in arrival.artifacts) is stays
+    assert (store.get(digest) is not None) is stays
+
+
+async def test_a_sweep_decides_by_who_is_resident_now_and_not_at_the_start(tmp_path, threads):
+    store = ArtifactStore(tmp_path, clock=lambda: 0.0)
+    store.open()
+    with store.staging() as folder:
+        digest = store.add(fetched(folder), {}).digest
+    was = NodeState(node_id="n", boot_id="b", seq=1, generation=1, resident=[digest])
+    room = disk_room(store, threads, observation=SimpleNamespace(node=was, unreachable=None))
+    await room.sweep()
+    assert store.get(digest) is None
+
+
+async def test_what_cannot_be_removed_is_not_offered_and_takes_room_still(
+    tmp_path, threads, monkeypatch
+):
+    store = ArtifactStore(tmp_path, clock=lambda: 0.0)
+    store.open()
+    with store.staging() as folder:
+        artifact = store.add(fetched(folder), {})
+    arrival = SimpleNamespace(artifacts=store.all())
+    room = disk_room(store, threads, arrival=arrival)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", _refuse)
+        await room.sweep()
+    assert (arrival.artifacts, store.get(artifact.digest)) == ({}, None)
+    assert store.use().stored_bytes == artifact.size_bytes
+    store.open()
+    assert store.use().stored_bytes == 0
+
+
+def _refuse(_path: Path) -> None:
+    raise PermissionError("no")
+
+
+def digest_of(version: int) -> str:
+    return f"sha256:{version:064x}"
+
+
+def chosen(
+    artifacts: dict[str, StoredArtifact],
+    *,
+    node: NodeState,
+    aspired: Aspired,
+    ledger: LedgerView,
+    pressure: Pressure,
+) -> list[str]:
+    """What goes at 100 s, with a rollback window of 10 s."""
+    return choose_removed(
+        as_candidates(artifacts, aspired=aspired, ledger=ledger, needed_at={}),
+        what_stays(node, aspired, ledger, recent_since=90.0),
+        now=100.0,
+        rollback_window_s=10.0,
+        pressure=pressure,
+    )
+
+
+@pytest.mark.parametrize(
+    ("lacking_bytes", "goes"),
+    [(-5, [6]), (0, [6]), (100, [6]), (101, [6, 3]), (200, [6, 3]), (201, [6, 3, 2]), (999, None)],
+)
+def test_of_what_may_be_called_by_number_no_more_goes_than_the_disk_lacks(lacking_bytes, goes):
+    """1 to 5 are listed; 5 is active, 3 came first and 4 last; 6 is listed no longer."""
+    came_at = {3: 10.0, 2: 20.0, 1: 30.0, 5: 40.0, 6: 50.0, 4: 95.0}
+    stored = {
+        digest_of(version): StoredArtifact(digest_of(version), Path("x"), 100, {}, (), at)
+        for version, at in came_at.items()
+    }
+    versions = {n: AspiredVersion("m", n, "there") for n in (1, 2, 3, 4, 5)}
+    active = ActiveAlias(model="m", alias="champion", version=5, digest=digest_of(5), since=0.0)
+    doomed = chosen(
+        stored,
+        node=NodeState(node_id="n", boot_id="b", seq=1, generation=1, active=[active]),
+        aspired=Aspired({"m": AspiredModel("m", versions, {"champion": 5})}, listed_at=0.0),
+        ledger=LedgerView(
+            pins={("m", n): PinnedVersion("m", n, digest_of(n), None, False, None) for n in came_at}
+        ),
+        pressure=Pressure(disk_bytes=lacking_bytes),
+    )
+    assert doomed == [digest_of(version) for version in goes or [6, 3, 2, 1]]
+
+
+def test_gone_is_what_is_neither_listed_nor_here_nor_meant():
+    """Of "m", 1 is listed, 2 here, 3 active, 4 held; 5 and all of "deleted" are gone."""
+    pins = {
+        (model, n): PinnedVersion(model, n, digest_of(n + offset), None, False, None)
+        for model, offset in (("m", 0), ("deleted", 10))
+        for n in (1, 2, 3, 4, 5)
+    }
+    active = ActiveAlias(model="m", alias="champion", version=3, digest=digest_of(3), since=0.0)
+    here = StoredArtifact(digest_of(2), Path("x"), 100, {}, (), 0.0)
+    gone = choose_gone(
+        {digest_of(2): here},
+        node=NodeState(node_id="n", boot_id="b", seq=1, generation=1, active=[active]),
+        aspired=Aspired({"m": AspiredModel("m", {1: AspiredVersion("m", 1, "there")})}, 0.0),
+        ledger=LedgerView(
+            pins=pins, holds={("m", "a"): Hold("m", "a", 1, 4, digest_of(4), "operator", 0.0)}
+        ),
+    )
+    assert gone == {("m", 5), *(("deleted", n) for n in (1, 2, 3, 4, 5))}
+
+
+async def test_versions_deleted_in_the_registry_leave_the_catalogue_in_the_end(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("registry_sync.ledger.ledger._KEPT_GONE_PINS", 1)
+    node = NodeInMemory(tmp_path, room=RoomLimits(rollback_window_s=0.0))
+    for version in (1, 2, 3):
+        node.registry.publish(M, version)
+    node.registry.without_latest(M)
+    node.registry.point(M, A, 3)
+    async with node.control_plane() as spine:
+        await node.serves(3)
+        for version in (1, 2):
+            node.gateway.want(M, version)
+            await becomes(lambda: (M, version) in spine.journal.view.pins, "it is here")  # noqa: B023 - called at once
+        listed = node.registry.models[M]
+        node.registry.models[M] = replace(listed, versions={3: listed.versions[3]})
+        sweep = Sweep(spine)
+        await spine.poll()
+        await idle(spine)
+        await sweep.run()
+        assert set(spine.arrival.artifacts) == {node.registry.digest(M, 3)}
+        await idle(spine)
+        node.registry.down = True
+        await spine.poll()
+        await sweep.run()
+        await idle(spine)
+        assert len(spine.journal.view.pins) == 3  # a registry that says nothing is not believed
+        node.registry.down = False
+        await spine.poll()
+        await sweep.run()
+        await idle(spine)
+        known = [version for version in (1, 2, 3) if node.gateway.version(M, version)]
+        assert known == [2, 3]
+
+
+def activation(model: str, alias: str, version: int, **more: Any) -> Activation:
+    return Activation(model, alias, version, digest_of(version), None, None, "poll", 0.0, 1, **more)
+
+
+@pytest.mark.parametrize(
+    ("retired_at", "stays"), [(None, True), (95.0, True), (89.0, False), (1.0, False)]
+)
+def test_what_an_alias_meant_last_is_kept_until_it_was_retired_long_enough(retired_at, stays):
+    last = activation("deleted", "champion", 1, retired_at=retired_at)
+    stored = StoredArtifact(digest_of(1), Path("x"), 100, {}, (), 0.0)
+    doomed = chosen(
+        {digest_of(1): stored},
+        node=NodeState(node_id="n", boot_id="b", seq=1, generation=1),
+        aspired=Aspired({}, listed_at=0.0),
+        ledger=LedgerView(last_active={("deleted", "champion"): last}),
+        pressure=Pressure(),
+    )
+    assert doomed == ([] if stays else [digest_of(1)])
+
+
+def test_gone_verdicts_are_those_of_versions_that_nobody_means():
+    wrong = {
+        (model, n): Quarantine(model, n, None, None, None, "wrong", 0.0)
+        for model, n in (("m", 1), ("m", 2), ("deleted", 1))
+    }
+    bad = {
+        ("m", n, digest_of(n)): Rejection("m", n, digest_of(n), "load_failed", "no", 0.0)
+        for n in (1, 3, 4)
+    }
+    found = choose_gone_verdicts(
+        aspired=Aspired({"m": AspiredModel("m", {1: AspiredVersion("m", 1, "there")})}, 0.0),
+        ledger=LedgerView(
+            quarantines=wrong,
+            rejections=bad,
+            holds={("m", A): Hold("m", A, 1, 4, digest_of(4), "operator", 0.0)},
+        ),
+    )
+    assert found == {("m", 2), ("m", 3), ("deleted", 1)}
+
+
+async def test_a_deleted_model_leaves_the_disk_and_one_that_comes_back_is_served(tmp_path):
+    node = NodeInMemory(tmp_path)
+    for model in (M, "other"):
+        node.registry.publish(model, 1)
+        node.registry.without_latest(model)
+        node.registry.point(model, A, 1)
+    node.room = RoomLimits(rollback_window_s=0.0)
+    deleted = node.registry.models[M]
+    async with node.control_plane() as spine:
+        await node.serves(1)
+        sweep = Sweep(spine)
+        node.registry.forget(M)
+        for _ in range(2):
+            await spine.poll()
+        await becomes(lambda: node.gateway.points(M, A) is None, "it is retired")
+        await idle(spine)
+        for _ in range(2):  # the first finds that it is retired, the second that nothing needs it
+            await sweep.run()
+            await idle(spine)
+        assert set(spine.arrival.artifacts) == {node.registry.digest("other", 1)}
+        assert spine.journal.view.last_active[M, A].retired_at is not None
+        node.registry.models[M] = deleted
+        await spine.poll()
+        await node.serves(1)
+        await idle(spine)
+        assert spine.journal.view.last_active[M, A].retired_at is None
+        await sweep.run()
+        assert node.registry.digest(M, 1) in spine.arrival.artifacts
