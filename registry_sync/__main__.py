@@ -17,7 +17,6 @@ if __name__ == "__main__":
     if arguments == ["run"]:
         # The imports below take a second, and a SIGTERM in it is no failure.
         signal.signal(signal.SIGTERM, _end)
+    from registry_sync.cli import main
 
-    from registry_sync.cli import app
-
-    app(args=arguments, prog_name="python -m registry_sync")
+    main(arguments, name="python -m registry_sync")

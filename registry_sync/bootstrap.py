@@ -33,17 +33,16 @@ from registry_sync.artifacts import ArtifactStore, BuildLimits, Environments, On
 from registry_sync.domain import AskedBy, OnSignatureChange
 from registry_sync.errors import SyncError
 from registry_sync.ledger import HoldsFile, Ledger, set_aside_damaged
-from registry_sync.operations.app import Operations, create_app
-from registry_sync.operations.listener import (
+from registry_sync.operations import (
     ListenerLimits,
-    local_server,
-    tcp_server,
-    tcp_socket,
-)
-from registry_sync.operations.webhooks import (
+    Operations,
     Webhook,
     WebhookSecrets,
     build_webhooks,
+    create_app,
+    local_server,
+    tcp_server,
+    tcp_socket,
 )
 from registry_sync.reconcile import (
     GatewayClient,

@@ -12,9 +12,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from gateway.contract import InvalidReferenceError, ModelName, Selector, parse_selector
-from registry_sync.domain import AskedBy
-from registry_sync.errors import SyncError
-from registry_sync.operations.bodies import (
+from registry_sync.domain import (
+    AskedBy,
     ExplainAnswer,
     FreezeAnswer,
     History,
@@ -34,15 +33,22 @@ from registry_sync.operations.bodies import (
     UnpinAnswer,
     UnpinRequest,
 )
+from registry_sync.errors import SyncError
+from registry_sync.operations.decisions import (
+    accept,
+    freeze,
+    pin,
+    read_quarantines,
+    release,
+    retry,
+    roll_back,
+    unfreeze,
+    unpin,
+)
+from registry_sync.operations.errors import RefusedError, UnknownError, problem
 from registry_sync.operations.explanation import explain_model
-from registry_sync.operations.look_now import sync_model
-from registry_sync.operations.pinning import freeze, pin, unfreeze, unpin
-from registry_sync.operations.problems import problem
-from registry_sync.operations.quarantine import accept, read_quarantines, release
-from registry_sync.operations.refusals import RefusedError, UnknownError
-from registry_sync.operations.retry import retry
-from registry_sync.operations.rollback import roll_back
 from registry_sync.operations.state import read_history, read_unwritten, state_document
+from registry_sync.operations.sync import sync_model
 from registry_sync.operations.webhooks import Webhook
 from registry_sync.reconcile import Reconciler
 from registry_sync.system import METRICS, show_store

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from gateway.contract import CatalogueVersion, Selector, SelectorKind, VersionState
+from registry_sync.domain import ExplainAnswer, Explained, HistoryEntry, HoldState, ModelState
 from registry_sync.errors import LedgerError
-from registry_sync.operations.bodies import (
-    ExplainAnswer,
-    Explained,
-    HistoryEntry,
-    HoldState,
-    ModelState,
-)
 from registry_sync.operations.damage import copies
-from registry_sync.operations.look_now import unknown_model
-from registry_sync.operations.pinning import frozen
-from registry_sync.operations.refusals import UnknownError
+from registry_sync.operations.decisions import frozen
+from registry_sync.operations.errors import UnknownError
 from registry_sync.operations.state import (
     fetches,
     last_failure,
     model_state,
     read_history,
 )
+from registry_sync.operations.sync import unknown_model
 from registry_sync.planning import explain
 from registry_sync.reconcile import Reconciler
 

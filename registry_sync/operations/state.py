@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from registry_sync.domain import Activation, Attempt, Decision
-from registry_sync.operations import damage
-from registry_sync.operations.bodies import (
+from registry_sync.domain import (
+    Activation,
     AliasState,
+    Attempt,
+    Decision,
     FetchState,
     History,
     HistoryEntry,
@@ -18,7 +19,8 @@ from registry_sync.operations.bodies import (
     Work,
     work,
 )
-from registry_sync.operations.pinning import frozen
+from registry_sync.operations import damage
+from registry_sync.operations.decisions import frozen
 from registry_sync.planning import Explanation, Why, World, explain
 from registry_sync.reconcile import Failure, Reconciler, with_pauses
 

@@ -15,8 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from registry_sync.operations.listener import MAX_WEBHOOK_BYTES
-from registry_sync.operations.senders import MLFLOW_HEADERS, WINDOW_S, sign
+from registry_sync.operations.tcp_listener import MAX_WEBHOOK_BYTES
+from registry_sync.operations.webhooks.authentication import MLFLOW_HEADERS, WINDOW_S, sign
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body

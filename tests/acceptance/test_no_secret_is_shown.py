@@ -25,7 +25,7 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
-from registry_sync.operations.senders import RELOAD_HEADERS, sign
+from registry_sync.operations.webhooks.authentication import RELOAD_HEADERS, sign
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_body

@@ -27,7 +27,7 @@ from urllib.parse import quote
 import httpx
 
 from registry_sync.artifacts.manifest import Manifest
-from registry_sync.operations.senders import RELOAD_HEADERS, sign
+from registry_sync.operations.webhooks.authentication import RELOAD_HEADERS, sign
 from tests.acceptance.node import Node
 from tests.acceptance.registry import row_body
 from tests.acceptance.waiting import until

@@ -24,17 +24,17 @@ from hypothesis.stateful import (
 
 from gateway.contract.catalogue import VersionState
 from gateway.contract.references import LATEST
-from registry_sync.errors import SyncError
-from registry_sync.operations.bodies import (
+from registry_sync.domain.operation_bodies import (
     PinRequest,
     ReleaseRequest,
     RollbackRequest,
     UnpinRequest,
 )
-from registry_sync.operations.pinning import pin, unpin
-from registry_sync.operations.quarantine import accept, read_quarantines
-from registry_sync.operations.refusals import RefusedError
-from registry_sync.operations.rollback import roll_back
+from registry_sync.errors import SyncError
+from registry_sync.operations.decisions.pinning import pin, unpin
+from registry_sync.operations.decisions.quarantine import accept, read_quarantines
+from registry_sync.operations.decisions.rollback import roll_back
+from registry_sync.operations.errors import RefusedError
 from registry_sync.planning.explain import explain
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.contracts.registry_model import Alias, Model

@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 
 from gateway.system.http1.asgi import AsgiService
 from gateway.system.http1.server import Server
-from registry_sync import cli
+from registry_sync.cli import app
 from registry_sync.operations.app import Operations, create_app
-from registry_sync.operations.listener import local_server
+from registry_sync.operations.tcp_listener import local_server
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.sockets import listening_at
@@ -46,7 +46,7 @@ async def promoted(node: NodeInMemory, spine: Reconciler, version: int) -> None:
 def run(folder: str | Path, *arguments: str, **environment: str) -> Result:
     """Run the command where the node's folder is this one."""
     here = {"REGISTRY_SYNC_NODE_DIR": str(folder), "COLUMNS": "200", "TERM": "dumb"}
-    return CliRunner().invoke(cli.app, list(arguments), env=here | environment)
+    return CliRunner().invoke(app.app, list(arguments), env=here | environment)
 
 
 @contextlib.asynccontextmanager

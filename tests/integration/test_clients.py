@@ -22,8 +22,8 @@ from gateway.serving.admission import Admission
 from gateway.system.http1.asgi import AsgiService
 from gateway.system.http1.connections import ConnectionLimits, Connections
 from gateway.system.http1.server import Server
-from registry_sync.operations.listener import tcp_server
-from registry_sync.operations.webhooks import WebhookSecrets, build_webhooks
+from registry_sync.operations.tcp_listener import tcp_server
+from registry_sync.operations.webhooks.routes import WebhookSecrets, build_webhooks
 from tests.fakes.wire import PATIENCE_S
 from tests.unit.gateway.test_predict_routes import FakeDispatcher, elsewhere
 

@@ -65,7 +65,7 @@ def test_the_control_plane_fails_when_a_listener_ends(how: str) -> None:
         status, log = run(
             how=how,
             settings=settings,
-            module="registry_sync.cli",
+            module="registry_sync.cli.app",
             start="app",
             arguments="['run']",
         )

@@ -11,7 +11,7 @@ from gateway.contract.references import parse_selector
 from registry_sync.artifacts.environments.installer import Check
 from registry_sync.artifacts.environments.recipe import OwnEnvironment
 from registry_sync.artifacts.store import StoredArtifact
-from registry_sync.operations.bodies import State
+from registry_sync.domain.operation_bodies import State
 from registry_sync.operations.explanation import explain_model
 from registry_sync.operations.state import state_document
 from registry_sync.reconcile.reconciler import Reconciler

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from registry_sync import cli
+from registry_sync.cli import app
 from registry_sync.settings import SyncSettings
 
 SECRET = "pa55word"
@@ -14,7 +14,7 @@ VARIABLES = ("REGISTRY_SYNC_TRACKING_URI", "MLFLOW_TRACKING_URI")
 @pytest.mark.parametrize("variable", VARIABLES)
 def test_a_password_in_the_registrys_url_is_refused_and_not_repeated(variable: str) -> None:
     environ = dict.fromkeys(VARIABLES) | {variable: f"https://ann:{SECRET}@mlflow.example:5000/x"}
-    done = CliRunner().invoke(cli.app, ["run"], env=environ)
+    done = CliRunner().invoke(app.app, ["run"], env=environ)
     assert done.exit_code == 2
     assert "REGISTRY_SYNC_TRACKING_URI: a user or a password in the registry's URL" in done.stderr
     assert "MLFLOW_TRACKING_PASSWORD" in done.stderr
@@ -28,6 +28,6 @@ def test_a_refused_setting_does_not_repeat_what_was_set() -> None:
 
 
 def test_another_refused_setting_is_named_as_it_is_set() -> None:
-    done = CliRunner().invoke(cli.app, ["run"], env={"REGISTRY_SYNC_POLL_INTERVAL_S": "never"})
+    done = CliRunner().invoke(app.app, ["run"], env={"REGISTRY_SYNC_POLL_INTERVAL_S": "never"})
     assert done.exit_code == 2
     assert "REGISTRY_SYNC_POLL_INTERVAL_S: " in done.stderr

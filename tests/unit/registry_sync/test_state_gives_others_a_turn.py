@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from registry_sync.operations.bodies import State
+from registry_sync.domain.operation_bodies import State
 from registry_sync.operations.state import state_document
 from tests.fakes.nodes import A, NodeInMemory, idle
 from tests.unit.gateway.test_long_lists_hold_up_nobody import share_without_a_turn

@@ -15,11 +15,11 @@ from starlette.routing import Route
 from typer.testing import CliRunner, Result
 
 from gateway.system.logs.redaction import WITHHELD, remember
-from registry_sync import bootstrap, cli
-from registry_sync.commands import control_plane
-from registry_sync.commands.control_plane import URL_VARIABLE
-from registry_sync.errors import SourceError
-from registry_sync.operations.bodies import (
+from registry_sync import bootstrap
+from registry_sync.cli import app as cli
+from registry_sync.cli import client
+from registry_sync.cli.client import URL_VARIABLE
+from registry_sync.domain.operation_bodies import (
     AliasState,
     FetchState,
     FreezeState,
@@ -28,8 +28,9 @@ from registry_sync.operations.bodies import (
     WebhookState,
     Work,
 )
-from registry_sync.operations.listener import local_server
-from registry_sync.operations.problems import problem
+from registry_sync.errors import SourceError
+from registry_sync.operations.errors import problem
+from registry_sync.operations.tcp_listener import local_server
 from registry_sync.settings import SyncSettings
 from tests.fakes.operating import run, serving
 from tests.fakes.sockets import listening_at
@@ -144,7 +145,7 @@ async def test_an_answer_is_not_unpacked() -> None:
 
 
 async def test_an_answer_is_read_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_plane, "_MOST_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(client, "_MOST_ANSWER_BYTES", 1000)
     done = await told("status")
     assert done.exit_code == 3
     assert "more than 1000 bytes" in done.stderr

@@ -16,14 +16,14 @@ import pytest
 from gateway.system.http1.connections import ConnectionLimits
 from gateway.system.node_dir import StartError
 from registry_sync.operations.app import Operations, create_app
-from registry_sync.operations.listener import (
+from registry_sync.operations.tcp_listener import (
     MAX_WEBHOOK_BYTES,
     TCP_LIMITS,
     OperationsService,
     tcp_server,
     tcp_socket,
 )
-from registry_sync.operations.senders import (
+from registry_sync.operations.webhooks.authentication import (
     MAX_REMEMBERED,
     MLFLOW_HEADERS,
     RELOAD_HEADERS,
@@ -33,10 +33,7 @@ from registry_sync.operations.senders import (
     SigningSender,
     sign,
 )
-from registry_sync.operations.webhooks import (
-    WebhookSecrets,
-    build_webhooks,
-)
+from registry_sync.operations.webhooks.routes import WebhookSecrets, build_webhooks
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle

@@ -6,7 +6,8 @@ import threading
 import pytest
 from typer.testing import CliRunner
 
-from registry_sync import bootstrap, cli
+from registry_sync import bootstrap
+from registry_sync.cli import app
 from registry_sync.errors import (
     ArtifactTooLargeError,
     IncompleteArtifactError,
@@ -290,7 +291,7 @@ def run(s3, monkeypatch):
         return Publisher(s3, Place.at(uri))
 
     monkeypatch.setattr(bootstrap, "build_publisher", build)
-    return lambda *arguments: CliRunner().invoke(cli.app, ["publish", *map(str, arguments)])
+    return lambda *arguments: CliRunner().invoke(app.app, ["publish", *map(str, arguments)])
 
 
 def test_the_command_says_what_it_did(s3, run, folder):

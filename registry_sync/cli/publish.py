@@ -6,18 +6,20 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import BaseModel
 
 from gateway.contract import InvalidReferenceError
-from registry_sync.commands.arguments import AsJson, at_uri, new_alias, read_settings
-from registry_sync.commands.terminal import Exit, fail, progress_bars, say, say_error, tell
+from registry_sync.cli.arguments import AsJson, at_uri, new_alias, read_settings
+from registry_sync.cli.output import Exit, fail, progress_bars, say, say_error, tell
 from registry_sync.domain import AspiredVersion
 from registry_sync.errors import IncompleteArtifactError, SyncError
 from registry_sync.settings import SyncSettings
-from registry_sync.sources import Publication, Source, read_folder
+
+if TYPE_CHECKING:  # a command that only asks needs no registry: half a second less
+    from registry_sync.sources import Publication, Source
 
 # --- stamp ----------------------------------------------------------------------------------------
 
@@ -121,6 +123,7 @@ def publish(
     written last; the aliases are pointed after that.
     """
     from registry_sync import bootstrap
+    from registry_sync.sources import read_folder
 
     aliases = [new_alias(one) for one in alias or []]
     settings = read_settings()

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from gateway.contract import ActiveAlias
-from registry_sync.domain import Activation, AskedBy, Hold
+from registry_sync.domain import Activation, AskedBy, Hold, RollbackAnswer, RollbackRequest
 from registry_sync.errors import LedgerError
-from registry_sync.operations.bodies import RollbackAnswer, RollbackRequest
-from registry_sync.operations.holding import hold_until_served, new_hold
-from registry_sync.operations.refusals import NothingToRollBackError
+from registry_sync.operations.decisions.holds import hold_until_served, new_hold
+from registry_sync.operations.errors import NothingToRollBackError
 from registry_sync.planning import (
     creation,
     creation_of_bytes,

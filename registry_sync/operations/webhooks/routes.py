@@ -18,22 +18,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from registry_sync.operations.bodies import WebhookState
-from registry_sync.operations.hinted import (
-    Hinted,
-    UnreadableBodyError,
-    by_mlflow,
-    by_reload,
-    by_s3,
-)
-from registry_sync.operations.problems import problem
-from registry_sync.operations.senders import (
+from registry_sync.domain import WebhookState
+from registry_sync.operations.errors import problem
+from registry_sync.operations.webhooks.authentication import (
     MLFLOW_HEADERS,
     RELOAD_HEADERS,
     NotAuthenticError,
     Sender,
     SigningSender,
     TokenSender,
+)
+from registry_sync.operations.webhooks.payloads import (
+    Hinted,
+    UnreadableBodyError,
+    by_mlflow,
+    by_reload,
+    by_s3,
 )
 from registry_sync.sources import Root
 

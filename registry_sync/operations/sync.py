@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from registry_sync.domain import AskedBy
-from registry_sync.operations.bodies import SyncAnswer
-from registry_sync.operations.refusals import UnknownError
+from registry_sync.domain import AskedBy, SyncAnswer
+from registry_sync.operations.errors import UnknownError
 from registry_sync.operations.state import last_failure, model_state
 from registry_sync.planning import Explanation, Why, explain
 from registry_sync.reconcile import Reconciler

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.contract import CatalogueVersion
-from registry_sync.commands.arguments import AsJson, ModelArgument, of_selector
-from registry_sync.commands.control_plane import ask
-from registry_sync.commands.status import fetch_line
-from registry_sync.commands.terminal import ago, failed, note, sentences, short, tables, tell
-from registry_sync.operations.bodies import ExplainAnswer, Explained, History, HistoryEntry
+from registry_sync.cli.arguments import AsJson, ModelArgument, of_selector
+from registry_sync.cli.client import ask
+from registry_sync.cli.output import ago, failed, note, sentences, short, tables, tell
+from registry_sync.cli.status import fetch_line
+from registry_sync.domain import ExplainAnswer, Explained, History, HistoryEntry
 
 # --- history --------------------------------------------------------------------------------------
 

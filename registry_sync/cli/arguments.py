@@ -18,7 +18,7 @@ from gateway.contract import (
     parse_selector,
     parse_version,
 )
-from registry_sync.commands.terminal import Exit, fail, say_error
+from registry_sync.cli.output import Exit, fail, say_error
 from registry_sync.settings import SyncSettings
 
 _MODEL_URI = re.compile(r"models:/(?P<model>[^/]+)/(?P<version>[^/]+)\Z")

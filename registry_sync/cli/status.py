@@ -8,10 +8,10 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from registry_sync.commands.arguments import AsJson
-from registry_sync.commands.control_plane import ask
-from registry_sync.commands.terminal import ago, failed, short, tables, tell
-from registry_sync.operations.bodies import AliasState, FetchState, State, StoreState, WebhookState
+from registry_sync.cli.arguments import AsJson
+from registry_sync.cli.client import ask
+from registry_sync.cli.output import ago, failed, short, tables, tell
+from registry_sync.domain import AliasState, FetchState, State, StoreState, WebhookState
 
 
 def status(*, as_json: AsJson = False) -> None:

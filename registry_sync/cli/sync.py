@@ -8,11 +8,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from registry_sync.commands.arguments import AsJson, ModelArgument, of_model, of_version
-from registry_sync.commands.control_plane import ask
-from registry_sync.commands.status import alias_table
-from registry_sync.commands.terminal import ago, end, note, say, say_error, short, tables, tell
-from registry_sync.operations.bodies import Quarantines, ReleaseAnswer, RetryAnswer, SyncAnswer
+from registry_sync.cli.arguments import AsJson, ModelArgument, of_model, of_version
+from registry_sync.cli.client import ask
+from registry_sync.cli.output import ago, end, note, say, say_error, short, tables, tell
+from registry_sync.cli.status import alias_table
+from registry_sync.domain import Quarantines, ReleaseAnswer, RetryAnswer, SyncAnswer
 
 VersionArgument = Annotated[str, typer.Argument(metavar="MODEL/VERSION", help="Such as churn/3.")]
 

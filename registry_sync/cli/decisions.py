@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from registry_sync.commands.arguments import AliasArgument, AsJson, of_alias
-from registry_sync.commands.control_plane import ask
-from registry_sync.commands.terminal import ago, end, note, say, say_error, tell
-from registry_sync.operations.bodies import FreezeAnswer, PinAnswer, RollbackAnswer, UnpinAnswer
+from registry_sync.cli.arguments import AliasArgument, AsJson, of_alias
+from registry_sync.cli.client import ask
+from registry_sync.cli.output import ago, end, note, say, say_error, tell
+from registry_sync.domain import FreezeAnswer, PinAnswer, RollbackAnswer, UnpinAnswer
 
 # --- rollback -------------------------------------------------------------------------------------
 

@@ -12,9 +12,9 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from gateway.system.logs import names_user
-from registry_sync.commands.arguments import read_settings
-from registry_sync.commands.terminal import Exit, fail
-from registry_sync.operations.bodies import Problem
+from registry_sync.cli.arguments import read_settings
+from registry_sync.cli.output import Exit, fail
+from registry_sync.domain import Problem
 
 URL_VARIABLE = "REGISTRY_GATEWAY_OPERATIONS_URL"
 TOKEN_VARIABLE = "REGISTRY_GATEWAY_OPERATIONS_TOKEN"  # noqa: S105 - a name, no token

@@ -1,1 +1,5 @@
 """The operator's commands: what each asks, and how its answer is said on a terminal."""
+
+from registry_sync.cli.app import main
+
+__all__ = ["main"]

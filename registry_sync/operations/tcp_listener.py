@@ -21,8 +21,7 @@ from gateway.system.http1 import (
     Server,
     Service,
 )
-from registry_sync.operations.senders import NotAuthenticError
-from registry_sync.operations.webhooks import Webhook, create_webhooks_app
+from registry_sync.operations.webhooks import NotAuthenticError, Webhook, create_webhooks_app
 
 _BACKLOG = 128
 _WEBHOOKS = b"/webhooks/"

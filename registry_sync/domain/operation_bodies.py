@@ -1,4 +1,8 @@
-"""Bodies of the operations listener."""
+"""Bodies of operations: what an operator asks of the control plane, and what it answers.
+
+The listener and the command share them. They lie here, since a command that only asks would need
+half a second longer with the listener and its loop.
+"""
 
 from __future__ import annotations
 

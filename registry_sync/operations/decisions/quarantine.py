@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from registry_sync.domain import AskedBy, Quarantine
-from registry_sync.operations.bodies import (
+from registry_sync.domain import (
+    AskedBy,
+    Quarantine,
     Quarantines,
     QuarantineState,
     ReleaseAnswer,
     ReleaseRequest,
 )
-from registry_sync.operations.pinning import bring
-from registry_sync.operations.refusals import NotQuarantinedError, not_recorded
+from registry_sync.operations.decisions.pinning import bring
+from registry_sync.operations.errors import NotQuarantinedError, not_recorded
 from registry_sync.planning import (
     Fetch,
     find,

@@ -14,9 +14,9 @@ from rich.markup import escape
 
 from gateway.system import StartError, settings_help
 from gateway.system.logs import remember, secrets_of
-from registry_sync.commands import control_plane, decide, history, look_now, publish, status
-from registry_sync.commands.arguments import read_settings
-from registry_sync.commands.terminal import Exit, fail, spell_everything
+from registry_sync.cli import client, decisions, history, publish, status, sync
+from registry_sync.cli.arguments import read_settings
+from registry_sync.cli.output import Exit, fail, spell_everything
 from registry_sync.errors import SyncError
 from registry_sync.settings import SyncSettings
 
@@ -30,9 +30,9 @@ app = typer.Typer(
 )
 
 
-def main() -> None:
-    """Run the command that the arguments name."""
-    app()
+def main(arguments: list[str] | None = None, name: str | None = None) -> None:
+    """Run the command that the arguments name: those of the process, unless they are given."""
+    app(args=arguments, prog_name=name)
 
 
 @app.callback()
@@ -41,14 +41,14 @@ def choose_control_plane(
     url: Annotated[
         str,
         typer.Option(
-            envvar=control_plane.URL_VARIABLE,
+            envvar=client.URL_VARIABLE,
             help="Ask the control plane at this http(s):// URL.",
         ),
     ] = "",
     token: Annotated[
         str,
         typer.Option(
-            envvar=control_plane.TOKEN_VARIABLE,
+            envvar=client.TOKEN_VARIABLE,
             help="What it has as REGISTRY_SYNC_OPERATIONS_TOKEN; better by the variable: other "
             "users of the machine see arguments.",
         ),
@@ -57,7 +57,7 @@ def choose_control_plane(
     """Note which control plane the command is to ask."""
     remember(secrets_of(os.environ) | {token})
     spell_everything()
-    control_plane.choose(url, token)
+    client.choose(url, token)
 
 
 @app.command(epilog="\n\n".join(map(escape, settings_help(SyncSettings))))
@@ -82,13 +82,13 @@ for command in (
     status.status,
     history.history,
     history.explain,
-    decide.rollback,
-    decide.pin,
-    decide.unpin,
-    decide.freeze,
-    decide.unfreeze,
-    look_now.sync,
-    look_now.retry,
+    decisions.rollback,
+    decisions.pin,
+    decisions.unpin,
+    decisions.freeze,
+    decisions.unfreeze,
+    sync.sync,
+    sync.retry,
     publish.stamp,
     publish.publish,
 ):
@@ -97,7 +97,7 @@ for command in (
 quarantine_app = typer.Typer(
     help="Show, release and accept versions whose bytes are wrong.", no_args_is_help=True
 )
-quarantine_app.command("list")(look_now.list_quarantine)
-quarantine_app.command("release")(look_now.release_quarantine)
-quarantine_app.command("accept")(look_now.accept_quarantined)
+quarantine_app.command("list")(sync.list_quarantine)
+quarantine_app.command("release")(sync.release_quarantine)
+quarantine_app.command("accept")(sync.accept_quarantined)
 app.add_typer(quarantine_app, name="quarantine")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 
-from registry_sync.operations.bodies import (
+from registry_sync.domain import (
     FreezeAnswer,
     FreezeState,
     PinAnswer,
@@ -13,8 +13,8 @@ from registry_sync.operations.bodies import (
     UnpinAnswer,
     UnpinRequest,
 )
-from registry_sync.operations.holding import hold_until_served, new_hold
-from registry_sync.operations.refusals import NotHeldError, UnknownError
+from registry_sync.operations.decisions.holds import hold_until_served, new_hold
+from registry_sync.operations.errors import NotHeldError, UnknownError
 from registry_sync.planning import aspired_version, creation, expected_digest, find, quarantine_of
 from registry_sync.reconcile import Reconciler
 

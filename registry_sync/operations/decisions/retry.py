@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from registry_sync.domain import AskedBy, Hold
-from registry_sync.operations.bodies import RetryAnswer, RetryOutcome, RetryRequest
-from registry_sync.operations.refusals import NotRejectedError, not_recorded
+from registry_sync.domain import AskedBy, Hold, RetryAnswer, RetryOutcome, RetryRequest
+from registry_sync.operations.errors import NotRejectedError, not_recorded
 from registry_sync.planning import Explanation, Why, explain
 from registry_sync.reconcile import Reconciler
 
