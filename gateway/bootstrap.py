@@ -15,12 +15,12 @@ from functools import partial
 import structlog
 from fastapi import FastAPI
 
-from gateway.contract.references import ReplicaKey
+from gateway.contract import ReplicaKey
 from gateway.errors import TableFileError
 from gateway.http import Predictions, Services, create_control_app, create_public_app
 from gateway.observability import LiveRecord, Telemetry
 from gateway.rollout import Margins, RollbackRule, Rollout
-from gateway.routing import Node, RouteTable, TableFile
+from gateway.routing import DamagedFiles, Node, RouteTable, TableFile
 from gateway.serving import (
     LEAST_LOADS_AT_ONCE,
     MARK,
@@ -52,7 +52,6 @@ from gateway.system import (
     read_node_id,
     release_each,
 )
-from gateway.system.files import DamagedFiles
 from gateway.system.http1 import ConnectionLimits, Connections
 
 _ABANDONED_S = 1.0

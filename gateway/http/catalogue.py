@@ -15,12 +15,12 @@ from gateway.contract import (
     CatalogueVersion,
     InvalidReferenceError,
     Policy,
+    ReplicaKey,
     SelectorKind,
     VersionState,
     parse_model_name,
     parse_selector,
 )
-from gateway.contract.references import ReplicaKey
 from gateway.errors import InvalidSelectorError, RegistryUnavailableError, VersionNotFoundError
 from gateway.http.services import Services, services_of
 from gateway.routing import Node, RouteTable, has_bytes

@@ -19,8 +19,7 @@ from functools import partial
 
 import structlog
 
-from gateway.contract import ActiveAlias
-from gateway.contract.references import ReplicaKey
+from gateway.contract import ActiveAlias, ReplicaKey
 from gateway.errors import RolloutRefusedError
 from gateway.observability import LiveRecord, Tally
 from gateway.rollout.live_comparison import Margins, verdict

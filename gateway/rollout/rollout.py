@@ -35,6 +35,7 @@ from gateway.contract import (
     Policy,
     ReleaseAck,
     ReleaseRequest,
+    ReplicaKey,
     RetireAck,
     RetireRequest,
     StageAck,
@@ -43,7 +44,6 @@ from gateway.contract import (
     StageRequest,
     UnchangedCatalogue,
 )
-from gateway.contract.references import ReplicaKey
 from gateway.errors import GatewayError, LoadError, RolloutRefusedError, TableFileError
 from gateway.observability import Telemetry
 from gateway.routing import AliasKey, Node, RouteTable, TableFile

@@ -1,8 +1,18 @@
 """Which version a request means: the route table, its files, and the state of the node."""
 
+from gateway.routing.damaged_files import DamagedFiles
 from gateway.routing.lazy_versions import ListedVersions
 from gateway.routing.node import Node
 from gateway.routing.route_table import AliasKey, Route, RouteTable, has_bytes
 from gateway.routing.table_file import TableFile
 
-__all__ = ["AliasKey", "ListedVersions", "Node", "Route", "RouteTable", "TableFile", "has_bytes"]
+__all__ = [
+    "AliasKey",
+    "DamagedFiles",
+    "ListedVersions",
+    "Node",
+    "Route",
+    "RouteTable",
+    "TableFile",
+    "has_bytes",
+]

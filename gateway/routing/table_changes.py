@@ -21,7 +21,8 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.contract import ActiveAlias, AliasHold, AliasName
-from gateway.system.files import ChangeLog, DamagedFiles, Found, add_to_each
+from gateway.routing import DamagedFiles
+from gateway.system.files import ChangeLog, Found, add_to_each
 from gateway.worker.process.guarded_read import DamagedFileError
 
 _MOST_BYTES = 64 * 1024 * 1024

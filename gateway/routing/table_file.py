@@ -32,13 +32,14 @@ from gateway.contract import (
     Catalogue,
     DamagedFile,
     ModelChange,
+    ReplicaKey,
 )
-from gateway.contract.references import ReplicaKey
 from gateway.errors import TableFileError
+from gateway.routing import DamagedFiles
 from gateway.routing.route_table import AliasKey, RouteTable
 from gateway.routing.table_changes import TableChange, TableChanges
 from gateway.routing.table_generations import TableBody, TableGenerations
-from gateway.system.files import ChangeLog, DamagedFiles, replace_file, size_bytes
+from gateway.system.files import ChangeLog, replace_file, size_bytes
 from gateway.worker.process.guarded_read import DamagedFileError, read_file
 
 B = TypeVar("B", bound=BaseModel)

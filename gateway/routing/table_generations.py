@@ -33,9 +33,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.contract import ActiveAlias, AliasHold
 from gateway.errors import TableFileError
+from gateway.routing import DamagedFiles
 from gateway.system.files import (
     AlteredError,
-    DamagedFiles,
     NewerFormatError,
     is_sealed,
     put_in_place,

@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import orjson
 
-from gateway.contract import Selector, SelectorKind
-from gateway.contract.references import ReplicaKey
+from gateway.contract import ReplicaKey, Selector, SelectorKind
 from gateway.errors import (
     DeadlineExceededError,
     DisplacedError,

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gateway.contract import Environment, digest_hex
-from gateway.contract.references import ReplicaKey
+from gateway.contract import Environment, ReplicaKey, digest_hex
 from gateway.errors import GatewayError, LoadError
 from gateway.routing import Node
 from gateway.serving.kept_proofs import Proofs

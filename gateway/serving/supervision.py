@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from gateway.contract.references import ReplicaKey
+from gateway.contract import ReplicaKey
 from gateway.errors import NotDeliveredError, TableFileError
 from gateway.observability import Telemetry
 from gateway.routing import TableFile

@@ -1,6 +1,23 @@
 """Values of the control plane: what is aspired, what is recorded, and policy tags. Pure."""
 
-from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.domain.aspired import (
+    Aspired,
+    AspiredModel,
+    AspiredVersion,
+    aspired_version,
+    find,
+    is_unfollowed,
+)
+from registry_sync.domain.creation import (
+    EARLIER_CREATION,
+    accepted,
+    as_remembered,
+    creation_of,
+    creation_of_bytes,
+    is_made_anew,
+    is_of_creation,
+    was_made_after,
+)
 from registry_sync.domain.operation_bodies import (
     AliasState,
     ExplainAnswer,
@@ -78,6 +95,7 @@ from registry_sync.domain.views import Views, view_by_model, view_of_model
 __all__ = [
     "BY_REGISTRY",
     "DIGEST_TAG",
+    "EARLIER_CREATION",
     "LIVE_FAILURE",
     "LOAD_TAG",
     "OWN",
@@ -137,14 +155,24 @@ __all__ = [
     "Views",
     "WebhookState",
     "Work",
+    "accepted",
+    "as_remembered",
+    "aspired_version",
     "bounded_problems",
     "compare_signatures",
+    "creation_of",
+    "creation_of_bytes",
     "ends_by_operator",
+    "find",
+    "is_made_anew",
+    "is_of_creation",
+    "is_unfollowed",
     "problems_of",
     "read_policy",
     "read_stamp",
     "settle",
     "view_by_model",
     "view_of_model",
+    "was_made_after",
     "work",
 ]

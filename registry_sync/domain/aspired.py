@@ -129,3 +129,21 @@ class Aspired:
             versions = self.models[name].versions
             for number in sorted(versions):
                 yield versions[number]
+
+
+def find(aspired: Aspired, model: str, version: int) -> AspiredVersion | None:
+    """Return a version that the registry lists, or None."""
+    listed = aspired.models.get(model)
+    return listed.versions.get(version) if listed else None
+
+
+def aspired_version(aspired: Aspired, model: str, alias: str) -> int | None:
+    """Return where the registry's alias points; None: at nothing that can be followed."""
+    listed = aspired.models.get(model)
+    return listed.aliases.get(alias) if listed else None
+
+
+def is_unfollowed(aspired: Aspired, model: str, alias: str) -> bool:
+    """Whether an alias is there without a version that can be followed: it goes on as it is."""
+    listed = aspired.models.get(model)
+    return listed is not None and listed.leaves_alone(alias)

@@ -23,6 +23,10 @@ from registry_sync.domain import (
     Standing,
     StandingChange,
     Views,
+    aspired_version,
+    creation_of,
+    creation_of_bytes,
+    find,
     view_by_model,
     view_of_model,
 )
@@ -32,7 +36,6 @@ from registry_sync.ledger.bounded_calls import Patience
 from registry_sync.ledger.database import LedgerSetupError
 from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.ledger.ledger import Ledger
-from registry_sync.planning import aspired_version, creation, creation_of_bytes, find
 from registry_sync.system import Threads
 
 _P = ParamSpec("_P")
@@ -355,7 +358,7 @@ class Journal:
             listed = find(aspired, model, version) if version is not None else None
             if version is None or hold.lasting:
                 continue
-            of = creation(listed, view) if listed else None
+            of = creation_of(listed, view) if listed else None
             noted = replace(hold, aspired_version=version, aspired_creation=of)
             if not await self.decide(
                 model,

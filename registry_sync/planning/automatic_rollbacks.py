@@ -18,8 +18,8 @@ from registry_sync.domain import (
     LedgerView,
     Rejection,
     Rollback,
+    creation_of_bytes,
 )
-from registry_sync.planning.admissibility import creation_of_bytes
 
 
 def unrecorded(node: NodeState, ledger: LedgerView) -> list[AliasHold]:

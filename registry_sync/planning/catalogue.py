@@ -18,15 +18,15 @@ from registry_sync.domain import (
     LedgerView,
     PinnedVersion,
     Rejection,
+    accepted,
     bounded_problems,
+    is_made_anew,
     problems_of,
     read_policy,
 )
 from registry_sync.planning.admissibility import (
-    accepted,
     admissible_digest,
     expected_digest,
-    is_made_anew,
     quarantine_of,
     rejection,
 )

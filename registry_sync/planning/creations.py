@@ -11,14 +11,16 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from registry_sync.domain import (
+    EARLIER_CREATION,
     Aspired,
     AspiredModel,
     AspiredVersion,
     LedgerView,
     PinChange,
     PinnedVersion,
+    is_made_anew,
+    was_made_after,
 )
-from registry_sync.planning.admissibility import EARLIER_CREATION, is_made_anew, was_made_after
 
 Version = tuple[str, int]
 """A model, and the number of one of its versions."""

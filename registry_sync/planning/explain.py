@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.contract import ActiveAlias
-from registry_sync.domain import LOAD_TAG, AskedBy, AspiredVersion, Hold
-from registry_sync.planning.admissibility import (
+from registry_sync.domain import (
+    LOAD_TAG,
+    AskedBy,
+    AspiredVersion,
+    Hold,
     aspired_version,
-    creation,
+    creation_of,
     find,
     is_made_anew,
     is_of_creation,
     is_unfollowed,
-    quarantine_of,
 )
+from registry_sync.planning.admissibility import quarantine_of
 from registry_sync.planning.incidents import told
 from registry_sync.planning.snapshot import Target, World
 
@@ -126,7 +129,7 @@ def _serves_predecessor(world: World, active: ActiveAlias, listed: AspiredVersio
         return False
     last = world.ledger.last_active.get((active.model, active.alias))
     of = last.creation if last and last.digest == active.digest else None
-    other = not is_of_creation(of, creation(listed, world.ledger))
+    other = not is_of_creation(of, creation_of(listed, world.ledger))
     return other or is_made_anew(listed, world.ledger)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from registry_sync.domain import AspiredVersion, LedgerView, Quarantine
-from registry_sync.planning.admissibility import accepted
+from registry_sync.domain import AspiredVersion, LedgerView, Quarantine, accepted
 
 
 class Incident(StrEnum):

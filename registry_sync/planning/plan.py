@@ -16,7 +16,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from gateway.contract import ActiveAlias
-from registry_sync.domain import AskedBy, Hold, Load, Swap
+from registry_sync.domain import AskedBy, Hold, Load, Swap, aspired_version, find, is_unfollowed
 from registry_sync.planning.actions import (
     Action,
     Activate,
@@ -29,13 +29,7 @@ from registry_sync.planning.actions import (
     Stage,
     Urgency,
 )
-from registry_sync.planning.admissibility import (
-    admissible_digest,
-    aspired_version,
-    find,
-    is_quarantined,
-    is_unfollowed,
-)
+from registry_sync.planning.admissibility import admissible_digest, is_quarantined
 from registry_sync.planning.automatic_rollbacks import over
 from registry_sync.planning.snapshot import Target, World
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-from registry_sync.domain import Aspired, AspiredModel, AspiredVersion, LedgerView
-from registry_sync.planning.admissibility import as_remembered
+from registry_sync.domain import Aspired, AspiredModel, AspiredVersion, LedgerView, as_remembered
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields
 
 from gateway.contract import NodeState
 from registry_sync.artifacts import StoredArtifact
-from registry_sync.domain import Aspired, LedgerView
-from registry_sync.planning.admissibility import admissible_digest, find
+from registry_sync.domain import Aspired, LedgerView, find
+from registry_sync.planning.admissibility import admissible_digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,13 @@ from registry_sync.domain import (
     Load,
     SignatureChange,
     Swap,
+    creation_of,
+    find,
+    is_of_creation,
 )
 from registry_sync.planning.actions import Subject
 from registry_sync.planning.admissibility import (
     admissible_digest,
-    creation,
-    find,
-    is_of_creation,
     is_quarantined,
     quarantine_of,
     rejection,
@@ -118,7 +118,7 @@ class World:
         listed = find(self.aspired, hold.model, aspired)
         if hold.aspired_version != aspired or listed is None:
             return hold.aspired_version != aspired
-        return not is_of_creation(hold.aspired_creation, creation(listed, self.ledger))
+        return not is_of_creation(hold.aspired_creation, creation_of(listed, self.ledger))
 
     def asked_by(self, model: str, alias: str) -> str:
         """Say who told first of what the registry wishes of an alias."""
@@ -148,7 +148,7 @@ class World:
         found = quarantine_of(listed, self.ledger) if listed else None
         if listed is None or found is None:
             return False
-        if is_of_creation(last.creation, creation(listed, self.ledger)):
+        if is_of_creation(last.creation, creation_of(listed, self.ledger)):
             return found.expected_digest != last.digest
         return found.found_digest == last.digest
 
@@ -201,7 +201,7 @@ class World:
     def creation_of(self, model: str, version: int) -> str | None:
         """Return the creation of a version that is listed; None: it is not."""
         listed = find(self.aspired, model, version)
-        return creation(listed, self.ledger) if listed else None
+        return creation_of(listed, self.ledger) if listed else None
 
     def is_wanted(self, model: str, version: int) -> bool:
         """Whether a caller waits for a version, under any name."""

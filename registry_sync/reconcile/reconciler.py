@@ -32,6 +32,7 @@ from registry_sync.domain import (
     LedgerView,
     OnSignatureChange,
     StandingChange,
+    aspired_version,
 )
 from registry_sync.errors import SyncError
 from registry_sync.ledger import HoldsFile, Journal, Ledger
@@ -54,7 +55,6 @@ from registry_sync.planning import (
     Urgency,
     Why,
     World,
-    aspired_version,
     describe_model,
     explain,
     plan,

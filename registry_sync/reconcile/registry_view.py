@@ -12,10 +12,18 @@ from functools import partial
 import structlog
 
 from registry_sync.artifacts import ArtifactStore
-from registry_sync.domain import Aspired, AspiredModel, LedgerView, PinChange, Settled, settle
+from registry_sync.domain import (
+    Aspired,
+    AspiredModel,
+    LedgerView,
+    PinChange,
+    Settled,
+    as_remembered,
+    settle,
+)
 from registry_sync.errors import LedgerError, SourceError, StoreError
 from registry_sync.ledger import Journal, Ledger
-from registry_sync.planning import Version, as_remembered, lacking_versions, learned, learned_of
+from registry_sync.planning import Version, lacking_versions, learned, learned_of
 from registry_sync.sources import Source
 from registry_sync.system import Threads
 

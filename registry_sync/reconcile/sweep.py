@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gateway.contract import NodeState
 from registry_sync.artifacts import StoredArtifact
-from registry_sync.domain import Aspired, LedgerView
-from registry_sync.planning import LISTINGS_FOR_REMOVAL, find
+from registry_sync.domain import Aspired, LedgerView, find
+from registry_sync.planning import LISTINGS_FOR_REMOVAL
 from registry_sync.reconcile.reconciler import Reconciler
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from gateway.routing.damaged_files import DamagedFiles as GatewaysDamage
 from gateway.system import CONTROL_PLANE, DATA_PLANE, Plane, StartError, read_node_id, sole_owner
-from gateway.system.files.damaged_files import DamagedFiles as GatewaysDamage
 from registry_sync.system.damaged_files import DamagedFiles as SyncsDamage
 from tests.contracts.damage import DAMAGES, Damage
 from tests.fakes.disk import fill_disk

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from gateway.contract.references import ReplicaKey
+from gateway.contract import ReplicaKey
 from gateway.serving.residency.eviction import ResidentLimits, ResidentView, before_one_in_use
 from gateway.serving.residency.load_history import TrackRecord
 from gateway.serving.residency.replica_pool import Workers

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from gateway.contract.references import ReplicaKey
+from gateway.contract import ReplicaKey
 
 
 @dataclass(frozen=True, slots=True)

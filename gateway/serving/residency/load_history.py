@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.contract.references import ReplicaKey
+from gateway.contract import ReplicaKey
 from gateway.errors import ModelLoadFailedError
 
 _FIRST_BACK_OFF_S = 1.0

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from gateway.contract.references import ReplicaKey
+from gateway.contract import ReplicaKey
 from gateway.errors import LoadError
 from gateway.serving.replica import Replica, ReplicaState
 from gateway.serving.residency.eviction import ResidentView

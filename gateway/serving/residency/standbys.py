@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gateway.contract.references import ReplicaKey
+from gateway.contract import ReplicaKey
 
 
 @dataclass(slots=True, eq=False)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.contract.references import ReplicaKey
+from gateway.contract import ReplicaKey
 from gateway.serving.residency.lease import Lease
 
 

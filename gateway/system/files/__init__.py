@@ -9,7 +9,6 @@ from gateway.system.files.atomic_files import (
     write_beside,
 )
 from gateway.system.files.change_log import ChangeLog, Found, add_to_each, size_bytes
-from gateway.system.files.damaged_files import DamagedFiles
 from gateway.system.files.private_folder import make_private
 from gateway.system.files.sealed import (
     AlteredError,
@@ -25,7 +24,6 @@ __all__ = [
     "AlteredError",
     "ChangeLog",
     "DamagedFileError",
-    "DamagedFiles",
     "Found",
     "NewerFormatError",
     "add_to_each",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from registry_sync.domain import AskedBy, Hold, Outcome
-from registry_sync.planning import aspired_version, find, quarantine_of
+from registry_sync.domain import AskedBy, Hold, Outcome, aspired_version, find
+from registry_sync.planning import quarantine_of
 from registry_sync.reconcile import Reconciler, Trial
 
 

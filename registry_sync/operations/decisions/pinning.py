@@ -12,10 +12,13 @@ from registry_sync.domain import (
     PinRequest,
     UnpinAnswer,
     UnpinRequest,
+    aspired_version,
+    creation_of,
+    find,
 )
 from registry_sync.operations.decisions.holds import hold_until_served, new_hold
 from registry_sync.operations.errors import NotHeldError, UnknownError
-from registry_sync.planning import aspired_version, creation, expected_digest, find, quarantine_of
+from registry_sync.planning import expected_digest, quarantine_of
 from registry_sync.reconcile import Reconciler
 
 
@@ -100,7 +103,7 @@ def _creation(spine: Reconciler, request: PinRequest) -> str | None:
     view = spine.journal.view
     listed = find(spine.listings.aspired, request.model, request.version)
     known = view.pins.get((request.model, request.version))
-    return creation(listed, view) if listed else known.creation if known else None
+    return creation_of(listed, view) if listed else known.creation if known else None
 
 
 async def bring(

@@ -9,18 +9,12 @@ from registry_sync.domain import (
     QuarantineState,
     ReleaseAnswer,
     ReleaseRequest,
+    find,
+    is_made_anew,
 )
 from registry_sync.operations.decisions.pinning import bring
 from registry_sync.operations.errors import NotQuarantinedError, not_recorded
-from registry_sync.planning import (
-    Fetch,
-    find,
-    incident_of,
-    is_made_anew,
-    quarantine_of,
-    way_out,
-    why_not_acceptable,
-)
+from registry_sync.planning import Fetch, incident_of, quarantine_of, way_out, why_not_acceptable
 from registry_sync.reconcile import Reconciler
 
 

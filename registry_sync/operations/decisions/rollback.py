@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from gateway.contract import ActiveAlias
-from registry_sync.domain import Activation, AskedBy, Hold, RollbackAnswer, RollbackRequest
+from registry_sync.domain import (
+    Activation,
+    AskedBy,
+    Hold,
+    RollbackAnswer,
+    RollbackRequest,
+    creation_of,
+    creation_of_bytes,
+    find,
+)
 from registry_sync.errors import LedgerError
 from registry_sync.operations.decisions.holds import hold_until_served, new_hold
 from registry_sync.operations.errors import NothingToRollBackError
-from registry_sync.planning import (
-    creation,
-    creation_of_bytes,
-    expected_digest,
-    find,
-    predecessor_is_over,
-)
+from registry_sync.planning import expected_digest, predecessor_is_over
 from registry_sync.reconcile import Reconciler
 
 _SEARCHED_ACTIVATIONS = 200
@@ -85,7 +88,7 @@ def _as_it_is_now(spine: Reconciler, model: str, version: int) -> tuple[str, str
     view = spine.journal.view
     listed = find(spine.listings.aspired, model, version)
     if listed is not None and (expected := expected_digest(listed, view)):
-        return expected, creation(listed, view)
+        return expected, creation_of(listed, view)
     pin = view.pins.get((model, version))
     if pin is None or listed is not None:
         raise NothingToRollBackError(

@@ -8,9 +8,9 @@ import structlog
 
 from gateway.contract import DamagedCopy, NodeState
 from registry_sync.artifacts import ArtifactStore
-from registry_sync.domain import Aspired, LedgerView
+from registry_sync.domain import Aspired, LedgerView, find
 from registry_sync.errors import StoreError
-from registry_sync.planning import admissible_digest, find, is_quarantined
+from registry_sync.planning import admissible_digest, is_quarantined
 from registry_sync.reconcile.steps.backoff import Backoff
 from registry_sync.reconcile.steps.fetch import Arrival
 from registry_sync.system import Threads

@@ -15,7 +15,17 @@ from typing import Any
 import structlog
 
 from registry_sync.artifacts import StoredArtifact
-from registry_sync.domain import AskedBy, AspiredVersion, Attempt, PinnedVersion, Quarantine
+from registry_sync.domain import (
+    AskedBy,
+    AspiredVersion,
+    Attempt,
+    PinnedVersion,
+    Quarantine,
+    accepted,
+    creation_of,
+    find,
+    is_made_anew,
+)
 from registry_sync.errors import (
     ArtifactError,
     IncompleteArtifactError,
@@ -28,11 +38,7 @@ from registry_sync.planning import (
     Fetch,
     Stage,
     Urgency,
-    accepted,
-    creation,
     expected_digest,
-    find,
-    is_made_anew,
     other_bytes,
     quarantine_of,
     why_other_bytes,
@@ -151,7 +157,7 @@ class Arrival:
         if listed.stamp_problem:
             return Stopped(listed.stamp_problem, refused=True)
         view = self._journal.view_of(listed.model)
-        pinned, of_creation = accepted(listed, view), creation(listed, view)
+        pinned, of_creation = accepted(listed, view), creation_of(listed, view)
         if pinned is None and not listed.stamped and not self._journal.answered:
             return Stopped(
                 "the ledger has not answered since the start: nobody can tell whether these are "
@@ -322,7 +328,7 @@ class Arrival:
                 continue
             self._looked_at[key] = now
             if found.listing is None:
-                of = creation(listed, view)
+                of = creation_of(listed, view)
                 to_fetch.append(Fetch(*key, Urgency.PREFETCH, creation=of))
                 continue
             try:

@@ -26,7 +26,7 @@ from registry_sync.artifacts import (
     pinned_version,
     verify,
 )
-from registry_sync.domain import AspiredVersion, PinnedVersion
+from registry_sync.domain import AspiredVersion, PinnedVersion, is_of_creation, was_made_after
 from registry_sync.errors import (
     ArtifactError,
     BrokenModelError,
@@ -34,7 +34,6 @@ from registry_sync.errors import (
     ReplacedError,
     StoreError,
 )
-from registry_sync.planning import is_of_creation, was_made_after
 from registry_sync.reconcile.steps.outcome import Stopwatch
 from registry_sync.sources import OnProgress, Reserve, Source
 

@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from gateway.contract.catalogue import VersionState
+from registry_sync.domain.creation import FIRST_CREATION
 from registry_sync.domain.operation_bodies import ReleaseRequest
 from registry_sync.domain.records import AskedBy
 from registry_sync.errors import LedgerError, SourceError
 from registry_sync.operations.decisions.quarantine import accept
-from registry_sync.planning.admissibility import FIRST_CREATION
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.callers import WAITS, answer
 from tests.fakes.gateway import becomes

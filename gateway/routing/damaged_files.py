@@ -14,9 +14,9 @@ from pathlib import Path
 import structlog
 
 from gateway.contract import DamagedFile
-from gateway.system.files.atomic_files import set_aside
+from gateway.system.files import set_aside
 
-_log = structlog.get_logger("gateway.system.files.damaged_files")
+_log = structlog.get_logger("gateway.routing.damaged_files")
 
 
 class DamagedFiles:
