@@ -25,7 +25,7 @@ from gateway.system.http1.server import Server
 from registry_sync.operations.tcp_listener import tcp_server
 from registry_sync.operations.webhooks.routes import WebhookSecrets, build_webhooks
 from tests.fakes.wire import PATIENCE_S
-from tests.unit.gateway.test_predict_routes import FakeDispatcher, elsewhere
+from tests.unit.gateway.http.predict.test_app import FakeDispatcher, elsewhere
 
 pytestmark = pytest.mark.integration
 

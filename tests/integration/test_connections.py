@@ -23,7 +23,7 @@ from gateway.system.http1.exchange import Exchange
 from gateway.system.http1.head import MAX_HEAD_BYTES, MAX_HEADERS
 from gateway.system.http1.refusals import BodyTooLargeError
 from gateway.system.http1.server import Server
-from tests.unit.gateway.test_predict_routes import FakeDispatcher
+from tests.unit.gateway.http.predict.test_app import FakeDispatcher
 
 pytestmark = pytest.mark.integration
 

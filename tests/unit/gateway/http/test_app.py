@@ -12,7 +12,7 @@ from gateway.observability.metrics import Telemetry
 from gateway.serving.admission import Admission
 from gateway.settings import GatewaySettings
 from tests.fakes.wire import PATIENCE_S, WireTransport, connect
-from tests.unit.gateway.test_predict_routes import FakeDispatcher
+from tests.unit.gateway.http.predict.test_app import FakeDispatcher
 
 
 @pytest.fixture

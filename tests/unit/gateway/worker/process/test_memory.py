@@ -10,7 +10,7 @@ import pytest
 MIB = 1024 * 1024
 PROGRAM = """
 import json, os, sys
-from gateway.worker import memory
+from gateway.worker.process import memory
 inherited = bytearray(b"x") * (200 * 1024 * 1024)
 if {forked} and os.fork():
     os.wait()
@@ -29,7 +29,7 @@ def measured(*, forked: bool) -> list[float]:
         [sys.executable, "-c", PROGRAM.format(forked=forked)],
         capture_output=True,
         check=True,
-        cwd=Path(__file__).parents[4],
+        cwd=Path(__file__).parents[5],
     ).stdout
     return [number / MIB for number in json.loads(answer)]
 
@@ -52,7 +52,7 @@ def test_what_a_fork_shares_with_its_parent_is_in_neither() -> None:
 
 BOUNDED = """
 import os, sys, time
-from gateway.worker import memory
+from gateway.worker.process import memory
 inherited = bytearray(b"x") * (200 * 1024 * 1024)
 memory.bound(100 * 1024 * 1024)
 some = bytearray(80 * 1024 * 1024)
@@ -72,14 +72,14 @@ def test_a_bound_fails_what_would_go_beyond_it_and_nothing_else() -> None:
         capture_output=True,
         check=True,
         text=True,
-        cwd=Path(__file__).parents[4],
+        cwd=Path(__file__).parents[5],
     ).stdout
     assert answer.split("\n")[:2] == ["refused", "goes on"]
 
 
 MEASURED_BESIDE = """
 import threading, time
-from gateway.worker import memory
+from gateway.worker.process import memory
 
 def until_measured():
     for thread in threading.enumerate():
@@ -108,7 +108,7 @@ def test_what_is_held_is_measured_beside_the_work_and_only_after_a_change() -> N
         capture_output=True,
         check=True,
         text=True,
-        cwd=Path(__file__).parents[4],
+        cwd=Path(__file__).parents[5],
     ).stdout
     untouched, grown = map(int, answer.split())
     assert untouched == 0

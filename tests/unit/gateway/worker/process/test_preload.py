@@ -10,7 +10,7 @@ import importlib, json, os, signal, time
 
 imported = []
 importlib.import_module = imported.append
-from gateway.worker import preload
+from gateway.worker.process import preload
 
 at_once = list(imported)
 preload.import_later(0.2)
@@ -29,7 +29,7 @@ def test_what_few_models_need_is_imported_after_the_first_forks_and_forks_see_no
         [sys.executable, "-c", PROGRAM],
         capture_output=True,
         check=True,
-        cwd=Path(__file__).parents[4],
+        cwd=Path(__file__).parents[5],
         timeout=60,
     ).stdout
     at_once, later, status = json.loads(answer)

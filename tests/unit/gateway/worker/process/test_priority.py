@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
 import ctypes, json, os, subprocess, sys, threading, time
-from gateway.worker import priority
+from gateway.worker.process import priority
 
 os.setsid()
 if {user} and os.getuid() == 0:
@@ -59,7 +59,7 @@ def seen(user: int) -> list[list[Any]]:
         [sys.executable, "-c", PROGRAM.format(user=user, ioprio_get=IOPRIO_GET)],
         capture_output=True,
         check=True,
-        cwd=Path(__file__).parents[4],
+        cwd=Path(__file__).parents[5],
         start_new_session=False,
         timeout=60,
     ).stdout

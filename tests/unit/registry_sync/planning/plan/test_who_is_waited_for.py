@@ -12,7 +12,7 @@ from registry_sync.planning.plan import plan
 from registry_sync.planning.snapshot import World
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import NodeInMemory, idle
-from tests.unit.registry_sync.planning.test_plan import Case, D, M, hold, last, pins, world
+from tests.unit.registry_sync.planning.plan.test_plan import Case, D, M, hold, last, pins, world
 
 A = "champion"
 

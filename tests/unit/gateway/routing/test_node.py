@@ -25,7 +25,7 @@ from gateway.http.problems import problem
 from gateway.routing.node import Node
 from gateway.routing.route_table import RouteTable
 from gateway.serving.residency.load_history import TrackRecord
-from tests.unit.gateway.test_catalogue_pages import pages_of
+from tests.unit.gateway.http.test_catalogue import pages_of
 
 DIGEST = "sha256:" + "a" * 64
 REASON = (

@@ -6,7 +6,7 @@ from pathlib import Path
 from registry_sync.domain.operation_bodies import State
 from registry_sync.operations.state import state_document
 from tests.fakes.nodes import A, NodeInMemory, idle
-from tests.unit.gateway.test_long_lists_hold_up_nobody import share_without_a_turn
+from tests.unit.gateway.observability.test_exposition import share_without_a_turn
 
 MODELS = 1000
 ON_DEMAND = {"gateway.load": "on_demand"}

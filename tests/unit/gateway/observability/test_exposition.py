@@ -20,7 +20,7 @@ from gateway.observability.metrics import NO_MODEL, Telemetry
 from gateway.routing.lazy_versions import ListedVersions
 from gateway.routing.node import Node
 from gateway.routing.route_table import RouteTable
-from tests.unit.gateway.test_catalogue_pages import pages_of
+from tests.unit.gateway.http.test_catalogue import pages_of
 
 VERSIONS = 1000
 

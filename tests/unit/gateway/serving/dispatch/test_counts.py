@@ -15,8 +15,8 @@ from gateway.observability.live_tallies import LiveRecord
 from gateway.routing.node import Node
 from gateway.serving.dispatch import Call, Dispatcher
 from gateway.serving.replica.replica import Replica, ReplicaLimits, WorkerReply
+from tests.unit.gateway.serving.dispatch.test_dispatch import ACTIVE, DIGEST, a_call, node
 from tests.unit.gateway.serving.replica.test_replica import ReadyLauncher, bring_up
-from tests.unit.gateway.serving.test_dispatch import ACTIVE, DIGEST, a_call, node
 
 KEY = ReplicaKey("churn", 1, DIGEST)
 LIMIT_S = 0.2

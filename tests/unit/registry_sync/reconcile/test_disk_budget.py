@@ -14,7 +14,7 @@ from registry_sync.reconcile.sweep import Sweep
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, listening, promoted
-from tests.unit.registry_sync.test_work_per_change import Counted
+from tests.unit.registry_sync.reconcile.reconciler.test_work_per_change import Counted
 
 SIZE = 1000
 ACTIVE = 4
