@@ -187,7 +187,7 @@ def control_settings(repeating: Repeating, operations_port: int) -> dict[str, st
         "HTTP_PROXY": f"http://proxy:{CANARIES['proxy']}@127.0.0.1:{repeating.port}",
         "HTTPS_PROXY": f"http://proxy:{CANARIES['proxy']}@127.0.0.1:{nobody}",
         "NO_PROXY": "127.0.0.1",
-        "ACCEPTANCE_RAISES": "registry_sync.sweep:Sweep.run",
+        "ACCEPTANCE_RAISES": "registry_sync.reconcile.sweep:Sweep.run",
     }
 
 
@@ -379,7 +379,7 @@ async def test_a_canary_in_every_credential_is_shown_nowhere(
     url = f"http://127.0.0.1:{port}"
     settings = control_settings(repeating, port)
     raising = {
-        "ACCEPTANCE_RAISES": "gateway.supervision:Supervisor.remember_hot",
+        "ACCEPTANCE_RAISES": "gateway.serving.supervision:Supervisor.remember_hot",
         "GATEWAY_PROBE_INTERVAL_S": "0.5",
         "GATEWAY_PORT_TOKEN": CANARIES["operations"],
     }

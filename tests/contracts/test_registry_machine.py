@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
+from registry_sync.domain import creation
 from registry_sync.domain.aspired import AspiredVersion
 from registry_sync.domain.records import Activation, LedgerView, Quarantine
 from registry_sync.planning import admissibility, snapshot
@@ -83,14 +84,18 @@ def quarantine_of_any_creation(listed: AspiredVersion, ledger: LedgerView) -> Qu
 
 
 FAULTS = {
-    "a version is its name and number": (admissibility, "is_of_creation", any_creation),
-    "what is withdrawn is lost": (snapshot.World, "lost", lost_or_taken_away),
-    "made anew is altered": (admissibility, "quarantine_of", quarantine_of_any_creation),
+    "a version is its name and number": (
+        (creation, "is_of_creation", any_creation),
+        (admissibility, "is_of_creation", any_creation),
+    ),
+    "what is withdrawn is lost": ((snapshot.World, "lost", lost_or_taken_away),),
+    "made anew is altered": ((admissibility, "quarantine_of", quarantine_of_any_creation),),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_that_is_put_back_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(*FAULTS[fault])
+    for patch in FAULTS[fault]:
+        monkeypatch.setattr(*patch)
     with pytest.raises(AssertionError):
         play(RUNS_UNTIL_FOUND)
