@@ -183,7 +183,7 @@ class ForkserverLauncher:
     def kill_forkserver(self) -> None:
         """End the forkserver at once. Workers live on, and the next launch starts another."""
         if (pid := self.forkserver_pid) is not None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):  # the watchdog is to go on
                 os.kill(pid, signal.SIGKILL)
 
     @property
