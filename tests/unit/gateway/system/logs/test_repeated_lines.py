@@ -28,7 +28,7 @@ class Log:
             return
         self.lines.append(event)
 
-    def library(self, level: int, text: str, *args: object) -> None:
+    def foreign(self, level: int, text: str, *args: object) -> None:
         record = logging.LogRecord("asyncio", level, "", 0, text, args, None)
         if self.repeated.filter(record):
             self.lines.append(record.getMessage())
@@ -44,7 +44,7 @@ def log() -> Log:
     [
         lambda log: log.log("error", "accept.failed", reason="no descriptor"),
         lambda log: log.log("exception", "accept.failed", exc_info=OSError(24, "no descriptor")),
-        lambda log: log.library(logging.ERROR, "accept.%s", "failed"),
+        lambda log: log.foreign(logging.ERROR, "accept.%s", "failed"),
     ],
     ids=["ours", "an exception", "a library's"],
 )
@@ -86,7 +86,7 @@ def test_lines_that_differ_are_all_written(log: Log) -> None:
 def test_what_is_no_warning_is_never_counted(log: Log, method: str) -> None:
     for _ in range(3):
         log.log(method, "worker.output", text="the same")
-        log.library(logging.INFO, "the same")
+        log.foreign(logging.INFO, "the same")
     assert len(log.lines) == 6
 
 
