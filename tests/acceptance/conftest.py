@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -111,8 +111,15 @@ def _pause_the_shared_node() -> None:
 
 
 @contextmanager
-def _node(parent: Path, registry_url: str, **settings: dict[str, str]) -> Iterator[Node]:
-    node = Node(Path(tempfile.mkdtemp(dir=parent)), registry_url, **settings)
+def _node(
+    parent: Path,
+    registry_url: str,
+    *,
+    gateway: Mapping[str, str] | None = None,
+    control: Mapping[str, str] | None = None,
+) -> Iterator[Node]:
+    folder = Path(tempfile.mkdtemp(dir=parent))
+    node = Node(folder, registry_url, gateway=gateway, control=control)
     _open_nodes.append(node)
     try:
         yield node

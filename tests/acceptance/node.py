@@ -38,7 +38,8 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 class Node:
     """A node in ``folder``, which must be short: Unix sockets have 107 characters.
 
-    Its own mark tells its processes from those of every other node.
+    Its own mark tells its processes from those of every other node. ``tree`` is the checkout whose
+    planes run: this one, or that of another release.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class Node:
         *,
         gateway: Mapping[str, str] | None = None,
         control: Mapping[str, str] | None = None,
+        tree: Path = REPOSITORY,
     ) -> None:
         self.folder = folder
+        self._tree = tree
         self.node_dir = folder / "node"
         self.sockets = self.node_dir
         self.dumps = folder / "dumps"
@@ -163,7 +166,7 @@ class Node:
             module,
             command,
             environment=self._environment(settings),
-            cwd=REPOSITORY,
+            cwd=self._tree,
             log=self.folder / f"{module}.log",
         )
 
@@ -172,7 +175,7 @@ class Node:
             {
                 MARK: self.mark,
                 "ACCEPTANCE_DUMPS": str(self.dumps),
-                "PYTHONPATH": os.pathsep.join([str(HOOKS), str(REPOSITORY)]),
+                "PYTHONPATH": os.pathsep.join([str(HOOKS), str(self._tree)]),
                 "PYTHONUNBUFFERED": "1",
             }
             | dict(settings)
@@ -185,7 +188,7 @@ class Node:
         return subprocess.run(
             [sys.executable, "-m", "registry_sync", *arguments],
             env=self._environment(self._control_settings),
-            cwd=REPOSITORY,
+            cwd=self._tree,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -1,9 +1,10 @@
 """A thousand models, from an empty node: what they cost, and that a change costs what one has.
 
-A full run is held to the contract's figures. Some of them are shares of what the release before
-cost, which was measured once and is recorded below, with what the same machine took then for
-`calibration_s`: another machine, or a busy one, is held to the recorded figure times its own
-calibration.
+A full run is held to the contract's figures. One of them is a quarter of the time of the release
+before, whose planes run right after, from the repository's history, on the same registry: in four
+times the seconds they must not be done. What a poll cost that release was measured once and is
+recorded below, with what the same machine took then for `calibration_s`: another machine, or a busy
+one, is held to the recorded figure times its own calibration.
 
 Few models cost the release before about as little as this one, in seconds and in CPU seconds. So a
 short run shows that they become active, and compares what the gateway writes for each alias that
@@ -13,11 +14,15 @@ work of one change (`tests/unit/registry_sync/test_work_per_change.py`).
 
 import hashlib
 import json
+import subprocess
+import tarfile
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
+from tests.acceptance.node import REPOSITORY
 from tests.acceptance.scale import (
     CALLED_MODELS,
     CHANGES_OF_MODELS,
@@ -25,12 +30,12 @@ from tests.acceptance.scale import (
     MODELS,
     SOAK,
 )
-from tests.benchmarks.many_models import POLLS, Costs, measure, registry
+from tests.benchmarks.many_models import POLLS, Costs, active_within, measure, registry
 
 CALIBRATED_S = 0.2
 """Of `calibration_s`, where the figures below were measured."""
-BEFORE_S = 1476.0
-"""Of 1,000 models in a bucket: from the start of the control plane until all were active."""
+BEFORE = "f34ac4a"
+"""The last commit of the release before, which described, planned and told all models in a pass."""
 BEFORE_POLL_CPU_S = 5.4
 """Of 1,000 models in a bucket, for a poll that found nothing new."""
 CONTROL_CPU_S, GATEWAY_MEGABYTES = 200.0, 100.0
@@ -57,17 +62,33 @@ def pace() -> float:
     return max(1.0, min(calibration_s() for _ in range(5)) / CALIBRATED_S)
 
 
+def release_before(folder: Path) -> Path:
+    """Check out the release before; needs git, and a clone with its history."""
+    archive = folder / "before.tar"
+    command = ["git", "archive", f"--output={archive}", BEFORE, "gateway", "registry_sync"]
+    subprocess.run([*command, "migrations"], cwd=REPOSITORY, check=True)
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder / "before", filter="data")
+    return folder / "before"
+
+
 @pytest.mark.parametrize("source", ["s3", "mlflow"])
-def test_a_thousand_models_become_active_in_a_quarter_of_the_time(source: str, pace: float) -> None:
+def test_a_thousand_models_become_active_in_a_quarter_of_the_time(
+    source: str, pace: float, tmp_path: Path
+) -> None:
     with registry(source, "lazy", MODELS) as bench:
         costs = measure(bench, Costs(MODELS, source, "lazy"), polls=POLLS if SOAK else 0)
-    print(costs)
-    assert costs.seconds is not None, "all are active"
+        print(costs)
+        assert costs.seconds is not None, "all are active"
+        if SOAK:
+            limit_s = 4 * costs.seconds
+            active = active_within(bench, MODELS, release_before(tmp_path), limit_s)
+            print(f"the release before: {active} active in {limit_s:.0f} s")
+            assert 0 < active < MODELS
     assert costs.control_cpu_s is not None
     assert costs.gateway_megabytes is not None
     assert costs.gateway_megabytes <= GATEWAY_MEGABYTES * MODELS / 1000
     if SOAK:
-        assert costs.seconds <= BEFORE_S / 4 * pace
         assert costs.control_cpu_s <= CONTROL_CPU_S * pace
         assert costs.poll_cpu_s is not None
         assert costs.poll_cpu_s <= BEFORE_POLL_CPU_S / 3 * pace

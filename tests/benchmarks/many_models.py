@@ -30,7 +30,7 @@ from registry_sync.artifacts.manifest import Manifest
 from registry_sync.operations.webhooks.authentication import RELOAD_HEADERS, sign
 from tests.acceptance.node import Node
 from tests.acceptance.registry import row_body
-from tests.acceptance.waiting import until
+from tests.acceptance.waiting import LOOK_EVERY_S, until
 from tests.models.catalogue import LinearModel
 from tests.servers import MlflowServer, Seaweed, free_ports, mlflow_server, seaweedfs
 
@@ -262,16 +262,8 @@ def measure(
         polls: How many polls are counted.
     """
     port = free_ports(1)[0]
-    control = dict(bench.environ) | {
-        "REGISTRY_SYNC_POLL_INTERVAL_S": NEVER_S,
-        "REGISTRY_SYNC_OPERATIONS_PORT": str(port),
-        "REGISTRY_SYNC_RELOAD_SECRET": _SECRET,
-        "REGISTRY_SYNC_SETTLE_S": "0",
-        "REGISTRY_SYNC_LOG_FORMAT": "json",
-        "REGISTRY_SYNC_SIGNATURE_CHANGE": "warn",
-    }
     with tempfile.TemporaryDirectory(prefix="mm-", dir=NODES) as folder:
-        node = Node(Path(folder), bench.url, control=control)
+        node = Node(Path(folder), bench.url, control=_settings(bench, port))
         try:
             found = asdict(costs) | _catch_up(node, costs)
             numbers = spread(costs.models)
@@ -288,6 +280,44 @@ def measure(
         finally:
             node.close()
     return Costs(**found)
+
+
+def active_within(bench: Bench, models: int, tree: Path, limit_s: float) -> int:
+    """Return how many aliases the planes of another checkout make active on a new node in a time.
+
+    Args:
+        bench: The registry.
+        models: How many it has; when all are active, the rest of the time is not waited for.
+        tree: The checkout.
+        limit_s: The time, in seconds from the start of the control plane.
+    """
+    with tempfile.TemporaryDirectory(prefix="mm-", dir=NODES) as folder:
+        control = _settings(bench, free_ports(1)[0])
+        node = Node(Path(folder), bench.url, control=control, tree=tree)
+        try:
+            node.start_gateway()
+            over = time.monotonic() + limit_s
+            process = node.start_control()
+            found = 0
+            while found < models and time.monotonic() < over:
+                process.assert_running()
+                time.sleep(LOOK_EVERY_S)
+                found = _active(process.log)
+            return found
+        finally:
+            node.close()
+
+
+def _settings(bench: Bench, port: int) -> dict[str, str]:
+    """Return those of a control plane that lists its registry once, and then does what it hears."""
+    return dict(bench.environ) | {
+        "REGISTRY_SYNC_POLL_INTERVAL_S": NEVER_S,
+        "REGISTRY_SYNC_OPERATIONS_PORT": str(port),
+        "REGISTRY_SYNC_RELOAD_SECRET": _SECRET,
+        "REGISTRY_SYNC_SETTLE_S": "0",
+        "REGISTRY_SYNC_LOG_FORMAT": "json",
+        "REGISTRY_SYNC_SIGNATURE_CHANGE": "warn",
+    }
 
 
 def _catch_up(node: Node, costs: Costs) -> dict[str, Any]:
