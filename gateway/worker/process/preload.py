@@ -3,6 +3,9 @@
 Importing this module does it, so only the forkserver may. The environment is set before the first
 import that reads it: a forkserver with BLAS threads could not be forked safely.
 
+The forkserver imports the worker's own program too: every worker would otherwise compile and link
+the same hundred modules again, half of the CPU time of loading a small model.
+
 After a restart callers wait for the first fork. What few models need, and those only to read their
 file, is therefore imported some seconds later, between two forks.
 """
@@ -15,7 +18,7 @@ import importlib
 import os
 import signal
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from gateway.worker.process.confinement import ENVIRONMENT
 
@@ -34,6 +37,12 @@ MODULES = (
     "sklearn.compose",
     "skops.io",
     "mlflow.pytorch",
+    "gateway.worker.entry",
+    "gateway.worker.serving_loop",
+    "gateway.worker.loading",
+    "gateway.worker.process.warning_filter",
+    "gateway.worker.flavors.pytorch",
+    "gateway.worker.flavors.scikit_learn",
 )
 """Where torch is installed, ``skops.io`` and ``mlflow.pytorch`` bring it."""
 
@@ -42,8 +51,12 @@ LATER = (
     "torch.export._trace",
     "torch._export.serde.serialize",
     "torch._export.passes.collect_tracepoints_pass",
+    "mlflow.tracing.processor.base_mlflow",
+    "mlflow.tracing.processor.otel",
+    "pyarrow.pandas_compat",
 )
-"""What reading a ``pt2`` archive imports: a second, in every worker that does it itself."""
+"""What reading a ``pt2`` archive imports (a second, in every worker that does it itself), and what
+mlflow imports inside functions."""
 LATER_S = 5.0
 
 
@@ -53,19 +66,41 @@ def set_environment() -> None:
 
 
 def import_libraries(modules: Iterable[str]) -> None:
-    """Import what models are loaded with; a library that is not installed is left out.
+    """Import what models are loaded with; a library that is not installed is left out."""
+    with _kept_for_good():
+        for module in modules:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module)
+
+
+def predict_once() -> None:
+    """Fit and ask a model of one row, for what scikit-learn imports at the first prediction.
+
+    A failure costs each worker that import, no more.
+    """
+    with _kept_for_good(), contextlib.suppress(Exception):
+        import pandas as pd
+        from sklearn.linear_model import LinearRegression
+
+        table = pd.DataFrame({"x": [0.0, 1.0]})
+        LinearRegression().fit(table, [0.0, 1.0]).predict(table)
+
+
+@contextlib.contextmanager
+def _kept_for_good() -> Iterator[None]:
+    """Pause the collector and silence warnings; freeze what was made meanwhile.
 
     The collector would look at what is imported again and again, a fifth of the time, and finds
     next to nothing: all of it stays.
     """
     gc.disable()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for module in modules:
-            with contextlib.suppress(ImportError):
-                importlib.import_module(module)
-    gc.freeze()
-    gc.enable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def import_later(seconds: float) -> None:
@@ -73,6 +108,7 @@ def import_later(seconds: float) -> None:
 
     def now(*_: object) -> None:
         import_libraries(LATER)
+        predict_once()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     signal.signal(signal.SIGALRM, now)

@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-PROGRAM = """
-import importlib, json, os, signal, time
+DEFERRED = """
+import importlib, json, os, signal, sys, time
 
 imported = []
 importlib.import_module = imported.append
+sys.modules["sklearn.linear_model"] = None  # the first prediction fails
 from gateway.worker.process import preload
 
 at_once = list(imported)
@@ -22,18 +24,46 @@ while signal.getsignal(signal.SIGALRM) != signal.SIG_DFL:
     time.sleep(0.01)
 print(json.dumps([at_once, imported[len(at_once):], status]))
 """
+COMPLETE = """
+import json, sys
+from gateway.worker.process import preload
+
+preload.import_libraries(preload.LATER)
+preload.predict_once()
+before = set(sys.modules)
+
+import pandas
+from sklearn.linear_model import LinearRegression
+from gateway.worker import entry, served_model, serving_loop
+from gateway.worker.flavors import pytorch, scikit_learn
+from gateway.worker.loading import load
+from gateway.worker.process import warning_filter
+
+table = pandas.DataFrame({"a": [1.0, 2.0], "b": [0.5, 1.5]})
+LinearRegression().fit(table, [1.0, 2.0]).predict(table)
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
 
 
-def test_what_few_models_need_is_imported_after_the_first_forks_and_forks_see_nothing_of_it():
+def told_by(program: str) -> Any:
     answer = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         capture_output=True,
         check=True,
         cwd=Path(__file__).parents[5],
-        timeout=60,
+        timeout=120,
     ).stdout
-    at_once, later, status = json.loads(answer)
+    return json.loads(answer)
+
+
+def test_what_few_models_need_is_imported_after_the_first_forks_and_forks_see_nothing_of_it():
+    at_once, later, status = told_by(DEFERRED)
     assert {"mlflow.sklearn", "skops.io", "mlflow.pytorch"} <= set(at_once)
+    assert {"gateway.worker.entry", "gateway.worker.loading"} <= set(at_once)
     assert any(name.startswith("torch.export") for name in later)
     assert not set(at_once) & set(later)
     assert status == 0
+
+
+def test_a_worker_that_predicts_a_table_imports_nothing_anew():
+    assert told_by(COMPLETE) == []
