@@ -93,11 +93,11 @@ class Versions:
         table = self._node.table
         return (not table.is_out_of_reach(*key) and table.policy_of(*key).replicas) or 1
 
-    def goes_last(self, key: ReplicaKey) -> bool:
-        """Whether the version serves an active alias, or is pinned by its tag."""
-        return self._node.table.is_target(*key) or self.pinned(key)
+    def returns(self, key: ReplicaKey) -> bool:
+        """Whether a worker that died is replaced unasked: an alias means it, or its tag says so."""
+        return self._node.table.is_target(*key) or self.keep_resident(key)
 
-    def pinned(self, key: ReplicaKey) -> bool:
+    def keep_resident(self, key: ReplicaKey) -> bool:
         """Whether the version's tag says that its workers are the last to make room."""
         table = self._node.table
         return not table.is_out_of_reach(*key) and bool(table.policy_of(*key).pin)

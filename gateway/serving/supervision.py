@@ -5,7 +5,7 @@ makes all of them wrong for a moment (a feature store that blinks) takes no vers
 two or more. A sole one is replaced: its callers wait, or are told 503, until another one comes up.
 One that is wrong twice in a row takes no new requests, and ends when it has answered those it has.
 
-A worker that dies is replaced by `gateway.residency`: at once if it serves an active alias or has
+A worker that dies is replaced by the resident set: at once if it serves an active alias or has
 siblings, else by the next request for its version; a version that crashes again and again is left
 alone for a while.
 """
@@ -71,7 +71,6 @@ class Supervisor:
                     self._residents.end_idle(self._idle_s, self._versions.ends_when_idle)
                     await self.remember_hot()
                     await asyncio.to_thread(self._table_file.write_due)
-                    self._residents.cool()
                 except Exception:  # noqa: BLE001  # the next round must come
                     _log.exception("supervision.failed")
 

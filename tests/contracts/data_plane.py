@@ -28,9 +28,10 @@ from gateway.serving.admission import Admission
 from gateway.serving.dispatch import Call, Dispatcher
 from gateway.serving.replica.launcher import Launcher
 from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState, WorkerReply
-from gateway.serving.residency.eviction import ResidentLimits
+from gateway.serving.residency.decision import ResidentLimits
 from gateway.serving.residency.replica_pool import Resident
 from gateway.serving.residency.resident_set import ResidentSet
+from gateway.serving.residency.standbys import spared
 from gateway.worker.protocol.messages import Load
 from tests.fakes.worker import EXIT_ON, HANG_ON
 
@@ -92,10 +93,10 @@ class Versions:
     def replicas(self, key: ReplicaKey) -> int:
         return REPLICAS.get(key.model, 1)
 
-    def goes_last(self, key: ReplicaKey) -> bool:
+    def returns(self, key: ReplicaKey) -> bool:
         return (key.model, key.version, key.digest) in self.node.table.targets
 
-    def pinned(self, key: ReplicaKey) -> bool:
+    def keep_resident(self, key: ReplicaKey) -> bool:
         return False
 
 
@@ -233,9 +234,9 @@ class DataPlane:
 
     def _check_trimmed(self) -> None:
         """See that idle workers went, if that is enough to be within the room again."""
-        spared = self.residents._stages.spared()
+        kept = spared(self.residents._standbys.all())
         staying = [one for one in self.residents.residents() if not one.ending]
-        idle = [one for one in staying if one.ready and not one.leases and one.key not in spared]
+        idle = [one for one in staying if one.ready and not one.leases and one.key not in kept]
         excess = sum(one.bytes for one in staying) - self.terms.room_bytes
         assert excess <= 0 or sum(one.bytes for one in idle) < excess, staying
 

@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 
 from gateway.contract.references import ReplicaKey
 from gateway.serving.replica.launcher import ForkserverLauncher, Launcher, Launchers
-from gateway.serving.residency import fairness
+from gateway.serving.residency import decision
 from gateway.worker.protocol.messages import Load
 from tests.contracts.data_plane import (
     ALIAS,
@@ -265,7 +265,7 @@ def _settings(examples: int, steps: int) -> settings:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give who waits its turn soon."""
-    monkeypatch.setattr(fairness, "TURN_WAIT_S", 0.05)
+    monkeypatch.setattr(decision, "TURN_WAIT_S", 0.05)
 
 
 FAKE_RUNS, FAKE_STEPS = (200, 100) if SOAK else (20, 50)

@@ -1,4 +1,4 @@
-"""The resident set keeps at least what plain LRU keeps, and a scan costs no model in use its place.
+"""The resident set keeps more than plain LRU keeps, and a scan costs no model in use its place.
 
 Its decisions are the product's; its workers are a fake's, and time is virtual, so that a thousand
 models and minutes of traffic are tried in seconds and in the same way each time.
@@ -17,6 +17,8 @@ from tests.fakes.virtual_time import run
 MODELS = 1000
 CALLS = 50_000 if SOAK else 2_000
 SLOTS = (8, 32, 128)
+BETTER_THAN_LRU = 1.1 if SOAK else 1.05
+"""A short trace says less of how often each model is used."""
 
 
 class TimedWorld(World):
@@ -53,12 +55,12 @@ async def hits(trace: list[str], slots: int, aliases: int) -> int:
 
 
 @pytest.mark.parametrize("slots", SLOTS)
-def test_zipf_load_meets_what_plain_lru_keeps(slots: int) -> None:
+def test_zipf_load_meets_more_than_plain_lru_keeps(slots: int) -> None:
     trace = zipf([f"m{number}" for number in range(MODELS)], CALLS, seed=slots)
     ours = run(hits(trace, slots, aliases=MODELS // 2))
     lru, best = lru_hits(trace, slots), belady_hits(trace, slots)
     print(f"{slots} slots: {ours / CALLS:.3f}, LRU {lru / CALLS:.3f}, optimum {best / CALLS:.3f}")
-    assert lru <= ours <= best
+    assert BETTER_THAN_LRU * lru <= ours <= best
 
 
 HOT = [f"hot{number}" for number in range(5)]
@@ -103,18 +105,3 @@ def test_a_scan_of_cold_models_evicts_no_hot_one(slots: int, load_s: float) -> N
     assert {name: loads[f"{name}/1"] for name in HOT} == dict.fromkeys(HOT, 1)
     assert sum(loads.values()) > len(HOT) + slots, "the scan has to need room"
     assert max(waits) == 0
-
-
-@pytest.mark.parametrize(("newcomer", "waited_s"), [("hot", 4.0), ("cold2", 8.0)])
-def test_only_what_is_not_in_use_waits_for_a_fresh_one_shot(newcomer: str, waited_s: float) -> None:
-    """A load takes 4 s, and a worker is fresh for as long."""
-
-    async def play() -> float:
-        world = TimedWorld(count=1, load_s=4.0)
-        for name in ("hot", "hot", "cold1"):
-            await world.call(name, answer_s=0.0)
-        waited = await world.call(newcomer, answer_s=0.0)
-        await world.set.close(0)
-        return waited
-
-    assert run(play()) == pytest.approx(waited_s, abs=0.1)

@@ -7,7 +7,7 @@ from typing import Any
 from gateway.contract.references import ReplicaKey
 from gateway.errors import LoadError, NotDeliveredError
 from gateway.serving.replica.replica import ReplicaState
-from gateway.serving.residency.eviction import ResidentLimits
+from gateway.serving.residency.decision import ResidentLimits
 from gateway.serving.residency.resident_set import ResidentSet
 from gateway.worker.protocol.messages import Alive, Loaded
 
@@ -140,10 +140,10 @@ class World:
     def replicas(self, key):
         return self.asked_replicas.get(key.model, 1)
 
-    def goes_last(self, key):
+    def returns(self, key):
         return key in self.last or key in self.pins
 
-    def pinned(self, key):
+    def keep_resident(self, key):
         return key in self.pins
 
     def loaded(self, key, seconds, resident_bytes):

@@ -1,6 +1,6 @@
 """The resident set: which versions have replicas, who waits for one, and who makes room."""
 
-from gateway.serving.residency.eviction import ResidentLimits
+from gateway.serving.residency.decision import ResidentLimits
 from gateway.serving.residency.lease import Lease
 from gateway.serving.residency.load_queue import LEAST_LOADS_AT_ONCE
 from gateway.serving.residency.replica_pool import Observer, Resident

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from gateway.contract import ReplicaKey
 from gateway.errors import ModelLoadFailedError
+from gateway.serving.residency.decision import faded
 
 _FIRST_BACK_OFF_S = 1.0
 _LAST_BACK_OFF_S = 60.0
@@ -20,7 +21,6 @@ _USUAL_LIFE_S = 15.0
 _SERVED_BACK_OFF_S = 5.0
 """The longest pause after the death of a worker that had answered something: it was killed, or one
 request was too much for it. Callers wait such a pause out."""
-_EVICTED_REST_S = 60.0
 _SHORTEST_LOAD_S = 1.0
 _UNKNOWN_LOAD_S = 2.0
 _REMEMBERED = 16_384
@@ -42,8 +42,8 @@ class _Entry:
     """One version.
 
     ``death``: why the last worker died; ``until``: leave the version alone before;
-    ``callers_wait``: and let callers wait; ``rest_until``: load it before for callers only, since
-    it was evicted; ``was_in_use``: by more than one call in its last time.
+    ``callers_wait``: and let callers wait; ``heat``: the uses of its last workers, as they counted
+    at ``heat_at``.
     """
 
     bytes: int | None = None
@@ -55,8 +55,8 @@ class _Entry:
     message: str = ""
     until: float = 0.0
     callers_wait: bool = False
-    rest_until: float = 0.0
-    was_in_use: bool = False
+    heat: float = 0.0
+    heat_at: float = 0.0
 
 
 class TrackRecord:
@@ -80,7 +80,7 @@ class TrackRecord:
         self._clock = clock
         self.longest_life_s = longest_life_s
         self._entries: OrderedDict[ReplicaKey, _Entry] = OrderedDict()
-        self._correction: OrderedDict[str, float] = OrderedDict()
+        self._model_bytes: OrderedDict[str, int] = OrderedDict()
         self._last_load_s = _UNKNOWN_LOAD_S
 
     # --- what it cost -----------------------------------------------------------------------------
@@ -93,22 +93,19 @@ class TrackRecord:
         entry.bytes, entry.peak_bytes = private_bytes, max(private_bytes, peak_bytes)
         entry.load_s, entry.failures = seconds, 0
         self._last_load_s = seconds
+        self._model_bytes[key.model] = entry.peak_bytes
+        self._model_bytes.move_to_end(key.model)
+        if len(self._model_bytes) > _REMEMBERED:
+            self._model_bytes.popitem(last=False)
 
     def bytes_of(self, key: ReplicaKey) -> int | None:
         """Return what a worker of this version held when it was ready; None: none ever was."""
         entry = self._entries.get(key)
         return entry.bytes if entry is not None else None
 
-    def guessed(self, key: ReplicaKey, guess: int) -> None:
-        """Remember how far the guess for a version that has been loaded was from the truth."""
-        self._correction[key.model] = self._entry(key).peak_bytes / max(guess, 1)
-        self._correction.move_to_end(key.model)
-        if len(self._correction) > _REMEMBERED:
-            self._correction.popitem(last=False)
-
-    def corrected(self, key: ReplicaKey, guess: int) -> int:
-        """Return a guess as it ought to have been for the model's version that was loaded last."""
-        return round(guess * self._correction.get(key.model, 1.0))
+    def bytes_of_model(self, model: str) -> int:
+        """Return the most that a worker of the model's last version held while it came up; or 0."""
+        return self._model_bytes.get(model, 0)
 
     def peak_bytes_of(self, key: ReplicaKey) -> int:
         """Return the most that a worker of this version held while it came up; 0: none ever did."""
@@ -120,6 +117,24 @@ class TrackRecord:
         entry = self._entries.get(key)
         known = entry.load_s if entry is not None else None
         return max(_SHORTEST_LOAD_S, self._last_load_s if known is None else known)
+
+    # --- how much it was used ---------------------------------------------------------------------
+
+    def keep_heat(self, key: ReplicaKey, heat: float) -> None:
+        """Remember the uses of a worker that has ended, for the version's next one."""
+        entry = self._entry(key)
+        entry.heat, entry.heat_at = heat + self._heat(entry), self._clock()
+
+    def take_heat(self, key: ReplicaKey) -> float:
+        """Hand the uses of a version's last workers to its next one."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return 0.0
+        heat, entry.heat = self._heat(entry), 0.0
+        return heat
+
+    def _heat(self, entry: _Entry) -> float:
+        return faded(entry.heat, self._clock() - entry.heat_at)
 
     # --- what went wrong --------------------------------------------------------------------------
 
@@ -169,26 +184,20 @@ class TrackRecord:
             return None
         return self._told(deaths, entry.death)
 
-    def evicted(self, key: ReplicaKey, *, in_use: bool) -> None:
-        """Remember that a worker made room: none is brought up soon that no caller waits for."""
-        entry = self._entry(key)
-        entry.rest_until, entry.was_in_use = self._clock() + _EVICTED_REST_S, in_use
-
-    def was_in_use(self, key: ReplicaKey) -> bool:
-        """Whether a worker of this version was evicted a moment ago although it was in use."""
+    def pause_left_s(self, key: ReplicaKey) -> float:
+        """Return for how many seconds a version is left alone; mostly 0."""
         entry = self._entries.get(key)
-        return entry is not None and entry.was_in_use and self._clock() < entry.rest_until
-
-    def rest_s(self, key: ReplicaKey) -> float:
-        """Return for how many seconds no worker is brought up without being asked; mostly 0."""
-        entry = self._entries.get(key)
-        return max(entry.until, entry.rest_until) - self._clock() if entry is not None else 0.0
+        return max(0.0, entry.until - self._clock()) if entry is not None else 0.0
 
     def forgive(self, key: ReplicaKey) -> None:
         """Forget what went wrong: somebody asks for a new try."""
         if (entry := self._entries.get(key)) is not None:
             self._entries[key] = _Entry(
-                bytes=entry.bytes, peak_bytes=entry.peak_bytes, load_s=entry.load_s
+                bytes=entry.bytes,
+                peak_bytes=entry.peak_bytes,
+                load_s=entry.load_s,
+                heat=entry.heat,
+                heat_at=entry.heat_at,
             )
 
     def trouble(self, key: ReplicaKey) -> tuple[str, float] | None:

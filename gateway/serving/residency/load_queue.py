@@ -1,16 +1,20 @@
-"""Who comes up next, and who goes for it: one load per version, oldest demand first.
+"""The loop that has `decision.decide` applied, and tells callers and stages what became of it.
 
-What waits is a demand (callers, stages) or a wish (nobody waits, and nobody is evicted for it).
-What is decided about room (`gateway.room`) and about the order (`gateway.turns`) is carried out
-here. Event loop only.
+It looks whenever something has changed that the decision may see: a demand came or left, a worker
+came up, was released or has gone, a pause is over. While something waits, it looks once in
+``TURN_WAIT_S`` too. Event loop only.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
+from typing import Protocol, assert_never
+
+import structlog
 
 from gateway.contract import ReplicaKey
 from gateway.errors import (
@@ -22,43 +26,69 @@ from gateway.errors import (
     ModelLoadingError,
 )
 from gateway.serving.replica import ReplicaState
-from gateway.serving.residency.capacity import Occupancy, Versions
-from gateway.serving.residency.eviction import (
-    ResidentView,
-    Room,
-    how_many_fit,
-    plan_eviction,
-    without,
-    without_freshness,
+from gateway.serving.residency import decision
+from gateway.serving.residency.decision import (
+    Action,
+    BackgroundLoad,
+    CloseToNew,
+    DemandView,
+    Displace,
+    Drain,
+    Evict,
+    Fail,
+    ResidentLimits,
+    Snapshot,
+    Start,
+    Why,
+    decide,
 )
-from gateway.serving.residency.fairness import Turns
 from gateway.serving.residency.lease import Lease
 from gateway.serving.residency.load_history import TrackRecord
 from gateway.serving.residency.replica_pool import Resident, Workers
-from gateway.serving.residency.standbys import Stage, Stages
+from gateway.serving.residency.standbys import Standby, Standbys, displaced
 from gateway.serving.residency.waiters import Demand
 from gateway.system import release_all
 
 LEAST_LOADS_AT_ONCE = 2
-SLOW_LOAD_S = 5.0
-"""A load that takes longer holds up no other, so that three big models do not make the callers of a
-small one wait; but in all there are never more than twice as many as may be under way at a time."""
 _SOON_S = 0.005
+_SHORTEST_WAIT_S = 0.001
+_DEMANDS_SEEN = 64
+"""The oldest; a look costs the same however many versions are waited for."""
 _MIB = 1024 * 1024
+_log = structlog.get_logger("gateway.serving.residency.load_queue")
+
+
+class Versions(Protocol):
+    """What the resident set asks about a version."""
+
+    def estimate(self, key: ReplicaKey) -> int:
+        """Guess the bytes of a version that was never measured."""
+        ...
+
+    def replicas(self, key: ReplicaKey) -> int:
+        """Return how many workers it ought to have when it has any."""
+        ...
+
+    def returns(self, key: ReplicaKey) -> bool:
+        """Whether a worker that died is replaced before a caller asks for it."""
+        ...
+
+    def keep_resident(self, key: ReplicaKey) -> bool:
+        """Whether its tag says that its workers are the last to make room."""
+        ...
 
 
 class LoadQueue:
-    """Starts and ends workers, and tells whoever waits for them."""
+    """Starts and ends workers, and answers whoever waits for them."""
 
     def __init__(
         self,
         workers: Workers,
-        stages: Stages,
+        standbys: Standbys,
         *,
+        limits: ResidentLimits,
         versions: Versions,
         track_record: TrackRecord,
-        occupancy: Occupancy,
-        turns: Turns,
         loads_at_once: int,
         load_budget_s: float,
         clock: Callable[[], float],
@@ -69,68 +99,63 @@ class LoadQueue:
 
         Args:
             workers: The workers; whose owner this is.
-            stages: Whom to spare, and who may make room for whom.
+            standbys: Whom to spare, and who may make room for whom.
+            limits: The most workers, and the most bytes, the forkserver's among them.
             versions: Knows what is asked of each version.
             track_record: What loads have cost, and which versions are left alone.
-            occupancy: What is held, and what there is.
-            turns: Whose turn it is.
             loads_at_once: How many may be under way, slow ones left out; at least 2.
             load_budget_s: How long a load may wait for room before its waiters are told.
             clock: Monotonic seconds.
             take: Takes a lease on a worker, for a waiter.
-            on_change: Told whenever a worker came up or has gone.
+            on_change: Called whenever a worker came up or has gone.
         """
         self._workers = workers
-        self._stages = stages
+        self._standbys = standbys
+        self._limits = limits
         self._versions = versions
         self._track_record = track_record
-        self._occupancy = occupancy
-        self._turns = turns
         self._loads_at_once = loads_at_once
         self._load_budget_s = load_budget_s
         self._clock = clock
         self._take = take
         self._on_change = on_change
         self._demands: dict[ReplicaKey, Demand] = {}
-        # True: it was asked for by name; False: it is wished for only as long as it goes last.
-        self._wishes: dict[ReplicaKey, bool] = {}
-        self._let_go: dict[int, str] = {}
+        self._named: dict[ReplicaKey, None] = {}
+        self._returning: dict[ReplicaKey, None] = {}
+        self._drains: dict[int, str] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
+        self._is_looking = False
         self._closed = False
 
     def __len__(self) -> int:
-        """Count the versions that somebody waits for."""
+        """Return how many versions are waited for."""
         return len(self._demands)
 
     def keys(self) -> list[ReplicaKey]:
         """Return the versions that are to have a worker, and have none yet."""
-        return [*self._demands, *self.wishes()]
+        return [*self._demands, *self.background()]
 
-    def wishes(self) -> list[ReplicaKey]:
-        """Return the versions that are to have a worker as soon as there is room."""
-        goes_last = self._versions.goes_last
-        return [key for key, is_named in self._wishes.items() if is_named or goes_last(key)]
+    def background(self) -> list[ReplicaKey]:
+        """Return the versions that are to have a worker as soon as there is room.
 
-    def _wish_back(self, key: ReplicaKey) -> None:
-        """Bring a version that goes last up again, as long as it does.
-
-        Once its alias has moved, it would come up beside its successor, and some may not run twice.
+        One whose worker died or made room returns only as long as its alias means it: once that has
+        moved, it would come up beside its successor, and some may not run twice.
         """
-        if self._versions.goes_last(key):
-            self._wishes.setdefault(key, False)
+        self._returning = {key: None for key in self._returning if self._versions.returns(key)}
+        return list({**self._named, **self._returning})
 
     def forget(self, key: ReplicaKey) -> None:
-        """Bring a version up no more, unless somebody waits for it."""
-        self._wishes.pop(key, None)
-        demand = self._demands.get(key)
-        if demand is not None and not demand.is_awaited:
-            self.drop(demand)
+        """Bring a version up no more, unless it is waited for."""
+        self._named.pop(key, None)
+        self._returning.pop(key, None)
+        self.drop_unless_awaited(key)
 
     def close(self) -> None:
-        """Start nothing more, and tell everybody who waits."""
+        """Start nothing more, and refuse everybody who waits."""
         self._closed = True
-        self._wishes.clear()
+        self._named.clear()
+        self._returning.clear()
         if self._timer is not None:
             self._timer.cancel()
         error = DrainingError("the gateway is shutting down")
@@ -139,7 +164,7 @@ class LoadQueue:
     # --- one load per version ---------------------------------------------------------------------
 
     def join(self, key: ReplicaKey) -> Demand:
-        """Return the demand for a version; a new one, if nobody has waited for it until now.
+        """Return the demand for a version; a new one, unless the version is waited for already.
 
         Raises:
             ModelLoadFailedError: Its load failed a moment ago.
@@ -151,17 +176,14 @@ class LoadQueue:
         if demand is not None:
             return demand
         demand = Demand(key, since=self._clock())
-        if not self._is_coming_up(key):
+        if not self._is_loading(key):
             self._pause(demand)
         self._demands[key] = demand
-        loop = asyncio.get_running_loop()
-        wait_s = min(self._turns.wait_s, self._load_budget_s)
-        demand.timer = loop.call_later(wait_s, self._turn, demand)
         # In the next turn: whoever joins here has still to add its waiter, to be told a refusal.
-        loop.call_soon(self.pump)
+        asyncio.get_running_loop().call_soon(self.look)
         return demand
 
-    def _is_coming_up(self, key: ReplicaKey) -> bool:
+    def _is_loading(self, key: ReplicaKey) -> bool:
         return any(one.coming_up for one in self._workers.of(key))
 
     def _pause(self, demand: Demand) -> None:
@@ -170,271 +192,117 @@ class LoadQueue:
         Raises:
             ModelLoadFailedError: Waiting would be in vain.
         """
-        pause_s = self._track_record.pause_s(demand.key)
-        if pause_s > 0:
-            demand.pausing = True
-            asyncio.get_running_loop().call_later(pause_s, self._end_pause, demand)
+        demand.paused_until = self._clock() + self._track_record.pause_s(demand.key)
 
-    def _end_pause(self, demand: Demand) -> None:
-        demand.pausing = False
-        self.pump()
+    def bring_up(self, keys: Sequence[ReplicaKey]) -> None:
+        """Load versions without a caller, in this order, as far as there is free room."""
+        self._named.update(dict.fromkeys(keys))
+        self.look()
 
-    def pump(self) -> None:
-        """Start whom there is room for, or will be once those that are idle have made it."""
-        self._end_surplus()
-        while not self._closed and self._loading() < self._loads_at_once:
-            # Whose predecessor is still ending, or who pauses, waits for that; others need not.
-            waiting = list(self._startable())
-            if not waiting:
-                self._fill()
-                return
-            if not self._start_one_of(waiting):
-                return
+    def _bring_back(self, key: ReplicaKey) -> None:
+        if self._versions.returns(key):
+            self._returning.setdefault(key)
 
-    def _start_one_of(self, waiting: Sequence[Demand]) -> bool:
-        """Start the oldest that may start now, or make room for it. False: each has to wait."""
-        views = self._occupancy.views()
-        turn: Demand | None = None
-        staying: list[ResidentView] = []
-        for demand in waiting:
-            may_try = turn is None or self._turns.leaves_room(turn, staying, demand)
-            if may_try and self._start_or_drop(demand):
-                return True
-            if not self._turns.has_waited_long(demand):
-                return False
-            if turn is None and self._turns.has_turn(demand, views):
-                staying = self._turns.staying(demand, views, started_after=demand.since)
-                turn = demand
-        return False
+    # --- the loop ---------------------------------------------------------------------------------
 
-    def pump_soon(self) -> None:
-        """Look again in a moment: once for all requests that end until then."""
-        self._pump_later(_SOON_S)
+    def look(self) -> None:
+        """Apply what is decided until nothing is left to do."""
+        if self._closed or self._is_looking:
+            return  # what is being applied has called back: the loop looks again anyway
+        self._is_looking = True
+        try:
+            while actions := decide(self._snapshot()):
+                for action in actions:
+                    self._apply(action)
+        except Exception:  # noqa: BLE001  # the next look must come
+            _log.exception("residency.failed")
+        finally:
+            self._is_looking = False
+        self._look_when_due()
 
-    def _pump_later(self, wait_s: float) -> None:
-        """Look again after a while, unless a look is due before."""
+    def look_soon(self) -> None:
+        """Look in a moment: once for all requests that end until then."""
+        self._look_within(_SOON_S)
+
+    def _look_when_due(self) -> None:
+        """Look again while something waits: for its turn, for a slow load or for a pause."""
+        waits = [decision.TURN_WAIT_S] if self._demands or self._lacking() else []
+        now = self._clock()
+        paused = (one.paused_until - now for one in self._demands.values())
+        resting = (self._track_record.pause_left_s(key) for key in self.background())
+        waits += [left_s for left_s in (*paused, *resting) if left_s > 0]
+        if waits:
+            self._look_within(max(_SHORTEST_WAIT_S, min(waits)))
+
+    def _look_within(self, wait_s: float) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time() + wait_s
         if self._timer is not None:
             if self._due <= due:
                 return
             self._timer.cancel()
-        self._due, self._timer = due, loop.call_later(wait_s, self._look)
+        self._due, self._timer = due, loop.call_later(wait_s, self._timed_look)
 
-    def _look(self) -> None:
-        """Look again; a timer that comes a moment before its time, as uvloop's may, is over too."""
+    def _timed_look(self) -> None:
         self._timer = None
-        self.pump()
+        self.look()
 
-    def _startable(self) -> Iterator[Demand]:
-        return (demand for demand in self._demands.values() if self._may_start(demand))
-
-    def _may_start(self, demand: Demand) -> bool:
-        group = [one for one in self._workers.of(demand.key) if not one.wrong]
-        if demand.pausing or demand.key in self._stages.displaced():
-            return False
-        if len(group) >= demand.replicas:
-            return False
-        if any(one.ending or one.closed_to_new for one in group):
-            return False
-        return not any(
-            one.displaces and one.replaces and self._workers.of(one.replaces)
-            for one in self._stages.of(demand.key)
+    def _snapshot(self) -> Snapshot:
+        now = self._clock()
+        self._workers.cool(now)
+        limits = self._room()
+        ready = (one for one in self._demands.values() if one.paused_until <= now)
+        keys = self._workers.keys()
+        return Snapshot(
+            now=now,
+            limits=limits,
+            loads_at_once=self._loads_at_once,
+            replicas=[
+                one.view(now, keep_resident=self._versions.keep_resident(one.key))
+                for one in self._workers.all()
+            ],
+            demands=[self._view(one, limits) for one in islice(ready, _DEMANDS_SEEN)],
+            standbys=self._standbys.all(),
+            background=[
+                BackgroundLoad(key, self._needed(key, limits))
+                for key in self._lacking()
+                if self._track_record.pause_left_s(key) == 0
+            ],
+            wanted={key: self._versions.replicas(key) for key in keys},
         )
 
-    def _start_or_drop(self, demand: Demand) -> bool:
-        """Start a worker, make room for it, or tell why there will be none. False: it has to wait.
+    def _view(self, demand: Demand, limits: ResidentLimits) -> DemandView:
+        return DemandView(
+            key=demand.key,
+            since=demand.since,
+            bytes=self._needed(demand.key, limits),
+            replicas=demand.replicas,
+            keep_resident=self._versions.keep_resident(demand.key),
+            is_staged=bool(demand.stages),
+            stage_deadline=(
+                demand.staged_at + self._load_budget_s if demand.stages else float("inf")
+            ),
+        )
 
-        True: others may have changed meanwhile, so look at everybody anew.
+    def _room(self) -> ResidentLimits:
+        """Return what there is for workers: the forkserver holds the rest."""
+        return replace(self._limits, bytes=self._limits.bytes - self._workers.shared)
+
+    def _needed(self, key: ReplicaKey, limits: ResidentLimits) -> int:
+        """Return the bytes that the next load takes at most, as far as is known.
+
+        Neither a guess nor a peak, which is over when the worker is ready, is ever so many that the
+        load is not even tried.
         """
-        needed, room = self._occupancy.needed(demand.key), self._occupancy.room()
-        if how_many_fit(needed, room) < demand.replicas:
-            self.drop(demand, self._too_big(demand.key, demand.replicas, needed))
-            return True
-        if self._displace_first(demand):
-            return True
-        views = self._occupancy.views_for(demand.key)
-        plan = plan_eviction(views, needed, room)
-        for number in plan.victims:
-            victim = self._workers.numbered(number)
-            self._workers.end(victim, "evicted: room was needed", evicted=True)
-        if plan.victims:
-            return True
-        if plan.room is Room.FITS:
-            self._start(demand.key, needed)
-            return True
-        if plan.room is Room.WAIT and self._displace_for_room(demand, views, needed):
-            return False
-        if plan.room is Room.WAIT and demand.stages:
-            spared = [view for view in views if view.spared and not view.ending]
-            if plan_eviction(spared, needed, room).room is Room.WAIT:
-                self._fail_stages(demand, self._no_room_beside_spared(demand))
-                return True
-        now = self._clock()
-        if fresh := [one.fresh_until for one in self._workers.all() if one.is_fresh(now)]:
-            self._pump_later(min(fresh) - now)
-        return False
-
-    def _start(self, key: ReplicaKey, needed: int) -> None:
-        self._wishes.pop(key, None)
-        self._workers.start(key, needed)
-
-    def _loading(self) -> int:
-        """Count the loads under way.
-
-        Slow ones hold up nobody, but no more of them are left out than may be under way at a time.
-        """
-        slow, began = self._clock() - SLOW_LOAD_S, self._loads_began()
-        return max(sum(at > slow for at in began), len(began) - self._loads_at_once)
-
-    def _loads_began(self) -> list[float]:
-        workers = self._workers.all()
-        return [one.started_at for one in workers if one.replica.loaded is None and not one.ending]
-
-    def _look_at_the_next_slow_load(self) -> None:
-        """Look again as soon as one load more takes so long that it holds up no other."""
-        now = self._clock()
-        left_s = [at + SLOW_LOAD_S - now for at in self._loads_began() if at > now - SLOW_LOAD_S]
-        if left_s:
-            self._pump_later(min(left_s))
-
-    # --- giving the place of the old version to the new one ---------------------------------------
-
-    def _displace_first(self, demand: Demand) -> bool:
-        """End the version that is to be replaced, where that comes first. True: there was one."""
-        found = False
-        for stage in self._stages.of(demand.key):
-            if stage.swap == "unload_first" and not stage.displaces:
-                found = self._displace(stage) or found
-        return found
-
-    def _displace_for_room(
-        self, demand: Demand, views: Sequence[ResidentView], needed: int
-    ) -> bool:
-        """End the version that is to be replaced, if only that makes the room, and may be done."""
-        stages = self._stages.of(demand.key)
-        may = [stage for stage in stages if stage.swap == "auto" and not stage.displaces]
-        if not may:
-            return False
-        room = self._occupancy.room()
-        staying = without_freshness(view for view in views if not view.ending)
-        if plan_eviction(staying, needed, room).room in (Room.FITS, Room.EVICT):
-            return False  # others are about to go, or may go in a moment
-        for stage in may:
-            others = without_freshness(without(views, stage.replaces))
-            if plan_eviction(others, needed, room).room in (Room.FITS, Room.EVICT):
-                return self._displace(stage)
-        return False
-
-    def _displace(self, stage: Stage) -> bool:
-        """Let the old version's workers finish what they have, and take no more."""
-        if stage.replaces is None:
-            return False
-        stage.displaces = True
-        self._wishes.pop(stage.replaces, None)  # it comes back if its successor fails
-        self.retire(stage.replaces, "unloaded first: its successor needs the room")
-        return True
-
-    def retire(self, key: ReplicaKey, reason: str) -> None:
-        """Drain and end a version: no new leases; each worker ends with its last one."""
-        for one in list(self._workers.of(key)):
-            self._end_drained(one, reason)
-
-    def _end_drained(self, resident: Resident, reason: str) -> None:
-        """End a worker with its last lease, for nobody's sake."""
-        resident.close_to_new(self._clock())
-        if resident.leases:
-            self._let_go[resident.number] = reason
-        else:
-            self._workers.end(resident, reason)
-
-    def drained(self, resident: Resident) -> None:
-        """End a worker that takes no new leases, and has given its last one back."""
-        if resident.replica.state is ReplicaState.STOPPED:
-            return  # it died with that one inside: `gone` is told next, as of any death
-        reason = self._let_go.get(resident.number)
-        if reason is not None:  # whether it is wrong or not: nobody is to take its place
-            self._workers.end(resident, reason)
-        elif resident.wrong:
-            resident.replica.stop(resident.wrong)  # it dies, as far as anybody else is concerned
-        else:
-            self._workers.end(resident, "evicted: it had its turn", evicted=True)
-
-    def end_stage(self, stage: Stage) -> None:
-        """Let a version that made room come back, or its callers go to its successor.
-
-        Whoever waits for it asks anew whom it means.
-        """
-        old = stage.replaces
-        if stage.displaces and old is not None and old not in self._stages.displaced():
-            if (demand := self._demands.get(old)) is not None:
-                demand.tell_callers(DisplacedError())
-                if not demand.stages:  # another stage may want it back: it goes on
-                    self.drop(demand)
-            self._wish_back(old)  # if it still goes last, the successor has failed
-        self.pump()
-
-    # --- a turn for who waits long ----------------------------------------------------------------
-
-    def _turn(self, demand: Demand) -> None:
-        """A load has waited long: somebody busy must go, or the load is given up."""
-        if self._demands.get(demand.key) is not demand:
-            return
-        # First of all: whatever becomes of this turn, the next one comes. Its end cancels it.
-        demand.timer = asyncio.get_running_loop().call_later(self._turns.wait_s, self._turn, demand)
-        if not self._is_coming_up(demand.key):
-            if demand.stages and self._clock() >= demand.staged_at + self._load_budget_s:
-                self._fail_stages(demand, self.too_late(demand.key))
-            if not demand.is_awaited:  # callers give up by themselves, each in its own time
-                self.drop(demand)
-                return
-        if self._loading() < self._loads_at_once:
-            busy = self._turns.in_the_way_of(demand, self._startable())
-            if busy is not None:
-                busy.close_to_new(self._clock())
-        self.pump()
-
-    # --- filling free room ------------------------------------------------------------------------
-
-    def bring_up(self, keys: Sequence[ReplicaKey]) -> None:
-        """Load versions that nobody waits for, in this order, as far as there is free room."""
-        self._wishes.update(dict.fromkeys(keys, True))
-        self.pump()
-
-    def _fill(self) -> None:
-        """Start what nobody waits for where there is free room: nobody is evicted for it."""
-        self._wishes = {key: self._wishes[key] for key in self.wishes()}
-        for key in self._lacking():
-            if self._loading() >= self._loads_at_once - 1:  # one is kept for who will be waited for
-                self._look_at_the_next_slow_load()
-                return
-            rest_s = self._track_record.rest_s(key)
-            if rest_s > 0:
-                self._pump_later(rest_s)
-                continue
-            needed = self._occupancy.needed(key)
-            room, views = self._occupancy.room(), self._occupancy.views()
-            if plan_eviction(views, needed, room).room is Room.FITS:
-                self._start(key, needed)
-
-    def _end_surplus(self) -> None:
-        """End the least used workers of versions that have more than they are to have now.
-
-        Not while one of them comes up or goes, nor while the version is staged or replaced.
-        """
-        if self._closed:
-            return
-        spared, keys = self._stages.spared(), self._workers.keys()
-        for key in keys:
-            group = self._workers.of(key)
-            surplus = len(group) - self._versions.replicas(key) if len(group) > 1 else 0
-            if surplus > 0 and key not in spared and all(one.ready for one in group):
-                for one in sorted(group, key=lambda one: one.heat)[:surplus]:
-                    self._end_drained(one, "its version is to have fewer workers")
+        known = self._track_record.bytes_of(key)
+        if known is None:
+            of_model = self._track_record.bytes_of_model(key.model)
+            return min(max(of_model, self._versions.estimate(key)), limits.bytes)
+        return max(known, min(self._track_record.peak_bytes_of(key), limits.bytes))
 
     def _lacking(self) -> list[ReplicaKey]:
         """Return the versions that ought to have a worker more, the most wanted first."""
-        lacking = [key for key in self.wishes() if not self._workers.of(key)]
+        lacking = [key for key in self.background() if not self._workers.of(key)]
         for one in reversed(self._workers.by_use()):
             group = [other for other in self._workers.of(one.key) if not other.wrong]
             steady = all(other.ready for other in group)  # not while one comes up, or goes
@@ -445,16 +313,96 @@ class LoadQueue:
                 and len(group) < self._versions.replicas(one.key)
             ):
                 lacking.append(one.key)
-        displaced = self._stages.displaced()
-        return [key for key in dict.fromkeys(lacking) if key not in displaced]
+        gone = displaced(self._standbys.all())
+        return [key for key in dict.fromkeys(lacking) if key not in gone]
+
+    def _apply(self, action: Action) -> None:
+        match action:
+            case Start():
+                self._named.pop(action.key, None)
+                self._returning.pop(action.key, None)
+                self._workers.start(action.key, action.bytes)
+            case Evict():
+                victim = self._workers.numbered(action.number)
+                self._workers.end(victim, action.reason, evicted=True)
+            case CloseToNew():
+                self._workers.numbered(action.number).close_to_new(self._clock())
+            case Drain():
+                surplus = self._workers.numbered(action.number)
+                self._drain(surplus, "its version is to have fewer workers")
+            case Displace():
+                self._displace(action.standby)
+            case Fail():
+                self._fail(action)
+            case _:
+                assert_never(action)
+
+    def _displace(self, standby: Standby) -> None:
+        """Let the old version's workers finish what they have, and take no more."""
+        self._standbys.displace(standby)
+        if standby.replaces is not None:
+            self._named.pop(standby.replaces, None)
+            self._returning.pop(standby.replaces, None)  # it comes back if its successor fails
+            self.retire(standby.replaces, "unloaded first: its successor needs the room")
+
+    def _fail(self, action: Fail) -> None:
+        demand = self._demands[action.key]
+        match action.why:
+            case Why.TOO_BIG:
+                self.drop(demand, self._too_big(action.key, demand.replicas, action.bytes))
+            case Why.NO_ROOM_BESIDE_STANDBYS:
+                self._fail_stages(demand, self._no_room_beside_standbys(demand))
+            case Why.STAGE_TOO_LATE:
+                self._fail_stages(demand, self.too_late(action.key))
+            case _:
+                assert_never(action.why)
+
+    # --- ends -------------------------------------------------------------------------------------
+
+    def retire(self, key: ReplicaKey, reason: str) -> None:
+        """Drain and end a version: no new leases; each worker ends with its last one."""
+        for one in list(self._workers.of(key)):
+            self._drain(one, reason)
+
+    def _drain(self, resident: Resident, reason: str) -> None:
+        resident.close_to_new(self._clock())
+        if resident.leases:
+            self._drains[resident.number] = reason
+        else:
+            self._workers.end(resident, reason)
+
+    def drained(self, resident: Resident) -> None:
+        """End a worker that takes no new leases, and has given its last one back."""
+        if resident.replica.state is ReplicaState.STOPPED:
+            return  # it died with that one inside: `gone` is told next, as of any death
+        reason = self._drains.get(resident.number)
+        if reason is not None:  # whether it is wrong or not: no other is to take its place
+            self._workers.end(resident, reason)
+        elif resident.wrong:
+            resident.replica.stop(resident.wrong)  # it dies, as far as anybody else is concerned
+        else:
+            self._workers.end(resident, "evicted: it had its turn", evicted=True)
+
+    def end_stage(self, standby: Standby) -> None:
+        """Let a version that made room come back, or its callers go to its successor.
+
+        Whoever waits for it asks anew whom it means.
+        """
+        old = standby.replaces
+        if standby.displaces and old is not None and old not in displaced(self._standbys.all()):
+            if (demand := self._demands.get(old)) is not None:
+                demand.refuse_callers(DisplacedError())
+                if not demand.stages:  # another stage may want it back: it goes on
+                    self.drop(demand)
+            self._bring_back(old)  # if its alias means it still, the successor has failed
+        self.look()
 
     # --- what became of a worker ------------------------------------------------------------------
 
     def came_up(self, resident: Resident) -> None:
         """Give every waiter its lease; called by `Workers`."""
-        self._track_record.guessed(resident.key, self._versions.estimate(resident.key))
         demand = self._demands.get(resident.key)
-        if resident.bytes > self._occupancy.room().bytes:
+        if resident.bytes > self._room().bytes:
             if demand is not None:
                 self.drop(demand, self._too_big(resident.key, 1, resident.bytes))
             self._workers.end(resident, "too big for this gateway")
@@ -464,13 +412,12 @@ class LoadQueue:
             if self._workers.count_ready(resident.key) >= demand.replicas:
                 self.drop(demand)
         self._on_change()
-        self._trim()
-        self.pump()
+        self.look()
 
     def failed(self, resident: Resident, error: LoadError, pause_s: float) -> None:
-        """Tell every waiter; called by `Workers`."""
-        self._wishes.pop(resident.key, None)
-        self._wish_back(resident.key)  # when its rest is over
+        """Refuse every waiter; called by `Workers`."""
+        self._named.pop(resident.key, None)
+        self._bring_back(resident.key)  # when its pause is over
         demand = self._demands.get(resident.key)
         if demand is None:
             return
@@ -485,24 +432,20 @@ class LoadQueue:
 
         Callers who joined the worker in the moment of its death wait for the next one.
         """
-        self._let_go.pop(resident.number, None)
-        release_all(self._on_change, partial(self._follow_end, resident.key, died=died), self.pump)
+        self._drains.pop(resident.number, None)
+        release_all(self._on_change, partial(self._follow_end, resident.key, died=died), self.look)
 
     def _follow_end(self, key: ReplicaKey, *, died: bool) -> None:
-        demand = self._demands.get(key)
-        if demand is not None and not demand.is_awaited:
-            self.drop(demand)
-        elif died and demand is not None:
-            self._wait_out(demand)
-        if died and not self._closed:
-            self._wish_back(key)
-
-    def _wait_out(self, demand: Demand) -> None:
-        """Leave a version alone that dies too often, whoever waits for it."""
-        try:
-            self._pause(demand)
-        except ModelLoadFailedError as error:
-            self.drop(demand, error)
+        self.drop_unless_awaited(key)
+        if not died:
+            return
+        if (demand := self._demands.get(key)) is not None:
+            try:
+                self._pause(demand)
+            except ModelLoadFailedError as error:  # it dies too often
+                self.drop(demand, error)
+        if not self._closed:
+            self._bring_back(key)
 
     def measured(self, resident: Resident, private_bytes: int) -> None:
         """Take what a worker has measured of itself since; some go if it is too much.
@@ -511,34 +454,10 @@ class LoadQueue:
         held when it was ready.
         """
         resident.bytes = private_bytes
-        if private_bytes > self._occupancy.room().bytes:
-            self._end_drained(resident, "it holds more than this gateway may have")
-            return  # nobody makes room for it in vain
-        self._trim()
-
-    def _trim(self) -> None:
-        """End idle residents while more bytes are held than allowed; else the biggest busy one.
-
-        An estimate was too low, or a worker grows.
-        """
-        room = self._occupancy.room()
-        views = without_freshness(self._occupancy.views())
-        plan = plan_eviction(views, 0, replace(room, count=self._occupancy.limits.count + 1))
-        for number in plan.victims:
-            victim = self._workers.numbered(number)
-            self._workers.end(victim, "evicted: too many bytes are held", evicted=True)
-        if plan.room is not Room.WAIT:
-            return
-        spared = {view.number for view in views if view.spared}
-        staying = [one for one in self._workers.all() if not one.ending and not one.closed_to_new]
-        busy = [one for one in staying if one.leases and one.ready and one.number not in spared]
-        if busy and sum(one.bytes for one in staying) > room.bytes:
-            max(busy, key=self._blame).close_to_new(self._clock())
-
-    def _blame(self, resident: Resident) -> tuple[bool, int]:
-        """Order by who is to go when too much is held: who has grown, and serves no alias."""
-        grown = resident.bytes - (self._track_record.bytes_of(resident.key) or 0)
-        return not self._versions.goes_last(resident.key), grown
+        if private_bytes > self._room().bytes:
+            self._drain(resident, "it holds more than this gateway may have")
+            return  # no other makes room for it in vain
+        self.look()
 
     # --- refusals ---------------------------------------------------------------------------------
 
@@ -546,19 +465,23 @@ class LoadQueue:
         """End a demand: it was met, or its waiters are told why not."""
         if self._demands.get(demand.key) is demand:
             del self._demands[demand.key]
-        demand.tell(error)
+        demand.end(error)
 
-    def _fail_stages(self, demand: Demand, error: Exception) -> None:
-        """Tell the stages that wait that it is over; callers may go on waiting."""
-        demand.tell_stages(error)
-        demand.replicas = 1
-        if not demand.is_awaited:
+    def drop_unless_awaited(self, key: ReplicaKey) -> None:
+        """End a demand whose last waiter has left."""
+        demand = self._demands.get(key)
+        if demand is not None and not demand.is_awaited:
             self.drop(demand)
 
+    def _fail_stages(self, demand: Demand, error: Exception) -> None:
+        """Fail the stages that wait; callers may go on waiting."""
+        demand.end_stages(error)
+        self.drop_unless_awaited(demand.key)
+
     def too_late(self, key: ReplicaKey) -> ModelLoadingError:
-        """Return what somebody is told who has waited for the whole load budget."""
+        """Return what a caller is told who has waited for the whole load budget."""
         what = f"{key} is still loading after"
-        if not self._is_coming_up(key):
+        if not self._is_loading(key):
             what = f"no worker could make room for {key} within"
         return ModelLoadingError(
             f"{what} {self._load_budget_s:g} s",
@@ -568,14 +491,19 @@ class LoadQueue:
     def _too_big(self, key: ReplicaKey, replicas: int, needed: int) -> InsufficientMemoryError:
         who = f"{key} needs" if replicas == 1 else f"{replicas} workers of {key} need"
         return InsufficientMemoryError(
-            f"{who} about {replicas * needed // _MIB} MiB; this gateway may have {self._occupancy}"
+            f"{who} about {replicas * needed // _MIB} MiB; {self._allowed()}"
         )
 
-    def _no_room_beside_spared(self, demand: Demand) -> ModelLoadingError:
-        replacing = [one.swap for one in self._stages.of(demand.key) if one.replaces is not None]
+    def _no_room_beside_standbys(self, demand: Demand) -> ModelLoadingError:
+        standbys = [one for one in self._standbys.all() if one.key == demand.key]
+        replacing = any(one.replaces and one.swap == "blue_green" for one in standbys)
         advice = "; tag it with gateway.swap=auto to end the old version first"
         return ModelLoadingError(
-            f"no room for {demand.key} beside versions that are being replaced or staged: this "
-            f"gateway may have {self._occupancy}{advice if 'blue_green' in replacing else ''}",
+            f"no room for {demand.key} beside versions that are being replaced or staged: "
+            f"{self._allowed()}{advice if replacing else ''}",
             retry_after_s=self._track_record.expected_load_s(demand.key),
         )
+
+    def _allowed(self) -> str:
+        limits = self._limits
+        return f"this gateway may have {limits.count} workers and {limits.bytes // _MIB} MiB"

@@ -1,4 +1,4 @@
-"""Every worker of this node: coming up, ready, going. Who may use one is `gateway.residency`'s.
+"""Every worker of this node: coming up, ready, going. `ResidentSet` says who may use one.
 
 Event loop only.
 """
@@ -16,13 +16,12 @@ import structlog
 from gateway.contract import ReplicaKey
 from gateway.errors import LoadError
 from gateway.serving.replica import Replica, ReplicaState
-from gateway.serving.residency.eviction import ResidentView
+from gateway.serving.residency.decision import ReplicaView, State, faded, value
 from gateway.serving.residency.load_history import TrackRecord
 from gateway.system import release_all
 from gateway.worker.protocol import messages
 
 _LOAD_TRIES = 3
-_FRESH_AT_MOST_S = 10.0
 _log = structlog.get_logger("gateway.serving.residency.replica_pool")
 
 
@@ -59,10 +58,11 @@ class Resident:
     Attributes:
         number: Counts the workers of this gateway.
         bytes: What it holds: expected, while it comes up; measured, from then on.
+        ready_bytes: What it held when it became ready.
         cold: It was warmed by a stage, and no caller has used it since.
         closed_to_new: It ends with its last lease; ``closed_at``: since then.
         wrong: Why it is to be replaced: a successor need not wait until it has ended. Mostly empty.
-        heat: Leases, those of a minute ago counting half.
+        heat: Leases, halved every ``HALF_LIFE_S``; with those of the version's last replica.
     """
 
     key: ReplicaKey
@@ -71,6 +71,7 @@ class Resident:
     last_used: float
     started_at: float
     replica: Replica
+    ready_bytes: int = 0
     ending: bool = False
     evicted: bool = False
     closed_to_new: bool = False
@@ -79,7 +80,6 @@ class Resident:
     cold: bool = False
     leases: int = 0
     heat: float = 0.0
-    fresh_until: float = 0.0
 
     @property
     def ready(self) -> bool:
@@ -99,30 +99,30 @@ class Resident:
             self.closed_to_new, self.closed_at = True, now
 
     @property
-    def in_use(self) -> bool:
-        """Whether it has had more calls lately than one."""
-        return self.heat > 1
+    def state(self) -> State:
+        """What it can do for a request; one whose process is about to end takes no new ones."""
+        if self.ending:
+            return State.ENDING
+        if self.closed_to_new:
+            return State.CLOSED
+        if self.replica.loaded is None:
+            return State.LOADING
+        return State.READY if self.replica.state is ReplicaState.READY else State.CLOSED
 
-    def is_fresh(self, now: float) -> bool:
-        """Whether it was loaded moments ago, for somebody."""
-        return now < self.fresh_until and not self.cold
-
-    def view(self, now: float, *, pinned: bool, goes_last: bool, spared: bool) -> ResidentView:
-        """Return what a decision may see."""
-        idle = self.replica.state is ReplicaState.READY
-        return ResidentView(
+    def view(self, now: float, *, keep_resident: bool) -> ReplicaView:
+        """Return what the decision may see."""
+        return ReplicaView(
             number=self.number,
             key=self.key,
             bytes=self.bytes,
-            leases=self.leases if idle else max(self.leases, 0 if self.ending else 1),
-            last_used=self.last_used,
-            cold=self.cold,
-            pinned=pinned,
-            goes_last=goes_last,
-            fresh=self.is_fresh(now),
-            one_shot=not self.in_use,
-            spared=spared,
-            ending=self.ending,
+            state=self.state,
+            leases=self.leases,
+            value=value(self.heat, now - self.last_used),
+            keep_resident=keep_resident,
+            grown=self.bytes - self.ready_bytes,
+            started_at=self.started_at,
+            closed_at=self.closed_at,
+            is_wrong=bool(self.wrong),
         )
 
 
@@ -139,7 +139,7 @@ class Workers:
         shared_bytes: Callable[[], int],
         clock: Callable[[], float],
     ) -> None:
-        """Store; see `gateway.residency.ResidentSet` for what each is. ``owner`` is set later."""
+        """Store; see `ResidentSet` for what each is. ``owner`` is set later."""
         self._new_replica = new_replica
         self._prepare = prepare
         self._observer = observer
@@ -150,6 +150,7 @@ class Workers:
         self._by_key: dict[ReplicaKey, list[Resident]] = {}
         self._loads: set[asyncio.Task[None]] = set()
         self._count = 0
+        self._cooled_at = clock()
         self._closed = False
         self.shared = 0
 
@@ -179,6 +180,12 @@ class Workers:
         """Return the worker with this number."""
         return next(one for one in self.all() if one.number == number)
 
+    def cool(self, now: float) -> None:
+        """Let uses count less, the longer ago they are."""
+        for one in self.all():
+            one.heat = faded(one.heat, now - self._cooled_at)
+        self._cooled_at = now
+
     # --- up ---------------------------------------------------------------------------------------
 
     def start(self, key: ReplicaKey, expected_bytes: int) -> None:
@@ -192,6 +199,7 @@ class Workers:
             bytes=expected_bytes,
             last_used=now,
             started_at=now,
+            heat=self._track_record.take_heat(key),
             replica=self._new_replica(key, lambda replica: self._stopped(resident, replica)),
         )
         task = asyncio.get_running_loop().create_task(self._load(resident))
@@ -249,8 +257,7 @@ class Workers:
         if replica.state is not ReplicaState.READY:
             self._failed(resident, LoadError("worker_died", "the worker died as it became ready"))
             return
-        resident.bytes = replica.private_bytes
-        resident.fresh_until = self._clock() + min(seconds, _FRESH_AT_MOST_S)
+        resident.bytes = resident.ready_bytes = replica.private_bytes
         peak_bytes = replica.loaded.peak_bytes if replica.loaded else 0
         self._track_record.loaded(resident.key, seconds, resident.bytes, peak_bytes)
         release_all(partial(self._observer.loaded, resident.key, seconds, resident.bytes))
@@ -274,8 +281,6 @@ class Workers:
             return
         resident.ending = True
         resident.evicted = evicted
-        if evicted:
-            self._track_record.evicted(resident.key, in_use=resident.in_use)
         if resident.replica.state is ReplicaState.STOPPED:
             self._gone(resident, reason, died=False)
         elif resident.leases:
@@ -323,6 +328,7 @@ class Workers:
         group.remove(resident)
         if not group:
             del self._by_key[resident.key]
+        self._track_record.keep_heat(resident.key, resident.heat)
         told = partial(
             self._observer.ended, resident.key, reason, evicted=resident.evicted, died=died
         )

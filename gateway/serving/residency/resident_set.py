@@ -23,14 +23,12 @@ from gateway.errors import (
     ModelOverloadedError,
 )
 from gateway.serving.replica import Replica
-from gateway.serving.residency.capacity import Occupancy, Versions
-from gateway.serving.residency.eviction import ResidentLimits
-from gateway.serving.residency.fairness import Turns
+from gateway.serving.residency.decision import ResidentLimits
 from gateway.serving.residency.lease import Lease
 from gateway.serving.residency.load_history import TrackRecord, usual_life_s
-from gateway.serving.residency.load_queue import LEAST_LOADS_AT_ONCE, LoadQueue
+from gateway.serving.residency.load_queue import LEAST_LOADS_AT_ONCE, LoadQueue, Versions
 from gateway.serving.residency.replica_pool import Observer, Resident, Workers, choose
-from gateway.serving.residency.standbys import Stage, Stages
+from gateway.serving.residency.standbys import Standby, Standbys, spared
 from gateway.serving.residency.waiters import Demand
 from gateway.system import release_all
 from gateway.worker.protocol import messages
@@ -77,7 +75,7 @@ class ResidentSet:
         self._max_waiting = max_waiting
         self._clock = clock
         self._changed = asyncio.Event()
-        self._stages = Stages()
+        self._standbys = Standbys()
         self._workers = Workers(
             new_replica=new_replica,
             prepare=prepare,
@@ -86,16 +84,12 @@ class ResidentSet:
             shared_bytes=shared_bytes,
             clock=clock,
         )
-        occupancy = Occupancy(
-            self._workers, self._stages, versions, self.track_record, limits=limits, clock=clock
-        )
         self._queue = LoadQueue(
             self._workers,
-            self._stages,
+            self._standbys,
+            limits=limits,
             versions=versions,
             track_record=self.track_record,
-            occupancy=occupancy,
-            turns=Turns(self._workers, occupancy, versions, clock),
             loads_at_once=loads_at_once,
             load_budget_s=load_budget_s,
             clock=clock,
@@ -156,11 +150,15 @@ class ResidentSet:
             async with asyncio.timeout(self._load_budget_s):
                 return await waiter
         except TimeoutError as error:
-            demand.leave(waiter)
+            self._leave(demand, waiter)
             raise self._queue.too_late(demand.key) from error
         except asyncio.CancelledError:
-            demand.leave(waiter)
+            self._leave(demand, waiter)
             raise
+
+    def _leave(self, demand: Demand, waiter: asyncio.Future[Lease]) -> None:
+        demand.leave(waiter)
+        self._queue.drop_unless_awaited(demand.key)
 
     def _take(self, resident: Resident) -> Lease:
         resident.leases += 1
@@ -178,7 +176,7 @@ class ResidentSet:
             if resident.closed_to_new:
                 self._queue.drained(resident)
             elif self._queue:
-                self._queue.pump_soon()
+                self._queue.look_soon()
 
     # --- stages -----------------------------------------------------------------------------------
 
@@ -207,7 +205,7 @@ class ResidentSet:
         Raises:
             LoadError: It did not come up, or found no room within ``wait_s`` seconds.
         """
-        self._stages.add(stage_id, Stage(key, replaces, swap))
+        self._standbys.add(Standby(stage_id, key, replaces, swap))
         self.track_record.forgive(key)
         try:
             if self._workers.count_ready(key) < replicas:
@@ -222,9 +220,11 @@ class ResidentSet:
             raise
         ready = next((one for one in self._workers.of(key) if one.ready), None)
         loaded = ready.replica.loaded if ready else None
-        if loaded is None:
+        if ready is None or loaded is None:
             self.unstage(stage_id)
             raise LoadError("worker_died", "the worker died as it became ready")
+        if replaces is not None:  # whose callers will be its own
+            ready.heat = max(ready.heat, sum(one.heat for one in self._workers.of(replaces)))
         return loaded
 
     async def _come_up(self, demand: Demand, wait_s: float) -> None:
@@ -244,11 +244,12 @@ class ResidentSet:
             if done in demand.stages:
                 demand.stages.remove(done)
                 demand.replicas = 1 if not demand.stages else demand.replicas
+                self._queue.drop_unless_awaited(demand.key)
 
     def unstage(self, stage_id: str) -> None:
         """Stop sparing what a stage spared: it was activated, failed, or ran out of time."""
-        if (stage := self._stages.remove(stage_id)) is not None:
-            self._queue.end_stage(stage)
+        if (standby := self._standbys.remove(stage_id)) is not None:
+            self._queue.end_stage(standby)
 
     def demote(self, key: ReplicaKey) -> None:
         """Make a version the first to go: warmed once, it stays out of the way."""
@@ -275,17 +276,13 @@ class ResidentSet:
 
     def hottest(self) -> list[ReplicaKey]:
         """Return the versions that have a ready worker, the most used first; then who is to."""
+        self._workers.cool(self._clock())
         heat: dict[ReplicaKey, float] = {}
         for one in self._workers.all():
             if one.ready and not one.cold:
                 heat[one.key] = heat.get(one.key, 0.0) + one.heat
         hot = sorted(heat, key=lambda key: -heat[key])
-        return [*hot, *(key for key in self._queue.wishes() if key not in heat)]
-
-    def cool(self) -> None:
-        """Let every lease so far count half."""
-        for one in self._workers.all():
-            one.heat /= 2
+        return [*hot, *(key for key in self._queue.background() if key not in heat)]
 
     def measured(self, resident: Resident, private_bytes: int) -> None:
         """Take what a worker has measured of itself since; some go if it is too much."""
@@ -296,7 +293,7 @@ class ResidentSet:
     def replace(self, resident: Resident, reason: str) -> None:
         """Let a ready worker that is wrong answer what it has, and another one take its place."""
         self._workers.replace(resident, reason)
-        self._queue.pump_soon()
+        self._queue.look_soon()
 
     def retire(self, key: ReplicaKey, reason: str) -> None:
         """Drain and end a version: no new leases; each worker ends with its last one."""
@@ -309,19 +306,19 @@ class ResidentSet:
 
     def look_again(self) -> None:
         """Begin to have what versions are to have by now: more workers, or fewer."""
-        self._queue.pump()
+        self._queue.look()
 
     def renew(self, key: ReplicaKey) -> None:
         """Forget why a version was left alone: its bytes have come anew. Whoever waits is next."""
         self.track_record.forgive(key)
-        self._queue.pump()
+        self._queue.look()
 
     def end_idle(self, idle_s: float, ends: Callable[[ReplicaKey], bool]) -> None:
         """End the workers of versions that ``ends`` names and nobody has used for ``idle_s``."""
-        before, spared = self._clock() - idle_s, self._stages.spared()
+        before, kept = self._clock() - idle_s, spared(self._standbys.all())
         idle = [one for one in self._workers.all() if one.ready and not one.leases]
         for one in idle:
-            if one.last_used < before and one.key not in spared and ends(one.key):
+            if one.last_used < before and one.key not in kept and ends(one.key):
                 self._workers.end(one, "idle: it was not called lately, and is not to stay")
 
     async def close(self, drain_s: float) -> None:

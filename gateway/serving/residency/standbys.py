@@ -2,57 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from gateway.contract import ReplicaKey
 
 
-@dataclass(slots=True, eq=False)
-class Stage:
-    """A standby, and the version whose place it is to take.
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """A version that is brought up, and the version whose place it is to take.
 
     Attributes:
         swap: ``blue_green``, ``unload_first`` or ``auto``.
-        displaces: The old version was told to end before this one is up: who asks for it waits.
+        displaces: The old version was told to end before this one is up: its callers wait.
     """
 
+    stage_id: str
     key: ReplicaKey
     replaces: ReplicaKey | None
     swap: str
     displaces: bool = False
 
 
-class Stages:
-    """The stages of a node by their id. Event loop only."""
+def spared(standbys: Iterable[Standby]) -> set[ReplicaKey]:
+    """Return the versions that are not evicted: standbys, and what they are to replace."""
+    kept = set()
+    for one in standbys:
+        kept.add(one.key)
+        if one.replaces is not None and not one.displaces:
+            kept.add(one.replaces)
+    return kept
+
+
+def displaced(standbys: Iterable[Standby]) -> set[ReplicaKey]:
+    """Return the versions that have made room for their successors."""
+    return {one.replaces for one in standbys if one.displaces and one.replaces is not None}
+
+
+class Standbys:
+    """The standbys of a node by the id of their stage. Event loop only."""
 
     def __init__(self) -> None:
-        """Begin without one."""
-        self._stages: dict[str, Stage] = {}
+        self._standbys: dict[str, Standby] = {}
 
     def __len__(self) -> int:
-        """Count them."""
-        return len(self._stages)
+        """Return how many there are."""
+        return len(self._standbys)
 
-    def add(self, stage_id: str, stage: Stage) -> None:
+    def all(self) -> tuple[Standby, ...]:
+        """Return every standby, oldest first."""
+        return tuple(self._standbys.values())
+
+    def add(self, standby: Standby) -> None:
         """Begin a stage."""
-        self._stages[stage_id] = stage
+        self._standbys[standby.stage_id] = standby
 
-    def remove(self, stage_id: str) -> Stage | None:
-        """End a stage; None: there is none of that id."""
-        return self._stages.pop(stage_id, None)
+    def remove(self, stage_id: str) -> Standby | None:
+        """End a stage; None if there is none of that id."""
+        return self._standbys.pop(stage_id, None)
 
-    def of(self, key: ReplicaKey) -> Iterator[Stage]:
-        """Name the stages whose standby this version is."""
-        return (stage for stage in self._stages.values() if stage.key == key)
-
-    def spared(self) -> set[ReplicaKey]:
-        """Return the versions that are not evicted: standbys, and what they are to replace."""
-        stages = self._stages.values()
-        old = {one.replaces for one in stages if one.replaces is not None and not one.displaces}
-        return {one.key for one in stages} | old
-
-    def displaced(self) -> set[ReplicaKey]:
-        """Return the versions that made room for their successors, and wait for what becomes."""
-        stages = self._stages.values()
-        return {one.replaces for one in stages if one.displaces and one.replaces is not None}
+    def displace(self, standby: Standby) -> None:
+        """Note that the old version ends before this one is up."""
+        if standby.stage_id in self._standbys:
+            self._standbys[standby.stage_id] = replace(standby, displaces=True)

@@ -19,21 +19,19 @@ class Demand:
     Attributes:
         since: Monotonic seconds when the first one began to wait.
         staged_at: When the last stage did; it looks for room no longer than callers do.
-        pausing: Not to be loaded yet: its worker was killed a moment ago.
+        paused_until: Its last replica failed or died; no replica starts before.
         replicas: How many workers it takes; callers need one.
         waiters: Callers, oldest first.
         stages: Done when all of the workers are ready.
-        timer: The next look at whether it waits too long.
     """
 
     key: ReplicaKey
     since: float
     staged_at: float = 0.0
-    pausing: bool = False
+    paused_until: float = 0.0
     replicas: int = 1
     waiters: deque[asyncio.Future[Lease]] = field(default_factory=deque)
     stages: list[asyncio.Future[None]] = field(default_factory=list)
-    timer: asyncio.TimerHandle | None = None
 
     @property
     def is_awaited(self) -> bool:
@@ -48,24 +46,22 @@ class Demand:
             if not waiter.done():
                 waiter.set_result(take())
 
-    def tell(self, error: Exception | None) -> None:
-        """Tell everybody that it is over; None: with success, and every caller has its lease."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-        self.tell_stages(error)
+    def end(self, error: Exception | None) -> None:
+        """End every wait with an error, or with success: every caller has its lease by then."""
+        self.end_stages(error)
         if error is not None:
-            self.tell_callers(error)
+            self.refuse_callers(error)
 
-    def tell_stages(self, error: Exception | None) -> None:
-        """Tell every stage that it is over; callers go on waiting."""
+    def end_stages(self, error: Exception | None) -> None:
+        """End the wait of every stage; callers go on waiting."""
         for stage in self.stages:
             if not stage.done():
                 stage.set_exception(error) if error else stage.set_result(None)
         self.stages.clear()
+        self.replicas = 1
 
-    def tell_callers(self, error: Exception) -> None:
-        """Tell every caller that it gets no lease here; stages go on waiting."""
+    def refuse_callers(self, error: Exception) -> None:
+        """Refuse every caller; stages go on waiting."""
         while self.waiters:
             waiter = self.waiters.popleft()
             if not waiter.done():

@@ -299,17 +299,6 @@ async def test_of_siblings_that_are_all_wrong_one_goes_at_a_time() -> None:
     assert fewest == 2
 
 
-async def test_one_goes_in_a_round_although_nobody_is_to_take_its_place() -> None:
-    world = World(count=4)
-    await up(world, 3)
-    world.asked_replicas["a"] = 1
-    world.example = lambda one: (False, "no features")
-    await supervisor_of(world)._watch(world.set.residents())
-    await until(lambda: stopped(world))
-    # Which leaves one too many, of whom one goes: for that reason.
-    assert len([reason for _, reason in world.ends if "wrongly" in reason]) == 1
-
-
 async def test_siblings_whose_successors_do_not_come_up_stay() -> None:
     world = World(count=4)
     first, second = await up(world, 2)

@@ -98,7 +98,7 @@ def test_a_pin_makes_a_version_go_last(
     policy: Policy | None, own: Policy | None, *, first: bool, second: bool
 ) -> None:
     asked = versions(policy, own)
-    assert [asked.goes_last(key(1)), asked.goes_last(key(2))] == [first, second]
+    assert [asked.returns(key(1)), asked.returns(key(2))] == [first, second]
 
 
 def test_tags_keep_no_worker_of_bytes_that_no_caller_can_mean() -> None:
@@ -113,9 +113,9 @@ def test_tags_keep_no_worker_of_bytes_that_no_caller_can_mean() -> None:
     table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
     old, new, gone = key(1), key(1)._replace(digest=key(9).digest), key(2)
     asked = Versions(Node(node_id="n", boot_id="b", table=table), Path("/nowhere"), LIMITS)
-    found = [(asked.goes_last(k), asked.replicas(k), asked.ends_when_idle(k)) for k in (old, gone)]
+    found = [(asked.returns(k), asked.replicas(k), asked.ends_when_idle(k)) for k in (old, gone)]
     assert found == [(False, 1, True)] * 2
-    assert (asked.goes_last(new), asked.replicas(new), asked.ends_when_idle(new)) == (
+    assert (asked.returns(new), asked.replicas(new), asked.ends_when_idle(new)) == (
         True,
         3,
         False,
@@ -123,15 +123,15 @@ def test_tags_keep_no_worker_of_bytes_that_no_caller_can_mean() -> None:
     where: Any = {"model": "m", "alias": "champion", "version": 1, "digest": old.digest}
     served = table.with_active(ActiveAlias(**where, since=1.0))
     asked = Versions(Node(node_id="n", boot_id="b", table=served), Path("/nowhere"), LIMITS)
-    assert asked.goes_last(old)
+    assert asked.returns(old)
     assert not asked.ends_when_idle(old)
 
 
 def test_so_does_an_active_alias_with_these_bytes_only() -> None:
     asked = versions(active=2)
-    assert asked.goes_last(key(2))
-    assert not asked.goes_last(key(1))
-    assert not asked.goes_last(key(2)._replace(digest=key(1).digest))
+    assert asked.returns(key(2))
+    assert not asked.returns(key(1))
+    assert not asked.returns(key(2)._replace(digest=key(1).digest))
 
 
 def test_timeout_s_is_the_time_of_one_request() -> None:

@@ -20,7 +20,7 @@ from gateway.errors import GatewayError, LoadError, NotDeliveredError, WorkerDie
 from gateway.http.problems import problem
 from gateway.serving.replica import worker_messages
 from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState, WorkerReply
-from gateway.serving.residency.eviction import ResidentLimits
+from gateway.serving.residency.decision import ResidentLimits
 from gateway.serving.residency.resident_set import ResidentSet
 from gateway.worker.errors import Detail, RequestRefusedError
 from gateway.worker.loading.load import LoadFailedError
@@ -398,10 +398,10 @@ class Terms:
     def replicas(self, key):
         return 1
 
-    def goes_last(self, key):
+    def returns(self, key):
         return False
 
-    def pinned(self, key):
+    def keep_resident(self, key):
         return False
 
 

@@ -136,21 +136,26 @@ def test_back_off_grows_and_is_bounded():
     assert max(waits) == 60
 
 
-def test_what_was_evicted_in_use_is_in_use_for_a_minute(record, clock):
-    assert not record.was_in_use(key())
-    record.evicted(key("a"), in_use=True)
-    record.evicted(key("b"), in_use=False)
-    assert (record.was_in_use(key("a")), record.was_in_use(key("b"))) == (True, False)
-    clock.now += 61
-    assert not record.was_in_use(key("a"))
+def test_the_next_worker_of_a_version_takes_over_its_uses_which_fade(record, clock):
+    assert record.take_heat(key()) == 0
+    record.keep_heat(key(), 3.0)
+    record.keep_heat(key(), 1.0)  # of a second worker
+    clock.now += 60
+    assert record.take_heat(key()) == pytest.approx(2.0)
+    assert record.take_heat(key()) == 0
+
+
+def test_what_a_model_held_last_is_known_of_its_next_version(record):
+    assert record.bytes_of_model("a") == 0
+    record.loaded(key("a"), 1.0, 100, 300)
+    assert record.bytes_of_model("a") == 300
 
 
 def test_5000_models_keep_their_sizes_and_pauses(record):
     keys = [key(f"m{number}") for number in range(5000)]
     for one in keys:
         record.loaded(one, 1.0, 100)
-        record.guessed(one, 50)
         record.load_failed(one, "no luck")
     assert all(record.bytes_of(one) == 100 for one in keys)
     assert all(record.trouble(one) == ("no luck", 1.0) for one in keys)
-    assert all(record.corrected(one, 50) == 100 for one in keys)
+    assert all(record.bytes_of_model(one.model) == 100 for one in keys)

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.contract.references import ReplicaKey
 from gateway.errors import LoadError, ModelLoadingError
-from gateway.serving.residency import fairness, load_history
+from gateway.serving.residency import decision, load_history
 from gateway.serving.residency.lease import Lease
 from tests.fakes.resident_set import MIB, World, key, staging, until
 
@@ -16,7 +16,7 @@ from tests.fakes.resident_set import MIB, World, key, staging, until
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give who waits its turn soon."""
-    monkeypatch.setattr(fairness, "TURN_WAIT_S", 0.01)
+    monkeypatch.setattr(decision, "TURN_WAIT_S", 0.01)
 
 
 def crowded(**sizes: int) -> World:
@@ -53,21 +53,9 @@ async def test_auto_keeps_the_old_version_while_an_evicted_one_still_ends() -> N
     await until(lambda: world.ends)
     assert names_of_ended(world) == ["b/1"]
     await world.use("a")
-    world.set._queue.pump()
+    world.set.look_again()
     world.let_go()
     await stage
-    assert names_of_ended(world) == ["b/1"]
-
-
-async def test_auto_waits_for_one_that_is_fresh_rather_than_ending_the_old_version() -> None:
-    world = World(count=2)
-    world.gate.clear()
-    fresh = asyncio.ensure_future(world.use("b"))
-    await asyncio.sleep(0.3)  # as long as it loads, it is fresh
-    world.gate.set()
-    await fresh
-    await world.use("a")
-    await (await staging(world, swap="auto"))
     assert names_of_ended(world) == ["b/1"]
 
 
@@ -84,7 +72,7 @@ async def test_a_swap_that_cannot_fit_beside_the_old_version_is_told_so_at_once(
 
 async def test_a_swap_looks_for_room_no_longer_than_callers_do() -> None:
     world = World(count=2, load_budget_s=0.1)
-    world.last = {key("b")}
+    world.pins = {key("b")}
     busy = await world.set.lease(key("b"))
     await world.use("a")
     async with asyncio.timeout(4):
@@ -107,7 +95,7 @@ async def test_the_last_version_says_what_the_next_one_will_need() -> None:
 
 async def test_who_waits_for_busy_neighbours_keeps_nobody_from_free_room() -> None:
     world = crowded(a=40, b=40, c=5)
-    world.last = {key("a"), key("b")}
+    world.pins = {key("b")}
     busy = await world.set.lease(key("b"))
     await world.use("a")
     world.later = 60.0
@@ -121,9 +109,9 @@ async def test_who_waits_for_busy_neighbours_keeps_nobody_from_free_room() -> No
 
 
 async def without_a_place_for_x(world: World) -> Lease:
-    """Two idle neighbours, and a busy one that goes for its like only; x cannot fit beside it."""
+    """Two idle neighbours, and a busy one that is kept resident; x cannot fit beside it."""
     world.set.track_record.loaded(key("x"), 1.0, 60 * MIB)
-    world.last = {key("big")}
+    world.pins = {key("big")}
     busy = await world.set.lease(key("big"))
     await world.use("c")
     await world.use("d")
@@ -151,7 +139,7 @@ async def test_who_cannot_find_room_keeps_nobody_from_evicting(soon: None) -> No
 
 async def test_a_held_promotion_keeps_nobody_from_evicting(soon: None) -> None:
     world = crowded(a=40, big=40, c=20, y=10)
-    world.last = {key("a"), key("big")}
+    world.pins = {key("big")}
     await world.use("a")
     busy = await world.set.lease(key("big"))
     await world.use("c")
@@ -186,7 +174,7 @@ async def test_who_waits_for_a_busy_neighbour_lets_others_have_what_it_will_not_
 ) -> None:
     world = crowded(big=60, c=20, d=20, y=10)
     busy = await without_a_place_for_x(world)
-    world.last = set()
+    world.pins = set()
     first = asyncio.ensure_future(world.set.lease(key("x")))
     await until(lambda: busy.resident.closed_to_new)
     await world.use("y")
@@ -232,7 +220,7 @@ async def test_who_is_waited_for_goes_before_what_nobody_waits_for() -> None:
 
 async def test_who_comes_late_waits_its_own_time() -> None:
     world = World(count=1, load_budget_s=1.0)
-    world.last = {key("a")}  # who serves an alias is not closed for others
+    world.pins = {key("a")}  # what is kept resident is not closed for others
     busy = await world.set.lease(key("a"))
     first = asyncio.ensure_future(world.set.lease(key("b")))
     await asyncio.sleep(0.1)
@@ -248,7 +236,7 @@ async def test_who_comes_late_waits_its_own_time() -> None:
 async def test_one_long_request_does_not_keep_others_from_making_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fairness, "TURN_WAIT_S", 0.02)
+    monkeypatch.setattr(decision, "TURN_WAIT_S", 0.02)
     world = World(count=2, load_budget_s=5.0)
     long = await world.set.lease(key("a"))
 
@@ -273,9 +261,8 @@ async def test_one_long_request_does_not_keep_others_from_making_way(
 # --- those that go, and come back -----------------------------------------------------------------
 
 
-async def test_who_has_grown_goes_and_not_an_active_neighbour_that_has_not() -> None:
+async def test_who_has_grown_goes_and_not_a_bigger_neighbour_that_has_not() -> None:
     world = crowded(a=60, b=10)
-    world.last = {key("a")}
     a, b = await world.set.lease(key("a")), await world.set.lease(key("b"))
     world.set.measured(b.resident, 45 * MIB)
     assert (a.resident.closed_to_new, b.resident.closed_to_new) == (False, True)
@@ -369,7 +356,7 @@ async def test_a_wrong_worker_that_makes_room_is_not_replaced_beside_its_success
     busy = await world.set.lease(key("a"))
     world.set.replace(busy.resident, "it answered its own example wrongly")
     stage = await staging(world, swap="unload_first")
-    await until(world.set._stages.displaced)
+    await until(lambda: any(one.displaces for one in world.set._standbys.all()))
     busy.release()
     await stage
     world.last = {key("a", 2)}

@@ -1,10 +1,8 @@
-"""The resident set: leases, one load per version, eviction, deaths, against replicas of a fake."""
+"""The resident set: leases, one load per version, eviction, deaths, against fake replicas."""
 
 import asyncio
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gateway.contract.references import ReplicaKey
 from gateway.errors import (
@@ -17,159 +15,9 @@ from gateway.errors import (
     ModelOverloadedError,
 )
 from gateway.serving.replica.replica import ReplicaState
-from gateway.serving.residency import fairness, load_history, load_queue
-from gateway.serving.residency.eviction import (
-    ResidentLimits,
-    ResidentView,
-    Room,
-    RoomPlan,
-    plan_eviction,
-)
-from gateway.serving.residency.load_queue import SLOW_LOAD_S
+from gateway.serving.residency import decision, load_history
+from gateway.serving.residency.decision import SLOW_LOAD_S
 from tests.fakes.resident_set import MIB, World, key, staging, until
-
-
-def view(name, **more):
-    given = {"number": ord(name), "key": key(name), "bytes": 10, "leases": 0, "last_used": 1.0}
-    return ResidentView(**{**given, **more})
-
-
-# --- the decision ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("residents", "room", "victims"),
-    [
-        # an empty slot
-        ([view("a")], Room.FITS, []),
-        # the least recently used goes
-        ([view("a", last_used=2), view("b", last_used=1)], Room.EVICT, ["b"]),
-        # never a leased one
-        ([view("a", last_used=2), view("b", last_used=1, leases=1)], Room.EVICT, ["a"]),
-        # never one that is spared
-        ([view("a", last_used=2), view("b", last_used=1, spared=True)], Room.EVICT, ["a"]),
-        # everybody busy: wait, and touch nobody
-        ([view("a", leases=1), view("b", leases=2)], Room.WAIT, []),
-        # what is pinned goes last; an active alias does not make up for a last use long ago
-        ([view("a", last_used=2), view("b", last_used=1, pinned=True)], Room.EVICT, ["a"]),
-        ([view("a", leases=1), view("b", pinned=True)], Room.EVICT, ["b"]),
-        ([view("a", last_used=2), view("b", last_used=1, goes_last=True)], Room.EVICT, ["b"]),
-        # what was warmed and never used goes first
-        ([view("a", last_used=1), view("b", last_used=2, cold=True)], Room.EVICT, ["b"]),
-        (
-            [view("a", last_used=1), view("b", last_used=2, cold=True, pinned=True)],
-            Room.EVICT,
-            ["b"],
-        ),
-        # what was loaded moments ago spares itself for a moment, and never at another's cost
-        ([view("a", last_used=1, fresh=True), view("b", last_used=2)], Room.WAIT, []),
-        ([view("a", last_used=2, fresh=True), view("b", last_used=1)], Room.EVICT, ["b"]),
-        ([view("a", fresh=True), view("b", pinned=True)], Room.WAIT, []),
-        # one is ending: its slot is about to come, so no second victim
-        ([view("a"), view("b", ending=True)], Room.WAIT, []),
-        # bytes: as many victims as it takes, oldest first
-        (
-            [view("a", bytes=50, last_used=1), view("b", bytes=45, last_used=2)],
-            Room.EVICT,
-            ["a"],
-        ),
-        # nobody goes whose going turns out not to be needed
-        (
-            [view("a", bytes=3, last_used=1), view("b", bytes=95, last_used=2)],
-            Room.EVICT,
-            ["b"],
-        ),
-        # what is fresh is waited for only if it has to go
-        (
-            [view("a", bytes=3, fresh=True), view("b", bytes=95, last_used=2)],
-            Room.EVICT,
-            ["b"],
-        ),
-    ],
-)
-def test_room_for_one_more(residents, room, victims):
-    plan = plan_eviction(residents, 10, ResidentLimits(count=2, bytes=100))
-    assert (plan.room, [chr(number) for number in plan.victims]) == (room, victims)
-
-
-def test_what_would_not_fit_in_an_empty_set_evicts_nobody():
-    plan = plan_eviction([view("a")], 101, ResidentLimits(count=2, bytes=100))
-    assert plan == RoomPlan(Room.NEVER)
-
-
-def test_of_victims_that_are_not_all_needed_the_most_valuable_stay():
-    residents = [view(name, last_used=place) for place, name in enumerate("abc")]
-    residents += [view("d", bytes=40, last_used=9), view("e", bytes=29, leases=1)]
-    plan = plan_eviction(residents, 60, ResidentLimits(count=9, bytes=100))
-    assert [chr(number) for number in plan.victims] == ["a", "b", "d"]
-
-
-def test_if_the_idle_do_not_suffice_none_is_touched():
-    residents = [view("a", bytes=10), view("b", bytes=80, leases=1)]
-    plan = plan_eviction(residents, 60, ResidentLimits(count=9, bytes=100))
-    assert plan == RoomPlan(Room.WAIT)
-
-
-views = st.builds(
-    ResidentView,
-    number=st.integers(),
-    key=st.builds(key, st.sampled_from("abc")),
-    bytes=st.integers(1, 60),
-    leases=st.integers(0, 2),
-    last_used=st.floats(0, 9),
-    cold=st.booleans(),
-    pinned=st.booleans(),
-    goes_last=st.booleans(),
-    fresh=st.booleans(),
-    one_shot=st.booleans(),
-    spared=st.booleans(),
-    ending=st.booleans(),
-)
-
-
-@given(
-    st.lists(views, max_size=6, unique_by=lambda one: one.number),
-    st.integers(1, 120),
-    st.integers(1, 6),
-)
-def test_a_plan_is_always_lawful(residents, needed, count):
-    limits = ResidentLimits(count=count, bytes=100)
-    plan = plan_eviction(residents, needed, limits)
-    gone = set(plan.victims)
-    for one in residents:
-        if one.number in gone:
-            assert one.leases == 0
-            assert not one.spared
-            assert not one.ending
-            assert not one.fresh
-    left = [one for one in residents if one.number not in gone and not one.ending]
-    if plan.room in (Room.FITS, Room.EVICT):
-        assert len(left) < count
-        assert sum(one.bytes for one in left) + needed <= limits.bytes
-    else:
-        assert not gone
-    if plan.room is Room.FITS:
-        assert len(residents) < count
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 60), st.booleans()), max_size=8),
-    st.integers(1, 100),
-    st.integers(1, 9),
-)
-def test_nobody_goes_needlessly(idle, needed, count):
-    residents = [
-        ResidentView(number, key("a"), size, 0, float(number), pinned=pinned)
-        for number, (size, pinned) in enumerate(idle)
-    ]
-    limits = ResidentLimits(count=count, bytes=100)
-    victims = set(plan_eviction(residents, needed, limits).victims)
-    for victim in victims:  # fewer victims never make more room: so no smaller set would do
-        left = [one for one in residents if one.number not in victims - {victim}]
-        assert len(left) >= count or sum(one.bytes for one in left) + needed > limits.bytes
-
-
-# --- the effects ----------------------------------------------------------------------------------
 
 
 async def test_a_hundred_callers_share_one_load():
@@ -252,7 +100,7 @@ async def test_a_leased_replica_is_not_evicted_and_the_newcomer_has_its_turn():
 
 
 async def test_steady_traffic_on_a_resident_cannot_keep_a_newcomer_out(monkeypatch):
-    monkeypatch.setattr(fairness, "TURN_WAIT_S", 0.01)
+    monkeypatch.setattr(decision, "TURN_WAIT_S", 0.01)
     world = World(count=1)
     held = await world.set.lease(key("a"))
     newcomer = asyncio.ensure_future(world.set.lease(key("b")))
@@ -385,7 +233,7 @@ async def test_callers_wait_for_a_version_whose_worker_was_killed_while_it_serve
 
 
 async def test_nobody_busy_goes_for_a_load_that_does_not_wait_for_room(monkeypatch):
-    monkeypatch.setattr(fairness, "TURN_WAIT_S", 0.01)
+    monkeypatch.setattr(decision, "TURN_WAIT_S", 0.01)
     monkeypatch.setattr(load_history, "_SERVED_BACK_OFF_S", 0.2)
     world = World(count=2)
     held = await world.set.lease(key("b"))
@@ -433,7 +281,7 @@ async def test_a_failed_stage_gives_everything_back():
     world.failures = [LoadError("warm_up_failed", "NaN")]
     with pytest.raises(LoadError, match="NaN"):
         await world.stage(key("a", 2), replaces=key("a"))
-    assert len(world.set._stages) == 0
+    assert len(world.set._standbys) == 0
     assert world.set.is_ready(key("a"))
 
 
@@ -598,7 +446,7 @@ async def test_a_bulk_of_new_models_takes_one_place_and_no_more():
     assert [world.set.is_ready(key(name)) for name in "abc"] == [False, True, True]
 
 
-async def test_pinned_versions_stay_while_others_come_and_go():
+async def test_versions_that_are_kept_resident_stay_while_others_come_and_go():
     world = World(count=2)
     world.pins = {key("a")}
     for name in ("a", "b", "c", "d", "e"):
@@ -606,10 +454,10 @@ async def test_pinned_versions_stay_while_others_come_and_go():
     assert world.set.is_ready(key("a"))
 
 
-async def test_a_busy_active_version_makes_way_for_active_ones_only(monkeypatch):
-    monkeypatch.setattr(fairness, "TURN_WAIT_S", 0.01)
+async def test_a_busy_version_that_is_kept_resident_makes_way_for_its_like_only(monkeypatch):
+    monkeypatch.setattr(decision, "TURN_WAIT_S", 0.01)
     world = World(count=1, load_budget_s=0.1)
-    world.last = {key("a"), key("c")}
+    world.pins = {key("a"), key("c")}
     held = await world.set.lease(key("a"))
     with pytest.raises(ModelLoadingError):
         await world.set.lease(key("b"))
@@ -770,7 +618,7 @@ async def test_a_look_that_comes_before_its_time_is_not_the_last(monkeypatch):
     world = World()
     rests = [0.0205, 0.0205]
     monkeypatch.setattr(
-        world.set.track_record, "rest_s", lambda _key: rests.pop(0) if rests else 0.0
+        world.set.track_record, "pause_left_s", lambda _key: rests.pop(0) if rests else 0.0
     )
     world.set.bring_up([key("a")])
     await until(lambda: world.set.is_ready(key("a")))
@@ -782,7 +630,8 @@ async def test_the_most_used_is_the_hottest_and_old_use_counts_less():
         for _ in range(times):
             await world.use(name)
     assert [one.model for one in world.set.hottest()] == ["b", "a", "c"]
-    world.set.cool()
+    world.later += 60
+    assert [one.model for one in world.set.hottest()] == ["b", "a", "c"]
     for _ in range(3):
         await world.use("c")
     assert [one.model for one in world.set.hottest()] == ["c", "b", "a"]
@@ -922,7 +771,7 @@ async def test_waiters_are_bounded_and_leave_nothing_behind():
 
 
 async def test_a_load_that_hangs_does_not_keep_others_from_loading(monkeypatch):
-    monkeypatch.setattr(fairness, "TURN_WAIT_S", 0.02)
+    monkeypatch.setattr(decision, "TURN_WAIT_S", 0.02)
     world = World(count=9)
     world.gate.clear()
     hanging = [asyncio.ensure_future(world.set.lease(key(name))) for name in ("a", "b")]
@@ -936,7 +785,7 @@ async def test_a_load_that_hangs_does_not_keep_others_from_loading(monkeypatch):
 
 
 async def test_a_load_that_hangs_does_not_keep_what_nobody_waits_for_from_loading(monkeypatch):
-    monkeypatch.setattr(load_queue, "SLOW_LOAD_S", 0.03)
+    monkeypatch.setattr(decision, "SLOW_LOAD_S", 0.03)
     world = World(count=9)
     world.gate.clear()
     world.set.bring_up([key("a"), key("b"), key("c"), key("d")])

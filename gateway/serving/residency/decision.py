@@ -1,0 +1,470 @@
+"""Which replicas start, end and take no new requests: one pure decision over a snapshot.
+
+`decide` looks at every replica, every load that is waited for and every standby of the node, and
+returns the next actions. `LoadQueue` applies them and asks again, until nothing is left to do.
+
+1. More bytes are held than allowed: idle replicas end, else the one that has grown most.
+2. A version has more replicas than it is to have: the least used drain.
+3. The oldest demand goes first. Idle replicas are evicted for it, the least valuable first.
+4. A demand that has waited for ``TURN_WAIT_S`` has its *turn*: busy replicas are closed to new
+   requests, one after the other, and younger demands start only where that does not delay it.
+5. Free capacity is used for background loads. They evict no replica.
+
+The value of a replica is how lately it was used, weighed by how often (`value`). The tag
+``gateway.keep_resident`` is the only rank above it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gateway.contract import ReplicaKey
+from gateway.serving.residency.standbys import Standby, displaced, spared
+
+TURN_WAIT_S = 1.0
+"""Steady traffic on the residents must not keep a newcomer out for ever."""
+SLOW_LOAD_S = 5.0
+"""A load that takes longer holds up no other, so that three big models do not make the callers of a
+small one wait; but in all there are never more than twice as many as may be under way at a time."""
+HALF_LIFE_S = 60.0
+"""A use of a minute ago counts half."""
+_SLOW_END_TURNS = 5
+"""A closed replica that still works after so many turns is not waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentLimits:
+    """The most replicas of every state, and the most bytes, the forkserver's own included."""
+
+    count: int
+    bytes: int
+
+
+class State(StrEnum):
+    """What a replica can do for a request: ``READY`` takes new ones, ``CLOSED`` ends with its last.
+
+    The process and the memory of one that is ``ENDING`` are still there.
+    """
+
+    LOADING = "loading"
+    READY = "ready"
+    CLOSED = "closed"
+    ENDING = "ending"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """What the decision sees of a replica.
+
+    Attributes:
+        number: Tells the replicas of a version apart.
+        bytes: What it holds; while it loads, the most that its load is expected to need.
+        grown: By how many bytes it has grown since it was ready.
+        value: See `value`.
+        started_at: Monotonic seconds, as ``closed_at``.
+        is_wrong: A successor may start beside it.
+    """
+
+    number: int
+    key: ReplicaKey
+    bytes: int
+    state: State = State.READY
+    leases: int = 0
+    value: float = 0.0
+    keep_resident: bool = False
+    grown: int = 0
+    started_at: float = 0.0
+    closed_at: float = 0.0
+    is_wrong: bool = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it could end without a request noticing."""
+        return self.state is State.READY and self.leases == 0
+
+
+@dataclass(frozen=True, slots=True)
+class DemandView:
+    """A version that callers or stages wait for.
+
+    Attributes:
+        since: Monotonic seconds when the first one began to wait.
+        bytes: What one replica is expected to need.
+        replicas: How many are waited for.
+        is_staged: A stage waits for it.
+        stage_deadline: When its stages stop looking for room; infinite without a stage.
+    """
+
+    key: ReplicaKey
+    since: float
+    bytes: int
+    replicas: int = 1
+    keep_resident: bool = False
+    is_staged: bool = False
+    stage_deadline: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class BackgroundLoad:
+    """A version that is to have a replica as soon as there is free room."""
+
+    key: ReplicaKey
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that the decision may see.
+
+    Attributes:
+        now: Monotonic seconds.
+        limits: What there is for replicas: the forkserver's bytes are taken off.
+        loads_at_once: How many loads may be under way.
+        demands: Oldest first, without those that pause after a failure.
+        background: The most wanted first.
+        wanted: How many replicas each resident version is to have.
+    """
+
+    now: float
+    limits: ResidentLimits
+    loads_at_once: int
+    replicas: Sequence[ReplicaView] = ()
+    demands: Sequence[DemandView] = ()
+    standbys: Sequence[Standby] = ()
+    background: Sequence[BackgroundLoad] = ()
+    wanted: Mapping[ReplicaKey, int] = field(default_factory=dict)
+
+    def of(self, key: ReplicaKey) -> Iterator[ReplicaView]:
+        """Return the replicas of a version."""
+        return (one for one in self.replicas if one.key == key)
+
+
+class Why(StrEnum):
+    """Why a demand fails."""
+
+    TOO_BIG = "too_big"
+    NO_ROOM_BESIDE_STANDBYS = "no_room_beside_standbys"
+    STAGE_TOO_LATE = "stage_too_late"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Begin to load a replica."""
+
+    key: ReplicaKey
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """End an idle replica, since others need its room."""
+
+    number: int
+    reason: str = "evicted: room was needed"
+
+
+@dataclass(frozen=True, slots=True)
+class CloseToNew:
+    """Let a busy replica finish what it has, then evict it."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Let a replica finish what it has, then end it: its version has enough others."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Displace:
+    """End the version that a standby replaces before the standby is up."""
+
+    standby: Standby
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Give up a demand, or only its stages."""
+
+    key: ReplicaKey
+    why: Why
+    bytes: int = 0
+
+
+Action = Start | Evict | CloseToNew | Drain | Displace | Fail
+
+
+def faded(heat: float, seconds: float) -> float:
+    """Return how much uses count that were counted so many seconds ago."""
+    return heat * math.exp2(-seconds / HALF_LIFE_S)
+
+
+def value(heat: float, idle_s: float) -> float:
+    """Return what keeping a replica is worth: how lately it was used, weighed by how often.
+
+    The logarithm lets what was hot an hour ago go soon; the half-life beside the idle time keeps
+    one request from outweighing many. A replica that was never used is worth nothing.
+
+    Args:
+        heat: Its uses, halved every ``HALF_LIFE_S``.
+        idle_s: Seconds since its last use.
+    """
+    return math.log2(1.0 + heat) / (HALF_LIFE_S + max(0.0, idle_s))
+
+
+def decide(seen: Snapshot) -> tuple[Action, ...]:
+    """Return what to do now; empty if everything has to wait.
+
+    Whoever applies the actions asks again: they may have changed anything.
+    """
+    return (
+        _give_up_late_stages(seen)
+        or _release_excess(seen)
+        or _drain_surplus(seen)
+        or _serve_demands(seen)
+    )
+
+
+def _give_up_late_stages(seen: Snapshot) -> tuple[Action, ...]:
+    """A stage looks for room no longer than callers do."""
+    return tuple(
+        Fail(one.key, Why.STAGE_TOO_LATE)
+        for one in seen.demands
+        if seen.now >= one.stage_deadline
+        and not any(replica.state is State.LOADING for replica in seen.of(one.key))
+    )
+
+
+def _release_excess(seen: Snapshot) -> tuple[Action, ...]:
+    """An estimate was too low, or a replica has grown."""
+    staying = [one for one in seen.replicas if one.state is not State.ENDING]
+    excess = sum(one.bytes for one in staying) - seen.limits.bytes
+    if excess <= 0:
+        return ()
+    kept = spared(seen.standbys)
+    idle = [one for one in staying if one.is_idle and one.key not in kept]
+    if victims := _enough(sorted(idle, key=_order), 0, excess):
+        return tuple(Evict(one.number, "evicted: too many bytes are held") for one in victims)
+    opened = [one for one in staying if one.state is not State.CLOSED]
+    busy = [
+        one for one in opened if one.state is State.READY and one.leases and one.key not in kept
+    ]
+    if not busy or sum(one.bytes for one in opened) <= seen.limits.bytes:
+        return ()
+    return (CloseToNew(max(busy, key=lambda one: (not one.keep_resident, one.grown)).number),)
+
+
+def _drain_surplus(seen: Snapshot) -> tuple[Action, ...]:
+    """Not while a replica of the version loads or ends, nor while it is staged or replaced."""
+    groups: dict[ReplicaKey, list[ReplicaView]] = {}
+    for one in seen.replicas:
+        groups.setdefault(one.key, []).append(one)
+    kept = spared(seen.standbys)
+    return tuple(
+        Drain(one.number)
+        for key, group in groups.items()
+        if len(group) > seen.wanted.get(key, 1)
+        and key not in kept
+        and all(one.state is State.READY for one in group)
+        for one in sorted(group, key=_order)[: len(group) - seen.wanted.get(key, 1)]
+    )
+
+
+def _serve_demands(seen: Snapshot) -> tuple[Action, ...]:
+    """Start the oldest demand that may start, or make room for it."""
+    loads = _loads_under_way(seen)
+    if loads >= seen.loads_at_once:
+        return ()
+    waiting = [one for one in seen.demands if _may_start(seen, one)]
+    if not waiting:
+        return _use_free_room(seen, loads)
+    first: DemandView | None = None
+    for demand in waiting:
+        if first is None or _leaves_room(seen, first, demand):
+            actions = _make_room(seen, demand)
+            if actions:
+                return actions
+        if seen.now < demand.since + TURN_WAIT_S:
+            break
+        if first is None and _fits(seen, _staying(seen, demand), demand.bytes):
+            first = demand
+    return _close_one_for(seen, first) if first is not None else ()
+
+
+def _loads_under_way(seen: Snapshot) -> int:
+    """Count the loads; slow ones count only beyond as many as may be under way at a time."""
+    loading = [one for one in seen.replicas if one.state is State.LOADING]
+    quick = sum(one.started_at > seen.now - SLOW_LOAD_S for one in loading)
+    return max(quick, len(loading) - seen.loads_at_once)
+
+
+def _may_start(seen: Snapshot, demand: DemandView) -> bool:
+    """Whether a replica may start as soon as it has room: its predecessors are gone."""
+    if demand.key in displaced(seen.standbys):
+        return False
+    group = [one for one in seen.of(demand.key) if not one.is_wrong]
+    if len(group) >= demand.replicas:
+        return False
+    if any(one.state in (State.CLOSED, State.ENDING) for one in group):
+        return False
+    return not any(
+        one.key == demand.key and one.displaces and one.replaces and any(seen.of(one.replaces))
+        for one in seen.standbys
+    )
+
+
+def _use_free_room(seen: Snapshot, loads: int) -> tuple[Action, ...]:
+    """One load is kept for the next caller."""
+    if loads >= seen.loads_at_once - 1:
+        return ()
+    fitting = (one for one in seen.background if _fits(seen, seen.replicas, one.bytes))
+    return tuple(Start(one.key, one.bytes) for one in fitting)[:1]
+
+
+# --- room for one more ----------------------------------------------------------------------------
+
+
+def _make_room(seen: Snapshot, demand: DemandView) -> tuple[Action, ...]:
+    """Start a replica, or do what lets it start soon; empty: it has to wait."""
+    limits = seen.limits
+    if min(limits.count, limits.bytes // max(1, demand.bytes)) < demand.replicas:
+        return (Fail(demand.key, Why.TOO_BIG, demand.bytes),)
+    if first := [one for one in _replacing(seen, demand) if one.swap == "unload_first"]:
+        return (Displace(first[0]),)
+    kept = spared(seen.standbys)
+    if _fits(seen, seen.replicas, demand.bytes):
+        return (Start(demand.key, demand.bytes),)
+    if _has_room_soon(seen, seen.replicas, demand.bytes):
+        return ()
+    if victims := _victims(seen, seen.replicas, demand.bytes, kept):
+        return tuple(Evict(one.number) for one in victims)
+    return _displace_for_room(seen, demand, kept)
+
+
+def _displace_for_room(
+    seen: Snapshot, demand: DemandView, kept: AbstractSet[ReplicaKey]
+) -> tuple[Action, ...]:
+    """End the version that is to be replaced, if that makes the room and its tag allows it."""
+    for standby in _replacing(seen, demand):
+        others = [one for one in seen.replicas if one.key != standby.replaces]
+        if standby.swap == "auto" and (
+            _has_room_soon(seen, others, demand.bytes) or _victims(seen, others, demand.bytes, kept)
+        ):
+            return (Displace(standby),)
+    beside = [one for one in seen.replicas if one.key in kept and one.state is not State.CLOSED]
+    if demand.is_staged and not _has_room_soon(seen, beside, demand.bytes):
+        return (Fail(demand.key, Why.NO_ROOM_BESIDE_STANDBYS),)
+    return ()
+
+
+def _replacing(seen: Snapshot, demand: DemandView) -> list[Standby]:
+    """Return the stages of a version whose predecessor is still there to be displaced."""
+    return [
+        one for one in seen.standbys if one.key == demand.key and one.replaces and not one.displaces
+    ]
+
+
+def _fits(seen: Snapshot, replicas: Sequence[ReplicaView], needed_bytes: int) -> bool:
+    """Whether there is room now."""
+    held = sum(one.bytes for one in replicas)
+    return len(replicas) < seen.limits.count and held + needed_bytes <= seen.limits.bytes
+
+
+def _has_room_soon(seen: Snapshot, replicas: Sequence[ReplicaView], needed_bytes: int) -> bool:
+    """Whether there will be room once those have gone that are ending."""
+    staying = [one for one in replicas if one.state is not State.ENDING]
+    return _fits(seen, staying, needed_bytes)
+
+
+def _victims(
+    seen: Snapshot,
+    replicas: Iterable[ReplicaView],
+    needed_bytes: int,
+    kept: AbstractSet[ReplicaKey],
+) -> list[ReplicaView]:
+    """Return which replicas to evict; none, if all that are idle are not enough.
+
+    All victims are chosen before the first is touched, and none whose end is not needed.
+    """
+    staying = [one for one in replicas if one.state is not State.ENDING]
+    idle = [one for one in staying if one.is_idle and one.key not in kept]
+    missing_bytes = sum(one.bytes for one in staying) + needed_bytes - seen.limits.bytes
+    return _enough(sorted(idle, key=_order), len(staying) - seen.limits.count + 1, missing_bytes)
+
+
+def _enough(idle: Sequence[ReplicaView], slots: int, size: int) -> list[ReplicaView]:
+    """Return the first replicas that free so many slots and bytes, without those not needed."""
+    victims: list[ReplicaView] = []
+    for one in idle:
+        if slots <= 0 and size <= 0:
+            break
+        victims.append(one)
+        slots, size = slots - 1, size - one.bytes
+    if slots > 0 or size > 0:
+        return []
+    for one in reversed(victims.copy()):
+        if slots < 0 and size + one.bytes <= 0:
+            victims.remove(one)
+            slots, size = slots + 1, size + one.bytes
+    return victims
+
+
+def _order(one: ReplicaView) -> tuple[bool, float, int]:
+    """The least valuable first; the older of two that were never used."""
+    return one.keep_resident, one.value, one.number
+
+
+# --- a turn for a demand that waits long ----------------------------------------------------------
+
+
+def _staying(
+    seen: Snapshot, demand: DemandView, started_after: float = math.inf
+) -> list[ReplicaView]:
+    """Return the replicas that stay although a demand waits: neither idle nor to be closed for it.
+
+    One that loads may be closed soon. One that started after ``started_after`` stays too.
+    """
+    kept = spared(seen.standbys)
+    return [
+        one
+        for one in seen.replicas
+        if one.state is not State.ENDING
+        and (
+            one.started_at > started_after
+            or _is_slow_to_end(seen, one)
+            or (one.key in kept and one.state is not State.CLOSED)
+            or (one.keep_resident and one.leases > 0 and not demand.keep_resident)
+        )
+    ]
+
+
+def _leaves_room(seen: Snapshot, first: DemandView, newcomer: DemandView) -> bool:
+    """Whether a younger demand may start although another one has its turn."""
+    place = ReplicaView(0, newcomer.key, newcomer.bytes)
+    return _fits(seen, [*_staying(seen, first, first.since), place], first.bytes)
+
+
+def _close_one_for(seen: Snapshot, demand: DemandView) -> tuple[Action, ...]:
+    """Close the least valuable busy replica, one at a time."""
+    for one in seen.replicas:
+        if one.state is State.ENDING:
+            return ()
+        if one.state is State.CLOSED and not _is_slow_to_end(seen, one):
+            return ()
+    staying = {one.number for one in _staying(seen, demand)}
+    busy = [
+        one
+        for one in seen.replicas
+        if one.state is State.READY and one.leases and one.number not in staying
+    ]
+    return (CloseToNew(min(busy, key=_order).number),) if busy else ()
+
+
+def _is_slow_to_end(seen: Snapshot, one: ReplicaView) -> bool:
+    return one.state is State.CLOSED and one.closed_at <= seen.now - _SLOW_END_TURNS * TURN_WAIT_S
