@@ -37,9 +37,9 @@ from gateway.worker.protocol.messages import Predict
 _ANSWER_TYPES = {"predict": "application/json"}
 """What the answers of a protocol are: known here, not told by the worker."""
 _DELIVERY_TRIES = 3
-_WISH_S = 10.0
+_WANTED_S = 10.0
 _SOME_ALIAS = 0
-"""In place of a version, which is at least 1: callers who wait for an activation."""
+"""In place of a version, which is at least 1: it is not known which one the alias will mean."""
 
 
 @dataclass(slots=True)
@@ -80,6 +80,13 @@ class Call:
 
 _Awaited = tuple[str, int, str | None]
 """A model, a version, and the alias that is to mean it; None: the version is waited for itself."""
+
+
+class _Missing(NamedTuple):
+    """What a call waits for, and its refusal if that does not come in time."""
+
+    awaited: _Awaited
+    error: ModelLoadingError
 
 
 class _Given(NamedTuple):
@@ -123,7 +130,7 @@ class Dispatcher:
         self._load_budget_s = load_budget_s
         self._max_waiting = max_waiting
         self._waiting: Counter[_Awaited] = Counter()
-        self._wished: set[tuple[str, int]] = set()
+        self._wanted_for_a_while: set[tuple[str, int]] = set()
         self.draining = False
 
     async def predict(self, call: Call) -> Answer:
@@ -141,21 +148,7 @@ class Dispatcher:
             raise _too_late() from error
 
     async def _predict(self, call: Call) -> Answer:
-        try:
-            route = self.resolve(call)
-        except ModelLoadingError as error:
-            route = await self._activated(call, error)
-        except ModelLoadFailedError as error:
-            if error.not_fetched is None:
-                raise
-            self._wish(error.not_fetched)
-            served = self._served_without_copy(*error.not_fetched) if _is_number(call) else None
-            if served is None:
-                raise
-            route = served
-        call.route = route
-        if route.digest is None:
-            call.route = route = await self._here(route)
+        route = call.route = await self._until_routable(call)
         for _ in range(_DELIVERY_TRIES):
             key = ReplicaKey(route.model, route.version, str(route.digest))
             lease = self._residents.try_lease(key, len(call.body))
@@ -336,55 +329,95 @@ class Dispatcher:
             answer_type=_ANSWER_TYPES[call.protocol],
         )
 
-    async def _activated(self, call: Call, error: ModelLoadingError) -> Route:
-        """Wait until an alias that is not active on this node yet is.
+    # --- what the control plane has to bring ------------------------------------------------------
 
-        It is wanted meanwhile: bytes that come only when they are asked for are asked for here, and
-        every step up to its activation goes before those of aliases that no caller waits for.
+    async def _until_routable(self, call: Call) -> Route:
+        """Resolve a call, as soon as the control plane has brought what that takes.
+
+        That is wanted meanwhile: every step up to it goes before those that no caller waits for.
 
         Raises:
-            ModelLoadingError: It was not within the load budget, or nobody is there to activate it.
+            ModelLoadingError: It did not come within the load budget, or there is no control plane
+                to activate the alias.
+            RegistryUnavailableError: There is no control plane to fetch the version.
             GatewayError: As `resolve`.
         """
-        wish, wanted = contextlib.ExitStack(), None
-        with (
-            self._waiting_for((call.model, _SOME_ALIAS, None)),
-            wish,
-            contextlib.suppress(TimeoutError),
-        ):
+        found = self._routable(call)
+        if isinstance(found, Route):
+            return found
+        missing, awaited = found, None
+        with contextlib.ExitStack() as want, contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._load_budget_s):
-                while not self._node.control_plane_silent:
-                    if error.awaited != wanted:  # the registry has moved the alias
-                        wish.close()
-                        wanted = error.awaited
-                        if wanted is not None:
-                            wish.enter_context(self._wanting(wanted))
+                while True:
+                    if missing.awaited != awaited:  # the registry has moved the alias
+                        want.close()
+                        awaited = missing.awaited
+                        want.enter_context(self._wanting(awaited))
                     await self._change_or_second()
                     self.refuse_when_draining()
-                    try:
-                        return self.resolve(call)
-                    except ModelLoadingError as still:
-                        error = still
+                    found = self._routable(call)
+                    if isinstance(found, Route):
+                        return found
+                    missing = found
+        error = missing.error
+        error.retry_after_s = max(error.retry_after_s or 0.0, self._node.queue_s())
+        raise error
+
+    def _routable(self, call: Call) -> Route | _Missing:
+        """Resolve a call to bytes that are here; else say what it has to wait for.
+
+        Raises:
+            GatewayError: Waiting would be in vain.
+        """
         try:
-            return self.resolve(call)
-        except ModelLoadingError as still:
-            still.retry_after_s = max(still.retry_after_s or 0.0, self._node.queue_s())
-            raise
+            route = self.resolve(call)
+        except ModelLoadingError as error:
+            if self._node.control_plane_silent:
+                raise
+            return _Missing(error.awaited or (call.model, _SOME_ALIAS, None), error)
+        except ModelLoadFailedError as error:
+            if error.not_fetched is None:
+                raise
+            self._want_for_a_while(error.not_fetched)
+            served = self._served_without_copy(*error.not_fetched) if _is_number(call) else None
+            if served is None:
+                raise
+            return served
+        if route.digest is not None:
+            return route
+        served = self._served_without_copy(route.model, route.version)
+        if served is not None:
+            # Its copy is wanted too: the control plane fetches none for a version called by number.
+            self._want_for_a_while((route.model, route.version))
+            return served
+        return _Missing((route.model, route.version, None), self._not_here(route))
 
-    def _wish(self, wanted: tuple[str, int]) -> None:
-        """Want bytes for a while: a caller has asked for them who does not wait."""
-        self._node.want(*wanted)
-        if wanted not in self._wished:
-            self._wished.add(wanted)
-            asyncio.get_running_loop().call_later(_WISH_S, self._forget_wish, wanted)
+    def _not_here(self, route: Route) -> ModelLoadingError:
+        """Return the refusal of a call whose version's bytes did not come in time.
 
-    def _forget_wish(self, wanted: tuple[str, int]) -> None:
-        self._wished.discard(wanted)
-        if (*wanted, None) not in self._waiting:
-            self._node.unwant(*wanted)
+        Raises:
+            RegistryUnavailableError: There is no control plane to fetch them.
+        """
+        named = f"version {route.version} of model {route.model!r}"
+        if self._node.control_plane_silent:
+            raise RegistryUnavailableError(
+                f"{named} is not on this node, and the control plane that would fetch it has been "
+                "silent for 15 s",
+                retry_after_s=15,
+            )
+        key = ReplicaKey(route.model, route.version, "")
+        return ModelLoadingError(
+            f"{named} is still being fetched",
+            retry_after_s=self._residents.track_record.expected_load_s(key),
+        )
+
+    async def _change_or_second(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):  # silence is no change: look again
+                await self._node.next_table()
 
     def _served_without_copy(self, model: str, version: int) -> Route | None:
-        """Return the route to workers that serve a version whose copy is on its way; None: none do.
+        """Return the route to workers that serve a version whose copy is on its way, or None.
 
         A copy that one worker found damaged is dropped, and its siblings are as good as they were:
         their bytes were checked when they were loaded.
@@ -395,79 +428,36 @@ class Dispatcher:
         key = ReplicaKey(route.model, route.version, str(route.digest))
         return route if self._residents.is_ready(key) else None
 
-    async def _change_or_second(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):  # silence is no change: look again
-                await self._node.next_table()
+    def _want_for_a_while(self, wanted: tuple[str, int]) -> None:
+        """Want bytes although their caller does not wait for them."""
+        self._node.want(*wanted)
+        if wanted not in self._wanted_for_a_while:
+            self._wanted_for_a_while.add(wanted)
+            asyncio.get_running_loop().call_later(_WANTED_S, self._end_want, wanted)
 
-    async def _here(self, route: Route) -> Route:
-        """Find workers of a version whose bytes are not on this node; without any, wait for them.
-
-        Who is served wants the bytes too: nobody fetches them for a version called by number.
-        """
-        served = self._served_without_copy(route.model, route.version)
-        if served is None:
-            return await self._fetched(route)
-        self._wish((route.model, route.version))
-        return served
-
-    async def _fetched(self, route: Route) -> Route:
-        """Wait until a version's bytes are on this node."""
-        with self._wanting((route.model, route.version, None)):
-            try:
-                async with asyncio.timeout(self._load_budget_s):
-                    return await self._until_here(route)
-            except TimeoutError as error:
-                raise ModelLoadingError(
-                    f"version {route.version} of model {route.model!r} is still being fetched",
-                    retry_after_s=max(
-                        self._residents.track_record.expected_load_s(
-                            ReplicaKey(route.model, route.version, "")
-                        ),
-                        self._node.queue_s(),
-                    ),
-                ) from error
-
-    async def _until_here(self, route: Route) -> Route:
-        while True:
-            if self._node.control_plane_silent:
-                raise RegistryUnavailableError(
-                    f"version {route.version} of model {route.model!r} is not on this node, and "
-                    "the control plane that would fetch it has been silent for 15 s",
-                    retry_after_s=15,
-                )
-            await self._change_or_second()
-            self.refuse_when_draining()
-            selector = Selector.of_version(route.version)
-            found = self._node.table.resolve(route.model, selector)
-            if found.digest is not None:
-                return found
+    def _end_want(self, wanted: tuple[str, int]) -> None:
+        self._wanted_for_a_while.discard(wanted)
+        if (*wanted, None) not in self._waiting:
+            self._node.unwant(*wanted)
 
     @contextlib.contextmanager
-    def _wanting(self, wanted: _Awaited) -> Iterator[None]:
-        with self._waiting_for(wanted):
-            self._node.want(*wanted)
-            try:
-                yield
-            finally:
-                if self._waiting[wanted] == 1:
-                    self._node.unwant(*wanted)
-
-    @contextlib.contextmanager
-    def _waiting_for(self, wanted: _Awaited) -> Iterator[None]:
-        """Count who waits for the same, and refuse who would be one too many."""
-        if self._waiting[wanted] >= self._max_waiting:
+    def _wanting(self, awaited: _Awaited) -> Iterator[None]:
+        """Want what a call waits for; refuse one call too many for the same."""
+        if self._waiting[awaited] >= self._max_waiting:
             raise ModelOverloadedError(
-                f"{self._waiting[wanted]} requests wait for model {wanted[0]!r} already",
+                f"{self._waiting[awaited]} requests wait for model {awaited[0]!r} already",
                 retry_after_s=1,
             )
-        self._waiting[wanted] += 1
+        self._waiting[awaited] += 1
+        if awaited[1] != _SOME_ALIAS:
+            self._node.want(*awaited)
         try:
             yield
         finally:
-            self._waiting[wanted] -= 1
-            if self._waiting[wanted] == 0:
-                del self._waiting[wanted]
+            self._waiting[awaited] -= 1
+            if self._waiting[awaited] == 0:
+                del self._waiting[awaited]
+                self._node.unwant(*awaited)
 
 
 def _conflict(route: Route, other: Route) -> str:

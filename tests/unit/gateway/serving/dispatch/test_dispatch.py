@@ -137,7 +137,7 @@ async def test_a_rejected_version_is_not_waited_for_and_the_reason_is_told():
 
 
 async def test_a_call_for_what_could_not_be_fetched_is_refused_and_shortens_the_wait(monkeypatch):
-    monkeypatch.setattr(dispatch, "_WISH_S", 0.01)
+    monkeypatch.setattr(dispatch, "_WANTED_S", 0.01)
     at = failing_node()
     with pytest.raises(ModelLoadFailedError, match="no connection"):
         await predict(at, "1")
@@ -380,7 +380,7 @@ async def test_what_cannot_be_fetched_ends_the_wait_for_its_alias():
     at.replace(at.table.with_catalogue(Catalogue(writer="w", epoch=2, models=[news])))
     with pytest.raises(ModelLoadFailedError, match="no connection"):
         await call
-    assert wanted(at) == []
+    assert [(one.version, one.alias) for one in at.wanted()] == [(1, None)], "as of any such call"
 
 
 class FakeReplica:
