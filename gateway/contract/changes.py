@@ -127,17 +127,26 @@ StageFailure = Literal[
     "warm_up_failed",
     "unavailable",
     "no_room",
-    "worker_died",
     "timeout",
+    "worker_died",
+    "worker_not_started",
+    "environment_missing",
+    "stopped",
+    "internal_error",
 ]
+"""Why a version did not come up.
+
+``unavailable`` is the network's, the disk's or the like, met by the model's own code, or a copy
+that the node does not let be read. ``worker_died``: the process ended by itself or was killed;
+``worker_not_started``: there was none; ``environment_missing``: the model's own interpreter is not
+there (yet); ``stopped``: the gateway ended the load; ``internal_error``: a fault of the gateway.
+"""
 
 
 PERMANENT_STAGE_FAILURES: frozenset[StageFailure] = frozenset(
     {"integrity", "unsupported", "load_failed", "warm_up_failed"}
 )
-"""Failures that the same bytes would meet again. The others pass, and are tried again:
-``unavailable`` is the network's, the disk's or the like, met by the model's own code, or a copy
-that the node does not let be read."""
+"""Failures that the same bytes would meet again. The others pass, and are tried again."""
 
 
 class StageOutcome(Body):

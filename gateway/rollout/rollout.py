@@ -240,7 +240,7 @@ class Rollout:
         except Exception as error:
             log.exception("stage.failed", failure="load_failed")
             self._residents.unstage(request.stage_id)
-            self._finish(request, "worker_died", f"internal error: {error!r}", {})
+            self._finish(request, "internal_error", f"internal error: {error!r}", {})
         else:
             log.info("stage.complete", durations_s=loaded.durations_s, warm_up=loaded.warm_up)
             self._finish(request, failure=None, message=None, durations=loaded.durations_s)

@@ -177,7 +177,9 @@ class Versions:
         """
         environment = self._node.table.environment_of(*key)
         if environment.kind == "own" and environment.python is None:
-            raise LoadError("worker_died", f"the own environment of {key} is not built (yet)")
+            raise LoadError(
+                "environment_missing", f"the own environment of {key} is not built (yet)"
+            )
         return environment
 
     def _read(self, key: ReplicaKey) -> messages.Load:

@@ -97,7 +97,9 @@ async def test_a_killed_worker_leaves_no_zombie(launcher, interpreter):
 
 
 async def test_an_interpreter_that_is_not_there_is_an_error_that_says_so(launcher):
-    with pytest.raises(LoadError, match="/no/such/python cannot be started"):
+    with pytest.raises(
+        LoadError, match=r"environment_missing: .*/no/such/python cannot be started"
+    ):
         await launcher.launch("/no/such/python")
 
 

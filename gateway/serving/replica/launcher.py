@@ -231,7 +231,7 @@ class ForkserverLauncher:
                 # once the kernel has made the old one waitable.
                 last = error
                 time.sleep(_PAUSE_S)
-        raise LoadError("worker_died", f"no worker could be started: {last!r}") from last
+        raise LoadError("worker_not_started", f"no worker could be started: {last!r}") from last
 
     def _fork(self, context: ForkServerContext) -> WorkerProcess:
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
@@ -336,7 +336,7 @@ class ExecLauncher:
                 process, exited = self._start(interpreter, ends.worker, ends.alive, ends.spoken)
             except OSError as error:
                 raise LoadError(
-                    "worker_died",
+                    "environment_missing",
                     f"the model's own interpreter {interpreter} cannot be started "
                     f"({error.strerror}): the control plane builds its environment again",
                 ) from error

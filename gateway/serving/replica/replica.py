@@ -323,7 +323,7 @@ class Replica:
         if self.state is not ReplicaState.STARTING:  # told to end while its process was started
             self._worker = None
             worker.close()
-            raise LoadError("worker_died", "it was told to end before it was ready")
+            raise LoadError("stopped", "it was told to end before it was ready")
         channel = self._watch(worker, load)
         hello = _believed(read_hello, await self._next_frame(Kind.HELLO))
         if hello.protocol_version != messages.PROTOCOL_VERSION:
@@ -485,7 +485,7 @@ class Replica:
         if self._nonsense:
             return LoadError("load_failed", self._nonsense)
         if self._told_to_end:
-            return LoadError("worker_died", "it was told to end before it was ready")
+            return LoadError("stopped", "it was told to end before it was ready")
         return LoadError("worker_died", "the worker ended before it was ready")
 
     # --- requests ---------------------------------------------------------------------------------

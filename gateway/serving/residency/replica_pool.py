@@ -221,7 +221,7 @@ class Workers:
             raise
         except Exception as error:  # noqa: BLE001  # no waiter may be left without an answer
             _log.exception("load.failed", replica=str(resident.key))
-            self._failed(resident, LoadError("unavailable", f"internal error: {error!r}"))
+            self._failed(resident, LoadError("internal_error", f"internal error: {error!r}"))
 
     async def _measured_shared(self) -> int:
         """Measure the forkserver; as it was, where no thread can be started for it."""
@@ -240,8 +240,7 @@ class Workers:
             try:
                 await resident.replica.start(load)
             except LoadError as error:
-                told_to_end = resident.ending or self._closed
-                if error.failure != "worker_died" or left == 0 or told_to_end:
+                if error.failure != "worker_died" or left == 0 or resident.ending or self._closed:
                     raise
                 await resident.replica.wait_stopped()
                 if resident.ending:  # meanwhile, and its place is given to another one

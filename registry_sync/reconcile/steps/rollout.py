@@ -7,6 +7,7 @@ import contextlib
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from typing import get_args
 
 import structlog
 
@@ -31,7 +32,7 @@ from registry_sync.reconcile.steps.fetch import Arrival
 from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
 
 _HAS_DISPLACED: frozenset[StageFailure | None] = frozenset(
-    {"unavailable", "worker_died", "timeout"}
+    set(get_args(StageFailure)) - PERMANENT_STAGE_FAILURES - {"no_room"}
 )
 """Failures that pass, and that a load meets: what was to make room for it has gone by then."""
 _GENERATION_LOOKS, _GENERATION_LOOK_S = 100, 0.02

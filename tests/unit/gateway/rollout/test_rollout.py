@@ -209,7 +209,7 @@ async def test_a_stage_that_fails_unexpectedly_is_reported(tmp_path, monkeypatch
 
     monkeypatch.setattr(stand.rollout, step, fail)
     outcome = await stand.stage(2)
-    assert outcome.failure == "worker_died"
+    assert outcome.failure == "internal_error"
     assert "out of order" in outcome.message
     assert stand.residents.unstaged == ["s2"]
 

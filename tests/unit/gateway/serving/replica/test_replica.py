@@ -56,7 +56,7 @@ async def test_a_worker_whose_replica_was_ended_while_it_was_started_is_ended_to
     await asyncio.sleep(0)
     replica.stop("retired")
     launcher.gate.set()
-    with pytest.raises(LoadError, match="told to end"):
+    with pytest.raises(LoadError, match=r"stopped: .*told to end"):
         await starting
     assert replica.state is ReplicaState.STOPPED
     assert stopped == [replica]

@@ -173,6 +173,17 @@ async def test_a_worker_killed_while_it_loads_is_started_again_for_its_waiters()
     assert world.starts == ["a/1", "a/1"]
 
 
+@pytest.mark.parametrize(
+    "failure", ["environment_missing", "worker_not_started", "stopped", "internal_error", "timeout"]
+)
+async def test_what_another_process_would_meet_again_is_not_tried_at_once(failure):
+    world = World()
+    world.failures = [LoadError(failure, "no such file")]
+    with pytest.raises(ModelLoadFailedError, match="no such file"):
+        await world.set.lease(key("a"))
+    assert world.starts == ["a/1"]
+
+
 async def test_a_worker_that_died_is_replaced_by_the_next_request():
     world = World()
     await world.use("a")

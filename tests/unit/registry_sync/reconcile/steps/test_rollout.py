@@ -34,7 +34,7 @@ async def test_what_cannot_be_compared_is_not_staged(tmp_path: Path, swap: str) 
         await becomes(lambda: node.gateway.stages[-1].alias == A, "the gateway is told for whom")
 
 
-@pytest.mark.parametrize("failure", ["unavailable", "worker_died", "timeout"])
+@pytest.mark.parametrize("failure", ["unavailable", "worker_died", "environment_missing"])
 @pytest.mark.parametrize("swap", ["unload_first", "auto", "blue_green"])
 async def test_what_takes_down_what_serves_is_rarely_tried_again(
     tmp_path: Path, swap: str, failure: StageFailure
