@@ -23,7 +23,12 @@ import structlog
 from pydantic import ValidationError
 
 from gateway.bootstrap import Gateway, running_gateway
-from gateway.settings import GatewaySettings
+from gateway.settings import (
+    BODY_TIMEOUT_S,
+    HEAD_TIMEOUT_S,
+    READ_TIMEOUT_S,
+    GatewaySettings,
+)
 from gateway.system import DATA_PLANE, StartError, private_socket, settings_help, sole_owner
 from gateway.system.http1 import (
     MOST_TURNED_AWAY,
@@ -168,13 +173,13 @@ def _public_server(gateway: Gateway, settings: GatewaySettings) -> Server:
 def _control_server(gateway: Gateway, settings: GatewaySettings) -> Server:
     """Return the server of the control socket, whose callers are this node's own user."""
     service = AsgiService(
-        gateway.control, max_body_bytes=_CONTROL_BODY_BYTES, body_timeout_s=settings.body_timeout_s
+        gateway.control, max_body_bytes=_CONTROL_BODY_BYTES, body_timeout_s=BODY_TIMEOUT_S
     )
     limits = ConnectionLimits(
         most=_CONTROL_CONNECTIONS,
         idle_s=settings.idle_timeout_s,
-        head_s=settings.head_timeout_s,
-        read_s=settings.read_timeout_s,
+        head_s=HEAD_TIMEOUT_S,
+        read_s=READ_TIMEOUT_S,
     )
     return Server(service, Connections(limits), drain_timeout_s=settings.drain_timeout_s)
 

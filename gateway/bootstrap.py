@@ -42,7 +42,16 @@ from gateway.serving import (
     cuda_devices,
     end_leftovers,
 )
-from gateway.settings import GatewaySettings
+from gateway.settings import (
+    BATCH_BYTES,
+    HEAD_TIMEOUT_S,
+    READ_TIMEOUT_S,
+    ROLLBACK_ERROR_MARGIN,
+    ROLLBACK_LATENCY_RATIO,
+    STANDBY_TIMEOUT_S,
+    WORKER_IN_FLIGHT_BYTES,
+    GatewaySettings,
+)
 from gateway.system import (
     StartError,
     available_cores,
@@ -185,7 +194,7 @@ async def _running(
         residents=residents,
         table_file=table_file,
         telemetry=telemetry,
-        standby_timeout_s=settings.standby_timeout_s,
+        standby_timeout_s=STANDBY_TIMEOUT_S,
         stage_wait_s=settings.load_timeout_s + settings.warm_up_timeout_s + settings.load_budget_s,
     )
     dispatcher = Dispatcher(
@@ -216,8 +225,8 @@ async def _running(
         ConnectionLimits(
             most=settings.max_connections,
             idle_s=settings.idle_timeout_s,
-            head_s=settings.head_timeout_s,
-            read_s=settings.read_timeout_s,
+            head_s=HEAD_TIMEOUT_S,
+            read_s=READ_TIMEOUT_S,
         )
     )
     rule = RollbackRule(
@@ -226,8 +235,8 @@ async def _running(
         live_record=live_record,
         margins=Margins(
             min_requests=settings.rollback_min_requests,
-            error_share=settings.rollback_error_margin,
-            latency_ratio=settings.rollback_latency_ratio,
+            error_share=ROLLBACK_ERROR_MARGIN,
+            latency_ratio=ROLLBACK_LATENCY_RATIO,
             latency_floor_s=settings.rollback_latency_floor_s,
         ),
         window_s=settings.rollback_window_s,
@@ -259,7 +268,7 @@ def _limits(settings: GatewaySettings) -> WorkerLimits:
     return WorkerLimits(
         threads=settings.worker_threads or cores_of_each(available_cores(), settings.max_resident),
         memory_bytes=settings.worker_memory_bytes or settings.max_resident_bytes,
-        batch_bytes=settings.max_batch_bytes,
+        batch_bytes=BATCH_BYTES,
         answer_bytes=settings.max_answer_bytes,
         cuda_devices=cuda_devices(os.environ) if settings.torch_device == "auto" else None,
         not_finite=settings.not_finite,
@@ -280,7 +289,7 @@ def _resident_set(
 ) -> ResidentSet:
     limits = ReplicaLimits(
         max_in_flight=settings.max_in_flight,
-        max_in_flight_bytes=settings.max_in_flight_bytes,
+        max_in_flight_bytes=WORKER_IN_FLIGHT_BYTES,
         load_timeout_s=settings.load_timeout_s,
         warm_up_timeout_s=settings.warm_up_timeout_s,
         stuck_grace_s=settings.stuck_grace_s,

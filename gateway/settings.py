@@ -13,6 +13,22 @@ from gateway.system import available_bytes
 
 MIB = 1024 * 1024
 
+HEAD_TIMEOUT_S = 10.0
+"""Longest time from the first byte of a request to its last header."""
+BODY_TIMEOUT_S = 30.0
+"""Longest time in which less than 64 KiB of a body come, if that much is left."""
+READ_TIMEOUT_S = 30.0
+"""Longest time in which a caller reads less than 64 KiB of its answer, if that much is left."""
+WORKER_IN_FLIGHT_BYTES = 64 * MIB
+"""Most bytes of bodies inside one worker."""
+BATCH_BYTES = 16 * MIB
+"""Most bytes of bodies that are predicted by one call; a larger one goes alone."""
+STANDBY_TIMEOUT_S = 300.0
+"""Life of a warmed standby that is not activated."""
+ROLLBACK_ERROR_MARGIN = 0.05
+"""By how much a promoted version's share of failed requests may be larger than the old one's."""
+ROLLBACK_LATENCY_RATIO = 3.0
+"""How many times as long as the old version's 95 % of its answers may take."""
 
 _SMALLEST_BUDGET_BYTES = 64 * MIB
 _SHARE_OF_LOAD_BUDGET = 0.1
@@ -52,9 +68,6 @@ class GatewaySettings(BaseSettings):
         ge=1,
         description="Most requests inside one worker, and most that wait for a version's worker.",
     )
-    max_in_flight_bytes: int = Field(
-        64 * MIB, ge=1, description="Most bytes of bodies inside one worker."
-    )
     max_total_in_flight: int = Field(
         2048, ge=1, description="Most requests in flight on this gateway, of all models together."
     )
@@ -64,11 +77,6 @@ class GatewaySettings(BaseSettings):
         description="Most bytes of requests and answers; one alone is never too big.",
     )
     max_body_bytes: int = Field(16 * MIB, ge=1, description="Largest body of a request.")
-    max_batch_bytes: int = Field(
-        16 * MIB,
-        ge=1,
-        description="Most bytes of bodies that are predicted by one call; a larger one goes alone.",
-    )
     max_answer_bytes: int = Field(
         64 * MIB, ge=1024, le=1024 * MIB, description="Largest answer to one request."
     )
@@ -80,26 +88,11 @@ class GatewaySettings(BaseSettings):
     request_timeout_s: float = Field(
         30.0, gt=0, le=3600, description="From a body's last byte to the answer, loading excluded."
     )
-    body_timeout_s: float = Field(
-        30.0,
-        gt=0,
-        le=3600,
-        description="Longest time in which less than 64 KiB of a body come, if that much is left.",
-    )
     max_connections: int = Field(
         10000, ge=1, description="Most connections of callers; those beyond it are turned away."
     )
-    head_timeout_s: float = Field(
-        10.0, gt=0, description="Longest time from the first byte of a request to its last header."
-    )
     idle_timeout_s: float = Field(
         75.0, gt=0, description="Longest time without a request on an open connection."
-    )
-    read_timeout_s: float = Field(
-        30.0,
-        gt=0,
-        description="Longest time in which a caller reads less than 64 KiB of its answer, if "
-        "that much is left.",
     )
     stuck_grace_s: float = Field(
         10.0, ge=0, description="Beyond the time-out, after which a busy worker is ended."
@@ -119,9 +112,6 @@ class GatewaySettings(BaseSettings):
         le=3600,
         description="Time for proving that a model's requests may be joined, and how it is called "
         "fastest, beyond which neither is done; empty: a tenth of GATEWAY_LOAD_BUDGET_S; 0: never.",
-    )
-    standby_timeout_s: float = Field(
-        300.0, gt=0, description="Life of a warmed standby that nobody activates."
     )
     on_demand_idle_s: float = Field(
         300.0, gt=0, description="Idle time after which a worker of an on_demand version ends."
@@ -145,14 +135,10 @@ class GatewaySettings(BaseSettings):
         description="Requests of the new version before it is judged, and of the old one before "
         "it is known.",
     )
-    rollback_error_margin: float = Field(
-        0.05, ge=0, lt=1, description="By how much the share of failed requests may be larger."
-    )
-    rollback_latency_ratio: float = Field(
-        3.0, ge=1, description="How many times as long 95 % of the answers may take, and …"
-    )
     rollback_latency_floor_s: float = Field(
-        0.05, ge=0, description="… how much longer: both must be exceeded."
+        0.05,
+        ge=0,
+        description="Roll back for latency only if the new p95 exceeds the old one by so much.",
     )
     torch_device: Literal["auto", "cpu"] = Field(
         "auto", description="'auto': torch models use the GPU where there is one."

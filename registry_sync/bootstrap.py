@@ -88,7 +88,6 @@ def build_registry(settings: SyncSettings) -> LazyRegistry:
     return LazyRegistry(
         settings.tracking_uri,
         os.environ,
-        stages=settings.stages,
         on_call=lambda call: registry_calls.labels(call).inc(),
     )
 
@@ -296,7 +295,6 @@ def _spine(
         jitter=random.random,
         limits=Limits(
             settings.stage_timeout_s,
-            settings.thorough_poll_every,
             RoomLimits(settings.rollback_window_s, settings.disk_floor_bytes),
         ),
         require_digest=settings.require_digest,

@@ -47,16 +47,6 @@ class SyncSettings(BaseSettings):
     poll_interval_s: PositiveFloat = Field(
         30.0, description="Seconds between two listings of the registry."
     )
-    thorough_poll_every: PositiveInt = Field(
-        10,
-        description="Every so many polls ask for all versions, whether their models show a "
-        "change or not: a tag on a version shows nowhere else.",
-    )
-    stages: bool = Field(
-        False,
-        description="Follow MLflow's deprecated stages as aliases production and staging, where "
-        "the model has no alias of that name.",
-    )
     database_url: SecretStr | None = Field(
         None, description="SQLAlchemy URL of the ledger; empty: SQLite in the node's folder."
     )

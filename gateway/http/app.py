@@ -15,7 +15,10 @@ from gateway.http import catalogue, control, health
 from gateway.http.predict import BodyLimits, Predictions, declare_predictions, request_id_of
 from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
 from gateway.http.services import Services, attach
-from gateway.settings import GatewaySettings
+from gateway.settings import (
+    BODY_TIMEOUT_S,
+    GatewaySettings,
+)
 from gateway.system.http1 import App, AsgiService, Message, Receive, Scope, Send
 
 _DESCRIPTION = """Serves every model of a registry by name and version.
@@ -41,7 +44,7 @@ def create_public_app(services: Services, settings: GatewaySettings) -> Predicti
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_middleware(_RequestIds)
     declare_predictions(app)
-    limits = BodyLimits(settings.max_body_bytes, settings.body_timeout_s)
+    limits = BodyLimits(settings.max_body_bytes, BODY_TIMEOUT_S)
     following = AsgiService(app, max_body_bytes=limits.max_bytes, body_timeout_s=limits.timeout_s)
     return Predictions(
         following,

@@ -109,13 +109,9 @@ _log = structlog.get_logger("registry_sync.reconcile")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the spine waits for, in seconds; how often it asks for everything, in polls; and `room`.
-
-    ``room`` says when bytes may go.
-    """
+    """What the spine waits for, in seconds; ``room`` says when bytes may go."""
 
     stage_timeout_s: float = 600.0
-    thorough_poll_every: int = 10
     room: RoomLimits = field(default_factory=RoomLimits)
 
 
@@ -180,7 +176,6 @@ class Reconciler:
             store=store,
             ledger=ledger,
             journal=self.journal,
-            thorough_every=limits.thorough_poll_every,
             clock=clock,
             on_news=self._changed,
         )

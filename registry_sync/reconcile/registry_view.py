@@ -28,6 +28,9 @@ from registry_sync.sources import Source
 from registry_sync.system import Threads
 
 _NOTHING = Aspired(models={}, listed_at=0.0)
+THOROUGH_POLL_EVERY = 10
+"""So many polls ask for all versions once, whether their models show a change or not: a tag on a
+version shows nowhere else."""
 _SILENT_AT_FIRST_S = 5.0
 _SILENT_S = 60.0
 _LISTINGS_THAT_COUNT_ANEW = 2
@@ -68,21 +71,19 @@ class Listings:
         store: ArtifactStore,
         ledger: Ledger,
         journal: Journal,
-        thorough_every: int,
         clock: Callable[[], float],
         on_news: Callable[[AbstractSet[str] | None], None] = lambda _: None,
     ) -> None:
         """Store.
 
-        ``clock`` gives epoch seconds; every so many polls ask for all versions; ``on_news`` is
-        called with the models that are listed otherwise than before, or with None: any may be.
+        ``clock`` gives epoch seconds; ``on_news`` is called with the models that are listed
+        otherwise than before, or with None: any may be.
         """
         self._source = source
         self._threads = threads
         self._store = store
         self._ledger = ledger
         self._journal = journal
-        self._thorough_every = thorough_every
         self._clock = clock
         self._on_news = on_news
         self.settled = Settled(_NOTHING)
@@ -161,7 +162,7 @@ class Listings:
         Ordinary polls ask for versions of unchanged models only now and then.
         """
         async with self._polling:
-            due = self._polls_since_thorough + 1 >= self._thorough_every
+            due = self._polls_since_thorough + 1 >= THOROUGH_POLL_EVERY
             before = None if due or thorough else self._said
             began_at = self._clock()
             waiting = self._say_when_silent(began_at)

@@ -22,22 +22,18 @@ class LazyRegistry:
         tracking_uri: str,
         environ: MutableMapping[str, str],
         *,
-        stages: bool,
         on_call: Callable[[str], None],
     ) -> None:
         """Store what to connect to, and what to call before each question."""
         self._tracking_uri = tracking_uri
         self._environ = environ
-        self._stages = stages
         self._on_call = on_call
 
     @cached_property
     def _registry(self) -> Source:
         if self._tracking_uri.startswith(SCHEME):
             return connect_s3_registry(self._tracking_uri, self._environ)
-        return connect_mlflow(
-            self._tracking_uri, self._environ, stages=self._stages, on_call=self._on_call
-        )
+        return connect_mlflow(self._tracking_uri, self._environ, on_call=self._on_call)
 
     @property
     def name(self) -> str:

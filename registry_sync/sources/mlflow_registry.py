@@ -37,7 +37,6 @@ _FEW_MODELS = 5
 _READY = "READY"
 _PENDING = "PENDING_REGISTRATION"
 _REGISTERING_S = 600.0
-_STAGES = ("Production", "Staging")
 _PROMPT_TAG = "mlflow.prompt.is_prompt"
 _EXTERNAL_TAG = "mlflow.model.isExternal"
 _CREATION_DIGITS = 32
@@ -66,7 +65,6 @@ def connect_mlflow(
     tracking_uri: str,
     environ: MutableMapping[str, str],
     *,
-    stages: bool = False,
     on_call: Callable[[str], None] = lambda _: None,
 ) -> MlflowRegistry:
     """Return a source for the registry at ``tracking_uri``. Imports mlflow: takes seconds.
@@ -76,7 +74,6 @@ def connect_mlflow(
     Args:
         tracking_uri: ``http(s)://…`` of an MLflow server.
         environ: The process's environment; see `bound_mlflow`.
-        stages: As `MlflowRegistry`.
         on_call: As `MlflowRegistry`.
 
     Raises:
@@ -89,7 +86,7 @@ def connect_mlflow(
     name = _named_registry(tracking_uri)
     with _as_source_error(name, "cannot be used as a registry"):
         client = MlflowClient(tracking_uri=tracking_uri)
-        return MlflowRegistry(client, name, stages=stages, on_call=on_call)
+        return MlflowRegistry(client, name, on_call=on_call)
 
 
 class MlflowRegistry:
@@ -100,7 +97,6 @@ class MlflowRegistry:
         client: Any,
         name: str = "the MLflow registry",
         *,
-        stages: bool = False,
         on_call: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -109,13 +105,11 @@ class MlflowRegistry:
         Args:
             client: An ``MlflowClient``.
             name: What messages call the registry.
-            stages: Read MLflow's stages as aliases ``production`` and ``staging``.
             on_call: Told the name of every call to the server, before it is made.
             clock: Epoch seconds.
         """
         self._client = client
         self._name = name
-        self._stages = stages
         self._on_call = on_call
         self._clock = clock
 
@@ -140,7 +134,7 @@ class MlflowRegistry:
             asked = [model.name for model in models if model.name not in known]
             versions = self._versions_of(asked if known else None)
             models, late = self._not_older(models, versions)
-            found = _aspired(models, versions, listed_at, known, stages=self._stages)
+            found = _aspired(models, versions, listed_at, known)
             # Their versions may be older than what they show now: the next poll asks for both.
             marks = {name: mark for name, mark in found.marks.items() if name not in late}
             return replace(found, marks=marks)
@@ -157,7 +151,7 @@ class MlflowRegistry:
                 return None
             versions = self._versions_of([name])
             models, _ = self._not_older(models, versions)
-            return _aspired(models, versions, 0.0, {}, stages=self._stages).models.get(name)
+            return _aspired(models, versions, 0.0, {}).models.get(name)
 
     def _not_older(
         self, models: list[Any], versions: Iterable[Any]
@@ -322,8 +316,6 @@ def _aspired(
     versions: Iterable[Any],
     listed_at: float,
     known: Mapping[str, AspiredModel],
-    *,
-    stages: bool,
 ) -> Aspired:
     """Join MLflow's two listings. A model that only the second one knows waits for the next.
 
@@ -332,7 +324,6 @@ def _aspired(
         versions: The second one, of every model that is not in ``known``.
         listed_at: Epoch seconds at which the first one began.
         known: Models that are as they were.
-        stages: Whether MLflow's stages are read as aliases.
     """
     by_model: dict[str, list[Any]] = {}
     for version in versions:
@@ -349,7 +340,7 @@ def _aspired(
             problems.append(f"a registered model was left out: {error}")
             continue
         listed = by_model.get(name, [])
-        found[name] = known[name] if name in known else _model(model, listed, stages=stages)
+        found[name] = known[name] if name in known else _model(model, listed)
         if name in known or not _may_settle(model, listed, listed_at):
             marks[name] = _mark(model)
     return Aspired(found, listed_at, tuple(problems), marks)
@@ -369,7 +360,7 @@ def _may_settle(model: Any, listed: list[Any], listed_at: float) -> bool:
     )
 
 
-def _model(model: Any, listed: Iterable[Any], *, stages: bool) -> AspiredModel:
+def _model(model: Any, listed: Iterable[Any]) -> AspiredModel:
     """Return one model with its ready versions and the aliases that can be followed."""
     statuses: dict[int, str] = {}
     ready: dict[int, AspiredVersion] = {}
@@ -383,8 +374,7 @@ def _model(model: Any, listed: Iterable[Any], *, stages: bool) -> AspiredModel:
         statuses[version.version] = version.status
         if version.status == _READY:
             ready[version.version] = version
-    pointers = {**(_stages(model) if stages else {}), **dict(model.aliases)}
-    aliases, unfollowed, problems = _aliases(pointers, statuses)
+    aliases, unfollowed, problems = _aliases(dict(model.aliases), statuses)
     if ready:
         aliases[LATEST] = max(ready)
     return AspiredModel(
@@ -396,15 +386,6 @@ def _model(model: Any, listed: Iterable[Any], *, stages: bool) -> AspiredModel:
         tags=dict(model.tags),
         problems=(*left_out, *problems),
     )
-
-
-def _stages(model: Any) -> dict[str, str]:
-    """Return MLflow's deprecated stages as aliases, in small letters."""
-    return {
-        one.current_stage.lower(): str(one.version)
-        for one in model.latest_versions or ()
-        if one.current_stage in _STAGES
-    }
 
 
 def _aliases(

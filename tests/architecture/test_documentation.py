@@ -102,7 +102,7 @@ def test_help_spells_defaults_as_they_would_be_set() -> None:
     lines = {line.split(" ")[0]: line for line in settings_help(SyncSettings)}
     assert " (30): " in lines["REGISTRY_SYNC_POLL_INTERVAL_S"]
     assert " (21474836480): " in lines["REGISTRY_SYNC_MAX_ARTIFACT_BYTES"]
-    assert " (false): " in lines["REGISTRY_SYNC_STAGES"]
+    assert " (false): " in lines["REGISTRY_SYNC_REQUIRE_DIGEST"]
     for name in ("DATABASE_URL", "OPERATIONS_TOKEN"):
         assert " (empty): " in lines[f"REGISTRY_SYNC_{name}"]
     uri = lines["REGISTRY_SYNC_TRACKING_URI"]

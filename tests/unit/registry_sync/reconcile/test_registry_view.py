@@ -9,6 +9,7 @@ import pytest
 from registry_sync.artifacts.store import ArtifactStore
 from registry_sync.ledger.journal import Journal
 from registry_sync.ledger.ledger import Ledger
+from registry_sync.reconcile import registry_view
 from registry_sync.reconcile.registry_view import Listings
 from registry_sync.system.threads import Threads
 from tests.fakes.registry import FakeRegistry
@@ -40,7 +41,6 @@ async def listings(tmp_path: Path, registry: FakeRegistry) -> AsyncIterator[List
         store=store,
         ledger=ledger,
         journal=Journal(ledger, threads),
-        thorough_every=3,
         clock=time.time,
     )
     ledger.close()
@@ -48,8 +48,9 @@ async def listings(tmp_path: Path, registry: FakeRegistry) -> AsyncIterator[List
 
 
 async def test_everything_is_asked_for_at_first_now_and_then_and_on_demand(
-    listings: Listings, registry: FakeRegistry
+    listings: Listings, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(registry_view, "THOROUGH_POLL_EVERY", 3)
     thorough = []
     for on_demand in (False, False, False, False, False, True, False):
         before = registry.thorough

@@ -17,14 +17,13 @@ NOW_MS = 2_000_000_000_000
 """Later than any version was made that a test says nothing else of."""
 
 
-def model(name, aliases=(), *, updated=NOW_MS, stages=(), **tags):
-    latest = [SimpleNamespace(current_stage=stage, version=number) for stage, number in stages]
+def model(name, aliases=(), *, updated=NOW_MS, **tags):
     return SimpleNamespace(
         name=name,
         aliases=dict(aliases),
         tags=tags,
         last_updated_timestamp=updated,
-        latest_versions=latest,
+        latest_versions=(),
     )
 
 
@@ -44,8 +43,8 @@ def pending(name, number):
     return version(name, number, status="PENDING_REGISTRATION", created_s=time.time())
 
 
-def listed(models, versions, *, stages=False):
-    return _aspired(models, versions, 5.0, {}, stages=stages)
+def listed(models, versions):
+    return _aspired(models, versions, 5.0, {})
 
 
 class Server:
@@ -177,15 +176,6 @@ def test_a_model_that_is_gone_after_its_versions_were_listed_is_not_listed(monke
 
     monkeypatch.setattr(server, "search_model_versions", gone_first)
     assert set(MlflowRegistry(server).aspired().models) == {"n"}
-
-
-def test_stages_are_aliases_where_that_is_wished_and_no_alias_has_the_name():
-    stages = [("Production", "1"), ("Staging", "2"), ("None", "3"), ("Archived", "1")]
-    models = [model("m", {"staging": "1"}, stages=stages)]
-    versions = [version("m", number) for number in (1, 2, 3)]
-    assert listed(models, versions).models["m"].aliases == {"staging": 1, "latest": 3}
-    found = listed(models, versions, stages=True).models["m"]
-    assert found.aliases == {"staging": 1, "production": 1, "latest": 3}
 
 
 def test_latest_is_the_highest_ready_version():

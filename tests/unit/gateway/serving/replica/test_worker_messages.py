@@ -420,6 +420,7 @@ GOOD, LYING = (ReplicaKey(name, version, "d") for name, version in (("good", 1),
 SHORT = ReplicaLimits(4, 1000, load_timeout_s=0.3, warm_up_timeout_s=0.3, stuck_grace_s=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of a lie that is that long
 @settings(max_examples=LIES, deadline=None)
 @given(moment=MOMENTS, then=st.sampled_from(["go on", "go on", "end", "hang"]))
 def test_whatever_a_worker_says_others_are_answered_and_nothing_stays_taken(moment, then):
