@@ -83,7 +83,7 @@ _Awaited = tuple[str, int, str | None]
 
 
 class _Missing(NamedTuple):
-    """What a call waits for, and its refusal if that does not come in time."""
+    """A version or alias that a call waits for, and the refusal if it does not come in time."""
 
     awaited: _Awaited
     error: ModelLoadingError

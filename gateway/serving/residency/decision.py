@@ -45,9 +45,9 @@ class ResidentLimits:
 
 
 class State(StrEnum):
-    """What a replica can do for a request: ``READY`` takes new ones, ``CLOSED`` ends with its last.
+    """The state of a replica: ``READY`` takes new requests, ``CLOSED`` ends with its last one.
 
-    The process and the memory of one that is ``ENDING`` are still there.
+    The process and the memory of an ``ENDING`` replica are still there.
     """
 
     LOADING = "loading"
@@ -58,11 +58,11 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReplicaView:
-    """What the decision sees of a replica.
+    """A replica, as the decision sees it.
 
     Attributes:
         number: Tells the replicas of a version apart.
-        bytes: What it holds; while it loads, the most that its load is expected to need.
+        bytes: Held now; while the replica loads, the most that its load is expected to need.
         grown: By how many bytes it has grown since it was ready.
         value: See `value`.
         started_at: Monotonic seconds, as ``closed_at``.
@@ -93,8 +93,8 @@ class DemandView:
 
     Attributes:
         since: Monotonic seconds when the first one began to wait.
-        bytes: What one replica is expected to need.
-        replicas: How many are waited for.
+        bytes: Expected need of one replica.
+        replicas: Number of replicas that are waited for.
         is_staged: A stage waits for it.
         stage_deadline: When its stages stop looking for room; infinite without a stage.
     """
@@ -122,7 +122,7 @@ class Snapshot:
 
     Attributes:
         now: Monotonic seconds.
-        limits: What there is for replicas: the forkserver's bytes are taken off.
+        limits: Slots and bytes for replicas, without the forkserver's bytes.
         loads_at_once: How many loads may be under way.
         demands: Oldest first, without those that pause after a failure.
         background: The most wanted first.

@@ -59,7 +59,7 @@ _log = structlog.get_logger("gateway.serving.residency.load_queue")
 
 
 class Versions(Protocol):
-    """What the resident set asks about a version."""
+    """Answers that the resident set needs about a version."""
 
     def estimate(self, key: ReplicaKey) -> int:
         """Guess the bytes of a version that was never measured."""
@@ -214,8 +214,9 @@ class LoadQueue:
             while actions := decide(self._snapshot()):
                 for action in actions:
                     self._apply(action)
-        except Exception:  # noqa: BLE001  # the next look must come
+        except Exception:  # noqa: BLE001  # the next look must come, whatever raises below
             _log.exception("residency.failed")
+            self._look_within(decision.TURN_WAIT_S)
         finally:
             self._is_looking = False
         self._look_when_due()

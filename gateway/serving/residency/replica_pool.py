@@ -58,7 +58,7 @@ class Resident:
     Attributes:
         number: Counts the workers of this gateway.
         bytes: What it holds: expected, while it comes up; measured, from then on.
-        ready_bytes: What it held when it became ready.
+        ready_bytes: Bytes held when the worker became ready.
         cold: It was warmed by a stage, and no caller has used it since.
         closed_to_new: It ends with its last lease; ``closed_at``: since then.
         wrong: Why it is to be replaced: a successor need not wait until it has ended. Mostly empty.
@@ -100,7 +100,7 @@ class Resident:
 
     @property
     def state(self) -> State:
-        """What it can do for a request; one whose process is about to end takes no new ones."""
+        """The state for the decision; a worker whose process is about to end is closed."""
         if self.ending:
             return State.ENDING
         if self.closed_to_new:

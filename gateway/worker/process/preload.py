@@ -55,8 +55,8 @@ LATER = (
     "mlflow.tracing.processor.otel",
     "pyarrow.pandas_compat",
 )
-"""What reading a ``pt2`` archive imports (a second, in every worker that does it itself), and what
-mlflow imports inside functions."""
+"""Reading a ``pt2`` archive imports the first four: a second, in every worker that does it itself.
+MLflow imports the others inside functions."""
 LATER_S = 5.0
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.contract.references import ReplicaKey
 from gateway.errors import LoadError, ModelLoadingError
-from gateway.serving.residency import decision, load_history
+from gateway.serving.residency import decision, load_history, load_queue
 from gateway.serving.residency.lease import Lease
 from tests.fakes.resident_set import MIB, World, key, staging, until
 
@@ -38,6 +38,22 @@ async def over(world: World, *callers: "asyncio.Future[Any]") -> None:
 
 def names_of_ended(world: World) -> list[str]:
     return [name for name, _ in world.ends]
+
+
+async def test_a_look_that_fails_is_followed_by_another(
+    soon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    decide, failures = decision.decide, [RuntimeError("out of order")]
+
+    def fail_once(seen: decision.Snapshot) -> tuple[decision.Action, ...]:
+        if failures:
+            raise failures.pop()
+        return decide(seen)
+
+    monkeypatch.setattr(load_queue, "decide", fail_once)
+    await world.use("a")
+    assert (failures, world.starts) == ([], ["a/1"])
 
 
 # --- swaps ----------------------------------------------------------------------------------------
