@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from gateway.contract.catalogue import Catalogue, CatalogueAck
 from registry_sync.ledger import backlog
 from registry_sync.planning import catalogue
 from registry_sync.reconcile import reconciler, signature_cache
@@ -150,7 +148,6 @@ async def test_what_was_missed_is_found_now_and_then(
             await spine.next_decision()
         assert len(node.registry.fetched) == fetched
         monkeypatch.setattr(reconciler, "_ALL_EVERY_S", 0.0)
-        monkeypatch.setattr(reconciler, "_ALL_TAKES_AT_MOST", 0.0)
         await spine.next_decision()
         await becomes(lambda: len(node.registry.fetched) > fetched, "it is fetched again")
 
@@ -176,55 +173,3 @@ async def test_each_of_many_models_is_fetched_and_staged_once(
         await asyncio.sleep(0)
         await spine.next_decision()
         assert len(node.registry.asked) == asked
-
-
-class Clock:
-    """The monotonic clock, which a test puts forward."""
-
-    def __init__(self) -> None:
-        self.ahead_s = 0.0
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self.ahead_s
-
-    def thread_time(self) -> float:
-        return time.thread_time()
-
-
-async def test_waiting_for_the_gateway_makes_the_safety_net_no_wider(
-    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = Clock()
-    monkeypatch.setattr(reconciler, "_MANY_MODELS", MODELS // 2)
-    monkeypatch.setattr(reconciler, "time", clock)
-    async with node.control_plane() as spine:
-        await at_rest(node, spine)
-        publish = node.gateway.publish
-
-        async def slow(told: Catalogue) -> CatalogueAck:
-            clock.ahead_s += 30.0
-            return await publish(told)
-
-        monkeypatch.setattr(node.gateway, "publish", slow)
-        snapshots = node.gateway.snapshots
-        node.gateway.restart()
-        await becomes(lambda: node.gateway.snapshots > snapshots, "the slow gateway is told")
-        await idle(spine)
-        counted = Counted(spine, monkeypatch)
-        clock.ahead_s += reconciler._ALL_EVERY_AT_MOST_S / 2
-        await spine.next_decision()
-        assert counted.planned.keys() == ALL
-
-
-async def test_the_safety_net_is_never_wider_than_ten_minutes(
-    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = Clock()
-    monkeypatch.setattr(reconciler, "time", clock)
-    async with node.control_plane() as spine:
-        await at_rest(node, spine)
-        spine._all_took_s = 60.0
-        counted = Counted(spine, monkeypatch)
-        clock.ahead_s += reconciler._ALL_EVERY_AT_MOST_S
-        await spine.next_decision()
-        assert counted.planned.keys() == ALL
