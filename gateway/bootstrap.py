@@ -270,7 +270,7 @@ def _limits(settings: GatewaySettings) -> WorkerLimits:
         memory_bytes=settings.worker_memory_bytes or settings.max_resident_bytes,
         batch_bytes=BATCH_BYTES,
         answer_bytes=settings.max_answer_bytes,
-        cuda_devices=cuda_devices(os.environ) if settings.torch_device == "auto" else None,
+        cuda_devices=cuda_devices(os.environ),
         not_finite=settings.not_finite,
         proof_budget_s=settings.proof_s,
         timeout_s=settings.request_timeout_s,

@@ -98,13 +98,16 @@ class GatewaySettings(BaseSettings):
         10.0, ge=0, description="Beyond the time-out, after which a busy worker is ended."
     )
     load_budget_s: float = Field(
-        30.0, gt=0, description="Longest wait of a request for a version that is not resident."
+        30.0,
+        gt=0,
+        le=3600,
+        description="Longest wait of a request for a version that is not resident.",
     )
     load_timeout_s: float = Field(
-        300.0, gt=0, description="Longest start, check and load of a worker."
+        300.0, gt=0, le=3600, description="Longest start, check and load of a worker."
     )
     warm_up_timeout_s: float = Field(
-        120.0, gt=0, description="Longest warm-up of a worker, once it has loaded."
+        120.0, gt=0, le=3600, description="Longest warm-up of a worker, once it has loaded."
     )
     proof_budget_s: float | None = Field(
         None,
@@ -139,9 +142,6 @@ class GatewaySettings(BaseSettings):
         0.05,
         ge=0,
         description="Roll back for latency only if the new p95 exceeds the old one by so much.",
-    )
-    torch_device: Literal["auto", "cpu"] = Field(
-        "auto", description="'auto': torch models use the GPU where there is one."
     )
     worker_threads: int = Field(
         0,

@@ -53,7 +53,12 @@ from registry_sync.reconcile import (
     Schedule,
     Sweep,
 )
-from registry_sync.settings import SyncSettings
+from registry_sync.settings import (
+    ENVIRONMENT_TIMEOUT_S,
+    MAX_ARTIFACT_FILES,
+    STAGE_TIMEOUT_S,
+    SyncSettings,
+)
 from registry_sync.sources import (
     SCHEME,
     Fetcher,
@@ -98,7 +103,7 @@ def build_fetcher(settings: SyncSettings) -> Fetcher:
     settle_s = 0.0 if settings.tracking_uri.startswith(SCHEME) else settings.settle_s
     limits = FetchLimits(
         max_bytes=settings.max_artifact_bytes,
-        max_files=settings.max_artifact_files,
+        max_files=MAX_ARTIFACT_FILES,
         timeout_s=settings.fetch_timeout_s,
         disk_floor_bytes=settings.disk_floor_bytes,
         settle_s=settle_s,
@@ -120,7 +125,7 @@ def build_publisher(uri: str) -> Publisher:
 
 def build_environments(settings: SyncSettings) -> Environments:
     """Return the own environments of the settings' node; nothing is read yet."""
-    limits = BuildLimits(settings.environment_timeout_s, settings.disk_floor_bytes)
+    limits = BuildLimits(ENVIRONMENT_TIMEOUT_S, settings.disk_floor_bytes)
     try:
         installer = find_uv_bin()
     except FileNotFoundError:  # installed by other means than pip: found by name, or at a build not
@@ -294,7 +299,7 @@ def _spine(
         boot_id=uuid.uuid4().hex,
         jitter=random.random,
         limits=Limits(
-            settings.stage_timeout_s,
+            STAGE_TIMEOUT_S,
             RoomLimits(settings.rollback_window_s, settings.disk_floor_bytes),
         ),
         require_digest=settings.require_digest,

@@ -21,6 +21,14 @@ from gateway.system.logs import names_in, names_user, passwords_in
 _DEFAULT_NODE_DIR = Path(".registry-gateway")
 _GIB = 2**30
 
+MAX_ARTIFACT_FILES = 10_000
+"""Most files of one artifact."""
+ENVIRONMENT_TIMEOUT_S = 1800.0
+"""Longest build of one own environment."""
+STAGE_TIMEOUT_S = 3 * 3600.0
+"""Longest wait for the outcome of a stage: the gateway waits, loads and warms up within its own
+limits, each of which is at most an hour."""
+
 
 class SyncSettings(BaseSettings):
     """Everything that can be set; each name with the prefix ``REGISTRY_SYNC_``."""
@@ -64,7 +72,6 @@ class SyncSettings(BaseSettings):
         3600.0, ge=0, description="How long the bytes that an alias left stay on disk."
     )
     max_artifact_bytes: PositiveInt = Field(20 * _GIB, description="Bytes of one artifact.")
-    max_artifact_files: PositiveInt = Field(10_000, description="Files of one artifact.")
     fetch_timeout_s: PositiveFloat = Field(3600.0, description="Seconds for one whole fetch.")
     disk_floor_bytes: int = Field(
         _GIB, ge=0, description="Free bytes that fetching leaves on the file system."
@@ -75,11 +82,6 @@ class SyncSettings(BaseSettings):
         description="Bytes of artifacts that this node keeps, those on their way included; 0: as "
         "many as the floor leaves room for.",
     )
-    stage_timeout_s: PositiveFloat = Field(
-        600.0,
-        description="Seconds to wait for the outcome of a stage; more than GATEWAY_LOAD_TIMEOUT_S, "
-        "GATEWAY_WARM_UP_TIMEOUT_S and GATEWAY_LOAD_BUDGET_S together.",
-    )
     dependencies: Literal["ignore", "warn", "refuse"] = Field(
         "warn",
         description="What it means when a version requires other libraries than are installed "
@@ -89,9 +91,6 @@ class SyncSettings(BaseSettings):
         "warn",
         description="What it means when an alias is to go to a version with another signature: "
         "ignore, warn, or refuse: it stays, if that breaks callers.",
-    )
-    environment_timeout_s: PositiveFloat = Field(
-        1800.0, description="Seconds for building one own environment."
     )
     sweep_interval_s: PositiveFloat = Field(
         300.0, description="Seconds between two clean-ups of artifacts, environments and history."

@@ -16,7 +16,7 @@ from registry_sync.cli.arguments import AsJson, at_uri, new_alias, read_settings
 from registry_sync.cli.output import Exit, fail, progress_bars, say, say_error, tell
 from registry_sync.domain import AspiredVersion
 from registry_sync.errors import IncompleteArtifactError, SyncError
-from registry_sync.settings import SyncSettings
+from registry_sync.settings import MAX_ARTIFACT_FILES, SyncSettings
 
 if TYPE_CHECKING:  # a command that only asks needs no registry: half a second less
     from registry_sync.sources import Publication, Source
@@ -141,7 +141,7 @@ def publish(
 
             read = read_folder(
                 folder,
-                max_files=settings.max_artifact_files,
+                max_files=MAX_ARTIFACT_FILES,
                 max_bytes=settings.max_artifact_bytes,
                 on_bytes=show,
             )
