@@ -8,7 +8,6 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from gateway.worker.loading.proofs.background import Background
 from gateway.worker.loading.proofs.proof import WHOLE, Proof
 from gateway.worker.loading.transient_faults import name_of, passing_fault
 from gateway.worker.process import confinement, memory
+from gateway.worker.process.installed import installed_version
 from gateway.worker.protocol.messages import Load, Loaded, LoadFailed, Message, Warming, bounded
 from gateway.worker.rows import signature as rules
 from gateway.worker.served_model import ServedModel, call_pyfunc, log_without_data
@@ -196,13 +196,8 @@ def _check_expected(model: ServedModel, order: Load) -> expected_answers.Checked
 
 def _frameworks(order: Load) -> dict[str, str]:
     """Return the versions, in this environment, of what the model was logged with."""
-    found = {}
-    for name in order.description.get("frameworks") or {}:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: installed_version(name) for name in order.description.get("frameworks") or {}}
+    return {name: version for name, version in found.items() if version is not None}
 
 
 def _example(order: Load) -> bytes | None:

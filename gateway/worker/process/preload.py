@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 
 from gateway.worker.process.confinement import ENVIRONMENT
+from gateway.worker.process.installed import PRELOADED, installed_version
 
 MODULES = (
     "numpy",
@@ -73,6 +74,12 @@ def import_libraries(modules: Iterable[str]) -> None:
                 importlib.import_module(module)
 
 
+def read_versions() -> None:
+    """Read the versions of the libraries that are imported here, once for all workers."""
+    for name in PRELOADED:
+        installed_version(name)
+
+
 def predict_once() -> None:
     """Fit and ask a model of one row, for what scikit-learn imports at the first prediction.
 
@@ -120,4 +127,5 @@ def import_later(seconds: float) -> None:
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a gateway that drains may load still
 set_environment()
 import_libraries(MODULES)
+read_versions()
 import_later(LATER_S)

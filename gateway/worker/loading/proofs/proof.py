@@ -10,9 +10,10 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from importlib import metadata
 from itertools import islice
 from typing import Any, TypeGuard
+
+from gateway.worker.process.installed import installed_version
 
 FORMAT = 2
 """Raised when what is proved changes its meaning: proofs of other formats are not read."""
@@ -241,17 +242,10 @@ def libraries(description: Mapping[str, Any], python: str) -> dict[str, str]:
     ]
     found_versions = {"python": python}
     for name in islice(dict.fromkeys(names), _MAX_LOOKED_UP):
-        if version := _version(name):
+        if version := installed_version(name):
             found_versions[name] = version[:_MAX_NAME]
     if len(found_versions) <= _MAX_LIBRARIES:
         return found_versions
     lines = sorted(f"{name}=={version}" for name, version in found_versions.items())
     named = dict(islice(found_versions.items(), _MAX_LIBRARIES - 1))
     return {**named, _ALL: hashlib.sha256("\n".join(lines).encode()).hexdigest()}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except (metadata.PackageNotFoundError, ValueError):
-        return None

@@ -193,7 +193,7 @@ def test_of_more_libraries_than_have_room_none_changes_unseen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     installed = {f"lib{number}": "1" for number in range(100)}
-    monkeypatch.setattr(proofs, "_version", installed.get)
+    monkeypatch.setattr(proofs, "installed_version", installed.get)
     description = {"requirements": [f"{name}==1" for name in installed]}
     found = libraries(description, "3.11.7")
     assert parse(replace(KNOWN, made_with=found).as_header()) is not None

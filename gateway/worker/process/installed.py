@@ -1,0 +1,22 @@
+"""The versions of the libraries that are installed in this environment."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import metadata
+
+PRELOADED = ("numpy", "pandas", "mlflow", "mlflow-skinny", "scikit-learn", "torch")
+"""Libraries whose version nearly every load asks for."""
+
+
+@cache
+def installed_version(name: str) -> str | None:
+    """Return the version of a distribution, or None if it is not installed.
+
+    Reading one takes a millisecond, and a load asks for several. The forkserver reads those of
+    the libraries that it has imported, so that its workers find them.
+    """
+    try:
+        return metadata.version(name)
+    except (metadata.PackageNotFoundError, ValueError):
+        return None
