@@ -18,8 +18,8 @@ from fastapi import FastAPI
 from gateway.contract import ReplicaKey
 from gateway.errors import TableFileError
 from gateway.http import Predictions, Services, create_control_app, create_public_app
-from gateway.observability import LiveRecord, Telemetry
-from gateway.rollout import Margins, RollbackRule, Rollout
+from gateway.observability import LiveTallies, Telemetry
+from gateway.rollout import AutomaticRollback, Margins, Rollout
 from gateway.routing import DamagedFiles, Node, RouteTable, TableFile
 from gateway.serving import (
     LEAST_LOADS_AT_ONCE,
@@ -47,8 +47,10 @@ from gateway.settings import (
     HEAD_TIMEOUT_S,
     READ_TIMEOUT_S,
     ROLLBACK_ERROR_MARGIN,
+    ROLLBACK_LATENCY_FLOOR_S,
     ROLLBACK_LATENCY_RATIO,
     STANDBY_TIMEOUT_S,
+    STUCK_GRACE_S,
     WORKER_IN_FLIGHT_BYTES,
     GatewaySettings,
 )
@@ -179,14 +181,14 @@ async def _running(
     own_launcher = ExecLauncher(os.environ)
     proofs = Proofs(settings.node_dir / "proofs", damaged)
     versions = Versions(node, settings.artifacts_dir.resolve(), _limits(settings), proofs)
-    live_record = LiveRecord()
+    live_tallies = LiveTallies()
     residents = _resident_set(
         settings,
         versions,
         Launchers(launcher, own_launcher),
         launcher.private_bytes,
         observer=_LoadObserver(telemetry, node),
-        live_record=live_record,
+        live_tallies=live_tallies,
         proofs=proofs,
     )
     rollout = Rollout(
@@ -200,7 +202,7 @@ async def _running(
     dispatcher = Dispatcher(
         node,
         residents,
-        live_record,
+        live_tallies,
         request_timeout_s=settings.request_timeout_s,
         load_budget_s=settings.load_budget_s,
         max_waiting=settings.max_in_flight,
@@ -212,7 +214,7 @@ async def _running(
         telemetry,
         interval_s=settings.probe_interval_s,
         request_timeout_s=settings.request_timeout_s,
-        stuck_grace_s=settings.stuck_grace_s,
+        stuck_grace_s=STUCK_GRACE_S,
         idle_s=settings.on_demand_idle_s,
     )
     hot = await asyncio.to_thread(table_file.load_hot)
@@ -229,22 +231,22 @@ async def _running(
             read_s=READ_TIMEOUT_S,
         )
     )
-    rule = RollbackRule(
+    rollback = AutomaticRollback(
         node=node,
         rollout=rollout,
-        live_record=live_record,
+        live_tallies=live_tallies,
         margins=Margins(
             min_requests=settings.rollback_min_requests,
             error_share=ROLLBACK_ERROR_MARGIN,
             latency_ratio=ROLLBACK_LATENCY_RATIO,
-            latency_floor_s=settings.rollback_latency_floor_s,
+            latency_floor_s=ROLLBACK_LATENCY_FLOOR_S,
         ),
-        window_s=settings.rollback_window_s,
+        window_s=settings.observation_window_s,
     )
     services = Services(node, residents, dispatcher, rollout, telemetry, admission, connections)
     watching = [
         asyncio.get_running_loop().create_task(keep_running(component, run))
-        for component, run in (("supervision", supervisor.run), ("rollback", rule.run))
+        for component, run in (("supervision", supervisor.run), ("rollback", rollback.run))
     ]
     try:
         yield Gateway(create_public_app(services, settings), create_control_app(services), services)
@@ -284,7 +286,7 @@ def _resident_set(
     shared_bytes: Callable[[], int],
     *,
     observer: Observer,
-    live_record: LiveRecord,
+    live_tallies: LiveTallies,
     proofs: Proofs,
 ) -> ResidentSet:
     limits = ReplicaLimits(
@@ -292,18 +294,18 @@ def _resident_set(
         max_in_flight_bytes=WORKER_IN_FLIGHT_BYTES,
         load_timeout_s=settings.load_timeout_s,
         warm_up_timeout_s=settings.warm_up_timeout_s,
-        stuck_grace_s=settings.stuck_grace_s,
+        stuck_grace_s=STUCK_GRACE_S,
         proof_s=settings.proof_s,
     )
 
     def longest_life_s(key: ReplicaKey) -> float:
         """One that is wrong lives until the next probe, one that is stuck for its limit."""
         limit_s = versions.timeout_s(key) or settings.request_timeout_s
-        return max(settings.probe_interval_s, limit_s + settings.stuck_grace_s)
+        return max(settings.probe_interval_s, limit_s + STUCK_GRACE_S)
 
     def new_replica(key: ReplicaKey, on_stopped: Callable[[Replica], None]) -> Replica:
-        late = partial(live_record.late, key)
-        return Replica(str(key), launchers, limits, on_stopped, late, on_proof=proofs.keep)
+        count = partial(live_tallies.count, key)
+        return Replica(str(key), launchers, limits, on_stopped, count, on_proof=proofs.keep)
 
     return ResidentSet(
         limits=ResidentLimits(settings.max_resident, settings.max_resident_bytes),

@@ -25,10 +25,14 @@ BATCH_BYTES = 16 * MIB
 """Most bytes of bodies that are predicted by one call; a larger one goes alone."""
 STANDBY_TIMEOUT_S = 300.0
 """Life of a warmed standby that is not activated."""
+STUCK_GRACE_S = 10.0
+"""Time beyond the time-out after which a busy worker is ended."""
 ROLLBACK_ERROR_MARGIN = 0.05
 """By how much a promoted version's share of failed requests may be larger than the old one's."""
 ROLLBACK_LATENCY_RATIO = 3.0
 """How many times as long as the old version's 95 % of its answers may take."""
+ROLLBACK_LATENCY_FLOOR_S = 0.05
+"""By how many seconds 95 % of its answers may take longer than the old version's."""
 
 _SMALLEST_BUDGET_BYTES = 64 * MIB
 _SHARE_OF_LOAD_BUDGET = 0.1
@@ -94,9 +98,6 @@ class GatewaySettings(BaseSettings):
     idle_timeout_s: float = Field(
         75.0, gt=0, description="Longest time without a request on an open connection."
     )
-    stuck_grace_s: float = Field(
-        10.0, ge=0, description="Beyond the time-out, after which a busy worker is ended."
-    )
     load_budget_s: float = Field(
         30.0,
         gt=0,
@@ -129,19 +130,14 @@ class GatewaySettings(BaseSettings):
         description="Most memory that one worker may take, touched or not; 0: as "
         "GATEWAY_MAX_RESIDENT_BYTES.",
     )
-    rollback_window_s: float = Field(
-        600.0, ge=0, description="After a promotion, time in which the rule may go back; 0: never."
+    observation_window_s: float = Field(
+        600.0,
+        ge=0,
+        description="Time after a promotion in which the gateway rolls it back if the new version "
+        "does worse; 0: never.",
     )
     rollback_min_requests: int = Field(
-        50,
-        ge=1,
-        description="Requests of the new version before it is judged, and of the old one before "
-        "it is known.",
-    )
-    rollback_latency_floor_s: float = Field(
-        0.05,
-        ge=0,
-        description="Roll back for latency only if the new p95 exceeds the old one by so much.",
+        50, ge=1, description="Fewest requests with which a version is compared."
     )
     worker_threads: int = Field(
         0,

@@ -20,8 +20,6 @@ from deploy.demo.story import Scene, shorten
 
 START_LIMIT_S = 180.0
 POLL_INTERVAL_S = 1.0
-SLOWER_S = 1.0
-"""By how much longer answers of a version must take than its predecessor's to count as slow."""
 _MARK = "made-by-make-demo"
 _LOOPBACK = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 _NOT_INHERITED = ("GATEWAY_", "REGISTRY_SYNC_", "MLFLOW_", "AWS_", "DEMO_", "PYTHONWARNINGS")
@@ -86,8 +84,8 @@ class Opening:
             {
                 "GATEWAY_PORT": str(gateway_port),
                 "GATEWAY_NODE_DIR": str(node),
-                # The versions do the same work: a busy machine must not have one taken back.
-                "GATEWAY_ROLLBACK_LATENCY_FLOOR_S": str(SLOWER_S),
+                # A busy machine may slow one of two equal versions: that must not undo a step.
+                "GATEWAY_OBSERVATION_WINDOW_S": "0",
             },
         )
         control_plane = self._plane(

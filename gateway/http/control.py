@@ -29,7 +29,7 @@ async def put_catalogue(request: Request) -> CatalogueAck:
     """Take a full snapshot of the registry: a `Catalogue`, which may be megabytes."""
     document = await request.body()
     catalogue = await read_catalogue(document)
-    return await services_of(request).rollout.take_catalogue(catalogue, document)
+    return await services_of(request).rollout.catalogue.take(catalogue, document)
 
 
 @router.put("/catalogue/models/{name:path}")
@@ -39,19 +39,19 @@ async def put_model(request: Request, name: str) -> CatalogueAck:
     change = await read_model_change(document)
     if change.name != name:
         raise RolloutRefusedError("invalid_request", f"the body is about model {change.name!r}")
-    return await services_of(request).rollout.take_model(change, document)
+    return await services_of(request).rollout.catalogue.take_model(change, document)
 
 
 @router.post("/catalogue/unchanged")
 async def keep_catalogue(request: Request, body: UnchangedCatalogue) -> CatalogueAck:
     """Take note that the registry was listed again, and lists the same."""
-    return await services_of(request).rollout.keep_catalogue(body)
+    return await services_of(request).rollout.catalogue.confirm(body)
 
 
 @router.post("/stage", status_code=202)
 async def stage(request: Request, body: StageRequest) -> StageAck:
     """Begin to bring up a standby; its outcome comes through ``observe``."""
-    return services_of(request).rollout.stage(body)
+    return services_of(request).rollout.staging.start(body)
 
 
 @router.post("/activate")

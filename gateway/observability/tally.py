@@ -1,49 +1,39 @@
-"""A tally of requests: how many, how many failed, and their seconds in buckets. Pure.
+"""Tallies of a version's requests: how many, how many failed, how long they took. Pure.
 
-The bounds of the buckets grow by at most a quarter, so a tally has a fixed size whatever the
-traffic. Where a bucket leaves a doubt, the newer version has the benefit of it.
+The seconds are in a histogram with fixed bounds, so a tally has one size whatever the traffic.
+Each bound is a quarter above the one before. Where a bucket leaves a doubt, the newer of two
+versions has the benefit of it.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
-from math import ceil, frexp
+from math import ceil, inf
 
-_BUCKETS_PER_OCTAVE = 4
-
-
-_FIRST_EXPONENT = -12
-
-
-_OCTAVES = 26
-
-
-BUCKETS = _BUCKETS_PER_OCTAVE * _OCTAVES
-"""From 0.12 ms to 4.5 h; what is outside counts in the first or the last."""
+BOUNDS_S = tuple(0.0001 * 1.25**step for step in range(80))
+"""From 0.1 ms to 4,500 s: no request may take longer than an hour."""
+BUCKETS = len(BOUNDS_S) + 1
 
 
 def bucket_of(seconds: float) -> int:
     """Return the bucket that seconds are counted in."""
-    mantissa, exponent = frexp(seconds)
-    index = (exponent - _FIRST_EXPONENT) * _BUCKETS_PER_OCTAVE + int(mantissa * 8) - 4
-    return min(max(index, 0), BUCKETS - 1)
+    return bisect_right(BOUNDS_S, seconds)
 
 
 def bounds_of(bucket: int) -> tuple[float, float]:
-    """Return the seconds between which a bucket lies."""
-    octave, part = divmod(bucket, _BUCKETS_PER_OCTAVE)
-    unit = 2.0 ** (octave + _FIRST_EXPONENT) / 8
-    return (part + 4) * unit, (part + 5) * unit
+    """Return the least seconds of a bucket, and the least of the bucket after it."""
+    return (0.0, *BOUNDS_S)[bucket], (*BOUNDS_S, inf)[bucket]
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What a version's requests came to.
+    """The requests of a version.
 
     Attributes:
         answered: Requests with a prediction.
-        faults: Requests that failed by the version's doing.
-        buckets: Of the answered ones, how many took how long.
+        faults: Requests that the version failed.
+        buckets: How many of the answered requests took how long.
     """
 
     answered: int = 0
@@ -52,24 +42,24 @@ class Tally:
 
     @property
     def requests(self) -> int:
-        """All that say something of the version."""
+        """All requests."""
         return self.answered + self.faults
 
     @property
     def fault_share(self) -> float:
-        """Which part of the requests failed, from 0 to 1; of none, none."""
+        """The failed share of the requests, from 0 to 1; 0 without a request."""
         return self.faults / self.requests if self.requests else 0.0
 
     def since(self, before: Tally) -> Tally:
-        """Return what came after an earlier tally of the same version."""
+        """Return the requests that came after an earlier tally of the same version."""
         return Tally(
             self.answered - before.answered,
             self.faults - before.faults,
             tuple(now - then for now, then in zip(self.buckets, before.buckets, strict=True)),
         )
 
-    def answered_within(self, share: float) -> tuple[float, float]:
-        """Return between which seconds so large a share was answered; there must be an answer."""
+    def quantile_s(self, share: float) -> tuple[float, float]:
+        """Return the bounds of a quantile of the seconds. There must be an answer."""
         left = ceil(share * self.answered)
         for bucket, count in enumerate(self.buckets):
             left -= count

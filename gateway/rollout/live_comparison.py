@@ -1,4 +1,4 @@
-"""Compares the live tallies of two versions, and says why the newer one is worse. Pure."""
+"""Compares the tallies of two versions, and explains why the newer one is worse. Pure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ _DEVIATIONS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Margins:
-    """How much worse is too much.
+    """How much worse than the old version the new version may be.
 
     Attributes:
-        min_requests: Of so many requests or more, the new version is judged, and the old one known.
+        min_requests: The fewest requests with which a version is compared.
         error_share: By how much the share of failed requests may be larger, from 0 to 1.
-        latency_ratio: How many times as long answers may take,
-        latency_floor_s: and how many seconds longer: both must be exceeded.
+        latency_ratio: How many times as long answers may take. The new version is too slow if it
+            exceeds this and
+        latency_floor_s: how many seconds longer answers may take.
     """
 
     min_requests: int
@@ -29,11 +30,11 @@ class Margins:
     latency_floor_s: float
 
 
-def verdict(old: Tally, new: Tally, margins: Margins) -> str | None:
-    """Say why the new version is worse than the old one; None: it is not, as far as is known.
+def why_worse(old: Tally, new: Tally, margins: Margins) -> str | None:
+    """Return why the new version is worse than the old one, or None.
 
-    An old version of which too little is known counts as one without faults, and its latency is
-    not compared.
+    An old version with too few requests counts as one without faults, and its latency is not
+    compared.
     """
     if new.requests < margins.min_requests:
         return None
@@ -42,7 +43,7 @@ def verdict(old: Tally, new: Tally, margins: Margins) -> str | None:
 
 
 def _more_faults(old: Tally, new: Tally, margins: Margins) -> str | None:
-    # What failed now and then before does so again by chance: three standard deviations of it.
+    # Faults that came now and then before come again by chance: three standard deviations of it.
     chance = _DEVIATIONS * sqrt(old.fault_share * (1 - old.fault_share) / new.requests)
     if new.fault_share <= old.fault_share + margins.error_share + chance:
         return None
@@ -56,7 +57,7 @@ def _more_faults(old: Tally, new: Tally, margins: Margins) -> str | None:
 def _slower(old: Tally, new: Tally, margins: Margins) -> str | None:
     if min(old.answered, new.answered) < margins.min_requests:
         return None
-    at_least_s, at_most_s = new.answered_within(QUANTILE)[0], old.answered_within(QUANTILE)[1]
+    at_least_s, at_most_s = new.quantile_s(QUANTILE)[0], old.quantile_s(QUANTILE)[1]
     slower_s = at_least_s - at_most_s
     if slower_s <= margins.latency_floor_s or at_least_s <= margins.latency_ratio * at_most_s:
         return None

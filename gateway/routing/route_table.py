@@ -461,7 +461,7 @@ class RouteTable:
         """Return the next table, in which one alias points elsewhere."""
         return self._pointing((entry.model, entry.alias), entry, generation=self.generation + 1)
 
-    def gone_back(self, entry: ActiveAlias, hold: AliasHold) -> RouteTable:
+    def rolled_back(self, entry: ActiveAlias, hold: AliasHold) -> RouteTable:
         """Return the next table: an alias points where it did, and not again at what it left."""
         others = self.without_hold(hold.model, hold.alias, hold.digest).holds
         of_alias = [one for one in others if (one.model, one.alias) == (hold.model, hold.alias)]

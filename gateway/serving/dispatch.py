@@ -21,13 +21,12 @@ from gateway.errors import (
     ModelLoadFailedError,
     ModelLoadingError,
     ModelOverloadedError,
-    ModelRaisedError,
     NotDeliveredError,
     RegistryUnavailableError,
     VersionConflictError,
     WorkerDiedError,
 )
-from gateway.observability import LiveRecord
+from gateway.observability import LiveTallies
 from gateway.routing import Node, Route
 from gateway.serving.admission import Place
 from gateway.serving.replica import WorkerReply, clock_deadline
@@ -89,14 +88,6 @@ class _Missing(NamedTuple):
     error: ModelLoadingError
 
 
-class _Given(NamedTuple):
-    """A call that a worker has."""
-
-    answer: asyncio.Future[WorkerReply]
-    key: ReplicaKey
-    pid: int
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A finished body, and which version gave it."""
@@ -112,7 +103,7 @@ class Dispatcher:
         self,
         node: Node,
         residents: ResidentSet,
-        live_record: LiveRecord,
+        live_tallies: LiveTallies,
         *,
         request_timeout_s: float,
         load_budget_s: float,
@@ -120,12 +111,12 @@ class Dispatcher:
     ) -> None:
         """Store. Seconds, which do not overlap: a load does not eat the time-out.
 
-        ``live_record``: told how every request went that says something of its version.
+        ``live_tallies``: counts the requests of a version that does not load.
         ``max_waiting``: the most requests that wait for one alias or one version's bytes.
         """
         self._node = node
         self._residents = residents
-        self._live_record = live_record
+        self._live_tallies = live_tallies
         self._request_timeout_s = request_timeout_s
         self._load_budget_s = load_budget_s
         self._max_waiting = max_waiting
@@ -159,7 +150,7 @@ class Dispatcher:
                     route = call.route = self.resolve(call)
                     continue
             try:
-                return Answer(route, await self._submit(lease, call, route))
+                return Answer(route, await self._give(lease, call, route))
             except NotDeliveredError:
                 continue  # the worker has not begun it, and will not: another may have it
         told = f"no worker of {route.model}/{route.version} has begun the request"
@@ -207,12 +198,12 @@ class Dispatcher:
             self._begin_waiting(call, told)
             return
         try:
-            given = self._give(lease, call, call.route)
+            answer = self._give(lease, call, call.route)
         except NotDeliveredError:
             self._begin_waiting(call, told)
             return
-        call.pending = given.answer
-        given.answer.add_done_callback(partial(self._ended, call, given, told))
+        call.pending = answer
+        answer.add_done_callback(partial(self._ended, call, told))
 
     def _begin_waiting(
         self, call: Call, told: Callable[[asyncio.Future[WorkerReply]], None]
@@ -238,25 +229,15 @@ class Dispatcher:
     def _ended(
         self,
         call: Call,
-        given: _Given,
         told: Callable[[asyncio.Future[WorkerReply]], None],
         answer: asyncio.Future[WorkerReply],
     ) -> None:
         if not answer.cancelled() and isinstance(answer.exception(), NotDeliveredError):
             self._begin_waiting(call, told)  # another worker may have it
-            return
-        try:
-            self._count(given, answer)
-        finally:  # its caller is answered, whatever counting it came to
+        else:
             told(answer)
 
-    async def _submit(self, lease: Lease, call: Call, route: Route) -> WorkerReply:
-        given = self._give(lease, call, route)
-        # Not after the wait: this task may be cancelled in the moment in which the answer comes.
-        given.answer.add_done_callback(partial(self._count, given))
-        return await given.answer
-
-    def _give(self, lease: Lease, call: Call, route: Route) -> _Given:
+    def _give(self, lease: Lease, call: Call, route: Route) -> asyncio.Future[WorkerReply]:
         """Give a call to a worker.
 
         Lease and place end with the worker's answer or death, not with the caller's patience: they
@@ -270,23 +251,7 @@ class Dispatcher:
             lease.release()
             raise
         call.place.keep()
-        return _Given(answer, lease.resident.key, lease.replica.pid or 0)
-
-    def _count(self, given: _Given, answer: asyncio.Future[WorkerReply]) -> None:
-        """Take note of what the version did with a call that its worker had begun.
-
-        The time is that of the model: how long a call waited for its turn says what others sent.
-        Whose time was over, or who hung up, may not have begun: the replica tells once it knows.
-        """
-        if answer.cancelled():
-            return
-        error = answer.exception()
-        if error is None:
-            self._live_record.answered(given.key, answer.result().predict_s)
-        elif isinstance(error, WorkerDiedError):
-            self._live_record.died(given.key, given.pid)
-        elif isinstance(error, ModelRaisedError) and error.begun:
-            self._live_record.failed(given.key)
+        return answer
 
     async def _loaded(self, key: ReplicaKey) -> Lease:
         try:
@@ -294,7 +259,7 @@ class Dispatcher:
         except ModelLoadFailedError as error:
             if self._node.is_damaged(key.digest):  # which is no fault of the version
                 raise self._damaged(key, error) from error
-            self._live_record.failed(key)  # callers get no answer, and it never comes to a worker
+            self._live_tallies.count(key, None)  # no worker ever has the request
             raise
 
     def _damaged(self, key: ReplicaKey, error: ModelLoadFailedError) -> ModelLoadFailedError:

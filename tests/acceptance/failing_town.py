@@ -28,8 +28,8 @@ SETTINGS = {
     "GATEWAY_MAX_RESIDENT": str(PLACES),
     "GATEWAY_PROBE_INTERVAL_S": "0.5",
     "GATEWAY_LOAD_BUDGET_S": "15",
-    # Whoever loses its workers while it is on trial goes back: that is not what is tried here.
-    "GATEWAY_ROLLBACK_WINDOW_S": "0",
+    # A promotion whose workers die is rolled back: that is not tested here.
+    "GATEWAY_OBSERVATION_WINDOW_S": "0",
 }
 REFUSALS = {429, 500, 503, 504, 507}
 SPARE_DESCRIPTORS = 4

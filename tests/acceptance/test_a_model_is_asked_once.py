@@ -26,7 +26,7 @@ from tests.servers import MlflowServer
 
 GATEWAY = {
     "GATEWAY_LOAD_BUDGET_S": str(SLOW_BUDGET_S),
-    "GATEWAY_STUCK_GRACE_S": "1",
+    "ACCEPTANCE_CONSTANTS": '{"STUCK_GRACE_S": 1}',
     "GATEWAY_PROBE_INTERVAL_S": "3600",  # a probe asks for the example too
     "GATEWAY_MAX_RESIDENT": "3",
 }

@@ -1,4 +1,4 @@
-"""A candidate that warms up and fails on live traffic: taken back by rule, and not put back."""
+"""A candidate that warms up and fails on live traffic is rolled back and stays so."""
 
 import asyncio
 from typing import Any
@@ -15,7 +15,7 @@ ALIAS = "champion"
 ROWS = 5
 BAD_ROW = 3
 """One in five of those that callers ask for."""
-JUDGED_OF = 50
+COMPARED_OF = 50
 """GATEWAY_ROLLBACK_MIN_REQUESTS, as it is by default."""
 SCALES = {1: 1.0, 2: 2.0, 3: 2.0}
 
@@ -24,7 +24,7 @@ def assert_it_served(answers: list[Answer], candidate: int) -> None:
     """It did serve: four rows in five were answered rightly, the fifth raised, and nothing else."""
     served = [answer for answer in answers if answer.version == candidate]
     right, failed = ([one for one in served if one.ok is ok] for ok in (True, False))
-    assert len(served) >= JUDGED_OF, describe(served)
+    assert len(served) >= COMPARED_OF, describe(served)
     assert right, describe(served)
     assert failed, describe(served)
     for answer in right:
@@ -40,7 +40,7 @@ def traffic_to(http: Any, node: Node, model: str) -> Traffic:
 
 
 async def assert_recorded(node: Node, model: str, candidate: int) -> None:
-    """History and explain say who went back, from what, and why."""
+    """History and explain show the rollback and its reason."""
     history = (await node.operations("GET", "/history", model=model))["entries"]
     moves = [one for one in history if (one["what"], one["alias"]) == ("activate", ALIAS)]
     back = moves[0]
@@ -53,7 +53,7 @@ async def assert_recorded(node: Node, model: str, candidate: int) -> None:
     assert "did worse on live traffic" in shown["reason"]
 
 
-async def test_it_goes_back_whether_the_control_plane_lives_or_not(
+async def test_it_is_rolled_back_with_or_without_a_control_plane(
     running_node: Node, registry: Registry
 ) -> None:
     node, model = running_node, registry.name("candidate")
@@ -71,14 +71,14 @@ async def test_it_goes_back_whether_the_control_plane_lives_or_not(
         # The control plane lives.
         await node.active(watching, model, ALIAS, 1)
         async with traffic_to(http, node, model) as traffic:
-            await eventually_true(lambda: len(traffic.answers) >= JUDGED_OF, "calls")
+            await eventually_true(lambda: len(traffic.answers) >= COMPARED_OF, "calls")
             registry.point(model, ALIAS, 2)
             await eventually_true(lambda: traffic.count(lambda a: a.version == 2), "it serves")
             await node.active(watching, model, ALIAS, 1)
         assert_it_served(traffic.answers, 2)
         await assert_it_stays_back(2)
         why = alias_of(await node.model(watching, model), ALIAS)["why"]
-        assert "went back to version 1 by rule" in why
+        assert "automatic rollback to version 1" in why
         assert await node.metric(watching, "gateway_rollbacks_total", model=model, alias=ALIAS) == 1
         answer = await ask(http, node.url, Call(model, 1, "2"), x_body(1.0))
         assert answer.predictions == [SCALES[2]], "callers by number still get it"

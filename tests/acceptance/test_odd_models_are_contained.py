@@ -27,7 +27,7 @@ from tests.servers import MlflowServer
 MIB = 1024 * 1024
 GATEWAY = {
     "GATEWAY_WORKER_MEMORY_BYTES": str(256 * MIB),
-    "GATEWAY_STUCK_GRACE_S": "0.5",
+    "ACCEPTANCE_CONSTANTS": '{"STUCK_GRACE_S": 0.5}',
     "GATEWAY_PROBE_INTERVAL_S": "1",
     "GATEWAY_MAX_ANSWER_BYTES": str(MIB),
     "GATEWAY_MAX_RESIDENT": "16",

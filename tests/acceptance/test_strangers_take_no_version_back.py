@@ -1,4 +1,4 @@
-"""Bodies that cost much and are refused, beside a version that is on trial: it stays."""
+"""Expensive bodies that are refused, beside an observed promotion: it is not rolled back."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ ALIAS = "champion"
 ROWS = 5
 CALLERS = 4
 STRANGERS = 4
-JUDGED_OF = 50
+COMPARED_OF = 50
 """GATEWAY_ROLLBACK_MIN_REQUESTS, as it is by default."""
 LIMIT_S = 8
 """What a caller of the model may wait: far less than the strangers' bodies once took to refuse."""
@@ -31,14 +31,14 @@ async def _refused_without_end(node: Node, model: str, statuses: Counter[int]) -
     url = f"{node.url}/models/{model}/versions/@{ALIAS}/predict"
     async with client(1) as http:
         while True:
-            with contextlib.suppress(httpx.TransportError):  # whoever is refused early may be cut
+            with contextlib.suppress(httpx.TransportError):  # a refusal may end the connection
                 answer = await http.post(
                     url, content=BRACKETS, headers={"content-type": "application/json"}
                 )
                 statuses[answer.status_code] += 1
 
 
-async def test_a_version_on_trial_is_not_judged_by_what_strangers_send(
+async def test_a_promotion_is_not_rolled_back_for_what_strangers_send(
     make_node: NodeMaker, registry: Registry
 ) -> None:
     model = registry.name("candidate")
@@ -49,7 +49,7 @@ async def test_a_version_on_trial_is_not_judged_by_what_strangers_send(
         gateway={
             "GATEWAY_REQUEST_TIMEOUT_S": str(LIMIT_S),
             # How long others wait for a core is another question, and this machine has few.
-            "GATEWAY_ROLLBACK_LATENCY_FLOOR_S": "60",
+            "ACCEPTANCE_CONSTANTS": '{"ROLLBACK_LATENCY_FLOOR_S": 60}',
         }
     ).start()
     statuses: Counter[int] = Counter()
@@ -61,7 +61,7 @@ async def test_a_version_on_trial_is_not_judged_by_what_strangers_send(
             [asks(model, f"@{ALIAS}", rows=ROWS)] * CALLERS,
             lambda call: x_body(float(call.row)),
         ) as traffic:
-            await eventually_true(lambda: len(traffic.answers) >= JUDGED_OF, "calls")
+            await eventually_true(lambda: len(traffic.answers) >= COMPARED_OF, "calls")
             async with asyncio.TaskGroup() as strangers:
                 tasks = [
                     strangers.create_task(_refused_without_end(node, model, statuses))
@@ -74,10 +74,10 @@ async def test_a_version_on_trial_is_not_judged_by_what_strangers_send(
                 refused = statuses.total()
                 await eventually_true(
                     lambda: (
-                        len(traffic.answers) - served >= 2 * JUDGED_OF
+                        len(traffic.answers) - served >= 2 * COMPARED_OF
                         and statuses.total() - refused >= STRANGERS_BODIES
                     ),
-                    "the version is judged",
+                    "the version is compared",
                 )
                 for task in tasks:
                     task.cancel()

@@ -18,7 +18,7 @@ from typing import Any
 from gateway import contract
 from gateway.contract.references import ReplicaKey, parse_selector
 from gateway.errors import GatewayError, RolloutRefusedError
-from gateway.observability.live_tallies import LiveRecord
+from gateway.observability.live_tallies import LiveTallies
 from gateway.observability.metrics import Telemetry
 from gateway.rollout.rollout import Rollout
 from gateway.routing.node import Node
@@ -145,7 +145,7 @@ class DataPlane:
         self.dispatcher = Dispatcher(
             self.node,
             self.residents,
-            LiveRecord(),
+            LiveTallies(),
             request_timeout_s=terms.request_timeout_s,
             load_budget_s=terms.load_budget_s,
             max_waiting=1000,
@@ -265,7 +265,7 @@ class DataPlane:
             digest=self.digests(version),
             replaces=active.version if active else None,
         )
-        self.rollout.stage(request)
+        self.rollout.staging.start(request)
         while (outcome := self._outcome(stage_id)) is None:
             await self.node.next_change()
         if outcome.failure is not None:

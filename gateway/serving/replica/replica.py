@@ -13,11 +13,11 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -171,12 +171,8 @@ class _InFlight:
     answer_type: str
 
 
-Late = Literal["answered", "failed", "stuck", "died"]
-"""What became of a request whose caller had left before, or whose time was over."""
-
-
-def _unheard(late: Late, seconds: float, pid: int) -> None:
-    """Nobody wants to know."""
+def _uncounted(seconds: float | None) -> None:
+    """Ignore what the worker did with a request."""
 
 
 def _unkept(order: messages.Load, proof: Proof) -> None:
@@ -192,16 +188,17 @@ class Replica:
         launcher: Launcher,
         limits: ReplicaLimits,
         on_stopped: Callable[[Replica], None],
-        on_late: Callable[[Late, float, int], None] = _unheard,
+        on_request: Callable[[float | None], None] = _uncounted,
         *,
         on_proof: Callable[[messages.Load, Proof], None] = _unkept,
     ) -> None:
         """Store.
 
-        ``on_stopped`` is called once, when the process has ended; ``on_late`` with what the worker
-        did with each request that it had begun and nobody waited for any more, in how many seconds
-        of the model, in which process; ``on_proof`` with what the worker has proved of the artifact
-        that was ordered, or what holds after it did not come back from a proof.
+        ``on_stopped`` is called once, when the process has ended; ``on_request`` once for each
+        request that the worker had begun, whether its caller still waits or not, with the seconds
+        of the model's call, or None if the model failed the request; ``on_proof`` with what the
+        worker has proved of the artifact that was ordered, or what holds after it did not come back
+        from a proof.
         """
         self.name = name
         self.state = ReplicaState.STARTING
@@ -213,7 +210,7 @@ class Replica:
         self._launcher = launcher
         self._limits = limits
         self._on_stopped = on_stopped
-        self._on_late = on_late
+        self._on_request = on_request
         self._on_proof = on_proof
         self._order: messages.Load | None = None
         self._proof: _ProofUnderWay | None = None
@@ -739,24 +736,24 @@ class Replica:
             raise
 
     def _answer(self, request: _InFlight, frame: Frame) -> None:
-        """Give an answer to its caller; of one who has left, tell what the model did."""
+        """Give an answer to its caller, who may have left, and count what the model did.
+
+        The time that counts is that of the model's call: the wait before it depends on what other
+        callers have sent.
+        """
         answer = request.answer
         if frame.kind == Kind.REPLY:
-            said = read_reply(frame.header)
+            reply = WorkerReply(frame.body, request.answer_type, *read_reply(frame.header))
             self.answered += 1
             if not answer.done():
-                answer.set_result(WorkerReply(frame.body, request.answer_type, *said))
-                return
-            _, _, predict_s, _ = said
-            late: Late = "answered" if predict_s < request.limit_s else "failed"
-            release_all(partial(self._on_late, late, predict_s, self.pid or 0))
+                answer.set_result(reply)
+            self._on_request(reply.predict_s if reply.predict_s < request.limit_s else None)
             return
         error = read_failed(frame.header)
         if not answer.done():
             answer.set_exception(error)
-        elif isinstance(error, ModelRaisedError) and error.begun:
-            seconds = self._heard_at - request.began
-            release_all(partial(self._on_late, "failed", seconds, self.pid or 0))
+        if isinstance(error, ModelRaisedError) and error.begun:
+            self._on_request(None)
 
     def _take(self, frame_id: int) -> _InFlight | None:
         was_oldest = next(iter(self._in_flight), 0) == frame_id
@@ -793,6 +790,7 @@ class Replica:
         # While it proves something, it has begun no request.
         proving = self._proof is not None and not self._nonsense
         release_all(
+            *(() if proving else (partial(self._count_failed, unsent),)),
             *(
                 partial(self._fail, frame_id, delivered=frame_id not in unsent and not proving)
                 for frame_id in list(self._in_flight)
@@ -814,14 +812,23 @@ class Replica:
         if self._probe is not None and not self._probe.done():
             self._probe.set_exception(NotDeliveredError())
 
+    def _count_failed(self, unsent: Collection[int]) -> None:
+        """Count the requests that the model failed by the worker's end.
+
+        The worker had begun its oldest request for certain. If it was stuck, the model also failed
+        the requests that it has had for their whole time-out.
+        """
+        delivered = [one for frame_id, one in self._in_flight.items() if frame_id not in unsent]
+        for one in delivered:
+            stuck = self._stuck and self._loop.time() - one.began >= one.limit_s
+            if stuck or one is delivered[0]:
+                self._on_request(None)
+
     def _fail(self, frame_id: int, *, delivered: bool) -> None:
         request = self._take(frame_id)
         if request is None:
             return
         if request.answer.done():
-            if delivered:
-                late: Late = "stuck" if self._stuck else "died"
-                self._on_late(late, self._loop.time() - request.began, self.pid or 0)
             return
         request.answer.set_exception(
             WorkerDiedError(

@@ -14,10 +14,12 @@ gateway, control plane, forkserver and, by fork, every worker. It changes nothin
   fails; see ``failing_calls`` beside this module.
 * ``ACCEPTANCE_RAISES=<module>:<class>.<method>``: the method raises, with all of the environment
   in a local variable.
+* ``ACCEPTANCE_CONSTANTS=<JSON object>``: these constants of ``gateway.settings`` have these values.
 """
 
 import errno
 import importlib
+import json
 import os
 import resource
 import signal
@@ -107,6 +109,10 @@ def _let_raise(module, owner, method):
         secrets = dict(os.environ)
         raise RuntimeError(f"it was told to raise, with {len(secrets)} variables")
 
+    _once_imported(module, lambda loaded: setattr(getattr(loaded, owner), method, raising))
+
+
+def _once_imported(module, change):
     class Patched(PathFinder):
         @classmethod
         def find_spec(cls, name, path=None, target=None):
@@ -116,12 +122,22 @@ def _let_raise(module, owner, method):
 
                 def exec_module(loaded):
                     execute(loaded)
-                    setattr(getattr(loaded, owner), method, raising)
+                    change(loaded)
 
                 spec.loader.exec_module = exec_module  # type: ignore[method-assign]  # as above
             return spec
 
     sys.meta_path.insert(0, Patched)
+
+
+def _set_constants(values):
+    def change(settings):
+        for name, value in values.items():
+            if not hasattr(settings, name):
+                raise AttributeError(f"gateway.settings has no constant {name}")
+            setattr(settings, name, value)
+
+    _once_imported("gateway.settings", change)
 
 
 if os.environ.get("ACCEPTANCE_DUMPS"):
@@ -136,6 +152,8 @@ if os.environ.get("ACCEPTANCE_UNREADABLE"):
 if os.environ.get("ACCEPTANCE_RAISES"):
     _module, _, _function = os.environ["ACCEPTANCE_RAISES"].partition(":")
     _let_raise(_module, *_function.split("."))
+if os.environ.get("ACCEPTANCE_CONSTANTS"):
+    _set_constants(json.loads(os.environ["ACCEPTANCE_CONSTANTS"]))
 if os.environ.get("ACCEPTANCE_FULL_DISK"):
     _fill_disk()
 if os.environ.get("ACCEPTANCE_FAILING"):

@@ -92,7 +92,7 @@ async def test_an_alias_says_what_this_node_went_back_from_and_what_it_cannot() 
     entry = ActiveAlias(**where, version=1, digest=digest[1], since=5.0, asked_by="rule")
     hold = AliasHold(**where, digest=digest[2], reason="went back by rule: it fails", version=2)
     table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
-    node = Node(node_id="n", boot_id="b", table=table.gone_back(entry, hold))
+    node = Node(node_id="n", boot_id="b", table=table.rolled_back(entry, hold))
     track_record = TrackRecord()
     async with pages_of(node, track_record) as client:
 

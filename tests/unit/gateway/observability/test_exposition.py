@@ -13,9 +13,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from gateway.contract.catalogue import Catalogue, CatalogueModel, CatalogueVersion, VersionState
-from gateway.contract.references import ReplicaKey
 from gateway.observability.exposition import exposition
-from gateway.observability.live_tallies import LiveRecord
 from gateway.observability.metrics import NO_MODEL, Telemetry
 from gateway.routing.lazy_versions import ListedVersions
 from gateway.routing.node import Node
@@ -89,13 +87,6 @@ async def test_a_scrape_gives_others_a_turn() -> None:
 async def test_looking_for_what_is_listed_no_longer_gives_others_a_turn() -> None:
     telemetry = called()
     assert await share_without_a_turn(lambda: telemetry.forget_all_but(lambda *_: True)) < 0.5
-
-
-async def test_another_period_of_the_live_record_gives_others_a_turn() -> None:
-    record = LiveRecord()
-    for number in range(5 * VERSIONS):
-        record.begin(ReplicaKey("churn", number, "sha256:"))  # on trial: never forgotten
-    assert await share_without_a_turn(record.turn) < 0.5
 
 
 async def test_what_is_listed_no_longer_is_forgotten() -> None:

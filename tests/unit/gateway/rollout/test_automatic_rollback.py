@@ -1,4 +1,4 @@
-"""The rule: what the registry promoted and live traffic shows to be worse is taken back."""
+"""Promotions that live traffic shows to be worse are rolled back."""
 
 import asyncio
 from typing import Any
@@ -9,9 +9,9 @@ from structlog.testing import capture_logs
 from gateway import contract
 from gateway.contract.references import ReplicaKey
 from gateway.errors import LoadError, RolloutRefusedError, TableFileError
-from gateway.observability.live_tallies import LiveRecord
+from gateway.observability.live_tallies import LiveTallies
 from gateway.rollout import automatic_rollback
-from gateway.rollout.automatic_rollback import RollbackRule
+from gateway.rollout.automatic_rollback import AutomaticRollback
 from gateway.rollout.live_comparison import Margins
 from gateway.routing.table_file import TableFile
 from tests.unit.gateway.rollout.test_rollout import D, Stand
@@ -21,18 +21,18 @@ WINDOW_S = 600.0
 A = ("m", "champion")
 
 
-class Ruled(Stand):
-    """A rollout under the rule. Traffic is what the test says; time is what it sets."""
+class Watched(Stand):
+    """A rollout with the automatic rollback. The test makes the traffic and sets the time."""
 
     def __init__(self, folder, table=None, window_s=WINDOW_S):
         super().__init__(folder, table)
         self.now = 0.0
         self.node.clock = lambda: 1000.0 + self.now
-        self.record = LiveRecord()
-        self.rule = RollbackRule(
+        self.tallies = LiveTallies()
+        self.automatic = AutomaticRollback(
             node=self.node,
             rollout=self.rollout,
-            live_record=self.record,
+            live_tallies=self.tallies,
             margins=MARGINS,
             window_s=window_s,
             clock=lambda: 10_000.0 + self.now,
@@ -55,18 +55,15 @@ class Ruled(Stand):
 
     def traffic(self, version, answered=0, faults=0, seconds=0.001):
         key = ReplicaKey("m", version, D[version])
-        for _ in range(answered):
-            self.record.answered(key, seconds)
-        for _ in range(faults):
-            self.record.failed(key)
+        for outcome in [seconds] * answered + [None] * faults:
+            self.tallies.count(key, outcome)
 
     async def looked(self):
         """Look, and let all that came of it end."""
-        self.rule.look()
-        await self.rule._turn_record()
-        while self.rule._going:
-            await asyncio.gather(*self.rule._going.values())
-            self.rule.look()
+        self.automatic.look()
+        while self.automatic._rollbacks:
+            await asyncio.gather(*self.automatic._rollbacks.values())
+            self.automatic.look()
 
     def active(self, alias="champion"):
         return self.node.table.active["m", alias]
@@ -76,107 +73,107 @@ class Ruled(Stand):
 
 
 @pytest.fixture
-async def ruled(tmp_path):
-    stand = Ruled(tmp_path)
+async def watched(tmp_path):
+    stand = Watched(tmp_path)
     await stand.publish()
     await stand.promoted(1)
     stand.traffic(1, 100)
     return stand
 
 
-async def test_a_version_that_fails_on_live_traffic_is_taken_back_and_held(ruled, tmp_path):
-    await ruled.promoted(2)
-    ruled.traffic(2, 15, 4)
-    await ruled.looked()
-    assert ruled.active().version == 2, "nineteen requests prove nothing"
-    ruled.traffic(2, 1)
-    await ruled.looked()
-    now = ruled.active()
+async def test_a_version_that_fails_on_live_traffic_is_rolled_back_and_held(watched, tmp_path):
+    await watched.promoted(2)
+    watched.traffic(2, 15, 4)
+    await watched.looked()
+    assert watched.active().version == 2, "nineteen requests prove nothing"
+    watched.traffic(2, 1)
+    await watched.looked()
+    now = watched.active()
     assert (now.version, now.digest, now.previous_version) == (1, D[1], 2)
     assert (now.asked_by, now.since) == ("rule", 1000.0)
-    (hold,) = ruled.node.table.holds
+    (hold,) = watched.node.table.holds
     assert (hold.version, hold.digest, hold.to_version, hold.generation) == (2, D[2], 1, 3)
-    assert "went back to version 1 by rule" in hold.reason
+    assert "automatic rollback to version 1" in hold.reason
     assert "4 of 20 requests failed" in hold.reason
-    assert TableFile(tmp_path).load("champion") == ruled.node.table
-    assert (await ruled.rollout.observe(0)).holds == [hold]
-    assert ruled.residents.staged[-1] == (1, 2)
-    assert ruled.residents.unstaged[-1].startswith("rule-")
+    assert TableFile(tmp_path).load("champion") == watched.node.table
+    assert (await watched.rollout.observe(0)).holds == [hold]
+    assert watched.residents.staged[-1] == (1, 2)
+    assert watched.residents.unstaged[-1].startswith("rollback-")
 
 
-async def test_a_trial_goes_on_when_its_version_is_listed_no_more(ruled):
-    await ruled.promoted(2)
-    ruled.traffic(2, 0, 19)
+async def test_an_observation_continues_when_its_version_is_no_longer_listed(watched):
+    await watched.promoted(2)
+    watched.traffic(2, 0, 19)
     models = [contract.CatalogueModel(name="m", versions=[])]
     gone = contract.Catalogue(writer="w", epoch=2, models=models)
-    entry = ruled.active()
-    ruled.node.replace(ruled.node.table.with_catalogue(gone))
-    assert ruled.active() is not entry, "it knows its own policy now"
-    await ruled.looked()
-    ruled.traffic(2, 0, 1)
-    ruled.node.replace(ruled.node.table.with_catalogue(gone))
-    trial = ruled.rule._trials["m", "champion"]
-    assert trial.before.requests == 0, "what was counted before counts still"
+    entry = watched.active()
+    watched.node.replace(watched.node.table.with_catalogue(gone))
+    assert watched.active() is not entry, "it knows its own policy now"
+    await watched.looked()
+    watched.traffic(2, 0, 1)
+    watched.node.replace(watched.node.table.with_catalogue(gone))
+    await watched.looked()
+    assert "20 of 20 requests failed" in watched.node.warnings[A], "those before count too"
 
 
-async def test_what_was_taken_back_is_refused_until_it_is_released(ruled, tmp_path):
-    await ruled.promoted(2)
-    ruled.traffic(2, 0, 20)
-    await ruled.looked()
-    with pytest.raises(RolloutRefusedError, match="by rule"):
-        await ruled.promoted(2)
+async def test_a_rolled_back_version_is_refused_until_it_is_released(watched, tmp_path):
+    await watched.promoted(2)
+    watched.traffic(2, 0, 20)
+    await watched.looked()
+    with pytest.raises(RolloutRefusedError, match="automatic rollback"):
+        await watched.promoted(2)
     request = contract.ReleaseRequest(model="m", alias="champion", digest=D[2])
-    generation = ruled.node.table.generation
+    generation = watched.node.table.generation
     for _ in range(2):
-        assert (await ruled.rollout.release(request)).generation == generation
+        assert (await watched.rollout.release(request)).generation == generation
     assert TableFile(tmp_path).load("champion").holds == ()
-    await ruled.promoted(2)
-    assert ruled.active().version == 2
+    await watched.promoted(2)
+    assert watched.active().version == 2
 
 
-async def test_one_more_try_is_judged_by_its_own_requests(ruled):
-    await ruled.promoted(2)
-    ruled.traffic(2, 0, 20)
-    await ruled.looked()
+async def test_a_second_promotion_is_compared_by_its_own_requests(watched):
+    await watched.promoted(2)
+    watched.traffic(2, 0, 20)
+    await watched.looked()
     request = contract.ReleaseRequest(model="m", alias="champion", digest=D[2])
-    await ruled.rollout.release(request)
-    await ruled.promoted(2)
-    ruled.traffic(2, 100)
-    await ruled.looked()
-    assert ruled.active().version == 2
+    await watched.rollout.release(request)
+    await watched.promoted(2)
+    watched.traffic(2, 100)
+    await watched.looked()
+    assert watched.active().version == 2
 
 
-async def test_a_slow_version_is_taken_back(ruled):
-    await ruled.promoted(2)
-    ruled.traffic(2, 100, seconds=0.5)
-    await ruled.looked()
-    assert ruled.active().version == 1
-    assert "before it: 0.00" in ruled.node.table.holds[0].reason
+async def test_a_slow_version_is_rolled_back(watched):
+    await watched.promoted(2)
+    watched.traffic(2, 100, seconds=0.5)
+    await watched.looked()
+    assert watched.active().version == 1
+    assert "before it: 0.00" in watched.node.table.holds[0].reason
 
 
-async def test_a_version_that_does_well_stays_and_is_not_judged_after_its_window(ruled):
-    await ruled.promoted(2)
-    ruled.traffic(2, 1000)
-    await ruled.looked()
-    ruled.now += WINDOW_S + 1
-    ruled.traffic(2, 0, 1000)
-    await ruled.looked()
-    assert ruled.active().version == 2
+async def test_a_good_version_stays_and_is_not_observed_after_its_window(watched):
+    await watched.promoted(2)
+    watched.traffic(2, 1000)
+    await watched.looked()
+    watched.now += WINDOW_S + 1
+    watched.traffic(2, 0, 1000)
+    await watched.looked()
+    assert watched.active().version == 2
 
 
 @pytest.mark.parametrize("asked_by", ["operator", "recovery", "adopted", None])
-async def test_only_what_the_registry_asked_for_is_taken_back(ruled, asked_by):
-    await ruled.promoted(2, asked_by=asked_by or "operator")
+async def test_only_promotions_by_the_registry_are_rolled_back(watched, asked_by):
+    await watched.promoted(2, asked_by=asked_by or "operator")
     if asked_by is None:  # as an older gateway wrote it down
-        unknown = ruled.active().model_copy(update={"asked_by": None})
-        ruled.node.replace(ruled.node.table.with_active(unknown))
-    ruled.traffic(2, 0, 100)
-    await ruled.looked()
-    assert ruled.active().version == 2
+        unknown = watched.active().model_copy(update={"asked_by": None})
+        watched.node.replace(watched.node.table.with_active(unknown))
+    watched.traffic(2, 0, 100)
+    await watched.looked()
+    assert watched.active().version == 2
 
 
 async def test_an_alias_without_a_previous_version_stays(tmp_path):
-    stand = Ruled(tmp_path)
+    stand = Watched(tmp_path)
     await stand.publish()
     await stand.promoted(1)
     stand.traffic(1, 0, 100)
@@ -185,107 +182,82 @@ async def test_an_alias_without_a_previous_version_stays(tmp_path):
     assert stand.node.warnings == {}
 
 
-async def test_the_same_bytes_under_another_number_are_no_way_back(ruled):
-    same = ruled.active().model_copy(
+async def test_the_same_bytes_under_another_number_are_not_observed(watched):
+    same = watched.active().model_copy(
         update={"version": 2, "previous_version": 1, "previous_digest": D[1]}
     )
-    ruled.node.replace(ruled.node.table.with_active(same))
-    ruled.traffic(2, 0, 100)
-    await ruled.looked()
-    assert ruled.active().version == 2
+    watched.node.replace(watched.node.table.with_active(same))
+    watched.traffic(2, 0, 100)
+    await watched.looked()
+    assert watched.active().version == 2
 
 
-async def test_a_window_of_nothing_turns_the_rule_off(tmp_path):
-    stand = Ruled(tmp_path, window_s=0.0)
+async def test_a_window_of_0_s_switches_the_automatic_rollback_off(tmp_path):
+    stand = Watched(tmp_path, window_s=0.0)
     async with asyncio.timeout(5):
-        await stand.rule.run()
+        await stand.automatic.run()
 
 
-async def test_every_alias_goes_back_to_its_own_previous_version(ruled):
-    await ruled.promoted(2, 4, alias="canary")
-    ruled.now += WINDOW_S + 1
-    await ruled.promoted(3)
-    await ruled.promoted(3, alias="canary")
-    ruled.traffic(3, 0, 20)
-    await ruled.looked()
-    assert (ruled.active().version, ruled.active("canary").version) == (1, 4)
-    assert sorted(ruled.held()) == [("canary", 3), ("champion", 3)]
+async def test_every_alias_is_rolled_back_to_its_own_previous_version(watched):
+    await watched.promoted(2, 4, alias="canary")
+    watched.now += WINDOW_S + 1
+    await watched.promoted(3)
+    await watched.promoted(3, alias="canary")
+    watched.traffic(3, 0, 20)
+    await watched.looked()
+    assert (watched.active().version, watched.active("canary").version) == (1, 4)
+    assert sorted(watched.held()) == [("canary", 3), ("champion", 3)]
 
 
-async def test_one_alias_goes_back_and_the_other_stays_whose_trial_is_over(ruled):
-    await ruled.promoted(2, 3, alias="old")
-    ruled.now += WINDOW_S + 1
-    await ruled.promoted(3)
-    ruled.traffic(3, 0, 20)
-    await ruled.looked()
-    assert (ruled.active().version, ruled.active("old").version) == (1, 3)
+async def test_an_alias_whose_window_is_over_stays_when_another_is_rolled_back(watched):
+    await watched.promoted(2, 3, alias="old")
+    watched.now += WINDOW_S + 1
+    await watched.promoted(3)
+    watched.traffic(3, 0, 20)
+    await watched.looked()
+    assert (watched.active().version, watched.active("old").version) == (1, 3)
 
 
-# --- two swaps ------------------------------------------------------------------------------------
+# --- two moves ------------------------------------------------------------------------------------
 
 
-async def test_a_second_promotion_is_held_against_the_first(ruled):
-    await ruled.promoted(2)
-    ruled.traffic(2, 100)
-    ruled.now += 5
-    await ruled.promoted(3)
-    ruled.traffic(3, 0, 20)
-    await ruled.looked()
-    assert (ruled.active().version, ruled.held()) == (2, [("champion", 3)])
-    assert ruled.active().previous_version == 1, "version 2 is on trial still"
+async def test_a_rolled_back_alias_is_not_observed(watched):
+    await watched.promoted(2)
+    watched.traffic(2, 100)
+    watched.now += 5
+    await watched.promoted(3)
+    watched.traffic(3, 0, 20)
+    await watched.looked()
+    assert (watched.active().version, watched.held()) == (2, [("champion", 3)])
+    watched.traffic(2, 0, 200)
+    await watched.looked()
+    assert (watched.active().version, watched.active().previous_version) == (2, 3)
+    assert watched.node.warnings == {}
 
 
-async def test_what_was_gone_back_to_and_was_on_trial_is_taken_back_too(ruled):
-    await ruled.promoted(2)
-    ruled.now += 5
-    await ruled.promoted(3)
-    ruled.traffic(3, 0, 20)
-    await ruled.looked()
-    ruled.traffic(2, 0, 20)
-    await ruled.looked()
-    assert ruled.active().version == 1
-    assert ruled.held() == [("champion", 3), ("champion", 2)]
-    ruled.traffic(1, 0, 200)
-    await ruled.looked()
-    assert ruled.active().version == 1, "there is nothing before it"
-
-
-async def test_a_proved_version_that_was_gone_back_to_is_on_trial_no_more(ruled):
-    await ruled.promoted(2)
-    ruled.now += WINDOW_S + 1
-    await ruled.looked()
-    await ruled.promoted(3)
-    ruled.traffic(3, 0, 20)
-    await ruled.looked()
-    ruled.traffic(2, 0, 200)
-    await ruled.looked()
-    assert (ruled.active().version, ruled.active().previous_version) == (2, 3)
-    assert ruled.node.warnings == {}
-
-
-async def test_a_promotion_while_it_goes_back_is_left_alone(ruled):
-    await ruled.promoted(2)
-    ruled.residents.gate.clear()
-    ruled.traffic(2, 0, 20)
-    ruled.rule.look()
+async def test_a_promotion_during_a_rollback_stays(watched):
+    await watched.promoted(2)
+    watched.residents.gate.clear()
+    watched.traffic(2, 0, 20)
+    watched.automatic.look()
     await asyncio.sleep(0)  # it begins, and waits for the worker
-    assert ruled.residents.staged == [(1, 2)]
+    assert watched.residents.staged == [(1, 2)]
     request = contract.ActivateRequest(
         model="m",
         alias="champion",
         version=3,
         digest=D[3],
-        if_generation=ruled.node.table.generation,
+        if_generation=watched.node.table.generation,
     )
-    ruled.residents.ready.add(ReplicaKey("m", 3, D[3]))
-    await ruled.rollout.activate(request)
-    ruled.residents.gate.set()
-    await ruled.looked()
-    assert (ruled.active().version, ruled.active().previous_version) == (3, 2)
-    assert ruled.held() == []
+    watched.residents.ready.add(ReplicaKey("m", 3, D[3]))
+    await watched.rollout.activate(request)
+    watched.residents.gate.set()
+    await watched.looked()
+    assert (watched.active().version, watched.active().previous_version) == (3, 2)
+    assert watched.held() == []
 
 
-# --- what stands in the way -----------------------------------------------------------------------
+# --- rollbacks that fail --------------------------------------------------------------------------
 
 
 def catalogue(**of_1: Any) -> contract.Catalogue:
@@ -312,41 +284,44 @@ def catalogue(**of_1: Any) -> contract.Catalogue:
         ({"digest": None}, "its bytes are gone"),
     ],
 )
-async def test_there_is_no_going_back_to_what_may_not_serve(ruled, of_1, says):
-    await ruled.promoted(2)
+async def test_an_inadmissible_previous_version_stops_the_rollback(watched, of_1, says):
+    await watched.promoted(2)
     body = catalogue(**of_1)
-    await ruled.rollout.take_catalogue(body, body.model_dump_json().encode())
-    ruled.traffic(2, 0, 20)
-    await ruled.looked()
-    assert (ruled.active().version, ruled.held()) == (2, [])
-    assert says in ruled.node.warnings[A]
-    assert "20 of 20 requests failed" in ruled.node.warnings[A]
-    await ruled.promoted(3)
-    assert ruled.node.warnings == {}
+    await watched.rollout.catalogue.take(body, body.model_dump_json().encode())
+    watched.traffic(2, 0, 20)
+    await watched.looked()
+    assert (watched.active().version, watched.held()) == (2, [])
+    assert says in watched.node.warnings[A]
+    assert "20 of 20 requests failed" in watched.node.warnings[A]
+    await watched.promoted(3)
+    assert watched.node.warnings == {}
 
 
-async def test_a_previous_version_that_does_not_come_up_is_tried_again_later(ruled):
-    await ruled.promoted(2)
-    ruled.residents.failures[1] = LoadError("worker_died", "it was killed")
-    ruled.traffic(2, 0, 20)
+async def test_a_rollback_that_failed_is_tried_again_every_ten_seconds(watched):
+    await watched.promoted(2)
+    watched.residents.failures[1] = LoadError("worker_died", "it was killed")
+    watched.traffic(2, 0, 20)
     with capture_logs() as logs:
-        await ruled.looked()
+        await watched.looked()
     assert [entry["event"] for entry in logs] == ["rollback.refused"]
-    assert "it was killed" in ruled.node.warnings[A]
-    ruled.residents.failures.clear()
-    await ruled.looked()
-    assert ruled.active().version == 2
-    ruled.now += 11
-    await ruled.looked()
-    assert (ruled.active().version, ruled.node.warnings) == (1, {})
+    assert "it was killed" in watched.node.warnings[A]
+    tries = len(watched.residents.staged)
+    for second in range(1, 36):
+        watched.now = float(second)
+        await watched.looked()
+    assert len(watched.residents.staged) == tries + 3
+    watched.residents.failures.clear()
+    watched.now = 40.0
+    await watched.looked()
+    assert (watched.active().version, watched.node.warnings) == (1, {})
 
 
-async def test_without_room_for_both_it_goes_back_at_once(ruled):
-    await ruled.promoted(2)
-    ruled.residents.failures[1] = LoadError("no_room", "two do not fit")
-    ruled.traffic(2, 0, 20)
-    await ruled.looked()
-    assert ruled.active().version == 1
+async def test_without_room_for_both_versions_it_rolls_back_at_once(watched):
+    await watched.promoted(2)
+    watched.residents.failures[1] = LoadError("no_room", "two do not fit")
+    watched.traffic(2, 0, 20)
+    await watched.looked()
+    assert watched.active().version == 1
 
 
 @pytest.mark.parametrize(
@@ -355,92 +330,44 @@ async def test_without_room_for_both_it_goes_back_at_once(ruled):
         (None, None, "blue_green"),
         ("auto", None, "auto"),
         ("unload_first", None, "unload_first"),
-        # another alias goes on meaning the version that fails: nobody unloads it for this one
+        # another alias goes on meaning the version that fails: it is not unloaded for this one
         ("unload_first", "challenger", "blue_green"),
     ],
 )
-async def test_it_goes_back_as_the_tags_say_that_a_version_comes(ruled, swap, other, used):
-    await ruled.publish(epoch=2, swap=swap)
+async def test_the_previous_version_comes_up_as_its_policy_requires(watched, swap, other, used):
+    await watched.publish(epoch=2, swap=swap)
     if other is not None:
-        await ruled.promoted(2, alias=other, asked_by="operator")
-    await ruled.promoted(2)
-    ruled.traffic(2, 0, 20)
-    await ruled.looked()
-    assert (ruled.active().version, ruled.residents.swaps[-1]) == (1, (used, 1))
+        await watched.promoted(2, alias=other, asked_by="operator")
+    await watched.promoted(2)
+    watched.traffic(2, 0, 20)
+    await watched.looked()
+    assert (watched.active().version, watched.residents.swaps[-1]) == (1, (used, 1))
 
 
-async def test_what_does_not_come_up_is_tried_less_and_less_often_and_once_more_at_the_end(ruled):
-    await ruled.promoted(2)
-    ruled.residents.failures[1] = LoadError("load_failed", "the lock is held")
-    ruled.traffic(2, 0, 20)
-    tries = []
-    for second in range(int(WINDOW_S) + 10):
-        ruled.now = float(second)
-        before = len(ruled.residents.staged)
-        await ruled.looked()
-        tries += [second] * (len(ruled.residents.staged) - before)
-    assert tries == [0, 10, 30, 70, 150, 310, 590]
-    assert ruled.active().version == 2
-
-
-async def test_what_comes_up_in_the_second_half_of_the_window_is_gone_back_to(ruled):
-    await ruled.promoted(2)
-    ruled.residents.failures[1] = LoadError("load_failed", "the lock is held")
-    ruled.traffic(2, 0, 20)
-    for second in range(int(WINDOW_S)):
-        ruled.now = float(second)
-        if second == 311:
-            ruled.residents.failures.clear()
-        await ruled.looked()
-    assert (ruled.active().version, ruled.node.warnings) == (1, {})
-
-
-async def test_what_is_refused_without_a_try_is_looked_at_every_ten_seconds(ruled, monkeypatch):
-    """And lets no try wait that comes then."""
-    await ruled.promoted(2)
-    ruled.traffic(2, 0, 20)
-    looks = []
-
-    async def go_back(*_, **__):
-        looks.append(int(ruled.now))
-        if looks[-1] < 100:
-            raise RolloutRefusedError("unknown_version", "version 1 may not serve")
-        if looks[-1] == 110:
-            raise RolloutRefusedError("table_write_failed", "no space left")
-        raise RolloutRefusedError("not_staged", "version 1 does not come up")
-
-    monkeypatch.setattr(ruled.rollout, "go_back", go_back)
-    for second in range(181):
-        ruled.now = float(second)
-        await ruled.looked()
-    assert looks == [*range(0, 111, 10), 130, 170]
-
-
-async def test_a_disk_that_refuses_changes_nothing_and_is_asked_again(ruled, monkeypatch):
-    await ruled.promoted(2)
-    ruled.traffic(2, 0, 20)
+async def test_a_failed_write_changes_nothing_and_is_tried_again(watched, monkeypatch):
+    await watched.promoted(2)
+    watched.traffic(2, 0, 20)
 
     def full(table, moved):
         raise TableFileError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ruled.file, "save_change", full)
-        await ruled.looked()
-    assert (ruled.active().version, ruled.held()) == (2, [])
-    ruled.now += 11
-    await ruled.looked()
-    assert ruled.active().version == 1
+        patch.setattr(watched.file, "save_change", full)
+        await watched.looked()
+    assert (watched.active().version, watched.held()) == (2, [])
+    watched.now += 11
+    await watched.looked()
+    assert watched.active().version == 1
 
 
 # --- over a restart -------------------------------------------------------------------------------
 
 
-async def test_a_trial_goes_on_after_a_restart_with_what_comes_then(ruled, tmp_path):
-    """A gateway that is killed before the table is on disk is one that has decided nothing."""
-    await ruled.promoted(2)
-    ruled.traffic(2, 0, 19)
-    await ruled.looked()
-    again = Ruled(tmp_path, TableFile(tmp_path).load("champion"))
+async def test_an_observation_continues_after_a_restart_with_new_requests(watched, tmp_path):
+    await watched.promoted(2)
+    watched.traffic(2, 0, 19)
+    await watched.looked()
+    again = Watched(tmp_path, TableFile(tmp_path).load("champion"))
     again.now = 60.0
     again.traffic(2, 0, 19)
     await again.looked()
@@ -450,9 +377,9 @@ async def test_a_trial_goes_on_after_a_restart_with_what_comes_then(ruled, tmp_p
     assert again.active().version == 1
 
 
-async def test_a_trial_that_ended_during_the_restart_is_over(ruled, tmp_path):
-    await ruled.promoted(2)
-    again = Ruled(tmp_path, TableFile(tmp_path).load("champion"))
+async def test_an_observation_that_ended_during_the_restart_is_over(watched, tmp_path):
+    await watched.promoted(2)
+    again = Watched(tmp_path, TableFile(tmp_path).load("champion"))
     again.now = WINDOW_S + 1
     await again.looked()
     again.traffic(2, 0, 100)
@@ -460,9 +387,9 @@ async def test_a_trial_that_ended_during_the_restart_is_over(ruled, tmp_path):
     assert again.active().version == 2
 
 
-async def test_a_clock_that_was_set_back_makes_no_trial_of_an_old_promotion(ruled, tmp_path):
-    await ruled.promoted(2)
-    again = Ruled(tmp_path, TableFile(tmp_path).load("champion"))
+async def test_a_clock_that_was_set_back_starts_no_observation(watched, tmp_path):
+    await watched.promoted(2)
+    again = Watched(tmp_path, TableFile(tmp_path).load("champion"))
     again.now = -3600.0
     await again.looked()
     again.traffic(2, 0, 100)
@@ -473,38 +400,38 @@ async def test_a_clock_that_was_set_back_makes_no_trial_of_an_old_promotion(rule
 # --- the loop -------------------------------------------------------------------------------------
 
 
-async def test_the_rule_looks_by_itself_and_survives_a_fault_of_ours(ruled, monkeypatch):
-    await ruled.promoted(2)
-    real, tries = ruled.rollout.go_back, []
+async def test_run_looks_every_second_and_survives_an_error(watched, monkeypatch):
+    await watched.promoted(2)
+    real, tries = watched.rollout.roll_back, []
 
     def passes(seconds):
-        ruled.now += seconds
+        watched.now += seconds
 
-    async def go_back(*args, **kwargs):
+    async def roll_back(*args, **kwargs):
         tries.append(args)
         if len(tries) == 1:
             asyncio.get_running_loop().call_later(0.05, passes, 11)
             raise RuntimeError("odd")
         await real(*args, **kwargs)
 
-    monkeypatch.setattr(ruled.rollout, "go_back", go_back)
+    monkeypatch.setattr(watched.rollout, "roll_back", roll_back)
     monkeypatch.setattr(automatic_rollback, "_LOOK_EVERY_S", 0.01)
-    running = asyncio.ensure_future(ruled.rule.run())
-    ruled.traffic(2, 0, 20)
+    running = asyncio.ensure_future(watched.automatic.run())
+    watched.traffic(2, 0, 20)
     async with asyncio.timeout(10):
-        while ruled.active().version != 1:
-            await ruled.node.next_change()
+        while watched.active().version != 1:
+            await watched.node.next_change()
     assert len(tries) == 2
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_only_so_many_holds_of_an_alias_are_kept(ruled):
-    table = ruled.node.table
+async def test_the_holds_of_an_alias_are_bounded(watched):
+    table = watched.node.table
     for number in range(40):
         hold = contract.AliasHold(
             model="m", alias="champion", digest=f"sha256:{number:064x}", reason="", version=9
         )
-        table = table.gone_back(ruled.active(), hold)
+        table = table.rolled_back(watched.active(), hold)
     assert len(table.holds) == 16
     assert table.holds[-1].digest == f"sha256:{39:064x}"

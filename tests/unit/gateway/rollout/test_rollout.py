@@ -107,11 +107,11 @@ class Stand:
                 )
             ],
         )
-        return await self.rollout.take_catalogue(catalogue, catalogue.model_dump_json().encode())
+        return await self.rollout.catalogue.take(catalogue, catalogue.model_dump_json().encode())
 
     async def stage(self, version, *, keep=True, replaces=None, alias=None):
         stage_id = f"s{version}"
-        self.rollout.stage(
+        self.rollout.staging.start(
             contract.StageRequest(
                 stage_id=stage_id,
                 model="m",
@@ -207,7 +207,7 @@ async def test_a_stage_that_fails_unexpectedly_is_reported(tmp_path, monkeypatch
     def fail(*_):
         raise RuntimeError("out of order")
 
-    monkeypatch.setattr(stand.rollout, step, fail)
+    monkeypatch.setattr(stand.rollout.staging, step, fail)
     outcome = await stand.stage(2)
     assert outcome.failure == "internal_error"
     assert "out of order" in outcome.message
@@ -356,13 +356,13 @@ async def test_a_catalogue_that_is_not_complete_replaces_none_on_disk(tmp_path):
 
     stand, table_file = Stand(tmp_path), TableFile(tmp_path)
     for catalogue in (partial(1), partial(2)):
-        await stand.rollout.take_catalogue(catalogue, catalogue.model_dump_json().encode())
+        await stand.rollout.catalogue.take(catalogue, catalogue.model_dump_json().encode())
         kept = table_file.load("champion").catalogue
         assert kept is not None
         assert (kept.complete, kept.epoch) == (False, catalogue.epoch)
     await stand.publish(1)
     last = partial(3)
-    await stand.rollout.take_catalogue(last, last.model_dump_json().encode())
+    await stand.rollout.catalogue.take(last, last.model_dump_json().encode())
     kept = table_file.load("champion").catalogue
     assert kept is not None
     assert (kept.complete, [model.name for model in kept.models]) == (True, ["m"])
@@ -370,7 +370,7 @@ async def test_a_catalogue_that_is_not_complete_replaces_none_on_disk(tmp_path):
     assert now is not None
     assert (now.models, now.source_error) == (kept.models, "it said 403")
     unchanged = contract.UnchangedCatalogue(writer="new", epoch=3, source_error="it said 401")
-    await stand.rollout.keep_catalogue(unchanged)
+    await stand.rollout.catalogue.confirm(unchanged)
     now = stand.node.table.catalogue
     assert now is not None
     assert (now.models, now.source_error) == (kept.models, "it said 401")
@@ -386,7 +386,7 @@ async def test_a_node_tells_the_mark_of_its_libraries(tmp_path):
 async def test_a_newer_contract_is_refused_with_a_sentence(tmp_path):
     newer = contract.Catalogue(contract_version=99, writer="w", epoch=1, models=[])
     with pytest.raises(RolloutRefusedError, match="upgrade the gateway"):
-        await Stand(tmp_path).rollout.take_catalogue(newer, b"{}")
+        await Stand(tmp_path).rollout.catalogue.take(newer, b"{}")
 
 
 @pytest.mark.parametrize(
@@ -466,7 +466,7 @@ async def test_who_was_staged_twice_is_spared_no_longer_than_until_it_is_active(
     stand = Stand(tmp_path)
     await stand.publish()
     await stand.stage(1)
-    stand.rollout.stage(
+    stand.rollout.staging.start(
         contract.StageRequest(stage_id="again", model="m", version=1, digest=D[1], keep=True)
     )
     await stand.outcome("again")
@@ -486,7 +486,7 @@ async def test_what_a_predecessor_runs_under_outlives_a_restart(tmp_path):
         )
         model = contract.CatalogueModel(name="m", versions=[version])
         catalogue = contract.Catalogue(writer="w", epoch=epoch, models=[model])
-        await stand.rollout.take_catalogue(catalogue, catalogue.model_dump_json().encode())
+        await stand.rollout.catalogue.take(catalogue, catalogue.model_dump_json().encode())
 
     await publish(1, D[1], environment=own, policy=contract.Policy(timeout_s=9.0))
     await stand.stage(1)
@@ -512,10 +512,10 @@ async def test_a_stage_replaces_the_bytes_of_its_own_alias(tmp_path, order, othe
     request = contract.StageRequest(
         stage_id="s", model="m", version=1, digest=D[2], replaces=1, alias="champion"
     )
-    stand.rollout.stage(request)
+    stand.rollout.staging.start(request)
     await stand.outcome("s")
     assert stand.residents.replaced == [ReplicaKey("m", 1, D[1])]
     assert stand.residents.swaps == [("unload_first", 1)], "no other alias means these bytes"
-    stand.rollout.stage(request.model_copy(update={"stage_id": "again", "digest": D[1]}))
+    stand.rollout.staging.start(request.model_copy(update={"stage_id": "again", "digest": D[1]}))
     await stand.outcome("again")
     assert stand.residents.replaced[1:] == [None], "no version replaces itself"

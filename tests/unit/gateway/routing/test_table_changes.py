@@ -47,7 +47,7 @@ def change(file: TableFile, table: RouteTable) -> RouteTable:
         after = table.without_alias(*key)
     elif turn % 7 == 6:
         hold = AliasHold(model="m", alias="champion", digest=DIGEST, reason=f"in turn {turn}")
-        after = table.gone_back(entry(key, turn + 1), hold)
+        after = table.rolled_back(entry(key, turn + 1), hold)
     else:
         after = table.with_active(entry(key, turn + 1))
     file.save_change(after, [key])

@@ -13,7 +13,7 @@ import pytest
 from gateway.bootstrap import _LoadObserver, _resident_set
 from gateway.contract.references import ReplicaKey
 from gateway.errors import LoadError
-from gateway.observability.live_tallies import LiveRecord
+from gateway.observability.live_tallies import LiveTallies
 from gateway.observability.metrics import Telemetry
 from gateway.routing.node import Node
 from gateway.routing.route_table import RouteTable
@@ -378,11 +378,10 @@ def test_what_ends_again_and_again_by_a_probe_or_a_limit_ends_within_a_life(
     settings = GatewaySettings(
         probe_interval_s=interval_s,
         request_timeout_s=30,
-        stuck_grace_s=10,
         max_resident_bytes=2**30,
     )
     residents = _resident_set(
-        settings, versions, none, lambda: 0, observer=none, live_record=LiveRecord(), proofs=none
+        settings, versions, none, lambda: 0, observer=none, live_tallies=LiveTallies(), proofs=none
     )
     assert residents.track_record.longest_life_s(KEY) == seconds
 

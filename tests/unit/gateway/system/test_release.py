@@ -70,7 +70,7 @@ class Unreleasable(FakeWorker):
 
 
 @pytest.mark.parametrize(
-    "odd", ["kill", "close", "on_done", "on_proof", "on_late", "remove_reader", "output"]
+    "odd", ["kill", "close", "on_done", "on_proof", "on_request", "remove_reader", "output"]
 )
 async def test_a_replica_whose_release_fails_at_one_step_takes_the_others(
     odd: str, monkeypatch: pytest.MonkeyPatch
@@ -88,7 +88,7 @@ async def test_a_replica_whose_release_fails_at_one_step_takes_the_others(
         launcher,
         LIMITS,
         stopped.append,
-        fail if odd == "on_late" else lambda *_: None,
+        fail if odd == "on_request" else lambda *_: None,
         on_proof=fail if odd == "on_proof" else lambda *_: None,
     )
     await bring_up(replica, launcher)

@@ -32,7 +32,7 @@ def change(
 
 
 async def taken(stand: Stand, one: contract.ModelChange) -> None:
-    await stand.rollout.take_model(one, one.model_dump_json().encode())
+    await stand.rollout.catalogue.take_model(one, one.model_dump_json().encode())
 
 
 async def started(folder: Path) -> Stand:
@@ -40,7 +40,7 @@ async def started(folder: Path) -> Stand:
     stand = Stand(folder)
     models = [model("m"), model("n")]
     catalogue = contract.Catalogue(writer="w", epoch=1, models=models)
-    await stand.rollout.take_catalogue(catalogue, catalogue.model_dump_json().encode())
+    await stand.rollout.catalogue.take(catalogue, catalogue.model_dump_json().encode())
     for name in ("m", "n"):
         stand.residents.ready |= {ReplicaKey(name, n, D[n]) for n in D}
         await activate(stand, name, "champion", 1)
@@ -167,7 +167,7 @@ async def test_what_changes_nothing_to_decide_on_is_no_news(tmp_path: Path) -> N
     observer.loaded(key, 0.1, 1000)
     observer.load_failed(key, "load_failed", "it raised")
     observer.ended(key, "made room", evicted=True, died=False)
-    await stand.rollout.keep_catalogue(
+    await stand.rollout.catalogue.confirm(
         contract.UnchangedCatalogue(writer="w", epoch=1, listed_at=1.0)
     )
     await taken(stand, change(1, "m", model("m", versions=3)))

@@ -26,7 +26,7 @@ from gateway.errors import (
     VersionConflictError,
     WorkerDiedError,
 )
-from gateway.observability.live_tallies import LiveRecord
+from gateway.observability.live_tallies import LiveTallies
 from gateway.routing.node import CONTROL_PLANE_SILENT_S, Node
 from gateway.routing.route_table import RouteTable
 from gateway.serving import dispatch
@@ -72,7 +72,7 @@ def dispatcher_on(of, load_budget_s=60.0):
     return Dispatcher(
         of,
         residents,
-        LiveRecord(),
+        LiveTallies(),
         request_timeout_s=1.0,
         load_budget_s=load_budget_s,
         max_waiting=100,
@@ -387,11 +387,12 @@ class FakeReplica:
     """Takes requests and keeps them."""
 
     def __init__(self):
-        self.taken, self.pid = [], 1
+        self.taken, self.answers = [], []
 
     def submit(self, header, body, *, timeout_s, limit_s, on_done, answer_type):
         self.taken.append((timeout_s, limit_s, on_done))
-        return asyncio.get_running_loop().create_future()
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return self.answers[-1]
 
 
 class FakeLease:
@@ -434,7 +435,7 @@ async def test_a_call_whose_time_is_over_is_not_begun():
 async def test_a_callers_time_is_cut_to_the_models(given, expected):
     residents: Any = OneLease()
     dispatcher = Dispatcher(
-        active(), residents, LiveRecord(), request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
+        active(), residents, LiveTallies(), request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
     )
     asking = asyncio.ensure_future(dispatcher.predict(a_call(seconds=given)))
     await asyncio.sleep(0)
@@ -448,7 +449,7 @@ async def test_a_callers_time_is_cut_to_the_models(given, expected):
 async def test_lease_and_place_are_the_workers_until_it_lets_go():
     residents: Any = OneLease()
     dispatcher = Dispatcher(
-        active(), residents, LiveRecord(), request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
+        active(), residents, LiveTallies(), request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
     )
     admission = Admission(max_in_flight=9, max_in_flight_bytes=999)
     call = a_call(seconds=0.05)
@@ -466,7 +467,7 @@ async def test_lease_and_place_are_the_workers_until_it_lets_go():
 async def test_a_lease_is_asked_for_with_the_size_of_the_body(seconds):
     residents: Any = OneLease()
     dispatcher = Dispatcher(
-        active(), residents, LiveRecord(), request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
+        active(), residents, LiveTallies(), request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
     )
     call = a_call(body=b"x" * 700, seconds=seconds)
     told: list[Any] = []
@@ -486,7 +487,7 @@ async def test_a_worker_that_never_had_it_keeps_nothing():
 
     residents.one.replica.submit = refuse
     dispatcher = Dispatcher(
-        active(), residents, LiveRecord(), request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
+        active(), residents, LiveTallies(), request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
     )
     admission = Admission(max_in_flight=9, max_in_flight_bytes=999)
     call = a_call()
@@ -495,6 +496,22 @@ async def test_a_worker_that_never_had_it_keeps_nothing():
         await dispatcher.predict(call)
     call.place.let_go()
     assert (admission.in_flight, residents.one.released) == (0, 3)
+
+
+async def test_a_call_that_its_worker_had_not_begun_goes_to_another_worker():
+    residents: Any = OneLease()
+    dispatcher = Dispatcher(
+        active(), residents, LiveTallies(), request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
+    )
+    told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    dispatcher.begin(a_call(), told.set_result)
+    answers = residents.one.replica.answers
+    answers[0].set_exception(NotDeliveredError())
+    async with asyncio.timeout(10):
+        while len(answers) < 2:  # noqa: ASYNC110  # one turn of the loop
+            await asyncio.sleep(0)
+        answers[1].set_result("the reply")
+        assert (await told).result() == "the reply"
 
 
 @pytest.mark.parametrize("here", [True, False])

@@ -12,6 +12,7 @@ from gateway.errors import (
     ModelRaisedError,
     NotDeliveredError,
     NotFiniteAnswerError,
+    WorkerDiedError,
 )
 from gateway.http.problems import problem
 from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState
@@ -92,20 +93,19 @@ async def ready():
 
 
 @pytest.fixture
-async def late():
-    """The same, and what it tells of requests whose callers have left."""
+async def counted():
+    """The same, and the counted requests: seconds of the model's call, or None for a fault."""
     async for made in _made_ready():
         yield made
 
 
 async def _made_ready():
-    launcher, told = ReadyLauncher(), []
+    launcher = ReadyLauncher()
+    counts: list[float | None] = []
     limits = replace(LIMITS, max_in_flight=8, stuck_grace_s=0.5)
-    replica = Replica(
-        "m/1", launcher, limits, lambda _: None, lambda late, s, pid: told.append((late, s))
-    )
+    replica = Replica("m/1", launcher, limits, lambda _: None, counts.append)
     await bring_up(replica, launcher)
-    yield replica, launcher, told
+    yield replica, launcher, counts
     replica.kill("the test is over")
     await replica.wait_stopped()
 
@@ -138,8 +138,8 @@ async def test_a_worker_stuck_in_one_prediction_is_ended(ready):
     assert done == [1]
 
 
-async def test_what_becomes_of_requests_that_were_left_is_told(late):
-    replica, launcher, told = late
+async def test_every_request_that_the_worker_had_begun_is_counted_once(counted):
+    replica, launcher, counts = counted
 
     def ask(timeout_s=5.0):
         return replica.submit(b"{}", b"{}", timeout_s=timeout_s, limit_s=5.0, on_done=lambda: None)
@@ -157,11 +157,8 @@ async def test_what_becomes_of_requests_that_were_left_is_told(late):
     launcher.say(reply, 4)
     await waiting
     launcher.say(reply, 5)
-    async with asyncio.timeout(10):
-        while replica.in_flight:  # noqa: ASYNC110  # no event tells
-            await asyncio.sleep(0.001)
-    assert [outcome for outcome, _ in told] == ["answered", "failed", "answered"]
-    assert [seconds for outcome, seconds in told if outcome == "answered"] == [0.25, 0.25]
+    await eventually_true(lambda: not replica.in_flight, "all are answered")
+    assert counts == [0.25, None, 0.25, 0.25]
 
 
 def test_an_answer_refused_as_not_finite_is_the_models_fault_and_says_where():
@@ -173,13 +170,13 @@ def test_an_answer_refused_as_not_finite_is_the_models_fault_and_says_where():
     assert problem(error, "r")["errors"][0]["row"] == 1
 
 
-@pytest.mark.parametrize("share", [0.1, 1.0])
+@pytest.mark.parametrize("timeout_s", [0.02, 0.2, 5.0])
 @pytest.mark.parametrize(
-    ("said", "is_told"),
+    ("said", "is_counted"),
     [
-        (Reply(1, 0.0, 0.01, 1), ["answered"]),
-        (Reply(1, 0.0, 9.0, 1), ["failed"]),
-        (Failed("model_error", "no", begun=True), ["failed"]),
+        (Reply(1, 0.0, 0.01, 1), [0.01]),
+        (Reply(1, 0.0, 9.0, 1), [None]),
+        (Failed("model_error", "no", begun=True), [None]),
         (Failed("model_error", "no memory"), []),
         (Failed("invalid_input", "no"), []),
         (Failed("cancelled", "nobody waits"), []),
@@ -187,33 +184,50 @@ def test_an_answer_refused_as_not_finite_is_the_models_fault_and_says_where():
     ],
     ids=lambda said: getattr(said, "code", None),
 )
-async def test_of_a_request_whose_time_is_over_counts_what_the_model_did(
-    late, said, is_told, share
+async def test_what_the_model_did_with_a_request_counts_even_after_its_time_out(
+    counted, said, is_counted, timeout_s
 ):
-    """How long it waited for its turn says what others sent, not how good the version is."""
-    replica, launcher, told = late
-    answer = replica.submit(b"{}", b"{}", timeout_s=share * 0.2, limit_s=0.2, on_done=lambda: None)
-    with pytest.raises(DeadlineExceededError):
-        await answer
-    assert told == []
+    """The wait before the model's call depends on what other callers have sent."""
+    replica, launcher, counts = counted
+    answer = replica.submit(b"{}", b"{}", timeout_s=timeout_s, limit_s=0.2, on_done=lambda: None)
+    if timeout_s < 1:
+        with pytest.raises(DeadlineExceededError):
+            await answer
+    assert counts == []
     launcher.say(said, 1)
+    await asyncio.gather(answer, return_exceptions=True)
     await eventually_true(lambda: not replica.in_flight, "it was let go of")
-    assert [outcome for outcome, _ in told] == is_told
+    assert counts == is_counted
 
 
-@pytest.mark.parametrize("outcome", ["stuck", "died"])
-async def test_requests_that_were_left_inside_a_worker_that_ends_are_told(late, outcome):
-    replica, launcher, told = late
-    limit_s = 0.05 if outcome == "stuck" else 5.0
-    answer = replica.submit(b"{}", b"{}", timeout_s=limit_s, limit_s=limit_s, on_done=lambda: None)
+@pytest.mark.parametrize("left", [False, True])
+async def test_of_the_requests_in_a_worker_that_dies_the_oldest_counts(counted, left):
+    """It had begun that one for certain."""
+    replica, launcher, counts = counted
+    answers = [
+        replica.submit(b"{}", b"{}", timeout_s=5.0, limit_s=5.0, on_done=lambda: None)
+        for _ in range(3)
+    ]
     await _all_sent(replica)
-    answer.cancel()
-    await _all_sent(replica)
-    if outcome == "died":
-        launcher.worker.kill()
-    async with asyncio.timeout(10):
-        await replica.wait_stopped()
-    assert [said for said, _ in told] == [outcome]
+    if left:
+        answers[0].cancel()
+    launcher.worker.kill()
+    await replica.wait_stopped()
+    await asyncio.gather(*answers, return_exceptions=True)
+    assert counts == [None]
+
+
+async def test_of_the_requests_in_a_stuck_worker_those_past_their_time_out_count(counted):
+    replica, _, counts = counted
+
+    def ask():  # the worker is ended 1.3 s after the first one
+        return replica.submit(b"{}", b"{}", timeout_s=0.8, limit_s=0.8, on_done=lambda: None)
+
+    await asyncio.gather(*(ask() for _ in range(3)), return_exceptions=True)
+    with pytest.raises(WorkerDiedError):
+        await ask()
+    assert "stuck" in replica.end_reason
+    assert counts == [None] * 3
 
 
 async def _all_sent(replica):

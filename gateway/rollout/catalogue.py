@@ -1,0 +1,171 @@
+"""Changes of the catalogue: which versions the registry lists. No alias moves by them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Collection
+
+from gateway.contract import (
+    CONTRACT_VERSION,
+    Catalogue,
+    CatalogueAck,
+    CatalogueModel,
+    ModelChange,
+    ReplicaKey,
+    UnchangedCatalogue,
+)
+from gateway.errors import GatewayError, RolloutRefusedError
+from gateway.observability import Telemetry
+from gateway.routing import AliasKey, Node, RouteTable, TableFile
+from gateway.serving import ResidentSet
+
+
+class CatalogueChanges:
+    """Takes the catalogue of the control plane. Event loop only."""
+
+    def __init__(
+        self,
+        node: Node,
+        residents: ResidentSet,
+        table_file: TableFile,
+        telemetry: Telemetry,
+        lock: asyncio.Lock,
+    ) -> None:
+        """Set up. ``lock``: held while a table is decided and written."""
+        self._node = node
+        self._residents = residents
+        self._table_file = table_file
+        self._telemetry = telemetry
+        self._lock = lock
+        self._revision = 0
+
+    async def take(self, catalogue: Catalogue, document: bytes) -> CatalogueAck:
+        """Take a snapshot of the registry. No version that serves comes or goes by it.
+
+        ``document`` is the catalogue as it came, and goes to disk as it is: to encode thousands of
+        versions again would hold up the event loop, even from a thread.
+
+        Raises:
+            RolloutRefusedError: A newer contract, or an older snapshot than the present one.
+        """
+        if catalogue.contract_version > CONTRACT_VERSION:
+            raise RolloutRefusedError(
+                "contract_version",
+                f"this gateway speaks contract {CONTRACT_VERSION}, the control plane "
+                f"{catalogue.contract_version}: upgrade the gateway first",
+            )
+        async with self._lock:
+            node = self._node
+            if (
+                catalogue.writer == node.catalogue_writer
+                and node.catalogue_epoch is not None
+                and catalogue.epoch <= node.catalogue_epoch
+            ):
+                raise RolloutRefusedError(
+                    "stale_epoch", f"epoch {node.catalogue_epoch} was taken before"
+                )
+            present = node.table.catalogue
+            if catalogue.complete or present is None or not present.complete:
+                await asyncio.to_thread(self._table_file.keep_catalogue, document)
+            node.catalogue_writer, node.catalogue_epoch = catalogue.writer, catalogue.epoch
+            self._revision = 0
+            before = node.table
+            await self._list(before.with_catalogue(catalogue), news=True)
+            self._renew_mended_copies(before)
+        self._residents.look_again()
+        await self._forget_unlisted()
+        return CatalogueAck(generation=self._node.table.generation)
+
+    async def take_model(self, change: ModelChange, document: bytes) -> CatalogueAck:
+        """Take the change of one model since the present snapshot.
+
+        ``document`` is the change as it came, in one line.
+
+        Raises:
+            RolloutRefusedError: The change follows another snapshot, or the file of changes is
+                full: the control plane must send a snapshot.
+        """
+        async with self._lock:
+            node = self._node
+            self._check_epoch(change.writer, change.epoch)
+            if change.revision <= self._revision:
+                return CatalogueAck(generation=node.table.generation)
+            if await asyncio.to_thread(self._table_file.is_catalogue_long):
+                raise RolloutRefusedError("stale_epoch", "the changes take too much of the disk")
+            complete = node.table.catalogue is None or node.table.catalogue.complete
+            if complete:
+                await asyncio.to_thread(self._table_file.keep_model, document)
+            self._revision = change.revision
+            before = node.table
+            table = before.with_model(change.name, change.model)
+            await self._list(table, news=False, models=(change.name,))
+            self._renew_mended_copies(before)
+        self._residents.look_again()
+        if change.model is None or _has_fewer(before, change.model):
+            await self._forget_unlisted()
+        return CatalogueAck(generation=self._node.table.generation)
+
+    async def confirm(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
+        """Note that the registry lists the same as before. Not written to disk.
+
+        Raises:
+            RolloutRefusedError: The present snapshot is another one: the control plane must send
+                its own.
+        """
+        async with self._lock:
+            node = self._node
+            self._check_epoch(unchanged.writer, unchanged.epoch)
+            table = node.table.with_listing(unchanged.listed_at, unchanged.source_error)
+            node.replace(table, (), news=False, models=())
+        return CatalogueAck(generation=self._node.table.generation)
+
+    def _check_epoch(self, writer: str, epoch: int) -> None:
+        node = self._node
+        if (writer, epoch) != (node.catalogue_writer, node.catalogue_epoch):
+            raise RolloutRefusedError(
+                "stale_epoch", f"the snapshot in place is epoch {node.catalogue_epoch}"
+            )
+
+    async def _list(
+        self, table: RouteTable, *, news: bool, models: Collection[str] | None = None
+    ) -> None:
+        """Put a table in place that lists other versions.
+
+        ``models``: the models with other versions; None: any model may have some.
+        """
+        before = self._node.table
+        moved: list[AliasKey] = []
+        if table.active is not before.active:
+            moved = [key for key, one in table.active.items() if one is not before.active[key]]
+            await asyncio.to_thread(self._table_file.keep_change, table, moved)
+        self._node.replace(table, moved, news=news, models=models)
+
+    def _renew_mended_copies(self, before: RouteTable) -> None:
+        """Let damaged copies that were fetched again be loaded without a pause."""
+        for one in self._node.damaged():
+            key = ReplicaKey(one.model, one.version, one.digest)
+            if _lists(self._node.table, key) and not _lists(before, key):
+                self._node.copy_whole(one.digest)
+                self._residents.renew(key)
+
+    async def _forget_unlisted(self) -> None:
+        await self._telemetry.forget_all_but(self._is_known)
+
+    def _is_known(self, model: str, version: int | None) -> bool:
+        """Look in the present table: another one may come between two slices."""
+        return self._node.table.knows(model, version)
+
+
+def _has_fewer(before: RouteTable, model: CatalogueModel) -> bool:
+    """Return whether a model has lost versions since a table."""
+    return before.knows(model.name, None) and len(before.model(model.name).versions) > len(
+        model.versions
+    )
+
+
+def _lists(table: RouteTable, key: ReplicaKey) -> bool:
+    """Return whether a table lists these bytes of a version as present on this node."""
+    with contextlib.suppress(GatewayError):
+        return table.version(key.model, key.version).digest == key.digest
+    return False

@@ -1,0 +1,233 @@
+"""Standbys: versions that are loaded and warmed before an alias points at them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from typing import get_args
+
+import structlog
+
+from gateway.contract import (
+    LATEST,
+    ActivateRequest,
+    ActiveAlias,
+    Policy,
+    ReplicaKey,
+    StageAck,
+    StageFailure,
+    StageOutcome,
+    StageRequest,
+)
+from gateway.errors import GatewayError, LoadError, RolloutRefusedError
+from gateway.routing import Node
+from gateway.serving import ResidentSet
+from gateway.worker.protocol import messages
+
+_REMEMBERED_STAGES = 16_384
+_FAILURES = frozenset(get_args(StageFailure))
+_log = structlog.get_logger("gateway.rollout.staging")
+
+
+class Staging:
+    """Brings standbys up and remembers the outcomes. Event loop only."""
+
+    def __init__(
+        self, node: Node, residents: ResidentSet, *, standby_timeout_s: float, stage_wait_s: float
+    ) -> None:
+        """Set up.
+
+        ``standby_timeout_s``: how long a standby that is not activated lives; ``stage_wait_s``: how
+        long a stage waits for room and its loads.
+        """
+        self._node = node
+        self._residents = residents
+        self._standby_timeout_s = standby_timeout_s
+        self._stage_wait_s = stage_wait_s
+        self._stages: dict[str, asyncio.Task[None]] = {}
+        self._standbys: dict[str, StageRequest] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._outcomes: OrderedDict[str, StageOutcome] = OrderedDict()
+
+    def start(self, request: StageRequest) -> StageAck:
+        """Begin to bring a standby up. A second request with the same id changes nothing."""
+        if request.stage_id not in self._stages and request.stage_id not in self._outcomes:
+            task = asyncio.get_running_loop().create_task(self._stage(request))
+            self._stages[request.stage_id] = task
+            task.add_done_callback(lambda _: self._stages.pop(request.stage_id, None))
+        return StageAck(stage_id=request.stage_id)
+
+    def standbys(self) -> list[StageRequest]:
+        """Return the requests whose standbys are up."""
+        return list(self._standbys.values())
+
+    def was_warmed(self, request: ActivateRequest) -> bool:
+        """Return whether this gateway has loaded and warmed the bytes of a request."""
+        key = ReplicaKey(request.model, request.version, request.digest)
+        if self._residents.is_ready(key):
+            return True
+        outcome = self._outcomes.get(request.stage_id or "")
+        return (
+            outcome is not None
+            and outcome.failure is None
+            and (outcome.model, outcome.version, outcome.digest)
+            == (request.model, request.version, request.digest)
+        )
+
+    def dismiss(self, stage_id: str) -> None:
+        """End a standby that was activated, or whose time is over."""
+        timer = self._timers.pop(stage_id, None)
+        if timer is not None:
+            timer.cancel()
+        if self._standbys.pop(stage_id, None) is not None:
+            self._residents.unstage(stage_id)
+            self._node.changed()
+
+    @contextlib.asynccontextmanager
+    async def warmed(self, back: ReplicaKey, bad: ActiveAlias) -> AsyncIterator[None]:
+        """Keep a worker of the version before a promotion up, if there is room for one.
+
+        It comes up beside the promoted version, unless the policy unloads that one first. Without
+        room, a cold start is better than the promoted version.
+
+        Raises:
+            RolloutRefusedError: The version does not come up.
+        """
+        request = StageRequest(
+            stage_id=f"rollback-{uuid.uuid4().hex}",
+            model=back.model,
+            version=back.version,
+            digest=back.digest,
+            alias=bad.alias,
+            replaces=bad.version,
+        )
+        replaced = ReplicaKey(bad.model, bad.version, bad.digest)
+        try:
+            await self._residents.stage(
+                back,
+                request.stage_id,
+                replaces=replaced,
+                swap=self._swap(request, replaced, self._node.table.policy_of(*back)),
+                replicas=1,  # one is better than the bad ones; its siblings come in their turn
+                wait_s=self._stage_wait_s,
+            )
+        except LoadError as error:
+            if error.failure != "no_room":
+                raise RolloutRefusedError(
+                    "not_staged", f"{back} does not come up: {error.message}"
+                ) from error
+            _log.warning("rollback.cold", replica=str(back), reason=error.message)
+        try:
+            yield
+        finally:
+            self._residents.unstage(request.stage_id)
+
+    async def close(self) -> None:
+        """Stop the stages that are under way, and every timer."""
+        for timer in self._timers.values():
+            timer.cancel()
+        for task in list(self._stages.values()):
+            task.cancel()
+        await asyncio.gather(*self._stages.values(), return_exceptions=True)
+
+    # --- one stage --------------------------------------------------------------------------------
+
+    async def _stage(self, request: StageRequest) -> None:
+        """Bring a standby up, and report the outcome, whatever is raised."""
+        log = _log.bind(model=request.model, version=request.version, stage_id=request.stage_id)
+        try:
+            loaded = await self._bring_up(request, log)
+        except LoadError as error:
+            log.warning("stage.failed", failure=error.failure, reason=error.message)
+            self._finish(request, failure=error.failure, message=error.message, durations={})
+        except Exception as error:
+            log.exception("stage.failed", failure="load_failed")
+            self._residents.unstage(request.stage_id)
+            self._finish(request, "internal_error", f"internal error: {error!r}", {})
+        else:
+            log.info("stage.complete", durations_s=loaded.durations_s, warm_up=loaded.warm_up)
+            self._finish(request, failure=None, message=None, durations=loaded.durations_s)
+
+    async def _bring_up(
+        self, request: StageRequest, log: structlog.stdlib.BoundLogger
+    ) -> messages.Loaded:
+        """Load and warm a version; then it stands by, or is the first to make room."""
+        key = ReplicaKey(request.model, request.version, request.digest)
+        policy = self._node.table.policy_of(request.model, request.version, request.digest)
+        replaced = self._replaced(request)
+        swap = self._swap(request, replaced, policy)
+        log.info("stage.started", replaces=request.replaces, swap=swap)
+        loaded = await self._residents.stage(
+            key,
+            request.stage_id,
+            replaces=replaced,
+            swap=swap,
+            replicas=(policy.replicas or 1) if request.keep else 1,
+            wait_s=self._stage_wait_s,
+        )
+        if request.keep:
+            self._stand_by(request)
+        else:
+            self._residents.unstage(request.stage_id)
+            self._residents.demote(key)
+        return loaded
+
+    def _replaced(self, request: StageRequest) -> ReplicaKey | None:
+        """Return the bytes that the alias points at: two aliases may share only a number."""
+        if request.replaces is None:
+            return None
+        standby = ReplicaKey(request.model, request.version, request.digest)
+        for alias, active in self._node.table.active_of(request.model).items():
+            key = ReplicaKey(request.model, active.version, active.digest)
+            is_it = request.alias in (None, alias) and active.version == request.replaces
+            if is_it and key != standby:
+                return key
+        return None
+
+    def _swap(self, request: StageRequest, replaced: ReplicaKey | None, policy: Policy) -> str:
+        """Return how to swap: never at the cost of another alias that keeps the old version.
+
+        ``latest`` alone does not count: a promotion or a rollback is worth more.
+        """
+        table = self._node.table
+        aspired: dict[str, int] = {}
+        with contextlib.suppress(GatewayError):  # the model is not listed any more
+            aspired = table.model(request.model).aliases
+        for alias, active in table.active_of(request.model).items():
+            means = ReplicaKey(request.model, active.version, active.digest)
+            stays = means == replaced and aspired.get(alias) != request.version
+            if stays and alias not in (request.alias, LATEST):
+                return "blue_green"
+        return policy.swap or "blue_green"
+
+    def _stand_by(self, request: StageRequest) -> None:
+        self._standbys[request.stage_id] = request
+        self._timers[request.stage_id] = asyncio.get_running_loop().call_later(
+            self._standby_timeout_s, self.dismiss, request.stage_id
+        )
+
+    def _finish(
+        self,
+        request: StageRequest,
+        failure: str | None,
+        message: str | None,
+        durations: dict[str, float],
+    ) -> None:
+        outcome = StageOutcome.model_validate(
+            {
+                "stage_id": request.stage_id,
+                "model": request.model,
+                "version": request.version,
+                "digest": request.digest,
+                "failure": failure if failure in _FAILURES or failure is None else "load_failed",
+                "message": message,
+                "durations_s": durations,
+            }
+        )
+        self._outcomes[request.stage_id] = outcome
+        while len(self._outcomes) > _REMEMBERED_STAGES:
+            self._outcomes.popitem(last=False)
+        self._node.report(outcome)
