@@ -44,7 +44,7 @@ class ActiveAlias(Body):
 
 
 class AliasHold(Body):
-    """Bytes that an alias must not take: the gateway went back from them by rule.
+    """Bytes that an alias must not take: an automatic rollback left them.
 
     The gateway keeps it on disk until it is released, and refuses an activation against it with
     ``held``. A control plane that knows nothing of holds is refused, and goes on trying.
@@ -53,10 +53,10 @@ class AliasHold(Body):
         digest: What must not be taken.
         reason: Why, as a sentence for people.
         version: Whose bytes they are; None, as what follows: an older gateway wrote it down.
-        since: Epoch seconds at which the alias went back.
-        to_version: Where it went.
+        since: Epoch seconds of the rollback.
+        to_version: The version that the alias was rolled back to.
         to_digest: Its bytes.
-        generation: Of the route table that did.
+        generation: Of the route table with the rollback.
     """
 
     model: ModelName
@@ -147,8 +147,8 @@ class NodeState(Body):
         resident: What has a worker, or waits for one, whoever called it: sorted, each once, and
             as many as ``GATEWAY_MAX_RESIDENT`` and the queue before it allow. It is as it was when
             this answer was made: a change of it alone is no news. Empty from an older gateway.
-        holds: What this gateway went back from by itself, until it is released: whoever keeps
-            records takes it from here. Empty from an older gateway, which does no such thing.
+        holds: The holds of automatic rollbacks, until they are released. The control plane records
+            the rollbacks from here. Empty from an older gateway, which makes none.
         damaged: Copies to drop and to fetch again, until one has come or was loaded. Bounded.
             Empty from an older gateway.
         damaged_files: What the gateway could not use of its own files since its start, each file

@@ -166,7 +166,7 @@ def _alias(node: Node, table: RouteTable, model: CatalogueModel, alias: str) -> 
         "why": _shown(
             node.warnings.get((model.name, alias))
             or (node.why_damaged(active.digest) if active else None)
-            or _went_back(table, model.name, alias, aspired)
+            or _why_rolled_back(table, model.name, alias, aspired)
             or model.notes.get(alias)
             or _why(table, model, active, aspired)
         ),
@@ -174,8 +174,8 @@ def _alias(node: Node, table: RouteTable, model: CatalogueModel, alias: str) -> 
     }
 
 
-def _went_back(table: RouteTable, model: str, alias: str, aspired: int | None) -> str | None:
-    """Say why this node went back from what the registry wants; None: it did not."""
+def _why_rolled_back(table: RouteTable, model: str, alias: str, aspired: int | None) -> str | None:
+    """Return why this node rolled back the version that the registry aspires to, or None."""
     for hold in table.holds:
         if (hold.model, hold.alias, hold.version) == (model, alias, aspired):
             return hold.reason

@@ -68,7 +68,7 @@ async def retire(request: Request, body: RetireRequest) -> RetireAck:
 
 @router.post("/release")
 async def release(request: Request, body: ReleaseRequest) -> ReleaseAck:
-    """Let an alias take again what it went back from by rule."""
+    """End the hold of an automatic rollback on an alias."""
     return await services_of(request).rollout.release(body)
 
 

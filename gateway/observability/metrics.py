@@ -77,9 +77,7 @@ class Telemetry:
         self.swaps = self._counter(
             "swaps", "Aliases that were pointed at another version.", ("model", "alias")
         )
-        self.rollbacks = self._counter(
-            "rollbacks", "Aliases that went back by rule.", ("model", "alias")
-        )
+        self.rollbacks = self._counter("rollbacks", "Automatic rollbacks.", ("model", "alias"))
         self.resident_bytes = Gauge(
             "gateway_resident_bytes",
             "Private memory of a version's worker, as it measured itself.",

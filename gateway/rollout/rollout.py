@@ -292,7 +292,7 @@ def _previous(table: RouteTable, bad: ActiveAlias) -> ReplicaKey:
     Raises:
         RolloutRefusedError: The alias cannot point at it now.
     """
-    reason = table.why_not_back(bad)
+    reason = table.why_no_rollback(bad)
     if reason is not None or bad.previous_version is None or bad.previous_digest is None:
         raise RolloutRefusedError("unknown_version", reason or "there is no version before")
     return ReplicaKey(bad.model, bad.previous_version, bad.previous_digest)

@@ -348,17 +348,17 @@ class RouteTable:
         wanted = (model, alias, digest)
         return next((h for h in self.holds if (h.model, h.alias, h.digest) == wanted), None)
 
-    def why_not_back(self, active: ActiveAlias) -> str | None:
-        """Say why an alias cannot go back to what it pointed at before; None: it can.
+    def why_no_rollback(self, active: ActiveAlias) -> str | None:
+        """Return why an alias cannot be rolled back to its previous version, or None.
 
-        What no catalogue was ever published for is judged by nobody, and can.
+        Without a catalogue entry, nothing is known against a version.
         """
         version, digest = active.previous_version, active.previous_digest
         if version is None or digest is None:
-            return "it has pointed at nothing else before"
+            return "it has no previous version"
         held = self.hold_on(active.model, active.alias, digest)
         if held is not None:
-            return f"it went back from version {version} before: {held.reason}"
+            return f"it was rolled back from version {version} before: {held.reason}"
         if (gone := self.why_gone(active.model, version, digest)) is not None:
             return gone
         entry = self._index.versions.get((active.model, version))
@@ -462,7 +462,7 @@ class RouteTable:
         return self._pointing((entry.model, entry.alias), entry, generation=self.generation + 1)
 
     def rolled_back(self, entry: ActiveAlias, hold: AliasHold) -> RouteTable:
-        """Return the next table: an alias points where it did, and not again at what it left."""
+        """Return the next table, in which an alias is rolled back and held."""
         others = self.without_hold(hold.model, hold.alias, hold.digest).holds
         of_alias = [one for one in others if (one.model, one.alias) == (hold.model, hold.alias)]
         oldest = set(of_alias[: max(0, len(of_alias) + 1 - _MOST_HOLDS_OF_ALIAS)])

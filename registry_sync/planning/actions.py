@@ -134,7 +134,7 @@ class ReleaseHold:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseDigest:
-    """Tell the gateway that an alias may take again what it went back from by rule."""
+    """End the hold of an automatic rollback on the gateway."""
 
     model: str
     alias: str

@@ -725,19 +725,17 @@ class Reconciler:
         return not same and self._promotion.is_comparing(doing)
 
     async def _record_rollbacks(self, node: NodeState, view: LedgerView) -> bool:
-        """Record what the gateway did by rule, whoever was there to see it.
+        """Record the automatic rollbacks of the gateway, and return whether the ledger took them.
 
-        Returns:
-            Whether the ledger took that.
+        They may be older than this process.
         """
         for held in unrecorded(node, view):
             if ("activate", held.model, held.alias) in self.steps.busy:
-                continue  # what it went back from is being recorded
+                continue  # the activation that was rolled back is being recorded
             aspired, built = self.listings.aspired, self.preparation.built.keys()
             own = runs_in_own(aspired, built, held.model, held.version or 0, held.digest)
             view = self.journal.view_of(held.model)
-            standing = view.holds.get((held.model, held.alias))
-            done = rollback_of(held, standing, view, own=own)
+            done = rollback_of(held, view, own=own)
             if not await self.journal.decide(
                 held.model,
                 partial(LedgerView.with_rollback, done=done),

@@ -179,7 +179,7 @@ CALLED_MODELS = 20 if SOAK else 2
 MODEL_CHANGES = 80 if SOAK else 3
 """Of active aliases, and as many of others."""
 
-# Bodies that cost much, beside a version on trial.
+# Expensive bodies beside an observed promotion.
 STRANGERS_BODIES = 100 if SOAK else 20
 
 # Frozen processes.

@@ -1,4 +1,4 @@
-"""Versions of which one ends before the next is loaded: promoted, and taken back by rule."""
+"""Versions of which one ends before the next is loaded: promoted and rolled back."""
 
 import asyncio
 from pathlib import Path

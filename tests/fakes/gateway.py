@@ -127,7 +127,7 @@ class FakeGateway:
         self._changed()
 
     def go_back(self, model: str, alias: str, reason: str, *, since: float | None = None) -> None:
-        """Do what a gateway does by rule."""
+        """Make an automatic rollback."""
         bad = self.active[model, alias]
         assert bad.previous_version is not None
         self.generation += 1

@@ -83,7 +83,7 @@ class GatewayClient:
         return await self._send("POST", "/retire", request, RetireAck)
 
     async def release(self, request: ReleaseRequest) -> ReleaseAck:
-        """Let an alias take again what it went back from by rule."""
+        """End the hold of an automatic rollback on an alias."""
         return await self._send("POST", "/release", request, ReleaseAck)
 
     async def observe(self, after: int, of: str | None = None) -> NodeState:

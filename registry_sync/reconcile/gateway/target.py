@@ -58,7 +58,7 @@ class ServingTarget(Protocol):
         ...
 
     async def release(self, request: ReleaseRequest) -> ReleaseAck:
-        """Let an alias take again what it went back from by rule. What is not held is fine."""
+        """End the hold of an automatic rollback on an alias, if there is one."""
         ...
 
     async def observe(self, after: int, of: str | None = None) -> NodeState:

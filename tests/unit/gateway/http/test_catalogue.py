@@ -81,16 +81,18 @@ async def test_an_alias_that_waits_for_its_first_caller_says_so(pages: httpx.Asy
     assert alias["why"] == "version 1 comes when it is called: gateway.load is on_demand"
 
 
-async def test_an_alias_says_what_this_node_went_back_from_and_what_it_cannot() -> None:
+async def test_an_alias_shows_its_automatic_rollback_and_why_one_failed() -> None:
     digest = {n: f"sha256:{n:064x}" for n in (1, 2)}
     versions = [
         CatalogueVersion(version=n, state=VersionState.AVAILABLE, digest=digest[n]) for n in digest
     ]
-    aliases, notes = {"champion": 2}, {"champion": "held at version 1 by rule"}
+    aliases, notes = {"champion": 2}, {"champion": "held at version 1"}
     model = CatalogueModel(name="churn", versions=versions, aliases=aliases, notes=notes)
     where = {"model": "churn", "alias": "champion"}
     entry = ActiveAlias(**where, version=1, digest=digest[1], since=5.0, asked_by="rule")
-    hold = AliasHold(**where, digest=digest[2], reason="went back by rule: it fails", version=2)
+    hold = AliasHold(
+        **where, digest=digest[2], reason="automatic rollback to version 1: it fails", version=2
+    )
     table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
     node = Node(node_id="n", boot_id="b", table=table.rolled_back(entry, hold))
     track_record = TrackRecord()
@@ -102,12 +104,12 @@ async def test_an_alias_says_what_this_node_went_back_from_and_what_it_cannot() 
             reason: str | None = shown["why"]
             return reason
 
-        assert await why() == "went back by rule: it fails"
-        node.warnings["churn", "champion"] = "it does worse, and cannot go back"
-        assert await why() == "it does worse, and cannot go back"
+        assert await why() == "automatic rollback to version 1: it fails"
+        node.warnings["churn", "champion"] = "it does worse; the rollback failed"
+        assert await why() == "it does worse; the rollback failed"
         node.warnings.clear()
         node.replace(node.table.without_hold("churn", "champion", digest[2]))
-        assert await why() == "held at version 1 by rule"
+        assert await why() == "held at version 1"
 
 
 @pytest.mark.parametrize("accepted", [True, False])

@@ -1,4 +1,4 @@
-"""What the gateway went back from by itself: recorded, held, never put back, and ended in time."""
+"""Automatic rollbacks are recorded and held, are not undone, and end in time."""
 
 import asyncio
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, listening, promoted
 
-WHY = "went back to version 1 by rule: version 2 did worse on live traffic: 12 of 60 failed"
+WHY = "automatic rollback to version 1: version 2 did worse on live traffic: 12 of 60 failed"
 
 
 @pytest.fixture
@@ -246,28 +246,6 @@ async def test_an_operators_pin_that_stands_goes_on(node: NodeInMemory) -> None:
         assert (await task).json()["outcome"] == "active"
         assert node.gateway.points(M, A) == 3
         await becomes(lambda: not node.gateway.holds, "the gateway is told")
-
-
-async def test_two_in_a_row_are_both_recorded_and_the_last_one_holds(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await promoted(node, spine, 2)
-        trial = node.gateway.active[M, A]
-        await promoted(node, spine, 3)
-    node.gateway.go_back(M, A, "version 3 fails", since=50.0)
-    node.gateway.active[M, A] = trial  # as a gateway leaves it whose version 2 is on trial itself
-    node.gateway.go_back(M, A, "version 2 fails", since=60.0)
-    async with node.control_plane() as spine:
-        await idle(spine)
-        hold = spine.journal.view.holds[M, A]
-        assert (hold.target_version, hold.aspired_version) == (1, 3)
-        await spine.poll()
-        await idle(spine)
-        assert (node.gateway.points(M, A), len(node.gateway.holds)) == (1, 2)
-        assert [a.version for a in spine.ledger.activations_of(M, A)[:2]] == [1, 2]
-        await moved(node, spine, 4)
-        await node.serves(4)
-        await becomes(lambda: not node.gateway.holds, "the gateway is told of both")
 
 
 async def test_two_aliases_of_one_version_go_back_each_to_its_own(node: NodeInMemory) -> None:

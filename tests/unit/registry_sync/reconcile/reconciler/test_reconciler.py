@@ -468,7 +468,7 @@ async def test_a_stage_without_an_outcome_is_given_up_and_tried_again(node: Node
 
 
 async def test_what_the_gateway_holds_is_asked_for_again_and_again(node: NodeInMemory) -> None:
-    node.gateway.refuses[M, A] = ("held", "rolled back by rule")
+    node.gateway.refuses[M, A] = ("held", "automatic rollback")
     async with node.control_plane() as spine:
         await becomes(
             lambda: spine.steps.backoff.get(("activate", M, A)), "the activation is refused"

@@ -79,7 +79,7 @@ async def test_what_is_here_and_serves_goes_on_and_answers_nobody_else(node: Nod
         with pytest.raises(ModelLoadFailedError, match=WHY):
             at.resolve(M, Selector.of_version(2))
         assert at.without_copy(M, 2) is None
-        assert at.why_not_back(at.active[M, A]) is not None
+        assert at.why_no_rollback(at.active[M, A]) is not None
 
 
 async def test_an_alias_that_was_lost_does_not_come_back_on_it(node: NodeInMemory) -> None:
