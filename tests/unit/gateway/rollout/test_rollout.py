@@ -235,7 +235,7 @@ async def test_a_table_that_has_moved_on_refuses(tmp_path):
 
 async def test_a_held_digest_is_refused_with_its_reason(tmp_path):
     hold = contract.AliasHold(
-        model="m", alias="champion", digest=D[2], reason="went back: too many errors"
+        model="m", alias="champion", digest=D[2], reason="rolled back: too many errors"
     )
     stand = Stand(tmp_path, RouteTable(default_alias="champion", holds=(hold,)))
     await stand.stage(2)
