@@ -53,6 +53,12 @@ from registry_sync.domain.operation_bodies import (
     Work,
     work,
 )
+from registry_sync.domain.promotion_windows import (
+    PromotionWindows,
+    WindowState,
+    parse_windows,
+    window_state,
+)
 from registry_sync.domain.records import (
     BY_REGISTRY,
     LIVE_FAILURE,
@@ -128,6 +134,7 @@ __all__ = [
     "PinRequest",
     "PinnedVersion",
     "Problem",
+    "PromotionWindows",
     "Quarantine",
     "QuarantineState",
     "Quarantines",
@@ -154,6 +161,7 @@ __all__ = [
     "UnpinRequest",
     "Views",
     "WebhookState",
+    "WindowState",
     "Work",
     "accepted",
     "as_remembered",
@@ -167,6 +175,7 @@ __all__ = [
     "is_made_anew",
     "is_of_creation",
     "is_unfollowed",
+    "parse_windows",
     "problems_of",
     "read_policy",
     "read_stamp",
@@ -174,5 +183,6 @@ __all__ = [
     "view_by_model",
     "view_of_model",
     "was_made_after",
+    "window_state",
     "work",
 ]
