@@ -30,7 +30,7 @@ from gateway.system.logs import (
     secrets_of,
 )
 from registry_sync.artifacts import ArtifactStore, BuildLimits, Environments, OnMismatch
-from registry_sync.domain import AskedBy, OnSignatureChange
+from registry_sync.domain import AskedBy, OnSignatureChange, parse_windows
 from registry_sync.errors import SyncError
 from registry_sync.ledger import HoldsFile, Ledger, set_aside_damaged
 from registry_sync.operations import (
@@ -301,6 +301,7 @@ def _spine(
         limits=Limits(
             STAGE_TIMEOUT_S,
             RoomLimits(settings.rollback_window_s, settings.disk_floor_bytes),
+            parse_windows(settings.promotion_window),
         ),
         require_digest=settings.require_digest,
         on_mismatch=OnMismatch(settings.dependencies),

@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway.system.logs import names_in, names_user, passwords_in
+from registry_sync.domain import parse_windows
 
 _DEFAULT_NODE_DIR = Path(".registry-gateway")
 _GIB = 2**30
@@ -95,6 +96,12 @@ class SyncSettings(BaseSettings):
     sweep_interval_s: PositiveFloat = Field(
         300.0, description="Seconds between two clean-ups of artifacts, environments and history."
     )
+    promotion_window: str = Field(
+        "",
+        description="When the registry may promote an alias that is active, such as "
+        "'0 9 * * mon-fri PT8H Europe/Berlin': crontab, duration and time zone; several with ';' "
+        "between them; empty: always.",
+    )
     operations_host: str = Field(
         "127.0.0.1", min_length=1, description="Address that the operations listener binds."
     )
@@ -131,6 +138,13 @@ class SyncSettings(BaseSettings):
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             )
         return uri
+
+    @field_validator("promotion_window")
+    @classmethod
+    def _with_windows(cls, text: str) -> str:
+        """Refuse promotion windows that cannot be read."""
+        parse_windows(text)
+        return text
 
     @property
     def ledger_url(self) -> str:

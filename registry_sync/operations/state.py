@@ -172,7 +172,7 @@ def _alias(spine: Reconciler, world: World, model: str, alias: str) -> AliasStat
     )
 
 
-_OF_BYTES = frozenset({Why.QUARANTINED, Why.REJECTED, Why.FROZEN, Why.UNSTAMPED})
+_OF_BYTES = frozenset({Why.QUARANTINED, Why.REJECTED, Why.FROZEN, Why.AWAITS_WINDOW, Why.UNSTAMPED})
 """What may stand between an alias and a version whose number it has: that was made anew."""
 
 

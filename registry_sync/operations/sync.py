@@ -12,7 +12,17 @@ from registry_sync.planning import Explanation, Why, explain
 from registry_sync.reconcile import Reconciler
 
 _PENDING = frozenset({Why.UNDER_WAY, Why.FAILING})
-_SETTLED = frozenset({Why.FOLLOWS, Why.PINNED, Why.HELD, Why.FROZEN, Why.ON_DEMAND, Why.GONE})
+_SETTLED = frozenset(
+    {
+        Why.FOLLOWS,
+        Why.PINNED,
+        Why.HELD,
+        Why.FROZEN,
+        Why.AWAITS_WINDOW,
+        Why.ON_DEMAND,
+        Why.GONE,
+    }
+)
 
 
 async def sync_model(

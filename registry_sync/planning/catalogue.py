@@ -57,7 +57,8 @@ class Known:
         signature_changes: What aliases change for their callers, by model and alias.
         refused_signatures: Why aliases are not followed because of that.
         damaged: What is wrong with copies on this node, by digest.
-        failing: What failed last on an alias's way to what it is to mean, by model and alias.
+        delayed: What failed last on an alias's way to what it is to mean, or which promotion window
+            it waits for, by model and alias.
     """
 
     descriptions: Mapping[str, Mapping[str, Any]]
@@ -67,7 +68,7 @@ class Known:
     signature_changes: Mapping[tuple[str, str], str] = field(default_factory=dict)
     refused_signatures: Mapping[tuple[str, str], str] = field(default_factory=dict)
     damaged: Mapping[str, str] = field(default_factory=dict)
-    failing: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    delayed: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 def describe_model(
@@ -153,10 +154,10 @@ def _problems(listed: AspiredModel) -> Iterator[str]:
 def _notes(name: str, aliases: Iterable[str], ledger: LedgerView, known: Known) -> dict[str, str]:
     """Say of each held alias that it is held, at what, and until when; of all that they freeze.
 
-    Of those that are neither, that the signature of what they are to mean is refused, or what
-    failed on the way there.
+    Of those that are neither, that the signature of what they are to mean is refused, what failed
+    on the way there, or which promotion window they wait for.
     """
-    notes = _of(name, known.failing) | _of(name, known.refused_signatures)
+    notes = _of(name, known.delayed) | _of(name, known.refused_signatures)
     if ledger.freeze:
         frozen = f"frozen by {ledger.freeze.asked_by}: no alias of this node follows the registry"
         notes |= dict.fromkeys(aliases, frozen)

@@ -12,10 +12,7 @@ from registry_sync.domain import (
     AspiredVersion,
     Hold,
     aspired_version,
-    creation_of,
     find,
-    is_made_anew,
-    is_of_creation,
     is_unfollowed,
 )
 from registry_sync.planning.admissibility import quarantine_of
@@ -32,6 +29,7 @@ class Why(StrEnum):
     PINNED = "pinned"
     HELD = "held"
     FROZEN = "frozen"
+    AWAITS_WINDOW = "awaits_window"
     ON_DEMAND = "on_demand"
     QUARANTINED = "quarantined"
     REJECTED = "rejected"
@@ -115,22 +113,12 @@ def _why(
     if listed is None:
         return Why.UNFOLLOWED, f"the registry does not list version {aspired}"
     why, reason = _why_not_there(world, listed, alias, active)
-    if active and why is not Why.FOLLOWS and _serves_predecessor(world, active, listed):
+    if active and why is not Why.FOLLOWS and world.is_successor(active, aspired):
         reason = (
             f"version {aspired} was made anew in the registry, and the bytes of its predecessor "
             f"serve until it is active: {reason}"
         )
     return why, reason
-
-
-def _serves_predecessor(world: World, active: ActiveAlias, listed: AspiredVersion) -> bool:
-    """Whether what serves belongs to an earlier creation of the very version that is listed."""
-    if active.version != listed.version:
-        return False
-    last = world.ledger.last_active.get((active.model, active.alias))
-    of = last.creation if last and last.digest == active.digest else None
-    other = not is_of_creation(of, creation_of(listed, world.ledger))
-    return other or is_made_anew(listed, world.ledger)
 
 
 def _why_not_there(
@@ -147,7 +135,8 @@ def _why_not_there(
         return refused
     if active is None:
         return _why_nowhere(world, model, alias, target)
-    return _why_frozen(world, target) or _why_not_yet(world, model, alias, target)
+    frozen = _why_frozen(world, target)
+    return frozen or _why_closed(world, active, target) or _why_not_yet(world, model, alias, target)
 
 
 def _why_refused(
@@ -169,6 +158,14 @@ def _why_frozen(world: World, target: Target) -> tuple[Why, str] | None:
     if world.is_frozen(target):
         return Why.FROZEN, "this node is frozen: no alias follows the registry until `unfreeze`"
     return None
+
+
+def _why_closed(world: World, active: ActiveAlias, target: Target) -> tuple[Why, str] | None:
+    """Return that a promotion waits for a window, or None: meanwhile, what it lacks comes."""
+    opens_at = world.awaited_opening(active, target)
+    if opens_at is None or world.lacks_anything(active.model, target):
+        return None
+    return Why.AWAITS_WINDOW, f"waits for the promotion window that opens at {opens_at:%FT%TZ}"
 
 
 def _why_nowhere(world: World, model: str, alias: str, target: Target) -> tuple[Why, str]:

@@ -5,6 +5,8 @@ changes nothing, and what a listing no longer has goes only when the next one ag
 The decision has no memory: it is made anew from what is, after every change of it.
 A freeze stops every change of an alias that the registry asks for. Bytes are fetched and checked
 ahead all the same, and what was lost comes back: that changes nothing.
+While no promotion window is open, what the registry promotes is not loaded: a first activation, a
+version made anew and a recovery are no promotions.
 How early an alias gets its first version is the version's policy: `preload`, `lazy`, `on_demand`.
 What replaces something that serves is fetched as soon as it is promoted, whatever the policy.
 """
@@ -14,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import partial
+from itertools import filterfalse
 
 from gateway.contract import ActiveAlias
 from registry_sync.domain import AskedBy, Hold, Load, Swap, aspired_version, find, is_unfollowed
@@ -193,6 +197,8 @@ def _promote(world: World, alias: str, active: ActiveAlias, target: Target) -> I
     if building := list(_environment(world, active.model, target, Urgency.PROMOTION)):
         yield from building
         return
+    if world.awaited_opening(active, target):
+        return  # its standby would end before the window opens
     standby = world.standby(active.model, target)
     if standby:
         yield _activate(active.model, alias, target, standby.stage_id)
@@ -212,7 +218,11 @@ def _promote(world: World, alias: str, active: ActiveAlias, target: Target) -> I
 
 
 def _bring_up(world: World, model: str, alias: str, targets: list[Target]) -> Iterator[Action]:
-    """Give an alias that points nowhere its best target whose bytes are here; fetch the best."""
+    """Give an alias that points nowhere its best target whose bytes are here; fetch the best.
+
+    While no promotion window is open, one that the alias had before is the best.
+    """
+    ready = list[Target]()
     for rank, target in enumerate(targets):
         meant = world.recovered(model, alias, target)
         if world.waits_for_caller(model, meant):
@@ -231,8 +241,10 @@ def _bring_up(world: World, model: str, alias: str, targets: list[Target]) -> It
         if building := list(_environment(world, model, meant, urgency)):
             yield from building if rank == 0 else ()
             continue
-        yield _first(world, model, alias, meant)
-        return
+        ready.append(meant)
+    if ready:
+        waits = partial(world.awaited_opening, None)
+        yield _first(world, model, alias, next(filterfalse(waits, ready), ready[0]))
 
 
 def _bring(

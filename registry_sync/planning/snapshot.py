@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from gateway.contract import ActiveAlias, AliasHold, NodeState, StageRequest
 from registry_sync.domain import (
@@ -20,6 +21,7 @@ from registry_sync.domain import (
     Swap,
     creation_of,
     find,
+    is_made_anew,
     is_of_creation,
 )
 from registry_sync.planning.actions import Subject
@@ -72,6 +74,7 @@ class World:
         rollback_since: Epoch seconds; what an alias left after this is kept to go back to.
         failure: The last failure of a step that is tried again: what it was to reach, and why it
             did not; None: it has not failed.
+        promotions_act_at: When a promotion window opens, or None if promotions act now.
     """
 
     aspired: Aspired
@@ -89,6 +92,7 @@ class World:
     rollback_since: float = -1.0
     failure: Callable[[Subject], tuple[Hashable, str] | None] = lambda _: None
     lists_any: bool | None = None
+    promotions_act_at: datetime | None = None
 
     def wish(self, model: str, alias: str, hold: Hold | None, aspired: int | None) -> Target | None:
         """Where the alias ought to point: the hold, else the registry's wish, if admissible."""
@@ -195,6 +199,10 @@ class World:
         """
         if target.asked_by not in BY_REGISTRY or self.load_of(model, target) is not Load.ON_DEMAND:
             return False
+        return self.lacks_anything(model, target)
+
+    def lacks_anything(self, model: str, target: Target) -> bool:
+        """Whether bytes of a target, or an environment of its own, are not here yet."""
         lacks_environment = target.digest not in self.environments
         return target.digest is None or (lacks_environment and self.runs_in_own(model, target))
 
@@ -310,6 +318,27 @@ class World:
     def is_frozen(self, target: Target) -> bool:
         """Whether a freeze keeps an alias from this target: only what the registry asks for."""
         return self.ledger.freeze is not None and target.asked_by in BY_REGISTRY
+
+    def awaited_opening(self, active: ActiveAlias | None, target: Target) -> datetime | None:
+        """Return when the window opens for which a target waits, or None if it waits for none.
+
+        Only what the registry promotes waits, and not if it has made the active version anew.
+        """
+        if target.asked_by not in BY_REGISTRY or (
+            active and self.is_successor(active, target.version)
+        ):
+            return None
+        return self.promotions_act_at
+
+    def is_successor(self, active: ActiveAlias, version: int) -> bool:
+        """Whether a listed version is a later creation of the very version that is active."""
+        listed = find(self.aspired, active.model, version)
+        if listed is None or active.version != version:
+            return False
+        last = self.ledger.last_active.get((active.model, active.alias))
+        of = last.creation if last and last.digest == active.digest else None
+        other = not is_of_creation(of, creation_of(listed, self.ledger))
+        return other or is_made_anew(listed, self.ledger)
 
     def admissible(self, listed: AspiredVersion) -> bool:
         """Whether an alias may follow the registry to this version."""

@@ -31,8 +31,10 @@ from registry_sync.domain import (
     Hold,
     LedgerView,
     OnSignatureChange,
+    PromotionWindows,
     StandingChange,
     aspired_version,
+    window_state,
 )
 from registry_sync.errors import SyncError
 from registry_sync.ledger import HoldsFile, Journal, Ledger
@@ -99,6 +101,7 @@ _MODELS_AT_A_TURN = 20
 """Of which one takes a few tenths of a millisecond."""
 _BRINGING = frozenset({"fetch", "environment"})
 _BRINGING_UP = frozenset({"stage", "activate"})
+_DELAYS = frozenset({Why.FAILING, Why.AWAITS_WINDOW})
 _UNHEARD = NodeState(node_id="", boot_id="", seq=0, generation=0)
 """A gateway that has never answered: as far as is known, it serves nothing."""
 _log = structlog.get_logger("registry_sync.reconcile")
@@ -106,10 +109,15 @@ _log = structlog.get_logger("registry_sync.reconcile")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the spine waits for, in seconds; ``room`` says when bytes may go."""
+    """What the spine waits for, in seconds; ``room`` says when bytes may go.
+
+    Attributes:
+        windows: When the registry may promote an alias that is active; empty: always.
+    """
 
     stage_timeout_s: float = 600.0
     room: RoomLimits = field(default_factory=RoomLimits)
+    windows: PromotionWindows = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +172,7 @@ class Reconciler:
         self.clock = clock
         self.boot_id = boot_id
         self._require_digest = require_digest
+        self._windows = limits.windows
         self.journal = Journal(ledger, threads, holds_file, on_news=self._changed)
         self.observation = Observation(target, on_news=self._heard)
         self.announcer = Announcer(target, writer=boot_id)
@@ -507,6 +516,7 @@ class Reconciler:
             refuses_signatures=self._signatures.on_change is OnSignatureChange.REFUSE,
             rollback_since=self.clock() - self.disk_room.limits.rollback_window_s,
             failure=self._failure,
+            promotions_act_at=window_state(self._windows, self.clock()).opens_at,
         )
 
     def _failure(self, subject: Subject) -> tuple[Hashable, str] | None:
@@ -642,20 +652,18 @@ class Reconciler:
             signature_changes=changes,
             refused_signatures=refused,
             damaged=self._store_damaged,
-            failing=self._failing(model, world),
+            delayed=self._delayed(model, world),
         )
 
-    def _failing(self, model: str, world: World) -> dict[tuple[str, str], str]:
-        """Say of aliases whose version is here, and does not come up, what failed of it last."""
-        failures = self.steps.backoff.failures(model)
+    def _delayed(self, model: str, world: World) -> dict[tuple[str, str], str]:
+        """Return why aliases do not mean their version yet, although its bytes are here."""
+        fails = any(one[0] in _BRINGING_UP for one in self.steps.backoff.failures(model))
         listed = world.aspired.models.get(model)
-        if listed is None or not any(one[0] in _BRINGING_UP for one in failures):
+        if listed is None or not (fails or world.promotions_act_at):
             return {}
         active = self.observation.active_of(model)
         found = {alias: explain(world, model, alias, active.get(alias)) for alias in listed.aliases}
-        return {
-            (model, alias): one.reason for alias, one in found.items() if one.why is Why.FAILING
-        }
+        return {(model, alias): one.reason for alias, one in found.items() if one.why in _DELAYS}
 
     def _compare_signatures(
         self, model: str, world: World
@@ -707,9 +715,10 @@ class Reconciler:
             None,
         )
 
-    def _is_due_now(self, action: RetireAlias | ReleaseHold) -> bool:
+    def _is_due_now(self, action: Stage | RetireAlias | ReleaseHold) -> bool:
         """Whether it would be decided now, too: an operator may have decided otherwise since."""
-        return action in plan(self._world_of(action.model))
+        due = plan(self._world_of(action.model))
+        return action in (replace(one, urgency=action.urgency) for one in due)
 
     def _may_overtake(self, doing: Action, action: Action) -> bool:
         """Whether it is a comparison whose outcome nobody wants now that other bytes are due.

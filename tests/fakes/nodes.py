@@ -12,6 +12,7 @@ from typing import Self
 from gateway.contract.catalogue import VersionState
 from registry_sync.artifacts.environments.compatibility import OnMismatch
 from registry_sync.artifacts.store import ArtifactStore
+from registry_sync.domain.promotion_windows import PromotionWindows
 from registry_sync.domain.signature_diff import OnSignatureChange
 from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.ledger.ledger import Ledger
@@ -44,6 +45,7 @@ class NodeInMemory:
     disk_budget_bytes: int = 0
     ledger_url: str = ""
     clock: Callable[[], float] = time.time
+    windows: PromotionWindows = ()
 
     @classmethod
     def with_versions(cls, folder: Path, count: int) -> Self:
@@ -86,7 +88,7 @@ class NodeInMemory:
             on_signature_change=self.on_signature_change,
             boot_id=f"boot-{time.monotonic_ns()}",
             jitter=lambda: 0.0,
-            limits=Limits(stage_timeout_s=self.stage_timeout_s, room=self.room),
+            limits=Limits(self.stage_timeout_s, self.room, self.windows),
             require_digest=self.require_digest,
             holds_file=holds_file,
             clock=self.clock,

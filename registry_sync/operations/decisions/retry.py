@@ -11,7 +11,7 @@ from registry_sync.reconcile import Reconciler
 
 _OUTCOMES: tuple[RetryOutcome, ...] = ("active", "released", "pending", "refused")
 """The worst last."""
-_KEPT_AWAY = frozenset({Why.FROZEN, Why.PINNED, Why.HELD})
+_KEPT_AWAY = frozenset({Why.FROZEN, Why.AWAITS_WINDOW, Why.PINNED, Why.HELD})
 """Why an alias is kept where it is by an operator or the rule, whatever the version is like."""
 
 

@@ -52,7 +52,7 @@ class Promotion:
         ledger: Ledger,
         journal: Journal,
         as_due_now: Callable[[Activate], Activate | Stage | None],
-        is_due_now: Callable[[RetireAlias], bool],
+        is_due_now: Callable[[Stage | RetireAlias], bool],
         stage_timeout_s: float,
         clock: Callable[[], float],
     ) -> None:
@@ -66,7 +66,7 @@ class Promotion:
             ledger: Where outcomes are recorded.
             journal: How the ledger is written.
             as_due_now: What would be decided now to the same end; None: no such thing.
-            is_due_now: Whether an alias would be taken away now, too.
+            is_due_now: Whether a version would be staged, or an alias taken away, now, too.
             stage_timeout_s: How long to wait for the outcome of a stage, in seconds.
             clock: Gives epoch seconds.
         """
@@ -92,8 +92,11 @@ class Promotion:
         Where that may end what serves, the bytes are compared with the registry's before: what
         cannot be activated in the end is not worth an outage.
         """
-        if action.displaces and (stopped := await self._compare(action, watch)) is not None:
-            return stopped
+        if action.displaces:
+            if (stopped := await self._compare(action, watch)) is not None:
+                return stopped
+            if not self._is_due_now(action):
+                return Stopped("it is no longer what ought to be loaded")
         stage_id = uuid.uuid4().hex
         expected = self._observation.expect(stage_id)
         try:

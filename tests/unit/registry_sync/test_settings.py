@@ -31,3 +31,11 @@ def test_another_refused_setting_is_named_as_it_is_set() -> None:
     done = CliRunner().invoke(app.app, ["run"], env={"REGISTRY_SYNC_POLL_INTERVAL_S": "never"})
     assert done.exit_code == 2
     assert "REGISTRY_SYNC_POLL_INTERVAL_S: " in done.stderr
+
+
+def test_a_promotion_window_that_cannot_be_read_is_named_with_its_reason() -> None:
+    window = "0 9 * * 1-5 PT8H Europe/Berlin"
+    done = CliRunner().invoke(app.app, ["run"], env={"REGISTRY_SYNC_PROMOTION_WINDOW": window})
+    assert done.exit_code == 2
+    assert f"REGISTRY_SYNC_PROMOTION_WINDOW: the promotion window '{window}'" in done.stderr
+    assert "a day of the week must be a name" in done.stderr

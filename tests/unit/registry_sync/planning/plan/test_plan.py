@@ -1,6 +1,7 @@
 """The decision, as tables: what is, and what ought to be done, most urgent first."""
 
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -69,6 +70,12 @@ def last(
     return {(M, alias): replace(one, retired_at=retired_at)}
 
 
+def predecessor(version: int) -> dict[tuple[str, str], Activation]:
+    """An alias whose bytes belong to an earlier creation of the version that is listed."""
+    found = last(version)[M, "champion"]
+    return {(M, "champion"): replace(found, digest=OTHER, creation="an earlier one")}
+
+
 def hold(
     *, at: int | None, target: int, alias: str = "champion", lasting: bool = False
 ) -> dict[tuple[str, str], Hold]:
@@ -95,6 +102,7 @@ def by_rule(*, at: int, target: int) -> dict[tuple[str, str], Hold]:
 
 RECORDED = frozenset({(M, "champion", 5.0)})
 FROZEN = Freeze("operator", 0.0)
+NINE = datetime(2026, 11, 25, 9, tzinfo=UTC)
 
 
 def quarantine(version: int, expected: str | None) -> dict[tuple[str, int], Quarantine]:
@@ -135,6 +143,7 @@ class Case:
     asked_by: str = "poll"
     left: tuple[AliasHold, ...] = ()
     rollback_since: float = -1.0
+    opens_at: datetime | None = None
 
 
 def world(case: Case) -> World:
@@ -163,6 +172,7 @@ def world(case: Case) -> World:
         refused={D[n]: "it needs other libraries" for n in case.refused},
         wished_by={(M, "champion"): case.asked_by},
         rollback_since=case.rollback_since,
+        promotions_act_at=case.opens_at,
     )
 
 
@@ -895,6 +905,123 @@ CASES = [
         here=(1, 2),
         ledger=LedgerView(last_active=last(1), freeze=FROZEN),
     ),
+    # --- no promotion window is open
+    *(
+        Case(
+            f"closed: what the registry promotes waits, {asked_by} or not",
+            [],
+            {"champion": 2},
+            (active(1),),
+            here=(1, 2),
+            asked_by=asked_by,
+            tags=tags,
+            opens_at=NINE,
+        )
+        for asked_by in ("poll", "webhook", "sync")
+        for tags in ({}, {"gateway.swap": "unload_first"})
+    ),
+    Case(
+        "closed: bytes come ahead",
+        ["fetch 2"],
+        {"champion": 2},
+        (active(1),),
+        here=(1,),
+        opens_at=NINE,
+    ),
+    Case(
+        "closed: an environment is built ahead",
+        ["build 2 by poll"],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        tags=OWN,
+        opens_at=NINE,
+    ),
+    Case(
+        "closed meanwhile: its standby is not kept for the next window",
+        ["retire standby 2"],
+        {"champion": 2},
+        (active(1),),
+        here=(1, 2),
+        standbys=(2,),
+        opens_at=NINE,
+    ),
+    Case(
+        "closed: a first activation acts",
+        ["activate champion 1 s1 by poll"],
+        {"champion": 1},
+        here=(1,),
+        proved=(1,),
+        opens_at=NINE,
+    ),
+    Case(
+        "closed: a version made anew replaces its predecessor",
+        ["stage 2 keep over 2 by poll"],
+        {"champion": 2},
+        (active(2, digest=OTHER),),
+        here=(2,),
+        ledger=LedgerView(last_active=predecessor(2)),
+        opens_at=NINE,
+    ),
+    Case(
+        "closed: a rollback acts",
+        ["stage 1 keep over 2 by operator"],
+        {"champion": 2},
+        (active(2),),
+        here=(1, 2),
+        ledger=LedgerView(holds=hold(at=2, target=1)),
+        opens_at=NINE,
+    ),
+    Case(
+        "closed: a pin acts",
+        ["stage 1 keep over 2 by operator"],
+        {"champion": 2},
+        (active(2),),
+        here=(1, 2),
+        ledger=LedgerView(holds=hold(at=2, target=1, lasting=True)),
+        opens_at=NINE,
+    ),
+    Case(
+        "closed: a hold ends by the registry, and what follows waits",
+        ["release champion"],
+        {"champion": 3},
+        (active(1),),
+        here=(1, 3),
+        ledger=LedgerView(holds=hold(at=2, target=1)),
+        opens_at=NINE,
+    ),
+    Case(
+        "closed: an alias that is gone from the registry is taken away",
+        ["retire champion"],
+        {},
+        (active(1),),
+        here=(1,),
+        opens_at=NINE,
+    ),
+    Case(
+        "closed, the table lost: what was active comes back",
+        ["stage 1 cold by recovery"],
+        {"champion": 1},
+        here=(1,),
+        ledger=LedgerView(last_active=last(1)),
+        opens_at=NINE,
+    ),
+    Case(
+        "closed, the table lost, promoted since: what was active comes back",
+        ["stage 1 cold by recovery"],
+        {"champion": 2},
+        here=(1, 2),
+        ledger=LedgerView(last_active=last(1)),
+        opens_at=NINE,
+    ),
+    Case(
+        "closed, the table lost, and what was active cannot: the registry's version acts",
+        ["stage 2 cold by poll"],
+        {"champion": 2},
+        here=(1, 2),
+        ledger=LedgerView(last_active=last(1), rejections=rejection(1)),
+        opens_at=NINE,
+    ),
     # --- the table is lost
     Case(
         "table lost: what was active comes back, as a recovery",
@@ -1109,6 +1236,39 @@ PINNED = hold(at=2, target=1, lasting=True)
             Case("", [], {}, (active(1),), here=(1,), ledger=LedgerView(freeze=FROZEN)),
             "frozen",
             "no longer has it",
+        ),
+        (
+            Case("", [], {"champion": 2}, (active(1),), here=(1, 2), opens_at=NINE),
+            "awaits_window",
+            "waits for the promotion window that opens at 2026-11-25T09:00:00Z",
+        ),
+        (
+            Case("", [], {"champion": 2}, (active(1),), here=(1,), opens_at=NINE),
+            "under_way",
+            "to be fetched",
+        ),
+        (
+            Case("", [], {"champion": 2}, (active(1),), here=(1, 2), tags=OWN, opens_at=NINE),
+            "under_way",
+            "version 2 is here",
+        ),
+        (
+            Case("", [], {"champion": 1}, here=(1,), opens_at=NINE),
+            "under_way",
+            "loaded and warmed",
+        ),
+        (
+            Case(
+                "",
+                [],
+                {"champion": 2},
+                (active(1),),
+                here=(1, 2),
+                ledger=LedgerView(freeze=FROZEN),
+                opens_at=NINE,
+            ),
+            "frozen",
+            "until `unfreeze`",
         ),
         (
             Case(
