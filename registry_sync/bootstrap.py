@@ -83,6 +83,7 @@ _QUIET_LOGGERS = {
         ("alembic", "httpx", "httpcore", "uvicorn", "botocore", "mlflow"), logging.WARNING
     ),
     "urllib3": logging.ERROR,  # every try again is a warning; who gives up says why
+    "apscheduler": logging.ERROR,  # a slow poll is a warning; the next one comes
 }
 _log = structlog.get_logger("registry_sync")
 
@@ -330,9 +331,12 @@ async def _work(
     schedule = Schedule(
         poll=spine.poll,
         sweep=Sweep(spine).run,
+        look=spine.wake,
+        windows=parse_windows(settings.promotion_window),
         poll_interval_s=settings.poll_interval_s,
         sweep_interval_s=settings.sweep_interval_s,
         jitter=random.random,
+        clock=time.time,
     )
     local, tcp = listeners
     webhooks = _webhooks(settings, spine) if tcp else ()
@@ -344,35 +348,35 @@ async def _work(
         server = tcp_server(webhooks=webhooks, operators=operators, token=token, limits=limits.tcp)
         servers.append((server, tcp))
     following = asyncio.ensure_future(spine.run())
+    scheduling = asyncio.ensure_future(schedule.run())
     serving = [asyncio.ensure_future(server.serve(sockets=[one])) for server, one in servers]
     stopping = asyncio.ensure_future(stop.wait())
-    schedule.start()
     try:
-        tasks = (following, *serving, stopping)
+        tasks = (following, scheduling, *serving, stopping)
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         _log.info("control_plane.stopping")
         spine.threads.stop()
-        await schedule.close()
+        scheduling.cancel()
         for server, _ in servers:
             server.should_exit = True
         stopping.cancel()
         failed = next(
             (
                 error
-                for task in (following, *serving)
+                for task in (following, scheduling, *serving)
                 if task.done() and not task.cancelled() and (error := task.exception()) is not None
             ),
             None,
         )
         following.cancel()
-        await asyncio.gather(following, *serving, stopping, return_exceptions=True)
+        await asyncio.gather(following, scheduling, *serving, stopping, return_exceptions=True)
     if failed:
         raise failed
     if not stop.is_set():
         raise RuntimeError(
-            "a listener or the reconciliation ended before the control plane was told to stop; "
-            "start the control plane again"
+            "a listener, the reconciliation or the schedule ended before the control plane was "
+            "told to stop; start the control plane again"
         )
 
 

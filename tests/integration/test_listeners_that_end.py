@@ -70,5 +70,5 @@ def test_the_control_plane_fails_when_a_listener_ends(how: str) -> None:
             arguments="['run']",
         )
     assert "control_plane.started" in log, log
-    assert (status, "a listener or the reconciliation ended" in log) == (1, True), log
+    assert (status, "a listener, the reconciliation or the schedule ended" in log) == (1, True), log
     assert "control_plane.failed" in log, log

@@ -1,6 +1,7 @@
 """Loops that never return: none ends without a word, whatever cancels what it waits for."""
 
 import asyncio
+import time
 from functools import partial
 
 import pytest
@@ -52,12 +53,20 @@ async def test_a_job_whose_call_was_cancelled_is_done_again() -> None:
         raise asyncio.CancelledError
 
     made = Schedule(
-        poll=poll, sweep=nothing, poll_interval_s=0.01, sweep_interval_s=60, jitter=lambda: 0.5
+        poll=poll,
+        sweep=nothing,
+        look=lambda: None,
+        windows=(),
+        poll_interval_s=0.01,
+        sweep_interval_s=60,
+        jitter=lambda: 0.5,
+        clock=time.time,
     )
-    made.start()
+    task = asyncio.ensure_future(made.run())
     await becomes(lambda: len(begun) > 2, "it polls again")
+    task.cancel()
     async with asyncio.timeout(10):
-        await made.close()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_a_look_that_was_cancelled_is_not_the_last() -> None:
