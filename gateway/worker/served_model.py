@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.worker.codecs import predict_json as codec
-from gateway.worker.codecs.strict_json import Json
 from gateway.worker.errors import RequestRefusedError, invalid, model_error
 from gateway.worker.flavors import NotTakenError, classifiers, python_function
 from gateway.worker.rows import outputs, values
@@ -38,7 +37,6 @@ class ServedModel:
     name: str
     version: int
     signature: Signature
-    json: Json
     call: Call
     probabilities_call: Call | None = None
     class_names: list[Any] = field(default_factory=list)
@@ -53,7 +51,7 @@ class ServedModel:
         Raises:
             RequestRefusedError: ``invalid_input``.
         """
-        return codec.decode(body, self.signature, self.json)
+        return codec.decode(body, self.signature)
 
     def is_proved(self, inputs: Rows) -> bool:
         """Whether rows are of the form and have the params for which joining was proved.
@@ -100,7 +98,6 @@ class ServedModel:
         except (TypeError, ValueError) as error:
             raise model_error("the model's answer has no spelling in JSON") from error
         envelope = codec.Envelope(
-            self.json,
             model=self.name,
             version=self.version,
             predict_s=predict_s,

@@ -60,7 +60,6 @@ class ServingLoop:
         self._received = list(received)
         self._connection = connection
         self._model = loaded.model
-        self._json = loaded.model.json
         self._example = loaded.example
         self._memory = memory.Measuring(loaded.report.private_bytes)
         self._proof = loaded.proof
@@ -166,7 +165,7 @@ class ServingLoop:
     def _take_request(self, frame: Frame) -> None:
         now = self._clock()
         try:
-            request = decode_header(Predict, frame.header, self._json)
+            request = decode_header(Predict, frame.header)
             codec.check_content(request.content_type, request.content_encoding)
         except RequestRefusedError as refusal:
             self._connection.send([(frame.id, _failed(refusal), b"")])
@@ -230,7 +229,7 @@ class ServingLoop:
         if batch:
             answers += self._predict_safely(batch, now)
         if answers:
-            self._connection.send(answers, self._json)
+            self._connection.send(answers)
 
     def _predict(self, batch: list[Waiting], now: float) -> list[tuple[int, Message, bytes]]:
         try:

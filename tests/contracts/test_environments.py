@@ -12,12 +12,16 @@ from registry_sync.artifacts.environments.store import BuildsEnvironments, Envir
 from registry_sync.artifacts.store import StoredArtifact
 from registry_sync.errors import EnvironmentFailedError
 from tests.fakes.environments import FakeEnvironments
+from tests.fakes.wheels import worker_needs
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def real(folder: Path) -> Environments:
-    environ = {**os.environ, "UV_NO_INDEX": "1"}
+    wheels = folder.with_name("wheels")
+    wheels.mkdir()
+    worker_needs(wheels)
+    environ = {**os.environ, "UV_NO_INDEX": "1", "UV_FIND_LINKS": str(wheels)}
     limits = BuildLimits(timeout_s=60.0, disk_floor_bytes=0)
     made = Environments(folder, installer=find_uv_bin(), limits=limits, environ=environ)
     made.open()

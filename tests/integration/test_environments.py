@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import errno
 import hashlib
 import io
@@ -14,7 +13,6 @@ import sys
 import tarfile
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,13 +22,14 @@ import pytest
 from structlog.testing import capture_logs
 from uv import find_uv_bin
 
-from registry_sync.artifacts.environments import installer
+from registry_sync.artifacts.environments import installer, recipe
 from registry_sync.artifacts.environments.installer import BuildLimits, inherited
 from registry_sync.artifacts.environments.store import Environments
 from registry_sync.artifacts.file_tree import remove
 from registry_sync.artifacts.store import StoredArtifact
 from registry_sync.errors import EnvironmentFailedError
 from tests.contracts.damage import DAMAGES, Damage
+from tests.fakes.wheels import wheel, worker_needs
 
 pytestmark = pytest.mark.integration
 
@@ -39,33 +38,14 @@ LIMITS = BuildLimits(timeout_s=120.0, disk_floor_bytes=0)
 KILLS = 10
 
 
-def wheel(folder: Path, name: str, version: str, **others: str) -> None:
-    """Write a package with one module that says its version, and other files."""
-    info = f"{name}-{version}.dist-info"
-    files = {
-        f"{name}.py": f"VERSION = {version!r}\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\n"
-        "Tag: py3-none-any\n",
-        **others,
-    }
-    digests = {
-        path: base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-        for path, text in files.items()
-    }
-    record = [f"{path},sha256={digest},{len(files[path])}" for path, digest in digests.items()]
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        for path, text in files.items():
-            archive.writestr(path, text)
-        archive.writestr(f"{info}/RECORD", "\n".join([*record, f"{info}/RECORD,,"]) + "\n")
-
-
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The variables by which uv finds our packages and no others."""
     folder = tmp_path_factory.mktemp("wheels")
     for version in ("1.0", "2.0"):
         wheel(folder, "rings", version)
+    for version in ("3.9.0", "3.10.0", "99.0"):
+        wheel(folder, "orjson", version)
     return {"UV_FIND_LINKS": str(folder), "UV_NO_INDEX": "1"}
 
 
@@ -96,9 +76,11 @@ def go_on() -> None:
     """What a build is asked with while nobody wants it to end."""
 
 
-def said(python: str) -> str:
-    """What the interpreter of an environment finds as ``rings``."""
-    script = "import rings; print(rings.VERSION)"
+def said(python: str, package: str = "rings") -> str:
+    """The version of a package that the interpreter of an environment finds."""
+    script = (
+        f"import {package}; from importlib.metadata import version; print(version('{package}'))"
+    )
     return subprocess.run(
         [python, "-I", "-c", script], capture_output=True, text=True, check=True, timeout=60
     ).stdout.strip()
@@ -116,8 +98,43 @@ def test_each_has_what_it_requires_and_it_is_compiled(tmp_path: Path, index: dic
         folder = Path(found.python).parents[1]
         assert list(folder.glob("lib/python*/site-packages/__pycache__/rings.*.pyc"))
         recorded = json.loads((folder / "environment.json").read_text())
-        assert recorded["requirements"] == [f"rings=={version}"]
+        assert recorded["requirements"] == ["orjson>=3.10", f"rings=={version}"]
     assert not list((tmp_path / "node" / "environments" / "aside").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("pin", "version"), [("", "99.0"), ("orjson==3.10.0\n", "3.10.0"), ("orjson\n", "99.0")]
+)
+def test_an_environment_has_the_workers_need_at_the_models_pin(
+    tmp_path: Path, index: dict[str, str], pin: str, version: str
+):
+    built = environments(tmp_path / "node", index)
+    found = built.build(artifact(tmp_path, f"rings==1.0\n{pin}"), go_on)
+    assert said(found.python, "orjson") == version
+
+
+@pytest.mark.parametrize(
+    "pin", ["orjson==3.9.0", "orjson<3.10", "orjson==3.9.0 --hash=sha256:" + "0" * 64]
+)
+def test_a_pin_that_is_too_old_for_the_worker_is_refused_with_the_reason(
+    tmp_path: Path, index: dict[str, str], pin: str
+):
+    built = environments(tmp_path / "node", index)
+    with pytest.raises(EnvironmentFailedError, match=r"you require orjson[<=].*3\.10") as caught:
+        built.build(artifact(tmp_path, f"rings==1.0\n{pin}\n"), go_on)
+    assert "(the worker needs orjson>=3.10 in each environment)" in caught.value.reason
+    assert not caught.value.transient
+
+
+def test_one_without_the_workers_need_is_not_used_again(tmp_path: Path, index: dict[str, str]):
+    built = environments(tmp_path / "node", index)
+    asked = artifact(tmp_path, "rings==1.0")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipe, "WORKER_NEEDS", ())
+        old = built.build(asked, go_on)
+    assert built.built([asked]) == {}
+    assert built.build(asked, go_on) != old
+    assert built.sweep([asked], older_than_s=-1) == [old.digest]
 
 
 def test_nothing_that_a_model_brought_is_run(tmp_path: Path):
@@ -130,6 +147,7 @@ def test_nothing_that_a_model_brought_is_run(tmp_path: Path):
         "broken.py": "print 'of another Python'\n",
     }
     wheel(wheels, "rings", "1.0", **others)
+    worker_needs(wheels)
     # Whatever the operator has uv do elsewhere.
     (tmp_path / "uv").mkdir()
     (tmp_path / "uv" / "uv.toml").write_text("[pip]\ncompile-bytecode = true\nno-build = false\n")
@@ -163,6 +181,7 @@ def test_an_interpreter_in_the_place_of_the_real_one_is_not_run(tmp_path: Path):
 def test_a_source_distribution_is_never_built(tmp_path: Path):
     sources, ran = tmp_path / "sources", tmp_path / "ran"
     sources.mkdir()
+    worker_needs(sources)
     script = (
         f"open({str(ran)!r}, 'w')\nfrom setuptools import setup\nsetup(name='rings')\n".encode()
     )
@@ -400,7 +419,7 @@ def test_one_whose_marker_is_damaged_is_built_again_or_goes(
     again = environments(tmp_path / "node", index)
     assert again.built([asked]) == {}
     assert said(again.build(asked, go_on).python) == "1.0"
-    assert json.loads(marker.read_text())["requirements"] == ["rings==1.0"]
+    assert json.loads(marker.read_text())["requirements"] == ["orjson>=3.10", "rings==1.0"]
     damage.apply(marker)
     assert again.sweep([], older_than_s=-1)
     assert entries(tmp_path / "node") == set()

@@ -1,4 +1,4 @@
-"""The launcher of models' own interpreters, with one that is not ours and has nothing installed."""
+"""The launcher of models' own interpreters, with one that has what the worker needs and no more."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,6 @@ import select
 import signal
 import subprocess
 import sys
-import venv
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from gateway.errors import LoadError
 from gateway.serving.replica.launcher import ExecLauncher
 from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState
 from gateway.worker.protocol.messages import Load, encode_header
+from tests.fakes.pythons import foreign_python
 from tests.integration.worker_process import predict_header, store, wait_until_ended
 from tests.models.catalogue import TorchModel
 
@@ -31,9 +31,7 @@ LIMITS = ReplicaLimits(
 
 @pytest.fixture(scope="module")
 def interpreter(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("foreign")
-    venv.create(folder, with_pip=False, symlinks=True)
-    return str(folder / "bin" / "python")
+    return str(foreign_python(tmp_path_factory.mktemp("foreign")))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The same worker under an interpreter that is not ours and has nothing installed."""
+"""The same worker under an interpreter of its own, with ``orjson`` or with nothing installed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import os
 import socket
 import subprocess
-import venv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,15 +13,19 @@ import pytest
 
 from gateway.worker import __runner__
 from gateway.worker.protocol.messages import LoadFailed
+from tests.fakes import pythons
 from tests.integration.worker_process import PATIENCE_S, RunningWorker, store
 from tests.models.catalogue import LinearModel
 
 
 @pytest.fixture(scope="module")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pythons.bare_python(tmp_path_factory.mktemp("bare"))
+
+
+@pytest.fixture(scope="module")
 def foreign_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("foreign")
-    venv.create(folder, with_pip=False, symlinks=True)
-    return folder / "bin" / "python"
+    return pythons.foreign_python(tmp_path_factory.mktemp("foreign"))
 
 
 @contextlib.contextmanager
@@ -34,6 +37,7 @@ def running(python: Path) -> Iterator[tuple[RunningWorker, subprocess.Popen[byte
         [python, "-I", __runner__.__file__, str(theirs.fileno()), str(end)],
         pass_fds=(theirs.fileno(), end),
         stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     theirs.close()
     os.close(end)
@@ -43,7 +47,7 @@ def running(python: Path) -> Iterator[tuple[RunningWorker, subprocess.Popen[byte
         with contextlib.suppress(OSError):
             os.close(lifeline)
         ours.close()
-        process.wait(PATIENCE_S)
+        process.communicate(timeout=PATIENCE_S)
 
 
 def test_it_greets_and_says_what_the_environment_lacks(foreign_python: Path, tmp_path: Path):
@@ -59,6 +63,13 @@ def test_it_greets_and_says_what_the_environment_lacks(foreign_python: Path, tmp
         assert process.wait(PATIENCE_S) != 0
 
 
+def test_without_orjson_it_ends_and_names_what_is_missing(bare_python: Path):
+    with running(bare_python) as (_, process, _):
+        assert process.stderr is not None
+        assert "import orjson" in process.stderr.read().decode()
+        assert process.wait(PATIENCE_S) != 0
+
+
 def test_it_ends_with_the_gateway(foreign_python: Path):
     with running(foreign_python) as (worker, process, lifeline):
         worker.receive()
@@ -66,7 +77,7 @@ def test_it_ends_with_the_gateway(foreign_python: Path):
         assert process.wait(PATIENCE_S) != 0
 
 
-def test_only_the_worker_of_our_packages_can_be_imported(foreign_python: Path):
+def test_only_the_worker_of_our_packages_can_be_imported(bare_python: Path):
     script = (
         "import runpy, sys\n"
         f"module = runpy.run_path({__runner__.__file__!r})\n"
@@ -81,6 +92,6 @@ def test_only_the_worker_of_our_packages_can_be_imported(foreign_python: Path):
         "    raise SystemExit(name)\n"
     )
     result = subprocess.run(
-        [foreign_python, "-I", "-c", script], capture_output=True, timeout=PATIENCE_S, check=False
+        [bare_python, "-I", "-c", script], capture_output=True, timeout=PATIENCE_S, check=False
     )
     assert (result.returncode, result.stderr.decode()) == (0, "")

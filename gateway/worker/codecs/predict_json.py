@@ -7,8 +7,8 @@ import os
 from functools import lru_cache
 from typing import Any
 
-from gateway.worker.codecs import shapes
-from gateway.worker.codecs.strict_json import MAX_DEPTH, InvalidJsonError, Json, NotFiniteError
+from gateway.worker.codecs import shapes, strict_json
+from gateway.worker.codecs.strict_json import MAX_DEPTH, InvalidJsonError, NotFiniteError
 from gateway.worker.errors import RequestRefusedError, invalid, model_error, not_finite
 from gateway.worker.rows import signature as rules
 from gateway.worker.rows.inputs import Rows
@@ -35,14 +35,15 @@ def check_content(content_type: str, content_encoding: str) -> None:
         raise RequestRefusedError("unsupported_media_type", "the body must not be compressed")
 
 
-def decode(body: bytes, signature: Signature, json: Json) -> Rows:
+def decode(body: bytes, signature: Signature) -> Rows:
     """Return the validated inputs that ``body`` spells.
 
     Raises:
         RequestRefusedError: ``invalid_input``, with row and field where there is one.
     """
     try:
-        document = json.loads(body, signature.levels if len(body) > _LONG_BYTES else MAX_DEPTH)
+        levels = signature.levels if len(body) > _LONG_BYTES else MAX_DEPTH
+        document = strict_json.loads(body, levels)
     except InvalidJsonError as error:
         raise invalid(str(error)) from error
     if type(document) is not dict:
@@ -81,16 +82,14 @@ def _without_params(signature: Signature, document: dict[str, Any]) -> tuple[dic
 class Envelope:
     """What is around the predictions of an answer; the same for a batch but for the id."""
 
-    def __init__(
-        self, json: Json, *, model: str, version: int, predict_s: float, nulls: bool = True
-    ) -> None:
+    def __init__(self, *, model: str, version: int, predict_s: float, nulls: bool = True) -> None:
         """Spell what does not change. ``nulls``: null stands for a number that is not finite."""
-        self._dumps = json.dumps_with_nulls if nulls else json.dumps
+        self._dumps = strict_json.dumps_with_nulls if nulls else strict_json.dumps
         named = {"model_name": model, "model_version": version}
         now = dt.datetime.now(dt.timezone.utc).isoformat()  # noqa: UP017  # Python 3.10
         timed = {"timestamp": now, "inference_time_ms": round(predict_s * 1000, 3)}
-        self._after_rows = b",%b" % json.dumps(named)[1:-1]
-        self._after_id = b",%b" % json.dumps(timed)[1:-1]
+        self._after_rows = b",%b" % strict_json.dumps(named)[1:-1]
+        self._after_id = b",%b" % strict_json.dumps(timed)[1:-1]
 
     def answer(self, predictions: Any, extras: dict[str, Any]) -> bytes:
         """Return one request's answer.

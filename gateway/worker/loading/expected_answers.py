@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.worker.codecs.strict_json import InvalidJsonError, Json
+from gateway.worker.codecs import strict_json
 from gateway.worker.loading import input_example
 from gateway.worker.loading.input_example import WarmUpFailedError
 from gateway.worker.rows.columns import describe_type
@@ -65,11 +65,11 @@ def check(model: ServedModel, artifact: Path) -> Checked:
     path = artifact / FILE
     if not path.is_file():
         return Checked(0, whole=False)
-    per_row = [_check(model, one) for one in read(_bytes(path), model.json)]
+    per_row = [_check(model, one) for one in read(_bytes(path))]
     return Checked(len(per_row), whole=not all(per_row))
 
 
-def read(data: bytes, json: Json) -> Iterator[Expectation]:
+def read(data: bytes) -> Iterator[Expectation]:
     """Yield the lines of the file; empty ones count, and say nothing.
 
     Raises:
@@ -82,7 +82,7 @@ def read(data: bytes, json: Json) -> Iterator[Expectation]:
         raise WarmUpFailedError(f"{FILE} has more than {MAX_LINES} lines")
     for number, line in enumerate(lines, 1):
         if line.strip():
-            yield _expectation(number, line, json)
+            yield _expectation(number, line)
 
 
 def difference(got: Any, expected: Any, tolerance: float) -> str | None:
@@ -112,10 +112,10 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def _expectation(number: int, line: bytes, json: Json) -> Expectation:
+def _expectation(number: int, line: bytes) -> Expectation:
     try:
-        value = json.loads(line)
-    except InvalidJsonError as error:
+        value = strict_json.loads(line)
+    except strict_json.InvalidJsonError as error:
         raise _failed(number, "cannot be read: it is not strict JSON") from error
     if type(value) is not dict or not {"request", "expected"} <= value.keys() <= _FIELDS:
         raise _failed(
@@ -126,13 +126,14 @@ def _expectation(number: int, line: bytes, json: Json) -> Expectation:
         raise _failed(number, "cannot be read: 'request' is not an object")
     if type(tolerance) not in {int, float} or tolerance < 0:
         raise _failed(number, "cannot be read: 'tolerance' is no number from 0 on")
-    return Expectation(number, json.dumps(value["request"]), value["expected"], float(tolerance))
+    request = strict_json.dumps(value["request"])
+    return Expectation(number, request, value["expected"], float(tolerance))
 
 
 def _check(model: ServedModel, one: Expectation) -> bool:
     """Compare one line; return whether its answer was one per row."""
     answer, prediction = input_example.answer(model, one.request, f"{FILE}, line {one.line}")
-    got = model.json.loads(answer)["predictions"]
+    got = strict_json.loads(answer)["predictions"]
     if told := difference(got, one.predictions, one.tolerance):
         raise _failed(one.line, told, ",")
     return prediction.divisible

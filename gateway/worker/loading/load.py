@@ -165,7 +165,6 @@ def _load(order: Load) -> tuple[ServedModel, Any]:
         order.model,
         order.version,
         signature,
-        strict_json.best(),
         call_pyfunc(pyfunc),
         nulls=order.not_finite == "null",
     )
@@ -204,7 +203,7 @@ def _example(order: Load) -> bytes | None:
     """Return the example as a body: from the description, or from its file in the artifact."""
     described = order.description.get("example") or {}
     if (serving := described.get("serving")) is not None:
-        return strict_json.StandardJson().dumps(serving)
+        return strict_json.dumps(serving)
     if not (relative := described.get("path")):
         return None
     path = Path(order.artifact, relative)

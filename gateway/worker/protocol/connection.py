@@ -8,12 +8,7 @@ import socket
 import time
 
 from gateway.worker.protocol.frames import Frame, FrameReader, pack
-from gateway.worker.protocol.messages import (
-    KIND_OF,
-    HeaderJson,
-    Message,
-    encode_header,
-)
+from gateway.worker.protocol.messages import KIND_OF, Message, encode_header
 
 _READ_BYTES = 256 * 1024
 
@@ -71,9 +66,7 @@ class Connection:
                 break
         return frames
 
-    def send(
-        self, answers: list[tuple[int, Message, bytes]], json: HeaderJson | None = None
-    ) -> None:
+    def send(self, answers: list[tuple[int, Message, bytes]]) -> None:
         """Send messages with their ids and bodies, in one write where the kernel allows.
 
         Raises:
@@ -81,7 +74,7 @@ class Connection:
         """
         pieces: list[bytes] = []
         for frame_id, message, body in answers:
-            pieces += pack(KIND_OF[type(message)], frame_id, encode_header(message, json), body)
+            pieces += pack(KIND_OF[type(message)], frame_id, encode_header(message), body)
         try:
             self._channel.sendall(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         except OSError as error:

@@ -1,20 +1,18 @@
-"""What gateway and worker say to each other: every message, grouped by direction.
+"""Every message between gateway and worker, grouped by direction.
 
-Each travels as a frame (`gateway.worker.frames`): the dataclass is the frame's JSON header, a
-request's or answer's payload its raw body. Standard library only: a worker may run under a model's
-own interpreter, which has nothing of ours but this package.
+A message travels as a frame (`gateway.worker.protocol.frames`): the dataclass is the frame's JSON
+header, the payload of a request or an answer is its raw body.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 PROTOCOL_VERSION = 4
 MAX_TEXT = 4096
-"""Characters of any text in a message from a worker; the gateway believes no longer one."""
+"""The most characters of a text in a message from a worker; the gateway refuses a longer one."""
 
 
 class Kind(IntEnum):
@@ -47,22 +45,21 @@ class Load:
         artifact: The artifact's folder.
         manifest: The file with the manifest that the folder must match.
         digest: ``sha256:…`` of that manifest.
-        description: What the control plane found out about the artifact; see its ``describe``.
+        description: The control plane's description of the artifact: flavor, signature, example.
         threads: How many threads numerical libraries may use.
         max_batch_rows: The most rows joined into one batch.
-        max_batch_bytes: The most bytes of bodies, as they came, that are joined into one batch.
+        max_batch_bytes: The most bytes of request bodies joined into one batch.
         max_answer_bytes: The largest body of an answer; a larger one fails its request.
-        interpreter: The model's own Python, under which the worker runs; None: the gateway's.
-        memory_bytes: The most memory that the worker may take beyond what it starts with.
-        cuda_devices: The GPUs that it may use, as in ``CUDA_VISIBLE_DEVICES``, or ``all``; None:
-            none. Never told to a fork: CUDA cannot be used in one.
-        not_finite: What becomes of a number in an answer that is not finite: ``null``, or
-            ``refuse``: its request fails.
-        environment: The digest of the model's own environment; empty: it has none.
-        proof: What was proved before of this artifact, as `gateway.worker.proof` reads it; None:
-            nothing is known.
-        proof_budget_s: Seconds for what is not proved yet; 0: nothing is to be proved.
-        timeout_s: Seconds that an answer of the model may take.
+        interpreter: The path of the model's own Python, or None for the gateway's.
+        memory_bytes: The most memory that the worker may add to what it starts with, or None.
+        cuda_devices: The GPUs that the worker may use, as in ``CUDA_VISIBLE_DEVICES``, or ``all``;
+            None for no GPU. Always None for a forked worker, which cannot use CUDA.
+        not_finite: How an answer treats NaN and infinity: ``null`` writes null, ``refuse`` fails
+            the request.
+        environment: The digest of the model's own environment, or empty if it has none.
+        proof: The stored proof of this artifact (`gateway.worker.loading.proofs.proof`), or None.
+        proof_budget_s: Seconds for the remaining proofs; 0 skips them.
+        timeout_s: Seconds that one call of the model may take.
     """
 
     model: str
@@ -87,12 +84,12 @@ class Load:
 
 @dataclass(frozen=True)
 class Predict:
-    """One request; the frame's body is the caller's body, untouched. Answered once, by its id.
+    """One request; the frame's body is the caller's body, unchanged. Answered once, by its id.
 
     Attributes:
-        protocol: Which codec reads the body and writes the answer: ``predict``.
-        deadline: ``time.monotonic()`` (``CLOCK_MONOTONIC``, one clock for all processes of the
-            machine) after which nobody waits for the answer.
+        protocol: The codec that reads the body and writes the answer: ``predict``.
+        deadline: The time at which the caller stops waiting, by ``CLOCK_MONOTONIC``, which all
+            processes of a machine share.
         probabilities: Add ``probabilities`` and ``class_names`` to the answer.
     """
 
@@ -106,17 +103,17 @@ class Predict:
 
 @dataclass(frozen=True)
 class Cancel:
-    """Nobody waits for this id any more: skip it unless it has begun. Still answered, as FAILED."""
+    """Skip the request with this id unless it has begun. It is answered with FAILED."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Predict the example, as a request would, and measure yourself. Answered with ALIVE."""
+    """Predict the input example and measure memory. Answered with ALIVE."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Finish what has been received, then end."""
+    """Answer the requests received so far, then end."""
 
 
 # --- from the worker ----------------------------------------------------------------------------
@@ -138,10 +135,10 @@ class Warming:
 
 @dataclass(frozen=True)
 class Proving:
-    """From now on the model is called for a proof, and not for a request, until PROVED or LOADED.
+    """The model is called for a proof, and for no request, until PROVED or LOADED follows.
 
     Attributes:
-        proof: What is to hold if the worker does not come back from it; as in `Proved`.
+        proof: The proof to keep if the worker dies or hangs meanwhile; as in `Proved`.
     """
 
     proof: dict[str, Any]
@@ -149,10 +146,10 @@ class Proving:
 
 @dataclass(frozen=True)
 class Proved:
-    """What is proved now. Of no request that was sent since PROVING has the worker begun.
+    """The proof so far. The worker has begun no request that was sent since PROVING.
 
     Attributes:
-        proof: As `gateway.worker.proof` reads it.
+        proof: The fields of `gateway.worker.loading.proofs.proof.Proof`.
     """
 
     proof: dict[str, Any]
@@ -160,23 +157,24 @@ class Proved:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The artifact is verified, loaded and warmed; PREDICT frames may come.
+    """The artifact is verified, loaded and warmed; the worker accepts PREDICT.
 
     Attributes:
         private_bytes: Memory that ending this worker frees (``Private_Clean + Private_Dirty``).
         durations_s: Seconds by phase: ``verify``, ``load``, ``warm_up``.
-        warm_up: ``passed``, or ``no_example``: the artifact has neither an input example nor
+        warm_up: ``passed``, or ``no_example`` if the artifact has neither an input example nor
             expected answers.
-        expected_answers: How many answers of the artifact's ``warmup.jsonl`` were as expected.
-        batching: Whether requests may be joined: ``joined``, or ``alone`` because of ``…_reason``.
-        call_path: ``fast`` (the estimator on arrays) or ``pyfunc``, because of ``…_reason``.
+        expected_answers: The number of answers in ``warmup.jsonl``, all of which were met.
+        batching: ``joined`` or ``alone``; ``batching_reason`` explains it.
+        call_path: ``fast`` (the estimator on arrays) or ``pyfunc``; ``call_path_reason`` explains
+            it.
         python: The version of the worker's interpreter.
-        frameworks: What the worker has of the frameworks that the description names, by version.
-        gpu_bytes: Memory of GPUs that it holds.
-        peak_bytes: The most private memory that it held until now, while it loaded and warmed up.
-        answers: ``per_row``, ``whole`` or ``unknown``, as in `gateway.worker.proof.Proof`.
+        frameworks: The worker's versions of the frameworks that the description names.
+        gpu_bytes: The GPU memory that the worker holds.
+        peak_bytes: The most private memory that the worker held while it loaded and warmed up.
+        answers: ``per_row``, ``whole`` or ``unknown``, as in `Proved`.
         joined_rows: The most rows that are joined into one call.
-        proof: All that was proved; as in `Proved`.
+        proof: As in `Proved`.
     """
 
     private_bytes: int
@@ -202,9 +200,9 @@ class LoadFailed:
 
     Attributes:
         failure: ``integrity``, ``unsupported``, ``load_failed``, ``warm_up_failed``,
-            ``unavailable``: the network, the disk or the like failed it, or ``no_room``: it needs
-            more memory than a worker may take.
-        message: Why, as a sentence, without the artifact's data.
+            ``unavailable`` (a fault of the network, the disk or the like) or ``no_room`` (it needs
+            more memory than a worker may take).
+        message: The reason, as a sentence, without the artifact's data.
     """
 
     failure: str
@@ -215,7 +213,7 @@ class LoadFailed:
 class Reply:
     """The answer to a PREDICT; the frame's body is the finished body for the caller.
 
-    Which content type it has the gateway knows, by the protocol that it asked for.
+    The request's protocol determines its content type.
 
     Attributes:
         queued_s: Seconds from the frame's arrival in the worker to the start of its batch.
@@ -231,14 +229,14 @@ class Reply:
 
 @dataclass(frozen=True)
 class Failed:
-    """A PREDICT that has no answer.
+    """The error that answers a PREDICT.
 
     Attributes:
         code: ``unsupported_media_type``, ``invalid_input``, ``model_error``, ``not_finite``,
             ``deadline_exceeded`` or ``cancelled``.
-        message: What to tell the caller; never the caller's data, never a traceback.
-        details: ``[row or None, field or None, reason]``, at most 20 of them.
-        begun: Whether the model was called for it: only then it says something of the version.
+        message: The message for the caller; never the caller's data, never a traceback.
+        details: At most 20 lists ``[row or None, field or None, reason]``.
+        begun: True if the model was called: only then the failure counts against the version.
     """
 
     code: str
@@ -254,7 +252,7 @@ class Alive:
     Attributes:
         private_bytes: As in `Loaded`.
         gpu_bytes: As in `Loaded`.
-        example_s: How long its example took, without what was before it.
+        example_s: Seconds that the example took.
     """
 
     private_bytes: int
@@ -301,39 +299,26 @@ KIND_OF: dict[type[Any], Kind] = {
 
 
 def bounded(text: str) -> str:
-    """Return a text as a message may hold it: foreign names are in it, of any length."""
+    """Return a text cut to `MAX_TEXT` characters, without lone surrogates."""
     return text[:MAX_TEXT].encode("utf-8", "replace").decode()
 
 
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+def encode_header(message: Message) -> bytes:
+    """Return the JSON header of ``message``."""
+    import orjson
+
+    return orjson.dumps(vars(message))
 
 
-class HeaderJson(Protocol):
-    """What reads and writes headers, if it is not the standard library."""
-
-    def loads(self, body: bytes) -> Any:
-        """Return the value; raise ValueError if there is none."""
-        ...
-
-    def dumps(self, value: Any) -> bytes:
-        """Return the JSON."""
-        ...
-
-
-def encode_header(message: Message, faster: HeaderJson | None = None) -> bytes:
-    """Return the JSON header of ``message``; with ``faster``, where there is something faster."""
-    return faster.dumps(vars(message)) if faster else _encode(vars(message)).encode()
-
-
-def decode_header(message_type: type[M], header: bytes, faster: HeaderJson | None = None) -> M:
-    """Read a header as ``message_type``; with ``faster``, where there is something faster.
+def decode_header(message_type: type[M], header: bytes) -> M:
+    """Return the message of a type that a header holds.
 
     Raises:
-        ValueError: Not JSON, or not the fields of ``message_type``.
+        ValueError: The header is not JSON, or does not have the fields of ``message_type``.
     """
+    import orjson
+
     try:
-        return message_type(**(faster or json).loads(header))
+        return message_type(**orjson.loads(header))
     except TypeError as error:
         raise ValueError(f"not a {message_type.__name__}: {error}") from error
-    except RecursionError as error:
-        raise ValueError(f"not a {message_type.__name__}: it is nested too deep") from error

@@ -1,7 +1,7 @@
-"""Running the installer of own environments: uv, bounded in time, disk and output.
+"""Run uv, the installer of own environments, with limits on time, disk and output.
 
-It works on what strangers wrote, so it gets nothing that it does not need: of the process's
-environment what `inherited` names, and no secrets but those of the operator's package indexes.
+uv reads files that are not trusted. Therefore it gets only the variables that `inherited` returns,
+and no secrets but those of the operator's package indexes.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from pathlib import Path
 
 from gateway.system.logs import redacted
 from registry_sync.artifacts.environments import lifeline
+from registry_sync.artifacts.environments.recipe import WORKER_NEEDS
 from registry_sync.errors import EnvironmentFailedError
 
 _LOOK_EVERY_S = 0.5
 _END_PATIENCE_S = 5.0
 _COMPILE_TIMEOUT_S = 300.0
 _NICENESS = 10
-"""Compiling must not take the processor from the workers."""
+"""Compiling must not slow the workers."""
 _TAIL_BYTES = 8192
 _TAIL_LINES = 6
 _TAIL_CHARACTERS = 800
 _CANNOT_BE_MET = 1
-"""uv's exit status when the requirements have no solution; everything else may pass."""
+"""uv's exit status if the requirements have no solution; another status is transient."""
 _INDEX_REFUSED = "could not be queried"
 
 INHERITED = frozenset(
@@ -43,44 +44,44 @@ INHERITED = frozenset(
         "http_proxy", "https_proxy", "all_proxy", "no_proxy",
     }
 )  # fmt: skip
-"""Variables that the installer gets of ours."""
+"""The variables of this process that uv gets."""
 
 INHERITED_PREFIXES = ("UV_", "LC_")
-"""What the names of others that it gets begin with."""
+"""uv gets variables with these prefixes too."""
 
 _NOT_INHERITED = ("UV_PUBLISH_", "UV_COMPILE_BYTECODE")
-"""Of these: secrets that no build needs, and what would have uv start what it has installed."""
+"""Exceptions: secrets that no build needs, and a setting that runs installed code."""
 _FOR_THE_COMPILER = frozenset({"PATH", "LD_LIBRARY_PATH", "TMPDIR"})
 
 Check = Callable[[], None]
-"""Raises when the build is to be given up: the control plane ends."""
+"""Raises to end the build, because the control plane ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildLimits:
-    """What a build may take: seconds in all, and bytes that it leaves free on the disk."""
+    """Limits of one build: seconds in all, and bytes that stay free on the disk."""
 
     timeout_s: float
     disk_floor_bytes: int
 
 
 class _TimeOverError(EnvironmentFailedError):
-    """A step took longer than it may."""
+    """A step exceeded its time limit."""
 
 
 class Installer:
-    """uv, as one node calls it. Any thread."""
+    """uv with a node's limits and variables. Any thread."""
 
     def __init__(
         self, path: str, *, limits: BuildLimits, environ: Mapping[str, str], pythons: Path
     ) -> None:
-        """Store.
+        """Store what every build shares.
 
         Args:
-            path: Of uv.
-            limits: What one build may take.
+            path: The path of uv.
+            limits: The limits of one build.
             environ: The process's environment; see `inherited`.
-            pythons: Where uv keeps interpreters that it fetches.
+            pythons: The folder for interpreters that uv fetches.
         """
         self.path = path
         self.limits = limits
@@ -88,9 +89,9 @@ class Installer:
         self._pythons = pythons
 
     def job(self, folder: Path, check: Check) -> Job:
-        """Return what runs the steps of one build in ``folder``; its time runs from here."""
+        """Return a build in ``folder``, whose time limit starts now."""
         environ = {
-            "UV_CACHE_DIR": str(folder / "cache"),  # goes with the build: nothing grows for ever
+            "UV_CACHE_DIR": str(folder / "cache"),  # removed with the build
             "UV_PYTHON_INSTALL_DIR": str(self._pythons),
             **self._environ,
             "NO_COLOR": "1",
@@ -99,12 +100,11 @@ class Installer:
 
 
 class Job:
-    """The steps of one build, which share its limits. One thread."""
+    """One build: its steps share its limits. One thread."""
 
     def __init__(
         self, installer: Installer, folder: Path, environ: Mapping[str, str], check: Check
     ) -> None:
-        """Store; the time runs from here."""
         self._installer = installer
         self._limits = installer.limits
         self._folder = folder
@@ -113,10 +113,10 @@ class Job:
         self._give_up_at = time.monotonic() + self._limits.timeout_s
 
     def install(self, arguments: Sequence[str]) -> None:
-        """Call uv.
+        """Run uv.
 
         Raises:
-            EnvironmentFailedError: It failed, or went over a limit.
+            EnvironmentFailedError: uv failed, or exceeded a limit.
         """
         command = [self._installer.path, "--no-progress", *arguments]
         status, tail = self._run(command, self._environ, self._give_up_at)
@@ -124,13 +124,13 @@ class Job:
             raise _failed(status, tail)
 
     def compile(self, python: Path, folder: Path) -> None:
-        """Compile the modules below ``folder``, and run none of them: isolated and without site.
+        """Compile the modules below ``folder`` without running them: isolated, without site.
 
-        What cannot be compiled, or not in time, is compiled by whoever imports it.
+        A worker compiles a module itself if it cannot be compiled here, or not in time.
 
         Args:
-            python: An interpreter that no model brought, of the version that will import them.
-            folder: Where they are.
+            python: An interpreter of the right version that no model brought.
+            folder: The folder of the modules.
 
         Raises:
             EnvironmentFailedError: The disk is full.
@@ -144,9 +144,9 @@ class Job:
     def _run(
         self, command: Sequence[str], environ: Mapping[str, str], give_up_at: float
     ) -> tuple[int, str]:
-        """Run a command to its end; return its exit status and the end of what it said.
+        """Run a command; return its exit status and the end of its output.
 
-        It ends with this process, and with all that it started: see `registry_sync.lifeline`.
+        The command and its children end at the latest with this process: see `lifeline`.
         """
         alive, held = os.pipe()
         try:
@@ -162,7 +162,7 @@ class Job:
             tail = self._follow(process, give_up_at)
             return process.wait(_END_PATIENCE_S), tail
         except subprocess.TimeoutExpired as error:
-            raise EnvironmentFailedError("uv does not end", transient=True) from error
+            raise EnvironmentFailedError("uv did not end", transient=True) from error
         finally:
             _end(process)
             os.close(held)
@@ -182,7 +182,7 @@ class Job:
         )
 
     def _follow(self, process: subprocess.Popen[bytes], give_up_at: float) -> str:
-        """Read what a process says until it is silent for ever; return the end of it."""
+        """Read a process's output until it is closed; return its end."""
         if process.stdout is None:
             raise AssertionError("started with a pipe")
         output, tail = process.stdout.fileno(), b""
@@ -209,7 +209,7 @@ class Job:
 
 
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what the installer gets of an environment: what finds packages, and nothing else."""
+    """Return the variables that uv gets: those that it needs to find packages."""
     return {
         name: value
         for name, value in environ.items()
@@ -219,7 +219,7 @@ def inherited(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it started; harmless if they have ended."""
+    """Kill a process and its children. Idempotent."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     if process.stdout is not None:
@@ -228,18 +228,19 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _shown(tail: bytes) -> str:
-    """Return the end of what was said, without passwords, nor the rest of one that was cut."""
+    """Return the end of the output without passwords; a word that was cut is dropped."""
     if len(tail) == _TAIL_BYTES:
         tail = b"".join(tail.split(maxsplit=1)[1:])
     return redacted(tail.decode(errors="replace"))
 
 
 def _failed(status: int, tail: str) -> EnvironmentFailedError:
-    """Turn the installer's last lines into an error."""
+    """Return uv's last lines as an error."""
     lines = [line.strip() for line in tail.splitlines() if line.strip()]
-    said = " ".join(lines[-_TAIL_LINES:])[-_TAIL_CHARACTERS:]
-    transient = status != _CANNOT_BE_MET or _INDEX_REFUSED in tail
+    reason = " ".join(lines[-_TAIL_LINES:])[-_TAIL_CHARACTERS:] or f"uv ended with status {status}"
+    if needs := [one for one in WORKER_NEEDS if one in reason]:
+        reason += f" (the worker needs {', '.join(needs)} in each environment)"
     return EnvironmentFailedError(
-        f"its environment could not be built: {said or f'uv ended with status {status}'}",
-        transient=transient,
+        f"its environment could not be built: {reason}",
+        transient=status != _CANNOT_BE_MET or _INDEX_REFUSED in tail,
     )

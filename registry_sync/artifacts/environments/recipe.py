@@ -1,8 +1,8 @@
-"""What an own environment is made of, read from a model's files, and the digest over it. Pure.
+"""The recipe of an own environment, read from a model's files, and its digest. Pure.
 
-The files were written by strangers and are handed to an installer, so only what is understood
-here gets there: names with versions, constraints, hashes and package indexes. The installer would
-put the values of our variables where a line says ``${NAME}``: no line with a ``$`` gets there.
+The files are not trusted, and an installer reads them. Therefore a recipe has only what this module
+understands: names with versions, constraints, hashes and package indexes. It has no line with a
+``$``, because the installer replaces ``${NAME}`` by the value of a variable of this process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from registry_sync.artifacts.requirements_file import RequirementsFile
 from registry_sync.errors import EnvironmentFailedError
 
 OLDEST_PYTHON = (3, 10)
-"""The oldest that the worker package runs on."""
+"""The oldest Python that the worker runs on."""
+WORKER_NEEDS = ("orjson>=3.10",)
+"""The packages that the worker itself imports. Each recipe has them beside the model's own; a pin
+of the model must meet the bound."""
 
 _FORMAT = 1
 _SHOWN_CHARACTERS = 100
@@ -27,13 +30,13 @@ _PYTHON = re.compile(r"\s*(\d+)\.(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What an own environment is made of, normalised: equal ones share one environment.
+    """The content of an own environment, normalised: equal recipes share one environment.
 
     Attributes:
         python: ``major.minor``.
-        requirements: Requirement lines, sorted.
+        requirements: Requirement lines of the model and of the worker, sorted.
         constraints: Lines of the same form that only bound versions, sorted.
-        indexes: Options that name package indexes, in their order.
+        indexes: Options that name package indexes, in the order of the file.
     """
 
     python: str
@@ -43,12 +46,12 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 over what is shown of it, in hexadecimal: no password changes it."""
+        """The SHA-256 over `shown`, in hexadecimal; passwords do not change it."""
         parts = [_FORMAT, *self.shown().values()]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def shown(self) -> dict[str, Any]:
-        """Return what may be read by anybody: without the users and passwords of URLs."""
+        """Return the fields without the users and passwords of URLs."""
         return {
             name: value if isinstance(value, str) else tuple(map(redacted, value))
             for name, value in asdict(self).items()
@@ -57,10 +60,10 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class OwnEnvironment:
-    """An environment that is built.
+    """A built environment.
 
     Attributes:
-        digest: Of its recipe.
+        digest: The digest of its recipe.
         python: The path of its interpreter.
     """
 
@@ -69,15 +72,15 @@ class OwnEnvironment:
 
 
 def read_recipe(python: str | None, found: RequirementsFile, *, here: str) -> Recipe:
-    """Return what an own environment of a model is made of.
+    """Return the recipe of a model's own environment.
 
     Args:
-        python: The Python version that the model was logged with; None: unknown.
-        found: What its ``requirements.txt`` says.
-        here: ``major.minor`` of our Python, taken where the model names none.
+        python: The Python version that the model was logged with, or None if it is unknown.
+        found: The model's ``requirements.txt``.
+        here: ``major.minor`` of this Python, used if the model names no version.
 
     Raises:
-        EnvironmentFailedError: Its Python is too old, or a line is none that can be followed.
+        EnvironmentFailedError: The model's Python is too old, or a line is not allowed.
     """
     if found.fault:
         raise EnvironmentFailedError(found.fault)
@@ -85,16 +88,16 @@ def read_recipe(python: str | None, found: RequirementsFile, *, here: str) -> Re
         raise _expanded(line) if "$" in line else _not_followed(line)
     return Recipe(
         python=_python(python, here),
-        requirements=tuple(sorted({str(line) for line in found.requirements})),
-        constraints=tuple(sorted({str(line) for line in found.constraints})),
+        requirements=tuple(sorted({*map(str, found.requirements), *WORKER_NEEDS})),
+        constraints=tuple(sorted({*map(str, found.constraints)})),
         indexes=tuple(dict.fromkeys(found.indexes)),
     )
 
 
-def _python(wanted: str | None, here: str) -> str:
-    found = _PYTHON.match(wanted or here) or _PYTHON.match(here)
+def _python(logged: str | None, here: str) -> str:
+    found = _PYTHON.match(logged or here) or _PYTHON.match(here)
     if found is None:
-        raise AssertionError(f"{here!r} is no Python version")
+        raise AssertionError(f"{here!r} is not a Python version")
     version = (int(found[1]), int(found[2]))
     if version < OLDEST_PYTHON:
         raise EnvironmentFailedError(
@@ -109,17 +112,16 @@ def _python(wanted: str | None, here: str) -> str:
 def _expanded(line: str) -> EnvironmentFailedError:
     return EnvironmentFailedError(
         f"unsupported: no environment is built from the line {_shown(line)!r} of requirements.txt: "
-        "variables are not expanded in it, so it may have no $; log it again with what the line is "
-        "to say",
+        "variables are not expanded, so a line may have no $; log it again with the value instead",
         failure=EnvironmentFailedError.UNSUPPORTED,
     )
 
 
 def _not_followed(line: str) -> EnvironmentFailedError:
     return EnvironmentFailedError(
-        f"no environment is built from the line {_shown(line)!r} of requirements.txt: only "
-        "packages by name, or as a wheel from an https URL, constraint files beside it, and "
-        "package indexes on https are"
+        f"no environment is built from the line {_shown(line)!r} of requirements.txt: a line must "
+        "name a package, a wheel at an https URL, a constraint file beside it, or a package index "
+        "on https"
     )
 
 

@@ -11,7 +11,6 @@ from gateway.errors import InvalidInputError
 from gateway.serving.replica.worker_messages import MAX_HEADER_BYTES, read_failed
 from gateway.worker import serving_loop
 from gateway.worker.batching import BatchLimits
-from gateway.worker.codecs import strict_json
 from gateway.worker.flavors import NotTakenError, pytorch
 from gateway.worker.loading.load import LoadedModel
 from gateway.worker.loading.proofs import fast_path, proving
@@ -73,7 +72,7 @@ def serve(
         ours.sendall(b"".join(b"".join(pack(*frame)) for frame in frames))
         ours.sendall(b"".join(pack(Kind.STOP, 0, encode_header(Stop()))))
         report = Loaded(1, {}, "passed", batching, "", "pyfunc", "", joined_rows=joined_rows)
-        served = ServedModel("m", 1, signature, strict_json.best(), model)
+        served = ServedModel("m", 1, signature, model)
         served.proved_form = ANY
         served.probabilities_call = probabilities
         proof = Proof(
@@ -110,9 +109,9 @@ def test_an_answer_that_cannot_be_read_fails_its_own_request_only():
 class Believed(Connection):
     """Sends nothing that would end the worker, nor hang where nobody reads meanwhile."""
 
-    def send(self, answers, json=None):
-        assert all(len(encode_header(one[1], json)) < MAX_HEADER_BYTES for one in answers)
-        super().send(answers, json)
+    def send(self, answers):
+        assert all(len(encode_header(one[1])) < MAX_HEADER_BYTES for one in answers)
+        super().send(answers)
 
 
 @pytest.mark.parametrize("letter", ["名", "\x00", "\U0001f600", "\ud800"])
@@ -207,7 +206,7 @@ def test_requests_with_params_that_nothing_was_proved_with_go_alone():
             ours.sendall(b"".join(pack(Kind.PREDICT, id_, header, body)))
         ours.sendall(b"".join(pack(Kind.STOP, 0, encode_header(Stop()))))
         report = Loaded(1, {}, "passed", "joined", "", "pyfunc", "", joined_rows=1000)
-        model = ServedModel("m", 1, signature, strict_json.best(), of_param)
+        model = ServedModel("m", 1, signature, of_param)
         model.proved_params, model.proved_form = {"times": 1}, ANY
         ServingLoop(Connection(theirs), LoadedModel(model, report, None), BatchLimits(9, 999)).run()
         theirs.shutdown(socket.SHUT_WR)
@@ -250,7 +249,6 @@ def test_a_row_with_a_null_is_never_joined():
         "m",
         1,
         Signature(columns=(Column("x", "double", required=False),)),
-        strict_json.best(),
         filling,
     )
     order = Load("m", 1, "sha256:0", "/nowhere", "/nowhere", {})
@@ -386,7 +384,7 @@ def test_a_probe_is_told_how_long_the_example_took_and_not_its_queue():
     moments = [100.0]
 
     def slow(inputs):
-        moments[0] += inputs.native()[0]
+        moments[0] += float(inputs.native()[0])
         return inputs.native()
 
     probe = (Kind.PROBE, 9, encode_header(Probe()))

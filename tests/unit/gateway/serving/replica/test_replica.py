@@ -452,7 +452,7 @@ async def test_what_a_worker_proves_while_it_serves_is_kept_and_shown(proved):
     assert replica.state is ReplicaState.READY, "it has come back"
 
 
-@pytest.mark.parametrize("header", [{}, {"joined_rows": 10**20}, PROOF.as_header() | {"lost": "1"}])
+@pytest.mark.parametrize("header", [{}, {"joined_rows": 2**63}, PROOF.as_header() | {"lost": "1"}])
 async def test_what_is_no_proof_is_not_kept(proved, header):
     replica, launcher, kept = proved
     launcher.say(Proved(header))

@@ -11,12 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.worker.codecs import predict_json as codec
-from gateway.worker.codecs import shapes, strict_json
+from gateway.worker.codecs import shapes
 from gateway.worker.errors import MAX_DETAILS, RequestRefusedError
 from gateway.worker.rows import signature as rules
 from gateway.worker.rows.inputs import COLUMNS, TENSOR, TENSORS, join
-
-JSON = strict_json.best()
 
 
 def columns(*specs):
@@ -38,7 +36,7 @@ TWO = columns(("a", "double", True), ("b", "long", True))
 
 
 def decode(signature, body):
-    return join([codec.decode(json.dumps(body).encode(), signature, JSON)])
+    return join([codec.decode(json.dumps(body).encode(), signature)])
 
 
 def refusal(signature, body) -> RequestRefusedError:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gateway.worker.codecs import strict_json
 from gateway.worker.loading import expected_answers
 from gateway.worker.loading.input_example import WarmUpFailedError
 from gateway.worker.rows import signature as rules
@@ -25,9 +24,7 @@ def check(folder: Path, *lines: Any, call: Any = doubling, data: bytes | None = 
     """Write the file (objects become lines) and have a model answer it."""
     text = "\n".join(json.dumps(line) for line in lines).encode() if data is None else data
     (folder / expected_answers.FILE).write_bytes(text)
-    return expected_answers.check(
-        ServedModel("m", 1, SIGNATURE, strict_json.best(), call), folder
-    ).count
+    return expected_answers.check(ServedModel("m", 1, SIGNATURE, call), folder).count
 
 
 def line(*values: float, expect: Any, **more: Any) -> dict[str, Any]:
@@ -41,7 +38,7 @@ def failure(*arguments: Any, **named: Any) -> str:
 
 
 def test_an_artifact_without_the_file_expects_nothing(tmp_path: Path) -> None:
-    model = ServedModel("m", 1, SIGNATURE, strict_json.best(), doubling)
+    model = ServedModel("m", 1, SIGNATURE, doubling)
     assert expected_answers.check(model, tmp_path) == expected_answers.Checked(0, whole=False)
 
 
@@ -165,7 +162,7 @@ def test_answers_that_are_not_one_per_row_are_compared_whole(tmp_path: Path) -> 
         return np.arange(3.0) + inputs.arrays["x"][0]
 
     (tmp_path / expected_answers.FILE).write_text(json.dumps(line(1.0, expect=[1.0, 2.0, 3.0])))
-    model = ServedModel("m", 1, SIGNATURE, strict_json.best(), forecast)
+    model = ServedModel("m", 1, SIGNATURE, forecast)
     assert expected_answers.check(model, tmp_path) == expected_answers.Checked(1, whole=True)
     told = failure(tmp_path, line(1.0, expect=[1.0]), call=forecast)
     assert told == "warmup.jsonl, line 1, 3 rows where 1 are expected"

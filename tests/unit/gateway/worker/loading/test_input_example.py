@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gateway.worker.codecs import strict_json
 from gateway.worker.errors import RequestRefusedError
 from gateway.worker.flavors import NotTakenError
 from gateway.worker.loading import input_example, perturbation
@@ -22,7 +21,7 @@ SIGNATURE = rules.Signature(columns=(rules.Column("x", "double"),))
 
 
 def served(call, signature=SIGNATURE) -> ServedModel:
-    return ServedModel("m", 1, signature, strict_json.best(), call)
+    return ServedModel("m", 1, signature, call)
 
 
 def prove(calls, varied, far=()):

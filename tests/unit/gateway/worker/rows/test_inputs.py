@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from gateway.worker.batching import key_of
-from gateway.worker.codecs import strict_json
 from gateway.worker.loading.proofs import proving
 from gateway.worker.protocol.messages import Load, Predict
 from gateway.worker.rows.inputs import COLUMNS, TENSOR, Inputs, Rows
@@ -35,9 +34,7 @@ WHOLE_ROW = {"x": 1.5, "d": 2.5, "s": "u", "t": "2026-01-01T00:00:00", "a": [1.0
 def warmed(example: Any, inputs: Any = None) -> ServedModel:
     """A model that has answered its example, and was proved with it."""
     signature = parse({"inputs": inputs} if inputs else None)
-    model = ServedModel(
-        "m", 1, signature, strict_json.best(), lambda i: np.arange(float(i.rows)) / i.rows
-    )
+    model = ServedModel("m", 1, signature, lambda i: np.arange(float(i.rows)) / i.rows)
     proof = proving.kept(ORDER)
     body = json.dumps(example).encode()
     proving.warm(model, None, ORDER, body, proof=proof, clock=lambda: 0.0)
@@ -122,7 +119,7 @@ def test_a_tensor_may_hold_nulls() -> None:
 
 
 def test_a_model_without_an_example_has_nothing_proved() -> None:
-    model = ServedModel("m", 1, parse(None), strict_json.best(), lambda i: i)
+    model = ServedModel("m", 1, parse(None), lambda i: i)
     assert not model.is_proved(rows(model, {"instances": [1]}))
 
 

@@ -61,8 +61,7 @@ def test_an_answer_may_be_nested_as_deep_as_a_body():
     def nested(levels):
         return [] if levels == 1 else [nested(levels - 1)]
 
-    json = strict_json.best()
-    deepest = json.dumps({"predictions": outputs.to_json(nested(63))})
-    assert json.loads(deepest) == {"predictions": nested(63)}
+    deepest = strict_json.dumps({"predictions": outputs.to_json(nested(63))})
+    assert strict_json.loads(deepest) == {"predictions": nested(63)}
     with pytest.raises(TypeError, match="nested too deep"):
         outputs.to_json(nested(64))

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from gateway.worker.batching import BatchLimits
-from gateway.worker.codecs import strict_json
 from gateway.worker.loading import perturbation
 from gateway.worker.loading.load import LoadedModel
 from gateway.worker.loading.proofs import joining
@@ -75,7 +74,7 @@ class Serving:
             clock=lambda: model.clock.now,
         )
         report = Loaded(1, {}, "passed", JOINED, "", "pyfunc", "", joined_rows=6)
-        served = ServedModel("m", 1, SIGNATURE, strict_json.best(), model)
+        served = ServedModel("m", 1, SIGNATURE, model)
         served.proved_form = EXAMPLE.form()
         loaded = LoadedModel(served, report, None, self.proof, self.background)
         self.loop = ServingLoop(connection, loaded, BatchLimits(1024, 10**6))

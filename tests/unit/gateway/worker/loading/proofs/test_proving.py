@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.worker.codecs import strict_json
 from gateway.worker.loading.proofs import proving
 from gateway.worker.loading.proofs.background import Background
 from gateway.worker.loading.proofs.proof import MAX_LOST, UNPROVED, Proof, parse
@@ -41,7 +40,7 @@ class World:
     def warm(self, order: Load = ORDER, example: bytes = EXAMPLE) -> tuple[Proof, Prover]:
         """Do as a load does; return what is proved, and what is left to prove."""
         self.calls.clear()
-        model = ServedModel("m", 1, SIGNATURE, strict_json.best(), self.call)
+        model = ServedModel("m", 1, SIGNATURE, self.call)
         proof = proving.kept(order)
         prover = proving.warm(model, None, order, example, proof=proof, clock=lambda: self.now)
         proving.run(prover, proof, order.proof_budget_s, self.told.append)
@@ -296,7 +295,7 @@ def test_an_example_of_as_many_rows_as_its_forecast_is_seen_through() -> None:
 
 
 def test_a_model_without_an_example_says_why_nothing_is_proved() -> None:
-    model = ServedModel("m", 1, SIGNATURE, strict_json.best(), lambda i: i)
+    model = ServedModel("m", 1, SIGNATURE, lambda i: i)
     proof = Proof()
     prover = proving.warm(model, None, ORDER, None, proof=proof, clock=lambda: 0.0)
     assert prover.over

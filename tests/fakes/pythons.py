@@ -1,0 +1,20 @@
+"""Interpreters that are not ours, as models bring them."""
+
+import venv
+from pathlib import Path
+
+import orjson
+
+
+def bare_python(folder: Path) -> Path:
+    """Return an interpreter that has nothing installed."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    return folder / "bin" / "python"
+
+
+def foreign_python(folder: Path) -> Path:
+    """Return an interpreter that has what the worker needs, and nothing else."""
+    python = bare_python(folder)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "orjson").symlink_to(Path(orjson.__file__).parent)
+    return python
