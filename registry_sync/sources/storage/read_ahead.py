@@ -1,4 +1,9 @@
-"""Bring parts in order, several at a time, and never be silent for long; or wait for one call."""
+"""Ordered read-ahead on daemon threads, with a heartbeat for the reader.
+
+The reader checks its time limit and the stop flag at least every `BEAT_S`, even if the storage is
+silent: socket time-outs alone would let one read last for minutes. The threads are daemons, so a
+read that hangs does not delay the end of the process.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
-from contextlib import closing
-from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 BEAT_S = 0.25
-"""The longest silence, in seconds."""
+"""The longest time between two checks, in seconds."""
 
 _Part = TypeVar("_Part")
 _Loaded = TypeVar("_Loaded")
@@ -23,28 +26,24 @@ def parts_in_order(
     *,
     at_once: int,
 ) -> Generator[tuple[_Part, _Loaded | None]]:
-    """Yield every part with what was loaded of it, in order.
+    """Yield every part with its content, in order.
 
-    Whoever waits hears of it: a part comes with None whenever nothing came for `BEAT_S`, so that
-    no storage, however slow, keeps the reader from looking at its clock. What ``load`` raises is
-    raised here, in its part's turn.
+    After each `BEAT_S` without content the next part is yielded with None. An error of ``load`` is
+    raised when its part is next.
 
     Args:
-        parts: What to bring; taken as needed.
-        load: Brings one, on a thread of this reader's; ends soon after the event is set, which says
-            that nobody waits any more. The threads are daemons: one that stands in a dead
-            connection until its time-out must not keep the process from ending.
-        at_once: Parts that are on their way or wait for their turn: the bound of the memory, and of
-            the threads.
+        parts: The parts; taken as needed.
+        load: Loads a part on a thread of its own. The event is set when the reader ends early:
+            ``load`` should then return soon, and its result is ignored.
+        at_once: The most parts that are loaded or kept in memory at a time.
     """
     left = threading.Event()
     coming: deque[tuple[_Part, Future[_Loaded]]] = deque()
-    work = _Work(load, left, at_once)
     pending = iter(parts)
     try:
         while True:
             for part in pending:
-                coming.append((part, work.begin(part)))
+                coming.append((part, _start(load, part, left)))
                 if len(coming) >= at_once:
                     break
             if not coming:
@@ -56,69 +55,46 @@ def parts_in_order(
             yield part, future.result()
     finally:
         left.set()
-        work.end()
 
 
 def wait_for(call: Callable[[threading.Event], _Loaded], on_beat: Callable[[], None]) -> _Loaded:
-    """Return what a call answers, and look at the clock meanwhile. What it raises is raised here.
+    """Return the result of a call, and check the clock meanwhile. Its error is raised here.
 
     Args:
-        call: Made on a thread of its own, as ``load`` of `parts_in_order`: once the event is set,
-            it need not go on, and what it returns counts for nothing.
-        on_beat: Called every `BEAT_S` while the call is waited for. Raising from it leaves the
-            call, which ends by its own time-outs.
+        call: Runs on a thread of its own, with an event as in `parts_in_order`.
+        on_beat: Called every `BEAT_S`. An error that it raises abandons the call, which ends by
+            its own time-outs.
     """
-    answers = parts_in_order([call], lambda one, left: (one(left),), at_once=1)
-    with closing(answers):
-        for _, answer in answers:
-            if answer is not None:
-                return answer[0]
+    left = threading.Event()
+    future = _start(lambda _, event: call(event), None, left)
+    try:
+        while not _wait(future):
             on_beat()
-    raise AssertionError("a part comes with an answer, or its error is raised")
+        return future.result()
+    finally:
+        left.set()
+
+
+def _start(
+    load: Callable[[_Part, threading.Event], _Loaded], part: _Part, left: threading.Event
+) -> Future[_Loaded]:
+    """Start to load a part, on a daemon thread."""
+    future: Future[_Loaded] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(load(part, left))
+        except BaseException as error:  # noqa: BLE001 - raised where the part is waited for
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="read-ahead", daemon=True).start()
+    return future
 
 
 def _wait(future: Future[_Loaded]) -> bool:
-    """Wait for one beat; whether it is done, well or not."""
+    """Wait for one beat; return True if the future is done."""
     try:
         future.exception(timeout=BEAT_S)
     except TimeoutError:
         return future.done()
     return True
-
-
-class _Work(Generic[_Part, _Loaded]):
-    """The threads of one reader: each takes the next part when it has brought one."""
-
-    def __init__(
-        self, load: Callable[[_Part, threading.Event], _Loaded], left: threading.Event, most: int
-    ) -> None:
-        """Begin with none."""
-        self._load = load
-        self._left = left
-        self._most = most
-        self._threads = 0
-        self._waiting: SimpleQueue[tuple[_Part, Future[_Loaded]] | None] = SimpleQueue()
-
-    def begin(self, part: _Part) -> Future[_Loaded]:
-        """Have a part brought, by one more thread as long as there may be more."""
-        future: Future[_Loaded] = Future()
-        self._waiting.put((part, future))
-        if self._threads < self._most:
-            self._threads += 1
-            threading.Thread(target=self._run, name="read-ahead", daemon=True).start()
-        return future
-
-    def end(self) -> None:
-        """Let every thread end once it has brought what it is at."""
-        for _ in range(self._threads):
-            self._waiting.put(None)
-
-    def _run(self) -> None:
-        while (taken := self._waiting.get()) is not None:
-            part, future = taken
-            if self._left.is_set():
-                continue
-            try:
-                future.set_result(self._load(part, self._left))
-            except BaseException as error:  # noqa: BLE001 - raised where the part is waited for
-                future.set_exception(error)
