@@ -1,70 +1,71 @@
-"""The threads of the control plane: blocking work is done here, never on the event loop."""
+"""The threads of the control plane, which do its blocking work."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from registry_sync.system.background_priority import step_behind
-
 _FETCHES = 6
 _COMPARISONS = 10  # as many as there are activations under way at most: none waits for a thread
 _REGISTRY_CALLS = 2
 _BUILDS = 3
+_NICER_BY = 10
+"""As a worker that loads: a tenth of the share of a neighbour that wants the same core."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 class StoppedError(Exception):
-    """The control plane ends, or nobody waits any more: raised inside a fetch to abort it."""
+    """Aborts a fetch: the control plane ends, or the result is no longer needed."""
 
 
 class Threads:
-    """Five bounded pools, so that a slow one never holds up another. `close` ends them.
+    """Five bounded pools, so that slow work in one delays no other. `close` ends them.
 
-    Where bytes move, work is done at a lower priority than what serves on the same cores.
+    The pools that move or build bytes run at a lower priority than the workers.
     """
 
     def __init__(self) -> None:
-        """Make the pools; threads start with the first work."""
-        self._fetching = ThreadPoolExecutor(_FETCHES, "fetch", step_behind)
-        self._comparing = ThreadPoolExecutor(_COMPARISONS, "compare", step_behind)
+        self._fetching = ThreadPoolExecutor(_FETCHES, "fetch", _lower_priority)
+        self._comparing = ThreadPoolExecutor(_COMPARISONS, "compare", _lower_priority)
         self._registry = ThreadPoolExecutor(_REGISTRY_CALLS, "registry")
-        self._building = ThreadPoolExecutor(_BUILDS, "build", step_behind)
+        self._building = ThreadPoolExecutor(_BUILDS, "build", _lower_priority)
         self._ledger = ThreadPoolExecutor(1, "ledger")
         self._left: list[ThreadPoolExecutor] = []
         self._stopping = threading.Event()
 
     async def fetching(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Do ``work`` where bytes move and are hashed."""
+        """Run ``work`` in the pool that fetches artifacts."""
         return await _in(self._fetching, work, *args, **kwargs)
 
     async def comparing(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Do ``work`` where bytes that are about to serve are fetched and hashed once more."""
+        """Run ``work`` in the pool that verifies artifacts again before an activation."""
         return await _in(self._comparing, work, *args, **kwargs)
 
     async def registry(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Do ``work`` where the registry is asked."""
+        """Run ``work`` in the pool that calls the registry."""
         return await _in(self._registry, work, *args, **kwargs)
 
     async def building(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Do ``work`` where environments are built, which may take many minutes."""
+        """Run ``work`` in the pool that builds environments, which may take many minutes."""
         return await _in(self._building, work, *args, **kwargs)
 
     async def ledger(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Do ``work`` where the ledger is read and written: one thing at a time, in order."""
+        """Run ``work`` on the ledger's thread, in order."""
         return await _in(self._ledger, work, *args, **kwargs)
 
     def leave_ledger(self, at_last: Callable[[], None]) -> None:
-        """Use a new thread for the ledger: this one stands in something that does not end.
+        """Use a new thread for the ledger, because a call on this one does not return.
 
         Args:
-            at_last: What it is to do when that ends after all.
+            at_last: Called on the old thread once it is free again.
         """
         self._ledger.submit(at_last)
         self._ledger.shutdown(wait=False)
@@ -72,25 +73,25 @@ class Threads:
         self._ledger = ThreadPoolExecutor(1, "ledger")
 
     def left_by_ledger(self) -> int:
-        """Return how many threads were left, and have not ended."""
+        """Return how many abandoned threads of the ledger are alive."""
         self._left = [pool for pool in self._left if any(one.is_alive() for one in _threads(pool))]
         return len(self._left)
 
     def check_stopping(self, _done: int = 0, _total: int | None = None) -> None:
-        """Abort the calling fetch if the control plane ends; fits as ``on_progress``.
+        """Abort the calling fetch if the control plane ends; used as ``on_progress``.
 
         Raises:
-            StoppedError: It ends.
+            StoppedError: The control plane ends.
         """
         if self._stopping.is_set():
             raise StoppedError
 
     def stop(self) -> None:
-        """Abort the fetches that run; their threads end at the next bytes."""
+        """Abort the running fetches; their threads end at the next check."""
         self._stopping.set()
 
     def close(self, *, patience_s: float) -> bool:
-        """Take no more work and wait for what runs; whether every thread has ended in time."""
+        """Take no more work and wait; return True if every thread has ended in time."""
         self.stop()
         pools = (
             self._fetching,
@@ -107,6 +108,13 @@ class Threads:
             for thread in _threads(pool):
                 thread.join(max(0.0, give_up_at - time.monotonic()))
         return not any(thread.is_alive() for pool in pools for thread in _threads(pool))
+
+
+def _lower_priority() -> None:
+    """Lower the priority of this thread and of what it starts, for good."""
+    with contextlib.suppress(OSError):
+        nice = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, 0, nice + _NICER_BY)  # of this thread, on Linux
 
 
 def _threads(pool: ThreadPoolExecutor) -> list[threading.Thread]:

@@ -626,26 +626,19 @@ def test_a_worker_loads_behind_its_neighbours_and_serves_beside_them(tmp_path: P
         worker.send(order, id_=0)
         wait_for(lambda: len(priorities(worker.pid)) == 3, "its thread and its child have begun")
         loading = priorities(worker.pid)
-        assert {(nice > 0 or policy == os.SCHED_BATCH) for nice, policy, _ in loading} == {True}
-        assert {io for *_, io in loading} == {(psutil.IOPRIO_CLASS_BE, 7)}
+        if os.getuid() == 0:  # else niceness could not be raised again
+            assert min(loading) > max(before)
         gate.touch()
         assert isinstance(worker.report(), Loaded)
         assert set(priorities(worker.pid)) == set(before)
         assert len(priorities(worker.pid)) == 3
 
 
-def priorities(pid: int) -> list[tuple[int, int, Any]]:
-    """Niceness, policy and I/O priority of every thread of a process and its children."""
+def priorities(pid: int) -> list[int]:
+    """The niceness of every thread of a process and its children."""
     process = psutil.Process(pid)
     threads = [t.id for one in (process, *process.children()) for t in one.threads()]
-    return [
-        (
-            os.getpriority(os.PRIO_PROCESS, thread),
-            os.sched_getscheduler(thread),
-            tuple(psutil.Process(thread).ionice()),
-        )
-        for thread in threads
-    ]
+    return [os.getpriority(os.PRIO_PROCESS, thread) for thread in threads]
 
 
 def wait_for(look: Callable[[], bool], what: str) -> None:
