@@ -1,4 +1,4 @@
-"""Whether what went wrong says something of the model, or of a moment: a network, a full disk."""
+"""Tell transient faults, such as a network error or a full disk, from faults of the model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LASTING = (
     FileExistsError,
     IsADirectoryError,
     NotADirectoryError,
-    ValueError,  # what a library was given: a URL, a certificate, a file in another format
+    ValueError,  # bad input to a library: a URL, a certificate, a file in another format
 )
 _LASTING_NUMBERS = frozenset(
     {
@@ -20,7 +20,7 @@ _LASTING_NUMBERS = frozenset(
         errno.ENAMETOOLONG,
         errno.ELOOP,
         errno.EINVAL,
-        # what this system, or its file system, does not do
+        # not supported by this system or its file system
         errno.ENOEXEC,
         errno.ENOTSUP,
         errno.EOPNOTSUPP,
@@ -28,36 +28,35 @@ _LASTING_NUMBERS = frozenset(
     }
 )
 _NETWORK = frozenset({"requests", "urllib"})
-"""Libraries whose errors are OSErrors without a number."""
+"""Libraries whose OSErrors have no number."""
 _OWN_NUMBERS = frozenset({"ssl", "socket"})
-"""Modules whose errors are OSErrors with a number that is none of the system's: an ``SSLEOFError``
-has that of ``ENOEXEC``."""
+"""Modules whose OSErrors have numbers of their own: an ``SSLEOFError`` has that of ``ENOEXEC``."""
 _LINKER_FOUND_NONE = (
     "failed to map segment from shared object",
     *(f": {os.strerror(number)}" for number in (errno.ENOMEM, errno.EMFILE, errno.ENFILE)),
 )
-"""How messages of glibc's dynamic linker end that found no memory or descriptor for a library. Its
+"""Ends of the messages of glibc's linker if it lacks memory or a descriptor for a library. Such
 errors have no number."""
 _PASSING_STATUS = frozenset({408, 425, 429})
 _FIRST_SERVER_STATUS = 500
 
 
 def passing_fault(error: BaseException) -> BaseException | None:
-    """Return the fault behind ``error`` that another try may not meet; None: there is none."""
+    """Return the transient fault that led to ``error``, or None."""
     return next((one for one in _behind(error) if _passes(one)), None)
 
 
 def passing_in_a_call(error: BaseException) -> BaseException | None:
-    """Return the fault behind a call of a model that another worker may not meet; else None.
+    """Return the transient fault that led to the failure of a model's call, or None.
 
-    Memory too: a worker that is loaded already may find none beside its neighbours.
+    A lack of memory is one too: it may come from the neighbours of a loaded worker.
     """
     short = (one for one in _behind(error) if isinstance(one, MemoryError))
     return passing_fault(error) or next(short, None)
 
 
 def name_of(fault: BaseException) -> str:
-    """Say which fault it was, without its message: that may hold data."""
+    """Return the name of a fault without its message, which may hold data."""
     if _could_not_link(fault):
         return f"{type(fault).__name__} (no memory or descriptor to link a library)"
     name, number = type(fault).__name__, getattr(fault, "errno", None)
@@ -67,7 +66,7 @@ def name_of(fault: BaseException) -> str:
 
 
 def _behind(error: BaseException) -> Iterator[BaseException]:
-    """Give an error and all that led to it, each once, hidden ones too (``from None``)."""
+    """Yield an error and its causes, each once, including those hidden by ``from None``."""
     pending, seen = [error], set[int]()
     while pending:
         one = pending.pop()
@@ -87,12 +86,12 @@ def _passes(error: BaseException) -> bool:
         return False
     if error.errno is not None:
         return error.errno not in _LASTING_NUMBERS or _made_by(error, _OWN_NUMBERS)
-    # Without a number it may be anybody's: a library that cannot be linked, a file of a wrong kind.
+    # Without a number it may be a library that cannot be linked, or a file of a wrong kind.
     return isinstance(error, (ConnectionError, TimeoutError)) or _made_by(error, _NETWORK)
 
 
 def _could_not_link(error: BaseException) -> bool:
-    """Whether a library found no memory or descriptor, by ``import`` or by ``ctypes``."""
+    """Return True if ``import`` or ``ctypes`` lacked memory or a descriptor for a library."""
     if not isinstance(error, (ImportError, OSError)) or getattr(error, "errno", None) is not None:
         return False
     said = error.args[0] if error.args else None
@@ -104,7 +103,7 @@ def _made_by(error: BaseException, modules: frozenset[str]) -> bool:
 
 
 def _http_status(error: BaseException) -> int | None:
-    """Return what a server answered, as requests and httpx keep it, or urllib; else None."""
+    """Return the HTTP status in an error of requests, httpx or urllib, or None."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is None and isinstance(error, OSError):
         status = getattr(error, "code", None)

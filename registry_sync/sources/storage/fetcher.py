@@ -1,4 +1,4 @@
-"""Bring an artifact's bytes into a folder of this node, hashing them as they stream."""
+"""Fetch an artifact's bytes into a folder of this node and hash them as they arrive."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ if TYPE_CHECKING:
 __all__ = ["FetchLimits", "Fetched", "Fetcher", "OnProgress", "Reserve"]
 
 OnProgress = Callable[[int, int | None], None]
-"""Called as bytes arrive with (bytes so far, bytes in all or None). Raising from it aborts."""
+"""Called as bytes arrive, with (bytes so far, bytes in all or None). An error in it aborts."""
 
 Reserve = Callable[[int], None]
-"""Called before bytes are written that were not reserved yet, with how many there are to be in
-all: once, where the storage tells sizes, else with every chunk. Raising from it aborts."""
+"""Called with the artifact's size before bytes are written: once if the storage lists sizes, else
+before every chunk, with the size so far. An error in it aborts."""
 
 
 @dataclass(frozen=True, slots=True)
 class FetchLimits:
-    """What one fetch may use.
+    """The limits of one fetch.
 
     Attributes:
         max_bytes: Bytes of one artifact.
         max_files: Files of one artifact.
         timeout_s: Seconds for the whole fetch.
         disk_floor_bytes: Free bytes that must remain on the staging file system.
-        settle_s: An upload counts as done when nothing has changed for so long: by the age of the
-            newest file, or, where the storage tells no times, as far as was seen here.
+        settle_s: Seconds without a change after which an upload is complete: by the age of the
+            newest file or, if the storage has no times, by the listings of this process.
     """
 
     max_bytes: int = 20 * 2**30
@@ -81,12 +81,12 @@ class Fetcher:
         environ: Mapping[str, str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Store; connections are made by the calls that need them.
+        """Store the limits; calls make connections when they need them.
 
         Args:
-            tracking_uri: The MLflow server that ``mlflow-artifacts:`` means.
-            limits: What one fetch may use.
-            environ: The process's environment: the S3 endpoint and its options.
+            tracking_uri: The MLflow server of ``mlflow-artifacts:`` URIs.
+            limits: The limits of one fetch.
+            environ: The process's environment, with the S3 endpoint and its options.
             clock: Monotonic seconds.
         """
         self._tracking_uri = tracking_uri
@@ -98,18 +98,18 @@ class Fetcher:
         self._sightings = Sightings()
 
     def remote_listing(self, uri: str, *, on_progress: OnProgress | None = None) -> str | None:
-        """Return a value that changes when what is stored at ``uri`` changes.
+        """Return a value that changes when the files at ``uri`` change, or None.
 
-        Over path, size and ETag or time of every object. None: the storage offers neither, so only
-        fetching and hashing again tells.
+        It covers the path, size and ETag or time of every file. None means that the storage has
+        neither ETags nor times: then the bytes must be fetched and hashed again.
 
         Args:
-            uri: As `Source.locate` gave it.
-            on_progress: See `OnProgress`; told of no bytes.
+            uri: A URI from `Source.locate`.
+            on_progress: See `OnProgress`; called with no bytes.
 
         Raises:
-            SourceError: The storage did not answer, or not within the time of a fetch.
-            ArtifactError: It lists something that is refused.
+            SourceError: The storage did not answer within the time limit of a fetch.
+            ArtifactError: The listing is refused.
         """
         on_beat = _TimeLimit(self._limits.timeout_s, self._clock, on_progress).check
         try:
@@ -130,14 +130,14 @@ class Fetcher:
         on_progress: OnProgress | None = None,
         reserve: Reserve | None = None,
     ) -> Fetched:
-        """Stream everything at ``uri`` into ``into``, a new folder. Nothing of it is read.
+        """Fetch all files at ``uri`` into ``into``, a new folder, without parsing them.
 
         Args:
-            uri: As `Source.locate` gave it.
-            into: Must not exist; its parent must, and is worked in too. Left behind on errors, for
-                its owner to remove.
-            judged: Something else tells whether these bytes are whole, such as a digest: unless the
-                upload was seen moving, they may be fetched however young they are.
+            uri: A URI from `Source.locate`.
+            into: Must not exist; its parent must, and holds temporary files too. After an error it
+                stays, for its owner to remove.
+            judged: True if a digest or the like proves that the bytes are complete: then a young
+                upload is fetched too, unless it was seen changing.
             on_progress: See `OnProgress`.
             reserve: See `Reserve`.
 
@@ -146,11 +146,11 @@ class Fetcher:
             IncompleteArtifactError: No MLmodel, or the upload is still moving (transient).
             FetchTimeoutError, NoDiskRoomError: The limits, this time (transient).
             ArtifactTooLargeError, UnsafePathError: The bytes are refused.
-            ForbiddenPlaceError: The place is.
-            StoreError: This node's disk refused.
+            ForbiddenPlaceError: The URI is refused.
+            StoreError: This node's disk failed.
         """
         time_limit = _TimeLimit(self._limits.timeout_s, self._clock, on_progress)
-        # Even the place may have to be asked for: of a run's artifacts, say.
+        # To open a location may need a call: MLflow knows where a run's artifacts are.
         scratch = Scratch(into.parent, self._limits.max_bytes)
         location = wait_for(lambda _left: self._open(uri, scratch), time_limit.check)
         before = self._list(location, time_limit.check)
@@ -179,11 +179,10 @@ class Fetcher:
         )
 
     def _check_settled(self, uri: str, listing: RemoteListing, *, judged: bool) -> None:
-        """Refuse an upload that may go on.
+        """Refuse an upload that may be in progress.
 
         Raises:
-            UnsettledError: Something has changed lately, or, unless ``judged``, nobody knows that
-                nothing has.
+            UnsettledError: A file has changed lately or, unless ``judged``, may have.
         """
         still_s, moved = self._still(uri, listing)
         if still_s >= self._limits.settle_s or (judged and not moved):
@@ -199,7 +198,7 @@ class Fetcher:
         )
 
     def _still(self, uri: str, listing: RemoteListing) -> tuple[float, bool]:
-        """Return for how many seconds nothing has changed, and whether anything was seen to."""
+        """Return the seconds since the last change, and whether a change was seen."""
         now_s = self._clock()
         seen = self._sightings.note(uri, listing.weak_mark(), now_s)
         age_s = listing.newest_age_s
@@ -209,15 +208,15 @@ class Fetcher:
         return open_location(uri, tracking_uri=self._tracking_uri, s3=self._s3, scratch=scratch)
 
     def _s3(self) -> S3Client:
-        """Return one client for all: making one costs a tenth of a second of the interpreter."""
+        """Return the shared client: to make one costs a tenth of a second of CPU."""
         with self._connecting:
             self._client = self._client or connect_s3(self._environ)
             return self._client
 
     def _list(self, location: Location, on_beat: Callable[[], None]) -> RemoteListing:
-        """List a location without what MLflow itself adds, and refuse unsafe paths.
+        """List a location without MLflow's own files, and refuse unsafe paths.
 
-        ``on_beat`` is called while it takes time, and ends it by raising.
+        ``on_beat`` is called while the listing is awaited; an error in it abandons the listing.
 
         Raises:
             SourceError, ArtifactError: See `fetch`.
@@ -236,7 +235,7 @@ class Fetcher:
 
 
 class _TimeLimit:
-    """How long one fetch may take, its listings included."""
+    """The time limit of one fetch, including its listings."""
 
     def __init__(
         self, timeout_s: float, clock: Callable[[], float], on_progress: OnProgress | None
@@ -247,10 +246,10 @@ class _TimeLimit:
         self._deadline = clock() + timeout_s
 
     def check(self, arrived_bytes: int = 0, total_bytes: int | None = None) -> None:
-        """Look at the clock, and tell how far the fetch is.
+        """Check the clock and report progress.
 
         Raises:
-            FetchTimeoutError: Its time is over.
+            FetchTimeoutError: The time limit is exceeded.
         """
         if self._clock() > self._deadline:
             raise FetchTimeoutError(f"the fetch took more than {self._timeout_s:.0f} s")
@@ -259,7 +258,7 @@ class _TimeLimit:
 
 
 class _Budget:
-    """What one fetch has used so far, against its limits."""
+    """The bytes that one fetch has used so far, and its limits."""
 
     def __init__(
         self,
@@ -279,17 +278,17 @@ class _Budget:
         self.arrived_bytes = 0
 
     def check_listing(self) -> None:
-        """Refuse, before a byte is written, what the listing already tells.
+        """Refuse a listing that exceeds the limits, before a byte is written.
 
         Raises:
-            ArtifactTooLargeError, NoDiskRoomError: It would not fit.
+            ArtifactTooLargeError, NoDiskRoomError: The artifact would not fit.
         """
         self._check_bytes(self._total or 0)
         self._check_room(self._total or 0)
         self._check_disk(self._total or 0)
 
     def spend(self, count: int) -> None:
-        """Count bytes that are about to be written; none: only look at the clock.
+        """Count bytes that are about to be written; without bytes, only check the clock.
 
         Raises:
             ArtifactTooLargeError, NoDiskRoomError, FetchTimeoutError: A limit is reached.
@@ -301,7 +300,7 @@ class _Budget:
         self.wait()
 
     def wait(self) -> None:
-        """Look at the clock, while nothing comes.
+        """Check the clock while no bytes arrive.
 
         Raises:
             FetchTimeoutError: The time is over.
@@ -379,7 +378,7 @@ def _bring(file: RemoteFile, chunks: Iterator[bytes], into: Path, budget: _Budge
 
 
 def _write_all(descriptor: int, chunk: bytes) -> None:
-    """Write a whole chunk, however many calls the system wants for it."""
+    """Write a whole chunk, in as many calls as the system needs."""
     view = memoryview(chunk)
     while view:
         view = view[os.write(descriptor, view) :]
@@ -387,7 +386,7 @@ def _write_all(descriptor: int, chunk: bytes) -> None:
 
 @contextmanager
 def _about(listing: RemoteListing) -> Iterator[None]:
-    """Say of which bytes an artifact's error is."""
+    """Attach the listing to an artifact's error."""
     try:
         yield
     except ArtifactError as error:
@@ -397,8 +396,8 @@ def _about(listing: RemoteListing) -> Iterator[None]:
 
 @contextmanager
 def _as_store_error() -> Iterator[None]:
-    """Tell what this node's own disk refuses from what the storage does."""
+    """Raise an error of this node's disk as a StoreError."""
     try:
         yield
     except OSError as error:
-        raise StoreError(f"this node's disk refused: {error.strerror}") from error
+        raise StoreError(f"this node's disk failed: {error.strerror}") from error
