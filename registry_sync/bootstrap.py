@@ -340,8 +340,7 @@ async def _work(
     )
     local, tcp = listeners
     webhooks = _webhooks(settings, spine) if tcp else ()
-    look = partial(spine.poll, thorough=True)
-    operators = create_app(Operations(spine, node_id, settings.tracking_uri, look, webhooks))
+    operators = create_app(Operations(spine, node_id, settings.tracking_uri, webhooks))
     servers = [(local_server(operators, limits.local), local)] if local is not None else []
     if tcp is not None:
         token = _plain(settings.operations_token)

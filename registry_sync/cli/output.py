@@ -21,6 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.text import Text
 
 from gateway.system.logs import printable, redacted
+from registry_sync.domain import Outcome
 
 _SHORT_DIGEST = len("sha256:") + 12
 _WIDTH_OF_A_FILE = 200
@@ -39,7 +40,7 @@ class Exit(IntEnum):
     PENDING = 4
 
 
-_EXITS = {
+_EXITS: dict[Outcome, Exit] = {
     "active": Exit.DONE,
     "accepted": Exit.DONE,
     "released": Exit.DONE,
@@ -136,9 +137,9 @@ def fail(message: str, code: Exit) -> NoReturn:
     raise typer.Exit(code)
 
 
-def end(outcome: str) -> NoReturn:
-    """End the command with the status of an answer's outcome."""
-    raise typer.Exit(_EXITS[outcome])
+def end(outcome: Outcome, *, waited: bool = True) -> NoReturn:
+    """End the command with the status of an outcome; of what is not waited for, with 0."""
+    raise typer.Exit(_EXITS[outcome] if waited or outcome != "pending" else Exit.DONE)
 
 
 def progress_bars() -> Progress:

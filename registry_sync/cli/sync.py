@@ -12,39 +12,68 @@ from registry_sync.cli.arguments import AsJson, ModelArgument, of_model, of_vers
 from registry_sync.cli.client import ask
 from registry_sync.cli.output import ago, end, note, say, say_error, short, tables, tell
 from registry_sync.cli.status import alias_table
-from registry_sync.domain import Quarantines, ReleaseAnswer, RetryAnswer, SyncAnswer
+from registry_sync.cli.waiting import Wait, of_acceptance, of_bytes, of_retry, of_sync, wait_for
+from registry_sync.domain import (
+    AliasState,
+    Explained,
+    Quarantines,
+    ReleaseAnswer,
+    RetryAnswer,
+    SyncAnswer,
+)
 
 VersionArgument = Annotated[str, typer.Argument(metavar="MODEL/VERSION", help="Such as churn/3.")]
 
 # --- sync -----------------------------------------------------------------------------------------
 
 
-def sync(model: ModelArgument, *, as_json: AsJson = False) -> None:
+def sync(model: ModelArgument, *, wait: Wait = True, as_json: AsJson = False) -> None:
     """List the registry now, try again what waits, and see where the model's aliases get."""
     answer = ask("POST", "/sync", SyncAnswer, json=of_model(model))
+    if wait:
+        answer = wait_for(answer, of_sync)
     tell(answer, _say_sync, as_json=as_json)
-    end(answer.outcome)
+    end(answer.outcome, waited=wait)
 
 
 def _say_sync(answer: SyncAnswer) -> None:
     if answer.reason:
         say_error(f"the registry could not be listed: {answer.reason}")
-    tables().print(alias_table((answer.model, alias) for alias in answer.aliases))
+    tables().print(alias_table((answer.model, _state(one)) for one in answer.explained))
+
+
+def _state(one: Explained) -> AliasState:
+    """Return an alias as `status` shows it."""
+    tells = one.why not in ("follows", "gone", "unknown", "under_way")
+    return AliasState(
+        alias=one.selector.removeprefix("@"),
+        aspired=one.aspired,
+        active=one.version,
+        digest=one.digest,
+        since=one.since,
+        held_at=one.hold.version if one.hold else None,
+        pinned=one.hold is not None and one.hold.pinned,
+        reason=one.reason if tells else one.failure,
+        signature_change=one.signature_change,
+    )
 
 
 # --- rejected versions ----------------------------------------------------------------------------
 
 
-def retry(reference: VersionArgument, *, as_json: AsJson = False) -> None:
+def retry(reference: VersionArgument, *, wait: Wait = True, as_json: AsJson = False) -> None:
     """Try a rejected version once more; one that fails again is rejected again."""
     answer = ask("POST", "/retry", RetryAnswer, json=of_version(reference))
-    tell(answer, _say_retried, as_json=as_json)
-    end(answer.outcome)
+    if wait:
+        answer = wait_for(answer, of_retry(answer))
+    tell(answer, _say_retried if wait else _say_decided, as_json=as_json)
+    end(answer.outcome, waited=wait)
 
 
 def _say_retried(answer: RetryAnswer) -> None:
     name = f"{answer.model}/{answer.version}"
-    aliases = ", ".join(f"@{one}" for one in answer.aliases)
+    concerned = [one for one in answer.explained if one.aspired == answer.version]
+    aliases = ", ".join(one.selector for one in concerned)
     if answer.outcome == "active":
         say(f"{name} is no longer rejected: {aliases} means it now.")
     elif answer.outcome == "released":
@@ -53,6 +82,12 @@ def _say_retried(answer: RetryAnswer) -> None:
         say_error(f"{name} is no longer rejected, and not active yet: {answer.reason}")
     else:
         say_error(f"{name} is not active: {answer.reason}")
+
+
+def _say_decided(answer: RetryAnswer | ReleaseAnswer) -> None:
+    """Say what was decided and not waited for."""
+    name = f"{answer.model}/{answer.version}"
+    say(f"{name} is tried once more.", *(one.reason for one in answer.explained))
 
 
 # --- quarantine -----------------------------------------------------------------------------------
@@ -81,11 +116,15 @@ def _say_quarantines(answer: Quarantines) -> None:
     tables().print(table)
 
 
-def accept_quarantined(reference: VersionArgument, *, as_json: AsJson = False) -> None:
+def accept_quarantined(
+    reference: VersionArgument, *, wait: Wait = True, as_json: AsJson = False
+) -> None:
     """Accept bytes that were altered under their number, exactly as they were found."""
     answer = ask("POST", "/quarantine/accept", ReleaseAnswer, json=of_version(reference))
-    tell(answer, _say_accepted, as_json=as_json)
-    end(answer.outcome)
+    if wait:
+        answer = wait_for(answer, of_acceptance(answer), str(answer.version))
+    tell(answer, _say_accepted if wait else _say_decided, as_json=as_json)
+    end(answer.outcome, waited=wait)
 
 
 def _say_accepted(answer: ReleaseAnswer) -> None:
@@ -98,11 +137,15 @@ def _say_accepted(answer: ReleaseAnswer) -> None:
         say_error(f"{name} stays quarantined: {answer.reason}")
 
 
-def release_quarantine(reference: VersionArgument, *, as_json: AsJson = False) -> None:
+def release_quarantine(
+    reference: VersionArgument, *, wait: Wait = True, as_json: AsJson = False
+) -> None:
     """Fetch and check a quarantined version once more; wrong bytes are quarantined again."""
     answer = ask("POST", "/quarantine/release", ReleaseAnswer, json=of_version(reference))
-    tell(answer, _say_release, as_json=as_json)
-    end(answer.outcome)
+    if wait and answer.outcome == "pending":
+        answer = wait_for(answer, of_bytes, str(answer.version))
+    tell(answer, _say_release if wait else _say_decided, as_json=as_json)
+    end(answer.outcome, waited=wait)
 
 
 def _say_release(answer: ReleaseAnswer) -> None:

@@ -20,6 +20,7 @@ from registry_sync.domain.creation import (
 )
 from registry_sync.domain.operation_bodies import (
     AliasState,
+    Decided,
     ExplainAnswer,
     Explained,
     FetchState,
@@ -39,7 +40,6 @@ from registry_sync.domain.operation_bodies import (
     ReleaseAnswer,
     ReleaseRequest,
     RetryAnswer,
-    RetryOutcome,
     RetryRequest,
     RollbackAnswer,
     RollbackRequest,
@@ -113,6 +113,7 @@ __all__ = [
     "AspiredModel",
     "AspiredVersion",
     "Attempt",
+    "Decided",
     "Decision",
     "ExplainAnswer",
     "Explained",
@@ -143,7 +144,6 @@ __all__ = [
     "ReleaseAnswer",
     "ReleaseRequest",
     "RetryAnswer",
-    "RetryOutcome",
     "RetryRequest",
     "Rollback",
     "RollbackAnswer",

@@ -170,37 +170,86 @@ class History(BaseModel):
     entries: list[HistoryEntry]
 
 
+class HoldState(BaseModel):
+    """An operator's hold. ``at`` is in epoch seconds.
+
+    Attributes:
+        pinned: Only an operator ends it.
+        while_aspired: Else it ends when the registry's alias leaves this version.
+    """
+
+    version: int
+    pinned: bool
+    while_aspired: int | None
+    asked_by: str
+    at: float
+
+
+class Explained(BaseModel):
+    """What a selector means on this node, and why. Times are in epoch seconds.
+
+    Attributes:
+        selector: ``@champion``, or ``3``.
+        version: What it means here; None: nothing.
+        aspired: Where the registry's alias points.
+        target: Where the alias is to go; None: it stays.
+        why: A machine word; ``reason`` is the same as a sentence.
+        asked_by: Who asked for what it means now.
+        doing: Steps under way, and the fetch that an operator has asked for.
+        failures: How often its next step failed in a row; ``failure`` says how the last time.
+        retry_at: When that is tried again.
+        signature_change: What an alias changes for callers where it goes, or has gone.
+    """
+
+    selector: str
+    version: int | None
+    digest: str | None = None
+    aspired: int | None = None
+    target: int | None = None
+    why: str
+    reason: str
+    since: float | None = None
+    previous: int | None = None
+    asked_by: str | None = None
+    hold: HoldState | None = None
+    doing: list[str] = Field(default_factory=list)
+    failures: int = 0
+    failure: str | None = None
+    retry_at: float | None = None
+    signature_change: str | None = None
+
+
+class ExplainAnswer(BaseModel):
+    """What a model's selectors mean on this node, and why.
+
+    Attributes:
+        selectors: The one that was asked for, or every alias.
+        versions: Those that are meant or wanted, and those that may not serve.
+        fetches: Those of the model's versions that are under way.
+        doing: What may change the explanation soon: the registry is being listed (``list``), a
+            change is not decided on yet (``decide``), an alias is being moved (``move``).
+        attempts: What happened last, the newest first; empty with a ``ledger_error``.
+    """
+
+    model: str
+    listed_at: float | None
+    source_error: str | None
+    gateway_error: str | None
+    ledger_error: str | None
+    frozen: FreezeState | None
+    selectors: list[Explained]
+    versions: list[CatalogueVersion]
+    fetches: list[FetchState] = Field(default_factory=list)
+    doing: list[str] = Field(default_factory=list)
+    attempts: list[HistoryEntry]
+
+
 class RollbackRequest(BaseModel):
     """Put an alias back to the version that it pointed at before, or to ``version``."""
 
     model: ModelName
     alias: Alias
     version: Version | None = None
-
-
-Outcome = Literal["active", "pending", "refused"]
-"""``active``: it serves. ``pending``: it is held and still tried; a reason says what is in the way.
-``refused``: nothing has changed."""
-
-
-class RollbackAnswer(BaseModel):
-    """How the rollback went.
-
-    Attributes:
-        held_while_aspired: It stays so until the registry's alias leaves this version.
-        was_pinned: It was pinned until now, and is held now.
-        not_recorded: Why the ledger does not have it yet, and where it waits; None: it has.
-    """
-
-    outcome: Outcome
-    model: str
-    alias: str
-    from_version: int | None = None
-    to_version: int | None = None
-    held_while_aspired: int | None = None
-    was_pinned: bool = False
-    reason: str | None = None
-    not_recorded: str | None = None
 
 
 class PinRequest(BaseModel):
@@ -211,18 +260,6 @@ class PinRequest(BaseModel):
     version: Version
 
 
-class PinAnswer(BaseModel):
-    """How the pin went; ``not_recorded`` as in `RollbackAnswer`."""
-
-    outcome: Outcome
-    model: str
-    alias: str
-    from_version: int | None = None
-    to_version: int
-    reason: str | None = None
-    not_recorded: str | None = None
-
-
 class UnpinRequest(BaseModel):
     """Let an alias follow the registry again."""
 
@@ -230,32 +267,113 @@ class UnpinRequest(BaseModel):
     alias: Alias
 
 
-class UnpinAnswer(BaseModel):
-    """What was ended, and where the alias goes from there.
+class ReleaseRequest(BaseModel):
+    """Let a quarantined version be fetched and checked once more."""
+
+    model: ModelName
+    version: Version
+
+
+class RetryRequest(BaseModel):
+    """Try a rejected version once more."""
+
+    model: ModelName
+    version: Version
+
+
+class SyncRequest(BaseModel):
+    """Look at one model now."""
+
+    model: ModelName
+
+
+Outcome = Literal["active", "accepted", "released", "done", "pending", "refused"]
+"""``active``: the alias is there. ``accepted``: the bytes are right, and here. ``released``:
+nothing keeps the version away any more, and nothing asks for it. ``done``: each alias is where the
+registry, or an operator, wants it. ``pending``: it goes on being tried. ``refused``: it cannot be
+done as things are."""
+
+
+class Decided(BaseModel):
+    """What an operator has decided of a model, and what the node does about it.
 
     Attributes:
-        was: The version that it was kept at.
-        was_pinned: False: it was held by a rollback.
-        aspired: Where the registry's alias points.
-        frozen: It stays where it is until the node is unfrozen.
-        not_recorded: As in `RollbackAnswer`.
+        outcome: The listener answers at once: ``pending``. A command that waits fills it in.
+        reason: Why the outcome is no better, or None.
+        explained: The selectors that the decision is about, as they are now.
+        not_recorded: Why the ledger does not have it yet, and where it waits, or None.
     """
 
     model: str
-    alias: str
-    was: int
-    was_pinned: bool
-    active: int | None
-    aspired: int | None
-    frozen: bool
+    outcome: Outcome = "pending"
+    reason: str | None = None
+    explained: list[Explained]
     not_recorded: str | None = None
 
 
+class RollbackAnswer(Decided):
+    """An alias is held at ``to_version``; ``was_pinned``: it was pinned before, and is no more."""
+
+    alias: str
+    from_version: int
+    to_version: int
+    was_pinned: bool
+
+
+class PinAnswer(Decided):
+    """An alias is pinned at ``to_version``.
+
+    Attributes:
+        pinned: False: the version's bytes have never been here, so that the pin could not name
+            them. They are fetched; the pin is to be asked for again.
+    """
+
+    alias: str
+    from_version: int | None
+    to_version: int
+    pinned: bool
+
+
+class UnpinAnswer(Decided):
+    """An alias is no longer kept at version ``was``; ``was_pinned``: else a rollback held it."""
+
+    alias: str
+    was: int
+    was_pinned: bool
+
+
+class RetryAnswer(Decided):
+    """A version is no longer rejected; the aliases that the registry points at it are explained."""
+
+    version: int
+
+
+class ReleaseAnswer(Decided):
+    """Bytes are fetched and checked once more, or to be accepted as they were found.
+
+    Nothing is explained where the registry no longer lists the version: nothing is fetched.
+    """
+
+    version: int
+
+
+class SyncAnswer(Decided):
+    """The registry is listed, and nothing of the model waits for its next try."""
+
+
 class FreezeAnswer(BaseModel):
-    """Whether it is frozen now, and was before; ``not_recorded`` as in `RollbackAnswer`."""
+    """Whether the node is frozen.
+
+    Attributes:
+        frozen: Since when, or None.
+        changed: Whether that is new.
+        moving: Models of which an alias is still being moved, as was decided before.
+        not_recorded: Why the ledger does not have it yet, and where it waits, or None.
+    """
 
     frozen: FreezeState | None
     changed: bool
+    moving: list[str]
     not_recorded: str | None = None
 
 
@@ -290,150 +408,6 @@ class Quarantines(BaseModel):
     """What is quarantined on this node, the newest first."""
 
     quarantines: list[QuarantineState]
-
-
-class ReleaseRequest(BaseModel):
-    """Let a quarantined version be fetched and checked once more."""
-
-    model: ModelName
-    version: Version
-
-
-class ReleaseAnswer(BaseModel):
-    """How the release, or the acceptance, went.
-
-    Attributes:
-        outcome: ``accepted``: the bytes are right now, and here. ``refused``: they are wrong
-            still, or were not accepted, and quarantined. ``pending``: they are not here yet.
-            ``released``: the registry no longer lists the version, so there is nothing to fetch.
-    """
-
-    outcome: Literal["accepted", "refused", "pending", "released"]
-    model: str
-    version: int
-    reason: str | None = None
-
-
-class RetryRequest(BaseModel):
-    """Try a rejected version once more."""
-
-    model: ModelName
-    version: Version
-
-
-RetryOutcome = Literal["active", "released", "pending", "refused"]
-
-
-class RetryAnswer(BaseModel):
-    """How the retry went.
-
-    Attributes:
-        outcome: ``active``: every alias that the registry points at the version means it now.
-            ``released``: nothing asks for it now, or an alias that does is frozen, pinned or held
-            elsewhere. ``pending``: it is still being tried. ``refused``: it failed again, or its
-            bytes or its stamp stand in its way.
-        aliases: Those that the registry points at it.
-        reason: Why it is not active.
-    """
-
-    outcome: RetryOutcome
-    model: str
-    version: int
-    aliases: list[str]
-    reason: str | None = None
-
-
-class SyncRequest(BaseModel):
-    """Look at one model now."""
-
-    model: ModelName
-
-
-class SyncAnswer(BaseModel):
-    """Where the model's aliases are after that.
-
-    Attributes:
-        outcome: ``done``: each is where the registry, or an operator, wants it. ``pending``: some
-            are still on their way. ``refused``: some cannot get there without somebody's help, or
-            the registry could not be listed.
-        reason: Why the registry could not be listed.
-    """
-
-    outcome: Literal["done", "pending", "refused"]
-    model: str
-    aliases: list[AliasState]
-    reason: str | None = None
-
-
-class HoldState(BaseModel):
-    """An operator's hold. ``at`` is in epoch seconds.
-
-    Attributes:
-        pinned: Only an operator ends it.
-        while_aspired: Else it ends when the registry's alias leaves this version.
-    """
-
-    version: int
-    pinned: bool
-    while_aspired: int | None
-    asked_by: str
-    at: float
-
-
-class Explained(BaseModel):
-    """What a selector means on this node, and why. Times are in epoch seconds.
-
-    Attributes:
-        selector: ``@champion``, or ``3``.
-        version: What it means here; None: nothing.
-        aspired: Where the registry's alias points.
-        target: Where the alias is to go; None: it stays.
-        why: A machine word; ``reason`` is the same as a sentence.
-        asked_by: Who asked for what it means now.
-        doing: Steps under way.
-        failures: How often its next step failed in a row; ``failure`` says how the last time.
-        retry_at: When that is tried again.
-        signature_change: What an alias changes for callers where it goes, or has gone.
-    """
-
-    selector: str
-    version: int | None
-    digest: str | None = None
-    aspired: int | None = None
-    target: int | None = None
-    why: str
-    reason: str
-    since: float | None = None
-    previous: int | None = None
-    asked_by: str | None = None
-    hold: HoldState | None = None
-    doing: list[str] = Field(default_factory=list)
-    failures: int = 0
-    failure: str | None = None
-    retry_at: float | None = None
-    signature_change: str | None = None
-
-
-class ExplainAnswer(BaseModel):
-    """What a model's selectors mean on this node, and why.
-
-    Attributes:
-        selectors: The one that was asked for, or every alias.
-        versions: Those that are meant or wanted, and those that may not serve.
-        fetches: Those of the model's versions that are under way.
-        attempts: What happened last, the newest first; empty with a ``ledger_error``.
-    """
-
-    model: str
-    listed_at: float | None
-    source_error: str | None
-    gateway_error: str | None
-    ledger_error: str | None
-    frozen: FreezeState | None
-    selectors: list[Explained]
-    versions: list[CatalogueVersion]
-    fetches: list[FetchState] = Field(default_factory=list)
-    attempts: list[HistoryEntry]
 
 
 class Problem(BaseModel):

@@ -204,14 +204,12 @@ class StandingChange:
         asked_by: Who decided.
         at: Epoch seconds of the decision.
         hold: Which one begins or ends; None: it is about the freeze.
-        instead_of: The hold begins only while this one stands; None: whatever does.
     """
 
     what: Literal["hold", "release", "freeze", "unfreeze"]
     asked_by: str
     at: float
     hold: Hold | None = None
-    instead_of: Hold | None = None
 
     @property
     def model(self) -> str | None:
@@ -354,8 +352,6 @@ class LedgerView:
             return self.with_freeze(Freeze(change.asked_by, change.at) if begins else None)
         standing = self.holds.get((hold.model, hold.alias))
         if change.what == "hold":
-            if change.instead_of is not None and not change.instead_of.is_same(standing):
-                return self
             return self.with_hold(hold)
         if not hold.is_same(standing):
             return self

@@ -267,30 +267,15 @@ class Ledger:
 
     # --- what operators keep ----------------------------------------------------------------------
 
-    def hold(self, hold: Hold, *, instead_of: Hold | None = None, at: float | None = None) -> bool:
-        """Keep an alias where it is told; replaces an older hold.
-
-        Args:
-            hold: Which alias, where.
-            instead_of: Only while this one stands; None: whatever does.
-            at: Epoch seconds at which that ends; None: now.
-
-        Returns:
-            Whether it is held now.
-        """
+    def hold(self, hold: Hold, *, at: float | None = None) -> None:
+        """Hold an alias; an older hold of it ends ``at`` these epoch seconds, or now if None."""
         with self._database.transaction() as connection:
-            held = self._hold(connection, hold, instead_of, at)
+            self._hold(connection, hold, at)
             self._copy_standing(connection)
-        return held
 
-    def _hold(
-        self, connection: Connection, hold: Hold, instead_of: Hold | None, at: float | None
-    ) -> bool:
-        of_alias = _identity(instead_of) if instead_of else _alias_of(hold)
-        if not self._holds.release(connection, released_at=at, **of_alias) and instead_of:
-            return False
+    def _hold(self, connection: Connection, hold: Hold, at: float | None) -> None:
+        self._holds.release(connection, released_at=at, **_alias_of(hold))
         self._holds.add(connection, hold_values(hold))
-        return True
 
     def note_aspired(self, hold: Hold, version: int, creation: str | None = None) -> bool:
         """Note where the registry's alias points, of a hold that was made while nobody knew."""
@@ -379,7 +364,7 @@ class Ledger:
             else:
                 self.unfreeze(change.asked_by)
         elif change.what == "hold":
-            self.hold(change.hold, instead_of=change.instead_of, at=change.at)
+            self.hold(change.hold, at=change.at)
         else:
             self.release_hold(change.hold, change.asked_by, at=change.at)
 
@@ -397,13 +382,13 @@ class Ledger:
 
     def _hold_late(self, connection: Connection, change: StandingChange, hold: Hold) -> None:
         this = self._holds.select(**_identity(hold))
-        if change.instead_of is None and connection.execute(this).first() is not None:
+        if connection.execute(this).first() is not None:
             return  # it was written: only the answer was lost
         changed_at = self._holds.changed_at(connection, **_alias_of(hold))
-        if change.instead_of is None and changed_at is not None and changed_at > change.at:
+        if changed_at is not None and changed_at > change.at:
             self._holds.add(connection, {**hold_values(hold), "released_at": changed_at})
             return
-        self._hold(connection, hold, change.instead_of, change.at)
+        self._hold(connection, hold, change.at)
 
     def _freeze_late(self, connection: Connection, change: StandingChange) -> None:
         standing = connection.execute(self._freezes.standing()).first()

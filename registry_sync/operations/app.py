@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -13,7 +12,6 @@ from starlette.exceptions import HTTPException
 
 from gateway.contract import InvalidReferenceError, ModelName, Selector, parse_selector
 from registry_sync.domain import (
-    AskedBy,
     ExplainAnswer,
     FreezeAnswer,
     History,
@@ -38,17 +36,18 @@ from registry_sync.operations.decisions import (
     accept,
     freeze,
     pin,
+    read_freeze,
     read_quarantines,
     release,
     retry,
     roll_back,
+    sync,
     unfreeze,
     unpin,
 )
 from registry_sync.operations.errors import RefusedError, UnknownError, problem
 from registry_sync.operations.explanation import explain_model
 from registry_sync.operations.state import read_history, read_unwritten, state_document
-from registry_sync.operations.sync import sync_model
 from registry_sync.operations.webhooks import Webhook
 from registry_sync.reconcile import Reconciler
 from registry_sync.system import METRICS, show_store
@@ -56,11 +55,6 @@ from registry_sync.system import METRICS, show_store
 _MAX_HISTORY = 500
 _MAX_DETAIL = 2000
 _HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
-_ROLLBACK_PATIENCE_S = 60.0
-_SYNC_PATIENCE_S = 60.0
-_RETRY_PATIENCE_S = 60.0
-_PIN_PATIENCE_S = 40.0
-"""Twice: for the bytes, and for the outcome; the command waits a little longer than both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +62,12 @@ class Operations:
     """What the routes work with.
 
     Attributes:
-        poll: Lists the registry once, now, for whom it is told.
         webhooks: Those that there are.
     """
 
     spine: Reconciler
     node_id: str
     tracking_uri: str
-    poll: Callable[[str], Awaitable[None]]
     webhooks: tuple[Webhook, ...] = ()
 
 
@@ -113,11 +105,6 @@ def create_app(operations: Operations) -> FastAPI:
         """Return what happened to a model, or to all, newest first."""
         return await read_history(operations.spine, model, limit=limit)
 
-    @app.post("/rollback")
-    async def rollback(body: RollbackRequest) -> RollbackAnswer:
-        """Put an alias back to what it pointed at before, and hold it there."""
-        return await roll_back(operations.spine, body, patience_s=_ROLLBACK_PATIENCE_S)
-
     @app.get("/explain")
     async def explain(
         model: Annotated[ModelName, Query()],
@@ -126,18 +113,8 @@ def create_app(operations: Operations) -> FastAPI:
         """Say what a selector of a model means on this node, or every alias of it, and why."""
         return await explain_model(operations.spine, model, _selector(selector))
 
-    @app.post("/sync", response_model=State | SyncAnswer)
-    async def sync(body: SyncRequest | None = None) -> Response | SyncAnswer:
-        """List the registry now and decide on it; of one model, wait for the outcome too."""
-        if body is not None:
-            return await sync_model(
-                operations.spine, body.model, poll=operations.poll, patience_s=_SYNC_PATIENCE_S
-            )
-        await operations.poll(AskedBy.SYNC)
-        await operations.spine.next_decision()
-        return await _state(operations)
-
-    _add_operator_routes(app, operations.spine)
+    _add_decisions(app, operations.spine)
+    _add_tries(app, operations.spine)
     app.add_exception_handler(HTTPException, _http_refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(RefusedError, _refused)
@@ -162,46 +139,67 @@ async def _state(operations: Operations) -> Response:
     return Response(document, media_type="application/json")
 
 
-def _add_operator_routes(app: FastAPI, spine: Reconciler) -> None:
-    @app.post("/pin")
+def _add_decisions(app: FastAPI, spine: Reconciler) -> None:
+    """Add what operators decide: recorded when it is answered, carried out afterwards."""
+
+    @app.post("/rollback", status_code=202)
+    async def rollback(body: RollbackRequest) -> RollbackAnswer:
+        """Put an alias back to what it pointed at before, and hold it there."""
+        return await roll_back(spine, body)
+
+    @app.post("/pin", status_code=202)
     async def pin_alias(body: PinRequest) -> PinAnswer:
         """Keep an alias at a version, wherever the registry moves it, until it is unpinned."""
-        return await pin(spine, body, patience_s=_PIN_PATIENCE_S)
+        return await pin(spine, body)
 
-    @app.post("/unpin")
+    @app.post("/unpin", status_code=202)
     async def unpin_alias(body: UnpinRequest) -> UnpinAnswer:
         """Let a pinned or held alias follow the registry again."""
         return await unpin(spine, body)
+
+    @app.post("/freeze", status_code=202)
+    async def freeze_node() -> FreezeAnswer:
+        """Let no alias of this node follow the registry."""
+        return await freeze(spine)
+
+    @app.get("/freeze")
+    async def frozen_node() -> FreezeAnswer:
+        """Return whether the node is frozen, and which aliases move all the same."""
+        return read_freeze(spine)
+
+    @app.post("/unfreeze", status_code=202)
+    async def unfreeze_node() -> FreezeAnswer:
+        """Let the aliases of this node follow the registry again."""
+        return await unfreeze(spine)
+
+
+def _add_tries(app: FastAPI, spine: Reconciler) -> None:
+    """Add what operators have looked at, or tried, once more."""
+
+    @app.post("/sync", status_code=202)
+    async def sync_model(body: SyncRequest) -> SyncAnswer:
+        """List the registry now, and let nothing of a model wait."""
+        return sync(spine, body.model)
+
+    @app.post("/retry", status_code=202)
+    async def retry_version(body: RetryRequest) -> RetryAnswer:
+        """Let the aliases that want a rejected version try it once more."""
+        return await retry(spine, body)
 
     @app.get("/quarantine")
     async def quarantines() -> Quarantines:
         """Return what is quarantined on this node, the newest first."""
         return read_quarantines(spine)
 
-    @app.post("/quarantine/release")
+    @app.post("/quarantine/release", status_code=202)
     async def release_quarantine(body: ReleaseRequest) -> ReleaseAnswer:
         """Have a quarantined version fetched and checked once more."""
-        return await release(spine, body, patience_s=_PIN_PATIENCE_S)
+        return await release(spine, body)
 
-    @app.post("/quarantine/accept")
+    @app.post("/quarantine/accept", status_code=202)
     async def accept_quarantined(body: ReleaseRequest) -> ReleaseAnswer:
         """Accept the altered bytes of a quarantined version as they were found."""
-        return await accept(spine, body, patience_s=_PIN_PATIENCE_S)
-
-    @app.post("/retry")
-    async def retry_version(body: RetryRequest) -> RetryAnswer:
-        """Let the aliases that want a rejected version try it once more."""
-        return await retry(spine, body, patience_s=_RETRY_PATIENCE_S)
-
-    @app.post("/freeze")
-    async def freeze_node() -> FreezeAnswer:
-        """Let no alias of this node follow the registry."""
-        return await freeze(spine)
-
-    @app.post("/unfreeze")
-    async def unfreeze_node() -> FreezeAnswer:
-        """Let the aliases of this node follow the registry again."""
-        return await unfreeze(spine)
+        return accept(spine, body)
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:

@@ -36,6 +36,13 @@ class NothingToRollBackError(RefusedError):
     title = "Nothing to roll back"
 
 
+class CannotServeError(RefusedError):
+    """The version may not serve here, as things are: nothing was decided."""
+
+    code = "cannot_serve"
+    title = "Cannot serve"
+
+
 class UnknownError(RefusedError):
     """Neither the registry nor this node knows such a thing."""
 

@@ -6,15 +6,14 @@ from gateway.contract import CatalogueVersion, Selector, SelectorKind, VersionSt
 from registry_sync.domain import ExplainAnswer, Explained, HistoryEntry, HoldState, ModelState
 from registry_sync.errors import LedgerError
 from registry_sync.operations.damage import copies
-from registry_sync.operations.decisions import frozen
 from registry_sync.operations.errors import UnknownError
 from registry_sync.operations.state import (
     fetches,
+    frozen,
     last_failure,
     model_state,
     read_history,
 )
-from registry_sync.operations.sync import unknown_model
 from registry_sync.planning import explain
 from registry_sync.reconcile import Reconciler
 
@@ -33,16 +32,19 @@ async def explain_model(spine: Reconciler, model: str, selector: Selector | None
     Raises:
         UnknownError: Neither the registry nor this node knows it.
     """
+    doing = spine.unfinished(model)
     state = model_state(spine, model)
+    if state is None and "list" in doing and selector is None:
+        state = ModelState(name=model, aliases=[], versions=[])
     if state is None:
         raise unknown_model(spine, model)
     if selector is None:
-        told = [_alias(spine, model, alias.alias) for alias in state.aliases]
+        told = [explain_alias(spine, model, alias.alias) for alias in state.aliases]
     elif selector.kind is SelectorKind.VERSION:
-        told = [_version(spine, state, selector)]
+        told = [explain_version(spine, model, selector.version or 0)]
     else:
         _must_have(state, selector)
-        told = [_alias(spine, model, selector.text)]
+        told = [explain_alias(spine, model, selector.text)]
     attempts, ledger_error = await _attempts(spine, model, told if selector else None)
     return ExplainAnswer(
         model=model,
@@ -54,7 +56,17 @@ async def explain_model(spine: Reconciler, model: str, selector: Selector | None
         selectors=told,
         versions=_concerned(spine, state, told),
         fetches=fetches(spine, model),
+        doing=doing,
         attempts=attempts,
+    )
+
+
+def unknown_model(spine: Reconciler, model: str) -> UnknownError:
+    """Return the error that says that neither the registry nor this node knows the model."""
+    problem = spine.listings.error
+    return UnknownError(
+        f"neither the registry nor this node knows a model {model!r}"
+        + (f"; the registry could not be listed: {problem}" if problem else "")
     )
 
 
@@ -67,7 +79,8 @@ def _must_have(state: ModelState, selector: Selector) -> None:
         )
 
 
-def _alias(spine: Reconciler, model: str, alias: str) -> Explained:
+def explain_alias(spine: Reconciler, model: str, alias: str) -> Explained:
+    """Return what an alias means here, and why."""
     world = spine.look(model)
     active = spine.observation.active_of(model).get(alias)
     found = explain(world, model, alias, active)
@@ -109,31 +122,35 @@ def _hold(spine: Reconciler, model: str, alias: str) -> HoldState | None:
 
 def _doing(spine: Reconciler, model: str, alias: str | None, version: int | None) -> list[str]:
     """Return the steps under way for an alias or a version."""
-    return sorted(
-        str(subject[0])
-        for subject in spine.steps.busy
-        if subject[1] == model and subject[2] in (alias, version)
-    )
+    found = (one for one in spine.doing(model) if one[2] in (alias, version))
+    return sorted({str(subject[0]) for subject in found})
 
 
-def _version(spine: Reconciler, state: ModelState, selector: Selector) -> Explained:
-    number = selector.version
-    found = next((one for one in state.versions if one.version == number), None)
-    if found is None:
-        raise UnknownError(
-            f"neither the registry nor this node has a version {number} of {state.name}"
-        )
-    failure = spine.steps.backoff.get(("fetch", state.name, number))
+def explain_version(spine: Reconciler, model: str, number: int) -> Explained:
+    """Return how a version is on this node, and why.
+
+    Raises:
+        UnknownError: Neither the registry nor this node has it, and no operator has it fetched.
+    """
+    described = spine.announcer.models.get(model)
+    versions = described.versions if described else []
+    found = next((one for one in versions if one.version == number), None)
+    failure = spine.steps.backoff.get(("fetch", model, number))
+    doing = _doing(spine, model, None, number)
+    if found is None and not doing and not failure:
+        raise UnknownError(f"neither the registry nor this node has a version {number} of {model}")
+    state = found.state if found else VersionState.REGISTERED
+    told = found.reason if found else "the registry's last listing does not have it"
     return Explained(
         selector=str(number),
         version=number,
-        digest=found.digest,
-        why=found.state,
-        reason=found.reason or _STATES.get(found.state, "it cannot be fetched for now"),
-        doing=_doing(spine, state.name, None, number),
+        digest=found.digest if found else None,
+        why=state,
+        reason=told or _STATES.get(state, "it cannot be fetched for now"),
+        doing=doing,
         failures=failure.count if failure else 0,
         failure=failure.reason if failure else None,
-        retry_at=found.retry_at,
+        retry_at=failure.retry_at if failure else None,
     )
 
 

@@ -10,6 +10,7 @@ from registry_sync.domain import (
     Attempt,
     Decision,
     FetchState,
+    FreezeState,
     History,
     HistoryEntry,
     ModelState,
@@ -20,7 +21,6 @@ from registry_sync.domain import (
     work,
 )
 from registry_sync.operations import damage
-from registry_sync.operations.decisions import frozen
 from registry_sync.planning import Explanation, Why, World, explain
 from registry_sync.reconcile import Failure, Reconciler, with_pauses
 
@@ -68,6 +68,12 @@ def _without_models(
         webhooks=list(webhooks),
     )
     return state.model_dump_json(exclude={"models"}).encode()
+
+
+def frozen(spine: Reconciler) -> FreezeState | None:
+    """Return since when no alias follows the registry; None: aliases follow it."""
+    found = spine.journal.view.freeze
+    return FreezeState(asked_by=found.asked_by, at=found.at) if found else None
 
 
 def read_unwritten(spine: Reconciler) -> list[str]:

@@ -30,7 +30,13 @@ from registry_sync.planning.automatic_rollbacks import rollback_of, unrecorded
 from registry_sync.planning.catalogue import Known, Trouble, describe_model, for_callers
 from registry_sync.planning.creations import Version, lacking_versions, learned, learned_of
 from registry_sync.planning.due import Begin, Due
-from registry_sync.planning.explain import Explanation, Why, explain, signature_change
+from registry_sync.planning.explain import (
+    Explanation,
+    Why,
+    explain,
+    signature_change,
+    why_unable,
+)
 from registry_sync.planning.incidents import incident_of, way_out, why_not_acceptable
 from registry_sync.planning.plan import LISTINGS_FOR_REMOVAL, plan
 from registry_sync.planning.remembered import Remembered
@@ -94,4 +100,5 @@ __all__ = [
     "what_stays",
     "why_not_acceptable",
     "why_other_bytes",
+    "why_unable",
 ]

@@ -213,26 +213,30 @@ def _why_held(world: World, active: ActiveAlias | None, hold: Hold) -> tuple[Why
     )
     if showed := world.why_held(hold):
         end = f"{end}; {showed}"
-    other = world.why_other_bytes(hold)
     if active and (active.version, active.digest) == (hold.target_version, hold.target_digest):
+        other = world.why_other_bytes(hold)
         return why, f"{end}; {other}" if other else end
     here = hold.target_digest if hold.target_digest in world.stored else None
     target = Target(hold.target_version, here, AskedBy.OPERATOR)
+    not_there, reason = why_unable(world, hold) or _why_not_yet(world, model, hold.alias, target)
+    return not_there, f"{end}; {reason}"
+
+
+def why_unable(world: World, hold: Hold) -> tuple[Why, str] | None:
+    """Say why the target of a hold cannot serve as it is; None: it may."""
     by_operator = hold.asked_by == AskedBy.OPERATOR
     if rejected := world.why_rejected(
-        model, hold.target_version, hold.target_digest, by_operator=by_operator
+        hold.model, hold.target_version, hold.target_digest, by_operator=by_operator
     ):
-        return Why.REJECTED, f"{end}; {rejected}"
-    if other:
-        return Why.REPLACED, f"{end}; {other}"
-    listed = find(world.aspired, model, hold.target_version)
-    found = quarantine_of(listed, world.ledger) if listed else None
-    if here is None and listed and found:
-        return Why.QUARANTINED, f"{end}; {told(found, listed, world.ledger)}"
-    if here is None and listed and listed.stamp_problem:
-        return Why.UNREADABLE_STAMP, f"{end}; {listed.stamp_problem}"
-    not_yet, reason = _why_not_yet(world, model, hold.alias, target)
-    return not_yet, f"{end}; {reason}"
+        return Why.REJECTED, rejected
+    if other := world.why_other_bytes(hold):
+        return Why.REPLACED, other
+    listed = find(world.aspired, hold.model, hold.target_version)
+    if listed is None or hold.target_digest in world.stored:
+        return None
+    if found := quarantine_of(listed, world.ledger):
+        return Why.QUARANTINED, told(found, listed, world.ledger)
+    return (Why.UNREADABLE_STAMP, listed.stamp_problem) if listed.stamp_problem else None
 
 
 def _why_not_aspired(

@@ -2,7 +2,7 @@
 
 from registry_sync.reconcile.disk_budget import RoomLimits
 from registry_sync.reconcile.gateway import GatewayClient
-from registry_sync.reconcile.reconciler import Limits, Reconciler, Trial, with_pauses
+from registry_sync.reconcile.reconciler import Limits, Reconciler, with_pauses
 from registry_sync.reconcile.schedule import Schedule
 from registry_sync.reconcile.steps import Failure, Intake
 from registry_sync.reconcile.sweep import Sweep
@@ -16,6 +16,5 @@ __all__ = [
     "RoomLimits",
     "Schedule",
     "Sweep",
-    "Trial",
     "with_pauses",
 ]

@@ -31,7 +31,13 @@ class Hints:
         self._everything = False
         self._asked_by = ""
         self._looking: asyncio.Task[None] | None = None
+        self._under_way = False
         self._closed = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether something was hinted at, and the look at it is not over."""
+        return self._under_way or self._everything or bool(self._models)
 
     def add(self, model: str | None, asked_by: str) -> None:
         """Look at a model soon, or with None at everything. Returns at once."""
@@ -57,6 +63,7 @@ class Hints:
             self._everything = False
             self._models.clear()
             began_at = loop.time()
+            self._under_way = True
             try:
                 await self._look(models, self._asked_by)
             except asyncio.CancelledError:
@@ -65,6 +72,8 @@ class Hints:
                 _log.error("hint.cancelled")  # by something else: the next one is looked at
             except Exception:  # noqa: BLE001 - a fault of one look must not end the next
                 _log.exception("hint.failed")
+            finally:
+                self._under_way = False
             await asyncio.sleep(min(loop.time() - began_at, _LONGEST_PAUSE_S))
         self._looking = None  # here, not when the task is done: a hint could come in between
 

@@ -120,24 +120,8 @@ class Limits:
     windows: PromotionWindows = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A hold of which nobody knows yet whether it can serve.
-
-    Attributes:
-        before: What held the alias before, and holds it again if it cannot; None: nothing did.
-    """
-
-    hold: Hold
-    before: Hold | None
-
-
 class Reconciler:
-    """Follows the registry on one node. Event loop only; `run` does the work.
-
-    Attributes:
-        trials: Holds whose outcome an operator waits for, by model and alias.
-    """
+    """Follows the registry on one node. Event loop only; `run` does the work."""
 
     def __init__(
         self,
@@ -251,9 +235,10 @@ class Reconciler:
             clock=clock,
             jitter=jitter,
         )
-        self.trials: dict[tuple[str, str], Trial] = {}
         self._due = Due()
+        self._asked: dict[Subject, Fetch] = {}
         self._unplanned: set[str] = set()
+        self._planning: AbstractSet[str] = frozenset()
         self._unrecorded: dict[str, None] = {}
         self._faults = Faults()
         self._everything = True
@@ -345,12 +330,14 @@ class Reconciler:
         if self.observation.heard is None or self.observation.unreachable:
             return False
         completed = self.steps.completed()
-        models = self._take_unplanned()
+        models = self._planning = self._take_unplanned()
         try:
             return await self._decide(models, completed, recording=recording)
         except BaseException:
             self._unplanned |= models
             raise
+        finally:
+            self._planning = frozenset()
 
     def _take_unplanned(self) -> frozenset[str]:
         """Return the models to decide about: all of them after a start, and now and then."""
@@ -400,15 +387,21 @@ class Reconciler:
             with self._faults.stay_in(model, "plan"):
                 actions = plan(self._world_of(model))
                 planned.add(model)
-            self._due.put(model, actions)
+            self._due.put(model, self._with_asked(model, actions))
             due += actions
         self.steps.hold_against(completed, due, planned)
-        self.steps.forget_idle(due, planned)
+        self.steps.forget_idle([*due, *self._asked.values()], planned)
         begun = self._due.begin(self.steps.start)
+        self._asked = {of: one for of, one in self._asked.items() if one not in begun}
         await self._publish(
             {one.model for one in begun if isinstance(one, Fetch | BuildEnvironment)}
         )
         return models != told
+
+    def _with_asked(self, model: str, actions: Iterable[Action]) -> list[Action]:
+        """Return what is due of a model: what an operator has asked for, before what is planned."""
+        asked = {of: one for of, one in self._asked.items() if one.model == model}
+        return [*asked.values(), *(one for one in actions if subject_of(one) not in asked)]
 
     async def _heal(self) -> None:
         """Drop copies that are damaged, so that they come again; what goes may not come back."""
@@ -819,13 +812,6 @@ class Reconciler:
         self.steps.backoff.succeeded(("stage", hold.model, hold.target_version, hold.target_digest))
         return await self._put_in_force(self._decision("hold", hold))
 
-    async def replace_hold(self, hold: Hold, before: Hold) -> str | None:
-        """Hold an alias as ``before`` again, if it is ``hold`` that holds it.
-
-        What another operator has decided since stays.
-        """
-        return await self._put_in_force(self._decision("hold", before, instead_of=hold))
-
     async def unhold(self, hold: Hold) -> str | None:
         """Let an alias follow the registry again, if it is this that holds it."""
         return await self._put_in_force(self._decision("release", hold))
@@ -843,10 +829,9 @@ class Reconciler:
         what: Literal["hold", "release", "freeze", "unfreeze"],
         hold: Hold | None = None,
         *,
-        instead_of: Hold | None = None,
         asked_by: str = AskedBy.OPERATOR,
     ) -> StandingChange:
-        return StandingChange(what, str(asked_by), self.clock(), hold, instead_of)
+        return StandingChange(what, str(asked_by), self.clock(), hold)
 
     async def retry(self, model: str, version: int) -> bool:
         """Let a rejected version be tried again, now; whether that is recorded."""
@@ -854,19 +839,18 @@ class Reconciler:
         self.try_now(model)
         return written
 
+    async def release_quarantine(self, model: str, version: int) -> bool:
+        """End a quarantine; whether the ledger took that, else it stands."""
+        by = str(AskedBy.OPERATOR)
+        return await self.journal.write(model, self.ledger.release_quarantine, model, version, by)
+
     async def freeze(self) -> str | None:
-        """Let no alias follow the registry; when it returns, none does any more."""
-        unrecorded = await self._put_in_force(self._decision("freeze"))
-        await self.in_force()
-        return unrecorded
+        """Let no alias follow the registry; those that are `moving` already arrive."""
+        return await self._put_in_force(self._decision("freeze"))
 
-    async def in_force(self) -> None:
-        """Wait until no alias is moved any more by what was decided before.
-
-        Whatever begins later is decided on again just before the gateway is asked for it.
-        """
-        await self.next_decision()
-        await self._promotion.rest()
+    def moving(self) -> list[str]:
+        """Return the models of which an alias is being moved, as was decided before."""
+        return self._promotion.moving()
 
     async def unfreeze(self) -> str | None:
         """Let aliases follow the registry again."""
@@ -876,22 +860,34 @@ class Reconciler:
         """Return what the next decision is made of, about one model or about all."""
         return self._world() if model is None else self._world_of(model)
 
-    def bring(self, model: str, version: int, accepts: str | None = None) -> bool:
-        """Fetch and check a version now; whether that is under way: else there is no slot yet.
+    def fetch(self, model: str, version: int, accepts: str | None = None) -> None:
+        """Have a version fetched and checked as soon as there is a slot.
 
         ``accepts`` is the digest that an operator accepts; None: whichever is expected.
         """
-        subject = ("fetch", model, version)
-        if subject not in self.steps.busy:
-            self.steps.backoff.succeeded(subject)
-            of = self._world_of(model).creation_of(model, version)
-            by, urgency = AskedBy.OPERATOR, Urgency.WANTED
-            fetch = Fetch(model, version, urgency, by, creation=of, accepts=accepts)
-            self._begin(fetch)
-        return any(
-            isinstance(one, Fetch) and one.accepts == accepts and subject_of(one) == subject
-            for one in self.steps.doing()
-        )
+        of = self._world_of(model).creation_of(model, version)
+        by, urgency = AskedBy.OPERATOR, Urgency.WANTED
+        fetch = Fetch(model, version, urgency, by, creation=of, accepts=accepts)
+        subject = subject_of(fetch)
+        doing = (one for one in self.steps.doing() if subject_of(one) == subject)
+        if any(isinstance(one, Fetch) and one.accepts == accepts for one in doing):
+            return
+        self.steps.backoff.succeeded(subject)
+        self._asked[subject] = fetch
+        self._changed({model})
+
+    def doing(self, model: str) -> list[Subject]:
+        """Return the steps of a model that are under way, or that an operator has asked for."""
+        return [one for one in {*self.steps.busy, *self._asked} if one[1] == model]
+
+    def unfinished(self, model: str) -> list[str]:
+        """Return what may soon change what is known of a model; as `ExplainAnswer.doing`."""
+        found = {
+            "list": self._hints.pending,
+            "decide": self._everything or model in self._unplanned or model in self._planning,
+            "move": model in self._promotion.moving(),
+        }
+        return [what for what, is_so in found.items() if is_so]
 
     def _begin(self, fetch: Fetch) -> None:
         """Begin with what no plan has asked for; the next pass tells the gateway."""
@@ -908,10 +904,6 @@ class Reconciler:
         if self._deciding:
             await self._decided.wait()  # that one began before
         self._awake.set()
-        await self._decided.wait()
-
-    async def any_decision(self) -> None:
-        """Wait until a pass is over, without asking for one: there is one after every change."""
         await self._decided.wait()
 
 

@@ -206,7 +206,7 @@ class Node:
             transport=transport, base_url="http://operations", timeout=COMMAND_LIMIT_S
         ) as http:
             answer = await http.request(method, route, params=query)
-        assert answer.status_code == 200, answer.text
+        assert answer.is_success, answer.text
         return answer.json()
 
     # --- processes -------------------------------------------------------------------------------

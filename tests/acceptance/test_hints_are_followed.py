@@ -125,6 +125,12 @@ def report(what: str, seconds: list[float]) -> float:
     return median
 
 
+async def synced(node: Node, model: str) -> None:
+    """Have the registry listed, and wait until it is."""
+    done = await asyncio.to_thread(node.command, "sync", model)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 async def test_a_promotion_that_mlflow_tells_of_is_followed_at_once(
     hinted: tuple[Node, str], registry: Registry
 ) -> None:
@@ -135,7 +141,7 @@ async def test_a_promotion_that_mlflow_tells_of_is_followed_at_once(
     node.start()
     async with client(2) as http:
         await listens(http, url)
-        await node.operations("POST", "/sync")
+        await synced(node, model)
         await node.active(http, model, ALIAS, 1)
         with webhook(registry, url) as told:
             tested = await asyncio.to_thread(registry.client.test_webhook, told)
@@ -173,7 +179,7 @@ async def test_who_is_not_mlflow_is_refused_and_a_repeated_delivery_changes_noth
     async with client(SENDERS) as http:
         await listens(http, url)
         for _ in range(2):  # at the second, models of an earlier test that are gone are given up
-            await node.operations("POST", "/sync")
+            await synced(node, model)
         await node.active(http, model, ALIAS, 1)
         await node.active(http, model, "latest", 1)
         with webhook(registry, url, "another secret") as stranger:
@@ -188,7 +194,7 @@ async def test_who_is_not_mlflow_is_refused_and_a_repeated_delivery_changes_noth
             lambda: calls(mlflow_root) > asked, "the first delivery has its effect"
         )
         await repeat(http, url, delivery, REPEATED_DELIVERIES // 10)
-        await node.operations("POST", "/sync")  # the look that the first delivery began is over
+        await synced(node, model)  # the look that the first delivery began is over
         control = psutil.Process(node.control.pid)
         before = (control.memory_info().rss, control.num_fds(), control.num_threads())
         asked, shown = calls(mlflow_root), await node.model(http, model)

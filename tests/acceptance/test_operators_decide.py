@@ -68,8 +68,9 @@ async def test_operators_decide_whatever_the_registry_says(
             assert (one["version"], one["aspired"], one["why"]) == (1, 2, "frozen"), one
             assert {v["version"]: v["state"] for v in explained["versions"]}[2] == "available"
             assert not traffic.count(lambda answer: answer.version != 1)
-            # An operator may; and what is pinned stays, frozen or not.
-            await command(node, "pin", name, "2")
+            # An operator may, and waits for it or not; and what is pinned stays, frozen or not.
+            noted = await told(node, "pin", name, "2", "--no-wait")
+            assert (noted["outcome"], noted["explained"][0]["hold"]["version"]) == ("pending", 2)
             await node.active(watching, model, ALIAS, 2)
             await command(node, "unfreeze")
             registry.point(model, ALIAS, 3)
@@ -141,8 +142,8 @@ async def test_sync_and_release_look_at_once(
         file.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
         registry.point(model, ALIAS, 2)
         synced = await told(node, "sync", model, exits=1)
-        shown = {one["alias"]: one for one in synced["aliases"]}[ALIAS]
-        assert (shown["active"], shown["aspired"]) == (1, 2), synced
+        shown = {one["selector"]: one for one in synced["explained"]}[f"@{ALIAS}"]
+        assert (shown["version"], shown["aspired"]) == (1, 2), synced
         assert "digest" in shown["reason"], synced
         (found,) = (await told(node, "quarantine", "list"))["quarantines"]
         assert (found["model"], found["version"]) == (model, 2)

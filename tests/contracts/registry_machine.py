@@ -7,11 +7,11 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -47,10 +47,8 @@ VERSIONS = (1, 2)
 ALIASES = ("champion", "prod")
 ANCHOR = "anchor"
 """A model that stays, so that no listing is empty."""
-T = TypeVar("T")
-PATIENCE_S = 600.0
 IDLE_ROUNDS = 4
-"""So often nothing is left to do before somebody who waits gives up."""
+"""So often nothing is left to do before what was decided counts as carried out."""
 BEGAN_AT = 1_700_000_000.0
 LONG_S = 1000.0
 """Longer than anything that is waited for by the clock."""
@@ -383,14 +381,20 @@ class Machine(RuleBasedStateMachine):
     @rule(name=models, version=versions, alias=aliases)
     def pin(self, name: str, version: int, alias: str) -> None:
         request = PinRequest(model=name, alias=alias, version=version)
-        self._decide((name, alias), lambda: pin(self.spine, request, patience_s=PATIENCE_S))
+
+        async def pinned() -> None:
+            if not (await pin(self.spine, request)).pinned:
+                await self._until_idle()  # its bytes come first
+                await pin(self.spine, request)
+
+        self._decide((name, alias), pinned)
 
     @rule(name=models, alias=aliases)
     def roll_back(self, name: str, alias: str) -> None:
         request = RollbackRequest(model=name, alias=alias)
-        self._decide((name, alias), lambda: roll_back(self.spine, request, patience_s=PATIENCE_S))
+        self._decide((name, alias), lambda: roll_back(self.spine, request))
 
-    def _decide(self, alias: Alias, decide: Any) -> None:
+    def _decide(self, alias: Alias, decide: Callable[[], Awaitable[object]]) -> None:
         """Have an operator decide about an alias; what is held from then on was asked for."""
         if self.plane is None or alias not in self.gateway.active:
             return
@@ -398,10 +402,11 @@ class Machine(RuleBasedStateMachine):
 
         async def decided() -> None:
             try:
-                answered = await self._while_it_goes_on(decide())
+                await decide()
             except (RefusedError, SyncError):
                 return
-            self.tally[f"decided: {answered.outcome if answered else 'not awaited'}"] += 1
+            await self._until_idle()
+            self.tally["decided"] += 1
 
         hold = self.spine.hold
 
@@ -416,20 +421,10 @@ class Machine(RuleBasedStateMachine):
             self.spine.hold = hold  # type: ignore[method-assign]
         self._note_holds()
 
-    async def _while_it_goes_on(self, asked: Coroutine[Any, Any, T]) -> T | None:
-        """Await an answer; None: it waits, and nothing is left to do. The operator goes away."""
-        answer = asyncio.ensure_future(asked)
+    async def _until_idle(self) -> None:
+        """Wait until nothing is left to do, though something may wait for its next try."""
         for _ in range(IDLE_ROUNDS):
             await idle(self.spine)
-            if answer.done():
-                break
-        answer.cancel()
-        (answered,) = await asyncio.gather(answer, return_exceptions=True)
-        if isinstance(answered, asyncio.CancelledError):
-            return None
-        if isinstance(answered, BaseException):
-            raise answered
-        return answered
 
     def _note_holds(self) -> None:
         """Pinned aliases do not follow the registry, nor go with it."""
@@ -457,14 +452,22 @@ class Machine(RuleBasedStateMachine):
             is_news = not self.model.may_answer_number(*accepted)
             if not self._is_spoiled(one.model, one.version):
                 self.model.accepted(*accepted)
-            request = ReleaseRequest(model=one.model, version=one.version)
-            asked = accept(self.spine, request, patience_s=PATIENCE_S)
-            answered = self.run(self._while_it_goes_on(asked))
-            if answered is not None and answered.outcome == "refused" and is_news:
+            outcome = self.run(self._accept(one.model, one.version))
+            if outcome == "refused" and is_news:
                 self.model.refused(*accepted)
-            self.tally[f"accepted: {answered.outcome if answered else 'not awaited'}"] += 1
+            self.tally[f"accepted: {outcome}"] += 1
             self._look()
             return
+
+    async def _accept(self, model: str, version: int) -> str:
+        try:
+            accept(self.spine, ReleaseRequest(model=model, version=version))
+        except RefusedError:
+            return "refused"
+        await self._until_idle()
+        if (model, version) not in self.spine.journal.view.quarantines:
+            return "accepted"
+        return "pending" if self.spine.doing(model) else "refused"
 
     # --- what is lost -----------------------------------------------------------------------------
 

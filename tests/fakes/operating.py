@@ -7,13 +7,24 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 from typer.testing import CliRunner, Result
 
 from gateway.system.http1.asgi import AsgiService
 from gateway.system.http1.server import Server
-from registry_sync.cli import app
+from registry_sync.cli import app, waiting
+from registry_sync.domain.operation_bodies import (
+    Decided,
+    ExplainAnswer,
+    PinAnswer,
+    ReleaseAnswer,
+    RetryAnswer,
+    RollbackAnswer,
+    SyncAnswer,
+    UnpinAnswer,
+)
 from registry_sync.operations.app import Operations, create_app
 from registry_sync.operations.tcp_listener import local_server
 from registry_sync.reconcile.reconciler import Reconciler
@@ -21,9 +32,11 @@ from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.sockets import listening_at
 from tests.fakes.wire import WireTransport
 
+_LOOKS, _LOOK_S = 100, 0.01
+
 
 def operations(node: NodeInMemory, spine: Reconciler) -> Operations:
-    return Operations(spine, "node", "http://registry", spine.poll)
+    return Operations(spine, "node", "http://registry")
 
 
 @contextlib.asynccontextmanager
@@ -34,6 +47,65 @@ async def asking(node: NodeInMemory, spine: Reconciler) -> AsyncIterator[httpx.A
     transport = WireTransport(service, whole=True)
     async with httpx.AsyncClient(transport=transport, base_url="http://control-plane") as client:
         yield client
+
+
+async def decide(client: httpx.AsyncClient, route: str, **body: Any) -> dict[str, Any]:
+    """Ask for a decision; return the answer with its outcome, as the command waits for it.
+
+    Raises:
+        AssertionError: It is refused at once.
+    """
+    posted = await client.post(route, json=body or None)
+    assert posted.status_code == 202, posted.text
+    answer = _ANSWERS[route].model_validate_json(posted.content)
+    if isinstance(answer, PinAnswer) and not answer.pinned:
+        answer = await _outcome(client, answer, waiting.of_bytes, str(answer.to_version))
+        if answer.outcome == "accepted":
+            return await decide(client, route, **body)
+    elif isinstance(answer, RollbackAnswer | PinAnswer):
+        answer = await _outcome(client, answer, waiting.of_hold(answer), answer.alias)
+    elif isinstance(answer, RetryAnswer):
+        answer = await _outcome(client, answer, waiting.of_retry(answer))
+    elif isinstance(answer, SyncAnswer):
+        answer = await _outcome(client, answer, waiting.of_sync)
+    elif isinstance(answer, ReleaseAnswer) and answer.explained:
+        judge = waiting.of_acceptance(answer) if "accept" in route else waiting.of_bytes
+        answer = await _outcome(client, answer, judge, str(answer.version))
+    return answer.model_dump(mode="json")
+
+
+_ANSWERS: dict[str, type[Decided]] = {
+    "/rollback": RollbackAnswer,
+    "/pin": PinAnswer,
+    "/unpin": UnpinAnswer,
+    "/retry": RetryAnswer,
+    "/sync": SyncAnswer,
+    "/quarantine/release": ReleaseAnswer,
+    "/quarantine/accept": ReleaseAnswer,
+}
+
+
+async def _outcome(
+    client: httpx.AsyncClient, answer: Decided, judge: waiting.Judge, selector: str | None = None
+) -> Decided:
+    query = {"model": answer.model} | ({"selector": selector} if selector else {})
+    for _ in range(_LOOKS):
+        shown = await client.get("/explain", params=query)
+        assert shown.status_code == 200, shown.text
+        found = ExplainAnswer.model_validate_json(shown.content)
+        verdict = judge(found)
+        answer = waiting.with_verdict(answer, verdict, found)
+        if verdict.final:
+            break
+        await asyncio.sleep(_LOOK_S)
+    return answer
+
+
+async def refused(client: httpx.AsyncClient, route: str, **body: Any) -> str:
+    """Ask for a decision that is refused at once; return why."""
+    answer = await client.post(route, json=body)
+    assert answer.status_code == 409, answer.text
+    return str(answer.json()["detail"])
 
 
 async def promoted(node: NodeInMemory, spine: Reconciler, version: int) -> None:

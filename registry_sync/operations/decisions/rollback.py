@@ -1,8 +1,6 @@
-"""Put an alias back: hold it at what it pointed at before, and wait for it to serve."""
+"""Put an alias back: hold it at what it pointed at before."""
 
 from __future__ import annotations
-
-from dataclasses import asdict
 
 from gateway.contract import ActiveAlias
 from registry_sync.domain import (
@@ -16,26 +14,21 @@ from registry_sync.domain import (
     find,
 )
 from registry_sync.errors import LedgerError
-from registry_sync.operations.decisions.holds import hold_until_served, new_hold
-from registry_sync.operations.errors import NothingToRollBackError
+from registry_sync.operations.decisions.holds import must_be_able, new_hold
+from registry_sync.operations.errors import CannotServeError, NothingToRollBackError
+from registry_sync.operations.explanation import explain_alias
 from registry_sync.planning import expected_digest, predecessor_is_over
 from registry_sync.reconcile import Reconciler
 
 _SEARCHED_ACTIVATIONS = 200
 
 
-async def roll_back(
-    spine: Reconciler, request: RollbackRequest, *, patience_s: float
-) -> RollbackAnswer:
-    """Hold the alias at its target, and wait until that serves, or cannot.
-
-    Args:
-        spine: Does the work.
-        request: Which alias, and perhaps to which version.
-        patience_s: Seconds to wait for the outcome; the hold stays after that.
+async def roll_back(spine: Reconciler, request: RollbackRequest) -> RollbackAnswer:
+    """Hold the alias at its target, until the registry moves it from where it points now.
 
     Raises:
         NothingToRollBackError: There is no such alias, or nothing before.
+        CannotServeError: The target may not serve here, as things are.
     """
     active = _active(spine, request)
     target = await _target(spine, request, active)
@@ -43,34 +36,33 @@ async def roll_back(
         raise NothingToRollBackError(
             f"{request.model}@{request.alias} points at version {active.version} already"
         )
-    standing = spine.journal.view.holds.get((request.model, request.alias))
-    was_pinned = standing is not None and standing.lasting
-    answer = RollbackAnswer(
-        outcome="refused",
+    if target.target_version == active.version and spine.look(request.model).why_other_bytes(
+        target
+    ):
+        raise CannotServeError(predecessor_is_over(active.version))
+    must_be_able(spine, target)
+    key = (request.model, request.alias)
+    standing = spine.journal.view_of(request.model).holds.get(key)
+    not_recorded = await spine.hold(target)
+    return RollbackAnswer(
         model=request.model,
         alias=request.alias,
         from_version=active.version,
         to_version=target.target_version,
-        held_while_aspired=target.aspired_version,
-        reason=spine.look().why_other_bytes(target),
+        was_pinned=standing is not None and standing.lasting,
+        explained=[explain_alias(spine, *key)],
+        not_recorded=not_recorded,
     )
-    if answer.reason is not None:
-        if target.target_version == active.version:  # it is active as it is now
-            answer = answer.model_copy(update={"reason": predecessor_is_over(active.version)})
-        return answer
-    held = await hold_until_served(spine, target, patience_s=patience_s)
-    return answer.model_copy(update={"was_pinned": was_pinned, **asdict(held)})
 
 
 def _active(spine: Reconciler, request: RollbackRequest) -> ActiveAlias:
-    node = spine.observation.node
-    for one in node.active if node else ():
-        if (one.model, one.alias) == (request.model, request.alias):
-            return one
-    raise NothingToRollBackError(
-        spine.observation.unreachable
-        or f"{request.model}@{request.alias} points at nothing on this node"
-    )
+    active = spine.observation.active_of(request.model).get(request.alias)
+    if active is None:
+        raise NothingToRollBackError(
+            spine.observation.unreachable
+            or f"{request.model}@{request.alias} points at nothing on this node"
+        )
+    return active
 
 
 async def _target(spine: Reconciler, request: RollbackRequest, active: ActiveAlias) -> Hold:

@@ -209,12 +209,12 @@ class Promotion:
             if not self._moves[model]:
                 del self._moves[model], self._turns[model]
 
-    async def rest(self) -> None:
-        """Wait until no alias is being moved or taken away: what begins later is decided anew."""
-        turns = list(self._turns.values())
-        for turn in turns:  # who holds one now has asked the gateway, or is about to
-            async with turn:
-                pass
+    def moving(self) -> list[str]:
+        """Return the models of which an alias is being moved or taken away.
+
+        What begins later is decided anew, just before the gateway is asked for it.
+        """
+        return sorted(model for model, turn in self._turns.items() if turn.locked())
 
     async def _compare(self, action: Stage | Activate, watch: Stopwatch) -> Stopped | None:
         self._comparing.add(action)

@@ -25,7 +25,16 @@ from registry_sync.system import metrics
 from tests.fakes.disk import fill_disk
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, listening, operations, promoted, run, serving
+from tests.fakes.operating import (
+    asking,
+    decide,
+    listening,
+    operations,
+    promoted,
+    refused,
+    run,
+    serving,
+)
 from tests.fakes.registry import FakeRegistry
 
 Command = Callable[..., Result]
@@ -43,7 +52,7 @@ async def test_the_state_says_where_aliases_are_and_why_not_where_they_should_be
         node.registry.tamper(M, 2)
         node.registry.stamp(M, 2, "sha256:" + "0" * 64)
         node.registry.point(M, A, 2)
-        state = (await client.post("/sync")).json()
+        await spine.poll()
         await becomes(lambda: spine.journal.view.quarantines, "it is quarantined")
         await idle(spine)
         state = (await client.get("/state")).json()
@@ -71,9 +80,9 @@ async def test_the_registrys_calls_are_counted_for_prometheus(node: NodeInMemory
 async def test_sync_lists_the_registry_now(node: NodeInMemory) -> None:
     async with node.control_plane() as spine, asking(node, spine) as client:
         listed = node.registry.listed
-        answer = await client.post("/sync")
-        assert answer.status_code == 200
-        assert node.registry.listed == listed + 1
+        answer = await client.post("/sync", json={"model": M})
+        assert answer.status_code == 202
+        await becomes(lambda: node.registry.listed == listed + 1, "the registry is listed")
 
 
 async def test_history_tells_who_changed_what(node: NodeInMemory) -> None:
@@ -100,17 +109,22 @@ async def test_a_rollback_holds_until_the_registry_moves_on(node: NodeInMemory) 
         await promoted(node, spine, 2)
         node.registry.down = True
         answer = await client.post("/rollback", json={"model": M, "alias": A})
-        assert answer.json() == {
-            "outcome": "active",
+        assert answer.status_code == 202
+        answered = answer.json()
+        (explained,) = answered.pop("explained")
+        assert answered == {
+            "outcome": "pending",
             "model": M,
             "alias": A,
             "from_version": 2,
             "to_version": 1,
-            "held_while_aspired": 2,
             "was_pinned": False,
             "reason": None,
             "not_recorded": None,
         }
+        assert (explained["why"], explained["hold"]["while_aspired"]) == ("under_way", 2)
+        assert "held at version 1 by operator" in explained["reason"]
+        await node.serves(1)
         assert node.gateway.points(M, A) == 1
         node.registry.down = False
         await spine.poll()
@@ -130,12 +144,12 @@ async def test_a_second_rollback_goes_back_further(node: NodeInMemory) -> None:
         await promoted(node, spine, 2)
         await promoted(node, spine, 3)
         for expected in (2, 1):
-            answer = await client.post("/rollback", json={"model": M, "alias": A})
-            assert answer.json()["to_version"] == expected
+            answer = await decide(client, "/rollback", model=M, alias=A)
+            assert answer["to_version"] == expected
             assert node.gateway.points(M, A) == expected
             await idle(spine)
-        answer = await client.post("/rollback", json={"model": M, "alias": A, "version": 3})
-        assert (answer.json()["outcome"], node.gateway.points(M, A)) == ("active", 3)
+        answer = await decide(client, "/rollback", model=M, alias=A, version=3)
+        assert (answer["outcome"], node.gateway.points(M, A)) == ("active", 3)
 
 
 async def test_a_rollback_after_a_fix_passes_over_what_was_rolled_back_from(
@@ -149,8 +163,8 @@ async def test_a_rollback_after_a_fix_passes_over_what_was_rolled_back_from(
         await promoted(node, spine, 2)
         for bad in (3, 4):
             await promoted(node, spine, bad)
-            answer = await client.post("/rollback", json={"model": M, "alias": A})
-            assert (answer.json()["outcome"], answer.json()["to_version"]) == ("active", 2)
+            answer = await decide(client, "/rollback", model=M, alias=A)
+            assert (answer["outcome"], answer["to_version"]) == ("active", 2)
             await idle(spine)
 
 
@@ -160,51 +174,48 @@ async def test_a_version_rolled_back_from_is_not_gone_back_to_once_the_registry_
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         await promoted(node, spine, 2)
-        await client.post("/rollback", json={"model": M, "alias": A})
+        await decide(client, "/rollback", model=M, alias=A)
         await promoted(node, spine, 1)
         assert spine.journal.view.holds == {}
-        answer = await client.post("/rollback", json={"model": M, "alias": A})
-        assert "has pointed at nothing else before" in answer.json()["detail"]
+        said = await refused(client, "/rollback", model=M, alias=A)
+        assert "has pointed at nothing else before" in said
 
 
-async def test_a_rollback_to_a_version_that_cannot_serve_is_refused_and_released(
+async def test_a_rollback_to_a_version_that_cannot_serve_says_so_and_stays(
     node: NodeInMemory,
 ) -> None:
+    reason = (
+        "a library is missing; it is tried again when the registry moves an alias to it anew, "
+        "or by `registry-gateway retry churn/1`"
+    )
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         await promoted(node, spine, 2)
         node.gateway.fails[M, 1] = ("load_failed", "a library is missing")
-        answer = (await client.post("/rollback", json={"model": M, "alias": A})).json()
+        answer = await decide(client, "/rollback", model=M, alias=A)
         assert answer["outcome"] == "refused"
-        assert answer["reason"] == (
-            "a library is missing; it is tried again when the registry moves an alias to it anew, "
-            "or by `registry-gateway retry churn/1`"
-        )
+        assert answer["reason"].endswith(reason)
         await idle(spine)
-        assert (node.gateway.points(M, A), spine.journal.view.holds) == (2, {})
+        assert node.gateway.points(M, A) == 2
+        assert spine.journal.view.holds[M, A].target_version == 1
+        assert await refused(client, "/rollback", model=M, alias=A, version=1) == reason
+        await decide(client, "/unpin", model=M, alias=A)
+        assert spine.journal.view.holds == {}
 
 
-async def test_a_rollback_that_is_waited_for_asks_for_no_pass(node: NodeInMemory) -> None:
-    passes = 0
-
-    async def counted() -> None:
-        nonlocal passes
-        passes += 1
-        await reconcile()
-
+async def test_a_rollback_is_answered_before_it_serves(node: NodeInMemory) -> None:
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         await promoted(node, spine, 2)
-        reconcile, spine.reconcile = spine.reconcile, counted  # type: ignore[method-assign]  # a spy
         node.gateway.stages_wait = True
-        asked = asyncio.create_task(client.post("/rollback", json={"model": M, "alias": A}))
+        assert (await client.post("/rollback", json={"model": M, "alias": A})).status_code == 202
         await becomes(lambda: len(node.gateway.stages) == 3, "the stage is under way")
-        under_way = passes
-        for _ in range(50):  # a pass asks the ledger too, and takes turns with this
-            await spine.journal.read(spine.ledger.last_listing)
-        assert passes - under_way < 5
+        params = {"model": M, "selector": A}
+        found = (await client.get("/explain", params=params)).json()
+        (one,) = found["selectors"]
+        assert (one["version"], one["why"], one["doing"]) == (2, "under_way", ["stage"])
         node.gateway.end_stage(node.gateway.stages[-1])
-        assert (await asked).json()["outcome"] == "active"
+        await node.serves(1)
 
 
 async def test_a_rollback_whose_copy_the_disk_refuses_is_recorded_and_copied_later(
@@ -215,7 +226,7 @@ async def test_a_rollback_whose_copy_the_disk_refuses_is_recorded_and_copied_lat
         await promoted(node, spine, 2)
         with monkeypatch.context() as full:
             fill_disk(full)
-            answer = (await client.post("/rollback", json={"model": M, "alias": A})).json()
+            answer = await decide(client, "/rollback", model=M, alias=A)
             assert (answer["outcome"], answer["not_recorded"]) == ("active", None)
             await idle(spine)
         (hold,) = spine.journal.view.holds.values()

@@ -11,7 +11,7 @@ import pytest
 from registry_sync.domain.aspired import Aspired
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, listening, promoted
+from tests.fakes.operating import asking, decide, listening, promoted, refused
 
 
 async def explained(client: httpx.AsyncClient, selector: str | None = A) -> dict[str, Any]:
@@ -96,7 +96,7 @@ async def test_every_alias_is_explained_and_a_hold_and_a_freeze_are_shown(
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         await node.serves(2, "shadow")
-        await client.post("/pin", json={"model": M, "alias": A, "version": 2})
+        await decide(client, "/pin", model=M, alias=A, version=2)
         await client.post("/freeze")
         answer = await explained(client, None)
     assert [one["selector"] for one in answer["selectors"]] == ["@champion", "@shadow"]
@@ -144,10 +144,7 @@ async def test_what_nobody_knows_is_said(
 
 
 async def synced(client: httpx.AsyncClient, model: str = M) -> dict[str, Any]:
-    answer = await client.post("/sync", json={"model": model})
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    return await decide(client, "/sync", model=model)
 
 
 async def test_sync_promotes_now_and_waits_for_it(node: NodeInMemory) -> None:
@@ -156,11 +153,11 @@ async def test_sync_promotes_now_and_waits_for_it(node: NodeInMemory) -> None:
         node.registry.point(M, A, 2)
         answer = await synced(client)
         assert (answer["outcome"], answer["reason"]) == ("done", None)
-        assert answer["aliases"][0]["active"] == 2
+        assert answer["explained"][0]["version"] == 2
         assert node.gateway.points(M, A) == 2
         await idle(spine)
         assert (await explained(client))["selectors"][0]["asked_by"] == "sync"
-        await client.post("/rollback", json={"model": M, "alias": A})
+        await decide(client, "/rollback", model=M, alias=A)
         assert node.gateway.points(M, A) == 1  # what is synced is rolled back as what is polled
 
 
@@ -184,7 +181,7 @@ async def test_sync_does_not_promote_on_a_frozen_node(node: NodeInMemory) -> Non
         node.registry.point(M, A, 2)
         answer = await synced(client)
         assert answer["outcome"] == "done"
-        assert "frozen" in answer["aliases"][0]["reason"]
+        assert "frozen" in answer["explained"][0]["reason"]
         assert node.gateway.points(M, A) == 1
 
 
@@ -196,7 +193,7 @@ async def test_sync_says_what_cannot_be(node: NodeInMemory) -> None:
         node.registry.down = True
         answer = await synced(client)
         assert (answer["outcome"], answer["reason"]) == ("refused", "the registry does not answer")
-        unknown = await client.post("/sync", json={"model": "other"})
+        unknown = await client.get("/explain", params={"model": "other"})
         assert unknown.status_code == 404
         assert "the registry does not answer" in unknown.json()["detail"]
 
@@ -205,10 +202,7 @@ async def test_sync_says_what_cannot_be(node: NodeInMemory) -> None:
 
 
 async def released(client: httpx.AsyncClient) -> dict[str, Any]:
-    answer = await client.post("/quarantine/release", json={"model": M, "version": 2})
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    return await decide(client, "/quarantine/release", model=M, version=2)
 
 
 async def test_a_quarantine_is_listed_and_released_once_the_bytes_are_right(
@@ -233,9 +227,8 @@ async def test_a_quarantine_is_listed_and_released_once_the_bytes_are_right(
         assert (await released(client))["outcome"] == "accepted"
         await node.serves(2)
         assert (await client.get("/quarantine")).json() == {"quarantines": []}
-        again = await client.post("/quarantine/release", json={"model": M, "version": 2})
-        assert again.status_code == 409
-        assert "is not quarantined" in again.json()["detail"]
+        again = await refused(client, "/quarantine/release", model=M, version=2)
+        assert "is not quarantined" in again
         await idle(spine)
         entries = (await client.get("/history", params={"model": M})).json()["entries"]
         told = [(e["what"], e["asked_by"]) for e in entries if "quarantine" in e["what"]]
@@ -302,7 +295,7 @@ async def test_the_commands_explain_sync_and_release(node: NodeInMemory) -> None
 async def test_sync_that_takes_longer_than_its_patience_is_pending(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry_sync.operations.app._SYNC_PATIENCE_S", 0.2)
+    monkeypatch.setattr("registry_sync.cli.waiting.LONGEST_S", 0.2)
     gate = node.registry.hold_fetches[f"fake:/{M}/2"] = threading.Event()
     async with node.control_plane() as spine, listening(node, spine) as command:
         await node.serves(1)
@@ -315,7 +308,6 @@ async def test_sync_that_takes_longer_than_its_patience_is_pending(
 async def test_sync_does_not_wait_for_a_registry_for_ever(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry_sync.operations.app._SYNC_PATIENCE_S", 0.2)
     gate = threading.Event()
     listed = node.registry.aspired
     async with node.control_plane() as spine, asking(node, spine) as client:
@@ -327,8 +319,8 @@ async def test_sync_does_not_wait_for_a_registry_for_ever(
 
         monkeypatch.setattr(node.registry, "aspired", slowly)
         answer = await synced(client)
-        assert (answer["outcome"], answer["aliases"][0]["active"]) == ("pending", 1)
-        assert "has not answered within 0.2 s" in answer["reason"]
+        assert (answer["outcome"], answer["explained"][0]["version"]) == ("pending", 1)
+        assert "has not answered within" in answer["reason"]
         gate.set()
         monkeypatch.undo()
         assert (await synced(client))["outcome"] == "done"

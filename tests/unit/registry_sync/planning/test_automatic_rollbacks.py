@@ -10,7 +10,7 @@ import pytest
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, listening, promoted
+from tests.fakes.operating import asking, decide, listening, promoted
 
 WHY = "automatic rollback to version 1: version 2 did worse on live traffic: 12 of 60 failed"
 
@@ -191,8 +191,8 @@ async def test_unpin_is_one_more_try(node: NodeInMemory) -> None:
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         await gone_back(node, spine)
-        answer = (await client.post("/unpin", json={"model": M, "alias": A})).json()
-        assert (answer["was"], answer["was_pinned"], answer["aspired"]) == (1, False, 2)
+        answer = await decide(client, "/unpin", model=M, alias=A)
+        assert (answer["was"], answer["was_pinned"]) == (1, False)
         await node.serves(2)
         assert node.gateway.holds == []
         entry = node.gateway.version(M, 2)
@@ -205,8 +205,7 @@ async def test_an_operator_may_have_it_all_the_same(node: NodeInMemory, how: str
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         await gone_back(node, spine)
-        body = {"model": M, "alias": A, "version": 2}
-        answer = (await client.post(f"/{how}", json=body)).json()
+        answer = await decide(client, f"/{how}", model=M, alias=A, version=2)
         assert answer["outcome"] == "active", answer
         assert (node.gateway.points(M, A), node.gateway.holds) == (2, [])
         entry = node.gateway.version(M, 2)
@@ -221,7 +220,7 @@ async def test_a_rollback_from_there_goes_further_back(node: NodeInMemory) -> No
         await promoted(node, spine, 3)
         node.gateway.go_back(M, A, WHY)
         await becomes(lambda: spine.journal.view.holds, "it is recorded")
-        answer = (await client.post("/rollback", json={"model": M, "alias": A})).json()
+        answer = await decide(client, "/rollback", model=M, alias=A)
         assert (answer["from_version"], answer["to_version"]) == (2, 1)
         assert answer["outcome"] == "active"
         await spine.poll()
@@ -235,7 +234,7 @@ async def test_an_operators_pin_that_stands_goes_on(node: NodeInMemory) -> None:
         await node.serves(1)
         await promoted(node, spine, 2)
         node.gateway.refuses[M, A] = ("draining", "not now")
-        pinning = client.post("/pin", json={"model": M, "alias": A, "version": 3})
+        pinning = decide(client, "/pin", model=M, alias=A, version=3)
         running = becomes(lambda: spine.journal.view.holds, "it is pinned")
         task = asyncio.ensure_future(pinning)
         await running
@@ -243,7 +242,7 @@ async def test_an_operators_pin_that_stands_goes_on(node: NodeInMemory) -> None:
         await becomes(lambda: spine.journal.view.went_back, "it is recorded")
         node.gateway.refuses.clear()
         spine.try_now(M)
-        assert (await task).json()["outcome"] == "active"
+        assert (await task)["outcome"] == "active"
         assert node.gateway.points(M, A) == 3
         await becomes(lambda: not node.gateway.holds, "the gateway is told")
 

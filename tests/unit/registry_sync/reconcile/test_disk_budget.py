@@ -13,7 +13,7 @@ from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.sweep import Sweep
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, listening, promoted
+from tests.fakes.operating import asking, decide, listening, promoted
 from tests.unit.registry_sync.reconcile.reconciler.test_work_per_change import Counted
 
 SIZE = 1000
@@ -190,7 +190,7 @@ async def test_what_is_compared_once_more_needs_no_room_in_the_budget(node):
         await promoted(node, spine, 3)
         fetched = len(node.registry.fetched)
         spine.arrival._confirmed.clear()
-        answer = (await client.post("/rollback", json={"model": M, "alias": A})).json()
+        answer = await decide(client, "/rollback", model=M, alias=A)
         assert (answer["outcome"], answer["to_version"]) == ("active", ACTIVE)
         assert len(node.registry.fetched) == fetched + 1
         await idle(spine)

@@ -12,7 +12,7 @@ from registry_sync.domain.signature_diff import OnSignatureChange
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, listening, promoted
+from tests.fakes.operating import asking, decide, listening, promoted
 
 SAYS = "the signature of version 2 differs from that of version 1: input y (double) is new"
 
@@ -89,8 +89,8 @@ async def test_an_operator_may_have_it_all_the_same(node: NodeInMemory, how: str
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         await moved(node, spine, 2)
-        answer = await client.post(f"/{how}", json={"model": M, "alias": A, "version": 2})
-        assert answer.json()["outcome"] == "active", answer.text
+        answer = await decide(client, f"/{how}", model=M, alias=A, version=2)
+        assert answer["outcome"] == "active", answer
         assert node.gateway.points(M, A) == 2
 
 

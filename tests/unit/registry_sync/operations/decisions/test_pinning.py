@@ -3,6 +3,7 @@
 import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, listening, promoted
+from tests.fakes.operating import asking, decide, listening, promoted, refused
 
 
 @pytest.fixture
@@ -18,8 +19,8 @@ async def node(tmp_path: Path) -> NodeInMemory:
     return NodeInMemory.with_versions(tmp_path, 3)
 
 
-async def pinned(client: httpx.AsyncClient, version: int, alias: str = A) -> httpx.Response:
-    return await client.post("/pin", json={"model": M, "alias": alias, "version": version})
+async def pinned(client: httpx.AsyncClient, version: int, alias: str = A) -> dict[str, Any]:
+    return await decide(client, "/pin", model=M, alias=alias, version=version)
 
 
 async def moved(node: NodeInMemory, spine: Reconciler, version: int) -> None:
@@ -32,7 +33,7 @@ async def moved(node: NodeInMemory, spine: Reconciler, version: int) -> None:
 async def test_a_pin_stays_wherever_the_registry_moves_the_alias(node: NodeInMemory) -> None:
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
-        answer = (await pinned(client, 2)).json()  # never here before, and nobody stamped it
+        answer = await pinned(client, 2)  # never here before, and nobody stamped it
         assert (answer["outcome"], answer["from_version"], answer["to_version"]) == ("active", 1, 2)
         assert node.gateway.points(M, A) == 2
         await moved(node, spine, 3)
@@ -43,21 +44,22 @@ async def test_a_pin_stays_wherever_the_registry_moves_the_alias(node: NodeInMem
         assert "until `unpin`" in alias["reason"]
         assert node.gateway.catalogue is not None
         assert "pinned at version 2" in node.gateway.catalogue.models[0].notes[A]
-        answer = (await client.post("/unpin", json={"model": M, "alias": A})).json()
-        assert (answer["was"], answer["was_pinned"], answer["aspired"]) == (2, True, 3)
+        answer = await decide(client, "/unpin", model=M, alias=A)
+        assert (answer["was"], answer["was_pinned"]) == (2, True)
+        assert answer["explained"][0]["aspired"] == 3
         await node.serves(3)
 
 
 async def test_a_pin_outlives_the_alias_in_the_registry(node: NodeInMemory) -> None:
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
-        assert (await pinned(client, 1)).json()["outcome"] == "active"
+        assert (await pinned(client, 1))["outcome"] == "active"
         node.registry.unpoint(M, A)
         for _ in range(3):
             await spine.poll()
         await idle(spine)
         assert node.gateway.points(M, A) == 1
-        await client.post("/unpin", json={"model": M, "alias": A})
+        await decide(client, "/unpin", model=M, alias=A)
         await becomes(lambda: node.gateway.points(M, A) is None, "it is retired")
 
 
@@ -71,19 +73,21 @@ async def test_a_pin_survives_a_restart_and_a_lost_ledger(node: NodeInMemory) ->
         assert node.gateway.points(M, A) == 2
 
 
-async def test_a_pin_that_cannot_serve_leaves_what_was_held_held(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
+async def test_a_pin_that_cannot_serve_stays_and_what_served_serves(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, listening(node, spine) as command:
         await node.serves(1)
         await promoted(node, spine, 2)
-        await client.post("/rollback", json={"model": M, "alias": A})
+        assert (await command("rollback", f"{M}@{A}")).exit_code == 0
         node.gateway.fails[M, 3] = ("load_failed", "a library is missing")
-        answer = (await pinned(client, 3)).json()
-        assert answer["outcome"] == "refused"
-        assert "a library is missing" in answer["reason"]
+        done = await command("pin", f"{M}@{A}", "3")
+        assert done.exit_code == 1
+        assert f"{M}@{A} is not at version 3: pinned at version 3 by operator" in done.stderr
+        assert "a library is missing" in done.stderr
+        assert "It means version 1" in done.stderr
         await idle(spine)
         assert node.gateway.points(M, A) == 1  # and not 2, which was rolled back from
         (hold,) = spine.journal.view.holds.values()
-        assert (hold.target_version, hold.lasting) == (1, False)
+        assert (hold.target_version, hold.lasting) == (3, True)
 
 
 async def test_a_rollback_ends_a_pin_and_says_so(node: NodeInMemory) -> None:
@@ -91,25 +95,34 @@ async def test_a_rollback_ends_a_pin_and_says_so(node: NodeInMemory) -> None:
         await node.serves(1)
         await pinned(client, 2)
         await idle(spine)
-        answer = (await client.post("/rollback", json={"model": M, "alias": A})).json()
+        answer = await decide(client, "/rollback", model=M, alias=A)
         assert (answer["outcome"], answer["to_version"]) == ("active", 1)
-        assert (answer["was_pinned"], answer["held_while_aspired"]) == (True, 1)
+        assert (answer["was_pinned"], answer["explained"][0]["hold"]["while_aspired"]) == (True, 1)
         await moved(node, spine, 3)
         assert node.gateway.points(M, A) == 3
 
 
-@pytest.mark.parametrize("stamped", [False, True])
-async def test_a_version_with_wrong_bytes_is_not_pinned(node: NodeInMemory, stamped: bool) -> None:
+async def test_a_version_whose_stamp_is_not_its_digest_is_pinned_and_never_serves(
+    node: NodeInMemory,
+) -> None:
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
-        if stamped:
-            node.registry.stamp(M, 2, node.registry.digest(M, 2))
-            node.registry.tamper(M, 2)
-            await spine.poll()
-        else:
-            del node.registry.files[f"fake:/{M}/2"]["MLmodel"]
-        answer = (await pinned(client, 2)).json()
-        assert answer["outcome"] == "refused", answer
+        node.registry.stamp(M, 2, node.registry.digest(M, 2))
+        node.registry.tamper(M, 2)
+        await spine.poll()
+        answer = await pinned(client, 2)
+        assert (answer["outcome"], answer["explained"][0]["why"]) == ("refused", "quarantined")
+        await idle(spine)
+        assert (node.gateway.points(M, A), len(spine.journal.view.holds)) == (1, 1)
+        assert "stamped" in await refused(client, "/pin", model=M, alias=A, version=2)
+
+
+async def test_a_version_with_wrong_bytes_is_not_pinned(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        del node.registry.files[f"fake:/{M}/2"]["MLmodel"]
+        answer = await pinned(client, 2)
+        assert answer["pinned"] is False
         assert answer["reason"]
         await idle(spine)
         assert (node.gateway.points(M, A), spine.journal.view.holds) == (1, {})
@@ -137,26 +150,25 @@ async def test_what_cannot_be_pinned_is_said(
 async def test_a_version_that_is_not_there_is_not_pinned(node: NodeInMemory) -> None:
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
-        answer = (await pinned(client, 9)).json()
-        assert answer["outcome"] == "refused"
+        answer = await pinned(client, 9)
+        assert answer["pinned"] is False
         assert "no version 9" in answer["reason"]
 
 
-async def test_a_pin_waits_for_bytes_only_so_long_and_can_be_asked_for_again(
-    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("registry_sync.operations.app._PIN_PATIENCE_S", 0.2)
+async def test_a_pin_that_is_not_waited_for_can_be_asked_for_again(node: NodeInMemory) -> None:
     gate = node.registry.hold_fetches[f"fake:/{M}/2"] = threading.Event()
-    async with node.control_plane() as spine, asking(node, spine) as client:
+    async with node.control_plane() as spine, listening(node, spine) as command:
         await node.serves(1)
-        answer = (await pinned(client, 2)).json()
-        assert answer["outcome"] == "refused"
-        assert "not here within 0.2 s: ask again" in answer["reason"]
+        done = await command("pin", f"{M}@{A}", "2", "--no-wait")
+        assert done.exit_code == 4
+        assert f"{M}@{A} is not pinned, and stays at version 1" in done.stderr
+        assert "pin it again when they are here" in done.stderr
         assert spine.journal.view.holds == {}
         gate.set()
         await becomes(lambda: (M, 2) in spine.journal.view.pins, "its bytes are here")
-        monkeypatch.undo()
-        assert (await pinned(client, 2)).json()["outcome"] == "active"
+        done = await command("pin", f"{M}@{A}", "2", "--no-wait")
+        assert (done.exit_code, f"{M}@{A} is to be at version 2." in done.stdout) == (0, True)
+        await node.serves(2)
 
 
 # --- freeze ---------------------------------------------------------------------------------------
@@ -179,6 +191,7 @@ async def test_nothing_follows_the_registry_while_frozen(node: NodeInMemory) -> 
         assert (await client.post("/unfreeze")).json() == {
             "frozen": None,
             "changed": True,
+            "moving": [],
             "not_recorded": None,
         }
         await node.serves(2)
@@ -203,10 +216,10 @@ async def test_operators_move_aliases_of_a_frozen_node(node: NodeInMemory) -> No
         await node.serves(1)
         await promoted(node, spine, 2)
         await client.post("/freeze")
-        rolled = (await client.post("/rollback", json={"model": M, "alias": A})).json()
+        rolled = await decide(client, "/rollback", model=M, alias=A)
         assert (rolled["outcome"], node.gateway.points(M, A)) == ("active", 1)
-        assert ((await pinned(client, 3)).json()["outcome"]) == "active"
-        await client.post("/unpin", json={"model": M, "alias": A})
+        assert (await pinned(client, 3))["outcome"] == "active"
+        await decide(client, "/unpin", model=M, alias=A)
         await idle(spine)
         assert node.gateway.points(M, A) == 3
 
@@ -236,9 +249,9 @@ async def test_the_command_pins_and_freezes(node: NodeInMemory) -> None:
         assert (await command("freeze")).exit_code == 0
         shown = await command("status")
         assert re.search(rf"{M} +@{A} +2 +1 \(pinned at 2\)", shown.stdout)
-        assert "frozen 0 s ago by operator" in shown.stdout
+        assert re.search(r"frozen \d+ s ago by operator", shown.stdout)
         done = await command("unpin", f"{M}@{A}")
-        assert "It stays at version 2: this node is frozen." in done.stdout
+        assert "It stays at version 2: this node is frozen" in done.stdout
         assert "follows the registry again" in (await command("unfreeze")).stdout
         await node.serves(1)
         done = await command("unpin", f"{M}@{A}", "--json")

@@ -15,7 +15,7 @@ from registry_sync.reconcile.gateway.target import TargetUnreachableError
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, listening
+from tests.fakes.operating import asking, decide, listening
 
 LATEST = "latest"
 TWO = {"model": M, "version": 2}
@@ -47,8 +47,9 @@ async def test_an_operator_has_a_rejected_version_tried_again(node: NodeInMemory
         ]
         assert one["why"] == "rejected"
         assert "or by `registry-gateway retry churn/2`" in one["reason"]
-        answer = (await client.post("/retry", json=TWO)).json()
-        assert answer == {**TWO, "outcome": "active", "aliases": [LATEST], "reason": None}
+        answer = await decide(client, "/retry", **TWO)
+        assert (answer["outcome"], answer["reason"]) == ("active", None)
+        assert f"@{LATEST}" in [one["selector"] for one in answer["explained"]]
         assert node.gateway.points(M, LATEST) == 2
         assert spine.journal.view.rejections == {}
         (tried,) = await retries(client)
@@ -65,7 +66,7 @@ async def test_what_fails_again_is_said(
     async with node.control_plane() as spine, asking(node, spine) as client:
         await rejected(node, spine)
         node.gateway.fails[M, 2] = (failure, "again wrong")
-        answer = (await client.post("/retry", json=TWO)).json()
+        answer = await decide(client, "/retry", **TWO)
         assert answer["outcome"] == outcome, answer
         assert says in answer["reason"]
         assert bool(spine.journal.view.rejections) is (outcome == "refused")
@@ -78,8 +79,8 @@ async def test_a_version_that_no_alias_wants_is_released_only(node: NodeInMemory
         for _ in range(2):
             await spine.poll()
         await idle(spine)
-        answer = (await client.post("/retry", json=TWO)).json()
-        assert (answer["outcome"], answer["aliases"]) == ("released", [])
+        answer = await decide(client, "/retry", **TWO)
+        assert answer["outcome"] == "released"
         assert spine.journal.view.rejections == {}
         again = await client.post("/retry", json=TWO)
         assert (again.status_code, again.json()["code"]) == (409, "not_rejected")
@@ -125,7 +126,7 @@ async def test_a_version_whose_stamp_cannot_be_read_is_refused(node: NodeInMemor
         node.registry.models[M] = replace(known, versions={**known.versions, 2: two})
         await spine.poll(thorough=True)
         await idle(spine)
-        answer = (await client.post("/retry", json=TWO)).json()
+        answer = await decide(client, "/retry", **TWO)
         assert (answer["outcome"], answer["reason"]) == ("refused", two.stamp_problem)
 
 
@@ -159,7 +160,7 @@ async def test_a_version_that_failed_on_live_traffic_may_be_tried_again(
         await idle(spine)
         assert node.gateway.points(M, A) == 1, "its libraries were not the reason"
         assert spine.journal.view.rejections
-        answer = (await client.post("/retry", json=TWO)).json()
+        answer = await decide(client, "/retry", **TWO)
         assert answer["outcome"] == "active", answer
         assert node.gateway.points(M, A) == 2
         assert (spine.journal.view.holds, spine.journal.view.rejections) == ({}, {})

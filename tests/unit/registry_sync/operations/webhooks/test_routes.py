@@ -310,7 +310,7 @@ async def test_operators_see_what_a_webhook_was_sent(tmp_path: Path) -> None:
         webhooks = build_webhooks(
             WebhookSecrets(mlflow=SECRET), hint=Hinted(), tracking_uri="", clock=lambda: NOW
         )
-        operations = Operations(spine, "node", "http://registry", spine.poll, webhooks)
+        operations = Operations(spine, "node", "http://registry", webhooks)
         service = OperationsService(webhooks=webhooks, operators=create_app(operations), token="t")
         async with httpx.AsyncClient(
             transport=WireTransport(service, whole=True),
@@ -554,7 +554,7 @@ async def operating(
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Reconciler]]:
     node = NodeInMemory(tmp_path)
     async with node.control_plane() as spine:
-        operators = create_app(Operations(spine, "node", "http://registry", spine.poll))
+        operators = create_app(Operations(spine, "node", "http://registry"))
         async with posting(Hinted(), operators=operators, token=token) as client:
             if shown is not None:
                 client.headers["authorization"] = shown

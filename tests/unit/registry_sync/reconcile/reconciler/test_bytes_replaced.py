@@ -9,7 +9,7 @@ import pytest
 from registry_sync.domain.records import Hold
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, promoted
+from tests.fakes.operating import asking, decide, promoted, refused
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ async def test_bytes_that_a_hold_means_and_nobody_has_are_not_fetched_for_ever(
         node.registry.stamp(M, 2, node.registry.digest(M, 2))
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
-        await client.post("/pin", json={"model": M, "alias": A, "version": 2})
+        await decide(client, "/pin", model=M, alias=A, version=2)
         await idle(spine)
     lose_copies(node)
     if not stamped:
@@ -53,8 +53,8 @@ async def test_bytes_that_a_hold_means_and_nobody_has_are_not_fetched_for_ever(
         (told,) = (await client.get("/explain", params=asked)).json()["selectors"]
         assert told["why"] == "replaced"
         assert "`pin` takes it as it is now, `unpin` follows the registry" in told["reason"]
-        again = await client.post("/pin", json={"model": M, "alias": A, "version": 2})
-        assert again.json()["outcome"] == "active", again.json()
+        again = await decide(client, "/pin", model=M, alias=A, version=2)
+        assert again["outcome"] == "active", again
 
 
 async def test_a_version_that_is_not_listed_is_compared_with_what_is_meant_first(
@@ -82,12 +82,9 @@ async def test_a_rollback_to_bytes_that_were_replaced_says_at_once_how_to_go_on(
         await promoted(node, spine, 2)
         replace_bytes(node, 1)
         await spine.poll()
-        answer = (await client.post("/rollback", json={"model": M, "alias": A})).json()
-        assert answer["outcome"] == "refused"
-        assert "`rollback --to 1`" in answer["reason"]
+        assert "`rollback --to 1`" in await refused(client, "/rollback", model=M, alias=A)
         assert (node.gateway.points(M, A), spine.journal.view.holds) == (2, {})
-        body = {"model": M, "alias": A, "version": 1}
-        answer = (await client.post("/rollback", json=body)).json()
+        answer = await decide(client, "/rollback", model=M, alias=A, version=1)
         assert answer["outcome"] == "active", answer
         digest = node.gateway.active[M, A].digest
         assert (node.gateway.points(M, A), digest) == (1, node.registry.digest(M, 1))
@@ -102,7 +99,7 @@ async def test_what_served_comes_back_after_a_lost_table_though_its_bytes_were_r
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         if held:
-            await client.post("/pin", json={"model": M, "alias": A, "version": 1})
+            await decide(client, "/pin", model=M, alias=A, version=1)
         await idle(spine)
         fetching = node.registry.hold_fetches[f"fake:/{M}/1"] = threading.Event()
         replace_bytes(node, 1)

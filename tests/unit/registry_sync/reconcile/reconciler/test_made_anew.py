@@ -1,6 +1,5 @@
 """A version is more than its name and number: deleted and made anew, altered, gone, renamed."""
 
-import asyncio
 import json
 import threading
 import time
@@ -13,15 +12,13 @@ import pytest
 
 from gateway.contract.catalogue import VersionState
 from registry_sync.domain.creation import FIRST_CREATION
-from registry_sync.domain.operation_bodies import ReleaseRequest
 from registry_sync.domain.records import AskedBy
 from registry_sync.errors import LedgerError, SourceError
-from registry_sync.operations.decisions.quarantine import accept
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.callers import WAITS, answer
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers
-from tests.fakes.operating import asking, listening, promoted
+from tests.fakes.operating import asking, decide, listening, promoted, refused
 
 MLFLOW, S3 = True, False
 KINDS = pytest.mark.parametrize("marks", [MLFLOW, S3], ids=["marks", "no marks"])
@@ -269,10 +266,9 @@ async def test_nothing_goes_back_from_a_version_made_anew_to_its_predecessor(
         await spine.poll()
         await means(node, new)
         await idle(spine)
-        refused = (await client.post("/rollback", json={"model": M, "alias": A})).json()
-        assert refused["outcome"] == "refused"
-        assert "point the alias at another version" in refused["reason"]
-        assert "rollback --to" not in refused["reason"], "that is what is active"
+        reason = await refused(client, "/rollback", model=M, alias=A)
+        assert "point the alias at another version" in reason
+        assert "rollback --to" not in reason, "that is what is active"
         assert spine.journal.view.holds == {}
         assert answers(node, f"@{A}") == new
 
@@ -440,7 +436,7 @@ async def test_a_hold_ends_when_the_version_that_it_kept_away_is_made_anew(
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         await promoted(node, spine, 2)
-        answered = (await client.post("/rollback", json={"model": M, "alias": A})).json()
+        answered = await decide(client, "/rollback", model=M, alias=A)
         assert answered["outcome"] == "active", answered
         await idle(spine)
         new = node.registry.make_anew(M, 2)
@@ -463,7 +459,7 @@ async def test_what_an_operator_pinned_is_not_what_was_made_anew(
             node.gateway.go_back(M, A, "it failed")
             await becomes(lambda: spine.journal.view.holds, "that is recorded")
         else:
-            await client.post("/pin", json={"model": M, "alias": A, "version": 1})
+            await decide(client, "/pin", model=M, alias=A, version=1)
         await idle(spine)
         new = node.registry.make_anew(M, 1)
         node.registry.point(M, A, 2 if by_rule else 1)
@@ -480,8 +476,8 @@ async def test_what_an_operator_pinned_is_not_what_was_made_anew(
         assert held.target_creation not in (None, node.registry.version(M, 1).creation)
         assert "made anew" in told["reason"], told
         assert "`pin` takes it as it is now" in told["reason"]
-        again = await client.post("/pin", json={"model": M, "alias": A, "version": 1})
-        assert again.json()["outcome"] == "active", again.json()
+        again = await decide(client, "/pin", model=M, alias=A, version=1)
+        assert again["outcome"] == "active", again
         assert answers(node, f"@{A}") == new
 
 
@@ -657,44 +653,23 @@ async def altered(node: NodeInMemory, spine: Reconciler) -> str:
     return new
 
 
-async def test_an_acceptance_waits_for_a_fetch_that_is_under_way(tmp_path: Path) -> None:
+async def test_an_acceptance_follows_a_fetch_that_is_under_way(tmp_path: Path) -> None:
     node = node_on(tmp_path, marks=S3, stamped=True)
-    version = ReleaseRequest(model=M, version=1)
-    async with node.control_plane() as spine:
+    async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         new = await altered(node, spine)
         await idle(spine)
         proceed = node.registry.hold_fetches[M] = threading.Event()
         fetches = len(node.registry.fetched)
-        assert spine.bring(M, 1), "the bytes are looked at once more"
-        bring, began = spine.bring, list[bool]()
-
-        def noting(model: str, version: int, accepts: str | None = None) -> bool:
-            began.append(bring(model, version, accepts))
-            return began[-1]
-
-        spine.bring = noting  # type: ignore[method-assign]
-        accepted = asyncio.create_task(accept(spine, version, patience_s=30.0))
-        await becomes(lambda: began, "an operator asks")
+        spine.fetch(M, 1)
+        await becomes(lambda: spine.arrival.fetches, "the bytes are looked at once more")
+        answered = await client.post("/quarantine/accept", json={"model": M, "version": 1})
+        assert answered.status_code == 202
+        (explained,) = answered.json()["explained"]
+        assert (explained["why"], explained["doing"]) == ("quarantined", ["fetch"])
         proceed.set()
-        assert (await accepted).outcome == "accepted"
-        assert (began[0], began[-1]) == (False, True)
+        await means(node, new)
         assert len(node.registry.fetched) == fetches + 2
-        await means(node, new)
-
-
-async def test_an_acceptance_whose_fetch_takes_long_is_pending_and_goes_on(tmp_path: Path) -> None:
-    node = node_on(tmp_path, marks=S3, stamped=True)
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        new = await altered(node, spine)
-        await idle(spine)
-        proceed = node.registry.hold_fetches[M] = threading.Event()
-        answered = await accept(spine, ReleaseRequest(model=M, version=1), patience_s=0.3)
-        assert answered.outcome == "pending", answered
-        assert "go on being fetched" in (answered.reason or "")
-        proceed.set()
-        await means(node, new)
 
 
 async def test_an_acceptance_whose_fetch_fails_says_what_failed_and_to_ask_again(

@@ -14,7 +14,7 @@ from registry_sync.reconcile import reconciler, registry_view
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, promoted
+from tests.fakes.operating import asking, decide, promoted
 
 
 def too_slow(before: Aspired | None = None) -> Aspired:
@@ -48,10 +48,10 @@ async def test_a_rollback_holds_until_the_registry_moves_the_alias_and_not_until
         if remembered:
             node.mend_ledger(content)
         await idle(spine)
-        body = {"model": M, "alias": A, "version": 1}
-        answer = (await client.post("/rollback", json=body)).json()
+        answer = await decide(client, "/rollback", model=M, alias=A, version=1)
         assert answer["outcome"] == "active", answer
-        assert answer["held_while_aspired"] == (2 if remembered else None)
+        aspired = answer["explained"][0]["hold"]["while_aspired"]
+        assert aspired == (2 if remembered else None)
         node.registry.down = False
         await moved(node, spine, 2)  # where it was
         assert node.gateway.points(M, A) == 1

@@ -15,7 +15,7 @@ from registry_sync.planning.actions import ReleaseHold, RetireAlias
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, promoted
+from tests.fakes.operating import asking, decide, listening, promoted
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -28,15 +28,11 @@ async def node(tmp_path: Path) -> NodeInMemory:
 
 async def pinned(client: httpx.AsyncClient, version: int) -> dict[str, str]:
     body = {"model": M, "alias": A, "version": version}
-    return dict((await client.post("/pin", json=body)).json())
+    return dict(await decide(client, "/pin", **body))
 
 
 def moves_of_alias(node: NodeInMemory) -> int:
     return sum((one.model, one.alias) == (M, A) for one in node.gateway.activations)
-
-
-def untaken(*_args: object, **_kwargs: object) -> bool:
-    raise LedgerError("the ledger takes nothing")
 
 
 def unreadable() -> LedgerView:
@@ -54,16 +50,16 @@ async def test_what_was_answered_counts_though_the_ledger_cannot_be_read_after_i
         await idle(spine)
         with monkeypatch.context() as broken:
             broken.setattr(spine.ledger, "view", unreadable)
-            assert (await client.post("/freeze")).status_code == 200
-            pinned = {"model": M, "alias": "staging", "version": 1}
-            assert (await client.post("/pin", json=pinned)).json()["outcome"] == "active"
+            assert (await client.post("/freeze")).status_code == 202
+            kept = await decide(client, "/pin", model=M, alias="staging", version=1)
+            assert kept["outcome"] == "active"
             node.registry.point(M, A, 2)
             await spine.poll()
             await idle(spine)
             assert (node.gateway.points(M, A), node.gateway.points(M, "staging")) == (1, 1)
             assert (await client.post("/unfreeze")).json()["changed"] is True
             await node.serves(2)
-        await client.post("/unpin", json={"model": M, "alias": "staging"})
+        await decide(client, "/unpin", model=M, alias="staging")
         await node.serves(2, "staging")
         assert spine.journal.view.holds == {}
 
@@ -87,23 +83,6 @@ async def test_a_pin_that_cannot_serve_leaves_the_one_that_another_operator_made
         await spine.poll()
         await idle(spine)
         assert node.gateway.points(M, A) == 1
-
-
-async def test_what_was_refused_meanwhile_does_not_come_back(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        node.gateway.stages_wait = True
-        node.gateway.fails[M, 3] = ("load_failed", "a library is missing")
-        first = asyncio.create_task(pinned(client, 2))
-        await becomes(lambda: node.gateway.stages[-1].version == 2, "version 2 is staged")
-        second = asyncio.create_task(pinned(client, 3))
-        await becomes(lambda: node.gateway.stages[-1].version == 3, "version 3 is staged")
-        assert (await first)["outcome"] == "refused"
-        for stage in node.gateway.stages[-2:]:
-            node.gateway.end_stage(stage)
-        assert "a library is missing" in (await second)["reason"]
-        await idle(spine)
-        assert (node.gateway.points(M, A), spine.journal.view.holds) == (1, {})
 
 
 class Slow(Generic[Q, R]):
@@ -147,7 +126,7 @@ async def test_a_pin_counts_for_the_pass_that_was_under_way(
         await node.serves(1)
         if moves:
             await promoted(node, spine, 2)
-            await client.post("/rollback", json={"model": M, "alias": A})
+            await decide(client, "/rollback", model=M, alias=A)
             await idle(spine)
             node.registry.point(M, A, 3)
         else:
@@ -177,7 +156,7 @@ async def test_a_hold_that_another_has_replaced_is_not_ended_by_what_was_decided
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         await promoted(node, spine, 2)
-        await client.post("/rollback", json={"model": M, "alias": A})
+        await decide(client, "/rollback", model=M, alias=A)
         held = spine.journal.view.holds[M, A]
         assert (await pinned(client, 1))["outcome"] == "active"
         spine.steps.start(ReleaseHold(held))
@@ -189,7 +168,7 @@ async def test_a_hold_that_another_has_replaced_is_not_ended_by_what_was_decided
         assert (node.gateway.points(M, A), moves_of_alias(node)) == (1, before)
 
 
-async def test_no_alias_is_taken_away_once_a_freeze_is_answered(
+async def test_a_freeze_says_which_aliases_are_still_taken_away(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with node.control_plane() as spine, asking(node, spine) as client:
@@ -200,13 +179,36 @@ async def test_no_alias_is_taken_away_once_a_freeze_is_answered(
         await spine.poll()
         await spine.poll()
         await slow.asked.wait()
-        freezing = asyncio.create_task(client.post("/freeze"))
-        await becomes(lambda: spine.journal.view.freeze, "it is frozen")
-        await asyncio.sleep(0.05)
+        assert (await client.post("/freeze")).json()["moving"] == [M]
+        assert (await client.get("/freeze")).json()["moving"] == [M]
+        slow.goes_on.set()
+        await becomes(lambda: spine.moving() == [], "nothing moves any more")
+        assert (await client.get("/freeze")).json()["moving"] == []
+        assert node.gateway.points(M, A) is None
+
+
+async def test_the_command_freezes_and_waits_until_nothing_moves(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node.control_plane() as spine, listening(node, spine) as command:
+        await node.serves(1)
+        slow = Slow(node.gateway.activate)
+        monkeypatch.setattr(node.gateway, "activate", slow)
+        node.registry.point(M, A, 2)
+        await spine.poll()
+        await slow.asked.wait()
+        at_once = await command("freeze", "--no-wait")
+        assert (at_once.exit_code, f"still moves aliases of: {M}" in at_once.stderr) == (4, True)
+        freezing = asyncio.ensure_future(command("freeze"))
+        await asyncio.sleep(0.2)
         assert not freezing.done()
         slow.goes_on.set()
-        assert (await freezing).status_code == 200
-        assert node.gateway.points(M, A) is None
+        assert (await freezing).exit_code == 0
+        before = moves_of_alias(node)
+        node.registry.point(M, A, 3)
+        await spine.poll()
+        await idle(spine)
+        assert (node.gateway.points(M, A), moves_of_alias(node)) == (2, before)
 
 
 async def test_a_pin_to_what_is_active_is_answered_when_nothing_moves_the_alias_any_more(
@@ -232,30 +234,5 @@ async def test_what_was_pinned_a_moment_ago_is_unpinned(node: NodeInMemory) -> N
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         await pinned(client, 1)
-        answer = (await client.post("/unpin", json={"model": M, "alias": A})).json()
+        answer = await decide(client, "/unpin", model=M, alias=A)
         assert (answer["was"], answer["was_pinned"]) == (1, True)
-
-
-@pytest.mark.parametrize("held", [True, False], ids=["held before", "not held before"])
-async def test_a_pin_that_cannot_serve_is_let_go_though_the_ledger_takes_nothing(
-    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch, held: bool
-) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        if held:
-            await pinned(client, 1)
-        node.gateway.stages_wait = True
-        node.gateway.fails[M, 3] = ("load_failed", "a library is missing")
-        pinning = asyncio.create_task(pinned(client, 3))
-        await becomes(lambda: node.gateway.stages[-1].version == 3, "version 3 is staged")
-        with monkeypatch.context() as broken:
-            broken.setattr(spine.ledger, "record", untaken)
-            node.gateway.end_stage(node.gateway.stages[-1])
-            answer = await pinning
-        assert answer["outcome"] == "refused"
-        assert "a library is missing" in answer["reason"]
-        for _ in range(2):
-            await idle(spine)
-            for view in (spine.journal.view, spine.ledger.view()):
-                standing = {one.target_version for one in view.holds.values()}
-                assert standing == ({1} if held else set())

@@ -13,7 +13,7 @@ from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.disk import fill_disk
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers
-from tests.fakes.operating import asking, listening, promoted
+from tests.fakes.operating import asking, decide, listening, promoted
 
 ALIAS = {"model": M, "alias": A}
 SHORTAGE = "holds.json cannot be read now: Too many open files"
@@ -25,8 +25,10 @@ async def node(tmp_path: Path) -> NodeInMemory:
 
 
 async def answer(client: httpx.AsyncClient, route: str, **body: Any) -> dict[str, Any]:
-    answered = await client.post(route, json=body or None)
-    assert answered.status_code == 200, answered.text
+    if route not in ("/freeze", "/unfreeze"):
+        return await decide(client, route, **body)
+    answered = await client.post(route)
+    assert answered.status_code == 202, answered.text
     return dict(answered.json())
 
 

@@ -1,0 +1,188 @@
+"""Wait for what becomes of a decision: the control plane explains it until that is final."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+
+import typer
+
+from registry_sync.cli.client import ask
+from registry_sync.domain import (
+    Decided,
+    ExplainAnswer,
+    Explained,
+    HoldState,
+    Outcome,
+    PinAnswer,
+    ReleaseAnswer,
+    RetryAnswer,
+    RollbackAnswer,
+)
+
+LONGEST_S = 60.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+_ON_THEIR_WAY = frozenset({"under_way", "failing"})
+_KEPT_AWAY = frozenset({"frozen", "awaits_window", "pinned", "held", "on_demand"})
+_WHERE_THEY_SHOULD_BE = frozenset({"follows", "gone"}) | _KEPT_AWAY
+
+Wait = Annotated[
+    bool, typer.Option(help="Wait for the outcome, up to a minute, or return at once.")
+]
+_Decided = TypeVar("_Decided", bound=Decided)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What has come of a decision; ``final``: waiting changes nothing of it."""
+
+    outcome: Outcome
+    reason: str | None = None
+    final: bool = True
+
+
+Judge = Callable[[ExplainAnswer], Verdict]
+
+
+def pauses() -> Iterator[None]:
+    """Yield at once, and again after a pause each, until the longest wait is over."""
+    ends_at, pause_s = time.monotonic() + LONGEST_S, _FIRST_PAUSE_S
+    yield
+    while (left_s := ends_at - time.monotonic()) > 0:
+        time.sleep(min(pause_s, left_s))
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        yield
+
+
+def wait_for(answer: _Decided, judge: Judge, selector: str | None = None) -> _Decided:
+    """Return an answer with its outcome, once that is final or the longest wait is over."""
+    query = {"model": answer.model} | ({"selector": selector} if selector else {})
+    for _ in pauses():
+        found = ask("GET", "/explain", ExplainAnswer, params=query)
+        verdict = judge(found)
+        answer = with_verdict(answer, verdict, found)
+        if verdict.final:
+            break
+    return answer
+
+
+def with_verdict(answer: _Decided, verdict: Verdict, found: ExplainAnswer) -> _Decided:
+    """Return an answer with the outcome that an explanation shows."""
+    update = {"outcome": verdict.outcome, "reason": verdict.reason, "explained": found.selectors}
+    return answer.model_copy(update=update)
+
+
+# --- judges: pure ---------------------------------------------------------------------------------
+
+
+def of_hold(answer: RollbackAnswer | PinAnswer) -> Judge:
+    """Return what judges whether a hold serves, cannot serve, or holds no more."""
+    made = answer.explained[0].hold
+
+    def judge(found: ExplainAnswer) -> Verdict:
+        (one,) = found.selectors
+        if _identity(one.hold) != _identity(made):
+            return Verdict("refused", _replaced(one.hold))
+        if one.why in ("pinned", "held"):
+            return Verdict("active", final=not _is_undecided(found))
+        if one.why in _ON_THEIR_WAY:
+            reason = one.failure or found.gateway_error or one.reason
+            return Verdict("pending", reason, final=False)
+        return Verdict("refused", one.reason)
+
+    return judge
+
+
+def _identity(hold: HoldState | None) -> tuple[int, bool, float] | None:
+    return (hold.version, hold.pinned, hold.at) if hold else None
+
+
+def _replaced(hold: HoldState | None) -> str:
+    if hold is None:
+        return "the alias was let follow the registry again meanwhile"
+    how = "pinned" if hold.pinned else "held"
+    return (
+        f"another decision has replaced this one: the alias is {how} at version {hold.version} "
+        f"by {hold.asked_by}"
+    )
+
+
+def _is_undecided(found: ExplainAnswer) -> bool:
+    return "decide" in found.doing or "move" in found.doing
+
+
+def of_bytes(found: ExplainAnswer) -> Verdict:
+    """Judge whether a version's bytes are here, wrong, or could not be fetched."""
+    (one,) = found.selectors
+    if one.doing or "decide" in found.doing:
+        return Verdict("pending", one.failure or one.reason, final=False)
+    if one.why == "available":
+        return Verdict("accepted")
+    if one.why == "quarantined":
+        return Verdict("refused", one.failure or one.reason)
+    return Verdict("pending", one.failure or one.reason)
+
+
+def of_acceptance(answer: ReleaseAnswer) -> Judge:
+    """Return what judges whether bytes are accepted as they were found."""
+
+    def judge(found: ExplainAnswer) -> Verdict:
+        verdict, (one,) = of_bytes(found), found.selectors
+        failure = one.failure
+        if verdict.outcome != "refused" or failure is None or failure in one.reason:
+            return verdict
+        again = f"run `registry-gateway quarantine accept {answer.model}/{answer.version}` again"
+        return Verdict("refused", f"{failure}; nothing has changed: {again}")
+
+    return judge
+
+
+def of_retry(answer: RetryAnswer) -> Judge:
+    """Return what judges whether the aliases that want a version have it."""
+
+    def judge(found: ExplainAnswer) -> Verdict:
+        concerned = [one for one in found.selectors if one.aspired == answer.version]
+        worst = max(concerned, key=_rank_of_retry, default=None)
+        if worst is None:
+            return Verdict("released", "the registry points no alias at it")
+        outcome = _RETRIED[_rank_of_retry(worst)]
+        moves = _is_undecided(found) or any(one.why == "under_way" for one in concerned)
+        reason = None if outcome == "active" else worst.reason
+        return Verdict(outcome, reason, final=not moves or found.gateway_error is not None)
+
+    return judge
+
+
+_RETRIED: tuple[Outcome, ...] = ("active", "released", "pending", "refused")
+"""The worst last."""
+
+
+def _rank_of_retry(one: Explained) -> int:
+    if one.why == "follows":
+        return 0
+    if one.why in _KEPT_AWAY:
+        return 1
+    return 2 if one.why in _ON_THEIR_WAY else 3
+
+
+def of_sync(found: ExplainAnswer) -> Verdict:
+    """Judge whether the registry is listed, and every alias where it can be."""
+    if "list" in found.doing:
+        reason = f"the registry has not answered within {LONGEST_S:g} s"
+        return Verdict("pending", reason, final=False)
+    whys = {one.why for one in found.selectors}
+    problem = found.source_error
+    moves = found.gateway_error is None and (
+        _is_undecided(found) or any(map(_moves, found.selectors))
+    )
+    if problem is not None or whys - _WHERE_THEY_SHOULD_BE - _ON_THEIR_WAY:
+        return Verdict("refused", problem, final=not moves)
+    return Verdict("pending" if whys & _ON_THEIR_WAY else "done", final=not moves)
+
+
+def _moves(one: Explained) -> bool:
+    """Whether waiting helps an alias: something is under way that has not failed yet."""
+    begins = one.why == "under_way" and one.target is not None and one.failure is None
+    return begins or bool(one.doing)
