@@ -45,13 +45,14 @@ from registry_sync.operations import (
     tcp_socket,
 )
 from registry_sync.reconcile import (
+    ControlPlane,
     GatewayClient,
     Intake,
     Limits,
-    Reconciler,
+    Policy,
     RoomLimits,
     Schedule,
-    Sweep,
+    build,
 )
 from registry_sync.settings import (
     ENVIRONMENT_TIMEOUT_S,
@@ -242,7 +243,7 @@ async def _serve(
     await threads.ledger(set_aside_damaged, settings.ledger_url, settings.node_dir, damaged)
     ledger = Ledger(settings.ledger_url, node_id=node_id, clock=time.time, holds_file=holds_file)
     target = GatewayClient(settings.gateway_socket)
-    spine = _spine(
+    plane = _control_plane(
         settings,
         store=store,
         ledger=ledger,
@@ -253,7 +254,9 @@ async def _serve(
         damaged=damaged,
     )
     try:
-        await spine.journal.open()  # first: a ledger that refuses this release leaves no folders
+        await (
+            plane.reconciler.journal.open()
+        )  # first: a ledger that refuses this release leaves no folders
         await threads.ledger(store.open)
         await threads.ledger(environments.open)
         _, tcp = listeners
@@ -264,14 +267,14 @@ async def _serve(
             poll_interval_s=settings.poll_interval_s,
             operations="http://{}:{}".format(*tcp.getsockname()[:2]) if tcp else None,
         )
-        await _work(settings, spine, node_id, listeners, stop, limits=limits)
+        await _work(settings, plane, node_id, listeners, stop, limits=limits)
     finally:
         await target.close()
         with contextlib.suppress(RuntimeError):  # the pool may be closed by then
-            await spine.journal.close()
+            await plane.reconciler.journal.close()
 
 
-def _spine(
+def _control_plane(
     settings: SyncSettings,
     *,
     store: ArtifactStore,
@@ -281,7 +284,7 @@ def _spine(
     threads: Threads,
     environments: Environments,
     damaged: DamagedFiles,
-) -> Reconciler:
+) -> ControlPlane:
     registry = build_registry(settings)
     intake = Intake(
         source=registry,
@@ -289,7 +292,7 @@ def _spine(
         store=store,
         require_digest=settings.require_digest,
     )
-    return Reconciler(
+    return build(
         source=registry,
         intake=intake,
         store=store,
@@ -304,17 +307,20 @@ def _spine(
             RoomLimits(settings.rollback_window_s, settings.disk_floor_bytes),
             parse_windows(settings.promotion_window),
         ),
-        require_digest=settings.require_digest,
-        on_mismatch=OnMismatch(settings.dependencies),
-        on_signature_change=OnSignatureChange(settings.signature_change),
+        policy=Policy(
+            settings.require_digest,
+            OnMismatch(settings.dependencies),
+            OnSignatureChange(settings.signature_change),
+        ),
         holds_file=holds_file,
         damaged_files=damaged,
+        clock=time.time,
     )
 
 
 async def _work(
     settings: SyncSettings,
-    spine: Reconciler,
+    plane: ControlPlane,
     node_id: str,
     listeners: tuple[socket.socket | None, socket.socket | None],
     stop: asyncio.Event,
@@ -329,9 +335,9 @@ async def _work(
         RuntimeError: A listener, or the work itself, ended before ``stop``.
     """
     schedule = Schedule(
-        poll=spine.poll,
-        sweep=Sweep(spine).run,
-        look=spine.wake,
+        poll=plane.reconciler.poll,
+        sweep=plane.sweep.run,
+        look=plane.reconciler.wake,
         windows=parse_windows(settings.promotion_window),
         poll_interval_s=settings.poll_interval_s,
         sweep_interval_s=settings.sweep_interval_s,
@@ -339,14 +345,16 @@ async def _work(
         clock=time.time,
     )
     local, tcp = listeners
-    webhooks = _webhooks(settings, spine) if tcp else ()
-    operators = create_app(Operations(spine, node_id, settings.tracking_uri, webhooks))
+    webhooks = _webhooks(settings, plane) if tcp else ()
+    operators = create_app(
+        Operations(plane.view, plane.operators, node_id, settings.tracking_uri, webhooks)
+    )
     servers = [(local_server(operators, limits.local), local)] if local is not None else []
     if tcp is not None:
         token = _plain(settings.operations_token)
         server = tcp_server(webhooks=webhooks, operators=operators, token=token, limits=limits.tcp)
         servers.append((server, tcp))
-    following = asyncio.ensure_future(spine.run())
+    following = asyncio.ensure_future(plane.reconciler.run())
     scheduling = asyncio.ensure_future(schedule.run())
     serving = [asyncio.ensure_future(server.serve(sockets=[one])) for server, one in servers]
     stopping = asyncio.ensure_future(stop.wait())
@@ -355,7 +363,7 @@ async def _work(
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         _log.info("control_plane.stopping")
-        spine.threads.stop()
+        plane.reconciler.threads.stop()
         scheduling.cancel()
         for server, _ in servers:
             server.should_exit = True
@@ -387,7 +395,7 @@ def _tcp_socket(
     return tcp_socket(settings.operations_host, settings.operations_port)
 
 
-def _webhooks(settings: SyncSettings, spine: Reconciler) -> tuple[Webhook, ...]:
+def _webhooks(settings: SyncSettings, plane: ControlPlane) -> tuple[Webhook, ...]:
     secrets = WebhookSecrets(
         mlflow=_plain(settings.mlflow_webhook_secret),
         s3=_plain(settings.s3_webhook_token),
@@ -395,7 +403,7 @@ def _webhooks(settings: SyncSettings, spine: Reconciler) -> tuple[Webhook, ...]:
     )
     return build_webhooks(
         secrets,
-        hint=partial(spine.hint, asked_by=AskedBy.WEBHOOK),
+        hint=partial(plane.reconciler.hint, asked_by=AskedBy.WEBHOOK),
         tracking_uri=settings.tracking_uri,
         clock=time.time,
     )

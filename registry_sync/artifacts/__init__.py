@@ -12,7 +12,13 @@ from registry_sync.artifacts.environments import (
     judge,
 )
 from registry_sync.artifacts.manifest import UNSTORED_FILES, Fetched, Manifest, check_paths
-from registry_sync.artifacts.store import ArtifactStore, Pin, StoredArtifact, pinned_version
+from registry_sync.artifacts.store import (
+    ArtifactStore,
+    Pin,
+    StoredArtifact,
+    StoreUse,
+    pinned_version,
+)
 from registry_sync.artifacts.verify import Verification, verify
 
 __all__ = [
@@ -27,6 +33,7 @@ __all__ = [
     "OnMismatch",
     "OwnEnvironment",
     "Pin",
+    "StoreUse",
     "StoredArtifact",
     "Verdict",
     "Verification",

@@ -44,7 +44,7 @@ def _say_sync(answer: SyncAnswer) -> None:
 
 def _state(one: Explained) -> AliasState:
     """Return an alias as `status` shows it."""
-    tells = one.why not in ("follows", "gone", "unknown", "under_way")
+    differs = one.why not in ("follows", "gone", "unknown", "under_way")
     return AliasState(
         alias=one.selector.removeprefix("@"),
         aspired=one.aspired,
@@ -53,7 +53,7 @@ def _state(one: Explained) -> AliasState:
         since=one.since,
         held_at=one.hold.version if one.hold else None,
         pinned=one.hold is not None and one.hold.pinned,
-        reason=one.reason if tells else one.failure,
+        reason=one.reason if differs else one.failure,
         signature_change=one.signature_change,
     )
 

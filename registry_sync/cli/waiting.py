@@ -35,7 +35,7 @@ _Decided = TypeVar("_Decided", bound=Decided)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Ending:
     """What has come of a decision; ``final``: waiting changes nothing of it."""
 
     outcome: Outcome
@@ -43,7 +43,7 @@ class Verdict:
     final: bool = True
 
 
-Judge = Callable[[ExplainAnswer], Verdict]
+Judge = Callable[[ExplainAnswer], Ending]
 
 
 def pauses() -> Iterator[None]:
@@ -61,16 +61,16 @@ def wait_for(answer: _Decided, judge: Judge, selector: str | None = None) -> _De
     query = {"model": answer.model} | ({"selector": selector} if selector else {})
     for _ in pauses():
         found = ask("GET", "/explain", ExplainAnswer, params=query)
-        verdict = judge(found)
-        answer = with_verdict(answer, verdict, found)
-        if verdict.final:
+        ending = judge(found)
+        answer = with_ending(answer, ending, found)
+        if ending.final:
             break
     return answer
 
 
-def with_verdict(answer: _Decided, verdict: Verdict, found: ExplainAnswer) -> _Decided:
+def with_ending(answer: _Decided, ending: Ending, found: ExplainAnswer) -> _Decided:
     """Return an answer with the outcome that an explanation shows."""
-    update = {"outcome": verdict.outcome, "reason": verdict.reason, "explained": found.selectors}
+    update = {"outcome": ending.outcome, "reason": ending.reason, "explained": found.selectors}
     return answer.model_copy(update=update)
 
 
@@ -81,16 +81,16 @@ def of_hold(answer: RollbackAnswer | PinAnswer) -> Judge:
     """Return what judges whether a hold serves, cannot serve, or holds no more."""
     made = answer.explained[0].hold
 
-    def judge(found: ExplainAnswer) -> Verdict:
+    def judge(found: ExplainAnswer) -> Ending:
         (one,) = found.selectors
         if _identity(one.hold) != _identity(made):
-            return Verdict("refused", _replaced(one.hold))
+            return Ending("refused", _replaced(one.hold))
         if one.why in ("pinned", "held"):
-            return Verdict("active", final=not _is_undecided(found))
+            return Ending("active", final=not _is_undecided(found))
         if one.why in _ON_THEIR_WAY:
             reason = one.failure or found.gateway_error or one.reason
-            return Verdict("pending", reason, final=False)
-        return Verdict("refused", one.reason)
+            return Ending("pending", reason, final=False)
+        return Ending("refused", one.reason)
 
     return judge
 
@@ -113,28 +113,28 @@ def _is_undecided(found: ExplainAnswer) -> bool:
     return "decide" in found.doing or "move" in found.doing
 
 
-def of_bytes(found: ExplainAnswer) -> Verdict:
+def of_bytes(found: ExplainAnswer) -> Ending:
     """Judge whether a version's bytes are here, wrong, or could not be fetched."""
     (one,) = found.selectors
     if one.doing or "decide" in found.doing:
-        return Verdict("pending", one.failure or one.reason, final=False)
+        return Ending("pending", one.failure or one.reason, final=False)
     if one.why == "available":
-        return Verdict("accepted")
+        return Ending("accepted")
     if one.why == "quarantined":
-        return Verdict("refused", one.failure or one.reason)
-    return Verdict("pending", one.failure or one.reason)
+        return Ending("refused", one.failure or one.reason)
+    return Ending("pending", one.failure or one.reason)
 
 
 def of_acceptance(answer: ReleaseAnswer) -> Judge:
     """Return what judges whether bytes are accepted as they were found."""
 
-    def judge(found: ExplainAnswer) -> Verdict:
-        verdict, (one,) = of_bytes(found), found.selectors
+    def judge(found: ExplainAnswer) -> Ending:
+        ending, (one,) = of_bytes(found), found.selectors
         failure = one.failure
-        if verdict.outcome != "refused" or failure is None or failure in one.reason:
-            return verdict
+        if ending.outcome != "refused" or failure is None or failure in one.reason:
+            return ending
         again = f"run `registry-gateway quarantine accept {answer.model}/{answer.version}` again"
-        return Verdict("refused", f"{failure}; nothing has changed: {again}")
+        return Ending("refused", f"{failure}; nothing has changed: {again}")
 
     return judge
 
@@ -142,15 +142,15 @@ def of_acceptance(answer: ReleaseAnswer) -> Judge:
 def of_retry(answer: RetryAnswer) -> Judge:
     """Return what judges whether the aliases that want a version have it."""
 
-    def judge(found: ExplainAnswer) -> Verdict:
+    def judge(found: ExplainAnswer) -> Ending:
         concerned = [one for one in found.selectors if one.aspired == answer.version]
         worst = max(concerned, key=_rank_of_retry, default=None)
         if worst is None:
-            return Verdict("released", "the registry points no alias at it")
+            return Ending("released", "the registry points no alias at it")
         outcome = _RETRIED[_rank_of_retry(worst)]
         moves = _is_undecided(found) or any(one.why == "under_way" for one in concerned)
         reason = None if outcome == "active" else worst.reason
-        return Verdict(outcome, reason, final=not moves or found.gateway_error is not None)
+        return Ending(outcome, reason, final=not moves or found.gateway_error is not None)
 
     return judge
 
@@ -167,19 +167,19 @@ def _rank_of_retry(one: Explained) -> int:
     return 2 if one.why in _ON_THEIR_WAY else 3
 
 
-def of_sync(found: ExplainAnswer) -> Verdict:
+def of_sync(found: ExplainAnswer) -> Ending:
     """Judge whether the registry is listed, and every alias where it can be."""
     if "list" in found.doing:
         reason = f"the registry has not answered within {LONGEST_S:g} s"
-        return Verdict("pending", reason, final=False)
+        return Ending("pending", reason, final=False)
     whys = {one.why for one in found.selectors}
     problem = found.source_error
     moves = found.gateway_error is None and (
         _is_undecided(found) or any(map(_moves, found.selectors))
     )
     if problem is not None or whys - _WHERE_THEY_SHOULD_BE - _ON_THEIR_WAY:
-        return Verdict("refused", problem, final=not moves)
-    return Verdict("pending" if whys & _ON_THEIR_WAY else "done", final=not moves)
+        return Ending("refused", problem, final=not moves)
+    return Ending("pending" if whys & _ON_THEIR_WAY else "done", final=not moves)
 
 
 def _moves(one: Explained) -> bool:

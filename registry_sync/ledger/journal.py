@@ -419,13 +419,20 @@ class Journal:
 
     # --- what operators decide --------------------------------------------------------------------
 
-    def decided(self, change: StandingChange) -> None:
-        """Let a decision count from now on; `record` has it recorded."""
+    async def carry_out(self, change: StandingChange) -> str | None:
+        """Let a decision count from now on, and have the ledger take it.
+
+        Returns:
+            Why it is not recorded yet; None: it is.
+        """
         self._backlog.decided(change)
         self._let_count(change.model, lambda view: view.with_change(change))
+        unrecorded = await self._record(change)
+        if unrecorded is not None:
+            _log.warning("decision.not_recorded", what=change.what, reason=unrecorded)
+        return unrecorded
 
-    async def record(self, change: StandingChange) -> str | None:
-        """Have the ledger take a decision; return why it is not recorded yet, or None if it is."""
+    async def _record(self, change: StandingChange) -> str | None:
         try:
             with suppress(LedgerError):  # what an earlier process left is recorded behind it
                 await self._recall()

@@ -49,7 +49,7 @@ from registry_sync.operations.errors import RefusedError, UnknownError, problem
 from registry_sync.operations.explanation import explain_model
 from registry_sync.operations.state import read_history, read_unwritten, state_document
 from registry_sync.operations.webhooks import Webhook
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile import NodeView, Operators
 from registry_sync.system import METRICS, show_store
 
 _MAX_HISTORY = 500
@@ -65,7 +65,8 @@ class Operations:
         webhooks: Those that there are.
     """
 
-    spine: Reconciler
+    view: NodeView
+    operators: Operators
     node_id: str
     tracking_uri: str
     webhooks: tuple[Webhook, ...] = ()
@@ -88,12 +89,12 @@ def create_app(operations: Operations) -> FastAPI:
     @app.get("/health/ready")
     async def ready() -> Readiness:
         """Answer as long as the event loop turns, and say what cannot be written."""
-        return Readiness(not_written=read_unwritten(operations.spine))
+        return Readiness(not_written=read_unwritten(operations.view))
 
     @app.get("/metrics")
     async def metrics() -> Response:
         """Return the control plane's metrics, as Prometheus reads them."""
-        use = operations.spine.store.use()
+        use = operations.view.store_use()
         show_store(use.stored_bytes, use.budget_bytes)
         return Response(generate_latest(METRICS), media_type=CONTENT_TYPE_LATEST)
 
@@ -103,7 +104,7 @@ def create_app(operations: Operations) -> FastAPI:
         limit: Annotated[int, Query(ge=1, le=_MAX_HISTORY)] = 50,
     ) -> History:
         """Return what happened to a model, or to all, newest first."""
-        return await read_history(operations.spine, model, limit=limit)
+        return await read_history(operations.view, model, limit=limit)
 
     @app.get("/explain")
     async def explain(
@@ -111,10 +112,10 @@ def create_app(operations: Operations) -> FastAPI:
         selector: Annotated[str | None, Query(min_length=1)] = None,
     ) -> ExplainAnswer:
         """Say what a selector of a model means on this node, or every alias of it, and why."""
-        return await explain_model(operations.spine, model, _selector(selector))
+        return await explain_model(operations.view, model, _selector(selector))
 
-    _add_decisions(app, operations.spine)
-    _add_tries(app, operations.spine)
+    _add_decisions(app, operations.view, operations.operators)
+    _add_tries(app, operations.view, operations.operators)
     app.add_exception_handler(HTTPException, _http_refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(RefusedError, _refused)
@@ -131,7 +132,7 @@ def _selector(text: str | None) -> Selector | None:
 
 async def _state(operations: Operations) -> Response:
     document = await state_document(
-        operations.spine,
+        operations.view,
         node_id=operations.node_id,
         tracking_uri=operations.tracking_uri,
         webhooks=[one.state for one in operations.webhooks],
@@ -139,67 +140,67 @@ async def _state(operations: Operations) -> Response:
     return Response(document, media_type="application/json")
 
 
-def _add_decisions(app: FastAPI, spine: Reconciler) -> None:
+def _add_decisions(app: FastAPI, view: NodeView, operators: Operators) -> None:
     """Add what operators decide: recorded when it is answered, carried out afterwards."""
 
     @app.post("/rollback", status_code=202)
     async def rollback(body: RollbackRequest) -> RollbackAnswer:
         """Put an alias back to what it pointed at before, and hold it there."""
-        return await roll_back(spine, body)
+        return await roll_back(view, operators, body)
 
     @app.post("/pin", status_code=202)
     async def pin_alias(body: PinRequest) -> PinAnswer:
         """Keep an alias at a version, wherever the registry moves it, until it is unpinned."""
-        return await pin(spine, body)
+        return await pin(view, operators, body)
 
     @app.post("/unpin", status_code=202)
     async def unpin_alias(body: UnpinRequest) -> UnpinAnswer:
         """Let a pinned or held alias follow the registry again."""
-        return await unpin(spine, body)
+        return await unpin(view, operators, body)
 
     @app.post("/freeze", status_code=202)
     async def freeze_node() -> FreezeAnswer:
         """Let no alias of this node follow the registry."""
-        return await freeze(spine)
+        return await freeze(view, operators)
 
     @app.get("/freeze")
     async def frozen_node() -> FreezeAnswer:
         """Return whether the node is frozen, and which aliases move all the same."""
-        return read_freeze(spine)
+        return read_freeze(view)
 
     @app.post("/unfreeze", status_code=202)
     async def unfreeze_node() -> FreezeAnswer:
         """Let the aliases of this node follow the registry again."""
-        return await unfreeze(spine)
+        return await unfreeze(view, operators)
 
 
-def _add_tries(app: FastAPI, spine: Reconciler) -> None:
+def _add_tries(app: FastAPI, view: NodeView, operators: Operators) -> None:
     """Add what operators have looked at, or tried, once more."""
 
     @app.post("/sync", status_code=202)
     async def sync_model(body: SyncRequest) -> SyncAnswer:
         """List the registry now, and let nothing of a model wait."""
-        return sync(spine, body.model)
+        return sync(view, operators, body.model)
 
     @app.post("/retry", status_code=202)
     async def retry_version(body: RetryRequest) -> RetryAnswer:
         """Let the aliases that want a rejected version try it once more."""
-        return await retry(spine, body)
+        return await retry(view, operators, body)
 
     @app.get("/quarantine")
     async def quarantines() -> Quarantines:
         """Return what is quarantined on this node, the newest first."""
-        return read_quarantines(spine)
+        return read_quarantines(view)
 
     @app.post("/quarantine/release", status_code=202)
     async def release_quarantine(body: ReleaseRequest) -> ReleaseAnswer:
         """Have a quarantined version fetched and checked once more."""
-        return await release(spine, body)
+        return await release(view, operators, body)
 
     @app.post("/quarantine/accept", status_code=202)
     async def accept_quarantined(body: ReleaseRequest) -> ReleaseAnswer:
         """Accept the altered bytes of a quarantined version as they were found."""
-        return accept(spine, body)
+        return accept(view, operators, body)
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:

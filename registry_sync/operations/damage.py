@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from registry_sync.planning import admissible_digest, is_quarantined
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile import NodeView
 
 _MOST_TOLD = 20
 _SHORT = 19
@@ -24,51 +24,51 @@ class _DamagedFile(Protocol):
     def set_aside(self) -> str | None: ...
 
 
-def read_damage(spine: Reconciler) -> list[str]:
+def read_damage(view: NodeView) -> list[str]:
     """Return a sentence for each damaged file of either plane, and for each damaged copy."""
-    node = spine.observation.node
+    node = view.gateway
     files = [_file("gateway", one) for one in (node.damaged_files if node else ())]
-    files += [_file("control plane", one) for one in spine.damaged_files.all()]
-    told = [f"{_names(spine, digest)}: {why}" for digest, why in sorted(copies(spine).items())]
+    files += [_file("control plane", one) for one in view.damaged_files()]
+    told = [f"{_names(view, digest)}: {why}" for digest, why in sorted(copies(view).items())]
     more = len(told) - _MOST_TOLD
     if more > 0:
         told[_MOST_TOLD:] = [f"{more} more copies of this node are damaged"]
     return [*files, *told]
 
 
-def copies(spine: Reconciler) -> dict[str, str]:
+def copies(view: NodeView) -> dict[str, str]:
     """Return the digests of damaged copies, and a sentence for each."""
-    node = spine.observation.node
+    node = view.gateway
     found = {one.digest: one.reason for one in (node.damaged if node else ())}
-    found |= spine.store.damaged()
+    found |= view.damaged_copies()
     if not found:
         return {}
-    admissible = set(_admissible(spine))
+    admissible = set(_admissible(view))
     return {
-        digest: f"this node's copy is damaged: {reason}; {_prospect(spine, digest in admissible)}"
+        digest: f"this node's copy is damaged: {reason}; {_prospect(view, digest in admissible)}"
         for digest, reason in found.items()
     }
 
 
-def _admissible(spine: Reconciler) -> Iterator[str | None]:
-    view = spine.journal.view
-    for listed in spine.listings.aspired.versions():
-        if not is_quarantined(listed, view):
-            yield admissible_digest(listed, view)
+def _admissible(view: NodeView) -> Iterator[str | None]:
+    ledger = view.ledger
+    for listed in view.aspired.versions():
+        if not is_quarantined(listed, ledger):
+            yield admissible_digest(listed, ledger)
 
 
-def _prospect(spine: Reconciler, comes_again: bool) -> str:
-    if spine.listings.error is not None or not spine.listings.count:
+def _prospect(view: NodeView, comes_again: bool) -> str:
+    if not view.is_listed:
         return "it is fetched again when the registry answers"
     if comes_again:
         return "it is fetched again"
     return "the registry has no version with these bytes, so it cannot be fetched again"
 
 
-def _names(spine: Reconciler, digest: str) -> str:
+def _names(view: NodeView, digest: str) -> str:
     """Return the versions that have these bytes, as far as is known."""
-    node = spine.observation.node
-    pins = spine.journal.view.pins.values()
+    node = view.gateway
+    pins = view.ledger.pins.values()
     names = {f"{one.model}/{one.version}" for one in pins if one.digest == digest}
     if node:
         names |= {f"{one.model}/{one.version}" for one in node.active if one.digest == digest}

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from registry_sync.domain import Problem
 from registry_sync.errors import LedgerError
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile import NodeView
 
 _MEDIA_TYPE = "application/problem+json"
 
@@ -72,12 +72,12 @@ class NotQuarantinedError(RefusedError):
     title = "Not quarantined"
 
 
-def not_recorded(spine: Reconciler, unchanged: str) -> LedgerError:
+def not_recorded(view: NodeView, unchanged: str) -> LedgerError:
     """Return the error that says what stays as it is, since the ledger does not record more.
 
     ``unchanged`` is a sentence, such as "churn/3 stays rejected".
     """
-    why = spine.journal.trouble or "the ledger did not take it"
+    why = view.ledger_error or "the ledger did not take it"
     return LedgerError(
         f"{unchanged}, since its end is not recorded: {why}; run the command again when "
         "`registry-gateway status` shows that the ledger takes it"

@@ -15,7 +15,7 @@ from registry_sync.operations.state import (
     read_history,
 )
 from registry_sync.planning import explain
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile import NodeView
 
 _TOLD_ATTEMPTS = 8
 _SEARCHED_ATTEMPTS = 200
@@ -26,44 +26,44 @@ _STATES = {
 }
 
 
-async def explain_model(spine: Reconciler, model: str, selector: Selector | None) -> ExplainAnswer:
+async def explain_model(view: NodeView, model: str, selector: Selector | None) -> ExplainAnswer:
     """Return what a selector of a model means here, or every alias of it, and why.
 
     Raises:
         UnknownError: Neither the registry nor this node knows it.
     """
-    doing = spine.unfinished(model)
-    state = model_state(spine, model)
+    doing = view.unfinished(model)
+    state = model_state(view, model)
     if state is None and "list" in doing and selector is None:
         state = ModelState(name=model, aliases=[], versions=[])
     if state is None:
-        raise unknown_model(spine, model)
+        raise unknown_model(view, model)
     if selector is None:
-        told = [explain_alias(spine, model, alias.alias) for alias in state.aliases]
+        told = [explain_alias(view, model, alias.alias) for alias in state.aliases]
     elif selector.kind is SelectorKind.VERSION:
-        told = [explain_version(spine, model, selector.version or 0)]
+        told = [explain_version(view, model, selector.version or 0)]
     else:
         _must_have(state, selector)
-        told = [explain_alias(spine, model, selector.text)]
-    attempts, ledger_error = await _attempts(spine, model, told if selector else None)
+        told = [explain_alias(view, model, selector.text)]
+    attempts, ledger_error = await _attempts(view, model, told if selector else None)
     return ExplainAnswer(
         model=model,
-        listed_at=spine.listings.listed_at,
-        source_error=spine.listings.error,
-        gateway_error=spine.observation.unreachable,
-        ledger_error=ledger_error or spine.journal.trouble,
-        frozen=frozen(spine),
+        listed_at=view.listed_at,
+        source_error=view.source_error,
+        gateway_error=view.gateway_error,
+        ledger_error=ledger_error or view.ledger_error,
+        frozen=frozen(view),
         selectors=told,
-        versions=_concerned(spine, state, told),
-        fetches=fetches(spine, model),
+        versions=_concerned(view, state, told),
+        fetches=fetches(view, model),
         doing=doing,
         attempts=attempts,
     )
 
 
-def unknown_model(spine: Reconciler, model: str) -> UnknownError:
+def unknown_model(view: NodeView, model: str) -> UnknownError:
     """Return the error that says that neither the registry nor this node knows the model."""
-    problem = spine.listings.error
+    problem = view.source_error
     return UnknownError(
         f"neither the registry nor this node knows a model {model!r}"
         + (f"; the registry could not be listed: {problem}" if problem else "")
@@ -79,14 +79,14 @@ def _must_have(state: ModelState, selector: Selector) -> None:
         )
 
 
-def explain_alias(spine: Reconciler, model: str, alias: str) -> Explained:
+def explain_alias(view: NodeView, model: str, alias: str) -> Explained:
     """Return what an alias means here, and why."""
-    world = spine.look(model)
-    active = spine.observation.active_of(model).get(alias)
+    world = view.snapshot(model)
+    active = view.active_of(model).get(alias)
     found = explain(world, model, alias, active)
-    failure = last_failure(spine, model, alias, found)
+    failure = last_failure(view, model, alias, found)
     last = world.ledger.last_active.get((model, alias))
-    damaged = copies(spine).get(active.digest) if active else None
+    damaged = copies(view).get(active.digest) if active else None
     return Explained(
         selector=f"@{alias}",
         version=found.active,
@@ -98,8 +98,8 @@ def explain_alias(spine: Reconciler, model: str, alias: str) -> Explained:
         since=active.since if active else None,
         previous=active.previous_version if active else None,
         asked_by=last.asked_by if last and last.version == found.active else None,
-        hold=_hold(spine, model, alias),
-        doing=_doing(spine, model, alias, found.target),
+        hold=_hold(view, model, alias),
+        doing=_doing(view, model, alias, found.target),
         failures=failure.count if failure else 0,
         failure=failure.reason if failure else None,
         retry_at=failure.retry_at if failure else None,
@@ -107,8 +107,8 @@ def explain_alias(spine: Reconciler, model: str, alias: str) -> Explained:
     )
 
 
-def _hold(spine: Reconciler, model: str, alias: str) -> HoldState | None:
-    hold = spine.journal.view.holds.get((model, alias))
+def _hold(view: NodeView, model: str, alias: str) -> HoldState | None:
+    hold = view.ledger.holds.get((model, alias))
     if hold is None:
         return None
     return HoldState(
@@ -120,23 +120,23 @@ def _hold(spine: Reconciler, model: str, alias: str) -> HoldState | None:
     )
 
 
-def _doing(spine: Reconciler, model: str, alias: str | None, version: int | None) -> list[str]:
+def _doing(view: NodeView, model: str, alias: str | None, version: int | None) -> list[str]:
     """Return the steps under way for an alias or a version."""
-    found = (one for one in spine.doing(model) if one[2] in (alias, version))
+    found = (one for one in view.doing(model) if one[2] in (alias, version))
     return sorted({str(subject[0]) for subject in found})
 
 
-def explain_version(spine: Reconciler, model: str, number: int) -> Explained:
+def explain_version(view: NodeView, model: str, number: int) -> Explained:
     """Return how a version is on this node, and why.
 
     Raises:
         UnknownError: Neither the registry nor this node has it, and no operator has it fetched.
     """
-    described = spine.announcer.models.get(model)
+    described = view.described.get(model)
     versions = described.versions if described else []
     found = next((one for one in versions if one.version == number), None)
-    failure = spine.steps.backoff.get(("fetch", model, number))
-    doing = _doing(spine, model, None, number)
+    failure = view.failure("fetch", model, number)
+    doing = _doing(view, model, None, number)
     if found is None and not doing and not failure:
         raise UnknownError(f"neither the registry nor this node has a version {number} of {model}")
     state = found.state if found else VersionState.REGISTERED
@@ -154,15 +154,13 @@ def explain_version(spine: Reconciler, model: str, number: int) -> Explained:
     )
 
 
-def _concerned(
-    spine: Reconciler, state: ModelState, told: list[Explained]
-) -> list[CatalogueVersion]:
+def _concerned(view: NodeView, state: ModelState, told: list[Explained]) -> list[CatalogueVersion]:
     """Return the versions that are meant or wanted, and those that may not serve."""
-    view = spine.journal.view
+    ledger = view.ledger
     numbers = {n for one in told for n in (one.version, one.aspired, one.target)}
     if any(one.selector.startswith("@") for one in told):
-        numbers |= {version for model, version in view.quarantines if model == state.name}
-        numbers |= {version for model, version, _ in view.rejections if model == state.name}
+        numbers |= {version for model, version in ledger.quarantines if model == state.name}
+        numbers |= {version for model, version, _ in ledger.rejections if model == state.name}
     return [
         one.model_copy(update={"description": None})
         for one in state.versions
@@ -171,11 +169,11 @@ def _concerned(
 
 
 async def _attempts(
-    spine: Reconciler, model: str, told: list[Explained] | None
+    view: NodeView, model: str, told: list[Explained] | None
 ) -> tuple[list[HistoryEntry], str | None]:
     """Return what happened last, to the model or to what is told of it; and what is in the way."""
     try:
-        history = await read_history(spine, model, limit=_SEARCHED_ATTEMPTS)
+        history = await read_history(view, model, limit=_SEARCHED_ATTEMPTS)
     except LedgerError as error:
         return [], error.reason
     entries = history.entries

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from itertools import count
 
-from registry_sync.planning.actions import Action
+from registry_sync.planning.actions import Action, Subject, subject_of
 
 _FEW = 1000
 
@@ -35,13 +35,27 @@ class Due:
         """Begin with nothing."""
         self._of: dict[str, dict[Action, int]] = {}
         self._queues: defaultdict[type, list[tuple[int, int, Action]]] = defaultdict(list)
+        self._requested: dict[Subject, Action] = {}
         self._numbers = count()
         self._due = 0
 
+    def request(self, action: Action) -> None:
+        """Let this be due of its model until it has begun, whatever else is put."""
+        self._requested[subject_of(action)] = action
+
+    def requested(self) -> Mapping[Subject, Action]:
+        """Return what was requested and has not begun, by what it is about."""
+        return self._requested
+
     def put(self, model: str, actions: Iterable[Action]) -> None:
-        """Let this be due of a model, and nothing else. What was due before keeps its turn."""
+        """Let this be due of a model, and what was requested; what was due before keeps its turn.
+
+        What was requested comes before what is planned for the same subject.
+        """
         before, now = self._of.get(model, {}), dict[Action, int]()
-        for action in actions:
+        requested = [one for one in self._requested.values() if one.model == model]
+        planned = (one for one in actions if subject_of(one) not in self._requested)
+        for action in (*requested, *planned):
             number = before.get(action)
             if number is None:
                 number = next(self._numbers)
@@ -81,6 +95,9 @@ class Due:
                         break
                     if became is Begin.BEGUN:
                         begun.append(action)
+                        self._requested = {
+                            of: one for of, one in self._requested.items() if one != action
+                        }
                     self._forget(action)
                 heapq.heappop(queue)
         return begun

@@ -1,20 +1,24 @@
 """The loop: what is aspired and what is observed, compared, and the steps that are due."""
 
+from registry_sync.reconcile.build import ControlPlane, Limits, Policy, build
 from registry_sync.reconcile.disk_budget import RoomLimits
 from registry_sync.reconcile.gateway import GatewayClient
-from registry_sync.reconcile.reconciler import Limits, Reconciler, with_pauses
+from registry_sync.reconcile.operators import Operators
 from registry_sync.reconcile.schedule import Schedule
 from registry_sync.reconcile.steps import Failure, Intake
-from registry_sync.reconcile.sweep import Sweep
+from registry_sync.reconcile.view import NodeView, with_pauses
 
 __all__ = [
+    "ControlPlane",
     "Failure",
     "GatewayClient",
     "Intake",
     "Limits",
-    "Reconciler",
+    "NodeView",
+    "Operators",
+    "Policy",
     "RoomLimits",
     "Schedule",
-    "Sweep",
+    "build",
     "with_pauses",
 ]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from gateway.contract import NodeState
-from registry_sync.artifacts import ArtifactStore
+from registry_sync.artifacts import ArtifactStore, StoredArtifact
 from registry_sync.errors import NoDiskRoomError, RolloutRejectedError, StoreError
 from registry_sync.ledger import Journal
 from registry_sync.planning import Kept, Pressure, as_candidates, choose_removed, what_stays
@@ -21,8 +20,8 @@ from registry_sync.reconcile.gateway import (
     ServingTarget,
     TargetUnreachableError,
 )
-from registry_sync.reconcile.registry_view import Listings
-from registry_sync.reconcile.steps import Arrival
+from registry_sync.reconcile.registry import Listings
+from registry_sync.reconcile.view import Changes
 from registry_sync.system import Threads
 
 _WORDS = {
@@ -61,32 +60,29 @@ class DiskRoom:
         target: ServingTarget,
         observation: Observation,
         announcer: Announcer,
-        arrival: Arrival,
+        artifacts: dict[str, StoredArtifact],
         listings: Listings,
         journal: Journal,
         store: ArtifactStore,
         threads: Threads,
-        next_decision: Callable[[], Awaitable[None]],
-        on_moved: Callable[[AbstractSet[str]], None],
+        changes: Changes,
         limits: RoomLimits,
         clock: Callable[[], float],
     ) -> None:
         """Store.
 
-        ``next_decision`` returns once the gateway has been told what is here; ``on_moved`` has it
-        told of models of which something else is here now; ``clock`` gives epoch seconds.
+        ``changes`` has the gateway told what is here now; ``clock`` gives epoch seconds.
         """
         self.limits = limits
         self._target = target
         self._observation = observation
         self._announcer = announcer
-        self._arrival = arrival
+        self._artifacts = artifacts
         self._listings = listings
         self._journal = journal
         self._store = store
         self._threads = threads
-        self._next_decision = next_decision
-        self._on_moved = on_moved
+        self._changes = changes
         self._clock = clock
         self._needed_at: dict[str, float] = {}
         self._active: dict[str, frozenset[str]] = {}
@@ -114,7 +110,7 @@ class DiskRoom:
     async def sweep(self) -> None:
         """Remove what may go, but nothing before gateway and registry have both been heard."""
         async with self._one_at_a_time:
-            artifacts = self._arrival.artifacts
+            artifacts = self._artifacts
             self._needed_at = {d: at for d, at in self._needed_at.items() if d in artifacts}
             node = await self.ask()  # who is resident is told by no news
             if node is None:
@@ -149,7 +145,7 @@ class DiskRoom:
                     )
                 kept = self._stays(node)
                 doomed = self._choose(kept, Pressure(budget_bytes=lacking))
-                frees_bytes = sum(self._arrival.artifacts[one].size_bytes for one in doomed)
+                frees_bytes = sum(self._artifacts[one].size_bytes for one in doomed)
                 if frees_bytes < lacking or not await self._remove(doomed):
                     raise NoDiskRoomError(self._why_not(kept, total_bytes))
 
@@ -187,7 +183,7 @@ class DiskRoom:
     def _choose(self, kept: Kept, pressure: Pressure) -> list[str]:
         return choose_removed(
             as_candidates(
-                self._arrival.artifacts,
+                self._artifacts,
                 aspired=self._listings.aspired,
                 ledger=self._journal.view,
                 needed_at=self._needed_at,
@@ -209,11 +205,11 @@ class DiskRoom:
         Returns:
             How many have gone.
         """
-        artifacts, models = self._arrival.artifacts, self._models_of(doomed)
+        artifacts, models = self._artifacts, self._models_of(doomed)
         going = {digest: artifacts.pop(digest) for digest in doomed}
-        self._on_moved(models)
+        self._changes.note(models)
         try:
-            await self._next_decision()
+            await self._changes.next_decision()
             node = await self.ask()
             if node is None:
                 return 0
@@ -230,12 +226,12 @@ class DiskRoom:
         finally:
             for digest, artifact in going.items():
                 artifacts.setdefault(digest, artifact)
-            self._on_moved(models)
+            self._changes.note(models)
         return len(doomed) - len(going)
 
     def _models_of(self, digests: Collection[str]) -> frozenset[str]:
         """Return the models of which a version has or had these bytes, or is to have them."""
-        artifacts, view = self._arrival.artifacts, self._journal.view
+        artifacts, view = self._artifacts, self._journal.view
         return frozenset(
             {
                 *(pin.model for digest in digests for pin in artifacts[digest].pins),
@@ -252,7 +248,7 @@ class DiskRoom:
             _log.error("artifact.remove_failed", digest=digest, reason=error.reason)
         else:
             _log.info("artifact.removed", digest=digest)
-        self._arrival.artifacts.pop(digest, None)
+        self._artifacts.pop(digest, None)
 
     # --- why there is none ------------------------------------------------------------------------
 
@@ -267,7 +263,7 @@ class DiskRoom:
     def _why_not(self, kept: Kept, total_bytes: int) -> str:
         """Say what holds the room, each artifact by the first reason for which it stays."""
         reasons = kept.by_reason(now=self._clock(), rollback_window_s=self.limits.rollback_window_s)
-        left, held = dict(self._arrival.artifacts), dict[str, int]()
+        left, held = dict(self._artifacts), dict[str, int]()
         for reason, digests in reasons.items():
             found = [left.pop(digest) for digest in sorted(digests) if digest in left]
             if found:

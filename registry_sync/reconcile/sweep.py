@@ -2,54 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gateway.contract import NodeState
 from registry_sync.artifacts import StoredArtifact
 from registry_sync.domain import Aspired, LedgerView, find
+from registry_sync.ledger import Journal, Ledger
 from registry_sync.planning import LISTINGS_FOR_REMOVAL
-from registry_sync.reconcile.reconciler import Reconciler
+from registry_sync.reconcile.disk_budget import DiskRoom
+from registry_sync.reconcile.gateway import Observation
+from registry_sync.reconcile.registry import Listings
+from registry_sync.reconcile.steps import Preparation
+from registry_sync.reconcile.view import Changes
 
 
 class Sweep:
     """The clean-up of one node. Event loop only."""
 
-    def __init__(self, reconciler: Reconciler) -> None:
-        """Store."""
-        self._reconciler = reconciler
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        ledger: Ledger,
+        observation: Observation,
+        listings: Listings,
+        preparation: Preparation,
+        artifacts: Mapping[str, StoredArtifact],
+        disk_room: DiskRoom,
+        changes: Changes,
+    ) -> None:
+        self._journal = journal
+        self._ledger = ledger
+        self._observation = observation
+        self._listings = listings
+        self._preparation = preparation
+        self._artifacts = artifacts
+        self._disk_room = disk_room
+        self._changes = changes
 
     async def run(self) -> None:
         """Remove what may go, but nothing before gateway and registry have both been heard."""
-        spine = self._reconciler
-        await spine.journal.write(None, spine.ledger.prune)
-        node = spine.observation.node
-        if node is None or spine.observation.unreachable or not spine.listings.count:
+        await self._journal.write(None, self._ledger.prune)
+        node = self._observation.node
+        if node is None or self._observation.unreachable or not self._listings.count:
             return
         await self._forget_gone(node)
-        spine.preparation.forget_all_but(spine.arrival.artifacts.keys())
-        built = spine.preparation.built
-        await spine.preparation.sweep(
-            spine.arrival.artifacts.values(),
-            older_than_s=spine.disk_room.limits.rollback_window_s,
+        self._preparation.forget_all_but(self._artifacts.keys())
+        built = self._preparation.built
+        await self._preparation.sweep(
+            self._artifacts.values(),
+            older_than_s=self._disk_room.limits.rollback_window_s,
         )
-        if built != spine.preparation.built:
-            spine.wake()
-        await spine.disk_room.sweep()
+        if built != self._preparation.built:
+            self._changes.wake()
+        await self._disk_room.sweep()
 
     async def _forget_gone(self, node: NodeState) -> None:
         """Keep what is known of deleted versions bounded, once the registry surely lacks them."""
-        spine = self._reconciler
-        if spine.listings.error is not None or spine.listings.count < LISTINGS_FOR_REMOVAL:
+        if self._listings.error is not None or self._listings.count < LISTINGS_FOR_REMOVAL:
             return
-        aspired, view = spine.listings.aspired, spine.journal.view
-        if gone := choose_gone(spine.arrival.artifacts, node=node, aspired=aspired, ledger=view):
-            await spine.journal.write(None, spine.ledger.forget_pins, gone)
+        aspired, view = self._listings.aspired, self._journal.view
+        if gone := choose_gone(self._artifacts, node=node, aspired=aspired, ledger=view):
+            await self._journal.write(None, self._ledger.forget_pins, gone)
         if gone := choose_gone_verdicts(aspired=aspired, ledger=view):
-            await spine.journal.write(None, spine.ledger.forget_verdicts, gone)
+            await self._journal.write(None, self._ledger.forget_verdicts, gone)
         alive = {*aspired.models, *(one.model for one in node.active), *(m for m, _ in view.holds)}
-        await spine.journal.write(None, spine.ledger.forget_history, alive)
+        await self._journal.write(None, self._ledger.forget_history, alive)
 
 
 def choose_gone(
-    artifacts: dict[str, StoredArtifact], *, node: NodeState, aspired: Aspired, ledger: LedgerView
+    artifacts: Mapping[str, StoredArtifact],
+    *,
+    node: NodeState,
+    aspired: Aspired,
+    ledger: LedgerView,
 ) -> frozenset[tuple[str, int]]:
     """Return the models and versions that were accepted once, and are nowhere any more."""
     needed = {

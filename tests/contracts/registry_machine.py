@@ -374,7 +374,7 @@ class Machine(RuleBasedStateMachine):
     @rule(frozen=st.booleans())
     def freeze(self, frozen: bool) -> None:
         if self.plane is not None:
-            self.run(self.spine.freeze() if frozen else self.spine.unfreeze())
+            self.run(self.node.operators.freeze() if frozen else self.node.operators.unfreeze())
             self.model.frozen = frozen
             self._look()
 
@@ -383,16 +383,16 @@ class Machine(RuleBasedStateMachine):
         request = PinRequest(model=name, alias=alias, version=version)
 
         async def pinned() -> None:
-            if not (await pin(self.spine, request)).pinned:
+            if not (await pin(self.node.view, self.node.operators, request)).pinned:
                 await self._until_idle()  # its bytes come first
-                await pin(self.spine, request)
+                await pin(self.node.view, self.node.operators, request)
 
         self._decide((name, alias), pinned)
 
     @rule(name=models, alias=aliases)
     def roll_back(self, name: str, alias: str) -> None:
         request = RollbackRequest(model=name, alias=alias)
-        self._decide((name, alias), lambda: roll_back(self.spine, request))
+        self._decide((name, alias), lambda: roll_back(self.node.view, self.node.operators, request))
 
     def _decide(self, alias: Alias, decide: Callable[[], Awaitable[object]]) -> None:
         """Have an operator decide about an alias; what is held from then on was asked for."""
@@ -408,17 +408,18 @@ class Machine(RuleBasedStateMachine):
             await self._until_idle()
             self.tally["decided"] += 1
 
-        hold = self.spine.hold
+        operators = self.node.operators
+        hold = operators.hold
 
         async def noting(made: Any) -> str | None:
             asked.add((made.target_version, made.target_digest))
             return await hold(made)
 
-        self.spine.hold = noting  # type: ignore[method-assign,assignment]
+        operators.hold = noting  # type: ignore[method-assign,assignment]
         try:
             self.run(decided())
         finally:
-            self.spine.hold = hold  # type: ignore[method-assign]
+            operators.hold = hold  # type: ignore[method-assign]
         self._note_holds()
 
     async def _until_idle(self) -> None:
@@ -435,7 +436,7 @@ class Machine(RuleBasedStateMachine):
     def unpin(self, name: str, alias: str) -> None:
         if self.plane is None or (name, alias) not in self.spine.journal.view.holds:
             return
-        self.run(unpin(self.spine, UnpinRequest(model=name, alias=alias)))
+        self.run(unpin(self.node.view, self.node.operators, UnpinRequest(model=name, alias=alias)))
         self._note_holds()
         self._look()
 
@@ -444,7 +445,7 @@ class Machine(RuleBasedStateMachine):
         """Have an operator accept what was found altered, if it can be."""
         if self.plane is None:
             return
-        for one in read_quarantines(self.spine).quarantines:
+        for one in read_quarantines(self.node.view).quarantines:
             there = self._has(one.model, one.version)
             if one.incident != "altered" or one.found_digest is None or not there:
                 continue
@@ -461,13 +462,15 @@ class Machine(RuleBasedStateMachine):
 
     async def _accept(self, model: str, version: int) -> str:
         try:
-            accept(self.spine, ReleaseRequest(model=model, version=version))
+            accept(
+                self.node.view, self.node.operators, ReleaseRequest(model=model, version=version)
+            )
         except RefusedError:
             return "refused"
         await self._until_idle()
         if (model, version) not in self.spine.journal.view.quarantines:
             return "accepted"
-        return "pending" if self.spine.doing(model) else "refused"
+        return "pending" if self.node.view.doing(model) else "refused"
 
     # --- what is lost -----------------------------------------------------------------------------
 
@@ -575,7 +578,7 @@ class Machine(RuleBasedStateMachine):
                 assert entry.state is VersionState.QUARANTINED, entry
                 self.tally["quarantined"] += 1
             elif not self.model.may_answer_number((name, version), active.digest):
-                told = explain(self.spine.look(), name, alias, active)
+                told = explain(self.spine._snapshots.whole(), name, alias, active)
                 # Also where a renamed model was altered: its successor's bytes are wrong then.
                 assert "made anew" in told.reason or "were altered" in told.reason, told
                 self.tally["serves its predecessor"] += 1

@@ -16,9 +16,13 @@ from registry_sync.domain.promotion_windows import PromotionWindows
 from registry_sync.domain.signature_diff import OnSignatureChange
 from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.ledger.ledger import Ledger
+from registry_sync.reconcile.build import ControlPlane, Limits, Policy, build
 from registry_sync.reconcile.disk_budget import RoomLimits
-from registry_sync.reconcile.reconciler import Limits, Reconciler
+from registry_sync.reconcile.operators import Operators
+from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.steps.intake import Intake
+from registry_sync.reconcile.view.node_view import NodeView
+from registry_sync.system.damaged_files import DamagedFiles
 from registry_sync.system.threads import Threads
 from tests.fakes.environments import FakeEnvironments
 from tests.fakes.gateway import FakeGateway, becomes
@@ -46,6 +50,8 @@ class NodeInMemory:
     ledger_url: str = ""
     clock: Callable[[], float] = time.time
     windows: PromotionWindows = ()
+    plane: ControlPlane = field(init=False)
+    """The control plane that runs, or ran last."""
 
     @classmethod
     def with_versions(cls, folder: Path, count: int) -> Self:
@@ -63,6 +69,7 @@ class NodeInMemory:
         threads = Threads()
         store = ArtifactStore(self.folder, self.clock, budget_bytes=self.disk_budget_bytes)
         store.open()
+        damaged_files = DamagedFiles(self.clock)
         holds_file = HoldsFile(self.folder / "holds.json")
         ledger = Ledger(
             self.ledger_url or f"sqlite:///{self.folder}/ledger.db",
@@ -70,7 +77,7 @@ class NodeInMemory:
             clock=self.clock,
             holds_file=holds_file,
         )
-        spine = Reconciler(
+        self.plane = build(
             source=self.registry,
             intake=Intake(
                 source=self.registry,
@@ -84,15 +91,15 @@ class NodeInMemory:
             target=self.gateway,
             threads=threads,
             environments=self.environments,
-            on_mismatch=self.on_mismatch,
-            on_signature_change=self.on_signature_change,
+            policy=Policy(self.require_digest, self.on_mismatch, self.on_signature_change),
             boot_id=f"boot-{time.monotonic_ns()}",
             jitter=lambda: 0.0,
             limits=Limits(self.stage_timeout_s, self.room, self.windows),
-            require_digest=self.require_digest,
             holds_file=holds_file,
+            damaged_files=damaged_files,
             clock=self.clock,
         )
+        spine = self.plane.reconciler
         running = asyncio.create_task(spine.run())
         try:
             await becomes(lambda: spine.observation.node or running.done(), "it observes")
@@ -104,6 +111,16 @@ class NodeInMemory:
             await asyncio.gather(running, return_exceptions=True)
             assert threads.close(patience_s=10), "a thread outlives the control plane"
             ledger.close()
+
+    @property
+    def operators(self) -> Operators:
+        """Who takes decisions of operators."""
+        return self.plane.operators
+
+    @property
+    def view(self) -> NodeView:
+        """What operators see."""
+        return self.plane.view
 
     def break_ledger(self) -> bytes:
         """Leave a database that cannot be opened; what `mend_ledger` takes."""

@@ -35,15 +35,13 @@ from tests.fakes.wire import WireTransport
 _LOOKS, _LOOK_S = 100, 0.01
 
 
-def operations(node: NodeInMemory, spine: Reconciler) -> Operations:
-    return Operations(spine, "node", "http://registry")
+def operations(node: NodeInMemory) -> Operations:
+    return Operations(node.view, node.operators, "node", "http://registry")
 
 
 @contextlib.asynccontextmanager
 async def asking(node: NodeInMemory, spine: Reconciler) -> AsyncIterator[httpx.AsyncClient]:
-    service = AsgiService(
-        create_app(operations(node, spine)), max_body_bytes=2**16, body_timeout_s=10
-    )
+    service = AsgiService(create_app(operations(node)), max_body_bytes=2**16, body_timeout_s=10)
     transport = WireTransport(service, whole=True)
     async with httpx.AsyncClient(transport=transport, base_url="http://control-plane") as client:
         yield client
@@ -93,9 +91,9 @@ async def _outcome(
         shown = await client.get("/explain", params=query)
         assert shown.status_code == 200, shown.text
         found = ExplainAnswer.model_validate_json(shown.content)
-        verdict = judge(found)
-        answer = waiting.with_verdict(answer, verdict, found)
-        if verdict.final:
+        ending = judge(found)
+        answer = waiting.with_ending(answer, ending, found)
+        if ending.final:
             break
         await asyncio.sleep(_LOOK_S)
     return answer
@@ -140,5 +138,5 @@ async def listening(
         tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as folder,
         listening_at(Path(folder) / "operations.sock") as listener,
     ):
-        async with serving(local_server(create_app(operations(node, spine))), listener):
+        async with serving(local_server(create_app(operations(node))), listener):
             yield partial(asyncio.to_thread, run, folder)

@@ -74,7 +74,7 @@ async def test_every_version_is_served_in_its_turn_and_the_budget_holds(
             for version in versions:
                 node.gateway.want(M, version)
             while node.gateway.wanted:
-                spine.try_now(M)
+                node.operators.try_now(M)
                 assert spine.store.use().over_bytes == 0
                 await asyncio.sleep(0.01)
             await idle(spine)

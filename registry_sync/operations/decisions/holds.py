@@ -5,11 +5,11 @@ from __future__ import annotations
 from registry_sync.domain import AskedBy, Hold, aspired_version
 from registry_sync.operations.errors import CannotServeError
 from registry_sync.planning import why_unable
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile import NodeView
 
 
 def new_hold(
-    spine: Reconciler,
+    view: NodeView,
     key: tuple[str, str],
     version: int,
     digest: str,
@@ -20,14 +20,14 @@ def new_hold(
     """Return an operator's decision of now: an alias (``key``) stays at these bytes.
 
     Args:
-        spine: Knows where the registry points the alias now.
+        view: Knows where the registry points the alias now.
         key: Model and alias.
         version: Where it stays.
         digest: The bytes that are meant.
         of_creation: The creation of the version that is meant; None: unknown.
         lasting: See `Hold`.
     """
-    aspired = aspired_version(spine.listings.aspired, *key)
+    aspired = aspired_version(view.aspired, *key)
     return Hold(
         model=key[0],
         alias=key[1],
@@ -35,21 +35,21 @@ def new_hold(
         target_version=version,
         target_digest=digest,
         asked_by=AskedBy.OPERATOR,
-        at=spine.clock(),
+        at=view.now(),
         lasting=lasting,
-        aspired_creation=spine.look(key[0]).creation_of(key[0], aspired) if aspired else None,
+        aspired_creation=view.snapshot(key[0]).creation_of(key[0], aspired) if aspired else None,
         target_creation=of_creation,
     )
 
 
-def must_be_able(spine: Reconciler, hold: Hold) -> None:
+def must_be_able(view: NodeView, hold: Hold) -> None:
     """Refuse a hold whose target cannot serve, as is known by now.
 
     Raises:
         CannotServeError: It cannot.
     """
-    active = spine.observation.active_of(hold.model).get(hold.alias)
+    active = view.active_of(hold.model).get(hold.alias)
     if active and (active.version, active.digest) == (hold.target_version, hold.target_digest):
         return
-    if unable := why_unable(spine.look(hold.model), hold):
+    if unable := why_unable(view.snapshot(hold.model), hold):
         raise CannotServeError(unable[1])

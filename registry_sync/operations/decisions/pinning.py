@@ -14,10 +14,10 @@ from registry_sync.operations.decisions.holds import must_be_able, new_hold
 from registry_sync.operations.errors import CannotServeError, NotHeldError, UnknownError
 from registry_sync.operations.explanation import explain_alias, explain_version
 from registry_sync.planning import expected_digest, quarantine_of
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile import NodeView, Operators
 
 
-async def pin(spine: Reconciler, request: PinRequest) -> PinAnswer:
+async def pin(view: NodeView, operators: Operators, request: PinRequest) -> PinAnswer:
     """Pin an alias. Bytes that have never been here are fetched first, and nothing is pinned yet.
 
     Raises:
@@ -25,9 +25,9 @@ async def pin(spine: Reconciler, request: PinRequest) -> PinAnswer:
         CannotServeError: The version may not serve here, as things are.
     """
     key = (request.model, request.alias)
-    active = spine.observation.active_of(request.model).get(request.alias)
-    _must_be_known(spine, key)
-    _must_be_admissible(spine, request)
+    active = view.active_of(request.model).get(request.alias)
+    _must_be_known(view, key)
+    _must_be_admissible(view, request)
     answer = PinAnswer(
         model=request.model,
         alias=request.alias,
@@ -36,26 +36,26 @@ async def pin(spine: Reconciler, request: PinRequest) -> PinAnswer:
         pinned=False,
         explained=[],
     )
-    digest = _digest(spine, request)
+    digest = _digest(view, request)
     if digest is None:
-        spine.fetch(request.model, request.version)
-        explained = explain_version(spine, request.model, request.version)
+        operators.fetch(request.model, request.version)
+        explained = explain_version(view, request.model, request.version)
         return answer.model_copy(update={"explained": [explained]})
-    of = _creation(spine, request)
-    hold = new_hold(spine, key, request.version, digest, of_creation=of, lasting=True)
-    must_be_able(spine, hold)
-    not_recorded = await spine.hold(hold)
-    explained = explain_alias(spine, *key)
+    of = _creation(view, request)
+    hold = new_hold(view, key, request.version, digest, of_creation=of, lasting=True)
+    must_be_able(view, hold)
+    not_recorded = await operators.hold(hold)
+    explained = explain_alias(view, *key)
     update = {"pinned": True, "explained": [explained], "not_recorded": not_recorded}
     return answer.model_copy(update=update)
 
 
-def _must_be_known(spine: Reconciler, key: tuple[str, str]) -> None:
+def _must_be_known(view: NodeView, key: tuple[str, str]) -> None:
     model, alias = key
-    active = spine.observation.active_of(model)
-    listed = spine.listings.aspired.models.get(model)
+    active = view.active_of(model)
+    listed = view.aspired.models.get(model)
     words = {*listed.aliases, *listed.unfollowed} if listed else set()
-    if alias in words or alias in active or key in spine.journal.view_of(model).holds:
+    if alias in words or alias in active or key in view.ledger_of(model).holds:
         return
     known = sorted({*words, *active})
     raise UnknownError(
@@ -65,55 +65,55 @@ def _must_be_known(spine: Reconciler, key: tuple[str, str]) -> None:
     )
 
 
-def _must_be_admissible(spine: Reconciler, request: PinRequest) -> None:
-    listed = find(spine.listings.aspired, request.model, request.version)
+def _must_be_admissible(view: NodeView, request: PinRequest) -> None:
+    listed = find(view.aspired, request.model, request.version)
     if listed is None:
         return
-    if found := quarantine_of(listed, spine.journal.view_of(request.model)):
+    if found := quarantine_of(listed, view.ledger_of(request.model)):
         raise CannotServeError(found.reason)
     if listed.stamp_problem:
         raise CannotServeError(listed.stamp_problem)
-    if spine.look(request.model).require_digest and not listed.stamped:
+    if view.snapshot(request.model).require_digest and not listed.stamped:
         raise CannotServeError(
             f"version {request.version} has no stamp, and this node requires a digest: stamp it"
         )
 
 
-def _digest(spine: Reconciler, request: PinRequest) -> str | None:
+def _digest(view: NodeView, request: PinRequest) -> str | None:
     """Return what the version's bytes must be, or were here; None: nobody has seen them."""
-    view = spine.journal.view
-    listed = find(spine.listings.aspired, request.model, request.version)
+    ledger = view.ledger
+    listed = find(view.aspired, request.model, request.version)
     if listed is not None:
-        return expected_digest(listed, view)
-    known = view.pins.get((request.model, request.version))
+        return expected_digest(listed, ledger)
+    known = ledger.pins.get((request.model, request.version))
     return known.digest if known else None
 
 
-def _creation(spine: Reconciler, request: PinRequest) -> str | None:
+def _creation(view: NodeView, request: PinRequest) -> str | None:
     """Return the creation whose bytes those are; None: unknown."""
-    view = spine.journal.view
-    listed = find(spine.listings.aspired, request.model, request.version)
-    known = view.pins.get((request.model, request.version))
-    return creation_of(listed, view) if listed else known.creation if known else None
+    ledger = view.ledger
+    listed = find(view.aspired, request.model, request.version)
+    known = ledger.pins.get((request.model, request.version))
+    return creation_of(listed, ledger) if listed else known.creation if known else None
 
 
-async def unpin(spine: Reconciler, request: UnpinRequest) -> UnpinAnswer:
+async def unpin(view: NodeView, operators: Operators, request: UnpinRequest) -> UnpinAnswer:
     """Let an alias follow the registry again, after a pin or a rollback.
 
     Raises:
         NotHeldError: It does.
     """
     key = (request.model, request.alias)
-    hold = spine.journal.view_of(request.model).holds.get(key)
+    hold = view.ledger_of(request.model).holds.get(key)
     if hold is None:
         raise NotHeldError(f"{request.model}@{request.alias} is neither pinned nor held")
-    not_recorded = await spine.unhold(hold)
+    not_recorded = await operators.unhold(hold)
     return UnpinAnswer(
         outcome="done",
         model=request.model,
         alias=request.alias,
         was=hold.target_version,
         was_pinned=hold.lasting,
-        explained=[explain_alias(spine, *key)],
+        explained=[explain_alias(view, *key)],
         not_recorded=not_recorded,
     )

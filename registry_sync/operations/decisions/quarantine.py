@@ -14,26 +14,26 @@ from registry_sync.domain import (
 from registry_sync.operations.errors import CannotServeError, NotQuarantinedError, not_recorded
 from registry_sync.operations.explanation import explain_version
 from registry_sync.planning import incident_of, quarantine_of, way_out, why_not_acceptable
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile import NodeView, Operators
 
 
-def read_quarantines(spine: Reconciler) -> Quarantines:
+def read_quarantines(view: NodeView) -> Quarantines:
     """Return what is quarantined on this node, the newest first."""
-    found = spine.journal.view.quarantines.values()
+    found = view.ledger.quarantines.values()
     newest_first = sorted(found, key=lambda one: one.at, reverse=True)
-    return Quarantines(quarantines=[_state(spine, one) for one in newest_first])
+    return Quarantines(quarantines=[_state(view, one) for one in newest_first])
 
 
-def _state(spine: Reconciler, one: Quarantine) -> QuarantineState:
-    view = spine.journal.view
-    listed = find(spine.listings.aspired, one.model, one.version)
+def _state(view: NodeView, one: Quarantine) -> QuarantineState:
+    ledger = view.ledger
+    listed = find(view.aspired, one.model, one.version)
     if listed is None:
         incident, end = "gone", "the registry no longer lists it: `quarantine release` forgets it"
-    elif quarantine_of(listed, view) is not one:
-        incident = "made_anew" if is_made_anew(listed, view) else "over"
+    elif quarantine_of(listed, ledger) is not one:
+        incident = "made_anew" if is_made_anew(listed, ledger) else "over"
         end = "it says nothing of the version as it is now: `quarantine release` forgets it"
     else:
-        incident, end = str(incident_of(one, listed, view)), way_out(one, listed, view)
+        incident, end = str(incident_of(one, listed, ledger)), way_out(one, listed, ledger)
     return QuarantineState(
         model=one.model,
         version=one.version,
@@ -48,7 +48,7 @@ def _state(spine: Reconciler, one: Quarantine) -> QuarantineState:
     )
 
 
-def accept(spine: Reconciler, request: ReleaseRequest) -> ReleaseAnswer:
+def accept(view: NodeView, operators: Operators, request: ReleaseRequest) -> ReleaseAnswer:
     """Accept the bytes of a version as they were found altered: fetched and checked against that.
 
     Until these very bytes are here, and can be read, what was accepted before counts.
@@ -57,17 +57,17 @@ def accept(spine: Reconciler, request: ReleaseRequest) -> ReleaseAnswer:
         NotQuarantinedError: There is nothing to accept.
         CannotServeError: No acceptance ends this quarantine.
     """
-    listed = find(spine.listings.aspired, request.model, request.version)
-    view = spine.journal.view_of(request.model)
-    found = quarantine_of(listed, view) if listed else None
+    listed = find(view.aspired, request.model, request.version)
+    ledger = view.ledger_of(request.model)
+    found = quarantine_of(listed, ledger) if listed else None
     if listed is None or found is None:
         raise _not_quarantined(request)
     if reason := why_not_acceptable(found, listed):
         raise CannotServeError(reason)
-    return _fetched(spine, request, accepts=found.found_digest)
+    return _fetched(view, operators, request, accepts=found.found_digest)
 
 
-async def release(spine: Reconciler, request: ReleaseRequest) -> ReleaseAnswer:
+async def release(view: NodeView, operators: Operators, request: ReleaseRequest) -> ReleaseAnswer:
     """Release a quarantine, and have the bytes fetched and checked once more.
 
     It says nothing of what they must be: wrong ones are quarantined again.
@@ -77,23 +77,27 @@ async def release(spine: Reconciler, request: ReleaseRequest) -> ReleaseAnswer:
         LedgerError: The ledger does not take it: nothing has changed.
     """
     of = (request.model, request.version)
-    if of not in spine.journal.view_of(request.model).quarantines:
+    if of not in view.ledger_of(request.model).quarantines:
         raise _not_quarantined(request)
-    if not await spine.release_quarantine(*of):
-        raise not_recorded(spine, f"{request.model}/{request.version} stays quarantined")
-    return _fetched(spine, request)
+    if not await operators.release_quarantine(*of):
+        raise not_recorded(view, f"{request.model}/{request.version} stays quarantined")
+    return _fetched(view, operators, request)
 
 
 def _fetched(
-    spine: Reconciler, request: ReleaseRequest, *, accepts: str | None = None
+    view: NodeView,
+    operators: Operators,
+    request: ReleaseRequest,
+    *,
+    accepts: str | None = None,
 ) -> ReleaseAnswer:
-    """Have a version fetched and checked once more; ``accepts`` as in `Reconciler.fetch`."""
+    """Have a version fetched and checked once more; ``accepts`` as in `Operators.fetch`."""
     answer = ReleaseAnswer(model=request.model, version=request.version, explained=[])
-    if find(spine.listings.aspired, request.model, request.version) is None:
+    if find(view.aspired, request.model, request.version) is None:
         update = {"outcome": "released", "reason": "the registry no longer lists it"}
         return answer.model_copy(update=update)
-    spine.fetch(request.model, request.version, accepts)
-    explained = explain_version(spine, request.model, request.version)
+    operators.fetch(request.model, request.version, accepts)
+    explained = explain_version(view, request.model, request.version)
     return answer.model_copy(update={"explained": [explained]})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gateway.contract import ActiveAlias
 from registry_sync.domain import (
     Activation,
@@ -18,70 +20,71 @@ from registry_sync.operations.decisions.holds import must_be_able, new_hold
 from registry_sync.operations.errors import CannotServeError, NothingToRollBackError
 from registry_sync.operations.explanation import explain_alias
 from registry_sync.planning import expected_digest, predecessor_is_over
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile import NodeView, Operators
 
 _SEARCHED_ACTIVATIONS = 200
 
 
-async def roll_back(spine: Reconciler, request: RollbackRequest) -> RollbackAnswer:
+async def roll_back(
+    view: NodeView, operators: Operators, request: RollbackRequest
+) -> RollbackAnswer:
     """Hold the alias at its target, until the registry moves it from where it points now.
 
     Raises:
         NothingToRollBackError: There is no such alias, or nothing before.
         CannotServeError: The target may not serve here, as things are.
     """
-    active = _active(spine, request)
-    target = await _target(spine, request, active)
+    active = _active(view, request)
+    target = await _target(view, request, active)
     if target.target_version == active.version and target.target_digest == active.digest:
         raise NothingToRollBackError(
             f"{request.model}@{request.alias} points at version {active.version} already"
         )
-    if target.target_version == active.version and spine.look(request.model).why_other_bytes(
+    if target.target_version == active.version and view.snapshot(request.model).why_other_bytes(
         target
     ):
         raise CannotServeError(predecessor_is_over(active.version))
-    must_be_able(spine, target)
+    must_be_able(view, target)
     key = (request.model, request.alias)
-    standing = spine.journal.view_of(request.model).holds.get(key)
-    not_recorded = await spine.hold(target)
+    standing = view.ledger_of(request.model).holds.get(key)
+    not_recorded = await operators.hold(target)
     return RollbackAnswer(
         model=request.model,
         alias=request.alias,
         from_version=active.version,
         to_version=target.target_version,
         was_pinned=standing is not None and standing.lasting,
-        explained=[explain_alias(spine, *key)],
+        explained=[explain_alias(view, *key)],
         not_recorded=not_recorded,
     )
 
 
-def _active(spine: Reconciler, request: RollbackRequest) -> ActiveAlias:
-    active = spine.observation.active_of(request.model).get(request.alias)
+def _active(view: NodeView, request: RollbackRequest) -> ActiveAlias:
+    active = view.active_of(request.model).get(request.alias)
     if active is None:
         raise NothingToRollBackError(
-            spine.observation.unreachable
-            or f"{request.model}@{request.alias} points at nothing on this node"
+            view.gateway_error or f"{request.model}@{request.alias} points at nothing on this node"
         )
     return active
 
 
-async def _target(spine: Reconciler, request: RollbackRequest, active: ActiveAlias) -> Hold:
+async def _target(view: NodeView, request: RollbackRequest, active: ActiveAlias) -> Hold:
     """Choose the version to go back to."""
     key = (request.model, request.alias)
     if request.version is not None:
-        digest, creation = _as_it_is_now(spine, request.model, request.version)
-        return new_hold(spine, key, request.version, digest, of_creation=creation)
-    version, digest, creation = await _previous(spine, active)
-    return new_hold(spine, key, version, digest, of_creation=creation)
+        digest, creation = _as_it_is_now(view, request.model, request.version)
+        return new_hold(view, key, request.version, digest, of_creation=creation)
+    version, digest, creation = await _previous(view, active)
+    return new_hold(view, key, version, digest, of_creation=creation)
 
 
-def _as_it_is_now(spine: Reconciler, model: str, version: int) -> tuple[str, str | None]:
+def _as_it_is_now(view: NodeView, model: str, version: int) -> tuple[str, str | None]:
     """Return what a version's bytes must be, which may be others than were here; and of when."""
-    view = spine.journal.view
-    listed = find(spine.listings.aspired, model, version)
-    if listed is not None and (expected := expected_digest(listed, view)):
-        return expected, creation_of(listed, view)
-    pin = view.pins.get((model, version))
+    ledger = view.ledger
+    listed = find(view.aspired, model, version)
+    if listed is not None and (expected := expected_digest(listed, ledger)):
+        return expected, creation_of(listed, ledger)
+    pin = ledger.pins.get((model, version))
     if pin is None or listed is not None:
         raise NothingToRollBackError(
             f"version {version} of {model} has never been on this node: call it once by number"
@@ -89,23 +92,18 @@ def _as_it_is_now(spine: Reconciler, model: str, version: int) -> tuple[str, str
     return pin.digest, pin.creation
 
 
-async def _previous(spine: Reconciler, active: ActiveAlias) -> tuple[int, str, str | None]:
+async def _previous(view: NodeView, active: ActiveAlias) -> tuple[int, str, str | None]:
     """Return what the alias pointed at before what it points at now, and of which creation."""
     unread = None
     try:
-        history = await spine.journal.read(
-            spine.ledger.activations_of,
-            active.model,
-            active.alias,
-            limit=_SEARCHED_ACTIVATIONS,
-        )
+        history = await view.activations(active.model, active.alias, limit=_SEARCHED_ACTIVATIONS)
     except LedgerError as error:
         history, unread = [], error.reason
     found = before(history, active.version)
     if found is not None:
         return found.version, found.digest, found.creation
     # What was rolled back from is no place to go back to. A hold tells where the history is lost.
-    hold = spine.journal.view.holds.get((active.model, active.alias))
+    hold = view.ledger.holds.get((active.model, active.alias))
     held = hold is not None and not hold.lasting
     left = {one.previous_version for one in history if _goes_back(one)}
     version = active.previous_version
@@ -117,11 +115,11 @@ async def _previous(spine: Reconciler, active: ActiveAlias) -> tuple[int, str, s
             else f"what {name} pointed at before is in the ledger only ({unread}): name the "
             "version with --to"
         )
-    of = creation_of_bytes(spine.journal.view, active.model, version, active.previous_digest)
+    of = creation_of_bytes(view.ledger, active.model, version, active.previous_digest)
     return version, active.previous_digest, of
 
 
-def before(history: list[Activation], version: int) -> Activation | None:
+def before(history: Sequence[Activation], version: int) -> Activation | None:
     """Return the activation to go back to from ``version``; None: there is none.
 
     What was rolled back from is no place to go back to, until something else activates it again:

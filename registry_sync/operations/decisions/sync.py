@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from registry_sync.domain import AskedBy, SyncAnswer
+from registry_sync.domain import SyncAnswer
 from registry_sync.operations.explanation import explain_alias
 from registry_sync.operations.state import model_state
-from registry_sync.reconcile import Reconciler
+from registry_sync.reconcile import NodeView, Operators
 
 
-def sync(spine: Reconciler, model: str) -> SyncAnswer:
+def sync(view: NodeView, operators: Operators, model: str) -> SyncAnswer:
     """Have the registry listed, and everything of the model tried again, now.
 
     A freeze counts: what an operator asks to look at is not what an operator asks to promote.
     """
-    spine.hint(None, AskedBy.SYNC)
-    spine.try_now(model)
-    state = model_state(spine, model)
+    operators.sync(model)
+    state = model_state(view, model)
     aliases = state.aliases if state else []
-    explained = [explain_alias(spine, model, one.alias) for one in aliases]
+    explained = [explain_alias(view, model, one.alias) for one in aliases]
     return SyncAnswer(model=model, explained=explained)

@@ -1,9 +1,10 @@
 """Steps of a change, each a task: fetch, environment, stage, activate, retire."""
 
-from registry_sync.reconcile.steps.backoff import Failure
+from registry_sync.reconcile.steps.backoff import Backoff, Failure
 from registry_sync.reconcile.steps.damaged_copies import Copies
 from registry_sync.reconcile.steps.environment import Preparation
-from registry_sync.reconcile.steps.fetch import Arrival
+from registry_sync.reconcile.steps.executor import Executor
+from registry_sync.reconcile.steps.fetch import Arrival, Progress
 from registry_sync.reconcile.steps.intake import Intake
 from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
 from registry_sync.reconcile.steps.rollout import Promotion
@@ -11,11 +12,14 @@ from registry_sync.reconcile.steps.runner import Completed, Steps
 
 __all__ = [
     "Arrival",
+    "Backoff",
     "Completed",
     "Copies",
+    "Executor",
     "Failure",
     "Intake",
     "Preparation",
+    "Progress",
     "Promotion",
     "Steps",
     "Stopped",

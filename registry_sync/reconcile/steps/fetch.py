@@ -43,7 +43,7 @@ from registry_sync.planning import (
     quarantine_of,
     why_other_bytes,
 )
-from registry_sync.reconcile.registry_view import Listings
+from registry_sync.reconcile.registry import Listings
 from registry_sync.reconcile.steps.intake import Brought, Intake, Order, Refused
 from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
 from registry_sync.sources import Source
@@ -104,6 +104,7 @@ class Arrival:
         journal: Journal,
         listings: Listings,
         threads: Threads,
+        artifacts: dict[str, StoredArtifact],
         make_room: Callable[[Path, int], Coroutine[Any, Any, None]],
         on_here: Callable[[AbstractSet[str]], None],
         clock: Callable[[], float],
@@ -113,7 +114,7 @@ class Arrival:
         ``make_room`` is `DiskRoom.make`; ``on_here`` is called with the models of which bytes are
         here now; ``clock`` gives epoch seconds.
         """
-        self.artifacts: dict[str, StoredArtifact] = {}
+        self.artifacts = artifacts
         self.fetches: list[Progress] = []
         self._source = source
         self._intake = intake

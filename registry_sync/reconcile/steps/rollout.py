@@ -7,7 +7,7 @@ import contextlib
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from typing import get_args
+from typing import Protocol, get_args
 
 import structlog
 
@@ -25,7 +25,14 @@ from gateway.contract import (
 from registry_sync.domain import OWN_FAILURE, Rejection
 from registry_sync.errors import RolloutRejectedError
 from registry_sync.ledger import Journal, Ledger
-from registry_sync.planning import Activate, ReleaseDigest, RetireAlias, RetireStandby, Stage
+from registry_sync.planning import (
+    Activate,
+    ReleaseDigest,
+    ReleaseHold,
+    RetireAlias,
+    RetireStandby,
+    Stage,
+)
 from registry_sync.reconcile.gateway import Observation, ServingTarget
 from registry_sync.reconcile.steps.damaged_copies import Copies
 from registry_sync.reconcile.steps.fetch import Arrival
@@ -37,6 +44,18 @@ _HAS_DISPLACED: frozenset[StageFailure | None] = frozenset(
 """Failures that pass, and that a load meets: what was to make room for it has gone by then."""
 _GENERATION_LOOKS, _GENERATION_LOOK_S = 100, 0.02
 _log = structlog.get_logger("registry_sync.reconcile.steps.rollout")
+
+
+class Rechecks(Protocol):
+    """Decides once more, just before something is done."""
+
+    def as_due_now(self, action: Activate) -> Activate | Stage | None:
+        """Return what would be decided now to the same end; None: no such thing."""
+        ...
+
+    def is_due_now(self, action: Stage | RetireAlias | ReleaseHold) -> bool:
+        """Whether it would be decided now, too."""
+        ...
 
 
 class Promotion:
@@ -51,8 +70,7 @@ class Promotion:
         copies: Copies,
         ledger: Ledger,
         journal: Journal,
-        as_due_now: Callable[[Activate], Activate | Stage | None],
-        is_due_now: Callable[[Stage | RetireAlias], bool],
+        rechecks: Rechecks,
         stage_timeout_s: float,
         clock: Callable[[], float],
     ) -> None:
@@ -65,8 +83,7 @@ class Promotion:
             copies: Who drops altered ones.
             ledger: Where outcomes are recorded.
             journal: How the ledger is written.
-            as_due_now: What would be decided now to the same end; None: no such thing.
-            is_due_now: Whether a version would be staged, or an alias taken away, now, too.
+            rechecks: Who decides once more, just before an alias moves.
             stage_timeout_s: How long to wait for the outcome of a stage, in seconds.
             clock: Gives epoch seconds.
         """
@@ -76,8 +93,7 @@ class Promotion:
         self._copies = copies
         self._ledger = ledger
         self._journal = journal
-        self._as_due_now = as_due_now
-        self._is_due_now = is_due_now
+        self._rechecks = rechecks
         self._stage_timeout_s = stage_timeout_s
         self._clock = clock
         self._turns: dict[str, asyncio.Lock] = {}
@@ -95,7 +111,7 @@ class Promotion:
         if action.displaces:
             if (stopped := await self._compare(action, watch)) is not None:
                 return stopped
-            if not self._is_due_now(action):
+            if not self._rechecks.is_due_now(action):
                 return Stopped("it is no longer what ought to be loaded")
         stage_id = uuid.uuid4().hex
         expected = self._observation.expect(stage_id)
@@ -166,7 +182,7 @@ class Promotion:
             node = self._observation.heard
             if node is None:
                 return Stopped("the gateway has gone")
-            due = self._as_due_now(action)
+            due = self._rechecks.as_due_now(action)
             if due is None:
                 return Stopped("it is no longer what ought to be active")
             if isinstance(due, Stage):
@@ -276,7 +292,7 @@ class Promotion:
         The other way round, a crash between the two would bring it back as if it had been lost.
         """
         async with self._moving(action.model):
-            if not self._is_due_now(action):
+            if not self._rechecks.is_due_now(action):
                 return Stopped("it is no longer to be taken away")
             gone = frozenset({(action.model, action.alias)})
             if not await self._journal.write(action.model, self._ledger.retire, gone):

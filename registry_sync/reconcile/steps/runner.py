@@ -80,6 +80,7 @@ class Steps:
         record: Callable[[Attempt], Awaitable[object]],
         on_end: Callable[[str], None],
         may_overtake: Callable[[Action, Action], bool],
+        backoff: Backoff,
         clock: Callable[[], float],
         jitter: Callable[[], float],
     ) -> None:
@@ -90,6 +91,7 @@ class Steps:
             record: Keeps how a step ended.
             on_end: Called after every step, with its model.
             may_overtake: Whether the first, which is under way, may be ended for the second.
+            backoff: Remembers what failed.
             clock: Epoch seconds.
             jitter: A number from 0 to 1, another one each time.
         """
@@ -99,7 +101,7 @@ class Steps:
         self._may_overtake = may_overtake
         self._clock = clock
         self.busy: dict[Subject, asyncio.Task[None]] = {}
-        self.backoff = Backoff(clock=clock, jitter=jitter)
+        self.backoff = backoff
         self.breaker = Breaker(clock=clock, jitter=jitter)
         self._doing: dict[Subject, Action] = {}
         self._wakes: dict[str, float] = {}

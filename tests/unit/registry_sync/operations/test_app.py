@@ -425,7 +425,7 @@ async def listening_on_tcp(
     node: NodeInMemory, spine: Reconciler, *, token: str
 ) -> AsyncIterator[tuple[str, AsyncCommand]]:
     """Serve operations on a port; give its URL, and the command of a machine that has no node."""
-    operators = create_app(operations(node, spine))
+    operators = create_app(operations(node))
     server = tcp_server(webhooks=(), operators=operators, token=token)
     with (
         tcp_socket("127.0.0.1", 0) as listener,

@@ -323,4 +323,6 @@ async def test_sync_does_not_wait_for_a_registry_for_ever(
         assert "has not answered within" in answer["reason"]
         gate.set()
         monkeypatch.undo()
-        assert (await synced(client))["outcome"] == "done"
+        assert (await client.post("/sync", json={"model": M})).json()["outcome"] == "pending"
+        await becomes(lambda: not node.view.unfinished(M), "the registry is listed")
+        assert (await explained(client))["source_error"] is None

@@ -24,7 +24,7 @@ async def test_the_state_of_many_models_gives_others_a_turn(tmp_path: Path) -> N
         await idle(spine)
 
         async def document() -> bytes:
-            return await state_document(spine, node_id="node", tracking_uri="fake:/")
+            return await state_document(node.view, node_id="node", tracking_uri="fake:/")
 
         state = State.model_validate_json(await document())
         assert [one.name for one in state.models] == names

@@ -241,7 +241,7 @@ async def test_an_operators_pin_that_stands_goes_on(node: NodeInMemory) -> None:
         node.gateway.go_back(M, A, WHY)
         await becomes(lambda: spine.journal.view.went_back, "it is recorded")
         node.gateway.refuses.clear()
-        spine.try_now(M)
+        node.operators.try_now(M)
         assert (await task)["outcome"] == "active"
         assert node.gateway.points(M, A) == 3
         await becomes(lambda: not node.gateway.holds, "the gateway is told")
@@ -272,7 +272,7 @@ async def test_a_version_that_failed_is_refused_to_every_other_alias(node: NodeI
         node.registry.point(M, "canary", 2)
         await gone_back(node, spine)
         node.gateway.refuses.clear()
-        spine.try_now(M)
+        node.operators.try_now(M)
         await spine.poll()
         await idle(spine)
         assert node.gateway.points(M, "canary") == 1
@@ -289,12 +289,12 @@ async def test_a_freeze_keeps_it_held_and_recorded(node: NodeInMemory) -> None:
     async with node.control_plane() as spine:
         await node.serves(1)
         await promoted(node, spine, 2)
-        assert await spine.freeze() is None
+        assert await node.operators.freeze() is None
         node.gateway.go_back(M, A, WHY)
         await becomes(lambda: spine.journal.view.holds.get((M, A)), "it is recorded")
         await moved(node, spine, 3)
         assert node.gateway.points(M, A) == 1
-        await spine.unfreeze()
+        await node.operators.unfreeze()
         await node.serves(3)
 
 

@@ -93,3 +93,26 @@ def test_a_slot_costs_the_same_however_much_is_due() -> None:
     slots = Slots(2)
     assert len(due.begin(slots.start)) == 2
     assert slots.asked == 3
+
+
+def test_what_is_requested_stays_due_until_it_has_begun() -> None:
+    due = Due()
+    wanted = fetch("a", Urgency.WANTED, version=2)
+    due.request(wanted)
+    due.put("a", [fetch("a", version=2), fetch("a", version=1)])
+    assert due.begin(Slots(0).start) == []
+    due.put("a", [])
+    assert due.models() == {"a"}, "whatever is planned"
+    assert due.begin(Slots(9).start) == [wanted]
+    assert not due.requested()
+    due.put("a", [])
+    assert due.models() == set()
+
+
+def test_what_is_requested_and_waits_is_due_again_with_the_next_plan() -> None:
+    due = Due()
+    due.request(fetch("a"))
+    due.put("a", [])
+    assert due.begin(Slots(9, waits=frozenset({"a"})).start) == []
+    due.put("a", [])
+    assert models(due.begin(Slots(9).start)) == ["a"]

@@ -10,7 +10,6 @@ from registry_sync.artifacts.store import StoreUse
 from registry_sync.errors import IncompleteArtifactError
 from registry_sync.reconcile.disk_budget import RoomLimits
 from registry_sync.reconcile.reconciler import Reconciler
-from registry_sync.reconcile.sweep import Sweep
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, decide, listening, promoted
@@ -105,7 +104,7 @@ async def test_what_is_resident_stays_and_the_fetch_says_why_until_there_is_room
                      "1000 are resident", "REGISTRY_SYNC_DISK_BUDGET_BYTES"):  # fmt: skip
             assert said in work["reason"]
         node.gateway.resident = set()
-        spine.try_now(M)
+        node.operators.try_now(M)
         await becomes(lambda: (M, 2) not in node.gateway.wanted, "it is here")
         assert here(spine) == {2, ACTIVE}
 
@@ -142,7 +141,7 @@ async def test_fetches_at_once_never_go_over_the_budget_together(node):
         gates[3 - failed].set()
         await becomes(lambda: (M, 3 - failed) not in node.gateway.wanted, "the first one is here")
         gates[failed].set()
-        spine.try_now(M)
+        node.operators.try_now(M)
         await becomes(lambda: (M, failed) not in node.gateway.wanted, "the second one is here")
         assert here(spine) == {failed, ACTIVE}
 
@@ -219,12 +218,12 @@ async def test_a_budget_that_was_lowered_is_kept_from_the_next_clean_up_on(node)
         await node.serves(ACTIVE)
         for version in (2, 1, 3):
             await called(node, spine, version)
-        await Sweep(spine).run()
+        await node.plane.sweep.run()
         assert here(spine) == {1, 2, 3, ACTIVE}
     node.disk_budget_bytes = 2 * SIZE
     async with node.control_plane() as spine:
         await idle(spine)
-        await Sweep(spine).run()
+        await node.plane.sweep.run()
         await idle(spine)
         assert here(spine) == {3, ACTIVE}
 

@@ -23,7 +23,7 @@ from registry_sync.domain.records import (
 )
 from registry_sync.planning.retention import Pressure, as_candidates, choose_removed, what_stays
 from registry_sync.reconcile.disk_budget import DiskRoom, RoomLimits
-from registry_sync.reconcile.sweep import Sweep, choose_gone, choose_gone_verdicts
+from registry_sync.reconcile.sweep import choose_gone, choose_gone_verdicts
 from registry_sync.system.threads import Threads
 from tests.fakes.artifacts import fetched
 from tests.fakes.gateway import FakeGateway, becomes
@@ -37,11 +37,10 @@ def disk_room(store: ArtifactStore, threads: Threads, **parts: Any) -> DiskRoom:
         "target": FakeGateway(),
         "observation": SimpleNamespace(node=node, unreachable=None),
         "announcer": SimpleNamespace(offers=lambda _: False),
-        "arrival": SimpleNamespace(artifacts=store.all()),
+        "artifacts": store.all(),
         "listings": SimpleNamespace(count=2, aspired=Aspired(models={}, listed_at=0.0)),
         "journal": SimpleNamespace(view=LedgerView()),
-        "next_decision": lambda: asyncio.sleep(0),
-        "on_moved": lambda _: None,
+        "changes": SimpleNamespace(next_decision=lambda: asyncio.sleep(0), note=lambda _: None),
         "limits": RoomLimits(rollback_window_s=10.0),
         "clock": lambda: 100.0,
     }
@@ -61,29 +60,29 @@ async def test_an_artifact_goes_only_after_the_gateway_was_told(tmp_path, thread
     store.open()
     with store.staging() as folder:
         digest = store.add(fetched(folder), {}).digest
-    arrival, gateway, told = SimpleNamespace(artifacts=store.all()), FakeGateway(), []
+    artifacts, gateway, told = store.all(), FakeGateway(), []
 
     async def next_decision():
-        told.append(digest in arrival.artifacts or not store.get(digest))
+        told.append(digest in artifacts or not store.get(digest))
         if still == "resident":
             gateway.resident.add(digest)  # while it was told, a worker was started
         elif still == "unheard":
             gateway.down = True
         elif still == "fetched anew":
-            arrival.artifacts[digest] = store.all()[digest]
+            artifacts[digest] = store.all()[digest]
 
     room = disk_room(
         store,
         threads,
         target=gateway,
         announcer=SimpleNamespace(offers=lambda _: still == "offered"),
-        arrival=arrival,
-        next_decision=next_decision,
+        artifacts=artifacts,
+        changes=SimpleNamespace(next_decision=next_decision, note=lambda _: None),
     )
     await room.sweep()
     assert told == [False]
     stays = still != "nothing"
-    assert (digest in arrival.artifacts) is stays
+    assert (digest in artifacts) is stays
     assert (store.get(digest) is not None) is stays
 
 
@@ -105,12 +104,12 @@ async def test_what_cannot_be_removed_is_not_offered_and_takes_room_still(
     store.open()
     with store.staging() as folder:
         artifact = store.add(fetched(folder), {})
-    arrival = SimpleNamespace(artifacts=store.all())
-    room = disk_room(store, threads, arrival=arrival)
+    artifacts = store.all()
+    room = disk_room(store, threads, artifacts=artifacts)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", _refuse)
         await room.sweep()
-    assert (arrival.artifacts, store.get(artifact.digest)) == ({}, None)
+    assert (artifacts, store.get(artifact.digest)) == ({}, None)
     assert store.use().stored_bytes == artifact.size_bytes
     store.open()
     assert store.use().stored_bytes == 0
@@ -203,7 +202,7 @@ async def test_versions_deleted_in_the_registry_leave_the_catalogue_in_the_end(
             await becomes(lambda: (M, version) in spine.journal.view.pins, "it is here")  # noqa: B023 - called at once
         listed = node.registry.models[M]
         node.registry.models[M] = replace(listed, versions={3: listed.versions[3]})
-        sweep = Sweep(spine)
+        sweep = node.plane.sweep
         await spine.poll()
         await idle(spine)
         await sweep.run()
@@ -272,7 +271,7 @@ async def test_a_deleted_model_leaves_the_disk_and_one_that_comes_back_is_served
     deleted = node.registry.models[M]
     async with node.control_plane() as spine:
         await node.serves(1)
-        sweep = Sweep(spine)
+        sweep = node.plane.sweep
         node.registry.forget(M)
         for _ in range(2):
             await spine.poll()

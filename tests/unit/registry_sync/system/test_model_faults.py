@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from registry_sync.reconcile import reconciler
+from registry_sync.reconcile.view import description, snapshots
 from registry_sync.system.model_faults import Faults
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, NodeInMemory, idle
@@ -29,8 +30,8 @@ def node(tmp_path: Path) -> NodeInMemory:
 @pytest.mark.parametrize(
     ("part", "owner", "name"),
     [
-        ("plan", reconciler.Reconciler, "_world_of"),
-        ("description", reconciler.Reconciler, "_describe"),
+        ("plan", snapshots.Snapshots, "of"),
+        ("description", description.Descriptions, "_describe"),
         ("recording", reconciler.Reconciler, "_record_model"),
     ],
 )

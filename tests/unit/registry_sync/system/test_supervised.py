@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from registry_sync.reconcile.hints import Hints
+from registry_sync.reconcile.registry.hints import Hints
 from registry_sync.reconcile.schedule import Schedule
 from registry_sync.system.supervised import without_end
 from tests.fakes.gateway import becomes

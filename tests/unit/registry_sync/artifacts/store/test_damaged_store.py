@@ -14,8 +14,6 @@ from registry_sync.artifacts.store import StoredArtifact
 from registry_sync.domain.operation_bodies import State
 from registry_sync.operations.explanation import explain_model
 from registry_sync.operations.state import state_document
-from registry_sync.reconcile.reconciler import Reconciler
-from registry_sync.reconcile.sweep import Sweep
 from tests.contracts.damage import DAMAGES, Damage
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
@@ -49,8 +47,8 @@ def fetches(node: NodeInMemory, version: int) -> int:
     return node.registry.fetched.count(f"fake:/{M}/{version}")
 
 
-async def told(spine: Reconciler) -> State:
-    document = await state_document(spine, node_id="node", tracking_uri="fake:/")
+async def told(node: NodeInMemory) -> State:
+    document = await state_document(node.view, node_id="node", tracking_uri="fake:/")
     return State.model_validate_json(document)
 
 
@@ -80,7 +78,7 @@ async def test_what_serves_is_fetched_again_and_nothing_else(
         assert (node.gateway.points(M, A), node.gateway.points(M, "shadow")) == (1, 2)
         assert not spine.journal.view.quarantines
         assert not spine.journal.view.rejections
-        assert not [one for one in (await told(spine)).problems if "this node's copy" in one]
+        assert not [one for one in (await told(node)).problems if "this node's copy" in one]
 
 
 @pytest.mark.parametrize(("part", "damage"), [LOSSES[0], *LOSSES[-3:]])
@@ -92,7 +90,7 @@ async def test_without_a_registry_it_is_said(node: NodeInMemory, part: str, dama
     said = f"this node's copy is damaged: its {part}"
 
     async def is_said_of_the_version() -> bool:
-        found = await explain_model(spine, M, parse_selector("1"))
+        found = await explain_model(node.view, M, parse_selector("1"))
         entry = node.gateway.version(M, 1)
         by_gateway = (entry.reason if entry else None) or ""
         ours = f"is damaged: its {part}"
@@ -102,14 +100,14 @@ async def test_without_a_registry_it_is_said(node: NodeInMemory, part: str, dama
         await node.shows(2, VersionState.AVAILABLE)
         while not await is_said_of_the_version():
             await spine.next_decision()  # it is tried again now and then
-        state = await told(spine)
+        state = await told(node)
         (problem,) = [one for one in state.problems if said in one]
         assert problem.startswith(f"{M}/1: ")
         assert problem.endswith("it is fetched again when the registry answers")
         aliases = {one.alias: one.reason for one in state.models[0].aliases}
         assert said in (aliases[A] or "")
         assert aliases["shadow"] is None
-        found = await explain_model(spine, M, parse_selector(f"@{A}"))
+        found = await explain_model(node.view, M, parse_selector(f"@{A}"))
         assert said in found.selectors[0].reason
         lost = {part} if damage.name == "gone" else set()
         stays = {name for name, path in parts(node, 1).items() if path.exists()}
@@ -123,7 +121,7 @@ async def test_what_the_registry_has_no_more_stays_and_is_said(node: NodeInMemor
     await both_here(node)
     there = parts(node, 1)
     async with node.control_plane() as spine:
-        assert await spine.freeze() is None
+        assert await node.operators.freeze() is None
     there["manifest"].unlink()
     node.registry.forget(M)
     node.registry.publish("other", 1)
@@ -131,7 +129,7 @@ async def test_what_the_registry_has_no_more_stays_and_is_said(node: NodeInMemor
         for _ in range(3):
             await spine.poll()
         await idle(spine)
-        (problem,) = [one for one in (await told(spine)).problems if "its manifest is gone" in one]
+        (problem,) = [one for one in (await told(node)).problems if "its manifest is gone" in one]
         assert "cannot be fetched again" in problem
         assert there["folder"].is_dir()
         assert node.gateway.points(M, A) == 1
@@ -152,7 +150,7 @@ async def test_a_bad_record_hides_no_other_from_retention(node: NodeInMemory) ->
         await spine.poll()
         await spine.poll()
         await idle(spine)
-        await Sweep(spine).run()
+        await node.plane.sweep.run()
         await becomes(lambda: not unneeded.exists(), "what nothing needs goes")
         await node.shows(1, VersionState.AVAILABLE)
 

@@ -105,12 +105,12 @@ async def test_a_version_that_is_kept_away_is_released_only(
             await node.serves(1, LATEST)
         await rejected(node, spine)
         if kept == "freeze":
-            assert await spine.freeze() is None
+            assert await node.operators.freeze() is None
         elif kept == "pin":
             assert (await command("pin", f"{M}@{LATEST}", "1")).exit_code == 0
         else:
             hold = Hold(M, LATEST, 2, 1, node.registry.digest(M, 1), AskedBy.OPERATOR, 5.0)
-            assert await spine.hold(hold) is None
+            assert await node.operators.hold(hold) is None
         done = await command("retry", "churn/2", "--json")
         answer = json.loads(done.stdout)
         assert (done.exit_code, answer["outcome"]) == (0, "released"), answer
@@ -283,7 +283,7 @@ async def test_outcomes_that_a_control_plane_misses_are_found_out_anew(
         gateway._changed()
         await becomes(lambda: spine.journal.view.rejections, "it is tried again, and rejected")
         del gateway.fails[M, 2]
-        assert await spine.retry(M, 2)
+        assert await node.operators.retry(M, 2)
         await node.serves(2)
 
 

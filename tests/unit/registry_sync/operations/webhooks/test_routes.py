@@ -306,11 +306,11 @@ async def test_ten_thousand_repeats_of_one_delivery_change_nothing(tmp_path: Pat
 
 async def test_operators_see_what_a_webhook_was_sent(tmp_path: Path) -> None:
     node = NodeInMemory(tmp_path)
-    async with node.control_plane() as spine:
+    async with node.control_plane():
         webhooks = build_webhooks(
             WebhookSecrets(mlflow=SECRET), hint=Hinted(), tracking_uri="", clock=lambda: NOW
         )
-        operations = Operations(spine, "node", "http://registry", webhooks)
+        operations = Operations(node.view, node.operators, "node", "http://registry", webhooks)
         service = OperationsService(webhooks=webhooks, operators=create_app(operations), token="t")
         async with httpx.AsyncClient(
             transport=WireTransport(service, whole=True),
@@ -554,7 +554,7 @@ async def operating(
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Reconciler]]:
     node = NodeInMemory(tmp_path)
     async with node.control_plane() as spine:
-        operators = create_app(Operations(spine, "node", "http://registry"))
+        operators = create_app(Operations(node.view, node.operators, "node", "http://registry"))
         async with posting(Hinted(), operators=operators, token=token) as client:
             if shown is not None:
                 client.headers["authorization"] = shown

@@ -64,7 +64,7 @@ async def test_a_version_that_is_not_listed_is_compared_with_what_is_meant_first
         await node.serves(1)
         node.registry.publish("other", 1, stamp="sha256:" + "0" * 64)
         meant = "sha256:" + "1" * 64
-        await spine.hold(Hold("other", A, None, 1, meant, "operator", 1.0))
+        await node.operators.hold(Hold("other", A, None, 1, meant, "operator", 1.0))
         fetch = ("fetch", "other", 1)
         await becomes(lambda: spine.steps.backoff.get(fetch), "it was looked at")
         failure = spine.steps.backoff.get(fetch)

@@ -31,14 +31,17 @@ from registry_sync.domain.records import (
     StandingChange,
 )
 from registry_sync.errors import LedgerError
+from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.ledger.journal import Journal
 from registry_sync.ledger.ledger import Ledger
 from registry_sync.planning.actions import Activate, RetireAlias, Urgency
 from registry_sync.planning.plan import plan
 from registry_sync.planning.snapshot import World
-from registry_sync.reconcile.reconciler import Limits, Reconciler
-from registry_sync.reconcile.registry_view import _Wish
+from registry_sync.reconcile.build import Limits, Policy, build
+from registry_sync.reconcile.reconciler import Reconciler
+from registry_sync.reconcile.registry.registry_view import _Wish
 from registry_sync.reconcile.steps.intake import Intake
+from registry_sync.system.damaged_files import DamagedFiles
 from registry_sync.system.threads import Threads
 from tests.fakes.artifacts import fetched
 from tests.fakes.environments import FakeEnvironments
@@ -245,7 +248,7 @@ async def spine_on(tmp_path, registry, target, ledger_class=Ledger, clock=time.t
     store = ArtifactStore(tmp_path)
     store.open()
     ledger = ledger_class(f"sqlite:///{tmp_path}/ledger.db", node_id="n", clock=clock)
-    spine = Reconciler(
+    spine = build(
         source=registry,
         intake=Intake(source=registry, fetcher=registry, store=store, require_digest=False),
         store=store,
@@ -256,8 +259,11 @@ async def spine_on(tmp_path, registry, target, ledger_class=Ledger, clock=time.t
         boot_id="c",
         jitter=lambda: 1.0,
         limits=Limits(),
+        policy=Policy(),
+        holds_file=HoldsFile(tmp_path / "holds.json"),
+        damaged_files=DamagedFiles(),
         clock=clock,
-    )
+    ).reconciler
     following = asyncio.create_task(spine.run())
     try:
         yield spine
@@ -297,14 +303,14 @@ async def test_an_alias_that_moves_on_during_the_comparison_is_not_activated(tmp
         staged = StageRequest(
             stage_id="s", model="m", version=2, digest=DIGESTS[2], replaces=1, keep=True
         )
-        spine.arrival.artifacts = dict.fromkeys(DIGESTS.values())
+        spine.arrival.artifacts.update(dict.fromkeys(DIGESTS.values()))
         spine.observation._take(node(standbys=[staged]))
         pins = {
             ("m", n): PinnedVersion("m", n, digest, None, False, f"m/{n}")
             for n, digest in DIGESTS.items()
         }
         spine.journal._views.take(LedgerView(pins=pins))
-        (action,) = plan(spine._world())
+        (action,) = plan(spine._snapshots.whole())
         assert isinstance(action, Activate)
         step = asyncio.create_task(spine.steps._step(("activate", "m", "champion"), action))
         await asyncio.sleep(0.05)

@@ -602,7 +602,7 @@ async def test_a_removal_that_the_gateway_did_not_take_goes_on_and_is_no_new_act
         assert node.gateway.points(M, A) == 1
         assert len(spine.ledger.activations_of(M, A)) == 1
         node.gateway.retire = retire  # type: ignore[method-assign]
-        spine.try_now(M)
+        node.operators.try_now(M)
         await becomes(lambda: node.gateway.points(M, A) is None, "it is taken away")
 
 
@@ -661,7 +661,7 @@ async def test_an_acceptance_follows_a_fetch_that_is_under_way(tmp_path: Path) -
         await idle(spine)
         proceed = node.registry.hold_fetches[M] = threading.Event()
         fetches = len(node.registry.fetched)
-        spine.fetch(M, 1)
+        node.operators.fetch(M, 1)
         await becomes(lambda: spine.arrival.fetches, "the bytes are looked at once more")
         answered = await client.post("/quarantine/accept", json={"model": M, "version": 1})
         assert answered.status_code == 202

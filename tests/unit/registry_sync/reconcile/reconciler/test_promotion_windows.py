@@ -97,7 +97,10 @@ async def test_an_operator_does_not_wait(node: NodeInMemory) -> None:
     async with node.control_plane() as spine:
         await promoted(node, spine)
         digest = node.registry.digest(M, 2)
-        assert await spine.hold(Hold(M, A, 2, 2, digest, AskedBy.OPERATOR, node.clock())) is None
+        assert (
+            await node.operators.hold(Hold(M, A, 2, 2, digest, AskedBy.OPERATOR, node.clock()))
+            is None
+        )
         await node.serves(2)
 
 

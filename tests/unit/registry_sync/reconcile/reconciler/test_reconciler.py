@@ -85,7 +85,7 @@ async def test_a_standby_makes_room_when_the_wish_moves_on(node: NodeInMemory) -
 
         await becomes(lambda: versions() == [3], "version 3 stands by, and version 2 no longer")
         node.gateway.refuses.clear()
-        spine.try_now(M)
+        node.operators.try_now(M)
         await node.serves(3)
         await idle(spine)
         told = [(one.action, one.version) for one in spine.ledger.attempts_of(M)]
@@ -537,7 +537,7 @@ async def test_a_lost_table_of_a_held_alias_comes_back_held(node: NodeInMemory) 
         node.registry.point(M, A, 2)
         await spine.poll()
         await node.serves(2)
-        await spine.hold(Hold(M, A, 2, 1, node.registry.digest(M, 1), "operator", 1.0))
+        await node.operators.hold(Hold(M, A, 2, 1, node.registry.digest(M, 1), "operator", 1.0))
         await node.serves(1)
         node.gateway.restart(lose_table=True)
         await node.serves(1)
@@ -563,7 +563,7 @@ async def test_a_rollback_needs_no_comparison_that_cannot_be_made(
         await node.serves(2)
         await idle(spine)
         node.registry.fetch_error = error
-        await spine.hold(Hold(M, A, 2, 1, node.registry.digest(M, 1), "operator", 1.0))
+        await node.operators.hold(Hold(M, A, 2, 1, node.registry.digest(M, 1), "operator", 1.0))
         await node.serves(1)
 
 
@@ -656,7 +656,7 @@ async def test_what_is_due_now_does_not_wait_for_an_older_comparison(
         await spine.poll()
         await becomes(lambda: ("activate", M, A) in spine.steps.busy, "version 3 is compared")
         if to == 1:
-            await spine.hold(Hold(M, A, 3, 1, node.registry.digest(M, 1), "operator", 1.0))
+            await node.operators.hold(Hold(M, A, 3, 1, node.registry.digest(M, 1), "operator", 1.0))
         else:
             node.registry.point(M, A, 4)
             await spine.poll()
@@ -677,7 +677,7 @@ async def test_a_rollback_to_bytes_that_were_altered_since_is_refused(node: Node
         await idle(spine)
         before = node.registry.digest(M, 1)
         node.registry.tamper(M, 1)
-        await spine.hold(Hold(M, A, 2, 1, before, "operator", 1.0))
+        await node.operators.hold(Hold(M, A, 2, 1, before, "operator", 1.0))
         await node.shows(1, VersionState.QUARANTINED)
         await idle(spine)
         assert node.gateway.points(M, A) == 2
@@ -763,7 +763,7 @@ async def test_a_move_that_an_operator_wanted_is_recorded_later_as_the_operators
         digest = node.registry.digest(M, 2)
         node.gateway.want(M, 2)
         await node.shows(2, VersionState.AVAILABLE)
-        await spine.hold(Hold(M, A, 1, 2, digest, "operator", 1.0, lasting=lasting))
+        await node.operators.hold(Hold(M, A, 1, 2, digest, "operator", 1.0, lasting=lasting))
         await node.serves(2)
         await idle(spine)
         await becomes(lambda: len(spine.ledger.activations_of(M, A)) == 2, "it is recorded")

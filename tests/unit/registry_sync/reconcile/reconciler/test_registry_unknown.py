@@ -10,8 +10,9 @@ from gateway.errors import RegistryUnavailableError
 from gateway.routing.route_table import RouteTable
 from registry_sync.domain.aspired import Aspired
 from registry_sync.errors import SourceError
-from registry_sync.reconcile import reconciler, registry_view
+from registry_sync.reconcile import reconciler
 from registry_sync.reconcile.reconciler import Reconciler
+from registry_sync.reconcile.registry import registry_view
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, decide, promoted

@@ -29,7 +29,7 @@ async def tells(node: NodeInMemory, spine: Reconciler) -> None:
 
     def told() -> bool:
         catalogue = node.gateway.catalogue
-        return catalogue is not None and catalogue.writer == spine.boot_id
+        return catalogue is not None and catalogue.writer == spine.announcer._writer
 
     await becomes(told, "the catalogue is published")
     await idle(spine)
@@ -91,7 +91,7 @@ async def test_what_was_rolled_back_stays_rolled_back(node: NodeInMemory, damage
         await spine.poll()
         await node.serves(2)
         await idle(spine)
-        await spine.hold(Hold(M, A, 2, 1, node.registry.digest(M, 1), "operator", 1.0))
+        await node.operators.hold(Hold(M, A, 2, 1, node.registry.digest(M, 1), "operator", 1.0))
         await node.serves(1)
         await idle(spine)
     node.break_ledger()

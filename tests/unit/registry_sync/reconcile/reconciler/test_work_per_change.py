@@ -11,10 +11,11 @@ import pytest
 
 from registry_sync.ledger import backlog
 from registry_sync.planning import catalogue
-from registry_sync.reconcile import reconciler, signature_cache
+from registry_sync.reconcile import reconciler
 from registry_sync.reconcile.gateway import observation
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.steps import damaged_copies
+from registry_sync.reconcile.view import description, signature_cache
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import NodeInMemory, idle
 
@@ -39,7 +40,7 @@ class Counted:
         self.planned: Counter[str] = Counter()
         self.described: Counter[str] = Counter()
         self.whole: Counter[str] = Counter()
-        world_of, describe = spine._world_of, catalogue.describe_model
+        world_of, describe = spine._snapshots.of, catalogue.describe_model
 
         def count_world(model: str) -> Any:
             self.planned[model] += 1
@@ -49,10 +50,10 @@ class Counted:
             self.described[name] += 1
             return describe(name, *rest)
 
-        monkeypatch.setattr(spine, "_world_of", count_world)
-        monkeypatch.setattr(reconciler, "describe_model", count_described)
+        monkeypatch.setattr(spine._snapshots, "of", count_world)
+        monkeypatch.setattr(description, "describe_model", count_described)
         for of, name in (
-            (spine, "_world"),
+            (spine._snapshots, "whole"),
             (spine.ledger, "view"),
             (spine.ledger, "remember_listing"),
             (spine.store, "all"),

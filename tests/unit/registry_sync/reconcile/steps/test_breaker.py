@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from registry_sync.errors import IncompleteArtifactError, SourceError, SyncError
 from registry_sync.planning.actions import Action, Fetch, Urgency
+from registry_sync.reconcile.steps.backoff import Backoff
 from registry_sync.reconcile.steps.outcome import Stopped
 from registry_sync.reconcile.steps.runner import Steps
 from tests.fakes.gateway import becomes
@@ -28,6 +29,7 @@ class Storage:
             record=self._record,
             on_end=lambda _: None,
             may_overtake=lambda _doing, _action: False,
+            backoff=Backoff(clock=lambda: self.now, jitter=lambda: 1.0),
             clock=lambda: self.now,
             jitter=lambda: 1.0,
         )
@@ -139,7 +141,7 @@ async def test_status_says_so_and_sync_tries_at_once(tmp_path) -> None:
             for problem in state["problems"]
         )
         node.registry.fetch_error = None
-        spine.try_now(M)
+        node.operators.try_now(M)
         await becomes(
             lambda: all((v := node.gateway.version(M, n)) and v.digest for n in range(2, 7)),
             "all of them come",

@@ -85,7 +85,7 @@ async def test_a_fetch_that_an_operator_asks_for_is_told_to_the_gateway(
         await node.serves(1)
         await idle(spine)
         gate = node.registry.hold_fetches[M] = threading.Event()
-        spine.fetch(M, 2)
+        node.operators.fetch(M, 2)
         await node.shows(2, VersionState.FETCHING)
         gate.set()
         await node.shows(2, VersionState.AVAILABLE)

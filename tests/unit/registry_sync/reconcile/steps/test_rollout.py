@@ -53,7 +53,7 @@ async def test_what_takes_down_what_serves_is_rarely_tried_again(
         assert (failed.retry_at - failed.failed_at >= 60) is (swap != "blue_green")
         assert spine.journal.view.rejections == {}
         node.gateway.fails.clear()
-        spine.try_now(M)
+        node.operators.try_now(M)
         await node.serves(2)
 
 
@@ -70,7 +70,7 @@ async def test_an_operator_who_wants_it_waits_for_no_pause(tmp_path: Path) -> No
         digest = node.registry.digest(M, 2)
         await becomes(lambda: spine.steps.backoff.get(("stage", M, 2, digest)), "it has failed")
         node.gateway.fails.clear()
-        assert await spine.hold(Hold(M, A, 2, 2, digest, AskedBy.OPERATOR, 1.0)) is None
+        assert await node.operators.hold(Hold(M, A, 2, 2, digest, AskedBy.OPERATOR, 1.0)) is None
         await node.serves(2)
 
 

@@ -182,7 +182,7 @@ async def test_a_freeze_says_which_aliases_are_still_taken_away(
         assert (await client.post("/freeze")).json()["moving"] == [M]
         assert (await client.get("/freeze")).json()["moving"] == [M]
         slow.goes_on.set()
-        await becomes(lambda: spine.moving() == [], "nothing moves any more")
+        await becomes(lambda: node.view.moving() == [], "nothing moves any more")
         assert (await client.get("/freeze")).json()["moving"] == []
         assert node.gateway.points(M, A) is None
 

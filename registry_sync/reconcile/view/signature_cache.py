@@ -13,10 +13,12 @@ _REMEMBERED = 32_768
 class Signatures:
     """Compares artifacts by digest. Event loop only."""
 
-    def __init__(self, on_change: OnSignatureChange) -> None:
+    def __init__(
+        self, on_change: OnSignatureChange, artifacts: Mapping[str, StoredArtifact]
+    ) -> None:
         """Store. ``on_change`` says what a difference means."""
         self.on_change = on_change
-        self.artifacts: Mapping[str, StoredArtifact] = {}
+        self._artifacts = artifacts
         self._known: dict[tuple[str, str], SignatureChange | None] = {}
 
     def between(self, before: str, after: str) -> SignatureChange | None:
@@ -24,7 +26,7 @@ class Signatures:
         if self.on_change is OnSignatureChange.IGNORE or before == after:
             return None
         if (before, after) not in self._known:
-            old, new = self.artifacts.get(before), self.artifacts.get(after)
+            old, new = self._artifacts.get(before), self._artifacts.get(after)
             if old is None or new is None:
                 return None
             if len(self._known) >= _REMEMBERED:

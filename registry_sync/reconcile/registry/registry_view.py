@@ -37,7 +37,7 @@ _LISTINGS_THAT_COUNT_ANEW = 2
 """The first tells what is there, the second what is gone: either may mean something for any model,
 whether it has changed or not."""
 _FEW_WRITTEN_APART = 100
-_log = structlog.get_logger("registry_sync.reconcile.registry_view")
+_log = structlog.get_logger("registry_sync.reconcile.registry.registry_view")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from registry_sync.reconcile.hints import Hints
+from registry_sync.reconcile.registry.hints import Hints
 from tests.fakes.gateway import becomes
 
 

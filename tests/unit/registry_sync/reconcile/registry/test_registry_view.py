@@ -9,8 +9,8 @@ import pytest
 from registry_sync.artifacts.store import ArtifactStore
 from registry_sync.ledger.journal import Journal
 from registry_sync.ledger.ledger import Ledger
-from registry_sync.reconcile import registry_view
-from registry_sync.reconcile.registry_view import Listings
+from registry_sync.reconcile.registry import registry_view
+from registry_sync.reconcile.registry.registry_view import Listings
 from registry_sync.system.threads import Threads
 from tests.fakes.registry import FakeRegistry
 

@@ -15,7 +15,7 @@ from registry_sync.system import is_being_cancelled
 
 _MAX_MODELS = 100
 _LONGEST_PAUSE_S = 5.0
-_log = structlog.get_logger("registry_sync.reconcile.hints")
+_log = structlog.get_logger("registry_sync.reconcile.registry.hints")
 
 Look = Callable[[frozenset[str] | None, str], Awaitable[None]]
 """Looks at these models, or with None at everything; the second says who asked."""

@@ -1,0 +1,68 @@
+"""Looks at the registry: at all of it by the clock, and at what hints name."""
+
+from __future__ import annotations
+
+import structlog
+
+from registry_sync.domain import AskedBy
+from registry_sync.ledger import Journal, Ledger
+from registry_sync.planning import Begin, Fetch
+from registry_sync.reconcile.registry import Listings
+from registry_sync.reconcile.steps import Arrival, Steps
+from registry_sync.reconcile.view import Changes
+
+_MODELS_LOOKED_AT = 10
+_log = structlog.get_logger("registry_sync.reconcile.polling")
+
+
+class Polling:
+    """Has the registry listed, and begins with what only a listing can begin. Event loop only."""
+
+    def __init__(
+        self,
+        *,
+        listings: Listings,
+        arrival: Arrival,
+        steps: Steps,
+        journal: Journal,
+        ledger: Ledger,
+        changes: Changes,
+    ) -> None:
+        self._listings = listings
+        self._arrival = arrival
+        self._steps = steps
+        self._journal = journal
+        self._ledger = ledger
+        self._changes = changes
+
+    async def poll(self, asked_by: str = AskedBy.POLL, *, thorough: bool = False) -> None:
+        """List the registry; what it says counts from the next pass on."""
+        if await self._listings.poll(asked_by, thorough=thorough):
+            await self._release_rejections()
+            for action in await self._arrival.look_at_quarantined():
+                self._begin(action)
+        self._changes.note(frozenset())
+
+    async def look(self, models: frozenset[str] | None, asked_by: str) -> None:
+        """Look at what was hinted at: at each of a few models, else at everything."""
+        if models is None or len(models) > _MODELS_LOOKED_AT:
+            await self.poll(asked_by, thorough=True)
+            return
+        for model in sorted(models):
+            await self._listings.look(model, asked_by)
+            self._steps.try_now(model)
+            self._changes.note({model})
+        await self._release_rejections()
+        self._changes.note(frozenset())
+
+    async def _release_rejections(self) -> None:
+        """Try once more what was rejected, where the registry has moved an alias there anew."""
+        for model, version in tuple(self._listings.pointed_anew):
+            if await self._journal.write(model, self._ledger.release_rejection, model, version):
+                self._listings.pointed_anew.discard((model, version))
+                _log.info("rejection.released", model=model, version=version)
+
+    def _begin(self, fetch: Fetch) -> None:
+        """Begin with what no plan has asked for; the next pass tells the gateway."""
+        if self._steps.start(fetch) is Begin.BEGUN:
+            self._changes.note({fetch.model})

@@ -1,0 +1,6 @@
+"""The registry as it was listed last, and the hints that it may have changed."""
+
+from registry_sync.reconcile.registry.hints import Hints
+from registry_sync.reconcile.registry.registry_view import Listings
+
+__all__ = ["Hints", "Listings"]

@@ -1,0 +1,103 @@
+"""Which collaborator does which action."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import assert_never
+
+from registry_sync.domain import AskedBy, StandingChange
+from registry_sync.ledger import Journal
+from registry_sync.planning import (
+    Action,
+    Activate,
+    BuildEnvironment,
+    Fetch,
+    ReleaseDigest,
+    ReleaseHold,
+    RetireAlias,
+    RetireStandby,
+    Stage,
+)
+from registry_sync.reconcile.steps.damaged_copies import Copies
+from registry_sync.reconcile.steps.environment import Preparation
+from registry_sync.reconcile.steps.fetch import Arrival
+from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
+from registry_sync.reconcile.steps.rollout import Promotion, Rechecks
+from registry_sync.system import Threads
+
+
+class Executor:
+    """Does one action. Event loop only."""
+
+    def __init__(
+        self,
+        *,
+        arrival: Arrival,
+        preparation: Preparation,
+        promotion: Promotion,
+        copies: Copies,
+        rechecks: Rechecks,
+        journal: Journal,
+        threads: Threads,
+        clock: Callable[[], float],
+    ) -> None:
+        self._arrival = arrival
+        self._preparation = preparation
+        self._promotion = promotion
+        self._copies = copies
+        self._rechecks = rechecks
+        self._journal = journal
+        self._threads = threads
+        self._clock = clock
+
+    async def __call__(self, action: Action, watch: Stopwatch) -> Stopped | None:
+        """Do an action; return why it went no further, or None if it is done."""
+        match action:
+            case Fetch():
+                return await self._arrival.fetch(action, watch)
+            case BuildEnvironment():
+                return await self._build(action, watch)
+            case Stage():
+                return await self._promotion.stage(action, watch)
+            case Activate():
+                return await self._promotion.activate(action, watch)
+            case RetireAlias():
+                return await self._promotion.retire(action)
+            case RetireStandby():
+                return await self._promotion.retire_standby(action)
+            case ReleaseHold():
+                return await self._follow_again(action)
+            case ReleaseDigest():
+                return await self._promotion.release(action)
+            case _:
+                assert_never(action)
+
+    async def _build(self, action: BuildEnvironment, watch: Stopwatch) -> Stopped | None:
+        """Build a version's own environment, from bytes that are what they were."""
+        artifact = self._arrival.artifacts.get(action.digest)
+        if artifact is not None:
+            damage = await self._copies.lost(action.digest, self._threads.check_stopping)
+            if damage is not None:
+                return Stopped(damage)
+        return await self._preparation.build(action, artifact, watch)
+
+    async def _follow_again(self, action: ReleaseHold) -> Stopped | None:
+        """End a hold, unless another decision has replaced it since, or it is due no more."""
+        if not self._rechecks.is_due_now(action):
+            return Stopped("the alias is no longer held so, or no longer to follow the registry")
+        change = StandingChange("release", str(AskedBy.POLL), self._clock(), action.hold)
+        await self._journal.carry_out(change)
+        return None
+
+    def may_overtake(self, doing: Action, action: Action) -> bool:
+        """Whether it is a comparison whose outcome nobody wants now that other bytes are due.
+
+        It may fetch a whole artifact, and a rollback must not wait for that. An activation that has
+        asked the gateway ends by itself, and soon. A fetch of a creation that is gone is over, too.
+        """
+        if isinstance(doing, Fetch) and isinstance(action, Fetch):
+            return action.creation not in (None, doing.creation)
+        if not (isinstance(doing, Activate) and isinstance(action, Activate)):
+            return False
+        same = (doing.version, doing.digest) == (action.version, action.digest)
+        return not same and self._promotion.is_comparing(doing)

@@ -1,0 +1,188 @@
+"""What the gateway is told of the registry: each model as it is here, and what is in its way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+
+import structlog
+
+from gateway.contract import CatalogueModel, NodeState
+from gateway.system.logs import remember_location
+from registry_sync.artifacts import ArtifactStore, StoredArtifact
+from registry_sync.domain import Aspired, AspiredModel, OnSignatureChange, aspired_version
+from registry_sync.ledger import Journal
+from registry_sync.planning import (
+    BuildEnvironment,
+    Fetch,
+    Known,
+    Remembered,
+    Trouble,
+    Why,
+    World,
+    describe_model,
+    explain,
+    signature_change,
+)
+from registry_sync.reconcile.gateway import Announcer, Listed, Observation
+from registry_sync.reconcile.registry import Listings
+from registry_sync.reconcile.steps import Preparation, Steps
+from registry_sync.reconcile.view.pauses import with_pauses
+from registry_sync.reconcile.view.signature_cache import Signatures
+from registry_sync.reconcile.view.snapshots import Snapshots
+from registry_sync.system import Faults
+
+_BRINGING = frozenset({"fetch", "environment"})
+_BRINGING_UP = frozenset({"stage", "activate"})
+_DELAYS = frozenset({Why.FAILING, Why.AWAITS_WINDOW})
+_log = structlog.get_logger("registry_sync.reconcile.view.description")
+
+
+class Descriptions:
+    """Describes models and has the gateway told what is news to it. Event loop only."""
+
+    def __init__(
+        self,
+        *,
+        announcer: Announcer,
+        listings: Listings,
+        observation: Observation,
+        journal: Journal,
+        store: ArtifactStore,
+        artifacts: Mapping[str, StoredArtifact],
+        preparation: Preparation,
+        steps: Steps,
+        snapshots: Snapshots,
+        signatures: Signatures,
+        faults: Faults,
+        boot_id: str,
+    ) -> None:
+        self._announcer = announcer
+        self._listings = listings
+        self._observation = observation
+        self._journal = journal
+        self._store = store
+        self._artifacts = artifacts
+        self._preparation = preparation
+        self._steps = steps
+        self._snapshots = snapshots
+        self._signatures = signatures
+        self._faults = faults
+        self._boot_id = boot_id
+        self._remembered = Remembered()
+        self._published: Mapping[str, AspiredModel] | None = None
+        self._signature_changes: dict[str, dict[str, str]] = {}
+
+    async def publish(self, models: AbstractSet[str]) -> None:
+        """Describe some models as they are now, and tell the gateway what is news to it."""
+        node = self._observation.heard
+        if node is None:
+            return
+        aspired = self._listings.aspired
+        if self._listings.complete:
+            remembered: AbstractSet[str] = frozenset()
+        else:
+            aspired, remembered = self._remembered.beside(aspired, self._journal.view)
+            if not node.partial_catalogues and not self._is_better(aspired, node):
+                return
+            if aspired.models is not self._published:
+                models = {*models, *aspired.models}
+            self._published = aspired.models
+        async for name in with_pauses(models):
+            with self._faults.stay_in(name, "description"):
+                model = self._describe(name, aspired.models.get(name))
+                if model is not None and name in remembered:
+                    model = model.model_copy(update={"remembered": True})
+                self._announcer.describe(name, model)
+        listed = Listed(self._listings.listed_at, self._listings.error, self._listings.complete)
+        await self._announcer.publish(node, listed)
+
+    def _is_better(self, aspired: Aspired, node: NodeState) -> bool:
+        """Whether a gateway that takes every catalogue for complete had better have this one."""
+        if self._listings.error is None or not aspired.models:
+            return False  # the first listing is on its way, or nothing is known
+        # The process before us knew the registry's list, or the ledger's.
+        return self._journal.answered or node.catalogue_writer in (None, self._boot_id)
+
+    def _describe(self, name: str, listed: AspiredModel | None) -> CatalogueModel | None:
+        model = describe_model(name, listed, self._journal.view_of(name), self._known(name))
+        if model is not None and listed is not None:
+            _remember_locations(model, listed)
+        return model
+
+    def _known(self, model: str) -> Known:
+        """Return what is known of one model's versions on this node."""
+        backoff = self._steps.backoff
+        troubles = {
+            (model, int(subject[2])): Trouble(failure.reason, failure.retry_at, failure.settling)
+            for subject, failure in backoff.failures(model).items()
+            if subject[0] in _BRINGING and backoff.waits(subject, goal=failure.goal)
+        }
+        bringing = (one for one in self._steps.doing() if isinstance(one, Fetch | BuildEnvironment))
+        artifacts = self._artifacts
+        digests = {pin.digest for pin in self._journal.view_of(model).pins.values()}
+        world = self._snapshots.of(model)
+        changes, refused = self._compare_signatures(model, world)
+        return Known(
+            descriptions={
+                digest: self._preparation.described(artifacts[digest])
+                for digest in digests
+                if digest in artifacts
+            },
+            fetching={(one.model, one.version) for one in bringing if one.model == model},
+            troubles=troubles,
+            environments=self._preparation.built,
+            signature_changes=changes,
+            refused_signatures=refused,
+            damaged=self._store.damaged(),
+            delayed=self._delayed(model, world),
+        )
+
+    def _delayed(self, model: str, world: World) -> dict[tuple[str, str], str]:
+        """Return why aliases do not mean their version yet, although its bytes are here."""
+        fails = any(one[0] in _BRINGING_UP for one in self._steps.backoff.failures(model))
+        listed = world.aspired.models.get(model)
+        if listed is None or not (fails or world.promotions_act_at):
+            return {}
+        active = self._observation.active_of(model)
+        found = {alias: explain(world, model, alias, active.get(alias)) for alias in listed.aliases}
+        return {(model, alias): one.reason for alias, one in found.items() if one.why in _DELAYS}
+
+    def _compare_signatures(
+        self, model: str, world: World
+    ) -> tuple[dict[tuple[str, str], str], dict[tuple[str, str], str]]:
+        """Say what aliases change for their callers, and what is refused; log what is new of it."""
+        changes: dict[tuple[str, str], str] = {}
+        refusals: dict[tuple[str, str], str] = {}
+        if self._signatures.on_change is not OnSignatureChange.IGNORE:
+            self._collect_signature_changes(world, changes, refusals)
+        told = {alias: reason for (_, alias), reason in {**changes, **refusals}.items()}
+        before = self._signature_changes.pop(model, {})
+        for alias, reason in told.items():
+            if before.get(alias) != reason:
+                _log.warning("signature.changed", model=model, alias=alias, reason=reason)
+        if told:
+            self._signature_changes[model] = told
+        return changes, refusals
+
+    def _collect_signature_changes(
+        self,
+        world: World,
+        changes: dict[tuple[str, str], str],
+        refusals: dict[tuple[str, str], str],
+    ) -> None:
+        for active in world.node.active:
+            model, alias = active.model, active.alias
+            hold = world.ledger.holds.get((model, alias))
+            wish = world.wish(model, alias, hold, aspired_version(world.aspired, model, alias))
+            if wish and (refused := world.why_refused_signature(active, wish)):
+                refusals[model, alias] = refused
+            if change := signature_change(world, active, wish):
+                changes[model, alias] = change
+
+
+def _remember_locations(model: CatalogueModel, listed: AspiredModel) -> None:
+    """Let no caller read where the bytes are of a version that has a reason to tell."""
+    for told in model.versions:
+        if told.reason is not None and told.version in listed.versions:
+            remember_location(listed.versions[told.version].location)

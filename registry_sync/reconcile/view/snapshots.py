@@ -1,0 +1,141 @@
+"""What a decision is made of, as it is at this moment: of one model, at the cost of that model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import replace
+
+from gateway.contract import NodeState
+from registry_sync.artifacts import StoredArtifact
+from registry_sync.domain import (
+    Aspired,
+    LedgerView,
+    OnSignatureChange,
+    PromotionWindows,
+    window_state,
+)
+from registry_sync.ledger import Journal
+from registry_sync.planning import (
+    Activate,
+    ReleaseHold,
+    RetireAlias,
+    Stage,
+    Subject,
+    World,
+    plan,
+)
+from registry_sync.reconcile.gateway import Observation
+from registry_sync.reconcile.registry import Listings
+from registry_sync.reconcile.steps import Backoff, Preparation
+from registry_sync.reconcile.view.signature_cache import Signatures
+
+_UNHEARD = NodeState(node_id="", boot_id="", seq=0, generation=0)
+"""A gateway that has never answered: as far as is known, it serves nothing."""
+
+
+class Snapshots:
+    """Takes snapshots for the plan, and plans once more for what is about to be done."""
+
+    def __init__(
+        self,
+        *,
+        listings: Listings,
+        observation: Observation,
+        journal: Journal,
+        artifacts: Mapping[str, StoredArtifact],
+        preparation: Preparation,
+        signatures: Signatures,
+        backoff: Backoff,
+        require_digest: bool,
+        rollback_window_s: float,
+        windows: PromotionWindows,
+        clock: Callable[[], float],
+    ) -> None:
+        self._listings = listings
+        self._observation = observation
+        self._journal = journal
+        self._artifacts = artifacts
+        self._preparation = preparation
+        self._signatures = signatures
+        self._backoff = backoff
+        self._require_digest = require_digest
+        self._rollback_window_s = rollback_window_s
+        self._windows = windows
+        self._clock = clock
+
+    def whole(self) -> World:
+        """Return what the decisions about all models are made of."""
+        aspired, node = self._listings.aspired, self._observation.node
+        wished_by, stored = self._listings.wished_by(), self._artifacts.values()
+        return self._of(aspired, node, self._journal.view, wished_by, stored)
+
+    def of(self, model: str) -> World:
+        """Return what the decision about one model is made of."""
+        everything, view = self._listings.aspired, self._journal.view_of(model)
+        listed = everything.models.get(model)
+        aspired = replace(everything, models={model: listed} if listed else {}, marks={})
+        node = self._observation.state_of(model)
+        digests = {
+            *(pin.digest for pin in view.pins.values()),
+            *(hold.target_digest for hold in view.holds.values()),
+            *(last.digest for last in view.last_active.values()),
+            *(one.digest for one in (node.active if node else ())),
+        }
+        stored = [self._artifacts[digest] for digest in digests if digest in self._artifacts]
+        return self._of(aspired, node, view, self._listings.wished_by(model), stored)
+
+    def _of(
+        self,
+        aspired: Aspired,
+        node: NodeState | None,
+        view: LedgerView,
+        wished_by: Mapping[tuple[str, str], str],
+        stored: Iterable[StoredArtifact],
+    ) -> World:
+        return World(
+            aspired=aspired,
+            listings=self._listings.count,
+            lists_any=bool(self._listings.aspired.models),
+            node=node or _UNHEARD,
+            ledger=view,
+            stored=self._artifacts.keys(),
+            proved=self._observation.proved,
+            require_digest=self._require_digest,
+            wished_by=wished_by,
+            environments=self._preparation.built.keys(),
+            refused=self._preparation.refused(stored),
+            signature_change=self._signatures.between,
+            refuses_signatures=self._signatures.on_change is OnSignatureChange.REFUSE,
+            rollback_since=self._clock() - self._rollback_window_s,
+            failure=self._failure,
+            promotions_act_at=window_state(self._windows, self._clock()).opens_at,
+        )
+
+    def _failure(self, subject: Subject) -> tuple[Hashable, str] | None:
+        found = self._backoff.get(subject)
+        return (found.goal, found.reason) if found else None
+
+    # --- decided once more, just before it is done ------------------------------------------------
+
+    def as_due_now(self, action: Activate) -> Activate | Stage | None:
+        """Return what would be decided now to the same end; None: the alias moved, or is held.
+
+        Its standby may be another one, or one that has still to be staged: aliases that move to one
+        version share a standby, which ends with the first of them to be activated, and the next
+        ones are given a new one.
+        """
+        wanted = (action.model, action.alias, action.version, action.digest)
+        return next(
+            (
+                one
+                for one in plan(self.of(action.model))
+                if isinstance(one, Activate | Stage)
+                and (one.model, one.alias, one.version, one.digest) == wanted
+            ),
+            None,
+        )
+
+    def is_due_now(self, action: Stage | RetireAlias | ReleaseHold) -> bool:
+        """Whether it would be decided now, too: an operator may have decided otherwise since."""
+        due = plan(self.of(action.model))
+        return action in (replace(one, urgency=action.urgency) for one in due)
