@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test tests soak bench lint unit clean
+.PHONY: help demo test tests soak bench mutants lint unit clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -37,6 +37,9 @@ soak: $(INSTALLED) $(FLAVORS) ## The tests that take counts and durations, in fu
 bench: $(INSTALLED) ## The benchmarks: ratios within one run
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 	$(BIN)/python -m tests.benchmarks.polling $(ARGS)
+
+mutants: $(INSTALLED) ## Sabotage the spines: the tests must notice 95 % of it
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 unit: $(INSTALLED) ## Only what needs no process
 	$(BIN)/python -m pytest tests/unit tests/contracts $(ARGS)
@@ -78,5 +81,5 @@ $(FLAVORS): $(INSTALLED)
 	@touch $@
 
 clean: ## Remove the environment, and what demo and tests left
-	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .mutants
 	find . -name __pycache__ -prune -exec rm -rf {} +

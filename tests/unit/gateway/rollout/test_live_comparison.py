@@ -43,6 +43,8 @@ def tally(
         ("one in ten is slow", tally(100), tally(100, slow=10), "before it"),
         ("slow as before", tally(100, slow=10), tally(100, slow=10), None),
         ("too few were answered to compare", tally(100), tally(19, 1, s=9), None),
+        ("just enough were answered to compare", tally(100), tally(20, s=9), "before it"),
+        ("slower by less than the floor", tally(100, s=0.01), tally(100, s=0.045), None),
         ("faults go first", tally(100), tally(50, 50, s=9), "failed"),
     ],
 )  # fmt: skip

@@ -192,6 +192,23 @@ async def test_a_table_that_cannot_be_written_is_not_acknowledged_and_changes_no
     assert stand.node.table is before
 
 
+async def test_a_stage_that_went_well_reports_no_failure(tmp_path):
+    outcome = await Stand(tmp_path).stage(1)
+    assert outcome.failure is None
+    assert outcome.durations_s == LOADED.durations_s
+
+
+async def test_when_it_is_closed_nothing_is_staged_any_more(tmp_path):
+    stand = Stand(tmp_path)
+    stand.residents.gate.clear()
+    request = contract.StageRequest(stage_id="s1", model="m", version=1, digest=D[1])
+    stand.rollout.staging.start(request)
+    await asyncio.sleep(0)
+    await stand.rollout.close()
+    assert stand.residents.staged == [(1, None)]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_a_failed_stage_is_reported_and_cannot_be_activated(tmp_path):
     stand = Stand(tmp_path)
     stand.residents.failures[2] = LoadError("warm_up_failed", "the example predicts NaN")

@@ -22,6 +22,7 @@ from gateway.errors import (
     VersionQuarantinedError,
 )
 from gateway.http.problems import problem
+from gateway.routing import node as nodes
 from gateway.routing.node import Node
 from gateway.routing.route_table import RouteTable
 from gateway.serving.residency.load_history import TrackRecord
@@ -105,3 +106,113 @@ def test_what_a_worker_says_of_a_failed_load_holds_no_secret() -> None:
     assert "c4nary" not in said.message
     assert "c4nary" not in str(said)
     assert "inner-host:9000" in said.message  # its operators need that
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def node_of(clock: Clock, *models: CatalogueModel) -> Node:
+    """A node whose catalogue has some models."""
+    table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=list(models)))
+    return Node(node_id="n", boot_id="b", table=table, clock=clock, monotonic=clock)
+
+
+class TestWanted:
+    """Versions that callers wait for."""
+
+    def test_it_is_listed_once_and_the_oldest_first_until_it_is_wanted_no_more(self) -> None:
+        clock = Clock()
+        node = node_of(clock)
+        for version in (2, 1, 2):
+            node.want("m", version)
+            clock.now += 1
+        assert [(one.version, one.since) for one in node.wanted()] == [(2, 1000.0), (1, 1001.0)]
+        seq = node.seq
+        node.unwant("m", 2)
+        node.unwant("m", 2)
+        assert [one.version for one in node.wanted()] == [1]
+        assert node.seq == seq + 1
+        node.unwant("m", 1)
+        assert node._wanted_of == {}
+
+    def test_it_is_kept_while_the_catalogue_does_not_list_the_version(self) -> None:
+        node = node_of(Clock(), CatalogueModel(name="m", versions=[]))
+        node.want("m", 1)
+        node.replace(RouteTable("champion", catalogue=Catalogue(writer="w", epoch=2, models=[])))
+        assert len(node.wanted()) == 1
+
+    def test_it_is_met_by_the_bytes_or_by_the_alias(self) -> None:
+        node = node_of(Clock())
+        node.want("m", 1)
+        node.want("m", 1, "champion")
+        node.want("m", 2)
+        here = [CatalogueVersion(version=1, state=VersionState.AVAILABLE, digest=DIGEST)]
+        listed = CatalogueModel(name="m", versions=here)
+        table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[listed]))
+        node.replace(table)
+        assert [(one.version, one.alias) for one in node.wanted()] == [(1, "champion"), (2, None)]
+        node.replace(table.with_active(active_of("m", "champion")))
+        assert [(one.version, one.alias) for one in node.wanted()] == [(2, None)]
+
+    def test_one_more_waits_for_those_before_it_by_the_pace_of_the_last_ones(self) -> None:
+        clock = Clock()
+        node = node_of(clock)
+        for version in range(1, 6):
+            node.want("m", version)
+        assert node.queue_s() == 6
+        for version in (1, 2, 3):
+            node.replace(node.table.with_active(active_of("m", f"a{version}")))
+            versions = [
+                CatalogueVersion(version=number, state=VersionState.AVAILABLE, digest=DIGEST)
+                for number in range(1, version + 1)
+            ]
+            listed = Catalogue(
+                writer="w", epoch=1, models=[CatalogueModel(name="m", versions=versions)]
+            )
+            node.replace(RouteTable("champion", catalogue=listed))
+            clock.now += 10
+            if version == 2:
+                assert node.queue_s() == 40, "three are left, and each took ten seconds"
+        assert node.queue_s() == 30
+
+
+class TestSilence:
+    """The control plane is silent after 15 s without a poll."""
+
+    def test_it_is_silent_beyond_its_time_and_not_before(self) -> None:
+        clock = Clock()
+        node = node_of(clock)
+        clock.now += 15
+        assert not node.control_plane_silent
+        clock.now += 1
+        assert node.control_plane_silent
+
+    def test_it_is_not_while_it_listens_and_has_its_time_after_that(self) -> None:
+        clock = Clock()
+        node = node_of(clock)
+        node.listening(1)
+        clock.now += 100
+        assert not node.control_plane_silent
+        node.listening(-1)
+        assert not node.control_plane_silent
+        clock.now += 16
+        assert node.control_plane_silent
+
+
+def test_so_many_damaged_copies_are_remembered_and_the_oldest_is_left_out() -> None:
+    node = node_of(Clock())
+    digests = [f"sha256:{number:064x}" for number in range(nodes._MAX_DAMAGED + 1)]
+    for digest in digests[:-1]:
+        node.copy_damaged("m", 1, digest, "a file is missing")
+    assert [one.digest for one in node.damaged()] == digests[:-1]
+    node.copy_damaged("m", 1, digests[-1], "a file is missing")
+    assert [one.digest for one in node.damaged()] == digests[1:]
+
+
+def active_of(model: str, alias: str) -> ActiveAlias:
+    return ActiveAlias(model=model, alias=alias, version=1, digest=DIGEST, since=1.0, generation=1)

@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,27 @@ def test_a_change_costs_what_it_changes(tmp_path: Path) -> None:
         grown[count] = sum(p.stat().st_size - before.get(p, 0) for p in folder.iterdir())
         assert TableFile(folder).load("champion") == table
     assert grown[1000] < grown[10] * 1.1, grown
+
+
+def test_a_long_table_is_written_anew_once_its_changes_are_as_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_files, "_LEAST_TABLE_CHANGES_BYTES", 1)
+    file = TableFile(tmp_path)
+    table = file.load("champion")
+    for number in range(100):
+        table = table.with_active(entry((f"m{number}", "champion"), 1))
+    file.save_change(table, table.active)
+    whole = (tmp_path / "table.json").read_bytes()
+    for version in (2, 3, 4):
+        table = table.with_active(entry(KEYS[0], version))
+        file.save_change(table, [KEYS[0]])
+        assert (tmp_path / "table.json").read_bytes() == whole
+    for version in range(5, 200):
+        table = table.with_active(entry(KEYS[0], version))
+        file.save_change(table, [KEYS[0]])
+    assert (tmp_path / "table.json").read_bytes() != whole
+    assert TableFile(tmp_path).load("champion") == table
 
 
 @pytest.mark.parametrize("long_bytes", [0, 300, 3000])
@@ -609,3 +631,23 @@ def test_many_changes_ask_for_the_whole_catalogue(
     assert file.is_catalogue_long()
     file.keep_catalogue(document)
     assert not file.is_catalogue_long()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_damaged_copy_is_set_aside_where_the_other_has_what_it_has(
+    tmp_path: Path, *, lost: bool
+) -> None:
+    table = written(tmp_path, 3)
+    first, second = tmp_path / "table.changes", tmp_path / "table.changes.copy"
+    first.write_bytes(b"\nno change" + first.read_bytes())
+    if lost:
+        second.write_bytes(second.read_bytes().rpartition(b"\n")[0])
+    file = TableFile(tmp_path)
+    assert file.load("champion") == table
+    assert first.with_name("table.changes.damaged-1").exists() is not lost
+
+
+def test_a_table_that_follows_another_one_has_the_same_indexes_as_one_made_anew() -> None:
+    table = RouteTable("champion").with_active(entry(KEYS[0], 1)).with_active(entry(KEYS[2], 1))
+    for following in (table, table.without_alias(*KEYS[0]), table.without_alias(*KEYS[1])):
+        assert following._active_of == replace(following)._active_of

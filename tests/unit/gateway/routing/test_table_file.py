@@ -239,6 +239,58 @@ def test_models_are_written_after_the_catalogue_that_they_belong_to(tmp_path, mo
     assert TableFile(tmp_path).load("champion").knows("new", None)
 
 
+def model_changed(name, epoch=4):
+    model = CatalogueModel(name=name, versions=[])
+    change = ModelChange(writer="w", epoch=epoch, revision=1, name=name, model=model)
+    return change.model_dump_json().encode()
+
+
+def test_a_whole_catalogue_takes_the_place_of_the_models_that_changed_before(tmp_path):
+    file = with_caches(tmp_path)
+    models = tmp_path / "catalogue.changes"
+    assert not models.exists(), "nothing has changed"
+    file.keep_model(model_changed("new"))
+    assert models.stat().st_size > 0
+    assert TableFile(tmp_path).load("champion").knows("new", None)
+    file.keep_catalogue(Catalogue(writer="w", epoch=5, models=[]).model_dump_json().encode())
+    assert models.stat().st_size == 0
+    assert not TableFile(tmp_path).load("champion").knows("new", None)
+
+
+def test_a_damaged_line_among_changed_models_is_told_and_the_others_count(tmp_path):
+    with_caches(tmp_path).keep_model(model_changed("m"))
+    models = tmp_path / "catalogue.changes"
+    models.write_bytes(b"\nno change" + models.read_bytes())
+    file = TableFile(tmp_path)
+    assert file.load("champion").knows("m", None)
+    (told,) = file.damaged()
+    assert (told.name, told.reason) == (models.name, "has 1 damaged lines")
+    file.write_due()
+    again = TableFile(tmp_path)
+    assert again.load("champion").knows("m", None)
+    assert again.damaged() == []
+
+
+def test_changed_models_that_cannot_be_read_are_left_where_they_are(tmp_path, monkeypatch):
+    with_caches(tmp_path).keep_model(model_changed("new"))
+    original = os.open
+
+    def refuse_one(path, *args, **options):
+        if Path(path).name == "catalogue.changes":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return original(path, *args, **options)
+
+    file = TableFile(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse_one)
+        table = file.load("champion")
+    assert table.catalogue is not None
+    assert not table.knows("new", None)
+    (told,) = file.damaged()
+    assert (told.name, told.set_aside) == ("catalogue.changes", None)
+    assert TableFile(tmp_path).load("champion").knows("new", None)
+
+
 def refuse_all(patch):
     for name in ("os.fsync", "os.fdatasync"):
         patch.setattr(name, refuse)

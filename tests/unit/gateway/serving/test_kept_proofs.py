@@ -296,6 +296,28 @@ async def test_what_a_full_disk_refused_is_tried_again(
     await proofs.close()
 
 
+async def test_what_no_thread_could_write_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.serving.kept_proofs._TRY_AGAIN_S", 0.01)
+    proofs = Proofs(tmp_path / "proofs")
+
+    async def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as without, capture_logs() as logs:
+        without.setattr(asyncio, "to_thread", refuse)
+        proofs.keep(ORDER, PROOF)
+        async with asyncio.timeout(PATIENCE_S):
+            while not logs:  # noqa: ASYNC110  # as above
+                await asyncio.sleep(0.005)
+    async with asyncio.timeout(PATIENCE_S):
+        while not (tmp_path / "proofs" / name_of(ORDER)).exists():  # noqa: ASYNC110  # as above
+            await asyncio.sleep(0.005)
+    await proofs.close()
+    assert logs[0]["event"] == "proof.not_written"
+
+
 async def test_what_a_full_disk_refused_is_told_and_written_with_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

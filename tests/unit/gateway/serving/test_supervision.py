@@ -9,10 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.bootstrap import _LoadObserver, _resident_set
 from gateway.contract.references import ReplicaKey
-from gateway.errors import LoadError
+from gateway.errors import LoadError, NotDeliveredError, TableFileError
 from gateway.observability.live_tallies import LiveTallies
 from gateway.observability.metrics import Telemetry
 from gateway.routing.node import Node
@@ -158,6 +159,19 @@ async def test_one_that_answers_a_probe_with_nonsense_ends() -> None:
     assert "its probe failed" in str(odd.killed)
 
 
+async def test_one_that_is_about_to_end_is_no_failure() -> None:
+    class Ending(Probed):
+        async def probe(self, timeout_s: float) -> Alive:
+            self.probes += 1
+            raise NotDeliveredError
+
+    ending = Ending(0.0)
+    with capture_logs() as logs:
+        await watched(Residents(ending), None, lambda: ending.probes > 2)
+    assert ending.killed is None
+    assert [one for one in logs if one.get("replica")] == []
+
+
 async def test_a_probe_that_cannot_be_taken_in_ends_no_other() -> None:
     class Odd(Residents):
         def measured(self, resident: Any, private_bytes: int) -> None:
@@ -167,6 +181,38 @@ async def test_a_probe_that_cannot_be_taken_in_ends_no_other() -> None:
 
     residents = Odd(Probed(0.0), Probed(0.0))
     await watched(residents, None, lambda: residents.measurements > 6)
+
+
+async def test_what_is_hot_is_written_when_it_changes_and_until_the_disk_takes_it() -> None:
+    residents, written = Residents(), list[list[ReplicaKey]]()
+    of = supervisor(residents)
+    hot = [KEY]
+    residents.hottest = lambda: list(hot)  # type: ignore[method-assign]  # what the test says
+
+    def save(keys: list[ReplicaKey]) -> None:
+        written.append(keys)
+        if len(written) == 1:
+            raise TableFileError("the disk is full")
+
+    of._table_file = SimpleNamespace(save_hot=save, write_due=lambda: None)  # type: ignore[assignment]  # a fake
+    for _ in range(4):
+        await of.remember_hot()
+    assert written == [[KEY], [KEY]]
+    hot.append(KEY._replace(version=2))
+    watch = asyncio.ensure_future(of.run())
+    async with asyncio.timeout(10):
+        while len(written) < 3:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.01)
+    watch.cancel()
+    await asyncio.gather(watch, return_exceptions=True)
+    assert written[2:] == [hot]
+
+
+async def test_the_rounds_have_their_interval() -> None:
+    residents = Residents()
+    began_at = time.monotonic()
+    await watched(residents, None, lambda: residents.rounds > 5)
+    assert time.monotonic() - began_at > 5 * INTERVAL_S
 
 
 async def test_a_round_that_fails_is_not_the_last() -> None:

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,3 +71,22 @@ def test_only_equal_columns_types_shapes_params_and_wishes_are_joined():
     assert [w.id for w in batch] == [0, 5]
     assert [w.id for w in rest] == [1, 2, 3, 4, 6]
     assert join([w.inputs for w in batch]).arrays["x"].tolist() == [0, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("rows", "body_bytes", "joined"),
+    [(7, 1, True), (8, 1, False), (1, 90, True), (1, 91, False)],
+)
+def test_a_batch_takes_what_fits_exactly_and_no_row_or_byte_more(rows, body_bytes, joined):
+    first = waiting(0, 3, body_bytes=10)
+    batch, rest = assemble(
+        [first, waiting(1, rows, body_bytes=body_bytes)], limits=LIMITS, joined=True
+    )
+    assert ([one.id for one in batch], len(rest)) == ([0, 1], 0) if joined else ([0], 1)
+
+
+def test_one_that_fits_goes_before_one_that_does_not():
+    queue = [waiting(0, 3), waiting(1, 8), waiting(2, 7), waiting(3, 1)]
+    batch, rest = assemble(queue, limits=LIMITS, joined=True)
+    assert [one.id for one in batch] == [0, 2]
+    assert [one.id for one in rest] == [1, 3]

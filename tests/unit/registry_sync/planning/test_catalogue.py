@@ -1,8 +1,11 @@
 """A held alias says so, at what and until when; others say nothing."""
 
+import pytest
+
+from gateway.contract.catalogue import CatalogueModel, CatalogueVersion, Policy, VersionState
 from registry_sync.domain.aspired import AspiredModel, AspiredVersion
-from registry_sync.domain.records import Hold, LedgerView
-from registry_sync.planning.catalogue import Known, describe_model
+from registry_sync.domain.records import Hold, LedgerView, PinnedVersion, Quarantine
+from registry_sync.planning.catalogue import Known, Trouble, describe_model, for_callers
 
 
 def model(name):
@@ -32,3 +35,74 @@ def test_a_held_alias_says_what_holds_it_and_until_when():
         "version than 2"
     }
     assert wine.notes == {}
+
+
+DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+SECRET = "s3://inner-bucket/x: http://inner-host:9000/?X-Amz-Signature=c4nary"
+
+
+def version_of(listed=None, *, here=False, quarantined=False, **known):
+    """What is told of version 1, which was accepted here; ``here``: its bytes are, too."""
+    pin = PinnedVersion("m", 1, DIGEST, None, stamped=False, listing=None)
+    wrong = Quarantine("m", 1, DIGEST, None, OTHER, "wrong bytes", 1.0)
+    ledger = LedgerView(pins={("m", 1): pin}, quarantines={("m", 1): wrong} if quarantined else {})
+    listed = listed or AspiredVersion("m", 1, "x")
+    descriptions = {DIGEST: {"size_bytes": 7}} if here else {}
+    described = describe_model(
+        "m", AspiredModel("m", {1: listed}), ledger, Known(descriptions, **known)
+    )
+    assert described
+    (found,) = described.versions
+    return found
+
+
+@pytest.mark.parametrize(
+    ("version", "state", "reason"),
+    [
+        (version_of(), "registered", None),
+        (version_of(here=True), "available", None),
+        (version_of(fetching={("m", 1)}), "fetching", None),
+        (
+            version_of(troubles={("m", 1): Trouble("no connection", 5.0, settling=False)}),
+            "failed",
+            "no connection",
+        ),
+        (
+            version_of(troubles={("m", 1): Trouble("too young", 5.0, settling=True)}),
+            "fetching",
+            "too young",
+        ),
+        (version_of(damaged={DIGEST: "a file is gone"}), "failed", "copy of its bytes is damaged"),
+        (
+            version_of(AspiredVersion("m", 1, "x", stamp_problem="no digest"), here=True),
+            "failed",
+            "no digest",
+        ),
+        (version_of(here=True, quarantined=True), "quarantined", "wrong bytes"),
+    ],
+)
+def test_a_version_has_one_state_and_its_reason(version, state, reason):
+    assert version.state == state
+    assert version.reason is None if reason is None else reason in version.reason
+    assert state != "available" or (version.digest, version.size_bytes) == (DIGEST, 7)
+
+
+@pytest.mark.parametrize("where", ["reason", "problems", "notes", "signature_changes", None])
+def test_callers_are_told_every_reason_without_what_is_inside(where):
+    reason = SECRET if where == "reason" else None
+    version = CatalogueVersion(version=1, state=VersionState.FAILED, reason=reason)
+    sound = CatalogueVersion(version=2, state=VersionState.AVAILABLE, digest=DIGEST)
+    told = CatalogueModel(
+        name="m",
+        versions=[version, sound],
+        notes={"champion": SECRET} if where == "notes" else {},
+        signature_changes={"champion": SECRET} if where == "signature_changes" else {},
+        policy=Policy(problems=[SECRET] if where == "problems" else []),
+    )
+    shown = for_callers(told)
+    assert "c4nary" not in shown.model_dump_json()
+    assert "inner-host" not in shown.model_dump_json()
+    assert (shown == told) is (where is None)
+    assert shown.versions[1] == sound
+    assert (shown.versions[0].reason is not None) is (where == "reason")
+    assert bool(shown.policy.problems) is (where == "problems")

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.contract.node_state import ActiveAlias, NodeState
-from registry_sync.domain.aspired import Aspired
-from registry_sync.domain.records import LedgerView
+from gateway.contract.node_state import ActiveAlias, NodeState, Wanted
+from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.domain.records import Activation, Hold, LedgerView, PinnedVersion
 from registry_sync.planning.retention import (
     Candidate,
     Kept,
@@ -19,6 +19,7 @@ from registry_sync.planning.retention import (
     what_stays,
 )
 
+STAYING = ("active", "aspired", "held", "last_known_good", "resident", "standby")
 NOW = 1_000_000.0
 WINDOW_S = 10.0
 
@@ -56,6 +57,46 @@ def test_of_two_aliases_that_left_a_version_the_later_one_counts(order):
     node = NodeState(node_id="n", boot_id="b", seq=1, generation=1, active=active)
     kept = what_stays(node, Aspired({}, 0.0), LedgerView(), recent_since=0.0)
     assert kept.previous == {digests[2]: 8.0}
+
+
+def test_what_is_held_was_active_or_is_wanted_stays():
+    digests = {name: f"sha256:{number:064x}" for number, name in enumerate(STAYING)}
+    versions = {
+        number: AspiredVersion("m", number, "s3://b/m", expected_digest=digests[name])
+        for number, name in ((1, "aspired"), (2, "standby"))
+    }
+    node = NodeState(
+        node_id="n", boot_id="b", seq=1, generation=1, resident=[digests["resident"]],
+        active=[ActiveAlias(model="m", alias="a", version=3, digest=digests["active"], since=1.0)],
+        wanted=[Wanted(model="m", version=2, since=1.0)],
+    )  # fmt: skip
+    ledger = LedgerView(
+        pins={
+            ("m", number): PinnedVersion(
+                "m", number, str(one.expected_digest), None, stamped=True, listing=None
+            )
+            for number, one in versions.items()
+        },
+        holds={("m", "held"): Hold("m", "held", 1, 4, digests["held"], "operator", 1.0)},
+        last_active={
+            ("m", name): Activation(
+                "m", name, 5, digest, None, None, "poll", 1.0, 1, retired_at=retired_at
+            )
+            for name, digest, retired_at in (
+                ("served", digests["last_known_good"], None),
+                ("gone", "sha256:" + "e" * 64, 2.0),
+            )
+        },
+    )
+    aspired = Aspired({"m": AspiredModel("m", versions, aliases={"a": 1})}, 0.0)
+    kept = what_stays(node, aspired, ledger, recent_since=3.0)
+    assert {name: set(getattr(kept, name)) for name in STAYING} == {
+        name: {digest} for name, digest in digests.items()
+    }
+    reasons = kept.by_reason(now=NOW, rollback_window_s=WINDOW_S)
+    assert {name: set(reasons[name]) for name in STAYING} == {
+        name: {digest} for name, digest in digests.items()
+    }
 
 
 # --- any world ------------------------------------------------------------------------------------

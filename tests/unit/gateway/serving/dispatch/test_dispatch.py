@@ -147,6 +147,19 @@ async def test_a_call_for_what_could_not_be_fetched_is_refused_and_shortens_the_
             await at.next_change()
 
 
+async def test_what_could_not_be_fetched_is_wanted_again_by_the_next_call(monkeypatch):
+    monkeypatch.setattr(dispatch, "_WANTED_S", 0.01)
+    at = failing_node()
+    dispatcher = dispatcher_on(at)
+    for _ in range(2):
+        with pytest.raises(ModelLoadFailedError):
+            await dispatcher.predict(a_call("1"))
+        assert wanted(at) == [1]
+        async with asyncio.timeout(10):
+            while at.wanted():
+                await at.next_change()
+
+
 # --- callers by number whose version's copy was dropped -------------------------------------------
 
 
@@ -496,6 +509,29 @@ async def test_a_worker_that_never_had_it_keeps_nothing():
         await dispatcher.predict(call)
     call.place.let_go()
     assert (admission.in_flight, residents.one.released) == (0, 3)
+
+
+async def test_a_call_that_its_worker_does_not_take_goes_to_another_worker():
+    """It was ready when the lease was taken, and is not by now."""
+    residents: Any = OneLease()
+    replica = residents.one.replica
+    taken = replica.submit
+
+    def refuse(*_, **__):
+        replica.submit = taken
+        raise NotDeliveredError
+
+    replica.submit = refuse
+    dispatcher = Dispatcher(
+        active(), residents, LiveTallies(), request_timeout_s=1.0, load_budget_s=60.0, max_waiting=9
+    )
+    told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    dispatcher.begin(a_call(), told.set_result)
+    async with asyncio.timeout(10):
+        while not replica.answers:  # noqa: ASYNC110  # one turn of the loop
+            await asyncio.sleep(0)
+        replica.answers[0].set_result("the reply")
+        assert (await told).result() == "the reply"
 
 
 async def test_a_call_that_its_worker_had_not_begun_goes_to_another_worker():

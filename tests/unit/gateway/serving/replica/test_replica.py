@@ -1,6 +1,7 @@
 """One worker seen from the parent, with a process that is only a pair of descriptors."""
 
 import asyncio
+import socket
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,8 @@ from gateway.errors import (
     WorkerDiedError,
 )
 from gateway.http.problems import problem
-from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState
+from gateway.serving.replica import replica as replicas
+from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState, WorkerReply
 from gateway.serving.replica.worker_messages import read_failed
 from gateway.worker.loading.proofs.proof import MAX_LOST, Proof
 from gateway.worker.protocol.frames import PREFIX, pack
@@ -636,3 +638,173 @@ async def test_what_was_proved_comes_with_ready_and_what_is_none_is_no_fault():
         assert kept == expected
         replica.kill("the test is over")
         await replica.wait_stopped()
+
+
+class TestStop:
+    """A worker that does not end by itself is ended."""
+
+    async def test_one_that_ignores_stop_is_killed_after_a_grace(self, ready, monkeypatch):
+        replica, launcher = ready
+        monkeypatch.setattr(replicas, "_STOP_GRACE_S", 0.05)
+        replica.stop("evicted")
+        assert replica.state is ReplicaState.DRAINING
+        assert not launcher.worker.killed
+        async with asyncio.timeout(10):
+            await replica.wait_stopped()
+        assert launcher.worker.killed
+        assert replica.end_reason == "evicted"
+
+    async def test_one_that_hangs_up_and_does_not_end_is_killed(self, ready, monkeypatch):
+        replica, launcher = ready
+        monkeypatch.setattr(replicas, "_EXIT_AFTER_EOF_S", 0.05)
+        launcher.worker.peer.shutdown(socket.SHUT_RDWR)
+        async with asyncio.timeout(10):
+            await replica.wait_stopped()
+        assert launcher.worker.killed
+
+    async def test_one_that_has_hung_up_is_killed_at_once_when_it_is_to_stop(self, ready):
+        replica, launcher = ready
+        launcher.worker.peer.shutdown(socket.SHUT_RDWR)
+        await eventually_true(lambda: replica.state is ReplicaState.DRAINING, "it has hung up")
+        replica.stop("evicted")
+        assert launcher.worker.killed
+
+
+class TestInFlight:
+    """What is inside a worker is counted until the worker has let go of it."""
+
+    async def test_the_bytes_of_a_request_are_free_again_with_its_answer(self, ready):
+        replica, launcher = ready
+        for number in range(1, 4):
+            answer = ask(replica, bytes(LIMITS.max_in_flight_bytes))
+            assert not replica.has_room(1)
+            launcher.say(Reply(1, 0.0, 0.0, 1), number)
+            await answer
+            assert replica.has_room(1)
+        assert (replica.in_flight, replica._in_flight_bytes) == (0, 0)
+
+    async def test_what_was_not_sent_when_the_worker_ended_may_go_to_another_one(self, ready):
+        replica, launcher = ready
+        sent = ask(replica)
+        await _all_sent(replica)
+        kept = ask(replica)
+        launcher.worker.kill()
+        with pytest.raises(WorkerDiedError):
+            await sent
+        with pytest.raises(NotDeliveredError):
+            await kept
+
+    async def test_a_request_whose_answer_is_nonsense_fails_and_so_do_the_others(self, ready):
+        replica, launcher = ready
+        first, second = ask(replica), ask(replica)
+        await _all_sent(replica)
+        launcher.worker.peer.sendall(b"".join(pack(Kind.REPLY, 1, b'{"rows": "one"}')))
+        async with asyncio.timeout(10):
+            for answer in (first, second):
+                with pytest.raises(WorkerDiedError):
+                    await answer
+            await replica.wait_stopped()
+        assert "nonsense" in replica.end_reason
+
+
+def ask(replica: Replica, body: bytes = b"{}") -> asyncio.Future[WorkerReply]:
+    return replica.submit(b"{}", body, timeout_s=5, limit_s=5, on_done=lambda: None)
+
+
+class TestEnd:
+    """What an end leaves: nothing that is open, and one report of it."""
+
+    async def test_everything_is_released_and_its_owner_is_told_once(self):
+        launcher = ReadyLauncher()
+        stopped: list[Replica] = []
+        replica = Replica("m/1", launcher, LIMITS, stopped.append)
+        pids = [replica.pid]
+        await bring_up(replica, launcher)
+        assert [*pids, replica.pid] == [None, launcher.worker.pid]
+        answer = ask(replica)
+        replica.kill("it is too large")
+        async with asyncio.timeout(10):
+            await replica.wait_stopped()
+        replica.kill("twice")
+        replica.stop("thrice")
+        await asyncio.sleep(0)
+        assert stopped == [replica]
+        assert launcher.worker.closed
+        assert replica.end_reason == "it is too large"
+        assert not asyncio.get_running_loop().remove_reader(launcher.worker.exited)
+        assert replica._timer is None or replica._timer.cancelled()
+        with pytest.raises((WorkerDiedError, NotDeliveredError)):
+            await answer
+
+    async def test_one_that_is_stopped_while_it_loads_did_not_fail(self):
+        replica, starting = await load_with(LIMITS)
+        replica.stop("retired")
+        with pytest.raises(LoadError, match=r"stopped: .*told to end"):
+            await starting
+        async with asyncio.timeout(10):
+            await replica.wait_stopped()
+
+    async def test_one_on_whose_words_the_gateway_fails_is_ended(self, ready, monkeypatch):
+        replica, launcher = ready
+
+        def fail(frame):
+            raise RuntimeError("out of order")
+
+        monkeypatch.setattr(replica, "_hear", fail)
+        launcher.say(Reply(1, 0.0, 0.0, 1), 1)
+        async with asyncio.timeout(10):
+            await replica.wait_stopped()
+        assert launcher.worker.killed
+        assert "the gateway failed" in replica.end_reason
+
+    async def test_a_proof_is_not_lost_with_a_worker_that_was_stopped_in_it(self, proved):
+        replica, launcher, kept = proved
+        launcher.say(Proving(LOST.as_header()))
+        await eventually_true(lambda: replica._proof is not None, "it proves something")
+        replica.stop("evicted")
+        launcher.worker.kill()  # which it does by itself, as it was told
+        async with asyncio.timeout(10):
+            await replica.wait_stopped()
+        assert kept == []
+
+
+class TestProbe:
+    """A probe measures the worker, and is one at a time."""
+
+    async def test_what_it_says_of_itself_is_kept(self, ready):
+        replica, launcher = ready
+        probe = asyncio.ensure_future(replica.probe(5))
+        await asyncio.sleep(0)
+        launcher.say(Alive(77, True, gpu_bytes=5, example_s=0.25))
+        assert (await probe).example_ok
+        measured = (replica.private_bytes, replica.gpu_bytes, replica.example_s)
+        assert measured == (77, 5, 0.25)
+
+    async def test_it_is_not_delivered_to_one_that_is_not_ready_or_is_probed(self, ready):
+        replica, launcher = ready
+        first = asyncio.ensure_future(replica.probe(5))
+        await asyncio.sleep(0)
+        with pytest.raises(NotDeliveredError):
+            await replica.probe(5)
+        launcher.say(Alive(1, True))
+        await first
+        replica.stop("evicted")
+        with pytest.raises(NotDeliveredError):
+            await replica.probe(5)
+        with pytest.raises(NotDeliveredError):
+            ask(replica)
+
+    async def test_it_ends_with_its_worker(self, ready):
+        replica, launcher = ready
+        probe = asyncio.ensure_future(replica.probe(5))
+        await asyncio.sleep(0)
+        launcher.worker.kill()
+        with pytest.raises(NotDeliveredError):
+            await probe
+
+    async def test_an_answer_without_a_probe_ends_the_worker(self, ready):
+        replica, launcher = ready
+        launcher.say(Alive(1, True))
+        async with asyncio.timeout(10):
+            await replica.wait_stopped()
+        assert "nobody asked" in replica.end_reason

@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from gateway.contract.references import ReplicaKey
-from gateway.errors import GatewayError, LoadError, NotDeliveredError, WorkerDiedError
+from gateway.errors import (
+    GatewayError,
+    InvalidInputError,
+    LoadError,
+    NotDeliveredError,
+    WorkerDiedError,
+)
 from gateway.http.problems import problem
 from gateway.serving.replica import worker_messages
 from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState, WorkerReply
@@ -510,3 +516,27 @@ def _look_at(told: object) -> None:
         assert_sound(told)
     else:
         assert isinstance(told, NotDeliveredError | TimeoutError), told
+
+
+@pytest.mark.parametrize(
+    ("detail", "is_read"),
+    [
+        ([3, "x", "no number"], True),
+        ([None, "x", "no number"], True),
+        ([3, None, "no number"], True),
+        (["3", "x", "no number"], False),
+        ([-1, "x", "no number"], False),
+        ([3, 4, "no number"], False),
+        ([3, "x", None], False),
+        ([3, "x"], False),
+    ],
+)
+def test_a_detail_names_a_row_or_a_field_or_neither(detail: list[Any], is_read: bool) -> None:
+    header = encode_header(Failed("invalid_input", "no", [detail]))
+    if is_read:
+        error = worker_messages.read_failed(header)
+        assert isinstance(error, InvalidInputError)
+        assert error.details == [detail]
+    else:
+        with pytest.raises(worker_messages.NonsenseError):
+            worker_messages.read_failed(header)

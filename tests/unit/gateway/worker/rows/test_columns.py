@@ -105,3 +105,42 @@ def test_without_a_signature_a_tensor_is_of_the_narrowest_type_that_fits(value, 
     array = tensors.infer_tensor(value)
     assert array.dtype == dtype
     assert array.tolist() == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected", "of_type"),
+    [
+        ("double", 3, 3.0, float),
+        ("float", 0.1, np.float32(0.1), np.float32),
+        ("integer", 7, 7, np.int32),
+        ("long", 7, 7, int),
+        ("string", "a", "a", str),
+    ],
+)
+def test_a_value_is_the_one_that_its_type_takes(kind, value, expected, of_type):
+    found = columns.narrow(kind, value)
+    assert found == expected
+    assert type(found) is of_type
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "reason"),
+    [
+        ("float", 1e300, "beyond float32"),
+        ("integer", 2**31, "beyond 32 bits"),
+        ("integer", -(2**31) - 1, "beyond 32 bits"),
+        ("long", 2**63, "beyond 64 bits"),
+    ],
+)
+def test_a_value_beyond_its_type_is_refused(kind, value, reason):
+    with pytest.raises(ValueError, match=reason):
+        columns.narrow(kind, value)
+    if kind in ("integer", "long") and value > 0:
+        assert columns.narrow(kind, value - 1) == value - 1
+
+
+def test_a_whole_number_may_have_a_point_and_no_fraction():
+    assert columns.to_array("n", [1, 2.0], "long", required=True).tolist() == [1, 2]
+    for odd in (2.5, True, "2"):
+        with pytest.raises(RequestRefusedError):
+            columns.to_array("n", [odd], "long", required=True)

@@ -9,7 +9,7 @@ import pytest
 from gateway.worker.batching import key_of
 from gateway.worker.loading.proofs import proving
 from gateway.worker.protocol.messages import Load, Predict
-from gateway.worker.rows.inputs import COLUMNS, TENSOR, Inputs, Rows
+from gateway.worker.rows.inputs import COLUMNS, TENSOR, Inputs, Rows, join
 from gateway.worker.rows.plain_rows import PlainRows
 from gateway.worker.rows.signature import parse
 from gateway.worker.served_model import ServedModel
@@ -129,3 +129,11 @@ def test_labels_of_rows_and_params_keep_requests_apart() -> None:
     assert key_of(request, labelled) != key_of(request, labelled)
     tensor = Inputs(TENSOR, {"": np.ones(1)}, 1)
     assert key_of(request, tensor) == key_of(request, tensor.copy())
+
+
+def test_the_rows_of_several_are_joined_in_their_order() -> None:
+    parts = [Inputs(COLUMNS, {"x": np.array(values)}, len(values)) for values in ([1], [2, 3], [4])]
+    whole = join(parts)
+    assert whole.rows == 4
+    assert whole.arrays["x"].tolist() == [1, 2, 3, 4]
+    assert join(parts[:1]) is parts[0]

@@ -169,6 +169,25 @@ def test_what_was_booked_goes_back_where_the_artifact_is_there_already(store):
     assert store.use() == StoreUse(0, 0, 0)
 
 
+def test_each_file_and_folder_is_on_disk_before_the_artifact_has_its_name(
+    store, tmp_path, monkeypatch
+):
+    """Its own first, then the folder's that has its name: a crash between finds no half."""
+    synced: list[Path] = []
+    original = os.fsync
+
+    def note(descriptor):
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        original(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    staged = fetched(tmp_path / "staging" / "own")
+    within = {staged.folder, *staged.folder.rglob("*")}
+    artifact = store.add(staged, DESCRIPTION, PIN)
+    assert within <= set(synced)
+    assert synced.index(artifact.path.parent) > max(synced.index(path) for path in within)
+
+
 class Killed(BaseException):
     """The process ends here: no handler of the store may run on."""
 

@@ -181,6 +181,11 @@ def test_columns_by_name_are_told_from_columns_by_place(estimator: Any, example:
     assert (path.path, "different" in path.reason) == ("pyfunc", True), path.reason
 
 
+def test_one_that_answers_the_example_differently_is_not_called_on_arrays() -> None:
+    path = chosen(_Odd(), pd.DataFrame({"a": [3.0, 1.0], "b": [2.0, 2.0]}))
+    assert (path.path, path.reason) == ("pyfunc", "the bare model answers differently")
+
+
 def test_answers_that_are_all_equal_prove_nothing() -> None:
     model = DummyClassifier().fit(WHOLE, np.zeros(ROWS))
     path = chosen(model, WHOLE.iloc[:1])

@@ -1,0 +1,1 @@
+"""Small sabotages of the spines, each of which a test ought to notice."""
