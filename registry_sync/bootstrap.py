@@ -65,7 +65,7 @@ from registry_sync.sources import (
     Fetcher,
     FetchLimits,
     LazyRegistry,
-    Place,
+    ModelLocation,
     Publisher,
     as_source_error,
     bound_mlflow,
@@ -120,7 +120,7 @@ def build_publisher(uri: str) -> Publisher:
         InvalidReferenceError: The URI names no model of an S3 registry.
         SourceError: boto3 cannot be set up by the environment.
     """
-    place = Place.at(uri)
+    place = ModelLocation.at(uri)
     with as_source_error("S3 cannot be used"):
         return Publisher(connect_s3(os.environ), place)
 
@@ -168,7 +168,7 @@ def run(settings: SyncSettings, end_log: Callable[[], object]) -> int:
                 )
                 status = _run(serving)
         finally:
-            ended = threads.close(patience_s=_STOP_PATIENCE_S)
+            ended = threads.close(timeout_s=_STOP_PATIENCE_S)
             _log.info("control_plane.stopped", threads_ended=ended)
         if not ended or _is_held_up():
             # A thread stands in a call to a registry that does not answer. Nothing of it counts

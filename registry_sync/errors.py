@@ -1,16 +1,14 @@
-"""Error families of the control plane, by who must act.
+"""Error families of the control plane, by the person who must act.
 
-* `SourceError`: the registry or its storage cannot be read now. Nobody acts: it is tried again.
-* `ArtifactError`: the publisher, or whoever altered the bytes. ``transient`` says whether a later
-  try may succeed without anybody's help.
-* `PublishError`: whoever publishes to an S3 registry.
-* `EnvironmentFailedError`: the publisher, whose requirements cannot be met; ``transient`` as above.
-* `StoreError`: the operator of this node (a store written by a newer release, a broken disk).
-* `RolloutRejectedError`: the gateway said no, and why.
+* `SourceError`: nobody; the control plane reads the registry or its storage again.
+* `ArtifactError`: the publisher, unless it is ``transient``.
+* `PublishError`: the publisher to an S3 registry.
+* `EnvironmentFailedError`: the publisher, unless it is ``transient``.
+* `StoreError`: the operator of the node (a newer release's store, a broken disk).
+* `RolloutRejectedError`: depends on the gateway's code.
 * `LedgerError`: the operator of the database.
 
-Every message is a whole sentence that users may read: without secrets, whoever worded it. None
-repeats a caller's data.
+Every message is a sentence for users, without secrets and without data of callers.
 """
 
 from __future__ import annotations
@@ -20,60 +18,57 @@ from gateway.system.logs import redacted
 _MOST_CHARACTERS = 300
 
 
-def in_words(error: BaseException) -> str:
-    """Say in one line what a library raised, and what it began with.
+def error_text(error: BaseException) -> str:
+    """Return a library's error in one line, with its first cause.
 
     Libraries wrap a refused connection three times and more, each in a longer sentence.
     """
-    words = _bounded(error)
-    first = _said_first(error)
-    behind = f" ({first})" if first and first not in words else ""
-    return f"{type(error).__name__}: {words}{behind}"
+    text, cause = _bounded(error), _first_cause(error)
+    suffix = f" ({cause})" if cause and cause not in text else ""
+    return f"{type(error).__name__}: {text}{suffix}"
 
 
-def _said_first(error: BaseException) -> str:
-    """Return what the system said, else what the first of the errors in a chain says."""
-    said, of_system, seen = "", "", set[int]()
+def _first_cause(error: BaseException) -> str:
+    """Return the system's message in a chain of errors, or else the first message."""
+    first, of_system, seen = "", "", set[int]()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
-        said = _bounded(cause) or said
+        first = _bounded(cause) or first
         if isinstance(cause, OSError) and cause.strerror:
             of_system = cause.strerror
         cause = cause.__cause__ or cause.__context__
-    return of_system or said
+    return of_system or first
 
 
 def _bounded(error: BaseException) -> str:
-    words = redacted((str(error).splitlines() or [""])[0])  # before it is cut: half of one is one
-    return words if len(words) <= _MOST_CHARACTERS else words[: _MOST_CHARACTERS - 1] + "…"
+    text = redacted((str(error).splitlines() or [""])[0])  # first: half a secret is one too
+    return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 1] + "…"
 
 
 class SyncError(Exception):
-    """Root of everything that the control plane raises on purpose."""
+    """Root of the control plane's errors."""
 
     def __init__(self, message: str = "") -> None:
-        """Store a message without its secrets: from here it goes into logs, state and answers."""
+        """Store the message without secrets: it is shown in logs, state and answers."""
         super().__init__(redacted(message))
 
     @property
     def reason(self) -> str:
-        """The message: a sentence that may be shown to users."""
+        """The message, a sentence for users."""
         return str(self)
 
 
 class SourceError(SyncError):
-    """The registry, or the place where it keeps bytes, did not answer or answered nonsense."""
+    """The registry or its storage did not answer, or sent an invalid answer."""
 
 
 class ArtifactError(SyncError):
-    """An artifact is not, or not yet, one that may be served.
+    """An artifact cannot be served, or not yet.
 
     Attributes:
-        transient: A later try of the same version may succeed by itself: back off and try again.
-            False: the same bytes would fail again.
-        listing: The remote listing of the bytes that it is about (`Fetched.listing`); None: not
-            known.
+        transient: Whether a later attempt may succeed; if not, the same bytes would fail again.
+        listing: Mark of the remote listing of the bytes (`Fetched.listing`), or None if unknown.
     """
 
     transient: bool = False
@@ -81,13 +76,13 @@ class ArtifactError(SyncError):
 
 
 class IncompleteArtifactError(ArtifactError):
-    """Files are missing, or the upload is still moving. Never a reason to quarantine."""
+    """Files are missing, or the upload is unfinished. Never a reason to quarantine."""
 
     transient = True
 
 
-class UnsettledError(IncompleteArtifactError):
-    """The upload is too new: its files may still change, or more files may come."""
+class UnstableUploadError(IncompleteArtifactError):
+    """The upload is too new: its files may still change."""
 
 
 class ReplacedError(ArtifactError):
@@ -103,21 +98,21 @@ class FetchTimeoutError(ArtifactError):
 
 
 class NoDiskRoomError(ArtifactError):
-    """Fetching on would leave less free disk space than the floor."""
+    """The fetch would leave too little free disk space."""
 
     transient = True
 
 
 class ArtifactTooLargeError(ArtifactError):
-    """More bytes or more files than the limits allow."""
+    """The artifact has more bytes or files than the limits allow."""
 
 
 class UnsafePathError(ArtifactError):
-    """A path that could leave its folder, a link, or two paths that a file system may confuse."""
+    """A path could leave its folder, is a link, or may be confused with another path."""
 
 
-class ForbiddenPlaceError(ArtifactError):
-    """The bytes are said to be where they are not read from: another server, an unknown kind."""
+class ForbiddenUriError(ArtifactError):
+    """The URI of the bytes names another server, or has an unknown scheme."""
 
 
 class BrokenModelError(ArtifactError):
@@ -125,60 +120,52 @@ class BrokenModelError(ArtifactError):
 
 
 class DigestMismatchError(ArtifactError):
-    """The bytes are not the expected ones.
-
-    Attributes:
-        expected: The digest that they should have.
-        found: The digest that they have.
-    """
+    """The bytes do not have the expected digest."""
 
     def __init__(self, message: str, *, expected: str, found: str) -> None:
-        """Store the two digests beside the sentence."""
         super().__init__(message)
         self.expected = expected
         self.found = found
 
 
 class UnstampedError(ArtifactError):
-    """A digest is required, and the publisher gave none."""
+    """A stamped digest is required and missing."""
 
 
 class PublishError(SyncError):
-    """A version, or its aliases, could not be published: whoever publishes must act."""
+    """A version or its aliases could not be published."""
 
 
 class EnvironmentFailedError(SyncError):
     """A version's own environment could not be built.
 
     Attributes:
-        transient: A later try may succeed by itself. False: the same requirements would fail again.
-        failure: The kind of a permanent one, as it is recorded.
+        transient: Whether a later attempt may succeed.
+        failure: The recorded kind of a permanent failure.
     """
 
     FAILED = "own_environment"
     UNSUPPORTED = "own_unsupported"
 
     def __init__(self, message: str, *, transient: bool = False, failure: str = FAILED) -> None:
-        """Store whether to try again, and the kind, beside the sentence."""
         super().__init__(message)
         self.transient = transient
         self.failure = failure
 
 
 class StoreError(SyncError):
-    """The artifact store on this node cannot be used as it is."""
+    """The artifact store of this node cannot be used."""
 
 
 class RolloutRejectedError(SyncError):
-    """The gateway refused a change; what it served before is served still.
+    """The gateway refused a change, and serves what it served before.
 
     Attributes:
         code: The machine code of the refusal.
-        generation: The generation of its route table, where it said so.
+        generation: The generation of the gateway's route table, or None if unknown.
     """
 
     def __init__(self, code: str, message: str, *, generation: int | None = None) -> None:
-        """Store the code and the generation beside the sentence."""
         super().__init__(message)
         self.code = code
         self.generation = generation

@@ -1,4 +1,4 @@
-"""Which waiting requests are predicted together. Pure."""
+"""The choice of requests for a batch. Pure."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from gateway.worker.rows.inputs import Rows
 
 
 class Waiting(NamedTuple):
-    """A validated request that has not begun.
+    """A validated request that waits for a batch.
 
     Attributes:
         id: The frame's id.
         request: The frame's header.
-        inputs: Its rows.
-        received_at: ``time.monotonic()`` of its arrival.
-        body_bytes: Size of its body.
-        key: Only requests with equal keys may be joined; one that must go alone has its id.
+        inputs: The request's rows.
+        received_at: ``time.monotonic()`` of the arrival.
+        body_bytes: Size of the body.
+        key: Requests may be joined if their keys are equal.
     """
 
     id: int
@@ -32,34 +32,34 @@ class Waiting(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """The most that is joined: rows, and bytes of the bodies that brought them."""
+    """The most rows of a batch, and the most bytes of their bodies."""
 
     rows: int
     bytes: int
 
 
 def key_of(request: Predict, inputs: Rows) -> Hashable:
-    """Return what must be equal for two requests to be predicted by one call."""
+    """Return the key of a request: equal keys may share a call of the model."""
     return (inputs.joins_with(), request.probabilities)
 
 
 def assemble(
     waiting: Sequence[Waiting], *, limits: BatchLimits, joined: bool
 ) -> tuple[list[Waiting], list[Waiting]]:
-    """Choose the next batch: the oldest request, and those that may be joined with it.
+    """Choose the next batch: the oldest request and all that may be joined with it.
 
     Args:
         waiting: Requests, oldest first; at least one.
         limits: Upper bounds of a batch; a single larger request goes alone.
-        joined: Whether requests may be joined at all.
+        joined: Whether the model's requests may be joined.
 
     Returns:
-        The batch and the requests that go on waiting, both oldest first.
+        The batch and the remaining requests, both oldest first.
     """
     first = waiting[0]
     if not joined:
         return [first], list(waiting[1:])
-    batch, rest, rows, size = [first], [], first.inputs.rows, first.body_bytes
+    batch, remaining, rows, size = [first], [], first.inputs.rows, first.body_bytes
     for candidate in waiting[1:]:
         more_rows, more_bytes = rows + candidate.inputs.rows, size + candidate.body_bytes
         fits = more_rows <= limits.rows and more_bytes <= limits.bytes
@@ -67,5 +67,5 @@ def assemble(
             batch.append(candidate)
             rows, size = more_rows, more_bytes
         else:
-            rest.append(candidate)
-    return batch, rest
+            remaining.append(candidate)
+    return batch, remaining

@@ -13,16 +13,17 @@ from registry_sync.artifacts.environments import (
 )
 from registry_sync.artifacts.manifest import UNSTORED_FILES, Fetched, Manifest, check_paths
 from registry_sync.artifacts.store import (
+    Acceptance,
     ArtifactStore,
-    Pin,
     StoredArtifact,
     StoreUse,
-    pinned_version,
+    accepted_digest,
 )
 from registry_sync.artifacts.verify import Verification, verify
 
 __all__ = [
     "UNSTORED_FILES",
+    "Acceptance",
     "ArtifactStore",
     "BuildLimits",
     "BuildsEnvironments",
@@ -32,15 +33,14 @@ __all__ = [
     "Manifest",
     "OnMismatch",
     "OwnEnvironment",
-    "Pin",
     "StoreUse",
     "StoredArtifact",
     "Verdict",
     "Verification",
+    "accepted_digest",
     "check_complete",
     "check_paths",
     "describe",
     "judge",
-    "pinned_version",
     "verify",
 ]

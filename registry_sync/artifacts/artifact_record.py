@@ -1,7 +1,4 @@
-"""The record of a stored artifact: what it is, and for whom it was fetched. Pure.
-
-It is the artifact's description (`registry_sync.describe`) with its size, its time and its pins.
-"""
+"""The record of a stored artifact: its description, size, time and acceptances. Pure."""
 
 from __future__ import annotations
 
@@ -17,23 +14,22 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, Validat
 from gateway.system.files import AlteredError, seal, unseal_known
 from registry_sync.artifacts.description import DESCRIPTION_FORMAT_VERSION
 
-_PINS = "pinned_for"
+_ACCEPTED = "pinned_for"
 _STORED_AT = "stored_at"
 
 
 @dataclass(frozen=True, slots=True)
-class Pin:
-    """For which version an artifact was fetched, and what was known then.
+class Acceptance:
+    """The acceptance of an artifact's digest for a version.
 
     Attributes:
         model: The registered model.
-        version: Its version.
-        listing: The remote listing at the fetch (`Fetched.listing`).
-        expected_digest: What the bytes had to be: stamped, or pinned when first seen.
+        version: The model version.
+        listing: Mark of the remote listing at the fetch (`Fetched.listing`).
+        expected_digest: The stamped or formerly accepted digest, or None.
         stamped: Whether ``expected_digest`` came from the publisher.
-        creation: Of which creation of the version; None: an older release recorded it.
-        accepted_at: Epoch seconds when the bytes were accepted for it; None: when the artifact came
-            in.
+        creation: Creation of the version, or None if an older release recorded it.
+        accepted_at: Epoch seconds of the acceptance, or None for the artifact's ``stored_at``.
     """
 
     model: str
@@ -53,40 +49,41 @@ class StoredArtifact:
         digest: ``sha256:…``.
         path: Its folder.
         size_bytes: Bytes of its files.
-        description: See `registry_sync.describe`; without the pins.
-        pins: For whom it was fetched; at most one per (model, version).
-        stored_at: Epoch seconds when it came in.
+        description: See `registry_sync.artifacts.description`.
+        accepted: Acceptances, at most one per (model, version).
+        stored_at: Epoch seconds of its addition to the store.
     """
 
     digest: str
     path: Path
     size_bytes: int
     description: Mapping[str, Any]
-    pins: tuple[Pin, ...]
+    accepted: tuple[Acceptance, ...]
     stored_at: float
 
-    def accepted_at(self, pin: Pin) -> float:
-        """Return when its bytes were accepted for a version, in epoch seconds."""
-        return self.stored_at if pin.accepted_at is None else pin.accepted_at
+    def accepted_at(self, one: Acceptance) -> float:
+        """Return the time of an acceptance, in epoch seconds."""
+        return self.stored_at if one.accepted_at is None else one.accepted_at
 
-    def pinned(self, pin: Pin) -> StoredArtifact:
-        """Return the artifact with ``pin`` instead of an older one of the same version."""
-        others = (p for p in self.pins if (p.model, p.version) != (pin.model, pin.version))
-        return replace(self, pins=(*others, pin))
+    def with_acceptance(self, new: Acceptance) -> StoredArtifact:
+        """Return the artifact with an acceptance in place of the version's former one."""
+        version = (new.model, new.version)
+        others = (one for one in self.accepted if (one.model, one.version) != version)
+        return replace(self, accepted=(*others, new))
 
-    def dated(self, model: str, version: int, creation: str) -> StoredArtifact:
-        """Return the artifact with this creation in the version's pin, if that has none yet."""
-        pins = (
-            replace(pin, creation=creation)
-            if (pin.model, pin.version, pin.creation) == (model, version, None)
-            else pin
-            for pin in self.pins
+    def with_creation(self, model: str, version: int, creation: str) -> StoredArtifact:
+        """Return the artifact with a creation in the version's acceptance, if that lacks one."""
+        accepted = (
+            replace(one, creation=creation)
+            if (one.model, one.version, one.creation) == (model, version, None)
+            else one
+            for one in self.accepted
         )
-        return replace(self, pins=tuple(pins))
+        return replace(self, accepted=tuple(accepted))
 
 
 class _Members(BaseModel):
-    """What this plane reads of a record. A description's other members are handed on unread."""
+    """The members of a record that the control plane reads."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -100,34 +97,36 @@ class _Members(BaseModel):
     env_python: str | None = None
 
 
-_TUPLE_OF_PINS = TypeAdapter(tuple[Pin, ...])
+_ACCEPTANCES = TypeAdapter(tuple[Acceptance, ...])
 
 
 def read_record(content: bytes, digest: str, folder: Path) -> StoredArtifact:
-    """Return the artifact that a record is about.
+    """Return the artifact of a record.
 
     Raises:
-        AlteredError: The record is not as it was written, or another artifact's.
-        NewerFormatError: A newer release wrote it.
+        AlteredError: The record was altered, or belongs to another artifact.
+        NewerFormatError: A newer release wrote the record.
     """
     record = unseal_known(content, DESCRIPTION_FORMAT_VERSION)
     try:
         members = _Members.model_validate(record)
-        pins = _TUPLE_OF_PINS.validate_python(members.pinned_for)
+        accepted = _ACCEPTANCES.validate_python(members.pinned_for)
     except ValidationError as error:
-        raise AlteredError(f"is no record of an artifact ({error.error_count()} errors)") from error
+        raise AlteredError(
+            f"is not a record of an artifact ({error.error_count()} errors)"
+        ) from error
     if members.digest != digest:
         raise AlteredError(f"is the record of {members.digest}")
     if not math.isfinite(members.stored_at):
-        raise AlteredError("says no time")
-    kept = {name: value for name, value in record.items() if name not in (_PINS, _STORED_AT)}
+        raise AlteredError("has no valid time")
+    kept = {name: value for name, value in record.items() if name not in (_ACCEPTED, _STORED_AT)}
     return StoredArtifact(
         digest=digest,
         path=folder,
         size_bytes=members.size_bytes,
         stored_at=members.stored_at,
         description=kept,
-        pins=pins,
+        accepted=accepted,
     )
 
 
@@ -139,6 +138,6 @@ def record_of(artifact: StoredArtifact) -> bytes:
         "digest": artifact.digest,
         "size_bytes": artifact.size_bytes,
         _STORED_AT: artifact.stored_at,
-        _PINS: [asdict(pin) for pin in artifact.pins],
+        _ACCEPTED: [asdict(one) for one in artifact.accepted],
     }
     return seal(json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1).encode())

@@ -1,4 +1,4 @@
-"""Whether an artifact's folder holds what its manifest says, before anything is built from it."""
+"""Verification of a stored artifact's folder against its manifest."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 def what_differs(
     folder: Path, promised: Mapping[str, str], check: Callable[[], object]
 ) -> str | None:
-    """Return what is wrong with a folder, as a clause; None if nothing is.
+    """Return the first difference from the manifest, as a clause, or None.
 
     Args:
         folder: The artifact.
-        promised: Relative paths to SHA-256, as in `registry_sync.manifest.Manifest`.
-        check: Called between blocks; what it raises ends the comparison.
+        promised: SHA-256 by relative path, as in `Manifest.files`.
+        check: Called between blocks; an error from it ends the verification.
 
     Raises:
-        OSError: The system does not let something be read.
+        OSError: The system refused to read something.
     """
     found = dict(_files(folder))
     if missing := sorted(promised.keys() - found.keys()):
@@ -37,7 +37,7 @@ def what_differs(
 
 
 def _files(folder: Path) -> Iterator[tuple[str, bool]]:
-    """Yield the relative path of everything but folders, and whether it is a plain file."""
+    """Yield each relative path except folders, and whether it is a plain file."""
     for root, folders, names in os.walk(folder, onerror=_raise):
         for name in (*names, *(one for one in folders if Path(root, one).is_symlink())):
             path = Path(root, name)

@@ -1,7 +1,7 @@
-"""What a model is, read from its files: the description that gateway and worker go by.
+"""The description of a model, read from its files, for gateway and worker.
 
-Nothing is imported, unpickled or run. Everything read here was written by strangers: sizes are
-bounded, and what is optional and unreadable is left out.
+The files are untrusted: nothing is imported, unpickled or run, sizes are bounded, and unreadable
+optional parts are omitted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MAX_SERVING_EXAMPLE_BYTES = 64 * 1024
 _SERVING_PATH = "serving_input_path"
 
 _OWN_FLAVORS = {"mlflow.sklearn": "sklearn", "mlflow.pytorch": "pytorch"}
-"""Loader modules that the worker may load without MLflow's pyfunc."""
+"""Flavors, by loader module, that the worker can load without MLflow's pyfunc."""
 
 _PATH_KEYS = ("model_path", "data", "code", "python_model", "pickled_model", "model_data")
 """Keys of a flavor whose value is a path inside the artifact."""
@@ -45,7 +45,7 @@ _FRAMEWORK_OF_FLAVOR = {
     "sklearn": ("sklearn_version", "scikit-learn"),
     "pytorch": ("pytorch_version", "torch"),
 }
-"""Flavor to the key under which it notes its framework's version, and the framework's name."""
+"""The version key and the framework of each flavor."""
 
 
 def describe(fetched: Fetched) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def describe(fetched: Fetched) -> dict[str, Any]:
     pyfunc = _flavors(mlmodel).get("python_function")
     if not isinstance(pyfunc, dict) or not isinstance(pyfunc.get("loader_module"), str):
         raise BrokenModelError(
-            "MLmodel names no python_function flavor with a loader, so nothing here can serve it"
+            "MLmodel has no python_function flavor with a loader_module, so it cannot be served"
         )
     requirements = _requirements(folder)
     return {
@@ -83,11 +83,11 @@ def describe(fetched: Fetched) -> dict[str, Any]:
 
 
 def check_complete(folder: Path) -> dict[str, Any]:
-    """Return what ``MLmodel`` says, if it and every file that it names are in ``folder``.
+    """Return the content of ``MLmodel``, if all files that it names exist.
 
     Raises:
         BrokenModelError: ``MLmodel`` cannot be read, or names a path outside the folder.
-        IncompleteArtifactError: Something is missing; the sentence says what.
+        IncompleteArtifactError: A file is missing; the message names it.
     """
     mlmodel = _read_mlmodel(folder / _MLMODEL)
     for path in _named_paths(mlmodel):
@@ -102,10 +102,9 @@ def check_complete(folder: Path) -> dict[str, Any]:
 
 
 def _is_there(path: Path) -> bool:
-    """Return whether a path, or a file of the same name with a suffix, exists.
+    """Return whether a path exists, with or without a suffix.
 
-    Paddle's flavor names only what the names of its files begin with: ``model`` is
-    ``model.json`` and ``model.pdiparams``.
+    Paddle's flavor names ``model`` for ``model.json`` and ``model.pdiparams``.
     """
     if path.exists():
         return True
@@ -116,7 +115,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _read_mlmodel(path: Path) -> dict[str, Any]:
-    """Parse ``MLmodel``, bounded in bytes and in what they may become."""
+    """Parse ``MLmodel``, within limits of bytes and values."""
     if not path.is_file():
         raise IncompleteArtifactError("the artifact has no MLmodel file (yet)")
     if path.stat().st_size > _MAX_MLMODEL_BYTES:
@@ -137,7 +136,7 @@ def _flavors(mlmodel: Any) -> dict[str, Any]:
     """Return the flavors by name.
 
     Raises:
-        TypeError: There are none.
+        TypeError: ``MLmodel`` has no flavors.
     """
     flavors = mlmodel.get("flavors")
     if not isinstance(flavors, dict):
@@ -146,7 +145,7 @@ def _flavors(mlmodel: Any) -> dict[str, Any]:
 
 
 def _flavor(mlmodel: Mapping[str, Any], pyfunc: Mapping[str, Any]) -> str:
-    """Return the flavor by which the worker loads it: an own one, or ``python_function``."""
+    """Return the flavor with which the worker loads the model."""
     own = _OWN_FLAVORS.get(pyfunc["loader_module"])
     return own if own and own in mlmodel["flavors"] else "python_function"
 
@@ -168,7 +167,7 @@ def _flavor_paths(flavor: Mapping[str, Any]) -> Iterator[str]:
     yield from filter(None, map(_text, env.values() if isinstance(env, dict) else [env]))
     code_file = _text(flavor.get("model_code_path"))
     if code_file:
-        # Written as the path where the publisher had it; the file's name is what is in the folder.
+        # The publisher's path; the folder has the file under its name.
         yield PurePosixPath(code_file).name
     artifacts = flavor.get("artifacts")
     for artifact in artifacts.values() if isinstance(artifacts, dict) else ():
@@ -177,10 +176,10 @@ def _flavor_paths(flavor: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _signature(logged: Any) -> dict[str, Any] | None:
-    """Return MLflow's signature with its JSON lists parsed; None: the model has none.
+    """Return MLflow's signature with its JSON lists parsed, or None if there is none.
 
     Raises:
-        BrokenModelError: It is there and cannot be read: then nothing could be validated by it.
+        BrokenModelError: The signature cannot be read, so no input could be validated.
     """
     if logged is None:
         return None
@@ -192,7 +191,7 @@ def _signature(logged: Any) -> dict[str, Any] | None:
 
 
 def _json_list(text: str | None) -> list[Any] | None:
-    """Parse one part of a signature: a JSON list, or nothing."""
+    """Parse one part of a signature, a JSON list or None."""
     if text is None:
         return None
     parsed = _strict_json(text)
@@ -205,26 +204,26 @@ def _strict_json(text: str) -> Any:
     """Parse JSON without NaN."""
 
     def refuse(name: str) -> None:
-        raise ValueError(f"{name} is no JSON value")
+        raise ValueError(f"{name} is not a JSON value")
 
-    return _written_again(json.loads(text, parse_constant=refuse))
+    return _check_round_trip(json.loads(text, parse_constant=refuse))
 
 
 def _example_json(text: bytes) -> Any:
-    """Parse an example as MLflow writes it: NaN for what is missing, which callers spell null."""
+    """Parse an example as MLflow writes it, with NaN, which callers spell null."""
 
     def null_for_nan(name: str) -> None:
         if name != "NaN":
-            raise ValueError(f"{name} is no JSON value")
+            raise ValueError(f"{name} is not a JSON value")
 
-    return _written_again(json.loads(text, parse_constant=null_for_nan))
+    return _check_round_trip(json.loads(text, parse_constant=null_for_nan))
 
 
-def _written_again(parsed: Any) -> Any:
-    """Return a value that survives being written and read: JSON's reader takes more than that.
+def _check_round_trip(parsed: Any) -> Any:
+    """Return a value that can be written as JSON again.
 
     Raises:
-        ValueError: It holds infinities, such as ``1e999``, halves of characters, or is too deep.
+        ValueError: The value has infinities, such as ``1e999``, lone surrogates, or is too deep.
     """
     waiting = [(parsed, 1)]
     while waiting:
@@ -244,7 +243,7 @@ def _written_again(parsed: Any) -> Any:
 
 
 def _text(value: Any) -> str | None:
-    """Return ``value`` if it is a text with something in it."""
+    """Return ``value`` if it is a text that is not empty, or None."""
     return value if isinstance(value, str) and value else None
 
 
@@ -252,7 +251,7 @@ def _text(value: Any) -> str | None:
 
 
 def _example(folder: Path, info: Any) -> dict[str, Any]:
-    """Return where the serving example is, and the example itself if it is small and readable."""
+    """Return the path of the serving example, and the example if it is small and readable."""
     path = _text(info.get(_SERVING_PATH)) if isinstance(info, dict) else None
     if path is None:
         return {"path": None, "serving": None}
@@ -267,7 +266,7 @@ def _example(folder: Path, info: Any) -> dict[str, Any]:
 
 
 def _env_python(folder: Path) -> str | None:
-    """Return the Python version that ``python_env.yaml`` asks for."""
+    """Return the Python version in ``python_env.yaml``, or None."""
     text = _read_text(folder / "python_env.yaml")
     for line in text.splitlines():
         key, _, value = line.partition(":")
@@ -277,20 +276,20 @@ def _env_python(folder: Path) -> str | None:
 
 
 def _read_text(file: Path) -> str:
-    """Return a small text file's content; empty where there is none."""
+    """Return the content of a small text file, or an empty text."""
     if not file.is_file() or file.stat().st_size > _MAX_TEXT_BYTES:
         return ""
     return file.read_text(encoding="utf-8", errors="replace")
 
 
 def _requirements(folder: Path) -> list[str]:
-    """Return what ``requirements.txt`` requires, and what of it cannot be read."""
+    """Return the requirements, and the lines that cannot be read."""
     found = requirements_file.read(folder)
     return [] if found is None else found.to_compare()
 
 
 def _frameworks(mlmodel: Mapping[str, Any], requirements: list[str]) -> dict[str, str]:
-    """Return the versions of well-known frameworks: noted by the flavor, or pinned exactly."""
+    """Return versions of well-known frameworks, from flavors and exact requirements."""
     frameworks: dict[str, str] = {}
     for flavor, (key, framework) in _FRAMEWORK_OF_FLAVOR.items():
         noted = mlmodel["flavors"].get(flavor)

@@ -1,4 +1,4 @@
-"""Removing what may be read-only."""
+"""Removal of files and folders that may be read-only."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _FOLDER = 0o700
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a whole folder, read-only or not; fine when it is not there.
+    """Remove a file, a link or a whole folder, if it exists.
 
     Raises:
-        OSError: The disk refused, or something is being written there.
+        OSError: The disk refused, or the folder is being written to.
     """
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)

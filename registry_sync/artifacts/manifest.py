@@ -29,8 +29,7 @@ class Manifest:
     """The files of one artifact.
 
     Attributes:
-        files: Relative path to the 64 hexadecimal digits of the file's SHA-256, in byte order of
-            the paths.
+        files: SHA-256 (64 hexadecimal digits) by relative path, in byte order of the paths.
     """
 
     files: Mapping[str, str]
@@ -40,7 +39,7 @@ class Manifest:
         """Return the manifest of ``files`` (path to SHA-256), in canonical order.
 
         Raises:
-            UnsafePathError: A path is unsafe, or two of them may be confused.
+            UnsafePathError: A path is unsafe, or a file system may confuse two of them.
         """
         check_paths(files)
         return cls({path: files[path] for path in sorted(files, key=str.encode)})
@@ -51,7 +50,7 @@ class Manifest:
 
         Raises:
             UnsafePathError: A path in it is unsafe.
-            ValueError: It is not a canonical manifest.
+            ValueError: The text is not a canonical manifest.
         """
         matches = [_LINE.match(line) for line in text.split("\n")[:-1]]
         files = {match[2]: match[1] for match in matches if match}
@@ -72,15 +71,15 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What a fetch brought.
+    """The result of a fetch.
 
     Attributes:
-        folder: Where the files are.
-        manifest: What they are; its ``digest`` is the artifact's.
+        folder: Folder of the files.
+        manifest: Their manifest; its ``digest`` is the artifact's.
         size_bytes: Bytes of all files.
-        listing: The remote listing that these bytes belong to, to be compared with
-            `Fetcher.remote_listing` later; None: the storage offers neither ETag nor time.
-        settled: Whether the upload counts as done: nothing has changed there for a while.
+        listing: Mark of the remote listing, to be compared with `Fetcher.remote_listing` later, or
+            None if the storage offers neither ETag nor time.
+        settled: Whether the upload has been unchanged for long enough.
     """
 
     folder: Path
@@ -94,7 +93,7 @@ def check_paths(paths: Iterable[str]) -> None:
     """Refuse paths that could leave their folder or that a file system may confuse.
 
     Raises:
-        UnsafePathError: With a sentence that names the path.
+        UnsafePathError: The message names the path.
     """
     seen: dict[str, str] = {}
     for path in paths:
@@ -105,7 +104,7 @@ def check_paths(paths: Iterable[str]) -> None:
 
 
 def _flaw(path: str) -> str | None:
-    """Return what is wrong with one path on its own, or None."""
+    """Return what is wrong with a path, or None."""
     try:
         encoded = path.encode()
     except UnicodeEncodeError:
@@ -125,7 +124,7 @@ def _flaw(path: str) -> str | None:
 
 
 def _check_confusion(path: str, seen: dict[str, str]) -> None:
-    """Refuse a file or folder whose name another one has but for case or Unicode form.
+    """Refuse a file or folder whose name differs from another only in case or Unicode form.
 
     ``seen`` maps the folded form of every file and folder so far to its spelling; a folder's
     spelling ends in ``/``, so a file and a folder of one name are confused too.
@@ -143,11 +142,7 @@ def _check_confusion(path: str, seen: dict[str, str]) -> None:
 
 
 def differences(known: Manifest, found: Manifest) -> str:
-    """Say in a few words which files ``found`` has changed, added or lost against ``known``.
-
-    Returns:
-        Such as ``changed: model.pkl; added: a, b and 7 more``; empty when they are equal.
-    """
+    """Return which files differ, such as ``changed: model.pkl; added: a, b and 7 more``."""
     kinds = {
         "changed": [p for p in found.files if known.files.get(p, found.files[p]) != found.files[p]],
         "added": [p for p in found.files if p not in known.files],
@@ -157,7 +152,7 @@ def differences(known: Manifest, found: Manifest) -> str:
 
 
 def _some(paths: list[str]) -> str:
-    """Name the first paths and count the rest."""
+    """Return the first paths, and the count of all others."""
     named = ", ".join(paths[:_MAX_NAMED_FILES])
-    rest = len(paths) - _MAX_NAMED_FILES
-    return f"{named} and {rest} more" if rest > 0 else named
+    more = len(paths) - _MAX_NAMED_FILES
+    return f"{named} and {more} more" if more > 0 else named

@@ -1,7 +1,6 @@
-"""What a model's ``requirements.txt`` says. It was written by strangers: bounded, and never run.
+"""A bounded reader of a model's ``requirements.txt``, which is untrusted.
 
-Whoever builds from it and whoever compares it with what is installed see the same lines, by this
-one reader, and each learns which lines could not be read.
+Building an environment and comparing with installed packages use the same lines.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ _SOURCING = re.compile(
     r"|--prefer-binary|--only-binary|--no-binary|--require-hashes)(?=[=\s]|$)"
 )
 
-Beside = Callable[[str], str | None]
-"""Returns the content of a file beside ``requirements.txt``; None: there is none to be read."""
+ReadSibling = Callable[[str], str | None]
+"""Returns the text of a file in the same folder, or None if it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A package that is named, or bounded.
+    """A requirement or a constraint.
 
     Attributes:
-        requirement: What is asked for, with its name normalised.
-        hashes: The options that say what it must hash to, each after a space.
+        requirement: The requirement, with its name normalised.
+        hashes: The ``--hash`` options, each after a space.
     """
 
     requirement: Requirement
@@ -53,15 +52,15 @@ class Line:
 
 @dataclass(slots=True)
 class RequirementsFile:
-    """What was read, each in the file's order.
+    """The sorted lines, each list in the file's order.
 
     Attributes:
-        requirements: What is required.
-        constraints: What bounds versions and requires nothing.
+        requirements: Requirements.
+        constraints: Constraints, which bound versions and require nothing.
         indexes: Options that name package indexes on https.
-        sourcing: Options that say only where packages come from, and that are not followed.
-        unread: Every other line.
-        fault: Why the whole cannot be read, as a sentence without an end; None: it could.
+        sourcing: Ignored options about the origin of packages.
+        unread: All other lines.
+        fault: Why the file cannot be read as a whole, as a clause, or None.
     """
 
     requirements: list[Line] = field(default_factory=list)
@@ -72,22 +71,22 @@ class RequirementsFile:
     fault: str | None = None
 
     def to_compare(self) -> list[str]:
-        """Return what has to be met, a line each, without hashes and passwords.
+        """Return what an environment must meet, one line each, without hashes and passwords.
 
-        A constraint counts where it bounds what is required. What could not be read is among them:
-        nobody can say that it is met.
+        Includes the constraints on required packages, and the unread lines, which never count as
+        met.
         """
         names = {line.requirement.name for line in self.requirements}
         bounds = [line for line in self.constraints if line.requirement.name in names]
         lines = [str(line.requirement) for line in (*self.requirements, *bounds)]
-        # In words, which no comparison takes for a requirement that is met.
+        # As text that no comparison parses as a requirement.
         words = [f"the line {redacted(line)[:_SHOWN_CHARACTERS]!r}" for line in self.unread]
         words += [self.fault] if self.fault else []
         return list(dict.fromkeys([*map(redacted, lines), *words]))
 
 
 def read(folder: Path) -> RequirementsFile | None:
-    """Read the file in a model's folder; None: there is none.
+    """Read the file in a model's folder; return None if there is none.
 
     Raises:
         OSError: The disk refused.
@@ -97,38 +96,38 @@ def read(folder: Path) -> RequirementsFile | None:
         return None
     text = _text(file)
     if text is None:
-        return RequirementsFile(fault=f"{NAME} is larger than {_MAX_BYTES} bytes, or no file")
+        return RequirementsFile(fault=f"{NAME} is larger than {_MAX_BYTES} bytes, or not a file")
 
-    def beside(name: str) -> str | None:
+    def read_sibling(name: str) -> str | None:
         return _text(folder / name) if Path(name).name == name else None
 
-    return parse(text, beside)
+    return parse(text, read_sibling)
 
 
-def parse(text: str, beside: Beside) -> RequirementsFile:
-    """Sort the lines of a text; constraint files are followed. Pure."""
-    reader = _Reader(beside)
+def parse(text: str, read_sibling: ReadSibling) -> RequirementsFile:
+    """Sort the lines of a text, and of the constraint files that it names. Pure."""
+    reader = _Reader(read_sibling)
     reader.read(text, reader.found.requirements)
     return reader.found
 
 
 class _Reader:
-    """Sorts the lines of one file, and of the constraint files that it names, once each."""
+    """Sorts the lines of a file and of its constraint files, once each."""
 
-    def __init__(self, beside: Beside) -> None:
+    def __init__(self, read_sibling: ReadSibling) -> None:
         self.found = RequirementsFile()
-        self._beside = beside
+        self._read_sibling = read_sibling
         self._followed: set[str] = set()
-        self._left = _MAX_LINES
+        self._lines_left = _MAX_LINES
 
     def read(self, text: str, into: list[Line]) -> None:
-        """Sort lines into ``into`` and what else was found."""
+        """Sort lines; requirements go into ``into``."""
         for line in _logical(text):
-            self._left -= 1
-            if self._left < 0:
+            self._lines_left -= 1
+            if self._lines_left < 0:
                 self.found.fault = f"{NAME} has more than {_MAX_LINES} lines"
                 return
-            if "$" in line:  # an installer may put the value of a variable there
+            if "$" in line:  # an installer may substitute a variable
                 self.found.unread.append(line)
             elif line.startswith("-"):
                 self._read_option(line)
@@ -153,28 +152,28 @@ class _Reader:
         if name in self._followed:
             return
         self._followed.add(name)
-        if (text := self._beside(name)) is None:
+        if (text := self._read_sibling(name)) is None:
             self.found.unread.append(line)
         else:
             self.read(text, self.found.constraints)
 
 
 def _text(file: Path) -> str | None:
-    """Return a small file's text; None: it is none, or there is none."""
+    """Return the text of a small file, or None."""
     if not file.is_file() or file.stat().st_size > _MAX_BYTES:
         return None
     return file.read_text(encoding="utf-8-sig", errors="replace")
 
 
 def _logical(text: str) -> Iterator[str]:
-    """Yield lines without comments, continued ones joined, one space between words."""
+    """Yield lines with continuations joined, comments removed and spaces collapsed."""
     for line in text.replace("\\\r\n", " ").replace("\\\n", " ").splitlines():
         if bare := " ".join(_COMMENT.split(line, maxsplit=1)[0].split()):
             yield bare
 
 
 def _line(text: str) -> Line | None:
-    """Return a package that is named, or bounded; None: the text is nothing of the kind."""
+    """Return a requirement or constraint, or None if the text is neither."""
     wanted, *hashes = text.split(" --hash")
     if not all(map(_HASH.fullmatch, hashes)):
         return None
@@ -190,5 +189,5 @@ def _line(text: str) -> Line | None:
 
 
 def _is_usable(url: str) -> bool:
-    """Whether an installer reads a URL as we do: a backslash at its end would go on below."""
+    """Whether a URL is safe for an installer: a backslash at the end would join lines."""
     return url.startswith("https://") and "\\" not in url

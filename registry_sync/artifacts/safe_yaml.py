@@ -1,8 +1,7 @@
-"""YAML by strangers: read as a stream of events first, and as values only where those are few.
+"""A YAML reader for untrusted text: checks the events before it builds values.
 
-A YAML parser makes values by calling itself, in C without a limit, and repeats whatever an alias or
-a merge key names: a few hundred bytes can take all memory, a few thousand the whole process. The
-stream of events costs what the text costs.
+Building values recurses, in C without a limit, and repeats every alias and merge key: a few
+hundred bytes can take all memory. Events cost as much as the text.
 """
 
 from __future__ import annotations
@@ -20,32 +19,31 @@ _MAX_NUMBER_CHARACTERS = 100
 
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 _NUMBER = re.compile(r"[-+.:_0-9]+")
-"""What may be read as a number by digits; ``1:1:1…`` is one too, in time that grows by the square
-of its length."""
+"""Text that may be a number; ``1:1:1…`` is one too, and takes quadratic time."""
 
-# A safe loader, the fast one where libyaml is there: it makes no objects.
+# Safe: makes plain values only. The C loader is used where libyaml is installed.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _UNREADABLE = (
     yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError, LookupError,
     ArithmeticError,
 )  # fmt: skip
-"""What PyYAML raises about a text; the last four about values that their tag does not fit."""
+"""Errors of PyYAML about a text; the last four about values that do not fit their tags."""
 
 
 class UnreadableYamlError(ValueError):
-    """It is no YAML, or not of the kind that anybody writes."""
+    """The text is not YAML, or exceeds the limits."""
 
 
 def load(text: bytes) -> Any:
-    """Return the value that a YAML text has. Only plain values: nothing in it can run.
+    """Return the value of a YAML text, made of plain values only.
 
     Raises:
-        UnreadableYamlError: It is broken, nested too deeply, repeats itself, or merges.
+        UnreadableYamlError: The text is broken, too deep, too large, or has a merge key.
     """
     try:
         _check(text)
-        return yaml.load(text, Loader=_LOADER)  # noqa: S506 - as said above
+        return yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader
     except UnreadableYamlError:
         raise
     except _UNREADABLE as error:
@@ -54,17 +52,17 @@ def load(text: bytes) -> Any:
 
 @dataclass(slots=True)
 class _Open:
-    """A list or a mapping that has begun: its anchor, and how many values it has so far."""
+    """An open list or mapping: its anchor, and its number of values so far."""
 
     anchor: str | None
     values: int = 1
 
 
 def _check(text: bytes) -> None:
-    """Count what the text would become, with everything that it repeats.
+    """Check the limits, counting the values of every alias.
 
     Raises:
-        UnreadableYamlError: Too much.
+        UnreadableYamlError: A limit is exceeded.
     """
     sizes: dict[str, int] = {}
     nested = [_Open(None)]
@@ -85,8 +83,7 @@ def _check(text: bytes) -> None:
                 aliases += 1
                 _refuse_if(aliases > _MAX_ALIASES, f"more than {_MAX_ALIASES} aliases")
                 anchor, values = None, sizes.get(str(event.anchor), 0)
-                # What has not ended contains itself.
-                _refuse_if(values == 0, "an alias of what has not ended")
+                _refuse_if(values == 0, "an alias inside its own anchor")
             case _:
                 continue
         nested[-1].values += values
@@ -96,10 +93,10 @@ def _check(text: bytes) -> None:
 
 
 def _check_scalar(event: Any) -> None:
-    """Refuse what would be merged, and numbers that take long to read.
+    """Refuse merge keys, and numbers that take long to read.
 
     Raises:
-        UnreadableYamlError: It is one of them.
+        UnreadableYamlError: The scalar is one of them.
     """
     plain = not event.style and event.tag is None
     _refuse_if(event.tag == _MERGE_TAG or (plain and event.value == "<<"), "a merge key")

@@ -1,20 +1,19 @@
-"""The artifacts of this node: content-addressed, read-only, complete or not there.
+"""The artifact store of this node: content-addressed, read-only, atomic.
 
-What is wrong with one artifact is its own trouble: without a record that can be read, a manifest
-and a folder it does not count as here, is told of, and stays as it is until it is dropped, or comes
-again.
+An artifact without a readable record, a manifest and a folder is damaged: it is reported, counts as
+absent, and stays until it is dropped or fetched again.
 
 ::
 
     <node_dir>/artifacts/<hex>/              the artifact's folder
     <node_dir>/artifacts/<hex>.manifest      its manifest; the SHA-256 of this file is <hex>
-    <node_dir>/artifacts/<hex>.json          its record: description and pins; in place last
-    <node_dir>/artifacts/<hex>.json.part     the record of an artifact that comes in
-    <node_dir>/artifacts/<hex>.json.removing the record of an artifact that is being removed
-    <node_dir>/staging/                      where fetches work; same file system
+    <node_dir>/artifacts/<hex>.json          its record, written last: description and acceptances
+    <node_dir>/artifacts/<hex>.json.part     the record of an artifact being added
+    <node_dir>/artifacts/<hex>.json.removing the record of an artifact being removed
+    <node_dir>/staging/                      folders of fetches; same file system
 
-A folder and a manifest without any of the three records are those of an artifact whose record was
-lost. With one of the last two they are what a killed process left.
+A folder and a manifest with one of the last two records are leftovers of a killed process; without
+any record, they are an artifact whose record was lost.
 """
 
 from __future__ import annotations
@@ -47,26 +46,31 @@ from gateway.system.files import (
     sync_folder,
     write_beside,
 )
-from registry_sync.artifacts.artifact_record import Pin, StoredArtifact, read_record, record_of
+from registry_sync.artifacts.artifact_record import (
+    Acceptance,
+    StoredArtifact,
+    read_record,
+    record_of,
+)
 from registry_sync.artifacts.copy_check import what_differs
 from registry_sync.artifacts.description import DESCRIPTION_FORMAT_VERSION
 from registry_sync.artifacts.file_tree import remove
 from registry_sync.artifacts.manifest import Fetched, Manifest
-from registry_sync.domain import PinnedVersion
+from registry_sync.domain import AcceptedDigest
 from registry_sync.errors import StoreError, UnsafePathError
 from registry_sync.system import DamagedFiles
 
-__all__ = ["ArtifactStore", "Pin", "StoreUse", "StoredArtifact", "pinned_version"]
+__all__ = ["Acceptance", "ArtifactStore", "StoreUse", "StoredArtifact", "accepted_digest"]
 
 _MOST_RECORD_BYTES = 64 * 1024 * 1024
 _MOST_MANIFEST_BYTES = 256 * 1024 * 1024
 _MOST_SET_ASIDE = 8
 _PARTS = frozenset({"", "json", "manifest"})
-"""How the names of an artifact's folder, record and manifest end."""
+"""Suffixes of an artifact's folder, record and manifest."""
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
-"""Errors of a shortage: the system has nothing left for this process, whatever file it reads."""
+"""Errors of a process without descriptors or memory, which say nothing about a file."""
 _COMING, _REMOVING = ".json.part", ".json.removing"
-"""How the names of records end that do not count."""
+"""Suffixes of records of incomplete artifacts."""
 _HEX_DIGITS = frozenset("0123456789abcdef")
 _HEX_LENGTH = 64
 _READ_ONLY_FILE = 0o400
@@ -79,9 +83,9 @@ class StoreUse:
     """How full the artifact store is, in bytes.
 
     Attributes:
-        stored_bytes: Of artifacts that are there, damaged, or half removed.
-        coming_bytes: Booked for fetches under way.
-        budget_bytes: How many both together may be; 0: as many as the disk takes.
+        stored_bytes: Bytes of stored artifacts, damaged and half-removed ones included.
+        coming_bytes: Bytes reserved for fetches.
+        budget_bytes: Limit of their sum; 0 for no limit.
     """
 
     stored_bytes: int
@@ -90,25 +94,24 @@ class StoreUse:
 
     @property
     def over_bytes(self) -> int:
-        """How many there are too many; 0: none."""
+        """Bytes above the budget."""
         if not self.budget_bytes:
             return 0
         return max(0, self.stored_bytes + self.coming_bytes - self.budget_bytes)
 
 
 class _DamagedError(Exception):
-    """An artifact is there, and not whole. The message is a clause that says what is wrong."""
+    """An artifact is present and damaged. The message is a clause."""
 
 
 class _RecordGoneError(_DamagedError):
-    """All of an artifact is there but its record."""
+    """Only the record of an artifact is missing."""
 
 
 class ArtifactStore:
     """Owns ``artifacts/`` and ``staging/`` of a node. One process; any of its threads.
 
-    It survives being killed at any moment: what is not complete does not count, and is removed by
-    the next `open`.
+    The process may be killed at any moment: `open` removes incomplete artifacts.
     """
 
     def __init__(
@@ -119,36 +122,34 @@ class ArtifactStore:
         budget_bytes: int = 0,
         damaged_files: DamagedFiles | None = None,
     ) -> None:
-        """Store the node's folder; `open` does the work.
+        """Store; `open` does the work.
 
         Args:
             node_dir: The node's folder.
             clock: Epoch seconds.
-            budget_bytes: Most bytes of artifacts that are there or booked; 0: no such limit.
-            damaged_files: Told of records that are set aside.
+            budget_bytes: Limit of stored and reserved bytes; 0 for no limit.
+            damaged_files: Reports damaged records.
         """
         self._artifacts = node_dir / "artifacts"
         self._staging = node_dir / "staging"
         self._clock = clock
         self._lock = threading.Lock()
         self._budget_bytes = budget_bytes
-        self._counting = threading.Lock()  # never held while anything is read or written
+        self._counting = threading.Lock()  # never held during I/O
         self._sizes: dict[str, int] = {}
         self._coming: dict[Path, int] = {}
         self._damaged_files = damaged_files or DamagedFiles(clock)
         self._damaged: dict[str, str] = {}
-        # Which artifacts have pins of a version or a creation: where to look, and no more.
-        self._pinned: dict[object, set[str]] = {}
-        self._pins_of: dict[str, set[object]] = {}
-        self._carried: dict[str, tuple[Pin, ...]] = {}
+        # An index of artifacts by the versions and creations that accepted them, and its reverse.
+        self._accepted_by: dict[object, set[str]] = {}
+        self._acceptors_of: dict[str, set[object]] = {}
+        self._carried: dict[str, tuple[Acceptance, ...]] = {}
 
     def open(self) -> None:
-        """Make the folders; remove what a killed process left. The owner calls it once, at start.
-
-        What cannot be removed stays: it does not count.
+        """Make the folders, and remove leftovers of a killed process. Call once, at the start.
 
         Raises:
-            StoreError: The folder cannot be used, or a newer release wrote into it.
+            StoreError: The folder cannot be used, or a newer release wrote to it.
         """
         with _as_store_error("be opened"):
             for folder in (self._artifacts, self._staging):
@@ -161,25 +162,23 @@ class ArtifactStore:
                 if not ((whole and part in _PARTS) or _is_aside(entry)):
                     leftovers.append(entry)
             damaged = {digest: _bytes_in(self._folder(digest)) for digest in self._damaged}
-        for leftover in sorted(leftovers, key=_is_mark):  # what tells of the others goes last
-            _remove_or_tell(leftover)
+        for leftover in sorted(leftovers, key=_is_mark):  # marks last: they identify the others
+            _try_to_remove(leftover)
         with self._counting:
             self._sizes = {one.digest: one.size_bytes for one in complete.values()}
             self._sizes |= damaged
 
-    def _note_pins(self, artifact: StoredArtifact) -> None:
-        versions = {(pin.model, pin.version) for pin in artifact.pins}
-        creations = {pin.creation for pin in artifact.pins if pin.creation is not None}
+    def _index(self, artifact: StoredArtifact) -> None:
+        versions = {(one.model, one.version) for one in artifact.accepted}
+        creations = {one.creation for one in artifact.accepted if one.creation is not None}
         with self._counting:
-            self._pins_of[artifact.digest] = versions | creations
-            for of in self._pins_of[artifact.digest]:
-                self._pinned.setdefault(of, set()).add(artifact.digest)
+            self._acceptors_of[artifact.digest] = versions | creations
+            for of in self._acceptors_of[artifact.digest]:
+                self._accepted_by.setdefault(of, set()).add(artifact.digest)
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """Lend a path for one fetch: not existing yet, in an own folder that is removed after.
-
-        What was booked for it is given back with it, however the fetch ended.
+        """Lend a path, not existing yet, for one fetch; remove its folder and reservation after.
 
         Raises:
             StoreError: The disk refused.
@@ -195,11 +194,10 @@ class ArtifactStore:
                 self._coming.pop(path, None)
 
     def book(self, folder: Path, total_bytes: int) -> int:
-        """Keep room for ``total_bytes`` in all at a path of `staging`, if the budget has it.
+        """Reserve ``total_bytes`` for a path of `staging`, if the budget allows.
 
         Returns:
-            0: it is kept until the bytes are taken, or the path is given back. Else how many bytes
-            are lacking, and nothing has changed.
+            0, or the number of bytes that are missing; then nothing is reserved.
         """
         with self._counting:
             others = sum(size for path, size in self._coming.items() if path != folder)
@@ -209,80 +207,82 @@ class ArtifactStore:
             return use.over_bytes
 
     def use(self) -> StoreUse:
-        """Return how full it is. Reads nothing: cheap enough for any occasion."""
+        """Return how full the store is, without any I/O."""
         with self._counting:
             stored, coming = sum(self._sizes.values()), sum(self._coming.values())
             return StoreUse(stored, coming, self._budget_bytes)
 
     def free_bytes(self) -> int:
-        """Return how many bytes are free on the file system.
+        """Return the free bytes of the file system.
 
         Raises:
-            StoreError: It cannot be asked.
+            StoreError: The disk refused.
         """
-        with _as_store_error("tell how much room there is"):
+        with _as_store_error("measure the free space"):
             return shutil.disk_usage(self._artifacts).free
 
     def add(
-        self, fetched: Fetched, description: Mapping[str, Any], pin: Pin | None = None
+        self, fetched: Fetched, description: Mapping[str, Any], acceptance: Acceptance | None = None
     ) -> StoredArtifact:
-        """Take a fetched folder (moved away from staging), fsynced and read-only.
+        """Move a fetched folder into the store, fsynced and read-only.
 
-        Idempotent: an artifact that is there already only gains the pin. One that comes in place of
-        a copy that was dropped has the pins of that one.
+        Idempotent: an artifact that exists only gains the acceptance. One that replaces a dropped
+        copy keeps the acceptances of that copy.
 
         Raises:
             StoreError: The disk refused.
         """
         digest = fetched.manifest.digest
-        with self._lock, _as_store_error("take an artifact"):
+        with self._lock, _as_store_error("add an artifact"):
             present = self.get(digest)
             if present is None:
-                self._carry_pins(digest)
+                self._carry_acceptances(digest)
                 self._set_aside_damaged(digest)
                 coming = StoredArtifact(
                     digest=digest,
                     path=self._folder(digest),
                     size_bytes=fetched.size_bytes,
                     description=dict(description),
-                    pins=self._carried.pop(digest, ()),
+                    accepted=self._carried.pop(digest, ()),
                     stored_at=self._clock(),
                 )
-                self._move_in(fetched, coming if pin is None else coming.pinned(pin))
-            elif pin is not None:
-                self._write(present.pinned(pin))
+                self._move_in(
+                    fetched, coming if acceptance is None else coming.with_acceptance(acceptance)
+                )
+            elif acceptance is not None:
+                self._write(present.with_acceptance(acceptance))
         stored = self.get(digest)
         if stored is None:
             raise StoreError(f"the artifact {digest} disappeared from the store")
         return stored
 
     def get(self, digest: str) -> StoredArtifact | None:
-        """Return a complete artifact, or None; of one that is damaged, `damaged` tells from now on.
+        """Return a complete artifact, or None; a damaged one appears in `damaged`.
 
         Raises:
-            StoreError: A newer release wrote it, or this process lacks what it takes to look.
+            StoreError: A newer release wrote it, or the process lacks descriptors or memory.
         """
         try:
             found = self._look(digest)
         except _DamagedError as error:
             if isinstance(error, _RecordGoneError) or _is_there(self._record(digest)):
-                self._note(digest, str(error))
+                self._note_damage(digest, str(error))
                 return None
-            found = None  # it is being removed
+            found = None  # being removed
         self._damaged.pop(digest, None)
-        if found is not None and digest not in self._pins_of:
-            self._note_pins(found)
+        if found is not None and digest not in self._acceptors_of:
+            self._index(found)
         return found
 
     def damaged(self) -> dict[str, str]:
-        """Return the artifacts that were found damaged, and what is wrong with each."""
+        """Return the damage of each damaged artifact, as a clause."""
         return dict(self._damaged)
 
     def all(self) -> dict[str, StoredArtifact]:
         """Return every complete artifact by digest.
 
         Raises:
-            StoreError: As of `get`.
+            StoreError: See `get`.
         """
         with _as_store_error("be listed"):
             owners = [_owner(entry.name) for entry in self._artifacts.iterdir()]
@@ -294,24 +294,24 @@ class ArtifactStore:
         """Return the manifest of an artifact.
 
         Raises:
-            StoreError: It is not there, or its bytes do not have this digest.
+            StoreError: The manifest is missing, or has another digest.
         """
         with _as_store_error(f"read the manifest of {digest}"):
             text = read_file(self._manifest(digest), _MOST_MANIFEST_BYTES).decode()
             manifest = Manifest.parse(text)
         if manifest.digest != digest:
-            raise StoreError(f"the manifest kept for {digest} has the digest {manifest.digest}")
+            raise StoreError(f"the manifest of {digest} has the digest {manifest.digest}")
         return manifest
 
     def compare(self, digest: str, check: Callable[[], object]) -> str | None:
-        """Return what is wrong with an artifact, by its bytes, as a clause; None if nothing is.
+        """Verify the bytes of an artifact; return the damage as a clause, or None.
 
         Args:
-            digest: Which one.
-            check: Called now and then; what it raises ends the comparison.
+            digest: The artifact.
+            check: Called between blocks; an error from it ends the verification.
 
         Raises:
-            StoreError: The system does not let it be read, or a newer release wrote it.
+            StoreError: The artifact cannot be read, or a newer release wrote it.
         """
         found = self.get(digest)
         if found is None:
@@ -323,52 +323,52 @@ class ArtifactStore:
         with _as_store_error(f"compare {digest}"):
             return what_differs(found.path, manifest.files, check)
 
-    def pin(self, digest: str, pin: Pin) -> None:
-        """Record for whom an artifact is kept; replaces any other pin of the same version.
+    def accept(self, digest: str, acceptance: Acceptance) -> None:
+        """Record an acceptance, in place of the version's former one.
 
         Raises:
             StoreError: There is no such artifact.
         """
-        with self._lock, _as_store_error("record a pin"):
+        with self._lock, _as_store_error("record an acceptance"):
             artifact = self.get(digest)
             if artifact is None:
-                raise StoreError(f"there is no artifact {digest} to pin")
-            self._write(artifact.pinned(pin))
+                raise StoreError(f"there is no artifact {digest} to accept")
+            self._write(artifact.with_acceptance(acceptance))
 
-    def date_pin(self, digest: str, model: str, version: int, creation: str) -> None:
-        """Record of which creation a pin is that an older release wrote without one.
+    def note_creation(self, digest: str, model: str, version: int, creation: str) -> None:
+        """Record the creation of an acceptance that an older release wrote without one.
 
         Raises:
             StoreError: The disk refused.
         """
         with self._lock, _as_store_error("record a creation"):
             artifact = self.get(digest)
-            dated = artifact and artifact.dated(model, version, creation)
-            if dated and dated != artifact:
-                self._write(dated)
+            changed = artifact and artifact.with_creation(model, version, creation)
+            if changed and changed != artifact:
+                self._write(changed)
 
-    def find_pin(
+    def find_accepted(
         self, model: str, version: int, *, mark: str | None = None
-    ) -> tuple[StoredArtifact, Pin] | None:
-        """Return what was accepted for a version, and the pin that says so, or None.
+    ) -> tuple[StoredArtifact, Acceptance] | None:
+        """Return the artifact accepted last for a version, with its acceptance, or None.
 
-        Of two artifacts that were accepted for it, the one that was accepted last counts. What was
-        accepted for its creation, by the registry's ``mark``, comes first, under any name.
+        An acceptance for the version's creation, by the registry's ``mark``, is preferred, under
+        any name.
         """
         with self._counting:
             digests = {
-                *self._pinned.get((model, version), ()),
-                *(self._pinned.get(mark, ()) if mark is not None else ()),
+                *self._accepted_by.get((model, version), ()),
+                *(self._accepted_by.get(mark, ()) if mark is not None else ()),
             }
         artifacts = [one for one in map(self.get, sorted(digests)) if one is not None]
-        known = [(artifact, pin) for artifact in artifacts for pin in artifact.pins]
+        known = [(artifact, one) for artifact in artifacts for one in artifact.accepted]
         found = [each for each in known if each[1].creation == mark is not None] or [
             each for each in known if (each[1].model, each[1].version) == (model, version)
         ]
         return max(found, key=lambda each: each[0].accepted_at(each[1]), default=None)
 
     def remove(self, digest: str) -> None:
-        """Remove an artifact; one that is not there is fine, and so is a damaged one.
+        """Remove an artifact, damaged or not, if it exists.
 
         Raises:
             StoreError: The disk refused.
@@ -378,20 +378,20 @@ class ArtifactStore:
             self._carried.pop(digest, None)
 
     def drop(self, digest: str) -> None:
-        """Remove an artifact whose bytes are wrong; a record that cannot be used is kept aside.
+        """Remove an artifact whose bytes are wrong, and set a damaged record aside.
 
         Raises:
             StoreError: The disk refused.
         """
         with self._lock, _as_store_error(f"drop {digest}"):
-            self.get(digest)  # notes what is damaged, so that its record is kept aside
+            self.get(digest)  # notes damage, so that the record is set aside
             self._drop(digest)
 
     def drop_damaged(self, digest: str) -> StoredArtifact | None:
-        """Remove an artifact unless it is complete, by now; its record is kept aside.
+        """Remove an artifact unless it is complete, and set its record aside.
 
         Returns:
-            The artifact, if it is complete.
+            The complete artifact, or None.
 
         Raises:
             StoreError: The disk refused.
@@ -417,43 +417,40 @@ class ArtifactStore:
         return self._artifacts / f"{digest_hex(digest)}{end}"
 
     def _lacks_record(self, digest: str) -> bool:
-        """Whether all of an artifact is here but its record, and it neither comes nor goes."""
-        here = _is_there(self._folder(digest)) and _is_there(self._manifest(digest))
+        """Whether an artifact has folder and manifest, and no record at all."""
+        present = _is_there(self._folder(digest)) and _is_there(self._manifest(digest))
         records = (
             *(self._marked(digest, _COMING), self._record(digest)),
             self._marked(digest, _REMOVING),
         )
-        return here and not any(_is_there(record) for record in records)
+        return present and not any(_is_there(record) for record in records)
 
     def _move_in(self, fetched: Fetched, artifact: StoredArtifact) -> None:
-        """Make the folder durable and read-only and give it its final name; then its manifest.
-
-        From the last rename, the record's, the artifact counts.
-        """
+        """Fsync the folder, make it read-only and rename it; then the manifest, then the record."""
         record = self._record(artifact.digest)
         coming = write_beside(record, record_of(artifact), mode=_READ_ONLY_FILE)
         target = artifact.path
-        remove(target)  # without a record it is what a killed process left
+        remove(target)  # a leftover of a killed process
         _seal(fetched.folder)
         fetched.folder.rename(target)
-        with self._counting:  # what was booked is stored from here on: never counted twice
+        with self._counting:  # reserved bytes become stored bytes
             self._coming.pop(fetched.folder, None)
             self._sizes[artifact.digest] = artifact.size_bytes
-        target.chmod(_READ_ONLY_FOLDER)  # only now: a folder that cannot be written cannot move
+        target.chmod(_READ_ONLY_FOLDER)  # a read-only folder cannot be renamed
         text = fetched.manifest.text().encode()
         replace_file(self._manifest(artifact.digest), text, mode=_READ_ONLY_FILE)
         put_in_place(coming, record)
-        self._note_pins(artifact)
+        self._index(artifact)
 
     def _drop(self, digest: str) -> None:
-        self._carry_pins(digest)
+        self._carry_acceptances(digest)
         self._set_aside_damaged(digest)
         self._remove(digest)
 
     def _remove(self, digest: str) -> None:
-        """Remove an artifact. Its record is renamed first, and says that the rest is to go."""
+        """Remove an artifact. Its record is renamed first, to mark the rest for removal."""
         going = self._marked(digest, _REMOVING)
-        if os.path.lexists(going):  # of a removal that the disk refused
+        if os.path.lexists(going):  # of an earlier, failed removal
             remove(going)
         with suppress(FileNotFoundError):
             self._record(digest).rename(going)
@@ -462,19 +459,19 @@ class ArtifactStore:
         remove(self._folder(digest))
         remove(going)
         self._damaged.pop(digest, None)
-        with self._counting:  # only now: what could be removed by half takes room still
+        with self._counting:  # last: a half-removed artifact takes space
             self._sizes.pop(digest, None)
-            for of in self._pins_of.pop(digest, ()):
-                self._pinned[of].discard(digest)
-                if not self._pinned[of]:
-                    del self._pinned[of]
+            for of in self._acceptors_of.pop(digest, ()):
+                self._accepted_by[of].discard(digest)
+                if not self._accepted_by[of]:
+                    del self._accepted_by[of]
 
     def _look(self, digest: str) -> StoredArtifact | None:
-        """Return what the disk has of an artifact; None: it is not there, or comes or goes.
+        """Return an artifact from the disk, or None if it is absent, being added or removed.
 
         Raises:
-            _DamagedError: It is not whole, or cannot be read.
-            StoreError: A newer release wrote it, or this process lacks what it takes to look.
+            _DamagedError: The artifact is damaged.
+            StoreError: A newer release wrote it, or the process lacks descriptors or memory.
         """
         try:
             with _reading("record", digest):
@@ -500,30 +497,28 @@ class ArtifactStore:
                 raise _DamagedError("its manifest is gone")
         return found
 
-    def _note(self, digest: str, reason: str) -> None:
-        """Remember what is wrong with an artifact; the log is told once."""
+    def _note_damage(self, digest: str, reason: str) -> None:
+        """Record the damage of an artifact; log each reason once."""
         if self._damaged.get(digest) != reason:
             _log.error("artifact.damaged", digest=digest, reason=reason)
         self._damaged[digest] = reason
 
-    def _carry_pins(self, digest: str) -> None:
-        """Keep the pins of a copy that goes for the one that comes in its place.
-
-        They are about the bytes, which are the same. They were not accepted anew, though.
-        """
+    def _carry_acceptances(self, digest: str) -> None:
+        """Keep the acceptances of a dropped copy, with their times, for its replacement."""
         with suppress(OSError, DamagedFileError, AlteredError, NewerFormatError):
             content = read_file(self._record(digest), _MOST_RECORD_BYTES)
             going = read_record(content, digest, self._folder(digest))
             self._carried[digest] = tuple(
-                dataclasses.replace(pin, accepted_at=going.accepted_at(pin)) for pin in going.pins
+                dataclasses.replace(one, accepted_at=going.accepted_at(one))
+                for one in going.accepted
             )
 
     def _set_aside_damaged(self, digest: str) -> None:
-        """Keep a damaged record, if there is one, aside, so that the artifact may come again."""
+        """Set the record of a damaged artifact aside, so that it can be added again."""
         reason = self._damaged.get(digest)
         if reason is None:
             return
-        # Listed first: if this process cannot even do that, nothing has changed.
+        # Listed first: if that fails, nothing has changed.
         aside = [entry for entry in self._artifacts.iterdir() if _is_aside(entry)]
         aside.sort(key=lambda one: one.lstat().st_ctime_ns)
         instead = "the artifact is fetched again, and verified, when the registry answers"
@@ -533,20 +528,20 @@ class ArtifactStore:
         self._damaged.pop(digest, None)
 
     def _write(self, artifact: StoredArtifact) -> None:
-        """Write the record of an artifact that is here."""
+        """Write the record of a stored artifact."""
         replace_file(self._record(artifact.digest), record_of(artifact), mode=_READ_ONLY_FILE)
-        self._note_pins(artifact)
+        self._index(artifact)
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder; a file in its place is set aside."""
+    """Make a folder; set aside anything else with its path."""
     if not folder.is_dir():
         if os.path.lexists(folder):
             set_aside(folder)
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def _remove_or_tell(leftover: Path) -> None:
+def _try_to_remove(leftover: Path) -> None:
     try:
         remove(leftover)
     except OSError as error:
@@ -555,7 +550,7 @@ def _remove_or_tell(leftover: Path) -> None:
 
 @contextmanager
 def _as_store_error(what: str) -> Iterator[None]:
-    """Turn what disk and JSON raise into a sentence."""
+    """Convert errors of disk and JSON to a `StoreError`."""
     try:
         yield
     except (OSError, ValueError, DamagedFileError, UnsafePathError) as error:
@@ -563,7 +558,7 @@ def _as_store_error(what: str) -> Iterator[None]:
 
 
 def _owner(name: str) -> tuple[str | None, str]:
-    """Return the digest that an entry of ``artifacts/`` belongs to, and how its name ends."""
+    """Return the digest and the suffix of an entry of ``artifacts/``."""
     stem, _, end = name.partition(".")
     is_hex = len(stem) == _HEX_LENGTH and _HEX_DIGITS.issuperset(stem)
     return (f"sha256:{stem}" if is_hex else None), end
@@ -574,7 +569,7 @@ def _is_mark(entry: Path) -> bool:
 
 
 def _bytes_in(folder: Path) -> int:
-    """Return how many bytes the files in a folder have, as far as it can be read."""
+    """Return the bytes of the readable files in a folder."""
     if os.path.islink(folder):  # noqa: PTH114  # raises nothing
         return 0
     found = (Path(root, name) for root, _, names in os.walk(folder) for name in names)
@@ -586,7 +581,7 @@ def _bytes_in(folder: Path) -> int:
 
 
 def _mode(path: Path) -> int:
-    """Return the kind of what lies at a path, as the system has it; 0 if nothing does."""
+    """Return the mode of a path, or 0 if nothing is there."""
     try:
         return path.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -594,7 +589,7 @@ def _mode(path: Path) -> int:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether something lies at a path, as far as the system tells."""
+    """Whether a path exists, or the system refuses to say."""
     try:
         return _mode(path) != 0
     except OSError:
@@ -603,11 +598,11 @@ def _is_there(path: Path) -> bool:
 
 @contextmanager
 def _reading(part: str, digest: str) -> Iterator[None]:
-    """Tell a part of an artifact that cannot be read from a process that cannot read anything.
+    """Convert errors of reading a part of an artifact.
 
     Raises:
         _DamagedError: The part cannot be read.
-        StoreError: This process lacks what it takes to look.
+        StoreError: The process lacks descriptors or memory.
     """
     try:
         yield
@@ -616,7 +611,7 @@ def _reading(part: str, digest: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in _SHORTAGES:
             raise StoreError(
-                f"the artifact store cannot look at {digest}: {error.strerror}"
+                f"the artifact store cannot read {digest}: {error.strerror}"
             ) from error
         raise _DamagedError(f"its {part} cannot be read: {error.strerror}") from error
 
@@ -626,7 +621,7 @@ def _is_aside(entry: Path) -> bool:
 
 
 def _seal(folder: Path) -> None:
-    """Fsync every file and folder and take away the right to write, but the top folder's."""
+    """Fsync all files and folders, and make them read-only except for the top folder."""
     for root, folders, files in os.walk(folder):
         for name in files:
             file = Path(root, name)
@@ -641,15 +636,15 @@ def _seal(folder: Path) -> None:
         sync_folder(Path(root))
 
 
-def pinned_version(artifact: StoredArtifact, pin: Pin) -> PinnedVersion:
-    """Return the ledger's form of a pin of the store."""
-    return PinnedVersion(
-        model=pin.model,
-        version=pin.version,
+def accepted_digest(artifact: StoredArtifact, acceptance: Acceptance) -> AcceptedDigest:
+    """Return the ledger's record of an acceptance in the store."""
+    return AcceptedDigest(
+        model=acceptance.model,
+        version=acceptance.version,
         digest=artifact.digest,
-        expected_digest=pin.expected_digest,
-        stamped=pin.stamped,
-        listing=pin.listing,
-        creation=pin.creation,
-        accepted_at=artifact.accepted_at(pin),
+        expected_digest=acceptance.expected_digest,
+        stamped=acceptance.stamped,
+        listing=acceptance.listing,
+        creation=acceptance.creation,
+        accepted_at=artifact.accepted_at(acceptance),
     )

@@ -1,4 +1,4 @@
-"""Whether fetched bytes are the ones that they must be: one verdict, one reason. Pure."""
+"""The verdict on fetched bytes. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from registry_sync.errors import ArtifactError, DigestMismatchError, UnstampedEr
 
 
 class Verdict(StrEnum):
-    """What was found out about the bytes.
+    """The result of a verification.
 
-    ``STAMPED``: what the publisher stamped. ``PINNED``: what was seen here first. ``FIRST_SEEN``:
-    nobody said what they must be; they are pinned from now on. ``MISMATCH``: not what was expected.
-    ``UNSTAMPED``: a stamp is required and there is none.
+    ``STAMPED``: the stamped digest. ``PINNED``: the accepted digest. ``FIRST_SEEN``: no digest was
+    expected, so this one is accepted. ``MISMATCH``: not the expected digest. ``UNSTAMPED``: a stamp
+    is required and missing.
     """
 
     STAMPED = "stamped"
@@ -29,9 +29,9 @@ class Verification:
     """The verdict on one artifact.
 
     Attributes:
-        verdict: What was found out.
-        found: The digest of the bytes.
-        expected: The digest that they were compared with; None: there was none.
+        verdict: The result.
+        found: Digest of the bytes.
+        expected: The expected digest, or None.
         reason: A sentence for users.
     """
 
@@ -46,7 +46,7 @@ class Verification:
         return self.verdict not in (Verdict.MISMATCH, Verdict.UNSTAMPED)
 
     def error(self) -> ArtifactError | None:
-        """Return the refusal as an error; None: there is none."""
+        """Return the error of bytes that are not accepted, or None."""
         if self.verdict is Verdict.MISMATCH and self.expected is not None:
             return DigestMismatchError(self.reason, expected=self.expected, found=self.found)
         return UnstampedError(self.reason) if self.verdict is Verdict.UNSTAMPED else None
@@ -56,36 +56,33 @@ def verify(
     found: Manifest,
     *,
     stamped: str | None,
-    pinned: str | None,
+    accepted: str | None,
     stamp_fixed: bool = False,
     require_digest: bool = False,
     known: Manifest | None = None,
 ) -> Verification:
-    """Compare fetched bytes with what they must be.
-
-    The publisher's stamp goes before the pin: it is a statement, the pin only a memory. A stamp
-    that cannot change under its number was altered where it differs from the pin.
+    """Compare fetched bytes with the stamped digest, or else with the accepted one.
 
     Args:
-        found: The manifest of what was fetched.
-        stamped: The digest that the publisher stamped; None: none.
-        pinned: The digest that this version had when first seen; None: never seen.
-        stamp_fixed: Whether the stamp cannot change under the version's number.
-        require_digest: Refuse what is not stamped, pinned or not.
-        known: A manifest of the same version from before, to name the files that differ.
+        found: The manifest of the fetched bytes.
+        stamped: The stamped digest, or None.
+        accepted: The digest accepted before, or None.
+        stamp_fixed: Whether the stamp can never change, so that a changed one was altered.
+        require_digest: Whether to refuse bytes without a stamp.
+        known: A former manifest of the version, to name the files that differ, or None.
     """
     if stamped is None and require_digest:
         reason = "the publisher stamped no digest, and this node requires one"
-        return Verification(Verdict.UNSTAMPED, found.digest, pinned, reason)
-    if stamp_fixed and pinned is not None and stamped not in (None, pinned):
+        return Verification(Verdict.UNSTAMPED, found.digest, accepted, reason)
+    if stamp_fixed and accepted is not None and stamped not in (None, accepted):
         reason = (
-            f"the manifest was altered: it says {stamped}, and this node accepted {pinned} under "
+            f"the manifest was altered: it says {stamped}, and this node accepted {accepted} under "
             "this number, which was never gone"
         )
-        return Verification(Verdict.MISMATCH, found.digest, pinned, reason)
-    expected = stamped or pinned
+        return Verification(Verdict.MISMATCH, found.digest, accepted, reason)
+    expected = stamped or accepted
     if expected is None:
-        reason = "no digest was stamped; these bytes are pinned as first seen"
+        reason = "no digest was stamped; these bytes are the first, and are accepted"
         return Verification(Verdict.FIRST_SEEN, found.digest, None, reason)
     if expected != found.digest:
         reason = _mismatch(found, expected, known, by_stamp=stamped is not None)
@@ -95,13 +92,13 @@ def verify(
             Verdict.STAMPED, found.digest, stamped, "the bytes have the digest that was stamped"
         )
     return Verification(
-        Verdict.PINNED, found.digest, pinned, "the bytes are those that were first seen"
+        Verdict.PINNED, found.digest, accepted, "the bytes have the accepted digest"
     )
 
 
 def _mismatch(found: Manifest, expected: str, known: Manifest | None, *, by_stamp: bool) -> str:
-    """Say what was expected, what was found, and which files differ where that is known."""
-    whose = "the publisher stamped" if by_stamp else "this node first saw"
+    """Return a sentence with both digests and, if known, the files that differ."""
+    whose = "the publisher stamped" if by_stamp else "this node accepted"
     sentence = f"the bytes have digest {found.digest}, but {whose} {expected}"
     named = differences(known, found) if known and known.digest == expected else ""
     return f"{sentence} ({named})" if named else sentence

@@ -1,5 +1,6 @@
 """Values of the control plane: what is aspired, what is recorded, and policy tags. Pure."""
 
+from registry_sync.domain.applied_listing import AppliedListing, apply_listing
 from registry_sync.domain.aspired import (
     Aspired,
     AspiredModel,
@@ -18,6 +19,7 @@ from registry_sync.domain.creation import (
     is_of_creation,
     was_made_after,
 )
+from registry_sync.domain.ledger_view import LedgerView, ViewsByModel, view_by_model, view_of_model
 from registry_sync.domain.operation_bodies import (
     AliasState,
     Decided,
@@ -63,23 +65,21 @@ from registry_sync.domain.records import (
     BY_REGISTRY,
     LIVE_FAILURE,
     OWN_FAILURE,
+    AcceptedDigest,
+    AcceptedDigestChange,
     Activation,
     AskedBy,
     Attempt,
     Decision,
     Freeze,
     Hold,
-    LedgerView,
-    PinChange,
-    PinnedVersion,
+    HoldChange,
+    HoldsSnapshot,
     Quarantine,
     Rejection,
     Rollback,
-    Standing,
-    StandingChange,
     ends_by_operator,
 )
-from registry_sync.domain.settlement import Settled, settle
 from registry_sync.domain.signature_diff import (
     OnSignatureChange,
     SignatureChange,
@@ -96,7 +96,6 @@ from registry_sync.domain.tags import (
     read_policy,
     read_stamp,
 )
-from registry_sync.domain.views import Views, view_by_model, view_of_model
 
 __all__ = [
     "BY_REGISTRY",
@@ -106,8 +105,11 @@ __all__ = [
     "LOAD_TAG",
     "OWN",
     "OWN_FAILURE",
+    "AcceptedDigest",
+    "AcceptedDigestChange",
     "Activation",
     "AliasState",
+    "AppliedListing",
     "AskedBy",
     "Aspired",
     "AspiredModel",
@@ -124,16 +126,16 @@ __all__ = [
     "History",
     "HistoryEntry",
     "Hold",
+    "HoldChange",
     "HoldState",
+    "HoldsSnapshot",
     "LedgerView",
     "Load",
     "ModelState",
     "OnSignatureChange",
     "Outcome",
     "PinAnswer",
-    "PinChange",
     "PinRequest",
-    "PinnedVersion",
     "Problem",
     "PromotionWindows",
     "Quarantine",
@@ -148,10 +150,7 @@ __all__ = [
     "Rollback",
     "RollbackAnswer",
     "RollbackRequest",
-    "Settled",
     "SignatureChange",
-    "Standing",
-    "StandingChange",
     "State",
     "StoreState",
     "Swap",
@@ -159,11 +158,12 @@ __all__ = [
     "SyncRequest",
     "UnpinAnswer",
     "UnpinRequest",
-    "Views",
+    "ViewsByModel",
     "WebhookState",
     "WindowState",
     "Work",
     "accepted",
+    "apply_listing",
     "as_remembered",
     "aspired_version",
     "bounded_problems",
@@ -179,7 +179,6 @@ __all__ = [
     "problems_of",
     "read_policy",
     "read_stamp",
-    "settle",
     "view_by_model",
     "view_of_model",
     "was_made_after",

@@ -1,7 +1,7 @@
-"""What a registry wants served: one complete, immutable listing. Pure.
+"""A complete, immutable listing of a registry. Pure.
 
-A listing is complete or it does not exist. Absence of a model or a version is therefore a fact
-about the registry, but no instruction: what to do about it is the plan's decision.
+A listing is complete, or an error. The absence of a model or a version is a fact about the
+registry, not an instruction; the plan decides what follows from it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from registry_sync.domain.tags import Load, Swap, asked_load, asked_swap, asks_own_environment
+from registry_sync.domain.tags import Load, Swap, load_mode, needs_own_environment, swap_mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,19 +19,17 @@ class AspiredVersion:
     Attributes:
         model: The registered model's name, as the registry spells it.
         version: Its number, at least 1.
-        location: Where the registry says it came from; opaque, perhaps not readable as it is
-            (``models:/m-…``). The readable URI comes from `Source.locate`, when it is needed.
-        expected_digest: What the publisher stamped; None: nothing, or nothing readable.
-        stamp_problem: Why a stamp that is there cannot be read: nobody can check the bytes, so they
-            neither come nor begin to serve; None: it can be, or there is no stamp.
-        tags: The version's tags, unread.
-        status: The registry's word for its state; ``READY`` proves nothing about the bytes.
-        created_at: Epoch seconds of registration; None where the registry does not tell.
-        creation: What tells this creation from another one of the same model and number; None
-            where the registry has no such mark.
-        stamp_fixed: Whether the stamp belongs to the number for good: another one under the same
-            number is no new statement of the publisher.
-        problems: What could not be understood about this version: sentences for users.
+        location: The registry's source of the version; opaque, and not always readable
+            (``models:/m-…``). `Source.locate` returns the readable URI.
+        expected_digest: The stamped digest, or None without a readable stamp.
+        stamp_problem: Why the stamp cannot be read, or None. Without it the bytes cannot be
+            verified, so the version is neither fetched nor activated.
+        tags: The version's tags, unparsed.
+        status: The registry's name for its state; ``READY`` proves nothing about the bytes.
+        created_at: Epoch seconds of registration, or None if the registry keeps no such time.
+        creation: Mark of this creation of the version, or None if the registry has no such mark.
+        stamp_fixed: Whether the stamp can never change under this version number.
+        problems: Problems of this version, as sentences for users.
     """
 
     model: str
@@ -48,74 +46,73 @@ class AspiredVersion:
 
     @property
     def stamped(self) -> bool:
-        """Whether the publisher said what the bytes must be."""
+        """Whether the publisher stamped a digest."""
         return self.expected_digest is not None
 
 
 @dataclass(frozen=True, slots=True)
 class AspiredModel:
-    """One registered model: its ready versions and where its aliases ought to point.
+    """One registered model: its ready versions and its aliases.
 
     Attributes:
         name: The registered model's name.
         versions: Ready versions by number.
         aliases: Alias to version number, ``latest`` (the highest ready version) included. Each
             target is in ``versions``.
-        unfollowed: Aliases that the registry has, at versions that are not listed or not ready.
-            They are there: what they mean on the node goes on.
-        left_out: Numbers that the registry has and that are not in ``versions``: not ready, or not
-            readable. They are not gone.
-        aliases_known: Whether the registry's aliases could be read. False: nobody knows which ones
-            it has, and what each means on the node goes on.
-        tags: The registered model's tags, unread.
-        problems: What could not be understood or followed: sentences for users.
+        unfollowed: Aliases whose versions are not listed or not ready; the node keeps them as they
+            are.
+        unready: Versions that the registry has and that are not ready or not readable.
+        aliases_known: Whether the registry's aliases could be read; if not, the node keeps each
+            alias as it is.
+        tags: The registered model's tags, unparsed.
+        problems: Problems of the model, as sentences for users.
     """
 
     name: str
     versions: Mapping[int, AspiredVersion]
     aliases: Mapping[str, int] = field(default_factory=dict)
     unfollowed: frozenset[str] = frozenset()
-    left_out: frozenset[int] = frozenset()
+    unready: frozenset[int] = frozenset()
     aliases_known: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
     def has(self, version: int) -> bool:
-        """Whether the registry has this number, whatever its state."""
-        return version in self.versions or version in self.left_out
+        """Whether the registry has a version, in any state."""
+        return version in self.versions or version in self.unready
 
-    def leaves_alone(self, alias: str) -> bool:
-        """Whether an alias that is not in ``aliases`` goes on as it is, rather than being gone."""
+    def keeps_alias(self, alias: str) -> bool:
+        """Whether the node keeps an alias that is not in ``aliases`` as it is."""
         return alias in self.unfollowed or not self.aliases_known
 
-    def asks_own_environment(self, version: int) -> bool:
-        """Whether one of its versions is to run in an environment of its own."""
-        return asks_own_environment(*self._tags_of(version))
+    def needs_own_environment(self, version: int) -> bool:
+        """Whether a version runs in an environment of its own."""
+        return needs_own_environment(*self._tags_of(version))
 
     def load_of(self, version: int) -> Load:
-        """Return when one of its versions is to be fetched and loaded."""
-        return asked_load(*self._tags_of(version))
+        """Return when a version is fetched and loaded."""
+        return load_mode(*self._tags_of(version))
 
     def swap_of(self, version: int) -> Swap:
-        """Return how one of its versions takes another one's place."""
-        return asked_swap(*self._tags_of(version))
+        """Return how a version replaces another."""
+        return swap_mode(*self._tags_of(version))
 
     def _tags_of(self, version: int) -> tuple[Mapping[str, str], ...]:
-        """Return the tags that say what is asked of a version: its own go before its model's."""
+        """Return the tags that apply to a version, its own before its model's."""
         listed = self.versions.get(version)
         return (listed.tags, self.tags) if listed else (self.tags,)
 
 
 @dataclass(frozen=True, slots=True)
 class Aspired:
-    """Everything that one registry listed at one time.
+    """Everything that a registry listed at one time.
 
     Attributes:
         models: Registered models by name.
         listed_at: Epoch seconds at which the listing began.
-        problems: Models that had to be left out, and why: sentences for operators.
-        marks: By model, a value that is equal in the next listing if nothing of it has changed,
-            the tags of its versions excepted. A model without one has to be listed anew.
+        problems: Why models were skipped, as sentences for operators.
+        marks: By model, a value that stays equal while nothing but the tags of its versions
+            changes. A model without a mark must be listed anew.
     """
 
     models: Mapping[str, AspiredModel]
@@ -138,12 +135,12 @@ def find(aspired: Aspired, model: str, version: int) -> AspiredVersion | None:
 
 
 def aspired_version(aspired: Aspired, model: str, alias: str) -> int | None:
-    """Return where the registry's alias points; None: at nothing that can be followed."""
+    """Return the version that the registry's alias points at, or None if it cannot be followed."""
     listed = aspired.models.get(model)
     return listed.aliases.get(alias) if listed else None
 
 
 def is_unfollowed(aspired: Aspired, model: str, alias: str) -> bool:
-    """Whether an alias is there without a version that can be followed: it goes on as it is."""
+    """Whether the registry has an alias that cannot be followed, so that the node keeps it."""
     listed = aspired.models.get(model)
-    return listed is not None and listed.leaves_alone(alias)
+    return listed is not None and listed.keeps_alias(alias)

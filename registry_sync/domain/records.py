@@ -1,25 +1,24 @@
-"""What the ledger remembers, as values: the third input of a plan. Pure."""
+"""What the ledger records, as values. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Literal
 
 OWN_FAILURE = "own_"
-"""What the failures of versions in environments of their own begin with."""
+"""Prefix of the failures of versions that run in an environment of their own."""
 LIVE_FAILURE = "live"
-"""The failure of a version that loaded and warmed, and did worse on live traffic."""
+"""Failure of a version that loaded and warmed, and did worse on live traffic."""
 
 
 class AskedBy(StrEnum):
-    """Who wanted a change.
+    """The initiator of a change.
 
-    ``SYNC``: the registry, and an operator had it listed. ``OPERATOR``: an operator, whatever the
-    registry says. ``RULE``: the gateway, by what live traffic showed it. ``ADOPTED``: the gateway
-    had made it already when we looked. ``RESTART``: the gateway has started with other libraries.
+    ``SYNC``: the registry, listed at an operator's request. ``OPERATOR``: an operator, whatever the
+    registry lists. ``RULE``: an automatic rollback. ``ADOPTED``: the gateway had made the change
+    before the control plane saw it. ``RESTART``: the gateway started with other libraries.
     """
 
     POLL = "poll"
@@ -33,22 +32,23 @@ class AskedBy(StrEnum):
 
 
 BY_REGISTRY = frozenset({AskedBy.POLL, AskedBy.WEBHOOK, AskedBy.SYNC})
-"""Who asks because the registry says so: what a freeze stops."""
+"""Initiators that follow the registry: a freeze stops them."""
 
 
 @dataclass(frozen=True, slots=True)
-class PinnedVersion:
-    """The bytes that a version had when they were accepted here.
+class AcceptedDigest:
+    """The digest that this node accepted for a version.
 
     Attributes:
-        digest: What was accepted.
-        expected_digest: What they had to be: stamped, or pinned before; None: first seen.
+        digest: The accepted digest.
+        expected_digest: The stamped or formerly accepted digest, or None if these bytes were the
+            first.
         stamped: Whether ``expected_digest`` came from the publisher.
-        listing: The remote listing at the fetch; None: the storage tells nothing.
-        creation: Whose bytes they were; None: an older release recorded it.
-        gone_at: Epoch seconds when two listings in a row lacked the version; None: they did not.
-        superseded: Whether a listing has shown another creation since: these bytes are over.
-        accepted_at: Epoch seconds when they were accepted; None: now.
+        listing: Mark of the remote listing at the fetch, or None if the storage offers none.
+        creation: Creation of the version, or None if an older release recorded it.
+        gone_at: Epoch seconds of the second listing in a row without the version, or None.
+        superseded: Whether a later listing showed another creation of the version.
+        accepted_at: Epoch seconds of the acceptance, or None for now.
     """
 
     model: str
@@ -64,29 +64,29 @@ class PinnedVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class PinChange:
-    """What was learned of accepted bytes, if it is still ``before`` that is remembered.
+class AcceptedDigestChange:
+    """A change of an accepted digest; it applies only while ``before`` is recorded.
 
     Attributes:
-        before: None: of the version nothing is.
+        before: None if nothing is recorded for the version.
     """
 
-    before: PinnedVersion | None
-    after: PinnedVersion
+    before: AcceptedDigest | None
+    after: AcceptedDigest
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """Bytes that are wrong. It covers the version while creation and expectation are these.
+    """Wrong bytes of a version; applies while creation and expected digest are the same.
 
     Attributes:
-        expected_digest: What the bytes had to be; None: nobody had said.
-        listing: The remote listing of the wrong bytes; None: unknown.
-        found_digest: What they were; None: not even readable.
+        expected_digest: Digest the bytes should have, or None if there was none.
+        listing: Mark of the remote listing of the wrong bytes, or None if unknown.
+        found_digest: Digest of the bytes, or None if they could not be read.
         reason: A sentence for users.
         at: Epoch seconds.
-        asked_by: For whom the bytes were fetched; None: recorded by an older release.
-        creation: Whose bytes they are; None: an older release recorded it.
+        asked_by: Initiator of the fetch, or None if an older release recorded it.
+        creation: Creation of the version, or None if an older release recorded it.
     """
 
     model: str
@@ -102,13 +102,13 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A version that loaded or warmed wrongly, or failed on live traffic.
+    """A version that failed to load or warm, or failed on live traffic.
 
-    For aliases only, and for these bytes only.
+    Applies to aliases only, and to this digest only.
 
     Attributes:
-        libraries: The mark of the libraries under which it failed; None: an older release recorded
-            it, or they do not matter.
+        libraries: Mark of the gateway's libraries at the failure, or None if they do not matter or
+            an older release recorded it.
     """
 
     model: str
@@ -121,27 +121,27 @@ class Rejection:
 
     @property
     def in_own(self) -> bool:
-        """Whether it failed in its own environment, which says nothing of ours, nor ours of it."""
+        """Whether the version failed in an environment of its own."""
         return self.failure.startswith(OWN_FAILURE)
 
     @property
     def on_live_traffic(self) -> bool:
-        """Whether it failed on live traffic: an operator may say that it serves all the same."""
+        """Whether the version failed on live traffic, which an operator may overrule."""
         return self.failure.removeprefix(OWN_FAILURE) == LIVE_FAILURE
 
     @property
-    def told(self) -> str:
-        """The reason and what to do about it, for users."""
+    def explanation(self) -> str:
+        """The reason and the remedy, for users."""
         return (
             f"{self.reason}; it is tried again when the registry moves an alias to it anew, or by "
             f"`registry-gateway retry {self.model}/{self.version}`"
         )
 
     def is_outdated(self, libraries: str | None) -> bool:
-        """Whether it may load now, since it failed beside other libraries than these.
+        """Whether the version failed under other libraries, so that it may load now.
 
-        What failed on live traffic did load, and an own environment has libraries of its own.
-        ``libraries`` None: those of now are not known.
+        Never true of a failure on live traffic (the version did load), nor in an environment of
+        its own, nor if ``libraries``, the present ones, are unknown (None).
         """
         if libraries is None or self.in_own or self.on_live_traffic:
             return False
@@ -153,13 +153,12 @@ class Hold:
     """An alias stays at ``target`` while the registry's alias points at ``aspired_version``.
 
     Attributes:
-        aspired_version: Where the registry's alias pointed when the hold was made; None: unknown.
-        asked_by: Who wanted it.
+        aspired_version: Target of the registry's alias when the hold was made, or None if unknown.
+        asked_by: Initiator of the hold.
         at: Epoch seconds.
-        lasting: It stays wherever the registry moves the alias, or if it removes it: an
-            operator's pin, which only an operator ends.
-        aspired_creation: Of ``aspired_version`` when the hold was made; None: unknown.
-        target_creation: Of ``target_version`` when the hold was made; None: unknown.
+        lasting: Whether the hold is a pin, which only an operator ends.
+        aspired_creation: Of ``aspired_version`` when the hold was made, or None if unknown.
+        target_creation: Of ``target_version`` when the hold was made, or None if unknown.
     """
 
     model: str
@@ -174,16 +173,14 @@ class Hold:
     target_creation: str | None = None
 
     def is_same(self, other: Hold | None) -> bool:
-        """Whether it is the same decision, whatever was learned of the registry since."""
-        if other is None:
-            return False
-        return self == replace(
+        """Whether both are one decision, whatever the registry's alias was found to mean since."""
+        return other is not None and self == replace(
             other, aspired_version=self.aspired_version, aspired_creation=self.aspired_creation
         )
 
 
 def ends_by_operator(hold: Hold, released_by: str) -> bool:
-    """Whether an operator ends what the rule began: the version may then try again."""
+    """Whether an operator ends the hold of an automatic rollback, so the version may try again."""
     return hold.asked_by == AskedBy.RULE and released_by == AskedBy.OPERATOR
 
 
@@ -196,14 +193,14 @@ class Freeze:
 
 
 @dataclass(frozen=True, slots=True)
-class StandingChange:
-    """A decision that changes what stands: a hold or a freeze begins, or ends.
+class HoldChange:
+    """A decision by which a hold or a freeze begins or ends.
 
     Attributes:
         what: ``hold``, ``release``, ``freeze`` or ``unfreeze``.
-        asked_by: Who decided.
+        asked_by: Initiator of the decision.
         at: Epoch seconds of the decision.
-        hold: Which one begins or ends; None: it is about the freeze.
+        hold: The hold that begins or ends, or None for a freeze.
     """
 
     what: Literal["hold", "release", "freeze", "unfreeze"]
@@ -213,21 +210,20 @@ class StandingChange:
 
     @property
     def model(self) -> str | None:
-        """The model whose alias is held; None: it is about the freeze, and so about all."""
+        """The model whose alias is held, or None for a freeze, which covers all models."""
         return self.hold.model if self.hold else None
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """An alias that moved on this node, at epoch seconds ``at``.
+    """A move of an alias on this node, at epoch seconds ``at``.
 
     Attributes:
-        durations_s: Seconds by phase; empty: unknown.
-        pinned: An operator pinned it there: it was not rolled back from where it was.
-        retired_at: When the alias was found to be neither listed nor served any more, in epoch
-            seconds; None: it is not.
-        reason: Why, as a sentence; None: because somebody asked for it.
-        creation: Of the version; None: unknown.
+        durations_s: Seconds by phase; empty if unknown.
+        pinned: Whether an operator's pin made the move.
+        retired_at: Epoch seconds when the alias was neither listed nor served any more, or None.
+        reason: Reason of an automatic rollback, as a sentence, or None.
+        creation: Creation of the version, or None if unknown.
     """
 
     model: str
@@ -247,23 +243,23 @@ class Activation:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What operators keep on this node, and what therefore is known nowhere else.
+class HoldsSnapshot:
+    """Holds and freeze in force on this node, and what the ledger has not recorded yet.
 
     Attributes:
-        changes: Decisions that the ledger has not taken yet, the oldest first.
-        activations: Aliases that moved meanwhile, the oldest first.
+        changes: Unrecorded decisions, oldest first.
+        activations: Unrecorded moves of aliases, oldest first.
     """
 
     holds: tuple[Hold, ...] = ()
     freeze: Freeze | None = None
-    changes: tuple[StandingChange, ...] = ()
+    changes: tuple[HoldChange, ...] = ()
     activations: tuple[Activation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """What a gateway did by rule: where the alias went, from what, and that it stays there."""
+    """An automatic rollback: the move, the rejected version, and the hold."""
 
     activation: Activation
     rejection: Rejection
@@ -272,13 +268,13 @@ class Rollback:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Something that was decided about a model, or about the whole node, and by whom.
+    """A recorded decision about a model or the node.
 
     Attributes:
         what: ``hold``, ``pin``, ``unpin``, ``release``, ``quarantine``, ``release quarantine``,
             ``retry``, ``freeze`` or ``unfreeze``.
-        model: None: it is about the whole node.
-        asked_by: None: an older release recorded it.
+        model: None if the decision is about the node.
+        asked_by: Initiator, or None if an older release recorded the decision.
     """
 
     at: float
@@ -292,14 +288,14 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try of one step, and how it ended.
+    """One attempt at one step, and its outcome.
 
     Attributes:
         action: ``fetch``, ``environment``, ``stage``, ``activate``, ``retire``, ``retire_standby``
             or ``release``.
         durations_s: Seconds by phase.
         outcome: ``complete``, ``failed`` (tried again) or ``refused`` (not tried again by itself).
-        reason: A sentence, where it did not go well.
+        reason: A sentence, or None if the attempt succeeded.
     """
 
     model: str
@@ -311,100 +307,3 @@ class Attempt:
     durations_s: Mapping[str, float]
     outcome: str
     reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerView:
-    """What counts now: a snapshot.
-
-    Attributes:
-        pins: By (model, version).
-        quarantines: Those not released, the newest by (model, version).
-        rejections: Those not released, by (model, version, digest).
-        holds: Those not released, by (model, alias).
-        last_active: The newest activation by (model, alias).
-        freeze: The one that is not released.
-        went_back: Rollbacks by rule that were recorded, over or not: model, alias and time.
-    """
-
-    pins: Mapping[tuple[str, int], PinnedVersion] = field(default_factory=dict)
-    quarantines: Mapping[tuple[str, int], Quarantine] = field(default_factory=dict)
-    rejections: Mapping[tuple[str, int, str], Rejection] = field(default_factory=dict)
-    holds: Mapping[tuple[str, str], Hold] = field(default_factory=dict)
-    last_active: Mapping[tuple[str, str], Activation] = field(default_factory=dict)
-    freeze: Freeze | None = None
-    went_back: AbstractSet[tuple[str, str, float]] = frozenset()
-
-    def with_pin_changes(self, changes: Sequence[PinChange]) -> Self:
-        """Return what counts once something was learned of accepted bytes."""
-        pins = dict(self.pins)
-        for one in changes:
-            key = (one.after.model, one.after.version)
-            if pins.get(key) == one.before:
-                pins[key] = one.after
-        return replace(self, pins=pins)
-
-    def with_change(self, change: StandingChange) -> Self:
-        """Return what counts once a decision is carried out; another one may have ended it."""
-        hold = change.hold
-        if hold is None:
-            begins = change.what == "freeze"
-            return self.with_freeze(Freeze(change.asked_by, change.at) if begins else None)
-        standing = self.holds.get((hold.model, hold.alias))
-        if change.what == "hold":
-            return self.with_hold(hold)
-        if not hold.is_same(standing):
-            return self
-        followed = self.without_hold(hold.model, hold.alias)
-        if not ends_by_operator(hold, change.asked_by):
-            return followed
-        return followed.without_live_rejection(hold.model, hold.aspired_version)
-
-    def with_activation(self, moved: Activation) -> Self:
-        """Return what counts once an alias has moved."""
-        return replace(self, last_active={**self.last_active, (moved.model, moved.alias): moved})
-
-    def with_hold(self, hold: Hold) -> Self:
-        """Return what counts once an alias is held."""
-        return replace(self, holds={**self.holds, (hold.model, hold.alias): hold})
-
-    def without_hold(self, model: str, alias: str) -> Self:
-        """Return what counts once an alias is held no more."""
-        kept = {key: hold for key, hold in self.holds.items() if key != (model, alias)}
-        return replace(self, holds=kept)
-
-    def with_rollback(self, done: Rollback) -> Self:
-        """Return what counts once a rollback by rule is recorded; what an operator holds, stays."""
-        of, rejected = (done.hold.model, done.hold.alias), done.rejection
-        key = (rejected.model, rejected.version, rejected.digest)
-        view = replace(
-            self,
-            rejections={**self.rejections, key: rejected},
-            last_active={**self.last_active, of: done.activation},
-            went_back=self.went_back | {(*of, done.hold.at)},
-        )
-        standing = self.holds.get(of)
-        by_operator = standing is not None and standing.asked_by != AskedBy.RULE
-        return view if by_operator else view.with_hold(done.hold)
-
-    def without_live_rejection(self, model: str, version: int | None) -> Self:
-        """Return what counts once a version may try again that failed on live traffic."""
-        kept = {
-            key: one
-            for key, one in self.rejections.items()
-            if key[:2] != (model, version) or not one.on_live_traffic
-        }
-        return replace(self, rejections=kept)
-
-    def without_rejection(self, model: str, version: int, digest: str | None = None) -> Self:
-        """Return what counts once a version may be tried again; ``digest`` None: all its bytes."""
-        kept = {
-            key: one
-            for key, one in self.rejections.items()
-            if key[:2] != (model, version) or digest not in (None, key[2])
-        }
-        return replace(self, rejections=kept)
-
-    def with_freeze(self, freeze: Freeze | None) -> Self:
-        """Return what counts once the node is frozen, or is no more; a freeze that stands stays."""
-        return replace(self, freeze=freeze and (self.freeze or freeze))

@@ -1,7 +1,7 @@
-"""What becomes different for callers where an alias goes from one signature to another. Pure.
+"""Differences between two signatures, as callers of an alias see them. Pure.
 
-What the old version takes by name or by position the new one must take too, and the answer must
-have the same shape: a change that keeps that is *compatible*, every other one breaks some caller.
+A change is *compatible* if the new version accepts every request of the old one and answers in the
+same shape; every other change breaks some caller.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ _MAX_NAME_CHARACTERS = 64
 _NOTHING = "nothing"
 
 Signature = Mapping[str, Any]
-"""MLflow's lists of ``inputs``, ``outputs`` and ``params``, as a description has them."""
+"""MLflow's ``inputs``, ``outputs`` and ``params``, as in a description."""
 
 
 class OnSignatureChange(StrEnum):
-    """What a changed signature means. ``REFUSE``: no alias follows the registry to a breaking one.
+    """Reaction to a changed signature.
 
-    ``IGNORE``: it is not even told. ``WARN``: it is.
+    ``IGNORE``: it is not reported. ``WARN``: it is. ``REFUSE``: no alias follows the registry to a
+    version whose signature breaks callers.
     """
 
     IGNORE = "ignore"
@@ -32,43 +33,43 @@ class OnSignatureChange(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SignatureChange:
-    """What is different, in words; at least one of both is not empty.
+    """Differences in words; at least one tuple is not empty.
 
     Attributes:
-        breaking: What some caller of the old version trips over.
-        compatible: What none does.
+        breaking: Differences that break some caller of the old version.
+        compatible: Differences that break no caller.
     """
 
     breaking: tuple[str, ...] = ()
     compatible: tuple[str, ...] = ()
 
     @property
-    def told(self) -> str:
-        """All of it as a part of a sentence, bounded, the worst first."""
+    def summary(self) -> str:
+        """The differences as part of a sentence, bounded, breaking ones first."""
         both = [*self.breaking, *(f"{one} (compatible)" for one in self.compatible)]
         more = f"; and {len(both) - _MAX_CHANGES} more" if len(both) > _MAX_CHANGES else ""
         return "; ".join(both[:_MAX_CHANGES]) + more
 
 
 def compare_signatures(before: Signature | None, after: Signature | None) -> SignatureChange | None:
-    """Return what is different after; None: nothing is. None for a signature: there is none."""
+    """Return the differences, or None. A signature is None if a model has none."""
     if before == after:
         return None
     if before is None or after is None:
-        said = "it has no signature any more" if after is None else "it had no signature before"
-        return SignatureChange(breaking=(said,))
+        change = "it has no signature any more" if after is None else "it had no signature before"
+        return SignatureChange(breaking=(change,))
     found = [
         *_fields("input", before.get("inputs"), after.get("inputs")),
         *_params(before.get("params"), after.get("params")),
         *_outputs(before.get("outputs"), after.get("outputs")),
     ]
-    breaking = tuple(said for said, breaks in found if breaks)
-    compatible = tuple(said for said, breaks in found if not breaks)
+    breaking = tuple(text for text, breaks in found if breaks)
+    compatible = tuple(text for text, breaks in found if not breaks)
     return SignatureChange(breaking, compatible) if found else None
 
 
 _Found = Iterator[tuple[str, bool]]
-"""Sentences, and whether it breaks a caller."""
+"""Differences in words, and whether each breaks a caller."""
 
 
 def _fields(what: str, before: Any, after: Any) -> _Found:
@@ -109,7 +110,7 @@ def _params(before: Any, after: Any) -> _Found:
 
 
 def _outputs(before: Any, after: Any) -> _Found:
-    """Callers read all of an answer: any difference may break one."""
+    """Yield a difference of the outputs; any may break a caller."""
     if before == after:
         return
     old, new = _spelled(before), _spelled(after)
@@ -117,13 +118,13 @@ def _outputs(before: Any, after: Any) -> _Found:
 
 
 def _by_name(fields: Any) -> dict[str | int, Mapping[str, Any]]:
-    """Return the fields of a part by name, those without one by position."""
+    """Return the fields by name, or by position where they have no name."""
     given: Sequence[Any] = fields if isinstance(fields, list) else ()
     found: dict[str | int, Mapping[str, Any]] = {}
-    for place, one in enumerate(given):
+    for position, one in enumerate(given):
         if isinstance(one, Mapping):
             name = one.get("name")
-            found[name if isinstance(name, str) else place] = one
+            found[name if isinstance(name, str) else position] = one
     return found
 
 
@@ -132,7 +133,7 @@ def _is_optional(field: Mapping[str, Any]) -> bool:
 
 
 def _type(field: Mapping[str, Any]) -> str:
-    """Spell a type: ``double``, or ``float32[-1, 4]`` of a tensor; what nests, by its kind."""
+    """Return the text of a type, such as ``double`` or, for a tensor, ``float32[-1, 4]``."""
     spec = field.get("tensor-spec")
     if isinstance(spec, Mapping):
         return _bounded(f"{spec.get('dtype')}{spec.get('shape')}")
@@ -151,7 +152,7 @@ def _spelled(fields: Any) -> str:
 
 
 def _shown(name: str | int) -> str:
-    """Return a name that somebody made up as it can be put into a sentence."""
+    """Return a user's name in a form that fits a sentence."""
     if isinstance(name, int):
         return f"number {name + 1}"
     return _bounded(name) if name.isprintable() else repr(name[:_MAX_NAME_CHARACTERS])

@@ -1,8 +1,8 @@
-"""What ML engineers ask for by tags of a registered model, or of one version of it. Pure.
+"""Policy tags of registered models and their versions. Pure.
 
-A version's tag goes before its model's, each tag on its own. One that cannot be read counts as if
-it were not there, and is a problem to be told; so is one that nobody knows, since a typo must not
-be silent. What a tag says is read without regard to case: MLflow makes ``True`` of a flag.
+Each tag of a version overrides the same tag of its model. A tag that cannot be read is ignored and
+reported as a problem; so is an unknown tag, since it may be a typo. Values are read without regard
+to case, because MLflow writes a flag as ``True``.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from gateway.contract import InvalidReferenceError, Policy, parse_digest
 
 PREFIX = "gateway."
 DIGEST_TAG = "gateway.digest"
-"""The tag of a model version by which its publisher says what its bytes must be."""
+"""Tag of a version: the digest that its publisher stamped."""
 ENVIRONMENT_TAG = "gateway.environment"
-"""The tag of a version, or else of its model, that says what its worker runs under."""
+"""Tag of a version or model: the environment of its worker."""
 LOAD_TAG = "gateway.load"
 SWAP_TAG = "gateway.swap"
 SHARED, OWN = "shared", "own"
 
 MAX_PROBLEMS = 20
-"""The most problems that are told of one model; the last one says that there are more."""
+"""Most problems reported per model; the last one says that there are more."""
 _MAX_PROBLEM_CHARACTERS = 500
 _MAX_TAG_CHARACTERS = 64
 _MAX_TIMEOUT_S = 3600
@@ -37,7 +37,7 @@ _MAX_CACHE_TTL_S = 86_400
 
 
 class Swap(StrEnum):
-    """How a version takes another one's place."""
+    """How a version replaces another."""
 
     BLUE_GREEN = "blue_green"
     UNLOAD_FIRST = "unload_first"
@@ -45,7 +45,7 @@ class Swap(StrEnum):
 
 
 class Load(StrEnum):
-    """When a version that an alias ought to mean is fetched, and whether its worker stays."""
+    """When an alias target is fetched and loaded, and whether its worker stays."""
 
     PRELOAD = "preload"
     LAZY = "lazy"
@@ -53,13 +53,13 @@ class Load(StrEnum):
 
 
 _Reader = Callable[[str], object]
-"""Reads a tag's text; raises a ``ValueError`` that says what the tag is not."""
+"""Parses a tag's text; raises a ``ValueError`` that names the constraint."""
 
 
 def _word(*words: str) -> _Reader:
     def read(text: str) -> str:
         if (word := text.strip().casefold()) not in words:
-            raise ValueError(f"it is none of {', '.join(words)}")
+            raise ValueError(f"it must be one of {', '.join(words)}")
         return word
 
     return read
@@ -67,7 +67,7 @@ def _word(*words: str) -> _Reader:
 
 def _flag(text: str) -> bool:
     if (word := text.strip().casefold()) not in ("true", "false"):
-        raise ValueError("it is neither true nor false")
+        raise ValueError("it must be true or false")
     return word == "true"
 
 
@@ -75,7 +75,7 @@ def _whole(lowest: int, highest: int) -> _Reader:
     def read(text: str) -> int:
         value = _float(text)
         if not value.is_integer() or not lowest <= value <= highest:
-            raise ValueError(f"it is not a whole number from {lowest} to {highest}")
+            raise ValueError(f"it must be a whole number from {lowest} to {highest}")
         return int(value)
 
     return read
@@ -86,14 +86,14 @@ def _seconds(highest: int, *, may_be_0: bool = False) -> _Reader:
         value = _float(text)
         if not 0 <= value <= highest or (value == 0 and not may_be_0):
             lowest = "from 0" if may_be_0 else "above 0, up"
-            raise ValueError(f"it is not a number {lowest} to {highest}")
+            raise ValueError(f"it must be a number {lowest} to {highest}")
         return value
 
     return read
 
 
 def _float(text: str) -> float:
-    """Return a number; -1, which no tag takes, for what is none."""
+    """Return a number, or -1, which no tag accepts, if the text is not one."""
     try:
         value = float(text)
     except ValueError:
@@ -112,22 +112,21 @@ _READERS: Mapping[str, _Reader] = {
     ENVIRONMENT_TAG: _word(SHARED, OWN),
 }
 POLICY_TAGS = frozenset(_READERS)
-"""Every tag by which a model or a version has a policy."""
+"""All policy tags."""
 
 
 def read_stamp(
     model: str, version: int | str, tags: Mapping[str, str]
 ) -> tuple[str | None, str | None]:
-    """Return the digest that a version's tags stamp, and why a stamp that is there tells none.
+    """Return the stamped digest, and why a stamp cannot be read; both None without a stamp.
 
-    Both are None where there is no stamp. Where only a name in other letters than `DIGEST_TAG` is
-    there, a stamp was meant, and nobody reads it.
+    A tag that differs from `DIGEST_TAG` only in case or spaces is a stamp that cannot be read.
     """
-    others = [name for name in tags if _means_digest(name)]
-    if not others:
+    names = [name for name in tags if _means_digest(name)]
+    if not names:
         return None, None
     if DIGEST_TAG not in tags:
-        why_not = f"its tag is written {_shown(min(others))}"
+        why_not = f"its tag is written {_shown(min(names))}"
     else:
         try:
             return parse_digest(tags[DIGEST_TAG].strip()), None
@@ -141,40 +140,38 @@ def read_stamp(
 
 
 def _means_digest(name: str) -> bool:
-    """Whether a tag's name is `DIGEST_TAG`, but for capital letters and spaces around it."""
+    """Whether a tag's name is `DIGEST_TAG`, up to case and surrounding spaces."""
     return name.strip().casefold() == DIGEST_TAG
 
 
 def read_policy(tags: Mapping[str, str]) -> Policy | None:
-    """Return what these tags ask for, as far as they can be read; None: nothing."""
-    asked = {name.removeprefix(PREFIX): _read(name, tags) for name in POLICY_TAGS & tags.keys()}
-    asked = {field: value for field, value in asked.items() if value is not None}
-    return Policy.model_validate(asked) if asked else None
+    """Return the policy of the readable tags, or None if there is none."""
+    read = {name.removeprefix(PREFIX): _read(name, tags) for name in POLICY_TAGS & tags.keys()}
+    policy = {field: value for field, value in read.items() if value is not None}
+    return Policy.model_validate(policy) if policy else None
 
 
-def asked_load(*tags: Mapping[str, str]) -> Load:
-    """Return when to fetch and load, by the first of these tags that says so."""
-    said = _first(LOAD_TAG, tags)
-    return Load.LAZY if said is None else Load(said)
+def load_mode(*tags: Mapping[str, str]) -> Load:
+    """Return when to fetch and load; earlier tags override later ones."""
+    return Load(_first(LOAD_TAG, tags) or Load.LAZY)
 
 
-def asked_swap(*tags: Mapping[str, str]) -> Swap:
-    """Return how to take another version's place, by the first of these tags that says so."""
-    said = _first(SWAP_TAG, tags)
-    return Swap.BLUE_GREEN if said is None else Swap(said)
+def swap_mode(*tags: Mapping[str, str]) -> Swap:
+    """Return how to replace another version; earlier tags override later ones."""
+    return Swap(_first(SWAP_TAG, tags) or Swap.BLUE_GREEN)
 
 
-def asks_own_environment(*tags: Mapping[str, str]) -> bool:
-    """Whether to run in an environment of its own, by the first of these tags that says so."""
+def needs_own_environment(*tags: Mapping[str, str]) -> bool:
+    """Whether to run in an environment of its own; earlier tags override later ones."""
     return bool(_first(ENVIRONMENT_TAG, tags) == OWN)
 
 
 def _first(name: str, tags: Iterable[Mapping[str, str]]) -> Any:
-    return next((said for one in tags if (said := _read(name, one)) is not None), None)
+    return next((value for one in tags if (value := _read(name, one)) is not None), None)
 
 
 def _read(name: str, tags: Mapping[str, str]) -> Any:
-    """Return what a tag asks for; None: it is not there, or cannot be read."""
+    """Return the value of a tag, or None if it is absent or cannot be read."""
     text = tags.get(name)
     if text is None:
         return None
@@ -185,7 +182,7 @@ def _read(name: str, tags: Mapping[str, str]) -> Any:
 
 
 def problems_of(tags: Mapping[str, str], version: int | None = None) -> Iterator[str]:
-    """Yield what is wrong with the tags of a version, or of a model: sentences for users."""
+    """Yield the problems of a version's or a model's tags, as sentences for users."""
     whose = "" if version is None else f" of version {version}"
     for name in sorted(one for one in tags if one[: len(PREFIX)].casefold() == PREFIX):
         if name in _READERS:
@@ -195,7 +192,7 @@ def problems_of(tags: Mapping[str, str], version: int | None = None) -> Iterator
                 yield f"the tag {name}{whose} is ignored: {error}"
         elif name != DIGEST_TAG:
             if _means_digest(name) and version is not None and DIGEST_TAG not in tags:
-                continue  # a stamp that cannot be read: see `read_stamp`
+                continue  # reported by `read_stamp`
             near = _nearest(name[:_MAX_TAG_CHARACTERS])
             yield f"the tag {_shown(name)}{whose} is unknown, and ignored{near}"
         elif version is None:
@@ -203,26 +200,22 @@ def problems_of(tags: Mapping[str, str], version: int | None = None) -> Iterator
 
 
 def _shown(name: str) -> str:
-    """Return a name that somebody made up as it can be put into a sentence."""
+    """Return a user's name in a form that fits a sentence."""
     fits = len(name) <= _MAX_TAG_CHARACTERS and name.isprintable()
     return name if fits else repr(name[:_MAX_TAG_CHARACTERS])
 
 
 @lru_cache(maxsize=1024)
 def _nearest(name: str) -> str:
-    """Return the question whether another tag was meant; empty where none is near."""
+    """Return a question that suggests the nearest known tag, or an empty text."""
     known = sorted(one.removeprefix(PREFIX) for one in (*POLICY_TAGS, DIGEST_TAG))
-    said = name[len(PREFIX) :].casefold()
-    near = get_close_matches(said, known, n=1, cutoff=0.4)
+    near = get_close_matches(name[len(PREFIX) :].casefold(), known, n=1, cutoff=0.4)
     return f": did you mean {PREFIX}{near[0]}?" if near else ""
 
 
 def bounded_problems(problems: Iterable[str]) -> list[str]:
-    """Return as many problems as are told of one model, each no longer than can be read.
-
-    No more of them are looked for than are told.
-    """
-    told = [one[:_MAX_PROBLEM_CHARACTERS] for one in islice(problems, MAX_PROBLEMS + 1)]
-    if len(told) > MAX_PROBLEMS:
-        told[-2:] = [f"there are more problems than these {MAX_PROBLEMS - 1}"]
-    return told
+    """Return the first problems of a model, each bounded in length."""
+    shown = [one[:_MAX_PROBLEM_CHARACTERS] for one in islice(problems, MAX_PROBLEMS + 1)]
+    if len(shown) > MAX_PROBLEMS:
+        shown[-2:] = [f"there are more problems than these {MAX_PROBLEMS - 1}"]
+    return shown

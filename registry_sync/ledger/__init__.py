@@ -1,4 +1,4 @@
-"""What the node remembers: the ledger, the file of standing holds, and what waits for either."""
+"""The node's memory: the ledger, the holds file, and the backlog of both."""
 
 from registry_sync.ledger.database import begin_immediate
 from registry_sync.ledger.holds_file import HoldsFile

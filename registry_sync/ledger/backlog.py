@@ -1,7 +1,7 @@
-"""What the ledger has not taken yet: decisions about holds and the freeze, and aliases that moved.
+"""Decisions and moves that the ledger has not recorded yet.
 
-All of it counts. It waits in the node's own file too, so that a restart loses nothing, and is
-recorded in its order when the ledger answers.
+All of them are in force. They are kept in the holds file, so that a restart loses none, and are
+recorded in order when the ledger answers.
 """
 
 from __future__ import annotations
@@ -15,65 +15,65 @@ from typing import TypeVar
 
 import structlog
 
-from registry_sync.domain import Activation, LedgerView, Standing, StandingChange
+from registry_sync.domain import Activation, HoldChange, HoldsSnapshot, LedgerView
 from registry_sync.errors import LedgerError
-from registry_sync.ledger.bounded_calls import Patience
+from registry_sync.ledger.bounded_calls import BoundedCalls
 from registry_sync.ledger.holds_file import DamagedHoldsError, HoldsFile
 from registry_sync.ledger.ledger import Ledger
 from registry_sync.system import Threads
 
 _MOST_ACTIVATIONS = 16_384
-"""Three of each of 5,000 models: some 9 MB of the node's file."""
+"""Three of each of 5,000 models: some 9 MB of the holds file."""
 _MOVES_AT_ONCE = 256
-"""In one transaction: a pass decides nothing while it waits for them."""
+"""Moves per transaction; a pass waits for one."""
 _FILE_LIMIT_S = 5.0
 _QUICK_S = 0.1
-_MOVES_REST_FOR = 20
-"""Moves that wait alone are written to the file for a twentieth of the time at most: it is written
-as a whole, each time, and a move that a killed process has not written is adopted by the next."""
+_PAUSE_FACTOR = 20
+"""Writing moves to the file takes a twentieth of the time at most: the whole file is written each
+time, and the next process adopts a move that a killed one did not write."""
 _T = TypeVar("_T")
 _Newest = Mapping[str, Mapping[tuple[str, str], Activation]]
-"""By model, and by alias of it."""
+"""By model, then by alias."""
 _log = structlog.get_logger("registry_sync.ledger.backlog")
 
 
 class Backlog:
-    """Keeps what waits for the ledger. Event loop only."""
+    """Keeps unrecorded decisions and moves. Event loop only."""
 
     def __init__(
         self,
         ledger: Ledger,
-        patience: Patience,
+        calls: BoundedCalls,
         threads: Threads,
         holds_file: HoldsFile | None,
         *,
-        on_recorded: Callable[[StandingChange], None],
+        on_recorded: Callable[[HoldChange], None],
     ) -> None:
-        """Store. ``on_recorded`` is told of each decision that the ledger has taken."""
+        """``on_recorded`` is called with each decision that the ledger has recorded."""
         self._ledger = ledger
-        self._patience = patience
+        self._calls = calls
         self._threads = threads
         self._holds_file = holds_file
         self._on_recorded = on_recorded
-        self._changes: list[StandingChange] = []
+        self._changes: list[HoldChange] = []
         self._activations: list[Activation] = []
-        self._newest: _Newest | None = None  # of the activations; None: they have changed
-        self._left_out = 0
-        self._untried: list[StandingChange] = []
-        self._in_file: tuple[list[StandingChange], list[Activation]] = ([], [])
+        self._newest: _Newest | None = None  # None after a change of the activations
+        self._dropped = 0
+        self._untried: list[HoldChange] = []
+        self._in_file: tuple[list[HoldChange], list[Activation]] = ([], [])
         self._recalled = holds_file is None
         self._recording = asyncio.Lock()
         self._keeping = asyncio.Lock()
-        self._moves_rest_until = 0.0
+        self._moves_paused_until = 0.0
         self._refusal: str | None = None
 
-    def decided(self, change: StandingChange) -> None:
-        """Take a decision that is in force."""
+    def decided(self, change: HoldChange) -> None:
+        """Add a decision."""
         self._changes.append(change)
         self._untried.append(change)
 
     def moved(self, activation: Activation) -> None:
-        """Take a move of an alias; of very many, the newest wait, and the others are counted."""
+        """Add a move of an alias; beyond a limit, the oldest are dropped and counted."""
         self._activations.append(activation)
         self._bound()
 
@@ -81,15 +81,12 @@ class Backlog:
         beyond = max(0, len(self._activations) - _MOST_ACTIVATIONS)
         del self._activations[:beyond]
         self._newest = None
-        if beyond and not self._left_out:
-            _log.error("backlog.moves_left_out", moves=beyond)
-        self._left_out += beyond
+        if beyond and not self._dropped:
+            _log.error("backlog.moves_dropped", moves=beyond)
+        self._dropped += beyond
 
-    def on(self, view: LedgerView, model: str | None = None) -> LedgerView:
-        """Return what counts beyond what the ledger has taken, of one model or, with None, of all.
-
-        A freeze counts for every model.
-        """
+    def apply(self, view: LedgerView, model: str | None = None) -> LedgerView:
+        """Return a view, of one model or, with None, of all, with the backlog applied."""
         for change in self._changes:
             if model is None or change.model in (None, model):
                 view = view.with_change(change)
@@ -99,17 +96,17 @@ class Backlog:
         news = {alias: moved for found in of for alias, moved in found.items()}
         return replace(view, last_active={**view.last_active, **news}) if news else view
 
-    def told(self) -> str | None:
-        """Say what waits, and where, or return None if nothing does."""
+    def summary(self) -> str | None:
+        """Return how much is unrecorded, and where it waits, or None if nothing is."""
         counts = (("decision", len(self._changes)), ("move", len(self._activations)))
         waiting = " and ".join(_counted(count, what) for what, count in counts if count)
         if not waiting:
             return None
-        lost = f"; of earlier moves, {self._left_out} are left out" if self._left_out else ""
+        lost = f"; {self._dropped} earlier moves were dropped" if self._dropped else ""
         return f"the ledger has not recorded {waiting}: {self._where('all of that')}{lost}"
 
-    def why_unrecorded(self, change: StandingChange, trouble: str | None) -> str | None:
-        """Say why a decision is not recorded yet, and where it waits, or return None if it is."""
+    def why_unrecorded(self, change: HoldChange, trouble: str | None) -> str | None:
+        """Return why a decision is not recorded yet, and where it waits, or None if it is."""
         if change not in self._changes:
             return None
         why = trouble or "others are recorded first"
@@ -124,14 +121,14 @@ class Backlog:
         )
 
     async def recall(self) -> bool:
-        """Take what an earlier process left in the node's file, once.
+        """Read the backlog of an earlier process from the holds file, once.
 
         Returns:
-            Whether this call took it.
+            Whether this call read it.
 
         Raises:
-            LedgerError: The file cannot be read now, and decisions that are in force may stand in
-                it. A damaged file raises nothing: another is made of what the ledger has.
+            LedgerError: The file cannot be read now. A damaged file raises nothing: the ledger
+                writes it anew.
         """
         if self._recalled or self._holds_file is None:
             return False
@@ -145,9 +142,9 @@ class Backlog:
             raise
         return self._take(found)
 
-    def _take(self, found: Standing) -> bool:
+    def _take(self, found: HoldsSnapshot) -> bool:
         if self._recalled:
-            return False  # another call has, meanwhile
+            return False  # another call was faster
         self._recalled, self._refusal = True, None
         self._changes[:0] = found.changes
         self._activations[:0] = found.activations
@@ -156,51 +153,47 @@ class Backlog:
         return True
 
     async def record(self) -> bool:
-        """Have the ledger take the decisions that wait, and the oldest moves, in their order.
+        """Record all decisions and the oldest moves, in order.
 
         Returns:
-            Whether moves are left: a pass waits for no more than some of them.
+            Whether moves remain for a later call.
 
         Raises:
-            LedgerError: The ledger does not take them: they go on waiting.
+            LedgerError: The ledger failed; the backlog stays.
         """
         async with self._recording:
             try:
                 await self._record()
-            except BaseException:  # of a call that is cancelled too: its thread may go on to write
-                self.put_off()
+            except BaseException:  # also if the call is cancelled: its thread may still write
+                self.mark_late()
                 raise
         return bool(self._activations)
 
-    def put_off(self) -> None:
-        """Know that the ledger could not be used: what waits now is late when it can be."""
+    def mark_late(self) -> None:
+        """Mark the decisions as late: an attempt to record them may have succeeded."""
         self._untried.clear()
 
     async def _record(self) -> None:
-        # Each goes by itself, wherever it stands by then: while the ledger takes one, what an
-        # earlier process left may come in before it, and the oldest of many moves may go.
+        # By identity: during a call, `recall` may insert decisions and `moved` may drop moves.
         while self._changes:
             change = self._changes[0]
             late = not _is_among(change, self._untried)
-            await self._patience.ask(self._ledger.record, change, late=late)
+            await self._calls.call(self._ledger.record, change, late=late)
             self._changes = [one for one in self._changes if one is not change]
             self._on_recorded(change)
             self._untried = [one for one in self._untried if one is not change]
         if self._activations:
             moves = self._activations[:_MOVES_AT_ONCE]
-            await self._patience.ask(self._ledger.activated_late, moves)
-            taken = set(map(id, moves))  # the oldest of many may have gone meanwhile
-            self._activations = [one for one in self._activations if id(one) not in taken]
+            await self._calls.call(self._ledger.activated_late, moves)
+            recorded = set(map(id, moves))
+            self._activations = [one for one in self._activations if id(one) not in recorded]
             self._newest = None
-        if self._left_out and not self._activations:
-            _log.error("backlog.moves_left_out", moves=self._left_out)
-            self._left_out = 0
+        if self._dropped and not self._activations:
+            _log.error("backlog.moves_dropped", moves=self._dropped)
+            self._dropped = 0
 
     async def keep(self) -> None:
-        """Bring what waits to the node's file, or out of it, where that is news.
-
-        Nothing is written before what an earlier process left there was read.
-        """
+        """Write the backlog to the holds file, if it changed and the file has been read."""
         async with self._keeping:
             file, waiting = self._holds_file, (list(self._changes), list(self._activations))
             if file is None or not self._recalled or not self._is_due(*waiting):
@@ -212,26 +205,26 @@ class Backlog:
                 self._refusal = error.reason
                 return
             finally:
-                self._rest(time.monotonic() - began_at)
+                self._pause_moves(time.monotonic() - began_at)
             self._in_file, self._refusal = waiting, None
         _log.info("backlog.written", decisions=len(waiting[0]), activations=len(waiting[1]))
 
-    def _is_due(self, changes: list[StandingChange], activations: list[Activation]) -> bool:
-        """Whether the file is to be written now."""
+    def _is_due(self, changes: list[HoldChange], activations: list[Activation]) -> bool:
+        """Whether to write the file now."""
         if (changes, activations) == self._in_file:
             return False
         moves_alone = changes == self._in_file[0] and bool(activations)
-        return not moves_alone or time.monotonic() >= self._moves_rest_until
+        return not moves_alone or time.monotonic() >= self._moves_paused_until
 
-    def _rest(self, took_s: float) -> None:
-        rest_s = _MOVES_REST_FOR * took_s if took_s > _QUICK_S else 0.0
-        self._moves_rest_until = time.monotonic() + rest_s
+    def _pause_moves(self, took_s: float) -> None:
+        pause_s = _PAUSE_FACTOR * took_s if took_s > _QUICK_S else 0.0
+        self._moves_paused_until = time.monotonic() + pause_s
 
     async def _with_file(self, work: Callable[[], _T]) -> _T:
-        """Read or write the node's file in the ledger's thread, within a limit.
+        """Use the holds file in the ledger's thread, within a time limit.
 
         Raises:
-            LedgerError: The file cannot be used, the disk does not answer, or there is no thread.
+            LedgerError: The file cannot be used, or the disk does not answer in time.
         """
         try:
             async with asyncio.timeout(_FILE_LIMIT_S):
@@ -255,6 +248,6 @@ def _newest(activations: Iterable[Activation]) -> _Newest:
     return found
 
 
-def _is_among(change: StandingChange, changes: Iterable[StandingChange]) -> bool:
-    """Whether it is one of these itself: two decisions may be alike."""
+def _is_among(change: HoldChange, changes: Iterable[HoldChange]) -> bool:
+    """Whether this very object is among the changes: two decisions may be equal."""
     return any(one is change for one in changes)

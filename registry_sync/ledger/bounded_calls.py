@@ -1,4 +1,4 @@
-"""The ledger asked from the event loop, with a limit: a database that hangs stops nobody."""
+"""Calls of the ledger from the event loop, with a time limit."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from registry_sync.system import Threads
 _ANSWER_LIMIT_S = 8.0
 _MIGRATION_LIMIT_S = 60.0
 _SLOW_S = 1.0
-_REST_S = 5.0
-_MOST_LEFT = 4
+_PAUSE_S = 5.0
+_MOST_ABANDONED = 4
 _CLOSE_LIMIT_S = 1.0
 
 _P = ParamSpec("_P")
@@ -25,45 +25,44 @@ _T = TypeVar("_T")
 _log = structlog.get_logger("registry_sync.ledger.bounded_calls")
 
 
-class Patience:
-    """Asks the ledger one thing at a time, and waits for no answer longer than a limit.
+class BoundedCalls:
+    """Calls the ledger, one call at a time, each within a time limit.
 
-    Beyond it the ledger's connections are cut, and the thread that stands in one is left behind;
-    the next question has new ones. What it was about may have been written all the same. After a
-    failure that took long nobody is asked for a while: all that waits is answered at once.
+    At the limit the ledger's connections are cut and its thread is abandoned; the next call has new
+    ones. The write may have happened or not. After a slow failure every call fails at once for a
+    while.
     """
 
     def __init__(self, ledger: Ledger, threads: Threads) -> None:
-        """Store."""
         self._ledger = ledger
         self._threads = threads
-        self._turn = asyncio.Lock()
-        self._rests_until = 0.0
+        self._one_at_a_time = asyncio.Lock()
+        self._paused_until = 0.0
         self._failure = ""
 
-    async def ask(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    async def call(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Call a method of the ledger in its thread.
 
         Raises:
-            LedgerError: The ledger does not answer; or it has not lately, and is not asked.
+            LedgerError: The ledger does not answer, or did not shortly before.
         """
-        async with self._turn:
+        async with self._one_at_a_time:
             began_at = time.monotonic()
-            self._check_rest(began_at)
+            self._check_usable(began_at)
             try:
                 return await self._answer(lambda: work(*args, **kwargs))
             except LedgerError as error:
                 ended_at = time.monotonic()
                 if ended_at - began_at > _SLOW_S:
-                    self._rests_until, self._failure = ended_at + _REST_S, error.reason
+                    self._paused_until, self._failure = ended_at + _PAUSE_S, error.reason
                 raise
 
-    def _check_rest(self, now: float) -> None:
-        if now < self._rests_until:
+    def _check_usable(self, now: float) -> None:
+        if now < self._paused_until:
             raise LedgerError(self._failure)
-        if self._threads.left_by_ledger() >= _MOST_LEFT:
+        if self._threads.abandoned_ledger_threads() >= _MOST_ABANDONED:
             raise LedgerError(
-                f"the ledger does not answer: {_MOST_LEFT} threads are still waiting for it"
+                f"the ledger does not answer: {_MOST_ABANDONED} threads are still waiting for it"
             )
 
     async def _answer(self, work: Callable[[], _T]) -> _T:
@@ -75,36 +74,36 @@ class Patience:
                 limit_s = _MIGRATION_LIMIT_S
                 done, _ = await asyncio.wait({answer}, timeout=limit_s)
             if not done:
-                self._leave()
+                self._abandon()
                 raise LedgerError(
                     f"the ledger did not answer within {limit_s:g} s; what was being written to it "
                     "may have been written or not"
                 )
             return _result(answer)
         finally:
-            answer.cancel()  # of a caller that is cancelled: what has not begun never does
+            answer.cancel()  # a call that has not begun when its caller is cancelled never begins
 
     async def close(self) -> None:
-        """Close the ledger; one that does not let itself be closed is left."""
+        """Close the ledger, or abandon it if that takes too long."""
         closing = asyncio.ensure_future(self._threads.ledger(self._ledger.close))
         done, _ = await asyncio.wait({closing}, timeout=_CLOSE_LIMIT_S)
         if done:
             closing.result()
             return
         closing.cancel()
-        self._leave()
+        self._abandon()
 
-    def _leave(self) -> None:
-        """Leave the thread and what it holds to itself."""
-        self._threads.leave_ledger(self._ledger.leave())
-        _log.warning("ledger.left", threads=self._threads.left_by_ledger())
+    def _abandon(self) -> None:
+        self._threads.abandon_ledger_thread(self._ledger.abandon())
+        count = self._threads.abandoned_ledger_threads()
+        _log.warning("ledger.connection_abandoned", threads=count)
 
 
 def _result(answer: asyncio.Future[_T]) -> _T:
     """Return an answer.
 
     Raises:
-        LedgerError: The ledger did not give one, or no thread, file or memory is left to ask it.
+        LedgerError: The call failed, or no thread, file or memory is available for it.
     """
     try:
         return answer.result()

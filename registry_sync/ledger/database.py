@@ -1,4 +1,4 @@
-"""The SQL database behind the ledger: made, migrated, given back; its errors as sentences."""
+"""The SQL database of the ledger: connections, migration, and errors as sentences."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _BUSY_TIMEOUT_MS = 5_000
 _CONNECT_TIMEOUT_S = 3
 _SILENCE_TIMEOUT_MS = 10_000
 _STATEMENT_TIMEOUT_MS = 6_000
-_SETTLING_TIMEOUT_MS = 3_000
+_FENCE_TIMEOUT_MS = 3_000
 _POSTGRESQL_LIMITS = {
     "connect_timeout": _CONNECT_TIMEOUT_S,
     "tcp_user_timeout": _SILENCE_TIMEOUT_MS,
@@ -55,48 +55,47 @@ _LONGEST_REVISION = 32
 
 
 class LedgerSetupError(LedgerError):
-    """No waiting helps: a newer release wrote the ledger, or the installation lacks a part."""
+    """The ledger can never be used by this process, as after a downgrade."""
 
 
 def find_migrations() -> Path:
     """Return the folder of the migrations: beside the package, or where a wheel puts it.
 
     Raises:
-        LedgerSetupError: It is in neither place.
+        LedgerSetupError: Neither folder exists.
     """
-    places = (
+    folders = (
         Path(__file__).resolve().parents[2] / "migrations",
         Path(sysconfig.get_path("data")) / "share" / "registry-gateway" / "migrations",
     )
-    for place in places:
-        if (place / "env.py").is_file():
-            return place
-    looked = " or ".join(str(place) for place in places)
+    for folder in folders:
+        if (folder / "env.py").is_file():
+            return folder
+    looked = " or ".join(map(str, folders))
     raise LedgerSetupError(
         f"the ledger's migrations are not at {looked}: the installation is broken"
     )
 
 
 class _Sockets:
-    """The connections of a database, so that any thread can cut what another one stands in."""
+    """The connections of a database, which any thread can cut."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         self._lock = threading.Lock()
         self._open: dict[int, Any] = {}
         self._is_cut = False
 
     def opens(self, *_: object) -> None:
-        """Refuse to connect anew once all are cut, as a pool does by itself.
+        """Refuse a new connection once all are cut; a pool connects by itself.
 
         Raises:
-            LedgerError: They are.
+            LedgerError: The connections are cut.
         """
         if self._is_cut:
             raise LedgerError("the ledger did not answer in time")
 
     def opened(self, connection: Any, _record: object) -> None:
-        """Note a new connection, which is cut at once if all are."""
+        """Register a new connection, or cut it if all are cut."""
         with self._lock:
             self._open[id(connection)] = connection
             is_cut = self._is_cut
@@ -109,7 +108,7 @@ class _Sockets:
             self._open.pop(id(connection), None)
 
     def cut(self) -> None:
-        """End the conversation of every connection: whoever waits for an answer has an error."""
+        """Cut every connection, so that each thread that waits for an answer gets an error."""
         with self._lock:
             self._is_cut = True
             for connection in self._open.values():
@@ -117,32 +116,32 @@ class _Sockets:
 
 
 def _shut_down(connection: Any) -> None:
-    """Shut a connection's socket down; the connection stays its thread's to close."""
+    """Shut down a connection's socket; its thread closes the connection."""
     with contextlib.suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as line:
         line.shutdown(socket.SHUT_RDWR)
 
 
 class Database:
-    """One database. Blocking: call from a thread; any thread may. `close` releases it.
+    """One database. Blocking; safe to call from any thread. `close` releases it.
 
     Attributes:
-        is_migrating: Whether it is being made or migrated now, which may take long.
+        is_migrating: Whether the database is being made or migrated, which may take long.
     """
 
-    def __init__(self, url: str | URL, *, made: bool = False, unsettled: bool = False) -> None:
+    def __init__(self, url: str | URL, *, made: bool = False, unfenced: bool = False) -> None:
         """Store.
 
         Args:
             url: SQLAlchemy's.
-            made: Whether it has just been made or migrated, and `ensure` has not said so yet.
-            unsettled: Whether connections to it were cut, so that what they began may go on.
+            made: Whether the database was made or migrated, and `ensure` has not returned that yet.
+            unfenced: Whether connections were cut, so that their transactions may still go on.
         """
         self._url = make_url(url)
         self._engine: Engine | None = None
         self._opening = threading.Lock()
         self._suspect = False
         self._made = made
-        self._unsettled = unsettled
+        self._unfenced = unfenced
         self._sockets = _Sockets()
         self.is_migrating = False
 
@@ -155,7 +154,7 @@ class Database:
 
         Raises:
             LedgerError: It does not answer.
-            LedgerSetupError: It never will, as things are.
+            LedgerSetupError: No later attempt can succeed.
         """
         with self._opening:
             missing = self._file is not None and not self._file.exists()
@@ -167,52 +166,51 @@ class Database:
             except BaseException:
                 self._release()
                 raise
-            # Said once, by the call that succeeds: the one that migrated may have failed after it.
+            # Returned by the first call that succeeds; the call that migrated may have failed.
             made, self._made = self._made, False
             return made
 
     def _open(self, then: Callable[[], None]) -> None:
         self._engine = self._connect()
         self._made = self._migrate(self._engine) or self._made
-        if self._unsettled:
-            self._settle(self._engine)
+        if self._unfenced:
+            self._fence(self._engine)
         then()
-        self._suspect = self._unsettled = False
+        self._suspect = self._unfenced = False
 
     def close(self) -> None:
         """Close every connection."""
         with self._opening:
             self._release()
 
-    def leave(self) -> Database:
-        """Cut every connection, those to come as well; return the same database, not open yet.
+    def abandon(self) -> Database:
+        """Cut all present and future connections; return the same database, not open yet.
 
-        For when a thread stands in one that does not answer. It ends with an error, and is the one
-        to `close` what is cut.
+        The thread that waits for an answer gets an error, and must `close` this object.
         """
         self._sockets.cut()
-        return Database(self._url, made=self._made or self.is_migrating, unsettled=True)
+        return Database(self._url, made=self._made or self.is_migrating, unfenced=True)
 
-    def _settle(self, engine: Engine) -> None:
-        """Wait until what was begun on connections that were cut is kept, or undone.
+    def _fence(self, engine: Engine) -> None:
+        """Wait, for a bounded time, until the transactions of cut connections have ended.
 
-        A database that hung goes on with what it was sent, and one that is read before that would
-        be told of it never. It waits a moment only: somebody else's transaction may last.
+        A database that hung goes on with the statements it was sent; a read before their commit
+        would miss them.
         """
         names = ", ".join(table.name for table in metadata.sorted_tables)
         with contextlib.suppress(OperationalError), engine.begin() as connection:
             if self._is_sqlite:
                 begin_immediate(connection)
             elif self._url.get_backend_name() == "postgresql":
-                connection.execute(text(f"SET LOCAL lock_timeout = {_SETTLING_TIMEOUT_MS}"))
+                connection.execute(text(f"SET LOCAL lock_timeout = {_FENCE_TIMEOUT_MS}"))
                 connection.execute(text(f"LOCK TABLE {names} IN SHARE MODE"))
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Lend a connection; what was done is kept if the block ends well.
+        """Lend a connection in a transaction, which is committed at the end of the block.
 
         Raises:
-            LedgerError: The database does not take or give what is asked.
+            LedgerError: The database failed.
         """
         engine = self._engine
         if engine is None:
@@ -223,7 +221,7 @@ class Database:
         except DataError as error:
             raise LedgerError(f"the ledger cannot hold this: {_first_line(error)}") from error
         except SQLAlchemyError as error:
-            # The file may have been deleted a moment ago, and an empty one made by connecting.
+            # The file may have been deleted, and connecting made an empty one.
             self._suspect = True
             raise LedgerError(f"the ledger does not answer: {_first_line(error)}") from error
 
@@ -238,27 +236,27 @@ class Database:
         return self._url.get_backend_name() == "sqlite"
 
     def _check_revision(self, found: Sequence[str | None], scripts: ScriptDirectory) -> None:
-        """Make sure that a database can be migrated from where it says that it is.
+        """Check that a database can be migrated from its revision.
 
         Raises:
-            LedgerSetupError: A newer release migrated it, or it says what no release writes.
+            LedgerSetupError: A newer release migrated it, or no release has that revision.
         """
         known = {script.revision for script in scripts.walk_revisions()}
         if not found or (len(found) == 1 and found[0] in known):
             return
-        said = ", ".join(repr(revision)[:_LONGEST_REVISION] for revision in found)
+        revisions = ", ".join(repr(revision)[:_LONGEST_REVISION] for revision in found)
         if len(found) == 1 and _is_beyond(found[0], scripts.get_current_head()):
             raise LedgerSetupError(
-                f"the ledger was written by a newer release: start that one (revision {said})"
+                f"the ledger was written by a newer release: start that one (revision {revisions})"
             )
-        reason = f"says that its revision is {said}, which no release writes"
+        reason = f"has the revision {revisions}, which no release writes"
         raise LedgerSetupError(self._how_to_begin_anew(reason))
 
     def _how_to_begin_anew(self, reason: str) -> str:
-        place = self._file or self._url.render_as_string(hide_password=True)
+        location = self._file or self._url.render_as_string(hide_password=True)
         return (
-            f"the ledger at {place} {reason}: move it away and start again. Another is made, and "
-            "what is active, pinned and held is taken from the node; history is lost"
+            f"the ledger at {location} {reason}: move it away and start again. Another is made, "
+            "and what is active, pinned and held is taken from the node; history is lost"
         )
 
     def _release(self) -> None:
@@ -273,7 +271,7 @@ class Database:
                 self._url, pool_pre_ping=True, pool_size=2, max_overflow=4, connect_args=limits
             )
             event.listen(engine, "do_connect", self._sockets.opens)
-            # Before SQLAlchemy's own listener, which asks the new connection what it is.
+            # Before SQLAlchemy's own listener, which queries the new connection.
             event.listen(engine, "connect", self._sockets.opened, insert=True)
             event.listen(engine, "close", self._sockets.closed)
             return engine
@@ -320,17 +318,17 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def begin_immediate(connection: Connection) -> None:
-    """Begin a transaction on SQLite that all that follows is part of, and nobody else writes in.
+    """Begin a transaction on SQLite that includes DDL and excludes other writers.
 
-    The driver, left to itself, begins none before DDL: every statement would be kept at once.
+    By default the driver begins none before DDL, and commits each statement at once.
     """
     raw: Any = connection.connection.dbapi_connection
-    raw.isolation_level = None  # from here on the driver begins nothing by itself
+    raw.isolation_level = None  # the driver begins no transactions from here on
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _remove_unfinished(connection: Connection) -> None:
-    """Remove the empty tables of a first migration that was killed: older releases left them."""
+    """Remove the empty tables that a killed first migration of an older release left."""
     begin_immediate(connection)
     found = set(inspect(connection).get_table_names())
     ours = [table for table in metadata.sorted_tables if table.name in found]
@@ -341,7 +339,7 @@ def _remove_unfinished(connection: Connection) -> None:
 
 
 def _is_beyond(revision: str | None, head: str | None) -> bool:
-    """Whether a revision is a number, as ours are, and above the last one that is known."""
+    """Whether a revision is a number above the last known one."""
     if revision is None or head is None or len(revision) > _LONGEST_REVISION:
         return False
     return revision.isascii() and revision.isdecimal() and int(revision) > int(head)

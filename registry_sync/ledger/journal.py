@@ -1,4 +1,4 @@
-"""The ledger as the spine sees it: the current view, kept fresh, and never in the way."""
+"""The reconciler's view of the ledger, which survives a ledger that does not answer."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import ParamSpec, TypeVar
 import structlog
 
 from gateway.contract import ActiveAlias
-from registry_sync.artifacts import StoredArtifact, pinned_version
+from registry_sync.artifacts import StoredArtifact, accepted_digest
 from registry_sync.domain import (
+    AcceptedDigest,
     Activation,
     AskedBy,
     Aspired,
     Hold,
+    HoldChange,
+    HoldsSnapshot,
     LedgerView,
-    PinnedVersion,
-    Standing,
-    StandingChange,
-    Views,
+    ViewsByModel,
     aspired_version,
     creation_of,
     creation_of_bytes,
@@ -32,7 +32,7 @@ from registry_sync.domain import (
 )
 from registry_sync.errors import LedgerError
 from registry_sync.ledger.backlog import Backlog
-from registry_sync.ledger.bounded_calls import Patience
+from registry_sync.ledger.bounded_calls import BoundedCalls
 from registry_sync.ledger.database import LedgerSetupError
 from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.ledger.ledger import Ledger
@@ -42,32 +42,31 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 Change = Callable[[LedgerView], LedgerView]
-"""What a write makes of the view."""
+"""Returns the view after a write."""
 
 _MOST_READ_APART = 64
-"""With more models written about, all are read: that is one question, and not many times slower."""
+"""Changed models that are read one by one; more of them are read with all others, in one query."""
 _log = structlog.get_logger("registry_sync.ledger.journal")
 
 
 @dataclass(frozen=True, slots=True)
-class _Decided:
-    """A change that counts, of one model or, with None, of more."""
+class _ViewChange:
+    """A change of the view of one model or, with None, of several."""
 
-    of: str | None
+    model: str | None
     change: Change
 
 
 class Journal:
     """Reads and writes the ledger from the event loop.
 
-    A ledger that does not answer stops no serving, no promotion of what is known and no operator:
-    the last view goes on counting, and what is decided, and what moves, waits for it in the node's
-    own file. Where it has not answered since the start, the view is what the node itself remembers:
-    pins and holds.
+    While the ledger does not answer, the last view stays in force, and decisions and moves wait in
+    the holds file. If it has not answered since the start, the view is built from the node's
+    accepted digests and holds.
 
     Attributes:
         answered: Whether the ledger has been read since the start.
-        trouble: Why the ledger could not be used last time; None: it could.
+        trouble: Why the last call of the ledger failed, or None if it succeeded.
     """
 
     def __init__(
@@ -78,56 +77,52 @@ class Journal:
         *,
         on_news: Callable[[AbstractSet[str] | None], None] = lambda _: None,
     ) -> None:
-        """Store.
-
-        ``holds_file`` has a copy of what operators keep; ``on_news`` is called with the models of
-        which something else counts than before, or with None: of any.
-        """
+        """``on_news`` is called with the models whose view changed, or None for all."""
         self._ledger = ledger
         self._threads = threads
-        self._patience = Patience(ledger, threads)
+        self._calls = BoundedCalls(ledger, threads)
         self._holds_file = holds_file
         self._on_news = on_news
-        self._views = Views()
+        self._views = ViewsByModel()
         self._stale = True
         self._stale_models: set[str] = set()
-        self._told_of_holds = False
-        # At the start too: a process that was killed may have made the ledger and not filled it.
+        self._holds_failure_logged = False
+        # True at the start: a killed process may have made the ledger without filling it.
         self._made = True
-        # Decisions that were written since the last reading that succeeded began.
-        self._unread: list[_Decided] = []
-        self._assumed: list[_Decided] = []
+        # Changes written since the last successful read began.
+        self._unread: list[_ViewChange] = []
+        self._assumed: list[_ViewChange] = []
         self._backlog = Backlog(
-            ledger, self._patience, threads, holds_file, on_recorded=self._recorded
+            ledger, self._calls, threads, holds_file, on_recorded=self._recorded
         )
         self.answered = False
         self.trouble: str | None = None
 
     @property
     def view(self) -> LedgerView:
-        """What counts now, of all models."""
+        """The records in force, of all models."""
         return self._views.whole()
 
     def view_of(self, model: str) -> LedgerView:
-        """Return what counts now of one model."""
+        """Return the records in force of one model."""
         return self._views.of(model)
 
     def models(self) -> AbstractSet[str]:
-        """Return the models of which something counts."""
+        """Return the models that have records."""
         return self._views.models()
 
-    def pin_of(self, creation: str) -> PinnedVersion | None:
-        """Return what was accepted last for a creation, under any name; None: nothing was."""
-        return self._views.pin_of(creation)
+    def accepted_for(self, creation: str) -> AcceptedDigest | None:
+        """Return the digest accepted last for a creation, under any name, or None."""
+        return self._views.accepted_for(creation)
 
     async def open(self) -> None:
-        """Open the ledger at the start of the process; one that does not answer may come later.
+        """Open the ledger at the start of the process; it may also come up later.
 
         Raises:
-            LedgerSetupError: No waiting helps: this process must not begin.
+            LedgerSetupError: The process must not start: no later attempt can succeed.
         """
         try:
-            await self._patience.ask(self._ledger.open)
+            await self._calls.call(self._ledger.open)
         except LedgerSetupError:
             raise
         except LedgerError as error:
@@ -135,22 +130,21 @@ class Journal:
 
     async def close(self) -> None:
         """Close the ledger."""
-        await self._patience.close()
+        await self._calls.close()
 
     async def refresh(self, artifacts: Iterable[StoredArtifact], listing: Aspired | None) -> bool:
-        """Bring `view` up to date; a ledger that was lost is made anew and filled again.
+        """Update `view`; make and fill a ledger that was lost.
 
-        Of what was written about a few models, only these are read. A ledger that takes nothing, as
-        a full one does, is read all the same: `trouble` says so, and what waits for it counts.
+        A ledger that refuses writes, such as a full one, is read all the same; `trouble` says so.
 
         Returns:
-            Whether `view` is complete: else it may lack what has been written to the ledger.
+            Whether `view` has everything that was written to the ledger.
         """
         try:
             await self._recall()
-            await self._patience.ask(self._ensure)
+            await self._calls.call(self._ensure)
             refusal = await self._fill(list(artifacts), listing) if self._made else None
-            # Before anything is written: a refusal that takes long ends all questions for a while.
+            # Read before writing: after a slow failure all calls fail for a while.
             await self._read()
             refusal = await self._record_backlog() or refusal
             await self._read()
@@ -158,7 +152,7 @@ class Journal:
             self._stale = True
             self._failed(error)
             if not self.answered:
-                await self._do_without(artifacts)
+                await self._view_without_ledger(artifacts)
             return False
         finally:
             await self._backlog.keep()
@@ -169,7 +163,7 @@ class Journal:
         return True
 
     async def _record_backlog(self) -> LedgerError | None:
-        """Have the ledger take what waits for it; return why it does not, or None if it does."""
+        """Record the backlog; return the ledger's error, or None."""
         try:
             if await self._backlog.record():
                 self._on_news(frozenset())  # the next pass goes on
@@ -178,7 +172,7 @@ class Journal:
         return None
 
     async def _recall(self) -> None:
-        """Let count what an earlier process left in the node's file.
+        """Apply the backlog that an earlier process left in the holds file.
 
         Raises:
             LedgerError: The file cannot be read now.
@@ -187,7 +181,7 @@ class Journal:
             self._stale = True
 
     async def _read(self) -> None:
-        """Read what was written since the last reading, if anything was.
+        """Read the models that were written since the last read, or all.
 
         Raises:
             LedgerError: The ledger cannot be read.
@@ -198,23 +192,23 @@ class Journal:
             await self._read_models()
 
     async def _read_all(self) -> None:
-        self._stale = False  # before reading: what is written meanwhile is read again
+        self._stale = False  # before the read: later writes are read again
         self._stale_models.clear()
         read = len(self._unread)
-        view = await self._patience.ask(self._ledger.view)
+        view = await self._calls.call(self._ledger.view)
         self._unread = self._unread[read:]
-        self._tell(self._views.take(self._with_unread(view)))
+        self._report(self._views.take(self._with_unread(view)))
         self.answered = True
 
     async def _read_models(self) -> None:
         models, self._stale_models = frozenset(self._stale_models), set()  # as above
         read = len(self._unread)
-        view = await self._patience.ask(self._ledger.view_of, models)
+        view = await self._calls.call(self._ledger.view_of, models)
         parts = view_by_model(view)
         self._unread = [
-            one for at, one in enumerate(self._unread) if at >= read or one.of not in models
+            one for at, one in enumerate(self._unread) if at >= read or one.model not in models
         ]
-        news = {
+        changed = {
             model
             for model in models
             if self._views.put(
@@ -222,30 +216,25 @@ class Journal:
                 view_of_model(model, self._with_unread(parts.get(model, LedgerView()), model)),
             )
         }
-        self._tell(news)
+        self._report(changed)
 
     def _ensure(self) -> None:
-        """Make the ledger usable; in the ledger's thread.
-
-        Noted here and not by who asked: that one may be cancelled while this runs, and others may
-        ask meanwhile.
-        """
+        """Make the ledger usable. Runs in the ledger's thread: the caller may be cancelled."""
         if self._ledger.ensure():
             self._made = True
 
     async def _fill(
         self, artifacts: list[StoredArtifact], listing: Aspired | None
     ) -> LedgerError | None:
-        """Fill a ledger that was made anew; if that does not succeed, the next pass tries again.
+        """Fill a new ledger; the next pass tries again after a failure.
 
         Returns:
-            Why it does not take what it lacks, where it was filled before; None: it lacks nothing.
+            Why a ledger with accepted digests refuses the missing ones, or None.
 
         Raises:
-            LedgerError: It cannot be read, or is empty and takes nothing: what is not in it may
-                have been accepted all the same.
+            LedgerError: The ledger cannot be read, or is empty and refuses writes.
         """
-        self._made = False  # before: one that is lost meanwhile is filled once more
+        self._made = False  # before filling: a ledger that is lost meanwhile is filled again
         filled = False
         try:
             refusal = await self._readopt(artifacts, listing)
@@ -256,50 +245,51 @@ class Journal:
             self._stale = True
         return refusal
 
-    async def _do_without(self, artifacts: Iterable[StoredArtifact]) -> None:
-        """View what the node itself remembers, so that what is here goes on being offered.
+    async def _view_without_ledger(self, artifacts: Iterable[StoredArtifact]) -> None:
+        """Build the view from the node: accepted digests in the store, and the holds file.
 
-        Without the holds, nothing: following the registry would undo what was rolled back.
+        If the file cannot be read, the view stays empty: following the registry without its holds
+        would undo rollbacks.
         """
         try:
-            standing = (
+            found = (
                 await self._threads.ledger(self._holds_file.read)
                 if self._holds_file
-                else Standing()
+                else HoldsSnapshot()
             )
-        except LedgerError as error:  # the ledger will say so too, once it answers
-            if not self._told_of_holds:
-                _log.error("holds.unreadable", reason=error.reason)
-            self._told_of_holds = True
+        except LedgerError as error:
+            if not self._holds_failure_logged:
+                _log.error("holds_file.read_failed", reason=error.reason)
+            self._holds_failure_logged = True
             return
         view = LedgerView(
-            pins={(pin.model, pin.version): pin for pin in _pins(artifacts)},
-            holds={(hold.model, hold.alias): hold for hold in standing.holds},
-            freeze=standing.freeze,
+            accepted={(one.model, one.version): one for one in _accepted(artifacts)},
+            holds={(hold.model, hold.alias): hold for hold in found.holds},
+            freeze=found.freeze,
         )
-        self._tell(self._views.take(self._with_unread(view)))
+        self._report(self._views.take(self._with_unread(view)))
 
-    def _tell(self, news: AbstractSet[str] | None) -> None:
-        if news is None or news:
-            self._on_news(news)
+    def _report(self, changed: AbstractSet[str] | None) -> None:
+        if changed is None or changed:
+            self._on_news(changed)
 
     async def _readopt(
         self, artifacts: list[StoredArtifact], listing: Aspired | None
     ) -> LedgerError | None:
-        """Fill a new ledger with what the store pinned; what is active comes from the node."""
-        known = (await self._patience.ask(self._ledger.view)).pins
-        missing = [pin for pin in _pins(artifacts) if (pin.model, pin.version) not in known]
+        """Record the accepted digests of the store, and the listing, in a new ledger."""
+        known = (await self._calls.call(self._ledger.view)).accepted
+        missing = [one for one in _accepted(artifacts) if (one.model, one.version) not in known]
         try:
-            for pin in missing:
-                await self._patience.ask(self._ledger.pin, pin)
+            for one in missing:
+                await self._calls.call(self._ledger.accept, one)
             if listing is not None:
-                await self._patience.ask(self._ledger.remember_listing, listing)
+                await self._calls.call(self._ledger.remember_listing, listing)
         except LedgerError as error:
             if not known:
                 raise
             return error
         if missing:
-            _log.info("ledger.pins_adopted", pins=len(missing))
+            _log.info("ledger.digests_adopted", digests=len(missing))
         return None
 
     async def adopt(
@@ -308,12 +298,10 @@ class Journal:
         generation: int,
         busy: Callable[[ActiveAlias], bool],
     ) -> bool:
-        """Record what the gateway serves and we did not know of.
-
-        Only where `view` is up to date: what was recorded already would be recorded twice.
+        """Record the active aliases that the ledger lacks. Requires an up-to-date `view`.
 
         Returns:
-            Whether the ledger took that.
+            Whether the ledger recorded all of them.
         """
         for active in serves:
             last = self.view_of(active.model).last_active.get((active.model, active.alias))
@@ -339,18 +327,18 @@ class Journal:
         return True
 
     def _hold_on(self, active: ActiveAlias) -> Hold | None:
-        """Return what holds an alias where it is: whoever wanted that asked for the move."""
+        """Return the hold that keeps an alias at its active version, or None."""
         hold = self.view_of(active.model).holds.get((active.model, active.alias))
         target = (hold.target_version, hold.target_digest) if hold else None
         return hold if target == (active.version, active.digest) else None
 
     async def note_aspired(self, aspired: Aspired, model: str) -> bool:
-        """Note where the registry points aliases of holds that were made while nobody knew.
+        """Record the aspired versions of holds that were made without a listing.
 
-        Such a hold ends when the registry moves the alias, and not because it is listed at last.
+        Such a hold ends when the registry moves the alias, not when it is first listed.
 
         Returns:
-            Whether the ledger took that.
+            Whether the ledger recorded all of them.
         """
         view = self.view_of(model)
         for hold in [one for one in view.holds.values() if one.aspired_version is None]:
@@ -378,19 +366,19 @@ class Journal:
         durations_s: Mapping[str, float] | None = None,
         pinned: bool = False,
     ) -> None:
-        """Record what an alias means now, as soon as the ledger takes it.
+        """Record a move of an alias, as soon as the ledger answers.
 
         Args:
-            active: The alias.
-            asked_by: Who wanted it.
-            generation: Of the route table that first had it so.
-            durations_s: Seconds by phase; None: unknown.
-            pinned: Whether an operator pinned it there.
+            active: The alias after the move.
+            asked_by: Initiator of the move.
+            generation: Generation of the first route table with the move.
+            durations_s: Seconds by phase, or None if unknown.
+            pinned: Whether an operator's pin made the move.
         """
         moved = self._activation(active, asked_by, generation, durations_s, pinned=pinned)
         if not await self.write(active.model, self._ledger.activated, moved):
             self._backlog.moved(moved)
-            self._let_count(active.model, lambda view: view.with_activation(moved))
+            self._apply(active.model, lambda view: view.with_activation(moved))
 
     def _activation(
         self,
@@ -417,52 +405,56 @@ class Journal:
             creation=creation_of_bytes(view, active.model, active.version, active.digest),
         )
 
-    # --- what operators decide --------------------------------------------------------------------
+    # --- decisions --------------------------------------------------------------------------------
 
-    async def carry_out(self, change: StandingChange) -> str | None:
-        """Let a decision count from now on, and have the ledger take it.
+    async def carry_out(self, change: HoldChange) -> str | None:
+        """Apply a decision to `view` and record it.
 
         Returns:
-            Why it is not recorded yet; None: it is.
+            Why it is not recorded yet, or None if it is.
         """
         self._backlog.decided(change)
-        self._let_count(change.model, lambda view: view.with_change(change))
+        self._apply(change.model, lambda view: view.with_change(change))
         unrecorded = await self._record(change)
         if unrecorded is not None:
             _log.warning("decision.not_recorded", what=change.what, reason=unrecorded)
         return unrecorded
 
-    async def _record(self, change: StandingChange) -> str | None:
+    async def _record(self, change: HoldChange) -> str | None:
         try:
-            with suppress(LedgerError):  # what an earlier process left is recorded behind it
+            with suppress(
+                LedgerError
+            ):  # an unreadable backlog of an earlier process stays for later
                 await self._recall()
-            await self._patience.ask(self._ensure)
+            await self._calls.call(self._ensure)
             await self._backlog.record()
         except LedgerError as error:
             self._failed(error)
-        finally:  # of a call that is cancelled too
+        finally:  # also if the call is cancelled
             self._read_again(change.model)
             await self._backlog.keep()
         return self._backlog.why_unrecorded(change, self.trouble)
 
-    def _recorded(self, change: StandingChange) -> None:
-        self._unread.append(_Decided(change.model, partial(LedgerView.with_change, change=change)))
+    def _recorded(self, change: HoldChange) -> None:
+        self._unread.append(
+            _ViewChange(change.model, partial(LedgerView.with_change, change=change))
+        )
         self._read_again(change.model)
 
     def backlog(self) -> str | None:
-        """Say what the ledger has not taken yet, and where it waits, or return None."""
-        return self._backlog.told()
+        """Return how much the ledger has not recorded, and where it waits, or None."""
+        return self._backlog.summary()
 
     async def write(
         self, of: str | None, work: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs
     ) -> bool:
-        """Write with a method of the ledger; whether it was written.
+        """Write to the ledger with ``work``; return whether it succeeded.
 
-        ``of`` is the model that it is about; None: more than one.
+        ``of`` is the model that the write concerns, or None for several.
         """
         try:
             return await self.note(work, *args, **kwargs)
-        finally:  # of a call that is cancelled too: its thread may go on to write
+        finally:  # also if the call is cancelled: its thread may still write
             self._read_again(of)
 
     def _read_again(self, of: str | None) -> None:
@@ -472,10 +464,10 @@ class Journal:
             self._stale_models.add(of)
 
     async def note(self, work: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> bool:
-        """Write what is no part of `view`, such as history; whether it was written."""
+        """Write something outside `view`, such as an attempt; return whether it succeeded."""
         try:
-            await self._patience.ask(self._ensure)
-            await self._patience.ask(work, *args, **kwargs)
+            await self._calls.call(self._ensure)
+            await self._calls.call(work, *args, **kwargs)
         except LedgerError as error:
             self._failed(error)
             return False
@@ -489,65 +481,64 @@ class Journal:
         *args: _P.args,
         **kwargs: _P.kwargs,
     ) -> bool:
-        """Write what was decided of versions, or by rule; whether it was written.
+        """Write a change of `view` with ``work``; return whether it was written.
 
-        It counts at once, and goes on counting if the ledger cannot be read afterwards: what was
-        acknowledged is in force. A ``work`` that returns False has changed nothing. ``of``: as of
-        `write`.
+        The change applies at once, and stays if the ledger cannot be read afterwards. If ``work``
+        returns False, nothing has changed. ``of`` is as for `write`.
         """
         changed = False
 
-        def note(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
             nonlocal changed
             changed = work(*args, **kwargs) is not False
 
-        written = await self.write(of, note, *args, **kwargs)
+        written = await self.write(of, run, *args, **kwargs)
         if written and changed:
-            self._unread.append(_Decided(of, change))
-            self._let_count(of, change)
+            self._unread.append(_ViewChange(of, change))
+            self._apply(of, change)
         return written
 
-    def _let_count(self, of: str | None, change: Change) -> None:
+    def _apply(self, of: str | None, change: Change) -> None:
         if of is None:
-            self._tell(self._views.take(change(self.view)))
+            self._report(self._views.take(change(self.view)))
         elif self._views.change(of, change):
             self._on_news(frozenset({of}))
 
     def assume(self, change: Change | None) -> None:
-        """Let what could not be written count, until it is written; None: it is."""
-        self._assumed = [] if change is None else [_Decided(None, change)]
+        """Apply a change that could not be written, in place of the former; None ends that."""
+        self._assumed = [] if change is None else [_ViewChange(None, change)]
         if self._assumed:
-            self._tell(self._views.take(self._with_unread(self.view)))
+            self._report(self._views.take(self._with_unread(self.view)))
 
     def _with_unread(self, view: LedgerView, model: str | None = None) -> LedgerView:
-        """Return a view, of all models or of one, with what was decided and not read since."""
+        """Return a view, of all models or of one, with the changes that it does not have yet."""
         view = _changed(view, self._unread, model)
-        view = self._backlog.on(view, model)
+        view = self._backlog.apply(view, model)
         return _changed(view, self._assumed, model)
 
     async def read(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Read with a method of the ledger.
+        """Read from the ledger with ``work``.
 
         Raises:
-            LedgerError: It does not answer.
+            LedgerError: The ledger does not answer.
         """
-        return await self._patience.ask(work, *args, **kwargs)
+        return await self._calls.call(work, *args, **kwargs)
 
     def _failed(self, error: LedgerError) -> None:
-        self._backlog.put_off()
+        self._backlog.mark_late()
         if self.trouble != error.reason:
             _log.error("ledger.failed", reason=error.reason)
         self.trouble = error.reason
 
 
-def _pins(artifacts: Iterable[StoredArtifact]) -> list[PinnedVersion]:
-    """Return what the store pinned, the newest last: of two for one version, that one counts."""
-    pins = [pinned_version(one, pin) for one in artifacts for pin in one.pins]
-    return sorted(pins, key=lambda pin: pin.accepted_at or 0.0)
+def _accepted(artifacts: Iterable[StoredArtifact]) -> list[AcceptedDigest]:
+    """Return the store's accepted digests, oldest first: a later one overrides."""
+    found = [accepted_digest(one, each) for one in artifacts for each in one.accepted]
+    return sorted(found, key=lambda one: one.accepted_at or 0.0)
 
 
-def _changed(view: LedgerView, decided: Iterable[_Decided], model: str | None) -> LedgerView:
-    for one in decided:
-        if one.of is None or model in (None, one.of):
+def _changed(view: LedgerView, changes: Iterable[_ViewChange], model: str | None) -> LedgerView:
+    for one in changes:
+        if one.model is None or model in (None, one.model):
             view = one.change(view)
     return view

@@ -1,9 +1,9 @@
-"""History and verdicts of this node in SQL. What the gateway serves is not decided here."""
+"""History and verdicts of this node in SQL. The gateway decides what it serves, not the ledger."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, Table, bindparam, delete, func, select, update
 
 from registry_sync.domain import (
-    LIVE_FAILURE,
-    OWN_FAILURE,
+    AcceptedDigest,
+    AcceptedDigestChange,
     Activation,
     AskedBy,
     Aspired,
@@ -21,48 +21,34 @@ from registry_sync.domain import (
     Decision,
     Freeze,
     Hold,
+    HoldChange,
     LedgerView,
-    PinChange,
-    PinnedVersion,
     Quarantine,
     Rejection,
     Rollback,
-    Standing,
-    StandingChange,
-    ends_by_operator,
 )
 from registry_sync.errors import LedgerError
 from registry_sync.ledger.database import Database, LedgerSetupError
-from registry_sync.ledger.holds_file import DamagedHoldsError, HoldsFile
+from registry_sync.ledger.hold_tables import HoldTables
+from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.ledger.rows import (
-    activation_of,
-    activation_values,
-    attempt_of,
-    attempt_values,
+    accepted_of,
+    accepted_values,
     decisions_of_freeze,
     decisions_of_hold,
     decisions_of_quarantine,
     decisions_of_rejection,
-    freeze_of,
-    freeze_values,
-    hold_of,
-    hold_values,
     listed_model_of,
     listed_model_values,
     listing_of,
     listing_values,
-    pin_of,
-    pin_values,
-    quarantine_of,
-    quarantine_values,
-    rejection_of,
-    rejection_values,
+    record_of,
+    values_of,
 )
-from registry_sync.ledger.scoped_tables import NodeTable, StandingTable
+from registry_sync.ledger.scoped_tables import NodeTable, ReleasableTable
 from registry_sync.ledger.tables import (
     activations,
     attempts,
-    freezes,
     holds,
     listed_models,
     listings,
@@ -78,13 +64,13 @@ _KEPT_GONE_PINS = 500
 _KEPT_GONE_VERDICTS = 500
 _KEPT_GONE_MODELS = 500
 _OF_ONE_MOVE = ("model", "alias", "version", "at", "generation")
-"""The columns by which a move is known to be recorded already."""
+"""The columns that identify a move."""
 
 
 class Ledger:
-    """The ledger of one node. Blocking: call from a thread; any thread may. `close` releases it.
+    """The ledger of one node. Blocking; safe to call from any thread. `close` releases it.
 
-    Every method raises `LedgerError` when the database does not take or give what is asked.
+    Every method raises `LedgerError` when the database fails.
     """
 
     def __init__(
@@ -95,16 +81,13 @@ class Ledger:
         clock: Callable[[], float],
         holds_file: HoldsFile | None = None,
     ) -> None:
-        """Store. ``clock`` gives epoch seconds; ``holds_file`` keeps a copy of standing holds."""
+        """``clock`` gives epoch seconds; ``holds_file`` keeps a copy of holds and freeze."""
         self._database = Database(url)
         self._clock = clock
-        self._holds_file = holds_file
-        self._copy_is_due = False
-        self._pins = NodeTable(pins, node_id)
-        self._quarantines = StandingTable(quarantines, node_id, clock)
-        self._rejections = StandingTable(rejections, node_id, clock)
-        self._holds = StandingTable(holds, node_id, clock)
-        self._freezes = StandingTable(freezes, node_id, clock)
+        self._accepted = NodeTable(pins, node_id)
+        self._quarantines = ReleasableTable(quarantines, node_id, clock)
+        self._rejections = ReleasableTable(rejections, node_id, clock)
+        self._holds = HoldTables(node_id, clock, self._rejections, holds_file)
         self._activations = NodeTable(activations, node_id)
         self._attempts = NodeTable(attempts, node_id)
         self._listings = NodeTable(listings, node_id)
@@ -113,18 +96,18 @@ class Ledger:
     # --- open and close ---------------------------------------------------------------------------
 
     def ensure(self) -> bool:
-        """Make the ledger usable, and say whether it had to be made or migrated."""
+        """Make the ledger usable; return whether it was made or migrated."""
         made = self._database.ensure(self._restore_holds)
-        if self._copy_is_due:
-            with contextlib.suppress(LedgerError), self._database.transaction() as connection:
-                self._copy_standing(connection)
+        if self._holds.copy_is_due:
+            with contextlib.suppress(LedgerError), self._changing_holds():
+                pass
         return made
 
     def open(self) -> None:
-        """Open the ledger at the start of the process; a database that is down may come later.
+        """Open the ledger at the start of the process; a database may also come up later.
 
         Raises:
-            LedgerSetupError: No waiting helps: this process must not begin.
+            LedgerSetupError: The process must not start: no later attempt can succeed.
         """
         try:
             self.ensure()
@@ -139,52 +122,61 @@ class Ledger:
 
     @property
     def is_migrating(self) -> bool:
-        """Whether it is being made or migrated now, which may take long."""
+        """Whether the ledger is being made or migrated, which may take long."""
         return self._database.is_migrating
 
-    def leave(self) -> Callable[[], None]:
-        """Let a thread that waits for an answer have an error, and begin anew with `ensure`.
+    def abandon(self) -> Callable[[], None]:
+        """Fail the call of a thread that waits for an answer; `ensure` connects anew.
 
-        What the thread was writing may be written or not; `ensure` waits until that is so.
+        The write of that thread may happen or not; `ensure` waits until that is certain.
 
         Returns:
-            What that thread is to call at last.
+            The call with which that thread releases its connections.
         """
-        left, self._database = self._database, self._database.leave()
-        self._copy_is_due = True
-        return left.close
+        abandoned, self._database = self._database, self._database.abandon()
+        self._holds.copy_is_due = True
+        return abandoned.close
 
-    # --- what counts now --------------------------------------------------------------------------
+    # --- the view ---------------------------------------------------------------------------------
 
     def view(self) -> LedgerView:
-        """Return what counts now."""
+        """Return the records in force."""
         return self._view(None)
 
     def view_of(self, models: AbstractSet[str]) -> LedgerView:
-        """Return what counts now of some models; without the freeze, which is no model's."""
+        """Return the records in force of some models, without the freeze."""
         return self._view(models)
 
     def _view(self, models: AbstractSet[str] | None) -> LedgerView:
         of_models = _of_models(models)
-        wrong = self._quarantines.standing().order_by(quarantines.c.id)
+        quarantined = self._quarantines.in_force().order_by(quarantines.c.id)
+        automatic = self._holds.holds.select(asked_by=str(AskedBy.RULE))
+        queries = {
+            "accepted": of_models(self._accepted.select(), pins),
+            "quarantines": of_models(quarantined, quarantines),
+            "rejections": of_models(self._rejections.in_force(), rejections),
+            "holds": of_models(self._holds.holds.in_force(), holds),
+            "last_active": of_models(self._last_activations(models), activations),
+            "automatic_rollbacks": of_models(automatic, holds),
+        }
         with self._database.transaction() as connection:
-            pinned = connection.execute(of_models(self._pins.select(), pins)).all()
-            quarantined = connection.execute(of_models(wrong, quarantines)).all()
-            refused = connection.execute(of_models(self._rejections.standing(), rejections)).all()
-            active = connection.execute(of_models(self._last_activations(models), activations))
-            last = active.all()
-            gone_back = self._holds.select(asked_by=str(AskedBy.RULE))
-            by_rule = connection.execute(of_models(gone_back, holds)).all()
-            held = connection.execute(of_models(self._holds.standing(), holds)).all()
-            frozen = None if models is not None else self._frozen(connection)
+            rows = {name: connection.execute(query).all() for name, query in queries.items()}
+            freeze = None if models is not None else self._holds.freeze_in_force(connection)
+        rejected = [record_of(Rejection, row) for row in rows["rejections"]]
         return LedgerView(
-            pins={(row.model, row.version): pin_of(row) for row in pinned},
-            quarantines={(row.model, row.version): quarantine_of(row) for row in quarantined},
-            rejections={(row.model, row.version, row.digest): rejection_of(row) for row in refused},
-            holds={(row.model, row.alias): hold_of(row) for row in held},
-            last_active={(row.model, row.alias): activation_of(row) for row in last},
-            freeze=frozen,
-            went_back=frozenset((row.model, row.alias, row.at) for row in by_rule),
+            accepted={(row.model, row.version): accepted_of(row) for row in rows["accepted"]},
+            quarantines={
+                (row.model, row.version): record_of(Quarantine, row) for row in rows["quarantines"]
+            },
+            rejections={(one.model, one.version, one.digest): one for one in rejected},
+            holds={(row.model, row.alias): record_of(Hold, row) for row in rows["holds"]},
+            last_active={
+                (row.model, row.alias): record_of(Activation, row) for row in rows["last_active"]
+            },
+            freeze=freeze,
+            automatic_rollbacks=frozenset(
+                (row.model, row.alias, row.at) for row in rows["automatic_rollbacks"]
+            ),
         )
 
     def _last_activations(self, models: AbstractSet[str] | None = None) -> Select[Any]:
@@ -194,52 +186,44 @@ class Ledger:
         grouped = newest.group_by(activations.c.model, activations.c.alias)
         return select(activations).where(activations.c.id.in_(grouped))
 
-    def _frozen(self, connection: Connection) -> Freeze | None:
-        found = connection.execute(self._freezes.standing()).one_or_none()
-        return freeze_of(found) if found else None
-
-    def _standing(self, connection: Connection) -> Standing:
-        """Return what operators keep."""
-        held = connection.execute(self._holds.standing())
-        return Standing(holds=tuple(hold_of(row) for row in held), freeze=self._frozen(connection))
-
     # --- bytes and verdicts -----------------------------------------------------------------------
 
-    def pin(self, pin: PinnedVersion) -> None:
-        """Record the bytes that were accepted for a version; replaces what was pinned before."""
+    def accept(self, accepted: AcceptedDigest) -> None:
+        """Record the accepted digest of a version, in place of any other."""
         with self._database.transaction() as connection:
-            self._pins.replace(connection, pin_values(pin, at=self._clock()), "model", "version")
+            row = accepted_values(accepted, at=self._clock())
+            self._accepted.replace(connection, row, "model", "version")
 
-    def note_pins(self, changes: Sequence[PinChange]) -> None:
-        """Record what was learned of accepted bytes; what was accepted meanwhile stays."""
+    def note_accepted(self, changes: Sequence[AcceptedDigestChange]) -> None:
+        """Record changes of accepted digests, except of those that were replaced meanwhile."""
         now = self._clock()
         with self._database.transaction() as connection:
             for before, after in ((one.before, one.after) for one in changes):
-                row = pin_values(after, at=now)
+                row = accepted_values(after, at=now)
                 key = {"model": after.model, "version": after.version}
                 if before is not None:
                     known = {"digest": before.digest, "creation": before.creation}
-                    same, was = self._pins.mine(**key, **known), pin_values(before, at=now)
+                    same, was = self._accepted.mine(**key, **known), accepted_values(before, at=now)
                     news = {name: value for name, value in row.items() if value != was[name]}
                     connection.execute(update(pins).where(same).values(**news))
-                elif connection.execute(self._pins.select(**key)).first() is None:
-                    self._pins.add(connection, row)
+                elif not self._accepted.has(connection, **key):
+                    self._accepted.add(connection, row)
 
     def quarantine(self, found: Quarantine) -> None:
-        """Record wrong bytes; what was recorded of this version before is released by it."""
+        """Record wrong bytes, in place of an older quarantine of the version."""
         with self._database.transaction() as connection:
             self._quarantines.release(connection, model=found.model, version=found.version)
-            self._quarantines.add(connection, quarantine_values(found))
+            self._quarantines.add(connection, values_of(found))
 
     def release_quarantine(self, model: str, version: int, released_by: str | None = None) -> bool:
-        """Let a version be tried again; whether there was something to release."""
+        """Release a version's quarantine; return whether there was one."""
         with self._database.transaction() as connection:
             return self._quarantines.release(
                 connection, model=model, version=version, released_by=released_by
             )
 
     def reject(self, found: Rejection) -> None:
-        """Record a version that no alias may follow with these bytes."""
+        """Record that no alias may follow a version with these bytes."""
         with self._database.transaction() as connection:
             self._reject(connection, found)
 
@@ -247,7 +231,7 @@ class Ledger:
         self._rejections.release(
             connection, model=found.model, version=found.version, digest=found.digest
         )
-        self._rejections.add(connection, rejection_values(found))
+        self._rejections.add(connection, values_of(found))
 
     def release_rejection(
         self,
@@ -257,107 +241,71 @@ class Ledger:
         *,
         released_by: str = AskedBy.POLL,
     ) -> bool:
-        """Let aliases follow a version again; whether there was something to release.
+        """Release a version's rejections, of one digest or, with None, of all.
 
-        ``digest`` None: whatever its bytes are.
+        Returns:
+            Whether there was one.
         """
         of = _given(model=model, version=version, digest=digest)
         with self._database.transaction() as connection:
             return self._rejections.release(connection, released_by=released_by, **of)
 
-    # --- what operators keep ----------------------------------------------------------------------
+    # --- holds and freeze -------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _changing_holds(self) -> Iterator[Connection]:
+        """Lend a transaction at whose end the holds file gets a copy."""
+        with self._database.transaction() as connection:
+            yield connection
+            self._holds.copy(connection)
 
     def hold(self, hold: Hold, *, at: float | None = None) -> None:
         """Hold an alias; an older hold of it ends ``at`` these epoch seconds, or now if None."""
-        with self._database.transaction() as connection:
-            self._hold(connection, hold, at)
-            self._copy_standing(connection)
-
-    def _hold(self, connection: Connection, hold: Hold, at: float | None) -> None:
-        self._holds.release(connection, released_at=at, **_alias_of(hold))
-        self._holds.add(connection, hold_values(hold))
+        with self._changing_holds() as connection:
+            self._holds.hold(connection, hold, at)
 
     def note_aspired(self, hold: Hold, version: int, creation: str | None = None) -> bool:
-        """Note where the registry's alias points, of a hold that was made while nobody knew."""
-        of_this = self._holds.mine(released_at=None, **_identity(hold), aspired_version=None)
-        known = {"aspired_version": version, "aspired_creation": creation}
-        with self._database.transaction() as connection:
-            noted = connection.execute(update(holds).where(of_this).values(**known))
-            self._copy_standing(connection)
-        return noted.rowcount > 0
+        """Record the aspired version of a hold that was made without knowing it."""
+        with self._changing_holds() as connection:
+            return self._holds.set_aspired(connection, hold, version, creation)
 
     def release_hold(
         self, hold: Hold, released_by: str = AskedBy.POLL, *, at: float | None = None
     ) -> bool:
-        """Let an alias follow the registry again if it is this that holds it; whether it is.
-
-        An operator who ends what the rule began lets the version try again.
-        """
-        with self._database.transaction() as connection:
-            released = self._release_hold(connection, hold, released_by, at)
-            self._copy_standing(connection)
-        return released
-
-    def _release_hold(
-        self, connection: Connection, hold: Hold, released_by: str, at: float | None
-    ) -> bool:
-        released = self._holds.release(
-            connection, released_by=released_by, released_at=at, **_identity(hold)
-        )
-        if released and ends_by_operator(hold, released_by):
-            for failure in (LIVE_FAILURE, f"{OWN_FAILURE}{LIVE_FAILURE}"):
-                self._rejections.release(
-                    connection,
-                    model=hold.model,
-                    version=hold.aspired_version,
-                    failure=failure,
-                )
-        return released
+        """Release a hold, if it is in force; return whether it was."""
+        with self._changing_holds() as connection:
+            return self._holds.release(connection, hold, released_by, at)
 
     def rolled_back(self, done: Rollback) -> bool:
-        """Record what the gateway did by rule; whether that was news.
+        """Record an automatic rollback; return whether it was new.
 
-        An operator's hold stays: whoever made it has decided about the alias.
+        An operator's hold stays in force.
         """
-        hold = done.hold
-        by_rule = {**_alias_of(hold), "at": hold.at, "asked_by": str(hold.asked_by)}
-        with self._database.transaction() as connection:
-            if connection.execute(self._holds.select(**by_rule)).first() is not None:
+        with self._changing_holds() as connection:
+            if not self._holds.add_automatic(connection, done.hold):
                 return False
-            self._activations.add(connection, activation_values(done.activation))
+            self._activations.add(connection, values_of(done.activation))
             self._reject(connection, done.rejection)
-            standing = connection.execute(self._holds.select(released_at=None, **_alias_of(hold)))
-            row = standing.one_or_none()
-            if row is not None and row.asked_by != AskedBy.RULE:
-                over = {"released_at": self._clock()}
-                self._holds.add(connection, {**hold_values(hold), **over})
-            else:
-                self._holds.release(connection, **_alias_of(hold))
-                self._holds.add(connection, hold_values(hold))
-            self._copy_standing(connection)
         return True
 
     def freeze(self, freeze: Freeze) -> None:
-        """Let no alias of this node follow the registry; one that is frozen stays so."""
-        with self._database.transaction() as connection:
-            if connection.execute(self._freezes.standing()).first() is None:
-                self._freezes.add(connection, freeze_values(freeze))
-            self._copy_standing(connection)
+        """Freeze the node, unless it is frozen: no alias follows the registry."""
+        with self._changing_holds() as connection:
+            self._holds.freeze(connection, freeze)
 
     def unfreeze(self, released_by: str) -> None:
-        """Let the aliases of this node follow the registry again."""
-        with self._database.transaction() as connection:
-            self._freezes.release(connection, released_by=released_by)
-            self._copy_standing(connection)
+        """Unfreeze the node: its aliases follow the registry again."""
+        with self._changing_holds() as connection:
+            self._holds.freezes.release(connection, released_by=released_by)
 
-    def record(self, change: StandingChange, *, late: bool) -> None:
-        """Record a decision that is in force; ``late``: it could not be recorded in its time.
+    def record(self, change: HoldChange, *, late: bool) -> None:
+        """Record a decision in force; ``late`` if an earlier attempt may have recorded it.
 
-        It may have been all the same. A newer one about the same alias, or the node, wins over one
-        that is late; both are history.
+        A newer decision about the same alias, or the node, prevails over a late one.
         """
         if late:
-            self._record_late(change)
+            with self._changing_holds() as connection:
+                self._holds.record_late(connection, change)
         elif change.hold is None:
             if change.what == "freeze":
                 self.freeze(Freeze(change.asked_by, change.at))
@@ -368,129 +316,38 @@ class Ledger:
         else:
             self.release_hold(change.hold, change.asked_by, at=change.at)
 
-    def _record_late(self, change: StandingChange) -> None:
-        with self._database.transaction() as connection:
-            if change.hold is None:
-                self._freeze_late(connection, change)
-            elif change.what == "hold":
-                self._hold_late(connection, change, change.hold)
-            elif not self._release_hold(connection, change.hold, change.asked_by, change.at):
-                of_it = _identity(change.hold)
-                by, at = change.asked_by, change.at
-                self._holds.sign(connection, released_by=by, released_at=at, **of_it)
-            self._copy_standing(connection)
-
-    def _hold_late(self, connection: Connection, change: StandingChange, hold: Hold) -> None:
-        this = self._holds.select(**_identity(hold))
-        if connection.execute(this).first() is not None:
-            return  # it was written: only the answer was lost
-        changed_at = self._holds.changed_at(connection, **_alias_of(hold))
-        if changed_at is not None and changed_at > change.at:
-            self._holds.add(connection, {**hold_values(hold), "released_at": changed_at})
-            return
-        self._hold(connection, hold, change.at)
-
-    def _freeze_late(self, connection: Connection, change: StandingChange) -> None:
-        standing = connection.execute(self._freezes.standing()).first()
-        if change.what == "unfreeze":
-            if standing is not None and standing.at <= change.at:
-                by, at = change.asked_by, change.at
-                self._freezes.release(connection, released_by=by, released_at=at)
-            return
-        freeze = freeze_values(Freeze(change.asked_by, change.at))
-        same = self._freezes.select(at=change.at)
-        if standing is not None or connection.execute(same).first() is not None:
-            return
-        changed_at = self._freezes.changed_at(connection)
-        is_over = changed_at is not None and changed_at > change.at
-        self._freezes.add(connection, {**freeze, "released_at": changed_at if is_over else None})
-
-    def _copy_standing(self, connection: Connection) -> None:
-        """Write what stands into the file before it is kept; or with the next `ensure`.
-
-        A disk that refuses the copy refuses no decision: what it costs is told until it is there.
-        """
-        if self._holds_file is not None:
-            try:
-                self._holds_file.copy(self._standing(connection))
-            except LedgerError:
-                self._copy_is_due = True
-            else:
-                self._copy_is_due = False
-
     def _restore_holds(self) -> None:
-        """Take what stands in the file into a ledger that has no history: it was lost."""
-        if self._holds_file is None:
-            return
+        """Restore the holds of a ledger without history from the holds file, or mend the file."""
         with self._database.transaction() as connection:
-            tables = (self._holds, self._activations, self._freezes)
-            if any(connection.execute(table.newest(1)).first() is not None for table in tables):
-                if not self._copy_is_due:  # of a write that was left, it may say what was not kept
-                    self._mend_copy(connection, self._holds_file)
-                return
-            standing = self._standing_in_file(self._holds_file)
-            for hold in standing.holds:
-                self._holds.add(connection, hold_values(hold))
-            if standing.freeze:
-                self._freezes.add(connection, freeze_values(standing.freeze))
-
-    def _mend_copy(self, connection: Connection, file: HoldsFile) -> None:
-        """Write a file anew that is gone or damaged; without it, what the ledger has counts."""
-        try:
-            file.read()
-            if file.exists():
-                return
-        except DamagedHoldsError as error:
-            file.set_aside(error, instead="nothing is lost: it is written anew from the ledger")
-        except LedgerError:
-            return  # a newer release wrote it
-        with contextlib.suppress(LedgerError):
-            standing = self._standing(connection)
-            if standing != Standing():
-                file.write(standing)
-
-    def _standing_in_file(self, file: HoldsFile) -> Standing:
-        """Return what stands by the file; if it is damaged, that nothing moves.
-
-        Raises:
-            LedgerError: A newer release wrote it.
-        """
-        try:
-            return file.read()
-        except DamagedHoldsError as error:
-            file.set_aside(
-                error,
-                instead="what operators held, pinned or froze is lost with the ledger, so this "
-                "node is frozen: every alias stays where it is until `registry-gateway unfreeze`",
-            )
-            return Standing(freeze=Freeze(AskedBy.RECOVERY, self._clock()))
+            tables = (self._holds.holds, self._activations, self._holds.freezes)
+            if any(table.has(connection) for table in tables):
+                self._holds.mend_file(connection)
+            else:
+                self._holds.restore(connection)
 
     # --- history ----------------------------------------------------------------------------------
 
     def activated(self, activation: Activation) -> None:
-        """Record that an alias moved."""
+        """Record a move of an alias."""
         with self._database.transaction() as connection:
-            self._activations.add(connection, activation_values(activation))
+            self._activations.add(connection, values_of(activation))
 
     def activated_late(self, moves: Iterable[Activation]) -> None:
-        """Record moves of aliases, oldest first, all or none; without those recorded in time."""
+        """Record moves, oldest first, all or none, except those that are recorded already."""
         with self._database.transaction() as connection:
-            for row in map(activation_values, moves):
-                same = {name: row[name] for name in _OF_ONE_MOVE}
-                if connection.execute(self._activations.select(**same)).first() is None:
+            for row in map(values_of, moves):
+                if not self._activations.has(
+                    connection, **{name: row[name] for name in _OF_ONE_MOVE}
+                ):
                     self._activations.add(connection, row)
 
     def attempted(self, attempt: Attempt) -> None:
-        """Record one try of one step."""
+        """Record an attempt."""
         with self._database.transaction() as connection:
-            self._attempts.add(connection, attempt_values(attempt))
+            self._attempts.add(connection, values_of(attempt))
 
     def retire(self, gone: AbstractSet[tuple[str, str]]) -> None:
-        """Record that aliases are neither listed nor served any more: nothing of theirs is kept.
-
-        Args:
-            gone: Models and aliases.
-        """
+        """Record that aliases (model, alias) are neither listed nor served any more."""
         of_alias = self._activations.mine(model=bindparam("m"), alias=bindparam("a"))
         newest = select(func.max(activations.c.id)).where(of_alias).scalar_subquery()
         with self._database.transaction() as connection:
@@ -506,24 +363,24 @@ class Ledger:
     ) -> list[Activation]:
         """Return the activations of a model, or of all, newest first."""
         query = self._activations.newest(limit, **_given(model=model, alias=alias))
-        return [activation_of(row) for row in self._rows(query)]
+        return [record_of(Activation, row) for row in self._rows(query)]
 
     def attempts_of(self, model: str | None, *, limit: int = 50) -> list[Attempt]:
-        """Return the tries of a model, or of all, newest first."""
+        """Return the attempts of a model, or of all, newest first."""
         query = self._attempts.newest(limit, **_given(model=model))
-        return [attempt_of(row) for row in self._rows(query)]
+        return [record_of(Attempt, row) for row in self._rows(query)]
 
     def decisions_of(self, model: str | None, *, limit: int = 50) -> list[Decision]:
-        """Return what was decided about a model, or about all, and about the node; newest first."""
+        """Return the decisions about a model, or all, and about the node, newest first."""
         of_model = _given(model=model)
-        held = self._rows(self._holds.last_changed(limit, **of_model))
-        wrong = self._rows(self._quarantines.last_changed(limit, **of_model))
-        tried = self._rows(self._rejections.last_changed(limit, **of_model))
-        frozen = self._rows(self._freezes.last_changed(limit))
+        held = self._rows(self._holds.holds.last_changed(limit, **of_model))
+        quarantined = self._rows(self._quarantines.last_changed(limit, **of_model))
+        rejected = self._rows(self._rejections.last_changed(limit, **of_model))
+        frozen = self._rows(self._holds.freezes.last_changed(limit))
         found = [
             *(one for row in held for one in decisions_of_hold(row)),
-            *(one for row in wrong for one in decisions_of_quarantine(row)),
-            *(one for row in tried for one in decisions_of_rejection(row)),
+            *(one for row in quarantined for one in decisions_of_quarantine(row)),
+            *(one for row in rejected for one in decisions_of_rejection(row)),
             *(one for row in frozen for one in decisions_of_freeze(row)),
         ]
         return sorted(found, key=lambda one: one.at, reverse=True)[:limit]
@@ -532,18 +389,16 @@ class Ledger:
         with self._database.transaction() as connection:
             return list(connection.execute(query))
 
-    # --- forgetting -------------------------------------------------------------------------------
+    # --- retention --------------------------------------------------------------------------------
 
     def prune(self) -> None:
-        """Keep history bounded: the newest entries of each model (of each alias: activations).
-
-        Of aliases that are retired, the newest are remembered, and nothing of the others.
-        """
+        """Remove old history, beyond the newest entries of each model or alias."""
         with self._database.transaction() as connection:
             self._activations.keep_newest(connection, _KEPT_ACTIVATIONS, "model", "alias")
             self._attempts.keep_newest(connection, _KEPT_ATTEMPTS, "model")
-            for table in (self._quarantines, self._rejections, self._holds, self._freezes):
-                table.forget_released(connection, _KEPT_ATTEMPTS)
+            holds_and_freezes = (self._holds.holds, self._holds.freezes)
+            for table in (self._quarantines, self._rejections, *holds_and_freezes):
+                table.remove_released(connection, _KEPT_ATTEMPTS)
             retired = (
                 self._last_activations()
                 .where(activations.c.retired_at.is_not(None))
@@ -554,38 +409,26 @@ class Ledger:
                 connection, [{"model": row.model, "alias": row.alias} for row in old]
             )
 
-    def forget_pins(self, gone: AbstractSet[tuple[str, int]]) -> None:
-        """Forget what was accepted for versions that are gone, but for the newest of them.
-
-        Args:
-            gone: Models and versions.
-        """
+    def forget_accepted(self, gone: AbstractSet[tuple[str, int]]) -> None:
+        """Remove the accepted digests of gone versions (model, version), except the newest."""
         newest_first = (
-            self._pins.select()
+            self._accepted.select()
             .with_only_columns(pins.c.model, pins.c.version)
             .order_by(pins.c.at.desc(), pins.c.model, pins.c.version.desc())
         )
         with self._database.transaction() as connection:
             known = [(row.model, row.version) for row in connection.execute(newest_first)]
             old = [key for key in known if key in gone][_KEPT_GONE_PINS:]
-            self._pins.remove(connection, [{"model": m, "version": v} for m, v in old])
+            self._accepted.remove(connection, [{"model": m, "version": v} for m, v in old])
 
     def forget_verdicts(self, gone: AbstractSet[tuple[str, int]]) -> None:
-        """Forget what was found of versions that are gone, but for the newest of them.
-
-        Args:
-            gone: Models and versions.
-        """
+        """Remove the verdicts on gone versions (model, version), except the newest."""
         with self._database.transaction() as connection:
             for table in (self._quarantines, self._rejections):
-                table.forget_gone(connection, gone, _KEPT_GONE_VERDICTS)
+                table.remove_gone(connection, gone, _KEPT_GONE_VERDICTS)
 
     def forget_history(self, alive: AbstractSet[str]) -> None:
-        """Forget what happened to models that are gone, but for the newest of them.
-
-        Args:
-            alive: Models that the registry lists, or that mean something on this node.
-        """
+        """Remove the history of models that are not ``alive``, except the newest of them."""
         with self._database.transaction() as connection:
             last_at: dict[str, float] = {}
             for history, at in ((self._activations, "at"), (self._attempts, "started_at")):
@@ -598,7 +441,7 @@ class Ledger:
     # --- the last listing -------------------------------------------------------------------------
 
     def remember_listing(self, aspired: Aspired) -> None:
-        """Keep a listing for a start during which the registry is down."""
+        """Record a listing, for a start without the registry."""
         with self._database.transaction() as connection:
             self._listings.replace(connection, listing_values(aspired))
             connection.execute(delete(listed_models).where(self._listed_models.mine()))
@@ -606,9 +449,10 @@ class Ledger:
     def remember_models(
         self, models: Mapping[str, AspiredModel | None], *, listed_at: float
     ) -> None:
-        """Keep models as they are listed now, beside the listing; None: it has them no more.
+        """Record the present state of listed models, None if the registry has one no more.
 
-        ``listed_at`` is the listing's: one that an older release has written since counts alone.
+        ``listed_at`` is the time of the recorded listing; a newer listing, which an older release
+        may write, overrides these models.
         """
         rows = [
             listed_model_values(name, model, listed_at=listed_at) for name, model in models.items()
@@ -619,7 +463,7 @@ class Ledger:
                 self._listed_models.add(connection, row)
 
     def last_listing(self) -> Aspired | None:
-        """Return the listing that was remembered last, or None."""
+        """Return the recorded listing, or None."""
         rows = self._rows(self._listings.select())
         if not rows:
             return None
@@ -637,21 +481,11 @@ class Ledger:
 def _of_models(
     models: AbstractSet[str] | None,
 ) -> Callable[[Select[Any], Table], Select[Any]]:
-    """Return what narrows a query of a table to some models; None: it stays as it is."""
+    """Return a function that restricts a query of a table to some models, or not at all (None)."""
     if models is None:
         return lambda query, _table: query
     names = sorted(models)
     return lambda query, table: query.where(table.c.model.in_(names))
-
-
-def _alias_of(hold: Hold) -> dict[str, Any]:
-    return {"model": hold.model, "alias": hold.alias}
-
-
-def _identity(hold: Hold) -> dict[str, Any]:
-    """Return the columns by which a hold is told from every other of its alias."""
-    of_this = {"at": hold.at, "lasting": hold.lasting, "target_version": hold.target_version}
-    return {**_alias_of(hold), **of_this}
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -1,10 +1,8 @@
-"""A ledger in a file of the node that is no database any more: set aside, so that another is made.
+"""Damaged SQLite ledgers of a node, which are set aside at the start so that new ones are made.
 
-It is looked at once, at the start. The new ledger is filled with what the node itself knows: what
-is active, held, pinned and in the artifact store. Its history and its verdicts are lost.
-
-What lies where SQLite keeps its journals and is no plain file is set aside too: opening a pipe
-there would never end, and a folder or a link there would refuse every write.
+A new ledger is filled from the node: active, held, pinned and stored versions. History and verdicts
+are lost. Anything but a plain file in place of a journal of SQLite is set aside too: opening a pipe
+would block for ever, and a folder or link would refuse every write.
 """
 
 from __future__ import annotations
@@ -34,31 +32,29 @@ _WITHOUT_JOURNAL = (
 
 
 def set_aside_damaged(url: str, node_dir: Path, damaged: DamagedFiles) -> None:
-    """Set the file of a SQLite ledger aside if it is no database, with what belongs to it.
-
-    What lies in the place of a journal and is no plain file is set aside before anything is opened.
+    """Set aside a damaged SQLite ledger, and journals that are not plain files.
 
     Args:
-        url: SQLAlchemy's. A database elsewhere is left to those who run it.
-        node_dir: The node's folder. If the node was in use, an empty ledger is no new one.
-        damaged: Told of it.
+        url: SQLAlchemy's; other databases are ignored.
+        node_dir: The node's folder. An empty ledger of a used node counts as damaged.
+        damaged: Reports the files.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
         return
     path = Path(str(parsed.database))
-    for journal in _beside(Path(os.path.realpath(path))):  # the path that SQLite goes by
+    for journal in _journals(Path(os.path.realpath(path))):  # the path that SQLite goes by
         if _is_in_the_way(journal):
-            damaged.found(journal, "is no plain file", instead=_WITHOUT_JOURNAL)
+            damaged.found(journal, "is not a plain file", instead=_WITHOUT_JOURNAL)
     reason = _damage(path, is_used=_is_used(node_dir))
     if reason is None:
         return
     damaged.found(path, reason, instead=_INSTEAD)
-    for journal in _beside(path):
+    for journal in _journals(path):
         set_aside(journal)
 
 
-def _beside(path: Path) -> list[Path]:
+def _journals(path: Path) -> list[Path]:
     return [path.with_name(f"{path.name}{end}") for end in _BESIDE]
 
 
@@ -70,13 +66,13 @@ def _is_in_the_way(journal: Path) -> bool:
 
 
 def _is_used(node_dir: Path) -> bool:
-    """Whether a node has served, or stored what it is to serve: it has had a ledger, too."""
+    """Whether a node has served or stored a version, and so has had a ledger."""
     known = (node_dir / name for name in ("holds.json", "table.json", "table.previous.json"))
     return any(map(os.path.lexists, known)) or any((node_dir / "artifacts").glob("*.json"))
 
 
 def _damage(path: Path, *, is_used: bool) -> str | None:
-    """Return what is wrong with a database file; None if nothing is, as far as can be known."""
+    """Return what is wrong with a database file, or None if nothing is found."""
     try:
         status = path.stat()  # it may be a link to where there is room
     except FileNotFoundError:
@@ -84,20 +80,20 @@ def _damage(path: Path, *, is_used: bool) -> str | None:
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     if not stat.S_ISREG(status.st_mode):
-        return "is no plain file"
+        return "is not a plain file"
     if not status.st_size:
         return "is empty" if is_used else None  # SQLite makes a new database of an empty file
     try:
         with path.open("rb") as file:
             if file.read(len(_HEADER)) != _HEADER:
-                return "is no SQLite database"
+                return "is not a SQLite database"
         return _check(path)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 
 
 def _check(path: Path) -> str | None:
-    """Have SQLite look through a database; what it cannot look at now is not called damaged."""
+    """Return the damage that SQLite finds, or None if it finds none or cannot look now."""
     try:
         with contextlib.closing(
             sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1.0)

@@ -1,13 +1,19 @@
-"""What the ledger remembers as rows of its tables, and rows as what they say."""
+"""Rows of the ledger's tables for the records, and records for the rows.
+
+The columns of a record's table have the names of its fields.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import MISSING, fields
+from enum import StrEnum
+from typing import Any, TypeVar
 
 from sqlalchemy import Row
 
 from registry_sync.domain import (
+    AcceptedDigest,
     Activation,
     AskedBy,
     Aspired,
@@ -17,7 +23,6 @@ from registry_sync.domain import (
     Decision,
     Freeze,
     Hold,
-    PinnedVersion,
     Quarantine,
     Rejection,
 )
@@ -26,31 +31,53 @@ _MAX_REASON_CHARACTERS = 2000
 _OTHER_LIBRARIES = "the gateway has other libraries than those under which it failed"
 
 Values = dict[str, Any]
-"""What a row has besides the node that it belongs to."""
+"""The columns of a row, without the node's id."""
+_Record = TypeVar(
+    "_Record", AcceptedDigest, Quarantine, Rejection, Hold, Freeze, Activation, Attempt
+)
 
 
-# --- bytes and verdicts ---------------------------------------------------------------------------
-
-
-def pin_values(pin: PinnedVersion, *, at: float) -> Values:
-    """Return the row of accepted bytes, ``at`` epoch seconds."""
+def values_of(record: _Record) -> Values:
+    """Return the row of a record."""
     return {
-        "model": pin.model,
-        "version": pin.version,
-        "digest": pin.digest,
-        "expected_digest": pin.expected_digest,
-        "stamped": pin.stamped,
-        "listing": pin.listing,
-        "at": at if pin.accepted_at is None else pin.accepted_at,
-        "creation": pin.creation,
-        "gone_at": pin.gone_at,
-        "superseded": pin.superseded,
+        field.name: _column(field.name, getattr(record, field.name)) for field in fields(record)
     }
 
 
-def pin_of(row: Row[Any]) -> PinnedVersion:
-    """Return the bytes that were accepted."""
-    return PinnedVersion(
+def _column(name: str, value: Any) -> Any:
+    if isinstance(value, StrEnum):
+        return str(value)
+    if name == "durations_s":
+        return {phase: round(seconds, 6) for phase, seconds in value.items()}
+    return value[:_MAX_REASON_CHARACTERS] if name == "reason" and value else value
+
+
+def record_of(kind: type[_Record], row: Row[Any]) -> _Record:
+    """Return the record of a row; a field that an older release left empty has its default."""
+    values = {field: getattr(row, field.name) for field in fields(kind)}
+    return kind(
+        **{
+            field.name: value
+            for field, value in values.items()
+            if value is not None or _is_required(field)
+        }
+    )
+
+
+def _is_required(field: Any) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def accepted_values(accepted: AcceptedDigest, *, at: float) -> Values:
+    """Return the row of a digest that was accepted ``at`` these epoch seconds, or earlier."""
+    values = values_of(accepted)
+    accepted_at = values.pop("accepted_at")
+    return {**values, "at": at if accepted_at is None else accepted_at}
+
+
+def accepted_of(row: Row[Any]) -> AcceptedDigest:
+    """Return the accepted digest of a row."""
+    return AcceptedDigest(
         row.model,
         row.version,
         row.digest,
@@ -64,184 +91,20 @@ def pin_of(row: Row[Any]) -> PinnedVersion:
     )
 
 
-def quarantine_values(found: Quarantine) -> Values:
-    """Return the row of bytes that are wrong."""
-    return {
-        "model": found.model,
-        "version": found.version,
-        "expected_digest": found.expected_digest,
-        "listing": found.listing,
-        "found_digest": found.found_digest,
-        "reason": _bounded(found.reason),
-        "at": found.at,
-        "asked_by": None if found.asked_by is None else str(found.asked_by),
-        "creation": found.creation,
-    }
-
-
-def quarantine_of(row: Row[Any]) -> Quarantine:
-    """Return the bytes that are wrong."""
-    return Quarantine(
-        row.model,
-        row.version,
-        row.expected_digest,
-        row.listing,
-        row.found_digest,
-        row.reason,
-        row.at,
-        row.asked_by,
-        row.creation,
-    )
-
-
-def rejection_values(found: Rejection) -> Values:
-    """Return the row of a version that no alias may follow."""
-    return {
-        "model": found.model,
-        "version": found.version,
-        "digest": found.digest,
-        "failure": found.failure,
-        "reason": _bounded(found.reason),
-        "at": found.at,
-        "libraries": found.libraries,
-    }
-
-
-def rejection_of(row: Row[Any]) -> Rejection:
-    """Return the version that no alias may follow."""
-    return Rejection(
-        row.model, row.version, row.digest, row.failure, row.reason, row.at, row.libraries
-    )
-
-
-# --- what operators keep --------------------------------------------------------------------------
-
-
-def hold_values(hold: Hold) -> Values:
-    """Return the row of an alias that stays where it is told."""
-    return {
-        "model": hold.model,
-        "alias": hold.alias,
-        "aspired_version": hold.aspired_version,
-        "target_version": hold.target_version,
-        "target_digest": hold.target_digest,
-        "asked_by": str(hold.asked_by),
-        "at": hold.at,
-        "lasting": hold.lasting,
-        "aspired_creation": hold.aspired_creation,
-        "target_creation": hold.target_creation,
-    }
-
-
-def hold_of(row: Row[Any]) -> Hold:
-    """Return the alias that stays where it is told."""
-    return Hold(
-        row.model,
-        row.alias,
-        row.aspired_version,
-        row.target_version,
-        row.target_digest,
-        row.asked_by,
-        row.at,
-        bool(row.lasting),
-        row.aspired_creation,
-        row.target_creation,
-    )
-
-
-def freeze_values(freeze: Freeze) -> Values:
-    """Return the row of a freeze."""
-    return {"asked_by": str(freeze.asked_by), "at": freeze.at}
-
-
-def freeze_of(row: Row[Any]) -> Freeze:
-    """Return the freeze."""
-    return Freeze(row.asked_by, row.at)
-
-
-# --- history --------------------------------------------------------------------------------------
-
-
-def activation_values(activation: Activation) -> Values:
-    """Return the row of an alias that moved."""
-    return {
-        "model": activation.model,
-        "alias": activation.alias,
-        "version": activation.version,
-        "digest": activation.digest,
-        "previous_version": activation.previous_version,
-        "previous_digest": activation.previous_digest,
-        "asked_by": str(activation.asked_by),
-        "at": activation.at,
-        "generation": activation.generation,
-        "durations_s": _rounded(activation.durations_s) or None,
-        "pinned": activation.pinned,
-        "reason": _bounded(activation.reason) if activation.reason else None,
-        "creation": activation.creation,
-    }
-
-
-def activation_of(row: Row[Any]) -> Activation:
-    """Return the alias that moved."""
-    return Activation(
-        row.model,
-        row.alias,
-        row.version,
-        row.digest,
-        row.previous_version,
-        row.previous_digest,
-        row.asked_by,
-        row.at,
-        row.generation,
-        row.durations_s or {},
-        row.retired_at,
-        bool(row.pinned),
-        row.reason,
-        row.creation,
-    )
-
-
-def attempt_values(attempt: Attempt) -> Values:
-    """Return the row of one try of one step."""
-    return {
-        "model": attempt.model,
-        "alias": attempt.alias,
-        "version": attempt.version,
-        "action": attempt.action,
-        "asked_by": str(attempt.asked_by),
-        "started_at": attempt.started_at,
-        "durations_s": _rounded(attempt.durations_s),
-        "outcome": attempt.outcome,
-        "reason": _bounded(attempt.reason) if attempt.reason else None,
-    }
-
-
-def attempt_of(row: Row[Any]) -> Attempt:
-    """Return the try."""
-    return Attempt(
-        row.model,
-        row.alias,
-        row.version,
-        row.action,
-        row.asked_by,
-        row.started_at,
-        row.durations_s,
-        row.outcome,
-        row.reason,
-    )
+# --- decisions ------------------------------------------------------------------------------------
 
 
 def decisions_of_hold(row: Row[Any]) -> Iterator[Decision]:
-    """Yield how a hold began, and how it ended."""
+    """Yield the begin of a hold, and its end unless another hold replaced it."""
     what, end = ("pin", "unpin") if row.lasting else ("hold", "release")
     version = row.target_version
     yield Decision(row.at, what, row.model, row.alias, version, row.asked_by)
-    if row.released_by is not None:  # one that another hold replaced ends without a word
+    if row.released_by is not None:
         yield Decision(row.released_at, end, row.model, row.alias, version, row.released_by)
 
 
 def decisions_of_quarantine(row: Row[Any]) -> Iterator[Decision]:
-    """Yield how a quarantine began, and how somebody ended it."""
+    """Yield the begin of a quarantine, and its release if it has an initiator."""
     about = {"model": row.model, "version": row.version}
     yield Decision(row.at, "quarantine", asked_by=row.asked_by, reason=row.reason, **about)
     if row.released_by is not None:
@@ -249,25 +112,17 @@ def decisions_of_quarantine(row: Row[Any]) -> Iterator[Decision]:
 
 
 def decisions_of_rejection(row: Row[Any]) -> Iterator[Decision]:
-    """Yield who let a version be tried again; that it was rejected, its try tells."""
+    """Yield the release of a rejection; its begin is in the attempts."""
     if row.released_by is not None:
         why = _OTHER_LIBRARIES if row.released_by == AskedBy.RESTART else None
         yield Decision(row.released_at, "retry", row.model, None, row.version, row.released_by, why)
 
 
 def decisions_of_freeze(row: Row[Any]) -> Iterator[Decision]:
-    """Yield how a freeze began, and how it ended."""
+    """Yield the begin and the end of a freeze."""
     yield Decision(row.at, "freeze", None, asked_by=row.asked_by)
     if row.released_at is not None:
         yield Decision(row.released_at, "unfreeze", None, asked_by=row.released_by)
-
-
-def _bounded(reason: str) -> str:
-    return reason[:_MAX_REASON_CHARACTERS]
-
-
-def _rounded(durations_s: Mapping[str, float]) -> dict[str, float]:
-    return {phase: round(seconds, 6) for phase, seconds in durations_s.items()}
 
 
 # --- the last listing -----------------------------------------------------------------------------
@@ -280,37 +135,34 @@ def listing_values(aspired: Aspired) -> Values:
 
 
 def listed_model_values(name: str, model: AspiredModel | None, *, listed_at: float) -> Values:
-    """Return the row of one model as it is listed; None: it is listed no more."""
+    """Return the row of one listed model, or of one that is listed no more (None)."""
     body = None if model is None else _model_body(model)
     return {"model": name, "listed_at": listed_at, "body": body}
 
 
 def listed_model_of(row: Row[Any]) -> AspiredModel:
-    """Return the model of a row that has one."""
+    """Return the model of a row that has a body."""
     return _model_of(row.body)
 
 
 def _model_body(model: AspiredModel) -> dict[str, Any]:
+    versions = model.versions.values()
     return {
         "name": model.name,
         "aliases": dict(model.aliases),
         "unfollowed": sorted(model.unfollowed),
-        "left_out": sorted(model.left_out),
+        "left_out": sorted(model.unready),
         "aliases_known": model.aliases_known,
         "tags": dict(model.tags),
         "problems": list(model.problems),
-        # Beside the versions: an older release reads these by their names, and refuses another one.
+        # Beside the versions: an older release passes a version's members on by their names.
         "stamp_problems": {
-            str(one.version): one.stamp_problem
-            for one in model.versions.values()
-            if one.stamp_problem
+            str(one.version): one.stamp_problem for one in versions if one.stamp_problem
         },
         "creations": {
-            str(one.version): one.creation
-            for one in model.versions.values()
-            if one.creation is not None
+            str(one.version): one.creation for one in versions if one.creation is not None
         },
-        "stamps_fixed": [one.version for one in model.versions.values() if one.stamp_fixed],
+        "stamps_fixed": [one.version for one in versions if one.stamp_fixed],
         "versions": [
             {
                 "version": one.version,
@@ -321,13 +173,13 @@ def _model_body(model: AspiredModel) -> dict[str, Any]:
                 "created_at": one.created_at,
                 "problems": list(one.problems),
             }
-            for one in model.versions.values()
+            for one in versions
         ],
     }
 
 
 def listing_of(row: Row[Any]) -> Aspired:
-    """Return the listing."""
+    """Return the listing of a row."""
     models = {model["name"]: _model_of(model) for model in row.body["models"]}
     return Aspired(models=models, listed_at=row.listed_at)
 
@@ -350,7 +202,7 @@ def _model_of(body: Mapping[str, Any]) -> AspiredModel:
         versions=versions,
         aliases=body["aliases"],
         unfollowed=frozenset(body.get("unfollowed", ())),
-        left_out=frozenset(body.get("left_out", ())),
+        unready=frozenset(body.get("left_out", ())),
         aliases_known=body.get("aliases_known", True),
         tags=body["tags"],
         problems=tuple(body["problems"]),

@@ -1,4 +1,4 @@
-"""One node's part of the ledger's tables: how it is asked, added to, released and forgotten."""
+"""The rows of one node in the ledger's tables."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ from sqlalchemy import (
 
 
 class NodeTable:
-    """The rows of a table that are this node's."""
+    """The rows of one node in a table."""
 
     def __init__(self, table: Table, node_id: str) -> None:
-        """Store."""
         self._table = table
         self._node_id = node_id
 
     def mine(self, **values: object) -> ColumnElement[bool]:
-        """Return what is true of this node's rows that have these values."""
+        """Return the condition for this node's rows with these values."""
         clause = self._table.c.node_id == self._node_id
         for name, value in values.items():
             column = self._table.c[name]
@@ -37,15 +36,19 @@ class NodeTable:
         return clause
 
     def select(self, **values: object) -> Select[Any]:
-        """Return the query for this node's rows that have these values."""
+        """Return the query for this node's rows with these values."""
         return select(self._table).where(self.mine(**values))
 
+    def has(self, connection: Connection, **values: object) -> bool:
+        """Return whether there is a row with these values."""
+        return connection.execute(self.select(**values).limit(1)).first() is not None
+
     def newest(self, limit: int, **values: object) -> Select[Any]:
-        """Return the query for those that were added last, the newest first."""
+        """Return the query for the newest rows, newest first."""
         return self.select(**values).order_by(self._table.c.id.desc()).limit(limit)
 
     def last_by(self, column: str, at: str) -> Select[Any]:
-        """Return the query for each value of a column, and the newest of its times ``at``."""
+        """Return the query for each value of a column, with its newest time ``at``."""
         value = self._table.c[column]
         return select(value, func.max(self._table.c[at])).where(self.mine()).group_by(value)
 
@@ -54,13 +57,13 @@ class NodeTable:
         connection.execute(insert(self._table).values(node_id=self._node_id, **values))
 
     def replace(self, connection: Connection, values: Mapping[str, Any], *key: str) -> None:
-        """Add a row instead of those that are the same in the columns ``key``."""
+        """Add a row in place of the rows with the same ``key`` columns."""
         same = self.mine(**{name: values[name] for name in key})
         connection.execute(delete(self._table).where(same))
         self.add(connection, values)
 
     def remove(self, connection: Connection, which: Sequence[Mapping[str, object]]) -> None:
-        """Remove the rows that have the values of any of ``which``; all name the same columns."""
+        """Remove the rows with the values of any of ``which``; all name the same columns."""
         if which:
             one = self.mine(**{name: bindparam(name) for name in which[0]})
             connection.execute(delete(self._table).where(one), which)
@@ -79,17 +82,16 @@ class NodeTable:
         connection.execute(delete(self._table).where(old))
 
 
-class StandingTable(NodeTable):
-    """Rows that stand until they are released, and are history from then on."""
+class ReleasableTable(NodeTable):
+    """Rows that are in force until they are released, and history afterwards."""
 
     def __init__(self, table: Table, node_id: str, clock: Callable[[], float]) -> None:
-        """Store. ``clock`` gives epoch seconds."""
         super().__init__(table, node_id)
         self._clock = clock
 
-    def standing(self) -> Select[Any]:
-        """Return the query for the rows that stand."""
-        return self.select(released_at=None)
+    def in_force(self, **values: object) -> Select[Any]:
+        """Return the query for the rows in force with these values."""
+        return self.select(released_at=None, **values)
 
     def release(
         self,
@@ -99,12 +101,12 @@ class StandingTable(NodeTable):
         released_at: float | None = None,
         **values: object,
     ) -> bool:
-        """Release the rows that stand and have these values; whether there are any.
+        """Release the rows in force with these values; return whether there were any.
 
         Args:
-            connection: In whose transaction.
-            released_by: Who did; None: nobody in particular, as where another row replaces it.
-            released_at: Epoch seconds; None: now.
+            connection: The transaction.
+            released_by: Initiator, or None where another row replaces the released one.
+            released_at: Epoch seconds, or None for now.
             values: By column.
         """
         by = {} if released_by is None else {"released_by": str(released_by)}
@@ -118,34 +120,35 @@ class StandingTable(NodeTable):
     def sign(
         self, connection: Connection, *, released_by: str, released_at: float, **values: object
     ) -> None:
-        """Note who had released rows that something else has replaced since, and when."""
+        """Record the initiator and time of a release on rows that have been replaced since."""
         over = self.mine(released_by=None, **values) & self._table.c.released_at.is_not(None)
         by = {"released_by": str(released_by), "released_at": released_at}
         connection.execute(update(self._table).where(over).values(**by))
 
+    @property
+    def _changed_at(self) -> ColumnElement[float]:
+        return func.coalesce(self._table.c.released_at, self._table.c.at)
+
     def changed_at(self, connection: Connection, **values: object) -> float | None:
-        """Return when rows with these values were added or released last, or None: never."""
-        changed_at = func.max(func.coalesce(self._table.c.released_at, self._table.c.at))
-        found: float | None = connection.execute(
-            select(changed_at).where(self.mine(**values))
-        ).scalar()
+        """Return the time of the last addition or release of rows with these values, or None."""
+        newest = select(func.max(self._changed_at)).where(self.mine(**values))
+        found: float | None = connection.execute(newest).scalar()
         return found
 
     def last_changed(self, limit: int, **values: object) -> Select[Any]:
-        """Return the query for the rows that were added or released last, the newest first."""
-        changed_at = func.coalesce(self._table.c.released_at, self._table.c.at)
-        return self.select(**values).order_by(changed_at.desc()).limit(limit)
+        """Return the query for the rows added or released last, newest first."""
+        return self.select(**values).order_by(self._changed_at.desc()).limit(limit)
 
-    def forget_released(self, connection: Connection, kept: int) -> None:
-        """Remove what is released, but for what is among the newest ``kept`` rows."""
+    def remove_released(self, connection: Connection, kept: int) -> None:
+        """Remove the released rows that are not among the newest ``kept`` rows."""
         newest = self.newest(kept).with_only_columns(self._table.c.id)
         old = self.mine() & self._table.c.released_at.is_not(None) & self._table.c.id.not_in(newest)
         connection.execute(delete(self._table).where(old))
 
-    def forget_gone(
+    def remove_gone(
         self, connection: Connection, gone: AbstractSet[tuple[str, int]], kept: int
     ) -> None:
-        """Remove what stands of versions that are gone, but for the newest ``kept`` rows of it."""
-        rows = connection.execute(self.standing().order_by(self._table.c.id.desc()))
+        """Remove the rows in force of versions that are gone, except the newest ``kept``."""
+        rows = connection.execute(self.in_force().order_by(self._table.c.id.desc()))
         ids = [row.id for row in rows if (row.model, row.version) in gone]
         self.remove(connection, [{"id": number} for number in ids[kept:]])

@@ -31,7 +31,7 @@ _NAME = String(512)
 _DIGEST = String(71)
 _CREATION = String(64)
 _VERSION = BigInteger().with_variant(Integer, "sqlite")
-"""SQLite's integers hold 64 bits whatever they are called."""
+"""SQLite's integers have 64 bits under any name."""
 
 
 def _node_id(*, primary_key: bool = False) -> Column[str]:

@@ -50,7 +50,7 @@ from registry_sync.operations.explanation import explain_model
 from registry_sync.operations.state import read_history, read_unwritten, state_document
 from registry_sync.operations.webhooks import Webhook
 from registry_sync.reconcile import NodeView, Operators
-from registry_sync.system import METRICS, show_store
+from registry_sync.system import METRICS, set_store_gauges
 
 _MAX_HISTORY = 500
 _MAX_DETAIL = 2000
@@ -95,7 +95,7 @@ def create_app(operations: Operations) -> FastAPI:
     async def metrics() -> Response:
         """Return the control plane's metrics, as Prometheus reads them."""
         use = operations.view.store_use()
-        show_store(use.stored_bytes, use.budget_bytes)
+        set_store_gauges(use.stored_bytes, use.budget_bytes)
         return Response(generate_latest(METRICS), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/history")

@@ -68,7 +68,7 @@ def _prospect(view: NodeView, comes_again: bool) -> str:
 def _names(view: NodeView, digest: str) -> str:
     """Return the versions that have these bytes, as far as is known."""
     node = view.gateway
-    pins = view.ledger.pins.values()
+    pins = view.ledger.accepted.values()
     names = {f"{one.model}/{one.version}" for one in pins if one.digest == digest}
     if node:
         names |= {f"{one.model}/{one.version}" for one in node.active if one.digest == digest}

@@ -104,7 +104,7 @@ def runs_in_own(
     listed = aspired.models.get(model)
     if listed is None or version not in listed.versions:
         return digest in environments
-    return listed.asks_own_environment(version)
+    return listed.needs_own_environment(version)
 
 
 def rejection(

@@ -38,7 +38,8 @@ def over(node: NodeState, ledger: LedgerView) -> Iterator[AliasHold]:
 
 def _known(held: AliasHold, ledger: LedgerView) -> bool:
     """Return whether a rollback was recorded. An older gateway wrote down too little of it."""
-    return held.version is None or (held.model, held.alias, held.since) in ledger.went_back
+    alias_and_time = (held.model, held.alias, held.since)
+    return held.version is None or alias_and_time in ledger.automatic_rollbacks
 
 
 def rollback_of(held: AliasHold, ledger: LedgerView, *, own: bool) -> Rollback:

@@ -12,11 +12,11 @@ from gateway.system.logs import for_public
 from registry_sync.artifacts import DependencyVerdict, OwnEnvironment, Verdict
 from registry_sync.domain import (
     OWN,
+    AcceptedDigest,
     AspiredModel,
     AspiredVersion,
     Hold,
     LedgerView,
-    PinnedVersion,
     Rejection,
     accepted,
     bounded_problems,
@@ -84,7 +84,7 @@ def describe_model(
     """
     deleted = [
         pin
-        for (_, version), pin in ledger.pins.items()
+        for (_, version), pin in ledger.accepted.items()
         if listed is None or version not in listed.versions
     ]
     if listed is None and not deleted:
@@ -121,7 +121,7 @@ def _each_for_public(by_alias: Mapping[str, str]) -> dict[str, str]:
 def _model(
     name: str,
     listed: AspiredModel | None,
-    deleted: list[PinnedVersion],
+    deleted: list[AcceptedDigest],
     ledger: LedgerView,
     known: Known,
 ) -> CatalogueModel:
@@ -186,7 +186,7 @@ def _version(
     listed = model.versions[number]
     digest = admissible_digest(listed, ledger)
     description = known.descriptions.get(digest or "")
-    own = model.asks_own_environment(number)
+    own = model.needs_own_environment(number)
     rejected = rejection(ledger, listed.model, number, digest or "", own=own)
     known_bytes = accepted(listed, ledger)
     if own:
@@ -199,7 +199,9 @@ def _version(
         lacks = _lacks_shared(description)
     here = description is not None and lacks is None
     state, reason, retry_at = _state(listed, ledger, known, here=here, lacks=lacks)
-    refused = f"rejected for aliases ({rejected.failure}): {rejected.told}" if rejected else None
+    refused = (
+        f"rejected for aliases ({rejected.failure}): {rejected.explanation}" if rejected else None
+    )
     return CatalogueVersion(
         version=number,
         state=state,
@@ -243,7 +245,7 @@ def _lacks_own(environment: Environment, rejected: Rejection | None) -> str | No
     """Say why a version cannot run in its own environment; None: it can; empty: not built yet."""
     if environment.python is not None:
         return None
-    return rejected.told if rejected else ""
+    return rejected.explanation if rejected else ""
 
 
 def _lacks_shared(description: Mapping[str, Any] | None) -> str | None:
@@ -287,7 +289,7 @@ def _damage(digest: str | None, known: Known) -> str | None:
     return f"this node's copy of its bytes is damaged: {found}" if found else None
 
 
-def _deleted(pin: PinnedVersion, known: Known) -> CatalogueVersion:
+def _deleted(pin: AcceptedDigest, known: Known) -> CatalogueVersion:
     """Show what the registry no longer has; with its tags gone, it runs as it was built."""
     description = known.descriptions.get(pin.digest)
     built = known.environments.get(pin.digest)

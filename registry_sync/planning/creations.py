@@ -12,12 +12,12 @@ from dataclasses import replace
 
 from registry_sync.domain import (
     EARLIER_CREATION,
+    AcceptedDigest,
+    AcceptedDigestChange,
     Aspired,
     AspiredModel,
     AspiredVersion,
     LedgerView,
-    PinChange,
-    PinnedVersion,
     is_made_anew,
     was_made_after,
 )
@@ -30,7 +30,7 @@ def lacking_versions(listed: Aspired, ledger: LedgerView) -> frozenset[Version]:
     """Return the versions that were accepted here, and that a listing does not have."""
     return frozenset(
         (model, version)
-        for (model, version), pin in ledger.pins.items()
+        for (model, version), pin in ledger.accepted.items()
         if pin.gone_at is None
         and not (model in listed.models and listed.models[model].has(version))
     )
@@ -38,7 +38,7 @@ def lacking_versions(listed: Aspired, ledger: LedgerView) -> frozenset[Version]:
 
 def learned(
     listed: Aspired, gone: AbstractSet[Version], ledger: LedgerView, *, at: float
-) -> tuple[PinChange, ...]:
+) -> tuple[AcceptedDigestChange, ...]:
     """Return what is to be remembered of accepted bytes after a listing.
 
     Args:
@@ -47,8 +47,10 @@ def learned(
         ledger: What is remembered.
         at: Epoch seconds.
     """
-    pins = ledger.pins
-    changes = [PinChange(pins[key], replace(pins[key], gone_at=at)) for key in sorted(gone)]
+    pins = ledger.accepted
+    changes = [
+        AcceptedDigestChange(pins[key], replace(pins[key], gone_at=at)) for key in sorted(gone)
+    ]
     # Of two, the newer one counts: an operator may have accepted other bytes since a rename.
     oldest_first = sorted(pins.values(), key=lambda pin: pin.accepted_at or 0.0)
     by_creation = {pin.creation: pin for pin in oldest_first}
@@ -58,39 +60,41 @@ def learned(
 
 
 def learned_of(
-    listed: AspiredModel, ledger: LedgerView, pin_of: Callable[[str], PinnedVersion | None]
-) -> tuple[PinChange, ...]:
+    listed: AspiredModel, ledger: LedgerView, accepted_for: Callable[[str], AcceptedDigest | None]
+) -> tuple[AcceptedDigestChange, ...]:
     """Return what is to be remembered of accepted bytes after a look at one model.
 
     Args:
         listed: What the registry lists of it.
         ledger: What is remembered of it.
-        pin_of: Returns what was accepted last for a creation, under any name.
+        accepted_for: Returns what was accepted last for a creation, under any name.
     """
     versions = (listed.versions[number] for number in sorted(listed.versions))
-    return tuple(change for one in versions for change in _of_version(one, ledger, pin_of))
+    return tuple(change for one in versions for change in _of_version(one, ledger, accepted_for))
 
 
 def _of_version(
-    one: AspiredVersion, ledger: LedgerView, pin_of: Callable[[str], PinnedVersion | None]
-) -> Iterator[PinChange]:
-    known = ledger.pins.get((one.model, one.version))
-    its = pin_of(one.creation) if one.creation is not None else None
+    one: AspiredVersion, ledger: LedgerView, accepted_for: Callable[[str], AcceptedDigest | None]
+) -> Iterator[AcceptedDigestChange]:
+    known = ledger.accepted.get((one.model, one.version))
+    its = accepted_for(one.creation) if one.creation is not None else None
     if its is not None and (
         known is None or (known.creation, known.digest) != (its.creation, its.digest)
     ):
         there = replace(its, model=one.model, version=one.version)  # its model was renamed
-        yield PinChange(known, replace(there, gone_at=None, superseded=False))
+        yield AcceptedDigestChange(known, replace(there, gone_at=None, superseded=False))
     elif known is not None:
         yield from _of_known(one, known, ledger)
 
 
-def _of_known(one: AspiredVersion, known: PinnedVersion, ledger: LedgerView) -> Iterator[PinChange]:
+def _of_known(
+    one: AspiredVersion, known: AcceptedDigest, ledger: LedgerView
+) -> Iterator[AcceptedDigestChange]:
     if known.creation is None and one.creation is not None:
         over = was_made_after(one, known)
         of = EARLIER_CREATION if over else one.creation
-        yield PinChange(known, replace(known, creation=of, superseded=over))
+        yield AcceptedDigestChange(known, replace(known, creation=of, superseded=over))
         return
     superseded = is_made_anew(one, ledger)
     if superseded != known.superseded:
-        yield PinChange(known, replace(known, superseded=superseded))
+        yield AcceptedDigestChange(known, replace(known, superseded=superseded))

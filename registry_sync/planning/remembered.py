@@ -40,7 +40,7 @@ class Remembered:
 def from_ledger(view: LedgerView) -> dict[str, AspiredModel]:
     """Return what the registry listed, as far as pins and activations tell."""
     models: dict[str, AspiredModel] = {}
-    for (name, number), pin in sorted(view.pins.items()):
+    for (name, number), pin in sorted(view.accepted.items()):
         known = models.get(name) or AspiredModel(name=name, versions={})
         version = AspiredVersion(
             model=name,

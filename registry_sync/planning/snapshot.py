@@ -241,7 +241,7 @@ class World:
         own = runs_in_own(self.aspired, self.environments, model, version, digest)
         rejected = rejection(self.ledger, model, version, digest, own=own)
         if rejected is not None and not (by_operator and rejected.on_live_traffic):
-            return rejected.told
+            return rejected.explanation
         return None if own else self.refused.get(digest)
 
     def left_by_rule(self, model: str, alias: str, target: Target) -> AliasHold | None:
@@ -275,7 +275,7 @@ class World:
             return None
         return (
             f"the signature of version {target.version} differs from that of version "
-            f"{before.version}: {change.told}"
+            f"{before.version}: {change.summary}"
         )
 
     def why_refused_signature(

@@ -28,7 +28,7 @@ from registry_sync.reconcile.steps import (
 from registry_sync.reconcile.sweep import Sweep
 from registry_sync.reconcile.view import Changes, Descriptions, NodeView, Signatures, Snapshots
 from registry_sync.sources import Source
-from registry_sync.system import DamagedFiles, Faults, Threads
+from registry_sync.system import DamagedFiles, ModelFaults, Threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def build(
     ``clock`` gives epoch seconds, ``jitter`` numbers from 0 to 1; ``holds_file`` is the one that
     the ledger writes.
     """
-    changes, due, faults = Changes(), Due(), Faults()
+    changes, due, faults = Changes(), Due(), ModelFaults()
     artifacts: dict[str, StoredArtifact] = {}
     backoff = Backoff(clock=clock, jitter=jitter)
     journal = Journal(ledger, threads, holds_file, on_news=changes.note)

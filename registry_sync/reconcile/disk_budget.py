@@ -234,8 +234,8 @@ class DiskRoom:
         artifacts, view = self._artifacts, self._journal.view
         return frozenset(
             {
-                *(pin.model for digest in digests for pin in artifacts[digest].pins),
-                *(pin.model for pin in view.pins.values() if pin.digest in digests),
+                *(pin.model for digest in digests for pin in artifacts[digest].accepted),
+                *(pin.model for pin in view.accepted.values() if pin.digest in digests),
                 *(hold.model for hold in view.holds.values() if hold.target_digest in digests),
                 *(last.model for last in view.last_active.values() if last.digest in digests),
             }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from registry_sync.domain import AskedBy, Hold, LedgerView, StandingChange
+from registry_sync.domain import AskedBy, Hold, HoldChange, LedgerView
 from registry_sync.ledger import Journal, Ledger
 from registry_sync.planning import Due, Fetch, Urgency, subject_of
 from registry_sync.reconcile.registry import Hints
@@ -65,7 +65,7 @@ class Operators:
     async def _carry_out(
         self, what: Literal["hold", "release", "freeze", "unfreeze"], hold: Hold | None = None
     ) -> str | None:
-        change = StandingChange(what, str(AskedBy.OPERATOR), self._clock(), hold)
+        change = HoldChange(what, str(AskedBy.OPERATOR), self._clock(), hold)
         return await self._journal.carry_out(change)
 
     async def retry(self, model: str, version: int) -> bool:

@@ -40,7 +40,7 @@ from registry_sync.reconcile.polling import Polling
 from registry_sync.reconcile.registry import Hints, Listings
 from registry_sync.reconcile.steps import Arrival, Completed, Copies, Preparation, Steps
 from registry_sync.reconcile.view import Changes, Descriptions, Snapshots, with_pauses
-from registry_sync.system import Faults, Threads, without_end
+from registry_sync.system import ModelFaults, Threads, run_forever
 
 _LONGEST_SLEEP_S = 5.0
 _ALL_EVERY_S = 300.0
@@ -58,7 +58,7 @@ class Reconciler:
         *,
         changes: Changes,
         due: Due,
-        faults: Faults,
+        faults: ModelFaults,
         journal: Journal,
         ledger: Ledger,
         store: ArtifactStore,
@@ -114,8 +114,8 @@ class Reconciler:
         await self._remember()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(without_end("observation", self.observation.follow))
-                group.create_task(without_end("reconciliation", self._decide_forever))
+                group.create_task(run_forever("observation", self.observation.follow))
+                group.create_task(run_forever("reconciliation", self._decide_forever))
         finally:
             await self._hints.close()
             await self.steps.end()
@@ -220,7 +220,7 @@ class Reconciler:
         due, planned = list[Action](), set[str]()
         async for model in with_pauses(models):
             actions: tuple[Action, ...] = ()
-            with self._faults.stay_in(model, "plan"):
+            with self._faults.isolate(model, "plan"):
                 actions = plan(self._snapshots.of(model))
                 planned.add(model)
             self._due.put(model, actions)
@@ -257,7 +257,7 @@ class Reconciler:
         self._unrecorded |= dict.fromkeys(sorted(models))
         for model in tuple(self._unrecorded) if recording else ():
             taken = True
-            with self._faults.stay_in(model, "recording"):
+            with self._faults.isolate(model, "recording"):
                 taken = await self._record_model(model)
             del self._unrecorded[model]
             if not taken:

@@ -63,7 +63,7 @@ class Sweep:
             return
         aspired, view = self._listings.aspired, self._journal.view
         if gone := choose_gone(self._artifacts, node=node, aspired=aspired, ledger=view):
-            await self._journal.write(None, self._ledger.forget_pins, gone)
+            await self._journal.write(None, self._ledger.forget_accepted, gone)
         if gone := choose_gone_verdicts(aspired=aspired, ledger=view):
             await self._journal.write(None, self._ledger.forget_verdicts, gone)
         alive = {*aspired.models, *(one.model for one in node.active), *(m for m, _ in view.holds)}
@@ -85,7 +85,7 @@ def choose_gone(
     }
     return frozenset(
         key
-        for key, pin in ledger.pins.items()
+        for key, pin in ledger.accepted.items()
         if pin.digest not in needed and find(aspired, *key) is None
     )
 

@@ -2,7 +2,7 @@
 
 from registry_sync.sources.lazy_registry import LazyRegistry
 from registry_sync.sources.mlflow_registry import bound_mlflow
-from registry_sync.sources.s3_layout import Place, Root
+from registry_sync.sources.s3_layout import ModelLocation, Root
 from registry_sync.sources.s3_publisher import Publication, Publisher, read_folder
 from registry_sync.sources.s3_registry import SCHEME
 from registry_sync.sources.source import Source
@@ -21,8 +21,8 @@ __all__ = [
     "FetchLimits",
     "Fetcher",
     "LazyRegistry",
+    "ModelLocation",
     "OnProgress",
-    "Place",
     "Publication",
     "Publisher",
     "Reserve",

@@ -1,8 +1,7 @@
-"""What a registry or its storage answers is read up to a limit, and never unpacked.
+"""Size limits on the answers of registries and storages, which are never decompressed.
 
-A megabyte of gzip can hold a gigabyte, and neither MLflow's client nor boto3 bounds what it reads.
-So no encoding is asked for, one that comes all the same is refused, and bytes are counted as they
-arrive. Files are streamed to disk and have the limits of a fetch.
+A megabyte of gzip can hold a gigabyte, and neither MLflow's client nor boto3 limits its reads.
+Files are streamed to disk, within the limits of a fetch.
 """
 
 from __future__ import annotations
@@ -24,10 +23,7 @@ _FIRST_ERROR = 300
 
 @cache
 def bound_mlflow_answers() -> None:
-    """Have MLflow's client read its answers by these rules. Once; imports mlflow.
-
-    MLflow makes its HTTP sessions itself, and takes no adapter.
-    """
+    """Limit the answers of MLflow's client, which accepts no adapter. Imports mlflow."""
     from mlflow.utils import request_utils
 
     class BoundedAdapter(request_utils.TCPKeepAliveHTTPAdapter):  # type: ignore[misc]  # untyped
@@ -39,7 +35,7 @@ def bound_mlflow_answers() -> None:
                 failed = answer.status_code >= _FIRST_ERROR
                 if failed or not stream:
                     most_bytes = MOST_ERROR_BYTES if failed else MOST_LISTING_BYTES
-                    answer._content = read_bounded(answer.iter_content(_PIECE_BYTES), most_bytes)  # noqa: SLF001 - what requests fills itself
+                    answer._content = read_bounded(answer.iter_content(_PIECE_BYTES), most_bytes)  # noqa: SLF001 - requests fills it itself
             except BaseException:
                 answer.close()
                 raise
@@ -49,17 +45,16 @@ def bound_mlflow_answers() -> None:
 
 
 class BoundedSession:
-    """botocore's HTTP session, with these rules; a body that is streamed is its reader's."""
+    """botocore's HTTP session with limited answers; streamed bodies are not limited."""
 
     def __init__(self, session: Any) -> None:
-        """Store botocore's own."""
         self._session = session
 
     def send(self, request: Any) -> Any:
         """Return the answer to a request, read unless its body is streamed.
 
         Raises:
-            SourceError: It is too large. botocore's own errors pass.
+            SourceError: The answer is too large. botocore's own errors pass.
         """
         from botocore.exceptions import ConnectionClosedError, HTTPClientError, ReadTimeoutError
         from urllib3.exceptions import HTTPError, ProtocolError
@@ -72,7 +67,7 @@ class BoundedSession:
             return answer
         most_bytes = MOST_ERROR_BYTES if failed else MOST_PAGE_BYTES
         try:
-            answer._content = read_bounded(answer.raw.stream(_PIECE_BYTES), most_bytes)  # noqa: SLF001 - what botocore fills itself
+            answer._content = read_bounded(answer.raw.stream(_PIECE_BYTES), most_bytes)  # noqa: SLF001 - botocore fills it itself
         except SilentError as error:
             raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
         except ProtocolError as error:
@@ -82,7 +77,7 @@ class BoundedSession:
         except HTTPError as error:
             raise HTTPClientError(error=error) from error
         except SourceError:
-            answer.raw.close()  # what still comes is not waited for
+            answer.raw.close()
             raise
         return answer
 
@@ -95,7 +90,7 @@ def read_bounded(pieces: Iterable[bytes], most_bytes: int) -> bytes:
     """Return the bytes of an answer.
 
     Raises:
-        SourceError: There are too many.
+        SourceError: The answer is too large.
     """
     content = bytearray()
     for piece in pieces:

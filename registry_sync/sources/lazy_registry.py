@@ -1,4 +1,4 @@
-"""A registry that is connected with the first question."""
+"""A registry that is connected at the first call."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from registry_sync.sources.source import Source
 
 
 class LazyRegistry:
-    """The registry, connected with the first question: importing mlflow or boto3 takes seconds.
-
-    See `registry_sync.sources.source.Source`.
-    """
+    """A `Source`, connected at the first call: importing mlflow or boto3 takes seconds."""
 
     def __init__(
         self,
@@ -24,7 +21,6 @@ class LazyRegistry:
         *,
         on_call: Callable[[str], None],
     ) -> None:
-        """Store what to connect to, and what to call before each question."""
         self._tracking_uri = tracking_uri
         self._environ = environ
         self._on_call = on_call
@@ -37,29 +33,29 @@ class LazyRegistry:
 
     @property
     def name(self) -> str:
-        """What messages call the registry."""
-        return f"the registry at {self._tracking_uri}"  # asking it would connect, in this thread
+        """See `Source.name`."""
+        return f"the registry at {self._tracking_uri}"  # its own name would need a connection
 
     def aspired(self, before: Aspired | None = None) -> Aspired:
-        """List everything."""
+        """See `Source.aspired`."""
         return self._registry.aspired(before)
 
     def model(self, name: str) -> AspiredModel | None:
-        """Ask for one model."""
+        """See `Source.model`."""
         return self._registry.model(name)
 
     def version(self, model: str, version: int) -> AspiredVersion:
-        """Ask for one version."""
+        """See `Source.version`."""
         return self._registry.version(model, version)
 
     def locate(self, model: str, version: int) -> str:
-        """Return the URI of a version's bytes."""
+        """See `Source.locate`."""
         return self._registry.locate(model, version)
 
     def is_whole(self, version: AspiredVersion) -> bool:
-        """Whether the registry knows that the last file has been uploaded."""
+        """See `Source.is_whole`."""
         return self._registry.is_whole(version)
 
     def stamp(self, model: str, version: int, digest: str) -> None:
-        """Write a digest on a version."""
+        """See `Source.stamp`."""
         self._registry.stamp(model, version, digest)

@@ -27,7 +27,7 @@ from gateway.contract import (
 )
 from gateway.system.logs import redacted
 from registry_sync.domain import DIGEST_TAG, Aspired, AspiredModel, AspiredVersion, read_stamp
-from registry_sync.errors import SourceError, in_words
+from registry_sync.errors import SourceError, error_text
 from registry_sync.sources.bounded_answers import bound_mlflow_answers
 
 _MODELS_PER_PAGE = 1000
@@ -46,16 +46,16 @@ _MLFLOW_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_CONFIGURE_LOGGING": "false",  # its lines go the way of ours: without secrets
+    "MLFLOW_CONFIGURE_LOGGING": "false",  # its lines pass our redaction
 }
-"""With its own defaults, MLflow's client blocks for four minutes on a dead server. It reads these
-variables at every request and has no other way to be told."""
+"""MLflow's client blocks for four minutes on a dead server by default, and reads its limits from
+the environment only."""
 
 
 def bound_mlflow(environ: MutableMapping[str, str]) -> None:
-    """Set MLflow's limits in ``environ``, the process's, where the user has not set them.
+    """Set MLflow's limits in the process's ``environ``, unless the user set them.
 
-    To be called before mlflow is first imported.
+    Call before the first import of mlflow.
     """
     for name, value in _MLFLOW_DEFAULTS.items():
         environ.setdefault(name, value)
@@ -69,7 +69,7 @@ def connect_mlflow(
 ) -> MlflowRegistry:
     """Return a source for the registry at ``tracking_uri``. Imports mlflow: takes seconds.
 
-    Nothing is asked yet, so it works with the server down.
+    Calls no server.
 
     Args:
         tracking_uri: ``http(s)://…`` of an MLflow server.
@@ -77,7 +77,7 @@ def connect_mlflow(
         on_call: As `MlflowRegistry`.
 
     Raises:
-        SourceError: Nothing can be reached by such a URI.
+        SourceError: MLflow does not support the URI.
     """
     bound_mlflow(environ)
     from mlflow import MlflowClient
@@ -90,7 +90,7 @@ def connect_mlflow(
 
 
 class MlflowRegistry:
-    """See `registry_sync.sources.source.Source`. Lists ready versions and aliases, no prompts."""
+    """A `Source` of ready versions and aliases, without prompts."""
 
     def __init__(
         self,
@@ -104,8 +104,8 @@ class MlflowRegistry:
 
         Args:
             client: An ``MlflowClient``.
-            name: What messages call the registry.
-            on_call: Told the name of every call to the server, before it is made.
+            name: The registry's name in messages.
+            on_call: Called with the name of every call to the server, before it is made.
             clock: Epoch seconds.
         """
         self._client = client
@@ -115,37 +115,37 @@ class MlflowRegistry:
 
     @property
     def name(self) -> str:
-        """What messages call the registry."""
+        """See `Source.name`."""
         return self._name
 
     def aspired(self, before: Aspired | None = None) -> Aspired:
-        """List everything: models with their aliases first, so that no alias is ahead of versions.
+        """List models with their aliases, then versions, so that no alias is ahead of its version.
 
-        Versions are asked for where a model shows a change since ``before``: one call for each of
-        a few, else one for all.
+        Versions are listed of models that changed since ``before``: with one call each for a few,
+        else with one call for all.
 
         Raises:
             SourceError: The registry could not be listed completely.
         """
         listed_at = self._clock()
-        with self._asking("could not be listed"):
+        with self._calling("could not be listed"):
             models = self._search("search_registered_models", _MODELS_PER_PAGE)
             known = _unchanged(models, before)
-            asked = [model.name for model in models if model.name not in known]
-            versions = self._versions_of(asked if known else None)
+            changed = [model.name for model in models if model.name not in known]
+            versions = self._versions_of(changed if known else None)
             models, late = self._not_older(models, versions)
             found = _aspired(models, versions, listed_at, known)
-            # Their versions may be older than what they show now: the next poll asks for both.
+            # Their versions may be outdated: the next poll lists both.
             marks = {name: mark for name, mark in found.marks.items() if name not in late}
             return replace(found, marks=marks)
 
     def model(self, name: str) -> AspiredModel | None:
-        """Ask for one model with all its versions; None: there is no such model, or it is a prompt.
+        """Return one model with all its versions, or None if it is missing or a prompt.
 
         Raises:
             SourceError: The registry did not answer.
         """
-        with self._asking(f"does not tell of the model {name!r}"):
+        with self._calling(f"did not list the model {name!r}"):
             models = self._search("search_registered_models", 1, filter_string=_named(name))
             if not models:
                 return None
@@ -156,11 +156,10 @@ class MlflowRegistry:
     def _not_older(
         self, models: list[Any], versions: Iterable[Any]
     ) -> tuple[list[Any], frozenset[str]]:
-        """Ask once more for models that have a version from after they were listed.
+        """List models again that have a version newer than their own listing.
 
-        Between the two listings a model may have been deleted and made anew: the aliases of the
-        one would mean the versions of the other. MLflow gives a model the time of each version
-        that it registers.
+        A model may be deleted and made anew between the two listings; the aliases of the former
+        would then point at versions of the latter. MLflow updates a model's time with each version.
         """
         updated = {model.name: model.last_updated_timestamp or 0 for model in models}
         late = {
@@ -176,8 +175,8 @@ class MlflowRegistry:
             call, one_page = "search_registered_models", 1
             again = [m for n in late for m in self._search(call, one_page, filter_string=_named(n))]
         newer = {model.name: model for model in again}
-        there = (newer.get(one.name) if one.name in late else one for one in models)
-        return [model for model in there if model is not None], frozenset(late)
+        current = (newer.get(one.name) if one.name in late else one for one in models)
+        return [model for model in current if model is not None], frozenset(late)
 
     def _versions_of(self, names: Sequence[str] | None) -> list[Any]:
         """List the versions of these models, or of all."""
@@ -196,7 +195,7 @@ class MlflowRegistry:
         """Return the results of an MLflow search, of all its pages.
 
         Raises:
-            SourceError: It never ends.
+            SourceError: There are too many pages.
         """
         search = getattr(self._client, call)
         found: list[Any] = []
@@ -211,12 +210,12 @@ class MlflowRegistry:
         raise SourceError(f"the registry lists more than {_MAX_PAGES} pages")
 
     def version(self, model: str, version: int) -> AspiredVersion:
-        """Ask for one version, whatever its status.
+        """Return one version, in any state.
 
         Raises:
-            SourceError: It does not exist, is a prompt, or the registry did not answer.
+            SourceError: The version is missing or a prompt, or the registry did not answer.
         """
-        with self._asking(f"does not give version {version} of {model!r}"):
+        with self._calling(f"did not return version {version} of {model!r}"):
             self._on_call("get_model_version")
             found = self._client.get_model_version(model, str(version))
         if _PROMPT_TAG in dict(found.tags):
@@ -224,26 +223,26 @@ class MlflowRegistry:
         return _version(found)
 
     def locate(self, model: str, version: int) -> str:
-        """Return the URI from which the version's bytes can be fetched now.
+        """Return the URI of the version's bytes.
 
         Raises:
-            SourceError: The registry did not answer, or knows no such place.
+            SourceError: The registry did not answer, or knows no URI.
         """
-        with self._asking(f"does not say where version {version} of {model!r} is"):
+        with self._calling(f"did not locate version {version} of {model!r}"):
             self._on_call("get_model_version_download_uri")
             return str(self._client.get_model_version_download_uri(model, str(version)))
 
     def is_whole(self, version: AspiredVersion) -> bool:
-        """Whether MLflow knows that the last file is there: of a logged model that is ready.
+        """Whether the version is a logged model that is ready.
 
         ``log_model`` uploads the files, registers the version, and then marks the logged model as
-        ready. Of any other place MLflow knows no more than its name.
+        ready. MLflow does not know whether other locations are complete.
         """
         found = _LOGGED_MODEL.fullmatch(version.location)
         if found is None:
             return False
         try:
-            with self._asking("does not tell of a logged model"):
+            with self._calling("did not return a logged model"):
                 self._on_call("get_logged_model")
                 logged = self._client.get_logged_model(found[1])
                 external = dict(logged.tags).get(_EXTERNAL_TAG, "").lower() == "true"
@@ -252,16 +251,16 @@ class MlflowRegistry:
             return False
 
     def stamp(self, model: str, version: int, digest: str) -> None:
-        """Write ``digest`` on the version as the tag ``gateway.digest``.
+        """Stamp a version with the tag ``gateway.digest``.
 
         Raises:
-            SourceError: The registry did not take it.
+            SourceError: The registry refused the tag.
         """
-        with self._asking(f"did not take a tag on version {version} of {model!r}"):
+        with self._calling(f"refused a tag on version {version} of {model!r}"):
             self._on_call("set_model_version_tag")
             self._client.set_model_version_tag(model, str(version), DIGEST_TAG, digest)
 
-    def _asking(self, what: str) -> AbstractContextManager[None]:
+    def _calling(self, what: str) -> AbstractContextManager[None]:
         return _as_source_error(self._name, what)
 
 
@@ -270,7 +269,7 @@ def _named_registry(tracking_uri: str) -> str:
 
 
 def _can_be_named(name: str) -> bool:
-    """Whether a filter can name a model: MLflow's filters have no way to write both quotes."""
+    """Whether a filter can name a model: MLflow's filters cannot contain both quotes."""
     return not ("'" in name and '"' in name)
 
 
@@ -280,7 +279,7 @@ def _named(name: str) -> str:
 
 
 def _mark(model: Any) -> Hashable:
-    """Say what a model shows of itself: MLflow moves an alias without touching any time."""
+    """Return a mark of a model; includes its aliases, whose moves change no time in MLflow."""
     return (
         model.last_updated_timestamp,
         tuple(sorted((alias, str(to)) for alias, to in dict(model.aliases).items())),
@@ -290,7 +289,7 @@ def _mark(model: Any) -> Hashable:
 
 
 def _unchanged(models: Iterable[Any], before: Aspired | None) -> dict[str, AspiredModel]:
-    """Return the models of an earlier listing that show no change since."""
+    """Return the models of an earlier listing that are unchanged."""
     if before is None:
         return {}
     return {
@@ -302,13 +301,13 @@ def _unchanged(models: Iterable[Any], before: Aspired | None) -> dict[str, Aspir
 
 @contextmanager
 def _as_source_error(name: str, what: str) -> Iterator[None]:
-    """Turn whatever MLflow's client raises into a `SourceError` that says what failed where."""
+    """Convert any error of MLflow's client to a `SourceError`."""
     try:
         yield
     except SourceError:
         raise
     except Exception as error:  # MLflow lets requests, urllib3, JSON and its own errors through
-        raise SourceError(f"{name} {what}: {in_words(error)}") from error
+        raise SourceError(f"{name} {what}: {error_text(error)}") from error
 
 
 def _aspired(
@@ -317,13 +316,13 @@ def _aspired(
     listed_at: float,
     known: Mapping[str, AspiredModel],
 ) -> Aspired:
-    """Join MLflow's two listings. A model that only the second one knows waits for the next.
+    """Join the listings of models and versions; a model only in the latter is ignored.
 
     Args:
-        models: The first listing.
-        versions: The second one, of every model that is not in ``known``.
-        listed_at: Epoch seconds at which the first one began.
-        known: Models that are as they were.
+        models: The models.
+        versions: The versions of every model outside ``known``.
+        listed_at: Epoch seconds at which the listing of models began.
+        known: Unchanged models.
     """
     by_model: dict[str, list[Any]] = {}
     for version in versions:
@@ -337,20 +336,20 @@ def _aspired(
         try:
             name = parse_model_name(model.name)
         except InvalidReferenceError as error:
-            problems.append(f"a registered model was left out: {error}")
+            problems.append(f"a registered model is ignored: {error}")
             continue
         listed = by_model.get(name, [])
         found[name] = known[name] if name in known else _model(model, listed)
-        if name in known or not _may_settle(model, listed, listed_at):
+        if name in known or not _may_change(model, listed, listed_at):
             marks[name] = _mark(model)
     return Aspired(found, listed_at, tuple(problems), marks)
 
 
-def _may_settle(model: Any, listed: list[Any], listed_at: float) -> bool:
-    """Whether a model is asked for anew, because it may change without showing a sign of it.
+def _may_change(model: Any, listed: list[Any], listed_at: float) -> bool:
+    """Whether a model may change without a change of its mark.
 
-    A version becomes ready so; but one that failed stays as it is, and one that was begun long ago
-    waits for the next thorough poll. An alias may be ahead of the listing of versions.
+    A pending version may become ready, for some time after its registration; an alias may be ahead
+    of the listing of versions.
     """
     numbers = {str(one.version) for one in listed}
     ahead = any(str(to) not in numbers for to in dict(model.aliases).values())
@@ -361,15 +360,15 @@ def _may_settle(model: Any, listed: list[Any], listed_at: float) -> bool:
 
 
 def _model(model: Any, listed: Iterable[Any]) -> AspiredModel:
-    """Return one model with its ready versions and the aliases that can be followed."""
+    """Return one model with its ready versions and followed aliases."""
     statuses: dict[int, str] = {}
     ready: dict[int, AspiredVersion] = {}
-    left_out: list[str] = []
+    ignored: list[str] = []
     for entity in listed:
         try:
             version = _version(entity)
         except (TypeError, ValueError) as error:
-            left_out.append(f"the version {entity.version!r} was left out: {error}")
+            ignored.append(f"the version {entity.version!r} is ignored: {error}")
             continue
         statuses[version.version] = version.status
         if version.status == _READY:
@@ -382,16 +381,16 @@ def _model(model: Any, listed: Iterable[Any]) -> AspiredModel:
         versions=ready,
         aliases=aliases,
         unfollowed=frozenset(unfollowed),
-        left_out=frozenset(statuses).difference(ready),
+        unready=frozenset(statuses).difference(ready),
         tags=dict(model.tags),
-        problems=(*left_out, *problems),
+        problems=(*ignored, *problems),
     )
 
 
 def _aliases(
     listed: Mapping[str, Any], statuses: Mapping[int, str]
 ) -> tuple[dict[str, int], set[str], list[str]]:
-    """Return the aliases that point at a ready version, those that don't, and why not."""
+    """Return the aliases of ready versions, all other aliases, and their problems."""
     aliases: dict[str, int] = {}
     unfollowed: set[str] = set()
     problems: list[str] = []
@@ -399,11 +398,11 @@ def _aliases(
         try:
             alias = parse_alias(text)
         except InvalidReferenceError as error:
-            problems.append(f"the alias {text!r} was left out: {error}")
+            problems.append(f"the alias {text!r} is ignored: {error}")
             continue
         version = _target(target)
         if alias == LATEST:
-            problems.append(f"the alias {text!r} was left out: it means the highest version")
+            problems.append(f"the alias {text!r} is ignored: it always means the highest version")
         elif version is None:
             unfollowed.add(alias)
             problems.append(f"the alias {text!r} points at {target!r}, which cannot be a version")
@@ -421,7 +420,7 @@ def _aliases(
 
 
 def _target(text: Any) -> int | None:
-    """Return the version at which an alias points; None: no version can have such a number."""
+    """Return the version at which an alias points, or None if it is not a version."""
     try:
         return parse_version(str(text))
     except InvalidReferenceError:
@@ -429,10 +428,10 @@ def _target(text: Any) -> int | None:
 
 
 def _version(entity: Any) -> AspiredVersion:
-    """Turn MLflow's version into ours; a stamp that cannot be read becomes a problem.
+    """Return the version of an MLflow entity; an unreadable stamp becomes a problem.
 
     Raises:
-        ValueError: No version can have such a number.
+        ValueError: The version number is invalid.
     """
     tags = dict(entity.tags)
     stamp, why_not = read_stamp(entity.name, entity.version, tags)
@@ -452,10 +451,10 @@ def _version(entity: Any) -> AspiredVersion:
 
 
 def _creation(entity: Any) -> str:
-    """Return what tells this creation of a version from another one under its name and number.
+    """Return the mark of a version's creation.
 
-    MLflow numbers the versions of a model from 1 again after the model was deleted or renamed. A
-    copy of a logged model has that model's source, and its own time.
+    MLflow numbers versions from 1 again after a model was deleted or renamed. A copy of a logged
+    model has that model's source, and its own time.
     """
     parts = (entity.creation_timestamp, entity.run_id or "", str(entity.source))
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:_CREATION_DIGITS]

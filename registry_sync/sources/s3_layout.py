@@ -1,8 +1,8 @@
-"""How a registry lies in a bucket: keys, one listing of a model, and its two small objects.
+"""The layout of a registry in a bucket: keys, listings, and the two small objects of a model.
 
 ``<prefix>/<model>/<version>/…``      the files of an artifact
-``<prefix>/<model>/<version>.manifest``   their manifest, written last: it publishes the version
-``<prefix>/<model>/aliases.json``     where the aliases point: ``{"champion": 3}``
+``<prefix>/<model>/<version>.manifest``   their manifest, written last, which publishes the version
+``<prefix>/<model>/aliases.json``     the targets of the aliases: ``{"champion": 3}``
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _ALIASES = "aliases.json"
 _MAX_PAGES = 100
 _MAX_REGISTRY_PAGES = 10_000
 _AFTER_ALL = "\U0010ffff"
-"""The last character that there is: what begins with it comes after everything else."""
+"""The last Unicode character, which sorts after all others."""
 
 
 class ChangedError(SourceError):
-    """An object is not any more the one that was listed: ask again."""
+    """An object has changed since it was listed; list it again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """Where a registry is.
+    """The location of a registry.
 
     Attributes:
         bucket: The bucket.
-        prefix: Of every key: empty, or ending in ``/``.
+        prefix: Prefix of every key; empty, or ends in ``/``.
     """
 
     bucket: str
@@ -51,10 +51,10 @@ class Root:
 
     @classmethod
     def at(cls, uri: str) -> Root:
-        """Return the root that ``s3://bucket/prefix`` means.
+        """Return the root of ``s3://bucket/prefix``.
 
         Raises:
-            InvalidReferenceError: It names no bucket.
+            InvalidReferenceError: The URI has no bucket.
         """
         bucket, _, path = uri.removeprefix(SCHEME).partition("/")
         if not uri.startswith(SCHEME) or not bucket:
@@ -64,7 +64,7 @@ class Root:
 
     @classmethod
     def of(cls, tracking_uri: str) -> Root | None:
-        """Return the root that a registry's URI means; None: that registry is no place in S3."""
+        """Return the root of a registry's URI, or None if it is not in S3."""
         try:
             return cls.at(tracking_uri)
         except InvalidReferenceError:
@@ -72,23 +72,23 @@ class Root:
 
     @property
     def uri(self) -> str:
-        """The URI, without a slash at its end."""
+        """The URI, without a trailing slash."""
         return f"{SCHEME}{self.bucket}/{self.prefix}".rstrip("/")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where one model of a registry is; its name is a part of the keys as it is."""
+class ModelLocation:
+    """The location of one model; its name is part of the keys."""
 
     root: Root
     model: str
 
     @classmethod
-    def at(cls, uri: str) -> Place:
-        """Return the place that ``s3://bucket/prefix/model`` means.
+    def at(cls, uri: str) -> ModelLocation:
+        """Return the location of ``s3://bucket/prefix/model``.
 
         Raises:
-            InvalidReferenceError: It means none; the message says why.
+            InvalidReferenceError: The URI is invalid; the message says why.
         """
         parent, _, model = uri.rstrip("/").rpartition("/")
         try:
@@ -100,7 +100,7 @@ class Place:
 
     @property
     def folder(self) -> str:
-        """The prefix of everything that belongs to the model."""
+        """The prefix of the model's keys."""
         return f"{self.root.prefix}{self.model}/"
 
     @property
@@ -123,7 +123,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A manifest that is there: its ETag, and the epoch seconds at which it was written."""
+    """A manifest: its ETag, and the epoch seconds of its last write."""
 
     etag: str
     written_at: float
@@ -131,17 +131,17 @@ class Published:
 
 @dataclass(slots=True)
 class ModelListing:
-    """What lies in one model's folder.
+    """The content of a model's folder.
 
     Attributes:
         place: The model.
-        published: The versions that have a manifest.
-        uploads: Numbers under which files lie, published or not.
-        aliases: ETag of the aliases; None: there are none.
-        problems: Manifests of nothing: sentences for users.
+        published: Versions with a manifest.
+        uploads: Versions with files, published or not.
+        aliases: ETag of the aliases, or None if there are none.
+        problems: Problems with manifests, as sentences for users.
     """
 
-    place: Place
+    place: ModelLocation
     published: dict[int, Published] = field(default_factory=dict)
     uploads: set[int] = field(default_factory=set)
     aliases: str | None = None
@@ -149,10 +149,10 @@ class ModelListing:
 
 
 def check_name(model: str) -> str:
-    """Return a model's name if it can be a part of a key.
+    """Return a model's name, if it can be part of a key.
 
     Raises:
-        InvalidReferenceError: It cannot; the message says why.
+        InvalidReferenceError: The name is invalid; the message says why.
     """
     try:
         check_paths([parse_model_name(model)])
@@ -165,18 +165,18 @@ def check_name(model: str) -> str:
 
 
 def list_registry(client: S3Client, root: Root, check: Callable[[], object]) -> list[ModelListing]:
-    """Return what lies in every folder of the registry, whatever their names are.
+    """Return the content of every model's folder.
 
-    One call lists a thousand objects of many models. Of a model that has more, as one with large
-    artifacts does, the folder is listed without the files of its versions instead.
+    One call lists a thousand objects of many models. The folder of a model with more objects is
+    listed without the files of its versions.
 
     Args:
         client: From `connect_s3`.
         root: The registry.
-        check: Called before each call; what it raises ends the listing.
+        check: Called before each call; an error from it ends the listing.
 
     Raises:
-        SourceError: There is no end to them. botocore's own errors pass.
+        SourceError: There are too many pages. botocore's own errors pass.
     """
     found: dict[str, ModelListing] = {}
     where: dict[str, Any] = {}
@@ -188,7 +188,7 @@ def list_registry(client: S3Client, root: Root, check: Callable[[], object]) -> 
             return list(found.values())
         where = {"ContinuationToken": page["NextContinuationToken"]}
         if len(names) == 1:
-            place = Place(root, names.pop())
+            place = ModelLocation(root, names.pop())
             check()
             found[place.model] = list_model(client, place)
             where = {"StartAfter": place.folder + _AFTER_ALL}
@@ -198,59 +198,60 @@ def list_registry(client: S3Client, root: Root, check: Callable[[], object]) -> 
 def _sort_in(
     found: dict[str, ModelListing], root: Root, page: ListObjectsV2OutputTypeDef
 ) -> set[str]:
-    """Sort the objects of a page in; return the names of their folders."""
+    """Add the objects of a page to ``found``; return the names of their folders."""
     names: set[str] = set()
     for each in page.get("Contents", []):
-        model, cut, rest = _tail(each["Key"], root.prefix).partition("/")
-        if not cut:
-            continue  # beside the folders
+        model, slash, path = each["Key"].removeprefix(root.prefix).partition("/")
+        if not slash:
+            continue  # not in a folder
         names.add(model)
         listing = found.get(model)
         if listing is None:
-            listing = found[model] = ModelListing(Place(root, model))
-        folder, cut, _ = rest.partition("/")
-        if not cut:
-            _note(listing, rest, Published(each["ETag"], each["LastModified"].timestamp()))
+            listing = found[model] = ModelListing(ModelLocation(root, model))
+        folder, slash, _ = path.partition("/")
+        if not slash:
+            _add(listing, path, Published(each["ETag"], each["LastModified"].timestamp()))
         elif (version := _number(folder)) is not None:
             listing.uploads.add(version)
     return names
 
 
-def list_model(client: S3Client, place: Place) -> ModelListing:
-    """Return what lies in a model's folder.
+def list_model(client: S3Client, place: ModelLocation) -> ModelListing:
+    """Return the content of a model's folder.
 
     Raises:
-        SourceError: There is no end to it. botocore's own errors pass.
+        SourceError: There are too many pages. botocore's own errors pass.
     """
     found = ModelListing(place)
     for page in _pages(client, place.root, place.folder):
         for folder in page.get("CommonPrefixes", []):
-            version = _number(_tail(folder.get("Prefix", ""), place.folder)[:-1])
+            version = _number(folder.get("Prefix", "").removeprefix(place.folder)[:-1])
             if version is not None:
                 found.uploads.add(version)
         for each in page.get("Contents", []):
             written_at = each["LastModified"].timestamp()
-            _note(found, _tail(each["Key"], place.folder), Published(each["ETag"], written_at))
+            name = each["Key"].removeprefix(place.folder)
+            _add(found, name, Published(each["ETag"], written_at))
     return found
 
 
-def _note(found: ModelListing, name: str, what: Published) -> None:
-    """Sort one object of a model's folder in; what is neither manifest nor aliases is nobody's."""
+def _add(found: ModelListing, name: str, what: Published) -> None:
+    """Add an object of a model's folder, if it is a manifest or the aliases."""
     if name == _ALIASES:
         found.aliases = what.etag
     elif name.endswith(_MANIFEST_SUFFIX):
         version = _number(name.removesuffix(_MANIFEST_SUFFIX))
         if version is None:
-            found.problems.append(f"the manifest {name!r} was left out: it names no version")
+            found.problems.append(f"the manifest {name!r} is ignored: its name is not a version")
         else:
             found.published[version] = what
 
 
 def _pages(client: S3Client, root: Root, prefix: str) -> Iterator[ListObjectsV2OutputTypeDef]:
-    """Yield the pages of what lies directly under a prefix.
+    """Yield the pages of the objects and folders directly under a prefix.
 
     Raises:
-        SourceError: There are too many.
+        SourceError: There are too many pages.
     """
     token: dict[str, Any] = {}
     for _ in range(_MAX_PAGES):
@@ -262,12 +263,8 @@ def _pages(client: S3Client, root: Root, prefix: str) -> Iterator[ListObjectsV2O
     raise SourceError(f"{SCHEME}{root.bucket}/{prefix} has more than {_MAX_PAGES} pages of objects")
 
 
-def _tail(key: str, prefix: str) -> str:
-    return key.removeprefix(prefix)
-
-
 def _number(text: str) -> int | None:
-    """Return the version that ``text`` spells in its one way; None: it spells none."""
+    """Return the version that ``text`` spells canonically, or None."""
     try:
         version = parse_version(text)
     except InvalidReferenceError:
@@ -279,20 +276,20 @@ def _number(text: str) -> int | None:
 
 
 def read_small(
-    client: S3Client, place: Place, key: str, etag: str | None, limit: int
+    client: S3Client, place: ModelLocation, key: str, etag: str | None, limit: int
 ) -> tuple[bytes, str]:
     """Return a small object's bytes and its ETag.
 
     Args:
         client: From `connect_s3`.
-        place: The model that it belongs to.
-        key: Its key.
-        etag: What it must be still; None: whatever it is.
-        limit: Most bytes that it may have.
+        place: The model of the object.
+        key: The object's key.
+        etag: The required ETag, or None for any.
+        limit: The most bytes.
 
     Raises:
-        ChangedError: It is not there, or another one.
-        ValueError: It is larger than ``limit``. botocore's own errors pass.
+        ChangedError: The object is missing, or has another ETag.
+        ValueError: The object is larger than ``limit``. botocore's own errors pass.
     """
     from botocore.exceptions import ClientError
 
@@ -311,10 +308,10 @@ def read_small(
 
 
 def parse_aliases(content: bytes) -> dict[str, Any]:
-    """Return what the aliases say: alias to version number, neither of them checked yet.
+    """Return the targets of the aliases, both unchecked.
 
     Raises:
-        ValueError: It is not a JSON object.
+        ValueError: The content is not a JSON object.
     """
     try:
         parsed = json.loads(content)

@@ -1,7 +1,7 @@
-"""Publish a folder as a version of an S3 registry: claim a number, upload, publish, point aliases.
+"""Publication of a folder in an S3 registry: claim a version, upload, publish, set aliases.
 
-Blocking. Nothing that is published is ever written again but ``aliases.json``. What fails halfway
-leaves an unfinished upload, which no node lists and the next publication leaves alone.
+Blocking. Published objects are never written again, except ``aliases.json``. A failed publication
+leaves an unfinished upload, which nodes and later publications ignore.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from registry_sync.sources.s3_layout import (
     MAX_MANIFEST_BYTES,
     ChangedError,
     ModelListing,
-    Place,
+    ModelLocation,
     list_model,
     parse_aliases,
     read_small,
@@ -50,12 +50,12 @@ _TRY_AGAIN_S = 0.2
 _UPLOADS_AT_ONCE = 4
 
 OnBytes = Callable[[str, int, int], None]
-"""Called from any thread with (``hash`` or ``upload``, bytes so far, bytes in all)."""
+"""Called from any thread with ``hash`` or ``upload``, the bytes done and the total bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder that can be published: what it was when it was hashed."""
+    """A folder that can be published, as it was when it was hashed."""
 
     path: Path
     listing: RemoteListing
@@ -69,18 +69,18 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What is published now.
+    """A finished publication.
 
     Attributes:
-        place: The model.
-        version: Its version.
+        place: The model's location.
+        version: The published version.
         manifest: The version's files.
-        uploaded: False: the very same bytes were published under that number before.
-        guarded: The storage keeps conditions. False: two publications at the same time could have
-            overwritten each other's aliases, or mixed their files.
+        uploaded: False if the same bytes were published under this number before.
+        guarded: Whether the storage honours conditions. If not, two publications at the same time
+            may have overwritten each other's aliases, or mixed their files.
     """
 
-    place: Place
+    place: ModelLocation
     version: int
     manifest: Manifest
     uploaded: bool
@@ -88,12 +88,12 @@ class Publication:
 
 
 def read_folder(path: Path, *, max_files: int, max_bytes: int, on_bytes: OnBytes) -> Folder:
-    """Hash a folder, and refuse what no node would take.
+    """Hash a folder; refuse one that nodes would refuse.
 
     Raises:
-        SourceError: It cannot be read.
-        UnsafePathError, ArtifactTooLargeError: A link, a path or a size that nodes refuse.
-        IncompleteArtifactError, BrokenModelError: It is not, or not all of, a model.
+        SourceError: The folder cannot be read.
+        UnsafePathError, ArtifactTooLargeError: It has a link, a path or a size that nodes refuse.
+        IncompleteArtifactError, BrokenModelError: It is not a complete model.
     """
     listing = _list(path, max_files)
     total = sum(file.size_bytes or 0 for file in listing.files)
@@ -112,7 +112,7 @@ def read_folder(path: Path, *, max_files: int, max_bytes: int, on_bytes: OnBytes
 
 
 def _list(path: Path, max_files: int) -> RemoteListing:
-    """List a folder as a fetch would.
+    """List a folder as a fetch does.
 
     Raises:
         SourceError, ArtifactError: See `read_folder`.
@@ -129,9 +129,9 @@ class Publisher:
     """Publishes versions of one model. One thread."""
 
     def __init__(
-        self, client: S3Client, place: Place, *, sleep: Callable[[float], None] = time.sleep
+        self, client: S3Client, place: ModelLocation, *, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        """Store. ``client`` is from `connect_s3`; ``sleep`` waits for seconds."""
+        """``client`` is from `connect_s3`; ``sleep`` waits for seconds."""
         self._client = client
         self._bucket = place.root.bucket
         self._place = place
@@ -143,15 +143,15 @@ class Publisher:
     ) -> Publication:
         """Publish a folder as ``version``, or as the next one, and point aliases at it.
 
-        The same bytes under the same number are no error: what broke off is repeated safely.
+        Publishing the same bytes under the same number again is allowed.
 
         Raises:
-            PublishError: The number is taken, or somebody else interferes.
-            SourceError: The storage did not answer, or refused.
+            PublishError: The number is taken, or another publication interferes.
+            SourceError: The storage failed.
         """
         with as_source_error(f"publishing to {self._place.uri(self._place.folder)} failed"):
             if aliases:
-                self._read_aliases()  # what cannot be read is found before anything is uploaded
+                self._read_aliases()  # fails before the upload if they cannot be read
             listing = list_model(self._client, self._place)
             again = version is not None and version in listing.published
             if version is not None and again:
@@ -170,13 +170,13 @@ class Publisher:
     # --- the number -------------------------------------------------------------------------------
 
     def _check_same(self, folder: Folder, version: int) -> None:
-        """Make sure that what is published is what would be.
+        """Check that the published version has the folder's bytes.
 
         Raises:
-            PublishError: It is not.
+            PublishError: The published version has other bytes.
         """
         key = self._place.manifest(version)
-        published = _read_again(self._client, self._place, key)
+        published = _read_manifest(self._client, self._place, key)
         if published != folder.manifest.text().encode():
             raise PublishError(
                 f"version {version} of {self._place.model!r} is published already, with other "
@@ -184,10 +184,10 @@ class Publisher:
             )
 
     def _claim(self, folder: Folder, version: int | None, listing: ModelListing) -> int:
-        """Make a number ours by being the first to write its first file; return it.
+        """Claim a version number by writing its first file before any other writer; return it.
 
         Raises:
-            PublishError: The number is taken, or others are quicker again and again.
+            PublishError: The number is taken, or other publications were faster each time.
         """
         first = _content(folder, _CLAIM)
         if version is not None and version in listing.uploads:
@@ -204,15 +204,12 @@ class Publisher:
                 break
             number += 1
         raise PublishError(
-            f"somebody else publishes {self._place.model!r} at the same time, under the same "
+            f"another publication of {self._place.model!r} runs at the same time, under the same "
             "numbers: try again"
         )
 
     def _learn_whether_guarded(self, version: int, first: bytes) -> None:
-        """Write the same again, if it is not there: some storages accept that, and look at nothing.
-
-        Harmless, since the bytes are the same.
-        """
+        """Write the same bytes under a false condition, to see whether it is honoured."""
         if self._guarded and self._put(self._key(version, _CLAIM), first, IfNoneMatch="*"):
             self._guarded = False
 
@@ -222,12 +219,12 @@ class Publisher:
     # --- the bytes --------------------------------------------------------------------------------
 
     def _upload(self, folder: Folder, version: int, on_bytes: OnBytes) -> None:
-        """Upload every file but the first one; ends soon after an error or an interruption."""
+        """Upload all files except the first; stop soon after an error or an interruption."""
         sent = _Sent(folder, on_bytes)
-        rest = [file for file in folder.listing.files if file.path != _CLAIM]
+        others = [file for file in folder.listing.files if file.path != _CLAIM]
         with ThreadPoolExecutor(_UPLOADS_AT_ONCE, "upload") as pool:
             try:
-                list(pool.map(partial(self._upload_one, folder, version, sent), rest))
+                list(pool.map(partial(self._upload_one, folder, version, sent), others))
             except BaseException:
                 sent.stop.set()
                 raise
@@ -241,55 +238,55 @@ class Publisher:
         )
 
     def _check_uploaded(self, folder: Folder, version: int) -> None:
-        """Make sure that what lies there has the names and sizes of what was hashed.
+        """Check names and sizes of the uploaded files against the hashed folder.
 
         Raises:
-            PublishError: It has not, or the folder has changed since it was hashed.
+            PublishError: They differ, or the folder has changed since it was hashed.
         """
         if not _is_as_hashed(folder):
             raise PublishError(
                 f"{folder.path} changed while it was uploaded, and nothing is published: publish "
-                "again when it is at rest"
+                "again when it no longer changes"
             )
         there = S3Location(self._client, self._bucket, self._place.files(version))
         if not _has_what_was_hashed(there, folder):
             raise PublishError(
-                f"somebody else writes to {self._place.uri(self._place.files(version))}, and "
+                f"another writer uses {self._place.uri(self._place.files(version))}, and "
                 "nothing is published: publish again"
             )
 
     def _write_manifest(self, folder: Folder, version: int) -> None:
-        """Publish: from now on the version is listed.
+        """Write the manifest, which publishes the version.
 
         Raises:
-            PublishError: Somebody else has published that number meanwhile.
+            PublishError: Another publication of that number was faster.
         """
         text = folder.manifest.text().encode()
         if not self._guarded and version in list_model(self._client, self._place).published:
             self._check_same(folder, version)
         elif not self._put(self._place.manifest(version), text, IfNoneMatch="*"):
-            # Perhaps it was ourselves: a request whose answer was lost is sent once more.
+            # Possibly our own write: boto3 repeats a request whose answer was lost.
             self._check_same(folder, version)
 
     # --- the aliases ------------------------------------------------------------------------------
 
-    def _point(self, wanted: Mapping[str, int]) -> None:
-        """Point aliases, and leave the others as they are.
+    def _point(self, targets: Mapping[str, int]) -> None:
+        """Point aliases at versions, and keep all others.
 
         Raises:
-            PublishError: Others write them all the time, or they cannot be read.
+            PublishError: Other writers were faster each time, or the aliases cannot be read.
         """
         for attempt in range(_TRIES):
-            said, etag = self._read_aliases()
-            after = {**said, **wanted}
-            if after == said:
+            before, etag = self._read_aliases()
+            after = {**before, **targets}
+            if after == before:
                 return
             body = (json.dumps(after, indent=2, sort_keys=True) + "\n").encode()
             condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
             written = self._put(self._place.aliases, body, **condition)
             if written and self._guarded:
                 return
-            # Not written: somebody was quicker. Written, and nothing is guarded: look once more.
+            # Another writer was faster, or the condition was ignored: check again.
             self._sleep(random.uniform(0, _TRY_AGAIN_S * (attempt + 1)))  # noqa: S311 - no secret
         raise PublishError(
             f"the version is published, but {self._place.uri(self._place.aliases)} is written by "
@@ -297,10 +294,10 @@ class Publisher:
         )
 
     def _read_aliases(self) -> tuple[dict[str, Any], str | None]:
-        """Return what the aliases say, and their ETag; nothing and None where there are none.
+        """Return the targets of the aliases and their ETag, or nothing and None.
 
         Raises:
-            PublishError: They cannot be read.
+            PublishError: The aliases cannot be read.
         """
         key = self._place.aliases
         try:
@@ -316,24 +313,24 @@ class Publisher:
     # --- conditional writes -----------------------------------------------------------------------
 
     def _put(self, key: str, content: bytes, **condition: Any) -> bool:
-        """Write a small object if the condition holds; whether it was written."""
+        """Write a small object if the condition holds; return whether it was written."""
         from botocore.exceptions import ClientError
 
-        asked = condition if self._guarded else {}
+        conditions = condition if self._guarded else {}
         try:
-            self._client.put_object(Bucket=self._bucket, Key=key, Body=content, **asked)
+            self._client.put_object(Bucket=self._bucket, Key=key, Body=content, **conditions)
         except ClientError as error:
-            if asked and is_unknown(error):
+            if conditions and is_unknown(error):
                 self._guarded = False
                 return self._put(key, content)
-            if asked and (is_changed(error) or is_gone(error)):
+            if conditions and (is_changed(error) or is_gone(error)):
                 return False
             raise
         return True
 
 
 class _Sent:
-    """Bytes that were sent, counted from several threads. Set ``stop`` to end the uploads."""
+    """The count of sent bytes, from several threads. Set ``stop`` to end the uploads."""
 
     def __init__(self, folder: Folder, on_bytes: OnBytes) -> None:
         self.stop = threading.Event()
@@ -343,20 +340,20 @@ class _Sent:
         self._lock = threading.Lock()
 
     def count(self, sent: int) -> None:
-        """Count bytes; what is raised here ends the upload that sent them.
+        """Count sent bytes.
 
         Raises:
-            PublishError: The others are ended too.
+            PublishError: The uploads are stopped; the error ends the calling one.
         """
         if self.stop.is_set():
-            raise PublishError("the publication was ended")
+            raise PublishError("the publication was stopped")
         with self._lock:
             self._done += sent
             self._on_bytes("upload", self._done, self._total)
 
 
 def _is_as_hashed(folder: Folder) -> bool:
-    """Whether nothing in the folder was written since."""
+    """Whether the folder is unchanged since it was hashed."""
     try:
         return _list(folder.path, len(folder.listing.files)) == folder.listing
     except (SourceError, ArtifactError):
@@ -364,7 +361,7 @@ def _is_as_hashed(folder: Folder) -> bool:
 
 
 def _has_what_was_hashed(there: S3Location, folder: Folder) -> bool:
-    """Whether names and sizes are the same there.
+    """Whether the uploaded files have the folder's names and sizes.
 
     Raises:
         SourceError: The storage did not answer.
@@ -377,8 +374,8 @@ def _has_what_was_hashed(there: S3Location, folder: Folder) -> bool:
     return {(file.path, file.size_bytes) for file in found.files} == expected
 
 
-def _read_again(client: S3Client, place: Place, key: str) -> bytes | None:
-    """Return a manifest as it is there; None: it is none."""
+def _read_manifest(client: S3Client, place: ModelLocation, key: str) -> bytes | None:
+    """Return the bytes of a published manifest, or None if it is too large."""
     try:
         return read_small(client, place, key, None, MAX_MANIFEST_BYTES)[0]
     except ValueError:
@@ -386,10 +383,10 @@ def _read_again(client: S3Client, place: Place, key: str) -> bytes | None:
 
 
 def _content(folder: Folder, path: str) -> bytes:
-    """Return a small file's content, if it is still the one that was hashed.
+    """Return a small file's content, if it is unchanged since it was hashed.
 
     Raises:
-        PublishError: It is not.
+        PublishError: The file has changed.
     """
     content = (folder.path / path).read_bytes()
     if hashlib.sha256(content).hexdigest() != folder.manifest.files[path]:

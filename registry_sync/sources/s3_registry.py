@@ -1,4 +1,4 @@
-"""A prefix of an S3 bucket as a source: a registry without MLflow. See `s3_layout`."""
+"""A registry in a prefix of an S3 bucket, without MLflow. See `s3_layout`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from registry_sync.sources.s3_layout import (
     MAX_MANIFEST_BYTES,
     SCHEME,
     ModelListing,
-    Place,
+    ModelLocation,
     Published,
     Root,
     check_name,
@@ -36,7 +36,7 @@ from registry_sync.sources.storage import (
     wait_for,
 )
 
-__all__ = ["SCHEME", "S3Prefix", "connect_s3_registry"]
+__all__ = ["SCHEME", "S3Registry", "connect_s3_registry"]
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -53,7 +53,7 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True, slots=True)
 class _Stamp:
-    """What one manifest says: the artifact's digest, or why it says nothing."""
+    """The digest of a manifest, or why it cannot be read."""
 
     digest: str | None
     problem: str | None = None
@@ -61,38 +61,37 @@ class _Stamp:
 
 @dataclass(frozen=True, slots=True)
 class _Aliases:
-    """What a model's aliases say, unchecked; or why nobody knows what they say."""
+    """The targets of a model's aliases, unchecked, or why they cannot be read."""
 
-    said: Mapping[str, Any] = field(default_factory=dict)
+    targets: Mapping[str, Any] = field(default_factory=dict)
     problem: str | None = None
 
 
-def connect_s3_registry(uri: str, environ: Mapping[str, str]) -> S3Prefix:
-    """Return a source for the registry at ``s3://bucket/prefix``. Asks nothing yet.
+def connect_s3_registry(uri: str, environ: Mapping[str, str]) -> S3Registry:
+    """Return a source for ``s3://bucket/prefix``, without any call.
 
     Raises:
-        SourceError: The URI names no bucket, or boto3 cannot be set up by the environment.
+        SourceError: The URI has no bucket, or boto3's environment is invalid.
     """
     try:
         root = Root.at(uri)
     except InvalidReferenceError as error:
         raise SourceError(str(error)) from error
     with as_source_error("S3 cannot be used as a registry"):
-        return S3Prefix(connect_s3(environ, read_timeout_s=_READ_TIMEOUT_S), root)
+        return S3Registry(connect_s3(environ, read_timeout_s=_READ_TIMEOUT_S), root)
 
 
-class S3Prefix:
-    """See `registry_sync.sources.source.Source`. Lists the versions that have a manifest.
+class S3Registry:
+    """A `Source` of the versions that have a manifest.
 
-    Every listing asks for all keys anew, a thousand in each call. What a manifest or the aliases
-    *said* is remembered by key and ETag, which cannot come to mean anything else; and so is what a
-    model's objects mean together, while they are the same.
+    Every listing reads all keys, a thousand per call. Manifests and aliases are cached by key and
+    ETag, and models by their objects.
     """
 
     def __init__(
         self, client: S3Client, root: Root, clock: Callable[[], float] = time.time
     ) -> None:
-        """Store. ``client`` is from `connect_s3`; ``clock`` gives epoch seconds."""
+        """``client`` is from `connect_s3`; ``clock`` gives epoch seconds."""
         self._client = client
         self._root = root
         self._clock = clock
@@ -102,11 +101,11 @@ class S3Prefix:
 
     @property
     def name(self) -> str:
-        """What messages call the registry."""
+        """See `Source.name`."""
         return f"the registry at {self._root.uri}"
 
     def aspired(self, before: Aspired | None = None) -> Aspired:  # noqa: ARG002 - see the class
-        """List everything that is published, whatever was listed before.
+        """List all published versions.
 
         Raises:
             SourceError: The registry could not be listed completely.
@@ -115,42 +114,44 @@ class S3Prefix:
         give_up_at = time.monotonic() + _LISTING_LIMIT_S
         with as_source_error(f"{self.name} could not be listed"):
             found = wait_for(
-                lambda left: list_registry(self._client, self._root, partial(_check, left)),
+                lambda cancelled: list_registry(
+                    self._client, self._root, partial(_check, cancelled)
+                ),
                 partial(_give_up, give_up_at),
             )
             listings, problems = _named(found)
             last = self._last
             news = [one for one in listings if last.get(one.place.model, _NOTHING)[0] != one]
-            # The small objects before any is needed: where nothing changed, none is asked for.
+            # Read all small objects first, side by side.
             reads = [read for found in news for read in self._reads(found)]
             list(_side_by_side(reads, give_up_at))
-            meant = {found.place.model: self._model(found) for found in news}
+            changed = {found.place.model: self._model(found) for found in news}
         self._last = {
-            name: (one, meant[name] if name in meant else last[name][1])
+            name: (one, changed[name] if name in changed else last[name][1])
             for name, one in ((one.place.model, one) for one in listings)
         }
         models = {name: model for name, (_, model) in self._last.items()}
         return Aspired(models, listed_at, tuple(problems))
 
     def model(self, name: str) -> AspiredModel | None:
-        """Ask for one model; None: nothing of it is published.
+        """Return one model, or None if nothing of it is published.
 
         Raises:
             SourceError: The storage did not answer.
         """
         with as_source_error(f"the model {name!r} could not be listed"):
             try:
-                place = Place(self._root, check_name(name))
+                place = ModelLocation(self._root, check_name(name))
             except InvalidReferenceError:
                 return None
             found = list_model(self._client, place)
             return self._model(found) if found.published or found.aliases else None
 
     def version(self, model: str, version: int) -> AspiredVersion:
-        """Ask for one published version.
+        """Return one published version.
 
         Raises:
-            SourceError: It is not published, or the storage did not answer.
+            SourceError: The version is not published, or the storage did not answer.
         """
         place, published = self._published(model, version)
         with as_source_error(f"the manifest of version {version} of {model!r} could not be read"):
@@ -163,20 +164,20 @@ class S3Prefix:
         """Return the URI of the version's files.
 
         Raises:
-            SourceError: It is not published, or the storage did not answer.
+            SourceError: The version is not published, or the storage did not answer.
         """
         place, _ = self._published(model, version)
         return place.uri(place.files(version))
 
     def is_whole(self, version: AspiredVersion) -> bool:  # noqa: ARG002 - of any version
-        """Yes: a version is listed by its manifest, which is written after its last file."""
+        """Return True: the manifest, which lists a version, is written after its last file."""
         return True
 
     def stamp(self, model: str, version: int, digest: str) -> None:
-        """Agree, if the version's manifest has this digest: it is the stamp, and stays.
+        """Check that the version's manifest, which is its stamp, has this digest.
 
         Raises:
-            SourceError: It has another one, or could not be read.
+            SourceError: The manifest has another digest, or could not be read.
         """
         stamped = self.version(model, version).expected_digest
         if stamped != digest:
@@ -185,16 +186,16 @@ class S3Prefix:
                 "be changed: publish the other bytes as a new version"
             )
 
-    def _published(self, model: str, version: int) -> tuple[Place, Published]:
-        """Return where a version is, if it is published.
+    def _published(self, model: str, version: int) -> tuple[ModelLocation, Published]:
+        """Return the location and manifest of a published version.
 
         Raises:
-            SourceError: It is not, or the storage did not answer.
+            SourceError: The version is not published, or the storage did not answer.
         """
         from botocore.exceptions import ClientError
 
         with as_source_error(f"version {version} of {model!r} could not be looked up"):
-            place = Place(self._root, check_name(model))
+            place = ModelLocation(self._root, check_name(model))
             try:
                 head = self._client.head_object(
                     Bucket=self._root.bucket, Key=place.manifest(version)
@@ -220,22 +221,22 @@ class S3Prefix:
             reads.append(partial(self._aliases, found.place, found.aliases))
         return reads
 
-    def _read_manifest(self, place: Place, version: int, etag: str) -> _Stamp:
+    def _read_manifest(self, place: ModelLocation, version: int, etag: str) -> _Stamp:
         key = place.manifest(version)
         try:
             content, _ = read_small(self._client, place, key, etag, MAX_MANIFEST_BYTES)
             manifest = Manifest.parse(content.decode())
             if "MLmodel" not in manifest.files:
-                raise ValueError("it names no MLmodel")  # noqa: TRY301 - as the parser says it
+                raise ValueError("it has no MLmodel")  # noqa: TRY301 - as the parser raises
             return _Stamp(manifest.digest)
         except (ValueError, UnsafePathError) as error:
             problem = (
                 f"the stamp of version {version} cannot be read, so its bytes cannot be checked, "
-                f"and it does not serve: {place.uri(key)} is no manifest: {error}"
+                f"and it does not serve: {place.uri(key)} is not a manifest: {error}"
             )
             return _Stamp(None, problem)
 
-    def _read_aliases(self, place: Place, etag: str) -> _Aliases:
+    def _read_aliases(self, place: ModelLocation, etag: str) -> _Aliases:
         try:
             content, _ = read_small(self._client, place, place.aliases, etag, MAX_ALIASES_BYTES)
             return _Aliases(parse_aliases(content))
@@ -245,7 +246,7 @@ class S3Prefix:
             )
             return _Aliases(problem=problem)
 
-    # --- what it means ----------------------------------------------------------------------------
+    # --- models -----------------------------------------------------------------------------------
 
     def _model(self, found: ModelListing) -> AspiredModel:
         stamps = {
@@ -257,12 +258,12 @@ class S3Prefix:
 
 
 def _side_by_side(calls: Iterable[Callable[[], _Answer]], give_up_at: float) -> Iterator[_Answer]:
-    """Yield what calls answer, in order; several are under way at a time.
+    """Yield the results of calls, in order; several calls run at a time.
 
     Raises:
-        SourceError: ``give_up_at``, in monotonic seconds, is over, however the storage drips.
+        SourceError: The time ``give_up_at`` (monotonic seconds) has passed.
     """
-    answers = parts_in_order(calls, lambda call, _left: (call(),), at_once=_CALLS_AT_ONCE)
+    answers = parts_in_order(calls, lambda call, _cancelled: (call(),), at_once=_CALLS_AT_ONCE)
     with closing(answers):
         for _, answer in answers:
             if answer is not None:
@@ -276,19 +277,19 @@ def _give_up(at: float) -> None:
         raise SourceError(f"S3 did not answer within {_LISTING_LIMIT_S:.0f} s")
 
 
-def _check(left: threading.Event) -> None:
-    if left.is_set():
-        raise SourceError("nobody waits for the listing any more")
+def _check(cancelled: threading.Event) -> None:
+    if cancelled.is_set():
+        raise SourceError("the listing was cancelled")
 
 
 def _named(found: Iterable[ModelListing]) -> tuple[list[ModelListing], list[str]]:
-    """Return the folders in which something is published, and why others were left out."""
+    """Return the folders with publications, and why others are ignored."""
     listings, problems = [], []
     for one in found:
         try:
             check_name(one.place.model)
         except InvalidReferenceError as error:
-            problems.append(f"the folder {one.place.model!r} was left out: {error}")
+            problems.append(f"the folder {one.place.model!r} is ignored: {error}")
             continue
         if one.published or one.aliases:
             listings.append(one)
@@ -296,16 +297,13 @@ def _named(found: Iterable[ModelListing]) -> tuple[list[ModelListing], list[str]
 
 
 def _model(found: ModelListing, stamps: Mapping[int, _Stamp], aliases: _Aliases) -> AspiredModel:
-    """Return one model with its versions and the aliases that can be followed.
-
-    A version whose manifest cannot be read is there all the same: it is neither gone nor altered.
-    """
+    """Return one model with its versions, unreadable manifests included, and followed aliases."""
     versions = {
         number: _version(found.place, number, one, stamps[number])
         for number, one in sorted(found.published.items())
     }
     problems = [*found.problems, *([aliases.problem] if aliases.problem else [])]
-    followed, unfollowed = _follow(aliases.said, versions, problems)
+    followed, unfollowed = _follow(aliases.targets, versions, problems)
     if versions:
         followed[LATEST] = max(versions)
     return AspiredModel(
@@ -313,32 +311,32 @@ def _model(found: ModelListing, stamps: Mapping[int, _Stamp], aliases: _Aliases)
         versions=versions,
         aliases=followed,
         unfollowed=frozenset(unfollowed),
-        left_out=frozenset(found.published).difference(versions),
+        unready=frozenset(found.published).difference(versions),
         aliases_known=aliases.problem is None,
         problems=tuple(problems),
     )
 
 
 def _follow(
-    said: Mapping[str, Any], versions: Collection[int], problems: list[str]
+    targets: Mapping[str, Any], versions: Collection[int], problems: list[str]
 ) -> tuple[dict[str, int], set[str]]:
-    """Return the aliases that point at a listed version, and those that do not; say why."""
+    """Return the aliases of listed versions, and all others; add to ``problems``."""
     followed: dict[str, int] = {}
     unfollowed: set[str] = set()
-    for text, target in sorted(said.items()):
+    for text, target in sorted(targets.items()):
         try:
             alias = parse_alias(text)
         except InvalidReferenceError as error:
-            problems.append(f"the alias {text!r} was left out: {error}")
+            problems.append(f"the alias {text!r} is ignored: {error}")
             continue
         if alias == LATEST:
-            problems.append(f"the alias {text!r} was left out: it means the highest version")
+            problems.append(f"the alias {text!r} is ignored: it always means the highest version")
             continue
         try:
             version = parse_version(str(target))
         except InvalidReferenceError as error:
             unfollowed.add(alias)
-            problems.append(f"the alias {text!r} points at no version: {error}")
+            problems.append(f"the alias {text!r} does not point at a version: {error}")
             continue
         if version in versions:
             followed[alias] = version
@@ -348,7 +346,9 @@ def _follow(
     return followed, unfollowed
 
 
-def _version(place: Place, number: int, published: Published, stamp: _Stamp) -> AspiredVersion:
+def _version(
+    place: ModelLocation, number: int, published: Published, stamp: _Stamp
+) -> AspiredVersion:
     return AspiredVersion(
         model=place.model,
         version=number,

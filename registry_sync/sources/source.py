@@ -1,4 +1,4 @@
-"""What the control plane needs from a registry."""
+"""The port to a registry."""
 
 from __future__ import annotations
 
@@ -8,34 +8,31 @@ from registry_sync.domain import Aspired, AspiredModel, AspiredVersion
 
 
 class Source(Protocol):
-    """One registry. Stateless: every call asks it anew, and remembers nothing.
+    """One registry. Stateless: every call reads the registry anew.
 
-    All methods block for as long as the network takes (bounded, seconds) and are called from a
-    thread, never on an event loop. Safe to call from several threads.
+    All methods block for the time of network calls (bounded, seconds), and are safe to call from
+    several threads.
     """
 
     @property
     def name(self) -> str:
-        """What messages call the registry: its kind, and where it is."""
+        """The registry's kind and address, for messages."""
         ...
 
     def aspired(self, before: Aspired | None = None) -> Aspired:
-        """List everything that the registry has.
+        """Return a complete listing; unreadable parts are problems inside it.
 
         Args:
-            before: An earlier listing. Models that show no change since may be taken from it, so
-                that tags of their versions may be as old; None: everything is asked for.
-
-        Returns:
-            The complete listing; what could not be understood is a problem inside it.
+            before: An earlier listing, or None. Unchanged models may be taken from it, so that the
+                tags of their versions may be as old.
 
         Raises:
-            SourceError: The registry could not be listed completely. There is no partial listing.
+            SourceError: The registry could not be listed completely.
         """
         ...
 
     def model(self, name: str) -> AspiredModel | None:
-        """Ask for one model with all its versions; None: there is no such model.
+        """Return one model with all its versions, or None if there is no such model.
 
         Raises:
             SourceError: The registry did not answer.
@@ -43,32 +40,29 @@ class Source(Protocol):
         ...
 
     def version(self, model: str, version: int) -> AspiredVersion:
-        """Ask for one version, whatever its status.
+        """Return one version, in any state.
 
         Raises:
-            SourceError: It does not exist, or the registry did not answer.
+            SourceError: The version does not exist, or the registry did not answer.
         """
         ...
 
     def locate(self, model: str, version: int) -> str:
-        """Return the URI from which the version's bytes can be fetched now.
+        """Return the URI of the version's bytes.
 
         Raises:
-            SourceError: The registry did not answer, or knows no such place.
+            SourceError: The registry did not answer, or knows no URI.
         """
         ...
 
     def is_whole(self, version: AspiredVersion) -> bool:
-        """Whether the registry itself knows that the last file of a version has been uploaded.
-
-        False: it knows nothing of the kind, or does not answer.
-        """
+        """Whether the registry confirms that the last file of a version has been uploaded."""
         ...
 
     def stamp(self, model: str, version: int, digest: str) -> None:
-        """Write ``digest`` on the version as what its bytes must be.
+        """Stamp a version with ``digest``.
 
         Raises:
-            SourceError: The registry did not take it.
+            SourceError: The registry refused the stamp.
         """
         ...

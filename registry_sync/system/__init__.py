@@ -1,20 +1,20 @@
-"""The process of the control plane: threads, priority, metrics, damaged files and faults."""
+"""The control plane's process: threads, priority, metrics, damaged files, faults."""
 
 from registry_sync.system.damaged_files import DamagedFile, DamagedFiles
-from registry_sync.system.metrics import METRICS, registry_calls, show_store
-from registry_sync.system.model_faults import Faults
-from registry_sync.system.supervised import is_being_cancelled, without_end
+from registry_sync.system.metrics import METRICS, registry_calls, set_store_gauges
+from registry_sync.system.model_faults import ModelFaults
+from registry_sync.system.supervised import is_being_cancelled, run_forever
 from registry_sync.system.threads import StoppedError, Threads
 
 __all__ = [
     "METRICS",
     "DamagedFile",
     "DamagedFiles",
-    "Faults",
+    "ModelFaults",
     "StoppedError",
     "Threads",
     "is_being_cancelled",
     "registry_calls",
-    "show_store",
-    "without_end",
+    "run_forever",
+    "set_store_gauges",
 ]

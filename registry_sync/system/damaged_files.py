@@ -1,7 +1,7 @@
-"""Which files of the node this control plane could not use, or not write: logged, and told.
+"""Files of the node that are damaged or cannot be written, for the log and the state.
 
-A file that is damaged is set aside, and costs what it holds and no more: whoever reads it goes on
-without it. One that the disk refuses is told until it has been written.
+A damaged file is set aside, and its reader continues without it. A file that the disk refuses is
+reported until it is written.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _log = structlog.get_logger("registry_sync.system.damaged_files")
 
 @dataclass(frozen=True, slots=True)
 class DamagedFile:
-    """A file that could not be used.
+    """A file that cannot be read or written.
 
     Attributes:
-        name: Of the file, in the node's folder.
-        at: Epoch seconds when that was found.
+        name: Name in the node's folder.
+        at: Epoch seconds of the discovery.
         reason: What is wrong with it, as the end of a sentence that begins with "it".
-        instead: What the control plane goes on with, and what is lost, as a sentence.
-        set_aside: The name under which it is kept; None: it is gone, or could not be renamed.
+        instead: What is in force without the file, as a sentence.
+        set_aside: New name of the file, or None if it is gone or could not be renamed.
     """
 
     name: str
@@ -39,21 +39,20 @@ class DamagedFile:
 
 
 class DamagedFiles:
-    """The files that were found damaged since the start, or are not written. Any thread."""
+    """Files found damaged since the start, and files not written yet. Any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        """Store. ``clock`` gives epoch seconds."""
         self._clock = clock
         self._found: dict[str, DamagedFile] = {}
         self._refused: dict[str, DamagedFile] = {}
 
     def found(self, path: Path, reason: str, *, instead: str) -> None:
-        """Set a file aside, and tell of it. The disk may refuse that: then it stays.
+        """Report a damaged file, and set it aside if the disk allows.
 
         Args:
-            path: Which file.
-            reason: What is wrong with it, as the end of a sentence that begins with "it".
-            instead: What this control plane goes on with, as a sentence.
+            path: The file.
+            reason: The damage, as the end of a sentence that begins with "it".
+            instead: What is in force without the file, as a sentence.
         """
         aside = set_aside(path)
         found = DamagedFile(
@@ -72,12 +71,12 @@ class DamagedFiles:
         )
 
     def not_written(self, path: Path, error: OSError, *, instead: str) -> None:
-        """Tell that the disk refuses a file, until it is `written`. Logged when that is news.
+        """Report a file that the disk refuses, until it is `written`; log each reason once.
 
         Args:
-            path: Which file.
-            error: What the disk said.
-            instead: What counts until it is written, as a sentence.
+            path: The file.
+            error: The disk's error.
+            instead: What is in force until the file is written, as a sentence.
         """
         reason = f"cannot be written: {error.strerror or error}"
         before = self._refused.get(path.name)
@@ -86,14 +85,14 @@ class DamagedFiles:
             _log.warning("file.not_written", file=str(path), reason=f"it {reason}", instead=instead)
 
     def written(self, path: Path) -> None:
-        """Tell no more that the disk refuses a file: it has taken it."""
+        """Remove a written file from the report."""
         if (refused := self._refused.pop(path.name, None)) is not None:
             _log.info("file.written", file=str(path), late_s=round(self._clock() - refused.at, 1))
 
     def not_yet_written(self) -> list[DamagedFile]:
-        """Return those that the disk refuses now."""
+        """Return the files that the disk refuses."""
         return list(self._refused.values())
 
     def all(self) -> list[DamagedFile]:
-        """Return the latest of them, each file once for each trouble."""
+        """Return damaged files and files that the disk refuses."""
         return [*self._found.values(), *self._refused.values()]

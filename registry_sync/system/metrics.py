@@ -11,7 +11,7 @@ registry_calls = Counter(
     ["call"],
     registry=METRICS,
 )
-"""``call`` is one of a few names in the sources."""
+"""Labels are the names of a few calls in the sources."""
 store_bytes = Gauge(
     "registry_sync_artifact_store_bytes",
     "Bytes of the artifacts on this node, without those that are being fetched.",
@@ -24,7 +24,7 @@ store_budget_bytes = Gauge(
 )
 
 
-def show_store(stored_bytes: int, budget_bytes: int) -> None:
-    """Put down how full the artifact store is, in bytes, and may be."""
+def set_store_gauges(stored_bytes: int, budget_bytes: int) -> None:
+    """Set the gauges of the artifact store."""
     store_bytes.set(stored_bytes)
     store_budget_bytes.set(budget_bytes)

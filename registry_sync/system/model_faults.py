@@ -1,4 +1,4 @@
-"""Faults of ours in the work for one model: each is logged once, and the other models go on."""
+"""Unexpected errors in the work for one model, which do not affect other models."""
 
 from __future__ import annotations
 
@@ -11,23 +11,19 @@ import structlog
 _log = structlog.get_logger("registry_sync.system.model_faults")
 
 
-class Faults:
-    """What failed unexpectedly, by model and part of a pass. Event loop only.
-
-    Bounded by `keep_only`.
-    """
+class ModelFaults:
+    """Errors by model and part of a pass; `keep_only` bounds them. Event loop only."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         self._reasons: dict[tuple[str, str], str] = {}
 
     @contextlib.contextmanager
-    def stay_in(self, model: str, part: str) -> Iterator[None]:
-        """End the block where it fails, and go on after it; log a reason once, and not each time.
+    def isolate(self, model: str, part: str) -> Iterator[None]:
+        """Suppress any error of the block; log it unless it is the same as before.
 
         Args:
-            model: The model that the block is about, and no other.
-            part: The part of a pass, as the log names it.
+            model: The only model that the block concerns.
+            part: The part of a pass; the log event is ``<part>.failed``.
         """
         try:
             yield
@@ -40,5 +36,5 @@ class Faults:
             self._reasons.pop((model, part), None)
 
     def keep_only(self, models: AbstractSet[str]) -> None:
-        """Forget what failed of other models than these."""
+        """Remove the errors of all other models."""
         self._reasons = {key: reason for key, reason in self._reasons.items() if key[0] in models}

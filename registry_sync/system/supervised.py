@@ -1,4 +1,4 @@
-"""Loops of this process that never return, and what becomes of it when one does."""
+"""Loops that run as long as the process."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Awaitable, Callable
 
 
 def is_being_cancelled() -> bool:
-    """Whether this task is told to end: else what it waited for was cancelled by something else."""
+    """Whether this task is being cancelled, rather than only what it awaits."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
-async def without_end(component: str, run: Callable[[], Awaitable[object]]) -> None:
+async def run_forever(component: str, run: Callable[[], Awaitable[object]]) -> None:
     """Run a loop that never returns.
 
     Raises:
-        RuntimeError: It did, or was cancelled by something else than the end of this task: the
-            process is to end with an error, and to be started again.
+        RuntimeError: The loop returned, or was cancelled without this task: the process must end
+            with an error, and be restarted.
     """
     try:
         await run()

@@ -1,4 +1,4 @@
-"""The threads of the control plane, which do its blocking work."""
+"""Threads for the blocking work of the control plane."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 _FETCHES = 6
-_COMPARISONS = 10  # as many as there are activations under way at most: none waits for a thread
+_COMPARISONS = 10  # the most activations under way, so that none waits for a thread
 _REGISTRY_CALLS = 2
 _BUILDS = 3
 _NICER_BY = 10
@@ -23,13 +23,13 @@ _T = TypeVar("_T")
 
 
 class StoppedError(Exception):
-    """Aborts a fetch: the control plane ends, or the result is no longer needed."""
+    """Raised inside a fetch to abort it: the control plane stops, or the fetch is cancelled."""
 
 
 class Threads:
-    """Five bounded pools, so that slow work in one delays no other. `close` ends them.
+    """Five bounded pools, so that slow work never delays other work. `close` ends them.
 
-    The pools that move or build bytes run at a lower priority than the workers.
+    Threads that move bytes have a lower priority than the gateway and its workers.
     """
 
     def __init__(self) -> None:
@@ -38,60 +38,62 @@ class Threads:
         self._registry = ThreadPoolExecutor(_REGISTRY_CALLS, "registry")
         self._building = ThreadPoolExecutor(_BUILDS, "build", _lower_priority)
         self._ledger = ThreadPoolExecutor(1, "ledger")
-        self._left: list[ThreadPoolExecutor] = []
+        self._abandoned: list[ThreadPoolExecutor] = []
         self._stopping = threading.Event()
 
     async def fetching(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run ``work`` in the pool that fetches artifacts."""
+        """Run ``work`` in the pool for fetches."""
         return await _in(self._fetching, work, *args, **kwargs)
 
     async def comparing(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run ``work`` in the pool that verifies artifacts again before an activation."""
+        """Run ``work`` in the pool for verification before an activation."""
         return await _in(self._comparing, work, *args, **kwargs)
 
     async def registry(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run ``work`` in the pool that calls the registry."""
+        """Run ``work`` in the pool for calls of the registry."""
         return await _in(self._registry, work, *args, **kwargs)
 
     async def building(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run ``work`` in the pool that builds environments, which may take many minutes."""
+        """Run ``work`` in the pool for builds of environments, which may take many minutes."""
         return await _in(self._building, work, *args, **kwargs)
 
     async def ledger(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run ``work`` on the ledger's thread, in order."""
+        """Run ``work`` in the single thread of the ledger."""
         return await _in(self._ledger, work, *args, **kwargs)
 
-    def leave_ledger(self, at_last: Callable[[], None]) -> None:
-        """Use a new thread for the ledger, because a call on this one does not return.
+    def abandon_ledger_thread(self, at_last: Callable[[], None]) -> None:
+        """Use a new thread for the ledger, because the present one is blocked.
 
         Args:
-            at_last: Called on the old thread once it is free again.
+            at_last: Called in the old thread if it ever continues.
         """
         self._ledger.submit(at_last)
         self._ledger.shutdown(wait=False)
-        self._left.append(self._ledger)
+        self._abandoned.append(self._ledger)
         self._ledger = ThreadPoolExecutor(1, "ledger")
 
-    def left_by_ledger(self) -> int:
-        """Return how many abandoned threads of the ledger are alive."""
-        self._left = [pool for pool in self._left if any(one.is_alive() for one in _threads(pool))]
-        return len(self._left)
+    def abandoned_ledger_threads(self) -> int:
+        """Return how many abandoned threads have not ended."""
+        self._abandoned = [
+            pool for pool in self._abandoned if any(one.is_alive() for one in _threads(pool))
+        ]
+        return len(self._abandoned)
 
     def check_stopping(self, _done: int = 0, _total: int | None = None) -> None:
-        """Abort the calling fetch if the control plane ends; used as ``on_progress``.
+        """Abort the calling fetch if the control plane stops; fits ``on_progress``.
 
         Raises:
-            StoppedError: The control plane ends.
+            StoppedError: The control plane stops.
         """
         if self._stopping.is_set():
             raise StoppedError
 
     def stop(self) -> None:
-        """Abort the running fetches; their threads end at the next check."""
+        """Abort running fetches; their threads end at the next bytes."""
         self._stopping.set()
 
-    def close(self, *, patience_s: float) -> bool:
-        """Take no more work and wait; return True if every thread has ended in time."""
+    def close(self, *, timeout_s: float) -> bool:
+        """Refuse new work and wait for running work; return whether every thread ended in time."""
         self.stop()
         pools = (
             self._fetching,
@@ -99,11 +101,11 @@ class Threads:
             self._registry,
             self._building,
             self._ledger,
-            *self._left,
+            *self._abandoned,
         )
         for pool in pools:
-            pool.shutdown(wait=False, cancel_futures=pool not in self._left)
-        give_up_at = time.monotonic() + patience_s
+            pool.shutdown(wait=False, cancel_futures=pool not in self._abandoned)
+        give_up_at = time.monotonic() + timeout_s
         for pool in pools:
             for thread in _threads(pool):
                 thread.join(max(0.0, give_up_at - time.monotonic()))
@@ -118,7 +120,7 @@ def _lower_priority() -> None:
 
 
 def _threads(pool: ThreadPoolExecutor) -> list[threading.Thread]:
-    return list(pool._threads)  # noqa: SLF001 - the pool has no timed wait
+    return list(pool._threads)  # noqa: SLF001 - the pool has no wait with a timeout
 
 
 async def _in(

@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 
 from registry_sync.artifacts.description import describe
-from registry_sync.artifacts.store import ArtifactStore, Pin
+from registry_sync.artifacts.store import Acceptance, ArtifactStore
 from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
 from tests.benchmarks.load import generator, load
 from tests.models.catalogue import IrisPipeline
@@ -238,7 +238,7 @@ def _store(node_dir: Path, saved: Path) -> str:
     )
     with store.staging() as folder:
         fetched = fetcher.fetch(str(saved), folder)
-        pin = Pin(_MODEL, 1, fetched.listing, None, stamped=False)
+        pin = Acceptance(_MODEL, 1, fetched.listing, None, stamped=False)
         return store.add(fetched, describe(fetched), pin).digest
 
 

@@ -493,15 +493,15 @@ class Machine(RuleBasedStateMachine):
         if self.plane is None or not self.model.marks or self.carries:
             return
         self.list_registry()
-        pins = self.spine.journal.view.pins
+        pins = self.spine.journal.view.accepted
         for accepted in pins.values():
             if not accepted.superseded:  # which such a release never learned
-                self.spine.ledger.pin(replace(accepted, creation=None))
+                self.spine.ledger.accept(replace(accepted, creation=None))
         for artifact in self.spine.store.all().values():
-            for kept in artifact.pins:
+            for kept in artifact.accepted:
                 known = pins.get((kept.model, kept.version))
                 if known is not None and known.creation == kept.creation and not known.superseded:
-                    self.spine.store.pin(artifact.digest, replace(kept, creation=None))
+                    self.spine.store.accept(artifact.digest, replace(kept, creation=None))
         if anew:
             self.delete_and_make_anew(name, seen=False, bad=False)
         self.restart_control_plane(lose_ledger=False)

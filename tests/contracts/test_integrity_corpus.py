@@ -30,7 +30,7 @@ def control_plane_refuses(folder: Path, known: Manifest, scratch: Path) -> bool:
         found = FETCHER.fetch(str(folder), scratch / "again").manifest
     except ArtifactError:
         return True
-    return not verify(found, stamped=known.digest, pinned=None, known=known).accepted
+    return not verify(found, stamped=known.digest, accepted=None, known=known).accepted
 
 
 def worker_refuses(folder: Path, known: Manifest, scratch: Path) -> bool:

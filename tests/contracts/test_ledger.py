@@ -13,26 +13,27 @@ from typing import Literal
 
 import pytest
 
-from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.domain.records import (
+from registry_sync.domain import (
+    AcceptedDigest,
+    AcceptedDigestChange,
     Activation,
     Attempt,
     Freeze,
     Hold,
+    HoldChange,
+    HoldsSnapshot,
     LedgerView,
-    PinChange,
-    PinnedVersion,
     Quarantine,
     Rejection,
     Rollback,
-    Standing,
-    StandingChange,
+    ViewsByModel,
+    view_by_model,
 )
-from registry_sync.domain.views import Views, view_by_model
+from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import LedgerError
 from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.ledger.ledger import Ledger
-from registry_sync.ledger.rows import activation_values, listing_values
+from registry_sync.ledger.rows import listing_values, values_of
 from tests.servers import Postgres, clean_environ
 
 ROOT = Path(__file__).parents[2]
@@ -60,45 +61,45 @@ def opened(url: str, node_id: str = "a", clock: Callable[[], float] = lambda: 10
 
 
 def test_the_newest_pin_of_a_version_counts(ledger: Ledger) -> None:
-    pin = PinnedVersion("m", 1, D1, None, False, None)
-    ledger.pin(pin)
-    ledger.pin(replace(pin, digest=D2, expected_digest=D2, stamped=True, listing="l"))
-    assert ledger.view().pins == {("m", 1): PinnedVersion("m", 1, D2, D2, True, "l")}
+    pin = AcceptedDigest("m", 1, D1, None, False, None)
+    ledger.accept(pin)
+    ledger.accept(replace(pin, digest=D2, expected_digest=D2, stamped=True, listing="l"))
+    assert ledger.view().accepted == {("m", 1): AcceptedDigest("m", 1, D2, D2, True, "l")}
 
 
 def test_what_is_learned_of_a_pin_counts_if_it_is_still_that_pin(ledger: Ledger) -> None:
-    known = PinnedVersion("m", 1, D1, None, False, "l", creation="c1")
-    ledger.pin(known)
+    known = AcceptedDigest("m", 1, D1, None, False, "l", creation="c1")
+    ledger.accept(known)
     gone = replace(known, gone_at=5.0, superseded=True)
     other = replace(known, model="renamed")
-    ledger.note_pins([PinChange(known, gone), PinChange(None, other)])
-    assert ledger.view().pins == {("m", 1): gone, ("renamed", 1): other}
-    newer = PinnedVersion("m", 1, D2, None, False, "l", creation="c2")
-    ledger.pin(newer)
-    ledger.note_pins([PinChange(gone, known), PinChange(None, known)])
-    assert ledger.view().pins["m", 1] == newer, "what was accepted meanwhile stays"
+    ledger.note_accepted([AcceptedDigestChange(known, gone), AcceptedDigestChange(None, other)])
+    assert ledger.view().accepted == {("m", 1): gone, ("renamed", 1): other}
+    newer = AcceptedDigest("m", 1, D2, None, False, "l", creation="c2")
+    ledger.accept(newer)
+    ledger.note_accepted([AcceptedDigestChange(gone, known), AcceptedDigestChange(None, known)])
+    assert ledger.view().accepted["m", 1] == newer, "what was accepted meanwhile stays"
 
 
 def test_a_version_that_took_a_used_name_brings_its_whole_pin(ledger: Ledger) -> None:
-    known = PinnedVersion("m", 1, D1, None, False, "l", creation="c1", accepted_at=5.0)
-    ledger.pin(known)
-    its = PinnedVersion("m", 1, D2, D2, True, "l2", creation="c2", accepted_at=7.0)
-    ledger.note_pins([PinChange(known, its)])
-    found = ledger.view().pins["m", 1]
+    known = AcceptedDigest("m", 1, D1, None, False, "l", creation="c1", accepted_at=5.0)
+    ledger.accept(known)
+    its = AcceptedDigest("m", 1, D2, D2, True, "l2", creation="c2", accepted_at=7.0)
+    ledger.note_accepted([AcceptedDigestChange(known, its)])
+    found = ledger.view().accepted["m", 1]
     assert (found, found.accepted_at) == (its, 7.0)
 
 
 def test_every_record_says_of_which_creation_it_is(ledger: Ledger) -> None:
-    pin = PinnedVersion("m", 1, D1, None, False, "l", "c", 7.0, superseded=True)
+    pin = AcceptedDigest("m", 1, D1, None, False, "l", "c", 7.0, superseded=True)
     wrong = Quarantine("m", 2, D1, "l", D2, "altered", 1.0, "poll", "c")
     hold = replace(HOLD, aspired_creation="a", target_creation="t")
     move = replace(MOVE, creation="c")
-    ledger.pin(pin)
+    ledger.accept(pin)
     ledger.quarantine(wrong)
     ledger.hold(hold)
     ledger.activated(move)
     view = ledger.view()
-    assert view.pins == {("m", 1): pin}
+    assert view.accepted == {("m", 1): pin}
     assert view.quarantines == {("m", 2): wrong}
     assert view.holds == {("m", "champion"): hold}
     assert view.last_active == {("m", "champion"): move}
@@ -132,37 +133,37 @@ def test_of_versions_that_are_gone_the_newest_pins_stay(
     clock = lambda: float(next(ticks))  # noqa: E731 - shorter than its name
     with opened(database_url, "a", clock) as ledger, opened(database_url, "b", clock) as other:
         for one in (ledger, other):
-            one.pin(PinnedVersion("kept", 1, D1, None, False, None))
-            one.pin(PinnedVersion("m", 9, D1, None, False, None))
+            one.accept(AcceptedDigest("kept", 1, D1, None, False, None))
+            one.accept(AcceptedDigest("m", 9, D1, None, False, None))
         for number in range(20):
-            ledger.pin(PinnedVersion("m", 1000 - number, D1, None, False, None))
-        ledger.forget_pins({("m", number) for number in range(1, 1001)})
-        left = ledger.view().pins
+            ledger.accept(AcceptedDigest("m", 1000 - number, D1, None, False, None))
+        ledger.forget_accepted({("m", number) for number in range(1, 1001)})
+        left = ledger.view().accepted
         assert (len(left), ("kept", 1) in left, ("m", 9) in left) == (21, True, False)
-        assert len(other.view().pins) == 2
+        assert len(other.view().accepted) == 2
 
 
 def test_versions_may_be_as_high_as_a_time_in_seconds_spelled_out(ledger: Ledger) -> None:
     high = 20261121093000
     move = replace(MOVE, version=high, previous_version=high - 1)
-    pin = PinnedVersion("m", high, D1, None, False, None)
+    pin = AcceptedDigest("m", high, D1, None, False, None)
     found = Quarantine("m", high, None, None, D2, "wrong", 1.0)
     rejection = Rejection("m", high, D1, "load_failed", "no", 1.0)
     hold = Hold("m", "champion", high, high - 1, D1, "operator", 1.0)
     ledger.activated(move)
     ledger.attempted(replace(TRY, version=high))
-    ledger.pin(pin)
+    ledger.accept(pin)
     ledger.quarantine(found)
     ledger.reject(rejection)
     ledger.hold(hold)
     view = ledger.view()
     assert view.last_active == {("m", "champion"): move}
-    assert view.pins == {("m", high): pin}
+    assert view.accepted == {("m", high): pin}
     assert view.quarantines == {("m", high): found}
     assert view.rejections == {("m", high, D1): rejection}
     assert view.holds == {("m", "champion"): hold}
     assert ledger.attempts_of("m")[0].version == high
-    ledger.forget_pins({("m", high)})
+    ledger.forget_accepted({("m", high)})
     assert ledger.release_quarantine("m", high)
     assert ledger.release_rejection("m", high)
 
@@ -171,9 +172,9 @@ def test_versions_may_be_as_high_as_a_time_in_seconds_spelled_out(ledger: Ledger
 def test_what_the_database_cannot_hold_is_no_outage(postgresql_server: Postgres) -> None:
     with opened(postgresql_server.empty_database()) as ledger:
         with pytest.raises(LedgerError, match="cannot hold this"):
-            ledger.pin(PinnedVersion("m", 2**63, D1, None, False, None))
+            ledger.accept(AcceptedDigest("m", 2**63, D1, None, False, None))
         assert not ledger._database._suspect
-        ledger.pin(PinnedVersion("m", 1, D1, None, False, None))
+        ledger.accept(AcceptedDigest("m", 1, D1, None, False, None))
 
 
 def test_a_quarantine_counts_until_released(ledger: Ledger) -> None:
@@ -244,7 +245,7 @@ def test_a_rollback_by_rule_is_recorded_once_and_whole(ledger: Ledger) -> None:
     assert ledger.rolled_back(BY_RULE) is False
     view = ledger.view()
     assert view == LedgerView().with_rollback(BY_RULE)
-    assert view.went_back == {("m", "champion", 7.25)}
+    assert view.automatic_rollbacks == {("m", "champion", 7.25)}
     assert [one.reason for one in ledger.activations_of("m")] == ["it fails"]
     assert [(one.what, one.asked_by) for one in ledger.decisions_of("m")] == [("hold", "rule")]
 
@@ -253,7 +254,7 @@ def test_what_was_recorded_of_a_rule_is_known_when_it_is_over(ledger: Ledger) ->
     ledger.rolled_back(BY_RULE)
     assert ledger.release_hold(BY_RULE.hold) is True
     view = ledger.view()
-    assert (view.holds, view.went_back) == ({}, {("m", "champion", 7.25)})
+    assert (view.holds, view.automatic_rollbacks) == ({}, {("m", "champion", 7.25)})
     assert list(view.rejections) == [("m", 2, D2)], "the registry has only moved on"
     assert ledger.rolled_back(BY_RULE) is False
     again = replace(BY_RULE, hold=replace(BY_RULE.hold, at=8.5))
@@ -274,7 +275,7 @@ def test_an_operators_hold_stays_when_a_rule_acts(ledger: Ledger) -> None:
     assert ledger.rolled_back(BY_RULE) is True
     view = ledger.view()
     assert view.holds == {("m", "champion"): pin}
-    assert view.went_back == {("m", "champion", 7.25)}
+    assert view.automatic_rollbacks == {("m", "champion", 7.25)}
     assert ("m", 2, D2) in view.rejections
 
 
@@ -354,8 +355,8 @@ def test_what_was_decided_is_told_with_who_asked(ledger: Ledger) -> None:
 # --- what could not be recorded in its time -------------------------------------------------------
 
 
-def late(what: Literal["hold", "release"], hold: Hold, at: float) -> StandingChange:
-    return StandingChange(what, "operator", at, hold)
+def late(what: Literal["hold", "release"], hold: Hold, at: float) -> HoldChange:
+    return HoldChange(what, "operator", at, hold)
 
 
 def decisions(ledger: Ledger) -> set[tuple[float, str, int | None]]:
@@ -367,10 +368,10 @@ def test_late_decisions_are_recorded_with_their_times(ledger: Ledger) -> None:
     for change in (late("hold", first, 1.0), late("release", first, 2.0)):
         ledger.record(change, late=True)
     ledger.record(late("hold", second, 3.0), late=True)
-    ledger.record(StandingChange("freeze", "operator", 4.0), late=True)
+    ledger.record(HoldChange("freeze", "operator", 4.0), late=True)
     view = ledger.view()
     assert (view.holds["m", "champion"], view.freeze) == (second, Freeze("operator", 4.0))
-    ledger.record(StandingChange("unfreeze", "operator", 5.0), late=True)
+    ledger.record(HoldChange("unfreeze", "operator", 5.0), late=True)
     assert ledger.view().freeze is None
     assert decisions(ledger) == {
         (1.0, "hold", 1),
@@ -383,7 +384,7 @@ def test_late_decisions_are_recorded_with_their_times(ledger: Ledger) -> None:
 
 def test_a_late_decision_that_was_written_all_the_same_is_written_once(ledger: Ledger) -> None:
     change = late("hold", replace(HOLD, at=1.0), 1.0)
-    frozen = StandingChange("freeze", "operator", 2.0)
+    frozen = HoldChange("freeze", "operator", 2.0)
     for one in (change, frozen):
         ledger.record(one, late=False)
         ledger.record(one, late=True)
@@ -399,12 +400,12 @@ def test_a_newer_decision_wins_over_a_late_one_and_both_are_history(ledger: Ledg
     ledger.record(late("hold", replace(HOLD, at=2.0), 2.0), late=True)
     assert ledger.view().holds["m", "champion"] == newer
     assert {(5.0, "pin", 4), (2.0, "hold", 1)} == decisions(ledger)
-    ledger.record(StandingChange("freeze", "operator", 6.0), late=False)
-    ledger.record(StandingChange("unfreeze", "operator", 7.0), late=False)
-    ledger.record(StandingChange("freeze", "operator", 3.0), late=True)
+    ledger.record(HoldChange("freeze", "operator", 6.0), late=False)
+    ledger.record(HoldChange("unfreeze", "operator", 7.0), late=False)
+    ledger.record(HoldChange("freeze", "operator", 3.0), late=True)
     assert ledger.view().freeze is None
-    ledger.record(StandingChange("freeze", "operator", 9.0), late=False)
-    ledger.record(StandingChange("unfreeze", "operator", 8.0), late=True)
+    ledger.record(HoldChange("freeze", "operator", 9.0), late=False)
+    ledger.record(HoldChange("unfreeze", "operator", 8.0), late=True)
     assert ledger.view().freeze == Freeze("operator", 9.0)
 
 
@@ -498,11 +499,11 @@ def test_nodes_that_share_a_database_see_their_own(database_url: str) -> None:
         one.activated(MOVE)
         one.attempted(TRY)
         one.freeze(Freeze("operator", 1.0))
-        one.pin(PinnedVersion("m", 1, D1, None, False, None))
+        one.accept(AcceptedDigest("m", 1, D1, None, False, None))
         one.hold(Hold("m", "champion", 2, 1, D1, "operator", 1.0))
         other.hold(Hold("m", "champion", 2, 1, D1, "operator", 1.0))
         other.freeze(Freeze("operator", 2.0))
-        assert other.view().pins == {}
+        assert other.view().accepted == {}
         assert other.activations_of("m") == []
         other.release_hold(Hold("m", "champion", 2, 1, D1, "operator", 1.0))
         other.unfreeze("operator")
@@ -541,7 +542,7 @@ def test_nodes_that_start_at_once_make_the_ledger_once(postgresql_server: Postgr
 
 
 @pytest.mark.integration
-def test_a_server_that_is_gone_is_an_error_soon_and_is_used_again_once_it_is_back(
+def test_ledger_fails_soon_without_its_server_and_recovers_with_it(
     postgresql_server: Postgres,
 ) -> None:
     with opened(postgresql_server.empty_database()) as ledger:
@@ -558,7 +559,7 @@ def test_a_server_that_is_gone_is_an_error_soon_and_is_used_again_once_it_is_bac
 
 
 @pytest.mark.integration
-def test_a_server_that_hangs_is_an_error_at_once_for_whoever_is_left_with_it(
+def test_abandoned_call_of_a_hanging_server_fails_at_once(
     postgresql_server: Postgres,
 ) -> None:
     with opened(postgresql_server.empty_database()) as ledger, ThreadPoolExecutor(1) as thread:
@@ -566,7 +567,7 @@ def test_a_server_that_hangs_is_an_error_at_once_for_whoever_is_left_with_it(
         with postgresql_server.hung():
             asked = thread.submit(ledger.view)
             assert not wait([asked], timeout=0.3).done
-            close = ledger.leave()
+            close = ledger.abandon()
             with pytest.raises(LedgerError):
                 asked.result(timeout=5)
             thread.submit(close).result(timeout=5)
@@ -581,37 +582,37 @@ def test_what_was_left_under_way_is_read_once_it_is_over(database_url: str) -> N
 
         def write() -> None:
             with before._database.transaction() as connection:
-                before._activations.add(connection, activation_values(MOVE))
+                before._activations.add(connection, values_of(MOVE))
                 begun.set()
                 ends.wait(0.3)
 
         with ThreadPoolExecutor(1) as thread:
             writing = thread.submit(write)
             begun.wait(5)
-            ledger.leave()()
+            ledger.abandon()()
             assert ledger.ensure() is False
             assert ledger.activations_of("m") == [MOVE]
             writing.result(timeout=5)
 
 
-def test_the_copy_of_what_stands_is_right_again_after_a_write_that_was_left(
+def test_holds_file_is_corrected_after_an_abandoned_write(
     database_url: str, tmp_path: Path
 ) -> None:
     file = HoldsFile(tmp_path / "holds.json")
     ledger = Ledger(database_url, node_id="a", clock=lambda: 100.0, holds_file=file)
     ledger.ensure()
     ledger.freeze(Freeze("operator", 1.0))
-    file.write(Standing())  # as a write has left it that was undone
-    ledger.leave()()
+    file.write(HoldsSnapshot())  # as a write has left it that was undone
+    ledger.abandon()()
     ledger.ensure()
-    assert file.read() == Standing(freeze=Freeze("operator", 1.0))
+    assert file.read() == HoldsSnapshot(freeze=Freeze("operator", 1.0))
     ledger.close()
 
 
-def test_a_rejection_that_is_written_twice_stands_once(ledger: Ledger) -> None:
+def test_rejection_written_twice_is_in_force_once(ledger: Ledger) -> None:
     for _ in range(2):
         ledger.reject(Rejection("m", 1, D1, "load_failed", "no", 1.0))
-    assert len(ledger._rows(ledger._rejections.standing())) == 1
+    assert len(ledger._rows(ledger._rejections.in_force())) == 1
 
 
 def test_the_last_listing_is_remembered(ledger: Ledger) -> None:
@@ -621,7 +622,7 @@ def test_the_last_listing_is_remembered(ledger: Ledger) -> None:
         "a b?",
         {1: version},
         {"champion": 1},
-        left_out=frozenset({2}),
+        unready=frozenset({2}),
         tags={"k": "v"},
         problems=("hm",),
     )
@@ -660,7 +661,7 @@ def test_a_few_models_are_viewed_as_they_are_among_all(ledger: Ledger) -> None:
     for name in ("a", "b", "c"):
         ledger.activated(Activation(name, "champion", 1, D1, None, None, "poll", 1.0, 1))
         ledger.activated(Activation(name, "champion", 2, D1, 1, D1, "poll", 2.0, 2))
-        ledger.pin(PinnedVersion(name, 1, D1, None, False, None))
+        ledger.accept(AcceptedDigest(name, 1, D1, None, False, None))
         ledger.hold(Hold(name, "champion", 2, 1, D1, "operator", 1.0))
         ledger.quarantine(Quarantine(name, 3, None, "l", D1, "wrong", 8.0))
         ledger.reject(Rejection(name, 4, D1, "load_failed", "no", 7.0))
@@ -669,7 +670,7 @@ def test_a_few_models_are_viewed_as_they_are_among_all(ledger: Ledger) -> None:
     assert view_by_model(ledger.view_of({"a", "c", "none"})) == {
         name: parts[name] for name in ("a", "c")
     }
-    views = Views()
+    views = ViewsByModel()
     assert views.take(whole) is None, "it is frozen from now on"
     assert views.whole() == whole
     assert views.take(whole) == frozenset()

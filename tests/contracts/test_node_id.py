@@ -155,7 +155,7 @@ def test_a_full_disk_hides_no_id(
     assert read(tmp_path)[0] == known
 
 
-def test_without_an_id_a_full_disk_keeps_only_the_control_plane_from_starting(
+def test_full_disk_without_a_node_id_stops_only_the_control_plane(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_disk(monkeypatch)

@@ -10,9 +10,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
-from registry_sync.domain import creation
+from registry_sync.domain import Activation, LedgerView, Quarantine, creation
 from registry_sync.domain.aspired import AspiredVersion
-from registry_sync.domain.records import Activation, LedgerView, Quarantine
 from registry_sync.planning import admissibility, snapshot
 from tests.contracts.registry_machine import Machine
 

@@ -12,7 +12,7 @@ from registry_sync.artifacts.manifest import Manifest
 from registry_sync.errors import SourceError
 from registry_sync.sources.mlflow_registry import connect_mlflow
 from registry_sync.sources.s3_layout import Root
-from registry_sync.sources.s3_registry import S3Prefix
+from registry_sync.sources.s3_registry import S3Registry
 from registry_sync.sources.source import Source
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.s3 import FakeS3
@@ -66,7 +66,7 @@ class Bucket:
 
     def __init__(self, client: Any) -> None:
         self.client = client
-        self.source: Source = S3Prefix(client, Root("contract", "a/prefix/"))
+        self.source: Source = S3Registry(client, Root("contract", "a/prefix/"))
         self.aliases: dict[str, dict[str, int]] = {}
 
     def publish(self, model: str, version: int) -> None:

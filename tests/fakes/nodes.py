@@ -109,7 +109,7 @@ class NodeInMemory:
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-            assert threads.close(patience_s=10), "a thread outlives the control plane"
+            assert threads.close(timeout_s=10), "a thread outlives the control plane"
             ledger.close()
 
     @property

@@ -86,7 +86,7 @@ class FakeRegistry:
         }
         aliases = {**known.aliases, LATEST: max(versions)}
         self.models[model] = replace(
-            known, versions=versions, aliases=aliases, left_out=known.left_out - {version}
+            known, versions=versions, aliases=aliases, unready=known.unready - {version}
         )
         return self.digest(model, version)
 
@@ -141,7 +141,7 @@ class FakeRegistry:
         self.remove(model, version)
         known = self.models[model]
         self.models[model] = replace(
-            known, unfollowed=known.unfollowed | pointing, left_out=known.left_out | {version}
+            known, unfollowed=known.unfollowed | pointing, unready=known.unready | {version}
         )
 
     def rename(self, model: str, name: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from registry_sync.errors import SourceError, SyncError
 from registry_sync.sources import bounded_answers, mlflow_registry, s3_registry
-from registry_sync.sources.s3_layout import Place, read_small
+from registry_sync.sources.s3_layout import ModelLocation, read_small
 from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
 from registry_sync.sources.storage.s3 import connect_s3
 
@@ -128,7 +128,7 @@ def asks_s3(_server: LyingServer, _into: Path) -> None:
 
 
 def reads_an_object(_server: LyingServer, _into: Path) -> None:
-    place = Place.at("s3://bucket/prefix/churn")
+    place = ModelLocation.at("s3://bucket/prefix/churn")
     try:
         read_small(connect_s3(os.environ), place, place.aliases, None, LIMIT_BYTES)
     except ValueError as error:

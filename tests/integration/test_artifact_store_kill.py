@@ -18,7 +18,7 @@ KILLS = 12
 WRITER = """
 import hashlib, sys
 from pathlib import Path
-from registry_sync.artifacts.store import ArtifactStore, Pin
+from registry_sync.artifacts.store import ArtifactStore, Acceptance
 from registry_sync.artifacts.manifest import Fetched, Manifest
 
 store = ArtifactStore(Path(sys.argv[1]))
@@ -33,7 +33,8 @@ for number in range(1_000_000):
             (path / name).write_bytes(data)
         size = sum(map(len, content.values()))
         fetched = Fetched(path, Manifest.of(files), size, None)
-        digest = store.add(fetched, {}, Pin("m", number + 1, None, None, stamped=False)).digest
+        acceptance = Acceptance("m", number + 1, None, None, stamped=False)
+        digest = store.add(fetched, {}, acceptance).digest
     print(digest, flush=True)
     if number % 3 == 2:
         store.remove(digest)

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from registry_sync.sources.s3_layout import Place
+from registry_sync.sources.s3_layout import ModelLocation
 from registry_sync.sources.s3_publisher import Publisher, read_folder
 from registry_sync.sources.s3_registry import connect_s3_registry
 from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
@@ -36,7 +36,7 @@ def registry(s3: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fa
         monkeypatch.setenv(name, value)
     s3.make_bucket(BUCKET)
     root = f"s3://{BUCKET}/{uuid4().hex}"
-    publisher = Publisher(connect_s3(os.environ), Place.at(f"{root}/{M}"))
+    publisher = Publisher(connect_s3(os.environ), ModelLocation.at(f"{root}/{M}"))
     for version in range(1, ACTIVE + 1):
         folder = tmp_path / f"model-{version}"
         folder.mkdir()

@@ -26,7 +26,7 @@ async def node(
 ) -> NodeInMemory:
     """A node on which @champion points at 1, and 2 is here."""
     monkeypatch.setattr(bounded_calls, "_ANSWER_LIMIT_S", LIMIT_S)
-    monkeypatch.setattr(bounded_calls, "_REST_S", REST_S)
+    monkeypatch.setattr(bounded_calls, "_PAUSE_S", REST_S)
     made = NodeInMemory.with_versions(tmp_path, 3)
     made.ledger_url = postgresql_server.empty_database()
     return made
@@ -69,7 +69,7 @@ async def test_decisions_go_on_and_are_recorded_once_it_answers(
         assert spine.journal.view.last_active[M, A].version == 2
         told = {one.what for one in spine.ledger.decisions_of(M)}
         assert told == {"freeze", "unfreeze"}
-        await becomes(lambda: not spine.threads.left_by_ledger(), "no thread is left")
+        await becomes(lambda: not spine.threads.abandoned_ledger_threads(), "no thread is left")
         node.registry.point(M, A, 3)
         await spine.poll()
         await node.serves(3)
@@ -94,5 +94,5 @@ async def test_a_control_plane_ends_while_it_hangs(
             await becomes(asking_began.is_set, "a thread asks")
             async with asyncio.timeout(SOON_S):
                 await spine.journal.close()
-            assert spine.threads.close(patience_s=SOON_S), "a thread stands in the database"
+            assert spine.threads.close(timeout_s=SOON_S), "a thread stands in the database"
             await asyncio.gather(asked, return_exceptions=True)

@@ -15,8 +15,8 @@ import pytest
 from gateway.contract.catalogue import Policy
 from registry_sync.artifacts.description import describe
 from registry_sync.artifacts.verify import Verdict, verify
+from registry_sync.domain import LedgerView
 from registry_sync.domain.aspired import Aspired
-from registry_sync.domain.records import LedgerView
 from registry_sync.domain.tags import DIGEST_TAG
 from registry_sync.errors import IncompleteArtifactError, SourceError
 from registry_sync.planning.catalogue import Known, describe_model
@@ -225,7 +225,7 @@ def test_bytes_altered_after_the_stamp_are_told_by_file(
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     bad = fetcher.fetch(uri, tmp_path / "bad").manifest
-    result = verify(bad, stamped=good.digest, pinned=None, known=good)
+    result = verify(bad, stamped=good.digest, accepted=None, known=good)
     assert result.verdict is Verdict.MISMATCH
     assert f"(changed: {file.name})" in result.reason
 

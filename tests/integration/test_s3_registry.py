@@ -15,9 +15,9 @@ from uuid import uuid4
 import pytest
 
 from registry_sync.errors import FetchTimeoutError, IncompleteArtifactError, PublishError
-from registry_sync.sources.s3_layout import Place
+from registry_sync.sources.s3_layout import ModelLocation
 from registry_sync.sources.s3_publisher import Publication, Publisher, read_folder
-from registry_sync.sources.s3_registry import S3Prefix, connect_s3_registry
+from registry_sync.sources.s3_registry import S3Registry, connect_s3_registry
 from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
 from registry_sync.sources.storage.s3 import connect_s3
 from tests.integration.faulty_wire import FaultyWire
@@ -73,11 +73,11 @@ def publish(
     uri: str, folder: Path, version: int | None = None, aliases: tuple[str, ...] = ()
 ) -> Publication:
     read = read_folder(folder, max_files=100, max_bytes=2**30, on_bytes=lambda *_: None)
-    publisher = Publisher(connect_s3(os.environ), Place.at(uri))
+    publisher = Publisher(connect_s3(os.environ), ModelLocation.at(uri))
     return publisher.publish(read, version, aliases, lambda *_: None)
 
 
-def source(root: str) -> S3Prefix:
+def source(root: str) -> S3Registry:
     return connect_s3_registry(root, os.environ)
 
 

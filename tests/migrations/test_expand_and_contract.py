@@ -13,12 +13,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, MetaData, create_engine, insert, select
 from sqlalchemy.pool import NullPool
 
-from registry_sync.domain.records import (
+from registry_sync.domain import (
+    AcceptedDigest,
     Activation,
     Attempt,
     Freeze,
     Hold,
-    PinnedVersion,
     Quarantine,
     Rejection,
 )
@@ -200,7 +200,7 @@ def test_this_release_reads_what_the_one_before_wrote(engine: Engine, ledger: Le
     assert view.holds == {(m, "champion"): Hold(m, "champion", 2, 1, D1, "operator", 6.0)}
     assert view.quarantines == {(m, 3): Quarantine(m, 3, None, "l", D1, "wrong", 8.0)}
     assert view.rejections == {(m, 4, D1): Rejection(m, 4, D1, "load_failed", "no", 7.0)}
-    assert view.pins == {(m, 2): PinnedVersion(m, 2, D2, D2, True, None)}
+    assert view.accepted == {(m, 2): AcceptedDigest(m, 2, D2, D2, True, None)}
     assert view.freeze is None
     assert ledger.attempts_of(m) == [
         Attempt(m, None, 2, "fetch", "poll", 9.5, {"fetch": 0.5}, "failed", "gone")
@@ -252,17 +252,17 @@ def test_versions_beyond_an_integer_go_down_where_they_fit(engine: Engine, ledge
     high = 20261121093000
     for version, previous in ((1, None), (2, high), (high, 2)):
         ledger.activated(Activation("m", "b", version, D1, previous, None, "poll", 1.0, 1))
-        ledger.pin(PinnedVersion("m", version, D1, None, False, None))
+        ledger.accept(AcceptedDigest("m", version, D1, None, False, None))
     ledger.hold(Hold("m", "b", high, 1, D1, "operator", 1.0))
     ledger.close()
     go(engine, command.downgrade, "0002")
     assert ledger.ensure() is True
     view, fit = ledger.view(), engine.dialect.name == "sqlite"
-    assert {version for _, version in view.pins} == ({1, 2, high} if fit else {1, 2})
+    assert {version for _, version in view.accepted} == ({1, 2, high} if fit else {1, 2})
     moves = [(one.version, one.previous_version) for one in ledger.activations_of("m")]
     assert moves == ([(high, 2), (2, high), (1, None)] if fit else [(2, None), (1, None)])
     assert view.holds["m", "b"].aspired_version == (high if fit else None)
-    ledger.pin(PinnedVersion("m", high, D1, None, False, None))
+    ledger.accept(AcceptedDigest("m", high, D1, None, False, None))
 
 
 def test_one_hold_of_an_alias_stands_before_and_after(engine: Engine, ledger: Ledger) -> None:

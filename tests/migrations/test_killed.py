@@ -14,7 +14,7 @@ from alembic.config import Config
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from registry_sync.domain.records import Activation
+from registry_sync.domain import Activation
 from registry_sync.ledger.database import LedgerSetupError, find_migrations
 from registry_sync.ledger.ledger import Ledger
 from tests.servers import clean_environ

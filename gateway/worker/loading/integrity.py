@@ -1,4 +1,4 @@
-"""Whether the bytes on disk are those of the manifest, checked by the one who will run them."""
+"""Verification of an artifact's bytes by the worker that will run them."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _MOST_MANIFEST_BYTES = 256 * 1024 * 1024
 _SEPARATOR = "  "
 _SHA256_HEX_DIGITS = 64
 _NOT_AS_PROMISED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-"""What a file that is missing, or that is another kind of thing, makes the system say."""
+"""Errors of the system for a missing file, or one of another kind."""
 
 
 class IntegrityError(Exception):
-    """The folder is not what its manifest and digest say. The message says what differs."""
+    """The folder differs from its manifest. The message names the difference."""
 
 
 class UnreadableError(Exception):
-    """The system did not let it be read, which says nothing of the bytes. The cause is its error.
+    """The system refused a read, which proves nothing about the bytes.
 
-    The message says which file, and what the system said.
+    The message names the file and the system's error, which is the cause.
     """
 
 
 def verify(folder: Path, manifest: Path, digest: str) -> None:
-    """Check that ``folder`` holds exactly the files of ``manifest``, and that has ``digest``.
+    """Verify that ``folder`` has exactly the files of ``manifest``, with ``digest``.
 
     Args:
         folder: The artifact.
@@ -40,8 +40,8 @@ def verify(folder: Path, manifest: Path, digest: str) -> None:
         digest: ``sha256:`` and the digest of the manifest itself.
 
     Raises:
-        IntegrityError: A file is missing, extra, changed or no plain file; or the manifest is.
-        UnreadableError: It cannot be told, now or at all: something could not be read.
+        IntegrityError: A file or the manifest is missing, extra, changed or not a plain file.
+        UnreadableError: Something could not be read.
     """
     promised = read_manifest(manifest, digest)
     present = dict(_plain_files(folder))
@@ -59,7 +59,7 @@ def read_manifest(manifest: Path, digest: str) -> dict[str, str]:
 
     Raises:
         IntegrityError: The manifest is missing, is malformed or has another digest.
-        UnreadableError: It could not be read.
+        UnreadableError: The manifest could not be read.
     """
     try:
         with _reading("the manifest"):
@@ -69,16 +69,17 @@ def read_manifest(manifest: Path, digest: str) -> dict[str, str]:
     if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
         raise IntegrityError("the manifest does not have the digest of the artifact")
     entries: dict[str, str] = {}
-    for line in data.decode("utf-8", errors="surrogateescape").split("\n")[:-1]:
+    lines = data.decode("utf-8", errors="surrogateescape").split("\n")[:-1]
+    for number, line in enumerate(lines, start=1):
         sha256, separator, path = line.partition(_SEPARATOR)
         if not (separator and path and len(sha256) == _SHA256_HEX_DIGITS):
-            raise IntegrityError("the manifest has a line that is none")
+            raise IntegrityError(f"line {number} of the manifest is malformed")
         entries[path] = sha256
     return entries
 
 
 def _plain_files(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield relative path (``/`` between names) and absolute path of every file, links refused."""
+    """Yield the relative path (with ``/``) and the absolute path of every file; refuse links."""
     with _reading("the artifact's folder"):
         if stat.S_ISLNK(folder.lstat().st_mode):
             raise IntegrityError("the artifact's folder is a link")
@@ -112,18 +113,18 @@ def _sha256(path: str, relative: str) -> str:
 
 @contextlib.contextmanager
 def _reading(what: str) -> Iterator[None]:
-    """Tell what is not there as promised from what the system does not let be read."""
+    """Convert errors of the system: missing or other kinds of files, or refused reads."""
     try:
         yield
     except OSError as error:
-        said = f"{what} cannot be read: {error.strerror or type(error).__name__}"
+        message = f"{what} cannot be read: {error.strerror or type(error).__name__}"
         if error.errno in _NOT_AS_PROMISED:
-            raise IntegrityError(said) from error
-        raise UnreadableError(said) from error
+            raise IntegrityError(message) from error
+        raise UnreadableError(message) from error
 
 
 def _named(paths: list[str]) -> str:
-    """Return the first of ``paths`` and how many more there are, as a subject."""
+    """Return the first path and the count of all others, as a subject with its verb."""
     if len(paths) == 1:
         return f"{paths[0]!r} is"
     return f"{paths[0]!r} and {len(paths) - 1} more are"

@@ -35,7 +35,6 @@ class LoadFailedError(Exception):
     """
 
     def __init__(self, failure: str, message: str) -> None:
-        """Store what to tell."""
         super().__init__(message)
         self.report = LoadFailed(failure, bounded(message))
 

@@ -22,7 +22,6 @@ class Measuring:
     """
 
     def __init__(self, known_bytes: int) -> None:
-        """Store what was measured before, just now."""
         self._bytes = known_bytes
         self._trace = _trace()
         self._thread: threading.Thread | None = None

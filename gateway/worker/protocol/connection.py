@@ -21,7 +21,6 @@ class Connection:
     """Frames on a blocking stream socket."""
 
     def __init__(self, channel: socket.socket) -> None:
-        """Store the socket, which is blocking."""
         self._channel = channel
         self._reader = FrameReader()
 

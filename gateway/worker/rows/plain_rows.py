@@ -41,7 +41,7 @@ class PlainLayout:
     """The columns of a signature all of whose types have plain values."""
 
     def __init__(self, specs: Sequence[tuple[str | int, str]]) -> None:
-        """Store. ``specs``: label and type of each column, in the signature's order."""
+        """``specs``: label and type of each column, in the signature's order."""
         self._columns = [
             _Column(label, kind, columns.PLAIN_TYPES[kind], _BOUNDS.get(kind))
             for label, kind in specs

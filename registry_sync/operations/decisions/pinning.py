@@ -85,7 +85,7 @@ def _digest(view: NodeView, request: PinRequest) -> str | None:
     listed = find(view.aspired, request.model, request.version)
     if listed is not None:
         return expected_digest(listed, ledger)
-    known = ledger.pins.get((request.model, request.version))
+    known = ledger.accepted.get((request.model, request.version))
     return known.digest if known else None
 
 
@@ -93,7 +93,7 @@ def _creation(view: NodeView, request: PinRequest) -> str | None:
     """Return the creation whose bytes those are; None: unknown."""
     ledger = view.ledger
     listed = find(view.aspired, request.model, request.version)
-    known = ledger.pins.get((request.model, request.version))
+    known = ledger.accepted.get((request.model, request.version))
     return creation_of(listed, ledger) if listed else known.creation if known else None
 
 

@@ -84,7 +84,7 @@ def _as_it_is_now(view: NodeView, model: str, version: int) -> tuple[str, str | 
     listed = find(view.aspired, model, version)
     if listed is not None and (expected := expected_digest(listed, ledger)):
         return expected, creation_of(listed, ledger)
-    pin = ledger.pins.get((model, version))
+    pin = ledger.accepted.get((model, version))
     if pin is None or listed is not None:
         raise NothingToRollBackError(
             f"version {version} of {model} has never been on this node: call it once by number"

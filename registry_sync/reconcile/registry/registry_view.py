@@ -13,13 +13,13 @@ import structlog
 
 from registry_sync.artifacts import ArtifactStore
 from registry_sync.domain import (
+    AcceptedDigestChange,
+    AppliedListing,
     Aspired,
     AspiredModel,
     LedgerView,
-    PinChange,
-    Settled,
+    apply_listing,
     as_remembered,
-    settle,
 )
 from registry_sync.errors import LedgerError, SourceError, StoreError
 from registry_sync.ledger import Journal, Ledger
@@ -86,7 +86,7 @@ class Listings:
         self._journal = journal
         self._clock = clock
         self._on_news = on_news
-        self.settled = Settled(_NOTHING)
+        self.settled = AppliedListing(_NOTHING)
         self.count = 0
         self.listed_at: float | None = None
         self.error: str | None = None
@@ -99,7 +99,7 @@ class Listings:
         self._wishes: dict[tuple[str, str], _Wish] = {}
         self._polling = asyncio.Lock()
         self._lacked: frozenset[Version] = frozenset()  # what the newest listing lacked
-        self._unwritten: tuple[PinChange, ...] = ()
+        self._unwritten: tuple[AcceptedDigestChange, ...] = ()
         # What the registry said, as it said it: `settled` keeps what it has stopped saying.
         self._said: Aspired | None = None
         self._polls_since_thorough = 0
@@ -150,7 +150,7 @@ class Listings:
             for name, model in listing.models.items()
         }
         models = {**known, **self.aspired.models}
-        self.settled = Settled(replace(listing, models=models))
+        self.settled = AppliedListing(replace(listing, models=models))
         self.listed_at = listing.listed_at
         self.complete = True
         self._remembered = dict(listing.models)
@@ -193,16 +193,16 @@ class Listings:
         news = learned(listed, gone, self._journal.view, at=self._clock())
         await self._note(news, None)
 
-    async def _note(self, news: Sequence[PinChange], of: str | None) -> None:
+    async def _note(self, news: Sequence[AcceptedDigestChange], of: str | None) -> None:
         """Write what was learned, of one model or of more."""
         changes = (*self._unwritten, *news)
         if not changes:
             return
         await self._threads.registry(self._date_records, changes)
-        change = partial(LedgerView.with_pin_changes, changes=changes)
+        change = partial(LedgerView.with_accepted_changes, changes=changes)
         if self._unwritten:
             of = None
-        written = await self._journal.decide(of, change, self._ledger.note_pins, changes)
+        written = await self._journal.decide(of, change, self._ledger.note_accepted, changes)
         # What was shown once is true whether the ledger takes it or not; the next poll tries again.
         self._unwritten = () if written else changes
         self._journal.assume(None if written else change)
@@ -219,8 +219,8 @@ class Listings:
                 self._failed(error)
                 return False
             if found is not None:
-                view, pin_of = self._journal.view_of(name), self._journal.pin_of
-                await self._note(learned_of(found, view, pin_of), name)
+                view, accepted_for = self._journal.view_of(name), self._journal.accepted_for
+                await self._note(learned_of(found, view, accepted_for), name)
                 self._take_model(found, asked_by)
                 await self._remember()
             return True
@@ -258,15 +258,17 @@ class Listings:
         known = before.aspired.models.get(name)
         of_model = Aspired({name: known} if known else {}, before.aspired.listed_at)
         missing = frozenset(pair for pair in before.missing if pair[0] == name)
-        settled = settle(Settled(of_model, missing), replace(of_model, models={name: found}))
+        settled = apply_listing(
+            AppliedListing(of_model, missing), replace(of_model, models={name: found})
+        )
         models = {**before.aspired.models, name: settled.aspired.models[name]}
         everything = replace(before.aspired, models=models)
         others = before.missing - missing
-        self._let_count(Settled(everything, settled.missing | others), asked_by, {name})
+        self._let_count(AppliedListing(everything, settled.missing | others), asked_by, {name})
 
     def take(self, listed: Aspired, asked_by: str) -> None:
         """Let a new listing count, as far as it may."""
-        settled = settle(self.settled, listed)
+        settled = apply_listing(self.settled, listed)
         self._let_count(settled, asked_by, {*self.aspired.models, *settled.aspired.models})
         self.error = self.settled.ignored
         self.listed_at = listed.listed_at
@@ -278,7 +280,7 @@ class Listings:
         else:
             _log.warning("list.ignored", reason=self.settled.ignored)
 
-    def _let_count(self, settled: Settled, asked_by: str, names: AbstractSet[str]) -> None:
+    def _let_count(self, settled: AppliedListing, asked_by: str, names: AbstractSet[str]) -> None:
         """Let a listing count that may differ in these models from the one before."""
         before, after = self.aspired.models, settled.aspired.models
         changed = {name for name in names if after.get(name) != before.get(name)}
@@ -310,13 +312,15 @@ class Listings:
             if known is None or (known.version, known.creation) != (version, creation):
                 self._wishes[name, alias] = _Wish(version, creation, now, asked_by)
 
-    def _date_records(self, changes: Sequence[PinChange]) -> None:
+    def _date_records(self, changes: Sequence[AcceptedDigestChange]) -> None:
         """Write what is learned of an older release's bytes beside them: a ledger may be lost."""
         for before, after in ((one.before, one.after) for one in changes):
             if before is None or before.creation is not None or after.creation is None:
                 continue
             try:
-                self._store.date_pin(before.digest, before.model, before.version, after.creation)
+                self._store.note_creation(
+                    before.digest, before.model, before.version, after.creation
+                )
             except StoreError as error:
                 _log.warning("creation.not_recorded", digest=before.digest, reason=str(error))
 
@@ -367,7 +371,7 @@ def _moved_to(before: AspiredModel | None, now: AspiredModel | None) -> set[tupl
     return {
         (now.name, version)
         for alias, version in now.aliases.items()
-        if (before.aliases.get(alias) != version and not before.leaves_alone(alias))
+        if (before.aliases.get(alias) != version and not before.keeps_alias(alias))
         or _is_made_anew(before, now, version)
     }
 

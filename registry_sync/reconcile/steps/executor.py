@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never
 
-from registry_sync.domain import AskedBy, StandingChange
+from registry_sync.domain import AskedBy, HoldChange
 from registry_sync.ledger import Journal
 from registry_sync.planning import (
     Action,
@@ -85,7 +85,7 @@ class Executor:
         """End a hold, unless another decision has replaced it since, or it is due no more."""
         if not self._rechecks.is_due_now(action):
             return Stopped("the alias is no longer held so, or no longer to follow the registry")
-        change = StandingChange("release", str(AskedBy.POLL), self._clock(), action.hold)
+        change = HoldChange("release", str(AskedBy.POLL), self._clock(), action.hold)
         await self._journal.carry_out(change)
         return None
 

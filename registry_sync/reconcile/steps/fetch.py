@@ -16,10 +16,10 @@ import structlog
 
 from registry_sync.artifacts import StoredArtifact
 from registry_sync.domain import (
+    AcceptedDigest,
     AskedBy,
     AspiredVersion,
     Attempt,
-    PinnedVersion,
     Quarantine,
     accepted,
     creation_of,
@@ -168,7 +168,7 @@ class Arrival:
         _log.info("fetch.started", model=listed.model, version=listed.version)
         if accepts is not None:  # nothing is forgotten before these very bytes are here
             known = (listed.model, listed.version, accepts, accepts, listed.stamped)
-            pinned = PinnedVersion(*known, listing=None, creation=of_creation)
+            pinned = AcceptedDigest(*known, listing=None, creation=of_creation)
         order = Order(listed, of_creation, pinned)
         found = await self._fetched(order, watch, again=again)
         if is_made_anew(listed, view):
@@ -277,8 +277,8 @@ class Arrival:
         digest = found.artifact.digest
         self._confirmed[key] = _Confirmed(digest, started_at, self._clock())
         self.artifacts[digest] = found.artifact
-        known = self._journal.view_of(key[0]).pins.get(key)
-        pinned = await self._journal.write(key[0], self._ledger.pin, found.pin)
+        known = self._journal.view_of(key[0]).accepted.get(key)
+        pinned = await self._journal.write(key[0], self._ledger.accept, found.pin)
         if not pinned and (known is None or known.digest != digest):
             # Without its pin the version does not count as here, and would be fetched at once.
             return Stopped(self._journal.trouble or "the ledger did not take the version's digest")
@@ -287,7 +287,7 @@ class Arrival:
             work = self._ledger.release_quarantine
             await self._journal.write(key[0], work, *key, str(asked_by))
         _log.info("fetch.complete", model=key[0], version=key[1], digest=digest)
-        self._on_here({pin.model for pin in found.artifact.pins})
+        self._on_here({pin.model for pin in found.artifact.accepted})
         return None
 
     async def _quarantine(self, order: Order, found: Refused, asked_by: str) -> None:
@@ -419,7 +419,7 @@ class Arrival:
                 return Stopped("the registry has other bytes now; they are staged first")
 
     async def _compare(
-        self, listed: AspiredVersion, pin: PinnedVersion | None, watch: Stopwatch, asked_by: str
+        self, listed: AspiredVersion, pin: AcceptedDigest | None, watch: Stopwatch, asked_by: str
     ) -> Stopped | None:
         """Compare the listings; where that does not tell, fetch and hash again."""
         key = (listed.model, listed.version)

@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Protocol
 
 from registry_sync.artifacts import (
+    Acceptance,
     ArtifactStore,
     Fetched,
     Manifest,
-    Pin,
     StoredArtifact,
     Verification,
+    accepted_digest,
     check_complete,
     describe,
-    pinned_version,
     verify,
 )
-from registry_sync.domain import AspiredVersion, PinnedVersion, is_of_creation, was_made_after
+from registry_sync.domain import AcceptedDigest, AspiredVersion, is_of_creation, was_made_after
 from registry_sync.errors import (
     ArtifactError,
     BrokenModelError,
@@ -74,7 +74,7 @@ class Order:
 
     version: AspiredVersion
     creation: str
-    accepted: PinnedVersion | None = None
+    accepted: AcceptedDigest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Brought:
     """The bytes are here, and are what they must be."""
 
     artifact: StoredArtifact
-    pin: PinnedVersion
+    pin: AcceptedDigest
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +175,12 @@ class Intake:
         if self._store.book(folder, total_bytes) > 0:
             make_room(folder, total_bytes)
 
-    def _pinned_in_store(self, order: Order) -> PinnedVersion | None:
+    def _pinned_in_store(self, order: Order) -> AcceptedDigest | None:
         listed = order.version
-        found = self._store.find_pin(listed.model, listed.version, mark=listed.creation)
+        found = self._store.find_accepted(listed.model, listed.version, mark=listed.creation)
         if found is None or not is_of_creation(found[1].creation, order.creation):
             return None
-        pinned = pinned_version(*found)
+        pinned = accepted_digest(*found)
         return None if was_made_after(listed, pinned) else pinned
 
     def _check_creation(self, version: AspiredVersion) -> None:
@@ -202,7 +202,7 @@ class Intake:
     def _accept(
         self,
         order: Order,
-        pinned: PinnedVersion | None,
+        pinned: AcceptedDigest | None,
         fetched: Fetched,
         watch: Stopwatch,
     ) -> Brought | Refused:
@@ -225,7 +225,7 @@ class Intake:
                 )
             return Refused(verdict.expected, verdict.found, fetched.listing, verdict.reason)
         with watch.phase("store"):
-            pin = Pin(
+            pin = Acceptance(
                 model=version.model,
                 version=version.version,
                 listing=fetched.listing,
@@ -235,21 +235,21 @@ class Intake:
                 accepted_at=self._clock(),
             )
             artifact = self._store.add(fetched, describe(fetched), pin)
-        return Brought(artifact, pinned_version(artifact, pin))
+        return Brought(artifact, accepted_digest(artifact, pin))
 
     def _verify(
-        self, version: AspiredVersion, pinned: PinnedVersion | None, found: Manifest
+        self, version: AspiredVersion, pinned: AcceptedDigest | None, found: Manifest
     ) -> Verification:
         return verify(
             found,
             stamped=version.expected_digest,
-            pinned=pinned.digest if pinned else None,
+            accepted=pinned.digest if pinned else None,
             stamp_fixed=version.stamp_fixed,
             require_digest=self._require_digest,
             known=self._known_manifest(pinned),
         )
 
-    def _known_manifest(self, pinned: PinnedVersion | None) -> Manifest | None:
+    def _known_manifest(self, pinned: AcceptedDigest | None) -> Manifest | None:
         if pinned is None or self._store.get(pinned.digest) is None:
             return None
         try:
@@ -257,7 +257,7 @@ class Intake:
         except StoreError:
             return None  # it only makes the sentence better
 
-    def remote_is_as_pinned(self, version: AspiredVersion, pinned: PinnedVersion) -> bool:
+    def remote_is_as_pinned(self, version: AspiredVersion, pinned: AcceptedDigest) -> bool:
         """Whether the remote listing is the one recorded at the fetch.
 
         False says that it differs, or that the storage tells nothing: fetch and hash again.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from registry_sync.domain import Attempt
-from registry_sync.errors import IncompleteArtifactError, SyncError, UnsettledError
+from registry_sync.errors import IncompleteArtifactError, SyncError, UnstableUploadError
 from registry_sync.planning import (
     Action,
     Activate,
@@ -251,7 +251,7 @@ class Steps:
             stopped = Stopped(
                 error.reason,
                 unfinished=isinstance(error, IncompleteArtifactError),
-                settling=isinstance(error, UnsettledError),
+                settling=isinstance(error, UnstableUploadError),
             )
         except Exception as error:  # noqa: BLE001 - a fault of ours stays in its model too
             _log.exception("step.failed", model=action.model, action=subject)

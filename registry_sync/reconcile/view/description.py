@@ -30,7 +30,7 @@ from registry_sync.reconcile.steps import Preparation, Steps
 from registry_sync.reconcile.view.pauses import with_pauses
 from registry_sync.reconcile.view.signature_cache import Signatures
 from registry_sync.reconcile.view.snapshots import Snapshots
-from registry_sync.system import Faults
+from registry_sync.system import ModelFaults
 
 _BRINGING = frozenset({"fetch", "environment"})
 _BRINGING_UP = frozenset({"stage", "activate"})
@@ -54,7 +54,7 @@ class Descriptions:
         steps: Steps,
         snapshots: Snapshots,
         signatures: Signatures,
-        faults: Faults,
+        faults: ModelFaults,
         boot_id: str,
     ) -> None:
         self._announcer = announcer
@@ -89,7 +89,7 @@ class Descriptions:
                 models = {*models, *aspired.models}
             self._published = aspired.models
         async for name in with_pauses(models):
-            with self._faults.stay_in(name, "description"):
+            with self._faults.isolate(name, "description"):
                 model = self._describe(name, aspired.models.get(name))
                 if model is not None and name in remembered:
                     model = model.model_copy(update={"remembered": True})
@@ -120,7 +120,7 @@ class Descriptions:
         }
         bringing = (one for one in self._steps.doing() if isinstance(one, Fetch | BuildEnvironment))
         artifacts = self._artifacts
-        digests = {pin.digest for pin in self._journal.view_of(model).pins.values()}
+        digests = {pin.digest for pin in self._journal.view_of(model).accepted.values()}
         world = self._snapshots.of(model)
         changes, refused = self._compare_signatures(model, world)
         return Known(

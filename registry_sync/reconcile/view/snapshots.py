@@ -76,7 +76,7 @@ class Snapshots:
         aspired = replace(everything, models={model: listed} if listed else {}, marks={})
         node = self._observation.state_of(model)
         digests = {
-            *(pin.digest for pin in view.pins.values()),
+            *(pin.digest for pin in view.accepted.values()),
             *(hold.target_digest for hold in view.holds.values()),
             *(last.digest for last in view.last_active.values()),
             *(one.digest for one in (node.active if node else ())),

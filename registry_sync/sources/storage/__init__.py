@@ -1,4 +1,4 @@
-"""Where the bytes of versions are: locations of each kind, which URIs may be read, and fetching."""
+"""Storages of artifacts: locations of each kind, the policy for URIs, and the fetcher."""
 
 from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits, OnProgress, Reserve
 from registry_sync.sources.storage.local import LocalLocation

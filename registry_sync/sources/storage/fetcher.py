@@ -26,13 +26,13 @@ from registry_sync.errors import (
     NoDiskRoomError,
     SourceError,
     StoreError,
-    UnsettledError,
+    UnstableUploadError,
 )
 from registry_sync.sources.storage.location import Location, RemoteFile, RemoteListing, Scratch
 from registry_sync.sources.storage.read_ahead import wait_for
 from registry_sync.sources.storage.resolve import open_location
 from registry_sync.sources.storage.s3 import connect_s3
-from registry_sync.sources.storage.upload_stability import Sightings
+from registry_sync.sources.storage.upload_stability import UploadStability
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -95,7 +95,7 @@ class Fetcher:
         self._clock = clock
         self._connecting = threading.Lock()
         self._client: S3Client | None = None
-        self._sightings = Sightings()
+        self._sightings = UploadStability()
 
     def remote_listing(self, uri: str, *, on_progress: OnProgress | None = None) -> str | None:
         """Return a value that changes when the files at ``uri`` change, or None.
@@ -146,7 +146,7 @@ class Fetcher:
             IncompleteArtifactError: No MLmodel, or the upload is still moving (transient).
             FetchTimeoutError, NoDiskRoomError: The limits, this time (transient).
             ArtifactTooLargeError, UnsafePathError: The bytes are refused.
-            ForbiddenPlaceError: The URI is refused.
+            ForbiddenUriError: The URI is refused.
             StoreError: This node's disk failed.
         """
         time_limit = _TimeLimit(self._limits.timeout_s, self._clock, on_progress)
@@ -182,7 +182,7 @@ class Fetcher:
         """Refuse an upload that may be in progress.
 
         Raises:
-            UnsettledError: A file has changed lately or, unless ``judged``, may have.
+            UnstableUploadError: A file has changed lately or, unless ``judged``, may have.
         """
         still_s, moved = self._still(uri, listing)
         if still_s >= self._limits.settle_s or (judged and not moved):
@@ -192,7 +192,7 @@ class Fetcher:
             if listing.newest_age_s is not None
             else ("the files are known as they are for {} s")
         )
-        raise UnsettledError(
+        raise UnstableUploadError(
             f"{said.format(round(max(still_s, 0)))}; an upload counts as done after "
             f"{self._limits.settle_s:.0f} s"
         )

@@ -1,4 +1,4 @@
-"""Bytes in a folder of this machine."""
+"""Artifacts in a folder of this machine."""
 
 from __future__ import annotations
 
@@ -9,51 +9,45 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from registry_sync.errors import (
-    UnsafePathError,
-)
-
-if TYPE_CHECKING:
-    pass
+from registry_sync.errors import UnsafePathError
 from registry_sync.sources.storage.location import (
     CHUNK_BYTES,
     NEVER,
     RemoteFile,
     RemoteListing,
-    _listing,
-    _one_by_one,
     as_source_error,
+    collect_listing,
+    read_each,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class LocalLocation:
-    """A folder of this machine, or one that is mounted."""
+    """A folder of this machine, mounted or not."""
 
     folder: Path
 
     @classmethod
     def at(cls, uri: str) -> LocalLocation:
-        """Return the location that a path or a ``file:`` URI means."""
+        """Return the location of a path or a ``file:`` URI."""
         parts = urlsplit(uri)
         return cls(Path(unquote(parts.path) if parts.scheme == "file" else uri))
 
-    def files(self, max_files: int, left: threading.Event = NEVER) -> RemoteListing:
+    def files(self, max_files: int, cancelled: threading.Event = NEVER) -> RemoteListing:
         """Walk the folder; see `Location`."""
         with as_source_error("the artifact's folder could not be listed"):
             newest: list[float] = []
             files = self._walk(self.folder, newest)
-            return _listing(
-                files, max_files, left, lambda: time.time() - max(newest) if newest else None
+            return collect_listing(
+                files, max_files, cancelled, lambda: time.time() - max(newest) if newest else None
             )
 
     def _walk(self, folder: Path, newest: list[float]) -> Iterator[RemoteFile]:
-        """Yield the regular files under ``folder``, and note when each was changed.
+        """Yield the regular files under ``folder``; add their change times to ``newest``.
 
-        Nobody can set that time, as a copy sets the time of its last writing to the original's.
+        A copy can set the time of modification, but not the time of change.
 
         Raises:
             UnsafePathError: There is a link, a device, a socket or a pipe.
@@ -69,11 +63,11 @@ class LocalLocation:
                     newest.append(status.st_ctime)
                     yield RemoteFile(path, status.st_size, mark)
                 else:
-                    raise UnsafePathError(f"{path!r} is a link or no ordinary file")
+                    raise UnsafePathError(f"{path!r} is a link or not an ordinary file")
 
     def read(self, files: Sequence[RemoteFile]) -> Iterator[tuple[RemoteFile, bytes]]:
         """Read files, never through a link; see `Location`."""
-        return _one_by_one(files, self._read)
+        return read_each(files, self._read)
 
     def _read(self, file: RemoteFile) -> Iterator[bytes]:
         with as_source_error(f"{file.path!r} could not be read"):

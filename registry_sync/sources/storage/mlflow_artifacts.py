@@ -1,4 +1,4 @@
-"""Bytes that an MLflow server passes on, or that MLflow's own repositories read."""
+"""Artifacts behind an MLflow server, or in storages that only MLflow's client reads."""
 
 from __future__ import annotations
 
@@ -11,32 +11,27 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
-from registry_sync.errors import (
-    ArtifactTooLargeError,
-)
-from registry_sync.sources.storage.read_ahead import parts_in_order
-
-if TYPE_CHECKING:
-    pass
+from registry_sync.errors import ArtifactTooLargeError
 from registry_sync.sources.storage.location import (
     CHUNK_BYTES,
     NEVER,
     RemoteFile,
     RemoteListing,
     Scratch,
-    _listing,
-    _one_by_one,
     as_source_error,
+    collect_listing,
+    read_each,
 )
+from registry_sync.sources.storage.read_ahead import parts_in_order
 
 _MAX_DEPTH = 64
 
 
-def _of_run(uri: str, tracking_uri: str) -> str:
-    """Ask where the artifacts of a run are."""
+def uri_of_run(uri: str, tracking_uri: str) -> str:
+    """Return the URI of a run's artifacts, from the MLflow server."""
     from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
     return str(RunsArtifactRepository.get_underlying_uri(uri, tracking_uri))
@@ -44,29 +39,31 @@ def _of_run(uri: str, tracking_uri: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ProxyLocation:
-    """What an MLflow server hands through. It tells sizes, but neither ETag nor time.
+    """The artifact proxy of an MLflow server, which gives sizes, but neither ETags nor times.
 
     Attributes:
-        repository: MLflow's own client of it: knows the address and the credentials.
+        repository: MLflow's client, with address and credentials.
     """
 
     repository: Any
 
     @classmethod
     def at(cls, uri: str, tracking_uri: str) -> ProxyLocation:
-        """Return the location that an ``mlflow-artifacts:`` URI means on that server."""
+        """Return the location of an ``mlflow-artifacts:`` URI on a server."""
         from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
         return cls(MlflowArtifactsRepository(uri, tracking_uri=tracking_uri))
 
-    def files(self, max_files: int, left: threading.Event = NEVER) -> RemoteListing:
+    def files(self, max_files: int, cancelled: threading.Event = NEVER) -> RemoteListing:
         """List recursively; see `Location`."""
         with as_source_error("the artifact's files could not be listed"):
-            return _listing(_walk_repository(self.repository, max_files, left), max_files, left)
+            return collect_listing(
+                _walk_repository(self.repository, max_files, cancelled), max_files, cancelled
+            )
 
     def read(self, files: Sequence[RemoteFile]) -> Iterator[tuple[RemoteFile, bytes]]:
         """Stream files over HTTP, with MLflow's own authentication; see `Location`."""
-        return _one_by_one(files, self._read)
+        return read_each(files, self._read)
 
     def _read(self, file: RemoteFile) -> Iterator[bytes]:
         from mlflow.utils.credentials import get_default_host_creds
@@ -81,22 +78,22 @@ class ProxyLocation:
             )
             with closing(answer):
                 augmented_raise_for_status(answer)
-                # What has come, as it comes: a slow drip would take hours to fill a chunk.
+                # Bytes as they arrive: a slow server may take hours to fill a chunk.
                 while piece := answer.raw.read1(CHUNK_BYTES):
                     yield piece
 
 
 def _walk_repository(
-    repository: Any, max_files: int, left: threading.Event
+    repository: Any, max_files: int, cancelled: threading.Event
 ) -> Iterator[RemoteFile]:
-    """Yield every file of one of MLflow's artifact repositories, while somebody waits for them.
+    """Yield every file of an MLflow artifact repository.
 
     Raises:
-        ArtifactTooLargeError: More folders than there may be files, or nested too deep.
+        ArtifactTooLargeError: There are more folders than files allowed, or they are too deep.
     """
     folders: list[str | None] = [None]
     visited = 0
-    while folders and not left.is_set():
+    while folders and not cancelled.is_set():
         folder = folders.pop()
         visited += 1
         if visited > max_files + 1 or (folder or "").count("/") > _MAX_DEPTH:
@@ -110,11 +107,11 @@ def _walk_repository(
 
 @dataclass(frozen=True, slots=True)
 class RepositoryLocation:
-    """A storage that only MLflow's own artifact repository knows (gs, abfss, hdfs …).
+    """A storage that only MLflow's client supports (gs, abfss, hdfs …).
 
     Attributes:
-        repository: MLflow's client of it.
-        scratch: Where it downloads to.
+        repository: MLflow's client.
+        scratch: Folder for its downloads.
     """
 
     repository: Any
@@ -122,25 +119,27 @@ class RepositoryLocation:
 
     @classmethod
     def at(cls, uri: str, tracking_uri: str, scratch: Scratch) -> RepositoryLocation:
-        """Return the location of any scheme for which MLflow has a repository."""
+        """Return the location of a URI with a scheme that MLflow supports."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         return cls(get_artifact_repository(uri, tracking_uri=tracking_uri), scratch)
 
-    def files(self, max_files: int, left: threading.Event = NEVER) -> RemoteListing:
+    def files(self, max_files: int, cancelled: threading.Event = NEVER) -> RemoteListing:
         """List recursively; see `Location`."""
         with as_source_error("the artifact's files could not be listed"):
-            return _listing(_walk_repository(self.repository, max_files, left), max_files, left)
+            return collect_listing(
+                _walk_repository(self.repository, max_files, cancelled), max_files, cancelled
+            )
 
     def read(self, files: Sequence[RemoteFile]) -> Iterator[tuple[RemoteFile, bytes]]:
-        """Let MLflow download each file, and read it from there; see `Location`."""
-        return _one_by_one(files, self._read)
+        """Download each file with MLflow, and read it; see `Location`."""
+        return read_each(files, self._read)
 
     def _read(self, file: RemoteFile) -> Iterator[bytes]:
-        """Yield a file's bytes; an empty chunk whenever the download has taken a while longer.
+        """Yield a file's bytes, with empty chunks as heartbeats during the download.
 
         Raises:
-            ArtifactTooLargeError: It has grown too large meanwhile.
+            ArtifactTooLargeError: The download is too large.
         """
         own = Path(tempfile.mkdtemp(prefix="download-", dir=self.scratch.folder))
         downloads = parts_in_order([file], partial(self._download, own), at_once=1)
@@ -158,10 +157,10 @@ class RepositoryLocation:
             shutil.rmtree(own, ignore_errors=True)
 
     def _check_growth(self, own: Path) -> None:
-        """Look at what has been written so far, under whatever name.
+        """Check the size of the download so far, under any name.
 
         Raises:
-            ArtifactTooLargeError: It is too much.
+            ArtifactTooLargeError: The download is too large.
         """
         written = 0
         for folder, _, names in os.walk(own):
@@ -173,9 +172,9 @@ class RepositoryLocation:
                 f"the artifact has more than {self.scratch.max_bytes} bytes"
             )
 
-    def _download(self, own: Path, file: RemoteFile, left: threading.Event) -> Path:
+    def _download(self, own: Path, file: RemoteFile, cancelled: threading.Event) -> Path:
         try:
             return Path(self.repository.download_artifacts(file.path, dst_path=str(own)))
         finally:
-            if left.is_set():  # the reader has removed it before all this was written
+            if cancelled.is_set():  # the reader removed the folder before the download ended
                 shutil.rmtree(own, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""From the URI of a version's bytes to the location that reads them."""
+"""The location for the URI of a version's bytes."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from urllib.parse import urlsplit
 
 from gateway.system.logs import remember_location
 from registry_sync.sources.bounded_answers import bound_mlflow_answers
-from registry_sync.sources.storage.uri_policy import check_place
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 from registry_sync.sources.storage.local import LocalLocation
 from registry_sync.sources.storage.location import Location, Scratch, as_source_error
 from registry_sync.sources.storage.mlflow_artifacts import (
     ProxyLocation,
     RepositoryLocation,
-    _of_run,
+    uri_of_run,
 )
 from registry_sync.sources.storage.s3 import S3Location
+from registry_sync.sources.storage.uri_policy import check_uri
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 
 def open_location(
     uri: str, *, tracking_uri: str, s3: Callable[[], S3Client], scratch: Scratch
 ) -> Location:
-    """Return the location that ``uri`` means. Asks nothing yet, but the server where a run's is.
+    """Return the location of ``uri``. Calls no storage; for a run it calls the MLflow server.
 
-    The names in ``uri`` are remembered, so that no caller reads them in the reason of a failure.
+    The names in ``uri`` are redacted from reasons that callers read.
 
     Args:
-        uri: Of any kind.
-        tracking_uri: The MLflow server that ``mlflow-artifacts:`` means.
-        s3: Gives the client for ``s3:``.
-        scratch: For what only MLflow can read.
+        uri: The URI.
+        tracking_uri: The MLflow server of ``mlflow-artifacts:``.
+        s3: Returns the client for ``s3:``.
+        scratch: Folder for downloads by MLflow.
 
     Raises:
-        ForbiddenPlaceError: It must not be asked.
-        SourceError: It cannot be used.
+        ForbiddenUriError: The policy forbids the URI.
+        SourceError: The location cannot be used.
     """
     remember_location(uri)
-    check_place(uri, tracking_uri)
+    check_uri(uri, tracking_uri)
     scheme = urlsplit(uri).scheme
     with as_source_error(f"the artifact location {scheme or 'path'!r} cannot be used"):
         if scheme not in ("", "file", "s3"):
@@ -51,7 +51,7 @@ def open_location(
             return ProxyLocation.at(uri, tracking_uri)
         if scheme in ("", "file"):
             return LocalLocation.at(uri)
-        if scheme == "runs":  # which MLflow keeps wherever somebody told it to
-            place = _of_run(uri, tracking_uri)
-            return open_location(place, tracking_uri=tracking_uri, s3=s3, scratch=scratch)
+        if scheme == "runs":
+            of_run = uri_of_run(uri, tracking_uri)
+            return open_location(of_run, tracking_uri=tracking_uri, s3=s3, scratch=scratch)
         return RepositoryLocation.at(uri, tracking_uri, scratch)

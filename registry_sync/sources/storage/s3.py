@@ -1,4 +1,4 @@
-"""Bytes in an S3 bucket."""
+"""Artifacts in an S3 bucket."""
 
 from __future__ import annotations
 
@@ -6,53 +6,38 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.system.logs import names_user
-from registry_sync.errors import (
-    ArtifactTooLargeError,
-    SourceError,
-)
+from registry_sync.errors import ArtifactTooLargeError, SourceError
 from registry_sync.sources.bounded_answers import BoundedSession
+from registry_sync.sources.storage.location import (
+    NEVER,
+    RemoteFile,
+    RemoteListing,
+    as_source_error,
+    collect_listing,
+)
 from registry_sync.sources.storage.read_ahead import parts_in_order
 from registry_sync.sources.storage.s3_parts import load_part, parts_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-from registry_sync.sources.storage.location import (
-    NEVER,
-    RemoteFile,
-    RemoteListing,
-    _listing,
-    _timestamp,
-    as_source_error,
-)
 
 _PARTS_AT_ONCE = 4
-
-
-_MOST_FOLDER_MARKS = 1000  # beside as many as there may be files
-
-
+_MOST_FOLDER_MARKS = 1000  # in addition to the most files
 _CONNECT_TIMEOUT_S = 5
-
-
 _READ_TIMEOUT_S = 30
-
-
 _ATTEMPTS = 3
-
-
 _ENDPOINTS = ("MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-
-
 _CONNECTIONS = 64  # kept open; every fetch reads several parts at a time
 
 
 def refuse_passwords(environ: Mapping[str, str]) -> None:
-    """Refuse an endpoint whose URL has a user or a password: boto3 repeats it in its errors.
+    """Refuse an endpoint URL with a user or a password: boto3 repeats it in its errors.
 
     Raises:
         SourceError: A variable has one; the message names it and the remedy.
@@ -70,10 +55,10 @@ def connect_s3(environ: Mapping[str, str], *, read_timeout_s: float = _READ_TIME
 
     Args:
         environ: The process's environment.
-        read_timeout_s: The longest silence of the storage, in seconds.
+        read_timeout_s: The longest silence of the storage.
 
     Raises:
-        SourceError: An endpoint's URL has a password.
+        SourceError: An endpoint's URL has a user or a password.
     """
     import boto3
     from botocore.config import Config
@@ -82,7 +67,7 @@ def connect_s3(environ: Mapping[str, str], *, read_timeout_s: float = _READ_TIME
     refuse_passwords(environ)
     session = get_session()
     session.get_component("response_parser_factory").set_parser_defaults(
-        timestamp_parser=_timestamp
+        timestamp_parser=_parse_timestamp
     )
     style = environ.get("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE", "auto")
     unverified = environ.get("MLFLOW_S3_IGNORE_TLS", "").lower() in ("true", "1")
@@ -95,12 +80,23 @@ def connect_s3(environ: Mapping[str, str], *, read_timeout_s: float = _READ_TIME
             read_timeout=read_timeout_s,
             max_pool_connections=_CONNECTIONS,
             retries={"total_max_attempts": _ATTEMPTS},
-            s3={"addressing_style": style},  # type: ignore[arg-type]  # the user's word
+            s3={"addressing_style": style},  # type: ignore[arg-type]  # the user's text
         ),
     )
-    endpoint = client._endpoint  # type: ignore[attr-defined]  # noqa: SLF001 - takes no session
+    endpoint = client._endpoint  # type: ignore[attr-defined]  # noqa: SLF001 - accepts no session
     endpoint.http_session = BoundedSession(endpoint.http_session)
     return client
+
+
+def _parse_timestamp(value: Any) -> datetime:
+    """Return the time in an answer; ISO's form first, since botocore is slow to try all forms."""
+    from botocore.utils import parse_timestamp
+
+    try:
+        time = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        time = parse_timestamp(value)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,35 +109,35 @@ class S3Location:
 
     @classmethod
     def at(cls, uri: str, client: S3Client) -> S3Location:
-        """Return the location that an ``s3://bucket/prefix`` URI means."""
+        """Return the location of an ``s3://bucket/prefix`` URI."""
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         prefix = prefix.rstrip("/")
         return cls(client, bucket, f"{prefix}/" if prefix else "")
 
-    def files(self, max_files: int, left: threading.Event = NEVER) -> RemoteListing:
+    def files(self, max_files: int, cancelled: threading.Event = NEVER) -> RemoteListing:
         """List the prefix; see `Location`."""
         with as_source_error("the objects could not be listed"):
             newest: list[float] = []
             now: list[float] = []
-            files = self._objects(newest, now, max_files + _MOST_FOLDER_MARKS, left)
-            return _listing(
-                files, max_files, left, lambda: now[0] - max(newest) if newest else None
+            files = self._objects(newest, now, max_files + _MOST_FOLDER_MARKS, cancelled)
+            return collect_listing(
+                files, max_files, cancelled, lambda: now[0] - max(newest) if newest else None
             )
 
     def _objects(
-        self, newest: list[float], now: list[float], max_marks: int, left: threading.Event
+        self, newest: list[float], now: list[float], max_marks: int, cancelled: threading.Event
     ) -> Iterator[RemoteFile]:
-        """Yield the objects, and note their times and the server's own.
+        """Yield the objects; add their times to ``newest`` and the server's to ``now``.
 
-        What consoles and file systems put there for a folder, the top one too, is none of them.
+        Folder marks of consoles and file systems are skipped.
 
         Raises:
-            ArtifactTooLargeError: There are more of these than ``max_marks``.
+            ArtifactTooLargeError: There are more folder marks than ``max_marks``.
         """
         marks = 0
         pages = self.client.get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix):
-            if left.is_set():
+            if cancelled.is_set():
                 return
             date = page["ResponseMetadata"]["HTTPHeaders"]["date"]
             now.append(parsedate_to_datetime(date).timestamp())
@@ -156,7 +152,7 @@ class S3Location:
                 yield RemoteFile(path, each["Size"], each["ETag"])
 
     def read(self, files: Sequence[RemoteFile]) -> Iterator[tuple[RemoteFile, bytes]]:
-        """Read objects, while they are those listed, in parts that come side by side.
+        """Read objects, if they are unchanged, in parallel parts.
 
         Raises:
             SourceError, IncompleteArtifactError: See `Location`.

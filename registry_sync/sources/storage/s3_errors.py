@@ -1,4 +1,4 @@
-"""What an S3 storage means when it refuses: botocore has one class for all of it."""
+"""The meaning of S3 error codes; botocore has one class for all of them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _UNKNOWN = frozenset({"501", "NotImplemented"})
 
 
 def is_gone(error: ClientError) -> bool:
-    """Whether there is no such object."""
+    """Whether the object does not exist."""
     return _code(error) in _GONE
 
 
 def is_changed(error: ClientError) -> bool:
-    """Whether the object is not the one that the request's condition meant."""
+    """Whether the object fails the request's condition."""
     return _code(error) in _CHANGED
 
 
 def is_unknown(error: ClientError) -> bool:
-    """Whether the storage does not know what was asked of it, such as a condition."""
+    """Whether the storage does not support the request, such as a condition."""
     return _code(error) in _UNKNOWN
 
 
 def _code(error: ClientError) -> str:
-    """Return the word that the storage gave, or the status where the answer had no body."""
+    """Return the storage's code, or the status of an answer without a body."""
     return str(error.response.get("Error", {}).get("Code", ""))

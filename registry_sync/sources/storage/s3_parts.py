@@ -1,4 +1,4 @@
-"""One part of an S3 object, brought whatever the connection does."""
+"""Fetching one part of an S3 object, across broken connections."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _log = structlog.get_logger("registry_sync.sources.storage.fetcher")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some bytes of one object.
+    """A range of bytes of one object.
 
     Attributes:
-        bucket: Where the object is.
-        key: Its key.
-        etag: What it must still be.
-        object_bytes: Its size.
+        bucket: The object's bucket.
+        key: The object's key.
+        etag: The required ETag.
+        object_bytes: The object's size.
         start: The first byte.
-        end: The one after the last.
+        end: The byte after the last.
     """
 
     bucket: str
@@ -45,67 +45,66 @@ class Part:
 
     @property
     def size_bytes(self) -> int:
-        """How many bytes it has."""
+        """The number of bytes."""
         return self.end - self.start
 
 
 def parts_of(bucket: str, key: str, etag: str, size_bytes: int) -> Iterator[Part]:
-    """Yield the parts of an object, in order; an empty object has one, without bytes."""
+    """Yield the parts of an object, in order; an empty object has one empty part."""
     for start in range(0, max(size_bytes, 1), PART_BYTES):
         yield Part(bucket, key, etag, size_bytes, start, min(start + PART_BYTES, size_bytes))
 
 
-def load_part(client: S3Client, part: Part, left: threading.Event) -> bytes:
-    """Bring one part; where the connection breaks, go on after the bytes that have come.
+def load_part(client: S3Client, part: Part, cancelled: threading.Event) -> bytes:
+    """Return the bytes of a part; after a broken connection, continue where it ended.
 
-    Takes as long as the storage sends a byte in each of its time-outs: the reader keeps the time,
-    and sets ``left`` when it waits no more; what is returned then counts for nothing.
+    Has no time limit: the reader sets ``cancelled``, and the result is then unspecified.
 
     Raises:
-        IncompleteArtifactError: The object is not any more what was listed.
-        Exception: What boto3 or urllib3 raised, where the storage does not answer or breaks off
-            several times in a row without having sent anything.
+        IncompleteArtifactError: The object has changed since it was listed.
+        Exception: An error of boto3 or urllib3, if the storage does not answer, or breaks several
+            connections in a row without sending anything.
     """
     arrived = bytearray()
     silent = 0
-    while len(arrived) < part.size_bytes and not left.is_set():
+    while len(arrived) < part.size_bytes and not cancelled.is_set():
         before = len(arrived)
         try:
-            _read_on(client, part, arrived, left)
+            _read_on(client, part, arrived, cancelled)
         except _broken_connection() as error:
             silent = silent + 1 if len(arrived) == before else 1
             if not arrived or silent > _RESUMES:
                 raise
             at_bytes = part.start + len(arrived)
             _log.info("fetch.resumed", key=part.key, at_bytes=at_bytes, error=type(error).__name__)
-            left.wait(_RESUME_AFTER_S * 2 ** (silent - 1))
+            cancelled.wait(_RESUME_AFTER_S * 2 ** (silent - 1))
     return bytes(arrived)
 
 
-def _read_on(client: S3Client, part: Part, arrived: bytearray, left: threading.Event) -> None:
-    """Append what comes after what has arrived.
+def _read_on(client: S3Client, part: Part, arrived: bytearray, cancelled: threading.Event) -> None:
+    """Append the bytes that follow ``arrived``.
 
     Raises:
-        IncompleteArtifactError: The object is not any more what was listed.
+        IncompleteArtifactError: The object has changed since it was listed.
         ConnectionError: The answer ended early. boto3's and urllib3's own errors pass.
     """
-    answer = _ask(client, part, part.start + len(arrived))
-    # As a context, a body gives urllib3's response. That hands over what has come as it comes;
-    # botocore's own reading waits for a full piece, and a slow drip would fill it for hours.
+    answer = _get(client, part, part.start + len(arrived))
+    # urllib3's response returns bytes as they arrive; botocore's waits for a full piece, which a
+    # slow storage may take hours to fill.
     raw: Any
     with answer["Body"] as raw:
-        while len(arrived) < part.size_bytes and not left.is_set():
+        while len(arrived) < part.size_bytes and not cancelled.is_set():
             piece = raw.read1(min(_PIECE_BYTES, part.size_bytes - len(arrived)))
             if not piece:
                 raise ConnectionError("the storage ended its answer early")
             arrived += piece
 
 
-def _ask(client: S3Client, part: Part, start: int) -> GetObjectOutputTypeDef:
-    """Ask for the bytes of a part from ``start`` on.
+def _get(client: S3Client, part: Part, start: int) -> GetObjectOutputTypeDef:
+    """Request the bytes of a part from ``start`` on.
 
     Raises:
-        IncompleteArtifactError: The object is not any more what was listed. botocore's own pass.
+        IncompleteArtifactError: The object has changed. botocore's own errors pass.
     """
     from botocore.exceptions import ClientError
 
@@ -122,13 +121,13 @@ def _ask(client: S3Client, part: Part, start: int) -> GetObjectOutputTypeDef:
     if sent != (part.end - start, expected, part.etag.strip('"')):
         answer["Body"].close()
         raise IncompleteArtifactError(
-            f"{part.key!r} was listed with {part.object_bytes} bytes, and is answered with others"
+            f"{part.key!r} was listed with {part.object_bytes} bytes, and the answer has others"
         )
     return answer
 
 
 def _broken_connection() -> tuple[type[BaseException], ...]:
-    """Return what is raised when a connection breaks, or cannot be made."""
+    """Return the errors of a connection that breaks or cannot be made."""
     from botocore.exceptions import HTTPClientError, IncompleteReadError
     from urllib3.exceptions import HTTPError
 

@@ -1,4 +1,4 @@
-"""How long what lies at a place has been the same, as far as it was looked at. Bounded."""
+"""How long the listing of a location has been unchanged. Bounded."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _MOST = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
-    """What was seen at a place, last and before.
+class SeenListing:
+    """The last listing of a location.
 
     Attributes:
-        mark: What changes when the place does.
-        since_s: The clock when it was first seen so.
-        moved: Whether it was seen otherwise before that.
+        mark: Mark of the listing.
+        since_s: Clock at the first listing with this mark.
+        moved: Whether an earlier listing had another mark.
     """
 
     mark: str
@@ -24,25 +24,21 @@ class Sighting:
     moved: bool
 
 
-class Sightings:
-    """Remembers the places looked at last; one that is forgotten is seen for the first time again.
-
-    Any thread.
-    """
+class UploadStability:
+    """Remembers the locations listed last, each with its mark. Any thread."""
 
     def __init__(self, most: int = _MOST) -> None:
-        """Store how many places are remembered."""
         self._most = most
-        self._seen: OrderedDict[str, Sighting] = OrderedDict()
+        self._seen: OrderedDict[str, SeenListing] = OrderedDict()
         self._lock = threading.Lock()
 
-    def note(self, place: str, mark: str, now_s: float) -> Sighting:
-        """Remember that a place is as ``mark`` says; return since when."""
+    def note(self, location: str, mark: str, now_s: float) -> SeenListing:
+        """Record the mark of a location; return since when it is unchanged."""
         with self._lock:
-            before = self._seen.pop(place, None)
+            before = self._seen.pop(location, None)
             if before is None or before.mark != mark:
-                before = Sighting(mark, now_s, moved=before is not None)
-            self._seen[place] = before
+                before = SeenListing(mark, now_s, moved=before is not None)
+            self._seen[location] = before
             if len(self._seen) > self._most:
                 self._seen.popitem(last=False)
             return before

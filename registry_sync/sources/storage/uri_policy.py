@@ -1,8 +1,8 @@
-"""Which places a registry may send us to. Pure.
+"""The policy for URIs of artifacts. Pure.
 
-Whoever can register a version chooses its URI, and MLflow's client shows the credentials of its
-server to whatever host an HTTP URI names. So HTTP goes to that server only, and of other kinds only
-the object stores and file systems that MLflow itself knows are read.
+Publishers choose the URI of a version, and MLflow's client sends the credentials of its server to
+every host in an HTTP URI. So HTTP URIs must name that server; of other schemes only the object
+stores and file systems that MLflow supports are read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from urllib.parse import SplitResult, urlsplit
 
-from registry_sync.errors import ForbiddenPlaceError
+from registry_sync.errors import ForbiddenUriError
 
 _OF_THE_SERVER = frozenset({"mlflow-artifacts", "http", "https"})
 _OTHERS = frozenset(
@@ -19,48 +19,48 @@ _OTHERS = frozenset(
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
-"""Neither user nor backslash, of which two readers of one URI may make two hosts."""
+"""Excludes users and backslashes, which two parsers may read as different hosts."""
 
 
-def check_place(uri: str, tracking_uri: str) -> None:
-    """Refuse what must not be asked.
+def check_uri(uri: str, tracking_uri: str) -> None:
+    """Refuse a forbidden URI.
 
     Args:
-        uri: Where a version's bytes are said to be.
-        tracking_uri: The registry's own.
+        uri: The URI of a version's bytes.
+        tracking_uri: The registry's URI.
 
     Raises:
-        ForbiddenPlaceError: It is of another kind, or on another server.
+        ForbiddenUriError: The scheme is unknown, or the URI names another HTTP server.
     """
     try:
-        place = urlsplit(uri)
+        parts = urlsplit(uri)
     except ValueError as error:
-        raise ForbiddenPlaceError("the place of the version's bytes is no URI") from error
-    if place.scheme in _OTHERS:
+        raise ForbiddenUriError("the location of the version's bytes is not a URI") from error
+    if parts.scheme in _OTHERS:
         return
-    if place.scheme not in _OF_THE_SERVER:
-        raise ForbiddenPlaceError(
-            f"the version's bytes are said to be at a place of the kind {place.scheme!r}, which is "
-            "not read"
+    if parts.scheme not in _OF_THE_SERVER:
+        raise ForbiddenUriError(
+            f"the URI of the version's bytes has the scheme {parts.scheme!r}, which is not "
+            "supported"
         )
-    if place.scheme == "mlflow-artifacts" and not place.netloc:
+    if parts.scheme == "mlflow-artifacts" and not parts.netloc:
         return
-    if not _HOST.fullmatch(place.netloc) or not _is_same(place, urlsplit(tracking_uri)):
-        raise ForbiddenPlaceError(
-            "the version's bytes are said to be on another HTTP server than the registry's, which "
-            "would be shown its credentials: it is not asked"
+    if not _HOST.fullmatch(parts.netloc) or not _is_same(parts, urlsplit(tracking_uri)):
+        raise ForbiddenUriError(
+            "the version's bytes are on another HTTP server than the registry's, which would see "
+            "its credentials: they are not fetched"
         )
 
 
-def _is_same(place: SplitResult, server: SplitResult) -> bool:
-    """Whether a URI names the server itself."""
-    scheme = server.scheme if place.scheme == "mlflow-artifacts" else place.scheme
-    named = (scheme, place.hostname, _port(place, scheme))
+def _is_same(parts: SplitResult, server: SplitResult) -> bool:
+    """Whether a URI names the registry's server."""
+    scheme = server.scheme if parts.scheme == "mlflow-artifacts" else parts.scheme
+    named = (scheme, parts.hostname, _port(parts, scheme))
     return named == (server.scheme, server.hostname, _port(server, server.scheme))
 
 
 def _port(parts: SplitResult, scheme: str) -> int | None:
-    """Return the port of a URI; None: it has none that could be meant."""
+    """Return the port of a URI, or None if it is invalid or unknown."""
     try:
         return parts.port or _DEFAULT_PORTS.get(scheme)
     except ValueError:

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from gateway.contract.catalogue import VersionState
 from gateway.system.logs.redaction import for_public, remember_names
 from registry_sync.domain.aspired import AspiredModel, AspiredVersion
-from registry_sync.errors import SourceError, in_words
+from registry_sync.errors import SourceError, error_text
 from registry_sync.settings import SyncSettings
 from registry_sync.sources.storage.location import Scratch
 from registry_sync.sources.storage.resolve import open_location
@@ -86,13 +86,13 @@ def test_the_names_of_the_settings_are_withheld(tmp_path: Path) -> None:
     assert SyncSettings(tracking_uri="http://registry01:5000").names > {"registry01"}
 
 
-def test_a_place_is_remembered_before_it_is_asked() -> None:
+def test_forbidden_uri_is_redacted_too() -> None:
     """A place that may not be asked is named in no reason either."""
-    with pytest.raises(Exception, match="not asked") as refused:
+    with pytest.raises(Exception, match="not fetched") as refused:
         open_location(
             "https://registry02/a/b/c",
             tracking_uri="http://registry01",
             s3=lambda: pytest.fail("nothing is asked"),
             scratch=Scratch(),
         )
-    assert "registry02" not in for_public(f"{in_words(refused.value)}: registry02 failed")
+    assert "registry02" not in for_public(f"{error_text(refused.value)}: registry02 failed")

@@ -1,7 +1,7 @@
-"""Whether requests may be joined into one call of the model: first few rows, then more and more.
+"""The proof that requests may be joined into one call: first few rows, then more and more.
 
-Rows are joined only in numbers that were proved together: a model may well answer twenty rows each
-for itself, and sort, pad or centre the twenty-first.
+Rows are joined only in proved numbers: a model may predict each of twenty rows independently, and
+sort, pad or centre the twenty-first.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ _SHARE_OF_FAR_ROWS = 0.25
 
 @dataclass(frozen=True)
 class Joining:
-    """What was found out.
+    """The findings.
 
     Attributes:
         answers: As in `Proof`.
-        mode: ``joined``, or ``alone``; and why.
-        rows: The most rows that were proved together.
-        probabilities: Whether that was proved of the class probabilities too.
+        mode: ``joined`` or ``alone``.
+        reason: The reason for the mode.
+        rows: The most rows proved together.
+        probabilities: Whether class probabilities were proved too.
     """
 
     answers: str
@@ -40,7 +41,7 @@ class Joining:
 
 
 class _NotJoinedError(Exception):
-    """Requests are answered alone. The message says why."""
+    """Requests must be predicted alone. The message is the reason."""
 
     def __init__(self, message: str, answers: str = UNKNOWN) -> None:
         super().__init__(message)
@@ -51,22 +52,21 @@ def prove(
     calls: Sequence[Call],
     varied: Sequence[Inputs],
     far: Sequence[Inputs],
-    said: Any,
+    own: Any,
     *,
     probabilities: Call | None = None,
 ) -> Asking[Joining]:
-    """Find out whether inputs answer the same alone and joined with others.
+    """Prove that the answers to inputs are the same alone and joined with others.
 
     Args:
-        calls: The call that serves; then scores, which show an influence that has changed no label
-            yet.
-        varied: Inputs that differ, the example first.
-        far: More to join the example with; what the model does not bear is left out.
-        said: What the first call has answered to the example.
-        probabilities: The call of the class probabilities, which show the same. One that does not
-            answer the example is not proved: requests for probabilities go alone then.
+        calls: The serving call; then scores, which reveal influences that change no label.
+        varied: Different inputs, the example first.
+        far: Further inputs to join the example with; those that the model rejects are skipped.
+        own: The serving call's answer to the example.
+        probabilities: The call for class probabilities, or None. If it fails on the example,
+            requests for probabilities are not joined.
     """
-    if outputs.row_count(said) != varied[0].rows:
+    if outputs.row_count(own) != varied[0].rows:
         return Joining(WHOLE, ALONE, NOT_PER_ROW)
     if len(varied) + len(far) < 2:  # noqa: PLR2004  # two are the fewest that can be joined
         return Joining(UNKNOWN, ALONE, "the input example cannot be varied")
@@ -77,77 +77,76 @@ def prove(
             if call is not calls[0]:
                 answer = yield Ask(call, varied[0])
                 if answer.raised is not None or outputs.row_count(answer.output) != varied[0].rows:
-                    continue  # nothing is proved of it, and nothing of it is joined
-                said = answer.output
-            one = yield from _prove_one(call, varied, far, said)
+                    continue  # not proved, so its requests are not joined
+                own = answer.output
+            one = yield from _prove_one(call, varied, far, own)
             proved.append(one.rows)
             differs = differs or one.differs
             likely_proved = likely_proved or call is probabilities
     except _NotJoinedError as error:
         return Joining(error.answers, ALONE, str(error))
-    except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
+    except Exception as error:  # noqa: BLE001  # the model's objects may raise anything
         return Joining(UNKNOWN, ALONE, f"joined rows cannot be compared: {type(error).__name__}")
     if not differs:
         return Joining(PER_ROW, ALONE, "the example's answers do not differ")
-    told = "the input example answers the same alone and joined"
-    return Joining(PER_ROW, JOINED, told, min(proved), likely_proved)
+    reason = "the input example answers the same alone and joined"
+    return Joining(PER_ROW, JOINED, reason, min(proved), likely_proved)
 
 
 @dataclass(frozen=True)
 class _One:
-    """What was found out of one call: rows that were proved together, and if answers differ."""
+    """The findings of one call: rows proved together, and whether answers differ."""
 
     rows: int
     differs: bool
 
 
 def _prove_one(
-    call: Call, varied: Sequence[Inputs], far: Sequence[Inputs], said: Any
+    call: Call, varied: Sequence[Inputs], far: Sequence[Inputs], own: Any
 ) -> Asking[_One]:
-    """Compare one call's answers; the cheapest question that may settle it comes first.
+    """Compare one call's answers; the cheapest decisive comparison comes first.
 
-    Before any joined one comes one alone: the pace of the model is known from it, and no joined
-    call is begun that would take longer than there is time for.
+    An input alone precedes any joined call, to show the model's pace.
 
     Raises:
-        _NotJoinedError: Rows influence each other, or joined ones are not answered.
+        _NotJoinedError: Rows influence each other, or a joined call fails.
     """
     example = varied[0]
-    answers, rows = [said], example.rows
+    answers, rows = [own], example.rows
     if len(varied) > 1:
         rows = sum(one.rows for one in varied)
-        alone = [said, (yield from _hear(call, varied[1]))]
-        together = yield from _hear(call, join(varied))
+        alone = [own, (yield from _answer_to(call, varied[1]))]
+        together = yield from _answer_to(call, join(varied))
         start = 0
         for number, one in enumerate(varied):
             if number == len(alone):
-                alone.append((yield from _hear(call, one)))
+                alone.append((yield from _answer_to(call, one)))
             _compare(together, start, one, alone[number])
             start += one.rows
-        again = yield from _hear(call, join(list(reversed(varied))))
-        for one, own in zip(varied, alone, strict=True):
+        again = yield from _answer_to(call, join(list(reversed(varied))))
+        for one, its_own in zip(varied, alone, strict=True):
             start -= one.rows
-            _compare(again, start, one, own)
+            _compare(again, start, one, its_own)
         answers.append(together)
     else:
-        yield from _hear(call, example)
-    beside = yield from _hear_beside(call, example, far)
+        yield from _answer_to(call, example)
+    beside = yield from _answers_among_others(call, example, far)
     for output, start in beside:
-        _compare(output, start, example, said)
+        _compare(output, start, example, own)
         answers.append(output)
     if beside and len(varied) == 1:
         rows = min(outputs.row_count(output) or 0 for output, _ in beside)
     return _One(rows, comparison.differ(answers))
 
 
-def _hear_beside(
+def _answers_among_others(
     call: Call, example: Inputs, far: Sequence[Inputs]
 ) -> Asking[list[tuple[Any, int]]]:
-    """Return answers to the example between other rows, and at which row of them it begins.
+    """Return answers to the example between other rows, with its first row in each.
 
-    What the model does not bear is left out.
+    Inputs that the model rejects are skipped.
     """
-    heard = []
+    found = []
     if far:
         groups = [[far[0], example, far[-1]]]
         while groups:
@@ -155,17 +154,17 @@ def _hear_beside(
             answer = yield Ask(call, join(group))
             if answer.raised is None:
                 _count(answer.output, sum(one.rows for one in group))
-                heard.append((answer.output, group[0].rows))
+                found.append((answer.output, group[0].rows))
             elif group[0] is not group[-1]:
                 groups += [[one, example, one] for one in far]
-    return heard
+    return found
 
 
-def _hear(call: Call, inputs: Inputs) -> Asking[Any]:
-    """Return an answer that has a row for each of the inputs.
+def _answer_to(call: Call, inputs: Inputs) -> Asking[Any]:
+    """Return an answer with one item per row.
 
     Raises:
-        _NotJoinedError: There is none.
+        _NotJoinedError: The call failed, or its answer has another number of items.
     """
     answer = yield Ask(call, inputs)
     if answer.raised is not None:
@@ -194,17 +193,17 @@ def widen(
     proof: Proof,
     most_rows: int,
 ) -> Asking[None]:
-    """Prove twice as many rows at a time, up to ``most_rows``; ``proof`` says how many are.
+    """Prove twice as many rows at a time, up to ``most_rows``, and update ``proof``.
 
-    Each row of a large call is compared with what was answered to it among few, which is proved.
-    A call that does not answer these few has answered them before: its word proves nothing.
+    Each known row of a large call is compared with its answer in the small, proved call. If that
+    small call now fails, nothing more can be proved.
 
     Args:
-        calls: The call that serves, and others that are proved among few.
+        calls: The serving call, and others that are proved on few rows.
         varied: As for `prove`.
         far: As for `prove`.
-        proof: Changes with what is found.
-        most_rows: Joined at most.
+        proof: The findings to update.
+        most_rows: The most joined rows.
     """
     known = join(varied)
     pools = []
@@ -212,7 +211,7 @@ def widen(
         answer = yield Ask(call, known)
         why = _unanswered(answer, known.rows)
         if why is not None:
-            proof.stop_widening(known.rows, f"asked again, {why}")
+            proof.stop_widening(known.rows, f"called again, {why}")
             return
         pools.append((call, answer.output))
     mixed = join([*varied, *far])
@@ -222,7 +221,7 @@ def widen(
             picked = pick(rows, known.rows, mixed.rows)
             answer = yield Ask(call, mixed.take(picked))
             if answer.raised is not None and mixed.rows > known.rows:
-                mixed = known  # the model does not bear the others
+                mixed = known  # the model rejects the others
                 picked = pick(rows, known.rows, known.rows)
                 answer = yield Ask(call, mixed.take(picked))
             why = _unanswered(answer, rows) or _differs(answer.output, output, picked, known.rows)
@@ -233,45 +232,43 @@ def widen(
 
 
 def _unanswered(answer: Answer, rows: int) -> str | None:
-    """Say why an answer has not one row for each of the inputs; None: it has."""
+    """Return why an answer does not have one item per row, or None."""
     if answer.raised is not None:
         return f"they cannot be predicted: {type(answer.raised).__name__}"
     return None if outputs.row_count(answer.output) == rows else NOT_PER_ROW
 
 
-def pick(rows: int, known: int, there: int) -> list[int]:
-    """Return which rows a large call has: the known ones at random, and some that are far off.
-
-    The same for the same numbers.
+def pick(rows: int, known: int, total: int) -> list[int]:
+    """Return the rows of a large call: known ones at random, and some far ones; deterministic.
 
     Args:
-        rows: How many.
-        known: Rows to compare, which are numbered first.
-        there: All rows.
+        rows: Number of rows to pick.
+        known: Number of known rows, which come first.
+        total: Number of all rows.
     """
     import numpy as np
 
     dice = np.random.default_rng(rows)
     picked = dice.integers(0, known, rows)
-    if there > known:
+    if total > known:
         beside = dice.random(rows) < _SHARE_OF_FAR_ROWS
-        picked[beside] = dice.integers(known, there, int(beside.sum()))
+        picked[beside] = dice.integers(known, total, int(beside.sum()))
     numbers: list[int] = picked.tolist()
     return numbers
 
 
 def _differs(output: Any, known: Any, picked: Sequence[int], compared: int) -> str | None:
-    """Say what is wrong with a large call; None: every known row is answered as among few."""
-    places = [place for place, row in enumerate(picked) if row < compared]
-    own = outputs.rows_at(known, [picked[place] for place in places])
+    """Return how a large call differs from the small one in the known rows, or None."""
+    positions = [position for position, row in enumerate(picked) if row < compared]
+    own = outputs.rows_at(known, [picked[position] for position in positions])
     try:
-        same = comparison.close(outputs.rows_at(output, places), own)
-    except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
+        same = comparison.close(outputs.rows_at(output, positions), own)
+    except Exception as error:  # noqa: BLE001  # the model's objects may raise anything
         return f"answers cannot be compared: {type(error).__name__}"
     return None if same else "the rows influence each other"
 
 
 def row_bytes(example: Inputs, body_bytes: int) -> int:
-    """Return about how many bytes a row takes, as arrays or as a body, whichever is more."""
+    """Return the approximate bytes per row, as arrays or as a body, whichever is more."""
     arrays = sum(int(array.nbytes) for array in example.arrays.values())
     return max(1, max(arrays, body_bytes) // max(1, example.rows))

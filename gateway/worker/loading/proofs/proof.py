@@ -1,7 +1,7 @@
-"""What warm-up has found out about a model, so that it need not be found out again.
+"""Proofs of how a model may be called, for reuse by later workers of the same artifact.
 
-A proof belongs to an artifact and to the libraries that answer with it. The gateway keeps it and
-hands it to the next worker of the same artifact; it says nothing of another one.
+A proof holds for one artifact and the libraries that were loaded with it. The gateway keeps it and
+passes it to the artifact's next worker.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from typing import Any, TypeGuard
 from gateway.worker.process.installed import installed_version
 
 FORMAT = 2
-"""Raised when what is proved changes its meaning: proofs of other formats are not read."""
+"""Proofs of other formats are ignored; increase it when their meaning changes."""
 MAX_ROWS = 10**9
 MAX_LOST = 2
-"""Workers that may lose a proof, until it is not tried any more."""
+"""The most workers that may be lost in a proof before it is abandoned."""
 LONGEST_CALL = 0.1
-"""Of the budget, and of the model's time-out: how long one call may take in the background."""
+"""The longest background call, as a part of the budget and of the model's timeout."""
 PER_ROW, WHOLE, UNKNOWN = "per_row", "whole", "unknown"
 JOINED, ALONE = "joined", "alone"
 FAST, PYFUNC = "fast", "pyfunc"
 UNPROVED = "it is not proved"
-"""How every reason begins that is one of time, or of accidents."""
+"""Prefix of reasons that are a matter of time or of accidents."""
 _NO_MORE_YET = "; no more rows are proved yet: "
 _MAX_TEXT = 300
 _MAX_NAME = 100
 _MAX_LIBRARIES = 64
 _MAX_LOOKED_UP = 1000
 _ALL = "all"
-"""Stands for the digest over all libraries, where they are more than have room."""
+"""Key of a digest over all libraries, where they are too many to be listed."""
 _WORDS = {
     "answers": {PER_ROW, WHOLE, UNKNOWN},
     "batching": {JOINED, ALONE},
@@ -47,25 +47,24 @@ _DISTRIBUTIONS = {"sklearn": "scikit-learn", "pytorch": "torch"}
 
 @dataclass
 class Proof:
-    """What holds for a model now. A proof under way changes it, one finding after the other.
+    """The present findings about a model; a running proof updates them.
 
     Attributes:
-        made_with: Versions of Python and of the libraries that answered, by name.
-        answers: ``per_row``: one answer for each row, as was shown; ``whole``: an answer belongs to
-            all rows of its request; ``unknown``: neither was shown.
-        batching: ``joined``: requests may be predicted by one call; ``alone``: because of
-            ``batching_reason``.
-        joined_rows: The most rows that were proved together, and so the most that are joined.
-        stopped_at: The number of rows that was the first not to be proved; 0: there is none.
+        made_with: Versions of Python and of the loaded libraries, by name.
+        answers: ``per_row``: an answer has one item per row; ``whole``: an answer belongs to all
+            rows of its request; ``unknown``: neither was shown.
+        batching: ``joined``: one call may predict several requests; ``alone``: it may not, because
+            of ``batching_reason``.
+        joined_rows: The most rows proved together, and so the most that are joined.
+        stopped_at: The first number of rows that could not be proved, or 0.
         call_path: ``fast`` or ``pyfunc``, because of ``call_path_reason``.
-        probabilities_joined: Whether joining is proved of class probabilities too; requests for
-            them go alone otherwise.
-        probabilities_on_arrays: Whether class probabilities are asked for on arrays too.
-        settled: Whether batching and call path are decided; False: there was no time for it.
-        budget_s: Seconds that there were for it.
-        spent_s: Seconds that it took in the background, of all workers.
-        lost: How many workers ended inside a proof, took far longer for a call than they may, or
-            met a fault that may pass; one that did not come back counts as `MAX_LOST`.
+        probabilities_joined: Whether joining is proved for class probabilities too.
+        probabilities_on_arrays: Whether class probabilities may be computed from arrays too.
+        settled: Whether batching and call path are decided.
+        budget_s: The proof's time budget.
+        spent_s: Seconds spent in the background, by all workers.
+        lost: Workers that ended inside a proof, exceeded the time of a call by far, or met a
+            transient fault; one that never returned counts as `MAX_LOST`.
     """
 
     made_with: dict[str, str] = field(default_factory=dict)
@@ -84,84 +83,84 @@ class Proof:
     lost: int = 0
 
     def as_header(self) -> dict[str, Any]:
-        """Return what `parse` reads."""
+        """Return the proof as a member of a header, for `parse`."""
         return asdict(self)
 
     def join(self, rows: int, reason: str) -> None:
-        """Join so many rows from now on."""
+        """Allow batches of ``rows`` rows."""
         self.batching, self.batching_reason, self.joined_rows = JOINED, _text(reason), rows
 
     def keep_alone(self, reason: str) -> None:
-        """Join nothing from now on."""
+        """Allow no batches."""
         self.batching, self.batching_reason, self.joined_rows = ALONE, _text(reason), 1
 
     def call(self, path: str, reason: str) -> None:
-        """Call the model in this way from now on."""
+        """Set the call path."""
         self.call_path, self.call_path_reason = path, _text(reason)
 
     def answer_whole(self, reason: str) -> None:
-        """Divide no answer from now on: one belongs to all rows of its request."""
+        """Record that an answer belongs to all rows of its request, so that nothing is joined."""
         self.answers, self.settled = WHOLE, True
         self.keep_alone(reason)
 
     def give_up(self, reason: str) -> None:
-        """Say why what is not settled is not proved; what is found stays."""
-        told = f"{UNPROVED}: {reason}"
+        """Record why the remaining questions are not proved; findings stay."""
+        why = f"{UNPROVED}: {reason}"
         if self.settled:
             return
         if self.batching_reason.startswith(UNPROVED):
-            self.keep_alone(told)
+            self.keep_alone(why)
         if self.call_path_reason.startswith(UNPROVED):
-            self.call(PYFUNC, told)
+            self.call(PYFUNC, why)
 
     def stop_widening(self, rows: int, reason: str) -> None:
-        """Join no more rows than were proved together so far."""
-        self.leave_at(None)
+        """Keep the present limit of joined rows."""
+        self.pause_at(None)
         self.stopped_at = rows
         self.batching_reason = _text(f"{self.batching_reason}; {reason}")
 
     def lose(self, lost: int, reason: str) -> None:
-        """Note that a worker has lost it, and why; what is found stays."""
+        """Record a worker lost in the proof, and why; findings stay."""
         self.lost = lost
         self.give_up(reason)
-        self.leave_at(reason)
+        self.pause_at(reason)
 
-    def leave_at(self, reason: str | None) -> None:
-        """Say why no more rows are proved for the time being; None: more are."""
-        said = self.batching_reason.partition(_NO_MORE_YET)[0]
+    def pause_at(self, reason: str | None) -> None:
+        """Record why proving more rows is paused, or that it is not (None)."""
+        why = self.batching_reason.partition(_NO_MORE_YET)[0]
         if self.batching == JOINED:
-            self.batching_reason = _text(f"{said}{_NO_MORE_YET}{reason}") if reason else said
+            self.batching_reason = _text(f"{why}{_NO_MORE_YET}{reason}") if reason else why
 
 
-def _text(told: str) -> str:
-    """Return a reason as `parse` takes it: foreign names are in it, of any length."""
-    return "".join(char if char.isprintable() else "?" for char in told[:_MAX_TEXT])
+def _text(reason: str) -> str:
+    """Return a reason in the form that `parse` accepts: bounded and printable."""
+    return "".join(char if char.isprintable() else "?" for char in reason[:_MAX_TEXT])
 
 
 def longest_call_s(budget_s: float, timeout_s: float) -> float:
-    """Return how long one call of a model may take in the background. Seconds.
+    """Return the seconds that one background call may take.
 
     Args:
-        budget_s: For a proof, in the warm-up.
-        timeout_s: That an answer of the model may take.
+        budget_s: The budget of a proof in the warm-up.
+        timeout_s: The model's timeout.
     """
     return LONGEST_CALL * min(budget_s, timeout_s)
 
 
-def merged(known: Proof, told: Proof) -> Proof:
-    """Return what holds after two workers of an artifact have proved it beside each other.
+def merged(known: Proof, later: Proof) -> Proof:
+    """Return the findings of two workers of an artifact that proved at the same time.
 
-    What forbids more beats what allows more, and what is decided beats what is not. A proof that
-    was made with other libraries says nothing of this one: the later one holds then.
+    A finding that forbids prevails over one that allows, and a decision over its absence. If the
+    libraries differ, the later proof prevails.
     """
-    if known.made_with != told.made_with:
-        return told
-    best = max(told, known, key=_weight)
+    if known.made_with != later.made_with:
+        return later
+    best = max(later, known, key=_weight)
     return replace(
         best,
-        lost=max(known.lost, told.lost),
-        budget_s=max(known.budget_s, told.budget_s),
-        spent_s=max(known.spent_s, told.spent_s),
+        lost=max(known.lost, later.lost),
+        budget_s=max(known.budget_s, later.budget_s),
+        spent_s=max(known.spent_s, later.spent_s),
     )
 
 
@@ -176,7 +175,7 @@ def _weight(proof: Proof) -> tuple[bool, bool, bool, int, int]:
 
 
 def parse(value: Any) -> Proof | None:
-    """Return a proof that came from elsewhere; None: it is none, or beyond a bound."""
+    """Return an untrusted proof, or None if it is invalid or exceeds a limit."""
     names = {one.name for one in fields(Proof)}
     if not isinstance(value, dict) or value.keys() != names or not _fits(value):
         return None
@@ -222,11 +221,10 @@ def _is_of_libraries(value: Any) -> bool:
 
 
 def libraries(description: Mapping[str, Any], python: str) -> dict[str, str]:
-    """Return the versions, in this environment, of Python and of what answers for the model.
+    """Return the versions of Python and of the model's libraries in this environment.
 
-    numpy, pandas, MLflow, the flavor's framework, and what the artifact requires: for a Python
-    function of the publisher's own, that is what it answers with. Of more than a proof may name,
-    the rest is in a digest over all.
+    The libraries are numpy, pandas, MLflow, the flavor's framework, and the artifact's
+    requirements. If they are too many, a digest over all replaces the last ones.
     """
     flavor = str(description.get("loader_module") or "").rpartition(".")[2]
     required = [

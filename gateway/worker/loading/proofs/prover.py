@@ -1,7 +1,7 @@
-"""A proof, one call of the model at a time: whoever proves may stop between any two.
+"""Execution of a proof, one call of the model at a time.
 
-A proof is a generator: it gives the next `Ask`, is sent the `Answer`, and writes down what it finds
-as it finds it. So what is found holds, whenever it is left.
+A proof is a generator that yields the next `Ask`, receives the `Answer`, and records each finding
+at once, so that it may be stopped between any two calls.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ask:
-    """One call of the model that a proof needs; the inputs stay as they are."""
+    """A call of the model for a proof; the inputs are not changed."""
 
     call: Call
     inputs: Inputs
@@ -29,7 +29,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of it: an output, or what was raised."""
+    """The result of a call: an output or an error."""
 
     output: Any = None
     raised: BaseException | None = None
@@ -39,20 +39,20 @@ Asking = Generator[Ask, Answer, T]
 
 
 class Pace:
-    """How long calls of a model take, by their number of rows.
+    """The time of a model's calls, by number of rows.
 
-    A machine may be busy with something else during a call. So of the last few calls of a size the
-    quickest counts, and a size that many calls of others have followed says nothing any more.
+    The fastest of the last few calls of a size is used, since the machine may be busy during a
+    call. A size expires after many calls of other sizes.
     """
 
     def __init__(self, first_s: float = 0.0) -> None:
-        """Begin with the first call's seconds: most of them may be for what is done but once."""
+        """``first_s`` is the time of the first call, which may include one-time work."""
         self._first_s = first_s
         self._calls = 0
         self._took: dict[int, tuple[int, list[float]]] = {}  # the size called longest ago is first
 
     def took(self, rows: int, seconds: float) -> None:
-        """Remember a call."""
+        """Record a call."""
         self._calls += 1
         _, before = self._took.pop(rows, (0, []))
         self._took[rows] = (self._calls, [*before[1 - _MOST_CALLS :], seconds])
@@ -61,11 +61,11 @@ class Pace:
             del self._took[oldest]
 
     def forget(self, rows: int) -> None:
-        """Forget a call that says nothing of others."""
+        """Remove the calls of a size."""
         self._took.pop(rows, None)
 
     def expected_s(self, rows: int) -> float:
-        """Return the seconds of a call: as one of no more rows, and in proportion to them."""
+        """Return the expected seconds of a call, in proportion to the largest smaller one."""
         if not self._took:
             return self._first_s
         known = max((one for one in self._took if one <= rows), default=0)
@@ -74,24 +74,23 @@ class Pace:
 
 
 _DISTURBED = 2
-"""Times what was expected, and times what it computed: what a call took that says nothing of the
-next. One such call would keep all larger ones from being tried."""
+"""A call is ignored if it took this many times both its expected and its computed time: one such
+call would prevent all larger ones."""
 _MOST_SIZES = 64
 _MOST_CALLS = 3
-"""Of a size, that are remembered."""
+"""Recorded calls per size."""
 _FADED_AFTER = 256
-"""Calls of any size, after which one is forgotten."""
+"""Calls of any size after which a size expires."""
 
 
 class Prover:
-    """Asks what a proof wants to know.
+    """Makes the calls of a proof.
 
     Attributes:
-        pace: Of the model.
-        spent_s: Seconds that its calls have taken.
-        computed_s: Seconds of the last call in which the process computed.
-        broken_off: Why a call failed that another worker's may not, if one did: such a failure
-            proves nothing, and nothing more is asked.
+        pace: The time of the model's calls.
+        spent_s: Seconds of all calls.
+        computed_s: CPU seconds of the last call.
+        broken_off: Why a call failed transiently, which ends the proof, or None.
     """
 
     def __init__(
@@ -101,7 +100,6 @@ class Prover:
         clock: Callable[[], float] = time.monotonic,
         cpu_clock: Callable[[], float] = time.process_time,
     ) -> None:
-        """Store; nothing is asked yet."""
         self.pace = pace
         self.spent_s = 0.0
         self.computed_s = 0.0
@@ -114,7 +112,7 @@ class Prover:
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing left to ask."""
+        """Whether no calls are left."""
         return self._next is None
 
     @property
@@ -124,11 +122,11 @@ class Prover:
 
     @property
     def expected_s(self) -> float:
-        """How many seconds the next call will take, as far as is known."""
+        """Expected seconds of the next call."""
         return self.pace.expected_s(self.next_rows) if self._next is not None else 0.0
 
     def step(self) -> float:
-        """Make the next call; return how many seconds it took, what is concluded included."""
+        """Make the next call; return its seconds, conclusions included."""
         ask = self._next
         if ask is None:
             return 0.0
@@ -144,7 +142,7 @@ class Prover:
         return seconds
 
     def _call(self, ask: Ask) -> Answer:
-        """Make a call; learn how long it takes, unless the machine was busy with something else."""
+        """Make a call; record its time, unless the machine was busy."""
         expected_s = self.pace.expected_s(ask.inputs.rows)
         began, computed_before = self._clock(), self._cpu_clock()
         answer = _answer(ask)
@@ -155,7 +153,7 @@ class Prover:
         return answer
 
     def run(self, may_go_on: Callable[[], bool] = lambda: True) -> None:
-        """Ask until all is known, or ``may_go_on`` says no."""
+        """Make calls while any are left and ``may_go_on()`` is true."""
         while not self.over and may_go_on():
             self.step()
 
@@ -169,7 +167,7 @@ class Prover:
 def _answer(ask: Ask) -> Answer:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of numbers that nobody sent
+            warnings.simplefilter("ignore")  # warnings about generated numbers
             return Answer(ask.call(ask.inputs.copy()))
     except BaseException as error:  # noqa: BLE001  # a model may raise SystemExit too
         return Answer(raised=error)

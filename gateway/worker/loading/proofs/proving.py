@@ -1,9 +1,8 @@
-"""What is proved of a model in its warm-up, in which order, and in what time.
+"""Proofs about a model during its warm-up: which, in which order, within a time budget.
 
-The model is asked once, for its example. Then, within a budget of time and the cheapest proof
-first: whether requests may be joined, whether there is a faster way to call it, how many rows may
-be joined. What was proved before is not proved again; what there was no time for may be proved
-later, in the background (`gateway.worker.background`).
+The model predicts its example once. Then the cheapest proof comes first: whether requests may be
+joined, whether the fast path is exact, and how many rows may be joined. Earlier findings are
+reused; what exceeds the budget may be proved in the background.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _SCIKIT_LEARN = "mlflow.sklearn"
 
 
 def kept(order: Load) -> Proof:
-    """Return what was proved before with the libraries that are here; else a proof of nothing."""
+    """Return the order's proof, if the libraries are the same, or else an empty proof."""
     here = libraries(order.description, platform.python_version())
     proof = parse(order.proof)
     return proof if proof is not None and proof.made_with == here else Proof(made_with=here)
@@ -51,18 +50,18 @@ def warm(
     proof: Proof,
     clock: Callable[[], float],
 ) -> Prover:
-    """Have the model answer its example, by one call; return what is left to prove.
+    """Predict the example with one call; return the remaining proof.
 
     Args:
-        model: The model on the pyfunc's call; it gets the call path that is proved.
+        model: The model; it gets the proved call path.
         pyfunc: The ``PyFuncModel``.
-        order: What to load.
-        example: The input example as a body; None: there is none.
-        proof: What is proved already; it changes as more is.
+        order: The load order.
+        example: The input example as a body, or None.
+        proof: The findings so far, which the prover updates.
         clock: Monotonic seconds.
 
     Raises:
-        WarmUpFailedError: The model does not answer its example as it should.
+        WarmUpFailedError: The model failed on its example.
     """
     subject = _Subject(model, pyfunc, order, proof)
     if proof.call_path == FAST:
@@ -75,14 +74,14 @@ def warm(
     return Prover(subject.prove(warmed, len(example)), Pace(warmed.seconds), clock)
 
 
-def run(prover: Prover, proof: Proof, budget_s: float, tell: Callable[[Message], None]) -> None:
-    """Prove within the budget what was never tried with as much; a tenth of it is for many rows.
+def run(prover: Prover, proof: Proof, budget_s: float, report: Callable[[Message], None]) -> None:
+    """Prove within the budget, unless that was tried before; a tenth of it is for more rows.
 
     Args:
-        prover: Asks.
-        proof: Changes with what it finds.
-        budget_s: Seconds.
-        tell: Sends a message to the gateway: before, and after.
+        prover: Makes the calls.
+        proof: The findings, which the prover updates.
+        budget_s: The time budget.
+        report: Sends a message to the gateway, before and after the proof.
     """
     untried = not prover.over and not proof.settled
     if untried and budget_s == 0:
@@ -90,10 +89,10 @@ def run(prover: Prover, proof: Proof, budget_s: float, tell: Callable[[Message],
     if not untried or budget_s <= proof.budget_s:
         return
     lost = min(proof.lost + 1, MAX_LOST)
-    tell(Proving(replace(proof, lost=lost).as_header()))
+    report(Proving(replace(proof, lost=lost).as_header()))
     prover.run(lambda: not proof.settled and prover.spent_s + prover.expected_s <= budget_s)
     if proof.settled:
-        tell(Proving(replace(proof, lost=lost, budget_s=budget_s).as_header()))
+        report(Proving(replace(proof, lost=lost, budget_s=budget_s).as_header()))
         limit_s = min(budget_s, prover.spent_s + LONGEST_CALL * budget_s)
         prover.run(lambda: prover.spent_s + prover.expected_s <= limit_s)
     elif prover.broken_off is None:
@@ -105,16 +104,16 @@ def run(prover: Prover, proof: Proof, budget_s: float, tell: Callable[[Message],
         proof.lose(lost, prover.broken_off)
     if proof.settled or prover.broken_off is None:
         proof.budget_s = budget_s
-    tell(Proved(proof.as_header()))
+    report(Proved(proof.as_header()))
 
 
 def _is_to_widen(proof: Proof, most_rows: int) -> bool:
-    """Whether more rows may be joined than are proved."""
+    """Whether joining more rows is still to be proved."""
     return proof.batching == JOINED and not proof.stopped_at and proof.joined_rows < most_rows
 
 
 class _Subject:
-    """A model of which something is to be proved."""
+    """A model under proof."""
 
     def __init__(self, model: ServedModel, pyfunc: Any, order: Load, proof: Proof) -> None:
         self._model = model
@@ -148,7 +147,7 @@ class _Subject:
             )
 
     def take_fast_path(self) -> None:
-        """Take the path that was proved for these bytes and libraries."""
+        """Use the fast path, which was proved for these bytes and libraries."""
         path = fast_path.take(self._pyfunc, self._pyfunc_call, self._loader, self._predict_fn)
         if path is not None:
             self._model.call = path.call
@@ -156,22 +155,22 @@ class _Subject:
             self._proof.call(PYFUNC, "the bare model cannot be called")
 
     def prove_nothing(self) -> Asking[None]:
-        """Say why: there is no input example."""
+        """Record that there is no input example to prove with."""
         self._proof.keep_alone("there is no input example to prove joining")
         yield from self._choose_path([], [])
         self._proof.settled = True
 
     def prove(self, warmed: input_example.Example, body_bytes: int) -> Asking[None]:
-        """Prove all that is not proved, the cheapest first."""
+        """Prove what is not proved yet, the cheapest first."""
         proof, order = self._proof, self._order
         if not fast_path.is_possible(self._loader):
-            yield from self._choose_path([], [])  # asks nothing
+            yield from self._choose_path([], [])  # makes no calls
         most_bytes = order.max_batch_bytes // joining.row_bytes(warmed.inputs, body_bytes)
         most_rows = min(order.max_batch_rows, most_bytes)
         if proof.lost >= MAX_LOST:
-            told = "workers ended, did not come back, or met faults, while they proved it"
-            proof.give_up(told)
-            proof.leave_at(told if _is_to_widen(proof, most_rows) else None)
+            reason = "workers ended, did not come back, or met faults, while they proved it"
+            proof.give_up(reason)
+            proof.pause_at(reason if _is_to_widen(proof, most_rows) else None)
             return
         varied = perturbation.vary(warmed.inputs)
         whole = self._loader == _SCIKIT_LEARN
@@ -186,17 +185,17 @@ class _Subject:
             yield from joining.widen(self._calls(likely), varied, far, proof, most_rows)
 
     def _calls(self, *more: Call | None) -> list[Call]:
-        """Return the call that serves, the one for scores, and ``more``: those that there are."""
+        """Return the serving call, the call for scores, and ``more``, without None."""
         return [call for call in (self._model.call, self._scores, *more) if call is not None]
 
     def _prove_joining(
         self, warmed: input_example.Example, varied: Sequence[Inputs], far: Sequence[Inputs]
     ) -> Asking[None]:
-        said = None
+        example = None
         if outputs.row_count(warmed.output) == warmed.inputs.rows:
-            said = outputs.rows_of(warmed.output, 0, varied[0].rows)
+            example = outputs.rows_of(warmed.output, 0, varied[0].rows)
         found = yield from joining.prove(
-            self._calls(), varied, far, said, probabilities=self._model.probabilities_call
+            self._calls(), varied, far, example, probabilities=self._model.probabilities_call
         )
         self._proof.answers = found.answers
         self._proof.probabilities_joined = found.probabilities
@@ -206,7 +205,7 @@ class _Subject:
             self._proof.keep_alone(found.reason)
 
     def _choose_path(self, varied: Sequence[Inputs], further: Sequence[Inputs]) -> Asking[None]:
-        """Prove the fast path: on joined rows too, since joining is proved on the other one."""
+        """Prove the fast path, also on joined rows, since joining was proved with pyfunc."""
         proofs = [*varied, join(varied)] if len(varied) > 1 else varied
         path = yield from fast_path.choose(
             self._pyfunc,

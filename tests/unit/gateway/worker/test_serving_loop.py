@@ -277,7 +277,7 @@ def test_a_row_with_a_null_is_never_joined():
     assert rows == [1, 2, 2, 2, 1]
 
 
-def test_a_batch_that_fails_is_answered_one_by_one_and_what_is_too_late_by_then_is_not_begun():
+def test_failed_batch_is_predicted_one_by_one_within_deadlines():
     now, alone = 0.0, []
 
     def slow(inputs):
@@ -319,7 +319,7 @@ def test_what_a_model_changed_before_it_raised_is_not_what_it_is_given_alone(sha
     assert json.loads(answers[1].header)["message"] == "the model raised KeyError"
 
 
-def test_params_that_a_model_changed_before_it_raised_are_not_what_it_is_given_alone():
+def test_params_changed_by_a_failed_batch_are_restored():
     first = Inputs(VALUES, {TENSOR_NAME: np.array([1])}, 1, {"stop": ["a", "b"]})
     plain = PlainRows(PlainLayout([("x", "double")]), [[1.5]], 1, {"stop": ["a", "b"]})
     one: Rows
@@ -446,7 +446,7 @@ def test_small_requests_go_before_the_next_large_body(large):
     assert list(map(list, slow.order)) == [[1], [3, 4], [1], [1]]
 
 
-def test_a_large_body_is_passed_over_for_no_longer_than_the_one_before_it_took(large):
+def test_large_body_waits_no_longer_than_the_batch_before_it(large):
     """Small requests never end, and one takes a quarter of a large one."""
     slow, numbers = Slow(large_s=0.5, small_s=0.125), iter(range(10, 60))
 

@@ -27,7 +27,7 @@ OTHER = Manifest.of({"MLmodel": "0" * 64, "model.pkl": "2" * 64})
     ],
 )
 def test_verdicts(stamped, pinned, require, verdict):
-    result = verify(FOUND, stamped=stamped, pinned=pinned, require_digest=require)
+    result = verify(FOUND, stamped=stamped, accepted=pinned, require_digest=require)
     assert result.verdict is verdict
     assert result.accepted == (verdict not in (Verdict.MISMATCH, Verdict.UNSTAMPED))
     assert (result.error() is None) == result.accepted
@@ -35,7 +35,7 @@ def test_verdicts(stamped, pinned, require, verdict):
 
 
 def test_a_mismatch_says_both_digests_and_the_files_that_differ():
-    result = verify(FOUND, stamped=OTHER.digest, pinned=None, known=OTHER)
+    result = verify(FOUND, stamped=OTHER.digest, accepted=None, known=OTHER)
     assert result.reason == (
         f"the bytes have digest {FOUND.digest}, but the publisher stamped {OTHER.digest} "
         "(changed: model.pkl)"
@@ -46,9 +46,9 @@ def test_a_mismatch_says_both_digests_and_the_files_that_differ():
 
 
 def test_files_are_named_only_from_a_manifest_that_has_the_expected_digest():
-    assert "(" not in verify(FOUND, stamped=None, pinned=OTHER.digest, known=FOUND).reason
+    assert "(" not in verify(FOUND, stamped=None, accepted=OTHER.digest, known=FOUND).reason
 
 
 def test_a_missing_stamp_is_an_error_of_its_own():
-    result = verify(FOUND, stamped=None, pinned=None, require_digest=True)
+    result = verify(FOUND, stamped=None, accepted=None, require_digest=True)
     assert isinstance(result.error(), UnstampedError)

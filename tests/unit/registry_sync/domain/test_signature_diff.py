@@ -136,9 +136,9 @@ def test_what_is_told_is_bounded_and_the_worst_goes_first() -> None:
     after = signature([column("a\nb", required=False)], params=[param("new")])
     found = compare_signatures(before, after)
     assert found is not None
-    assert len(found.told) < 1000
-    assert "and 996 more" in found.told
-    assert found.told.startswith("input c0x")
+    assert len(found.summary) < 1000
+    assert "and 996 more" in found.summary
+    assert found.summary.startswith("input c0x")
 
 
 def test_what_is_no_signature_of_mlflow_is_compared_all_the_same() -> None:

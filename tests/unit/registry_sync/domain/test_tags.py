@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.contract.catalogue import Policy
+from registry_sync.domain import LedgerView
 from registry_sync.domain.aspired import AspiredModel, AspiredVersion
-from registry_sync.domain.records import LedgerView
 from registry_sync.domain.tags import (
     DIGEST_TAG,
     MAX_PROBLEMS,
     POLICY_TAGS,
     Load,
-    asked_load,
-    asks_own_environment,
     bounded_problems,
+    load_mode,
+    needs_own_environment,
     problems_of,
     read_policy,
 )
@@ -87,8 +87,8 @@ def test_every_field_of_the_policy_has_a_tag() -> None:
 @pytest.mark.parametrize(
     ("tags", "version", "says"),
     [
-        ({"gateway.timeout_s": "x"}, None, ["the tag gateway.timeout_s is ignored: it is not a"]),
-        ({"gateway.pin": "x"}, 3, ["the tag gateway.pin of version 3 is ignored: it is neither"]),
+        ({"gateway.timeout_s": "x"}, None, ["the tag gateway.timeout_s is ignored: it must be a"]),
+        ({"gateway.pin": "x"}, 3, ["the tag gateway.pin of version 3 is ignored: it must be true"]),
         ({"gateway.timeout": "3"}, None, ["unknown, and ignored: did you mean gateway.timeout_s?"]),
         ({"gateway.batch_rows": "3"}, 2, ["of version 2 is unknown", "gateway.max_batch_rows?"]),
         ({"Gateway.Load": "lazy"}, None, ["Gateway.Load is unknown", "did you mean gateway.load?"]),
@@ -140,7 +140,7 @@ ON_DEMAND, PRELOAD, BAD = (
 def test_a_versions_tag_goes_before_its_models(
     version: dict[str, str], model: dict[str, str], load: Load
 ) -> None:
-    assert asked_load(version, model) is load
+    assert load_mode(version, model) is load
 
 
 def test_each_tag_goes_its_own_way() -> None:
@@ -169,13 +169,13 @@ def test_a_version_carries_what_its_own_tags_say_and_nothing_of_its_models() -> 
     assert [one.policy for one in found.versions] == [None, Policy(timeout_s=9.0)]
 
 
-def test_the_problems_of_a_model_are_those_of_its_versions_too_the_newest_first() -> None:
+def test_problems_of_a_model_include_its_versions_newest_first() -> None:
     found = catalogued(
-        {"gateway.pins": "x"}, {1: {"gateway.pin": "?"}, 2: {"gateway.pin": "?"}}, ("an alias",)
+        {"gateway.accepted": "x"}, {1: {"gateway.pin": "?"}, 2: {"gateway.pin": "?"}}, ("an alias",)
     )
     assert [problem.split(" is ")[0] for problem in found.policy.problems] == [
         "an alias",
-        "the tag gateway.pins",
+        "the tag gateway.accepted",
         "the tag gateway.pin of version 2",
         "the tag gateway.pin of version 1",
     ]
@@ -200,14 +200,14 @@ TAGS = st.dictionaries(NAMES, TEXTS, max_size=40)
 
 
 @given(TAGS, st.dictionaries(st.integers(1, 99), TAGS, max_size=3))
-def test_whatever_tags_say_there_is_a_policy_and_a_bounded_list_of_problems(
+def test_any_tags_give_a_policy_and_bounded_problems(
     tags: dict[str, str], versions: dict[int, dict[str, str]]
 ) -> None:
     found = catalogued(tags, versions)
     assert len(found.policy.problems) <= MAX_PROBLEMS
     assert all(problem and len(problem) <= 500 for problem in found.policy.problems)
-    asked_load(*versions.values(), tags)
-    asks_own_environment(*versions.values(), tags)
+    load_mode(*versions.values(), tags)
+    needs_own_environment(*versions.values(), tags)
     # What is said goes through the contract unchanged.
     assert type(found).model_validate_json(found.model_dump_json()) == found
     for name in POLICY_TAGS & tags.keys():

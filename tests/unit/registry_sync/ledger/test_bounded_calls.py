@@ -1,4 +1,4 @@
-"""A ledger that hangs is waited for within a limit, and its threads are few."""
+"""Calls of a ledger that hangs end at a limit, and few threads are abandoned."""
 
 import asyncio
 import threading
@@ -9,7 +9,7 @@ import pytest
 
 from registry_sync.errors import LedgerError
 from registry_sync.ledger import bounded_calls
-from registry_sync.ledger.bounded_calls import Patience
+from registry_sync.ledger.bounded_calls import BoundedCalls
 from registry_sync.ledger.ledger import Ledger
 from registry_sync.system.threads import Threads
 from tests.fakes.gateway import becomes
@@ -17,17 +17,17 @@ from tests.fakes.gateway import becomes
 LIMIT_S = 1.5
 
 
-class Asked:
-    """A ledger, who asks it, and work that stands until it may go on."""
+class Bench:
+    """A ledger, its bounded calls, and work that blocks until it may go on."""
 
     def __init__(self, folder: Path) -> None:
         self.threads = Threads()
         self.ledger = Ledger(f"sqlite:///{folder}/ledger.db", node_id="a", clock=lambda: 1.0)
-        self.patience = Patience(self.ledger, self.threads)
+        self.calls = BoundedCalls(self.ledger, self.threads)
         self.may_go_on = threading.Event()
         self.done = list[str]()
 
-    def stand(self, name: str = "stood") -> str:
+    def block(self, name: str = "blocked") -> str:
         self.may_go_on.wait(30)
         return self.note(name)
 
@@ -37,90 +37,90 @@ class Asked:
 
 
 @pytest.fixture
-def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(bounded_calls, "_ANSWER_LIMIT_S", LIMIT_S)
     monkeypatch.setattr(bounded_calls, "_SLOW_S", 0.0)
-    monkeypatch.setattr(bounded_calls, "_REST_S", 0.0)
-    made = Asked(tmp_path)
+    monkeypatch.setattr(bounded_calls, "_PAUSE_S", 0.0)
+    made = Bench(tmp_path)
     yield made
     made.may_go_on.set()
-    assert made.threads.close(patience_s=10)
+    assert made.threads.close(timeout_s=10)
     made.ledger.close()
 
 
-async def stands(asked: Asked) -> str:
+async def failure(bench: Bench) -> str:
     with pytest.raises(LedgerError) as error:
-        await asked.patience.ask(asked.stand)
+        await bench.calls.call(bench.block)
     return error.value.reason
 
 
-async def test_beyond_the_limit_it_is_an_error_and_the_next_one_is_asked_elsewhere(
-    asked: Asked,
+async def test_call_fails_at_the_limit_and_the_next_uses_another_thread(
+    bench: Bench,
 ) -> None:
-    await asked.threads.ledger(asked.ledger.ensure)  # made without a limit: that takes long
-    assert f"did not answer within {LIMIT_S:g} s" in await stands(asked)
-    assert await asked.patience.ask(asked.ledger.ensure) is False
-    assert await asked.patience.ask(asked.ledger.last_listing) is None
-    assert asked.threads.left_by_ledger() == 1
-    asked.may_go_on.set()
-    await becomes(lambda: not asked.threads.left_by_ledger(), "no thread is left")
-    assert asked.done == ["stood"]
+    await bench.threads.ledger(bench.ledger.ensure)  # made without a limit: that takes long
+    assert f"did not answer within {LIMIT_S:g} s" in await failure(bench)
+    assert await bench.calls.call(bench.ledger.ensure) is False
+    assert await bench.calls.call(bench.ledger.last_listing) is None
+    assert bench.threads.abandoned_ledger_threads() == 1
+    bench.may_go_on.set()
+    await becomes(lambda: not bench.threads.abandoned_ledger_threads(), "no thread is left")
+    assert bench.done == ["blocked"]
 
 
-async def test_no_more_threads_are_left_than_a_few(asked: Asked) -> None:
-    for number in range(bounded_calls._MOST_LEFT):
-        assert asked.threads.left_by_ledger() == number
-        await stands(asked)
-    assert "threads are still waiting" in await stands(asked)
-    assert asked.threads.left_by_ledger() == bounded_calls._MOST_LEFT
-    asked.may_go_on.set()
-    await becomes(lambda: not asked.threads.left_by_ledger(), "no thread is left")
-    assert await asked.patience.ask(asked.note, "well") == "well"
+async def test_calls_fail_at_once_after_some_abandoned_threads(bench: Bench) -> None:
+    for number in range(bounded_calls._MOST_ABANDONED):
+        assert bench.threads.abandoned_ledger_threads() == number
+        await failure(bench)
+    assert "threads are still waiting" in await failure(bench)
+    assert bench.threads.abandoned_ledger_threads() == bounded_calls._MOST_ABANDONED
+    bench.may_go_on.set()
+    await becomes(lambda: not bench.threads.abandoned_ledger_threads(), "no thread is left")
+    assert await bench.calls.call(bench.note, "well") == "well"
 
 
-async def test_who_waits_in_line_and_who_comes_soon_is_answered_at_once(
-    asked: Asked, monkeypatch: pytest.MonkeyPatch
+async def test_calls_fail_at_once_for_a_while_after_a_slow_failure(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bounded_calls, "_REST_S", 60.0)
-    first, *others = [asyncio.create_task(stands(asked)) for _ in range(20)]
+    monkeypatch.setattr(bounded_calls, "_PAUSE_S", 60.0)
+    first, *others = [asyncio.create_task(failure(bench)) for _ in range(20)]
     reason = await first
     assert await asyncio.gather(*others) == [reason] * 19
-    assert await stands(asked) == reason
-    assert asked.threads.left_by_ledger() == 1
+    assert await failure(bench) == reason
+    assert bench.threads.abandoned_ledger_threads() == 1
 
 
-async def test_a_migration_may_take_longer(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_migration_may_take_longer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ledger, "is_migrating", property(lambda _: True))
     monkeypatch.setattr(bounded_calls, "_MIGRATION_LIMIT_S", 30.0)
-    asyncio.get_running_loop().call_later(3 * LIMIT_S, asked.may_go_on.set)
-    assert await asked.patience.ask(asked.stand) == "stood"
+    asyncio.get_running_loop().call_later(3 * LIMIT_S, bench.may_go_on.set)
+    assert await bench.calls.call(bench.block) == "blocked"
 
 
-async def test_what_nobody_waits_for_any_more_is_not_begun(asked: Asked) -> None:
-    running = asyncio.create_task(asked.patience.ask(asked.stand, "first"))
-    waiting = asyncio.create_task(asked.patience.ask(asked.stand, "second"))
+async def test_cancelled_call_does_not_begin(bench: Bench) -> None:
+    running = asyncio.create_task(bench.calls.call(bench.block, "first"))
+    waiting = asyncio.create_task(bench.calls.call(bench.block, "second"))
     await asyncio.sleep(LIMIT_S / 4)
     running.cancel()
     await asyncio.sleep(LIMIT_S / 4)
     waiting.cancel()
     await asyncio.gather(running, waiting, return_exceptions=True)
-    asked.may_go_on.set()
-    assert await asked.patience.ask(asked.note, "third") == "third"
-    assert asked.done == ["first", "third"]
+    bench.may_go_on.set()
+    assert await bench.calls.call(bench.note, "third") == "third"
+    assert bench.done == ["first", "third"]
 
 
 @pytest.mark.parametrize("hangs", [False, True])
-async def test_closing_takes_no_longer_than_a_moment(
-    asked: Asked, hangs: bool, monkeypatch: pytest.MonkeyPatch
+async def test_close_takes_bounded_time(
+    bench: Bench, hangs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bounded_calls, "_CLOSE_LIMIT_S", LIMIT_S)
-    await asked.threads.ledger(asked.ledger.ensure)
-    work: Callable[[], str] = asked.stand if hangs else lambda: "done"
-    waiting = asyncio.create_task(asked.threads.ledger(work))
+    await bench.threads.ledger(bench.ledger.ensure)
+    work: Callable[[], str] = bench.block if hangs else lambda: "done"
+    waiting = asyncio.create_task(bench.threads.ledger(work))
     await asyncio.sleep(0)
-    await asked.patience.close()
-    assert asked.threads.left_by_ledger() == hangs
+    await bench.calls.close()
+    assert bench.threads.abandoned_ledger_threads() == hangs
     with pytest.raises(LedgerError, match="not open"):
-        asked.ledger.view()
-    asked.may_go_on.set()
+        bench.ledger.view()
+    bench.may_go_on.set()
     await waiting

@@ -86,7 +86,7 @@ def test_a_transaction_that_begins_at_once_lets_nobody_else_write(
 
 def test_what_is_left_is_opened_anew_once_nobody_writes(database: Database) -> None:
     database.ensure(nothing)
-    after = database.leave()
+    after = database.abandon()
     opened: list[str] = []
     assert after.ensure(lambda: opened.append("after")) is False
     assert opened == ["after"]

@@ -8,7 +8,14 @@ from dataclasses import replace
 import pytest
 
 from gateway.system.files.sealed import seal
-from registry_sync.domain.records import Activation, AskedBy, Freeze, Hold, Standing, StandingChange
+from registry_sync.domain import (
+    Activation,
+    AskedBy,
+    Freeze,
+    Hold,
+    HoldChange,
+    HoldsSnapshot,
+)
 from registry_sync.errors import LedgerError
 from registry_sync.ledger.holds_file import DamagedHoldsError, HoldsFile
 from registry_sync.ledger.ledger import Ledger
@@ -60,7 +67,7 @@ def test_a_released_hold_does_not_come_back(tmp_path):
     again.close()
 
 
-def test_a_copy_that_the_disk_refuses_is_told_and_written_when_there_is_room(tmp_path, monkeypatch):
+def test_refused_copy_is_reported_and_written_when_there_is_room(tmp_path, monkeypatch):
     damaged = DamagedFiles()
     ledger = open_ledger(tmp_path, damaged)
     ledger.hold(a_hold())
@@ -73,24 +80,24 @@ def test_a_copy_that_the_disk_refuses_is_told_and_written_when_there_is_room(tmp
             ("holds.json", "cannot be written: No space left on device")
         ]
     assert list(ledger.view().holds) == [("churn", "shadow")]
-    assert HoldsFile(tmp_path / "holds.json").read() == Standing((a_hold(),))
+    assert HoldsFile(tmp_path / "holds.json").read() == HoldsSnapshot((a_hold(),))
     ledger.ensure()
-    assert HoldsFile(tmp_path / "holds.json").read() == Standing((a_hold("shadow"),))
+    assert HoldsFile(tmp_path / "holds.json").read() == HoldsSnapshot((a_hold("shadow"),))
     assert damaged.all() == []
     ledger.close()
 
 
-CHANGE = StandingChange("freeze", "operator", 8.0)
+CHANGE = HoldChange("freeze", "operator", 8.0)
 MOVE = Activation("churn", "champion", 1, DIGEST, None, None, "poll", 1.0, 1, {"stage": 0.5})
 
 
 def test_what_the_ledger_has_not_taken_stays_beside_what_stands(tmp_path):
     file = HoldsFile(tmp_path / "holds.json")
     file.keep([CHANGE], [MOVE])
-    file.copy(Standing((a_hold(),)))
-    assert file.read() == Standing((a_hold(),), None, (CHANGE,), (MOVE,))
+    file.copy(HoldsSnapshot((a_hold(),)))
+    assert file.read() == HoldsSnapshot((a_hold(),), None, (CHANGE,), (MOVE,))
     file.keep([], [])
-    assert file.read() == Standing((a_hold(),))
+    assert file.read() == HoldsSnapshot((a_hold(),))
 
 
 def refuse_to_open(monkeypatch):
@@ -108,8 +115,8 @@ def test_a_copy_waits_where_the_file_cannot_be_read_now(tmp_path, monkeypatch):
         broken.setattr(HoldsFile, "write", lambda *_: pytest.fail("it is replaced unread"))
         refuse_to_open(broken)
         with pytest.raises(LedgerError, match="cannot be read now"):
-            file.copy(Standing((a_hold(),)))
-    assert file.read() == Standing((), None, (CHANGE,), (MOVE,))
+            file.copy(HoldsSnapshot((a_hold(),)))
+    assert file.read() == HoldsSnapshot((), None, (CHANGE,), (MOVE,))
 
 
 def test_a_copy_that_waited_is_written_once_the_file_can_be_read(tmp_path, monkeypatch):
@@ -124,21 +131,21 @@ def test_a_copy_that_waited_is_written_once_the_file_can_be_read(tmp_path, monke
     with monkeypatch.context() as broken:
         broken.setattr(HoldsFile, "read", refuse)
         ledger.hold(a_hold())
-    assert read(file) == Standing((), None, (CHANGE,), (MOVE,))
+    assert read(file) == HoldsSnapshot((), None, (CHANGE,), (MOVE,))
     ledger.ensure()
-    assert read(file) == Standing((a_hold(),), None, (CHANGE,), (MOVE,))
+    assert read(file) == HoldsSnapshot((a_hold(),), None, (CHANGE,), (MOVE,))
     ledger.close()
 
 
 def test_a_copy_takes_a_damaged_files_place_and_no_newer_ones(tmp_path):
     path = tmp_path / "holds.json"
     path.write_text("{")
-    HoldsFile(path).copy(Standing((a_hold(),)))
-    assert HoldsFile(path).read() == Standing((a_hold(),))
+    HoldsFile(path).copy(HoldsSnapshot((a_hold(),)))
+    assert HoldsFile(path).read() == HoldsSnapshot((a_hold(),))
     newer = seal(b'{\n "format_version": 9,\n "holds": "of another shape"\n}')
     path.write_bytes(newer)
     with pytest.raises(LedgerError, match="newer release"):
-        HoldsFile(path).copy(Standing((a_hold(),)))
+        HoldsFile(path).copy(HoldsSnapshot((a_hold(),)))
     assert path.read_bytes() == newer
 
 
@@ -154,7 +161,7 @@ def test_a_ledger_with_a_history_takes_nothing_from_the_file(tmp_path):
     ledger = open_ledger(tmp_path)
     ledger.activated(Activation("churn", "champion", 1, DIGEST, None, None, AskedBy.POLL, 1.0, 1))
     ledger.close()
-    HoldsFile(tmp_path / "holds.json").write(Standing((a_hold(),)))
+    HoldsFile(tmp_path / "holds.json").write(HoldsSnapshot((a_hold(),)))
     again = open_ledger(tmp_path)
     assert again.view().holds == {}
     again.close()
@@ -163,7 +170,7 @@ def test_a_ledger_with_a_history_takes_nothing_from_the_file(tmp_path):
 @pytest.mark.parametrize("damage", DAMAGES, ids=str)
 def test_a_damaged_file_is_known_to_be(tmp_path, damage):
     path = tmp_path / "holds.json"
-    HoldsFile(path).write(Standing((a_hold(),)))
+    HoldsFile(path).write(HoldsSnapshot((a_hold(),)))
     damage.apply(path)
     with pytest.raises(DamagedHoldsError, match="cannot be used: it"):
         HoldsFile(path).read()
@@ -182,7 +189,7 @@ def test_a_damaged_file_is_known_to_be(tmp_path, damage):
 def test_other_members_than_holds_are_damage(tmp_path, members):
     path = tmp_path / "holds.json"
     path.write_text(json.dumps({"format_version": 3, **members}))
-    with pytest.raises(DamagedHoldsError, match="holds no holds"):
+    with pytest.raises(DamagedHoldsError, match=r"has no (list of|valid) holds"):
         HoldsFile(path).read()
 
 
@@ -197,7 +204,7 @@ def test_with_its_ledger_a_damaged_file_costs_nothing(tmp_path, damage):
     assert list(again.view().holds) == [("churn", "champion")]
     assert again.view().freeze is None
     again.close()
-    assert HoldsFile(tmp_path / "holds.json").read() == Standing((a_hold(),))
+    assert HoldsFile(tmp_path / "holds.json").read() == HoldsSnapshot((a_hold(),))
     (told,) = damaged.all()
     assert (told.name, told.set_aside) == ("holds.json", "holds.json.damaged-1")
     assert "nothing is lost" in told.instead
@@ -209,7 +216,7 @@ def test_a_file_that_is_gone_is_written_anew(tmp_path):
     ledger.close()
     (tmp_path / "holds.json").unlink()
     open_ledger(tmp_path).close()
-    assert HoldsFile(tmp_path / "holds.json").read() == Standing((a_hold(),))
+    assert HoldsFile(tmp_path / "holds.json").read() == HoldsSnapshot((a_hold(),))
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=str)
@@ -258,7 +265,7 @@ def test_what_only_claims_to_be_newer_is_damaged(tmp_path, content):
 
 def test_a_file_whose_format_was_altered_is_damaged(tmp_path):
     path = tmp_path / "holds.json"
-    HoldsFile(path).write(Standing((a_hold(),)))
+    HoldsFile(path).write(HoldsSnapshot((a_hold(),)))
     path.write_text(path.read_text().replace('"format_version": 4', '"format_version": 7'))
     with pytest.raises(DamagedHoldsError, match="content of its checksum"):
         HoldsFile(path).read()
@@ -276,7 +283,7 @@ def test_what_the_release_before_wrote_is_read(tmp_path):
         "at": 5.0,
     }
     path.write_text(json.dumps({"format_version": 1, "holds": [hold]}))
-    assert HoldsFile(path).read() == Standing((a_hold(),), None)
+    assert HoldsFile(path).read() == HoldsSnapshot((a_hold(),), None)
 
 
 def test_a_pin_and_a_freeze_survive_the_loss_of_the_ledger(tmp_path):

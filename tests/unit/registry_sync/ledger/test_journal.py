@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.domain.records import Activation
+from registry_sync.domain import Activation
 from registry_sync.errors import LedgerError
 from registry_sync.ledger.ledger import Ledger
 from tests.fakes.gateway import becomes
@@ -58,7 +58,7 @@ async def test_it_is_read_though_it_lacks_a_digest_that_the_store_has(node: Node
             assert spine.journal.answered
             assert [version for _, version, _ in spine.journal.view.rejections] == [3]
     async with node.control_plane() as spine:
-        await becomes(lambda: ("other", 1) in spine.ledger.view().pins, "it is accepted")
+        await becomes(lambda: ("other", 1) in spine.ledger.view().accepted, "it is accepted")
 
 
 async def test_a_rollback_by_rule_is_recorded_when_it_takes_things_again(

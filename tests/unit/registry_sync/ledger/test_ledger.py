@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.domain.records import Activation, Attempt, LedgerView
+from registry_sync.domain import Activation, Attempt, LedgerView
 from registry_sync.errors import LedgerError
 from registry_sync.ledger.database import LedgerSetupError, find_migrations
 from registry_sync.ledger.ledger import Ledger

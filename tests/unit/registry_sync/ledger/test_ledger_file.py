@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.domain.records import AskedBy, Hold, PinnedVersion
+from registry_sync.domain import AcceptedDigest, AskedBy, Hold
 from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.ledger.ledger import Ledger
 from registry_sync.ledger.ledger_file import set_aside_damaged
@@ -36,7 +36,9 @@ def written(tmp_path: Path) -> Path:
     ledger = opened(tmp_path)
     ledger.hold(HOLD)
     for version in range(1, 200):
-        ledger.pin(PinnedVersion("churn", version, DIGEST, None, stamped=False, listing="x" * 200))
+        ledger.accept(
+            AcceptedDigest("churn", version, DIGEST, None, stamped=False, listing="x" * 200)
+        )
     ledger.close()
     return tmp_path
 
@@ -64,7 +66,7 @@ def test_what_is_no_database_is_set_aside_and_made_anew(written: Path, damage: D
     assert (told.name, told.set_aside) == ("ledger.db", "ledger.db.damaged-1")
     ledger = opened(written)
     assert ledger.view().holds == {("churn", "champion"): HOLD}
-    assert ledger.view().pins == {}
+    assert ledger.view().accepted == {}
     ledger.close()
 
 
@@ -125,10 +127,10 @@ def a_hold(folder: Path) -> Path:
 def works(folder: Path) -> bool:
     """Whether a ledger has its hold, and takes a pin."""
     ledger = opened(folder)
-    ledger.pin(PinnedVersion("churn", 1, DIGEST, None, stamped=False, listing="x"))
+    ledger.accept(AcceptedDigest("churn", 1, DIGEST, None, stamped=False, listing="x"))
     view = ledger.view()
     ledger.close()
-    return view.holds == {("churn", "champion"): HOLD} and len(view.pins) == 1
+    return view.holds == {("churn", "champion"): HOLD} and len(view.accepted) == 1
 
 
 @pytest.mark.parametrize("end", ["-journal", "-wal", "-shm"])

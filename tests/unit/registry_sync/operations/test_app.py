@@ -15,7 +15,7 @@ import pytest
 from typer.testing import Result
 
 from registry_sync import bootstrap
-from registry_sync.domain.records import Activation
+from registry_sync.domain import Activation
 from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.operations.app import create_app
 from registry_sync.operations.decisions.rollback import before

@@ -2,7 +2,7 @@
 
 import pytest
 
-from registry_sync.domain.records import Hold
+from registry_sync.domain import Hold
 from registry_sync.planning.actions import (
     Action,
     Activate,

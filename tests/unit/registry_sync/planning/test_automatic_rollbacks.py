@@ -239,7 +239,7 @@ async def test_an_operators_pin_that_stands_goes_on(node: NodeInMemory) -> None:
         task = asyncio.ensure_future(pinning)
         await running
         node.gateway.go_back(M, A, WHY)
-        await becomes(lambda: spine.journal.view.went_back, "it is recorded")
+        await becomes(lambda: spine.journal.view.automatic_rollbacks, "it is recorded")
         node.gateway.refuses.clear()
         node.operators.try_now(M)
         assert (await task)["outcome"] == "active"

@@ -3,8 +3,8 @@
 import pytest
 
 from gateway.contract.catalogue import CatalogueModel, CatalogueVersion, Policy, VersionState
+from registry_sync.domain import AcceptedDigest, Hold, LedgerView, Quarantine
 from registry_sync.domain.aspired import AspiredModel, AspiredVersion
-from registry_sync.domain.records import Hold, LedgerView, PinnedVersion, Quarantine
 from registry_sync.planning.catalogue import Known, Trouble, describe_model, for_callers
 
 
@@ -43,9 +43,11 @@ SECRET = "s3://inner-bucket/x: http://inner-host:9000/?X-Amz-Signature=c4nary"
 
 def version_of(listed=None, *, here=False, quarantined=False, **known):
     """What is told of version 1, which was accepted here; ``here``: its bytes are, too."""
-    pin = PinnedVersion("m", 1, DIGEST, None, stamped=False, listing=None)
+    pin = AcceptedDigest("m", 1, DIGEST, None, stamped=False, listing=None)
     wrong = Quarantine("m", 1, DIGEST, None, OTHER, "wrong bytes", 1.0)
-    ledger = LedgerView(pins={("m", 1): pin}, quarantines={("m", 1): wrong} if quarantined else {})
+    ledger = LedgerView(
+        accepted={("m", 1): pin}, quarantines={("m", 1): wrong} if quarantined else {}
+    )
     listed = listed or AspiredVersion("m", 1, "x")
     descriptions = {DIGEST: {"size_bytes": 7}} if here else {}
     described = describe_model(

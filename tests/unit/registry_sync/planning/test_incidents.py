@@ -2,8 +2,8 @@
 
 import pytest
 
+from registry_sync.domain import AcceptedDigest, LedgerView, Quarantine
 from registry_sync.domain.aspired import AspiredVersion
-from registry_sync.domain.records import LedgerView, PinnedVersion, Quarantine
 from registry_sync.planning.incidents import Incident, incident_of, way_out, why_not_acceptable
 
 OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -21,8 +21,8 @@ def listed(stamp: str | None, *, fixed: bool, creation: str | None = "c") -> Asp
 def accepted(digest: str | None, creation: str = "c") -> LedgerView:
     if digest is None:
         return LedgerView()
-    pin = PinnedVersion("m", 1, digest, None, stamped=False, listing=None, creation=creation)
-    return LedgerView(pins={("m", 1): pin})
+    pin = AcceptedDigest("m", 1, digest, None, stamped=False, listing=None, creation=creation)
+    return LedgerView(accepted={("m", 1): pin})
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.contract.node_state import ActiveAlias, NodeState, Wanted
+from registry_sync.domain import AcceptedDigest, Activation, Hold, LedgerView
 from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.domain.records import Activation, Hold, LedgerView, PinnedVersion
 from registry_sync.planning.retention import (
     Candidate,
     Kept,
@@ -71,8 +71,8 @@ def test_what_is_held_was_active_or_is_wanted_stays():
         wanted=[Wanted(model="m", version=2, since=1.0)],
     )  # fmt: skip
     ledger = LedgerView(
-        pins={
-            ("m", number): PinnedVersion(
+        accepted={
+            ("m", number): AcceptedDigest(
                 "m", number, str(one.expected_digest), None, stamped=True, listing=None
             )
             for number, one in versions.items()

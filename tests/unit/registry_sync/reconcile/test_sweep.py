@@ -12,15 +12,15 @@ import pytest
 
 from gateway.contract.node_state import ActiveAlias, NodeState
 from registry_sync.artifacts.store import ArtifactStore, StoredArtifact
-from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.domain.records import (
+from registry_sync.domain import (
+    AcceptedDigest,
     Activation,
     Hold,
     LedgerView,
-    PinnedVersion,
     Quarantine,
     Rejection,
 )
+from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.planning.retention import Pressure, as_candidates, choose_removed, what_stays
 from registry_sync.reconcile.disk_budget import DiskRoom, RoomLimits
 from registry_sync.reconcile.sweep import choose_gone, choose_gone_verdicts
@@ -51,7 +51,7 @@ def disk_room(store: ArtifactStore, threads: Threads, **parts: Any) -> DiskRoom:
 def threads() -> Iterator[Threads]:
     made = Threads()
     yield made
-    assert made.close(patience_s=5)
+    assert made.close(timeout_s=5)
 
 
 @pytest.mark.parametrize("still", ["nothing", "offered", "resident", "unheard", "fetched anew"])
@@ -159,7 +159,9 @@ def test_of_what_may_be_called_by_number_no_more_goes_than_the_disk_lacks(lackin
         node=NodeState(node_id="n", boot_id="b", seq=1, generation=1, active=[active]),
         aspired=Aspired({"m": AspiredModel("m", versions, {"champion": 5})}, listed_at=0.0),
         ledger=LedgerView(
-            pins={("m", n): PinnedVersion("m", n, digest_of(n), None, False, None) for n in came_at}
+            accepted={
+                ("m", n): AcceptedDigest("m", n, digest_of(n), None, False, None) for n in came_at
+            }
         ),
         pressure=Pressure(disk_bytes=lacking_bytes),
     )
@@ -169,7 +171,7 @@ def test_of_what_may_be_called_by_number_no_more_goes_than_the_disk_lacks(lackin
 def test_gone_is_what_is_neither_listed_nor_here_nor_meant():
     """Of "m", 1 is listed, 2 here, 3 active, 4 held; 5 and all of "deleted" are gone."""
     pins = {
-        (model, n): PinnedVersion(model, n, digest_of(n + offset), None, False, None)
+        (model, n): AcceptedDigest(model, n, digest_of(n + offset), None, False, None)
         for model, offset in (("m", 0), ("deleted", 10))
         for n in (1, 2, 3, 4, 5)
     }
@@ -180,7 +182,7 @@ def test_gone_is_what_is_neither_listed_nor_here_nor_meant():
         node=NodeState(node_id="n", boot_id="b", seq=1, generation=1, active=[active]),
         aspired=Aspired({"m": AspiredModel("m", {1: AspiredVersion("m", 1, "there")})}, 0.0),
         ledger=LedgerView(
-            pins=pins, holds={("m", "a"): Hold("m", "a", 1, 4, digest_of(4), "operator", 0.0)}
+            accepted=pins, holds={("m", "a"): Hold("m", "a", 1, 4, digest_of(4), "operator", 0.0)}
         ),
     )
     assert gone == {("m", 5), *(("deleted", n) for n in (1, 2, 3, 4, 5))}
@@ -199,7 +201,7 @@ async def test_versions_deleted_in_the_registry_leave_the_catalogue_in_the_end(
         await node.serves(3)
         for version in (1, 2):
             node.gateway.want(M, version)
-            await becomes(lambda: (M, version) in spine.journal.view.pins, "it is here")  # noqa: B023 - called at once
+            await becomes(lambda: (M, version) in spine.journal.view.accepted, "it is here")  # noqa: B023 - called at once
         listed = node.registry.models[M]
         node.registry.models[M] = replace(listed, versions={3: listed.versions[3]})
         sweep = node.plane.sweep
@@ -212,7 +214,7 @@ async def test_versions_deleted_in_the_registry_leave_the_catalogue_in_the_end(
         await spine.poll()
         await sweep.run()
         await idle(spine)
-        assert len(spine.journal.view.pins) == 3  # a registry that says nothing is not believed
+        assert len(spine.journal.view.accepted) == 3  # a registry that says nothing is not believed
         node.registry.down = False
         await spine.poll()
         await sweep.run()

@@ -93,7 +93,7 @@ def test_versions_are_asked_for_only_where_a_model_shows_a_change():
     assert server.calls[2:] == [("versions", "name = 'm1'")]
 
 
-def test_many_changes_and_names_that_no_filter_can_spell_make_one_call_for_all():
+def test_many_changes_or_unfilterable_names_list_all_versions_at_once():
     server = Server([model("a'b\"c"), model("m")], [version("a'b\"c", 1), version("m", 1)])
     registry = MlflowRegistry(server)
     before = registry.aspired()
@@ -147,7 +147,7 @@ def test_one_model_can_be_asked_for():
     assert registry.model("nobody") is None
 
 
-def test_a_model_made_anew_between_the_two_listings_lends_its_versions_no_old_alias(monkeypatch):
+def test_model_made_anew_between_the_listings_keeps_no_old_alias(monkeypatch):
     server = Server([model("m", {"champion": "1"}), model("n")], [version("m", 1)])
     search = server.search_model_versions
 
@@ -217,7 +217,7 @@ def test_an_impossible_version_leaves_out_itself_only(number):
     assert sorted(found["m"].versions) == [1]
     assert found["n"].aliases == {"champion": 1, "latest": 1}
     left_out, pointed = found["m"].problems
-    assert f"the version '{number}' was left out: a version is a whole number" in left_out
+    assert f"the version '{number}' is ignored: a version is a whole number" in left_out
     assert f"'canary' points at '{number}', which cannot be a version" in pointed
 
 

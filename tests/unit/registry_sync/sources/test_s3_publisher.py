@@ -15,13 +15,13 @@ from registry_sync.errors import (
     SourceError,
     UnsafePathError,
 )
-from registry_sync.sources.s3_layout import Place, Root
+from registry_sync.sources.s3_layout import ModelLocation, Root
 from registry_sync.sources.s3_publisher import Publisher, read_folder
-from registry_sync.sources.s3_registry import S3Prefix
+from registry_sync.sources.s3_registry import S3Registry
 from tests.fakes.artifacts import FILES, write_files
 from tests.fakes.s3 import FakeS3, refusal
 
-PLACE = Place(Root("bucket", "reg/"), "a model")
+PLACE = ModelLocation(Root("bucket", "reg/"), "a model")
 FOLDER = "reg/a model/"
 
 
@@ -49,7 +49,7 @@ def publish(s3, path, version=None, aliases=(), on_bytes=lambda *_: None):
 
 
 def listed(s3):
-    return S3Prefix(s3, PLACE.root).aspired().models.get(PLACE.model)
+    return S3Registry(s3, PLACE.root).aspired().models.get(PLACE.model)
 
 
 def test_a_published_folder_is_listed_with_its_digest_and_aliases(s3, folder):
@@ -71,7 +71,7 @@ def test_the_manifest_is_written_after_the_files_and_before_the_aliases(s3, fold
     assert set(written[:-2]) == {f"{FOLDER}1/{path}" for path in FILES}
 
 
-def test_a_second_publication_is_the_next_version_and_moves_only_its_aliases(s3, folder):
+def test_second_publication_is_the_next_version_and_moves_its_aliases(s3, folder):
     publish(s3, folder, aliases=["champion", "stable"])
     (folder / "more").write_bytes(b"more")
     assert publish(s3, folder, aliases=["champion"]).version == 2
@@ -214,7 +214,7 @@ def test_aliases_written_by_others_meanwhile_are_kept(s3, folder):
     assert set(listed(s3).aliases) == names
 
 
-def test_aliases_that_others_write_all_the_time_are_given_up_with_a_sentence(s3, folder):
+def test_publication_fails_if_others_keep_writing_the_aliases(s3, folder):
     def always(name, key):
         if name == "put_object" and key.endswith("aliases.json"):
             s3.put(key, json.dumps({"other": len(s3.asked)}).encode())
@@ -231,7 +231,7 @@ def test_a_number_that_somebody_takes_meanwhile_is_theirs(s3, folder):
             s3.put(key, b"theirs")
 
     s3.before = meanwhile
-    with pytest.raises(PublishError, match="somebody else publishes"):
+    with pytest.raises(PublishError, match="another publication of"):
         publish(s3, folder, version=1)
     assert publish(s3, folder).version == 2
     assert s3.objects[f"{FOLDER}1/MLmodel"].content == b"theirs"
@@ -254,7 +254,7 @@ def test_files_that_somebody_else_puts_beside_ours_are_noticed(s3, folder):
             s3.put(f"{FOLDER}1/theirs", b"x")
 
     s3.before = meanwhile
-    with pytest.raises(PublishError, match="somebody else writes to"):
+    with pytest.raises(PublishError, match="another writer uses"):
         publish(s3, folder)
     assert listed(s3) is None
 
@@ -288,7 +288,7 @@ def test_a_number_that_is_published_meanwhile_is_not_overwritten(folder, conditi
 @pytest.fixture
 def run(s3, monkeypatch):
     def build(uri):
-        return Publisher(s3, Place.at(uri))
+        return Publisher(s3, ModelLocation.at(uri))
 
     monkeypatch.setattr(bootstrap, "build_publisher", build)
     return lambda *arguments: CliRunner().invoke(app.app, ["publish", *map(str, arguments)])

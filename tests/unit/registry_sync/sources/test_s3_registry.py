@@ -13,8 +13,8 @@ from registry_sync.errors import SourceError
 from registry_sync.settings import SyncSettings
 from registry_sync.sources import s3_registry
 from registry_sync.sources.mlflow_registry import MlflowRegistry
-from registry_sync.sources.s3_layout import Place, Root
-from registry_sync.sources.s3_registry import S3Prefix, connect_s3_registry
+from registry_sync.sources.s3_layout import ModelLocation, Root
+from registry_sync.sources.s3_registry import S3Registry, connect_s3_registry
 from tests.fakes.s3 import FakeS3, refusal
 
 MANIFEST = Manifest.of({"MLmodel": "a" * 64})
@@ -27,7 +27,7 @@ def s3():
 
 @pytest.fixture
 def source(s3):
-    return S3Prefix(s3, Root("bucket", "reg/"), clock=lambda: 5.0)
+    return S3Registry(s3, Root("bucket", "reg/"), clock=lambda: 5.0)
 
 
 def publish(s3, model, version, manifest=None):
@@ -72,8 +72,8 @@ def test_what_has_no_manifest_is_not_listed(s3, source):
         ({"1": 1}, "digits", set()),
         ({"a b": 1}, "letters", set()),
         ({"champion": 9}, "not listed", {"champion"}),
-        ({"champion": True}, "no version", {"champion"}),
-        ({"champion": None}, "no version", {"champion"}),
+        ({"champion": True}, "not point at a version", {"champion"}),
+        ({"champion": None}, "not point at a version", {"champion"}),
         ({"latest": 1}, "highest", set()),
     ],
 )
@@ -97,16 +97,14 @@ def test_aliases_that_cannot_be_read_take_none_away(s3, source, text):
     point(s3, "m", text)
     found = source.aspired().models["m"]
     assert not found.aliases_known
-    assert found.leaves_alone("champion")
+    assert found.keeps_alias("champion")
     assert found.aliases == {"latest": 1}
     (problem,) = found.problems
     assert "s3://bucket/reg/m/aliases.json cannot be read" in problem
 
 
 @pytest.mark.parametrize("text", ["", "nonsense\n", f"{'a' * 64}  ../evil\n", f"{'a' * 64}  /e\n"])
-def test_a_version_whose_manifest_cannot_be_read_is_there_and_says_why_it_does_not_serve(
-    s3, source, text
-):
+def test_version_with_an_unreadable_manifest_is_listed_with_a_problem(s3, source, text):
     publish(s3, "m", 1)
     publish(s3, "m", 2)
     s3.put("reg/m/2.manifest", text.encode())
@@ -115,7 +113,7 @@ def test_a_version_whose_manifest_cannot_be_read_is_there_and_says_why_it_does_n
     assert (set(found.versions), found.aliases) == ({1, 2}, {"champion": 2, "latest": 2})
     version = found.versions[2]
     assert (version.expected_digest, version.stamped) == (None, False)
-    assert "2.manifest is no manifest" in (version.stamp_problem or "")
+    assert "2.manifest is not a manifest" in (version.stamp_problem or "")
     assert version.problems == (version.stamp_problem,)
     assert found.versions[1].stamp_problem is None
 
@@ -237,11 +235,11 @@ def test_a_manifest_that_changes_while_it_is_listed_makes_no_listing(s3, source)
         source.aspired()
 
 
-def test_one_version_is_asked_for(s3, source):
+def test_version_is_read_alone(s3, source):
     publish(s3, "m", 1)
     assert source.version("m", 1) == source.aspired().models["m"].versions[1]
     s3.put("reg/m/1.manifest", b"nonsense")
-    with pytest.raises(SourceError, match="no manifest"):
+    with pytest.raises(SourceError, match="not a manifest"):
         source.version("m", 1)
     with pytest.raises(SourceError, match=r"not published: there is no s3://bucket/reg/m/2\.manif"):
         source.version("m", 2)
@@ -258,20 +256,18 @@ def test_a_uri_without_a_bucket_is_refused(uri):
 
 def test_a_prefix_may_be_empty(s3):
     assert Root.at("s3://b") == Root.at("s3://b/") == Root("b", "")
-    assert Place.at("s3://b/m") == Place(Root("b", ""), "m")
-    assert Place.at("s3://b/x/y/m/") == Place(Root("b", "x/y/"), "m")
+    assert ModelLocation.at("s3://b/m") == ModelLocation(Root("b", ""), "m")
+    assert ModelLocation.at("s3://b/x/y/m/") == ModelLocation(Root("b", "x/y/"), "m")
     s3.put("m/1.manifest", MANIFEST.text().encode())
-    found = S3Prefix(s3, Root("b", "")).aspired().models["m"].versions[1]
+    found = S3Registry(s3, Root("b", "")).aspired().models["m"].versions[1]
     assert found.location == "s3://b/m/1"
 
 
 @pytest.mark.parametrize(
     ("uri", "kind", "settle_s"),
-    [("s3://bucket/reg", S3Prefix, 0.0), ("http://127.0.0.1:9", MlflowRegistry, 5.0)],
+    [("s3://bucket/reg", S3Registry, 0.0), ("http://127.0.0.1:9", MlflowRegistry, 5.0)],
 )
-def test_the_tracking_uri_chooses_the_source_and_manifests_need_no_settling(
-    monkeypatch, uri, kind, settle_s
-):
+def test_tracking_uri_selects_the_source(monkeypatch, uri, kind, settle_s):
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("REGISTRY_SYNC_TRACKING_URI", uri)
     settings = SyncSettings()

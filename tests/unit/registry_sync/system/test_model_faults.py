@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from registry_sync.reconcile import reconciler
 from registry_sync.reconcile.view import description, snapshots
-from registry_sync.system.model_faults import Faults
+from registry_sync.system.model_faults import ModelFaults
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, NodeInMemory, idle
 
@@ -66,16 +66,16 @@ async def test_the_other_models_are_followed_and_this_one_again_later(
 
 
 def test_a_reason_is_logged_again_once_it_was_over_or_is_another_one() -> None:
-    faults = Faults()
+    faults = ModelFaults()
 
     def fail(reason: str) -> None:
-        with faults.stay_in("m", "plan"):
+        with faults.isolate("m", "plan"):
             raise ValueError(reason)
 
     with capture_logs() as logs:
         for reason in ("one", "one", "two"):
             fail(reason)
-        with faults.stay_in("m", "plan"):
+        with faults.isolate("m", "plan"):
             pass
         fail("two")
         faults.keep_only({"other"})

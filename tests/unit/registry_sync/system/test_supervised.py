@@ -8,7 +8,7 @@ import pytest
 
 from registry_sync.reconcile.registry.hints import Hints
 from registry_sync.reconcile.schedule import Schedule
-from registry_sync.system.supervised import without_end
+from registry_sync.system.supervised import run_forever
 from tests.fakes.gateway import becomes
 
 
@@ -29,7 +29,7 @@ async def nothing() -> None:
 async def test_the_end_of_a_loop_ends_those_beside_it(loop) -> None:
     async def both() -> None:
         async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-            group.create_task(without_end("polls", loop))
+            group.create_task(run_forever("polls", loop))
             group.create_task(asyncio.Event().wait())
 
     with pytest.raises(ExceptionGroup) as told:
@@ -38,7 +38,7 @@ async def test_the_end_of_a_loop_ends_those_beside_it(loop) -> None:
 
 
 async def test_a_loop_that_is_told_to_end_ends() -> None:
-    task = asyncio.ensure_future(without_end("polls", asyncio.Event().wait))
+    task = asyncio.ensure_future(run_forever("polls", asyncio.Event().wait))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

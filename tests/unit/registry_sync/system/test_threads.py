@@ -12,7 +12,7 @@ from registry_sync.system.threads import Threads
 def threads() -> Iterator[Threads]:
     pools = Threads()
     yield pools
-    assert pools.close(patience_s=20)
+    assert pools.close(timeout_s=20)
 
 
 def nice() -> int:

@@ -83,7 +83,7 @@ def test_rows_with_labels_are_joined_with_no_others():
     assert one.copy().index == one.take([0]).index == [7]
 
 
-def test_a_table_without_labels_has_those_of_the_signature_or_counts_its_columns():
+def test_table_without_labels_has_the_signatures_labels_or_numbers():
     body = {"dataframe_split": {"data": [[1, 2], [1.5, 3]]}}
     assert list(decode(TWO, body).arrays) == ["a", "b"]
     assert list(decode(rules.Signature(), body).arrays) == [0, 1]

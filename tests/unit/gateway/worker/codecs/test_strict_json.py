@@ -228,7 +228,7 @@ _MANY = 4_000_000
     ],
     ids=["opened", "balanced", "columns", "objects", "closed", "after a string"],
 )
-def test_a_body_that_is_too_deep_costs_no_more_than_a_small_part_of_reading_numbers(body):
+def test_too_deep_body_is_refused_cheaply(body):
     """A ratio within one run: numbers of as many bytes are read by the fastest decoder there is."""
     numbers = b"[" + b"1," * (_MANY // 2) + b"1]"
     reading_s = min(timeit.repeat(lambda: strict_json.loads(numbers), number=1, repeat=3))

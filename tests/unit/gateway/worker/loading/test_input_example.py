@@ -178,7 +178,7 @@ def test_an_example_some_of_whose_answers_are_not_finite_is_answered():
         input_example.predict_example(served_one, body)
 
 
-def test_an_answer_that_is_not_finite_is_refused_by_its_row_where_no_null_stands_for_it():
+def test_answer_that_is_not_finite_is_refused_with_its_row():
     model = served(x)
     model.nulls = False
     prediction = model.predict(numbers(1.0, np.inf, 3.0, np.nan))

@@ -56,7 +56,7 @@ def told_by(program: str) -> Any:
     return json.loads(answer)
 
 
-def test_what_few_models_need_is_imported_after_the_first_forks_and_forks_see_nothing_of_it():
+def test_rare_libraries_are_imported_after_the_first_forks():
     at_once, later, status = told_by(DEFERRED)
     assert {"mlflow.sklearn", "skops.io", "mlflow.pytorch"} <= set(at_once)
     assert {"gateway.worker.entry", "gateway.worker.loading"} <= set(at_once)

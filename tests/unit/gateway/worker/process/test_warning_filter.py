@@ -51,7 +51,7 @@ def test_so_many_places_and_no_more(log: WarningLog, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.usefixtures("log")
-def test_a_model_that_records_ignores_or_raises_warnings_gets_what_it_asked_for(
+def test_models_may_record_ignore_or_raise_warnings(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with warnings.catch_warnings(record=True) as caught:

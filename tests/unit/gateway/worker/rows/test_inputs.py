@@ -71,7 +71,7 @@ def test_a_null_inside_of_a_cell_counts() -> None:
     assert not model.is_proved(rows(model, of(a=[None, 2.0])))
 
 
-def test_a_row_like_an_example_that_lacks_something_is_joined_and_others_are_not() -> None:
+def test_rows_with_the_examples_missing_values_are_joined() -> None:
     model = warmed(of(d=None, s=None, n=...), OPTIONAL)
     assert model.is_proved(rows(model, of(d=None, s=None, n=...)))
     assert model.is_proved(rows(model, of(n=...)))

@@ -125,6 +125,6 @@ def test_a_hints_value_is_converted_and_left_to_mlflow():
 
 
 @pytest.mark.parametrize("kind", ["binary", "datetime"])
-def test_what_can_be_no_bytes_and_no_date_is_told_before_mlflow_takes_it_for_some(kind):
+def test_invalid_bytes_and_dates_are_refused_before_mlflow(kind):
     assert [at for at, _ in nested.convert(array(kind), ["***"])[1]] == ["[0]"]
     assert nested.convert(array(kind), [None])[1] == []

@@ -100,7 +100,7 @@ def test_a_comment_may_say_anything() -> None:
     assert "a==1" in read("# $HOME\na==1 # ${HOME}\n").requirements
 
 
-def test_passwords_of_indexes_and_wheels_reach_the_installer_and_nothing_else() -> None:
+def test_passwords_reach_only_the_installer() -> None:
     text = "-i https://{}pypi.example.org/simple\nthing @ https://{}example.org/thing.whl\n"
     found, plain = (read(text.format(user, user)) for user in ("me:hunter2@", ""))
     assert found.indexes == ("-i https://me:hunter2@pypi.example.org/simple",)

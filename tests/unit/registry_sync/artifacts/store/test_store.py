@@ -14,13 +14,13 @@ import pytest
 from gateway.system.files.sealed import seal
 from registry_sync.artifacts import store as artifact_store
 from registry_sync.artifacts.file_tree import remove
-from registry_sync.artifacts.store import ArtifactStore, Pin, StoreUse
+from registry_sync.artifacts.store import Acceptance, ArtifactStore, StoreUse
 from registry_sync.errors import StoreError
 from registry_sync.system.damaged_files import DamagedFiles
 from tests.contracts.damage import DAMAGES, Damage
 from tests.fakes.artifacts import FILES, fetched
 
-PIN = Pin("m", 1, "sha256:listing", "sha256:" + "1" * 64, stamped=True)
+PIN = Acceptance("m", 1, "sha256:listing", "sha256:" + "1" * 64, stamped=True)
 DESCRIPTION = {"format_version": 1, "flavor": "sklearn"}
 
 
@@ -82,43 +82,43 @@ def test_what_comes_in_is_read_back_by_the_next_process(store, tmp_path):
     again = opened(tmp_path)
     assert again.all() == {artifact.digest: artifact}
     assert again.get(artifact.digest) == artifact
-    assert again.find_pin("m", 1) == (artifact, PIN)
-    assert again.find_pin("m", 2) is None
+    assert again.find_accepted("m", 1) == (artifact, PIN)
+    assert again.find_accepted("m", 2) is None
     assert again.use() == StoreUse(artifact.size_bytes, 0, 0)
     assert "pinned_for" not in artifact.description
     assert artifact.description["flavor"] == "sklearn"
 
 
-def test_adding_twice_keeps_one_and_both_pins(store):
+def test_adding_twice_keeps_one_artifact_and_both_acceptances(store):
     first = add(store)
-    second_pin = Pin("other", 7, None, None, stamped=False)
+    second_pin = Acceptance("other", 7, None, None, stamped=False)
     second = add(store, pin=second_pin)
-    assert second.pins == (PIN, second_pin)
+    assert second.accepted == (PIN, second_pin)
     assert second.path == first.path
     assert len(store.all()) == 1
 
 
-def test_a_pin_replaces_the_older_one_of_its_version(store):
+def test_acceptance_replaces_the_versions_former_one(store):
     artifact = add(store)
-    newer = Pin("m", 1, "sha256:other", PIN.expected_digest, stamped=True)
-    store.pin(artifact.digest, newer)
-    assert store.get(artifact.digest).pins == (newer,)
+    newer = Acceptance("m", 1, "sha256:other", PIN.expected_digest, stamped=True)
+    store.accept(artifact.digest, newer)
+    assert store.get(artifact.digest).accepted == (newer,)
     with pytest.raises(StoreError):
-        store.pin("sha256:" + "0" * 64, newer)
+        store.accept("sha256:" + "0" * 64, newer)
 
 
-def test_of_two_artifacts_of_a_version_the_newer_counts(tmp_path):
+def test_find_accepted_returns_the_newer_artifact(tmp_path):
     add(opened(tmp_path, at=5.0))
     later = add(opened(tmp_path, at=6.0), {"MLmodel": b"flavors: {}"})
-    assert opened(tmp_path).find_pin("m", 1) == (later, PIN)
+    assert opened(tmp_path).find_accepted("m", 1) == (later, PIN)
 
 
-def test_of_two_artifacts_of_a_version_the_one_accepted_last_counts_whenever_it_came_in(tmp_path):
+def test_find_accepted_returns_the_artifact_accepted_last(tmp_path):
     first = add(opened(tmp_path, at=5.0))
     add(opened(tmp_path, at=6.0), {"MLmodel": b"flavors: {}"})
     again = replace(PIN, accepted_at=7.0)
-    opened(tmp_path).pin(first.digest, again)
-    found = opened(tmp_path).find_pin("m", 1)
+    opened(tmp_path).accept(first.digest, again)
+    found = opened(tmp_path).find_accepted("m", 1)
     assert found is not None
     assert (found[0].digest, found[1]) == (first.digest, again)
 
@@ -359,7 +359,7 @@ def test_what_is_damaged_concerns_that_artifact_only(store, tmp_path, part, dama
     damage.apply(parts(bad)[part])
     again = opened(tmp_path)
     assert again.all() == {good.digest: good}
-    assert (again.get(bad.digest), again.find_pin("m", 1)) == (None, (good, PIN))
+    assert (again.get(bad.digest), again.find_accepted("m", 1)) == (None, (good, PIN))
     (reason,) = again.damaged().values()
     assert again.damaged().keys() == {bad.digest}
     assert f"its {part}" in reason
@@ -408,28 +408,31 @@ def test_what_is_damaged_can_be_removed(store, tmp_path, part, damage, how):
 
 @pytest.mark.parametrize("how", ["add", "drop", "drop_damaged"])
 @pytest.mark.parametrize(("part", "lose"), [("manifest", Path.unlink), ("folder", lose_folder)])
-def test_a_copy_that_comes_again_is_pinned_for_whom_the_lost_one_was(tmp_path, part, lose, how):
+def test_replaced_copy_keeps_the_acceptances_of_the_lost_one(tmp_path, part, lose, how):
     store = opened(tmp_path, at=5.0)
-    others = [Pin("other", 7, None, None, stamped=False), replace(PIN, version=2, accepted_at=6.0)]
+    others = [
+        Acceptance("other", 7, None, None, stamped=False),
+        replace(PIN, version=2, accepted_at=6.0),
+    ]
     artifact = add(store)
     for pin in others:
-        store.pin(artifact.digest, pin)
+        store.accept(artifact.digest, pin)
     lose(parts(artifact)[part])
     again = opened(tmp_path, at=9.0)
     if how != "add":
         getattr(again, how)(artifact.digest)
-    pins = add(again).pins
+    pins = add(again).accepted
     assert set(pins) == {replace(others[0], accepted_at=5.0), others[1], PIN}
     again.remove(artifact.digest)
-    assert add(again).pins == (PIN,), "what was removed on purpose is not remembered"
+    assert add(again).accepted == (PIN,), "what was removed on purpose is not remembered"
 
 
-def test_a_copy_whose_bytes_were_wrong_comes_again_with_its_pins(store):
-    other = Pin("other", 7, None, None, stamped=False, accepted_at=5.0)
+def test_copy_replaced_for_wrong_bytes_keeps_its_acceptances(store):
+    other = Acceptance("other", 7, None, None, stamped=False, accepted_at=5.0)
     artifact = add(store)
-    store.pin(artifact.digest, other)
+    store.accept(artifact.digest, other)
     store.drop(artifact.digest)
-    assert set(add(store).pins) == {PIN, other}
+    assert set(add(store).accepted) == {PIN, other}
 
 
 def test_a_removal_that_the_disk_refused_is_ended_by_the_next_start(store, tmp_path, monkeypatch):

@@ -177,7 +177,7 @@ async def test_a_pin_that_is_not_waited_for_can_be_asked_for_again(node: NodeInM
         assert "pin it again when they are here" in done.stderr
         assert spine.journal.view.holds == {}
         gate.set()
-        await becomes(lambda: (M, 2) in spine.journal.view.pins, "its bytes are here")
+        await becomes(lambda: (M, 2) in spine.journal.view.accepted, "its bytes are here")
         done = await command("pin", f"{M}@{A}", "2", "--no-wait")
         assert (done.exit_code, f"{M}@{A} is to be at version 2." in done.stdout) == (0, True)
         await node.serves(2)
@@ -196,7 +196,7 @@ async def test_nothing_follows_the_registry_while_frozen(node: NodeInMemory) -> 
             await spine.poll(asked_by)
             await idle(spine)
             assert node.gateway.points(M, A) == 1
-        assert spine.journal.view.pins.keys() == {(M, 1), (M, 2)}  # it is here, and checked
+        assert spine.journal.view.accepted.keys() == {(M, 1), (M, 2)}  # it is here, and checked
         state = (await client.get("/state")).json()
         assert state["frozen"]["asked_by"] == "operator"
         assert "until `unfreeze`" in state["models"][0]["aliases"][0]["reason"]

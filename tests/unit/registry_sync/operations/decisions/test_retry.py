@@ -10,7 +10,7 @@ import pytest
 
 from gateway.contract.changes import StageFailure
 from gateway.contract.node_state import NodeState
-from registry_sync.domain.records import AskedBy, Hold, Rejection
+from registry_sync.domain import AskedBy, Hold, Rejection
 from registry_sync.reconcile.gateway.target import TargetUnreachableError
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes

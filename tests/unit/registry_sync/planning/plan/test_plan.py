@@ -7,17 +7,17 @@ import pytest
 
 from gateway.contract.changes import StageRequest
 from gateway.contract.node_state import ActiveAlias, AliasHold, NodeState, Wanted
-from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.domain.records import (
+from registry_sync.domain import (
+    AcceptedDigest,
     Activation,
     Freeze,
     Hold,
     LedgerView,
-    PinnedVersion,
     Quarantine,
     Rejection,
 )
-from registry_sync.domain.settlement import Settled, settle
+from registry_sync.domain.applied_listing import AppliedListing, apply_listing
+from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.planning.actions import (
     Action,
     Activate,
@@ -59,8 +59,8 @@ def active_after(version: int, previous: int) -> ActiveAlias:
     return active(version).model_copy(update=before)
 
 
-def pins(*versions: int) -> dict[tuple[str, int], PinnedVersion]:
-    return {(M, n): PinnedVersion(M, n, D[n], None, False, "l") for n in versions}
+def pins(*versions: int) -> dict[tuple[str, int], AcceptedDigest]:
+    return {(M, n): AcceptedDigest(M, n, D[n], None, False, "l") for n in versions}
 
 
 def last(
@@ -164,7 +164,7 @@ def world(case: Case) -> World:
         else Aspired({}, 0.0),
         listings=case.listings,
         node=node,
-        ledger=replace(case.ledger, pins=pins(*case.here)),
+        ledger=replace(case.ledger, accepted=pins(*case.here)),
         stored={D[n] for n in stored},
         proved={(M, n, D[n]): f"s{n}" for n in case.proved},
         require_digest=case.require_digest,
@@ -222,7 +222,7 @@ CASES = [
         (active(1),),
         here=(1, 2),
         left=(left(2),),
-        ledger=LedgerView(holds=by_rule(at=2, target=1), went_back=RECORDED),
+        ledger=LedgerView(holds=by_rule(at=2, target=1), automatic_rollbacks=RECORDED),
     ),
     Case(
         "the registry moves on: the hold ends, and the next version is staged",
@@ -231,7 +231,7 @@ CASES = [
         (active(1),),
         here=(1, 2, 3),
         left=(left(2),),
-        ledger=LedgerView(holds=by_rule(at=2, target=1), went_back=RECORDED),
+        ledger=LedgerView(holds=by_rule(at=2, target=1), automatic_rollbacks=RECORDED),
     ),
     Case(
         "it is over: the gateway is told, and before that nothing is staged that it refuses",
@@ -240,7 +240,7 @@ CASES = [
         (active(1),),
         here=(1, 2),
         left=(left(2),),
-        ledger=LedgerView(went_back=RECORDED),
+        ledger=LedgerView(automatic_rollbacks=RECORDED),
     ),
     Case(
         "an operator's hold ends it, and waits for that too",
@@ -249,7 +249,7 @@ CASES = [
         (active(1),),
         here=(1, 2),
         left=(left(2),),
-        ledger=LedgerView(holds=hold(at=2, target=2), went_back=RECORDED),
+        ledger=LedgerView(holds=hold(at=2, target=2), automatic_rollbacks=RECORDED),
     ),
     Case(
         "an operator may have what failed on live traffic",
@@ -272,7 +272,7 @@ CASES = [
         ["stage 1 cold by rule"],
         {"champion": 2},
         here=(1, 2),
-        ledger=LedgerView(holds=by_rule(at=2, target=1), went_back=RECORDED),
+        ledger=LedgerView(holds=by_rule(at=2, target=1), automatic_rollbacks=RECORDED),
     ),
     Case(
         "an alias that has gone may not take it either",
@@ -1344,7 +1344,7 @@ def test_why_of_an_alias_that_does_not_get_there_is_what_failed(
     case = Case("", [], aspired, (active(1),), here=here, ledger=LedgerView(holds=held))
     failures = {subject: (goal, "why")}
     what_is = world(case)
-    ledger = replace(what_is.ledger, pins=pins(1, 2), holds=held)
+    ledger = replace(what_is.ledger, accepted=pins(1, 2), holds=held)
     found = explain(replace(what_is, failure=failures.get, ledger=ledger), M, "champion", active(1))
     assert found.why == ("failing" if says else "under_way")
     assert (says or "") in found.reason
@@ -1353,10 +1353,10 @@ def test_why_of_an_alias_that_does_not_get_there_is_what_failed(
 # --- listings -------------------------------------------------------------------------------------
 
 
-def after(*listings: Aspired) -> Settled:
-    settled = Settled(Aspired({}, 0.0))
+def after(*listings: Aspired) -> AppliedListing:
+    settled = AppliedListing(Aspired({}, 0.0))
     for one in listings:
-        settled = settle(settled, one)
+        settled = apply_listing(settled, one)
     return settled
 
 
@@ -1403,7 +1403,7 @@ def test_what_counts_after_listings(
 def test_an_empty_listing_says_that_it_is_ignored() -> None:
     settled = after(FULL, EMPTY)
     assert settled.ignored is not None
-    assert "nothing is changed" in settled.ignored
+    assert "the listing is ignored" in settled.ignored
     assert settled.aspired.listed_at == EMPTY.listed_at
 
 

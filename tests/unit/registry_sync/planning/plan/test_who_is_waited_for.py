@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.contract.node_state import NodeState, Wanted
-from registry_sync.domain.records import LedgerView
+from registry_sync.domain import LedgerView
 from registry_sync.planning.actions import Action, Activate, Fetch, Stage, Urgency
 from registry_sync.planning.plan import plan
 from registry_sync.planning.snapshot import World
@@ -51,7 +51,7 @@ def test_after_a_lost_table_too() -> None:
     case = Case("", [], {A: 1}, here=(1,))
     made = wished(case, A)
     node = NodeState(node_id="n", boot_id="new", seq=1, generation=0, wanted=made.node.wanted)
-    lost = replace(made, node=node, ledger=LedgerView(pins=pins(1)), proved={})
+    lost = replace(made, node=node, ledger=LedgerView(accepted=pins(1)), proved={})
     (action,) = plan(lost)
     assert (type(action), action.urgency) == (Stage, Urgency.WANTED)
     assert action.digest == D[1]  # type: ignore[union-attr]
@@ -62,7 +62,7 @@ def wished_for_2(case: Case, ledger: LedgerView) -> World:
     made = world(case)
     wish = Wanted(model=M, version=2, since=1.0, alias=A)
     node = made.node.model_copy(update={"wanted": [wish]})
-    return replace(made, node=node, ledger=replace(ledger, pins=pins(1, 2)))
+    return replace(made, node=node, ledger=replace(ledger, accepted=pins(1, 2)))
 
 
 def test_a_held_alias_comes_first_too_wherever_the_registry_points_it() -> None:

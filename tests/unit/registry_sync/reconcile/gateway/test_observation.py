@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
+from registry_sync.domain import LedgerView
 from registry_sync.domain.aspired import Aspired
-from registry_sync.domain.records import LedgerView
 from registry_sync.reconcile.gateway.observation import Observation
 from registry_sync.reconcile.steps.damaged_copies import Copies
 from tests.fakes.gateway import FakeGateway, becomes

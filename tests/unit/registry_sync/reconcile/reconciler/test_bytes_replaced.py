@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.domain.records import Hold
+from registry_sync.domain import Hold
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, decide, promoted, refused

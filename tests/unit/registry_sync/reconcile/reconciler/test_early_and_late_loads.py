@@ -132,5 +132,5 @@ async def test_what_is_wrong_with_tags_reaches_the_gateway(node: NodeInMemory) -
         (model,) = node.gateway.catalogue.models
         assert model.policy.problems == [
             "the tag gateway.laod is unknown, and ignored: did you mean gateway.load?",
-            "the tag gateway.replicas is ignored: it is not a whole number from 1 to 64",
+            "the tag gateway.replicas is ignored: it must be a whole number from 1 to 64",
         ]

@@ -20,16 +20,16 @@ from gateway.contract.changes import (
     StageRequest,
 )
 from gateway.contract.node_state import ActiveAlias, NodeState, Wanted
-from registry_sync.artifacts.store import ArtifactStore, Pin, StoredArtifact
-from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.domain.records import (
+from registry_sync.artifacts.store import Acceptance, ArtifactStore, StoredArtifact
+from registry_sync.domain import (
+    AcceptedDigest,
     Attempt,
     Hold,
+    HoldChange,
     LedgerView,
-    PinnedVersion,
     Quarantine,
-    StandingChange,
 )
+from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import LedgerError
 from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.ledger.journal import Journal
@@ -151,14 +151,14 @@ async def test_what_is_written_while_the_ledger_is_read_is_seen_by_the_next_pass
     await journal.refresh((), None)
     assert journal.view.holds == {("m", "champion"): hold}
     ledger.close()
-    assert threads.close(patience_s=5)
+    assert threads.close(timeout_s=5)
 
 
 ATTEMPT = Attempt("m", None, 1, "fetch", "poll", 0.0, {}, "complete")
 
 
 def stored(version: int, folder: Path) -> StoredArtifact:
-    pin = Pin("m", version, None, None, stamped=False)
+    pin = Acceptance("m", version, None, None, stamped=False)
     return StoredArtifact(DIGESTS[version], folder, 1, {}, (pin,), 1.0)
 
 
@@ -169,12 +169,12 @@ async def journal_at(folder: Path, ledger_class=Ledger):
     threads = Threads()
     journal = Journal(ledger, threads)
     await journal.refresh([stored(1, folder)], None)
-    assert list(journal.view.pins) == [("m", 1)]
+    assert list(journal.view.accepted) == [("m", 1)]
     try:
         yield journal, ledger
     finally:
         ledger.close()
-        assert threads.close(patience_s=5)
+        assert threads.close(timeout_s=5)
 
 
 @pytest.mark.parametrize("beside", ["write", "refresh"])
@@ -187,7 +187,7 @@ async def test_a_ledger_lost_under_two_calls_at_once_is_filled_again(tmp_path, b
         }
         await asyncio.gather(journal.note(ledger.attempted, ATTEMPT), others[beside]())
         await journal.refresh([stored(1, tmp_path)], None)
-        assert list(journal.view.pins) == [("m", 1)]
+        assert list(journal.view.accepted) == [("m", 1)]
 
 
 class SlowToOpen(Ledger):
@@ -214,18 +214,18 @@ async def test_a_ledger_made_anew_for_a_write_that_is_cancelled_is_filled_again(
         await asyncio.gather(writing, return_exceptions=True)
         SlowToOpen.gate.set()
         await journal.refresh([stored(1, tmp_path)], None)
-        assert list(ledger.view().pins) == [("m", 1)]
+        assert list(ledger.view().accepted) == [("m", 1)]
 
 
 async def test_a_ledger_that_was_not_filled_to_the_end_is_filled_by_the_next_pass(tmp_path):
     async with journal_at(tmp_path) as (journal, ledger):
         (tmp_path / "ledger.db").unlink()
-        pin, ledger.pin = ledger.pin, refuse
+        accept, ledger.accept = ledger.accept, refuse
         await journal.refresh([stored(1, tmp_path)], None)
         assert journal.trouble == "the ledger is read-only"
-        ledger.pin = pin
+        ledger.accept = accept
         await journal.refresh([stored(1, tmp_path)], None)
-        assert list(journal.view.pins) == [("m", 1)]
+        assert list(journal.view.accepted) == [("m", 1)]
 
 
 def refuse(*_: object) -> None:
@@ -235,10 +235,10 @@ def refuse(*_: object) -> None:
 class ReadOnlyLedger(Ledger):
     """A ledger that is read, and takes nothing."""
 
-    def pin(self, pin: PinnedVersion) -> None:
+    def accept(self, accepted: AcceptedDigest) -> None:
         raise LedgerError("the ledger is read-only")
 
-    def record(self, change: StandingChange, *, late: bool) -> None:
+    def record(self, change: HoldChange, *, late: bool) -> None:
         raise LedgerError("the ledger is read-only")
 
 
@@ -272,7 +272,7 @@ async def spine_on(tmp_path, registry, target, ledger_class=Ledger, clock=time.t
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         ledger.close()
-        assert threads.close(patience_s=5)
+        assert threads.close(timeout_s=5)
 
 
 def tell(spine: Reconciler, state: NodeState) -> None:
@@ -306,10 +306,10 @@ async def test_an_alias_that_moves_on_during_the_comparison_is_not_activated(tmp
         spine.arrival.artifacts.update(dict.fromkeys(DIGESTS.values()))
         spine.observation._take(node(standbys=[staged]))
         pins = {
-            ("m", n): PinnedVersion("m", n, digest, None, False, f"m/{n}")
+            ("m", n): AcceptedDigest("m", n, digest, None, False, f"m/{n}")
             for n, digest in DIGESTS.items()
         }
-        spine.journal._views.take(LedgerView(pins=pins))
+        spine.journal._views.take(LedgerView(accepted=pins))
         (action,) = plan(spine._snapshots.whole())
         assert isinstance(action, Activate)
         step = asyncio.create_task(spine.steps._step(("activate", "m", "champion"), action))
@@ -390,7 +390,7 @@ async def test_a_long_comparison_counts_for_as_long_as_it_takes_to_use_it(tmp_pa
 @dataclass
 class _Brought:
     digest: str
-    pins: tuple[object, ...] = ()
+    accepted: tuple[object, ...] = ()
 
     @property
     def artifact(self):
@@ -398,7 +398,7 @@ class _Brought:
 
     @property
     def pin(self):
-        return PinnedVersion("m", 2, self.digest, None, False, None)
+        return AcceptedDigest("m", 2, self.digest, None, False, None)
 
 
 def test_an_alias_at_a_version_that_cannot_be_followed_goes_on_serving():

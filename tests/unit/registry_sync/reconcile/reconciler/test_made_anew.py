@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from gateway.contract.catalogue import VersionState
+from registry_sync.domain import AskedBy
 from registry_sync.domain.creation import FIRST_CREATION
-from registry_sync.domain.records import AskedBy
 from registry_sync.errors import LedgerError, SourceError
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.callers import WAITS, answer
@@ -99,7 +99,7 @@ async def test_a_version_made_anew_is_another_one_where_nobody_saw_it_go(
         await idle(spine)
         assert (await explained(client, A))["why"] == "follows"
         assert "made anew" in await history(client)
-        pin = spine.journal.view.pins[M, 1]
+        pin = spine.journal.view.accepted[M, 1]
         assert (pin.digest, pin.creation) == (new, node.registry.version(M, 1).creation)
 
 
@@ -317,7 +317,7 @@ async def test_the_same_bytes_made_anew_change_nothing_for_callers(tmp_path: Pat
         await idle(spine)
         assert (answers(node, f"@{A}"), answers(node, "1")) == (old, old)
         assert (await explained(client, A))["why"] == "follows"
-        assert spine.journal.view.pins[M, 1].creation == node.registry.version(M, 1).creation
+        assert spine.journal.view.accepted[M, 1].creation == node.registry.version(M, 1).creation
         assert node.gateway.generation == 1
 
 
@@ -489,20 +489,20 @@ async def test_an_older_record_without_a_creation_learns_it_from_the_next_listin
     async with node.control_plane() as spine:
         await means(node, old)
         await idle(spine)
-        pin = spine.journal.view.pins[M, 1]
-        spine.ledger.pin(type(pin)(M, 1, old, None, False, pin.listing))
+        pin = spine.journal.view.accepted[M, 1]
+        spine.ledger.accept(type(pin)(M, 1, old, None, False, pin.listing))
         stored = spine.store.get(old)
         assert stored is not None
-        spine.store.pin(old, replace(stored.pins[0], creation=None))
+        spine.store.accept(old, replace(stored.accepted[0], creation=None))
     async with node.control_plane() as spine:
         mark = node.registry.version(M, 1).creation
         await becomes(
-            lambda: spine.journal.view.pins[M, 1].creation == mark,
+            lambda: spine.journal.view.accepted[M, 1].creation == mark,
             "it is known whose bytes were accepted",
         )
         stored = spine.store.get(old)
         assert stored is not None
-        assert stored.pins[0].creation == mark, "a ledger may be lost"
+        assert stored.accepted[0].creation == mark, "a ledger may be lost"
         assert node.registry.fetched == [f"fake:/{M}/1"], "and nothing was fetched for that"
         new = make_anew(node)
         await spine.poll()
@@ -521,10 +521,10 @@ async def test_an_older_record_without_a_creation_is_not_about_what_was_made_aft
         await idle(spine)
         stored = spine.store.get(old)
         assert stored is not None
-        (pin,) = stored.pins
-        spine.store.pin(old, replace(pin, creation=None))
-        known = spine.journal.view.pins[M, 1]
-        spine.ledger.pin(replace(known, creation=None))
+        (pin,) = stored.accepted
+        spine.store.accept(old, replace(pin, creation=None))
+        known = spine.journal.view.accepted[M, 1]
+        spine.ledger.accept(replace(known, creation=None))
     if lost == "the ledger":
         (tmp_path / "ledger.db").unlink()
     node.registry.registered_at = time.time() + 1.0
@@ -774,4 +774,4 @@ async def test_a_manifest_that_cannot_be_read_for_a_while_makes_nothing_anew(
         make_anew(node, stamped=True)
         await spine.poll()
         await node.shows(1, VersionState.QUARANTINED)
-        assert spine.journal.view.pins[M, 1].creation == FIRST_CREATION
+        assert spine.journal.view.accepted[M, 1].creation == FIRST_CREATION

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from gateway.contract.catalogue import VersionState
+from registry_sync.domain import AskedBy, Hold
 from registry_sync.domain.promotion_windows import parse_windows
-from registry_sync.domain.records import AskedBy, Hold
 from registry_sync.planning.explain import Explanation, Why, explain
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.schedule import Schedule

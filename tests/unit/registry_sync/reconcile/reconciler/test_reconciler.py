@@ -13,7 +13,7 @@ import pytest
 from gateway.contract.catalogue import VersionState
 from gateway.contract.changes import PERMANENT_STAGE_FAILURES, StageFailure
 from gateway.contract.node_state import OBSERVE_TIMEOUT_S
-from registry_sync.domain.records import Activation, Hold, LedgerView
+from registry_sync.domain import Activation, Hold, LedgerView
 from registry_sync.errors import (
     IncompleteArtifactError,
     LedgerError,
@@ -21,7 +21,7 @@ from registry_sync.errors import (
     SourceError,
     StoreError,
     SyncError,
-    UnsettledError,
+    UnstableUploadError,
 )
 from registry_sync.planning.actions import Activate
 from registry_sync.reconcile.reconciler import Reconciler
@@ -208,7 +208,7 @@ async def test_comparisons_that_take_long_hold_up_no_fetch(node: NodeInMemory) -
             "the slow model serves",
         )
         node.gateway.want("slow", 2)
-        await becomes(lambda: ("slow", 2) in spine.journal.view.pins, "its version 2 is here")
+        await becomes(lambda: ("slow", 2) in spine.journal.view.accepted, "its version 2 is here")
         await idle(spine)
         gate = node.registry.hold_fetches["slow"] = threading.Event()
         try:
@@ -263,7 +263,7 @@ async def test_bytes_altered_after_they_were_first_seen_are_not_promoted(
         assert node.gateway.points(M, A) == 1
         entry = node.gateway.version(M, 2)
         assert entry is not None
-        assert "first saw" in str(entry.reason)
+        assert "this node accepted" in str(entry.reason)
         # Stamped as they are now, they are what the publisher wants.
         node.registry.stamp(M, 2, node.registry.digest(M, 2))
         await spine.poll()
@@ -302,7 +302,7 @@ async def test_an_unfinished_upload_is_tried_again_and_never_quarantined(
 async def test_callers_wait_for_what_is_too_new_as_for_what_is_on_its_way(
     node: NodeInMemory,
 ) -> None:
-    node.registry.fetch_error = UnsettledError("the newest file is 0 s old")
+    node.registry.fetch_error = UnstableUploadError("the newest file is 0 s old")
     async with node.control_plane():
         await becomes(lambda: shown_reason(node, 1), "version 1 is too new")
         entry = node.gateway.version(M, 1)
@@ -706,7 +706,7 @@ async def test_a_ledger_deleted_while_it_runs_is_made_anew(node: NodeInMemory) -
         await spine.next_decision()
         await idle(spine)
         assert spine.journal.trouble is None
-        assert (M, 1) in spine.ledger.view().pins
+        assert (M, 1) in spine.ledger.view().accepted
         node.registry.point(M, A, 2)
         await spine.poll()
         await node.serves(2)

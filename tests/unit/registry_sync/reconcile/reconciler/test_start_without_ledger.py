@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.contract.catalogue import VersionState
-from registry_sync.domain.records import Hold
+from registry_sync.domain import Hold
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.domain.records import Standing
+from registry_sync.domain import HoldsSnapshot
 from registry_sync.errors import LedgerError
 from registry_sync.ledger.holds_file import DamagedHoldsError, HoldsFile
 from tests.fakes.gateway import becomes
@@ -84,7 +84,7 @@ def test_a_file_that_cannot_be_opened_for_want_of_descriptors_is_not_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = HoldsFile(tmp_path / "holds.json")
-    file.write(Standing())
+    file.write(HoldsSnapshot())
     with monkeypatch.context() as broken:
         broken.setattr(os, "open", failing(OSError(errno.EMFILE, "Too many open files")))
         with pytest.raises(LedgerError, match="cannot be read now") as caught:

@@ -44,7 +44,7 @@ async def listings(tmp_path: Path, registry: FakeRegistry) -> AsyncIterator[List
         clock=time.time,
     )
     ledger.close()
-    assert threads.close(patience_s=5)
+    assert threads.close(timeout_s=5)
 
 
 async def test_everything_is_asked_for_at_first_now_and_then_and_on_demand(

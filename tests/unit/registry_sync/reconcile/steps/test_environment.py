@@ -64,7 +64,7 @@ async def test_a_tag_that_says_neither_is_reported_and_ignored(node: NodeInMemor
         await node.serves(1)
         model = next(one for one in node.gateway.catalogue.models if one.name == M)  # type: ignore[union-attr]  # written above
         assert model.policy.problems == [
-            f"the tag {TAG} of version 1 is ignored: it is none of shared, own"
+            f"the tag {TAG} of version 1 is ignored: it must be one of shared, own"
         ]
 
 

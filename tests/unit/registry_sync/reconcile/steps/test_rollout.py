@@ -7,7 +7,7 @@ import pytest
 
 from gateway.contract.catalogue import VersionState
 from gateway.contract.changes import StageFailure
-from registry_sync.domain.records import AskedBy, Hold
+from registry_sync.domain import AskedBy, Hold
 from registry_sync.reconcile.steps.backoff import Backoff
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle

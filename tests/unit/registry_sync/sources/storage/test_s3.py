@@ -18,11 +18,10 @@ from registry_sync.errors import (
     UnsafePathError,
 )
 from registry_sync.sources.storage import fetcher as fetch_module
-from registry_sync.sources.storage import location as locations
 from registry_sync.sources.storage import s3_parts
 from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
 from registry_sync.sources.storage.read_ahead import parts_in_order
-from registry_sync.sources.storage.s3 import S3Location
+from registry_sync.sources.storage.s3 import S3Location, _parse_timestamp
 from tests.fakes.s3 import FakeS3, refusal
 
 MLMODEL = b"flavors: {python_function: {loader_module: mlflow.sklearn, model_path: model.pkl}}\n"
@@ -167,7 +166,7 @@ def test_an_object_that_changes_while_a_part_is_gone_on_with_is_noticed(s3, fetc
 def test_a_storage_that_does_not_answer_ranges_gives_no_wrong_bytes(s3, fetch):
     ranged = s3.get_object
     s3.get_object = lambda **asked: ranged(**{k: v for k, v in asked.items() if k != "Range"})
-    with pytest.raises(IncompleteArtifactError, match="answered with others"):
+    with pytest.raises(IncompleteArtifactError, match="the answer has others"):
         fetch()
 
 
@@ -290,5 +289,5 @@ def test_no_page_of_folders_is_asked_for_that_nobody_waits_for(s3):
         1795404709,
     ],
 )
-def test_a_time_is_read_as_botocore_reads_it(told: str | float) -> None:
-    assert locations._timestamp(told).timestamp() == parse_timestamp(str(told)).timestamp()
+def test_times_are_parsed_as_botocore_does(told: str | float) -> None:
+    assert _parse_timestamp(told).timestamp() == parse_timestamp(str(told)).timestamp()

@@ -2,9 +2,9 @@
 
 import pytest
 
-from registry_sync.errors import ForbiddenPlaceError
+from registry_sync.errors import ForbiddenUriError
 from registry_sync.sources.storage import location, resolve
-from registry_sync.sources.storage.uri_policy import check_place
+from registry_sync.sources.storage.uri_policy import check_uri
 
 SERVER = "https://mlflow.example/base"
 
@@ -29,7 +29,7 @@ SERVER = "https://mlflow.example/base"
     ],
 )
 def test_the_servers_own_and_the_storages_that_mlflow_knows_are_read(uri):
-    check_place(uri, SERVER)
+    check_uri(uri, SERVER)
 
 
 @pytest.mark.parametrize(
@@ -48,31 +48,31 @@ def test_the_servers_own_and_the_storages_that_mlflow_knows_are_read(uri):
         "HTTP://evil.example/x",
     ],
 )
-def test_another_server_is_not_shown_the_registrys_credentials(uri):
-    with pytest.raises(ForbiddenPlaceError, match="another HTTP server"):
-        check_place(uri, SERVER)
+def test_uri_of_another_http_server_is_forbidden(uri):
+    with pytest.raises(ForbiddenUriError, match="another HTTP server"):
+        check_uri(uri, SERVER)
 
 
 @pytest.mark.parametrize("uri", ["ftp://h/x", "sftp://h/x", "models:/m/1", "gopher://h/x", "x:y"])
-def test_other_kinds_of_places_are_not_read(uri):
-    with pytest.raises(ForbiddenPlaceError, match="which is not read"):
-        check_place(uri, SERVER)
+def test_uri_with_another_scheme_is_forbidden(uri):
+    with pytest.raises(ForbiddenUriError, match="is not supported"):
+        check_uri(uri, SERVER)
 
 
-def test_what_is_no_uri_is_not_read():
-    with pytest.raises(ForbiddenPlaceError, match="no URI"):
-        check_place("http://[x", SERVER)
+def test_invalid_uri_is_forbidden():
+    with pytest.raises(ForbiddenUriError, match="not a URI"):
+        check_uri("http://[x", SERVER)
 
 
-def test_a_port_of_the_server_itself_counts():
-    check_place("mlflow-artifacts://127.0.0.1:5000/0", "http://127.0.0.1:5000")
-    with pytest.raises(ForbiddenPlaceError):
-        check_place("mlflow-artifacts://127.0.0.1/0", "http://127.0.0.1:5000")
+def test_port_of_the_uri_must_be_the_servers():
+    check_uri("mlflow-artifacts://127.0.0.1:5000/0", "http://127.0.0.1:5000")
+    with pytest.raises(ForbiddenUriError):
+        check_uri("mlflow-artifacts://127.0.0.1/0", "http://127.0.0.1:5000")
 
 
-def test_a_run_whose_artifacts_are_elsewhere_sends_us_there_no_more(monkeypatch):
-    monkeypatch.setattr(resolve, "_of_run", lambda *_: "http://evil.example/x")
-    with pytest.raises(ForbiddenPlaceError):
+def test_forbidden_uri_of_a_run_is_refused(monkeypatch):
+    monkeypatch.setattr(resolve, "uri_of_run", lambda *_: "http://evil.example/x")
+    with pytest.raises(ForbiddenUriError):
         resolve.open_location(
             "runs:/0123/model", tracking_uri=SERVER, s3=pytest.fail, scratch=location.Scratch()
         )

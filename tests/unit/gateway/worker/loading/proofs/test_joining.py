@@ -111,10 +111,10 @@ def test_a_call_that_raises_on_what_is_proved_widens_nothing(other: str) -> None
     odd = once(ValueError("once"), centred_from(21))
     proof = widened(odd, doubling) if other == "serves" else widened(doubling, odd)
     assert (proof.joined_rows, proof.stopped_at) == (6, 6)
-    assert "asked again, they cannot be predicted: ValueError" in proof.batching_reason
+    assert "called again, they cannot be predicted: ValueError" in proof.batching_reason
     proof = widened(lambda i: doubling(i)[:1])
     assert (proof.joined_rows, proof.stopped_at) == (6, 6)
-    assert "asked again, the answers are not one per row" in proof.batching_reason
+    assert "called again, the answers are not one per row" in proof.batching_reason
 
 
 def test_what_the_model_does_not_bear_is_not_mixed_in() -> None:

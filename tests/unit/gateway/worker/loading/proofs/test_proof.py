@@ -129,22 +129,22 @@ def test_a_reason_is_always_one_that_is_read() -> None:
     assert parse(proof.as_header()) == proof
     assert proof.batching_reason == proof.call_path_reason == f"my.loader??? raised {'E' * 280}"
     proof.join(6, "")
-    proof.leave_at(odd)
+    proof.pause_at(odd)
     proof.stop_widening(12, odd)
     assert parse(proof.as_header()) == proof
 
 
 def test_why_no_more_rows_are_proved_is_said_once_and_taken_back() -> None:
     proof = Proof()
-    proof.leave_at("slow")
+    proof.pause_at("slow")
     assert proof.batching_reason == "it is not proved", "nothing is joined"
     proof.join(6, "proved")
     for _ in range(2):
-        proof.leave_at("slow")
+        proof.pause_at("slow")
         assert proof.batching_reason == "proved; no more rows are proved yet: slow"
-    proof.leave_at(None)
+    proof.pause_at(None)
     assert proof.batching_reason == "proved"
-    proof.leave_at("slow")
+    proof.pause_at("slow")
     proof.stop_widening(12, "in 12 rows it raised")
     assert proof.batching_reason == "proved; in 12 rows it raised"
 

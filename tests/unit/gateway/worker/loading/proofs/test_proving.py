@@ -313,7 +313,7 @@ def test_a_model_without_an_example_says_why_nothing_is_proved() -> None:
         ({8: 1.0}, 2, 1.0),
     ],
 )
-def test_a_call_is_expected_to_take_as_long_as_one_of_fewer_rows_and_in_proportion(
+def test_expected_time_is_proportional_to_the_largest_smaller_call(
     took: dict[int, float], rows: int, expected: float
 ) -> None:
     pace = Pace(7.0)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from gateway.contract.node_state import ActiveAlias
-from registry_sync.domain.records import LedgerView
+from registry_sync.domain import LedgerView
 from registry_sync.errors import LedgerError
 from registry_sync.planning.actions import ReleaseHold, RetireAlias
 from registry_sync.reconcile.reconciler import Reconciler

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from registry_sync.domain.records import Standing, StandingChange
+from registry_sync.domain import HoldChange, HoldsSnapshot
 from registry_sync.errors import LedgerError
 from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.reconcile.reconciler import Reconciler
@@ -39,7 +39,7 @@ async def told(client: httpx.AsyncClient) -> list[tuple[str, int | None, str | N
     return [(one["what"], one["version"], one["asked_by"]) for one in kept]
 
 
-def waiting(node: NodeInMemory) -> Standing:
+def waiting(node: NodeInMemory) -> HoldsSnapshot:
     return HoldsFile(node.folder / "holds.json").read()
 
 
@@ -126,7 +126,7 @@ async def test_what_was_decided_while_it_was_away_is_recorded_as_late(
             assert (await answer(client, "/freeze"))["not_recorded"]
         record, recorded = spine.ledger.record, list[tuple[str, bool]]()
 
-        def note(change: StandingChange, *, late: bool) -> None:
+        def note(change: HoldChange, *, late: bool) -> None:
             recorded.append((change.what, late))
             record(change, late=late)
 
@@ -169,7 +169,7 @@ async def test_nothing_is_promoted_before_what_waits_in_the_file_can_be_read(
             await idle(spine)
     node.registry.point(M, A, 3)
 
-    def short(_: HoldsFile) -> Standing:
+    def short(_: HoldsFile) -> HoldsSnapshot:
         raise LedgerError(SHORTAGE)
 
     # The ledger is read, and takes nothing, all the while: what counts comes from the file.

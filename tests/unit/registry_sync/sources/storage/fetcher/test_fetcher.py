@@ -10,7 +10,7 @@ import pytest
 from registry_sync.errors import (
     ArtifactTooLargeError,
     FetchTimeoutError,
-    ForbiddenPlaceError,
+    ForbiddenUriError,
     IncompleteArtifactError,
     NoDiskRoomError,
     SourceError,
@@ -20,7 +20,7 @@ from registry_sync.sources.storage import fetcher as fetch_module
 from registry_sync.sources.storage.fetcher import Fetched, Fetcher, FetchLimits
 from registry_sync.sources.storage.local import LocalLocation
 from registry_sync.sources.storage.location import NEVER, RemoteFile, RemoteListing
-from registry_sync.sources.storage.upload_stability import Sightings
+from registry_sync.sources.storage.upload_stability import UploadStability
 from tests.fakes.artifacts import FILES, fetched, write_files
 
 ROOMY = {"disk_floor_bytes": 0, "settle_s": 0.0}
@@ -119,7 +119,7 @@ def test_a_folder_that_is_not_there_is_the_sources_fault(tmp_path):
 
 
 def test_a_place_that_is_not_asked_is_refused_for_good(tmp_path):
-    with pytest.raises(ForbiddenPlaceError, match="gopher") as caught:
+    with pytest.raises(ForbiddenUriError, match="gopher") as caught:
         fetcher().fetch("gopher://x/y", tmp_path / "into")
     assert not caught.value.transient
 
@@ -192,9 +192,7 @@ def test_bytes_are_counted_as_they_come_not_as_they_were_promised(tmp_path, serv
 
 
 @pytest.mark.parametrize(("size", "asked"), [(16, [32]), (None, [16, 32])])
-def test_room_is_reserved_before_a_byte_is_written_as_far_as_sizes_are_told(
-    tmp_path, serve, size, asked
-):
+def test_known_sizes_are_reserved_before_the_first_byte(tmp_path, serve, size, asked):
     reserved: list[int] = []
 
     def reserve(total_bytes):
@@ -280,7 +278,7 @@ def uploading(origin, tmp_path, serve) -> Uploading:
     return Uploading(origin, tmp_path / "fetched")
 
 
-def test_what_tells_no_times_is_done_when_it_was_seen_at_rest_for_long_enough(uploading):
+def test_upload_without_times_is_stable_after_equal_listings(uploading):
     for number in range(3):
         assert uploading.fetch() is None
         (uploading.origin / f"part-{number}").touch()
@@ -321,7 +319,7 @@ def test_a_folder_tells_how_old_it_is_whatever_its_copier_says(origin, tmp_path)
 
 
 def test_places_that_are_remembered_are_bounded():
-    seen = Sightings(most=2)
+    seen = UploadStability(most=2)
     for number in range(4):
         seen.note(f"place {number}", "as it is", 0.0)
     assert seen.note("place 3", "as it is", 9.0).since_s == 0.0

@@ -1,7 +1,7 @@
-"""What counts after a listing, seen against the one before. Pure.
+"""Application of a listing to the one before. Pure.
 
-A listing that is empty where there was something changes nothing, and what a listing no longer has
-goes only when the next one agrees.
+An empty listing after one with models changes nothing. Absent models and aliases are removed only
+when a second listing lacks them too.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from registry_sync.domain.aspired import Aspired, AspiredModel
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """The listing that counts, and what only waits for the next one to agree.
+class AppliedListing:
+    """The listing in force, and the absences that a second listing must confirm.
 
     Attributes:
         missing: ``(model, "")`` and ``(model, alias)`` that the newest listing lacks.
-        ignored: Why the newest listing changed nothing; None: it counts.
+        ignored: Why the newest listing was ignored, or None.
     """
 
     aspired: Aspired
@@ -26,19 +26,14 @@ class Settled:
     ignored: str | None = None
 
 
-def settle(before: Settled, listed: Aspired) -> Settled:
-    """Return what counts after a new listing.
-
-    Args:
-        before: What counted until now.
-        listed: The newest complete listing.
-    """
+def apply_listing(before: AppliedListing, listed: Aspired) -> AppliedListing:
+    """Return the listing in force after a new complete listing."""
     if not listed.models and before.aspired.models:
         count = len(before.aspired.models)
-        return Settled(
+        return AppliedListing(
             replace(before.aspired, listed_at=listed.listed_at),
             before.missing,
-            f"the registry lists no model at all, and listed {count} before: nothing is changed",
+            f"the registry lists no models, after {count} before: the listing is ignored",
         )
     models = dict(listed.models)
     missing: set[tuple[str, str]] = set()
@@ -52,11 +47,11 @@ def settle(before: Settled, listed: Aspired) -> Settled:
         kept = _missing_aliases(known, found, before.missing)
         missing.update((name, alias) for alias in kept)
         models[name] = _with_aliases(known, found, kept)
-    return Settled(replace(listed, models=models), frozenset(missing))
+    return AppliedListing(replace(listed, models=models), frozenset(missing))
 
 
 def _without_aliases(known: AspiredModel, missing: AbstractSet[tuple[str, str]]) -> AspiredModel:
-    """Let aliases go that the listing before lacked already: this one lacks their model too."""
+    """Return a model without the aliases that the listing before lacked already."""
     gone = {alias for name, alias in missing if name == known.name}
     aliases = {alias: to for alias, to in known.aliases.items() if alias not in gone}
     return replace(known, aliases=aliases, unfollowed=known.unfollowed - gone)
@@ -65,9 +60,9 @@ def _without_aliases(known: AspiredModel, missing: AbstractSet[tuple[str, str]])
 def _missing_aliases(
     known: AspiredModel, found: AspiredModel, missing: AbstractSet[tuple[str, str]]
 ) -> AbstractSet[str]:
-    """Aliases that went away for the first time, wherever they were.
+    """Return the aliases that are missing for the first time.
 
-    A listing that lacked their model lacked them too.
+    A listing that lacks a model lacks its aliases too.
     """
     if (known.name, "") in missing:
         return set()
@@ -75,17 +70,17 @@ def _missing_aliases(
         alias
         for alias in (*known.aliases, *known.unfollowed)
         if alias not in found.aliases
-        and not found.leaves_alone(alias)
+        and not found.keeps_alias(alias)
         and (known.name, alias) not in missing
     }
 
 
 def _with_aliases(known: AspiredModel, found: AspiredModel, kept: AbstractSet[str]) -> AspiredModel:
-    """Keep aliases, and the versions that they point at, for one more listing.
+    """Return a model with missing aliases, and their versions, kept for one more listing.
 
-    Of a version that was made anew meanwhile the registry has never said that the alias means it:
-    such an alias goes on as it is. What a listing could not tell stays known as being there: else
-    the next listing, in which it is missing for the first time, would find nothing that went away.
+    An alias of a version that was made anew meanwhile is kept without a target: the registry never
+    pointed the alias at the new creation. Aliases that could not be read stay unfollowed, so that
+    the next listing still notices their absence.
     """
     unknown = frozenset() if found.aliases_known else known.unfollowed.union(known.aliases)
     pointed = {
@@ -110,5 +105,5 @@ def _with_aliases(known: AspiredModel, found: AspiredModel, kept: AbstractSet[st
 def _is_made_anew(known: AspiredModel, found: AspiredModel, version: int) -> bool:
     before, now = known.versions.get(version), found.versions.get(version)
     if before is None or now is None or None in (before.creation, now.creation):
-        return False  # an older release remembered it without its creation
+        return False  # recorded by an older release
     return before.creation != now.creation

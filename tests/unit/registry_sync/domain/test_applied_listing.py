@@ -5,9 +5,9 @@ import time
 import pytest
 
 from gateway.contract.node_state import ActiveAlias, NodeState
+from registry_sync.domain import LedgerView
+from registry_sync.domain.applied_listing import AppliedListing, apply_listing
 from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.domain.records import LedgerView
-from registry_sync.domain.settlement import Settled, settle
 from registry_sync.ledger.ledger import Ledger
 from registry_sync.planning.actions import RetireAlias
 from registry_sync.planning.plan import plan
@@ -35,11 +35,11 @@ def decided(settled):
 
 
 def test_an_alias_is_retired_only_by_a_listing_that_knows_the_aliases():
-    settled = Settled(listing({"champion": 1}))
+    settled = AppliedListing(listing({"champion": 1}))
     for known, expected in ((False, ()), (True, (RetireAlias("m", "champion"),))):
         now = settled
         for _ in range(3):
-            now = settle(now, listing({}, known=known))
+            now = apply_listing(now, listing({}, known=known))
         assert decided(now) == expected
 
 
@@ -50,18 +50,18 @@ def test_an_alias_is_retired_only_by_a_listing_that_knows_the_aliases():
 )
 @pytest.mark.parametrize("times", [1, 3])
 def test_two_listings_in_a_row_lack_an_alias_before_it_is_taken_away(between, times):
-    now = Settled(listing({"champion": 1}))
+    now = AppliedListing(listing({"champion": 1}))
     for _ in range(times):
-        now = settle(now, listing({}, **between))
+        now = apply_listing(now, listing({}, **between))
     for expected in ((), (RetireAlias("m", "champion"),), (RetireAlias("m", "champion"),)):
-        now = settle(now, listing({}))
+        now = apply_listing(now, listing({}))
         assert decided(now) == expected
 
 
 def test_an_alias_that_comes_back_between_counts_anew():
-    now = Settled(listing({"champion": 1}))
+    now = AppliedListing(listing({"champion": 1}))
     for said in (listing({}, known=False), listing({}), listing({}, known=False), listing({})):
-        now = settle(now, said)
+        now = apply_listing(now, said)
         assert decided(now) == ()
 
 
