@@ -28,16 +28,16 @@ from gateway.serving import (
     Dispatcher,
     ExecLauncher,
     ForkserverLauncher,
+    KeptProofs,
     Launchers,
     Life,
+    LoadOrders,
     Observer,
-    Proofs,
     Replica,
     ReplicaLimits,
     ResidentLimits,
     ResidentSet,
     Supervisor,
-    Versions,
     WorkerLimits,
     cuda_devices,
     end_leftovers,
@@ -179,12 +179,12 @@ async def _running(
     launcher = ForkserverLauncher()
     await launcher.warm()
     own_launcher = ExecLauncher(os.environ)
-    proofs = Proofs(settings.node_dir / "proofs", damaged)
-    versions = Versions(node, settings.artifacts_dir.resolve(), _limits(settings), proofs)
+    proofs = KeptProofs(settings.node_dir / "proofs", damaged)
+    load_orders = LoadOrders(node, settings.artifacts_dir.resolve(), _limits(settings), proofs)
     live_tallies = LiveTallies()
     residents = _resident_set(
         settings,
-        versions,
+        load_orders,
         Launchers(launcher, own_launcher),
         launcher.private_bytes,
         observer=_LoadObserver(telemetry, node),
@@ -209,7 +209,7 @@ async def _running(
     )
     supervisor = Supervisor(
         residents,
-        versions,
+        load_orders,
         table_file,
         telemetry,
         interval_s=settings.probe_interval_s,
@@ -218,7 +218,7 @@ async def _running(
         idle_s=settings.on_demand_idle_s,
     )
     hot = await asyncio.to_thread(table_file.load_hot)
-    residents.bring_up(versions.still_here(hot) + versions.preloaded())
+    residents.load_in_background(load_orders.servable(hot) + load_orders.preloaded())
     admission = Admission(
         max_in_flight=settings.max_total_in_flight,
         max_in_flight_bytes=settings.max_total_in_flight_bytes,
@@ -281,13 +281,13 @@ def _limits(settings: GatewaySettings) -> WorkerLimits:
 
 def _resident_set(
     settings: GatewaySettings,
-    versions: Versions,
+    load_orders: LoadOrders,
     launchers: Launchers,
     shared_bytes: Callable[[], int],
     *,
     observer: Observer,
     live_tallies: LiveTallies,
-    proofs: Proofs,
+    proofs: KeptProofs,
 ) -> ResidentSet:
     limits = ReplicaLimits(
         max_in_flight=settings.max_in_flight,
@@ -300,7 +300,7 @@ def _resident_set(
 
     def longest_life_s(key: ReplicaKey) -> float:
         """One that is wrong lives until the next probe, one that is stuck for its limit."""
-        limit_s = versions.timeout_s(key) or settings.request_timeout_s
+        limit_s = load_orders.timeout_s(key) or settings.request_timeout_s
         return max(settings.probe_interval_s, limit_s + STUCK_GRACE_S)
 
     def new_replica(key: ReplicaKey, on_stopped: Callable[[Replica], None]) -> Replica:
@@ -312,8 +312,8 @@ def _resident_set(
         load_budget_s=settings.load_budget_s,
         max_waiting=settings.max_in_flight,
         new_replica=new_replica,
-        prepare=versions.load_order,
-        versions=versions,
+        prepare=load_orders.load_order,
+        requirements=load_orders,
         observer=observer,
         loads_at_once=max(LEAST_LOADS_AT_ONCE, available_cores() // 2),
         shared_bytes=shared_bytes,

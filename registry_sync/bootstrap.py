@@ -22,7 +22,7 @@ from uv import find_uv_bin
 
 from gateway.system import CONTROL_PLANE, private_socket, read_node_id, sole_owner
 from gateway.system.logs import (
-    LogLines,
+    LogWriter,
     configure_logging,
     hosts_of,
     remember,
@@ -414,7 +414,7 @@ def _plain(secret: SecretStr | None) -> str:
     return secret.get_secret_value() if secret else ""
 
 
-def begin_log(settings: SyncSettings) -> LogLines:
+def begin_log(settings: SyncSettings) -> LogWriter:
     """Begin to log; return the lines, which a thread writes."""
     remember(secrets_of(os.environ) | settings.secrets)
     remember_names(hosts_of(os.environ) | settings.names)

@@ -284,7 +284,7 @@ def _trouble(services: Services, model: str, entry: CatalogueVersion) -> tuple[s
     """Say why its worker does not come up, and for how many seconds it is left alone."""
     if entry.digest is None:
         return None
-    return services.residents.track_record.trouble(ReplicaKey(model, entry.version, entry.digest))
+    return services.residents.load_history.trouble(ReplicaKey(model, entry.version, entry.digest))
 
 
 def _keeps_dying(services: Services, model: CatalogueModel, entry: CatalogueVersion) -> str | None:
@@ -292,7 +292,7 @@ def _keeps_dying(services: Services, model: CatalogueModel, entry: CatalogueVers
     if entry.digest is None:
         return None
     key = ReplicaKey(model.name, entry.version, entry.digest)
-    return services.residents.track_record.keeps_dying(key)
+    return services.residents.load_history.keeps_dying(key)
 
 
 def _state(entry: CatalogueVersion, workers: list[Resident]) -> str:

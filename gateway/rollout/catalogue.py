@@ -73,7 +73,7 @@ class CatalogueChanges:
             before = node.table
             await self._list(before.with_catalogue(catalogue), news=True)
             self._renew_mended_copies(before)
-        self._residents.look_again()
+        self._residents.rebalance()
         await self._forget_unlisted()
         return CatalogueAck(generation=self._node.table.generation)
 
@@ -101,7 +101,7 @@ class CatalogueChanges:
             table = before.with_model(change.name, change.model)
             await self._list(table, news=False, models=(change.name,))
             self._renew_mended_copies(before)
-        self._residents.look_again()
+        self._residents.rebalance()
         if change.model is None or _has_fewer(before, change.model):
             await self._forget_unlisted()
         return CatalogueAck(generation=self._node.table.generation)

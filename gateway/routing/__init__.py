@@ -2,7 +2,7 @@
 
 from gateway.routing.damaged_files import DamagedFiles
 from gateway.routing.lazy_versions import ListedVersions
-from gateway.routing.node import Node
+from gateway.routing.node import Node, WantedVersion
 from gateway.routing.route_table import AliasKey, Route, RouteTable, has_bytes
 from gateway.routing.table_file import TableFile
 
@@ -14,5 +14,6 @@ __all__ = [
     "Route",
     "RouteTable",
     "TableFile",
+    "WantedVersion",
     "has_bytes",
 ]

@@ -29,7 +29,7 @@ _MAX_MOVES = 4096
 _K = TypeVar("_K")
 
 
-class Wish(NamedTuple):
+class WantedVersion(NamedTuple):
     """What a caller waits for: a version, or an alias that is to mean it."""
 
     model: str
@@ -94,12 +94,12 @@ class Node:
         self._monotonic = monotonic
         self._heard_at = monotonic()
         self._listening = 0
-        self._wanted: dict[Wish, float] = {}
-        self._wanted_of: dict[str, set[Wish]] = {}
+        self._wanted: dict[WantedVersion, float] = {}
+        self._wanted_of: dict[str, set[WantedVersion]] = {}
         self._damaged: dict[str, DamagedCopy] = {}
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
         self._moves = _Moves[AliasKey](self.seq)
-        self._wishes = _Moves[Wish](self.seq)
+        self._wishes = _Moves[WantedVersion](self.seq)
         self._met_at: deque[float] = deque(maxlen=_MET_REMEMBERED)
         self._change = asyncio.Event()
         self._turn = asyncio.Event()
@@ -143,7 +143,7 @@ class Node:
         if is_last and not count:
             self._met_at.clear()
 
-    def changed(self, moved: Iterable[AliasKey] = (), wishes: Iterable[Wish] = ()) -> None:
+    def changed(self, moved: Iterable[AliasKey] = (), wishes: Iterable[WantedVersion] = ()) -> None:
         """Give the state a new number and wake everybody who waits for a change.
 
         Args:
@@ -180,7 +180,7 @@ class Node:
 
         Bounded: what is beyond it comes in its usual turn.
         """
-        wish = Wish(model, version, alias)
+        wish = WantedVersion(model, version, alias)
         if wish not in self._wanted and len(self._wanted) < _MAX_WANTED:
             self._wanted[wish] = self.clock()
             self._wanted_of.setdefault(model, set()).add(wish)
@@ -190,7 +190,7 @@ class Node:
         """Return what is wanted, oldest first."""
         return self.wanted_of(self._wanted)
 
-    def wanted_of(self, wishes: Iterable[Wish]) -> list[Wanted]:
+    def wanted_of(self, wishes: Iterable[WantedVersion]) -> list[Wanted]:
         """Return those of some wishes that are wanted."""
         return [
             Wanted(model=wish.model, version=wish.version, since=since, alias=wish.alias)
@@ -198,7 +198,7 @@ class Node:
             if (since := self._wanted.get(wish)) is not None
         ]
 
-    def unwanted_of(self, wishes: Iterable[Wish]) -> list[Unwanted]:
+    def unwanted_of(self, wishes: Iterable[WantedVersion]) -> list[Unwanted]:
         """Return those of some wishes that are wanted no more."""
         return [
             Unwanted(model=wish.model, version=wish.version, alias=wish.alias)
@@ -206,7 +206,7 @@ class Node:
             if wish not in self._wanted
         ]
 
-    def wishes_after(self, seq: int) -> frozenset[Wish] | None:
+    def wishes_after(self, seq: int) -> frozenset[WantedVersion] | None:
         """Return the wishes that came or went after a state; None: that is not known any more."""
         return self._wishes.after(seq) if seq <= self.seq else None
 
@@ -221,12 +221,12 @@ class Node:
 
     def unwant(self, model: str, version: int, alias: str | None = None) -> None:
         """No caller waits for this any more."""
-        wish = Wish(model, version, alias)
+        wish = WantedVersion(model, version, alias)
         if wish in self._wanted:
             self._forget(wish)
             self.changed(wishes=(wish,))
 
-    def _forget(self, wish: Wish) -> None:
+    def _forget(self, wish: WantedVersion) -> None:
         del self._wanted[wish]
         of_model = self._wanted_of[wish.model]
         of_model.discard(wish)

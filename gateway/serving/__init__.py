@@ -1,9 +1,10 @@
-"""The way of a request: admission, dispatch, the resident set, replicas and their supervision."""
+"""The way of a request: admission, resolution, dispatch, resident set, replicas, supervision."""
 
-from gateway.serving.admission import Admission, Held, Place
-from gateway.serving.dispatch import Call, Dispatcher
-from gateway.serving.kept_proofs import Proofs
-from gateway.serving.load_orders import Versions, WorkerLimits, cuda_devices
+from gateway.serving.admission import Admission, BufferedBytes, Slot
+from gateway.serving.call import Call
+from gateway.serving.dispatch import Dispatcher
+from gateway.serving.kept_proofs import KeptProofs
+from gateway.serving.load_orders import LoadOrders, WorkerLimits, cuda_devices
 from gateway.serving.replica import (
     MARK,
     ExecLauncher,
@@ -28,23 +29,23 @@ __all__ = [
     "LEAST_LOADS_AT_ONCE",
     "MARK",
     "Admission",
+    "BufferedBytes",
     "Call",
     "Dispatcher",
     "ExecLauncher",
     "ForkserverLauncher",
-    "Held",
+    "KeptProofs",
     "Launchers",
     "Life",
+    "LoadOrders",
     "Observer",
-    "Place",
-    "Proofs",
     "Replica",
     "ReplicaLimits",
     "Resident",
     "ResidentLimits",
     "ResidentSet",
+    "Slot",
     "Supervisor",
-    "Versions",
     "WorkerLimits",
     "WorkerReply",
     "cuda_devices",

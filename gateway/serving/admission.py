@@ -1,10 +1,9 @@
-"""How many requests, and how many bytes of theirs, this gateway holds in all.
+"""Bounds the requests, and their bytes, that this gateway holds over all models.
 
-A request has a *place* from the last byte of its body until it has been answered and the worker
-that was given it has let go, too. Bytes count for longer: those of a body from the first one that
-arrives, those of a large answer until it has been read. So a caller who is slow to send or to read
-takes no place of others, and memory is bounded all the same: what arrives may be a share of the
-bytes only, the rest is there for places. Event loop only.
+A request holds a *slot* from the last byte of its body until it is answered and its worker has
+finished with it. Bytes outside a slot are *buffered*: a body that still arrives, and a large reply
+until its caller has read it. So a slow caller occupies no slot, and buffered bytes may fill only a
+share of the memory. Event loop only.
 """
 
 from __future__ import annotations
@@ -13,65 +12,63 @@ import time
 from collections.abc import Callable
 
 from gateway.errors import GatewayOverloadedError
-from gateway.serving.replica import Pace
+from gateway.serving.replica import ServiceRate
 
-_ARRIVING_SHARE, _SMALL_ARRIVING_SHARE = 0.5, 0.75
+_BUFFER_SHARE, _SMALL_BUFFER_SHARE = 0.5, 0.75
 _SMALL_BYTES = 64 * 1024
-"""Few bodies fill half of the bytes with what they do not finish: it takes thousands of small ones
-to fill the quarter beyond, which lets small requests that come in two pieces pass beside them."""
+"""Only small bodies may use the last quarter. A few large bodies could fill half of the bytes
+without ever completing; it takes thousands of small ones to fill the quarter beyond."""
 
 
-class Place:
-    """One request's share of what is in flight. Who keeps it lets it go, each once."""
+class Slot:
+    """One in-flight request. It is released once by each of its holders."""
 
     __slots__ = ("_admission", "_bytes", "_holders")
 
-    def __init__(self, admission: Admission, held_bytes: int) -> None:
-        """Store; it is kept by one, and counted by the admission that made it."""
+    def __init__(self, admission: Admission, body_bytes: int) -> None:
         self._admission = admission
-        self._bytes = held_bytes
+        self._bytes = body_bytes
         self._holders = 1
 
-    def keep(self) -> None:
-        """Keep it for one more, who lets it go as well."""
+    def share(self) -> None:
+        """Add a holder."""
         self._holders += 1
 
-    def let_go(self) -> None:
-        """Let it go; the last one frees it."""
+    def release(self) -> None:
+        """Remove a holder; the last one frees the slot."""
         self._holders -= 1
         if self._holders == 0:
             self._admission.free(self._bytes)
 
 
-class Held:
-    """Bytes of one request that has no place: those that have arrived, or are still to be read."""
+class BufferedBytes:
+    """Bytes of one request that are in memory outside a slot."""
 
     __slots__ = ("_admission", "_bytes")
 
     def __init__(self, admission: Admission) -> None:
-        """Store; nothing is counted yet."""
         self._admission = admission
         self._bytes = 0
 
     def add(self, count: int) -> None:
-        """Count bytes that have arrived.
+        """Count bytes of an arriving body.
 
         Raises:
-            GatewayOverloadedError: They are too many beside those of other requests.
+            GatewayOverloadedError: Other requests hold too many bytes.
         """
         self._admission.check_bytes(count, own=self._bytes)
-        self._admission.check_held(count, own=self._bytes)
+        self._admission.check_buffered(count, own=self._bytes)
         self.count(count)
 
     def count(self, count: int) -> None:
-        """Count bytes that are here anyway."""
+        """Count bytes that are already in memory; never refuses."""
         self._bytes += count
-        self._admission.held_bytes += count
+        self._admission.buffered_bytes += count
         self._admission.in_flight_bytes += count
 
-    def let_go(self) -> None:
-        """Count none of them any more."""
-        self._admission.held_bytes -= self._bytes
+    def release(self) -> None:
+        """Stop counting all of them. Idempotent."""
+        self._admission.buffered_bytes -= self._bytes
         self._admission.in_flight_bytes -= self._bytes
         self._bytes = 0
 
@@ -80,9 +77,9 @@ class Admission:
     """The two bounds over all models, and what is in flight.
 
     Attributes:
-        in_flight: Places that are taken.
-        in_flight_bytes: Bytes of requests with a place, and of those that are held without one.
-        held_bytes: Those that are held without one.
+        in_flight: Taken slots.
+        in_flight_bytes: Bytes of slots, and buffered bytes.
+        buffered_bytes: Buffered bytes alone.
     """
 
     def __init__(
@@ -92,86 +89,87 @@ class Admission:
         max_in_flight_bytes: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Store the bounds. ``clock`` gives monotonic seconds."""
         self.in_flight = 0
         self.in_flight_bytes = 0
-        self.held_bytes = 0
+        self.buffered_bytes = 0
         self._max_in_flight = max_in_flight
         self._max_in_flight_bytes = max_in_flight_bytes
         self._clock = clock
-        self._pace = Pace()
+        self._rate = ServiceRate()
 
     def expect(self, length: int) -> None:
-        """Refuse a body before it is read. ``length``: what it says to have, in bytes.
+        """Refuse a body by its announced length, before it is read.
 
         Raises:
-            GatewayOverloadedError: There is no place for it now, or it could not arrive.
+            GatewayOverloadedError: No slot is free, or too many bytes are held.
         """
         self.check(length)
-        self.check_held(length)
+        self.check_buffered(length)
 
     def check(self, length: int) -> None:
-        """Refuse a body of so many bytes.
+        """Refuse a complete body of so many bytes.
 
         Raises:
-            GatewayOverloadedError: There is no place for it now.
+            GatewayOverloadedError: No slot is free, or too many bytes are held.
         """
         if self.in_flight >= self._max_in_flight:
             raise self._overloaded(f"{self.in_flight} requests")
         self.check_bytes(length)
 
-    def enter(self, arrived: int) -> Place:
-        """Take a place for a request whose body is here, and has so many bytes.
+    def enter(self, body_bytes: int) -> Slot:
+        """Take a slot for a request whose body is complete.
 
         Raises:
-            GatewayOverloadedError: None is free.
+            GatewayOverloadedError: No slot is free, or too many bytes are held.
         """
-        self.check(arrived)
+        self.check(body_bytes)
         if self.in_flight == 0:
-            self._pace.began(self._clock())
+            self._rate.began(self._clock())
         self.in_flight += 1
-        self.in_flight_bytes += arrived
-        return Place(self, arrived)
+        self.in_flight_bytes += body_bytes
+        return Slot(self, body_bytes)
 
-    def free(self, held_bytes: int) -> None:
-        """Take back a place: called by the place itself, once."""
+    def free(self, body_bytes: int) -> None:
+        """Take back a slot. Only `Slot` calls this."""
         self.in_flight -= 1
-        self.in_flight_bytes -= held_bytes
-        self._pace.answered(self._clock())
+        self.in_flight_bytes -= body_bytes
+        self._rate.answered(self._clock())
 
-    def hold(self, count: int = 0) -> Held:
-        """Count so many bytes, which are here anyway, without a place."""
-        held = Held(self)
-        held.count(count)
-        return held
+    def buffer(self, count: int = 0) -> BufferedBytes:
+        """Count bytes that are already in memory, outside a slot."""
+        buffered = BufferedBytes(self)
+        buffered.count(count)
+        return buffered
 
     def check_bytes(self, more: int, *, own: int = 0) -> None:
-        """Refuse bytes that are too many; those of one request alone never are.
+        """Refuse bytes beyond the bound. A request alone is never refused.
 
-        ``own``: those of the same request that are counted already.
+        Args:
+            more: Bytes to be added.
+            own: Bytes of the same request that are counted already.
 
         Raises:
-            GatewayOverloadedError: They are.
+            GatewayOverloadedError: They are too many.
         """
         held = self.in_flight_bytes
         if held > own and held + more > self._max_in_flight_bytes:
             raise self._overloaded(f"{held} bytes of requests and answers")
 
-    def check_held(self, more: int, *, own: int = 0) -> None:
-        """Refuse bytes that arrive, too many beside others that no place has; ``own`` as above.
+    def check_buffered(self, more: int, *, own: int = 0) -> None:
+        """Refuse arriving bytes beyond their share; arguments as of `check_bytes`.
 
-        Answers that are being read count with them, and are refused to nobody: they are here.
+        Replies that are being read count too, but are never refused: they are in memory.
 
         Raises:
-            GatewayOverloadedError: They are.
+            GatewayOverloadedError: They are too many.
         """
-        held = self.held_bytes
-        share = _SMALL_ARRIVING_SHARE if own + more <= _SMALL_BYTES else _ARRIVING_SHARE
-        if held > own and held + more > share * self._max_in_flight_bytes:
-            raise self._overloaded(f"{held} bytes of arriving bodies, and answers being read,")
+        buffered = self.buffered_bytes
+        share = _SMALL_BUFFER_SHARE if own + more <= _SMALL_BYTES else _BUFFER_SHARE
+        if buffered > own and buffered + more > share * self._max_in_flight_bytes:
+            raise self._overloaded(f"{buffered} bytes of arriving bodies, and answers being read,")
 
     def _overloaded(self, what: str) -> GatewayOverloadedError:
         return GatewayOverloadedError(
             f"{what} are in flight on this gateway",
-            retry_after_s=self._pace.retry_after_s(self.in_flight),
+            retry_after_s=self._rate.retry_after_s(self.in_flight),
         )

@@ -1,10 +1,9 @@
-"""What this node's workers have proved, so that the next worker of an artifact need not.
+"""Keeps what workers have proved of artifacts, so that the next worker need not prove it again.
 
-In memory, and in a file each in ``proofs/`` in the node's folder, which the gateway alone writes.
-They are a cache: one that is lost, altered, too large or of another format is as good as none, and
-a disk that is full keeps nobody from anything. A file's name comes from the artifact that the
-gateway ordered, never from what a worker says; whether its libraries are those of now, the next
-worker checks.
+Proofs are in memory, and one per file in the node's folder ``proofs/``. They are a cache: a proof
+that is lost, altered, too large or of another format is made again, and a full disk prevents
+nothing. A file's name comes from the ordered artifact, never from a worker. The next worker checks
+whether the libraries are still the same.
 """
 
 from __future__ import annotations
@@ -28,32 +27,34 @@ from gateway.worker.process.guarded_read import DamagedFileError, read_file
 from gateway.worker.protocol.messages import Load
 
 MOST_KEPT = 16_384
-"""In memory, and as files."""
+"""Proofs in memory, and files."""
 MAX_FILE_BYTES = 32 * 1024
 """More than twice what the bounds of a proof allow."""
-_TRY_AGAIN_S = 10.0
+_RETRY_S = 10.0
 _IN_MEMORY = "what was proved counts until this gateway ends, and is written when there is room"
 _log = structlog.get_logger("gateway.serving.kept_proofs")
 
 
-class Proofs:
-    """What was proved, by artifact and environment. Event loop only."""
+class KeptProofs:
+    """Proofs by artifact and environment. Event loop only."""
 
     def __init__(self, folder: Path, damaged: DamagedFiles | None = None) -> None:
-        """Store where the files are, and who is told what the disk refuses.
+        """Start empty.
 
-        The folder is made with the first of the files.
+        Args:
+            folder: Of the files; made with the first one.
+            damaged: Receives what the disk refuses.
         """
         self._folder = folder
         self._damaged = damaged or DamagedFiles()
         self._known: OrderedDict[str, Proof] = OrderedDict()
-        self._files: OrderedDict[str, None] | None = None  # in the folder, used last comes last
+        self._files: OrderedDict[str, None] | None = None  # by use, the last one last
         self._unwritten: dict[str, bytes] = {}
         self._writing: asyncio.Task[None] | None = None
-        self._again: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
 
     async def of(self, order: Load) -> Proof | None:
-        """Return what was proved of the artifact in an order; None: nothing is known."""
+        """Return the proof of an ordered artifact, or None."""
         name = name_of(order)
         if name not in self._known:
             proof = await asyncio.to_thread(_read, self._folder / name, _subject(order))
@@ -66,7 +67,7 @@ class Proofs:
         return self._known[name]
 
     def keep(self, order: Load, proof: Proof) -> None:
-        """Keep what a worker has proved of the artifact in its order, and what others have."""
+        """Merge a worker's proof into the known one of its artifact."""
         name = name_of(order)
         known = self._known.get(name)
         proof = proof if known is None else proofs.merged(known, proof)
@@ -74,23 +75,23 @@ class Proofs:
             return
         self._remember(name, proof)
         self._unwritten[name] = _bytes_of(order, proof)
-        self._begin_to_write()
+        self._start_writing()
 
-    def _begin_to_write(self) -> None:
-        self._stop_waiting()
+    def _start_writing(self) -> None:
+        self._cancel_retry()
         if self._writing is None or self._writing.done():
             self._writing = asyncio.get_running_loop().create_task(self._write())
 
     async def close(self) -> None:
-        """Wait until all that was kept is written, as far as it can be."""
+        """Wait until every proof is written, as far as the disk allows."""
         if self._writing is not None:
             await self._writing
-        self._stop_waiting()
+        self._cancel_retry()
 
-    def _stop_waiting(self) -> None:
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
+    def _cancel_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
 
     def _remember(self, name: str, proof: Proof) -> None:
         self._known[name] = proof
@@ -99,7 +100,7 @@ class Proofs:
             self._known.popitem(last=False)
 
     async def _write(self) -> None:
-        """Write the latest of each, one after the other; what the disk refuses is tried again."""
+        """Write the unwritten proofs one by one; retry later if the disk refuses."""
         while self._unwritten:
             name, content = next(iter(self._unwritten.items()))
             try:
@@ -107,18 +108,18 @@ class Proofs:
                 await self._make_room(name)
             except OSError as error:
                 self._damaged.not_written(self._folder, error, instead=_IN_MEMORY)
-                self._try_again_later()
+                self._retry_later()
                 return
             except Exception as error:  # noqa: BLE001  # no thread can be started, no memory is left
                 _log.warning("proof.not_written", reason=type(error).__name__)
-                self._try_again_later()
+                self._retry_later()
                 return
             if self._unwritten.get(name) is content:
                 del self._unwritten[name]
             self._damaged.written(self._folder)
 
     async def _make_room(self, written: str) -> None:
-        """Remove the files longest unused, beyond as many as are kept; list the folder once."""
+        """Remove the least recently used files beyond the bound; list the folder once."""
         if self._files is None:
             self._files = OrderedDict.fromkeys(await asyncio.to_thread(_by_use, self._folder))
         self._files[written] = None
@@ -128,22 +129,22 @@ class Proofs:
             await asyncio.to_thread(remove_file, self._folder / unused)
             del self._files[unused]
 
-    def _try_again_later(self) -> None:
+    def _retry_later(self) -> None:
         while len(self._unwritten) > MOST_KEPT:
             del self._unwritten[next(iter(self._unwritten))]
-        self._stop_waiting()
+        self._cancel_retry()
         loop = asyncio.get_running_loop()
-        self._again = loop.call_later(_TRY_AGAIN_S, self._begin_to_write)
+        self._retry = loop.call_later(_RETRY_S, self._start_writing)
 
 
 def name_of(order: Load) -> str:
-    """Return the name of the file that an artifact's proof has in the environment ordered."""
+    """Return the file name of an artifact's proof in the ordered environment."""
     parts = (str(proofs.FORMAT), *_subject(order).values())
     return f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}.json"
 
 
 def _subject(order: Load) -> dict[str, str]:
-    """Return what a proof is about: it stands in the file too, which may lie under another name."""
+    """Return what a proof is about. It is in the file too, which may have been renamed."""
     device = "gpu" if order.cuda_devices is not None else "cpu"
     return {"artifact": order.digest, "environment": order.environment, "device": device}
 
@@ -154,7 +155,7 @@ def _bytes_of(order: Load, proof: Proof) -> bytes:
 
 
 def _read(path: Path, subject: Mapping[str, str]) -> Proof | None:
-    """Read a file, and mark it as used; None: it holds no proof of ``subject``. Blocking."""
+    """Read a file and mark it as used; return None if it has no proof of ``subject``. Blocking."""
     try:
         content = read_file(path, MAX_FILE_BYTES)
         document = unseal(content) if is_sealed(content) else {}
@@ -169,13 +170,13 @@ def _read(path: Path, subject: Mapping[str, str]) -> Proof | None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all. Blocking."""
+    """Write a file atomically. Blocking."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     replace_file(path, data)
 
 
 def _by_use(folder: Path) -> list[str]:
-    """Return the names of what is in a folder, used last comes last. Blocking."""
+    """Return the files of a folder by use, the last one last. Blocking."""
     return [path.name for path in sorted(folder.iterdir(), key=_used_at)]
 
 

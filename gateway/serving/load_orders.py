@@ -1,6 +1,6 @@
-"""What is known of a version when it is to have a worker: what it needs, and what it is told.
+"""What a version's workers need, and the LOAD message that each receives.
 
-The resident set asks here; the answers come from the present route table and the artifact store.
+The answers come from the present route table and the artifact store.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from gateway.contract import Environment, ReplicaKey, digest_hex
 from gateway.errors import GatewayError, LoadError
 from gateway.routing import Node
-from gateway.serving.kept_proofs import Proofs
+from gateway.serving.kept_proofs import KeptProofs
 from gateway.system.files import AlteredError, unseal
 from gateway.worker.process import confinement
 from gateway.worker.process.guarded_read import DamagedFileError, read_file
@@ -23,9 +23,9 @@ from gateway.worker.protocol import messages
 
 _MIB = 1024 * 1024
 _BASE_WORKER_BYTES = 32 * _MIB
-"""Private pages of a forked worker before its model: what an estimate starts from."""
+"""Private pages of a forked worker without its model: the base of an estimate."""
 _OWN_WORKER_BYTES = 192 * _MIB
-"""As much of a worker under its own interpreter, which shares no imported library with anybody."""
+"""The same of a worker under its own interpreter, which shares no library."""
 _DESCRIPTION_FORMAT = 1
 _MOST_RECORD_BYTES = 64 * _MIB
 _CUDA_DRIVER = Path("/dev/nvidiactl")
@@ -38,14 +38,14 @@ class WorkerLimits:
     """What one worker may use.
 
     Attributes:
-        threads: Of numerical libraries.
-        memory_bytes: The most that it may take.
-        batch_bytes: The most bytes of bodies that are joined into one batch.
-        answer_bytes: The largest answer to one request.
-        cuda_devices: Which GPUs torch models may use, as `messages.Load` says it; None: none.
-        not_finite: What becomes of such a number in an answer, as `messages.Load` says it.
-        proof_budget_s: Seconds for what is not proved yet of an artifact.
-        timeout_s: Seconds that an answer may take of a model whose tags do not say it.
+        threads: Threads of numerical libraries.
+        memory_bytes: The most memory.
+        batch_bytes: The most bytes of bodies in one batch.
+        answer_bytes: The largest reply to one request.
+        cuda_devices: The GPUs of torch models, as in `messages.Load`, or None.
+        not_finite: What becomes of such a number in a reply, as in `messages.Load`.
+        proof_budget_s: Seconds for proofs of one artifact.
+        timeout_s: The time-out of models whose tags set none.
     """
 
     threads: int
@@ -58,61 +58,61 @@ class WorkerLimits:
     timeout_s: float = 30.0
 
 
-class Versions:
-    """Answers for the versions of one node. Event loop only."""
+class LoadOrders:
+    """Answers about the versions of one node. Event loop only."""
 
     def __init__(
-        self, node: Node, artifacts: Path, limits: WorkerLimits, proofs: Proofs | None = None
+        self, node: Node, artifacts: Path, limits: WorkerLimits, proofs: KeptProofs | None = None
     ) -> None:
-        """Store.
+        """Prepare to answer.
 
         Args:
-            node: Whose route table is asked.
-            artifacts: The artifact store.
-            limits: What every worker is told.
-            proofs: What was proved of artifacts before; None: nothing is known of any.
+            node: Has the route table.
+            artifacts: The folder of the artifact store.
+            limits: What each worker may use.
+            proofs: Earlier proofs, or None.
         """
         self._node = node
         self._artifacts = artifacts
         self._limits = limits
         self._proofs = proofs
 
-    def estimate(self, key: ReplicaKey) -> int:
-        """Guess the bytes of a version that was never measured."""
+    def estimate_bytes(self, key: ReplicaKey) -> int:
+        """Estimate the size of a version that was never loaded."""
         try:
             listed = self._node.table.version(key.model, key.version)
         except GatewayError:
-            return _BASE_WORKER_BYTES  # served although the registry no longer lists it
+            return _BASE_WORKER_BYTES  # served, but no longer listed
         own = self._node.table.environment_of(*key).kind == "own" or self._uses_gpu(
             listed.description or {}
         )
         return (_OWN_WORKER_BYTES if own else _BASE_WORKER_BYTES) + 2 * (listed.size_bytes or 0)
 
     def replicas(self, key: ReplicaKey) -> int:
-        """Return how many workers the version ought to have when it has any."""
+        """Return how many replicas a resident version should have."""
         table = self._node.table
         return (not table.is_out_of_reach(*key) and table.policy_of(*key).replicas) or 1
 
-    def returns(self, key: ReplicaKey) -> bool:
-        """Whether a worker that died is replaced unasked: an alias means it, or its tag says so."""
+    def restarts(self, key: ReplicaKey) -> bool:
+        """Whether a replica that died is replaced without a caller: for an alias, or by its tag."""
         return self._node.table.is_target(*key) or self.keep_resident(key)
 
     def keep_resident(self, key: ReplicaKey) -> bool:
-        """Whether the version's tag says that its workers are the last to make room."""
+        """Whether the version's replicas are evicted last, by its tag."""
         table = self._node.table
         return not table.is_out_of_reach(*key) and bool(table.policy_of(*key).pin)
 
     def timeout_s(self, key: ReplicaKey) -> float | None:
-        """Return the model's own time-out in seconds, by its tag; None: it has none."""
+        """Return the model's own time-out in seconds, or None if its tags set none."""
         return self._node.table.policy_of(*key).timeout_s
 
     def ends_when_idle(self, key: ReplicaKey) -> bool:
-        """Whether its tag says that it is loaded for callers only, or no caller can mean it."""
+        """Whether the version is loaded on demand only, or no caller can mean it."""
         table = self._node.table
         return table.is_out_of_reach(*key) or table.policy_of(*key).load == "on_demand"
 
     def preloaded(self) -> list[ReplicaKey]:
-        """Return what serves an active alias and ought to be resident from the start."""
+        """Return the active versions that are resident from the start, by their tags."""
         table = self._node.table
         return [
             ReplicaKey(model, version, digest)
@@ -120,11 +120,11 @@ class Versions:
             if table.policy_of(model, version, digest).load == "preload"
         ]
 
-    def still_here(self, keys: Sequence[ReplicaKey]) -> list[ReplicaKey]:
-        """Return those that this node may still serve: active, or listed with these bytes."""
-        return [key for key in keys if self._is_here(key)]
+    def servable(self, keys: Sequence[ReplicaKey]) -> list[ReplicaKey]:
+        """Return the versions that this node may serve: active, or listed with these bytes."""
+        return [key for key in keys if self._is_servable(key)]
 
-    def _is_here(self, key: ReplicaKey) -> bool:
+    def _is_servable(self, key: ReplicaKey) -> bool:
         table = self._node.table
         if table.is_target(*key):
             return True
@@ -134,11 +134,11 @@ class Versions:
             return False
 
     async def load_order(self, key: ReplicaKey) -> messages.Load:
-        """Return what a worker is told about its artifact.
+        """Return the LOAD message of a version.
 
         Raises:
-            LoadError: The artifact, or its environment, is not on this node, or newer than this
-                gateway.
+            LoadError: The artifact or its environment is not on this node, is damaged, or was
+                written by a newer release.
         """
         rows = self._node.table.policy_of(*key).max_batch_rows
         environment = self._environment(key)
@@ -160,7 +160,7 @@ class Versions:
         return is_torch and self._limits.cuda_devices is not None
 
     def _on_gpu(self, order: messages.Load) -> messages.Load:
-        """CUDA cannot be used in a fork, and reserves far more memory than it uses."""
+        """Return an order for a GPU: neither a fork nor a memory limit suits CUDA."""
         return replace(
             order,
             interpreter=order.interpreter or sys.executable,
@@ -169,11 +169,10 @@ class Versions:
         )
 
     def _environment(self, key: ReplicaKey) -> Environment:
-        """Return what the version's worker runs under.
+        """Return the environment of a version.
 
         Raises:
-            LoadError: Its own environment is not built. Ours would answer, but perhaps something
-                else.
+            LoadError: Its own environment is not built. Under the shared one, answers might differ.
         """
         environment = self._node.table.environment_of(*key)
         if environment.kind == "own" and environment.python is None:
@@ -204,11 +203,11 @@ class Versions:
 
 
 def _description(record: Path, key: ReplicaKey) -> dict[str, Any]:
-    """Return what the artifact store says of an artifact. Blocking.
+    """Return the description of an artifact. Blocking.
 
     Raises:
-        LoadError: It says nothing that can be used. A record that cannot be read now, through no
-            fault of its own, is ``unavailable``; one that is damaged has the copy fetched again.
+        LoadError: It cannot be read now (``unavailable``), is missing or damaged (``integrity``:
+            the copy is fetched again), or newer than this gateway (``unsupported``).
     """
     try:
         description = unseal(read_file(record, _MOST_RECORD_BYTES))
@@ -229,11 +228,13 @@ def _description(record: Path, key: ReplicaKey) -> dict[str, Any]:
             "the artifact store was written by a newer version: upgrade the gateway",
         )
     if not isinstance(version, int) or description.get("digest", key.digest) != key.digest:
-        raise LoadError("integrity", f"the description of {key} is damaged: it is another one")
+        raise LoadError(
+            "integrity", f"the description of {key} is damaged: it describes another artifact"
+        )
     return description
 
 
 def cuda_devices(environ: Mapping[str, str], driver: Path = _CUDA_DRIVER) -> str | None:
-    """Return which GPUs workers may use, as `messages.Load` says it; None: there are none."""
+    """Return the GPUs that workers may use, as in `messages.Load`, or None without any."""
     visible = environ.get("CUDA_VISIBLE_DEVICES", confinement.ALL_DEVICES)
     return visible if visible not in {"", "-1"} and driver.exists() else None

@@ -25,9 +25,11 @@ from gateway.routing.node import Node
 from gateway.routing.route_table import RouteTable
 from gateway.routing.table_file import TableFile
 from gateway.serving.admission import Admission
-from gateway.serving.dispatch import Call, Dispatcher
+from gateway.serving.call import Call
+from gateway.serving.dispatch import Dispatcher
 from gateway.serving.replica.launcher import Launcher
-from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState, WorkerReply
+from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState
+from gateway.serving.replica.requests import WorkerReply
 from gateway.serving.residency.decision import ResidentLimits
 from gateway.serving.residency.replica_pool import Resident
 from gateway.serving.residency.resident_set import ResidentSet
@@ -81,19 +83,19 @@ class Terms:
 
 
 @dataclass
-class Versions:
-    """What the resident set asks about versions."""
+class Requirements:
+    """What the resident set must know about versions."""
 
     node: Node
     terms: Terms
 
-    def estimate(self, key: ReplicaKey) -> int:
+    def estimate_bytes(self, key: ReplicaKey) -> int:
         return self.terms.version_bytes(key.version)
 
     def replicas(self, key: ReplicaKey) -> int:
         return REPLICAS.get(key.model, 1)
 
-    def returns(self, key: ReplicaKey) -> bool:
+    def restarts(self, key: ReplicaKey) -> bool:
         return (key.model, key.version, key.digest) in self.node.table.targets
 
     def keep_resident(self, key: ReplicaKey) -> bool:
@@ -131,7 +133,7 @@ class DataPlane:
             max_waiting=1000,
             new_replica=self._new_replica,
             prepare=self._prepare,
-            versions=Versions(self.node, terms),
+            requirements=Requirements(self.node, terms),
             observer=self,
         )
         self.rollout = Rollout(
@@ -159,13 +161,13 @@ class DataPlane:
         call = Call(
             model=model,
             selector=parse_selector(selector),
-            also=None,
+            second_selector=None,
             protocol="predict",
             content_type="application/json",
             content_encoding="",
             request_id="r",
             body=json.dumps({"features": [x]}).encode(),
-            place=self.admission.enter(1),
+            slot=self.admission.enter(1),
         )
         meant = {int(selector)} if selector.isdigit() else self._active(model)
         if whole:
@@ -178,7 +180,7 @@ class DataPlane:
 
     def _begin(self, call: Call, told: asyncio.Future[tuple[int, bytes]]) -> None:
         def ended(pending: asyncio.Future[WorkerReply]) -> None:
-            call.place.let_go()
+            call.slot.release()
             if told.done():
                 self.violations.append(f"{call!r} was told twice")
             elif pending.cancelled():
@@ -192,15 +194,16 @@ class DataPlane:
         try:
             self.dispatcher.begin(call, ended)
         except GatewayError as error:
-            call.place.let_go()
+            call.slot.release()
             told.set_exception(error)
 
     async def _answered(self, call: Call) -> tuple[int, bytes]:
         try:
-            answer = await self.dispatcher.predict(call)
-            return answer.route.version, answer.reply.body
+            reply = await self.dispatcher.predict(call)
+            assert call.route is not None
+            return call.route.version, reply.body
         finally:
-            call.place.let_go()
+            call.slot.release()
 
     def hang_up(self, number: int) -> None:
         """Let one of the callers leave."""
@@ -378,7 +381,7 @@ class DataPlane:
         if active is None:
             return
         key = ReplicaKey(model, active.version, active.digest)
-        if self.residents.track_record.trouble(key) is not None:
+        if self.residents.load_history.trouble(key) is not None:
             return
         before = self.tally["answered"]
         self.ask(model, f"@{ALIAS}", 7.0)

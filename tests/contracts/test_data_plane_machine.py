@@ -125,7 +125,7 @@ class Machine(RuleBasedStateMachine):
     @rule(model=models, version=versions)
     def load(self, model: str, version: int) -> None:
         key = ReplicaKey(model, version, self.plane.digests(version))
-        self.do(self.plane.residents.bring_up, [key])
+        self.do(self.plane.residents.load_in_background, [key])
 
     @rule(number=some)
     def kill(self, number: int) -> None:

@@ -35,10 +35,10 @@ class FakeReplica:
         self.stopped = asyncio.Event()
         world.workers.append(self)
 
-    def pace_s(self, now):
+    def expected_service_s(self, now):
         return self.pace
 
-    rested_pace_s = pace_s
+    decayed_service_s = expected_service_s
 
     def has_room(self, body_bytes):
         return True
@@ -112,7 +112,7 @@ class World:
             max_waiting=100,
             new_replica=self.new_replica,
             prepare=self.prepare,
-            versions=self,
+            requirements=self,
             observer=self,
             clock=self.clock,
         )
@@ -134,13 +134,13 @@ class World:
     async def prepare(self, key) -> Any:
         return None
 
-    def estimate(self, key):
+    def estimate_bytes(self, key):
         return self.guess_megabytes * MIB
 
     def replicas(self, key):
         return self.asked_replicas.get(key.model, 1)
 
-    def returns(self, key):
+    def restarts(self, key):
         return key in self.last or key in self.pins
 
     def keep_resident(self, key):

@@ -15,8 +15,6 @@ import uvloop
 from gateway.http.predict.app import BodyLimits, Predictions
 from gateway.observability.metrics import Telemetry
 from gateway.serving.admission import Admission
-from gateway.serving.dispatch import Answer
-from gateway.serving.replica.replica import WorkerReply
 from gateway.system.http1.asgi import AsgiService
 from gateway.system.http1.connections import ConnectionLimits, Connections
 from gateway.system.http1.exchange import Exchange
@@ -834,11 +832,8 @@ class Models(FakeDispatcher):
     """Whoever asks the model ``large`` gets a large answer."""
 
     async def predict(self, call):
-        answer = await super().predict(call)
-        if call.model != "large":
-            return answer
-        reply = WorkerReply(b"x" * LARGE, "application/json", 1, 0.1, 0.2, 1)
-        return Answer(answer.route, reply)
+        reply = await super().predict(call)
+        return reply if call.model != "large" else reply._replace(body=b"x" * LARGE)
 
 
 def predicting(max_bytes=1 << 30, max_body_bytes=1000):
@@ -898,7 +893,7 @@ def test_sixteen_slow_senders_of_large_bodies_shut_nobody_out():
             refused = [asyncio.ensure_future(caller.answer()) for caller in world.callers]
             await world.until(lambda: sum(one.done() for one in refused) == 8)
             assert {one.result()[0] for one in refused if one.done()} == {429}
-            await world.until(lambda: admission.held_bytes == 8 * (mib - 1))
+            await world.until(lambda: admission.buffered_bytes == 8 * (mib - 1))
             await is_served(world)
             large = await world.call(length + b"x" * mib)
             assert (await large.answer())[0] == 429

@@ -19,11 +19,11 @@ import structlog
 
 from gateway.errors import DeadlineExceededError, DrainingError, GatewayError, WorkerDiedError
 from gateway.http.predict import request
-from gateway.http.predict.request import Asked, request_id_of
+from gateway.http.predict.request import RequestHead, request_id_of
 from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
 from gateway.observability import NO_MODEL, Telemetry
 from gateway.routing import Route
-from gateway.serving import Admission, Call, Dispatcher, Held, Place, WorkerReply
+from gateway.serving import Admission, BufferedBytes, Call, Dispatcher, Slot, WorkerReply
 from gateway.system.http1 import (
     AsgiService,
     Body,
@@ -68,7 +68,9 @@ class _Refusal(NamedTuple):
 class _Timely(Body):
     """A body whose caller gives its request a time. ``deadline``: in the event loop's time."""
 
-    def __init__(self, limits: BodyLimits, room: Held, now: float, deadline: float) -> None:
+    def __init__(
+        self, limits: BodyLimits, room: BufferedBytes, now: float, deadline: float
+    ) -> None:
         super().__init__(max_bytes=limits.max_bytes, timeout_s=limits.timeout_s, room=room, now=now)
         self._deadline = deadline
         self.give_up_at = min(self.give_up_at, deadline)
@@ -110,7 +112,7 @@ class Predictions:
             GatewayError: The request is refused by its head.
             BodyTooLargeError: The body will be too large.
         """
-        wanted: Asked | None = None
+        wanted: RequestHead | None = None
         found = _prediction(exchange)
         if found is not None:
             self._dispatcher.refuse_when_draining()
@@ -120,8 +122,8 @@ class Predictions:
             self._admission.expect(length)
         return self._body(wanted)
 
-    def _body(self, wanted: Asked | None) -> Body:
-        limits, room = self._body_limits, self._admission.hold()
+    def _body(self, wanted: RequestHead | None) -> Body:
+        limits, room = self._body_limits, self._admission.buffer()
         now = asyncio.get_running_loop().time()
         if wanted is not None and wanted.deadline is not None:
             return _Timely(limits, room, now, now + wanted.deadline - time.monotonic())
@@ -135,19 +137,19 @@ class Predictions:
             return
         request_id = request_id_of(exchange.fields)
         call: Call | None = None
-        place: Place | None = None
+        slot: Slot | None = None
         try:
             self._dispatcher.refuse_when_draining()
             body, wanted = exchange.body, exchange.read
-            if not isinstance(wanted, Asked):
+            if not isinstance(wanted, RequestHead):
                 wanted = _read(found, exchange)
             check_size(len(body), self._body_limits.max_bytes)
-            place = self._admission.enter(len(body))
-            call = _call(wanted, request_id, body, place)
+            slot = self._admission.enter(len(body))
+            call = _call(wanted, request_id, body, slot)
             self._dispatcher.begin(call, partial(self._ended, exchange, call, time.perf_counter()))
             exchange.on_end = call.leave
         except Exception as error:  # noqa: BLE001  # the last resort: every caller is answered
-            self._answer_refusal(exchange, self._refusal(error, request_id, call), place)
+            self._answer_refusal(exchange, self._refusal(error, request_id, call), slot)
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
         """Answer a request that was refused before all of it was here."""
@@ -173,13 +175,13 @@ class Predictions:
                 self._answer_reply(exchange, call, pending.result(), started)
         except Exception as error:  # noqa: BLE001  # as above
             refusal = self._refusal(error, call.request_id, call)
-            self._answer_refusal(exchange, refusal, call.place)
+            self._answer_refusal(exchange, refusal, call.slot)
 
     def _give_up(self, exchange: Exchange, call: Call) -> None:
         if not exchange.disconnected:
             raise DrainingError("the gateway shuts down now", retry_after_s=1)
         _log.debug("request.abandoned", request_id=call.request_id)
-        call.place.let_go()
+        call.slot.release()
 
     def _answer_reply(
         self, exchange: Exchange, call: Call, reply: WorkerReply, started: float
@@ -196,22 +198,22 @@ class Predictions:
             _timing(reply, seconds),
         )
         self._tell(call.request_id, seconds)
-        self._answer(exchange, 200, lines, reply.body, call.place)
+        self._answer(exchange, 200, lines, reply.body, call.slot)
 
-    def _answer_refusal(self, exchange: Exchange, refusal: _Refusal, place: Place | None) -> None:
+    def _answer_refusal(self, exchange: Exchange, refusal: _Refusal, slot: Slot | None) -> None:
         exchange.keep_alive = exchange.keep_alive and not refusal.ends
         lines = b"".join(b"%b: %b\r\n" % header for header in refusal.headers)
-        self._answer(exchange, refusal.status, lines, refusal.body, place)
+        self._answer(exchange, refusal.status, lines, refusal.body, slot)
 
     def _answer(
-        self, exchange: Exchange, status: int, lines: bytes, body: bytes, place: Place | None
+        self, exchange: Exchange, status: int, lines: bytes, body: bytes, slot: Slot | None
     ) -> None:
         """Answer; a large answer is counted until most of it is read."""
         if len(body) > _COUNTED_BYTES:
-            exchange.on_read = self._admission.hold(len(body)).let_go
+            exchange.on_read = self._admission.buffer(len(body)).release
         exchange.answer(status, lines, body)
-        if place is not None:
-            place.let_go()
+        if slot is not None:
+            slot.release()
 
     # --- what is said -----------------------------------------------------------------------------
 
@@ -294,22 +296,22 @@ def _prediction(exchange: Exchange) -> re.Match[bytes] | None:
     return request.URL.match(exchange.url) if exchange.method == b"POST" else None
 
 
-def _read(found: re.Match[bytes], exchange: Exchange) -> Asked:
+def _read(found: re.Match[bytes], exchange: Exchange) -> RequestHead:
     return request.read(found[1], found[2], found[3] or b"", exchange.headers, exchange.fields)
 
 
-def _call(wanted: Asked, request_id: str, body: bytes, place: Place) -> Call:
-    model, selector, also, probabilities = wanted.target
+def _call(wanted: RequestHead, request_id: str, body: bytes, slot: Slot) -> Call:
+    model, selector, second_selector, probabilities = wanted.target
     return Call(
         model=model,
         selector=selector,
-        also=also,
+        second_selector=second_selector,
         protocol="predict",
         content_type=wanted.content_type,
         content_encoding=wanted.content_encoding,
         request_id=request_id,
         body=body,
-        place=place,
+        slot=slot,
         deadline=wanted.deadline,
         probabilities=probabilities,
     )

@@ -38,11 +38,11 @@ class Target(NamedTuple):
 
     model: str
     selector: Selector | None
-    also: Selector | None
+    second_selector: Selector | None
     probabilities: bool
 
 
-class Asked(NamedTuple):
+class RequestHead(NamedTuple):
     """What a request asks for.
 
     Attributes:
@@ -61,7 +61,7 @@ def read(
     query: bytes,
     pairs: Sequence[tuple[bytes, bytes]],
     headers: Mapping[bytes, bytes],
-) -> Asked:
+) -> RequestHead:
     """Read a request's line and headers; ``headers`` are ``pairs`` by name.
 
     Raises:
@@ -76,14 +76,14 @@ def read(
     header = headers.get(b"x-model-version")
     short = len(model) + len(version or b"") + len(query) + len(header or b"") < _REMEMBERED_BYTES
     target = (_remembered if short else _target)(model, version, query, header)
-    return Asked(
+    return RequestHead(
         target, deadline, _media(headers, b"content-type"), _media(headers, b"content-encoding")
     )
 
 
 def _target(model: bytes, version: bytes | None, query: bytes, header: bytes | None) -> Target:
-    selector, also = _selectors(version, header)
-    return Target(_decode_name(model), selector, also, _probabilities(query))
+    selector, second_selector = _selectors(version, header)
+    return Target(_decode_name(model), selector, second_selector, _probabilities(query))
 
 
 _remembered = lru_cache(maxsize=1024)(_target)

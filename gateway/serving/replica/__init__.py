@@ -6,10 +6,10 @@ from gateway.serving.replica.replica import (
     Replica,
     ReplicaLimits,
     ReplicaState,
-    WorkerReply,
     clock_deadline,
 )
-from gateway.serving.replica.service_rate import Pace
+from gateway.serving.replica.requests import WorkerReply
+from gateway.serving.replica.service_rate import ServiceRate
 
 __all__ = [
     "MARK",
@@ -17,10 +17,10 @@ __all__ = [
     "ForkserverLauncher",
     "Launchers",
     "Life",
-    "Pace",
     "Replica",
     "ReplicaLimits",
     "ReplicaState",
+    "ServiceRate",
     "WorkerReply",
     "clock_deadline",
     "end_leftovers",

@@ -1,7 +1,7 @@
-"""The parent's end of a worker's socket: frames out, one write per turn of the loop; frames in.
+"""The parent's end of a worker's socket: sends frames, one write per step of the loop, and reads.
 
-Written on the bare socket rather than a transport because of one question that a transport cannot
-answer: which requests never reached a worker that has just died, and may go to another?
+It uses the bare socket, since a transport does not tell which requests never reached a worker that
+has died. Those may go to another one.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from gateway.worker.protocol.frames import MAX_BODY_BYTES, Frame, FrameError, Fr
 
 _READ_BYTES = 256 * 1024
 _MAX_FRAMES = _READ_BYTES // 64
-"""In one read: an answer has more bytes than that, so what comes in smaller frames is a flood."""
+"""The most frames in one read: replies are larger, so more frames are a flood."""
 _DRAIN_BYTES = 4 * 1024 * 1024
-"""More than the kernel holds for a peer that has died; a child of it may go on writing for ever."""
-_PASSING = frozenset({errno.ENOMEM, errno.ENOBUFS})
-"""The kernel has no memory for it now: no fault of the worker."""
+"""More than the kernel buffers. A bound, since a child of the dead peer may go on writing."""
+_TRANSIENT = frozenset({errno.ENOMEM, errno.ENOBUFS})
+"""The kernel has no memory now: no fault of the worker."""
 _PAUSE_S = 0.01
 _GATHER = 64
 
@@ -39,10 +39,15 @@ class Channel:
         on_garbled: Callable[[str], None],
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        """Store the socket and whom to tell. ``on_closed`` is called once, after the last frame.
+        """Prepare to open.
 
-        What is no frame, has a body of more than ``max_body_bytes`` or comes in a flood closes the
-        channel; ``on_garbled`` is called before, with the reason.
+        Args:
+            connection: The socket; it belongs to the worker process.
+            on_frame: Called with each frame.
+            on_closed: Called once, after the last frame.
+            on_garbled: Called with the reason before an invalid frame closes the channel: it is
+                malformed, too large or part of a flood.
+            max_body_bytes: The largest body of a frame.
         """
         self._socket = connection
         self._on_frame = on_frame
@@ -55,7 +60,7 @@ class Channel:
         self._open = False
 
     def open(self) -> None:
-        """Start to listen."""
+        """Start to read."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._readable)
         self._open = True
@@ -66,18 +71,18 @@ class Channel:
         return self._open
 
     def send(self, kind: int, frame_id: int, header: bytes, body: bytes = b"") -> None:
-        """Queue a frame; everything queued in one turn of the loop leaves in one write."""
+        """Queue a frame; frames of one step of the loop leave in one write."""
         self._unsent.append((frame_id, [*pack(kind, frame_id, header, body)]))
         if not self._flush_scheduled and not self._writer_armed:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
     def unsent_ids(self) -> set[int]:
-        """Return the ids of frames whose last byte has not been handed to the kernel."""
+        """Return the ids of frames that the kernel has not taken as a whole."""
         return {frame_id for frame_id, _ in self._unsent}
 
     def close(self) -> None:
-        """Stop listening. The socket itself belongs to the worker process's owner."""
+        """Stop reading and writing; the socket stays open."""
         if not self._open:
             return
         self._open = False
@@ -89,24 +94,24 @@ class Channel:
         )
 
     def drain(self) -> None:
-        """Read what a dead peer still said, then close."""
+        """Read the last frames of a dead peer, then close."""
         self.read_waiting()
         self.close()
 
     def read_waiting(self) -> None:
-        """Read what has come already."""
-        left = _DRAIN_BYTES
-        while self._open and left > 0 and (count := self._readable()):
-            left -= count
+        """Read the bytes that are in the socket now."""
+        left_bytes = _DRAIN_BYTES
+        while self._open and left_bytes > 0 and (count := self._readable()):
+            left_bytes -= count
 
     def _readable(self) -> int:
-        """Read once, and close at the end; return how many bytes came."""
+        """Read once, and close at the end of the stream; return the number of bytes."""
         try:
             data = self._socket.recv(_READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
-            if error.errno in _PASSING:
+            if error.errno in _TRANSIENT:
                 return 0  # the loop calls again
             data = b""
         try:
@@ -115,7 +120,7 @@ class Channel:
             self._on_garbled(str(error))
             data, frames = b"", []
         for frame in frames:
-            if not self._open:  # one before it was not believed
+            if not self._open:  # the one before it was invalid
                 break
             self._on_frame(frame)
         if not data:
@@ -132,9 +137,9 @@ class Channel:
         except (BlockingIOError, InterruptedError):
             self._arm()
         except OSError as error:
-            # The worker is gone. What it sent before may still be waiting to be read, so the
-            # reader closes the channel, not we.
-            if error.errno in _PASSING:
+            # The worker is gone. Its last frames may wait to be read, so the reader closes the
+            # channel.
+            if error.errno in _TRANSIENT:
                 self._flush_scheduled = True
                 self._loop.call_later(_PAUSE_S, self._flush)
             return

@@ -1,7 +1,7 @@
-"""Starting workers: forks of a server that has everything imported, or a model's own interpreter.
+"""Starts workers: forks of a preloaded forkserver, or processes of a model's own interpreter.
 
-Nothing here touches the event loop: starting a worker blocks (a fork the first time for seconds,
-while the forkserver imports) and is done on a thread that lives as long as its launcher.
+Starting a worker blocks, the first time for seconds while the forkserver imports. So it is done on
+a thread that lives as long as its launcher.
 """
 
 from __future__ import annotations
@@ -38,26 +38,25 @@ from gateway.worker.process import confinement
 PRELOAD_MODULE = "gateway.worker.process.preload"
 _TRIES = 4
 _PAUSE_S = 0.2
-_FORKSERVER_PATIENCE_S = 90.0
-"""Many times what the forkserver needs for its imports, on a slow machine too."""
-_STOP_PATIENCE_S = 3.0
-_MEMORY = Path("/dev/shm")  # noqa: S108  # only a folder that others cannot read is made in it
+_FORKSERVER_TIMEOUT_S = 90.0
+"""Many times what the forkserver needs for its imports on a slow machine."""
+_STOP_TIMEOUT_S = 3.0
+_MEMORY = Path("/dev/shm")  # noqa: S108  # only private folders are made in it
 
 
 @dataclass
 class WorkerProcess:
-    """One started child and all that the parent holds of it.
+    """A started worker, and what the parent holds of it.
 
     Attributes:
-        pid: Leader of its own session and process group.
+        pid: It leads its own session and process group.
         channel: The parent's end of the socket pair, non-blocking.
-        exited: A pidfd: readable when the process has ended, whoever its parent is. A forkserver's
-            children are not ours, and the pipe that ``multiprocessing`` calls their sentinel ends
-            with the forkserver, not with them.
-        lifeline: Write end of a pipe that nobody writes to. When it closes, at the latest with
-            this process, the kernel kills the worker's process group.
-        output: Read end of the pipe that is the worker's standard output and error.
-        release: Lets go of what the way of starting it holds besides, once the worker was killed.
+        exited: A pidfd, readable once the process has ended. ``multiprocessing``'s sentinel would
+            not do: it ends with the forkserver.
+        lifeline: The write end of a pipe without data. When it closes, at the latest with this
+            process, the kernel kills the worker's process group.
+        output: The read end of the worker's standard output and error.
+        release: Releases what else the launcher holds, once the worker was killed.
     """
 
     pid: int
@@ -68,14 +67,14 @@ class WorkerProcess:
     release: Callable[[], None] = field(repr=False)
 
     def kill(self) -> None:
-        """End the worker, its process group and its session, now. Harmless if it has ended."""
-        with contextlib.suppress(OSError):  # no descriptor is free: `close` looks once more
+        """End the worker, its process group and its session at once. Idempotent."""
+        with contextlib.suppress(OSError):  # no descriptor is free: `close` tries again
             process_session.end(self.pid, self.exited)
 
     def close(self) -> None:
         """End what is left of the session, and release every descriptor.
 
-        Closing the lifeline ends the group too. With three descriptors free, the rest is found.
+        The closed descriptors come first: ending the session needs free ones.
         """
         release_all(
             self.channel.close,
@@ -88,29 +87,29 @@ class WorkerProcess:
 
 
 class _Ends(NamedTuple):
-    """Both ends of what connects a worker: ours, and those that it inherits."""
+    """Both ends of what connects a worker: the parent's, and those that it inherits."""
 
     channel: socket.socket
     lifeline: Connection
     output: Connection
     worker: socket.socket
-    alive: Connection
-    spoken: Connection
+    inherited_lifeline: Connection
+    inherited_output: Connection
 
     @classmethod
     def made(cls, ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> _Ends:
-        """Make them; each is closed with its stack."""
+        """Open all ends; each stack closes its own."""
         channel, worker = socket.socketpair()
         ours.callback(channel.close)
         theirs.callback(worker.close)
         channel.setblocking(False)
-        alive, lifeline = multiprocessing.Pipe(duplex=False)
+        inherited_lifeline, lifeline = multiprocessing.Pipe(duplex=False)
         ours.callback(lifeline.close)
-        theirs.callback(alive.close)
-        output, spoken = multiprocessing.Pipe(duplex=False)
+        theirs.callback(inherited_lifeline.close)
+        output, inherited_output = multiprocessing.Pipe(duplex=False)
         ours.callback(output.close)
-        theirs.callback(spoken.close)
-        return cls(channel, lifeline, output, worker, alive, spoken)
+        theirs.callback(inherited_output.close)
+        return cls(channel, lifeline, output, worker, inherited_lifeline, inherited_output)
 
 
 class Launcher(Protocol):
@@ -120,19 +119,18 @@ class Launcher(Protocol):
         """Start a worker that waits for LOAD.
 
         Args:
-            interpreter: The model's own Python; None: ours.
+            interpreter: The model's own Python, or None for the gateway's.
 
         Raises:
-            LoadError: It could not be started.
+            LoadError: The worker could not be started.
         """
         ...
 
 
 class Launchers:
-    """Both ways to start a worker, behind one door."""
+    """Starts workers under the gateway's interpreter and under models' own ones."""
 
     def __init__(self, shared: ForkserverLauncher, own: ExecLauncher) -> None:
-        """Store the launcher of our interpreter, and that of models' own ones."""
         self._shared = shared
         self._own = own
 
@@ -144,56 +142,56 @@ class Launchers:
 
 
 class ForkserverLauncher:
-    """Workers under our own interpreter, forked from a server that has the libraries imported."""
+    """Forks workers from a server that has the libraries imported."""
 
     def __init__(self, preload: str = PRELOAD_MODULE) -> None:
-        """Store what to import before the first fork."""
+        """Prepare to start. ``preload``: the module to import before the first fork."""
         self._preload = preload
         self._context: ForkServerContext | None = None
-        # Children are started from one thread that outlives them all.
+        # One thread starts all workers, and outlives them.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="launcher")
 
     async def warm(self) -> None:
-        """Start the forkserver; it goes on importing after this returns."""
+        """Start the forkserver, which goes on importing afterwards."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._ensure)
 
     async def launch(self) -> WorkerProcess:
         """Fork a worker.
 
         Raises:
-            LoadError: The forkserver could not be reached, or restarted, in several tries.
+            LoadError: The forkserver could not be reached or restarted in several tries.
         """
         loop = asyncio.get_running_loop()
         started = loop.run_in_executor(self._thread, self._launch)
-        watchdog = loop.create_task(self._end_what_hangs(_FORKSERVER_PATIENCE_S))
+        watchdog = loop.create_task(self._end_hanging_forkservers(_FORKSERVER_TIMEOUT_S))
         started.add_done_callback(lambda _: watchdog.cancel())
         return await _or_discard(started)
 
-    async def _end_what_hangs(self, patience_s: float) -> None:
-        """End one forkserver after the other, until cancelled.
+    async def _end_hanging_forkservers(self, timeout_s: float) -> None:
+        """End a forkserver whenever the time-out has passed, until cancelled.
 
-        One that hangs would hang the launching thread, and every later load with it. Once it is
-        killed, the thread's read ends and its next try starts another, which may hang as well:
-        OpenBLAS asks again and again for memory that a limit denies.
+        A forkserver that hangs would block the launching thread, and every later load. Once it is
+        killed, the thread's next try starts another, which may hang as well: OpenBLAS repeats
+        requests for memory that a limit denies.
         """
         while True:
-            await asyncio.sleep(patience_s)
+            await asyncio.sleep(timeout_s)
             self.kill_forkserver()
 
     def kill_forkserver(self) -> None:
         """End the forkserver at once. Workers live on, and the next launch starts another."""
         if (pid := self.forkserver_pid) is not None:
-            with contextlib.suppress(OSError):  # the watchdog is to go on
+            with contextlib.suppress(OSError):  # the watchdog goes on
                 os.kill(pid, signal.SIGKILL)
 
     @property
     def forkserver_pid(self) -> int | None:
-        """The forkserver's process id; None before the first start."""
-        pid: int | None = getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)  # noqa: SLF001  # the standard library names it nowhere else
+        """The forkserver's process id, or None before its start."""
+        pid: int | None = getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)  # noqa: SLF001  # no public name
         return pid
 
     def private_bytes(self) -> int:
-        """Return what the forkserver itself holds (anonymous pages); 0 if it is not there."""
+        """Return the forkserver's own bytes (anonymous pages), or 0 without one."""
         if (pid := self.forkserver_pid) is None:
             return 0
         try:
@@ -206,7 +204,7 @@ class ForkserverLauncher:
     async def close(self) -> None:
         """End the forkserver and the launching thread. Workers must have ended before."""
         loop = asyncio.get_running_loop()
-        watchdog = loop.create_task(self._end_what_hangs(_STOP_PATIENCE_S))
+        watchdog = loop.create_task(self._end_hanging_forkservers(_STOP_TIMEOUT_S))
         await loop.run_in_executor(self._thread, self._stop)
         watchdog.cancel()
         self._thread.shutdown(wait=True)
@@ -217,7 +215,7 @@ class ForkserverLauncher:
         if self._context is None:
             self._context = multiprocessing.get_context("forkserver")
             self._context.set_forkserver_preload([self._preload])
-            _have_place_for_sockets()
+            _find_socket_folder()
         multiprocessing.forkserver.ensure_running()
         return self._context
 
@@ -227,8 +225,8 @@ class ForkserverLauncher:
             try:
                 return self._fork(self._ensure())
             except (OSError, EOFError) as error:
-                # The forkserver died, before or while we talked to it: the next try restarts it,
-                # once the kernel has made the old one waitable.
+                # The forkserver died. The next try restarts it, once the kernel has made the old
+                # one waitable.
                 last = error
                 time.sleep(_PAUSE_S)
         raise LoadError("worker_not_started", f"no worker could be started: {last!r}") from last
@@ -237,12 +235,14 @@ class ForkserverLauncher:
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
             ends = _Ends.made(ours, theirs)
             child = context.Process(
-                target=entry.run, args=(ends.worker, ends.alive, ends.spoken), name="model worker"
+                target=entry.run,
+                args=(ends.worker, ends.inherited_lifeline, ends.inherited_output),
+                name="model worker",
             )
-            # Not by its `start`: multiprocessing would join it at exit, and the owner ends it.
+            # Not `child.start()`: multiprocessing would join it at exit.
             started = _Fork(child)
             ours.callback(started.close)
-            # Should this fail, the end of the lifeline ends the child.
+            # If this fails, closing the lifeline ends the child.
             exited = os.pidfd_open(started.pid)
             ours.pop_all()
         return WorkerProcess(
@@ -250,14 +250,13 @@ class ForkserverLauncher:
         )
 
     def _stop(self) -> None:
-        multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]  # noqa: SLF001  # the standard library offers no other end
+        multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]  # noqa: SLF001  # no public name
 
 
 class _Fork(popen_forkserver.Popen):
-    """A child of the forkserver; what a step opens is closed if a later one fails.
+    """A child of the forkserver. If a step fails, what earlier steps opened is closed.
 
-    The base class leaves the pipe open by which the child gets its orders: the child would wait for
-    them for ever.
+    The base class would leave the child's pipe open, and the child would wait for ever.
     """
 
     _fds: list[int]
@@ -275,7 +274,7 @@ class _Fork(popen_forkserver.Popen):
             opened.callback(os.close, self.sentinel)
             with contextlib.ExitStack() as sent:
                 sent.callback(os.close, data)
-                # The child's sign that its parent lives.
+                # It shows the child that its parent lives.
                 parent = os.dup(data)
                 opened.callback(os.close, parent)
                 _write_all(data, orders.getbuffer())
@@ -293,33 +292,33 @@ def _write_all(descriptor: int, data: memoryview) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def _have_place_for_sockets() -> None:
-    """Let the forkserver's socket have a folder although every disk is full.
+def _find_socket_folder() -> None:
+    """Choose a folder for the forkserver's socket even if every disk is full.
 
-    Python takes the first folder for temporary files that takes a file with content; a socket has
-    none, so that memory does.
+    Python looks for a folder that takes a file with content. A socket has none, so a folder in
+    memory will do.
     """
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
         if not os.access(_MEMORY, os.W_OK | os.X_OK):
             raise
-        tempfile.tempdir = str(_MEMORY)  # a folder of our own is made in it
+        tempfile.tempdir = str(_MEMORY)  # a private folder is made in it
 
 
 class ExecLauncher:
-    """Workers under a model's own interpreter, which has nothing of ours but the worker package."""
+    """Starts workers under a model's own interpreter, which imports only the worker package."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        """Store the environment variables that workers inherit."""
+        """Prepare to start. ``environ``: what workers inherit."""
         self._environ = {**environ, **confinement.ENVIRONMENT}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="exec-launcher")
 
     async def launch(self, interpreter: str) -> WorkerProcess:
-        """Start a worker on ``interpreter``, the path of a Python.
+        """Start a worker under ``interpreter``, the path of a Python.
 
         Raises:
-            LoadError: It is not there, or cannot be run.
+            LoadError: The interpreter is missing or cannot run.
         """
         loop = asyncio.get_running_loop()
         return await _or_discard(loop.run_in_executor(self._thread, self._exec, interpreter))
@@ -333,7 +332,9 @@ class ExecLauncher:
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
             try:
                 ends = _Ends.made(ours, theirs)
-                process, exited = self._start(interpreter, ends.worker, ends.alive, ends.spoken)
+                process, exited = self._start(
+                    interpreter, ends.worker, ends.inherited_lifeline, ends.inherited_output
+                )
             except OSError as error:
                 raise LoadError(
                     "environment_missing",
@@ -345,20 +346,20 @@ class ExecLauncher:
         return WorkerProcess(process.pid, ends.channel, exited, ends.lifeline, ends.output, release)
 
     def _start(
-        self, interpreter: str, channel: socket.socket, lifeline: Connection, spoken: Connection
+        self, interpreter: str, channel: socket.socket, lifeline: Connection, output: Connection
     ) -> tuple[subprocess.Popen[bytes], int]:
         """Start the process; return it and its pidfd."""
         process = subprocess.Popen(  # noqa: S603  # the control plane made this interpreter
             _command(interpreter, channel, lifeline),
             stdin=subprocess.DEVNULL,
-            stdout=spoken.fileno(),
-            stderr=spoken.fileno(),
+            stdout=output.fileno(),
+            stderr=output.fileno(),
             pass_fds=(channel.fileno(), lifeline.fileno()),
             start_new_session=True,
             env=self._environ,
         )
         try:
-            # Nobody has waited for the child yet, so its pid is no other process's.
+            # The child was not waited for yet, so its pid is still its own.
             return process, os.pidfd_open(process.pid)
         except OSError:
             process.kill()
@@ -367,7 +368,7 @@ class ExecLauncher:
 
 
 def _command(interpreter: str, channel: socket.socket, lifeline: Connection) -> list[str]:
-    """Isolated, and without compiled files of our package, whose folder is not the worker's."""
+    """Return the command: isolated, and without writing compiled files beside our package."""
     return [
         *(interpreter, "-I", "-B", __runner__.__file__),
         *(str(channel.fileno()), str(lifeline.fileno())),
@@ -375,13 +376,13 @@ def _command(interpreter: str, channel: socket.socket, lifeline: Connection) -> 
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:
-    """Let the kernel forget a child that has ended, or is about to: it was killed."""
+    """Reap a killed child, in a thread if it has not ended yet."""
     if process.poll() is None:
         threading.Thread(target=process.wait, name="reaper", daemon=True).start()
 
 
 async def _or_discard(started: asyncio.Future[WorkerProcess]) -> WorkerProcess:
-    """Return the started worker, or end it if the caller leaves before."""
+    """Return the started worker, or end it if the caller was cancelled."""
     try:
         return await asyncio.shield(started)
     except asyncio.CancelledError:
@@ -390,6 +391,5 @@ async def _or_discard(started: asyncio.Future[WorkerProcess]) -> WorkerProcess:
 
 
 def _discard(started: asyncio.Future[WorkerProcess]) -> None:
-    """End a worker whose caller left while it was being started."""
     if not started.cancelled() and started.exception() is None:
         started.result().close()

@@ -1,9 +1,9 @@
-"""What an earlier life of this node left behind, known by a mark in its environment, and ended.
+"""Ends processes that earlier runs of this node left behind.
 
-A gateway that is killed takes its workers with it, by their lifelines; a process that a model
-started in a group of its own may stay. Every process that a gateway starts inherits the mark: the
-node, the boot, and which process that gateway is. So what belongs to a gateway that lives, of a
-copy of this node's folder perhaps, is left alone.
+The workers of a killed gateway end by their lifelines, but a process that a model started in a
+group of its own may stay. Each process inherits a mark in its environment: the node, the boot, and
+the gateway's process. So processes of a gateway that runs, perhaps on a copy of this node's folder,
+are left alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 MARK = "REGISTRY_GATEWAY_LIFE"
 _PARTS = 4
 _ROUNDS = 5
-"""A process may fork between two looks; each look finds fewer that can."""
+"""A process may fork between two rounds; each round finds fewer that can."""
 _MOST_BYTES = 1024 * 1024
 _PROC = Path("/proc")
 
@@ -28,8 +28,8 @@ class Life:
 
     Attributes:
         pid: The gateway's process id.
-        started: When that process was started, in the kernel's count: with the pid it names one
-            process for ever.
+        started: The start time of that process, in the kernel's count. Together with the pid it
+            identifies the process.
     """
 
     node_id: str
@@ -39,16 +39,16 @@ class Life:
 
     @classmethod
     def own(cls, node_id: str, boot_id: str) -> Life:
-        """Return the life that begins with this process."""
+        """Return the life of this process."""
         return cls(node_id, boot_id, os.getpid(), _started(os.getpid()) or 0)
 
     def as_mark(self) -> str:
-        """Return what `read` reads."""
+        """Return the mark that `read` reads."""
         return f"{self.node_id} {self.boot_id} {self.pid} {self.started}"
 
     @classmethod
     def read(cls, mark: str) -> Life | None:
-        """Return the life that a mark names; None if it is no mark."""
+        """Return the life of a mark, or None if the mark is malformed."""
         parts = mark.split(" ")
         if len(parts) != _PARTS or not (parts[2].isdecimal() and parts[3].isdecimal()):
             return None
@@ -61,17 +61,17 @@ class Life:
 
 
 def end_leftovers(own: Life) -> int:
-    """Kill the processes of this user that earlier lives of a node left; return how many.
+    """Kill this user's processes of earlier lives of a node; return their number.
 
-    Blocking. Does not wait for their end.
+    Blocking. Does not wait for their ends.
     """
-    told: set[int] = set()
+    killed: set[int] = set()
     for _ in range(_ROUNDS):
-        found = [pid for pid in _pids() if pid not in told and _is_left(pid, own)]
+        found = [pid for pid in _pids() if pid not in killed and _is_left(pid, own)]
         if not found:
             break
-        told.update(pid for pid in found if _kill(pid, own))
-    return len(told)
+        killed.update(pid for pid in found if _kill(pid, own))
+    return len(killed)
 
 
 def _pids() -> Iterator[int]:
@@ -106,7 +106,7 @@ def _life_of(pid: int) -> Life | None:
 
 
 def _kill(pid: int, own: Life) -> bool:
-    """Kill a process if it still is what was found: its id may be another one's by now."""
+    """Kill a process if it is still a leftover: its id may have been reused."""
     try:
         process = os.pidfd_open(pid)
     except OSError:
@@ -123,7 +123,7 @@ def _kill(pid: int, own: Life) -> bool:
 
 
 def _started(pid: int) -> int | None:
-    """Return when a process was started; None if it has ended, reaped or not."""
+    """Return the start time of a process, or None if it has ended, reaped or not."""
     try:
         stat = (_PROC / str(pid) / "stat").read_text(errors="replace")
     except OSError:

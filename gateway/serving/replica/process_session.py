@@ -1,7 +1,7 @@
-"""Ending a session whose leader was ours: its group, and children in process groups of their own.
+"""Ends a process session: the leader's group, and members in groups of their own.
 
-A signal reaches a process group, not a session, and a shell gives each of its jobs a group. The
-group is ended first, for which nothing is needed; to find the others takes a descriptor.
+A signal reaches a process group, not a session, and a shell gives each job a group. The leader's
+group is ended first, which needs no descriptor; finding the other members needs one.
 """
 
 from __future__ import annotations
@@ -12,44 +12,41 @@ import signal
 from collections.abc import Iterator
 
 _ROUNDS = 5
-"""A member may fork between two looks; each look finds fewer who can."""
+"""A member may fork between two rounds; each round finds fewer that can."""
 
 
 def end(leader: int, pidfd: int) -> None:
-    """Kill every process of the session that ``leader`` leads, or has led. Does not wait.
+    """Kill every process of a session, without waiting for their ends.
 
-    Without a free descriptor what is in other groups than the leader's lives on.
-
-    The kernel gives a process id to nobody else as long as a session has it for a name. So if the
-    leader is gone and its id is a process again, the session had no member left, and that process
-    is somebody else's.
+    The kernel does not reuse a process id while it names a session. So if the leader is gone and
+    its id names a process again, the session had no members left.
 
     Args:
-        leader: Process id of the leader.
+        leader: Process id of the session's leader, running or not.
         pidfd: The leader's.
 
     Raises:
-        OSError: No descriptor is free for a look at the other groups.
+        OSError: No descriptor is free, so processes in other groups than the leader's live on.
     """
     if _is_gone(pidfd) and _exists(leader):
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
-    # The group exists only once the worker leads it; before that, the pidfd names the child.
+    # Before the worker leads its group, only the pidfd reaches it.
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    told: set[int] = set()
+    killed: set[int] = set()
     for _ in range(_ROUNDS):
-        found = [pid for pid in _members(leader) if pid not in told]
+        found = [pid for pid in _members(leader) if pid not in killed]
         if not found:
             return
         for pid in found:
             _kill(pid, leader)
-        told.update(found)
+        killed.update(found)
 
 
 def _members(leader: int) -> Iterator[int]:
-    """Yield who is in the session: a system call for each process of the machine, no file."""
+    """Yield the processes of a session: one system call per process of the machine."""
     for name in os.listdir("/proc"):  # noqa: PTH208  # a path for each process is most of the cost
         if name.isdecimal() and _is_member(int(name), leader):
             yield int(name)
@@ -63,7 +60,7 @@ def _is_member(pid: int, leader: int) -> bool:
 
 
 def _kill(pid: int, leader: int) -> None:
-    """Kill a process if it is still a member: its id may have gone to another one meanwhile."""
+    """Kill a process if it is still a member: its id may have been reused."""
     try:
         process = os.pidfd_open(pid)
     except OSError:
@@ -77,7 +74,7 @@ def _kill(pid: int, leader: int) -> None:
 
 
 def _is_gone(pidfd: int) -> bool:
-    """Whether nothing is left of a process, not even an exit status that somebody may fetch."""
+    """Whether a process has ended and was reaped."""
     try:
         signal.pidfd_send_signal(pidfd, 0)
     except ProcessLookupError:

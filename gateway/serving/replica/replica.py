@@ -1,23 +1,22 @@
-"""One worker seen from the parent: its states, what is in flight inside it, and its end.
+"""One worker seen from the parent: its states, the requests inside it, and its end.
 
-The exit of the process is known from its pidfd; end of file on the socket is a hint that it is
-about to come, since a model's own child may keep the socket open.
+The pidfd shows the exit of the process. End of file on the socket is only a hint, since a model's
+own child may keep the socket open.
 
-Nothing that comes from the worker is believed: `gateway.worker_messages` reads each frame, and what
-comes here twice, out of order, unasked or too often ends the worker.
+A worker's messages are not trusted: `worker_messages` checks each frame, and a message that comes
+twice, out of order, unasked or too often ends the worker.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import structlog
 
@@ -31,20 +30,19 @@ from gateway.errors import (
 )
 from gateway.serving.replica.channel import Channel
 from gateway.serving.replica.launcher import Launcher, WorkerProcess
-from gateway.serving.replica.output_log import WorkerOutput
-from gateway.serving.replica.service_rate import Pace
+from gateway.serving.replica.output_log import OutputLog
+from gateway.serving.replica.proof_watch import ProofWatch, with_proof
+from gateway.serving.replica.requests import InFlight, PendingReply, WorkerReply
+from gateway.serving.replica.service_rate import ServiceRate
 from gateway.serving.replica.worker_messages import (
-    NonsenseError,
-    read_alive,
+    InvalidMessageError,
     read_failed,
-    read_hello,
-    read_load_failed,
-    read_loaded,
+    read_message,
     read_proof,
     read_reply,
 )
 from gateway.system import release_all
-from gateway.worker.loading.proofs.proof import MAX_LOST, Proof, longest_call_s, parse
+from gateway.worker.loading.proofs.proof import Proof, parse
 from gateway.worker.protocol import messages
 from gateway.worker.protocol.frames import Frame
 from gateway.worker.protocol.messages import Kind
@@ -52,30 +50,27 @@ from gateway.worker.protocol.messages import Kind
 _EXIT_AFTER_EOF_S = 2.0
 _STOP_GRACE_S = 2.0
 _KILL_WAIT_S = 30.0
-_ANSWERS = (Kind.REPLY, Kind.FAILED)
+_REPLIES = (Kind.REPLY, Kind.FAILED)
 _OF_PROOFS = (Kind.PROVING, Kind.PROVED)
 _OF_HANDSHAKE = (Kind.HELLO, Kind.LOADED, Kind.LOAD_FAILED)
-_PROOF_FRAMES = 512
-_PROOF_FRAMES_PER_S = 64
-"""Frames about proofs that a worker may send: so many at once, and so many in every second."""
-_EXCUSES = 2
-"""A worker may take one proof and one probe before the request whose turn it is, each once."""
+_PAUSES = 2
+"""Before the oldest request, a worker may finish one proof and one probe."""
 _SMALL_BYTES = 64 * 1024
 _LARGE_SHARE = 0.75
-"""Of the bytes inside a worker: what larger bodies may take together."""
+"""The share of the bytes inside a worker that larger bodies may fill."""
 _JSON = "application/json"
-_NONSENSE = "the worker speaks nonsense"
+_INVALID = "the worker sent an invalid message"
+_CLOCK_S = 0.001
+"""How early the event loop, whose clock is coarse, may call a timer."""
 _log = structlog.get_logger("gateway.serving.replica.replica")
 M = TypeVar("M")
-_CLOCK_S = 0.001
-"""How much earlier than asked for the event loop, whose clock is coarse, may call."""
 
 
 class ReplicaState(StrEnum):
     """``STARTING → LOADING → WARMING → READY → DRAINING → STOPPED``; any → ``STOPPED`` by death.
 
-    A replica takes leases in ``READY`` only. ``STOPPED`` is reported after the process has ended,
-    so a stopped replica holds no memory.
+    Leases are taken in ``READY`` only. ``STOPPED`` begins after the process has ended, so a stopped
+    replica holds no memory.
     """
 
     STARTING = "starting"
@@ -98,9 +93,9 @@ class ReplicaLimits:
     """How much one worker may hold, and how long it may take. Seconds and bytes.
 
     Attributes:
-        load_timeout_s: From the start of the worker until the model is loaded.
-        warm_up_timeout_s: From then until it is ready, its proof not counted.
-        proof_s: For a proof in its warm-up.
+        load_timeout_s: From the start of the process until the model is loaded.
+        warm_up_timeout_s: From then until the replica is ready, without its proof.
+        proof_s: For the proof in the warm-up.
     """
 
     max_in_flight: int
@@ -111,76 +106,12 @@ class ReplicaLimits:
     proof_s: float = 3.0
 
 
-class WorkerReply(NamedTuple):
-    """A finished body and what the worker measured on the way. Seconds."""
-
-    body: bytes
-    content_type: str
-    rows: int
-    queued_s: float
-    predict_s: float
-    batch_rows: int
-
-
-@dataclass(slots=True)
-class _ProofUnderWay:
-    """What a worker proves now.
-
-    Attributes:
-        unproved: What is to hold if it does not come back; None: it did not say.
-        late: Ends the worker if it takes too long; None: the limit of the load does.
-        left_s: Seconds that were left to its warm-up when it began.
-    """
-
-    unproved: Proof | None
-    late: asyncio.TimerHandle | None = None
-    left_s: float = 0.0
-
-
-class _Answer(asyncio.Future[WorkerReply]):
-    """What a caller waits for. Cancelling it tells the worker, at no cost to those who do not."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, cancel: Callable[[], None]) -> None:
-        super().__init__(loop=loop)
-        self._tell = cancel
-
-    def cancel(self, msg: object = None) -> bool:
-        cancelled = super().cancel(msg)
-        if cancelled:
-            self._tell()
-        return cancelled
-
-
-@dataclass(slots=True)
-class _InFlight:
-    """A request inside the worker.
-
-    Attributes:
-        began: When it was given to the worker, in the event loop's time.
-        answer_type: The content type of its answer.
-        due: When to look at it: its caller's time is over; after that, whether it is stuck.
-    """
-
-    answer: asyncio.Future[WorkerReply]
-    body_bytes: int
-    on_done: Callable[[], None]
-    timeout_s: float
-    limit_s: float
-    began: float
-    due: float
-    answer_type: str
-
-
-def _uncounted(seconds: float | None) -> None:
-    """Ignore what the worker did with a request."""
-
-
-def _unkept(order: messages.Load, proof: Proof) -> None:
-    """Nobody wants to know."""
+def _ignore(*_: object) -> None:
+    """Ignore a report: the default callback."""
 
 
 class Replica:
-    """A running worker. Its owner is the resident set; all methods run on the event loop."""
+    """A running worker. The resident set owns it; all methods run on the event loop."""
 
     def __init__(
         self,
@@ -188,17 +119,20 @@ class Replica:
         launcher: Launcher,
         limits: ReplicaLimits,
         on_stopped: Callable[[Replica], None],
-        on_request: Callable[[float | None], None] = _uncounted,
+        on_request: Callable[[float | None], None] = _ignore,
         *,
-        on_proof: Callable[[messages.Load, Proof], None] = _unkept,
+        on_proof: Callable[[messages.Load, Proof], None] = _ignore,
     ) -> None:
-        """Store.
+        """Prepare to start.
 
-        ``on_stopped`` is called once, when the process has ended; ``on_request`` once for each
-        request that the worker had begun, whether its caller still waits or not, with the seconds
-        of the model's call, or None if the model failed the request; ``on_proof`` with what the
-        worker has proved of the artifact that was ordered, or what holds after it did not come back
-        from a proof.
+        Args:
+            name: The version, for logs and errors.
+            launcher: Starts the process.
+            limits: Seconds and bytes.
+            on_stopped: Called once, when the process has ended.
+            on_request: Called once for each request that the worker had begun, with the seconds of
+                the model's call, or None if the model failed the request.
+            on_proof: Keeps what the worker has proved of the ordered artifact.
         """
         self.name = name
         self.state = ReplicaState.STARTING
@@ -207,59 +141,52 @@ class Replica:
         self.gpu_bytes = 0
         self.example_s = 0.0
         self.answered = 0
+        self.end_reason = "the worker ended by itself"
         self._launcher = launcher
         self._limits = limits
         self._on_stopped = on_stopped
         self._on_request = on_request
-        self._on_proof = on_proof
-        self._order: messages.Load | None = None
-        self._proof: _ProofUnderWay | None = None
-        self._proved_in_warm_up = False
-        self._told_to_end = False
-        self._nonsense = ""
+        self._proofs = ProofWatch(
+            limits.proof_s, limits.stuck_grace_s, on_proof, self._proof_is_late
+        )
+        self._is_ended_by_owner = False
+        self._invalid = ""
         self._stuck = False
         self._worker: WorkerProcess | None = None
         self._channel: Channel | None = None
-        self._output: WorkerOutput | None = None
-        self._in_flight: dict[int, _InFlight] = {}
+        self._output: OutputLog | None = None
+        self._in_flight: dict[int, InFlight] = {}
         self._in_flight_bytes = 0
         self._next_id = 1
-        self._heard_at = 0.0
-        self._turn_began = 0.0  # since then the oldest request inside is the oldest
-        self._excuses = 0
-        self._proof_frames = float(_PROOF_FRAMES)
-        self._proof_frames_at = 0.0
-        self._pace = Pace()
+        self._last_frame_at = 0.0
+        self._oldest_since = 0.0
+        self._pauses_left = 0
+        self._rate = ServiceRate()
         self._handshake: asyncio.Future[Frame] | None = None
-        self._phase_limit: asyncio.Timeout | None = None
+        self._phase: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._look_at = math.inf
+        self._check_at = math.inf
         self._early: list[Frame] = []
         self._probe: asyncio.Future[messages.Alive] | None = None
         self._probe_is_out = False
         self._stopped = asyncio.Event()
-        self.end_reason = "the worker ended by itself"
 
     def __repr__(self) -> str:
-        """Say its state and counters."""
-        pid = self._worker.pid if self._worker else None
-        return f"<Replica {self.name} pid={pid} {self.state} in_flight={len(self._in_flight)}>"
+        """Return state and counters."""
+        return f"<Replica {self.name} pid={self.pid} {self.state} in_flight={self.in_flight}>"
 
     @property
     def pid(self) -> int | None:
-        """The worker's process id; None before it was started."""
+        """The worker's process id, or None before its start."""
         return self._worker.pid if self._worker else None
 
     @property
     def in_flight(self) -> int:
-        """Requests that the worker has been sent and has not answered."""
+        """The number of requests inside the worker."""
         return len(self._in_flight)
 
     def has_room(self, body_bytes: int) -> bool:
-        """Whether it would take one more request with so large a body; alone, any may come.
-
-        Large bodies leave a share of the bytes to small ones.
-        """
+        """Whether one more request fits. Any fits alone; large bodies leave room to small ones."""
         limits = self._limits
         most = limits.max_in_flight_bytes
         if body_bytes > _SMALL_BYTES:
@@ -270,44 +197,39 @@ class Replica:
 
     @property
     def service_s(self) -> float:
-        """Seconds per answer while it has work, lately; 0 before the first answer."""
-        return self._pace.seconds_per_answer
+        """Recent seconds per answer while it has work; 0 before the first answer."""
+        return self._rate.seconds_per_answer
 
     def silent_s(self, now: float) -> float:
-        """Return for how many seconds it has work and says nothing; 0 while it has none.
+        """Return for how many seconds it has had work and sent no frame.
 
         ``now`` is the event loop's time.
         """
-        return max(0.0, now - self._heard_at) if self._in_flight else 0.0
+        return max(0.0, now - self._last_frame_at) if self._in_flight else 0.0
 
-    def pace_s(self, now: float) -> float:
-        """Return the seconds that one more answer takes, as far as is known; 0: nothing is known.
+    def expected_service_s(self, now: float) -> float:
+        """Return the expected seconds of one more answer; 0 before the first one.
 
-        Args:
-            now: Monotonic seconds.
+        ``now`` is the event loop's time.
         """
         return max(self.service_s, self.silent_s(now))
 
-    def rested_pace_s(self, now: float) -> float:
-        """Return the same for one that is idle, which is forgotten as it idles.
+    def decayed_service_s(self, now: float) -> float:
+        """Return the seconds per answer of an idle replica, which decay while it idles."""
+        return self._rate.decayed_s(now)
 
-        Args:
-            now: Monotonic seconds.
-        """
-        return self._pace.rested_s(now)
-
-    # --- up ---------------------------------------------------------------------------------------
+    # --- start ------------------------------------------------------------------------------------
 
     async def start(self, load: messages.Load) -> messages.Loaded:
-        """Start the worker, let it check, load and warm the artifact.
+        """Start the worker; it verifies, loads and warms the artifact.
 
-        On failure the worker is ended; ``on_stopped`` comes when it is gone.
+        On failure the worker is ended, and ``on_stopped`` follows.
 
         Raises:
-            LoadError: It did not come up; says why.
+            LoadError: The replica did not become ready.
         """
         try:
-            async with asyncio.timeout(self._limits.load_timeout_s) as self._phase_limit:
+            async with asyncio.timeout(self._limits.load_timeout_s) as self._phase:
                 self._worker = await self._launcher.launch(load.interpreter)
                 return await self._load(self._worker, load)
         except TimeoutError as error:
@@ -317,30 +239,30 @@ class Replica:
                 self.kill("it did not come up")
 
     async def _load(self, worker: WorkerProcess, load: messages.Load) -> messages.Loaded:
-        if self.state is not ReplicaState.STARTING:  # told to end while its process was started
+        if self.state is not ReplicaState.STARTING:  # it was ended while its process started
             self._worker = None
             worker.close()
             raise LoadError("stopped", "it was told to end before it was ready")
         channel = self._watch(worker, load)
-        hello = _believed(read_hello, await self._next_frame(Kind.HELLO))
+        hello = _read_or_fail(messages.Hello, await self._next_frame(Kind.HELLO))
         if hello.protocol_version != messages.PROTOCOL_VERSION:
             raise LoadError(
                 "unsupported",
                 f"the worker speaks protocol {hello.protocol_version}, "
                 f"this gateway {messages.PROTOCOL_VERSION}",
             )
-        # It may have ended since it said that: who hears a frame is woken a turn later.
+        # It may have ended since: this task was woken a step after the frame came.
         if not self._is_in(ReplicaState.STARTING):
             raise self._ended_early()
         self.state = ReplicaState.LOADING
-        self._order = load
+        self._proofs.order = load
         channel.send(Kind.LOAD, 0, messages.encode_header(load))
-        loaded = _believed(read_loaded, await self._next_frame(Kind.LOADED))
+        loaded = _read_or_fail(messages.Loaded, await self._next_frame(Kind.LOADED))
         if not self._is_in(ReplicaState.LOADING, ReplicaState.WARMING):
             raise self._ended_early()
         self.loaded = loaded
         if (proof := parse(loaded.proof)) is not None:
-            release_all(partial(self._on_proof, load, proof))
+            release_all(partial(self._proofs.keep, proof))
         self.private_bytes = loaded.private_bytes
         self.gpu_bytes = loaded.gpu_bytes
         self.state = ReplicaState.READY
@@ -353,10 +275,10 @@ class Replica:
         return self.state in states
 
     def _watch(self, worker: WorkerProcess, load: messages.Load) -> Channel:
-        """See the end of a process, and hear what it says.
+        """Watch the end of a process, and read its messages.
 
-        One whose end cannot be seen is ended, and counts as ended at once: its slot would be taken
-        for ever otherwise.
+        A process that cannot be watched is ended, and counts as ended at once: else it would hold
+        its slot for ever.
         """
         self._loop = loop = asyncio.get_running_loop()
         try:
@@ -365,95 +287,50 @@ class Replica:
                 worker.channel, self._received, self._hung_up, self._garbled, load.max_answer_bytes
             )
             channel.open()
-            self._output = WorkerOutput(self.name, worker.output.fileno())
+            self._output = OutputLog(self.name, worker.output.fileno())
             self._output.open()
         except Exception as error:
             self.end_reason = "the gateway could not watch it"
-            self._told_to_end = True
+            self._is_ended_by_owner = True
             self._end()
             raise LoadError("unavailable", f"a worker could not be watched: {error!r}") from error
         return channel
 
     def _begin_warm_up(self) -> None:
-        """Let the warm-up have its own time. Once: a worker cannot prolong it."""
-        if self.state is not ReplicaState.LOADING or self._phase_limit is None:
-            raise NonsenseError("a warm-up begins out of its order")
+        """Give the warm-up its own time limit, once: a worker cannot prolong it."""
+        if self.state is not ReplicaState.LOADING or self._phase is None:
+            raise InvalidMessageError("a warm-up begins out of its order")
         self.state = ReplicaState.WARMING
-        self._phase_limit.reschedule(self._loop.time() + self._limits.warm_up_timeout_s)
+        self._phase.reschedule(self._loop.time() + self._limits.warm_up_timeout_s)
 
-    # A proof has a time of its own, so that none keeps a model from serving. Nor does one count
-    # against requests: of those that come during it the worker has begun none, and another worker
-    # may have them.
-
-    def _begin_proof(self, unproved: Proof | None) -> None:
-        """Let a proof have its time: in the warm-up once; later for one call of the model."""
-        now, grace_s = self._loop.time(), self._limits.stuck_grace_s
-        if self.state is ReplicaState.READY:
-            self._end_proof()
-            timeout_s = self._order.timeout_s if self._order is not None else math.inf
-            limit_s = longest_call_s(self._limits.proof_s, timeout_s) + grace_s
-            late = self._loop.call_later(limit_s, self._proof_is_late, limit_s)
-            self._proof = _ProofUnderWay(unproved, late)
-        elif self._proof is not None:
-            self._proof.unproved = unproved  # it has come further
-        elif self.state is ReplicaState.WARMING and not self._proved_in_warm_up:
-            self._proved_in_warm_up = True
-            if self._phase_limit is not None and (until := self._phase_limit.when()) is not None:
-                self._proof = _ProofUnderWay(unproved, left_s=until - now)
-                self._phase_limit.reschedule(now + self._limits.proof_s + grace_s)
-
-    def _hear_of_proof(self, frame: Frame) -> None:
-        self._count_proof_frame()
+    def _handle_proof(self, frame: Frame) -> None:
+        self._proofs.count_frame(self._loop.time())
         if self._handshake is not None and self._handshake.done():
-            self._early.append(frame)  # LOADED was heard, and is taken in the next turn
+            self._early.append(frame)  # LOADED came before it, and `_load` has not run yet
             return
         if self.state in (ReplicaState.STARTING, ReplicaState.LOADING):
-            raise NonsenseError("a proof is out of its order")
+            raise InvalidMessageError("a proof is out of its order")
         proof = read_proof(frame.header)
-        if frame.kind == Kind.PROVING:
-            self._begin_proof(proof)
-            return
-        self._end_proof()
-        self._excuse()
-        if proof is not None and self._order is not None:
-            release_all(partial(self._on_proof, self._order, proof))
-            if self.loaded is not None:
-                self.loaded = with_proof(self.loaded, proof)
-
-    def _count_proof_frame(self) -> None:
-        """Refuse a flood: what a proof says is kept on disk, and nothing else bounds how often."""
-        now = self._loop.time()
-        earned = (now - self._proof_frames_at) * _PROOF_FRAMES_PER_S
-        self._proof_frames = min(_PROOF_FRAMES, self._proof_frames + earned) - 1
-        self._proof_frames_at = now
-        if self._proof_frames < 0:
-            raise NonsenseError("a flood of proofs")
-
-    def _end_proof(self) -> None:
-        """Note that the worker has come back from its proof."""
-        proof, self._proof = self._proof, None
-        if proof is not None and proof.late is not None:
-            proof.late.cancel()
-        elif proof is not None and self._phase_limit is not None:
-            with contextlib.suppress(RuntimeError):  # it is over at this moment
-                self._phase_limit.reschedule(self._loop.time() + proof.left_s)
+        if frame.kind == Kind.PROVED:
+            self._proofs.end(self._phase)
+            self._restart_oldest()
+            if proof is not None:
+                release_all(partial(self._proofs.keep, proof))
+                if self.loaded is not None:
+                    self.loaded = with_proof(self.loaded, proof)
+        elif self.state is ReplicaState.READY:
+            self._proofs.begin_while_ready(proof)
+        elif self.state is ReplicaState.WARMING or self._proofs.is_under_way:
+            self._proofs.begin_in_warm_up(proof, self._phase)
 
     def _proof_is_late(self, limit_s: float) -> None:
-        self._lose_proof(MAX_LOST)
+        self._proofs.give_up()
         self.kill(f"it did not come back from a proof within {limit_s:g} s")
 
-    def _lose_proof(self, lost: int | None = None) -> None:
-        """Keep what is to hold after a proof from which the worker did not come back."""
-        proof, order = self._proof, self._order
-        if proof is not None and proof.unproved is not None and order is not None:
-            unproved = proof.unproved
-            self._on_proof(order, unproved if lost is None else replace(unproved, lost=lost))
-            proof.unproved = None
-
     def _late(self) -> LoadError:
-        """Say which phase took too long; without its proof, it may be in time."""
-        if self._proof is not None:
-            self._lose_proof(MAX_LOST)
+        """Return which phase took too long. After a lost proof, the load is tried again."""
+        if self._proofs.is_under_way:
+            self._proofs.give_up()
             return LoadError("worker_died", "the worker did not come back from its proof")
         warming = self.state is ReplicaState.WARMING
         limits = self._limits
@@ -470,18 +347,18 @@ class Replica:
         finally:
             self._handshake = None
         if frame.kind == Kind.LOAD_FAILED and expected == Kind.LOADED:
-            failed = _believed(read_load_failed, frame)
+            failed = _read_or_fail(messages.LoadFailed, frame)
             raise LoadError(failed.failure, failed.message)
         if frame.kind != expected:
             raise LoadError(
-                "load_failed", f"{_NONSENSE}: {Kind(frame.kind).name} came, not {expected.name}"
+                "load_failed", f"{_INVALID}: {Kind(frame.kind).name} came, not {expected.name}"
             )
         return frame
 
     def _ended_early(self) -> LoadError:
-        if self._nonsense:
-            return LoadError("load_failed", self._nonsense)
-        if self._told_to_end:
+        if self._invalid:
+            return LoadError("load_failed", self._invalid)
+        if self._is_ended_by_owner:
             return LoadError("stopped", "it was told to end before it was ready")
         return LoadError("worker_died", "the worker ended before it was ready")
 
@@ -502,16 +379,15 @@ class Replica:
         Args:
             header: An encoded `messages.Predict`.
             body: The caller's body, untouched.
-            timeout_s: After which the caller is answered with `DeadlineExceededError`; the place
-                inside the worker is freed when the worker has let go of it.
-            limit_s: The model's own time-out, which is no shorter: a worker that has the oldest
-                request for longer than this and a grace is stuck, however little time its callers
-                have, and whatever else it answers.
-            on_done: Called once, when the worker has answered or is gone.
-            answer_type: The content type of the protocol's answers.
+            timeout_s: When to answer the caller with `DeadlineExceededError`. The request stays
+                inside the worker until that replies.
+            limit_s: The model's own time-out, at least ``timeout_s``. A worker that has the oldest
+                request for longer than this and a grace is stuck.
+            on_done: Called once, when the worker has replied or died.
+            answer_type: The content type of the protocol's replies.
 
         Returns:
-            The answer. Cancelling it tells the worker to skip the request if it has not begun.
+            The reply. If it is cancelled, the worker skips the request unless it has begun.
 
         Raises:
             NotDeliveredError: The replica is not ready; ``on_done`` is not called.
@@ -522,106 +398,107 @@ class Replica:
         if not self.has_room(len(body)):
             raise ModelOverloadedError(
                 f"{len(self._in_flight)} requests of {self.name} are in flight",
-                retry_after_s=self._pace.retry_after_s(len(self._in_flight)),
+                retry_after_s=self._rate.retry_after_s(len(self._in_flight)),
             )
         loop = self._loop
         frame_id = self._next_id
         self._next_id += 1
-        answer = _Answer(loop, partial(self._cancel, frame_id))
+        reply = PendingReply(loop, partial(self._cancel, frame_id))
         now = loop.time()
         if not self._in_flight:
-            self._heard_at = now  # it had nothing to say until now
-            self._begin_turn(now)
-            self._pace.began(now)
+            self._last_frame_at = now  # it had no work until now
+            self._begin_oldest(now)
+            self._rate.began(now)
         due = now + timeout_s
-        self._in_flight[frame_id] = _InFlight(
-            answer, len(body), on_done, timeout_s, limit_s, now, due, answer_type
+        self._in_flight[frame_id] = InFlight(
+            reply, len(body), on_done, timeout_s, limit_s, now, due, answer_type
         )
         self._in_flight_bytes += len(body)
-        if due < self._look_at:
-            self._look_later(due)
+        if due < self._check_at:
+            self._schedule_check(due)
         self._channel.send(Kind.PREDICT, frame_id, header, body)
-        return answer
+        return reply
 
     def _cancel(self, frame_id: int) -> None:
         if frame_id in self._in_flight and self._channel is not None and self._channel.is_open:
             self._channel.send(Kind.CANCEL, frame_id, b"{}")
 
-    # One timer for all that is inside: one for each would cost every request two calls.
+    # One timer for all requests: a timer each would cost every request two more calls.
 
-    def _look_later(self, due: float) -> None:
+    def _schedule_check(self, due: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._look_at = due
-        self._timer = self._loop.call_at(due, self._look)
+        self._check_at = due
+        self._timer = self._loop.call_at(due, self._check_due)
 
-    def _look(self) -> None:
-        """Look at every request whose time has come; see to it that the others are looked at.
+    def _check_due(self) -> None:
+        """Check every request that is due, and schedule the next check.
 
-        What the worker has said by now is heard first: a gateway that was held up judges nobody for
-        the time in which it did not listen.
+        Frames that wait on the socket are read first: if the gateway was held up, the worker is not
+        to blame.
         """
-        self._timer, self._look_at = None, math.inf
+        self._timer, self._check_at = None, math.inf
         if self._channel is not None:
             release_all(self._channel.read_waiting)
         now = self._loop.time() + _CLOCK_S
         for frame_id, request in list(self._in_flight.items()):
             if request.due <= now and self.state is not ReplicaState.STOPPED:
-                request.due = math.inf  # it is looked at once, whatever becomes of that
+                request.due = math.inf
                 release_all(partial(self._overdue, frame_id, request))
         due = min((request.due for request in self._in_flight.values()), default=math.inf)
         if due < math.inf and self.state is not ReplicaState.STOPPED:
-            self._look_later(due)
+            self._schedule_check(due)
 
-    def _overdue(self, frame_id: int, request: _InFlight) -> None:
-        """Tell a caller that its time is over; end the worker if it is stuck; else look again.
+    def _overdue(self, frame_id: int, request: InFlight) -> None:
+        """Answer a caller whose time-out has passed; end the worker if it is stuck.
 
         A worker takes the oldest request into its next batch. So it is stuck if it has the oldest
-        one for longer than any batch may take, since that is the oldest: whether it is silent, or
-        answers others. A request may well wait behind the batches of others for longer than that.
+        one for longer than a batch may take, even if it answers others. Younger requests may well
+        wait that long behind other batches.
 
-        A worker in a proof has not begun it: then it may be given to another one, and if the oldest
-        one waits for too long, its proof is to blame.
+        A worker in a proof has not begun the request, so another worker may have it; and if the
+        oldest one waits too long, the proof is to blame.
         """
-        if not request.answer.done():
-            told = f"no answer within {request.timeout_s:g} s"
-            begun = self._proof is None
-            request.answer.set_exception(
-                DeadlineExceededError(told) if begun else NotDeliveredError()
+        proving = self._proofs.is_under_way
+        if not request.reply.done():
+            request.reply.set_exception(
+                NotDeliveredError()
+                if proving
+                else DeadlineExceededError(f"no answer within {request.timeout_s:g} s")
             )
             self._cancel(frame_id)
         oldest = next(iter(self._in_flight.values()), request)
         longest_s = oldest.limit_s + self._limits.stuck_grace_s
-        request.due = self._turn_began + longest_s
+        request.due = self._oldest_since + longest_s
         if request.due <= self._loop.time():
             request.due = math.inf
-            if self._proof is not None:
+            if proving:
                 self._proof_is_late(longest_s)
                 return
             self._stuck = True
             self.kill(f"it was stuck in one prediction for {longest_s:g} s")
 
-    def _begin_turn(self, now: float) -> None:
-        """Note that another request is the oldest now."""
-        self._turn_began, self._excuses = now, _EXCUSES
+    def _begin_oldest(self, now: float) -> None:
+        """Begin the time of a request that is the oldest from now on."""
+        self._oldest_since, self._pauses_left = now, _PAUSES
 
-    def _excuse(self) -> None:
-        """Begin the time of the oldest request anew: the worker did something else that is due."""
-        if self._excuses:
-            self._excuses -= 1
-            self._turn_began = self._loop.time()
+    def _restart_oldest(self) -> None:
+        """Begin that time anew, a bounded number of times: the worker has finished other work."""
+        if self._pauses_left:
+            self._pauses_left -= 1
+            self._oldest_since = self._loop.time()
 
     async def probe(self, timeout_s: float) -> messages.Alive:
-        """Ask the worker to predict its example and to measure itself.
+        """Let the worker predict its example and measure itself.
 
         Raises:
-            TimeoutError: It did not answer in time.
-            NotDeliveredError: It is not ready, or died meanwhile.
+            TimeoutError: The worker did not reply in time.
+            NotDeliveredError: The replica is not ready, or died meanwhile.
         """
         if self.state is not ReplicaState.READY or self._channel is None or self._probe is not None:
             raise NotDeliveredError
         self._probe = asyncio.get_running_loop().create_future()
-        if not self._probe_is_out:  # else the answer to the last one, which came to no end, is next
+        if not self._probe_is_out:  # else the reply to the last probe, which timed out, is next
             self._probe_is_out = True
             self._channel.send(Kind.PROBE, 0, b"{}")
         try:
@@ -634,14 +511,14 @@ class Replica:
         self.example_s = alive.example_s
         return alive
 
-    # --- down -------------------------------------------------------------------------------------
+    # --- end --------------------------------------------------------------------------------------
 
     def stop(self, reason: str) -> None:
-        """Take no more requests and end; whoever calls has seen that nothing is in flight."""
+        """Take no more requests and end; nothing may be in flight."""
         if self.state is ReplicaState.STOPPED:
             return
         self.end_reason = reason
-        self._told_to_end = True
+        self._is_ended_by_owner = True
         if self._channel is None or not self._channel.is_open:
             self.kill(reason)
             return
@@ -650,11 +527,11 @@ class Replica:
         self._channel.send(Kind.STOP, 0, b"{}")
 
     def kill(self, reason: str) -> None:
-        """End the worker and its process group at once. Its exit is reported as ever."""
+        """End the worker and its process group at once; ``on_stopped`` follows."""
         if self.state is ReplicaState.STOPPED:
             return
         self.end_reason = reason
-        self._told_to_end = True
+        self._is_ended_by_owner = True
         if self._worker is None:
             self._end()
             return
@@ -670,39 +547,39 @@ class Replica:
         async with asyncio.timeout(_KILL_WAIT_S):
             await self._stopped.wait()
 
-    # --- what comes from the worker ---------------------------------------------------------------
+    # --- the worker's messages --------------------------------------------------------------------
 
     def _received(self, frame: Frame) -> None:
         try:
-            self._hear(frame)
-        except NonsenseError as error:
-            self._disbelieve(f"{_NONSENSE}: {error}")
-        except Exception:  # noqa: BLE001  # the fault is ours; the worker that met it goes
+            self._handle(frame)
+        except InvalidMessageError as error:
+            self._garbled(str(error))
+        except Exception:  # noqa: BLE001  # a fault of ours ends only the worker that met it
             _log.exception("frame.failed", replica=self.name, kind=frame.kind)
-            self._disbelieve("the gateway failed on what the worker said")
+            self._distrust("the gateway failed on a message of the worker")
 
-    def _hear(self, frame: Frame) -> None:
-        self._heard_at = self._loop.time()
-        if frame.kind in _ANSWERS:
-            self._hear_answer(frame)
+    def _handle(self, frame: Frame) -> None:
+        self._last_frame_at = self._loop.time()
+        if frame.kind in _REPLIES:
+            self._handle_reply(frame)
         elif frame.kind == Kind.ALIVE:
-            self._hear_alive(frame)
+            self._handle_alive(frame)
         elif frame.kind in _OF_PROOFS:
-            self._hear_of_proof(frame)
+            self._handle_proof(frame)
         elif frame.kind == Kind.WARMING:
             self._begin_warm_up()
         elif frame.kind not in _OF_HANDSHAKE:
-            raise NonsenseError(f"a message of kind {frame.kind}, which no worker sends")
+            raise InvalidMessageError(f"a message of kind {frame.kind}, which no worker sends")
         elif self._handshake is None or self._handshake.done():
-            raise NonsenseError(f"{Kind(frame.kind).name} is out of its order")
+            raise InvalidMessageError(f"{Kind(frame.kind).name} is out of its order")
         else:
             self._handshake.set_result(frame)
 
-    def _disbelieve(self, reason: str) -> None:
-        """Hear no more of this worker, and end it."""
-        if not self._nonsense:
-            self._nonsense = reason
-            _log.warning("worker.disbelieved", replica=self.name, pid=self.pid, reason=reason)
+    def _distrust(self, reason: str) -> None:
+        """Read no more messages of this worker, and end it."""
+        if not self._invalid:
+            self._invalid = reason
+            _log.warning("worker.distrusted", replica=self.name, pid=self.pid, reason=reason)
         if self._handshake is not None and not self._handshake.done():
             self._handshake.set_exception(LoadError("load_failed", reason))
         self.kill(reason)
@@ -710,58 +587,59 @@ class Replica:
             self._channel.close()
 
     def _garbled(self, reason: str) -> None:
-        self._disbelieve(f"{_NONSENSE}: {reason}")
+        self._distrust(f"{_INVALID}: {reason}")
 
-    def _hear_alive(self, frame: Frame) -> None:
+    def _handle_alive(self, frame: Frame) -> None:
         if not self._probe_is_out:
-            raise NonsenseError("an answer to a probe that nobody asked for")
-        alive = read_alive(frame.header)
+            raise InvalidMessageError("a reply to no probe")
+        alive = read_message(messages.Alive, frame.header)
         self._probe_is_out = False
-        self._excuse()
+        self._restart_oldest()
         if self._probe is not None and not self._probe.done():
             self._probe.set_result(alive)
 
-    def _hear_answer(self, frame: Frame) -> None:
-        request = self._take(frame.id)
+    def _handle_reply(self, frame: Frame) -> None:
+        request = self._pop_request(frame.id)
         if request is None:
-            raise NonsenseError("an answer to a request that it does not have")
-        self._pace.answered(self._heard_at)
+            raise InvalidMessageError("a reply to a request that is not inside the worker")
+        self._rate.answered(self._last_frame_at)
         try:
             self._answer(request, frame)
-        except NonsenseError:
-            if not request.answer.done():
-                request.answer.set_exception(
-                    WorkerDiedError(f"the worker of {self.name} speaks nonsense", retry_after_s=1)
+        except InvalidMessageError:
+            if not request.reply.done():
+                request.reply.set_exception(
+                    WorkerDiedError(
+                        f"the worker of {self.name} sent an invalid reply", retry_after_s=1
+                    )
                 )
             raise
 
-    def _answer(self, request: _InFlight, frame: Frame) -> None:
-        """Give an answer to its caller, who may have left, and count what the model did.
+    def _answer(self, request: InFlight, frame: Frame) -> None:
+        """Pass a reply on to its caller, who may have left, and count what the model did.
 
         The time that counts is that of the model's call: the wait before it depends on what other
         callers have sent.
         """
-        answer = request.answer
         if frame.kind == Kind.REPLY:
             reply = WorkerReply(frame.body, request.answer_type, *read_reply(frame.header))
             self.answered += 1
-            if not answer.done():
-                answer.set_result(reply)
+            if not request.reply.done():
+                request.reply.set_result(reply)
             self._on_request(reply.predict_s if reply.predict_s < request.limit_s else None)
             return
         error = read_failed(frame.header)
-        if not answer.done():
-            answer.set_exception(error)
+        if not request.reply.done():
+            request.reply.set_exception(error)
         if isinstance(error, ModelRaisedError) and error.begun:
             self._on_request(None)
 
-    def _take(self, frame_id: int) -> _InFlight | None:
+    def _pop_request(self, frame_id: int) -> InFlight | None:
         was_oldest = next(iter(self._in_flight), 0) == frame_id
         request = self._in_flight.pop(frame_id, None)
         if request is None:
             return None
         if was_oldest:
-            self._begin_turn(self._heard_at)
+            self._begin_oldest(self._last_frame_at)
         self._in_flight_bytes -= request.body_bytes
         try:
             request.on_done()
@@ -770,43 +648,37 @@ class Replica:
         return request
 
     def _hung_up(self) -> None:
-        """The socket ended. The process should be about to; otherwise it is made to."""
+        """Expect the exit of a process whose socket has ended, or end it after a while."""
         if self.state is not ReplicaState.STOPPED:
-            if self.state is not ReplicaState.DRAINING:
-                self.state = ReplicaState.DRAINING
+            self.state = ReplicaState.DRAINING
             asyncio.get_running_loop().call_later(_EXIT_AFTER_EOF_S, self.kill, self.end_reason)
 
     def _exited(self) -> None:
-        """The process has ended: read what it still said, then fail the rest."""
+        """Read the last messages of a process that has ended, then release everything."""
         drain = [self._channel.drain] if self._channel is not None else []
         release_all(*drain, self._end)
 
     def _end(self) -> None:
-        """Report what has ended with the process, and release all; each step whatever raises."""
+        """Fail every request, release everything and report the end; no step prevents another."""
         if self.state is ReplicaState.STOPPED:
             return
         self.state = ReplicaState.STOPPED
         unsent = self._channel.unsent_ids() if self._channel else set()
-        # While it proves something, it has begun no request.
-        proving = self._proof is not None and not self._nonsense
+        proving = self._proofs.is_under_way and not self._invalid  # then it has begun no request
         release_all(
             *(() if proving else (partial(self._count_failed, unsent),)),
             *(
                 partial(self._fail, frame_id, delivered=frame_id not in unsent and not proving)
                 for frame_id in list(self._in_flight)
             ),
-            self._lose_proof_if_died,
-            self._tell_who_waits,
+            *([] if self._is_ended_by_owner else [self._proofs.lose]),
+            self._fail_waiters,
             *self._releases(),
             self._stopped.set,
             partial(self._on_stopped, self),
         )
 
-    def _lose_proof_if_died(self) -> None:
-        if not self._told_to_end:
-            self._lose_proof()
-
-    def _tell_who_waits(self) -> None:
+    def _fail_waiters(self) -> None:
         if self._handshake is not None and not self._handshake.done():
             self._handshake.set_exception(self._ended_early())
         if self._probe is not None and not self._probe.done():
@@ -825,12 +697,12 @@ class Replica:
                 self._on_request(None)
 
     def _fail(self, frame_id: int, *, delivered: bool) -> None:
-        request = self._take(frame_id)
+        request = self._pop_request(frame_id)
         if request is None:
             return
-        if request.answer.done():
+        if request.reply.done():
             return
-        request.answer.set_exception(
+        request.reply.set_exception(
             WorkerDiedError(
                 f"the worker of {self.name} ended with this request inside", retry_after_s=1
             )
@@ -839,10 +711,8 @@ class Replica:
         )
 
     def _releases(self) -> list[Callable[[], object]]:
-        """Return the steps that release all that this holds: no step needs another one."""
-        steps: list[Callable[[], object]] = []
-        if self._proof is not None and self._proof.late is not None:
-            steps.append(self._proof.late.cancel)
+        """Return the steps that release timers, sockets and the process."""
+        steps: list[Callable[[], object]] = [self._proofs.close]
         if self._timer is not None:
             steps.append(self._timer.cancel)
         if self._channel is not None:
@@ -850,39 +720,22 @@ class Replica:
         if self._output is not None:
             steps.append(self._output.close)
         if self._worker is not None:
-            steps += [
-                partial(self._loop.remove_reader, self._worker.exited),
-                self._worker.close,  # and ends what a dead leader left of its session
-            ]
+            steps += [partial(self._loop.remove_reader, self._worker.exited), self._worker.close]
         return steps
 
 
-def _believed(read: Callable[[bytes], M], frame: Frame) -> M:
-    """Read what a worker says while it comes up.
+def _read_or_fail(message_type: type[M], frame: Frame) -> M:
+    """Read a message of a worker that loads.
 
     Raises:
-        LoadError: It is not what a worker of ours says.
+        LoadError: The message is invalid.
     """
     try:
-        return read(frame.header)
-    except NonsenseError as error:
-        raise LoadError("load_failed", f"{_NONSENSE}: {error}") from error
-
-
-def with_proof(loaded: messages.Loaded, proof: Proof) -> messages.Loaded:
-    """Return what a worker has said of itself, as it is with what it has proved since."""
-    return replace(
-        loaded,
-        batching=proof.batching,
-        batching_reason=proof.batching_reason,
-        call_path=proof.call_path,
-        call_path_reason=proof.call_path_reason,
-        answers=proof.answers,
-        joined_rows=proof.joined_rows,
-        proof=proof.as_header(),
-    )
+        return read_message(message_type, frame.header)
+    except InvalidMessageError as error:
+        raise LoadError("load_failed", f"{_INVALID}: {error}") from error
 
 
 def clock_deadline(timeout_s: float) -> float:
-    """Return the absolute deadline that workers understand (``CLOCK_MONOTONIC``, seconds)."""
+    """Return a deadline as workers understand it (``CLOCK_MONOTONIC``, seconds)."""
     return time.monotonic() + timeout_s

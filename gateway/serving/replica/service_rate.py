@@ -1,36 +1,35 @@
-"""How fast something answers while it has work, measured by itself. Pure; told the time."""
+"""Measures how fast something answers while it has work. Pure: callers pass the time."""
 
 from __future__ import annotations
 
 import math
 
 _KEPT = 0.9
-"""How much of what was measured still counts one interval later: the last ten say most of it."""
+"""Weight of earlier intervals after each new one: the last ten decide."""
 _KEPT_IDLE = 0.5
-"""The same, for every second without work: what was slow a while ago need not be now."""
+"""Weight of earlier intervals after each second without work."""
 _LONGEST_RETRY_S = 60.0
 
 
-class Pace:
+class ServiceRate:
     """Seconds per answer while busy: an exponentially weighted mean.
 
-    Answers that come together, as those of a batch do, share the interval before them. Times are
-    seconds of one monotonic clock, which may be coarse: what it rounds off one interval it adds to
-    the next. A time without work leaves the mean as it is and lets it weigh less beside the next
-    interval that is measured.
+    Answers that arrive together, such as those of a batch, share the interval before them. All
+    times are seconds of one monotonic clock. The clock may be coarse: what it rounds off one
+    interval, it adds to the next. Idle time leaves the mean as it is and lets it weigh less beside
+    the next interval.
     """
 
     __slots__ = ("_answers", "_busy_s", "_kept", "_since")
 
     def __init__(self) -> None:
-        """Start with nothing measured."""
         self._busy_s = 0.0
         self._answers = 0.0
         self._kept = _KEPT
         self._since = 0.0
 
     def began(self, now: float) -> None:
-        """Take note that it has work again, after it had none."""
+        """Begin an interval after an idle time."""
         self._kept *= _KEPT_IDLE ** (now - self._since)
         self._since = now
 
@@ -48,18 +47,12 @@ class Pace:
         """The mean; 0 before the first answer."""
         return self._busy_s / self._answers if self._answers else 0.0
 
-    def rested_s(self, now: float) -> float:
-        """Return the mean as far as it still counts, for one that has no work: halved each second.
-
-        What has not been measured for a while is worth trying.
-        """
+    def decayed_s(self, now: float) -> float:
+        """Return the mean of an idle owner, halved each second: old slowness is worth a retry."""
         kept: float = _KEPT_IDLE ** (now - self._since)
         return self.seconds_per_answer * kept
 
     def retry_after_s(self, in_flight: int) -> float:
-        """Return after how many whole seconds what is in flight now will have been answered.
-
-        At least 1, and at most 60: a measurement is no promise.
-        """
+        """Return in how many whole seconds the requests in flight will be answered: 1 to 60."""
         expected_s = math.ceil(in_flight * self.seconds_per_answer)
         return float(min(max(1, expected_s), _LONGEST_RETRY_S))

@@ -1,8 +1,7 @@
-"""What workers say, checked where it is decoded: a frame of a worker is input like a caller's.
+"""Reads the messages of workers, and checks them as strictly as a caller's input.
 
-Types, ranges, sizes and words of every field are looked at here, and nowhere else. A message that
-does not pass ends its worker: `NonsenseError`. Numbers that are not finite and broken text are no
-JSON for orjson, so none comes past it.
+Types, ranges, sizes and words of every field are checked here, and nowhere else. An invalid message
+ends its worker. orjson refuses numbers that are not finite and broken text.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ from gateway.worker.loading.proofs.proof import (
 from gateway.worker.protocol.messages import MAX_TEXT, Alive, Failed, Hello, Loaded, LoadFailed
 
 MAX_HEADER_BYTES = 256 * 1024
-"""Of a frame from a worker: many times what the longest honest one has."""
+"""Of a frame from a worker: many times the longest valid one."""
 _MAX_ITEMS = 256
 _MAX_BYTES = 2**48
-"""Of memory, beyond what any machine has."""
+"""Of memory: more than any machine has."""
 _MAX_ROWS = 2**40
 _MAX_SECONDS = 1e7
 _MAX_VERSION = 2**31
@@ -47,26 +46,26 @@ Fits = Callable[[Any], bool]
 M = TypeVar("M")
 
 
-class NonsenseError(ValueError):
-    """A worker said what no worker of ours says. The message names the fault, without the data."""
+class InvalidMessageError(ValueError):
+    """A worker's message is invalid. The text names the fault, without the data."""
 
 
-# --- answers: read by hand, once for every request ----------------------------------------------
+# --- replies: read by hand, once for every request ----------------------------------------------
 
 
 def read_reply(header: bytes) -> tuple[int, float, float, int]:
     """Return rows, seconds in the queue, seconds of the call, and rows of the batch of a REPLY.
 
     Raises:
-        NonsenseError: It is none.
+        InvalidMessageError: A field is missing, unknown or out of range.
     """
-    said = _loads(header)
+    fields = _loads(header)
     try:
-        rows, queued_s = said["rows"], said["queued_s"]
-        predict_s, batch_rows = said["predict_s"], said["batch_rows"]
+        rows, queued_s = fields["rows"], fields["queued_s"]
+        predict_s, batch_rows = fields["predict_s"], fields["batch_rows"]
     except (KeyError, TypeError) as error:
-        raise NonsenseError("an answer lacks a field") from error
-    if len(said) == _REPLY_FIELDS and (  # one test per field, on the hot path
+        raise InvalidMessageError("an answer lacks a field") from error
+    if len(fields) == _REPLY_FIELDS and (  # one test per field, on the hot path
         type(rows) is int
         and type(batch_rows) is int
         and type(queued_s) in _NUMBERS
@@ -77,7 +76,7 @@ def read_reply(header: bytes) -> tuple[int, float, float, int]:
         and 0 <= predict_s <= _MAX_SECONDS
     ):
         return rows, queued_s, predict_s, batch_rows
-    raise NonsenseError("a field of an answer is not what it must be")
+    raise InvalidMessageError("a field of an answer is unknown or out of range")
 
 
 _REPLY_FIELDS = 4
@@ -85,12 +84,12 @@ _NUMBERS = frozenset({int, float})
 
 
 def read_failed(header: bytes) -> GatewayError:
-    """Return the error that a FAILED spells, of the same code.
+    """Return the error of a FAILED.
 
     Raises:
-        NonsenseError: It is none.
+        InvalidMessageError: A field is missing, unknown or out of range.
     """
-    failed = _read(Failed, header)
+    failed = read_message(Failed, header)
     match failed.code:
         case "invalid_input":
             return InvalidInputError(failed.message, failed.details)
@@ -104,81 +103,51 @@ def read_failed(header: bytes) -> GatewayError:
             return ModelRaisedError(failed.message, begun=failed.begun)
 
 
-# --- everything else ----------------------------------------------------------------------------
-
-
-def read_hello(header: bytes) -> Hello:
-    """Return a HELLO.
-
-    Raises:
-        NonsenseError: It is none.
-    """
-    return _read(Hello, header)
-
-
-def read_loaded(header: bytes) -> Loaded:
-    """Return a LOADED.
-
-    Raises:
-        NonsenseError: It is none.
-    """
-    return _read(Loaded, header)
-
-
-def read_load_failed(header: bytes) -> LoadFailed:
-    """Return a LOAD_FAILED.
-
-    Raises:
-        NonsenseError: It is none.
-    """
-    return _read(LoadFailed, header)
-
-
-def read_alive(header: bytes) -> Alive:
-    """Return an ALIVE.
-
-    Raises:
-        NonsenseError: It is none.
-    """
-    return _read(Alive, header)
+# --- all other messages --------------------------------------------------------------------------
 
 
 def read_proof(header: bytes) -> Proof | None:
-    """Return the proof in a PROVING or PROVED; None: it is of another format, or beyond a bound.
+    """Return the proof in a PROVING or PROVED, or None if its format or a bound is unknown here.
 
     Raises:
-        NonsenseError: It has none.
+        InvalidMessageError: There is no object ``proof``, or another field.
     """
-    said = _loads(header)
-    if type(said) is not dict or said.keys() != {"proof"}:
-        raise NonsenseError("a message about a proof has other fields")
-    if not _is_object(said["proof"]):
-        raise NonsenseError("a proof is no object")
-    return parse(said["proof"])
+    fields = _loads(header)
+    if type(fields) is not dict or fields.keys() != {"proof"}:
+        raise InvalidMessageError("a message about a proof has other fields")
+    if not _is_object(fields["proof"]):
+        raise InvalidMessageError("a proof is no object")
+    return parse(fields["proof"])
 
 
-def _read(message_type: type[M], header: bytes) -> M:
-    """Read a header as ``message_type``, and look at every field."""
-    said = _loads(header)
-    if type(said) is not dict:
-        raise NonsenseError(f"a {message_type.__name__} is no object")
+def read_message(message_type: type[M], header: bytes) -> M:
+    """Return a message of another type, after checking every field.
+
+    Raises:
+        InvalidMessageError: A field is missing, unknown or out of range.
+    """
+    fields = _loads(header)
+    if type(fields) is not dict:
+        raise InvalidMessageError(f"a {message_type.__name__} is no object")
     rules = _RULES[message_type]
-    if unknown := said.keys() - rules.keys():
-        raise NonsenseError(f"a {message_type.__name__} has {len(unknown)} unknown fields")
-    for name, value in said.items():
+    if unknown := fields.keys() - rules.keys():
+        raise InvalidMessageError(f"a {message_type.__name__} has {len(unknown)} unknown fields")
+    for name, value in fields.items():
         if not rules[name](value):
-            raise NonsenseError(f"{name} of a {message_type.__name__} is not what it must be")
+            raise InvalidMessageError(
+                f"{name} of a {message_type.__name__} has a wrong type or value"
+            )
     try:
-        return message_type(**said)
+        return message_type(**fields)
     except TypeError as error:
-        raise NonsenseError(f"a {message_type.__name__} lacks a field") from error
+        raise InvalidMessageError(f"a {message_type.__name__} lacks a field") from error
 
 
 def _loads(header: bytes) -> Any:
     try:
         return orjson.loads(header)
     except ValueError as error:
-        raise NonsenseError("a header is not JSON") from error
+        raise InvalidMessageError("a header is not JSON") from error
 
 
 # --- the rules ----------------------------------------------------------------------------------
@@ -279,4 +248,4 @@ _RULES: dict[type[Any], dict[str, Fits]] = {
         "example_s": _is_seconds,
     },
 }
-"""What each field must be. A field without a rule is refused, so that none is forgotten."""
+"""What each field must be. A field without a rule is refused."""

@@ -1,13 +1,13 @@
 """Which replicas start, end and take no new requests: one pure decision over a snapshot.
 
 `decide` looks at every replica, every load that is waited for and every standby of the node, and
-returns the next actions. `LoadQueue` applies them and asks again, until nothing is left to do.
+returns the next actions. `LoadQueue` applies them and decides again, until nothing is left to do.
 
 1. More bytes are held than allowed: idle replicas end, else the one that has grown most.
 2. A version has more replicas than it is to have: the least used drain.
 3. The oldest demand goes first. Idle replicas are evicted for it, the least valuable first.
 4. A demand that has waited for ``TURN_WAIT_S`` has its *turn*: busy replicas are closed to new
-   requests, one after the other, and younger demands start only where that does not delay it.
+   requests, one at a time, and younger demands start only if they do not delay it.
 5. Free capacity is used for background loads. They evict no replica.
 
 The value of a replica is how lately it was used, weighed by how often (`value`). The tag
@@ -26,14 +26,14 @@ from gateway.contract import ReplicaKey
 from gateway.serving.residency.standbys import Standby, displaced, spared
 
 TURN_WAIT_S = 1.0
-"""Steady traffic on the residents must not keep a newcomer out for ever."""
+"""Bounds how long steady traffic on the residents keeps a new version out."""
 SLOW_LOAD_S = 5.0
-"""A load that takes longer holds up no other, so that three big models do not make the callers of a
-small one wait; but in all there are never more than twice as many as may be under way at a time."""
+"""A slower load no longer counts against ``loads_at_once``, so that big models do not delay a small
+one. All loads together never exceed twice that number."""
 HALF_LIFE_S = 60.0
 """A use of a minute ago counts half."""
 _SLOW_END_TURNS = 5
-"""A closed replica that still works after so many turns is not waited for."""
+"""After so many turns, a closed replica that is still busy no longer delays others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,12 @@ class ReplicaView:
     """A replica, as the decision sees it.
 
     Attributes:
-        number: Tells the replicas of a version apart.
-        bytes: Held now; while the replica loads, the most that its load is expected to need.
-        grown: By how many bytes it has grown since it was ready.
+        number: Identifies the replica.
+        bytes: Measured size; while the replica loads, its expected peak.
+        grown: Growth since it was ready, in bytes.
         value: See `value`.
         started_at: Monotonic seconds, as ``closed_at``.
-        is_wrong: A successor may start beside it.
+        is_wrong: It will be replaced; its successor may start beside it.
     """
 
     number: int
@@ -83,7 +83,7 @@ class ReplicaView:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it could end without a request noticing."""
+        """Whether it could end without affecting a request."""
         return self.state is State.READY and self.leases == 0
 
 
@@ -92,11 +92,11 @@ class DemandView:
     """A version that callers or stages wait for.
 
     Attributes:
-        since: Monotonic seconds when the first one began to wait.
-        bytes: Expected need of one replica.
-        replicas: Number of replicas that are waited for.
+        since: Monotonic seconds when the first waiter joined.
+        bytes: Expected peak of one replica.
+        replicas: Number of replicas that are needed.
         is_staged: A stage waits for it.
-        stage_deadline: When its stages stop looking for room; infinite without a stage.
+        stage_deadline: When its stages stop waiting for room; infinite without a stage.
     """
 
     key: ReplicaKey
@@ -110,7 +110,7 @@ class DemandView:
 
 @dataclass(frozen=True, slots=True)
 class BackgroundLoad:
-    """A version that is to have a replica as soon as there is free room."""
+    """A version to be loaded as soon as there is free room."""
 
     key: ReplicaKey
     bytes: int
@@ -123,10 +123,10 @@ class Snapshot:
     Attributes:
         now: Monotonic seconds.
         limits: Slots and bytes for replicas, without the forkserver's bytes.
-        loads_at_once: How many loads may be under way.
+        loads_at_once: The most loads under way.
         demands: Oldest first, without those that pause after a failure.
-        background: The most wanted first.
-        wanted: How many replicas each resident version is to have.
+        background: By descending priority.
+        wanted: The number of replicas that each resident version should have.
     """
 
     now: float
@@ -161,7 +161,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Evict:
-    """End an idle replica, since others need its room."""
+    """End an idle replica: its room is needed."""
 
     number: int
     reason: str = "evicted: room was needed"
@@ -169,28 +169,28 @@ class Evict:
 
 @dataclass(frozen=True, slots=True)
 class CloseToNew:
-    """Let a busy replica finish what it has, then evict it."""
+    """Let a busy replica answer its requests, then evict it."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Let a replica finish what it has, then end it: its version has enough others."""
+    """Let a replica answer its requests, then end it: its version has enough others."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Displace:
-    """End the version that a standby replaces before the standby is up."""
+    """End the version that a standby replaces before the standby loads."""
 
     standby: Standby
 
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Give up a demand, or only its stages."""
+    """Fail a demand, or only its stages."""
 
     key: ReplicaKey
     why: Why
@@ -201,15 +201,15 @@ Action = Start | Evict | CloseToNew | Drain | Displace | Fail
 
 
 def faded(heat: float, seconds: float) -> float:
-    """Return how much uses count that were counted so many seconds ago."""
+    """Return the weight, after so many seconds, of a number of uses."""
     return heat * math.exp2(-seconds / HALF_LIFE_S)
 
 
 def value(heat: float, idle_s: float) -> float:
     """Return what keeping a replica is worth: how lately it was used, weighed by how often.
 
-    The logarithm lets what was hot an hour ago go soon; the half-life beside the idle time keeps
-    one request from outweighing many. A replica that was never used is worth nothing.
+    The logarithm lets a replica that was hot an hour ago go soon; the half-life beside the idle
+    time keeps one request from outweighing many. A replica that was never used is worth nothing.
 
     Args:
         heat: Its uses, halved every ``HALF_LIFE_S``.
@@ -219,9 +219,9 @@ def value(heat: float, idle_s: float) -> float:
 
 
 def decide(seen: Snapshot) -> tuple[Action, ...]:
-    """Return what to do now; empty if everything has to wait.
+    """Return the next actions; empty if everything has to wait.
 
-    Whoever applies the actions asks again: they may have changed anything.
+    The caller applies them and decides again on a new snapshot.
     """
     return (
         _give_up_late_stages(seen)
@@ -232,7 +232,7 @@ def decide(seen: Snapshot) -> tuple[Action, ...]:
 
 
 def _give_up_late_stages(seen: Snapshot) -> tuple[Action, ...]:
-    """A stage looks for room no longer than callers do."""
+    """Fail stages that have waited for room as long as callers may."""
     return tuple(
         Fail(one.key, Why.STAGE_TOO_LATE)
         for one in seen.demands
@@ -242,7 +242,7 @@ def _give_up_late_stages(seen: Snapshot) -> tuple[Action, ...]:
 
 
 def _release_excess(seen: Snapshot) -> tuple[Action, ...]:
-    """An estimate was too low, or a replica has grown."""
+    """End replicas if more bytes are held than allowed: an estimate was low, or one grew."""
     staying = [one for one in seen.replicas if one.state is not State.ENDING]
     excess = sum(one.bytes for one in staying) - seen.limits.bytes
     if excess <= 0:
@@ -261,7 +261,7 @@ def _release_excess(seen: Snapshot) -> tuple[Action, ...]:
 
 
 def _drain_surplus(seen: Snapshot) -> tuple[Action, ...]:
-    """Not while a replica of the version loads or ends, nor while it is staged or replaced."""
+    """Drain surplus replicas of versions whose replicas are all ready and not spared."""
     groups: dict[ReplicaKey, list[ReplicaView]] = {}
     for one in seen.replicas:
         groups.setdefault(one.key, []).append(one)
@@ -298,14 +298,14 @@ def _serve_demands(seen: Snapshot) -> tuple[Action, ...]:
 
 
 def _loads_under_way(seen: Snapshot) -> int:
-    """Count the loads; slow ones count only beyond as many as may be under way at a time."""
+    """Count the loads; slow ones count only beyond ``loads_at_once``."""
     loading = [one for one in seen.replicas if one.state is State.LOADING]
     quick = sum(one.started_at > seen.now - SLOW_LOAD_S for one in loading)
     return max(quick, len(loading) - seen.loads_at_once)
 
 
 def _may_start(seen: Snapshot, demand: DemandView) -> bool:
-    """Whether a replica may start as soon as it has room: its predecessors are gone."""
+    """Whether a replica may start once there is room: its predecessors have ended."""
     if demand.key in displaced(seen.standbys):
         return False
     group = [one for one in seen.of(demand.key) if not one.is_wrong]
@@ -320,7 +320,7 @@ def _may_start(seen: Snapshot, demand: DemandView) -> bool:
 
 
 def _use_free_room(seen: Snapshot, loads: int) -> tuple[Action, ...]:
-    """One load is kept for the next caller."""
+    """Start a background load; one load under way stays reserved for callers."""
     if loads >= seen.loads_at_once - 1:
         return ()
     fitting = (one for one in seen.background if _fits(seen, seen.replicas, one.bytes))
@@ -331,7 +331,7 @@ def _use_free_room(seen: Snapshot, loads: int) -> tuple[Action, ...]:
 
 
 def _make_room(seen: Snapshot, demand: DemandView) -> tuple[Action, ...]:
-    """Start a replica, or do what lets it start soon; empty: it has to wait."""
+    """Return the start of a replica, or what makes room for it; empty if it has to wait."""
     limits = seen.limits
     if min(limits.count, limits.bytes // max(1, demand.bytes)) < demand.replicas:
         return (Fail(demand.key, Why.TOO_BIG, demand.bytes),)
@@ -350,7 +350,7 @@ def _make_room(seen: Snapshot, demand: DemandView) -> tuple[Action, ...]:
 def _displace_for_room(
     seen: Snapshot, demand: DemandView, kept: AbstractSet[ReplicaKey]
 ) -> tuple[Action, ...]:
-    """End the version that is to be replaced, if that makes the room and its tag allows it."""
+    """Displace the old version, if its tag allows that and it makes enough room."""
     for standby in _replacing(seen, demand):
         others = [one for one in seen.replicas if one.key != standby.replaces]
         if standby.swap == "auto" and (
@@ -364,7 +364,7 @@ def _displace_for_room(
 
 
 def _replacing(seen: Snapshot, demand: DemandView) -> list[Standby]:
-    """Return the stages of a version whose predecessor is still there to be displaced."""
+    """Return the standbys of a version whose predecessor has not been displaced."""
     return [
         one for one in seen.standbys if one.key == demand.key and one.replaces and not one.displaces
     ]
@@ -377,7 +377,7 @@ def _fits(seen: Snapshot, replicas: Sequence[ReplicaView], needed_bytes: int) ->
 
 
 def _has_room_soon(seen: Snapshot, replicas: Sequence[ReplicaView], needed_bytes: int) -> bool:
-    """Whether there will be room once those have gone that are ending."""
+    """Whether there will be room once the ending replicas are gone."""
     staying = [one for one in replicas if one.state is not State.ENDING]
     return _fits(seen, staying, needed_bytes)
 
@@ -388,10 +388,7 @@ def _victims(
     needed_bytes: int,
     kept: AbstractSet[ReplicaKey],
 ) -> list[ReplicaView]:
-    """Return which replicas to evict; none, if all that are idle are not enough.
-
-    All victims are chosen before the first is touched, and none whose end is not needed.
-    """
+    """Return the replicas to evict; empty if all idle ones together are not enough."""
     staying = [one for one in replicas if one.state is not State.ENDING]
     idle = [one for one in staying if one.is_idle and one.key not in kept]
     missing_bytes = sum(one.bytes for one in staying) + needed_bytes - seen.limits.bytes
@@ -399,7 +396,7 @@ def _victims(
 
 
 def _enough(idle: Sequence[ReplicaView], slots: int, size: int) -> list[ReplicaView]:
-    """Return the first replicas that free so many slots and bytes, without those not needed."""
+    """Return the first replicas that together free so many slots and bytes."""
     victims: list[ReplicaView] = []
     for one in idle:
         if slots <= 0 and size <= 0:
@@ -416,19 +413,19 @@ def _enough(idle: Sequence[ReplicaView], slots: int, size: int) -> list[ReplicaV
 
 
 def _order(one: ReplicaView) -> tuple[bool, float, int]:
-    """The least valuable first; the older of two that were never used."""
+    """Sort the least valuable first; of two that were never used, the older."""
     return one.keep_resident, one.value, one.number
 
 
-# --- a turn for a demand that waits long ----------------------------------------------------------
+# --- the turn of a demand -------------------------------------------------------------------------
 
 
 def _staying(
     seen: Snapshot, demand: DemandView, started_after: float = math.inf
 ) -> list[ReplicaView]:
-    """Return the replicas that stay although a demand waits: neither idle nor to be closed for it.
+    """Return the replicas that a demand's turn will not end: it may neither evict nor close them.
 
-    One that loads may be closed soon. One that started after ``started_after`` stays too.
+    Replicas that started after ``started_after`` count as such too.
     """
     kept = spared(seen.standbys)
     return [
@@ -445,9 +442,9 @@ def _staying(
 
 
 def _leaves_room(seen: Snapshot, first: DemandView, newcomer: DemandView) -> bool:
-    """Whether a younger demand may start although another one has its turn."""
-    place = ReplicaView(0, newcomer.key, newcomer.bytes)
-    return _fits(seen, [*_staying(seen, first, first.since), place], first.bytes)
+    """Whether a younger demand may start without delaying the one whose turn it is."""
+    started = ReplicaView(0, newcomer.key, newcomer.bytes)
+    return _fits(seen, [*_staying(seen, first, first.since), started], first.bytes)
 
 
 def _close_one_for(seen: Snapshot, demand: DemandView) -> tuple[Action, ...]:

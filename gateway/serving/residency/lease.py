@@ -9,13 +9,13 @@ from gateway.serving.residency.replica_pool import Resident
 
 
 class Lease:
-    """The right to send one request to a replica: while it lasts, nothing evicts the replica."""
+    """The right to send one request to a replica. While it lasts, nothing evicts the replica."""
 
-    __slots__ = ("_give_back", "_released", "resident")
+    __slots__ = ("_on_release", "_released", "resident")
 
-    def __init__(self, resident: Resident, give_back: Callable[[Resident], None]) -> None:
-        """Store; the set has counted it already."""
-        self._give_back = give_back
+    def __init__(self, resident: Resident, on_release: Callable[[Resident], None]) -> None:
+        """Store; the resident set has counted the lease already."""
+        self._on_release = on_release
         self.resident = resident
         self._released = False
 
@@ -25,7 +25,7 @@ class Lease:
         return self.resident.replica
 
     def release(self) -> None:
-        """Give the right back. Twice is once."""
+        """End the lease. Idempotent."""
         if not self._released:
             self._released = True
-            self._give_back(self.resident)
+            self._on_release(self.resident)

@@ -1,4 +1,4 @@
-"""Every worker of this node: coming up, ready, going. `ResidentSet` says who may use one.
+"""Every replica of this node, from the start of its process to its end.
 
 Event loop only.
 """
@@ -6,6 +6,7 @@ Event loop only.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from gateway.contract import ReplicaKey
 from gateway.errors import LoadError
 from gateway.serving.replica import Replica, ReplicaState
 from gateway.serving.residency.decision import ReplicaView, State, faded, value
-from gateway.serving.residency.load_history import TrackRecord
+from gateway.serving.residency.load_history import LoadHistory
 from gateway.system import release_all
 from gateway.worker.protocol import messages
 
@@ -26,43 +27,43 @@ _log = structlog.get_logger("gateway.serving.residency.replica_pool")
 
 
 class Observer(Protocol):
-    """Who is told of loads and ends; for metrics and logs, never for decisions."""
+    """Receives loads and ends, for metrics and logs."""
 
     def loaded(self, key: ReplicaKey, seconds: float, resident_bytes: int) -> None:
-        """A worker is ready."""
+        """A replica became ready."""
 
     def load_failed(self, key: ReplicaKey, failure: str, message: str) -> None:
-        """A worker did not come up."""
+        """A load failed."""
 
     def ended(self, key: ReplicaKey, reason: str, *, evicted: bool, died: bool) -> None:
-        """A worker that was ready has ended: to make room, by itself, or because it had to."""
+        """A replica that was ready has ended. ``died``: without being stopped."""
 
 
 class Owner(Protocol):
-    """Who decides about workers: told what became of each."""
+    """Decides about replicas, and receives what became of each."""
 
-    def came_up(self, resident: Resident) -> None:
-        """A worker is ready, and takes leases from now on."""
+    def became_ready(self, resident: Resident) -> None:
+        """A replica became ready, and may be leased from now on."""
 
-    def failed(self, resident: Resident, error: LoadError, pause_s: float) -> None:
-        """A worker did not come up; its version is left alone for ``pause_s`` seconds."""
+    def load_failed(self, resident: Resident, error: LoadError, pause_s: float) -> None:
+        """A load failed; the version pauses for ``pause_s`` seconds."""
 
-    def gone(self, resident: Resident, *, died: bool) -> None:
-        """A worker's process has ended and its memory is free. ``died``: nobody asked it to."""
+    def replica_ended(self, resident: Resident, *, died: bool) -> None:
+        """A replica has ended, and its memory is free. ``died``: without being stopped."""
 
 
 @dataclass(slots=True, eq=False)
 class Resident:
-    """One worker's place in the set, from the start of its process to the end of it.
+    """A replica as a member of the resident set.
 
     Attributes:
-        number: Counts the workers of this gateway.
-        bytes: What it holds: expected, while it comes up; measured, from then on.
-        ready_bytes: Bytes held when the worker became ready.
-        cold: It was warmed by a stage, and no caller has used it since.
-        closed_to_new: It ends with its last lease; ``closed_at``: since then.
-        wrong: Why it is to be replaced: a successor need not wait until it has ended. Mostly empty.
-        heat: Leases, halved every ``HALF_LIFE_S``; with those of the version's last replica.
+        number: Identifies the replica among all of this gateway.
+        bytes: Expected size while it loads; measured size afterwards.
+        ready_bytes: Size when it became ready.
+        cold: It was warmed by a stage, and not leased since.
+        closed_to_new: It takes no more leases since ``closed_at``, and ends with its last one.
+        wrong: Why it will be replaced, or empty. Its successor may start beside it.
+        heat: Leases, halved every ``HALF_LIFE_S``; with those of the version's ended replicas.
     """
 
     key: ReplicaKey
@@ -83,24 +84,24 @@ class Resident:
 
     @property
     def ready(self) -> bool:
-        """Whether leases may be taken."""
+        """Whether it may be leased."""
         return (
             self.replica.state is ReplicaState.READY and not self.closed_to_new and not self.ending
         )
 
     @property
     def coming_up(self) -> bool:
-        """Whether its load is under way, and wanted."""
+        """Whether it loads, and was not closed meanwhile."""
         return self.replica.loaded is None and not self.closed_to_new and not self.ending
 
     def close_to_new(self, now: float) -> None:
-        """Take no new leases from now on."""
+        """Take no more leases."""
         if not self.closed_to_new:
             self.closed_to_new, self.closed_at = True, now
 
     @property
     def state(self) -> State:
-        """The state for the decision; a worker whose process is about to end is closed."""
+        """The state for the decision; a replica that died but has not ended yet is closed."""
         if self.ending:
             return State.ENDING
         if self.closed_to_new:
@@ -126,8 +127,8 @@ class Resident:
         )
 
 
-class Workers:
-    """Owner of every replica."""
+class ReplicaPool:
+    """Starts, counts and ends replicas. Attribute ``owner`` is set once it exists."""
 
     def __init__(
         self,
@@ -135,71 +136,70 @@ class Workers:
         new_replica: Callable[[ReplicaKey, Callable[[Replica], None]], Replica],
         prepare: Callable[[ReplicaKey], Awaitable[messages.Load]],
         observer: Observer,
-        track_record: TrackRecord,
+        load_history: LoadHistory,
         shared_bytes: Callable[[], int],
         clock: Callable[[], float],
     ) -> None:
-        """Store; see `ResidentSet` for what each is. ``owner`` is set later."""
+        """Start empty; see `ResidentSet` for the arguments."""
         self._new_replica = new_replica
         self._prepare = prepare
         self._observer = observer
-        self._track_record = track_record
-        self._shared_bytes = shared_bytes
+        self._load_history = load_history
+        self._measure_shared = shared_bytes
         self._clock = clock
         self.owner: Owner
         self._by_key: dict[ReplicaKey, list[Resident]] = {}
         self._loads: set[asyncio.Task[None]] = set()
         self._count = 0
-        self._cooled_at = clock()
+        self._faded_at = clock()
         self._closed = False
-        self.shared = 0
+        self.shared_bytes = 0
 
     # --- questions --------------------------------------------------------------------------------
 
     def of(self, key: ReplicaKey) -> list[Resident]:
-        """Return the workers of a version, oldest first, whatever their state."""
+        """Return the replicas of a version in any state, oldest first."""
         return self._by_key.get(key, [])
 
     def all(self) -> list[Resident]:
-        """Return every worker, whatever its state."""
+        """Return every replica, in any state."""
         return [one for group in self._by_key.values() for one in group]
 
     def keys(self) -> list[ReplicaKey]:
-        """Return the versions that have a worker."""
+        """Return the versions that have a replica."""
         return list(self._by_key)
 
     def by_use(self) -> list[Resident]:
-        """Return every worker, the least recently used first."""
+        """Return every replica, the least recently used first."""
         return sorted(self.all(), key=lambda one: one.last_used)
 
     def count_ready(self, key: ReplicaKey) -> int:
-        """Count the workers of a version that take leases."""
+        """Count the ready replicas of a version."""
         return sum(one.ready for one in self.of(key))
 
     def numbered(self, number: int) -> Resident:
-        """Return the worker with this number."""
+        """Return the replica with this number."""
         return next(one for one in self.all() if one.number == number)
 
-    def cool(self, now: float) -> None:
-        """Let uses count less, the longer ago they are."""
+    def fade_heat(self, now: float) -> None:
+        """Bring the heat of every replica up to date."""
         for one in self.all():
-            one.heat = faded(one.heat, now - self._cooled_at)
-        self._cooled_at = now
+            one.heat = faded(one.heat, now - self._faded_at)
+        self._faded_at = now
 
-    # --- up ---------------------------------------------------------------------------------------
+    # --- load -------------------------------------------------------------------------------------
 
     def start(self, key: ReplicaKey, expected_bytes: int) -> None:
-        """Begin to bring a worker up; its owner is told how it went."""
+        """Start to load a replica; the owner receives the outcome."""
         now = self._clock()
         self._count += 1
-        number = self._count
         resident = Resident(
             key=key,
-            number=number,
+            number=self._count,
             bytes=expected_bytes,
             last_used=now,
             started_at=now,
-            heat=self._track_record.take_heat(key),
+            heat=self._load_history.take_heat(key),
             replica=self._new_replica(key, lambda replica: self._stopped(resident, replica)),
         )
         task = asyncio.get_running_loop().create_task(self._load(resident))
@@ -208,10 +208,10 @@ class Workers:
         task.add_done_callback(self._loads.discard)
 
     async def _load(self, resident: Resident) -> None:
-        """Bring a worker up. Whatever happens, the owner is told."""
         started = self._clock()
         try:
-            self.shared = await self._measured_shared()
+            with contextlib.suppress(RuntimeError):  # no thread: the last measurement counts
+                self.shared_bytes = await asyncio.to_thread(self._measure_shared)
             await self._load_in_tries(resident)
             self._ready(resident, self._clock() - started)
         except LoadError as error:
@@ -219,31 +219,25 @@ class Workers:
         except asyncio.CancelledError:
             self.end(resident, "its load was cancelled")
             raise
-        except Exception as error:  # noqa: BLE001  # no waiter may be left without an answer
+        except Exception as error:  # noqa: BLE001  # every waiter gets an answer
             _log.exception("load.failed", replica=str(resident.key))
             self._failed(resident, LoadError("internal_error", f"internal error: {error!r}"))
 
-    async def _measured_shared(self) -> int:
-        """Measure the forkserver; as it was, where no thread can be started for it."""
-        try:
-            return await asyncio.to_thread(self._shared_bytes)
-        except RuntimeError:
-            return self.shared
-
     async def _load_in_tries(self, resident: Resident) -> None:
-        """A worker that dies while it loads, by somebody's hand, does not fail its waiters.
+        """Load a replica, and once more if its worker dies meanwhile, without failing its waiters.
 
-        Nor one that does not come back from a proof: the next order says so, and it is left out.
+        If the worker died in a proof, the next order leaves that proof out.
         """
-        for left in reversed(range(_LOAD_TRIES)):
+        for tries_left in reversed(range(_LOAD_TRIES)):
             load = await self._prepare(resident.key)
             try:
                 await resident.replica.start(load)
             except LoadError as error:
-                if error.failure != "worker_died" or left == 0 or resident.ending or self._closed:
+                is_last = tries_left == 0 or resident.ending or self._closed
+                if is_last or error.failure != "worker_died":
                     raise
                 await resident.replica.wait_stopped()
-                if resident.ending:  # meanwhile, and its place is given to another one
+                if resident.ending:  # it was ended while this task waited
                     raise
                 resident.replica = self._new_replica(
                     resident.key, lambda replica: self._stopped(resident, replica)
@@ -258,49 +252,49 @@ class Workers:
             return
         resident.bytes = resident.ready_bytes = replica.private_bytes
         peak_bytes = replica.loaded.peak_bytes if replica.loaded else 0
-        self._track_record.loaded(resident.key, seconds, resident.bytes, peak_bytes)
+        self._load_history.loaded(resident.key, seconds, resident.bytes, peak_bytes)
         release_all(partial(self._observer.loaded, resident.key, seconds, resident.bytes))
-        self.owner.came_up(resident)
+        self.owner.became_ready(resident)
 
     def _failed(self, resident: Resident, error: LoadError) -> None:
-        if resident.ending:  # told to end while it was coming up: that is no fault of the version
+        if resident.ending:  # it was ended while it loaded: no fault of the version
             return
-        pause_s = self._track_record.load_failed(resident.key, error.message)
+        pause_s = self._load_history.load_failed(resident.key, error.message)
         release_all(
             partial(self._observer.load_failed, resident.key, error.failure, error.message),
-            partial(self.owner.failed, resident, error, pause_s),
+            partial(self.owner.load_failed, resident, error, pause_s),
             partial(self.end, resident, f"its load failed: {error.message}"),
         )
 
-    # --- down -------------------------------------------------------------------------------------
+    # --- end --------------------------------------------------------------------------------------
 
     def end(self, resident: Resident, reason: str, *, evicted: bool = False) -> None:
-        """End a worker now; what is in flight inside it is lost."""
+        """End a replica now; requests in flight inside it are lost."""
         if resident.ending:
             return
         resident.ending = True
         resident.evicted = evicted
         if resident.replica.state is ReplicaState.STOPPED:
-            self._gone(resident, reason, died=False)
+            self._ended(resident, reason, died=False)
         elif resident.leases:
             resident.replica.kill(reason)
         else:
             resident.replica.stop(reason)
 
     def replace(self, resident: Resident, reason: str) -> None:
-        """Let a ready worker that is wrong answer what it has and end: that counts as a death.
-
-        It counts now: what asks for its successor next is to know.
-        """
+        """Drain a ready replica that is wrong. This counts as a death, so it gets a successor."""
         resident.close_to_new(self._clock())
         resident.wrong = reason
-        had_answered = resident.replica.answered > 0
-        self._track_record.died(resident.key, reason, had_answered=had_answered)
+        self._record_death(resident, reason)
         if not resident.leases:
-            resident.replica.stop(reason)  # it dies, as far as anybody else is concerned
+            resident.replica.stop(reason)
+
+    def _record_death(self, resident: Resident, reason: str) -> None:
+        had_answered = resident.replica.answered > 0
+        self._load_history.died(resident.key, reason, had_answered=had_answered)
 
     def close(self) -> None:
-        """End every worker, and every load under way."""
+        """End every replica, and every load under way."""
         self._closed = True
         release_all(
             *(task.cancel for task in self._loads),
@@ -308,60 +302,56 @@ class Workers:
         )
 
     def _stopped(self, resident: Resident, replica: Replica) -> None:
-        """A worker has ended: asked to, or by itself, or killed by somebody."""
+        """Handle the end of a replica's process."""
         if resident.replica is not replica:
             return
         if replica.loaded is None and not resident.ending:
-            return  # its load is told by the replica, and decides
+            return  # `_load` handles it
         died = not resident.ending
         if died and not resident.wrong:
-            had_answered = replica.answered > 0
-            self._track_record.died(resident.key, replica.end_reason, had_answered=had_answered)
-        self._gone(resident, replica.end_reason, died=died)
+            self._record_death(resident, replica.end_reason)
+        self._ended(resident, replica.end_reason, died=died)
 
-    def _gone(self, resident: Resident, reason: str, *, died: bool) -> None:
+    def _ended(self, resident: Resident, reason: str, *, died: bool) -> None:
         resident.ending = True
         group = self.of(resident.key)
         if resident not in group:
-            return  # told before
+            return  # reported before
         group.remove(resident)
         if not group:
             del self._by_key[resident.key]
-        self._track_record.keep_heat(resident.key, resident.heat)
-        told = partial(
+        self._load_history.keep_heat(resident.key, resident.heat)
+        report = partial(
             self._observer.ended, resident.key, reason, evicted=resident.evicted, died=died
         )
         release_all(
-            *([told] if resident.replica.loaded is not None else []),
-            partial(self.owner.gone, resident, died=died),
+            *([report] if resident.replica.loaded is not None else []),
+            partial(self.owner.replica_ended, resident, died=died),
         )
 
 
 def choose(ready: Sequence[Resident], body_bytes: int, now: float) -> Resident:
-    """Return the replica with the least expected wait: seconds per answer times what is in flight.
+    """Return the replica with the least expected wait (*peak EWMA*).
 
-    One that would refuse the request is chosen only if all of them would.
-
-    The rule is known as *peak EWMA*: a replica that is silent with something in flight counts as
-    slow as its silence is long, so a stuck one is left alone long before its time-out. One that
-    has not answered yet counts as fast as the fastest.
-
-    Where that one has work, one that has none is tried instead as soon as what was measured of it
-    has faded enough: it is not slow for ever because it was once.
+    That is seconds per answer times requests in flight. A replica that is silent with requests
+    inside counts as slow as its silence is long, so a stuck one is avoided long before its
+    time-out. One without an answer yet counts as fast as the fastest. If the best replica has
+    work, an idle one is tried once its measured slowness has decayed enough. A replica that would
+    refuse the request is chosen only if all would.
 
     Args:
         ready: At least one.
-        body_bytes: How large the request's body is.
+        body_bytes: The size of the request's body.
         now: Monotonic seconds.
     """
     ready = [one for one in ready if one.replica.has_room(body_bytes)] or ready
-    paces = [one.replica.pace_s(now) for one in ready]
-    fastest = min((pace for pace in paces if pace > 0), default=1.0)
-    waits = [(one.leases + 1) * (pace or fastest) for one, pace in zip(ready, paces, strict=True)]
+    rates = [one.replica.expected_service_s(now) for one in ready]
+    fastest = min((rate for rate in rates if rate > 0), default=1.0)
+    waits = [(one.leases + 1) * (rate or fastest) for one, rate in zip(ready, rates, strict=True)]
     least = min(waits)
     best = ready[waits.index(least)]
     if best.leases:
         for one in ready:
-            if not one.leases and one.replica.rested_pace_s(now) < least:
+            if not one.leases and one.replica.decayed_service_s(now) < least:
                 return one
     return best

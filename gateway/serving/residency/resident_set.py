@@ -1,10 +1,10 @@
-"""The resident set: which versions have a worker now, who may use one, and who makes room.
+"""The resident set: replicas in memory, bounded by count and by measured bytes.
 
-Bounded by count and by measured bytes, over workers of every state. A version has one load however
-many wait for it. A lease is taken in the step that chooses the replica, and handed to a waiter in
-the step in which the replica becomes ready: between the two nothing can evict it.
+The bounds cover replicas of every state. A version has one load, however many callers wait for it.
+A lease is taken in the step that chooses the replica, and given to a waiter in the step in which
+the replica becomes ready, so nothing evicts the replica in between.
 
-Everything here runs on the event loop, so a method without ``await`` is a critical section.
+Everything here runs on the event loop: a method without ``await`` is a critical section.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from gateway.errors import (
 from gateway.serving.replica import Replica
 from gateway.serving.residency.decision import ResidentLimits
 from gateway.serving.residency.lease import Lease
-from gateway.serving.residency.load_history import TrackRecord, usual_life_s
-from gateway.serving.residency.load_queue import LEAST_LOADS_AT_ONCE, LoadQueue, Versions
-from gateway.serving.residency.replica_pool import Observer, Resident, Workers, choose
+from gateway.serving.residency.load_history import LoadHistory, usual_life_s
+from gateway.serving.residency.load_queue import LEAST_LOADS_AT_ONCE, LoadQueue, Requirements
+from gateway.serving.residency.replica_pool import Observer, ReplicaPool, Resident, choose
 from gateway.serving.residency.standbys import Standby, Standbys, spared
 from gateway.serving.residency.waiters import Demand
 from gateway.system import release_all
@@ -37,7 +37,7 @@ _ENDS_WITHIN_S = 10.0
 
 
 class ResidentSet:
-    """Who has a worker. The workers themselves are those of `Workers`."""
+    """Leases, stages and ends of replicas; the replicas are in a `ReplicaPool`."""
 
     def __init__(
         self,
@@ -47,92 +47,92 @@ class ResidentSet:
         max_waiting: int,
         new_replica: Callable[[ReplicaKey, Callable[[Replica], None]], Replica],
         prepare: Callable[[ReplicaKey], Awaitable[messages.Load]],
-        versions: Versions,
+        requirements: Requirements,
         observer: Observer,
         loads_at_once: int = LEAST_LOADS_AT_ONCE,
         shared_bytes: Callable[[], int] = lambda: 0,
         longest_life_s: Callable[[ReplicaKey], float] = usual_life_s,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Store.
+        """Start empty.
 
         Args:
-            limits: The most workers, and the most bytes.
-            load_budget_s: How long a load may wait for room before its waiters are told.
+            limits: The most replicas, and the most bytes.
+            load_budget_s: The longest wait of a caller for a load.
             max_waiting: The most requests that wait for one version.
-            new_replica: Builds a replica; told whom to call when it has stopped.
-            prepare: Reads what the worker needs to know from the artifact store.
-            versions: Knows what is asked of each version.
-            observer: Told of loads and ends.
-            loads_at_once: How many may be under way, slow ones left out.
-            shared_bytes: What the forkserver holds; counts once.
-            longest_life_s: See `TrackRecord`.
+            new_replica: Builds a replica, which calls the second argument once it has stopped.
+            prepare: Reads the load order of a version from the artifact store.
+            requirements: Answers about versions.
+            observer: Receives loads and ends.
+            loads_at_once: The most quick loads under way.
+            shared_bytes: Returns the forkserver's size, which counts once.
+            longest_life_s: See `LoadHistory`.
             clock: Monotonic seconds.
         """
-        self.track_record = TrackRecord(clock, longest_life_s)
+        self.load_history = LoadHistory(clock, longest_life_s)
         self._limits = limits
         self._load_budget_s = load_budget_s
         self._max_waiting = max_waiting
         self._clock = clock
         self._changed = asyncio.Event()
         self._standbys = Standbys()
-        self._workers = Workers(
+        self._pool = ReplicaPool(
             new_replica=new_replica,
             prepare=prepare,
             observer=observer,
-            track_record=self.track_record,
+            load_history=self.load_history,
             shared_bytes=shared_bytes,
             clock=clock,
         )
         self._queue = LoadQueue(
-            self._workers,
+            self._pool,
             self._standbys,
             limits=limits,
-            versions=versions,
-            track_record=self.track_record,
+            requirements=requirements,
+            load_history=self.load_history,
             loads_at_once=loads_at_once,
             load_budget_s=load_budget_s,
             clock=clock,
             take=self._take,
             on_change=self._changed.set,
         )
-        self._workers.owner = self._queue
+        self._pool.owner = self._queue
 
     def __repr__(self) -> str:
-        """Say the counters."""
-        workers = self._workers.all()
-        ready = sum(one.ready for one in workers)
-        ending = sum(one.ending for one in workers)
-        leases = sum(one.leases for one in workers)
+        """Return the counters."""
+        replicas = self._pool.all()
+        ready = sum(one.ready for one in replicas)
+        ending = sum(one.ending for one in replicas)
+        leases = sum(one.leases for one in replicas)
         return (
-            f"<ResidentSet {len(workers)} workers of {self._limits.count}: {ready} ready, "
-            f"{ending} ending; {len(self._queue)} versions waited for; {leases} leases>"
+            f"<ResidentSet {len(replicas)} replicas of {self._limits.count}: {ready} ready, "
+            f"{ending} ending; {len(self._queue)} demands; {leases} leases>"
         )
 
     # --- leases -----------------------------------------------------------------------------------
 
     def try_lease(self, key: ReplicaKey, body_bytes: int = 0) -> Lease | None:
-        """Take a lease if a ready replica is there: the step of nearly every request.
+        """Take a lease now, or return None: the step of nearly every request.
 
-        ``body_bytes``: what the request brings; it goes where there is room for it.
+        ``body_bytes``: the size of the request's body; the replica has room for it if any has.
         """
-        group = self._workers.of(key)
+        group = self._pool.of(key)
         if len(group) == 1:
             return self._take(group[0]) if group[0].ready else None
         ready = [one for one in group if one.ready]
         return self._take(choose(ready, body_bytes, self._clock())) if ready else None
 
     async def lease(self, key: ReplicaKey) -> Lease:
-        """Take a lease, starting or joining the one load of this version.
+        """Take a lease; start or join the version's load if need be.
 
-        A caller that is cancelled leaves the load alone.
+        Cancelling a caller does not cancel the load.
 
         Raises:
-            ModelLoadingError: Not ready within the load budget.
-            ModelOverloadedError: Too many wait for it already.
-            ModelLoadFailedError: The load failed, or failed a moment ago.
-            InsufficientMemoryError: It would not fit in an empty set.
-            DisplacedError: Its successor has taken its place: ask again whom the caller means.
+            ModelLoadingError: The version was not ready within the load budget.
+            ModelOverloadedError: Too many requests wait for it.
+            ModelLoadFailedError: The load failed, or the version pauses after a failure.
+            InsufficientMemoryError: The version would not fit in an empty set.
+            DisplacedError: Its successor has replaced it: resolve the alias again.
             DrainingError: The gateway is shutting down.
         """
         lease = self.try_lease(key)
@@ -142,7 +142,7 @@ class ResidentSet:
         if len(demand.waiters) >= self._max_waiting:
             raise ModelOverloadedError(
                 f"{len(demand.waiters)} requests wait for {demand.key} already",
-                retry_after_s=self.track_record.expected_load_s(demand.key),
+                retry_after_s=self.load_history.expected_load_s(demand.key),
             )
         waiter: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
         demand.waiters.append(waiter)
@@ -158,7 +158,7 @@ class ResidentSet:
 
     def _leave(self, demand: Demand, waiter: asyncio.Future[Lease]) -> None:
         demand.leave(waiter)
-        self._queue.drop_unless_awaited(demand.key)
+        self._queue.end_unless_awaited(demand.key)
 
     def _take(self, resident: Resident) -> Lease:
         resident.leases += 1
@@ -168,7 +168,7 @@ class ResidentSet:
         return Lease(resident, self._released)
 
     def _released(self, resident: Resident) -> None:
-        """Take a lease back; the last one may make room for somebody who waits."""
+        """Count the end of a lease; after the last one, the replica may make room."""
         resident.leases -= 1
         resident.last_used = self._clock()
         self._changed.set()
@@ -176,7 +176,7 @@ class ResidentSet:
             if resident.closed_to_new:
                 self._queue.drained(resident)
             elif self._queue:
-                self._queue.look_soon()
+                self._queue.rebalance_soon()
 
     # --- stages -----------------------------------------------------------------------------------
 
@@ -190,52 +190,51 @@ class ResidentSet:
         replicas: int,
         wait_s: float,
     ) -> messages.Loaded:
-        """Bring a version up and spare it, and the one that it replaces, until ``unstage``.
+        """Load a standby; spare it, and the version that it replaces, until ``unstage``.
 
         Args:
-            key: The version, the standby.
-            stage_id: Names the stage in ``unstage``.
-            replaces: The version whose place it is to take; None: nobody's.
-            swap: What happens to that one if there is no room for both: ``blue_green``: nothing,
-                the stage fails; ``unload_first``: it ends before the standby is loaded, whether
-                there is room or not; ``auto``: it ends if there is no room.
-            replicas: How many workers the standby needs before it counts as up.
+            key: The version to stage.
+            stage_id: Identifies the stage in ``unstage``.
+            replaces: The version that it will replace, or None.
+            swap: If there is no room for both: ``blue_green`` fails the stage, ``auto`` ends the
+                old version first. ``unload_first`` always ends it first.
+            replicas: The number of replicas that must be ready.
             wait_s: The longest wait for room and loads, in seconds.
 
         Raises:
-            LoadError: It did not come up, or found no room within ``wait_s`` seconds.
+            LoadError: A load failed, or was not done within ``wait_s`` seconds.
         """
         self._standbys.add(Standby(stage_id, key, replaces, swap))
-        self.track_record.forgive(key)
+        self.load_history.forgive(key)
         try:
-            if self._workers.count_ready(key) < replicas:
+            if self._pool.count_ready(key) < replicas:
                 demand = self._queue.join(key)
                 demand.replicas = max(demand.replicas, replicas)
                 demand.staged_at = self._clock()
-                await self._come_up(demand, wait_s)
+                await self._until_staged(demand, wait_s)
         except BaseException as error:
             self.unstage(stage_id)
             if isinstance(error, GatewayError):
                 raise _as_load_error(error) from error
             raise
-        ready = next((one for one in self._workers.of(key) if one.ready), None)
+        ready = next((one for one in self._pool.of(key) if one.ready), None)
         loaded = ready.replica.loaded if ready else None
         if ready is None or loaded is None:
             self.unstage(stage_id)
             raise LoadError("worker_died", "the worker died as it became ready")
-        if replaces is not None:  # whose callers will be its own
-            ready.heat = max(ready.heat, sum(one.heat for one in self._workers.of(replaces)))
+        if replaces is not None:  # its callers come here after the activation
+            ready.heat = max(ready.heat, sum(one.heat for one in self._pool.of(replaces)))
         return loaded
 
-    async def _come_up(self, demand: Demand, wait_s: float) -> None:
-        """Wait until every worker that a stage needs is ready."""
+    async def _until_staged(self, demand: Demand, wait_s: float) -> None:
+        """Wait until all replicas of a demand are ready."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         demand.stages.append(done)
         try:
             async with asyncio.timeout(wait_s):
                 await done
         except TimeoutError as error:
-            ready = self._workers.count_ready(demand.key)
+            ready = self._pool.count_ready(demand.key)
             raise ModelLoadingError(
                 f"{demand.key} was not up after {wait_s:g} s: {ready} of {demand.replicas} workers "
                 "are ready"
@@ -244,97 +243,93 @@ class ResidentSet:
             if done in demand.stages:
                 demand.stages.remove(done)
                 demand.replicas = 1 if not demand.stages else demand.replicas
-                self._queue.drop_unless_awaited(demand.key)
+                self._queue.end_unless_awaited(demand.key)
 
     def unstage(self, stage_id: str) -> None:
-        """Stop sparing what a stage spared: it was activated, failed, or ran out of time."""
+        """End a stage that was activated, has failed or ran out of time."""
         if (standby := self._standbys.remove(stage_id)) is not None:
             self._queue.end_stage(standby)
 
     def demote(self, key: ReplicaKey) -> None:
-        """Make a version the first to go: warmed once, it stays out of the way."""
-        for one in self._workers.of(key):
+        """Let a version that was only warmed be evicted first."""
+        for one in self._pool.of(key):
             one.cold = one.heat == 0
 
     # --- questions --------------------------------------------------------------------------------
 
     def is_ready(self, key: ReplicaKey) -> bool:
-        """Whether a worker serves this version now."""
-        return self._workers.count_ready(key) > 0
+        """Whether a version has a ready replica."""
+        return self._pool.count_ready(key) > 0
 
     def residents(self) -> list[Resident]:
-        """Return every member of the set, least recently used first."""
-        return self._workers.by_use()
+        """Return every replica, the least recently used first."""
+        return self._pool.by_use()
 
     def versions(self) -> set[ReplicaKey]:
-        """Return the versions that have a worker, or are to have one."""
-        return {*self._workers.keys(), *self._queue.keys()}
+        """Return the versions that have a replica, or wait for one."""
+        return {*self._pool.keys(), *self._queue.keys()}
 
     def digests(self) -> set[str]:
-        """Return the artifacts that a worker runs on, or is about to be started on."""
+        """Return the artifacts of those versions."""
         return {key.digest for key in self.versions()}
 
     def hottest(self) -> list[ReplicaKey]:
-        """Return the versions that have a ready worker, the most used first; then who is to."""
-        self._workers.cool(self._clock())
+        """Return the ready versions, the most used first, then the background loads."""
+        self._pool.fade_heat(self._clock())
         heat: dict[ReplicaKey, float] = {}
-        for one in self._workers.all():
+        for one in self._pool.all():
             if one.ready and not one.cold:
                 heat[one.key] = heat.get(one.key, 0.0) + one.heat
         hot = sorted(heat, key=lambda key: -heat[key])
         return [*hot, *(key for key in self._queue.background() if key not in heat)]
 
     def measured(self, resident: Resident, private_bytes: int) -> None:
-        """Take what a worker has measured of itself since; some go if it is too much."""
+        """Take the measured size of a replica, and end replicas if that is too much."""
         self._queue.measured(resident, private_bytes)
 
     # --- ends -------------------------------------------------------------------------------------
 
     def replace(self, resident: Resident, reason: str) -> None:
-        """Let a ready worker that is wrong answer what it has, and another one take its place."""
-        self._workers.replace(resident, reason)
-        self._queue.look_soon()
+        """Drain a ready replica that is wrong, and load another one."""
+        self._pool.replace(resident, reason)
+        self._queue.rebalance_soon()
 
     def retire(self, key: ReplicaKey, reason: str) -> None:
-        """Drain and end a version: no new leases; each worker ends with its last one."""
-        self._queue.forget(key)
+        """Drain every replica of a version: each ends with its last lease."""
+        self._queue.remove(key)
         self._queue.retire(key, reason)
 
-    def bring_up(self, keys: Sequence[ReplicaKey]) -> None:
-        """Load versions that nobody waits for, in this order, as far as there is free room."""
-        self._queue.bring_up(keys)
+    def load_in_background(self, keys: Sequence[ReplicaKey]) -> None:
+        """Load versions without a caller, in this order, as far as there is free room."""
+        self._queue.load_in_background(keys)
 
-    def look_again(self) -> None:
-        """Begin to have what versions are to have by now: more workers, or fewer."""
-        self._queue.look()
+    def rebalance(self) -> None:
+        """Start and drain replicas as the present table requires."""
+        self._queue.rebalance()
 
     def renew(self, key: ReplicaKey) -> None:
-        """Forget why a version was left alone: its bytes have come anew. Whoever waits is next."""
-        self.track_record.forgive(key)
-        self._queue.look()
+        """End the pause of a version whose artifact was fetched again."""
+        self.load_history.forgive(key)
+        self._queue.rebalance()
 
     def end_idle(self, idle_s: float, ends: Callable[[ReplicaKey], bool]) -> None:
-        """End the workers of versions that ``ends`` names and nobody has used for ``idle_s``."""
+        """End the replicas of versions that ``ends`` selects and that were idle for ``idle_s``."""
         before, kept = self._clock() - idle_s, spared(self._standbys.all())
-        idle = [one for one in self._workers.all() if one.ready and not one.leases]
+        idle = [one for one in self._pool.all() if one.ready and not one.leases]
         for one in idle:
             if one.last_used < before and one.key not in kept and ends(one.key):
-                self._workers.end(one, "idle: it was not called lately, and is not to stay")
+                self._pool.end(one, "idle: it was not called lately, and is loaded on demand")
 
     async def close(self, drain_s: float) -> None:
-        """Take no new leases, wait for those there are, end every worker.
-
-        Args:
-            drain_s: How long to wait for leases, in seconds.
-        """
+        """Refuse new leases, wait up to ``drain_s`` seconds for the others, end every replica."""
         release_all(self._queue.close)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
-                await self._until(lambda: not any(one.leases for one in self._workers.all()))
-        self._workers.close()
+                await self._until(lambda: not any(one.leases for one in self._pool.all()))
+        self._pool.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ENDS_WITHIN_S):
-                await self._until(lambda: not self._workers.all())
+                await self._until(lambda: not self._pool.all())
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -343,7 +338,7 @@ class ResidentSet:
 
 
 def _as_load_error(error: GatewayError) -> LoadError:
-    """Say in the words of a stage's outcome why a version did not come up."""
+    """Return the failure of a stage."""
     if isinstance(error, ModelLoadFailedError):
         cause = error.__cause__
         return cause if isinstance(cause, LoadError) else LoadError("load_failed", error.message)

@@ -1,4 +1,4 @@
-"""Which standbys are being brought up or wait for their activation, and whom they replace."""
+"""The standbys of a node: staged versions, and the versions that they replace."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from gateway.contract import ReplicaKey
 
 @dataclass(frozen=True, slots=True)
 class Standby:
-    """A version that is brought up, and the version whose place it is to take.
+    """A staged version, and the version that it will replace.
 
     Attributes:
         swap: ``blue_green``, ``unload_first`` or ``auto``.
-        displaces: The old version was told to end before this one is up: its callers wait.
+        displaces: The old version ends before the standby is ready; its callers wait.
     """
 
     stage_id: str
@@ -25,28 +25,28 @@ class Standby:
 
 
 def spared(standbys: Iterable[Standby]) -> set[ReplicaKey]:
-    """Return the versions that are not evicted: standbys, and what they are to replace."""
-    kept = set()
-    for one in standbys:
-        kept.add(one.key)
-        if one.replaces is not None and not one.displaces:
-            kept.add(one.replaces)
-    return kept
+    """Return the versions that eviction spares: standbys, and what they will replace."""
+    keys = set()
+    for standby in standbys:
+        keys.add(standby.key)
+        if standby.replaces is not None and not standby.displaces:
+            keys.add(standby.replaces)
+    return keys
 
 
 def displaced(standbys: Iterable[Standby]) -> set[ReplicaKey]:
-    """Return the versions that have made room for their successors."""
+    """Return the versions that ended, or are ending, before their successors are ready."""
     return {one.replaces for one in standbys if one.displaces and one.replaces is not None}
 
 
 class Standbys:
-    """The standbys of a node by the id of their stage. Event loop only."""
+    """The standbys of a node by stage id. Event loop only."""
 
     def __init__(self) -> None:
         self._standbys: dict[str, Standby] = {}
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of standbys."""
         return len(self._standbys)
 
     def all(self) -> tuple[Standby, ...]:
@@ -54,14 +54,14 @@ class Standbys:
         return tuple(self._standbys.values())
 
     def add(self, standby: Standby) -> None:
-        """Begin a stage."""
+        """Add the standby of a new stage."""
         self._standbys[standby.stage_id] = standby
 
     def remove(self, stage_id: str) -> Standby | None:
-        """End a stage; None if there is none of that id."""
+        """Remove and return the standby of a stage, or None if it has ended."""
         return self._standbys.pop(stage_id, None)
 
     def displace(self, standby: Standby) -> None:
-        """Note that the old version ends before this one is up."""
+        """Mark a standby whose predecessor ends first."""
         if standby.stage_id in self._standbys:
             self._standbys[standby.stage_id] = replace(standby, displaces=True)

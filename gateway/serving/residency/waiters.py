@@ -1,4 +1,4 @@
-"""Who waits in the resident set: callers with their leases to come, and stages."""
+"""What waits for the replicas of one version: callers, each for a lease, and stages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.contract import ReplicaKey
 from gateway.serving.residency.lease import Lease
@@ -14,15 +15,15 @@ from gateway.serving.residency.lease import Lease
 
 @dataclass(slots=True, eq=False)
 class Demand:
-    """A version that somebody waits for, until it is up or cannot be.
+    """A version that callers or stages wait for, until it is ready or has failed.
 
     Attributes:
-        since: Monotonic seconds when the first one began to wait.
-        staged_at: When the last stage did; it looks for room no longer than callers do.
-        paused_until: Its last replica failed or died; no replica starts before.
-        replicas: How many workers it takes; callers need one.
+        since: Monotonic seconds when the first waiter joined.
+        staged_at: When the last stage joined; it waits for room no longer than callers do.
+        paused_until: No replica starts before, since the last one failed or died.
+        replicas: The number of replicas that are needed; callers need one.
         waiters: Callers, oldest first.
-        stages: Done when all of the workers are ready.
+        stages: Each is done when all replicas are ready.
     """
 
     key: ReplicaKey
@@ -35,9 +36,9 @@ class Demand:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether anybody is there to be told."""
-        callers = any(not waiter.done() for waiter in self.waiters)
-        return callers or any(not stage.done() for stage in self.stages)
+        """Whether a caller or a stage still waits."""
+        waits: tuple[asyncio.Future[Any], ...] = (*self.waiters, *self.stages)
+        return any(not wait.done() for wait in waits)
 
     def serve(self, take: Callable[[], Lease]) -> None:
         """Give every caller a lease."""
@@ -47,7 +48,7 @@ class Demand:
                 waiter.set_result(take())
 
     def end(self, error: Exception | None) -> None:
-        """End every wait with an error, or with success: every caller has its lease by then."""
+        """End every wait, with an error or, once the callers have their leases, with success."""
         self.end_stages(error)
         if error is not None:
             self.refuse_callers(error)
@@ -68,7 +69,7 @@ class Demand:
                 waiter.set_exception(error)
 
     def leave(self, waiter: asyncio.Future[Lease]) -> None:
-        """Stop waiting; a lease that came in that very moment is given back."""
+        """Remove a caller; release a lease that it got in the same step."""
         with contextlib.suppress(ValueError):
             self.waiters.remove(waiter)
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:

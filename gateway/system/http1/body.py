@@ -18,7 +18,7 @@ class Room(Protocol):
         """Count bytes that have arrived; raise an error to refuse the request."""
         ...
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Count them no more. Idempotent."""
         ...
 
@@ -29,7 +29,7 @@ class Unbounded:
     def add(self, _count: int, /) -> None:
         """Count nothing."""
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Count nothing."""
 
 
@@ -68,13 +68,13 @@ class Body:
 
     def finish(self) -> bytes:
         """Return all of it, and count it no more."""
-        self._room.let_go()
+        self._room.release()
         content, self._content = self._content, bytearray()
         return bytes(content)
 
     def drop(self) -> None:
         """Keep and count nothing of it. Idempotent."""
-        self._room.let_go()
+        self._room.release()
         self._content = bytearray()
 
     def too_late(self) -> Exception:

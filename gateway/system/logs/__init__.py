@@ -14,10 +14,10 @@ from gateway.system.logs.redaction import (
     remember_names,
     secrets_of,
 )
-from gateway.system.logs.writer import LogLines
+from gateway.system.logs.writer import LogWriter
 
 __all__ = [
-    "LogLines",
+    "LogWriter",
     "configure_logging",
     "for_public",
     "hosts_of",

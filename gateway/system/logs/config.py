@@ -19,7 +19,7 @@ from structlog.processors import ExceptionRenderer
 
 from gateway.system.logs.redaction import printable, redacted
 from gateway.system.logs.repeated_lines import RepeatedLines
-from gateway.system.logs.writer import LogLines
+from gateway.system.logs.writer import LogWriter
 
 if TYPE_CHECKING:
     from structlog.typing import ExcInfo, Processor
@@ -37,7 +37,7 @@ def configure_logging(
     form: str,
     libraries: int = logging.WARNING,
     quiet: Mapping[str, int] | None = None,
-) -> LogLines:
+) -> LogWriter:
     """Send structured lines to standard error; return the lines, which a thread writes.
 
     The process's normal end waits for that thread, for a moment.
@@ -49,7 +49,7 @@ def configure_logging(
         quiet: The least levels of some of these libraries, by the names of their loggers.
     """
     repeated = RepeatedLines(lambda line, times: _log.info("log.repeated", line=line, times=times))
-    lines = LogLines(
+    lines = LogWriter(
         sys.stderr.fileno(),
         lambda left_out: _log.warning("log.left_out", lines=left_out),
         repeated.tell_counts,

@@ -23,7 +23,7 @@ END_PATIENCE_S = 2.0
 REGULARLY_S = 5.0
 
 
-class LogLines:
+class LogWriter:
     """A stream for loggers, one line a `write`, by any thread. Never blocks.
 
     Once a line was left out, all are, until the queue has run empty: a gap is one gap, and the line

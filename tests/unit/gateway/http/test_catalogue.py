@@ -22,15 +22,15 @@ from gateway.http.catalogue import router
 from gateway.http.services import attach
 from gateway.routing.node import Node
 from gateway.routing.route_table import RouteTable
-from gateway.serving.residency.load_history import TrackRecord
+from gateway.serving.residency.load_history import LoadHistory
 
 
 @asynccontextmanager
 async def pages_of(
-    node: Node, track_record: TrackRecord | None = None
+    node: Node, load_history: LoadHistory | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Ask for the pages about the models of a node that has no worker."""
-    residents = SimpleNamespace(residents=list, track_record=track_record or TrackRecord())
+    residents = SimpleNamespace(residents=list, load_history=load_history or LoadHistory())
     services: Any = SimpleNamespace(node=node, residents=residents)
     app = FastAPI()
     app.include_router(router)
@@ -95,8 +95,8 @@ async def test_an_alias_shows_its_automatic_rollback_and_why_one_failed() -> Non
     )
     table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
     node = Node(node_id="n", boot_id="b", table=table.rolled_back(entry, hold))
-    track_record = TrackRecord()
-    async with pages_of(node, track_record) as client:
+    load_history = LoadHistory()
+    async with pages_of(node, load_history) as client:
 
         async def why() -> str | None:
             shown = (await client.get("/models/churn")).json()["aliases"]["champion"]
@@ -167,7 +167,7 @@ async def test_an_alias_of_a_predecessor_shows_no_other_bytes() -> None:
 
 async def test_a_version_whose_workers_die_again_and_again_says_so_between_its_pauses() -> None:
     now = [0.0]
-    record = TrackRecord(lambda: now[0], longest_life_s=lambda key: 40.0)
+    record = LoadHistory(lambda: now[0], longest_life_s=lambda key: 40.0)
     key = ReplicaKey("churn", 1, f"sha256:{1:064x}")
     listed = CatalogueVersion(version=1, state=VersionState.AVAILABLE, digest=key.digest)
     model = CatalogueModel(name="churn", versions=[listed], aliases={})

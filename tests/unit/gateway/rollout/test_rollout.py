@@ -32,7 +32,7 @@ class FakeResidents:
         self.wished, self.retired, self.replaced = set(), [], []
         self.looks = 0
 
-    def look_again(self):
+    def rebalance(self):
         self.looks += 1
 
     async def stage(self, key, stage_id, *, replaces, swap, replicas, wait_s):

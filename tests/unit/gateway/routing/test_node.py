@@ -25,7 +25,7 @@ from gateway.http.problems import problem
 from gateway.routing import node as nodes
 from gateway.routing.node import Node
 from gateway.routing.route_table import RouteTable
-from gateway.serving.residency.load_history import TrackRecord
+from gateway.serving.residency.load_history import LoadHistory
 from tests.unit.gateway.http.test_catalogue import pages_of
 
 DIGEST = "sha256:" + "a" * 64
@@ -83,10 +83,10 @@ async def test_pages_about_models_name_nothing_of_the_inside() -> None:
     )
     node = Node(node_id="n", boot_id="b", table=table)
     node.warnings["churn", "warned"] = REASON
-    track_record = TrackRecord()
-    track_record.load_failed(ReplicaKey("churn", 1, DIGEST), REASON)
+    load_history = LoadHistory()
+    load_history.load_failed(ReplicaKey("churn", 1, DIGEST), REASON)
     pages = ["/models", "/models/churn", *(f"/models/churn/versions/{n}" for n in (1, 2, 3, 4))]
-    async with pages_of(node, track_record) as client:
+    async with pages_of(node, load_history) as client:
         for page in pages:
             answer = await client.get(page)
             assert answer.status_code == 200

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.routing.damaged_files import DamagedFiles
-from gateway.serving.kept_proofs import MAX_FILE_BYTES, Proofs, _bytes_of, _subject, name_of
+from gateway.serving.kept_proofs import MAX_FILE_BYTES, KeptProofs, _bytes_of, _subject, name_of
 from gateway.system.files.sealed import seal
 from gateway.worker.loading.proofs import proof
 from gateway.worker.loading.proofs.proof import Proof
@@ -32,7 +32,7 @@ def names(folder: Path) -> set[str]:
 
 
 async def written(folder: Path, order: Load = ORDER, proof: Proof = PROOF) -> Path:
-    proofs = Proofs(folder)
+    proofs = KeptProofs(folder)
     proofs.keep(order, proof)
     await proofs.close()
     return folder / name_of(order)
@@ -40,12 +40,12 @@ async def written(folder: Path, order: Load = ORDER, proof: Proof = PROOF) -> Pa
 
 async def test_it_is_there_for_the_next_worker_and_after_a_restart(tmp_path: Path) -> None:
     folder = tmp_path / "proofs"
-    proofs = Proofs(folder)
+    proofs = KeptProofs(folder)
     assert await proofs.of(ORDER) is None
     proofs.keep(ORDER, PROOF)
     assert await proofs.of(ORDER) == PROOF
     await proofs.close()
-    assert await Proofs(folder).of(ORDER) == PROOF
+    assert await KeptProofs(folder).of(ORDER) == PROOF
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
@@ -61,9 +61,9 @@ async def test_it_is_no_other_artifacts_or_environments(
     tmp_path: Path, other: dict[str, Any]
 ) -> None:
     await written(tmp_path)
-    assert await Proofs(tmp_path).of(replace(ORDER, **other)) is None
+    assert await KeptProofs(tmp_path).of(replace(ORDER, **other)) is None
     again = replace(ORDER, model="another name", version=7, proof=PROOF.as_header())
-    assert await Proofs(tmp_path).of(again) == PROOF
+    assert await KeptProofs(tmp_path).of(again) == PROOF
 
 
 async def test_another_format_has_other_files(
@@ -71,7 +71,7 @@ async def test_another_format_has_other_files(
 ) -> None:
     await written(tmp_path)
     monkeypatch.setattr(proof, "FORMAT", proof.FORMAT + 1)
-    assert await Proofs(tmp_path).of(ORDER) is None
+    assert await KeptProofs(tmp_path).of(ORDER) is None
 
 
 def damages() -> dict[str, Any]:
@@ -112,11 +112,11 @@ async def test_what_is_damaged_is_as_good_as_none_and_written_again(
 ) -> None:
     path = await written(tmp_path)
     path.write_bytes(damages()[damage])
-    proofs = Proofs(tmp_path)
+    proofs = KeptProofs(tmp_path)
     assert await proofs.of(ORDER) is None
     proofs.keep(ORDER, PROOF)
     await proofs.close()
-    assert await Proofs(tmp_path).of(ORDER) == PROOF
+    assert await KeptProofs(tmp_path).of(ORDER) == PROOF
 
 
 @pytest.mark.parametrize("kind", ["a link", "an endless link", "a folder", "a pipe"])
@@ -131,18 +131,18 @@ async def test_what_is_no_file_is_not_opened(tmp_path: Path, kind: str) -> None:
         path.mkdir()
     else:
         os.mkfifo(path)
-    proofs = Proofs(tmp_path)
+    proofs = KeptProofs(tmp_path)
     assert await proofs.of(ORDER) is None
     proofs.keep(ORDER, PROOF)
     await proofs.close()
-    assert await Proofs(tmp_path).of(ORDER) == PROOF
+    assert await KeptProofs(tmp_path).of(ORDER) == PROOF
 
 
 async def test_a_disk_that_is_full_keeps_nobody_from_anything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_disk(monkeypatch)
-    proofs = Proofs(tmp_path)
+    proofs = KeptProofs(tmp_path)
     proofs.keep(ORDER, PROOF)
     await proofs.close()
     assert await proofs.of(ORDER) == PROOF, "it is remembered"
@@ -150,7 +150,7 @@ async def test_a_disk_that_is_full_keeps_nobody_from_anything(
     monkeypatch.undo()
     proofs.keep(ORDER, replace(PROOF, joined_rows=192))
     await proofs.close()
-    known = await Proofs(tmp_path).of(ORDER)
+    known = await KeptProofs(tmp_path).of(ORDER)
     assert known is not None
     assert known.joined_rows == 192
 
@@ -161,7 +161,7 @@ async def test_no_thread_that_can_be_started_keeps_nobody_from_anything(
     async def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    proofs = Proofs(tmp_path)
+    proofs = KeptProofs(tmp_path)
     monkeypatch.setattr("asyncio.to_thread", refuse)
     proofs.keep(ORDER, PROOF)
     await proofs.close()
@@ -174,7 +174,7 @@ async def test_no_thread_that_can_be_started_keeps_nobody_from_anything(
 
 async def test_a_folder_that_cannot_be_made_is_no_reason_to_fail(tmp_path: Path) -> None:
     (tmp_path / "proofs").write_text("a file")
-    proofs = Proofs(tmp_path / "proofs")
+    proofs = KeptProofs(tmp_path / "proofs")
     assert await proofs.of(ORDER) is None
     proofs.keep(ORDER, PROOF)
     await proofs.close()
@@ -189,7 +189,7 @@ async def test_what_5000_models_proved_is_kept(tmp_path: Path) -> None:
     orders = orders_of(5000)
     for order in orders:
         (tmp_path / name_of(order)).write_bytes(_bytes_of(order, PROOF))
-    proofs = Proofs(tmp_path)
+    proofs = KeptProofs(tmp_path)
     more = replace(PROOF, joined_rows=192)
     proofs.keep(orders[0], more)
     await proofs.close()
@@ -211,7 +211,7 @@ async def test_a_write_does_not_list_the_folder_again(
 
     monkeypatch.setattr(Path, "iterdir", counted)
     monkeypatch.setattr("gateway.serving.kept_proofs.MOST_KEPT", 8)
-    proofs = Proofs(tmp_path)
+    proofs = KeptProofs(tmp_path)
     orders = orders_of(31)[2:]  # without ORDER's digest
     for order in orders:
         proofs.keep(order, PROOF)
@@ -229,7 +229,7 @@ async def test_only_so_many_are_kept_those_used_last(
 ) -> None:
     most = 64
     monkeypatch.setattr("gateway.serving.kept_proofs.MOST_KEPT", most)
-    proofs = Proofs(tmp_path)
+    proofs = KeptProofs(tmp_path)
     orders = orders_of(most + 20)
     for number, order in enumerate(orders[:most]):
         path = tmp_path / name_of(order)
@@ -246,7 +246,7 @@ async def test_only_so_many_are_kept_those_used_last(
 
 
 async def test_what_one_worker_has_disproved_its_sibling_does_not_restore(tmp_path: Path) -> None:
-    proofs = Proofs(tmp_path)
+    proofs = KeptProofs(tmp_path)
     disproved = replace(PROOF)
     disproved.answer_whole("an answer to 3 rows was not one per row")
     proofs.keep(ORDER, PROOF)
@@ -254,12 +254,12 @@ async def test_what_one_worker_has_disproved_its_sibling_does_not_restore(tmp_pa
     proofs.keep(ORDER, replace(PROOF, joined_rows=192))
     await proofs.close()
     assert await proofs.of(ORDER) == disproved
-    assert await Proofs(tmp_path).of(ORDER) == disproved
+    assert await KeptProofs(tmp_path).of(ORDER) == disproved
 
 
 async def test_what_is_known_is_not_written_again(tmp_path: Path) -> None:
     path = await written(tmp_path)
-    proofs = Proofs(tmp_path)
+    proofs = KeptProofs(tmp_path)
     await proofs.of(ORDER)
     os.utime(path, (1, 1))
     proofs.keep(ORDER, replace(PROOF))
@@ -268,11 +268,11 @@ async def test_what_is_known_is_not_written_again(tmp_path: Path) -> None:
 
 
 async def test_of_many_findings_the_last_is_written(tmp_path: Path) -> None:
-    proofs = Proofs(tmp_path)
+    proofs = KeptProofs(tmp_path)
     for rows in range(2, 500):
         proofs.keep(ORDER, replace(PROOF, joined_rows=rows))
     await proofs.close()
-    known = await Proofs(tmp_path).of(ORDER)
+    known = await KeptProofs(tmp_path).of(ORDER)
     assert known is not None
     assert known.joined_rows == 499
 
@@ -280,9 +280,9 @@ async def test_of_many_findings_the_last_is_written(tmp_path: Path) -> None:
 async def test_what_a_full_disk_refused_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.serving.kept_proofs._TRY_AGAIN_S", 0.01)
+    monkeypatch.setattr("gateway.serving.kept_proofs._RETRY_S", 0.01)
     damaged = DamagedFiles()
-    proofs = Proofs(tmp_path / "proofs", damaged)
+    proofs = KeptProofs(tmp_path / "proofs", damaged)
     with monkeypatch.context() as full:
         fill_disk(full)
         proofs.keep(ORDER, PROOF)
@@ -322,7 +322,7 @@ async def test_what_a_full_disk_refused_is_told_and_written_with_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damaged = DamagedFiles()
-    proofs = Proofs(tmp_path / "proofs", damaged)
+    proofs = KeptProofs(tmp_path / "proofs", damaged)
     with monkeypatch.context() as full, capture_logs() as logs:
         fill_disk(full)
         for rows in (96, 192):

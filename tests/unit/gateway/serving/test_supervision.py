@@ -382,7 +382,7 @@ async def test_a_version_that_is_wrong_for_ever_is_left_alone_for_a_while_and_sa
     world.last = {key("a")}
     await up(world, 1)
     world.example = lambda one: (False, "no features")
-    record = world.set.track_record
+    record = world.set.load_history
     async with supervised(world):
         await until(lambda: record.trouble(key("a")) is not None)
         assert len(stopped(world)) >= 2
@@ -429,7 +429,7 @@ def test_what_ends_again_and_again_by_a_probe_or_a_limit_ends_within_a_life(
     residents = _resident_set(
         settings, versions, none, lambda: 0, observer=none, live_tallies=LiveTallies(), proofs=none
     )
-    assert residents.track_record.longest_life_s(KEY) == seconds
+    assert residents.load_history.longest_life_s(KEY) == seconds
 
 
 @pytest.mark.parametrize(

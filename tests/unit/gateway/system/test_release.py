@@ -12,7 +12,12 @@ from gateway.system.release import release_all, release_each
 from gateway.system.supervised import keep_running
 from tests.fakes.resident_set import World, key, until
 from tests.fakes.worker import FakeWorker
-from tests.unit.gateway.serving.replica.test_replica import LIMITS, LOAD, ReadyLauncher, bring_up
+from tests.unit.gateway.serving.replica.test_replica import (
+    LIMITS,
+    LOAD,
+    ReadyLauncher,
+    ready_replica,
+)
 
 
 async def test_a_release_goes_on_when_a_step_raises() -> None:
@@ -91,7 +96,7 @@ async def test_a_replica_whose_release_fails_at_one_step_takes_the_others(
         fail if odd == "on_request" else lambda *_: None,
         on_proof=fail if odd == "on_proof" else lambda *_: None,
     )
-    await bring_up(replica, launcher)
+    await ready_replica(replica, launcher)
     let_go: list[int] = []
     answers = [
         replica.submit(
@@ -150,7 +155,7 @@ async def test_what_watches_loads_and_ends_costs_no_slot_when_it_fails(odd: str)
         raise RuntimeError("can't start new thread")
 
     setattr(world, odd, fail)
-    world.set._workers._observer = world
+    world.set._pool._observer = world
     if odd == "load_failed":
         world.failures = [LoadError("load_failed", "told to")]
         with pytest.raises(Exception, match="could not be loaded"):

@@ -14,8 +14,7 @@ from gateway.http.problems import MEDIA_TYPE, STATUS
 from gateway.observability.metrics import Telemetry
 from gateway.routing.route_table import Route
 from gateway.serving.admission import Admission
-from gateway.serving.dispatch import Answer
-from gateway.serving.replica.replica import WorkerReply
+from gateway.serving.replica.requests import WorkerReply
 from gateway.system.http1.asgi import AsgiService
 from tests.fakes.wire import WireTransport, connect
 
@@ -48,16 +47,12 @@ class FakeDispatcher:
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
-        return Answer(self.resolve(call), WorkerReply(b"{}", "application/json", 1, 0.1, 0.2, 1))
+        return WorkerReply(b"{}", "application/json", 1, 0.1, 0.2, 1)
 
-    def begin(self, call, told):
-        call.pending = asyncio.ensure_future(self._reply(call))
-        call.pending.add_done_callback(told)
-
-    async def _reply(self, call):
-        answer = await self.predict(call)
-        call.route = answer.route
-        return answer.reply
+    def begin(self, call, on_done):
+        call.route = self.resolve(call)
+        call.pending = asyncio.ensure_future(self.predict(call))
+        call.pending.add_done_callback(on_done)
 
 
 async def elsewhere(scope, receive, send):
@@ -86,7 +81,7 @@ def app(dispatcher, admission):
 def nothing_is_kept(admission):
     """Whatever became of its requests, the gateway holds nothing of them afterwards."""
     yield
-    assert (admission.in_flight, admission.in_flight_bytes, admission.held_bytes) == (0, 0, 0)
+    assert (admission.in_flight, admission.in_flight_bytes, admission.buffered_bytes) == (0, 0, 0)
 
 
 @pytest.fixture(params=[True, False], ids=["whole", "in pieces"])
@@ -100,7 +95,7 @@ VERSION, ALIAS = SelectorKind.VERSION, SelectorKind.ALIAS
 
 
 @pytest.mark.parametrize(
-    ("path", "header", "model", "selector", "also"),
+    ("path", "header", "model", "selector", "second_selector"),
     [
         ("/models/m/predict", None, "m", None, None),
         ("/models/m/predict", "3", "m", Selector(VERSION, "3"), None),
@@ -119,12 +114,13 @@ VERSION, ALIAS = SelectorKind.VERSION, SelectorKind.ALIAS
         ("/models/%C3%BCml/predict/", None, "üml", None, None),
     ],
 )
-async def test_who_is_meant(client, dispatcher, path, header, model, selector, also):
+async def test_who_is_meant(client, dispatcher, path, header, model, selector, second_selector):
     headers = JSON | ({"x-model-version": header} if header else {})
     answer = await client.post(path, content=b"body", headers=headers)
     assert answer.status_code == 200
     call = dispatcher.calls[0]
-    assert (call.model, call.selector, call.also, call.body) == (model, selector, also, b"body")
+    given = (call.model, call.selector, call.second_selector, call.body)
+    assert given == (model, selector, second_selector, b"body")
 
 
 async def test_two_headers_that_name_a_version_are_refused_and_other_pairs_are_not(client):
@@ -343,8 +339,7 @@ async def test_a_large_answer_counts_until_a_slow_caller_reads_and_takes_no_plac
     app, dispatcher, admission, size
 ):
     async def predict(call):
-        reply = WorkerReply(b"x" * size, "application/json", 1, 0.1, 0.2, 1)
-        return Answer(dispatcher.resolve(call), reply)
+        return WorkerReply(b"x" * size, "application/json", 1, 0.1, 0.2, 1)
 
     dispatcher.predict = predict
     wire = connect(app)
@@ -365,8 +360,7 @@ async def test_a_large_answer_counts_until_a_slow_caller_reads_and_takes_no_plac
 
 async def test_an_answer_whose_caller_hangs_up_is_not_counted(app, dispatcher, admission):
     async def predict(call):
-        reply = WorkerReply(b"x" * 100_000, "application/json", 1, 0.1, 0.2, 1)
-        return Answer(dispatcher.resolve(call), reply)
+        return WorkerReply(b"x" * 100_000, "application/json", 1, 0.1, 0.2, 1)
 
     dispatcher.predict = predict
     wire = connect(app)
@@ -415,26 +409,26 @@ async def test_bodies_that_arrive_take_a_place_when_they_are_here(app, dispatche
 
 
 async def test_a_large_body_without_room_is_refused_before_it_comes(app, admission):
-    place = admission.enter(90_000)
+    slot = admission.enter(90_000)
     wire = calling(app, request(70_000).replace(b"\r\n\r\n", b"\r\nexpect: 100-continue\r\n\r\n"))
     status, headers, _ = await wire.answered()
     assert (status, dict(headers)["connection"]) == (429, "close")
     assert b"HTTP/1.1 100" not in wire.written
-    place.let_go()
+    slot.release()
 
 
 async def test_a_place_is_let_go_when_caller_and_worker_both_have(app, dispatcher, admission):
     calls = []
 
     async def predict(call):
-        call.place.keep()  # as the dispatcher does for a worker
+        call.slot.share()  # as the dispatcher does for a worker
         calls.append(call)
         raise errors.DeadlineExceededError("too late")
 
     dispatcher.predict = predict
     assert await status(app, WHOLE) == 504
     assert (admission.in_flight, admission.in_flight_bytes) == (1, 4), "it is in the worker still"
-    calls[0].place.let_go()
+    calls[0].slot.release()
 
 
 async def test_requests_beyond_the_number_are_refused_with_the_pace(client, dispatcher, admission):

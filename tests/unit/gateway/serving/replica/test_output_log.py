@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from gateway.serving.replica import output_log
-from gateway.serving.replica.output_log import WorkerOutput
+from gateway.serving.replica.output_log import OutputLog
 
 PATIENCE_S = 20.0
 
@@ -21,7 +21,7 @@ class Printing:
 
     def __init__(self) -> None:
         self.read_end, self.write_end = os.pipe()
-        self.output = WorkerOutput("m/1", self.read_end)
+        self.output = OutputLog("m/1", self.read_end)
 
     def say(self, data: bytes) -> None:
         os.write(self.write_end, data)
@@ -76,7 +76,7 @@ async def test_one_that_prints_without_end_is_slowed_and_cut(worker: Printing) -
     logged = sum(len(one["text"]) for one in logs)
     left_out = sum(one.get("left_out_bytes", 0) for one in logs)
     allowed = output_log._BURST_BYTES + 10 * output_log._BYTES_PER_S
-    assert logged <= allowed + output_log._LAST_WORDS_BYTES
+    assert logged <= allowed + output_log._LAST_BYTES
     assert written > 4 * allowed, "it was not drowned, but nor did it print much"
     assert logged + left_out == pytest.approx(written, abs=len(logs) + 1)  # final line ends
     assert written < 64 * 1024 * 1024
@@ -89,7 +89,7 @@ async def test_its_last_words_are_logged_whatever_it_said_before(worker: Printin
         worker.output.close()
     (only,) = logs
     assert only["text"].endswith("\nlast words")
-    assert len(only["text"]) == output_log._LAST_WORDS_BYTES
+    assert len(only["text"]) == output_log._LAST_BYTES
     assert only["left_out_bytes"] == 10_011 - len(only["text"])
 
 

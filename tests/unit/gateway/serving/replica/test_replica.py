@@ -77,7 +77,7 @@ class ReadyLauncher(SlowLauncher):
         self.worker.peer.sendall(b"".join(pack(KIND_OF[type(message)], id_, header)))
 
 
-async def bring_up(replica: Replica, launcher: ReadyLauncher, load: Load = LOAD) -> None:
+async def ready_replica(replica: Replica, launcher: ReadyLauncher, load: Load = LOAD) -> None:
     """Have a worker say all that one says until it is ready."""
     launcher.say(Hello(1, "3.11"))
     starting = asyncio.ensure_future(replica.start(load))
@@ -106,7 +106,7 @@ async def _made_ready():
     counts: list[float | None] = []
     limits = replace(LIMITS, max_in_flight=8, stuck_grace_s=0.5)
     replica = Replica("m/1", launcher, limits, lambda _: None, counts.append)
-    await bring_up(replica, launcher)
+    await ready_replica(replica, launcher)
     yield replica, launcher, counts
     replica.kill("the test is over")
     await replica.wait_stopped()
@@ -363,7 +363,7 @@ async def test_large_bodies_leave_room_for_small_ones():
     launcher, mib = ReadyLauncher(), 1024 * 1024
     limits = replace(LIMITS, max_in_flight=100, max_in_flight_bytes=64 * mib)
     replica = Replica("m/1", launcher, limits, lambda _: None)
-    await bring_up(replica, launcher)
+    await ready_replica(replica, launcher)
     for _ in range(3):
         replica.submit(b"{}", b"x" * 16 * mib, timeout_s=5, limit_s=5, on_done=lambda: None)
     assert not replica.has_room(16 * mib)
@@ -428,7 +428,7 @@ async def proved():
     replica = Replica(
         "m/1", launcher, limits, lambda _: None, on_proof=lambda order, proof: kept.append(proof)
     )
-    await bring_up(replica, launcher)
+    await ready_replica(replica, launcher)
     yield replica, launcher, kept
     replica.kill("the test is over")
     await replica.wait_stopped()
@@ -526,7 +526,8 @@ async def test_only_a_worker_that_ends_by_itself_in_a_proof_is_lost_in_it(proved
 
 async def test_a_proof_longer_than_the_models_time_out_is_lost_and_no_requests_fault(proved):
     replica, launcher, kept = proved
-    replica._limits = replace(replica._limits, stuck_grace_s=0.2, proof_s=100.0)
+    replica._limits = replace(replica._limits, stuck_grace_s=0.2)
+    replica._proofs._grace_s, replica._proofs._limit_s = 0.2, 100.0
     launcher.say(Proving(LOST.as_header()))
     await heard(replica, launcher)
     answer = replica.submit(b"{}", b"", timeout_s=0.1, limit_s=0.1, on_done=lambda: None)
@@ -546,7 +547,7 @@ async def test_a_proof_may_take_a_part_of_the_models_time_out():
     launcher, kept = ReadyLauncher(), []
     limits = replace(LIMITS, stuck_grace_s=0.1, proof_s=100.0)
     replica = Replica("m/1", launcher, limits, lambda _: None, on_proof=lambda _, p: kept.append(p))
-    await bring_up(replica, launcher, replace(LOAD, timeout_s=1.0))
+    await ready_replica(replica, launcher, replace(LOAD, timeout_s=1.0))
     launcher.say(Proving(LOST.as_header()))
     async with asyncio.timeout(10):
         await replica.wait_stopped()
@@ -597,7 +598,7 @@ async def test_a_worker_that_ends_in_its_first_proof_has_said_how_far_it_came():
     begun = Proving(replace(LOST, batching="alone", joined_rows=1).as_header())
     said = Warming(), begun, Proving(LOST.as_header())
     replica, starting = await load_with(LIMITS, *said, kept=kept)
-    while replica._proof is None or replica._proof.unproved != LOST:  # noqa: ASYNC110  # no event tells
+    while replica._proofs.unproved != LOST:  # noqa: ASYNC110  # no event tells
         await asyncio.sleep(0.001)
     replica._launcher.worker.kill()
     with pytest.raises(LoadError, match="ended before"):
@@ -624,7 +625,7 @@ async def test_a_worker_that_ends_in_its_first_proof_has_said_how_far_it_came():
 async def test_a_worker_that_says_of_itself_what_cannot_be_is_not_ready(odd):
     replica, starting = await load_with(LIMITS, Warming(), replace(LOADED, **odd))
     async with asyncio.timeout(10):
-        with pytest.raises(LoadError, match="nonsense"):
+        with pytest.raises(LoadError, match="invalid message"):
             await starting
         await replica.wait_stopped()
 

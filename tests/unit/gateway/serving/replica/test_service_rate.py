@@ -2,11 +2,11 @@
 
 import pytest
 
-from gateway.serving.replica.service_rate import Pace
+from gateway.serving.replica.service_rate import ServiceRate
 
 
 def paced(answers_per_interval, interval_s, intervals=40, start=100.0):
-    pace = Pace()
+    pace = ServiceRate()
     pace.began(start)
     for number in range(1, intervals + 1):
         for _ in range(answers_per_interval):
@@ -35,7 +35,7 @@ def test_what_was_measured_before_an_idle_time_weighs_less_than_what_comes_after
 
 
 def test_an_idle_time_that_is_short_forgets_nothing():
-    pace = Pace()
+    pace = ServiceRate()
     pace.began(0.0)
     for number in range(1, 50):
         pace.answered(number - 0.99)
@@ -45,13 +45,13 @@ def test_an_idle_time_that_is_short_forgets_nothing():
 
 def test_what_has_no_work_is_worth_trying_after_a_while():
     pace = paced(1, 5.0, intervals=1)
-    assert pace.rested_s(105.0) == pytest.approx(5.0)
-    assert pace.rested_s(115.0) == pytest.approx(5.0 / 1024)
-    assert pace.rested_s(1e6) == 0
+    assert pace.decayed_s(105.0) == pytest.approx(5.0)
+    assert pace.decayed_s(115.0) == pytest.approx(5.0 / 1024)
+    assert pace.decayed_s(1e6) == 0
 
 
 def test_a_coarse_clock_does_not_hide_a_quick_worker():
-    pace = Pace()
+    pace = ServiceRate()
     pace.began(0.0)
     for number in range(1, 2001):
         pace.answered(int(number * 0.3) / 1000)  # 0.3 ms each, seen in whole milliseconds
@@ -75,4 +75,4 @@ def test_a_refused_caller_is_told_when_what_is_in_flight_is_done(in_flight, inte
 
 
 def test_before_the_first_answer_it_is_one_second():
-    assert Pace().retry_after_s(256) == 1
+    assert ServiceRate().retry_after_s(256) == 1

@@ -1,10 +1,11 @@
-"""Workers that lie: whatever one says, and whenever, it costs its own callers only."""
+"""Invalid messages of workers: each costs the worker's own callers only."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any, cast
@@ -25,7 +26,8 @@ from gateway.errors import (
 )
 from gateway.http.problems import problem
 from gateway.serving.replica import worker_messages
-from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState, WorkerReply
+from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState
+from gateway.serving.replica.requests import WorkerReply
 from gateway.serving.residency.decision import ResidentLimits
 from gateway.serving.residency.resident_set import ResidentSet
 from gateway.worker.errors import Detail, RequestRefusedError
@@ -36,8 +38,11 @@ from gateway.worker.protocol.messages import (
     KIND_OF,
     Alive,
     Failed,
+    Hello,
     Kind,
     Load,
+    Loaded,
+    LoadFailed,
     Proved,
     Proving,
     Reply,
@@ -58,10 +63,15 @@ from tests.fakes.lies import (
     spelled_as,
 )
 from tests.fakes.worker import FakeLauncher, FakeWorker
-from tests.unit.gateway.serving.replica.test_replica import LIMITS, LOAD, ReadyLauncher, bring_up
+from tests.unit.gateway.serving.replica.test_replica import (
+    LIMITS,
+    LOAD,
+    ReadyLauncher,
+    ready_replica,
+)
 
 
-def test_every_field_of_every_message_from_a_worker_has_a_rule():
+def test_every_field_of_every_message_has_a_rule():
     ruled = {kind: rules.keys() for kind, rules in worker_messages._RULES.items()}
     assert ruled == {kind: {one.name for one in fields(kind)} for kind in ruled}
     by_hand = {Reply, Warming, Proving, Proved}
@@ -103,7 +113,7 @@ def largest(kind: int) -> Any:
 
 
 @pytest.mark.parametrize("kind", sorted(HONEST))
-def test_the_largest_header_of_an_honest_worker_is_believed(kind):
+def test_largest_header_of_an_honest_worker_is_valid(kind):
     assert parse(LARGEST_PROOF) is not None
     header = encode_header(largest(kind))
     assert len(header) < worker_messages.MAX_HEADER_BYTES
@@ -111,24 +121,24 @@ def test_the_largest_header_of_an_honest_worker_is_believed(kind):
         assert_sound(READERS[kind](header))
 
 
-# --- one lie each -------------------------------------------------------------------------------
+# --- one invalid message each -------------------------------------------------------------------
 
 
 @pytest.fixture
 async def serving():
     """A ready replica with three requests inside, their answers, and its worker."""
     launcher = ReadyLauncher()
-    let_go: list[int] = []
+    released: list[int] = []
     limits = replace(LIMITS, max_in_flight=8, stuck_grace_s=0.4)
     replica = Replica("m/1", launcher, limits, lambda _: None)
-    await bring_up(replica, launcher)
+    await ready_replica(replica, launcher)
     answers = [
         replica.submit(
-            b"{}", b"{}", timeout_s=30, limit_s=30, on_done=partial(let_go.append, number)
+            b"{}", b"{}", timeout_s=30, limit_s=30, on_done=partial(released.append, number)
         )
         for number in (1, 2, 3)
     ]
-    yield replica, launcher.worker.peer, answers, let_go
+    yield replica, launcher.worker.peer, answers, released
     replica.kill("the test is over")
     await replica.wait_stopped()
 
@@ -151,9 +161,9 @@ FAILED = encode_header(HONEST[Kind.FAILED])
         ([(Kind.REPLY, b'{"rows":1,"queued_s":-1,"predict_s":0,"batch_rows":1}', 1)], "answer"),
         ([(Kind.REPLY, b'{"rows":1}', 1)], "lacks"),
         ([(Kind.REPLY, b"[]", 1)], "lacks"),
-        ([(Kind.REPLY, REPLY, 99)], "does not have"),
-        ([(Kind.FAILED, FAILED, 1), (Kind.FAILED, FAILED, 1)], "does not have"),
-        ([(Kind.ALIVE, encode_header(HONEST[Kind.ALIVE]), 0)], "nobody asked"),
+        ([(Kind.REPLY, REPLY, 99)], "not inside the worker"),
+        ([(Kind.FAILED, FAILED, 1), (Kind.FAILED, FAILED, 1)], "not inside the worker"),
+        ([(Kind.ALIVE, encode_header(HONEST[Kind.ALIVE]), 0)], "a reply to no probe"),
         ([(Kind.HELLO, encode_header(HONEST[Kind.HELLO]), 0)], "HELLO is out of its order"),
         ([(Kind.LOADED, encode_header(HONEST[Kind.LOADED]), 0)], "LOADED is out of its order"),
         ([(Kind.LOAD_FAILED, b"{}", 0)], "LOAD_FAILED is out of its order"),
@@ -165,10 +175,8 @@ FAILED = encode_header(HONEST[Kind.FAILED])
         ([(Kind.PROVED, b"", 0)] * 10_000, "frames in one read"),
     ],
 )
-async def test_a_worker_that_speaks_nonsense_is_ended_and_its_callers_are_told(
-    serving, frames, reason
-):
-    replica, peer, answers, let_go = serving
+async def test_invalid_message_ends_its_worker_and_fails_its_callers(serving, frames, reason):
+    replica, peer, answers, released = serving
     data = b"".join(b"".join(pack(kind, id_, header)) for kind, header, id_ in frames)
     with contextlib.suppress(OSError):  # it is ended in the midst of it
         await asyncio.get_running_loop().run_in_executor(None, peer.sendall, data)
@@ -176,7 +184,7 @@ async def test_a_worker_that_speaks_nonsense_is_ended_and_its_callers_are_told(
         told = await asyncio.gather(*answers, return_exceptions=True)
         await replica.wait_stopped()
     assert reason in replica.end_reason
-    assert sorted(let_go) == [1, 2, 3]
+    assert sorted(released) == [1, 2, 3]
     assert (replica.in_flight, replica._in_flight_bytes) == (0, 0)
     assert all(isinstance(one, GatewayError) for one in told), told
     assert any(isinstance(one, WorkerDiedError) for one in told)
@@ -199,13 +207,16 @@ HELLO = encode_header(HONEST[Kind.HELLO])
         ([(Kind.WARMING, b"{}"), (Kind.HELLO, HELLO)], "out of its order"),
         ([(Kind.LOADED, encode_header(HONEST[Kind.LOADED]))], "LOADED came, not HELLO"),
         ([(Kind.LOAD_FAILED, encode_header(HONEST[Kind.LOAD_FAILED]))], "came, not HELLO"),
-        ([(Kind.ALIVE, encode_header(HONEST[Kind.ALIVE])), (Kind.HELLO, HELLO)], "nobody asked"),
-        ([(Kind.REPLY, REPLY), (Kind.HELLO, HELLO)], "does not have"),
+        (
+            [(Kind.ALIVE, encode_header(HONEST[Kind.ALIVE])), (Kind.HELLO, HELLO)],
+            "a reply to no probe",
+        ),
+        ([(Kind.REPLY, REPLY), (Kind.HELLO, HELLO)], "not inside the worker"),
         ([(Kind.PROVED, b"")] * FLOOD_FRAMES, "frames in one read"),
         ([(Kind.HELLO, HELLO), *([(Kind.PROVED, b"")] * FLOOD_FRAMES)], "frames in one read"),
     ],
 )
-async def test_a_worker_that_begins_with_nonsense_does_not_come_up(frames, reason):
+async def test_invalid_message_during_the_load_fails_it(frames, reason):
     launcher = ReadyLauncher()
     stopped: list[Replica] = []
     limits = replace(LIMITS, load_timeout_s=30 if frames else 0.3)
@@ -222,7 +233,7 @@ async def test_a_worker_that_begins_with_nonsense_does_not_come_up(frames, reaso
     assert stopped == [replica]
 
 
-async def test_a_frame_that_is_beyond_the_limits_ends_its_worker_with_the_reason(serving):
+async def test_frame_beyond_the_limits_ends_its_worker(serving):
     replica, peer, _, _ = serving
     peer.sendall(PREFIX.pack(Kind.REPLY, worker_messages.MAX_HEADER_BYTES + 1, 0, 1))
     async with asyncio.timeout(10):
@@ -230,13 +241,13 @@ async def test_a_frame_that_is_beyond_the_limits_ends_its_worker_with_the_reason
     assert "beyond the limits" in replica.end_reason
 
 
-async def test_a_worker_that_passes_over_a_request_is_ended_at_the_time_of_that():
-    """It answers later requests for ever, and the earlier one would keep its slot for ever."""
+async def test_worker_that_skips_a_request_is_ended_as_stuck():
+    """It answers later requests, so the earlier one would hold its slot for ever."""
     launcher = ReadyLauncher()
     counts: list[float | None] = []
     limits = ReplicaLimits(8, 1000, load_timeout_s=5, warm_up_timeout_s=5, stuck_grace_s=0.3)
     replica = Replica("m/1", launcher, limits, lambda _: None, counts.append)
-    await bring_up(replica, launcher)
+    await ready_replica(replica, launcher)
     done = []
 
     def ask():
@@ -261,7 +272,7 @@ async def test_a_worker_that_passes_over_a_request_is_ended_at_the_time_of_that(
     assert counts.count(None) == 1
 
 
-async def test_a_worker_that_answers_in_turn_is_not_ended_however_long_its_queue_is(serving):
+async def test_worker_with_a_long_queue_is_not_stuck(serving):
     replica, peer, answers, _ = serving
     for request in replica._in_flight.values():
         request.limit_s = 0.1  # and a grace of 0.4 s
@@ -272,23 +283,23 @@ async def test_a_worker_that_answers_in_turn_is_not_ended_however_long_its_queue
     assert replica.state is ReplicaState.READY
 
 
-async def test_a_gateway_that_was_held_up_hears_its_workers_before_it_judges_them(serving):
-    """Its timers are over before it looks at its sockets."""
+async def test_frames_that_wait_are_read_before_a_worker_counts_as_stuck(serving):
+    """The gateway was held up: its timers expired before it read its sockets."""
     replica, peer, answers, _ = serving
     for request in replica._in_flight.values():
         request.limit_s = request.due = 0.0
-    replica._turn_began = 0.0
+    replica._oldest_since = 0.0
     for number in (1, 2, 3):
         said(peer, Kind.REPLY, REPLY, number)
-    replica._look()
+    replica._check_due()
     assert [answer.result().rows for answer in answers] == [1, 1, 1]
     assert replica.state is ReplicaState.READY
 
 
-async def test_a_probe_that_was_given_up_is_answered_once():
+async def test_probe_after_probes_that_timed_out_gets_one_reply():
     launcher = ReadyLauncher()
     replica = Replica("m/1", launcher, LIMITS, lambda _: None)
-    await bring_up(replica, launcher)
+    await ready_replica(replica, launcher)
     for _ in range(3):
         with pytest.raises(TimeoutError):
             await replica.probe(0.01)
@@ -299,24 +310,24 @@ async def test_a_probe_that_was_given_up_is_answered_once():
     said(launcher.worker.peer, Kind.ALIVE, encode_header(HONEST[Kind.ALIVE]))
     async with asyncio.timeout(10):
         await replica.wait_stopped()
-    assert "nobody asked" in replica.end_reason
+    assert "a reply to no probe" in replica.end_reason
 
 
 # --- every field of every message ---------------------------------------------------------------
 
-READERS = {
-    Kind.HELLO: worker_messages.read_hello,
-    Kind.LOADED: worker_messages.read_loaded,
-    Kind.LOAD_FAILED: worker_messages.read_load_failed,
+READERS: dict[Kind, Callable[[bytes], object]] = {
+    Kind.HELLO: partial(worker_messages.read_message, Hello),
+    Kind.LOADED: partial(worker_messages.read_message, Loaded),
+    Kind.LOAD_FAILED: partial(worker_messages.read_message, LoadFailed),
     Kind.FAILED: worker_messages.read_failed,
-    Kind.ALIVE: worker_messages.read_alive,
+    Kind.ALIVE: partial(worker_messages.read_message, Alive),
     Kind.REPLY: worker_messages.read_reply,
     Kind.PROVING: worker_messages.read_proof,
 }
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_what_is_believed_has_the_types_and_ranges_of_what_was_to_be_said(kind):
+def test_every_field_is_checked_for_types_and_ranges(kind):
     honest = spelled_as(kind)
     read = READERS[kind]
     assert_sound(read(header_of(honest)))
@@ -325,7 +336,7 @@ def test_what_is_believed_has_the_types_and_ranges_of_what_was_to_be_said(kind):
         for odd in ODD:
             try:
                 assert_sound(read(header_of(honest | {name: odd})))
-            except worker_messages.NonsenseError:
+            except worker_messages.InvalidMessageError:
                 refused += 1
     assert refused > len(honest) * 8
 
@@ -399,13 +410,13 @@ class Liar(FakeLauncher):
 class Terms:
     """What a resident set asks about versions: one worker each, of a byte."""
 
-    def estimate(self, key):
+    def estimate_bytes(self, key):
         return 1
 
     def replicas(self, key):
         return 1
 
-    def returns(self, key):
+    def restarts(self, key):
         return False
 
     def keep_resident(self, key):
@@ -430,7 +441,7 @@ SHORT = ReplicaLimits(4, 1000, load_timeout_s=0.3, warm_up_timeout_s=0.3, stuck_
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of a lie that is that long
 @settings(max_examples=LIES, deadline=None)
 @given(moment=MOMENTS, then=st.sampled_from(["go on", "go on", "end", "hang"]))
-def test_whatever_a_worker_says_others_are_answered_and_nothing_stays_taken(moment, then):
+def test_lying_worker_costs_others_nothing(moment, then):
     at, told = moment
     with capture_logs() as logs:
         asyncio.run(_lied_to(Liar(at, told, then)))
@@ -456,7 +467,7 @@ async def _lied_to(launcher: Liar) -> None:
         max_waiting=10,
         new_replica=new_replica,
         prepare=order,
-        versions=Terms(),
+        requirements=Terms(),
         observer=Seen(),
     )
     async with asyncio.timeout(30):

@@ -5,7 +5,7 @@ import pytest
 from gateway.contract.references import ReplicaKey
 from gateway.errors import ModelLoadFailedError
 from gateway.serving.residency import load_history
-from gateway.serving.residency.load_history import TrackRecord, back_off_s
+from gateway.serving.residency.load_history import LoadHistory, back_off_s
 
 
 def key(name="a"):
@@ -27,7 +27,7 @@ def clock():
 
 @pytest.fixture
 def record(clock):
-    return TrackRecord(clock)
+    return LoadHistory(clock)
 
 
 def test_nothing_is_known_of_a_version_that_was_never_loaded(record):
@@ -79,7 +79,7 @@ def test_deaths_are_forgiven_until_they_are_many_in_a_short_time(record, clock):
 
 @pytest.mark.parametrize("apart_s", [32.0, 40.0])
 def test_a_version_whose_workers_live_until_they_are_seen_to_be_wrong_is_left_alone(clock, apart_s):
-    record = TrackRecord(clock, longest_life_s=lambda key: 40.0)
+    record = LoadHistory(clock, longest_life_s=lambda key: 40.0)
     pauses = 0
     for _ in range(20):
         record.died(key(), "it was stuck", had_answered=True)
@@ -94,7 +94,7 @@ def test_a_version_whose_workers_live_until_they_are_seen_to_be_wrong_is_left_al
 
 
 def test_a_life_begins_with_a_load(clock):
-    record = TrackRecord(clock, longest_life_s=lambda key: 40.0)
+    record = LoadHistory(clock, longest_life_s=lambda key: 40.0)
     for _ in range(3):
         record.loaded(key(), 100.0, 1)
         clock.now += 140

@@ -24,7 +24,7 @@ def crowded(**sizes: int) -> World:
     world = World(count=9, megabytes=100)
     world.sizes = {name: size * MIB for name, size in sizes.items()}
     if "c" in sizes:
-        world.set.track_record.loaded(key("c"), 0.1, sizes["c"] * MIB)
+        world.set.load_history.loaded(key("c"), 0.1, sizes["c"] * MIB)
     return world
 
 
@@ -69,7 +69,7 @@ async def test_auto_keeps_the_old_version_while_an_evicted_one_still_ends() -> N
     await until(lambda: world.ends)
     assert names_of_ended(world) == ["b/1"]
     await world.use("a")
-    world.set.look_again()
+    world.set.rebalance()
     world.let_go()
     await stage
     assert names_of_ended(world) == ["b/1"]
@@ -80,7 +80,7 @@ async def test_a_swap_that_cannot_fit_beside_the_old_version_is_told_so_at_once(
     await world.use("b")
     await world.use("a")
     world.later = 60.0
-    world.set.track_record.loaded(key("a", 2), 1.0, 60 * MIB)
+    world.set.load_history.loaded(key("a", 2), 1.0, 60 * MIB)
     async with asyncio.timeout(2):
         with pytest.raises(LoadError, match="to end the old version first"):
             await world.stage(key("a", 2), replaces=key("a"))
@@ -115,7 +115,7 @@ async def test_who_waits_for_busy_neighbours_keeps_nobody_from_free_room() -> No
     busy = await world.set.lease(key("b"))
     await world.use("a")
     world.later = 60.0
-    world.set.track_record.loaded(key("a", 2), 1.0, 40 * MIB)
+    world.set.load_history.loaded(key("a", 2), 1.0, 40 * MIB)
     stage = await staging(world)
     async with asyncio.timeout(4):
         await world.use("c")
@@ -126,7 +126,7 @@ async def test_who_waits_for_busy_neighbours_keeps_nobody_from_free_room() -> No
 
 async def without_a_place_for_x(world: World) -> Lease:
     """Two idle neighbours, and a busy one that is kept resident; x cannot fit beside it."""
-    world.set.track_record.loaded(key("x"), 1.0, 60 * MIB)
+    world.set.load_history.loaded(key("x"), 1.0, 60 * MIB)
     world.pins = {key("big")}
     busy = await world.set.lease(key("big"))
     await world.use("c")
@@ -204,7 +204,7 @@ async def test_many_small_ones_cannot_keep_a_big_one_from_its_turn(soon: None) -
     smalls = [f"s{n}" for n in range(8)]
     world = crowded(**dict.fromkeys(smalls, 25))
     world.guess_megabytes = 25
-    world.set.track_record.loaded(key("x"), 1.0, 60 * MIB)
+    world.set.load_history.loaded(key("x"), 1.0, 60 * MIB)
 
     async def keep_busy(name: str) -> None:
         while True:
@@ -226,7 +226,7 @@ async def test_many_small_ones_cannot_keep_a_big_one_from_its_turn(soon: None) -
 async def test_who_is_waited_for_goes_before_what_nobody_waits_for() -> None:
     world = World(count=9)
     world.gate.clear()
-    world.set.bring_up([key("b"), key("c")])
+    world.set.load_in_background([key("b"), key("c")])
     caller = asyncio.ensure_future(world.set.lease(key("a")))
     await until(lambda: "a/1" in world.starts)
     world.gate.set()
@@ -327,7 +327,7 @@ async def resting() -> World:
 
 def look_after_its_rest(world: World) -> list[ReplicaKey]:
     world.later += 100
-    world.set.look_again()
+    world.set.rebalance()
     return [one.key for one in world.set.residents()]
 
 
@@ -385,7 +385,7 @@ async def test_what_was_hot_and_made_room_before_it_came_up_stays_away() -> None
     world = World(count=4)
     world.last = {key("a")}
     world.gate.clear()
-    world.set.bring_up([key("x"), key("a")])
+    world.set.load_in_background([key("x"), key("a")])
     stage = await staging(world, swap="unload_first")
     await until(lambda: world.starts == ["x/1", "a/2"])
     world.gate.set()
@@ -400,7 +400,7 @@ async def test_what_was_hot_and_has_no_worker_again_yet_is_not_forgotten() -> No
     world = World(count=9)
     await world.use("a")
     world.gate.clear()
-    world.set.bring_up([key("b"), key("c")])
+    world.set.load_in_background([key("b"), key("c")])
     await until(lambda: "b/1" in world.starts)
     hottest = world.set.hottest()
     assert (hottest[0], key("c") in hottest) == (key("a"), True)

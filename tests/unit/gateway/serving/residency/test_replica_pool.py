@@ -4,17 +4,17 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
-from gateway.serving.replica.service_rate import Pace
+from gateway.serving.replica.service_rate import ServiceRate
 from gateway.serving.residency.replica_pool import choose
 
 ANY = 1 << 40
 
 
-def one(leases: int, pace_s: float, *, room_bytes: int = ANY) -> Any:
+def one(leases: int, expected_service_s: float, *, room_bytes: int = ANY) -> Any:
     """A replica that is as fast as this, has been busy until now, and takes bodies of this size."""
     replica = SimpleNamespace(
-        pace_s=lambda now: pace_s,
-        rested_pace_s=lambda now: pace_s,
+        expected_service_s=lambda now: expected_service_s,
+        decayed_service_s=lambda now: expected_service_s,
         has_room=lambda body_bytes: body_bytes <= room_bytes,
     )
     return SimpleNamespace(leases=leases, replica=replica)
@@ -25,7 +25,7 @@ class Server:
 
     def __init__(self, answer_s: float) -> None:
         self.answer_s = answer_s
-        self.paced = Pace()
+        self.paced = ServiceRate()
         self.due: list[float] = []
         self.replica = self
 
@@ -33,11 +33,11 @@ class Server:
     def leases(self) -> int:
         return len(self.due)
 
-    def pace_s(self, now: float) -> float:
+    def expected_service_s(self, now: float) -> float:
         return self.paced.seconds_per_answer
 
-    def rested_pace_s(self, now: float) -> float:
-        return self.paced.rested_s(now)
+    def decayed_service_s(self, now: float) -> float:
+        return self.paced.decayed_s(now)
 
     def has_room(self, body_bytes: int) -> bool:
         return True

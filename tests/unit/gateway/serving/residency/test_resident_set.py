@@ -135,7 +135,7 @@ async def test_no_room_within_the_budget_is_a_503_that_says_when_to_come_back():
 async def test_what_cannot_fit_is_told_so_and_evicts_nobody():
     world = World(megabytes=50)
     await world.use("a")
-    world.set.track_record.loaded(key("big"), 1.0, 60 * MIB)
+    world.set.load_history.loaded(key("big"), 1.0, 60 * MIB)
     with pytest.raises(InsufficientMemoryError):
         await world.set.lease(key("big"))
     assert world.ends == []
@@ -228,7 +228,7 @@ async def test_a_worker_that_dies_with_its_last_request_is_one_death_and_no_evic
         lease.release()
         worker.on_stopped(worker)
     assert [one for one in world.told if one[0] == "ended"] == [("ended", "a", False)] * deaths
-    assert world.set.track_record.keeps_dying(key("a")) is not None
+    assert world.set.load_history.keeps_dying(key("a")) is not None
     assert world.set.residents() == []
 
 
@@ -358,7 +358,7 @@ async def test_unload_first_ends_the_old_version_although_there_is_room():
 async def test_what_could_not_fit_alone_ends_nobody(swap):
     world = World(megabytes=50)
     await world.use("a")
-    world.set.track_record.loaded(key("a", 2), 1.0, 60 * MIB)
+    world.set.load_history.loaded(key("a", 2), 1.0, 60 * MIB)
     with pytest.raises(LoadError, match="60 MiB"):
         await world.stage(key("a", 2), replaces=key("a"), swap=swap)
     assert world.ends == []
@@ -426,7 +426,7 @@ async def test_a_worker_that_died_while_loading_is_started_with_what_is_known_by
         orders.append(len(orders))
         return orders[-1]
 
-    world.set._workers._prepare = prepare
+    world.set._pool._prepare = prepare
     world.failures = [LoadError("worker_died", "lost in its proof")] * 2
     (await world.set.lease(key("a"))).release()
     assert orders == [0, 1, 2]
@@ -551,7 +551,7 @@ async def test_a_version_that_is_to_have_more_workers_has_them_at_once():
     world = World(count=4)
     await world.use("a")
     world.asked_replicas = {"a": 3}
-    world.set.look_again()
+    world.set.rebalance()
     await ready_workers(world, "a", 3)
 
 
@@ -565,14 +565,14 @@ async def test_of_workers_too_many_the_least_used_end_each_with_its_last_request
     for _ in range(3):
         world.set._take(most).release()
     world.asked_replicas = {"a": 1}
-    world.set.look_again()
+    world.set.rebalance()
     assert [busy.ready, busy.ending, idle.ending, most.ready] == [False, False, True, True]
     lease.release()
     await ready_workers(world, "a", 1)
     assert world.set.residents() == [most]
     assert ("ended", "a", True) not in world.told, "nobody made room for others"
     world.asked_replicas = {"a": 2}
-    world.set.look_again()
+    world.set.rebalance()
     await ready_workers(world, "a", 2)
 
 
@@ -582,7 +582,7 @@ async def test_workers_too_many_end_when_all_of_them_are_up():
     await world.use("a")
     world.asked_replicas = {}
     assert len(world.set.residents()) == 2
-    world.set.look_again()
+    world.set.rebalance()
     assert world.ends == [], "one of them may still fail"
     await ready_workers(world, "a", 1)
 
@@ -590,7 +590,7 @@ async def test_workers_too_many_end_when_all_of_them_are_up():
 async def test_the_workers_that_a_stage_asked_for_stay_until_it_is_over():
     world = World(count=4)
     await world.stage(key("a"), replicas=3)
-    world.set.look_again()
+    world.set.rebalance()
     assert world.ends == []
     world.set.unstage("s1")
     await ready_workers(world, "a", 1)
@@ -602,7 +602,7 @@ async def test_the_workers_that_a_stage_asked_for_stay_until_it_is_over():
 async def test_what_was_hot_is_brought_up_in_order_into_free_room_only():
     world = World(count=3)
     await world.use("a")
-    world.set.bring_up([key("c"), key("b"), key("d")])
+    world.set.load_in_background([key("c"), key("b"), key("d")])
     await until(lambda: len(world.starts) == 3)
     await world.use("a")
     assert world.starts == ["a/1", "c/1", "b/1"]
@@ -629,9 +629,9 @@ async def test_a_look_that_comes_before_its_time_is_not_the_last(monkeypatch):
     world = World()
     rests = [0.0205, 0.0205]
     monkeypatch.setattr(
-        world.set.track_record, "pause_left_s", lambda _key: rests.pop(0) if rests else 0.0
+        world.set.load_history, "pause_left_s", lambda _key: rests.pop(0) if rests else 0.0
     )
-    world.set.bring_up([key("a")])
+    world.set.load_in_background([key("a")])
     await until(lambda: world.set.is_ready(key("a")))
 
 
@@ -745,7 +745,7 @@ async def test_the_peak_of_a_load_is_made_room_for_and_over_when_it_is_ready():
     world = World(count=9, megabytes=100)
     await world.use("a")
     world.later = 60.0
-    world.set.track_record.loaded(key("b"), 1.0, 20 * MIB, 95 * MIB)
+    world.set.load_history.loaded(key("b"), 1.0, 20 * MIB, 95 * MIB)
     world.sizes["b"] = 20 * MIB
     await world.use("b")
     assert ("ended", "a", True) in world.told
@@ -755,7 +755,7 @@ async def test_the_peak_of_a_load_is_made_room_for_and_over_when_it_is_ready():
 
 async def test_a_peak_keeps_no_version_from_being_tried():
     world = World(megabytes=100)
-    world.set.track_record.loaded(key("a"), 1.0, 20 * MIB, 500 * MIB)
+    world.set.load_history.loaded(key("a"), 1.0, 20 * MIB, 500 * MIB)
     await world.use("a")
 
 
@@ -799,7 +799,7 @@ async def test_a_load_that_hangs_does_not_keep_what_nobody_waits_for_from_loadin
     monkeypatch.setattr(decision, "SLOW_LOAD_S", 0.03)
     world = World(count=9)
     world.gate.clear()
-    world.set.bring_up([key("a"), key("b"), key("c"), key("d")])
+    world.set.load_in_background([key("a"), key("b"), key("c"), key("d")])
     await until(lambda: len(world.starts) == 3)
     assert world.starts == ["a/1", "b/1", "c/1"]
     world.gate.set()
@@ -814,10 +814,10 @@ async def test_loads_at_once_are_bounded_however_slow_they_are():
         callers.append(asyncio.ensure_future(world.set.lease(key(f"m{number}"))))
         await asyncio.sleep(0)
         world.later += SLOW_LOAD_S + 1
-        world.set.look_again()
+        world.set.rebalance()
         await asyncio.sleep(0)
     assert len(world.set.residents()) == 4
-    world.set.bring_up([key("n")])
+    world.set.load_in_background([key("n")])
     world.gate.set()
     for lease in await asyncio.gather(*callers):
         lease.release()
@@ -826,11 +826,11 @@ async def test_loads_at_once_are_bounded_however_slow_they_are():
 
 async def test_a_version_that_is_left_alone_says_why_and_how_long():
     world = World()
-    assert world.set.track_record.trouble(key("a")) is None
+    assert world.set.load_history.trouble(key("a")) is None
     world.failures = [LoadError("load_failed", "no module named x")]
     with pytest.raises(ModelLoadFailedError):
         await world.set.lease(key("a"))
-    trouble = world.set.track_record.trouble(key("a"))
+    trouble = world.set.load_history.trouble(key("a"))
     assert trouble is not None
     assert trouble[0] == "no module named x"
     assert 0 < trouble[1] <= 1

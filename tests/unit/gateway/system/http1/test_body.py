@@ -15,7 +15,7 @@ def admitting(max_bytes=10_000_000):
 
 
 def arriving(admission, now=0.0):
-    return Body(max_bytes=1_000_000, timeout_s=TIMEOUT_S, room=admission.hold(), now=now)
+    return Body(max_bytes=1_000_000, timeout_s=TIMEOUT_S, room=admission.buffer(), now=now)
 
 
 @pytest.mark.parametrize("piece", [b"x", b"x" * 1000])
@@ -43,12 +43,16 @@ def test_a_body_counts_until_it_is_whole_or_dropped():
     whole.add(b"x" * 100, 0, last=False)
     dropped.add(b"x" * 1000, 0, last=False)
     whole.add(b"y" * 100, 0, last=True)
-    assert (admission.held_bytes, admission.in_flight_bytes) == (1100, 1100)
+    assert (admission.buffered_bytes, admission.in_flight_bytes) == (1100, 1100)
     assert whole.finish() == b"x" * 100 + b"y" * 100
-    assert admission.held_bytes == 1000
+    assert admission.buffered_bytes == 1000
     for _ in range(2):
         dropped.drop()
-        assert (admission.held_bytes, admission.in_flight_bytes, admission.in_flight) == (0, 0, 0)
+        assert (admission.buffered_bytes, admission.in_flight_bytes, admission.in_flight) == (
+            0,
+            0,
+            0,
+        )
 
 
 def test_a_body_that_is_too_large_is_refused():
@@ -58,15 +62,15 @@ def test_a_body_that_is_too_large_is_refused():
     with pytest.raises(BodyTooLargeError):
         body.add(b"x", 0, last=True)
     body.drop()
-    assert admission.held_bytes == 0
+    assert admission.buffered_bytes == 0
 
 
 def test_a_body_beside_too_many_others_is_refused():
     admission = admitting(100_000)
-    other, body = admission.hold(50_000), arriving(admission)
+    other, body = admission.buffer(50_000), arriving(admission)
     body.add(b"x" * 20_000, 0, last=False)
     with pytest.raises(GatewayOverloadedError):
         body.add(b"x" * 10_000, 0, last=False)
     body.drop()
-    other.let_go()
-    assert admission.held_bytes == 0
+    other.release()
+    assert admission.buffered_bytes == 0

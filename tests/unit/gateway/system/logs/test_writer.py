@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.system.logs import writer
-from gateway.system.logs.writer import LogLines
+from gateway.system.logs.writer import LogWriter
 
 PATIENCE_S = 20.0
 MANY = 10 * writer.MOST_LINES
@@ -20,7 +20,9 @@ class Pipe:
 
     def __init__(self) -> None:
         self.read_end, self.write_end = os.pipe()
-        self.lines = LogLines(self.write_end, lambda count: self.lines.write(f"left out {count}\n"))
+        self.lines = LogWriter(
+            self.write_end, lambda count: self.lines.write(f"left out {count}\n")
+        )
 
     def read(self) -> list[str]:
         """Read to the end."""
@@ -146,7 +148,7 @@ def test_the_writer_says_what_is_due_regularly_and_at_the_end(
         lines.write("the last\n" if at_end else "")
         raise ValueError("a fault of whoever is called")
 
-    lines = LogLines(pipe.write_end, lambda _: None, regularly)
+    lines = LogWriter(pipe.write_end, lambda _: None, regularly)
     lines.start()
     give_up_at = time.monotonic() + PATIENCE_S
     while len(ends) < 3:
