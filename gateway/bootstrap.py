@@ -20,7 +20,7 @@ from gateway.errors import TableFileError
 from gateway.http import Predictions, Services, create_control_app, create_public_app
 from gateway.observability import LiveTallies, Telemetry
 from gateway.rollout import AutomaticRollback, Margins, Rollout
-from gateway.routing import DamagedFiles, Node, RouteTable, TableFile
+from gateway.routing import Node, RouteTable, TableFile
 from gateway.serving import (
     LEAST_LOADS_AT_ONCE,
     MARK,
@@ -63,6 +63,7 @@ from gateway.system import (
     read_node_id,
     release_each,
 )
+from gateway.system.files import DamagedFiles
 from gateway.system.http1 import ConnectionLimits, Connections
 
 _ABANDONED_S = 1.0

@@ -91,7 +91,7 @@ class CatalogueChanges:
             self._check_epoch(change.writer, change.epoch)
             if change.revision <= self._revision:
                 return CatalogueAck(generation=node.table.generation)
-            if await asyncio.to_thread(self._table_file.is_catalogue_long):
+            if await asyncio.to_thread(self._table_file.are_model_changes_long):
                 raise RolloutRefusedError("stale_epoch", "the changes take too much of the disk")
             complete = node.table.catalogue is None or node.table.catalogue.complete
             if complete:

@@ -233,7 +233,7 @@ class Rollout:
         finally:
             node.listening(-1)
         active = node.table.active
-        moved, wishes = node.moved_after(after), node.wishes_after(after)
+        moved, wishes = node.moved_after(after), node.wanted_moves_after(after)
         if of != node.boot_id or moved is None or wishes is None:
             moved = wishes = None
         whole = moved is None

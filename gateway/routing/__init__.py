@@ -1,6 +1,5 @@
-"""Which version a request means: the route table, its files, and the state of the node."""
+"""The route table, its files, and the state of the node."""
 
-from gateway.routing.damaged_files import DamagedFiles
 from gateway.routing.lazy_versions import ListedVersions
 from gateway.routing.node import Node, WantedVersion
 from gateway.routing.route_table import AliasKey, Route, RouteTable, has_bytes
@@ -8,7 +7,6 @@ from gateway.routing.table_file import TableFile
 
 __all__ = [
     "AliasKey",
-    "DamagedFiles",
     "ListedVersions",
     "Node",
     "Route",

@@ -1,7 +1,7 @@
-"""The route table: which version and which bytes a caller means. Frozen snapshots, pure functions.
+"""The route table: which version, and which bytes, a caller means. Frozen snapshots, pure.
 
-What the registry lists (the catalogue) and what this node serves (the active aliases) are two
-records: an alias resolves by the second. A lookup sees one snapshot from start to end.
+The catalogue has what the registry lists; the active aliases are what this node serves. An alias
+resolves by the second. A lookup uses one snapshot from start to end.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ AliasKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Whom a request goes to.
+    """The version that a request goes to.
 
     Attributes:
-        digest: The artifact in this node's store; None: its bytes are not here yet.
-        generation: The table that decided.
-        timeout_s: Seconds for one request, where a tag says so.
+        digest: The artifact in this node's store, or None if it was not fetched yet.
+        generation: The generation of the table that resolved it.
+        timeout_s: The model's time-out, or None if no tag sets one.
     """
 
     model: str
@@ -63,7 +63,7 @@ class Route:
 
 
 class _Versions:
-    """The versions of a catalogue's models, by model and number; those that were asked for once."""
+    """The versions of a catalogue's models, by model and number. Decoded ones are kept."""
 
     def __init__(
         self,
@@ -73,8 +73,8 @@ class _Versions:
         self._models = models
         self._known = {} if known is None else known
 
-    def but_of(self, models: Mapping[str, CatalogueModel], name: str) -> _Versions:
-        """Return the versions of models of which only one differs from these."""
+    def with_model(self, models: Mapping[str, CatalogueModel], name: str) -> _Versions:
+        """Return the versions of other models, of which only ``name`` differs from these."""
         own = {*_numbers(self._models.get(name)), *_numbers(models.get(name))}
         known = self._known.copy()
         for number in own:
@@ -90,7 +90,7 @@ class _Versions:
         return known
 
     def differs(self, other: _Versions, key: tuple[str, int]) -> bool:
-        """Whether another catalogue lists a version otherwise. Decodes none."""
+        """Whether another catalogue lists a version differently. Decodes none."""
         return self._document(key) != other._document(key)
 
     def _document(self, key: tuple[str, int]) -> str | CatalogueVersion | None:
@@ -124,18 +124,18 @@ def _numbers(model: CatalogueModel | None) -> Iterable[int]:
 
 
 def has_bytes(entry: CatalogueVersion, digest: str) -> bool:
-    """Whether these are the bytes that were verified for the present creation of a version.
+    """Whether these are the verified bytes of a version as it is in the registry now.
 
-    A version that was deleted and made anew has its number in common with its predecessor.
+    A version that was deleted and made anew has the number of its predecessor.
     """
     if "accepted_digest" not in entry.model_fields_set:
-        return True  # an older control plane does not tell
+        return True  # an older control plane does not send it
     return entry.accepted_digest == digest
 
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """What a catalogue lists, by name. Built once for each, and kept while only aliases move."""
+    """A catalogue by name. Built once for each, and kept while only aliases move."""
 
     models: Mapping[str, CatalogueModel]
     versions: _Versions
@@ -146,19 +146,19 @@ class _Index:
         return cls(models, _Versions(models))
 
     def with_model(self, name: str, model: CatalogueModel | None) -> _Index:
-        """Return the index in which one model is as given; None: it is listed no more.
+        """Return the index with one model replaced, or removed if it is None.
 
-        What is copied are references, which takes microseconds for thousands of models.
+        Only references are copied: microseconds for thousands of models.
         """
         models = dict(self.models)
         if model is None:
             models.pop(name, None)
         else:
             models[name] = model
-        return _Index(models, self.versions.but_of(models, name))
+        return _Index(models, self.versions.with_model(models, name))
 
     def describes(self, model: str, version: int, digest: str) -> bool:
-        """Whether a version is listed with the tags and the environment of these bytes."""
+        """Whether a version is listed with these bytes, and so with their tags and environment."""
         entry = self.versions.get((model, version))
         if entry is None or entry.state is VersionState.DELETED:
             return False
@@ -167,14 +167,14 @@ class _Index:
 
 @dataclass(frozen=True)
 class RouteTable:
-    """One immutable snapshot of everything that this node can route.
+    """An immutable snapshot of everything that this node can route.
 
     Attributes:
         generation: Counts activations and retirements, over restarts too.
-        default_alias: Meant where neither caller nor model names a version.
-        catalogue: What the control plane published last; None: nothing yet.
-        active: (model, alias) → where it points.
-        holds: Activations that are refused.
+        default_alias: Used where neither caller nor model names a version.
+        catalogue: The last one that the control plane published, or None.
+        active: Model and alias → where it points.
+        holds: Refused activations.
     """
 
     default_alias: str
@@ -193,7 +193,7 @@ class RouteTable:
 
     @property
     def targets(self) -> frozenset[tuple[str, int, str]]:
-        """What the active aliases point at: model, version, digest. Made anew for each caller."""
+        """What the active aliases point at: model, version, digest. Not cached."""
         return frozenset((one.model, one.version, one.digest) for one in self.active.values())
 
     def is_target(self, model: str, version: int, digest: str) -> bool:
@@ -213,11 +213,11 @@ class RouteTable:
     # --- questions --------------------------------------------------------------------------------
 
     def resolve(self, model: str, selector: Selector | None) -> Route:
-        """Say which version a caller means. ``selector`` None: the model's default.
+        """Return the version that a caller means; without a selector, the model's default.
 
         Raises:
-            RequestError: No such model, version or alias; or the version is gone.
-            CapacityError: An alias that is known but was not activated yet.
+            RequestError: The model, version or alias is unknown, or the version was deleted.
+            CapacityError: The alias is known but not active yet.
             ServingError: The version is quarantined, or its last fetch failed.
         """
         route = self._memo.get((model, selector))
@@ -230,8 +230,8 @@ class RouteTable:
         """Return what the registry lists of a model.
 
         Raises:
-            ModelNotFoundError: It lists no such model.
-            RegistryUnavailableError: It was never listed.
+            ModelNotFoundError: The registry lists no such model.
+            RegistryUnavailableError: The registry was never listed.
         """
         entry = self._index.models.get(name)
         if entry is not None:
@@ -244,11 +244,11 @@ class RouteTable:
 
     @property
     def _is_complete(self) -> bool:
-        """Whether what is not in the catalogue is not in the registry."""
+        """Whether the catalogue has everything that the registry has."""
         return self.catalogue is not None and self.catalogue.complete
 
     def _unlisted(self, what: str) -> RegistryUnavailableError:
-        """Return what to tell callers of a thing that the registry may have, and may not."""
+        """Return the refusal for something that the registry may have."""
         if self.catalogue is None:
             why = "no catalogue has reached this gateway yet: is the control plane running?"
         elif self.catalogue.source_error is not None:
@@ -260,11 +260,11 @@ class RouteTable:
         )
 
     def models(self) -> list[CatalogueModel]:
-        """Return every model that is listed or active, by name."""
+        """Return every listed or active model, sorted by name."""
         return [self.model(name) for name in self.names()]
 
     def names(self) -> list[str]:
-        """Return the names of every model that is listed or active, sorted."""
+        """Return the names of every listed or active model, sorted."""
         return sorted({*self._index.models, *self._active_of})
 
     def knows(self, model: str, version: int | None) -> bool:
@@ -278,11 +278,11 @@ class RouteTable:
         return any(entry.version == version for entry in active.values())
 
     def version(self, model: str, version: int) -> CatalogueVersion:
-        """Return what is known of one version.
+        """Return the listing of one version.
 
         Raises:
-            ModelNotFoundError: No such model.
-            VersionNotFoundError: No such version.
+            ModelNotFoundError: The model is unknown.
+            VersionNotFoundError: The version is unknown.
             RegistryUnavailableError: The registry, which may have it, was never listed.
         """
         entry = self._index.versions.get((model, version))
@@ -297,10 +297,9 @@ class RouteTable:
         raise VersionNotFoundError(f"model {model!r} has no version {version}")
 
     def policy_of(self, model: str, version: int, digest: str | None) -> Policy:
-        """Return the policy that counts for a version; of what no catalogue lists, the empty one.
+        """Return the policy of a version; an empty one if it is not listed.
 
-        Requests read it from their `Route`, which is made once for each selector of a table.
-        ``digest``: the version's bytes; those of a predecessor keep the policy that they had.
+        The bytes of a predecessor, by their ``digest``, keep the policy that they had.
         """
         kept = self._kept(model, version, digest)
         if kept is not None and kept.policy is not None:
@@ -312,14 +311,14 @@ class RouteTable:
         return listed.policy.with_own(entry.policy if entry else None)
 
     def is_out_of_reach(self, model: str, version: int, digest: str) -> bool:
-        """Whether no caller can mean these bytes: neither an alias nor the version has them."""
+        """Whether no caller can mean these bytes: no alias and no listed version has them."""
         if self.is_target(model, version, digest):
             return False
         entry = self._index.versions.get((model, version))
         return self._is_complete if entry is None else not has_bytes(entry, digest)
 
     def environment_of(self, model: str, version: int, digest: str) -> Environment:
-        """Return what the workers of these bytes run under; the shared one, if nothing is known."""
+        """Return the environment of these bytes; the shared one if it is unknown."""
         kept = self._kept(model, version, digest)
         if kept is not None and kept.environment is not None:
             return kept.environment
@@ -327,7 +326,7 @@ class RouteTable:
         return entry.environment if entry is not None else Environment()
 
     def _kept(self, model: str, version: int, digest: str | None) -> ActiveAlias | None:
-        """Return the activation that knows more of its bytes than the catalogue, or None."""
+        """Return an active alias that keeps the policy of unlisted bytes, or None."""
         if digest is None or not self.is_target(model, version, digest):
             return None
         if self._index.describes(model, version, digest):
@@ -344,7 +343,7 @@ class RouteTable:
         return dict(self._active_of.get(model, {}))
 
     def hold_on(self, model: str, alias: str, digest: str) -> AliasHold | None:
-        """Return the hold that refuses this activation, if there is one."""
+        """Return the hold that refuses this activation, or None."""
         wanted = (model, alias, digest)
         return next((h for h in self.holds if (h.model, h.alias, h.digest) == wanted), None)
 
@@ -371,9 +370,9 @@ class RouteTable:
         return None
 
     def why_gone(self, model: str, version: int, digest: str) -> str | None:
-        """Say why a version's bytes would not be fetched again; None: they would.
+        """Return why a version's bytes would not be fetched again, or None if they would.
 
-        What no catalogue was ever published for is judged by nobody.
+        Without a catalogue, None.
         """
         entry = self._index.versions.get((model, version))
         if entry is None and not self._is_complete:
@@ -387,10 +386,9 @@ class RouteTable:
         return None
 
     def without_copy(self, model: str, version: int) -> Route | None:
-        """Return the route to workers of a version whose copy is not on this node (any more).
+        """Return the route to replicas of a version whose copy is not on this node.
 
-        It names the bytes that the version must be, so it leads to no worker of others. None: these
-        are not known, or a worker of them may not serve.
+        It names the expected digest. None if that is unknown, or its replicas may not serve.
         """
         entry = self._index.versions.get((model, version))
         if entry is None or entry.expected_digest is None or entry.rejected:
@@ -398,7 +396,7 @@ class RouteTable:
         if entry.state in (VersionState.QUARANTINED, VersionState.DELETED):
             return None
         if entry.description is not None:
-            return None  # the copy is here: it may not be loaded as it is to run, or not yet
+            return None  # the copy is here, but cannot be loaded, or not yet
         if entry.environment.kind == "own" and entry.environment.python is None:
             return None
         return self._route(model, version, entry.expected_digest)
@@ -408,18 +406,15 @@ class RouteTable:
     def with_catalogue(self, catalogue: Catalogue) -> RouteTable:
         """Return the table with another catalogue. No alias moves, so the generation stays.
 
-        One that is not complete takes nothing away from the one in place. An alias whose bytes it
-        no longer describes keeps what the one in place said of them.
+        An incomplete catalogue only adds to the present one. An alias whose bytes are no longer
+        described keeps their present policy and environment.
         """
         if self.catalogue is not None and not catalogue.complete:
             catalogue = _added(self.catalogue, catalogue)
         return self._with_index(_Index.of(catalogue), catalogue, self.active)
 
     def with_model(self, name: str, model: CatalogueModel | None) -> RouteTable:
-        """Return the table with a catalogue in which one model is as given; None: it is gone.
-
-        As `with_catalogue`, at the cost of that model.
-        """
+        """Return the table with one model replaced in its catalogue, or removed if it is None."""
         present = self.catalogue
         if present is None:
             return self
@@ -431,7 +426,7 @@ class RouteTable:
     def _with_index(
         self, after: _Index, catalogue: Catalogue, concerned: Mapping[AliasKey, ActiveAlias]
     ) -> RouteTable:
-        """Return the table with another catalogue, which may concern these active aliases."""
+        """Return the table with another catalogue; only these active aliases may be concerned."""
         before, keeping = self._index, {}
         for key, active in concerned.items():
             if not before.versions.differs(after.versions, (active.model, active.version)):
@@ -447,18 +442,18 @@ class RouteTable:
         following.__dict__["_index"] = after  # where `cached_property` keeps it
         following.__dict__["_active_of"] = self._active_of
         for key, entry in keeping.items():
-            following = following._pointing(key, entry)  # noqa: SLF001 - one of its own
+            following = following._pointing(key, entry)  # noqa: SLF001  # the same class
         return following
 
     def with_listing(self, listed_at: float | None, source_error: str | None) -> RouteTable:
-        """Return the table with the same catalogue, listed again at another time."""
+        """Return the table with the time and error of a later listing."""
         if self.catalogue is None:
             return self
         news = {"listed_at": listed_at or self.catalogue.listed_at, "source_error": source_error}
         return self._on_same_models(catalogue=self.catalogue.model_copy(update=news))
 
     def with_active(self, entry: ActiveAlias) -> RouteTable:
-        """Return the next table, in which one alias points elsewhere."""
+        """Return the next table, in which an alias points at ``entry``."""
         return self._pointing((entry.model, entry.alias), entry, generation=self.generation + 1)
 
     def rolled_back(self, entry: ActiveAlias, hold: AliasHold) -> RouteTable:
@@ -475,17 +470,17 @@ class RouteTable:
         )
 
     def without_hold(self, model: str, alias: str, digest: str) -> RouteTable:
-        """Return the table in which an alias may take a digest again. The generation stays."""
+        """Return the table without a hold. The generation stays."""
         released = (model, alias, digest)
         kept = (one for one in self.holds if (one.model, one.alias, one.digest) != released)
         return self._on_same_models(holds=tuple(kept))
 
     def without_alias(self, model: str, alias: str) -> RouteTable:
-        """Return the next table, in which a model has lost an alias."""
+        """Return the next table, without an alias."""
         return self._pointing((model, alias), None, generation=self.generation + 1)
 
     def _pointing(self, key: AliasKey, entry: ActiveAlias | None, **changes: Any) -> RouteTable:
-        """Return the table in which one alias points elsewhere; None: it is gone."""
+        """Return the table in which an alias points at ``entry``, or is removed if that is None."""
         model, alias = key
         active = dict(self.active)
         of_model = dict(self._active_of.get(model, {}))
@@ -503,7 +498,7 @@ class RouteTable:
         return following
 
     def _on_same_models(self, **changes: Any) -> RouteTable:
-        """Return the next table; the indexes of what is listed and active go on."""
+        """Return the next table with the present indexes."""
         following = replace(self, **changes)
         following.__dict__["_index"] = self._index  # where `cached_property` keeps it
         following.__dict__["_active_of"] = self._active_of
@@ -557,9 +552,8 @@ class RouteTable:
     def _by_version(self, model: str, version: int) -> Route:
         listed = self._index.versions.get((model, version))
         for active in self._active_of.get(model, {}).values():
-            # Bytes that serve an alias serve callers by number too, whatever became of the version
-            # since: if they changed in the registry, the verified copy goes on. But a version that
-            # was made anew is another one, whose callers wait for its own bytes.
+            # Bytes that serve an alias serve callers by number too, even if the registry has other
+            # bytes now. But a version that was made anew is another one: its callers wait.
             if active.version == version and (listed is None or has_bytes(listed, active.digest)):
                 return self._route(model, version, active.digest)
         entry = self.version(model, version)
@@ -589,7 +583,7 @@ class RouteTable:
         )
 
     def _model_from_active(self, name: str) -> CatalogueModel:
-        """Describe a model that serves although no catalogue lists it."""
+        """Return a model from its active aliases alone."""
         active = self.active_of(name)
         versions = {
             entry.version: CatalogueVersion(
@@ -605,9 +599,9 @@ class RouteTable:
 
 
 def _added(present: Catalogue, news: Catalogue) -> Catalogue:
-    """Return a catalogue with what one that is not complete says beside it.
+    """Return a catalogue with the models of an incomplete one added.
 
-    What is only remembered stands back behind what was listed.
+    A listed model replaces a remembered one, never the other way round.
     """
     models = {model.name: model for model in present.models}
     for model in news.models:

@@ -1,13 +1,12 @@
-"""The changes of the route table since it was written as a whole, each kept twice.
+"""The changes of the route table since it was written as a whole, each kept in two files.
 
-``table.changes`` and ``table.changes.copy`` have the same lines, so that no one damaged file loses
-a change that was acknowledged. A change is added to both before it counts; what one of them does
-not take, neither has. Where the two are not alike, as a crash or damage leaves them, both are
-written anew with what they have together, at once or, if the disk refuses that, before the next
-change is added: each is whole again before the other one may be damaged.
+``table.changes`` and ``table.changes.copy`` have the same lines, so no single damaged file loses an
+acknowledged change. A change is added to both before it counts, or to neither. If a crash or damage
+has left them different, both are written anew with the changes of either: at once or, if the disk
+refuses that, before the next change.
 
-Each change has a number, the next after the one before, and the whole table says which is its last:
-what a crash has left beside a newer table counts for nothing.
+Changes are numbered consecutively, and the whole table names its last one. Older lines beside a
+newer table are ignored.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.contract import ActiveAlias, AliasHold, AliasName
-from gateway.routing import DamagedFiles
-from gateway.system.files import ChangeLog, Found, add_to_each
+from gateway.system.files import ChangeLog, DamagedFiles, Found, add_to_each
 from gateway.worker.process.guarded_read import DamagedFileError
 
 _MOST_BYTES = 64 * 1024 * 1024
@@ -35,11 +33,11 @@ class TableChange(BaseModel):
     """One change of a route table, or several that were made together.
 
     Attributes:
-        number: Its place among all changes.
-        generation: Of the table after it.
-        active: The aliases that moved, as they are after it.
-        inactive: Those that are gone.
-        holds: All holds after it; None: they are as they were before.
+        number: Consecutive.
+        generation: Of the table after the change.
+        active: The aliases that moved, as they are now.
+        inactive: The aliases that were removed.
+        holds: All holds after the change, or None if they did not change.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -53,12 +51,12 @@ class TableChange(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """What one of the two files has.
+    """The content of one of the two files.
 
     Attributes:
-        changes: By their numbers.
+        changes: By number.
         damage: What is wrong with it, as the end of a sentence that begins with "it".
-        unread: Why it could not be read, which says nothing of what it has.
+        unread: Why it could not be read; it may be whole.
     """
 
     log: ChangeLog
@@ -70,8 +68,8 @@ class _Copy:
     def is_sound(self) -> bool:
         return self.damage is None and self.unread is None
 
-    def stands_in(self) -> bool:
-        """Whether it has what the other copy has, which cannot be read."""
+    def replaces_other(self) -> bool:
+        """Whether it has everything that the other copy, which cannot be read, may have."""
         return self.is_sound and os.path.lexists(self.log.path)
 
 
@@ -79,7 +77,7 @@ class TableChanges:
     """Reads and writes both copies. Blocking: call from a thread, one call at a time."""
 
     def __init__(self, node_dir: Path, damaged: DamagedFiles) -> None:
-        """Store where the files are, and who is told of damage."""
+        """Prepare to read. ``damaged`` receives damage."""
         self._logs = (
             ChangeLog(node_dir / "table.changes", _MOST_BYTES),
             ChangeLog(node_dir / "table.changes.copy", _MOST_BYTES),
@@ -89,7 +87,7 @@ class TableChanges:
         self.path = self._logs[0].path
 
     def size_bytes(self) -> int:
-        """Return how much one copy has."""
+        """Return the size of the larger copy."""
         return max(self._sizes())
 
     def _sizes(self) -> list[int]:
@@ -98,16 +96,16 @@ class TableChanges:
     # --- read -------------------------------------------------------------------------------------
 
     def load(self, number: int) -> list[TableChange]:
-        """Return the changes above a number, in their order; each from whichever copy has it.
+        """Return the changes of either copy above a number, in order.
 
-        Copies that are not alike become so, where the disk lets them.
+        Copies that differ are made alike, if the disk takes it.
 
         Raises:
-            OSError: The system lets one not be read, and the other is not whole.
+            OSError: One copy cannot be read, and the other is not whole.
         """
         copies = self._read()
         changes = _merged(copies)
-        if all(one.unread is None for one in copies):  # else the next change looks again
+        if all(one.unread is None for one in copies):  # else the next change tries again
             try:
                 self._make_alike(copies, changes)
             except OSError as error:
@@ -119,7 +117,7 @@ class TableChanges:
         return after
 
     def go_on_from(self, number: int) -> bool:
-        """Whether there are changes above a number, the one after it among them.
+        """Whether the changes above a number begin with the next one.
 
         Raises:
             OSError: As of `load`.
@@ -128,21 +126,21 @@ class TableChanges:
         return bool(changes) and changes[0].number == number + 1
 
     def _read(self) -> list[_Copy]:
-        """Read both copies, and set aside one that is damaged where the other has what it has.
+        """Read both copies; set a damaged one aside if the other has all of its changes.
 
         Raises:
-            OSError: As `load`.
+            OSError: As of `load`.
         """
         copies = [_read(one) for one in self._logs]
         for one, other in zip(copies, reversed(copies), strict=True):
             path, has_all = one.log.path, one.changes.keys() <= other.changes.keys()
-            instead = _ONE_LEFT if other.stands_in() else _BOTH_DAMAGED
+            instead = _ONE_LEFT if other.replaces_other() else _BOTH_DAMAGED
             if one.damage is not None:
                 self._damaged.found(path, one.damage, instead=instead, keep=has_all)
             elif one.unread is not None:
                 reason = f"cannot be read: {one.unread.strerror}"
                 self._damaged.found(path, reason, instead=instead, keep=False)
-                if not other.stands_in():
+                if not other.replaces_other():
                     raise one.unread
         return copies
 
@@ -152,18 +150,19 @@ class TableChanges:
         """Add a change; it is on disk twice when this returns.
 
         Raises:
-            OSError: The disk refused. Neither copy has it; if that fails too, the log says so.
+            OSError: The disk refused, and neither copy has the change. If one could not be
+                restored, that is logged.
         """
         if self._sizes() != self._alike_at:
-            self._look_again(change.number)
+            self._repair(change.number)
         add_to_each(self._logs, [_document(change)])
         self._alike_at = self._sizes()
 
-    def _look_again(self, below: int) -> None:
-        """Make both copies alike, with what they have below a number: what has it was refused.
+    def _repair(self, below: int) -> None:
+        """Make both copies alike, without changes from a number on: those were refused.
 
         Raises:
-            OSError: The disk refused, or as `load`.
+            OSError: The disk refused, or as of `load`.
         """
         copies = self._read()
         self._make_alike(copies, [one for one in _merged(copies) if one.number < below])
@@ -179,12 +178,11 @@ class TableChanges:
         for log in self._logs:
             log.begin_anew(map(_document, changes))
 
-    def forget(self, number: int) -> None:
-        """Forget the changes up to a number, which both generations of the table have.
+    def drop(self, number: int) -> None:
+        """Remove the changes up to a number, which both generations of the table have.
 
         Raises:
-            OSError: The disk refused: they count for nothing, and take room. Or a copy cannot be
-                read, and may have what the other one has lost: both stay as they are.
+            OSError: The disk refused, or a copy cannot be read and may have more: both stay.
         """
         if not self.size_bytes():
             return
@@ -197,7 +195,7 @@ class TableChanges:
 
 
 def _merged(copies: Sequence[_Copy]) -> list[TableChange]:
-    """Return the changes of all copies, in their order."""
+    """Return the changes of all copies, in order."""
     found: dict[int, TableChange] = {}
     for one in copies:
         found |= one.changes

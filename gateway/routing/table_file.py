@@ -1,16 +1,15 @@
-"""What a gateway starts from with the registry and the control plane down.
+"""The files from which a gateway starts while registry and control plane are down.
 
-The route table (where each alias points, holds, generation) is on disk before an activation is
-acknowledged: as a whole, see `gateway.table_generations`, with what has changed since beside it,
-see `gateway.table_changes`. It is written as a whole once the changes are as long as it.
+The route table (aliases, holds, generation) is on disk before an activation is acknowledged: as a
+whole (`table_generations`), and its later changes beside it (`table_changes`). Once the changes are
+as long as the whole, it is written anew.
 
-Two more only save time: ``catalogue.json`` (what the control plane published last, and publishes
-again), with the models that have changed since in ``catalogue.changes``; and ``hot.json`` (which
-versions had a worker, the most used first). Of these, one that is damaged or of a newer format is
-left out.
+Two more files only save time: ``catalogue.json``, the last catalogue, with later changes of models
+in ``catalogue.changes``; and ``hot.json``, the resident versions, the most used first. If one is
+damaged or of a newer format, it is ignored.
 
-A disk that takes nothing keeps nothing from counting but an activation: what it refused of the rest
-is due, and written when there is room.
+A disk that refuses to write prevents activations only. Everything else counts, and is written as
+soon as there is room.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -35,11 +35,10 @@ from gateway.contract import (
     ReplicaKey,
 )
 from gateway.errors import TableFileError
-from gateway.routing import DamagedFiles
 from gateway.routing.route_table import AliasKey, RouteTable
 from gateway.routing.table_changes import TableChange, TableChanges
 from gateway.routing.table_generations import TableBody, TableGenerations
-from gateway.system.files import ChangeLog, replace_file, size_bytes
+from gateway.system.files import ChangeLog, DamagedFiles, replace_file, size_bytes
 from gateway.worker.process.guarded_read import DamagedFileError, read_file
 
 B = TypeVar("B", bound=BaseModel)
@@ -48,10 +47,10 @@ _MOST_HOT_BYTES = 16 * 1024 * 1024
 _HOT_FORMAT = 1
 _LEAST_TABLE_CHANGES_BYTES = 64 * 1024
 _LEAST_CATALOGUE_CHANGES_BYTES = 1024 * 1024
-"""Changes that are shorter are added to, however short the whole file is."""
+"""Shorter changes never cause a whole file to be written."""
 _WITHOUT_CHANGES = "the catalogue before it counts until the control plane publishes it anew"
 _WITHOUT_LINES = "its other lines count until the control plane publishes the catalogue anew"
-_UNTIL_THERE_IS_ROOM = "what it holds counts all the same, and it is written when there is room"
+_UNTIL_WRITTEN = "what it holds counts all the same, and it is written when there is room"
 _BESIDE = "what has changed since lies beside it, in table.changes"
 _REFUSES = "activations are refused until it can be"
 _log = structlog.get_logger("gateway.routing.table_file")
@@ -71,7 +70,7 @@ class _HotBody(BaseModel):
 
 
 class _Versioned(BaseModel):
-    """Which format a file of any release says that it has."""
+    """The format of a file of any release."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -80,10 +79,10 @@ class _Versioned(BaseModel):
 
 
 class TableFile:
-    """Reads and writes what a node starts from. Blocking: call from any thread."""
+    """Reads and writes these files. Blocking: call from any thread."""
 
     def __init__(self, node_dir: Path, damaged: DamagedFiles | None = None) -> None:
-        """Store where the files are, and who is told of damage."""
+        """Prepare to read. ``damaged`` receives damage."""
         self._damaged = damaged or DamagedFiles()
         self._table = TableGenerations(node_dir, self._damaged)
         self._table_path = node_dir / "table.json"
@@ -100,15 +99,15 @@ class TableFile:
         self._unwritten_models: list[bytes] = []
 
     def damaged(self) -> list[DamagedFile]:
-        """Return the files of the node that could not be used, since the start."""
-        return self._damaged.all()
+        """Return the files that could not be used since the start."""
+        return [DamagedFile(**asdict(one)) for one in self._damaged.all()]
 
     def load(self, default_alias: str) -> RouteTable:
-        """Return the newest table that is whole; an empty one if there is none.
+        """Return the newest whole table, or an empty one.
 
         Raises:
-            TableFileError: A newer release wrote it, or the system does not let it be read, and
-                the files that can be read do not have all that it has.
+            TableFileError: A newer release wrote it, or it cannot be read and the other files do
+                not have all of it.
         """
         table = self._load_table(default_alias)
         catalogue = self._load_catalogue()
@@ -121,11 +120,11 @@ class TableFile:
             changes = self._changes.load(body.changes)
         except OSError as error:
             raise TableFileError(f"{self._changes.path} cannot be read: {error}") from error
-        # Which changes the generation before has is not known: none is forgotten for its sake.
+        # Which changes the generation before has is unknown, so none is dropped.
         self._written = (0, body.changes)
         self._changed = changes[-1].number if changes else body.changes
         if whole is None and changes:
-            self._due[self._table_path] = self._put_changes_as_whole
+            self._due[self._table_path] = self._write_whole_from_changes
         active = {(entry.model, entry.alias): entry for entry in body.active}
         holds = body.holds
         for change in changes:
@@ -140,12 +139,12 @@ class TableFile:
             holds=tuple(holds),
         )
 
-    def _put_changes_as_whole(self) -> None:
-        """Write the table as a whole, of which only the changes are left."""
+    def _write_whole_from_changes(self) -> None:
+        """Write the table as a whole again, from its changes alone."""
         self._put_whole(self._load_table(""), self._changed)
 
     def _put_whole(self, table: RouteTable, number: int) -> None:
-        """Write a table as a whole; ``number`` is that of its last change."""
+        """Write a table as a whole. ``number``: of its last change."""
         older, newer = self._known()
         newer_is_kept = self._table.save(
             TableBody(
@@ -159,39 +158,36 @@ class TableFile:
         older = newer if newer_is_kept else older
         self._written = (older, number)
         try:
-            self._changes.forget(older)
+            self._changes.drop(older)
         except OSError as error:
             _log.warning("table.changes_kept", reason=str(error))
 
     def _known(self) -> tuple[int, int]:
-        """Return the last change that each generation of the whole table has, the older first.
-
-        The older may have more.
-        """
+        """Return the last change in each generation of the whole table, at least in the older."""
         if self._written is None:
             self._load_table("")
         return self._written or (0, 0)
 
     def save_change(self, table: RouteTable, moved: Iterable[AliasKey]) -> None:
-        """Write what has changed of a table; it is on disk when this returns.
+        """Write a change of a table; it is on disk when this returns.
 
         Args:
             table: The table after the change.
-            moved: The aliases that it has otherwise than the one before, or no more.
+            moved: The aliases that differ from the table before.
 
         Raises:
-            TableFileError: The disk refused. The table before is there still.
+            TableFileError: The disk refused; the table before is still there.
         """
         with self._writing:
             put = partial(self._put_change, table, moved)
             self._write(self._changes.path, put, instead=_REFUSES)
 
     def keep_change(self, table: RouteTable, moved: Iterable[AliasKey]) -> None:
-        """Write what has changed of a table that counts already; what the disk refuses is due."""
+        """Write a change that counts already, now or when the disk takes it."""
         with self._writing:
             self._unwritten.update(dict.fromkeys(moved))
-            # Whatever is written next has it too: what is due is never older than what is there.
-            self._write_or_owe(self._changes.path, partial(self._put_change, table, ()))
+            # The next change that is written includes this one.
+            self._write_now_or_later(self._changes.path, partial(self._put_change, table, ()))
 
     def _put_change(self, table: RouteTable, moved: Iterable[AliasKey]) -> None:
         _, whole = self._known()
@@ -211,34 +207,34 @@ class TableFile:
         self._unwritten.clear()
         long_bytes = max(_LEAST_TABLE_CHANGES_BYTES, self._table.size_bytes())
         if not whole or self._changes.size_bytes() > long_bytes:
-            # Its changes have become long. Where the disk has no room, the next change tries again.
+            # The changes are long. If the disk refuses, the next change tries again.
             with contextlib.suppress(TableFileError):
                 put = partial(self._put_whole, table, change.number)
                 self._write(self._table_path, put, instead=_BESIDE)
 
     def keep_catalogue(self, document: bytes) -> None:
-        """Write the document of a catalogue, which was found valid, as it came; or it is due.
+        """Write a valid catalogue's document, now or when the disk takes it.
 
-        One that is too long to be read again is not written.
+        A document that is too long to be read again is not written.
         """
         if len(document) > _MOST_CATALOGUE_BYTES:
             _log.warning("catalogue.not_written", bytes=len(document), most=_MOST_CATALOGUE_BYTES)
             return
         with self._writing:
-            self._unwritten_models.clear()  # of another epoch, as those in the file
+            self._unwritten_models.clear()  # they belong to another epoch
             self._due.pop(self._models.path, None)
-            self._write_or_owe(self._catalogue, partial(self._put_catalogue, document))
+            self._write_now_or_later(self._catalogue, partial(self._put_catalogue, document))
 
     def _put_catalogue(self, document: bytes) -> None:
         _replace(self._catalogue, document)
-        if self._models.size_bytes():  # of another epoch, they count for nothing, and take room
+        if self._models.size_bytes():  # of another epoch
             _replace(self._models.path, b"")
 
     def keep_model(self, document: bytes) -> None:
-        """Write the document of a `ModelChange`, which was found valid; or it is due."""
+        """Write a valid `ModelChange`'s document, now or when the disk takes it."""
         with self._writing:
             self._unwritten_models.append(document)
-            self._write_or_owe(self._models.path, self._put_models)
+            self._write_now_or_later(self._models.path, self._put_models)
 
     def _put_models(self) -> None:
         if self._catalogue in self._due:
@@ -249,33 +245,31 @@ class TableFile:
             raise TableFileError(f"{self._models.path} cannot be written: {error}") from error
         self._unwritten_models.clear()
 
-    def is_catalogue_long(self) -> bool:
-        """Whether the changed models take as much as a whole catalogue: that is needed anew."""
+    def are_model_changes_long(self) -> bool:
+        """Whether the changed models are so long that a whole catalogue is needed."""
         longest = max(_LEAST_CATALOGUE_CHANGES_BYTES, 2 * size_bytes(self._catalogue))
         with self._writing:
             due = sum(map(len, self._unwritten_models))
         return self._models.size_bytes() + due > longest
 
     def write_due(self) -> None:
-        """Write what the disk has refused, as far as it takes it now."""
+        """Write what the disk has refused, if it takes it now."""
         with self._writing:
             for path, put in tuple(self._due.items()):
                 with contextlib.suppress(TableFileError):
                     self._write(path, put)
 
-    def _write_or_owe(self, path: Path, put: Callable[[], None]) -> None:
+    def _write_now_or_later(self, path: Path, put: Callable[[], None]) -> None:
         try:
             self._write(path, put)
         except TableFileError:
             self._due[path] = put
 
-    def _write(
-        self, path: Path, put: Callable[[], None], *, instead: str = _UNTIL_THERE_IS_ROOM
-    ) -> None:
-        """Write a file, and tell whether the disk takes it; what was due of it is over then.
+    def _write(self, path: Path, put: Callable[[], None], *, instead: str = _UNTIL_WRITTEN) -> None:
+        """Write a file, and report whether the disk refuses it.
 
         Raises:
-            TableFileError: The disk refused, or it would be too long to be read again.
+            TableFileError: The disk refused, or the file would be too long to be read again.
         """
         try:
             put()
@@ -287,7 +281,7 @@ class TableFile:
         self._damaged.written(path)
 
     def _with_models(self, table: RouteTable) -> RouteTable:
-        """Return a table with the models that have changed since its catalogue was written."""
+        """Return a table with the later changes of its catalogue's models."""
         catalogue = table.catalogue
         try:
             found = self._models.read()
@@ -295,7 +289,7 @@ class TableFile:
             self._damaged.found(self._models.path, str(error), instead=_WITHOUT_CHANGES)
             return table
         except OSError as error:
-            self._cannot_be_read(self._models.path, error, _WITHOUT_CHANGES)
+            self._report_unreadable(self._models.path, error, _WITHOUT_CHANGES)
             return table
         if found.damaged:
             reason = f"has {found.damaged} damaged lines"
@@ -312,7 +306,7 @@ class TableFile:
         return table
 
     def load_hot(self) -> list[ReplicaKey]:
-        """Return what had a worker last time, the most used first; nothing if that is unknown."""
+        """Return the versions that were resident last time, the most used first, if known."""
         instead = "versions are loaded when they are called"
         body = self._load(self._hot, _HotBody, _MOST_HOT_BYTES, instead)
         if body is None or _is_newer(self._hot, body.format_version, _HOT_FORMAT):
@@ -320,7 +314,7 @@ class TableFile:
         return [ReplicaKey(one.model, one.version, one.digest) for one in body.versions]
 
     def save_hot(self, keys: Sequence[ReplicaKey]) -> None:
-        """Write which versions have a worker, the most used first.
+        """Write the resident versions, the most used first.
 
         Raises:
             TableFileError: The disk refused.
@@ -332,7 +326,7 @@ class TableFile:
             self._write(self._hot, partial(_replace, self._hot, content))
 
     def _load_catalogue(self) -> Catalogue | None:
-        """Return the last catalogue; without one the active aliases are served nevertheless."""
+        """Return the last catalogue, or None if it cannot be used."""
         instead = "active aliases are served, and the control plane publishes what else there is"
         found = self._load(self._catalogue, Catalogue, _MOST_CATALOGUE_BYTES, instead)
         if found and _is_newer(self._catalogue, found.contract_version, CONTRACT_VERSION):
@@ -340,7 +334,7 @@ class TableFile:
         return found
 
     def _load(self, path: Path, kind: type[B], most_bytes: int, instead: str) -> B | None:
-        """Return what a file holds, or None if it is not there or cannot be used."""
+        """Return the content of a file, or None if it is missing or cannot be used."""
         try:
             content = read_file(path, most_bytes)
         except FileNotFoundError:
@@ -349,18 +343,18 @@ class TableFile:
             self._damaged.found(path, str(error), instead=instead)
             return None
         except OSError as error:
-            self._cannot_be_read(path, error, instead)
+            self._report_unreadable(path, error, instead)
             return None
         try:
             return kind.model_validate_json(content)
         except ValidationError as error:
-            if not _says_newer(path, content):
+            if not _claims_newer(path, content):
                 reason = f"is damaged ({error.error_count()} errors)" if content else "is empty"
                 self._damaged.found(path, reason, instead=instead)
             return None
 
-    def _cannot_be_read(self, path: Path, error: OSError, instead: str) -> None:
-        """Tell of a file that may be whole, and leave it where it is."""
+    def _report_unreadable(self, path: Path, error: OSError, instead: str) -> None:
+        """Report a file that may be whole, and leave it in place."""
         reason = f"cannot be read: {error.strerror}"
         self._damaged.found(path, reason, instead=instead, keep=False)
 
@@ -369,15 +363,15 @@ def _change(document: bytes) -> ModelChange | None:
     try:
         return ModelChange.model_validate_json(document)
     except ValidationError:
-        return None  # of a newer release, whose catalogue is left out too
+        return None  # of a newer release, whose catalogue is ignored too
 
 
 def _is_of(change: ModelChange, catalogue: Catalogue) -> bool:
     return (change.writer, change.epoch) == (catalogue.writer, catalogue.epoch)
 
 
-def _says_newer(path: Path, content: bytes) -> bool:
-    """Whether a file that cannot be understood says that a newer release wrote it."""
+def _claims_newer(path: Path, content: bytes) -> bool:
+    """Whether an unknown file claims that a newer release wrote it."""
     try:
         found = _Versioned.model_validate_json(content)
     except ValidationError:
@@ -387,7 +381,7 @@ def _says_newer(path: Path, content: bytes) -> bool:
 
 
 def _is_newer(path: Path, version: int, known: int) -> bool:
-    """Whether a newer release wrote a file that saves time only: it is left out, and left there."""
+    """Whether a newer release wrote a file: it is ignored, and left in place."""
     if version > known:
         _log.warning("file.ignored", file=str(path), format=version, known=known)
     return version > known

@@ -1,23 +1,22 @@
-"""The route table on disk, in two generations, so that no crash leaves a node without a table.
+"""The whole route table on disk, in two generations, so that no crash leaves a node without one.
 
-``table.json`` is the newest table, ``table.previous.json`` the one before; the changes since the
-older one lie beside them (`gateway.table_changes`), so that one damaged file costs nothing. A table
-is saved in four steps:
+``table.json`` is the newest table, ``table.previous.json`` the one before. The changes since the
+older one are beside them (`table_changes`), so one damaged file costs nothing. A table is saved in
+four steps:
 
 1. ``table.json.part`` is written and brought to disk;
 2. ``table.json`` is renamed to ``table.previous.json``;
 3. ``table.json.part`` is renamed to ``table.json``;
 4. both renames are brought to disk.
 
-A crash before step 2 leaves the table before in ``table.json``; between 2 and 3, in
-``table.previous.json`` with no ``table.json`` beside it; after 3, ``table.json`` is the new table,
-whole. So `load` takes ``table.json``, else ``table.previous.json``. The bytes of both were on disk
-before they were renamed, and if only the later rename survives, ``table.json`` is the new one: the
-order in which a file system keeps the two does not matter. Where step 3 or 4 fails, both renames
-are undone, so that no start finds the table that was refused; if that fails too, the log says so.
+A crash before step 2 leaves the old table in ``table.json``; between 2 and 3, in
+``table.previous.json`` alone; after 3, ``table.json`` is the new table. So `load` takes
+``table.json``, else ``table.previous.json``. Both were on disk before they were renamed, so the
+order in which the file system keeps the renames does not matter. If step 3 or 4 fails, both renames
+are undone, so that no start finds the refused table; if that fails too, it is logged.
 
-What takes the place of the previous generation must be whole: step 2 reads ``table.json``, and sets
-one aside that was altered since it was written; the previous one stays.
+Only a whole table becomes the previous generation: step 2 reads ``table.json``, and sets it aside
+if it is damaged; the previous one stays.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.contract import ActiveAlias, AliasHold
 from gateway.errors import TableFileError
-from gateway.routing import DamagedFiles
 from gateway.system.files import (
     AlteredError,
+    DamagedFiles,
     NewerFormatError,
     is_sealed,
     put_in_place,
@@ -60,9 +59,9 @@ _log = structlog.get_logger("gateway.routing.table_generations")
 
 
 class TableBody(BaseModel):
-    """What is kept of a route table. Unknown members are ignored: the release may be older.
+    """A route table on disk. Unknown members are ignored: this release may be older.
 
-    ``changes`` is the number of the last change that it has; see `gateway.table_changes`.
+    ``changes`` is the number of its last change; see `table_changes`.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -76,7 +75,7 @@ class TableBody(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Unusable:
-    """Why a file cannot be used, after "it"; one that could not be read may be whole."""
+    """Why a file cannot be used, after "it". An unread file may be whole."""
 
     reason: str
     unread: bool = False
@@ -86,7 +85,7 @@ class TableGenerations:
     """Reads and writes both generations. Blocking: call from a thread, one call at a time."""
 
     def __init__(self, node_dir: Path, damaged: DamagedFiles) -> None:
-        """Store where the files are, and who is told of damage."""
+        """Prepare to read. ``damaged`` receives damage."""
         self._newest = node_dir / "table.json"
         self._previous = node_dir / "table.previous.json"
         self._part = node_dir / "table.json.part"
@@ -95,17 +94,15 @@ class TableGenerations:
     # --- load -------------------------------------------------------------------------------------
 
     def load(self, goes_on_from: Callable[[int], bool]) -> TableBody | None:
-        """Return the newest table that is whole, or None if there is none.
-
-        Nothing needs to be written for it: what the disk refuses is left as it is.
+        """Return the newest whole table, or None. A disk that refuses to write prevents nothing.
 
         Args:
             goes_on_from: Whether the changes beside the table begin with the one after a number:
-                then they have what a table has that cannot be read, and may be whole.
+                then they have all that an unreadable table may have.
 
         Raises:
-            TableFileError: A newer release wrote the table, or the system does not let it be read,
-                and the files that can be read do not have all that it has.
+            TableFileError: A newer release wrote the table, or it cannot be read and the other
+                files do not have all of it.
         """
         newest = _try(self._newest)
         if isinstance(newest, TableBody):
@@ -124,20 +121,20 @@ class TableGenerations:
             self._damaged.found(path, one.reason, instead=instead, keep=not one.unread)
         if found is not None:
             if newest is None:
-                self._tell_why_missing()
-            self._let_previous_be_newest()
+                self._report_missing()
+            self._restore_previous()
         return found
 
-    def _tell_why_missing(self) -> None:
-        """Tell a crash between the two renames, which loses nothing, from a file that is gone."""
+    def _report_missing(self) -> None:
+        """Report a missing file, unless a crash between the two renames explains it."""
         with contextlib.suppress(OSError, DamagedFileError, AlteredError):
             if is_sealed(read_file(self._part, _MOST_BYTES)):
                 _log.info("table.recovered", file=str(self._previous))
                 return
         self._damaged.found(self._newest, "is gone", instead=_ONE_BACK, keep=False)
 
-    def _let_previous_be_newest(self) -> None:
-        """Rename the previous table back; if the disk refuses, the next start finds it again."""
+    def _restore_previous(self) -> None:
+        """Rename the previous table back; if the disk refuses, the next start does it."""
         with contextlib.suppress(OSError):
             if not os.path.lexists(self._newest):
                 self._previous.replace(self._newest)
@@ -147,17 +144,17 @@ class TableGenerations:
     # --- save -------------------------------------------------------------------------------------
 
     def size_bytes(self) -> int:
-        """Return the size of the newest table; 0 if there is none."""
+        """Return the size of the newest table, or 0."""
         return size_bytes(self._newest)
 
     def save(self, body: TableBody) -> bool:
         """Write a table; it is on disk when this returns.
 
         Returns:
-            Whether the newest table before it is the previous one now; else that is as it was.
+            Whether the newest table became the previous one.
 
         Raises:
-            TableFileError: The disk refused. The table before is there still.
+            TableFileError: The disk refused; the table before is still there.
         """
         content = seal(body.model_dump_json(indent=1).encode())
         if len(content) > _MOST_BYTES:
@@ -183,7 +180,7 @@ class TableGenerations:
         return kept
 
     def _put_newest_back(self) -> None:
-        """Undo `_keep_newest`, over whatever lies in the newest table's place."""
+        """Undo `_keep_newest`."""
         try:
             self._previous.replace(self._newest)
         except OSError as error:
@@ -198,7 +195,7 @@ class TableGenerations:
         except FileNotFoundError:
             return False
         except OSError:
-            return False  # unread, it takes nobody's place, and is replaced
+            return False  # it is unread, so it does not become the previous one
         except (DamagedFileError, AlteredError, TableFileError) as error:
             instead = "nothing is lost: it is written anew"
             self._damaged.found(self._newest, str(error), instead=instead)
@@ -212,7 +209,7 @@ class TableGenerations:
 
 
 def _try(path: Path) -> TableBody | _Unusable | None:
-    """Return a table, or why it cannot be used; None where there is no file.
+    """Return a table, or why it cannot be used, or None if there is no file.
 
     Raises:
         TableFileError: A newer release wrote it.
@@ -231,7 +228,7 @@ def _parse(path: Path, content: bytes) -> TableBody:
     """Return the table of a file's content.
 
     Raises:
-        AlteredError: It is none, or not as it was written.
+        AlteredError: It is damaged, or no route table.
         TableFileError: A newer release wrote it.
     """
     try:

@@ -19,8 +19,15 @@ from pathlib import Path
 import orjson
 import structlog
 
-from gateway.routing import DamagedFiles
-from gateway.system.files import AlteredError, is_sealed, remove_file, replace_file, seal, unseal
+from gateway.system.files import (
+    AlteredError,
+    DamagedFiles,
+    is_sealed,
+    remove_file,
+    replace_file,
+    seal,
+    unseal,
+)
 from gateway.worker.loading.proofs import proof as proofs
 from gateway.worker.loading.proofs.proof import Proof
 from gateway.worker.process.guarded_read import DamagedFileError, read_file

@@ -15,11 +15,17 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
-from gateway.system.files import DamagedFileError, make_private, read_file, replace_file, set_aside
+from gateway.system.files import (
+    DamagedFileError,
+    DamagedFiles,
+    make_private,
+    read_file,
+    replace_file,
+    set_aside,
+)
 
 _MOST_ID_BYTES = 1024
 _NO_LOCK = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
@@ -27,18 +33,6 @@ _LOCK_TRIES = 50
 _LOCK_PAUSE_S = 0.1
 _NO_WRITING = frozenset({errno.EROFS, errno.EACCES})
 _log = structlog.get_logger("system.node_dir")
-
-
-class ReportsDamage(Protocol):
-    """Receives what is wrong with files of the node."""
-
-    def found(self, path: Path, reason: str, *, instead: str) -> None:
-        """Take a file that cannot be used, why, and what counts instead of it."""
-        ...
-
-    def not_written(self, path: Path, error: OSError, *, instead: str) -> None:
-        """Take a file that the disk refuses, and what becomes of its content."""
-        ...
 
 
 class StartError(Exception):
@@ -112,7 +106,7 @@ def _open_lock(path: Path) -> int:
 # --- its id ---------------------------------------------------------------------------------------
 
 
-def read_node_id(node_dir: Path, damaged: ReportsDamage, *, must_be_kept: bool) -> str:
+def read_node_id(node_dir: Path, damaged: DamagedFiles, *, must_be_kept: bool) -> str:
     """Return the node's id; the plane that starts first makes it.
 
     Args:
@@ -158,7 +152,7 @@ def _read_id(path: Path) -> tuple[str | None, str | None]:
 
 
 def _report(
-    paths: tuple[Path, Path], found: list[tuple[str | None, str | None]], damaged: ReportsDamage
+    paths: tuple[Path, Path], found: list[tuple[str | None, str | None]], damaged: DamagedFiles
 ) -> None:
     """Report damaged files, and a copy that holds another id: ``node_id`` goes first."""
     (first, _), (second, _) = found
@@ -184,7 +178,7 @@ def _instead(*, known: str | None, is_copy: bool) -> str:
     )
 
 
-def _write_id(path: Path, node_id: str, damaged: ReportsDamage) -> OSError | None:
+def _write_id(path: Path, node_id: str, damaged: DamagedFiles) -> OSError | None:
     """Write the id; return the error of the disk if it refused."""
     try:
         replace_file(path, f"{node_id}\n".encode())

@@ -1,6 +1,6 @@
 """The control plane's process: threads, priority, metrics, damaged files, faults."""
 
-from registry_sync.system.damaged_files import DamagedFile, DamagedFiles
+from gateway.system.files import DamagedFile, DamagedFiles
 from registry_sync.system.metrics import METRICS, registry_calls, set_store_gauges
 from registry_sync.system.model_faults import ModelFaults
 from registry_sync.system.supervised import is_being_cancelled, run_forever

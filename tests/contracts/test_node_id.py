@@ -6,30 +6,27 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gateway.routing.damaged_files import DamagedFiles as GatewaysDamage
 from gateway.system import CONTROL_PLANE, DATA_PLANE, Plane, StartError, read_node_id, sole_owner
-from registry_sync.system.damaged_files import DamagedFiles as SyncsDamage
+from gateway.system.files.damaged_files import DamagedFile, DamagedFiles
 from tests.contracts.damage import DAMAGES, Damage
 from tests.fakes.disk import fill_disk
 
 Read = Callable[[Path], tuple[str, list[tuple[str, str | None]]]]
 
 
-def read_by_gateway(folder: Path) -> tuple[str, list[tuple[str, str | None]]]:
-    damaged = GatewaysDamage()
-    found = read_node_id(folder, damaged, must_be_kept=False)
+def read_by(folder: Path, *, must_be_kept: bool) -> tuple[str, list[tuple[str, str | None]]]:
+    damaged = DamagedFiles()
+    found = read_node_id(folder, damaged, must_be_kept=must_be_kept)
     return found, [(one.name, one.set_aside) for one in damaged.all()]
 
 
-def read_by_control_plane(folder: Path) -> tuple[str, list[tuple[str, str | None]]]:
-    damaged = SyncsDamage()
-    found = read_node_id(folder, damaged, must_be_kept=True)
-    return found, [(one.name, one.set_aside) for one in damaged.all()]
+read_by_gateway = partial(read_by, must_be_kept=False)
+read_by_control_plane = partial(read_by, must_be_kept=True)
 
 
 @pytest.fixture(params=[read_by_gateway, read_by_control_plane], ids=["gateway", "registry_sync"])
@@ -38,22 +35,16 @@ def read(request: pytest.FixtureRequest) -> Read:
     return reads
 
 
-def told_by_gateway(folder: Path) -> list[Any]:
-    damaged = GatewaysDamage()
-    read_node_id(folder, damaged, must_be_kept=False)
-    return list(damaged.all())
+@pytest.fixture(params=[False, True], ids=["gateway", "registry_sync"])
+def reported(request: pytest.FixtureRequest) -> Callable[[Path], list[DamagedFile]]:
+    """Read the id as one of the planes does; return the damage that it reports."""
 
+    def report(folder: Path) -> list[DamagedFile]:
+        damaged = DamagedFiles()
+        read_node_id(folder, damaged, must_be_kept=request.param)
+        return damaged.all()
 
-def told_by_control_plane(folder: Path) -> list[Any]:
-    damaged = SyncsDamage()
-    read_node_id(folder, damaged, must_be_kept=True)
-    return list(damaged.all())
-
-
-@pytest.fixture(params=[told_by_gateway, told_by_control_plane], ids=["gateway", "registry_sync"])
-def told(request: pytest.FixtureRequest) -> Callable[[Path], list[Any]]:
-    tells: Callable[[Path], list[Any]] = request.param
-    return tells
+    return report
 
 
 NO_IDS = [
@@ -95,23 +86,23 @@ def test_one_damaged_file_costs_nothing(
     ("name", "says"), [("node_id", "its copy"), ("node_id.copy", "of which this is the copy")]
 )
 def test_it_is_said_from_where_the_id_is_known(
-    told: Callable[[Path], list[Any]], tmp_path: Path, name: str, says: str
+    reported: Callable[[Path], list[DamagedFile]], tmp_path: Path, name: str, says: str
 ) -> None:
-    assert told(tmp_path) == []
+    assert reported(tmp_path) == []
     (tmp_path / name).write_text("no id")
-    (one,) = told(tmp_path)
+    (one,) = reported(tmp_path)
     assert (one.name, one.instead.endswith(says)) == (name, True), one
 
 
 def test_a_copy_with_another_id_is_set_aside_and_told(
-    told: Callable[[Path], list[Any]], read: Read, tmp_path: Path
+    reported: Callable[[Path], list[DamagedFile]], read: Read, tmp_path: Path
 ) -> None:
     known, _ = read(tmp_path)
     (tmp_path / "node_id.copy").write_text(f"{uuid.uuid4()}\n")
     other = (tmp_path / "node_id.copy").read_text()
-    (one,) = told(tmp_path)
+    (one,) = reported(tmp_path)
     assert (one.name, one.reason) == ("node_id.copy", "holds another id than node_id")
-    assert (tmp_path / one.set_aside).read_text() == other
+    assert (tmp_path / str(one.set_aside)).read_text() == other
     assert read_by_gateway(tmp_path) == read_by_control_plane(tmp_path) == (known, [])
     assert (tmp_path / "node_id.copy").read_text() == f"{known}\n"
 
@@ -174,10 +165,7 @@ def test_planes_that_start_at_once_agree(tmp_path: Path, torn: bool) -> None:
 
     def start(number: int) -> None:
         barrier.wait()
-        if number % 2:
-            found.append(read_node_id(tmp_path, SyncsDamage(), must_be_kept=True))
-        else:
-            found.append(read_node_id(tmp_path, GatewaysDamage(), must_be_kept=False))
+        found.append(read_node_id(tmp_path, DamagedFiles(), must_be_kept=number % 2 == 1))
 
     threads = [threading.Thread(target=start, args=(number,)) for number in range(8)]
     for thread in threads:

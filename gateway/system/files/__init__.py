@@ -9,6 +9,7 @@ from gateway.system.files.atomic_files import (
     write_beside,
 )
 from gateway.system.files.change_log import ChangeLog, Found, add_to_each, size_bytes
+from gateway.system.files.damaged_files import DamagedFile, DamagedFiles
 from gateway.system.files.private_folder import make_private
 from gateway.system.files.sealed import (
     AlteredError,
@@ -23,7 +24,9 @@ from gateway.worker.process.guarded_read import DamagedFileError, read_file
 __all__ = [
     "AlteredError",
     "ChangeLog",
+    "DamagedFile",
     "DamagedFileError",
+    "DamagedFiles",
     "Found",
     "NewerFormatError",
     "add_to_each",

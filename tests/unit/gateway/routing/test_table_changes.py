@@ -625,12 +625,12 @@ def test_many_changes_ask_for_the_whole_catalogue(
     file = TableFile(tmp_path)
     document = Catalogue(writer="w", epoch=4, models=[]).model_dump_json().encode()
     file.keep_catalogue(document)
-    assert not file.is_catalogue_long()
+    assert not file.are_model_changes_long()
     for revision in range(1, 10):
         file.keep_model(model_change(revision, "a"))
-    assert file.is_catalogue_long()
+    assert file.are_model_changes_long()
     file.keep_catalogue(document)
-    assert not file.is_catalogue_long()
+    assert not file.are_model_changes_long()
 
 
 @pytest.mark.parametrize("lost", [False, True])

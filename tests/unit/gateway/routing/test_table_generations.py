@@ -16,10 +16,10 @@ from gateway.contract.catalogue import Catalogue, CatalogueModel
 from gateway.contract.node_state import ActiveAlias
 from gateway.contract.references import ReplicaKey
 from gateway.errors import TableFileError
-from gateway.routing.damaged_files import DamagedFiles
 from gateway.routing.route_table import RouteTable
 from gateway.routing.table_file import TableFile
 from gateway.routing.table_generations import TableBody, TableGenerations
+from gateway.system.files.damaged_files import DamagedFiles
 from gateway.system.files.sealed import seal
 from tests.contracts.damage import DAMAGES, Damage
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.routing.damaged_files import DamagedFiles
 from gateway.serving.kept_proofs import MAX_FILE_BYTES, KeptProofs, _bytes_of, _subject, name_of
+from gateway.system.files.damaged_files import DamagedFiles
 from gateway.system.files.sealed import seal
 from gateway.worker.loading.proofs import proof
 from gateway.worker.loading.proofs.proof import Proof

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.system.files.damaged_files import DamagedFiles
 from gateway.system.files.sealed import seal
 from registry_sync.domain import (
     Activation,
@@ -19,7 +20,6 @@ from registry_sync.domain import (
 from registry_sync.errors import LedgerError
 from registry_sync.ledger.holds_file import DamagedHoldsError, HoldsFile
 from registry_sync.ledger.ledger import Ledger
-from registry_sync.system.damaged_files import DamagedFiles
 from tests.contracts.damage import DAMAGES
 from tests.fakes.disk import fill_disk
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.system.files.damaged_files import DamagedFiles
 from registry_sync.domain import AcceptedDigest, AskedBy, Hold
 from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.ledger.ledger import Ledger
 from registry_sync.ledger.ledger_file import set_aside_damaged
-from registry_sync.system.damaged_files import DamagedFiles
 from tests.contracts.damage import DAMAGES, Damage
 
 DIGEST = "sha256:" + "a" * 64

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.system.files.damaged_files import DamagedFiles
 from gateway.system.files.sealed import seal
 from registry_sync.artifacts import store as artifact_store
 from registry_sync.artifacts.file_tree import remove
 from registry_sync.artifacts.store import Acceptance, ArtifactStore, StoreUse
 from registry_sync.errors import StoreError
-from registry_sync.system.damaged_files import DamagedFiles
 from tests.contracts.damage import DAMAGES, Damage
 from tests.fakes.artifacts import FILES, fetched
 
