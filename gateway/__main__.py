@@ -1,7 +1,7 @@
 """Starts the gateway: ``python -m gateway``.
 
-No console script: a forkserver's children import the parent's main script again, unless it is a
-package's ``__main__``; a script would drag the whole gateway into every worker.
+It is no console script, since a forkserver's children import the parent's main script, unless it is
+a package's ``__main__``. A script would import the whole gateway in every worker.
 """
 
 from __future__ import annotations
@@ -45,13 +45,12 @@ _FILES_OF_ONE_WORKER = 8
 _FILES_BESIDE = 128
 _CONTROL_CONNECTIONS = 32
 _CONTROL_BODY_BYTES = 512 * 1024 * 1024
-"""A catalogue has some hundred bytes for each version, and descriptions: this is a thousand times
-what a thousand models take."""
+"""A thousand times the catalogue of a thousand models."""
 _WITHOUT_CONTROL = (
     "this gateway serves what its files say, and follows nothing until it is started again"
 )
 _GARBAGE_OBJECTS = 10_000
-"""How many new objects begin a collection: a busy turn of the loop makes Python's 700 by itself."""
+"""New objects that begin a collection. One busy step of the loop makes Python's default of 700."""
 _log = structlog.get_logger("gateway")
 
 
@@ -59,7 +58,7 @@ def main() -> int:
     """Run until SIGTERM or SIGINT; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m gateway",
-        description="Serve every model of a registry. It has no arguments: settings are "
+        description="Serve every model of a registry. There are no arguments: settings are "
         "environment variables.",
         epilog="settings, with their defaults:\n\n" + "\n".join(_settings()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -76,15 +75,15 @@ def main() -> int:
     remember_names(hosts_of(os.environ) | {str(settings.node_dir.absolute())})
     configure_logging(level=settings.log_level, form=settings.log_format)
     try:
-        settings = _with_room_for_connections(settings)
+        settings = _with_open_files(settings)
         with (
-            _public_socket(settings) as public,  # first: a taken port leaves nothing behind
+            _public_socket(settings) as public,  # first: a port in use must leave nothing behind
             sole_owner(settings.node_dir, DATA_PLANE),
             asyncio.Runner(loop_factory=_new_loop) as runner,
         ):
             runner.run(_serve(settings, public))
     except StartError as error:
-        _log.error("start.failed", reason=str(error))  # the reason is all there is
+        _log.error("start.failed", reason=str(error))
         return 1
     return 0
 
@@ -105,7 +104,7 @@ async def _serve(settings: GatewaySettings, public: socket.socket) -> None:
     with private_socket(settings.control_socket, DATA_PLANE, cost=_WITHOUT_CONTROL) as control:
         async with running_gateway(settings) as gateway:
             gc.collect()
-            gc.freeze()  # what is here for good is not looked at again by every collection
+            gc.freeze()  # permanent objects are not collected again and again
             gc.set_threshold(_GARBAGE_OBJECTS)
             await _run_servers(gateway, settings, public, control)
         _log.info("gateway.stopped")
@@ -117,9 +116,9 @@ async def _run_servers(
     public: socket.socket,
     control: socket.socket | None,
 ) -> None:
-    """Serve until a signal; then let what is in flight finish, and only then stop.
+    """Serve until a signal, then finish what is in flight and stop.
 
-    ``control`` is None where no control plane can reach this gateway.
+    ``control``: None if no socket could be made.
 
     Raises:
         RuntimeError: A listener ended before the signal.
@@ -129,15 +128,15 @@ async def _run_servers(
     if control is not None:
         serving.append((_control_server(gateway, settings), control))
 
-    def asked_to_stop() -> None:
-        if stop.is_set():  # asked again: now
+    def on_signal() -> None:
+        if stop.is_set():  # the second signal
             for server, _ in serving:
                 server.force_exit = True
         stop.set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked_to_stop)
+        loop.add_signal_handler(number, on_signal)
     async with asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(server.serve(sockets=[listener])) for server, listener in serving
@@ -159,8 +158,7 @@ async def _run_servers(
             server.should_exit = True
     if not stop.is_set():
         raise RuntimeError(
-            "a listener of the gateway ended before the gateway was told to stop; start the "
-            "gateway again"
+            "a listener of the gateway ended before SIGTERM or SIGINT; start the gateway again"
         )
 
 
@@ -171,7 +169,7 @@ def _public_server(gateway: Gateway, settings: GatewaySettings) -> Server:
 
 
 def _control_server(gateway: Gateway, settings: GatewaySettings) -> Server:
-    """Return the server of the control socket, whose callers are this node's own user."""
+    """Return the server of the control socket, which only this user may open."""
     service = AsgiService(
         gateway.control, max_body_bytes=_CONTROL_BODY_BYTES, body_timeout_s=BODY_TIMEOUT_S
     )
@@ -184,18 +182,17 @@ def _control_server(gateway: Gateway, settings: GatewaySettings) -> Server:
     return Server(service, Connections(limits), drain_timeout_s=settings.drain_timeout_s)
 
 
-def _with_room_for_connections(settings: GatewaySettings) -> GatewaySettings:
-    """Raise the limit of open files as far as the connections need it; else have fewer of them.
+def _with_open_files(settings: GatewaySettings) -> GatewaySettings:
+    """Raise the limit of open files for the connections, or return a lower default of them.
 
     Raises:
-        StartError: Their number was set, and this process may not open so many files.
+        StartError: The number of connections was set, and needs more open files than allowed.
     """
     beside = _FILES_BESIDE + _FILES_OF_ONE_WORKER * settings.max_resident
     wanted = most_open(settings.max_connections) + beside
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
-        # No further than that: the limit is every worker's too, and some libraries close all
-        # files up to it.
+        # No further: workers inherit the limit, and some libraries close all files up to it.
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft >= wanted:

@@ -72,24 +72,21 @@ _log = structlog.get_logger("gateway")
 
 @dataclass(frozen=True)
 class Gateway:
-    """A running gateway: its two applications, and how to begin to stop it."""
+    """A running gateway: its two applications and their services."""
 
     public: Predictions
     control: FastAPI
     services: Services
 
     def drain(self) -> None:
-        """Say 'not ready', and accept no new predictions."""
+        """Become not ready, and refuse new predictions."""
         self.services.draining = True
         self.services.dispatcher.drain()
         self.services.connections.drain()
 
 
 class _LoadObserver:
-    """Turns loads and ends into metrics and log lines; a damaged copy is news besides.
-
-    Whatever else is loaded or ends changes nothing that the control plane decides on.
-    """
+    """Turns loads and ends into metrics and log lines, and reports damaged copies."""
 
     def __init__(self, telemetry: Telemetry, node: Node) -> None:
         self._telemetry = telemetry
@@ -121,14 +118,14 @@ class _LoadObserver:
 
 @contextlib.asynccontextmanager
 async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
-    """Build a gateway from its table file, run it, and release everything at the end.
+    """Build a gateway, run it for the block, and release everything at its end.
 
     Raises:
         StartError: The node's folder or table file cannot be used.
     """
     damaged = DamagedFiles()
     table_file = TableFile(settings.node_dir, damaged)
-    try:  # before anything is written: a start that fails leaves nothing behind
+    try:  # first: a start that fails must leave nothing behind
         table = await asyncio.to_thread(table_file.load, settings.default_alias)
     except TableFileError as error:
         raise StartError(str(error)) from error
@@ -140,10 +137,7 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
 
 
 def _end_leftovers(life: Life) -> None:
-    """End what earlier lives of this node left; what cannot be ended keeps no gateway from serving.
-
-    Blocking.
-    """
+    """End leftovers of earlier lives, as far as possible. Blocking."""
     try:
         count = end_leftovers(life)
     except OSError as error:
@@ -155,7 +149,7 @@ def _end_leftovers(life: Life) -> None:
 
 @contextlib.contextmanager
 def _marked(life: Life) -> Iterator[None]:
-    """Have every process that is started in the block inherit the mark of this life."""
+    """Let every process that is started in the block inherit the mark of this life."""
     before = os.environ.get(MARK)
     os.environ[MARK] = life.as_mark()
     try:
@@ -258,7 +252,7 @@ async def _running(
         await release_each(
             supervisor.remember_hot,
             rollout.close,
-            # The listeners have waited for their callers; what is leased still was left by them.
+            # The listeners have waited for their callers; the other leases are abandoned.
             partial(residents.close, _ABANDONED_S),
             proofs.close,
             own_launcher.close,
@@ -300,7 +294,7 @@ def _resident_set(
     )
 
     def longest_life_s(key: ReplicaKey) -> float:
-        """One that is wrong lives until the next probe, one that is stuck for its limit."""
+        """Return the longer of the probe interval and the time after which a worker is stuck."""
         limit_s = load_orders.timeout_s(key) or settings.request_timeout_s
         return max(settings.probe_interval_s, limit_s + STUCK_GRACE_S)
 
@@ -323,7 +317,7 @@ def _resident_set(
 
 
 def _node_id(settings: GatewaySettings, damaged: DamagedFiles) -> str:
-    """Return the id of the node, whose folder is there. Blocking, but once.
+    """Return the node's id. Blocking.
 
     Raises:
         StartError: The folder cannot be used.

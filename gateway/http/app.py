@@ -1,4 +1,4 @@
-"""The two applications: the public one, and the control contract's."""
+"""Builds the public application and the one of the control contract."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from gateway.system.http1 import App, AsgiService, Message, Receive, Scope, Send
 
 _DESCRIPTION = """Serves every model of a registry by name and version.
 
-Promotions are followed by verified, warmed swaps; every answer says which version gave it.
+It follows promotions by verified, warmed swaps. Every answer names its version.
 """
 
 
 def create_public_app(services: Services, settings: GatewaySettings) -> Predictions:
-    """Build what the public listener serves."""
+    """Return the service of the public listener."""
     app = FastAPI(
         title="registry-gateway",
         version=version("registry-gateway"),
@@ -45,9 +45,9 @@ def create_public_app(services: Services, settings: GatewaySettings) -> Predicti
     app.add_middleware(_RequestIds)
     declare_predictions(app)
     limits = BodyLimits(settings.max_body_bytes, BODY_TIMEOUT_S)
-    following = AsgiService(app, max_body_bytes=limits.max_bytes, body_timeout_s=limits.timeout_s)
+    fallback = AsgiService(app, max_body_bytes=limits.max_bytes, body_timeout_s=limits.timeout_s)
     return Predictions(
-        following,
+        fallback,
         services.dispatcher,
         services.telemetry,
         services.admission,
@@ -56,7 +56,7 @@ def create_public_app(services: Services, settings: GatewaySettings) -> Predicti
 
 
 def create_control_app(services: Services) -> FastAPI:
-    """Build what the Unix socket serves."""
+    """Return the application of the Unix socket."""
     app = FastAPI(
         title="registry-gateway control", docs_url=None, redoc_url=None, redirect_slashes=False
     )
@@ -68,7 +68,7 @@ def create_control_app(services: Services) -> FastAPI:
 
 
 class _RequestIds:
-    """Gives every answer its request id. Not FastAPI's middleware, which costs a task and more."""
+    """Gives every answer its request id, without the task that FastAPI's middleware costs."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -78,12 +78,12 @@ class _RequestIds:
         scope["state"]["request_id"] = request_id
         header = (b"x-request-id", request_id.encode())
 
-        async def send_named(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], header]
             await send(message)
 
-        await self._app(scope, receive, send_named)
+        await self._app(scope, receive, send_with_id)
 
 
 async def _gateway_error(request: Request, error: Exception) -> Response:
@@ -99,7 +99,7 @@ async def _gateway_error(request: Request, error: Exception) -> Response:
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
-    """Answer an unknown route or method as a problem too."""
+    """Answer an unknown route or method with a problem."""
     if not isinstance(error, HTTPException):
         raise error
     body = {
@@ -123,12 +123,11 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 async def _invalid_request(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
-    where = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
     body = {
         "type": "about:blank",
         "title": "Unprocessable Entity",
         "status": 422,
-        "detail": where,
+        "detail": _where(error),
         "code": "invalid_input",
         "request_id": request.state.request_id,
     }
@@ -148,6 +147,10 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _invalid_change(_: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
-    where = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-    nack = Nack(code="invalid_request", message=where[:2000])
+    nack = Nack(code="invalid_request", message=_where(error)[:2000])
     return Response(nack.model_dump_json(), status_code=422, media_type="application/json")
+
+
+def _where(error: RequestValidationError) -> str:
+    """Return each invalid field with what is wrong."""
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())

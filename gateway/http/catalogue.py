@@ -1,4 +1,4 @@
-"""What there is: models, versions, aliases, signatures, and what an alias means right now."""
+"""The routes that show models, versions and aliases."""
 
 from __future__ import annotations
 
@@ -33,32 +33,29 @@ router = APIRouter(tags=["catalogue"])
 
 @router.get("/models")
 async def list_models(request: Request) -> Response:
-    """List every registered model with its aliases and how fresh the registry's list is.
+    """List every registered model with its aliases, and the time of the last listing.
 
-    There may be thousands: they are described in slices, all on the table of now.
+    There may be thousands: they are described in slices, all from one table.
     """
     services = services_of(request)
     table = services.node.table
-    rest = {"generation": table.generation, "registry": registry_freshness(services)}
+    other = {"generation": table.generation, "registry": registry_freshness(services)}
     models = [
         orjson.dumps(_summary(services.node, table, table.model(name)))
         async for name in in_slices(table.names())
     ]
-    body = b'{"models":[%b],%b' % (b",".join(models), orjson.dumps(rest)[1:])
+    body = b'{"models":[%b],%b' % (b",".join(models), orjson.dumps(other)[1:])
     return Response(body, media_type="application/json")
 
 
 @router.get("/models/{model}")
 async def get_model(request: Request, model: str) -> Response:
-    """Show one model: versions, what each alias means here and in the registry, and why.
-
-    It may have thousands of versions: as above.
-    """
+    """Show one model: its versions, and what each alias means here and in the registry, and why."""
     services = services_of(request)
     table = services.node.table
     entry = table.model(_name(model))
     summary = _summary(services.node, table, entry)
-    rest = {
+    other = {
         "policy": _policy(entry.policy),
         "generation": table.generation,
         "registry": registry_freshness(services),
@@ -67,7 +64,7 @@ async def get_model(request: Request, model: str) -> Response:
         orjson.dumps(_version(services, table, entry, one, whole=False))
         async for one in in_slices(entry.versions)
     ]
-    parts = orjson.dumps(summary)[:-1], b",".join(versions), orjson.dumps(rest)[1:]
+    parts = orjson.dumps(summary)[:-1], b",".join(versions), orjson.dumps(other)[1:]
     return Response(b'%b,"versions":[%b],%b' % parts, media_type="application/json")
 
 
@@ -83,17 +80,17 @@ async def get_version(request: Request, model: str, version: str) -> dict[str, A
         raise InvalidSelectorError(f"not a version or alias: {error}") from error
     entry = table.model(name)
     if selector.kind is SelectorKind.VERSION:
-        shown = table.version(name, selector.version)
+        found = table.version(name, selector.version)
     else:
         route = table.resolve(name, selector)
-        shown = table.version(name, route.version)
-        if route.digest is not None and not has_bytes(shown, route.digest):
-            shown = _predecessor(shown.version, route.digest)
-    return _version(services, table, entry, shown, whole=True)
+        found = table.version(name, route.version)
+        if route.digest is not None and not has_bytes(found, route.digest):
+            found = _predecessor(found.version, route.digest)
+    return _version(services, table, entry, found, whole=True)
 
 
 def _predecessor(number: int, digest: str) -> CatalogueVersion:
-    """Return what is known of bytes that serve, and whose version was made anew since."""
+    """Return the entry of served bytes whose version was made anew since."""
     return CatalogueVersion(
         version=number,
         state=VersionState.AVAILABLE,
@@ -107,29 +104,29 @@ def _predecessor(number: int, digest: str) -> CatalogueVersion:
 
 
 def registry_freshness(services: Services) -> dict[str, Any]:
-    """Say when the registry was listed last, and what stands in the way since."""
+    """Return the time of the last listing, and its error."""
     catalogue = services.node.table.catalogue
     return {
         "listed_at": catalogue.listed_at if catalogue else None,
-        "error": _shown(catalogue.source_error if catalogue else None),
+        "error": _public(catalogue.source_error if catalogue else None),
         "control_plane": "silent" if services.node.control_plane_silent else "up",
     }
 
 
-def _shown(reason: str | None) -> str | None:
-    """Return a reason as everybody may read it; operators ask the control plane."""
+def _public(reason: str | None) -> str | None:
+    """Return a reason without what the public may not read."""
     return None if reason is None else for_public(reason)
 
 
-def _each_shown(told: Any) -> Any:
-    """Return a part of a description with its texts as everybody may read them."""
-    if isinstance(told, str):
-        return for_public(told)
-    if isinstance(told, list):
-        return [_each_shown(one) for one in told]
-    if isinstance(told, dict):
-        return {key: _each_shown(one) for key, one in told.items()}
-    return told
+def _each_public(value: Any) -> Any:
+    """Return a part of a description without what the public may not read."""
+    if isinstance(value, str):
+        return for_public(value)
+    if isinstance(value, list):
+        return [_each_public(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _each_public(one) for key, one in value.items()}
+    return value
 
 
 def _name(text: str) -> str:
@@ -154,7 +151,7 @@ def _summary(node: Node, table: RouteTable, model: CatalogueModel) -> dict[str, 
 
 
 def _alias(node: Node, table: RouteTable, model: CatalogueModel, alias: str) -> dict[str, Any]:
-    """Say what an alias means: ``active`` is what answers, ``aspired`` what the registry wants."""
+    """Return an alias: its ``active`` version, and the one ``aspired`` by the registry."""
     active = table.active.get((model.name, alias))
     aspired = model.aliases.get(alias)
     return {
@@ -163,14 +160,14 @@ def _alias(node: Node, table: RouteTable, model: CatalogueModel, alias: str) -> 
         "digest": active.digest if active else None,
         "since": active.since if active else None,
         "previous": active.previous_version if active else None,
-        "why": _shown(
+        "why": _public(
             node.warnings.get((model.name, alias))
             or (node.why_damaged(active.digest) if active else None)
             or _why_rolled_back(table, model.name, alias, aspired)
             or model.notes.get(alias)
             or _why(table, model, active, aspired)
         ),
-        "signature_change": _shown(model.signature_changes.get(alias)),
+        "signature_change": _public(model.signature_changes.get(alias)),
     }
 
 
@@ -185,15 +182,15 @@ def _why_rolled_back(table: RouteTable, model: str, alias: str, aspired: int | N
 def _why(
     table: RouteTable, model: CatalogueModel, active: ActiveAlias | None, aspired: int | None
 ) -> str | None:
-    """Say why an alias does not mean what the registry says; None where it does."""
+    """Return why an alias does not mean its aspired version, or None if it does."""
     if aspired is None:
         return None
-    meant = active is not None and active.version == aspired
+    is_active = active is not None and active.version == aspired
     try:
         entry = table.version(model.name, aspired)
     except (VersionNotFoundError, RegistryUnavailableError):
-        return None if meant else f"version {aspired} is not listed"
-    if meant and active is not None:
+        return None if is_active else f"version {aspired} is not listed"
+    if is_active and active is not None:
         return None if has_bytes(entry, active.digest) else _why_not_yet(entry)
     absent = active is None and entry.state is VersionState.REGISTERED and entry.reason is None
     if absent and table.policy_of(model.name, aspired, None).load == "on_demand":
@@ -202,11 +199,11 @@ def _why(
 
 
 def _why_not_yet(entry: CatalogueVersion) -> str:
-    """Say why an alias has the number that the registry wants, and bytes from before."""
-    why = entry.reason or f"it is {entry.state.value}"
+    """Return why an alias means the aspired number, but earlier bytes."""
+    reason = entry.reason or f"it is {entry.state.value}"
     return (
-        f"version {entry.version} has other bytes in the registry now, and those from before serve "
-        f"until it is active: {why}"
+        f"version {entry.version} has other bytes in the registry now; the earlier bytes serve "
+        f"until it is active: {reason}"
     )
 
 
@@ -226,7 +223,7 @@ def _version(
     whole: bool,
 ) -> dict[str, Any]:
     description = entry.description or {}
-    workers = _workers(services, model.name, entry)
+    replicas = _replicas(services, model.name, entry)
     aliases = sorted(
         alias
         for alias, one in table.active_of(model.name).items()
@@ -236,8 +233,8 @@ def _version(
     body: dict[str, Any] = {
         "name": model.name,
         "version": entry.version,
-        "state": "load_failed" if trouble else _state(entry, workers),
-        "reason": _shown(
+        "state": "load_failed" if trouble else _state(entry, replicas),
+        "reason": _public(
             trouble[0] if trouble else entry.reason or _keeps_dying(services, model, entry)
         ),
         "aliases": aliases,
@@ -252,13 +249,13 @@ def _version(
         body |= {
             "signature": description.get("signature"),
             "frameworks": description.get("frameworks"),
-            "requirements": _each_shown(description.get("requirements")),
-            "dependency_verdict": _each_shown(description.get("dependency_verdict")),
+            "requirements": _each_public(description.get("requirements")),
+            "dependency_verdict": _each_public(description.get("dependency_verdict")),
             "environment": table.environment_of(
                 model.name, entry.version, entry.digest or ""
             ).model_dump(exclude={"python"}),  # a path of this node
             "input_example": (description.get("example") or {}).get("serving"),
-            "replicas": [_replica(one) for one in workers],
+            "replicas": [_replica(one) for one in replicas],
             "created_at": entry.created_at,
             "retry_at": services.node.clock() + trouble[1] if trouble else entry.retry_at,
         }
@@ -266,11 +263,11 @@ def _version(
 
 
 def _policy(policy: Policy) -> dict[str, Any]:
-    """Say what tags ask for; the problems with them are the model's, and shown with it."""
+    """Return a policy; the problems with tags are shown with the model."""
     return policy.model_dump(exclude_none=True, exclude={"problems"})
 
 
-def _workers(services: Services, model: str, entry: CatalogueVersion) -> list[Resident]:
+def _replicas(services: Services, model: str, entry: CatalogueVersion) -> list[Resident]:
     wanted = (model, entry.version)
     found = [
         one
@@ -281,24 +278,24 @@ def _workers(services: Services, model: str, entry: CatalogueVersion) -> list[Re
 
 
 def _trouble(services: Services, model: str, entry: CatalogueVersion) -> tuple[str, float] | None:
-    """Say why its worker does not come up, and for how many seconds it is left alone."""
+    """Return why a version pauses, and for how many more seconds."""
     if entry.digest is None:
         return None
     return services.residents.load_history.trouble(ReplicaKey(model, entry.version, entry.digest))
 
 
 def _keeps_dying(services: Services, model: CatalogueModel, entry: CatalogueVersion) -> str | None:
-    """Say what becomes of the workers of a version that has one now, and not for long."""
+    """Return how often a version's replicas died lately, or None."""
     if entry.digest is None:
         return None
     key = ReplicaKey(model.name, entry.version, entry.digest)
     return services.residents.load_history.keeps_dying(key)
 
 
-def _state(entry: CatalogueVersion, workers: list[Resident]) -> str:
-    """Say the version's state on this node, in one word."""
-    if entry.state is VersionState.AVAILABLE and workers:
-        return "resident" if any(one.ready for one in workers) else "loading"
+def _state(entry: CatalogueVersion, replicas: list[Resident]) -> str:
+    """Return the version's state on this node."""
+    if entry.state is VersionState.AVAILABLE and replicas:
+        return "resident" if any(one.ready for one in replicas) else "loading"
     return entry.state.value
 
 
@@ -312,13 +309,13 @@ def _replica(resident: Resident) -> dict[str, Any]:
         "peak_bytes": loaded.peak_bytes if loaded else None,
         "gpu_bytes": resident.replica.gpu_bytes if loaded else None,
         "batching": loaded.batching if loaded else None,
-        "batching_reason": _shown(loaded.batching_reason) if loaded else None,
+        "batching_reason": _public(loaded.batching_reason) if loaded else None,
         "joined_rows": loaded.joined_rows if loaded else None,
         "answers": loaded.answers if loaded else None,
         "python": loaded.python if loaded else None,
         "frameworks": loaded.frameworks if loaded else None,
         "call_path": loaded.call_path if loaded else None,
-        "call_path_reason": _shown(loaded.call_path_reason) if loaded else None,
+        "call_path_reason": _public(loaded.call_path_reason) if loaded else None,
         "warm_up": loaded.warm_up if loaded else None,
         "expected_answers": loaded.expected_answers if loaded else None,
         "durations_s": loaded.durations_s if loaded else None,

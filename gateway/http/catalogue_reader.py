@@ -1,8 +1,7 @@
-"""A catalogue's document into a `Catalogue`, without holding the event loop up.
+"""Decodes a catalogue without blocking the event loop.
 
-A registry of thousands of versions makes megabytes of JSON, and half a second of decoding and
-validating. Here the models and their versions are decoded and validated one at a time, in slices.
-What is wrong is reported as for every other body.
+Thousands of versions are megabytes of JSON, and half a second of decoding and validating. So models
+and versions are decoded and validated one at a time, in slices. Errors are as of any other body.
 """
 
 from __future__ import annotations
@@ -22,36 +21,38 @@ from gateway.system import in_slices
 
 B = TypeVar("B", bound=BaseModel)
 _SPACE = re.compile(r"[ \t\r\n]*")
-_Place = tuple[str | int, ...]
+_Path = tuple[str | int, ...]
 
 
 async def read_catalogue(document: bytes) -> Catalogue:
-    """Decode and validate.
+    """Return a catalogue from its document.
 
     Raises:
-        RequestValidationError: It is no catalogue; says where.
+        RequestValidationError: The document is invalid, with the path of each error.
     """
     fields = await _members(document, {"models": ("[", _models)})
     return _valid(Catalogue, fields, ())
 
 
 async def read_model_change(document: bytes) -> ModelChange:
-    """Decode and validate.
+    """Return a change of a model from its document.
 
     Raises:
-        RequestValidationError: It is no change of a model; says where.
+        RequestValidationError: The document is invalid, with the path of each error.
     """
-    fields = await _members(document, {"model": ("{", partial(_model, place=("model",)))})
+    fields = await _members(document, {"model": ("{", partial(_model, path=("model",)))})
     return _valid(ModelChange, fields, ())
 
 
 async def _members(
     document: bytes, long: Mapping[str, tuple[str, Callable[[_Reader], Awaitable[Any]]]]
 ) -> dict[str, Any]:
-    """Read an object's members: each as a whole, but the long ones, as they begin, piece by piece.
+    """Return the members of an object; ``long`` ones are read piece by piece.
+
+    ``long``: by name, the first character and the function that reads the member.
 
     Raises:
-        RequestValidationError: It is no JSON object; says where.
+        RequestValidationError: The document is no JSON object, with the position of the error.
     """
     fields: dict[str, Any] = {}
     try:
@@ -75,35 +76,35 @@ async def _models(reader: _Reader) -> list[CatalogueModel]:
     ]
 
 
-async def _model(reader: _Reader, place: _Place) -> CatalogueModel:
-    """Read a model, one version after the other: there may be thousands of those too."""
+async def _model(reader: _Reader, path: _Path) -> CatalogueModel:
+    """Return a model, decoding its versions one at a time."""
     if not reader.sees("{"):
-        return _valid(CatalogueModel, reader.value(), place)
+        return _valid(CatalogueModel, reader.value(), path)
     fields: dict[str, Any] = {}
     versions: ListedVersions | None = None
     for name in reader.members():
         if name == "versions" and reader.sees("["):
-            versions = await _versions(reader, (*place, name))
+            versions = await _versions(reader, (*path, name))
             fields[name] = []
         else:
             fields[name] = reader.value()
-    model = _valid(CatalogueModel, fields, place)
+    model = _valid(CatalogueModel, fields, path)
     return model if versions is None else model.model_copy(update={"versions": versions})
 
 
-async def _versions(reader: _Reader, place: _Place) -> ListedVersions:
+async def _versions(reader: _Reader, path: _Path) -> ListedVersions:
     versions = ListedVersions()
     async for number in in_slices(reader.elements()):
-        versions.add(_valid(CatalogueVersion, reader.value(), (*place, number)))
+        versions.add(_valid(CatalogueVersion, reader.value(), (*path, number)))
     return versions
 
 
-def _valid(kind: type[B], value: Any, place: _Place) -> B:
+def _valid(kind: type[B], value: Any, path: _Path) -> B:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
         raise RequestValidationError(
-            [{**one, "loc": ("body", *place, *one["loc"])} for one in error.errors()]
+            [{**one, "loc": ("body", *path, *one["loc"])} for one in error.errors()]
         ) from error
 
 
@@ -115,14 +116,14 @@ class _Reader:
     """Reads a JSON text piece by piece. Every method raises `json.JSONDecodeError`."""
 
     def __init__(self, text: str) -> None:
-        """Begin at the first character that counts."""
+        """Begin at the first character that is no space."""
         self._text = text
         self._decode = json.JSONDecoder().raw_decode
         self._at = 0
         self._skip_space()
 
     def members(self) -> Iterator[str]:
-        """Give the names of an object's members; whoever takes one reads its value then."""
+        """Yield the names of an object's members; the caller reads each value next."""
         self._take("{")
         while not self.sees("}"):
             name = self.value()
@@ -134,7 +135,7 @@ class _Reader:
         self._take("}")
 
     def elements(self) -> Iterator[int]:
-        """Give the numbers of a list's elements; whoever takes one reads its value then."""
+        """Yield the indices of a list's elements; the caller reads each value next."""
         self._take("[")
         number = 0
         while not self.sees("]"):
@@ -155,11 +156,11 @@ class _Reader:
         return value
 
     def sees(self, character: str) -> bool:
-        """Whether this is what comes next."""
+        """Whether this character is next."""
         return self._text.startswith(character, self._at)
 
     def _next_or(self, end: str) -> None:
-        """Go on to what follows a comma, unless it is the end."""
+        """Skip a comma, unless the end is next."""
         if not self.sees(end):
             self._take(",")
             if self.sees(end):

@@ -1,4 +1,4 @@
-"""The control contract on the Unix socket; whoever may open the socket may use it."""
+"""The control contract on the Unix socket. Access to the socket is access to the contract."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ router = APIRouter()
 
 @router.put("/catalogue")
 async def put_catalogue(request: Request) -> CatalogueAck:
-    """Take a full snapshot of the registry: a `Catalogue`, which may be megabytes."""
+    """Take a whole `Catalogue`, which may be megabytes."""
     document = await request.body()
     catalogue = await read_catalogue(document)
     return await services_of(request).rollout.catalogue.take(catalogue, document)
@@ -34,8 +34,8 @@ async def put_catalogue(request: Request) -> CatalogueAck:
 
 @router.put("/catalogue/models/{name:path}")
 async def put_model(request: Request, name: str) -> CatalogueAck:
-    """Take what has changed of one model: a `ModelChange`, which may have thousands of versions."""
-    document = (await request.body()).replace(b"\n", b" ")  # in JSON, it is space between values
+    """Take a `ModelChange`, which may have thousands of versions."""
+    document = (await request.body()).replace(b"\n", b" ")  # one line; in JSON it is only space
     change = await read_model_change(document)
     if change.name != name:
         raise RolloutRefusedError("invalid_request", f"the body is about model {change.name!r}")
@@ -44,13 +44,13 @@ async def put_model(request: Request, name: str) -> CatalogueAck:
 
 @router.post("/catalogue/unchanged")
 async def keep_catalogue(request: Request, body: UnchangedCatalogue) -> CatalogueAck:
-    """Take note that the registry was listed again, and lists the same."""
+    """Take the time of a listing that has not changed."""
     return await services_of(request).rollout.catalogue.confirm(body)
 
 
 @router.post("/stage", status_code=202)
 async def stage(request: Request, body: StageRequest) -> StageAck:
-    """Begin to bring up a standby; its outcome comes through ``observe``."""
+    """Start a standby; its outcome comes through ``observe``."""
     return services_of(request).rollout.staging.start(body)
 
 
@@ -62,7 +62,7 @@ async def activate(request: Request, body: ActivateRequest) -> ActivateAck:
 
 @router.post("/retire")
 async def retire(request: Request, body: RetireRequest) -> RetireAck:
-    """Take an alias away, or end a version."""
+    """Remove an alias, or drain a version."""
     return await services_of(request).rollout.retire(body)
 
 
@@ -74,7 +74,7 @@ async def release(request: Request, body: ReleaseRequest) -> ReleaseAck:
 
 @router.get("/observe")
 async def observe(request: Request, after: int = 0, of: str | None = None) -> NodeState:
-    """Wait for news; not of a gateway that shuts down, whose end would wait for this one's."""
+    """Return the node's state after its next change. Refused while the gateway shuts down."""
     services = services_of(request)
     if services.draining:
         raise RolloutRefusedError("draining", "the gateway is shutting down")

@@ -1,4 +1,4 @@
-"""Alive, ready, and metrics. Ready never waits for the control plane, the registry or a model."""
+"""Live, ready and metrics. Ready depends on no control plane, registry or model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ router = APIRouter(tags=["health"])
 @router.get("/ping", include_in_schema=False)
 @router.get("/health/live")
 async def live() -> dict[str, str]:
-    """Answer as long as the event loop turns."""
+    """Answer while the event loop runs."""
     return {"status": "live"}
 
 
@@ -39,7 +39,7 @@ async def ready(request: Request, response: Response) -> dict[str, Any]:
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """Show every metric in Prometheus' text format."""
+    """Return every metric in Prometheus' text format."""
     services = services_of(request)
     _measure(services)
     text = await exposition(services.telemetry.metrics())
@@ -47,7 +47,7 @@ async def metrics(request: Request) -> Response:
 
 
 def _measure(services: Services) -> None:
-    """Set the gauges that are states rather than events."""
+    """Set the gauges of states."""
     telemetry = services.telemetry
     residents = services.residents.residents()
     telemetry.workers.clear()

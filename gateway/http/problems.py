@@ -1,7 +1,7 @@
-"""The one table from error class to HTTP status, and the shape of an error on our own routes.
+"""The table from error class to HTTP status, and the shape of errors on our own routes.
 
-Errors are RFC 9457 problems: ``type``, ``title``, ``status``, ``detail``, and as extensions the
-machine ``code``, the ``request_id`` and, for bad input, ``errors`` with row, field and reason.
+Errors are RFC 9457 problems with three extensions: the machine ``code``, the ``request_id`` and,
+for bad input, ``errors`` with row, field and reason.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ STATUS: dict[type[GatewayError], int] = {
     errors.ModelRaisedError: 500,
     errors.NotFiniteAnswerError: 422,
 }
-"""Complete by test: every class of `gateway.errors` that reaches a caller has its row."""
+"""A test shows that it has every class of `gateway.errors` that reaches a caller."""
 
 
 _WITH_REASONS = (
     errors.ServingError, errors.ModelLoadingError, errors.VersionDeletedError,
 )  # fmt: skip
-"""Those that may say why something failed, in words of a registry, a storage or a library."""
+"""Errors whose messages may quote a registry, a storage or a library."""
 _WITH_DETAILS = (InvalidInputError, NotFiniteAnswerError)
 
 
 def _random_ids() -> Iterator[str]:
-    """Return ids for ever, from randomness that is fetched for many of them at once."""
+    """Yield ids, from randomness that is read for many at once."""
     while True:
         digits = os.urandom(16 * _IDS_AT_ONCE).hex()
         for start in range(0, len(digits), 32):
@@ -73,7 +73,7 @@ _new_ids = _random_ids()
 
 
 def new_request_id() -> str:
-    """Return the id of a request whose caller gave it none."""
+    """Return a new request id."""
     return next(_new_ids)
 
 
@@ -83,7 +83,7 @@ def status_of(error: GatewayError | RefusedError) -> int:
 
 
 def problem(error: GatewayError | RefusedError, request_id: str) -> dict[str, Any]:
-    """Return the body of an error's answer."""
+    """Return the problem of an error."""
     status = status_of(error)
     body: dict[str, Any] = {
         "type": "about:blank",
@@ -105,12 +105,12 @@ def _detail(error: GatewayError | RefusedError) -> str:
 
 
 def retry_after(error: GatewayError | RefusedError) -> str | None:
-    """Return the value of ``Retry-After``: whole seconds, at least 1; None where it is unknown."""
+    """Return ``Retry-After`` in whole seconds, at least 1, or None if it is unknown."""
     if error.retry_after_s is None:
         return None
     return str(max(1, math.ceil(error.retry_after_s)))
 
 
 def render(error: GatewayError | RefusedError, request_id: str) -> bytes:
-    """Return the encoded body of an error's answer."""
+    """Return the encoded problem of an error."""
     return orjson.dumps(problem(error, request_id))

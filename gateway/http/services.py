@@ -1,4 +1,4 @@
-"""What the routes work with, attached to the application by the composition root."""
+"""The objects that routes use, attached to the application."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Services:
-    """Everything that a route may use. ``draining``: the gateway is about to stop."""
+    """The objects that routes use. ``draining``: the gateway shuts down."""
 
     node: Node
     residents: ResidentSet
@@ -32,10 +32,10 @@ class Services:
 
 
 def attach(app: FastAPI, services: Services) -> None:
-    """Make the services reachable from the application's requests."""
+    """Attach the services to an application."""
     app.state.services = services
 
 
 def services_of(request: Request) -> Services:
-    """Return what `attach` has attached."""
+    """Return the services of a request's application."""
     return cast("Services", request.app.state.services)

@@ -1,4 +1,4 @@
-"""The prediction routes: the line and head of a request, its body, and the answer."""
+"""The prediction routes: the head of a request, its body, and the answer."""
 
 from gateway.http.predict.app import BodyLimits, Predictions
 from gateway.http.predict.openapi import declare_predictions

@@ -1,8 +1,8 @@
-"""The public listener's service: the prediction routes, and the FastAPI application behind them.
+"""The public listener's service: the prediction routes in front of the FastAPI application.
 
 ``POST /models/{model}/versions/{version}/predict`` and ``POST /models/{model}/predict``. It checks
-path and header, bounds the body, and passes the bytes on; it never parses a prediction's body.
-Nearly every prediction is begun and answered by plain calls, without a task.
+path and header, bounds the body and passes its bytes on, unparsed. Nearly every prediction is begun
+and answered by plain calls, without a task.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from gateway.system.http1 import (
 )
 
 _COUNTED_BYTES = 64 * 1024
-"""A larger body is refused by its announced length already; a larger answer counts until read."""
+"""A larger body may be refused by its announced length; a larger answer counts until it is read."""
 _MOST_REMEMBERED = 4096
 _log = structlog.get_logger("gateway.http")
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """The largest body, and the longest wait, in seconds, for its next 64 KiB, or its rest."""
+    """The largest body, and the longest wait in seconds for its next 64 KiB or its end."""
 
     max_bytes: int
     timeout_s: float
 
 
-class _Said(NamedTuple):
-    """The headers that every answer of a version has, as lines."""
+class _VersionHeaders(NamedTuple):
+    """The headers of every answer of a version, as lines."""
 
     route: Route
     content_type: str
@@ -57,7 +57,7 @@ class _Said(NamedTuple):
 
 
 class _Refusal(NamedTuple):
-    """An error's answer. ``ends``: the connection ends with it."""
+    """The answer for an error. ``ends``: the connection ends with it."""
 
     status: int
     headers: list[Header]
@@ -65,13 +65,15 @@ class _Refusal(NamedTuple):
     ends: bool
 
 
-class _Timely(Body):
-    """A body whose caller gives its request a time. ``deadline``: in the event loop's time."""
+class _BodyWithDeadline(Body):
+    """A body whose request has a deadline, in the event loop's time."""
 
     def __init__(
-        self, limits: BodyLimits, room: BufferedBytes, now: float, deadline: float
+        self, limits: BodyLimits, buffered: BufferedBytes, now: float, deadline: float
     ) -> None:
-        super().__init__(max_bytes=limits.max_bytes, timeout_s=limits.timeout_s, room=room, now=now)
+        super().__init__(
+            max_bytes=limits.max_bytes, timeout_s=limits.timeout_s, room=buffered, now=now
+        )
         self._deadline = deadline
         self.give_up_at = min(self.give_up_at, deadline)
 
@@ -86,79 +88,79 @@ class _Timely(Body):
 
 
 class Predictions:
-    """Answers prediction requests; hands everything else on. Event loop only."""
+    """Answers prediction requests, and passes all others on. Event loop only."""
 
     def __init__(
         self,
-        following: AsgiService,
+        fallback: AsgiService,
         dispatcher: Dispatcher,
         telemetry: Telemetry,
         admission: Admission,
         body_limits: BodyLimits,
     ) -> None:
-        """Store. ``following`` serves all other routes."""
-        self._following = following
+        """Prepare to serve. ``fallback`` serves all other routes."""
+        self._fallback = fallback
         self._dispatcher = dispatcher
         self._telemetry = telemetry
         self._admission = admission
         self._body_limits = body_limits
-        self._said: dict[tuple[str, int], _Said] = {}
-        self._tells_each = _log.is_enabled_for(logging.DEBUG)
+        self._version_headers: dict[tuple[str, int], _VersionHeaders] = {}
+        self._logs_each = _log.is_enabled_for(logging.DEBUG)
 
     def expect(self, exchange: Exchange, length: int | None) -> Body:
-        """Return what takes a body that has not come whole.
+        """Return the receiver of a body that arrives in pieces.
 
         Raises:
             GatewayError: The request is refused by its head.
             BodyTooLargeError: The body will be too large.
         """
-        wanted: RequestHead | None = None
+        head: RequestHead | None = None
         found = _prediction(exchange)
         if found is not None:
             self._dispatcher.refuse_when_draining()
-            exchange.read = wanted = _read(found, exchange)
+            exchange.read = head = _read(found, exchange)
         check_size(length or 0, self._body_limits.max_bytes)
         if length is not None and length > _COUNTED_BYTES:
             self._admission.expect(length)
-        return self._body(wanted)
+        return self._body(head)
 
-    def _body(self, wanted: RequestHead | None) -> Body:
-        limits, room = self._body_limits, self._admission.buffer()
+    def _body(self, head: RequestHead | None) -> Body:
+        limits, buffered = self._body_limits, self._admission.buffer()
         now = asyncio.get_running_loop().time()
-        if wanted is not None and wanted.deadline is not None:
-            return _Timely(limits, room, now, now + wanted.deadline - time.monotonic())
-        return Body(max_bytes=limits.max_bytes, timeout_s=limits.timeout_s, room=room, now=now)
+        if head is not None and head.deadline is not None:
+            return _BodyWithDeadline(limits, buffered, now, now + head.deadline - time.monotonic())
+        return Body(max_bytes=limits.max_bytes, timeout_s=limits.timeout_s, room=buffered, now=now)
 
     def begin(self, exchange: Exchange) -> None:
-        """Begin with a request that is here as a whole."""
+        """Begin a request that is complete."""
         found = _prediction(exchange)
         if found is None:
-            self._following.begin(exchange)
+            self._fallback.begin(exchange)
             return
         request_id = request_id_of(exchange.fields)
         call: Call | None = None
         slot: Slot | None = None
         try:
             self._dispatcher.refuse_when_draining()
-            body, wanted = exchange.body, exchange.read
-            if not isinstance(wanted, RequestHead):
-                wanted = _read(found, exchange)
+            body, head = exchange.body, exchange.read
+            if not isinstance(head, RequestHead):
+                head = _read(found, exchange)
             check_size(len(body), self._body_limits.max_bytes)
             slot = self._admission.enter(len(body))
-            call = _call(wanted, request_id, body, slot)
+            call = _call(head, request_id, body, slot)
             self._dispatcher.begin(call, partial(self._ended, exchange, call, time.perf_counter()))
             exchange.on_end = call.leave
-        except Exception as error:  # noqa: BLE001  # the last resort: every caller is answered
+        except Exception as error:  # noqa: BLE001  # every caller is answered
             self._answer_refusal(exchange, self._refusal(error, request_id, call), slot)
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
-        """Answer a request that was refused before all of it was here."""
+        """Answer a request that was refused before it was complete."""
         refusal = self._refusal(error, request_id_of(exchange.fields), None)
         self._answer_refusal(exchange, refusal, None)
 
     def end(self) -> None:
-        """Wait for nothing any more: `Exchange.end` has ended the predictions."""
-        self._following.end()
+        """End the requests of other routes; `Exchange.end` has ended the predictions."""
+        self._fallback.end()
 
     def _ended(
         self,
@@ -167,11 +169,11 @@ class Predictions:
         started: float,
         pending: asyncio.Future[WorkerReply],
     ) -> None:
-        """Answer an exchange. Nothing may leave here but an answer."""
+        """Answer an exchange, whatever happens."""
         try:
             if pending.cancelled():
                 self._give_up(exchange, call)
-            else:  # which may raise
+            else:
                 self._answer_reply(exchange, call, pending.result(), started)
         except Exception as error:  # noqa: BLE001  # as above
             refusal = self._refusal(error, call.request_id, call)
@@ -189,15 +191,15 @@ class Predictions:
         if call.route is None:
             raise WorkerDiedError("a reply without a route")
         seconds = time.perf_counter() - started
-        said = self._of_version(call.route, reply.content_type)
+        version_headers = self._of_version(call.route, reply.content_type)
         self._count(call.route, seconds)
         lines = b"%bcontent-length: %d\r\nx-request-id: %b\r\nserver-timing: %b\r\n" % (
-            said.lines,
+            version_headers.lines,
             len(reply.body),
             call.request_id.encode(),
             _timing(reply, seconds),
         )
-        self._tell(call.request_id, seconds)
+        self._log_completed(call.request_id, seconds)
         self._answer(exchange, 200, lines, reply.body, call.slot)
 
     def _answer_refusal(self, exchange: Exchange, refusal: _Refusal, slot: Slot | None) -> None:
@@ -208,20 +210,20 @@ class Predictions:
     def _answer(
         self, exchange: Exchange, status: int, lines: bytes, body: bytes, slot: Slot | None
     ) -> None:
-        """Answer; a large answer is counted until most of it is read."""
+        """Answer, and count a large answer until most of it is read."""
         if len(body) > _COUNTED_BYTES:
             exchange.on_read = self._admission.buffer(len(body)).release
         exchange.answer(status, lines, body)
         if slot is not None:
             slot.release()
 
-    # --- what is said -----------------------------------------------------------------------------
+    # --- headers and logs -------------------------------------------------------------------------
 
-    def _of_version(self, route: Route, content_type: str) -> _Said:
-        """Return what every answer of a version says."""
-        said = self._said.get((route.model, route.version))
-        if said is not None and said.route is route and said.content_type == content_type:
-            return said
+    def _of_version(self, route: Route, content_type: str) -> _VersionHeaders:
+        """Return the headers of every answer of a version."""
+        known = self._version_headers.get((route.model, route.version))
+        if known is not None and known.route is route and known.content_type == content_type:
+            return known
         headers = [
             (b"content-type", content_type.encode()),
             (b"x-model-version", str(route.version).encode()),
@@ -229,9 +231,11 @@ class Predictions:
             (b"x-route-generation", str(route.generation).encode()),
         ]
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-        if len(self._said) >= _MOST_REMEMBERED:
-            self._said.clear()
-        said = self._said[route.model, route.version] = _Said(route, content_type, lines)
+        if len(self._version_headers) >= _MOST_REMEMBERED:
+            self._version_headers.clear()
+        said = self._version_headers[route.model, route.version] = _VersionHeaders(
+            route, content_type, lines
+        )
         return said
 
     def _count(self, route: Route, seconds: float) -> None:
@@ -239,12 +243,12 @@ class Predictions:
         series.requests.inc()
         series.latency.observe(seconds)
 
-    def _tell(self, request_id: str, seconds: float) -> None:
-        if self._tells_each:
+    def _log_completed(self, request_id: str, seconds: float) -> None:
+        if self._logs_each:
             _log.debug("request.complete", request_id=request_id, seconds=round(seconds, 6))
 
     def _refusal(self, error: Exception, request_id: str, call: Call | None) -> _Refusal:
-        """Return an error's answer; count and log it."""
+        """Return the answer for an error, after counting and logging it."""
         if not isinstance(error, (GatewayError, RefusedError)):
             _log.error("request.crashed", request_id=request_id, exc_info=error)
             error = GatewayError(f"internal error ({type(error).__name__})")
@@ -259,7 +263,7 @@ class Predictions:
             headers.append((b"retry-after", seconds.encode()))
         model, version = self._route_headers(call, headers)
         self._telemetry.errors.labels(model, version, error.code).inc()
-        # What is a caller's fault is counted, and in no log: there may be thousands in a second.
+        # Callers' faults are counted, but not logged: there may be thousands in a second.
         report = _log.warning if status >= 500 else _log.debug  # noqa: PLR2004  # server's faults
         report(
             "request.refused",
@@ -275,7 +279,7 @@ class Predictions:
     def _route_headers(
         self, call: Call | None, headers: list[tuple[bytes, bytes]]
     ) -> tuple[str, str]:
-        """Name the version that refused, where it is known; return model and version as labels."""
+        """Add the version's headers if it is known; return model and version as labels."""
         if call is None:
             return NO_MODEL, NO_MODEL
         try:
@@ -292,7 +296,7 @@ class Predictions:
 
 
 def _prediction(exchange: Exchange) -> re.Match[bytes] | None:
-    """Return how the path names the version, if this is a prediction."""
+    """Return the parts of a prediction's path, or None for another route."""
     return request.URL.match(exchange.url) if exchange.method == b"POST" else None
 
 
@@ -300,19 +304,19 @@ def _read(found: re.Match[bytes], exchange: Exchange) -> RequestHead:
     return request.read(found[1], found[2], found[3] or b"", exchange.headers, exchange.fields)
 
 
-def _call(wanted: RequestHead, request_id: str, body: bytes, slot: Slot) -> Call:
-    model, selector, second_selector, probabilities = wanted.target
+def _call(head: RequestHead, request_id: str, body: bytes, slot: Slot) -> Call:
+    model, selector, second_selector, probabilities = head.target
     return Call(
         model=model,
         selector=selector,
         second_selector=second_selector,
         protocol="predict",
-        content_type=wanted.content_type,
-        content_encoding=wanted.content_encoding,
+        content_type=head.content_type,
+        content_encoding=head.content_encoding,
         request_id=request_id,
         body=body,
         slot=slot,
-        deadline=wanted.deadline,
+        deadline=head.deadline,
         probabilities=probabilities,
     )
 

@@ -1,4 +1,4 @@
-"""The prediction routes as FastAPI knows them, although it does not serve them."""
+"""The prediction routes in the OpenAPI document. FastAPI does not serve them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BODY: dict[str, Any] = {
     "type": "object",
     "description": "Exactly one of `instances`, `inputs`, `dataframe_split`, `dataframe_records` "
     "or `features`, and optionally `params`; or one request of an LLM's client, with `messages`, "
-    "`prompt` or `input`. A member that is unknown is refused.",
+    "`prompt` or `input`. Unknown members are refused.",
     "properties": {
         "instances": {"description": "Rows: records of a column model, tensors of a tensor model."},
         "inputs": {
@@ -35,7 +35,7 @@ _ANSWER: dict[str, Any] = {
     "type": "object",
     "required": ["predictions", "model_name", "model_version", "prediction_id", "timestamp"],
     "properties": {
-        "predictions": {"description": "One item per row; or what the model answers to all."},
+        "predictions": {"description": "One item per row, or one answer to all rows."},
         "model_name": {"type": "string"},
         "model_version": {"type": "integer"},
         "prediction_id": {"type": "string"},
@@ -44,8 +44,7 @@ _ANSWER: dict[str, Any] = {
         "probabilities": {
             "type": "array",
             "items": {"type": "array", "items": {"type": ["number", "array"]}},
-            "description": "Per row a number for each class; of several outputs, such a list for "
-            "each.",
+            "description": "Per row, a number for each class, or such a list for each output.",
         },
         "class_names": {"type": "array", "items": {}},
     },
@@ -74,16 +73,16 @@ _PROBLEM: dict[str, Any] = {
     },
 }
 _ERRORS = {
-    "400": "A selector is spelled wrong, or path and header disagree.",
+    "400": "A selector is malformed, or path and header disagree.",
     "404": "Unknown model, version or alias, or no default version.",
     "410": "The version was deleted, and its bytes are gone.",
     "413": "The body is too large.",
     "415": "The content type is not JSON.",
-    "422": "The body is not what the signature asks for, or the model has no probabilities; "
+    "422": "The body does not match the signature, or the model has no probabilities; "
     "`errors` names row and field.",
     "429": "Too many requests of this version are in flight.",
     "500": "The model raised an exception.",
-    "503": "Loading, load failed, quarantined, registry unavailable, draining; see `code`.",
+    "503": "Loading, load failed, quarantined, registry unavailable or draining; see `code`.",
     "504": "No answer in time.",
     "507": "The model does not fit in this gateway's memory.",
 }
@@ -93,13 +92,13 @@ _PATHS = {
     "/models/{model}/versions/{version}/predict": True,
     "/models/{model}/predict": False,
 }
-"""Whether the version is in the path."""
+"""The routes, and whether the path names the version."""
 
 
 def declare_predictions(app: FastAPI) -> None:
-    """Add both prediction routes to the OpenAPI document; another method than POST is a 405."""
+    """Add both prediction routes to the OpenAPI document; other methods than POST are a 405."""
     for path in _PATHS:
-        app.add_route(path, _answered_before, methods=["POST"], include_in_schema=False)
+        app.add_route(path, _never_called, methods=["POST"], include_in_schema=False)
     build = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -114,7 +113,7 @@ def declare_predictions(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
 
 
-async def _answered_before(_: Request) -> Response:
+async def _never_called(_: Request) -> Response:
     raise AssertionError("the prediction routes are served in front of this application")
 
 
@@ -143,7 +142,7 @@ def _operation(*, by_path: bool) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {"application/json": {"schema": _BODY}}},
         "responses": {
             "200": {
-                "description": "Predictions; the headers say which version gave them.",
+                "description": "Predictions; the headers name their version.",
                 "headers": {
                     name: {"schema": {"type": "string"}}
                     for name in (

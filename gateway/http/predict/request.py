@@ -1,4 +1,4 @@
-"""What a prediction request asks for, read from its line and headers. Pure but for the clock."""
+"""Reads the line and headers of a prediction request. Pure but for the clock."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from gateway.http.problems import new_request_id
 URL = re.compile(
     rb"/models/([^/?#\x80-\xff]+)(?:/versions/([^/?#\x80-\xff]+))?/predict/?(?:\?([^#]*))?\Z"
 )
-"""Of a prediction: model, version where the path names one, and query."""
+"""The path of a prediction: model, version if it names one, and query."""
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 _SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?\Z")
 _MAX_MEDIA_TYPE_BYTES = 1024
 _MAX_SELECTOR_BYTES = 4 * 1024
 _MAX_QUERY_BYTES = 1024
-"""No legal selector, and no query that this route reads, is longer: escapes cost time to decode."""
-_REMEMBERED_BYTES = 256
+"""Longer than any legal selector or query. A bound, since escapes take time to decode."""
+_CACHED_BYTES = 256
 _TRUE = ("true", "1", "yes")
 _FALSE = ("false", "0", "no")
 
 
 class Target(NamedTuple):
-    """Who is meant, by path and header, which must agree; and what of the answer is wanted."""
+    """The version by path and header, which must agree, and whether to add probabilities."""
 
     model: str
     selector: Selector | None
@@ -43,10 +43,10 @@ class Target(NamedTuple):
 
 
 class RequestHead(NamedTuple):
-    """What a request asks for.
+    """The line and headers of a prediction request.
 
     Attributes:
-        deadline: When its caller gives up (``CLOCK_MONOTONIC``, seconds); None: it has not said.
+        deadline: When its caller gives up (``CLOCK_MONOTONIC``, seconds), or None.
     """
 
     target: Target
@@ -65,17 +65,17 @@ def read(
     """Read a request's line and headers; ``headers`` are ``pairs`` by name.
 
     Raises:
-        InvalidSelectorError: No model's name, version or alias; or the header is given twice.
-        InvalidTimeoutError: No number of seconds; or the header is given twice.
-        InvalidInputError: The query is too long, or a parameter not what it may be.
+        InvalidSelectorError: Model, version or alias is malformed, or the header is given twice.
+        InvalidTimeoutError: The time-out is malformed, or the header is given twice.
+        InvalidInputError: The query is too long, or a parameter is invalid.
         MediaTypeError: A media type is too long.
     """
     if len(headers) < len(pairs):
-        _refuse_twice(pairs)
+        _refuse_duplicates(pairs)
     deadline = _deadline(headers.get(b"x-request-timeout"))
     header = headers.get(b"x-model-version")
-    short = len(model) + len(version or b"") + len(query) + len(header or b"") < _REMEMBERED_BYTES
-    target = (_remembered if short else _target)(model, version, query, header)
+    short = len(model) + len(version or b"") + len(query) + len(header or b"") < _CACHED_BYTES
+    target = (_cached_target if short else _target)(model, version, query, header)
     return RequestHead(
         target, deadline, _media(headers, b"content-type"), _media(headers, b"content-encoding")
     )
@@ -86,12 +86,12 @@ def _target(model: bytes, version: bytes | None, query: bytes, header: bytes | N
     return Target(_decode_name(model), selector, second_selector, _probabilities(query))
 
 
-_remembered = lru_cache(maxsize=1024)(_target)
-"""Callers say the same again and again; what is refused is read anew."""
+_cached_target = lru_cache(maxsize=1024)(_target)
+"""Requests repeat; refusals are not cached."""
 
 
 def _media(headers: Mapping[bytes, bytes], name: bytes) -> str:
-    """Return a header that travels on to the worker, whose frames have small headers."""
+    """Return a header that goes to the worker, whose frame headers are small."""
     value = headers.get(name, b"")
     if len(value) > _MAX_MEDIA_TYPE_BYTES:
         raise MediaTypeError(f"{name.decode()} is longer than {_MAX_MEDIA_TYPE_BYTES} bytes")
@@ -100,22 +100,22 @@ def _media(headers: Mapping[bytes, bytes], name: bytes) -> str:
 
 def _decode_name(raw: bytes) -> str:
     try:
-        return parse_model_name(_in_utf8(raw))
+        return parse_model_name(_decode_utf8(raw))
     except (UnicodeDecodeError, InvalidReferenceError) as error:
         raise InvalidSelectorError(f"not a model's name: {error}") from error
 
 
 def _selectors(path: bytes | None, header: bytes | None) -> tuple[Selector | None, Selector | None]:
-    """Return the selector of the path, else of the header; and the header's where both are there.
+    """Return the selector of the path or else of the header, and the header's if there are both.
 
-    In a path an alias carries its ``@``; in the header it may. Both may be percent-encoded, and are
-    UTF-8: in another encoding the same bytes may be another alias, so none is guessed.
+    In a path an alias has its ``@``; in the header it may. Both are UTF-8 and may be
+    percent-encoded. Other encodings are refused, since the same bytes may name another alias.
     """
     try:
-        by_header = _by_header(header) if header is not None else None
+        by_header = _header_selector(header) if header is not None else None
         if path is None:
             return by_header, None
-        return parse_selector(_in_utf8(path)), by_header
+        return parse_selector(_decode_utf8(path)), by_header
     except InvalidReferenceError as error:
         raise InvalidSelectorError(f"not a version or alias: {error}") from error
     except UnicodeDecodeError as error:
@@ -125,20 +125,20 @@ def _selectors(path: bytes | None, header: bytes | None) -> tuple[Selector | Non
         ) from error
 
 
-def _by_header(header: bytes) -> Selector:
+def _header_selector(header: bytes) -> Selector:
     if len(header) > _MAX_SELECTOR_BYTES:
         raise InvalidReferenceError(
             f"the header X-Model-Version must have at most {_MAX_SELECTOR_BYTES} bytes"
         )
-    return parse_selector(_in_utf8(header.strip()))
+    return parse_selector(_decode_utf8(header.strip()))
 
 
-def _in_utf8(raw: bytes) -> str:
+def _decode_utf8(raw: bytes) -> str:
     return unquote_to_bytes(raw).decode("utf-8")
 
 
-def _refuse_twice(headers: Sequence[tuple[bytes, bytes]]) -> None:
-    """Two of them may disagree, and which one counts would be anybody's guess."""
+def _refuse_duplicates(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Refuse two headers of one name: they may disagree."""
     if sum(name == b"x-model-version" for name, _ in headers) > 1:
         raise InvalidSelectorError("the header X-Model-Version is given more than once")
     if sum(name == b"x-request-timeout" for name, _ in headers) > 1:
@@ -146,7 +146,7 @@ def _refuse_twice(headers: Sequence[tuple[bytes, bytes]]) -> None:
 
 
 def _deadline(header: bytes | None) -> float | None:
-    """Say when a caller gives up that gives its request so many seconds from now."""
+    """Return when a caller gives up, from its seconds."""
     if header is None:
         return None
     if not _SECONDS.match(header):
@@ -173,7 +173,7 @@ def _probabilities(query: bytes) -> bool:
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:
     """Return the caller's ``X-Request-Id`` if it is printable and short, else a new one."""
-    given = headers.get(b"x-request-id")
-    if given is not None and _REQUEST_ID.match(given):
-        return given.decode("ascii")
+    own = headers.get(b"x-request-id")
+    if own is not None and _REQUEST_ID.match(own):
+        return own.decode("ascii")
     return new_request_id()

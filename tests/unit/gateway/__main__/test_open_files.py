@@ -38,13 +38,13 @@ def limits(monkeypatch):
 def test_the_limit_is_raised_as_far_as_connections_need_it(limits, soft, hard, raised):
     limits["limits"] = (soft, hard)
     settings = GatewaySettings(max_resident=8)
-    assert process._with_room_for_connections(settings) == settings
+    assert process._with_open_files(settings) == settings
     assert limits["limits"] == (raised, hard)
 
 
 def test_fewer_connections_than_by_default_where_there_is_no_room(limits):
     limits["limits"] = (1024, 4096)
-    settings = process._with_room_for_connections(GatewaySettings(max_resident=8))
+    settings = process._with_open_files(GatewaySettings(max_resident=8))
     assert settings.max_connections == 4096 - TURNED_AWAY - BESIDE
     assert limits["limits"] == (4096, 4096)
 
@@ -52,21 +52,21 @@ def test_fewer_connections_than_by_default_where_there_is_no_room(limits):
 @pytest.mark.parametrize("hard", [BESIDE + 2, 300, 1024, 1215, 1216, 1217, 2048, 4096, 10_000])
 def test_what_is_turned_away_has_its_files_too(limits, hard):
     limits["limits"] = (hard, hard)
-    most = process._with_room_for_connections(GatewaySettings(max_resident=8)).max_connections
+    most = process._with_open_files(GatewaySettings(max_resident=8)).max_connections
     assert most_open(most) + BESIDE <= hard < most_open(most + 1) + BESIDE
 
 
 def test_a_number_that_was_set_is_a_number_that_is_kept(limits):
     limits["limits"] = (1024, 4096)
     with pytest.raises(StartError, match=f"ulimit -Hn.*{4096 - TURNED_AWAY - BESIDE} or less"):
-        process._with_room_for_connections(GatewaySettings(max_resident=8, max_connections=5000))
+        process._with_open_files(GatewaySettings(max_resident=8, max_connections=5000))
 
 
 def test_a_limit_below_what_the_workers_need_names_a_setting_that_helps(limits):
     limits["limits"] = (BESIDE + 1, BESIDE + 1)
     with pytest.raises(StartError, match="or lower GATEWAY_MAX_RESIDENT: each worker needs 8"):
-        process._with_room_for_connections(GatewaySettings(max_resident=8))
-    fewer = process._with_room_for_connections(GatewaySettings(max_resident=4))
+        process._with_open_files(GatewaySettings(max_resident=8))
+    fewer = process._with_open_files(GatewaySettings(max_resident=4))
     assert fewer.max_connections > 0
 
 

@@ -132,7 +132,7 @@ async def test_an_alias_with_the_bytes_of_a_predecessor_says_so(accepted: bool) 
         if accepted:
             assert why is None, "an altered version has this very copy that serves"
         else:
-            assert "those from before serve until it is active: made anew, with wrong" in why
+            assert "the earlier bytes serve until it is active: made anew, with wrong" in why
 
 
 async def test_an_alias_of_a_predecessor_shows_no_other_bytes() -> None:
