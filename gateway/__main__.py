@@ -31,7 +31,7 @@ from gateway.settings import (
 )
 from gateway.system import DATA_PLANE, StartError, private_socket, settings_help, sole_owner
 from gateway.system.http1 import (
-    MOST_TURNED_AWAY,
+    MOST_REFUSED,
     AsgiService,
     ConnectionLimits,
     Connections,
@@ -198,7 +198,7 @@ def _with_open_files(settings: GatewaySettings) -> GatewaySettings:
     if soft >= wanted:
         return settings
     room = soft - beside
-    fitting = max(room - MOST_TURNED_AWAY, min(room // 2, MOST_TURNED_AWAY))
+    fitting = max(room - MOST_REFUSED, min(room // 2, MOST_REFUSED))
     if "max_connections" in settings.model_fields_set or fitting < 1:
         instead = (
             f"set GATEWAY_MAX_CONNECTIONS to {fitting} or less"

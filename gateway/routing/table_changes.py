@@ -176,7 +176,7 @@ class TableChanges:
     def _write(self, changes: Sequence[TableChange]) -> None:
         self._alike_at = None
         for log in self._logs:
-            log.begin_anew(map(_document, changes))
+            log.rewrite(map(_document, changes))
 
     def drop(self, number: int) -> None:
         """Remove the changes up to a number, which both generations of the table have.

@@ -1,7 +1,7 @@
-"""Long work on the event loop in slices, between which everybody else has a turn.
+"""Cuts long work on the event loop into slices, so that other tasks run in between.
 
-A thread would not do: it holds the interpreter's lock for milliseconds at a time, or, inside one
-call of a library written in C or Rust, for as long as that takes.
+A thread would hold the interpreter's lock for milliseconds at a time, or for a whole call of a
+library written in C or Rust.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SLICE_S = 0.0005
 
 
 async def in_slices(items: Iterable[T]) -> AsyncIterator[T]:
-    """Give the items one by one; let the event loop turn twice in a millisecond."""
+    """Yield the items one by one; let the event loop run twice per millisecond."""
     began = time.perf_counter()
     for item in items:
         yield item

@@ -1,4 +1,4 @@
-"""Which libraries are installed beside this process: one mark, equal as long as none changes."""
+"""A mark of the installed libraries, which changes when one of them does."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ _MARK_CHARACTERS = 16
 
 
 def mark_of_libraries(python: str, search_path: Iterable[str]) -> str:
-    """Return the mark of an interpreter and of what is installed for it. Blocking.
+    """Return the mark of an interpreter and its libraries. Blocking.
 
-    Installers leave one folder for each distribution, with its name and version in the folder's
-    name; what those folders hold is not read.
+    It is made from the names of the metadata folders, which have name and version.
 
     Args:
         python: The interpreter's version.
-        search_path: Where it looks for modules; what cannot be read has no libraries.
+        search_path: The folders of modules; unreadable ones are ignored.
     """
     installed = {name for folder in search_path for name in _installed(Path(folder))}
     text = "\n".join([python, *sorted(installed)])

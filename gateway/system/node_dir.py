@@ -1,7 +1,7 @@
 """The node's folder: the id of the node, and the lock of each plane.
 
-The id is in ``node_id`` and, because the ledger files everything under it, once more in
-``node_id.copy``. Both planes read and mend the two files; whichever holds the folder's lock.
+The id is in ``node_id`` and, since the ledger's rows are under it, again in ``node_id.copy``.
+Either plane repairs the two files while it locks the folder.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _take(lock: int, node_dir: Path, plane: Plane) -> None:
 
 
 def _open_lock(path: Path) -> int:
-    """Open a lock's file, made if it is not there; one that cannot be written is locked as well."""
+    """Open a lock's file, creating it if need be; one that cannot be written can be locked too."""
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
@@ -112,8 +112,8 @@ def read_node_id(node_dir: Path, damaged: DamagedFiles, *, must_be_kept: bool) -
     Args:
         node_dir: The node's folder, whose lock is held.
         damaged: Receives the files that cannot be used.
-        must_be_kept: Whether a new id counts only once it is on disk. The ledger could not be read
-            again under an id that is lost. Nothing that a gateway serves depends on the id.
+        must_be_kept: Whether a new id counts only once it is on disk: the ledger needs the same id
+            again, a gateway does not.
 
     Raises:
         OSError: The folder cannot be used.
@@ -136,7 +136,7 @@ def read_node_id(node_dir: Path, damaged: DamagedFiles, *, must_be_kept: bool) -
 
 
 def _read_id(path: Path) -> tuple[str | None, str | None]:
-    """Return the id that a file holds, or why it cannot be used; neither where there is none."""
+    """Return the id of a file, or why it cannot be used; neither if there is no file."""
     try:
         text = read_file(path, _MOST_ID_BYTES).decode().strip()
         node_id = str(uuid.UUID(text))
@@ -173,8 +173,8 @@ def _instead(*, known: str | None, is_copy: bool) -> str:
         where = "node_id, of which this is the copy" if is_copy else "its copy"
         return f"nothing is lost: the id is known from {where}"
     return (
-        "the node has a new id: what a ledger knows under the old one, its history and verdicts, "
-        "is not found any more"
+        "the node has a new id: the ledger's history and verdicts under the old one are no longer "
+        "found"
     )
 
 
@@ -190,9 +190,9 @@ def _write_id(path: Path, node_id: str, damaged: DamagedFiles) -> OSError | None
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep the other plane from mending the same files for the block. Nothing is written for it."""
+    """Exclude the other plane from repairing the same files for the block. Writes nothing."""
     with contextlib.ExitStack() as opened:
-        with contextlib.suppress(OSError):  # a file system without locks: it would matter rarely
+        with contextlib.suppress(OSError):  # a file system without locks
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             opened.callback(os.close, descriptor)
             _lock(descriptor, folder)

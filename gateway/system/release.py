@@ -1,7 +1,6 @@
-"""Releasing what is held: step by step, each taken whatever became of the one before.
+"""Runs every step of a release, even if an earlier one raises.
 
-A step that raises is logged and costs itself only. One that is left out leaves a slot, a lease or a
-descriptor taken until the gateway is started again.
+A step that was skipped would leave a slot, a lease or a descriptor taken until the next start.
 """
 
 from __future__ import annotations
@@ -14,18 +13,18 @@ _log = structlog.get_logger("gateway.system.release")
 
 
 def release_all(*steps: Callable[[], object]) -> None:
-    """Take all steps of a release, in this order."""
+    """Run all steps of a release in order; log what raises."""
     for step in steps:
         try:
             step()
-        except Exception:  # noqa: BLE001  # the next step releases something else
+        except Exception:  # noqa: BLE001  # the next step runs
             _log.exception("release.failed")
 
 
 async def release_each(*steps: Callable[[], Awaitable[object]]) -> None:
-    """Take all steps of a release that have to be waited for, one after the other."""
+    """Run all asynchronous steps of a release in order; log what raises."""
     for step in steps:
         try:
             await step()
-        except Exception:  # noqa: BLE001  # the next step ends processes
+        except Exception:  # noqa: BLE001  # the next step runs
             _log.exception("release.failed")

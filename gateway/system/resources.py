@@ -12,18 +12,18 @@ ROOT = Path("/sys/fs/cgroup")
 
 
 def available_cores(cgroup: Path = OURS, root: Path = ROOT) -> int:
-    """Return the whole cores that there are for this process; at least 1."""
+    """Return the whole cores of this process; at least 1."""
     cores = float(len(os.sched_getaffinity(0)))
     return max(1, math.floor(min(cores, _smallest("cpu", _quota_of, cgroup, root))))
 
 
 def cores_of_each(cores: int, workers: int) -> int:
-    """Return how many threads each of ``workers`` may have, if all of them compute at once."""
+    """Return the threads of each worker if all of them compute at once; at least 1."""
     return max(1, cores // workers)
 
 
 def available_bytes(cgroup: Path = OURS, root: Path = ROOT) -> int:
-    """Return the bytes of memory for this process and those that it starts, all together."""
+    """Return the bytes of memory for this process and its children together."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return int(min(machine, _smallest("memory", _memory_limit_of, cgroup, root)))
 
@@ -41,7 +41,7 @@ def _quota_of(group: Path) -> float:
 
 
 def _memory_limit_of(group: Path) -> float:
-    """Return the limit of a group in bytes. Version 1 has a number for none, beyond any machine."""
+    """Return the limit of a group in bytes. In version 1, no limit is a huge number."""
     if not (limit := group / "memory.max").exists():
         limit = group / "memory.limit_in_bytes"
     return int(limit.read_text())
@@ -50,15 +50,14 @@ def _memory_limit_of(group: Path) -> float:
 def _smallest(
     controller: str, limit_of: Callable[[Path], float], cgroup: Path, root: Path
 ) -> float:
-    """Return the smallest limit on the way from our group to the root; infinity: there is none.
+    """Return the smallest limit from this process's group up to the root, or infinity.
 
     Args:
-        controller: The name, in version 1, of what is limited: ``cpu``, ``memory``.
-        limit_of: Reads the limit of one group's folder, of either version. What it raises, as an
-            OSError or a ValueError, is no limit.
-        cgroup: Says which groups we are in.
-        root: Where they are mounted. In a container its own group may be the root, whatever
-            ``cgroup`` says.
+        controller: Its name in version 1: ``cpu`` or ``memory``.
+        limit_of: Returns the limit of a group's folder, of either version; an OSError or ValueError
+            means no limit.
+        cgroup: The file that names the groups of this process.
+        root: The mount point. In a container, its own group may be the root.
     """
     limit = math.inf
     for controllers, path in _groups(controller, cgroup):
@@ -75,7 +74,7 @@ def _smallest(
 
 
 def _groups(controller: str, cgroup: Path) -> list[tuple[str, str]]:
-    """Return the groups that may have the limit: controllers (version 2: empty) and path."""
+    """Return the groups that may have the limit: controllers (empty in version 2) and path."""
     try:
         lines = [line.split(":", 2) for line in cgroup.read_text().splitlines()]
     except OSError:

@@ -1,4 +1,4 @@
-"""What ``--help`` says of settings: every variable with its default and its meaning."""
+"""The ``--help`` of settings: every variable with its default and its meaning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings
 
 
 def settings_help(settings: type[BaseSettings]) -> list[str]:
-    """Return a line for each setting, in the order in which the class has them."""
+    """Return a line for each setting, in the order of the class."""
     prefix = settings.model_config["env_prefix"]
     return [
         f"{' or '.join(_variables(prefix, name, field))} ({_default(field)}): {field.description}"
@@ -26,7 +26,7 @@ def _variables(prefix: str, name: str, field: FieldInfo) -> Iterator[str]:
 
 
 def _default(field: FieldInfo) -> str:
-    """Spell a default as it would be set. One that depends on the machine is this machine's."""
+    """Return a default as it would be set; one that depends on the machine is this machine's."""
     default = field.get_default(call_default_factory=True, validated_data={})
     if default is None or isinstance(default, SecretStr):
         return "empty"

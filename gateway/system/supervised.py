@@ -1,8 +1,4 @@
-"""Tasks that must not end before the gateway does: what ends one is logged, and it begins again.
-
-A supervising loop takes each round for itself, so that one odd worker costs a round. What comes
-past that is a fault of the loop: `keep_running` is the one door through which it is started.
-"""
+"""Runs loops that must not end before the gateway: a loop that fails is logged and restarted."""
 
 from __future__ import annotations
 
@@ -16,9 +12,9 @@ _log = structlog.get_logger("gateway.system.supervised")
 
 
 async def keep_running(component: str, run: Callable[[], Awaitable[object]]) -> None:
-    """Run a loop until it returns or this task is cancelled; when it raises, run it again.
+    """Run a loop until it returns or this task is cancelled; if it raises, run it again.
 
-    A loop that was cancelled by something else than the end of this task has raised, too.
+    If the loop was cancelled, but not this task, it runs again too.
     """
     task = asyncio.current_task()
     while True:
@@ -28,7 +24,7 @@ async def keep_running(component: str, run: Callable[[], Awaitable[object]]) -> 
             if task is None or task.cancelling():
                 raise
             _log.error("loop.cancelled", component=component)
-        except Exception:  # noqa: BLE001  # an ExceptionGroup too: its loop is what is supervised
+        except Exception:  # noqa: BLE001  # an ExceptionGroup too
             _log.exception("loop.failed", component=component)
         else:
             return

@@ -27,16 +27,15 @@ def private_socket(path: Path, plane: Plane, *, cost: str) -> Iterator[socket.so
     """Listen at a path for the block, and remove the socket at its end.
 
     Args:
-        path: Where; a socket that a killed process left there is replaced, and a file of another
-            kind is set aside.
+        path: A socket that a killed process left there is replaced; another file is set aside.
         plane: The program that listens.
-        cost: What does not work without the socket, as a sentence, for the log.
+        cost: What does not work without the socket, as a sentence for the log.
 
     Yields:
-        The listening socket, non-blocking; None if the disk takes no socket.
+        The listening socket, non-blocking, or None if the disk takes no socket.
 
     Raises:
-        StartError: The path is too long, cannot be listened on, or another process listens there.
+        StartError: The path is too long, another process listens there, or listening failed.
     """
     resolved = path.resolve()
     if len(os.fsencode(resolved)) > _PATH_BYTES:
@@ -76,7 +75,7 @@ def _listening(path: Path) -> Iterator[socket.socket]:
             listener.setblocking(False)
             yield listener
         finally:
-            with contextlib.suppress(OSError):  # the disk may take nothing by now
+            with contextlib.suppress(OSError):  # the disk may refuse
                 path.unlink()
 
 

@@ -233,10 +233,9 @@ class Predictions:
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         if len(self._version_headers) >= _MOST_REMEMBERED:
             self._version_headers.clear()
-        said = self._version_headers[route.model, route.version] = _VersionHeaders(
-            route, content_type, lines
-        )
-        return said
+        made = _VersionHeaders(route, content_type, lines)
+        self._version_headers[route.model, route.version] = made
+        return made
 
     def _count(self, route: Route, seconds: float) -> None:
         series = self._telemetry.series(route.model, route.version)

@@ -1,4 +1,4 @@
-"""Files of the node: changed so that a crash loses nothing, checked, private, set aside."""
+"""Files of the node: replaced atomically, checked, private, set aside if damaged."""
 
 from gateway.system.files.atomic_files import (
     put_in_place,

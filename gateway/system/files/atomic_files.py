@@ -1,8 +1,7 @@
-"""Changes to the files of a folder that a crash at any moment leaves done, or not begun.
+"""Replaces files atomically: a crash leaves the old content or the new one.
 
-A file is written beside its place, brought to disk, and renamed; if the new name cannot be brought
-to disk, the old file is put back. A folder or a pipe in its place is set aside under a
-name that says so; of each name only the newest few are kept.
+A file is written under another name, synced and renamed; if the rename cannot be synced, the old
+file is restored. A folder or a pipe at its path is set aside; of each path the newest few are kept.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ _log = structlog.get_logger(__name__)
 
 
 def replace_file(path: Path, content: bytes, *, mode: int = _MODE) -> None:
-    """Give a file another content; that is on disk when this returns.
+    """Replace the content of a file; it is on disk when this returns.
 
     Raises:
-        OSError: The disk refused. The file is as it was.
+        OSError: The disk refused; the file is unchanged.
     """
     put_in_place(write_beside(path, content, mode=mode), path)
 
 
 def write_beside(path: Path, content: bytes, *, mode: int = _MODE) -> Path:
-    """Bring a content to disk beside its place; return where.
+    """Write and sync a content beside a file; return its path.
 
     Raises:
-        OSError: The disk refused. Nothing is left.
+        OSError: The disk refused; nothing is left.
     """
     part = path.with_name(f"{path.name}.part")
     _clear(part)
@@ -43,7 +42,7 @@ def write_beside(path: Path, content: bytes, *, mode: int = _MODE) -> Path:
         return os.open(name, flags | os.O_NOFOLLOW, mode)
 
     try:
-        # The file owns its descriptor from the first moment: what fails after that closes it.
+        # The file owns its descriptor from the start, so any failure closes it.
         with open(part, "xb", opener=create) as file:
             file.write(content)
             file.flush()
@@ -55,10 +54,10 @@ def write_beside(path: Path, content: bytes, *, mode: int = _MODE) -> Path:
 
 
 def put_in_place(part: Path, path: Path) -> None:
-    """Rename what `write_beside` wrote; the new name is on disk when this returns.
+    """Rename a file of `write_beside`; the new name is on disk when this returns.
 
     Raises:
-        OSError: The disk refused. The file is as it was, and what was to replace it is removed.
+        OSError: The disk refused; the file is unchanged, and ``part`` is removed.
     """
     is_new = not os.path.lexists(path)
     before = path.with_name(f"{path.name}{_BEFORE}")
@@ -78,7 +77,7 @@ def put_in_place(part: Path, path: Path) -> None:
 
 
 def _link(path: Path, before: Path) -> None:
-    """Give a file a second name, by which it can be put back, where the disk lets it have one."""
+    """Link a file to a second name from which it can be restored, if the disk allows links."""
     remove_file(before)
     with contextlib.suppress(OSError):
         os.link(path, before, follow_symlinks=False)
@@ -93,7 +92,7 @@ def _rename(part: Path, path: Path) -> None:
 
 
 def _put_back(path: Path, before: Path | None) -> None:
-    """Undo a rename that may not come to disk, so that the next start does not find it done."""
+    """Undo a rename that could not be synced."""
     try:
         if before is None:
             path.unlink()
@@ -104,7 +103,7 @@ def _put_back(path: Path, before: Path | None) -> None:
 
 
 def set_aside(path: Path) -> Path | None:
-    """Rename what lies at a path, unread, and keep it; return where, or None if that failed."""
+    """Rename the file at a path, unread; return its new path, or None if that failed."""
     numbers = _set_aside(path)
     aside = _aside(path, max(numbers, default=0) + 1)
     try:
@@ -121,17 +120,17 @@ def _aside(path: Path, number: int) -> Path:
 
 
 def _set_aside(path: Path) -> list[int]:
-    """Return the numbers under which earlier content of a path lies aside."""
+    """Return the numbers of the files that were set aside for a path."""
     start = f"{path.name}{_ASIDE}"
     names: list[str] = []
     with contextlib.suppress(OSError):
-        names = os.listdir(path.parent)  # noqa: PTH208  # names are all that is needed
+        names = os.listdir(path.parent)  # noqa: PTH208  # only names are needed
     ends = [name.removeprefix(start) for name in names if name.startswith(start)]
     return [int(end) for end in ends if end.isascii() and end.isdecimal()]
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring renames and removals in a folder to disk.
+    """Sync renames and removals in a folder.
 
     Raises:
         OSError: The disk refused.
@@ -144,7 +143,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, a link or a folder, as far as the disk lets it."""
+    """Remove a file, a link or a folder, as far as the disk allows it."""
     with contextlib.suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -153,7 +152,7 @@ def remove_file(path: Path) -> None:
 
 
 def _clear(part: Path) -> None:
-    """Remove what a killed process left where a file is to be written; set a folder aside."""
+    """Remove the part that a killed process left; set a folder aside."""
     try:
         part.unlink(missing_ok=True)
     except OSError:

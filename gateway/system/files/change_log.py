@@ -1,10 +1,7 @@
-"""A file to which documents are added, each in a line of its own with its checksum.
+"""A file of documents, each on a line of its own with its checksum.
 
-To add one costs what it has, however much the file has: what a whole file would have to be written
-for at each change is written here, and anew as a whole once the changes are long.
-
-A crash leaves a line that is not whole at the end at most. It was not acknowledged, and counts for
-nothing; the next addition cuts it off.
+Adding a document costs its own size, however long the file is. A crash leaves at most one torn line
+at the end. It was not acknowledged, so it is ignored, and the next addition cuts it off.
 """
 
 from __future__ import annotations
@@ -31,11 +28,11 @@ _log = structlog.get_logger("gateway.system.files.change_log")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a file of changes has.
+    """The content of a file of changes.
 
     Attributes:
-        documents: Those that are as they were written, in their order.
-        damaged: How many lines are not, but for a last one that a crash has left.
+        documents: The undamaged documents, in order.
+        damaged: The number of damaged lines, without a torn last one.
     """
 
     documents: tuple[bytes, ...] = ()
@@ -47,8 +44,8 @@ class _Known:
     """What is known of a file.
 
     Attributes:
-        whole_bytes: Its size up to a line that is torn; None: it has not been read.
-        is_named: Whether its name is on disk.
+        whole_bytes: Its size without a torn line, or None if it was not read.
+        is_named: Whether its name was synced.
     """
 
     whole_bytes: int | None = None
@@ -56,31 +53,31 @@ class _Known:
 
 
 class ChangeLog:
-    """One such file. Blocking: call from a thread, one call at a time."""
+    """A file of changes. Blocking: call from a thread, one call at a time."""
 
     def __init__(self, path: Path, most_bytes: int) -> None:
-        """Store where it is, and how long it may be to be read."""
+        """Prepare to read. ``most_bytes``: the longest file that is read."""
         self.path = path
         self._most_bytes = most_bytes
         self._known = _Known()
 
     def size_bytes(self) -> int:
-        """Return its size; 0 if it is not there."""
+        """Return its size, or 0 if it is missing."""
         return size_bytes(self.path)
 
     def read(self) -> Found:
-        """Return its documents; nothing if it is not there.
+        """Return its documents; none if it is missing.
 
         Raises:
             OSError: It cannot be read.
-            DamagedFileError: It is no file, or too long.
+            DamagedFileError: It is too long, or not a regular file.
         """
         try:
             content = read_file(self.path, self._most_bytes)
         except FileNotFoundError:
             self._known = _Known(0)
             return Found()
-        stray, *lines = content.split(b"\n")  # each line comes after its break
+        stray, *lines = content.split(b"\n")  # each line begins with its line break
         documents = [_document(line) for line in lines]
         whole_bytes = len(content)
         if documents and documents[-1] is None:
@@ -90,19 +87,19 @@ class ChangeLog:
         return Found(tuple(one for one in documents if one is not None), damaged)
 
     def add(self, documents: Iterable[bytes]) -> None:
-        """Add documents, which have no line break; they are on disk when this returns.
+        """Add documents without line breaks; they are on disk when this returns.
 
         Raises:
-            OSError: The disk refused. The file has what it had; if that fails, the log says so.
+            OSError: The disk refused; the file is unchanged, or that is logged.
         """
         add_to_each([self], documents)
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[OpenLog]:
-        """Open it to be added to; it is made if it is not there.
+        """Open it for additions, creating it if need be.
 
         Raises:
-            OSError: The disk refused. The file has what it had.
+            OSError: The disk refused; the file is unchanged.
         """
         whole_bytes = self._make_ready()
         descriptor = os.open(self.path, _FLAGS, _MODE)
@@ -111,11 +108,11 @@ class ChangeLog:
                 os.ftruncate(descriptor, whole_bytes)
             yield OpenLog(self.path, descriptor, self._known)
         finally:
-            with contextlib.suppress(OSError):  # what was added is on disk already
+            with contextlib.suppress(OSError):  # the additions are on disk already
                 os.close(descriptor)
 
     def _make_ready(self) -> int:
-        """Set aside what cannot be added to; return the size up to a line that is torn."""
+        """Set an unusable file aside; return the size without a torn line."""
         try:
             status = self.path.lstat()
         except FileNotFoundError:
@@ -133,11 +130,11 @@ class ChangeLog:
             self._known = _Known(0)
         return self._known.whole_bytes or 0
 
-    def begin_anew(self, documents: Iterable[bytes]) -> None:
-        """Let it have these documents and no others.
+    def rewrite(self, documents: Iterable[bytes]) -> None:
+        """Replace all documents.
 
         Raises:
-            OSError: The disk refused. The file has what it had.
+            OSError: The disk refused; the file is unchanged.
         """
         content = b"".join(map(_line, documents))
         self._known = _Known()
@@ -146,23 +143,20 @@ class ChangeLog:
 
 
 class OpenLog:
-    """A file of changes that is open: what is added to it can be taken back without a descriptor.
-
-    Blocking, as `ChangeLog`.
-    """
+    """An open file of changes: additions can be undone without another descriptor. Blocking."""
 
     def __init__(self, path: Path, descriptor: int, known: _Known) -> None:
-        """Store; ``known`` is told what becomes of the file."""
+        """Prepare to add; ``known`` is kept up to date."""
         self._path = path
         self._descriptor = descriptor
         self._known = known
         self._before = known.whole_bytes or 0
 
     def append(self, content: bytes) -> None:
-        """Bring content to disk at its end.
+        """Append and sync content.
 
         Raises:
-            OSError: The disk refused. The file may have a part of it.
+            OSError: The disk refused; the file may have a part of it.
         """
         left = memoryview(content)
         while left:
@@ -174,7 +168,7 @@ class OpenLog:
         self._known.whole_bytes = self._before + len(content)
 
     def take_back(self) -> None:
-        """Shorten it to what it had; if the disk refuses, the log says so."""
+        """Truncate it to its former size; log it if the disk refuses."""
         self._known.whole_bytes = self._before
         try:
             if os.fstat(self._descriptor).st_size != self._before:
@@ -185,13 +179,12 @@ class OpenLog:
 
 
 def add_to_each(logs: Sequence[ChangeLog], documents: Iterable[bytes]) -> None:
-    """Add documents, which have no line break, to files; they are on disk when this returns.
+    """Add documents without line breaks to each file; they are on disk when this returns.
 
-    All files are open before the first one is added to, and until the last one is: a system that
-    has no descriptor left keeps nothing from being taken back.
+    All files stay open meanwhile, so undoing needs no free descriptor.
 
     Raises:
-        OSError: The disk refused. Each file has what it had; if that fails, the log says so.
+        OSError: The disk refused; each file is unchanged, or that is logged.
     """
     content = b"".join(map(_line, documents))
     with contextlib.ExitStack() as stack:
@@ -206,7 +199,7 @@ def add_to_each(logs: Sequence[ChangeLog], documents: Iterable[bytes]) -> None:
 
 
 def size_bytes(path: Path) -> int:
-    """Return the size of a file; 0 if it is not there."""
+    """Return the size of a file, or 0 if it is missing."""
     try:
         return path.lstat().st_size
     except OSError:
@@ -218,7 +211,7 @@ def _line(document: bytes) -> bytes:
 
 
 def _document(line: bytes) -> bytes | None:
-    """Return the document of a line; None: it is not as it was written."""
+    """Return the document of a line, or None if it is damaged."""
     document = line[_CHECKSUM_DIGITS + 1 :]
     return document if line[: _CHECKSUM_DIGITS + 1] == _checksum(document) + b" " else None
 

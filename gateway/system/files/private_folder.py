@@ -1,6 +1,6 @@
-"""The node's folder is its owner's alone, whatever the umask and whoever made it.
+"""Makes the node's folder private to its owner, whatever the umask.
 
-In it are the ledger, what operators decided, and locks that keep a process from starting.
+It has the ledger, the operators' decisions, and locks that prevent a second start.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ _log = structlog.get_logger("private_folder")
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that only this user may enter; take others' rights to one that is there.
+    """Create a private folder, or remove others' rights to an existing one and its entries.
 
-    Its files and folders lose them too: they may have been opened to others by a name of their own.
-    What lies deeper can be reached through them only. A folder of another user's, or one that is
-    shared on purpose (sticky, as ``/tmp``), is used as it is, with a warning.
+    A folder of another user, or one that is shared on purpose (sticky, such as ``/tmp``), is used
+    unchanged, with a warning.
 
     Raises:
-        OSError: It cannot be made, or is none. What was made above it is removed again.
+        OSError: The folder cannot be created; new parents are removed again.
     """
     with contextlib.ExitStack() as made:
         _make_parents(folder, made)
@@ -48,10 +47,7 @@ def make_private(folder: Path) -> None:
 
 
 def _make_parents(folder: Path, made: contextlib.ExitStack) -> None:
-    """Make what is above a folder; with a umask of 0 anybody could else move the folder away.
-
-    ``made`` removes it, unless something else is in it by then.
-    """
+    """Create the parents of a folder, writable by this user only; ``made`` removes empty ones."""
     for parent in reversed(folder.parents):
         if not parent.exists():
             parent.mkdir(mode=_PARENT, exist_ok=True)
@@ -64,13 +60,13 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """Return the files and folders in a folder; a link's target is somewhere else."""
+    """Return the files and folders in a folder, without links."""
     with os.scandir(folder) as entries:
         return [Path(one.path) for one in entries if not one.is_symlink()]
 
 
 def _mode(path: Path) -> int:
-    """Return the rights to a path; none where it has gone."""
+    """Return the rights to a path, or 0 if it is missing."""
     try:
         return stat.S_IMODE(path.stat().st_mode)
     except OSError:
@@ -78,12 +74,12 @@ def _mode(path: Path) -> int:
 
 
 def _tighten(path: Path) -> bool:
-    """Take others' rights; return whether that was done."""
+    """Remove others' rights; return whether that succeeded."""
     mode = _mode(path)
     if mode & stat.S_ISVTX:
         return False
     try:
         path.chmod(mode & ~_OF_OTHERS)
-    except OSError:  # another user's, or on a disk that takes nothing
+    except OSError:  # another user's, or the disk refuses
         return False
     return True

@@ -1,6 +1,6 @@
-"""JSON objects with a checksum in their last line, so that any change of them is noticed. Pure.
+"""JSON objects with a checksum in their last line, which detects any damage. Pure.
 
-An older release wrote the same objects without it. They are taken as they are.
+Objects of an older release have none, and are accepted.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ _END = b"\n}"
 
 
 class AlteredError(Exception):
-    """A document is not as it was written. The message says what is wrong, after "it"."""
+    """A document is damaged. The message says what is wrong, after "it"."""
 
 
 class NewerFormatError(Exception):
     """A newer release wrote a document: its ``format_version`` is unknown here."""
 
     def __init__(self, format_version: int) -> None:
-        """Store the format."""
         super().__init__(format_version)
         self.format_version = format_version
 
@@ -32,7 +31,7 @@ def seal(document: bytes) -> bytes:
     """Return a document with its checksum.
 
     Args:
-        document: A JSON object of one member or more, indented by one space.
+        document: A JSON object with members, indented by one space.
     """
     body = document.removesuffix(_END)
     return b'%b,\n "%b": "%b"\n}\n' % (body, _MEMBER.encode(), _checksum(body))
@@ -42,7 +41,7 @@ def is_sealed(content: bytes) -> bool:
     """Return whether a document has a checksum.
 
     Raises:
-        AlteredError: It has one, and another content than was written.
+        AlteredError: Its content does not match its checksum.
     """
     found = _SEAL.search(content)
     if found is not None and found[1] != _checksum(content[: found.start()]):
@@ -54,12 +53,12 @@ def unseal(content: bytes) -> dict[str, Any]:
     """Return the members of a document.
 
     Raises:
-        AlteredError: It is not as it was written, or no JSON object.
+        AlteredError: It is damaged, or no JSON object.
     """
     sealed = is_sealed(content)
     try:
         members = json.loads(content)
-        if not sealed:  # what JSON's reader takes, and nothing can write: infinities, half letters
+        if not sealed:  # refuse infinities and lone surrogates, which can be read but not written
             json.dumps(members, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError as error:
         raise AlteredError("is nested too deep") from error
@@ -75,11 +74,11 @@ def unseal(content: bytes) -> dict[str, Any]:
 def unseal_known(content: bytes, known_format: int) -> dict[str, Any]:
     """Return the members of a document whose ``format_version`` is not beyond a known one.
 
-    Only a checksum that is right shows that a newer release wrote what claims to be newer: else it
-    may be anything. A release may change all of a document but how it is sealed.
+    Only a valid checksum proves that a newer release wrote a document that claims to be newer. A
+    release may change everything in a document except its seal.
 
     Raises:
-        AlteredError: As of `unseal`, or it claims to be newer and has no checksum.
+        AlteredError: As of `unseal`, or it claims to be newer without a checksum.
         NewerFormatError: A newer release wrote it.
     """
     members = unseal(content)

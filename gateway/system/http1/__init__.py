@@ -1,12 +1,12 @@
-"""HTTP/1.1 on a listener: one request open per connection, everything within a limit.
+"""HTTP/1.1 for the listeners of both planes: one open request per connection, all within limits.
 
-Both planes listen with it. It knows nothing of models: what a request means is its `Service`'s.
+The meaning of a request is its `Service`'s.
 """
 
 from gateway.system.http1.asgi import App, AsgiService, Message, Receive, Scope, Send
 from gateway.system.http1.body import Body, check_size
 from gateway.system.http1.connections import (
-    MOST_TURNED_AWAY,
+    MOST_REFUSED,
     ConnectionLimits,
     Connections,
     most_open,
@@ -18,7 +18,7 @@ from gateway.system.http1.server import Server
 
 __all__ = [
     "MEDIA_TYPE",
-    "MOST_TURNED_AWAY",
+    "MOST_REFUSED",
     "App",
     "AsgiService",
     "Body",

@@ -1,4 +1,4 @@
-"""An ASGI application as a service: it gets requests whole, and its answers leave whole."""
+"""An ASGI application as a service: requests and answers are passed on as a whole."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class AsgiService:
     """Serves an application. Event loop only."""
 
     def __init__(self, app: App, *, max_body_bytes: int, body_timeout_s: float) -> None:
-        """Store. ``body_timeout_s``: for the next 64 KiB of a body, or its rest."""
+        """Prepare to serve. ``body_timeout_s``: for the next 64 KiB of a body, or its end."""
         self._app = app
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
         self._tasks: set[asyncio.Task[None]] = set()
 
     def expect(self, exchange: Exchange, length: int | None) -> Body:  # noqa: ARG002  # the port's
-        """Return what takes a body that has not come whole."""
+        """Return the receiver of a body that arrives in pieces."""
         check_size(length or 0, self._max_body_bytes)
         return Body(
             max_bytes=self._max_body_bytes,
@@ -56,32 +56,32 @@ class AsgiService:
             return
         call = _Call(exchange)
         task = asyncio.get_running_loop().create_task(_run(self._app, exchange, call))
-        # At once: the caller may hang up, or the process end, before the task has had its turn.
+        # At once: the caller may hang up, or the process end, before the task has begun.
         exchange.on_end = partial(_end, exchange, call, task)
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, exchange))
 
     def _ended(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled() and exchange.on_end is not None:  # which an answer takes away
+        if task.cancelled() and exchange.on_end is not None:  # it was not answered yet
             exchange.keep_alive = False
             exchange.refuse(ending())
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
-        """Answer with a problem."""
+        """Answer a request with an error."""
         if not isinstance(error, RefusedError):
             _log.error("request.crashed", exc_info=error)
             error = CrashedError(f"internal error ({type(error).__name__})")
         exchange.refuse(error)
 
     def end(self) -> None:
-        """Cancel what runs, also for callers who have hung up."""
+        """Cancel every running request, also of callers that have hung up."""
         for task in list(self._tasks):
             task.cancel()
 
 
 class _Call:
-    """One request as the application sees it, and its answer as it is made."""
+    """One request as the application sees it, and its answer so far."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._body: bytes | None = exchange.body
@@ -109,7 +109,7 @@ class _Call:
 
 
 def _end(exchange: Exchange, call: _Call, task: asyncio.Task[None]) -> None:
-    """Let the application know that its caller has left; or end it, where the process ends."""
+    """Tell the application that its caller has hung up, or cancel it if the process ends."""
     call.hang_up()
     if not exchange.disconnected:
         task.cancel()
@@ -119,7 +119,7 @@ async def _run(app: App, exchange: Exchange, call: _Call) -> None:
     try:
         await app(_scope(exchange), call.receive, call.send)
         lines = _lines(call)
-    except Exception as error:  # noqa: BLE001  # the last resort: every caller is answered
+    except Exception as error:  # noqa: BLE001  # every caller is answered
         _log.error("request.crashed", exc_info=error)
         exchange.refuse(CrashedError(f"internal error ({type(error).__name__})"))
     else:
@@ -146,7 +146,7 @@ def _scope(exchange: Exchange) -> Scope:
 
 
 def _lines(call: _Call) -> bytes:
-    """Return an answer's headers as lines; the length of what was sent is among them."""
+    """Return an answer's headers as lines, with its length."""
     if call.status not in STATUS_LINE:
         raise RuntimeError("the application has not answered with a status from 200 to 599")
     pairs = [(name, value) for name, value in call.headers if name.lower() not in _OURS]

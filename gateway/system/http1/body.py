@@ -1,4 +1,4 @@
-"""A request's body as it arrives: within its limits of size and time, and counted by its room."""
+"""A request's body while it arrives: within limits of size and time, and counted by a room."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from typing import Protocol
 from gateway.system.http1.refusals import BodyTimeoutError, BodyTooLargeError
 
 MIN_PROGRESS_BYTES = 64 * 1024
-"""What has to come of a body in the time that it has, or its rest: a byte now and then would hold
-those before it for ever."""
+"""Minimum progress per body timeout, unless the body ends. Stops clients that trickle bytes."""
 
 
 class Room(Protocol):
-    """Counts the bytes of bodies that arrive."""
+    """Counts the bytes of arriving bodies."""
 
     def add(self, count: int, /) -> None:
-        """Count bytes that have arrived; raise an error to refuse the request."""
+        """Count bytes, or raise an error to refuse the request."""
         ...
 
     def release(self) -> None:
-        """Count them no more. Idempotent."""
+        """Stop counting them. Idempotent."""
         ...
 
 
 class Unbounded:
-    """A room for a listener with so few connections that they are the bound."""
+    """A room without a bound, for a listener with few connections."""
 
     def add(self, _count: int, /) -> None:
         """Count nothing."""
@@ -37,13 +36,13 @@ class Body:
     """One body.
 
     Attributes:
-        give_up_at: When the time is over, in the event loop's time.
+        give_up_at: When its timeout passes, in the event loop's time.
     """
 
     __slots__ = ("_content", "_max_bytes", "_rewarded", "_room", "_timeout_s", "give_up_at")
 
     def __init__(self, *, max_bytes: int, timeout_s: float, room: Room, now: float) -> None:
-        """Store. ``timeout_s``: seconds for the next 64 KiB, or the rest."""
+        """Start empty. ``timeout_s``: for the next 64 KiB, or the end."""
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._room = room
@@ -52,7 +51,7 @@ class Body:
         self.give_up_at = now + timeout_s
 
     def add(self, piece: bytes, now: float, *, last: bool) -> None:
-        """Keep a piece. The last one is not counted: a whole body no longer arrives.
+        """Keep a piece. The last one is not counted: a complete body no longer arrives.
 
         Raises:
             BodyTooLargeError: The body is larger than it may be.
@@ -67,18 +66,18 @@ class Body:
             self.give_up_at = now + self._timeout_s
 
     def finish(self) -> bytes:
-        """Return all of it, and count it no more."""
+        """Return the body, and stop counting it."""
         self._room.release()
         content, self._content = self._content, bytearray()
         return bytes(content)
 
     def drop(self) -> None:
-        """Keep and count nothing of it. Idempotent."""
+        """Drop the body, and stop counting it. Idempotent."""
         self._room.release()
         self._content = bytearray()
 
     def too_late(self) -> Exception:
-        """Return the refusal of a body whose time is over."""
+        """Return the refusal of a body whose timeout has passed."""
         return BodyTimeoutError(
             f"neither the rest of the body nor {MIN_PROGRESS_BYTES} bytes of it came within "
             f"{self._timeout_s:g} s"
@@ -86,10 +85,10 @@ class Body:
 
 
 def check_size(size: int, max_bytes: int) -> None:
-    """Refuse a body of so many bytes if they are too many.
+    """Refuse a body that is too large.
 
     Raises:
-        BodyTooLargeError: They are.
+        BodyTooLargeError: It has more than ``max_bytes``.
     """
     if size > max_bytes:
         raise BodyTooLargeError(f"the body must have at most {max_bytes} bytes")

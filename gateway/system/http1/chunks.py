@@ -9,10 +9,10 @@ from gateway.system.http1.refusals import HeadTooLargeError, InvalidHttpError, T
 
 CHUNK_COST_BYTES = 64
 FREE_COST_BYTES = 64 * 1024
-"""A chunk counts as so many bytes, or as its line if that is longer. A body may cost as many bytes
-as it has, and this many more: 1,024 chunks of one byte pass."""
+"""A chunk costs so many bytes, or the length of its line. A body may cost this much more than its
+length: 1,024 chunks of one byte pass."""
 CHUNKS_AT_ONCE = 256
-"""Then other connections have their turn."""
+"""Chunks per step of the loop, so that other connections are served."""
 MAX_LINE_BYTES = 256
 _END = b"\r\n\r\n"
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}"
@@ -37,20 +37,19 @@ class Chunks:
         """Begin before the first chunk."""
         self.complete = False
         self._line = _FIRST_LINE
-        self._kept = b""  # of a line that has not come whole
-        self._left = 0  # of the chunk
+        self._kept = b""  # the start of a line
+        self._left = 0  # bytes left of the chunk
         self._content = 0
         self._cost = 0
         self._trailers: bytearray | None = None
 
     def take(self, data: bytes) -> tuple[list[bytes], bytes]:
-        """Take bytes; return pieces of content, and the bytes that are not taken.
+        """Take bytes; return pieces of content, and the bytes that were not taken.
 
-        Those come after the body if it is complete; else they are to be offered again in another
-        turn of the loop.
+        Those come after a complete body; else offer them again in another step of the loop.
 
         Raises:
-            RefusedError: The body is not chunked as it must be.
+            RefusedError: The chunks are malformed.
         """
         pieces: list[bytes] = []
         if self._kept:
@@ -98,7 +97,7 @@ class Chunks:
         return found.end()
 
     def _drop_trailers(self, trailers: bytearray, data: bytes, at: int) -> bytes:
-        """Take trailers, which are dropped, up to the empty line; return what comes after it."""
+        """Drop trailers up to the empty line; return the bytes after it."""
         before = len(trailers)
         trailers += data[at : at + MAX_HEAD_BYTES + len(_END)]
         end = trailers.find(_END, max(0, before - len(_END) + 1))

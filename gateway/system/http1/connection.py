@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection: one request open at a time, each step of it within its limits.
+"""One HTTP/1.1 connection: one open request at a time, each step within its limits.
 
-What comes behind an open request waits as bytes, and reading pauses once there are many: so
-requests that are sent ahead need no queue, and no limit of their own.
+Bytes behind an open request wait, and reading pauses once there are many. So pipelined requests
+need no queue and no limit of their own.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from gateway.system.http1.head import Head
 from gateway.system.http1.refusals import HeadTimeoutError, RefusedError, ending, render
 
 MIN_READ_BYTES = 64 * 1024
-"""What a caller has to read of its answer in the time that it has; less only of the last rest."""
+"""Minimum progress of a caller that reads its answer, per read timeout."""
 _UNREAD_BYTES = 64 * 1024
-"""With more of an answer unread, the next request has to wait."""
+"""With more unread bytes of an answer, the next request waits."""
 _AHEAD_BYTES = 64 * 1024
 """With more bytes waiting behind an open request, reading pauses."""
 _SKIPPED_BYTES = 64 * 1024
-"""The rest of a refused body is skipped if it is no larger; else the connection ends."""
-_HEARD_OUT_BYTES = 256 * 1024 * 1024
-_HEARD_OUT_S = 5.0
-"""A connection that is closed on a caller who is still sending is reset, and the answer may be
-lost with it: what comes is dropped, within these limits."""
-_HEARD_OUT_BEHIND_A_HEAD_BYTES = 1024 * 1024
-"""The same behind a refused head, whose caller may send without end what is never looked at."""
-_FAREWELL_S = 1.0
+"""The most remaining bytes of a refused body that are skipped; beyond, the connection ends."""
+_DROPPED_BYTES = 256 * 1024 * 1024
+_DROPPED_S = 5.0
+"""If a caller still sends when its connection is closed, the connection is reset and the answer may
+be lost. So its bytes are dropped first, within these limits."""
+_DROPPED_AFTER_HEAD_BYTES = 1024 * 1024
+"""The same after a refused head."""
+_LAST_READ_S = 1.0
 
 
 class Connection(asyncio.Protocol):
@@ -51,23 +51,23 @@ class Connection(asyncio.Protocol):
         app_state: dict[str, Any],  # noqa: ARG002  # as above
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        """Store; the server makes one for each."""
+        """Prepare to serve; uvicorn's server calls this."""
         self._all = connections
         self._limits = connections.limits
         self._service = service
         self._server_state = server_state
         self._loop = _loop or asyncio.get_running_loop()
-        self._head: Head | None = None  # that arrives
-        self._exchange: Exchange | None = None  # whose body arrives, or that is being answered
+        self._head: Head | None = None  # the head that arrives
+        self._exchange: Exchange | None = None  # its body arrives, or it is being answered
         self._answering = False
-        self._body: Body | None = None  # that arrives
+        self._body: Body | None = None  # the body that arrives
         self._chunks: Chunks | None = None  # of that body
-        self._left: int | None = 0  # of that body, or of a refused one; None: a chunked one
-        self._ahead = b""  # bytes behind the request that is open, or those of a turn to come
-        self._to_hear = 0  # bytes to drop before the end
+        self._left: int | None = 0  # bytes left of a body, or of a refused one; None: chunked
+        self._ahead = b""  # bytes behind the open request
+        self._to_drop = 0  # bytes to drop before the end
         self._cut = False
-        self._unasked = False  # a refused body whose caller waits to be asked, and need not send it
-        self._farewell = False
+        self._unasked = False  # a refused body whose caller waits for 100 Continue
+        self._is_ending = False
         self._paused_reading = False
         self._paused_writing = False
         self._leaving = False
@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
     # --- begin and end ----------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin; or turn it away, if there are too many."""
+        """Begin to idle, or refuse the connection."""
         self._transport = cast("asyncio.Transport", transport)
         refusal = self._all.enter(self)
         if refusal is None:
@@ -88,7 +88,7 @@ class Connection(asyncio.Protocol):
             self._refuse(refusal)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # however it ended
-        """Let everything go that belongs to it."""
+        """Release everything of this connection."""
         self._all.leave(self)
         self._stop_timer()
         if self._idle_timer is not None:
@@ -104,8 +104,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a request is arriving or being answered, or an answer is still to be read."""
-        if self._farewell:
+        """Whether a request arrives or is answered, or an answer is still unread."""
+        if self._is_ending:
             return False
         under_way = self._exchange is not None or self._head is not None or self._ahead != b""
         return under_way or self._transport.get_write_buffer_size() > 0
@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
         return self._loop.time() - self._idle_since
 
     def close(self) -> None:
-        """Close it once what was written has been read, within the time for that."""
+        """Close it once its answer was read, or the read timeout has passed."""
         self._leaving = True
         self._transport.close()
         self._watch_reader()
@@ -131,21 +131,21 @@ class Connection(asyncio.Protocol):
             self._exchange.keep_alive = False
 
     def refuse_head(self) -> None:
-        """Refuse a request whose head has not come whole: there is no time left to wait for it."""
+        """Refuse a request whose head is incomplete."""
         if self._head is not None:
             self._refuse(ending())
 
     def end_exchange(self) -> None:
-        """Wait no more for its body, or for its answer."""
+        """Stop waiting for its body or its answer."""
         if self._body is not None:
             self._refuse_body(ending())
         elif self._exchange is not None:
             self._exchange.end()
 
-    # --- times ------------------------------------------------------------------------------------
+    # --- timers -----------------------------------------------------------------------------------
 
     def _set_timer(self, seconds: float, due: Callable[[], None]) -> None:
-        """Give the step under way so many seconds. There is one step at a time."""
+        """Limit the present step; there is one at a time."""
         self._stop_timer()
         self._timer = self._loop.call_later(seconds, due)
 
@@ -154,40 +154,39 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
 
-    # One timer for all the times that a connection idles: one for each would be set and cancelled
-    # with every request.
+    # One timer for all idle times: one each would be set and cancelled with every request.
 
     def _begin_to_idle(self) -> None:
         self._idle_since = self._loop.time()
         if self._idle_timer is None:
-            self._idle_timer = self._loop.call_later(self._limits.idle_s, self._may_have_idled)
+            self._idle_timer = self._loop.call_later(self._limits.idle_s, self._check_idle)
 
-    def _may_have_idled(self) -> None:
-        """Close it if it has idled for too long; else look again when it will have."""
+    def _check_idle(self) -> None:
+        """Close it if it has idled for too long; else check again when it would have."""
         self._idle_timer = None
         if self._leaving or self._exchange is not None or self._head is not None:
-            return  # what ends that begins to idle, or closes it
+            return  # its end begins the idle time anew, or closes the connection
         left_s = self._idle_since + self._limits.idle_s - self._loop.time()
         if left_s > 0:
-            self._idle_timer = self._loop.call_later(left_s, self._may_have_idled)
+            self._idle_timer = self._loop.call_later(left_s, self._check_idle)
         else:
             self.close()
 
-    # --- what arrives -----------------------------------------------------------------------------
+    # --- requests ---------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Read what came, unless something goes before it."""
+        """Read bytes, or keep them behind an open request."""
         if self._leaving:
-            self._hear_out(len(data))
+            self._drop_bytes(len(data))
         elif self._answering or self._ahead:
             self._ahead += data
-            self._keep_pace()
+            self._pause_or_resume()
         else:
             self._read(data)
-            self._keep_pace()
+            self._pause_or_resume()
 
-    def _keep_pace(self) -> None:
-        """Pause reading while much waits: a transport that resumes brings as much again."""
+    def _pause_or_resume(self) -> None:
+        """Pause reading while many bytes wait."""
         much = len(self._ahead) > _AHEAD_BYTES
         if much is self._paused_reading or self._cut or self._transport.is_closing():
             return
@@ -197,14 +196,14 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.resume_reading()
 
-    def _go_on(self) -> None:
-        """Read what waits, in a turn of its own: other connections have theirs in between."""
+    def _read_ahead(self) -> None:
+        """Read waiting bytes, in a step of their own so that other connections are served."""
         if self._leaving or self._answering or self._transport.is_closing():
             return
         data, self._ahead = self._ahead, b""
         if data:
             self._read(data)
-        self._keep_pace()
+        self._pause_or_resume()
 
     def _read(self, data: bytes) -> None:
         try:
@@ -220,7 +219,7 @@ class Connection(asyncio.Protocol):
             data = self._skip(data)
         head = self._head
         if head is None:
-            # Empty lines are no request: the connection goes on idling.
+            # Empty lines are not a request: the connection stays idle.
             if data[:1] in (b"\r", b"\n"):
                 data = data.lstrip(b"\r\n")
             if not data:
@@ -236,7 +235,7 @@ class Connection(asyncio.Protocol):
         self._begin(head, rest)
 
     def _skip(self, data: bytes) -> bytes:
-        """Return what comes after the rest of a refused body."""
+        """Return the bytes after a refused body."""
         left = self._left or 0
         self._left = max(0, left - len(data))
         return data[left:]
@@ -245,7 +244,7 @@ class Connection(asyncio.Protocol):
         self._refuse(HeadTimeoutError(f"no request came within {self._limits.head_s:g} s"))
 
     def _begin(self, head: Head, rest: bytes) -> None:
-        """Begin with a request: at once if all of it is here."""
+        """Begin a request, or receive its body first."""
         keep_alive = head.keep_alive and not self._all.draining
         exchange = self._exchange = Exchange(self, head, keep_alive=keep_alive)
         length = head.length
@@ -259,7 +258,7 @@ class Connection(asyncio.Protocol):
         self._answering = True
         self._service.begin(exchange)
 
-    # --- bodies that come in pieces ---------------------------------------------------------------
+    # --- bodies that arrive in pieces -------------------------------------------------------------
 
     def _expect(self, exchange: Exchange, head: Head, rest: bytes) -> None:
         self._left = head.length
@@ -306,7 +305,7 @@ class Connection(asyncio.Protocol):
             self._open(exchange)
 
     def _take_body(self, body: Body, data: bytes) -> bool:
-        """Take what came of a body; return whether it is complete."""
+        """Take a piece of a body; return whether the body is complete."""
         now = self._loop.time()
         if self._chunks is None:
             left = self._left or 0
@@ -318,7 +317,7 @@ class Connection(asyncio.Protocol):
         for piece in pieces:
             body.add(piece, now, last=self._chunks.complete)
         if self._ahead and not self._chunks.complete:
-            self._loop.call_soon(self._go_on)
+            self._loop.call_soon(self._read_ahead)
         return self._chunks.complete
 
     def _drop_body(self) -> None:
@@ -327,7 +326,7 @@ class Connection(asyncio.Protocol):
         self._body = self._chunks = None
 
     def _refuse_body(self, error: Exception, *, late: bool = False) -> None:
-        """Refuse a request whose body is not here: its rest is skipped, or the connection ends."""
+        """Refuse a request whose body is incomplete; skip its end, or end the connection."""
         self._stop_timer()
         self._drop_body()
         exchange = self._exchange
@@ -342,7 +341,7 @@ class Connection(asyncio.Protocol):
     # --- answers ----------------------------------------------------------------------------------
 
     def common_headers(self) -> bytes:
-        """Return the lines that every answer has."""
+        """Return the header lines of every answer."""
         return self._all.common_headers(self._server_state.default_headers)
 
     def write(self, data: bytes) -> None:
@@ -350,29 +349,29 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
 
     def answered(self) -> None:
-        """Go on once the caller has read most of the answer."""
+        """Continue once the caller has read most of the answer."""
         if self._transport.get_write_buffer_size() <= _UNREAD_BYTES:
             self._complete()
         else:
             self._watch_reader()
-            self._loop.call_soon(self._may_be_read)  # a transport may pause only after the turn
+            self._loop.call_soon(self._complete_if_read)  # a transport pauses after this step
 
-    def _may_be_read(self) -> None:
+    def _complete_if_read(self) -> None:
         if not self._paused_writing:
             self._complete()
 
     def pause_writing(self) -> None:
-        """More is unread than the transport keeps."""
+        """Note that the transport's buffer is full."""
         self._paused_writing = True
 
     def resume_writing(self) -> None:
-        """Most of it was read."""
+        """Continue: most of the answer was read."""
         self._paused_writing = False
         if self._answering and not self._leaving:
             self._complete()
 
     def _complete(self) -> None:
-        """Begin with the next request, or to idle, or end the connection."""
+        """Begin the next request or an idle time, or end the connection."""
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             return  # the connection was lost
@@ -384,7 +383,7 @@ class Connection(asyncio.Protocol):
             return
         self._begin_to_idle()
         if self._ahead:
-            self._loop.call_soon(self._go_on)
+            self._loop.call_soon(self._read_ahead)
 
     def _watch_reader(self) -> None:
         self._unread = self._transport.get_write_buffer_size()
@@ -399,44 +398,44 @@ class Connection(asyncio.Protocol):
     # --- the last answer --------------------------------------------------------------------------
 
     def _depart(self) -> None:
-        """End after an answer; hear its caller out first if the request was not read whole."""
+        """End after an answer; drop the remaining bytes of the request first."""
         self._ahead = b""
         if self._cut:
             self._transport.pause_reading()
-            self._say_farewell()
+            self._end_writing()
         elif self._unasked:
-            self._say_farewell()
+            self._end_writing()
         elif self._left == 0:
             self.close()
         else:
             self._leaving = True
-            self._to_hear = min(self._left or _HEARD_OUT_BYTES, _HEARD_OUT_BYTES)
-            self._set_timer(_HEARD_OUT_S, self.close)
+            self._to_drop = min(self._left or _DROPPED_BYTES, _DROPPED_BYTES)
+            self._set_timer(_DROPPED_S, self.close)
 
-    def _hear_out(self, size: int) -> None:
-        """Drop what comes after the last answer."""
-        self._to_hear -= size
-        if self._to_hear > 0 or self._transport.is_closing():
+    def _drop_bytes(self, size: int) -> None:
+        """Drop bytes after the last answer."""
+        self._to_drop -= size
+        if self._to_drop > 0 or self._transport.is_closing():
             return
-        if self._farewell:
+        if self._is_ending:
             self._transport.pause_reading()  # it ends soon
         else:
             self.close()
 
     def _refuse(self, error: RefusedError) -> None:
-        """Answer what is no request with an error, and end."""
+        """Answer an invalid request with an error, and end."""
         self._head, self._ahead = None, b""
         lines, body = render(error)
         line = STATUS_LINE[error.status]
         end = b"connection: close\r\n\r\n"
         self._transport.write(b"".join((line, self.common_headers(), lines, end, body)))
-        self._say_farewell()
-        self._to_hear = _HEARD_OUT_BEHIND_A_HEAD_BYTES
+        self._end_writing()
+        self._to_drop = _DROPPED_AFTER_HEAD_BYTES
 
-    def _say_farewell(self) -> None:
-        """Say that this was all, and stay for a moment: or the answer may be lost."""
-        self._leaving = self._farewell = True
-        self._to_hear = _HEARD_OUT_BYTES
+    def _end_writing(self) -> None:
+        """Close the sending side, and wait for a moment, or the answer might be lost."""
+        self._leaving = self._is_ending = True
+        self._to_drop = _DROPPED_BYTES
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self._set_timer(_FAREWELL_S, self.abort)
+        self._set_timer(_LAST_READ_S, self.abort)

@@ -1,4 +1,4 @@
-"""Every open connection of a listener: how many there may be, and how they end."""
+"""The open connections of a listener: their limits, and how they end."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Protocol
 from gateway.system.http1.head import Header
 from gateway.system.http1.refusals import TooManyConnectionsError
 
-MOST_TURNED_AWAY = 512
-"""Connections beyond the most that are open for up to a second, to be told to come later."""
+MOST_REFUSED = 512
+"""Surplus connections that are open for up to a second, to be refused with an answer."""
 
 
 def most_open(most: int) -> int:
-    """Return how many connections are open at most where ``most`` are served."""
-    return most + min(MOST_TURNED_AWAY, most)
+    """Return the most open connections if ``most`` are served."""
+    return most + min(MOST_REFUSED, most)
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """The most connections; and seconds: to idle, to send a head, to read of an answer."""
+    """The most connections; and seconds to idle, to send a head, to read a part of an answer."""
 
     most: int
     idle_s: float
@@ -28,11 +28,11 @@ class ConnectionLimits:
 
 
 class OpenConnection(Protocol):
-    """A connection, as all of them together are handled."""
+    """A connection, as `Connections` sees it."""
 
     @property
     def busy(self) -> bool:
-        """Whether a request is arriving or being answered, or an answer is still to be read."""
+        """Whether a request arrives or is answered, or an answer is still unread."""
         ...
 
     @property
@@ -41,7 +41,7 @@ class OpenConnection(Protocol):
         ...
 
     def close(self) -> None:
-        """Close it once what was written has been read."""
+        """Close it once its answer was read."""
         ...
 
     def abort(self) -> None:
@@ -53,11 +53,11 @@ class OpenConnection(Protocol):
         ...
 
     def refuse_head(self) -> None:
-        """Refuse a request whose head has not come whole."""
+        """Refuse a request whose head is incomplete."""
         ...
 
     def end_exchange(self) -> None:
-        """Wait no more for its body, or for its answer."""
+        """Stop waiting for its body or its answer."""
         ...
 
 
@@ -69,7 +69,6 @@ class Connections:
     """
 
     def __init__(self, limits: ConnectionLimits) -> None:
-        """Store."""
         self.limits = limits
         self.open: set[OpenConnection] = set()
         self.draining = False
@@ -77,9 +76,9 @@ class Connections:
         self._common: tuple[list[Header], bytes] = ([], b"")
 
     def enter(self, connection: OpenConnection) -> TooManyConnectionsError | None:
-        """Count one more; return its refusal if there are too many.
+        """Add a connection; return its refusal if there are too many.
 
-        Each is told so, unless that alone would be too many: then it is aborted.
+        Beyond `most_open` it is aborted without an answer.
         """
         self.open.add(connection)
         if len(self.open) <= self.limits.most:
@@ -89,7 +88,7 @@ class Connections:
         return TooManyConnectionsError("too many connections", retry_after_s=1)
 
     def leave(self, connection: OpenConnection) -> None:
-        """Count one less."""
+        """Remove a connection."""
         self.open.discard(connection)
 
     def drain(self) -> None:
@@ -103,42 +102,41 @@ class Connections:
 
     @property
     def owing(self) -> bool:
-        """Whether a connection is open on which something was under way as the drain began.
+        """Whether a connection is open that was busy when the drain began.
 
-        Later requests are refused at once; if those counted, callers who try again and again could
-        hold up the end.
+        Later requests do not count: callers that retry could delay the end for ever.
         """
         return not self._owed.isdisjoint(self.open)
 
     def close_idle(self, for_s: float = 0.0) -> None:
-        """Close the connections on which nothing has been under way for this many seconds."""
+        """Close the connections that were idle for so many seconds."""
         for connection in list(self.open):
             if not connection.busy and connection.idled_s >= for_s:
                 connection.close()
 
     @property
     def busy(self) -> bool:
-        """Whether anything is under way on any of them."""
+        """Whether any connection is busy."""
         return any(connection.busy for connection in self.open)
 
     def give_up(self) -> None:
-        """Close all but those that are being answered; refuse requests that have not come whole."""
+        """Close idle connections, and refuse incomplete requests."""
         self.close_idle()
         for connection in list(self.open):
             connection.refuse_head()
 
     def end_exchanges(self) -> None:
-        """Wait for no body and no answer any more: each caller is told so."""
+        """Refuse every request that is not answered yet."""
         for connection in list(self.open):
             connection.end_exchange()
 
     def common_headers(self, headers: list[Header]) -> bytes:
-        """Return as lines what the server gives every answer: another list for every second."""
+        """Return the server's common headers as lines; they change once per second."""
         if self._common[0] is not headers:
             self._common = headers, b"".join(b"%b: %b\r\n" % header for header in headers)
         return self._common[1]
 
     def abort(self) -> None:
-        """End all of them at once, whatever is under way."""
+        """Close every connection at once."""
         for connection in list(self.open):
             connection.abort()

@@ -1,4 +1,4 @@
-"""One request and its answer, which is one write."""
+"""One request and its answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Line(Protocol):
     """The connection, as an exchange sees it."""
 
     def common_headers(self) -> bytes:
-        """Return the lines that every answer has."""
+        """Return the header lines of every answer."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -29,7 +29,7 @@ class Line(Protocol):
         ...
 
     def answered(self) -> None:
-        """Go on once the caller has read most of the answer."""
+        """Continue once the caller has read most of the answer."""
         ...
 
 
@@ -39,15 +39,14 @@ class Exchange:
     Attributes:
         method: In upper case.
         url: Path and query.
-        headers: Pairs in the order in which they came; names are in lower case.
-        fields: The headers by name; of several with one name, the last.
-        body: Whole, from `Service.begin` on.
-        read: What its service has read of the head, if it was asked to expect the body.
+        headers: Pairs in order; names are in lower case.
+        fields: The headers by name; of duplicates, the last.
+        body: Complete from `Service.begin` on.
+        read: The head as `Service.expect` has parsed it, or None.
         keep_alive: Whether the connection stays open after the answer.
-        disconnected: Whether its caller has hung up.
-        on_end: Called when the answer is no longer waited for: the caller has hung up, or the
-            process ends now.
-        on_read: Called once, when most of the answer has been read or its caller has hung up.
+        disconnected: Whether the caller has hung up.
+        on_end: Called if the caller hangs up, or the process ends, before the answer.
+        on_read: Called once, when most of the answer was read or the caller has hung up.
     """
 
     __slots__ = (
@@ -65,7 +64,6 @@ class Exchange:
     )
 
     def __init__(self, line: Line, head: Head, *, keep_alive: bool) -> None:
-        """Store."""
         self._line = line
         self.method = head.method
         self.url = head.url
@@ -79,8 +77,8 @@ class Exchange:
         self.on_read: Callable[[], object] | None = None
 
     def answer(self, status: int, lines: bytes, body: bytes) -> None:
-        """Answer. ``lines``: headers, each with its end; ``content-length`` is among them."""
-        # The caller may read slowly, and idle for long: nothing of the request is kept meanwhile.
+        """Answer. ``lines``: all headers, each with its line break."""
+        # The caller may read slowly: drop the request now.
         self.on_end = None
         self.url = self.body = b""
         self.headers, self.fields, self.read = [], {}, None
@@ -99,22 +97,22 @@ class Exchange:
         self.answer(error.status, lines, body)
 
     def was_read(self) -> None:
-        """Note that the answer has been read, or never will be. Idempotent."""
-        told, self.on_read = self.on_read, None
-        if told is not None:
-            told()
+        """Call ``on_read``. Idempotent."""
+        on_read, self.on_read = self.on_read, None
+        if on_read is not None:
+            on_read()
 
     def end(self) -> None:
-        """Stop waiting for the answer, if there is none yet."""
+        """Stop waiting for the answer."""
         if self.on_end is not None:
             self.on_end()
 
 
 class Service(Protocol):
-    """What serves the requests of a listener. No method but `expect` raises."""
+    """Serves the requests of a listener. Only `expect` may raise."""
 
     def expect(self, exchange: Exchange, length: int | None) -> Body:
-        """Return what takes a body that has not come whole. ``length``: None if chunked.
+        """Return the receiver of a body that arrives in pieces. ``length``: None if chunked.
 
         Raises:
             Exception: The request is refused by its head.
@@ -122,13 +120,13 @@ class Service(Protocol):
         ...
 
     def begin(self, exchange: Exchange) -> None:
-        """Begin with a request that is here as a whole; `Exchange.answer` ends it."""
+        """Begin a complete request; `Exchange.answer` ends it."""
         ...
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
-        """Answer a request of which `expect`, or a body, has raised this error."""
+        """Answer a request for which `expect` or its body has raised an error."""
         ...
 
     def end(self) -> None:
-        """Wait for nothing any more: the process ends."""
+        """Stop waiting: the process ends."""
         ...

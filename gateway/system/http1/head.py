@@ -1,7 +1,7 @@
-"""A request's line and headers as they arrive: parsed by `httptools`, within their limits.
+"""A request's line and headers while they arrive: parsed by `httptools`, within limits.
 
-The parser never sees a body, so an offered upgrade cannot make it lose one, and each head has a
-parser of its own, so that nothing of a request is left for the next one.
+The parser never sees a body, so an offered upgrade cannot lose one. Each head has its own parser,
+so no state is carried over to the next request.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Head:
     Attributes:
         method: In upper case, as sent.
         url: The request target in origin form: path and query.
-        headers: Names in lower case, in the order in which they came.
-        fields: The headers by name; of several with one name, the last.
-        length: Bytes of the body; None if it is chunked.
+        headers: Pairs in order; names in lower case.
+        fields: The headers by name; of duplicates, the last.
+        length: Bytes of the body, or None if it is chunked.
         keep_alive: Whether the caller wants the connection to stay open.
         expects: Whether the caller waits for ``100 Continue``.
     """
@@ -72,7 +72,6 @@ class Head:
     )
 
     def __init__(self) -> None:
-        """Begin with nothing."""
         self.url = b""
         self.headers: list[Header] = []
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
@@ -85,7 +84,7 @@ class Head:
         """Take bytes; return those after the head, or None if it is not complete.
 
         Raises:
-            RefusedError: The head is invalid, or over a limit.
+            RefusedError: The head is invalid or beyond a limit.
         """
         end = self._find_end(data)
         piece = data if end < 0 else data[:end]
@@ -113,7 +112,7 @@ class Head:
         try:
             self._parser.feed_data(piece)
         except HttpParserUpgrade:
-            pass  # an offer, which is ignored
+            pass  # ignore the offer
         except HttpParserInvalidURLError as error:
             raise InvalidHttpError(_INVALID_URL) from error
         except HttpParserError as error:
@@ -121,7 +120,7 @@ class Head:
                 raise error.__context__ from None
             raise InvalidHttpError(f"the request is not valid HTTP/1.1: {error}") from error
 
-    # --- what the parser calls --------------------------------------------------------------------
+    # --- called by the parser ---------------------------------------------------------------------
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the request target."""
@@ -134,12 +133,12 @@ class Head:
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Note that the parser has seen the end, and what it forgets behind it."""
+        """Record the end, and what the parser knows only now."""
         self._over = True
         if self._parser is not None:
             self.keep_alive = self._parser.should_keep_alive()
 
-    # --- what the request is ----------------------------------------------------------------------
+    # --- checks and results -----------------------------------------------------------------------
 
     def _finish(self) -> None:
         parser, self._parser = self._parser, None  # they refer to each other
@@ -188,7 +187,7 @@ class Head:
             raise UriTooLongError(f"the query must have at most {MAX_QUERY_FIELDS} fields")
 
     def _length(self, *, current: bool) -> int | None:
-        """Return how long the body is. The parser has refused what is ambiguous."""
+        """Return the body's length. The parser has refused ambiguous framing."""
         coding = self.fields.get(b"transfer-encoding")
         if coding is None:
             return int(self.fields.get(b"content-length", b"0"))

@@ -1,6 +1,6 @@
-"""What HTTP itself, or a listener's limits, refuse; each with its status and its code.
+"""Refusals by HTTP itself or by a listener's limits, each with its status and code.
 
-Rendered as RFC 9457 problems. A message never holds a caller's data.
+They are rendered as RFC 9457 problems. A message never contains a caller's data.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class RefusedError(Exception):
 
     Attributes:
         cuts: Whether the connection ends without reading the rest of the request.
-        lines: More headers of the answer, each with its end.
+        lines: More headers of the answer, each with its line break.
     """
 
     status: ClassVar[int] = 400
@@ -28,7 +28,7 @@ class RefusedError(Exception):
     lines: ClassVar[str] = ""
 
     def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
-        """Store what to answer, and after how many seconds the caller may try again, if known."""
+        """Store the message, and when the caller may try again."""
         super().__init__(message)
         self.message = message
         self.retry_after_s = retry_after_s
@@ -39,7 +39,7 @@ class InvalidHttpError(RefusedError):
 
 
 class TinyChunksError(InvalidHttpError):
-    """The chunks of a body cost more than their content is worth."""
+    """The chunks of a body are too small for its length."""
 
     cuts = True
 
@@ -52,7 +52,7 @@ class UnknownCodingError(RefusedError):
 
 
 class UriTooLongError(RefusedError):
-    """The request target is longer than any that is legal here."""
+    """The request target is too long."""
 
     status = 414
     code = "uri_too_long"
@@ -87,7 +87,7 @@ class BodyTimeoutError(RefusedError):
 
 
 class TooManyConnectionsError(RefusedError):
-    """The listener has as many connections as it may have."""
+    """The listener has too many connections."""
 
     status = 503
     code = "too_many_connections"
@@ -108,7 +108,7 @@ class CrashedError(RefusedError):
 
 
 def ending() -> EndingError:
-    """Return the refusal of a request that the process ends too early for."""
+    """Return the refusal of a request while the process shuts down."""
     return EndingError("the process is shutting down", retry_after_s=1)
 
 

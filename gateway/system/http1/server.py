@@ -1,4 +1,4 @@
-"""A listener's server: its connections have limits, and its end answers every caller."""
+"""A listener's server, which answers every caller before it ends."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ from gateway.system.http1.connection import Connection
 from gateway.system.http1.connections import Connections
 from gateway.system.http1.exchange import Service
 
-_LOOK_EVERY_S = 0.05
-_ON_THE_WAY_S = 0.5
-"""How long a connection must have idled before a draining server closes it: what its caller was
-just sending is answered."""
-_LAST_WORDS_S = 1.0
+_CHECK_EVERY_S = 0.05
+_LAST_REQUEST_S = 0.5
+"""Idle time before a draining server closes a connection: a request may be on its way."""
+_LAST_ANSWER_S = 1.0
 
 
 class Server(uvicorn.Server):
-    """Serves callers, and when asked to exit goes on answering until what was accepted is done.
+    """Serves callers; at its exit, it first completes the accepted requests.
 
-    It leaves the signals to the process: there are several servers in one.
+    It leaves signals to the process, which has several servers.
     """
 
     def __init__(
         self, service: Service, connections: Connections, *, drain_timeout_s: float
     ) -> None:
-        """Store.
+        """Prepare to serve.
 
         Args:
             service: Serves the requests.
-            connections: Holds the connections, within their limits.
-            drain_timeout_s: The longest that what is under way may take at the end.
+            connections: Bounds the connections.
+            drain_timeout_s: The longest wait for accepted requests at the end.
         """
         super().__init__(
             uvicorn.Config(
@@ -60,9 +59,9 @@ class Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain: every answer ends its connection, and newcomers are answered too, until the end.
+        """Drain: each answer ends its connection, and late requests are refused.
 
-        A caller who is inside when the time is over, or at a second signal, is told so.
+        When the drain times out, or at a second signal, the remaining requests are refused.
         """
         self._connections.drain()
         await self._until_quiet()
@@ -70,23 +69,23 @@ class Server(uvicorn.Server):
             server.close()
         for listener in sockets or ():
             listener.close()
-        await asyncio.sleep(_LOOK_EVERY_S)  # what was accepted last is read, and refused
+        await asyncio.sleep(_CHECK_EVERY_S)  # the last accepted requests are read and refused
         self._connections.give_up()
         if not self.force_exit and not self._connections.owing:
-            await self._within(_LAST_WORDS_S, lambda: not self._connections.busy)  # late refusals
+            await self._within(_LAST_ANSWER_S, lambda: not self._connections.busy)  # late refusals
         self._connections.end_exchanges()
         self._service.end()
-        await self._within(_LAST_WORDS_S, lambda: not self._connections.open)
+        await self._within(_LAST_ANSWER_S, lambda: not self._connections.open)
         self._connections.abort()
-        await asyncio.sleep(0)  # what was cancelled ends
+        await asyncio.sleep(0)  # cancelled tasks end
 
     async def _until_quiet(self) -> None:
-        """Wait until nothing is under way: no longer than a drain may take, nor at a second signal.
+        """Wait until no connection is busy, the drain times out or a second signal comes.
 
-        Connections that have idled for a moment are closed meanwhile. A new one has it, too.
+        Connections that have idled for a moment are closed meanwhile.
         """
         loop = asyncio.get_running_loop()
-        quiet_at = loop.time() + min(_ON_THE_WAY_S, self._drain_timeout_s)
+        quiet_at = loop.time() + min(_LAST_REQUEST_S, self._drain_timeout_s)
         give_up_at = loop.time() + self._drain_timeout_s
 
         def quiet() -> bool:
@@ -94,7 +93,7 @@ class Server(uvicorn.Server):
                 return True
             if loop.time() < quiet_at:
                 return False
-            self._connections.close_idle(_ON_THE_WAY_S)
+            self._connections.close_idle(_LAST_REQUEST_S)
             return not self._connections.owing
 
         await self._within(give_up_at - loop.time(), quiet)
@@ -103,8 +102,8 @@ class Server(uvicorn.Server):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not done():  # noqa: ASYNC110  # no event tells
-                    await asyncio.sleep(_LOOK_EVERY_S)
+                    await asyncio.sleep(_CHECK_EVERY_S)
 
 
 async def _not_called(_scope: Scope, _receive: Receive, _send: Send) -> None:
-    """Stand where uvicorn wants an application: `Connection` calls the service instead."""
+    """Satisfy uvicorn, which wants an application: `Connection` calls the service instead."""

@@ -1,6 +1,6 @@
-"""How both planes write their log: structured lines, without secrets and without local variables.
+"""Configures the log of both planes: structured lines without secrets and local variables.
 
-Every line passes the same processors, a library's own lines and uncaught exceptions among them.
+Lines of libraries and uncaught exceptions pass the same processors.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def configure_logging(
     libraries: int = logging.WARNING,
     quiet: Mapping[str, int] | None = None,
 ) -> LogWriter:
-    """Send structured lines to standard error; return the lines, which a thread writes.
+    """Send structured lines to standard error, written by a thread; return its writer.
 
-    The process's normal end waits for that thread, for a moment.
+    At its normal end, the process waits for that thread for a moment.
 
     Args:
         level: The least level that is logged.
@@ -52,7 +52,7 @@ def configure_logging(
     lines = LogWriter(
         sys.stderr.fileno(),
         lambda left_out: _log.warning("log.left_out", lines=left_out),
-        repeated.tell_counts,
+        repeated.log_counts,
     )
     lines.start()
     atexit.register(lines.end)
@@ -94,7 +94,7 @@ def _rendered(*, console: bool) -> list[Processor]:
 
 
 def _log_uncaught() -> None:
-    """Log what nothing catches: Python would write it to standard error as it is."""
+    """Log uncaught exceptions, which Python would write as they are."""
 
     def of_process(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
@@ -115,7 +115,7 @@ def _log_uncaught() -> None:
 
 
 def _traceback(exc_info: ExcInfo) -> str:
-    """Return a traceback of at most so many frames and characters, without local variables."""
+    """Return a bounded traceback without local variables."""
     text = "".join(traceback.format_exception(*exc_info, limit=-_MOST_FRAMES)).rstrip()
     if len(text) <= _MOST_TRACEBACK_CHARACTERS:
         return text
@@ -130,7 +130,7 @@ def _without_secrets(
 
 
 def _safe(value: Any, depth: int) -> Any:
-    """Return a field's value without secrets; what JSON has no type for becomes a text."""
+    """Return a field's value without secrets; a type unknown to JSON becomes a text."""
     if isinstance(value, str):
         return redacted(value)
     if value is None or isinstance(value, bool | int | float):
@@ -145,10 +145,7 @@ def _safe(value: Any, depth: int) -> Any:
 def _in_one_line(
     _logger: Any, _method: str, fields: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Escape what would move a terminal's cursor; a traceback keeps its lines.
-
-    The renderer itself escapes the other fields.
-    """
+    """Escape control characters in event and tracebacks; the renderer escapes other fields."""
     fields["event"] = printable(str(fields["event"]))
     for name in _TRACEBACKS:
         if name in fields:

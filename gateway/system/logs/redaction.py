@@ -1,15 +1,15 @@
-"""What may be shown of a text: no secret to anybody, no address to the public. Pure.
+"""Removes secrets from texts, and addresses from texts for the public. Pure.
 
 `redacted` is applied where a reason is made and where a line is logged; `for_public` where a body
-is made that needs no authentication, and where the control plane tells the gateway a reason;
-`printable` where a text goes to a terminal.
+needs no authentication, and where the control plane sends a reason to the gateway; `printable`
+where a text goes to a terminal.
 
-A process knows its own secrets (`remember`) and the names of its own neighbours (`remember_names`,
-`remember_location`): these are withheld wherever they stand. Patterns find the others.
+A process knows its own secrets (`remember`) and the names around it (`remember_names`,
+`remember_location`), which are withheld everywhere. Patterns find the others.
 
-A text costs time in proportion to its length, whoever chose it: what a pattern may scan from one
-start is bounded and not scanned again (``+`` behind a quantifier), and where that is much, the run
-of characters that it scans has one start only (a look-behind).
+The time is proportional to the length of any text: a pattern's scan from one start is bounded and
+possessive (``+`` behind a quantifier), and a long run of characters has one start only (a
+look-behind).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 WITHHELD = "[redacted]"
 _LEAST_SECRET = 8
-"""Shorter values would be found inside ordinary words."""
+"""Shorter values occur inside ordinary words."""
 
 _SECRET_VARIABLE = re.compile(
     r"(?:PASSWORD|PASSWD|SECRET|TOKEN|(?:ACCESS|SECRET|API|PRIVATE|ENCRYPTION)_KEY)$",
@@ -34,13 +34,13 @@ _USERNAME, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 _URL = re.compile(r"://[^\s/?#@:]{0,256}+:(?!\d{1,5}[/?#])([^\s@]{1,512}+)@")
 
 _USERINFO = re.compile(r"://[^\s/?#]{0,512}@")
-# A password may hold a slash; what follows `://host:` and is a port is none.
+# A password may have a slash; digits after `://host:` are a port.
 _USERINFO_WITH_SLASH = re.compile(
     r"(?<![^\s@])(?=[^\s@]*+@)([^\s@]*?://)[^\s/?#@:]{0,256}+:(?!\d{1,5}[/?#])[^\s@]++@"
 )
 _QUERY = re.compile(r"\?[\w.~%\[\]-]{1,128}+=[^\s\"'<>)`]{0,4096}")
 _BARE_QUERY = re.compile(r"(?<![^\s\"'`(\[<=:,])(/[^\s?\"'<>]*+)(\?[^\s\"'<>)`]{4,}+)?")
-"""What follows the scheme of a URL, or a path, and its query, which may have no names."""
+"""A URL after its scheme, or a path, with a query that may have no names."""
 _VALUE = r"""(?:b?"[^"\n]{0,4096}"|b?'[^'\n]{0,4096}'|[^\s,;&"')\]}]{1,4096})"""
 _HEADERS = re.compile(
     r"""(authorization|cookie|-signature)(["']?\s{0,4}[:=]\s{0,4})"""
@@ -56,7 +56,7 @@ _NAMED = re.compile(
     r"(\s{0,4})" + _VALUE,
     re.IGNORECASE,
 )
-"""The letter that such a word begins with goes first: most of a text is passed over by it."""
+"""The first letter of such words goes first, which skips most of a text."""
 _SCHEME = re.compile(
     r"\b(bearer|basic)(\s{1,4})(?!(?:auth|token|credential|realm)\w*\b)[\w.~+/=-]{6,4096}",
     re.IGNORECASE,
@@ -65,7 +65,7 @@ _LETTER_KEY = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----"
     r"[^-]*+(?:-(?!----END )[^-]*+)*+(?:-----END [A-Z0-9 ]{0,48}+-----)?"
 )
-"""A private key between its two lines, or what of it is there."""
+"""A private key between its two lines, or a part of it."""
 _LOOKS = re.compile(
     r"(?<![A-Za-z0-9])(?:gh[opsur]_[A-Za-z0-9]{20,255}+|github_pat_\w{20,255}+|hf_[A-Za-z0-9]{20,255}+"
     r"|glpat-[\w-]{16,255}+|xox[abeoprs]-[\w-]{10,255}+|dapi[0-9a-f]{32}(?:-\d)?|AIza[\w-]{35})"
@@ -78,7 +78,7 @@ _AWS_KEY = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,124}+\b")
 _JWT = re.compile(
     r"(?<![\w-])((?:(?!\beyJ)[\w-])*+)eyJ[\w-]{8,}+\.[\w-]{8,4096}+(?:\.[\w-]{0,4096}+)?"
 )
-"""Group 1 is what stands before the token in the same run of letters."""
+"""Group 1: the text before the token in the same run of letters."""
 _HINTS = (
     "authorization", "cookie", "pass", "pwd", "secret", "token", "key", "signature", "sig",
     "credential", "bearer", "basic",
@@ -140,13 +140,12 @@ _PUBLIC = (
 )  # fmt: skip
 
 _JOINERS = frozenset("\u200c\u200d")
-"""Words of some scripts need these two, which have no width and reorder nothing."""
+"""Some scripts need these two; they have no width and reorder nothing."""
 
 
 _LEAST_NAME = 2
 _MOST_LEARNED = 1024
-"""Names of places that are remembered: the hosts and buckets of a registry are few, and of the
-paths those that were read last are enough."""
+"""Remembered names of locations: hosts and buckets are few, and the last paths are enough."""
 _ORDINARY = frozenset({
     "alias", "api", "app", "artifact", "artifacts", "bucket", "data", "database", "default",
     "file", "files", "gateway", "host", "http", "https", "ledger", "local", "localhost", "main",
@@ -154,17 +153,17 @@ _ORDINARY = frozenset({
     "proxy", "registry", "request", "row", "server", "service", "staging", "storage", "team",
     "test", "the", "version", "versions", "worker", "workers",
 })  # fmt: skip
-"""Names that tell nothing, and stand in many a sentence of this product and of its libraries."""
+"""Names that reveal nothing and occur in ordinary sentences."""
 _IN_ENVIRON = re.compile(r"[a-z][a-z0-9+.-]{0,32}+://[^\s,;\"'<>]+", re.IGNORECASE)
 
 
 class _Known:
-    """What this process knows of its own.
+    """What this process withholds.
 
     Attributes:
-        pattern: The secrets that it was started with, in every spelling that may be shown.
-        names: Hosts, buckets and folders that it was started with.
-        learned: Those of the places that it has read since, the newest last; bounded.
+        pattern: Its configured secrets, in every spelling.
+        names: Its configured hosts, buckets and folders.
+        learned: Names of locations that it has read since, the newest last; bounded.
     """
 
     pattern: re.Pattern[str] | None = None
@@ -173,7 +172,7 @@ class _Known:
 
 
 def remember(secrets: Iterable[str]) -> None:
-    """Withhold these values from now on, wherever they stand. Called once, at start."""
+    """Withhold these secrets from now on. Called once, at start."""
     whole = {one for one in secrets if len(one) >= _LEAST_SECRET}
     spelled = {
         form
@@ -186,7 +185,7 @@ def remember(secrets: Iterable[str]) -> None:
 
 
 def secrets_of(environ: Mapping[str, str]) -> set[str]:
-    """Return the secrets that a process's environment holds, by the names of its variables."""
+    """Return the secrets in a process's environment, by the names of its variables."""
     found = {value for name, value in environ.items() if _SECRET_VARIABLE.search(name)}
     for value in environ.values():
         found |= passwords_in(value)
@@ -204,7 +203,7 @@ def remember_names(names: Iterable[str]) -> None:
 
 
 def remember_location(uri: str) -> None:
-    """Withhold the names in a location from the public. Any thread; the oldest are forgotten."""
+    """Withhold the names in a location from the public. The oldest are dropped. Any thread."""
     for name in filter(_is_withheld, names_in(uri)):
         _Known.learned.pop(name, None)
         _Known.learned[name] = None
@@ -216,7 +215,7 @@ def remember_location(uri: str) -> None:
 def names_in(uri: str) -> set[str]:
     """Return the hosts or buckets in a URI, and its path.
 
-    A path of one or two parts is left out: it may be the name of a model, and its version.
+    A path of one or two parts is ignored: it may be a model and its version.
     """
     try:
         parts = urlsplit(_USERINFO_WITH_SLASH.sub(r"\1", uri))
@@ -240,14 +239,14 @@ def hosts_of(environ: Mapping[str, str]) -> set[str]:
 
 
 def _is_withheld(name: str) -> bool:
-    """Return whether a name is withheld: it is no word of ordinary sentences, and no number."""
+    """Whether a name is withheld: it is neither an ordinary word nor a number."""
     if len(name) < _LEAST_NAME or name.lower() in _ORDINARY:
         return False
     return any(one.isalpha() for one in name) or "." in name
 
 
 def _without_names(text: str) -> str:
-    """Return a text without the names that this process knows."""
+    """Return a text without the known names."""
     known = {*_Known.names, *_Known.learned}
     found = sorted((name for name in known if name in text), key=len, reverse=True)
     if not found:
@@ -262,7 +261,7 @@ def passwords_in(text: str) -> set[str]:
 
 
 def names_user(url: str) -> bool:
-    """Return whether a URL has a user or a password in it."""
+    """Whether a URL has a user or a password."""
     return any(pattern.search(url) for pattern in (_USERINFO_WITH_SLASH, _USERINFO))
 
 
@@ -306,7 +305,7 @@ def for_public(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text in one line in which nothing moves a terminal's cursor or turns its letters."""
+    """Return a text in one line, without control and reordering characters."""
     if text.isprintable():
         return text
     return "".join(

@@ -1,7 +1,7 @@
-"""Warnings and errors that repeat are counted, not written again.
+"""Counts warnings and errors that repeat, instead of writing them again.
 
-What fails a thousand times a second fills a disk by saying so. The first of equal lines is written;
-how often it was repeated is said some seconds later, as `log.repeated`.
+A fault a thousand times per second would fill the disk. The first of equal lines is written; the
+number of repetitions follows some seconds later, as `log.repeated`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import structlog
 
 WINDOW_S = 10.0
-"""For how long after a line was written equal ones are counted."""
+"""How long equal lines are counted after one was written."""
 MOST_REMEMBERED = 256
 _LEVELS = frozenset({"warning", "error", "critical"})
 _OF_ONE_OCCURRENCE = frozenset({"request_id", "stage_id", "pid"})
-"""Fields that differ between lines which say the same."""
+"""Fields that are ignored when lines are compared."""
 
 
 @dataclass(slots=True)
@@ -34,15 +34,14 @@ class _Line:
 class RepeatedLines:
     """A processor of structlog, and a filter of logging's handlers. Any thread.
 
-    Lines are equal if all of their fields are, but those that name one occurrence; of an exception
-    its type and message count.
+    Lines are equal if their fields are, except ids; of an exception, type and message count.
     """
 
     def __init__(
-        self, tell: Callable[[str, int], object], clock: Callable[[], float] = time.monotonic
+        self, log: Callable[[str, int], object], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Store; ``tell`` logs that the line of a name was repeated so often."""
-        self._tell = tell
+        """Start empty. ``log`` logs how often the line of a name was repeated."""
+        self._log = log
         self._clock = clock
         self._counting = threading.Lock()
         self._lines: OrderedDict[int, _Line] = OrderedDict()
@@ -59,9 +58,9 @@ class RepeatedLines:
         """
         if method in ("exception", *_LEVELS):
             name = str(fields.get("event"))
-            said = {name: fields[name] for name in fields.keys() - _OF_ONE_OCCURRENCE}
-            said["exc_info"] = _exception(fields.get("exc_info"))
-            if self._is_repeated(name, repr(sorted(said.items(), key=str))):
+            compared = {name: fields[name] for name in fields.keys() - _OF_ONE_OCCURRENCE}
+            compared["exc_info"] = _exception(fields.get("exc_info"))
+            if self._is_repeated(name, repr(sorted(compared.items(), key=str))):
                 raise structlog.DropEvent
         return fields
 
@@ -69,23 +68,23 @@ class RepeatedLines:
         """Let a library's line pass, or count it."""
         if record.levelno < logging.WARNING:
             return True
-        said = (record.levelno, record.getMessage(), _exception(record.exc_info))
-        return not self._is_repeated(record.name, repr((record.name, *said)))
+        compared = (record.levelno, record.getMessage(), _exception(record.exc_info))
+        return not self._is_repeated(record.name, repr((record.name, *compared)))
 
-    def _is_repeated(self, name: str, said: str) -> bool:
-        key, now = hash(said), self._clock()
+    def _is_repeated(self, name: str, line: str) -> bool:
+        key, now = hash(line), self._clock()
         with self._counting:
             known = self._lines.get(key)
             if known is not None and now - known.written_at < WINDOW_S:
                 known.repeated += 1
                 return True
-            self._forget(key)
+            self._remove(key)
             self._lines[key] = _Line(name, now)
             while len(self._lines) > MOST_REMEMBERED:
-                self._forget(next(iter(self._lines)))
+                self._remove(next(iter(self._lines)))
         return False
 
-    def _forget(self, key: int) -> None:
+    def _remove(self, key: int) -> None:
         line = self._lines.pop(key, None)
         if line is None or not line.repeated:
             return
@@ -94,23 +93,23 @@ class RepeatedLines:
         else:
             self._others += line.repeated
 
-    def tell_counts(self, at_end: bool) -> None:
-        """Say how often lines were repeated: of those of some seconds ago; at the end, of all."""
+    def log_counts(self, at_end: bool) -> None:
+        """Log how often lines were repeated in past windows; at the end, in all."""
         over = self._clock() - WINDOW_S
         with self._counting:
             for key, line in tuple(self._lines.items()):
                 if at_end or line.written_at <= over:
-                    self._forget(key)
+                    self._remove(key)
             due, self._due = self._due, []
             others, self._others = self._others, 0
         for line in due:
-            self._tell(line.name, line.repeated)
+            self._log(line.name, line.repeated)
         if others:
-            self._tell("others", others)
+            self._log("others", others)
 
 
 def _exception(exc_info: object) -> str | None:
-    """Return what tells an exception from another one, or None if there is none."""
+    """Return type and message of an exception, or None."""
     if exc_info is True:
         exc_info = sys.exc_info()
     error = exc_info[1] if isinstance(exc_info, tuple) else exc_info

@@ -1,11 +1,11 @@
-"""Lines of the log, written by a thread of their own: who logs never waits for the log's reader.
+"""Writes the log on a thread of its own, so that logging never blocks.
 
-Standard error is a pipe to something that may hang, and one that nobody reads stops whoever writes
-to it once it is full: the event loop, with every request. Here lines wait in a bounded queue;
-those that find it full are left out, and how many were is said when there is room again.
+Standard error may be a pipe whose reader hangs; once the pipe is full, a write would block the
+event loop. So lines wait in a bounded queue. Lines beyond it are left out, and their number is
+logged when there is room again.
 
-Not `logging.handlers.QueueListener`: it says that its queue is full by writing to standard error,
-and waits at its end for as long as the reader likes.
+`logging.handlers.QueueListener` would not do: it reports a full queue on standard error, and waits
+at its end without a limit.
 """
 
 from __future__ import annotations
@@ -19,47 +19,47 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 MOST_LINES = 2048
-END_PATIENCE_S = 2.0
+END_TIMEOUT_S = 2.0
 REGULARLY_S = 5.0
 
 
 class LogWriter:
-    """A stream for loggers, one line a `write`, by any thread. Never blocks.
+    """A stream for loggers, one line per `write`. Never blocks. Any thread.
 
-    Once a line was left out, all are, until the queue has run empty: a gap is one gap, and the line
-    that says so stands where it is.
+    Once a line was left out, all are until the queue is empty. So each gap is reported once, at its
+    position.
     """
 
     def __init__(
         self,
         descriptor: int,
-        tell: Callable[[int], object],
+        log_left_out: Callable[[int], object],
         regularly: Callable[[bool], object] = lambda _: None,
     ) -> None:
-        """Store.
+        """Prepare to start.
 
         Args:
-            descriptor: Where lines go.
-            tell: Logs, into this stream, that so many lines were left out.
-            regularly: Called every `REGULARLY_S` by the writer, and at its end, with True. It may
+            descriptor: Receives the lines.
+            log_left_out: Logs, into this stream, how many lines were left out.
+            regularly: Called by the thread every `REGULARLY_S`, and with True at its end. It may
                 log.
         """
         self._descriptor = descriptor
-        self._tell = tell
+        self._log_left_out = log_left_out
         self._regularly = regularly
-        # Reentrant, as the collector may log in the middle of a call.
+        # Reentrant, since the garbage collector may log during a call.
         self._lines: SimpleQueue[str | None] = SimpleQueue()
         self._left_out = 0
         self._counting = threading.RLock()
-        # Where nobody reads, it never ends: it must not keep the process.
+        # A daemon: without a reader it never ends.
         self._writer = threading.Thread(target=self._run, name="log lines", daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the thread."""
         self._writer.start()
 
     def write(self, text: str) -> int:
-        """Have a line written soon, or leave it out."""
+        """Queue a line, or leave it out."""
         waiting = self._lines.qsize()
         if waiting >= MOST_LINES or (self._left_out and waiting):
             with self._counting:
@@ -69,15 +69,12 @@ class LogWriter:
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: loggers ask for it after every line."""
+        """Do nothing; loggers call it after every line."""
 
     def end(self) -> None:
-        """Write what is waiting, in at most `END_PATIENCE_S`; what comes later is not written.
-
-        Twice is once.
-        """
+        """Write the queued lines within `END_TIMEOUT_S`, and end the thread. Idempotent."""
         self._lines.put(None)
-        self._writer.join(END_PATIENCE_S)
+        self._writer.join(END_TIMEOUT_S)
 
     # --- on the writer's thread -------------------------------------------------------------------
 
@@ -99,20 +96,20 @@ class LogWriter:
             if self._left_out and self._lines.empty():
                 with self._counting:
                     left_out, self._left_out = self._left_out, 0
-                with contextlib.suppress(Exception):  # nobody else writes the lines that come
-                    self._tell(left_out)
+                with contextlib.suppress(Exception):  # the thread must go on
+                    self._log_left_out(left_out)
 
     def _call_regularly(self, *, at_end: bool) -> None:
-        with contextlib.suppress(Exception):  # whatever it is: lines go on being written
+        with contextlib.suppress(Exception):  # the thread must go on
             self._regularly(at_end)
 
     def _put_out(self, data: bytes) -> None:
-        """Write past `sys.stderr`, whose lock the interpreter wants at its end."""
+        """Write to the descriptor: the interpreter locks `sys.stderr` at its end."""
         try:
             while data:
                 try:
                     data = data[os.write(self._descriptor, data) :]
-                except BlockingIOError:  # another process that has it made it so
+                except BlockingIOError:  # another process has made it non-blocking
                     select.select([], [self._descriptor], [])
         except OSError:
-            return  # there is nobody who could be told
+            return  # there is no reader

@@ -52,10 +52,10 @@ def test_a_line_that_repeats_is_counted(log: Log, write: Callable[[Log], None]) 
     for _ in range(1000):
         write(log)
     assert log.lines == ["accept.failed"]
-    log.repeated.tell_counts(False)
+    log.repeated.log_counts(False)
     assert log.counts == []
     log.now += WINDOW_S
-    log.repeated.tell_counts(False)
+    log.repeated.log_counts(False)
     assert [times for _, times in log.counts] == [999]
     write(log)
     assert len(log.lines) == 2
@@ -95,7 +95,7 @@ def test_counts_are_told_at_the_end_and_memory_is_bounded(log: Log) -> None:
         for _ in range(2):
             log.log("warning", "line", number=number)
     assert len(log.repeated._lines) == MOST_REMEMBERED
-    log.repeated.tell_counts(True)
+    log.repeated.log_counts(True)
     assert log.counts == [("line", 1)] * MOST_REMEMBERED + [("others", MOST_REMEMBERED)]
-    log.repeated.tell_counts(True)
+    log.repeated.log_counts(True)
     assert len(log.counts) == MOST_REMEMBERED + 1
