@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from registry_sync.system.damaged_files import DamagedFiles
+
 from gateway.contract.catalogue import VersionState
 from registry_sync.artifacts.environments.compatibility import OnMismatch
 from registry_sync.artifacts.store import ArtifactStore
@@ -22,7 +24,6 @@ from registry_sync.reconcile.operators import Operators
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.steps.intake import Intake
 from registry_sync.reconcile.view.node_view import NodeView
-from registry_sync.system.damaged_files import DamagedFiles
 from registry_sync.system.threads import Threads
 from tests.fakes.environments import FakeEnvironments
 from tests.fakes.gateway import FakeGateway, becomes

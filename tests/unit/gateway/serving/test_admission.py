@@ -1,4 +1,4 @@
-"""Places of this gateway, let go by everybody who keeps one; and bytes held without one."""
+"""Slots, and buffered bytes outside them."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def admission():
     return Admission(max_in_flight=3, max_in_flight_bytes=100, clock=lambda: 0.0)
 
 
-def test_one_request_alone_is_never_too_big(admission):
+def test_request_alone_is_never_too_big(admission):
     held = admission.buffer(60)
     held.add(1000)
     assert (admission.in_flight, admission.in_flight_bytes) == (0, 1060)
@@ -25,7 +25,7 @@ def test_one_request_alone_is_never_too_big(admission):
     assert (admission.in_flight, admission.in_flight_bytes) == (0, 0)
 
 
-def test_bytes_beside_those_of_others_are_bounded_as_they_arrive(admission):
+def test_arriving_bytes_are_bounded_beside_those_of_others(admission):
     first, second = admission.enter(40), admission.buffer()
     second.add(40)
     second.add(20)
@@ -41,7 +41,7 @@ def test_bytes_beside_those_of_others_are_bounded_as_they_arrive(admission):
 
 
 @pytest.mark.parametrize(("size", "share"), [(MIB, 5), (KIB_64, 120)])
-def test_what_arrives_leaves_bytes_for_places(size, share):
+def test_buffered_bytes_leave_room_for_slots(size, share):
     """Small bodies may buffer more, since it takes many of them."""
     admission = Admission(max_in_flight=1000, max_in_flight_bytes=10 * MIB)
     slow = [admission.buffer() for _ in range(share)]
@@ -69,7 +69,7 @@ def test_what_arrives_leaves_bytes_for_places(size, share):
     assert (admission.buffered_bytes, admission.in_flight_bytes) == (0, 0)
 
 
-def test_answers_that_are_read_slowly_are_counted_with_what_arrives():
+def test_unread_answers_count_as_buffered_bytes():
     admission = Admission(max_in_flight=10, max_in_flight_bytes=10 * MIB)
     answer = admission.buffer(5 * MIB)
     body = admission.buffer()
@@ -82,7 +82,7 @@ def test_answers_that_are_read_slowly_are_counted_with_what_arrives():
     assert (admission.buffered_bytes, admission.in_flight_bytes) == (0, 0)
 
 
-def test_the_number_is_bounded(admission):
+def test_number_of_slots_is_bounded(admission):
     places = [admission.enter(0) for _ in range(3)]
     with pytest.raises(GatewayOverloadedError):
         admission.enter(0)
@@ -92,7 +92,7 @@ def test_the_number_is_bounded(admission):
     admission.enter(0)
 
 
-def test_a_place_is_free_when_its_last_keeper_lets_go(admission):
+def test_slot_is_free_after_its_last_release(admission):
     slot = admission.enter(10)
     slot.share()
     slot.release()
@@ -101,7 +101,7 @@ def test_a_place_is_free_when_its_last_keeper_lets_go(admission):
     assert (admission.in_flight, admission.in_flight_bytes) == (0, 0)
 
 
-def test_a_refusal_says_how_long_what_is_in_flight_will_take():
+def test_refusal_says_when_the_requests_in_flight_will_be_done():
     now = [0.0]
     admission = Admission(max_in_flight=4, max_in_flight_bytes=1, clock=lambda: now[0])
     for _ in range(20):

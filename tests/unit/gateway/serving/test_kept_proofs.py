@@ -38,7 +38,7 @@ async def written(folder: Path, order: Load = ORDER, proof: Proof = PROOF) -> Pa
     return folder / name_of(order)
 
 
-async def test_it_is_there_for_the_next_worker_and_after_a_restart(tmp_path: Path) -> None:
+async def test_proof_is_kept_for_the_next_worker_and_over_a_restart(tmp_path: Path) -> None:
     folder = tmp_path / "proofs"
     proofs = KeptProofs(folder)
     assert await proofs.of(ORDER) is None
@@ -57,7 +57,7 @@ async def test_it_is_there_for_the_next_worker_and_after_a_restart(tmp_path: Pat
         {"cuda_devices": "all"},
     ],
 )
-async def test_it_is_no_other_artifacts_or_environments(
+async def test_proof_is_of_one_artifact_and_environment(
     tmp_path: Path, other: dict[str, Any]
 ) -> None:
     await written(tmp_path)
@@ -107,9 +107,7 @@ def damages() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("damage", damages())
-async def test_what_is_damaged_is_as_good_as_none_and_written_again(
-    tmp_path: Path, damage: str
-) -> None:
+async def test_damaged_proof_is_ignored_and_written_again(tmp_path: Path, damage: str) -> None:
     path = await written(tmp_path)
     path.write_bytes(damages()[damage])
     proofs = KeptProofs(tmp_path)
@@ -138,9 +136,7 @@ async def test_what_is_no_file_is_not_opened(tmp_path: Path, kind: str) -> None:
     assert await KeptProofs(tmp_path).of(ORDER) == PROOF
 
 
-async def test_a_disk_that_is_full_keeps_nobody_from_anything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_full_disk_prevents_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill_disk(monkeypatch)
     proofs = KeptProofs(tmp_path)
     proofs.keep(ORDER, PROOF)
@@ -155,7 +151,7 @@ async def test_a_disk_that_is_full_keeps_nobody_from_anything(
     assert known.joined_rows == 192
 
 
-async def test_no_thread_that_can_be_started_keeps_nobody_from_anything(
+async def test_missing_threads_prevent_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refuse(*_: object) -> None:
@@ -172,7 +168,7 @@ async def test_no_thread_that_can_be_started_keeps_nobody_from_anything(
     assert names(tmp_path) == {name_of(ORDER)}
 
 
-async def test_a_folder_that_cannot_be_made_is_no_reason_to_fail(tmp_path: Path) -> None:
+async def test_missing_folder_prevents_nothing(tmp_path: Path) -> None:
     (tmp_path / "proofs").write_text("a file")
     proofs = KeptProofs(tmp_path / "proofs")
     assert await proofs.of(ORDER) is None
@@ -224,7 +220,7 @@ async def test_a_write_does_not_list_the_folder_again(
     assert names(tmp_path) == {name_of(one) for one in (ORDER, orders[-8], *orders[-6:])}
 
 
-async def test_only_so_many_are_kept_those_used_last(
+async def test_most_recently_used_proofs_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     most = 64
@@ -245,7 +241,7 @@ async def test_only_so_many_are_kept_those_used_last(
     assert len(proofs._known) <= most
 
 
-async def test_what_one_worker_has_disproved_its_sibling_does_not_restore(tmp_path: Path) -> None:
+async def test_disproved_batching_is_not_restored_by_a_sibling(tmp_path: Path) -> None:
     proofs = KeptProofs(tmp_path)
     disproved = replace(PROOF)
     disproved.answer_whole("an answer to 3 rows was not one per row")
@@ -277,7 +273,7 @@ async def test_of_many_findings_the_last_is_written(tmp_path: Path) -> None:
     assert known.joined_rows == 499
 
 
-async def test_what_a_full_disk_refused_is_tried_again(
+async def test_refused_proof_is_written_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.serving.kept_proofs._RETRY_S", 0.01)
@@ -300,7 +296,7 @@ async def test_what_no_thread_could_write_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.serving.kept_proofs._TRY_AGAIN_S", 0.01)
-    proofs = Proofs(tmp_path / "proofs")
+    proofs = KeptProofs(tmp_path / "proofs")
 
     async def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
@@ -318,7 +314,7 @@ async def test_what_no_thread_could_write_is_tried_again(
     assert logs[0]["event"] == "proof.not_written"
 
 
-async def test_what_a_full_disk_refused_is_told_and_written_with_the_next(
+async def test_refused_proof_is_reported_and_written_with_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damaged = DamagedFiles()

@@ -1,4 +1,4 @@
-"""Probes: who does not answer in its own time ends, and nobody delays the others."""
+"""Probes: silent and wrong replicas are replaced, and none delays the others."""
 
 import asyncio
 import time
@@ -123,21 +123,21 @@ async def watched(residents: Residents, own_timeout_s: float | None, until: Any)
     await asyncio.gather(watch, return_exceptions=True)
 
 
-async def test_who_does_not_answer_ends_and_delays_no_other() -> None:
+async def test_silent_worker_is_ended_and_delays_no_other() -> None:
     silent, sound = Probed(3600.0), Probed(0.0)
     await watched(Residents(silent, sound), None, lambda: silent.killed)
     assert sound.probes > 3
     assert sound.killed is None
 
 
-async def test_a_model_has_the_time_for_its_example_that_its_tag_gives_it() -> None:
+async def test_example_may_take_the_models_time_out() -> None:
     slow = Probed(0.2)
     residents = Residents(slow)
     await watched(residents, 5.0, lambda: residents.measurements)
     assert slow.killed is None
 
 
-async def test_a_slow_model_is_asked_for_a_tenth_of_its_time_at_most() -> None:
+async def test_probes_take_a_tenth_of_a_workers_time_at_most() -> None:
     slow, quick = Probed(0.04), Probed(0.0)
     began_at = time.monotonic()
     await watched(Residents(slow, quick), 5.0, lambda: slow.probes == 3)
@@ -145,7 +145,7 @@ async def test_a_slow_model_is_asked_for_a_tenth_of_its_time_at_most() -> None:
     assert quick.probes > slow.probes
 
 
-async def test_a_busy_worker_is_no_slow_one() -> None:
+async def test_busy_worker_is_not_slow() -> None:
     busy = Busy(0.0)
     began_at = time.monotonic()
     await watched(Residents(busy), None, lambda: busy.probes == 4)
@@ -153,7 +153,7 @@ async def test_a_busy_worker_is_no_slow_one() -> None:
     assert busy.killed is None
 
 
-async def test_one_that_answers_a_probe_with_nonsense_ends() -> None:
+async def test_worker_with_an_invalid_probe_reply_is_ended() -> None:
     odd = Odd(0.0)
     await watched(Residents(odd), None, lambda: odd.killed)
     assert "its probe failed" in str(odd.killed)
@@ -172,7 +172,7 @@ async def test_one_that_is_about_to_end_is_no_failure() -> None:
     assert [one for one in logs if one.get("replica")] == []
 
 
-async def test_a_probe_that_cannot_be_taken_in_ends_no_other() -> None:
+async def test_fault_while_taking_a_measurement_ends_no_other_probe() -> None:
     class Odd(Residents):
         def measured(self, resident: Any, private_bytes: int) -> None:
             super().measured(resident, private_bytes)
@@ -215,7 +215,7 @@ async def test_the_rounds_have_their_interval() -> None:
     assert time.monotonic() - began_at > 5 * INTERVAL_S
 
 
-async def test_a_round_that_fails_is_not_the_last() -> None:
+async def test_failed_round_is_not_the_last() -> None:
     residents = Residents()
     await watched(residents, None, lambda: residents.rounds > 2)
 
@@ -224,7 +224,7 @@ def a_node() -> Node:
     return Node(node_id="n", boot_id="b", table=RouteTable("champion"))
 
 
-async def test_a_copy_that_fails_its_check_is_told_until_one_was_loaded() -> None:
+async def test_damaged_copy_is_reported_until_one_was_loaded() -> None:
     node = a_node()
     observer = _LoadObserver(Telemetry(), node)
     observer.load_failed(KEY, "load_failed", "the model raised ImportError")
@@ -239,7 +239,7 @@ async def test_a_copy_that_fails_its_check_is_told_until_one_was_loaded() -> Non
     assert node.damaged() == []
 
 
-async def test_news_of_damaged_copies_are_bounded() -> None:
+async def test_reports_of_damaged_copies_are_bounded() -> None:
     node = a_node()
     for number in range(1, 301):
         node.copy_damaged("m", number, f"sha256:{number:064x}", "altered")
@@ -281,7 +281,7 @@ async def up(world: World, count: int) -> list[Any]:
     return list(world.workers)
 
 
-async def test_the_workers_of_a_version_are_looked_at_one_after_the_other() -> None:
+async def test_replicas_of_a_version_are_probed_one_by_one() -> None:
     world = World(count=4)
     workers = await up(world, 3)
     world.probe_s = 3 * INTERVAL_S
@@ -291,7 +291,7 @@ async def test_the_workers_of_a_version_are_looked_at_one_after_the_other() -> N
     assert world.ends == []
 
 
-async def test_who_is_wrong_once_is_looked_at_again_and_stays() -> None:
+async def test_replica_that_is_wrong_once_stays() -> None:
     world = World(count=4)
     workers = await up(world, 2)
     turns = Counter[Any]()
@@ -306,7 +306,7 @@ async def test_who_is_wrong_once_is_looked_at_again_and_stays() -> None:
     assert world.ends == []
 
 
-async def test_who_is_wrong_twice_answers_what_it_has_and_ends_while_its_sibling_serves() -> None:
+async def test_replica_that_is_wrong_twice_drains_while_its_sibling_serves() -> None:
     world = World(count=4)
     wrong, sound = await up(world, 2)
     wrong.pace, sound.pace = 0.1, 1.0
@@ -330,7 +330,7 @@ async def test_who_is_wrong_twice_answers_what_it_has_and_ends_while_its_sibling
     assert sound.state is ReplicaState.READY
 
 
-async def test_of_siblings_that_are_all_wrong_one_goes_at_a_time() -> None:
+async def test_siblings_that_are_all_wrong_are_replaced_one_at_a_time() -> None:
     world = World(count=4)
     first = await up(world, 3)
     world.example = lambda one: (one not in first, "no features")
@@ -345,7 +345,7 @@ async def test_of_siblings_that_are_all_wrong_one_goes_at_a_time() -> None:
     assert fewest == 2
 
 
-async def test_siblings_whose_successors_do_not_come_up_stay() -> None:
+async def test_siblings_stay_if_their_successors_fail() -> None:
     world = World(count=4)
     first, second = await up(world, 2)
     world.example = lambda one: (False, "no features")
@@ -363,7 +363,7 @@ def stopped(world: World) -> list[Any]:
     return [one for one in world.workers if one.state is ReplicaState.STOPPED]
 
 
-async def test_a_sole_worker_that_is_wrong_has_a_successor_before_its_last_answer() -> None:
+async def test_sole_wrong_replica_gets_a_successor_while_it_drains() -> None:
     world = World(count=2)
     (wrong,) = await up(world, 1)
     held = await world.set.lease(key("a"))
@@ -377,7 +377,7 @@ async def test_a_sole_worker_that_is_wrong_has_a_successor_before_its_last_answe
     assert len(world.workers) == 2
 
 
-async def test_a_version_that_is_wrong_for_ever_is_left_alone_for_a_while_and_says_so() -> None:
+async def test_version_that_stays_wrong_pauses_with_a_reason() -> None:
     world = World(count=2)
     world.last = {key("a")}
     await up(world, 1)
@@ -405,7 +405,7 @@ async def test_a_version_that_is_wrong_for_ever_is_left_alone_for_a_while_and_sa
         ([True, False], False, False),
     ],
 )
-def test_one_goes_at_a_time_and_none_whose_successor_would_not_come(
+def test_replica_may_go_if_its_successor_would_come(
     siblings: list[bool], troubled: bool, may: bool
 ) -> None:
     wrong: Any = SimpleNamespace(ready=True)
@@ -416,7 +416,7 @@ def test_one_goes_at_a_time_and_none_whose_successor_would_not_come(
 @pytest.mark.parametrize(
     ("own_timeout_s", "interval_s", "seconds"), [(None, 30, 40), (300, 30, 310), (1, 30, 30)]
 )
-def test_what_ends_again_and_again_by_a_probe_or_a_limit_ends_within_a_life(
+def test_longest_life_covers_probes_and_limits(
     own_timeout_s: float | None, interval_s: float, seconds: float
 ) -> None:
     none: Any = None
@@ -435,9 +435,7 @@ def test_what_ends_again_and_again_by_a_probe_or_a_limit_ends_within_a_life(
 @pytest.mark.parametrize(
     ("evicted", "died", "counted"), [(True, False, 0), (False, False, 0), (False, True, 1)]
 )
-async def test_only_ends_that_nobody_asked_for_are_deaths(
-    evicted: bool, died: bool, counted: int
-) -> None:
+async def test_only_ends_without_a_stop_are_deaths(evicted: bool, died: bool, counted: int) -> None:
     telemetry = Telemetry()
     observer = _LoadObserver(telemetry, a_node())
     observer.ended(KEY, "because", evicted=evicted, died=died)

@@ -58,7 +58,7 @@ async def read_all(sock, count):
     return got
 
 
-async def test_everything_queued_in_one_turn_leaves_in_order():
+async def test_frames_of_one_step_leave_in_order():
     end = End()
     frames = [(2, n, b"{}", b"x" * n) for n in range(1, 200)]
     for frame in frames:
@@ -69,7 +69,7 @@ async def test_everything_queued_in_one_turn_leaves_in_order():
     end.close()
 
 
-async def test_a_full_socket_is_waited_for_and_nothing_is_lost():
+async def test_full_socket_loses_no_frame():
     end = End(buffer=4096)
     body = bytes(range(256)) * 4000
     for number in (1, 2, 3):
@@ -83,7 +83,7 @@ async def test_a_full_socket_is_waited_for_and_nothing_is_lost():
     end.close()
 
 
-async def test_what_a_dead_peer_never_got_is_known():
+async def test_frames_that_a_dead_peer_never_got_are_known():
     end = End()
     end.peer.close()
     end.channel.send(2, 7, b"{}", b"body")
@@ -92,7 +92,7 @@ async def test_what_a_dead_peer_never_got_is_known():
     end.close()
 
 
-async def test_what_a_peer_said_before_it_died_is_still_read():
+async def test_last_frames_of_a_dead_peer_are_read():
     end = End()
     end.peer.sendall(joined(67, 1, b"{}", b"answer") + joined(67, 2, b"{}", b"half")[:-1])
     end.peer.close()
@@ -102,7 +102,7 @@ async def test_what_a_peer_said_before_it_died_is_still_read():
     end.close()
 
 
-async def test_what_is_no_frame_closes_the_channel():
+async def test_invalid_frame_closes_the_channel():
     end = End()
     end.peer.sendall(PREFIX.pack(2, 0, MAX_BODY_BYTES + 1, 1))
     await end.closed.wait()
@@ -149,7 +149,7 @@ async def test_a_kernel_without_memory_costs_no_frame():
     end.close()
 
 
-async def test_what_goes_on_writing_for_a_dead_peer_is_not_read_for_ever():
+async def test_reading_from_a_dead_peer_is_bounded():
     """A child of the worker has its socket, and never stops."""
     end = End()
     endless = Odd(end.ours, 0)

@@ -43,7 +43,7 @@ async def until_logged(logs: list[EventDict], count: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_it_is_logged_with_the_replica_that_said_it(worker: Printing) -> None:
+async def test_output_is_logged_with_its_replica(worker: Printing) -> None:
     with capture_logs() as logs:
         worker.say(b"one\ntwo\n\xff")
         await until_logged(logs, 1)
@@ -57,7 +57,7 @@ async def test_it_is_logged_with_the_replica_that_said_it(worker: Printing) -> N
     ]
 
 
-async def test_one_that_prints_without_end_is_slowed_and_cut(worker: Printing) -> None:
+async def test_endless_output_is_slowed_and_cut(worker: Printing) -> None:
     written, ending = 0, threading.Event()
 
     def print_on() -> None:
@@ -82,7 +82,7 @@ async def test_one_that_prints_without_end_is_slowed_and_cut(worker: Printing) -
     assert written < 64 * 1024 * 1024
 
 
-async def test_its_last_words_are_logged_whatever_it_said_before(worker: Printing) -> None:
+async def test_last_output_is_always_logged(worker: Printing) -> None:
     worker.output._left_bytes = 0.0
     with capture_logs() as logs:
         worker.say(b"x" * 10_000 + b"\nlast words")
@@ -93,7 +93,7 @@ async def test_its_last_words_are_logged_whatever_it_said_before(worker: Printin
     assert only["left_out_bytes"] == 10_011 - len(only["text"])
 
 
-async def test_the_end_of_the_pipe_is_the_end(worker: Printing) -> None:
+async def test_end_of_the_pipe_ends_the_log(worker: Printing) -> None:
     with capture_logs() as logs:
         worker.say(b"bye")
         os.close(worker.write_end)

@@ -51,7 +51,7 @@ class SlowLauncher:
         return self.worker
 
 
-async def test_a_worker_whose_replica_was_ended_while_it_was_started_is_ended_too():
+async def test_worker_of_a_replica_ended_during_its_start_ends():
     launcher = SlowLauncher()
     stopped: list[Replica] = []
     replica = Replica("m/1", launcher, LIMITS, stopped.append)
@@ -112,7 +112,7 @@ async def _made_ready():
     await replica.wait_stopped()
 
 
-async def test_a_worker_that_ends_with_its_first_word_frees_its_place():
+async def test_worker_that_ends_after_hello_stops_its_replica():
     launcher = ReadyLauncher()
     stopped: list[Replica] = []
     replica = Replica("m/1", launcher, LIMITS, stopped.append)
@@ -124,7 +124,7 @@ async def test_a_worker_that_ends_with_its_first_word_frees_its_place():
     assert stopped == [replica]
 
 
-async def test_a_worker_stuck_in_one_prediction_is_ended(ready):
+async def test_stuck_worker_is_ended(ready):
     replica, launcher = ready
     done = []
     answer = replica.submit(
@@ -163,7 +163,7 @@ async def test_every_request_that_the_worker_had_begun_is_counted_once(counted):
     assert counts == [0.25, None, 0.25, 0.25]
 
 
-def test_an_answer_refused_as_not_finite_is_the_models_fault_and_says_where():
+def test_answer_that_is_not_finite_is_the_models_fault():
     details = [[1, "predictions", "a number that is not finite"]]
     error = read_failed(encode_header(Failed("not_finite", "no", details)))
     assert isinstance(error, NotFiniteAnswerError)
@@ -237,7 +237,7 @@ async def _all_sent(replica):
         await asyncio.sleep(0)
 
 
-async def test_a_worker_that_answers_others_is_not_stuck(ready):
+async def test_worker_that_answers_others_is_not_stuck(ready):
     replica, launcher = ready
     waiting = [
         replica.submit(b"{}", b"", timeout_s=0.05, limit_s=0.05, on_done=lambda: None)
@@ -252,7 +252,7 @@ async def test_a_worker_that_answers_others_is_not_stuck(ready):
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_a_caller_who_left_does_not_leave_a_stuck_worker(ready):
+async def test_stuck_worker_is_ended_after_its_caller_left(ready):
     replica, launcher = ready
     replica.submit(b"{}", b"", timeout_s=0.05, limit_s=0.05, on_done=lambda: None).cancel()
     async with asyncio.timeout(10):
@@ -295,7 +295,7 @@ async def test_load_and_warm_up_have_limits_of_their_own(load_s, warm_up_s, said
     assert (late.value.failure, late.value.message) == ("timeout", reason)
 
 
-async def test_a_warm_up_goes_on_after_the_time_of_the_load():
+async def test_warm_up_may_last_beyond_the_load_timeout():
     limits = replace(LIMITS, load_timeout_s=0.3, warm_up_timeout_s=30)
     replica, starting = await load_with(limits, Warming())
     await asyncio.sleep(0.6)
@@ -305,7 +305,7 @@ async def test_a_warm_up_goes_on_after_the_time_of_the_load():
         await starting
 
 
-async def test_a_worker_prolongs_no_warm_up_by_saying_that_it_begins():
+async def test_second_warm_up_message_is_invalid():
     replica, starting = await load_with(LIMITS, Warming(), Warming())
     async with asyncio.timeout(10):
         with pytest.raises(LoadError, match="a warm-up begins out of its order"):
@@ -313,7 +313,7 @@ async def test_a_worker_prolongs_no_warm_up_by_saying_that_it_begins():
         await replica.wait_stopped()
 
 
-async def test_a_warm_up_that_is_told_with_its_end_is_ready():
+async def test_warm_up_and_its_end_in_one_read_make_a_replica_ready():
     replica, starting = await load_with(LIMITS, Warming(), LOADED)
     assert await starting == LOADED
     assert replica.state is ReplicaState.READY
@@ -321,7 +321,7 @@ async def test_a_warm_up_that_is_told_with_its_end_is_ready():
     await replica.wait_stopped()
 
 
-async def test_a_refusal_says_when_what_is_in_flight_will_be_done(ready):
+async def test_refusal_has_the_time_of_the_requests_in_flight(ready):
     replica, launcher = ready
     assert replica.service_s == 0
     loop = asyncio.get_running_loop()
@@ -344,7 +344,7 @@ async def test_a_refusal_says_when_what_is_in_flight_will_be_done(ready):
 
 
 @pytest.mark.parametrize(("inside", "next_one"), [([400, 500], 101), ([4000], 0), ([1] * 8, 0)])
-async def test_it_has_no_room_for_what_it_would_refuse(ready, inside, next_one):
+async def test_replica_has_no_room_for_a_request_that_it_would_refuse(ready, inside, next_one):
     """Of eight requests, and of 1000 bytes unless it is one request alone."""
     replica, _ = ready
 
@@ -373,14 +373,14 @@ async def test_large_bodies_leave_room_for_small_ones():
     await replica.wait_stopped()
 
 
-async def test_it_has_room_for_the_last_byte(ready):
+async def test_replica_has_room_up_to_the_last_byte(ready):
     replica, _ = ready
     for size in (400, 500, 100):
         assert replica.has_room(size)
         replica.submit(b"{}", b"x" * size, timeout_s=5, limit_s=5, on_done=lambda: None)
 
 
-async def test_a_caller_with_little_time_does_not_end_a_worker_that_others_may_use_longer(ready):
+async def test_short_deadline_of_a_caller_does_not_end_its_worker(ready):
     replica, launcher = ready
     done = []
     answer = replica.submit(b"{}", b"", timeout_s=0.05, limit_s=60, on_done=lambda: done.append(1))
@@ -396,7 +396,7 @@ async def test_a_caller_with_little_time_does_not_end_a_worker_that_others_may_u
     assert done == [1]
 
 
-async def test_a_worker_that_sends_more_than_an_answer_may_be_is_left(ready):
+async def test_worker_with_a_reply_beyond_the_limit_is_ended(ready):
     replica, launcher = ready
     launcher.worker.peer.sendall(PREFIX.pack(Kind.REPLY, 0, LOAD.max_answer_bytes + 1, 1))
     async with asyncio.timeout(10):
@@ -404,7 +404,7 @@ async def test_a_worker_that_sends_more_than_an_answer_may_be_is_left(ready):
             await asyncio.sleep(0.001)
 
 
-async def test_what_a_worker_holds_is_what_it_said_last(ready):
+async def test_replica_has_the_latest_measurements(ready):
     replica, launcher = ready
     assert (replica.private_bytes, replica.gpu_bytes, replica.example_s) == (1, 0, 0.0)
     probe = asyncio.ensure_future(replica.probe(5.0))
@@ -442,7 +442,7 @@ async def heard(replica, launcher):
     await probe
 
 
-async def test_what_a_worker_proves_while_it_serves_is_kept_and_shown(proved):
+async def test_proof_while_serving_is_kept_and_shown(proved):
     replica, launcher, kept = proved
     launcher.say(Proving(LOST.as_header()))
     launcher.say(Proved(PROOF.as_header()))
@@ -455,14 +455,14 @@ async def test_what_a_worker_proves_while_it_serves_is_kept_and_shown(proved):
 
 
 @pytest.mark.parametrize("header", [{}, {"joined_rows": 2**63}, PROOF.as_header() | {"lost": "1"}])
-async def test_what_is_no_proof_is_not_kept(proved, header):
+async def test_invalid_proof_is_not_kept(proved, header):
     replica, launcher, kept = proved
     launcher.say(Proved(header))
     await heard(replica, launcher)
     assert (kept, replica.loaded) == ([], LOADED)
 
 
-async def test_a_worker_that_speaks_nonsense_of_proofs_is_ended(proved):
+async def test_malformed_proof_message_ends_its_worker(proved):
     replica, launcher, kept = proved
     launcher.worker.peer.sendall(b"".join(pack(Kind.PROVED, 0, b'{"proof": 1}')))
     async with asyncio.timeout(10):
@@ -474,7 +474,7 @@ DEEP = b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
 
 
 @pytest.mark.parametrize("kind", [Kind.PROVED, Kind.PROVING])
-async def test_a_proof_that_is_nested_too_deep_ends_its_worker(proved, kind):
+async def test_proof_nested_too_deep_ends_its_worker(proved, kind):
     replica, launcher, kept = proved
     launcher.worker.peer.sendall(b"".join(pack(kind, 0, b'{"proof":%b}' % DEEP)))
     async with asyncio.timeout(10):
@@ -483,7 +483,7 @@ async def test_a_proof_that_is_nested_too_deep_ends_its_worker(proved, kind):
     assert "not JSON" in replica.end_reason
 
 
-async def test_an_answer_to_a_probe_that_is_nested_too_deep_ends_its_worker(proved):
+async def test_probe_reply_nested_too_deep_ends_its_worker(proved):
     replica, launcher, _ = proved
     probe = asyncio.ensure_future(replica.probe(10))
     await asyncio.sleep(0)
@@ -493,7 +493,7 @@ async def test_an_answer_to_a_probe_that_is_nested_too_deep_ends_its_worker(prov
     assert "not JSON" in replica.end_reason
 
 
-async def test_a_worker_lost_in_a_proof_is_ended_and_its_requests_are_not_begun(proved):
+async def test_worker_lost_in_a_proof_is_ended_and_its_requests_not_begun(proved):
     replica, launcher, kept = proved
     launcher.say(Proving(LOST.as_header()))
     await heard(replica, launcher)
@@ -507,7 +507,7 @@ async def test_a_worker_lost_in_a_proof_is_ended_and_its_requests_are_not_begun(
 
 
 @pytest.mark.parametrize(("told", "lost"), [(False, [LOST]), (True, [])])
-async def test_only_a_worker_that_ends_by_itself_in_a_proof_is_lost_in_it(proved, told, lost):
+async def test_only_a_worker_that_dies_in_a_proof_is_lost_in_it(proved, told, lost):
     replica, launcher, kept = proved
     launcher.say(Proving(LOST.as_header()))
     await heard(replica, launcher)
@@ -524,7 +524,7 @@ async def test_only_a_worker_that_ends_by_itself_in_a_proof_is_lost_in_it(proved
     assert kept == lost
 
 
-async def test_a_proof_longer_than_the_models_time_out_is_lost_and_no_requests_fault(proved):
+async def test_proof_beyond_the_models_time_out_is_lost(proved):
     replica, launcher, kept = proved
     replica._limits = replace(replica._limits, stuck_grace_s=0.2)
     replica._proofs._grace_s, replica._proofs._limit_s = 0.2, 100.0
@@ -543,7 +543,7 @@ async def test_a_proof_longer_than_the_models_time_out_is_lost_and_no_requests_f
     assert replica.end_reason == "it did not come back from a proof within 0.3 s"
 
 
-async def test_a_proof_may_take_a_part_of_the_models_time_out():
+async def test_proof_may_take_a_part_of_the_models_time_out():
     launcher, kept = ReadyLauncher(), []
     limits = replace(LIMITS, stuck_grace_s=0.1, proof_s=100.0)
     replica = Replica("m/1", launcher, limits, lambda _: None, on_proof=lambda _, p: kept.append(p))
@@ -555,7 +555,7 @@ async def test_a_proof_may_take_a_part_of_the_models_time_out():
     assert kept == [replace(PROOF, lost=MAX_LOST)]
 
 
-async def test_a_worker_that_ends_between_two_proofs_is_lost_in_none(proved):
+async def test_worker_that_ends_between_proofs_is_lost_in_none(proved):
     replica, launcher, kept = proved
     launcher.say(Proving(LOST.as_header()))
     launcher.say(Proved(PROOF.as_header()))
@@ -566,7 +566,7 @@ async def test_a_worker_that_ends_between_two_proofs_is_lost_in_none(proved):
     assert kept == [PROOF]
 
 
-async def test_a_proof_in_the_warm_up_has_its_own_time():
+async def test_proof_in_the_warm_up_has_its_own_time_limit():
     kept: list[Proof] = []
     limits = replace(LIMITS, warm_up_timeout_s=0.3, proof_s=30, stuck_grace_s=1)
     replica, starting = await load_with(limits, Warming(), Proving(LOST.as_header()), kept=kept)
@@ -580,7 +580,7 @@ async def test_a_proof_in_the_warm_up_has_its_own_time():
     assert kept == [PROOF]
 
 
-async def test_a_worker_that_does_not_come_back_from_its_first_proof_may_start_without():
+async def test_load_with_a_lost_proof_is_tried_again_without_it():
     kept: list[Proof] = []
     limits = replace(LIMITS, warm_up_timeout_s=30, proof_s=0.1, stuck_grace_s=0.1)
     said = [Warming(), *[Proving(LOST.as_header())] * 3]
@@ -593,7 +593,7 @@ async def test_a_worker_that_does_not_come_back_from_its_first_proof_may_start_w
     assert kept == [replace(PROOF, lost=MAX_LOST)]
 
 
-async def test_a_worker_that_ends_in_its_first_proof_has_said_how_far_it_came():
+async def test_worker_that_dies_in_its_first_proof_keeps_its_progress():
     kept: list[Proof] = []
     begun = Proving(replace(LOST, batching="alone", joined_rows=1).as_header())
     said = Warming(), begun, Proving(LOST.as_header())
@@ -622,7 +622,7 @@ async def test_a_worker_that_ends_in_its_first_proof_has_said_how_far_it_came():
     ],
     ids=str,
 )
-async def test_a_worker_that_says_of_itself_what_cannot_be_is_not_ready(odd):
+async def test_invalid_report_of_a_load_fails_it(odd):
     replica, starting = await load_with(LIMITS, Warming(), replace(LOADED, **odd))
     async with asyncio.timeout(10):
         with pytest.raises(LoadError, match="invalid message"):
@@ -630,7 +630,7 @@ async def test_a_worker_that_says_of_itself_what_cannot_be_is_not_ready(odd):
         await replica.wait_stopped()
 
 
-async def test_what_was_proved_comes_with_ready_and_what_is_none_is_no_fault():
+async def test_proof_in_the_report_of_a_load_is_kept():
     for header, expected in ((PROOF.as_header(), [PROOF]), ({"odd": 1}, [])):
         kept: list[Proof] = []
         said = Warming(), replace(LOADED, proof=header)

@@ -1,4 +1,4 @@
-"""Seconds per answer, and what a refused caller is told of them."""
+"""Seconds per answer, and the Retry-After made of them."""
 
 import pytest
 
@@ -15,18 +15,18 @@ def paced(answers_per_interval, interval_s, intervals=40, start=100.0):
 
 
 @pytest.mark.parametrize("together", [1, 7, 64])
-def test_answers_that_come_together_share_the_time_before_them(together):
+def test_answers_together_share_the_interval_before_them(together):
     assert paced(together, 0.5).seconds_per_answer == pytest.approx(0.5 / together)
 
 
-def test_idle_time_is_nobodys():
+def test_idle_time_does_not_count():
     pace = paced(1, 0.5)
     pace.began(10_000.0)
     pace.answered(10_000.5)
     assert pace.seconds_per_answer == pytest.approx(0.5)
 
 
-def test_what_was_measured_before_an_idle_time_weighs_less_than_what_comes_after_it():
+def test_measurements_before_an_idle_time_weigh_less():
     pace = paced(1, 5.0)
     pace.began(1_000.0)
     assert pace.seconds_per_answer == pytest.approx(5.0), "until something else is known"
@@ -34,7 +34,7 @@ def test_what_was_measured_before_an_idle_time_weighs_less_than_what_comes_after
     assert pace.seconds_per_answer == pytest.approx(0.005, rel=0.01)
 
 
-def test_an_idle_time_that_is_short_forgets_nothing():
+def test_short_idle_time_keeps_the_measurements():
     pace = ServiceRate()
     pace.began(0.0)
     for number in range(1, 50):
@@ -43,14 +43,14 @@ def test_an_idle_time_that_is_short_forgets_nothing():
     assert pace.seconds_per_answer == pytest.approx(0.975, rel=0.1)
 
 
-def test_what_has_no_work_is_worth_trying_after_a_while():
+def test_rate_of_an_idle_owner_decays():
     pace = paced(1, 5.0, intervals=1)
     assert pace.decayed_s(105.0) == pytest.approx(5.0)
     assert pace.decayed_s(115.0) == pytest.approx(5.0 / 1024)
     assert pace.decayed_s(1e6) == 0
 
 
-def test_a_coarse_clock_does_not_hide_a_quick_worker():
+def test_coarse_clock_does_not_hide_a_fast_worker():
     pace = ServiceRate()
     pace.began(0.0)
     for number in range(1, 2001):
@@ -58,7 +58,7 @@ def test_a_coarse_clock_does_not_hide_a_quick_worker():
     assert pace.seconds_per_answer == pytest.approx(0.0003, rel=0.1)
 
 
-def test_it_follows_a_change_within_some_intervals():
+def test_rate_follows_a_change_within_some_intervals():
     pace = paced(1, 0.01)
     pace.began(500.0)
     for number in range(1, 31):
@@ -70,9 +70,9 @@ def test_it_follows_a_change_within_some_intervals():
     ("in_flight", "interval_s", "expected"),
     [(4, 0.01, 1), (10, 0.5, 5), (10, 0.51, 6), (256, 10, 60)],
 )
-def test_a_refused_caller_is_told_when_what_is_in_flight_is_done(in_flight, interval_s, expected):
+def test_retry_after_covers_the_requests_in_flight(in_flight, interval_s, expected):
     assert paced(1, interval_s).retry_after_s(in_flight) == expected
 
 
-def test_before_the_first_answer_it_is_one_second():
+def test_retry_after_is_a_second_before_the_first_answer():
     assert ServiceRate().retry_after_s(256) == 1

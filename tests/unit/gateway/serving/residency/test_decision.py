@@ -1,4 +1,4 @@
-"""What is decided: a table of snapshots and actions, and what holds of any snapshot."""
+"""Decisions: a table of snapshots and actions, and invariants of any snapshot."""
 
 from collections.abc import Sequence
 from typing import Any

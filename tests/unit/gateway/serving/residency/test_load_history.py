@@ -1,4 +1,4 @@
-"""What is remembered of versions: sizes, seconds, and how long to leave them alone."""
+"""The history of loads: sizes, load times and pauses."""
 
 import pytest
 
@@ -30,34 +30,34 @@ def record(clock):
     return LoadHistory(clock)
 
 
-def test_nothing_is_known_of_a_version_that_was_never_loaded(record):
+def test_nothing_is_known_of_a_new_version(record):
     assert record.bytes_of(key()) is None
     assert record.trouble(key()) is None
     assert record.pause_s(key()) == 0
     assert record.expected_load_s(key()) > 0
 
 
-def test_the_last_load_counts(record):
+def test_last_load_counts(record):
     record.loaded(key(), 4.0, 100)
     record.loaded(key(), 4.0, 200)
     assert record.bytes_of(key()) == 200
 
 
-def test_a_load_is_expected_to_take_what_it_took_or_else_what_the_last_one_took(record):
+def test_expected_load_time_is_the_last_of_the_version_or_of_any(record):
     record.loaded(key("a"), 4.0, 100)
     record.loaded(key("b"), 9.0, 100)
     assert record.expected_load_s(key("a")) == 4.0
     assert record.expected_load_s(key("c")) == 9.0
 
 
-def test_failures_in_a_row_back_off_and_a_load_that_succeeds_ends_the_row(record, clock):
+def test_failures_in_a_row_back_off_until_a_load_succeeds(record, clock):
     assert [record.load_failed(key(), "no luck") for _ in range(3)] == [1, 2, 4]
     clock.now += 100
     record.loaded(key(), 1.0, 100)
     assert record.load_failed(key(), "no luck") == 1
 
 
-def test_callers_of_a_version_that_failed_are_refused_until_its_pause_is_over(record, clock):
+def test_callers_of_a_failed_version_are_refused_during_its_pause(record, clock):
     pause_s = record.load_failed(key(), "no module named x")
     with pytest.raises(ModelLoadFailedError, match="no module named x") as refused:
         record.pause_s(key())
@@ -66,7 +66,7 @@ def test_callers_of_a_version_that_failed_are_refused_until_its_pause_is_over(re
     assert record.pause_s(key()) == 0
 
 
-def test_deaths_are_forgiven_until_they_are_many_in_a_short_time(record, clock):
+def test_few_deaths_are_forgiven(record, clock):
     for _ in range(2):
         record.died(key(), "segfault", had_answered=False)
     assert record.trouble(key()) is None
@@ -78,7 +78,7 @@ def test_deaths_are_forgiven_until_they_are_many_in_a_short_time(record, clock):
 
 
 @pytest.mark.parametrize("apart_s", [32.0, 40.0])
-def test_a_version_whose_workers_live_until_they_are_seen_to_be_wrong_is_left_alone(clock, apart_s):
+def test_version_whose_replicas_hang_again_and_again_pauses(clock, apart_s):
     record = LoadHistory(clock, longest_life_s=lambda key: 40.0)
     pauses = 0
     for _ in range(20):
@@ -93,7 +93,7 @@ def test_a_version_whose_workers_live_until_they_are_seen_to_be_wrong_is_left_al
     assert record.keeps_dying(key()) is None
 
 
-def test_a_life_begins_with_a_load(clock):
+def test_life_includes_the_load(clock):
     record = LoadHistory(clock, longest_life_s=lambda key: 40.0)
     for _ in range(3):
         record.loaded(key(), 100.0, 1)
@@ -102,20 +102,20 @@ def test_a_life_begins_with_a_load(clock):
     assert record.trouble(key()) is not None
 
 
-def test_nothing_is_told_of_deaths_that_are_forgiven(record):
+def test_forgiven_deaths_are_not_reported(record):
     assert record.keeps_dying(key()) is None
     for _ in range(2):
         record.died(key(), "segfault", had_answered=False)
     assert record.keeps_dying(key()) is None
 
 
-def test_callers_wait_out_the_short_pause_of_a_version_that_had_served(record):
+def test_callers_wait_for_the_pause_of_a_version_that_had_served(record):
     for _ in range(9):
         record.died(key(), "killed", had_answered=True)
     assert record.pause_s(key()) == load_history._SERVED_BACK_OFF_S
 
 
-def test_a_new_try_forgets_what_went_wrong_and_keeps_what_was_measured(record):
+def test_forgiving_removes_failures_and_keeps_measurements(record):
     record.loaded(key(), 4.0, 100)
     record.load_failed(key(), "no luck")
     record.forgive(key())
@@ -123,7 +123,7 @@ def test_a_new_try_forgets_what_went_wrong_and_keeps_what_was_measured(record):
     assert record.bytes_of(key()) == 100
 
 
-def test_the_oldest_is_forgotten_beyond_a_bound(record, monkeypatch):
+def test_oldest_entry_is_removed_beyond_the_bound(record, monkeypatch):
     monkeypatch.setattr(load_history, "_REMEMBERED", 2)
     for name in ("a", "b", "a", "c"):
         record.loaded(key(name), 1.0, 1)
@@ -136,7 +136,7 @@ def test_back_off_grows_and_is_bounded():
     assert max(waits) == 60
 
 
-def test_the_next_worker_of_a_version_takes_over_its_uses_which_fade(record, clock):
+def test_next_replica_takes_over_the_faded_heat(record, clock):
     assert record.take_heat(key()) == 0
     record.keep_heat(key(), 3.0)
     record.keep_heat(key(), 1.0)  # of a second worker
@@ -145,7 +145,7 @@ def test_the_next_worker_of_a_version_takes_over_its_uses_which_fade(record, clo
     assert record.take_heat(key()) == 0
 
 
-def test_what_a_model_held_last_is_known_of_its_next_version(record):
+def test_peak_size_of_a_model_is_known_for_its_next_version(record):
     assert record.bytes_of_model("a") == 0
     record.loaded(key("a"), 1.0, 100, 300)
     assert record.bytes_of_model("a") == 300

@@ -1,4 +1,4 @@
-"""Who waits for room gets it from whom it ought to, soon, and keeps nobody else waiting."""
+"""Room for waiting loads: from which replicas, in which order, and without delaying others."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from tests.fakes.resident_set import MIB, World, key, staging, until
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give who waits its turn soon."""
+    """Let a waiting demand have its turn soon."""
     monkeypatch.setattr(decision, "TURN_WAIT_S", 0.01)
 
 
@@ -40,7 +40,7 @@ def names_of_ended(world: World) -> list[str]:
     return [name for name, _ in world.ends]
 
 
-async def test_a_look_that_fails_is_followed_by_another(
+async def test_failed_decision_is_followed_by_another(
     soon: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World()
@@ -59,7 +59,7 @@ async def test_a_look_that_fails_is_followed_by_another(
 # --- swaps ----------------------------------------------------------------------------------------
 
 
-async def test_auto_keeps_the_old_version_while_an_evicted_one_still_ends() -> None:
+async def test_auto_keeps_the_old_version_while_a_victim_ends() -> None:
     world = World(count=2)
     await world.use("b")
     await world.use("a")
@@ -75,7 +75,7 @@ async def test_auto_keeps_the_old_version_while_an_evicted_one_still_ends() -> N
     assert names_of_ended(world) == ["b/1"]
 
 
-async def test_a_swap_that_cannot_fit_beside_the_old_version_is_told_so_at_once() -> None:
+async def test_swap_that_cannot_fit_beside_the_old_version_fails_at_once() -> None:
     world = crowded(a=60, b=5)
     await world.use("b")
     await world.use("a")
@@ -86,7 +86,7 @@ async def test_a_swap_that_cannot_fit_beside_the_old_version_is_told_so_at_once(
             await world.stage(key("a", 2), replaces=key("a"))
 
 
-async def test_a_swap_looks_for_room_no_longer_than_callers_do() -> None:
+async def test_swap_waits_for_room_no_longer_than_callers() -> None:
     world = World(count=2, load_budget_s=0.1)
     world.pins = {key("b")}
     busy = await world.set.lease(key("b"))
@@ -97,7 +97,7 @@ async def test_a_swap_looks_for_room_no_longer_than_callers_do() -> None:
     busy.release()
 
 
-async def test_the_last_version_says_what_the_next_one_will_need() -> None:
+async def test_size_of_the_last_version_is_expected_of_the_next() -> None:
     world = crowded(a=80)  # 10 MiB were guessed
     await world.use("a")
     with pytest.raises(LoadError) as raised:
@@ -106,10 +106,10 @@ async def test_the_last_version_says_what_the_next_one_will_need() -> None:
     assert sum(one.bytes for one in world.set.residents()) <= 100 * MIB
 
 
-# --- those behind ---------------------------------------------------------------------------------
+# --- blocked loads --------------------------------------------------------------------------------
 
 
-async def test_who_waits_for_busy_neighbours_keeps_nobody_from_free_room() -> None:
+async def test_blocked_stage_does_not_delay_loads_that_fit() -> None:
     world = crowded(a=40, b=40, c=5)
     world.pins = {key("b")}
     busy = await world.set.lease(key("b"))
@@ -142,7 +142,7 @@ async def ask_for_ever(world: World, name: str) -> None:
         await asyncio.sleep(0)
 
 
-async def test_who_cannot_find_room_keeps_nobody_from_evicting(soon: None) -> None:
+async def test_blocked_load_does_not_prevent_evictions(soon: None) -> None:
     world = crowded(big=60, c=20, d=20, y=10)
     busy = await without_a_place_for_x(world)
     caller = asyncio.ensure_future(ask_for_ever(world, "x"))
@@ -153,7 +153,7 @@ async def test_who_cannot_find_room_keeps_nobody_from_evicting(soon: None) -> No
     await over(world, caller)
 
 
-async def test_a_held_promotion_keeps_nobody_from_evicting(soon: None) -> None:
+async def test_blocked_promotion_does_not_prevent_evictions(soon: None) -> None:
     world = crowded(a=40, big=40, c=20, y=10)
     world.pins = {key("big")}
     await world.use("a")
@@ -167,7 +167,7 @@ async def test_a_held_promotion_keeps_nobody_from_evicting(soon: None) -> None:
     await over(world, stage)
 
 
-async def test_the_turn_of_who_cannot_find_room_goes_to_who_can(soon: None) -> None:
+async def test_turn_goes_to_a_demand_that_can_use_it(soon: None) -> None:
     world = crowded(big=60, c=20, d=20, y=10)
     leases = [await without_a_place_for_x(world)]
     leases += [await world.set.lease(key(name)) for name in ("c", "d")]
@@ -185,7 +185,7 @@ async def test_the_turn_of_who_cannot_find_room_goes_to_who_can(soon: None) -> N
     await over(world, first)
 
 
-async def test_who_waits_for_a_busy_neighbour_lets_others_have_what_it_will_not_need(
+async def test_turn_leaves_surplus_room_to_others(
     soon: None,
 ) -> None:
     world = crowded(big=60, c=20, d=20, y=10)
@@ -200,7 +200,7 @@ async def test_who_waits_for_a_busy_neighbour_lets_others_have_what_it_will_not_
     assert {one.key.model for one in world.set.residents()} == {"x", "y", "d"}
 
 
-async def test_many_small_ones_cannot_keep_a_big_one_from_its_turn(soon: None) -> None:
+async def test_big_load_gets_its_turn_among_small_ones(soon: None) -> None:
     smalls = [f"s{n}" for n in range(8)]
     world = crowded(**dict.fromkeys(smalls, 25))
     world.guess_megabytes = 25
@@ -223,7 +223,7 @@ async def test_many_small_ones_cannot_keep_a_big_one_from_its_turn(soon: None) -
     await over(world, *callers)
 
 
-async def test_who_is_waited_for_goes_before_what_nobody_waits_for() -> None:
+async def test_caller_goes_before_background_loads() -> None:
     world = World(count=9)
     world.gate.clear()
     world.set.load_in_background([key("b"), key("c")])
@@ -234,7 +234,7 @@ async def test_who_is_waited_for_goes_before_what_nobody_waits_for() -> None:
     await until(lambda: world.set.is_ready(key("c")))
 
 
-async def test_who_comes_late_waits_its_own_time() -> None:
+async def test_late_caller_waits_for_its_own_budget() -> None:
     world = World(count=1, load_budget_s=1.0)
     world.pins = {key("a")}  # what is kept resident is not closed for others
     busy = await world.set.lease(key("a"))
@@ -249,7 +249,7 @@ async def test_who_comes_late_waits_its_own_time() -> None:
     (await second).release()
 
 
-async def test_one_long_request_does_not_keep_others_from_making_way(
+async def test_long_request_does_not_prevent_other_evictions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(decision, "TURN_WAIT_S", 0.02)
@@ -274,17 +274,17 @@ async def test_one_long_request_does_not_keep_others_from_making_way(
     long.release()
 
 
-# --- those that go, and come back -----------------------------------------------------------------
+# --- ends, pauses and restarts -------------------------------------------------------------------
 
 
-async def test_who_has_grown_goes_and_not_a_bigger_neighbour_that_has_not() -> None:
+async def test_replica_that_grew_ends_before_a_bigger_one() -> None:
     world = crowded(a=60, b=10)
     a, b = await world.set.lease(key("a")), await world.set.lease(key("b"))
     world.set.measured(b.resident, 45 * MIB)
     assert (a.resident.closed_to_new, b.resident.closed_to_new) == (False, True)
 
 
-async def test_an_active_version_whose_replacement_fails_once_is_tried_again_unasked(
+async def test_active_version_restarts_after_a_failed_restart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(load_history, "_FIRST_BACK_OFF_S", 0.02)
@@ -299,7 +299,7 @@ async def test_an_active_version_whose_replacement_fails_once_is_tried_again_una
     assert world.starts == ["a/1"] * 3
 
 
-async def test_a_busy_version_that_made_way_for_one_that_fails_does_not_rest_first() -> None:
+async def test_displaced_version_restarts_at_once_if_its_successor_fails() -> None:
     world = World(count=1)
     world.last = {key("a")}
     busy = await world.set.lease(key("a"))
@@ -332,7 +332,7 @@ def look_after_its_rest(world: World) -> list[ReplicaKey]:
 
 
 @pytest.mark.parametrize("swap", ["unload_first", "blue_green"])
-async def test_a_version_that_rests_is_not_loaded_beside_its_successor(swap: str) -> None:
+async def test_paused_version_is_not_loaded_beside_its_successor(swap: str) -> None:
     world = await resting()
     await world.stage(key("a", 2), replaces=key("a"), swap=swap)
     world.last = {key("a", 2)}
@@ -341,7 +341,7 @@ async def test_a_version_that_rests_is_not_loaded_beside_its_successor(swap: str
     assert world.set.versions() == {key("a", 2)}
 
 
-async def test_a_version_that_rests_is_loaded_if_its_successor_fails() -> None:
+async def test_paused_version_is_loaded_if_its_successor_fails() -> None:
     world = await resting()
     world.failures = [LoadError("warm_up_failed", "NaN")]
     with pytest.raises(LoadError, match="NaN"):
@@ -350,7 +350,7 @@ async def test_a_version_that_rests_is_loaded_if_its_successor_fails() -> None:
     await until(lambda: world.set.is_ready(key("a")))
 
 
-async def test_a_version_that_rests_is_not_loaded_once_no_alias_means_it() -> None:
+async def test_paused_version_without_an_alias_is_not_loaded() -> None:
     world = await resting()
     world.last = set()
     assert world.set.digests() == set()
@@ -359,14 +359,14 @@ async def test_a_version_that_rests_is_not_loaded_once_no_alias_means_it() -> No
     assert look_after_its_rest(world) == []
 
 
-async def test_a_version_that_is_retired_while_it_rests_is_not_loaded() -> None:
+async def test_paused_version_that_is_retired_is_not_loaded() -> None:
     world = await resting()
     world.set.retire(key("a"), "retired")
     assert world.set.versions() == set()
     assert look_after_its_rest(world) == []
 
 
-async def test_a_wrong_worker_that_makes_room_is_not_replaced_beside_its_successor() -> None:
+async def test_displaced_wrong_replica_gets_no_second_successor() -> None:
     world = World(count=4)
     world.last = {key("a")}
     busy = await world.set.lease(key("a"))
@@ -381,7 +381,7 @@ async def test_a_wrong_worker_that_makes_room_is_not_replaced_beside_its_success
     assert world.ends == [("a/1", "unloaded first: its successor needs the room")]
 
 
-async def test_what_was_hot_and_made_room_before_it_came_up_stays_away() -> None:
+async def test_displaced_background_load_is_not_loaded() -> None:
     world = World(count=4)
     world.last = {key("a")}
     world.gate.clear()
@@ -396,7 +396,7 @@ async def test_what_was_hot_and_made_room_before_it_came_up_stays_away() -> None
     assert {one.key for one in world.set.residents()} == {key("x"), key("a", 2)}
 
 
-async def test_what_was_hot_and_has_no_worker_again_yet_is_not_forgotten() -> None:
+async def test_waiting_background_loads_are_among_the_hottest() -> None:
     world = World(count=9)
     await world.use("a")
     world.gate.clear()

@@ -1,4 +1,4 @@
-"""Which replica a request goes to."""
+"""The choice of a replica for a request."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -79,7 +79,7 @@ def after_one_slow_answer(then_s: float) -> list[Server]:
     return servers
 
 
-def test_one_slow_answer_takes_a_replica_out_of_use_for_seconds_only():
+def test_slow_answer_avoids_a_replica_for_seconds_only():
     servers = after_one_slow_answer(0.005)
     assert traffic(servers, from_s=5.2, to_s=7.2, every_s=0.006, together=2)[0] == 0, (
         "it was slow just now"
@@ -89,24 +89,24 @@ def test_one_slow_answer_takes_a_replica_out_of_use_for_seconds_only():
     assert min(given[0], given[1]) > 0.4 * given.total(), given
 
 
-def test_a_replica_that_is_slow_still_is_tried_now_and_then_only():
+def test_replica_that_stays_slow_is_tried_rarely():
     servers = after_one_slow_answer(5.0)
     given = traffic(servers, from_s=5.2, to_s=65.2, every_s=0.008, together=2)
     assert 1 <= given[0] <= 6, given
 
 
-def test_a_slow_replica_is_not_tried_while_a_fast_one_is_idle():
+def test_slow_replica_is_not_tried_while_a_fast_one_is_idle():
     servers = after_one_slow_answer(5.0)
     assert traffic(servers, from_s=5.2, to_s=600.0, every_s=0.1)[0] == 0
 
 
-def test_a_replica_that_would_refuse_is_not_chosen_while_another_has_places() -> None:
+def test_full_replica_is_not_chosen_beside_one_with_room() -> None:
     full, free = one(256, 0.001, room_bytes=-1), one(3, 0.1)
     assert choose([full, free], 0, 0.0) is free
     assert choose([full], 0, 0.0) is full
 
 
-def test_a_body_goes_where_there_is_room_for_it() -> None:
+def test_body_goes_to_a_replica_with_room_for_it() -> None:
     tight, roomy = one(4, 0.001, room_bytes=1000), one(6, 0.001)
     assert choose([tight, roomy], 1000, 0.0) is tight
     assert choose([tight, roomy], 1001, 0.0) is roomy

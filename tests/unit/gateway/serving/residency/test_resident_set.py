@@ -35,7 +35,7 @@ async def test_a_hundred_callers_share_one_load():
     assert leases[0].resident.leases == 0
 
 
-async def test_callers_who_leave_do_not_cancel_the_load():
+async def test_callers_that_leave_do_not_cancel_the_load():
     world = World()
     world.gate.clear()
     callers = [asyncio.ensure_future(world.set.lease(key("a"))) for _ in range(10)]
@@ -48,7 +48,7 @@ async def test_callers_who_leave_do_not_cancel_the_load():
     assert world.set.residents()[0].leases == 0
 
 
-async def test_a_caller_cancelled_in_the_step_that_gave_it_its_lease_gives_it_back():
+async def test_caller_cancelled_as_it_gets_its_lease_releases_it():
     world = World()
     world.gate.clear()
     caller = asyncio.ensure_future(world.set.lease(key("a")))
@@ -63,7 +63,7 @@ async def test_a_caller_cancelled_in_the_step_that_gave_it_its_lease_gives_it_ba
     assert resident.leases == 0
 
 
-async def test_the_least_recently_used_makes_room():
+async def test_least_recently_used_replica_is_evicted():
     world = World(count=2)
     for name in ("a", "b", "a"):
         await world.use(name)
@@ -73,7 +73,7 @@ async def test_the_least_recently_used_makes_room():
     assert ("ended", "b", True) in world.told
 
 
-async def test_what_loads_and_what_waits_for_its_load_is_in_use_as_what_serves_is():
+async def test_digests_include_loading_and_waiting_versions():
     world = World(count=3)
     serving, *others = (ReplicaKey(name, 1, "sha256:" + name * 64) for name in "abcd")
     (await world.set.lease(serving)).release()
@@ -88,7 +88,7 @@ async def test_what_loads_and_what_waits_for_its_load_is_in_use_as_what_serves_i
     assert world.set.digests() == {one.digest for one in others}
 
 
-async def test_a_leased_replica_is_not_evicted_and_the_newcomer_has_its_turn():
+async def test_leased_replica_is_not_evicted():
     world = World(count=1)
     held = await world.set.lease(key("a"))
     newcomer = asyncio.ensure_future(world.set.lease(key("b")))
@@ -99,7 +99,7 @@ async def test_a_leased_replica_is_not_evicted_and_the_newcomer_has_its_turn():
     assert world.starts == ["a/1", "b/1"]
 
 
-async def test_steady_traffic_on_a_resident_cannot_keep_a_newcomer_out(monkeypatch):
+async def test_steady_traffic_cannot_keep_a_new_version_out(monkeypatch):
     monkeypatch.setattr(decision, "TURN_WAIT_S", 0.01)
     world = World(count=1)
     held = await world.set.lease(key("a"))
@@ -110,7 +110,7 @@ async def test_steady_traffic_on_a_resident_cannot_keep_a_newcomer_out(monkeypat
     (await newcomer).release()
 
 
-async def test_what_has_come_anew_is_loaded_without_a_pause():
+async def test_renewed_version_is_loaded_without_a_pause():
     world = World()
     world.failures = [LoadError("integrity", "altered")]
     with pytest.raises(ModelLoadFailedError, match="altered"):
@@ -122,7 +122,7 @@ async def test_what_has_come_anew_is_loaded_without_a_pause():
     lease.release()
 
 
-async def test_no_room_within_the_budget_is_a_503_that_says_when_to_come_back():
+async def test_no_room_within_the_budget_is_refused_with_retry_after():
     world = World(count=1, load_budget_s=0.05)
     held = await world.set.lease(key("a"))
     with pytest.raises(ModelLoadingError) as raised:
@@ -132,7 +132,7 @@ async def test_no_room_within_the_budget_is_a_503_that_says_when_to_come_back():
     await until(lambda: not world.set._queue._demands)
 
 
-async def test_what_cannot_fit_is_told_so_and_evicts_nobody():
+async def test_version_that_cannot_fit_is_refused_and_evicts_nothing():
     world = World(megabytes=50)
     await world.use("a")
     world.set.load_history.loaded(key("big"), 1.0, 60 * MIB)
@@ -141,7 +141,7 @@ async def test_what_cannot_fit_is_told_so_and_evicts_nobody():
     assert world.ends == []
 
 
-async def test_a_model_that_turns_out_too_big_ends_and_the_others_stay():
+async def test_model_that_proves_too_big_ends_alone():
     world = World(megabytes=50)
     world.sizes["big"] = 60 * MIB
     await world.use("a")
@@ -151,7 +151,7 @@ async def test_a_model_that_turns_out_too_big_ends_and_the_others_stay():
     assert world.set.is_ready(key("a"))
 
 
-async def test_a_failed_load_is_told_to_all_and_remembered_for_a_while():
+async def test_failed_load_refuses_all_callers_and_begins_a_pause():
     world = World()
     world.failures = [LoadError("load_failed", "no module named x")]
     callers = [world.set.lease(key("a")) for _ in range(3)]
@@ -162,7 +162,7 @@ async def test_a_failed_load_is_told_to_all_and_remembered_for_a_while():
     assert world.starts == ["a/1"]
 
 
-async def test_a_worker_killed_while_it_loads_is_started_again_for_its_waiters():
+async def test_worker_killed_during_its_load_is_started_again():
     world = World()
     world.gate.clear()
     caller = asyncio.ensure_future(world.set.lease(key("a")))
@@ -176,7 +176,7 @@ async def test_a_worker_killed_while_it_loads_is_started_again_for_its_waiters()
 @pytest.mark.parametrize(
     "failure", ["environment_missing", "worker_not_started", "stopped", "internal_error", "timeout"]
 )
-async def test_what_another_process_would_meet_again_is_not_tried_at_once(failure):
+async def test_lasting_failure_is_not_tried_again_at_once(failure):
     world = World()
     world.failures = [LoadError(failure, "no such file")]
     with pytest.raises(ModelLoadFailedError, match="no such file"):
@@ -184,7 +184,7 @@ async def test_what_another_process_would_meet_again_is_not_tried_at_once(failur
     assert world.starts == ["a/1"]
 
 
-async def test_a_worker_that_died_is_replaced_by_the_next_request():
+async def test_replica_that_died_is_replaced_by_the_next_request():
     world = World()
     await world.use("a")
     world.workers[0].end()
@@ -192,7 +192,7 @@ async def test_a_worker_that_died_is_replaced_by_the_next_request():
     assert world.starts == ["a/1", "a/1"]
 
 
-async def test_callers_who_joined_in_the_moment_of_death_wait_for_the_next_worker():
+async def test_callers_that_join_a_dying_replica_wait_for_the_next():
     world = World()
     await world.use("a")
     world.workers[0].state = ReplicaState.DRAINING  # its socket has ended, its process not yet
@@ -203,7 +203,7 @@ async def test_callers_who_joined_in_the_moment_of_death_wait_for_the_next_worke
     assert len(world.workers) == 2
 
 
-async def test_a_version_that_keeps_crashing_is_left_alone_for_a_while():
+async def test_version_that_keeps_crashing_pauses():
     world = World()
     for _ in range(3):
         await world.use("a")
@@ -213,7 +213,7 @@ async def test_a_version_that_keeps_crashing_is_left_alone_for_a_while():
 
 
 @pytest.mark.parametrize("retired", [False, True])
-async def test_a_worker_that_dies_with_its_last_request_is_one_death_and_no_eviction(retired):
+async def test_death_with_the_last_request_counts_once_and_as_no_eviction(retired):
     world = World()
     deaths = 3
     for _ in range(deaths):
@@ -232,7 +232,7 @@ async def test_a_worker_that_dies_with_its_last_request_is_one_death_and_no_evic
     assert world.set.residents() == []
 
 
-async def test_callers_wait_for_a_version_whose_worker_was_killed_while_it_served(monkeypatch):
+async def test_callers_wait_after_the_death_of_a_replica_that_had_served(monkeypatch):
     monkeypatch.setattr(load_history, "_SERVED_BACK_OFF_S", 0.05)
     world = World()
     for _ in range(6):
@@ -243,7 +243,7 @@ async def test_callers_wait_for_a_version_whose_worker_was_killed_while_it_serve
     assert len(world.starts) == 7
 
 
-async def test_nobody_busy_goes_for_a_load_that_does_not_wait_for_room(monkeypatch):
+async def test_paused_load_closes_no_busy_replica(monkeypatch):
     monkeypatch.setattr(decision, "TURN_WAIT_S", 0.01)
     monkeypatch.setattr(load_history, "_SERVED_BACK_OFF_S", 0.2)
     world = World(count=2)
@@ -258,7 +258,7 @@ async def test_nobody_busy_goes_for_a_load_that_does_not_wait_for_room(monkeypat
     assert world.ends == []
 
 
-async def test_a_version_that_pauses_keeps_nobody_else_waiting():
+async def test_paused_version_does_not_delay_others():
     world = World(count=1)
     for _ in range(3):
         await world.use("a")
@@ -271,7 +271,7 @@ async def test_a_version_that_pauses_keeps_nobody_else_waiting():
     await asyncio.gather(paused, return_exceptions=True)
 
 
-async def test_a_stage_spares_its_standby_and_what_it_replaces():
+async def test_stage_spares_its_standby_and_the_old_version():
     world = World(count=2)
     await world.use("a")
     await world.stage(key("a", 2), replaces=key("a"))
@@ -286,7 +286,7 @@ async def test_a_stage_spares_its_standby_and_what_it_replaces():
     assert ("ended", "a", True) in world.told
 
 
-async def test_a_failed_stage_gives_everything_back():
+async def test_failed_stage_releases_everything():
     world = World(count=2)
     await world.use("a")
     world.failures = [LoadError("warm_up_failed", "NaN")]
@@ -296,7 +296,7 @@ async def test_a_failed_stage_gives_everything_back():
     assert world.set.is_ready(key("a"))
 
 
-async def test_what_was_warmed_once_is_the_first_to_go():
+async def test_demoted_version_is_evicted_first():
     world = World(count=2)
     await world.use("a")
     await world.stage(key("b"))
@@ -309,7 +309,7 @@ async def test_what_was_warmed_once_is_the_first_to_go():
 # --- who makes room for whom ----------------------------------------------------------------------
 
 
-async def test_without_room_for_both_a_blue_green_swap_is_held_and_says_how_to_go_on():
+async def test_blue_green_without_room_fails_with_advice():
     world = World(count=1)
     await world.use("a")
     with pytest.raises(LoadError, match=r"gateway\.swap=auto") as raised:
@@ -318,7 +318,7 @@ async def test_without_room_for_both_a_blue_green_swap_is_held_and_says_how_to_g
     assert world.ends == []
 
 
-async def test_without_room_for_a_version_that_replaces_none_no_tag_is_recommended():
+async def test_stage_without_an_old_version_fails_without_advice():
     world = World(count=1)
     await world.stage(key("a"), stage_id="s0")
     with pytest.raises(LoadError) as raised:
@@ -327,7 +327,7 @@ async def test_without_room_for_a_version_that_replaces_none_no_tag_is_recommend
     assert "gateway.swap" not in str(raised.value)
 
 
-async def test_without_room_for_both_auto_ends_the_old_version_once_it_is_idle():
+async def test_auto_without_room_drains_the_old_version():
     world = World(count=1)
     held = await world.set.lease(key("a"))
     stage = await staging(world, swap="auto")
@@ -339,14 +339,14 @@ async def test_without_room_for_both_auto_ends_the_old_version_once_it_is_idle()
     assert [name for name, _ in world.ends] == ["a/1"]
 
 
-async def test_with_room_for_both_auto_keeps_the_old_version():
+async def test_auto_with_room_keeps_the_old_version():
     world = World(count=2)
     await world.use("a")
     await world.stage(key("a", 2), replaces=key("a"), swap="auto")
     assert world.ends == []
 
 
-async def test_unload_first_ends_the_old_version_although_there_is_room():
+async def test_unload_first_ends_the_old_version_despite_room():
     world = World(count=9)
     await world.use("a")
     await world.stage(key("a", 2), replaces=key("a"), swap="unload_first")
@@ -355,7 +355,7 @@ async def test_unload_first_ends_the_old_version_although_there_is_room():
 
 
 @pytest.mark.parametrize("swap", ["auto", "unload_first"])
-async def test_what_could_not_fit_alone_ends_nobody(swap):
+async def test_version_that_could_not_fit_alone_displaces_nothing(swap):
     world = World(megabytes=50)
     await world.use("a")
     world.set.load_history.loaded(key("a", 2), 1.0, 60 * MIB)
@@ -364,7 +364,7 @@ async def test_what_could_not_fit_alone_ends_nobody(swap):
     assert world.ends == []
 
 
-async def test_who_asks_for_a_version_that_made_room_asks_again_when_that_is_over():
+async def test_callers_of_a_displaced_version_resolve_again_after_the_stage():
     world = World(count=1)
     await world.use("a")
     world.gate.clear()
@@ -379,7 +379,7 @@ async def test_who_asks_for_a_version_that_made_room_asks_again_when_that_is_ove
         await caller
 
 
-async def test_a_stage_that_wants_back_what_made_room_is_not_told_to_ask_again():
+async def test_stage_of_a_displaced_version_goes_on():
     world = World(count=2)
     await world.use("a")
     world.gate.clear()
@@ -398,7 +398,7 @@ async def test_a_stage_that_wants_back_what_made_room_is_not_told_to_ask_again()
     assert world.set.is_ready(key("a"))
 
 
-async def test_a_worker_that_is_retired_as_it_dies_while_loading_is_not_started_again():
+async def test_replica_retired_as_it_dies_loading_is_not_started_again():
     world = World()
     world.failures = [LoadError("worker_died", "killed")]
     world.gate.clear()
@@ -418,7 +418,7 @@ async def test_a_worker_that_is_retired_as_it_dies_while_loading_is_not_started_
     assert world.starts == ["a/1"]
 
 
-async def test_a_worker_that_died_while_loading_is_started_with_what_is_known_by_then():
+async def test_worker_that_died_loading_is_started_with_a_new_order():
     world = World()
     orders: list[int] = []
 
@@ -433,7 +433,7 @@ async def test_a_worker_that_died_while_loading_is_started_with_what_is_known_by
     await world.set.close(0.1)
 
 
-async def test_a_version_that_made_room_for_one_that_fails_is_loaded_again():
+async def test_displaced_version_is_loaded_again_if_its_successor_fails():
     world = World(count=1)
     world.last = {key("a")}
     await world.use("a")
@@ -444,7 +444,7 @@ async def test_a_version_that_made_room_for_one_that_fails_is_loaded_again():
     assert world.starts == ["a/1", "a/2", "a/1"]
 
 
-async def test_a_bulk_of_new_models_takes_one_place_and_no_more():
+async def test_many_new_models_evict_one_resident_only():
     world = World(count=3)
     for name in ("a", "b", "c"):
         await world.use(name)
@@ -457,7 +457,7 @@ async def test_a_bulk_of_new_models_takes_one_place_and_no_more():
     assert [world.set.is_ready(key(name)) for name in "abc"] == [False, True, True]
 
 
-async def test_versions_that_are_kept_resident_stay_while_others_come_and_go():
+async def test_version_kept_resident_stays_while_others_change():
     world = World(count=2)
     world.pins = {key("a")}
     for name in ("a", "b", "c", "d", "e"):
@@ -465,7 +465,7 @@ async def test_versions_that_are_kept_resident_stay_while_others_come_and_go():
     assert world.set.is_ready(key("a"))
 
 
-async def test_a_busy_version_that_is_kept_resident_makes_way_for_its_like_only(monkeypatch):
+async def test_busy_version_kept_resident_yields_to_another_such_only(monkeypatch):
     monkeypatch.setattr(decision, "TURN_WAIT_S", 0.01)
     world = World(count=1, load_budget_s=0.1)
     world.pins = {key("a"), key("c")}
@@ -482,7 +482,7 @@ async def test_a_busy_version_that_is_kept_resident_makes_way_for_its_like_only(
 # --- several workers of a version -----------------------------------------------------------------
 
 
-async def test_a_version_has_the_workers_that_it_asks_for_where_there_is_room():
+async def test_version_gets_its_replicas_while_there_is_room():
     world = World(count=4)
     world.asked_replicas = {"a": 3}
     await world.use("a")
@@ -495,13 +495,13 @@ async def test_a_version_has_the_workers_that_it_asks_for_where_there_is_room():
     assert len(world.ends) == 1
 
 
-async def test_a_promotion_brings_up_all_workers_before_it_counts():
+async def test_stage_waits_for_all_of_its_replicas():
     world = World(count=4)
     await world.stage(key("a"), replicas=3)
     assert sum(one.ready for one in world.set.residents()) == 3
 
 
-async def test_without_room_for_all_of_them_a_promotion_is_held():
+async def test_stage_without_room_for_all_replicas_fails():
     world = World(count=4)
     world.asked_replicas = {"a": 2}
     await world.use("a")
@@ -511,7 +511,7 @@ async def test_without_room_for_all_of_them_a_promotion_is_held():
     assert world.ends == []
 
 
-async def test_the_least_busy_replica_is_chosen_and_a_slow_one_is_not():
+async def test_least_busy_replica_is_chosen_and_a_slow_one_is_not():
     world = World(count=2)
     world.asked_replicas = {"a": 2}
     await world.use("a")
@@ -528,7 +528,7 @@ async def test_the_least_busy_replica_is_chosen_and_a_slow_one_is_not():
         lease.release()
 
 
-async def test_a_replica_that_died_is_replaced_while_its_sibling_serves():
+async def test_replica_that_died_is_replaced_while_its_sibling_serves():
     world = World(count=2)
     world.asked_replicas = {"a": 2}
     await world.use("a")
@@ -547,7 +547,7 @@ async def ready_workers(world, model, count):
     )
 
 
-async def test_a_version_that_is_to_have_more_workers_has_them_at_once():
+async def test_version_with_a_higher_replica_count_gets_them_at_once():
     world = World(count=4)
     await world.use("a")
     world.asked_replicas = {"a": 3}
@@ -555,7 +555,7 @@ async def test_a_version_that_is_to_have_more_workers_has_them_at_once():
     await ready_workers(world, "a", 3)
 
 
-async def test_of_workers_too_many_the_least_used_end_each_with_its_last_request():
+async def test_surplus_replicas_drain_the_least_used_first():
     world = World(count=4)
     world.asked_replicas = {"a": 3}
     await world.use("a")
@@ -576,7 +576,7 @@ async def test_of_workers_too_many_the_least_used_end_each_with_its_last_request
     await ready_workers(world, "a", 2)
 
 
-async def test_workers_too_many_end_when_all_of_them_are_up():
+async def test_surplus_replicas_end_once_all_are_ready():
     world = World(count=4)
     world.asked_replicas = {"a": 2}
     await world.use("a")
@@ -587,7 +587,7 @@ async def test_workers_too_many_end_when_all_of_them_are_up():
     await ready_workers(world, "a", 1)
 
 
-async def test_the_workers_that_a_stage_asked_for_stay_until_it_is_over():
+async def test_replicas_of_a_stage_stay_until_its_end():
     world = World(count=4)
     await world.stage(key("a"), replicas=3)
     world.set.rebalance()
@@ -599,7 +599,7 @@ async def test_the_workers_that_a_stage_asked_for_stay_until_it_is_over():
 # --- filling free room ----------------------------------------------------------------------------
 
 
-async def test_what_was_hot_is_brought_up_in_order_into_free_room_only():
+async def test_background_loads_run_in_order_and_evict_nothing():
     world = World(count=3)
     await world.use("a")
     world.set.load_in_background([key("c"), key("b"), key("d")])
@@ -609,7 +609,7 @@ async def test_what_was_hot_is_brought_up_in_order_into_free_room_only():
     assert world.ends == []
 
 
-async def test_an_active_version_that_died_comes_back_unasked():
+async def test_active_version_that_died_restarts():
     world = World()
     world.last = {key("a")}
     await world.use("a")
@@ -617,7 +617,7 @@ async def test_an_active_version_that_died_comes_back_unasked():
     await until(lambda: world.set.is_ready(key("a")))
 
 
-async def test_a_look_that_comes_before_its_time_is_not_the_last(monkeypatch):
+async def test_early_timer_schedules_another(monkeypatch):
     loop = asyncio.get_running_loop()
     call_later = loop.call_later
 
@@ -635,7 +635,7 @@ async def test_a_look_that_comes_before_its_time_is_not_the_last(monkeypatch):
     await until(lambda: world.set.is_ready(key("a")))
 
 
-async def test_the_most_used_is_the_hottest_and_old_use_counts_less():
+async def test_hottest_version_is_the_most_used_lately():
     world = World(count=3)
     for name, times in (("a", 3), ("b", 5), ("c", 1)):
         for _ in range(times):
@@ -648,7 +648,7 @@ async def test_the_most_used_is_the_hottest_and_old_use_counts_less():
     assert [one.model for one in world.set.hottest()] == ["c", "b", "a"]
 
 
-async def test_what_is_loaded_for_callers_only_ends_when_it_is_idle():
+async def test_idle_on_demand_version_ends():
     world = World()
     held = await world.set.lease(key("a"))
     await world.use("b")
@@ -663,7 +663,7 @@ async def test_what_is_loaded_for_callers_only_ends_when_it_is_idle():
     assert [name for name, _ in world.ends] == ["a/1"]
 
 
-async def test_closing_waits_for_leases_refuses_newcomers_and_ends_every_worker():
+async def test_closing_waits_for_leases_and_ends_every_replica():
     world = World(count=2)
     held = await world.set.lease(key("a"))
     closing = asyncio.ensure_future(world.set.close(5))
@@ -676,7 +676,7 @@ async def test_closing_waits_for_leases_refuses_newcomers_and_ends_every_worker(
     assert world.set.residents() == []
 
 
-async def test_a_version_retired_while_it_loads_is_not_started_again():
+async def test_version_retired_while_it_loads_is_not_started_again():
     world = World()
     world.gate.clear()
     caller = asyncio.ensure_future(world.set.lease(key("a")))
@@ -692,7 +692,7 @@ async def test_a_version_retired_while_it_loads_is_not_started_again():
     assert not world.told, "an end that was asked for is no failed load"
 
 
-async def test_a_version_whose_last_worker_is_still_ending_holds_nobody_else_up():
+async def test_ending_replica_does_not_delay_other_versions():
     world = World(count=3)
     held = await world.set.lease(key("a"))
     world.set.retire(key("a"), "retired")
@@ -706,7 +706,7 @@ async def test_a_version_whose_last_worker_is_still_ending_holds_nobody_else_up(
     assert world.starts == ["a/1", "b/1", "a/1"]
 
 
-async def test_a_worker_that_has_grown_makes_the_idle_ones_go():
+async def test_grown_replica_evicts_idle_ones():
     world = World(count=4, megabytes=100)
     await world.use("a")
     held = await world.set.lease(key("b"))
@@ -717,7 +717,7 @@ async def test_a_worker_that_has_grown_makes_the_idle_ones_go():
     held.release()
 
 
-async def test_a_busy_worker_that_has_grown_beyond_the_limit_goes_and_its_version_comes_back():
+async def test_busy_replica_beyond_the_limit_drains_and_is_replaced():
     world = World(megabytes=100)
     held = await world.set.lease(key("a"))
     world.set.measured(held.resident, 500 * MIB)
@@ -730,7 +730,7 @@ async def test_a_busy_worker_that_has_grown_beyond_the_limit_goes_and_its_versio
     assert world.set.residents()[0].bytes == 10 * MIB
 
 
-async def test_of_two_busy_workers_the_bigger_makes_room_and_only_it():
+async def test_bigger_of_two_busy_replicas_makes_room():
     world = World(megabytes=100)
     small, big = await world.set.lease(key("a")), await world.set.lease(key("b"))
     world.set.measured(big.resident, 95 * MIB)
@@ -741,7 +741,7 @@ async def test_of_two_busy_workers_the_bigger_makes_room_and_only_it():
     assert world.set.is_ready(key("a"))
 
 
-async def test_the_peak_of_a_load_is_made_room_for_and_over_when_it_is_ready():
+async def test_room_is_made_for_the_peak_of_a_load():
     world = World(count=9, megabytes=100)
     await world.use("a")
     world.later = 60.0
@@ -753,19 +753,19 @@ async def test_the_peak_of_a_load_is_made_room_for_and_over_when_it_is_ready():
     assert world.set.is_ready(key("b"))
 
 
-async def test_a_peak_keeps_no_version_from_being_tried():
+async def test_peak_does_not_prevent_a_load():
     world = World(megabytes=100)
     world.set.load_history.loaded(key("a"), 1.0, 20 * MIB, 500 * MIB)
     await world.use("a")
 
 
-async def test_a_guess_keeps_no_version_from_being_tried():
+async def test_estimate_does_not_prevent_a_load():
     world = World(megabytes=100, guess_megabytes=1000)
     await world.use("a")
     assert world.set.is_ready(key("a"))
 
 
-async def test_waiters_are_bounded_and_leave_nothing_behind():
+async def test_waiters_are_bounded():
     world = World()
     world.set._max_waiting = 3
     world.gate.clear()
@@ -781,7 +781,7 @@ async def test_waiters_are_bounded_and_leave_nothing_behind():
         lease.release()
 
 
-async def test_a_load_that_hangs_does_not_keep_others_from_loading(monkeypatch):
+async def test_hanging_load_does_not_delay_other_loads(monkeypatch):
     monkeypatch.setattr(decision, "TURN_WAIT_S", 0.02)
     world = World(count=9)
     world.gate.clear()
@@ -795,7 +795,7 @@ async def test_a_load_that_hangs_does_not_keep_others_from_loading(monkeypatch):
         lease.release()
 
 
-async def test_a_load_that_hangs_does_not_keep_what_nobody_waits_for_from_loading(monkeypatch):
+async def test_hanging_load_does_not_delay_background_loads(monkeypatch):
     monkeypatch.setattr(decision, "SLOW_LOAD_S", 0.03)
     world = World(count=9)
     world.gate.clear()
@@ -824,7 +824,7 @@ async def test_loads_at_once_are_bounded_however_slow_they_are():
     await until(lambda: world.set.is_ready(key("n")))
 
 
-async def test_a_version_that_is_left_alone_says_why_and_how_long():
+async def test_paused_version_has_a_reason_and_a_duration():
     world = World()
     assert world.set.load_history.trouble(key("a")) is None
     world.failures = [LoadError("load_failed", "no module named x")]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from registry_sync.system.damaged_files import DamagedFiles
 
 from gateway.contract.catalogue import Catalogue, CatalogueAck, ModelChange, UnchangedCatalogue
 from gateway.contract.changes import (
@@ -41,7 +42,6 @@ from registry_sync.reconcile.build import Limits, Policy, build
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.registry.registry_view import _Wish
 from registry_sync.reconcile.steps.intake import Intake
-from registry_sync.system.damaged_files import DamagedFiles
 from registry_sync.system.threads import Threads
 from tests.fakes.artifacts import fetched
 from tests.fakes.environments import FakeEnvironments
