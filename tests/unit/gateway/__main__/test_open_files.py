@@ -50,7 +50,7 @@ def test_fewer_connections_than_by_default_where_there_is_no_room(limits):
 
 
 @pytest.mark.parametrize("hard", [BESIDE + 2, 300, 1024, 1215, 1216, 1217, 2048, 4096, 10_000])
-def test_what_is_turned_away_has_its_files_too(limits, hard):
+def test_refused_connections_have_files_too(limits, hard):
     limits["limits"] = (hard, hard)
     most = process._with_open_files(GatewaySettings(max_resident=8)).max_connections
     assert most_open(most) + BESIDE <= hard < most_open(most + 1) + BESIDE

@@ -41,7 +41,7 @@ async def test_every_answer_has_the_callers_request_id_or_a_new_one(client):
 
 
 @pytest.mark.parametrize("path", ["/models/", "/docs/", "/health/live/"])
-async def test_no_redirect_repeats_a_host_that_nobody_configured(client, path):
+async def test_redirects_do_not_repeat_the_callers_host(client, path):
     answer = await client.get(path, headers={"host": "elsewhere.example"})
     assert (answer.status_code, answer.json()["code"]) == (404, "route_not_found")
     assert "elsewhere" not in f"{answer.headers} {answer.text}"

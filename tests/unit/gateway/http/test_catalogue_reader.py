@@ -56,7 +56,7 @@ async def in_slices(document):
 
 
 @pytest.mark.parametrize("indent", [None, 2])
-async def test_what_is_read_is_what_was_written(indent):
+async def test_catalogue_is_read_back(indent):
     catalogue = a_catalogue()
     document = json.dumps(catalogue.model_dump(mode="json"), indent=indent).encode()
     read = await read_catalogue(document)
@@ -102,7 +102,7 @@ async def test_what_is_read_is_what_was_written(indent):
         b'{"models": ' + b"[" * 100_000,
     ],
 )
-async def test_it_takes_and_refuses_what_reading_in_one_go_does(document):
+async def test_reader_accepts_what_decoding_at_once_accepts(document):
     assert await in_slices(document) == at_once(document)
 
 
@@ -128,7 +128,7 @@ async def test_a_refusal_says_where():
 
 
 @pytest.mark.parametrize(("models", "versions"), [(2000, 2), (1, 4000)])
-async def test_others_have_their_turn_meanwhile(models, versions):
+async def test_other_tasks_run_meanwhile(models, versions):
     turns = 0
 
     async def others():

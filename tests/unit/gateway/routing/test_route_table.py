@@ -52,7 +52,7 @@ def test_a_number_means_that_version_and_its_bytes():
     assert (route.version, route.digest) == (2, DIGEST[2])
 
 
-def test_an_alias_means_what_is_active_here_not_what_the_registry_wishes():
+def test_alias_means_its_active_version_not_the_aspired_one():
     snapshot = table(
         version(1), version(2), aliases={"champion": 2}, actives=[active("champion", 1)]
     )
@@ -86,7 +86,7 @@ def test_a_default_alias_that_is_not_active_yet_does_not_fall_back_to_latest():
         resolve(snapshot)
 
 
-def test_what_lies_on_disk_is_never_a_default():
+def test_version_on_disk_is_never_a_default():
     with pytest.raises(errors.NoDefaultVersionError):
         resolve(table(version(1), version(2)))
 
@@ -100,7 +100,7 @@ def test_what_lies_on_disk_is_never_a_default():
         ("latest", "churn", errors.AliasNotFoundError),
     ],
 )
-def test_what_is_unknown_is_not_found(selector, model, error):
+def test_unknown_names_are_not_found(selector, model, error):
     with pytest.raises(error):
         resolve(table(version(1)), selector, model)
 
@@ -136,7 +136,7 @@ def test_before_the_first_listing_nothing_is_declared_unknown(selector, model, e
         resolve(snapshot, selector, model)
 
 
-def test_what_serves_without_a_listing_has_no_other_versions_that_are_known():
+def test_unlisted_active_model_has_no_other_known_versions():
     entry = active("champion", 1)
     snapshot = RouteTable(default_alias="champion").with_active(entry).with_catalogue(unlisted())
     assert resolve(snapshot).version == resolve(snapshot, "1").version == 1
@@ -209,7 +209,7 @@ def test_bytes_of_an_earlier_creation_serve_their_alias_and_no_caller_by_number(
 
 
 @pytest.mark.parametrize("listed", [False, True])
-def test_a_catalogue_that_does_not_tell_what_was_accepted_takes_nothing_away(listed):
+def test_catalogue_without_accepted_digests_changes_nothing(listed):
     old = CatalogueVersion(version=1, state=STATE.QUARANTINED, reason="bytes changed")
     versions = ListedVersions([old]) if listed else [old]
     model = CatalogueModel(name="churn", versions=[]).model_copy(update={"versions": versions})
@@ -265,7 +265,7 @@ def test_policy_travels_with_the_route():
     assert resolve(table(version(1)), "1").timeout_s is None
 
 
-def test_what_a_version_says_goes_before_its_model_each_on_its_own():
+def test_policy_of_a_version_overrides_its_models_per_field():
     snapshot = table(with_policy(1, timeout_s=9.0), with_policy(2, max_batch_rows=1), policy=MODELS)
     assert [resolve(snapshot, n).timeout_s for n in ("1", "2")] == [9.0, 2.5]
     assert [snapshot.policy_of("churn", n, DIGEST[n]).max_batch_rows for n in (1, 2)] == [64, 1]
@@ -294,7 +294,7 @@ def test_a_policy_is_looked_up_once_for_each_selector_of_a_table():
     assert resolve(snapshot, "1") is route
 
 
-def test_what_serves_and_is_listed_no_more_has_no_policy_and_a_deleted_version_its_models():
+def test_unlisted_version_has_no_policy():
     gone = RouteTable("champion").with_active(active("champion", 1))
     assert gone.policy_of("churn", 1, DIGEST[1]) == Policy()
     assert resolve(gone).timeout_s is None

@@ -77,7 +77,7 @@ def fails(
     monkeypatch.setattr(os, call, fail)
 
 
-def test_what_was_changed_comes_back(tmp_path: Path) -> None:
+def test_changes_are_read_back(tmp_path: Path) -> None:
     table = written(tmp_path, 40)
     assert TableFile(tmp_path).load("champion") == table
     assert table.holds
@@ -144,7 +144,7 @@ def test_long_changes_become_a_whole_table(
 @pytest.mark.parametrize("nth", range(5))
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("whole", [False, True], ids=["added", "whole"])
-def test_killed_at_any_step_it_starts_from_what_was_acknowledged_last(
+def test_kill_at_any_step_keeps_the_last_acknowledged_change(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     call: str,
@@ -179,7 +179,7 @@ def change_of(table: RouteTable) -> RouteTable:
 @pytest.mark.parametrize("nth", range(4))
 @pytest.mark.parametrize("call", ["open", "fsync", "fdatasync", "write", "replace"])
 @pytest.mark.parametrize("where", ["added", "whole", "files are new"])
-def test_what_the_disk_refuses_is_not_there(
+def test_refused_change_is_in_neither_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, nth: int, where: str
 ) -> None:
     written(tmp_path, 0 if where == "files are new" else 5)
@@ -197,7 +197,7 @@ def test_what_the_disk_refuses_is_not_there(
 
 @pytest.mark.parametrize("call", ["open", "fsync", "fdatasync", "write"])
 @pytest.mark.parametrize("left", range(5))
-def test_what_the_system_refuses_from_a_moment_on_is_not_there(
+def test_change_refused_by_the_system_is_in_neither_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, left: int
 ) -> None:
     """What was added is taken back without a descriptor, and without room."""
@@ -220,7 +220,7 @@ def test_what_the_system_refuses_from_a_moment_on_is_not_there(
     assert TableFile(tmp_path).load("champion") == table
 
 
-def test_a_change_that_cannot_be_taken_back_is_so_before_the_next(
+def test_change_that_could_not_be_undone_is_undone_before_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written(tmp_path, 1)
@@ -375,7 +375,7 @@ def test_a_copy_that_cannot_be_read_stays_where_it_is(
         (["table.previous.json"], ["table.json"]),
     ],
 )
-def test_what_nothing_stands_in_for_is_waited_for(
+def test_unreadable_changes_without_a_replacement_stop_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: list[str], unread: list[str]
 ) -> None:
     """Without it older versions would be served: it does not start, and loses nothing."""
@@ -468,7 +468,7 @@ def test_changes_that_cannot_be_read_are_not_forgotten(
 
 
 @pytest.mark.parametrize("loaded", [False, True], ids=["in one life", "after a start"])
-def test_no_change_is_missing_behind_the_previous_table(
+def test_previous_table_misses_no_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: bool
 ) -> None:
     """The newest table is damaged while it serves, and takes nobody's place."""
@@ -507,7 +507,7 @@ def test_one_damaged_file_costs_nothing(
     assert TableFile(tmp_path).load("champion") == table
 
 
-def test_a_torn_line_is_nothing_and_the_next_one_counts(tmp_path: Path) -> None:
+def test_torn_line_is_ignored_and_the_next_one_counts(tmp_path: Path) -> None:
     log = ChangeLog(tmp_path / "log", 10_000)
     log.add([b"one"])
     whole = (tmp_path / "log").read_bytes()
@@ -523,7 +523,7 @@ def test_a_torn_line_is_nothing_and_the_next_one_counts(tmp_path: Path) -> None:
         assert (tmp_path / "log").stat().st_size == len(both) + 2
 
 
-def test_what_is_no_line_is_damage(tmp_path: Path) -> None:
+def test_malformed_line_is_damage(tmp_path: Path) -> None:
     (tmp_path / "log").write_text('{"another": "file"}')
     assert ChangeLog(tmp_path / "log", 10_000).read().damaged == 1
 

@@ -43,7 +43,7 @@ def test_a_node_without_files_starts_empty(tmp_path):
     assert TableFile(tmp_path).load("champion") == RouteTable(default_alias="champion")
 
 
-def test_what_was_written_comes_back(tmp_path):
+def test_table_is_read_back(tmp_path):
     catalogue = Catalogue(writer="w", epoch=4, models=[CatalogueModel(name="m", versions=[])])
     file = TableFile(tmp_path)
     file.save_change(a_table(), a_table().active)
@@ -62,7 +62,7 @@ def test_a_newer_format_is_refused(tmp_path):
         file.load("champion")
 
 
-def test_a_hold_as_an_older_gateway_wrote_it_down_is_one_still(tmp_path):
+def test_hold_of_an_older_gateway_is_read(tmp_path):
     file = TableFile(tmp_path)
     file.save_change(a_table(), a_table().active)
     path = tmp_path / "table.json"
@@ -160,7 +160,7 @@ def test_a_disk_that_refuses_is_reported_and_the_old_table_stays(tmp_path, monke
     assert file.load("champion") == a_table()
 
 
-def test_what_the_disk_refused_is_told_and_written_when_there_is_room(tmp_path, monkeypatch):
+def test_refused_file_is_reported_and_written_when_there_is_room(tmp_path, monkeypatch):
     file = with_caches(tmp_path)
     newer = Catalogue(writer="w", epoch=5, models=[CatalogueModel(name="m", versions=[])])
     learned = replace(a_table(), generation=8)
@@ -196,7 +196,7 @@ def test_a_table_that_only_its_changes_have_is_written_as_a_whole_again(tmp_path
     assert TableFile(tmp_path).load("champion") == table, "it has all that they had"
 
 
-def test_what_changes_before_a_lost_table_is_written_again_is_in_it(tmp_path):
+def test_rewritten_lost_table_has_later_changes(tmp_path):
     table = a_table()
     TableFile(tmp_path).save_change(table, table.active)
     (tmp_path / "table.json").unlink()
@@ -211,7 +211,7 @@ def test_what_changes_before_a_lost_table_is_written_again_is_in_it(tmp_path):
     assert TableFile(tmp_path).load("champion") == later
 
 
-def test_what_was_due_is_in_what_is_written_next(tmp_path, monkeypatch):
+def test_next_write_has_what_was_due(tmp_path, monkeypatch):
     file = with_caches(tmp_path)
     (key, entry), *_ = a_table().active.items()
     learned = a_table().active | {key: entry.model_copy(update={"policy": Policy(timeout_s=77)})}

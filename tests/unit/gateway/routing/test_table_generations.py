@@ -92,7 +92,7 @@ def test_both_generations_are_there_and_the_newest_counts(saved: Path) -> None:
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("nth", range(4))
 @pytest.mark.parametrize("call", CALLS)
-def test_killed_at_any_step_it_starts_from_the_table_acknowledged_last(
+def test_kill_at_any_step_keeps_the_last_acknowledged_table(
     saved: Path, monkeypatch: pytest.MonkeyPatch, call: str, nth: int, after: bool
 ) -> None:
     acknowledged = 2
@@ -200,7 +200,7 @@ def test_whatever_a_crash_has_left_the_newest_complete_table_counts(
     assert generation_of(tmp_path) == expected, "and so it does the next time"
 
 
-def test_a_torn_write_beside_a_whole_table_is_nothing(saved: Path) -> None:
+def test_torn_part_beside_a_whole_table_is_ignored(saved: Path) -> None:
     content = (saved / "table.json").read_bytes()
     for length in range(0, len(content), 7):
         (saved / "table.json.part").write_bytes(content[:length])
@@ -287,7 +287,7 @@ def test_a_table_that_cannot_be_read_stays_where_it_is(
     assert generation_of(saved) == 2
 
 
-def test_a_table_that_is_gone_is_told_of(saved: Path) -> None:
+def test_missing_table_is_reported(saved: Path) -> None:
     (saved / "table.json").unlink()
     file = TableFile(saved)
     assert file.load("champion") == a_table(1)

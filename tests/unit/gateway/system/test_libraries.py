@@ -12,7 +12,7 @@ def installed(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_it_is_the_same_for_the_same_libraries(tmp_path: Path) -> None:
+def test_mark_is_equal_for_equal_libraries(tmp_path: Path) -> None:
     here = installed(tmp_path / "here", "numpy-2.0", "pandas-3.0")
     there = installed(tmp_path / "there", "pandas-3.0", "numpy-2.0")
     (there / "__pycache__").mkdir()
@@ -22,7 +22,7 @@ def test_it_is_the_same_for_the_same_libraries(tmp_path: Path) -> None:
     assert len(before) == 16
 
 
-def test_it_is_another_for_another_library_version_or_interpreter(tmp_path: Path) -> None:
+def test_mark_differs_for_another_library_or_interpreter(tmp_path: Path) -> None:
     folder = installed(tmp_path / "here", "numpy-2.0")
     seen = {mark_of_libraries("3.11.7", [str(folder)]), mark_of_libraries("3.12.0", [str(folder)])}
     (folder / "numpy-2.0.dist-info").rename(folder / "numpy-2.0+cpu.dist-info")

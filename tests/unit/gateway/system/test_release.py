@@ -148,7 +148,7 @@ async def test_a_worker_whose_end_cannot_be_seen_counts_as_ended(
 
 
 @pytest.mark.parametrize("odd", ["loaded", "ended", "load_failed"])
-async def test_what_watches_loads_and_ends_costs_no_slot_when_it_fails(odd: str) -> None:
+async def test_failing_observer_costs_no_slot(odd: str) -> None:
     world: Any = World(count=1)
 
     def fail(*_: Any, **__: Any) -> None:

@@ -114,7 +114,9 @@ VERSION, ALIAS = SelectorKind.VERSION, SelectorKind.ALIAS
         ("/models/%C3%BCml/predict/", None, "üml", None, None),
     ],
 )
-async def test_who_is_meant(client, dispatcher, path, header, model, selector, second_selector):
+async def test_path_and_header_name_the_version(
+    client, dispatcher, path, header, model, selector, second_selector
+):
     headers = JSON | ({"x-model-version": header} if header else {})
     answer = await client.post(path, content=b"body", headers=headers)
     assert answer.status_code == 200
@@ -123,7 +125,7 @@ async def test_who_is_meant(client, dispatcher, path, header, model, selector, s
     assert given == (model, selector, second_selector, b"body")
 
 
-async def test_two_headers_that_name_a_version_are_refused_and_other_pairs_are_not(client):
+async def test_duplicate_version_headers_are_refused(client):
     two = [("x-model-version", "3"), ("x-model-version", "3")]
     answer = await client.post("/models/m/predict", content=b"x", headers=two)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_selector")
@@ -131,7 +133,7 @@ async def test_two_headers_that_name_a_version_are_refused_and_other_pairs_are_n
     assert answer.status_code == 200
 
 
-async def test_every_answer_names_who_gave_it(client):
+async def test_every_answer_names_its_version(client):
     answer = await client.post("/models/m/predict", content=b"x", headers={"x-request-id": "abc-1"})
     assert answer.headers["x-model-version"] == "3"
     assert answer.headers["x-model-digest"] == DIGEST
@@ -156,7 +158,7 @@ async def test_an_unusable_request_id_is_replaced(client, given):
         ("/models/%FF/predict", {}),
     ],
 )
-async def test_what_cannot_name_a_version_is_a_400(client, dispatcher, path, headers):
+async def test_malformed_selector_is_a_400(client, dispatcher, path, headers):
     answer = await client.post(path, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_selector")
     assert dispatcher.calls == []
@@ -172,7 +174,7 @@ async def test_what_cannot_name_a_version_is_a_400(client, dispatcher, path, hea
         ("/models/m/predict", "٣".encode(), "written in 0 to 9"),
     ],
 )
-async def test_what_is_not_ascii_and_names_nothing_gets_a_sentence(
+async def test_selector_in_another_encoding_is_refused_with_advice(
     client, dispatcher, path, header, says
 ):
     headers = {} if header is None else {"x-model-version": header}
@@ -182,7 +184,7 @@ async def test_what_is_not_ascii_and_names_nothing_gets_a_sentence(
     assert dispatcher.calls == []
 
 
-async def test_other_routes_go_on_to_the_application(client):
+async def test_other_routes_reach_the_application(client):
     assert (await client.get("/models/m/predict")).status_code == 299
     assert (await client.post("/models/m")).status_code == 299
 
@@ -202,9 +204,7 @@ async def test_every_error_has_its_status_and_shape(client, dispatcher, error):
     assert body["request_id"] == answer.headers["x-request-id"]
 
 
-async def test_an_error_names_the_version_it_came_from_though_the_alias_has_moved_on(
-    client, dispatcher
-):
+async def test_error_names_its_version_after_the_alias_moved(client, dispatcher):
     async def predict(call):
         call.route = Route(call.model, 1, DIGEST, 5)
         raise errors.DeadlineExceededError("too late")
@@ -225,16 +225,14 @@ async def test_bad_input_names_row_and_field(client, dispatcher):
 @pytest.mark.parametrize(
     ("error", "level"), [(errors.ModelNotFoundError, "debug"), (errors.WorkerDiedError, "warning")]
 )
-async def test_what_is_a_callers_fault_is_logged_for_who_looks_for_it(
-    client, dispatcher, error, level
-):
+async def test_callers_faults_are_logged_at_debug_level(client, dispatcher, error, level):
     dispatcher.error = error("what happened")
     with capture_logs() as logs:
         await client.post("/models/m/predict")
     assert [(one["event"], one["log_level"]) for one in logs] == [("request.refused", level)]
 
 
-async def test_what_nobody_foresaw_is_a_500_without_its_text(client, dispatcher):
+async def test_unexpected_error_is_a_500_without_its_text(client, dispatcher):
     dispatcher.error = RuntimeError("secret")
     answer = await client.post("/models/m/predict")
     assert answer.status_code == 500
@@ -242,7 +240,7 @@ async def test_what_nobody_foresaw_is_a_500_without_its_text(client, dispatcher)
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_over_the_limit_is_a_413(client, dispatcher, chunked):
+async def test_body_over_the_limit_is_a_413(client, dispatcher, chunked):
     async def pieces():
         for _ in range(11):
             yield b"x" * 10_000
@@ -253,7 +251,7 @@ async def test_a_body_over_the_limit_is_a_413(client, dispatcher, chunked):
     assert dispatcher.calls == []
 
 
-async def test_a_body_that_stops_coming_is_a_408(client, dispatcher):
+async def test_body_that_stops_is_a_408(client, dispatcher):
     async def pieces():
         yield b"x"
         await asyncio.Event().wait()
@@ -262,7 +260,7 @@ async def test_a_body_that_stops_coming_is_a_408(client, dispatcher):
     assert (answer.status_code, answer.json()["code"]) == (408, "body_timeout")
 
 
-async def test_probabilities_are_asked_for_in_the_query(client, dispatcher):
+async def test_query_parameter_adds_probabilities(client, dispatcher):
     await client.post("/models/m/predict?probabilities=true")
     assert dispatcher.calls[0].probabilities is True
     answer = await client.post("/models/m/predict?probabilities=perhaps")
@@ -280,7 +278,7 @@ async def test_probabilities_are_asked_for_in_the_query(client, dispatcher):
     ],
     ids=["query", "header", "path", "fields", "name"],
 )
-async def test_what_cannot_be_legal_is_refused_before_it_is_decoded(
+async def test_overlong_selector_is_refused_before_decoding(
     client, dispatcher, path, headers, status
 ):
     answer = await client.post(path, content=b"x", headers=headers)
@@ -312,7 +310,7 @@ async def until(condition):
 
 
 @pytest.mark.parametrize("pieces", [(WHOLE,), (WHOLE[:-2], WHOLE[-2:])])
-async def test_a_caller_who_hangs_up_cancels_its_prediction(app, dispatcher, admission, pieces):
+async def test_hanging_up_cancels_the_prediction(app, dispatcher, admission, pieces):
     dispatcher.gate.clear()
     wire = calling(app, *pieces)
     await until(lambda: dispatcher.calls)
@@ -324,7 +322,7 @@ async def test_a_caller_who_hangs_up_cancels_its_prediction(app, dispatcher, adm
 
 
 @pytest.mark.parametrize("pieces", [(WHOLE,), (WHOLE[:-2], WHOLE[-2:]), (WHOLE[:-2],)])
-async def test_a_caller_is_told_when_the_time_for_it_is_over(app, dispatcher, pieces):
+async def test_caller_is_refused_when_the_process_ends(app, dispatcher, pieces):
     dispatcher.gate.clear()
     wire = calling(app, *pieces)
     if wire.connection._body is None:
@@ -335,7 +333,7 @@ async def test_a_caller_is_told_when_the_time_for_it_is_over(app, dispatcher, pi
 
 
 @pytest.mark.parametrize("size", [100_000, 70_000])
-async def test_a_large_answer_counts_until_a_slow_caller_reads_and_takes_no_place(
+async def test_large_answer_counts_until_it_is_read_and_holds_no_slot(
     app, dispatcher, admission, size
 ):
     async def predict(call):
@@ -358,7 +356,7 @@ async def test_a_large_answer_counts_until_a_slow_caller_reads_and_takes_no_plac
     await until(lambda: not admission.in_flight_bytes)
 
 
-async def test_an_answer_whose_caller_hangs_up_is_not_counted(app, dispatcher, admission):
+async def test_unread_answer_of_a_caller_that_hung_up_is_not_counted(app, dispatcher, admission):
     async def predict(call):
         return WorkerReply(b"x" * 100_000, "application/json", 1, 0.1, 0.2, 1)
 
@@ -372,7 +370,7 @@ async def test_an_answer_whose_caller_hangs_up_is_not_counted(app, dispatcher, a
 
 
 @pytest.mark.parametrize("name", ["content-type", "content-encoding"])
-async def test_a_media_type_too_long_for_a_frame_never_reaches_the_worker(client, dispatcher, name):
+async def test_overlong_media_type_never_reaches_the_worker(client, dispatcher, name):
     answer = await client.post(
         "/models/m/predict", content=b"{}", headers={**JSON, name: "a" * 60_000}
     )
@@ -380,7 +378,7 @@ async def test_a_media_type_too_long_for_a_frame_never_reaches_the_worker(client
     assert dispatcher.calls == []
 
 
-async def test_the_bytes_of_a_body_count_while_it_arrives(app, admission):
+async def test_arriving_bytes_of_a_body_count(app, admission):
     slow = [calling(app, request(50_001), b"x" * 50_000) for _ in range(2)]
     assert (admission.in_flight, admission.in_flight_bytes) == (0, 100_000)
     assert await status(app, request(60_000) + b"x" * 60_000) == 429
@@ -394,7 +392,7 @@ async def status(app, *pieces):
     return (await calling(app, *pieces).answered())[0]
 
 
-async def test_bodies_that_arrive_take_a_place_when_they_are_here(app, dispatcher, admission):
+async def test_arriving_body_takes_a_slot_once_it_is_complete(app, dispatcher, admission):
     """More of them than there are places; who has none then is refused, and costs nobody."""
     slow = [calling(app, request(), b"1\r\nx\r\n") for _ in range(5)]
     assert admission.in_flight_bytes == 5
@@ -408,7 +406,7 @@ async def test_bodies_that_arrive_take_a_place_when_they_are_here(app, dispatche
     assert [(await one.answered())[0] for one in slow[:3]] == [200, 200, 200]
 
 
-async def test_a_large_body_without_room_is_refused_before_it_comes(app, admission):
+async def test_large_body_without_room_is_refused_by_its_length(app, admission):
     slot = admission.enter(90_000)
     wire = calling(app, request(70_000).replace(b"\r\n\r\n", b"\r\nexpect: 100-continue\r\n\r\n"))
     status, headers, _ = await wire.answered()
@@ -417,7 +415,7 @@ async def test_a_large_body_without_room_is_refused_before_it_comes(app, admissi
     slot.release()
 
 
-async def test_a_place_is_let_go_when_caller_and_worker_both_have(app, dispatcher, admission):
+async def test_slot_is_free_once_caller_and_worker_have_released_it(app, dispatcher, admission):
     calls = []
 
     async def predict(call):
@@ -431,7 +429,9 @@ async def test_a_place_is_let_go_when_caller_and_worker_both_have(app, dispatche
     calls[0].slot.release()
 
 
-async def test_requests_beyond_the_number_are_refused_with_the_pace(client, dispatcher, admission):
+async def test_requests_beyond_the_slots_are_refused_with_retry_after(
+    client, dispatcher, admission
+):
     dispatcher.gate.clear()
     inside = [asyncio.ensure_future(client.post("/models/m/predict")) for _ in range(3)]
     async with asyncio.timeout(5):
@@ -445,20 +445,20 @@ async def test_requests_beyond_the_number_are_refused_with_the_pace(client, disp
 
 
 @pytest.mark.parametrize("given", ["", "-1", "abc", "1e3", "nan", "inf", "0x1", "1.", "1 s", "1,5"])
-async def test_nonsense_for_a_time_is_a_400(client, dispatcher, given):
+async def test_malformed_request_timeout_is_a_400(client, dispatcher, given):
     answer = await client.post("/models/m/predict", headers={"x-request-timeout": given})
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_timeout")
     assert dispatcher.calls == []
 
 
-async def test_two_times_are_refused(client):
+async def test_duplicate_request_timeouts_are_refused(client):
     two = [("x-request-timeout", "3"), ("x-request-timeout", "3")]
     answer = await client.post("/models/m/predict", content=b"x", headers=two)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_timeout")
 
 
 @pytest.mark.parametrize(("given", "seconds"), [("3", 3.0), ("0.25", 0.25), ("86400", 86400.0)])
-async def test_a_caller_gives_its_request_so_many_seconds(client, dispatcher, given, seconds):
+async def test_request_timeout_sets_the_deadline(client, dispatcher, given, seconds):
     before = time.monotonic()
     answer = await client.post("/models/m/predict", headers={"x-request-timeout": given})
     assert answer.status_code == 200
@@ -467,7 +467,7 @@ async def test_a_caller_gives_its_request_so_many_seconds(client, dispatcher, gi
     assert dispatcher.calls[1].deadline is None
 
 
-async def test_a_body_that_comes_after_its_time_is_a_504(client, dispatcher):
+async def test_body_after_its_deadline_is_a_504(client, dispatcher):
     async def pieces():
         yield b"x"
         await asyncio.Event().wait()
@@ -479,7 +479,7 @@ async def test_a_body_that_comes_after_its_time_is_a_504(client, dispatcher):
     assert dispatcher.calls == []
 
 
-async def test_while_draining_nobody_is_let_in(client, dispatcher):
+async def test_draining_gateway_refuses_predictions(client, dispatcher):
     dispatcher.draining = True
     answer = await client.post("/models/m/predict", content=b"x" * 1000)
     assert (answer.status_code, answer.json()["code"]) == (503, "draining")

@@ -65,7 +65,7 @@ def test_a_disk_that_refuses_leaves_the_file_as_it_was(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_is_in_the_way_of_a_file_is_set_aside(tmp_path: Path) -> None:
+def test_folder_at_the_path_of_a_file_is_set_aside(tmp_path: Path) -> None:
     path, victim = tmp_path / "file.json", tmp_path / "victim"
     victim.write_text("kept")
     (tmp_path / "file.json.part").symlink_to(victim)
@@ -83,7 +83,7 @@ def test_what_is_in_the_way_of_a_file_is_set_aside(tmp_path: Path) -> None:
     assert (path.read_bytes(), path.is_symlink(), victim.read_text()) == (b"three", False, "kept")
 
 
-def test_what_is_set_aside_does_not_pile_up(tmp_path: Path) -> None:
+def test_files_set_aside_are_bounded(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     for number in range(1, 13):
         path.write_text(str(number))

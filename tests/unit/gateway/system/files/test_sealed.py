@@ -8,7 +8,7 @@ from tests.contracts.damage import NESTED
 DOCUMENT = b'{\n "format_version": 1,\n "name": "x"\n}'
 
 
-def test_a_sealed_document_says_the_same() -> None:
+def test_sealed_document_has_the_same_members() -> None:
     content = sealed.seal(DOCUMENT)
     assert sealed.is_sealed(content)
     assert sealed.unseal(content) == {"format_version": 1, "name": "x"}
@@ -55,6 +55,6 @@ def test_only_a_right_checksum_shows_a_newer_release() -> None:
         *(b'{"x": NaN}', b'{"x": 1e999}', b'{"x": "\\ud800"}', b'{"x": 1} {"y": 2}'),
     ],
 )
-def test_what_is_no_document_is_none(content: bytes) -> None:
+def test_malformed_document_is_refused(content: bytes) -> None:
     with pytest.raises(sealed.AlteredError):
         sealed.unseal(content)

@@ -31,7 +31,7 @@ def served(app: Any) -> AsgiService:
 
 
 @pytest.mark.parametrize("turns", [0, 1, 5])
-async def test_an_application_learns_that_its_caller_left_whenever_that_was(turns: int) -> None:
+async def test_application_sees_that_its_caller_hung_up(turns: int) -> None:
     app = Waiting()
     wire = connect(served(app))
     wire.send(GET)
@@ -44,7 +44,7 @@ async def test_an_application_learns_that_its_caller_left_whenever_that_was(turn
 
 
 @pytest.mark.parametrize("turns", [0, 1, 5])
-async def test_a_caller_is_told_that_the_process_ends_whenever_it_does(turns: int) -> None:
+async def test_caller_is_refused_whenever_the_process_ends(turns: int) -> None:
     service = served(Waiting())
     wire = connect(service)
     wire.send(GET)
@@ -57,7 +57,7 @@ async def test_a_caller_is_told_that_the_process_ends_whenever_it_does(turns: in
     assert wire.written.count(b"HTTP/1.1") == 1
 
 
-async def test_what_fails_before_the_application_has_its_turn_is_answered(
+async def test_failure_before_the_application_runs_is_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def failing(_exchange: object) -> None:

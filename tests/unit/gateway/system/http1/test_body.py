@@ -19,7 +19,7 @@ def arriving(admission, now=0.0):
 
 
 @pytest.mark.parametrize("piece", [b"x", b"x" * 1000])
-def test_a_body_that_dribbles_is_not_waited_for(piece):
+def test_trickling_body_times_out(piece):
     body = arriving(admitting())
     for number in range(60):
         body.add(piece, 0.1 * number, last=False)
@@ -28,7 +28,7 @@ def test_a_body_that_dribbles_is_not_waited_for(piece):
 
 
 @pytest.mark.parametrize("size", [MIN_PROGRESS_BYTES, MIN_PROGRESS_BYTES // 2 + 1])
-def test_a_body_that_comes_steadily_is_waited_for(size):
+def test_steady_body_does_not_time_out(size):
     body = arriving(admitting())
     for number in range(1, 11):
         assert body.give_up_at > number

@@ -25,7 +25,7 @@ def head(length: int) -> bytes:
 
 
 @pytest.mark.parametrize("over", [1, 65_536, 1_000_000])
-async def test_a_refusal_of_a_body_that_need_not_come_ends_the_connection(
+async def test_refusal_before_100_continue_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch, over: int
 ) -> None:
     monkeypatch.setattr(connection, "_LAST_READ_S", 0.01)
@@ -76,7 +76,7 @@ def answers(wire: Wire) -> int:
 
 
 @pytest.mark.usefixtures("little_waits")
-async def test_what_is_sent_ahead_is_read_only_as_it_is_answered() -> None:
+async def test_pipelined_requests_are_read_as_they_are_answered() -> None:
     wire = connect(AsgiService(hello, max_body_bytes=MOST, body_timeout_s=60))
     for pieces in (1, 2, 3):
         wire.send(PIECE)
@@ -99,7 +99,7 @@ async def test_a_large_body_that_begins_ahead_is_read_to_its_end() -> None:
 
 
 @pytest.mark.usefixtures("little_waits")
-async def test_what_waits_behind_a_refused_head_is_heard_out() -> None:
+async def test_bytes_behind_a_refused_head_are_dropped() -> None:
     wire = connect(AsgiService(hello, max_body_bytes=MOST, body_timeout_s=60))
     wire.send(NEXT)
     wire.send(b"no request\r\n\r\n" + PIECE)
@@ -118,7 +118,7 @@ async def test_reading_stays_paused_behind_a_body_that_cuts_the_connection() -> 
     assert not wire.reading
 
 
-async def test_what_is_sent_behind_a_refused_head_is_dropped_for_a_while_only() -> None:
+async def test_dropping_behind_a_refused_head_is_bounded() -> None:
     wire = connect(AsgiService(hello, max_body_bytes=MOST, body_timeout_s=60))
     wire.send(b"no request\r\n\r\n")
     most = 32  # of 64 KiB each

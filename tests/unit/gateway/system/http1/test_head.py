@@ -128,7 +128,7 @@ def test_framing_that_is_ambiguous_is_refused(
         b"GET / HTTP/1.1\n",
     ],
 )
-def test_what_is_no_request_for_a_path_is_refused(line: bytes) -> None:
+def test_request_without_a_path_is_refused(line: bytes) -> None:
     assert refused(head_of(line=line)) == (400, "invalid_http")
 
 

@@ -223,7 +223,7 @@ def test_the_public_reads_the_rest(text: str) -> None:
         ("s3://[broken", "s3://[broken", "broken"),
     ],
 )
-def test_no_name_in_a_place_that_was_read_is_told_to_the_public(
+def test_names_of_read_locations_are_withheld_from_the_public(
     place: str, shown: str, name: str
 ) -> None:
     remember_location(place)
@@ -231,7 +231,7 @@ def test_no_name_in_a_place_that_was_read_is_told_to_the_public(
         assert name not in for_public(sentence.format(shown))
 
 
-def test_no_name_of_what_a_process_is_configured_with_is_told_to_the_public() -> None:
+def test_configured_names_are_withheld_from_the_public() -> None:
     environ = {
         "MLFLOW_TRACKING_URI": "http://Registry01:5000/base",
         "AWS_ENDPOINT_URL": "https://minio:9000",
@@ -251,7 +251,7 @@ def test_a_name_that_is_a_word_of_every_sentence_stays() -> None:
     assert for_public(text) == text
 
 
-def test_places_are_remembered_in_a_bounded_memory_and_at_a_bounded_cost() -> None:
+def test_remembered_locations_are_bounded_in_memory_and_cost() -> None:
     remember_names({"registry01"})
     began = time.thread_time()
     for number in range(LOCATIONS_READ):
@@ -262,7 +262,7 @@ def test_places_are_remembered_in_a_bounded_memory_and_at_a_bounded_cost() -> No
     assert time.thread_time() - began < LOCATIONS_READ * MOST_S_PER_LOCATION
 
 
-def test_a_terminal_is_spared_what_is_no_letter() -> None:
+def test_control_characters_are_escaped_for_a_terminal() -> None:
     assert printable("churn\x1b[2J\nreg\u202eistry\x9b\x07") == (
         "churn\\x1b[2J\\nreg\\u202eistry\\x9b\\x07"
     )

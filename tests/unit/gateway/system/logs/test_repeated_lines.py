@@ -83,14 +83,14 @@ def test_lines_that_differ_are_all_written(log: Log) -> None:
 
 
 @pytest.mark.parametrize("method", ["debug", "info"])
-def test_what_is_no_warning_is_never_counted(log: Log, method: str) -> None:
+def test_lines_below_warnings_are_never_counted(log: Log, method: str) -> None:
     for _ in range(3):
         log.log(method, "worker.output", text="the same")
         log.foreign(logging.INFO, "the same")
     assert len(log.lines) == 6
 
 
-def test_counts_are_told_at_the_end_and_memory_is_bounded(log: Log) -> None:
+def test_counts_are_logged_at_the_end_and_bounded(log: Log) -> None:
     for number in range(2 * MOST_REMEMBERED):
         for _ in range(2):
             log.log("warning", "line", number=number)

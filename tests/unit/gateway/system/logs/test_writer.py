@@ -61,14 +61,14 @@ def in_time(work) -> None:
     assert not thread.is_alive(), "it waits for the reader"
 
 
-def test_what_was_logged_is_there_at_the_end(pipe: Pipe) -> None:
+def test_logged_lines_are_written_at_the_end(pipe: Pipe) -> None:
     for number in range(1000):
         pipe.lines.write(f"{number} é\udcff\n")
     pipe.lines.end()
     assert pipe.read() == [f"{number} é\\udcff" for number in range(1000)]
 
 
-def test_nobody_waits_for_one_who_does_not_read(pipe: Pipe) -> None:
+def test_logging_does_not_wait_for_the_reader(pipe: Pipe) -> None:
     pipe.fill()
     in_time(lambda: [pipe.lines.write(f"{number}\n") for number in range(MANY)])
     began = time.monotonic()
@@ -77,7 +77,7 @@ def test_nobody_waits_for_one_who_does_not_read(pipe: Pipe) -> None:
 
 
 @pytest.mark.parametrize("more", [False, True], ids=["then silence", "then more"])
-def test_how_many_were_left_out_stands_where_they_are_missing(pipe: Pipe, more: bool) -> None:
+def test_gap_is_reported_at_its_position(pipe: Pipe, more: bool) -> None:
     filled = pipe.fill()
     for number in range(MANY):
         pipe.lines.write(f"{number}\n")
@@ -96,7 +96,7 @@ def test_how_many_were_left_out_stands_where_they_are_missing(pipe: Pipe, more: 
     assert said == [*kept, f"left out {MANY - len(kept)}", *(["more"] if more else [])]
 
 
-def test_how_many_were_left_out_is_said_at_the_end(pipe: Pipe) -> None:
+def test_gap_is_reported_at_the_end(pipe: Pipe) -> None:
     filled = pipe.fill()
     for number in range(MANY):
         pipe.lines.write(f"{number}\n")
@@ -127,7 +127,7 @@ def got(pipe: Pipe, most: int) -> bytes:
     return os.read(pipe.read_end, most)
 
 
-def test_a_reader_who_is_gone_costs_nothing(pipe: Pipe) -> None:
+def test_missing_reader_costs_nothing(pipe: Pipe) -> None:
     spare = os.open(os.devnull, os.O_RDONLY)
     os.dup2(spare, pipe.read_end)
     os.close(spare)
@@ -137,7 +137,7 @@ def test_a_reader_who_is_gone_costs_nothing(pipe: Pipe) -> None:
     assert not pipe.lines._writer.is_alive()
 
 
-def test_the_writer_says_what_is_due_regularly_and_at_the_end(
+def test_writer_calls_back_regularly_and_at_the_end(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "REGULARLY_S", 0.01)
