@@ -53,7 +53,7 @@ async def test_a_forkserver_that_was_killed_is_started_again(launcher):
 
 
 async def test_a_forkserver_that_hangs_is_replaced_and_the_load_goes_on(launcher, monkeypatch):
-    monkeypatch.setattr(launching, "_FORKSERVER_PATIENCE_S", 0.5)
+    monkeypatch.setattr(launching, "_FORKSERVER_TIMEOUT_S", 0.5)
     hanging = launcher.forkserver_pid
     os.kill(hanging, signal.SIGSTOP)
     worker = await launch(launcher)
@@ -63,7 +63,7 @@ async def test_a_forkserver_that_hangs_is_replaced_and_the_load_goes_on(launcher
 
 
 async def test_each_forkserver_that_hangs_is_ended_until_the_load_fails(launcher, monkeypatch):
-    monkeypatch.setattr(launching, "_FORKSERVER_PATIENCE_S", 0.5)
+    monkeypatch.setattr(launching, "_FORKSERVER_TIMEOUT_S", 0.5)
     ensure = launcher._ensure
     hanging = []
 
@@ -84,7 +84,7 @@ async def test_each_forkserver_that_hangs_is_ended_until_the_load_fails(launcher
 
 
 async def test_a_forkserver_that_hangs_does_not_hold_up_the_end(monkeypatch):
-    monkeypatch.setattr(launching, "_STOP_PATIENCE_S", 0.5)
+    monkeypatch.setattr(launching, "_STOP_TIMEOUT_S", 0.5)
     launcher = ForkserverLauncher(preload=LIGHT)
     await launcher.warm()
     os.kill(launcher.forkserver_pid or 0, signal.SIGSTOP)
