@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from registry_sync.system.damaged_files import DamagedFiles
-
 from gateway.contract.catalogue import VersionState
+from gateway.system.files.damaged_files import DamagedFiles
 from registry_sync.artifacts.environments.compatibility import OnMismatch
 from registry_sync.artifacts.store import ArtifactStore
 from registry_sync.domain.promotion_windows import PromotionWindows

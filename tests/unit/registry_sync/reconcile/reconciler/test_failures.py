@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from registry_sync.system.damaged_files import DamagedFiles
 
 from gateway.contract.catalogue import Catalogue, CatalogueAck, ModelChange, UnchangedCatalogue
 from gateway.contract.changes import (
@@ -21,6 +20,7 @@ from gateway.contract.changes import (
     StageRequest,
 )
 from gateway.contract.node_state import ActiveAlias, NodeState, Wanted
+from gateway.system.files.damaged_files import DamagedFiles
 from registry_sync.artifacts.store import Acceptance, ArtifactStore, StoredArtifact
 from registry_sync.domain import (
     AcceptedDigest,
