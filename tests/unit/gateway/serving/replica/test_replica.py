@@ -17,7 +17,8 @@ from gateway.errors import (
 )
 from gateway.http.problems import problem
 from gateway.serving.replica import replica as replicas
-from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState, WorkerReply
+from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState
+from gateway.serving.replica.requests import WorkerReply
 from gateway.serving.replica.worker_messages import read_failed
 from gateway.worker.loading.proofs.proof import MAX_LOST, Proof
 from gateway.worker.protocol.frames import PREFIX, pack
@@ -720,7 +721,7 @@ class TestEnd:
         stopped: list[Replica] = []
         replica = Replica("m/1", launcher, LIMITS, stopped.append)
         pids = [replica.pid]
-        await bring_up(replica, launcher)
+        await ready_replica(replica, launcher)
         assert [*pids, replica.pid] == [None, launcher.worker.pid]
         answer = ask(replica)
         replica.kill("it is too large")

@@ -549,5 +549,5 @@ def test_a_detail_names_a_row_or_a_field_or_neither(detail: list[Any], is_read: 
         assert isinstance(error, InvalidInputError)
         assert error.details == [detail]
     else:
-        with pytest.raises(worker_messages.NonsenseError):
+        with pytest.raises(worker_messages.InvalidMessageError):
             worker_messages.read_failed(header)
