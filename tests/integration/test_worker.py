@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.acceptance.waiting import until
 from tests.integration.worker_process import (
     PATIENCE_S,
     RunningWorker,
+    order_of,
     predict_header,
     refused,
     serving,
@@ -40,7 +42,9 @@ from tests.models.catalogue import (
     ScriptedModel,
     TorchModel,
 )
-from tests.models.typed import TypedModel
+from tests.models.corpus.beside import save
+from tests.models.corpus.cases import WITH_EXAMPLE
+from tests.models.corpus.table import CASES
 
 FORBIDDEN_MODULES = (
     "gateway.http",
@@ -348,12 +352,15 @@ def test_a_number_that_is_not_finite_is_refused_where_the_order_says_so(tmp_path
 def test_traces_of_a_model_leave_no_database_where_the_gateway_runs(
     tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    model = TypedModel("Responses", {"input": [{"role": "user", "content": "hello"}]})
-    order = store(model, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MLflow's own
+        model = save(CASES["converses-responses"], WITH_EXAMPLE, tmp_path)
+    order = order_of(model, tmp_path)
     monkeypatch.chdir(here)  # a worker starts where its gateway runs, as the forkserver did
     with serving(order) as (worker, _):
         assert Path(f"/proc/{worker.pid}/cwd").resolve() == here
-        assert isinstance(worker.predict(order.description["example"]["serving"])[0], Reply)
+        asked = {"input": [{"role": "user", "content": "hello"}]}
+        assert isinstance(worker.predict(asked)[0], Reply)
     assert list(here.iterdir()) == []
 
 

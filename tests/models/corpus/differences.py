@@ -104,6 +104,11 @@ TEXTS = Difference(
     "Without a signature, values that are not all numbers come as an array of objects; MLflow's "
     "array holds texts only.",
 )
+WHOLE = Difference(
+    200,
+    200,
+    "Whole numbers that fit into 64 bits without a sign stay so; MLflow makes fractions of them.",
+)
 HINTS = Difference(
     200,
     400,

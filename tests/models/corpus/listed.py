@@ -232,6 +232,19 @@ LISTED: Mapping[str, Differences] = {
         "inputs, one record": _like(because.READS, "inputs, one"),
     },
     "tensor-long": {"numbers": because.CUTS},
+    "tensor-dates": {"a count": because.DATES},
+    "tensor-days": {"a time": because.CUTS},
+    "columns-of-lists": {
+        **dict.fromkeys(
+            ("double, [1, 2]", "float, [0.5]", "integer, [4]", "datetime, ['2026-01-02']"),
+            because.READS,
+        ),
+        **dict.fromkeys(("string, ['a', None]", "boolean, [None]"), because.NULLS),
+        "binary, ['AAE=']": because.BASE64,
+        "binary, ['*']": because.GARBAGE,
+    },
+    "frame-with-labels": {"[[1, 2], [3, 4]]": because.ONLY_PANDAS},
+    "numbers-no-signature": {"64 bits, two": because.WHOLE},
     "tensor-strings": dict.fromkeys(
         ("dataframe_split", "dataframe_split, no columns", "dataframe_records"),
         because.TENSOR_ROWS,

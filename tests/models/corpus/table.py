@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.models.corpus import (
+    arrays,
     boosting,
     chains,
     forecasts,
@@ -22,7 +23,7 @@ from tests.models.corpus.cases import Case
 from tests.models.corpus.listed import LISTED, UNANSWERED
 
 _MODULES = (
-    scikit_learn, python_models, hinted, torch_modules,
+    scikit_learn, python_models, arrays, hinted, torch_modules,
     boosting, forecasts, networks, texts, chains, java,
 )  # fmt: skip
 
