@@ -21,7 +21,7 @@ from registry_sync.sources.storage.s3 import connect_s3
 
 pytestmark = pytest.mark.integration
 
-UNPACKED_BYTES = 128 * 2**20
+UNPACKED_BYTES = 64 * 2**20
 LIMIT_BYTES = 2**20
 MOST_MEMORY_BYTES = 24 * 2**20
 Answer = Callable[[BaseHTTPRequestHandler], None]

@@ -14,7 +14,7 @@ from registry_sync.artifacts.store import ArtifactStore
 
 pytestmark = pytest.mark.integration
 
-KILLS = 12
+KILLS = 5
 WRITER = """
 import hashlib, sys
 from pathlib import Path
@@ -74,9 +74,7 @@ store.remove(digest)
 """
 
 
-@pytest.mark.parametrize(
-    ("dies_at", "files_left"), [(1, 60), (2, 60), (3, 60), (4, 59), (20, 45), (37, 31)]
-)
+@pytest.mark.parametrize(("dies_at", "files_left"), [(1, 60), (2, 60), (20, 45)])
 def test_killed_while_it_removes_it_has_the_artifact_whole_or_not_at_all(
     tmp_path: Path, dies_at: int, files_left: int
 ) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
-from mlflow import MlflowClient, set_experiment, set_tracking_uri
 
 from registry_sync.artifacts.description import check_complete
 from registry_sync.errors import (
@@ -17,10 +15,8 @@ from registry_sync.errors import (
     SourceError,
     UnsafePathError,
 )
-from registry_sync.sources.mlflow_registry import connect_mlflow
 from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
-from tests.models.catalogue import LinearModel
-from tests.servers import MlflowServer, Seaweed
+from tests.servers import Seaweed
 
 pytestmark = pytest.mark.integration
 
@@ -179,28 +175,3 @@ def test_the_endpoint_comes_from_aws_own_variable_too(s3, prefix, tmp_path, monk
         tracking_uri="", limits=FetchLimits(settle_s=0, disk_floor_bytes=0), environ=environ
     )
     assert plain.remote_listing(uri) == fetcher(s3).remote_listing(uri)
-
-
-@pytest.fixture
-def logged_directly(mlflow: MlflowServer, prefix: str) -> Iterator[tuple[str, int]]:
-    """A version of an experiment that keeps its artifacts in the bucket: clients go there."""
-    name = prefix.partition("/")[0]
-    client = MlflowClient(mlflow.url)
-    place = client.create_experiment(name, artifact_location=f"s3://{BUCKET}/{prefix}")
-    set_tracking_uri(mlflow.url)
-    set_experiment(experiment_id=place)
-    try:
-        yield name, LinearModel(slope=5).register(name, mlflow.url)
-    finally:
-        set_experiment("Default")
-        client.delete_registered_model(name)
-
-
-def test_what_mlflow_logs_directly_to_s3_is_found_and_fetched(
-    s3, prefix, mlflow, logged_directly, tmp_path
-):
-    uri = connect_mlflow(mlflow.url, os.environ).locate(*logged_directly)
-    assert uri.startswith(f"s3://{BUCKET}/{prefix}")
-    result = fetcher(s3).fetch(uri, tmp_path / "into")
-    assert "MLmodel" in result.manifest.files
-    assert result.listing == fetcher(s3).remote_listing(uri)

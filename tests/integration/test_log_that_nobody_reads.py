@@ -1,4 +1,4 @@
-"""Both processes with a standard error that is a full pipe: they work, and end, as ever."""
+"""The gateway with a standard error that is a full pipe: it works, and ends, as ever."""
 
 import contextlib
 import http.client
@@ -94,16 +94,3 @@ def test_the_gateway_answers(folder: Path, nobody: int) -> None:
         assert refused == {503}, "no list of models has come yet"
         assert status(port, "GET", "/health/live") == 200
         assert ends(gateway) == 0
-
-
-def test_the_control_plane_works(folder: Path, nobody: int) -> None:
-    registry, port = free_ports(2)
-    settings = {
-        "REGISTRY_SYNC_NODE_DIR": str(folder),
-        "REGISTRY_SYNC_TRACKING_URI": f"http://127.0.0.1:{registry}",
-        "REGISTRY_SYNC_OPERATIONS_PORT": str(port),
-        "REGISTRY_SYNC_LOG_LEVEL": "debug",
-    }
-    with process("registry_sync", nobody, **settings) as control_plane:
-        until(lambda: status(port, "GET", "/health/live") is not None)
-        assert ends(control_plane) == 0

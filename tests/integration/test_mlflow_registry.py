@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,19 @@ from registry_sync.artifacts.verify import Verdict, verify
 from registry_sync.domain import LedgerView
 from registry_sync.domain.aspired import Aspired
 from registry_sync.domain.tags import DIGEST_TAG
-from registry_sync.errors import IncompleteArtifactError, SourceError
+from registry_sync.errors import FetchTimeoutError, IncompleteArtifactError, SourceError
 from registry_sync.planning.catalogue import Known, describe_model
 from registry_sync.sources import mlflow_registry
 from registry_sync.sources.mlflow_registry import MlflowRegistry, connect_mlflow
 from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
+from tests.integration.faulty_wire import FaultyWire
 from tests.models.catalogue import LinearModel
 from tests.servers import MlflowServer, free_ports
 
 pytestmark = pytest.mark.integration
+
+MLMODEL = b"flavors: {python_function: {loader_module: mlflow.sklearn, model_path: model.pkl}}\n"
+LIMIT_S = 3.0
 
 
 @pytest.fixture
@@ -71,6 +77,7 @@ def test_a_registry_is_listed_whole(registry, client, name, mlflow, monkeypatch)
         )
     client.set_registered_model_alias(names[0], "champion", "2")
     client.set_registered_model_alias(names[0], "7", "2")
+    client.set_registered_model_alias(names[0], "\u751f\u7523", "3")
     mlflow_library.set_tracking_uri(mlflow.url)
     mlflow_library.genai.register_prompt(f"prompt-{uuid4().hex}", "Hello {{who}}")
 
@@ -79,7 +86,7 @@ def test_a_registry_is_listed_whole(registry, client, name, mlflow, monkeypatch)
     assert not any(each.startswith("prompt-") for each in models)
     found = models[names[0]]
     assert sorted(found.versions) == [1, 2, 3, 4, 5]
-    assert found.aliases == {"champion": 2, "latest": 5}
+    assert found.aliases == {"champion": 2, "\u751f\u7523": 3, "latest": 5}
     assert found.tags == {"gateway.load": "preload"}
     assert found.versions[2].expected_digest == digest
     assert not found.versions[1].stamped
@@ -288,6 +295,27 @@ def test_a_server_that_dies_in_the_middle_of_a_fetch(
         if mlflow.group.process is None:
             mlflow.start()
     assert name in registry.aspired().models
+
+
+def test_a_proxy_that_drips_ends_at_the_time_limit(
+    mlflow: MlflowServer, mlflow_artifacts: Path, tmp_path: Path
+) -> None:
+    folder = mlflow_artifacts / "dripping"
+    folder.mkdir(parents=True)
+    (folder / "MLmodel").write_bytes(MLMODEL)
+    (folder / "model.pkl").write_bytes(os.urandom(2**20))
+    limits = FetchLimits(timeout_s=LIMIT_S, disk_floor_bytes=0, settle_s=0)
+    uri = "mlflow-artifacts:/dripping"
+    whole = Fetcher(tracking_uri=mlflow.url, limits=limits, environ=os.environ)
+    assert whole.fetch(uri, tmp_path / "whole").size_bytes == 2**20 + len(MLMODEL)
+    with closing(FaultyWire.to(mlflow.url)) as wire:  # new connections: the listing comes at once
+        assert isinstance(wire, FaultyWire)
+        wire.drips_after = 2**19
+        fetcher = Fetcher(tracking_uri=wire.url, limits=limits, environ=os.environ)
+        began = time.monotonic()
+        with pytest.raises(FetchTimeoutError):
+            fetcher.fetch(uri, tmp_path / "into")
+        assert time.monotonic() - began < LIMIT_S + 2
 
 
 def test_an_ordinary_poll_makes_at_most_two_calls(client, name, mlflow):

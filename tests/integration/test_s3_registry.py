@@ -124,7 +124,7 @@ def test_a_published_version_is_not_overwritten(root, folder):
 
 
 def test_publications_at_the_same_time_lose_no_version_and_no_alias(root, tmp_path):
-    count = 6
+    count = 3
     folders = [write(tmp_path / str(n), str(n).encode()) for n in range(count)]
     done: dict[int, Publication] = {}
     together = threading.Barrier(count)

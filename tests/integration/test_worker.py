@@ -207,7 +207,7 @@ def answers_under_load(worker: RunningWorker, model: ScriptedModel, count: int) 
     return sizes
 
 
-@pytest.mark.parametrize("threshold", [7, 21, 50, 300])
+@pytest.mark.parametrize("threshold", [21, 300])
 def test_rows_that_influence_each_other_in_large_batches_are_never_in_one(
     tmp_path: Path, threshold: int
 ):
@@ -244,8 +244,10 @@ def test_joining_widens_in_the_background_and_every_answer_is_right(tmp_path: Pa
         assert worker.probe().example_ok
 
 
-@pytest.mark.parametrize("example", [(1.0,), (1.0, 2.5), (1.0, 2.0, 3.0)])
-@pytest.mark.parametrize("answers", ["forecast", "best", "scalar"])
+@pytest.mark.parametrize(
+    ("answers", "example"),
+    [("forecast", (1.0, 2.0, 3.0)), ("best", (1.0, 2.5)), ("scalar", (1.0,))],
+)
 def test_an_answer_that_is_not_one_per_row_is_served_whole_and_alone(
     tmp_path: Path, answers: str, example: tuple[float, ...]
 ):
@@ -552,26 +554,11 @@ def expecting(model: BuildableModel, folder: Path, lines: list[dict[str, Any]]) 
     return store(cast("BuildableModel", Publishing()), folder)
 
 
-@pytest.mark.parametrize("harm", ["changed", "missing", "extra", "link", "manifest", "digest"])
-def test_bytes_that_are_not_those_of_the_manifest_are_refused(tmp_path: Path, harm: str):
+def test_bytes_that_are_not_those_of_the_manifest_are_refused(tmp_path: Path):
     order = store(LinearModel(1.0), tmp_path)
-    folder = Path(order.artifact)
-    if harm == "changed":
-        data = bytearray((folder / "model.skops").read_bytes())
-        data[len(data) // 2] ^= 1
-        (folder / "model.skops").write_bytes(bytes(data))
-    elif harm == "missing":
-        (folder / "conda.yaml").unlink()
-    elif harm == "extra":
-        (folder / "sitecustomize.py").write_text("")
-    elif harm == "link":
-        (folder / "conda.yaml").unlink()
-        (folder / "conda.yaml").symlink_to("/etc/passwd")
-    elif harm == "manifest":
-        with Path(order.manifest).open("a") as file:
-            file.write("0" * 64 + "  more\n")
-    else:
-        order = replace(order, digest="sha256:" + "0" * 64)
+    data = bytearray((Path(order.artifact) / "model.skops").read_bytes())
+    data[len(data) // 2] ^= 1
+    (Path(order.artifact) / "model.skops").write_bytes(bytes(data))
     assert refused(order).failure == "integrity"
 
 
