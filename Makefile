@@ -25,7 +25,7 @@ help: ## Say what there is
 demo: $(BASE) ## Play the whole story on a real MLflow server; ARGS=--once ends by itself
 	$(BIN)/python -m deploy.demo $(ARGS)
 
-test: $(INSTALLED) ## Everything that must hold: a quarter of an hour on two cores
+test: $(INSTALLED) ## Everything that must hold
 	@$(MAKE) --jobs=2 --no-print-directory lint tests
 
 tests: $(INSTALLED)

@@ -1,5 +1,6 @@
-"""What all tests share: markers by folder, one server of each kind, and nothing left behind."""
+"""What all tests share: markers, one server of each kind, and nothing left behind."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,15 +11,27 @@ from tests.servers import MlflowServer, Postgres, mlflow_server, postgresql, sen
 
 MARKED_FOLDERS = ("integration", "acceptance")
 ENDING_PATIENCE_S = 20.0
+SOAK = os.environ.get("REGISTRY_GATEWAY_SOAK", "") not in {"", "0"}
+ROOT = Path(__file__).parent
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test of a costly folder with the folder's name."""
-    root = Path(__file__).parent
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark every test of a costly folder with its name, and leave out what is of the long run."""
     for item in items:
-        folder = item.path.relative_to(root).parts[0]
+        folder = item.path.relative_to(ROOT).parts[0]
         if folder in MARKED_FOLDERS:
             item.add_marker(folder)
+    left_out = [item for item in items if not SOAK and _is_of_the_long_run(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _is_of_the_long_run(item: pytest.Item) -> bool:
+    """Whether a test is marked ``soak``: the tests that it names show the same in the short run."""
+    marks = list(item.iter_markers("soak"))
+    for path in (path for mark in marks for path in mark.args):
+        assert (ROOT / path).is_file(), f"{item.nodeid} names {path}, which is not there"
+    return bool(marks)
 
 
 @pytest.fixture(scope="session", autouse=True)

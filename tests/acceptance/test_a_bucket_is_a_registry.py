@@ -139,6 +139,10 @@ def _alter(s3: Any, prefix: str) -> None:
     s3.put_object(Bucket=BUCKET, Key=key, Body=bytes(content))
 
 
+@pytest.mark.soak(
+    "unit/registry_sync/reconcile/reconciler/test_made_anew.py",
+    "acceptance/test_versions_made_anew.py",
+)
 async def test_what_was_gone_comes_anew_and_what_was_altered_needs_an_operator(
     node: Node, s3_server: Seaweed, tmp_path: Path
 ) -> None:

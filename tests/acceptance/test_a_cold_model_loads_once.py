@@ -32,7 +32,7 @@ class Cold:
 
 @pytest.fixture(scope="module")
 def cold(
-    mlflow_registry: MlflowServer, module_node: Node, tmp_path_factory: pytest.TempPathFactory
+    mlflow_registry: MlflowServer, shared_node: Node, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cold]:
     registry = Registry(mlflow_registry.url)
     folder = tmp_path_factory.mktemp("loads")
@@ -44,8 +44,7 @@ def cold(
         registry.publish(name, slow)
         registry.publish(name, ScriptedModel())
         models[name] = slow
-    module_node.start()
-    yield Cold(module_node, models)
+    yield Cold(shared_node.start(), models)
     registry.forget()
 
 

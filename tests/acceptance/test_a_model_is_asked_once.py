@@ -127,6 +127,7 @@ class Corner:
         self.node.start()
 
 
+@pytest.mark.soak("unit/gateway/serving/test_kept_proofs.py")
 async def test_a_second_replica_does_not_pay_again(
     registry: Registry, module_node: Node, tmp_path: Path
 ) -> None:
@@ -251,6 +252,7 @@ async def test_answers_that_are_not_one_per_row_are_served_whole(corner: Corner,
     assert shown["batching_reason"] == "the answers are not one per row"
 
 
+@pytest.mark.soak("unit/gateway/serving/test_kept_proofs.py")
 async def test_after_a_restart_each_is_asked_for_its_example_only(corner: Corner) -> None:
     """What was proved, and that there was no time for it, and that a worker was lost in it."""
     async with client() as http:

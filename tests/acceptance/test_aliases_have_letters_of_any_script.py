@@ -17,6 +17,10 @@ from tests.acceptance.traffic import client
 from tests.models.catalogue import LinearModel
 from tests.servers import Postgres
 
+pytestmark = pytest.mark.soak(
+    "contracts/test_ledger.py",
+    "integration/test_mlflow_registry.py",
+)
 ALIASES = ("\u00fcn\u00ef", "\u751f\u7523", "\U0001d4ea" * 8)
 
 

@@ -11,12 +11,10 @@ import pytest
 
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry
-from tests.acceptance.scale import WITH_TORCH
 from tests.acceptance.traffic import Call, ask, client
 from tests.models.catalogue import IRIS_COLUMNS, IrisPipeline, TorchModel
 from tests.servers import MlflowServer
 
-GATEWAY = WITH_TORCH
 JSON = "application/json"
 HUGE_BYTES = 50 * 1024 * 1024
 DEPTH = 10_000
@@ -38,13 +36,13 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(mlflow_registry: MlflowServer, module_node: Node) -> Iterator[Served]:
+def served(mlflow_registry: MlflowServer, shared_node: Node) -> Iterator[Served]:
     registry = Registry(mlflow_registry.url)
     pipeline, module = registry.name("pipeline"), registry.name("module")
     registry.publish(pipeline, IrisPipeline())
     registry.publish(module, TorchModel())
-    asyncio.run(_warm(module_node.start(), pipeline, module))
-    yield Served(module_node, pipeline, module)
+    asyncio.run(_warm(shared_node.start(), pipeline, module))
+    yield Served(shared_node, pipeline, module)
     registry.forget()
 
 

@@ -20,12 +20,9 @@ from tests.servers import clean_environ
 
 ROOT = Path(__file__).parents[2]
 DEMO_PATIENCE_S = 280.0
-BROKEN = tuple(SABOTAGES) if SOAK else ("predict",)
-"""The steps that are broken on purpose: all of them in full runs."""
 MODES: tuple[tuple[str, ...], ...] = (("--once",), ()) if SOAK else (("--once",),)
 """How it is started: to end by itself, and in full runs to stay up until Ctrl-C."""
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL) if SOAK else (signal.SIGTERM,)
-"""What the demonstration is stopped with: all of them in full runs."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 
 DemoStarter = Callable[..., Running]
 
@@ -100,7 +97,8 @@ def _told(written: str) -> list[str]:
     return [line for line in written.splitlines() if line.startswith("─")]
 
 
-@pytest.mark.parametrize("step", BROKEN)
+@pytest.mark.soak("unit/test_demo.py")
+@pytest.mark.parametrize("step", SABOTAGES)
 def test_a_step_broken_on_purpose_fails_by_its_name(demo: DemoStarter, step: str) -> None:
     running = demo("--once", sabotage=step)
     written = _ends(running)
@@ -112,6 +110,7 @@ def test_a_step_broken_on_purpose_fails_by_its_name(demo: DemoStarter, step: str
         assert f"· {later} ·" not in written
 
 
+@pytest.mark.soak("acceptance/test_demo.py")
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_demonstration_that_is_stopped_leaves_no_process(
     demo: DemoStarter, number: signal.Signals
@@ -127,29 +126,3 @@ def test_a_demonstration_that_is_stopped_leaves_no_process(
     expected = -number if number is signal.SIGKILL else 128 + number
     assert running.process.returncode == expected
     assert ("All servers are stopped." in written) == (number is not signal.SIGKILL)
-
-
-def test_an_unknown_step_is_named_and_the_known_ones_listed(demo: DemoStarter) -> None:
-    running = demo("--once", sabotage="coffee")
-    written = _ends(running)
-    assert running.process.returncode == 2
-    assert "coffee" in written
-    assert all(step in written for step in SABOTAGES)
-
-
-def test_every_step_can_be_broken(demo: DemoStarter) -> None:
-    running = demo(sabotage="list")
-    written = _ends(running)
-    assert running.process.returncode == 0
-    assert [line.split()[0] for line in written.splitlines()[1:]] == [step.name for step in STEPS]
-
-
-def test_a_folder_of_somebody_else_is_not_emptied(demo: DemoStarter, tmp_path: Path) -> None:
-    precious = tmp_path / "precious"
-    precious.mkdir()
-    (precious / "thesis.txt").write_text("years of work")
-    running = demo("--once", "--state", str(precious))
-    written = _ends(running)
-    assert running.process.returncode == 1
-    assert "holds files" in written
-    assert (precious / "thesis.txt").read_text() == "years of work"

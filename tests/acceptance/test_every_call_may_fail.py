@@ -16,16 +16,16 @@ from tests.acceptance.scale import FAILING_CALLS
 from tests.servers import MlflowServer
 
 FAILS = {
-    "thread": errno.EAGAIN,
-    "open": errno.EMFILE,
     "fork": errno.EAGAIN,
-    "os.pipe": errno.EMFILE,
-    "os.write": errno.ENOSPC,
     "os.fsync": errno.EIO,
-    "os.replace": errno.ENOSPC,
-    "socket": errno.EMFILE,
     "os.listdir": errno.EMFILE,
     # Up to here in short runs too.
+    "thread": errno.EAGAIN,
+    "open": errno.EMFILE,
+    "os.pipe": errno.EMFILE,
+    "os.write": errno.ENOSPC,
+    "os.replace": errno.ENOSPC,
+    "socket": errno.EMFILE,
     "socket.socketpair": errno.EMFILE,
     "socket.recv": errno.ECONNRESET,
     "socket.sendmsg": errno.EPIPE,
@@ -53,7 +53,7 @@ FAILS = {
     "os.set_blocking": errno.EBADF,
     "signal.pidfd_send_signal": errno.EPERM,
 }
-"""Calls by name, and the error that the system would give. What the contract names comes first."""
+"""Calls by name, and the error that the system would give. """
 TRIED = list(FAILS)[:FAILING_CALLS]
 ANEW = {"thread", "os.utime"}
 """Calls of a gateway that has just started: later it has all its threads, and has read what was

@@ -30,7 +30,6 @@ from tests.acceptance.scale import (
     LOADED_BESIDE,
     SOAK,
     TEXT_TERMS,
-    THREAD_AT_LEAST_TIMES,
     TORCH_WIDTH,
 )
 from tests.acceptance.steady import Steady, p99_s
@@ -57,6 +56,7 @@ GATEWAY = {
 }
 
 CONTROL = {"REGISTRY_SYNC_POLL_INTERVAL_S": "2" if SOAK else "0.5"}
+THREAD_AT_LEAST_TIMES = 20.0
 LOOK_EVERY_S = 0.25
 """The test itself, and the registry's server, share the cores with what is measured."""
 
@@ -147,18 +147,23 @@ async def test_loads_are_not_felt_by_a_neighbour_and_would_be_in_a_thread(
     gateway = await _beside_the_gateway(node, steady_name, heavy)
     node.close()
     print(f"gateway\n{gateway.report()}")
-    textbook = await _beside_a_thread(STEADY.save(tmp_path / "steady"), heavy)
-    print(f"thread of the textbook app\n{textbook.report()}")
-
-    for measured in (gateway, textbook):
-        failed = [each for each in measured.steady.asked if not each.good]
-        assert not failed, f"{len(failed)} requests failed, the first: {failed[0]}"
+    _assert_none_failed(gateway)
     before = gateway.p99_before_s()
     at_most = max(DISTURBED_AT_MOST_TIMES * before, before + DISTURBED_AT_MOST_S)
     for what in heavy:
         assert gateway.p99_during_s(what) <= at_most, what
+    if not SOAK:  # that it could be noticed is no fault that this project could have
+        return
+    textbook = await _beside_a_thread(STEADY.save(tmp_path / "steady"), heavy)
+    print(f"thread of the textbook app\n{textbook.report()}")
+    _assert_none_failed(textbook)
     ratio = textbook.p99_of_all_loads_s() / gateway.p99_of_all_loads_s()
     assert ratio >= THREAD_AT_LEAST_TIMES, f"only {ratio:.1f} times worse"
+
+
+def _assert_none_failed(measured: Measured) -> None:
+    failed = [each for each in measured.steady.asked if not each.good]
+    assert not failed, f"{len(failed)} requests failed, the first: {failed[0]}"
 
 
 def _publish(registry: Registry, steady: str, folder: Path) -> dict[str, Published]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -97,8 +98,11 @@ class LiedTo:
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     def workers(self) -> int:
-        children = psutil.Process(self.process.pid).children()
-        return sum(str(self.folder) in "".join(one.cmdline()) for one in children)
+        count = 0
+        for one in psutil.Process(self.process.pid).children():
+            with suppress(psutil.Error):  # it has ended meanwhile
+                count += str(self.folder) in "".join(one.cmdline())
+        return count
 
 
 @pytest.fixture(scope="module")

@@ -142,6 +142,7 @@ def libraries_of(pid: int) -> str:
     return folder
 
 
+@pytest.mark.soak("integration/test_environments.py")
 async def test_requirements_that_nobody_can_meet_leave_the_old_version_serving(
     node: Node, registry: Registry, older_python: Path
 ) -> None:

@@ -8,11 +8,15 @@ import pytest
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, x_body
-from tests.acceptance.scale import CANDIDATE_CALLERS, SINGLE_SWAPS
+from tests.acceptance.scale import CANDIDATE_CALLERS
 from tests.acceptance.traffic import Traffic, asks, client, describe
 from tests.acceptance.waiting import eventually_true
 from tests.models.catalogue import ScriptedModel
 
+pytestmark = pytest.mark.soak(
+    "unit/gateway/rollout/test_automatic_rollback.py",
+    "acceptance/test_bad_candidates_are_rolled_back.py",
+)
 ALIAS = "champion"
 ROWS = 5
 BAD_ROW = 3
@@ -21,7 +25,7 @@ PASSES = 2
 """Listings after which what the registry said before the first of them is known."""
 
 
-@pytest.fixture(params=SINGLE_SWAPS)
+@pytest.fixture(params=["unload_first", "auto"])
 def swap(request: pytest.FixtureRequest) -> str:
     """How the versions take turns, as the model's tag says."""
     way: str = request.param

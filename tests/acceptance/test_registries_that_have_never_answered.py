@@ -91,6 +91,7 @@ async def is_told_everywhere(
     assert f"registry at {registry_url}" in told.stdout.replace("\n", " "), told.stdout
 
 
+@pytest.mark.soak("unit/registry_sync/reconcile/reconciler/test_registry_unknown.py")
 async def test_a_registry_that_hangs_is_followed_once_it_answers(
     make_node: NodeMaker, registry: Registry, lying: LyingRegistry
 ) -> None:
@@ -99,6 +100,7 @@ async def test_a_registry_that_hangs_is_followed_once_it_answers(
     )
 
 
+@pytest.mark.soak("unit/registry_sync/reconcile/reconciler/test_registry_unknown.py")
 async def test_nobody_listens_where_the_registry_is_said_to_be(node: Node, port: int) -> None:
     node.start()
     async with client(2) as http:
@@ -132,6 +134,7 @@ async def is_followed_once_it_answers(
         assert (unknown.status, unknown.code) == (404, "model_not_found"), unknown
 
 
+@pytest.mark.soak("unit/registry_sync/reconcile/reconciler/test_start_without_ledger.py")
 async def test_what_is_on_the_node_goes_on_while_a_new_control_plane_cannot_list(
     node: Node, registry: Registry, lying: LyingRegistry
 ) -> None:

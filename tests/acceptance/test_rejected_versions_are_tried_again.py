@@ -14,6 +14,9 @@ from tests.acceptance.traffic import Call, ask, client
 from tests.acceptance.waiting import eventually
 from tests.models.catalogue import ScriptedModel
 
+pytestmark = pytest.mark.soak(
+    "unit/registry_sync/operations/decisions/test_retry.py",
+)
 LATEST = "latest"
 
 

@@ -14,7 +14,7 @@ from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body
 from tests.acceptance.relay import Relay
-from tests.acceptance.scale import RESTARTS, SERVES_WITHIN_S, WITH_TORCH
+from tests.acceptance.scale import RESTARTS, SERVES_WITHIN_S, SOAK, WITH_TORCH
 from tests.acceptance.traffic import Answer, Call, ask, client
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import LinearModel
@@ -22,7 +22,7 @@ from tests.models.catalogue import LinearModel
 ALIAS = "champion"
 HEAT = (3, 40, 1, 12)
 """Calls of each model, by which they come back."""
-GATEWAY = {"GATEWAY_PROBE_INTERVAL_S": "1"} | WITH_TORCH
+GATEWAY = {"GATEWAY_PROBE_INTERVAL_S": "1"} | (WITH_TORCH if SOAK else {})
 ASK_EVERY_S = 0.02
 
 

@@ -26,9 +26,22 @@ from tests.models.catalogue import LinearModel, ScriptedModel
 from tests.servers import MlflowServer
 
 ALIAS = "champion"
-SLOW_LOAD_S = 4.0
+SLOW_LOAD_S = 3.0
 CALLERS = 3
 ENOUGH_ANSWERS = 20
+DEATHS = [
+    pytest.param("after:table.changes", 2, id="between the change's two copies"),
+    *(
+        pytest.param(
+            *death, marks=pytest.mark.soak("unit/gateway/routing/test_table_changes.py"), id=when
+        )
+        for death, when in (
+            (("before:table.changes", 1), "before it is on disk"),
+            (("after:table.changes.copy", 2), "after them, before the acknowledgement"),
+        )
+    ),
+]
+"""Where the gateway dies in the middle of an activation, and the version that is active then."""
 
 
 def _callers(model: str) -> list[Choose]:
@@ -154,15 +167,7 @@ async def test_the_control_plane_dies_in_the_middle_of_a_stage(
 # --- the gateway dies ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("moment", "active_after"),
-    [("before:table.changes", 1), ("after:table.changes", 2), ("after:table.changes.copy", 2)],
-    ids=[
-        "before the change is on disk",
-        "between its two copies",
-        "after them, before the acknowledgement",
-    ],
-)
+@pytest.mark.parametrize(("moment", "active_after"), DEATHS)
 async def test_the_gateway_dies_in_the_middle_of_an_activation(
     node: Node, registry: Registry, moment: str, active_after: int
 ) -> None:
@@ -273,6 +278,7 @@ async def test_the_table_file_is_deleted_and_rebuilt(node: Node, registry: Regis
     assert {answer.version for answer in traffic.answers if answer.ok} == {1}
 
 
+@pytest.mark.soak("acceptance/test_restarts_are_quick.py")
 async def test_a_gateway_alone_serves_from_its_table_file_until_the_registry_is_back(
     node: Node, relay: Relay, registry: Registry
 ) -> None:

@@ -19,6 +19,10 @@ from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import LinearModel, ScriptedModel
 from tests.servers import MlflowServer
 
+pytestmark = pytest.mark.soak(
+    "unit/gateway/serving/test_supervision.py",
+    "unit/gateway/serving/residency/test_resident_set.py",
+)
 GATEWAY = {"GATEWAY_MAX_RESIDENT": "3"}
 CONTROL = {"REGISTRY_SYNC_SIGNATURE_CHANGE": "refuse"}
 CALLERS = 6

@@ -15,6 +15,7 @@ from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import ScriptedModel
 from tests.servers import MlflowServer
 
+pytestmark = pytest.mark.soak("unit/gateway/serving/test_supervision.py")
 GATEWAY = {"GATEWAY_PROBE_INTERVAL_S": "0.3"}
 SWITCH = -1.0
 CALLERS = 4

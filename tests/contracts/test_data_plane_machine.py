@@ -271,7 +271,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FAKE_RUNS, FAKE_STEPS = (2000, 100) if SOAK else (20, 50)
-REAL_RUNS, REAL_STEPS = (40, 50) if SOAK else (4, 20)
+REAL_RUNS, REAL_STEPS = (40, 50) if SOAK else (2, 20)
 HAPPENS = {
     *("answered", "deadline_exceeded", "worker_died", "hung_up"),
     *("loaded", "evicted", "ended", "swapped", "grown"),

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.models.corpus.cases import WITH_EXAMPLE, WITHOUT_EXAMPLE, Case
+from tests.models.corpus.beside import versions
+from tests.models.corpus.cases import WITHOUT_EXAMPLE, Case
 from tests.models.corpus.compare import Answer, faults
 from tests.models.corpus.table import CASES
 from tests.servers import clean_environ
@@ -52,8 +53,16 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     return {(one["name"], one["version"]): one for one in lines}
 
 
-@pytest.mark.parametrize("version", [WITH_EXAMPLE, WITHOUT_EXAMPLE], ids=["example", "no example"])
-@pytest.mark.parametrize("case", HERE, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    ("case", "version"),
+    [
+        pytest.param(
+            case, version, id=f"{case.name}{', no example' * (version == WITHOUT_EXAMPLE)}"
+        )
+        for case in HERE
+        for version in versions(case)
+    ],
+)
 def test_a_worker_answers_what_mlflow_answers_or_differs_as_listed(
     told: Told, case: Case, version: int
 ) -> None:

@@ -214,7 +214,8 @@ def test_rows_that_influence_each_other_in_large_batches_are_never_in_one(
     model = ScriptedModel(
         scale=2.0, subtract_batch_mean=True, influence_from=threshold, predict_sleep_s=0.002
     )
-    with serving(store(model, tmp_path)) as (worker, report):
+    # A busy machine needs more than the usual seconds to prove as many rows as may be joined.
+    with serving(replace(store(model, tmp_path), proof_budget_s=60.0)) as (worker, report):
         assert (report.batching, report.answers) == ("joined", "per_row")
         assert "influence each other" in report.batching_reason
         assert threshold // 4 <= report.joined_rows < threshold

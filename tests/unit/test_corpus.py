@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.models.corpus.cases import WITH_EXAMPLE, WITHOUT_EXAMPLE
 from tests.models.corpus.compare import Answer, fault
 from tests.models.corpus.table import CASES
 
@@ -52,3 +53,19 @@ def test_an_answer_that_is_like_no_other_has_to_be_the_one_that_is_written_down(
     for predicted, right in ((3, True), (4, False)):
         answers = {"2.0": (answered(200, [predicted]), REFUSED)}
         assert (fault(case, "2.0", 1, answers) is None) is right
+
+
+def test_every_listed_difference_is_about_a_body_that_is_sent() -> None:
+    for case in CASES.values():
+        assert case.differs.keys() <= case.bodies.keys(), case.name
+        assert case.predicted.keys() <= case.differs.keys(), case.name
+
+
+def test_every_listed_difference_that_is_answered_says_how() -> None:
+    for case in CASES.values():
+        for form in case.differs.keys() - case.predicted.keys():
+            for version in (WITH_EXAMPLE, WITHOUT_EXAMPLE):
+                listed = case.difference(form, version)
+                if listed is not None and listed.ours == 200:
+                    known = listed.like in case.bodies and listed.like != form
+                    assert known is not listed.nulls, (case.name, form)

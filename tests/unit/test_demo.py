@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from deploy.demo.__main__ import main
 from deploy.demo.calls import Call
 from deploy.demo.errors import DemoError
 from deploy.demo.opening import own_folder
+from deploy.demo.run import Show
+from deploy.demo.screen import Screen
+from deploy.demo.servers import Servers
+from deploy.demo.story import SABOTAGES, STEPS, Scene, Step
 from deploy.demo.traffic import CLIENTS, Record, find_swap
 
 BY_ALIAS, BY_NUMBER = CLIENTS[0], CLIENTS[-1]
@@ -70,3 +79,35 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DemoError, match="holds files"), own_folder(tmp_path):
         pass
     assert (tmp_path / "thesis.txt").exists()
+
+
+def _main(monkeypatch: pytest.MonkeyPatch, sabotage: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["demo", "--once"])
+    monkeypatch.setenv("DEMO_SABOTAGE", sabotage)
+    return main()
+
+
+def test_an_unknown_step_is_named_and_the_known_ones_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _main(monkeypatch, "coffee") == 2
+    written = capsys.readouterr().err
+    assert all(step in written for step in ("coffee", *SABOTAGES))
+
+
+def test_every_step_can_be_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _main(monkeypatch, "list") == 0
+    written = capsys.readouterr().out
+    assert [line.split()[0] for line in written.splitlines()] == [step.name for step in STEPS]
+
+
+def test_a_step_that_does_not_hold_fails_by_its_name() -> None:
+    def check(_: Scene) -> list[str]:
+        raise DemoError("no answer")
+
+    show = Show(Screen(Console(file=io.StringIO())), Servers())
+    scene: Any = None
+    with pytest.raises(DemoError, match="FAILED step predict: no answer"):
+        show._one(Step("predict", "", lambda _: None, check), scene)

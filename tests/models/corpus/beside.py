@@ -1,6 +1,6 @@
 """Ask models here and of MLflow: ``python -m tests.models.corpus.beside FOLDER CASE…``.
 
-Each version of a case is saved, loaded and asked in a process of its own, forked from this one,
+The versions of a case are saved, loaded and asked in a process of its own, forked from this one,
 which has the libraries imported. Ours is what a worker does from LOAD to the answer, without
 sockets; MLflow's is the application of ``mlflow models serve``. Writes one line of JSON for each:
 case, version, the answers to each body (ours, then MLflow's), and why there are none.
@@ -35,6 +35,11 @@ _STATUS = {"invalid_input": 422, "not_finite": 422, "model_error": 500}
 """What the gateway answers for a worker's code."""
 
 Answered = tuple[int, str]
+
+
+def versions(case: Case) -> tuple[int, ...]:
+    """Return the versions that are asked here: ways to answer differ by their example only."""
+    return (WITH_EXAMPLE,) if case.name.startswith("answers-") else (WITH_EXAMPLE, WITHOUT_EXAMPLE)
 
 
 def save(case: Case, version: int, folder: Path) -> Path:
@@ -96,10 +101,8 @@ def ask_mlflow(artifact: Path, bodies: dict[str, bytes]) -> dict[str, Answered]:
     return asyncio.run(asked())
 
 
-def ask(case: Case, version: int, folder: Path) -> dict[str, Any]:
+def ask(case: Case, version: int, folder: Path, bodies: dict[str, bytes]) -> dict[str, Any]:
     """Return what is told of one version of a case."""
-    # Before the model is saved: MLflow changes the values of an example that it writes.
-    bodies = {form: json.dumps(body).encode() for form, body in case.bodies.items()}
     try:
         artifact = save(case, version, folder)
         theirs, ours = ask_mlflow(artifact, bodies), ask_here(artifact, folder, bodies)
@@ -108,22 +111,31 @@ def ask(case: Case, version: int, folder: Path) -> dict[str, Any]:
     return {"answers": {form: (ours[form], theirs[form]) for form in bodies}}
 
 
-def in_a_process(case: Case, version: int, folder: Path) -> dict[str, Any]:
-    """Do `ask` in a fork of this process."""
-    result = folder / "answers.json"
+def in_a_process(case: Case, folder: Path) -> None:
+    """Do `ask` for each version in a fork of this process: it writes what is told in its folder."""
     child = os.fork()
     if child == 0:
         try:
             os.dup2(2, 1)  # what a model prints is no answer of ours
-            os.chdir(folder)
-            result.write_text(json.dumps(ask(case, version, folder)))
+            # Before a model is saved: MLflow changes the values of an example that it writes.
+            bodies = {form: json.dumps(body).encode() for form, body in case.bodies.items()}
+            for version in versions(case):
+                own = folder / str(version)
+                own.mkdir(parents=True)
+                os.chdir(own)
+                (own / "told.json").write_text(json.dumps(ask(case, version, own, bodies)))
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    if not result.exists():
+
+
+def told(folder: Path, version: int) -> dict[str, Any]:
+    """Return what the fork of a case has written of a version."""
+    path = folder / str(version) / "told.json"
+    if not path.exists():
         return {"failure": "its process ended without a word"}
-    told: dict[str, Any] = json.loads(result.read_text())
-    return told
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
 
 
 def main(folder: str, *names: str) -> None:
@@ -137,12 +149,12 @@ def main(folder: str, *names: str) -> None:
     gc.collect()
     gc.freeze()  # as a worker's parent does: else each fork would look at all of it again
     for name in names:
-        for version in (WITH_EXAMPLE, WITHOUT_EXAMPLE):
-            own = Path(folder) / f"{name}-{version}"
-            own.mkdir()
-            told = {"name": name, "version": version, **in_a_process(CASES[name], version, own)}
-            sys.stdout.write(json.dumps(told) + "\n")
-            sys.stdout.flush()
+        own = Path(folder) / name
+        in_a_process(CASES[name], own)
+        for version in versions(CASES[name]):
+            line = {"name": name, "version": version, **told(own, version)}
+            sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
