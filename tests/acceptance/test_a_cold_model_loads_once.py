@@ -38,13 +38,14 @@ def cold(
     folder = tmp_path_factory.mktemp("loads")
     words = [*(f"crowd{turn}" for turn in range(COLD_ROUNDS)), "impatient", "abandoned"]
     models = {}
-    for scale, word in enumerate(words, start=2):
-        slow = ScriptedModel(float(scale), loads_file=str(folder / word), load_sleep_s=LOAD_S)
-        name = registry.name(word)
-        registry.publish(name, slow)
-        registry.publish(name, ScriptedModel())
-        models[name] = slow
-    yield Cold(shared_node.start(), models)
+    with shared_node.start().control_paused():  # the first version is never the latest one
+        for scale, word in enumerate(words, start=2):
+            slow = ScriptedModel(float(scale), loads_file=str(folder / word), load_sleep_s=LOAD_S)
+            name = registry.name(word)
+            registry.publish(name, slow)
+            registry.publish(name, ScriptedModel())
+            models[name] = slow
+    yield Cold(shared_node, models)
     registry.forget()
 
 

@@ -134,7 +134,7 @@ def _fill(folder: Path, made: LiedTo) -> None:
     path = f"import sys; sys.path.insert(0, {str(Path.cwd())!r})\n"
     head, rest = program.split("from __future__ import annotations\n")
     interpreter.write_text(
-        f"#!{sys.executable} -S\n{head}from __future__ import annotations\n{path}{rest}"
+        f"#!{sys.executable}\n{head}from __future__ import annotations\n{path}{rest}"
     )
     interpreter.chmod(0o755)
     store = folder / "node" / "artifacts"

@@ -171,7 +171,7 @@ class TestLeases:
         assert (admission.in_flight, residents.released) == (0, 3)
 
     async def test_call_that_its_worker_does_not_take_goes_to_another(self):
-        replica = FakeReplica()
+        replica = FakeReplica(after_s=0.0)
         taken = replica.submit
 
         def refuse(*_, **__):

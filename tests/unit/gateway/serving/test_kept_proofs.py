@@ -295,7 +295,7 @@ async def test_refused_proof_is_written_later(
 async def test_what_no_thread_could_write_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.serving.kept_proofs._TRY_AGAIN_S", 0.01)
+    monkeypatch.setattr("gateway.serving.kept_proofs._RETRY_S", 0.01)
     proofs = KeptProofs(tmp_path / "proofs")
 
     async def refuse(*_: object) -> None:

@@ -706,7 +706,7 @@ class TestInFlight:
                 with pytest.raises(WorkerDiedError):
                     await answer
             await replica.wait_stopped()
-        assert "nonsense" in replica.end_reason
+        assert "an answer lacks a field" in replica.end_reason
 
 
 def ask(replica: Replica, body: bytes = b"{}") -> asyncio.Future[WorkerReply]:
@@ -752,7 +752,7 @@ class TestEnd:
         def fail(frame):
             raise RuntimeError("out of order")
 
-        monkeypatch.setattr(replica, "_hear", fail)
+        monkeypatch.setattr(replica, "_handle", fail)
         launcher.say(Reply(1, 0.0, 0.0, 1), 1)
         async with asyncio.timeout(10):
             await replica.wait_stopped()
@@ -762,7 +762,7 @@ class TestEnd:
     async def test_a_proof_is_not_lost_with_a_worker_that_was_stopped_in_it(self, proved):
         replica, launcher, kept = proved
         launcher.say(Proving(LOST.as_header()))
-        await eventually_true(lambda: replica._proof is not None, "it proves something")
+        await eventually_true(lambda: replica._proofs.is_under_way, "it proves something")
         replica.stop("evicted")
         launcher.worker.kill()  # which it does by itself, as it was told
         async with asyncio.timeout(10):
@@ -809,4 +809,4 @@ class TestProbe:
         launcher.say(Alive(1, True))
         async with asyncio.timeout(10):
             await replica.wait_stopped()
-        assert "nobody asked" in replica.end_reason
+        assert "a reply to no probe" in replica.end_reason
