@@ -24,11 +24,6 @@ from tests.acceptance.processes import marked
 from tests.acceptance.registry import Registry
 from tests.servers import MlflowServer
 
-pytestmark = pytest.mark.soak(
-    "acceptance/test_every_call_may_fail.py",
-    "integration/test_control_plane_process.py",
-    "unit/gateway/__main__/test_open_files.py",
-)
 NOBODY = 65534
 AS_ITSELF = ["setpriv", "--reuid", str(NOBODY), "--clear-groups"] if os.geteuid() == 0 else []
 """The gateway's user: limits may be set by that one."""
