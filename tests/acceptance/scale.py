@@ -38,6 +38,14 @@ RESIDENT_EVICTIONS = 1000 if SOAK else 20
 RESIDENT_CALLERS = 6
 RESIDENT_PROMOTIONS = 60 if SOAK else 2
 
+# Models in use beside others.
+ZIPF_MODELS = 1000 if SOAK else 30
+ZIPF_SLOTS = (8, 32, 128) if SOAK else (8,)
+ZIPF_CALLS = 2000 if SOAK else 40
+SCANNED_MODELS = 200 if SOAK else 6
+"""Beside hot ones."""
+SCANNED_LOAD_S = 2.0
+
 # A cold model.
 COLD_CALLERS = 100
 COLD_ROUNDS = 10 if SOAK else 1
@@ -158,6 +166,14 @@ LIES_TO_A_GATEWAY = 2000 if SOAK else 12
 FAILING_CALLS = None if SOAK else 3
 """How many kinds of them are tried: all, or one of processes, one of files and one of `/proc`."""
 ANSWERS_WHILE_FAILING = 10
+
+# Many models.
+MODELS = 1000 if SOAK else 20
+CHANGES_OF_MODELS = (100, 1000, 5000) if SOAK else (20, 100)
+CALLED_MODELS = 20 if SOAK else 2
+"""Whose aliases are active where no model is fetched before it is called."""
+MODEL_CHANGES = 80 if SOAK else 3
+"""Of active aliases, and as many of others."""
 
 # Expensive bodies beside an observed promotion.
 STRANGERS_BODIES = 100 if SOAK else 20

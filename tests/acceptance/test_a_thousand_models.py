@@ -1,10 +1,15 @@
 """A thousand models, from an empty node: what they cost, and that a change costs what one has.
 
-One of the contract's figures is a quarter of the time of the release before, whose planes run right
-after, from the repository's history, on the same registry: in four times the seconds they must not
-be done. What a poll cost that release was measured once and is recorded below, with what the same
-machine took then for `calibration_s`: another machine, or a busy one, is held to the recorded
-figure times its own calibration. Unit tests count the work of one change.
+A full run is held to the contract's figures. One of them is a quarter of the time of the release
+before, whose planes run right after, from the repository's history, on the same registry: in four
+times the seconds they must not be done. What a poll cost that release was measured once and is
+recorded below, with what the same machine took then for `calibration_s`: another machine, or a busy
+one, is held to the recorded figure times its own calibration.
+
+Few models cost the release before about as little as this one, in seconds and in CPU seconds. So a
+short run shows that they become active, and compares what the gateway writes for each alias that
+moves: the release before wrote three times as much at 100 models as at 20. Unit tests count the
+work of one change (`tests/unit/registry_sync/reconcile/reconciler/test_work_per_change.py`).
 """
 
 import hashlib
@@ -18,18 +23,15 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.node import REPOSITORY
+from tests.acceptance.scale import (
+    CALLED_MODELS,
+    CHANGES_OF_MODELS,
+    MODEL_CHANGES,
+    MODELS,
+    SOAK,
+)
 from tests.benchmarks.many_models import POLLS, Costs, active_within, measure, registry
 
-pytestmark = pytest.mark.soak(
-    "unit/registry_sync/reconcile/reconciler/test_work_per_change.py",
-    "unit/gateway/routing/test_table_changes.py",
-)
-MODELS = 1000
-CHANGES_OF_MODELS = (100, 1000, 5000)
-CALLED_MODELS = 20
-"""Whose aliases are active where no model is fetched before it is called."""
-MODEL_CHANGES = 80
-"""Of active aliases, and as many of others."""
 CALIBRATED_S = 0.2
 """Of `calibration_s`, where the figures below were measured."""
 BEFORE = "f34ac4a"
@@ -75,23 +77,25 @@ def test_a_thousand_models_become_active_in_a_quarter_of_the_time(
     source: str, pace: float, tmp_path: Path
 ) -> None:
     with registry(source, "lazy", MODELS) as bench:
-        costs = measure(bench, Costs(MODELS, source, "lazy"), polls=POLLS)
+        costs = measure(bench, Costs(MODELS, source, "lazy"), polls=POLLS if SOAK else 0)
         print(costs)
         assert costs.seconds is not None, "all are active"
-        limit_s = 4 * costs.seconds
-        active = active_within(bench, MODELS, release_before(tmp_path), limit_s)
-        print(f"the release before: {active} active in {limit_s:.0f} s")
-        assert 0 < active < MODELS
+        if SOAK:
+            limit_s = 4 * costs.seconds
+            active = active_within(bench, MODELS, release_before(tmp_path), limit_s)
+            print(f"the release before: {active} active in {limit_s:.0f} s")
+            assert 0 < active < MODELS
     assert costs.control_cpu_s is not None
     assert costs.gateway_megabytes is not None
-    assert costs.gateway_megabytes <= GATEWAY_MEGABYTES
-    assert costs.control_cpu_s <= CONTROL_CPU_S * pace
-    assert costs.poll_cpu_s is not None
-    assert costs.poll_cpu_s <= BEFORE_POLL_CPU_S / 3 * pace
+    assert costs.gateway_megabytes <= GATEWAY_MEGABYTES * MODELS / 1000
+    if SOAK:
+        assert costs.control_cpu_s <= CONTROL_CPU_S * pace
+        assert costs.poll_cpu_s is not None
+        assert costs.poll_cpu_s <= BEFORE_POLL_CPU_S / 3 * pace
 
 
 def test_a_change_costs_the_same_in_a_registry_of_any_size() -> None:
-    """Within one run, so that it needs no calibration.
+    """Within one run, so that it needs no calibration; a short run looks at what is written only.
 
     Some aliases move that are active, and some whose models were never called.
     """
@@ -105,5 +109,6 @@ def test_a_change_costs_the_same_in_a_registry_of_any_size() -> None:
     for kind in ("active", "uncalled"):
         written = f"{kind}_change_kilobytes"
         assert most[written] <= CHANGE_BYTES_GROW_AT_MOST * fewest[written], found
-        cpu_s = f"{kind}_change_cpu_s"
-        assert most[cpu_s] <= CHANGE_CPU_GROWS_AT_MOST * fewest[cpu_s], found
+        if SOAK:
+            cpu_s = f"{kind}_change_cpu_s"
+            assert most[cpu_s] <= CHANGE_CPU_GROWS_AT_MOST * fewest[cpu_s], found

@@ -10,19 +10,21 @@ import pytest
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body, x_body
-from tests.acceptance.scale import LISTS_SELDOM
+from tests.acceptance.scale import (
+    LISTS_SELDOM,
+    SCANNED_LOAD_S,
+    SCANNED_MODELS,
+    ZIPF_CALLS,
+    ZIPF_MODELS,
+    ZIPF_SLOTS,
+)
 from tests.acceptance.traffic import Answer, Call, Traffic, ask, asks, client, describe
 from tests.acceptance.waiting import eventually_true
 from tests.fakes.replacement import belady_hits, lru_hits, zipf
 from tests.models.catalogue import BuildableModel, LinearModel, ScriptedModel
 from tests.servers import MlflowServer
 
-pytestmark = pytest.mark.soak(
-    "contracts/test_hit_ratio.py",
-)
 LOADS = "gateway_loads_total"
-ZIPF_MODELS, ZIPF_SLOTS, ZIPF_CALLS = 1000, (8, 32, 128), 2000
-SCANNED_MODELS, SCANNED_LOAD_S = 200, 2.0
 HOT_MODELS, SCANS, SCAN_SLOTS = 5, 2, 8
 """With two scans beside five models there is no place whose worker has not just been loaded."""
 CALLS_BEFORE = 2
