@@ -25,11 +25,19 @@ from pydantic import ValidationError
 from gateway.bootstrap import Gateway, running_gateway
 from gateway.settings import (
     BODY_TIMEOUT_S,
+    FORMER_SETTINGS,
     HEAD_TIMEOUT_S,
     READ_TIMEOUT_S,
     GatewaySettings,
 )
-from gateway.system import DATA_PLANE, StartError, private_socket, settings_help, sole_owner
+from gateway.system import (
+    DATA_PLANE,
+    StartError,
+    misnamed_settings,
+    private_socket,
+    settings_help,
+    sole_owner,
+)
 from gateway.system.http1 import (
     MOST_REFUSED,
     AsgiService,
@@ -74,6 +82,8 @@ def main() -> int:
     remember(secrets_of(os.environ))
     remember_names(hosts_of(os.environ) | {str(settings.node_dir.absolute())})
     configure_logging(level=settings.log_level, form=settings.log_format)
+    for reason in misnamed_settings(GatewaySettings, os.environ, FORMER_SETTINGS):
+        _log.warning("setting.ignored", reason=reason)
     try:
         settings = _with_open_files(settings)
         with (

@@ -97,7 +97,7 @@ class _LoadObserver:
         self._telemetry.loads.labels(*labels).inc()
         self._telemetry.load_seconds.labels(*labels).observe(seconds)
         _log.info(
-            "load.complete", replica=str(key), seconds=round(seconds, 3), bytes=resident_bytes
+            "load.completed", replica=str(key), seconds=round(seconds, 3), bytes=resident_bytes
         )
         self._node.copy_whole(key.digest)
 
@@ -141,10 +141,10 @@ def _end_leftovers(life: Life) -> None:
     try:
         count = end_leftovers(life)
     except OSError as error:
-        _log.warning("leftovers.not_ended", reason=str(error))
+        _log.warning("leftovers.stop_failed", reason=str(error))
     else:
         if count:
-            _log.warning("leftovers.ended", processes=count)
+            _log.warning("leftovers.stopped", processes=count)
 
 
 @contextlib.contextmanager

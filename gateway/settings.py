@@ -34,6 +34,9 @@ ROLLBACK_LATENCY_RATIO = 3.0
 ROLLBACK_LATENCY_FLOOR_S = 0.05
 """By how many seconds 95 % of its answers may take longer than the old version's."""
 
+FORMER_SETTINGS = {"GATEWAY_ROLLBACK_WINDOW_S": "GATEWAY_OBSERVATION_WINDOW_S"}
+"""By the former names of settings, the present ones."""
+
 _SMALLEST_BUDGET_BYTES = 64 * MIB
 _SHARE_OF_LOAD_BUDGET = 0.1
 

@@ -20,7 +20,13 @@ import structlog
 from pydantic import SecretStr
 from uv import find_uv_bin
 
-from gateway.system import CONTROL_PLANE, private_socket, read_node_id, sole_owner
+from gateway.system import (
+    CONTROL_PLANE,
+    misnamed_settings,
+    private_socket,
+    read_node_id,
+    sole_owner,
+)
 from gateway.system.logs import (
     LogWriter,
     configure_logging,
@@ -56,6 +62,7 @@ from registry_sync.reconcile import (
 )
 from registry_sync.settings import (
     ENVIRONMENT_TIMEOUT_S,
+    FORMER_SETTINGS,
     MAX_ARTIFACT_FILES,
     STAGE_TIMEOUT_S,
     SyncSettings,
@@ -102,13 +109,13 @@ def build_registry(settings: SyncSettings) -> LazyRegistry:
 def build_fetcher(settings: SyncSettings) -> Fetcher:
     """Return the fetcher that the settings describe."""
     # What a prefix lists is whole: its manifest was written after its last file.
-    settle_s = 0.0 if settings.tracking_uri.startswith(SCHEME) else settings.settle_s
+    stable_after_s = 0.0 if settings.tracking_uri.startswith(SCHEME) else settings.upload_stable_s
     limits = FetchLimits(
         max_bytes=settings.max_artifact_bytes,
         max_files=MAX_ARTIFACT_FILES,
         timeout_s=settings.fetch_timeout_s,
         disk_floor_bytes=settings.disk_floor_bytes,
-        settle_s=settle_s,
+        stable_after_s=stable_after_s,
     )
     return Fetcher(tracking_uri=settings.tracking_uri, limits=limits, environ=os.environ)
 
@@ -145,6 +152,8 @@ def run(settings: SyncSettings, end_log: Callable[[], object]) -> int:
         SyncError: The store or the ledger cannot be used as they are, or a URL has a password.
     """
     refuse_passwords(os.environ)
+    for reason in misnamed_settings(SyncSettings, os.environ, FORMER_SETTINGS):
+        _log.warning("setting.ignored", reason=reason)
     os.umask(_OWNER_ONLY)  # SQLite, uv and storages' libraries make files of their own
     limits = _with_room_for_work(ListenerLimits())
     threads = Threads()
@@ -304,7 +313,7 @@ def _control_plane(
         jitter=random.random,
         limits=Limits(
             STAGE_TIMEOUT_S,
-            RoomLimits(settings.rollback_window_s, settings.disk_floor_bytes),
+            RoomLimits(settings.rollback_retention_s, settings.disk_floor_bytes),
             parse_windows(settings.promotion_window),
         ),
         policy=Policy(

@@ -30,6 +30,12 @@ STAGE_TIMEOUT_S = 3 * 3600.0
 """Longest wait for the outcome of a stage: the gateway waits, loads and warms up within its own
 limits, each of which is at most an hour."""
 
+FORMER_SETTINGS = {
+    "REGISTRY_SYNC_ROLLBACK_WINDOW_S": "REGISTRY_SYNC_ROLLBACK_RETENTION_S",
+    "REGISTRY_SYNC_SETTLE_S": "REGISTRY_SYNC_UPLOAD_STABLE_S",
+}
+"""By the former names of settings, the present ones."""
+
 
 class SyncSettings(BaseSettings):
     """Everything that can be set; each name with the prefix ``REGISTRY_SYNC_``."""
@@ -62,14 +68,14 @@ class SyncSettings(BaseSettings):
     require_digest: bool = Field(
         False, description="Refuse versions whose publisher stamped no digest."
     )
-    settle_s: float = Field(
+    upload_stable_s: float = Field(
         5.0,
         ge=0,
         description="An upload counts as done when nothing has changed for so long, unless "
         "something better tells: a digest, an S3 registry's manifest, MLflow of a model that it "
         "logged.",
     )
-    rollback_window_s: float = Field(
+    rollback_retention_s: float = Field(
         3600.0, ge=0, description="How long the bytes that an alias left stay on disk."
     )
     max_artifact_bytes: PositiveInt = Field(20 * _GIB, description="Bytes of one artifact.")

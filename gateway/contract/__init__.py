@@ -11,7 +11,7 @@ request                            body                     answer
 ``POST /stage``                    `StageRequest`           202 `StageAck`; the result is an event
 ``POST /activate``                 `ActivateRequest`        200 `ActivateAck`; 409 `Nack`
 ``POST /retire``                   `RetireRequest`          200 `RetireAck`; 409 `Nack`
-``POST /release``                  `ReleaseRequest`         200 `ReleaseAck`; 409 `Nack`
+``POST /allow``                    `AllowRequest`         200 `AllowAck`; 409 `Nack`
 ``GET /observe?after=seq&of=boot``  long poll, at most 25 s  200 `NodeState`
 =================================  =======================  ====================================
 
@@ -39,10 +39,10 @@ from gateway.contract.changes import (
     ActivateAck,
     ActivateRequest,
     AliasTarget,
+    AllowAck,
+    AllowRequest,
     Nack,
     NackCode,
-    ReleaseAck,
-    ReleaseRequest,
     RetireAck,
     RetireRequest,
     StageAck,
@@ -53,12 +53,12 @@ from gateway.contract.changes import (
 from gateway.contract.node_state import (
     OBSERVE_TIMEOUT_S,
     ActiveAlias,
-    AliasHold,
     AliasName,
     DamagedCopy,
     DamagedFile,
     Event,
     NodeState,
+    RefusedDigest,
     Unwanted,
     Wanted,
 )
@@ -77,6 +77,7 @@ from gateway.contract.references import (
     parse_selector,
     parse_version,
 )
+from gateway.contract.times import Timestamp, to_rfc3339
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -88,9 +89,10 @@ __all__ = [
     "ActivateRequest",
     "ActiveAlias",
     "Alias",
-    "AliasHold",
     "AliasName",
     "AliasTarget",
+    "AllowAck",
+    "AllowRequest",
     "Body",
     "Catalogue",
     "CatalogueAck",
@@ -109,8 +111,7 @@ __all__ = [
     "NackCode",
     "NodeState",
     "Policy",
-    "ReleaseAck",
-    "ReleaseRequest",
+    "RefusedDigest",
     "ReplicaKey",
     "RetireAck",
     "RetireRequest",
@@ -120,6 +121,7 @@ __all__ = [
     "StageFailure",
     "StageOutcome",
     "StageRequest",
+    "Timestamp",
     "UnchangedCatalogue",
     "Unwanted",
     "VersionState",
@@ -130,4 +132,5 @@ __all__ = [
     "parse_model_name",
     "parse_selector",
     "parse_version",
+    "to_rfc3339",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 from gateway.contract.references import parse_alias, parse_digest, parse_model_name
 
@@ -20,7 +20,11 @@ Alias = Annotated[str, AfterValidator(parse_alias)]
 Digest = Annotated[str, AfterValidator(parse_digest)]
 
 
+AskedBy = Annotated[str, BeforeValidator(lambda word: "gateway" if word == "rule" else word)]
+"""The initiator of a change. Before the first release nodes wrote ``rule`` for the gateway."""
+
+
 class Body(BaseModel):
     """A body of the contract: immutable, tolerant of fields that it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import AliasChoices, Field, PositiveInt
 
 from gateway.contract.body import CONTRACT_VERSION, Body, Digest, ModelName
+from gateway.contract.times import Timestamp
 
 
 class VersionState(StrEnum):
@@ -52,7 +53,7 @@ class Policy(Body):
         swap: How a version takes another one's place: ``blue_green``, ``unload_first``, ``auto``.
         load: When it is fetched and loaded: ``preload``, ``lazy``, ``on_demand``.
         replicas: How many workers of a version.
-        pin: Whether it stays resident.
+        keep_resident: Whether it stays resident; ``pin`` before the first release.
         timeout_s: Seconds for one request.
         max_batch_rows: The most rows that are joined into one call of the model.
         cache_ttl_s: Seconds for which an answer may be given again.
@@ -64,7 +65,9 @@ class Policy(Body):
     swap: str | None = None
     load: str | None = None
     replicas: int | None = None
-    pin: bool | None = None
+    keep_resident: bool | None = Field(
+        default=None, validation_alias=AliasChoices("keep_resident", "pin")
+    )
     timeout_s: float | None = None
     max_batch_rows: int | None = None
     cache_ttl_s: float | None = None
@@ -107,9 +110,9 @@ class CatalogueVersion(Body):
     rejected: bool = False
     reason: str | None = None
     description: dict[str, Any] | None = None
-    retry_at: float | None = None
+    retry_at: Timestamp | None = None
     size_bytes: int | None = None
-    created_at: float | None = None
+    created_at: Timestamp | None = None
     environment: Environment = Environment()
     policy: Policy | None = None
 

@@ -1,4 +1,4 @@
-"""Changes of a node: stage, activate, retire and release, each with its ack, and the nack."""
+"""Changes of a node: stage, activate, retire and allow, each with its ack, and the nack."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ NackCode = Literal[
     "unknown_version",
     "digest_mismatch",
     "not_staged",
-    "held",
+    "digest_refused",
     "draining",
     "invalid_request",
     "table_write_failed",
@@ -167,15 +167,15 @@ class StageOutcome(Body):
     durations_s: dict[str, float] = Field(default_factory=dict)
 
 
-class ReleaseRequest(Body):
-    """Let an alias take these bytes again. What is not held is fine."""
+class AllowRequest(Body):
+    """Let an alias take these bytes again. Bytes that are not refused are fine."""
 
     model: ModelName
     alias: Alias
     digest: Digest
 
 
-class ReleaseAck(Body):
-    """It may; and that is on disk."""
+class AllowAck(Body):
+    """The alias may take the bytes again; that is on disk."""
 
     generation: int

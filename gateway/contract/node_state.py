@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveInt
 
-from gateway.contract.body import CONTRACT_VERSION, Alias, Body, Digest, ModelName
+from gateway.contract.body import CONTRACT_VERSION, Alias, AskedBy, Body, Digest, ModelName
 from gateway.contract.catalogue import Environment, Policy
 from gateway.contract.changes import StageOutcome, StageRequest
 
@@ -23,8 +23,8 @@ class ActiveAlias(Body):
     """Where an alias points on this node. ``previous`` is what it pointed at before.
 
     Attributes:
-        asked_by: Who wanted it, as in `ActivateRequest`, or ``rule``; None: an older gateway wrote
-            it down, or tells it.
+        asked_by: The initiator, as in `ActivateRequest`, or ``gateway`` of an automatic rollback;
+            None from an older gateway.
         environment: The environment that workers of these bytes run under once no catalogue
             describes the bytes any more: the version is gone, or was made anew. None: the
             catalogue says it.
@@ -38,21 +38,21 @@ class ActiveAlias(Body):
     since: float
     previous_version: PositiveInt | None = None
     previous_digest: Digest | None = None
-    asked_by: str | None = None
+    asked_by: AskedBy | None = None
     environment: Environment | None = None
     policy: Policy | None = None
 
 
-class AliasHold(Body):
-    """Bytes that an alias must not take: an automatic rollback left them.
+class RefusedDigest(Body):
+    """Bytes that an alias must not take, since an automatic rollback left them.
 
-    The gateway keeps it on disk until it is released, and refuses an activation against it with
-    ``held``. A control plane that knows nothing of holds is refused, and goes on trying.
+    The gateway keeps it on disk until the control plane allows the bytes again, and refuses their
+    activation with ``digest_refused``.
 
     Attributes:
-        digest: What must not be taken.
-        reason: Why, as a sentence for people.
-        version: Whose bytes they are; None, as what follows: an older gateway wrote it down.
+        digest: The bytes.
+        reason: The reason, as a sentence for users.
+        version: The version of the bytes; an older gateway wrote neither this nor what follows.
         since: Epoch seconds of the rollback.
         to_version: The version that the alias was rolled back to.
         to_digest: Its bytes.
@@ -147,8 +147,8 @@ class NodeState(Body):
         resident: What has a worker, or waits for one, whoever called it: sorted, each once, and
             as many as ``GATEWAY_MAX_RESIDENT`` and the queue before it allow. It is as it was when
             this answer was made: a change of it alone is no news. Empty from an older gateway.
-        holds: The holds of automatic rollbacks, until they are released. The control plane records
-            the rollbacks from here. Empty from an older gateway, which makes none.
+        refused_digests: Bytes that automatic rollbacks left, until they are allowed again. The
+            control plane records the rollbacks from here.
         damaged: Copies to drop and to fetch again, until one has come or was loaded. Bounded.
             Empty from an older gateway.
         damaged_files: What the gateway could not use of its own files since its start, each file
@@ -174,7 +174,7 @@ class NodeState(Body):
     wanted: list[Wanted] = Field(default_factory=list)
     unwanted: list[Unwanted] = Field(default_factory=list)
     resident: list[Digest] = Field(default_factory=list)
-    holds: list[AliasHold] = Field(default_factory=list)
+    refused_digests: list[RefusedDigest] = Field(default_factory=list)
     damaged: list[DamagedCopy] = Field(default_factory=list)
     damaged_files: list[DamagedFile] = Field(default_factory=list)
     libraries: str | None = None

@@ -20,6 +20,7 @@ from gateway.contract import (
     VersionState,
     parse_model_name,
     parse_selector,
+    to_rfc3339,
 )
 from gateway.errors import InvalidSelectorError, RegistryUnavailableError, VersionNotFoundError
 from gateway.http.services import Services, services_of
@@ -107,7 +108,7 @@ def registry_freshness(services: Services) -> dict[str, Any]:
     """Return the time of the last listing, and its error."""
     catalogue = services.node.table.catalogue
     return {
-        "listed_at": catalogue.listed_at if catalogue else None,
+        "listed_at": to_rfc3339(catalogue.listed_at) if catalogue else None,
         "error": _public(catalogue.source_error if catalogue else None),
         "control_plane": "silent" if services.node.control_plane_silent else "up",
     }
@@ -158,7 +159,7 @@ def _alias(node: Node, table: RouteTable, model: CatalogueModel, alias: str) -> 
         "active": active.version if active else None,
         "aspired": aspired,
         "digest": active.digest if active else None,
-        "since": active.since if active else None,
+        "since": to_rfc3339(active.since) if active else None,
         "previous": active.previous_version if active else None,
         "why": _public(
             node.warnings.get((model.name, alias))
@@ -173,9 +174,9 @@ def _alias(node: Node, table: RouteTable, model: CatalogueModel, alias: str) -> 
 
 def _why_rolled_back(table: RouteTable, model: str, alias: str, aspired: int | None) -> str | None:
     """Return why this node rolled back the version that the registry aspires to, or None."""
-    for hold in table.holds:
-        if (hold.model, hold.alias, hold.version) == (model, alias, aspired):
-            return hold.reason
+    for refused in table.refused_digests:
+        if (refused.model, refused.alias, refused.version) == (model, alias, aspired):
+            return refused.reason
     return None
 
 
@@ -256,8 +257,10 @@ def _version(
             ).model_dump(exclude={"python"}),  # a path of this node
             "input_example": (description.get("example") or {}).get("serving"),
             "replicas": [_replica(one) for one in replicas],
-            "created_at": entry.created_at,
-            "retry_at": services.node.clock() + trouble[1] if trouble else entry.retry_at,
+            "created_at": to_rfc3339(entry.created_at),
+            "retry_at": to_rfc3339(
+                services.node.clock() + trouble[1] if trouble else entry.retry_at
+            ),
         }
     return body
 

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Request
 from gateway.contract import (
     ActivateAck,
     ActivateRequest,
+    AllowAck,
+    AllowRequest,
     CatalogueAck,
     NodeState,
-    ReleaseAck,
-    ReleaseRequest,
     RetireAck,
     RetireRequest,
     StageAck,
@@ -66,10 +66,10 @@ async def retire(request: Request, body: RetireRequest) -> RetireAck:
     return await services_of(request).rollout.retire(body)
 
 
-@router.post("/release")
-async def release(request: Request, body: ReleaseRequest) -> ReleaseAck:
-    """End the hold of an automatic rollback on an alias."""
-    return await services_of(request).rollout.release(body)
+@router.post("/allow")
+async def allow(request: Request, body: AllowRequest) -> AllowAck:
+    """Let an alias take bytes again that an automatic rollback refused it."""
+    return await services_of(request).rollout.allow(body)
 
 
 @router.get("/observe")

@@ -85,7 +85,7 @@ class Telemetry:
             registry=self.registry,
         )
         self.workers = Gauge(
-            "gateway_workers", "Workers of any state.", ("state",), registry=self.registry
+            "gateway_replicas", "Workers of any state.", ("state",), registry=self.registry
         )
         self.connections = Gauge(
             "gateway_connections", "Open connections of callers.", registry=self.registry

@@ -16,12 +16,12 @@ from gateway.contract import (
     ActivateAck,
     ActivateRequest,
     ActiveAlias,
-    AliasHold,
     AliasName,
     AliasTarget,
+    AllowAck,
+    AllowRequest,
     NodeState,
-    ReleaseAck,
-    ReleaseRequest,
+    RefusedDigest,
     ReplicaKey,
     RetireAck,
     RetireRequest,
@@ -101,7 +101,7 @@ class Rollout:
         if before.active.get(key) is not active:
             self._telemetry.swaps.labels(request.model, request.alias).inc()
             _log.info(
-                "activate.complete",
+                "activation.completed",
                 model=request.model,
                 alias=request.alias,
                 version=request.version,
@@ -117,9 +117,9 @@ class Rollout:
             _check_generation(table, request.if_generation)
         else:
             _check_active(table, request, request.if_active)
-        hold = table.hold_on(request.model, request.alias, request.digest)
-        if hold is not None:
-            raise RolloutRefusedError("held", hold.reason)
+        refused = table.refused_digest(request.model, request.alias, request.digest)
+        if refused is not None:
+            raise RolloutRefusedError("digest_refused", refused.reason)
         if not self.staging.was_warmed(request):
             raise RolloutRefusedError(
                 "not_staged",
@@ -152,7 +152,7 @@ class Rollout:
         before, after = await self._commits.commit(key, decide)
         if key in before.active and key not in after.active:
             self._telemetry.forget_alias(*key)
-            _log.info("retire.alias", model=key[0], alias=key[1])
+            _log.info("alias.retired", model=key[0], alias=key[1])
 
     def _retire_version(self, table: RouteTable, model: str, version: int) -> None:
         aliases = [a for a, one in table.active_of(model).items() if one.version == version]
@@ -163,10 +163,10 @@ class Rollout:
         for key in self._residents.versions():
             if (key.model, key.version) == (model, version):
                 self._residents.retire(key, "retired")
-        _log.info("retire.version", model=model, version=version)
+        _log.info("version.retired", model=model, version=version)
 
     async def roll_back(self, bad: ActiveAlias, reason: str) -> None:
-        """Point an alias back at the version before, and hold it from the present one.
+        """Point an alias back at the version before, and refuse it the present one.
 
         Both are one replacement of the table. The version before is warmed first, if there is room
         for it; else its callers wait for its load.
@@ -192,7 +192,7 @@ class Rollout:
         self._telemetry.swaps.labels(bad.model, bad.alias).inc()
         self._telemetry.rollbacks.labels(bad.model, bad.alias).inc()
         _log.warning(
-            "rollback.complete",
+            "rollback.completed",
             model=bad.model,
             alias=bad.alias,
             version=back.version,
@@ -201,21 +201,22 @@ class Rollout:
             reason=reason,
         )
 
-    async def release(self, request: ReleaseRequest) -> ReleaseAck:
-        """Let an alias take the bytes again that a rollback holds it from.
+    async def allow(self, request: AllowRequest) -> AllowAck:
+        """Let an alias take the bytes again that a rollback refused it.
 
         Raises:
             RolloutRefusedError: The table could not be written.
         """
-        held = (request.model, request.alias, request.digest)
+        refused = (request.model, request.alias, request.digest)
 
         def decide(table: RouteTable) -> RouteTable:
-            return table if table.hold_on(*held) is None else table.without_hold(*held)
+            is_refused = table.refused_digest(*refused) is not None
+            return table.without_refused_digest(*refused) if is_refused else table
 
         before, after = await self._commits.commit((request.model, request.alias), decide)
         if before is not after:
-            _log.info("release.complete", model=request.model, alias=request.alias)
-        return ReleaseAck(generation=after.generation)
+            _log.info("digest.allowed", model=request.model, alias=request.alias)
+        return AllowAck(generation=after.generation)
 
     async def observe(self, after: int, of: str | None = None) -> NodeState:
         """Return the node's state once its number is above ``after``, or after 25 s as it is.
@@ -252,7 +253,7 @@ class Rollout:
             wanted=node.wanted() if wishes is None else node.wanted_of(wishes),
             unwanted=[] if wishes is None else node.unwanted_of(wishes),
             resident=sorted(self._residents.digests()) if whole else [],
-            holds=list(node.table.holds),
+            refused_digests=list(node.table.refused_digests),
             damaged=node.damaged(),
             damaged_files=self._table_file.damaged(),
             libraries=node.libraries,
@@ -300,8 +301,8 @@ def _previous(table: RouteTable, bad: ActiveAlias) -> ReplicaKey:
 
 def _rolled_back(
     table: RouteTable, bad: ActiveAlias, back: ReplicaKey, reason: str, now: float
-) -> tuple[ActiveAlias, AliasHold]:
-    """Return the alias after a rollback, and the hold that keeps it from the bad version."""
+) -> tuple[ActiveAlias, RefusedDigest]:
+    """Return the alias after a rollback, and the digest that it is refused."""
     entry = ActiveAlias(
         model=bad.model,
         alias=bad.alias,
@@ -310,9 +311,9 @@ def _rolled_back(
         since=now,
         previous_version=bad.version,
         previous_digest=bad.digest,
-        asked_by="rule",
+        asked_by="gateway",
     )
-    hold = AliasHold(
+    refused = RefusedDigest(
         model=bad.model,
         alias=bad.alias,
         digest=bad.digest,
@@ -323,4 +324,4 @@ def _rolled_back(
         to_digest=back.digest,
         generation=table.generation + 1,
     )
-    return entry, hold
+    return entry, refused

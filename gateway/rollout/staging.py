@@ -148,7 +148,7 @@ class Staging:
             self._residents.unstage(request.stage_id)
             self._finish(request, "internal_error", f"internal error: {error!r}", {})
         else:
-            log.info("stage.complete", durations_s=loaded.durations_s, warm_up=loaded.warm_up)
+            log.info("stage.completed", durations_s=loaded.durations_s, warm_up=loaded.warm_up)
             self._finish(request, failure=None, message=None, durations=loaded.durations_s)
 
     async def _bring_up(

@@ -14,12 +14,12 @@ from typing import Any
 from gateway.contract import (
     LATEST,
     ActiveAlias,
-    AliasHold,
     Catalogue,
     CatalogueModel,
     CatalogueVersion,
     Environment,
     Policy,
+    RefusedDigest,
     Selector,
     SelectorKind,
     VersionState,
@@ -38,7 +38,7 @@ from gateway.errors import (
 from gateway.routing.lazy_versions import ListedVersions
 
 LOADING_RETRY_AFTER_S = 2.0
-_MOST_HOLDS_OF_ALIAS = 16
+_MOST_REFUSED_OF_ALIAS = 16
 _NO_POLICY = Policy()
 
 AliasKey = tuple[str, str]
@@ -174,14 +174,14 @@ class RouteTable:
         default_alias: Used where neither caller nor model names a version.
         catalogue: The last one that the control plane published, or None.
         active: Model and alias → where it points.
-        holds: Refused activations.
+        refused_digests: What automatic rollbacks refuse to aliases.
     """
 
     default_alias: str
     generation: int = 0
     catalogue: Catalogue | None = None
     active: Mapping[tuple[str, str], ActiveAlias] = field(default_factory=dict)
-    holds: tuple[AliasHold, ...] = ()
+    refused_digests: tuple[RefusedDigest, ...] = ()
     # Successful lookups only, so the memo is bounded by the table's own size.
     _memo: dict[tuple[str, Selector | None], Route] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -342,10 +342,12 @@ class RouteTable:
         """Return the active aliases of a model."""
         return dict(self._active_of.get(model, {}))
 
-    def hold_on(self, model: str, alias: str, digest: str) -> AliasHold | None:
-        """Return the hold that refuses this activation, or None."""
+    def refused_digest(self, model: str, alias: str, digest: str) -> RefusedDigest | None:
+        """Return what refuses this activation, or None."""
         wanted = (model, alias, digest)
-        return next((h for h in self.holds if (h.model, h.alias, h.digest) == wanted), None)
+        return next(
+            (h for h in self.refused_digests if (h.model, h.alias, h.digest) == wanted), None
+        )
 
     def why_no_rollback(self, active: ActiveAlias) -> str | None:
         """Return why an alias cannot be rolled back to its previous version, or None.
@@ -355,9 +357,9 @@ class RouteTable:
         version, digest = active.previous_version, active.previous_digest
         if version is None or digest is None:
             return "it has no previous version"
-        held = self.hold_on(active.model, active.alias, digest)
-        if held is not None:
-            return f"it was rolled back from version {version} before: {held.reason}"
+        refused = self.refused_digest(active.model, active.alias, digest)
+        if refused is not None:
+            return f"it was rolled back from version {version} before: {refused.reason}"
         if (gone := self.why_gone(active.model, version, digest)) is not None:
             return gone
         entry = self._index.versions.get((active.model, version))
@@ -456,24 +458,30 @@ class RouteTable:
         """Return the next table, in which an alias points at ``entry``."""
         return self._pointing((entry.model, entry.alias), entry, generation=self.generation + 1)
 
-    def rolled_back(self, entry: ActiveAlias, hold: AliasHold) -> RouteTable:
-        """Return the next table, in which an alias is rolled back and held."""
-        others = self.without_hold(hold.model, hold.alias, hold.digest).holds
-        of_alias = [one for one in others if (one.model, one.alias) == (hold.model, hold.alias)]
-        oldest = set(of_alias[: max(0, len(of_alias) + 1 - _MOST_HOLDS_OF_ALIAS)])
+    def rolled_back(self, entry: ActiveAlias, refused: RefusedDigest) -> RouteTable:
+        """Return the next table, in which an alias is rolled back, and refused a digest."""
+        others = self.without_refused_digest(
+            refused.model, refused.alias, refused.digest
+        ).refused_digests
+        of_alias = [
+            one for one in others if (one.model, one.alias) == (refused.model, refused.alias)
+        ]
+        oldest = set(of_alias[: max(0, len(of_alias) + 1 - _MOST_REFUSED_OF_ALIAS)])
         kept = tuple(one for one in others if one not in oldest)
         return self._pointing(
             (entry.model, entry.alias),
             entry,
-            holds=(*kept, hold),
+            refused_digests=(*kept, refused),
             generation=self.generation + 1,
         )
 
-    def without_hold(self, model: str, alias: str, digest: str) -> RouteTable:
-        """Return the table without a hold. The generation stays."""
-        released = (model, alias, digest)
-        kept = (one for one in self.holds if (one.model, one.alias, one.digest) != released)
-        return self._on_same_models(holds=tuple(kept))
+    def without_refused_digest(self, model: str, alias: str, digest: str) -> RouteTable:
+        """Return the table without a refused digest. The generation stays."""
+        allowed = (model, alias, digest)
+        kept = (
+            one for one in self.refused_digests if (one.model, one.alias, one.digest) != allowed
+        )
+        return self._on_same_models(refused_digests=tuple(kept))
 
     def without_alias(self, model: str, alias: str) -> RouteTable:
         """Return the next table, without an alias."""

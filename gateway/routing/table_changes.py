@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.contract import ActiveAlias, AliasHold, AliasName
+from gateway.contract import ActiveAlias, AliasName, RefusedDigest
 from gateway.system.files import ChangeLog, DamagedFiles, Found, add_to_each
 from gateway.worker.process.guarded_read import DamagedFileError
 
@@ -37,16 +37,19 @@ class TableChange(BaseModel):
         generation: Of the table after the change.
         active: The aliases that moved, as they are now.
         inactive: The aliases that were removed.
-        holds: All holds after the change, or None if they did not change.
+        refused_digests: All of them after the change, or None if they did not change; ``holds``
+            before the first release.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
     number: int
     generation: int
     active: list[ActiveAlias] = []
     inactive: list[AliasName] = []
-    holds: list[AliasHold] | None = None
+    refused_digests: list[RefusedDigest] | None = Field(
+        default=None, validation_alias=AliasChoices("refused_digests", "holds")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ class TableChanges:
             try:
                 self._make_alike(copies, changes)
             except OSError as error:
-                _log.warning("table.changes_not_alike", reason=str(error))
+                _log.warning("table.changes_differed", reason=str(error))
         after = [one for one in changes if one.number > number]
         lost = after[-1].number - number - len(after) if after else 0
         if lost:

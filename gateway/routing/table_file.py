@@ -27,11 +27,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.contract import (
     CONTRACT_VERSION,
-    AliasHold,
     AliasName,
     Catalogue,
     DamagedFile,
     ModelChange,
+    RefusedDigest,
     ReplicaKey,
 )
 from gateway.errors import TableFileError
@@ -91,7 +91,7 @@ class TableFile:
         self._written: tuple[int, int] | None = None
         self._catalogue = node_dir / "catalogue.json"
         self._models = ChangeLog(node_dir / "catalogue.changes", _MOST_CATALOGUE_BYTES)
-        self._holds: tuple[AliasHold, ...] | None = None
+        self._refused_digests: tuple[RefusedDigest, ...] | None = None
         self._hot = node_dir / "hot.json"
         self._writing = threading.Lock()
         self._due: dict[Path, Callable[[], None]] = {}
@@ -126,17 +126,17 @@ class TableFile:
         if whole is None and changes:
             self._due[self._table_path] = self._write_whole_from_changes
         active = {(entry.model, entry.alias): entry for entry in body.active}
-        holds = body.holds
+        holds = body.refused_digests
         for change in changes:
             active |= {(entry.model, entry.alias): entry for entry in change.active}
             for gone in change.inactive:
                 active.pop((gone.model, gone.alias), None)
-            holds = holds if change.holds is None else change.holds
+            holds = holds if change.refused_digests is None else change.refused_digests
         return RouteTable(
             default_alias=default_alias,
             generation=changes[-1].generation if changes else body.generation,
             active=active,
-            holds=tuple(holds),
+            refused_digests=tuple(holds),
         )
 
     def _write_whole_from_changes(self) -> None:
@@ -151,10 +151,10 @@ class TableFile:
                 generation=table.generation,
                 changes=number,
                 active=list(table.active.values()),
-                holds=list(table.holds),
+                refused_digests=list(table.refused_digests),
             )
         )
-        self._changed, self._holds = number, table.holds
+        self._changed, self._refused_digests = number, table.refused_digests
         older = newer if newer_is_kept else older
         self._written = (older, number)
         try:
@@ -197,13 +197,15 @@ class TableFile:
             generation=table.generation,
             active=[table.active[key] for key in keys if key in table.active],
             inactive=[AliasName(model=m, alias=a) for m, a in keys if (m, a) not in table.active],
-            holds=None if table.holds is self._holds else list(table.holds),
+            refused_digests=None
+            if table.refused_digests is self._refused_digests
+            else list(table.refused_digests),
         )
         try:
             self._changes.add(change)
         except OSError as error:
             raise TableFileError(f"the route table cannot be written: {error}") from error
-        self._changed, self._holds = change.number, table.holds
+        self._changed, self._refused_digests = change.number, table.refused_digests
         self._unwritten.clear()
         long_bytes = max(_LEAST_TABLE_CHANGES_BYTES, self._table.size_bytes())
         if not whole or self._changes.size_bytes() > long_bytes:
@@ -218,7 +220,7 @@ class TableFile:
         A document that is too long to be read again is not written.
         """
         if len(document) > _MOST_CATALOGUE_BYTES:
-            _log.warning("catalogue.not_written", bytes=len(document), most=_MOST_CATALOGUE_BYTES)
+            _log.warning("catalogue.write_failed", bytes=len(document), most=_MOST_CATALOGUE_BYTES)
             return
         with self._writing:
             self._unwritten_models.clear()  # they belong to another epoch

@@ -28,9 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.contract import ActiveAlias, AliasHold
+from gateway.contract import ActiveAlias, RefusedDigest
 from gateway.errors import TableFileError
 from gateway.system.files import (
     AlteredError,
@@ -61,16 +61,19 @@ _log = structlog.get_logger("gateway.routing.table_generations")
 class TableBody(BaseModel):
     """A route table on disk. Unknown members are ignored: this release may be older.
 
-    ``changes`` is the number of its last change; see `table_changes`.
+    ``changes`` is the number of its last change; see `table_changes`. Before the first release
+    ``refused_digests`` was called ``holds``.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
     format_version: int = FORMAT_VERSION
     generation: int
     changes: int = 0
     active: list[ActiveAlias]
-    holds: list[AliasHold] = []
+    refused_digests: list[RefusedDigest] = Field(
+        default=[], validation_alias=AliasChoices("refused_digests", "holds")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +187,7 @@ class TableGenerations:
         try:
             self._previous.replace(self._newest)
         except OSError as error:
-            _log.error("table.not_put_back", file=str(self._newest), reason=str(error))
+            _log.error("table.restore_failed", file=str(self._newest), reason=str(error))
 
     def _keep_newest(self) -> bool:
         """Make the newest table the previous one, if it is whole; return whether it was."""

@@ -118,7 +118,7 @@ class KeptProofs:
                 self._retry_later()
                 return
             except Exception as error:  # noqa: BLE001  # no thread can be started, no memory is left
-                _log.warning("proof.not_written", reason=type(error).__name__)
+                _log.warning("proof.write_failed", reason=type(error).__name__)
                 self._retry_later()
                 return
             if self._unwritten.get(name) is content:

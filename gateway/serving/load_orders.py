@@ -100,7 +100,7 @@ class LoadOrders:
     def keep_resident(self, key: ReplicaKey) -> bool:
         """Whether the version's replicas are evicted last, by its tag."""
         table = self._node.table
-        return not table.is_out_of_reach(*key) and bool(table.policy_of(*key).pin)
+        return not table.is_out_of_reach(*key) and bool(table.policy_of(*key).keep_resident)
 
     def timeout_s(self, key: ReplicaKey) -> float | None:
         """Return the model's own time-out in seconds, or None if its tags set none."""

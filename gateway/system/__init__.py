@@ -12,7 +12,7 @@ from gateway.system.node_dir import (
 )
 from gateway.system.release import release_all, release_each
 from gateway.system.resources import available_bytes, available_cores, cores_of_each
-from gateway.system.settings_help import settings_help
+from gateway.system.settings_help import misnamed_settings, settings_help
 from gateway.system.supervised import keep_running
 from gateway.system.unix_socket import private_socket
 
@@ -27,6 +27,7 @@ __all__ = [
     "in_slices",
     "keep_running",
     "mark_of_libraries",
+    "misnamed_settings",
     "private_socket",
     "read_node_id",
     "release_all",

@@ -32,7 +32,7 @@ _NO_LOCK = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
 _LOCK_TRIES = 50
 _LOCK_PAUSE_S = 0.1
 _NO_WRITING = frozenset({errno.EROFS, errno.EACCES})
-_log = structlog.get_logger("system.node_dir")
+_log = structlog.get_logger("gateway.system.node_dir")
 
 
 class StartError(Exception):
@@ -212,4 +212,4 @@ def _lock(descriptor: int, folder: Path) -> None:
             time.sleep(_LOCK_PAUSE_S)
         else:
             return
-    _log.warning("node_dir.not_locked", folder=str(folder))
+    _log.warning("node_dir.lock_failed", folder=str(folder))

@@ -1,12 +1,16 @@
-"""The ``--help`` of settings: every variable with its default and its meaning."""
+"""The ``--help`` of settings, and what is said of variables that are no settings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 
 from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
+
+_NEAR = 0.85
+"""How alike a name must be. Other programs have variables with the same prefix."""
 
 
 def settings_help(settings: type[BaseSettings]) -> list[str]:
@@ -16,6 +20,27 @@ def settings_help(settings: type[BaseSettings]) -> list[str]:
         f"{' or '.join(_variables(prefix, name, field))} ({_default(field)}): {field.description}"
         for name, field in settings.model_fields.items()
     ]
+
+
+def misnamed_settings(
+    settings: type[BaseSettings], names: Iterable[str], former: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield a sentence for each variable that has a former or a misspelt name of a setting.
+
+    Args:
+        settings: The class of all settings.
+        names: The names of all variables of the process.
+        former: By the former names of settings, the present ones.
+    """
+    prefix = settings.model_config["env_prefix"]
+    fields = settings.model_fields.items()
+    known = [one for name, field in fields for one in _variables(prefix, name, field)]
+    for name in sorted(one for one in names if one.startswith(prefix) and one not in known):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)
+        if name in former:
+            yield f"{name} is ignored: it is called {former[name]} now"
+        elif near:
+            yield f"{name} is ignored: no setting has this name; {near[0]} may be meant"
 
 
 def _variables(prefix: str, name: str, field: FieldInfo) -> Iterator[str]:

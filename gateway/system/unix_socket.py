@@ -19,7 +19,7 @@ _PATH_BYTES = 107
 """The longest path that the system takes."""
 _BACKLOG = 128
 _DISK_TAKES_NOTHING = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
-_log = structlog.get_logger("system.unix_socket")
+_log = structlog.get_logger("gateway.system.unix_socket")
 
 
 @contextlib.contextmanager
@@ -56,7 +56,7 @@ def private_socket(path: Path, plane: Plane, *, cost: str) -> Iterator[socket.so
             if error.errno not in _DISK_TAKES_NOTHING:
                 raise StartError(f"cannot listen on {path}: {error.strerror}") from error
             _log.error(
-                "socket.not_made",
+                "socket.create_failed",
                 reason=f"no socket can be made at {path} ({error.strerror}): {cost}; set "
                 "GATEWAY_RUNTIME_DIR and REGISTRY_SYNC_RUNTIME_DIR to a folder in memory",
             )

@@ -9,13 +9,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    TypeAdapter,
+    ValidationError,
+)
 
 from gateway.system.files import AlteredError, seal, unseal_known
 from registry_sync.artifacts.description import DESCRIPTION_FORMAT_VERSION
 
-_ACCEPTED = "pinned_for"
+_ACCEPTED = "accepted_for"
+_FORMERLY_ACCEPTED = "pinned_for"
+"""The name of that member before the first release."""
 _STORED_AT = "stored_at"
+_OF_THE_STORE = frozenset({_ACCEPTED, _FORMERLY_ACCEPTED, _STORED_AT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +102,9 @@ class _Members(BaseModel):
     digest: str
     size_bytes: NonNegativeInt
     stored_at: float
-    pinned_for: list[dict[str, Any]]
+    accepted_for: list[dict[str, Any]] = Field(
+        validation_alias=AliasChoices(_ACCEPTED, _FORMERLY_ACCEPTED)
+    )
     requirements: list[str] | None = None
     signature: dict[str, Any] | None = None
     env_python: str | None = None
@@ -110,7 +123,7 @@ def read_record(content: bytes, digest: str, folder: Path) -> StoredArtifact:
     record = unseal_known(content, DESCRIPTION_FORMAT_VERSION)
     try:
         members = _Members.model_validate(record)
-        accepted = _ACCEPTANCES.validate_python(members.pinned_for)
+        accepted = _ACCEPTANCES.validate_python(members.accepted_for)
     except ValidationError as error:
         raise AlteredError(
             f"is not a record of an artifact ({error.error_count()} errors)"
@@ -119,7 +132,7 @@ def read_record(content: bytes, digest: str, folder: Path) -> StoredArtifact:
         raise AlteredError(f"is the record of {members.digest}")
     if not math.isfinite(members.stored_at):
         raise AlteredError("has no valid time")
-    kept = {name: value for name, value in record.items() if name not in (_ACCEPTED, _STORED_AT)}
+    kept = {name: value for name, value in record.items() if name not in _OF_THE_STORE}
     return StoredArtifact(
         digest=digest,
         path=folder,

@@ -79,14 +79,14 @@ class Fetched:
         size_bytes: Bytes of all files.
         listing: Mark of the remote listing, to be compared with `Fetcher.remote_listing` later, or
             None if the storage offers neither ETag nor time.
-        settled: Whether the upload has been unchanged for long enough.
+        stable: Whether the upload has been unchanged for long enough.
     """
 
     folder: Path
     manifest: Manifest
     size_bytes: int
     listing: str | None
-    settled: bool = True
+    stable: bool = True
 
 
 def check_paths(paths: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ absent, and stays until it is dropped or fetched again.
     <node_dir>/artifacts/<hex>.json          its record, written last: description and acceptances
     <node_dir>/artifacts/<hex>.json.part     the record of an artifact being added
     <node_dir>/artifacts/<hex>.json.removing the record of an artifact being removed
-    <node_dir>/staging/                      folders of fetches; same file system
+    <node_dir>/incoming/                     folders of fetches; same file system
 
 A folder and a manifest with one of the last two records are leftovers of a killed process; without
 any record, they are an artifact whose record was lost.
@@ -109,7 +109,7 @@ class _RecordGoneError(_DamagedError):
 
 
 class ArtifactStore:
-    """Owns ``artifacts/`` and ``staging/`` of a node. One process; any of its threads.
+    """Owns ``artifacts/`` and ``incoming/`` of a node. One process; any of its threads.
 
     The process may be killed at any moment: `open` removes incomplete artifacts.
     """
@@ -131,7 +131,8 @@ class ArtifactStore:
             damaged_files: Reports damaged records.
         """
         self._artifacts = node_dir / "artifacts"
-        self._staging = node_dir / "staging"
+        self._incoming = node_dir / "incoming"
+        self._formerly_incoming = node_dir / "staging"  # before the first release
         self._clock = clock
         self._lock = threading.Lock()
         self._budget_bytes = budget_bytes
@@ -152,10 +153,12 @@ class ArtifactStore:
             StoreError: The folder cannot be used, or a newer release wrote to it.
         """
         with _as_store_error("be opened"):
-            for folder in (self._artifacts, self._staging):
+            for folder in (self._artifacts, self._incoming):
                 _make_folder(folder)
             complete = self.all()
-            leftovers = list(self._staging.iterdir())
+            leftovers = list(self._incoming.iterdir())
+            if self._formerly_incoming.exists():
+                leftovers.append(self._formerly_incoming)
             for entry in self._artifacts.iterdir():
                 digest, part = _owner(entry.name)
                 whole = digest in complete or digest in self._damaged
@@ -177,14 +180,14 @@ class ArtifactStore:
                 self._accepted_by.setdefault(of, set()).add(artifact.digest)
 
     @contextmanager
-    def staging(self) -> Iterator[Path]:
+    def incoming(self) -> Iterator[Path]:
         """Lend a path, not existing yet, for one fetch; remove its folder and reservation after.
 
         Raises:
             StoreError: The disk refused.
         """
-        with _as_store_error("lend a staging folder"):
-            own = Path(tempfile.mkdtemp(dir=self._staging))
+        with _as_store_error("lend an incoming folder"):
+            own = Path(tempfile.mkdtemp(dir=self._incoming))
         path = own / "artifact"
         try:
             yield path
@@ -194,7 +197,7 @@ class ArtifactStore:
                 self._coming.pop(path, None)
 
     def book(self, folder: Path, total_bytes: int) -> int:
-        """Reserve ``total_bytes`` for a path of `staging`, if the budget allows.
+        """Reserve ``total_bytes`` for a path of `incoming`, if the budget allows.
 
         Returns:
             0, or the number of bytes that are missing; then nothing is reserved.

@@ -95,9 +95,9 @@ for command in (
     app.command()(command)
 
 quarantine_app = typer.Typer(
-    help="Show, release and accept versions whose bytes are wrong.", no_args_is_help=True
+    help="Show, retry and accept versions whose bytes are wrong.", no_args_is_help=True
 )
 quarantine_app.command("list")(sync.list_quarantine)
-quarantine_app.command("release")(sync.release_quarantine)
+quarantine_app.command("retry")(sync.retry_quarantine)
 quarantine_app.command("accept")(sync.accept_quarantined)
 app.add_typer(quarantine_app, name="quarantine")

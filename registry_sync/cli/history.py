@@ -120,8 +120,8 @@ def _say_selector(out: Console, model: str, one: Explained) -> None:
     since = f", since {ago(one.since)}" if one.since else ""
     asked = f", asked by {one.asked_by}" if one.asked_by else ""
     before = f", before that {one.previous}" if one.previous else ""
-    settled = one.version is not None and one.target in (None, one.version)
-    out.print(Text(f"{name} {means}{since}{asked}{before}", "green" if settled else "yellow"))
+    as_aspired = one.version is not None and one.target in (None, one.version)
+    out.print(Text(f"{name} {means}{since}{asked}{before}", "green" if as_aspired else "yellow"))
     if one.aspired is not None:
         out.print(f"  the registry wants version {one.aspired}")
     out.print(Text(f"  {one.why}: {one.reason}"))

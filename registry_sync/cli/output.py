@@ -43,7 +43,7 @@ class Exit(IntEnum):
 _EXITS: dict[Outcome, Exit] = {
     "active": Exit.DONE,
     "accepted": Exit.DONE,
-    "released": Exit.DONE,
+    "ended": Exit.DONE,
     "done": Exit.DONE,
     "pending": Exit.PENDING,
     "refused": Exit.REFUSED,

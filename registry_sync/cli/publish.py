@@ -96,7 +96,7 @@ def _digest_of(registry: Source, settings: SyncSettings, listed: AspiredVersion)
         try:
             fetched = fetch(uri, Path(folder, "first"))
         except IncompleteArtifactError:  # perhaps only too young
-            time.sleep(settings.settle_s)
+            time.sleep(settings.upload_stable_s)
             fetched = fetch(uri, Path(folder, "second"))
         check_complete(fetched.folder)
         return fetched.manifest.digest

@@ -16,8 +16,8 @@ from registry_sync.cli.waiting import Wait, of_acceptance, of_bytes, of_retry, o
 from registry_sync.domain import (
     AliasState,
     Explained,
+    QuarantineAnswer,
     Quarantines,
-    ReleaseAnswer,
     RetryAnswer,
     SyncAnswer,
 )
@@ -76,7 +76,7 @@ def _say_retried(answer: RetryAnswer) -> None:
     aliases = ", ".join(one.selector for one in concerned)
     if answer.outcome == "active":
         say(f"{name} is no longer rejected: {aliases} means it now.")
-    elif answer.outcome == "released":
+    elif answer.outcome == "ended":
         say(f"{name} is no longer rejected; {answer.reason}.")
     elif answer.outcome == "pending":
         say_error(f"{name} is no longer rejected, and not active yet: {answer.reason}")
@@ -84,7 +84,7 @@ def _say_retried(answer: RetryAnswer) -> None:
         say_error(f"{name} is not active: {answer.reason}")
 
 
-def _say_decided(answer: RetryAnswer | ReleaseAnswer) -> None:
+def _say_decided(answer: RetryAnswer | QuarantineAnswer) -> None:
     """Say what was decided and not waited for."""
     name = f"{answer.model}/{answer.version}"
     say(f"{name} is tried once more.", *(one.reason for one in answer.explained))
@@ -120,14 +120,14 @@ def accept_quarantined(
     reference: VersionArgument, *, wait: Wait = True, as_json: AsJson = False
 ) -> None:
     """Accept bytes that were altered under their number, exactly as they were found."""
-    answer = ask("POST", "/quarantine/accept", ReleaseAnswer, json=of_version(reference))
+    answer = ask("POST", "/quarantine/accept", QuarantineAnswer, json=of_version(reference))
     if wait:
         answer = wait_for(answer, of_acceptance(answer), str(answer.version))
     tell(answer, _say_accepted if wait else _say_decided, as_json=as_json)
     end(answer.outcome, waited=wait)
 
 
-def _say_accepted(answer: ReleaseAnswer) -> None:
+def _say_accepted(answer: QuarantineAnswer) -> None:
     name = f"{answer.model}/{answer.version}"
     if answer.outcome == "accepted":
         say(f"The bytes of {name} are accepted as they were found, and here.")
@@ -137,22 +137,22 @@ def _say_accepted(answer: ReleaseAnswer) -> None:
         say_error(f"{name} stays quarantined: {answer.reason}")
 
 
-def release_quarantine(
+def retry_quarantine(
     reference: VersionArgument, *, wait: Wait = True, as_json: AsJson = False
 ) -> None:
     """Fetch and check a quarantined version once more; wrong bytes are quarantined again."""
-    answer = ask("POST", "/quarantine/release", ReleaseAnswer, json=of_version(reference))
+    answer = ask("POST", "/quarantine/retry", QuarantineAnswer, json=of_version(reference))
     if wait and answer.outcome == "pending":
         answer = wait_for(answer, of_bytes, str(answer.version))
-    tell(answer, _say_release if wait else _say_decided, as_json=as_json)
+    tell(answer, _say_retried_quarantine if wait else _say_decided, as_json=as_json)
     end(answer.outcome, waited=wait)
 
 
-def _say_release(answer: ReleaseAnswer) -> None:
+def _say_retried_quarantine(answer: QuarantineAnswer) -> None:
     name = f"{answer.model}/{answer.version}"
     if answer.outcome == "accepted":
         say(f"{name} is no longer quarantined: its bytes are right, and here.")
-    elif answer.outcome == "released":
+    elif answer.outcome == "ended":
         say(f"{name} is no longer quarantined; {answer.reason}.")
     elif answer.outcome == "pending":
         say_error(f"{name} is no longer quarantined, and not here yet: {answer.reason}")

@@ -17,7 +17,7 @@ from registry_sync.domain import (
     HoldState,
     Outcome,
     PinAnswer,
-    ReleaseAnswer,
+    QuarantineAnswer,
     RetryAnswer,
     RollbackAnswer,
 )
@@ -125,7 +125,7 @@ def of_bytes(found: ExplainAnswer) -> Ending:
     return Ending("pending", one.failure or one.reason)
 
 
-def of_acceptance(answer: ReleaseAnswer) -> Judge:
+def of_acceptance(answer: QuarantineAnswer) -> Judge:
     """Return what judges whether bytes are accepted as they were found."""
 
     def judge(found: ExplainAnswer) -> Ending:
@@ -146,7 +146,7 @@ def of_retry(answer: RetryAnswer) -> Judge:
         concerned = [one for one in found.selectors if one.aspired == answer.version]
         worst = max(concerned, key=_rank_of_retry, default=None)
         if worst is None:
-            return Ending("released", "the registry points no alias at it")
+            return Ending("ended", "the registry points no alias at it")
         outcome = _RETRIED[_rank_of_retry(worst)]
         moves = _is_undecided(found) or any(one.why == "under_way" for one in concerned)
         reason = None if outcome == "active" else worst.reason
@@ -155,7 +155,7 @@ def of_retry(answer: RetryAnswer) -> Judge:
     return judge
 
 
-_RETRIED: tuple[Outcome, ...] = ("active", "released", "pending", "refused")
+_RETRIED: tuple[Outcome, ...] = ("active", "ended", "pending", "refused")
 """The worst last."""
 
 

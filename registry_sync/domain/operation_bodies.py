@@ -1,7 +1,8 @@
 """Bodies of operations: what an operator asks of the control plane, and what it answers.
 
 The listener and the command share them. They lie here, since a command that only asks would need
-half a second longer with the listener and its loop.
+half a second longer with the listener and its loop. Times are RFC 3339 in JSON, and epoch seconds
+here.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from gateway.contract import MAX_VERSION, Alias, CatalogueVersion, ModelName
+from gateway.contract import MAX_VERSION, Alias, CatalogueVersion, ModelName, Timestamp
 
 Version = Annotated[int, Field(ge=1, le=MAX_VERSION)]
 
@@ -29,7 +30,7 @@ class AliasState(BaseModel):
     aspired: int | None
     active: int | None
     digest: str | None = None
-    since: float | None = None
+    since: Timestamp | None = None
     previous: int | None = None
     held_at: int | None = None
     pinned: bool = False
@@ -46,17 +47,17 @@ class ModelState(BaseModel):
 
 
 class Work(BaseModel):
-    """A step under way, or waiting for its next try at ``retry_at`` (epoch seconds)."""
+    """A step under way, or waiting for its next try at ``retry_at``."""
 
     step: str
     subject: list[str]
     failures: int = 0
     reason: str | None = None
-    retry_at: float | None = None
+    retry_at: Timestamp | None = None
 
 
 class WebhookState(BaseModel):
-    """What one webhook was sent since the start. Times are in epoch seconds.
+    """What one webhook was sent since the start.
 
     Attributes:
         repeated: Deliveries that had been taken before, and had no effect.
@@ -65,22 +66,22 @@ class WebhookState(BaseModel):
 
     name: str
     taken: int = 0
-    taken_at: float | None = None
+    taken_at: Timestamp | None = None
     repeated: int = 0
     refused: int = 0
-    refused_at: float | None = None
+    refused_at: Timestamp | None = None
     refusal: str | None = None
 
 
 class FreezeState(BaseModel):
-    """Nothing of this node follows the registry, since ``at`` (epoch seconds)."""
+    """Nothing of this node follows the registry, since ``at``."""
 
     asked_by: str
-    at: float
+    at: Timestamp
 
 
 class FetchState(BaseModel):
-    """How far a fetch under way is. ``started_at`` is in epoch seconds.
+    """How far a fetch under way is.
 
     Attributes:
         comparing: Bytes that are here are compared once more.
@@ -90,7 +91,7 @@ class FetchState(BaseModel):
     model: str
     version: int
     comparing: bool
-    started_at: float
+    started_at: Timestamp
     arrived_bytes: int
     total_bytes: int | None
 
@@ -121,7 +122,7 @@ class State(BaseModel):
 
     node_id: str
     tracking_uri: str
-    listed_at: float | None
+    listed_at: Timestamp | None
     source_error: str | None
     gateway_error: str | None
     ledger_error: str | None
@@ -143,7 +144,7 @@ class Readiness(BaseModel):
 
 
 class HistoryEntry(BaseModel):
-    """One thing that happened to a model. ``at`` is in epoch seconds, durations in seconds.
+    """One thing that happened to a model. Durations are in seconds.
 
     Attributes:
         model: None: it happened to the whole node.
@@ -151,7 +152,7 @@ class HistoryEntry(BaseModel):
         durations_s: By phase; one with a dot is a part of the phase before the dot.
     """
 
-    at: float
+    at: Timestamp
     what: str
     model: str | None
     alias: str | None
@@ -171,7 +172,7 @@ class History(BaseModel):
 
 
 class HoldState(BaseModel):
-    """An operator's hold. ``at`` is in epoch seconds.
+    """An operator's hold.
 
     Attributes:
         pinned: Only an operator ends it.
@@ -182,11 +183,11 @@ class HoldState(BaseModel):
     pinned: bool
     while_aspired: int | None
     asked_by: str
-    at: float
+    at: Timestamp
 
 
 class Explained(BaseModel):
-    """What a selector means on this node, and why. Times are in epoch seconds.
+    """What a selector means on this node, and why.
 
     Attributes:
         selector: ``@champion``, or ``3``.
@@ -208,14 +209,14 @@ class Explained(BaseModel):
     target: int | None = None
     why: str
     reason: str
-    since: float | None = None
+    since: Timestamp | None = None
     previous: int | None = None
     asked_by: str | None = None
     hold: HoldState | None = None
     doing: list[str] = Field(default_factory=list)
     failures: int = 0
     failure: str | None = None
-    retry_at: float | None = None
+    retry_at: Timestamp | None = None
     signature_change: str | None = None
 
 
@@ -232,7 +233,7 @@ class ExplainAnswer(BaseModel):
     """
 
     model: str
-    listed_at: float | None
+    listed_at: Timestamp | None
     source_error: str | None
     gateway_error: str | None
     ledger_error: str | None
@@ -267,7 +268,7 @@ class UnpinRequest(BaseModel):
     alias: Alias
 
 
-class ReleaseRequest(BaseModel):
+class QuarantineRequest(BaseModel):
     """Let a quarantined version be fetched and checked once more."""
 
     model: ModelName
@@ -287,8 +288,8 @@ class SyncRequest(BaseModel):
     model: ModelName
 
 
-Outcome = Literal["active", "accepted", "released", "done", "pending", "refused"]
-"""``active``: the alias is there. ``accepted``: the bytes are right, and here. ``released``:
+Outcome = Literal["active", "accepted", "ended", "done", "pending", "refused"]
+"""``active``: the alias is there. ``accepted``: the bytes are right, and here. ``ended``:
 nothing keeps the version away any more, and nothing asks for it. ``done``: each alias is where the
 registry, or an operator, wants it. ``pending``: it goes on being tried. ``refused``: it cannot be
 done as things are."""
@@ -348,7 +349,7 @@ class RetryAnswer(Decided):
     version: int
 
 
-class ReleaseAnswer(Decided):
+class QuarantineAnswer(Decided):
     """Bytes are fetched and checked once more, or to be accepted as they were found.
 
     Nothing is explained where the registry no longer lists the version: nothing is fetched.
@@ -378,7 +379,7 @@ class FreezeAnswer(BaseModel):
 
 
 class QuarantineState(BaseModel):
-    """Bytes that are wrong, found at ``at`` (epoch seconds).
+    """Bytes that are wrong, found at ``at``.
 
     Attributes:
         expected_digest: What they had to be; None: nobody had said.
@@ -395,7 +396,7 @@ class QuarantineState(BaseModel):
     model: str
     version: int
     reason: str
-    at: float
+    at: Timestamp
     expected_digest: str | None
     found_digest: str | None
     asked_by: str | None

@@ -17,7 +17,7 @@ class AskedBy(StrEnum):
     """The initiator of a change.
 
     ``SYNC``: the registry, listed at an operator's request. ``OPERATOR``: an operator, whatever the
-    registry lists. ``RULE``: an automatic rollback. ``ADOPTED``: the gateway had made the change
+    registry lists. ``GATEWAY``: an automatic rollback. ``ADOPTED``: the gateway had made the change
     before the control plane saw it. ``RESTART``: the gateway started with other libraries.
     """
 
@@ -25,7 +25,7 @@ class AskedBy(StrEnum):
     WEBHOOK = "webhook"
     SYNC = "sync"
     OPERATOR = "operator"
-    RULE = "rule"
+    GATEWAY = "gateway"
     RESTART = "restart"
     RECOVERY = "recovery"
     ADOPTED = "adopted"
@@ -179,9 +179,9 @@ class Hold:
         )
 
 
-def ends_by_operator(hold: Hold, released_by: str) -> bool:
+def ends_by_operator(hold: Hold, ended_by: str) -> bool:
     """Whether an operator ends the hold of an automatic rollback, so the version may try again."""
-    return hold.asked_by == AskedBy.RULE and released_by == AskedBy.OPERATOR
+    return hold.asked_by == AskedBy.GATEWAY and ended_by == AskedBy.OPERATOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +197,13 @@ class HoldChange:
     """A decision by which a hold or a freeze begins or ends.
 
     Attributes:
-        what: ``hold``, ``release``, ``freeze`` or ``unfreeze``.
+        what: ``hold``, ``end_hold``, ``freeze`` or ``unfreeze``.
         asked_by: Initiator of the decision.
         at: Epoch seconds of the decision.
         hold: The hold that begins or ends, or None for a freeze.
     """
 
-    what: Literal["hold", "release", "freeze", "unfreeze"]
+    what: Literal["hold", "end_hold", "freeze", "unfreeze"]
     asked_by: str
     at: float
     hold: Hold | None = None
@@ -271,8 +271,8 @@ class Decision:
     """A recorded decision about a model or the node.
 
     Attributes:
-        what: ``hold``, ``pin``, ``unpin``, ``release``, ``quarantine``, ``release quarantine``,
-            ``retry``, ``freeze`` or ``unfreeze``.
+        what: ``hold``, ``end_hold``, ``pin``, ``unpin``, ``quarantine``, ``retry``, ``freeze`` or
+            ``unfreeze``.
         model: None if the decision is about the node.
         asked_by: Initiator, or None if an older release recorded the decision.
     """
@@ -292,7 +292,7 @@ class Attempt:
 
     Attributes:
         action: ``fetch``, ``environment``, ``stage``, ``activate``, ``retire``, ``retire_standby``
-            or ``release``.
+            or ``end_hold``.
         durations_s: Seconds by phase.
         outcome: ``complete``, ``failed`` (tried again) or ``refused`` (not tried again by itself).
         reason: A sentence, or None if the attempt succeeded.

@@ -105,12 +105,14 @@ _READERS: Mapping[str, _Reader] = {
     SWAP_TAG: _word(*Swap),
     LOAD_TAG: _word(*Load),
     "gateway.replicas": _whole(1, _MAX_REPLICAS),
-    "gateway.pin": _flag,
+    "gateway.keep_resident": _flag,
     "gateway.timeout_s": _seconds(_MAX_TIMEOUT_S),
     "gateway.max_batch_rows": _whole(1, _MAX_BATCH_ROWS),
     "gateway.cache_ttl_s": _seconds(_MAX_CACHE_TTL_S, may_be_0=True),
     ENVIRONMENT_TAG: _word(SHARED, OWN),
 }
+_FORMER = {"gateway.pin": "gateway.keep_resident"}
+"""By the former names of tags, the present ones."""
 POLICY_TAGS = frozenset(_READERS)
 """All policy tags."""
 
@@ -193,6 +195,9 @@ def problems_of(tags: Mapping[str, str], version: int | None = None) -> Iterator
         elif name != DIGEST_TAG:
             if _means_digest(name) and version is not None and DIGEST_TAG not in tags:
                 continue  # reported by `read_stamp`
+            if name in _FORMER:
+                yield f"the tag {name}{whose} is ignored: it is called {_FORMER[name]} now"
+                continue
             near = _nearest(name[:_MAX_TAG_CHARACTERS])
             yield f"the tag {_shown(name)}{whose} is unknown, and ignored{near}"
         elif version is None:

@@ -23,9 +23,7 @@ from sqlalchemy import (
     Engine,
     create_engine,
     event,
-    inspect,
     make_url,
-    select,
     text,
 )
 from sqlalchemy.exc import DataError, OperationalError, SQLAlchemyError
@@ -291,8 +289,6 @@ class Database:
                     return False
                 self._check_revision(found, scripts)
                 connection.rollback()
-                if not found and self._is_sqlite:
-                    _remove_unfinished(connection)
                 config.attributes["connection"] = connection
                 self.is_migrating = True
                 command.upgrade(config, "head")
@@ -325,17 +321,6 @@ def begin_immediate(connection: Connection) -> None:
     raw: Any = connection.connection.dbapi_connection
     raw.isolation_level = None  # the driver begins no transactions from here on
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _remove_unfinished(connection: Connection) -> None:
-    """Remove the empty tables that a killed first migration of an older release left."""
-    begin_immediate(connection)
-    found = set(inspect(connection).get_table_names())
-    ours = [table for table in metadata.sorted_tables if table.name in found]
-    unmigrated = MigrationContext.configure(connection).get_current_revision() is None
-    if unmigrated and not any(connection.execute(select(1).select_from(t)).first() for t in ours):
-        metadata.drop_all(connection, ours)
-    connection.commit()
 
 
 def _is_beyond(revision: str | None, head: str | None) -> bool:

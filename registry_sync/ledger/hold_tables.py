@@ -21,7 +21,7 @@ from registry_sync.domain import (
 from registry_sync.errors import LedgerError
 from registry_sync.ledger.holds_file import DamagedHoldsError, HoldsFile
 from registry_sync.ledger.rows import record_of, values_of
-from registry_sync.ledger.scoped_tables import ReleasableTable
+from registry_sync.ledger.scoped_tables import EndableTable
 from registry_sync.ledger.tables import freezes, holds
 
 
@@ -38,11 +38,11 @@ class HoldTables:
         self,
         node_id: str,
         clock: Callable[[], float],
-        rejections: ReleasableTable,
+        rejections: EndableTable,
         file: HoldsFile | None,
     ) -> None:
-        self.holds = ReleasableTable(holds, node_id, clock)
-        self.freezes = ReleasableTable(freezes, node_id, clock)
+        self.holds = EndableTable(holds, node_id, clock)
+        self.freezes = EndableTable(freezes, node_id, clock)
         self.copy_is_due = False
         self._clock = clock
         self._rejections = rejections
@@ -55,31 +55,27 @@ class HoldTables:
 
     def hold(self, connection: Connection, hold: Hold, at: float | None = None) -> None:
         """Add a hold; an older hold of its alias ends ``at`` these epoch seconds, or now."""
-        self.holds.release(connection, released_at=at, **_alias_of(hold))
+        self.holds.end(connection, ended_at=at, **_alias_of(hold))
         self.holds.add(connection, values_of(hold))
 
     def set_aspired(
         self, connection: Connection, hold: Hold, version: int, creation: str | None
     ) -> bool:
         """Set the unknown aspired version of a hold in force; return whether there was one."""
-        unknown = self.holds.mine(released_at=None, **_identity(hold), aspired_version=None)
+        unknown = self.holds.mine(ended_at=None, **_identity(hold), aspired_version=None)
         known = {"aspired_version": version, "aspired_creation": creation}
         return connection.execute(update(holds).where(unknown).values(**known)).rowcount > 0
 
-    def release(
-        self, connection: Connection, hold: Hold, released_by: str, at: float | None
-    ) -> bool:
+    def end(self, connection: Connection, hold: Hold, ended_by: str, at: float | None) -> bool:
         """Release a hold, if it is in force; return whether it was.
 
         If an operator ends the hold of an automatic rollback, the rejection ends with it.
         """
-        released = self.holds.release(
-            connection, released_by=released_by, released_at=at, **_identity(hold)
-        )
-        if released and ends_by_operator(hold, released_by):
+        released = self.holds.end(connection, ended_by=ended_by, ended_at=at, **_identity(hold))
+        if released and ends_by_operator(hold, ended_by):
             version: dict[str, Any] = {"model": hold.model, "version": hold.aspired_version}
             for failure in (LIVE_FAILURE, f"{OWN_FAILURE}{LIVE_FAILURE}"):
-                self._rejections.release(connection, **version, failure=failure)
+                self._rejections.end(connection, **version, failure=failure)
         return released
 
     def add_automatic(self, connection: Connection, hold: Hold) -> bool:
@@ -91,8 +87,8 @@ class HoldTables:
         if self.holds.has(connection, **alias, at=hold.at, asked_by=str(hold.asked_by)):
             return False
         current = connection.execute(self.holds.in_force(**alias)).one_or_none()
-        if current is not None and current.asked_by != AskedBy.RULE:
-            self.holds.add(connection, {**values_of(hold), "released_at": self._clock()})
+        if current is not None and current.asked_by != AskedBy.GATEWAY:
+            self.holds.add(connection, {**values_of(hold), "ended_at": self._clock()})
         else:
             self.hold(connection, hold)
         return True
@@ -114,15 +110,15 @@ class HoldTables:
             self._freeze_late(connection, change)
         elif change.what == "hold":
             self._hold_late(connection, change, change.hold)
-        elif not self.release(connection, change.hold, by, at):
-            self.holds.sign(connection, released_by=by, released_at=at, **_identity(change.hold))
+        elif not self.end(connection, change.hold, by, at):
+            self.holds.sign(connection, ended_by=by, ended_at=at, **_identity(change.hold))
 
     def _hold_late(self, connection: Connection, change: HoldChange, hold: Hold) -> None:
         if self.holds.has(connection, **_identity(hold)):
             return
         changed_at = self.holds.changed_at(connection, **_alias_of(hold))
         if changed_at is not None and changed_at > change.at:
-            self.holds.add(connection, {**values_of(hold), "released_at": changed_at})
+            self.holds.add(connection, {**values_of(hold), "ended_at": changed_at})
         else:
             self.hold(connection, hold, change.at)
 
@@ -131,14 +127,14 @@ class HoldTables:
         if change.what == "unfreeze":
             if current is not None and current.at <= change.at:
                 by, at = change.asked_by, change.at
-                self.freezes.release(connection, released_by=by, released_at=at)
+                self.freezes.end(connection, ended_by=by, ended_at=at)
             return
         if current is not None or self.freezes.has(connection, at=change.at):
             return
         changed_at = self.freezes.changed_at(connection)
         is_over = changed_at is not None and changed_at > change.at
         freeze = values_of(Freeze(change.asked_by, change.at))
-        self.freezes.add(connection, {**freeze, "released_at": changed_at if is_over else None})
+        self.freezes.add(connection, {**freeze, "ended_at": changed_at if is_over else None})
 
     # --- the holds file ---------------------------------------------------------------------------
 

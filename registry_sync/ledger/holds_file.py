@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -27,10 +28,12 @@ from registry_sync.domain import Activation, HoldChange, HoldsSnapshot
 from registry_sync.errors import LedgerError
 from registry_sync.system import DamagedFiles
 
-_FORMAT_VERSION = 4
+_FORMAT_VERSION = 5
 _MOST_BYTES = 64 * 1024 * 1024
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 _SNAPSHOT = TypeAdapter(HoldsSnapshot)
+_FORMER_WORDS = (("asked_by", "rule", "gateway"), ("what", "release", "end_hold"))
+"""Fields, and their values before the first release and now."""
 _INSTEAD = "its new content is in force all the same, and is written when there is room"
 
 
@@ -83,7 +86,7 @@ class HoldsFile:
         try:
             if "holds" not in members or not isinstance(members.get("format_version"), int):
                 raise DamagedHoldsError(self._path, "has no list of holds")
-            return _SNAPSHOT.validate_python(members)
+            return _SNAPSHOT.validate_python(_in_present_words(members))
         except ValidationError as error:
             wrong = f"has no valid holds ({error.error_count()} errors)"
             raise DamagedHoldsError(self._path, wrong) from error
@@ -132,3 +135,16 @@ class HoldsFile:
                 self._damaged.not_written(self._path, error, instead=_INSTEAD)
                 raise LedgerError(f"{self._path} cannot be written: {error.strerror}") from error
             self._damaged.written(self._path)
+
+
+def _in_present_words(content: Any) -> Any:
+    """Return the file's content with the words of the first release, which format 5 has."""
+    if isinstance(content, list):
+        return [_in_present_words(one) for one in content]
+    if not isinstance(content, dict):
+        return content
+    read = {name: _in_present_words(value) for name, value in content.items()}
+    for name, former, present in _FORMER_WORDS:
+        if read.get(name) == former:
+            read[name] = present
+    return read

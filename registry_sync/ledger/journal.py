@@ -417,7 +417,7 @@ class Journal:
         self._apply(change.model, lambda view: view.with_change(change))
         unrecorded = await self._record(change)
         if unrecorded is not None:
-            _log.warning("decision.not_recorded", what=change.what, reason=unrecorded)
+            _log.warning("decision.record_failed", what=change.what, reason=unrecorded)
         return unrecorded
 
     async def _record(self, change: HoldChange) -> str | None:

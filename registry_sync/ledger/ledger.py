@@ -45,14 +45,14 @@ from registry_sync.ledger.rows import (
     record_of,
     values_of,
 )
-from registry_sync.ledger.scoped_tables import NodeTable, ReleasableTable
+from registry_sync.ledger.scoped_tables import EndableTable, NodeTable
 from registry_sync.ledger.tables import (
+    accepted_digests,
     activations,
     attempts,
     holds,
     listed_models,
     listings,
-    pins,
     quarantines,
     rejections,
 )
@@ -84,9 +84,9 @@ class Ledger:
         """``clock`` gives epoch seconds; ``holds_file`` keeps a copy of holds and freeze."""
         self._database = Database(url)
         self._clock = clock
-        self._accepted = NodeTable(pins, node_id)
-        self._quarantines = ReleasableTable(quarantines, node_id, clock)
-        self._rejections = ReleasableTable(rejections, node_id, clock)
+        self._accepted = NodeTable(accepted_digests, node_id)
+        self._quarantines = EndableTable(quarantines, node_id, clock)
+        self._rejections = EndableTable(rejections, node_id, clock)
         self._holds = HoldTables(node_id, clock, self._rejections, holds_file)
         self._activations = NodeTable(activations, node_id)
         self._attempts = NodeTable(attempts, node_id)
@@ -150,9 +150,9 @@ class Ledger:
     def _view(self, models: AbstractSet[str] | None) -> LedgerView:
         of_models = _of_models(models)
         quarantined = self._quarantines.in_force().order_by(quarantines.c.id)
-        automatic = self._holds.holds.select(asked_by=str(AskedBy.RULE))
+        automatic = self._holds.holds.select(asked_by=str(AskedBy.GATEWAY))
         queries = {
-            "accepted": of_models(self._accepted.select(), pins),
+            "accepted": of_models(self._accepted.select(), accepted_digests),
             "quarantines": of_models(quarantined, quarantines),
             "rejections": of_models(self._rejections.in_force(), rejections),
             "holds": of_models(self._holds.holds.in_force(), holds),
@@ -205,21 +205,21 @@ class Ledger:
                     known = {"digest": before.digest, "creation": before.creation}
                     same, was = self._accepted.mine(**key, **known), accepted_values(before, at=now)
                     news = {name: value for name, value in row.items() if value != was[name]}
-                    connection.execute(update(pins).where(same).values(**news))
+                    connection.execute(update(accepted_digests).where(same).values(**news))
                 elif not self._accepted.has(connection, **key):
                     self._accepted.add(connection, row)
 
     def quarantine(self, found: Quarantine) -> None:
         """Record wrong bytes, in place of an older quarantine of the version."""
         with self._database.transaction() as connection:
-            self._quarantines.release(connection, model=found.model, version=found.version)
+            self._quarantines.end(connection, model=found.model, version=found.version)
             self._quarantines.add(connection, values_of(found))
 
-    def release_quarantine(self, model: str, version: int, released_by: str | None = None) -> bool:
+    def end_quarantine(self, model: str, version: int, ended_by: str | None = None) -> bool:
         """Release a version's quarantine; return whether there was one."""
         with self._database.transaction() as connection:
-            return self._quarantines.release(
-                connection, model=model, version=version, released_by=released_by
+            return self._quarantines.end(
+                connection, model=model, version=version, ended_by=ended_by
             )
 
     def reject(self, found: Rejection) -> None:
@@ -228,18 +228,18 @@ class Ledger:
             self._reject(connection, found)
 
     def _reject(self, connection: Connection, found: Rejection) -> None:
-        self._rejections.release(
+        self._rejections.end(
             connection, model=found.model, version=found.version, digest=found.digest
         )
         self._rejections.add(connection, values_of(found))
 
-    def release_rejection(
+    def end_rejection(
         self,
         model: str,
         version: int,
         digest: str | None = None,
         *,
-        released_by: str = AskedBy.POLL,
+        ended_by: str = AskedBy.POLL,
     ) -> bool:
         """Release a version's rejections, of one digest or, with None, of all.
 
@@ -248,7 +248,7 @@ class Ledger:
         """
         of = _given(model=model, version=version, digest=digest)
         with self._database.transaction() as connection:
-            return self._rejections.release(connection, released_by=released_by, **of)
+            return self._rejections.end(connection, ended_by=ended_by, **of)
 
     # --- holds and freeze -------------------------------------------------------------------------
 
@@ -269,12 +269,12 @@ class Ledger:
         with self._changing_holds() as connection:
             return self._holds.set_aspired(connection, hold, version, creation)
 
-    def release_hold(
-        self, hold: Hold, released_by: str = AskedBy.POLL, *, at: float | None = None
+    def end_hold(
+        self, hold: Hold, ended_by: str = AskedBy.POLL, *, at: float | None = None
     ) -> bool:
         """Release a hold, if it is in force; return whether it was."""
         with self._changing_holds() as connection:
-            return self._holds.release(connection, hold, released_by, at)
+            return self._holds.end(connection, hold, ended_by, at)
 
     def rolled_back(self, done: Rollback) -> bool:
         """Record an automatic rollback; return whether it was new.
@@ -293,10 +293,10 @@ class Ledger:
         with self._changing_holds() as connection:
             self._holds.freeze(connection, freeze)
 
-    def unfreeze(self, released_by: str) -> None:
+    def unfreeze(self, ended_by: str) -> None:
         """Unfreeze the node: its aliases follow the registry again."""
         with self._changing_holds() as connection:
-            self._holds.freezes.release(connection, released_by=released_by)
+            self._holds.freezes.end(connection, ended_by=ended_by)
 
     def record(self, change: HoldChange, *, late: bool) -> None:
         """Record a decision in force; ``late`` if an earlier attempt may have recorded it.
@@ -314,7 +314,7 @@ class Ledger:
         elif change.what == "hold":
             self.hold(change.hold, at=change.at)
         else:
-            self.release_hold(change.hold, change.asked_by, at=change.at)
+            self.end_hold(change.hold, change.asked_by, at=change.at)
 
     def _restore_holds(self) -> None:
         """Restore the holds of a ledger without history from the holds file, or mend the file."""
@@ -398,7 +398,7 @@ class Ledger:
             self._attempts.keep_newest(connection, _KEPT_ATTEMPTS, "model")
             holds_and_freezes = (self._holds.holds, self._holds.freezes)
             for table in (self._quarantines, self._rejections, *holds_and_freezes):
-                table.remove_released(connection, _KEPT_ATTEMPTS)
+                table.remove_ended(connection, _KEPT_ATTEMPTS)
             retired = (
                 self._last_activations()
                 .where(activations.c.retired_at.is_not(None))
@@ -413,8 +413,12 @@ class Ledger:
         """Remove the accepted digests of gone versions (model, version), except the newest."""
         newest_first = (
             self._accepted.select()
-            .with_only_columns(pins.c.model, pins.c.version)
-            .order_by(pins.c.at.desc(), pins.c.model, pins.c.version.desc())
+            .with_only_columns(accepted_digests.c.model, accepted_digests.c.version)
+            .order_by(
+                accepted_digests.c.at.desc(),
+                accepted_digests.c.model,
+                accepted_digests.c.version.desc(),
+            )
         )
         with self._database.transaction() as connection:
             known = [(row.model, row.version) for row in connection.execute(newest_first)]

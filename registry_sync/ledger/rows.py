@@ -96,33 +96,33 @@ def accepted_of(row: Row[Any]) -> AcceptedDigest:
 
 def decisions_of_hold(row: Row[Any]) -> Iterator[Decision]:
     """Yield the begin of a hold, and its end unless another hold replaced it."""
-    what, end = ("pin", "unpin") if row.lasting else ("hold", "release")
+    what, end = ("pin", "unpin") if row.lasting else ("hold", "end_hold")
     version = row.target_version
     yield Decision(row.at, what, row.model, row.alias, version, row.asked_by)
-    if row.released_by is not None:
-        yield Decision(row.released_at, end, row.model, row.alias, version, row.released_by)
+    if row.ended_by is not None:
+        yield Decision(row.ended_at, end, row.model, row.alias, version, row.ended_by)
 
 
 def decisions_of_quarantine(row: Row[Any]) -> Iterator[Decision]:
     """Yield the begin of a quarantine, and its release if it has an initiator."""
     about = {"model": row.model, "version": row.version}
     yield Decision(row.at, "quarantine", asked_by=row.asked_by, reason=row.reason, **about)
-    if row.released_by is not None:
-        yield Decision(row.released_at, "release quarantine", asked_by=row.released_by, **about)
+    if row.ended_by is not None:
+        yield Decision(row.ended_at, "retry", asked_by=row.ended_by, **about)
 
 
 def decisions_of_rejection(row: Row[Any]) -> Iterator[Decision]:
     """Yield the release of a rejection; its begin is in the attempts."""
-    if row.released_by is not None:
-        why = _OTHER_LIBRARIES if row.released_by == AskedBy.RESTART else None
-        yield Decision(row.released_at, "retry", row.model, None, row.version, row.released_by, why)
+    if row.ended_by is not None:
+        why = _OTHER_LIBRARIES if row.ended_by == AskedBy.RESTART else None
+        yield Decision(row.ended_at, "retry", row.model, None, row.version, row.ended_by, why)
 
 
 def decisions_of_freeze(row: Row[Any]) -> Iterator[Decision]:
     """Yield the begin and the end of a freeze."""
     yield Decision(row.at, "freeze", None, asked_by=row.asked_by)
-    if row.released_at is not None:
-        yield Decision(row.released_at, "unfreeze", None, asked_by=row.released_by)
+    if row.ended_at is not None:
+        yield Decision(row.ended_at, "unfreeze", None, asked_by=row.ended_by)
 
 
 # --- the last listing -----------------------------------------------------------------------------

@@ -82,7 +82,7 @@ class NodeTable:
         connection.execute(delete(self._table).where(old))
 
 
-class ReleasableTable(NodeTable):
+class EndableTable(NodeTable):
     """Rows that are in force until they are released, and history afterwards."""
 
     def __init__(self, table: Table, node_id: str, clock: Callable[[], float]) -> None:
@@ -91,43 +91,43 @@ class ReleasableTable(NodeTable):
 
     def in_force(self, **values: object) -> Select[Any]:
         """Return the query for the rows in force with these values."""
-        return self.select(released_at=None, **values)
+        return self.select(ended_at=None, **values)
 
-    def release(
+    def end(
         self,
         connection: Connection,
         *,
-        released_by: str | None = None,
-        released_at: float | None = None,
+        ended_by: str | None = None,
+        ended_at: float | None = None,
         **values: object,
     ) -> bool:
         """Release the rows in force with these values; return whether there were any.
 
         Args:
             connection: The transaction.
-            released_by: Initiator, or None where another row replaces the released one.
-            released_at: Epoch seconds, or None for now.
+            ended_by: Initiator, or None where another row replaces the released one.
+            ended_at: Epoch seconds, or None for now.
             values: By column.
         """
-        by = {} if released_by is None else {"released_by": str(released_by)}
+        by = {} if ended_by is None else {"ended_by": str(ended_by)}
         done = connection.execute(
             update(self._table)
-            .where(self.mine(released_at=None, **values))
-            .values(released_at=self._clock() if released_at is None else released_at, **by)
+            .where(self.mine(ended_at=None, **values))
+            .values(ended_at=self._clock() if ended_at is None else ended_at, **by)
         )
         return done.rowcount > 0
 
     def sign(
-        self, connection: Connection, *, released_by: str, released_at: float, **values: object
+        self, connection: Connection, *, ended_by: str, ended_at: float, **values: object
     ) -> None:
         """Record the initiator and time of a release on rows that have been replaced since."""
-        over = self.mine(released_by=None, **values) & self._table.c.released_at.is_not(None)
-        by = {"released_by": str(released_by), "released_at": released_at}
+        over = self.mine(ended_by=None, **values) & self._table.c.ended_at.is_not(None)
+        by = {"ended_by": str(ended_by), "ended_at": ended_at}
         connection.execute(update(self._table).where(over).values(**by))
 
     @property
     def _changed_at(self) -> ColumnElement[float]:
-        return func.coalesce(self._table.c.released_at, self._table.c.at)
+        return func.coalesce(self._table.c.ended_at, self._table.c.at)
 
     def changed_at(self, connection: Connection, **values: object) -> float | None:
         """Return the time of the last addition or release of rows with these values, or None."""
@@ -139,10 +139,10 @@ class ReleasableTable(NodeTable):
         """Return the query for the rows added or released last, newest first."""
         return self.select(**values).order_by(self._changed_at.desc()).limit(limit)
 
-    def remove_released(self, connection: Connection, kept: int) -> None:
+    def remove_ended(self, connection: Connection, kept: int) -> None:
         """Remove the released rows that are not among the newest ``kept`` rows."""
         newest = self.newest(kept).with_only_columns(self._table.c.id)
-        old = self.mine() & self._table.c.released_at.is_not(None) & self._table.c.id.not_in(newest)
+        old = self.mine() & self._table.c.ended_at.is_not(None) & self._table.c.id.not_in(newest)
         connection.execute(delete(self._table).where(old))
 
     def remove_gone(

@@ -93,9 +93,9 @@ quarantines = Table(
     Column("found_digest", _DIGEST),
     Column("reason", Text, nullable=False),
     Column("at", Float, nullable=False),
-    Column("released_at", Float),
+    Column("ended_at", Float),
     Column("asked_by", String(16)),
-    Column("released_by", String(16)),
+    Column("ended_by", String(16)),
     Column("creation", _CREATION),
     Index(None, "node_id", "model", "version"),
 )
@@ -111,9 +111,9 @@ rejections = Table(
     Column("failure", String(32), nullable=False),
     Column("reason", Text, nullable=False),
     Column("at", Float, nullable=False),
-    Column("released_at", Float),
+    Column("ended_at", Float),
     Column("libraries", String(64)),
-    Column("released_by", String(16)),
+    Column("ended_by", String(16)),
     Index(None, "node_id", "model", "version"),
 )
 
@@ -129,9 +129,9 @@ holds = Table(
     Column("target_digest", _DIGEST, nullable=False),
     Column("asked_by", String(16), nullable=False),
     Column("at", Float, nullable=False),
-    Column("released_at", Float),
+    Column("ended_at", Float),
     Column("lasting", Boolean(create_constraint=False), nullable=False, server_default=false()),
-    Column("released_by", String(16)),
+    Column("ended_by", String(16)),
     Column("aspired_creation", _CREATION),
     Column("target_creation", _CREATION),
     Index(
@@ -140,8 +140,8 @@ holds = Table(
         "model",
         "alias",
         unique=True,
-        sqlite_where=text("released_at IS NULL"),
-        postgresql_where=text("released_at IS NULL"),
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
     ),
 )
 
@@ -152,19 +152,19 @@ freezes = Table(
     _node_id(),
     Column("asked_by", String(16), nullable=False),
     Column("at", Float, nullable=False),
-    Column("released_at", Float),
-    Column("released_by", String(16)),
+    Column("ended_at", Float),
+    Column("ended_by", String(16)),
     Index(
         "uq_freezes_open",
         "node_id",
         unique=True,
-        sqlite_where=text("released_at IS NULL"),
-        postgresql_where=text("released_at IS NULL"),
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
     ),
 )
 
-pins = Table(
-    "pins",
+accepted_digests = Table(
+    "accepted_digests",
     metadata,
     _node_id(primary_key=True),
     Column("model", _NAME, primary_key=True),

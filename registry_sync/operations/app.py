@@ -17,10 +17,10 @@ from registry_sync.domain import (
     History,
     PinAnswer,
     PinRequest,
+    QuarantineAnswer,
+    QuarantineRequest,
     Quarantines,
     Readiness,
-    ReleaseAnswer,
-    ReleaseRequest,
     RetryAnswer,
     RetryRequest,
     RollbackAnswer,
@@ -38,8 +38,8 @@ from registry_sync.operations.decisions import (
     pin,
     read_freeze,
     read_quarantines,
-    release,
     retry,
+    retry_quarantine,
     roll_back,
     sync,
     unfreeze,
@@ -192,13 +192,13 @@ def _add_tries(app: FastAPI, view: NodeView, operators: Operators) -> None:
         """Return what is quarantined on this node, the newest first."""
         return read_quarantines(view)
 
-    @app.post("/quarantine/release", status_code=202)
-    async def release_quarantine(body: ReleaseRequest) -> ReleaseAnswer:
+    @app.post("/quarantine/retry", status_code=202)
+    async def retry_quarantined(body: QuarantineRequest) -> QuarantineAnswer:
         """Have a quarantined version fetched and checked once more."""
-        return await release(view, operators, body)
+        return await retry_quarantine(view, operators, body)
 
     @app.post("/quarantine/accept", status_code=202)
-    async def accept_quarantined(body: ReleaseRequest) -> ReleaseAnswer:
+    async def accept_quarantined(body: QuarantineRequest) -> QuarantineAnswer:
         """Accept the altered bytes of a quarantined version as they were found."""
         return accept(view, operators, body)
 

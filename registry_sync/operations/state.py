@@ -243,7 +243,7 @@ async def read_history(view: NodeView, model: str | None, *, limit: int) -> Hist
 
 
 _TOLD = frozenset(
-    {("activate", "complete"), ("release", "complete"), ("release_digest", "complete")}
+    {("activate", "complete"), ("end_hold", "complete"), ("allow_digest", "complete")}
 )
 
 

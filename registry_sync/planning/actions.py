@@ -114,7 +114,7 @@ class RetireStandby:
 
 
 @dataclass(frozen=True, slots=True)
-class ReleaseHold:
+class EndHold:
     """Follow the registry again: its alias has moved since this hold was made, or is gone."""
 
     hold: Hold
@@ -133,8 +133,8 @@ class ReleaseHold:
 
 
 @dataclass(frozen=True, slots=True)
-class ReleaseDigest:
-    """End the hold of an automatic rollback on the gateway."""
+class AllowDigest:
+    """Let an alias take a digest again that an automatic rollback refused it."""
 
     model: str
     alias: str
@@ -151,8 +151,8 @@ Action = (
     | Activate
     | RetireAlias
     | RetireStandby
-    | ReleaseHold
-    | ReleaseDigest
+    | EndHold
+    | AllowDigest
 )
 
 Subject = tuple[str | int, ...]
@@ -174,10 +174,10 @@ def subject_of(action: Action) -> Subject:
             return ("retire", action.model, action.alias)
         case RetireStandby():
             return ("retire_standby", action.model, action.stage_id)
-        case ReleaseHold():
-            return ("release", action.model, action.alias)
-        case ReleaseDigest():
-            return ("release_digest", action.model, action.alias, action.digest)
+        case EndHold():
+            return ("end_hold", action.model, action.alias)
+        case AllowDigest():
+            return ("allow_digest", action.model, action.alias, action.digest)
         case _:
             assert_never(action)
 
@@ -189,7 +189,7 @@ def goal_of(action: Action) -> Hashable:
             return (action.version, action.digest)
         case Fetch():
             return action.creation
-        case ReleaseHold():
+        case EndHold():
             return action.hold
         case _:
             return None

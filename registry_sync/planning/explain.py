@@ -143,7 +143,7 @@ def _why_refused(
     world: World, model: str, alias: str, active: ActiveAlias | None, target: Target
 ) -> tuple[Why, str] | None:
     """Say why an alias does not follow the registry to what is here; None: it may."""
-    if left := world.left_by_rule(model, alias, target):
+    if left := world.refused_after_rollback(model, alias, target):
         return Why.HELD, left.reason
     if rejected := world.why_rejected(model, target.version, target.digest or ""):
         return Why.REJECTED, rejected

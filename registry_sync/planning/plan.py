@@ -24,10 +24,10 @@ from registry_sync.domain import AskedBy, Hold, Load, Swap, aspired_version, fin
 from registry_sync.planning.actions import (
     Action,
     Activate,
+    AllowDigest,
     BuildEnvironment,
+    EndHold,
     Fetch,
-    ReleaseDigest,
-    ReleaseHold,
     RetireAlias,
     RetireStandby,
     Stage,
@@ -56,7 +56,7 @@ def plan(world: World) -> tuple[Action, ...]:
 def _all(world: World) -> Iterator[Action]:
     yield from _wanted(world)
     for held in over(world.node, world.ledger):
-        yield ReleaseDigest(held.model, held.alias, held.version, held.digest)
+        yield AllowDigest(held.model, held.alias, held.version, held.digest)
     active = {(one.model, one.alias): one for one in world.node.active}
     for model, alias in sorted(_aliases(world, active)):
         for action in _alias(world, model, alias, active.get((model, alias))):
@@ -114,11 +114,12 @@ def _aliases(
     # lacked, that it has to be recorded as taken away, even if this node has lost it.
     lists_any = bool(world.aspired.models) if world.lists_any is None else world.lists_any
     known = world.listings and lists_any
-    settled = world.listings >= LISTINGS_FOR_REMOVAL
+    removable = world.listings >= LISTINGS_FOR_REMOVAL
     remembered = {
         (model, alias)
         for (model, alias), one in world.ledger.last_active.items()
-        if one.retired_at is None and (settled or (not known and model not in world.aspired.models))
+        if one.retired_at is None
+        and (removable or (not known and model not in world.aspired.models))
     }
     return listed | set(active) | set(world.ledger.holds) | remembered
 
@@ -133,7 +134,7 @@ def _alias(world: World, model: str, alias: str, active: ActiveAlias | None) -> 
             yield from _remove(world, model, alias, active=active, hold=hold)
             return
         if hold and world.follows(hold, aspired):
-            yield ReleaseHold(hold)
+            yield EndHold(hold)
             hold = None
     wish = world.wish(model, alias, hold, aspired)
     if active is not None:
@@ -156,7 +157,7 @@ def _remove(
     world: World, model: str, alias: str, *, active: ActiveAlias | None, hold: Hold | None
 ) -> Iterator[Action]:
     if hold:
-        yield ReleaseHold(hold)
+        yield EndHold(hold)
     if active or world.lost(model, alias):
         yield RetireAlias(model, alias)
 
@@ -190,7 +191,7 @@ def _promote(world: World, alias: str, active: ActiveAlias, target: Target) -> I
         return
     if world.is_rejected(active.model, target) or world.is_frozen(target):
         return
-    if world.left_by_rule(active.model, alias, target):
+    if world.refused_after_rollback(active.model, alias, target):
         return  # until the gateway has been told that this is over
     if world.why_refused_signature(active, target):
         return
@@ -236,7 +237,9 @@ def _bring_up(world: World, model: str, alias: str, targets: list[Target]) -> It
         if world.is_rejected(model, meant) or world.is_frozen(meant):
             continue
         lost = world.lost(model, alias)
-        if world.left_by_rule(model, alias, meant) or world.why_refused_signature(lost, meant):
+        if world.refused_after_rollback(model, alias, meant) or world.why_refused_signature(
+            lost, meant
+        ):
             continue
         if building := list(_environment(world, model, meant, urgency)):
             yield from building if rank == 0 else ()
@@ -293,7 +296,7 @@ def _first(world: World, model: str, alias: str, target: Target) -> Action:
 
 
 def _first_urgency(target: Target, *, preload: bool) -> Urgency:
-    if target.asked_by in (AskedBy.RECOVERY, AskedBy.OPERATOR, AskedBy.RULE):
+    if target.asked_by in (AskedBy.RECOVERY, AskedBy.OPERATOR, AskedBy.GATEWAY):
         return Urgency.RECOVERY
     return Urgency.PRELOAD if preload else Urgency.FIRST
 

@@ -34,10 +34,10 @@ class Kept:
     aspired: AbstractSet[str] = frozenset()
     held: AbstractSet[str] = frozenset()
 
-    def by_reason(self, *, now: float, rollback_window_s: float) -> dict[str, AbstractSet[str]]:
+    def by_reason(self, *, now: float, rollback_retention_s: float) -> dict[str, AbstractSet[str]]:
         """Return what must stay at ``now`` (epoch seconds), by the names of the attributes."""
         reasons = {one.name: getattr(self, one.name) for one in fields(self)}
-        recent = {d for d, left_at in self.previous.items() if now - left_at < rollback_window_s}
+        recent = {d for d, left_at in self.previous.items() if now - left_at < rollback_retention_s}
         return reasons | {"previous": recent}
 
 
@@ -79,7 +79,7 @@ class Pressure:
 
 
 def removable(
-    stored: Iterable[str], kept: Kept, *, now: float, rollback_window_s: float
+    stored: Iterable[str], kept: Kept, *, now: float, rollback_retention_s: float
 ) -> frozenset[str]:
     """Return the stored digests that nothing needs.
 
@@ -87,9 +87,9 @@ def removable(
         stored: Every digest in the store.
         kept: What must stay.
         now: Epoch seconds.
-        rollback_window_s: How long what an alias left is kept.
+        rollback_retention_s: How long what an alias left is kept.
     """
-    reasons = kept.by_reason(now=now, rollback_window_s=rollback_window_s)
+    reasons = kept.by_reason(now=now, rollback_retention_s=rollback_retention_s)
     return frozenset(stored).difference(*reasons.values())
 
 
@@ -98,7 +98,7 @@ def choose_removed(
     kept: Kept,
     *,
     now: float,
-    rollback_window_s: float,
+    rollback_retention_s: float,
     pressure: Pressure,
 ) -> list[str]:
     """Return the digests that go now, in the order in which they go.
@@ -112,18 +112,18 @@ def choose_removed(
         candidates: Everything in the store.
         kept: What must stay.
         now: Epoch seconds.
-        rollback_window_s: How long what an alias left, or what just came, is kept.
+        rollback_retention_s: How long what an alias left, or what just came, is kept.
         pressure: How many bytes there are too many.
     """
     found = {one.digest: one for one in candidates}
-    free_to_go = removable(found, kept, now=now, rollback_window_s=rollback_window_s)
+    free_to_go = removable(found, kept, now=now, rollback_retention_s=rollback_retention_s)
     in_order = sorted(
         (found[digest] for digest in free_to_go),
         key=lambda one: (one.listed, one.needed_at, one.digest),
     )
     going: list[str] = []
     for one in in_order:
-        came_lately = now - one.stored_at < rollback_window_s
+        came_lately = now - one.stored_at < rollback_retention_s
         if came_lately:
             goes = pressure.budget_bytes > 0
         else:

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from gateway.contract import ActiveAlias, AliasHold, NodeState, StageRequest
+from gateway.contract import ActiveAlias, NodeState, RefusedDigest, StageRequest
 from registry_sync.domain import (
     BY_REGISTRY,
     Activation,
@@ -97,9 +97,9 @@ class World:
     def wish(self, model: str, alias: str, hold: Hold | None, aspired: int | None) -> Target | None:
         """Where the alias ought to point: the hold, else the registry's wish, if admissible."""
         if hold:
-            meant, by_rule = hold.target_digest, hold.asked_by == AskedBy.RULE
+            meant, by_rule = hold.target_digest, hold.asked_by == AskedBy.GATEWAY
             gone = meant not in self.stored or self.why_other_bytes(hold)
-            asked_by = AskedBy.RULE if by_rule else AskedBy.OPERATOR
+            asked_by = AskedBy.GATEWAY if by_rule else AskedBy.OPERATOR
             return Target(hold.target_version, None if gone else meant, asked_by, meant=meant)
         listed = find(self.aspired, model, aspired) if aspired is not None else None
         if listed is None or not self.admissible(listed):
@@ -244,24 +244,32 @@ class World:
             return rejected.explanation
         return None if own else self.refused.get(digest)
 
-    def left_by_rule(self, model: str, alias: str, target: Target) -> AliasHold | None:
-        """Return what the gateway says of bytes that it went back from; None: it did not.
+    def refused_after_rollback(
+        self, model: str, alias: str, target: Target
+    ) -> RefusedDigest | None:
+        """Return what the gateway refuses of a target since an automatic rollback, or None.
 
-        It would refuse them, whoever asks, until it is told that this is over.
+        It refuses an operator too, until the control plane allows the digest again.
         """
         refused = (model, alias, target.digest)
-        found = (one for one in self.node.holds if (one.model, one.alias, one.digest) == refused)
+        found = (
+            one
+            for one in self.node.refused_digests
+            if (one.model, one.alias, one.digest) == refused
+        )
         return next(found, None)
 
     def why_held(self, hold: Hold) -> str | None:
-        """Say what live traffic showed of the version that a hold by rule keeps an alias from."""
-        if hold.asked_by != AskedBy.RULE:
+        """Say what live traffic showed of the version that an automatic rollback left."""
+        if hold.asked_by != AskedBy.GATEWAY:
             return None
         for (model, version, _), one in self.ledger.rejections.items():
             if (model, version) == (hold.model, hold.aspired_version) and one.on_live_traffic:
                 return one.reason
         told = (
-            one for one in self.node.holds if (one.model, one.alias) == (hold.model, hold.alias)
+            one
+            for one in self.node.refused_digests
+            if (one.model, one.alias) == (hold.model, hold.alias)
         )
         return next((one.reason for one in told if one.since == hold.at), None)
 

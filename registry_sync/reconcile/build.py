@@ -157,7 +157,7 @@ def build(
         signatures=signatures,
         backoff=backoff,
         require_digest=policy.require_digest,
-        rollback_window_s=limits.room.rollback_window_s,
+        rollback_retention_s=limits.room.rollback_retention_s,
         windows=limits.windows,
         clock=clock,
     )

@@ -42,12 +42,12 @@ class RoomLimits:
     """When bytes may go.
 
     Attributes:
-        rollback_window_s: Seconds for which what an alias left, or what just came, stays.
+        rollback_retention_s: Seconds for which what an alias left, or what just came, stays.
         disk_floor_bytes: With less than twice this free, versions that no alias means go too,
             until that much is free.
     """
 
-    rollback_window_s: float = 3600.0
+    rollback_retention_s: float = 3600.0
     disk_floor_bytes: int = 0
 
 
@@ -128,7 +128,7 @@ class DiskRoom:
         Nothing goes where all of it would not suffice.
 
         Args:
-            folder: Where the fetch writes; from `ArtifactStore.staging`.
+            folder: Where the fetch writes; from `ArtifactStore.incoming`.
             total_bytes: How many bytes it has to hold, in all.
 
         Raises:
@@ -177,7 +177,7 @@ class DiskRoom:
             node,
             self._listings.aspired,
             self._journal.view,
-            recent_since=self._clock() - self.limits.rollback_window_s,
+            recent_since=self._clock() - self.limits.rollback_retention_s,
         )
 
     def _choose(self, kept: Kept, pressure: Pressure) -> list[str]:
@@ -190,7 +190,7 @@ class DiskRoom:
             ),
             kept,
             now=self._clock(),
-            rollback_window_s=self.limits.rollback_window_s,
+            rollback_retention_s=self.limits.rollback_retention_s,
             pressure=pressure,
         )
 
@@ -214,7 +214,7 @@ class DiskRoom:
             if node is None:
                 return 0
             needed = self._stays(node).by_reason(
-                now=self._clock(), rollback_window_s=self.limits.rollback_window_s
+                now=self._clock(), rollback_retention_s=self.limits.rollback_retention_s
             )
             for digest in doomed:
                 fetched_anew = digest in artifacts
@@ -262,7 +262,9 @@ class DiskRoom:
 
     def _why_not(self, kept: Kept, total_bytes: int) -> str:
         """Say what holds the room, each artifact by the first reason for which it stays."""
-        reasons = kept.by_reason(now=self._clock(), rollback_window_s=self.limits.rollback_window_s)
+        reasons = kept.by_reason(
+            now=self._clock(), rollback_retention_s=self.limits.rollback_retention_s
+        )
         left, held = dict(self._artifacts), dict[str, int]()
         for reason, digests in reasons.items():
             found = [left.pop(digest) for digest in sorted(digests) if digest in left]

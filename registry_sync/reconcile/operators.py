@@ -52,7 +52,7 @@ class Operators:
 
     async def unhold(self, hold: Hold) -> str | None:
         """Let an alias follow the registry again, if it is this that holds it."""
-        return await self._carry_out("release", hold)
+        return await self._carry_out("end_hold", hold)
 
     async def freeze(self) -> str | None:
         """Let no alias follow the registry; those that are moving already arrive."""
@@ -63,7 +63,7 @@ class Operators:
         return await self._carry_out("unfreeze")
 
     async def _carry_out(
-        self, what: Literal["hold", "release", "freeze", "unfreeze"], hold: Hold | None = None
+        self, what: Literal["hold", "end_hold", "freeze", "unfreeze"], hold: Hold | None = None
     ) -> str | None:
         change = HoldChange(what, str(AskedBy.OPERATOR), self._clock(), hold)
         return await self._journal.carry_out(change)
@@ -73,17 +73,17 @@ class Operators:
         written = await self._journal.decide(
             model,
             partial(LedgerView.without_rejection, model=model, version=version),
-            self._ledger.release_rejection,
+            self._ledger.end_rejection,
             *(model, version),
-            released_by=AskedBy.OPERATOR,
+            ended_by=AskedBy.OPERATOR,
         )
         self.try_now(model)
         return written
 
-    async def release_quarantine(self, model: str, version: int) -> bool:
+    async def end_quarantine(self, model: str, version: int) -> bool:
         """End a quarantine; whether the ledger took that, else it stands."""
         by = str(AskedBy.OPERATOR)
-        work = self._ledger.release_quarantine
+        work = self._ledger.end_quarantine
         return await self._journal.write(model, work, model, version, by)
 
     def fetch(self, model: str, version: int, accepts: str | None = None) -> None:

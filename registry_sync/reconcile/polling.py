@@ -58,9 +58,9 @@ class Polling:
     async def _release_rejections(self) -> None:
         """Try once more what was rejected, where the registry has moved an alias there anew."""
         for model, version in tuple(self._listings.pointed_anew):
-            if await self._journal.write(model, self._ledger.release_rejection, model, version):
+            if await self._journal.write(model, self._ledger.end_rejection, model, version):
                 self._listings.pointed_anew.discard((model, version))
-                _log.info("rejection.released", model=model, version=version)
+                _log.info("rejection.ended", model=model, version=version)
 
     def _begin(self, fetch: Fetch) -> None:
         """Begin with what no plan has asked for; the next pass tells the gateway."""

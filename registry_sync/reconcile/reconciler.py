@@ -135,9 +135,9 @@ class Reconciler:
             except TargetUnreachableError as error:
                 self.observation.suspect(error.reason)
             except SyncError as error:
-                _log.error("reconcile.failed", reason=error.reason)
+                _log.error("reconciliation.failed", reason=error.reason)
             except Exception:  # noqa: BLE001 - the spine outlives its own faults, and looks again
-                _log.exception("reconcile.failed")
+                _log.exception("reconciliation.failed")
             self.changes.end_pass()
             next_at = self.steps.next_try_at()
             wait_s = _LONGEST_SLEEP_S if next_at is None else max(0.01, next_at - self.clock())
@@ -243,7 +243,7 @@ class Reconciler:
         aspired, view = self.listings.aspired, self.journal.view
         await self._copies.heal(node.damaged, aspired, view)
         # Once for each look at everything: it costs as much, and what has to stay stays for long.
-        if self._store_unhealed and not self.listings.settled.missing:
+        if self._store_unhealed and not self.listings.applied.missing:
             present = await self.disk_room.ask()  # who is resident is told by no news
             if present is not None:
                 await self._copies.heal_store(present, aspired, view)
@@ -294,13 +294,13 @@ class Reconciler:
             if not await self.journal.decide(
                 model,
                 partial(LedgerView.without_rejection, model=model, version=version, digest=digest),
-                self.ledger.release_rejection,
+                self.ledger.end_rejection,
                 *(model, version, digest),
-                released_by=AskedBy.RESTART,
+                ended_by=AskedBy.RESTART,
             ):
                 return False
             self.steps.try_now(model)
-            _log.info("rejection.released", model=model, version=version)
+            _log.info("rejection.ended", model=model, version=version)
         return True
 
     async def _record_rollbacks(self, node: NodeState, view: LedgerView) -> bool:

@@ -51,7 +51,7 @@ class Sweep:
         built = self._preparation.built
         await self._preparation.sweep(
             self._artifacts.values(),
-            older_than_s=self._disk_room.limits.rollback_window_s,
+            older_than_s=self._disk_room.limits.rollback_retention_s,
         )
         if built != self._preparation.built:
             self._changes.wake()

@@ -280,15 +280,15 @@ class Node:
         last = await self._listed_at(client)
         for _ in range(count):
 
-            async def listed_again(before: float = last) -> float:
+            async def listed_again(before: str = last) -> str:
                 now = await self._listed_at(client)
-                return now if now > before else 0.0
+                return now if now > before else ""
 
             last = await eventually(listed_again, "the registry is listed once more")
 
-    async def _listed_at(self, client: httpx.AsyncClient) -> float:
+    async def _listed_at(self, client: httpx.AsyncClient) -> str:
         registry = (await client.get(f"{self.url}/models")).json()["registry"]
-        return float(registry["listed_at"] or 0.0)
+        return str(registry["listed_at"] or "")
 
     async def model(self, client: httpx.AsyncClient, name: str) -> Document | None:
         """``GET /models/{name}``; None: the gateway does not know it (yet)."""

@@ -184,7 +184,7 @@ async def test_what_was_gone_comes_anew_and_what_was_altered_needs_an_operator(
             assert "altered" in shown["reason"], shown
             await calls()
             altered_until = len(traffic.answers)
-            again = await asyncio.to_thread(node.command, "quarantine", "release", f"{altered}/1")
+            again = await asyncio.to_thread(node.command, "quarantine", "retry", f"{altered}/1")
             assert again.returncode == 1, again.stdout
             await calls()
             taken = await asyncio.to_thread(node.command, "quarantine", "accept", f"{altered}/1")

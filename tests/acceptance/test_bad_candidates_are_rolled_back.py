@@ -44,7 +44,9 @@ async def assert_recorded(node: Node, model: str, candidate: int) -> None:
     history = (await node.operations("GET", "/history", model=model))["entries"]
     moves = [one for one in history if (one["what"], one["alias"]) == ("activate", ALIAS)]
     back = moves[0]
-    assert (back["previous"], back["version"], back["asked_by"]) == (candidate, 1, "rule"), history
+    assert (back["previous"], back["version"], back["asked_by"]) == (candidate, 1, "gateway"), (
+        history
+    )
     assert f"version {candidate} did worse on live traffic" in back["reason"]
     assert "requests failed" in back["reason"]
     explained = await node.operations("GET", "/explain", model=model, selector=f"@{ALIAS}")

@@ -160,7 +160,7 @@ def node(make_module_node: NodeMaker, s3_server: Seaweed) -> Node:
     """The module's node, which has access to S3."""
     return make_module_node(
         gateway={"GATEWAY_MAX_RESIDENT": str(2 * len(WAYS) + 1)},
-        control=s3_server.environ | {"REGISTRY_SYNC_SETTLE_S": "0"},
+        control=s3_server.environ | {"REGISTRY_SYNC_UPLOAD_STABLE_S": "0"},
     ).start()
 
 

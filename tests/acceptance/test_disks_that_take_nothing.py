@@ -187,7 +187,7 @@ async def _kept_away(
     altered = await _quarantine(node, http, registry, model, root)
     return [
         (f"retry {rejected}", f"{rejected} stays rejected, since its end is not recorded"),
-        (f"quarantine release {altered}", f"{altered} stays quarantined, since its end is"),
+        (f"quarantine retry {altered}", f"{altered} stays quarantined, since its end is"),
         (f"quarantine accept {altered}", f"{altered} stays quarantined: "),
     ]
 

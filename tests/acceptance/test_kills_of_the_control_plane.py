@@ -89,4 +89,4 @@ async def _more_answers(traffic: Traffic) -> None:
 
 
 async def _nothing_under_way(node: Node) -> bool:
-    return not any((node.node_dir / "staging").iterdir())
+    return not any((node.node_dir / "incoming").iterdir())

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.soak(
     "acceptance/test_every_kind_of_model_is_served.py",
 )
 GATEWAY = {**WITH_TORCH, "GATEWAY_LOAD_BUDGET_S": "240"}  # Spark and H2O take their time
-CONTROL = {"REGISTRY_SYNC_SETTLE_S": "1"}  # Spark's models come without a word of being complete
+CONTROL = {
+    "REGISTRY_SYNC_UPLOAD_STABLE_S": "1"
+}  # Spark's models come without a word of being complete
 LOADED_BEFORE = ("torch", "sklearn", "skops.io")
 
 

@@ -47,7 +47,7 @@ def node(
 ) -> Node:
     """The module's node, which ends before its doors do."""
     access = s3_server.environ | {"MLFLOW_S3_ENDPOINT_URL": wire.url}
-    settings = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2", "REGISTRY_SYNC_SETTLE_S": "0"}
+    settings = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2", "REGISTRY_SYNC_UPLOAD_STABLE_S": "0"}
     return make_module_node(registry_url=lying.url, control=access | settings).start()
 
 

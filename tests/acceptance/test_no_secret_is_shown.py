@@ -174,7 +174,7 @@ def control_settings(repeating: Repeating, operations_port: int) -> dict[str, st
             f"postgresql+psycopg://node:{CANARIES['ledger']}@{LEDGER}:{nobody}/ledger"
         ),
         "REGISTRY_SYNC_SWEEP_INTERVAL_S": "1",
-        "REGISTRY_SYNC_SETTLE_S": "0",
+        "REGISTRY_SYNC_UPLOAD_STABLE_S": "0",
         "MLFLOW_TRACKING_USERNAME": CANARIES["username"],
         "MLFLOW_TRACKING_PASSWORD": CANARIES["password"],
         "AWS_ACCESS_KEY_ID": CANARIES["key"],
@@ -337,7 +337,7 @@ async def refuse_operators(http: httpx.AsyncClient, url: str, name: str, shown: 
         shown.answer(await http.get(f"{url}{route}", headers=wrong, params=query))
         shown.answer(await http.get(f"{url}{route}", headers=right, params=query))
     bodies: list[Any] = [{}, {"model": name}, {"model": "none", "alias": ALIAS, "version": 10**4}]
-    for route in ("/rollback", "/pin", "/unpin", "/sync", "/quarantine/release", "/retry"):
+    for route in ("/rollback", "/pin", "/unpin", "/sync", "/quarantine/retry", "/retry"):
         for body in bodies[: 1 if route == "/sync" else 3]:
             shown.answer(await http.post(f"{url}{route}", headers=right, json=body))
     with suppress(httpx.HTTPError):
@@ -528,7 +528,7 @@ def assert_provoked(shown: Shown, repeating: Repeating) -> None:
     assert repeating.ways(BASIC) == repeating.ways(CANARIES["token"]) == set(WAYS)
     texts = "\n".join(text for _, text in shown.texts)
     for told in (
-        "[redacted]", "supervision.failed", "sweep.failed", "list.failed", "webhook.refused",
+        "[redacted]", "supervision.failed", "sweep.failed", "listing.failed", "webhook.refused",
         "it was told to raise", "AccessDenied", "PERMISSION_DENIED", "operators' token",
         REGISTRY, STORAGE, INDEX, LEDGER,
     ):  # fmt: skip

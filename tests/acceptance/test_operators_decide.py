@@ -148,8 +148,8 @@ async def test_sync_and_release_look_at_once(
         (found,) = (await told(node, "quarantine", "list"))["quarantines"]
         assert (found["model"], found["version"]) == (model, 2)
         assert found["expected_digest"] != found["found_digest"]
-        await command(node, "quarantine", "release", f"{model}/2", exits=1)
+        await command(node, "quarantine", "retry", f"{model}/2", exits=1)
         file.write_bytes(right)
-        await command(node, "quarantine", "release", f"{model}/2")
+        await command(node, "quarantine", "retry", f"{model}/2")
         await command(node, "sync", model)
         await node.active(watching, model, ALIAS, 2)

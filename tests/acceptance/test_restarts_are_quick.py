@@ -106,7 +106,7 @@ async def _stop(node: Node, *, kill: bool) -> None:
 def _loaded(node: Node) -> list[tuple[float, str]]:
     """Return when the loads of all starts began, and of which model, as the gateway's log tells."""
     assert node.gateway is not None
-    lines = [line for line in node.gateway.log.read_text().splitlines() if "load.complete" in line]
+    lines = [line for line in node.gateway.log.read_text().splitlines() if "load.completed" in line]
     return [
         (
             datetime.fromisoformat(told["timestamp"]).timestamp() - told["seconds"],

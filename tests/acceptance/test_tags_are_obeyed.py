@@ -141,12 +141,12 @@ async def test_a_pinned_version_outlives_evictions_that_would_have_taken_it(
 ) -> None:
     """The last version is what the alias means: of the others only the pin makes one go last."""
     node = module_node.start()
-    pinned = publish(corner, "pinned", 2, pin="true")
+    pinned = publish(corner, "pinned", 2, keep_resident="true")
     others = publish(corner, "others", 5)
     async with client(2) as http:
         await node.active(http, pinned, "latest", 2)
         await node.active(http, others, "latest", 5)
-        assert (await node.version(http, pinned, 1))["policy"] == {"pin": True}
+        assert (await node.version(http, pinned, 1))["policy"] == {"keep_resident": True}
         pids: dict[str, Sequence[int]] = {}
         for name, version in ((pinned, 1), (others, 1)):
             assert await asked(http, node, name, version) == model.expected(x_body(1.0))

@@ -147,7 +147,7 @@ async def test_slow_uploads_are_served_when_they_are_whole_and_not_before(
             await asyncio.to_thread(uploads[-1].register, registry)
     settings = {
         "REGISTRY_SYNC_POLL_INTERVAL_S": str(POLL_S),
-        "REGISTRY_SYNC_SETTLE_S": str(SETTLE_S),
+        "REGISTRY_SYNC_UPLOAD_STABLE_S": str(SETTLE_S),
     }
     for upload in uploads:
         settings |= upload.storage.access

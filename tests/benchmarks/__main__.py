@@ -234,9 +234,9 @@ def _store(node_dir: Path, saved: Path) -> str:
     store = ArtifactStore(node_dir)
     store.open()
     fetcher = Fetcher(
-        tracking_uri="", limits=FetchLimits(disk_floor_bytes=0, settle_s=0), environ={}
+        tracking_uri="", limits=FetchLimits(disk_floor_bytes=0, stable_after_s=0), environ={}
     )
-    with store.staging() as folder:
+    with store.incoming() as folder:
         fetched = fetcher.fetch(str(saved), folder)
         pin = Acceptance(_MODEL, 1, fetched.listing, None, stamped=False)
         return store.add(fetched, describe(fetched), pin).digest

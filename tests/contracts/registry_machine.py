@@ -26,7 +26,7 @@ from gateway.contract.catalogue import VersionState
 from gateway.contract.references import LATEST
 from registry_sync.domain.operation_bodies import (
     PinRequest,
-    ReleaseRequest,
+    QuarantineRequest,
     RollbackRequest,
     UnpinRequest,
 )
@@ -245,7 +245,7 @@ class Machine(RuleBasedStateMachine):
     @rule(ends=st.booleans())
     def upload(self, ends: bool) -> None:
         """Whether registry and storage say that uploads are done; else bytes may still change."""
-        self.registry.whole = self.registry.settled = ends
+        self.registry.whole = self.registry.stable = ends
 
     # --- stories: what happens one after the other, more often than by chance ---------------------
 
@@ -463,7 +463,7 @@ class Machine(RuleBasedStateMachine):
     async def _accept(self, model: str, version: int) -> str:
         try:
             accept(
-                self.node.view, self.node.operators, ReleaseRequest(model=model, version=version)
+                self.node.view, self.node.operators, QuarantineRequest(model=model, version=version)
             )
         except RefusedError:
             return "refused"

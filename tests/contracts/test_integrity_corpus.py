@@ -17,7 +17,9 @@ from registry_sync.errors import ArtifactError, UnsafePathError
 from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
 from tests.contracts.integrity_corpus import CHANGES, FILES, Change, write_artifact
 
-FETCHER = Fetcher(tracking_uri="", limits=FetchLimits(disk_floor_bytes=0, settle_s=0), environ={})
+FETCHER = Fetcher(
+    tracking_uri="", limits=FetchLimits(disk_floor_bytes=0, stable_after_s=0), environ={}
+)
 
 
 def known_manifest(folder: Path, scratch: Path) -> Manifest:

@@ -164,8 +164,8 @@ def test_versions_may_be_as_high_as_a_time_in_seconds_spelled_out(ledger: Ledger
     assert view.holds == {("m", "champion"): hold}
     assert ledger.attempts_of("m")[0].version == high
     ledger.forget_accepted({("m", high)})
-    assert ledger.release_quarantine("m", high)
-    assert ledger.release_rejection("m", high)
+    assert ledger.end_quarantine("m", high)
+    assert ledger.end_rejection("m", high)
 
 
 @pytest.mark.integration
@@ -182,8 +182,8 @@ def test_a_quarantine_counts_until_released(ledger: Ledger) -> None:
     ledger.quarantine(first)
     ledger.quarantine(replace(first, reason="wrong again"))
     assert ledger.view().quarantines[("m", 1)].reason == "wrong again"
-    assert ledger.release_quarantine("m", 1)
-    assert not ledger.release_quarantine("m", 1)
+    assert ledger.end_quarantine("m", 1)
+    assert not ledger.end_quarantine("m", 1)
     assert ledger.view().quarantines == {}
 
 
@@ -191,7 +191,7 @@ def test_a_rejection_counts_for_its_bytes_until_released(ledger: Ledger) -> None
     rejection = Rejection("m", 1, D1, "load_failed", "no", 1.0)
     ledger.reject(rejection)
     assert ledger.view().rejections == {("m", 1, D1): rejection}
-    assert ledger.release_rejection("m", 1)
+    assert ledger.end_rejection("m", 1)
     assert ledger.view().rejections == {}
 
 
@@ -202,10 +202,10 @@ def test_a_retry_is_in_history_and_about_the_bytes_that_it_names(ledger: Ledger)
         ledger.reject(rejection)
     assert ledger.view().rejections == {("m", 1, D1): one, ("m", 1, D2): other}
     assert ledger.decisions_of("m") == []
-    assert ledger.release_rejection("m", 1, D2, released_by="restart")
-    assert not ledger.release_rejection("m", 1, D2, released_by="restart")
+    assert ledger.end_rejection("m", 1, D2, ended_by="restart")
+    assert not ledger.end_rejection("m", 1, D2, ended_by="restart")
     assert ledger.view().rejections == {("m", 1, D1): one}
-    assert ledger.release_rejection("m", 1, released_by="operator")
+    assert ledger.end_rejection("m", 1, ended_by="operator")
     told = {(d.what, d.version, d.asked_by, d.at) for d in ledger.decisions_of("m")}
     assert told == {("retry", 1, "restart", 100.0), ("retry", 1, "operator", 100.0)}
     reasons = {d.asked_by: d.reason for d in ledger.decisions_of("m")}
@@ -218,7 +218,7 @@ def test_one_hold_of_an_alias_counts(ledger: Ledger) -> None:
     ledger.hold(hold)
     ledger.hold(replace(hold, target_version=3))
     assert ledger.view().holds == {("m", "champion"): replace(hold, target_version=3)}
-    ledger.release_hold(replace(hold, target_version=3))
+    ledger.end_hold(replace(hold, target_version=3))
     assert ledger.view().holds == {}
 
 
@@ -227,16 +227,16 @@ def test_a_hold_that_another_has_replaced_is_not_released(ledger: Ledger) -> Non
     second = replace(first, at=1763726400.123458)
     ledger.hold(first)
     ledger.hold(second)
-    assert not ledger.release_hold(first)
+    assert not ledger.end_hold(first)
     assert ledger.view().holds == {("m", "champion"): second}
-    assert ledger.release_hold(second)
+    assert ledger.end_hold(second)
     assert ledger.view().holds == {}
 
 
 BY_RULE = Rollback(
-    activation=Activation("m", "champion", 1, D1, 2, D2, "rule", 7.25, 4, reason="it fails"),
+    activation=Activation("m", "champion", 1, D1, 2, D2, "gateway", 7.25, 4, reason="it fails"),
     rejection=Rejection("m", 2, D2, "live", "it fails", 7.25),
-    hold=Hold("m", "champion", 2, 1, D1, "rule", 7.25),
+    hold=Hold("m", "champion", 2, 1, D1, "gateway", 7.25),
 )
 
 
@@ -247,12 +247,12 @@ def test_a_rollback_by_rule_is_recorded_once_and_whole(ledger: Ledger) -> None:
     assert view == LedgerView().with_rollback(BY_RULE)
     assert view.automatic_rollbacks == {("m", "champion", 7.25)}
     assert [one.reason for one in ledger.activations_of("m")] == ["it fails"]
-    assert [(one.what, one.asked_by) for one in ledger.decisions_of("m")] == [("hold", "rule")]
+    assert [(one.what, one.asked_by) for one in ledger.decisions_of("m")] == [("hold", "gateway")]
 
 
 def test_what_was_recorded_of_a_rule_is_known_when_it_is_over(ledger: Ledger) -> None:
     ledger.rolled_back(BY_RULE)
-    assert ledger.release_hold(BY_RULE.hold) is True
+    assert ledger.end_hold(BY_RULE.hold) is True
     view = ledger.view()
     assert (view.holds, view.automatic_rollbacks) == ({}, {("m", "champion", 7.25)})
     assert list(view.rejections) == [("m", 2, D2)], "the registry has only moved on"
@@ -265,7 +265,7 @@ def test_an_operator_who_ends_it_lets_the_version_try_again(ledger: Ledger) -> N
     other = Rejection("m", 3, D1, "load_failed", "no", 1.0)
     ledger.reject(other)
     ledger.rolled_back(BY_RULE)
-    ledger.release_hold(BY_RULE.hold, "operator")
+    ledger.end_hold(BY_RULE.hold, "operator")
     assert ledger.view().rejections == {("m", 3, D1): other}
 
 
@@ -286,7 +286,7 @@ def test_where_the_registry_points_is_noted_in_a_hold_once(ledger: Ledger) -> No
     assert not ledger.note_aspired(hold, 3)
     assert not ledger.note_aspired(replace(hold, at=2.5), 3)
     assert ledger.view().holds == {("m", "champion"): replace(hold, aspired_version=2)}
-    assert ledger.release_hold(hold)  # the same decision, whatever was learned since
+    assert ledger.end_hold(hold)  # the same decision, whatever was learned since
 
 
 def test_the_last_activation_of_each_alias_counts(ledger: Ledger) -> None:
@@ -328,9 +328,9 @@ def test_what_was_decided_is_told_with_who_asked(ledger: Ledger) -> None:
     ledger.hold(hold)
     pin = replace(hold, lasting=True, at=11.0, target_version=3)
     ledger.hold(pin)
-    ledger.release_hold(pin, "operator")
+    ledger.end_hold(pin, "operator")
     ledger.quarantine(Quarantine("m", 4, None, None, D2, "wrong", 12.0, "webhook"))
-    ledger.release_quarantine("m", 4, "poll")
+    ledger.end_quarantine("m", 4, "poll")
     ledger.freeze(Freeze("operator", 13.0))
     ledger.freeze(Freeze("operator", 14.0))
     assert ledger.view().freeze == Freeze("operator", 13.0)
@@ -339,7 +339,7 @@ def test_what_was_decided_is_told_with_who_asked(ledger: Ledger) -> None:
     told = [(one.what, one.version, one.asked_by) for one in ledger.decisions_of("m")]
     assert set(told[:3]) == {
         ("unpin", 3, "operator"),
-        ("release quarantine", 4, "poll"),
+        ("retry", 4, "poll"),
         ("unfreeze", None, "operator"),
     }
     assert told[3:] == [
@@ -355,7 +355,7 @@ def test_what_was_decided_is_told_with_who_asked(ledger: Ledger) -> None:
 # --- what could not be recorded in its time -------------------------------------------------------
 
 
-def late(what: Literal["hold", "release"], hold: Hold, at: float) -> HoldChange:
+def late(what: Literal["hold", "end_hold"], hold: Hold, at: float) -> HoldChange:
     return HoldChange(what, "operator", at, hold)
 
 
@@ -365,7 +365,7 @@ def decisions(ledger: Ledger) -> set[tuple[float, str, int | None]]:
 
 def test_late_decisions_are_recorded_with_their_times(ledger: Ledger) -> None:
     first, second = replace(HOLD, at=1.0), replace(HOLD, at=3.0, target_version=4, lasting=True)
-    for change in (late("hold", first, 1.0), late("release", first, 2.0)):
+    for change in (late("hold", first, 1.0), late("end_hold", first, 2.0)):
         ledger.record(change, late=True)
     ledger.record(late("hold", second, 3.0), late=True)
     ledger.record(HoldChange("freeze", "operator", 4.0), late=True)
@@ -375,7 +375,7 @@ def test_late_decisions_are_recorded_with_their_times(ledger: Ledger) -> None:
     assert ledger.view().freeze is None
     assert decisions(ledger) == {
         (1.0, "hold", 1),
-        (2.0, "release", 1),
+        (2.0, "end_hold", 1),
         (3.0, "pin", 4),
         (4.0, "freeze", None),
         (5.0, "unfreeze", None),
@@ -413,9 +413,9 @@ def test_a_late_end_of_what_was_replaced_is_history_and_ends_nothing(ledger: Led
     first, newer = replace(HOLD, at=1.0), replace(HOLD, at=5.0, target_version=4, lasting=True)
     ledger.record(late("hold", first, 1.0), late=False)
     ledger.record(late("hold", newer, 5.0), late=False)
-    ledger.record(late("release", first, 2.0), late=True)
+    ledger.record(late("end_hold", first, 2.0), late=True)
     assert ledger.view().holds["m", "champion"] == newer
-    assert (2.0, "release", 1) in decisions(ledger)
+    assert (2.0, "end_hold", 1) in decisions(ledger)
 
 
 def test_decisions_that_are_late_together_are_recorded_in_their_order(ledger: Ledger) -> None:
@@ -505,7 +505,7 @@ def test_nodes_that_share_a_database_see_their_own(database_url: str) -> None:
         other.freeze(Freeze("operator", 2.0))
         assert other.view().accepted == {}
         assert other.activations_of("m") == []
-        other.release_hold(Hold("m", "champion", 2, 1, D1, "operator", 1.0))
+        other.end_hold(Hold("m", "champion", 2, 1, D1, "operator", 1.0))
         other.unfreeze("operator")
         other.retire({("m", "champion")})
         other.forget_history(set())

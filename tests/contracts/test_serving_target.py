@@ -18,7 +18,7 @@ from gateway.contract.catalogue import (
     UnchangedCatalogue,
     VersionState,
 )
-from gateway.contract.changes import ActivateRequest, ReleaseRequest, RetireRequest, StageRequest
+from gateway.contract.changes import ActivateRequest, AllowRequest, RetireRequest, StageRequest
 from registry_sync.errors import RolloutRejectedError
 from registry_sync.reconcile.gateway.client import GatewayClient
 from registry_sync.reconcile.gateway.target import ServingTarget, TargetUnreachableError
@@ -167,8 +167,8 @@ async def test_retiring_an_alias_that_is_not_there_is_fine(target: ServingTarget
 
 async def test_releasing_what_is_not_held_is_fine(target: ServingTarget) -> None:
     before = await target.observe(0)
-    ack = await target.release(ReleaseRequest(model=MODEL, alias="champion", digest=DIGEST))
-    assert (ack.generation, before.holds) == (before.generation, [])
+    ack = await target.allow(AllowRequest(model=MODEL, alias="champion", digest=DIGEST))
+    assert (ack.generation, before.refused_digests) == (before.generation, [])
 
 
 async def test_retiring_a_standby_that_is_not_there_is_fine(target: ServingTarget) -> None:

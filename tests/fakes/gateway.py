@@ -16,9 +16,9 @@ from gateway.contract.catalogue import (
 from gateway.contract.changes import (
     ActivateAck,
     ActivateRequest,
+    AllowAck,
+    AllowRequest,
     NackCode,
-    ReleaseAck,
-    ReleaseRequest,
     RetireAck,
     RetireRequest,
     StageAck,
@@ -28,11 +28,11 @@ from gateway.contract.changes import (
 )
 from gateway.contract.node_state import (
     ActiveAlias,
-    AliasHold,
     AliasName,
     DamagedCopy,
     Event,
     NodeState,
+    RefusedDigest,
     Unwanted,
     Wanted,
 )
@@ -69,7 +69,7 @@ class FakeGateway:
         self.resident: set[str] = set()
         self.fails: dict[tuple[str, int], tuple[StageFailure, str]] = {}
         self.refuses: dict[tuple[str, str], tuple[NackCode, str]] = {}
-        self.holds: list[AliasHold] = []
+        self.refused_digests: list[RefusedDigest] = []
         self.damaged: list[DamagedCopy] = []
         self.libraries: str | None = None
         self.partial_catalogues = True
@@ -131,7 +131,7 @@ class FakeGateway:
         bad = self.active[model, alias]
         assert bad.previous_version is not None
         self.generation += 1
-        hold = AliasHold(
+        hold = RefusedDigest(
             model=model,
             alias=alias,
             digest=bad.digest,
@@ -142,7 +142,7 @@ class FakeGateway:
             to_digest=bad.previous_digest,
             generation=self.generation,
         )
-        self.holds.append(hold)
+        self.refused_digests.append(hold)
         self.active[model, alias] = ActiveAlias(
             model=model,
             alias=alias,
@@ -151,7 +151,7 @@ class FakeGateway:
             since=hold.since,
             previous_version=bad.version,
             previous_digest=bad.digest,
-            asked_by="rule",
+            asked_by="gateway",
         )
         self._changed()
 
@@ -250,9 +250,9 @@ class FakeGateway:
         present = self.active.get(key)
         if present and (present.version, present.digest) == (request.version, request.digest):
             return ActivateAck(generation=self.generation, previous=present.previous_version)
-        held = [one for one in self.holds if (one.model, one.alias) == key]
+        held = [one for one in self.refused_digests if (one.model, one.alias) == key]
         if reason := next((one.reason for one in held if one.digest == request.digest), None):
-            raise self._nack("held", reason)
+            raise self._nack("digest_refused", reason)
         if key in self.refuses:
             raise self._nack(*self.refuses[key])
         expected = request.if_active
@@ -295,14 +295,14 @@ class FakeGateway:
             self._changed()
         return RetireAck(generation=self.generation)
 
-    async def release(self, request: ReleaseRequest) -> ReleaseAck:
+    async def allow(self, request: AllowRequest) -> AllowAck:
         self._answer()
         gone = (request.model, request.alias, request.digest)
-        kept = [one for one in self.holds if (one.model, one.alias, one.digest) != gone]
-        if len(kept) != len(self.holds):
-            self.holds = kept
+        kept = [one for one in self.refused_digests if (one.model, one.alias, one.digest) != gone]
+        if len(kept) != len(self.refused_digests):
+            self.refused_digests = kept
             self._changed()
-        return ReleaseAck(generation=self.generation)
+        return AllowAck(generation=self.generation)
 
     async def observe(self, after: int, of: str | None = None) -> NodeState:
         self._answer()
@@ -345,7 +345,7 @@ class FakeGateway:
             wanted=[one for one in wanted if one not in wished],
             unwanted=unwanted,
             resident=sorted(self.resident) if told is None else [],
-            holds=list(self.holds),
+            refused_digests=list(self.refused_digests),
             damaged=list(self.damaged),
             libraries=self.libraries,
             partial_catalogues=self.partial_catalogues,

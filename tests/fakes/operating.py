@@ -19,7 +19,7 @@ from registry_sync.domain.operation_bodies import (
     Decided,
     ExplainAnswer,
     PinAnswer,
-    ReleaseAnswer,
+    QuarantineAnswer,
     RetryAnswer,
     RollbackAnswer,
     SyncAnswer,
@@ -66,7 +66,7 @@ async def decide(client: httpx.AsyncClient, route: str, **body: Any) -> dict[str
         answer = await _outcome(client, answer, waiting.of_retry(answer))
     elif isinstance(answer, SyncAnswer):
         answer = await _outcome(client, answer, waiting.of_sync)
-    elif isinstance(answer, ReleaseAnswer) and answer.explained:
+    elif isinstance(answer, QuarantineAnswer) and answer.explained:
         judge = waiting.of_acceptance(answer) if "accept" in route else waiting.of_bytes
         answer = await _outcome(client, answer, judge, str(answer.version))
     return answer.model_dump(mode="json")
@@ -78,8 +78,8 @@ _ANSWERS: dict[str, type[Decided]] = {
     "/unpin": UnpinAnswer,
     "/retry": RetryAnswer,
     "/sync": SyncAnswer,
-    "/quarantine/release": ReleaseAnswer,
-    "/quarantine/accept": ReleaseAnswer,
+    "/quarantine/retry": QuarantineAnswer,
+    "/quarantine/accept": QuarantineAnswer,
 }
 
 

@@ -27,7 +27,7 @@ class FakeRegistry:
     ``lists_nothing`` those that compare; ``tells_listings`` False
     is a storage without ETag and time;
     ``hold_fetches`` makes fetches of a model, or of one URI, wait until it is set; ``fetch_error``
-    fails them before that, ``late_error`` after it; ``whole`` and ``settled`` say whether registry
+    fails them before that, ``late_error`` after it; ``whole`` and ``stable`` say whether registry
     and storage know that uploads are done.
     """
 
@@ -48,7 +48,7 @@ class FakeRegistry:
     fetch_error: Exception | None = None
     late_error: Exception | None = None
     whole: bool = True
-    settled: bool = True
+    stable: bool = True
 
     # --- what an ML engineer does -----------------------------------------------------------------
 
@@ -213,7 +213,7 @@ class FakeRegistry:
         reserve: Reserve | None = None,
     ) -> Fetched:
         self._answer()
-        if not (judged or self.settled):
+        if not (judged or self.stable):
             raise IncompleteArtifactError("nobody knows whether the upload is done")
         if self.fetch_error is not None:
             raise self.fetch_error
@@ -233,7 +233,7 @@ class FakeRegistry:
         if on_progress:
             on_progress(size, size)
         return Fetched(
-            into, _manifest(self.files[uri]), size, self.remote_listing(uri), self.settled
+            into, _manifest(self.files[uri]), size, self.remote_listing(uri), self.stable
         )
 
     def _answer(self) -> None:

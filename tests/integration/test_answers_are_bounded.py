@@ -118,7 +118,7 @@ def asks_mlflow(server: LyingServer, _into: Path) -> None:
 
 
 def asks_a_proxy(server: LyingServer, into: Path) -> None:
-    limits = FetchLimits(max_bytes=LIMIT_BYTES, disk_floor_bytes=0, settle_s=0)
+    limits = FetchLimits(max_bytes=LIMIT_BYTES, disk_floor_bytes=0, stable_after_s=0)
     fetcher = Fetcher(tracking_uri=server.url, limits=limits, environ=os.environ)
     fetcher.fetch("mlflow-artifacts:/model", into / "artifact")
 

@@ -27,7 +27,7 @@ print("open", flush=True)
 for number in range(1_000_000):
     content = {f"part-{part}": f"{number} {part}".encode() * 1000 for part in range(5)}
     files = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
-    with store.staging() as path:
+    with store.incoming() as path:
         path.mkdir()
         for name, data in content.items():
             (path / name).write_bytes(data)
@@ -54,7 +54,7 @@ store.open()
 for number in range(2):
     content = {f"{part % 5}/part-{part}": f"{number} {part}".encode() for part in range(files_each)}
     files = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
-    with store.staging() as path:
+    with store.incoming() as path:
         for name, data in content.items():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_bytes(data)
@@ -119,4 +119,4 @@ def test_killed_at_any_moment_the_store_is_whole(tmp_path: Path) -> None:
             assert found == store.manifest(digest).files
         entries = {p.name.partition(".")[0] for p in (tmp_path / "node" / "artifacts").iterdir()}
         assert entries == {digest.removeprefix("sha256:") for digest in artifacts}
-        assert not list((tmp_path / "node" / "staging").iterdir())
+        assert not list((tmp_path / "node" / "incoming").iterdir())

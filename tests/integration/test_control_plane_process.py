@@ -88,7 +88,7 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_it_starts_without_neighbours_and_ends_at_a_signal(folder: Path) -> None:
     nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
     with control_plane(folder, nobody) as process:
-        until_it_says(folder, "list.failed")
+        until_it_says(folder, "listing.failed")
         status = command(folder, "status")
         assert status.returncode == 0, status.stderr
         assert "does not answer" in status.stdout.replace("\n", " ")
@@ -115,7 +115,7 @@ def test_it_ends_while_the_registry_keeps_it_waiting(folder: Path) -> None:
 def test_a_shortage_of_descriptors_fills_no_log_and_is_over_when_it_is(folder: Path) -> None:
     nobody, port = f"http://127.0.0.1:{free_ports(1)[0]}", free_ports(1)[0]
     with control_plane(folder, nobody, REGISTRY_SYNC_OPERATIONS_PORT=str(port)) as process:
-        until_it_says(folder, "list.failed")
+        until_it_says(folder, "listing.failed")
         fewest = len(list(Path(f"/proc/{process.pid}/fd").iterdir())) + SPARE_FILES
         _, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (fewest, hard))
@@ -148,7 +148,7 @@ def waiting() -> Iterator[Waiting]:
     with tempfile.TemporaryDirectory(prefix="rg-", dir="/tmp") as made:
         folder = Path(made)
         with control_plane(folder, nobody, **settings):
-            until_it_says(folder, "list.failed")
+            until_it_says(folder, "listing.failed")
             yield Waiting(folder, url)
 
 

@@ -45,7 +45,7 @@ def registry(s3: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fa
         read = read_folder(folder, max_files=10, max_bytes=2**30, on_bytes=lambda *_: None)
         publisher.publish(read, version, (A,) if version == ACTIVE else (), lambda *_: None)
     source = connect_s3_registry(root, os.environ)
-    limits = FetchLimits(disk_floor_bytes=0, settle_s=0)
+    limits = FetchLimits(disk_floor_bytes=0, stable_after_s=0)
     fetcher = Fetcher(tracking_uri="", limits=limits, environ=os.environ)
     both: Any = SimpleNamespace(
         **{name: getattr(source, name) for name in ("aspired", "model", "version", "locate")},
@@ -57,7 +57,7 @@ def registry(s3: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fa
 
 def on_disk(node_dir: Path) -> int:
     """Count the bytes of everything in the store, and of what is on its way there."""
-    folders = (node_dir / "artifacts", node_dir / "staging")
+    folders = (node_dir / "artifacts", node_dir / "incoming")
     files = (path for folder in folders for path in folder.rglob("*") if path.is_file())
     return sum(path.stat().st_size for path in files)
 

@@ -46,7 +46,7 @@ def put(s3: Seaweed, prefix: str, files: dict[str, bytes] | None = None) -> str:
 
 
 def fetcher(s3: Seaweed, environ: dict[str, str] | None = None, **limits: float) -> Fetcher:
-    bounded = FetchLimits(**({"disk_floor_bytes": 0, "settle_s": 0} | limits))  # type: ignore[arg-type]  # numbers
+    bounded = FetchLimits(**({"disk_floor_bytes": 0, "stable_after_s": 0} | limits))  # type: ignore[arg-type]  # numbers
     return Fetcher(tracking_uri="", limits=bounded, environ=s3.environ | (environ or {}))
 
 
@@ -110,7 +110,7 @@ def test_an_object_that_disappears_is_incomplete(s3, prefix, tmp_path):
 def test_a_fresh_upload_must_settle(s3, prefix, tmp_path):
     uri = put(s3, prefix)
     with pytest.raises(IncompleteArtifactError, match="the newest file is"):
-        fetcher(s3, settle_s=3600).fetch(uri, tmp_path / "into")
+        fetcher(s3, stable_after_s=3600).fetch(uri, tmp_path / "into")
 
 
 @pytest.mark.parametrize("missing", ["MLmodel", "model.pkl"])
@@ -172,6 +172,6 @@ def test_the_endpoint_comes_from_aws_own_variable_too(s3, prefix, tmp_path, monk
     monkeypatch.delenv("MLFLOW_S3_ENDPOINT_URL")
     environ = {"AWS_ENDPOINT_URL_S3": s3.url}
     plain = Fetcher(
-        tracking_uri="", limits=FetchLimits(settle_s=0, disk_floor_bytes=0), environ=environ
+        tracking_uri="", limits=FetchLimits(stable_after_s=0, disk_floor_bytes=0), environ=environ
     )
     assert plain.remote_listing(uri) == fetcher(s3).remote_listing(uri)

@@ -49,7 +49,7 @@ def registry(mlflow: MlflowServer) -> MlflowRegistry:
 
 @pytest.fixture
 def fetcher(mlflow: MlflowServer) -> Fetcher:
-    limits = FetchLimits(disk_floor_bytes=0, timeout_s=120, settle_s=0)
+    limits = FetchLimits(disk_floor_bytes=0, timeout_s=120, stable_after_s=0)
     return Fetcher(tracking_uri=mlflow.url, limits=limits, environ=os.environ)
 
 
@@ -304,7 +304,7 @@ def test_a_proxy_that_drips_ends_at_the_time_limit(
     folder.mkdir(parents=True)
     (folder / "MLmodel").write_bytes(MLMODEL)
     (folder / "model.pkl").write_bytes(os.urandom(2**20))
-    limits = FetchLimits(timeout_s=LIMIT_S, disk_floor_bytes=0, settle_s=0)
+    limits = FetchLimits(timeout_s=LIMIT_S, disk_floor_bytes=0, stable_after_s=0)
     uri = "mlflow-artifacts:/dripping"
     whole = Fetcher(tracking_uri=mlflow.url, limits=limits, environ=os.environ)
     assert whole.fetch(uri, tmp_path / "whole").size_bytes == 2**20 + len(MLMODEL)
@@ -347,10 +347,10 @@ def test_a_tag_on_a_version_reaches_its_policy_with_a_thorough_poll(registry, cl
     before = registry.aspired()
     assert policies(before, name) == [(1, None), (2, None)]
     client.set_model_version_tag(name, "2", "gateway.timeout_s", "9.5")
-    client.set_model_version_tag(name, "1", "gateway.pin", True)
+    client.set_model_version_tag(name, "1", "gateway.keep_resident", True)
     # An ordinary poll sees only what a model shows; one model is asked for whole after a webhook.
     assert policies(registry.aspired(before), name) == [(1, None), (2, None)]
-    after = [(1, Policy(pin=True)), (2, Policy(timeout_s=9.5))]
+    after = [(1, Policy(keep_resident=True)), (2, Policy(timeout_s=9.5))]
     assert policies(registry.aspired(), name) == after
     hinted = registry.model(name)
     assert policies(Aspired({name: hinted}, 1.0), name) == after

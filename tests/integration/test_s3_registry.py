@@ -82,7 +82,7 @@ def source(root: str) -> S3Registry:
 
 
 def fetcher(endpoint: str = "", **limits: float) -> Fetcher:
-    bounded = FetchLimits(**({"disk_floor_bytes": 0, "settle_s": 0} | limits))  # type: ignore[arg-type]  # numbers
+    bounded = FetchLimits(**({"disk_floor_bytes": 0, "stable_after_s": 0} | limits))  # type: ignore[arg-type]  # numbers
     environ = dict(os.environ) | ({"MLFLOW_S3_ENDPOINT_URL": endpoint} if endpoint else {})
     return Fetcher(tracking_uri="", limits=bounded, environ=environ)
 

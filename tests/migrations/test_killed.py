@@ -138,12 +138,6 @@ def test_the_next_one_leaves_the_ledger_of_the_release_before(tmp_path: Path) ->
         assert is_used(path)
 
 
-def test_empty_tables_that_an_older_release_left_are_made_anew(tmp_path: Path) -> None:
-    path = migrated(tmp_path / "ledger.db", "0001")
-    ask(path, "DELETE FROM alembic_version", "DROP TABLE pins", "DROP TABLE listings")
-    assert is_used(path)
-
-
 def test_what_an_older_release_left_half_migrated_is_told_with_what_to_do(tmp_path: Path) -> None:
     path = migrated(tmp_path / "ledger.db", "0001")
     ask(path, "ALTER TABLE activations ADD COLUMN durations_s JSON")

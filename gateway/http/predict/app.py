@@ -244,7 +244,7 @@ class Predictions:
 
     def _log_completed(self, request_id: str, seconds: float) -> None:
         if self._logs_each:
-            _log.debug("request.complete", request_id=request_id, seconds=round(seconds, 6))
+            _log.debug("request.completed", request_id=request_id, seconds=round(seconds, 6))
 
     def _refusal(self, error: Exception, request_id: str, call: Call | None) -> _Refusal:
         """Return the answer for an error, after counting and logging it."""

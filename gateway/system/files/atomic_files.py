@@ -99,7 +99,7 @@ def _put_back(path: Path, before: Path | None) -> None:
         else:
             before.replace(path)
     except OSError as error:
-        _log.error("file.not_put_back", file=str(path), reason=str(error))
+        _log.error("file.restore_failed", file=str(path), reason=str(error))
 
 
 def set_aside(path: Path) -> Path | None:

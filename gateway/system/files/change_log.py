@@ -175,7 +175,7 @@ class OpenLog:
                 os.ftruncate(self._descriptor, self._before)
                 os.fsync(self._descriptor)
         except OSError as error:
-            _log.error("changes.not_taken_back", file=str(self._path), reason=str(error))
+            _log.error("table.changes_restore_failed", file=str(self._path), reason=str(error))
 
 
 def add_to_each(logs: Sequence[ChangeLog], documents: Iterable[bytes]) -> None:

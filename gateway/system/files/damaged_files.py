@@ -82,7 +82,9 @@ class DamagedFiles:
         before = self._refused.get(path.name)
         if before is None or before.reason != reason:
             self._refused[path.name] = DamagedFile(path.name, self._clock(), reason, instead)
-            _log.warning("file.not_written", file=str(path), reason=f"it {reason}", instead=instead)
+            _log.warning(
+                "file.write_failed", file=str(path), reason=f"it {reason}", instead=instead
+            )
 
     def written(self, path: Path) -> None:
         """End the report of a file that the disk refused."""

@@ -15,7 +15,7 @@ import structlog
 _OF_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _FOLDER = 0o700
 _PARENT = 0o755
-_log = structlog.get_logger("private_folder")
+_log = structlog.get_logger("gateway.system.files.private_folder")
 
 
 def make_private(folder: Path) -> None:

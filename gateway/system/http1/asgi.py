@@ -24,7 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _OURS = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 _ILLEGAL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_log = structlog.get_logger("http1")
+_log = structlog.get_logger("gateway.system.http1")
 
 
 class AsgiService:

@@ -31,6 +31,14 @@ _TRACEBACKS = ("exception", "stack")
 _log = structlog.get_logger("process")
 
 
+class _ComponentLogger(structlog.WriteLogger):
+    """A logger that knows its component: the name by which it was asked for."""
+
+    def __init__(self, lines: TextIO, component: str) -> None:
+        super().__init__(lines)
+        self.component = component
+
+
 def configure_logging(
     *,
     level: str,
@@ -51,12 +59,13 @@ def configure_logging(
     repeated = RepeatedLines(lambda line, times: _log.info("log.repeated", line=line, times=times))
     lines = LogWriter(
         sys.stderr.fileno(),
-        lambda left_out: _log.warning("log.left_out", lines=left_out),
+        lambda left_out: _log.warning("log.lines_dropped", lines=left_out),
         repeated.log_counts,
     )
     lines.start()
     atexit.register(lines.end)
     shared: list[Processor] = [
+        _with_component,
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -66,7 +75,7 @@ def configure_logging(
     structlog.configure(
         processors=[repeated.process, *shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", lines)),
+        logger_factory=lambda component: _ComponentLogger(cast("TextIO", lines), component),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(lines)
@@ -112,6 +121,15 @@ def _log_uncaught() -> None:
 
 
 # --- processors -----------------------------------------------------------------------------------
+
+
+def _with_component(
+    logger: Any, _method: str, fields: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Add the component that logs: a logger of ours, or a library's."""
+    record = fields.get("_record")
+    fields.setdefault("component", logger.component if record is None else record.name)
+    return fields
 
 
 def _traceback(exc_info: ExcInfo) -> str:

@@ -6,7 +6,7 @@ refused, and nothing changes.
 
 from registry_sync.operations.decisions.freezing import freeze, read_freeze, unfreeze
 from registry_sync.operations.decisions.pinning import pin, unpin
-from registry_sync.operations.decisions.quarantine import accept, read_quarantines, release
+from registry_sync.operations.decisions.quarantine import accept, read_quarantines, retry_quarantine
 from registry_sync.operations.decisions.retry import retry
 from registry_sync.operations.decisions.rollback import roll_back
 from registry_sync.operations.decisions.sync import sync
@@ -17,8 +17,8 @@ __all__ = [
     "pin",
     "read_freeze",
     "read_quarantines",
-    "release",
     "retry",
+    "retry_quarantine",
     "roll_back",
     "sync",
     "unfreeze",

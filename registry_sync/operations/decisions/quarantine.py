@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from registry_sync.domain import (
     Quarantine,
+    QuarantineAnswer,
+    QuarantineRequest,
     Quarantines,
     QuarantineState,
-    ReleaseAnswer,
-    ReleaseRequest,
     find,
     is_made_anew,
 )
@@ -28,10 +28,10 @@ def _state(view: NodeView, one: Quarantine) -> QuarantineState:
     ledger = view.ledger
     listed = find(view.aspired, one.model, one.version)
     if listed is None:
-        incident, end = "gone", "the registry no longer lists it: `quarantine release` forgets it"
+        incident, end = "gone", "the registry no longer lists it: `quarantine retry` forgets it"
     elif quarantine_of(listed, ledger) is not one:
         incident = "made_anew" if is_made_anew(listed, ledger) else "over"
-        end = "it says nothing of the version as it is now: `quarantine release` forgets it"
+        end = "it says nothing of the version as it is now: `quarantine retry` forgets it"
     else:
         incident, end = str(incident_of(one, listed, ledger)), way_out(one, listed, ledger)
     return QuarantineState(
@@ -48,7 +48,7 @@ def _state(view: NodeView, one: Quarantine) -> QuarantineState:
     )
 
 
-def accept(view: NodeView, operators: Operators, request: ReleaseRequest) -> ReleaseAnswer:
+def accept(view: NodeView, operators: Operators, request: QuarantineRequest) -> QuarantineAnswer:
     """Accept the bytes of a version as they were found altered: fetched and checked against that.
 
     Until these very bytes are here, and can be read, what was accepted before counts.
@@ -67,7 +67,9 @@ def accept(view: NodeView, operators: Operators, request: ReleaseRequest) -> Rel
     return _fetched(view, operators, request, accepts=found.found_digest)
 
 
-async def release(view: NodeView, operators: Operators, request: ReleaseRequest) -> ReleaseAnswer:
+async def retry_quarantine(
+    view: NodeView, operators: Operators, request: QuarantineRequest
+) -> QuarantineAnswer:
     """Release a quarantine, and have the bytes fetched and checked once more.
 
     It says nothing of what they must be: wrong ones are quarantined again.
@@ -79,7 +81,7 @@ async def release(view: NodeView, operators: Operators, request: ReleaseRequest)
     of = (request.model, request.version)
     if of not in view.ledger_of(request.model).quarantines:
         raise _not_quarantined(request)
-    if not await operators.release_quarantine(*of):
+    if not await operators.end_quarantine(*of):
         raise not_recorded(view, f"{request.model}/{request.version} stays quarantined")
     return _fetched(view, operators, request)
 
@@ -87,21 +89,21 @@ async def release(view: NodeView, operators: Operators, request: ReleaseRequest)
 def _fetched(
     view: NodeView,
     operators: Operators,
-    request: ReleaseRequest,
+    request: QuarantineRequest,
     *,
     accepts: str | None = None,
-) -> ReleaseAnswer:
+) -> QuarantineAnswer:
     """Have a version fetched and checked once more; ``accepts`` as in `Operators.fetch`."""
-    answer = ReleaseAnswer(model=request.model, version=request.version, explained=[])
+    answer = QuarantineAnswer(model=request.model, version=request.version, explained=[])
     if find(view.aspired, request.model, request.version) is None:
-        update = {"outcome": "released", "reason": "the registry no longer lists it"}
+        update = {"outcome": "ended", "reason": "the registry no longer lists it"}
         return answer.model_copy(update=update)
     operators.fetch(request.model, request.version, accepts)
     explained = explain_version(view, request.model, request.version)
     return answer.model_copy(update={"explained": [explained]})
 
 
-def _not_quarantined(request: ReleaseRequest) -> NotQuarantinedError:
+def _not_quarantined(request: QuarantineRequest) -> NotQuarantinedError:
     return NotQuarantinedError(
         f"version {request.version} of {request.model} is not quarantined; "
         "`registry-gateway quarantine list` shows what is"

@@ -40,7 +40,7 @@ def _held_away(view: NodeView, key: tuple[str, int]) -> list[Hold]:
     return [
         hold
         for hold in view.ledger_of(key[0]).holds.values()
-        if (hold.model, hold.aspired_version) == key and hold.asked_by == AskedBy.RULE
+        if (hold.model, hold.aspired_version) == key and hold.asked_by == AskedBy.GATEWAY
     ]
 
 

@@ -143,7 +143,7 @@ def before(history: Sequence[Activation], version: int) -> Activation | None:
 
 def _goes_back(one: Activation) -> bool:
     by_operator = one.asked_by == AskedBy.OPERATOR and not one.pinned
-    return by_operator or one.asked_by == AskedBy.RULE
+    return by_operator or one.asked_by == AskedBy.GATEWAY
 
 
 def _gone_back(trail: list[Activation], back: Activation) -> list[Activation]:

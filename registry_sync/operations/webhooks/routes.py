@@ -38,7 +38,7 @@ from registry_sync.operations.webhooks.payloads import (
 from registry_sync.sources import Root
 
 _BETWEEN_COMPLAINTS_S = 10.0
-_log = structlog.get_logger("registry_sync.webhooks")
+_log = structlog.get_logger("registry_sync.operations.webhooks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class Webhook:
             self._hint(model)
         self.sender.take(delivery)
         self._note(taken=self.state.taken + 1, taken_at=self._clock())
-        _log.info("webhook.taken", webhook=self.name, models=models)
+        _log.info("webhook.accepted", webhook=self.name, models=models)
 
     def complain(self, reason: str) -> None:
         """Note a refusal, and log one every few seconds: strangers must not fill the disk."""

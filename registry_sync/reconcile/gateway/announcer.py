@@ -90,7 +90,7 @@ class Announcer:
             if self._is_listed_anew(listed):
                 await self._send_listed(listed)
         except RolloutRejectedError as error:
-            _log.info("catalogue.wanted", reason=error.reason)
+            _log.info("catalogue.requested", reason=error.reason)
             return False
         return True
 
@@ -120,7 +120,7 @@ class Announcer:
                 complete=listed.complete,
             )
         )
-        _log.debug("catalogue.complete", epoch=self._epoch, models=len(models))
+        _log.debug("catalogue.completed", epoch=self._epoch, models=len(models))
         self._offered, self._sent, self._sent_to = models, listed, node.boot_id
         self._unsent = {one for one in unsent if self.models.get(one) is not models.get(one)}
 

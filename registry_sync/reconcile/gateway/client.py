@@ -14,14 +14,14 @@ from gateway.contract import (
     OBSERVE_TIMEOUT_S,
     ActivateAck,
     ActivateRequest,
+    AllowAck,
+    AllowRequest,
     Body,
     Catalogue,
     CatalogueAck,
     ModelChange,
     Nack,
     NodeState,
-    ReleaseAck,
-    ReleaseRequest,
     RetireAck,
     RetireRequest,
     StageAck,
@@ -82,9 +82,9 @@ class GatewayClient:
         """Take an alias away, or end a version."""
         return await self._send("POST", "/retire", request, RetireAck)
 
-    async def release(self, request: ReleaseRequest) -> ReleaseAck:
-        """End the hold of an automatic rollback on an alias."""
-        return await self._send("POST", "/release", request, ReleaseAck)
+    async def allow(self, request: AllowRequest) -> AllowAck:
+        """Let an alias take a digest again that an automatic rollback refused it."""
+        return await self._send("POST", "/allow", request, AllowAck)
 
     async def observe(self, after: int, of: str | None = None) -> NodeState:
         """Wait for news of the node.

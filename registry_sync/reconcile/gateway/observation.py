@@ -13,8 +13,8 @@ import structlog
 from gateway.contract import (
     ActivateAck,
     ActiveAlias,
-    AliasHold,
     NodeState,
+    RefusedDigest,
     StageOutcome,
     StageRequest,
     Unwanted,
@@ -72,7 +72,7 @@ class Observation:
         self._standbys: Mapping[str, list[StageRequest]] = {}
         self._wanted: dict[str, list[Wanted]] = {}
         self._resident: list[str] = []
-        self._holds: Mapping[str, list[AliasHold]] = {}
+        self._refused_digests: Mapping[str, list[RefusedDigest]] = {}
         self._whole: NodeState | None = None
         # Aliases of which an acknowledgement has told, until a state as new as that has come.
         self._acknowledged: dict[_Key, int] = {}
@@ -106,14 +106,16 @@ class Observation:
                     "unwanted": [],
                     "resident": self._resident,
                     "standbys": [one for found in self._standbys.values() for one in found],
-                    "holds": [one for found in self._holds.values() for one in found],
+                    "refused_digests": [
+                        one for found in self._refused_digests.values() for one in found
+                    ],
                 }
             )
         return self._whole
 
     def models(self) -> AbstractSet[str]:
         """Return the models of which the gateway tells something."""
-        return {*self._active, *self._standbys, *self._wanted, *self._holds}
+        return {*self._active, *self._standbys, *self._wanted, *self._refused_digests}
 
     def serves(self) -> AbstractSet[str]:
         """Return the models of which an alias is active."""
@@ -134,7 +136,7 @@ class Observation:
                 "standbys": self._standbys.get(model, []),
                 "wanted": self._wanted.get(model, []),
                 "unwanted": [],
-                "holds": self._holds.get(model, []),
+                "refused_digests": self._refused_digests.get(model, []),
             }
         )
 
@@ -182,7 +184,7 @@ class Observation:
 
     def _lost(self, reason: str) -> None:
         if self.unreachable != reason:
-            _log.warning("observe.failed", reason=reason)
+            _log.warning("observation.failed", reason=reason)
             self.unreachable = reason
             self._on_news(frozenset())
 
@@ -193,7 +195,7 @@ class Observation:
         before = self._state
         anew = before is None or before.boot_id != state.boot_id
         if anew:
-            _log.info("observe.gateway_started", boot_id=state.boot_id, node_id=state.node_id)
+            _log.info("observation.restarted", boot_id=state.boot_id, node_id=state.node_id)
             self._forget_boot()
         changed = self._take_active(state)
         self._dismissed.intersection_update(one.stage_id for one in state.standbys)
@@ -243,13 +245,13 @@ class Observation:
     def _take_lists(self, state: NodeState) -> set[str]:
         """Take what else is told by model; return the models of which it has changed."""
         standbys = _by_model(one for one in state.standbys if one.stage_id not in self._dismissed)
-        holds = _by_model(state.holds)
+        refused = _by_model(state.refused_digests)
         changed = (
             _differing(self._standbys, standbys)
             | self._take_wanted(state)
-            | _differing(self._holds, holds)
+            | _differing(self._refused_digests, refused)
         )
-        self._standbys, self._holds = standbys, holds
+        self._standbys, self._refused_digests = standbys, refused
         if state.since is None:
             self._resident = list(state.resident)
         before = self._state.damaged if self._state else []
@@ -343,19 +345,21 @@ class Observation:
         self._standbys = _by_model(one for one in flat if one.stage_id not in self._dismissed)
         self._whole = None
 
-    def released(self, model: str, alias: str, digest: str) -> None:
+    def allowed(self, model: str, alias: str, digest: str) -> None:
         """Know at once that the gateway holds an alias from these bytes no more."""
         kept = [
-            one for one in self._holds.get(model, []) if (one.alias, one.digest) != (alias, digest)
+            one
+            for one in self._refused_digests.get(model, [])
+            if (one.alias, one.digest) != (alias, digest)
         ]
-        self._holds = {**self._holds, model: kept}
+        self._refused_digests = {**self._refused_digests, model: kept}
         self._whole = None
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, TargetUnreachableError | RolloutRejectedError):
         return error.reason
-    _log.error("observe.failed", exc_info=error)
+    _log.error("observation.failed", exc_info=error)
     return f"the gateway cannot be asked: {type(error).__name__}"
 
 

@@ -7,12 +7,12 @@ from typing import Protocol
 from gateway.contract import (
     ActivateAck,
     ActivateRequest,
+    AllowAck,
+    AllowRequest,
     Catalogue,
     CatalogueAck,
     ModelChange,
     NodeState,
-    ReleaseAck,
-    ReleaseRequest,
     RetireAck,
     RetireRequest,
     StageAck,
@@ -57,8 +57,8 @@ class ServingTarget(Protocol):
         """Take an alias away, or end a version. What is not there is fine."""
         ...
 
-    async def release(self, request: ReleaseRequest) -> ReleaseAck:
-        """End the hold of an automatic rollback on an alias, if there is one."""
+    async def allow(self, request: AllowRequest) -> AllowAck:
+        """Let an alias take a digest again that an automatic rollback refused it."""
         ...
 
     async def observe(self, after: int, of: str | None = None) -> NodeState:

@@ -54,7 +54,7 @@ class Listings:
     """The registry as it was listed last. Event loop only.
 
     Attributes:
-        settled: The listing that counts.
+        applied: The listing that counts.
         count: How many listings have counted since the start.
         complete: Whether what counts was everything once: listed, or remembered from before.
         listed_at: When the registry answered last, in epoch seconds; None: never.
@@ -86,7 +86,7 @@ class Listings:
         self._journal = journal
         self._clock = clock
         self._on_news = on_news
-        self.settled = AppliedListing(_NOTHING)
+        self.applied = AppliedListing(_NOTHING)
         self.count = 0
         self.listed_at: float | None = None
         self.error: str | None = None
@@ -100,7 +100,7 @@ class Listings:
         self._polling = asyncio.Lock()
         self._lacked: frozenset[Version] = frozenset()  # what the newest listing lacked
         self._unwritten: tuple[AcceptedDigestChange, ...] = ()
-        # What the registry said, as it said it: `settled` keeps what it has stopped saying.
+        # What the registry said, as it said it: `applied` keeps what it has stopped saying.
         self._said: Aspired | None = None
         self._polls_since_thorough = 0
         self._took_s = 0.0
@@ -108,7 +108,7 @@ class Listings:
     @property
     def aspired(self) -> Aspired:
         """What counts."""
-        return self.settled.aspired
+        return self.applied.aspired
 
     @property
     def own(self) -> Aspired | None:
@@ -150,7 +150,7 @@ class Listings:
             for name, model in listing.models.items()
         }
         models = {**known, **self.aspired.models}
-        self.settled = AppliedListing(replace(listing, models=models))
+        self.applied = AppliedListing(replace(listing, models=models))
         self.listed_at = listing.listed_at
         self.complete = True
         self._remembered = dict(listing.models)
@@ -237,12 +237,12 @@ class Listings:
         asked_at = datetime.fromtimestamp(began_at, UTC).isoformat(" ", "seconds")
         reason = f"{self._source.name} has not answered: it was asked for its list at {asked_at}"
         if self.error is None:
-            _log.warning("list.unanswered", reason=reason)
+            _log.warning("listing.unanswered", reason=reason)
             self.error = reason
 
     def _failed(self, error: SourceError) -> None:
         if self.error != error.reason:
-            _log.warning("list.failed", reason=error.reason)
+            _log.warning("listing.failed", reason=error.reason)
         self.error = error.reason
 
     def _take_model(self, found: AspiredModel, asked_by: str) -> None:
@@ -254,35 +254,35 @@ class Listings:
             for model, version in self._lacked
             if model != found.name or not found.has(version)
         )
-        before, name = self.settled, found.name
+        before, name = self.applied, found.name
         known = before.aspired.models.get(name)
         of_model = Aspired({name: known} if known else {}, before.aspired.listed_at)
         missing = frozenset(pair for pair in before.missing if pair[0] == name)
-        settled = apply_listing(
+        applied = apply_listing(
             AppliedListing(of_model, missing), replace(of_model, models={name: found})
         )
-        models = {**before.aspired.models, name: settled.aspired.models[name]}
+        models = {**before.aspired.models, name: applied.aspired.models[name]}
         everything = replace(before.aspired, models=models)
         others = before.missing - missing
-        self._let_count(AppliedListing(everything, settled.missing | others), asked_by, {name})
+        self._let_count(AppliedListing(everything, applied.missing | others), asked_by, {name})
 
     def take(self, listed: Aspired, asked_by: str) -> None:
         """Let a new listing count, as far as it may."""
-        settled = apply_listing(self.settled, listed)
-        self._let_count(settled, asked_by, {*self.aspired.models, *settled.aspired.models})
-        self.error = self.settled.ignored
+        applied = apply_listing(self.applied, listed)
+        self._let_count(applied, asked_by, {*self.aspired.models, *applied.aspired.models})
+        self.error = self.applied.ignored
         self.listed_at = listed.listed_at
-        if self.settled.ignored is None:
+        if self.applied.ignored is None:
             self.count += 1
             self.complete = True
             if self.count <= _LISTINGS_THAT_COUNT_ANEW:
                 self._on_news(None)
         else:
-            _log.warning("list.ignored", reason=self.settled.ignored)
+            _log.warning("listing.ignored", reason=self.applied.ignored)
 
-    def _let_count(self, settled: AppliedListing, asked_by: str, names: AbstractSet[str]) -> None:
+    def _let_count(self, applied: AppliedListing, asked_by: str, names: AbstractSet[str]) -> None:
         """Let a listing count that may differ in these models from the one before."""
-        before, after = self.aspired.models, settled.aspired.models
+        before, after = self.aspired.models, applied.aspired.models
         changed = {name for name in names if after.get(name) != before.get(name)}
         if changed:
             # What has not changed is the same object again: it is found so at a glance.
@@ -290,12 +290,12 @@ class Listings:
             models: Mapping[str, AspiredModel] = {**after, **same}
         else:
             models = before
-        news = changed | {name for name, _ in settled.missing ^ self.settled.missing}
+        news = changed | {name for name, _ in applied.missing ^ self.applied.missing}
         for name in changed:
             rejected = {(name, one[1]) for one in self._journal.view_of(name).rejections}
             moved = _moved_to(before.get(name), after.get(name))
             self.pointed_anew |= rejected & moved
-        self.settled = replace(settled, aspired=replace(settled.aspired, models=models))
+        self.applied = replace(applied, aspired=replace(applied.aspired, models=models))
         for name in changed:
             self._note_wishes(name, before.get(name), asked_by)
         self._on_news(news)
@@ -322,7 +322,7 @@ class Listings:
                     before.digest, before.model, before.version, after.creation
                 )
             except StoreError as error:
-                _log.warning("creation.not_recorded", digest=before.digest, reason=str(error))
+                _log.warning("creation.record_failed", digest=before.digest, reason=str(error))
 
     async def _remember(self) -> None:
         """Have the ledger know what counts: what has changed of it, or all of it at once.

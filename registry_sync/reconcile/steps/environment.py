@@ -121,7 +121,7 @@ class Preparation:
             return Stopped(error.reason, refused=True)
         self.built = {**self.built, artifact.digest: found}
         _log.info(
-            "environment.complete",
+            "environment.completed",
             model=action.model,
             version=action.version,
             environment=found.digest,

@@ -10,10 +10,10 @@ from registry_sync.ledger import Journal
 from registry_sync.planning import (
     Action,
     Activate,
+    AllowDigest,
     BuildEnvironment,
+    EndHold,
     Fetch,
-    ReleaseDigest,
-    ReleaseHold,
     RetireAlias,
     RetireStandby,
     Stage,
@@ -65,10 +65,10 @@ class Executor:
                 return await self._promotion.retire(action)
             case RetireStandby():
                 return await self._promotion.retire_standby(action)
-            case ReleaseHold():
+            case EndHold():
                 return await self._follow_again(action)
-            case ReleaseDigest():
-                return await self._promotion.release(action)
+            case AllowDigest():
+                return await self._promotion.allow(action)
             case _:
                 assert_never(action)
 
@@ -81,11 +81,11 @@ class Executor:
                 return Stopped(damage)
         return await self._preparation.build(action, artifact, watch)
 
-    async def _follow_again(self, action: ReleaseHold) -> Stopped | None:
+    async def _follow_again(self, action: EndHold) -> Stopped | None:
         """End a hold, unless another decision has replaced it since, or it is due no more."""
         if not self._rechecks.is_due_now(action):
             return Stopped("the alias is no longer held so, or no longer to follow the registry")
-        change = HoldChange("release", str(AskedBy.POLL), self._clock(), action.hold)
+        change = HoldChange("end_hold", str(AskedBy.POLL), self._clock(), action.hold)
         await self._journal.carry_out(change)
         return None
 

@@ -284,9 +284,9 @@ class Arrival:
             return Stopped(self._journal.trouble or "the ledger did not take the version's digest")
         # Last: a quarantine of other bytes says nothing.
         if key in self._journal.view_of(key[0]).quarantines:
-            work = self._ledger.release_quarantine
+            work = self._ledger.end_quarantine
             await self._journal.write(key[0], work, *key, str(asked_by))
-        _log.info("fetch.complete", model=key[0], version=key[1], digest=digest)
+        _log.info("fetch.completed", model=key[0], version=key[1], digest=digest)
         self._on_here({pin.model for pin in found.artifact.accepted})
         return None
 
@@ -337,10 +337,10 @@ class Arrival:
             except SourceError:
                 break
             if listing is not None and listing != found.listing:
-                _log.info("quarantine.released", model=key[0], version=key[1])
-                released_by = str(AskedBy.POLL)
-                work = self._ledger.release_quarantine
-                await self._journal.write(key[0], work, *key, released_by)
+                _log.info("quarantine.ended", model=key[0], version=key[1])
+                ended_by = str(AskedBy.POLL)
+                work = self._ledger.end_quarantine
+                await self._journal.write(key[0], work, *key, ended_by)
         return to_fetch
 
     def _forget_unlisted(self) -> None:
@@ -370,7 +370,7 @@ class Arrival:
         key = (action.model, action.version)
         view = self._journal.view_of(action.model)
         listed = find(self._listings.aspired, *key)
-        local = action.asked_by in (AskedBy.OPERATOR, AskedBy.RULE, AskedBy.RECOVERY)
+        local = action.asked_by in (AskedBy.OPERATOR, AskedBy.GATEWAY, AskedBy.RECOVERY)
         if listed is None:  # there is nothing to compare with
             return None if local else Stopped("the registry no longer lists this version")
         if reason := self._known_wrong(action, listed, local=local):
@@ -388,7 +388,9 @@ class Arrival:
             # cannot be compared because it is incomplete may be wrong, and is not recovered.
             unknown = isinstance(error, IncompleteArtifactError)
             if local and not (unknown and action.asked_by == AskedBy.RECOVERY):
-                _log.warning("confirm.skipped", model=key[0], version=key[1], reason=error.reason)
+                _log.warning(
+                    "verification.skipped", model=key[0], version=key[1], reason=error.reason
+                )
                 return None
             raise
         confirmed = self._confirmed.get(key)
@@ -403,7 +405,7 @@ class Arrival:
         view = self._journal.view_of(listed.model)
         if found := quarantine_of(listed, view):
             return found.reason
-        if listed.stamp_problem and action.asked_by not in (AskedBy.OPERATOR, AskedBy.RULE):
+        if listed.stamp_problem and action.asked_by not in (AskedBy.OPERATOR, AskedBy.GATEWAY):
             return listed.stamp_problem
         # What the registry asks for is staged anew with the bytes that it has now.
         return why_other_bytes(listed, action.digest, view) if local else None
@@ -413,7 +415,7 @@ class Arrival:
         match action.asked_by:
             case AskedBy.RECOVERY:
                 return None  # others were stamped since: they are promoted over what served
-            case AskedBy.OPERATOR | AskedBy.RULE:
+            case AskedBy.OPERATOR | AskedBy.GATEWAY:
                 return Stopped(other_bytes(action.version), refused=True)
             case _:
                 return Stopped("the registry has other bytes now; they are staged first")
@@ -425,7 +427,7 @@ class Arrival:
         key = (listed.model, listed.version)
         started_at = self._clock()
         if pin is not None and await self._threads.registry(
-            self._intake.remote_is_as_pinned, listed, pin
+            self._intake.remote_is_as_accepted, listed, pin
         ):
             self._confirmed[key] = _Confirmed(pin.digest, started_at, self._clock())
             return None

@@ -38,7 +38,7 @@ from registry_sync.reconcile.steps.outcome import Stopwatch
 from registry_sync.sources import OnProgress, Reserve, Source
 
 MakeRoom = Callable[[Path, int], None]
-"""Books room in the store for so many bytes in all at a path of its `staging`, by having others
+"""Books room in the store for so many bytes in all at a path of its `incoming`, by having others
 removed. Raises `NoDiskRoomError`."""
 
 
@@ -151,7 +151,7 @@ class Intake:
             judged = expected is not None or self._source.is_whole(version)
         fetched: Fetched | None = None
         try:
-            with self._store.staging() as folder:
+            with self._store.incoming() as folder:
                 reserve = partial(self._reserve, make_room, folder) if make_room else None
                 with watch.phase("fetch"):
                     fetched = self._fetcher.fetch(
@@ -219,7 +219,7 @@ class Intake:
         if not verdict.accepted:
             with suppress(BrokenModelError):  # they are wrong, whatever else they are
                 check_complete(fetched.folder)
-            if not (fetched.settled or self._source.is_whole(version)):
+            if not (fetched.stable or self._source.is_whole(version)):
                 raise IncompleteArtifactError(
                     f"{verdict.reason}; nobody knows yet whether the upload is done"
                 )
@@ -257,7 +257,7 @@ class Intake:
         except StoreError:
             return None  # it only makes the sentence better
 
-    def remote_is_as_pinned(self, version: AspiredVersion, pinned: AcceptedDigest) -> bool:
+    def remote_is_as_accepted(self, version: AspiredVersion, pinned: AcceptedDigest) -> bool:
         """Whether the remote listing is the one recorded at the fetch.
 
         False says that it differs, or that the storage tells nothing: fetch and hash again.

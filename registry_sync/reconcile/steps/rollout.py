@@ -16,7 +16,7 @@ from gateway.contract import (
     ActivateRequest,
     ActiveAlias,
     AliasTarget,
-    ReleaseRequest,
+    AllowRequest,
     RetireRequest,
     StageFailure,
     StageOutcome,
@@ -27,8 +27,8 @@ from registry_sync.errors import RolloutRejectedError
 from registry_sync.ledger import Journal, Ledger
 from registry_sync.planning import (
     Activate,
-    ReleaseDigest,
-    ReleaseHold,
+    AllowDigest,
+    EndHold,
     RetireAlias,
     RetireStandby,
     Stage,
@@ -53,7 +53,7 @@ class Rechecks(Protocol):
         """Return what would be decided now to the same end; None: no such thing."""
         ...
 
-    def is_due_now(self, action: Stage | RetireAlias | ReleaseHold) -> bool:
+    def is_due_now(self, action: Stage | RetireAlias | EndHold) -> bool:
         """Whether it would be decided now, too."""
         ...
 
@@ -248,7 +248,7 @@ class Promotion:
         self, action: Activate, active: ActiveAlias, generation: int, watch: Stopwatch
     ) -> None:
         _log.info(
-            "activate.complete",
+            "activation.completed",
             model=action.model,
             alias=action.alias,
             version=action.version,
@@ -299,26 +299,26 @@ class Promotion:
                 return Stopped(self._journal.trouble or "the ledger did not take it")
             ack = await self._target.retire(RetireRequest(model=action.model, alias=action.alias))
             self._observation.retired(action.model, action.alias, ack.generation)
-        _log.info("retire.complete", model=action.model, alias=action.alias)
+        _log.info("alias.retired", model=action.model, alias=action.alias)
         return None
 
     async def retire_standby(self, action: RetireStandby) -> Stopped | None:
         """Have the gateway spare a standby no longer."""
         await self._target.retire(RetireRequest(model=action.model, stage_id=action.stage_id))
         self._observation.dismissed(action.stage_id)
-        _log.info("retire_standby.complete", model=action.model, version=action.version)
+        _log.info("standby.retired", model=action.model, version=action.version)
         return None
 
-    # --- release ----------------------------------------------------------------------------------
+    # --- allow ------------------------------------------------------------------------------------
 
-    async def release(self, action: ReleaseDigest) -> Stopped | None:
+    async def allow(self, action: AllowDigest) -> Stopped | None:
         """Tell the gateway that an alias may take again what it went back from."""
-        await self._target.release(
-            ReleaseRequest(model=action.model, alias=action.alias, digest=action.digest)
+        await self._target.allow(
+            AllowRequest(model=action.model, alias=action.alias, digest=action.digest)
         )
-        self._observation.released(action.model, action.alias, action.digest)
+        self._observation.allowed(action.model, action.alias, action.digest)
         _log.info(
-            "release_digest.complete",
+            "digest.allowed",
             model=action.model,
             alias=action.alias,
             version=action.version,

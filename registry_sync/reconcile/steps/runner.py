@@ -14,11 +14,11 @@ from registry_sync.errors import IncompleteArtifactError, SyncError, UnstableUpl
 from registry_sync.planning import (
     Action,
     Activate,
+    AllowDigest,
     Begin,
     BuildEnvironment,
+    EndHold,
     Fetch,
-    ReleaseDigest,
-    ReleaseHold,
     RetireAlias,
     RetireStandby,
     Stage,
@@ -42,8 +42,8 @@ _SLOTS = {
     Activate: 8,
     RetireAlias: 4,
     RetireStandby: 4,
-    ReleaseHold: 4,
-    ReleaseDigest: 4,
+    EndHold: 4,
+    AllowDigest: 4,
 }
 _URGENT_EXTRA_SLOTS = 2
 _URGENT = frozenset({Urgency.WANTED, Urgency.ACTIVATE, Urgency.PROMOTION, Urgency.RECOVERY})

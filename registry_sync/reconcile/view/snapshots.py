@@ -17,7 +17,7 @@ from registry_sync.domain import (
 from registry_sync.ledger import Journal
 from registry_sync.planning import (
     Activate,
-    ReleaseHold,
+    EndHold,
     RetireAlias,
     Stage,
     Subject,
@@ -47,7 +47,7 @@ class Snapshots:
         signatures: Signatures,
         backoff: Backoff,
         require_digest: bool,
-        rollback_window_s: float,
+        rollback_retention_s: float,
         windows: PromotionWindows,
         clock: Callable[[], float],
     ) -> None:
@@ -59,7 +59,7 @@ class Snapshots:
         self._signatures = signatures
         self._backoff = backoff
         self._require_digest = require_digest
-        self._rollback_window_s = rollback_window_s
+        self._rollback_window_s = rollback_retention_s
         self._windows = windows
         self._clock = clock
 
@@ -135,7 +135,7 @@ class Snapshots:
             None,
         )
 
-    def is_due_now(self, action: Stage | RetireAlias | ReleaseHold) -> bool:
+    def is_due_now(self, action: Stage | RetireAlias | EndHold) -> bool:
         """Whether it would be decided now, too: an operator may have decided otherwise since."""
         due = plan(self.of(action.model))
         return action in (replace(one, urgency=action.urgency) for one in due)

@@ -55,16 +55,16 @@ class FetchLimits:
         max_bytes: Bytes of one artifact.
         max_files: Files of one artifact.
         timeout_s: Seconds for the whole fetch.
-        disk_floor_bytes: Free bytes that must remain on the staging file system.
-        settle_s: Seconds without a change after which an upload is complete: by the age of the
-            newest file or, if the storage has no times, by the listings of this process.
+        disk_floor_bytes: Free bytes that must remain on the file system of the fetch.
+        stable_after_s: Seconds without a change after which an upload is complete: by the age of
+            the newest file or, if the storage has no times, by the listings of this process.
     """
 
     max_bytes: int = 20 * 2**30
     max_files: int = 10_000
     timeout_s: float = 3600.0
     disk_floor_bytes: int = 2**30
-    settle_s: float = 5.0
+    stable_after_s: float = 5.0
 
 
 class Fetcher:
@@ -157,7 +157,7 @@ class Fetcher:
         with _about(before):
             if not any(file.path == "MLmodel" for file in before.files):
                 raise IncompleteArtifactError("the artifact has no MLmodel file (yet)")
-            self._check_settled(uri, before, judged=judged)
+            self._check_stable(uri, before, judged=judged)
             budget = _Budget(self._limits, into.parent, before, time_limit, reserve)
             budget.check_listing()
             with _as_store_error():
@@ -175,17 +175,17 @@ class Fetcher:
             manifest=manifest,
             size_bytes=budget.arrived_bytes,
             listing=before.mark(),
-            settled=still_s >= self._limits.settle_s,
+            stable=still_s >= self._limits.stable_after_s,
         )
 
-    def _check_settled(self, uri: str, listing: RemoteListing, *, judged: bool) -> None:
+    def _check_stable(self, uri: str, listing: RemoteListing, *, judged: bool) -> None:
         """Refuse an upload that may be in progress.
 
         Raises:
             UnstableUploadError: A file has changed lately or, unless ``judged``, may have.
         """
         still_s, moved = self._still(uri, listing)
-        if still_s >= self._limits.settle_s or (judged and not moved):
+        if still_s >= self._limits.stable_after_s or (judged and not moved):
             return
         said = (
             "the newest file is {} s old"
@@ -194,7 +194,7 @@ class Fetcher:
         )
         raise UnstableUploadError(
             f"{said.format(round(max(still_s, 0)))}; an upload counts as done after "
-            f"{self._limits.settle_s:.0f} s"
+            f"{self._limits.stable_after_s:.0f} s"
         )
 
     def _still(self, uri: str, listing: RemoteListing) -> tuple[float, bool]:

@@ -40,7 +40,7 @@ _WORDS = {
     "call_path": {FAST, PYFUNC},
 }
 _NUMBERS = {"joined_rows": (1, MAX_ROWS), "stopped_at": (0, MAX_ROWS), "lost": (0, MAX_LOST)}
-_FLAGS = ("probabilities_joined", "probabilities_on_arrays", "settled")
+_FLAGS = ("probabilities_joined", "probabilities_on_arrays", "decided")
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DISTRIBUTIONS = {"sklearn": "scikit-learn", "pytorch": "torch"}
 
@@ -60,7 +60,7 @@ class Proof:
         call_path: ``fast`` or ``pyfunc``, because of ``call_path_reason``.
         probabilities_joined: Whether joining is proved for class probabilities too.
         probabilities_on_arrays: Whether class probabilities may be computed from arrays too.
-        settled: Whether batching and call path are decided.
+        decided: Whether batching and call path are decided.
         budget_s: The proof's time budget.
         spent_s: Seconds spent in the background, by all workers.
         lost: Workers that ended inside a proof, exceeded the time of a call by far, or met a
@@ -77,7 +77,7 @@ class Proof:
     call_path_reason: str = UNPROVED
     probabilities_joined: bool = False
     probabilities_on_arrays: bool = False
-    settled: bool = False
+    decided: bool = False
     budget_s: float = 0.0
     spent_s: float = 0.0
     lost: int = 0
@@ -100,13 +100,13 @@ class Proof:
 
     def answer_whole(self, reason: str) -> None:
         """Record that an answer belongs to all rows of its request, so that nothing is joined."""
-        self.answers, self.settled = WHOLE, True
+        self.answers, self.decided = WHOLE, True
         self.keep_alone(reason)
 
     def give_up(self, reason: str) -> None:
         """Record why the remaining questions are not proved; findings stay."""
         why = f"{UNPROVED}: {reason}"
-        if self.settled:
+        if self.decided:
             return
         if self.batching_reason.startswith(UNPROVED):
             self.keep_alone(why)
@@ -167,8 +167,8 @@ def merged(known: Proof, later: Proof) -> Proof:
 def _weight(proof: Proof) -> tuple[bool, bool, bool, int, int]:
     return (
         proof.answers == WHOLE,
-        proof.settled,
-        proof.settled and proof.batching == ALONE,
+        proof.decided,
+        proof.decided and proof.batching == ALONE,
         -proof.stopped_at if proof.stopped_at else -MAX_ROWS - 1,
         proof.joined_rows,
     )

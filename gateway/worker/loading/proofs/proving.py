@@ -83,15 +83,15 @@ def run(prover: Prover, proof: Proof, budget_s: float, report: Callable[[Message
         budget_s: The time budget.
         report: Sends a message to the gateway, before and after the proof.
     """
-    untried = not prover.over and not proof.settled
+    untried = not prover.over and not proof.decided
     if untried and budget_s == 0:
         proof.give_up("GATEWAY_PROOF_BUDGET_S is 0")
     if not untried or budget_s <= proof.budget_s:
         return
     lost = min(proof.lost + 1, MAX_LOST)
     report(Proving(replace(proof, lost=lost).as_header()))
-    prover.run(lambda: not proof.settled and prover.spent_s + prover.expected_s <= budget_s)
-    if proof.settled:
+    prover.run(lambda: not proof.decided and prover.spent_s + prover.expected_s <= budget_s)
+    if proof.decided:
         report(Proving(replace(proof, lost=lost, budget_s=budget_s).as_header()))
         limit_s = min(budget_s, prover.spent_s + LONGEST_CALL * budget_s)
         prover.run(lambda: prover.spent_s + prover.expected_s <= limit_s)
@@ -102,7 +102,7 @@ def run(prover: Prover, proof: Proof, budget_s: float, report: Callable[[Message
         )
     if prover.broken_off is not None:
         proof.lose(lost, prover.broken_off)
-    if proof.settled or prover.broken_off is None:
+    if proof.decided or prover.broken_off is None:
         proof.budget_s = budget_s
     report(Proved(proof.as_header()))
 
@@ -158,7 +158,7 @@ class _Subject:
         """Record that there is no input example to prove with."""
         self._proof.keep_alone("there is no input example to prove joining")
         yield from self._choose_path([], [])
-        self._proof.settled = True
+        self._proof.decided = True
 
     def prove(self, warmed: input_example.Example, body_bytes: int) -> Asking[None]:
         """Prove what is not proved yet, the cheapest first."""
@@ -175,11 +175,11 @@ class _Subject:
         varied = perturbation.vary(warmed.inputs)
         whole = self._loader == _SCIKIT_LEARN
         far = perturbation.vary_far(varied[0], whole=whole)
-        if not proof.settled:
+        if not proof.decided:
             yield from self._prove_joining(warmed, varied, far)
             further = [*perturbation.scatter(varied[0]), *far] if whole else []
             yield from self._choose_path(varied, further)
-            proof.settled = True
+            proof.decided = True
         if _is_to_widen(proof, most_rows):
             likely = self._model.probabilities_call if proof.probabilities_joined else None
             yield from joining.widen(self._calls(likely), varied, far, proof, most_rows)

@@ -16,7 +16,7 @@ from gateway.contract.catalogue import (
     Policy,
     VersionState,
 )
-from gateway.contract.node_state import ActiveAlias, AliasHold
+from gateway.contract.node_state import ActiveAlias, RefusedDigest
 from gateway.contract.references import ReplicaKey
 from gateway.http.catalogue import router
 from gateway.http.services import attach
@@ -48,7 +48,7 @@ def listed(number: int, policy: Policy | None = None) -> CatalogueVersion:
 async def pages() -> Any:
     model = CatalogueModel(
         name="churn",
-        versions=[listed(1), listed(2, Policy(timeout_s=9.0, pin=False))],
+        versions=[listed(1), listed(2, Policy(timeout_s=9.0, keep_resident=False))],
         aliases={"champion": 1},
         policy=Policy(
             timeout_s=2.0, load="on_demand", problems=["the tag gateway.laod is unknown"]
@@ -67,7 +67,7 @@ async def test_a_model_shows_its_policy_and_what_is_wrong_with_it(pages: httpx.A
 
 
 async def test_a_version_shows_the_policy_that_counts_for_it(pages: httpx.AsyncClient) -> None:
-    effective = {"timeout_s": 9.0, "load": "on_demand", "pin": False}
+    effective = {"timeout_s": 9.0, "load": "on_demand", "keep_resident": False}
     assert (await pages.get("/models/churn/versions/2")).json()["policy"] == effective
     of_one = (await pages.get("/models/churn/versions/1")).json()["policy"]
     assert of_one == {"timeout_s": 2.0, "load": "on_demand"}
@@ -89,8 +89,8 @@ async def test_an_alias_shows_its_automatic_rollback_and_why_one_failed() -> Non
     aliases, notes = {"champion": 2}, {"champion": "held at version 1"}
     model = CatalogueModel(name="churn", versions=versions, aliases=aliases, notes=notes)
     where = {"model": "churn", "alias": "champion"}
-    entry = ActiveAlias(**where, version=1, digest=digest[1], since=5.0, asked_by="rule")
-    hold = AliasHold(
+    entry = ActiveAlias(**where, version=1, digest=digest[1], since=5.0, asked_by="gateway")
+    hold = RefusedDigest(
         **where, digest=digest[2], reason="automatic rollback to version 1: it fails", version=2
     )
     table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
@@ -108,7 +108,7 @@ async def test_an_alias_shows_its_automatic_rollback_and_why_one_failed() -> Non
         node.warnings["churn", "champion"] = "it does worse; the rollback failed"
         assert await why() == "it does worse; the rollback failed"
         node.warnings.clear()
-        node.replace(node.table.without_hold("churn", "champion", digest[2]))
+        node.replace(node.table.without_refused_digest("churn", "champion", digest[2]))
         assert await why() == "held at version 1"
 
 

@@ -69,7 +69,7 @@ class Watched(Stand):
         return self.node.table.active["m", alias]
 
     def held(self):
-        return [(hold.alias, hold.version) for hold in self.node.table.holds]
+        return [(hold.alias, hold.version) for hold in self.node.table.refused_digests]
 
 
 @pytest.fixture
@@ -90,13 +90,13 @@ async def test_a_version_that_fails_on_live_traffic_is_rolled_back_and_held(watc
     await watched.looked()
     now = watched.active()
     assert (now.version, now.digest, now.previous_version) == (1, D[1], 2)
-    assert (now.asked_by, now.since) == ("rule", 1000.0)
-    (hold,) = watched.node.table.holds
+    assert (now.asked_by, now.since) == ("gateway", 1000.0)
+    (hold,) = watched.node.table.refused_digests
     assert (hold.version, hold.digest, hold.to_version, hold.generation) == (2, D[2], 1, 3)
     assert "automatic rollback to version 1" in hold.reason
     assert "4 of 20 requests failed" in hold.reason
     assert TableFile(tmp_path).load("champion") == watched.node.table
-    assert (await watched.rollout.observe(0)).holds == [hold]
+    assert (await watched.rollout.observe(0)).refused_digests == [hold]
     assert watched.residents.staged[-1] == (1, 2)
     assert watched.residents.unstaged[-1].startswith("rollback-")
 
@@ -122,11 +122,11 @@ async def test_a_rolled_back_version_is_refused_until_it_is_released(watched, tm
     await watched.looked()
     with pytest.raises(RolloutRefusedError, match="automatic rollback"):
         await watched.promoted(2)
-    request = contract.ReleaseRequest(model="m", alias="champion", digest=D[2])
+    request = contract.AllowRequest(model="m", alias="champion", digest=D[2])
     generation = watched.node.table.generation
     for _ in range(2):
-        assert (await watched.rollout.release(request)).generation == generation
-    assert TableFile(tmp_path).load("champion").holds == ()
+        assert (await watched.rollout.allow(request)).generation == generation
+    assert TableFile(tmp_path).load("champion").refused_digests == ()
     await watched.promoted(2)
     assert watched.active().version == 2
 
@@ -135,8 +135,8 @@ async def test_a_second_promotion_is_compared_by_its_own_requests(watched):
     await watched.promoted(2)
     watched.traffic(2, 0, 20)
     await watched.looked()
-    request = contract.ReleaseRequest(model="m", alias="champion", digest=D[2])
-    await watched.rollout.release(request)
+    request = contract.AllowRequest(model="m", alias="champion", digest=D[2])
+    await watched.rollout.allow(request)
     await watched.promoted(2)
     watched.traffic(2, 100)
     await watched.looked()
@@ -148,7 +148,7 @@ async def test_a_slow_version_is_rolled_back(watched):
     watched.traffic(2, 100, seconds=0.5)
     await watched.looked()
     assert watched.active().version == 1
-    assert "before it: 0.00" in watched.node.table.holds[0].reason
+    assert "before it: 0.00" in watched.node.table.refused_digests[0].reason
 
 
 async def test_a_good_version_stays_and_is_not_observed_after_its_window(watched):
@@ -429,9 +429,9 @@ async def test_run_looks_every_second_and_survives_an_error(watched, monkeypatch
 async def test_the_holds_of_an_alias_are_bounded(watched):
     table = watched.node.table
     for number in range(40):
-        hold = contract.AliasHold(
+        hold = contract.RefusedDigest(
             model="m", alias="champion", digest=f"sha256:{number:064x}", reason="", version=9
         )
         table = table.rolled_back(watched.active(), hold)
-    assert len(table.holds) == 16
-    assert table.holds[-1].digest == f"sha256:{39:064x}"
+    assert len(table.refused_digests) == 16
+    assert table.refused_digests[-1].digest == f"sha256:{39:064x}"

@@ -251,10 +251,10 @@ async def test_a_table_that_has_moved_on_refuses(tmp_path):
 
 
 async def test_a_held_digest_is_refused_with_its_reason(tmp_path):
-    hold = contract.AliasHold(
+    hold = contract.RefusedDigest(
         model="m", alias="champion", digest=D[2], reason="rolled back: too many errors"
     )
-    stand = Stand(tmp_path, RouteTable(default_alias="champion", holds=(hold,)))
+    stand = Stand(tmp_path, RouteTable(default_alias="champion", refused_digests=(hold,)))
     await stand.stage(2)
     with pytest.raises(RolloutRefusedError, match="too many errors"):
         await stand.activate(2)

@@ -12,7 +12,7 @@ from gateway.contract.catalogue import (
     Policy,
     VersionState,
 )
-from gateway.contract.node_state import ActiveAlias, AliasHold
+from gateway.contract.node_state import ActiveAlias, RefusedDigest
 from gateway.contract.references import ReplicaKey
 from gateway.errors import (
     GatewayError,
@@ -71,7 +71,7 @@ async def test_pages_about_models_name_nothing_of_the_inside() -> None:
     active = ActiveAlias(
         model="churn", alias="warned", version=1, digest=DIGEST, since=1.0, generation=1
     )
-    hold = AliasHold(
+    hold = RefusedDigest(
         model="churn", alias="back", version=4, digest=DIGEST, target_version=1,
         target_digest=DIGEST, at=1.0, reason=REASON,
     )  # fmt: skip
@@ -79,7 +79,7 @@ async def test_pages_about_models_name_nothing_of_the_inside() -> None:
         "champion",
         catalogue=catalogue(),
         active={("churn", "warned"): active},
-        holds=(hold,),
+        refused_digests=(hold,),
     )
     node = Node(node_id="n", boot_id="b", table=table)
     node.warnings["churn", "warned"] = REASON

@@ -11,7 +11,7 @@ from gateway.contract.catalogue import (
     Policy,
     VersionState,
 )
-from gateway.contract.node_state import ActiveAlias, AliasHold
+from gateway.contract.node_state import ActiveAlias, RefusedDigest
 from gateway.contract.references import parse_selector
 from gateway.routing.lazy_versions import ListedVersions
 from gateway.routing.route_table import RouteTable
@@ -324,7 +324,7 @@ def test_a_predecessor_keeps_the_policy_and_environment_that_it_had_last():
 
 
 def test_a_hold_is_found_by_model_alias_and_digest():
-    hold = AliasHold(model="churn", alias="champion", digest=DIGEST[2], reason="went back")
-    snapshot = RouteTable(default_alias="champion", holds=(hold,))
-    assert snapshot.hold_on("churn", "champion", DIGEST[2]) is hold
-    assert snapshot.hold_on("churn", "champion", DIGEST[1]) is None
+    hold = RefusedDigest(model="churn", alias="champion", digest=DIGEST[2], reason="went back")
+    snapshot = RouteTable(default_alias="champion", refused_digests=(hold,))
+    assert snapshot.refused_digest("churn", "champion", DIGEST[2]) is hold
+    assert snapshot.refused_digest("churn", "champion", DIGEST[1]) is None

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.contract.catalogue import Catalogue, CatalogueModel, ModelChange
-from gateway.contract.node_state import ActiveAlias, AliasHold
+from gateway.contract.node_state import ActiveAlias, RefusedDigest
 from gateway.errors import TableFileError
 from gateway.routing import table_file as table_files
 from gateway.routing.route_table import RouteTable
@@ -47,7 +47,7 @@ def change(file: TableFile, table: RouteTable) -> RouteTable:
     if turn % 7 == 5:
         after = table.without_alias(*key)
     elif turn % 7 == 6:
-        hold = AliasHold(model="m", alias="champion", digest=DIGEST, reason=f"in turn {turn}")
+        hold = RefusedDigest(model="m", alias="champion", digest=DIGEST, reason=f"in turn {turn}")
         after = table.rolled_back(entry(key, turn + 1), hold)
     else:
         after = table.with_active(entry(key, turn + 1))
@@ -80,7 +80,7 @@ def fails(
 def test_changes_are_read_back(tmp_path: Path) -> None:
     table = written(tmp_path, 40)
     assert TableFile(tmp_path).load("champion") == table
-    assert table.holds
+    assert table.refused_digests
     table = written(tmp_path, 3)
     assert TableFile(tmp_path).load("champion") == table
     names = sorted(one.name for one in tmp_path.iterdir())
@@ -235,7 +235,7 @@ def test_change_that_could_not_be_undone_is_undone_before_the_next(
             patch.setattr(os, call, refuse)
         with pytest.raises(TableFileError):
             file.save_change(table.with_active(entry(("refused", "champion"), 9)), [])
-    assert "changes.not_taken_back" in [one["event"] for one in logs]
+    assert "table.changes_restore_failed" in [one["event"] for one in logs]
     table = change(file, table)
     assert TableFile(tmp_path).load("champion") == table
 

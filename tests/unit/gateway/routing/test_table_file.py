@@ -10,10 +10,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.contract.catalogue import Catalogue, CatalogueModel, ModelChange, Policy
-from gateway.contract.node_state import ActiveAlias, AliasHold
+from gateway.contract.node_state import ActiveAlias, RefusedDigest
 from gateway.contract.references import ReplicaKey
 from gateway.errors import TableFileError
 from gateway.routing.route_table import RouteTable
+from gateway.routing.table_changes import TableChange
 from gateway.routing.table_file import TableFile
 from gateway.system.files.sealed import seal
 from tests.contracts.damage import ALTERED, DAMAGES
@@ -23,7 +24,7 @@ DIGEST = "sha256:" + "a" * 64
 
 def a_table():
     entry = ActiveAlias(model="m", alias="champion", version=3, digest=DIGEST, since=5.0)
-    hold = AliasHold(
+    hold = RefusedDigest(
         model="m",
         alias="champion",
         digest=DIGEST,
@@ -35,7 +36,10 @@ def a_table():
         generation=7,
     )
     return RouteTable(
-        default_alias="champion", generation=7, active={("m", "champion"): entry}, holds=(hold,)
+        default_alias="champion",
+        generation=7,
+        active={("m", "champion"): entry},
+        refused_digests=(hold,),
     )
 
 
@@ -68,11 +72,31 @@ def test_hold_of_an_older_gateway_is_read(tmp_path):
     path = tmp_path / "table.json"
     body = json.loads(path.read_text())
     kept = ("model", "alias", "digest", "reason")
-    body["holds"] = [{name: body["holds"][0][name] for name in kept}]
+    body["refused_digests"] = [{name: body["refused_digests"][0][name] for name in kept}]
     del body["sha256"]
     path.write_text(json.dumps(body))
-    (hold,) = file.load("champion").holds
+    (hold,) = file.load("champion").refused_digests
     assert (hold.digest, hold.reason, hold.version) == (DIGEST, "went back", None)
+
+
+def test_a_table_from_before_the_first_release_has_its_words(tmp_path):
+    policy = Policy(keep_resident=True)
+    entry = (
+        a_table()
+        .active["m", "champion"]
+        .model_copy(update={"asked_by": "gateway", "policy": policy})
+    )
+    table = replace(a_table(), active={("m", "champion"): entry})
+    TableFile(tmp_path).save_change(table, table.active)
+    path = tmp_path / "table.json"
+    former = path.read_text().replace('"refused_digests"', '"holds"').replace('"gateway"', '"rule"')
+    body = json.loads(former.replace('"keep_resident"', '"pin"'))
+    del body["sha256"]
+    path.write_text(json.dumps(body))
+    assert TableFile(tmp_path).load("champion") == table
+    assert TableChange.model_validate(body | {"number": 1}).refused_digests == list(
+        table.refused_digests
+    )
 
 
 CACHES = ["catalogue.json", "hot.json"]
@@ -172,7 +196,7 @@ def test_refused_file_is_reported_and_written_when_there_is_room(tmp_path, monke
             file.write_due()
         with pytest.raises(TableFileError):
             file.save_change(replace(a_table(), generation=9), ())  # an activation: refused
-    told = [one["file"].rpartition("/")[2] for one in logs if one["event"] == "file.not_written"]
+    told = [one["file"].rpartition("/")[2] for one in logs if one["event"] == "file.write_failed"]
     assert told == ["catalogue.json", "table.changes"]
     assert {one.name for one in file.damaged()} == {"catalogue.json", "table.changes"}
     assert all("No space left" in one.reason for one in file.damaged())

@@ -157,7 +157,7 @@ def test_a_refused_table_that_cannot_be_taken_back_is_in_the_log(
         with pytest.raises(TableFileError, match="Input/output"):
             save(saved, 3)
     events = [one["event"] for one in logs]
-    assert events == ["file.not_put_back", "table.not_put_back"]
+    assert events == ["file.restore_failed", "table.restore_failed"]
 
 
 def test_a_second_rename_that_fails_undoes_the_first(

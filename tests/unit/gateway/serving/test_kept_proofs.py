@@ -21,7 +21,7 @@ from gateway.worker.protocol.messages import Load
 from tests.fakes.disk import fill_disk
 
 ORDER = Load("m", 1, f"sha256:{1:064x}", "/nowhere", "/nowhere", {})
-PROOF = Proof(made_with={"python": "3.11"}, batching="joined", joined_rows=96, settled=True)
+PROOF = Proof(made_with={"python": "3.11"}, batching="joined", joined_rows=96, decided=True)
 
 
 PATIENCE_S = 20.0
@@ -311,7 +311,7 @@ async def test_what_no_thread_could_write_is_tried_again(
         while not (tmp_path / "proofs" / name_of(ORDER)).exists():  # noqa: ASYNC110  # as above
             await asyncio.sleep(0.005)
     await proofs.close()
-    assert logs[0]["event"] == "proof.not_written"
+    assert logs[0]["event"] == "proof.write_failed"
 
 
 async def test_refused_proof_is_reported_and_written_with_the_next(
@@ -324,7 +324,7 @@ async def test_refused_proof_is_reported_and_written_with_the_next(
         for rows in (96, 192):
             proofs.keep(ORDER, replace(PROOF, joined_rows=rows))
             await proofs.close()
-    assert [one["event"] for one in logs] == ["file.not_written"]
+    assert [one["event"] for one in logs] == ["file.write_failed"]
     assert [one.name for one in damaged.all()] == ["proofs"]
     other = replace(ORDER, digest=f"sha256:{2:064x}")
     proofs.keep(other, PROOF)

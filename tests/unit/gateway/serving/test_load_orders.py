@@ -73,7 +73,7 @@ def orders_of(
         (Policy(replicas=2), None, 2, 2),
         (Policy(replicas=2), Policy(replicas=3), 3, 2),
         (None, Policy(replicas=3), 3, 1),
-        (Policy(pin=True, timeout_s=3.0), None, 1, 1),
+        (Policy(keep_resident=True, timeout_s=3.0), None, 1, 1),
     ],
 )
 def test_tag_sets_the_number_of_replicas(
@@ -87,10 +87,10 @@ def test_tag_sets_the_number_of_replicas(
     ("policy", "own", "first", "second"),
     [
         (None, None, False, False),
-        (Policy(pin=True), None, True, True),
-        (Policy(pin=False), None, False, False),
-        (Policy(pin=True), Policy(pin=False), False, True),
-        (None, Policy(pin=True), True, False),
+        (Policy(keep_resident=True), None, True, True),
+        (Policy(keep_resident=False), None, False, False),
+        (Policy(keep_resident=True), Policy(keep_resident=False), False, True),
+        (None, Policy(keep_resident=True), True, False),
         (Policy(replicas=2, load="preload"), None, False, False),
     ],
 )
@@ -108,7 +108,7 @@ def test_tags_do_not_apply_to_bytes_that_no_caller_can_mean() -> None:
         digest=key(9).digest,
         accepted_digest=key(9).digest,
     )
-    policy = Policy(pin=True, replicas=3, timeout_s=2.0)
+    policy = Policy(keep_resident=True, replicas=3, timeout_s=2.0)
     model = CatalogueModel(name="m", versions=[anew], policy=policy)
     table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
     old, new, gone = key(1), key(1)._replace(digest=key(9).digest), key(2)
@@ -215,7 +215,7 @@ async def test_order_has_the_proof_of_an_earlier_worker(store: Path, tmp_path: P
     orders._proofs, orders._limits = proofs, replace(LIMITS, proof_budget_s=7.0)
     first = await orders.load_order(key(1))
     assert (first.proof, first.proof_budget_s, first.environment) == (None, 7.0, "")
-    proof = Proof(made_with={"python": "3"}, batching="joined", joined_rows=9, settled=True)
+    proof = Proof(made_with={"python": "3"}, batching="joined", joined_rows=9, decided=True)
     proofs.keep(first, proof)
     assert (await orders.load_order(key(1))).proof == proof.as_header()
     own = orders_of(

@@ -42,7 +42,7 @@ def test_a_disk_that_takes_no_socket_costs_the_socket(
     monkeypatch.setattr(socket, "socket", refusing(number))
     with capture_logs() as logs, listening(folder / "s") as listener:
         assert listener is None
-    assert [one["event"] for one in logs] == ["socket.not_made"]
+    assert [one["event"] for one in logs] == ["socket.create_failed"]
     assert "nobody can ask it" in logs[0]["reason"]
 
 

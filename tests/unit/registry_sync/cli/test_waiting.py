@@ -10,7 +10,7 @@ from registry_sync.domain.operation_bodies import (
     Explained,
     HoldState,
     PinAnswer,
-    ReleaseAnswer,
+    QuarantineAnswer,
     RetryAnswer,
 )
 
@@ -85,7 +85,7 @@ def test_what_becomes_of_bytes(explained: ExplainAnswer, outcome: str, final: bo
 
 
 def test_an_acceptance_that_found_nothing_out_is_to_be_asked_for_again() -> None:
-    judge = waiting.of_acceptance(ReleaseAnswer(model="m", version=3, explained=[]))
+    judge = waiting.of_acceptance(QuarantineAnswer(model="m", version=3, explained=[]))
     failed = judge(found(number("quarantined", failure="no answer")))
     assert failed.reason is not None
     assert failed.reason.startswith("no answer; nothing has changed: run `registry-gateway")
@@ -96,9 +96,9 @@ def test_an_acceptance_that_found_nothing_out_is_to_be_asked_for_again() -> None
 @pytest.mark.parametrize(
     ("whys", "outcome", "final"),
     [
-        ([], "released", True),
+        ([], "ended", True),
         (["follows"], "active", True),
-        (["follows", "frozen"], "released", True),
+        (["follows", "frozen"], "ended", True),
         (["follows", "failing"], "pending", True),
         (["rejected", "under_way"], "refused", False),
     ],

@@ -28,16 +28,16 @@ def listing(aliases, *, known=True, unfollowed=frozenset()):
     return Aspired({"m": model}, 0.0)
 
 
-def decided(settled):
+def decided(applied):
     return plan(
-        World(aspired=settled.aspired, listings=9, node=NODE, ledger=LedgerView(), stored={DIGEST})
+        World(aspired=applied.aspired, listings=9, node=NODE, ledger=LedgerView(), stored={DIGEST})
     )
 
 
 def test_an_alias_is_retired_only_by_a_listing_that_knows_the_aliases():
-    settled = AppliedListing(listing({"champion": 1}))
+    applied = AppliedListing(listing({"champion": 1}))
     for known, expected in ((False, ()), (True, (RetireAlias("m", "champion"),))):
-        now = settled
+        now = applied
         for _ in range(3):
             now = apply_listing(now, listing({}, known=known))
         assert decided(now) == expected

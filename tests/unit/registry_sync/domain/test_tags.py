@@ -50,9 +50,9 @@ def read(name: str, text: str) -> Any:
         ("replicas", "0", None),
         ("replicas", "2.5", None),
         ("replicas", "two", None),
-        ("pin", "true", True),
-        ("pin", "False", False),
-        ("pin", "1", None),
+        ("keep_resident", "true", True),
+        ("keep_resident", "False", False),
+        ("keep_resident", "1", None),
         ("timeout_s", "0.25", 0.25),
         ("timeout_s", "3600", 3600.0),
         ("timeout_s", "3600.1", None),
@@ -88,7 +88,8 @@ def test_every_field_of_the_policy_has_a_tag() -> None:
     ("tags", "version", "says"),
     [
         ({"gateway.timeout_s": "x"}, None, ["the tag gateway.timeout_s is ignored: it must be a"]),
-        ({"gateway.pin": "x"}, 3, ["the tag gateway.pin of version 3 is ignored: it must be true"]),
+        ({"gateway.keep_resident": "x"}, 3, ["of version 3 is ignored: it must be true"]),
+        ({"gateway.pin": "true"}, None, ["is ignored: it is called gateway.keep_resident now"]),
         ({"gateway.timeout": "3"}, None, ["unknown, and ignored: did you mean gateway.timeout_s?"]),
         ({"gateway.batch_rows": "3"}, 2, ["of version 2 is unknown", "gateway.max_batch_rows?"]),
         ({"Gateway.Load": "lazy"}, None, ["Gateway.Load is unknown", "did you mean gateway.load?"]),
@@ -146,8 +147,12 @@ def test_a_versions_tag_goes_before_its_models(
 def test_each_tag_goes_its_own_way() -> None:
     model = Policy(timeout_s=2.0, load="preload", problems=["hm"])
     assert model.with_own(None) is model
-    own = read_policy({"gateway.timeout_s": "5", "gateway.pin": "false", "gateway.load": "?"})
-    assert model.with_own(own) == Policy(timeout_s=5.0, load="preload", pin=False, problems=["hm"])
+    own = read_policy(
+        {"gateway.timeout_s": "5", "gateway.keep_resident": "false", "gateway.load": "?"}
+    )
+    assert model.with_own(own) == Policy(
+        timeout_s=5.0, load="preload", keep_resident=False, problems=["hm"]
+    )
 
 
 # --- the catalogue --------------------------------------------------------------------------------
@@ -171,18 +176,22 @@ def test_a_version_carries_what_its_own_tags_say_and_nothing_of_its_models() -> 
 
 def test_problems_of_a_model_include_its_versions_newest_first() -> None:
     found = catalogued(
-        {"gateway.accepted": "x"}, {1: {"gateway.pin": "?"}, 2: {"gateway.pin": "?"}}, ("an alias",)
+        {"gateway.accepted": "x"},
+        {1: {"gateway.keep_resident": "?"}, 2: {"gateway.keep_resident": "?"}},
+        ("an alias",),
     )
     assert [problem.split(" is ")[0] for problem in found.policy.problems] == [
         "an alias",
         "the tag gateway.accepted",
-        "the tag gateway.pin of version 2",
-        "the tag gateway.pin of version 1",
+        "the tag gateway.keep_resident of version 2",
+        "the tag gateway.keep_resident of version 1",
     ]
 
 
 def test_the_problems_of_a_model_are_bounded() -> None:
-    found = catalogued({}, {n: {"gateway.pin": "?"} for n in range(1, 1000)}, ("x" * 10_000,))
+    found = catalogued(
+        {}, {n: {"gateway.keep_resident": "?"} for n in range(1, 1000)}, ("x" * 10_000,)
+    )
     assert len(found.policy.problems) == MAX_PROBLEMS
     assert found.policy.problems[-1] == "there are more problems than these 19"
     assert max(map(len, found.policy.problems)) <= 500

@@ -60,7 +60,7 @@ def test_a_released_hold_does_not_come_back(tmp_path):
     ledger = open_ledger(tmp_path)
     ledger.hold(a_hold())
     ledger.hold(a_hold("shadow"))
-    ledger.release_hold(a_hold())
+    ledger.end_hold(a_hold())
     lose(ledger, tmp_path)
     again = open_ledger(tmp_path)
     assert list(again.view().holds) == [("churn", "shadow")]
@@ -74,7 +74,7 @@ def test_refused_copy_is_reported_and_written_when_there_is_room(tmp_path, monke
     with monkeypatch.context() as full:
         fill_disk(full)
         ledger.hold(a_hold("shadow"))
-        ledger.release_hold(a_hold())
+        ledger.end_hold(a_hold())
         ledger.ensure()
         assert [(one.name, one.reason) for one in damaged.all()] == [
             ("holds.json", "cannot be written: No space left on device")
@@ -266,7 +266,7 @@ def test_what_only_claims_to_be_newer_is_damaged(tmp_path, content):
 def test_a_file_whose_format_was_altered_is_damaged(tmp_path):
     path = tmp_path / "holds.json"
     HoldsFile(path).write(HoldsSnapshot((a_hold(),)))
-    path.write_text(path.read_text().replace('"format_version": 4', '"format_version": 7'))
+    path.write_text(path.read_text().replace('"format_version": 5', '"format_version": 7'))
     with pytest.raises(DamagedHoldsError, match="content of its checksum"):
         HoldsFile(path).read()
 
@@ -284,6 +284,18 @@ def test_what_the_release_before_wrote_is_read(tmp_path):
     }
     path.write_text(json.dumps({"format_version": 1, "holds": [hold]}))
     assert HoldsFile(path).read() == HoldsSnapshot((a_hold(),), None)
+
+
+def test_a_file_from_before_the_first_release_has_its_words(tmp_path):
+    path = tmp_path / "holds.json"
+    by_gateway = replace(a_hold(), asked_by=AskedBy.GATEWAY)
+    ended = HoldChange("end_hold", AskedBy.OPERATOR, 6.0, by_gateway)
+    written = HoldsSnapshot((by_gateway,), changes=(ended,))
+    HoldsFile(path).write(written)
+    former = json.loads(path.read_text().replace('"gateway"', '"rule"'))
+    del former["sha256"]
+    path.write_text(json.dumps({**former, "format_version": 4}).replace('"end_hold"', '"release"'))
+    assert HoldsFile(path).read() == written
 
 
 def test_a_pin_and_a_freeze_survive_the_loss_of_the_ledger(tmp_path):

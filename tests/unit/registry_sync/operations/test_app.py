@@ -357,7 +357,7 @@ BEYOND = [
 ]
 
 
-WITH_A_VERSION = ("rollback", "pin", "quarantine/release", "quarantine/accept", "retry")
+WITH_A_VERSION = ("rollback", "pin", "quarantine/retry", "quarantine/accept", "retry")
 WITH_A_MODEL = (*WITH_A_VERSION, "unpin", "sync")
 NO_NAMES = ['"\\ud800"', "1e400", f'"{"x" * 513}"', '"\\u0000"']
 
@@ -476,8 +476,8 @@ async def test_the_command_asks_another_machine_with_the_token(node: NodeInMemor
         (("explain", "a/b"), 2, "cannot contain"),
         (("explain", "churn", "a b"), 2, "an alias has"),
         (("sync", "a:b"), 2, "cannot contain"),
-        (("quarantine", "release", "churn"), 2, "not MODEL/VERSION"),
-        (("quarantine", "release", "churn/champion"), 2, "whole number"),
+        (("quarantine", "retry", "churn"), 2, "not MODEL/VERSION"),
+        (("quarantine", "retry", "churn/champion"), 2, "whole number"),
         (("stamp", "churn/3"), 2, "not models:/NAME/VERSION"),
         (("stamp", "models:/churn/champion"), 2, "a version is a whole number"),
         (("status",), 3, "python -m registry_sync"),

@@ -6,10 +6,10 @@ from registry_sync.domain import Hold
 from registry_sync.planning.actions import (
     Action,
     Activate,
+    AllowDigest,
     BuildEnvironment,
+    EndHold,
     Fetch,
-    ReleaseDigest,
-    ReleaseHold,
     RetireAlias,
     RetireStandby,
     Stage,
@@ -36,8 +36,8 @@ PROMOTION = Urgency.PROMOTION
         (Activate("m", "a", 1, "d", "s", PROMOTION, "poll"), ("activate", "m", "a"), (1, "d")),
         (RetireAlias("m", "a"), ("retire", "m", "a"), None),
         (RetireStandby("m", 1, "s"), ("retire_standby", "m", "s"), None),
-        (ReleaseHold(HELD), ("release", "m", "a"), HELD),
-        (ReleaseDigest("m", "a", 1, "d"), ("release_digest", "m", "a", "d"), None),
+        (EndHold(HELD), ("end_hold", "m", "a"), HELD),
+        (AllowDigest("m", "a", 1, "d"), ("allow_digest", "m", "a", "d"), None),
     ],
 )
 def test_an_action_has_a_subject_and_a_goal(

@@ -59,10 +59,10 @@ async def test_it_is_in_history_and_shown_and_the_next_polls_do_not_put_it_back(
         assert node.gateway.points(M, A) == 1
         assert len(node.gateway.stages) == staged, "nothing is even tried"
         back = (await entries(client, "activate"))[0]
-        assert (back["previous"], back["version"], back["asked_by"]) == (2, 1, "rule")
+        assert (back["previous"], back["version"], back["asked_by"]) == (2, 1, "gateway")
         assert back["reason"] == WHY
         (held,) = await entries(client, "hold")
-        assert (held["version"], held["asked_by"]) == (1, "rule")
+        assert (held["version"], held["asked_by"]) == (1, "gateway")
         shown = await the_alias(client)
         assert (shown["active"], shown["aspired"], shown["held_at"]) == (1, 2, 1)
         assert "another version than 2" in shown["reason"]
@@ -70,7 +70,11 @@ async def test_it_is_in_history_and_shown_and_the_next_polls_do_not_put_it_back(
         (one,) = (await client.get("/explain", params={"model": M, "selector": A})).json()[
             "selectors"
         ]
-        assert (one["why"], one["asked_by"], one["hold"]["asked_by"]) == ("held", "rule", "rule")
+        assert (one["why"], one["asked_by"], one["hold"]["asked_by"]) == (
+            "held",
+            "gateway",
+            "gateway",
+        )
         entry = node.gateway.version(M, 2)
         assert entry is not None
         assert (entry.rejected, entry.digest) == (True, node.registry.digest(M, 2))
@@ -83,9 +87,9 @@ async def test_the_command_tells_it(node: NodeInMemory) -> None:
         await gone_back(node, spine)
         history = (await run("history", M)).stdout
         assert "2 → 1" in history
-        assert "rule" in history
+        assert "gateway" in history
         assert "12 of 60 failed" in " ".join(history.split())
-        assert "rule" in (await run("explain", M, f"@{A}")).stdout
+        assert "gateway" in (await run("explain", M, f"@{A}")).stdout
 
 
 @pytest.mark.parametrize("lose_ledger", [False, True])
@@ -104,7 +108,7 @@ async def test_what_happened_without_a_control_plane_is_recorded_by_the_next_one
         await idle(spine)
         assert node.gateway.points(M, A) == 1
         back = (await entries(client, "activate"))[0]
-        assert (back["previous"], back["version"], back["asked_by"]) == (2, 1, "rule")
+        assert (back["previous"], back["version"], back["asked_by"]) == (2, 1, "gateway")
         assert (await the_alias(client))["held_at"] == 1
     async with node.control_plane() as spine, asking(node, spine) as client:
         await spine.poll()
@@ -153,8 +157,8 @@ async def test_it_ends_when_the_registry_moves_the_alias(node: NodeInMemory) -> 
         await gone_back(node, spine)
         await moved(node, spine, 3)
         await node.serves(3)
-        await becomes(lambda: not node.gateway.holds, "the gateway is told")
-        (ended,) = await entries(client, "release")
+        await becomes(lambda: not node.gateway.refused_digests, "the gateway is told")
+        (ended,) = await entries(client, "end_hold")
         assert ended["asked_by"] == "poll"
 
 
@@ -163,7 +167,7 @@ async def test_away_and_back_is_one_more_try(node: NodeInMemory) -> None:
         await node.serves(1)
         await gone_back(node, spine)
         await moved(node, spine, 1)
-        await becomes(lambda: not node.gateway.holds, "the gateway is told")
+        await becomes(lambda: not node.gateway.refused_digests, "the gateway is told")
         await moved(node, spine, 2)
         await node.serves(2)
         node.gateway.go_back(M, A, WHY)
@@ -181,10 +185,10 @@ async def test_a_move_that_nobody_saw_ends_it_too(node: NodeInMemory) -> None:
     node.registry.point(M, A, 3)
     async with node.control_plane() as spine:
         await node.serves(3)
-        await becomes(lambda: not node.gateway.holds, "the gateway is told")
+        await becomes(lambda: not node.gateway.refused_digests, "the gateway is told")
         await idle(spine)
         moves = [(a.version, a.asked_by) for a in spine.ledger.activations_of(M, A)]
-        assert moves[:2] == [(3, "poll"), (1, "rule")]
+        assert moves[:2] == [(3, "poll"), (1, "gateway")]
 
 
 async def test_unpin_is_one_more_try(node: NodeInMemory) -> None:
@@ -194,7 +198,7 @@ async def test_unpin_is_one_more_try(node: NodeInMemory) -> None:
         answer = await decide(client, "/unpin", model=M, alias=A)
         assert (answer["was"], answer["was_pinned"]) == (1, False)
         await node.serves(2)
-        assert node.gateway.holds == []
+        assert node.gateway.refused_digests == []
         entry = node.gateway.version(M, 2)
         assert entry is not None
         await becomes(lambda: not spine.journal.view.rejections, "it is not rejected any more")
@@ -207,7 +211,7 @@ async def test_an_operator_may_have_it_all_the_same(node: NodeInMemory, how: str
         await gone_back(node, spine)
         answer = await decide(client, f"/{how}", model=M, alias=A, version=2)
         assert answer["outcome"] == "active", answer
-        assert (node.gateway.points(M, A), node.gateway.holds) == (2, [])
+        assert (node.gateway.points(M, A), node.gateway.refused_digests) == (2, [])
         entry = node.gateway.version(M, 2)
         assert entry is not None
         assert entry.rejected, "no other alias follows the registry there"
@@ -244,7 +248,7 @@ async def test_an_operators_pin_that_stands_goes_on(node: NodeInMemory) -> None:
         node.operators.try_now(M)
         assert (await task)["outcome"] == "active"
         assert node.gateway.points(M, A) == 3
-        await becomes(lambda: not node.gateway.holds, "the gateway is told")
+        await becomes(lambda: not node.gateway.refused_digests, "the gateway is told")
 
 
 async def test_two_aliases_of_one_version_go_back_each_to_its_own(node: NodeInMemory) -> None:
@@ -302,8 +306,8 @@ async def test_a_hold_of_an_older_gateway_is_let_go(node: NodeInMemory) -> None:
     async with node.control_plane() as spine:
         await node.serves(1)
         await gone_back(node, spine)
-        (hold,) = node.gateway.holds
+        (hold,) = node.gateway.refused_digests
         bare = {"version": None, "to_version": None, "to_digest": None, "since": 0.0}
-        node.gateway.holds = [hold.model_copy(update=bare)]
+        node.gateway.refused_digests = [hold.model_copy(update=bare)]
         await moved(node, spine, 3)
-        await becomes(lambda: not node.gateway.holds, "the gateway is told")
+        await becomes(lambda: not node.gateway.refused_digests, "the gateway is told")

@@ -30,18 +30,18 @@ WINDOW_S = 10.0
 def test_every_reason_keeps_its_digest(reason):
     reasons: dict[str, Any] = {reason: frozenset({"a"})}
     kept = Kept(**reasons)
-    assert removable(["a", "b"], kept, now=NOW, rollback_window_s=10) == {"b"}
+    assert removable(["a", "b"], kept, now=NOW, rollback_retention_s=10) == {"b"}
 
 
 @pytest.mark.parametrize(("left_ago_s", "goes"), [(0, False), (9.9, False), (10, True), (11, True)])
 def test_previous_stays_for_the_rollback_window(left_ago_s, goes):
     kept = Kept(previous={"a": NOW - left_ago_s})
-    assert ("a" in removable(["a"], kept, now=NOW, rollback_window_s=10)) is goes
+    assert ("a" in removable(["a"], kept, now=NOW, rollback_retention_s=10)) is goes
 
 
 def test_previous_that_is_needed_for_another_reason_stays():
     kept = Kept(previous={"a": 0}, active=frozenset({"a"}))
-    assert removable(["a"], kept, now=NOW, rollback_window_s=10) == frozenset()
+    assert removable(["a"], kept, now=NOW, rollback_retention_s=10) == frozenset()
 
 
 @pytest.mark.parametrize("order", [(5.0, 8.0), (8.0, 5.0)])
@@ -93,7 +93,7 @@ def test_what_is_held_was_active_or_is_wanted_stays():
     assert {name: set(getattr(kept, name)) for name in STAYING} == {
         name: {digest} for name, digest in digests.items()
     }
-    reasons = kept.by_reason(now=NOW, rollback_window_s=WINDOW_S)
+    reasons = kept.by_reason(now=NOW, rollback_retention_s=WINDOW_S)
     assert {name: set(reasons[name]) for name in STAYING} == {
         name: {digest} for name, digest in digests.items()
     }
@@ -135,7 +135,7 @@ def play(world: dict[str, Any]) -> tuple[dict[str, Candidate], frozenset[str], l
         for digest, (size, came, needed, listed) in world["stored"].items()
     }
     pressure = Pressure(world["disk_bytes"], world["budget_bytes"])
-    options: dict[str, Any] = {"now": NOW, "rollback_window_s": WINDOW_S}
+    options: dict[str, Any] = {"now": NOW, "rollback_retention_s": WINDOW_S}
     free = removable(stored, world["kept"], **options)
     return (
         stored,

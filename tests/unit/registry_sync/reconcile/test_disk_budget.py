@@ -163,11 +163,11 @@ async def test_what_was_booked_is_given_back_however_a_fetch_ends(node, ending):
             await becomes(lambda: not spine.steps.busy, "it has ended")
             assert spine.store.use().coming_bytes == 0
     assert spine.store.use() == StoreUse(SIZE, 0, 2 * SIZE + 500)
-    assert not list((node.folder / "staging").iterdir())
+    assert not list((node.folder / "incoming").iterdir())
 
 
 async def test_a_promotion_makes_room_and_keeps_what_can_be_rolled_back_to(node):
-    node.room = RoomLimits(rollback_window_s=1e10)  # the gateway in memory moves aliases in 1970
+    node.room = RoomLimits(rollback_retention_s=1e10)  # the gateway in memory moves aliases in 1970
     async with node.control_plane() as spine:
         await node.serves(ACTIVE)
         await called(node, spine, 1)
@@ -203,7 +203,7 @@ async def test_a_gateway_that_is_gone_keeps_everything(node):
         await node.serves(ACTIVE)
         await called(node, spine, 1)
         gate.clear()
-        with spine.store.staging() as folder:
+        with spine.store.incoming() as folder:
             node.gateway.down = True
             with pytest.raises(Exception, match="before both the gateway and the registry answer"):
                 await spine.disk_room.make(folder, SIZE)

@@ -41,7 +41,7 @@ def disk_room(store: ArtifactStore, threads: Threads, **parts: Any) -> DiskRoom:
         "listings": SimpleNamespace(count=2, aspired=Aspired(models={}, listed_at=0.0)),
         "journal": SimpleNamespace(view=LedgerView()),
         "changes": SimpleNamespace(next_decision=lambda: asyncio.sleep(0), note=lambda _: None),
-        "limits": RoomLimits(rollback_window_s=10.0),
+        "limits": RoomLimits(rollback_retention_s=10.0),
         "clock": lambda: 100.0,
     }
     return DiskRoom(store=store, threads=threads, **(known | parts))
@@ -58,7 +58,7 @@ def threads() -> Iterator[Threads]:
 async def test_an_artifact_goes_only_after_the_gateway_was_told(tmp_path, threads, still):
     store = ArtifactStore(tmp_path, clock=lambda: 0.0)
     store.open()
-    with store.staging() as folder:
+    with store.incoming() as folder:
         digest = store.add(fetched(folder), {}).digest
     artifacts, gateway, told = store.all(), FakeGateway(), []
 
@@ -89,7 +89,7 @@ async def test_an_artifact_goes_only_after_the_gateway_was_told(tmp_path, thread
 async def test_a_sweep_decides_by_who_is_resident_now_and_not_at_the_start(tmp_path, threads):
     store = ArtifactStore(tmp_path, clock=lambda: 0.0)
     store.open()
-    with store.staging() as folder:
+    with store.incoming() as folder:
         digest = store.add(fetched(folder), {}).digest
     was = NodeState(node_id="n", boot_id="b", seq=1, generation=1, resident=[digest])
     room = disk_room(store, threads, observation=SimpleNamespace(node=was, unreachable=None))
@@ -102,7 +102,7 @@ async def test_what_cannot_be_removed_is_not_offered_and_takes_room_still(
 ):
     store = ArtifactStore(tmp_path, clock=lambda: 0.0)
     store.open()
-    with store.staging() as folder:
+    with store.incoming() as folder:
         artifact = store.add(fetched(folder), {})
     artifacts = store.all()
     room = disk_room(store, threads, artifacts=artifacts)
@@ -136,7 +136,7 @@ def chosen(
         as_candidates(artifacts, aspired=aspired, ledger=ledger, needed_at={}),
         what_stays(node, aspired, ledger, recent_since=90.0),
         now=100.0,
-        rollback_window_s=10.0,
+        rollback_retention_s=10.0,
         pressure=pressure,
     )
 
@@ -192,7 +192,7 @@ async def test_versions_deleted_in_the_registry_leave_the_catalogue_in_the_end(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr("registry_sync.ledger.ledger._KEPT_GONE_PINS", 1)
-    node = NodeInMemory(tmp_path, room=RoomLimits(rollback_window_s=0.0))
+    node = NodeInMemory(tmp_path, room=RoomLimits(rollback_retention_s=0.0))
     for version in (1, 2, 3):
         node.registry.publish(M, version)
     node.registry.without_latest(M)
@@ -269,7 +269,7 @@ async def test_a_deleted_model_leaves_the_disk_and_one_that_comes_back_is_served
         node.registry.publish(model, 1)
         node.registry.without_latest(model)
         node.registry.point(model, A, 1)
-    node.room = RoomLimits(rollback_window_s=0.0)
+    node.room = RoomLimits(rollback_retention_s=0.0)
     deleted = node.registry.models[M]
     async with node.control_plane() as spine:
         await node.serves(1)

@@ -264,12 +264,12 @@ def test_a_prefix_may_be_empty(s3):
 
 
 @pytest.mark.parametrize(
-    ("uri", "kind", "settle_s"),
+    ("uri", "kind", "stable_after_s"),
     [("s3://bucket/reg", S3Registry, 0.0), ("http://127.0.0.1:9", MlflowRegistry, 5.0)],
 )
-def test_tracking_uri_selects_the_source(monkeypatch, uri, kind, settle_s):
+def test_tracking_uri_selects_the_source(monkeypatch, uri, kind, stable_after_s):
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("REGISTRY_SYNC_TRACKING_URI", uri)
     settings = SyncSettings()
     assert isinstance(build_registry(settings)._registry, kind)
-    assert build_fetcher(settings)._limits.settle_s == settle_s
+    assert build_fetcher(settings)._limits.stable_after_s == stable_after_s

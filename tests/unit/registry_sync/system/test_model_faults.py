@@ -59,7 +59,7 @@ async def test_the_other_models_are_followed_and_this_one_again_later(
                 await spine.next_decision()
         told = [one["model"] for one in logs if one["event"] == f"{part}.failed"]
         assert told == ["m0"]
-        assert not any(one["event"] == "reconcile.failed" for one in logs)
+        assert not any(one["event"] == "reconciliation.failed" for one in logs)
         spine.wake()
         await becomes(lambda: node.gateway.points("m0", A) == 2, "it is followed again")
         await idle(spine)

@@ -417,7 +417,7 @@ async def test_replica_has_the_latest_measurements(ready):
 
 # --- proofs -------------------------------------------------------------------------------------
 
-PROOF = Proof(batching="joined", joined_rows=96, answers="per_row", settled=True)
+PROOF = Proof(batching="joined", joined_rows=96, answers="per_row", decided=True)
 LOST = replace(PROOF, lost=1)
 
 

@@ -172,3 +172,23 @@ def test_json_keeps_the_types_of_its_fields() -> None:
     shown = {key: line[key] for key in ("n", "f", "yes", "no", "deep")}
     assert shown == {"n": 1, "f": 0.5, "yes": True, "no": None, "deep": {"a": [1, {"b": []}]}}
     assert "/x" in line["path"]
+
+
+@BOTH
+def test_each_line_names_its_component(plane: str) -> None:
+    text = logged(
+        plane,
+        "json",
+        """
+        import logging, structlog
+        structlog.get_logger("gateway.rollout").info("stage.started")
+        structlog.get_logger("gateway.system.supervised").error("loop.failed", component="probes")
+        logging.getLogger("a.library").warning("it says so")
+        """,
+    )
+    found = [(line["event"], line["component"]) for line in lines(text)]
+    assert found == [
+        ("stage.started", "gateway.rollout"),
+        ("loop.failed", "probes"),
+        ("it says so", "a.library"),
+    ]

@@ -136,7 +136,7 @@ async def test_what_the_registry_has_no_more_stays_and_is_said(node: NodeInMemor
 
 
 async def test_a_bad_record_hides_no_other_from_retention(node: NodeInMemory) -> None:
-    node.room = type(node.room)(rollback_window_s=0.0)
+    node.room = type(node.room)(rollback_retention_s=0.0)
     await both_here(node)
     node.registry.unpoint(M, "shadow")
     unneeded = parts(node, 2)["folder"]

@@ -36,7 +36,7 @@ def opened(node_dir: Path, at: float = 100.0, damaged_files=None):
 
 
 def add(store, files=None, pin=PIN):
-    with store.staging() as path:
+    with store.incoming() as path:
         return store.add(fetched(path, files), DESCRIPTION, pin)
 
 
@@ -54,7 +54,7 @@ def test_an_artifact_comes_in_whole_and_read_only(store, tmp_path):
     assert store.manifest(artifact.digest).digest == artifact.digest
     for path in [artifact.path, *artifact.path.rglob("*"), manifest]:
         assert not stat.S_IMODE(path.stat().st_mode) & 0o222, path
-    assert list((tmp_path / "staging").iterdir()) == []
+    assert list((tmp_path / "incoming").iterdir()) == []
     record = json.loads((tmp_path / "artifacts" / f"{hexadecimal}.json").read_bytes())
     assert len(record.pop("sha256")) == 64
     assert record == {
@@ -63,7 +63,7 @@ def test_an_artifact_comes_in_whole_and_read_only(store, tmp_path):
         "digest": artifact.digest,
         "size_bytes": 1000 + len(FILES["MLmodel"]),
         "stored_at": 100.0,
-        "pinned_for": [
+        "accepted_for": [
             {
                 "model": "m",
                 "version": 1,
@@ -85,7 +85,7 @@ def test_what_comes_in_is_read_back_by_the_next_process(store, tmp_path):
     assert again.find_accepted("m", 1) == (artifact, PIN)
     assert again.find_accepted("m", 2) is None
     assert again.use() == StoreUse(artifact.size_bytes, 0, 0)
-    assert "pinned_for" not in artifact.description
+    assert "accepted_for" not in artifact.description
     assert artifact.description["flavor"] == "sklearn"
 
 
@@ -133,20 +133,20 @@ def test_removing_leaves_nothing(store, tmp_path):
 
 def test_a_fetch_that_fails_leaves_nothing(store, tmp_path):
     def fail():
-        with store.staging() as path:
+        with store.incoming() as path:
             fetched(path)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
-    assert list((tmp_path / "staging").iterdir()) == []
+    assert list((tmp_path / "incoming").iterdir()) == []
 
 
 def test_what_is_booked_counts_until_it_is_stored_or_given_back(tmp_path):
     store = ArtifactStore(tmp_path, budget_bytes=2500)
     store.open()
     size = sum(map(len, FILES.values()))
-    with store.staging() as first, store.staging() as second:
+    with store.incoming() as first, store.incoming() as second:
         assert store.book(first, 1500) == 0
         assert store.book(second, 1500) == 500
         assert store.use() == StoreUse(0, 1500, 2500)
@@ -161,7 +161,7 @@ def test_what_is_booked_counts_until_it_is_stored_or_given_back(tmp_path):
 
 def test_what_was_booked_goes_back_where_the_artifact_is_there_already(store):
     artifact = add(store)
-    with store.staging() as path:
+    with store.incoming() as path:
         store.book(path, 10)
         store.add(fetched(path), DESCRIPTION)
     assert store.use() == StoreUse(artifact.size_bytes, 0, 0)
@@ -181,7 +181,7 @@ def test_each_file_and_folder_is_on_disk_before_the_artifact_has_its_name(
         original(descriptor)
 
     monkeypatch.setattr(os, "fsync", note)
-    staged = fetched(tmp_path / "staging" / "own")
+    staged = fetched(tmp_path / "incoming" / "own")
     within = {staged.folder, *staged.folder.rglob("*")}
     artifact = store.add(staged, DESCRIPTION, PIN)
     assert within <= set(synced)
@@ -216,7 +216,7 @@ def test_killed_at_any_step_the_artifact_is_whole_or_gone(
         left[0] -= 1
         return original(*args, **options)
 
-    staged = fetched(tmp_path / "staging" / "own") if operation == "add" else None
+    staged = fetched(tmp_path / "incoming" / "own") if operation == "add" else None
     with monkeypatch.context() as patch:
         patch.setattr(owner, step, die)
         try:
@@ -232,7 +232,7 @@ def test_killed_at_any_step_the_artifact_is_whole_or_gone(
     assert list(whole.values()) in ([], [FILES])
     kept = {digest.removeprefix("sha256:") for digest in again.all()}
     assert {p.name.partition(".")[0] for p in (tmp_path / "artifacts").iterdir()} == kept
-    assert list((tmp_path / "staging").iterdir()) == []
+    assert list((tmp_path / "incoming").iterdir()) == []
     if operation == "add":
         assert tree(add(again).path) == FILES
 
@@ -252,6 +252,15 @@ def rewrite(path: Path, change):
     change(record)
     path.unlink()
     path.write_text(json.dumps(record))
+
+
+def test_a_record_from_before_the_first_release_has_its_words(store, tmp_path):
+    artifact = add(store)
+    record = artifact.path.with_name(f"{artifact.path.name}.json")
+    rewrite(record, lambda members: members.update(pinned_for=members.pop("accepted_for")))
+    (tmp_path / "staging" / "left").mkdir(parents=True)
+    assert opened(tmp_path).all() == {artifact.digest: artifact}
+    assert not (tmp_path / "staging").exists()
 
 
 def test_what_a_newer_release_wrote_is_refused_and_left_alone(store, tmp_path):
@@ -303,9 +312,9 @@ RECORD_DAMAGES = [
     *DAMAGES,
     Damage("another artifact's", lambda path: rewrite(path, lambda r: r.update(digest="x"))),
     Damage("a size that is none", lambda path: rewrite(path, lambda r: r.update(size_bytes="9"))),
-    Damage("no pins", lambda path: rewrite(path, lambda r: r.pop("pinned_for"))),
+    Damage("no pins", lambda path: rewrite(path, lambda r: r.pop("accepted_for"))),
     Damage("a time that is none", lambda path: rewrite(path, lambda r: r.update(stored_at=None))),
-    Damage("pins of strangers", lambda path: rewrite(path, lambda r: r["pinned_for"].append(3))),
+    Damage("pins of strangers", lambda path: rewrite(path, lambda r: r["accepted_for"].append(3))),
     Damage("a newer format, unsealed", lambda path: rewrite(path, newer_format)),
     Damage("a stranger that is newer", lambda path: rewrite(path, newer_stranger)),
     Damage("requirements that are none", lambda path: rewrite(path, bad_requirements)),
@@ -383,6 +392,7 @@ def test_what_is_damaged_is_set_aside_when_it_comes_again(store, tmp_path, part,
     assert again.manifest(artifact.digest).digest == artifact.digest
     (told,) = damaged_files.all()
     assert "is fetched again" in told.instead
+    (tmp_path / "staging" / "left").mkdir(parents=True)
     assert opened(tmp_path).all() == {artifact.digest: artifact}
     if (part, damage.name) == ("record", "gone"):
         assert told.set_aside is None
@@ -499,6 +509,7 @@ def test_what_this_process_lacks_is_no_damage(store, tmp_path, monkeypatch, part
             with pytest.raises(StoreError, match=os.strerror(number)):
                 look(artifact.digest)
     assert store.damaged() == {}
+    (tmp_path / "staging" / "left").mkdir(parents=True)
     assert opened(tmp_path).all() == {artifact.digest: artifact}
 
 
@@ -519,10 +530,11 @@ def test_a_folder_that_cannot_be_listed_leaves_what_is_damaged_as_it_is(
 def test_a_record_of_an_older_release_has_no_checksum(store, tmp_path):
     artifact = add(store)
     rewrite(parts(artifact)["record"], lambda record: None)
+    (tmp_path / "staging" / "left").mkdir(parents=True)
     assert opened(tmp_path).all() == {artifact.digest: artifact}
 
 
-@pytest.mark.parametrize("name", ["artifacts", "staging"])
+@pytest.mark.parametrize("name", ["artifacts", "incoming"])
 def test_a_file_in_a_folders_place_is_set_aside(tmp_path, name):
     (tmp_path / name).write_text("in the way")
     assert add(opened(tmp_path)).digest
@@ -531,7 +543,7 @@ def test_a_file_in_a_folders_place_is_set_aside(tmp_path, name):
 
 def test_a_disk_that_takes_nothing_keeps_no_store_from_being_opened(store, tmp_path, monkeypatch):
     artifact = add(store)
-    (tmp_path / "staging" / "left").mkdir()
+    (tmp_path / "incoming" / "left").mkdir()
     (tmp_path / "artifacts" / "left").mkdir()
 
     def refuse(*_, **__):

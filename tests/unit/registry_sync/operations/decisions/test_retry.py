@@ -80,7 +80,7 @@ async def test_a_version_that_no_alias_wants_is_released_only(node: NodeInMemory
             await spine.poll()
         await idle(spine)
         answer = await decide(client, "/retry", **TWO)
-        assert answer["outcome"] == "released"
+        assert answer["outcome"] == "ended"
         assert spine.journal.view.rejections == {}
         again = await client.post("/retry", json=TWO)
         assert (again.status_code, again.json()["code"]) == (409, "not_rejected")
@@ -113,7 +113,7 @@ async def test_a_version_that_is_kept_away_is_released_only(
             assert await node.operators.hold(hold) is None
         done = await command("retry", "churn/2", "--json")
         answer = json.loads(done.stdout)
-        assert (done.exit_code, answer["outcome"]) == (0, "released"), answer
+        assert (done.exit_code, answer["outcome"]) == (0, "ended"), answer
         assert says in answer["reason"]
         assert spine.journal.view.rejections == {}
 

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.contract import to_rfc3339
 from gateway.system.http1.connections import ConnectionLimits
 from gateway.system.node_dir import StartError
 from registry_sync.operations.app import Operations, create_app
@@ -326,10 +327,10 @@ async def test_operators_see_what_a_webhook_was_sent(tmp_path: Path) -> None:
     assert shown == {
         "name": "mlflow",
         "taken": 1,
-        "taken_at": NOW,
+        "taken_at": to_rfc3339(NOW),
         "repeated": 2,
         "refused": 1,
-        "refused_at": NOW,
+        "refused_at": to_rfc3339(NOW),
     }
 
 

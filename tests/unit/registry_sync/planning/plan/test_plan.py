@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from gateway.contract.changes import StageRequest
-from gateway.contract.node_state import ActiveAlias, AliasHold, NodeState, Wanted
+from gateway.contract.node_state import ActiveAlias, NodeState, RefusedDigest, Wanted
 from registry_sync.domain import (
     AcceptedDigest,
     Activation,
@@ -21,10 +21,10 @@ from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.planning.actions import (
     Action,
     Activate,
+    AllowDigest,
     BuildEnvironment,
+    EndHold,
     Fetch,
-    ReleaseDigest,
-    ReleaseHold,
     RetireAlias,
     RetireStandby,
     Stage,
@@ -82,9 +82,9 @@ def hold(
     return {(M, alias): Hold(M, alias, at, target, D[target], "operator", 0.0, lasting)}
 
 
-def left(version: int, since: float = 5.0, alias: str = "champion") -> AliasHold:
+def left(version: int, since: float = 5.0, alias: str = "champion") -> RefusedDigest:
     """What the gateway went back from, to version 1."""
-    return AliasHold(
+    return RefusedDigest(
         model=M,
         alias=alias,
         digest=D[version],
@@ -96,8 +96,8 @@ def left(version: int, since: float = 5.0, alias: str = "champion") -> AliasHold
     )
 
 
-def by_rule(*, at: int, target: int) -> dict[tuple[str, str], Hold]:
-    return {(M, "champion"): Hold(M, "champion", at, target, D[target], "rule", 5.0)}
+def by_gateway(*, at: int, target: int) -> dict[tuple[str, str], Hold]:
+    return {(M, "champion"): Hold(M, "champion", at, target, D[target], "gateway", 5.0)}
 
 
 RECORDED = frozenset({(M, "champion", 5.0)})
@@ -141,7 +141,7 @@ class Case:
     built: tuple[int, ...] = ()
     refused: tuple[int, ...] = ()
     asked_by: str = "poll"
-    left: tuple[AliasHold, ...] = ()
+    left: tuple[RefusedDigest, ...] = ()
     rollback_since: float = -1.0
     opens_at: datetime | None = None
 
@@ -156,7 +156,7 @@ def world(case: Case) -> World:
         active=list(case.active),
         standbys=[standby(n) for n in case.standbys],
         wanted=[Wanted(model=M, version=n, since=float(i)) for i, n in enumerate(case.wanted)],
-        holds=list(case.left),
+        refused_digests=list(case.left),
     )
     return World(
         aspired=tagged(listing(case.aspired, stamps=case.stamps), case.tags, case.tags_of_1)
@@ -199,14 +199,14 @@ def spell(action: Action) -> str:
             return f"retire {action.alias}"
         case RetireStandby():
             return f"retire standby {action.version}"
-        case ReleaseHold():
+        case EndHold():
             return f"release {action.alias}"
-        case ReleaseDigest():
+        case AllowDigest():
             return f"release digest {action.version} of {action.alias}"
 
 
 CASES = [
-    # --- what the gateway went back from by rule
+    # --- what the gateway refuses after an automatic rollback
     Case(
         "nobody has recorded it: the gateway's word counts",
         [],
@@ -222,7 +222,7 @@ CASES = [
         (active(1),),
         here=(1, 2),
         left=(left(2),),
-        ledger=LedgerView(holds=by_rule(at=2, target=1), automatic_rollbacks=RECORDED),
+        ledger=LedgerView(holds=by_gateway(at=2, target=1), automatic_rollbacks=RECORDED),
     ),
     Case(
         "the registry moves on: the hold ends, and the next version is staged",
@@ -231,7 +231,7 @@ CASES = [
         (active(1),),
         here=(1, 2, 3),
         left=(left(2),),
-        ledger=LedgerView(holds=by_rule(at=2, target=1), automatic_rollbacks=RECORDED),
+        ledger=LedgerView(holds=by_gateway(at=2, target=1), automatic_rollbacks=RECORDED),
     ),
     Case(
         "it is over: the gateway is told, and before that nothing is staged that it refuses",
@@ -269,10 +269,10 @@ CASES = [
     ),
     Case(
         "a lost table comes back where the rule left it",
-        ["stage 1 cold by rule"],
+        ["stage 1 cold by gateway"],
         {"champion": 2},
         here=(1, 2),
-        ledger=LedgerView(holds=by_rule(at=2, target=1), automatic_rollbacks=RECORDED),
+        ledger=LedgerView(holds=by_gateway(at=2, target=1), automatic_rollbacks=RECORDED),
     ),
     Case(
         "an alias that has gone may not take it either",
@@ -1354,10 +1354,10 @@ def test_why_of_an_alias_that_does_not_get_there_is_what_failed(
 
 
 def after(*listings: Aspired) -> AppliedListing:
-    settled = AppliedListing(Aspired({}, 0.0))
+    applied = AppliedListing(Aspired({}, 0.0))
     for one in listings:
-        settled = apply_listing(settled, one)
-    return settled
+        applied = apply_listing(applied, one)
+    return applied
 
 
 FULL = listing({"champion": 1, "b": 2})
@@ -1395,16 +1395,16 @@ def both(one: Aspired, other: Aspired) -> Aspired:
 def test_what_counts_after_listings(
     listings: tuple[Aspired, ...], aliases: dict[str, dict[str, int]]
 ) -> None:
-    settled = after(*listings)
-    found = {model.name: dict(model.aliases) for model in settled.aspired.models.values()}
+    applied = after(*listings)
+    found = {model.name: dict(model.aliases) for model in applied.aspired.models.values()}
     assert found == aliases
 
 
 def test_an_empty_listing_says_that_it_is_ignored() -> None:
-    settled = after(FULL, EMPTY)
-    assert settled.ignored is not None
-    assert "the listing is ignored" in settled.ignored
-    assert settled.aspired.listed_at == EMPTY.listed_at
+    applied = after(FULL, EMPTY)
+    assert applied.ignored is not None
+    assert "the listing is ignored" in applied.ignored
+    assert applied.aspired.listed_at == EMPTY.listed_at
 
 
 def test_a_first_listing_may_be_empty() -> None:
@@ -1415,5 +1415,5 @@ def test_an_alias_kept_for_one_listing_keeps_its_version() -> None:
     shorter = Aspired(
         {M: AspiredModel(M, {1: FULL.models[M].versions[1]}, {"champion": 1})}, listed_at=2.0
     )
-    settled = after(FULL, shorter)
-    assert set(settled.aspired.models[M].versions) == {1, 2}
+    applied = after(FULL, shorter)
+    assert set(applied.aspired.models[M].versions) == {1, 2}

@@ -631,7 +631,7 @@ async def test_what_is_altered_under_a_number_that_stays_is_accepted_by_an_opera
         (told,) = json.loads((await command("quarantine", "list", "--json")).stdout)["quarantines"]
         assert told["incident"] == "altered"
         assert f"`registry-gateway quarantine accept {M}/1`" in told["way_out"]
-        released = await command("quarantine", "release", f"{M}/1")
+        released = await command("quarantine", "retry", f"{M}/1")
         assert released.exit_code == 1
         assert answers(node, f"@{A}") == old
         accepted = await command("quarantine", "accept", f"{M}/1")
@@ -719,7 +719,7 @@ async def test_accepted_bytes_answer_although_the_quarantine_could_not_be_releas
         def refuse(*_: object) -> bool:
             raise LedgerError("the disk is full")
 
-        monkeypatch.setattr(spine.ledger, "release_quarantine", refuse)
+        monkeypatch.setattr(spine.ledger, "end_quarantine", refuse)
         assert (await command("quarantine", "accept", f"{M}/1")).exit_code == 0
         await means(node, new)
         assert answers(node, "1") == new

@@ -401,7 +401,7 @@ async def test_a_rejection_whose_release_the_ledger_did_not_take_is_released_lat
         await spine.poll()
         node.registry.point(M, A, 2)
         with monkeypatch.context() as patched:
-            patched.setattr(spine.ledger, "release_rejection", silent)
+            patched.setattr(spine.ledger, "end_rejection", silent)
             await spine.poll()
             await idle(spine)
             assert node.gateway.points(M, A) == 1
@@ -468,7 +468,7 @@ async def test_a_stage_without_an_outcome_is_given_up_and_tried_again(node: Node
 
 
 async def test_what_the_gateway_holds_is_asked_for_again_and_again(node: NodeInMemory) -> None:
-    node.gateway.refuses[M, A] = ("held", "automatic rollback")
+    node.gateway.refuses[M, A] = ("digest_refused", "automatic rollback")
     async with node.control_plane() as spine:
         await becomes(
             lambda: spine.steps.backoff.get(("activate", M, A)), "the activation is refused"
@@ -663,7 +663,7 @@ async def test_what_is_due_now_does_not_wait_for_an_older_comparison(
         await node.serves(to)
         await idle(spine)
         assert [one.version for one in node.gateway.activations] == [1, 2, to]
-        staging = node.folder / "staging"
+        staging = node.folder / "incoming"
         await becomes(lambda: not list(staging.iterdir()), "the fetch of version 3 has ended")
 
 
@@ -810,7 +810,7 @@ async def test_it_ends_in_the_middle_of_a_fetch(node: NodeInMemory) -> None:
     async with node.control_plane() as spine:
         await becomes(lambda: spine.steps.busy, "a fetch is under way")
         spine.threads.stop()
-    assert list((node.folder / "staging").iterdir()) == []
+    assert list((node.folder / "incoming").iterdir()) == []
 
 
 async def test_a_gateway_that_was_silent_is_heard_again_at_once(node: NodeInMemory) -> None:

@@ -93,11 +93,11 @@ def test_half_an_upload_is_neither_accepted_nor_wrong(registry, bring, stamped) 
     if stamped:
         registry.stamp("m", 1, registry.digest("m", 1))
     registry.files["fake:/m/1"] = half
-    registry.whole = registry.settled = False
+    registry.whole = registry.stable = False
     with pytest.raises(IncompleteArtifactError, match="whether the upload is done"):
         bring()
     registry.files["fake:/m/1"] = late
-    registry.settled = not stamped  # a digest needs no time
+    registry.stable = not stamped  # a digest needs no time
     found = bring()
     assert isinstance(found, Brought)
     assert found.artifact.digest == registry.digest("m", 1) != digest
@@ -105,14 +105,14 @@ def test_half_an_upload_is_neither_accepted_nor_wrong(registry, bring, stamped) 
 
 def test_what_the_registry_knows_to_be_whole_waits_for_nothing(registry, bring) -> None:
     registry.publish("m", 1)
-    registry.settled = False
+    registry.stable = False
     assert isinstance(bring(), Brought)
 
 
-@pytest.mark.parametrize("knows", ["whole", "settled"])
+@pytest.mark.parametrize("knows", ["whole", "stable"])
 def test_other_bytes_are_wrong_once_the_upload_is_known_to_be_done(registry, bring, knows) -> None:
     registry.publish("m", 1, stamp="sha256:" + "0" * 64)
-    registry.whole, registry.settled = knows == "whole", knows == "settled"
+    registry.whole, registry.stable = knows == "whole", knows == "stable"
     assert isinstance(bring(), Refused)
 
 

@@ -62,7 +62,7 @@ def fetch(s3, monkeypatch, tmp_path):
     def bring(clock=None, on_progress=None, **limits):
         fetcher = Fetcher(
             tracking_uri="",
-            limits=FetchLimits(**({"disk_floor_bytes": 0, "settle_s": 0} | limits)),
+            limits=FetchLimits(**({"disk_floor_bytes": 0, "stable_after_s": 0} | limits)),
             environ={},
             clock=clock or (lambda: 0.0),
         )

@@ -51,7 +51,7 @@ class Model:
 
 def proving(model: Model, most: int = 96) -> tuple[Prover, Proof]:
     """A proof of few rows that is done, and one of many that is left."""
-    proof = Proof(answers=PER_ROW, batching=JOINED, joined_rows=6, settled=True, budget_s=3.0)
+    proof = Proof(answers=PER_ROW, batching=JOINED, joined_rows=6, decided=True, budget_s=3.0)
     pace = Pace(model._seconds(2))
     asking = joining.widen([model], perturbation.vary(EXAMPLE), [], proof, most)
     clocks = (lambda: model.clock.now, lambda: model.clock.now * model.computes)

@@ -22,7 +22,7 @@ KNOWN = Proof(
     call_path_reason="because",
     probabilities_joined=True,
     probabilities_on_arrays=True,
-    settled=True,
+    decided=True,
     budget_s=3.0,
     spent_s=0.5,
     lost=1,
@@ -56,7 +56,7 @@ def test_it_is_read_as_it_was_written(proof: Proof) -> None:
         ("call_path_reason", {}),
         ("probabilities_joined", None),
         ("probabilities_on_arrays", 1),
-        ("settled", "true"),
+        ("decided", "true"),
         ("budget_s", "3"),
         ("budget_s", -1.0),
         ("budget_s", float("nan")),
@@ -120,7 +120,7 @@ def test_reasons_are_cut_to_their_bounds() -> None:
 def test_a_reason_is_always_one_that_is_read() -> None:
     """Foreign names are in it: of loaders, and of what a model raises."""
     odd = "my.loader\u00ad\n\ud800 raised " + "E" * 300
-    proof = Proof(settled=True)
+    proof = Proof(decided=True)
     for say in (proof.keep_alone, proof.answer_whole, proof.give_up):
         say(odd)
         assert parse(proof.as_header()) == proof
@@ -149,10 +149,10 @@ def test_why_no_more_rows_are_proved_is_said_once_and_taken_back() -> None:
     assert proof.batching_reason == "proved; in 12 rows it raised"
 
 
-WIDE = Proof(answers="per_row", batching="joined", joined_rows=1024, settled=True)
-WHOLE = Proof(answers="whole", batching_reason="an answer was not one per row", settled=True)
-ALONE = Proof(answers="per_row", batching_reason="rows influence each other", settled=True)
-NARROW = Proof(answers="per_row", batching="joined", joined_rows=12, stopped_at=24, settled=True)
+WIDE = Proof(answers="per_row", batching="joined", joined_rows=1024, decided=True)
+WHOLE = Proof(answers="whole", batching_reason="an answer was not one per row", decided=True)
+ALONE = Proof(answers="per_row", batching_reason="rows influence each other", decided=True)
+NARROW = Proof(answers="per_row", batching="joined", joined_rows=12, stopped_at=24, decided=True)
 
 
 @pytest.mark.parametrize(

@@ -57,11 +57,11 @@ def test_a_quick_model_is_proved_whole_and_the_next_worker_asks_it_once() -> Non
     proof, prover = world.warm()
     assert prover.over
     assert (proof.answers, proof.batching, proof.joined_rows) == ("per_row", "joined", 96)
-    assert (proof.call_path_reason, proof.settled) == ("this loader has no fast path", True)
+    assert (proof.call_path_reason, proof.decided) == ("this loader has no fast path", True)
     assert len(world.calls) < 20
     assert [type(one) for one in world.told] == [Proving, Proving, Proved]
-    settled = parse(world.told[1].proof)  # type: ignore[union-attr]  # it is a Proving
-    assert settled == replace(proof, joined_rows=6, lost=1)
+    decided = parse(world.told[1].proof)  # type: ignore[union-attr]  # it is a Proving
+    assert decided == replace(proof, joined_rows=6, lost=1)
     again, prover = world.warm(kept(proof))
     assert (again, prover.over, world.calls) == (proof, True, [2])
 
@@ -78,7 +78,7 @@ def test_a_slow_model_is_asked_once_and_its_requests_go_alone(seconds: float) ->
     world = World(lambda _: seconds)
     proof, prover = world.warm()
     assert world.calls == [2]
-    assert (proof.answers, proof.batching, proof.settled) == ("unknown", "alone", False)
+    assert (proof.answers, proof.batching, proof.decided) == ("unknown", "alone", False)
     assert proof.batching_reason.startswith(f"{UNPROVED}: after 0 s the next call would take about")
     assert proof.batching_reason.endswith("GATEWAY_PROOF_BUDGET_S is 3")
     assert proof.call_path_reason == "this loader has no fast path"
@@ -137,7 +137,7 @@ def test_no_time_proves_nothing_but_what_was_proved_holds() -> None:
 def test_many_rows_are_proved_in_the_background_where_they_take_long() -> None:
     world = World(lambda rows: 0.01 * rows)
     proof, prover = world.warm()
-    assert proof.settled
+    assert proof.decided
     assert proof.joined_rows < 96
     assert not prover.over
     spent = prover.spent_s
@@ -164,16 +164,16 @@ def test_workers_that_each_begin_a_proof_anew_share_its_time(
     assert calls[:3] == [2, 2, 2]
     assert calls[-40:] == [1] * 40, "only the example"
     assert proof.spent_s <= 30.0
-    assert (proof.settled, proof.batching) == (False, "alone")
+    assert (proof.decided, proof.batching) == (False, "alone")
 
 
 @pytest.mark.parametrize(
     "order",
     [
-        kept(Proof(made_with={"python": "2.7"}, batching="joined", joined_rows=96, settled=True)),
+        kept(Proof(made_with={"python": "2.7"}, batching="joined", joined_rows=96, decided=True)),
         replace(ORDER, proof={"batching": "joined"}),
         replace(ORDER, proof={}),
-        replace(ORDER, proof=Proof(settled=True, lost=9).as_header()),
+        replace(ORDER, proof=Proof(decided=True, lost=9).as_header()),
     ],
     ids=["other libraries", "other fields", "nothing", "out of bounds"],
 )
@@ -233,19 +233,19 @@ def test_a_fault_that_passes_is_not_kept(error: Exception) -> None:
     world = failing(error, 2)
     proof, prover = world.warm()
     assert prover.over
-    assert (proof.settled, proof.lost, proof.budget_s) == (False, 1, 0.0)
+    assert (proof.decided, proof.lost, proof.budget_s) == (False, 1, 0.0)
     assert proof.batching_reason == (
         f"{UNPROVED}: a call met {type(error).__name__}, which may pass"
     )
     again, _ = world.warm(kept(proof))
-    assert (again.batching, again.joined_rows, again.settled) == ("joined", 96, True)
+    assert (again.batching, again.joined_rows, again.decided) == ("joined", 96, True)
     assert again.batching_reason == "the input example answers the same alone and joined"
 
 
 def test_a_fault_that_does_not_pass_is_kept() -> None:
     world = failing(ValueError("no"), 2)
     proof, _ = world.warm()
-    assert (proof.settled, proof.batching, proof.lost) == (True, "alone", 0)
+    assert (proof.decided, proof.batching, proof.lost) == (True, "alone", 0)
     again, _ = world.warm(kept(proof))
     assert (again, len(world.calls)) == (proof, 1)
 
@@ -253,7 +253,7 @@ def test_a_fault_that_does_not_pass_is_kept() -> None:
 def test_a_fault_in_many_rows_leaves_what_is_proved_and_is_met_twice_at_most() -> None:
     world = failing(MemoryError(), rows=48)
     proof, _ = world.warm()
-    assert (proof.settled, proof.joined_rows, proof.stopped_at, proof.lost) == (True, 24, 0, 1)
+    assert (proof.decided, proof.joined_rows, proof.stopped_at, proof.lost) == (True, 24, 0, 1)
     assert proof.batching_reason.endswith(
         "no more rows are proved yet: a call met MemoryError, which may pass"
     )

@@ -11,7 +11,7 @@ import pytest
 from gateway.contract.node_state import ActiveAlias
 from registry_sync.domain import LedgerView
 from registry_sync.errors import LedgerError
-from registry_sync.planning.actions import ReleaseHold, RetireAlias
+from registry_sync.planning.actions import EndHold, RetireAlias
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
@@ -159,7 +159,7 @@ async def test_a_hold_that_another_has_replaced_is_not_ended_by_what_was_decided
         await decide(client, "/rollback", model=M, alias=A)
         held = spine.journal.view.holds[M, A]
         assert (await pinned(client, 1))["outcome"] == "active"
-        spine.steps.start(ReleaseHold(held))
+        spine.steps.start(EndHold(held))
         await idle(spine)
         assert spine.journal.view.holds[M, A].lasting
         before = moves_of_alias(node)

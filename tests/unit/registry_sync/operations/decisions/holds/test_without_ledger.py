@@ -35,7 +35,7 @@ async def answer(client: httpx.AsyncClient, route: str, **body: Any) -> dict[str
 async def told(client: httpx.AsyncClient) -> list[tuple[str, int | None, str | None]]:
     """What history says, the newest first, fetches and stages left out."""
     entries = (await client.get("/history")).json()["entries"]
-    kept = [one for one in entries if one["what"] not in ("fetch", "stage", "release_digest")]
+    kept = [one for one in entries if one["what"] not in ("fetch", "stage", "allow_digest")]
     return [(one["what"], one["version"], one["asked_by"]) for one in kept]
 
 
@@ -112,7 +112,7 @@ async def test_they_are_undone_without_it_as_well(node: NodeInMemory) -> None:
         view = spine.ledger.view()
         assert (view.holds, view.freeze) == ({}, None)
         told_of = {what for what, _, asked_by in await told(client) if asked_by == "operator"}
-        assert told_of == {"activate", "hold", "release", "freeze", "unfreeze"}
+        assert told_of == {"activate", "hold", "end_hold", "freeze", "unfreeze"}
 
 
 async def test_what_was_decided_while_it_was_away_is_recorded_as_late(
@@ -292,7 +292,7 @@ async def test_the_commands_say_what_stays_because_it_cannot_be_recorded(
             for words, stays in (
                 (("retry", f"{M}/3"), f"{M}/3 stays rejected, since its end is not recorded"),
                 (
-                    ("quarantine", "release", f"{M}/2"),
+                    ("quarantine", "retry", f"{M}/2"),
                     f"{M}/2 stays quarantined, since its end is not recorded",
                 ),
                 (

@@ -23,7 +23,7 @@ from registry_sync.sources.storage.location import NEVER, RemoteFile, RemoteList
 from registry_sync.sources.storage.upload_stability import UploadStability
 from tests.fakes.artifacts import FILES, fetched, write_files
 
-ROOMY = {"disk_floor_bytes": 0, "settle_s": 0.0}
+ROOMY = {"disk_floor_bytes": 0, "stable_after_s": 0.0}
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ class Uploading:
     times: int = 0
 
     def __post_init__(self) -> None:
-        self.fetcher = fetcher(lambda: self.now_s, settle_s=SETTLE_S)
+        self.fetcher = fetcher(lambda: self.now_s, stable_after_s=SETTLE_S)
 
     def fetch(self, *, judged: bool = False) -> Fetched | None:
         """None: it is not done yet."""
@@ -289,14 +289,14 @@ def test_upload_without_times_is_stable_after_equal_listings(uploading):
     uploading.now_s += 1
     found = uploading.fetch()
     assert found is not None
-    assert found.settled
+    assert found.stable
     assert len(found.manifest.files) == len(FILES) + 3
 
 
 def test_what_something_else_judges_waits_for_nothing(uploading):
     found = uploading.fetch(judged=True)
     assert found is not None
-    assert not found.settled
+    assert not found.stable
     again = uploading.fetch(judged=True)
     assert again is not None
 
@@ -308,14 +308,14 @@ def test_what_was_seen_moving_is_left_alone_until_it_rests(uploading):
     uploading.now_s += SETTLE_S
     found = uploading.fetch(judged=True)
     assert found is not None
-    assert found.settled
+    assert found.stable
 
 
 def test_a_folder_tells_how_old_it_is_whatever_its_copier_says(origin, tmp_path):
     for path in FILES:
         os.utime(origin / path, (0, 0))
     with pytest.raises(IncompleteArtifactError, match="the newest file is 0 s old"):
-        fetcher(settle_s=3600).fetch(str(origin), tmp_path / "into")
+        fetcher(stable_after_s=3600).fetch(str(origin), tmp_path / "into")
 
 
 def test_places_that_are_remembered_are_bounded():

@@ -62,7 +62,7 @@ def serve(monkeypatch):
 
 
 def fetcher(timeout_s=LIMIT_S, clock=time.monotonic):
-    limits = FetchLimits(disk_floor_bytes=0, settle_s=0, timeout_s=timeout_s)
+    limits = FetchLimits(disk_floor_bytes=0, stable_after_s=0, timeout_s=timeout_s)
     return Fetcher(tracking_uri="", limits=limits, environ={}, clock=clock)
 
 
@@ -251,7 +251,7 @@ def test_a_download_that_grows_without_end_is_ended_as_it_grows(
     monkeypatch.setattr(shutil, "disk_usage", disk_usage)
     limits = {"max_bytes": 10**6, "disk_floor_bytes": 0, limit: 2000}
     with pytest.raises((ArtifactTooLargeError, NoDiskRoomError)):
-        Fetcher(tracking_uri="", limits=FetchLimits(settle_s=0, **limits), environ={}).fetch(
+        Fetcher(tracking_uri="", limits=FetchLimits(stable_after_s=0, **limits), environ={}).fetch(
             "gs://any", staging / "into"
         )
     assert not downloads(staging)
