@@ -52,6 +52,22 @@ async def test_a_forkserver_that_was_killed_is_started_again(launcher):
     assert await ended(worker)
 
 
+async def test_the_bytes_of_a_forkserver_count_from_its_first_fork(launcher):
+    counts = [launcher.private_bytes()]
+    for _ in range(2):
+        worker = await launch(launcher)
+        counts.append(launcher.private_bytes())
+        worker.kill()
+        assert await ended(worker)
+    os.kill(launcher.forkserver_pid, signal.SIGKILL)
+    worker = await launch(launcher)
+    counts.append(launcher.private_bytes())
+    worker.kill()
+    assert await ended(worker)
+    assert counts[0] == 0
+    assert min(counts[1:]) > 2**20
+
+
 async def test_a_forkserver_that_hangs_is_replaced_and_the_load_goes_on(launcher, monkeypatch):
     monkeypatch.setattr(launching, "_FORKSERVER_TIMEOUT_S", 0.5)
     hanging = launcher.forkserver_pid
