@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-import httpx
+import aiohttp
 from pydantic import ValidationError
+from yarl import URL
 
 from gateway.contract import (
     CONTRACT_VERSION,
@@ -37,7 +38,7 @@ _OBSERVE_GRACE_S = 10.0
 _MAX_CONNECTIONS = 16
 _IDLE_S = 2.0
 """Less than the gateway keeps a connection that idles: one that it has just closed is not used."""
-_SERVER_ERROR = 500
+_FIRST_ERROR, _SERVER_ERROR = 400, 500
 
 _Answer = TypeVar("_Answer", bound=Body)
 
@@ -48,14 +49,22 @@ class GatewayClient:
     def __init__(self, socket: Path) -> None:
         """Prepare a client for the gateway at ``socket``. Nothing is connected yet."""
         self._socket = socket
-        self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(
-                uds=str(socket),
-                limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_IDLE_S),
-            ),
-            base_url="http://gateway",
-            timeout=httpx.Timeout(_ANSWER_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
-        )
+        self._opened: aiohttp.ClientSession | None = None
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        """The connections; made within the loop, as aiohttp wants it."""
+        if self._opened is None:
+            self._opened = aiohttp.ClientSession(
+                "http://gateway",
+                connector=aiohttp.UnixConnector(
+                    str(self._socket), limit=_MAX_CONNECTIONS, keepalive_timeout=_IDLE_S
+                ),
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("Accept-Encoding", "User-Agent"),
+            )
+        return self._opened
 
     async def publish(self, catalogue: Catalogue) -> CatalogueAck:
         """Send the full snapshot of the registry."""
@@ -93,15 +102,9 @@ class GatewayClient:
             TargetUnreachableError: Nobody answered.
             RolloutRejectedError: The gateway speaks a newer contract.
         """
+        query = f"after={after}" if of is None else f"after={after}&of={quote(of, safe='')}"
         answer = await self._ask(
-            self._client.build_request(
-                "GET",
-                "/observe",
-                params={"after": after} if of is None else {"after": after, "of": of},
-                timeout=httpx.Timeout(
-                    OBSERVE_TIMEOUT_S + _OBSERVE_GRACE_S, connect=_CONNECT_TIMEOUT_S
-                ),
-            )
+            "GET", f"/observe?{query}", timeout_s=OBSERVE_TIMEOUT_S + _OBSERVE_GRACE_S
         )
         state = self._read(answer, NodeState)
         if state.contract_version > CONTRACT_VERSION:
@@ -114,38 +117,51 @@ class GatewayClient:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._client.aclose()
+        if self._opened is not None:
+            await self._opened.close()
 
     async def _send(self, method: str, path: str, body: Body, answer: type[_Answer]) -> _Answer:
         """Send a body of the contract and read the answer."""
-        request = self._client.build_request(
-            method,
-            path,
-            content=body.model_dump_json().encode(),
-            headers={"content-type": "application/json"},
-        )
-        return self._read(await self._ask(request), answer)
+        return self._read(await self._ask(method, path, body.model_dump_json().encode()), answer)
 
-    async def _ask(self, request: httpx.Request) -> httpx.Response:
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        timeout_s: float = _ANSWER_TIMEOUT_S,
+    ) -> tuple[int, bytes]:
+        """Return status and body of an answer."""
         try:
-            return await self._client.send(request)
-        except httpx.HTTPError as error:
+            async with self._session.request(
+                method,
+                URL(path, encoded=True),
+                data=body,
+                headers={"Content-Type": "application/json"},
+                timeout=aiohttp.ClientTimeout(timeout_s, sock_connect=_CONNECT_TIMEOUT_S),
+                allow_redirects=False,
+            ) as answer:
+                return answer.status, await answer.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TargetUnreachableError(
                 f"the gateway does not answer at {self._socket} ({type(error).__name__}): "
                 "is it running, on this node's folder?"
             ) from error
 
-    def _read(self, answer: httpx.Response, kind: type[_Answer]) -> _Answer:
+    def _read(self, answer: tuple[int, bytes], kind: type[_Answer]) -> _Answer:
+        status, content = answer
+        is_nack = status >= _FIRST_ERROR
         try:
-            if answer.is_success:
-                return kind.model_validate_json(answer.content)
-            nack = Nack.model_validate_json(answer.content)
+            if not is_nack:
+                return kind.model_validate_json(content)
+            nack = Nack.model_validate_json(content)
         except ValidationError as error:
-            if not answer.is_success and answer.status_code < _SERVER_ERROR:
+            if is_nack and status < _SERVER_ERROR:
                 raise RolloutRejectedError(
-                    "invalid_request", f"the gateway answered {answer.status_code}"
+                    "invalid_request", f"the gateway answered {status}"
                 ) from error
             raise TargetUnreachableError(
-                f"the gateway's answer ({answer.status_code}) cannot be understood"
+                f"the gateway's answer ({status}) cannot be understood"
             ) from error
         raise RolloutRejectedError(nack.code, nack.message, generation=nack.generation)
