@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import traceback
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 _TRACE_DESTINATIONS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -19,9 +21,25 @@ def load(folder: str) -> Any:
     """
     import mlflow.pyfunc
 
+    _parse_with_libyaml(mlflow.models.model)
     model = mlflow.pyfunc.load_model(folder, suppress_warnings=True)
     _trace_only_to_a_destination(mlflow)
     return model
+
+
+def _parse_with_libyaml(reader: Any) -> None:
+    """Give MLflow's ``reader`` of MLmodel files, and nothing else, the YAML parser written in C.
+
+    MLflow parses the file three times per load: 5 ms of CPU with the parser written in Python, of
+    about 95 for a small model. The control plane reads the file with the same C parser.
+    """
+    import yaml  # type: ignore[import-untyped,unused-ignore]  # no stubs
+
+    if getattr(reader, "yaml", None) is yaml and hasattr(yaml, "CSafeLoader"):
+        quick: Any = ModuleType("yaml")
+        vars(quick).update(vars(yaml))
+        quick.safe_load = partial(yaml.load, Loader=yaml.CSafeLoader)
+        reader.yaml = quick
 
 
 def _trace_only_to_a_destination(mlflow: Any) -> None:
