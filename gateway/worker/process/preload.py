@@ -20,6 +20,7 @@ import signal
 import warnings
 from collections.abc import Iterable, Iterator
 
+from gateway.worker.process import priority
 from gateway.worker.process.confinement import ENVIRONMENT
 from gateway.worker.process.installed import PRELOADED, installed_version
 
@@ -128,4 +129,5 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a gateway that drains may load 
 set_environment()
 import_libraries(MODULES)
 read_versions()
+priority.may_return()
 import_later(LATER_S)

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 NICER_BY = 10
@@ -47,7 +48,7 @@ class Lowered:
 def lower() -> Lowered:
     """Lower this thread, the threads and children that it starts later, and the session."""
     nice = None
-    if _may_return():
+    if may_return():
         nice = os.getpriority(os.PRIO_PROCESS, 0)
         os.setpriority(os.PRIO_PROCESS, 0, _nicer(nice))
     return Lowered(nice, _lower_autogroup())
@@ -81,10 +82,12 @@ def _nicer(nice: int) -> int:
     return min(_NICEST, nice + NICER_BY)
 
 
-def _may_return() -> bool:
+@cache
+def may_return() -> bool:
     """Return True if niceness can be raised again, by trying it.
 
     The capabilities in ``/proc`` do not answer this: within a user namespace they do not count.
+    The forkserver tries it once for all its workers: a thread costs each of them a millisecond.
     """
     returned = []
 
