@@ -15,7 +15,7 @@ from functools import partial
 import structlog
 from fastapi import FastAPI
 
-from gateway.contract import ReplicaKey
+from gateway.contract import ArtifactRef
 from gateway.errors import TableFileError
 from gateway.http import Predictions, Services, create_control_app, create_public_app
 from gateway.observability import LiveTallies, Telemetry
@@ -92,7 +92,7 @@ class _LoadObserver:
         self._telemetry = telemetry
         self._node = node
 
-    def loaded(self, key: ReplicaKey, seconds: float, resident_bytes: int) -> None:
+    def loaded(self, key: ArtifactRef, seconds: float, resident_bytes: int) -> None:
         labels = (key.model, str(key.version))
         self._telemetry.loads.labels(*labels).inc()
         self._telemetry.load_seconds.labels(*labels).observe(seconds)
@@ -101,13 +101,13 @@ class _LoadObserver:
         )
         self._node.copy_whole(key.digest)
 
-    def load_failed(self, key: ReplicaKey, failure: str, message: str) -> None:
+    def load_failed(self, key: ArtifactRef, failure: str, message: str) -> None:
         self._telemetry.load_failures.labels(key.model, str(key.version), failure).inc()
         _log.warning("load.failed", replica=str(key), failure=failure, reason=message)
         if failure == "integrity":
-            self._node.copy_damaged(key.model, key.version, key.digest, message)
+            self._node.copy_damaged(key, message)
 
-    def ended(self, key: ReplicaKey, reason: str, *, evicted: bool, died: bool) -> None:
+    def ended(self, key: ArtifactRef, reason: str, *, evicted: bool, died: bool) -> None:
         labels = (key.model, str(key.version))
         if evicted:
             self._telemetry.evictions.labels(*labels).inc()
@@ -293,12 +293,12 @@ def _resident_set(
         proof_s=settings.proof_s,
     )
 
-    def longest_life_s(key: ReplicaKey) -> float:
+    def longest_life_s(key: ArtifactRef) -> float:
         """Return the longer of the probe interval and the time after which a worker is stuck."""
         limit_s = load_orders.timeout_s(key) or settings.request_timeout_s
         return max(settings.probe_interval_s, limit_s + STUCK_GRACE_S)
 
-    def new_replica(key: ReplicaKey, on_stopped: Callable[[Replica], None]) -> Replica:
+    def new_replica(key: ArtifactRef, on_stopped: Callable[[Replica], None]) -> Replica:
         count = partial(live_tallies.count, key)
         return Replica(str(key), launchers, limits, on_stopped, count, on_proof=proofs.keep)
 

@@ -22,7 +22,15 @@ ignored on both sides, so either plane may be the newer one; a newer ``contract_
 with a sentence.
 """
 
-from gateway.contract.body import CONTRACT_VERSION, Alias, Body, Digest, ModelName
+from gateway.contract.body import (
+    CONTRACT_VERSION,
+    Alias,
+    AliasBody,
+    ArtifactBody,
+    Body,
+    Digest,
+    ModelName,
+)
 from gateway.contract.catalogue import (
     Catalogue,
     CatalogueAck,
@@ -53,7 +61,6 @@ from gateway.contract.changes import (
 from gateway.contract.node_state import (
     OBSERVE_TIMEOUT_S,
     ActiveAlias,
-    AliasName,
     DamagedCopy,
     DamagedFile,
     Event,
@@ -65,9 +72,10 @@ from gateway.contract.node_state import (
 from gateway.contract.references import (
     LATEST,
     MAX_VERSION,
+    AliasRef,
+    ArtifactRef,
     InvalidReferenceError,
     ModelVersion,
-    ReplicaKey,
     Selector,
     SelectorKind,
     digest_hex,
@@ -89,10 +97,13 @@ __all__ = [
     "ActivateRequest",
     "ActiveAlias",
     "Alias",
-    "AliasName",
+    "AliasBody",
+    "AliasRef",
     "AliasTarget",
     "AllowAck",
     "AllowRequest",
+    "ArtifactBody",
+    "ArtifactRef",
     "Body",
     "Catalogue",
     "CatalogueAck",
@@ -112,7 +123,6 @@ __all__ = [
     "NodeState",
     "Policy",
     "RefusedDigest",
-    "ReplicaKey",
     "RetireAck",
     "RetireRequest",
     "Selector",

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PositiveInt
 
-from gateway.contract.references import parse_alias, parse_digest, parse_model_name
+from gateway.contract.references import (
+    AliasRef,
+    ArtifactRef,
+    parse_alias,
+    parse_digest,
+    parse_model_name,
+)
 
 CONTRACT_VERSION = 1
 
@@ -28,3 +34,28 @@ class Body(BaseModel):
     """A body of the contract: immutable, tolerant of fields that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class AliasBody(Body):
+    """One alias of one model, or a body about it."""
+
+    model: ModelName
+    alias: Alias
+
+    @property
+    def alias_ref(self) -> AliasRef:
+        """The alias."""
+        return AliasRef(self.model, self.alias)
+
+
+class ArtifactBody(Body):
+    """A body about one version and its bytes."""
+
+    model: ModelName
+    version: PositiveInt
+    digest: Digest
+
+    @property
+    def ref(self) -> ArtifactRef:
+        """The version and its bytes."""
+        return ArtifactRef(self.model, self.version, self.digest)

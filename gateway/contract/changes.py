@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from gateway.contract.body import Alias, Body, Digest, ModelName
+from gateway.contract.body import Alias, AliasBody, ArtifactBody, Body, Digest, ModelName
 
 
-class StageRequest(Body):
+class StageRequest(ArtifactBody):
     """Start a standby of this version, check its bytes, warm it. Idempotent by ``stage_id``.
 
     Attributes:
@@ -21,9 +21,6 @@ class StageRequest(Body):
     """
 
     stage_id: str = Field(min_length=1, max_length=64)
-    model: ModelName
-    version: PositiveInt
-    digest: Digest
     alias: Alias | None = None
     replaces: PositiveInt | None = None
     keep: bool = True
@@ -42,7 +39,7 @@ class AliasTarget(Body):
     digest: Digest | None = None
 
 
-class ActivateRequest(Body):
+class ActivateRequest(AliasBody, ArtifactBody):
     """Point an alias at a version.
 
     Attributes:
@@ -55,10 +52,6 @@ class ActivateRequest(Body):
         asked_by: Who wants it: ``poll``, ``webhook``, ``sync``, ``operator``, ``recovery``.
     """
 
-    model: ModelName
-    alias: Alias
-    version: PositiveInt
-    digest: Digest
     if_generation: int
     if_active: AliasTarget | None = None
     stage_id: str | None = None
@@ -149,7 +142,7 @@ PERMANENT_STAGE_FAILURES: frozenset[StageFailure] = frozenset(
 """Failures that the same bytes would meet again. The others pass, and are tried again."""
 
 
-class StageOutcome(Body):
+class StageOutcome(ArtifactBody):
     """How a stage ended.
 
     Attributes:
@@ -159,19 +152,14 @@ class StageOutcome(Body):
     """
 
     stage_id: str
-    model: ModelName
-    version: PositiveInt
-    digest: Digest
     failure: StageFailure | None = None
     message: str | None = None
     durations_s: dict[str, float] = Field(default_factory=dict)
 
 
-class AllowRequest(Body):
+class AllowRequest(AliasBody):
     """Let an alias take these bytes again. Bytes that are not refused are fine."""
 
-    model: ModelName
-    alias: Alias
     digest: Digest
 
 

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveInt
 
-from gateway.contract.body import CONTRACT_VERSION, Alias, AskedBy, Body, Digest, ModelName
+from gateway.contract.body import (
+    CONTRACT_VERSION,
+    Alias,
+    AliasBody,
+    ArtifactBody,
+    AskedBy,
+    Body,
+    Digest,
+    ModelName,
+)
 from gateway.contract.catalogue import Environment, Policy
 from gateway.contract.changes import StageOutcome, StageRequest
+from gateway.contract.references import ArtifactRef
 
 OBSERVE_TIMEOUT_S = 25.0
 
@@ -19,7 +29,7 @@ class Event(Body):
     stage: StageOutcome
 
 
-class ActiveAlias(Body):
+class ActiveAlias(AliasBody, ArtifactBody):
     """Where an alias points on this node. ``previous`` is what it pointed at before.
 
     Attributes:
@@ -31,10 +41,6 @@ class ActiveAlias(Body):
         policy: The policy of these bytes, from the same moment on. None: the catalogue says it.
     """
 
-    model: ModelName
-    alias: Alias
-    version: PositiveInt
-    digest: Digest
     since: float
     previous_version: PositiveInt | None = None
     previous_digest: Digest | None = None
@@ -42,8 +48,15 @@ class ActiveAlias(Body):
     environment: Environment | None = None
     policy: Policy | None = None
 
+    @property
+    def previous_ref(self) -> ArtifactRef | None:
+        """The version that the alias pointed at before and its bytes, or None."""
+        if self.previous_version is None or self.previous_digest is None:
+            return None
+        return ArtifactRef(self.model, self.previous_version, self.previous_digest)
 
-class RefusedDigest(Body):
+
+class RefusedDigest(AliasBody):
     """Bytes that an alias must not take, since an automatic rollback left them.
 
     The gateway keeps it on disk until the control plane allows the bytes again, and refuses their
@@ -59,8 +72,6 @@ class RefusedDigest(Body):
         generation: Of the route table with the rollback.
     """
 
-    model: ModelName
-    alias: Alias
     digest: Digest
     reason: str
     version: PositiveInt | None = None
@@ -92,14 +103,7 @@ class Unwanted(Body):
     alias: Alias | None = None
 
 
-class AliasName(Body):
-    """One alias of one model."""
-
-    model: ModelName
-    alias: Alias
-
-
-class DamagedCopy(Body):
+class DamagedCopy(ArtifactBody):
     """A copy in the artifact store that was found altered or missing when it was to be loaded.
 
     Attributes:
@@ -108,9 +112,6 @@ class DamagedCopy(Body):
         reason: What was found, as a sentence.
     """
 
-    model: ModelName
-    version: PositiveInt
-    digest: Digest
     at: float
     reason: str
 
@@ -169,7 +170,7 @@ class NodeState(Body):
     catalogue_epoch: int | None = None
     since: int | None = None
     active: list[ActiveAlias] = Field(default_factory=list)
-    inactive: list[AliasName] = Field(default_factory=list)
+    inactive: list[AliasBody] = Field(default_factory=list)
     standbys: list[StageRequest] = Field(default_factory=list)
     wanted: list[Wanted] = Field(default_factory=list)
     unwanted: list[Unwanted] = Field(default_factory=list)

@@ -161,8 +161,15 @@ def digest_hex(digest: str) -> str:
     return parse_digest(digest).removeprefix("sha256:")
 
 
-class ReplicaKey(NamedTuple):
-    """What a replica serves: one version and exactly these bytes of it."""
+class AliasRef(NamedTuple):
+    """One alias of one registered model."""
+
+    model: str
+    alias: str
+
+
+class ArtifactRef(NamedTuple):
+    """One version of a registered model with exactly these bytes: what a replica serves."""
 
     model: str
     version: int

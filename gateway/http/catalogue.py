@@ -11,11 +11,12 @@ from fastapi import APIRouter, Request, Response
 from gateway.contract import (
     LATEST,
     ActiveAlias,
+    AliasRef,
+    ArtifactRef,
     CatalogueModel,
     CatalogueVersion,
     InvalidReferenceError,
     Policy,
-    ReplicaKey,
     SelectorKind,
     VersionState,
     parse_model_name,
@@ -153,7 +154,8 @@ def _summary(node: Node, table: RouteTable, model: CatalogueModel) -> dict[str, 
 
 def _alias(node: Node, table: RouteTable, model: CatalogueModel, alias: str) -> dict[str, Any]:
     """Return an alias: its ``active`` version, and the one ``aspired`` by the registry."""
-    active = table.active.get((model.name, alias))
+    ref = AliasRef(model.name, alias)
+    active = table.active.get(ref)
     aspired = model.aliases.get(alias)
     return {
         "active": active.version if active else None,
@@ -162,9 +164,9 @@ def _alias(node: Node, table: RouteTable, model: CatalogueModel, alias: str) -> 
         "since": to_rfc3339(active.since) if active else None,
         "previous": active.previous_version if active else None,
         "why": _public(
-            node.warnings.get((model.name, alias))
+            node.warnings.get(ref)
             or (node.why_damaged(active.digest) if active else None)
-            or _why_rolled_back(table, model.name, alias, aspired)
+            or _why_rolled_back(table, ref, aspired)
             or model.notes.get(alias)
             or _why(table, model, active, aspired)
         ),
@@ -172,10 +174,10 @@ def _alias(node: Node, table: RouteTable, model: CatalogueModel, alias: str) -> 
     }
 
 
-def _why_rolled_back(table: RouteTable, model: str, alias: str, aspired: int | None) -> str | None:
+def _why_rolled_back(table: RouteTable, alias: AliasRef, aspired: int | None) -> str | None:
     """Return why this node rolled back the version that the registry aspires to, or None."""
     for refused in table.refused_digests:
-        if (refused.model, refused.alias, refused.version) == (model, alias, aspired):
+        if (refused.alias_ref, refused.version) == (alias, aspired):
             return refused.reason
     return None
 
@@ -194,7 +196,7 @@ def _why(
     if is_active and active is not None:
         return None if has_bytes(entry, active.digest) else _why_not_yet(entry)
     absent = active is None and entry.state is VersionState.REGISTERED and entry.reason is None
-    if absent and table.policy_of(model.name, aspired, None).load == "on_demand":
+    if absent and table.policy_of(ArtifactRef(model.name, aspired, "")).load == "on_demand":
         return f"version {aspired} comes when it is called: gateway.load is on_demand"
     return entry.reason or f"version {aspired} is {entry.state.value}"
 
@@ -210,7 +212,7 @@ def _why_not_yet(entry: CatalogueVersion) -> str:
 
 def _default_alias(table: RouteTable, model: CatalogueModel) -> str | None:
     for alias in (model.default_alias or table.default_alias, LATEST):
-        if (model.name, alias) in table.active or alias in model.aliases:
+        if AliasRef(model.name, alias) in table.active or alias in model.aliases:
             return alias
     return None
 
@@ -224,27 +226,27 @@ def _version(
     whole: bool,
 ) -> dict[str, Any]:
     description = entry.description or {}
-    replicas = _replicas(services, model.name, entry)
+    ref = ArtifactRef(model.name, entry.version, entry.digest or "")
+    replicas = _replicas(services, ref, entry)
     aliases = sorted(
         alias
         for alias, one in table.active_of(model.name).items()
         if one.version == entry.version and has_bytes(entry, one.digest)
     )
-    trouble = _trouble(services, model.name, entry)
+    history = services.residents.load_history
+    trouble = history.trouble(ref)
     body: dict[str, Any] = {
         "name": model.name,
         "version": entry.version,
         "state": "load_failed" if trouble else _state(entry, replicas),
-        "reason": _public(
-            trouble[0] if trouble else entry.reason or _keeps_dying(services, model, entry)
-        ),
+        "reason": _public(trouble[0] if trouble else entry.reason or history.keeps_dying(ref)),
         "aliases": aliases,
         "digest": entry.digest,
         "expected_digest": entry.expected_digest,
         "unstamped": not entry.stamped,
         "size_bytes": entry.size_bytes,
         "flavor": description.get("flavor"),
-        "policy": _policy(table.policy_of(model.name, entry.version, entry.digest)),
+        "policy": _policy(table.policy_of(ref)),
     }
     if whole:
         body |= {
@@ -252,9 +254,8 @@ def _version(
             "frameworks": description.get("frameworks"),
             "requirements": _each_public(description.get("requirements")),
             "dependency_verdict": _each_public(description.get("dependency_verdict")),
-            "environment": table.environment_of(
-                model.name, entry.version, entry.digest or ""
-            ).model_dump(exclude={"python"}),  # a path of this node
+            # The Python is a path of this node.
+            "environment": table.environment_of(ref).model_dump(exclude={"python"}),
             "input_example": (description.get("example") or {}).get("serving"),
             "replicas": [_replica(one) for one in replicas],
             "created_at": to_rfc3339(entry.created_at),
@@ -270,29 +271,13 @@ def _policy(policy: Policy) -> dict[str, Any]:
     return policy.model_dump(exclude_none=True, exclude={"problems"})
 
 
-def _replicas(services: Services, model: str, entry: CatalogueVersion) -> list[Resident]:
-    wanted = (model, entry.version)
+def _replicas(services: Services, ref: ArtifactRef, entry: CatalogueVersion) -> list[Resident]:
     found = [
         one
         for one in services.residents.residents()
-        if (one.key.model, one.key.version) == wanted and has_bytes(entry, one.key.digest)
+        if one.key[:2] == ref[:2] and has_bytes(entry, one.key.digest)
     ]
     return sorted(found, key=lambda one: one.number)
-
-
-def _trouble(services: Services, model: str, entry: CatalogueVersion) -> tuple[str, float] | None:
-    """Return why a version pauses, and for how many more seconds."""
-    if entry.digest is None:
-        return None
-    return services.residents.load_history.trouble(ReplicaKey(model, entry.version, entry.digest))
-
-
-def _keeps_dying(services: Services, model: CatalogueModel, entry: CatalogueVersion) -> str | None:
-    """Return how often a version's replicas died lately, or None."""
-    if entry.digest is None:
-        return None
-    key = ReplicaKey(model.name, entry.version, entry.digest)
-    return services.residents.load_history.keeps_dying(key)
 
 
 def _state(entry: CatalogueVersion, replicas: list[Resident]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from gateway.contract import ReplicaKey
+from gateway.contract import ArtifactRef
 from gateway.observability.tally import BUCKETS, Tally, bucket_of
 
 _MOST_VERSIONS = 16_384
@@ -50,10 +50,10 @@ class LiveTallies:
     """
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[ReplicaKey, _Entry] = OrderedDict()  # the last used is the last
+        self._entries: OrderedDict[ArtifactRef, _Entry] = OrderedDict()  # the last used is the last
         self._period = 0
 
-    def count(self, key: ReplicaKey, seconds: float | None) -> None:
+    def count(self, key: ArtifactRef, seconds: float | None) -> None:
         """Count a request, with the seconds of the model's call, or None if it failed."""
         entry = self._entry(key)
         if seconds is None:
@@ -62,16 +62,16 @@ class LiveTallies:
             entry.answered += 1
             entry.buckets[bucket_of(seconds)] += 1
 
-    def requests(self, key: ReplicaKey) -> int:
+    def requests(self, key: ArtifactRef) -> int:
         """Return the number of a version's requests; costs less than its tally."""
         entry = self._entry(key)
         return entry.answered + entry.faults
 
-    def total(self, key: ReplicaKey) -> Tally:
+    def total(self, key: ArtifactRef) -> Tally:
         """Return all requests of a version."""
         return self._entry(key).total()
 
-    def recent(self, key: ReplicaKey) -> Tally:
+    def recent(self, key: ArtifactRef) -> Tally:
         """Return the requests of a version in this period and the one before."""
         entry = self._entry(key)
         return entry.total().since(entry.marks[0])
@@ -80,7 +80,7 @@ class LiveTallies:
         """Begin the next period."""
         self._period += 1
 
-    def _entry(self, key: ReplicaKey) -> _Entry:
+    def _entry(self, key: ArtifactRef) -> _Entry:
         entry = self._entries.get(key)
         if entry is None:
             entry = self._entries[key] = _Entry(self._period)

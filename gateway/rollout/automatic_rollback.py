@@ -18,12 +18,12 @@ from functools import partial
 
 import structlog
 
-from gateway.contract import ActiveAlias, ReplicaKey
+from gateway.contract import ActiveAlias, AliasRef
 from gateway.errors import RolloutRefusedError
 from gateway.observability import LiveTallies, Tally
 from gateway.rollout.live_comparison import Margins, why_worse
 from gateway.rollout.rollout import Rollout
-from gateway.routing import AliasKey, Node
+from gateway.routing import Node
 
 _LOOK_EVERY_S = 1.0
 _RETRY_S = 10.0
@@ -49,10 +49,6 @@ class _Promotion:
     start: Tally
     try_at: float = 0.0
 
-    @property
-    def key(self) -> ReplicaKey:
-        return ReplicaKey(self.active.model, self.active.version, self.active.digest)
-
 
 class AutomaticRollback:
     """Rolls back promotions that live traffic shows to be worse. Event loop only."""
@@ -73,10 +69,10 @@ class AutomaticRollback:
         self._margins = margins
         self._window_s = window_s
         self._clock = clock
-        self._observed: dict[AliasKey, _Promotion] = {}
-        self._rollbacks: dict[AliasKey, asyncio.Task[None]] = {}
+        self._observed: dict[AliasRef, _Promotion] = {}
+        self._rollbacks: dict[AliasRef, asyncio.Task[None]] = {}
         self._period_began = clock()
-        self._table_seen: Mapping[AliasKey, ActiveAlias] | None = None
+        self._table_seen: Mapping[AliasRef, ActiveAlias] | None = None
         self._seen_at = 0
 
     async def run(self) -> None:
@@ -125,7 +121,7 @@ class AutomaticRollback:
         # Last: if an alias raised, the next look follows the same moves again.
         self._table_seen, self._seen_at = active, seen_at
 
-    def _follow_alias(self, alias: AliasKey, entry: ActiveAlias | None) -> None:
+    def _follow_alias(self, alias: AliasRef, entry: ActiveAlias | None) -> None:
         promotion = self._observed.get(alias)
         if promotion is not None and entry is not None and _is_same(promotion.active, entry):
             promotion.active = entry  # it may have got its policy since
@@ -146,19 +142,18 @@ class AutomaticRollback:
         left_s = entry.since + self._window_s - self._node.clock()
         return self._clock() + left_s if 0 < left_s <= self._window_s + _LOOK_EVERY_S else None
 
-    def _begin(self, alias: AliasKey, entry: ActiveAlias, ends_at: float) -> None:
-        old = ReplicaKey(entry.model, entry.previous_version or 0, entry.previous_digest or "")
-        new = ReplicaKey(entry.model, entry.version, entry.digest)
-        tallies = self._live_tallies
-        self._observed[alias] = _Promotion(entry, ends_at, tallies.recent(old), tallies.total(new))
+    def _begin(self, alias: AliasRef, entry: ActiveAlias, ends_at: float) -> None:
+        tallies, before = self._live_tallies, entry.previous_ref
+        old = Tally() if before is None else tallies.recent(before)
+        self._observed[alias] = _Promotion(entry, ends_at, old, tallies.total(entry.ref))
 
-    def _end(self, alias: AliasKey) -> None:
+    def _end(self, alias: AliasRef) -> None:
         del self._observed[alias]
         self._node.warnings.pop(alias, None)
 
     # --- rollback ---------------------------------------------------------------------------------
 
-    def _roll_back_if_worse(self, alias: AliasKey, promotion: _Promotion) -> None:
+    def _roll_back_if_worse(self, alias: AliasRef, promotion: _Promotion) -> None:
         reason = self._why_worse(promotion)
         if reason is not None:
             task = asyncio.get_running_loop().create_task(self._roll_back(alias, promotion, reason))
@@ -166,7 +161,7 @@ class AutomaticRollback:
             task.add_done_callback(partial(self._rolled_back, alias))
 
     def _why_worse(self, promotion: _Promotion) -> str | None:
-        key = promotion.key
+        key = promotion.active.ref
         requests = self._live_tallies.requests(key) - promotion.start.requests
         if requests < self._margins.min_requests:
             return None
@@ -174,27 +169,25 @@ class AutomaticRollback:
         why = why_worse(promotion.old, new, self._margins)
         return why and f"version {key.version} did worse on live traffic: {why}"
 
-    async def _roll_back(self, alias: AliasKey, promotion: _Promotion, reason: str) -> None:
+    async def _roll_back(self, alias: AliasRef, promotion: _Promotion, reason: str) -> None:
         try:
             await self._rollout.roll_back(promotion.active, reason)
         except RolloutRefusedError as error:
             self._warn(alias, promotion, reason, error.message)
         except Exception:  # noqa: BLE001  # a fault in one promotion must not end the watch
-            _log.exception("rollback.failed", model=alias[0], alias=alias[1])
+            _log.exception("rollback.failed", **alias._asdict())
         finally:
             promotion.try_at = self._clock() + _RETRY_S
 
-    def _rolled_back(self, alias: AliasKey, _: asyncio.Task[None]) -> None:
+    def _rolled_back(self, alias: AliasRef, _: asyncio.Task[None]) -> None:
         del self._rollbacks[alias]
 
-    def _warn(self, alias: AliasKey, promotion: _Promotion, reason: str, why_not: str) -> None:
+    def _warn(self, alias: AliasRef, promotion: _Promotion, reason: str, why_not: str) -> None:
         """Report that an alias stays although its version does worse. It is tried again."""
         if self._node.table.active.get(alias) != promotion.active:
             return
         if alias not in self._node.warnings:
-            _log.warning(
-                "rollback.refused", model=alias[0], alias=alias[1], reason=reason, why_not=why_not
-            )
+            _log.warning("rollback.refused", **alias._asdict(), reason=reason, why_not=why_not)
         self._node.warnings[alias] = f"{reason}; the rollback failed: {why_not}"
 
 

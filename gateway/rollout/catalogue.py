@@ -8,16 +8,17 @@ from collections.abc import Collection
 
 from gateway.contract import (
     CONTRACT_VERSION,
+    AliasRef,
+    ArtifactRef,
     Catalogue,
     CatalogueAck,
     CatalogueModel,
     ModelChange,
-    ReplicaKey,
     UnchangedCatalogue,
 )
 from gateway.errors import GatewayError, RolloutRefusedError
 from gateway.observability import Telemetry
-from gateway.routing import AliasKey, Node, RouteTable, TableFile
+from gateway.routing import Node, RouteTable, TableFile
 from gateway.serving import ResidentSet
 
 
@@ -135,7 +136,7 @@ class CatalogueChanges:
         ``models``: the models with other versions; None: any model may have some.
         """
         before = self._node.table
-        moved: list[AliasKey] = []
+        moved: list[AliasRef] = []
         if table.active is not before.active:
             moved = [key for key, one in table.active.items() if one is not before.active[key]]
             await asyncio.to_thread(self._table_file.keep_change, table, moved)
@@ -144,10 +145,9 @@ class CatalogueChanges:
     def _renew_mended_copies(self, before: RouteTable) -> None:
         """Let damaged copies that were fetched again be loaded without a pause."""
         for one in self._node.damaged():
-            key = ReplicaKey(one.model, one.version, one.digest)
-            if _lists(self._node.table, key) and not _lists(before, key):
+            if _lists(self._node.table, one.ref) and not _lists(before, one.ref):
                 self._node.copy_whole(one.digest)
-                self._residents.renew(key)
+                self._residents.renew(one.ref)
 
     async def _forget_unlisted(self) -> None:
         await self._telemetry.forget_all_but(self._is_known)
@@ -164,7 +164,7 @@ def _has_fewer(before: RouteTable, model: CatalogueModel) -> bool:
     )
 
 
-def _lists(table: RouteTable, key: ReplicaKey) -> bool:
+def _lists(table: RouteTable, key: ArtifactRef) -> bool:
     """Return whether a table lists these bytes of a version as present on this node."""
     with contextlib.suppress(GatewayError):
         return table.version(key.model, key.version).digest == key.digest

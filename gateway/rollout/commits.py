@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import structlog
 
+from gateway.contract import AliasRef
 from gateway.errors import RolloutRefusedError, TableFileError
 from gateway.observability import Telemetry
-from gateway.routing import AliasKey, Node, RouteTable, TableFile
+from gateway.routing import Node, RouteTable, TableFile
 
 _log = structlog.get_logger("gateway.rollout.commits")
 
@@ -31,7 +32,7 @@ class _Change:
         done: The tables before and after the change.
     """
 
-    key: AliasKey
+    key: AliasRef
     decide: Decide
     done: asyncio.Future[tuple[RouteTable, RouteTable]]
 
@@ -51,7 +52,7 @@ class Commits:
         self._waiting: list[_Change] = []
         self._committing: asyncio.Task[None] | None = None
 
-    async def commit(self, key: AliasKey, decide: Decide) -> tuple[RouteTable, RouteTable]:
+    async def commit(self, key: AliasRef, decide: Decide) -> tuple[RouteTable, RouteTable]:
         """Commit a change of one alias, together with the other changes that wait.
 
         Args:
@@ -120,7 +121,7 @@ class Commits:
                         one.done.set_exception(refused)
                 return
             # The catalogue cannot have changed since: its changes hold the same lock.
-            self._node.replace(table, moved, models={model for model, _ in moved})
+            self._node.replace(table, moved, models={alias.model for alias in moved})
             self._telemetry.generation.set(table.generation)
         for one, before, after in decided:
             if not one.done.done():

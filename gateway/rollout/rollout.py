@@ -16,13 +16,14 @@ from gateway.contract import (
     ActivateAck,
     ActivateRequest,
     ActiveAlias,
-    AliasName,
+    AliasBody,
+    AliasRef,
     AliasTarget,
     AllowAck,
     AllowRequest,
+    ArtifactRef,
     NodeState,
     RefusedDigest,
-    ReplicaKey,
     RetireAck,
     RetireRequest,
 )
@@ -31,7 +32,7 @@ from gateway.observability import Telemetry
 from gateway.rollout.catalogue import CatalogueChanges
 from gateway.rollout.commits import Commits
 from gateway.rollout.staging import Staging
-from gateway.routing import AliasKey, Node, RouteTable, TableFile
+from gateway.routing import Node, RouteTable, TableFile
 from gateway.serving import ResidentSet
 
 _log = structlog.get_logger("gateway.rollout")
@@ -74,19 +75,17 @@ class Rollout:
         Raises:
             RolloutRefusedError: The activation is not admissible; nothing has changed.
         """
-        key = (request.model, request.alias)
+        key = request.alias_ref
 
         def decide(table: RouteTable) -> RouteTable:
             present = table.active.get(key)
-            if present and (present.version, present.digest) == (request.version, request.digest):
+            if present and present.ref == request.ref:
                 # A repeated request: the first acknowledgement may have been lost.
                 return table
             self._admit(table, request)
             entry = ActiveAlias(
-                model=request.model,
                 alias=request.alias,
-                version=request.version,
-                digest=request.digest,
+                **request.ref._asdict(),
                 since=self._node.clock(),
                 previous_version=present.version if present else None,
                 previous_digest=present.digest if present else None,
@@ -99,7 +98,7 @@ class Rollout:
             self.staging.dismiss(request.stage_id)
         active = after.active[key]
         if before.active.get(key) is not active:
-            self._telemetry.swaps.labels(request.model, request.alias).inc()
+            self._telemetry.swaps.labels(*key).inc()
             _log.info(
                 "activation.completed",
                 model=request.model,
@@ -117,7 +116,7 @@ class Rollout:
             _check_generation(table, request.if_generation)
         else:
             _check_active(table, request, request.if_active)
-        refused = table.refused_digest(request.model, request.alias, request.digest)
+        refused = table.refused_digest(request.alias_ref, request.digest)
         if refused is not None:
             raise RolloutRefusedError("digest_refused", refused.reason)
         if not self.staging.was_warmed(request):
@@ -137,22 +136,22 @@ class Rollout:
         if alias is None:
             _check_generation(self._node.table, request.if_generation)
         else:
-            await self._retire_alias((model, alias), request.if_generation)
+            await self._retire_alias(AliasRef(model, alias), request.if_generation)
         if request.version is not None:
             self._retire_version(self._node.table, model, request.version)
         if request.stage_id is not None:
             self.staging.dismiss(request.stage_id)
         return RetireAck(generation=self._node.table.generation)
 
-    async def _retire_alias(self, key: AliasKey, if_generation: int | None) -> None:
+    async def _retire_alias(self, key: AliasRef, if_generation: int | None) -> None:
         def decide(table: RouteTable) -> RouteTable:
             _check_generation(table, if_generation)
-            return table.without_alias(*key) if key in table.active else table
+            return table.without_alias(key) if key in table.active else table
 
         before, after = await self._commits.commit(key, decide)
         if key in before.active and key not in after.active:
             self._telemetry.forget_alias(*key)
-            _log.info("alias.retired", model=key[0], alias=key[1])
+            _log.info("alias.retired", **key._asdict())
 
     def _retire_version(self, table: RouteTable, model: str, version: int) -> None:
         aliases = [a for a, one in table.active_of(model).items() if one.version == version]
@@ -178,7 +177,7 @@ class Rollout:
         Raises:
             RolloutRefusedError: The rollback is not possible; nothing has changed.
         """
-        key = (bad.model, bad.alias)
+        key = bad.alias_ref
 
         def decide(table: RouteTable) -> RouteTable:
             if table.active.get(key) != bad:
@@ -189,12 +188,11 @@ class Rollout:
         back = _previous(self._node.table, bad)
         async with self.staging.warmed(back, bad):
             _, after = await self._commits.commit(key, decide)
-        self._telemetry.swaps.labels(bad.model, bad.alias).inc()
-        self._telemetry.rollbacks.labels(bad.model, bad.alias).inc()
+        self._telemetry.swaps.labels(*key).inc()
+        self._telemetry.rollbacks.labels(*key).inc()
         _log.warning(
             "rollback.completed",
-            model=bad.model,
-            alias=bad.alias,
+            **key._asdict(),
             version=back.version,
             rejected=bad.version,
             generation=after.generation,
@@ -207,15 +205,15 @@ class Rollout:
         Raises:
             RolloutRefusedError: The table could not be written.
         """
-        refused = (request.model, request.alias, request.digest)
+        key, digest = request.alias_ref, request.digest
 
         def decide(table: RouteTable) -> RouteTable:
-            is_refused = table.refused_digest(*refused) is not None
-            return table.without_refused_digest(*refused) if is_refused else table
+            is_refused = table.refused_digest(key, digest) is not None
+            return table.without_refused_digest(key, digest) if is_refused else table
 
-        before, after = await self._commits.commit((request.model, request.alias), decide)
+        before, after = await self._commits.commit(key, decide)
         if before is not after:
-            _log.info("digest.allowed", model=request.model, alias=request.alias)
+            _log.info("digest.allowed", **key._asdict())
         return AllowAck(generation=after.generation)
 
     async def observe(self, after: int, of: str | None = None) -> NodeState:
@@ -248,7 +246,7 @@ class Rollout:
             catalogue_epoch=node.catalogue_epoch,
             since=None if whole else after,
             active=[active[key] for key in keys if key in active],
-            inactive=[AliasName(model=m, alias=a) for m, a in keys if (m, a) not in active],
+            inactive=[AliasBody(**key._asdict()) for key in keys if key not in active],
             standbys=self.staging.standbys(),
             wanted=node.wanted() if wishes is None else node.wanted_of(wishes),
             unwanted=[] if wishes is None else node.unwanted_of(wishes),
@@ -277,7 +275,7 @@ def _check_generation(table: RouteTable, expected: int | None) -> None:
 
 
 def _check_active(table: RouteTable, request: ActivateRequest, expected: AliasTarget) -> None:
-    found = table.active.get((request.model, request.alias))
+    found = table.active.get(request.alias_ref)
     meant = (found.version, found.digest) if found else (None, None)
     if meant != (expected.version, expected.digest):
         raise RolloutRefusedError(
@@ -287,35 +285,32 @@ def _check_active(table: RouteTable, request: ActivateRequest, expected: AliasTa
         )
 
 
-def _previous(table: RouteTable, bad: ActiveAlias) -> ReplicaKey:
+def _previous(table: RouteTable, bad: ActiveAlias) -> ArtifactRef:
     """Return the version that an alias pointed at before.
 
     Raises:
         RolloutRefusedError: The alias cannot point at it now.
     """
     reason = table.why_no_rollback(bad)
-    if reason is not None or bad.previous_version is None or bad.previous_digest is None:
+    if reason is not None or bad.previous_ref is None:
         raise RolloutRefusedError("unknown_version", reason or "there is no version before")
-    return ReplicaKey(bad.model, bad.previous_version, bad.previous_digest)
+    return bad.previous_ref
 
 
 def _rolled_back(
-    table: RouteTable, bad: ActiveAlias, back: ReplicaKey, reason: str, now: float
+    table: RouteTable, bad: ActiveAlias, back: ArtifactRef, reason: str, now: float
 ) -> tuple[ActiveAlias, RefusedDigest]:
     """Return the alias after a rollback, and the digest that it is refused."""
     entry = ActiveAlias(
-        model=bad.model,
         alias=bad.alias,
-        version=back.version,
-        digest=back.digest,
+        **back._asdict(),
         since=now,
         previous_version=bad.version,
         previous_digest=bad.digest,
         asked_by="gateway",
     )
     refused = RefusedDigest(
-        model=bad.model,
-        alias=bad.alias,
+        **bad.alias_ref._asdict(),
         digest=bad.digest,
         reason=f"automatic rollback to version {back.version}: {reason}",
         version=bad.version,

@@ -15,8 +15,8 @@ from gateway.contract import (
     LATEST,
     ActivateRequest,
     ActiveAlias,
+    ArtifactRef,
     Policy,
-    ReplicaKey,
     StageAck,
     StageFailure,
     StageOutcome,
@@ -66,16 +66,10 @@ class Staging:
 
     def was_warmed(self, request: ActivateRequest) -> bool:
         """Return whether this gateway has loaded and warmed the bytes of a request."""
-        key = ReplicaKey(request.model, request.version, request.digest)
-        if self._residents.is_ready(key):
+        if self._residents.is_ready(request.ref):
             return True
         outcome = self._outcomes.get(request.stage_id or "")
-        return (
-            outcome is not None
-            and outcome.failure is None
-            and (outcome.model, outcome.version, outcome.digest)
-            == (request.model, request.version, request.digest)
-        )
+        return outcome is not None and outcome.failure is None and outcome.ref == request.ref
 
     def dismiss(self, stage_id: str) -> None:
         """End a standby that was activated, or whose time is over."""
@@ -87,7 +81,7 @@ class Staging:
             self._node.changed()
 
     @contextlib.asynccontextmanager
-    async def warmed(self, back: ReplicaKey, bad: ActiveAlias) -> AsyncIterator[None]:
+    async def warmed(self, back: ArtifactRef, bad: ActiveAlias) -> AsyncIterator[None]:
         """Keep a worker of the version before a promotion up, if there is room for one.
 
         It comes up beside the promoted version, unless the policy unloads that one first. Without
@@ -98,19 +92,16 @@ class Staging:
         """
         request = StageRequest(
             stage_id=f"rollback-{uuid.uuid4().hex}",
-            model=back.model,
-            version=back.version,
-            digest=back.digest,
+            **back._asdict(),
             alias=bad.alias,
             replaces=bad.version,
         )
-        replaced = ReplicaKey(bad.model, bad.version, bad.digest)
         try:
             await self._residents.stage(
                 back,
                 request.stage_id,
-                replaces=replaced,
-                swap=self._swap(request, replaced, self._node.table.policy_of(*back)),
+                replaces=bad.ref,
+                swap=self._swap(request, bad.ref, self._node.table.policy_of(back)),
                 replicas=1,  # one is better than the bad ones; its siblings come in their turn
                 wait_s=self._stage_wait_s,
             )
@@ -155,8 +146,8 @@ class Staging:
         self, request: StageRequest, log: structlog.stdlib.BoundLogger
     ) -> messages.Loaded:
         """Load and warm a version; then it stands by, or is the first to make room."""
-        key = ReplicaKey(request.model, request.version, request.digest)
-        policy = self._node.table.policy_of(request.model, request.version, request.digest)
+        key = request.ref
+        policy = self._node.table.policy_of(key)
         replaced = self._replaced(request)
         swap = self._swap(request, replaced, policy)
         log.info("stage.started", replaces=request.replaces, swap=swap)
@@ -175,19 +166,17 @@ class Staging:
             self._residents.demote(key)
         return loaded
 
-    def _replaced(self, request: StageRequest) -> ReplicaKey | None:
+    def _replaced(self, request: StageRequest) -> ArtifactRef | None:
         """Return the bytes that the alias points at: two aliases may share only a number."""
         if request.replaces is None:
             return None
-        standby = ReplicaKey(request.model, request.version, request.digest)
         for alias, active in self._node.table.active_of(request.model).items():
-            key = ReplicaKey(request.model, active.version, active.digest)
             is_it = request.alias in (None, alias) and active.version == request.replaces
-            if is_it and key != standby:
-                return key
+            if is_it and active.ref != request.ref:
+                return active.ref
         return None
 
-    def _swap(self, request: StageRequest, replaced: ReplicaKey | None, policy: Policy) -> str:
+    def _swap(self, request: StageRequest, replaced: ArtifactRef | None, policy: Policy) -> str:
         """Return how to swap: never at the cost of another alias that keeps the old version.
 
         ``latest`` alone does not count: a promotion or a rollback is worth more.
@@ -197,8 +186,7 @@ class Staging:
         with contextlib.suppress(GatewayError):  # the model is not listed any more
             aspired = table.model(request.model).aliases
         for alias, active in table.active_of(request.model).items():
-            means = ReplicaKey(request.model, active.version, active.digest)
-            stays = means == replaced and aspired.get(alias) != request.version
+            stays = active.ref == replaced and aspired.get(alias) != request.version
             if stays and alias not in (request.alias, LATEST):
                 return "blue_green"
         return policy.swap or "blue_green"
@@ -219,9 +207,7 @@ class Staging:
         outcome = StageOutcome.model_validate(
             {
                 "stage_id": request.stage_id,
-                "model": request.model,
-                "version": request.version,
-                "digest": request.digest,
+                **request.ref._asdict(),
                 "failure": failure if failure in _FAILURES or failure is None else "load_failed",
                 "message": message,
                 "durations_s": durations,

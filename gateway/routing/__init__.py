@@ -2,11 +2,10 @@
 
 from gateway.routing.lazy_versions import ListedVersions
 from gateway.routing.node import Node, WantedVersion
-from gateway.routing.route_table import AliasKey, Route, RouteTable, has_bytes
+from gateway.routing.route_table import Route, RouteTable, has_bytes
 from gateway.routing.table_file import TableFile
 
 __all__ = [
-    "AliasKey",
     "ListedVersions",
     "Node",
     "Route",

@@ -11,9 +11,17 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Generic, NamedTuple, TypeVar
 
-from gateway.contract import DamagedCopy, Event, StageOutcome, Unwanted, Wanted
+from gateway.contract import (
+    AliasRef,
+    ArtifactRef,
+    DamagedCopy,
+    Event,
+    StageOutcome,
+    Unwanted,
+    Wanted,
+)
 from gateway.errors import GatewayError
-from gateway.routing.route_table import AliasKey, RouteTable
+from gateway.routing.route_table import RouteTable
 
 CONTROL_PLANE_SILENT_S = 15.0
 _MAX_WANTED = 16_384
@@ -93,8 +101,8 @@ class Node:
         self.seq = int(clock() * 1000)
         self.catalogue_writer: str | None = None
         self.catalogue_epoch: int | None = None
-        self.warnings: dict[tuple[str, str], str] = {}
-        """By model and alias: what is wrong with the version that it means."""
+        self.warnings: dict[AliasRef, str] = {}
+        """What is wrong with the version that an alias means."""
         self._table = table
         self._monotonic = monotonic
         self._heard_at = monotonic()
@@ -103,7 +111,7 @@ class Node:
         self._wanted_of: dict[str, set[WantedVersion]] = {}
         self._damaged: dict[str, DamagedCopy] = {}
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
-        self._moves = _Moves[AliasKey](self.seq)
+        self._moves = _Moves[AliasRef](self.seq)
         self._wanted_moves = _Moves[WantedVersion](self.seq)
         self._met_at: deque[float] = deque(maxlen=_MET_REMEMBERED)
         self._change = asyncio.Event()
@@ -117,7 +125,7 @@ class Node:
     def replace(
         self,
         table: RouteTable,
-        moved: Iterable[AliasKey] | None = None,
+        moved: Iterable[AliasRef] | None = None,
         *,
         news: bool = True,
         models: Collection[str] | None = None,
@@ -150,7 +158,7 @@ class Node:
         if is_last and not count:
             self._met_at.clear()
 
-    def changed(self, moved: Iterable[AliasKey] = (), wanted: Iterable[WantedVersion] = ()) -> None:
+    def changed(self, moved: Iterable[AliasRef] = (), wanted: Iterable[WantedVersion] = ()) -> None:
         """Give the state a new number, and wake those that wait for a change.
 
         Args:
@@ -176,7 +184,7 @@ class Node:
         """Wait for the next table, or any other change."""
         await self._table_change.wait()
 
-    def moved_after(self, seq: int) -> frozenset[AliasKey] | None:
+    def moved_after(self, seq: int) -> frozenset[AliasRef] | None:
         """Return the aliases that moved after a state, or None if that is no longer known."""
         return self._moves.after(seq) if seq <= self.seq else None
 
@@ -236,15 +244,13 @@ class Node:
 
     # --- copies that are damaged ------------------------------------------------------------------
 
-    def copy_damaged(self, model: str, version: int, digest: str, reason: str) -> None:
+    def copy_damaged(self, ref: ArtifactRef, reason: str) -> None:
         """Report a copy that cannot be loaded, until it is whole.
 
         Beyond a bound the oldest report is dropped; the next load that fails repeats it.
         """
-        self._damaged.pop(digest, None)
-        self._damaged[digest] = DamagedCopy(
-            model=model, version=version, digest=digest, at=self.clock(), reason=reason
-        )
+        self._damaged.pop(ref.digest, None)
+        self._damaged[ref.digest] = DamagedCopy(**ref._asdict(), at=self.clock(), reason=reason)
         if len(self._damaged) > _MAX_DAMAGED:
             del self._damaged[next(iter(self._damaged))]
         self.changed()
@@ -294,7 +300,7 @@ class Node:
         return list(self._events)
 
 
-def _differences(before: RouteTable, after: RouteTable) -> Iterable[AliasKey]:
+def _differences(before: RouteTable, after: RouteTable) -> Iterable[AliasRef]:
     if before.active is after.active:
         return ()
     keys = before.active.keys() | after.active.keys()
@@ -304,7 +310,7 @@ def _differences(before: RouteTable, after: RouteTable) -> Iterable[AliasKey]:
 def _is_met(table: RouteTable, model: str, version: int, alias: str | None) -> bool:
     """Whether a wanted alias is active, or a wanted version's bytes are on the node."""
     if alias is not None:
-        return (model, alias) in table.active
+        return AliasRef(model, alias) in table.active
     try:
         return table.version(model, version).digest is not None
     except GatewayError:

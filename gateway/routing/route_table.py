@@ -14,6 +14,8 @@ from typing import Any
 from gateway.contract import (
     LATEST,
     ActiveAlias,
+    AliasRef,
+    ArtifactRef,
     Catalogue,
     CatalogueModel,
     CatalogueVersion,
@@ -41,9 +43,6 @@ LOADING_RETRY_AFTER_S = 2.0
 _MOST_REFUSED_OF_ALIAS = 16
 _NO_POLICY = Policy()
 
-AliasKey = tuple[str, str]
-"""A model's name and one of its aliases."""
-
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -51,6 +50,7 @@ class Route:
 
     Attributes:
         digest: The artifact in this node's store, or None if it was not fetched yet.
+        ref: The version and its bytes; without a digest, its digest is empty.
         generation: The generation of the table that resolved it.
         timeout_s: The model's time-out, or None if no tag sets one.
     """
@@ -60,6 +60,11 @@ class Route:
     digest: str | None
     generation: int
     timeout_s: float | None = None
+    ref: ArtifactRef = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Build the reference once: every request of the version uses it."""
+        object.__setattr__(self, "ref", ArtifactRef(self.model, self.version, self.digest or ""))
 
 
 class _Versions:
@@ -157,12 +162,12 @@ class _Index:
             models[name] = model
         return _Index(models, self.versions.with_model(models, name))
 
-    def describes(self, model: str, version: int, digest: str) -> bool:
+    def describes(self, ref: ArtifactRef) -> bool:
         """Whether a version is listed with these bytes, and so with their tags and environment."""
-        entry = self.versions.get((model, version))
+        entry = self.versions.get(ref[:2])
         if entry is None or entry.state is VersionState.DELETED:
             return False
-        return has_bytes(entry, digest)
+        return has_bytes(entry, ref.digest)
 
 
 @dataclass(frozen=True)
@@ -173,14 +178,14 @@ class RouteTable:
         generation: Counts activations and retirements, over restarts too.
         default_alias: Used where neither caller nor model names a version.
         catalogue: The last one that the control plane published, or None.
-        active: Model and alias → where it points.
+        active: Where each alias points.
         refused_digests: What automatic rollbacks refuse to aliases.
     """
 
     default_alias: str
     generation: int = 0
     catalogue: Catalogue | None = None
-    active: Mapping[tuple[str, str], ActiveAlias] = field(default_factory=dict)
+    active: Mapping[AliasRef, ActiveAlias] = field(default_factory=dict)
     refused_digests: tuple[RefusedDigest, ...] = ()
     # Successful lookups only, so the memo is bounded by the table's own size.
     _memo: dict[tuple[str, Selector | None], Route] = field(
@@ -192,16 +197,13 @@ class RouteTable:
         return _Index.of(self.catalogue)
 
     @property
-    def targets(self) -> frozenset[tuple[str, int, str]]:
-        """What the active aliases point at: model, version, digest. Not cached."""
-        return frozenset((one.model, one.version, one.digest) for one in self.active.values())
+    def targets(self) -> frozenset[ArtifactRef]:
+        """What the active aliases point at. Not cached."""
+        return frozenset(one.ref for one in self.active.values())
 
-    def is_target(self, model: str, version: int, digest: str) -> bool:
+    def is_target(self, ref: ArtifactRef) -> bool:
         """Whether an active alias points at these bytes of a version."""
-        return any(
-            (one.version, one.digest) == (version, digest)
-            for one in self._active_of.get(model, {}).values()
-        )
+        return any(one.ref == ref for one in self._active_of.get(ref.model, {}).values())
 
     @cached_property
     def _active_of(self) -> Mapping[str, Mapping[str, ActiveAlias]]:
@@ -296,94 +298,88 @@ class RouteTable:
             raise self._unlisted(f"version {version} of model {model!r}")
         raise VersionNotFoundError(f"model {model!r} has no version {version}")
 
-    def policy_of(self, model: str, version: int, digest: str | None) -> Policy:
+    def policy_of(self, ref: ArtifactRef) -> Policy:
         """Return the policy of a version; an empty one if it is not listed.
 
-        The bytes of a predecessor, by their ``digest``, keep the policy that they had.
+        The bytes of a predecessor keep the policy that they had.
         """
-        kept = self._kept(model, version, digest)
+        kept = self._kept(ref)
         if kept is not None and kept.policy is not None:
             return kept.policy
-        listed = self._index.models.get(model)
+        listed = self._index.models.get(ref.model)
         if listed is None:
             return _NO_POLICY
-        entry = self._index.versions.get((model, version))
+        entry = self._index.versions.get(ref[:2])
         return listed.policy.with_own(entry.policy if entry else None)
 
-    def is_out_of_reach(self, model: str, version: int, digest: str) -> bool:
+    def is_out_of_reach(self, ref: ArtifactRef) -> bool:
         """Whether no caller can mean these bytes: no alias and no listed version has them."""
-        if self.is_target(model, version, digest):
+        if self.is_target(ref):
             return False
-        entry = self._index.versions.get((model, version))
-        return self._is_complete if entry is None else not has_bytes(entry, digest)
+        entry = self._index.versions.get(ref[:2])
+        return self._is_complete if entry is None else not has_bytes(entry, ref.digest)
 
-    def environment_of(self, model: str, version: int, digest: str) -> Environment:
+    def environment_of(self, ref: ArtifactRef) -> Environment:
         """Return the environment of these bytes; the shared one if it is unknown."""
-        kept = self._kept(model, version, digest)
+        kept = self._kept(ref)
         if kept is not None and kept.environment is not None:
             return kept.environment
-        entry = self._index.versions.get((model, version))
+        entry = self._index.versions.get(ref[:2])
         return entry.environment if entry is not None else Environment()
 
-    def _kept(self, model: str, version: int, digest: str | None) -> ActiveAlias | None:
+    def _kept(self, ref: ArtifactRef) -> ActiveAlias | None:
         """Return an active alias that keeps the policy of unlisted bytes, or None."""
-        if digest is None or not self.is_target(model, version, digest):
+        if self._index.describes(ref):
             return None
-        if self._index.describes(model, version, digest):
-            return None
-        same = (
-            one
-            for one in self._active_of[model].values()
-            if (one.version, one.digest) == (version, digest)
-        )
-        return next((one for one in same if one.policy is not None), None)
+        of_model = self._active_of.get(ref.model, {}).values()
+        return next((one for one in of_model if one.ref == ref and one.policy is not None), None)
 
     def active_of(self, model: str) -> dict[str, ActiveAlias]:
         """Return the active aliases of a model."""
         return dict(self._active_of.get(model, {}))
 
-    def refused_digest(self, model: str, alias: str, digest: str) -> RefusedDigest | None:
+    def refused_digest(self, alias: AliasRef, digest: str) -> RefusedDigest | None:
         """Return what refuses this activation, or None."""
-        wanted = (model, alias, digest)
-        return next(
-            (h for h in self.refused_digests if (h.model, h.alias, h.digest) == wanted), None
-        )
+        of_alias = (one for one in self.refused_digests if one.alias_ref == alias)
+        return next((one for one in of_alias if one.digest == digest), None)
 
     def why_no_rollback(self, active: ActiveAlias) -> str | None:
         """Return why an alias cannot be rolled back to its previous version, or None.
 
         Without a catalogue entry, nothing is known against a version.
         """
-        version, digest = active.previous_version, active.previous_digest
-        if version is None or digest is None:
+        back = active.previous_ref
+        if back is None:
             return "it has no previous version"
-        refused = self.refused_digest(active.model, active.alias, digest)
+        refused = self.refused_digest(active.alias_ref, back.digest)
         if refused is not None:
-            return f"it was rolled back from version {version} before: {refused.reason}"
-        if (gone := self.why_gone(active.model, version, digest)) is not None:
+            return f"it was rolled back from version {back.version} before: {refused.reason}"
+        if (gone := self.why_gone(back)) is not None:
             return gone
-        entry = self._index.versions.get((active.model, version))
+        entry = self._index.versions.get(back[:2])
         if entry is None:
             return None
         if entry.rejected:
-            return f"version {version} may not serve: {entry.reason}"
-        if entry.digest != digest:
-            return f"version {version} cannot be loaded: {entry.reason or 'its bytes are gone'}"
+            return f"version {back.version} may not serve: {entry.reason}"
+        if entry.digest != back.digest:
+            return (
+                f"version {back.version} cannot be loaded: {entry.reason or 'its bytes are gone'}"
+            )
         return None
 
-    def why_gone(self, model: str, version: int, digest: str) -> str | None:
+    def why_gone(self, ref: ArtifactRef) -> str | None:
         """Return why a version's bytes would not be fetched again, or None if they would.
 
         Without a catalogue, None.
         """
-        entry = self._index.versions.get((model, version))
+        version, entry = ref.version, self._index.versions.get(ref[:2])
         if entry is None and not self._is_complete:
             return None
         if entry is None or entry.state is VersionState.DELETED:
             return f"the registry no longer has version {version}"
         if entry.state is VersionState.QUARANTINED:
             return f"version {version} may not serve: {entry.reason}"
-        if entry.expected_digest not in (None, digest):
+        if entry.expected_digest not in (None, ref.digest):
             return f"version {version} has other bytes in the registry now"
         return None
 
@@ -422,22 +418,22 @@ class RouteTable:
             return self
         index = self._index.with_model(name, model)
         catalogue = present.model_copy(update={"models": list(index.models.values())})
-        of_model = ((name, alias) for alias in self._active_of.get(name, {}))
+        of_model = (AliasRef(name, alias) for alias in self._active_of.get(name, {}))
         return self._with_index(index, catalogue, {key: self.active[key] for key in of_model})
 
     def _with_index(
-        self, after: _Index, catalogue: Catalogue, concerned: Mapping[AliasKey, ActiveAlias]
+        self, after: _Index, catalogue: Catalogue, concerned: Mapping[AliasRef, ActiveAlias]
     ) -> RouteTable:
         """Return the table with another catalogue; only these active aliases may be concerned."""
         before, keeping = self._index, {}
         for key, active in concerned.items():
-            if not before.versions.differs(after.versions, (active.model, active.version)):
+            served = active.ref
+            if not before.versions.differs(after.versions, served[:2]):
                 continue
-            served = active.model, active.version, active.digest
-            if before.describes(*served) and not after.describes(*served):
+            if before.describes(served) and not after.describes(served):
                 own = {
-                    "environment": self.environment_of(*served),
-                    "policy": self.policy_of(*served).model_copy(update={"problems": []}),
+                    "environment": self.environment_of(served),
+                    "policy": self.policy_of(served).model_copy(update={"problems": []}),
                 }
                 keeping[key] = active.model_copy(update=own)
         following = replace(self, catalogue=catalogue)
@@ -456,38 +452,32 @@ class RouteTable:
 
     def with_active(self, entry: ActiveAlias) -> RouteTable:
         """Return the next table, in which an alias points at ``entry``."""
-        return self._pointing((entry.model, entry.alias), entry, generation=self.generation + 1)
+        return self._pointing(entry.alias_ref, entry, generation=self.generation + 1)
 
     def rolled_back(self, entry: ActiveAlias, refused: RefusedDigest) -> RouteTable:
         """Return the next table, in which an alias is rolled back, and refused a digest."""
-        others = self.without_refused_digest(
-            refused.model, refused.alias, refused.digest
-        ).refused_digests
-        of_alias = [
-            one for one in others if (one.model, one.alias) == (refused.model, refused.alias)
-        ]
+        others = self.without_refused_digest(refused.alias_ref, refused.digest).refused_digests
+        of_alias = [one for one in others if one.alias_ref == refused.alias_ref]
         oldest = set(of_alias[: max(0, len(of_alias) + 1 - _MOST_REFUSED_OF_ALIAS)])
         kept = tuple(one for one in others if one not in oldest)
         return self._pointing(
-            (entry.model, entry.alias),
+            entry.alias_ref,
             entry,
             refused_digests=(*kept, refused),
             generation=self.generation + 1,
         )
 
-    def without_refused_digest(self, model: str, alias: str, digest: str) -> RouteTable:
+    def without_refused_digest(self, alias: AliasRef, digest: str) -> RouteTable:
         """Return the table without a refused digest. The generation stays."""
-        allowed = (model, alias, digest)
-        kept = (
-            one for one in self.refused_digests if (one.model, one.alias, one.digest) != allowed
-        )
+        allowed = (alias, digest)
+        kept = (one for one in self.refused_digests if (one.alias_ref, one.digest) != allowed)
         return self._on_same_models(refused_digests=tuple(kept))
 
-    def without_alias(self, model: str, alias: str) -> RouteTable:
+    def without_alias(self, alias: AliasRef) -> RouteTable:
         """Return the next table, without an alias."""
-        return self._pointing((model, alias), None, generation=self.generation + 1)
+        return self._pointing(alias, None, generation=self.generation + 1)
 
-    def _pointing(self, key: AliasKey, entry: ActiveAlias | None, **changes: Any) -> RouteTable:
+    def _pointing(self, key: AliasRef, entry: ActiveAlias | None, **changes: Any) -> RouteTable:
         """Return the table in which an alias points at ``entry``, or is removed if that is None."""
         model, alias = key
         active = dict(self.active)
@@ -524,7 +514,7 @@ class RouteTable:
     def _default(self, model: str) -> Route:
         entry = self.model(model)
         for alias in (entry.default_alias or self.default_alias, LATEST):
-            if (model, alias) in self.active or alias in entry.aliases:
+            if AliasRef(model, alias) in self.active or alias in entry.aliases:
                 return self._by_alias(model, alias)
         if entry.remembered:
             raise self._unlisted(f"a default version of model {model!r}")
@@ -534,7 +524,7 @@ class RouteTable:
         )
 
     def _by_alias(self, model: str, alias: str) -> Route:
-        active = self.active.get((model, alias))
+        active = self.active.get(AliasRef(model, alias))
         if active is not None:
             return self._route(model, active.version, active.digest)
         known = self.model(model)
@@ -587,7 +577,7 @@ class RouteTable:
             version=version,
             digest=digest,
             generation=self.generation,
-            timeout_s=self.policy_of(model, version, digest).timeout_s,
+            timeout_s=self.policy_of(ArtifactRef(model, version, digest or "")).timeout_s,
         )
 
     def _model_from_active(self, name: str) -> CatalogueModel:

@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.contract import ActiveAlias, AliasName, RefusedDigest
+from gateway.contract import ActiveAlias, AliasBody, RefusedDigest
 from gateway.system.files import ChangeLog, DamagedFiles, Found, add_to_each
 from gateway.worker.process.guarded_read import DamagedFileError
 
@@ -46,7 +46,7 @@ class TableChange(BaseModel):
     number: int
     generation: int
     active: list[ActiveAlias] = []
-    inactive: list[AliasName] = []
+    inactive: list[AliasBody] = []
     refused_digests: list[RefusedDigest] | None = Field(
         default=None, validation_alias=AliasChoices("refused_digests", "holds")
     )

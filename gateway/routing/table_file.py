@@ -27,15 +27,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.contract import (
     CONTRACT_VERSION,
-    AliasName,
+    AliasBody,
+    AliasRef,
+    ArtifactBody,
+    ArtifactRef,
     Catalogue,
     DamagedFile,
     ModelChange,
     RefusedDigest,
-    ReplicaKey,
 )
 from gateway.errors import TableFileError
-from gateway.routing.route_table import AliasKey, RouteTable
+from gateway.routing.route_table import RouteTable
 from gateway.routing.table_changes import TableChange, TableChanges
 from gateway.routing.table_generations import TableBody, TableGenerations
 from gateway.system.files import ChangeLog, DamagedFiles, replace_file, size_bytes
@@ -56,17 +58,11 @@ _REFUSES = "activations are refused until it can be"
 _log = structlog.get_logger("gateway.routing.table_file")
 
 
-class _Hot(BaseModel):
-    model: str
-    version: int
-    digest: str
-
-
 class _HotBody(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     format_version: int
-    versions: list[_Hot]
+    versions: list[ArtifactBody]
 
 
 class _Versioned(BaseModel):
@@ -95,7 +91,7 @@ class TableFile:
         self._hot = node_dir / "hot.json"
         self._writing = threading.Lock()
         self._due: dict[Path, Callable[[], None]] = {}
-        self._unwritten: dict[AliasKey, None] = {}
+        self._unwritten: dict[AliasRef, None] = {}
         self._unwritten_models: list[bytes] = []
 
     def damaged(self) -> list[DamagedFile]:
@@ -125,12 +121,12 @@ class TableFile:
         self._changed = changes[-1].number if changes else body.changes
         if whole is None and changes:
             self._due[self._table_path] = self._write_whole_from_changes
-        active = {(entry.model, entry.alias): entry for entry in body.active}
+        active = {entry.alias_ref: entry for entry in body.active}
         holds = body.refused_digests
         for change in changes:
-            active |= {(entry.model, entry.alias): entry for entry in change.active}
+            active |= {entry.alias_ref: entry for entry in change.active}
             for gone in change.inactive:
-                active.pop((gone.model, gone.alias), None)
+                active.pop(gone.alias_ref, None)
             holds = holds if change.refused_digests is None else change.refused_digests
         return RouteTable(
             default_alias=default_alias,
@@ -168,7 +164,7 @@ class TableFile:
             self._load_table("")
         return self._written or (0, 0)
 
-    def save_change(self, table: RouteTable, moved: Iterable[AliasKey]) -> None:
+    def save_change(self, table: RouteTable, moved: Iterable[AliasRef]) -> None:
         """Write a change of a table; it is on disk when this returns.
 
         Args:
@@ -182,21 +178,21 @@ class TableFile:
             put = partial(self._put_change, table, moved)
             self._write(self._changes.path, put, instead=_REFUSES)
 
-    def keep_change(self, table: RouteTable, moved: Iterable[AliasKey]) -> None:
+    def keep_change(self, table: RouteTable, moved: Iterable[AliasRef]) -> None:
         """Write a change that counts already, now or when the disk takes it."""
         with self._writing:
             self._unwritten.update(dict.fromkeys(moved))
             # The next change that is written includes this one.
             self._write_now_or_later(self._changes.path, partial(self._put_change, table, ()))
 
-    def _put_change(self, table: RouteTable, moved: Iterable[AliasKey]) -> None:
+    def _put_change(self, table: RouteTable, moved: Iterable[AliasRef]) -> None:
         _, whole = self._known()
         keys = list({**self._unwritten, **dict.fromkeys(moved)})
         change = TableChange(
             number=self._changed + 1,
             generation=table.generation,
             active=[table.active[key] for key in keys if key in table.active],
-            inactive=[AliasName(model=m, alias=a) for m, a in keys if (m, a) not in table.active],
+            inactive=[AliasBody(**key._asdict()) for key in keys if key not in table.active],
             refused_digests=None
             if table.refused_digests is self._refused_digests
             else list(table.refused_digests),
@@ -307,21 +303,21 @@ class TableFile:
             table = table.with_model(change.name, change.model)
         return table
 
-    def load_hot(self) -> list[ReplicaKey]:
+    def load_hot(self) -> list[ArtifactRef]:
         """Return the versions that were resident last time, the most used first, if known."""
         instead = "versions are loaded when they are called"
         body = self._load(self._hot, _HotBody, _MOST_HOT_BYTES, instead)
         if body is None or _is_newer(self._hot, body.format_version, _HOT_FORMAT):
             return []
-        return [ReplicaKey(one.model, one.version, one.digest) for one in body.versions]
+        return [one.ref for one in body.versions]
 
-    def save_hot(self, keys: Sequence[ReplicaKey]) -> None:
+    def save_hot(self, keys: Sequence[ArtifactRef]) -> None:
         """Write the resident versions, the most used first.
 
         Raises:
             TableFileError: The disk refused.
         """
-        versions = [_Hot(model=k.model, version=k.version, digest=k.digest) for k in keys]
+        versions = [ArtifactBody(**key._asdict()) for key in keys]
         body = _HotBody(format_version=_HOT_FORMAT, versions=versions)
         content = body.model_dump_json(indent=1).encode()
         with self._writing:

@@ -9,7 +9,7 @@ from functools import partial
 
 import orjson
 
-from gateway.contract import ReplicaKey
+from gateway.contract import ArtifactRef
 from gateway.errors import (
     DeadlineExceededError,
     DisplacedError,
@@ -83,11 +83,10 @@ class Dispatcher:
     async def _predict(self, call: Call) -> WorkerReply:
         route = call.route = await self._resolution.until_routable(call)
         for _ in range(_DELIVERY_TRIES):
-            key = ReplicaKey(route.model, route.version, str(route.digest))
-            lease = self._residents.try_lease(key, len(call.body))
+            lease = self._residents.try_lease(route.ref, len(call.body))
             if lease is None:
                 try:
-                    lease = await self._load(key)
+                    lease = await self._load(route.ref)
                 except DisplacedError:
                     route = call.route = self.resolve(call)
                     continue
@@ -148,8 +147,7 @@ class Dispatcher:
         call.route = route
         if route.digest is None:
             return None
-        key = ReplicaKey(route.model, route.version, route.digest)
-        return self._residents.try_lease(key, len(call.body))
+        return self._residents.try_lease(route.ref, len(call.body))
 
     def _done(self, call: Call, on_done: OnDone, reply: asyncio.Future[WorkerReply]) -> None:
         if not reply.cancelled() and isinstance(reply.exception(), NotDeliveredError):
@@ -189,7 +187,7 @@ class Dispatcher:
             answer_type=_REPLY_TYPES[call.protocol],
         )
 
-    async def _load(self, key: ReplicaKey) -> Lease:
+    async def _load(self, key: ArtifactRef) -> Lease:
         try:
             return await self._residents.lease(key)
         except ModelLoadFailedError as error:
@@ -198,10 +196,10 @@ class Dispatcher:
             self._live_tallies.count(key, None)  # no worker ever has the request
             raise
 
-    def _damaged(self, key: ReplicaKey, error: ModelLoadFailedError) -> ModelLoadFailedError:
+    def _damaged(self, key: ArtifactRef, error: ModelLoadFailedError) -> ModelLoadFailedError:
         """Return the refusal for a damaged copy, with what becomes of it."""
         remedy = "the control plane fetches it again"
-        if (gone := self._node.table.why_gone(*key)) is not None:
+        if (gone := self._node.table.why_gone(key)) is not None:
             remedy = f"it cannot be fetched again: {gone}"
         elif self._node.control_plane_silent:
             remedy = "the control plane, which would fetch it again, has been silent for 15 s"

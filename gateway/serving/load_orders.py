@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gateway.contract import Environment, ReplicaKey, digest_hex
+from gateway.contract import ArtifactRef, Environment, digest_hex
 from gateway.errors import GatewayError, LoadError
 from gateway.routing import Node
 from gateway.serving.kept_proofs import KeptProofs
@@ -77,70 +77,66 @@ class LoadOrders:
         self._limits = limits
         self._proofs = proofs
 
-    def estimate_bytes(self, key: ReplicaKey) -> int:
+    def estimate_bytes(self, key: ArtifactRef) -> int:
         """Estimate the size of a version that was never loaded."""
         try:
             listed = self._node.table.version(key.model, key.version)
         except GatewayError:
             return _BASE_WORKER_BYTES  # served, but no longer listed
-        own = self._node.table.environment_of(*key).kind == "own" or self._uses_gpu(
+        own = self._node.table.environment_of(key).kind == "own" or self._uses_gpu(
             listed.description or {}
         )
         return (_OWN_WORKER_BYTES if own else _BASE_WORKER_BYTES) + 2 * (listed.size_bytes or 0)
 
-    def replicas(self, key: ReplicaKey) -> int:
+    def replicas(self, key: ArtifactRef) -> int:
         """Return how many replicas a resident version should have."""
         table = self._node.table
-        return (not table.is_out_of_reach(*key) and table.policy_of(*key).replicas) or 1
+        return (not table.is_out_of_reach(key) and table.policy_of(key).replicas) or 1
 
-    def restarts(self, key: ReplicaKey) -> bool:
+    def restarts(self, key: ArtifactRef) -> bool:
         """Whether a replica that died is replaced without a caller: for an alias, or by its tag."""
-        return self._node.table.is_target(*key) or self.keep_resident(key)
+        return self._node.table.is_target(key) or self.keep_resident(key)
 
-    def keep_resident(self, key: ReplicaKey) -> bool:
+    def keep_resident(self, key: ArtifactRef) -> bool:
         """Whether the version's replicas are evicted last, by its tag."""
         table = self._node.table
-        return not table.is_out_of_reach(*key) and bool(table.policy_of(*key).keep_resident)
+        return not table.is_out_of_reach(key) and bool(table.policy_of(key).keep_resident)
 
-    def timeout_s(self, key: ReplicaKey) -> float | None:
+    def timeout_s(self, key: ArtifactRef) -> float | None:
         """Return the model's own time-out in seconds, or None if its tags set none."""
-        return self._node.table.policy_of(*key).timeout_s
+        return self._node.table.policy_of(key).timeout_s
 
-    def ends_when_idle(self, key: ReplicaKey) -> bool:
+    def ends_when_idle(self, key: ArtifactRef) -> bool:
         """Whether the version is loaded on demand only, or no caller can mean it."""
         table = self._node.table
-        return table.is_out_of_reach(*key) or table.policy_of(*key).load == "on_demand"
+        return table.is_out_of_reach(key) or table.policy_of(key).load == "on_demand"
 
-    def preloaded(self) -> list[ReplicaKey]:
+    def preloaded(self) -> list[ArtifactRef]:
         """Return the active versions that are resident from the start, by their tags."""
         table = self._node.table
-        return [
-            ReplicaKey(model, version, digest)
-            for model, version, digest in sorted(table.targets)
-            if table.policy_of(model, version, digest).load == "preload"
-        ]
+        return [ref for ref in sorted(table.targets) if table.policy_of(ref).load == "preload"]
 
-    def servable(self, keys: Sequence[ReplicaKey]) -> list[ReplicaKey]:
+    def servable(self, keys: Sequence[ArtifactRef]) -> list[ArtifactRef]:
         """Return the versions that this node may serve: active, or listed with these bytes."""
         return [key for key in keys if self._is_servable(key)]
 
-    def _is_servable(self, key: ReplicaKey) -> bool:
+    def _is_servable(self, key: ArtifactRef) -> bool:
         table = self._node.table
-        if table.is_target(*key):
+        if table.is_target(key):
             return True
         try:
             return table.version(key.model, key.version).digest == key.digest
         except GatewayError:
             return False
 
-    async def load_order(self, key: ReplicaKey) -> messages.Load:
+    async def load_order(self, key: ArtifactRef) -> messages.Load:
         """Return the LOAD message of a version.
 
         Raises:
             LoadError: The artifact or its environment is not on this node, is damaged, or was
                 written by a newer release.
         """
-        rows = self._node.table.policy_of(*key).max_batch_rows
+        rows = self._node.table.policy_of(key).max_batch_rows
         environment = self._environment(key)
         order = await asyncio.to_thread(self._read, key)
         order = replace(
@@ -168,20 +164,20 @@ class LoadOrders:
             memory_bytes=None,
         )
 
-    def _environment(self, key: ReplicaKey) -> Environment:
+    def _environment(self, key: ArtifactRef) -> Environment:
         """Return the environment of a version.
 
         Raises:
             LoadError: Its own environment is not built. Under the shared one, answers might differ.
         """
-        environment = self._node.table.environment_of(*key)
+        environment = self._node.table.environment_of(key)
         if environment.kind == "own" and environment.python is None:
             raise LoadError(
                 "environment_missing", f"the own environment of {key} is not built (yet)"
             )
         return environment
 
-    def _read(self, key: ReplicaKey) -> messages.Load:
+    def _read(self, key: ArtifactRef) -> messages.Load:
         """Read the description of an artifact. Blocking."""
         name = digest_hex(key.digest)
         description = _description(self._artifacts / f"{name}.json", key)
@@ -202,7 +198,7 @@ class LoadOrders:
         )
 
 
-def _description(record: Path, key: ReplicaKey) -> dict[str, Any]:
+def _description(record: Path, key: ArtifactRef) -> dict[str, Any]:
     """Return the description of an artifact. Blocking.
 
     Raises:

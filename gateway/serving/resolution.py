@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from gateway.contract import ReplicaKey, SelectorKind
+from gateway.contract import SelectorKind
 from gateway.errors import (
     DrainingError,
     ModelLoadFailedError,
@@ -156,10 +156,9 @@ class Resolution:
                 "silent for 15 s",
                 retry_after_s=15,
             )
-        key = ReplicaKey(route.model, route.version, "")
         return ModelLoadingError(
             f"{named} is still being fetched",
-            retry_after_s=self._residents.load_history.expected_load_s(key),
+            retry_after_s=self._residents.load_history.expected_load_s(route.ref),
         )
 
     async def _change_or_second(self) -> None:
@@ -174,10 +173,7 @@ class Resolution:
         Their bytes were verified when they were loaded.
         """
         route = self._node.table.without_copy(model, version)
-        if route is None:
-            return None
-        key = ReplicaKey(route.model, route.version, str(route.digest))
-        return route if self._residents.is_ready(key) else None
+        return route if route is not None and self._residents.is_ready(route.ref) else None
 
     def _want_briefly(self, version: tuple[str, int]) -> None:
         """Want a version although its caller does not wait for it."""

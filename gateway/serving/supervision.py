@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from gateway.contract import ReplicaKey
+from gateway.contract import ArtifactRef
 from gateway.errors import NotDeliveredError, TableFileError
 from gateway.observability import Telemetry
 from gateway.routing import TableFile
@@ -56,8 +56,8 @@ class Supervisor:
         self._request_timeout_s = request_timeout_s
         self._stuck_grace_s = stuck_grace_s
         self._idle_s = idle_s
-        self._hot: list[ReplicaKey] | None = []
-        self._probed: set[ReplicaKey] = set()
+        self._hot: list[ArtifactRef] | None = []
+        self._probed: set[ArtifactRef] = set()
 
     async def run(self) -> None:
         """Probe until cancelled. A replica that does not answer delays no other version."""
@@ -87,7 +87,7 @@ class Supervisor:
 
     def _unprobed(self) -> list[list[Resident]]:
         """Return the ready replicas of each version whose last round is over."""
-        groups: dict[ReplicaKey, list[Resident]] = {}
+        groups: dict[ArtifactRef, list[Resident]] = {}
         for one in self._residents.residents():
             if one.ready and one.key not in self._probed:
                 groups.setdefault(one.key, []).append(one)

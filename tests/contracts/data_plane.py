@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import contract
-from gateway.contract.references import ReplicaKey, parse_selector
+from gateway.contract.references import AliasRef, ArtifactRef, parse_selector
 from gateway.errors import GatewayError, RolloutRefusedError
 from gateway.observability.live_tallies import LiveTallies
 from gateway.observability.metrics import Telemetry
@@ -89,16 +89,16 @@ class Requirements:
     node: Node
     terms: Terms
 
-    def estimate_bytes(self, key: ReplicaKey) -> int:
+    def estimate_bytes(self, key: ArtifactRef) -> int:
         return self.terms.version_bytes(key.version)
 
-    def replicas(self, key: ReplicaKey) -> int:
+    def replicas(self, key: ArtifactRef) -> int:
         return REPLICAS.get(key.model, 1)
 
-    def restarts(self, key: ReplicaKey) -> bool:
-        return (key.model, key.version, key.digest) in self.node.table.targets
+    def restarts(self, key: ArtifactRef) -> bool:
+        return key in self.node.table.targets
 
-    def keep_resident(self, key: ReplicaKey) -> bool:
+    def keep_resident(self, key: ArtifactRef) -> bool:
         return False
 
 
@@ -110,7 +110,7 @@ class DataPlane:
         folder: Path,
         launcher: Launcher,
         terms: Terms,
-        orders: Callable[[ReplicaKey], Load],
+        orders: Callable[[ArtifactRef], Load],
         digests: Callable[[int], str] = digest_of,
     ) -> None:
         """Build it. ``orders`` says what a worker is told about a version."""
@@ -217,7 +217,7 @@ class DataPlane:
 
     def roll_back(self, model: str) -> None:
         """Begin to point the alias at what it meant before."""
-        active = self.node.table.active.get((model, ALIAS))
+        active = self.node.table.active.get(AliasRef(model, ALIAS))
         if active is not None and active.previous_version is not None:
             self._change(self._promote(model, active.previous_version))
 
@@ -260,7 +260,7 @@ class DataPlane:
 
     async def _promote(self, model: str, version: int) -> None:
         stage_id = f"s{next(self._ids)}"
-        active = self.node.table.active.get((model, ALIAS))
+        active = self.node.table.active.get(AliasRef(model, ALIAS))
         request = contract.StageRequest(
             stage_id=stage_id,
             model=model,
@@ -300,7 +300,7 @@ class DataPlane:
 
     def _active(self, model: str) -> set[int]:
         """Return what an alias may mean to who asks now."""
-        active = self.node.table.active.get((model, ALIAS))
+        active = self.node.table.active.get(AliasRef(model, ALIAS))
         soon = {
             v for (name, v), count in self._about_to_be_active.items() if count and name == model
         }
@@ -377,10 +377,10 @@ class DataPlane:
             await asyncio.sleep(0.005)
 
     async def _still_serves(self, model: str) -> None:
-        active = self.node.table.active.get((model, ALIAS))
+        active = self.node.table.active.get(AliasRef(model, ALIAS))
         if active is None:
             return
-        key = ReplicaKey(model, active.version, active.digest)
+        key = ArtifactRef(model, active.version, active.digest)
         if self.residents.load_history.trouble(key) is not None:
             return
         before = self.tally["answered"]
@@ -392,10 +392,10 @@ class DataPlane:
 
     # --- what it is built of ----------------------------------------------------------------------
 
-    async def _prepare(self, key: ReplicaKey) -> Load:
+    async def _prepare(self, key: ArtifactRef) -> Load:
         return self._orders(key)
 
-    def _new_replica(self, key: ReplicaKey, on_stopped: Callable[[Replica], None]) -> Replica:
+    def _new_replica(self, key: ArtifactRef, on_stopped: Callable[[Replica], None]) -> Replica:
         limits = ReplicaLimits(
             max_in_flight=100,
             max_in_flight_bytes=1 << 20,
@@ -405,15 +405,15 @@ class DataPlane:
         )
         return _WatchedReplica(self, str(key), self._launcher, limits, on_stopped)
 
-    def loaded(self, key: ReplicaKey, seconds: float, resident_bytes: int) -> None:
+    def loaded(self, key: ArtifactRef, seconds: float, resident_bytes: int) -> None:
         """Count."""
         self.tally["loaded"] += 1
 
-    def load_failed(self, key: ReplicaKey, failure: str, message: str) -> None:
+    def load_failed(self, key: ArtifactRef, failure: str, message: str) -> None:
         """Count."""
         self.tally["load_failed"] += 1
 
-    def ended(self, key: ReplicaKey, reason: str, *, evicted: bool, died: bool) -> None:
+    def ended(self, key: ArtifactRef, reason: str, *, evicted: bool, died: bool) -> None:
         """Count."""
         self.tally["evicted" if evicted else "ended"] += 1
 

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from gateway.contract.catalogue import VersionState
-from gateway.contract.references import LATEST
+from gateway.contract.references import LATEST, AliasRef
 from registry_sync.domain.operation_bodies import (
     PinRequest,
     QuarantineRequest,
@@ -567,7 +567,7 @@ class Machine(RuleBasedStateMachine):
                 continue
             digest = self.registry.digest(name, version)
             stamp = self.registry.version(name, version).expected_digest
-            active = self.gateway.active.get((name, alias))
+            active = self.gateway.active.get(AliasRef(name, alias))
             if stamp in (None, digest) and self.model.may_answer_number((name, version), digest):
                 assert active is not None, (name, alias, version)
                 assert (active.version, active.digest) == (version, digest), (active, digest)

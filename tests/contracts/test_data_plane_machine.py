@@ -29,7 +29,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import ArtifactRef
 from gateway.serving.replica.launcher import ForkserverLauncher, Launcher, Launchers
 from gateway.serving.residency import decision, load_queue
 from gateway.worker.protocol.messages import Load
@@ -124,7 +124,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(model=models, version=versions)
     def load(self, model: str, version: int) -> None:
-        key = ReplicaKey(model, version, self.plane.digests(version))
+        key = ArtifactRef(model, version, self.plane.digests(version))
         self.do(self.plane.residents.load_in_background, [key])
 
     @rule(number=some)
@@ -209,7 +209,7 @@ def _bytes_of(version: int) -> int:
     return 5 * MIB << (version - 1)
 
 
-def _fake_order(key: ReplicaKey) -> Load:
+def _fake_order(key: ArtifactRef) -> Load:
     return Load(key.model, key.version, key.digest, "/nowhere", "/nowhere", {})
 
 
@@ -248,7 +248,7 @@ class RealMachine(Machine):
         self.run(launched())
         self.run(asyncio.sleep(0))
 
-    def _order(self, key: ReplicaKey) -> Load:
+    def _order(self, key: ArtifactRef) -> Load:
         return replace(self.orders[key.version], model=key.model, version=key.version)
 
 

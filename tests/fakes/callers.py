@@ -10,7 +10,7 @@ WAITS = "waits"
 
 def table_of(gateway: FakeGateway) -> RouteTable:
     """The route table of a gateway as it is now."""
-    return RouteTable("champion", catalogue=gateway.catalogue, active=dict(gateway.active))
+    return RouteTable("champion", catalogue=gateway.catalogue, active=gateway.active)
 
 
 def answer(gateway: FakeGateway, model: str, selector: str) -> str:

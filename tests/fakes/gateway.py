@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from typing import get_args
 
+from gateway.contract.body import AliasBody
 from gateway.contract.catalogue import (
     Catalogue,
     CatalogueAck,
@@ -28,7 +29,6 @@ from gateway.contract.changes import (
 )
 from gateway.contract.node_state import (
     ActiveAlias,
-    AliasName,
     DamagedCopy,
     Event,
     NodeState,
@@ -36,6 +36,7 @@ from gateway.contract.node_state import (
     Unwanted,
     Wanted,
 )
+from gateway.contract.references import AliasRef
 from gateway.routing.node import MOST_EVENTS
 from gateway.routing.route_table import RouteTable
 from registry_sync.errors import RolloutRejectedError
@@ -60,7 +61,7 @@ class FakeGateway:
         self.seq = 1
         self.generation = 0
         self.catalogue: Catalogue | None = None
-        self.active: dict[tuple[str, str], ActiveAlias] = {}
+        self.active: dict[AliasRef, ActiveAlias] = {}
         self.standbys: dict[str, StageRequest] = {}
         self.outcomes: dict[str, StageOutcome] = {}
         self.events: list[Event] = []
@@ -80,7 +81,7 @@ class FakeGateway:
         self.snapshots = 0
         self.changes: list[str] = []
         self.differences = 0
-        self._told: dict[int, tuple[dict[tuple[str, str], ActiveAlias], list[Wanted]]] = {}
+        self._told: dict[int, tuple[dict[AliasRef, ActiveAlias], list[Wanted]]] = {}
         self._change = asyncio.Event()
 
     # --- what a test does -------------------------------------------------------------------------
@@ -128,7 +129,7 @@ class FakeGateway:
 
     def go_back(self, model: str, alias: str, reason: str, *, since: float | None = None) -> None:
         """Make an automatic rollback."""
-        bad = self.active[model, alias]
+        bad = self.active[AliasRef(model, alias)]
         assert bad.previous_version is not None
         self.generation += 1
         hold = RefusedDigest(
@@ -143,7 +144,7 @@ class FakeGateway:
             generation=self.generation,
         )
         self.refused_digests.append(hold)
-        self.active[model, alias] = ActiveAlias(
+        self.active[AliasRef(model, alias)] = ActiveAlias(
             model=model,
             alias=alias,
             version=bad.previous_version,
@@ -167,7 +168,7 @@ class FakeGateway:
         return None
 
     def points(self, model: str, alias: str) -> int | None:
-        active = self.active.get((model, alias))
+        active = self.active.get(AliasRef(model, alias))
         return active.version if active else None
 
     # --- ServingTarget ----------------------------------------------------------------------------
@@ -246,11 +247,11 @@ class FakeGateway:
 
     async def activate(self, request: ActivateRequest) -> ActivateAck:
         self._answer()
-        key = (request.model, request.alias)
+        key = request.alias_ref
         present = self.active.get(key)
         if present and (present.version, present.digest) == (request.version, request.digest):
             return ActivateAck(generation=self.generation, previous=present.previous_version)
-        held = [one for one in self.refused_digests if (one.model, one.alias) == key]
+        held = [one for one in self.refused_digests if one.alias_ref == key]
         if reason := next((one.reason for one in held if one.digest == request.digest), None):
             raise self._nack("digest_refused", reason)
         if key in self.refuses:
@@ -288,7 +289,7 @@ class FakeGateway:
         self._answer()
         if request.if_generation not in (None, self.generation):
             raise self._nack("generation_mismatch", "the table has moved on")
-        if request.alias and self.active.pop((request.model, request.alias), None):
+        if request.alias and self.active.pop(AliasRef(request.model, request.alias), None):
             self.generation += 1
             self._changed()
         if request.stage_id and self.standbys.pop(request.stage_id, None):
@@ -297,8 +298,8 @@ class FakeGateway:
 
     async def allow(self, request: AllowRequest) -> AllowAck:
         self._answer()
-        gone = (request.model, request.alias, request.digest)
-        kept = [one for one in self.refused_digests if (one.model, one.alias, one.digest) != gone]
+        gone = (request.alias_ref, request.digest)
+        kept = [one for one in self.refused_digests if (one.alias_ref, one.digest) != gone]
         if len(kept) != len(self.refused_digests):
             self.refused_digests = kept
             self._changed()
@@ -324,7 +325,7 @@ class FakeGateway:
         self.differences += told is not None
         before, wished = told or ({}, [])
         moved = [one for key, one in self.active.items() if before.get(key) != one]
-        gone = [AliasName(model=m, alias=a) for m, a in before if (m, a) not in self.active]
+        gone = [AliasBody(**key._asdict()) for key in before if key not in self.active]
         names = {(one.model, one.version, one.alias) for one in wanted}
         unwanted = [
             Unwanted(model=one.model, version=one.version, alias=one.alias)

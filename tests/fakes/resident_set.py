@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Any
 
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import ArtifactRef
 from gateway.errors import LoadError, NotDeliveredError
 from gateway.serving.replica.replica import ReplicaState
 from gateway.serving.residency.decision import ResidentLimits
@@ -15,7 +15,7 @@ MIB = 1024 * 1024
 
 
 def key(name, version=1):
-    return ReplicaKey(name, version, "sha256:" + "a" * 64)
+    return ArtifactRef(name, version, "sha256:" + "a" * 64)
 
 
 class FakeReplica:

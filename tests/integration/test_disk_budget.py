@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from gateway.contract.references import AliasRef
 from registry_sync.sources.s3_layout import ModelLocation
 from registry_sync.sources.s3_publisher import Publisher, read_folder
 from registry_sync.sources.s3_registry import connect_s3_registry
@@ -83,5 +84,5 @@ async def test_every_version_is_served_in_its_turn_and_the_budget_holds(
         await becomes(lambda: spine.store.use().coming_bytes == 0, "nothing is on its way")
         digests = set(spine.store.all())
         assert len(digests) == 2
-        assert node.gateway.active[M, A].digest in digests
+        assert node.gateway.active[AliasRef(M, A)].digest in digests
     assert 2 * VERSION_BYTES <= on_disk(folder) <= BUDGET_BYTES

@@ -22,7 +22,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from gateway.contract import ReplicaKey
+from gateway.contract import ArtifactRef
 from gateway.serving.residency.standbys import Standby, displaced, spared
 
 TURN_WAIT_S = 1.0
@@ -70,7 +70,7 @@ class ReplicaView:
     """
 
     number: int
-    key: ReplicaKey
+    key: ArtifactRef
     bytes: int
     state: State = State.READY
     leases: int = 0
@@ -99,7 +99,7 @@ class DemandView:
         stage_deadline: When its stages stop waiting for room; infinite without a stage.
     """
 
-    key: ReplicaKey
+    key: ArtifactRef
     since: float
     bytes: int
     replicas: int = 1
@@ -112,7 +112,7 @@ class DemandView:
 class BackgroundLoad:
     """A version to be loaded as soon as there is free room."""
 
-    key: ReplicaKey
+    key: ArtifactRef
     bytes: int
 
 
@@ -136,9 +136,9 @@ class Snapshot:
     demands: Sequence[DemandView] = ()
     standbys: Sequence[Standby] = ()
     background: Sequence[BackgroundLoad] = ()
-    wanted: Mapping[ReplicaKey, int] = field(default_factory=dict)
+    wanted: Mapping[ArtifactRef, int] = field(default_factory=dict)
 
-    def of(self, key: ReplicaKey) -> Iterator[ReplicaView]:
+    def of(self, key: ArtifactRef) -> Iterator[ReplicaView]:
         """Return the replicas of a version."""
         return (one for one in self.replicas if one.key == key)
 
@@ -155,7 +155,7 @@ class Why(StrEnum):
 class Start:
     """Begin to load a replica."""
 
-    key: ReplicaKey
+    key: ArtifactRef
     bytes: int
 
 
@@ -192,7 +192,7 @@ class Displace:
 class Fail:
     """Fail a demand, or only its stages."""
 
-    key: ReplicaKey
+    key: ArtifactRef
     why: Why
     bytes: int = 0
 
@@ -262,7 +262,7 @@ def _release_excess(seen: Snapshot) -> tuple[Action, ...]:
 
 def _drain_surplus(seen: Snapshot) -> tuple[Action, ...]:
     """Drain surplus replicas of versions whose replicas are all ready and not spared."""
-    groups: dict[ReplicaKey, list[ReplicaView]] = {}
+    groups: dict[ArtifactRef, list[ReplicaView]] = {}
     for one in seen.replicas:
         groups.setdefault(one.key, []).append(one)
     kept = spared(seen.standbys)
@@ -348,7 +348,7 @@ def _make_room(seen: Snapshot, demand: DemandView) -> tuple[Action, ...]:
 
 
 def _displace_for_room(
-    seen: Snapshot, demand: DemandView, kept: AbstractSet[ReplicaKey]
+    seen: Snapshot, demand: DemandView, kept: AbstractSet[ArtifactRef]
 ) -> tuple[Action, ...]:
     """Displace the old version, if its tag allows that and it makes enough room."""
     for standby in _replacing(seen, demand):
@@ -386,7 +386,7 @@ def _victims(
     seen: Snapshot,
     replicas: Iterable[ReplicaView],
     needed_bytes: int,
-    kept: AbstractSet[ReplicaKey],
+    kept: AbstractSet[ArtifactRef],
 ) -> list[ReplicaView]:
     """Return the replicas to evict; empty if all idle ones together are not enough."""
     staying = [one for one in replicas if one.state is not State.ENDING]

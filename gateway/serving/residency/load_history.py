@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.contract import ReplicaKey
+from gateway.contract import ArtifactRef
 from gateway.errors import ModelLoadFailedError
 from gateway.serving.residency.decision import faded
 
@@ -32,7 +32,7 @@ def back_off_s(failures: int) -> float:
     return float(min(_FIRST_BACK_OFF_S * 2 ** min(failures - 1, 10), _LAST_BACK_OFF_S))
 
 
-def usual_life_s(_key: ReplicaKey) -> float:
+def usual_life_s(_key: ArtifactRef) -> float:
     """Return the default of ``longest_life_s``, in seconds."""
     return _USUAL_LIFE_S
 
@@ -68,7 +68,7 @@ class LoadHistory:
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,
-        longest_life_s: Callable[[ReplicaKey], float] = usual_life_s,
+        longest_life_s: Callable[[ArtifactRef], float] = usual_life_s,
     ) -> None:
         """Start empty.
 
@@ -79,14 +79,14 @@ class LoadHistory:
         """
         self._clock = clock
         self.longest_life_s = longest_life_s
-        self._entries: OrderedDict[ReplicaKey, _Entry] = OrderedDict()
+        self._entries: OrderedDict[ArtifactRef, _Entry] = OrderedDict()
         self._model_bytes: OrderedDict[str, int] = OrderedDict()
         self._last_load_s = _UNKNOWN_LOAD_S
 
     # --- cost -------------------------------------------------------------------------------------
 
     def loaded(
-        self, key: ReplicaKey, seconds: float, private_bytes: int, peak_bytes: int = 0
+        self, key: ArtifactRef, seconds: float, private_bytes: int, peak_bytes: int = 0
     ) -> None:
         """Record a load that succeeded. It ends the row of failures, not the count of deaths."""
         entry = self._entry(key)
@@ -98,7 +98,7 @@ class LoadHistory:
         if len(self._model_bytes) > _REMEMBERED:
             self._model_bytes.popitem(last=False)
 
-    def bytes_of(self, key: ReplicaKey) -> int | None:
+    def bytes_of(self, key: ArtifactRef) -> int | None:
         """Return the size of the last replica when it became ready, or None if there was none."""
         entry = self._entries.get(key)
         return entry.bytes if entry is not None else None
@@ -107,12 +107,12 @@ class LoadHistory:
         """Return the peak size of the model's last replica while it loaded, or 0."""
         return self._model_bytes.get(model, 0)
 
-    def peak_bytes_of(self, key: ReplicaKey) -> int:
+    def peak_bytes_of(self, key: ArtifactRef) -> int:
         """Return the peak size of the version's last replica while it loaded, or 0."""
         entry = self._entries.get(key)
         return entry.peak_bytes if entry is not None else 0
 
-    def expected_load_s(self, key: ReplicaKey) -> float:
+    def expected_load_s(self, key: ArtifactRef) -> float:
         """Return the last load time of this version, else of any version, in seconds."""
         entry = self._entries.get(key)
         known = entry.load_s if entry is not None else None
@@ -120,12 +120,12 @@ class LoadHistory:
 
     # --- use --------------------------------------------------------------------------------------
 
-    def keep_heat(self, key: ReplicaKey, heat: float) -> None:
+    def keep_heat(self, key: ArtifactRef, heat: float) -> None:
         """Keep the uses of a replica that has ended, for the version's next one."""
         entry = self._entry(key)
         entry.heat, entry.heat_at = heat + self._heat(entry), self._clock()
 
-    def take_heat(self, key: ReplicaKey) -> float:
+    def take_heat(self, key: ArtifactRef) -> float:
         """Hand over the kept uses of a version to its next replica."""
         entry = self._entries.get(key)
         if entry is None:
@@ -138,7 +138,7 @@ class LoadHistory:
 
     # --- failures and deaths ----------------------------------------------------------------------
 
-    def load_failed(self, key: ReplicaKey, message: str) -> float:
+    def load_failed(self, key: ArtifactRef, message: str) -> float:
         """Record a failed load; return the pause before the next one, in seconds."""
         entry = self._entry(key)
         entry.failures += 1
@@ -148,7 +148,7 @@ class LoadHistory:
         entry.until = self._clock() + pause_s
         return pause_s
 
-    def died(self, key: ReplicaKey, reason: str, *, had_answered: bool) -> None:
+    def died(self, key: ArtifactRef, reason: str, *, had_answered: bool) -> None:
         """Record the death of a ready replica; a version that keeps dying pauses.
 
         If the replica had answered, the pause is short and callers wait for its end.
@@ -164,7 +164,7 @@ class LoadHistory:
             longest_s = _SERVED_BACK_OFF_S if had_answered else _LAST_BACK_OFF_S
             entry.until = now + min(back_off_s(extra), longest_s)
 
-    def _recent_deaths(self, key: ReplicaKey, entry: _Entry) -> list[float]:
+    def _recent_deaths(self, key: ArtifactRef, entry: _Entry) -> list[float]:
         life_s = self.longest_life_s(key) + (entry.load_s or 0.0)
         since = self._clock() - _LIVES_COUNTED * life_s
         return [at for at in entry.deaths if at > since]
@@ -173,7 +173,7 @@ class LoadHistory:
         seconds = max(1.0, self._clock() - deaths[0])
         return f"its worker died {len(deaths)} times in {seconds:.0f} s: {reason}"
 
-    def keeps_dying(self, key: ReplicaKey) -> str | None:
+    def keeps_dying(self, key: ArtifactRef) -> str | None:
         """Return how often and why replicas died lately, or None if that is forgiven."""
         entry = self._entries.get(key)
         deaths = self._recent_deaths(key, entry) if entry is not None and entry.deaths else []
@@ -181,7 +181,7 @@ class LoadHistory:
             return None
         return self._death_report(deaths, entry.death)
 
-    def forgive(self, key: ReplicaKey) -> None:
+    def forgive(self, key: ArtifactRef) -> None:
         """Remove failures and deaths, for a new try."""
         if (entry := self._entries.get(key)) is not None:
             self._entries[key] = _Entry(
@@ -192,17 +192,17 @@ class LoadHistory:
                 heat_at=entry.heat_at,
             )
 
-    def pause_left_s(self, key: ReplicaKey) -> float:
+    def pause_left_s(self, key: ArtifactRef) -> float:
         """Return the seconds that are left of a version's pause; mostly 0."""
         entry = self._entries.get(key)
         return max(0.0, entry.until - self._clock()) if entry is not None else 0.0
 
-    def trouble(self, key: ReplicaKey) -> tuple[str, float] | None:
+    def trouble(self, key: ArtifactRef) -> tuple[str, float] | None:
         """Return why a version pauses and for how many more seconds, or None if it does not."""
         left_s = self.pause_left_s(key)
         return (self._entries[key].message, left_s) if left_s > 0 else None
 
-    def pause_s(self, key: ReplicaKey) -> float:
+    def pause_s(self, key: ArtifactRef) -> float:
         """Return for how many seconds callers, and the next load, have to wait; mostly 0.
 
         Raises:
@@ -218,7 +218,7 @@ class LoadHistory:
             )
         return left_s
 
-    def _entry(self, key: ReplicaKey) -> _Entry:
+    def _entry(self, key: ArtifactRef) -> _Entry:
         """Return the entry of a version as the newest; remove the oldest beyond the bound."""
         entry = self._entries.setdefault(key, _Entry())
         self._entries.move_to_end(key)

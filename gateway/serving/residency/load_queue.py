@@ -17,7 +17,7 @@ from typing import Protocol, assert_never
 
 import structlog
 
-from gateway.contract import ReplicaKey
+from gateway.contract import ArtifactRef
 from gateway.errors import (
     DisplacedError,
     DrainingError,
@@ -62,19 +62,19 @@ _log = structlog.get_logger("gateway.serving.residency.load_queue")
 class Requirements(Protocol):
     """What the resident set must know about a version."""
 
-    def estimate_bytes(self, key: ReplicaKey) -> int:
+    def estimate_bytes(self, key: ArtifactRef) -> int:
         """Estimate the size of a version that was never loaded."""
         ...
 
-    def replicas(self, key: ReplicaKey) -> int:
+    def replicas(self, key: ArtifactRef) -> int:
         """Return how many replicas a resident version should have."""
         ...
 
-    def restarts(self, key: ReplicaKey) -> bool:
+    def restarts(self, key: ArtifactRef) -> bool:
         """Whether a replica that died is replaced without a caller."""
         ...
 
-    def keep_resident(self, key: ReplicaKey) -> bool:
+    def keep_resident(self, key: ArtifactRef) -> bool:
         """Whether the version's replicas are evicted last, by its tag."""
         ...
 
@@ -120,9 +120,9 @@ class LoadQueue:
         self._clock = clock
         self._take = take
         self._on_change = on_change
-        self._demands: dict[ReplicaKey, Demand] = {}
-        self._requested: dict[ReplicaKey, None] = {}
-        self._restarting: dict[ReplicaKey, None] = {}
+        self._demands: dict[ArtifactRef, Demand] = {}
+        self._requested: dict[ArtifactRef, None] = {}
+        self._restarting: dict[ArtifactRef, None] = {}
         self._drain_reasons: dict[int, str] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -133,11 +133,11 @@ class LoadQueue:
         """Return the number of demands."""
         return len(self._demands)
 
-    def keys(self) -> list[ReplicaKey]:
+    def keys(self) -> list[ArtifactRef]:
         """Return the versions that wait for a replica."""
         return [*self._demands, *self.background()]
 
-    def background(self) -> list[ReplicaKey]:
+    def background(self) -> list[ArtifactRef]:
         """Return the versions to be loaded as soon as there is room.
 
         A restart ends once no alias means the version any more: its replica would start beside its
@@ -148,7 +148,7 @@ class LoadQueue:
         }
         return list({**self._requested, **self._restarting})
 
-    def remove(self, key: ReplicaKey) -> None:
+    def remove(self, key: ArtifactRef) -> None:
         """Stop loading a version, unless it is awaited."""
         self._requested.pop(key, None)
         self._restarting.pop(key, None)
@@ -167,7 +167,7 @@ class LoadQueue:
 
     # --- one load per version ---------------------------------------------------------------------
 
-    def join(self, key: ReplicaKey) -> Demand:
+    def join(self, key: ArtifactRef) -> Demand:
         """Return the demand for a version, new or already waiting.
 
         Raises:
@@ -187,7 +187,7 @@ class LoadQueue:
         asyncio.get_running_loop().call_soon(self.rebalance)
         return demand
 
-    def _is_loading(self, key: ReplicaKey) -> bool:
+    def _is_loading(self, key: ArtifactRef) -> bool:
         return any(one.coming_up for one in self._pool.of(key))
 
     def _pause(self, demand: Demand) -> None:
@@ -198,12 +198,12 @@ class LoadQueue:
         """
         demand.paused_until = self._clock() + self._load_history.pause_s(demand.key)
 
-    def load_in_background(self, keys: Sequence[ReplicaKey]) -> None:
+    def load_in_background(self, keys: Sequence[ArtifactRef]) -> None:
         """Load versions in this order, as far as there is free room."""
         self._requested.update(dict.fromkeys(keys))
         self.rebalance()
 
-    def _restart(self, key: ReplicaKey) -> None:
+    def _restart(self, key: ArtifactRef) -> None:
         if self._requirements.restarts(key):
             self._restarting.setdefault(key)
 
@@ -290,7 +290,7 @@ class LoadQueue:
         """Return the limits without the forkserver's bytes."""
         return replace(self._limits, bytes=self._limits.bytes - self._pool.shared_bytes)
 
-    def _needed_bytes(self, key: ReplicaKey, limits: ResidentLimits) -> int:
+    def _needed_bytes(self, key: ArtifactRef, limits: ResidentLimits) -> int:
         """Return the expected peak of the next load.
 
         An estimate, or a peak, is cut to the limit, so that it never prevents a load.
@@ -301,7 +301,7 @@ class LoadQueue:
             return min(max(of_model, self._requirements.estimate_bytes(key)), limits.bytes)
         return max(known, min(self._load_history.peak_bytes_of(key), limits.bytes))
 
-    def _lacking(self) -> list[ReplicaKey]:
+    def _lacking(self) -> list[ArtifactRef]:
         """Return the versions that lack a replica, by descending priority."""
         lacking = [key for key in self.background() if not self._pool.of(key)]
         for one in reversed(self._pool.by_use()):
@@ -359,7 +359,7 @@ class LoadQueue:
 
     # --- ends -------------------------------------------------------------------------------------
 
-    def retire(self, key: ReplicaKey, reason: str) -> None:
+    def retire(self, key: ArtifactRef, reason: str) -> None:
         """Drain every replica of a version."""
         for one in list(self._pool.of(key)):
             self._drain(one, reason)
@@ -433,7 +433,7 @@ class LoadQueue:
         follow_end = partial(self._follow_end, resident.key, died=died)
         release_all(self._on_change, follow_end, self.rebalance)
 
-    def _follow_end(self, key: ReplicaKey, *, died: bool) -> None:
+    def _follow_end(self, key: ArtifactRef, *, died: bool) -> None:
         self.end_unless_awaited(key)
         if not died:
             return
@@ -463,7 +463,7 @@ class LoadQueue:
             del self._demands[demand.key]
         demand.end(error)
 
-    def end_unless_awaited(self, key: ReplicaKey) -> None:
+    def end_unless_awaited(self, key: ArtifactRef) -> None:
         """End a demand whose last waiter has left."""
         demand = self._demands.get(key)
         if demand is not None and not demand.is_awaited:
@@ -474,7 +474,7 @@ class LoadQueue:
         demand.end_stages(error)
         self.end_unless_awaited(demand.key)
 
-    def too_late(self, key: ReplicaKey) -> ModelLoadingError:
+    def too_late(self, key: ArtifactRef) -> ModelLoadingError:
         """Return the refusal of a caller that waited for the whole load budget."""
         what = f"{key} is still loading after"
         if not self._is_loading(key):
@@ -484,7 +484,7 @@ class LoadQueue:
             retry_after_s=self._load_history.expected_load_s(key),
         )
 
-    def _too_big(self, key: ReplicaKey, replicas: int, needed: int) -> InsufficientMemoryError:
+    def _too_big(self, key: ArtifactRef, replicas: int, needed: int) -> InsufficientMemoryError:
         subject = f"{key} needs" if replicas == 1 else f"{replicas} workers of {key} need"
         return InsufficientMemoryError(
             f"{subject} about {replicas * needed // _MIB} MiB; {self._allowed()}"

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from gateway.contract import ReplicaKey
+from gateway.contract import ArtifactRef
 from gateway.errors import LoadError
 from gateway.serving.replica import Replica, ReplicaState
 from gateway.serving.residency.decision import ReplicaView, State, faded, value
@@ -29,13 +29,13 @@ _log = structlog.get_logger("gateway.serving.residency.replica_pool")
 class Observer(Protocol):
     """Receives loads and ends, for metrics and logs."""
 
-    def loaded(self, key: ReplicaKey, seconds: float, resident_bytes: int) -> None:
+    def loaded(self, key: ArtifactRef, seconds: float, resident_bytes: int) -> None:
         """A replica became ready."""
 
-    def load_failed(self, key: ReplicaKey, failure: str, message: str) -> None:
+    def load_failed(self, key: ArtifactRef, failure: str, message: str) -> None:
         """A load failed."""
 
-    def ended(self, key: ReplicaKey, reason: str, *, evicted: bool, died: bool) -> None:
+    def ended(self, key: ArtifactRef, reason: str, *, evicted: bool, died: bool) -> None:
         """A replica that was ready has ended. ``died``: without being stopped."""
 
 
@@ -66,7 +66,7 @@ class Resident:
         heat: Leases, halved every ``HALF_LIFE_S``; with those of the version's ended replicas.
     """
 
-    key: ReplicaKey
+    key: ArtifactRef
     number: int
     bytes: int
     last_used: float
@@ -133,8 +133,8 @@ class ReplicaPool:
     def __init__(
         self,
         *,
-        new_replica: Callable[[ReplicaKey, Callable[[Replica], None]], Replica],
-        prepare: Callable[[ReplicaKey], Awaitable[messages.Load]],
+        new_replica: Callable[[ArtifactRef, Callable[[Replica], None]], Replica],
+        prepare: Callable[[ArtifactRef], Awaitable[messages.Load]],
         observer: Observer,
         load_history: LoadHistory,
         shared_bytes: Callable[[], int],
@@ -148,7 +148,7 @@ class ReplicaPool:
         self._measure_shared = shared_bytes
         self._clock = clock
         self.owner: Owner
-        self._by_key: dict[ReplicaKey, list[Resident]] = {}
+        self._by_key: dict[ArtifactRef, list[Resident]] = {}
         self._loads: set[asyncio.Task[None]] = set()
         self._count = 0
         self._faded_at = clock()
@@ -157,7 +157,7 @@ class ReplicaPool:
 
     # --- questions --------------------------------------------------------------------------------
 
-    def of(self, key: ReplicaKey) -> list[Resident]:
+    def of(self, key: ArtifactRef) -> list[Resident]:
         """Return the replicas of a version in any state, oldest first."""
         return self._by_key.get(key, [])
 
@@ -165,7 +165,7 @@ class ReplicaPool:
         """Return every replica, in any state."""
         return [one for group in self._by_key.values() for one in group]
 
-    def keys(self) -> list[ReplicaKey]:
+    def keys(self) -> list[ArtifactRef]:
         """Return the versions that have a replica."""
         return list(self._by_key)
 
@@ -173,7 +173,7 @@ class ReplicaPool:
         """Return every replica, the least recently used first."""
         return sorted(self.all(), key=lambda one: one.last_used)
 
-    def count_ready(self, key: ReplicaKey) -> int:
+    def count_ready(self, key: ArtifactRef) -> int:
         """Count the ready replicas of a version."""
         return sum(one.ready for one in self.of(key))
 
@@ -189,7 +189,7 @@ class ReplicaPool:
 
     # --- load -------------------------------------------------------------------------------------
 
-    def start(self, key: ReplicaKey, expected_bytes: int) -> None:
+    def start(self, key: ArtifactRef, expected_bytes: int) -> None:
         """Start to load a replica; the owner receives the outcome."""
         now = self._clock()
         self._count += 1

@@ -14,7 +14,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from gateway.contract import ReplicaKey
+from gateway.contract import ArtifactRef
 from gateway.errors import (
     GatewayError,
     LoadError,
@@ -45,13 +45,13 @@ class ResidentSet:
         limits: ResidentLimits,
         load_budget_s: float,
         max_waiting: int,
-        new_replica: Callable[[ReplicaKey, Callable[[Replica], None]], Replica],
-        prepare: Callable[[ReplicaKey], Awaitable[messages.Load]],
+        new_replica: Callable[[ArtifactRef, Callable[[Replica], None]], Replica],
+        prepare: Callable[[ArtifactRef], Awaitable[messages.Load]],
         requirements: Requirements,
         observer: Observer,
         loads_at_once: int = LEAST_LOADS_AT_ONCE,
         shared_bytes: Callable[[], int] = lambda: 0,
-        longest_life_s: Callable[[ReplicaKey], float] = usual_life_s,
+        longest_life_s: Callable[[ArtifactRef], float] = usual_life_s,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start empty.
@@ -111,7 +111,7 @@ class ResidentSet:
 
     # --- leases -----------------------------------------------------------------------------------
 
-    def try_lease(self, key: ReplicaKey, body_bytes: int = 0) -> Lease | None:
+    def try_lease(self, key: ArtifactRef, body_bytes: int = 0) -> Lease | None:
         """Take a lease now, or return None: the step of nearly every request.
 
         ``body_bytes``: the size of the request's body; the replica has room for it if any has.
@@ -122,7 +122,7 @@ class ResidentSet:
         ready = [one for one in group if one.ready]
         return self._take(choose(ready, body_bytes, self._clock())) if ready else None
 
-    async def lease(self, key: ReplicaKey) -> Lease:
+    async def lease(self, key: ArtifactRef) -> Lease:
         """Take a lease; start or join the version's load if need be.
 
         Cancelling a caller does not cancel the load.
@@ -182,10 +182,10 @@ class ResidentSet:
 
     async def stage(
         self,
-        key: ReplicaKey,
+        key: ArtifactRef,
         stage_id: str,
         *,
-        replaces: ReplicaKey | None,
+        replaces: ArtifactRef | None,
         swap: str,
         replicas: int,
         wait_s: float,
@@ -250,14 +250,14 @@ class ResidentSet:
         if (standby := self._standbys.remove(stage_id)) is not None:
             self._queue.end_stage(standby)
 
-    def demote(self, key: ReplicaKey) -> None:
+    def demote(self, key: ArtifactRef) -> None:
         """Let a version that was only warmed be evicted first."""
         for one in self._pool.of(key):
             one.cold = one.heat == 0
 
     # --- questions --------------------------------------------------------------------------------
 
-    def is_ready(self, key: ReplicaKey) -> bool:
+    def is_ready(self, key: ArtifactRef) -> bool:
         """Whether a version has a ready replica."""
         return self._pool.count_ready(key) > 0
 
@@ -265,7 +265,7 @@ class ResidentSet:
         """Return every replica, the least recently used first."""
         return self._pool.by_use()
 
-    def versions(self) -> set[ReplicaKey]:
+    def versions(self) -> set[ArtifactRef]:
         """Return the versions that have a replica, or wait for one."""
         return {*self._pool.keys(), *self._queue.keys()}
 
@@ -273,10 +273,10 @@ class ResidentSet:
         """Return the artifacts of those versions."""
         return {key.digest for key in self.versions()}
 
-    def hottest(self) -> list[ReplicaKey]:
+    def hottest(self) -> list[ArtifactRef]:
         """Return the ready versions, the most used first, then the background loads."""
         self._pool.fade_heat(self._clock())
-        heat: dict[ReplicaKey, float] = {}
+        heat: dict[ArtifactRef, float] = {}
         for one in self._pool.all():
             if one.ready and not one.cold:
                 heat[one.key] = heat.get(one.key, 0.0) + one.heat
@@ -294,12 +294,12 @@ class ResidentSet:
         self._pool.replace(resident, reason)
         self._queue.rebalance_soon()
 
-    def retire(self, key: ReplicaKey, reason: str) -> None:
+    def retire(self, key: ArtifactRef, reason: str) -> None:
         """Drain every replica of a version: each ends with its last lease."""
         self._queue.remove(key)
         self._queue.retire(key, reason)
 
-    def load_in_background(self, keys: Sequence[ReplicaKey]) -> None:
+    def load_in_background(self, keys: Sequence[ArtifactRef]) -> None:
         """Load versions without a caller, in this order, as far as there is free room."""
         self._queue.load_in_background(keys)
 
@@ -307,12 +307,12 @@ class ResidentSet:
         """Start and drain replicas as the present table requires."""
         self._queue.rebalance()
 
-    def renew(self, key: ReplicaKey) -> None:
+    def renew(self, key: ArtifactRef) -> None:
         """End the pause of a version whose artifact was fetched again."""
         self.load_history.forgive(key)
         self._queue.rebalance()
 
-    def end_idle(self, idle_s: float, ends: Callable[[ReplicaKey], bool]) -> None:
+    def end_idle(self, idle_s: float, ends: Callable[[ArtifactRef], bool]) -> None:
         """End the replicas of versions that ``ends`` selects and that were idle for ``idle_s``."""
         before, kept = self._clock() - idle_s, spared(self._standbys.all())
         idle = [one for one in self._pool.all() if one.ready and not one.leases]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gateway.contract import ReplicaKey
+from gateway.contract import ArtifactRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +18,13 @@ class Standby:
     """
 
     stage_id: str
-    key: ReplicaKey
-    replaces: ReplicaKey | None
+    key: ArtifactRef
+    replaces: ArtifactRef | None
     swap: str
     displaces: bool = False
 
 
-def spared(standbys: Iterable[Standby]) -> set[ReplicaKey]:
+def spared(standbys: Iterable[Standby]) -> set[ArtifactRef]:
     """Return the versions that eviction spares: standbys, and what they will replace."""
     keys = set()
     for standby in standbys:
@@ -34,7 +34,7 @@ def spared(standbys: Iterable[Standby]) -> set[ReplicaKey]:
     return keys
 
 
-def displaced(standbys: Iterable[Standby]) -> set[ReplicaKey]:
+def displaced(standbys: Iterable[Standby]) -> set[ArtifactRef]:
     """Return the versions that ended, or are ending, before their successors are ready."""
     return {one.replaces for one in standbys if one.displaces and one.replaces is not None}
 

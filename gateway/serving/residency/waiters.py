@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.contract import ReplicaKey
+from gateway.contract import ArtifactRef
 from gateway.serving.residency.lease import Lease
 
 
@@ -26,7 +26,7 @@ class Demand:
         stages: Each is done when all replicas are ready.
     """
 
-    key: ReplicaKey
+    key: ArtifactRef
     since: float
     staged_at: float = 0.0
     paused_until: float = 0.0

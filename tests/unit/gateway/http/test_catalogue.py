@@ -17,7 +17,7 @@ from gateway.contract.catalogue import (
     VersionState,
 )
 from gateway.contract.node_state import ActiveAlias, RefusedDigest
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import AliasRef, ArtifactRef
 from gateway.http.catalogue import router
 from gateway.http.services import attach
 from gateway.routing.node import Node
@@ -105,10 +105,10 @@ async def test_an_alias_shows_its_automatic_rollback_and_why_one_failed() -> Non
             return reason
 
         assert await why() == "automatic rollback to version 1: it fails"
-        node.warnings["churn", "champion"] = "it does worse; the rollback failed"
+        node.warnings[AliasRef("churn", "champion")] = "it does worse; the rollback failed"
         assert await why() == "it does worse; the rollback failed"
         node.warnings.clear()
-        node.replace(node.table.without_refused_digest("churn", "champion", digest[2]))
+        node.replace(node.table.without_refused_digest(AliasRef("churn", "champion"), digest[2]))
         assert await why() == "held at version 1"
 
 
@@ -168,7 +168,7 @@ async def test_an_alias_of_a_predecessor_shows_no_other_bytes() -> None:
 async def test_a_version_whose_workers_die_again_and_again_says_so_between_its_pauses() -> None:
     now = [0.0]
     record = LoadHistory(lambda: now[0], longest_life_s=lambda key: 40.0)
-    key = ReplicaKey("churn", 1, f"sha256:{1:064x}")
+    key = ArtifactRef("churn", 1, f"sha256:{1:064x}")
     listed = CatalogueVersion(version=1, state=VersionState.AVAILABLE, digest=key.digest)
     model = CatalogueModel(name="churn", versions=[listed], aliases={})
     table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))

@@ -1,15 +1,15 @@
 """The counts of live traffic, by version and period."""
 
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import ArtifactRef
 from gateway.observability import live_tallies
 from gateway.observability.live_tallies import LiveTallies
 from gateway.observability.tally import Tally
 
-KEY = ReplicaKey("m", 1, "sha256:" + "1" * 64)
-OTHER = ReplicaKey("m", 2, "sha256:" + "2" * 64)
+KEY = ArtifactRef("m", 1, "sha256:" + "1" * 64)
+OTHER = ArtifactRef("m", 2, "sha256:" + "2" * 64)
 
 
-def served(tallies: LiveTallies, times: int, key: ReplicaKey = KEY) -> None:
+def served(tallies: LiveTallies, times: int, key: ArtifactRef = KEY) -> None:
     for _ in range(times):
         tallies.count(key, 0.01)
 
@@ -25,7 +25,7 @@ def test_answers_and_faults_are_counted_for_each_version() -> None:
     tallies.count(OTHER, None)
     assert counts(tallies.total(KEY)) == (3, 1, 3)
     assert counts(tallies.total(OTHER)) == (0, 1, 0)
-    assert (tallies.requests(KEY), tallies.requests(ReplicaKey("x", 1, "y"))) == (4, 0)
+    assert (tallies.requests(KEY), tallies.requests(ArtifactRef("x", 1, "y"))) == (4, 0)
 
 
 def test_recent_requests_are_those_of_this_period_and_the_one_before() -> None:
@@ -45,8 +45,8 @@ def test_recent_requests_are_those_of_this_period_and_the_one_before() -> None:
     assert tallies.total(KEY).answered == 8
 
 
-def of_version(version: int) -> ReplicaKey:
-    return ReplicaKey("m", version, "d")
+def of_version(version: int) -> ArtifactRef:
+    return ArtifactRef("m", version, "d")
 
 
 def test_the_version_that_was_used_longest_ago_is_forgotten(monkeypatch) -> None:

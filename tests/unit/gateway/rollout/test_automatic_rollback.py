@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway import contract
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import AliasRef, ArtifactRef
 from gateway.errors import LoadError, RolloutRefusedError, TableFileError
 from gateway.observability.live_tallies import LiveTallies
 from gateway.rollout import automatic_rollback
@@ -40,7 +40,7 @@ class Watched(Stand):
 
     async def promoted(self, *versions, alias="champion", asked_by="poll"):
         for version in versions:
-            self.residents.ready.add(ReplicaKey("m", version, D[version]))
+            self.residents.ready.add(ArtifactRef("m", version, D[version]))
             await self.rollout.activate(
                 contract.ActivateRequest(
                     model="m",
@@ -54,7 +54,7 @@ class Watched(Stand):
             await self.looked()
 
     def traffic(self, version, answered=0, faults=0, seconds=0.001):
-        key = ReplicaKey("m", version, D[version])
+        key = ArtifactRef("m", version, D[version])
         for outcome in [seconds] * answered + [None] * faults:
             self.tallies.count(key, outcome)
 
@@ -66,7 +66,7 @@ class Watched(Stand):
             self.automatic.look()
 
     def active(self, alias="champion"):
-        return self.node.table.active["m", alias]
+        return self.node.table.active[AliasRef("m", alias)]
 
     def held(self):
         return [(hold.alias, hold.version) for hold in self.node.table.refused_digests]
@@ -249,7 +249,7 @@ async def test_a_promotion_during_a_rollback_stays(watched):
         digest=D[3],
         if_generation=watched.node.table.generation,
     )
-    watched.residents.ready.add(ReplicaKey("m", 3, D[3]))
+    watched.residents.ready.add(ArtifactRef("m", 3, D[3]))
     await watched.rollout.activate(request)
     watched.residents.gate.set()
     await watched.looked()

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from gateway import contract
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import AliasRef, ArtifactRef
 from gateway.errors import LoadError, RolloutRefusedError
 from gateway.observability.metrics import Telemetry
 from gateway.rollout.rollout import Rollout
@@ -168,7 +168,7 @@ async def test_a_promotion_moves_the_alias_and_keeps_the_old_one_as_previous(tmp
     ack = await stand.activate(2)
     assert (ack.previous, ack.generation) == (1, 2)
     assert stand.residents.staged == [(1, None), (2, 1)]
-    active = stand.node.table.active["m", "champion"]
+    active = stand.node.table.active[AliasRef("m", "champion")]
     assert (active.version, active.previous_version, active.previous_digest) == (2, 1, D[1])
 
 
@@ -301,8 +301,8 @@ async def test_a_standby_that_is_taken_away_is_spared_no_longer(tmp_path):
 async def test_who_is_resident_is_told_with_the_next_answer_and_is_no_news_itself(tmp_path):
     stand = Stand(tmp_path)
     before = await stand.rollout.observe(0)
-    for key in (ReplicaKey("m", 2, D[2]), ReplicaKey("m", 1, D[1]), ReplicaKey("other", 7, D[1])):
-        stand.residents.ready.add(key)
+    served = ("m", 2, D[2]), ("m", 1, D[1]), ("other", 7, D[1])
+    stand.residents.ready |= {ArtifactRef(*one) for one in served}
     after = await stand.rollout.observe(0)
     assert (before.resident, after.resident) == ([], [D[1], D[2]])
     assert after.seq == before.seq
@@ -434,14 +434,14 @@ async def test_what_another_alias_goes_on_meaning_is_not_unloaded_first(
 async def test_a_damaged_copy_that_came_anew_is_loaded_without_a_pause(tmp_path):
     stand = Stand(tmp_path)
     await stand.publish()
-    stand.node.copy_damaged("m", 1, D[1], "altered")
-    stand.node.copy_damaged("m", 2, D[2], "altered")
+    stand.node.copy_damaged(ArtifactRef("m", 1, D[1]), "altered")
+    stand.node.copy_damaged(ArtifactRef("m", 2, D[2]), "altered")
     assert [one.digest for one in (await stand.rollout.observe(0)).damaged] == [D[1], D[2]]
     await stand.publish(epoch=2)
     assert stand.residents.renewed == [], "these are the bytes that are damaged"
     await stand.publish(epoch=3, gone=[1])
     await stand.publish(epoch=4)
-    assert stand.residents.renewed == [ReplicaKey("m", 1, D[1])]
+    assert stand.residents.renewed == [ArtifactRef("m", 1, D[1])]
     assert [one.digest for one in (await stand.rollout.observe(0)).damaged] == [D[2]]
 
 
@@ -473,7 +473,7 @@ async def test_a_version_that_waits_for_its_worker_is_retired_too(tmp_path):
     stand = Stand(tmp_path)
     await stand.publish()
     await stand.stage(1)
-    stand.residents.wished = {ReplicaKey("m", 2, D[2]), ReplicaKey("other", 2, D[2])}
+    stand.residents.wished = {ArtifactRef("m", 2, D[2]), ArtifactRef("other", 2, D[2])}
     for version in (1, 2):
         await stand.rollout.retire(contract.RetireRequest(model="m", version=version))
     assert stand.residents.retired == [1, 2]
@@ -510,9 +510,9 @@ async def test_what_a_predecessor_runs_under_outlives_a_restart(tmp_path):
     await stand.activate(1)
     await publish(2, D[2])
     for table in (stand.node.table, TableFile(tmp_path).load("champion")):
-        assert table.environment_of("m", 1, D[1]) == own
-        assert table.policy_of("m", 1, D[1]).timeout_s == 9.0
-        assert table.environment_of("m", 1, D[2]) == contract.Environment()
+        assert table.environment_of(ArtifactRef("m", 1, D[1])) == own
+        assert table.policy_of(ArtifactRef("m", 1, D[1])).timeout_s == 9.0
+        assert table.environment_of(ArtifactRef("m", 1, D[2])) == contract.Environment()
 
 
 @pytest.mark.parametrize("order", [("champion", "prod"), ("prod", "champion")])
@@ -531,7 +531,7 @@ async def test_a_stage_replaces_the_bytes_of_its_own_alias(tmp_path, order, othe
     )
     stand.rollout.staging.start(request)
     await stand.outcome("s")
-    assert stand.residents.replaced == [ReplicaKey("m", 1, D[1])]
+    assert stand.residents.replaced == [ArtifactRef("m", 1, D[1])]
     assert stand.residents.swaps == [("unload_first", 1)], "no other alias means these bytes"
     stand.rollout.staging.start(request.model_copy(update={"stage_id": "again", "digest": D[1]}))
     await stand.outcome("again")

@@ -13,7 +13,7 @@ from gateway.contract.catalogue import (
     VersionState,
 )
 from gateway.contract.node_state import ActiveAlias, RefusedDigest
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import ArtifactRef
 from gateway.errors import (
     GatewayError,
     LoadError,
@@ -78,13 +78,13 @@ async def test_pages_about_models_name_nothing_of_the_inside() -> None:
     table = RouteTable(
         "champion",
         catalogue=catalogue(),
-        active={("churn", "warned"): active},
+        active={active.alias_ref: active},
         refused_digests=(hold,),
     )
     node = Node(node_id="n", boot_id="b", table=table)
-    node.warnings["churn", "warned"] = REASON
+    node.warnings[active.alias_ref] = REASON
     load_history = LoadHistory()
-    load_history.load_failed(ReplicaKey("churn", 1, DIGEST), REASON)
+    load_history.load_failed(ArtifactRef("churn", 1, DIGEST), REASON)
     pages = ["/models", "/models/churn", *(f"/models/churn/versions/{n}" for n in (1, 2, 3, 4))]
     async with pages_of(node, load_history) as client:
         for page in pages:
@@ -208,9 +208,9 @@ def test_so_many_damaged_copies_are_remembered_and_the_oldest_is_left_out() -> N
     node = node_of(Clock())
     digests = [f"sha256:{number:064x}" for number in range(nodes._MAX_DAMAGED + 1)]
     for digest in digests[:-1]:
-        node.copy_damaged("m", 1, digest, "a file is missing")
+        node.copy_damaged(ArtifactRef("m", 1, digest), "a file is missing")
     assert [one.digest for one in node.damaged()] == digests[:-1]
-    node.copy_damaged("m", 1, digests[-1], "a file is missing")
+    node.copy_damaged(ArtifactRef("m", 1, digests[-1]), "a file is missing")
     assert [one.digest for one in node.damaged()] == digests[1:]
 
 

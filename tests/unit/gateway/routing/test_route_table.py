@@ -12,7 +12,7 @@ from gateway.contract.catalogue import (
     VersionState,
 )
 from gateway.contract.node_state import ActiveAlias, RefusedDigest
-from gateway.contract.references import parse_selector
+from gateway.contract.references import AliasRef, ArtifactRef, parse_selector
 from gateway.routing.lazy_versions import ListedVersions
 from gateway.routing.route_table import RouteTable
 
@@ -28,6 +28,10 @@ def version(number, state=STATE.AVAILABLE, *, here=True, accepted=True, reason=N
         accepted_digest=DIGEST[number] if accepted else None,
         reason=reason,
     )
+
+
+def ref(number):
+    return ArtifactRef("churn", number, DIGEST[number])
 
 
 def active(alias, number, model="churn"):
@@ -142,7 +146,7 @@ def test_unlisted_active_model_has_no_other_known_versions():
     assert resolve(snapshot).version == resolve(snapshot, "1").version == 1
     with pytest.raises(errors.RegistryUnavailableError):
         resolve(snapshot, "2")
-    assert snapshot.why_gone("churn", 1, DIGEST[1]) is None
+    assert snapshot.why_gone(ref(1)) is None
 
 
 def test_a_catalogue_that_is_not_complete_takes_nothing_away():
@@ -248,7 +252,9 @@ def test_a_catalogue_does_not_change_the_generation():
 
 
 def test_an_alias_taken_away_is_gone():
-    snapshot = table(version(1), actives=[active("champion", 1)]).without_alias("churn", "champion")
+    snapshot = table(version(1), actives=[active("champion", 1)]).without_alias(
+        AliasRef("churn", "champion")
+    )
     with pytest.raises(errors.AliasNotFoundError):
         resolve(snapshot, "champion")
 
@@ -268,7 +274,7 @@ def test_policy_travels_with_the_route():
 def test_policy_of_a_version_overrides_its_models_per_field():
     snapshot = table(with_policy(1, timeout_s=9.0), with_policy(2, max_batch_rows=1), policy=MODELS)
     assert [resolve(snapshot, n).timeout_s for n in ("1", "2")] == [9.0, 2.5]
-    assert [snapshot.policy_of("churn", n, DIGEST[n]).max_batch_rows for n in (1, 2)] == [64, 1]
+    assert [snapshot.policy_of(ref(n)).max_batch_rows for n in (1, 2)] == [64, 1]
 
 
 def test_an_alias_has_the_policy_of_the_version_that_it_means_now():
@@ -296,7 +302,7 @@ def test_a_policy_is_looked_up_once_for_each_selector_of_a_table():
 
 def test_unlisted_version_has_no_policy():
     gone = RouteTable("champion").with_active(active("champion", 1))
-    assert gone.policy_of("churn", 1, DIGEST[1]) == Policy()
+    assert gone.policy_of(ref(1)) == Policy()
     assert resolve(gone).timeout_s is None
     assert resolve(table(version(1, STATE.DELETED), policy=MODELS), "1").timeout_s == 2.5
 
@@ -313,10 +319,10 @@ def test_a_predecessor_keeps_the_policy_and_environment_that_it_had_last():
         model = CatalogueModel(name="churn", versions=ListedVersions(versions))
         snapshot = snapshot.with_catalogue(Catalogue(writer="w", epoch=epoch, models=[model]))
         assert resolve(snapshot, "champion").timeout_s == 9.0
-        assert snapshot.policy_of("churn", 1, DIGEST[1]) == Policy(timeout_s=9.0, max_batch_rows=64)
-        assert snapshot.environment_of("churn", 1, DIGEST[1]) == own
+        assert snapshot.policy_of(ref(1)) == Policy(timeout_s=9.0, max_batch_rows=64)
+        assert snapshot.environment_of(ref(1)) == own
     assert resolve(snapshot, "1").timeout_s is None
-    assert snapshot.environment_of("churn", 1, DIGEST[2]) == Environment()
+    assert snapshot.environment_of(ArtifactRef("churn", 1, DIGEST[2])) == Environment()
     back = with_policy(1, timeout_s=7.0)
     model = CatalogueModel(name="churn", versions=[back])
     snapshot = snapshot.with_catalogue(Catalogue(writer="w", epoch=9, models=[model]))
@@ -326,5 +332,5 @@ def test_a_predecessor_keeps_the_policy_and_environment_that_it_had_last():
 def test_a_hold_is_found_by_model_alias_and_digest():
     hold = RefusedDigest(model="churn", alias="champion", digest=DIGEST[2], reason="went back")
     snapshot = RouteTable(default_alias="champion", refused_digests=(hold,))
-    assert snapshot.refused_digest("churn", "champion", DIGEST[2]) is hold
-    assert snapshot.refused_digest("churn", "champion", DIGEST[1]) is None
+    assert snapshot.refused_digest(AliasRef("churn", "champion"), DIGEST[2]) is hold
+    assert snapshot.refused_digest(AliasRef("churn", "champion"), DIGEST[1]) is None

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from gateway.contract.catalogue import Catalogue, CatalogueModel, ModelChange
 from gateway.contract.node_state import ActiveAlias, RefusedDigest
+from gateway.contract.references import AliasRef
 from gateway.errors import TableFileError
 from gateway.routing import table_file as table_files
 from gateway.routing.route_table import RouteTable
@@ -22,13 +23,13 @@ from gateway.system.files.change_log import ChangeLog, Found
 from tests.contracts.damage import DAMAGES, Damage
 
 DIGEST = "sha256:" + "a" * 64
-KEYS = [("m", "champion"), ("m", "latest"), ("other", "champion")]
+KEYS = [AliasRef("m", "champion"), AliasRef("m", "latest"), AliasRef("other", "champion")]
 CALLS = ["open", "fsync", "fdatasync", "write", "replace", "unlink", "close", "ftruncate"]
 FILES = ["table.json", "table.changes", "table.changes.copy", "table.previous.json"]
 
 
-def entry(key: tuple[str, str], version: int) -> ActiveAlias:
-    return ActiveAlias(model=key[0], alias=key[1], version=version, digest=DIGEST, since=5.0)
+def entry(key: AliasRef, version: int) -> ActiveAlias:
+    return ActiveAlias(**key._asdict(), version=version, digest=DIGEST, since=5.0)
 
 
 def written(folder: Path, count: int) -> RouteTable:
@@ -45,7 +46,7 @@ def change(file: TableFile, table: RouteTable) -> RouteTable:
     turn = table.generation
     key = KEYS[turn % len(KEYS)]
     if turn % 7 == 5:
-        after = table.without_alias(*key)
+        after = table.without_alias(key)
     elif turn % 7 == 6:
         hold = RefusedDigest(model="m", alias="champion", digest=DIGEST, reason=f"in turn {turn}")
         after = table.rolled_back(entry(key, turn + 1), hold)
@@ -96,11 +97,11 @@ def test_a_change_costs_what_it_changes(tmp_path: Path) -> None:
         file = TableFile(folder)
         table = file.load("champion")
         for number in range(count):
-            table = table.with_active(entry((f"m{number}", "champion"), 1))
+            table = table.with_active(entry(AliasRef(f"m{number}", "champion"), 1))
         file.save_change(table, table.active)
         before = {path: path.stat().st_size for path in folder.iterdir()}
         for number in range(10):
-            key = (f"m{number}", "champion")
+            key = AliasRef(f"m{number}", "champion")
             table = table.with_active(entry(key, 2))
             file.save_change(table, [key])
         grown[count] = sum(p.stat().st_size - before.get(p, 0) for p in folder.iterdir())
@@ -115,7 +116,7 @@ def test_a_long_table_is_written_anew_once_its_changes_are_as_long(
     file = TableFile(tmp_path)
     table = file.load("champion")
     for number in range(100):
-        table = table.with_active(entry((f"m{number}", "champion"), 1))
+        table = table.with_active(entry(AliasRef(f"m{number}", "champion"), 1))
     file.save_change(table, table.active)
     whole = (tmp_path / "table.json").read_bytes()
     for version in (2, 3, 4):
@@ -173,7 +174,7 @@ def test_kill_at_any_step_keeps_the_last_acknowledged_change(
 
 def change_of(table: RouteTable) -> RouteTable:
     """The table after the sixth change."""
-    return table.without_alias(*KEYS[table.generation % len(KEYS)])
+    return table.without_alias(KEYS[table.generation % len(KEYS)])
 
 
 @pytest.mark.parametrize("nth", range(4))
@@ -234,7 +235,7 @@ def test_change_that_could_not_be_undone_is_undone_before_the_next(
         for call in ("fdatasync", "ftruncate"):
             patch.setattr(os, call, refuse)
         with pytest.raises(TableFileError):
-            file.save_change(table.with_active(entry(("refused", "champion"), 9)), [])
+            file.save_change(table.with_active(entry(AliasRef("refused", "champion"), 9)), [])
     assert "table.changes_restore_failed" in [one["event"] for one in logs]
     table = change(file, table)
     assert TableFile(tmp_path).load("champion") == table
@@ -649,5 +650,5 @@ def test_a_damaged_copy_is_set_aside_where_the_other_has_what_it_has(
 
 def test_a_table_that_follows_another_one_has_the_same_indexes_as_one_made_anew() -> None:
     table = RouteTable("champion").with_active(entry(KEYS[0], 1)).with_active(entry(KEYS[2], 1))
-    for following in (table, table.without_alias(*KEYS[0]), table.without_alias(*KEYS[1])):
+    for following in (table, table.without_alias(KEYS[0]), table.without_alias(KEYS[1])):
         assert following._active_of == replace(following)._active_of

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from gateway.contract.catalogue import Catalogue, CatalogueModel, ModelChange, Policy
 from gateway.contract.node_state import ActiveAlias, RefusedDigest
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import ArtifactRef
 from gateway.errors import TableFileError
 from gateway.routing.route_table import RouteTable
 from gateway.routing.table_changes import TableChange
@@ -38,7 +38,7 @@ def a_table():
     return RouteTable(
         default_alias="champion",
         generation=7,
-        active={("m", "champion"): entry},
+        active={entry.alias_ref: entry},
         refused_digests=(hold,),
     )
 
@@ -86,7 +86,7 @@ def test_a_table_from_before_the_first_release_has_its_words(tmp_path):
         .active["m", "champion"]
         .model_copy(update={"asked_by": "gateway", "policy": policy})
     )
-    table = replace(a_table(), active={("m", "champion"): entry})
+    table = replace(a_table(), active={entry.alias_ref: entry})
     TableFile(tmp_path).save_change(table, table.active)
     path = tmp_path / "table.json"
     former = path.read_text().replace('"refused_digests"', '"holds"').replace('"gateway"', '"rule"')
@@ -100,7 +100,7 @@ def test_a_table_from_before_the_first_release_has_its_words(tmp_path):
 
 
 CACHES = ["catalogue.json", "hot.json"]
-KEY = ReplicaKey("m", 3, DIGEST)
+KEY = ArtifactRef("m", 3, DIGEST)
 
 
 def with_caches(folder):
@@ -227,8 +227,8 @@ def test_rewritten_lost_table_has_later_changes(tmp_path):
     file = TableFile(tmp_path)
     loaded = file.load("champion")
     entry = ActiveAlias(model="n", alias="champion", version=1, digest=DIGEST, since=6.0)
-    later = replace(loaded, generation=8, active={**loaded.active, ("n", "champion"): entry})
-    file.save_change(later, [("n", "champion")])
+    later = replace(loaded, generation=8, active={**loaded.active, entry.alias_ref: entry})
+    file.save_change(later, [entry.alias_ref])
     file.write_due()
     for path in tmp_path.glob("table.changes*"):
         path.unlink()

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from gateway.contract.catalogue import Catalogue, CatalogueModel
 from gateway.contract.node_state import ActiveAlias
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import ArtifactRef
 from gateway.errors import TableFileError
 from gateway.routing.route_table import RouteTable
 from gateway.routing.table_file import TableFile
@@ -30,7 +30,7 @@ CALLS = ["open", "fsync", "replace", "rename", "unlink", "close"]
 
 def a_table(generation: int) -> RouteTable:
     entry = ActiveAlias(model="m", alias="champion", version=generation, digest=DIGEST, since=5.0)
-    return RouteTable("champion", generation=generation, active={("m", "champion"): entry})
+    return RouteTable("champion", generation=generation, active={entry.alias_ref: entry})
 
 
 def save(folder: Path, generation: int, damaged: DamagedFiles | None = None) -> bool:
@@ -347,7 +347,7 @@ def test_a_start_needs_nothing_to_be_written(
     catalogue = Catalogue(writer="w", epoch=4, models=[CatalogueModel(name="m", versions=[])])
     file = TableFile(saved)
     file.keep_catalogue(catalogue.model_dump_json().encode())
-    file.save_hot([ReplicaKey("m", 1, DIGEST)])
+    file.save_hot([ArtifactRef("m", 1, DIGEST)])
     if damaged:
         (saved / damaged).write_text("{")
 
@@ -362,7 +362,7 @@ def test_a_start_needs_nothing_to_be_written(
             file.save_change(a_table(7), a_table(7).active)
     assert table.generation == (1 if damaged == "table.json" else 2)
     assert table.catalogue == (None if damaged == "catalogue.json" else catalogue)
-    assert hot == ([] if damaged == "hot.json" else [ReplicaKey("m", 1, DIGEST)])
+    assert hot == ([] if damaged == "hot.json" else [ArtifactRef("m", 1, DIGEST)])
     found = [damaged] if damaged else []
     assert [one.name for one in file.damaged()] == [*found, "table.changes"]
     assert all(one.set_aside is None for one in file.damaged())

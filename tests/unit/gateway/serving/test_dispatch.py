@@ -11,7 +11,7 @@ import pytest
 
 from gateway import errors
 from gateway.contract.catalogue import VersionState
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import ArtifactRef
 from gateway.observability.live_tallies import LiveTallies
 from gateway.serving.admission import Admission
 from gateway.serving.call import Call
@@ -21,7 +21,7 @@ from gateway.serving.replica.requests import WorkerReply
 from tests.fakes.calls import ACTIVE, DIGEST, OTHER, call_of, node_of, version_of
 from tests.unit.gateway.serving.replica.test_replica import ReadyLauncher, ready_replica
 
-KEY = ReplicaKey("churn", 1, DIGEST)
+KEY = ArtifactRef("churn", 1, DIGEST)
 LIMIT_S = 0.2
 
 
@@ -210,7 +210,7 @@ async def test_refusal_for_a_damaged_copy_says_what_becomes_of_it(state, expecte
     known = {"expected_digest": expected, "accepted_digest": DIGEST, "reason": "wrong bytes"}
     node = node_of(version_of(1, state, **known))
     node.replace(node.table.with_active(ACTIVE))
-    node.copy_damaged("churn", 1, DIGEST, "altered")
+    node.copy_damaged(KEY, "altered")
     residents = FakeResidents(None, errors.ModelLoadFailedError("version 1 failed to load"))
     with pytest.raises(errors.ModelLoadFailedError, match=remedy) as refused:
         await dispatcher(residents, node=node).predict(call_of("1"))

@@ -19,7 +19,7 @@ from gateway.contract.catalogue import (
     VersionState,
 )
 from gateway.contract.node_state import ActiveAlias
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import ArtifactRef
 from gateway.errors import LoadError
 from gateway.routing.node import Node
 from gateway.routing.route_table import RouteTable
@@ -33,8 +33,8 @@ LIMITS = WorkerLimits(threads=1, memory_bytes=2, batch_bytes=3, answer_bytes=4)
 SIZE = 1000
 
 
-def key(version: int = 1, model: str = "m") -> ReplicaKey:
-    return ReplicaKey(model, version, f"sha256:{version:064x}")
+def key(version: int = 1, model: str = "m") -> ArtifactRef:
+    return ArtifactRef(model, version, f"sha256:{version:064x}")
 
 
 def orders_of(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.contract.catalogue import Environment, VersionState
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import ArtifactRef
 from gateway.errors import (
     DrainingError,
     GatewayError,
@@ -34,7 +34,7 @@ class Residents:
     """A resident set with replicas of one version, or of none."""
 
     def __init__(self, digest=None):
-        self.key = ReplicaKey("churn", 1, digest) if digest else None
+        self.key = ArtifactRef("churn", 1, digest) if digest else None
         self.load_history = SimpleNamespace(expected_load_s=lambda key: 1.0)
 
     def is_ready(self, key):

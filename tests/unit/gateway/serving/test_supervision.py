@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.bootstrap import _LoadObserver, _resident_set
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import ArtifactRef
 from gateway.errors import LoadError, NotDeliveredError, TableFileError
 from gateway.observability.live_tallies import LiveTallies
 from gateway.observability.metrics import Telemetry
@@ -25,7 +25,7 @@ from gateway.worker.protocol.messages import Alive
 from tests.fakes.resident_set import World, key, until
 
 INTERVAL_S = 0.01
-KEY = ReplicaKey("m", 1, "sha256:" + "a" * 64)
+KEY = ArtifactRef("m", 1, "sha256:" + "a" * 64)
 
 
 class Probed:
@@ -87,7 +87,7 @@ class Residents:
         if self.rounds == 1:
             raise RuntimeError("odd")
 
-    def hottest(self) -> list[ReplicaKey]:
+    def hottest(self) -> list[ArtifactRef]:
         return []
 
     def cool(self) -> None:
@@ -184,12 +184,12 @@ async def test_fault_while_taking_a_measurement_ends_no_other_probe() -> None:
 
 
 async def test_what_is_hot_is_written_when_it_changes_and_until_the_disk_takes_it() -> None:
-    residents, written = Residents(), list[list[ReplicaKey]]()
+    residents, written = Residents(), list[list[ArtifactRef]]()
     of = supervisor(residents)
     hot = [KEY]
     residents.hottest = lambda: list(hot)  # type: ignore[method-assign]  # what the test says
 
-    def save(keys: list[ReplicaKey]) -> None:
+    def save(keys: list[ArtifactRef]) -> None:
         written.append(keys)
         if len(written) == 1:
             raise TableFileError("the disk is full")
@@ -242,7 +242,7 @@ async def test_damaged_copy_is_reported_until_one_was_loaded() -> None:
 async def test_reports_of_damaged_copies_are_bounded() -> None:
     node = a_node()
     for number in range(1, 301):
-        node.copy_damaged("m", number, f"sha256:{number:064x}", "altered")
+        node.copy_damaged(ArtifactRef("m", number, f"sha256:{number:064x}"), "altered")
     assert [one.version for one in node.damaged()] == list(range(45, 301))
 
 

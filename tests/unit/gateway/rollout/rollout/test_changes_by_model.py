@@ -9,7 +9,7 @@ import pytest
 from gateway import contract
 from gateway.bootstrap import _LoadObserver
 from gateway.contract.changes import AliasTarget
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import AliasRef, ArtifactRef
 from gateway.errors import RolloutRefusedError
 from gateway.observability.metrics import Telemetry
 from gateway.routing import node
@@ -42,7 +42,7 @@ async def started(folder: Path) -> Stand:
     catalogue = contract.Catalogue(writer="w", epoch=1, models=models)
     await stand.rollout.catalogue.take(catalogue, catalogue.model_dump_json().encode())
     for name in ("m", "n"):
-        stand.residents.ready |= {ReplicaKey(name, n, D[n]) for n in D}
+        stand.residents.ready |= {ArtifactRef(name, n, D[n]) for n in D}
         await activate(stand, name, "champion", 1)
     return stand
 
@@ -112,8 +112,8 @@ async def test_what_a_gone_model_said_of_its_bytes_is_kept_for_its_alias(tmp_pat
     await taken(stand, change(1, "m", of))
     seq = stand.node.seq
     await taken(stand, change(2, "m", None))
-    assert stand.node.table.environment_of("m", 1, D[1]) == own
-    assert stand.file.load("champion").environment_of("m", 1, D[1]) == own
+    assert stand.node.table.environment_of(ArtifactRef("m", 1, D[1])) == own
+    assert stand.file.load("champion").environment_of(ArtifactRef("m", 1, D[1])) == own
     told = await stand.rollout.observe(seq, "b")
     assert [(one.model, one.environment) for one in told.active] == [("m", own)]
 
@@ -162,7 +162,7 @@ async def test_who_is_too_far_behind_is_told_the_whole_one(
 
 async def test_what_changes_nothing_to_decide_on_is_no_news(tmp_path: Path) -> None:
     stand = await started(tmp_path)
-    observer, key = _LoadObserver(Telemetry(), stand.node), ReplicaKey("m", 1, D[1])
+    observer, key = _LoadObserver(Telemetry(), stand.node), ArtifactRef("m", 1, D[1])
     seq = stand.node.seq
     observer.loaded(key, 0.1, 1000)
     observer.load_failed(key, "load_failed", "it raised")
@@ -189,7 +189,7 @@ async def test_activations_that_are_due_together_share_one_write(
     writes: list[int] = []
     save = stand.file.save_change
 
-    def count(table: RouteTable, moved: list[tuple[str, str]]) -> None:
+    def count(table: RouteTable, moved: list[AliasRef]) -> None:
         writes.append(len(moved))
         save(table, moved)
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import ArtifactRef
 from gateway.errors import (
     GatewayError,
     InvalidInputError,
@@ -434,7 +434,7 @@ class Seen:
         json.dumps(reason).encode()
 
 
-GOOD, LYING = (ReplicaKey(name, version, "d") for name, version in (("good", 1), ("liar", 2)))
+GOOD, LYING = (ArtifactRef(name, version, "d") for name, version in (("good", 1), ("liar", 2)))
 SHORT = ReplicaLimits(4, 1000, load_timeout_s=0.3, warm_up_timeout_s=0.3, stuck_grace_s=0.05)
 
 
@@ -453,11 +453,11 @@ async def _lied_to(launcher: Liar) -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
     known: list[Replica] = []
 
-    def new_replica(key: ReplicaKey, on_stopped: Any) -> Replica:
+    def new_replica(key: ArtifactRef, on_stopped: Any) -> Replica:
         known.append(Replica(str(key), launcher, SHORT, on_stopped))
         return known[-1]
 
-    async def order(key: ReplicaKey) -> Load:
+    async def order(key: ArtifactRef) -> Load:
         own = "/liar" if key == LYING else None
         return Load(key.model, key.version, key.digest, "/nowhere", "/nowhere", {}, interpreter=own)
 
@@ -483,7 +483,7 @@ async def _lied_to(launcher: Liar) -> None:
     assert faults == []
 
 
-async def _ask(residents: ResidentSet, key: ReplicaKey) -> object:
+async def _ask(residents: ResidentSet, key: ArtifactRef) -> object:
     """Ask and probe a worker; return the first answer. Every lease comes back."""
     answers: list[asyncio.Future[WorkerReply]] = []
     probe: asyncio.Future[Alive] | None = None

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import ArtifactRef
 from gateway.serving.residency.decision import (
     SLOW_LOAD_S,
     TURN_WAIT_S,
@@ -460,7 +460,7 @@ snapshots = st.builds(
 )
 
 
-def spared(snapshot: Snapshot) -> set[ReplicaKey]:
+def spared(snapshot: Snapshot) -> set[ArtifactRef]:
     standbys = {one.key for one in snapshot.standbys}
     return standbys | {
         one.replaces for one in snapshot.standbys if one.replaces and not one.displaces

@@ -2,14 +2,14 @@
 
 import pytest
 
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import ArtifactRef
 from gateway.errors import ModelLoadFailedError
 from gateway.serving.residency import load_history
 from gateway.serving.residency.load_history import LoadHistory, back_off_s
 
 
 def key(name="a"):
-    return ReplicaKey(name, 1, "sha256:" + "a" * 64)
+    return ArtifactRef(name, 1, "sha256:" + "a" * 64)
 
 
 class Clock:

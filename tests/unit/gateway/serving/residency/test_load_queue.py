@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import ArtifactRef
 from gateway.errors import LoadError, ModelLoadingError
 from gateway.serving.residency import decision, load_history, load_queue
 from gateway.serving.residency.lease import Lease
@@ -325,7 +325,7 @@ async def resting() -> World:
     return world
 
 
-def look_after_its_rest(world: World) -> list[ReplicaKey]:
+def look_after_its_rest(world: World) -> list[ArtifactRef]:
     world.later += 100
     world.set.rebalance()
     return [one.key for one in world.set.residents()]

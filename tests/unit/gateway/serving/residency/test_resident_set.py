@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.contract.references import ReplicaKey
+from gateway.contract.references import ArtifactRef
 from gateway.errors import (
     DisplacedError,
     DrainingError,
@@ -75,7 +75,7 @@ async def test_least_recently_used_replica_is_evicted():
 
 async def test_digests_include_loading_and_waiting_versions():
     world = World(count=3)
-    serving, *others = (ReplicaKey(name, 1, "sha256:" + name * 64) for name in "abcd")
+    serving, *others = (ArtifactRef(name, 1, "sha256:" + name * 64) for name in "abcd")
     (await world.set.lease(serving)).release()
     world.later = 60.0
     world.gate.clear()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.contract.references import AliasRef
 from registry_sync.domain import Hold
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
@@ -86,7 +87,7 @@ async def test_a_rollback_to_bytes_that_were_replaced_says_at_once_how_to_go_on(
         assert (node.gateway.points(M, A), spine.journal.view.holds) == (2, {})
         answer = await decide(client, "/rollback", model=M, alias=A, version=1)
         assert answer["outcome"] == "active", answer
-        digest = node.gateway.active[M, A].digest
+        digest = node.gateway.active[AliasRef(M, A)].digest
         assert (node.gateway.points(M, A), digest) == (1, node.registry.digest(M, 1))
 
 
@@ -107,8 +108,8 @@ async def test_what_served_comes_back_after_a_lost_table_though_its_bytes_were_r
     node.gateway.restart(lose_table=True)
     async with node.control_plane() as spine:
         await node.serves(1)
-        assert node.gateway.active[M, A].digest == before
+        assert node.gateway.active[AliasRef(M, A)].digest == before
         fetching.set()
         await idle(spine)
         expected = before if held else node.registry.digest(M, 1)
-        assert node.gateway.active[M, A].digest == expected
+        assert node.gateway.active[AliasRef(M, A)].digest == expected

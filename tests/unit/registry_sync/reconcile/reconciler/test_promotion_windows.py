@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.contract.catalogue import VersionState
+from gateway.contract.references import AliasRef
 from registry_sync.domain import AskedBy, Hold
 from registry_sync.domain.promotion_windows import parse_windows
 from registry_sync.planning.explain import Explanation, Why, explain
@@ -110,7 +111,9 @@ async def test_a_version_made_anew_does_not_wait(node: NodeInMemory) -> None:
         node.registry.make_anew(M, 1)
         await spine.poll()
         digest = node.registry.digest(M, 1)
-        await becomes(lambda: node.gateway.active[M, A].digest == digest, "its successor serves")
+        await becomes(
+            lambda: node.gateway.active[AliasRef(M, A)].digest == digest, "its successor serves"
+        )
 
 
 async def test_a_lost_table_brings_back_what_was_and_promotes_nothing(node: NodeInMemory) -> None:

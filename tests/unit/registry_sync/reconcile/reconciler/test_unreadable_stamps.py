@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.contract.catalogue import Catalogue, VersionState
-from gateway.contract.references import Selector
+from gateway.contract.references import AliasRef, Selector
 from gateway.errors import ModelLoadFailedError
 from gateway.routing.route_table import RouteTable
 from registry_sync.reconcile.reconciler import Reconciler
@@ -33,7 +33,7 @@ def table(node: NodeInMemory) -> RouteTable:
     """The gateway's table, as the catalogue and the active aliases make it."""
     catalogue = node.gateway.catalogue
     assert isinstance(catalogue, Catalogue)
-    return RouteTable(default_alias=A, catalogue=catalogue, active=dict(node.gateway.active))
+    return RouteTable(default_alias=A, catalogue=catalogue, active=node.gateway.active)
 
 
 async def test_it_is_neither_fetched_nor_promoted_and_that_is_said(node: NodeInMemory) -> None:
@@ -79,7 +79,7 @@ async def test_what_is_here_and_serves_goes_on_and_answers_nobody_else(node: Nod
         with pytest.raises(ModelLoadFailedError, match=WHY):
             at.resolve(M, Selector.of_version(2))
         assert at.without_copy(M, 2) is None
-        assert at.why_no_rollback(at.active[M, A]) is not None
+        assert at.why_no_rollback(at.active[AliasRef(M, A)]) is not None
 
 
 async def test_an_alias_that_was_lost_does_not_come_back_on_it(node: NodeInMemory) -> None:

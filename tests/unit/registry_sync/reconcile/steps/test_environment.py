@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.contract.catalogue import CatalogueVersion, Environment, VersionState
+from gateway.contract.references import AliasRef
 from registry_sync.artifacts.environments.compatibility import OnMismatch
 from registry_sync.errors import EnvironmentFailedError
 from tests.fakes.callers import table_of
@@ -158,7 +159,7 @@ async def test_the_sweep_removes_an_environment_that_no_artifact_means(node: Nod
 def serving_environment(node: NodeInMemory) -> Environment:
     """The environment of a worker of the bytes that serve the alias."""
     table = table_of(node.gateway)
-    return table.environment_of(M, 1, table.active[M, A].digest)
+    return table.environment_of(table.active[AliasRef(M, A)].ref)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,7 @@ async def test_a_predecessor_keeps_its_environment_while_its_successor_does_not_
     async with node.control_plane() as spine:
         await node.serves(1)
         await idle(spine)
-        digest, environment = node.gateway.active[M, A].digest, serving_environment(node)
+        digest, environment = node.gateway.active[AliasRef(M, A)].digest, serving_environment(node)
         assert environment.kind == before
         node.registry.make_anew(M, 1)
         if fault == "unreadable":
@@ -184,7 +185,7 @@ async def test_a_predecessor_keeps_its_environment_while_its_successor_does_not_
         tag_version(node, 1, after)
         await spine.poll()
         await idle(spine)
-        assert node.gateway.active[M, A].digest == digest
+        assert node.gateway.active[AliasRef(M, A)].digest == digest
         assert serving_environment(node) == environment
 
 
