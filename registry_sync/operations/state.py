@@ -57,7 +57,6 @@ def _without_models(
         store=_store(view),
         problems=[
             *view.aspired.problems,
-            *_held_back(view),
             *damage.read_damage(view),
             *([waiting] if (waiting := view.backlog()) else []),
         ],
@@ -138,10 +137,6 @@ def _with_damage(aliases: list[AliasState], damaged: Mapping[str, str]) -> list[
     """Say of aliases whose bytes are damaged on this node that they are."""
     found = [(one, damaged.get(one.digest or "")) for one in aliases]
     return [one.model_copy(update={"reason": why}) if why else one for one, why in found]
-
-
-def _held_back(view: NodeView) -> list[str]:
-    return [f"{model}: {reason}" for model, reason in sorted(view.held_back().items())]
 
 
 def _aliases(view: NodeView, name: str) -> list[AliasState]:

@@ -189,7 +189,6 @@ def build(
         may_overtake=executor.may_overtake,
         backoff=backoff,
         clock=clock,
-        jitter=jitter,
     )
     descriptions = Descriptions(
         announcer=announcer,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from functools import partial
 
@@ -28,7 +28,6 @@ from registry_sync.planning import (
     BuildEnvironment,
     Due,
     Fetch,
-    Subject,
     plan,
     rollback_of,
     runs_in_own,
@@ -38,7 +37,7 @@ from registry_sync.reconcile.disk_budget import DiskRoom
 from registry_sync.reconcile.gateway import Announcer, Observation, TargetUnreachableError
 from registry_sync.reconcile.polling import Polling
 from registry_sync.reconcile.registry import Hints, Listings
-from registry_sync.reconcile.steps import Arrival, Completed, Copies, Preparation, Steps
+from registry_sync.reconcile.steps import Arrival, Copies, Preparation, Steps
 from registry_sync.reconcile.view import Changes, Descriptions, Snapshots, with_pauses
 from registry_sync.system import ModelFaults, Threads, run_forever
 
@@ -163,10 +162,9 @@ class Reconciler:
             await self.listings.recall()
         if self.observation.heard is None or self.observation.unreachable:
             return False
-        completed = self.steps.completed()
         models = self._take(self.observation.heard)
         try:
-            return await self._decide(models, completed, recording=recording)
+            return await self._decide(models, recording=recording)
         except BaseException:
             self.changes.add(models)
             raise
@@ -198,9 +196,7 @@ class Reconciler:
             *map(str, self.steps.backoff.models()),
         }
 
-    async def _decide(
-        self, models: frozenset[str], completed: Mapping[Subject, Completed], *, recording: bool
-    ) -> bool:
+    async def _decide(self, models: frozenset[str], *, recording: bool) -> bool:
         """Decide about some models. ``recording``: the ledger is read, and takes what is written.
 
         Returns:
@@ -225,7 +221,6 @@ class Reconciler:
                 planned.add(model)
             self._due.put(model, actions)
             due += actions
-        self.steps.hold_against(completed, due, planned)
         self.steps.forget_idle([*due, *self._due.requested().values()], planned)
         begun = self._due.begin(self.steps.start)
         await self._descriptions.publish(

@@ -8,12 +8,11 @@ from registry_sync.reconcile.steps.fetch import Arrival, Progress
 from registry_sync.reconcile.steps.intake import Intake
 from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
 from registry_sync.reconcile.steps.rollout import Promotion
-from registry_sync.reconcile.steps.runner import Completed, Steps
+from registry_sync.reconcile.steps.runner import Steps
 
 __all__ = [
     "Arrival",
     "Backoff",
-    "Completed",
     "Copies",
     "Executor",
     "Failure",

@@ -64,16 +64,13 @@ class Backoff:
         first_s: float = FIRST_S,
         longest_s: float | None = None,
         goal: Hashable = None,
-        after: Failure | None = None,
         settling: bool = False,
     ) -> Failure:
         """Record a failure and return when to try again, after ``longest_s`` at most.
 
-        The first delay is of ``first_s``, but for the jitter.
-
-        ``after`` is an earlier failure that was forgotten too soon; None: there is none.
+        The first delay is ``first_s``, but for the jitter.
         """
-        before = self.get(subject) or after
+        before = self.get(subject)
         count = before.count + 1 if before and before.goal == goal else 1
         grown_s = first_s * _GROWTH ** min(count - 1, _MOST_DOUBLINGS)
         limit_s = self._longest_s if longest_s is None else longest_s

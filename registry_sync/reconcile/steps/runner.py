@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 
 import structlog
+from cachetools import TTLCache
 
 from registry_sync.domain import Attempt
 from registry_sync.errors import IncompleteArtifactError, SyncError, UnstableUploadError
@@ -28,8 +29,7 @@ from registry_sync.planning import (
     subject_of,
     verb_of,
 )
-from registry_sync.reconcile.steps.backoff import FIRST_S, Backoff, Failure
-from registry_sync.reconcile.steps.breaker import Breaker
+from registry_sync.reconcile.steps.backoff import FIRST_S, Backoff
 from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
 
 _WANTED_RETRY_S = 5.0
@@ -47,21 +47,10 @@ _SLOTS = {
 }
 _URGENT_EXTRA_SLOTS = 2
 _URGENT = frozenset({Urgency.WANTED, Urgency.ACTIVATE, Urgency.PROMOTION, Urgency.RECOVERY})
-_NO_EFFECT = "it was done, and is due again as before: it had no effect"
+_REPEAT_S, _MOST_REMEMBERED = 1.0, 4096
+"""An action that was completed is not begun again for so long: it may have had no effect."""
 _PER_MODEL = {Fetch: 2, BuildEnvironment: 1}
 _log = structlog.get_logger("registry_sync.reconcile.steps.runner")
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """A step that went well, as far as it can tell.
-
-    Attributes:
-        before: The failure before it, if that was to have no effect.
-    """
-
-    action: Action
-    before: Failure | None
 
 
 class Steps:
@@ -70,7 +59,6 @@ class Steps:
     Attributes:
         busy: The task of every step under way, by what it is about.
         backoff: What failed, and when it is tried again.
-        breaker: Models of which one version after another failed to come.
     """
 
     def __init__(
@@ -82,7 +70,6 @@ class Steps:
         may_overtake: Callable[[Action, Action], bool],
         backoff: Backoff,
         clock: Callable[[], float],
-        jitter: Callable[[], float],
     ) -> None:
         """Store.
 
@@ -93,7 +80,6 @@ class Steps:
             may_overtake: Whether the first, which is under way, may be ended for the second.
             backoff: Remembers what failed.
             clock: Epoch seconds.
-            jitter: A number from 0 to 1, another one each time.
         """
         self._do = do
         self._record = record
@@ -102,11 +88,12 @@ class Steps:
         self._clock = clock
         self.busy: dict[Subject, asyncio.Task[None]] = {}
         self.backoff = backoff
-        self.breaker = Breaker(clock=clock, jitter=jitter)
         self._doing: dict[Subject, Action] = {}
         self._wakes: dict[str, float] = {}
         self._looked_at = clock()
-        self._completed: dict[Subject, Completed] = {}
+        self._completed: TTLCache[Subject, Action] = TTLCache(
+            _MOST_REMEMBERED, _REPEAT_S, time.monotonic
+        )
 
     def doing(self) -> Iterable[Action]:
         """Return the actions under way."""
@@ -121,6 +108,9 @@ class Steps:
             return Begin.WAITS
         if subject in self.busy:
             self._overtake(subject, action)
+            return Begin.WAITS
+        if self._completed.get(subject) == action:
+            self._wake_at(action.model, self._clock() + _REPEAT_S)
             return Begin.WAITS
         if self._waits_for_its_model(action):
             return Begin.WAITS
@@ -152,42 +142,6 @@ class Steps:
         doing = (action for action in self._doing.values() if action.model in models)
         alive = [*actions, *doing]
         self.backoff.keep_only((subject_of(action) for action in alive), models)
-        self.breaker.keep_only(
-            (
-                (action.model, action.version)
-                for action in alive
-                if isinstance(action, Fetch | BuildEnvironment)
-            ),
-            models,
-        )
-
-    def completed(self) -> Mapping[Subject, Completed]:
-        """Return the steps that went well since a decision was last held against them."""
-        return dict(self._completed)
-
-    def hold_against(
-        self,
-        completed: Mapping[Subject, Completed],
-        due: Iterable[Action],
-        models: AbstractSet[str],
-    ) -> None:
-        """Let what went well and is due again all the same wait, longer each time.
-
-        Whatever the reason, a step that changes nothing must not be done again at full speed.
-
-        Args:
-            completed: What had gone well when the look at what is began.
-            due: What was decided on that look.
-            models: The models that it was about.
-        """
-        actions = set(due)
-        for subject, one in completed.items():
-            if one.action.model not in models:
-                continue
-            if self._completed.get(subject) is one:
-                del self._completed[subject]
-            if one.action in actions and subject not in self.busy:
-                self._failed(subject, one.action, Stopped(_NO_EFFECT), after=one.before)
 
     def next_try_at(self) -> float | None:
         """Return the earliest time, in epoch seconds, at which something is to be tried again."""
@@ -195,7 +149,6 @@ class Steps:
 
     def try_now(self, model: str) -> None:
         """Let nothing of a model wait for its next try."""
-        self.breaker.answered(model)
         for subject in self.backoff.failures(model):
             self.backoff.succeeded(subject)
 
@@ -207,22 +160,14 @@ class Steps:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _waits_for_its_model(self, action: Action) -> bool:
-        """Whether other versions of its model keep it waiting: under way, or failing."""
+        """Whether as many versions of its model as may be fetched, or built for, are under way.
+
+        Slow storage, or requirements that take long, hold up their own model.
+        """
         if not isinstance(action, Fetch | BuildEnvironment):
             return False
-        # However many of its versions are asked for: slow storage, or requirements that take
-        # long, hold up their own model.
         alike = (one for one in self._doing.values() if type(one) is type(action))
-        of_model = sum(one.model == action.model for one in alike)
-        if of_model >= _PER_MODEL[type(action)]:
-            return True
-        # A promotion is one of few, and waits for its own next try only.
-        if action.urgency is Urgency.PROMOTION or self.breaker.allows(
-            action.model, action.version, under_way=of_model
-        ):
-            return False
-        self._wake_at(action.model, self.breaker.next_at(action.model))
-        return True
+        return sum(one.model == action.model for one in alike) >= _PER_MODEL[type(action)]
 
     def _has_slot(self, action: Action) -> bool:
         alike = [one for one in self._doing.values() if type(one) is type(action)]
@@ -257,31 +202,13 @@ class Steps:
             _log.exception("step.failed", model=action.model, action=subject)
             stopped = Stopped(f"internal error: {type(error).__name__}")
         if stopped is None:
-            failure = self.backoff.get(subject)
-            before = failure if failure and failure.reason == _NO_EFFECT else None
-            self._completed[subject] = Completed(action, before)
+            self._completed[subject] = action
             self.backoff.succeeded(subject)
         else:
             self._failed(subject, action, stopped)
-        if isinstance(action, Fetch | BuildEnvironment):
-            self._note(action, stopped)
         await self._record(_attempt(action, started_at, watch, stopped))
 
-    def _note(self, action: Fetch | BuildEnvironment, stopped: Stopped | None) -> None:
-        """Tell the breaker how bringing a version ended."""
-        if stopped is None or stopped.refused:
-            self.breaker.answered(action.model)
-            return
-        if stopped.settling:
-            return
-        was_open = action.model in self.breaker.open()
-        self.breaker.failed(action.model, action.version, stopped.reason)
-        if not was_open and action.model in self.breaker.open():
-            _log.warning("breaker.opened", model=action.model, reason=stopped.reason)
-
-    def _failed(
-        self, subject: Subject, action: Action, stopped: Stopped, *, after: Failure | None = None
-    ) -> None:
+    def _failed(self, subject: Subject, action: Action, stopped: Stopped) -> None:
         longest_s = _UPLOAD_RETRY_S if stopped.unfinished else _longest_wait_s(action)
         failure = self.backoff.failed(
             subject,
@@ -289,7 +216,6 @@ class Steps:
             first_s=_COSTLY_RETRY_S if stopped.costly else FIRST_S,
             longest_s=_COSTLY_LONGEST_S if stopped.costly else longest_s,
             goal=goal_of(action),
-            after=after,
             settling=stopped.settling,
         )
         # Even if it is due no more by then: what is told of the model says that it failed.

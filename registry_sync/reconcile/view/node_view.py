@@ -194,14 +194,6 @@ class NodeView:
         """Return the last failure of every step that waits for its next try."""
         return self._steps.backoff.failures()
 
-    def held_back(self) -> Mapping[str, str]:
-        """Return the models of which one version is tried at a time, and why."""
-        return {
-            model: f"{len(found.versions)} of its versions do not come, so one is tried at a time: "
-            f"{found.reason}"
-            for model, found in self._steps.breaker.open().items()
-        }
-
     @property
     def fetches(self) -> Sequence[Progress]:
         """How far the fetches under way are, the oldest first."""

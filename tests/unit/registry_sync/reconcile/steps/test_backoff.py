@@ -1,43 +1,48 @@
 """No step is done again and again at full speed."""
 
-import asyncio
 import time
 from pathlib import Path
 
 import pytest
 
+from registry_sync.errors import IncompleteArtifactError
 from registry_sync.planning.actions import Fetch
-from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 
 
-def _count(spine: Reconciler) -> int:
-    """How many tries are known to have had no effect: each is, a decision after its end."""
-    failure = spine.steps.backoff.get(("fetch", M, 1))
-    return failure.count if failure is not None else 0
-
-
-async def test_a_step_that_has_no_effect_is_tried_again_ever_later(
+async def test_step_without_effect_is_not_repeated_at_full_speed(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = []
+    begun_at = []
 
-    async def without_effect(action: Fetch, _watch: Stopwatch) -> Stopped | None:
-        done.append(action)
+    async def without_effect(_action: Fetch, _watch: Stopwatch) -> Stopped | None:
+        begun_at.append(time.monotonic())
         return None
 
     async with node.control_plane(poll=False) as spine:
         monkeypatch.setattr(spine.arrival, "fetch", without_effect)
         await spine.poll()
-        async with asyncio.timeout(20):
-            while _count(spine) < 3:  # noqa: ASYNC110  # no event tells
-                await asyncio.sleep(0.01)
+        await becomes(lambda: len(begun_at) > 1, "it is repeated")
+    assert begun_at[1] - begun_at[0] >= 0.9
+
+
+async def test_upload_in_progress_is_fetched_again_every_ten_seconds(tmp_path: Path) -> None:
+    ahead_s = 0.0
+    node = NodeInMemory.with_versions(tmp_path, 1)
+    node.clock = lambda: time.time() + ahead_s
+    node.registry.fetch_error = IncompleteArtifactError("it moves")
+
+    def failures() -> int:
         failure = spine.steps.backoff.get(("fetch", M, 1))
-        assert failure is not None
-        assert (failure.count, failure.retry_at - failure.failed_at) == (3, 2.0)
-        assert "had no effect" in failure.reason
+        return failure.count if failure else 0
+
+    async with node.control_plane() as spine:
+        for count in range(1, 8):
+            await becomes(lambda count=count: failures() >= count, "the next try has failed")  # type: ignore[misc]
+            ahead_s += 10.0
+            spine.wake()
 
 
 async def test_a_time_that_comes_while_the_gateway_is_away_is_slept_for_once(
