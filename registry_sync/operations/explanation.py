@@ -81,11 +81,11 @@ def _must_have(state: ModelState, selector: Selector) -> None:
 
 def explain_alias(view: NodeView, model: str, alias: str) -> Explained:
     """Return what an alias means here, and why."""
-    world = view.snapshot(model)
+    snapshot = view.snapshot(model)
     active = view.active_of(model).get(alias)
-    found = explain(world, model, alias, active)
+    found = explain(snapshot, model, alias, active)
     failure = last_failure(view, model, alias, found)
-    last = world.ledger.last_active.get((model, alias))
+    last = snapshot.ledger.last_active.get((model, alias))
     damaged = copies(view).get(active.digest) if active else None
     return Explained(
         selector=f"@{alias}",

@@ -21,7 +21,7 @@ from registry_sync.domain import (
     work,
 )
 from registry_sync.operations import damage
-from registry_sync.planning import Explanation, Why, World, explain
+from registry_sync.planning import Explanation, Snapshot, Why, explain
 from registry_sync.reconcile import Failure, NodeView, with_pauses
 
 
@@ -143,17 +143,17 @@ def _aliases(view: NodeView, name: str) -> list[AliasState]:
     active = view.active_of(name)
     listed = view.aspired.models.get(name)
     aspired = dict(listed.aliases) if listed else {}
-    world = view.snapshot(name)
-    held = (alias for _, alias in world.ledger.holds)
+    snapshot = view.snapshot(name)
+    held = (alias for _, alias in snapshot.ledger.holds)
     unfollowed = listed.unfollowed if listed else ()
     words = sorted({*aspired, *unfollowed, *active, *held})
-    return [_alias(view, world, name, word) for word in words]
+    return [_alias(view, snapshot, name, word) for word in words]
 
 
-def _alias(view: NodeView, world: World, model: str, alias: str) -> AliasState:
+def _alias(view: NodeView, snapshot: Snapshot, model: str, alias: str) -> AliasState:
     active = view.active_of(model).get(alias)
-    hold = world.ledger.holds.get((model, alias))
-    found = explain(world, model, alias, active)
+    hold = snapshot.ledger.holds.get((model, alias))
+    found = explain(snapshot, model, alias, active)
     return AliasState(
         alias=alias,
         aspired=found.aspired,

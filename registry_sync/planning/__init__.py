@@ -32,7 +32,6 @@ from registry_sync.planning.creations import Version, lacking_versions, learned,
 from registry_sync.planning.due import Begin, Due
 from registry_sync.planning.explain import (
     Explanation,
-    Why,
     explain,
     signature_change,
     why_unable,
@@ -47,7 +46,7 @@ from registry_sync.planning.retention import (
     choose_removed,
     what_stays,
 )
-from registry_sync.planning.snapshot import World
+from registry_sync.planning.snapshot import Snapshot, Why
 
 __all__ = [
     "LISTINGS_FOR_REMOVAL",
@@ -66,13 +65,13 @@ __all__ = [
     "Remembered",
     "RetireAlias",
     "RetireStandby",
+    "Snapshot",
     "Stage",
     "Subject",
     "Trouble",
     "Urgency",
     "Version",
     "Why",
-    "World",
     "admissible_digest",
     "as_candidates",
     "choose_removed",

@@ -578,7 +578,7 @@ class Machine(RuleBasedStateMachine):
                 assert entry.state is VersionState.QUARANTINED, entry
                 self.tally["quarantined"] += 1
             elif not self.model.may_answer_number((name, version), active.digest):
-                told = explain(self.spine._snapshots.whole(), name, alias, active)
+                told = explain(self.spine.look(name), name, alias, active)
                 # Also where a renamed model was altered: its successor's bytes are wrong then.
                 assert "made anew" in told.reason or "were altered" in told.reason, told
                 self.tally["serves its predecessor"] += 1

@@ -72,7 +72,7 @@ def any_creation(_recorded: str | None, _now: str) -> bool:
     return True
 
 
-def lost_or_taken_away(of: snapshot.World, model: str, alias: str) -> Activation | None:
+def lost_or_taken_away(of: snapshot.Snapshot, model: str, alias: str) -> Activation | None:
     """An alias that was taken away is as good as lost."""
     return of.ledger.last_active.get((model, alias))
 
@@ -87,7 +87,7 @@ FAULTS = {
         (creation, "is_of_creation", any_creation),
         (admissibility, "is_of_creation", any_creation),
     ),
-    "what is withdrawn is lost": ((snapshot.World, "lost", lost_or_taken_away),),
+    "what is withdrawn is lost": ((snapshot.Snapshot, "lost", lost_or_taken_away),),
     "made anew is altered": ((admissibility, "quarantine_of", quarantine_of_any_creation),),
 }
 

@@ -128,13 +128,13 @@ NAMED = (
     Named(
         "a quarantined version is fetched for a caller",
         _PLAN,
-        "listed.stamp_problem or is_quarantined(listed, world.ledger)",
+        "listed.stamp_problem or is_quarantined(listed, snapshot.ledger)",
         "listed.stamp_problem",
     ),
     Named(
         "a quarantined version is fetched to restore it",
         _PLAN,
-        "or is_quarantined(listed, world.ledger):\n        return False",
+        "or is_quarantined(listed, snapshot.ledger):\n        return False",
         "or False:\n        return False",
     ),
     Named(

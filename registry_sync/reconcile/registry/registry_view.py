@@ -41,8 +41,8 @@ _log = structlog.get_logger("registry_sync.reconcile.registry.registry_view")
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
-    """Which version an alias is to mean, since when in epoch seconds, and who told of it first."""
+class _Target:
+    """The version of a registry's alias, since when (epoch seconds), and who asked first."""
 
     version: int
     creation: str | None
@@ -96,7 +96,7 @@ class Listings:
         self._remembered: dict[str, AspiredModel] | None = None
         self._written_apart = 0
         self._recalled = False
-        self._wishes: dict[tuple[str, str], _Wish] = {}
+        self._targets: dict[tuple[str, str], _Target] = {}
         self._polling = asyncio.Lock()
         self._lacked: frozenset[Version] = frozenset()  # what the newest listing lacked
         self._unwritten: tuple[AcceptedDigestChange, ...] = ()
@@ -115,18 +115,16 @@ class Listings:
         """What counts, if it is all there is: worth writing into a ledger that was lost."""
         return self.aspired if self.complete and self.aspired.models else None
 
-    def wish(self, model: str, alias: str) -> tuple[int, float]:
-        """Return which version an alias is to mean, and since when; ``(0, 0.0)``: none."""
-        wish = self._wishes.get((model, alias))
-        return (wish.version, wish.since) if wish is not None else (0, 0.0)
+    def target(self, model: str, alias: str) -> tuple[int, float]:
+        """Return the version of a registry's alias, and since when, or ``(0, 0.0)``."""
+        found = self._targets.get((model, alias))
+        return (found.version, found.since) if found is not None else (0, 0.0)
 
-    def wished_by(self, model: str | None = None) -> dict[tuple[str, str], str]:
-        """Return who told of each wish first, of one model or of all."""
-        if model is None:
-            return {key: wish.asked_by for key, wish in self._wishes.items()}
+    def initiators(self, model: str) -> dict[tuple[str, str], str]:
+        """Return who asked first for the target of each alias of a model."""
         listed = self.aspired.models.get(model)
         keys = [(model, alias) for alias in (listed.aliases if listed else ())]
-        return {key: self._wishes[key].asked_by for key in keys if key in self._wishes}
+        return {key: self._targets[key].asked_by for key in keys if key in self._targets}
 
     async def recall(self) -> None:
         """Begin with what the ledger knows, so that the registry may be down.
@@ -297,20 +295,20 @@ class Listings:
             self.pointed_anew |= rejected & moved
         self.applied = replace(applied, aspired=replace(applied.aspired, models=models))
         for name in changed:
-            self._note_wishes(name, before.get(name), asked_by)
+            self._note_targets(name, before.get(name), asked_by)
         self._on_news(news)
 
-    def _note_wishes(self, name: str, before: AspiredModel | None, asked_by: str) -> None:
-        """A wish that goes on is as old as it was, and whose it was; a new one begins now."""
+    def _note_targets(self, name: str, before: AspiredModel | None, asked_by: str) -> None:
+        """Note since when each alias has its target; an unchanged one keeps time and initiator."""
         model, now = self.aspired.models.get(name), self._clock()
         for alias in before.aliases if before else ():
             if model is None or alias not in model.aliases:
-                self._wishes.pop((name, alias), None)
+                self._targets.pop((name, alias), None)
         for alias, version in model.aliases.items() if model else ():
-            known = self._wishes.get((name, alias))
+            known = self._targets.get((name, alias))
             creation = model.versions[version].creation if model else None
             if known is None or (known.version, known.creation) != (version, creation):
-                self._wishes[name, alias] = _Wish(version, creation, now, asked_by)
+                self._targets[name, alias] = _Target(version, creation, now, asked_by)
 
     def _date_records(self, changes: Sequence[AcceptedDigestChange]) -> None:
         """Write what is learned of an older release's bytes beside them: a ledger may be lost."""

@@ -434,14 +434,14 @@ class Arrival:
         return await self._bring(listed, watch, asked_by, again=True)
 
     def _is_confirmed(self, action: Stage | Activate) -> bool:
-        """Whether the bytes were compared after this was first wished for, and lately.
+        """Whether the bytes were verified after the alias was moved there, and lately.
 
-        What took long to compare counts for longer: a standby does not wait for ever.
+        A long comparison counts for longer, so that a standby does not wait for ever.
         """
         found = self._confirmed.get((action.model, action.version))
-        version, wished_at = self._listings.wish(action.model, action.alias)
+        version, since = self._listings.target(action.model, action.alias)
         if found is None or (found.digest, version) != (action.digest, action.version):
             return False
         lasts_s = max(_CONFIRMATION_LASTS_S, 2 * (found.ended_at - found.began_at))
         # What ended in the future was compared before the clock was set back: nobody knows when.
-        return wished_at <= found.began_at and 0 <= self._clock() - found.ended_at < lasts_s
+        return since <= found.began_at and 0 <= self._clock() - found.ended_at < lasts_s

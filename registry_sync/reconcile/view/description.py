@@ -10,16 +10,16 @@ import structlog
 from gateway.contract import CatalogueModel, NodeState
 from gateway.system.logs import remember_location
 from registry_sync.artifacts import ArtifactStore, StoredArtifact
-from registry_sync.domain import Aspired, AspiredModel, OnSignatureChange, aspired_version
+from registry_sync.domain import Aspired, AspiredModel, OnSignatureChange
 from registry_sync.ledger import Journal
 from registry_sync.planning import (
     BuildEnvironment,
     Fetch,
     Known,
     Remembered,
+    Snapshot,
     Trouble,
     Why,
-    World,
     describe_model,
     explain,
     signature_change,
@@ -121,8 +121,8 @@ class Descriptions:
         bringing = (one for one in self._steps.doing() if isinstance(one, Fetch | BuildEnvironment))
         artifacts = self._artifacts
         digests = {pin.digest for pin in self._journal.view_of(model).accepted.values()}
-        world = self._snapshots.of(model)
-        changes, refused = self._compare_signatures(model, world)
+        snapshot = self._snapshots.of(model)
+        changes, refused = self._compare_signatures(model, snapshot)
         return Known(
             descriptions={
                 digest: self._preparation.described(artifacts[digest])
@@ -135,27 +135,29 @@ class Descriptions:
             signature_changes=changes,
             refused_signatures=refused,
             damaged=self._store.damaged(),
-            delayed=self._delayed(model, world),
+            delayed=self._delayed(model, snapshot),
         )
 
-    def _delayed(self, model: str, world: World) -> dict[tuple[str, str], str]:
+    def _delayed(self, model: str, snapshot: Snapshot) -> dict[tuple[str, str], str]:
         """Return why aliases do not mean their version yet, although its bytes are here."""
         fails = any(one[0] in _BRINGING_UP for one in self._steps.backoff.failures(model))
-        listed = world.aspired.models.get(model)
-        if listed is None or not (fails or world.promotions_act_at):
+        listed = snapshot.aspired.models.get(model)
+        if listed is None or not (fails or snapshot.promotions_act_at):
             return {}
         active = self._observation.active_of(model)
-        found = {alias: explain(world, model, alias, active.get(alias)) for alias in listed.aliases}
+        found = {
+            alias: explain(snapshot, model, alias, active.get(alias)) for alias in listed.aliases
+        }
         return {(model, alias): one.reason for alias, one in found.items() if one.why in _DELAYS}
 
     def _compare_signatures(
-        self, model: str, world: World
+        self, model: str, snapshot: Snapshot
     ) -> tuple[dict[tuple[str, str], str], dict[tuple[str, str], str]]:
         """Say what aliases change for their callers, and what is refused; log what is new of it."""
         changes: dict[tuple[str, str], str] = {}
         refusals: dict[tuple[str, str], str] = {}
         if self._signatures.on_change is not OnSignatureChange.IGNORE:
-            self._collect_signature_changes(world, changes, refusals)
+            self._collect_signature_changes(snapshot, changes, refusals)
         told = {alias: reason for (_, alias), reason in {**changes, **refusals}.items()}
         before = self._signature_changes.pop(model, {})
         for alias, reason in told.items():
@@ -167,17 +169,16 @@ class Descriptions:
 
     def _collect_signature_changes(
         self,
-        world: World,
+        snapshot: Snapshot,
         changes: dict[tuple[str, str], str],
         refusals: dict[tuple[str, str], str],
     ) -> None:
-        for active in world.node.active:
+        for active in snapshot.node.active:
             model, alias = active.model, active.alias
-            hold = world.ledger.holds.get((model, alias))
-            wish = world.wish(model, alias, hold, aspired_version(world.aspired, model, alias))
-            if wish and (refused := world.why_refused_signature(active, wish)):
+            target = snapshot.target(model, alias, snapshot.ledger.holds.get((model, alias)))
+            if target and (refused := snapshot.why_refused_signature(active, target)):
                 refusals[model, alias] = refused
-            if change := signature_change(world, active, wish):
+            if change := signature_change(snapshot, active, target):
                 changes[model, alias] = change
 
 

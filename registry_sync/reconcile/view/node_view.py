@@ -8,7 +8,7 @@ from gateway.contract import ActiveAlias, CatalogueModel, NodeState
 from registry_sync.artifacts import ArtifactStore, StoreUse
 from registry_sync.domain import Activation, Aspired, Attempt, Decision, LedgerView
 from registry_sync.ledger import Journal, Ledger
-from registry_sync.planning import Due, Subject, World
+from registry_sync.planning import Due, Snapshot, Subject
 from registry_sync.reconcile.gateway import Announcer, Observation
 from registry_sync.reconcile.registry import Hints, Listings
 from registry_sync.reconcile.steps import Arrival, Failure, Progress, Promotion, Steps
@@ -59,7 +59,7 @@ class NodeView:
         """Return the time, in epoch seconds."""
         return self._clock()
 
-    def snapshot(self, model: str) -> World:
+    def snapshot(self, model: str) -> Snapshot:
         """Return what the next decision about a model is made of."""
         return self._snapshots.of(model)
 

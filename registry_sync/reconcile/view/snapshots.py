@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 
 from gateway.contract import NodeState
 from registry_sync.artifacts import StoredArtifact
 from registry_sync.domain import (
-    Aspired,
-    LedgerView,
     OnSignatureChange,
     PromotionWindows,
     window_state,
@@ -19,9 +17,9 @@ from registry_sync.planning import (
     Activate,
     EndHold,
     RetireAlias,
+    Snapshot,
     Stage,
     Subject,
-    World,
     plan,
 )
 from registry_sync.reconcile.gateway import Observation
@@ -29,8 +27,7 @@ from registry_sync.reconcile.registry import Listings
 from registry_sync.reconcile.steps import Backoff, Preparation
 from registry_sync.reconcile.view.signature_cache import Signatures
 
-_UNHEARD = NodeState(node_id="", boot_id="", seq=0, generation=0)
-"""A gateway that has never answered: as far as is known, it serves nothing."""
+_NEVER_OBSERVED = NodeState(node_id="", boot_id="", seq=0, generation=0)
 
 
 class Snapshots:
@@ -59,54 +56,37 @@ class Snapshots:
         self._signatures = signatures
         self._backoff = backoff
         self._require_digest = require_digest
-        self._rollback_window_s = rollback_retention_s
+        self._rollback_retention_s = rollback_retention_s
         self._windows = windows
         self._clock = clock
 
-    def whole(self) -> World:
-        """Return what the decisions about all models are made of."""
-        aspired, node = self._listings.aspired, self._observation.node
-        wished_by, stored = self._listings.wished_by(), self._artifacts.values()
-        return self._of(aspired, node, self._journal.view, wished_by, stored)
-
-    def of(self, model: str) -> World:
-        """Return what the decision about one model is made of."""
+    def of(self, model: str) -> Snapshot:
+        """Return the input of the decision about one model."""
         everything, view = self._listings.aspired, self._journal.view_of(model)
         listed = everything.models.get(model)
-        aspired = replace(everything, models={model: listed} if listed else {}, marks={})
-        node = self._observation.state_of(model)
+        node = self._observation.state_of(model) or _NEVER_OBSERVED
         digests = {
             *(pin.digest for pin in view.accepted.values()),
             *(hold.target_digest for hold in view.holds.values()),
             *(last.digest for last in view.last_active.values()),
-            *(one.digest for one in (node.active if node else ())),
+            *(one.digest for one in node.active),
         }
         stored = [self._artifacts[digest] for digest in digests if digest in self._artifacts]
-        return self._of(aspired, node, view, self._listings.wished_by(model), stored)
-
-    def _of(
-        self,
-        aspired: Aspired,
-        node: NodeState | None,
-        view: LedgerView,
-        wished_by: Mapping[tuple[str, str], str],
-        stored: Iterable[StoredArtifact],
-    ) -> World:
-        return World(
-            aspired=aspired,
+        return Snapshot(
+            aspired=replace(everything, models={model: listed} if listed else {}, marks={}),
             listings=self._listings.count,
-            lists_any=bool(self._listings.aspired.models),
-            node=node or _UNHEARD,
+            lists_any=bool(everything.models),
+            node=node,
             ledger=view,
             stored=self._artifacts.keys(),
             proved=self._observation.proved,
             require_digest=self._require_digest,
-            wished_by=wished_by,
+            initiators=self._listings.initiators(model),
             environments=self._preparation.built.keys(),
             refused=self._preparation.refused(stored),
             signature_change=self._signatures.between,
             refuses_signatures=self._signatures.on_change is OnSignatureChange.REFUSE,
-            rollback_since=self._clock() - self._rollback_window_s,
+            rollback_since=self._clock() - self._rollback_retention_s,
             failure=self._failure,
             promotions_act_at=window_state(self._windows, self._clock()).opens_at,
         )

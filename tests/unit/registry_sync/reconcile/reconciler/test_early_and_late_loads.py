@@ -134,3 +134,30 @@ async def test_what_is_wrong_with_tags_reaches_the_gateway(node: NodeInMemory) -
             "the tag gateway.laod is unknown, and ignored: did you mean gateway.load?",
             "the tag gateway.replicas is ignored: it must be a whole number from 1 to 64",
         ]
+
+
+async def test_model_of_a_waiting_caller_is_recovered_before_others(tmp_path: Path) -> None:
+    node = NodeInMemory(tmp_path)
+    names = [f"m{number:03}" for number in range(40)]
+    for name in names:
+        node.registry.publish(name, 1)
+        node.registry.without_latest(name)
+        node.registry.point(name, A, 1)
+    async with node.control_plane() as spine:
+        await becomes(lambda: len(node.gateway.active) == len(names), "all are active")
+        await idle(spine)
+    node.gateway.restart(lose_table=True)
+    node.gateway.stages_wait = True
+    asked = len(node.gateway.stages)
+    async with node.control_plane() as spine:
+        await becomes(lambda: len(node.gateway.stages) > asked + 3, "the first ones are staged")
+        node.gateway.wanted["m039", 1] = 1.0
+        node.gateway.wanted_for["m039", 1] = A
+        node.gateway._changed()
+        await becomes(lambda: spine.observation.state_of("m039").wanted != [], "it is heard")  # type: ignore[union-attr]
+        node.gateway.stages_wait = False
+        for one in node.gateway.stages[asked:]:
+            node.gateway.end_stage(one)
+        await becomes(lambda: node.gateway.points("m039", A) == 1, "it is active")
+        before = [one.model for one in node.gateway.activations[len(names) :]]
+        assert before.index("m039") < 12, before

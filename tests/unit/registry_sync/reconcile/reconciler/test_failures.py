@@ -37,10 +37,10 @@ from registry_sync.ledger.journal import Journal
 from registry_sync.ledger.ledger import Ledger
 from registry_sync.planning.actions import Activate, RetireAlias, Urgency
 from registry_sync.planning.plan import plan
-from registry_sync.planning.snapshot import World
+from registry_sync.planning.snapshot import Snapshot
 from registry_sync.reconcile.build import Limits, Policy, build
 from registry_sync.reconcile.reconciler import Reconciler
-from registry_sync.reconcile.registry.registry_view import _Wish
+from registry_sync.reconcile.registry.registry_view import _Target
 from registry_sync.reconcile.steps.intake import Intake
 from registry_sync.system.threads import Threads
 from tests.fakes.artifacts import fetched
@@ -310,7 +310,7 @@ async def test_an_alias_that_moves_on_during_the_comparison_is_not_activated(tmp
             for n, digest in DIGESTS.items()
         }
         spine.journal._views.take(LedgerView(accepted=pins))
-        (action,) = plan(spine._snapshots.whole())
+        (action,) = plan(spine.look("m"))
         assert isinstance(action, Activate)
         step = asyncio.create_task(spine.steps._step(("activate", "m", "champion"), action))
         await asyncio.sleep(0.05)
@@ -377,7 +377,7 @@ async def test_a_long_comparison_counts_for_as_long_as_it_takes_to_use_it(tmp_pa
     async with spine_on(tmp_path, Registry(listing(2)), Target(), clock=lambda: now) as spine:
         await spine.poll()
         await spine.arrival._accept(("m", 2), _Brought(DIGESTS[2]), now - took_s, "poll")
-        spine.listings._wishes = {("m", "champion"): _Wish(2, None, -took_s, "poll")}
+        spine.listings._targets = {("m", "champion"): _Target(2, None, -took_s, "poll")}
         action = Activate("m", "champion", 2, DIGESTS[2], "s", Urgency.ACTIVATE, "poll")
         now = 110.0
         assert spine.arrival._is_confirmed(action)
@@ -404,7 +404,7 @@ class _Brought:
 def test_an_alias_at_a_version_that_cannot_be_followed_goes_on_serving():
     for listed in (listing(None), listing(None, unfollowed=frozenset({"champion"}))):
         actions = plan(
-            World(aspired=listed, listings=9, node=node(), ledger=LedgerView(), stored=set())
+            Snapshot(aspired=listed, listings=9, node=node(), ledger=LedgerView(), stored=set())
         )
         gone = not listed.models["m"].unfollowed
         assert actions == ((RetireAlias("m", "champion"),) if gone else ())

@@ -12,7 +12,8 @@ from gateway.contract.catalogue import VersionState
 from gateway.contract.references import AliasRef
 from registry_sync.domain import AskedBy, Hold
 from registry_sync.domain.promotion_windows import parse_windows
-from registry_sync.planning.explain import Explanation, Why, explain
+from registry_sync.planning.explain import Explanation, explain
+from registry_sync.planning.snapshot import Why
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.schedule import Schedule
 from tests.fakes.gateway import becomes

@@ -40,20 +40,19 @@ class Counted:
         self.planned: Counter[str] = Counter()
         self.described: Counter[str] = Counter()
         self.whole: Counter[str] = Counter()
-        world_of, describe = spine._snapshots.of, catalogue.describe_model
+        snapshot_of, describe = spine._snapshots.of, catalogue.describe_model
 
-        def count_world(model: str) -> Any:
+        def count_snapshot(model: str) -> Any:
             self.planned[model] += 1
-            return world_of(model)
+            return snapshot_of(model)
 
         def count_described(name: str, *rest: Any) -> Any:
             self.described[name] += 1
             return describe(name, *rest)
 
-        monkeypatch.setattr(spine._snapshots, "of", count_world)
+        monkeypatch.setattr(spine._snapshots, "of", count_snapshot)
         monkeypatch.setattr(description, "describe_model", count_described)
         for of, name in (
-            (spine._snapshots, "whole"),
             (spine.ledger, "view"),
             (spine.ledger, "remember_listing"),
             (spine.store, "all"),

@@ -84,10 +84,12 @@ async def test_a_hint_brings_one_model_up_to_date_and_says_whose_wish_it_was(
         M: 2,
         OTHER: 1,
     }
-    assert listings.wished_by() == {(M, A): "webhook", (OTHER, A): "poll"}
+    assert listings.initiators(M) == {(M, A): "webhook"}
+    assert listings.initiators(OTHER) == {(OTHER, A): "poll"}
     assert (listings.count, listings.listed_at) == (1, listed_at)
     await listings.poll("poll")
-    assert listings.wished_by() == {(M, A): "webhook", (OTHER, A): "poll"}
+    assert listings.initiators(M) == {(M, A): "webhook"}
+    assert listings.initiators(OTHER) == {(OTHER, A): "poll"}
     assert listings.aspired.models[OTHER].aliases[A] == 2
 
 
