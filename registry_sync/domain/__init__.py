@@ -57,7 +57,6 @@ from registry_sync.domain.operation_bodies import (
 )
 from registry_sync.domain.promotion_windows import (
     PromotionWindows,
-    WindowState,
     parse_windows,
     window_state,
 )
@@ -160,7 +159,6 @@ __all__ = [
     "UnpinRequest",
     "ViewsByModel",
     "WebhookState",
-    "WindowState",
     "Work",
     "accepted",
     "apply_listing",

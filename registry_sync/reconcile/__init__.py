@@ -1,7 +1,7 @@
 """The loop: what is aspired and what is observed, compared, and the steps that are due."""
 
-from registry_sync.reconcile.build import ControlPlane, Limits, Policy, build
-from registry_sync.reconcile.disk_budget import RoomLimits
+from registry_sync.reconcile.build import ControlPlane, build
+from registry_sync.reconcile.context import Limits, Policy, RoomLimits
 from registry_sync.reconcile.gateway import GatewayClient
 from registry_sync.reconcile.operators import Operators
 from registry_sync.reconcile.schedule import Schedule

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from registry_sync.artifacts import ArtifactStore, BuildsEnvironments, OnMismatch, StoredArtifact
-from registry_sync.domain import OnSignatureChange, PromotionWindows
+from registry_sync.artifacts import ArtifactStore, BuildsEnvironments
 from registry_sync.ledger import HoldsFile, Journal, Ledger
 from registry_sync.planning import Due
-from registry_sync.reconcile.disk_budget import DiskRoom, RoomLimits
+from registry_sync.reconcile.context import Changes, Context, Limits, Policy
+from registry_sync.reconcile.disk_budget import DiskRoom
 from registry_sync.reconcile.gateway import Announcer, Observation, ServingTarget
 from registry_sync.reconcile.operators import Operators
 from registry_sync.reconcile.polling import Polling
@@ -26,37 +26,9 @@ from registry_sync.reconcile.steps import (
     Steps,
 )
 from registry_sync.reconcile.sweep import Sweep
-from registry_sync.reconcile.view import Changes, Descriptions, NodeView, Signatures, Snapshots
+from registry_sync.reconcile.view import Descriptions, NodeView, Signatures, Snapshots
 from registry_sync.sources import Source
 from registry_sync.system import DamagedFiles, ModelFaults, Threads
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds that a stage may take; ``room`` says when bytes may go.
-
-    Attributes:
-        windows: When the registry may promote an alias that is active; empty: always.
-    """
-
-    stage_timeout_s: float = 600.0
-    room: RoomLimits = field(default_factory=RoomLimits)
-    windows: PromotionWindows = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What a node accepts.
-
-    Attributes:
-        require_digest: Versions without a stamp are refused.
-        on_mismatch: What other libraries than the gateway's mean.
-        on_signature_change: What other inputs and outputs mean.
-    """
-
-    require_digest: bool = False
-    on_mismatch: OnMismatch = OnMismatch.WARN
-    on_signature_change: OnSignatureChange = OnSignatureChange.WARN
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +64,7 @@ def build(
     the ledger writes.
     """
     changes, due, faults = Changes(), Due(), ModelFaults()
-    artifacts: dict[str, StoredArtifact] = {}
-    backoff = Backoff(clock=clock, jitter=jitter)
     journal = Journal(ledger, threads, holds_file, on_news=changes.note)
-    observation = Observation(target, on_news=changes.note)
-    announcer = Announcer(target, writer=boot_id)
-    signatures = Signatures(policy.on_signature_change, artifacts)
     listings = Listings(
         source=source,
         threads=threads,
@@ -107,170 +74,72 @@ def build(
         clock=clock,
         on_news=changes.note,
     )
-    preparation = Preparation(
-        environments=environments,
-        on_mismatch=policy.on_mismatch,
-        ledger=ledger,
-        journal=journal,
-        threads=threads,
-        clock=clock,
-    )
-    disk_room = DiskRoom(
-        target=target,
-        observation=observation,
-        announcer=announcer,
-        artifacts=artifacts,
-        listings=listings,
-        journal=journal,
-        store=store,
-        threads=threads,
-        changes=changes,
-        limits=limits.room,
-        clock=clock,
-    )
-    arrival = Arrival(
+    context = Context(
         source=source,
-        intake=intake,
+        store=store,
         ledger=ledger,
         journal=journal,
+        target=target,
+        threads=threads,
         listings=listings,
-        threads=threads,
-        artifacts=artifacts,
-        make_room=disk_room.make,
-        on_here=changes.note,
-        clock=clock,
-    )
-    copies = Copies(
-        arrival=arrival,
-        store=store,
-        threads=threads,
-        on_dropped=changes.wake,
+        observation=Observation(target, on_news=changes.note),
+        announcer=Announcer(target, writer=boot_id),
+        artifacts={},
+        changes=changes,
+        limits=limits,
+        policy=policy,
         clock=clock,
         jitter=jitter,
     )
-    snapshots = Snapshots(
-        listings=listings,
-        observation=observation,
-        journal=journal,
-        artifacts=artifacts,
-        preparation=preparation,
-        signatures=signatures,
-        backoff=backoff,
-        require_digest=policy.require_digest,
-        rollback_retention_s=limits.room.rollback_retention_s,
-        windows=limits.windows,
-        clock=clock,
-    )
-    promotion = Promotion(
-        target=target,
-        observation=observation,
-        arrival=arrival,
-        copies=copies,
-        ledger=ledger,
-        journal=journal,
-        rechecks=snapshots,
-        stage_timeout_s=limits.stage_timeout_s,
-        clock=clock,
-    )
+    backoff = Backoff(clock=clock, jitter=jitter)
+    signatures = Signatures(policy.on_signature_change, context.artifacts)
+    preparation = Preparation(context, environments)
+    disk_room = DiskRoom(context)
+    arrival = Arrival(context, intake, disk_room.make)
+    copies = Copies(context)
+    snapshots = Snapshots(context, preparation, signatures, backoff)
+    promotion = Promotion(context, arrival, copies, snapshots)
     executor = Executor(
+        context,
         arrival=arrival,
         preparation=preparation,
         promotion=promotion,
         copies=copies,
         rechecks=snapshots,
-        journal=journal,
-        threads=threads,
-        clock=clock,
     )
-    steps = Steps(
-        do=executor,
-        record=lambda attempt: journal.note(ledger.attempted, attempt),
-        on_end=lambda model: changes.note({model}),
-        may_overtake=executor.may_overtake,
-        backoff=backoff,
-        clock=clock,
-    )
-    descriptions = Descriptions(
-        announcer=announcer,
-        listings=listings,
-        observation=observation,
-        journal=journal,
-        store=store,
-        artifacts=artifacts,
-        preparation=preparation,
-        steps=steps,
-        snapshots=snapshots,
-        signatures=signatures,
-        faults=faults,
-        boot_id=boot_id,
-    )
-    polling = Polling(
-        listings=listings,
-        arrival=arrival,
-        steps=steps,
-        journal=journal,
-        ledger=ledger,
-        changes=changes,
-    )
+    steps = Steps(context, executor, backoff)
+    polling = Polling(context, arrival, steps)
     hints = Hints(polling.look)
-    return ControlPlane(
-        reconciler=Reconciler(
-            changes=changes,
-            due=due,
+    reconciler = Reconciler(
+        context,
+        due=due,
+        faults=faults,
+        polling=polling,
+        hints=hints,
+        arrival=arrival,
+        copies=copies,
+        disk_room=disk_room,
+        preparation=preparation,
+        snapshots=snapshots,
+        descriptions=Descriptions(
+            context,
+            preparation=preparation,
+            steps=steps,
+            snapshots=snapshots,
+            signatures=signatures,
             faults=faults,
-            journal=journal,
-            ledger=ledger,
-            store=store,
-            observation=observation,
-            announcer=announcer,
-            listings=listings,
-            polling=polling,
-            hints=hints,
-            arrival=arrival,
-            copies=copies,
-            disk_room=disk_room,
-            preparation=preparation,
-            snapshots=snapshots,
-            descriptions=descriptions,
-            steps=steps,
-            threads=threads,
-            clock=clock,
         ),
-        operators=Operators(
-            journal=journal,
-            ledger=ledger,
-            steps=steps,
-            due=due,
-            hints=hints,
-            snapshots=snapshots,
-            changes=changes,
-            clock=clock,
-        ),
-        view=NodeView(
-            listings=listings,
-            observation=observation,
-            announcer=announcer,
-            journal=journal,
-            ledger=ledger,
-            store=store,
-            arrival=arrival,
-            promotion=promotion,
-            steps=steps,
-            due=due,
-            hints=hints,
-            snapshots=snapshots,
-            changes=changes,
-            damaged_files=damaged_files,
-            clock=clock,
-        ),
-        sweep=Sweep(
-            journal=journal,
-            ledger=ledger,
-            observation=observation,
-            listings=listings,
-            preparation=preparation,
-            artifacts=artifacts,
-            disk_room=disk_room,
-            changes=changes,
-        ),
+        steps=steps,
     )
+    view = NodeView(
+        context,
+        arrival=arrival,
+        promotion=promotion,
+        steps=steps,
+        due=due,
+        hints=hints,
+        snapshots=snapshots,
+        damaged_files=damaged_files,
+    )
+    operators = Operators(context, steps, due, hints, snapshots)
+    return ControlPlane(reconciler, operators, view, Sweep(context, preparation, disk_room))

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import structlog
 
 from gateway.contract import NodeState
-from registry_sync.artifacts import ArtifactStore, StoredArtifact
 from registry_sync.errors import NoDiskRoomError, RolloutRejectedError, StoreError
-from registry_sync.ledger import Journal
 from registry_sync.planning import Kept, Pressure, as_candidates, choose_removed, what_stays
+from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.gateway import (
-    Announcer,
-    Observation,
-    ServingTarget,
     TargetUnreachableError,
 )
-from registry_sync.reconcile.registry import Listings
-from registry_sync.reconcile.view import Changes
-from registry_sync.system import Threads
 
 _WORDS = {
     "active": "active",
@@ -37,53 +29,24 @@ _BUDGET = "REGISTRY_SYNC_DISK_BUDGET_BYTES"
 _log = structlog.get_logger("registry_sync.reconcile.disk_budget")
 
 
-@dataclass(frozen=True, slots=True)
-class RoomLimits:
-    """When bytes may go.
-
-    Attributes:
-        rollback_retention_s: Seconds for which what an alias left, or what just came, stays.
-        disk_floor_bytes: With less than twice this free, versions that no alias means go too,
-            until that much is free.
-    """
-
-    rollback_retention_s: float = 3600.0
-    disk_floor_bytes: int = 0
-
-
 class DiskRoom:
     """Removes artifacts: by the clock, and where a fetch finds the budget full. Event loop only."""
 
     def __init__(
         self,
-        *,
-        target: ServingTarget,
-        observation: Observation,
-        announcer: Announcer,
-        artifacts: dict[str, StoredArtifact],
-        listings: Listings,
-        journal: Journal,
-        store: ArtifactStore,
-        threads: Threads,
-        changes: Changes,
-        limits: RoomLimits,
-        clock: Callable[[], float],
+        context: Context,
     ) -> None:
-        """Store.
-
-        ``changes`` has the gateway told what is here now; ``clock`` gives epoch seconds.
-        """
-        self.limits = limits
-        self._target = target
-        self._observation = observation
-        self._announcer = announcer
-        self._artifacts = artifacts
-        self._listings = listings
-        self._journal = journal
-        self._store = store
-        self._threads = threads
-        self._changes = changes
-        self._clock = clock
+        self.limits = context.limits.room
+        self._target = context.target
+        self._observation = context.observation
+        self._announcer = context.announcer
+        self._artifacts = context.artifacts
+        self._listings = context.listings
+        self._journal = context.journal
+        self._store = context.store
+        self._threads = context.threads
+        self._changes = context.changes
+        self._clock = context.clock
         self._needed_at: dict[str, float] = {}
         self._active: dict[str, frozenset[str]] = {}
         self._one_at_a_time = asyncio.Lock()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
 from registry_sync.domain import AskedBy, Hold, HoldChange, LedgerView
-from registry_sync.ledger import Journal, Ledger
 from registry_sync.planning import Due, Fetch, Urgency, subject_of
+from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.registry import Hints
 from registry_sync.reconcile.steps import Steps
-from registry_sync.reconcile.view import Changes, Snapshots
+from registry_sync.reconcile.view import Snapshots
 
 
 class Operators:
@@ -23,24 +22,20 @@ class Operators:
 
     def __init__(
         self,
-        *,
-        journal: Journal,
-        ledger: Ledger,
+        context: Context,
         steps: Steps,
         due: Due,
         hints: Hints,
         snapshots: Snapshots,
-        changes: Changes,
-        clock: Callable[[], float],
     ) -> None:
-        self._journal = journal
-        self._ledger = ledger
         self._steps = steps
         self._due = due
         self._hints = hints
         self._snapshots = snapshots
-        self._changes = changes
-        self._clock = clock
+        self._journal = context.journal
+        self._ledger = context.ledger
+        self._changes = context.changes
+        self._clock = context.clock
 
     async def hold(self, hold: Hold) -> str | None:
         """Keep an alias where an operator wants it, from now on."""

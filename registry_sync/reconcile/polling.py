@@ -5,11 +5,9 @@ from __future__ import annotations
 import structlog
 
 from registry_sync.domain import AskedBy
-from registry_sync.ledger import Journal, Ledger
 from registry_sync.planning import Begin, Fetch
-from registry_sync.reconcile.registry import Listings
+from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.steps import Arrival, Steps
-from registry_sync.reconcile.view import Changes
 
 _MODELS_LOOKED_AT = 10
 _log = structlog.get_logger("registry_sync.reconcile.polling")
@@ -20,20 +18,16 @@ class Polling:
 
     def __init__(
         self,
-        *,
-        listings: Listings,
+        context: Context,
         arrival: Arrival,
         steps: Steps,
-        journal: Journal,
-        ledger: Ledger,
-        changes: Changes,
     ) -> None:
-        self._listings = listings
         self._arrival = arrival
         self._steps = steps
-        self._journal = journal
-        self._ledger = ledger
-        self._changes = changes
+        self._listings = context.listings
+        self._journal = context.journal
+        self._ledger = context.ledger
+        self._changes = context.changes
 
     async def poll(self, asked_by: str = AskedBy.POLL, *, thorough: bool = False) -> None:
         """List the registry; what it says counts from the next pass on."""

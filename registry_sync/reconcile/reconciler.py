@@ -12,17 +12,14 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from functools import partial
 
 import structlog
 
 from gateway.contract import ActiveAlias, NodeState
-from registry_sync.artifacts import ArtifactStore
 from registry_sync.domain import AskedBy, LedgerView
 from registry_sync.errors import SyncError
-from registry_sync.ledger import Journal, Ledger
 from registry_sync.planning import (
     Action,
     BuildEnvironment,
@@ -33,13 +30,14 @@ from registry_sync.planning import (
     runs_in_own,
     unrecorded,
 )
+from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.disk_budget import DiskRoom
-from registry_sync.reconcile.gateway import Announcer, Observation, TargetUnreachableError
+from registry_sync.reconcile.gateway import TargetUnreachableError
 from registry_sync.reconcile.polling import Polling
-from registry_sync.reconcile.registry import Hints, Listings
+from registry_sync.reconcile.registry import Hints
 from registry_sync.reconcile.steps import Arrival, Copies, Preparation, Steps
-from registry_sync.reconcile.view import Changes, Descriptions, Snapshots, with_pauses
-from registry_sync.system import ModelFaults, Threads, run_forever
+from registry_sync.reconcile.view import Descriptions, Snapshots, with_pauses
+from registry_sync.system import ModelFaults, run_forever
 
 _LONGEST_SLEEP_S = 5.0
 _ALL_EVERY_S = 300.0
@@ -54,16 +52,10 @@ class Reconciler:
 
     def __init__(
         self,
+        context: Context,
         *,
-        changes: Changes,
         due: Due,
         faults: ModelFaults,
-        journal: Journal,
-        ledger: Ledger,
-        store: ArtifactStore,
-        observation: Observation,
-        announcer: Announcer,
-        listings: Listings,
         polling: Polling,
         hints: Hints,
         arrival: Arrival,
@@ -73,26 +65,24 @@ class Reconciler:
         snapshots: Snapshots,
         descriptions: Descriptions,
         steps: Steps,
-        threads: Threads,
-        clock: Callable[[], float],
     ) -> None:
-        self.journal = journal
-        self.ledger = ledger
-        self.store = store
-        self.observation = observation
-        self.announcer = announcer
-        self.listings = listings
+        self.journal = context.journal
+        self.ledger = context.ledger
+        self.store = context.store
+        self.observation = context.observation
+        self.announcer = context.announcer
+        self.listings = context.listings
+        self.threads = context.threads
+        self.clock = context.clock
+        self.changes = context.changes
         self.arrival = arrival
         self.disk_room = disk_room
         self.preparation = preparation
         self.steps = steps
-        self.threads = threads
-        self.clock = clock
-        self.changes = changes
         self.poll = polling.poll
         self.hint = hints.add
-        self.wake = changes.wake
-        self.next_decision = changes.next_decision
+        self.wake = context.changes.wake
+        self.next_decision = context.changes.next_decision
         self.look = snapshots.of
         self._due = due
         self._faults = faults

@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from gateway.contract import NodeState
 from registry_sync.artifacts import StoredArtifact
 from registry_sync.domain import Aspired, LedgerView, find
-from registry_sync.ledger import Journal, Ledger
 from registry_sync.planning import LISTINGS_FOR_REMOVAL
+from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.disk_budget import DiskRoom
-from registry_sync.reconcile.gateway import Observation
-from registry_sync.reconcile.registry import Listings
 from registry_sync.reconcile.steps import Preparation
-from registry_sync.reconcile.view import Changes
 
 
 class Sweep:
@@ -21,24 +18,18 @@ class Sweep:
 
     def __init__(
         self,
-        *,
-        journal: Journal,
-        ledger: Ledger,
-        observation: Observation,
-        listings: Listings,
+        context: Context,
         preparation: Preparation,
-        artifacts: Mapping[str, StoredArtifact],
         disk_room: DiskRoom,
-        changes: Changes,
     ) -> None:
-        self._journal = journal
-        self._ledger = ledger
-        self._observation = observation
-        self._listings = listings
         self._preparation = preparation
-        self._artifacts = artifacts
         self._disk_room = disk_room
-        self._changes = changes
+        self._journal = context.journal
+        self._ledger = context.ledger
+        self._observation = context.observation
+        self._listings = context.listings
+        self._artifacts = context.artifacts
+        self._changes = context.changes
 
     async def run(self) -> None:
         """Remove what may go, but nothing before gateway and registry have both been heard."""

@@ -50,8 +50,7 @@ class FakeGateway:
 
     ``fails`` says how the stage of a (model, version) ends; ``stages_wait`` keeps stages under way
     until cleared; ``resident`` is what has a worker; ``down`` makes every call fail;
-    ``libraries`` is the mark of its libraries, from its next start on; ``partial_catalogues`` False
-    is an older gateway. ``snapshots`` and ``changes`` count what came of the catalogue, and
+    ``libraries`` is the mark of its libraries, from its next start on. ``snapshots`` and ``changes`` count what came of the catalogue, and
     ``differences`` the states that were told as such.
     """
 
@@ -73,7 +72,6 @@ class FakeGateway:
         self.refused_digests: list[RefusedDigest] = []
         self.damaged: list[DamagedCopy] = []
         self.libraries: str | None = None
-        self.partial_catalogues = True
         self.stages_wait = False
         self.stages: list[StageRequest] = []
         self.activations: list[ActivateRequest] = []
@@ -349,8 +347,8 @@ class FakeGateway:
             refused_digests=list(self.refused_digests),
             damaged=list(self.damaged),
             libraries=self.libraries,
-            partial_catalogues=self.partial_catalogues,
-            model_changes=self.partial_catalogues,
+            partial_catalogues=True,
+            model_changes=True,
             events=list(self.events),
         )
 

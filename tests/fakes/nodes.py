@@ -17,8 +17,8 @@ from registry_sync.domain.promotion_windows import PromotionWindows
 from registry_sync.domain.signature_diff import OnSignatureChange
 from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.ledger.ledger import Ledger
-from registry_sync.reconcile.build import ControlPlane, Limits, Policy, build
-from registry_sync.reconcile.disk_budget import RoomLimits
+from registry_sync.reconcile.build import ControlPlane, build
+from registry_sync.reconcile.context import Limits, Policy, RoomLimits
 from registry_sync.reconcile.operators import Operators
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.steps.intake import Intake

@@ -103,8 +103,7 @@ class Announcer:
         if not self._unsent:
             return False
         many = max(_FEW_CHANGES, len(self.models) // 4)
-        by_model = node.model_changes and listed.complete
-        return not by_model or len(self._unsent) > many
+        return not listed.complete or len(self._unsent) > many
 
     async def _send_all(self, node: NodeState, listed: Listed) -> None:
         self._epoch += 1

@@ -6,7 +6,6 @@ from registry_sync.reconcile.steps.environment import Preparation
 from registry_sync.reconcile.steps.executor import Executor
 from registry_sync.reconcile.steps.fetch import Arrival, Progress
 from registry_sync.reconcile.steps.intake import Intake
-from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
 from registry_sync.reconcile.steps.rollout import Promotion
 from registry_sync.reconcile.steps.runner import Steps
 
@@ -21,6 +20,4 @@ __all__ = [
     "Progress",
     "Promotion",
     "Steps",
-    "Stopped",
-    "Stopwatch",
 ]

@@ -7,13 +7,11 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from gateway.contract import DamagedCopy, NodeState
-from registry_sync.artifacts import ArtifactStore
 from registry_sync.domain import Aspired, LedgerView, find
 from registry_sync.errors import StoreError
 from registry_sync.planning import admissible_digest, is_quarantined
+from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.steps.backoff import Backoff
-from registry_sync.reconcile.steps.fetch import Arrival
-from registry_sync.system import Threads
 
 _LONGEST_PAUSE_S = 3600.0
 _MOST_REMEMBERED = 16_384
@@ -31,25 +29,16 @@ class Copies:
 
     def __init__(
         self,
-        *,
-        arrival: Arrival,
-        store: ArtifactStore,
-        threads: Threads,
-        on_dropped: Callable[[], None],
-        clock: Callable[[], float],
-        jitter: Callable[[], float],
+        context: Context,
     ) -> None:
-        """Store.
-
-        ``on_dropped`` is called after a copy has gone, which any model may have had in common;
-        ``clock`` gives epoch seconds, ``jitter`` numbers from 0 to 1.
-        """
-        self._arrival = arrival
-        self._store = store
-        self._threads = threads
-        self._on_dropped = on_dropped
-        self._clock = clock
-        self._backoff = Backoff(clock=clock, jitter=jitter, longest_s=_LONGEST_PAUSE_S)
+        self._artifacts = context.artifacts
+        self._store = context.store
+        self._threads = context.threads
+        self._changes = context.changes
+        self._clock = context.clock
+        self._backoff = Backoff(
+            clock=context.clock, jitter=context.jitter, longest_s=_LONGEST_PAUSE_S
+        )
         self._dropped: dict[str, None] = {}  # the digest that was dropped last comes last
 
     async def drop(self, digest: str, reason: str) -> bool:
@@ -60,21 +49,21 @@ class Copies:
         """
         if self._pauses(digest):
             return False
-        stored = self._arrival.artifacts.pop(digest, None)
+        stored = self._artifacts.pop(digest, None)
         if stored is None:
             return True  # two have told of it: the next one may be here already
         self._remember(digest, reason)
         try:
             await self._threads.ledger(self._store.drop, digest)
         except StoreError:
-            self._arrival.artifacts[digest] = stored
+            self._artifacts[digest] = stored
             raise
-        self._on_dropped()
+        self._changes.wake()
         return True
 
     def _pauses(self, digest: str) -> bool:
         """Whether it is too early to drop a copy that came in place of damaged ones, or stayed."""
-        stored = self._arrival.artifacts.get(digest)
+        stored = self._artifacts.get(digest)
         failure = self._backoff.get(("copy", digest))
         if stored is None or failure is None:
             return False
@@ -98,7 +87,7 @@ class Copies:
     ) -> None:
         """Drop what a worker has found damaged since it came here, if it can be fetched again."""
         for one in damaged:
-            stored = self._arrival.artifacts.get(one.digest)
+            stored = self._artifacts.get(one.digest)
             if stored is None or one.at <= stored.stored_at:
                 continue
             if not _comes_again(one, aspired, ledger):
@@ -134,17 +123,17 @@ class Copies:
         for digest, reason in damaged.items():
             if digest in serving and digest not in admissible:
                 continue
-            self._arrival.artifacts.pop(digest, None)
+            self._artifacts.pop(digest, None)
             try:
                 whole = await self._threads.ledger(self._store.drop_damaged, digest)
             except StoreError as error:
                 _log.warning("copy.kept", digest=digest, reason=error.reason)
                 continue
             if whole is not None:  # it could not be read for a moment, or has come again
-                self._arrival.artifacts.setdefault(digest, whole)
+                self._artifacts.setdefault(digest, whole)
                 continue
             _log.warning("copy.dropped", digest=digest, reason=reason)
-            self._on_dropped()
+            self._changes.wake()
 
     async def lost(self, digest: str, check: Callable[[], object]) -> str | None:
         """Compare a copy with its manifest before something is built from it, and drop a wrong one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -19,10 +19,9 @@ from registry_sync.artifacts import (
 )
 from registry_sync.domain import Rejection
 from registry_sync.errors import EnvironmentFailedError
-from registry_sync.ledger import Journal, Ledger
 from registry_sync.planning import BuildEnvironment
+from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
-from registry_sync.system import Threads
 
 _log = structlog.get_logger("registry_sync.reconcile.steps.environment")
 
@@ -36,23 +35,17 @@ class Preparation:
 
     def __init__(
         self,
-        *,
+        context: Context,
         environments: BuildsEnvironments,
-        on_mismatch: OnMismatch,
-        ledger: Ledger,
-        journal: Journal,
-        threads: Threads,
-        clock: Callable[[], float],
     ) -> None:
-        """Store. ``clock`` gives epoch seconds."""
         self.built: Mapping[str, OwnEnvironment] = {}
         self._described: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
         self._environments = environments
-        self._on_mismatch = on_mismatch
-        self._ledger = ledger
-        self._journal = journal
-        self._threads = threads
-        self._clock = clock
+        self._on_mismatch = context.policy.on_mismatch
+        self._ledger = context.ledger
+        self._journal = context.journal
+        self._threads = context.threads
+        self._clock = context.clock
 
     async def look(self, artifacts: Iterable[StoredArtifact]) -> None:
         """Learn which own environments are there: at the start, and after each sweep."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import assert_never
 
 from registry_sync.domain import AskedBy, HoldChange
-from registry_sync.ledger import Journal
 from registry_sync.planning import (
     Action,
     Activate,
@@ -18,12 +16,12 @@ from registry_sync.planning import (
     RetireStandby,
     Stage,
 )
+from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.steps.damaged_copies import Copies
 from registry_sync.reconcile.steps.environment import Preparation
 from registry_sync.reconcile.steps.fetch import Arrival
 from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
 from registry_sync.reconcile.steps.rollout import Promotion, Rechecks
-from registry_sync.system import Threads
 
 
 class Executor:
@@ -31,24 +29,22 @@ class Executor:
 
     def __init__(
         self,
+        context: Context,
         *,
         arrival: Arrival,
         preparation: Preparation,
         promotion: Promotion,
         copies: Copies,
         rechecks: Rechecks,
-        journal: Journal,
-        threads: Threads,
-        clock: Callable[[], float],
     ) -> None:
         self._arrival = arrival
         self._preparation = preparation
         self._promotion = promotion
         self._copies = copies
         self._rechecks = rechecks
-        self._journal = journal
-        self._threads = threads
-        self._clock = clock
+        self._journal = context.journal
+        self._threads = context.threads
+        self._clock = context.clock
 
     async def __call__(self, action: Action, watch: Stopwatch) -> Stopped | None:
         """Do an action; return why it went no further, or None if it is done."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from collections.abc import Set as AbstractSet
 from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,6 @@ from typing import Any
 
 import structlog
 
-from registry_sync.artifacts import StoredArtifact
 from registry_sync.domain import (
     AcceptedDigest,
     AskedBy,
@@ -32,7 +30,6 @@ from registry_sync.errors import (
     SourceError,
     StoreError,
 )
-from registry_sync.ledger import Journal, Ledger
 from registry_sync.planning import (
     Activate,
     Fetch,
@@ -43,11 +40,10 @@ from registry_sync.planning import (
     quarantine_of,
     why_other_bytes,
 )
-from registry_sync.reconcile.registry import Listings
+from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.steps.intake import Brought, Intake, Order, Refused
 from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
-from registry_sync.sources import Source
-from registry_sync.system import StoppedError, Threads
+from registry_sync.system import StoppedError
 
 _CONFIRMATION_LASTS_S = 120.0
 _QUARANTINE_LOOK_S = 300.0
@@ -97,34 +93,22 @@ class Arrival:
 
     def __init__(
         self,
-        *,
-        source: Source,
+        context: Context,
         intake: Intake,
-        ledger: Ledger,
-        journal: Journal,
-        listings: Listings,
-        threads: Threads,
-        artifacts: dict[str, StoredArtifact],
         make_room: Callable[[Path, int], Coroutine[Any, Any, None]],
-        on_here: Callable[[AbstractSet[str]], None],
-        clock: Callable[[], float],
     ) -> None:
-        """Store.
-
-        ``make_room`` is `DiskRoom.make`; ``on_here`` is called with the models of which bytes are
-        here now; ``clock`` gives epoch seconds.
-        """
-        self.artifacts = artifacts
+        """Use ``make_room``, which is `DiskRoom.make`, for a fetch that finds the budget full."""
+        self.artifacts = context.artifacts
         self.fetches: list[Progress] = []
-        self._source = source
         self._intake = intake
-        self._ledger = ledger
-        self._journal = journal
-        self._listings = listings
-        self._threads = threads
         self._make_room = make_room
-        self._on_here = on_here
-        self._clock = clock
+        self._source = context.source
+        self._ledger = context.ledger
+        self._journal = context.journal
+        self._listings = context.listings
+        self._threads = context.threads
+        self._changes = context.changes
+        self._clock = context.clock
         self._confirmed: dict[tuple[str, int], _Confirmed] = {}
         self._looked_at: dict[tuple[str, int], float] = {}
 
@@ -287,7 +271,7 @@ class Arrival:
             work = self._ledger.end_quarantine
             await self._journal.write(key[0], work, *key, str(asked_by))
         _log.info("fetch.completed", model=key[0], version=key[1], digest=digest)
-        self._on_here({pin.model for pin in found.artifact.accepted})
+        self._changes.note({pin.model for pin in found.artifact.accepted})
         return None
 
     async def _quarantine(self, order: Order, found: Refused, asked_by: str) -> None:

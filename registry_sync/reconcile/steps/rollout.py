@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Protocol, get_args
 
 import structlog
@@ -24,7 +24,6 @@ from gateway.contract import (
 )
 from registry_sync.domain import OWN_FAILURE, Rejection
 from registry_sync.errors import RolloutRejectedError
-from registry_sync.ledger import Journal, Ledger
 from registry_sync.planning import (
     Activate,
     AllowDigest,
@@ -33,7 +32,7 @@ from registry_sync.planning import (
     RetireStandby,
     Stage,
 )
-from registry_sync.reconcile.gateway import Observation, ServingTarget
+from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.steps.damaged_copies import Copies
 from registry_sync.reconcile.steps.fetch import Arrival
 from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
@@ -63,39 +62,20 @@ class Promotion:
 
     def __init__(
         self,
-        *,
-        target: ServingTarget,
-        observation: Observation,
+        context: Context,
         arrival: Arrival,
         copies: Copies,
-        ledger: Ledger,
-        journal: Journal,
         rechecks: Rechecks,
-        stage_timeout_s: float,
-        clock: Callable[[], float],
     ) -> None:
-        """Store.
-
-        Args:
-            target: The gateway.
-            observation: What it said last.
-            arrival: Who compares bytes with the registry again.
-            copies: Who drops altered ones.
-            ledger: Where outcomes are recorded.
-            journal: How the ledger is written.
-            rechecks: Who decides once more, just before an alias moves.
-            stage_timeout_s: How long to wait for the outcome of a stage, in seconds.
-            clock: Gives epoch seconds.
-        """
-        self._target = target
-        self._observation = observation
         self._arrival = arrival
         self._copies = copies
-        self._ledger = ledger
-        self._journal = journal
         self._rechecks = rechecks
-        self._stage_timeout_s = stage_timeout_s
-        self._clock = clock
+        self._target = context.target
+        self._observation = context.observation
+        self._ledger = context.ledger
+        self._journal = context.journal
+        self._clock = context.clock
+        self._stage_timeout_s = context.limits.stage_timeout_s
         self._turns: dict[str, asyncio.Lock] = {}
         self._moves: Counter[str] = Counter()
         self._comparing: set[Stage | Activate] = set()

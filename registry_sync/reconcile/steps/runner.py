@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
 import structlog
@@ -29,7 +29,9 @@ from registry_sync.planning import (
     subject_of,
     verb_of,
 )
+from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.steps.backoff import FIRST_S, Backoff
+from registry_sync.reconcile.steps.executor import Executor
 from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
 
 _WANTED_RETRY_S = 5.0
@@ -63,34 +65,20 @@ class Steps:
 
     def __init__(
         self,
-        *,
-        do: Callable[[Action, Stopwatch], Awaitable[Stopped | None]],
-        record: Callable[[Attempt], Awaitable[object]],
-        on_end: Callable[[str], None],
-        may_overtake: Callable[[Action, Action], bool],
+        context: Context,
+        executor: Executor,
         backoff: Backoff,
-        clock: Callable[[], float],
     ) -> None:
-        """Store.
-
-        Args:
-            do: Does one action; None: it is done.
-            record: Keeps how a step ended.
-            on_end: Called after every step, with its model.
-            may_overtake: Whether the first, which is under way, may be ended for the second.
-            backoff: Remembers what failed.
-            clock: Epoch seconds.
-        """
-        self._do = do
-        self._record = record
-        self._on_end = on_end
-        self._may_overtake = may_overtake
-        self._clock = clock
         self.busy: dict[Subject, asyncio.Task[None]] = {}
         self.backoff = backoff
+        self._executor = executor
+        self._ledger = context.ledger
+        self._journal = context.journal
+        self._changes = context.changes
+        self._clock = context.clock
         self._doing: dict[Subject, Action] = {}
         self._wakes: dict[str, float] = {}
-        self._looked_at = clock()
+        self._looked_at = context.clock()
         self._completed: TTLCache[Subject, Action] = TTLCache(
             _MOST_REMEMBERED, _REPEAT_S, time.monotonic
         )
@@ -177,21 +165,21 @@ class Steps:
     def _overtake(self, subject: Subject, action: Action) -> None:
         """End a step that stands in the way of what is due; the next pass starts that."""
         doing = self._doing[subject]
-        if self._may_overtake(doing, action):
+        if self._executor.may_overtake(doing, action):
             _log.info(f"{verb_of(doing)}.overtaken", **_told(doing), by=_told(action)["version"])
             self.busy[subject].cancel()
 
     def _ended(self, subject: Subject, model: str) -> None:
         self.busy.pop(subject, None)
         self._doing.pop(subject, None)
-        self._on_end(model)
+        self._changes.note({model})
 
     async def _step(self, subject: Subject, action: Action) -> None:
         """Do one step and record how it ended. A fault stays in its model."""
         started_at = self._clock()
         watch = Stopwatch()
         try:
-            stopped = await self._do(action, watch)
+            stopped = await self._executor(action, watch)
         except SyncError as error:
             stopped = Stopped(
                 error.reason,
@@ -206,7 +194,9 @@ class Steps:
             self.backoff.succeeded(subject)
         else:
             self._failed(subject, action, stopped)
-        await self._record(_attempt(action, started_at, watch, stopped))
+        await self._journal.note(
+            self._ledger.attempted, _attempt(action, started_at, watch, stopped)
+        )
 
     def _failed(self, subject: Subject, action: Action, stopped: Stopped) -> None:
         longest_s = _UPLOAD_RETRY_S if stopped.unfinished else _longest_wait_s(action)

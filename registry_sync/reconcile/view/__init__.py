@@ -1,10 +1,9 @@
 """What one pass sees: what has changed, what is decided on, and what is told of it."""
 
-from registry_sync.reconcile.view.changes import Changes
 from registry_sync.reconcile.view.description import Descriptions
 from registry_sync.reconcile.view.node_view import NodeView
 from registry_sync.reconcile.view.pauses import with_pauses
 from registry_sync.reconcile.view.signature_cache import Signatures
 from registry_sync.reconcile.view.snapshots import Snapshots
 
-__all__ = ["Changes", "Descriptions", "NodeView", "Signatures", "Snapshots", "with_pauses"]
+__all__ = ["Descriptions", "NodeView", "Signatures", "Snapshots", "with_pauses"]

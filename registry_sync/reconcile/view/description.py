@@ -7,11 +7,9 @@ from collections.abc import Set as AbstractSet
 
 import structlog
 
-from gateway.contract import CatalogueModel, NodeState
+from gateway.contract import CatalogueModel
 from gateway.system.logs import remember_location
-from registry_sync.artifacts import ArtifactStore, StoredArtifact
-from registry_sync.domain import Aspired, AspiredModel, OnSignatureChange
-from registry_sync.ledger import Journal
+from registry_sync.domain import AspiredModel, OnSignatureChange
 from registry_sync.planning import (
     BuildEnvironment,
     Fetch,
@@ -24,8 +22,8 @@ from registry_sync.planning import (
     explain,
     signature_change,
 )
-from registry_sync.reconcile.gateway import Announcer, Listed, Observation
-from registry_sync.reconcile.registry import Listings
+from registry_sync.reconcile.context import Context
+from registry_sync.reconcile.gateway import Listed
 from registry_sync.reconcile.steps import Preparation, Steps
 from registry_sync.reconcile.view.pauses import with_pauses
 from registry_sync.reconcile.view.signature_cache import Signatures
@@ -43,32 +41,25 @@ class Descriptions:
 
     def __init__(
         self,
+        context: Context,
         *,
-        announcer: Announcer,
-        listings: Listings,
-        observation: Observation,
-        journal: Journal,
-        store: ArtifactStore,
-        artifacts: Mapping[str, StoredArtifact],
         preparation: Preparation,
         steps: Steps,
         snapshots: Snapshots,
         signatures: Signatures,
         faults: ModelFaults,
-        boot_id: str,
     ) -> None:
-        self._announcer = announcer
-        self._listings = listings
-        self._observation = observation
-        self._journal = journal
-        self._store = store
-        self._artifacts = artifacts
         self._preparation = preparation
         self._steps = steps
         self._snapshots = snapshots
         self._signatures = signatures
         self._faults = faults
-        self._boot_id = boot_id
+        self._announcer = context.announcer
+        self._listings = context.listings
+        self._observation = context.observation
+        self._journal = context.journal
+        self._store = context.store
+        self._artifacts = context.artifacts
         self._remembered = Remembered()
         self._published: Mapping[str, AspiredModel] | None = None
         self._signature_changes: dict[str, dict[str, str]] = {}
@@ -83,8 +74,6 @@ class Descriptions:
             remembered: AbstractSet[str] = frozenset()
         else:
             aspired, remembered = self._remembered.beside(aspired, self._journal.view)
-            if not node.partial_catalogues and not self._is_better(aspired, node):
-                return
             if aspired.models is not self._published:
                 models = {*models, *aspired.models}
             self._published = aspired.models
@@ -96,13 +85,6 @@ class Descriptions:
                 self._announcer.describe(name, model)
         listed = Listed(self._listings.listed_at, self._listings.error, self._listings.complete)
         await self._announcer.publish(node, listed)
-
-    def _is_better(self, aspired: Aspired, node: NodeState) -> bool:
-        """Whether a gateway that takes every catalogue for complete had better have this one."""
-        if self._listings.error is None or not aspired.models:
-            return False  # the first listing is on its way, or nothing is known
-        # The process before us knew the registry's list, or the ledger's.
-        return self._journal.answered or node.catalogue_writer in (None, self._boot_id)
 
     def _describe(self, name: str, listed: AspiredModel | None) -> CatalogueModel | None:
         model = describe_model(name, listed, self._journal.view_of(name), self._known(name))

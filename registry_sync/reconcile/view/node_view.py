@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from gateway.contract import ActiveAlias, CatalogueModel, NodeState
-from registry_sync.artifacts import ArtifactStore, StoreUse
+from registry_sync.artifacts import StoreUse
 from registry_sync.domain import Activation, Aspired, Attempt, Decision, LedgerView
-from registry_sync.ledger import Journal, Ledger
 from registry_sync.planning import Due, Snapshot, Subject
-from registry_sync.reconcile.gateway import Announcer, Observation
-from registry_sync.reconcile.registry import Hints, Listings
+from registry_sync.reconcile.context import Context
+from registry_sync.reconcile.registry import Hints
 from registry_sync.reconcile.steps import Arrival, Failure, Progress, Promotion, Steps
-from registry_sync.reconcile.view.changes import Changes
 from registry_sync.reconcile.view.snapshots import Snapshots
 from registry_sync.system import DamagedFile, DamagedFiles
 
@@ -22,38 +20,31 @@ class NodeView:
 
     def __init__(
         self,
+        context: Context,
         *,
-        listings: Listings,
-        observation: Observation,
-        announcer: Announcer,
-        journal: Journal,
-        ledger: Ledger,
-        store: ArtifactStore,
         arrival: Arrival,
         promotion: Promotion,
         steps: Steps,
         due: Due,
         hints: Hints,
         snapshots: Snapshots,
-        changes: Changes,
         damaged_files: DamagedFiles,
-        clock: Callable[[], float],
     ) -> None:
-        self._listings = listings
-        self._observation = observation
-        self._announcer = announcer
-        self._journal = journal
-        self._ledger = ledger
-        self._store = store
         self._arrival = arrival
         self._promotion = promotion
         self._steps = steps
         self._due = due
         self._hints = hints
         self._snapshots = snapshots
-        self._changes = changes
         self._damaged_files = damaged_files
-        self._clock = clock
+        self._listings = context.listings
+        self._observation = context.observation
+        self._announcer = context.announcer
+        self._journal = context.journal
+        self._ledger = context.ledger
+        self._store = context.store
+        self._changes = context.changes
+        self._clock = context.clock
 
     def now(self) -> float:
         """Return the time, in epoch seconds."""

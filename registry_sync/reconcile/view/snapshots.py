@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import replace
 
 from gateway.contract import NodeState
-from registry_sync.artifacts import StoredArtifact
 from registry_sync.domain import (
     OnSignatureChange,
-    PromotionWindows,
     window_state,
 )
-from registry_sync.ledger import Journal
 from registry_sync.planning import (
     Activate,
     EndHold,
@@ -22,8 +19,7 @@ from registry_sync.planning import (
     Subject,
     plan,
 )
-from registry_sync.reconcile.gateway import Observation
-from registry_sync.reconcile.registry import Listings
+from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.steps import Backoff, Preparation
 from registry_sync.reconcile.view.signature_cache import Signatures
 
@@ -35,30 +31,21 @@ class Snapshots:
 
     def __init__(
         self,
-        *,
-        listings: Listings,
-        observation: Observation,
-        journal: Journal,
-        artifacts: Mapping[str, StoredArtifact],
+        context: Context,
         preparation: Preparation,
         signatures: Signatures,
         backoff: Backoff,
-        require_digest: bool,
-        rollback_retention_s: float,
-        windows: PromotionWindows,
-        clock: Callable[[], float],
     ) -> None:
-        self._listings = listings
-        self._observation = observation
-        self._journal = journal
-        self._artifacts = artifacts
         self._preparation = preparation
         self._signatures = signatures
         self._backoff = backoff
-        self._require_digest = require_digest
-        self._rollback_retention_s = rollback_retention_s
-        self._windows = windows
-        self._clock = clock
+        self._listings = context.listings
+        self._observation = context.observation
+        self._journal = context.journal
+        self._artifacts = context.artifacts
+        self._policy = context.policy
+        self._limits = context.limits
+        self._clock = context.clock
 
     def of(self, model: str) -> Snapshot:
         """Return the input of the decision about one model."""
@@ -80,15 +67,15 @@ class Snapshots:
             ledger=view,
             stored=self._artifacts.keys(),
             proved=self._observation.proved,
-            require_digest=self._require_digest,
+            require_digest=self._policy.require_digest,
             initiators=self._listings.initiators(model),
             environments=self._preparation.built.keys(),
             refused=self._preparation.refused(stored),
             signature_change=self._signatures.between,
-            refuses_signatures=self._signatures.on_change is OnSignatureChange.REFUSE,
-            rollback_since=self._clock() - self._rollback_retention_s,
+            refuses_signatures=self._policy.on_signature_change is OnSignatureChange.REFUSE,
+            rollback_since=self._clock() - self._limits.room.rollback_retention_s,
             failure=self._failure,
-            promotions_act_at=window_state(self._windows, self._clock()).opens_at,
+            promotions_act_at=window_state(self._limits.windows, self._clock()).opens_at,
         )
 
     def _failure(self, subject: Subject) -> tuple[Hashable, str] | None:

@@ -8,7 +8,7 @@ import pytest
 
 from registry_sync.artifacts.store import StoreUse
 from registry_sync.errors import IncompleteArtifactError
-from registry_sync.reconcile.disk_budget import RoomLimits
+from registry_sync.reconcile.context import RoomLimits
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -22,7 +22,8 @@ from registry_sync.domain import (
 )
 from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.planning.retention import Pressure, as_candidates, choose_removed, what_stays
-from registry_sync.reconcile.disk_budget import DiskRoom, RoomLimits
+from registry_sync.reconcile.context import RoomLimits
+from registry_sync.reconcile.disk_budget import DiskRoom
 from registry_sync.reconcile.sweep import choose_gone, choose_gone_verdicts
 from registry_sync.system.threads import Threads
 from tests.fakes.artifacts import fetched
@@ -41,10 +42,10 @@ def disk_room(store: ArtifactStore, threads: Threads, **parts: Any) -> DiskRoom:
         "listings": SimpleNamespace(count=2, aspired=Aspired(models={}, listed_at=0.0)),
         "journal": SimpleNamespace(view=LedgerView()),
         "changes": SimpleNamespace(next_decision=lambda: asyncio.sleep(0), note=lambda _: None),
-        "limits": RoomLimits(rollback_retention_s=10.0),
+        "limits": SimpleNamespace(room=RoomLimits(rollback_retention_s=10.0)),
         "clock": lambda: 100.0,
     }
-    return DiskRoom(store=store, threads=threads, **(known | parts))
+    return DiskRoom(cast("Any", SimpleNamespace(store=store, threads=threads, **(known | parts))))
 
 
 @pytest.fixture

@@ -73,11 +73,12 @@ def copies(dropped: list[str]) -> Copies:
         dropped.append(digest)
 
     store = SimpleNamespace(damaged=lambda: {D: "altered"}, drop_damaged=None)
-    return Copies(
-        arrival=cast("Any", SimpleNamespace(artifacts={})),
-        store=cast("Any", store),
-        threads=cast("Any", SimpleNamespace(ledger=threaded)),
-        on_dropped=lambda: None,
+    context = SimpleNamespace(
+        artifacts={},
+        store=store,
+        threads=SimpleNamespace(ledger=threaded),
+        changes=SimpleNamespace(wake=lambda: None),
         clock=lambda: 0.0,
         jitter=lambda: 0.0,
     )
+    return Copies(cast("Any", context))

@@ -38,7 +38,8 @@ from registry_sync.ledger.ledger import Ledger
 from registry_sync.planning.actions import Activate, RetireAlias, Urgency
 from registry_sync.planning.plan import plan
 from registry_sync.planning.snapshot import Snapshot
-from registry_sync.reconcile.build import Limits, Policy, build
+from registry_sync.reconcile.build import build
+from registry_sync.reconcile.context import Limits, Policy
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.registry.registry_view import _Target
 from registry_sync.reconcile.steps.intake import Intake

@@ -169,22 +169,6 @@ async def test_what_is_remembered_is_told_once(node: NodeInMemory) -> None:
         assert told(node).complete
 
 
-async def test_an_older_gateway_is_not_sent_a_catalogue_that_would_empty_it(
-    node: NodeInMemory,
-) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
-    before = node.gateway.catalogue
-    node.gateway.partial_catalogues = False
-    for lost in (*node.folder.glob("ledger.db*"), *(node.folder / "artifacts").glob("*.json")):
-        lost.unlink()
-    node.registry.down = True
-    async with node.control_plane() as spine:
-        await idle(spine)
-        assert node.gateway.catalogue is before
-
-
 async def test_what_is_remembered_counts_from_the_ledgers_first_answer(node: NodeInMemory) -> None:
     node.registry.publish("other", 1)
     async with node.control_plane() as spine:

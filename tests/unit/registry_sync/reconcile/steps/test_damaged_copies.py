@@ -214,14 +214,15 @@ def copies_of(artifacts: dict[str, Any], clock: Callable[[], float]) -> Copies:
     async def threaded(work: Callable[[str], object], digest: str) -> None:
         work(digest)
 
-    return Copies(
-        arrival=cast("Any", SimpleNamespace(artifacts=artifacts)),
-        store=cast("Any", SimpleNamespace(drop=lambda _digest: None)),
-        threads=cast("Any", SimpleNamespace(ledger=threaded)),
-        on_dropped=lambda: None,
+    context = SimpleNamespace(
+        artifacts=artifacts,
+        store=SimpleNamespace(drop=lambda _digest: None),
+        threads=SimpleNamespace(ledger=threaded),
+        changes=SimpleNamespace(wake=lambda: None),
         clock=clock,
         jitter=lambda: 1.0,
     )
+    return Copies(cast("Any", context))
 
 
 async def test_the_pauses_of_5000_copies_are_remembered() -> None:

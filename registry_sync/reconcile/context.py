@@ -1,17 +1,68 @@
-"""The models to decide about, and the passes that decide. Event loop only.
-
-The one way in which collaborators have the loop decide again: none of them knows the loop.
-"""
+"""What the collaborators of one control plane share."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from registry_sync.artifacts import ArtifactStore, OnMismatch, StoredArtifact
+from registry_sync.domain import OnSignatureChange, PromotionWindows
+from registry_sync.ledger import Journal, Ledger
+from registry_sync.reconcile.gateway import Announcer, Observation, ServingTarget
+from registry_sync.reconcile.registry import Listings
+from registry_sync.sources import Source
+from registry_sync.system import Threads
+
+
+@dataclass(frozen=True, slots=True)
+class RoomLimits:
+    """When bytes may be removed.
+
+    Attributes:
+        rollback_retention_s: Seconds for which the bytes of a previous version, and new ones, stay.
+        disk_floor_bytes: With less than twice this free, versions without an alias are removed
+            until that much is free.
+    """
+
+    rollback_retention_s: float = 3600.0
+    disk_floor_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds that a stage may take, when bytes may be removed, and when promotions act.
+
+    Attributes:
+        windows: When the registry may promote an active alias; empty: always.
+    """
+
+    stage_timeout_s: float = 600.0
+    room: RoomLimits = field(default_factory=RoomLimits)
+    windows: PromotionWindows = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a node accepts.
+
+    Attributes:
+        require_digest: Whether versions without a stamp are refused.
+        on_mismatch: Reaction to other libraries than the gateway's.
+        on_signature_change: Reaction to other inputs and outputs.
+    """
+
+    require_digest: bool = False
+    on_mismatch: OnMismatch = OnMismatch.WARN
+    on_signature_change: OnSignatureChange = OnSignatureChange.WARN
 
 
 class Changes:
-    """Collects the models of which something has changed until a pass takes them."""
+    """The models to decide about, until a pass takes them. Event loop only.
+
+    Collaborators have models decided about by `note` alone: none of them knows the loop.
+    """
 
     def __init__(self) -> None:
         self._models: set[str] = set()
@@ -89,3 +140,31 @@ class Changes:
     def everything(self) -> bool:
         """Whether all models are to be decided about."""
         return self._everything
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """Services and state that most collaborators use. Event loop only.
+
+    Attributes:
+        artifacts: The content of the artifact store, by digest.
+        changes: Has models decided about again.
+        clock: Returns epoch seconds.
+        jitter: Returns numbers from 0 to 1.
+    """
+
+    source: Source
+    store: ArtifactStore
+    ledger: Ledger
+    journal: Journal
+    target: ServingTarget
+    threads: Threads
+    listings: Listings
+    observation: Observation
+    announcer: Announcer
+    artifacts: dict[str, StoredArtifact]
+    changes: Changes
+    limits: Limits
+    policy: Policy
+    clock: Callable[[], float]
+    jitter: Callable[[], float]
