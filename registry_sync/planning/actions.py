@@ -1,4 +1,4 @@
-"""What can be done about a registry's wishes: the actions, and the order of work. Pure."""
+"""The actions of the plan, and their order. Pure."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Urgency(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Bring the version's bytes here and check them.
+    """Fetch and verify the bytes of a version.
 
     Attributes:
-        digest: The bytes that are meant, by a hold; None: whichever are expected of the version.
-        creation: The creation that is meant; None: whichever there is.
-        accepts: The digest that an operator accepts, whatever was accepted before; None: none.
+        digest: The digest that a hold names, or None for the expected one.
+        creation: The creation to fetch, or None for any.
+        accepts: The digest that an operator accepts in place of the accepted one, or None.
     """
 
     model: str
@@ -45,7 +45,7 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class BuildEnvironment:
-    """Build the own environment that the version asks for."""
+    """Build the own environment of a version."""
 
     model: str
     version: int
@@ -59,12 +59,11 @@ class Stage:
     """Start a standby and warm it.
 
     Attributes:
-        alias: For whom.
-        keep: Keep the warmed replica for the activation: a promotion, or what is to be resident
-            from the start.
-        replaces: The version that it will replace.
-        own: It runs in an environment of its own.
-        displaces: It may end what it replaces before it is up.
+        alias: The alias that is to be activated.
+        keep: Whether the warmed replica is kept for the activation: of a promotion or a preload.
+        replaces: The version that it replaces, or None.
+        own: Whether it runs in an environment of its own.
+        displaces: Whether it may end the replaced version before it is ready.
     """
 
     model: str
@@ -94,7 +93,7 @@ class Activate:
 
 @dataclass(frozen=True, slots=True)
 class RetireAlias:
-    """Take an alias away that the registry no longer has."""
+    """Retire an alias that the registry no longer has."""
 
     model: str
     alias: str
@@ -104,7 +103,7 @@ class RetireAlias:
 
 @dataclass(frozen=True, slots=True)
 class RetireStandby:
-    """Spare a standby no longer that no alias is going to: it was for another time."""
+    """End a standby that no alias is about to take."""
 
     model: str
     version: int
@@ -115,7 +114,7 @@ class RetireStandby:
 
 @dataclass(frozen=True, slots=True)
 class EndHold:
-    """Follow the registry again: its alias has moved since this hold was made, or is gone."""
+    """End a hold: the registry's alias has moved since it was made, or is gone."""
 
     hold: Hold
     urgency: Urgency = Urgency.RELEASE
@@ -134,7 +133,7 @@ class EndHold:
 
 @dataclass(frozen=True, slots=True)
 class AllowDigest:
-    """Let an alias take a digest again that an automatic rollback refused it."""
+    """Allow an alias a digest that is refused since an automatic rollback."""
 
     model: str
     alias: str
@@ -156,11 +155,11 @@ Action = (
 )
 
 Subject = tuple[str | int, ...]
-"""A kind of step, and what it is about."""
+"""A kind of step, and its object."""
 
 
 def subject_of(action: Action) -> Subject:
-    """What an action is about: one at a time, with one back-off."""
+    """Return the subject of an action, which has one step at a time and one back-off."""
     match action:
         case Fetch():
             return ("fetch", action.model, action.version)
@@ -183,7 +182,7 @@ def subject_of(action: Action) -> Subject:
 
 
 def goal_of(action: Action) -> Hashable:
-    """What a failure of this action is a failure of: an alias may be wished elsewhere since."""
+    """Return the goal of an action; a failure applies to the same goal only."""
     match action:
         case Activate():
             return (action.version, action.digest)

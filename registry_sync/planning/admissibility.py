@@ -1,4 +1,4 @@
-"""How a model's versions and aliases stand: what is listed against what is remembered. Pure."""
+"""The expected digest of a version, and whether it may serve. Pure."""
 
 from __future__ import annotations
 

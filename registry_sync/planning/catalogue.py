@@ -1,4 +1,4 @@
-"""What the gateway is told of the registry: the full snapshot. Pure."""
+"""The catalogue: each model as the gateway shows it. Pure."""
 
 from __future__ import annotations
 

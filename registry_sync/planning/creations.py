@@ -1,4 +1,4 @@
-"""What a listing tells of the bytes that were accepted here: whose they are, and which are over.
+"""Changes of accepted digests that a listing leads to.
 
 Pure. A number may be made anew: in MLflow after its model was deleted or renamed away, in a bucket
 after its objects were removed. What was accepted belongs to one creation.

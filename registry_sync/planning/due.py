@@ -1,4 +1,4 @@
-"""What is due and has not begun: the most urgent first, by kind of step."""
+"""Actions that are due and have not begun, most urgent first, by kind of step."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _FEW = 1000
 
 
 class Begin(Enum):
-    """What became of an action that was to begin.
+    """The outcome of starting an action.
 
-    ``WAITS``: for its next try, for a step under way, or for another one of its model: its model is
-    planned again then.
+    ``WAITS``: for its next try, for a step under way, or for another action of its model; its model
+    is planned again then.
     """
 
     BEGUN = "begun"

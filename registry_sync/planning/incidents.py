@@ -1,4 +1,4 @@
-"""What is wrong with a quarantined version, and the way out that works. Pure."""
+"""Incidents of quarantined versions, and the way out of each. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is published before the registry has been listed: what is known of it, and the ledger's."""
+"""The listing that is published before the registry has answered, from the ledger. Pure."""
 
 from __future__ import annotations
 

@@ -14,16 +14,16 @@ from registry_sync.planning.admissibility import admissible_digest
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What must stay, by reason; all are digests.
+    """Digests that must stay, by reason.
 
     Attributes:
-        active: What an alias points at on the gateway.
-        standby: What is staged or being staged, or wanted by a waiting caller.
-        resident: What has a worker on the gateway, or waits for one.
-        previous: What an alias left, to the epoch seconds when it left.
+        active: Targets of active aliases.
+        standby: Standbys, and versions that callers wait for.
+        resident: Versions with a replica, or waiting for one.
+        previous: Previous versions, to the epoch seconds at which the alias left.
         last_known_good: The last healthy activation of each alias that somebody has, or had lately.
         aspired: Targets of the registry's aliases.
-        held: Targets of holds and operators' pins.
+        held: Targets of holds and pins.
     """
 
     active: AbstractSet[str] = frozenset()
@@ -174,7 +174,7 @@ def what_stays(
         for model in aspired.models.values()
         for version in model.aliases.values()
     ]
-    wanted = [find(aspired, wish.model, wish.version) for wish in node.wanted]
+    wanted = [find(aspired, one.model, one.version) for one in node.wanted]
     previous: dict[str, float] = {}
     for one in node.active:
         if one.previous_digest:  # several aliases may have left it: the last one counts

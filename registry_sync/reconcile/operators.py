@@ -1,4 +1,4 @@
-"""What operators decide: each decision counts at once, and is recorded as soon as it can be."""
+"""Decisions of operators: in force at once, recorded as soon as the ledger answers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from registry_sync.reconcile.view import Snapshots
 class Operators:
     """Takes the decisions of operators. Event loop only.
 
-    What keeps an alias, or the node, is in force when it is decided: `hold`, `unhold`, `freeze` and
-    `unfreeze` return why it is not recorded yet, or None if it is.
+    `hold`, `unhold`, `freeze` and `unfreeze` are in force at once, and return why the decision is
+    not recorded yet, or None.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Operators:
         self._clock = context.clock
 
     async def hold(self, hold: Hold) -> str | None:
-        """Keep an alias where an operator wants it, from now on."""
+        """Begin a hold."""
         self._steps.backoff.succeeded(("activate", hold.model, hold.alias))
         # What takes down what serves pauses for up to an hour: who decides does not wait for that.
         target = (hold.target_version, hold.target_digest)
@@ -46,11 +46,11 @@ class Operators:
         return await self._carry_out("hold", hold)
 
     async def unhold(self, hold: Hold) -> str | None:
-        """Let an alias follow the registry again, if it is this that holds it."""
+        """End a hold, unless another decision has replaced it."""
         return await self._carry_out("end_hold", hold)
 
     async def freeze(self) -> str | None:
-        """Let no alias follow the registry; those that are moving already arrive."""
+        """Let no alias follow the registry; moves that have begun are completed."""
         return await self._carry_out("freeze")
 
     async def unfreeze(self) -> str | None:
@@ -64,7 +64,7 @@ class Operators:
         return await self._journal.carry_out(change)
 
     async def retry(self, model: str, version: int) -> bool:
-        """Let a rejected version be tried again, now; whether that is recorded."""
+        """End the rejections of a version and try again now; return whether that is recorded."""
         written = await self._journal.decide(
             model,
             partial(LedgerView.without_rejection, model=model, version=version),
@@ -76,15 +76,15 @@ class Operators:
         return written
 
     async def end_quarantine(self, model: str, version: int) -> bool:
-        """End a quarantine; whether the ledger took that, else it stands."""
+        """End a quarantine; return whether the ledger recorded that, without which it stays."""
         by = str(AskedBy.OPERATOR)
         work = self._ledger.end_quarantine
         return await self._journal.write(model, work, model, version, by)
 
     def fetch(self, model: str, version: int, accepts: str | None = None) -> None:
-        """Have a version fetched and checked as soon as there is a slot.
+        """Fetch and verify a version as soon as there is a slot.
 
-        ``accepts`` is the digest that an operator accepts; None: whichever is expected.
+        ``accepts`` is the digest that an operator accepts, or None for the expected one.
         """
         of = self._snapshots.of(model).creation_of(model, version)
         by, urgency = AskedBy.OPERATOR, Urgency.WANTED
@@ -98,11 +98,11 @@ class Operators:
         self._changes.note({model})
 
     def sync(self, model: str) -> None:
-        """Have the registry listed, and nothing of a model wait for its next try."""
+        """List the registry, and try the failed steps of a model now."""
         self._hints.add(None, AskedBy.SYNC)
         self.try_now(model)
 
     def try_now(self, model: str) -> None:
-        """Let nothing of a model wait for its next try."""
+        """Try the failed steps of a model now."""
         self._steps.try_now(model)
         self._changes.note({model})

@@ -1,4 +1,4 @@
-"""Looks at the registry: at all of it by the clock, and at what hints name."""
+"""Listings of the registry: all of it by the clock, single models by hints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _log = structlog.get_logger("registry_sync.reconcile.polling")
 
 
 class Polling:
-    """Has the registry listed, and begins with what only a listing can begin. Event loop only."""
+    """Lists the registry, and starts what only a listing can start. Event loop only."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Polling:
         self._changes = context.changes
 
     async def poll(self, asked_by: str = AskedBy.POLL, *, thorough: bool = False) -> None:
-        """List the registry; what it says counts from the next pass on."""
+        """List the registry; the listing applies from the next pass on."""
         if await self._listings.poll(asked_by, thorough=thorough):
             await self._release_rejections()
             for action in await self._arrival.look_at_quarantined():
@@ -38,7 +38,7 @@ class Polling:
         self._changes.note(frozenset())
 
     async def look(self, models: frozenset[str] | None, asked_by: str) -> None:
-        """Look at what was hinted at: at each of a few models, else at everything."""
+        """List each of a few models, else everything."""
         if models is None or len(models) > _MODELS_LOOKED_AT:
             await self.poll(asked_by, thorough=True)
             return
@@ -50,13 +50,13 @@ class Polling:
         self._changes.note(frozenset())
 
     async def _release_rejections(self) -> None:
-        """Try once more what was rejected, where the registry has moved an alias there anew."""
+        """End the rejections of versions to which the registry has moved an alias anew."""
         for model, version in tuple(self._listings.pointed_anew):
             if await self._journal.write(model, self._ledger.end_rejection, model, version):
                 self._listings.pointed_anew.discard((model, version))
                 _log.info("rejection.ended", model=model, version=version)
 
     def _begin(self, fetch: Fetch) -> None:
-        """Begin with what no plan has asked for; the next pass tells the gateway."""
+        """Start a fetch that no plan has decided; the next pass publishes it."""
         if self._steps.start(fetch) is Begin.BEGUN:
             self._changes.note({fetch.model})

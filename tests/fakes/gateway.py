@@ -50,8 +50,9 @@ class FakeGateway:
 
     ``fails`` says how the stage of a (model, version) ends; ``stages_wait`` keeps stages under way
     until cleared; ``resident`` is what has a worker; ``down`` makes every call fail;
-    ``libraries`` is the mark of its libraries, from its next start on. ``snapshots`` and ``changes`` count what came of the catalogue, and
-    ``differences`` the states that were told as such.
+    ``libraries`` is the mark of its libraries, from its next start on. ``snapshots`` and
+    ``changes`` count what came of the catalogue, and ``differences`` the states that were told as
+    such.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What came of a step: why it stopped, and how long its phases took."""
+"""The outcome of a step: why it stopped, and the seconds of its phases."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """A step that went no further.
+    """A step that did not complete.
 
     Attributes:
-        reason: Why, as a sentence.
-        refused: It is not tried again by itself.
-        unfinished: Somebody is still at it, so a long wait would only be late.
-        settling: Time alone mends it, within seconds: who asked for the version goes on waiting.
-        costly: The try took down what serves, and so would the next: a long wait is due.
+        reason: A sentence.
+        refused: Whether it is not tried again by itself.
+        unfinished: Whether an upload is in progress, so that long pauses would only be late.
+        settling: Whether it passes by itself within seconds, so that callers go on waiting.
+        costly: Whether the try ended a serving replica, so that a long pause is due.
     """
 
     reason: str

@@ -1,4 +1,4 @@
-"""The node as operators see it: everything can be read here, and nothing changed."""
+"""The node as operators see it, read only."""
 
 from __future__ import annotations
 
@@ -51,24 +51,24 @@ class NodeView:
         return self._clock()
 
     def snapshot(self, model: str) -> Snapshot:
-        """Return what the next decision about a model is made of."""
+        """Return the input of the next decision about a model."""
         return self._snapshots.of(model)
 
     # --- the registry -----------------------------------------------------------------------------
 
     @property
     def aspired(self) -> Aspired:
-        """The listing that counts."""
+        """The listing in force."""
         return self._listings.aspired
 
     @property
     def listed_at(self) -> float | None:
-        """When the registry answered last, in epoch seconds; None: never."""
+        """Epoch seconds of the newest answer of the registry, or None."""
         return self._listings.listed_at
 
     @property
     def source_error(self) -> str | None:
-        """Why the registry is not followed now; None: it is."""
+        """Why the registry is not followed now, or None."""
         return self._listings.error
 
     @property
@@ -80,56 +80,56 @@ class NodeView:
 
     @property
     def gateway(self) -> NodeState | None:
-        """What the gateway said last, as far as it counts; None: it was not heard."""
+        """The newest state of the gateway, or None before its first answer."""
         return self._observation.node
 
     @property
     def gateway_error(self) -> str | None:
-        """Why the gateway does not answer; None: it does."""
+        """Why the gateway does not answer, or None."""
         return self._observation.unreachable
 
     @property
     def generation(self) -> int | None:
-        """The generation of the gateway's table; None: it was not heard."""
+        """The generation of the route table, or None before the gateway's first answer."""
         return self._observation.generation if self._observation.heard else None
 
     def active_of(self, model: str) -> Mapping[str, ActiveAlias]:
-        """Return what each alias of a model means on the gateway."""
+        """Return the active entry of each alias of a model."""
         return self._observation.active_of(model)
 
     def served(self) -> Collection[str]:
-        """Return the models that the gateway serves."""
+        """Return the models with an active alias."""
         return self._observation.serves()
 
     @property
     def described(self) -> Mapping[str, CatalogueModel]:
-        """How each model was described last, by name."""
+        """The newest description of each model, by name."""
         return self._announcer.models
 
     # --- the ledger -------------------------------------------------------------------------------
 
     @property
     def ledger(self) -> LedgerView:
-        """What counts of all models."""
+        """The records in force of all models."""
         return self._journal.view
 
     def ledger_of(self, model: str) -> LedgerView:
-        """Return what counts of one model."""
+        """Return the records in force of one model."""
         return self._journal.view_of(model)
 
     @property
     def ledger_error(self) -> str | None:
-        """Why the ledger could not be used last time; None: it could."""
+        """Why the newest use of the ledger failed, or None."""
         return self._journal.trouble
 
     def backlog(self) -> str | None:
-        """Say what the ledger has not taken yet, and where it waits, or return None."""
+        """Return what the ledger has not recorded yet, and where it is kept, or None."""
         return self._journal.backlog()
 
     async def activations(
         self, model: str | None, alias: str | None = None, *, limit: int
     ) -> Sequence[Activation]:
-        """Return where aliases have moved, newest first.
+        """Return the moves of aliases, newest first.
 
         Raises:
             LedgerError: The ledger does not answer.
@@ -138,7 +138,7 @@ class NodeView:
         return await self._journal.read(work, model, alias, limit=limit)
 
     async def attempts(self, model: str | None, *, limit: int) -> Sequence[Attempt]:
-        """Return how steps have ended, newest first.
+        """Return the attempts at steps, newest first.
 
         Raises:
             LedgerError: The ledger does not answer.
@@ -146,7 +146,7 @@ class NodeView:
         return await self._journal.read(self._ledger.attempts_of, model, limit=limit)
 
     async def decisions(self, model: str | None, *, limit: int) -> Sequence[Decision]:
-        """Return what was decided, newest first.
+        """Return the decisions, newest first.
 
         Raises:
             LedgerError: The ledger does not answer.
@@ -161,7 +161,7 @@ class NodeView:
         return self._steps.busy.keys()
 
     def doing(self, model: str) -> list[Subject]:
-        """Return the steps of a model that are under way, or that an operator has asked for."""
+        """Return the steps of a model that are under way or requested by an operator."""
         return [one for one in {*self._steps.busy, *self._due.requested()} if one[1] == model]
 
     def unfinished(self, model: str) -> list[str]:
@@ -174,11 +174,11 @@ class NodeView:
         return [what for what, is_so in found.items() if is_so]
 
     def moving(self) -> list[str]:
-        """Return the models of which an alias is being moved, as was decided before."""
+        """Return the models of which an alias is being moved now."""
         return self._promotion.moving()
 
     def failure(self, *subject: str | int) -> Failure | None:
-        """Return how a step failed last, or None."""
+        """Return the last failure of a step, or None."""
         return self._steps.backoff.get(subject)
 
     def failures(self) -> Mapping[Subject, Failure]:
@@ -187,7 +187,7 @@ class NodeView:
 
     @property
     def fetches(self) -> Sequence[Progress]:
-        """How far the fetches under way are, the oldest first."""
+        """The progress of the fetches under way, oldest first."""
         return self._arrival.fetches
 
     # --- the disk ---------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ class NodeView:
         return self._store.use()
 
     def damaged_copies(self) -> Mapping[str, str]:
-        """Return the artifacts that were found damaged, and what is wrong with each."""
+        """Return what is wrong with each damaged artifact, by digest."""
         return self._store.damaged()
 
     def damaged_files(self) -> Sequence[DamagedFile]:
