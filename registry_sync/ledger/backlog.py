@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import structlog
@@ -37,6 +37,14 @@ _Newest = Mapping[str, Mapping[tuple[str, str], Activation]]
 _log = structlog.get_logger("registry_sync.ledger.backlog")
 
 
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    """A decision that waits; ``late`` if an attempt to record it may have succeeded."""
+
+    change: HoldChange
+    late: bool = False
+
+
 class Backlog:
     """Keeps unrecorded decisions and moves. Event loop only."""
 
@@ -55,11 +63,10 @@ class Backlog:
         self._threads = threads
         self._holds_file = holds_file
         self._on_recorded = on_recorded
-        self._changes: list[HoldChange] = []
+        self._waiting: list[_Waiting] = []
         self._activations: list[Activation] = []
         self._newest: _Newest | None = None  # None after a change of the activations
         self._dropped = 0
-        self._untried: list[HoldChange] = []
         self._in_file: tuple[list[HoldChange], list[Activation]] = ([], [])
         self._recalled = holds_file is None
         self._recording = asyncio.Lock()
@@ -69,8 +76,11 @@ class Backlog:
 
     def decided(self, change: HoldChange) -> None:
         """Add a decision."""
-        self._changes.append(change)
-        self._untried.append(change)
+        self._waiting.append(_Waiting(change))
+
+    @property
+    def _changes(self) -> list[HoldChange]:
+        return [one.change for one in self._waiting]
 
     def moved(self, activation: Activation) -> None:
         """Add a move of an alias; beyond a limit, the oldest are dropped and counted."""
@@ -98,7 +108,7 @@ class Backlog:
 
     def summary(self) -> str | None:
         """Return how much is unrecorded, and where it waits, or None if nothing is."""
-        counts = (("decision", len(self._changes)), ("move", len(self._activations)))
+        counts = (("decision", len(self._waiting)), ("move", len(self._activations)))
         waiting = " and ".join(_counted(count, what) for what, count in counts if count)
         if not waiting:
             return None
@@ -146,7 +156,7 @@ class Backlog:
         if self._recalled:
             return False  # another call was faster
         self._recalled, self._refusal = True, None
-        self._changes[:0] = found.changes
+        self._waiting[:0] = [_Waiting(one, late=True) for one in found.changes]
         self._activations[:0] = found.activations
         self._bound()
         self._in_file = (list(found.changes), list(found.activations))
@@ -171,22 +181,21 @@ class Backlog:
 
     def mark_late(self) -> None:
         """Mark the decisions as late: an attempt to record them may have succeeded."""
-        self._untried.clear()
+        for one in self._waiting:
+            one.late = True
 
     async def _record(self) -> None:
         # By identity: during a call, `recall` may insert decisions and `moved` may drop moves.
-        while self._changes:
-            change = self._changes[0]
-            late = not _is_among(change, self._untried)
-            await self._calls.call(self._ledger.record, change, late=late)
-            self._changes = [one for one in self._changes if one is not change]
-            self._on_recorded(change)
-            self._untried = [one for one in self._untried if one is not change]
+        while self._waiting:
+            one = self._waiting[0]
+            await self._calls.call(self._ledger.record, one.change, late=one.late)
+            self._waiting.remove(one)
+            self._on_recorded(one.change)
         if self._activations:
             moves = self._activations[:_MOVES_AT_ONCE]
             await self._calls.call(self._ledger.activated_late, moves)
             recorded = set(map(id, moves))
-            self._activations = [one for one in self._activations if id(one) not in recorded]
+            self._activations = [each for each in self._activations if id(each) not in recorded]
             self._newest = None
         if self._dropped and not self._activations:
             _log.error("backlog.moves_dropped", moves=self._dropped)
@@ -195,7 +204,7 @@ class Backlog:
     async def keep(self) -> None:
         """Write the backlog to the holds file, if it changed and the file has been read."""
         async with self._keeping:
-            file, waiting = self._holds_file, (list(self._changes), list(self._activations))
+            file, waiting = self._holds_file, (self._changes, list(self._activations))
             if file is None or not self._recalled or not self._is_due(*waiting):
                 return
             began_at = time.monotonic()
@@ -246,8 +255,3 @@ def _newest(activations: Iterable[Activation]) -> _Newest:
     for one in activations:
         found[one.model][one.model, one.alias] = one
     return found
-
-
-def _is_among(change: HoldChange, changes: Iterable[HoldChange]) -> bool:
-    """Whether this very object is among the changes: two decisions may be equal."""
-    return any(one is change for one in changes)

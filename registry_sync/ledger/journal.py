@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -49,14 +49,6 @@ _MOST_READ_APART = 64
 _log = structlog.get_logger("registry_sync.ledger.journal")
 
 
-@dataclass(frozen=True, slots=True)
-class _ViewChange:
-    """A change of the view of one model or, with None, of several."""
-
-    model: str | None
-    change: Change
-
-
 class Journal:
     """Reads and writes the ledger from the event loop.
 
@@ -89,11 +81,13 @@ class Journal:
         self._holds_failure_logged = False
         # True at the start: a killed process may have made the ledger without filling it.
         self._made = True
-        # Changes written since the last successful read began.
-        self._unread: list[_ViewChange] = []
-        self._assumed: list[_ViewChange] = []
+        self._assumed: Change | None = None
         self._backlog = Backlog(
-            ledger, self._calls, threads, holds_file, on_recorded=self._recorded
+            ledger,
+            self._calls,
+            threads,
+            holds_file,
+            on_recorded=lambda change: self._read_again(change.model),
         )
         self.answered = False
         self.trouble: str | None = None
@@ -194,28 +188,18 @@ class Journal:
     async def _read_all(self) -> None:
         self._stale = False  # before the read: later writes are read again
         self._stale_models.clear()
-        read = len(self._unread)
         view = await self._calls.call(self._ledger.view)
-        self._unread = self._unread[read:]
-        self._report(self._views.take(self._with_unread(view)))
+        self._report(self._views.take(self._with_unwritten(view)))
         self.answered = True
 
     async def _read_models(self) -> None:
         models, self._stale_models = frozenset(self._stale_models), set()  # as above
-        read = len(self._unread)
-        view = await self._calls.call(self._ledger.view_of, models)
-        parts = view_by_model(view)
-        self._unread = [
-            one for at, one in enumerate(self._unread) if at >= read or one.model not in models
-        ]
-        changed = {
-            model
-            for model in models
-            if self._views.put(
-                model,
-                view_of_model(model, self._with_unread(parts.get(model, LedgerView()), model)),
-            )
-        }
+        parts = view_by_model(await self._calls.call(self._ledger.view_of, models))
+        changed = set()
+        for model in models:
+            view = self._with_unwritten(parts.get(model, LedgerView()), model)
+            if self._views.put(model, view_of_model(model, view)):
+                changed.add(model)
         self._report(changed)
 
     def _ensure(self) -> None:
@@ -246,7 +230,7 @@ class Journal:
         return refusal
 
     async def _view_without_ledger(self, artifacts: Iterable[StoredArtifact]) -> None:
-        """Build the view from the node: accepted digests in the store, and the holds file.
+        """Complete the view from the node: accepted digests in the store, and the holds file.
 
         If the file cannot be read, the view stays empty: following the registry without its holds
         would undo rollbacks.
@@ -262,12 +246,14 @@ class Journal:
                 _log.error("holds_file.read_failed", reason=error.reason)
             self._holds_failure_logged = True
             return
-        view = LedgerView(
-            accepted={(one.model, one.version): one for one in _accepted(artifacts)},
+        accepted = {(one.model, one.version): one for one in _accepted(artifacts)}
+        view = replace(
+            self.view,
+            accepted={**accepted, **self.view.accepted},
             holds={(hold.model, hold.alias): hold for hold in found.holds},
             freeze=found.freeze,
         )
-        self._report(self._views.take(self._with_unread(view)))
+        self._report(self._views.take(self._with_unwritten(view)))
 
     def _report(self, changed: AbstractSet[str] | None) -> None:
         if changed is None or changed:
@@ -422,9 +408,7 @@ class Journal:
 
     async def _record(self, change: HoldChange) -> str | None:
         try:
-            with suppress(
-                LedgerError
-            ):  # an unreadable backlog of an earlier process stays for later
+            with suppress(LedgerError):  # a backlog that cannot be read now stays for later
                 await self._recall()
             await self._calls.call(self._ensure)
             await self._backlog.record()
@@ -434,12 +418,6 @@ class Journal:
             self._read_again(change.model)
             await self._backlog.keep()
         return self._backlog.why_unrecorded(change, self.trouble)
-
-    def _recorded(self, change: HoldChange) -> None:
-        self._unread.append(
-            _ViewChange(change.model, partial(LedgerView.with_change, change=change))
-        )
-        self._read_again(change.model)
 
     def backlog(self) -> str | None:
         """Return how much the ledger has not recorded, and where it waits, or None."""
@@ -494,7 +472,6 @@ class Journal:
 
         written = await self.write(of, run, *args, **kwargs)
         if written and changed:
-            self._unread.append(_ViewChange(of, change))
             self._apply(of, change)
         return written
 
@@ -506,15 +483,18 @@ class Journal:
 
     def assume(self, change: Change | None) -> None:
         """Apply a change that could not be written, in place of the former; None ends that."""
-        self._assumed = [] if change is None else [_ViewChange(None, change)]
-        if self._assumed:
-            self._report(self._views.take(self._with_unread(self.view)))
+        self._assumed = change
+        if change is not None:
+            self._report(self._views.take(self._with_unwritten(self.view)))
 
-    def _with_unread(self, view: LedgerView, model: str | None = None) -> LedgerView:
-        """Return a view, of all models or of one, with the changes that it does not have yet."""
-        view = _changed(view, self._unread, model)
+    def _with_unwritten(self, view: LedgerView, model: str | None = None) -> LedgerView:
+        """Return a view, of all models or of one, with the changes that the ledger lacks.
+
+        Calls of the ledger never overlap, and each applies its result before the next begins, so
+        a view that is read has everything that was written.
+        """
         view = self._backlog.apply(view, model)
-        return _changed(view, self._assumed, model)
+        return view if self._assumed is None else self._assumed(view)
 
     async def read(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Read from the ledger with ``work``.
@@ -535,10 +515,3 @@ def _accepted(artifacts: Iterable[StoredArtifact]) -> list[AcceptedDigest]:
     """Return the store's accepted digests, oldest first: a later one overrides."""
     found = [accepted_digest(one, each) for one in artifacts for each in one.accepted]
     return sorted(found, key=lambda one: one.accepted_at or 0.0)
-
-
-def _changed(view: LedgerView, changes: Iterable[_ViewChange], model: str | None) -> LedgerView:
-    for one in changes:
-        if one.model is None or model in (None, one.model):
-            view = one.change(view)
-    return view
