@@ -1,7 +1,7 @@
 """The operator's command, ``registry-gateway``.
 
-Exit codes: 0 it is done; 1 refused or failed; 2 wrong usage or settings; 3 the control plane does
-not answer; 4 under way, not done yet. Results go to stdout, errors and progress to stderr.
+Exit statuses: 0 done; 1 refused or failed; 2 wrong usage or settings; 3 the control plane does not
+answer; 4 not done yet. Results go to stdout, errors and progress to stderr.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from gateway.system import StartError, settings_help
 from gateway.system.logs import remember, secrets_of
 from registry_sync.cli import client, decisions, history, publish, status, sync
 from registry_sync.cli.arguments import read_settings
-from registry_sync.cli.output import Exit, fail, spell_everything
+from registry_sync.cli.output import Exit, escape_unencodable, fail
 from registry_sync.errors import SyncError
 from registry_sync.settings import SyncSettings
 
 app = typer.Typer(
     name="registry-gateway",
-    help="Follow a model registry, and say what this node serves of it and why. "
+    help="Follow a model registry, and explain what this node serves. "
     "`run --help` lists the settings.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -31,7 +31,7 @@ app = typer.Typer(
 
 
 def main(arguments: list[str] | None = None, name: str | None = None) -> None:
-    """Run the command that the arguments name: those of the process, unless they are given."""
+    """Run the command of these arguments or, with None, of the process's."""
     app(args=arguments, prog_name=name)
 
 
@@ -42,21 +42,21 @@ def choose_control_plane(
         str,
         typer.Option(
             envvar=client.URL_VARIABLE,
-            help="Ask the control plane at this http(s):// URL.",
+            help="The http(s):// URL of the control plane; by default this node's socket.",
         ),
     ] = "",
     token: Annotated[
         str,
         typer.Option(
             envvar=client.TOKEN_VARIABLE,
-            help="What it has as REGISTRY_SYNC_OPERATIONS_TOKEN; better by the variable: other "
+            help="The control plane's REGISTRY_SYNC_OPERATIONS_TOKEN. Prefer the variable: other "
             "users of the machine see arguments.",
         ),
     ] = "",
 ) -> None:
-    """Note which control plane the command is to ask."""
+    """Choose the control plane that the command calls."""
     remember(secrets_of(os.environ) | {token})
-    spell_everything()
+    escape_unencodable()
     client.choose(url, token)
 
 
@@ -66,7 +66,7 @@ def run() -> None:
 
     Settings are environment variables; their defaults are in parentheses.
     """
-    from registry_sync import bootstrap  # most commands only ask: half a second less for them
+    from registry_sync import bootstrap  # other commands start half a second faster
 
     settings = read_settings()
     log = bootstrap.begin_log(settings)
@@ -95,7 +95,7 @@ for command in (
     app.command()(command)
 
 quarantine_app = typer.Typer(
-    help="Show, retry and accept versions whose bytes are wrong.", no_args_is_help=True
+    help="Show, retry and accept versions with wrong bytes.", no_args_is_help=True
 )
 quarantine_app.command("list")(sync.list_quarantine)
 quarantine_app.command("retry")(sync.retry_quarantine)

@@ -1,4 +1,4 @@
-"""What an operator typed or set, parsed; or the end, with what is wrong with it."""
+"""Parsed arguments and settings; an invalid one ends the command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gateway.contract import (
     parse_selector,
     parse_version,
 )
-from registry_sync.cli.output import Exit, fail, say_error
+from registry_sync.cli.output import Exit, fail, print_error
 from registry_sync.settings import SyncSettings
 
 _MODEL_URI = re.compile(r"models:/(?P<model>[^/]+)/(?P<version>[^/]+)\Z")
@@ -31,52 +31,52 @@ AliasArgument = Annotated[
 
 
 def of_model(model: str) -> dict[str, Any]:
-    """Return what to ask about a model, or end with what is wrong with its name."""
+    """Return the query for a model, or end with what is wrong with its name."""
     return of_selector(model, None)
 
 
 def of_selector(model: str, selector: str | None) -> dict[str, Any]:
-    """Return what to ask about a model and a selector of it; None: every alias."""
+    """Return the query for a model's selector or, with None, for all its aliases."""
     with _checked(repr(" ".join(filter(None, (model, selector))))):
-        asked = {"model": parse_model_name(model)}
-        return asked if selector is None else asked | {"selector": str(parse_selector(selector))}
+        query = {"model": parse_model_name(model)}
+        return query if selector is None else query | {"selector": str(parse_selector(selector))}
 
 
 def of_alias(reference: str) -> dict[str, Any]:
-    """Return what to ask about ``MODEL@ALIAS``."""
+    """Return the query for ``MODEL@ALIAS``."""
     model, _, alias = reference.rpartition("@")
     with _checked(f"{reference!r} is not MODEL@ALIAS"):
         return {"model": parse_model_name(model), "alias": parse_alias(alias)}
 
 
 def of_version(reference: str) -> dict[str, Any]:
-    """Return what to ask about ``MODEL/VERSION``."""
+    """Return the query for ``MODEL/VERSION``."""
     model, _, version = reference.rpartition("/")
     with _checked(f"{reference!r} is not MODEL/VERSION, such as churn/3"):
         return {"model": parse_model_name(model), "version": parse_version(version)}
 
 
 def at_uri(uri: str) -> tuple[str, int]:
-    """Return the model and the version that ``models:/NAME/VERSION`` names."""
+    """Return the model and the version of ``models:/NAME/VERSION``."""
     match = _MODEL_URI.match(uri)
     if match is None:
         fail(f"{uri!r} is not models:/NAME/VERSION, such as models:/churn/3", Exit.USAGE)
-    with _checked(f"{uri!r} names no version of a registered model"):
+    with _checked(f"{uri!r} is not a version of a registered model"):
         return parse_model_name(match["model"]), parse_version(match["version"])
 
 
 def new_alias(text: str) -> str:
-    """Return an alias that is to be pointed."""
-    with _checked(f"{text!r} can be no alias"):
+    """Return an alias that a publisher may set."""
+    with _checked(f"{text!r} is not an alias"):
         alias = parse_alias(text.removeprefix("@"))
     if alias == LATEST:
-        fail(f"{LATEST!r} always means the highest version, and cannot be pointed", Exit.USAGE)
+        fail(f"{LATEST!r} always means the highest version, and cannot be set", Exit.USAGE)
     return alias
 
 
 @contextmanager
 def _checked(what: str) -> Iterator[None]:
-    """End the command where nobody can have meant what the block parses."""
+    """End the command if the block parses an invalid reference."""
     try:
         yield
     except InvalidReferenceError as error:
@@ -93,11 +93,11 @@ def read_settings() -> SyncSettings:
             for one in error.errors(include_input=False)
         )
         for line in others:
-            say_error(line)
+            print_error(line)
         fail(last, Exit.USAGE)
 
 
-def _variable(place: tuple[int | str, ...]) -> str:
-    """Return the environment variable that a setting was read from."""
-    name = "_".join(map(str, place)).upper()
+def _variable(location: tuple[int | str, ...]) -> str:
+    """Return the environment variable of a setting."""
+    name = "_".join(map(str, location)).upper()
     return f"REGISTRY_SYNC_{name.removeprefix('REGISTRY_SYNC_')}"

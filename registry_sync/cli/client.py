@@ -1,4 +1,4 @@
-"""The control plane that a command asks: this node's through its socket, or one at a URL."""
+"""Calls of the control plane: of this node through its socket, or of another at a URL."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class ControlPlane:
-    """The one to ask; ``url`` empty: this node's, through its socket."""
+    """The control plane to call: at ``url``, or this node's if that is empty."""
 
     url: str
     token: str
@@ -38,9 +38,9 @@ _chosen = ContextVar("_chosen", default=_THIS_NODES)
 
 
 def choose(url: str, token: str) -> None:
-    """Note which one is to be asked, or end with what is wrong with its URL."""
+    """Choose the control plane to call, or end with what is wrong with its URL."""
     if url and not url.startswith(("http://", "https://")):
-        fail(f"{url!r} is no http:// or https:// URL, such as http://node:8081", Exit.USAGE)
+        fail(f"{url!r} must be an http:// or https:// URL, such as http://node:8081", Exit.USAGE)
     if names_user(url):
         fail(
             f"{URL_VARIABLE} must be a URL without user and password, which errors would show: "
@@ -50,8 +50,8 @@ def choose(url: str, token: str) -> None:
     _chosen.set(ControlPlane(url, token))
 
 
-def ask(method: str, path: str, kind: type[_Answer], **options: Any) -> _Answer:
-    """Ask the control plane that was chosen; end with what to do if it does not answer."""
+def call(method: str, path: str, kind: type[_Answer], **options: Any) -> _Answer:
+    """Return the answer of the chosen control plane, or end with what to do without one."""
     chosen = _chosen.get()
     try:
         with _client(chosen) as client:
@@ -65,7 +65,7 @@ def ask(method: str, path: str, kind: type[_Answer], **options: Any) -> _Answer:
     except ValidationError:
         fail(
             f"the control plane answered {status}, and this command cannot read it: "
-            "are both of the same release?",
+            "use the command of the control plane's release",
             Exit.UNREACHABLE,
         )
 
@@ -73,15 +73,15 @@ def ask(method: str, path: str, kind: type[_Answer], **options: Any) -> _Answer:
 def _whole(
     client: httpx.Client, method: str, path: str, options: Mapping[str, Any]
 ) -> tuple[int, bytes]:
-    """Return the status and the bytes of an answer, of which no more are read than one has."""
+    """Return the status and the bytes of an answer, up to a limit, without unpacking them."""
     content = bytearray()
     with client.stream(method, path, **options) as answer:
-        for piece in answer.iter_raw():  # as it came: nothing is unpacked
+        for piece in answer.iter_raw():
             content += piece
             if len(content) > _MOST_ANSWER_BYTES:
                 fail(
-                    f"the control plane answered with more than {_MOST_ANSWER_BYTES} bytes: is it "
-                    "one?",
+                    f"the answer has more than {_MOST_ANSWER_BYTES} bytes: check that the URL is "
+                    "a control plane's",
                     Exit.UNREACHABLE,
                 )
     return answer.status_code, bytes(content)

@@ -1,4 +1,4 @@
-"""What happened on the node, and what follows from it for a selector: history and explain."""
+"""The commands history and explain."""
 
 from __future__ import annotations
 
@@ -12,8 +12,16 @@ from rich.text import Text
 
 from gateway.contract import CatalogueVersion
 from registry_sync.cli.arguments import AsJson, ModelArgument, of_selector
-from registry_sync.cli.client import ask
-from registry_sync.cli.output import ago, failed, note, sentences, short, tables, tell
+from registry_sync.cli.client import call
+from registry_sync.cli.output import (
+    ago,
+    failed,
+    print_answer,
+    print_note,
+    short,
+    table_console,
+    text_console,
+)
 from registry_sync.cli.status import fetch_line
 from registry_sync.domain import ExplainAnswer, Explained, History, HistoryEntry
 
@@ -21,26 +29,28 @@ from registry_sync.domain import ExplainAnswer, Explained, History, HistoryEntry
 
 
 def history(
-    model: Annotated[str | None, typer.Argument(help="The registered model; none: all.")] = None,
+    model: Annotated[str | None, typer.Argument(help="A model; by default all.")] = None,
     *,
     limit: Annotated[int, typer.Option(min=1, max=500, help="Newest entries to show.")] = 30,
     as_json: AsJson = False,
 ) -> None:
-    """Show who changed what, from which version to which, how it went and how long it took."""
+    """Show every change: initiator, old and new version, outcome and duration."""
     query: dict[str, Any] = {"limit": limit} | ({"model": model} if model else {})
-    answer = ask("GET", "/history", History, params=query)
-    tell(answer, lambda found: _say_history(found, model), as_json=as_json)
+    answer = call("GET", "/history", History, params=query)
+    print_answer(answer, lambda found: _print_history(found, model), as_json=as_json)
 
 
-def _say_history(answer: History, model: str | None) -> None:
+def _print_history(answer: History, model: str | None) -> None:
     if answer.entries:
-        tables().print(_history_table(answer.entries))
+        table_console().print(_history_table(answer.entries))
     else:
-        note(f"Nothing has happened to {model or 'any model'} yet.")
+        print_note(f"There is no history of {model or 'any model'}.")
 
 
 def _history_table(entries: list[HistoryEntry]) -> Table:
-    table = Table("when", "model", "what", "version", "asked by", "outcome", "took", "", box=None)
+    table = Table(
+        "when", "model", "what", "version", "by", "outcome", "duration", "reason", box=None
+    )
     for entry in entries:
         table.add_row(*_history_row(entry))
     return table
@@ -59,13 +69,13 @@ def _history_row(entry: HistoryEntry) -> list[Text]:
         Text(version),
         Text(entry.asked_by or "-"),
         Text(entry.outcome, style=styles.get(entry.outcome, "")),
-        Text(_took(entry.durations_s)),
+        Text(_duration(entry.durations_s)),
         Text(entry.reason or ""),
     ]
 
 
-def _took(durations_s: dict[str, float]) -> str:
-    """Return the whole duration, and that of each phase where there is more than one."""
+def _duration(durations_s: dict[str, float]) -> str:
+    """Return the duration in all, and that of each phase if there are several."""
     if not durations_s:
         return ""
     whole_s = sum(seconds for phase, seconds in durations_s.items() if "." not in phase)
@@ -79,18 +89,18 @@ def _took(durations_s: dict[str, float]) -> str:
 def explain(
     model: ModelArgument,
     selector: Annotated[
-        str | None, typer.Argument(help="A version or an alias; none: every alias.")
+        str | None, typer.Argument(help="A version or an alias; every alias by default.")
     ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Say which version a selector means on this node, why, and what happens next."""
-    answer = ask("GET", "/explain", ExplainAnswer, params=of_selector(model, selector))
-    tell(answer, _say_explanation, as_json=as_json)
+    """Explain which version a selector means on this node, and what happens next."""
+    answer = call("GET", "/explain", ExplainAnswer, params=of_selector(model, selector))
+    print_answer(answer, _print_explanation, as_json=as_json)
 
 
-def _say_explanation(answer: ExplainAnswer) -> None:
-    out = sentences()
+def _print_explanation(answer: ExplainAnswer) -> None:
+    out = text_console()
     troubles = {
         "registry": answer.source_error,
         "gateway": answer.gateway_error,
@@ -104,26 +114,26 @@ def _say_explanation(answer: ExplainAnswer) -> None:
     if not answer.selectors:
         out.print(f"{answer.model} has no alias; its versions are called by number.")
     for one in answer.selectors:
-        _say_selector(out, answer.model, one)
+        _print_selector(out, answer.model, one)
     for fetch in answer.fetches:
         out.print(fetch_line(fetch))
     if answer.versions:
         out.print(_versions_table(answer.versions))
     if answer.attempts:
         out.print("")
-        tables().print(_history_table(answer.attempts))
+        table_console().print(_history_table(answer.attempts))
 
 
-def _say_selector(out: Console, model: str, one: Explained) -> None:
+def _print_selector(out: Console, model: str, one: Explained) -> None:
     name = f"{model}{one.selector}" if one.selector.startswith("@") else f"{model} {one.selector}"
     means = f"means version {one.version} here" if one.version else "means nothing here"
     since = f", since {ago(one.since)}" if one.since else ""
-    asked = f", asked by {one.asked_by}" if one.asked_by else ""
-    before = f", before that {one.previous}" if one.previous else ""
+    by = f", by {one.asked_by}" if one.asked_by else ""
+    before = f", previously {one.previous}" if one.previous else ""
     as_aspired = one.version is not None and one.target in (None, one.version)
-    out.print(Text(f"{name} {means}{since}{asked}{before}", "green" if as_aspired else "yellow"))
+    out.print(Text(f"{name} {means}{since}{by}{before}", "green" if as_aspired else "yellow"))
     if one.aspired is not None:
-        out.print(f"  the registry wants version {one.aspired}")
+        out.print(f"  the registry points it at version {one.aspired}")
     out.print(Text(f"  {one.why}: {one.reason}"))
     if one.signature_change and one.signature_change not in one.reason:
         out.print(Text(f"  {one.signature_change}", "yellow"))

@@ -1,6 +1,6 @@
-"""What an operator reads: sentences, JSON, bars of bytes, times, and the exit status.
+"""Output of the command: sentences, JSON, tables, progress bars, and exit statuses.
 
-Names and reasons come from registries, models and strangers: what is no letter in them is escaped.
+Names and reasons come from strangers, so characters that act on a terminal are escaped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 
 
 class Exit(IntEnum):
-    """What the command ends with."""
+    """Exit statuses."""
 
     DONE = 0
     REFUSED = 1
@@ -50,15 +50,15 @@ _EXITS: dict[Outcome, Exit] = {
 }
 
 
-# --- saying and ending ----------------------------------------------------------------------------
+# --- printing and ending --------------------------------------------------------------------------
 
 
-def tell(answer: _Answer, say_it: Callable[[_Answer], None], *, as_json: bool) -> None:
-    """Print the whole answer as JSON, or have ``say_it`` put it in words."""
+def print_answer(answer: _Answer, print_it: Callable[[_Answer], None], *, as_json: bool) -> None:
+    """Print the whole answer as JSON, or as text by ``print_it``."""
     if as_json:
         typer.echo(_json(answer))
     else:
-        say_it(_printable(answer))
+        print_it(_printable(answer))
 
 
 def _printable(value: Any) -> Any:
@@ -89,19 +89,19 @@ def _escaped(line: str) -> str:
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in line)
 
 
-def spell_everything() -> None:
+def escape_unencodable() -> None:
     """Let stdout escape the characters that its encoding lacks: an alias may have any letter."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def sentences() -> Console:
+def text_console() -> Console:
     """Return stdout for sentences: as they are, not highlighted, marked up or broken into lines."""
     return Console(highlight=False, markup=False, soft_wrap=True)
 
 
-def tables() -> Console:
-    """Return stdout for tables; names of models in them are no markup.
+def table_console() -> Console:
+    """Return stdout for tables, without markup.
 
     In a pipe or a file, which have no width, cells are not broken into lines.
     """
@@ -111,35 +111,40 @@ def tables() -> Console:
     return console
 
 
-def say(done: str, *more: str) -> None:
-    """Say what was done, and what follows from it."""
-    out = sentences()
+def print_done(done: str, *more: str) -> None:
+    """Print a result, and its consequences."""
+    out = text_console()
     out.print(Text(printable(done), "green"))
     for line in more:
         out.print(Text(printable(line)))
 
 
-def say_error(message: str) -> None:
-    """Say on stderr what was not done, or not yet."""
-    note(message, style="red")
+def print_error(message: str) -> None:
+    """Print on stderr that something failed, or is not done yet."""
+    print_note(message, style="red")
 
 
-def note(message: str, style: str = "") -> None:
-    """Say on stderr what is no result, without secrets: servers word some of it."""
+def print_note(message: str, style: str = "") -> None:
+    """Print a message on stderr, without secrets: servers word some of it."""
     out = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     out.print(Text(printable(redacted(message)), style))
 
 
 def fail(message: str, code: Exit) -> NoReturn:
-    """Say what is wrong, and end the command."""
-    say_error(message)
+    """Print what is wrong, and end the command."""
+    print_error(message)
     sys.stderr.flush()
     raise typer.Exit(code)
 
 
 def end(outcome: Outcome, *, waited: bool = True) -> NoReturn:
-    """End the command with the status of an outcome; of what is not waited for, with 0."""
+    """End the command with the status of an outcome; without waiting, ``pending`` is 0."""
     raise typer.Exit(_EXITS[outcome] if waited or outcome != "pending" else Exit.DONE)
+
+
+def is_done(outcome: Outcome) -> bool:
+    """Whether a decision has had its effect."""
+    return _EXITS[outcome] is Exit.DONE
 
 
 def progress_bars() -> Progress:
@@ -166,12 +171,12 @@ def ago(at: float) -> str:
 
 
 def failed(failures: int, reason: str, retry_at: float | None) -> str:
-    """Return how often something failed, why, and when it is tried again (epoch seconds)."""
+    """Return how often a step failed, why, and when it is retried (epoch seconds)."""
     wait_s = max(0.0, (retry_at or 0.0) - time.time())
     times = "once" if failures == 1 else f"{failures} times"
-    return f"failed {times}, tried again in {wait_s:.0f} s: {reason}"
+    return f"failed {times}, retried in {wait_s:.0f} s: {reason}"
 
 
 def short(digest: str | None) -> str:
-    """Return as much of a digest as tells it from others; ``-``: there is none."""
+    """Return the start of a digest, or ``-`` for None."""
     return "-" if digest is None else digest[:_SHORT_DIGEST]

@@ -1,4 +1,4 @@
-"""Where every alias of the node is, where the registry wants it, and why they differ."""
+"""The state of the node: its aliases, registry, fetches, store and failures."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from rich.table import Table
 from rich.text import Text
 
 from registry_sync.cli.arguments import AsJson
-from registry_sync.cli.client import ask
-from registry_sync.cli.output import ago, failed, short, tables, tell
+from registry_sync.cli.client import call
+from registry_sync.cli.output import ago, failed, print_answer, short, table_console
 from registry_sync.domain import AliasState, FetchState, State, StoreState, WebhookState
 
 
 def status(*, as_json: AsJson = False) -> None:
-    """Show where every alias is, where the registry wants it, and why they differ."""
-    tell(ask("GET", "/state", State), _say_state, as_json=as_json)
+    """Show the active and the aspired version of every alias, and why they differ."""
+    print_answer(call("GET", "/state", State), _print_state, as_json=as_json)
 
 
-def _say_state(state: State) -> None:
-    out = tables()
+def _print_state(state: State) -> None:
+    out = table_console()
     out.print(Text.assemble("node ", (state.node_id, "bold"), f", following {state.tracking_uri}"))
     out.print(Text(f"registry: {_listed(state)}"))
     if state.frozen:
@@ -35,8 +35,7 @@ def _say_state(state: State) -> None:
         out.print(Text(f"{name}: {trouble or 'answers'}", style="red" if trouble else ""))
     for webhook in state.webhooks:
         out.print(_webhook_line(webhook))
-    if state.store:
-        out.print(_store_line(state.store))
+    out.print(_store_line(state.store))
     for problem in state.problems:
         out.print(Text(problem, style="yellow"))
     out.print(alias_table((model.name, alias) for model in state.models for alias in model.aliases))
@@ -54,33 +53,33 @@ def _listed(state: State) -> str:
 
 
 def _webhook_line(webhook: WebhookState) -> Text:
-    said = f"webhook {webhook.name}: {webhook.taken} taken"
-    said += f", the last {ago(webhook.taken_at)}" if webhook.taken_at else ""
+    line = f"webhook {webhook.name}: {webhook.accepted} deliveries accepted"
+    line += f", the last {ago(webhook.accepted_at)}" if webhook.accepted_at else ""
     if webhook.refused_at:
-        said += f"; {webhook.refused} refused, the last {ago(webhook.refused_at)}: "
-        said += webhook.refusal or ""
-    failing = (webhook.refused_at or 0.0) > (webhook.taken_at or 0.0)
-    return Text(said, style="yellow" if failing else "")
+        line += f"; {webhook.refused} refused, the last {ago(webhook.refused_at)}: "
+        line += webhook.refusal or ""
+    failing = (webhook.refused_at or 0.0) > (webhook.accepted_at or 0.0)
+    return Text(line, style="yellow" if failing else "")
 
 
 def _store_line(store: StoreState) -> Text:
-    said = f"artifact store: {decimal(store.stored_bytes)}"
+    line = f"artifact store: {decimal(store.stored_bytes)}"
     if store.budget_bytes is not None:
-        said += f" of {decimal(store.budget_bytes)}"
+        line += f" of {decimal(store.budget_bytes)}"
     if store.coming_bytes:
-        said += f", {decimal(store.coming_bytes)} more on their way"
+        line += f", {decimal(store.coming_bytes)} reserved for fetches"
     over = (store.budget_bytes or store.stored_bytes) < store.stored_bytes
-    return Text(said, style="yellow" if over else "")
+    return Text(line, style="yellow" if over else "")
 
 
 def fetch_line(fetch: FetchState) -> Text:
-    """Return how far a fetch is."""
-    what = "comparing" if fetch.comparing else "fetching"
-    said = f"{what} {fetch.model} {fetch.version}: {decimal(fetch.arrived_bytes)}"
+    """Return the progress of a fetch."""
+    what = "verifying" if fetch.comparing else "fetching"
+    line = f"{what} {fetch.model} {fetch.version}: {decimal(fetch.arrived_bytes)}"
     if fetch.total_bytes:
         share = fetch.arrived_bytes / fetch.total_bytes
-        said += f" of {decimal(fetch.total_bytes)} ({share:.0%})"
-    return Text(f"{said}, begun {ago(fetch.started_at)}")
+        line += f" of {decimal(fetch.total_bytes)} ({share:.0%})"
+    return Text(f"{line}, begun {ago(fetch.started_at)}")
 
 
 def alias_table(aliases: Iterable[tuple[str, AliasState]]) -> Table:

@@ -1,7 +1,8 @@
-"""What operators have looked at now: a model in the registry, and bytes that were wrong."""
+"""Further attempts that operators start: listings, rejected versions, quarantined bytes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
@@ -9,13 +10,23 @@ from rich.table import Table
 from rich.text import Text
 
 from registry_sync.cli.arguments import AsJson, ModelArgument, of_model, of_version
-from registry_sync.cli.client import ask
-from registry_sync.cli.output import ago, end, note, say, say_error, short, tables, tell
+from registry_sync.cli.client import call
+from registry_sync.cli.output import (
+    ago,
+    is_done,
+    print_answer,
+    print_done,
+    print_error,
+    print_note,
+    short,
+    table_console,
+)
 from registry_sync.cli.status import alias_table
-from registry_sync.cli.waiting import Wait, of_acceptance, of_bytes, of_retry, of_sync, wait_for
+from registry_sync.cli.waiting import Wait, conclude, of_acceptance, of_bytes, of_retry, of_sync
 from registry_sync.domain import (
     AliasState,
     Explained,
+    Outcome,
     QuarantineAnswer,
     Quarantines,
     RetryAnswer,
@@ -24,22 +35,53 @@ from registry_sync.domain import (
 
 VersionArgument = Annotated[str, typer.Argument(metavar="MODEL/VERSION", help="Such as churn/3.")]
 
+_RETRIED: Mapping[Outcome, str] = {
+    "active": "{name} is no longer rejected: {aliases} means it now.",
+    "ended": "{name} is no longer rejected; {reason}.",
+    "pending": "{name} is no longer rejected, and not active yet: {reason}",
+    "refused": "{name} is not active: {reason}",
+}
+_ACCEPTED: Mapping[Outcome, str] = {
+    "accepted": "The altered bytes of {name} are accepted, and on this node.",
+    "pending": "The altered bytes of {name} are not accepted yet: {reason}",
+    "refused": "{name} stays quarantined: {reason}",
+}
+_RETRIED_QUARANTINE: Mapping[Outcome, str] = {
+    "accepted": "{name} is no longer quarantined: its bytes are verified, and on this node.",
+    "ended": "{name} is no longer quarantined; {reason}.",
+    "pending": "{name} is no longer quarantined, and not on this node yet: {reason}",
+    "refused": "{name} is quarantined again: {reason}",
+}
+
+
+def _printer(texts: Mapping[Outcome, str]) -> Callable[[RetryAnswer | QuarantineAnswer], None]:
+    """Return what prints the outcome of a decision about a version."""
+
+    def print_outcome(answer: RetryAnswer | QuarantineAnswer) -> None:
+        aliases = [one.selector for one in answer.explained if one.aspired == answer.version]
+        text = texts[answer.outcome].format(
+            name=f"{answer.model}/{answer.version}",
+            aliases=", ".join(aliases),
+            reason=answer.reason,
+        )
+        (print_done if is_done(answer.outcome) else print_error)(text)
+
+    return print_outcome
+
+
 # --- sync -----------------------------------------------------------------------------------------
 
 
 def sync(model: ModelArgument, *, wait: Wait = True, as_json: AsJson = False) -> None:
-    """List the registry now, try again what waits, and see where the model's aliases get."""
-    answer = ask("POST", "/sync", SyncAnswer, json=of_model(model))
-    if wait:
-        answer = wait_for(answer, of_sync)
-    tell(answer, _say_sync, as_json=as_json)
-    end(answer.outcome, waited=wait)
+    """List the registry now, retry every step of a model, and show its aliases."""
+    answer = call("POST", "/sync", SyncAnswer, json=of_model(model))
+    conclude(answer, of_sync, None, _print_sync, wait=wait, as_json=as_json)
 
 
-def _say_sync(answer: SyncAnswer) -> None:
+def _print_sync(answer: SyncAnswer) -> None:
     if answer.reason:
-        say_error(f"the registry could not be listed: {answer.reason}")
-    tables().print(alias_table((answer.model, _state(one)) for one in answer.explained))
+        print_error(f"the registry could not be listed: {answer.reason}")
+    table_console().print(alias_table((answer.model, _state(one)) for one in answer.explained))
 
 
 def _state(one: Explained) -> AliasState:
@@ -63,31 +105,8 @@ def _state(one: Explained) -> AliasState:
 
 def retry(reference: VersionArgument, *, wait: Wait = True, as_json: AsJson = False) -> None:
     """Try a rejected version once more; one that fails again is rejected again."""
-    answer = ask("POST", "/retry", RetryAnswer, json=of_version(reference))
-    if wait:
-        answer = wait_for(answer, of_retry(answer))
-    tell(answer, _say_retried if wait else _say_decided, as_json=as_json)
-    end(answer.outcome, waited=wait)
-
-
-def _say_retried(answer: RetryAnswer) -> None:
-    name = f"{answer.model}/{answer.version}"
-    concerned = [one for one in answer.explained if one.aspired == answer.version]
-    aliases = ", ".join(one.selector for one in concerned)
-    if answer.outcome == "active":
-        say(f"{name} is no longer rejected: {aliases} means it now.")
-    elif answer.outcome == "ended":
-        say(f"{name} is no longer rejected; {answer.reason}.")
-    elif answer.outcome == "pending":
-        say_error(f"{name} is no longer rejected, and not active yet: {answer.reason}")
-    else:
-        say_error(f"{name} is not active: {answer.reason}")
-
-
-def _say_decided(answer: RetryAnswer | QuarantineAnswer) -> None:
-    """Say what was decided and not waited for."""
-    name = f"{answer.model}/{answer.version}"
-    say(f"{name} is tried once more.", *(one.reason for one in answer.explained))
+    answer = call("POST", "/retry", RetryAnswer, json=of_version(reference))
+    conclude(answer, of_retry(answer), None, _printer(_RETRIED), wait=wait, as_json=as_json)
 
 
 # --- quarantine -----------------------------------------------------------------------------------
@@ -95,12 +114,12 @@ def _say_decided(answer: RetryAnswer | QuarantineAnswer) -> None:
 
 def list_quarantine(*, as_json: AsJson = False) -> None:
     """Show which versions have wrong bytes, since when, and why."""
-    tell(ask("GET", "/quarantine", Quarantines), _say_quarantines, as_json=as_json)
+    print_answer(call("GET", "/quarantine", Quarantines), _print_quarantines, as_json=as_json)
 
 
-def _say_quarantines(answer: Quarantines) -> None:
+def _print_quarantines(answer: Quarantines) -> None:
     if not answer.quarantines:
-        note("Nothing is quarantined.")
+        print_note("No version is quarantined.")
         return
     table = Table("model", "version", "since", "incident", "expected", "found", "why", box=None)
     for one in answer.quarantines:
@@ -113,48 +132,22 @@ def _say_quarantines(answer: Quarantines) -> None:
             short(one.found_digest),
             Text(f"{one.reason}; {one.way_out}"),
         )
-    tables().print(table)
+    table_console().print(table)
 
 
 def accept_quarantined(
     reference: VersionArgument, *, wait: Wait = True, as_json: AsJson = False
 ) -> None:
     """Accept bytes that were altered under their number, exactly as they were found."""
-    answer = ask("POST", "/quarantine/accept", QuarantineAnswer, json=of_version(reference))
-    if wait:
-        answer = wait_for(answer, of_acceptance(answer), str(answer.version))
-    tell(answer, _say_accepted if wait else _say_decided, as_json=as_json)
-    end(answer.outcome, waited=wait)
-
-
-def _say_accepted(answer: QuarantineAnswer) -> None:
-    name = f"{answer.model}/{answer.version}"
-    if answer.outcome == "accepted":
-        say(f"The bytes of {name} are accepted as they were found, and here.")
-    elif answer.outcome == "pending":
-        say_error(f"The bytes of {name} are not accepted yet: {answer.reason}")
-    else:
-        say_error(f"{name} stays quarantined: {answer.reason}")
+    answer = call("POST", "/quarantine/accept", QuarantineAnswer, json=of_version(reference))
+    judge, selector = of_acceptance(answer), str(answer.version)
+    conclude(answer, judge, selector, _printer(_ACCEPTED), wait=wait, as_json=as_json)
 
 
 def retry_quarantine(
     reference: VersionArgument, *, wait: Wait = True, as_json: AsJson = False
 ) -> None:
-    """Fetch and check a quarantined version once more; wrong bytes are quarantined again."""
-    answer = ask("POST", "/quarantine/retry", QuarantineAnswer, json=of_version(reference))
-    if wait and answer.outcome == "pending":
-        answer = wait_for(answer, of_bytes, str(answer.version))
-    tell(answer, _say_retried_quarantine if wait else _say_decided, as_json=as_json)
-    end(answer.outcome, waited=wait)
-
-
-def _say_retried_quarantine(answer: QuarantineAnswer) -> None:
-    name = f"{answer.model}/{answer.version}"
-    if answer.outcome == "accepted":
-        say(f"{name} is no longer quarantined: its bytes are right, and here.")
-    elif answer.outcome == "ended":
-        say(f"{name} is no longer quarantined; {answer.reason}.")
-    elif answer.outcome == "pending":
-        say_error(f"{name} is no longer quarantined, and not here yet: {answer.reason}")
-    else:
-        say_error(f"{name} is quarantined again: {answer.reason}")
+    """Fetch and verify a quarantined version once more; wrong bytes are quarantined again."""
+    answer = call("POST", "/quarantine/retry", QuarantineAnswer, json=of_version(reference))
+    printer, selector = _printer(_RETRIED_QUARANTINE), str(answer.version)
+    conclude(answer, of_bytes, selector, printer, wait=wait, as_json=as_json)

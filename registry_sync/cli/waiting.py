@@ -1,19 +1,21 @@
-"""Wait for what becomes of a decision: the control plane explains it until that is final."""
+"""Wait for the outcome of a decision: ask for its explanation until the outcome is final."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
 
-from registry_sync.cli.client import ask
+from registry_sync.cli.client import call
+from registry_sync.cli.output import end, print_answer, print_done, print_note
 from registry_sync.domain import (
     Decided,
     ExplainAnswer,
     Explained,
+    FreezeAnswer,
     HoldState,
     Outcome,
     PinAnswer,
@@ -32,11 +34,12 @@ Wait = Annotated[
     bool, typer.Option(help="Wait for the outcome, up to a minute, or return at once.")
 ]
 _Decided = TypeVar("_Decided", bound=Decided)
+_Finished = TypeVar("_Finished", bound=Decided | FreezeAnswer)
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What has come of a decision; ``final``: waiting changes nothing of it."""
+    """The outcome of a decision; ``final`` if waiting cannot change it."""
 
     outcome: Outcome
     reason: str | None = None
@@ -44,6 +47,45 @@ class Ending:
 
 
 Judge = Callable[[ExplainAnswer], Ending]
+
+
+def conclude(
+    answer: _Decided,
+    judge: Judge,
+    selector: str | None,
+    print_it: Callable[[_Decided], None],
+    *,
+    wait: bool,
+    as_json: bool,
+) -> NoReturn:
+    """Wait for the outcome of a decision unless told not to, print it, and end the command."""
+    if not wait:
+        finish(answer, _print_recorded, as_json=as_json, waited=False)
+    if answer.outcome == "pending":
+        answer = wait_for(answer, judge, selector)
+    finish(answer, print_it, as_json=as_json)
+
+
+def finish(
+    answer: _Finished,
+    print_it: Callable[[_Finished], None],
+    *,
+    as_json: bool,
+    waited: bool = True,
+) -> NoReturn:
+    """Print an answer, and on stderr why the ledger lacks the decision; end the command."""
+    print_answer(answer, print_it, as_json=as_json)
+    if answer.not_recorded is not None:
+        print_note(f"It is in force, and {answer.not_recorded}.", style="yellow")
+    end(answer.outcome, waited=waited)
+
+
+def _print_recorded(answer: Decided) -> None:
+    """Print a decision without its outcome."""
+    print_done(
+        "The control plane carries it out.",
+        *(f"{answer.model} {one.selector}: {one.reason}" for one in answer.explained),
+    )
 
 
 def pauses() -> Iterator[None]:
@@ -60,7 +102,7 @@ def wait_for(answer: _Decided, judge: Judge, selector: str | None = None) -> _De
     """Return an answer with its outcome, once that is final or the longest wait is over."""
     query = {"model": answer.model} | ({"selector": selector} if selector else {})
     for _ in pauses():
-        found = ask("GET", "/explain", ExplainAnswer, params=query)
+        found = call("GET", "/explain", ExplainAnswer, params=query)
         ending = judge(found)
         answer = with_ending(answer, ending, found)
         if ending.final:
@@ -101,7 +143,7 @@ def _identity(hold: HoldState | None) -> tuple[int, bool, float] | None:
 
 def _replaced(hold: HoldState | None) -> str:
     if hold is None:
-        return "the alias was let follow the registry again meanwhile"
+        return "the hold was ended meanwhile: the alias follows the registry again"
     how = "pinned" if hold.pinned else "held"
     return (
         f"another decision has replaced this one: the alias is {how} at version {hold.version} "

@@ -57,16 +57,16 @@ class Work(BaseModel):
 
 
 class WebhookState(BaseModel):
-    """What one webhook was sent since the start.
+    """Deliveries to one webhook since the start.
 
     Attributes:
-        repeated: Deliveries that had been taken before, and had no effect.
-        refusal: Why the last one that was refused was.
+        repeated: Deliveries that had been accepted before, and had no effect.
+        refusal: Why the last refused delivery was refused, or None.
     """
 
     name: str
-    taken: int = 0
-    taken_at: Timestamp | None = None
+    accepted: int = 0
+    accepted_at: Timestamp | None = None
     repeated: int = 0
     refused: int = 0
     refused_at: Timestamp | None = None
@@ -117,7 +117,6 @@ class State(BaseModel):
         gateway_error: Why the gateway does not answer; None: it does.
         ledger_error: Why the ledger could not be used; None: it could.
         frozen: Since when nothing follows the registry; None: aliases follow it.
-        store: None: an older control plane does not tell.
     """
 
     node_id: str
@@ -128,7 +127,7 @@ class State(BaseModel):
     ledger_error: str | None
     generation: int | None
     frozen: FreezeState | None = None
-    store: StoreState | None = None
+    store: StoreState
     problems: list[str] = Field(default_factory=list)
     models: list[ModelState]
     work: list[Work]
@@ -148,7 +147,7 @@ class HistoryEntry(BaseModel):
 
     Attributes:
         model: None: it happened to the whole node.
-        asked_by: None: an older release recorded it.
+        asked_by: Initiator, or None if an older release recorded the entry.
         durations_s: By phase; one with a dot is a part of the phase before the dot.
     """
 
@@ -376,6 +375,11 @@ class FreezeAnswer(BaseModel):
     changed: bool
     moving: list[str]
     not_recorded: str | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome, as of other decisions."""
+        return "pending" if self.moving else "done"
 
 
 class QuarantineState(BaseModel):

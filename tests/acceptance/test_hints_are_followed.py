@@ -298,7 +298,7 @@ async def taken(http: httpx.AsyncClient, url: str) -> int:
     """How many deliveries of MLflow the control plane has taken."""
     answer = await http.get(f"{url}/state", headers={"authorization": f"Bearer {TOKEN}"})
     webhooks = {one["name"]: one for one in answer.json()["webhooks"]}
-    return int(webhooks["mlflow"]["taken"])
+    return int(webhooks["mlflow"]["accepted"])
 
 
 async def delivers(http: httpx.AsyncClient, url: str, registry: Registry, model: str) -> None:

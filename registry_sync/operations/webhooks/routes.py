@@ -161,7 +161,7 @@ class Webhook:
         for model in models:
             self._hint(model)
         self.sender.take(delivery)
-        self._note(taken=self.state.taken + 1, taken_at=self._clock())
+        self._note(accepted=self.state.accepted + 1, accepted_at=self._clock())
         _log.info("webhook.accepted", webhook=self.name, models=models)
 
     def complain(self, reason: str) -> None:

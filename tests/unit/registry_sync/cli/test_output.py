@@ -25,6 +25,7 @@ from registry_sync.domain.operation_bodies import (
     FreezeState,
     ModelState,
     State,
+    StoreState,
     WebhookState,
     Work,
 )
@@ -64,6 +65,7 @@ STATE = State(
             model=EVIL, version=1, comparing=False, started_at=1.0, arrived_bytes=1, total_bytes=2
         )
     ],
+    store=StoreState(stored_bytes=1, coming_bytes=1, budget_bytes=None),
     webhooks=[WebhookState(name=EVIL, refused_at=1.0, refusal=EVIL)],
 )
 

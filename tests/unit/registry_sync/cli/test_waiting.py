@@ -48,7 +48,7 @@ def found(*selectors: Explained, **known: Any) -> ExplainAnswer:
             found(alias("follows")),
             "refused",
             True,
-            "the alias was let follow the registry again meanwhile",
+            "the hold was ended meanwhile: the alias follows the registry again",
         ),
         (
             found(alias("under_way", hold=LATER)),

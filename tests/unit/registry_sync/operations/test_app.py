@@ -459,7 +459,7 @@ async def test_the_command_asks_another_machine_with_the_token(node: NodeInMemor
         assert here.exit_code == 3
         nowhere = await command("status", REGISTRY_GATEWAY_OPERATIONS_URL="node:8081")
         assert nowhere.exit_code == 2
-        assert "no http:// or https:// URL" in nowhere.stderr
+        assert "must be an http:// or https:// URL" in nowhere.stderr
         silent = await command("status", REGISTRY_GATEWAY_OPERATIONS_URL="http://127.0.0.1:1")
         assert silent.exit_code == 3
         assert "REGISTRY_SYNC_OPERATIONS_PORT" in silent.stderr.replace("\n", " ")

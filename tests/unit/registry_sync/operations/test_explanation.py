@@ -271,8 +271,8 @@ async def test_the_commands_explain_sync_and_release(node: NodeInMemory) -> None
         await quarantined(node, spine)
         told = await command("explain", M, f"@{A}")
         assert told.exit_code == 0, told.stderr
-        assert re.search(rf"{M}@{A} means version 1 here, since .* asked by poll", told.stdout)
-        assert "the registry wants version 2" in told.stdout
+        assert re.search(rf"{M}@{A} means version 1 here, since .* by poll", told.stdout)
+        assert "the registry points it at version 2" in told.stdout
         assert "quarantined: " in told.stdout
         assert re.search(r"fetch +2 +poll +refused +\d+\.\d\d s \(.*fetch \d", told.stdout)
         as_json = await command("explain", M, "--json")

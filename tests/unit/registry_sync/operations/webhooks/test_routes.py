@@ -326,8 +326,8 @@ async def test_operators_see_what_a_webhook_was_sent(tmp_path: Path) -> None:
     assert "another secret" in shown.pop("refusal")
     assert shown == {
         "name": "mlflow",
-        "taken": 1,
-        "taken_at": to_rfc3339(NOW),
+        "accepted": 1,
+        "accepted_at": to_rfc3339(NOW),
         "repeated": 2,
         "refused": 1,
         "refused_at": to_rfc3339(NOW),
