@@ -36,7 +36,6 @@ class Trained:
         for_customer: By version of ``churn``.
         for_rows: By version of ``churn``, in the order of ``rows``.
         wine: One wine, as a column model's ``dataframe_split``.
-        for_wine: What version 1 of ``wine`` says about it.
     """
 
     customer: Row
@@ -44,7 +43,6 @@ class Trained:
     for_customer: dict[int, str]
     for_rows: dict[int, list[str]]
     wine: dict[str, Any]
-    for_wine: int
 
 
 def prepare_client(mlflow_url: str) -> None:
@@ -81,7 +79,7 @@ def _train_and_register(report: Callable[[str], None]) -> Trained:
         accuracy = float(model.score(features[2000:], labels[2000:]))
         _register(CHURN, model, features.head(3), accuracy)
         report(f"churn version {version}: {what}, accuracy {accuracy:.2f}")
-    wine, for_wine = _wine(report)
+    wine = _wine(report)
     client = MlflowClient()
     for name in (CHURN, WINE):
         client.set_registered_model_alias(name, CHAMPION, "1")
@@ -100,7 +98,6 @@ def _train_and_register(report: Callable[[str], None]) -> Trained:
         for_customer={version: predicted[0] for version, predicted in by_version.items()},
         for_rows=by_version,
         wine=wine,
-        for_wine=for_wine,
     )
 
 
@@ -149,8 +146,8 @@ def _churn_models() -> Iterator[tuple[str, Any]]:
     yield "small forest", RandomForestClassifier(n_estimators=5, max_depth=3, random_state=_SEED)
 
 
-def _wine(report: Callable[[str], None]) -> tuple[dict[str, Any], int]:
-    """Train and register ``wine``; return a request about one wine, and the answer to it."""
+def _wine(report: Callable[[str], None]) -> dict[str, Any]:
+    """Train and register ``wine``; return a request about one wine."""
     from sklearn.datasets import load_wine
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -162,8 +159,7 @@ def _wine(report: Callable[[str], None]) -> tuple[dict[str, Any], int]:
     _register(WINE, model, features.head(3), accuracy)
     report(f"wine version 1: logistic regression, accuracy {accuracy:.2f}")
     one = features.iloc[[100]]
-    request = {"columns": list(one.columns), "data": [[float(v) for v in one.iloc[0]]]}
-    return request, int(model.predict(one)[0])
+    return {"columns": list(one.columns), "data": [[float(v) for v in one.iloc[0]]]}
 
 
 def _register(name: str, model: Any, example: Any, accuracy: float) -> None:

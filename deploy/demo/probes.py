@@ -1,34 +1,24 @@
-"""Checks that are independent of what was printed: other requests, another client, other rows.
+"""Checks that are independent of what was printed: other requests, other rows.
 
 Every probe returns a sentence that says what it saw, or raises `DemoError`.
 """
 
 from __future__ import annotations
 
-import json
 import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import httpx
+
 from deploy.demo.errors import DemoError
 from deploy.demo.models import CHAMPION, CHURN, Trained
 
 TIMEOUT_S = 60.0
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """An answer as a probe sees it."""
-
-    status: int
-    version: str | None
-    body: Any
+OK, QUARANTINED = 200, 503
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +32,21 @@ class Probes:
     def active(self, model: str = CHURN, alias: str = CHAMPION) -> int | None:
         """Return the version that an alias means on the gateway; None: not known there (yet)."""
         seen = self._ask(f"/models/{quote(model, safe='')}")
-        if seen.status != 200:  # noqa: PLR2004 (HTTP's OK)
+        if seen.status_code != OK:
             return None
-        version = seen.body["aliases"].get(alias, {}).get("active")
+        version = seen.json()["aliases"].get(alias, {}).get("active")
         return None if version is None else int(version)
 
     def state(self, version: int) -> tuple[str, str]:
         """Return the state of a version of ``churn`` on the gateway, and the reason for it."""
-        body = self._ask(f"/models/{CHURN}/versions/{version}").body
+        body = self._ask(f"/models/{CHURN}/versions/{version}").json()
         return str(body.get("state")), str(body.get("reason") or "")
 
     def registry_says(self, alias: str = CHAMPION) -> int:
         """Return the version that MLflow itself names."""
         query = f"?name={CHURN}&alias={alias}"
         url = f"{self.mlflow_url}/api/2.0/mlflow/registered-models/alias{query}"
-        return int(_open(url, None, {}).body["model_version"]["version"])
+        return int(_send(url, None, {}).json()["model_version"]["version"])
 
     def answers(self, expected: int, path: str, headers: Mapping[str, str] | None = None) -> None:
         """Ask about every probe row, and compare with what version ``expected`` predicts.
@@ -67,11 +57,11 @@ class Probes:
         body = {"dataframe_records": self.trained.rows}
         seen = self._ask(f"/models/{CHURN}{path}/predict", body, headers or {})
         asked = f"POST /models/{CHURN}{path}/predict {dict(headers or {}) or ''}".rstrip()
-        if seen.status != 200:  # noqa: PLR2004 (HTTP's OK)
-            raise DemoError(f"{asked}: {seen.status} {seen.body}")
-        if seen.version != str(expected):
-            raise DemoError(f"{asked}: version {seen.version} answered, not {expected}")
-        if seen.body["predictions"] != self.trained.for_rows[expected]:
+        if seen.status_code != OK:
+            raise DemoError(f"{asked}: {seen.status_code} {seen.text}")
+        if (version := seen.headers.get("X-Model-Version")) != str(expected):
+            raise DemoError(f"{asked}: version {version} answered, not {expected}")
+        if seen.json()["predictions"] != self.trained.for_rows[expected]:
             raise DemoError(f"{asked}: not what version {expected} predicts")
 
     def champion_is(self, expected: int) -> str:
@@ -100,9 +90,9 @@ class Probes:
             raise DemoError(f"version {version} is {state!r}, reason {reason!r}")
         body = {"dataframe_records": self.trained.rows}
         seen = self._ask(f"/models/{CHURN}/versions/{version}/predict", body, {})
-        if seen.status != 503:  # noqa: PLR2004 (quarantined)
-            raise DemoError(f"version {version} answers with {seen.status}")
-        return f"version {version} is quarantined and answers 503 {seen.body.get('code')}"
+        if seen.status_code != QUARANTINED:
+            raise DemoError(f"version {version} answers with {seen.status_code}")
+        return f"version {version} is quarantined and answers 503 {seen.json().get('code')}"
 
     def registry_is_down(self) -> str:
         """Check that nothing listens where MLflow was."""
@@ -113,35 +103,29 @@ class Probes:
         except OSError as error:
             return f"MLflow is down: {error.strerror}"
 
-    def _ask(self, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Seen:
-        return _open(self.gateway_url + path, body, headers or {})
+    def _ask(
+        self, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        return _send(self.gateway_url + path, body, headers or {})
 
 
 def answers_ok(url: str) -> bool:
     """Return whether a GET is answered with 200."""
     try:
-        return _open(url, None, {}).status == 200  # noqa: PLR2004 (HTTP's OK)
+        return _send(url, None, {}).status_code == OK
     except DemoError:
         return False
 
 
-def _open(url: str, body: Any, headers: Mapping[str, str]) -> Seen:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, dict(headers))  # noqa: S310 (our own http URLs)
-    if data is not None:
-        request.add_header("Content-Type", "application/json")
+def _send(url: str, body: Any, headers: Mapping[str, str]) -> httpx.Response:
+    """Return the answer to a GET or, with a body, to a POST.
+
+    Raises:
+        DemoError: No answer.
+    """
+    method = "GET" if body is None else "POST"
     try:
-        with _OPENER.open(request, timeout=TIMEOUT_S) as answer:
-            return Seen(answer.status, answer.headers.get("X-Model-Version"), _read(answer.read()))
-    except urllib.error.HTTPError as error:
-        with error:
-            return Seen(error.code, error.headers.get("X-Model-Version"), _read(error.read()))
-    except (OSError, ValueError) as error:
+        with httpx.Client(trust_env=False, timeout=TIMEOUT_S) as client:
+            return client.request(method, url, headers=dict(headers), json=body)
+    except httpx.HTTPError as error:
         raise DemoError(f"no answer from {url}: {error}") from error
-
-
-def _read(raw: bytes) -> Any:
-    try:
-        return json.loads(raw)
-    except ValueError:
-        return raw.decode(errors="replace")

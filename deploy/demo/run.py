@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from deploy.demo.models import CHURN
 from deploy.demo.opening import START_LIMIT_S, Opening, own_folder
 from deploy.demo.probes import answers_ok
 from deploy.demo.screen import Screen
-from deploy.demo.servers import Servers, adopt_orphans
+from deploy.demo.servers import Servers
 from deploy.demo.story import SABOTAGES, STEPS, Scene, Step, shorten
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -40,7 +38,6 @@ def run(*, state: Path, once: bool, sabotage: str | None) -> int:
     show = Show(Screen(Console(highlight=False)), Servers())
     for number in _SIGNALS:
         signal.signal(number, _end)
-    adopt_orphans()
     try:
         with own_folder(state):
             return _guarded(show, state, once=once, sabotage=sabotage)
@@ -59,7 +56,6 @@ def _guarded(show: Show, state: Path, *, once: bool, sabotage: str | None) -> in
         _ignore_signals()
         show.servers.stop_all()
         show.screen.say("All servers are stopped.")
-        _flush()
     return 0
 
 
@@ -71,14 +67,6 @@ def _end(number: int, _frame: FrameType | None) -> None:
 def _ignore_signals() -> None:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-
-
-def _flush() -> None:
-    """Flush; a reader that went away (``make demo | head``) is no reason to complain."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @dataclass

@@ -1,10 +1,9 @@
-"""The processes of the demonstration: started together, watched, and all gone at the end.
+"""The processes of the demonstration: started together, watched, and all stopped at the end.
 
-Every server leads a session of its own, so a Ctrl-C reaches this process alone, which then ends
-them in order. Three nets, in case that is not enough: a whole session is ended after its leader;
-children that lost their parent come to this process, which ends them; and a server is sent SIGTERM
-by the kernel should this process be killed. Servers are started by the main thread only, because
-that last net is tied to the thread that starts them.
+Every server leads a session of its own, so a Ctrl-C reaches this process alone, which then stops
+them in order. A server's session is killed after its leader; a gateway's workers end with it. The
+kernel sends a server SIGTERM if this process is killed. Servers are started by the main thread
+only, because that signal is tied to the thread that starts them.
 """
 
 from __future__ import annotations
@@ -26,13 +25,7 @@ STOP_TIMEOUT_S = 30.0
 POLL_S = 0.1
 _TAIL_LINES = 12
 _PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def adopt_orphans() -> None:
-    """Make this process the parent of descendants that lose theirs, so that it can end them."""
-    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _die_with_parent() -> None:
@@ -148,37 +141,6 @@ class Servers:
                 raise DemoError(f"{server.name} has ended with status {status}")
 
     def stop_all(self) -> None:
-        """Stop every server, and end every process that is left of them."""
+        """Stop every server, with its session."""
         for server in reversed(self.started):
             server.stop()
-        _end_children()
-
-
-def _end_children() -> None:
-    """End the children that this process still has: orphans that it adopted."""
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    while time.monotonic() < deadline:
-        for pid in _children():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        try:
-            ended, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if ended == 0:
-            time.sleep(POLL_S)
-
-
-def _children() -> list[int]:
-    """Return the processes whose parent this process is."""
-    own = os.getpid()
-    folders = [folder for folder in Path("/proc").iterdir() if folder.name.isdigit()]
-    return [int(folder.name) for folder in folders if _parent(folder) == own]
-
-
-def _parent(folder: Path) -> int | None:
-    try:
-        after_name = (folder / "stat").read_text().rpartition(")")[2]
-    except OSError:  # it ended meanwhile
-        return None
-    return int(after_name.split()[1])
