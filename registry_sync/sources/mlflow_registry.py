@@ -18,23 +18,17 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
-from gateway.contract import (
-    LATEST,
-    InvalidReferenceError,
-    parse_alias,
-    parse_model_name,
-    parse_version,
-)
+from gateway.contract import InvalidReferenceError, parse_model_name, parse_version
 from gateway.system.logs import redacted
 from registry_sync.domain import DIGEST_TAG, Aspired, AspiredModel, AspiredVersion, read_stamp
 from registry_sync.errors import SourceError, error_text
+from registry_sync.sources.aliases import READY, read_aliases
 from registry_sync.sources.bounded_answers import bound_mlflow_answers
 
 _MODELS_PER_PAGE = 1000
 _VERSIONS_PER_PAGE = 10_000
 _MAX_PAGES = 1000
 _FEW_MODELS = 5
-_READY = "READY"
 _PENDING = "PENDING_REGISTRATION"
 _REGISTERING_S = 600.0
 _PROMPT_TAG = "mlflow.prompt.is_prompt"
@@ -246,7 +240,7 @@ class MlflowRegistry:
                 self._on_call("get_logged_model")
                 logged = self._client.get_logged_model(found[1])
                 external = dict(logged.tags).get(_EXTERNAL_TAG, "").lower() == "true"
-                return str(logged.status) == _READY and not external
+                return str(logged.status) == READY and not external
         except SourceError:
             return False
 
@@ -371,11 +365,9 @@ def _model(model: Any, listed: Iterable[Any]) -> AspiredModel:
             ignored.append(f"the version {entity.version!r} is ignored: {error}")
             continue
         statuses[version.version] = version.status
-        if version.status == _READY:
+        if version.status == READY:
             ready[version.version] = version
-    aliases, unfollowed, problems = _aliases(dict(model.aliases), statuses)
-    if ready:
-        aliases[LATEST] = max(ready)
+    aliases, unfollowed, problems = read_aliases(dict(model.aliases), statuses)
     return AspiredModel(
         name=model.name,
         versions=ready,
@@ -385,46 +377,6 @@ def _model(model: Any, listed: Iterable[Any]) -> AspiredModel:
         tags=dict(model.tags),
         problems=(*ignored, *problems),
     )
-
-
-def _aliases(
-    listed: Mapping[str, Any], statuses: Mapping[int, str]
-) -> tuple[dict[str, int], set[str], list[str]]:
-    """Return the aliases of ready versions, all other aliases, and their problems."""
-    aliases: dict[str, int] = {}
-    unfollowed: set[str] = set()
-    problems: list[str] = []
-    for text, target in sorted(listed.items()):
-        try:
-            alias = parse_alias(text)
-        except InvalidReferenceError as error:
-            problems.append(f"the alias {text!r} is ignored: {error}")
-            continue
-        version = _target(target)
-        if alias == LATEST:
-            problems.append(f"the alias {text!r} is ignored: it always means the highest version")
-        elif version is None:
-            unfollowed.add(alias)
-            problems.append(f"the alias {text!r} points at {target!r}, which cannot be a version")
-        elif version not in statuses:
-            unfollowed.add(alias)
-            problems.append(f"the alias {text!r} points at version {version}, which is not listed")
-        elif statuses[version] != _READY:
-            unfollowed.add(alias)
-            problems.append(
-                f"the alias {text!r} points at version {version}, which is {statuses[version]}"
-            )
-        else:
-            aliases[alias] = version
-    return aliases, unfollowed, problems
-
-
-def _target(text: Any) -> int | None:
-    """Return the version at which an alias points, or None if it is not a version."""
-    try:
-        return parse_version(str(text))
-    except InvalidReferenceError:
-        return None
 
 
 def _version(entity: Any) -> AspiredVersion:

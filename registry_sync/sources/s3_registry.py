@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gateway.contract import LATEST, InvalidReferenceError, parse_alias, parse_version
+from gateway.contract import InvalidReferenceError
 from registry_sync.artifacts import Manifest
 from registry_sync.domain import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import SourceError, UnsafePathError
+from registry_sync.sources.aliases import READY, read_aliases
 from registry_sync.sources.s3_layout import (
     MAX_ALIASES_BYTES,
     MAX_MANIFEST_BYTES,
@@ -302,10 +303,7 @@ def _model(found: ModelListing, stamps: Mapping[int, _Stamp], aliases: _Aliases)
         number: _version(found.place, number, one, stamps[number])
         for number, one in sorted(found.published.items())
     }
-    problems = [*found.problems, *([aliases.problem] if aliases.problem else [])]
-    followed, unfollowed = _follow(aliases.targets, versions, problems)
-    if versions:
-        followed[LATEST] = max(versions)
+    followed, unfollowed, problems = read_aliases(aliases.targets, dict.fromkeys(versions, READY))
     return AspiredModel(
         name=found.place.model,
         versions=versions,
@@ -313,37 +311,8 @@ def _model(found: ModelListing, stamps: Mapping[int, _Stamp], aliases: _Aliases)
         unfollowed=frozenset(unfollowed),
         unready=frozenset(found.published).difference(versions),
         aliases_known=aliases.problem is None,
-        problems=tuple(problems),
+        problems=(*found.problems, *filter(None, [aliases.problem]), *problems),
     )
-
-
-def _follow(
-    targets: Mapping[str, Any], versions: Collection[int], problems: list[str]
-) -> tuple[dict[str, int], set[str]]:
-    """Return the aliases of listed versions, and all others; add to ``problems``."""
-    followed: dict[str, int] = {}
-    unfollowed: set[str] = set()
-    for text, target in sorted(targets.items()):
-        try:
-            alias = parse_alias(text)
-        except InvalidReferenceError as error:
-            problems.append(f"the alias {text!r} is ignored: {error}")
-            continue
-        if alias == LATEST:
-            problems.append(f"the alias {text!r} is ignored: it always means the highest version")
-            continue
-        try:
-            version = parse_version(str(target))
-        except InvalidReferenceError as error:
-            unfollowed.add(alias)
-            problems.append(f"the alias {text!r} does not point at a version: {error}")
-            continue
-        if version in versions:
-            followed[alias] = version
-        else:
-            unfollowed.add(alias)
-            problems.append(f"the alias {text!r} points at version {version}, which is not listed")
-    return followed, unfollowed
 
 
 def _version(

@@ -72,8 +72,8 @@ def test_what_has_no_manifest_is_not_listed(s3, source):
         ({"1": 1}, "digits", set()),
         ({"a b": 1}, "letters", set()),
         ({"champion": 9}, "not listed", {"champion"}),
-        ({"champion": True}, "not point at a version", {"champion"}),
-        ({"champion": None}, "not point at a version", {"champion"}),
+        ({"champion": True}, "cannot be a version", {"champion"}),
+        ({"champion": None}, "cannot be a version", {"champion"}),
         ({"latest": 1}, "highest", set()),
     ],
 )

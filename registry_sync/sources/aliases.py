@@ -1,0 +1,53 @@
+"""The aliases of a listed model that can be followed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.contract import LATEST, InvalidReferenceError, parse_alias, parse_version
+
+READY = "READY"
+_SHOWN_CHARACTERS = 32
+
+
+def read_aliases(
+    listed: Mapping[str, Any], statuses: Mapping[int, str]
+) -> tuple[dict[str, int], set[str], list[str]]:
+    """Return the aliases of ready versions, all other aliases, and their problems.
+
+    ``latest`` is the highest ready version, if there is one.
+
+    Args:
+        listed: The targets of the aliases, unchecked.
+        statuses: The status of each listed version.
+    """
+    aliases: dict[str, int] = {}
+    unfollowed: set[str] = set()
+    problems: list[str] = []
+    for text, target in sorted(listed.items()):
+        try:
+            alias = parse_alias(text)
+        except InvalidReferenceError as error:
+            problems.append(f"the alias {text!r} is ignored: {error}")
+            continue
+        if alias == LATEST:
+            problems.append(f"the alias {text!r} is ignored: it always means the highest version")
+            continue
+        try:
+            version = parse_version(str(target))
+        except InvalidReferenceError:
+            unfollowed.add(alias)
+            shown = str(target)[:_SHOWN_CHARACTERS]
+            problems.append(f"the alias {text!r} points at {shown!r}, which cannot be a version")
+            continue
+        status = statuses.get(version, "not listed")
+        if status == READY:
+            aliases[alias] = version
+        else:
+            unfollowed.add(alias)
+            problems.append(f"the alias {text!r} points at version {version}, which is {status}")
+    ready = [version for version, status in statuses.items() if status == READY]
+    if ready:
+        aliases[LATEST] = max(ready)
+    return aliases, unfollowed, problems
