@@ -73,7 +73,7 @@ class Operations:
 
 
 def create_app(operations: Operations) -> FastAPI:
-    """Return the operators' application. Whoever reaches it may use it: guard the way to it."""
+    """Return the operators' application, which admits every caller: guard access to it."""
     app = FastAPI(
         title="registry-gateway operations",
         docs_url=None,
@@ -83,12 +83,12 @@ def create_app(operations: Operations) -> FastAPI:
 
     @app.get("/state", response_model=State)
     async def state() -> Response:
-        """Return what this node follows, serves and is busy with."""
+        """Return the state of this node: registry, aliases, and steps under way."""
         return await _state(operations)
 
     @app.get("/health/ready")
     async def ready() -> Readiness:
-        """Answer as long as the event loop turns, and say what cannot be written."""
+        """Answer while the event loop runs, with what cannot be written."""
         return Readiness(not_written=read_unwritten(operations.view))
 
     @app.get("/metrics")
@@ -103,7 +103,7 @@ def create_app(operations: Operations) -> FastAPI:
         model: Annotated[str | None, Query(min_length=1)] = None,
         limit: Annotated[int, Query(ge=1, le=_MAX_HISTORY)] = 50,
     ) -> History:
-        """Return what happened to a model, or to all, newest first."""
+        """Return the history of a model, or of all, newest first."""
         return await read_history(operations.view, model, limit=limit)
 
     @app.get("/explain")
@@ -111,7 +111,7 @@ def create_app(operations: Operations) -> FastAPI:
         model: Annotated[ModelName, Query()],
         selector: Annotated[str | None, Query(min_length=1)] = None,
     ) -> ExplainAnswer:
-        """Say what a selector of a model means on this node, or every alias of it, and why."""
+        """Explain what a model's selector, or every alias, means on this node."""
         return await explain_model(operations.view, model, _selector(selector))
 
     _add_decisions(app, operations.view, operations.operators)
@@ -141,11 +141,11 @@ async def _state(operations: Operations) -> Response:
 
 
 def _add_decisions(app: FastAPI, view: NodeView, operators: Operators) -> None:
-    """Add what operators decide: recorded when it is answered, carried out afterwards."""
+    """Add the decisions: recorded when they are answered, carried out afterwards."""
 
     @app.post("/rollback", status_code=202)
     async def rollback(body: RollbackRequest) -> RollbackAnswer:
-        """Put an alias back to what it pointed at before, and hold it there."""
+        """Return an alias to its previous version, and hold it there."""
         return await roll_back(view, operators, body)
 
     @app.post("/pin", status_code=202)
@@ -155,7 +155,7 @@ def _add_decisions(app: FastAPI, view: NodeView, operators: Operators) -> None:
 
     @app.post("/unpin", status_code=202)
     async def unpin_alias(body: UnpinRequest) -> UnpinAnswer:
-        """Let a pinned or held alias follow the registry again."""
+        """End the pin or the hold of an alias."""
         return await unpin(view, operators, body)
 
     @app.post("/freeze", status_code=202)
@@ -175,11 +175,11 @@ def _add_decisions(app: FastAPI, view: NodeView, operators: Operators) -> None:
 
 
 def _add_tries(app: FastAPI, view: NodeView, operators: Operators) -> None:
-    """Add what operators have looked at, or tried, once more."""
+    """Add the further attempts that operators start."""
 
     @app.post("/sync", status_code=202)
     async def sync_model(body: SyncRequest) -> SyncAnswer:
-        """List the registry now, and let nothing of a model wait."""
+        """List the registry now, and retry every step of a model."""
         return sync(view, operators, body.model)
 
     @app.post("/retry", status_code=202)
@@ -204,12 +204,12 @@ def _add_tries(app: FastAPI, view: NodeView, operators: Operators) -> None:
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:
-    """Refuse a body or a query; what was sent is not repeated: JSON cannot spell all of it."""
+    """Refuse a body or a query, without repeating it: JSON cannot encode all of it."""
     if not isinstance(error, RequestValidationError):
         raise error
     faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
     detail = "; ".join(faults)[:_MAX_DETAIL]
-    return problem(422, "invalid_request", "Unprocessable Content", detail)
+    return problem(422, "invalid_request", detail)
 
 
 async def _http_refusal(request: Request, error: Exception) -> Response:
@@ -218,14 +218,14 @@ async def _http_refusal(request: Request, error: Exception) -> Response:
         raise error
     code = _HTTP_CODES.get(error.status_code, "invalid_request")
     detail = f"{request.method} {request.url.path}: {error.detail}"
-    return problem(error.status_code, code, error.detail, detail, error.headers)
+    return problem(error.status_code, code, detail, error.headers)
 
 
 async def _refused(_request: Request, error: Exception) -> Response:
     if not isinstance(error, RefusedError):
         raise error
-    return problem(error.status, error.code, error.title, str(error))
+    return problem(error.status, error.code, str(error))
 
 
 async def _out_of_service(_request: Request, error: Exception) -> Response:
-    return problem(503, "unavailable", "Not available now", str(error))
+    return problem(503, "unavailable", str(error))

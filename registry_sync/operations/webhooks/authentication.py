@@ -1,4 +1,4 @@
-"""Whether a delivery comes from whom it must come from, is fresh, and is new.
+"""Authentication of deliveries, which must be fresh and new.
 
 Event loop only; nothing here waits.
 """
@@ -22,22 +22,22 @@ _BEARER = b"Bearer "
 
 
 class NotAuthenticError(Exception):
-    """A delivery that the sender has not made, or not lately. The message says why."""
+    """A delivery that is not the sender's, or not fresh. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A delivery that may be believed; ``timestamp`` in epoch seconds."""
+    """An authentic delivery; ``timestamp`` in epoch seconds."""
 
     delivery_id: bytes = b""
     timestamp: int = 0
 
 
 class Sender(Protocol):
-    """One sender, and what it has delivered."""
+    """One sender, with its accepted deliveries."""
 
     def check_head(self, headers: Mapping[str, str]) -> None:
-        """Check what the headers tell before the body is read.
+        """Check the headers before the body is read.
 
         Raises:
             NotAuthenticError: The delivery cannot come from this sender, or not lately.
@@ -56,18 +56,18 @@ class Sender(Protocol):
         """
         ...
 
-    def has_taken(self, delivery: Delivery) -> bool:
-        """Whether this very delivery has had its effect: senders repeat one with the same id."""
+    def has_accepted(self, delivery: Delivery) -> bool:
+        """Whether this delivery has had its effect: senders repeat one with the same id."""
         ...
 
-    def take(self, delivery: Delivery) -> None:
+    def accept(self, delivery: Delivery) -> None:
         """Remember that a delivery has had its effect."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SignatureHeaders:
-    """Where a sender writes what it signs by."""
+    """The headers of a sender's signature."""
 
     delivery_id: str
     timestamp: str
@@ -85,10 +85,9 @@ RELOAD_HEADERS = SignatureHeaders(
 class SigningSender:
     """A sender that signs what it delivers, as MLflow does; see `sign`.
 
-    An id is remembered until its timestamp is too old to be taken once more. There are never more
-    than `MAX_REMEMBERED`: the one with the oldest timestamp goes first, and from then on whatever
-    is no younger than it counts as stale, so that nothing is taken twice. A restart forgets them;
-    what is taken twice then costs one more look at the registry.
+    An id is remembered until its timestamp is stale. Beyond `MAX_REMEMBERED` ids, the one with the
+    oldest timestamp is removed, and every delivery that is no younger counts as stale, so none is
+    accepted twice. After a restart, one that is accepted twice costs one more listing.
     """
 
     def __init__(
@@ -98,7 +97,7 @@ class SigningSender:
         self._secret = secret.encode()
         self._headers = headers
         self._clock = clock
-        self._taken: set[bytes] = set()
+        self._accepted: set[bytes] = set()
         self._by_age: list[tuple[int, bytes]] = []
         self._forgotten_up_to = 0
 
@@ -139,31 +138,31 @@ class SigningSender:
         return Delivery(delivery_id, int(timestamp)), timestamp, signature
 
     def _refuse_stale(self, delivery: Delivery) -> None:
-        forgotten = delivery.timestamp <= self._forgotten_up_to and not self.has_taken(delivery)
+        forgotten = delivery.timestamp <= self._forgotten_up_to and not self.has_accepted(delivery)
         if forgotten or abs(self._clock() - delivery.timestamp) > WINDOW_S:
             raise NotAuthenticError(
                 f"{self._headers.timestamp} is not within {WINDOW_S} s of this machine's clock"
             )
 
-    def has_taken(self, delivery: Delivery) -> bool:
+    def has_accepted(self, delivery: Delivery) -> bool:
         """Whether this very delivery has had its effect."""
-        return delivery.delivery_id in self._taken
+        return delivery.delivery_id in self._accepted
 
-    def take(self, delivery: Delivery) -> None:
+    def accept(self, delivery: Delivery) -> None:
         """Remember that a delivery has had its effect."""
-        if self.has_taken(delivery):
+        if self.has_accepted(delivery):
             return
         too_old = self._clock() - WINDOW_S
         while self._by_age and self._by_age[0][0] < too_old:
             self._forget_oldest()
-        self._taken.add(delivery.delivery_id)
+        self._accepted.add(delivery.delivery_id)
         heapq.heappush(self._by_age, (delivery.timestamp, delivery.delivery_id))
         if self.remembered > MAX_REMEMBERED:
             self._forgotten_up_to = self._forget_oldest()
 
     def _forget_oldest(self) -> int:
         timestamp, delivery_id = heapq.heappop(self._by_age)
-        self._taken.discard(delivery_id)
+        self._accepted.discard(delivery_id)
         return timestamp
 
 
@@ -187,11 +186,11 @@ class TokenSender:
         if not hmac.compare_digest(self._shown, _header(headers, "authorization")):
             raise NotAuthenticError("the token after `Authorization: Bearer` is another one")
 
-    def has_taken(self, delivery: Delivery) -> bool:  # noqa: ARG002 - nothing tells them apart
-        """Whether this very delivery has had its effect: nobody knows."""
+    def has_accepted(self, delivery: Delivery) -> bool:  # noqa: ARG002 - nothing tells them apart
+        """Return False: its deliveries have no ids."""
         return False
 
-    def take(self, delivery: Delivery) -> None:
+    def accept(self, delivery: Delivery) -> None:
         """Remember nothing."""
 
 

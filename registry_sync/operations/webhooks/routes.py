@@ -1,6 +1,6 @@
-"""The webhooks: who may say that the registry has changed, and is believed that much and no more.
+"""The webhooks: authenticated hints that the registry has changed.
 
-Each is answered 202 at once; what it leads to happens after that. What is refused has no effect.
+A delivery is answered 202 at once; the registry is listed afterwards. A refused one has no effect.
 Event loop only.
 """
 
@@ -43,7 +43,7 @@ _log = structlog.get_logger("registry_sync.operations.webhooks")
 
 @dataclass(frozen=True, slots=True)
 class WebhookSecrets:
-    """What each sender has to know; empty: that webhook is not there."""
+    """The secret of each sender; without one, the webhook does not exist."""
 
     mlflow: str = ""
     s3: str = ""
@@ -60,7 +60,7 @@ def build_webhooks(
     """Return every webhook whose secret is set.
 
     Args:
-        secrets: What each sender has to know.
+        secrets: The secret of each sender.
         hint: Says that a model may have changed, or with None that anything may; returns at once.
         tracking_uri: The registry that is followed: tells what an object in S3 belongs to.
         clock: Epoch seconds.
@@ -93,19 +93,19 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
         raise error
     detail = f"{request.method} {request.url.path} is no webhook whose secret is set on this node"
     code = "method_not_allowed" if error.status_code == 405 else "route_not_found"  # noqa: PLR2004 - HTTP's
-    return problem(error.status_code, code, error.detail, detail, error.headers)
+    return problem(error.status_code, code, detail, error.headers)
 
 
 class _RefusedError(Exception):
     """A delivery that has no effect, and its answer."""
 
-    def __init__(self, status: int, code: str, title: str, detail: str) -> None:
+    def __init__(self, status: int, code: str, detail: str) -> None:
         super().__init__(detail)
-        self.answer = problem(status, code, title, detail)
+        self.answer = problem(status, code, detail)
 
 
 class Webhook:
-    """One of them. `receive` is its route.
+    """One webhook; `receive` is its route.
 
     Attributes:
         sender: The one that may call it.
@@ -130,15 +130,15 @@ class Webhook:
         self._complained_at = float("-inf")
 
     async def receive(self, request: Request) -> Response:
-        """Take a delivery, once, or refuse it."""
+        """Accept a delivery, once, or refuse it."""
         try:
-            self._take(request, await request.body())
+            self._accept(request, await request.body())
         except _RefusedError as refused:
             self.complain(str(refused))
             return refused.answer
         return Response(status_code=202)
 
-    def _take(self, request: Request, body: bytes) -> None:
+    def _accept(self, request: Request, body: bytes) -> None:
         """Hint at what a delivery is about, unless it has done so before.
 
         It is remembered only after that: one that failed halfway may be repeated. Nothing is
@@ -146,21 +146,21 @@ class Webhook:
         """
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             detail = "the body of a webhook must come as it is, without a content encoding"
-            raise _RefusedError(415, "unsupported_media_type", "Unsupported Media Type", detail)
+            raise _RefusedError(415, "unsupported_media_type", detail)
         try:
             delivery = self.sender.check(request.headers, body)
-            if self.sender.has_taken(delivery):
+            if self.sender.has_accepted(delivery):
                 self._note(repeated=self.state.repeated + 1)
                 return
             hinted = self._read(body)
         except NotAuthenticError as error:
-            raise _RefusedError(401, "not_authentic", "Unauthorized", str(error)) from error
+            raise _RefusedError(401, "not_authentic", str(error)) from error
         except UnreadableBodyError as error:
-            raise _RefusedError(400, "unreadable_body", "Bad Request", str(error)) from error
+            raise _RefusedError(400, "unreadable_body", str(error)) from error
         models = (None,) if hinted is None else sorted(hinted)
         for model in models:
             self._hint(model)
-        self.sender.take(delivery)
+        self.sender.accept(delivery)
         self._note(accepted=self.state.accepted + 1, accepted_at=self._clock())
         _log.info("webhook.accepted", webhook=self.name, models=models)
 

@@ -113,7 +113,7 @@ async def test_json_says_the_same_and_acts_on_no_terminal() -> None:
 
 
 async def test_errors_are_escaped() -> None:
-    done = await told("freeze", said=problem(409, "refused", "Conflict", EVIL))
+    done = await told("freeze", said=problem(409, "refused", EVIL))
     assert done.exit_code == 1
     assert acting(done.output) == set()
     assert SHOWN in done.output
@@ -125,7 +125,7 @@ async def test_an_error_does_not_repeat_what_the_command_was_given(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", OF_ENVIRONMENT)
     detail = f"a proxy was sent {TOKEN}, and {OF_ENVIRONMENT}"
-    said = problem(403, "refused", "Forbidden", detail)
+    said = problem(403, "refused", detail)
     done = await told("--token", TOKEN, "freeze", said=said)
     assert done.exit_code == 1
     assert done.stderr == f"a proxy was sent {WITHHELD}, and {WITHHELD}\n"
