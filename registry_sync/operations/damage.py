@@ -1,4 +1,4 @@
-"""What of this node's files and copies was found damaged, and what becomes of it."""
+"""Damaged files and copies of this node, as sentences for operators."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Protocol
 from registry_sync.planning import admissible_digest, is_quarantined
 from registry_sync.reconcile import NodeView
 
-_MOST_TOLD = 20
+_MOST_SHOWN = 20
 _SHORT = 19
-"""Characters of a digest that people tell apart: its kind, and twelve more."""
+"""Characters of a short digest: its kind, and twelve more."""
 
 
 class _DamagedFile(Protocol):
@@ -29,11 +29,11 @@ def read_damage(view: NodeView) -> list[str]:
     node = view.gateway
     files = [_file("gateway", one) for one in (node.damaged_files if node else ())]
     files += [_file("control plane", one) for one in view.damaged_files()]
-    told = [f"{_names(view, digest)}: {why}" for digest, why in sorted(copies(view).items())]
-    more = len(told) - _MOST_TOLD
+    damaged = [f"{_names(view, digest)}: {why}" for digest, why in sorted(copies(view).items())]
+    more = len(damaged) - _MOST_SHOWN
     if more > 0:
-        told[_MOST_TOLD:] = [f"{more} more copies of this node are damaged"]
-    return [*files, *told]
+        damaged[_MOST_SHOWN:] = [f"{more} more copies of this node are damaged"]
+    return [*files, *damaged]
 
 
 def copies(view: NodeView) -> dict[str, str]:
@@ -66,7 +66,7 @@ def _prospect(view: NodeView, comes_again: bool) -> str:
 
 
 def _names(view: NodeView, digest: str) -> str:
-    """Return the versions that have these bytes, as far as is known."""
+    """Return the known versions with these bytes."""
     node = view.gateway
     pins = view.ledger.accepted.values()
     names = {f"{one.model}/{one.version}" for one in pins if one.digest == digest}

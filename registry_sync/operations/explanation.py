@@ -1,4 +1,4 @@
-"""What a model's selectors mean on this node, and why: the decision, told to an operator."""
+"""The explanation of a model's selectors on this node, for operators."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from registry_sync.operations.state import (
 from registry_sync.planning import explain
 from registry_sync.reconcile import NodeView
 
-_TOLD_ATTEMPTS = 8
+_SHOWN_ATTEMPTS = 8
 _SEARCHED_ATTEMPTS = 200
 _STATES = {
-    VersionState.REGISTERED: "its bytes are not on this node: they come when it is asked for",
+    VersionState.REGISTERED: "its bytes are not on this node: they are fetched on demand",
     VersionState.FETCHING: "its bytes are being fetched",
     VersionState.AVAILABLE: "its verified bytes are on this node",
 }
 
 
 async def explain_model(view: NodeView, model: str, selector: Selector | None) -> ExplainAnswer:
-    """Return what a selector of a model means here, or every alias of it, and why.
+    """Explain a model's selector or, with None, every alias.
 
     Raises:
         UnknownError: Neither the registry nor this node knows it.
@@ -39,13 +39,13 @@ async def explain_model(view: NodeView, model: str, selector: Selector | None) -
     if state is None:
         raise unknown_model(view, model)
     if selector is None:
-        told = [explain_alias(view, model, alias.alias) for alias in state.aliases]
+        explained = [explain_alias(view, model, alias.alias) for alias in state.aliases]
     elif selector.kind is SelectorKind.VERSION:
-        told = [explain_version(view, model, selector.version or 0)]
+        explained = [explain_version(view, model, selector.version or 0)]
     else:
         _must_have(state, selector)
-        told = [explain_alias(view, model, selector.text)]
-    attempts, ledger_error = await _attempts(view, model, told if selector else None)
+        explained = [explain_alias(view, model, selector.text)]
+    attempts, ledger_error = await _attempts(view, model, explained if selector else None)
     return ExplainAnswer(
         model=model,
         listed_at=view.listed_at,
@@ -53,8 +53,8 @@ async def explain_model(view: NodeView, model: str, selector: Selector | None) -
         gateway_error=view.gateway_error,
         ledger_error=ledger_error or view.ledger_error,
         frozen=frozen(view),
-        selectors=told,
-        versions=_concerned(view, state, told),
+        selectors=explained,
+        versions=_concerned(view, state, explained),
         fetches=fetches(view, model),
         doing=doing,
         attempts=attempts,
@@ -62,7 +62,7 @@ async def explain_model(view: NodeView, model: str, selector: Selector | None) -
 
 
 def unknown_model(view: NodeView, model: str) -> UnknownError:
-    """Return the error that says that neither the registry nor this node knows the model."""
+    """Return the error of a model that neither registry nor node knows."""
     problem = view.source_error
     return UnknownError(
         f"neither the registry nor this node knows a model {model!r}"
@@ -127,10 +127,10 @@ def _doing(view: NodeView, model: str, alias: str | None, version: int | None) -
 
 
 def explain_version(view: NodeView, model: str, number: int) -> Explained:
-    """Return how a version is on this node, and why.
+    """Explain the state of a version on this node.
 
     Raises:
-        UnknownError: Neither the registry nor this node has it, and no operator has it fetched.
+        UnknownError: Neither the registry nor this node has it, and no fetch is under way.
     """
     described = view.described.get(model)
     versions = described.versions if described else []
@@ -140,13 +140,13 @@ def explain_version(view: NodeView, model: str, number: int) -> Explained:
     if found is None and not doing and not failure:
         raise UnknownError(f"neither the registry nor this node has a version {number} of {model}")
     state = found.state if found else VersionState.REGISTERED
-    told = found.reason if found else "the registry's last listing does not have it"
+    listed_reason = found.reason if found else "the registry's last listing does not have it"
     return Explained(
         selector=str(number),
         version=number,
         digest=found.digest if found else None,
         why=state,
-        reason=told or _STATES.get(state, "it cannot be fetched for now"),
+        reason=listed_reason or _STATES.get(state, "it cannot be fetched for now"),
         doing=doing,
         failures=failure.count if failure else 0,
         failure=failure.reason if failure else None,
@@ -154,11 +154,13 @@ def explain_version(view: NodeView, model: str, number: int) -> Explained:
     )
 
 
-def _concerned(view: NodeView, state: ModelState, told: list[Explained]) -> list[CatalogueVersion]:
-    """Return the versions that are meant or wanted, and those that may not serve."""
+def _concerned(
+    view: NodeView, state: ModelState, explained: list[Explained]
+) -> list[CatalogueVersion]:
+    """Return the versions of explained selectors, and those that may not serve."""
     ledger = view.ledger
-    numbers = {n for one in told for n in (one.version, one.aspired, one.target)}
-    if any(one.selector.startswith("@") for one in told):
+    numbers = {n for one in explained for n in (one.version, one.aspired, one.target)}
+    if any(one.selector.startswith("@") for one in explained):
         numbers |= {version for model, version in ledger.quarantines if model == state.name}
         numbers |= {version for model, version, _ in ledger.rejections if model == state.name}
     return [
@@ -169,17 +171,17 @@ def _concerned(view: NodeView, state: ModelState, told: list[Explained]) -> list
 
 
 async def _attempts(
-    view: NodeView, model: str, told: list[Explained] | None
+    view: NodeView, model: str, explained: list[Explained] | None
 ) -> tuple[list[HistoryEntry], str | None]:
-    """Return what happened last, to the model or to what is told of it; and what is in the way."""
+    """Return the last history of the explained selectors, and the ledger's error or None."""
     try:
         history = await read_history(view, model, limit=_SEARCHED_ATTEMPTS)
     except LedgerError as error:
         return [], error.reason
     entries = history.entries
-    if told is not None:
-        words = {one.selector.removeprefix("@") for one in told}
-        numbers = {n for one in told for n in (one.version, one.aspired, one.target)}
+    if explained is not None:
+        words = {one.selector.removeprefix("@") for one in explained}
+        numbers = {n for one in explained for n in (one.version, one.aspired, one.target)}
         entries = [
             entry
             for entry in entries
@@ -187,4 +189,4 @@ async def _attempts(
             or (entry.alias is None and entry.version in numbers)
             or entry.model is None
         ]
-    return entries[:_TOLD_ATTEMPTS], None
+    return entries[:_SHOWN_ATTEMPTS], None

@@ -1,4 +1,4 @@
-"""What an operator sees: state and history, read from the node and the ledger."""
+"""State and history for operators, read from the node and the ledger."""
 
 from __future__ import annotations
 
@@ -28,18 +28,17 @@ from registry_sync.reconcile import Failure, NodeView, with_pauses
 async def state_document(
     view: NodeView, *, node_id: str, tracking_uri: str, webhooks: Sequence[WebhookState] = ()
 ) -> bytes:
-    """Return what the node follows, serves and is busy with, as the JSON of a `State`.
+    """Return the state of the node, as the JSON of a `State`.
 
-    There may be thousands of models: they are described and encoded a few at a time, so that
-    others have their turn. Each is as it is at that moment.
+    Thousands of models are encoded a few at a time, so that other tasks run in between.
     """
-    rest = _without_models(view, node_id, tracking_uri, webhooks)
+    head = _without_models(view, node_id, tracking_uri, webhooks)
     damaged = damage.copies(view)
     models = [
         _model(view, name, damaged).model_dump_json().encode()
         async for name in with_pauses(_names(view))
     ]
-    return b'%b,"models":[%b]}' % (rest[:-1], b",".join(models))
+    return b'%b,"models":[%b]}' % (head[:-1], b",".join(models))
 
 
 def _without_models(
@@ -69,13 +68,13 @@ def _without_models(
 
 
 def frozen(view: NodeView) -> FreezeState | None:
-    """Return since when no alias follows the registry; None: aliases follow it."""
+    """Return the freeze in force, or None."""
     found = view.ledger.freeze
     return FreezeState(asked_by=found.asked_by, at=found.at) if found else None
 
 
 def read_unwritten(view: NodeView) -> list[str]:
-    """Return a sentence for each thing that cannot be written: ledger, files, and what waits."""
+    """Return a sentence for each failed write: ledger, files, and backlog."""
     trouble = view.ledger_error
     ledger = [f"the ledger cannot be used: {trouble}"] if trouble else []
     files = [f"{one.name} {one.reason}" for one in view.not_yet_written()]
@@ -84,7 +83,7 @@ def read_unwritten(view: NodeView) -> list[str]:
 
 
 def fetches(view: NodeView, only: str | None = None) -> list[FetchState]:
-    """Return how far the fetches under way are: of one model, or of all."""
+    """Return the fetches under way, of one model or, with None, of all."""
     return [
         FetchState(
             model=one.model,
@@ -109,7 +108,7 @@ def _store(view: NodeView) -> StoreState:
 
 
 def _names(view: NodeView) -> list[str]:
-    """Return the models that the registry, the gateway or an operator's hold knows, sorted."""
+    """Return the models of registry, gateway and holds, sorted."""
     held = {model for model, _ in view.ledger.holds}
     listed = view.aspired.models
     return sorted({*view.described, *listed, *view.served(), *held})
@@ -134,7 +133,7 @@ def _is_known(view: NodeView, model: str) -> bool:
 
 
 def _with_damage(aliases: list[AliasState], damaged: Mapping[str, str]) -> list[AliasState]:
-    """Say of aliases whose bytes are damaged on this node that they are."""
+    """Return the aliases, with the reason of damaged bytes."""
     found = [(one, damaged.get(one.digest or "")) for one in aliases]
     return [one.model_copy(update={"reason": why}) if why else one for one, why in found]
 
@@ -169,23 +168,23 @@ def _alias(view: NodeView, snapshot: Snapshot, model: str, alias: str) -> AliasS
 
 
 _OF_BYTES = frozenset({Why.QUARANTINED, Why.REJECTED, Why.FROZEN, Why.AWAITS_WINDOW, Why.UNSTAMPED})
-"""What may stand between an alias and a version whose number it has: that was made anew."""
+"""Reasons that keep an alias from a version that was made anew under its number."""
 
 
 def _why_not(view: NodeView, model: str, alias: str, found: Explanation) -> str | None:
-    """Say why an alias is not where the registry wants it; None: it is, or it is under way."""
+    """Return why an alias differs from the registry, or None if it does not, or moves."""
     if found.why is Why.FAILING:
         return found.reason
     if found.why is Why.UNDER_WAY:
         failure = last_failure(view, model, alias, found)
         return failure.reason if failure else None
     there = found.active == found.aspired and found.why not in _OF_BYTES
-    told = not there and found.why not in (Why.FOLLOWS, Why.GONE, Why.UNKNOWN)
-    return found.reason if told else None
+    is_shown = not there and found.why not in (Why.FOLLOWS, Why.GONE, Why.UNKNOWN)
+    return found.reason if is_shown else None
 
 
 def last_failure(view: NodeView, model: str, alias: str, found: Explanation) -> Failure | None:
-    """Return what failed last on an alias's way to its target."""
+    """Return the last failure of an alias's steps to its target, or None."""
     if found.target is None:
         return view.failure("retire", model, alias)
     subjects = (
@@ -214,14 +213,14 @@ def _work(view: NodeView) -> list[Work]:
 
 
 def model_state(view: NodeView, name: str) -> ModelState | None:
-    """Return one model; None: neither the registry nor this node knows it."""
+    """Return one model, or None if neither registry nor node knows it."""
     return _model(view, name, damage.copies(view)) if _is_known(view, name) else None
 
 
 async def read_history(view: NodeView, model: str | None, *, limit: int) -> History:
-    """Return what happened to a model, or to all, newest first.
+    """Return the history of a model or, with None, of all, newest first.
 
-    What happened to the whole node is part of either.
+    Both include the history of the whole node.
 
     Raises:
         LedgerError: The ledger does not answer.
@@ -230,14 +229,14 @@ async def read_history(view: NodeView, model: str | None, *, limit: int) -> Hist
     tried = await view.attempts(model, limit=limit)
     decided = await view.decisions(model, limit=limit)
     entries = [_moved(one) for one in moved]
-    # What was completed is told once: by the entry that says from where to where, or by whom.
-    entries += [_tried(one) for one in tried if (one.action, one.outcome) not in _TOLD]
+    # A completed change is shown once: by the entry with both versions, or with its initiator.
+    entries += [_tried(one) for one in tried if (one.action, one.outcome) not in _SHOWN_BY_OTHERS]
     entries += [_decided(one) for one in decided]
     entries.sort(key=lambda entry: entry.at, reverse=True)
     return History(entries=entries[:limit])
 
 
-_TOLD = frozenset(
+_SHOWN_BY_OTHERS = frozenset(
     {("activate", "complete"), ("end_hold", "complete"), ("allow_digest", "complete")}
 )
 

@@ -31,33 +31,32 @@ MAX_WEBHOOK_BYTES = 2**20
 MAX_OPERATORS_BYTES = 2**16
 TCP_LIMITS = ConnectionLimits(most=64, idle_s=10.0, head_s=10.0, read_s=30.0)
 LOCAL_LIMITS = ConnectionLimits(most=32, idle_s=75.0, head_s=10.0, read_s=30.0)
-"""The operators' own share, whatever comes over TCP."""
+"""Reserved for operators, apart from TCP."""
 FILES_OF_WORK = 512
-"""What the work takes of the open files, none of which a connection may have: some 200 of the 16
-threads that bring bytes, each with a file and the connections of its parts; 130 of the connections
-to storage that are kept open; 16 of calls of the registry at once, 16 to the gateway; 30 of the
-ledger's connections and their files; 12 of builds; and what a process has anyway."""
+"""Open files reserved for the work: 200 for the 16 threads that fetch and verify, each with a file
+and the connections of its parts; 130 for idle connections to storage; 16 for the registry; 16 for
+the gateway; 30 for the ledger; 12 for builds; and those of any process."""
 _FEWEST = 4
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerLimits:
-    """How many connections each listener has, and for how long."""
+    """The limits of connections, by listener."""
 
     tcp: ConnectionLimits = TCP_LIMITS
     local: ConnectionLimits = LOCAL_LIMITS
 
     @property
     def files(self) -> int:
-        """How many files the connections of both can have open, of those turned away too."""
+        """Open files of both listeners' connections, refused ones included."""
         return 2 * (self.tcp.most + self.local.most)
 
     def within(self, open_files: int) -> ListenerLimits:
-        """Return as many of the connections as fit beside the work, in the same proportion.
+        """Return limits that leave files for the work, in the same proportion.
 
         Args:
-            open_files: How many files the process may have open. Where not even the work fits, a
-                few connections are left: operators see what is wrong by them.
+            open_files: The process's limit of open files. A few connections always remain, so that
+                operators can see what is wrong.
         """
         share = min(1.0, max(0, open_files - FILES_OF_WORK) / self.files)
         tcp, local = (max(_FEWEST, int(one.most * share)) for one in (self.tcp, self.local))
@@ -65,34 +64,34 @@ class ListenerLimits:
 
 
 class _NotAuthenticRefusedError(RefusedError):
-    """The request does not come from a caller who may make it."""
+    """The request is not authentic."""
 
     status = 401
     code = "not_authentic"
 
 
 class _TokenMissingError(_NotAuthenticRefusedError):
-    """The request does not show the operators' token."""
+    """The request lacks the operators' token."""
 
     lines = "www-authenticate: Bearer\r\n"
 
 
 class _OperatorsRefusedError(RefusedError):
-    """Operators have no way in over TCP on this node."""
+    """This node has no token, so operators are refused over TCP."""
 
     status = 403
     code = "operators_refused"
 
 
 class OperationsService:
-    """Hands webhooks on, and everything else only with the operators' token.
+    """Serves webhooks, and every other route only with the operators' token.
 
-    The operators' routes are closed by default: one that is added is guarded without being named.
-    A request is authenticated by its head before its body is read, as far as the head tells.
+    A new route of operators is guarded without being named. A request is authenticated by its head
+    before its body is read, as far as the head suffices.
     """
 
     def __init__(self, *, webhooks: Iterable[Webhook], operators: ASGIApp, token: str) -> None:
-        """Store. ``token`` empty: operators are refused."""
+        """With an empty ``token``, operators are refused."""
         known = tuple(webhooks)
         self._by_path = {f"/webhooks/{one.name}".encode(): one for one in known}
         self._webhooks = AsgiService(
@@ -104,7 +103,7 @@ class OperationsService:
         self._token = token
 
     def expect(self, exchange: Exchange, length: int | None) -> Body:
-        """Return what takes a body that has not come whole.
+        """Return the reader of a body that has not arrived completely.
 
         Raises:
             RefusedError: The caller is not authentic, or the body will be too large.
@@ -112,7 +111,7 @@ class OperationsService:
         return self._admitted(exchange).expect(exchange, length)
 
     def begin(self, exchange: Exchange) -> None:
-        """Begin with a request that is here as a whole."""
+        """Serve a request that has arrived completely."""
         try:
             service = self._admitted(exchange)
         except RefusedError as error:
@@ -121,14 +120,14 @@ class OperationsService:
             service.begin(exchange)
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
-        """Answer with a problem; a webhook takes note of it."""
+        """Answer with a problem; a webhook counts it."""
         webhook = self._webhook(exchange)
         if webhook is not None:
             webhook.complain(str(error))
         self._operators.refuse(exchange, error)
 
     def end(self) -> None:
-        """Wait for nothing any more."""
+        """End both services."""
         self._webhooks.end()
         self._operators.end()
 
@@ -136,10 +135,10 @@ class OperationsService:
         return self._by_path.get(exchange.url.partition(b"?")[0])
 
     def _admitted(self, exchange: Exchange) -> Service:
-        """Return what serves a request.
+        """Return the service of a request.
 
         Raises:
-            RefusedError: The head shows that its caller may not make it.
+            RefusedError: The head is not authentic.
         """
         if not exchange.url.startswith(_WEBHOOKS):
             self._check_token(exchange.fields)
@@ -159,14 +158,13 @@ class OperationsService:
     def _check_token(self, fields: Mapping[bytes, bytes]) -> None:
         if not self._token:
             raise _OperatorsRefusedError(
-                "over TCP operators need a token, and this node has none: set "
+                "operators need a token over TCP, and this node has no token: set "
                 "REGISTRY_SYNC_OPERATIONS_TOKEN, or use `registry-gateway` on the node itself"
             )
         shown = fields.get(b"authorization", b"")
         if not hmac.compare_digest(shown, b"Bearer " + self._token.encode()):
             raise _TokenMissingError(
-                "the operators' token is missing or another one: send it as "
-                "`Authorization: Bearer …`"
+                "the operators' token is missing or wrong: send it as `Authorization: Bearer …`"
             )
 
 
@@ -183,7 +181,7 @@ def tcp_server(
 
 
 def local_server(operators: ASGIApp, limits: ConnectionLimits = LOCAL_LIMITS) -> Server:
-    """Return the server of the Unix socket, whose callers are this node's own user."""
+    """Return the server of the Unix socket, which only the node's user can open."""
     return Server(_operators_service(operators), Connections(limits), drain_timeout_s=_DRAIN_S)
 
 
@@ -198,7 +196,7 @@ def tcp_socket(host: str, port: int) -> Iterator[socket.socket]:
     """Listen on an address for the block.
 
     Raises:
-        StartError: It cannot be listened on.
+        StartError: The address cannot be bound.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:

@@ -1,7 +1,7 @@
-"""Decisions of operators: each is recorded and answered at once, with what the node does about it.
+"""Decisions of operators: each is recorded and answered at once, with its explanation.
 
-No decision waits for its outcome. A decision that cannot be carried out, as is known at once, is
-refused, and nothing changes.
+No decision waits for its outcome. One that cannot be carried out is refused, if that is known, and
+nothing changes.
 """
 
 from registry_sync.operations.decisions.freezing import freeze, read_freeze, unfreeze

@@ -8,12 +8,12 @@ from registry_sync.reconcile import NodeView, Operators
 
 
 def read_freeze(view: NodeView) -> FreezeAnswer:
-    """Return whether the node is frozen, and which aliases move all the same."""
+    """Return the freeze in force, and the models whose aliases still move."""
     return FreezeAnswer(frozen=frozen(view), changed=False, moving=view.moving())
 
 
 async def freeze(view: NodeView, operators: Operators) -> FreezeAnswer:
-    """Let no alias follow the registry from now on; those that are moving already arrive."""
+    """Stop all aliases from following the registry; moves under way are completed."""
     changed = frozen(view) is None
     not_recorded = await operators.freeze()
     update = {"changed": changed, "not_recorded": not_recorded}

@@ -1,4 +1,4 @@
-"""What a hold of an operator says, and why its target cannot serve."""
+"""Holds of operators, and the check of their targets."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def new_hold(
     of_creation: str | None,
     lasting: bool = False,
 ) -> Hold:
-    """Return an operator's decision of now: an alias (``key``) stays at these bytes.
+    """Return an operator's hold of an alias (``key``) at these bytes, made now.
 
     Args:
-        view: Knows where the registry points the alias now.
+        view: Has the registry's alias.
         key: Model and alias.
-        version: Where it stays.
-        digest: The bytes that are meant.
-        of_creation: The creation of the version that is meant; None: unknown.
+        version: The target.
+        digest: The target's digest.
+        of_creation: The target's creation, or None if unknown.
         lasting: See `Hold`.
     """
     aspired = aspired_version(view.aspired, *key)
@@ -43,10 +43,10 @@ def new_hold(
 
 
 def must_be_able(view: NodeView, hold: Hold) -> None:
-    """Refuse a hold whose target cannot serve, as is known by now.
+    """Refuse a hold whose target is known to be unable to serve.
 
     Raises:
-        CannotServeError: It cannot.
+        CannotServeError: The message says why.
     """
     active = view.active_of(hold.model).get(hold.alias)
     if active and (active.version, active.digest) == (hold.target_version, hold.target_digest):

@@ -18,11 +18,11 @@ from registry_sync.reconcile import NodeView, Operators
 
 
 async def pin(view: NodeView, operators: Operators, request: PinRequest) -> PinAnswer:
-    """Pin an alias. Bytes that have never been here are fetched first, and nothing is pinned yet.
+    """Pin an alias, if the version's digest is known; else only fetch its bytes.
 
     Raises:
         UnknownError: Neither the registry nor this node knows the alias.
-        CannotServeError: The version may not serve here, as things are.
+        CannotServeError: The version may not serve on this node now.
     """
     key = (request.model, request.alias)
     active = view.active_of(request.model).get(request.alias)
@@ -54,10 +54,10 @@ def _must_be_known(view: NodeView, key: tuple[str, str]) -> None:
     model, alias = key
     active = view.active_of(model)
     listed = view.aspired.models.get(model)
-    words = {*listed.aliases, *listed.unfollowed} if listed else set()
-    if alias in words or alias in active or key in view.ledger_of(model).holds:
+    names = {*listed.aliases, *listed.unfollowed} if listed else set()
+    if alias in names or alias in active or key in view.ledger_of(model).holds:
         return
-    known = sorted({*words, *active})
+    known = sorted({*names, *active})
     raise UnknownError(
         f"{model} has no alias {alias!r}, it has: {', '.join(known)}"
         if known
@@ -80,7 +80,7 @@ def _must_be_admissible(view: NodeView, request: PinRequest) -> None:
 
 
 def _digest(view: NodeView, request: PinRequest) -> str | None:
-    """Return what the version's bytes must be, or were here; None: nobody has seen them."""
+    """Return the version's expected or accepted digest, or None if it has neither."""
     ledger = view.ledger
     listed = find(view.aspired, request.model, request.version)
     if listed is not None:
@@ -90,7 +90,7 @@ def _digest(view: NodeView, request: PinRequest) -> str | None:
 
 
 def _creation(view: NodeView, request: PinRequest) -> str | None:
-    """Return the creation whose bytes those are; None: unknown."""
+    """Return the creation of that digest, or None if unknown."""
     ledger = view.ledger
     listed = find(view.aspired, request.model, request.version)
     known = ledger.accepted.get((request.model, request.version))
@@ -101,7 +101,7 @@ async def unpin(view: NodeView, operators: Operators, request: UnpinRequest) -> 
     """Let an alias follow the registry again, after a pin or a rollback.
 
     Raises:
-        NotHeldError: It does.
+        NotHeldError: It follows the registry already.
     """
     key = (request.model, request.alias)
     hold = view.ledger_of(request.model).holds.get(key)

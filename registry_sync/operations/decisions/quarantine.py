@@ -1,4 +1,4 @@
-"""What is quarantined, and how an operator has it checked once more, or accepts it."""
+"""Quarantined versions: their listing, another verification, and their acceptance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from registry_sync.reconcile import NodeView, Operators
 
 
 def read_quarantines(view: NodeView) -> Quarantines:
-    """Return what is quarantined on this node, the newest first."""
+    """Return the quarantines of this node, newest first."""
     found = view.ledger.quarantines.values()
     newest_first = sorted(found, key=lambda one: one.at, reverse=True)
     return Quarantines(quarantines=[_state(view, one) for one in newest_first])
@@ -49,12 +49,12 @@ def _state(view: NodeView, one: Quarantine) -> QuarantineState:
 
 
 def accept(view: NodeView, operators: Operators, request: QuarantineRequest) -> QuarantineAnswer:
-    """Accept the bytes of a version as they were found altered: fetched and checked against that.
+    """Accept the altered bytes of a version, once they are fetched and verified again.
 
-    Until these very bytes are here, and can be read, what was accepted before counts.
+    Until then the digest that was accepted before stays.
 
     Raises:
-        NotQuarantinedError: There is nothing to accept.
+        NotQuarantinedError: The version is not quarantined.
         CannotServeError: No acceptance ends this quarantine.
     """
     listed = find(view.aspired, request.model, request.version)
@@ -70,13 +70,13 @@ def accept(view: NodeView, operators: Operators, request: QuarantineRequest) -> 
 async def retry_quarantine(
     view: NodeView, operators: Operators, request: QuarantineRequest
 ) -> QuarantineAnswer:
-    """Release a quarantine, and have the bytes fetched and checked once more.
+    """End a quarantine, and fetch and verify the bytes once more.
 
-    It says nothing of what they must be: wrong ones are quarantined again.
+    The expected digest stays: wrong bytes are quarantined again.
 
     Raises:
-        NotQuarantinedError: There is nothing to release.
-        LedgerError: The ledger does not take it: nothing has changed.
+        NotQuarantinedError: The version is not quarantined.
+        LedgerError: The ledger did not record it; nothing has changed.
     """
     of = (request.model, request.version)
     if of not in view.ledger_of(request.model).quarantines:
@@ -93,7 +93,7 @@ def _fetched(
     *,
     accepts: str | None = None,
 ) -> QuarantineAnswer:
-    """Have a version fetched and checked once more; ``accepts`` as in `Operators.fetch`."""
+    """Fetch and verify a version once more; ``accepts`` as in `Operators.fetch`."""
     answer = QuarantineAnswer(model=request.model, version=request.version, explained=[])
     if find(view.aspired, request.model, request.version) is None:
         update = {"outcome": "ended", "reason": "the registry no longer lists it"}

@@ -1,4 +1,4 @@
-"""Have the aliases that want a rejected version try it once more."""
+"""Another attempt for the aliases of a rejected version."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from registry_sync.reconcile import NodeView, Operators
 
 
 async def retry(view: NodeView, operators: Operators, request: RetryRequest) -> RetryAnswer:
-    """Release the rejections of a version, and have the aliases that want it try it again.
+    """End the rejections of a version, so that its aliases try it again.
 
-    What failed on live traffic is no longer held away from the version either. A version that
-    fails again is rejected again.
+    Holds of automatic rollbacks from it end too. A version that fails again is rejected again.
 
     Raises:
-        NotRejectedError: There is nothing to try again.
-        LedgerError: The ledger does not take it.
+        NotRejectedError: The version is not rejected.
+        LedgerError: The ledger did not record it.
     """
     key = (request.model, request.version)
     if not _is_rejected(view, key):
@@ -36,7 +35,7 @@ def _is_rejected(view: NodeView, key: tuple[str, int]) -> bool:
 
 
 def _held_away(view: NodeView, key: tuple[str, int]) -> list[Hold]:
-    """Return the holds by which the gateway's rule keeps aliases away from a version."""
+    """Return the holds of automatic rollbacks from a version."""
     return [
         hold
         for hold in view.ledger_of(key[0]).holds.values()
@@ -45,7 +44,7 @@ def _held_away(view: NodeView, key: tuple[str, int]) -> list[Hold]:
 
 
 def _concerned(view: NodeView, key: tuple[str, int]) -> list[Explained]:
-    """Return what became of the aliases that the registry points at a version."""
+    """Explain the aliases that the registry points at a version."""
     model, version = key
     listed = view.aspired.models.get(model)
     aliases = listed.aliases if listed else {}
@@ -55,7 +54,7 @@ def _concerned(view: NodeView, key: tuple[str, int]) -> list[Explained]:
 
 
 def _why_not(view: NodeView, key: tuple[str, int]) -> str:
-    """Say what stands in the way of a version instead, if anything does."""
+    """Return why a version cannot be retried, with another obstacle if there is one."""
     model, version = key
     for one in _concerned(view, key):
         if one.why != Why.FOLLOWS:

@@ -1,4 +1,4 @@
-"""Put an alias back: hold it at what it pointed at before."""
+"""Rollback of an alias: a hold at its previous version."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _SEARCHED_ACTIVATIONS = 200
 async def roll_back(
     view: NodeView, operators: Operators, request: RollbackRequest
 ) -> RollbackAnswer:
-    """Hold the alias at its target, until the registry moves it from where it points now.
+    """Hold the alias at its target until the registry moves it.
 
     Raises:
-        NothingToRollBackError: There is no such alias, or nothing before.
-        CannotServeError: The target may not serve here, as things are.
+        NothingToRollBackError: The alias does not exist, or has no previous version.
+        CannotServeError: The target may not serve on this node now.
     """
     active = _active(view, request)
     target = await _target(view, request, active)
@@ -46,14 +46,14 @@ async def roll_back(
         raise CannotServeError(predecessor_is_over(active.version))
     must_be_able(view, target)
     key = (request.model, request.alias)
-    standing = view.ledger_of(request.model).holds.get(key)
+    former = view.ledger_of(request.model).holds.get(key)
     not_recorded = await operators.hold(target)
     return RollbackAnswer(
         model=request.model,
         alias=request.alias,
         from_version=active.version,
         to_version=target.target_version,
-        was_pinned=standing is not None and standing.lasting,
+        was_pinned=former is not None and former.lasting,
         explained=[explain_alias(view, *key)],
         not_recorded=not_recorded,
     )
@@ -79,7 +79,7 @@ async def _target(view: NodeView, request: RollbackRequest, active: ActiveAlias)
 
 
 def _as_it_is_now(view: NodeView, model: str, version: int) -> tuple[str, str | None]:
-    """Return what a version's bytes must be, which may be others than were here; and of when."""
+    """Return the digest that a version must have now, and its creation."""
     ledger = view.ledger
     listed = find(view.aspired, model, version)
     if listed is not None and (expected := expected_digest(listed, ledger)):
@@ -93,7 +93,7 @@ def _as_it_is_now(view: NodeView, model: str, version: int) -> tuple[str, str | 
 
 
 async def _previous(view: NodeView, active: ActiveAlias) -> tuple[int, str, str | None]:
-    """Return what the alias pointed at before what it points at now, and of which creation."""
+    """Return the previous version of the alias, its digest and creation."""
     unread = None
     try:
         history = await view.activations(active.model, active.alias, limit=_SEARCHED_ACTIVATIONS)
@@ -102,7 +102,7 @@ async def _previous(view: NodeView, active: ActiveAlias) -> tuple[int, str, str 
     found = before(history, active.version)
     if found is not None:
         return found.version, found.digest, found.creation
-    # What was rolled back from is no place to go back to. A hold tells where the history is lost.
+    # A version that was rolled back from is no target. A hold shows that if the history is lost.
     hold = view.ledger.holds.get((active.model, active.alias))
     held = hold is not None and not hold.lasting
     left = {one.previous_version for one in history if _goes_back(one)}
@@ -110,9 +110,9 @@ async def _previous(view: NodeView, active: ActiveAlias) -> tuple[int, str, str 
     if held or version is None or version in left or active.previous_digest is None:
         name = f"{active.model}@{active.alias}"
         raise NothingToRollBackError(
-            f"{name} has pointed at nothing else before"
+            f"{name} has no previous version"
             if unread is None
-            else f"what {name} pointed at before is in the ledger only ({unread}): name the "
+            else f"the previous version of {name} is in the ledger only ({unread}): name the "
             "version with --to"
         )
     of = creation_of_bytes(view.ledger, active.model, version, active.previous_digest)
@@ -120,14 +120,14 @@ async def _previous(view: NodeView, active: ActiveAlias) -> tuple[int, str, str 
 
 
 def before(history: Sequence[Activation], version: int) -> Activation | None:
-    """Return the activation to go back to from ``version``; None: there is none.
+    """Return the activation to return to from ``version``, or None.
 
-    What was rolled back from is no place to go back to, until something else activates it again:
-    after a rollback from 3 to 2, going back once more means 1; and after 4 was promoted, 2.
+    A version that was rolled back from is no target until it is activated again: after a rollback
+    from 3 to 2, another rollback means 1; and after a promotion of 4, it means 2.
 
     Args:
         history: Newest first.
-        version: What is active.
+        version: The active version.
     """
     trail: list[Activation] = []
     for one in reversed(history):
@@ -147,8 +147,8 @@ def _goes_back(one: Activation) -> bool:
 
 
 def _gone_back(trail: list[Activation], back: Activation) -> list[Activation]:
-    """Return what is left of a trail, oldest first, once an operator has gone to ``back``."""
-    places = [place for place, one in enumerate(trail) if one.version == back.version]
-    kept = trail[: places[-1] + 1] if places else trail
+    """Return a trail, oldest first, after the rollback ``back``."""
+    found = [at for at, one in enumerate(trail) if one.version == back.version]
+    kept = trail[: found[-1] + 1] if found else trail
     left = {back.previous_version, *(one.version for one in trail[len(kept) :])}
     return [one for one in kept if one.version == back.version or one.version not in left]

@@ -1,4 +1,4 @@
-"""Look at one model now: list the registry, and let nothing of the model wait."""
+"""List the registry now, and retry every step of a model."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from registry_sync.reconcile import NodeView, Operators
 
 
 def sync(view: NodeView, operators: Operators, model: str) -> SyncAnswer:
-    """Have the registry listed, and everything of the model tried again, now.
+    """List the registry and retry every step of the model, now.
 
-    A freeze counts: what an operator asks to look at is not what an operator asks to promote.
+    A freeze stays in force: a sync is no promotion.
     """
     operators.sync(model)
     state = model_state(view, model)
