@@ -15,23 +15,24 @@ from gateway.contract import CatalogueVersion
 class ListedVersions(Sequence[CatalogueVersion]):
     """A sequence of versions that decodes each on access. Immutable once made."""
 
-    __slots__ = ("_documents",)
+    __slots__ = ("_decoded", "_documents")
 
     def __init__(self, versions: Iterable[CatalogueVersion] = ()) -> None:
-        """Keep a document of each version."""
         self._documents: dict[int, str] = {}
+        self._decoded: dict[int, CatalogueVersion] = {}
         for version in versions:
             self.add(version)
 
     def add(self, version: CatalogueVersion) -> None:
         """Append a version, while the sequence is being made."""
-        # A field that an older control plane left out stays out.
         self._documents[version.version] = version.model_dump_json(exclude_unset=True)
 
     def of(self, number: int) -> CatalogueVersion | None:
-        """Return the version of this number, or None if it is not listed."""
-        document = self._documents.get(number)
-        return None if document is None else CatalogueVersion.model_validate_json(document)
+        """Return the version of this number, or None if it is not listed. Kept once decoded."""
+        known = self._decoded.get(number)
+        if known is None and (document := self._documents.get(number)) is not None:
+            known = self._decoded[number] = CatalogueVersion.model_validate_json(document)
+        return known
 
     def document(self, number: int) -> str | None:
         """Return the document of a version, for comparisons, or None if it is not listed."""
@@ -40,10 +41,6 @@ class ListedVersions(Sequence[CatalogueVersion]):
     def has(self, number: int) -> bool:
         """Whether a version is listed. Decodes none."""
         return number in self._documents
-
-    def numbers(self) -> Iterable[int]:
-        """Return the numbers of all versions. Decodes none."""
-        return self._documents.keys()
 
     def __iter__(self) -> Iterator[CatalogueVersion]:
         """Decode the versions one by one."""

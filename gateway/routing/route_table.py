@@ -6,7 +6,7 @@ resolves by the second. A lookup uses one snapshot from start to end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -32,14 +32,20 @@ from gateway.errors import (
     ModelLoadingError,
     ModelNotFoundError,
     NoDefaultVersionError,
-    RegistryUnavailableError,
-    VersionDeletedError,
     VersionNotFoundError,
-    VersionQuarantinedError,
 )
-from gateway.routing.lazy_versions import ListedVersions
+from gateway.routing.catalogue_index import (
+    LOADING_RETRY_AFTER_S,
+    CatalogueIndex,
+    added,
+    has_bytes,
+    model_of_active,
+    refuse_unservable,
+    unlisted,
+    versions_of,
+    why_gone,
+)
 
-LOADING_RETRY_AFTER_S = 2.0
 _MOST_REFUSED_OF_ALIAS = 16
 _NO_POLICY = Policy()
 
@@ -67,109 +73,6 @@ class Route:
         object.__setattr__(self, "ref", ArtifactRef(self.model, self.version, self.digest or ""))
 
 
-class _Versions:
-    """The versions of a catalogue's models, by model and number. Decoded ones are kept."""
-
-    def __init__(
-        self,
-        models: Mapping[str, CatalogueModel],
-        known: dict[tuple[str, int], CatalogueVersion] | None = None,
-    ) -> None:
-        self._models = models
-        self._known = {} if known is None else known
-
-    def with_model(self, models: Mapping[str, CatalogueModel], name: str) -> _Versions:
-        """Return the versions of other models, of which only ``name`` differs from these."""
-        own = {*_numbers(self._models.get(name)), *_numbers(models.get(name))}
-        known = self._known.copy()
-        for number in own:
-            known.pop((name, number), None)
-        return _Versions(models, known)
-
-    def get(self, key: tuple[str, int]) -> CatalogueVersion | None:
-        known = self._known.get(key)
-        if known is None and key[0] in self._models:
-            known = _listed(self._models[key[0]].versions, key[1])
-            if known is not None:
-                self._known[key] = known
-        return known
-
-    def differs(self, other: _Versions, key: tuple[str, int]) -> bool:
-        """Whether another catalogue lists a version differently. Decodes none."""
-        return self._document(key) != other._document(key)
-
-    def _document(self, key: tuple[str, int]) -> str | CatalogueVersion | None:
-        if key[0] not in self._models:
-            return None
-        versions = self._models[key[0]].versions
-        if isinstance(versions, ListedVersions):
-            return versions.document(key[1])
-        return _listed(versions, key[1])
-
-
-def _listed(versions: Sequence[CatalogueVersion], number: int) -> CatalogueVersion | None:
-    if isinstance(versions, ListedVersions):
-        return versions.of(number)
-    return next((entry for entry in versions if entry.version == number), None)
-
-
-def _lists(versions: Sequence[CatalogueVersion], number: int) -> bool:
-    if isinstance(versions, ListedVersions):
-        return versions.has(number)
-    return any(entry.version == number for entry in versions)
-
-
-def _numbers(model: CatalogueModel | None) -> Iterable[int]:
-    if model is None:
-        return ()
-    versions = model.versions
-    if isinstance(versions, ListedVersions):
-        return versions.numbers()
-    return [entry.version for entry in versions]
-
-
-def has_bytes(entry: CatalogueVersion, digest: str) -> bool:
-    """Whether these are the verified bytes of a version as it is in the registry now.
-
-    A version that was deleted and made anew has the number of its predecessor.
-    """
-    if "accepted_digest" not in entry.model_fields_set:
-        return True  # an older control plane does not send it
-    return entry.accepted_digest == digest
-
-
-@dataclass(frozen=True, slots=True)
-class _Index:
-    """A catalogue by name. Built once for each, and kept while only aliases move."""
-
-    models: Mapping[str, CatalogueModel]
-    versions: _Versions
-
-    @classmethod
-    def of(cls, catalogue: Catalogue | None) -> _Index:
-        models = {model.name: model for model in (catalogue.models if catalogue else ())}
-        return cls(models, _Versions(models))
-
-    def with_model(self, name: str, model: CatalogueModel | None) -> _Index:
-        """Return the index with one model replaced, or removed if it is None.
-
-        Only references are copied: microseconds for thousands of models.
-        """
-        models = dict(self.models)
-        if model is None:
-            models.pop(name, None)
-        else:
-            models[name] = model
-        return _Index(models, self.versions.with_model(models, name))
-
-    def describes(self, ref: ArtifactRef) -> bool:
-        """Whether a version is listed with these bytes, and so with their tags and environment."""
-        entry = self.versions.get(ref[:2])
-        if entry is None or entry.state is VersionState.DELETED:
-            return False
-        return has_bytes(entry, ref.digest)
-
-
 @dataclass(frozen=True)
 class RouteTable:
     """An immutable snapshot of everything that this node can route.
@@ -193,8 +96,8 @@ class RouteTable:
     )
 
     @cached_property
-    def _index(self) -> _Index:
-        return _Index.of(self.catalogue)
+    def _index(self) -> CatalogueIndex:
+        return CatalogueIndex.of(self.catalogue)
 
     @property
     def targets(self) -> frozenset[ArtifactRef]:
@@ -239,27 +142,16 @@ class RouteTable:
         if entry is not None:
             return entry
         if name in self._active_of:
-            return self._model_from_active(name)
+            actives = self._active_of[name].values()
+            return model_of_active(name, actives, remembered=not self._is_complete)
         if self._is_complete:
             raise ModelNotFoundError(f"there is no registered model {name!r}")
-        raise self._unlisted(f"model {name!r}")
+        raise unlisted(self.catalogue, f"model {name!r}")
 
     @property
     def _is_complete(self) -> bool:
         """Whether the catalogue has everything that the registry has."""
         return self.catalogue is not None and self.catalogue.complete
-
-    def _unlisted(self, what: str) -> RegistryUnavailableError:
-        """Return the refusal for something that the registry may have."""
-        if self.catalogue is None:
-            why = "no catalogue has reached this gateway yet: is the control plane running?"
-        elif self.catalogue.source_error is not None:
-            why = f"the registry has not been listed: {self.catalogue.source_error}"
-        else:
-            why = "the control plane is listing the registry for the first time"
-        return RegistryUnavailableError(
-            f"{what} is not known on this node: {why}", retry_after_s=LOADING_RETRY_AFTER_S
-        )
 
     def models(self) -> list[CatalogueModel]:
         """Return every listed or active model, sorted by name."""
@@ -275,7 +167,7 @@ class RouteTable:
         listed = self._index.models.get(model)
         if version is None:
             return listed is not None or bool(active)
-        if listed is not None and _lists(listed.versions, version):
+        if listed is not None and versions_of(listed).has(version):
             return True
         return any(entry.version == version for entry in active.values())
 
@@ -287,15 +179,15 @@ class RouteTable:
             VersionNotFoundError: The version is unknown.
             RegistryUnavailableError: The registry, which may have it, was never listed.
         """
-        entry = self._index.versions.get((model, version))
+        entry = self._index.entry(model, version)
         if entry is not None:
             return entry
         known = self.model(model)
-        entry = _listed(known.versions, version)
+        entry = versions_of(known).of(version)
         if entry is not None:
             return entry
         if known.remembered:
-            raise self._unlisted(f"version {version} of model {model!r}")
+            raise unlisted(self.catalogue, f"version {version} of model {model!r}")
         raise VersionNotFoundError(f"model {model!r} has no version {version}")
 
     def policy_of(self, ref: ArtifactRef) -> Policy:
@@ -309,14 +201,14 @@ class RouteTable:
         listed = self._index.models.get(ref.model)
         if listed is None:
             return _NO_POLICY
-        entry = self._index.versions.get(ref[:2])
+        entry = self._index.entry(ref.model, ref.version)
         return listed.policy.with_own(entry.policy if entry else None)
 
     def is_out_of_reach(self, ref: ArtifactRef) -> bool:
         """Whether no caller can mean these bytes: no alias and no listed version has them."""
         if self.is_target(ref):
             return False
-        entry = self._index.versions.get(ref[:2])
+        entry = self._index.entry(ref.model, ref.version)
         return self._is_complete if entry is None else not has_bytes(entry, ref.digest)
 
     def environment_of(self, ref: ArtifactRef) -> Environment:
@@ -324,7 +216,7 @@ class RouteTable:
         kept = self._kept(ref)
         if kept is not None and kept.environment is not None:
             return kept.environment
-        entry = self._index.versions.get(ref[:2])
+        entry = self._index.entry(ref.model, ref.version)
         return entry.environment if entry is not None else Environment()
 
     def _kept(self, ref: ArtifactRef) -> ActiveAlias | None:
@@ -356,7 +248,7 @@ class RouteTable:
             return f"it was rolled back from version {back.version} before: {refused.reason}"
         if (gone := self.why_gone(back)) is not None:
             return gone
-        entry = self._index.versions.get(back[:2])
+        entry = self._index.entry(back.model, back.version)
         if entry is None:
             return None
         if entry.rejected:
@@ -372,23 +264,17 @@ class RouteTable:
 
         Without a catalogue, None.
         """
-        version, entry = ref.version, self._index.versions.get(ref[:2])
+        entry = self._index.entry(ref.model, ref.version)
         if entry is None and not self._is_complete:
             return None
-        if entry is None or entry.state is VersionState.DELETED:
-            return f"the registry no longer has version {version}"
-        if entry.state is VersionState.QUARANTINED:
-            return f"version {version} may not serve: {entry.reason}"
-        if entry.expected_digest not in (None, ref.digest):
-            return f"version {version} has other bytes in the registry now"
-        return None
+        return why_gone(entry, ref)
 
     def without_copy(self, model: str, version: int) -> Route | None:
         """Return the route to replicas of a version whose copy is not on this node.
 
         It names the expected digest. None if that is unknown, or its replicas may not serve.
         """
-        entry = self._index.versions.get((model, version))
+        entry = self._index.entry(model, version)
         if entry is None or entry.expected_digest is None or entry.rejected:
             return None
         if entry.state in (VersionState.QUARANTINED, VersionState.DELETED):
@@ -408,8 +294,8 @@ class RouteTable:
         described keeps their present policy and environment.
         """
         if self.catalogue is not None and not catalogue.complete:
-            catalogue = _added(self.catalogue, catalogue)
-        return self._with_index(_Index.of(catalogue), catalogue, self.active)
+            catalogue = added(self.catalogue, catalogue)
+        return self._with_index(CatalogueIndex.of(catalogue), catalogue, self.active)
 
     def with_model(self, name: str, model: CatalogueModel | None) -> RouteTable:
         """Return the table with one model replaced in its catalogue, or removed if it is None."""
@@ -422,15 +308,16 @@ class RouteTable:
         return self._with_index(index, catalogue, {key: self.active[key] for key in of_model})
 
     def _with_index(
-        self, after: _Index, catalogue: Catalogue, concerned: Mapping[AliasRef, ActiveAlias]
+        self,
+        after: CatalogueIndex,
+        catalogue: Catalogue,
+        concerned: Mapping[AliasRef, ActiveAlias],
     ) -> RouteTable:
         """Return the table with another catalogue; only these active aliases may be concerned."""
-        before, keeping = self._index, {}
+        keeping = {}
         for key, active in concerned.items():
             served = active.ref
-            if not before.versions.differs(after.versions, served[:2]):
-                continue
-            if before.describes(served) and not after.describes(served):
+            if self._index.ceases_to_describe(served, after):
                 own = {
                     "environment": self.environment_of(served),
                     "policy": self.policy_of(served).model_copy(update={"problems": []}),
@@ -517,7 +404,7 @@ class RouteTable:
             if AliasRef(model, alias) in self.active or alias in entry.aliases:
                 return self._by_alias(model, alias)
         if entry.remembered:
-            raise self._unlisted(f"a default version of model {model!r}")
+            raise unlisted(self.catalogue, f"a default version of model {model!r}")
         raise NoDefaultVersionError(
             f"model {model!r} has no alias {self.default_alias!r} and no activated version; "
             "name a version, or set the alias in the registry"
@@ -530,11 +417,11 @@ class RouteTable:
         known = self.model(model)
         aspired = known.aliases.get(alias)
         if aspired is None and known.remembered:
-            raise self._unlisted(f"alias {alias!r} of model {model!r}")
+            raise unlisted(self.catalogue, f"alias {alias!r} of model {model!r}")
         if aspired is None:
             raise AliasNotFoundError(f"model {model!r} has no alias {alias!r}")
         entry = self.version(model, aspired)
-        self._refuse_unservable(model, entry)
+        refuse_unservable(model, entry)
         if entry.rejected:
             raise ModelLoadFailedError(
                 f"alias {alias!r} of model {model!r} is not active on this node: version "
@@ -548,28 +435,15 @@ class RouteTable:
         )
 
     def _by_version(self, model: str, version: int) -> Route:
-        listed = self._index.versions.get((model, version))
+        listed = self._index.entry(model, version)
         for active in self._active_of.get(model, {}).values():
             # Bytes that serve an alias serve callers by number too, even if the registry has other
             # bytes now. But a version that was made anew is another one: its callers wait.
             if active.version == version and (listed is None or has_bytes(listed, active.digest)):
                 return self._route(model, version, active.digest)
         entry = self.version(model, version)
-        self._refuse_unservable(model, entry)
+        refuse_unservable(model, entry)
         return self._route(model, version, entry.digest)
-
-    def _refuse_unservable(self, model: str, entry: CatalogueVersion) -> None:
-        name = f"version {entry.version} of model {model!r}"
-        if entry.state is VersionState.QUARANTINED:
-            raise VersionQuarantinedError(f"{name} is quarantined: {entry.reason}")
-        if entry.state is VersionState.DELETED and entry.digest is None:
-            raise VersionDeletedError(f"{name} was deleted in the registry")
-        if entry.state is VersionState.FAILED and entry.digest is None:
-            raise ModelLoadFailedError(
-                f"{name} could not be fetched: {entry.reason}",
-                retry_after_s=LOADING_RETRY_AFTER_S,
-                not_fetched=(model, entry.version),
-            )
 
     def _route(self, model: str, version: int, digest: str | None) -> Route:
         return Route(
@@ -579,39 +453,3 @@ class RouteTable:
             generation=self.generation,
             timeout_s=self.policy_of(ArtifactRef(model, version, digest or "")).timeout_s,
         )
-
-    def _model_from_active(self, name: str) -> CatalogueModel:
-        """Return a model from its active aliases alone."""
-        active = self.active_of(name)
-        versions = {
-            entry.version: CatalogueVersion(
-                version=entry.version, state=VersionState.AVAILABLE, digest=entry.digest
-            )
-            for entry in active.values()
-        }
-        return CatalogueModel(
-            name=name,
-            versions=[versions[key] for key in sorted(versions)],
-            remembered=not self._is_complete,
-        )
-
-
-def _added(present: Catalogue, news: Catalogue) -> Catalogue:
-    """Return a catalogue with the models of an incomplete one added.
-
-    A listed model replaces a remembered one, never the other way round.
-    """
-    models = {model.name: model for model in present.models}
-    for model in news.models:
-        known = models.get(model.name)
-        if known is None or known.remembered or not model.remembered:
-            models[model.name] = model
-    return present.model_copy(
-        update={
-            "models": [models[name] for name in sorted(models)],
-            "writer": news.writer,
-            "epoch": news.epoch,
-            "listed_at": news.listed_at or present.listed_at,
-            "source_error": news.source_error,
-        }
-    )
