@@ -13,7 +13,7 @@ from gateway.contract import Nack
 from gateway.errors import GatewayError, RolloutRefusedError
 from gateway.http import catalogue, control, health
 from gateway.http.predict import BodyLimits, Predictions, declare_predictions, request_id_of
-from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
+from gateway.http.problems import MEDIA_TYPE, problem_of, render, retry_after, status_of
 from gateway.http.services import Services, attach
 from gateway.settings import (
     BODY_TIMEOUT_S,
@@ -102,19 +102,12 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     """Answer an unknown route or method with a problem."""
     if not isinstance(error, HTTPException):
         raise error
-    body = {
-        "type": "about:blank",
-        "title": error.detail,
-        "status": error.status_code,
-        "detail": f"{request.method} {request.url.path}: {error.detail}",
-        "code": {404: "route_not_found", 405: "method_not_allowed"}.get(
-            error.status_code, "http_error"
-        ),
-        "request_id": request.state.request_id,
-    }
+    status, detail = error.status_code, f"{request.method} {request.url.path}: {error.detail}"
+    code = {404: "route_not_found", 405: "method_not_allowed"}.get(status, "http_error")
+    body = problem_of(status, code, detail, request.state.request_id)
     return Response(
         orjson.dumps(body),
-        status_code=error.status_code,
+        status_code=status,
         media_type=MEDIA_TYPE,
         headers=dict(error.headers or {}),
     )
@@ -123,14 +116,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 async def _invalid_request(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
-    body = {
-        "type": "about:blank",
-        "title": "Unprocessable Entity",
-        "status": 422,
-        "detail": _where(error),
-        "code": "invalid_input",
-        "request_id": request.state.request_id,
-    }
+    body = problem_of(422, "invalid_input", _where(error), request.state.request_id)
     return Response(orjson.dumps(body), status_code=422, media_type=MEDIA_TYPE)
 
 

@@ -31,6 +31,11 @@ from gateway.system import in_slices
 from gateway.system.logs import for_public
 
 router = APIRouter(tags=["catalogue"])
+_OF_LOADED = (
+    "peak_bytes", "batching", "joined_rows", "answers", "python", "frameworks", "call_path",
+    "warm_up", "expected_answers", "durations_s",
+)  # fmt: skip
+"""What is shown of a worker's report of its load, as it is; None before that."""
 
 
 @router.get("/models")
@@ -294,17 +299,8 @@ def _replica(resident: Resident) -> dict[str, Any]:
         "pid": resident.replica.pid,
         "in_flight": resident.replica.in_flight,
         "resident_bytes": resident.bytes,
-        "peak_bytes": loaded.peak_bytes if loaded else None,
         "gpu_bytes": resident.replica.gpu_bytes if loaded else None,
-        "batching": loaded.batching if loaded else None,
+        **{name: getattr(loaded, name, None) for name in _OF_LOADED},
         "batching_reason": _public(loaded.batching_reason) if loaded else None,
-        "joined_rows": loaded.joined_rows if loaded else None,
-        "answers": loaded.answers if loaded else None,
-        "python": loaded.python if loaded else None,
-        "frameworks": loaded.frameworks if loaded else None,
-        "call_path": loaded.call_path if loaded else None,
         "call_path_reason": _public(loaded.call_path_reason) if loaded else None,
-        "warm_up": loaded.warm_up if loaded else None,
-        "expected_answers": loaded.expected_answers if loaded else None,
-        "durations_s": loaded.durations_s if loaded else None,
     }

@@ -84,20 +84,24 @@ def status_of(error: GatewayError | RefusedError) -> int:
 
 def problem(error: GatewayError | RefusedError, request_id: str) -> dict[str, Any]:
     """Return the problem of an error."""
-    status = status_of(error)
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": _detail(error),
-        "code": error.code,
-        "request_id": request_id,
-    }
+    body = problem_of(status_of(error), error.code, _detail(error), request_id)
     if isinstance(error, _WITH_DETAILS) and error.details:
         body["errors"] = [
             {"row": row, "field": field, "reason": reason} for row, field, reason in error.details
         ]
     return body
+
+
+def problem_of(status: int, code: str, detail: str, request_id: str) -> dict[str, Any]:
+    """Return a problem without extensions of its own."""
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+    }
 
 
 def _detail(error: GatewayError | RefusedError) -> str:

@@ -52,23 +52,21 @@ class Telemetry:
         self.errors = self._counter(
             "errors", "Prediction requests that were answered with an error.", (*by_version, "code")
         )
-        self.latency = Histogram(
-            "gateway_request_seconds",
+        self.latency = self._histogram(
+            "request_seconds",
             "Seconds from a request's last body byte to its answer.",
             by_version,
-            buckets=_LATENCY_BUCKETS_S,
-            registry=self.registry,
+            _LATENCY_BUCKETS_S,
         )
         self.loads = self._counter("loads", "Workers that became ready.", by_version)
         self.load_failures = self._counter(
             "load_failures", "Workers that did not become ready.", (*by_version, "failure")
         )
-        self.load_seconds = Histogram(
-            "gateway_load_seconds",
+        self.load_seconds = self._histogram(
+            "load_seconds",
             "Seconds to start a worker, check, load and warm.",
             by_version,
-            buckets=_LOAD_BUCKETS_S,
-            registry=self.registry,
+            _LOAD_BUCKETS_S,
         )
         self.evictions = self._counter("evictions", "Workers that made room.", by_version)
         self.deaths = self._counter(
@@ -78,39 +76,34 @@ class Telemetry:
             "swaps", "Aliases that were pointed at another version.", ("model", "alias")
         )
         self.rollbacks = self._counter("rollbacks", "Automatic rollbacks.", ("model", "alias"))
-        self.resident_bytes = Gauge(
-            "gateway_resident_bytes",
+        self.resident_bytes = self._gauge(
+            "resident_bytes",
             "Private memory of a version's worker, as it measured itself.",
             by_version,
-            registry=self.registry,
         )
-        self.workers = Gauge(
-            "gateway_replicas", "Workers of any state.", ("state",), registry=self.registry
-        )
-        self.connections = Gauge(
-            "gateway_connections", "Open connections of callers.", registry=self.registry
-        )
-        self.leases = Gauge(
-            "gateway_leases", "Leases on workers, of all versions.", registry=self.registry
-        )
-        self.in_flight = Gauge(
-            "gateway_in_flight", "Prediction requests in flight.", registry=self.registry
-        )
-        self.in_flight_bytes = Gauge(
-            "gateway_in_flight_bytes", "Bytes of requests and answers.", registry=self.registry
-        )
-        self.generation = Gauge(
-            "gateway_route_generation", "Generation of the route table.", registry=self.registry
-        )
-        self.control_plane_up = Gauge(
-            "gateway_control_plane_up",
+        self.workers = self._gauge("replicas", "Workers of any state.", ("state",))
+        self.connections = self._gauge("connections", "Open connections of callers.")
+        self.leases = self._gauge("leases", "Leases on workers, of all versions.")
+        self.in_flight = self._gauge("in_flight", "Prediction requests in flight.")
+        self.in_flight_bytes = self._gauge("in_flight_bytes", "Bytes of requests and answers.")
+        self.generation = self._gauge("route_generation", "Generation of the route table.")
+        self.control_plane_up = self._gauge(
+            "control_plane_up",
             "1 while the control plane is heard, 0 when it has been silent for 15 s.",
-            registry=self.registry,
         )
         self._series: dict[tuple[str, int], VersionSeries] = {}
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(f"gateway_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(f"gateway_{name}", text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]
+    ) -> Histogram:
+        full_name = f"gateway_{name}"
+        return Histogram(full_name, text, labels, buckets=buckets, registry=self.registry)
 
     def series(self, model: str, version: int) -> VersionSeries:
         """Return the series of a version that the route table knows."""

@@ -56,7 +56,6 @@ class Rollout:
         standby_timeout_s: float,
         stage_wait_s: float,
     ) -> None:
-        """Set up. Both limits in seconds: see `Staging`."""
         self._node = node
         self._residents = residents
         self._table_file = table_file

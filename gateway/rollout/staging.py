@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import get_args
 
 import structlog
+from cachetools import LRUCache
 
 from gateway.contract import (
     LATEST,
@@ -50,7 +50,7 @@ class Staging:
         self._stages: dict[str, asyncio.Task[None]] = {}
         self._standbys: dict[str, StageRequest] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._outcomes: OrderedDict[str, StageOutcome] = OrderedDict()
+        self._outcomes: LRUCache[str, StageOutcome] = LRUCache(_REMEMBERED_STAGES)
 
     def start(self, request: StageRequest) -> StageAck:
         """Begin to bring a standby up. A second request with the same id changes nothing."""
@@ -214,6 +214,4 @@ class Staging:
             }
         )
         self._outcomes[request.stage_id] = outcome
-        while len(self._outcomes) > _REMEMBERED_STAGES:
-            self._outcomes.popitem(last=False)
         self._node.report(outcome)

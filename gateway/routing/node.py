@@ -83,16 +83,7 @@ class Node:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start with a table; the control plane counts as heard now.
-
-        Args:
-            node_id: Kept in the node's folder.
-            boot_id: New with every start.
-            table: The table at the start.
-            libraries: The mark of the installed libraries, or None if it is unknown.
-            clock: Epoch seconds.
-            monotonic: Monotonic seconds.
-        """
+        """Start with a table; the control plane counts as heard now."""
         self.node_id = node_id
         self.boot_id = boot_id
         self.libraries = libraries

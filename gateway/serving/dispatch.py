@@ -47,16 +47,7 @@ class Dispatcher:
         load_budget_s: float,
         max_waiting: int,
     ) -> None:
-        """Start without calls.
-
-        Args:
-            node: The route table, and the state of the control plane.
-            residents: The replicas.
-            live_tallies: Counts the requests of versions that do not load.
-            request_timeout_s: The time-out of models whose tags set none.
-            load_budget_s: The longest wait for a load; not part of the time-out.
-            max_waiting: The most requests that wait for one alias or one version.
-        """
+        """Start without calls. ``load_budget_s`` is not part of a request's time-out."""
         self._node = node
         self._residents = residents
         self._live_tallies = live_tallies

@@ -46,12 +46,7 @@ class KeptProofs:
     """Proofs by artifact and environment. Event loop only."""
 
     def __init__(self, folder: Path, damaged: DamagedFiles | None = None) -> None:
-        """Start empty.
-
-        Args:
-            folder: Of the files; made with the first one.
-            damaged: Receives what the disk refuses.
-        """
+        """Start empty. ``damaged`` receives what the disk refuses."""
         self._folder = folder
         self._damaged = damaged or DamagedFiles()
         self._known: OrderedDict[str, Proof] = OrderedDict()

@@ -64,14 +64,6 @@ class LoadOrders:
     def __init__(
         self, node: Node, artifacts: Path, limits: WorkerLimits, proofs: KeptProofs | None = None
     ) -> None:
-        """Prepare to answer.
-
-        Args:
-            node: Has the route table.
-            artifacts: The folder of the artifact store.
-            limits: What each worker may use.
-            proofs: Earlier proofs, or None.
-        """
         self._node = node
         self._artifacts = artifacts
         self._limits = limits

@@ -66,14 +66,7 @@ class Resolution:
     def __init__(
         self, node: Node, residents: ResidentSet, *, load_budget_s: float, max_waiting: int
     ) -> None:
-        """Start without waiting calls.
-
-        Args:
-            node: Its route table, and what it wants of the control plane.
-            residents: Tells which versions have a ready replica.
-            load_budget_s: The longest wait.
-            max_waiting: The most calls that wait for one alias or one version.
-        """
+        """Start without waiting calls; ``max_waiting`` of them for one alias or version."""
         self._node = node
         self._residents = residents
         self._load_budget_s = load_budget_s

@@ -47,7 +47,6 @@ class Supervisor:
         stuck_grace_s: float,
         idle_s: float,
     ) -> None:
-        """Prepare to run. ``idle_s``: when an idle on-demand version ends, in seconds."""
         self._residents = residents
         self._load_orders = load_orders
         self._table_file = table_file

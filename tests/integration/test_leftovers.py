@@ -79,7 +79,7 @@ def test_a_process_that_took_the_id_of_another_is_left_alone(
     found = start("")
     looked = iter([True])
     monkeypatch.setattr(
-        leftovers, "_is_left", lambda pid, life: pid == found and next(looked, False)
+        leftovers, "_is_left", lambda life, pid: pid == found and next(looked, False)
     )
     assert end_leftovers(own) == 0
     assert is_alive(found)
@@ -135,7 +135,7 @@ def test_a_gateway_ends_at_its_start_what_its_last_life_left(
     second = gateway()
     wait_until_ended(left)
     wait_until_ended(forkserver)
-    assert re.search(r'"leftovers\.ended"', (tmp_path / "log").read_text())
+    assert re.search(r'"leftovers\.stopped"', (tmp_path / "log").read_text())
     assert mark_of(until(lambda: forkserver_of(second.pid), "it has a forkserver")) != mark
 
 

@@ -9,15 +9,14 @@ are left alone.
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from gateway.serving.replica import process_session
 
 MARK = "REGISTRY_GATEWAY_LIFE"
 _PARTS = 4
-_ROUNDS = 5
-"""A process may fork between two rounds; each round finds fewer that can."""
 _MOST_BYTES = 1024 * 1024
 _PROC = Path("/proc")
 
@@ -65,26 +64,10 @@ def end_leftovers(own: Life) -> int:
 
     Blocking. Does not wait for their ends.
     """
-    killed: set[int] = set()
-    for _ in range(_ROUNDS):
-        found = [pid for pid in _pids() if pid not in killed and _is_left(pid, own)]
-        if not found:
-            break
-        killed.update(pid for pid in found if _kill(pid, own))
-    return len(killed)
+    return process_session.end_all(partial(_is_left, own))
 
 
-def _pids() -> Iterator[int]:
-    user = os.geteuid()
-    for folder in _PROC.iterdir():
-        try:
-            if folder.name.isdecimal() and folder.stat().st_uid == user:
-                yield int(folder.name)
-        except OSError:
-            continue
-
-
-def _is_left(pid: int, own: Life) -> bool:
+def _is_left(own: Life, pid: int) -> bool:
     life = None if pid == own.pid else _life_of(pid)
     return (
         life is not None
@@ -95,31 +78,17 @@ def _is_left(pid: int, own: Life) -> bool:
 
 
 def _life_of(pid: int) -> Life | None:
+    folder = _PROC / str(pid)
     try:
-        with (_PROC / str(pid) / "environ").open("rb") as file:
+        if folder.stat().st_uid != os.geteuid():
+            return None
+        with (folder / "environ").open("rb") as file:
             environ = file.read(_MOST_BYTES)
     except OSError:
         return None
     prefix = f"{MARK}=".encode()
     marks = (part[len(prefix) :] for part in environ.split(b"\0") if part.startswith(prefix))
     return Life.read(next(marks, b"").decode("ascii", "replace"))
-
-
-def _kill(pid: int, own: Life) -> bool:
-    """Kill a process if it is still a leftover: its id may have been reused."""
-    try:
-        process = os.pidfd_open(pid)
-    except OSError:
-        return False
-    try:
-        if not _is_left(pid, own):
-            return False
-        signal.pidfd_send_signal(process, signal.SIGKILL)
-    except OSError:
-        return False
-    finally:
-        os.close(process)
-    return True
 
 
 def _started(pid: int) -> int | None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable
 
 _ROUNDS = 5
-"""A member may fork between two rounds; each round finds fewer that can."""
+"""A process may fork between two rounds; each round finds fewer that can."""
 
 
 def end(leader: int, pidfd: int) -> None:
@@ -35,21 +35,24 @@ def end(leader: int, pidfd: int) -> None:
     # Before the worker leads its group, only the pidfd reaches it.
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    end_all(lambda pid: _is_member(pid, leader))
+
+
+def end_all(is_meant: Callable[[int], bool]) -> int:
+    """Kill every process that ``is_meant`` selects; return their number.
+
+    Raises:
+        OSError: No descriptor is free.
+    """
     killed: set[int] = set()
     for _ in range(_ROUNDS):
-        found = [pid for pid in _members(leader) if pid not in killed]
+        # One system call per process of the machine.
+        pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())  # noqa: PTH208  # a path for each is most of the cost
+        found = [pid for pid in pids if pid not in killed and is_meant(pid)]
         if not found:
-            return
-        for pid in found:
-            _kill(pid, leader)
-        killed.update(found)
-
-
-def _members(leader: int) -> Iterator[int]:
-    """Yield the processes of a session: one system call per process of the machine."""
-    for name in os.listdir("/proc"):  # noqa: PTH208  # a path for each process is most of the cost
-        if name.isdecimal() and _is_member(int(name), leader):
-            yield int(name)
+            break
+        killed.update(pid for pid in found if _kill(pid, is_meant))
+    return len(killed)
 
 
 def _is_member(pid: int, leader: int) -> bool:
@@ -59,18 +62,21 @@ def _is_member(pid: int, leader: int) -> bool:
         return False
 
 
-def _kill(pid: int, leader: int) -> None:
-    """Kill a process if it is still a member: its id may have been reused."""
+def _kill(pid: int, is_meant: Callable[[int], bool]) -> bool:
+    """Kill a process if it is still meant: its id may have been reused."""
     try:
         process = os.pidfd_open(pid)
     except OSError:
-        return
+        return False
     try:
-        if _is_member(pid, leader):
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(process, signal.SIGKILL)
+        if not is_meant(pid):
+            return False
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    except OSError:
+        return False
     finally:
         os.close(process)
+    return True
 
 
 def _is_gone(pidfd: int) -> bool:

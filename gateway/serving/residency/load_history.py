@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from cachetools import LRUCache
 
 from gateway.contract import ArtifactRef
 from gateway.errors import ModelLoadFailedError
@@ -79,8 +80,8 @@ class LoadHistory:
         """
         self._clock = clock
         self.longest_life_s = longest_life_s
-        self._entries: OrderedDict[ArtifactRef, _Entry] = OrderedDict()
-        self._model_bytes: OrderedDict[str, int] = OrderedDict()
+        self._entries: LRUCache[ArtifactRef, _Entry] = LRUCache(_REMEMBERED)
+        self._model_bytes: LRUCache[str, int] = LRUCache(_REMEMBERED)
         self._last_load_s = _UNKNOWN_LOAD_S
 
     # --- cost -------------------------------------------------------------------------------------
@@ -94,9 +95,6 @@ class LoadHistory:
         entry.load_s, entry.failures = seconds, 0
         self._last_load_s = seconds
         self._model_bytes[key.model] = entry.peak_bytes
-        self._model_bytes.move_to_end(key.model)
-        if len(self._model_bytes) > _REMEMBERED:
-            self._model_bytes.popitem(last=False)
 
     def bytes_of(self, key: ArtifactRef) -> int | None:
         """Return the size of the last replica when it became ready, or None if there was none."""
@@ -184,12 +182,8 @@ class LoadHistory:
     def forgive(self, key: ArtifactRef) -> None:
         """Remove failures and deaths, for a new try."""
         if (entry := self._entries.get(key)) is not None:
-            self._entries[key] = _Entry(
-                bytes=entry.bytes,
-                peak_bytes=entry.peak_bytes,
-                load_s=entry.load_s,
-                heat=entry.heat,
-                heat_at=entry.heat_at,
+            self._entries[key] = replace(
+                entry, failures=0, deaths=[], death="", message="", until=0.0, callers_wait=False
             )
 
     def pause_left_s(self, key: ArtifactRef) -> float:
@@ -219,9 +213,7 @@ class LoadHistory:
         return left_s
 
     def _entry(self, key: ArtifactRef) -> _Entry:
-        """Return the entry of a version as the newest; remove the oldest beyond the bound."""
-        entry = self._entries.setdefault(key, _Entry())
-        self._entries.move_to_end(key)
-        if len(self._entries) > _REMEMBERED:
-            self._entries.popitem(last=False)
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = _Entry()
         return entry

@@ -46,7 +46,7 @@ from gateway.serving.residency.decision import (
 from gateway.serving.residency.lease import Lease
 from gateway.serving.residency.load_history import LoadHistory
 from gateway.serving.residency.replica_pool import ReplicaPool, Resident
-from gateway.serving.residency.standbys import Standby, Standbys, displaced
+from gateway.serving.residency.standbys import Standby, displaced
 from gateway.serving.residency.waiters import Demand
 from gateway.system import release_all
 
@@ -85,7 +85,7 @@ class LoadQueue:
     def __init__(
         self,
         pool: ReplicaPool,
-        standbys: Standbys,
+        standbys: dict[str, Standby],
         *,
         limits: ResidentLimits,
         requirements: Requirements,
@@ -96,20 +96,7 @@ class LoadQueue:
         take: Callable[[Resident], Lease],
         on_change: Callable[[], None],
     ) -> None:
-        """Start empty; see `ResidentSet` for the limits.
-
-        Args:
-            pool: The replicas, whose owner this queue is.
-            standbys: The staged versions.
-            limits: The most replicas, and the most bytes, the forkserver's included.
-            requirements: Answers about versions.
-            load_history: Sizes, load times and pauses.
-            loads_at_once: The most quick loads under way; at least 2.
-            load_budget_s: The longest wait for a load.
-            clock: Monotonic seconds.
-            take: Takes a lease on a replica.
-            on_change: Called whenever a replica became ready or has ended.
-        """
+        """Start empty; see `ResidentSet` for the limits. ``take`` takes a lease on a replica."""
         self._pool = pool
         self._standbys = standbys
         self._limits = limits
@@ -266,7 +253,7 @@ class LoadQueue:
                 for one in self._pool.all()
             ],
             demands=[self._view(one, limits) for one in islice(ready, _DEMANDS_SEEN)],
-            standbys=self._standbys.all(),
+            standbys=tuple(self._standbys.values()),
             background=[
                 BackgroundLoad(key, self._needed_bytes(key, limits))
                 for key in self._lacking()
@@ -313,7 +300,7 @@ class LoadQueue:
                 and len(group) < self._requirements.replicas(one.key)
             ):
                 lacking.append(one.key)
-        ended = displaced(self._standbys.all())
+        ended = displaced(self._standbys.values())
         return [key for key in dict.fromkeys(lacking) if key not in ended]
 
     def _apply(self, action: Action) -> None:
@@ -338,7 +325,7 @@ class LoadQueue:
 
     def _displace(self, standby: Standby) -> None:
         """Drain the version that a standby replaces."""
-        self._standbys.displace(standby)
+        self._standbys[standby.stage_id] = replace(standby, displaces=True)
         if standby.replaces is not None:
             self._requested.pop(standby.replaces, None)
             self._restarting.pop(standby.replaces, None)  # `end_stage` restarts it if need be
@@ -389,7 +376,7 @@ class LoadQueue:
         The refused callers resolve their alias again.
         """
         old = standby.replaces
-        if standby.displaces and old is not None and old not in displaced(self._standbys.all()):
+        if standby.displaces and old is not None and old not in displaced(self._standbys.values()):
             if (demand := self._demands.get(old)) is not None:
                 demand.refuse_callers(DisplacedError())
                 if not demand.stages:  # else another stage waits for the same version
@@ -491,7 +478,7 @@ class LoadQueue:
         )
 
     def _no_room_beside_standbys(self, demand: Demand) -> ModelLoadingError:
-        standbys = [one for one in self._standbys.all() if one.key == demand.key]
+        standbys = [one for one in self._standbys.values() if one.key == demand.key]
         replacing = any(one.replaces and one.swap == "blue_green" for one in standbys)
         advice = "; tag it with gateway.swap=auto to end the old version first"
         return ModelLoadingError(

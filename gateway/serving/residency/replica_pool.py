@@ -140,7 +140,6 @@ class ReplicaPool:
         shared_bytes: Callable[[], int],
         clock: Callable[[], float],
     ) -> None:
-        """Start empty; see `ResidentSet` for the arguments."""
         self._new_replica = new_replica
         self._prepare = prepare
         self._observer = observer

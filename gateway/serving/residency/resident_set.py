@@ -28,7 +28,7 @@ from gateway.serving.residency.lease import Lease
 from gateway.serving.residency.load_history import LoadHistory, usual_life_s
 from gateway.serving.residency.load_queue import LEAST_LOADS_AT_ONCE, LoadQueue, Requirements
 from gateway.serving.residency.replica_pool import Observer, ReplicaPool, Resident, choose
-from gateway.serving.residency.standbys import Standby, Standbys, spared
+from gateway.serving.residency.standbys import Standby, spared
 from gateway.serving.residency.waiters import Demand
 from gateway.system import release_all
 from gateway.worker.protocol import messages
@@ -75,7 +75,7 @@ class ResidentSet:
         self._max_waiting = max_waiting
         self._clock = clock
         self._changed = asyncio.Event()
-        self._standbys = Standbys()
+        self._standbys: dict[str, Standby] = {}
         self._pool = ReplicaPool(
             new_replica=new_replica,
             prepare=prepare,
@@ -204,7 +204,7 @@ class ResidentSet:
         Raises:
             LoadError: A load failed, or was not done within ``wait_s`` seconds.
         """
-        self._standbys.add(Standby(stage_id, key, replaces, swap))
+        self._standbys[stage_id] = Standby(stage_id, key, replaces, swap)
         self.load_history.forgive(key)
         try:
             if self._pool.count_ready(key) < replicas:
@@ -247,7 +247,7 @@ class ResidentSet:
 
     def unstage(self, stage_id: str) -> None:
         """End a stage that was activated, has failed or ran out of time."""
-        if (standby := self._standbys.remove(stage_id)) is not None:
+        if (standby := self._standbys.pop(stage_id, None)) is not None:
             self._queue.end_stage(standby)
 
     def demote(self, key: ArtifactRef) -> None:
@@ -314,7 +314,7 @@ class ResidentSet:
 
     def end_idle(self, idle_s: float, ends: Callable[[ArtifactRef], bool]) -> None:
         """End the replicas of versions that ``ends`` selects and that were idle for ``idle_s``."""
-        before, kept = self._clock() - idle_s, spared(self._standbys.all())
+        before, kept = self._clock() - idle_s, spared(self._standbys.values())
         idle = [one for one in self._pool.all() if one.ready and not one.leases]
         for one in idle:
             if one.last_used < before and one.key not in kept and ends(one.key):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gateway.contract import ArtifactRef
 
@@ -37,31 +37,3 @@ def spared(standbys: Iterable[Standby]) -> set[ArtifactRef]:
 def displaced(standbys: Iterable[Standby]) -> set[ArtifactRef]:
     """Return the versions that ended, or are ending, before their successors are ready."""
     return {one.replaces for one in standbys if one.displaces and one.replaces is not None}
-
-
-class Standbys:
-    """The standbys of a node by stage id. Event loop only."""
-
-    def __init__(self) -> None:
-        self._standbys: dict[str, Standby] = {}
-
-    def __len__(self) -> int:
-        """Return the number of standbys."""
-        return len(self._standbys)
-
-    def all(self) -> tuple[Standby, ...]:
-        """Return every standby, oldest first."""
-        return tuple(self._standbys.values())
-
-    def add(self, standby: Standby) -> None:
-        """Add the standby of a new stage."""
-        self._standbys[standby.stage_id] = standby
-
-    def remove(self, stage_id: str) -> Standby | None:
-        """Remove and return the standby of a stage, or None if it has ended."""
-        return self._standbys.pop(stage_id, None)
-
-    def displace(self, standby: Standby) -> None:
-        """Mark a standby whose predecessor ends first."""
-        if standby.stage_id in self._standbys:
-            self._standbys[standby.stage_id] = replace(standby, displaces=True)

@@ -123,8 +123,9 @@ def test_forgiving_removes_failures_and_keeps_measurements(record):
     assert record.bytes_of(key()) == 100
 
 
-def test_oldest_entry_is_removed_beyond_the_bound(record, monkeypatch):
+def test_oldest_entry_is_removed_beyond_the_bound(monkeypatch):
     monkeypatch.setattr(load_history, "_REMEMBERED", 2)
+    record = LoadHistory()
     for name in ("a", "b", "a", "c"):
         record.loaded(key(name), 1.0, 1)
     assert [record.bytes_of(key(name)) for name in ("a", "b", "c")] == [1, None, 1]

@@ -372,7 +372,7 @@ async def test_displaced_wrong_replica_gets_no_second_successor() -> None:
     busy = await world.set.lease(key("a"))
     world.set.replace(busy.resident, "it answered its own example wrongly")
     stage = await staging(world, swap="unload_first")
-    await until(lambda: any(one.displaces for one in world.set._standbys.all()))
+    await until(lambda: any(one.displaces for one in world.set._standbys.values()))
     busy.release()
     await stage
     world.last = {key("a", 2)}
