@@ -1,4 +1,4 @@
-"""Whether outputs of a model are equal, but for what rounding changes."""
+"""Compare outputs of a model, rounding excepted."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from gateway.worker.rows import outputs
 
 _RELATIVE_TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
-"""Libraries sum in another order for another number of rows; more than that is an influence."""
+"""Libraries sum in another order for another number of rows. A larger difference is a fault."""
 
 
 def differ(answers: Sequence[Any]) -> bool:
-    """Whether not all rows of all ``answers`` are equal: from equal ones nothing is learned."""
+    """Whether any two rows of ``answers`` differ; equal answers prove nothing."""
     first = outputs.rows_of(answers[0], 0, 1)
     return any(
         not close(outputs.rows_of(answer, row, row + 1), first)
@@ -23,7 +23,7 @@ def differ(answers: Sequence[Any]) -> bool:
 
 
 def close(one: Any, other: Any) -> bool:
-    """Whether two outputs are equal but for rounding."""
+    """Whether two outputs are equal, rounding excepted."""
     dtype = str(getattr(one, "dtype", ""))
     if dtype in _RELATIVE_TOLERANCE:
         import numpy as np

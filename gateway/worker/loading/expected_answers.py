@@ -1,8 +1,8 @@
-"""The answers that a publisher expects of a version, in ``warmup.jsonl`` in its artifact's root.
+"""Check the answers that a publisher expects, in ``warmup.jsonl`` in the artifact's root.
 
 One JSON object per line: ``request``, a body as callers send it; ``expected``, the ``predictions``
-of its answer; and ``tolerance``, where the usual one does not fit. A line that is not answered as
-it says, or that cannot be read, fails the warm-up.
+of its answer; optionally ``tolerance``. A line with another answer, or a malformed line, fails the
+warm-up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gateway.worker.served_model import ServedModel
 
 FILE = "warmup.jsonl"
 TOLERANCE = 1e-5
-"""Single precision, summed in another order by another machine's library, differs by less."""
+"""Single precision differs by less if another machine's library sums in another order."""
 MAX_BYTES = 8 * 1024 * 1024
 MAX_LINES = 1000
 _FIELDS = frozenset({"request", "expected", "tolerance"})
@@ -33,8 +33,8 @@ class Expectation:
 
     Attributes:
         line: Its number, from 1.
-        tolerance: By how much a number may be off, absolutely or, where that is more, in relation
-            to the expected one. 0: not at all.
+        tolerance: The largest difference of a number: absolute, or relative to the expected number
+            if that allows more. 0 demands equality.
     """
 
     line: int
@@ -45,11 +45,12 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Checked:
-    """What is known once every line was answered as it says.
+    """The result of a check that passed.
 
     Attributes:
-        count: How many lines there are.
-        whole: Whether an answer among them was not one per row: none of the model's are divided.
+        count: The number of lines.
+        whole: Whether an answer had not one item per row, so that the model's answers are not
+            divided.
     """
 
     count: int
@@ -57,10 +58,10 @@ class Checked:
 
 
 def check(model: ServedModel, artifact: Path) -> Checked:
-    """Have the model answer every line as a request would be.
+    """Predict every line as a request and compare its answer.
 
     Raises:
-        WarmUpFailedError: The first line that is answered otherwise, or cannot be read.
+        WarmUpFailedError: A line is malformed or has another answer; names the first one.
     """
     path = artifact / FILE
     if not path.is_file():
@@ -70,14 +71,14 @@ def check(model: ServedModel, artifact: Path) -> Checked:
 
 
 def read(data: bytes) -> Iterator[Expectation]:
-    """Yield the lines of the file; empty ones count, and say nothing.
+    """Yield the lines of the file; empty lines are counted and skipped.
 
     Raises:
-        WarmUpFailedError: There is none, there are too many, or the next one cannot be read.
+        WarmUpFailedError: The file is empty or too long, or the next line is malformed.
     """
     lines = data.split(b"\n")
     if not data.strip():
-        raise WarmUpFailedError(f"{FILE} holds no line")
+        raise WarmUpFailedError(f"{FILE} is empty")
     if len(lines) > MAX_LINES + 1 or (len(lines) == MAX_LINES + 1 and lines[-1]):
         raise WarmUpFailedError(f"{FILE} has more than {MAX_LINES} lines")
     for number, line in enumerate(lines, 1):
@@ -86,10 +87,10 @@ def read(data: bytes) -> Iterator[Expectation]:
 
 
 def difference(got: Any, expected: Any, tolerance: float) -> str | None:
-    """Say where two ``predictions`` differ and by how much; None: they do not.
+    """Return where two ``predictions`` differ and by how much, or None if they are equal.
 
-    The values themselves are not said. Strings, truth values and whole numbers are compared
-    exactly, other numbers with the tolerance.
+    The text has no values. Strings, booleans and whole numbers must be equal, other numbers must
+    be within the tolerance.
     """
     if type(got) is list and type(expected) is list:
         if len(got) != len(expected):
@@ -119,19 +120,19 @@ def _expectation(number: int, line: bytes) -> Expectation:
         raise _failed(number, "cannot be read: it is not strict JSON") from error
     if type(value) is not dict or not {"request", "expected"} <= value.keys() <= _FIELDS:
         raise _failed(
-            number, "cannot be read: it is no object of 'request', 'expected' and 'tolerance'"
+            number, "cannot be read: it must be an object of 'request', 'expected' and 'tolerance'"
         )
     tolerance = value.get("tolerance", TOLERANCE)
     if type(value["request"]) is not dict:
-        raise _failed(number, "cannot be read: 'request' is not an object")
+        raise _failed(number, "cannot be read: 'request' must be an object")
     if type(tolerance) not in {int, float} or tolerance < 0:
-        raise _failed(number, "cannot be read: 'tolerance' is no number from 0 on")
+        raise _failed(number, "cannot be read: 'tolerance' must be a number of at least 0")
     request = strict_json.dumps(value["request"])
     return Expectation(number, request, value["expected"], float(tolerance))
 
 
 def _check(model: ServedModel, one: Expectation) -> bool:
-    """Compare one line; return whether its answer was one per row."""
+    """Compare one line; return whether its answer has one item per row."""
     answer, prediction = input_example.answer(model, one.request, f"{FILE}, line {one.line}")
     got = strict_json.loads(answer)["predictions"]
     if told := difference(got, one.predictions, one.tolerance):
@@ -155,10 +156,10 @@ def _difference(got: Any, expected: Any, tolerance: float, where: str) -> str | 
         pairs = [(f"{where}[{n}]", *both) for n, both in enumerate(zip(got, expected, strict=True))]
     elif isinstance(got, dict):
         if got.keys() != expected.keys():
-            return f"{where}: other fields than are expected"
+            return f"{where}: other fields than expected"
         pairs = [(f"{where}, {name[:40]!r}", got[name], expected[name]) for name in expected]
     else:
-        return None if got == expected else f"{where}: another {_KINDS[type(got)]} than is expected"
+        return None if got == expected else f"{where}: another {_KINDS[type(got)]} than expected"
     told = (_difference(one, other, tolerance, place) for place, one, other in pairs)
     return next((one for one in told if one), None)
 
@@ -172,4 +173,4 @@ def _off(got: float, expected: float, tolerance: float, where: str) -> str | Non
     return f"{where}: off by {off:.4g}, where {allowed:.4g} is allowed"
 
 
-_KINDS = {str: "string", bool: "truth value"}
+_KINDS = {str: "string", bool: "boolean"}

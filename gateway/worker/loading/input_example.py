@@ -1,4 +1,4 @@
-"""The logged input example through the path of a request. A failed example is a nack."""
+"""Predict the logged input example as a request would be. A failure is a nack."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from gateway.worker.served_model import Prediction, ServedModel, log_without_dat
 
 
 class WarmUpFailedError(Exception):
-    """The model does not answer its own example as it should. The message says how."""
+    """The model failed its own example or expected answers. The message says how."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """The input example, as the model gets it, and what the model has answered.
+    """The input example as the model gets it, and the model's answer.
 
     Attributes:
-        seconds: How long the model took.
+        seconds: Seconds that the model took.
     """
 
     inputs: Inputs
@@ -35,33 +35,33 @@ def predict_example(
     """Answer the example as a request would be, by one call of the model.
 
     Raises:
-        WarmUpFailedError: There is no answer, or no finite one.
+        WarmUpFailedError: The model fails, or its answer has no finite number.
     """
     began = clock()
     _, prediction = answer(model, example, "the input example")
     seconds = clock() - began
-    # Anew: a model may change what it is given.
+    # Decode again: a model may change its input.
     return Example(join([model.decode(example)]), prediction.output, seconds)
 
 
 def answer(model: ServedModel, body: bytes, what: str) -> tuple[bytes, Prediction]:
-    """Answer a body as a request would be; return the answer, and what it was made of.
+    """Return the answer to a body, as for a request, and the prediction in it.
 
     Raises:
-        WarmUpFailedError: There is no answer; says why, and that it was ``what``.
+        WarmUpFailedError: The model fails; the message names ``what`` and the cause.
     """
     try:
         return model.answer(body)
     except RequestRefusedError as refusal:
         raise WarmUpFailedError(f"{what}: {_told(refusal)}") from refusal
-    except Exception as error:  # whatever the model's objects raise
+    except Exception as error:  # the model's objects may raise anything
         log_without_data(error)
         told = f"the model's answer could not be read: {type(error).__name__}"
         raise WarmUpFailedError(f"{what}: {told}") from error
 
 
 def _told(refusal: RequestRefusedError) -> str:
-    """Say a refusal in one line, with the first places where the input is wrong."""
+    """Return a refusal as one line, with its first three details."""
     where = "; ".join(
         ", ".join(
             [

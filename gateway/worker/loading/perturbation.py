@@ -1,4 +1,4 @@
-"""Variations of an input example: shuffled, scattered, and far from what it says. Pure."""
+"""Variations of an input example: changed, scattered, and far from it. Pure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from gateway.worker.rows.inputs import Inputs
 _MAX_PROOF_ROWS = 16
 _SCATTERED_ROWS = 16
 _LARGEST_SCATTERED = 2**52
-"""Whole numbers beyond it are not all ones in double precision."""
+"""Larger whole numbers could be rounded as doubles when they are moved."""
 
 
 def compared(example: Inputs) -> Inputs:
-    """Return the rows of the example that joining is proved with."""
+    """Return the rows of the example with which joining is proved."""
     return example.take(range(min(example.rows, _MAX_PROOF_ROWS)))
 
 
 def vary(example: Inputs) -> list[Inputs]:
-    """Return inputs that differ from each other: rows of the example, and changed numbers.
+    """Return inputs that differ from each other, the example first.
 
-    Numbers that are not whole are changed a little; the rest may name things, and stays.
+    Floating-point numbers are changed a little. Other values may be names of things and stay, so
+    an example without such numbers is varied by its own rows.
     """
     import numpy as np
 
@@ -46,11 +47,10 @@ def vary(example: Inputs) -> list[Inputs]:
 
 
 def scatter(example: Inputs) -> list[Inputs]:
-    """Return rows around the example's in which no column goes with another one.
+    """Return rows near the example's whose columns are independent of each other.
 
-    They tell a model that looks for its columns by their names from one that looks for them by
-    their places. The second of them have the values of the first in other columns. The same for
-    the same example, and of its types.
+    They distinguish a model that finds its columns by name from one that finds them by position.
+    The second result has the values of the first in other columns. Deterministic; types stay.
     """
     import numpy as np
 
@@ -75,7 +75,7 @@ def scatter(example: Inputs) -> list[Inputs]:
 
 
 def _scattered(array: Any, dice: Any) -> Any:
-    """Return other numbers about as large, none below zero where there is none; or other rows."""
+    """Return numbers of similar size, negative only if the input has such; or shuffled rows."""
     import numpy as np
 
     rows = array[dice.permutation(len(array))]
@@ -96,14 +96,14 @@ def _scattered(array: Any, dice: Any) -> Any:
 
 
 def vary_far(example: Inputs, *, whole: bool) -> list[Inputs]:
-    """Return rows that are nothing like the example's, and may be nonsense to the model.
+    """Return rows far from the example's, which the model may reject.
 
-    Beside them a row shows by how much others influence it.
+    Joined with them, a row reveals whether others influence it.
 
     Args:
-        example: Inputs; what follows from them has their types.
-        whole: Whether whole numbers are changed too. They may be positions in a table, beyond
-            the end of which some libraries do worse than raise.
+        example: Inputs; the result has their types.
+        whole: Whether whole numbers are changed too. They may be positions in a table, and some
+            libraries crash beyond its end.
     """
     far = []
     for factor, offset in ((-8, -1000), (100, 1000)):
@@ -116,7 +116,7 @@ def vary_far(example: Inputs, *, whole: bool) -> list[Inputs]:
 
 
 def _far(array: Any, factor: int, offset: int, *, whole: bool) -> Any:
-    """Return ``array`` far away, or itself where its type has no such numbers."""
+    """Return ``array`` with numbers far away, or itself if its type cannot hold them."""
     import numpy as np
 
     if array.dtype.kind == "f":

@@ -1,4 +1,4 @@
-"""Calling a model without MLflow's wrapping, where that is proved to answer exactly the same."""
+"""The proof that a model called without MLflow's wrapper gives exactly the same answers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gateway.worker.rows.inputs import Inputs
 from gateway.worker.served_model import Call
 
 _TRIED_ROWS = 8
-"""Of inputs of which the model does not bear every row."""
+"""The most rows that are tried one by one if the model rejects an input as a whole."""
 _SCIKIT_LEARN = "mlflow.sklearn"
 _DIRECT = {_SCIKIT_LEARN: scikit_learn.direct, "mlflow.pytorch": pytorch.direct}
 
 
 @dataclass(frozen=True)
 class CallPath:
-    """How a model is called: ``fast`` or ``pyfunc``, and why."""
+    """A call of the model: ``fast`` or ``pyfunc``, with the reason."""
 
     path: str
     reason: str
@@ -41,18 +41,19 @@ def choose(
     *,
     further: Sequence[Inputs] = (),
 ) -> Asking[CallPath]:
-    """Return the fast path if it answers every one of ``proofs`` exactly like the pyfunc.
+    """Return the fast path if it answers all ``proofs`` exactly like the pyfunc.
 
-    Of a scikit-learn estimator so do its probabilities and scores, but for rounding: they show
-    what labels, of which there are few, do not. And some answers differ: equal ones tell nothing.
+    The probabilities and scores of a scikit-learn estimator must be equal too, rounding excepted:
+    they reveal differences that do not change a label. Some answers must differ from each other,
+    since equal answers prove nothing.
 
     Args:
         pyfunc: The ``PyFuncModel``.
-        pyfunc_call: Its call, the one to equal.
+        pyfunc_call: Its call, which the fast path must equal.
         loader: The loader module in the description.
         predict_fn: The method that the pyfunc calls.
-        proofs: Inputs to compare on; none means nothing can be proved.
-        further: More of them, of which the pyfunc need not bear every row.
+        proofs: Inputs to compare on; without any, nothing is proved.
+        further: More inputs; rows that the pyfunc rejects are skipped.
     """
     if loader not in _DIRECT:
         return CallPath("pyfunc", f"{loader or 'this loader'} has no fast path", pyfunc_call)
@@ -64,15 +65,15 @@ def choose(
         direct = _DIRECT[loader](pyfunc, predict_fn)
         if direct is None:
             return CallPath("pyfunc", "the bare model cannot be called", pyfunc_call)
-        said = yield from _identical(direct, pyfunc_call, proofs)
-        why_not = "the bare model answers differently" if said is None else None
-        if said is not None and loader == _SCIKIT_LEARN:
-            said += yield from _said(pyfunc_call, further)
+        answered = yield from _identical(direct, pyfunc_call, proofs)
+        why_not = "the bare model answers differently" if answered is None else None
+        if answered is not None and loader == _SCIKIT_LEARN:
+            answered += yield from _accepted(pyfunc_call, further)
             why_not = yield from _why_not_estimator(
-                pyfunc, direct, said, proved=len(proofs), tried=[*proofs, *further]
+                pyfunc, direct, answered, proved=len(proofs), tried=[*proofs, *further]
             )
     except NotTakenError as error:
-        return CallPath("pyfunc", f"the bare model is not given the example: {error}", pyfunc_call)
+        return CallPath("pyfunc", f"the bare model cannot take the example: {error}", pyfunc_call)
     except Exception as error:  # noqa: BLE001  # whatever a bare model raises, the pyfunc serves
         return CallPath("pyfunc", f"the bare model raised {type(error).__name__}", pyfunc_call)
     if why_not is not None:
@@ -81,7 +82,7 @@ def choose(
 
 
 def take(pyfunc: Any, pyfunc_call: Call, loader: str, predict_fn: str) -> CallPath | None:
-    """Return the fast path, which was proved before for these bytes; None: there is none."""
+    """Return the fast path proved earlier for these bytes, or None if it cannot be built."""
     try:
         direct = _DIRECT[loader](pyfunc, predict_fn)
     except Exception:  # noqa: BLE001  # whatever a bare model raises, the pyfunc serves
@@ -104,93 +105,95 @@ def choose_probabilities(
     Args:
         pyfunc: The ``PyFuncModel`` of a scikit-learn estimator.
         function: The estimator's ``predict_proba``.
-        proofs: Inputs to compare on; none: a DataFrame is what it gets.
+        proofs: Inputs to compare on; without any, a DataFrame is used.
     """
     on_arrays = _on_arrays(function, scikit_learn.feature_names(pyfunc))
     try:
-        said = yield from _identical(on_arrays, _on_native(function), proofs)
-        return bool(said)
-    except Exception:  # noqa: BLE001  # whatever it raises on arrays, it is not called with them
+        answered = yield from _identical(on_arrays, _on_native(function), proofs)
+        return bool(answered)
+    except Exception:  # noqa: BLE001  # an estimator that fails on arrays gets DataFrames
         return False
 
 
 def probabilities(pyfunc: Any, function: Callable[[Any], Any], *, on_arrays: bool) -> Call:
-    """Return the call of ``predict_proba``, on arrays where that was proved to be the same."""
+    """Return the call of ``predict_proba``, on arrays if that was proved equal."""
     native = _on_native(function)
     if not on_arrays:
         return native
     return _unless_not_taken(_on_arrays(function, scikit_learn.feature_names(pyfunc)), native)
 
 
-_Said = list[tuple[Inputs, Any]]
-"""Inputs, and what is answered to them."""
+_Answered = list[tuple[Inputs, Any]]
+"""Inputs with their answers."""
 
 
-def _identical(direct: Call, usual: Call, proofs: Sequence[Inputs]) -> Asking[_Said | None]:
-    """Return what both calls answer; None: not the same, bit for bit."""
-    said: _Said = []
+def _identical(direct: Call, usual: Call, proofs: Sequence[Inputs]) -> Asking[_Answered | None]:
+    """Return the answers of both calls, or None if they differ in one bit."""
+    answered: _Answered = []
     for one in proofs:
-        bare = yield from _hear(direct, one)
-        output = yield from _hear(usual, one)
+        bare = yield from _answer_of(direct, one)
+        output = yield from _answer_of(usual, one)
         if not identical(bare, output):
             return None
-        said.append((one, output))
-    return said
+        answered.append((one, output))
+    return answered
 
 
-def _hear(call: Call, inputs: Inputs) -> Asking[Any]:
+def _answer_of(call: Call, inputs: Inputs) -> Asking[Any]:
     """Return an answer, or raise what the call raised."""
     answer = yield Ask(call, inputs)
     if isinstance(answer.raised, Exception):
         raise answer.raised
-    if answer.raised is not None:  # as SystemExit would end us, it is told as what it is
+    if answer.raised is not None:  # SystemExit and the like would end the worker
         raise RuntimeError(type(answer.raised).__name__) from answer.raised
     return answer.output
 
 
 def _why_not_estimator(
-    pyfunc: Any, direct: Call, said: _Said, *, proved: int, tried: Sequence[Inputs]
+    pyfunc: Any, direct: Call, answered: _Answered, *, proved: int, tried: Sequence[Inputs]
 ) -> Asking[str | None]:
-    """Say why an estimator is not called on arrays; None: it is the same on all that it bears.
+    """Return why an estimator is not called on arrays, or None if its answers are equal.
 
     Args:
         pyfunc: The ``PyFuncModel``.
         direct: The call on arrays.
-        said: What the pyfunc answers to what it bears.
-        proved: How many of these, the first, were compared.
-        tried: What probabilities and scores are compared on.
+        answered: The pyfunc's answers to the inputs that it accepts.
+        proved: The number of leading answers that were compared already.
+        tried: Inputs on which probabilities and scores are compared.
     """
-    if not (yield from _answers(direct, said[proved:], identical)):
+    if not (yield from _are_equal(direct, answered[proved:], identical)):
         return "the bare model answers other numbers differently"
-    told = comparison.differ([answer for _, answer in said])
+    differ = comparison.differ([answer for _, answer in answered])
     names = scikit_learn.feature_names(pyfunc)
     for function in scikit_learn.behind_labels(pyfunc):
-        scored = yield from _said(_on_native(function), tried)
-        if not (yield from _answers(_on_arrays(function, names), scored, comparison.close)):
+        scored = yield from _accepted(_on_native(function), tried)
+        if not (yield from _are_equal(_on_arrays(function, names), scored, comparison.close)):
             return "the bare model's probabilities or scores are different"
-        told = told or (bool(scored) and comparison.differ([answer for _, answer in scored]))
-    return None if told else "the answers to the example and to what it was varied to are all equal"
+        differ = differ or (bool(scored) and comparison.differ([answer for _, answer in scored]))
+    return (
+        None if differ else "the answers to the example and to what it was varied to are all equal"
+    )
 
 
-def _said(call: Call, proofs: Sequence[Inputs]) -> Asking[_Said]:
-    """Return the answers to what a call bears: inputs, or else some of their rows."""
-    said: _Said = []
+def _accepted(call: Call, proofs: Sequence[Inputs]) -> Asking[_Answered]:
+    """Return a call's answers to the inputs that it accepts, or to some of their rows."""
+    answered: _Answered = []
     for one in proofs:
         answer = yield Ask(call, one)
         if answer.raised is None:
-            said.append((one, answer.output))
+            answered.append((one, answer.output))
         elif one.rows > 1:
             for number in range(min(one.rows, _TRIED_ROWS)):
                 row = one.take([number])
                 answer = yield Ask(call, row)
                 if answer.raised is None:
-                    said.append((row, answer.output))
-    return said
+                    answered.append((row, answer.output))
+    return answered
 
 
-def _answers(call: Call, said: _Said, equal: Callable[[Any, Any], bool]) -> Asking[bool]:
-    """Whether a call answers the same; what it does not take goes the usual way."""
-    for inputs, expected in said:
+def _are_equal(call: Call, answered: _Answered, equal: Callable[[Any, Any], bool]) -> Asking[bool]:
+    """Whether a call gives equal answers; inputs that it cannot take are skipped."""
+    for inputs, expected in answered:
         answer = yield Ask(call, inputs)
         if isinstance(answer.raised, NotTakenError):
             continue
@@ -208,9 +211,9 @@ def _on_arrays(function: Callable[[Any], Any], names: Any) -> Call:
 
 
 def _unless_not_taken(direct: Call, usual: Call) -> Call:
-    """Return a call that goes the usual way with inputs that the direct one does not take.
+    """Return a call that uses ``usual`` for inputs that ``direct`` cannot take.
 
-    Not with rows of several requests: of many rows only the direct one was proved. It raises then.
+    For rows of several requests it raises instead: many rows are proved for ``direct`` only.
     """
 
     def call(inputs: Inputs) -> Any:

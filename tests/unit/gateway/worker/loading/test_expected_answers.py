@@ -74,8 +74,8 @@ def test_a_mismatch_names_line_row_and_difference(tmp_path: Path) -> None:
         ([3.0], [3], 0.0, None),
         ([3.5], [3], 1.0, None),
         (["a"], ["a"], 1.0, None),
-        (["a"], ["b"], 1.0, "row 0: another string than is expected"),
-        ([True], [False], 1.0, "row 0: another truth value than is expected"),
+        (["a"], ["b"], 1.0, "row 0: another string than expected"),
+        ([True], [False], 1.0, "row 0: another boolean than expected"),
         ([True], [1], 1.0, "row 0: a boolean where a whole number is expected"),
         ([None], [None], 0.0, None),
         ([None], [1.0], 1.0, "row 0: null where a number is expected"),
@@ -83,9 +83,9 @@ def test_a_mismatch_names_line_row_and_difference(tmp_path: Path) -> None:
         ([[1.0, 2.0]], [[1.0, 4.0]], 0.25, "row 0[1]: off by 2, where 1 is allowed"),
         ([[1.0]], [[1.0, 2.0]], 0.5, "row 0: 1 values where 2 are expected"),
         ([{"a": 1.0}], [{"a": 2.0}], 0.1, "row 0, 'a': off by 1, where 0.2 is allowed"),
-        ([{"a": 1.0}], [{"b": 1.0}], 0.1, "row 0: other fields than are expected"),
+        ([{"a": 1.0}], [{"b": 1.0}], 0.1, "row 0: other fields than expected"),
         ({"all": [1.0]}, {"all": [1.0]}, 0.0, None),
-        ("a", "b", 0.0, "the answer: another string than is expected"),
+        ("a", "b", 0.0, "the answer: another string than expected"),
         ([1e308], [-1e308], 1.0, "row 0: off by inf, where 1e+308 is allowed"),
     ],
 )
@@ -147,7 +147,7 @@ def test_file_and_reason_are_bounded(tmp_path: Path) -> None:
     assert check(tmp_path, data=one * expected_answers.MAX_LINES) == expected_answers.MAX_LINES
     assert "more than 1000 lines" in failure(tmp_path, data=one * (expected_answers.MAX_LINES + 1))
     assert "larger than 8 MiB" in failure(tmp_path, data=b" " * (expected_answers.MAX_BYTES + 1))
-    assert "holds no line" in failure(tmp_path, data=b"\n \n")
+    assert "is empty" in failure(tmp_path, data=b"\n \n")
     names = {"n" * 1000: {"m" * 1000: {"o" * 1000: {"p" * 1000: {"q" * 1000: {"r" * 9: 1.0}}}}}}
     deep: Any = [names]
     for _ in range(20):
