@@ -1,7 +1,7 @@
 """Start a worker under a model's own interpreter: ``python -I __runner__.py CHANNEL LIFELINE``.
 
-The arguments are inherited file descriptors. ``-I`` keeps our folder off ``sys.path``, where our
-modules would shadow the model's; a finder serves ``gateway`` and ``gateway.worker`` alone.
+The arguments are inherited file descriptors. ``-I`` keeps the gateway's folder off ``sys.path``,
+where its modules would shadow the model's; a finder finds only ``gateway`` and ``gateway.worker``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _OURS = "gateway.worker"
 
 
 class WorkerFinder:
-    """Finds ``gateway``, ``gateway.worker`` and what is below it; nothing else of ours."""
+    """Finds ``gateway``, ``gateway.worker`` and its modules; no other module of the gateway."""
 
     @classmethod
     def find_spec(
@@ -30,14 +30,14 @@ class WorkerFinder:
         path: Sequence[str] | None = None,  # noqa: ARG003  # the finder's interface
         target: ModuleType | None = None,  # noqa: ARG003  # as above
     ) -> ModuleSpec | None:
-        """Return where ``name`` is loaded from, or None: it is not of our packages.
+        """Return the spec of a module of the worker, or None for a module of others.
 
         Raises:
-            ModuleNotFoundError: It is ours, but not the worker's.
+            ModuleNotFoundError: The module belongs to the gateway, but not to the worker.
         """
         if name not in ("gateway", _OURS) and not name.startswith(_OURS + "."):
             if name.startswith("gateway."):
-                raise ModuleNotFoundError(f"{name} is no part of the worker", name=name)
+                raise ModuleNotFoundError(f"{name} is not part of the worker", name=name)
             return None
         folder = str(_ROOT.joinpath(*name.split(".")[:-1]))
         return importlib.machinery.PathFinder.find_spec(name, [folder])

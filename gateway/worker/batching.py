@@ -1,4 +1,4 @@
-"""The choice of requests for a batch. Pure."""
+"""Choose the requests of a batch. Pure."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class BatchLimits:
 
 
 def key_of(request: Predict, inputs: Rows) -> Hashable:
-    """Return the key of a request: equal keys may share a call of the model."""
+    """Return the key of a request; requests with equal keys may share a call of the model."""
     return (inputs.joins_with(), request.probabilities)
 
 
 def assemble(
     waiting: Sequence[Waiting], *, limits: BatchLimits, joined: bool
 ) -> tuple[list[Waiting], list[Waiting]]:
-    """Choose the next batch: the oldest request and all that may be joined with it.
+    """Choose the next batch: the oldest request and the requests that may be joined with it.
 
     Args:
         waiting: Requests, oldest first; at least one.

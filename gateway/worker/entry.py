@@ -1,4 +1,4 @@
-"""The worker's life: confined, greeted, loaded, serving, ended. Both launchers end here."""
+"""Run a worker: confine, greet, load, serve, end. Both launchers call it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from gateway.worker.protocol.messages import Hello, Kind, Load, decode_header
 
 
 def run(channel: socket.socket, lifeline: PipeEnd, output: PipeEnd | None = None) -> None:
-    """Be a worker. Never returns: at the end it kills its own process group, itself included.
+    """Run a worker. Never returns: at the end it kills its own process group, itself included.
 
     Args:
-        channel: The worker's end of a socket pair, the gateway's other end of which sends LOAD
-            first.
+        channel: The worker's end of a socket pair. The gateway sends LOAD first.
         lifeline: The read end of a pipe whose write end only the gateway holds.
-        output: Where standard output and error go; None: where standard error goes already.
+        output: The target of standard output and error, or None for the present standard error.
     """
     worker = os.getpid()
     try:
@@ -30,15 +29,15 @@ def run(channel: socket.socket, lifeline: PipeEnd, output: PipeEnd | None = None
         confinement.keep_from_children(channel, lifeline)
         channel.setblocking(True)
         _serve(channel)
-    except BaseException as error:  # noqa: BLE001  # ours, not the model's: those are answered
-        # Without the message, which may hold what a caller sent.
+    except BaseException as error:  # noqa: BLE001  # the worker's own error: errors of models are answered
+        # The message is left out: it may hold a caller's data.
         frames = "".join(traceback.format_tb(error.__traceback__))
         sys.stderr.write(f"worker error: {type(error).__name__}\n{frames}")
     finally:
-        if os.getpid() != worker:  # a fork that the model made, and let return to us
+        if os.getpid() != worker:  # a child that the model forked and let return here
             os._exit(0)
-        # No exit hook of a library may keep the process, and no child of the model survives it.
-        # The kernel takes a tenth of a second to free a gigabyte, and does so at our priority.
+        # No exit hook of a library delays the end, and no child of the model survives it. The
+        # kernel takes a tenth of a second to free a gigabyte, at the priority of this process.
         priority.lower()
         confinement.end_group()
 
@@ -66,7 +65,7 @@ def _serve(channel: socket.socket) -> None:
         except load.LoadFailedError as error:
             connection.send([(0, error.report, b"")])
             return
-        except Exception as error:  # noqa: BLE001  # whatever a model's objects raise, it is told
+        except Exception as error:  # noqa: BLE001  # the model's objects may raise anything
             served_model.log_without_data(error)
             connection.send([(0, load.failed_unforeseen(error), b"")])
             return

@@ -1,4 +1,4 @@
-"""A loaded model: inputs in, rows of JSON values out, whatever the model is made of."""
+"""A loaded model of any flavor: validated inputs in, rows of JSON values out."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Call = Callable[[Inputs], Any]
 
 @dataclass
 class ServedModel:
-    """What the serving loop predicts with.
+    """The model with which the serving loop predicts.
 
     Attributes:
         call: Predicts validated inputs: the pyfunc, or a fast path that was proved equal to it.
-        probabilities_call: The same for class probabilities; None where the model has none.
+        probabilities_call: The same for class probabilities, or None if the model has none.
         class_names: As in `gateway.worker.flavors.classifiers.Probabilities`.
-        no_probabilities: Why there is no ``probabilities_call``.
-        nulls: Whether null stands in an answer for a number that is not finite; if not, its
-            request is refused.
-        proved_params: With which params it was proved that rows may be joined.
-        proved_form: Of which rows that was proved; None: of none.
+        no_probabilities: The reason why ``probabilities_call`` is None.
+        nulls: Whether an answer has null for a number that is not finite; otherwise the request
+            fails.
+        proved_params: The params with which joining was proved.
+        proved_form: The form of rows with which joining was proved, or None if it was not.
     """
 
     name: str
@@ -54,10 +54,10 @@ class ServedModel:
         return codec.decode(body, self.signature)
 
     def is_proved(self, inputs: Rows) -> bool:
-        """Whether rows are of the form and have the params for which joining was proved.
+        """Whether rows have the form and the params for which joining was proved.
 
-        Rows of other params may influence each other where these do not, and so may rows with
-        nulls, or without a column: a model may fill in what is missing from the other rows.
+        Other rows may influence each other: those with other params, and those with nulls or a
+        missing column, since a model may fill in missing values from the other rows.
         """
         form = self.proved_form
         return form is not None and inputs.params == self.proved_params and inputs.is_like(form)
@@ -66,12 +66,12 @@ class ServedModel:
         """Predict all rows by one call.
 
         Raises:
-            NotTakenError: They are rows of several requests, which are to be answered alone.
+            NotTakenError: They are rows of several requests, which must be predicted alone.
             RequestRefusedError: The model raised, or has no probabilities.
         """
         if probabilities and self.probabilities_call is None:
             raise invalid(self.no_probabilities, (None, "probabilities", "the model has none"))
-        # A model may change what it is given, and the second call is to see what came.
+        # A model may change its input, and the second call needs it unchanged.
         output = self._guarded(self.call, inputs.copy() if probabilities else inputs)
         likely = None
         if self.probabilities_call is not None and probabilities:
@@ -81,15 +81,15 @@ class ServedModel:
     def encode(
         self, prediction: Prediction, counts: Sequence[int], *, predict_s: float
     ) -> list[bytes | RequestRefusedError]:
-        """Return an answer, or why there is none, for each request of a batch in its order.
+        """Return the answer or the error of each request of a batch, in order.
 
         Args:
-            prediction: What the model answered to all of them; divisible, if they are several.
-            counts: The rows of each.
-            predict_s: Seconds that it took.
+            prediction: The model's prediction for the batch; divisible if it has several requests.
+            counts: The number of rows of each request.
+            predict_s: Seconds that the prediction took.
 
         Raises:
-            RequestRefusedError: ``model_error``: a part of it has no spelling in JSON.
+            RequestRefusedError: ``model_error``: JSON cannot express a part of the prediction.
         """
         try:
             rows = outputs.to_json(prediction.output)
@@ -121,12 +121,10 @@ class ServedModel:
         return answers
 
     def answer(self, body: bytes) -> tuple[bytes, Prediction]:
-        """Take one body through the whole path of a request; return its answer.
-
-        With it comes what the model predicted, of which the answer was made.
+        """Answer one body as a request; return the answer and its prediction.
 
         Raises:
-            RequestRefusedError: It has no answer.
+            RequestRefusedError: The body is invalid, or the model failed.
         """
         inputs = join([self.decode(body)])
         prediction = self.predict(inputs)
@@ -134,7 +132,7 @@ class ServedModel:
         if isinstance(answer, RequestRefusedError):
             raise answer
         if b"null" in answer and outputs.only_not_finite(prediction.output):
-            raise model_error("the model's answer holds nothing but numbers that are not finite")
+            raise model_error("the model's answer has only numbers that are not finite")
         return answer, prediction
 
     def _guarded(self, call: Call, inputs: Inputs) -> Any:
@@ -142,7 +140,7 @@ class ServedModel:
             return call(inputs)
         except NotTakenError:
             raise
-        except BaseException as error:  # a model may raise SystemExit too, and must not end us
+        except BaseException as error:  # a model's SystemExit must not end the worker
             if python_function.refused_the_input(error):
                 raise invalid(MISFIT, *values.misfits(self.signature, inputs)) from error
             log_without_data(error)
@@ -153,7 +151,7 @@ class ServedModel:
 class Prediction:
     """The result of one call of the model for a batch of ``rows`` rows.
 
-    It may belong to all of them together: a forecast, the best three, a number.
+    The output may belong to all rows together, as a forecast or the best three does.
     """
 
     output: Any
@@ -178,8 +176,8 @@ def call_pyfunc(pyfunc: Any) -> Call:
 
 
 def log_without_data(error: BaseException) -> None:
-    """Write where the model failed, without the message: that may hold the caller's data."""
-    # A model may have closed the stream, or left no memory to say anything.
+    """Log the model's traceback without the message, which may hold the caller's data."""
+    # A model may have closed the stream, or used all memory.
     with contextlib.suppress(Exception):
         frames = "".join(traceback.format_tb(error.__traceback__)[1:])
         sys.stderr.write(f"model error: {type(error).__name__}\n{frames}")

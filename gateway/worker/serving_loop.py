@@ -1,8 +1,8 @@
 """Receive, join, predict, reply: one thread, no timer.
 
-What queued while a batch was computed is the next batch. A large body takes a second to be read, so
-it is read when its turn comes, alone, and small requests go first for a while after it: a caller of
-large bodies holds up nobody else for longer than one of them takes.
+The requests that queued during a batch form the next batch. A large body may take a second to
+decode, so it is decoded only when it is next, and alone; small requests then go first for a while.
+So large bodies delay other callers by at most the time of one.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from gateway.worker.rows.inputs import join
 from gateway.worker.served_model import Prediction, log_without_data
 
 _LARGE_BYTES = 64 * 1024
-"""A larger body is read when its turn comes; a smaller one, in a millisecond, when it arrives."""
+"""A larger body is decoded when it is next; a smaller one, in a millisecond, on arrival."""
 _SMALL_FIRST_S = 1.0
-"""For so long at most, and no longer than a large body took, small requests go before the next."""
+"""Small requests go before the next large body for this long, or as long as the last one took."""
 
 
 class ServingLoop:
-    """Answers requests until STOP, or until the gateway is gone."""
+    """Answers requests until STOP, or until the gateway has ended."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class ServingLoop:
         *,
         max_answer_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        """Store what to serve with, and frames that came too early; ``run`` does the work."""
+        """Prepare to serve; ``received`` are frames that arrived together with LOAD."""
         self._received = list(received)
         self._connection = connection
         self._model = loaded.model
@@ -75,10 +75,10 @@ class ServingLoop:
         self._stopping = False
 
     def run(self) -> None:
-        """Serve. Returns after STOP, when all that was received before it has been answered.
+        """Serve. Returns after STOP, once all requests received before it are answered.
 
         Raises:
-            ConnectionEndedError: The gateway is gone.
+            ConnectionEndedError: The gateway has ended.
         """
         for frame in self._received:
             self._take(frame)
@@ -97,7 +97,7 @@ class ServingLoop:
     def _answer_next(self) -> None:
         if self._is_turn_of_large():
             left_s = self._small_first_until - self._clock()
-            if left_s > 0 and self._connection.is_receiving:  # small ones may come behind it
+            if left_s > 0 and self._connection.is_receiving:  # small requests may follow it
                 for frame in self._connection.receive_within(left_s):
                     self._take(frame)
                 return
@@ -107,10 +107,7 @@ class ServingLoop:
             self._answer(batch)
 
     def _is_turn_of_large(self) -> bool:
-        """Whether a large body is next: it is older than what waits, and small ones had their time.
-
-        The oldest request of all is never passed over for longer than that.
-        """
+        """Whether a large body is next: it is the oldest request, and small ones had their time."""
         if not self._large or not self._waiting:
             return bool(self._large)
         is_oldest = self._large[0].id < self._waiting[0].id
@@ -128,7 +125,7 @@ class ServingLoop:
         self._small_first_until = ended + min(ended - began, _SMALL_FIRST_S)
 
     def _await_or_prove(self, background: Background) -> None:
-        """Wait for a frame, and go on with the proof if none comes for a while."""
+        """Wait for a frame; continue the proof if no frame arrives within its pause."""
         pause_s = background.pause_s
         if pause_s is None:
             frames = self._connection.receive(wait=True)
@@ -146,7 +143,7 @@ class ServingLoop:
             self._background = None
 
     def _join(self, batching: str, rows: int) -> None:
-        """Join from now on, or not, and never more rows than were proved together."""
+        """Set whether requests are joined, and limit a batch to the proved number of rows."""
         self._joined = batching == JOINED and rows > 1
         self._limits = replace(self._limits, rows=min(self._most_rows, rows))
 
@@ -180,14 +177,14 @@ class ServingLoop:
     def _read(
         self, frame_id: int, request: Predict, body: bytes, received_at: float
     ) -> Waiting | None:
-        """Read a body; None: it was refused, and its caller has been told."""
+        """Return a decoded request, or None if it was answered with an error."""
         try:
             inputs = self._model.decode(body)
         except RequestRefusedError as refusal:
             failed = _failed(refusal)
         except MemoryError:
             failed = _NO_MEMORY
-        except Exception as error:  # noqa: BLE001  # one body that we misread must not end the rest
+        except Exception as error:  # noqa: BLE001  # an error of the codec must not end the worker
             log_without_data(error)
             failed = Failed("invalid_input", "the body could not be read")
         else:
@@ -203,7 +200,7 @@ class ServingLoop:
         large = deque(one for one in self._large if one.id != frame_id)
         if len(left) + len(large) < len(self._waiting) + len(self._large):
             self._waiting, self._large = left, large
-            self._connection.send([(frame_id, Failed("cancelled", "nobody waits for it"), b"")])
+            self._connection.send([(frame_id, Failed("cancelled", "the caller has left"), b"")])
 
     def _probe(self) -> Alive:
         message, began = "", self._clock()
@@ -221,7 +218,7 @@ class ServingLoop:
     # --- answering --------------------------------------------------------------------------------
 
     def _answer(self, batch: list[Waiting]) -> None:
-        """Predict a batch and send each its answer, those first that are too late to begin."""
+        """Predict a batch and send the answers; requests past their deadline fail first."""
         now = self._clock()
         late = [waiting for waiting in batch if waiting.request.deadline <= now]
         batch = [waiting for waiting in batch if waiting.request.deadline > now]
@@ -250,14 +247,14 @@ class ServingLoop:
             if len(batch) == 1:
                 return [(batch[0].id, _failed(refusal, begun=True), b"")]
         except NotTakenError:
-            pass  # the call that was proved does not take all of them
+            pass  # the proved call cannot take all of these rows
         self._predict_each_alone(batch)
         return []
 
     def _answers_whole(self, waiting: Waiting, prediction: Prediction) -> None:
-        """Join no more, if an answer is not one per row where that was proved.
+        """Stop joining if an answer has not one item per row, although that was proved.
 
-        Which part of a joined one were whose could not be told.
+        A joined answer could not be divided among its requests.
         """
         if self._proof.answers == PER_ROW and self._model.is_proved(waiting.inputs):
             self._proof.answer_whole(f"an answer to {prediction.rows} rows was not one per row")
@@ -266,15 +263,15 @@ class ServingLoop:
             self._connection.send([(0, Proved(self._proof.as_header()), b"")])
 
     def _predict_each_alone(self, batch: list[Waiting]) -> None:
-        """One request's failure must not be another's: each is the next batch by itself.
+        """Queue each request of a failed batch as a batch of its own.
 
-        So each is answered as soon as it can be, its deadline is looked at again, and probes and
-        cancellations are heard in between.
+        So one request's failure does not fail the others. In between, deadlines are checked again,
+        and probes and cancellations are received.
         """
         self._waiting = [waiting._replace(key=waiting.id) for waiting in batch] + self._waiting
 
     def _predict_safely(self, batch: list[Waiting], now: float) -> list[tuple[int, Message, bytes]]:
-        """Predict; an answer that our own code cannot take apart must not end the rest."""
+        """Predict; an answer that cannot be read fails its request, not the worker."""
         try:
             return self._predict(batch, now)
         except Exception as error:  # noqa: BLE001  # whatever the model's objects raise

@@ -1,5 +1,5 @@
-"""How an artifact becomes something that predicts. Heavy imports happen inside the functions."""
+"""Load and call models of each flavor. Heavy imports happen inside the functions."""
 
 
 class NotTakenError(Exception):
-    """A bare model is not given these inputs: on them it may answer unlike its pyfunc."""
+    """A bare model must not be called with these inputs: its answer may differ from pyfunc's."""

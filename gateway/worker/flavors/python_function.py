@@ -1,4 +1,4 @@
-"""Every MLflow flavor, through its python function."""
+"""Load any MLflow flavor as its python function."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 _TRACE_DESTINATIONS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _CONVERTS = "_convert_input"
-"""The method of MLflow's loaders that makes a model's own messages of an input."""
+"""The method with which MLflow's loaders convert an input to a model's own messages."""
 
 
 def load(folder: str) -> Any:
     """Return the ``PyFuncModel`` of the artifact in ``folder``.
 
-    MLflow's comparison of requirements with what is installed is left out: it takes ten times as
-    long as the rest, and the control plane made it once, as the description's verdict.
+    MLflow's check of requirements is skipped: it takes ten times as long as the rest, and the
+    control plane did it once; the description has its verdict.
     """
     import mlflow.pyfunc
 
@@ -43,10 +43,10 @@ def _parse_with_libyaml(reader: Any) -> None:
 
 
 def _trace_only_to_a_destination(mlflow: Any) -> None:
-    """Switch traces off, unless the environment, or the model, says where they go.
+    """Disable MLflow's traces, unless the environment or the model sets their destination.
 
-    MLflow makes a database for them in the working folder otherwise: callers' data, on the
-    gateway's disk, without end.
+    Otherwise MLflow writes them, callers' data included, to an ever growing database in the
+    working folder.
     """
     if mlflow.is_tracking_uri_set() or any(map(os.environ.get, _TRACE_DESTINATIONS)):
         return
@@ -56,15 +56,16 @@ def _trace_only_to_a_destination(mlflow: Any) -> None:
 
 
 def from_type_hints(model: Any) -> bool:
-    """Whether the signature is made of the model's type hints: MLflow has it take a list then."""
+    """Whether the signature comes from the model's type hints, so that it takes a list."""
     told = getattr(model.metadata, "_is_signature_from_type_hint", None)  # not in every MLflow
     return bool(told is not None and told())
 
 
 def refused_the_input(error: BaseException) -> bool:
-    """Whether MLflow refused the input by the model's signature, rather than the model failing.
+    """Whether MLflow refused the input, rather than the model failing.
 
-    Chat models and agents have one that says little; their loaders refuse by raising anything.
+    The signature of chat models and agents is vague; their loaders refuse an input by raising any
+    error.
     """
     try:
         from mlflow.exceptions import MlflowException

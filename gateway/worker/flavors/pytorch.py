@@ -11,7 +11,7 @@ from gateway.worker.rows.inputs import TENSOR, TENSOR_NAME, Inputs
 
 
 def direct(model: Any, predict_fn: str) -> Callable[[Inputs], Any] | None:
-    """Return a function that predicts with the bare module; None if that cannot be right."""
+    """Return a function that predicts with the bare module, or None if that may be wrong."""
     if predict_fn != "predict":
         return None
     import torch
@@ -23,16 +23,16 @@ def direct(model: Any, predict_fn: str) -> Callable[[Inputs], Any] | None:
 
     def call(inputs: Inputs) -> Any:
         if inputs.kind != TENSOR:
-            raise NotTakenError("the input is no single tensor")
+            raise NotTakenError("the input is not a single tensor")
         with torch.inference_mode():
-            # Both are nothing but the tensor itself where the device is the processor.
+            # On the CPU neither ``to`` nor ``cpu`` copies.
             return module(torch.from_numpy(inputs.arrays[TENSOR_NAME]).to(device)).cpu().numpy()
 
     return call
 
 
 def gpu_bytes() -> int:
-    """Return the memory of GPUs that torch has taken in this process; 0 if it has taken none."""
+    """Return the GPU memory in bytes that torch has reserved in this process."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return 0
@@ -40,7 +40,7 @@ def gpu_bytes() -> int:
 
 
 def _device(module: Any) -> str:
-    """Return where MLflow has put the module: on the GPU, if there is one to be seen."""
+    """Return the device on which MLflow loaded the module: a GPU if one is visible."""
     for parts in (module.parameters, module.buffers):
         for tensor in parts():
             return str(tensor.device)

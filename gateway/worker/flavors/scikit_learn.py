@@ -11,11 +11,11 @@ from gateway.worker.rows.inputs import COLUMNS, TENSOR, TENSOR_NAME, Inputs
 
 _NUMBERS = frozenset("fiu")
 _LARGEST_EXACT = 2**53
-"""Beyond it not every whole number is one in double precision."""
+"""A double holds every whole number up to this one."""
 
 
 def direct(model: Any, predict_fn: str) -> Callable[[Inputs], Any] | None:
-    """Return a function that predicts with the bare estimator; None if that cannot be right."""
+    """Return a function that predicts with the bare estimator, or None if it lacks the method."""
     estimator = _estimator(model)
     predict = getattr(estimator, predict_fn, None)
     if predict is None:
@@ -29,7 +29,7 @@ def direct(model: Any, predict_fn: str) -> Callable[[Inputs], Any] | None:
 
 
 def ignore_missing_names() -> None:
-    """Warn no more, in this process, of arrays where names are known: see ``matrix``."""
+    """Silence the warning about arrays without column names: `matrix` checks the order."""
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
 
 
@@ -37,47 +37,47 @@ def matrix(inputs: Inputs, names: Any = None) -> Any:
     """Return the inputs as a matrix, columns in the order of the signature.
 
     Raises:
-        NotTakenError: A column holds no numbers, or one that would be rounded beside the others;
-            or ``names`` are in another order; or the caller has labelled the rows.
+        NotTakenError: A column is not numeric, or has a number that would be rounded beside the
+            others; ``names`` have another order; or the caller labelled the rows.
     """
     if inputs.index is not None:
-        raise NotTakenError("the rows have labels of the caller's own")
+        raise NotTakenError("the caller labelled the rows")
     if inputs.kind == TENSOR:
         return inputs.arrays[TENSOR_NAME]
     columns = list(inputs.arrays.values())
     dtypes = {column.dtype for column in columns}
     if inputs.kind != COLUMNS or any(dtype.kind not in _NUMBERS for dtype in dtypes):
-        raise NotTakenError("a column holds no numbers")
+        raise NotTakenError("a column is not numeric")
     if names is not None and list(names) != list(inputs.arrays):
-        raise NotTakenError("the columns are not those of the training, in that order")
+        raise NotTakenError("the columns differ from the training's, or have another order")
     if len(dtypes) > 1 and any(map(_would_be_rounded, columns)):
-        raise NotTakenError("a whole number is too large to stand beside numbers that are not")
+        raise NotTakenError("a whole number is too large to become a double")
     import numpy as np
 
-    return np.array(columns).T  # column by column in memory, as pandas has it: sums are the same
+    return np.array(columns).T  # column by column in memory, as in pandas, so that sums are equal
 
 
 def _would_be_rounded(column: Any) -> bool:
-    """Whether a column has whole numbers that double precision has not."""
+    """Whether a column has whole numbers that a double cannot hold."""
     if column.dtype.kind == "f" or column.dtype.itemsize < 8:  # noqa: PLR2004  # bytes of 64 bits
         return False
     return bool(column.max() > _LARGEST_EXACT or column.min() < -_LARGEST_EXACT)
 
 
 def feature_names(model: Any) -> Any:
-    """Return the columns that the estimator was trained with, in order; None: it knows none."""
+    """Return the names of the training's columns in order, or None if they are unknown."""
     return getattr(_estimator(model), "feature_names_in_", None)
 
 
 def behind_labels(model: Any) -> list[Callable[[Any], Any]]:
-    """Return what the estimator has of ``predict_proba`` and ``decision_function``."""
+    """Return the estimator's ``predict_proba`` and ``decision_function``, if it has them."""
     estimator = _estimator(model)
     found = (getattr(estimator, name, None) for name in ("predict_proba", "decision_function"))
     return [function for function in found if function is not None]
 
 
 def scores(model: Any) -> Callable[[Any], Any] | None:
-    """Return ``decision_function``: what a classifier's labels are made of, where it has it."""
+    """Return ``decision_function``, which determines labels, or None if it is missing."""
     return getattr(_estimator(model), "decision_function", None)
 
 

@@ -1,4 +1,4 @@
-"""From LOAD to a model that serves: verify, load, warm up; or the reason why not."""
+"""Verify, load and warm the artifact of a LOAD message, or report why that failed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LoadFailedError(Exception):
     """The artifact cannot be served.
 
     Attributes:
-        report: What to tell the gateway.
+        report: The message for the gateway.
     """
 
     def __init__(self, failure: str, message: str) -> None:
@@ -40,12 +40,12 @@ class LoadFailedError(Exception):
 
 
 def failed_unforeseen(error: BaseException) -> LoadFailed:
-    """Return what to tell of a failure outside of what `load` foresees."""
+    """Return the report of an error that `load` does not expect."""
     return _failed("load_failed", _sentence("preparing", error), error).report
 
 
 def _failed(failure: str, message: str, error: BaseException) -> LoadFailedError:
-    """Return the failure, or that something was missing for a moment, if that is behind it."""
+    """Return the failure, as ``unavailable`` if a transient fault caused it."""
     fault = passing_fault(error)
     if fault is None:
         return LoadFailedError(failure, message)
@@ -54,7 +54,7 @@ def _failed(failure: str, message: str, error: BaseException) -> LoadFailedError
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A warmed model, what its warm-up proved, and what is left to prove in the background."""
+    """A warmed model with its proof, and the remaining proof for the background, if any."""
 
     model: ServedModel
     report: Loaded
@@ -70,13 +70,13 @@ def load(
 
     Args:
         order: What to load.
-        tell: Sends a message to the gateway: when the warm-up begins, and when a proof does, which
-            have time limits of their own.
+        tell: Sends a message to the gateway when the warm-up begins, and when a proof begins: each
+            has its own time limit.
         clock: Monotonic seconds.
 
     Raises:
-        LoadFailedError: Its bytes are wrong, or it cannot be loaded, or it fails its example; or
-            something else that it needs was not to be had for a moment.
+        LoadFailedError: The bytes are wrong, the model cannot be loaded or fails its example, or
+            a transient fault occurred.
     """
     started = clock()
     if order.memory_bytes is not None:
@@ -106,7 +106,7 @@ def load(
         )
         background = None if background.over else background
     gc.collect()
-    gc.freeze()  # what a model holds for ever is not looked at again by every collection
+    gc.freeze()  # later collections skip the objects that the model keeps
     durations = {
         "verify": verified - started,
         "load": loaded - verified,
@@ -134,10 +134,10 @@ def load(
 
 
 def _verify(order: Load) -> None:
-    """Check the bytes.
+    """Verify the bytes.
 
-    What cannot be read proves nothing against them: dropping the copy would cost a good one. Nor
-    against the version: a rejection would outlast the permission, or the disk, that is put right.
+    A file that cannot be read is ``unavailable``: it is no reason to remove the copy or to reject
+    the version, both of which would outlast the permission or the disk that is repaired.
     """
     try:
         integrity.verify(Path(order.artifact), Path(order.manifest), order.digest)
@@ -171,10 +171,10 @@ def _load(order: Load) -> tuple[ServedModel, Any]:
 
 
 def _pyfunc(order: Load) -> Any:
-    """Load with MLflow, which takes the GPU where it sees one.
+    """Load with MLflow, which uses a GPU if it sees one.
 
-    An exported program cannot leave the device that it was exported for, which is mostly the
-    processor: MLflow refuses it then, and is told to use that.
+    An exported program runs only on the device for which it was exported, usually the CPU. MLflow
+    refuses it on a GPU; the second attempt makes MLflow use the CPU.
     """
     try:
         return python_function.load(order.artifact)
@@ -193,7 +193,7 @@ def _check_expected(model: ServedModel, order: Load) -> expected_answers.Checked
 
 
 def _frameworks(order: Load) -> dict[str, str]:
-    """Return the versions, in this environment, of what the model was logged with."""
+    """Return this environment's versions of the frameworks that the description names."""
     found = {name: installed_version(name) for name in order.description.get("frameworks") or {}}
     return {name: version for name, version in found.items() if version is not None}
 
@@ -216,13 +216,13 @@ def _example(order: Load) -> bytes | None:
 
 def _too_much(order: Load) -> str:
     if order.memory_bytes is None:
-        return "loading the model took more memory than there is"
+        return "loading the model took more memory than the machine has"
     most = order.memory_bytes // (1024 * 1024)
     return f"loading the model took more memory than a worker may have, {most} MiB"
 
 
 def _sentence(doing: str, error: BaseException) -> str:
-    """Say what failed. A missing library is named, since somebody must install it."""
+    """Return what failed. A missing library is named, so that it can be installed."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{doing} the model needs {error.name!r}, which is not installed"
     return f"{doing} the model raised {type(error).__name__}"

@@ -1,4 +1,4 @@
-"""What a worker does to itself before it runs foreign code, and how it ends.
+"""Confine a worker before it runs foreign code, and end it.
 
 A worker leads its own session and process group. Its *lifeline* is the read end of a pipe whose
 write end only the gateway holds; the kernel itself kills the worker's group when that closes.
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 _OOM_SCORE = "500"
-"""Short of memory, the kernel takes a worker rather than the gateway, which has 0."""
+"""If memory runs out, the kernel kills a worker rather than the gateway, whose score is 0."""
 _STANDARD_INPUT, _STANDARD_OUTPUT, _STANDARD_ERROR = 0, 1, 2
 
 ENVIRONMENT = {
@@ -35,7 +35,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "CUDA_VISIBLE_DEVICES": "",
 }
-"""What libraries read when a worker imports them; `use_threads` raises the thread counts later.
+"""Variables that libraries read on import; `use_threads` raises the thread counts later.
 CUDA cannot be used in a fork of a process that has touched it; see `allow_devices`."""
 ALL_DEVICES = "all"
 
@@ -44,7 +44,7 @@ _THREAD_COUNTS = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
-    "LOKY_MAX_CPU_COUNT",  # what joblib takes for n_jobs=-1, and asks for anew each time
+    "LOKY_MAX_CPU_COUNT",  # joblib reads it at each n_jobs=-1
 )
 _THREAD_SETTERS = (
     ("torch", "set_num_threads"),
@@ -53,16 +53,16 @@ _THREAD_SETTERS = (
 )
 
 FORKSERVER_THREADS = frozenset({"jemalloc_bg_thd"})
-"""Threads of the forkserver, beside its main one, that a fork survives: an allocator's, which
-starts its own again. Any other could hold a lock at the moment of the fork."""
+"""Threads allowed in the forkserver beside its main one: an allocator's, which restarts it after a
+fork. Any other could hold a lock during the fork."""
 
 
 def confine(lifeline: Connection, output: Connection | None = None) -> None:
-    """Leave the parent's session, bind this process's life to the gateway's, bundle its output.
+    """Lead an own session, end with the gateway, and redirect the output.
 
     Ends the process at once if the gateway has already ended.
     """
-    with contextlib.suppress(PermissionError):  # it leads a group already: started by exec
+    with contextlib.suppress(PermissionError):  # started by exec, it leads a group already
         os.setsid()
     _die_with(lifeline.fileno())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the gateway, which then drains
@@ -76,13 +76,15 @@ def confine(lifeline: Connection, output: Connection | None = None) -> None:
 
 
 def _leave_the_end_to_the_gateway() -> None:
-    """Outlive SIGTERM, which a service manager sends to all processes at once.
+    """Survive SIGTERM, which a service manager sends to all processes at once.
 
-    The gateway drains then, and needs its workers for it. A handler that does nothing, as a signal
-    that is ignored would stay so in the programs that a model starts, which it may want to end.
+    The gateway then drains and needs its workers. The handler does nothing; the signal is not
+    ignored, since programs that the model starts would inherit that.
     """
     signal.signal(signal.SIGTERM, _do_nothing)
-    signal.siginterrupt(signal.SIGTERM, False)  # for libraries that don't begin a call again
+    signal.siginterrupt(
+        signal.SIGTERM, False
+    )  # for libraries that do not repeat an interrupted call
     os.register_at_fork(after_in_child=partial(signal.signal, signal.SIGTERM, signal.SIG_DFL))
 
 
@@ -92,23 +94,23 @@ def _do_nothing(_signal: int, _frame: FrameType | None) -> None: ...
 def _die_with(lifeline: int) -> None:
     """Have the kernel kill this process group when the other end of ``lifeline`` closes.
 
-    A signal that the kernel sends on hang-up works where a thread or a handler of our own does
-    not: while the model computes, hangs or blocks every signal.
+    The kernel's SIGKILL works even while the model computes, hangs or blocks all signals, when a
+    thread or a handler would not run.
     """
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
     fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
     poll = select.poll()
     poll.register(lifeline, select.POLLIN)
-    if poll.poll(0):  # closed before we were listening
+    if poll.poll(0):  # the other end closed before O_ASYNC was set
         end_group()
 
 
 def keep_from_children(channel: socket.socket, lifeline: Connection) -> None:
-    """Keep what a model's own children must not have: our end of the gateway's socket.
+    """Keep a model's children from inheriting the channel and the lifeline.
 
-    A child that a model forks and lets return from ``predict`` would otherwise answer and take
-    requests in our name.
+    A child that a model forks and that returns from ``predict`` would otherwise take and answer
+    requests as the worker.
     """
     channel.set_inheritable(False)
     os.set_inheritable(lifeline.fileno(), False)
@@ -116,10 +118,10 @@ def keep_from_children(channel: socket.socket, lifeline: Connection) -> None:
 
 
 def leave_the_forkserver() -> None:
-    """Close what a fork has of its forkserver: the write ends of two pipes.
+    """Close the write ends of two pipes that a fork inherits from its forkserver.
 
-    One byte on either, which a model may well write to a descriptor that it took for its own, ends
-    the forkserver with every load under way, or the tracker of its resources.
+    A model may write to a wrong descriptor by mistake; one byte to one of these ends the
+    forkserver, with every load under way, or its resource tracker.
     """
     forkserver = sys.modules.get("multiprocessing.forkserver")
     tracker = sys.modules.get("multiprocessing.resource_tracker")
@@ -133,7 +135,7 @@ def leave_the_forkserver() -> None:
 
 
 def _redirect_standard_streams(output: Connection | None) -> None:
-    """Read nothing; write to one place only, so that a model's ``print`` is a log line."""
+    """Read from ``/dev/null``; write both streams to one pipe, as a model's ``print`` is logged."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, _STANDARD_INPUT)
     os.close(nothing)
@@ -144,7 +146,7 @@ def _redirect_standard_streams(output: Connection | None) -> None:
 
 
 def end_group() -> None:
-    """End this process and its whole group, now: no exit hooks, no children left behind."""
+    """Kill this process and its whole group at once, without exit hooks."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -152,12 +154,12 @@ def end_group() -> None:
 
 
 def allow_threads(threads: int) -> None:
-    """Let libraries that are imported from now on, and children, use ``threads`` threads."""
+    """Let libraries imported from now on, and children, use ``threads`` threads."""
     os.environ.update(dict.fromkeys(_THREAD_COUNTS, str(threads)))
 
 
 def allow_devices(cuda_devices: str | None) -> None:
-    """Let CUDA, which nothing has touched yet, see these GPUs; None: none."""
+    """Let CUDA, which is not initialised yet, see these GPUs, or no GPU if None."""
     if cuda_devices == ALL_DEVICES:
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     elif cuda_devices is not None:
@@ -168,7 +170,7 @@ def use_threads(threads: int) -> None:
     """Let the numerical libraries that are loaded use ``threads`` threads.
 
     The forkserver starts them with one, because a process with threads cannot be forked safely.
-    What a library refuses is left as it is: it is a matter of speed.
+    An error of a library is ignored: only speed depends on it.
     """
     for module, setter in _THREAD_SETTERS:
         with contextlib.suppress(Exception):  # an odd version, or half imported

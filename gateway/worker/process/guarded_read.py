@@ -1,6 +1,6 @@
-"""Reads files of the node that anything may have happened to: plain ones, within a limit.
+"""Read files that may be damaged or replaced: plain files only, within a size limit.
 
-Standard library only: workers read so, too.
+Standard library only, since workers use it too.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 _BLOCK_BYTES = 1024 * 1024
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NO_PLAIN_FILE = frozenset({errno.ELOOP, errno.ENXIO})
-"""What a link, and a socket, make the system say."""
+"""The system's errors for a link and for a socket."""
 
 
 class DamagedFileError(Exception):
-    """A path does not hold what was written there. The message says what it holds, after "it"."""
+    """A path holds no such file. The message continues "it": ``is a folder``."""
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:
@@ -26,9 +26,9 @@ def read_file(path: Path, most_bytes: int) -> bytes:
     The call follows no link, waits for no pipe and reads at most one byte beyond the limit.
 
     Raises:
-        FileNotFoundError: Nothing lies there.
-        DamagedFileError: It is a link or no plain file, or holds more than ``most_bytes``.
-        OSError: The system does not let it be read, which says nothing of its content.
+        FileNotFoundError: The file is missing.
+        DamagedFileError: It is a link, not a plain file, or larger than ``most_bytes``.
+        OSError: The system refused the read, which proves nothing about the content.
     """
     try:
         descriptor = os.open(path, _FLAGS)

@@ -6,15 +6,15 @@ from functools import cache
 from importlib import metadata
 
 PRELOADED = ("numpy", "pandas", "mlflow", "mlflow-skinny", "scikit-learn", "torch")
-"""Libraries whose version nearly every load asks for."""
+"""Libraries whose version nearly every load reads."""
 
 
 @cache
 def installed_version(name: str) -> str | None:
     """Return the version of a distribution, or None if it is not installed.
 
-    Reading one takes a millisecond, and a load asks for several. The forkserver reads those of
-    the libraries that it has imported, so that its workers find them.
+    Reading a version takes a millisecond, and a load needs several. The forkserver reads those of
+    `PRELOADED` once for all its workers.
     """
     try:
         return metadata.version(name)

@@ -1,4 +1,4 @@
-"""What a worker holds, measured by itself through ``/proc``, and may hold at most. Bytes."""
+"""A worker's own memory in bytes, measured through ``/proc``, and its limit."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _TOO_LITTLE_BYTES = 1024 * 1024
 
 
 class Measuring:
-    """What this process holds, measured beside its work, and only where that may have changed.
+    """Measures the private memory of this process on a thread, if it may have changed.
 
-    The kernel looks at every page for it, those that are shared with the forkserver too: 10 ms and
-    more, in which a request would wait.
+    The kernel visits every page, those shared with the forkserver too, which takes 10 ms and more.
+    On the serving thread a request would wait for it.
     """
 
     def __init__(self, known_bytes: int) -> None:
@@ -27,14 +27,14 @@ class Measuring:
         self._thread: threading.Thread | None = None
 
     def latest(self) -> int:
-        """Return what was measured last, and begin to measure anew."""
+        """Return the last measurement, and start the next one."""
         known, trace = self._bytes, _trace()
         moved = sum(abs(now - then) for now, then in zip(trace, self._trace, strict=True))
         measures = self._thread is not None and self._thread.is_alive()
         if moved > _TOO_LITTLE_BYTES and not measures:
             self._trace = trace
             self._thread = threading.Thread(target=self._measure, name="memory", daemon=True)
-            with contextlib.suppress(RuntimeError):  # the model has left no room for a thread
+            with contextlib.suppress(RuntimeError):  # the model left no memory for a thread
                 self._thread.start()
         return known
 
@@ -45,9 +45,9 @@ class Measuring:
 
 
 def _trace() -> tuple[int, int]:
-    """Return what changes with private memory, in bytes, at no cost: resident pages, and faults.
+    """Return resident bytes and faulted bytes: cheap figures that change with private memory.
 
-    A page that becomes private, since it is written to, faults and is resident before and after.
+    A shared page that becomes private is resident before and after, but causes a fault.
     """
     try:
         resident = int(Path("/proc/self/statm").read_text().split()[1])
@@ -58,7 +58,7 @@ def _trace() -> tuple[int, int]:
 
 
 def private_bytes() -> int:
-    """Return the memory that ending this process frees; 0 if the kernel does not say."""
+    """Return the memory that ending this process frees, or 0 if it cannot be read."""
     sizes = _sizes("/proc/self/smaps_rollup")
     return sum(sizes.get(name, 0) for name in _PRIVATE)
 
@@ -67,25 +67,24 @@ def peak_bytes(now: int) -> int:
     """Return the most private memory that this process has held since it was started.
 
     Args:
-        now: What `private_bytes` just said. A second look could say less, since the kernel shares
-            pages at any time.
+        now: The present `private_bytes`. A second reading could be lower, since the kernel may
+            share pages at any time.
 
-    The kernel remembers the peak of all resident pages (``VmHWM``), shared ones among them, and
-    begins anew with every fork. What was resident at the peak beyond what is resident now
-    (``VmRSS``) was private, since what is shared with the forkserver only becomes less; so the
-    peak was at most that much above the private pages of now. What a child held is not counted.
+    The kernel records the peak of all resident pages (``VmHWM``), shared ones included, from the
+    fork on. Pages shared with the forkserver only become fewer, so the pages that were resident at
+    the peak and are not now (``VmRSS``) were private: the peak was at most that much above ``now``.
+    Memory of children is not counted.
     """
     status = _sizes("/proc/self/status")
     return now + max(0, status.get("VmHWM", 0) - status.get("VmRSS", 0))
 
 
 def bound(more: int) -> None:
-    """Let this process, and each child that it starts, take ``more`` beyond what it has now.
+    """Limit this process, and each of its children, to ``more`` bytes beyond its present size.
 
-    Counted is what may be written and is its own (``VmData``), touched or not: an allocation
-    beyond it fails in the process that makes it, with MemoryError in Python, before the machine is
-    short. What is shared with other processes, and files that are only read, is not counted. Who
-    has no CAP_SYS_RESOURCE cannot raise the bound again.
+    The limit counts private writable memory (``VmData``), touched or not: an allocation beyond it
+    fails, in Python with MemoryError, before the machine runs out of memory. Shared memory and
+    read-only files are not counted. Without CAP_SYS_RESOURCE the limit cannot be raised again.
     """
     limit = _sizes("/proc/self/status").get("VmData", 0) + more
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -95,7 +94,7 @@ def bound(more: int) -> None:
 
 
 def _sizes(path: str) -> dict[str, int]:
-    """Return the lines of a file of ``/proc`` that are sizes, by their names."""
+    """Return the sizes in a file of ``/proc`` by name."""
     try:
         lines = [line.split() for line in Path(path).read_text().splitlines()]
     except OSError:

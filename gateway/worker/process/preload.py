@@ -1,4 +1,4 @@
-"""What the forkserver imports before its first fork, so that a cold load takes milliseconds.
+"""Import libraries before the forkserver's first fork, so that cold loads take milliseconds.
 
 Importing this module does it, so only the forkserver may. The environment is set before the first
 import that reads it: a forkserver with BLAS threads could not be forked safely.
@@ -6,8 +6,8 @@ import that reads it: a forkserver with BLAS threads could not be forked safely.
 The forkserver imports the worker's own program too: every worker would otherwise compile and link
 the same hundred modules again, half of the CPU time of loading a small model.
 
-After a restart callers wait for the first fork. What few models need, and those only to read their
-file, is therefore imported some seconds later, between two forks.
+After a restart callers wait for the first fork. Modules that few models need are therefore imported
+some seconds later, between two forks.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def set_environment() -> None:
 
 
 def import_libraries(modules: Iterable[str]) -> None:
-    """Import what models are loaded with; a library that is not installed is left out."""
+    """Import libraries of models; a library that is not installed is skipped."""
     with _kept_for_good():
         for module in modules:
             with contextlib.suppress(ImportError):
@@ -82,9 +82,9 @@ def read_versions() -> None:
 
 
 def predict_once() -> None:
-    """Fit and ask a model of one row, for what scikit-learn imports at the first prediction.
+    """Fit a model and predict, for the imports of scikit-learn's first prediction.
 
-    A failure costs each worker that import, no more.
+    If this fails, each worker makes these imports itself.
     """
     with _kept_for_good(), contextlib.suppress(Exception):
         import pandas as pd
@@ -96,10 +96,9 @@ def predict_once() -> None:
 
 @contextlib.contextmanager
 def _kept_for_good() -> Iterator[None]:
-    """Pause the collector and silence warnings; freeze what was made meanwhile.
+    """Pause the garbage collector and silence warnings; freeze all new objects.
 
-    The collector would look at what is imported again and again, a fifth of the time, and finds
-    next to nothing: all of it stays.
+    Imported objects stay, so collections would find nothing and take a fifth of the time.
     """
     gc.disable()
     try:
@@ -121,7 +120,7 @@ def import_later(seconds: float) -> None:
 
     signal.signal(signal.SIGALRM, now)
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    # A timer is nobody's but its process's; what to do at the signal is inherited.
+    # A fork inherits the signal's handler, but not the timer.
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGALRM, signal.SIG_DFL))
 
 

@@ -1,8 +1,8 @@
-"""Python's warnings of libraries: each place once, and no more than so many.
+"""Write each Python warning of a library once per source line, up to a limit.
 
-A library may warn in every call. What is filtered, recorded or turned into an error is up to the
-model, as ever; only what would be written is less. It goes through ``warnings.showwarning``, which
-is there to be replaced and which ``warnings.catch_warnings`` puts back.
+A library may warn in every call. Filters, recording and warnings as errors stay as the model sets
+them; only the output shrinks. ``warnings.showwarning`` is documented as replaceable, and
+``warnings.catch_warnings`` restores it.
 """
 
 from __future__ import annotations
@@ -17,22 +17,21 @@ _MOST_CHARACTERS = 300
 
 
 class WarningLog:
-    """Writes warnings to standard error, with their text only as long as no caller's data is in.
+    """Writes warnings to standard error, without their text once requests are served.
 
     Attributes:
-        serving: Whether the worker has requests, of which a warning's text may quote.
+        serving: Whether the worker serves requests, whose data a warning's text may quote.
     """
 
     def __init__(self) -> None:
-        """Nothing is written yet."""
         self.serving = False
         self._places: set[tuple[type[Warning], str, int]] = set()
 
     def install(self) -> None:
-        """Take the place of ``warnings.showwarning``."""
+        """Replace ``warnings.showwarning``."""
         warnings.showwarning = self.show
 
-    def show(  # noqa: PLR0917  # the signature of what it stands for
+    def show(  # noqa: PLR0917  # the signature of ``showwarning``
         self,
         message: Warning | str,
         category: type[Warning],
@@ -41,8 +40,8 @@ class WarningLog:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        """Write a warning, if none of its kind came from its place before."""
-        if file is not None:  # somebody wants it there, and whole
+        """Write a warning, unless its source line gave one of its category before."""
+        if file is not None:  # the caller chose the file: write it there in full
             file.write(warnings.formatwarning(message, category, filename, lineno, line))
             return
         place = (category, filename, lineno)
