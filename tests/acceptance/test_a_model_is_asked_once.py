@@ -127,36 +127,6 @@ class Corner:
         self.node.start()
 
 
-@pytest.mark.soak("unit/gateway/serving/test_kept_proofs.py")
-async def test_a_second_replica_does_not_pay_again(
-    registry: Registry, module_node: Node, tmp_path: Path
-) -> None:
-    """It comes up beside the first where there is room: no other model is registered yet."""
-    name = registry.name("twins")
-    model = ScriptedModel(calls_file=str(tmp_path / "calls"))
-    registry.publish(name, model)
-    registry.client.set_model_version_tag(name, "1", "gateway.replicas", "2")
-    registry.publish_as(name, name, 1)
-    node = module_node.start()
-    async with client() as http:
-        await node.active(http, name, "latest", 2)
-
-        async def proved_by(version: int) -> list[int] | None:
-            document = await node.version(http, name, version)
-            rows = [one["joined_rows"] for one in document["replicas"] if one["state"] == "ready"]
-            return rows if set(rows) == {1024} else None
-
-        await eventually(lambda: proved_by(2), "the same bytes are proved, under another number")
-        proved = len(model.calls())
-        assert (await ask(http, node.url, Call(name, 0, selector="1"), x_body(1.0))).ok
-
-        async def two() -> bool:
-            return len(await proved_by(1) or []) == 2
-
-        await eventually(two, "the version has two workers")
-    assert model.calls()[proved:] in ([2, 1, 2], [2, 2, 1])
-
-
 @pytest.fixture(scope="module")
 def published(
     mlflow_registry: MlflowServer, module_node: Node, tmp_path_factory: pytest.TempPathFactory
@@ -250,17 +220,3 @@ async def test_answers_that_are_not_one_per_row_are_served_whole(corner: Corner,
         (shown,) = await corner.shown(http, word)
     assert (shown["answers"], shown["batching"]) == ("whole", "alone")
     assert shown["batching_reason"] == "the answers are not one per row"
-
-
-@pytest.mark.soak("unit/gateway/serving/test_kept_proofs.py")
-async def test_after_a_restart_each_is_asked_for_its_example_only(corner: Corner) -> None:
-    """What was proved, and that there was no time for it, and that a worker was lost in it."""
-    async with client() as http:
-        words = list(corner.models)
-        for word in words:
-            await corner.settled(http, word)
-        before = {word: len(corner.calls(word)) for word in words}
-        await asyncio.to_thread(corner.restart)
-        for word in words:
-            await corner.asked(http, word, 1.0)
-            assert set(corner.calls(word)[before[word] :]) == {EXAMPLE_ROWS, 1}, word

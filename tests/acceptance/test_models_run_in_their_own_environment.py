@@ -18,12 +18,13 @@ from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.processes import alive
 from tests.acceptance.registry import Registry, row_answers, row_body
-from tests.acceptance.surface import Document, active_version, alias_of
+from tests.acceptance.surface import Document, active_version
 from tests.acceptance.traffic import ROWS, Call, Traffic, ask, asks, client, describe
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import LinearModel
 
 OLDER = "1.6.1"
+OUR_LIBRARIES = str(Path(sklearn.__file__).resolve().parents[2])
 REQUIREMENTS = [
     f"scikit-learn=={OLDER}",
     "numpy==2.2.6",
@@ -142,41 +143,6 @@ def libraries_of(pid: int) -> str:
     return folder
 
 
-@pytest.mark.soak("integration/test_environments.py")
-async def test_requirements_that_nobody_can_meet_leave_the_old_version_serving(
-    node: Node, registry: Registry, older_python: Path
-) -> None:
-    name = registry.name("unmet")
-    first = await asyncio.to_thread(registry.publish, name, LinearModel(3.0))
-    registry.point(name, "champion", first)
-    registry.client.set_registered_model_tag(name, "gateway.environment", "own")
-    registry.client.set_model_version_tag(name, str(first), "gateway.environment", "shared")
-    unmet = [*REQUIREMENTS[1:], "scikit-learn==1.6.99"]
-    async with client() as http:
-        await node.active(http, name, "champion", first)
-        second = await asyncio.to_thread(log_older, older_python, registry, name, unmet)
-        registry.point(name, "champion", second.version)
-
-        async def told() -> str | None:
-            shown = alias_of(await node.model(http, name), "champion")
-            return shown["why"] if "scikit-learn==1.6.99" in str(shown["why"]) else None
-
-        why = await eventually(
-            told,
-            "the alias says why it stays",
-            patience_s=BUILD_PATIENCE_S,
-            look_every_s=LOOK_EVERY_S,
-        )
-        assert "environment could not be built" in why
-        answer = await ask(http, node.url, Call(name, 0), row_body(0))
-        assert answer.predictions == [row_answers(3.0)[0]]
-        assert answer.version == first
-        by_number = Call(name, 0, selector=str(second.version))
-        refusal = await ask(http, node.url, by_number, second.body(0))
-        assert (refusal.status, refusal.code) == (503, "model_load_failed")
-        assert "scikit-learn==1.6.99" in refusal.body["detail"]
-
-
 async def test_an_older_scikit_learn_and_ours_each_serve_what_was_logged_with_them(
     node: Node, registry: Registry, older_python: Path
 ) -> None:
@@ -233,7 +199,7 @@ async def test_an_older_scikit_learn_and_ours_each_serve_what_was_logged_with_th
         assert in_ours["replicas"][0]["frameworks"]["scikit-learn"] == sklearn.__version__ != OLDER
         folder = node.node_dir / "environments" / in_own["environment"]["digest"]
         assert libraries_of(in_own["replicas"][0]["pid"]).startswith(str(folder))
-        assert libraries_of(in_ours["replicas"][0]["pid"]) == str(Path(sklearn.__file__).parents[2])
+        assert libraries_of(in_ours["replicas"][0]["pid"]) == OUR_LIBRARIES
 
         # A worker that is killed comes back where it was.
         os.kill(in_own["replicas"][0]["pid"], signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A registry that refuses or hangs from the first moment on: everybody is told, nothing is lost."""
+"""A registry that fails from the first moment on: all are told, and it is followed later."""
 
 import re
 from collections.abc import Iterator
@@ -8,42 +8,21 @@ import httpx
 import pytest
 
 from tests.acceptance.conftest import NodeMaker
-from tests.acceptance.lying_registry import LyingRegistry, Mode
+from tests.acceptance.lying_registry import LyingRegistry
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body
 from tests.acceptance.traffic import Answer, Call, ask, client
 from tests.acceptance.waiting import eventually
 from tests.models.catalogue import LinearModel
-from tests.servers import MlflowServer, free_ports
+from tests.servers import MlflowServer
 
 ALIAS = "champion"
 
 
-SILENT = "has not answered: it was asked|[Tt]imed out"
-"""A registry that says nothing: until the client gives up, and after that."""
-PASSES = 3
-"""Listings after which what an earlier test took out of the registry is known to be gone."""
-
-
-@pytest.fixture(scope="module")
-def port() -> int:
-    """Where the registry is said to be."""
-    return free_ports(1)[0]
-
-
-@pytest.fixture(scope="module")
-def node(make_module_node: NodeMaker, port: int) -> Node:
-    """A node, not started yet, to which the registry answers for the first time in the third test.
-
-    Nobody listens at its port but in a test with `lying`.
-    """
-    return make_module_node(registry_url=f"http://127.0.0.1:{port}")
-
-
 @pytest.fixture
-def lying(mlflow_registry: MlflowServer, port: int) -> Iterator[LyingRegistry]:
-    """The registry at the port, which answers nothing but errors until the test sets its mode."""
-    registry = LyingRegistry(mlflow_registry.url, port, "error")
+def lying(mlflow_registry: MlflowServer) -> Iterator[LyingRegistry]:
+    """A registry that answers nothing but errors until the test sets its mode."""
+    registry = LyingRegistry(mlflow_registry.url, mode="error")
     yield registry
     registry.close()
 
@@ -54,11 +33,6 @@ async def shown(http: httpx.AsyncClient, node: Node, path: str) -> dict[str, Any
     assert answer.status_code == 200, answer.text
     registry: dict[str, Any] = answer.json()["registry"]
     return registry
-
-
-async def names(http: httpx.AsyncClient, node: Node) -> list[str]:
-    """The models that the gateway shows."""
-    return [one["name"] for one in (await http.get(f"{node.url}/models")).json()["models"]]
 
 
 async def is_told_everywhere(
@@ -91,40 +65,15 @@ async def is_told_everywhere(
     assert f"registry at {registry_url}" in told.stdout.replace("\n", " "), told.stdout
 
 
-@pytest.mark.soak("unit/registry_sync/reconcile/reconciler/test_registry_unknown.py")
-async def test_a_registry_that_hangs_is_followed_once_it_answers(
+async def test_a_registry_that_fails_is_followed_once_it_answers(
     make_node: NodeMaker, registry: Registry, lying: LyingRegistry
 ) -> None:
-    await is_followed_once_it_answers(
-        make_node(registry_url=lying.url), registry, lying, "slow", SILENT
-    )
-
-
-@pytest.mark.soak("unit/registry_sync/reconcile/reconciler/test_registry_unknown.py")
-async def test_nobody_listens_where_the_registry_is_said_to_be(node: Node, port: int) -> None:
-    node.start()
-    async with client(2) as http:
-        url = f"http://127.0.0.1:{port}"
-        await is_told_everywhere(http, node, "any", url, "Connection refused")
-
-
-async def test_a_registry_that_fails_is_followed_once_it_answers(
-    node: Node, registry: Registry, lying: LyingRegistry
-) -> None:
-    await is_followed_once_it_answers(node, registry, lying, "error", "500 error responses")
-
-
-async def is_followed_once_it_answers(
-    node: Node, registry: Registry, lying: LyingRegistry, mode: Mode, says: str
-) -> None:
-    """The node is told what the registry says, and then follows the registry, which answers."""
     model = registry.name("first")
     registry.publish(model, LinearModel(2.0))
     registry.point(model, ALIAS, 1)
-    lying.mode = mode
-    node.start()
+    node = make_node(registry_url=lying.url).start()
     async with client(2) as http:
-        await is_told_everywhere(http, node, model, lying.url, says)
+        await is_told_everywhere(http, node, model, lying.url, "500 error responses")
         lying.mode = "honest"
         await node.active(http, model, ALIAS, 1)
         answer = await ask(http, node.url, Call(model, 4), row_body(4))
@@ -132,44 +81,3 @@ async def is_followed_once_it_answers(
         assert (await shown(http, node, "/models"))["error"] is None
         unknown = await ask(http, node.url, Call("nobody", 0), row_body(0))
         assert (unknown.status, unknown.code) == (404, "model_not_found"), unknown
-
-
-@pytest.mark.soak("unit/registry_sync/reconcile/reconciler/test_start_without_ledger.py")
-async def test_what_is_on_the_node_goes_on_while_a_new_control_plane_cannot_list(
-    node: Node, registry: Registry, lying: LyingRegistry
-) -> None:
-    served, later = registry.name("served"), registry.name("later")
-    registry.publish(served, LinearModel(2.0))
-    registry.point(served, ALIAS, 1)
-    registry.client.create_registered_model(later, tags={"gateway.load": "on_demand"})
-    registry.publish(later, LinearModel(3.0))
-    lying.mode = "honest"
-    node.start()
-    async with client(2) as http:
-        await node.active(http, served, ALIAS, 1)
-        await node.catalogue_shows(http, later, 1)
-        await node.passes(http, PASSES)
-        before = await names(http, node)
-        assert {served, later} <= set(before)
-        # Both planes end, and what the control plane knew is lost: the gateway's files are left.
-        assert node.control is not None
-        assert node.gateway is not None
-        node.control.kill()
-        node.gateway.kill()
-        for file in node.node_dir.glob("ledger.db*"):
-            file.unlink()
-        lying.mode = "error"
-        node.start()
-
-        async def told() -> bool:
-            return "500 error responses" in str((await shown(http, node, "/models"))["error"])
-
-        await eventually(told, "the gateway is told")
-        after = await names(http, node)
-        assert after == before
-        answer = await ask(http, node.url, Call(served, 4, f"@{ALIAS}"), row_body(4))
-        assert answer.predictions == [row_answers(2.0)[4]]
-        assert (await node.version(http, later, 1))["policy"] == {"load": "on_demand"}
-        lying.mode = "honest"
-        answer = await ask(http, node.url, Call(later, 4, "1"), row_body(4))
-        assert answer.predictions == [row_answers(3.0)[4]]

@@ -276,36 +276,3 @@ async def test_the_table_file_is_deleted_and_rebuilt(node: Node, registry: Regis
     _assert_never_failed(traffic.answers, [(asking_since, ready)])
     _assert_never_wrong(traffic.answers, expected)
     assert {answer.version for answer in traffic.answers if answer.ok} == {1}
-
-
-@pytest.mark.soak("acceptance/test_restarts_are_quick.py")
-async def test_a_gateway_alone_serves_from_its_table_file_until_the_registry_is_back(
-    node: Node, relay: Relay, registry: Registry
-) -> None:
-    async with client(CALLERS) as http, client(2) as watching:
-        model, expected = await _two_versions(node, registry, watching)
-        relay.cut()
-        assert node.control is not None
-        assert await asyncio.to_thread(node.control.stop) == 0
-        assert node.gateway is not None
-        assert await asyncio.to_thread(node.gateway.stop) == 0
-        await asyncio.to_thread(node.start_gateway)
-        body = lambda call: row_body(call.row)  # noqa: E731  # one line says it
-        callers = [asks(model, selector) for selector in (f"@{ALIAS}", "1", None, "2")]
-        async with Traffic(http, node.url, callers, body) as traffic:
-            await _more_answers(traffic, 1)
-            node.start_control()  # which finds no registry
-            registry.point(model, ALIAS, 2)
-            await _more_answers(traffic, 1)
-            moved_at = time.monotonic()
-            relay.join()
-            await node.active(watching, model, ALIAS, 2)
-            await _more_answers(traffic, 2)
-    _assert_never_failed(traffic.answers, [])
-    for answer in traffic.answers:
-        assert answer.version is not None
-        assert answer.predictions == [expected[answer.version][answer.call.row]], answer
-        if answer.call.selector in {"1", "2"}:
-            assert answer.version == int(answer.call.selector), answer
-        elif answer.done_at < moved_at:
-            assert answer.version == 1, answer

@@ -357,13 +357,10 @@ class ScriptedModel(_Logged):
         row_sleep_s: How much longer it takes with each row.
         raise_on: A value of ``x`` that makes ``predict`` raise an error holding the caller's data.
         hang_on: A value that makes it sleep for an hour.
-        slow_on: A value that makes it sleep for 1 s.
         exit_on: A value that makes it end its process with status 7.
         child_on: A value that makes it start a child process that sleeps.
         nan_on: A value that makes it answer NaN.
         short_on: A value that makes it answer one row too many.
-        wrong_after: A value after which this worker raises on 2.5, which its example has, and
-            answers everything else.
         subtract_batch_mean: Rows influence each other: the mean of the batch is taken off.
         influence_from: They do so only in batches of so many rows or more.
         answers: ``rows``, one for each; or what it answers to all of them together: a ``forecast``
@@ -392,12 +389,10 @@ class ScriptedModel(_Logged):
     row_sleep_s: float = 0.0
     raise_on: float | None = None
     hang_on: float | None = None
-    slow_on: float | None = None
     exit_on: float | None = None
     child_on: float | None = None
     nan_on: float | None = None
     short_on: float | None = None
-    wrong_after: float | None = None
     subtract_batch_mean: bool = False
     influence_from: int = 0
     answers: str = "rows"

@@ -8,8 +8,6 @@ gateway, control plane, forkserver and, by fork, every worker. It changes nothin
   ``after:<file name>``, the process kills itself as by ``kill -9`` just before, or just after, the
   rename that puts the named file in place; or the write that adds to it, and brings it to disk.
 * ``ACCEPTANCE_WITHOUT=<package>``: to this process the package is not installed.
-* ``ACCEPTANCE_UNREADABLE=<file name>,…``: the system does not let this process open such files.
-* ``ACCEPTANCE_FULL_DISK=1``: no byte that this process writes into a file comes to disk.
 * ``ACCEPTANCE_FAILING=<file>``: in the gateway and its forkserver, the call that the file names
   fails; see ``failing_calls`` beside this module.
 * ``ACCEPTANCE_RAISES=<module>:<class>.<method>``: the method raises, with all of the environment
@@ -17,11 +15,9 @@ gateway, control plane, forkserver and, by fork, every worker. It changes nothin
 * ``ACCEPTANCE_CONSTANTS=<JSON object>``: these constants of ``gateway.settings`` have these values.
 """
 
-import errno
 import importlib
 import json
 import os
-import resource
 import signal
 import sys
 from importlib.machinery import PathFinder
@@ -79,22 +75,6 @@ def _hide(package):
     sys.meta_path[sys.meta_path.index(PathFinder)] = Others
 
 
-def _let_be_unreadable(names):
-    opened = os.open
-
-    def open_(path, flags, *more, **options):
-        if not isinstance(path, int) and Path(os.fsdecode(path)).name in names:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
-        return opened(path, flags, *more, **options)
-
-    os.open = open_
-
-
-def _fill_disk():
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-
-
 def _let_calls_fail(path):
     # Only where it is asked for: it imports what the gateway may not have.
     failing_calls = importlib.import_module("failing_calls")
@@ -147,14 +127,10 @@ if os.environ.get("ACCEPTANCE_MAY_DIE"):
     _may_die_at_additions()
 if os.environ.get("ACCEPTANCE_WITHOUT"):
     _hide(os.environ["ACCEPTANCE_WITHOUT"])
-if os.environ.get("ACCEPTANCE_UNREADABLE"):
-    _let_be_unreadable(os.environ["ACCEPTANCE_UNREADABLE"].split(","))
 if os.environ.get("ACCEPTANCE_RAISES"):
     _module, _, _function = os.environ["ACCEPTANCE_RAISES"].partition(":")
     _let_raise(_module, *_function.split("."))
 if os.environ.get("ACCEPTANCE_CONSTANTS"):
     _set_constants(json.loads(os.environ["ACCEPTANCE_CONSTANTS"]))
-if os.environ.get("ACCEPTANCE_FULL_DISK"):
-    _fill_disk()
 if os.environ.get("ACCEPTANCE_FAILING"):
     _let_calls_fail(os.environ["ACCEPTANCE_FAILING"])

@@ -17,9 +17,6 @@ from mlflow.pyfunc import PythonModel
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 CHILDREN = []
-WRONG = []
-OF_THE_EXAMPLE = 2.5
-SLOW_S = 1.0
 
 
 def connect(config, doing):
@@ -90,17 +87,11 @@ class Scripted(PythonModel):
             time.sleep(config["predict_sleep_s"])
         if config["row_sleep_s"]:
             time.sleep(len(values) * config["row_sleep_s"])
-        if config["wrong_after"] in values:
-            WRONG.append(config["wrong_after"])
-        if WRONG and OF_THE_EXAMPLE in values:
-            raise RuntimeError("no features")
         for value in values:
             if value == config["raise_on"]:
                 raise RuntimeError(f"cannot predict {values}")
             if value == config["hang_on"]:
                 time.sleep(3600)
-            if value == config["slow_on"]:
-                time.sleep(SLOW_S)  # being slow is what is tested
             if value == config["exit_on"]:
                 os._exit(7)
             if value == config["child_on"]:
