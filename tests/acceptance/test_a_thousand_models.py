@@ -30,8 +30,17 @@ from tests.acceptance.scale import (
     MODELS,
     SOAK,
 )
-from tests.benchmarks.many_models import POLLS, Costs, active_within, measure, registry
+from tests.benchmarks.many_models import (
+    POLLS,
+    Costs,
+    Servers,
+    active_within,
+    measure,
+    registry,
+)
+from tests.servers import MlflowServer, Seaweed
 
+pytestmark = pytest.mark.usefixtures("make_node")  # it pauses what else follows the registry
 CALIBRATED_S = 0.2
 """Of `calibration_s`, where the figures below were measured."""
 BEFORE = "f34ac4a"
@@ -62,6 +71,12 @@ def pace() -> float:
     return max(1.0, min(calibration_s() for _ in range(5)) / CALIBRATED_S)
 
 
+@pytest.fixture
+def servers(mlflow_registry: MlflowServer, s3_server: Seaweed) -> Servers:
+    """The servers of the session."""
+    return Servers(mlflow_registry, s3_server)
+
+
 def release_before(folder: Path) -> Path:
     """Check out the release before; needs git, and a clone with its history."""
     archive = folder / "before.tar"
@@ -74,9 +89,9 @@ def release_before(folder: Path) -> Path:
 
 @pytest.mark.parametrize("source", ["s3", "mlflow"])
 def test_a_thousand_models_become_active_in_a_quarter_of_the_time(
-    source: str, pace: float, tmp_path: Path
+    source: str, pace: float, servers: Servers, tmp_path: Path
 ) -> None:
-    with registry(source, "lazy", MODELS) as bench:
+    with registry(source, "lazy", MODELS, servers=servers) as bench:
         costs = measure(bench, Costs(MODELS, source, "lazy"), polls=POLLS if SOAK else 0)
         print(costs)
         assert costs.seconds is not None, "all are active"
@@ -94,14 +109,16 @@ def test_a_thousand_models_become_active_in_a_quarter_of_the_time(
         assert costs.poll_cpu_s <= BEFORE_POLL_CPU_S / 3 * pace
 
 
-def test_a_change_costs_the_same_in_a_registry_of_any_size() -> None:
+def test_a_change_costs_the_same_in_a_registry_of_any_size(servers: Servers) -> None:
     """Within one run, so that it needs no calibration; a short run looks at what is written only.
 
     Some aliases move that are active, and some whose models were never called.
     """
     found = []
     for models in CHANGES_OF_MODELS:
-        with registry("mlflow", "on_demand", models, called=CALLED_MODELS) as bench:
+        with registry(
+            "mlflow", "on_demand", models, called=CALLED_MODELS, servers=servers
+        ) as bench:
             costs = Costs(models, "mlflow", "on_demand")
             found.append(measure(bench, costs, called=CALLED_MODELS, changes=MODEL_CHANGES))
         print(found[-1])

@@ -35,7 +35,6 @@ from tests.models.catalogue import LinearModel
 from tests.servers import MlflowServer, Seaweed, free_ports, mlflow_server, seaweedfs
 
 ALIAS = "champion"
-BUCKET = "many"
 NEVER_S = "100000"
 """A poll interval with which only the first poll comes."""
 IDLE_INTERVAL_S = "5"
@@ -121,6 +120,14 @@ def spread(models: int) -> list[int]:
 # --- registries -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Servers:
+    """Servers that run already."""
+
+    mlflow: MlflowServer
+    storage: Seaweed
+
+
 class Bucket:
     """A registry that is a prefix of a bucket."""
 
@@ -128,8 +135,8 @@ class Bucket:
         self, server: Seaweed, files: Mapping[str, bytes], numbers: Collection[int]
     ) -> None:
         """Publish the same files as every version of these models, each with bytes of its own."""
-        server.make_bucket(BUCKET)
-        self.url = f"s3://{BUCKET}/models"
+        self.name = server.make_bucket(f"many-{uuid.uuid4().hex}")
+        self.url = f"s3://{self.name}/models"
         self.environ: Mapping[str, str] = server.environ
         self._client = server.client()
         self._files = files
@@ -155,7 +162,7 @@ class Bucket:
 
     def _put(self, number: int, path: str, content: bytes) -> None:
         key = f"models/{name_of(number)}/{path}"
-        self._client.put_object(Bucket=BUCKET, Key=key, Body=content)
+        self._client.put_object(Bucket=self.name, Key=key, Body=content)
 
 
 class Mlflow:
@@ -188,10 +195,15 @@ class Mlflow:
         if (number, version) not in self._versions:
             if number in self._stored:
                 self._bucket.publish(number, version)
-            source = f"s3://{BUCKET}/models/{name}/{version}"
+            source = f"{self._bucket.url}/{name}/{version}"
             self._client.create_model_version(name, source=source, await_creation_for=0)
             self._versions.add((number, version))
         self._client.set_registered_model_alias(name, ALIAS, str(version))
+
+    def forget(self, models: int) -> None:
+        """Take the models out of the registry."""
+        for number in range(models):
+            self._client.delete_registered_model(name_of(number))
 
 
 def _of_its_own(files: Mapping[str, bytes], number: int, version: int) -> dict[str, bytes]:
@@ -201,8 +213,13 @@ def _of_its_own(files: Mapping[str, bytes], number: int, version: int) -> dict[s
 
 
 @contextmanager
-def registry(source: str, load: str, models: int, *, called: int = 0) -> Iterator[Bench]:
-    """Run a registry with this many models, whose bytes are there for those that are fetched."""
+def registry(
+    source: str, load: str, models: int, *, called: int = 0, servers: Servers | None = None
+) -> Iterator[Bench]:
+    """Fill a registry with this many models, whose bytes are there for those that are fetched.
+
+    It is on servers that run already, which have no other models; else on new ones.
+    """
     stored = spread(models)[:called] if load == "on_demand" else range(models)
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="many-")))
@@ -212,12 +229,15 @@ def registry(source: str, load: str, models: int, *, called: int = 0) -> Iterato
             for path in folder.rglob("*")
             if path.is_file()
         }
-        bucket = Bucket(stack.enter_context(seaweedfs(root / "s3")), files, stored)
+        storage = servers.storage if servers else stack.enter_context(seaweedfs(root / "s3"))
+        bucket = Bucket(storage, files, stored)
         if source == "s3":
             yield bucket
             return
-        server = stack.enter_context(mlflow_server(root / "mlflow", environ=bucket.environ))
-        yield Mlflow(server, bucket, models, stored, load)
+        server = servers.mlflow if servers else stack.enter_context(mlflow_server(root / "mlflow"))
+        filled = Mlflow(server, bucket, models, stored, load)
+        stack.callback(filled.forget, models)
+        yield filled
 
 
 # --- what processes cost --------------------------------------------------------------------------
