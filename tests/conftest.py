@@ -2,10 +2,13 @@
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import psutil
 import pytest
+from xdist.remote import Producer  # type: ignore[import-untyped]  # it has no types
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]  # as above
 
 from tests.servers import MlflowServer, Postgres, mlflow_server, postgresql, sends_webhooks
 
@@ -24,6 +27,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if not SOAK and _is_of_the_long_run(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in set(left_out)]
+
+
+class OneSharedNode(LoadFileScheduling):  # type: ignore[misc]  # as above
+    """Runs each file on one worker, and all files whose tests share the node on the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "shared node" if _shares_the_node(file) else file
+
+
+@cache
+def _shares_the_node(file: str) -> bool:
+    text = (ROOT.parent / file).read_text()
+    return "running_node" in text or "shared_node" in text
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneSharedNode:
+    """Return who gives the tests to the workers: the groups of xdist 3.8 need an older pytest."""
+    return OneSharedNode(config, log)
 
 
 def _is_of_the_long_run(item: pytest.Item) -> bool:
