@@ -14,7 +14,7 @@ import httpx
 
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body
-from tests.acceptance.scale import ANSWERS_WHILE_FAILING
+from tests.acceptance.scale import ANSWERS_WHILE_FAILING, FAILING_LOAD_BUDGET_S
 from tests.acceptance.traffic import ROWS, Answer, Call, Traffic, ask, client, describe
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import LinearModel
@@ -27,7 +27,7 @@ ALIAS = "champion"
 SETTINGS = {
     "GATEWAY_MAX_RESIDENT": str(PLACES),
     "GATEWAY_PROBE_INTERVAL_S": "0.5",
-    "GATEWAY_LOAD_BUDGET_S": "15",
+    "GATEWAY_LOAD_BUDGET_S": FAILING_LOAD_BUDGET_S,
     # A promotion whose workers die is rolled back: that is not tested here.
     "GATEWAY_OBSERVATION_WINDOW_S": "0",
 }

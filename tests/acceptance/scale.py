@@ -165,10 +165,12 @@ LIES_TO_A_GATEWAY = 2000 if SOAK else 12
 # Calls into the system that fail.
 FAILING_CALLS = None if SOAK else 3
 """How many kinds of them are tried: all, or one of processes, one of files and one of `/proc`."""
-ANSWERS_WHILE_FAILING = 10
+ANSWERS_WHILE_FAILING = 10 if SOAK else 3
+FAILING_LOAD_BUDGET_S = "15" if SOAK else "4"
+"""While it fails, forkservers are started again and again: two seconds of a core each."""
 
 # Many models.
-MODELS = 1000 if SOAK else 20
+MODELS = 1000 if SOAK else 10
 CHANGES_OF_MODELS = (100, 1000, 5000) if SOAK else (20, 100)
 CALLED_MODELS = 20 if SOAK else 2
 """Whose aliases are active where no model is fetched before it is called."""
@@ -176,7 +178,7 @@ MODEL_CHANGES = 80 if SOAK else 3
 """Of active aliases, and as many of others."""
 
 # Expensive bodies beside an observed promotion.
-STRANGERS_BODIES = 100 if SOAK else 20
+STRANGERS_BODIES = 100 if SOAK else 8
 
 # Frozen processes.
 FROZEN_S = (5.0, 15.0, 60.0) if SOAK else (5.0,)

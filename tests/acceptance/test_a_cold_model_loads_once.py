@@ -21,7 +21,7 @@ LOAD_S = 1.5
 
 @dataclass(frozen=True)
 class Cold:
-    """A node, and versions 1 that nobody has asked for: ``latest`` means their versions 2."""
+    """A node, and models of one version each, fetched and loaded for callers only."""
 
     node: Node
     models: dict[str, ScriptedModel]
@@ -38,14 +38,13 @@ def cold(
     folder = tmp_path_factory.mktemp("loads")
     words = [*(f"crowd{turn}" for turn in range(COLD_ROUNDS)), "impatient", "abandoned"]
     models = {}
-    with shared_node.start().control_paused():  # the first version is never the latest one
-        for scale, word in enumerate(words, start=2):
-            slow = ScriptedModel(float(scale), loads_file=str(folder / word), load_sleep_s=LOAD_S)
-            name = registry.name(word)
-            registry.publish(name, slow)
-            registry.publish(name, ScriptedModel())
-            models[name] = slow
-    yield Cold(shared_node, models)
+    for scale, word in enumerate(words, start=2):
+        slow = ScriptedModel(float(scale), loads_file=str(folder / word), load_sleep_s=LOAD_S)
+        name = registry.name(word)
+        registry.client.create_registered_model(name, tags={"gateway.load": "on_demand"})
+        registry.publish(name, slow)
+        models[name] = slow
+    yield Cold(shared_node.start(), models)
     registry.forget()
 
 
@@ -55,7 +54,7 @@ def _named(cold: Cold, word: str) -> list[str]:
 
 async def _known(cold: Cold, http: httpx.AsyncClient, name: str) -> Call:
     """Wait until the version can be asked for; nothing has loaded it by then."""
-    await cold.node.active(http, name, "latest", 2)
+    await cold.node.catalogue_shows(http, name, 1)
     assert cold.models[name].loads() == []
     return cold.call(name)
 

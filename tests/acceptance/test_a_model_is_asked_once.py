@@ -47,7 +47,7 @@ MODELS = {
     "third": ScriptedModel(scale=12.0),
     "fourth": ScriptedModel(scale=13.0),
 }
-"""By word; their versions 1 are asked for by number only, so that only a caller loads them."""
+"""By word; each comes on demand, so that only a caller loads it."""
 EXAMPLE_ROWS = 2
 TURNS = ("other", "third", "fourth", "evicted")
 """One more than there is room for: each that is asked in its turn evicts another one."""
@@ -56,7 +56,7 @@ JOINED_ROWS = {"wide": 192, "centred": 12} | dict.fromkeys(TURNS, 1024)
 
 
 class Corner:
-    """Versions 1 that nobody has asked for, beside versions 2 that ``latest`` means."""
+    """Models that nobody has asked for yet."""
 
     def __init__(self, registry: Registry, node: Node, folder: Path) -> None:
         self._registry = registry
@@ -67,12 +67,10 @@ class Corner:
 
     def publish(self) -> None:
         """Register all."""
-        plain = self._registry.name("plain")
-        self._registry.publish(plain, ScriptedModel())
         for word, model in self.models.items():
             name = self._registry.name(word)
+            self._registry.client.create_registered_model(name, tags={"gateway.load": "on_demand"})
             self._registry.publish(name, model)
-            self._registry.publish_as(name, plain, 1)
 
     def calls(self, word: str) -> list[int]:
         """The rows of all calls of a version 1 by now, in order."""
@@ -118,13 +116,7 @@ class Corner:
     async def known(self, http: httpx.AsyncClient) -> None:
         """Wait until all can be asked for."""
         for word in self.models:
-            await self.node.active(http, self._registry.name(word), "latest", 2)
-
-    def restart(self) -> None:
-        """End the gateway and start it anew."""
-        assert self.node.gateway is not None
-        self.node.gateway.stop()
-        self.node.start()
+            await self.node.catalogue_shows(http, self._registry.name(word), 1)
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,7 @@ class Corner:
         return await self.node.version(http, self.names[way], 1)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"] if SOAK else ["postgresql"])
 def node(request: pytest.FixtureRequest, make_module_node: NodeMaker) -> Iterator[Node]:
     control = {}
     if request.param == "postgresql":
