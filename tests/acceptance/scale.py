@@ -95,6 +95,10 @@ UPLOAD_FILES = 40
 UPLOAD_S = 20.0 if SOAK else 3.0
 """How long the upload takes, watched by a poll every second."""
 
+# Versions made anew.
+ANEW_LEDGERS = ("sqlite", "postgresql") if SOAK else ("postgresql",)
+"""The contract tests of the ledger run on both in any case."""
+
 # Neighbours that are gone.
 OUTAGE_S = 60.0 if SOAK else 2.0
 

@@ -1,7 +1,6 @@
 """A pipeline on a pandas signature, a torch module, Python models that bring code of their own."""
 
 import asyncio
-from pathlib import Path
 
 import httpx
 import pytest
@@ -15,11 +14,8 @@ from tests.models.catalogue import (
     HelperModel,
     ImputingModel,
     IrisPipeline,
-    ScriptedModel,
     TorchModel,
 )
-
-REQUESTS = 48
 
 
 async def _published(
@@ -50,48 +46,6 @@ async def test_it_answers_what_the_model_answers_here(
     assert running_node.gateway is not None
     # Estimators that know the columns' names are called on arrays, and do not miss them.
     assert "valid feature names" not in running_node.gateway.log.read_text()
-
-
-async def test_rows_that_influence_each_other_are_answered_each_request_as_if_alone(
-    running_node: Node, registry: Registry, tmp_path: Path
-) -> None:
-    """Beside it the same model without the influence, whose requests are joined."""
-    models = {
-        batching: ScriptedModel(
-            scale=2.0,
-            subtract_batch_mean=batching == "alone",
-            predict_sleep_s=0.1,
-            calls_file=str(tmp_path / batching),
-        )
-        for batching in ("alone", "joined")
-    }
-    calls = {}
-    async with client(REQUESTS) as http:
-        for batching, model in models.items():
-            name = await _published(running_node, registry, http, batching, model)
-            bodies = [
-                model.payload_of(*(10.0 * n + k * k for k in range(n % 3 + 1)))
-                for n in range(REQUESTS)
-            ]
-            await ask(http, running_node.url, Call(name, 0), bodies[0])
-            before = len(model.calls())
-            answers = await asyncio.gather(
-                *(ask(http, running_node.url, Call(name, 0), body) for body in bodies)
-            )
-            calls[batching] = len(model.calls()) - before
-            assert [one.predictions for one in answers] == [model.expected(one) for one in bodies]
-            url = f"{running_node.url}/models/{name}/versions/@champion"
-            shown = (await http.get(url)).json()["replicas"]
-            assert [one["batching"] for one in shown] == [batching]
-    assert calls["alone"] >= REQUESTS > calls["joined"], calls
-
-
-async def test_a_number_that_is_not_finite_is_null(running_node: Node, registry: Registry) -> None:
-    model = ScriptedModel(nan_on=14.0)
-    async with client() as http:
-        name = await _published(running_node, registry, http, "gappy", model)
-        answer = await ask(http, running_node.url, Call(name, 0), model.payload_of(1.0, 14.0))
-        assert (answer.ok, answer.predictions) == (True, [None, None])
 
 
 async def test_two_models_with_a_module_of_the_same_name_answer_each_with_its_own(

@@ -1,4 +1,4 @@
-"""A registry that fails from the first moment on: all are told, and it is followed later."""
+"""A registry that refuses or hangs from the first moment on: everybody is told, nothing is lost."""
 
 import re
 from collections.abc import Iterator
@@ -8,21 +8,37 @@ import httpx
 import pytest
 
 from tests.acceptance.conftest import NodeMaker
-from tests.acceptance.lying_registry import LyingRegistry
+from tests.acceptance.lying_registry import LyingRegistry, Mode
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body
 from tests.acceptance.traffic import Answer, Call, ask, client
 from tests.acceptance.waiting import eventually
 from tests.models.catalogue import LinearModel
-from tests.servers import MlflowServer
+from tests.servers import MlflowServer, free_ports
 
 ALIAS = "champion"
 
 
+SILENT = "has not answered: it was asked|[Tt]imed out"
+"""A registry that says nothing: until the client gives up, and after that."""
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    """Where the registry is said to be."""
+    return free_ports(1)[0]
+
+
+@pytest.fixture(scope="module")
+def node(make_module_node: NodeMaker, port: int) -> Node:
+    """A node, not started yet, whose registry is the one of `lying`."""
+    return make_module_node(registry_url=f"http://127.0.0.1:{port}")
+
+
 @pytest.fixture
-def lying(mlflow_registry: MlflowServer) -> Iterator[LyingRegistry]:
-    """A registry that answers nothing but errors until the test sets its mode."""
-    registry = LyingRegistry(mlflow_registry.url, mode="error")
+def lying(mlflow_registry: MlflowServer, port: int) -> Iterator[LyingRegistry]:
+    """The registry at the port, which answers nothing but errors until the test sets its mode."""
+    registry = LyingRegistry(mlflow_registry.url, port, "error")
     yield registry
     registry.close()
 
@@ -65,15 +81,32 @@ async def is_told_everywhere(
     assert f"registry at {registry_url}" in told.stdout.replace("\n", " "), told.stdout
 
 
-async def test_a_registry_that_fails_is_followed_once_it_answers(
+@pytest.mark.soak("unit/registry_sync/reconcile/reconciler/test_registry_unknown.py")
+async def test_a_registry_that_hangs_is_followed_once_it_answers(
     make_node: NodeMaker, registry: Registry, lying: LyingRegistry
 ) -> None:
+    await is_followed_once_it_answers(
+        make_node(registry_url=lying.url), registry, lying, "slow", SILENT
+    )
+
+
+async def test_a_registry_that_fails_is_followed_once_it_answers(
+    node: Node, registry: Registry, lying: LyingRegistry
+) -> None:
+    await is_followed_once_it_answers(node, registry, lying, "error", "500 error responses")
+
+
+async def is_followed_once_it_answers(
+    node: Node, registry: Registry, lying: LyingRegistry, mode: Mode, says: str
+) -> None:
+    """The node is told what the registry says, and then follows the registry, which answers."""
     model = registry.name("first")
     registry.publish(model, LinearModel(2.0))
     registry.point(model, ALIAS, 1)
-    node = make_node(registry_url=lying.url).start()
+    lying.mode = mode
+    node.start()
     async with client(2) as http:
-        await is_told_everywhere(http, node, model, lying.url, "500 error responses")
+        await is_told_everywhere(http, node, model, lying.url, says)
         lying.mode = "honest"
         await node.active(http, model, ALIAS, 1)
         answer = await ask(http, node.url, Call(model, 4), row_body(4))

@@ -22,7 +22,7 @@ from registry_sync.domain.tags import DIGEST_TAG
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body
-from tests.acceptance.scale import SOAK
+from tests.acceptance.scale import ANEW_LEDGERS, SOAK
 from tests.acceptance.surface import alias_of
 from tests.acceptance.traffic import Answer, Traffic, asks, client, describe
 from tests.acceptance.waiting import eventually, eventually_true
@@ -116,7 +116,7 @@ class Corner:
         return await self.node.version(http, self.names[way], 1)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"] if SOAK else ["postgresql"])
+@pytest.fixture(scope="module", params=ANEW_LEDGERS)
 def node(request: pytest.FixtureRequest, make_module_node: NodeMaker) -> Iterator[Node]:
     control = {}
     if request.param == "postgresql":

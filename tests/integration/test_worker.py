@@ -46,15 +46,6 @@ from tests.models.corpus.beside import save
 from tests.models.corpus.cases import WITH_EXAMPLE
 from tests.models.corpus.table import CASES
 
-FORBIDDEN_MODULES = (
-    "gateway.http",
-    "gateway.serving.dispatch",
-    "registry_sync",
-    "uvicorn",
-    "sqlalchemy",
-    "boto3",
-)
-
 
 @pytest.fixture(scope="module", autouse=True)
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -572,15 +563,6 @@ def test_loading_leaves_the_artifact_as_it_was(tmp_path: Path):
     assert sorted(path for path in Path(order.artifact).rglob("*")) == before
 
 
-def test_a_worker_has_loaded_nothing_of_the_gateway_or_the_control_plane(tmp_path: Path):
-    with serving(store(ModulesProbe(), tmp_path)) as (worker, _):
-        _, answer = worker.predict({"instances": [{"x": 1.0}]})
-        loaded = set(answer["predictions"][0].split())
-    assert "gateway.worker.serving_loop" in loaded
-    for name in FORBIDDEN_MODULES:
-        assert not {m for m in loaded if m == name or m.startswith(name + ".")}, name
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 def test_every_numerical_library_uses_as_many_threads_as_it_was_told(tmp_path: Path, threads: int):
     if threads > len(os.sched_getaffinity(0)):
@@ -599,18 +581,6 @@ class ThreadsProbe(ScriptedModel):
     def _arguments(self):
         script = Path(__file__).parents[1] / "models" / "code_paths" / "scripts" / "threads.py"
         return {**super()._arguments(), "python_model": str(script), "model_config": {}}
-
-
-class ModulesProbe(ScriptedModel):
-    """A model that answers with the names of all loaded modules."""
-
-    def _arguments(self):
-        script = Path(__file__).parents[1] / "models" / "code_paths" / "scripts" / "modules.py"
-        return {
-            **super()._arguments(),
-            "python_model": str(script),
-            "model_config": {},
-        }
 
 
 def test_a_worker_loads_behind_its_neighbours_and_serves_beside_them(tmp_path: Path):
